@@ -1,0 +1,9 @@
+// Package core is Whirlpool's vocabulary: the words every other package uses
+// for one request's way through the gateway, and the interfaces a plugin
+// fills. It holds values and one-method interfaces, no behaviour, and imports
+// the standard library only.
+//
+//	gateway -> executor -> [ selector -> breaker -> transport -> retry.Classify -> record ]* -> answer
+//
+// Arrows point to core, never out of it; imports_test.go keeps it so.
+package core

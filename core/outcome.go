@@ -1,0 +1,110 @@
+package core
+
+import "time"
+
+// Verdict is what one attempt says about its proxy, and so what the breaker
+// and the statistics of that proxy hear. The zero value is invalid on purpose.
+type Verdict uint8
+
+// The verdicts. Excluded says nothing about the proxy: a client that hung up,
+// a 429 meant for the client, a result of somebody else's making.
+const (
+	Success Verdict = iota + 1
+	Failure
+	Excluded
+)
+
+// Result is how one attempt is counted in the metrics.
+type Result uint8
+
+// The results. Replay is the silent second try that follows a kept connection
+// found dead (REQUIREMENTS 1.9); it is counted apart from attempts and retries.
+const (
+	ResultSuccess Result = iota + 1
+	ResultFailure
+	ResultTimeout
+	ResultCancelled
+	ResultReplay
+)
+
+// String returns the word used in metrics, answers and logs.
+func (r Result) String() string {
+	switch r {
+	case ResultSuccess:
+		return "success"
+	case ResultFailure:
+		return "failure"
+	case ResultTimeout:
+		return "timeout"
+	case ResultCancelled:
+		return "cancelled"
+	case ResultReplay:
+		return "replay"
+	}
+	return "unknown"
+}
+
+// Again says whether, and how, a request may be tried again after an attempt.
+type Again uint8
+
+// Never: the answer is final. Retry: after the backoff. Elsewhere: at once,
+// through another proxy (an upstream's 407). Replay: at once, through the same
+// proxy on a fresh connection, outside max_attempts.
+const (
+	Never Again = iota
+	Retry
+	Elsewhere
+	Replay
+)
+
+// Outcome is everything known about one finished attempt. Every hearer, the
+// breaker, the statistics, the metrics, the log, sees the same value.
+type Outcome struct {
+	Result     Result
+	Verdict    Verdict
+	Again      Again
+	Status     int           // of the answer; 0 when none arrived
+	Latency    time.Duration // to the answer's head, or to the tunnel standing
+	RetryAfter time.Duration // what the answer asked for; 0 when it did not
+	Unsent     bool          // no byte of the request itself can have reached an origin
+	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
+	Err        error         // free of credentials and of query strings; nil when an answer arrived
+}
+
+// Final is how a whole request ended; it is the X-Whirlpool-Outcome header.
+type Final uint8
+
+// The ends of a request.
+const (
+	FinalSuccess Final = iota + 1
+	FinalExhausted
+	FinalTimeout
+	FinalAllBreakersOpen
+	FinalPoolEmpty
+	FinalNotRetryable
+	FinalCancelled
+	FinalAllBusy
+)
+
+// String returns the header's word.
+func (f Final) String() string {
+	switch f {
+	case FinalSuccess:
+		return "success"
+	case FinalExhausted:
+		return "exhausted"
+	case FinalTimeout:
+		return "timeout"
+	case FinalAllBreakersOpen:
+		return "all_breakers_open"
+	case FinalPoolEmpty:
+		return "pool_empty"
+	case FinalNotRetryable:
+		return "not_retryable"
+	case FinalCancelled:
+		return "cancelled"
+	case FinalAllBusy:
+		return "all_proxies_busy"
+	}
+	return "unknown"
+}
