@@ -1,0 +1,46 @@
+# Whirlpool. The two commands a newcomer needs: `make run` and `make test`.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+DEBS    := curl python3-requests
+
+.PHONY: help build run test check deps builtins examples bench bench-peers fuzz clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build bin/whirlpool
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/whirlpool ./cmd/whirlpool
+
+run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
+	./bin/whirlpool serve --demo
+
+test: deps check ## every test, under the race detector; installs what they need
+	go test -race -timeout 30m ./...
+
+check: ## gofmt, go vet, staticcheck
+	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+deps: ## Debian packages of the clients the tests use
+	@.ci/deps $(DEBS)
+
+builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compiler
+	plugins/builtin/build.sh
+
+bench: ## Go benchmarks of the hot path
+	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...
+
+bench-peers: build ## Whirlpool beside HAProxy, squid and tinyproxy
+	@.ci/deps haproxy squid tinyproxy
+	go run ./integration/bench -gateway bin/whirlpool -out docs
+
+fuzz: ## each fuzz target for FUZZTIME (default 30s)
+	@for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-30s} $$pkg || exit 1; \
+	  done; done
+
+clean:
+	rm -rf bin
