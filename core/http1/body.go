@@ -1,0 +1,266 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// Body yields the body of the message whose head was read last from a Reader,
+// without its framing. The zero value is an empty body. Trailers are dropped
+// (RFC 9110 section 6.5.1 lets an intermediary).
+type Body struct {
+	r       *Reader
+	framing Framing
+	left    int64 // of the body (Length) or of the current chunk (Chunked)
+	state   chunkState
+	err     error // sticky
+}
+
+type chunkState uint8
+
+const (
+	chunkSize chunkState = iota // a size line is next
+	chunkData
+	chunkEnd // the CRLF after a chunk's data
+	trailer
+)
+
+// ErrTruncated is a body that ended before its framing said so.
+var ErrTruncated = errors.New("the body was cut short")
+
+// Start readies b for a message read from r.
+func (b *Body) Start(r *Reader, f Framing, length int64) {
+	*b = Body{r: r, framing: f, left: length}
+	if f == NoBody || f == Length && length == 0 {
+		b.err = io.EOF
+	}
+}
+
+// Done reports whether the body has been read to its clean end.
+func (b *Body) Done() bool { return b.r == nil || b.err == io.EOF }
+
+// Err is what ended the body; nil while it goes on, io.EOF at a clean end.
+func (b *Body) Err() error { return b.err }
+
+// Left is the number of bytes still to come, or -1 when that is not known.
+func (b *Body) Left() int64 {
+	switch {
+	case b.Done():
+		return 0
+	case b.framing == Length:
+		return b.left
+	}
+	return -1
+}
+
+// Next returns the next piece of the body: a view, valid until the next call.
+// It blocks only when nothing is buffered. At the clean end it returns io.EOF,
+// with a cut body ErrTruncated or the connection's error.
+func (b *Body) Next() ([]byte, error) { return b.next(true) }
+
+// Ready is Next restricted to what is buffered: it returns nil, nil when that
+// would block.
+func (b *Body) Ready() ([]byte, error) { return b.next(false) }
+
+func (b *Body) next(block bool) ([]byte, error) {
+	for b.err == nil && b.r != nil {
+		if b.framing == Chunked && b.state != chunkData {
+			ok, err := b.chunkLine()
+			if err != nil {
+				b.err = err
+				break
+			}
+			if ok {
+				continue
+			}
+		} else if have := b.r.w - b.r.r; have > 0 {
+			return b.piece(have), nil
+		}
+		if !block {
+			return nil, nil
+		}
+		if err := b.fill(); err != nil {
+			b.err = b.ended(err)
+		}
+	}
+	if b.r == nil {
+		return nil, io.EOF
+	}
+	return nil, b.err
+}
+
+// piece consumes up to have buffered bytes that belong to the body.
+func (b *Body) piece(have int) []byte {
+	if b.framing != UntilClose && int64(have) > b.left {
+		have = int(b.left)
+	}
+	p := b.r.buf[b.r.r : b.r.r+have]
+	b.r.r += have
+	if b.framing == UntilClose {
+		return p
+	}
+	b.left -= int64(have)
+	if b.left == 0 {
+		if b.framing == Length {
+			b.err = io.EOF
+		} else {
+			b.state = chunkEnd
+		}
+	}
+	return p
+}
+
+func (b *Body) fill() error {
+	// An empty buffer that was filled whole last time is worth a larger one.
+	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
+		r.grow(bulkBuffer)
+	}
+	return b.r.fill(bulkBuffer)
+}
+
+func (b *Body) ended(err error) error {
+	switch {
+	case err == io.EOF && b.framing == UntilClose:
+		return io.EOF
+	case err == io.EOF:
+		return ErrTruncated
+	case err == errFull:
+		return malformed("a chunk's size line or a trailer is too long")
+	}
+	return err
+}
+
+// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1) if it
+// is buffered whole, and says whether it was.
+func (b *Body) chunkLine() (bool, error) {
+	buffered := b.r.Buffered()
+	i := bytes.IndexByte(buffered, '\n')
+	if i < 0 {
+		if len(buffered) > maxChunkLine {
+			return false, malformed("a chunk's size line or a trailer is too long")
+		}
+		return false, nil
+	}
+	if i == 0 || buffered[i-1] != '\r' {
+		return false, malformed("a line of chunked framing ends in LF without CR")
+	}
+	line := buffered[:i-1]
+	b.r.r += i + 1
+	switch b.state {
+	case chunkEnd:
+		if len(line) != 0 {
+			return false, malformed("a chunk is longer than its size")
+		}
+		b.state = chunkSize
+	case chunkSize:
+		size, err := parseChunkSize(line)
+		if err != nil {
+			return false, err
+		}
+		b.left, b.state = size, chunkData
+		if size == 0 {
+			b.state = trailer
+		}
+	case trailer:
+		if len(line) == 0 {
+			b.err = io.EOF
+			return true, nil
+		}
+		if b.left++; b.left > MaxFields || bytes.IndexByte(line, ':') <= 0 || !isValue(line) {
+			return false, malformed("the trailer section")
+		}
+	}
+	return true, nil
+}
+
+const maxChunkLine = 4 << 10
+
+func parseChunkSize(line []byte) (int64, error) {
+	digits, ext := line, []byte(nil)
+	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
+		digits, ext = line[:i], trim(line[i:])
+		if len(ext) > 0 && ext[0] != ';' || !isValue(ext) {
+			return 0, malformed("a chunk's size line")
+		}
+	}
+	if len(digits) == 0 || len(digits) > 15 {
+		return 0, malformed("a chunk's size is not 1 to 15 hexadecimal digits")
+	}
+	n := int64(0)
+	for _, c := range digits {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			c = c|0x20 - 'a' + 10
+		default:
+			return 0, malformed("a chunk's size is not hexadecimal")
+		}
+		n = n<<4 | int64(c)
+	}
+	return n, nil
+}
+
+// Read implements io.Reader.
+func (b *Body) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	piece, err := b.Next()
+	if err != nil {
+		return 0, err
+	}
+	n := copy(p, piece)
+	if n < len(piece) { // put back what did not fit
+		b.unread(len(piece) - n)
+	}
+	return n, nil
+}
+
+func (b *Body) unread(n int) {
+	b.r.r -= n
+	if b.framing != UntilClose {
+		b.left += int64(n)
+		b.state = chunkData
+		b.err = nil
+	}
+}
+
+// Drain reads and drops up to limit bytes and reports whether that was the
+// whole rest of the body.
+func (b *Body) Drain(limit int64) bool {
+	for limit >= 0 {
+		if b.Done() {
+			return true
+		}
+		p, err := b.Next()
+		if err != nil {
+			return err == io.EOF
+		}
+		limit -= int64(len(p))
+	}
+	return false
+}
+
+// Source is the connection the body comes from, with the number of bytes that
+// may still be read from it directly, for a copy in the kernel; false while
+// bytes are buffered or when framing does not allow it.
+func (b *Body) Source() (src io.Reader, left int64, ok bool) {
+	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
+		return nil, 0, false
+	}
+	return b.r.src, b.left, true
+}
+
+// Took tells the body that n bytes were read from its Source, which then ended
+// with err if that is not nil.
+func (b *Body) Took(n int64, err error) {
+	b.left -= n
+	switch {
+	case b.left == 0:
+		b.err = io.EOF
+	case err != nil:
+		b.err = b.ended(err)
+	}
+}

@@ -1,0 +1,90 @@
+package http1
+
+// Kind names the header fields that a proxy itself must look at.
+type Kind uint8
+
+// The known fields. Nominated marks a field that the message's Connection
+// field declares hop-by-hop (RFC 9110 section 7.6.1).
+const (
+	Other Kind = iota
+	Nominated
+	Host
+	ContentLength
+	TransferEncoding
+	Connection
+	KeepAlive
+	ProxyConnection
+	ProxyAuthorization
+	ProxyAuthenticate
+	ProxyAuthenticationInfo
+	TE
+	Trailer
+	Upgrade
+	Expect
+	Via
+	RetryAfter
+	Whirlpool // any X-Whirlpool-* field
+)
+
+// Field is one header field; both slices are views of the reader's buffer.
+type Field struct {
+	Name, Value []byte
+	Kind        Kind
+}
+
+// HopByHop reports whether the field ends at this hop: it is never forwarded.
+// Content-Length and Transfer-Encoding count too, since whoever writes the
+// forwarded message frames it anew; so do our own X-Whirlpool-* fields.
+func (f *Field) HopByHop() bool {
+	switch f.Kind {
+	case Other, Host, Expect, Via, RetryAfter:
+		return false
+	}
+	return true
+}
+
+// Framing says how a body is delimited (RFC 9112 section 6).
+type Framing uint8
+
+// The framings. The zero value is a message without a body.
+const (
+	NoBody Framing = iota
+	Length
+	Chunked
+	UntilClose
+)
+
+// Request is the head of a request.
+type Request struct {
+	Method, Target []byte
+	Minor          int // of the version: HTTP/1.Minor
+	Fields         []Field
+	Host           []byte // value of the Host field; nil without one
+	Framing        Framing
+	Length         int64 // with Framing Length; without a body 0 if that was announced, else -1
+	Close          bool  // the connection ends after this exchange
+	Continue       bool  // the client waits for 100 Continue
+}
+
+// Response is the head of a response.
+type Response struct {
+	Status     int
+	Reason     []byte
+	Minor      int
+	Fields     []Field
+	Framing    Framing
+	Length     int64 // with Framing Length; without a body (HEAD, 304, empty) what was announced, else -1
+	Close      bool
+	RetryAfter []byte // value of the Retry-After field; nil without one
+}
+
+// ProtocolError is a message that breaks the rules. Detail is fit for the
+// answer to whoever sent it; it quotes nothing of the message.
+type ProtocolError struct {
+	Detail   string
+	TooLarge bool // 431 rather than 400
+}
+
+func (e *ProtocolError) Error() string { return "malformed HTTP message: " + e.Detail }
+
+func malformed(detail string) error { return &ProtocolError{Detail: detail} }

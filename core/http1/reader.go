@@ -1,0 +1,167 @@
+package http1
+
+import (
+	"bytes"
+	"io"
+	"sync"
+)
+
+// Limits of one head.
+const (
+	MaxHead   = 64 << 10 // bytes
+	MaxFields = 200
+)
+
+const (
+	startBuffer = 4 << 10
+	bulkBuffer  = 32 << 10
+)
+
+// buffers lends out the start buffers; larger ones are garbage when done.
+var buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
+
+// Reader reads messages from one connection. It is not safe for concurrent
+// use.
+type Reader struct {
+	src    io.Reader
+	buf    []byte
+	r, w   int
+	pooled *[]byte // buf's origin, to be given back
+}
+
+// NewReader returns a reader of src. It takes a buffer with its first read.
+func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
+
+// Buffered returns the bytes read but not consumed: a view.
+func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
+
+// Discard consumes n buffered bytes.
+func (r *Reader) Discard(n int) { r.r += min(n, r.w-r.r) }
+
+// Release gives the buffer back if it holds nothing; the next read takes
+// another. Views of it are void then.
+func (r *Reader) Release() {
+	if r.r != r.w || r.buf == nil {
+		return
+	}
+	if r.pooled != nil {
+		buffers.Put(r.pooled)
+	}
+	r.buf, r.pooled, r.r, r.w = nil, nil, 0, 0
+}
+
+// ReadAhead blocks until more bytes than now are buffered, or the source ends.
+// Views stay valid: it appends only, and does nothing when the buffer is full.
+func (r *Reader) ReadAhead() error {
+	if r.buf == nil {
+		r.take()
+	}
+	if r.w == len(r.buf) {
+		return nil
+	}
+	n, err := r.src.Read(r.buf[r.w:])
+	r.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+func (r *Reader) take() {
+	r.pooled = buffers.Get().(*[]byte)
+	r.buf = *r.pooled
+}
+
+// fill reads more, growing the buffer up to limit bytes. A full buffer of
+// limit bytes is an error of the caller's choosing, signalled by errFull.
+func (r *Reader) fill(limit int) error {
+	if r.buf == nil {
+		r.take()
+	}
+	if r.r == r.w {
+		r.r, r.w = 0, 0
+	}
+	if r.w == len(r.buf) {
+		if r.r > 0 {
+			r.w = copy(r.buf, r.buf[r.r:r.w])
+			r.r = 0
+		} else if len(r.buf) >= limit {
+			return errFull
+		} else {
+			r.grow(min(2*len(r.buf), limit))
+		}
+	}
+	for range 100 {
+		n, err := r.src.Read(r.buf[r.w:])
+		r.w += n
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+func (r *Reader) grow(size int) {
+	bigger := make([]byte, size)
+	r.w = copy(bigger, r.buf[r.r:r.w])
+	r.r = 0
+	if r.pooled != nil {
+		buffers.Put(r.pooled)
+		r.pooled = nil
+	}
+	r.buf = bigger
+}
+
+var (
+	errFull  error = &ProtocolError{Detail: "the head is larger than 64 KiB", TooLarge: true}
+	crlf2          = []byte("\r\n\r\n")
+	crlf           = []byte("\r\n")
+)
+
+// head returns the next head without its final empty line: a view that is
+// consumed. io.EOF is a clean end before its first byte.
+func (r *Reader) head() ([]byte, error) {
+	scanned := 0
+	for {
+		for scanned == 0 && bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
+			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
+		}
+		// The terminator may straddle what was scanned before.
+		from := r.r + max(scanned-3, 0)
+		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
+			end := from + i + 2
+			head := r.buf[r.r:end]
+			r.r = end + 2
+			return head, nil
+		}
+		if bareLF(r.buf[from:r.w]) {
+			return nil, malformed("a line ends in LF without CR")
+		}
+		scanned = r.w - r.r
+		if err := r.fill(MaxHead); err != nil {
+			if err == io.EOF && scanned > 0 {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+}
+
+// bareLF looks for LF without CR before it, in a head that is incomplete and
+// would otherwise be waited for in vain. The first byte cannot be judged.
+func bareLF(b []byte) bool {
+	for i := 0; ; {
+		j := bytes.IndexByte(b[i:], '\n')
+		if j < 0 {
+			return false
+		}
+		i += j
+		if i > 0 && b[i-1] != '\r' {
+			return true
+		}
+		i++
+	}
+}

@@ -1,0 +1,72 @@
+package http1
+
+import "strconv"
+
+// AppendRequestLine appends METHOD SP TARGET SP HTTP/1.1 CRLF.
+func AppendRequestLine(b, method, target []byte) []byte {
+	b = append(b, method...)
+	b = append(b, ' ')
+	b = append(b, target...)
+	return append(b, " HTTP/1.1\r\n"...)
+}
+
+// AppendStatusLine appends HTTP/1.1 SP STATUS SP REASON CRLF.
+func AppendStatusLine(b []byte, status int, reason []byte) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, reason...)
+	return append(b, "\r\n"...)
+}
+
+// AppendField appends one header line.
+func AppendField(b []byte, name string, value []byte) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// AppendFields appends those of fields that go on past this hop.
+func AppendFields(b []byte, fields []Field) []byte {
+	for i := range fields {
+		f := &fields[i]
+		if f.HopByHop() {
+			continue
+		}
+		b = append(b, f.Name...)
+		b = append(b, ": "...)
+		b = append(b, f.Value...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+// AppendFraming appends the line that frames a body of the given kind, if one
+// is needed.
+func AppendFraming(b []byte, f Framing, length int64) []byte {
+	switch {
+	case f == Chunked:
+		return append(b, "Transfer-Encoding: chunked\r\n"...)
+	case f == Length, f == NoBody && length >= 0:
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, length, 10)
+		return append(b, "\r\n"...)
+	}
+	return b
+}
+
+// AppendChunk appends p as one chunk; an empty p would end the body, so it
+// appends nothing.
+func AppendChunk(b, p []byte) []byte {
+	if len(p) == 0 {
+		return b
+	}
+	b = strconv.AppendInt(b, int64(len(p)), 16)
+	b = append(b, "\r\n"...)
+	b = append(b, p...)
+	return append(b, "\r\n"...)
+}
+
+// LastChunk ends a chunked body.
+const LastChunk = "0\r\n\r\n"
