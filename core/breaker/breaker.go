@@ -1,0 +1,332 @@
+// Package breaker is the circuit breaker of one proxy: closed, open for a
+// time after too many failures, then half-open with exactly one probe.
+//
+// Every admission is a [Permit] that carries the generation it was given in.
+// A report from an older generation never changes state, so a request that
+// began before the trip can neither close nor reopen a breaker.
+package breaker
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Config are the thresholds of a breaker.
+type Config struct {
+	FailureThreshold int           // failures within the window that open it, >= 1
+	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
+	TimeoutDuration  time.Duration // open for so long, > 0
+	Lease            time.Duration // how long a probe may hold the slot, > 0
+}
+
+// Default returns the defaults of the contract: 5 failures in 60 s open for 30 s.
+func Default() Config {
+	return Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: 10 * time.Second}
+}
+
+// Validate reports the first field out of range.
+func (c Config) Validate() error {
+	switch {
+	case c.FailureThreshold < 1:
+		return fmt.Errorf("failure_threshold is %d; it must be at least 1", c.FailureThreshold)
+	case c.WindowDuration <= 0:
+		return fmt.Errorf("window_duration is %v; it must be above 0", c.WindowDuration)
+	case c.TimeoutDuration <= 0:
+		return fmt.Errorf("timeout_duration is %v; it must be above 0", c.TimeoutDuration)
+	case c.Lease <= 0:
+		return fmt.Errorf("the probe's lease is %v; it must be above 0", c.Lease)
+	}
+	return nil
+}
+
+// The reasons of transitions.
+const (
+	ReasonThreshold    = "threshold"
+	ReasonTimeout      = "timeout"
+	ReasonProbeSuccess = "probe_success"
+	ReasonProbeFailure = "probe_failure"
+	ReasonManualReset  = "manual_reset"
+)
+
+// The word: generation << 3 | slot taken << 2 | state. The closed state's path
+// is one atomic load of it; all changes are made under mu.
+const (
+	stateMask = 0b011
+	slotTaken = 0b100
+	genShift  = 3
+)
+
+// Breaker is safe for concurrent use.
+type Breaker struct {
+	word   atomic.Uint64
+	id     string
+	now    func() time.Time
+	notify func(core.Transition)
+	epoch  time.Time    // has a monotonic reading, which due is counted from
+	due    atomic.Int64 // ns after epoch: when it turns, or has turned, half-open
+
+	mu         sync.Mutex
+	cfg        Config
+	failures   []time.Time // of the live window, oldest first from head
+	head       int
+	lease      time.Time // while the slot is taken: when it is lost
+	lastChange time.Time
+	pending    []core.Transition // to be told, in order
+
+	notifyMu sync.Mutex // serialises notify; taken before mu is taken again
+}
+
+// New returns a closed breaker. notify hears of every transition once, in
+// order, with no lock held that the breaker's methods need.
+func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
+	epoch := now()
+	return &Breaker{id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: epoch}
+}
+
+// Permit is the right to one attempt. Report it exactly once; the zero Permit
+// reports to nobody.
+type Permit struct {
+	b   *Breaker
+	gen uint64
+	// probe is set on the one permit of a half-open generation.
+	probe bool
+}
+
+// Probe reports whether the attempt is the probe of a half-open breaker.
+func (p Permit) Probe() bool { return p.probe }
+
+// Admissible peeks: it reports whether Acquire would probably succeed now, and
+// takes nothing.
+func (b *Breaker) Admissible() bool {
+	w := b.word.Load()
+	if core.State(w&stateMask) == core.Closed {
+		return true
+	}
+	b.tick()
+	w = b.word.Load()
+	return core.State(w&stateMask) != core.Open && w&slotTaken == 0
+}
+
+// State is the state now; an open breaker whose time has come turns half-open
+// here as well.
+func (b *Breaker) State() core.State {
+	w := b.word.Load()
+	if core.State(w&stateMask) == core.Closed {
+		return core.Closed
+	}
+	b.tick()
+	return core.State(b.word.Load() & stateMask)
+}
+
+// Overdue reports whether the breaker has been half-open with a free slot for
+// longer than its timeout: nobody has chosen it.
+func (b *Breaker) Overdue() bool {
+	if b.State() != core.HalfOpen || b.word.Load()&slotTaken != 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now().Sub(b.dueTime()) > b.cfg.TimeoutDuration
+}
+
+// Acquire asks for a permit. Closed, it costs one atomic load. Half-open, it
+// is given to one caller at a time.
+func (b *Breaker) Acquire() (Permit, bool) {
+	w := b.word.Load()
+	if core.State(w&stateMask) == core.Closed {
+		return Permit{b: b, gen: w >> genShift}, true
+	}
+	return b.acquireProbe()
+}
+
+func (b *Breaker) acquireProbe() (Permit, bool) {
+	b.mu.Lock()
+	defer b.unlock()
+	now := b.now()
+	b.advance(now)
+	w := b.word.Load()
+	switch {
+	case core.State(w&stateMask) == core.Closed:
+		return Permit{b: b, gen: w >> genShift}, true
+	case core.State(w&stateMask) == core.Open, w&slotTaken != 0:
+		return Permit{}, false
+	}
+	b.word.Store(w | slotTaken)
+	b.lease = now.Add(b.cfg.Lease)
+	return Permit{b: b, gen: w >> genShift, probe: true}, true
+}
+
+// Report settles the permit.
+func (p Permit) Report(v core.Verdict) {
+	b := p.b
+	if b == nil || v != core.Failure && !p.probe {
+		return // a success does not clear the window (D3)
+	}
+	b.mu.Lock()
+	defer b.unlock()
+	now := b.now()
+	b.advance(now)
+	w := b.word.Load()
+	if w>>genShift != p.gen {
+		return
+	}
+	switch core.State(w & stateMask) {
+	case core.Closed:
+		b.fail(now)
+	case core.HalfOpen:
+		switch v {
+		case core.Success:
+			b.change(core.Closed, now, ReasonProbeSuccess)
+		case core.Failure:
+			b.push(now)
+			b.open(now, ReasonProbeFailure)
+		default:
+			b.word.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+		}
+	}
+}
+
+// fail counts a failure of a closed breaker. Requires mu.
+func (b *Breaker) fail(now time.Time) {
+	b.push(now)
+	if b.live() >= b.cfg.FailureThreshold {
+		b.open(now, ReasonThreshold)
+	}
+}
+
+func (b *Breaker) push(now time.Time) {
+	b.prune(now)
+	if b.head > 0 && len(b.failures) == cap(b.failures) {
+		b.failures = append(b.failures[:0], b.failures[b.head:]...)
+		b.head = 0
+	}
+	b.failures = append(b.failures, now)
+}
+
+func (b *Breaker) prune(now time.Time) {
+	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
+		b.head++
+	}
+	if b.head == len(b.failures) {
+		b.failures, b.head = b.failures[:0], 0
+	}
+}
+
+func (b *Breaker) live() int { return len(b.failures) - b.head }
+
+func (b *Breaker) open(now time.Time, reason string) {
+	b.due.Store(int64(now.Add(b.cfg.TimeoutDuration).Sub(b.epoch)))
+	b.change(core.Open, now, reason)
+}
+
+func (b *Breaker) dueTime() time.Time { return b.epoch.Add(time.Duration(b.due.Load())) }
+
+// change moves to another state in a new generation. Requires mu.
+func (b *Breaker) change(to core.State, at time.Time, reason string) {
+	w := b.word.Load()
+	from := core.State(w & stateMask)
+	count := b.live()
+	if to == core.Closed {
+		b.failures, b.head = nil, 0
+	}
+	b.lastChange = at
+	b.word.Store((w>>genShift+1)<<genShift | uint64(to))
+	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason})
+}
+
+// tick lets time take effect.
+func (b *Breaker) tick() {
+	w := b.word.Load()
+	if core.State(w&stateMask) == core.Open && b.now().Before(b.dueTime()) {
+		return // the common case of an open breaker, without the lock
+	}
+	if core.State(w&stateMask) == core.HalfOpen && w&slotTaken == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.unlock()
+	b.advance(b.now())
+}
+
+// advance applies what time has brought: an open breaker past its due time is
+// half-open since then, and a probe past its lease has lost the slot. Requires mu.
+func (b *Breaker) advance(now time.Time) {
+	w := b.word.Load()
+	switch core.State(w & stateMask) {
+	case core.Open:
+		if due := b.dueTime(); !now.Before(due) {
+			b.change(core.HalfOpen, due, ReasonTimeout)
+		}
+	case core.HalfOpen:
+		if w&slotTaken != 0 && now.After(b.lease) {
+			b.word.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+		}
+	}
+}
+
+// unlock releases mu and then tells of the transitions made under it. The
+// order is kept: whoever holds notifyMu tells all that is pending.
+func (b *Breaker) unlock() {
+	pending := len(b.pending) > 0
+	b.mu.Unlock()
+	if !pending {
+		return
+	}
+	b.notifyMu.Lock()
+	defer b.notifyMu.Unlock()
+	b.mu.Lock()
+	told := b.pending
+	b.pending = nil
+	b.mu.Unlock()
+	for _, t := range told {
+		b.notify(t)
+	}
+}
+
+// Reset closes the breaker by hand: window cleared, permits given before void.
+func (b *Breaker) Reset() {
+	b.mu.Lock()
+	defer b.unlock()
+	b.advance(b.now())
+	w := b.word.Load()
+	if core.State(w&stateMask) != core.Closed {
+		b.change(core.Closed, b.now(), ReasonManualReset)
+		return
+	}
+	b.failures, b.head = nil, 0
+	b.word.Store((w>>genShift + 1) << genShift)
+}
+
+// Configure replaces the thresholds; they are used from the next input on.
+func (b *Breaker) Configure(cfg Config) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cfg = cfg
+}
+
+// View is a breaker at one moment.
+type View struct {
+	State        core.State
+	FailureCount int // in the live window
+	Config       Config
+	NextTest     time.Time // zero unless open
+	LastChange   time.Time
+}
+
+// Snapshot returns the breaker as it is now.
+func (b *Breaker) Snapshot() View {
+	b.mu.Lock()
+	defer b.unlock()
+	now := b.now()
+	b.advance(now)
+	b.prune(now)
+	v := View{State: core.State(b.word.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange}
+	if v.State == core.Open {
+		v.NextTest = b.dueTime()
+	}
+	return v
+}

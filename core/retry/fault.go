@@ -1,0 +1,29 @@
+package retry
+
+// Phase is how far an attempt had come when it failed.
+type Phase uint8
+
+// The phases of an attempt, in order.
+const (
+	Dial      Phase = iota + 1 // opening a socket to the proxy
+	Handshake                  // TLS to the proxy, SOCKS or CONNECT to the target, TLS to the target
+	Write                      // sending the request
+	Head                       // waiting for the answer's head
+	Read                       // the answer's body
+)
+
+// Fault is why an attempt brought no answer. It carries no credentials.
+type Fault struct {
+	Phase   Phase
+	Reason  string // RFC 9209 error token (section 2.3)
+	Timeout bool   // a deadline passed
+	Unsent  bool   // nothing of the request can have reached an origin
+	Stale   bool   // a kept connection ended before any byte of the answer
+	Status  int    // of a CONNECT that the proxy refused; else 0
+	Err     error
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+
+// Unwrap returns the cause.
+func (f *Fault) Unwrap() error { return f.Err }

@@ -1,0 +1,134 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Secret is text that must not be seen: every way of printing or encoding it
+// gives "***". Reveal gives the text itself.
+type Secret string
+
+const mask = "***"
+
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return mask
+}
+
+// GoString masks %#v.
+func (s Secret) GoString() string { return strconv.Quote(s.String()) }
+
+// MarshalText masks JSON, TOML and the like.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Reveal returns the text, for the one place that sends it.
+func (s Secret) Reveal() string { return string(s) }
+
+// The schemes of an upstream proxy. socks5 and socks5h are the same here: the
+// target's name is always resolved by the proxy (RFC 1928).
+const (
+	HTTP    = "http"
+	HTTPS   = "https"
+	SOCKS5  = "socks5"
+	SOCKS5H = "socks5h"
+	Direct  = "direct" // no proxy at all
+)
+
+// Address is where a proxy is and how to log in there. Two addresses that
+// differ in any field are two proxies.
+type Address struct {
+	Scheme   string
+	Host     string // host:port in lower case, IPv6 in brackets; "" for direct
+	Username string
+	Password Secret
+}
+
+var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS5: "1080", SOCKS5H: "1080"}
+
+// ParseAddress reads a proxy's URL: scheme://[user[:password]@]host[:port].
+// User and password may be percent-encoded; a password may contain '@' or ':'
+// as they are. Its errors never quote what may be a credential.
+func ParseAddress(s string) (Address, error) {
+	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
+	if !ok {
+		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks5://, socks5h:// or direct://")
+	}
+	a := Address{Scheme: strings.ToLower(scheme)}
+	rest = strings.TrimSuffix(rest, "/")
+	if a.Scheme == Direct {
+		if rest != "" {
+			return Address{}, errors.New("direct:// takes neither host nor credentials")
+		}
+		return a, nil
+	}
+	port, known := defaultPort[a.Scheme]
+	if !known {
+		return Address{}, errors.New("unknown scheme: use http, https, socks5, socks5h or direct")
+	}
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		user, password, _ := strings.Cut(rest[:i], ":")
+		a.Username, a.Password, rest = unescape(user), Secret(unescape(password)), rest[i+1:]
+		if strings.ContainsAny(a.Username+string(a.Password), "\r\n\x00") {
+			return Address{}, errors.New("a user name or password has a line break or NUL in it")
+		}
+	}
+	host, err := HostPort(rest, port)
+	if err != nil {
+		return Address{}, err
+	}
+	a.Host = host
+	return a, nil
+}
+
+// unescape decodes %XX, and leaves text that only looks like it alone: many a
+// vendor's password has a bare % in it.
+func unescape(s string) string {
+	if plain, err := url.PathUnescape(s); err == nil {
+		return plain
+	}
+	return s
+}
+
+// HostPort checks host[:port] and returns it as host:port in lower case.
+// Without a port it takes defaultPort; with that empty, a port is required.
+func HostPort(s, defaultPort string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), defaultPort
+		if strings.Contains(host, ":") {
+			if _, perr := netip.ParseAddr(host); perr != nil || !strings.HasPrefix(s, "[") {
+				return "", errors.New("the host is not host:port, or an IPv6 address lacks its brackets")
+			}
+		}
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strings.HasPrefix(port, "+") {
+		return "", errors.New("the port is not a number from 1 to 65535")
+	}
+	if host == "" {
+		return "", errors.New("the host is missing")
+	}
+	if strings.ContainsAny(host, " \t\r\n/\\@?#%<>\"'`{}|^") && !strings.Contains(host, ":") {
+		return "", errors.New("the host has a character that no host name has")
+	}
+	return net.JoinHostPort(strings.ToLower(host), port), nil
+}
+
+// Redacted returns the address as a URL without its credentials.
+func (a Address) Redacted() string {
+	login := ""
+	if a.Username != "" || a.Password != "" {
+		login = mask + "@"
+	}
+	return fmt.Sprintf("%s://%s%s", a.Scheme, login, a.Host)
+}
+
+// String is Redacted, so that no format verb can show a credential.
+func (a Address) String() string { return a.Redacted() }

@@ -1,0 +1,374 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// PoolConfig is what a Pool is built from.
+type PoolConfig struct {
+	Breaker  breaker.Config // of proxies without their own
+	Now      func() time.Time
+	Notify   func(core.Transition)
+	OnRemove func(*Upstream) // after the last request through it; may be nil
+}
+
+// Pool is the set of proxies. It is safe for concurrent use: readers take a
+// Snapshot, changes make a new one.
+type Pool struct {
+	snapshot atomic.Pointer[Snapshot]
+	now      func() time.Time
+	notify   func(core.Transition)
+	onRemove func(*Upstream)
+
+	mu      sync.Mutex // one change at a time
+	breaker breaker.Config
+	retired []*Upstream // removed, with requests still running
+
+	watchMu   sync.Mutex
+	notClosed map[string]struct{} // ids whose breaker is not closed
+}
+
+// Snapshot is the pool at one moment; it never changes.
+type Snapshot struct {
+	All  []*Upstream // in the order of configuration
+	byID map[string]*Upstream
+}
+
+// Get returns the proxy with that id, or nil.
+func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
+
+// NewPool returns an empty pool.
+func NewPool(cfg PoolConfig) *Pool {
+	p := &Pool{now: cfg.Now, onRemove: cfg.OnRemove, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
+	p.notify = func(t core.Transition) {
+		p.watch(t)
+		if cfg.Notify != nil {
+			cfg.Notify(t)
+		}
+	}
+	p.snapshot.Store(&Snapshot{byID: map[string]*Upstream{}})
+	return p
+}
+
+// Snapshot returns the pool as it is now.
+func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
+
+// SourceAPI marks proxies added through the API: a reload of the configuration
+// leaves them alone.
+const SourceAPI = "api"
+
+// MaxIDLength bounds an id, in bytes.
+const MaxIDLength = 256
+
+// Reconfigure replaces the configured proxies and the breakers' defaults.
+// Proxies that stay (same id and address) keep breaker and statistics; those
+// added through the API stay. Specs without an id get one (AssignIDs). On an
+// error nothing has changed.
+func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	specs = slices.Clone(specs)
+	AssignIDs(specs)
+	configured := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		configured[specs[i].ID] = struct{}{}
+	}
+	for _, u := range p.Snapshot().All {
+		if _, taken := configured[u.id]; u.Spec().Source == SourceAPI && !taken {
+			specs = append(specs, *u.Spec())
+		}
+	}
+	return p.apply(defaults, specs)
+}
+
+// Apply is Reconfigure with the breakers' defaults as they are.
+func (p *Pool) Apply(specs []Spec) error {
+	p.mu.Lock()
+	defaults := p.breaker
+	p.mu.Unlock()
+	return p.Reconfigure(defaults, specs)
+}
+
+// Add adds proxies; all or, on an error, none.
+func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.Snapshot()
+	merged := make([]Spec, 0, len(old.All)+len(specs))
+	for _, u := range old.All {
+		merged = append(merged, *u.Spec())
+	}
+	added := slices.Clone(specs)
+	for i := range added {
+		if added[i].ID != "" && old.byID[added[i].ID] != nil {
+			return nil, fmt.Errorf("proxy %q %w", added[i].ID, core.ErrConflict)
+		}
+	}
+	merged = append(merged, added...)
+	AssignIDs(merged)
+	if err := p.apply(p.breaker, merged); err != nil {
+		return nil, err
+	}
+	s := p.Snapshot()
+	out := make([]*Upstream, 0, len(added))
+	for _, spec := range merged[len(old.All):] {
+		out = append(out, s.byID[spec.ID])
+	}
+	return out, nil
+}
+
+// Update changes one proxy's configuration. A new address begins anew.
+func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.Snapshot()
+	if old.byID[id] == nil {
+		return nil, fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
+	}
+	specs := make([]Spec, 0, len(old.All))
+	for _, u := range old.All {
+		spec := *u.Spec()
+		if u.id == id {
+			if err := change(&spec); err != nil {
+				return nil, err
+			}
+			spec.ID = id
+		}
+		specs = append(specs, spec)
+	}
+	if err := p.apply(p.breaker, specs); err != nil {
+		return nil, err
+	}
+	return p.Snapshot().byID[id], nil
+}
+
+// Remove takes a proxy out: at once nothing new goes through it. With drain it
+// stays listed until its last request has ended.
+func (p *Pool) Remove(id string, drain bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.Snapshot()
+	u := old.byID[id]
+	if u == nil {
+		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
+	}
+	u.draining.Store(true)
+	if drain && u.InFlight() > 0 {
+		return nil // Sweep takes it out
+	}
+	p.drop(func(o *Upstream) bool { return o == u })
+	return nil
+}
+
+// drop publishes a snapshot without the proxies that match. Requires mu.
+func (p *Pool) drop(match func(*Upstream) bool) {
+	old := p.Snapshot()
+	next := &Snapshot{All: make([]*Upstream, 0, len(old.All)), byID: make(map[string]*Upstream, len(old.All))}
+	for _, u := range old.All {
+		if match(u) {
+			u.draining.Store(true)
+			p.forget(u)
+			continue
+		}
+		next.All = append(next.All, u)
+		next.byID[u.id] = u
+	}
+	p.snapshot.Store(next)
+}
+
+// apply checks specs whole, then publishes them. Requires mu.
+func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
+	if err := check(specs); err != nil {
+		return err
+	}
+	old, now := p.Snapshot(), p.now()
+	next := &Snapshot{All: make([]*Upstream, 0, len(specs)), byID: make(map[string]*Upstream, len(specs))}
+	for i := range specs {
+		spec := specs[i]
+		if spec.Weight == 0 {
+			spec.Weight = 1
+		}
+		cfg := defaults
+		if spec.Breaker != nil {
+			cfg = *spec.Breaker
+			cfg.Lease = defaults.Lease
+		}
+		u := old.byID[spec.ID]
+		switch {
+		case u == nil || u.Spec().Address != spec.Address || u.Draining():
+			u = newUpstream(spec, breaker.New(spec.ID, cfg, p.now, p.notify), now)
+		case !u.Spec().equal(&spec):
+			u.spec.Store(&spec)
+			u.breaker.Configure(cfg)
+		default:
+			u.breaker.Configure(cfg)
+		}
+		next.All = append(next.All, u)
+		next.byID[spec.ID] = u
+	}
+	p.breaker = defaults
+	p.snapshot.Store(next)
+	for _, u := range old.All {
+		if next.byID[u.id] != u {
+			u.draining.Store(true)
+			p.forget(u)
+		}
+	}
+	return nil
+}
+
+// forget lets go of a proxy that is out of the pool: at once, or when its last
+// request has ended. Requires mu.
+func (p *Pool) forget(u *Upstream) {
+	p.watchMu.Lock()
+	delete(p.notClosed, u.id)
+	p.watchMu.Unlock()
+	if u.InFlight() > 0 {
+		p.retired = append(p.retired, u)
+		return
+	}
+	if p.onRemove != nil {
+		p.onRemove(u)
+	}
+}
+
+// ErrSpec is wrapped by every complaint about a proxy's configuration.
+var ErrSpec = errors.New("invalid proxy")
+
+func check(specs []Spec) error {
+	seen := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		s := &specs[i]
+		_, twice := seen[s.ID]
+		switch {
+		case twice:
+			return fmt.Errorf("%w: the id %q is used twice", ErrSpec, s.ID)
+		case s.ID == "metrics":
+			return fmt.Errorf("%w: the id \"metrics\" is taken by the API's /circuit-breakers/metrics", ErrSpec)
+		case s.ID == "" || len(s.ID) > MaxIDLength:
+			return fmt.Errorf("%w: an id has 1 to %d bytes, this one %d", ErrSpec, MaxIDLength, len(s.ID))
+		case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
+			return fmt.Errorf("%w: the id %q has a control character", ErrSpec, s.ID)
+		case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
+			return fmt.Errorf("%w %q: weight is %v; it must be above 0, at most 1000000", ErrSpec, s.ID, s.Weight)
+		case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
+			return fmt.Errorf("%w %q: cost is %v; it must be 0 to 1e12", ErrSpec, s.ID, s.Cost)
+		case s.MaxInFlight < 0:
+			return fmt.Errorf("%w %q: max_in_flight is %d; it must be at least 0", ErrSpec, s.ID, s.MaxInFlight)
+		case s.Address.Scheme == "":
+			return fmt.Errorf("%w %q: it has no url", ErrSpec, s.ID)
+		}
+		if s.Breaker != nil {
+			b := *s.Breaker
+			b.Lease = time.Second
+			if err := b.Validate(); err != nil {
+				return fmt.Errorf("%w %q: breaker: %w", ErrSpec, s.ID, err)
+			}
+		}
+		seen[s.ID] = struct{}{}
+	}
+	return nil
+}
+
+// AssignIDs gives each spec without an id one that is stable from start to
+// start: host:port, or for the second and later ones at the same place
+// host:port-2, host:port-3 in their order.
+func AssignIDs(specs []Spec) {
+	taken := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		if specs[i].ID != "" {
+			taken[specs[i].ID] = struct{}{}
+		}
+	}
+	next := map[string]int{}
+	for i := range specs {
+		if specs[i].ID != "" {
+			continue
+		}
+		base := specs[i].Address.Host
+		if specs[i].Address.Scheme == Direct {
+			base = Direct
+		}
+		id := base
+		for {
+			next[base]++
+			if n := next[base]; n > 1 {
+				id = base + "-" + strconv.Itoa(n)
+			}
+			if _, used := taken[id]; !used {
+				break
+			}
+		}
+		taken[id] = struct{}{}
+		specs[i].ID = id
+	}
+}
+
+// watch keeps the set of proxies whose breaker is not closed.
+func (p *Pool) watch(t core.Transition) {
+	p.watchMu.Lock()
+	defer p.watchMu.Unlock()
+	if t.To == core.Closed {
+		delete(p.notClosed, t.ProxyID)
+	} else {
+		p.notClosed[t.ProxyID] = struct{}{}
+	}
+}
+
+// NotClosed returns the proxies whose breaker is open or half-open.
+func (p *Pool) NotClosed() []*Upstream {
+	p.watchMu.Lock()
+	ids := make([]string, 0, len(p.notClosed))
+	for id := range p.notClosed {
+		ids = append(ids, id)
+	}
+	p.watchMu.Unlock()
+	s := p.Snapshot()
+	out := make([]*Upstream, 0, len(ids))
+	for _, id := range ids {
+		if u := s.byID[id]; u != nil {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// AnyNotClosed reports whether NotClosed is not empty, cheaply.
+func (p *Pool) AnyNotClosed() bool {
+	p.watchMu.Lock()
+	defer p.watchMu.Unlock()
+	return len(p.notClosed) > 0
+}
+
+// Sweep lets time take effect without traffic: due breakers turn half-open,
+// drained proxies leave.
+func (p *Pool) Sweep() {
+	for _, u := range p.NotClosed() {
+		u.breaker.State()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = slices.DeleteFunc(p.retired, func(u *Upstream) bool {
+		if u.InFlight() > 0 {
+			return false
+		}
+		if p.onRemove != nil {
+			p.onRemove(u)
+		}
+		return true
+	})
+	drained := func(u *Upstream) bool { return u.Draining() && u.InFlight() == 0 }
+	if slices.ContainsFunc(p.Snapshot().All, drained) {
+		p.drop(drained)
+	}
+}
