@@ -116,9 +116,9 @@ func (r *Reader) grow(size int) {
 }
 
 var (
-	errFull  error = &ProtocolError{Detail: "the head is larger than 64 KiB", TooLarge: true}
-	crlf2          = []byte("\r\n\r\n")
-	crlf           = []byte("\r\n")
+	errFull error = &ProtocolError{Detail: "the head is larger than 64 KiB", TooLarge: true}
+	crlf2         = []byte("\r\n\r\n")
+	crlf          = []byte("\r\n")
 )
 
 // head returns the next head without its final empty line: a view that is

@@ -35,7 +35,10 @@ type Pool struct {
 	retired []*Upstream // removed, with requests still running
 
 	watchMu   sync.Mutex
-	notClosed map[string]struct{} // ids whose breaker is not closed
+	notClosed map[string]struct{}         // ids whose breaker is not closed
+	overdue   atomic.Pointer[[]*Upstream] // half-open and unchosen for too long, as of the last Sweep
+	nextTest  atomic.Int64                // Unix ns of the earliest due time; 0: to be found again
+	leaving   atomic.Int64                // proxies that drain
 }
 
 // Snapshot is the pool at one moment; it never changes.
@@ -162,7 +165,10 @@ func (p *Pool) Remove(id string, drain bool) error {
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
-	u.draining.Store(true)
+	if !u.draining.Swap(true) && drain && u.InFlight() > 0 {
+		p.leaving.Add(1)
+		u.leaving = true
+	}
 	if drain && u.InFlight() > 0 {
 		return nil // Sweep takes it out
 	}
@@ -177,6 +183,10 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	for _, u := range old.All {
 		if match(u) {
 			u.draining.Store(true)
+			if u.leaving {
+				u.leaving = false
+				p.leaving.Add(-1)
+			}
 			p.forget(u)
 			continue
 		}
@@ -221,6 +231,10 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	for _, u := range old.All {
 		if next.byID[u.id] != u {
 			u.draining.Store(true)
+			if u.leaving {
+				u.leaving = false
+				p.leaving.Add(-1)
+			}
 			p.forget(u)
 		}
 	}
@@ -235,6 +249,7 @@ func (p *Pool) forget(u *Upstream) {
 	p.watchMu.Unlock()
 	if u.InFlight() > 0 {
 		p.retired = append(p.retired, u)
+		p.leaving.Add(1)
 		return
 	}
 	if p.onRemove != nil {
@@ -318,11 +333,45 @@ func AssignIDs(specs []Spec) {
 func (p *Pool) watch(t core.Transition) {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
+	p.nextTest.Store(0)
 	if t.To == core.Closed {
 		delete(p.notClosed, t.ProxyID)
 	} else {
 		p.notClosed[t.ProxyID] = struct{}{}
 	}
+}
+
+// NextTest returns the earliest time at which a breaker that is not closed may
+// let a probe through; false if all are closed.
+func (p *Pool) NextTest() (time.Time, bool) {
+	now := p.now()
+	if at := p.nextTest.Load(); at > now.UnixNano() {
+		return time.Unix(0, at), true
+	}
+	earliest, found := time.Time{}, false
+	for _, u := range p.NotClosed() {
+		v := u.breaker.Snapshot()
+		at := v.NextTest
+		if v.State == core.HalfOpen {
+			at = now // its probe is under way
+		}
+		if v.State != core.Closed && (!found || at.Before(earliest)) {
+			earliest, found = at, true
+		}
+	}
+	if found {
+		p.nextTest.Store(earliest.UnixNano())
+	}
+	return earliest, found
+}
+
+// Overdue returns proxies whose half-open breaker no request has probed for as
+// long as its timeout. They are found by Sweep.
+func (p *Pool) Overdue() []*Upstream {
+	if list := p.overdue.Load(); list != nil {
+		return *list
+	}
+	return nil
 }
 
 // NotClosed returns the proxies whose breaker is open or half-open.
@@ -343,18 +392,18 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
-// AnyNotClosed reports whether NotClosed is not empty, cheaply.
-func (p *Pool) AnyNotClosed() bool {
-	p.watchMu.Lock()
-	defer p.watchMu.Unlock()
-	return len(p.notClosed) > 0
-}
-
 // Sweep lets time take effect without traffic: due breakers turn half-open,
 // drained proxies leave.
 func (p *Pool) Sweep() {
+	var overdue []*Upstream
 	for _, u := range p.NotClosed() {
-		u.breaker.State()
+		if u.breaker.Overdue() {
+			overdue = append(overdue, u)
+		}
+	}
+	p.overdue.Store(&overdue)
+	if p.leaving.Load() == 0 {
+		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -362,6 +411,7 @@ func (p *Pool) Sweep() {
 		if u.InFlight() > 0 {
 			return false
 		}
+		p.leaving.Add(-1)
 		if p.onRemove != nil {
 			p.onRemove(u)
 		}

@@ -40,6 +40,7 @@ type Upstream struct {
 	born    time.Time
 
 	draining atomic.Bool
+	leaving  bool // draining with requests running; guarded by the pool's mu
 	inFlight atomic.Int64
 	uses     atomic.Uint64
 	lastUse  atomic.Int64 // ns after born, of the last Acquire; 0 if never

@@ -1,0 +1,78 @@
+package executor
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Exchange is one client request with all its attempts. The caller fills the
+// first part, [Do] the second. An Exchange is reused from request to request
+// (Reset) so that a request costs no allocation. It belongs to one goroutine.
+type Exchange struct {
+	// What the caller knows of the request.
+	ID         core.RequestID
+	Policy     *retry.Policy // the one this request runs under
+	Global     *retry.Policy // the one breakers count by (D20)
+	Method     string        // for the log
+	Host       string        // target host without port, lower case; for scorers and the log
+	Region     string        // wanted region, "" for none
+	Idempotent bool          // may be repeated without opting in (D4)
+	Connect    bool
+	Replayable bool    // the request body, if any, can be sent again
+	Journal    Journal // told of each step; may be nil
+	Watch      func()  // called before the first wait: start watching the client; may be nil
+	Collect    bool    // keep every attempt in Events
+
+	// What became of it.
+	Started  time.Time
+	Deadline time.Time          // zero without a total timeout
+	Attempts int                // tries made, replays not counted
+	Proxy    *upstream.Upstream // of the last attempt; nil before one was chosen
+	Final    core.Final
+	Failure  Failure // why there is no answer to relay
+	Waited   time.Duration
+	Events   []core.AttemptEvent // only with Collect
+
+	query   selector.Query
+	event   core.AttemptEvent // of the attempt running, or of the answer being relayed
+	request core.RequestEvent
+	held    upstream.Lease
+	pending bool          // event is a success whose body is still to come
+	delay   time.Duration // waited before the current attempt
+	timer   *time.Timer
+}
+
+// Failure says why a request ends without an answer of an origin.
+type Failure struct {
+	Status     int           // for the client: 502, 503 or 504
+	Code       string        // stable snake_case word for the client
+	Message    string        // for the person who reads it
+	Reason     string        // RFC 9209 error token
+	RetryAfter time.Duration // when trying again makes sense; 0 when unknown
+	Err        error         // of the last attempt; may be nil
+}
+
+// Journal follows one request for those who ask how it is doing.
+type Journal interface {
+	Attempt(number int, proxyID string)
+	Waiting(until time.Time, retry int)
+	Finished(o *core.AttemptEvent)
+}
+
+// Reset readies x for the next request; buffers and the timer are kept.
+func (x *Exchange) Reset() {
+	query, events, timer := x.query, x.Events[:0], x.timer
+	query.Reset()
+	*x = Exchange{query: query, Events: events, timer: timer}
+}
+
+// OwnTimeout reports whether the total timeout is tighter than the global
+// policy's, so that running into it says nothing about a proxy (D21).
+func (x *Exchange) OwnTimeout() bool {
+	own, global := x.Policy.Timeout, x.Global.Timeout
+	return own != nil && (global == nil || *own < *global)
+}

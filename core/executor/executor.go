@@ -1,0 +1,462 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// ErrClientGone and ErrShutdown are the causes a caller cancels an exchange's
+// context with. Any cause but ErrShutdown counts as the client having left.
+var (
+	ErrClientGone = errors.New("the client hung up")
+	ErrShutdown   = errors.New("the gateway is shutting down")
+)
+
+// Selector chooses a proxy and takes its permit. It never blocks.
+type Selector interface {
+	Select(q *selector.Query, scorer core.Scorer) (upstream.Lease, error)
+	Untried(q *selector.Query) bool
+	NextTest() (time.Time, bool)
+}
+
+// Recorder hears of every attempt and every request exactly once.
+type Recorder interface {
+	Attempt(*core.AttemptEvent)
+	Request(*core.RequestEvent)
+}
+
+// Tuning is what a reload may change while requests run.
+type Tuning struct {
+	First          core.Scorer                        // ranks first attempts
+	Retry          core.Scorer                        // ranks retries
+	Backoff        func(strategy string) core.Backoff // nil for an unknown strategy
+	Observe        func(*core.Observation)            // plugins that learn; nil for none
+	Budget         *retry.Budget                      // nil for none
+	AttemptTimeout time.Duration                      // hard limit of one attempt, to the answer's head
+}
+
+// Executor runs exchanges. It is safe for concurrent use.
+type Executor struct {
+	selector Selector
+	recorder Recorder
+	log      *slog.Logger
+	now      func() time.Time
+	rand     func() uint64
+	tuning   atomic.Pointer[Tuning]
+}
+
+// New returns an executor; now and rand are its only clock and chance.
+func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
+	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
+	e.Tune(t)
+	return e
+}
+
+// Tune replaces the tuning for attempts that begin from now on.
+func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
+
+// Attempt is one try, as the executor asks for it.
+type Attempt struct {
+	Upstream *upstream.Upstream
+	Number   int       // 0 for the first
+	Deadline time.Time // never zero
+	Fresh    bool      // no kept connection: this replays what one lost
+}
+
+// Call is one kind of work that is tried through proxies.
+type Call[T any] interface {
+	// Try makes one attempt and holds its answer, if one came, until Discard
+	// or until Do returns it.
+	Try(ctx context.Context, a *Attempt) (T, retry.Attempted)
+	// Discard gives up an answer that is not going to be relayed.
+	Discard(T)
+}
+
+// Do tries c until an answer is final or nothing more may be tried. With true
+// it returns an answer to relay: the last one, good or (x.Final says) not.
+// With false there is none, and x.Failure tells why. Either way the caller
+// ends the exchange with Finish.
+//
+// A cancelled ctx stops at once; the Call must see to it that the attempt in
+// flight ends then.
+func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, bool) {
+	var none T
+	t := e.tuning.Load()
+	e.begin(x, t)
+	for {
+		if !e.choose(x, t) {
+			return none, false
+		}
+		a := Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t)}
+		answer, facts := c.Try(ctx, &a)
+		o := e.judge(ctx, x, &facts)
+		if o.Again == core.Replay {
+			e.record(x, &o)
+			x.event.Started = e.now()
+			a.Fresh, a.Deadline = true, e.attemptDeadline(x, t)
+			answer, facts = c.Try(ctx, &a)
+			facts.Stale = false
+			o = e.judge(ctx, x, &facts)
+		}
+		if o.Again == core.Never && o.Result == core.ResultSuccess {
+			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
+			return answer, true
+		}
+		e.settle(x, &o, t)
+		wait, relay, again := e.next(x, &o, t)
+		if !again {
+			if !relay {
+				c.Discard(answer)
+			}
+			return answer, relay
+		}
+		c.Discard(answer)
+		if !e.wait(ctx, x, wait) {
+			return none, false
+		}
+	}
+}
+
+func (e *Executor) begin(x *Exchange, t *Tuning) {
+	x.Started = e.now()
+	if x.Policy.Timeout != nil {
+		x.Deadline = x.Started.Add(seconds(*x.Policy.Timeout))
+	}
+	if t.Budget != nil {
+		t.Budget.Deposit()
+	}
+	q := &x.query
+	q.Idempotent, q.Connect, q.Region = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect, x.Region
+	q.HostHash = core.Hash53(x.Host)
+	q.RegionHash = 0
+	if x.Region != "" {
+		q.RegionHash = core.Hash53(x.Region)
+	}
+}
+
+// choose selects a proxy for the next attempt and begins it.
+func (e *Executor) choose(x *Exchange, t *Tuning) bool {
+	scorer := t.First
+	if x.Attempts > 0 {
+		scorer = t.Retry
+	}
+	x.query.Attempt = x.Attempts
+	lease, err := e.selector.Select(&x.query, scorer)
+	if err != nil {
+		e.refuse(x, err)
+		return false
+	}
+	x.Proxy, x.held = lease.U, lease
+	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Started: e.now()}
+	x.Attempts++
+	if x.Journal != nil {
+		x.Journal.Attempt(x.Attempts-1, lease.U.ID())
+	}
+	return true
+}
+
+// refuse ends an exchange for which no proxy is left: at the first choice or
+// in mid-request, at once and without queueing (FR-019).
+func (e *Executor) refuse(x *Exchange, err error) {
+	x.Failure = Failure{Status: 503, Message: err.Error(), Reason: "destination_unavailable", Err: err}
+	switch {
+	case errors.Is(err, core.ErrPoolEmpty):
+		x.Final, x.Failure.Code = core.FinalPoolEmpty, "pool_empty"
+	case errors.Is(err, core.ErrAllBusy):
+		x.Final, x.Failure.Code, x.Failure.RetryAfter = core.FinalAllBusy, "all_proxies_busy", time.Second
+	case errors.Is(err, selector.ErrNoneLeft):
+		// Every other proxy refused our credentials: not a matter of breakers.
+		x.Final, x.Failure.Status, x.Failure.Code = core.FinalExhausted, 502, "exhausted"
+		x.Failure.Reason = "proxy_configuration_error"
+	default:
+		x.Final, x.Failure.Code = core.FinalAllBreakersOpen, "all_breakers_open"
+		x.Failure.RetryAfter = time.Second
+		if at, ok := e.selector.NextTest(); ok {
+			x.Failure.RetryAfter = max(at.Sub(e.now()), 0)
+		}
+	}
+	if e.log.Enabled(context.Background(), slog.LevelError) {
+		e.log.LogAttrs(context.Background(), slog.LevelError, "no proxy admissible", e.attrs(x,
+			slog.String("error", x.Failure.Code))...)
+	}
+}
+
+func (e *Executor) attemptDeadline(x *Exchange, t *Tuning) time.Time {
+	d := x.event.Started.Add(t.AttemptTimeout)
+	if !x.Deadline.IsZero() && x.Deadline.Before(d) {
+		return x.Deadline
+	}
+	return d
+}
+
+// judge turns the facts of an attempt into its outcome, once.
+func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) core.Outcome {
+	now := e.now()
+	x.event.Ended = now
+	f.Connect = x.Connect
+	f.Latency = now.Sub(x.event.Started)
+	if f.Fault != nil {
+		f.ClientGone = ctx.Err() != nil
+		if f.Fault.Timeout && !x.Deadline.IsZero() && !now.Before(x.Deadline) {
+			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout()
+		}
+	}
+	o := retry.Classify(*f, x.Global, x.Policy, now)
+	if o.Again == core.Replay && !(x.Idempotent && x.Replayable) {
+		f.Stale = false
+		o = retry.Classify(*f, x.Global, x.Policy, now)
+	}
+	return o
+}
+
+// settle gives the permit back with its verdict and records the attempt.
+func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
+	x.held.Settle(o)
+	x.held.Release()
+	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
+	e.record(x, o)
+	if t.Observe != nil && o.Verdict != core.Excluded {
+		e.observe(x, o, t)
+	}
+}
+
+func (e *Executor) record(x *Exchange, o *core.Outcome) {
+	x.event.Outcome = *o
+	e.recorder.Attempt(&x.event)
+	if x.Journal != nil {
+		x.Journal.Finished(&x.event)
+	}
+	if x.Collect {
+		x.Events = append(x.Events, x.event)
+	}
+}
+
+func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
+	ob := core.Observation{
+		Now: unix(x.event.Ended), IDHash: x.Proxy.IDHash(), HostHash: x.query.HostHash,
+		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status), Delay: x.delay.Seconds(),
+	}
+	if o.Verdict == core.Success {
+		ob.Success = 1
+	}
+	t.Observe(&ob)
+}
+
+// next decides what follows a failed attempt: another after wait (again), the
+// answer at hand (relay), or x.Failure.
+func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
+	relay = o.Status != 0 && o.Status != 407
+	x.Failure = failureOf(x, o)
+	switch {
+	case o.Again == core.Never:
+		x.Final = core.FinalNotRetryable
+		switch {
+		case o.Result == core.ResultCancelled:
+			x.Final, relay = core.FinalCancelled, false
+		case o.Result == core.ResultTimeout:
+			x.Final = core.FinalTimeout
+			x.Failure.Code, x.Failure.Message = "total_timeout", "the request's total timeout passed before an answer came"
+		}
+	case x.Attempts >= x.Policy.MaxAttempts:
+		x.Final = core.FinalExhausted
+	case !x.Replayable, !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
+		x.Final = core.FinalNotRetryable
+	case t.Budget != nil && !t.Budget.TryWithdraw():
+		x.Final = core.FinalExhausted
+		x.Failure.Message += "; the retry budget is spent"
+	default:
+		wait = e.backoff(x, o, t)
+		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
+			x.Waited += wait
+			x.delay = wait
+			e.logRetry(x, o, wait)
+			return wait, false, true
+		}
+		x.Final = core.FinalTimeout
+		if !relay {
+			x.Failure.Status, x.Failure.Code, x.Failure.Reason = 504, "total_timeout", "http_response_timeout"
+			x.Failure.Message = "the next retry would begin after the request's total timeout"
+		}
+	}
+	if x.Final != core.FinalCancelled && e.log.Enabled(context.Background(), slog.LevelError) {
+		e.log.LogAttrs(context.Background(), slog.LevelError, "request failed", e.attrs(x,
+			slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason), slog.Any("error", o.Err))...)
+	}
+	return 0, relay, false
+}
+
+// backoff asks the strategy's plugin and keeps its answer within the policy.
+func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {
+	p := x.Policy
+	switch {
+	case o.Again == core.Elsewhere:
+		return 0
+	case p.FailoverDelay != nil && e.selector.Untried(&x.query):
+		return seconds(*p.FailoverDelay)
+	}
+	now := e.now()
+	r := core.BackoffRequest{
+		Retry: float64(x.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
+		Random: float64(e.rand()>>11) / (1 << 53), PreviousDelay: x.delay.Seconds(),
+		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
+		Elapsed: now.Sub(x.Started).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		HostHash: x.query.HostHash, IDHash: x.Proxy.IDHash(), Now: unix(now),
+	}
+	if p.Jitter {
+		r.Jitter = 1
+	}
+	if !x.Deadline.IsZero() {
+		r.Remaining = x.Deadline.Sub(now).Seconds()
+	}
+	delay := p.BaseDelay
+	if b := t.Backoff(p.BackoffStrategy); b != nil {
+		if d, err := b.Delay(&r); err == nil && !math.IsNaN(d) {
+			delay = d
+		}
+	}
+	// In float seconds, then converted: 60*10^8 s would overflow a Duration.
+	delay = min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay)
+	return seconds(delay)
+}
+
+// wait sleeps for d, or returns false when the exchange was cancelled.
+func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool {
+	if x.Watch != nil {
+		x.Watch()
+	}
+	if d > 0 && ctx.Err() == nil {
+		if x.Journal != nil {
+			x.Journal.Waiting(e.now().Add(d), x.Attempts)
+		}
+		if x.timer == nil {
+			x.timer = time.NewTimer(d)
+		} else {
+			x.timer.Reset(d)
+		}
+		select {
+		case <-x.timer.C:
+		case <-ctx.Done():
+			x.timer.Stop()
+		}
+	}
+	if ctx.Err() == nil {
+		return true
+	}
+	x.Final = core.FinalCancelled
+	x.Failure = Failure{Status: 503, Code: "cancelled", Message: context.Cause(ctx).Error(), Reason: "proxy_internal_error", Err: context.Cause(ctx)}
+	if errors.Is(context.Cause(ctx), ErrShutdown) {
+		x.Failure.Code = "shutting_down"
+	}
+	return false
+}
+
+// failureOf words the failure of an attempt that brought no answer to relay.
+func failureOf(x *Exchange, o *core.Outcome) Failure {
+	f := Failure{Status: 502, Code: "upstream_failed", Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
+	switch {
+	case o.Result == core.ResultTimeout:
+		f.Status, f.Code = 504, "upstream_timeout"
+	case o.Status == 407:
+		f.Code = "upstream_auth"
+	}
+	f.Message = "no proxy brought an answer: attempt " + strconv.Itoa(x.Attempts) + " through " + x.Proxy.ID() + " failed"
+	if o.Err != nil {
+		f.Message += ": " + o.Err.Error()
+	} else if o.Status == 407 {
+		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
+	}
+	return f
+}
+
+// Ending is how the caller's part of an exchange went.
+type Ending struct {
+	Status     int   // given to the client; 0 when it was gone before that
+	Truncated  error // the answer's body broke off upstream
+	ClientGone bool  // the client left before it had the whole answer
+}
+
+// Finish records the attempt whose answer was relayed and the request, once.
+// A tunnel stays counted as in flight, and its permit open, until EndTunnel.
+func (e *Executor) Finish(x *Exchange, end Ending) {
+	now := e.now()
+	if x.pending {
+		x.pending = false
+		o := &x.event.Outcome
+		switch {
+		case end.Truncated != nil:
+			o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "http_response_incomplete", end.Truncated
+		case end.ClientGone:
+			o.Result, o.Verdict, o.Reason = core.ResultCancelled, core.Excluded, ""
+		}
+		x.event.Ended = now
+		if !x.Connect {
+			x.held.Settle(o)
+			x.held.Release()
+		}
+		e.record(x, o)
+		if t := e.tuning.Load(); t.Observe != nil && o.Verdict != core.Excluded {
+			e.observe(x, o, t)
+		}
+		if o.Result == core.ResultCancelled {
+			x.Final = core.FinalCancelled
+		}
+	}
+	x.request = core.RequestEvent{
+		Request: x.ID, PolicyHash: x.Policy.Hash(), Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
+		Status: end.Status, Final: x.Final, Connect: x.Connect,
+		Delivered: x.Final == core.FinalSuccess && end.Truncated == nil && !end.ClientGone,
+	}
+	e.recorder.Request(&x.request)
+}
+
+// TunnelProven settles a tunnel's permit as a success: bytes came back.
+func (e *Executor) TunnelProven(x *Exchange) {
+	x.held.Settle(&x.event.Outcome)
+}
+
+// EndTunnel releases a tunnel. An early death, before a byte came back,
+// counts against its proxy.
+func (e *Executor) EndTunnel(x *Exchange, early error) {
+	o := x.event.Outcome
+	if early != nil && x.held.U != nil {
+		o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "connection_terminated", early
+		e.log.LogAttrs(context.Background(), slog.LevelInfo, "tunnel died before its first byte", e.attrs(x, slog.Any("error", early))...)
+	}
+	x.held.Settle(&o)
+	x.held.Release()
+}
+
+// Abandon gives back what an exchange still holds, if it ended without Finish:
+// after a panic, say. It says nothing about the proxy.
+func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
+
+func (e *Executor) logRetry(x *Exchange, o *core.Outcome, wait time.Duration) {
+	if !e.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	e.log.LogAttrs(context.Background(), slog.LevelInfo, "retry", e.attrs(x,
+		slog.Duration("delay", wait), slog.String("reason", o.Reason), slog.Int("status", o.Status), slog.Any("error", o.Err))...)
+}
+
+func (e *Executor) attrs(x *Exchange, more ...slog.Attr) []slog.Attr {
+	attrs := []slog.Attr{slog.String("request_id", x.ID.String()), slog.Int("attempt", x.Attempts),
+		slog.String("method", x.Method), slog.String("host", x.Host)}
+	if x.Proxy != nil {
+		attrs = append(attrs, slog.String("proxy_id", x.Proxy.ID()))
+	}
+	return append(attrs, more...)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func unix(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

@@ -1,0 +1,72 @@
+package retry
+
+import (
+	"sync"
+	"time"
+)
+
+// BudgetConfig bounds retries to a fraction of requests.
+type BudgetConfig struct {
+	Ratio        float64 // retries per request, 0 to 1; 0 for no budget
+	MinPerSecond float64 // retries allowed in any case
+}
+
+// Budget is Finagle's RetryBudget (https://twitter.github.io/finagle/guide/Clients.html#retries):
+// each request deposits Ratio, each retry withdraws 1, deposits are worth
+// something for ten seconds, and MinPerSecond comes on top. A nil Budget has
+// no limit. It is safe for concurrent use.
+type Budget struct {
+	cfg BudgetConfig
+	now func() time.Time
+
+	mu       sync.Mutex
+	start    time.Time
+	second   int64 // of the newest slot, since start
+	deposits [budgetSeconds]float64
+	spent    [budgetSeconds]float64
+}
+
+const budgetSeconds = 10
+
+// NewBudget returns a budget, or nil if cfg.Ratio is 0.
+func NewBudget(cfg BudgetConfig, now func() time.Time) *Budget {
+	if cfg.Ratio <= 0 {
+		return nil
+	}
+	return &Budget{cfg: cfg, now: now, start: now()}
+}
+
+// slot moves on to the present second and returns its place. Requires mu.
+func (b *Budget) slot() int64 {
+	second := int64(b.now().Sub(b.start) / time.Second)
+	for b.second < second {
+		b.second++
+		if second-b.second < budgetSeconds {
+			b.deposits[b.second%budgetSeconds], b.spent[b.second%budgetSeconds] = 0, 0
+		}
+	}
+	return b.second % budgetSeconds
+}
+
+// Deposit counts one request.
+func (b *Budget) Deposit() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.deposits[b.slot()] += b.cfg.Ratio
+}
+
+// TryWithdraw takes one retry out, if the budget has it.
+func (b *Budget) TryWithdraw() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := b.slot()
+	balance := b.cfg.MinPerSecond * budgetSeconds
+	for j := range b.deposits {
+		balance += b.deposits[j] - b.spent[j]
+	}
+	if balance < 1 {
+		return false
+	}
+	b.spent[i]++
+	return true
+}

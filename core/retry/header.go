@@ -1,0 +1,131 @@
+package retry
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dunglas/httpsfv"
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+)
+
+// ParseHeader reads the value of X-Whirlpool-Retry: a dictionary of RFC 9651
+// whose keys are the policy's fields, e.g.
+//
+//	max_attempts=5, backoff_strategy=linear, retry_status_codes=(429 503), retry_non_idempotent
+//
+// timeout and failover_delay take the token null too. Ranges are checked when
+// the merged policy is. Errors are *FieldError.
+func ParseHeader(value string) (Override, error) {
+	var o Override
+	dict, err := httpsfv.UnmarshalDictionary([]string{value})
+	if err != nil {
+		return o, &FieldError{"X-Whirlpool-Retry", "is not a dictionary of RFC 9651, such as: max_attempts=5, base_delay=0.2"}
+	}
+	seen := 0
+	for _, key := range dict.Names() {
+		member, _ := dict.Get(key)
+		if err := o.set(key, member); err != nil {
+			return o, err
+		}
+		seen++
+	}
+	if seen == 0 {
+		return o, &FieldError{"X-Whirlpool-Retry", "names no field"}
+	}
+	return o, nil
+}
+
+func (o *Override) set(key string, member httpsfv.Member) error {
+	var value any
+	switch m := member.(type) {
+	case httpsfv.Item:
+		if len(m.Params.Names()) > 0 {
+			return &FieldError{key, "takes no parameters"}
+		}
+		value = m.Value
+	case httpsfv.InnerList:
+		if key != "retry_status_codes" || len(m.Params.Names()) > 0 {
+			return &FieldError{key, "does not take a list"}
+		}
+		codes := make([]int, 0, len(m.Items))
+		for _, item := range m.Items {
+			n, ok := item.Value.(int64)
+			if !ok || n < math.MinInt32 || n > math.MaxInt32 || len(item.Params.Names()) > 0 {
+				return &FieldError{key, "must be a list of integers, such as (429 503)"}
+			}
+			codes = append(codes, int(n))
+		}
+		o.RetryStatusCodes = &codes
+		return nil
+	}
+	switch key {
+	case "max_attempts":
+		f, ok := asNumber(value)
+		if !ok || f != math.Trunc(f) {
+			return &FieldError{key, "must be an integer"}
+		}
+		n := int(f)
+		o.MaxAttempts = &n
+	case "backoff_strategy":
+		s, ok := asText(value)
+		if !ok {
+			return &FieldError{key, "must be a name"}
+		}
+		o.BackoffStrategy = &s
+	case "base_delay", "multiplier", "max_backoff_delay":
+		f, ok := asNumber(value)
+		if !ok {
+			return &FieldError{key, "must be a number"}
+		}
+		*map[string]**float64{"base_delay": &o.BaseDelay, "multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay}[key] = &f
+	case "timeout", "failover_delay":
+		n := strictjson.Nullable{Set: true}
+		if s, ok := asText(value); !ok || s != "null" {
+			f, ok := asNumber(value)
+			if !ok {
+				return &FieldError{key, "must be a number or null"}
+			}
+			n.Value = &f
+		}
+		if key == "timeout" {
+			o.Timeout = n
+		} else {
+			o.FailoverDelay = n
+		}
+	case "jitter", "retry_non_idempotent":
+		b, ok := value.(bool)
+		if !ok {
+			return &FieldError{key, "must be ?1 or ?0"}
+		}
+		if key == "jitter" {
+			o.Jitter = &b
+		} else {
+			o.RetryNonIdempotent = &b
+		}
+	case "retry_status_codes":
+		return &FieldError{key, "must be a list of integers, such as (429 503)"}
+	default:
+		return &FieldError{"X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q", clip(key))}
+	}
+	return nil
+}
+
+func asNumber(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int64:
+		return float64(n), true
+	case float64:
+		return n, true
+	}
+	return 0, false
+}
+
+func asText(v any) (string, bool) {
+	switch s := v.(type) {
+	case httpsfv.Token:
+		return string(s), true
+	case string:
+		return s, true
+	}
+	return "", false
+}

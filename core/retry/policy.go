@@ -1,0 +1,212 @@
+// Package retry is what a request may spend on retries, and when: the policy
+// with its ranges and merging, the classification of every outcome, and the
+// retry budget.
+package retry
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+)
+
+// Policy is what a request may spend on retries. Times are seconds, as in the
+// API. A Policy in use is never changed: a change makes a new one.
+type Policy struct {
+	MaxAttempts        int      `json:"max_attempts"`       // total tries, 1 to 10
+	BackoffStrategy    string   `json:"backoff_strategy"`   // name of a backoff plugin
+	BaseDelay          float64  `json:"base_delay"`         // 0.1 to 60
+	Multiplier         float64  `json:"multiplier"`         // 1.1 to 10
+	MaxBackoffDelay    float64  `json:"max_backoff_delay"`  // 1 to 300
+	Jitter             bool     `json:"jitter"`             //
+	RetryStatusCodes   []int    `json:"retry_status_codes"` // 408, 425, 429, 500 to 599
+	Timeout            *float64 `json:"timeout"`            // to the answer's head, all tries; >= 0.1; nil for none
+	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
+	FailoverDelay      *float64 `json:"failover_delay"` // before a retry through another proxy, 0 to 300; nil: as the backoff says
+
+	codes codeSet
+	hash  string
+}
+
+// codeSet holds status codes 400 to 599.
+type codeSet [4]uint64
+
+func (s *codeSet) add(code int) { s[(code-400)>>6] |= 1 << ((code - 400) & 63) }
+func (s *codeSet) has(code int) bool {
+	return code >= 400 && code <= 599 && s[(code-400)>>6]&(1<<((code-400)&63)) != 0
+}
+
+// DefaultPolicy returns the contract's defaults.
+func DefaultPolicy() Policy {
+	p := Policy{
+		MaxAttempts: 3, BackoffStrategy: "exponential", BaseDelay: 1, Multiplier: 2, MaxBackoffDelay: 30,
+		RetryStatusCodes: []int{502, 503, 504},
+	}
+	p.seal()
+	return p
+}
+
+// seal computes what follows from the fields. Every constructor ends with it.
+func (p *Policy) seal() {
+	p.codes = codeSet{}
+	for _, code := range p.RetryStatusCodes {
+		if code >= 400 && code <= 599 {
+			p.codes.add(code)
+		}
+	}
+	h := fnv.New64a()
+	sorted := slices.Clone(p.RetryStatusCodes)
+	slices.Sort(sorted)
+	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
+		number(p.Timeout), p.RetryNonIdempotent, number(p.FailoverDelay))
+	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)
+}
+
+func number(f *float64) string {
+	if f == nil {
+		return "null"
+	}
+	return strconv.FormatFloat(*f, 'g', -1, 64)
+}
+
+// Retries reports whether an answer with that status is tried again.
+func (p *Policy) Retries(status int) bool { return p.codes.has(status) }
+
+// Hash names the policy in metrics: equal policies have equal hashes.
+func (p *Policy) Hash() string { return p.hash }
+
+// FieldError is a field out of its range.
+type FieldError struct {
+	Field string
+	Msg   string
+}
+
+func (e *FieldError) Error() string { return e.Field + " " + e.Msg }
+
+// Validate checks every range and seals the policy for use; strategies reports
+// whether a backoff plugin of that name exists. The error is a *FieldError.
+func (p *Policy) Validate(strategies func(string) bool) error {
+	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
+		return &FieldError{"max_attempts", fmt.Sprintf("must be 1 to 10, not %d", p.MaxAttempts)}
+	}
+	if !strategies(p.BackoffStrategy) {
+		return &FieldError{"backoff_strategy", fmt.Sprintf("%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in", clip(p.BackoffStrategy))}
+	}
+	for _, r := range []struct {
+		field    string
+		value    *float64
+		min, max float64
+	}{
+		{"base_delay", &p.BaseDelay, 0.1, 60},
+		{"multiplier", &p.Multiplier, 1.1, 10},
+		{"max_backoff_delay", &p.MaxBackoffDelay, 1, 300},
+		{"timeout", p.Timeout, 0.1, 86400 * 365},
+		{"failover_delay", p.FailoverDelay, 0, 300},
+	} {
+		if r.value != nil && !(*r.value >= r.min && *r.value <= r.max) {
+			return &FieldError{r.field, fmt.Sprintf("must be %v to %v seconds, not %v", r.min, r.max, *r.value)}
+		}
+	}
+	if p.RetryStatusCodes == nil {
+		p.RetryStatusCodes = []int{}
+	}
+	for i, code := range p.RetryStatusCodes {
+		if !retryable(code) {
+			return &FieldError{"retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code)}
+		}
+		if slices.Contains(p.RetryStatusCodes[:i], code) {
+			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)
+			break
+		}
+	}
+	p.seal()
+	return nil
+}
+
+func retryable(code int) bool {
+	return code == 408 || code == 425 || code == 429 || code >= 500 && code <= 599
+}
+
+// dedupe keeps the first of equal codes, in order.
+func dedupe(codes []int) []int {
+	out := make([]int, 0, len(codes))
+	for _, code := range codes {
+		if !slices.Contains(out, code) {
+			out = append(out, code)
+		}
+	}
+	return out
+}
+
+// Override is a set of changes to a policy: what is nil (or not Set) stays.
+type Override struct {
+	MaxAttempts        *int                `json:"max_attempts"`
+	BackoffStrategy    *string             `json:"backoff_strategy"`
+	BaseDelay          *float64            `json:"base_delay"`
+	Multiplier         *float64            `json:"multiplier"`
+	MaxBackoffDelay    *float64            `json:"max_backoff_delay"`
+	Jitter             *bool               `json:"jitter"`
+	RetryStatusCodes   *[]int              `json:"retry_status_codes"`
+	Timeout            strictjson.Nullable `json:"timeout"`
+	RetryNonIdempotent *bool               `json:"retry_non_idempotent"`
+	FailoverDelay      strictjson.Nullable `json:"failover_delay"`
+}
+
+// Merge returns p with the override's changes, unvalidated.
+func (p *Policy) Merge(o Override) Policy {
+	q := *p
+	set(&q.MaxAttempts, o.MaxAttempts)
+	set(&q.BackoffStrategy, o.BackoffStrategy)
+	set(&q.BaseDelay, o.BaseDelay)
+	set(&q.Multiplier, o.Multiplier)
+	set(&q.MaxBackoffDelay, o.MaxBackoffDelay)
+	set(&q.Jitter, o.Jitter)
+	set(&q.RetryStatusCodes, o.RetryStatusCodes)
+	set(&q.RetryNonIdempotent, o.RetryNonIdempotent)
+	if o.Timeout.Set {
+		q.Timeout = o.Timeout.Value
+	}
+	if o.FailoverDelay.Set {
+		q.FailoverDelay = o.FailoverDelay.Value
+	}
+	return q
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// DecodeOverride reads an override from a JSON object, strictly. Errors are
+// those of strictjson.Decode.
+func DecodeOverride(data []byte) (Override, error) {
+	var o Override
+	err := strictjson.Decode(data, &o)
+	return o, err
+}
+
+// Equal reports whether two policies are the same in every field.
+func (p *Policy) Equal(q *Policy) bool {
+	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes)
+}
+
+// Idempotent reports whether a method may be repeated without opting in (D4):
+// the idempotent ones of RFC 9110 section 9.2.2 less PUT.
+func Idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":
+		return true
+	}
+	return false
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		s = s[:64] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
