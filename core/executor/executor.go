@@ -70,6 +70,7 @@ type Attempt struct {
 	Upstream *upstream.Upstream
 	Number   int       // 0 for the first
 	Deadline time.Time // never zero
+	Total    time.Time // of the whole request; zero for none
 	Fresh    bool      // no kept connection: this replays what one lost
 }
 
@@ -97,7 +98,7 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 		if !e.choose(x, t) {
 			return none, false
 		}
-		a := Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t)}
+		a := Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
 		answer, facts := c.Try(ctx, &a)
 		o := e.judge(ctx, x, &facts)
 		if o.Again == core.Replay {
@@ -105,7 +106,9 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			x.event.Started = e.now()
 			a.Fresh, a.Deadline = true, e.attemptDeadline(x, t)
 			answer, facts = c.Try(ctx, &a)
-			facts.Stale = false
+			if facts.Fault != nil {
+				facts.Fault.Stale = false
+			}
 			o = e.judge(ctx, x, &facts)
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
@@ -213,7 +216,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 	}
 	o := retry.Classify(*f, x.Global, x.Policy, now)
 	if o.Again == core.Replay && !(x.Idempotent && x.Replayable) {
-		f.Stale = false
+		f.Fault.Stale = false
 		o = retry.Classify(*f, x.Global, x.Policy, now)
 	}
 	return o

@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+)
+
+// refusal is an answer of Whirlpool's own.
+type refusal struct {
+	status     int
+	code       string // stable snake_case
+	message    string
+	reason     string // RFC 9209 error token
+	retryAfter time.Duration
+	close      bool // end the connection with it
+}
+
+// errorBody is the shape of every error, here and in the REST API.
+type errorBody struct {
+	Error   string `json:"error"`
+	Message string `json:"message"`
+}
+
+// answer writes a refusal and reports whether the connection can go on.
+func (c *conn) answer(r refusal) (keep bool) {
+	body, _ := json.Marshal(errorBody{r.code, r.message})
+	keep = !r.close && !c.req.Close && !c.server.draining.Load() && c.discardBody()
+	b := http1.AppendStatusLine(c.out[:0], r.status, []byte(http.StatusText(r.status)))
+	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\nProxy-Status: whirlpool; error="...)
+	b = append(b, r.reason...)
+	b = append(b, "; details="...)
+	b = appendString(b, r.message)
+	if c.x.Proxy != nil {
+		b = append(b, "; next-hop="...)
+		b = appendString(b, c.x.Proxy.ID())
+	}
+	b = append(b, "\r\n"...)
+	if r.status == http.StatusProxyAuthRequired {
+		b = append(b, "Proxy-Authenticate: Basic realm=\"whirlpool\", charset=\"UTF-8\"\r\n"...)
+	}
+	if r.retryAfter > 0 {
+		b = append(b, "Retry-After: "...)
+		b = strconv.AppendInt(b, int64(math.Ceil(r.retryAfter.Seconds())), 10)
+		b = append(b, "\r\n"...)
+	}
+	b = c.appendOutcome(b)
+	b = appendConnection(b, keep, c.req.Minor)
+	b = append(b, "\r\n"...)
+	if string(c.req.Method) != http.MethodHead {
+		b = append(b, body...)
+	}
+	c.out = b
+	if !c.write(b) {
+		return false
+	}
+	if !keep {
+		c.lingerClose()
+	}
+	return keep
+}
+
+// appendOutcome appends the fields that every answer carries.
+func (c *conn) appendOutcome(b []byte) []byte {
+	b = append(b, "X-Whirlpool-Request-Id: "...)
+	b = c.x.ID.AppendTo(b)
+	b = append(b, "\r\nX-Whirlpool-Attempts: "...)
+	b = strconv.AppendInt(b, int64(c.x.Attempts), 10)
+	b = append(b, "\r\nX-Whirlpool-Proxy-Id: "...)
+	if c.x.Proxy != nil {
+		b = append(b, c.x.Proxy.ID()...)
+	} else {
+		b = append(b, '-')
+	}
+	b = append(b, "\r\nX-Whirlpool-Outcome: "...)
+	final := c.x.Final
+	if final == 0 {
+		final = core.FinalNotRetryable // refused before any attempt
+	}
+	b = append(b, final.String()...)
+	return append(b, "\r\n"...)
+}
+
+func appendConnection(b []byte, keep bool, minor int) []byte {
+	switch {
+	case !keep:
+		return append(b, "Connection: close\r\n"...)
+	case minor == 0:
+		return append(b, "Connection: keep-alive\r\n"...)
+	}
+	return b
+}
+
+// appendString appends s as an RFC 9651 string: what is not printable ASCII
+// becomes '?'.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		switch ch := s[i]; {
+		case ch == '"' || ch == '\\':
+			b = append(b, '\\', ch)
+		case ch < ' ' || ch > '~':
+			b = append(b, '?')
+		default:
+			b = append(b, ch)
+		}
+	}
+	return append(b, '"')
+}
+
+// answerProtocolError refuses a head that breaks the rules, and the connection
+// with it: where one message ends and the next begins is in doubt.
+func (c *conn) answerProtocolError(err *http1.ProtocolError) {
+	c.begin()
+	r := refusal{status: http.StatusBadRequest, code: "malformed_request", message: err.Detail, reason: "http_request_error", close: true}
+	if err.TooLarge {
+		r.status, r.code = http.StatusRequestHeaderFieldsTooLarge, "request_header_too_large"
+	}
+	c.req = http1.Request{}
+	c.reqBody = http1.Body{}
+	c.answer(r)
+}
+
+// refuse answers a connection beyond the limit.
+func (c *conn) refuse() {
+	defer c.raw.Close()
+	c.begin()
+	c.raw.SetDeadline(c.server.Now().Add(time.Second))
+	c.answer(refusal{
+		status: http.StatusServiceUnavailable, code: "too_many_connections", reason: "connection_limit_reached", close: true,
+		message: "the gateway holds gateway.max_connections clients already, or is shutting down", retryAfter: time.Second,
+	})
+}
+
+// discardBody reads what is left of a small request body, so that the
+// connection can go on.
+func (c *conn) discardBody() bool {
+	if c.req.Continue && !c.continued {
+		return c.reqBody.Done() // the client has not sent it
+	}
+	c.armBody()
+	return c.reqBody.Drain(64 << 10)
+}

@@ -1,0 +1,222 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+const (
+	// idleTimeout closes a kept client connection that sends no request; it
+	// also bounds how long a request's head may take.
+	idleTimeout = 3 * time.Minute
+	// idleSlack is how stale an idle deadline may get before it is set anew: a
+	// busy connection pays for a timer once in that time, not per request.
+	idleSlack = 30 * time.Second
+)
+
+// conn is one client connection. All but drain belongs to the goroutine that
+// runs serve.
+type conn struct {
+	server *Server
+	raw    net.Conn
+	reader *http1.Reader
+	ctx    context.Context // cancelled when the client has left
+	cancel context.CancelCauseFunc
+	entry  Entry
+	busy   atomic.Bool // a request is running; drain leaves it alone
+	armed  time.Time   // when the idle deadline was set last
+
+	req       http1.Request
+	reqBody   http1.Body
+	continued bool // 100 Continue has been sent
+	finished  bool // the exchange has been recorded
+	x         executor.Exchange
+	call      httpCall
+	watch     watcher
+	window    io.LimitedReader
+	out       []byte        // head (and small body) being written
+	fields    []http1.Field // of the request, as they go on
+	body      []byte        // of the request, kept for replay
+	memo      memo
+
+	armBodyFunc, stopBodyFunc func() // bound once
+}
+
+// memo keeps what rarely changes from one request of a connection to the next,
+// so that a request costs no allocation.
+type memo struct {
+	authorityFrom, defaultPort string // what the next two were taken from
+	authority                  string // host:port, lower case
+	host                       string // of it
+	region                     string
+	auth                       string // last Proxy-Authorization let in
+	authSet                    *settings
+	override                   string // last X-Whirlpool-Retry
+	global                     *retry.Policy
+	policy                     *retry.Policy // override merged over global
+}
+
+func newConn(s *Server, raw net.Conn) *conn {
+	c := &conn{server: s, raw: raw, reader: http1.NewReader(raw)}
+	c.call.conn = c
+	c.watch.conn = c
+	c.call.control.OnSlow = c.watch.start
+	c.armBodyFunc = c.armBody
+	c.stopBodyFunc = func() { raw.SetReadDeadline(aLongTimeAgo) }
+	return c
+}
+
+func (c *conn) serve() {
+	c.ctx, c.cancel = context.WithCancelCause(c.server.ctx)
+	stop := context.AfterFunc(c.ctx, c.call.control.Interrupt.Fire)
+	c.entry = c.server.Tracker.Track()
+	defer func() {
+		if p := recover(); p != nil {
+			c.server.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		}
+		c.server.Executor.Abandon(&c.x)
+		stop()
+		c.cancel(executor.ErrClientGone)
+		c.entry.Release()
+		c.raw.Close()
+	}()
+	for c.next() {
+	}
+}
+
+// next serves one request and reports whether another may follow.
+func (c *conn) next() bool {
+	if c.server.draining.Load() {
+		return false
+	}
+	c.arm()
+	if err := c.reader.ReadRequest(&c.req); err != nil {
+		c.unreadable(err)
+		return false
+	}
+	c.busy.Store(true)
+	keep := c.handle()
+	c.busy.Store(false)
+	return keep
+}
+
+// begin readies the exchange for a request.
+func (c *conn) begin() {
+	c.x.Reset()
+	c.x.ID = c.server.NewID()
+	c.finished, c.continued = false, false
+}
+
+// handle serves the request whose head is in c.req.
+func (c *conn) handle() (keep bool) {
+	set := c.server.settings.Load()
+	c.begin()
+	c.reqBody.Start(c.reader, c.req.Framing, c.req.Length)
+	x := &c.x
+	x.Method = method(c.req.Method)
+	x.Connect = x.Method == http.MethodConnect
+	x.Idempotent = x.Connect || retry.Idempotent(x.Method)
+	x.Watch, x.Journal = c.call.control.OnSlow, c.entry
+
+	var t target
+	var err error
+	if x.Connect {
+		if c.req.Framing != http1.NoBody {
+			return c.answer(refusal{status: 400, code: "malformed_request", message: "a CONNECT with a body", reason: "http_request_error", close: true})
+		}
+		err = c.memo.remember(c.req.Target, "")
+	} else {
+		var authority []byte
+		if t, authority, err = parseTarget(c.req.Method, c.req.Target); err == nil {
+			port := "80"
+			if t.tls {
+				port = "443"
+			}
+			err = c.memo.remember(authority, port)
+		}
+	}
+	if err != nil {
+		return c.answer(refusal{status: 400, code: "bad_target", message: err.Error(), reason: "http_request_error"})
+	}
+	if !c.authorized(set) {
+		return c.answer(refusal{status: 407, code: "proxy_authentication_required", message: "this proxy wants a user name and password", reason: "http_request_denied"})
+	}
+	x.Global = c.server.Policies.Current()
+	if x.Policy, x.Region, err = c.policy(set, x.Global); err != nil {
+		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
+	}
+	x.Host = c.memo.host
+	c.entry.Begin(x.ID, x.Method, x.Host, c.server.Now())
+	if x.Connect {
+		return c.connect()
+	}
+	return c.forward(set, t)
+}
+
+// write sends b to the client; a client that takes nothing for the body's idle
+// time counts as gone.
+func (c *conn) write(b []byte) bool {
+	_, err := c.raw.Write(b)
+	return err == nil
+}
+
+// lingerClose lets the client read the answer although it is still sending: a
+// plain close would reset the connection under it.
+func (c *conn) lingerClose() {
+	closeWrite(c.raw)
+	c.raw.SetReadDeadline(c.server.Now().Add(lingerTime))
+	for n := 0; n < lingerBytes; {
+		buffered := len(c.reader.Buffered())
+		c.reader.Discard(buffered)
+		if err := c.reader.ReadAhead(); err != nil {
+			return
+		}
+		n += len(c.reader.Buffered())
+	}
+}
+
+const (
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+// arm sets the read deadline within which the next head must come.
+func (c *conn) arm() {
+	if now := c.server.Now(); now.Sub(c.armed) > idleSlack {
+		c.armed = now
+		c.raw.SetReadDeadline(now.Add(idleTimeout))
+	}
+}
+
+// drain closes the connection if no request is running on it.
+func (c *conn) drain() {
+	if !c.busy.Load() {
+		c.raw.SetReadDeadline(aLongTimeAgo)
+	}
+}
+
+// unreadable answers a head that could not be read, where an answer makes sense.
+func (c *conn) unreadable(err error) {
+	var bad *http1.ProtocolError
+	if errors.As(err, &bad) {
+		c.answerProtocolError(bad)
+		return
+	}
+	if err != io.EOF {
+		c.server.Log.Debug("client connection ended", slog.Any("error", err))
+	}
+}
+
+// aLongTimeAgo as a deadline ends a blocked read or write at once.
+var aLongTimeAgo = time.Unix(1, 0)

@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// connectCall is a CONNECT, as the executor tries it.
+type connectCall struct{ conn *conn }
+
+// Try implements executor.Call.
+func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, retry.Attempted) {
+	c := k.conn
+	control := &c.call.control
+	control.Deadline, control.Total, control.Fresh = a.Deadline, a.Total, true
+	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
+	if f != nil {
+		return nil, retry.Attempted{Fault: f}
+	}
+	if status := tun.Reply.Status; status != 0 {
+		return &tun, retry.Attempted{Status: status, RetryAfter: tun.Reply.RetryAfter}
+	}
+	return &tun, retry.Attempted{Status: http.StatusOK}
+}
+
+// Discard implements executor.Call.
+func (connectCall) Discard(t *transport.Tunnel) {
+	if t != nil && t.Reply.Status == 0 {
+		t.Conn.Close()
+	}
+}
+
+// connect serves a CONNECT: 200 once a tunnel stands, then bytes.
+func (c *conn) connect() (keep bool) {
+	c.x.Replayable = true
+	c.call.request.Rest = nil
+	tun, ok := executor.Do(c.ctx, c.server.Executor, &c.x, connectCall{c})
+	c.watch.stop()
+	switch {
+	case !ok:
+		return c.fail()
+	case tun.Reply.Status != 0:
+		return c.relayReply(&tun.Reply)
+	}
+	c.finish(executor.Ending{Status: http.StatusOK})
+	c.entry.Tunnel()
+	b := append(c.out[:0], "HTTP/1.1 200 Connection established\r\n"...)
+	b = c.appendOutcome(b)
+	b = append(b, "\r\n"...)
+	b = append(b, tun.Early...)
+	c.out = b
+	c.raw.SetDeadline(time.Time{})
+	early := c.reader.Buffered()
+	if _, err := c.raw.Write(b); err == nil && len(early) > 0 {
+		_, err = tun.Conn.Write(early)
+	}
+	c.reader.Discard(len(early))
+	c.reader.Release()
+	if len(tun.Early) > 0 {
+		c.server.Executor.TunnelProven(&c.x)
+	}
+	up, down, died := c.server.chunks.tunnel(c.raw, tun.Conn, func() { c.server.Executor.TunnelProven(&c.x) })
+	if len(tun.Early) > 0 {
+		died = nil
+	}
+	c.server.Tunnels(up+int64(len(early)), down+int64(len(tun.Early)))
+	c.server.Executor.EndTunnel(&c.x, died)
+	return false
+}
+
+// relayReply gives the client the last proxy's refusal of a CONNECT.
+func (c *conn) relayReply(r *transport.Reply) (keep bool) {
+	c.finish(executor.Ending{Status: r.Status})
+	keep = !c.req.Close && !c.server.draining.Load()
+	b := http1.AppendStatusLine(c.out[:0], r.Status, []byte(r.Reason))
+	b = http1.AppendFields(b, r.Fields)
+	b = http1.AppendFraming(b, http1.Length, int64(len(r.Body)))
+	b = append(b, "Proxy-Status: whirlpool; received-status="...)
+	b = append(b, byte('0'+r.Status/100), byte('0'+r.Status/10%10), byte('0'+r.Status%10))
+	b = append(b, "; next-hop="...)
+	b = appendString(b, c.x.Proxy.ID())
+	b = append(b, "\r\n"...)
+	b = c.appendOutcome(b)
+	b = appendConnection(b, keep, c.req.Minor)
+	b = append(b, "\r\n"...)
+	c.out = append(b, r.Body...)
+	return c.write(c.out) && keep
+}

@@ -1,0 +1,310 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// httpCall is an absolute-form request, as the executor tries it.
+type httpCall struct {
+	conn     *conn
+	control  transport.Control
+	request  transport.Request
+	response transport.Response
+}
+
+// Try implements executor.Call.
+func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
+	h.control.Deadline, h.control.Total, h.control.Fresh = a.Deadline, a.Total, a.Fresh
+	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
+		return nil, retry.Attempted{Fault: f}
+	}
+	r := &h.response
+	facts := retry.Attempted{Status: r.Status}
+	if r.RetryAfter != nil {
+		facts.RetryAfter = string(r.RetryAfter)
+	}
+	return r, facts
+}
+
+// Discard implements executor.Call. A short body is read to its end, so that
+// the connection can be kept.
+func (h *httpCall) Discard(r *transport.Response) {
+	if r == nil {
+		return
+	}
+	if left := r.Body.Left(); left <= maxDiscard {
+		r.Arm(&h.control, h.conn.server.Now().Add(discardWait))
+		r.Body.Drain(maxDiscard)
+	}
+	r.Finish(&h.control)
+}
+
+const (
+	maxDiscard  = 64 << 10
+	discardWait = 100 * time.Millisecond
+)
+
+// forward serves an absolute-form request.
+func (c *conn) forward(set *settings, t target) (keep bool) {
+	h := &c.call
+	c.onward(set, t.host)
+	q := &h.request
+	*q = transport.Request{
+		Method: c.req.Method, Target: c.req.Target, Path: t.path, Authority: c.memo.authority, TLS: t.tls,
+		Fields: c.fields, Idempotent: c.x.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
+	}
+	if err := c.takeBody(set, q); err != nil {
+		return c.badBody(err)
+	}
+	h.control.BodyIdle = set.BodyIdle
+	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
+	c.watch.stop()
+	if !ok {
+		return c.fail()
+	}
+	return c.relay(set, response)
+}
+
+// fail ends an exchange without an answer of an origin.
+func (c *conn) fail() (keep bool) {
+	f := &c.x.Failure
+	if errors.Is(context.Cause(c.ctx), executor.ErrClientGone) {
+		c.finish(executor.Ending{ClientGone: true})
+		return false
+	}
+	c.finish(executor.Ending{Status: f.Status})
+	return c.answer(refusal{status: f.Status, code: f.Code, message: f.Message, reason: f.Reason, retryAfter: f.RetryAfter, close: c.call.request.Rest != nil})
+}
+
+// finish records the exchange.
+func (c *conn) finish(end executor.Ending) {
+	c.server.Executor.Finish(&c.x, end)
+	c.entry.End(c.x.Final, end.Status)
+}
+
+// takeBody reads the request's body as far as it is kept for replay. A longer
+// one streams from there on, and is tried once.
+func (c *conn) takeBody(set *settings, q *transport.Request) error {
+	c.body = c.body[:0]
+	c.watch.disabled = false
+	c.x.Replayable = true
+	if c.req.Framing == http1.NoBody {
+		return nil
+	}
+	if c.req.Continue {
+		c.continued = true
+		if !c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) {
+			return io.ErrUnexpectedEOF
+		}
+	}
+	fits := c.req.Framing == http1.Chunked || c.req.Length <= set.ReplayLimit
+	for fits && !c.reqBody.Done() {
+		c.armBody()
+		p, err := c.reqBody.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		c.body = append(c.body, p...)
+		fits = int64(len(c.body)) <= set.ReplayLimit
+	}
+	q.Prefix = c.body
+	if c.reqBody.Done() {
+		q.Framing, q.Length = http1.Length, int64(len(c.body)) // its length is known by now
+		return nil
+	}
+	c.x.Replayable = false
+	c.watch.disabled = true
+	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
+	return nil
+}
+
+// armBody sets the deadline for the next piece of the request's body.
+func (c *conn) armBody() {
+	c.armed = time.Time{}
+	c.raw.SetReadDeadline(c.server.Now().Add(c.server.settings.Load().BodyIdle))
+}
+
+// badBody answers a request whose body could not be read.
+func (c *conn) badBody(err error) bool {
+	var bad *http1.ProtocolError
+	switch {
+	case errors.As(err, &bad):
+		return c.answer(refusal{status: http.StatusBadRequest, code: "malformed_request", message: bad.Detail, reason: "http_request_error", close: true})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.answer(refusal{status: http.StatusRequestTimeout, code: "request_timeout", message: "the request's body did not come within timeouts.body_idle", reason: "http_request_error", close: true})
+	}
+	return false
+}
+
+// relay writes the answer on to the client. The attempt is recorded before its
+// last byte is written, so that whoever has the answer finds it counted.
+func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
+	keep = !c.req.Close && !c.server.draining.Load() && c.call.request.Rest == nil
+	framing, length := r.Framing, r.Length
+	if framing == http1.UntilClose {
+		framing = http1.Chunked
+	}
+	if framing == http1.Chunked && c.req.Minor == 0 {
+		framing, keep = http1.UntilClose, false
+	}
+	b := http1.AppendStatusLine(c.out[:0], r.Status, r.Reason)
+	b = http1.AppendFields(b, r.Fields)
+	if set.Via {
+		b = http1.AppendField(b, "Via", viaValue)
+	}
+	b = http1.AppendFraming(b, framing, length)
+	b = c.appendOutcome(b)
+	b = appendConnection(b, keep, c.req.Minor)
+	b = append(b, "\r\n"...)
+	status := r.Status
+	c.out = b
+	c.entry.Streaming()
+	cut, gone := c.copyBody(set, r, framing == http1.Chunked, status)
+	switch {
+	case gone:
+		r.Finish(&c.call.control)
+		c.finishOnce(executor.Ending{Status: status, ClientGone: true})
+		return false
+	case cut != nil:
+		// Never a clean end: the client must see that something is missing.
+		r.Finish(&c.call.control)
+		c.finishOnce(executor.Ending{Status: status, Truncated: cut})
+		if tcp, ok := c.raw.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
+		return false
+	}
+	if c.call.request.Rest != nil {
+		c.lingerClose()
+	}
+	return keep
+}
+
+// done hands the upstream connection back and records the exchange; what is
+// in c.out still has to be written.
+func (c *conn) done(r *transport.Response, status int) {
+	r.Finish(&c.call.control)
+	c.finishOnce(executor.Ending{Status: status})
+}
+
+func (c *conn) finishOnce(end executor.Ending) {
+	if !c.finished {
+		c.finished = true
+		c.finish(end)
+	}
+}
+
+// copyBody writes c.out, which holds the head, and the body. cut is why the
+// body broke off upstream, gone that the client does not take it.
+func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, status int) (cut error, gone bool) {
+	for {
+		// Everything that lies ready goes out in one write.
+		for len(c.out) < largeChunk {
+			p, err := r.Body.Ready()
+			if p == nil {
+				if err == io.EOF {
+					if chunked {
+						c.out = append(c.out, http1.LastChunk...)
+					}
+					c.done(r, status)
+					return nil, !c.write(c.out)
+				}
+				if err != nil {
+					c.write(c.out)
+					return err, false
+				}
+				break
+			}
+			c.out = appendPiece(c.out, p, chunked)
+		}
+		if len(c.out) > 0 && !c.write(c.out) {
+			return nil, true
+		}
+		c.out = c.out[:0]
+		if !chunked && r.Body.Left() >= bulkBody {
+			if cut, gone := c.bulk(set, r); cut != nil || gone {
+				return cut, gone
+			}
+		}
+		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
+		p, err := r.Body.Next()
+		if err != nil && err != io.EOF {
+			return err, false
+		}
+		c.out = appendPiece(c.out, p, chunked)
+	}
+}
+
+func appendPiece(b, p []byte, chunked bool) []byte {
+	if chunked {
+		return http1.AppendChunk(b, p)
+	}
+	return append(b, p...)
+}
+
+// bulkBody is how much of a body must be left for the kernel to copy it
+// (splice(2)), and bulkWindow how much it copies between two looks at the
+// clock.
+const (
+	bulkBody   = 256 << 10
+	bulkWindow = 4 << 20
+)
+
+// bulk copies most of a long body from socket to socket. The last bytes are
+// left for copyBody, which records the exchange before it writes them.
+func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool) {
+	dst, ok := c.raw.(*net.TCPConn)
+	if !ok {
+		return nil, false
+	}
+	for {
+		src, left, ok := r.Body.Source()
+		if !ok || left < bulkBody/2 {
+			return nil, false
+		}
+		tcp, ok := src.(*net.TCPConn)
+		if !ok {
+			return nil, false
+		}
+		idle := c.server.Now().Add(set.BodyIdle)
+		r.Arm(&c.call.control, idle)
+		c.raw.SetWriteDeadline(idle)
+		c.window = io.LimitedReader{R: tcp, N: min(left-bulkBody/4, bulkWindow)}
+		want := c.window.N
+		n, err := dst.ReadFrom(&c.window)
+		c.raw.SetWriteDeadline(time.Time{})
+		switch {
+		case err == nil && n < want:
+			r.Body.Took(n, io.EOF)
+			return r.Body.Err(), false
+		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
+			err = nil // slow, but it moves
+		case err != nil:
+			r.Body.Took(n, nil)
+			// Whose end failed? A look at the source tells.
+			r.Arm(&c.call.control, c.server.Now().Add(time.Millisecond))
+			if _, serr := r.Body.Next(); serr != nil && !errors.Is(serr, os.ErrDeadlineExceeded) {
+				return serr, false
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return err, false
+			}
+			return nil, true
+		}
+		r.Body.Took(n, nil)
+	}
+}

@@ -1,0 +1,195 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// target is where a request goes.
+type target struct {
+	tls  bool
+	path []byte // origin form; nil for CONNECT
+	host []byte // value of the Host field to send
+}
+
+// parseTarget reads an absolute-form target (RFC 9112 section 3.2.2).
+func parseTarget(method, raw []byte) (t target, authority []byte, err error) {
+	rest := raw
+	switch {
+	case hasPrefixFold(rest, "http://"):
+		rest = rest[len("http://"):]
+	case hasPrefixFold(rest, "https://"):
+		rest, t.tls = rest[len("https://"):], true
+	case len(rest) > 0 && rest[0] == '/' || string(rest) == "*":
+		return t, nil, fmt.Errorf("this is an HTTP proxy: ask with an absolute URL (curl -x http://this-address http://example.com/) or CONNECT; the REST API listens elsewhere")
+	default:
+		return t, nil, fmt.Errorf("the request target is not an absolute http:// or https:// URL")
+	}
+	end := bytes.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	authority, t.path = rest[:end], rest[end:]
+	switch {
+	case len(authority) == 0:
+		return t, nil, fmt.Errorf("the request target has no host")
+	case bytes.IndexByte(authority, '@') >= 0:
+		return t, nil, fmt.Errorf("the request target has user information; send it as Authorization")
+	case bytes.IndexByte(t.path, '#') >= 0:
+		return t, nil, fmt.Errorf("the request target has a fragment")
+	}
+	switch {
+	case len(t.path) == 0 && string(method) == http.MethodOptions:
+		t.path = []byte("*") // RFC 9112 section 3.2.4
+	case len(t.path) == 0:
+		t.path = []byte("/")
+	case t.path[0] == '?':
+		t.path = append([]byte("/"), t.path...)
+	}
+	t.host = authority
+	return t, authority, nil
+}
+
+func hasPrefixFold(b []byte, lower string) bool {
+	return len(b) >= len(lower) && http1.EqualFold(b[:len(lower)], lower)
+}
+
+// remember fills the memo's host from an authority; it is cheap for the same
+// one as before.
+func (m *memo) remember(authority []byte, defaultPort string) error {
+	if string(authority) == m.authorityFrom && defaultPort == m.defaultPort {
+		return nil
+	}
+	hostport, err := upstream.HostPort(string(authority), defaultPort)
+	if err != nil {
+		return fmt.Errorf("the request target: %w", err)
+	}
+	m.authorityFrom, m.defaultPort = string(authority), defaultPort
+	m.authority = hostport
+	m.host = strings.Trim(hostport[:strings.LastIndexByte(hostport, ':')], "[]")
+	return nil
+}
+
+// policy returns the policy the request runs under: the global one, with the
+// request's own merged over it.
+func (c *conn) policy(set *settings, global *retry.Policy) (*retry.Policy, string, error) {
+	var override, region []byte
+	for i := range c.req.Fields {
+		f := &c.req.Fields[i]
+		if f.Kind != http1.Whirlpool {
+			continue
+		}
+		switch {
+		case http1.EqualFold(f.Name, "x-whirlpool-retry"):
+			if override != nil {
+				return nil, "", fmt.Errorf("X-Whirlpool-Retry appears twice")
+			}
+			override = f.Value
+			if len(override) == 0 {
+				return nil, "", fmt.Errorf("X-Whirlpool-Retry is empty")
+			}
+		case http1.EqualFold(f.Name, "x-whirlpool-region"):
+			if region != nil {
+				return nil, "", fmt.Errorf("X-Whirlpool-Region appears twice")
+			}
+			region = f.Value
+		}
+	}
+	if string(region) != c.memo.region {
+		c.memo.region = string(region)
+	}
+	if override == nil {
+		return global, c.memo.region, nil
+	}
+	if c.memo.policy == nil || c.memo.global != global || c.memo.override != string(override) {
+		o, err := retry.ParseHeader(string(override))
+		if err != nil {
+			return nil, "", err
+		}
+		p := global.Merge(o)
+		if err := p.Validate(set.Strategies); err != nil {
+			return nil, "", err
+		}
+		c.memo.global, c.memo.override, c.memo.policy = global, string(override), &p
+	}
+	return c.memo.policy, c.memo.region, nil
+}
+
+// authorized checks the client's credentials; the same ones as before are let
+// in without a second look.
+func (c *conn) authorized(set *settings) bool {
+	if len(set.users) == 0 {
+		return true
+	}
+	for i := range c.req.Fields {
+		f := &c.req.Fields[i]
+		if f.Kind != http1.ProxyAuthorization {
+			continue
+		}
+		if c.memo.authSet == set && c.memo.auth == string(f.Value) {
+			return true
+		}
+		if set.users.allow(string(f.Value)) {
+			c.memo.authSet, c.memo.auth = set, string(f.Value)
+			return true
+		}
+		return false
+	}
+	return false
+}
+
+// onward lists the fields that go on: without those of the client's hop, and
+// with the Host that the target names (RFC 9112 section 3.2.2).
+func (c *conn) onward(set *settings, host []byte) {
+	c.fields = c.fields[:0]
+	for _, f := range c.req.Fields {
+		switch {
+		case f.Kind == http1.Host:
+			f.Value = host
+		case f.HopByHop() || f.Kind == http1.Expect && c.req.Continue:
+			continue
+		}
+		c.fields = append(c.fields, f)
+	}
+	if len(c.req.Host) == 0 && c.req.Minor == 0 {
+		c.fields = append(c.fields, http1.Field{Name: hostName, Value: host, Kind: http1.Host})
+	}
+	if set.Via {
+		c.fields = append(c.fields, http1.Field{Name: viaName, Value: viaValue, Kind: http1.Via})
+	}
+}
+
+var (
+	hostName = []byte("Host")
+	viaName  = []byte("Via")
+	viaValue = []byte("1.1 whirlpool")
+)
+
+// method returns a string for a method without allocating for the usual ones.
+func method(b []byte) string {
+	switch string(b) {
+	case "GET":
+		return "GET"
+	case "HEAD":
+		return "HEAD"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "DELETE":
+		return "DELETE"
+	case "OPTIONS":
+		return "OPTIONS"
+	case "PATCH":
+		return "PATCH"
+	case "CONNECT":
+		return "CONNECT"
+	}
+	return string(b)
+}

@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// Settings are what a reload may change; each connection takes them anew for
+// each request.
+type Settings struct {
+	Users          []User
+	Via            bool  // announce ourselves in Via (RFC 9110 7.6.3)
+	ReplayLimit    int64 // bytes of a request body kept for replay
+	MaxConnections int   // client connections at once; 0 for no limit
+	BodyIdle       time.Duration
+	Strategies     func(name string) bool // is there a backoff of that name
+}
+
+// Tracker is told of requests as they run, for GET /requests.
+type Tracker interface {
+	Track() Entry
+}
+
+// Entry follows the requests of one client connection, one after the other.
+type Entry interface {
+	executor.Journal
+	Begin(id core.RequestID, method, host string, started time.Time)
+	Streaming()
+	Tunnel()
+	End(final core.Final, status int)
+	Release()
+}
+
+// Config is what a Server is built from. Every field is needed.
+type Config struct {
+	Executor  *executor.Executor
+	Transport *transport.Transport
+	Policies  interface{ Current() *retry.Policy }
+	Tracker   Tracker
+	Tunnels   func(up, down int64) // bytes of a finished tunnel
+	Log       *slog.Logger
+	Now       func() time.Time
+	NewID     func() core.RequestID
+}
+
+// Server is the forward proxy. It is safe for concurrent use.
+type Server struct {
+	Config
+	settings atomic.Pointer[settings]
+	chunks   *chunks
+
+	ctx    context.Context // cancelled when the grace period of a drain ends
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{} // guarded by mu
+	draining atomic.Bool
+	wg       sync.WaitGroup
+}
+
+type settings struct {
+	Settings
+	users users
+}
+
+// New returns a server; Serve starts it.
+func New(cfg Config, set Settings) *Server {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s := &Server{Config: cfg, chunks: newChunks(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s.Apply(set)
+	return s
+}
+
+// Apply replaces the settings for requests that begin from now on.
+func (s *Server) Apply(set Settings) {
+	s.settings.Store(&settings{Settings: set, users: newUsers(set.Users)})
+}
+
+// Serve accepts clients until l is closed; Shutdown then ends them. It returns
+// nil after Shutdown, else what stopped it.
+func (s *Server) Serve(l net.Listener) error {
+	var pause time.Duration
+	for {
+		raw, err := l.Accept()
+		if err != nil {
+			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// Out of file descriptors or the like: it passes, as in net/http.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.Log.Error("accept", slog.Any("error", err), slog.Duration("pause", pause))
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		s.serveConn(raw)
+	}
+}
+
+func (s *Server) serveConn(raw net.Conn) {
+	c := newConn(s, raw)
+	s.mu.Lock()
+	limit := s.settings.Load().MaxConnections
+	if s.draining.Load() || limit > 0 && len(s.conns) >= limit {
+		s.mu.Unlock()
+		c.refuse()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		c.serve()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+}
+
+// Connections is the number of client connections.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// Shutdown drains: connections without a request close at once, running
+// requests and tunnels may finish until ctx ends; then retries that wait are
+// answered 503 and what is left is closed. The listener is the caller's to
+// close first.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.draining.Store(true)
+	s.eachConn((*conn).drain)
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	s.cancel(executor.ErrShutdown)
+	select {
+	case <-done:
+		return
+	case <-time.After(shutdownAnswer):
+	}
+	s.eachConn(func(c *conn) { c.raw.Close() })
+	<-done
+}
+
+// shutdownAnswer is how long cancelled requests have to write their 503.
+const shutdownAnswer = 500 * time.Millisecond
+
+func (s *Server) eachConn(f func(*conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		f(c)
+	}
+}

@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	smallChunk = 4 << 10
+	largeChunk = 32 << 10
+	// bulkRuns full large chunks in a row make a flow bulk: it goes on in the
+	// kernel (splice(2)) where both ends are plain TCP.
+	bulkRuns = 8
+)
+
+// chunks lends out copy buffers of the two sizes.
+type chunks struct{ small, large sync.Pool }
+
+func newChunks() *chunks {
+	c := &chunks{}
+	c.small.New = func() any { b := make([]byte, smallChunk); return &b }
+	c.large.New = func() any { b := make([]byte, largeChunk); return &b }
+	return c
+}
+
+func (c *chunks) get(size int) *[]byte {
+	if size == smallChunk {
+		return c.small.Get().(*[]byte)
+	}
+	return c.large.Get().(*[]byte)
+}
+
+func (c *chunks) put(b *[]byte) {
+	if len(*b) == smallChunk {
+		c.small.Put(b)
+	} else {
+		c.large.Put(b)
+	}
+}
+
+// splice copies src to dst until src ends, then half-closes dst. first is
+// called once, before the first byte is passed on. A quiet direction holds a
+// small buffer only.
+func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
+	buf := c.get(smallChunk)
+	defer func() { c.put(buf) }()
+	full := 0
+	for {
+		m, rerr := src.Read(*buf)
+		if m > 0 {
+			if n == 0 && first != nil {
+				first()
+			}
+			w, werr := dst.Write((*buf)[:m])
+			n += int64(w)
+			if werr != nil {
+				return n, werr
+			}
+		}
+		if rerr != nil {
+			if rerr == io.EOF {
+				closeWrite(dst)
+				return n, nil
+			}
+			return n, rerr
+		}
+		switch {
+		case m == len(*buf) && m == smallChunk:
+			c.put(buf)
+			buf = c.get(largeChunk)
+		case m == len(*buf):
+			if full++; full == bulkRuns {
+				m, err := io.Copy(dst, src)
+				if err == nil {
+					closeWrite(dst)
+				}
+				return n + m, err
+			}
+		case m <= smallChunk/2 && len(*buf) == largeChunk:
+			c.put(buf)
+			buf, full = c.get(smallChunk), 0
+		default:
+			full = 0
+		}
+	}
+}
+
+func closeWrite(c net.Conn) {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		h.CloseWrite()
+		return
+	}
+	c.Close()
+}
+
+// tunnel joins client and upstream until both directions have ended, or one
+// has failed. proven is called before the first byte from upstream is passed
+// on. early is what ended upstream's direction if no byte had come by then and
+// the client had not left first.
+func (c *chunks) tunnel(client, upstream net.Conn, proven func()) (up, down int64, early error) {
+	var clientLeft atomic.Bool
+	done := make(chan int64, 1)
+	go func() {
+		n, err := c.splice(upstream, client, nil)
+		clientLeft.Store(true)
+		if err != nil {
+			client.Close()
+			upstream.Close()
+		}
+		done <- n
+	}()
+	gotByte := false
+	down, err := c.splice(client, upstream, func() { gotByte = true; proven() })
+	if !gotByte && !clientLeft.Load() {
+		early = err
+		if early == nil {
+			early = io.ErrUnexpectedEOF
+		}
+	}
+	if err != nil || early != nil {
+		client.Close()
+		upstream.Close()
+	}
+	up = <-done
+	client.Close()
+	upstream.Close()
+	return up, down, early
+}

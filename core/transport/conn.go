@@ -1,0 +1,235 @@
+package transport
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// persistConn is a connection that may be kept: to a proxy, or through one to
+// a target.
+type persistConn struct {
+	net.Conn
+	reader http1.Reader
+	raw    syscall.RawConn // of the TCP connection below; nil if there is none
+	key    string          // "" for the proxy itself, else the target it leads to
+	login  []byte          // Proxy-Authorization to send; nil for none
+	out    []byte
+	reused bool
+	idleAt time.Time
+}
+
+func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
+	pc := &persistConn{Conn: c, key: key, login: login}
+	pc.reader = *http1.NewReader(c)
+	tcp := c
+	if tc, ok := c.(*tls.Conn); ok {
+		tcp = tc.NetConn()
+	}
+	if sc, ok := tcp.(syscall.Conn); ok {
+		pc.raw, _ = sc.SyscallConn()
+	}
+	return pc
+}
+
+// head appends the head of q as this connection needs it.
+func (pc *persistConn) head(b []byte, q *Request) []byte {
+	target := q.Target
+	if pc.key != "" {
+		target = q.Path
+	}
+	b = http1.AppendRequestLine(b, q.Method, target)
+	b = http1.AppendFields(b, q.Fields)
+	if pc.login != nil {
+		b = http1.AppendField(b, "Proxy-Authorization", pc.login)
+	}
+	b = http1.AppendFraming(b, q.Framing, q.Length)
+	return append(b, "\r\n"...)
+}
+
+func appendBody(b []byte, f http1.Framing, p []byte) []byte {
+	if f == http1.Chunked {
+		return http1.AppendChunk(b, p)
+	}
+	return append(b, p...)
+}
+
+// sendBody sends what has not gone with the head.
+func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now func() time.Time) error {
+	var armed time.Time
+	write := func(p []byte) error {
+		if t := now(); t.Sub(armed) > c.BodyIdle/4 {
+			armed = t
+			c.Interrupt.setWriteDeadline(pc.Conn, t.Add(c.BodyIdle))
+		}
+		if q.Framing == http1.Chunked {
+			pc.out = http1.AppendChunk(pc.out[:0], p)
+			p = pc.out
+		}
+		_, err := pc.Write(p)
+		return err
+	}
+	if !prefixSent && len(q.Prefix) > 0 {
+		if err := write(q.Prefix); err != nil {
+			return err
+		}
+	}
+	for q.Rest != nil {
+		q.Arm()
+		p, err := q.Rest.Next()
+		if q.Rest.Done() && p == nil {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := write(p); err != nil {
+			return err
+		}
+	}
+	if q.Framing == http1.Chunked {
+		if _, err := pc.Write([]byte(http1.LastChunk)); err != nil {
+			return err
+		}
+	}
+	c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
+	return nil
+}
+
+// alive looks, without taking anything, whether the other side has closed an
+// idle connection or sent what nobody asked for.
+func (pc *persistConn) alive() bool {
+	if pc.raw == nil {
+		return true
+	}
+	quiet := false
+	err := pc.raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = err == syscall.EAGAIN
+		return true
+	})
+	return err == nil && quiet
+}
+
+// idlePool keeps one proxy's idle connections, the latest first.
+type idlePool struct {
+	login []byte // Proxy-Authorization for this proxy; nil for none
+
+	mu     sync.Mutex
+	direct []*persistConn            // to the proxy itself
+	via    map[string][]*persistConn // through it, by target
+	count  int
+	closed bool
+}
+
+func newIdlePool(a upstream.Address) *idlePool {
+	p := &idlePool{}
+	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
+		p.login = basic(a)
+	}
+	return p
+}
+
+// peekAfter is how long a connection is trusted without a look.
+const peekAfter = time.Millisecond
+
+// get returns a kept connection that seems alive, or nil. sure asks to look in
+// any case, for a request that could not be repeated.
+func (p *idlePool) get(key string, now time.Time, idle time.Duration, sure bool) *persistConn {
+	for {
+		pc := p.pop(key)
+		if pc == nil {
+			return nil
+		}
+		age := now.Sub(pc.idleAt)
+		if age < idle && (age < peekAfter && !sure || pc.alive()) {
+			pc.reused = true
+			return pc
+		}
+		pc.Close()
+	}
+}
+
+func (p *idlePool) pop(key string) *persistConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.direct
+	if key != "" {
+		list = p.via[key]
+	}
+	n := len(list)
+	if n == 0 {
+		return nil
+	}
+	pc := list[n-1]
+	list[n-1] = nil
+	p.set(key, list[:n-1])
+	p.count--
+	return pc
+}
+
+// set requires mu.
+func (p *idlePool) set(key string, list []*persistConn) {
+	switch {
+	case key == "":
+		p.direct = list
+	case len(list) == 0:
+		delete(p.via, key)
+	default:
+		if p.via == nil {
+			p.via = map[string][]*persistConn{}
+		}
+		p.via[key] = list
+	}
+}
+
+func (p *idlePool) put(pc *persistConn, t *Transport) {
+	pc.idleAt = t.cfg.Now()
+	p.mu.Lock()
+	if p.closed || p.count >= t.cfg.MaxIdle {
+		p.mu.Unlock()
+		pc.Close()
+		return
+	}
+	list := p.direct
+	if pc.key != "" {
+		list = p.via[pc.key]
+	}
+	p.set(pc.key, append(list, pc))
+	p.count++
+	p.mu.Unlock()
+}
+
+// prune closes what has been idle since before then.
+func (p *idlePool) prune(then time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keep := func(key string, list []*persistConn) {
+		stale := 0
+		for stale < len(list) && list[stale].idleAt.Before(then) { // oldest first
+			list[stale].Close()
+			stale++
+		}
+		if stale > 0 {
+			p.count -= stale
+			p.set(key, append([]*persistConn(nil), list[stale:]...))
+		}
+	}
+	keep("", p.direct)
+	for key, list := range p.via {
+		keep(key, list)
+	}
+}
+
+func (p *idlePool) close() {
+	p.prune(time.Unix(1<<40, 0))
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+}

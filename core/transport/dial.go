@@ -1,0 +1,211 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// take returns a connection on which q can be sent: a kept one or a new one.
+func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *retry.Fault) {
+	if !c.Fresh {
+		if pc := pool.get(key, t.cfg.Now(), t.cfg.IdleTimeout, !q.Idempotent); pc != nil {
+			return pc, nil
+		}
+	}
+	if c.OnSlow != nil {
+		c.OnSlow()
+	}
+	if key == "" {
+		conn, f := t.dialProxy(ctx, u.Spec().Address, c)
+		if f != nil {
+			return nil, f
+		}
+		return newPersistConn(conn, "", pool.login), nil
+	}
+	tun, f := t.Tunnel(ctx, u, c, q.Authority)
+	if f != nil {
+		return nil, f
+	}
+	if tun.Reply.Status != 0 {
+		return nil, tun.refusal()
+	}
+	conn := tun.Conn
+	if len(tun.Early) > 0 {
+		conn = &earlyConn{Conn: conn, early: tun.Early}
+	}
+	if q.TLS {
+		tctx, cancel := context.WithDeadline(ctx, c.Deadline)
+		defer cancel()
+		tc, err := t.tlsClient(tctx, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
+		if err != nil {
+			conn.Close()
+			f := fault(retry.Handshake, err)
+			return nil, f
+		}
+		conn = tc
+	}
+	return newPersistConn(conn, key, nil), nil
+}
+
+func hostOf(authority string) string {
+	host, _, err := net.SplitHostPort(authority)
+	if err != nil {
+		return authority
+	}
+	return host
+}
+
+// dialProxy opens a connection to a proxy: TCP, and TLS to an https:// one.
+func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
+	deadline := t.cfg.Now().Add(t.cfg.ConnectTimeout)
+	if c.Deadline.Before(deadline) {
+		deadline = c.Deadline
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	conn, err := t.cfg.Dial(ctx, "tcp", a.Host)
+	if err != nil {
+		return nil, fault(retry.Dial, err)
+	}
+	if a.Scheme != upstream.HTTPS {
+		return conn, nil
+	}
+	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host))
+	if err != nil {
+		conn.Close()
+		return nil, fault(retry.Handshake, err)
+	}
+	return tc, nil
+}
+
+// Reply is a proxy's refusal of a CONNECT.
+type Reply struct {
+	Status     int // 0 if the tunnel stands
+	Reason     string
+	RetryAfter string
+	Fields     []http1.Field // copies
+	Body       []byte        // up to 64 KiB
+}
+
+// Tunnel is a way to a target through a proxy.
+type Tunnel struct {
+	Conn  net.Conn
+	Early []byte // what came right after the proxy's reply: the target's first bytes
+	Reply Reply
+}
+
+const maxReplyBody = 64 << 10
+
+// refusal words a refused CONNECT as the fault of a request that wanted it.
+func (tun *Tunnel) refusal() *retry.Fault {
+	return &retry.Fault{
+		Phase: retry.Handshake, Reason: "http_" + itoa(tun.Reply.Status), Unsent: true, Status: tun.Reply.Status,
+		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Reply.Status)),
+	}
+}
+
+// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
+// SOCKS5, or directly. A proxy that refuses with a status is no fault: see
+// Tunnel.Reply. c.OnSlow is called before.
+func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *retry.Fault) {
+	if c.OnSlow != nil {
+		c.OnSlow()
+	}
+	a := u.Spec().Address
+	if a.Scheme == upstream.Direct {
+		a.Host = authority
+	}
+	conn, f := t.dialProxy(ctx, a, c)
+	if f != nil || a.Scheme == upstream.Direct {
+		return Tunnel{Conn: conn}, f
+	}
+	if !c.Interrupt.watch(conn) {
+		conn.Close()
+		return Tunnel{}, fault(retry.Dial, errStopped)
+	}
+	c.Interrupt.setDeadline(conn, c.Deadline)
+	tun := Tunnel{Conn: conn}
+	if tunnels(a.Scheme) {
+		if err := socksHandshake(conn, a, authority); err != nil {
+			f = handshakeFault(err)
+		}
+	} else {
+		f = t.connect(conn, a, authority, &tun)
+	}
+	if !c.Interrupt.release() && f == nil {
+		f = fault(retry.Handshake, errStopped)
+	}
+	if f != nil {
+		conn.Close()
+		return Tunnel{}, f
+	}
+	if tun.Reply.Status != 0 {
+		conn.Close()
+		return tun, nil
+	}
+	conn.SetDeadline(time.Time{})
+	return tun, nil
+}
+
+// connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a
+// 2xx, Content-Length and Transfer-Encoding mean nothing.
+func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, tun *Tunnel) *retry.Fault {
+	b := make([]byte, 0, 256)
+	b = http1.AppendRequestLine(b, []byte("CONNECT"), []byte(authority))
+	b = http1.AppendField(b, "Host", []byte(authority))
+	if login := basic(a); login != nil {
+		b = http1.AppendField(b, "Proxy-Authorization", login)
+	}
+	b = append(b, "\r\n"...)
+	if _, err := conn.Write(b); err != nil {
+		return fault(retry.Handshake, err)
+	}
+	r := http1.NewReader(conn)
+	defer r.Release()
+	var head http1.Response
+	if err := r.ReadResponse(&head, false); err != nil {
+		return fault(retry.Handshake, clearer(err))
+	}
+	if head.Status < 300 {
+		tun.Early = append(tun.Early, r.Buffered()...)
+		r.Discard(len(tun.Early))
+		return nil
+	}
+	tun.Reply = Reply{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
+	for _, f := range head.Fields {
+		tun.Reply.Fields = append(tun.Reply.Fields, http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
+	}
+	var body http1.Body
+	body.Start(r, head.Framing, head.Length)
+	// The body is for diagnosis only: what does not come soon is not waited for.
+	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
+	tun.Reply.Body, _ = io.ReadAll(io.LimitReader(&body, maxReplyBody))
+	return nil
+}
+
+// earlyConn is a connection whose first bytes have been read already.
+type earlyConn struct {
+	net.Conn
+	early []byte
+}
+
+func (c *earlyConn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func itoa(n int) string {
+	return string([]byte{'0' + byte(n/100%10), '0' + byte(n/10%10), '0' + byte(n%10)})
+}

@@ -1,0 +1,165 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// SOCKS version 5 (RFC 1928) with user name and password (RFC 1929).
+const (
+	socksVersion      = 5
+	socksNoAuth       = 0
+	socksUserPassword = 2
+	socksNoneFit      = 0xff
+	socksConnect      = 1
+	socksIPv4         = 1
+	socksName         = 3
+	socksIPv6         = 4
+)
+
+// socksFault is a reply other than "succeeded".
+type socksFault struct {
+	text, reason string
+	status       int // the HTTP status that says the same
+}
+
+func (e *socksFault) Error() string { return "SOCKS5: " + e.text }
+
+// socksReplies are those of RFC 1928 section 6. A proxy that cannot reach the
+// target says nothing against itself (4xx); one that fails does.
+var socksReplies = map[byte]socksFault{
+	1: {"general failure of the proxy", "destination_unavailable", 502},
+	2: {"the proxy's rules forbid this target", "destination_ip_prohibited", 403},
+	3: {"network unreachable", "destination_ip_unroutable", 502},
+	4: {"host unreachable", "destination_unavailable", 502},
+	5: {"the target refused the connection", "connection_refused", 502},
+	6: {"TTL expired", "connection_timeout", 504},
+	7: {"the proxy does not support CONNECT", "proxy_configuration_error", 502},
+	8: {"the proxy does not support this type of address", "proxy_configuration_error", 502},
+}
+
+// socksHandshake asks the proxy at the other end of c for a connection to
+// authority (host:port). Names go to the proxy as they are: they are never
+// resolved here.
+func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
+	host, port, err := splitAuthority(authority)
+	if err != nil {
+		return err
+	}
+	login := a.Username != "" || a.Password != ""
+	hello := []byte{socksVersion, 1, socksNoAuth}
+	if login {
+		hello = []byte{socksVersion, 2, socksNoAuth, socksUserPassword}
+	}
+	if _, err := c.Write(hello); err != nil {
+		return err
+	}
+	var buf [262]byte
+	if _, err := io.ReadFull(c, buf[:2]); err != nil {
+		return clearer(err)
+	}
+	if buf[0] != socksVersion {
+		return fmt.Errorf("SOCKS5: the proxy answers with version %d", buf[0])
+	}
+	switch method := buf[1]; {
+	case method == socksNoAuth:
+	case method == socksUserPassword && login:
+		if err := socksLogin(c, a, buf[:]); err != nil {
+			return err
+		}
+	case method == socksNoneFit || method == socksUserPassword:
+		return &socksFault{"the proxy wants a login that the pool does not have", "proxy_configuration_error", 407}
+	default:
+		return fmt.Errorf("SOCKS5: the proxy chose login method %d, which was not offered", method)
+	}
+	req := append(buf[:0], socksVersion, socksConnect, 0)
+	if ip, err := netip.ParseAddr(host); err != nil {
+		if len(host) > 255 {
+			return errors.New("SOCKS5: the target's name has more than 255 bytes")
+		}
+		req = append(req, socksName, byte(len(host)))
+		req = append(req, host...)
+	} else if ip = ip.Unmap(); ip.Is4() {
+		req = append(append(req, socksIPv4), ip.AsSlice()...)
+	} else {
+		req = append(append(req, socksIPv6), ip.AsSlice()...)
+	}
+	if _, err := c.Write(append(req, byte(port>>8), byte(port))); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, buf[:4]); err != nil {
+		return clearer(err)
+	}
+	if buf[0] != socksVersion {
+		return fmt.Errorf("SOCKS5: the proxy replies with version %d", buf[0])
+	}
+	if code := buf[1]; code != 0 {
+		if f, known := socksReplies[code]; known {
+			return &f
+		}
+		return fmt.Errorf("SOCKS5: the proxy replies with the unknown code %d", code)
+	}
+	// The bound address is of no use here, but has to be read.
+	size := 0
+	switch buf[3] {
+	case socksIPv4:
+		size = 4
+	case socksIPv6:
+		size = 16
+	case socksName:
+		if _, err := io.ReadFull(c, buf[:1]); err != nil {
+			return clearer(err)
+		}
+		size = int(buf[0])
+	default:
+		return fmt.Errorf("SOCKS5: the proxy's reply has the unknown address type %d", buf[3])
+	}
+	_, err = io.ReadFull(c, buf[:size+2])
+	return clearer(err)
+}
+
+func socksLogin(c net.Conn, a upstream.Address, buf []byte) error {
+	user, password := a.Username, a.Password.Reveal()
+	if len(user) == 0 || len(user) > 255 || len(password) > 255 {
+		return &socksFault{"a user name has 1 to 255 bytes and a password up to 255", "proxy_configuration_error", 407}
+	}
+	req := make([]byte, 0, 3+len(user)+len(password))
+	req = append(append(req, 1, byte(len(user))), user...)
+	req = append(append(req, byte(len(password))), password...)
+	if _, err := c.Write(req); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, buf[:2]); err != nil {
+		return clearer(err)
+	}
+	if buf[1] != 0 {
+		return &socksFault{"the proxy refused the credentials the pool holds for it", "proxy_configuration_error", 407}
+	}
+	return nil
+}
+
+func splitAuthority(authority string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(authority)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	return host, uint16(n), err
+}
+
+// handshakeFault words a failed way to the target.
+func handshakeFault(err error) *retry.Fault {
+	f := fault(retry.Handshake, err)
+	var s *socksFault
+	if errors.As(err, &s) {
+		f.Reason, f.Status = s.reason, s.status
+	}
+	return f
+}

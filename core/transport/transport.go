@@ -1,0 +1,333 @@
+// Package transport makes one attempt: one request, or one tunnel, through one
+// upstream proxy. What fails comes back as a fault; nothing is ever sent twice
+// behind the caller's back.
+//
+// Requests for http:// targets go to http and https proxies in absolute form
+// over kept connections. For https:// targets, and through SOCKS5, a tunnel to
+// the target is opened (and kept) and the request goes through it in origin
+// form. The target's name is never resolved here, but for direct upstreams.
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// DialFunc opens a connection, as net.Dialer.DialContext does.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Config is what a Transport is built from; every zero value means a default.
+type Config struct {
+	ConnectTimeout time.Duration  // to a proxy, TCP and TLS; default 3 s
+	IdleTimeout    time.Duration  // of kept connections; default 90 s
+	MaxIdle        int            // kept connections per proxy; default 512
+	Dial           DialFunc       // default a net.Dialer
+	RootCAs        *x509.CertPool // default the system's
+	Now            func() time.Time
+}
+
+// Transport is safe for concurrent use.
+type Transport struct {
+	cfg   Config
+	pools sync.Map // *upstream.Upstream -> *idlePool
+}
+
+// New returns a transport.
+func New(cfg Config) *Transport {
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 3 * time.Second
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = 90 * time.Second
+	}
+	if cfg.MaxIdle == 0 {
+		cfg.MaxIdle = 512
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Transport{cfg: cfg}
+}
+
+// Control is what steers one attempt from outside.
+type Control struct {
+	Deadline  time.Time     // to the answer's head; never zero
+	Total     time.Time     // of the whole request, zero for none; not before Deadline
+	BodyIdle  time.Duration // how long a body may stand still while it is sent
+	Fresh     bool          // take no kept connection
+	Interrupt Interrupt
+	// OnSlow is called once when no byte of an answer has come for SlowAfter,
+	// and before a connection is opened: both take long enough for a client to
+	// leave meanwhile. May be nil.
+	OnSlow func()
+}
+
+// SlowAfter is how long an answer may take before OnSlow is called.
+const SlowAfter = 20 * time.Millisecond
+
+// Request is one request, ready to go on: its fields are without those of the
+// client's hop.
+type Request struct {
+	Method     []byte
+	Target     []byte // as the client gave it, in absolute form
+	Path       []byte // the same in origin form
+	Authority  string // host:port of the target
+	TLS        bool   // an https:// target
+	Fields     []http1.Field
+	Idempotent bool
+
+	// The body: Prefix is at hand and can be sent again, Rest comes after it
+	// and can be read once.
+	Framing http1.Framing
+	Length  int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
+	Prefix  []byte
+	Rest    *http1.Body
+	Arm     func() // called before each wait for more of Rest
+	Stop    func() // ends such a wait from another goroutine, for good
+}
+
+// Response is an answer: its head has been read, its body is to come. Close it
+// when done.
+type Response struct {
+	http1.Response
+	Body http1.Body
+
+	t    *Transport
+	pool *idlePool
+	pc   *persistConn
+	keep bool
+	sent chan error // set while the request's body is still being sent
+	stop func()
+}
+
+// RoundTrip makes one attempt through u. With a nil fault resp holds the
+// answer. ctx ends dialing only; reads and writes end by c.
+func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *retry.Fault {
+	pool := t.pool(u)
+	key := ""
+	if q.TLS || tunnels(u.Spec().Address.Scheme) {
+		key = q.Authority
+		if q.TLS {
+			key = "tls " + key
+		}
+	}
+	pc, f := t.take(ctx, u, pool, key, c, q)
+	if f != nil {
+		return f
+	}
+	*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
+	if !c.Interrupt.watch(pc.Conn) {
+		pc.Close()
+		return fault(retry.Dial, errStopped)
+	}
+	if f := t.exchange(c, q, resp); f != nil {
+		c.Interrupt.release()
+		f.Stale = pc.reused && !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
+		pc.Close()
+		resp.join()
+		resp.pc = nil
+		return f
+	}
+	return nil
+}
+
+// stale reports whether a fault is what a kept connection shows that the other
+// side had closed meanwhile: no byte of an answer came.
+func stale(f *retry.Fault) bool {
+	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
+}
+
+// exchange sends the request and reads the answer's head.
+func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Fault {
+	pc := resp.pc
+	pc.out = pc.head(pc.out[:0], q)
+	inline := len(q.Prefix) <= 16<<10
+	if inline {
+		pc.out = appendBody(pc.out, q.Framing, q.Prefix)
+		if q.Framing == http1.Chunked && q.Rest == nil {
+			pc.out = append(pc.out, http1.LastChunk...)
+		}
+	}
+	if _, err := pc.Write(pc.out); err != nil {
+		// It may have answered before it closed: the read tells.
+		if f := t.readHead(c, q, resp, true); f == nil {
+			resp.keep = false
+			return nil
+		}
+		return fault(retry.Write, err)
+	}
+	if inline && q.Rest == nil {
+		return t.readHead(c, q, resp, false)
+	}
+	// A larger body: send it while waiting for the answer, which may come
+	// before the body is through. The time for the answer's head begins when
+	// the body has ended; until then the body only must not stand still.
+	patience := c.Deadline.Sub(t.cfg.Now())
+	c.Interrupt.setReadDeadline(pc.Conn, c.Total)
+	resp.sent, resp.stop = make(chan error, 1), q.Stop
+	go func() {
+		err := pc.sendBody(c, q, inline, t.cfg.Now)
+		if err == nil {
+			deadline := t.cfg.Now().Add(patience)
+			if !c.Total.IsZero() && c.Total.Before(deadline) {
+				deadline = c.Total
+			}
+			c.Interrupt.setReadDeadline(pc.Conn, deadline)
+		} else {
+			c.Interrupt.setReadDeadline(pc.Conn, t.cfg.Now().Add(time.Second)) // an answer may be on its way
+		}
+		resp.sent <- err
+	}()
+	err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
+	if err != nil {
+		return fault(retry.Head, clearer(err))
+	}
+	resp.begin()
+	return nil
+}
+
+// readHead waits for the head of the answer, first for a moment, then to the
+// deadline: who is quick pays for one timer only.
+func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *retry.Fault {
+	pc := resp.pc
+	slow := t.cfg.Now().Add(SlowAfter)
+	patient := !slow.Before(c.Deadline)
+	if patient || closed {
+		slow = c.Deadline
+	}
+	c.Interrupt.setReadDeadline(pc.Conn, slow)
+	for {
+		err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
+		if err == nil {
+			break
+		}
+		f := fault(retry.Head, clearer(err))
+		if !f.Timeout || patient || closed || !t.cfg.Now().Before(c.Deadline) {
+			return f
+		}
+		patient = true
+		c.Interrupt.setReadDeadline(pc.Conn, c.Deadline)
+		if c.OnSlow != nil {
+			c.OnSlow()
+		}
+	}
+	resp.begin()
+	return nil
+}
+
+func (r *Response) begin() {
+	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
+	r.keep = !r.Response.Close
+}
+
+// Conn is the connection the answer's body comes from.
+func (r *Response) Conn() net.Conn { return r.pc.Conn }
+
+// Arm sets the deadline for the next piece of the body.
+func (r *Response) Arm(c *Control, deadline time.Time) {
+	c.Interrupt.setReadDeadline(r.pc.Conn, deadline)
+}
+
+// Finish ends the exchange: the connection is kept if the answer was read to
+// its clean end, dropped else. It reports whether the request's body had been
+// sent whole; if not, what is left of it is unread.
+func (r *Response) Finish(c *Control) (sentAll bool) {
+	if r.pc == nil {
+		return true
+	}
+	pc := r.pc
+	r.pc = nil
+	sentAll = true
+	if r.sent != nil {
+		select {
+		case err := <-r.sent:
+			r.sent, sentAll = nil, err == nil
+		default: // the answer came first
+			sentAll = false
+		}
+	}
+	keep := c.Interrupt.release() && r.keep && r.Body.Done() && sentAll && len(pc.reader.Buffered()) == 0
+	if keep {
+		r.pool.put(pc, r.t)
+		return sentAll
+	}
+	pc.Close()
+	r.join()
+	return sentAll
+}
+
+// join waits for the sending of the request's body to stop.
+func (r *Response) join() {
+	if r.sent == nil {
+		return
+	}
+	if r.stop != nil {
+		r.stop()
+	}
+	<-r.sent
+	r.sent = nil
+}
+
+// pool returns u's kept connections.
+func (t *Transport) pool(u *upstream.Upstream) *idlePool {
+	if p, ok := t.pools.Load(u); ok {
+		return p.(*idlePool)
+	}
+	p, _ := t.pools.LoadOrStore(u, newIdlePool(u.Spec().Address))
+	return p.(*idlePool)
+}
+
+// CloseIdle drops the kept connections of a proxy that has left the pool.
+func (t *Transport) CloseIdle(u *upstream.Upstream) {
+	if p, ok := t.pools.LoadAndDelete(u); ok {
+		p.(*idlePool).close()
+	}
+}
+
+// Close drops every kept connection.
+func (t *Transport) Close() {
+	t.pools.Range(func(u, p any) bool {
+		t.pools.Delete(u)
+		p.(*idlePool).close()
+		return true
+	})
+}
+
+// Prune closes kept connections past their idle timeout.
+func (t *Transport) Prune() {
+	t.pools.Range(func(_, p any) bool {
+		p.(*idlePool).prune(t.cfg.Now().Add(-t.cfg.IdleTimeout))
+		return true
+	})
+}
+
+// tunnels reports whether even http:// targets are reached through a tunnel.
+func tunnels(scheme string) bool {
+	return scheme == upstream.SOCKS5 || scheme == upstream.SOCKS5H || scheme == upstream.Direct
+}
+
+// basic returns the value of Proxy-Authorization for a, or nil.
+func basic(a upstream.Address) []byte {
+	if a.Username == "" && a.Password == "" {
+		return nil
+	}
+	return []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(a.Username+":"+a.Password.Reveal())))
+}
+
+func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string) (*tls.Conn, error) {
+	tc := tls.Client(c, &tls.Config{ServerName: host, RootCAs: t.cfg.RootCAs, NextProtos: []string{"http/1.1"}})
+	return tc, tc.HandshakeContext(ctx)
+}
