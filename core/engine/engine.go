@@ -1,0 +1,235 @@
+// Package engine assembles the parts of the gateway and keeps them in step:
+// New builds them from one Config, Serve takes clients, Reload changes a
+// running engine, Shutdown drains it. It is a Go library as well: Transport is
+// an http.RoundTripper that retries through the pool.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Config is the engine's part of the configuration. Reload takes a whole new
+// one; fields marked (start) are used by New only.
+type Config struct {
+	Proxies        []upstream.Spec
+	Retry          retry.Policy
+	Budget         retry.BudgetConfig
+	Breaker        breaker.Config
+	ConnectTimeout time.Duration // (start)
+	AttemptTimeout time.Duration
+	BodyIdle       time.Duration
+	First          string // scorer of first attempts
+	Again          string // scorer of retries
+	MaxCandidates  int    // (start)
+	RetentionHours int    // (start)
+	Gateway        gateway.Settings
+}
+
+// Plugins gives the scorers and backoffs by name. The handles stay the same
+// while the modules behind them are swapped.
+type Plugins interface {
+	Scorer(name string) (core.Scorer, error)
+	Backoff(name string) (core.Backoff, error)
+	Observe(*core.Observation)
+}
+
+// Options are what an engine needs beside its Config. Only Plugins and Log are
+// required; the rest has defaults fit for production.
+type Options struct {
+	Plugins Plugins
+	Log     *slog.Logger
+	Now     func() time.Time
+	Rand    func() uint64
+	Dial    transport.DialFunc // how sockets to proxies are opened
+}
+
+// Engine is safe for concurrent use.
+type Engine struct {
+	opts      Options
+	pool      *upstream.Pool
+	policies  *retry.Store
+	metrics   *metrics.Recorder
+	tracker   *metrics.Tracker
+	transport *transport.Transport
+	executor  *executor.Executor
+	gateway   *gateway.Server
+	budget    *retry.Budget
+	ids       atomic.Uint64
+	idKey     uint64
+
+	reload    sync.Mutex
+	config    atomic.Pointer[Config]
+	stop      chan struct{}
+	stopOnce  sync.Once
+	listeners []net.Listener // guarded by reload
+	wg        sync.WaitGroup
+}
+
+// New checks cfg whole and builds an engine from it.
+func New(cfg Config, opts Options) (*Engine, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Rand == nil {
+		opts.Rand = rand.Uint64
+	}
+	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand()}
+	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
+	e.tracker = metrics.NewTracker(opts.Now)
+	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, Now: opts.Now})
+	e.pool = upstream.NewPool(upstream.PoolConfig{
+		Breaker: cfg.Breaker, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle,
+	})
+	if err := e.pool.Apply(cfg.Proxies); err != nil {
+		return nil, err
+	}
+	tuning, err := e.tuning(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	e.policies = retry.NewStore(cfg.Retry, opts.Now)
+	sel := selector.New(e.pool, opts.Now, opts.Rand, cfg.MaxCandidates)
+	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
+	e.gateway = gateway.New(gateway.Config{
+		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: e.tracker,
+		Tunnels: e.metrics.AddTunnelBytes, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
+	}, cfg.Gateway)
+	e.config.Store(&cfg)
+	e.wg.Add(1)
+	go e.sweep()
+	return e, nil
+}
+
+// tuning resolves the names in cfg; an unknown one is an error before anything
+// takes effect.
+func (e *Engine) tuning(cfg *Config) (executor.Tuning, error) {
+	first, err := e.opts.Plugins.Scorer(cfg.First)
+	if err != nil {
+		return executor.Tuning{}, fmt.Errorf("selection.first: %w", err)
+	}
+	again, err := e.opts.Plugins.Scorer(cfg.Again)
+	if err != nil {
+		return executor.Tuning{}, fmt.Errorf("selection.retry: %w", err)
+	}
+	if _, err := e.opts.Plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
+		return executor.Tuning{}, fmt.Errorf("retry.backoff_strategy: %w", err)
+	}
+	return executor.Tuning{
+		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Plugins.Observe,
+		Budget: retry.NewBudget(cfg.Budget, e.opts.Now), AttemptTimeout: cfg.AttemptTimeout,
+	}, nil
+}
+
+func (e *Engine) backoff(strategy string) core.Backoff {
+	b, err := e.opts.Plugins.Backoff(strategy)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// Reload checks cfg whole and then lets it take effect between requests:
+// running requests keep their policy, proxies that stay keep their breakers
+// and statistics. On an error nothing has changed.
+func (e *Engine) Reload(cfg Config) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	tuning, err := e.tuning(&cfg)
+	if err != nil {
+		return err
+	}
+	if err := e.pool.Reconfigure(cfg.Breaker, cfg.Proxies); err != nil {
+		return err
+	}
+	e.policies.ReloadFile(cfg.Retry)
+	e.executor.Tune(tuning)
+	e.gateway.Apply(cfg.Gateway)
+	e.config.Store(&cfg)
+	return nil
+}
+
+// Serve takes clients from l until Shutdown.
+func (e *Engine) Serve(l net.Listener) error {
+	e.reload.Lock()
+	e.listeners = append(e.listeners, l)
+	e.reload.Unlock()
+	return e.gateway.Serve(l)
+}
+
+// Shutdown stops taking clients and lets running requests finish until ctx
+// ends; what still runs then is answered 503 or closed.
+func (e *Engine) Shutdown(ctx context.Context) {
+	e.stopOnce.Do(func() { close(e.stop) })
+	e.gateway.Draining()
+	e.reload.Lock()
+	for _, l := range e.listeners {
+		l.Close()
+	}
+	e.reload.Unlock()
+	e.gateway.Shutdown(ctx)
+	e.wg.Wait()
+	e.transport.Close()
+}
+
+// sweepEvery is how often breakers whose time has come turn half-open without
+// traffic (D5 allows a second).
+const sweepEvery = 250 * time.Millisecond
+
+func (e *Engine) sweep() {
+	defer e.wg.Done()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			e.pool.Sweep(e.opts.Now())
+		case <-e.stop:
+			return
+		}
+	}
+}
+
+// transition hears of each breaker's changes, in order.
+func (e *Engine) transition(t core.Transition) {
+	e.metrics.Transition(t)
+	level := slog.LevelInfo
+	if t.To == core.Open {
+		level = slog.LevelWarn
+	}
+	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(),
+		slog.String("proxy_id", t.ProxyID), slog.String("from", t.From.String()), slog.String("to", t.To.String()),
+		slog.Int("failure_count", t.FailureCount), slog.String("reason", t.Reason))
+}
+
+// NewID returns an id no other request of this process has: a counter,
+// scattered by a bijection (the finalizer of splitmix64) keyed at start.
+func (e *Engine) NewID() core.RequestID {
+	z := e.ids.Add(1) ^ e.idKey
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return core.RequestID(z ^ z>>31)
+}
+
+// Pool, Policies, Metrics, Tracker and Config are what the API shows and steers.
+func (e *Engine) Pool() *upstream.Pool       { return e.pool }
+func (e *Engine) Policies() *retry.Store     { return e.policies }
+func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }
+func (e *Engine) Tracker() *metrics.Tracker  { return e.tracker }
+func (e *Engine) Config() *Config            { return e.config.Load() }

@@ -1,0 +1,271 @@
+package metrics
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/uber-go/tally/v4"
+	tallyprom "github.com/uber-go/tally/v4/prometheus"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// totals count since the start, for Prometheus.
+type totals struct {
+	requests    [core.FinalAllBusy + 1]atomic.Uint64
+	attempts    [core.ResultReplay + 1]atomic.Uint64
+	transitions [core.HalfOpen + 1]atomic.Uint64
+	retries     atomic.Uint64
+	recovered   atomic.Uint64 // requests that a retry saved
+	waited      atomic.Int64  // ns
+	tunnelUp    atomic.Int64
+	tunnelDown  atomic.Int64
+	requestTime histogram
+	attemptTime histogram
+
+	mu      sync.Mutex
+	reasons map[string]uint64 // of attempts that failed
+}
+
+func (t *totals) attempt(o *core.Outcome, took time.Duration) {
+	t.attempts[o.Result].Add(1)
+	t.attemptTime.observe(took)
+	if o.Reason != "" {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.reasons == nil {
+			t.reasons = map[string]uint64{}
+		}
+		t.reasons[o.Reason]++
+	}
+}
+
+func (t *totals) retry(e *core.AttemptEvent) {
+	t.retries.Add(1)
+	t.waited.Add(int64(e.Delay))
+}
+
+func (t *totals) request(e *core.RequestEvent) {
+	t.requests[e.Final].Add(1)
+	t.requestTime.observe(e.Ended.Sub(e.Started))
+	if e.Delivered && e.Attempts > 1 {
+		t.recovered.Add(1)
+	}
+}
+
+// bounds are the upper bounds of the histograms' buckets, in seconds.
+var bounds = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
+
+type histogram struct {
+	buckets [len(bounds) + 1]atomic.Uint64
+	sum     atomic.Int64 // ns
+}
+
+func (h *histogram) observe(d time.Duration) {
+	s, i := d.Seconds(), 0
+	for i < len(bounds) && s > bounds[i] {
+		i++
+	}
+	h.buckets[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// AddTunnelBytes counts what went through a finished tunnel.
+func (r *Recorder) AddTunnelBytes(up, down int64) {
+	r.totals.tunnelUp.Add(up)
+	r.totals.tunnelDown.Add(down)
+}
+
+// ProxyState is one proxy as a scrape sees it.
+type ProxyState struct {
+	ID       string
+	State    core.State
+	InFlight int64
+}
+
+// PluginState is one plugin as a scrape sees it.
+type PluginState struct {
+	Name          string
+	Calls, Faults uint64
+	Quarantined   bool
+}
+
+// sources are asked at each scrape.
+type sources struct {
+	mu         sync.Mutex
+	proxies    func() []ProxyState
+	plugins    func() []PluginState
+	inFlight   func() int
+	reloadOK   float64
+	reloadedAt time.Time
+}
+
+// Observe names who is asked at each scrape; any may be nil.
+func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.proxies, r.sources.plugins, r.sources.inFlight = proxies, plugins, inFlight
+}
+
+// Reloaded records how the last reload of the configuration went.
+func (r *Recorder) Reloaded(ok bool, at time.Time) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.reloadOK, r.sources.reloadedAt = 0, at
+	if ok {
+		r.sources.reloadOK = 1
+	}
+}
+
+// exporter turns the totals into Prometheus text. Counters and gauges go
+// through a tally scope; the histograms and what is labelled by proxy are a
+// collector of their own, since tally neither takes a histogram's buckets
+// whole nor ever forgets a label.
+type exporter struct {
+	recorder *Recorder
+	registry *prometheus.Registry
+	reporter tallyprom.Reporter
+	handler  http.Handler
+
+	mu   sync.Mutex
+	last map[string]uint64 // what the scope has been told of each counter
+}
+
+func newExporter(r *Recorder) *exporter {
+	e := &exporter{recorder: r, registry: prometheus.NewRegistry(), last: map[string]uint64{}}
+	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), (*collector)(e))
+	e.reporter = tallyprom.NewReporter(tallyprom.Options{Registerer: e.registry, OnRegisterError: func(error) {}})
+	e.handler = promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{})
+	return e
+}
+
+// Handler serves the Prometheus text format, as of the moment of the request.
+func (r *Recorder) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.exporter.flush()
+		r.exporter.handler.ServeHTTP(w, q)
+	})
+}
+
+// flush brings the reporter up to date: a scope that lives for one scrape and
+// reports when it is closed.
+func (e *exporter) flush() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	scope, closer := tally.NewRootScope(tally.ScopeOptions{
+		Prefix: "whirlpool", CachedReporter: e.reporter, Separator: tallyprom.DefaultSeparator, OmitCardinalityMetrics: true,
+		SanitizeOptions: &tallyprom.DefaultSanitizerOpts,
+	}, 0)
+	defer closer.Close()
+	count := func(name string, value uint64, tag, tagged string) {
+		s := scope
+		if tag != "" {
+			s = scope.Tagged(map[string]string{tag: tagged})
+		}
+		key := name + "\x00" + tagged
+		s.Counter(name).Inc(int64(value - e.last[key]))
+		e.last[key] = value
+	}
+	r := e.recorder
+	t := &r.totals
+	for f := core.FinalSuccess; f <= core.FinalAllBusy; f++ {
+		count("requests_total", t.requests[f].Load(), "outcome", f.String())
+	}
+	for o := core.ResultSuccess; o <= core.ResultReplay; o++ {
+		count("attempts_total", t.attempts[o].Load(), "outcome", o.String())
+	}
+	for s := core.Closed; s <= core.HalfOpen; s++ {
+		count("circuit_breaker_transitions_total", t.transitions[s].Load(), "to", s.String())
+	}
+	t.mu.Lock()
+	for reason, n := range t.reasons {
+		count("attempt_errors_total", n, "error", reason)
+	}
+	t.mu.Unlock()
+	count("tunnel_bytes_total", uint64(t.tunnelUp.Load()), "direction", "up")
+	count("tunnel_bytes_total", uint64(t.tunnelDown.Load()), "direction", "down")
+	count("retries_total", t.retries.Load(), "", "")
+	count("retry_success_total", t.recovered.Load(), "", "")
+	scope.Gauge("retry_wait_seconds").Update(time.Duration(t.waited.Load()).Seconds())
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	if !r.sources.reloadedAt.IsZero() {
+		scope.Gauge("config_reload_success").Update(r.sources.reloadOK)
+		scope.Gauge("config_last_reload_timestamp_seconds").Update(float64(r.sources.reloadedAt.UnixNano()) / 1e9)
+	}
+	if r.sources.inFlight != nil {
+		scope.Gauge("requests_in_flight").Update(float64(r.sources.inFlight()))
+	}
+}
+
+// collector is the exporter's own side of a scrape.
+type collector exporter
+
+// maxLabelled bounds the proxies that get series of their own.
+const maxLabelled = 1_000
+
+var (
+	breakerDesc  = prometheus.NewDesc("whirlpool_circuit_breaker_state", "0 closed, 1 open, 2 half-open", []string{"proxy_id"}, nil)
+	opensDesc    = prometheus.NewDesc("whirlpool_circuit_breaker_opens", "openings within the retention", []string{"proxy_id"}, nil)
+	inFlightDesc = prometheus.NewDesc("whirlpool_proxy_in_flight", "attempts and tunnels running", []string{"proxy_id"}, nil)
+	proxiesDesc  = prometheus.NewDesc("whirlpool_proxies", "proxies by breaker state", []string{"state"}, nil)
+	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
+	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
+	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
+	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of one attempt", nil, nil)
+)
+
+// Describe implements prometheus.Collector; the series vary, so it says nothing.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	r := c.recorder
+	r.totals.requestTime.collect(out, requestDesc)
+	r.totals.attemptTime.collect(out, attemptDesc)
+	r.sources.mu.Lock()
+	proxies, plugins := r.sources.proxies, r.sources.plugins
+	r.sources.mu.Unlock()
+	if proxies != nil {
+		byState := map[core.State]float64{core.Closed: 0, core.Open: 0, core.HalfOpen: 0}
+		stats := r.ByProxy(r.RetentionHours())
+		for i, p := range proxies() {
+			byState[p.State]++
+			if i < maxLabelled {
+				out <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
+				out <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
+				out <- prometheus.MustNewConstMetric(opensDesc, prometheus.GaugeValue, float64(stats[p.ID].CircuitBreakerOpens), p.ID)
+			}
+		}
+		for s, n := range byState {
+			out <- prometheus.MustNewConstMetric(proxiesDesc, prometheus.GaugeValue, n, s.String())
+		}
+	}
+	if plugins != nil {
+		for _, p := range plugins() {
+			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Calls), p.Name, "ok")
+			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Faults), p.Name, "fault")
+			q := 0.0
+			if p.Quarantined {
+				q = 1
+			}
+			out <- prometheus.MustNewConstMetric(quarantine, prometheus.GaugeValue, q, p.Name)
+		}
+	}
+}
+
+func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc) {
+	buckets := make(map[float64]uint64, len(bounds))
+	total := uint64(0)
+	for i, bound := range bounds {
+		total += h.buckets[i].Load()
+		buckets[bound] = total
+	}
+	total += h.buckets[len(bounds)].Load()
+	out <- prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets)
+}

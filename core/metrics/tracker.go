@@ -1,0 +1,268 @@
+package metrics
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// The states of a request.
+const (
+	StateSelecting  = "selecting"
+	StateAttempting = "attempting"
+	StateWaiting    = "waiting" // for its next retry
+	StateStreaming  = "streaming"
+	StateTunnel     = "tunnel"
+	StateDone       = "done"
+)
+
+// keepFinished is how many finished requests are remembered.
+const keepFinished = 1_000
+
+// Tracker knows the requests in flight and the latest finished ones. It is
+// safe for concurrent use.
+type Tracker struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	entries  map[*Entry]struct{}
+	finished []Request // a ring
+	next     int
+}
+
+// NewTracker returns a tracker of nothing yet.
+func NewTracker(now func() time.Time) *Tracker {
+	return &Tracker{now: now, entries: map[*Entry]struct{}{}}
+}
+
+// Request is one request as GET /requests shows it. It never holds a path or a
+// query string.
+type Request struct {
+	ID             string          `json:"id"`
+	Method         string          `json:"method"`
+	Host           string          `json:"host"`
+	State          string          `json:"state"`
+	CurrentAttempt int             `json:"current_attempt"` // 0 is the first
+	ProxyID        string          `json:"proxy_id"`
+	NextRetryTime  *time.Time      `json:"next_retry_time"` // while waiting
+	StartedAt      time.Time       `json:"started_at"`
+	FinishedAt     *time.Time      `json:"finished_at"`
+	Outcome        string          `json:"outcome,omitempty"`
+	Status         int             `json:"status,omitempty"`
+	Attempts       []AttemptRecord `json:"attempts"`
+}
+
+// AttemptRecord is one finished attempt of a Request.
+type AttemptRecord struct {
+	Attempt      int     `json:"attempt"`
+	ProxyID      string  `json:"proxy_id"`
+	Outcome      string  `json:"outcome"`
+	StatusCode   int     `json:"status_code,omitempty"`
+	DelayBefore  float64 `json:"delay_before"` // s
+	Latency      float64 `json:"latency"`      // s
+	ErrorMessage string  `json:"error_message,omitempty"`
+}
+
+// RecordOf returns an attempt as the API shows it.
+func RecordOf(e *core.AttemptEvent) AttemptRecord {
+	a := AttemptRecord{
+		Attempt: e.Attempt, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(), StatusCode: e.Outcome.Status,
+		DelayBefore: round6(e.Delay.Seconds()), Latency: round6(e.Ended.Sub(e.Started).Seconds()),
+	}
+	if e.Outcome.Err != nil {
+		a.ErrorMessage = e.Outcome.Err.Error()
+	}
+	return a
+}
+
+// Entry follows the requests of one client connection, one after the other. It
+// is written by one goroutine and read by others.
+type Entry struct {
+	tracker *Tracker
+
+	mu       sync.Mutex
+	active   bool
+	id       core.RequestID
+	method   string
+	host     string
+	state    string
+	started  time.Time
+	until    time.Time
+	current  int
+	proxyID  string
+	attempts []kept
+}
+
+// kept is an attempt without what its Outcome would keep alive.
+type kept struct {
+	event core.AttemptEvent
+}
+
+// Track returns a new entry; Release it when its connection ends.
+func (t *Tracker) Track() *Entry {
+	e := &Entry{tracker: t}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.entries[e] = struct{}{}
+	return e
+}
+
+// Release ends the entry.
+func (e *Entry) Release() {
+	e.tracker.mu.Lock()
+	defer e.tracker.mu.Unlock()
+	delete(e.tracker.entries, e)
+}
+
+// Begin starts to follow a request.
+func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.active, e.id, e.method, e.host, e.started = true, id, method, host, started
+	e.state, e.current, e.proxyID, e.attempts = StateSelecting, 0, "", e.attempts[:0]
+}
+
+// Attempt says that an attempt begins.
+func (e *Entry) Attempt(number int, proxyID string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.state, e.current, e.proxyID = StateAttempting, number, proxyID
+}
+
+// Waiting says that a retry waits.
+func (e *Entry) Waiting(until time.Time, retry int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.state, e.until, e.current = StateWaiting, until, retry
+}
+
+// Finished says how an attempt went.
+func (e *Entry) Finished(ev *core.AttemptEvent) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.attempts = append(e.attempts, kept{*ev})
+}
+
+// Streaming and Tunnel say that the answer goes to the client.
+func (e *Entry) Streaming() { e.set(StateStreaming) }
+
+// Tunnel says that a tunnel stands.
+func (e *Entry) Tunnel() { e.set(StateTunnel) }
+
+func (e *Entry) set(state string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.state = state
+}
+
+// End says that the request is over.
+func (e *Entry) End(final core.Final, status int) {
+	e.mu.Lock()
+	if !e.active {
+		e.mu.Unlock()
+		return
+	}
+	e.active = false
+	t := e.tracker
+	now := t.now()
+	t.mu.Lock()
+	var slot *Request
+	if len(t.finished) < keepFinished {
+		t.finished = append(t.finished, Request{})
+		slot = &t.finished[len(t.finished)-1]
+	} else {
+		slot = &t.finished[t.next]
+		t.next = (t.next + 1) % keepFinished
+	}
+	e.describe(slot)
+	slot.State, slot.FinishedAt, slot.Outcome, slot.Status = StateDone, &now, final.String(), status
+	t.mu.Unlock()
+	e.mu.Unlock()
+}
+
+// describe fills r, reusing its slices. Requires mu.
+func (e *Entry) describe(r *Request) {
+	attempts := r.Attempts[:0]
+	for i := range e.attempts {
+		attempts = append(attempts, RecordOf(&e.attempts[i].event))
+	}
+	*r = Request{
+		ID: e.id.String(), Method: e.method, Host: e.host, State: e.state, CurrentAttempt: e.current, ProxyID: e.proxyID,
+		StartedAt: e.started.UTC(), Attempts: attempts,
+	}
+	if e.state == StateWaiting {
+		until := e.until.UTC()
+		r.NextRetryTime = &until
+	}
+}
+
+// List returns requests, the newest first: those in flight, then up to limit
+// finished ones. state filters, "" takes all.
+func (t *Tracker) List(state string, limit int) []Request {
+	out := []Request{}
+	t.mu.Lock()
+	entries := make([]*Entry, 0, len(t.entries))
+	for e := range t.entries {
+		entries = append(entries, e)
+	}
+	done := make([]Request, 0, len(t.finished))
+	for i := range t.finished {
+		r := t.finished[(t.next+i)%len(t.finished)]
+		r.Attempts = slices.Clone(r.Attempts)
+		done = append(done, r)
+	}
+	t.mu.Unlock()
+	for _, e := range entries {
+		if r, ok := e.now(); ok {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b Request) int { return b.StartedAt.Compare(a.StartedAt) })
+	slices.Reverse(done)
+	out = append(out, done...)
+	out = slices.DeleteFunc(out, func(r Request) bool { return state != "" && r.State != state })
+	if len(out) > limit {
+		out = out[:limit]
+	}
+	return out
+}
+
+func (e *Entry) now() (r Request, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.active {
+		e.describe(&r)
+	}
+	return r, e.active
+}
+
+// Get returns one request.
+func (t *Tracker) Get(id string) (Request, bool) {
+	for _, r := range t.List("", int(^uint(0)>>1)) {
+		if r.ID == id {
+			return r, true
+		}
+	}
+	return Request{}, false
+}
+
+// InFlight is the number of requests running.
+func (t *Tracker) InFlight() int {
+	t.mu.Lock()
+	entries := make([]*Entry, 0, len(t.entries))
+	for e := range t.entries {
+		entries = append(entries, e)
+	}
+	t.mu.Unlock()
+	n := 0
+	for _, e := range entries {
+		e.mu.Lock()
+		if e.active {
+			n++
+		}
+		e.mu.Unlock()
+	}
+	return n
+}

@@ -1,0 +1,8 @@
+// base_delay * retry, at most the cap.
+import { BackoffRequest } from "./abi";
+import { finish } from "./jitter";
+export { reserve, whirlpool_abi_v1 } from "./abi";
+
+export function backoff(r: BackoffRequest): f64 {
+  return finish(r, r.baseDelay * r.retry);
+}
