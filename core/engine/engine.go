@@ -6,6 +6,7 @@ package engine
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -42,27 +43,37 @@ type Config struct {
 	Gateway        gateway.Settings
 }
 
-// Plugins gives the scorers and backoffs by name. The handles stay the same
-// while the modules behind them are swapped.
+// Plugins gives the scorers and backoffs by name. A handle stays the same
+// while the module behind it is swapped. Where a scorer fails, the one named
+// fallback answers.
 type Plugins interface {
-	Scorer(name string) (core.Scorer, error)
+	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
-	Observe(*core.Observation)
 }
 
-// Options are what an engine needs beside its Config. Only Plugins and Log are
+// The scorers that answer for one that fails.
+const (
+	fallbackFirst = "round_robin"
+	fallbackAgain = "performance"
+)
+
+// Options are what an engine needs beside its Config. Only Plugins is
 // required; the rest has defaults fit for production.
 type Options struct {
-	Plugins Plugins
-	Log     *slog.Logger
-	Now     func() time.Time
-	Rand    func() uint64
-	Dial    transport.DialFunc // how sockets to proxies are opened
+	Plugins     Plugins
+	Observe     func(*core.Observation)  // plugins that learn; may be nil
+	PoolChanged func(*upstream.Snapshot) // told of each change of the pool; may be nil
+	Log         *slog.Logger             // default: none
+	Now         func() time.Time         // default: time.Now
+	Rand        func() uint64            // default: math/rand/v2
+	Dial        transport.DialFunc       // how sockets to proxies are opened
+	RootCAs     *x509.CertPool           // default: the system's
 }
 
 // Engine is safe for concurrent use.
 type Engine struct {
 	opts      Options
+	plugins   atomic.Pointer[Plugins]
 	pool      *upstream.Pool
 	policies  *retry.Store
 	metrics   *metrics.Recorder
@@ -70,7 +81,6 @@ type Engine struct {
 	transport *transport.Transport
 	executor  *executor.Executor
 	gateway   *gateway.Server
-	budget    *retry.Budget
 	ids       atomic.Uint64
 	idKey     uint64
 
@@ -90,77 +100,122 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if opts.Rand == nil {
 		opts.Rand = rand.Uint64
 	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand()}
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker(opts.Now)
-	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, Now: opts.Now})
+	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
-		Breaker: cfg.Breaker, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle,
+		Breaker: cfg.Breaker, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 	})
-	if err := e.pool.Apply(cfg.Proxies); err != nil {
-		return nil, err
-	}
-	tuning, err := e.tuning(&cfg)
+	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
 		return nil, err
 	}
+	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
+		return nil, err
+	}
+	e.plugins.Store(&opts.Plugins)
+	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	sel := selector.New(e.pool, opts.Now, opts.Rand, cfg.MaxCandidates)
 	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.gateway = gateway.New(gateway.Config{
-		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: e.tracker,
+		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
-	}, cfg.Gateway)
+	}, e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.wg.Add(1)
 	go e.sweep()
 	return e, nil
 }
 
+// breaker is the pool's default, with a probe's lease as long as an attempt.
+func (c *Config) breaker() breaker.Config {
+	b := c.Breaker
+	b.Lease = c.AttemptTimeout
+	return b
+}
+
+// settings are the gateway's, with what the engine knows.
+func (e *Engine) settings(cfg *Config) gateway.Settings {
+	set := cfg.Gateway
+	set.BodyIdle, set.Strategies = cfg.BodyIdle, e.HasBackoff
+	return set
+}
+
 // tuning resolves the names in cfg; an unknown one is an error before anything
 // takes effect.
-func (e *Engine) tuning(cfg *Config) (executor.Tuning, error) {
-	first, err := e.opts.Plugins.Scorer(cfg.First)
+func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
+	first, err := plugins.Scorer(cfg.First, fallbackFirst)
 	if err != nil {
 		return executor.Tuning{}, fmt.Errorf("selection.first: %w", err)
 	}
-	again, err := e.opts.Plugins.Scorer(cfg.Again)
+	again, err := plugins.Scorer(cfg.Again, fallbackAgain)
 	if err != nil {
 		return executor.Tuning{}, fmt.Errorf("selection.retry: %w", err)
 	}
-	if _, err := e.opts.Plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
+	if _, err := plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
 		return executor.Tuning{}, fmt.Errorf("retry.backoff_strategy: %w", err)
 	}
 	return executor.Tuning{
-		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Plugins.Observe,
+		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now), AttemptTimeout: cfg.AttemptTimeout,
 	}, nil
 }
 
 func (e *Engine) backoff(strategy string) core.Backoff {
-	b, err := e.opts.Plugins.Backoff(strategy)
+	b, err := (*e.plugins.Load()).Backoff(strategy)
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
+// HasBackoff reports whether a backoff of that name exists.
+func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
+
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
-// and statistics. On an error nothing has changed.
-func (e *Engine) Reload(cfg Config) error {
+// and statistics. plugins resolves cfg's names, which may be about to come
+// into being. On an error nothing has changed.
+func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	tuning, err := e.tuning(&cfg)
+	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
 		return err
 	}
-	if err := e.pool.Reconfigure(cfg.Breaker, cfg.Proxies); err != nil {
+	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
 	e.policies.ReloadFile(cfg.Retry)
 	e.executor.Tune(tuning)
-	e.gateway.Apply(cfg.Gateway)
+	e.gateway.Apply(e.settings(&cfg))
+	e.config.Store(&cfg)
+	return nil
+}
+
+// Activate names the scorers of first attempts and retries; "" leaves one as
+// it is.
+func (e *Engine) Activate(first, again string) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	cfg := *e.config.Load()
+	if first != "" {
+		cfg.First = first
+	}
+	if again != "" {
+		cfg.Again = again
+	}
+	tuning, err := e.tuning(&cfg, *e.plugins.Load())
+	if err != nil {
+		return err
+	}
+	tuning.Budget = e.executor.Tuning().Budget
+	e.executor.Tune(tuning)
 	e.config.Store(&cfg)
 	return nil
 }
@@ -177,7 +232,6 @@ func (e *Engine) Serve(l net.Listener) error {
 // ends; what still runs then is answered 503 or closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(func() { close(e.stop) })
-	e.gateway.Draining()
 	e.reload.Lock()
 	for _, l := range e.listeners {
 		l.Close()
@@ -190,16 +244,24 @@ func (e *Engine) Shutdown(ctx context.Context) {
 
 // sweepEvery is how often breakers whose time has come turn half-open without
 // traffic (D5 allows a second).
-const sweepEvery = 250 * time.Millisecond
+const sweepEvery = 100 * time.Millisecond
+
+// tidyEvery is how often idle connections and forgotten proxies are dropped.
+const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
 	defer e.wg.Done()
-	tick := time.NewTicker(sweepEvery)
+	tick, tidy := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery)
 	defer tick.Stop()
+	defer tidy.Stop()
 	for {
 		select {
 		case <-tick.C:
-			e.pool.Sweep(e.opts.Now())
+			e.pool.Sweep()
+		case <-tidy.C:
+			e.transport.Prune()
+			snap := e.pool.Snapshot()
+			e.metrics.Prune(func(id string) bool { return snap.Get(id) != nil })
 		case <-e.stop:
 			return
 		}
@@ -225,6 +287,20 @@ func (e *Engine) NewID() core.RequestID {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return core.RequestID(z ^ z>>31)
+}
+
+// tracker gives the gateway its entries.
+type tracker struct{ *metrics.Tracker }
+
+func (t tracker) Track() gateway.Entry { return t.Tracker.Track() }
+
+func (e *Engine) proxyStates() []metrics.ProxyState {
+	all := e.pool.Snapshot().All
+	out := make([]metrics.ProxyState, 0, len(all))
+	for _, u := range all {
+		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight()})
+	}
+	return out
 }
 
 // Pool, Policies, Metrics, Tracker and Config are what the API shows and steers.

@@ -65,6 +65,9 @@ func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Tim
 // Tune replaces the tuning for attempts that begin from now on.
 func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
 
+// Tuning returns the tuning in force.
+func (e *Executor) Tuning() Tuning { return *e.tuning.Load() }
+
 // Attempt is one try, as the executor asks for it.
 type Attempt struct {
 	Upstream *upstream.Upstream

@@ -105,11 +105,19 @@ type sources struct {
 	reloadedAt time.Time
 }
 
-// Observe names who is asked at each scrape; any may be nil.
+// Observe names who is asked at each scrape; what is nil stays as it is.
 func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
-	r.sources.proxies, r.sources.plugins, r.sources.inFlight = proxies, plugins, inFlight
+	if proxies != nil {
+		r.sources.proxies = proxies
+	}
+	if plugins != nil {
+		r.sources.plugins = plugins
+	}
+	if inFlight != nil {
+		r.sources.inFlight = inFlight
+	}
 }
 
 // Reloaded records how the last reload of the configuration went.

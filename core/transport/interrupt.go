@@ -68,3 +68,10 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 }
 
 var aLongTimeAgo = time.Unix(1, 0)
+
+// Quiet reports whether Fire has not been called.
+func (i *Interrupt) Quiet() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.fired
+}

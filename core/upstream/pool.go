@@ -20,6 +20,7 @@ type PoolConfig struct {
 	Now      func() time.Time
 	Notify   func(core.Transition)
 	OnRemove func(*Upstream) // after the last request through it; may be nil
+	OnChange func(*Snapshot) // after each change, in order; may be nil
 }
 
 // Pool is the set of proxies. It is safe for concurrent use: readers take a
@@ -29,6 +30,7 @@ type Pool struct {
 	now      func() time.Time
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
+	onChange func(*Snapshot)
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
@@ -52,7 +54,7 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
-	p := &Pool{now: cfg.Now, onRemove: cfg.OnRemove, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
+	p := &Pool{now: cfg.Now, onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
 	p.notify = func(t core.Transition) {
 		p.watch(t)
 		if cfg.Notify != nil {
@@ -61,6 +63,14 @@ func NewPool(cfg PoolConfig) *Pool {
 	}
 	p.snapshot.Store(&Snapshot{byID: map[string]*Upstream{}})
 	return p
+}
+
+// publish requires mu.
+func (p *Pool) publish(next *Snapshot) {
+	p.snapshot.Store(next)
+	if p.onChange != nil {
+		p.onChange(next)
+	}
 }
 
 // Snapshot returns the pool as it is now.
@@ -193,7 +203,7 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 		next.All = append(next.All, u)
 		next.byID[u.id] = u
 	}
-	p.snapshot.Store(next)
+	p.publish(next)
 }
 
 // apply checks specs whole, then publishes them. Requires mu.
@@ -227,7 +237,7 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		next.byID[spec.ID] = u
 	}
 	p.breaker = defaults
-	p.snapshot.Store(next)
+	p.publish(next)
 	for _, u := range old.All {
 		if next.byID[u.id] != u {
 			u.draining.Store(true)
@@ -264,33 +274,45 @@ func check(specs []Spec) error {
 	seen := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		s := &specs[i]
-		_, twice := seen[s.ID]
-		switch {
-		case twice:
+		if _, twice := seen[s.ID]; twice {
 			return fmt.Errorf("%w: the id %q is used twice", ErrSpec, s.ID)
-		case s.ID == "metrics":
-			return fmt.Errorf("%w: the id \"metrics\" is taken by the API's /circuit-breakers/metrics", ErrSpec)
-		case s.ID == "" || len(s.ID) > MaxIDLength:
-			return fmt.Errorf("%w: an id has 1 to %d bytes, this one %d", ErrSpec, MaxIDLength, len(s.ID))
-		case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
-			return fmt.Errorf("%w: the id %q has a control character", ErrSpec, s.ID)
-		case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
-			return fmt.Errorf("%w %q: weight is %v; it must be above 0, at most 1000000", ErrSpec, s.ID, s.Weight)
-		case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
-			return fmt.Errorf("%w %q: cost is %v; it must be 0 to 1e12", ErrSpec, s.ID, s.Cost)
-		case s.MaxInFlight < 0:
-			return fmt.Errorf("%w %q: max_in_flight is %d; it must be at least 0", ErrSpec, s.ID, s.MaxInFlight)
-		case s.Address.Scheme == "":
-			return fmt.Errorf("%w %q: it has no url", ErrSpec, s.ID)
 		}
-		if s.Breaker != nil {
-			b := *s.Breaker
-			b.Lease = time.Second
-			if err := b.Validate(); err != nil {
-				return fmt.Errorf("%w %q: breaker: %w", ErrSpec, s.ID, err)
-			}
+		if s.ID == "" {
+			return fmt.Errorf("%w: it has no id", ErrSpec)
+		}
+		if err := CheckSpec(s); err != nil {
+			return err
 		}
 		seen[s.ID] = struct{}{}
+	}
+	return nil
+}
+
+// CheckSpec says what is wrong with a proxy's configuration; an id may still
+// be missing. Its errors wrap ErrSpec.
+func CheckSpec(s *Spec) error {
+	switch {
+	case s.ID == "metrics":
+		return fmt.Errorf("%w: the id \"metrics\" is taken by the API's /circuit-breakers/metrics", ErrSpec)
+	case len(s.ID) > MaxIDLength:
+		return fmt.Errorf("%w: an id has at most %d bytes, this one %d", ErrSpec, MaxIDLength, len(s.ID))
+	case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
+		return fmt.Errorf("%w: the id %q has a control character", ErrSpec, s.ID)
+	case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
+		return fmt.Errorf("%w %q: weight is %v; it must be above 0, at most 1000000", ErrSpec, s.ID, s.Weight)
+	case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
+		return fmt.Errorf("%w %q: cost is %v; it must be 0 to 1e12", ErrSpec, s.ID, s.Cost)
+	case s.MaxInFlight < 0:
+		return fmt.Errorf("%w %q: max_in_flight is %d; it must be at least 0", ErrSpec, s.ID, s.MaxInFlight)
+	case s.Address.Scheme == "":
+		return fmt.Errorf("%w %q: it has no url", ErrSpec, s.ID)
+	}
+	if s.Breaker != nil {
+		b := *s.Breaker
+		b.Lease = time.Second
+		if err := b.Validate(); err != nil {
+			return fmt.Errorf("%w %q: breaker: %w", ErrSpec, s.ID, err)
+		}
 	}
 	return nil
 }

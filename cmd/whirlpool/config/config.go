@@ -1,0 +1,287 @@
+// Package config reads Whirlpool's configuration: defaults, then a TOML file,
+// then the environment, then flags (koanf stops here). It is checked whole;
+// every fault is named with file, line, key and value.
+package config
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Config is the effective configuration. As JSON it is what GET /config shows:
+// secrets are masked.
+type Config struct {
+	Gateway     Gateway        `koanf:"gateway" json:"gateway"`
+	API         API            `koanf:"api" json:"api"`
+	Proxies     []Proxy        `koanf:"proxies" json:"proxies"`
+	Pool        Pool           `koanf:"pool" json:"pool"`
+	Retry       map[string]any `koanf:"retry" json:"-"`
+	Policy      retry.Policy   `koanf:"-" json:"retry"` // what Retry says
+	RetryBudget RetryBudget    `koanf:"retry_budget" json:"retry_budget"`
+	Timeouts    Timeouts       `koanf:"timeouts" json:"timeouts"`
+	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
+	Selection   Selection      `koanf:"selection" json:"selection"`
+	Plugins     map[string]any `koanf:"plugins" json:"-"`
+	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // what Plugins says
+	State       State          `koanf:"state" json:"state"`
+	Metrics     Metrics        `koanf:"metrics" json:"metrics"`
+	Log         Log            `koanf:"log" json:"log"`
+
+	specs    []upstream.Spec // of Proxies and the files
+	files    []string        // read beside the main one
+	Warnings []string        `koanf:"-" json:"warnings"` // lines of proxy files that were skipped
+}
+
+// Gateway is the [gateway] section.
+type Gateway struct {
+	Listen         string   `koanf:"listen" json:"listen"`
+	Users          []User   `koanf:"users" json:"users"`
+	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit"`
+	MaxConnections int      `koanf:"max_connections" json:"max_connections"`
+	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace"`
+	Via            bool     `koanf:"via" json:"via"`
+}
+
+// User may use the gateway.
+type User struct {
+	Name     string          `koanf:"name" json:"name"`
+	Password upstream.Secret `koanf:"password" json:"password"`
+}
+
+// API is the [api] section.
+type API struct {
+	Listen string `koanf:"listen" json:"listen"`
+	Keys   []Key  `koanf:"keys" json:"keys"`
+}
+
+// Key lets its bearer use the API.
+type Key struct {
+	Name string          `koanf:"name" json:"name"`
+	Key  upstream.Secret `koanf:"key" json:"key"`
+	Role string          `koanf:"role" json:"role"`
+}
+
+// Proxy is one [[proxies]].
+type Proxy struct {
+	ID          string            `koanf:"id" json:"id"`
+	URL         Address           `koanf:"url" json:"url"`
+	Region      string            `koanf:"region" json:"region"`
+	Weight      float64           `koanf:"weight" json:"weight"`
+	Cost        float64           `koanf:"cost" json:"cost"`
+	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
+	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
+	Breaker     *Breaker          `koanf:"breaker" json:"breaker,omitempty"`
+}
+
+// Address is a proxy's URL as it is written; it shows without credentials.
+type Address string
+
+// MarshalText masks the credentials.
+func (a Address) MarshalText() ([]byte, error) {
+	parsed, err := upstream.ParseAddress(string(a))
+	if err != nil {
+		return []byte("***"), nil
+	}
+	return []byte(parsed.Redacted()), nil
+}
+
+// Pool is the [pool] section.
+type Pool struct {
+	Files []string `koanf:"files" json:"files"`
+}
+
+// RetryBudget is the [retry_budget] section.
+type RetryBudget struct {
+	Ratio        float64 `koanf:"ratio" json:"ratio"`
+	MinPerSecond float64 `koanf:"min_per_second" json:"min_per_second"`
+}
+
+// Timeouts is the [timeouts] section.
+type Timeouts struct {
+	Connect  Duration `koanf:"connect" json:"connect"`
+	Attempt  Duration `koanf:"attempt" json:"attempt"`
+	BodyIdle Duration `koanf:"body_idle" json:"body_idle"`
+}
+
+// Breaker is the [breaker] section, and a proxy's own.
+type Breaker struct {
+	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
+	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
+	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
+}
+
+func (b Breaker) config() breaker.Config {
+	return breaker.Config{FailureThreshold: b.FailureThreshold, Window: time.Duration(b.WindowDuration), Timeout: time.Duration(b.TimeoutDuration)}
+}
+
+// Selection is the [selection] section.
+type Selection struct {
+	First         string `koanf:"first" json:"first"`
+	Retry         string `koanf:"retry" json:"retry"`
+	MaxCandidates int    `koanf:"max_candidates" json:"max_candidates"`
+}
+
+// PluginHost is the [plugins] section.
+type PluginHost struct {
+	MaxFaults int               `koanf:"max_faults" json:"max_faults"`
+	CacheDir  string            `koanf:"cache_dir" json:"cache_dir"`
+	Modules   map[string]Plugin `koanf:"-" json:"modules"`
+}
+
+// Plugin is one [plugins.NAME].
+type Plugin struct {
+	Path   string         `koanf:"path" json:"path"`
+	SHA256 string         `koanf:"sha256" json:"sha256,omitempty"`
+	Kind   string         `koanf:"kind" json:"kind,omitempty"`
+	Config map[string]any `koanf:"config" json:"-"`
+}
+
+// State is the [state] section.
+type State struct {
+	Dir string `koanf:"dir" json:"dir"`
+}
+
+// Metrics is the [metrics] section.
+type Metrics struct {
+	RetentionHours int `koanf:"retention_hours" json:"retention_hours"`
+}
+
+// Log is the [log] section.
+type Log struct {
+	Level  string `koanf:"level" json:"level"`
+	Format string `koanf:"format" json:"format"`
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	b := breaker.Default()
+	return Config{
+		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: 1 << 20, MaxConnections: 20_000, DrainGrace: Duration(30 * time.Second)},
+		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
+		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: retry.DefaultPolicy(),
+		RetryBudget: RetryBudget{MinPerSecond: 10},
+		Timeouts:    Timeouts{Connect: Duration(3 * time.Second), Attempt: Duration(10 * time.Second), BodyIdle: Duration(60 * time.Second)},
+		Breaker:     Breaker{FailureThreshold: b.FailureThreshold, WindowDuration: Duration(b.Window), TimeoutDuration: Duration(b.Timeout)},
+		Selection:   Selection{First: plugins.FallbackFirst, Retry: plugins.FallbackRetry, MaxCandidates: selector.DefaultMaxCandidates},
+		PluginHost:  PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
+		State:       State{Dir: "whirlpool-data"},
+		Metrics:     Metrics{RetentionHours: metrics.DefaultRetentionHours},
+		Log:         Log{Level: "info", Format: "text"},
+		Warnings:    []string{},
+	}
+}
+
+// Engine returns the engine's part.
+func (c *Config) Engine() engine.Config {
+	users := make([]gateway.User, 0, len(c.Gateway.Users))
+	for _, u := range c.Gateway.Users {
+		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal()})
+	}
+	return engine.Config{
+		Proxies: c.specs, Retry: c.Policy,
+		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
+		Breaker:        c.Breaker.config(),
+		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), BodyIdle: time.Duration(c.Timeouts.BodyIdle),
+		First: c.Selection.First, Again: c.Selection.Retry, MaxCandidates: c.Selection.MaxCandidates,
+		RetentionHours: c.Metrics.RetentionHours,
+		Gateway: gateway.Settings{
+			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit), MaxConnections: c.Gateway.MaxConnections,
+		},
+	}
+}
+
+// Modules returns the plugins to load.
+func (c *Config) Modules() map[string]plugins.Spec {
+	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
+	for name, p := range c.PluginHost.Modules {
+		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Config: p.Config}
+	}
+	return out
+}
+
+// Files are the files whose change is a change of the configuration, beside
+// the main one.
+func (c *Config) Files() []string {
+	out := append([]string{}, c.files...)
+	for _, p := range c.PluginHost.Modules {
+		out = append(out, p.Path)
+	}
+	return out
+}
+
+// Proxies is how many proxies are configured, files included.
+func (c *Config) ProxyCount() int { return len(c.specs) }
+
+// Duration is written as "1.5s", "200ms", "1h"; a bare number is seconds.
+type Duration time.Duration
+
+// String is Go's form.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText is String.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func parseDuration(v any) (Duration, error) {
+	const form = `a duration such as "3s", "200ms" or "1m30s", or a number of seconds`
+	switch v := v.(type) {
+	case string:
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return 0, fmt.Errorf("must be %s", form)
+		}
+		return Duration(d), nil
+	case int64:
+		return Duration(time.Duration(v) * time.Second), nil
+	case float64:
+		return Duration(v * float64(time.Second)), nil
+	}
+	return 0, fmt.Errorf("must be %s", form)
+}
+
+// Size is a number of bytes, or text such as "64KiB" or "1MiB".
+type Size int64
+
+func parseSize(v any) (Size, error) {
+	const form = `a number of bytes, or a size such as "64KiB" or "1MiB"`
+	switch v := v.(type) {
+	case int64:
+		return Size(v), nil
+	case string:
+		text, unit := strings.TrimSpace(v), int64(1)
+		for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+			if s, ok := strings.CutSuffix(text, suffix); ok {
+				text, unit = strings.TrimSpace(s), u
+			}
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 || n > 1<<40/unit {
+			return 0, fmt.Errorf("must be %s", form)
+		}
+		return Size(n * unit), nil
+	}
+	return 0, fmt.Errorf("must be %s", form)
+}
+
+// Loopback reports whether an address to listen at is reachable from this
+// machine only.
+func Loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// keyLines maps each key of a TOML document, as faults name it
+// ("proxies[1].url"), to the line it stands on. A document with a syntax error
+// gives what comes before it.
+func keyLines(doc []byte) map[string]int {
+	lines := map[string]int{}
+	arrays := map[string]int{}
+	prefix := ""
+	p := unstable.Parser{}
+	p.Reset(doc)
+	line := func(n *unstable.Node) int { return p.Shape(n.Raw).Start.Line }
+	for p.NextExpression() {
+		switch e := p.Expression(); e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			path, at := "", 0
+			for it := e.Key(); it.Next(); {
+				path = join(path, string(it.Node().Data))
+				at = line(it.Node())
+				if n, ok := arrays[path]; ok && (e.Kind == unstable.Table || !it.IsLast()) {
+					path = fmt.Sprintf("%s[%d]", path, n-1)
+				}
+			}
+			if e.Kind == unstable.ArrayTable {
+				arrays[path]++
+				path = fmt.Sprintf("%s[%d]", path, arrays[path]-1)
+			}
+			prefix = path
+			lines[path] = at
+		case unstable.KeyValue:
+			keyValue(lines, prefix, e, line)
+		}
+	}
+	return lines
+}
+
+func keyValue(lines map[string]int, prefix string, e *unstable.Node, line func(*unstable.Node) int) {
+	path, at := prefix, 0
+	for it := e.Key(); it.Next(); {
+		path = join(path, string(it.Node().Data))
+		at = line(it.Node())
+		if _, seen := lines[path]; !seen {
+			lines[path] = at
+		}
+	}
+	lines[path] = at
+	inside(lines, path, e.Value(), at, line)
+}
+
+func inside(lines map[string]int, path string, v *unstable.Node, at int, line func(*unstable.Node) int) {
+	switch v.Kind {
+	case unstable.InlineTable:
+		for it := v.Children(); it.Next(); {
+			keyValue(lines, path, it.Node(), line)
+		}
+	case unstable.Array:
+		i := 0
+		for it := v.Children(); it.Next(); i++ {
+			element := fmt.Sprintf("%s[%d]", path, i)
+			if n := it.Node(); n.Raw.Length > 0 {
+				at = line(n)
+			}
+			lines[element] = at
+			inside(lines, element, it.Node(), at, line)
+		}
+	}
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// lineOf finds the line of a key, or of what holds it.
+func lineOf(lines map[string]int, key string) int {
+	for key != "" {
+		if n, ok := lines[key]; ok {
+			return n
+		}
+		i := strings.LastIndexAny(key, ".[")
+		if i < 0 {
+			break
+		}
+		key = key[:i]
+	}
+	return 0
+}

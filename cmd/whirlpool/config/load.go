@@ -1,0 +1,455 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	tomlparser "github.com/knadh/koanf/parsers/toml/v2"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Source says where a configuration comes from.
+type Source struct {
+	File      string   // TOML; "" for none
+	Optional  bool     // File need not exist
+	Environ   []string // as os.Environ
+	Overrides map[string]any
+	Proxies   []string // files of --proxies
+	URLs      []string // of --proxy
+}
+
+// Fault is one thing wrong with a configuration.
+type Fault struct {
+	File  string `json:"file"`
+	Line  int    `json:"line,omitempty"` // 0 when it is not in the file
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"` // never a secret
+	Msg   string `json:"message"`
+}
+
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	b.WriteString(f.Key)
+	if f.Value != "" {
+		b.WriteString(" = " + f.Value)
+	}
+	if f.Key != "" {
+		b.WriteString(": ")
+	}
+	b.WriteString(f.Msg)
+	return b.String()
+}
+
+// Error is every fault of a configuration.
+type Error struct{ Faults []Fault }
+
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// EnvPrefix begins the name of each variable that overrides a key:
+// WHIRLPOOL_SECTION__KEY.
+const EnvPrefix = "WHIRLPOOL_"
+
+// loader reads one configuration.
+type loader struct {
+	src    Source
+	lines  map[string]int
+	faults []Fault
+	cfg    Config
+}
+
+// Load reads and checks a configuration whole. Its error is an *Error.
+func Load(src Source) (*Config, error) {
+	l := &loader{src: src, cfg: Default()}
+	tree := l.read()
+	if len(l.faults) == 0 {
+		decode("", tree, reflect.ValueOf(&l.cfg).Elem(), l.fault)
+		l.policy()
+		l.plugins()
+		l.check()
+		l.proxies()
+	}
+	if len(l.faults) > 0 {
+		return nil, &Error{l.faults}
+	}
+	return &l.cfg, nil
+}
+
+// read merges file, environment and flags.
+func (l *loader) read() map[string]any {
+	k := koanf.New(".")
+	if l.src.File != "" {
+		doc, err := os.ReadFile(l.src.File)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && l.src.Optional:
+		case err != nil:
+			l.faults = append(l.faults, Fault{File: l.src.File, Msg: err.Error()})
+		default:
+			l.lines = keyLines(doc)
+			if err := k.Load(rawbytes.Provider(doc), tomlparser.Parser()); err != nil {
+				l.syntax(err)
+			}
+		}
+	}
+	environ := env.Provider(".", env.Opt{
+		Prefix: EnvPrefix, EnvironFunc: func() []string { return l.src.Environ },
+		TransformFunc: func(name, value string) (string, any) {
+			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
+			if !strings.Contains(key, "__") {
+				return "", nil // WHIRLPOOL_SOMETHING that is not ours
+			}
+			return strings.ReplaceAll(key, "__", "."), envValue(value)
+		},
+	})
+	for _, err := range []error{k.Load(environ, nil), k.Load(confmap.Provider(l.src.Overrides, "."), nil)} {
+		if err != nil {
+			l.faults = append(l.faults, Fault{File: "environment", Msg: err.Error()})
+		}
+	}
+	return normalize(k.Raw()).(map[string]any)
+}
+
+// syntax reports what the TOML parser says, with its place.
+func (l *loader) syntax(err error) {
+	f := Fault{File: l.src.File, Msg: "TOML: " + err.Error()}
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		f.Line, _ = d.Position()
+		f.Key = strings.Join(d.Key(), ".")
+	}
+	l.faults = append(l.faults, f)
+}
+
+// envValue reads a variable as a TOML value; what is none is text.
+func envValue(s string) any {
+	var v struct{ V any }
+	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
+		return v.V
+	}
+	return s
+}
+
+// normalize brings a tree to the types of go-toml: lists as []any.
+func normalize(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, x := range v {
+			out[key] = normalize(x)
+		}
+		return out
+	case []map[string]any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = normalize(x)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = normalize(x)
+		}
+		return out
+	case []string:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = x
+		}
+		return out
+	case int:
+		return int64(v)
+	}
+	return v
+}
+
+// fault notes a fault, without the value where it may be a secret.
+func (l *loader) fault(key string, value any, msg string) {
+	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: key, Msg: msg}
+	last := key[strings.LastIndexByte(key, '.')+1:]
+	if value != nil && last != "url" && last != "password" && last != "key" && !strings.HasPrefix(key, "proxies[") && !strings.Contains(key, ".config.") {
+		switch value.(type) {
+		case map[string]any, []any:
+		default:
+			if text, err := json.Marshal(value); err == nil && len(text) < 200 {
+				f.Value = string(text)
+			}
+		}
+	}
+	l.faults = append(l.faults, f)
+}
+
+// policy reads [retry] key by key, so that every fault is seen.
+func (l *loader) policy() {
+	p := retry.DefaultPolicy()
+	for _, key := range slices.Sorted(maps.Keys(l.cfg.Retry)) {
+		value := l.cfg.Retry[key]
+		if value == "null" && (key == "timeout" || key == "failover_delay") {
+			value = nil // TOML has no null
+		}
+		object, err := json.Marshal(map[string]any{key: value})
+		if err != nil {
+			l.fault("retry."+key, nil, "must be a finite number")
+			continue
+		}
+		o, err := retry.DecodeOverride(object)
+		if err == nil {
+			p = p.Merge(o)
+			one := retry.DefaultPolicy()
+			one = one.Merge(o)
+			err = one.Validate(func(string) bool { return true }) // the engine knows the strategies
+		}
+		if err != nil {
+			_, msg, _ := strings.Cut(err.Error(), " ")
+			l.fault("retry."+key, value, msg)
+		}
+	}
+	if len(l.faults) == 0 {
+		if err := p.Validate(func(string) bool { return true }); err != nil {
+			l.fault("retry", nil, err.Error())
+		}
+	}
+	l.cfg.Policy = p
+}
+
+// plugins reads [plugins]: settings of the host, and one table per plugin.
+func (l *loader) plugins() {
+	host := map[string]any{}
+	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
+		table, ok := l.cfg.Plugins[name].(map[string]any)
+		if !ok {
+			host[name] = l.cfg.Plugins[name]
+			continue
+		}
+		var p Plugin
+		key := "plugins." + name
+		decode(key, table, reflect.ValueOf(&p).Elem(), l.fault)
+		if p.Path == "" {
+			l.fault(key+".path", nil, "is missing: the .wasm file of the plugin")
+		} else {
+			p.Path = l.relative(p.Path)
+		}
+		if p.Kind != "" && p.Kind != "scorer" && p.Kind != "backoff" {
+			l.fault(key+".kind", p.Kind, "must be scorer or backoff")
+		}
+		l.cfg.PluginHost.Modules[name] = p
+	}
+	decode("plugins", host, reflect.ValueOf(&l.cfg.PluginHost).Elem(), l.fault)
+}
+
+// relative resolves a path of the configuration file beside that file.
+func (l *loader) relative(path string) string {
+	if filepath.IsAbs(path) || l.src.File == "" {
+		return path
+	}
+	return filepath.Join(filepath.Dir(l.src.File), path)
+}
+
+// check looks at what types do not say.
+func (l *loader) check() {
+	c := &l.cfg
+	within := func(key string, value, low, high float64) {
+		if !(value >= low && value <= high) {
+			l.fault(key, value, fmt.Sprintf("must be %v to %v", low, high))
+		}
+	}
+	duration := func(key string, d Duration, low, high string) {
+		min, _ := parseDuration(low)
+		max, _ := parseDuration(high)
+		if d < min || d > max {
+			l.fault(key, d.String(), fmt.Sprintf("must be %s to %s", low, high))
+		}
+	}
+	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen}, {"api.listen", c.API.Listen}} {
+		if err := checkListen(a.listen); err != nil {
+			l.fault(a.key, a.listen, err.Error())
+		}
+	}
+	within("gateway.replay_limit", float64(c.Gateway.ReplayLimit), 0, 1<<30)
+	within("gateway.max_connections", float64(c.Gateway.MaxConnections), 0, 1<<24)
+	duration("gateway.drain_grace", c.Gateway.DrainGrace, "0s", "1h")
+	duration("timeouts.connect", c.Timeouts.Connect, "10ms", "10m")
+	duration("timeouts.attempt", c.Timeouts.Attempt, "10ms", "1h")
+	duration("timeouts.body_idle", c.Timeouts.BodyIdle, "100ms", "24h")
+	within("retry_budget.ratio", c.RetryBudget.Ratio, 0, 1000)
+	within("retry_budget.min_per_second", c.RetryBudget.MinPerSecond, 0, 1e9)
+	within("selection.max_candidates", float64(c.Selection.MaxCandidates), 1, 1<<16)
+	within("metrics.retention_hours", float64(c.Metrics.RetentionHours), 1, metrics.MaxRetentionHours)
+	within("plugins.max_faults", float64(c.PluginHost.MaxFaults), 1, 1e6)
+	l.breaker("breaker", c.Breaker)
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		l.fault("log.level", c.Log.Level, "must be debug, info, warn or error")
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		l.fault("log.format", c.Log.Format, "must be text or json")
+	}
+	l.people()
+}
+
+func (l *loader) breaker(key string, b Breaker) {
+	cfg := b.config()
+	cfg.Lease = breaker.Default().Lease
+	if cfg.Lease == 0 {
+		cfg.Lease = 1
+	}
+	if err := cfg.Validate(); err != nil {
+		l.fault(key, nil, err.Error())
+	}
+}
+
+// people checks users and keys.
+func (l *loader) people() {
+	c := &l.cfg
+	seen := map[string]bool{}
+	for i, u := range c.Gateway.Users {
+		key := fmt.Sprintf("gateway.users[%d]", i)
+		switch {
+		case u.Name == "" || strings.ContainsRune(u.Name, ':'):
+			l.fault(key+".name", nil, "must be a name without ':'")
+		case u.Password == "":
+			l.fault(key+".password", nil, "is missing")
+		case seen[u.Name]:
+			l.fault(key+".name", nil, "is there twice")
+		}
+		seen[u.Name] = true
+	}
+	for i, k := range c.API.Keys {
+		key := fmt.Sprintf("api.keys[%d]", i)
+		if len(k.Key) < 8 {
+			l.fault(key+".key", nil, "must have at least 8 characters, such as `openssl rand -hex 24` gives")
+		}
+		if k.Role != "read" && k.Role != "admin" {
+			l.fault(key+".role", k.Role, "must be read or admin")
+		}
+	}
+	if len(c.API.Keys) == 0 && checkListen(c.API.Listen) == nil && !Loopback(c.API.Listen) {
+		l.fault("api.listen", c.API.Listen, "without keys the API listens on loopback only; add [[api.keys]] with name, key and role = \"admin\", or listen on 127.0.0.1")
+	}
+}
+
+// proxies turns [[proxies]] and the files into specs.
+func (l *loader) proxies() {
+	c := &l.cfg
+	for i, p := range c.Proxies {
+		key := fmt.Sprintf("proxies[%d]", i)
+		a, err := upstream.ParseAddress(string(p.URL))
+		if err != nil {
+			l.fault(key+".url", nil, err.Error())
+			continue
+		}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
+		if p.Breaker != nil {
+			own := c.Breaker
+			decodeOver(&own, p.Breaker)
+			l.breaker(key+".breaker", own)
+			b := own.config()
+			spec.Breaker = &b
+		}
+		if err := upstream.CheckSpec(&spec); err != nil {
+			l.fault(key, nil, err.Error())
+		}
+		c.specs = append(c.specs, spec)
+	}
+	for i, u := range l.src.URLs {
+		spec, err := proxylist.ParseLine(u)
+		if err != nil {
+			l.faults = append(l.faults, Fault{File: "--proxy", Key: fmt.Sprintf("number %d", i+1), Msg: err.Error()})
+			continue
+		}
+		spec.Source = "config"
+		c.specs = append(c.specs, spec)
+	}
+	for i, path := range c.Pool.Files {
+		l.list(l.relative(path), fmt.Sprintf("pool.files[%d]", i))
+	}
+	for _, path := range l.src.Proxies {
+		l.list(path, "--proxies")
+	}
+	l.ids()
+}
+
+// decodeOver puts what a proxy's own breaker says over the defaults.
+func decodeOver(to, own *Breaker) {
+	if own.FailureThreshold != 0 {
+		to.FailureThreshold = own.FailureThreshold
+	}
+	if own.WindowDuration != 0 {
+		to.WindowDuration = own.WindowDuration
+	}
+	if own.TimeoutDuration != 0 {
+		to.TimeoutDuration = own.TimeoutDuration
+	}
+}
+
+// list reads one file of proxies.
+func (l *loader) list(path, key string) {
+	l.cfg.files = append(l.cfg.files, path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		l.fault(key, path, err.Error())
+		return
+	}
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), path)
+	if err != nil {
+		l.fault(key, path, err.Error())
+		return
+	}
+	for _, w := range warnings {
+		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
+	}
+	l.cfg.specs = append(l.cfg.specs, specs...)
+}
+
+// ids looks for ids that are used twice.
+func (l *loader) ids() {
+	seen := map[string]int{}
+	for i, s := range l.cfg.specs {
+		if s.ID == "" {
+			continue
+		}
+		if first, twice := seen[s.ID]; twice {
+			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", s.ID, first))
+		}
+		seen[s.ID] = i
+	}
+}
+
+func checkListen(listen string) error {
+	_, port, err := net.SplitHostPort(listen)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n > 65535 {
+		return errors.New("must be host:port to listen at")
+	}
+	return nil
+}

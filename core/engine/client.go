@@ -1,0 +1,366 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Call is a request that the engine makes itself, for a Go program or the
+// REST API.
+type Call struct {
+	Request *http.Request
+	Policy  *retry.Policy // valid; nil for the global one
+	Region  string        // wanted, "" for none
+}
+
+// Result is what became of a Call.
+type Result struct {
+	ID       core.RequestID
+	Final    core.Final
+	Response *http.Response      // nil if no answer came; else its body is to be closed
+	Failure  *executor.Failure   // why none came
+	Attempts []core.AttemptEvent // those finished so far; the one being relayed joins them when its body ends
+}
+
+// RequestError is a request that cannot be made at all.
+type RequestError struct{ Msg string }
+
+func (e *RequestError) Error() string { return e.Msg }
+
+// Error is a request that no proxy answered, as the RoundTripper returns it.
+type Error struct {
+	Final   core.Final
+	Failure executor.Failure
+}
+
+func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Message }
+
+// Unwrap is the error of the last attempt.
+func (e *Error) Unwrap() error { return e.Failure.Err }
+
+// Transport returns an http.RoundTripper that sends each request through the
+// pool, with retries and breakers. An answer that exhausted the retries is
+// returned as it is; without an answer the error is an *Error. A body of more
+// than gateway.replay_limit bytes is tried once.
+func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
+
+type roundTripper struct{ engine *Engine }
+
+func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
+	call := Call{Request: q}
+	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
+		p, err := rt.engine.Override(h)
+		if err != nil {
+			return nil, err
+		}
+		call.Policy = p
+	}
+	call.Region = q.Header.Get("X-Whirlpool-Region")
+	r, err := rt.engine.Do(q.Context(), call)
+	if err != nil {
+		return nil, err
+	}
+	if r.Response == nil {
+		if err := q.Context().Err(); err != nil {
+			return nil, err
+		}
+		return nil, &Error{r.Final, *r.Failure}
+	}
+	return r.Response, nil
+}
+
+// Override merges the value of an X-Whirlpool-Retry header over the global
+// policy. The error is a *retry.FieldError.
+func (e *Engine) Override(header string) (*retry.Policy, error) {
+	o, err := retry.ParseHeader(header)
+	if err != nil {
+		return nil, err
+	}
+	return e.Merge(o)
+}
+
+// Merge is the global policy with an override's changes.
+func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
+	p := e.policies.Current().Merge(o)
+	if err := p.Validate(e.HasBackoff); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// exchange is one Call under way.
+type exchange struct {
+	engine   *Engine
+	x        executor.Exchange
+	control  transport.Control
+	request  transport.Request
+	response transport.Response
+	rest     http1.Body
+	entry    *metrics.Entry
+	release  func()
+	idle     time.Duration
+	finished bool
+	result   *Result
+}
+
+// Do makes a request through the pool. The error is a *RequestError; what goes
+// wrong on the way is in the Result.
+func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
+	cfg := e.Config()
+	k := &exchange{engine: e, idle: cfg.BodyIdle}
+	if err := k.prepare(call, cfg); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(ctx, k.control.Interrupt.Fire)
+	k.entry = e.tracker.Track()
+	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
+	k.x.Journal = k.entry
+	k.release = func() {
+		stop()
+		cancel(nil)
+		e.executor.Abandon(&k.x)
+		k.entry.Release()
+	}
+	k.result = &Result{ID: k.x.ID}
+	response, ok := executor.Do(ctx, e.executor, &k.x, k)
+	k.result.Final = k.x.Final
+	if !ok {
+		k.finish(executor.Ending{Status: k.x.Failure.Status, ClientGone: k.x.Final == core.FinalCancelled})
+		k.result.Failure = &k.x.Failure
+		return k.result, nil
+	}
+	k.entry.Streaming()
+	k.result.Response = k.answer(call.Request, response)
+	return k.result, nil
+}
+
+// prepare turns a request into what the transport sends.
+func (k *exchange) prepare(call Call, cfg *Config) error {
+	q := call.Request
+	u := q.URL
+	switch {
+	case u == nil || u.Scheme != "http" && u.Scheme != "https":
+		return &RequestError{"the URL must be an absolute http:// or https:// one"}
+	case u.User != nil:
+		return &RequestError{"the URL has user information; send it as Authorization"}
+	case q.Method == http.MethodConnect:
+		return &RequestError{"CONNECT is for the gateway's port"}
+	case q.Method != "" && !httpguts.ValidHeaderFieldName(q.Method):
+		return &RequestError{"the method is not a token (RFC 9110 section 9.1)"}
+	}
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+	}
+	authority, err := upstream.HostPort(u.Host, port)
+	if err != nil {
+		return &RequestError{"the URL: " + err.Error()}
+	}
+	k.x.ID = k.engine.NewID()
+	k.x.Global = k.engine.policies.Current()
+	k.x.Policy = call.Policy
+	if k.x.Policy == nil {
+		k.x.Policy = k.x.Global
+	}
+	k.x.Method = q.Method
+	if k.x.Method == "" {
+		k.x.Method = http.MethodGet
+	}
+	k.x.Host = strings.Trim(authority[:strings.LastIndexByte(authority, ':')], "[]")
+	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
+	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
+	k.request = transport.Request{
+		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + u.Host + path), Path: []byte(path),
+		Authority: authority, TLS: u.Scheme == "https", Idempotent: k.x.Idempotent,
+	}
+	k.control.BodyIdle = cfg.BodyIdle
+	if err := k.fields(q); err != nil {
+		return err
+	}
+	return k.body(q, cfg.Gateway.ReplayLimit)
+}
+
+func (k *exchange) fields(q *http.Request) error {
+	host := q.Host
+	if host == "" {
+		host = q.URL.Host
+	}
+	if !httpguts.ValidHostHeader(host) {
+		return &RequestError{"the Host is not one"}
+	}
+	fields := []http1.Field{{Name: []byte("Host"), Value: []byte(host), Kind: http1.Host}}
+	for name, values := range q.Header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return &RequestError{fmt.Sprintf("%q is not a header's name", name)}
+		}
+		if hopByHop(name, q.Header) {
+			continue
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return &RequestError{fmt.Sprintf("the value of the header %s has a control character", name)}
+			}
+			fields = append(fields, http1.Field{Name: []byte(name), Value: []byte(v)})
+		}
+	}
+	k.request.Fields = fields
+	return nil
+}
+
+// hopByHop reports whether a field is of this hop, or ours (RFC 9110 7.6.1).
+func hopByHop(name string, h http.Header) bool {
+	switch lower := strings.ToLower(name); lower {
+	case "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
+		"content-length", "host", "expect":
+		return true
+	default:
+		return strings.HasPrefix(lower, "x-whirlpool-") || httpguts.HeaderValuesContainsToken(h["Connection"], name)
+	}
+}
+
+// body reads the request's body as far as it is kept for replay; a longer one
+// streams from there on.
+func (k *exchange) body(q *http.Request, limit int64) error {
+	if q.Body == nil || q.Body == http.NoBody {
+		return nil
+	}
+	prefix, err := io.ReadAll(io.LimitReader(q.Body, limit+1))
+	if err != nil {
+		return &RequestError{"the body cannot be read: " + err.Error()}
+	}
+	k.request.Prefix = prefix
+	if int64(len(prefix)) <= limit {
+		q.Body.Close()
+		k.request.Framing, k.request.Length = http1.Length, int64(len(prefix))
+		return nil
+	}
+	k.x.Replayable = false
+	k.request.Framing = http1.Chunked
+	if q.ContentLength > 0 {
+		k.request.Framing, k.request.Length = http1.Length, q.ContentLength
+	}
+	k.rest.Start(http1.NewReader(q.Body), http1.UntilClose, 0)
+	k.request.Rest, k.request.Arm, k.request.Stop = &k.rest, func() {}, func() { q.Body.Close() }
+	return nil
+}
+
+// Try implements executor.Call.
+func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
+	k.control.Deadline, k.control.Total, k.control.Fresh = a.Deadline, a.Total, a.Fresh
+	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
+		return nil, retry.Attempted{Fault: f}
+	}
+	return &k.response, retry.Attempted{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter)}
+}
+
+// Discard implements executor.Call.
+func (k *exchange) Discard(r *transport.Response) {
+	if r != nil {
+		r.Arm(&k.control, k.engine.opts.Now().Add(100*time.Millisecond))
+		r.Body.Drain(64 << 10)
+		r.Finish(&k.control)
+	}
+}
+
+// answer wraps what came in an http.Response.
+func (k *exchange) answer(q *http.Request, r *transport.Response) *http.Response {
+	header := http.Header{}
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if !f.HopByHop() {
+			header.Add(string(f.Name), string(f.Value))
+		}
+	}
+	header.Set("X-Whirlpool-Request-Id", k.x.ID.String())
+	header.Set("X-Whirlpool-Attempts", strconv.Itoa(k.x.Attempts))
+	header.Set("X-Whirlpool-Proxy-Id", k.x.Proxy.ID())
+	header.Set("X-Whirlpool-Outcome", k.x.Final.String())
+	length := r.Body.Left()
+	if r.Framing != http1.Length && r.Framing != http1.NoBody {
+		length = -1
+	}
+	return &http.Response{
+		Status: strconv.Itoa(r.Status) + " " + string(r.Reason), StatusCode: r.Status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: length, Request: q,
+		Body: &answerBody{exchange: k, response: r},
+	}
+}
+
+// answerBody reads an answer's body and ends the exchange with it.
+type answerBody struct {
+	exchange *exchange
+	response *transport.Response
+	err      error
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	k := b.exchange
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.response.Arm(&k.control, k.engine.opts.Now().Add(k.idle))
+	n, err := b.response.Body.Read(p)
+	if err != nil {
+		b.end(err)
+	}
+	return n, err
+}
+
+// Close ends the exchange. What is left of a short body is read, so that the
+// connection can be kept.
+func (b *answerBody) Close() error {
+	if b.err == nil {
+		b.response.Arm(&b.exchange.control, b.exchange.engine.opts.Now().Add(100*time.Millisecond))
+		if b.response.Body.Drain(64 << 10) {
+			b.end(io.EOF)
+		} else {
+			b.end(context.Canceled)
+		}
+		b.err = errors.New("the body has been closed")
+	}
+	return nil
+}
+
+func (b *answerBody) end(err error) {
+	b.err = err
+	k := b.exchange
+	status := b.response.Status
+	b.response.Finish(&k.control)
+	switch {
+	case err == io.EOF:
+		k.finish(executor.Ending{Status: status})
+	case errors.Is(err, context.Canceled) || !k.control.Interrupt.Quiet():
+		k.finish(executor.Ending{Status: status, ClientGone: true})
+	default:
+		k.finish(executor.Ending{Status: status, Truncated: err})
+	}
+}
+
+func (k *exchange) finish(end executor.Ending) {
+	if k.finished {
+		return
+	}
+	k.finished = true
+	k.engine.executor.Finish(&k.x, end)
+	k.entry.End(k.x.Final, end.Status)
+	k.result.Attempts = k.x.Events
+	k.release()
+}

@@ -1,0 +1,106 @@
+package proxylist
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+func TestEveryForm(t *testing.T) {
+	for line, want := range map[string][4]string{ // scheme, host, user, password
+		"10.0.0.1:8080":                           {"http", "10.0.0.1:8080", "", ""},
+		"Proxy.Example:8080":                      {"http", "proxy.example:8080", "", ""},
+		"[2001:db8::1]:3128":                      {"http", "[2001:db8::1]:3128", "", ""},
+		"[2001:db8::1]:3128:u:p:q":                {"http", "[2001:db8::1]:3128", "u", "p:q"},
+		"10.0.0.1:8080:user:pass":                 {"http", "10.0.0.1:8080", "user", "pass"},
+		"10.0.0.1:8080:user:pa:ss":                {"http", "10.0.0.1:8080", "user", "pa:ss"},
+		"10.0.0.1:8080:user:p%40ss":               {"http", "10.0.0.1:8080", "user", "p%40ss"},
+		"user:pass:proxy.example:8080":            {"http", "proxy.example:8080", "user", "pass"},
+		"user:1234:proxy.example:8080":            {"http", "proxy.example:8080", "user", "1234"},
+		"proxy.example:8080:user:1234":            {"http", "proxy.example:8080", "user", "1234"},
+		"user:pass@proxy.example:8080":            {"http", "proxy.example:8080", "user", "pass"},
+		"user:p@ss@proxy.example:8080":            {"http", "proxy.example:8080", "user", "p@ss"},
+		"proxy.example:8080@user:pass":            {"http", "proxy.example:8080", "user", "pass"},
+		"proxy.example:8080##user:pass":           {"http", "proxy.example:8080", "user", "pass"},
+		"proxy.example,8080,user,pa,ss":           {"http", "proxy.example:8080", "user", "pa,ss"},
+		"http://proxy.example:8080":               {"http", "proxy.example:8080", "", ""},
+		"https://user:p%40ss@proxy.example":       {"https", "proxy.example:443", "user", "p@ss"},
+		"http://user:p@ss@proxy.example:8080":     {"http", "proxy.example:8080", "user", "p@ss"},
+		"socks5://proxy.example":                  {"socks5", "proxy.example:1080", "", ""},
+		"socks5h://u:p@proxy.example:9/":          {"socks5h", "proxy.example:9", "u", "p"},
+		"direct://":                               {"direct", "", "", ""},
+		"  10.0.0.1:8080 \t # a comment":          {"http", "10.0.0.1:8080", "", ""},
+		"10.0.0.1:8080 ; a comment":               {"http", "10.0.0.1:8080", "", ""},
+		"http://u:p#x@proxy.example:80#region=us": {"http", "proxy.example:80", "u", "p#x"},
+	} {
+		spec, err := ParseLine(line)
+		require.NoError(t, err, line)
+		a := spec.Address
+		require.Equal(t, want, [4]string{a.Scheme, a.Host, a.Username, a.Password.Reveal()}, line)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res")
+	require.NoError(t, err)
+	spec.Address = upstream.Address{}
+	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9, Metadata: map[string]string{"tier": "res"}}, spec)
+}
+
+func TestBadLinesAreNamedAndSkipped(t *testing.T) {
+	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
+		strings.Repeat("x", MaxLine+10) + "\nhttp://h:2#weight=x\nsocks4://h:2\n10.0.0.3:3"
+	specs, warnings, err := Parse(strings.NewReader(list), "list.txt")
+	require.NoError(t, err)
+	var hosts []string
+	for _, s := range specs {
+		hosts = append(hosts, s.Address.Host)
+		require.Equal(t, "list.txt", s.Source)
+	}
+	require.Equal(t, []string{"10.0.0.1:1", "1.1.1.1:80", "10.0.0.3:3"}, hosts)
+	var lines []int
+	for _, w := range warnings {
+		lines = append(lines, w.Line)
+		require.NotContains(t, w.Msg, "topsecret")
+	}
+	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11}, lines)
+}
+
+func FuzzParseLine(f *testing.F) {
+	for _, s := range []string{"a:1", "u:p@h:1", "h:1:u:p", "http://u:p@h#x=1", "[::1]:80:u:p", "a,1,b,c", "h:1##u:p", "\x00", "::::", "@", "#", "://"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		spec, err := ParseLine(line)
+		if err != nil {
+			return
+		}
+		if spec.Address.Scheme == upstream.Direct {
+			return
+		}
+		host, err := upstream.HostPort(spec.Address.Host, "")
+		if err != nil || host != spec.Address.Host {
+			t.Fatalf("%q: host %q does not stand: %v", line, spec.Address.Host, err)
+		}
+		if text := fmt.Sprintf("%v %+v %#v", spec, spec, spec); len(spec.Address.Password) > 8 && strings.Contains(text, spec.Address.Password.Reveal()) {
+			t.Fatalf("%q shows its password: %s", line, text)
+		}
+	})
+}
+
+func BenchmarkParse(b *testing.B) {
+	var list strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&list, "10.%d.%d.%d:8080:user%d:pass\n", i>>16, i>>8&255, i&255, i)
+	}
+	for b.Loop() {
+		specs, _, err := Parse(strings.NewReader(list.String()), "x")
+		if err != nil || len(specs) != 100_000 {
+			b.Fatal(len(specs), err)
+		}
+	}
+}

@@ -1,0 +1,28 @@
+// Package builtin holds the plugins that come with Whirlpool, as modules.
+// Their source is in src/, and `make builtins` gives the same bytes.
+package builtin
+
+import (
+	"embed"
+	"strings"
+)
+
+//go:embed *.wasm
+var files embed.FS
+
+// Modules returns the built-in plugins by name.
+func Modules() map[string][]byte {
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		panic(err) // embedded: cannot fail
+	}
+	out := make(map[string][]byte, len(entries))
+	for _, e := range entries {
+		code, err := files.ReadFile(e.Name())
+		if err != nil {
+			panic(err)
+		}
+		out[strings.TrimSuffix(e.Name(), ".wasm")] = code
+	}
+	return out
+}

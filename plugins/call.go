@@ -1,0 +1,128 @@
+package plugins
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Scorer is a scorer by name, whatever its module is at the moment. It
+// implements core.Scorer and core.Tolerance.
+type Scorer struct{ plugin, fallback *plugin }
+
+// Score implements core.Scorer: a plugin that fails is answered for by the
+// built-in.
+func (s *Scorer) Score(c core.Candidates, scores []float64) error {
+	p := s.plugin
+	for !p.quarantined.Load() {
+		err := p.current.Load().module.Score(c, scores)
+		if err == nil {
+			p.answered()
+			return nil
+		}
+		if !errors.Is(err, wasmhost.ErrClosed) { // else it was replaced this very moment
+			p.fault(err)
+			break
+		}
+		if p.removed() {
+			break
+		}
+	}
+	if s.fallback == nil || s.fallback == p {
+		return errQuarantined
+	}
+	return s.fallback.current.Load().module.Score(c, scores)
+}
+
+// Tolerance implements core.Tolerance.
+func (s *Scorer) Tolerance() float64 {
+	if s.plugin.quarantined.Load() && s.fallback != nil {
+		return s.fallback.current.Load().module.Tolerance()
+	}
+	return s.plugin.current.Load().module.Tolerance()
+}
+
+// Backoff is a backoff by name, whatever its module is at the moment.
+type Backoff struct{ plugin, fallback *plugin }
+
+// Delay implements core.Backoff: a plugin that fails is answered for by the
+// built-in.
+func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
+	p := b.plugin
+	for !p.quarantined.Load() {
+		d, err := p.current.Load().module.Delay(r)
+		if err == nil {
+			p.answered()
+			return d, nil
+		}
+		if !errors.Is(err, wasmhost.ErrClosed) {
+			p.fault(err)
+			break
+		}
+		if p.removed() {
+			break
+		}
+	}
+	if b.fallback == nil || b.fallback == p {
+		return 0, errQuarantined
+	}
+	return b.fallback.current.Load().module.Delay(r)
+}
+
+// call runs f with the plugin's module, if it may serve.
+func (p *plugin) call(f func(*wasmhost.Module) error) {
+	if p.quarantined.Load() {
+		return
+	}
+	if err := f(p.current.Load().module); err != nil && !errors.Is(err, wasmhost.ErrClosed) {
+		p.fault(err)
+	}
+}
+
+// removed reports whether the plugin is no longer in the registry: a request
+// that began before may still hold it.
+func (p *plugin) removed() bool { return p.registry.get(p.name) != p }
+
+func (p *plugin) answered() {
+	p.calls.Add(1)
+	if p.inARow.Load() != 0 {
+		p.inARow.Store(0)
+	}
+}
+
+// logEvery is how often a plugin's faults are logged at most.
+const logEvery = 10 * time.Second
+
+// fault counts a call that failed; too many in a row and the plugin is
+// quarantined.
+func (p *plugin) fault(err error) {
+	reason := "trap"
+	var f *wasmhost.Fault
+	if errors.As(err, &f) {
+		reason = f.Reason
+	}
+	p.calls.Add(1)
+	p.faulted.Add(1)
+	inARow := p.inARow.Add(1)
+	quarantine := p.current.Load().source != SourceBuiltin && inARow >= int64(p.registry.opts.MaxFaults) && !p.quarantined.Swap(true)
+
+	p.mu.Lock()
+	now := p.registry.now()
+	p.byReason[reason]++
+	p.lastError, p.lastFault = err.Error(), now
+	log := quarantine || now.Sub(p.burst) >= logEvery
+	if log {
+		p.burst = now
+	}
+	p.mu.Unlock()
+	attrs := []any{slog.String("plugin", p.name), slog.String("reason", reason), slog.Any("error", err), slog.Uint64("faults", p.faulted.Load())}
+	switch {
+	case quarantine:
+		p.registry.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)
+	case log:
+		p.registry.opts.Log.Warn("plugin failed: the built-in answered", attrs...)
+	}
+}

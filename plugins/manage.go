@@ -1,0 +1,275 @@
+package plugins
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Info is one plugin, for people.
+type Info struct {
+	Name        string               `json:"name"`
+	Kind        wasmhost.Kind        `json:"kind"`
+	Source      string               `json:"source"`
+	Path        string               `json:"path,omitempty"`
+	SHA256      string               `json:"sha256"`
+	ABIVersion  int                  `json:"abi_version"`
+	Size        int                  `json:"size"` // bytes
+	Learns      bool                 `json:"learns"`
+	LoadedAt    time.Time            `json:"loaded_at"`
+	Calls       uint64               `json:"calls"`
+	Faults      uint64               `json:"faults"`
+	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
+	LastError   string               `json:"last_error,omitempty"`
+	Quarantined bool                 `json:"quarantined"`
+	CanRollBack bool                 `json:"can_roll_back"`
+	Description wasmhost.Description `json:"-"`
+}
+
+func (p *plugin) info() Info {
+	v := p.current.Load()
+	d := v.module.Description()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Info{
+		Name: p.name, Kind: d.Kind, Source: v.source, Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
+		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: p.faulted.Load(),
+		FaultsBy: maps.Clone(p.byReason), LastError: p.lastError, Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
+		Description: d,
+	}
+}
+
+// List returns every plugin, by name.
+func (r *Registry) List() []Info {
+	all := *r.byName.Load()
+	out := make([]Info, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, all[name].info())
+	}
+	return out
+}
+
+// Get returns one plugin.
+func (r *Registry) Get(name string) (Info, error) {
+	p := r.get(name)
+	if p == nil {
+		return Info{}, notFound(name)
+	}
+	return p.info(), nil
+}
+
+func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
+
+// Put loads a module under a name, in place of the one it had, if any. The
+// error is a *wasmhost.CheckError when the module is at fault, and wraps
+// core.ErrConflict when replace says there should (not) be one already.
+func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.CheckName(name); err != nil {
+		return Info{}, &wasmhost.CheckError{Msg: err.Error()}
+	}
+	p := r.get(name)
+	switch {
+	case p != nil && !replace:
+		return Info{}, fmt.Errorf("plugin %q %w", name, core.ErrConflict)
+	case p == nil && replace:
+		return Info{}, notFound(name)
+	case p != nil && p.current.Load().source == SourceConfig:
+		return Info{}, fmt.Errorf("plugin %q comes from the configuration and is changed there: it %w", name, core.ErrConflict)
+	}
+	v, err := r.load(name, code, SourceAPI, Spec{Config: config})
+	if err != nil {
+		return Info{}, err
+	}
+	if p != nil && p.current.Load().module.Description().Kind != v.module.Description().Kind {
+		v.module.Close()
+		return Info{}, &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.current.Load().module.Description().Kind, v.module.Description().Kind)}
+	}
+	if err := r.save(name, v); err != nil {
+		v.module.Close()
+		return Info{}, err
+	}
+	return r.install(name, v).info(), nil
+}
+
+// install requires mu.
+func (r *Registry) install(name string, v *version) *plugin {
+	v.module.SetPool(r.pool)
+	all := *r.byName.Load()
+	p := all[name]
+	if p != nil {
+		p.swap(v)
+	} else {
+		all = maps.Clone(all)
+		p = r.newPlugin(name, v)
+		all[name] = p
+	}
+	r.publish(all)
+	return p
+}
+
+// Delete removes an uploaded plugin. inUse names what still uses it.
+func (r *Registry) Delete(name string, inUse func(name string) string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.get(name)
+	switch {
+	case p == nil:
+		return notFound(name)
+	case p.current.Load().source != SourceAPI:
+		return fmt.Errorf("plugin %q was not uploaded, so it is not deleted here: it %w", name, core.ErrConflict)
+	}
+	if by := inUse(name); by != "" {
+		return fmt.Errorf("plugin %q is in use as %s; activate another first: it %w", name, by, core.ErrConflict)
+	}
+	all := maps.Clone(*r.byName.Load())
+	delete(all, name)
+	r.publish(all)
+	p.current.Load().module.Close()
+	return r.unsave(name)
+}
+
+// RollBack puts the module before the current one back in its place.
+func (r *Registry) RollBack(name string) (Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.get(name)
+	if p == nil {
+		return Info{}, notFound(name)
+	}
+	cur := p.current.Load()
+	if cur.previous == nil || cur.source != SourceAPI {
+		return Info{}, fmt.Errorf("plugin %q has no earlier upload to go back to: the current one %w", name, core.ErrConflict)
+	}
+	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec)
+	if err != nil {
+		return Info{}, err
+	}
+	if err := r.save(name, v); err != nil {
+		v.module.Close()
+		return Info{}, err
+	}
+	return r.install(name, v).info(), nil
+}
+
+// Release ends a plugin's quarantine.
+func (r *Registry) Release(name string) (Info, error) {
+	p := r.get(name)
+	if p == nil {
+		return Info{}, notFound(name)
+	}
+	p.inARow.Store(0)
+	p.quarantined.Store(false)
+	return p.info(), nil
+}
+
+// TestScorer asks a scorer for scores without anybody using them.
+func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
+	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
+	if err != nil {
+		return nil, notFound(name)
+	}
+	scores := make([]float64, c.Len())
+	return scores, p.current.Load().module.Score(c, scores)
+}
+
+// TestBackoff asks a backoff for a delay without anybody waiting.
+func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
+	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
+	if err != nil {
+		return 0, notFound(name)
+	}
+	return p.current.Load().module.Delay(q)
+}
+
+// Uploaded modules are kept as NAME.wasm beside NAME.json, its configuration.
+func (r *Registry) file(name, ext string) string {
+	return filepath.Join(r.opts.StateDir, "plugins", name+ext)
+}
+
+func (r *Registry) save(name string, v *version) error {
+	if r.opts.StateDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(r.file(name, "")), 0o700); err != nil {
+		return err
+	}
+	config, err := json.Marshal(v.spec.Config)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(r.file(name, ".json"), config); err != nil {
+		return err
+	}
+	return writeFile(r.file(name, ".wasm"), v.code)
+}
+
+// writeFile replaces a file whole or not at all.
+func writeFile(path string, data []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func (r *Registry) unsave(name string) error {
+	if r.opts.StateDir == "" {
+		return nil
+	}
+	os.Remove(r.file(name, ".json"))
+	if err := os.Remove(r.file(name, ".wasm")); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return nil
+}
+
+// restore loads what was uploaded before the restart. A module that does not
+// load any more is logged and left where it is.
+func (r *Registry) restore() error {
+	if r.opts.StateDir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(r.file("*", ".wasm"))
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		name := strings.TrimSuffix(filepath.Base(path), ".wasm")
+		if err := r.restoreOne(name, path); err != nil {
+			r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
+		}
+	}
+	return nil
+}
+
+func (r *Registry) restoreOne(name, path string) error {
+	if err := r.CheckName(name); err != nil {
+		return err
+	}
+	code, err := readModule(path)
+	if err != nil {
+		return err
+	}
+	var config map[string]any
+	if data, err := os.ReadFile(r.file(name, ".json")); err == nil {
+		if err := json.Unmarshal(data, &config); err != nil {
+			return err
+		}
+	}
+	v, err := r.load(name, code, SourceAPI, Spec{Config: config})
+	if err != nil {
+		return err
+	}
+	r.install(name, v)
+	return nil
+}

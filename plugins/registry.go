@@ -1,0 +1,382 @@
+// Package plugins keeps the plugins by name: built in, from the configuration
+// or uploaded. A name's module may be replaced, rolled back or quarantined
+// while requests run; whoever holds the name notices nothing but the answers.
+package plugins
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Sources of a plugin.
+const (
+	SourceBuiltin = "builtin"
+	SourceConfig  = "config"
+	SourceAPI     = "api"
+)
+
+// The built-ins that answer for a plugin that fails.
+const (
+	FallbackFirst   = "round_robin"
+	FallbackRetry   = "performance"
+	FallbackBackoff = "exponential"
+)
+
+// DefaultMaxFaults is how many calls in a row may fail before a plugin is
+// quarantined.
+const DefaultMaxFaults = 5
+
+// Spec is one [plugins.NAME] of the configuration.
+type Spec struct {
+	Path   string
+	SHA256 string        // of the file, in hexadecimal; "" for any
+	Kind   wasmhost.Kind // "" for whatever it is
+	Config map[string]any
+}
+
+// Options of a Registry.
+type Options struct {
+	Limits    wasmhost.Limits
+	CacheDir  string // of compiled code; "" for none
+	StateDir  string // of uploaded modules; "" keeps none
+	MaxFaults int
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Registry is safe for concurrent use.
+type Registry struct {
+	opts     Options
+	host     *wasmhost.Host
+	byName   atomic.Pointer[map[string]*plugin]
+	learners atomic.Pointer[[]*plugin]
+
+	mu   sync.Mutex // one change at a time
+	pool []wasmhost.Proxy
+}
+
+// plugin is one name. Its module may change.
+type plugin struct {
+	name     string
+	registry *Registry
+	current  atomic.Pointer[version]
+
+	calls, faulted atomic.Uint64
+	inARow         atomic.Int64
+	quarantined    atomic.Bool
+
+	mu        sync.Mutex
+	byReason  map[string]uint64
+	lastError string
+	lastFault time.Time
+	burst     time.Time // when a fault was logged last
+}
+
+// version is one module a plugin has or had.
+type version struct {
+	module   *wasmhost.Module
+	code     []byte
+	sum      string
+	source   string
+	spec     Spec
+	loaded   time.Time
+	previous *version // to roll back to; its module is closed
+}
+
+// New returns a registry of the built-ins and of the modules uploaded earlier.
+func New(opts Options) (*Registry, error) {
+	if opts.MaxFaults == 0 {
+		opts.MaxFaults = DefaultMaxFaults
+	}
+	if opts.Limits == (wasmhost.Limits{}) {
+		opts.Limits = wasmhost.DefaultLimits()
+	}
+	r := &Registry{opts: opts, host: wasmhost.New(opts.Limits, opts.CacheDir)}
+	all := map[string]*plugin{}
+	for name, code := range builtin.Modules() {
+		v, err := r.load(name, code, SourceBuiltin, Spec{})
+		if err != nil {
+			return nil, fmt.Errorf("built-in plugin %s: %w", name, err)
+		}
+		all[name] = r.newPlugin(name, v)
+	}
+	r.publish(all)
+	if err := r.restore(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Registry) newPlugin(name string, v *version) *plugin {
+	p := &plugin{name: name, registry: r, byReason: map[string]uint64{}}
+	p.current.Store(v)
+	return p
+}
+
+func (r *Registry) publish(all map[string]*plugin) {
+	learners := []*plugin{}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if all[name].current.Load().module.Learns() {
+			learners = append(learners, all[name])
+		}
+	}
+	r.byName.Store(&all)
+	r.learners.Store(&learners)
+}
+
+func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
+
+func (r *Registry) load(name string, code []byte, source string, spec Spec) (*version, error) {
+	sum := sha256.Sum256(code)
+	v := &version{code: code, sum: hex.EncodeToString(sum[:]), source: source, spec: spec, loaded: r.now()}
+	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
+		return nil, &wasmhost.CheckError{Msg: fmt.Sprintf("the module's sha256 is %s, not the one pinned", v.sum)}
+	}
+	m, err := r.host.Load(code, spec.Config)
+	if err != nil {
+		return nil, err
+	}
+	if kind := m.Description().Kind; spec.Kind != "" && spec.Kind != kind {
+		m.Close()
+		return nil, &wasmhost.CheckError{Msg: fmt.Sprintf("the module is a %s, not a %s", kind, spec.Kind)}
+	}
+	v.module = m
+	return v, nil
+}
+
+func (r *Registry) now() time.Time {
+	if r.opts.Now == nil {
+		return time.Now()
+	}
+	return r.opts.Now()
+}
+
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+
+// CheckName says what is wrong with a name for a plugin of one's own.
+func (r *Registry) CheckName(name string) error {
+	if !nameForm.MatchString(name) {
+		return fmt.Errorf("a plugin's name is a lower-case letter and up to 63 lower-case letters, digits, _ or -")
+	}
+	if p := r.get(name); p != nil && p.current.Load().source == SourceBuiltin {
+		return fmt.Errorf("%q is built in; give yours another name", name)
+	}
+	return nil
+}
+
+// Change is a set of plugins that is ready to take effect.
+type Change struct {
+	r     *Registry
+	all   map[string]*plugin
+	swaps map[*plugin]*version
+	fresh []*version
+	gone  []*plugin
+}
+
+// Stage loads the configuration's plugins. Nothing has changed before Commit;
+// Rollback forgets it all. The error names the plugin.
+func (r *Registry) Stage(specs map[string]Spec) (*Change, error) {
+	r.mu.Lock() // until Commit or Rollback
+	c := &Change{r: r, all: maps.Clone(*r.byName.Load()), swaps: map[*plugin]*version{}}
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		if err := c.stage(name, specs[name]); err != nil {
+			c.Rollback()
+			return nil, fmt.Errorf("plugins.%s: %w", name, err)
+		}
+	}
+	for name, p := range c.all {
+		if _, stays := specs[name]; !stays && p.current.Load().source == SourceConfig {
+			delete(c.all, name)
+			c.gone = append(c.gone, p)
+		}
+	}
+	return c, nil
+}
+
+func (c *Change) stage(name string, spec Spec) error {
+	if err := c.r.CheckName(name); err != nil {
+		return err
+	}
+	code, err := readModule(spec.Path)
+	if err != nil {
+		return fmt.Errorf("path: %w", err)
+	}
+	p := c.all[name]
+	if p != nil {
+		v := p.current.Load()
+		sum := sha256.Sum256(code)
+		if v.sum == hex.EncodeToString(sum[:]) && v.source == SourceConfig && sameSpec(v.spec, spec) {
+			return nil
+		}
+	}
+	v, err := c.r.load(name, code, SourceConfig, spec)
+	if err != nil {
+		return fmt.Errorf("%s: %w", spec.Path, err)
+	}
+	c.fresh = append(c.fresh, v)
+	if p == nil {
+		c.all[name] = c.r.newPlugin(name, v)
+		return nil
+	}
+	if was := p.current.Load().module.Description().Kind; was != v.module.Description().Kind {
+		c.all[name] = c.r.newPlugin(name, v)
+		c.gone = append(c.gone, p)
+		return nil
+	}
+	c.swaps[p] = v
+	return nil
+}
+
+// maxFile bounds what is read of a plugin's file.
+const maxFile = 64 << 20
+
+func readModule(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is not a file of at most %d bytes", path, maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+func sameSpec(a, b Spec) bool {
+	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && fmt.Sprint(a.Config) == fmt.Sprint(b.Config)
+}
+
+// Scorer, Backoff resolve names as they will be after Commit.
+func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
+	return scorer(c.all, name, fallback)
+}
+
+// Backoff is the backoff of that name.
+func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
+
+// Commit lets the change take effect.
+func (c *Change) Commit() {
+	for p, v := range c.swaps {
+		p.swap(v)
+	}
+	c.r.publish(c.all)
+	for _, p := range c.gone {
+		p.current.Load().module.Close()
+	}
+	for _, v := range c.fresh {
+		v.module.SetPool(c.r.pool)
+	}
+	c.r.mu.Unlock()
+}
+
+// Rollback forgets the change.
+func (c *Change) Rollback() {
+	for _, v := range c.fresh {
+		v.module.Close()
+	}
+	c.r.mu.Unlock()
+}
+
+// swap puts another module in a plugin's place: calls that run end with the
+// old one, the next go to the new one.
+func (p *plugin) swap(v *version) {
+	old := p.current.Load()
+	older := *old
+	older.previous = nil // one step back is kept
+	v.previous = &older
+	p.inARow.Store(0)
+	p.quarantined.Store(false)
+	p.current.Store(v)
+	old.module.Close()
+}
+
+// PoolChanged tells the plugins that want to know what proxies there are.
+func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pool = proxies
+	for _, p := range *r.byName.Load() {
+		p.current.Load().module.SetPool(proxies)
+	}
+}
+
+// Scorer returns the scorer of that name. Where it fails, the built-in named
+// fallback answers.
+func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
+	return scorer(*r.byName.Load(), name, fallback)
+}
+
+// Backoff returns the backoff of that name.
+func (r *Registry) Backoff(name string) (core.Backoff, error) {
+	return backoff(*r.byName.Load(), name)
+}
+
+// IsBackoff reports whether there is a backoff of that name.
+func (r *Registry) IsBackoff(name string) bool {
+	_, err := r.Backoff(name)
+	return err == nil
+}
+
+func scorer(all map[string]*plugin, name, fallback string) (core.Scorer, error) {
+	p, err := find(all, name, wasmhost.Scorer)
+	if err != nil {
+		return nil, err
+	}
+	return &Scorer{p, all[fallback]}, nil
+}
+
+func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
+	p, err := find(all, name, wasmhost.Backoff)
+	if err != nil {
+		return nil, err
+	}
+	return &Backoff{p, all[FallbackBackoff]}, nil
+}
+
+func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
+	p := all[name]
+	if p != nil && p.current.Load().module.Description().Kind == kind {
+		return p, nil
+	}
+	var names []string
+	for n, p := range all {
+		if p.current.Load().module.Description().Kind == kind {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return nil, fmt.Errorf("there is no %s named %q; there are %s", kind, name, strings.Join(names, ", "))
+}
+
+// Observe tells the plugins that learn of a finished attempt.
+func (r *Registry) Observe(o *core.Observation) {
+	for _, p := range *r.learners.Load() {
+		p.call(func(m *wasmhost.Module) error { return m.Observe(o) })
+	}
+}
+
+// Learning reports whether anybody wants to Observe.
+func (r *Registry) Learning() bool { return len(*r.learners.Load()) > 0 }
+
+// Close ends every module; running calls end first.
+func (r *Registry) Close() {
+	for _, p := range *r.byName.Load() {
+		p.current.Load().module.Close()
+	}
+}
+
+var errQuarantined = errors.New("the plugin is quarantined")

@@ -1,0 +1,193 @@
+package meter
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The ids of sections (WebAssembly 2.0, 5.5.2).
+const (
+	secCustom = iota
+	secType
+	secImport
+	secFunction
+	secTable
+	secMemory
+	secGlobal
+	secExport
+	secStart
+	secElement
+	secCode
+	secData
+	secDataCount
+)
+
+// rank is the order in which sections stand: DataCount comes before Code.
+func rank(id byte) int {
+	switch id {
+	case secDataCount:
+		return 2*secElement + 1
+	}
+	return 2 * int(id)
+}
+
+// maxCount bounds the declared number of anything in a module.
+const maxCount = 1 << 20
+
+var errShort = errors.New("it ends too early")
+
+// in reads a module's bytes. The first error stays; after it everything reads
+// as zero.
+type in struct {
+	b   []byte
+	at  int
+	err error
+}
+
+func (r *in) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf("at byte %d: "+format, append([]any{r.at}, args...)...)
+	}
+}
+
+func (r *in) left() int { return len(r.b) - r.at }
+
+func (r *in) byte() byte {
+	if r.err != nil {
+		return 0
+	}
+	if r.at >= len(r.b) {
+		r.err = errShort
+		return 0
+	}
+	r.at++
+	return r.b[r.at-1]
+}
+
+func (r *in) bytes(n uint32) []byte {
+	if r.err != nil {
+		return nil
+	}
+	if uint64(n) > uint64(r.left()) {
+		r.err = errShort
+		return nil
+	}
+	r.at += int(n)
+	return r.b[r.at-int(n) : r.at]
+}
+
+// leb reads a LEB128 number of at most bits bits and returns its low 64.
+func (r *in) leb(bits uint, signed bool) uint64 {
+	var v uint64
+	for shift := uint(0); ; shift += 7 {
+		c := r.byte()
+		if r.err != nil {
+			return 0
+		}
+		v |= uint64(c&0x7f) << min(shift, 63)
+		if c&0x80 == 0 {
+			if signed && c&0x40 != 0 && shift+7 < 64 {
+				v |= ^uint64(0) << (shift + 7)
+			}
+			return v
+		}
+		if shift+7 >= bits+(7-bits%7)%7 {
+			r.fail("a number is longer than %d bits", bits)
+			return 0
+		}
+	}
+}
+
+func (r *in) u32() uint32 {
+	v := r.leb(32, false)
+	if v > 0xffffffff {
+		r.fail("a number is larger than 32 bits")
+		return 0
+	}
+	return uint32(v)
+}
+
+// count reads the length of a vector, each element of which takes a byte at
+// least.
+func (r *in) count() uint32 {
+	n := r.u32()
+	if uint64(n) > uint64(r.left()) || n > maxCount {
+		r.fail("%d elements are more than there can be", n)
+		return 0
+	}
+	return n
+}
+
+func (r *in) name() string { return string(r.bytes(r.u32())) }
+
+func (r *in) limits() (low, high uint32, bounded bool) {
+	flag := r.byte()
+	low = r.u32()
+	switch flag {
+	case 0:
+		return low, 0, false
+	case 1:
+		return low, r.u32(), true
+	}
+	r.fail("limits of the unknown kind %#x", flag)
+	return 0, 0, false
+}
+
+func appendU32(b []byte, v uint32) []byte {
+	for v >= 0x80 {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v))
+}
+
+func appendS64(b []byte, v int64) []byte {
+	for {
+		c := byte(v & 0x7f)
+		v >>= 7
+		if v == 0 && c&0x40 == 0 || v == -1 && c&0x40 != 0 {
+			return append(b, c)
+		}
+		b = append(b, c|0x80)
+	}
+}
+
+func appendBytes(b, p []byte) []byte { return append(appendU32(b, uint32(len(p))), p...) }
+
+// section is one section as it stands.
+type section struct {
+	id   byte
+	body []byte
+}
+
+var magic = [8]byte{0, 'a', 's', 'm', 1, 0, 0, 0}
+
+// sections splits a module (WebAssembly 2.0, 5.5.16).
+func sections(module []byte) ([]section, error) {
+	if len(module) < len(magic) || [8]byte(module[:8]) != magic {
+		return nil, errors.New("it does not begin like a binary module of version 1")
+	}
+	r := &in{b: module, at: 8}
+	var out []section
+	last := 0
+	for r.left() > 0 && r.err == nil {
+		id := r.byte()
+		body := r.bytes(r.u32())
+		if r.err != nil {
+			break
+		}
+		if id > secDataCount {
+			r.fail("the section %d is unknown", id)
+			break
+		}
+		if id != secCustom {
+			if rank(id) <= last {
+				r.fail("the section %d is out of order", id)
+				break
+			}
+			last = rank(id)
+		}
+		out = append(out, section{id, body})
+	}
+	return out, r.err
+}

@@ -1,0 +1,225 @@
+package meter
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+)
+
+const (
+	plenty  = 1 << 60
+	funcref = 0x70 // a result that is an address, never twice the same
+)
+
+// corpus are the modules of WebAssembly's own test suite, as wazero ships them.
+func corpus(t testing.TB) []string {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
+	require.NoError(t, err)
+	var files []string
+	for _, version := range []string{"v1", "v2"} {
+		found, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "internal", "integration_test", "spectest", version, "testdata", "*.wasm"))
+		require.NoError(t, err)
+		files = append(files, found...)
+	}
+	require.Greater(t, len(files), 500, "the suite of wazero")
+	return files
+}
+
+// Everything that compiles compiles metered, and says the same of itself.
+func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
+	ctx := context.Background()
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+	defer rt.Close(ctx)
+	taken := 0
+	for _, path := range corpus(t) {
+		module, err := os.ReadFile(path)
+		require.NoError(t, err)
+		plain, err := rt.CompileModule(ctx, module)
+		if err != nil {
+			continue // one of those that must be refused
+		}
+		out, err := Rewrite(module, Cost{Start: plenty})
+		require.NoError(t, err, path)
+		metered, err := rt.CompileModule(ctx, out)
+		require.NoError(t, err, path)
+		require.Equal(t, len(plain.ExportedFunctions()), len(metered.ExportedFunctions()))
+		plain.Close(ctx)
+		metered.Close(ctx)
+		taken++
+	}
+	require.Greater(t, taken, 500)
+}
+
+// Functions of the suite give the same results, metered or not.
+func TestSameResults(t *testing.T) {
+	ctx := context.Background()
+	called := 0
+	for _, path := range corpus(t) {
+		module, err := os.ReadFile(path)
+		require.NoError(t, err)
+		out, err := Rewrite(module, Cost{Start: plenty})
+		if err != nil {
+			continue
+		}
+		want, ok := results(ctx, module)
+		if !ok {
+			continue
+		}
+		got, ok := results(ctx, out)
+		require.True(t, ok, path)
+		require.Equal(t, want, got, path)
+		called += len(want)
+	}
+	require.Greater(t, called, 1000)
+}
+
+// results calls every export that takes at most two numbers with a few of them.
+func results(ctx context.Context, module []byte) (map[string]string, bool) {
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(64))
+	defer rt.Close(ctx)
+	guest, err := rt.Instantiate(ctx, module)
+	if err != nil {
+		return nil, false
+	}
+	out := map[string]string{}
+	definitions := guest.ExportedFunctionDefinitions()
+	for _, name := range slices.Sorted(maps.Keys(definitions)) {
+		d := definitions[name]
+		if len(d.ParamTypes()) > 2 || slices.Contains(d.ResultTypes(), funcref) || strings.Contains(name, "infinite") || strings.Contains(name, "runaway") {
+			continue
+		}
+		for _, arg := range []uint64{0, 1, 5} {
+			args := make([]uint64, len(d.ParamTypes()))
+			for i := range args {
+				args[i] = arg
+			}
+			res, err := guest.ExportedFunction(name).Call(ctx, args...)
+			text := fmt.Sprint(res)
+			if err != nil {
+				text, _, _ = strings.Cut(err.Error(), "\n")
+			}
+			out[fmt.Sprint(name, arg)] = text
+		}
+	}
+	return out, true
+}
+
+func TestTruncatedAnywhere(t *testing.T) {
+	for _, module := range builtin.Modules() {
+		for i := range module {
+			if out, err := Rewrite(module[:i], Cost{}); err == nil {
+				// Cut between two sections a module may still be one.
+				_, err = sections(out)
+				require.NoError(t, err)
+			}
+		}
+	}
+}
+
+// build makes a module with one memory, one table and one exported function
+// "f" (i32) -> () of that code.
+func build(code ...byte) []byte {
+	body := append([]byte{0}, append(code, opEnd)...)
+	m := append([]byte{}, magic[:]...)
+	m = appendSection(m, secType, []byte{1, 0x60, 1, typeI32, 0})
+	m = appendSection(m, secFunction, []byte{1, 0})
+	m = appendSection(m, secTable, []byte{1, 0x70, 0, 1})
+	m = appendSection(m, secMemory, []byte{1, 0, 1})
+	m = appendSection(m, secExport, append(appendBytes([]byte{1}, []byte("f")), 0, 0))
+	return appendSection(m, secCode, append([]byte{1}, appendBytes(nil, body)...))
+}
+
+// endless are functions that never return by themselves.
+var endless = map[string][]byte{
+	"loop":      {opLoop, blockEmpty, 0x0c, 0, opEnd},
+	"recursion": {opLocalGet, 0, 0x10, 0},
+	"fill":      {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
+	"grow":      {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
+	"tables":    {opLoop, blockEmpty, 0xd0, 0x70, 0x41, 1, 0xfc, 15, 0, 0x1a, 0x0c, 0, opEnd},
+}
+
+func TestNothingRunsForEver(t *testing.T) {
+	ctx := context.Background()
+	for name, code := range endless {
+		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithMemoryLimitPages(100))
+		out, err := Rewrite(build(code...), Cost{Start: 1_000_000})
+		require.NoError(t, err, name)
+		guest, err := rt.Instantiate(ctx, out)
+		require.NoError(t, err, name)
+		_, err = guest.ExportedFunction("f").Call(ctx, 0)
+		require.Error(t, err, name)
+		fuel := guest.ExportedGlobal(FuelExport)
+		if !strings.Contains(err.Error(), "stack overflow") {
+			require.Negative(t, int64(fuel.Get()), name)
+		}
+		rt.Close(ctx)
+	}
+}
+
+// A large operation is paid for before it is done.
+func TestBulkIsChargedFirst(t *testing.T) {
+	ctx := context.Background()
+	rt := wazero.NewRuntime(ctx)
+	defer rt.Close(ctx)
+	out, err := Rewrite(build(0x41, 0, 0x41, 1, opLocalGet, 0, 0xfc, 11, 0), Cost{Start: 100})
+	require.NoError(t, err)
+	guest, err := rt.Instantiate(ctx, out)
+	require.NoError(t, err)
+	fuel := guest.ExportedGlobal(FuelExport).(api.MutableGlobal)
+	_, err = guest.ExportedFunction("f").Call(ctx, 160)
+	require.NoError(t, err)
+	require.EqualValues(t, 100-5-10, fuel.Get(), "five instructions and 160 bytes")
+	_, err = guest.ExportedFunction("f").Call(ctx, 65536)
+	require.ErrorContains(t, err, "unreachable")
+	b, _ := guest.Memory().ReadByte(1000)
+	require.Zero(t, b, "nothing was written")
+}
+
+func TestNamesThatAreTaken(t *testing.T) {
+	once, err := Rewrite(build(), Cost{})
+	require.NoError(t, err)
+	_, err = Rewrite(once, Cost{})
+	require.ErrorContains(t, err, FuelExport)
+}
+
+func FuzzRewrite(f *testing.F) {
+	for _, m := range builtin.Modules() {
+		f.Add(m)
+	}
+	for _, code := range endless {
+		f.Add(build(code...))
+	}
+	ctx := context.Background()
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(64))
+	f.Fuzz(func(t *testing.T, module []byte) {
+		out, err := Rewrite(module, Cost{})
+		plain, perr := rt.CompileModule(ctx, module)
+		if perr != nil {
+			return
+		}
+		defer plain.Close(ctx)
+		if err != nil {
+			if strings.Contains(err.Error(), FuelExport) || strings.Contains(err.Error(), "too many") {
+				return
+			}
+			t.Fatalf("wazero takes it, Rewrite does not: %v", err)
+		}
+		metered, err := rt.CompileModule(ctx, out)
+		if err != nil {
+			t.Fatalf("wazero takes it, but not rewritten: %v", err)
+		}
+		metered.Close(ctx)
+	})
+}

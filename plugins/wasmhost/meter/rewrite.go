@@ -1,0 +1,413 @@
+// Package meter makes a WebAssembly module count its own steps: every function
+// entry and every loop head takes from a counter what the straight way through
+// it can cost, and traps below zero. A module so rewritten ends after a bounded
+// number of instructions, whatever it does, without a clock and at a small
+// price; the same input ends at the same instruction each time.
+//
+// The counter is a global of the module, appended behind its own so that no
+// index moves, and exported so that the host can fill it before each call.
+package meter
+
+import (
+	"fmt"
+	"math"
+)
+
+// FuelExport is the name under which the counter is exported: a mutable i64.
+const FuelExport = "whirlpool_fuel"
+
+// Cost says what things cost in fuel; an instruction costs 1.
+type Cost struct {
+	Start        int64  // the counter's value at instantiation
+	Page         uint32 // of memory.grow, each page; default 1024
+	BytesPerFuel uint32 // of bulk memory instructions, a power of two; default 16
+}
+
+// Rewrite returns the module metered. An error means that the module is
+// malformed, or uses what WebAssembly 2.0 does not have.
+func Rewrite(module []byte, cost Cost) ([]byte, error) {
+	if cost.Page == 0 {
+		cost.Page = 1024
+	}
+	if cost.BytesPerFuel == 0 {
+		cost.BytesPerFuel = 16
+	}
+	list, err := sections(module)
+	if err != nil {
+		return nil, err
+	}
+	info, err := inspect(list)
+	if err != nil {
+		return nil, err
+	}
+	if info.Exported(FuelExport) {
+		return nil, fmt.Errorf("it exports %q itself", FuelExport)
+	}
+	w := &writer{fuel: uint32(info.globals), cost: cost, info: &info}
+	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
+	}
+	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
+	doneGlobal, doneExport := false, false
+	for _, s := range list {
+		if s.id != secCustom {
+			if !doneGlobal && rank(s.id) > rank(secGlobal) {
+				out, doneGlobal = appendSection(out, secGlobal, w.global(nil)), true
+			}
+			if !doneExport && rank(s.id) > rank(secExport) {
+				out, doneExport = appendSection(out, secExport, w.export(nil)), true
+			}
+		}
+		body := s.body
+		switch s.id {
+		case secGlobal:
+			body, doneGlobal = w.global(body), true
+		case secExport:
+			body, doneExport = w.export(body), true
+		case secCode:
+			if body, err = w.code(body); err != nil {
+				return nil, err
+			}
+		}
+		out = appendSection(out, s.id, body)
+	}
+	if !doneGlobal {
+		out = appendSection(out, secGlobal, w.global(nil))
+	}
+	if !doneExport {
+		out = appendSection(out, secExport, w.export(nil))
+	}
+	return out, nil
+}
+
+func appendSection(b []byte, id byte, body []byte) []byte {
+	return appendBytes(append(b, id), body)
+}
+
+type writer struct {
+	fuel  uint32 // index of the counter
+	shift uint32 // log2 of the bytes a unit of fuel moves
+	cost  Cost
+	info  *Info
+}
+
+// more appends an element to a section that is a vector.
+func more(body, element []byte) []byte {
+	if body == nil {
+		return append([]byte{1}, element...)
+	}
+	r := &in{b: body}
+	n := r.u32()
+	out := appendU32(make([]byte, 0, len(body)+len(element)+1), n+1)
+	return append(append(out, body[r.at:]...), element...)
+}
+
+func (w *writer) global(body []byte) []byte {
+	g := appendS64([]byte{typeI64, 1, opI64Const}, w.cost.Start)
+	return more(body, append(g, opEnd))
+}
+
+func (w *writer) export(body []byte) []byte {
+	e := appendBytes(nil, []byte(FuelExport))
+	return more(body, appendU32(append(e, byte(Global)), w.fuel))
+}
+
+// code rewrites every function body (WebAssembly 2.0, 5.5.13).
+func (w *writer) code(body []byte) ([]byte, error) {
+	r := &in{b: body}
+	n := r.count()
+	own := w.info.funcs[len(w.info.funcs)-w.info.Functions:]
+	if r.err == nil && int(n) != len(own) {
+		r.fail("%d bodies for %d functions", n, len(own))
+	}
+	out := appendU32(make([]byte, 0, len(body)+len(body)/4), n)
+	var f function
+	for i := 0; i < int(n) && r.err == nil; i++ {
+		raw := r.bytes(r.u32())
+		if r.err != nil {
+			break
+		}
+		if int(own[i]) >= len(w.info.types) {
+			return nil, fmt.Errorf("the type %d does not exist", own[i])
+		}
+		f.reset(w, len(w.info.types[own[i]].params))
+		if err := f.rewrite(raw); err != nil {
+			return nil, fmt.Errorf("function %d: %w", len(w.info.funcs)-len(own)+i, err)
+		}
+		out = appendBytes(out, f.out)
+	}
+	if r.err == nil && r.left() > 0 {
+		r.fail("bytes are left over after the code")
+	}
+	return out, r.err
+}
+
+// The opcodes that are written.
+const (
+	opUnreachable = 0x00
+	opLoop        = 0x03
+	opIf          = 0x04
+	opElse        = 0x05
+	opEnd         = 0x0b
+	opLocalGet    = 0x20
+	opLocalTee    = 0x22
+	opGlobalGet   = 0x23
+	opGlobalSet   = 0x24
+	opMemoryGrow  = 0x40
+	opI64Const    = 0x42
+	opI64LtS      = 0x53
+	opI64Sub      = 0x7d
+	opI64Mul      = 0x7e
+	opI64ShrU     = 0x88
+	opI64ExtendU  = 0xad
+	typeI32       = 0x7f
+	typeI64       = 0x7e
+	blockEmpty    = 0x40
+)
+
+// function rewrites one body.
+type function struct {
+	w       *writer
+	params  int
+	out     []byte
+	points  []point
+	regions []int // of the open blocks: index into points
+}
+
+// point is a place where a check goes: in the input at byte at, costing n.
+// With charge it is a bulk instruction's, whose operand it charges.
+type point struct {
+	at     int
+	n      int64
+	charge charge
+}
+
+type charge byte
+
+const (
+	noCharge charge = iota
+	perByte
+	perElement
+	perPage
+)
+
+func (f *function) reset(w *writer, params int) {
+	*f = function{w: w, params: params, out: f.out[:0], points: f.points[:0], regions: f.regions[:0]}
+}
+
+// maxLocals is wazero's own limit.
+const maxLocals = 50_000
+
+func (f *function) rewrite(raw []byte) error {
+	r := &in{b: raw}
+	groups := r.count()
+	locals := uint64(f.params)
+	for range groups {
+		locals += uint64(r.u32())
+		r.byte()
+		if r.err != nil {
+			break
+		}
+	}
+	if r.err == nil && locals > maxLocals {
+		r.fail("%d locals are too many", locals)
+	}
+	declared := r.at
+	f.scan(r)
+	if r.err != nil {
+		return r.err
+	}
+	// One more local holds a bulk instruction's operand.
+	bulk := false
+	for _, p := range f.points {
+		bulk = bulk || p.charge != noCharge
+	}
+	head := &in{b: raw}
+	head.u32()
+	if bulk {
+		f.out = append(f.out, appendU32(nil, groups+1)...)
+		f.out = append(f.out, raw[head.at:declared]...)
+		f.out = append(f.out, 1, typeI32)
+	} else {
+		f.out = append(f.out, raw[:declared]...)
+	}
+	at := declared
+	for _, p := range f.points {
+		f.out = append(f.out, raw[at:p.at]...)
+		at = p.at
+		if p.charge == noCharge {
+			f.check(p.n)
+		} else {
+			f.charge(p.charge, uint32(locals))
+		}
+	}
+	f.out = append(f.out, raw[at:]...)
+	return nil
+}
+
+// scan walks the instructions and notes where checks go and what they cost.
+func (f *function) scan(r *in) {
+	f.regions = append(f.regions, 0)
+	f.points = append(f.points, point{at: r.at})
+	for r.err == nil {
+		at := r.at
+		op := r.byte()
+		kind := f.skip(r, op)
+		if r.err != nil {
+			return
+		}
+		region := f.regions[len(f.regions)-1]
+		f.points[region].n++
+		if kind != noCharge {
+			f.points = append(f.points, point{at: at, charge: kind})
+		}
+		switch op {
+		case 0x02, opIf: // block, if
+			f.regions = append(f.regions, region)
+		case opLoop:
+			f.regions = append(f.regions, len(f.points))
+			f.points = append(f.points, point{at: r.at})
+		case opEnd:
+			f.regions = f.regions[:len(f.regions)-1]
+			if len(f.regions) == 0 {
+				if r.left() > 0 {
+					r.fail("code after the function's end")
+				}
+				return
+			}
+		}
+	}
+}
+
+// check takes n from the counter and traps below zero.
+func (f *function) check(n int64) {
+	b := appendU32(append(f.out, opGlobalGet), f.w.fuel)
+	b = appendS64(append(b, opI64Const), n)
+	b = appendU32(append(b, opI64Sub, opGlobalSet), f.w.fuel)
+	f.out = b
+	f.trap()
+}
+
+func (f *function) trap() {
+	b := appendU32(append(f.out, opGlobalGet), f.w.fuel)
+	f.out = append(b, opI64Const, 0, opI64LtS, opIf, blockEmpty, opUnreachable, opEnd)
+}
+
+// charge takes what a bulk instruction's last operand, which is on top of the
+// stack and stays there, makes it cost.
+func (f *function) charge(kind charge, local uint32) {
+	b := appendU32(append(f.out, opLocalTee), local)
+	b = appendU32(append(b, opGlobalGet), f.w.fuel)
+	b = appendU32(append(b, opLocalGet), local)
+	b = append(b, opI64ExtendU)
+	switch kind {
+	case perByte:
+		b = append(appendS64(append(b, opI64Const), int64(f.w.shift)), opI64ShrU)
+	case perPage:
+		b = append(appendS64(append(b, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
+	}
+	b = appendU32(append(b, opI64Sub, opGlobalSet), f.w.fuel)
+	f.out = b
+	f.trap()
+}
+
+// skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and tells what
+// its operand is charged by.
+func (f *function) skip(r *in, op byte) charge {
+	switch {
+	case op == 0x02 || op == opLoop || op == opIf: // block types: empty, a value type, or an index of 33 bits
+		r.leb(33, true)
+	case op <= 0x01, op == opElse, op == opEnd, op == 0x0f, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
+	case op == 0x0c, op == 0x0d, op == 0x10: // br br_if call
+		r.u32()
+	case op == 0x0e: // br_table
+		for n := r.count(); n > 0 && r.err == nil; n-- {
+			r.u32()
+		}
+		r.u32()
+	case op == 0x11: // call_indirect
+		r.u32()
+		r.u32()
+	case op == 0x1c: // select t*
+		r.bytes(r.u32())
+	case op >= 0x20 && op <= 0x26: // locals, globals, table.get and table.set
+		r.u32()
+	case op >= 0x28 && op <= 0x3e: // loads and stores
+		r.u32()
+		r.u32()
+	case op == 0x3f: // memory.size
+		r.u32()
+	case op == opMemoryGrow:
+		r.u32()
+		return perPage
+	case op == 0x41: // i32.const
+		r.leb(32, true)
+	case op == opI64Const:
+		r.leb(64, true)
+	case op == 0x43: // f32.const
+		r.bytes(4)
+	case op == 0x44: // f64.const
+		r.bytes(8)
+	case op >= 0x45 && op <= 0xc4: // numeric, sign extension
+	case op == 0xd0: // ref.null
+		r.byte()
+	case op == 0xd1: // ref.is_null
+	case op == 0xd2: // ref.func
+		r.u32()
+	case op == 0xfc:
+		return f.skipMisc(r)
+	case op == 0xfd:
+		f.skipVector(r)
+	default:
+		r.fail("the opcode %#x is not of WebAssembly 2.0", op)
+	}
+	return noCharge
+}
+
+func (f *function) skipMisc(r *in) charge {
+	switch sub := r.u32(); {
+	case sub <= 7: // saturating truncation
+	case sub == 8: // memory.init
+		r.u32()
+		r.u32()
+		return perByte
+	case sub == 9, sub == 13: // data.drop, elem.drop
+		r.u32()
+	case sub == 10: // memory.copy
+		r.u32()
+		r.u32()
+		return perByte
+	case sub == 11: // memory.fill
+		r.u32()
+		return perByte
+	case sub == 12, sub == 14: // table.init, table.copy
+		r.u32()
+		r.u32()
+		return perElement
+	case sub == 15, sub == 17: // table.grow, table.fill
+		r.u32()
+		return perElement
+	case sub == 16: // table.size
+		r.u32()
+	default:
+		r.fail("the opcode 0xfc %d is not of WebAssembly 2.0", sub)
+	}
+	return noCharge
+}
+
+func (f *function) skipVector(r *in) {
+	switch sub := r.u32(); {
+	case sub <= 11, sub == 92, sub == 93: // loads, store, load zero
+		r.u32()
+		r.u32()
+	case sub == 12, sub == 13: // v128.const, i8x16.shuffle
+		r.bytes(16)
+	case sub >= 21 && sub <= 34: // lanes
+		r.byte()
+	case sub >= 84 && sub <= 91: // load and store lanes
+		r.u32()
+		r.u32()
+		r.byte()
+	case sub > 255:
+		r.fail("the opcode 0xfd %d is not of WebAssembly 2.0", sub)
+	}
+}

@@ -1,0 +1,392 @@
+package wasmhost
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// The records of core and of sdk/abi are the same bytes: core's are written
+// straight into guest memory.
+var (
+	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
+	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}
+	_ [abi.CandidateSize - unsafe.Sizeof(core.Candidate{})]struct{}
+	_ [unsafe.Sizeof(core.Candidate{}) - abi.CandidateSize]struct{}
+	_ [abi.BackoffRequestSize - unsafe.Sizeof(core.BackoffRequest{})]struct{}
+	_ [unsafe.Sizeof(core.BackoffRequest{}) - abi.BackoffRequestSize]struct{}
+	_ [abi.ObservationSize - unsafe.Sizeof(core.Observation{})]struct{}
+	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
+)
+
+// maxIdle is how many idle instances a module keeps.
+const maxIdle = 16
+
+// ErrClosed is returned by a module that has been replaced.
+var ErrClosed = errors.New("the plugin has been replaced")
+
+// Fault is a call that a guest did not answer as it must.
+type Fault struct {
+	Reason string // trap, fuel, not_finite, negative_delay, status, memory
+	Err    error
+}
+
+func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
+func (f *Fault) Unwrap() error { return f.Err }
+
+// Module is a loaded plugin. It is safe for concurrent use: each call has an
+// instance of its own, but for a module that learns, whose calls take turns
+// with the one it has.
+type Module struct {
+	desc    Description
+	limits  Limits
+	runtime wazero.Runtime
+	cache   wazero.CompilationCache
+
+	compiled  wazero.CompiledModule
+	config    []pair
+	learns    bool
+	wantsPool bool
+	tolerance float64
+	pool      atomic.Pointer[[]Proxy]
+
+	turn sync.Mutex // held during a call of a module that learns
+
+	mu     sync.Mutex
+	free   []*instance
+	live   int // instances that exist
+	closed bool
+}
+
+// Description is what the module says of itself.
+func (m *Module) Description() Description { return m.desc }
+
+// Learns reports whether the module wants to be told of outcomes.
+func (m *Module) Learns() bool { return m.learns }
+
+// Tolerance is the module's own, 0 without one.
+func (m *Module) Tolerance() float64 { return m.tolerance }
+
+// instance is one running copy of a module.
+type instance struct {
+	module *Module
+	guest  api.Module
+	memory api.Memory
+	fuel   api.MutableGlobal
+
+	reserve, main, configure, observe, poolChanged api.Function
+
+	base, room uint32 // of the region that reserve gave last
+	stack      [4]uint64
+	tolerance  float64
+	pool       *[]Proxy // what it has been told of
+}
+
+func (m *Module) instantiate() (*instance, error) {
+	ctx := context.Background()
+	guest, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	if err != nil {
+		return nil, refuse("the module does not start: %v", firstLine(err))
+	}
+	in := &instance{module: m, guest: guest, memory: guest.ExportedMemory(abi.Memory)}
+	fail := func(format string, args ...any) (*instance, error) {
+		guest.Close(ctx)
+		return nil, refuse(format, args...)
+	}
+	fuel, ok := guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
+	if !ok {
+		return fail("the module has lost its fuel gauge")
+	}
+	in.fuel = fuel
+	fuel.Set(uint64(m.limits.StartFuel))
+	if init := guest.ExportedFunction(abi.Initialize); init != nil {
+		if err := in.invoke(init); err != nil {
+			return fail("%s failed: %v", abi.Initialize, err)
+		}
+	}
+	in.reserve = guest.ExportedFunction(abi.Reserve)
+	in.configure = guest.ExportedFunction(abi.Configure)
+	in.observe = guest.ExportedFunction(abi.Observe)
+	in.poolChanged = guest.ExportedFunction(abi.PoolChanged)
+	in.main = guest.ExportedFunction(abi.Score)
+	if m.desc.Kind == Backoff {
+		in.main = guest.ExportedFunction(abi.Backoff)
+	}
+	if in.configure != nil {
+		if err := in.configureWith(m.config); err != nil {
+			return fail("%s failed: %v", abi.Configure, err)
+		}
+	} else if len(m.config) > 0 {
+		return fail("the plugin takes no configuration: it exports no %s", abi.Configure)
+	}
+	if f := guest.ExportedFunction(abi.Tolerance); f != nil {
+		if err := in.invoke(f); err != nil {
+			return fail("%s failed: %v", abi.Tolerance, err)
+		}
+		t := math.Float64frombits(in.stack[0])
+		if !(t >= 0 && t <= 1) {
+			return fail("%s returned %v; it must be 0 to 1", abi.Tolerance, t)
+		}
+		in.tolerance = t
+	}
+	return in, nil
+}
+
+// invoke calls f with what is in the stack, within the fuel set before.
+func (in *instance) invoke(f api.Function) error {
+	err := f.CallWithStack(context.Background(), in.stack[:])
+	if err == nil {
+		return nil
+	}
+	reason := "trap"
+	if int64(in.fuel.Get()) < 0 {
+		reason = "fuel"
+		err = errors.New("the plugin used up its fuel")
+	}
+	return &Fault{reason, errors.New(firstLine(err))}
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	if len(line) > 300 {
+		line = line[:300] + "..."
+	}
+	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
+}
+
+// region makes sure of size bytes of guest memory and returns a view of them,
+// good until the guest runs again.
+func (in *instance) region(size uint32) ([]byte, error) {
+	if size > in.room {
+		want := (size + 4095) &^ 4095
+		in.stack[0] = uint64(want)
+		if err := in.invoke(in.reserve); err != nil {
+			return nil, err
+		}
+		in.base, in.room = uint32(in.stack[0]), want
+		if in.base == 0 || in.base%abi.Alignment != 0 {
+			in.room = 0
+			return nil, &Fault{"memory", fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
+		}
+	}
+	view, ok := in.memory.Read(in.base, size)
+	if !ok {
+		in.room = 0
+		return nil, &Fault{"memory", fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
+	}
+	return view, nil
+}
+
+// acquire takes an idle instance, or makes one.
+func (m *Module) acquire() (*instance, error) {
+	if m.learns {
+		m.turn.Lock()
+	}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		m.endTurn()
+		return nil, ErrClosed
+	}
+	if n := len(m.free); n > 0 {
+		in := m.free[n-1]
+		m.free = m.free[:n-1]
+		m.mu.Unlock()
+		return in, nil
+	}
+	m.live++
+	m.mu.Unlock()
+	in, err := m.instantiate()
+	if err != nil {
+		m.gone()
+		m.endTurn()
+		return nil, &Fault{"trap", err}
+	}
+	return in, nil
+}
+
+func (m *Module) endTurn() {
+	if m.learns {
+		m.turn.Unlock()
+	}
+}
+
+// release gives an instance back; one that failed is replaced.
+func (m *Module) release(in *instance, err error) {
+	m.mu.Lock()
+	if err == nil && !m.closed && len(m.free) < maxIdle {
+		m.free = append(m.free, in)
+		m.mu.Unlock()
+	} else {
+		m.mu.Unlock()
+		in.guest.Close(context.Background())
+		m.gone()
+	}
+}
+
+// gone counts an instance out; the last one of a closed module closes it.
+func (m *Module) gone() {
+	m.mu.Lock()
+	m.live--
+	last := m.closed && m.live == 0
+	m.mu.Unlock()
+	if last {
+		m.destroy()
+	}
+}
+
+// Close ends the module when its running calls have ended.
+func (m *Module) Close() {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return
+	}
+	m.closed = true
+	idle := m.free
+	m.free = nil
+	m.live -= len(idle)
+	last := m.live == 0
+	m.mu.Unlock()
+	for _, in := range idle {
+		in.guest.Close(context.Background())
+	}
+	if last {
+		m.destroy()
+	}
+}
+
+func (m *Module) destroy() {
+	ctx := context.Background()
+	m.runtime.Close(ctx)
+	if m.compiled != nil {
+		m.compiled.Close(ctx)
+	}
+	if m.cache != nil {
+		m.cache.Close(ctx)
+	}
+}
+
+// Score implements core.Scorer. Its errors are *Fault or ErrClosed; then
+// scores holds nothing to use.
+func (m *Module) Score(c core.Candidates, scores []float64) error {
+	in, err := m.acquire()
+	if err != nil {
+		return err
+	}
+	err = in.tellPool()
+	if err == nil {
+		err = in.score(c, scores)
+	}
+	m.release(in, err)
+	m.endTurn()
+	return err
+}
+
+func (in *instance) score(c core.Candidates, scores []float64) error {
+	n := c.Len()
+	const head = abi.RankRequestSize
+	rowsEnd := uint32(head + n*abi.CandidateSize)
+	size := rowsEnd + uint32(n)*abi.ScoreSize
+	in.fuel.Set(uint64(in.module.limits.Fuel + int64(n)*FuelPerCandidate))
+	view, err := in.region(size)
+	if err != nil {
+		return err
+	}
+	c.Fill((*core.RankRequest)(unsafe.Pointer(&view[0])), unsafe.Slice((*core.Candidate)(unsafe.Pointer(&view[head])), n))
+	in.stack = [4]uint64{uint64(in.base), uint64(in.base + head), uint64(in.base + rowsEnd), uint64(n)}
+	if err := in.invoke(in.main); err != nil {
+		return err
+	}
+	if status := int32(in.stack[0]); status != abi.StatusOK {
+		return &Fault{"status", fmt.Errorf("%s returned %d", abi.Score, status)}
+	}
+	if view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize); ok { // memory may have moved
+		for i := range scores[:n] {
+			s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
+			if math.IsNaN(s) || math.IsInf(s, 0) {
+				return &Fault{"not_finite", fmt.Errorf("the score of candidate %d is %v", i, s)}
+			}
+			scores[i] = s
+		}
+	}
+	return nil
+}
+
+// Delay implements core.Backoff. Its errors are *Fault or ErrClosed.
+func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
+	in, err := m.acquire()
+	if err != nil {
+		return 0, err
+	}
+	err = in.tellPool()
+	var d float64
+	if err == nil {
+		d, err = in.delay(r)
+	}
+	m.release(in, err)
+	m.endTurn()
+	return d, err
+}
+
+func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
+	in.fuel.Set(uint64(in.module.limits.Fuel))
+	view, err := in.region(abi.BackoffRequestSize)
+	if err != nil {
+		return 0, err
+	}
+	*(*core.BackoffRequest)(unsafe.Pointer(&view[0])) = *r
+	in.stack[0] = uint64(in.base)
+	if err := in.invoke(in.main); err != nil {
+		return 0, err
+	}
+	d := math.Float64frombits(in.stack[0])
+	switch {
+	case math.IsNaN(d) || math.IsInf(d, 0):
+		return 0, &Fault{"not_finite", fmt.Errorf("the delay is %v", d)}
+	case d < 0:
+		return 0, &Fault{"negative_delay", fmt.Errorf("the delay is %v", d)}
+	}
+	return d, nil
+}
+
+// Observe tells a module that learns of an attempt; others hear nothing.
+func (m *Module) Observe(o *core.Observation) error {
+	if !m.learns {
+		return nil
+	}
+	in, err := m.acquire()
+	if err != nil {
+		return err
+	}
+	if err = in.tellPool(); err == nil {
+		err = in.learn(o)
+	}
+	m.release(in, err)
+	m.endTurn()
+	return err
+}
+
+func (in *instance) learn(o *core.Observation) error {
+	in.fuel.Set(uint64(in.module.limits.Fuel))
+	view, err := in.region(abi.ObservationSize)
+	if err != nil {
+		return err
+	}
+	*(*core.Observation)(unsafe.Pointer(&view[0])) = *o
+	in.stack[0] = uint64(in.base)
+	return in.invoke(in.observe)
+}

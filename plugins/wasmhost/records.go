@@ -1,0 +1,204 @@
+package wasmhost
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// pair is a key and its value, as abi.Pair tells a guest.
+type pair struct{ key, value string }
+
+// pairs flattens a configuration table, keys in order; tables inside it have
+// their names joined with dots.
+func pairs(config map[string]any) []pair {
+	var out []pair
+	for _, key := range slices.Sorted(maps.Keys(config)) {
+		switch v := config[key].(type) {
+		case map[string]any:
+			for _, p := range pairs(v) {
+				out = append(out, pair{key + "." + p.key, p.value})
+			}
+		default:
+			out = append(out, pair{key, fmt.Sprint(v)})
+		}
+	}
+	return out
+}
+
+func (p pair) number() float64 {
+	switch p.value {
+	case "true":
+		return 1
+	case "false":
+		return 0
+	}
+	if f, err := strconv.ParseFloat(p.value, 64); err == nil {
+		return f
+	}
+	return math.NaN()
+}
+
+// Proxy is one proxy of the pool, as a plugin that exports pool_changed is
+// told of it.
+type Proxy struct {
+	ID, Region   string
+	Weight, Cost float64
+	Metadata     map[string]string
+}
+
+// SetPool names the proxies of the pool; each instance is told before its next
+// call.
+func (m *Module) SetPool(proxies []Proxy) {
+	if m.wantsPool {
+		m.pool.Store(&proxies)
+	}
+}
+
+func (in *instance) tellPool() error {
+	if in.poolChanged == nil {
+		return nil
+	}
+	pool := in.module.pool.Load()
+	if pool == in.pool || pool == nil {
+		return nil
+	}
+	in.fuel.Set(uint64(in.module.limits.Fuel + int64(len(*pool))*FuelPerCandidate))
+	w := layout{fixed: len(*pool) * abi.ProxySize}
+	for i, p := range *pool {
+		at := i * abi.ProxySize
+		w.f64(at, core.Hash53(p.ID))
+		region := 0.0
+		if p.Region != "" {
+			region = core.Hash53(p.Region)
+		}
+		w.f64(at+8, region)
+		w.f64(at+16, p.Weight)
+		w.f64(at+24, p.Cost)
+		w.text(at+32, p.ID)
+		w.text(at+40, p.Region)
+		list := make([]pair, 0, len(p.Metadata))
+		for _, k := range slices.Sorted(maps.Keys(p.Metadata)) {
+			list = append(list, pair{k, p.Metadata[k]})
+		}
+		w.address(at+48, w.pairs(list))
+		w.u32(at+52, uint32(len(list)))
+	}
+	if err := in.put(&w); err != nil {
+		return err
+	}
+	in.stack[0], in.stack[1] = uint64(in.base), uint64(len(*pool))
+	if err := in.invoke(in.poolChanged); err != nil {
+		return err
+	}
+	in.pool = pool
+	return nil
+}
+
+func (in *instance) configureWith(config []pair) error {
+	w := layout{fixed: 0}
+	at := w.pairs(config)
+	if err := in.put(&w); err != nil {
+		return err
+	}
+	in.stack[0], in.stack[1] = uint64(in.base)+uint64(at), uint64(len(config))
+	if err := in.invoke(in.configure); err != nil {
+		return err
+	}
+	if status := int32(in.stack[0]); status != abi.StatusOK {
+		return fmt.Errorf("it refused its configuration with status %d", status)
+	}
+	return nil
+}
+
+// layout builds records that point into each other; addresses are put right
+// when it is known where the guest has room (put).
+type layout struct {
+	fixed  int // bytes at the beginning, written by offset
+	bytes  []byte
+	fixups []int // where addresses stand, relative to the beginning so far
+}
+
+func (w *layout) grow(n int) int {
+	if len(w.bytes) < w.fixed {
+		w.bytes = append(w.bytes, make([]byte, w.fixed-len(w.bytes))...)
+	}
+	for len(w.bytes)%abi.Alignment != 0 {
+		w.bytes = append(w.bytes, 0)
+	}
+	at := len(w.bytes)
+	w.bytes = append(w.bytes, make([]byte, n)...)
+	return at
+}
+
+func (w *layout) u32(at int, v uint32) { binary.LittleEndian.PutUint32(w.bytes[at:], v) }
+
+func (w *layout) f64(at int, v float64) {
+	w.grow(0)
+	binary.LittleEndian.PutUint64(w.bytes[at:], math.Float64bits(v))
+}
+
+func (w *layout) address(at, to int) {
+	w.u32(at, uint32(to))
+	w.fixups = append(w.fixups, at)
+}
+
+// text writes an address and a length at a place, and the text somewhere.
+func (w *layout) text(at int, s string) {
+	to := w.grow(len(s) + 1)
+	copy(w.bytes[to:], s)
+	w.address(at, to)
+	w.u32(at+4, uint32(len(s)))
+}
+
+func (w *layout) pairs(list []pair) int {
+	first := w.grow(len(list) * abi.PairSize)
+	for i, p := range list {
+		at := first + i*abi.PairSize
+		w.text(at, p.key)
+		w.text(at+8, p.value)
+		w.f64(at+16, p.number())
+	}
+	return first
+}
+
+func (in *instance) put(w *layout) error {
+	w.grow(8)
+	view, err := in.region(uint32(len(w.bytes)))
+	if err != nil {
+		return err
+	}
+	for _, at := range w.fixups {
+		w.u32(at, binary.LittleEndian.Uint32(w.bytes[at:])+in.base)
+	}
+	copy(view, w.bytes)
+	return nil
+}
+
+// trial is a made-up choice among as many candidates as a scorer must be able
+// to take.
+type trial struct{}
+
+func (trial) Len() int { return abi.MinCandidates }
+
+func (trial) Fill(req *core.RankRequest, rows []core.Candidate) {
+	*req = core.RankRequest{Count: float64(len(rows)), Now: 1.7e9, Turn: 7, Seed: 0x12345678, HostHash: core.Hash53("example.com"), PoolSize: float64(len(rows)), Idempotent: 1}
+	for i := range rows {
+		f := float64(i)
+		rows[i] = core.Candidate{
+			SuccessRate: 1 - f/512, Samples: math.Mod(f, 101), LatencyMean: 0.01 * f, LatencyEWMA: 0.01 * f, NormalizedLatency: f / 256,
+			InFlight: math.Mod(f, 5), Weight: 1, Cost: math.Mod(f, 3), RegionMatch: math.Mod(f, 2), SinceUse: f - 1, Uses: f,
+			IDHash: core.Hash53(strconv.Itoa(i)), AffinityHash: core.Hash53(strconv.Itoa(-i)), Rotation: f,
+		}
+	}
+}
+
+var trialBackoff = core.BackoffRequest{
+	Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1, MaxAttempts: 3, Now: 1.7e9,
+}
