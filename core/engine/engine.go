@@ -177,6 +177,18 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 // HasBackoff reports whether a backoff of that name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
+// Check says what is wrong with a configuration, without an engine.
+func Check(cfg Config, plugins Plugins) error {
+	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
+	if _, err := e.tuning(&cfg, plugins); err != nil {
+		return err
+	}
+	return upstream.Check(cfg.Proxies)
+}
+
+// Check says why Reload would refuse a configuration.
+func (e *Engine) Check(cfg Config, plugins Plugins) error { return Check(cfg, plugins) }
+
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
 // and statistics. plugins resolves cfg's names, which may be about to come
@@ -309,3 +321,15 @@ func (e *Engine) Policies() *retry.Store     { return e.policies }
 func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }
 func (e *Engine) Tracker() *metrics.Tracker  { return e.tracker }
 func (e *Engine) Config() *Config            { return e.config.Load() }
+
+// ActivateBackoff makes a backoff the global policy's strategy, as PUT
+// /retry/policy does.
+func (e *Engine) ActivateBackoff(name string) (retry.View, error) {
+	return e.policies.Put(func(p retry.Policy) (retry.Policy, error) {
+		p.BackoffStrategy = name
+		return p, p.Validate(e.HasBackoff)
+	})
+}
+
+// Describe fills a row as a scorer would see a proxy.
+func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) { u.Fill(row, e.opts.Now()) }

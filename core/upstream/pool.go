@@ -288,6 +288,13 @@ func check(specs []Spec) error {
 	return nil
 }
 
+// Check says what is wrong with a list of proxies, ids not yet assigned.
+func Check(specs []Spec) error {
+	specs = slices.Clone(specs)
+	AssignIDs(specs)
+	return check(specs)
+}
+
 // CheckSpec says what is wrong with a proxy's configuration; an id may still
 // be missing. Its errors wrap ErrSpec.
 func CheckSpec(s *Spec) error {

@@ -124,7 +124,7 @@ type Breaker struct {
 }
 
 func (b Breaker) config() breaker.Config {
-	return breaker.Config{FailureThreshold: b.FailureThreshold, Window: time.Duration(b.WindowDuration), Timeout: time.Duration(b.TimeoutDuration)}
+	return breaker.Config{FailureThreshold: b.FailureThreshold, WindowDuration: time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration)}
 }
 
 // Selection is the [selection] section.
@@ -174,7 +174,7 @@ func Default() Config {
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: retry.DefaultPolicy(),
 		RetryBudget: RetryBudget{MinPerSecond: 10},
 		Timeouts:    Timeouts{Connect: Duration(3 * time.Second), Attempt: Duration(10 * time.Second), BodyIdle: Duration(60 * time.Second)},
-		Breaker:     Breaker{FailureThreshold: b.FailureThreshold, WindowDuration: Duration(b.Window), TimeoutDuration: Duration(b.Timeout)},
+		Breaker:     Breaker{FailureThreshold: b.FailureThreshold, WindowDuration: Duration(b.WindowDuration), TimeoutDuration: Duration(b.TimeoutDuration)},
 		Selection:   Selection{First: plugins.FallbackFirst, Retry: plugins.FallbackRetry, MaxCandidates: selector.DefaultMaxCandidates},
 		PluginHost:  PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
 		State:       State{Dir: "whirlpool-data"},

@@ -18,7 +18,6 @@ import (
 	tomlparser "github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	"github.com/pelletier/go-toml/v2"
 
@@ -119,7 +118,11 @@ func (l *loader) read() map[string]any {
 			l.faults = append(l.faults, Fault{File: l.src.File, Msg: err.Error()})
 		default:
 			l.lines = keyLines(doc)
-			if err := k.Load(rawbytes.Provider(doc), tomlparser.Parser()); err != nil {
+			tree, err := tomlparser.Parser().Unmarshal(doc)
+			if err != nil {
+				l.syntax(err)
+			}
+			if err := k.Load(confmap.Provider(tree, ""), nil); err != nil {
 				l.syntax(err)
 			}
 		}

@@ -69,7 +69,7 @@ func inspect(list []section) (Info, error) {
 	for _, s := range list {
 		r := &in{b: s.body}
 		i.section(r, s)
-		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secElement && s.id != secCode && s.id != secData && s.id != secGlobal {
+		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secElement && s.id != secCode && s.id != secData && s.id != secGlobal && s.id != secStart && s.id != secDataCount {
 			r.fail("bytes are left over")
 		}
 		if r.err != nil {

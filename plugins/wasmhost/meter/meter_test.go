@@ -69,15 +69,15 @@ func TestSameResults(t *testing.T) {
 	for _, path := range corpus(t) {
 		module, err := os.ReadFile(path)
 		require.NoError(t, err)
-		out, err := Rewrite(module, Cost{Start: plenty})
+		out, err := Rewrite(module, Cost{Start: 10_000_000})
 		if err != nil {
 			continue
 		}
-		want, ok := results(ctx, module)
+		got, ok := results(ctx, out) // first, for what never ends ends here
 		if !ok {
 			continue
 		}
-		got, ok := results(ctx, out)
+		want, ok := results(ctx, module)
 		require.True(t, ok, path)
 		require.Equal(t, want, got, path)
 		called += len(want)
@@ -111,6 +111,9 @@ func results(ctx context.Context, module []byte) (map[string]string, bool) {
 				text, _, _ = strings.Cut(err.Error(), "\n")
 			}
 			out[fmt.Sprint(name, arg)] = text
+		}
+		if fuel := guest.ExportedGlobal(FuelExport); fuel != nil && int64(fuel.Get()) < 0 {
+			return nil, false
 		}
 	}
 	return out, true

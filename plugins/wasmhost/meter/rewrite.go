@@ -43,6 +43,11 @@ func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	if info.Exported(FuelExport) {
 		return nil, fmt.Errorf("it exports %q itself", FuelExport)
 	}
+	for _, e := range info.Exports {
+		if e.Kind == Global && int(e.Index) >= info.globals {
+			return nil, fmt.Errorf("the export %q is a global that does not exist", e.Name)
+		}
+	}
 	w := &writer{fuel: uint32(info.globals), cost: cost, info: &info}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
@@ -329,7 +334,13 @@ func (f *function) skip(r *in, op byte) charge {
 		r.u32()
 	case op == 0x1c: // select t*
 		r.bytes(r.u32())
-	case op >= 0x20 && op <= 0x26: // locals, globals, table.get and table.set
+	case op == opGlobalGet, op == opGlobalSet:
+		// The counter stands behind the module's own globals: code that names
+		// it was invalid before, and would meter itself now.
+		if g := r.u32(); int(g) >= f.w.info.globals {
+			r.fail("the global %d does not exist", g)
+		}
+	case op >= 0x20 && op <= 0x26: // locals, table.get and table.set
 		r.u32()
 	case op >= 0x28 && op <= 0x3e: // loads and stores
 		r.u32()

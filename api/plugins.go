@@ -1,0 +1,212 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// pluginView is a plugin with where it is in use.
+type pluginView struct {
+	plugins.Info
+	UsedFor []string `json:"used_for"`
+}
+
+func (s *Server) pluginOf(i plugins.Info) pluginView {
+	cfg, v := s.Engine.Config(), pluginView{i, []string{}}
+	for _, use := range []struct{ name, as string }{
+		{cfg.First, "first"}, {cfg.Again, "retry"}, {s.Engine.Policies().Current().BackoffStrategy, "backoff"},
+	} {
+		if use.name == i.Name {
+			v.UsedFor = append(v.UsedFor, use.as)
+		}
+	}
+	return v
+}
+
+func (s *Server) listPlugins(c *fiber.Ctx) error {
+	out := []pluginView{}
+	for _, i := range s.Plugins.List() {
+		out = append(out, s.pluginOf(i))
+	}
+	return s.send(c, fiber.Map{"plugins": out})
+}
+
+func (s *Server) sendPlugin(c *fiber.Ctx, i plugins.Info, err error) error {
+	var bad *wasmhost.CheckError
+	if errors.As(err, &bad) {
+		return refuse(422, "invalid_plugin", bad.Msg, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return s.send(c, s.pluginOf(i))
+}
+
+func (s *Server) getPlugin(c *fiber.Ctx) error {
+	i, err := s.Plugins.Get(c.Params("name"))
+	return s.sendPlugin(c, i, err)
+}
+
+// upload reads a module: application/wasm, or multipart/form-data with the
+// fields module, name and config (a JSON object).
+func upload(c *fiber.Ctx) (name string, code []byte, config map[string]any, err error) {
+	kind := strings.ToLower(c.Get(fiber.HeaderContentType))
+	switch {
+	case strings.HasPrefix(kind, "application/wasm"):
+		return c.Query("name"), c.Body(), nil, nil
+	case strings.HasPrefix(kind, "multipart/form-data"):
+		form, err := c.MultipartForm()
+		if err != nil || len(form.File["module"]) != 1 {
+			return "", nil, nil, refuse(400, "invalid_request", "the form needs one file named module", nil)
+		}
+		f, err := form.File["module"][0].Open()
+		if err != nil {
+			return "", nil, nil, err
+		}
+		defer f.Close()
+		if code, err = io.ReadAll(f); err != nil {
+			return "", nil, nil, err
+		}
+		if text := c.FormValue("config"); text != "" {
+			v, err := strictjson.Parse([]byte(text))
+			object, ok := v.(map[string]any)
+			if err != nil || !ok {
+				return "", nil, nil, refuse(400, "invalid_field", "config must be a JSON object", fiber.Map{"field": "config"})
+			}
+			config = object
+		}
+		return c.FormValue("name"), code, config, nil
+	}
+	return "", nil, nil, refuse(415, "unsupported_media_type", "the body must be application/wasm or multipart/form-data", nil)
+}
+
+func (s *Server) addPlugin(c *fiber.Ctx) error {
+	name, code, config, err := upload(c)
+	if err != nil {
+		return err
+	}
+	i, err := s.Plugins.Put(name, code, config, false)
+	if err == nil {
+		c.Status(201)
+	}
+	return s.sendPlugin(c, i, err)
+}
+
+func (s *Server) putPlugin(c *fiber.Ctx) error {
+	_, code, config, err := upload(c)
+	if err != nil {
+		return err
+	}
+	i, err := s.Plugins.Put(c.Params("name"), code, config, true)
+	return s.sendPlugin(c, i, err)
+}
+
+func (s *Server) deletePlugin(c *fiber.Ctx) error {
+	err := s.Plugins.Delete(c.Params("name"), func(name string) string {
+		return strings.Join(s.pluginOf(plugins.Info{Name: name}).UsedFor, " and ")
+	})
+	if err != nil {
+		return err
+	}
+	return c.SendStatus(204)
+}
+
+func (s *Server) rollBackPlugin(c *fiber.Ctx) error {
+	i, err := s.Plugins.RollBack(c.Params("name"))
+	return s.sendPlugin(c, i, err)
+}
+
+func (s *Server) releasePlugin(c *fiber.Ctx) error {
+	i, err := s.Plugins.Release(c.Params("name"))
+	return s.sendPlugin(c, i, err)
+}
+
+// activatePlugin puts a plugin to use: for first attempts, retries or backoff.
+func (s *Server) activatePlugin(c *fiber.Ctx) error {
+	var in struct {
+		For string `json:"for"`
+	}
+	if err := decode(c, &in); err != nil {
+		return err
+	}
+	name := c.Params("name")
+	i, err := s.Plugins.Get(name)
+	if err != nil {
+		return err
+	}
+	switch in.For {
+	case "first":
+		err = s.Engine.Activate(name, "")
+	case "retry":
+		err = s.Engine.Activate("", name)
+	case "backoff":
+		_, err = s.Engine.ActivateBackoff(name)
+	default:
+		return refuse(400, "invalid_field", "for must be first, retry or backoff", fiber.Map{"field": "for"})
+	}
+	if err != nil {
+		return refuse(422, "invalid_plugin", err.Error(), nil)
+	}
+	return s.send(c, s.pluginOf(i))
+}
+
+// live are the pool's proxies, as a scorer would see them.
+type live struct {
+	rows []core.Candidate
+}
+
+func (l live) Len() int { return len(l.rows) }
+
+func (l live) Fill(req *core.RankRequest, rows []core.Candidate) {
+	*req = core.RankRequest{Count: float64(len(rows)), PoolSize: float64(len(rows)), Idempotent: 1}
+	copy(rows, l.rows)
+}
+
+// testPlugin runs a plugin on the live pool without using its answer.
+func (s *Server) testPlugin(c *fiber.Ctx) error {
+	name := c.Params("name")
+	i, err := s.Plugins.Get(name)
+	if err != nil {
+		return err
+	}
+	if i.Kind == wasmhost.Backoff {
+		p := s.Engine.Policies().Current()
+		delays := []float64{}
+		for n := 1; n <= p.MaxAttempts; n++ {
+			d, err := s.Plugins.TestBackoff(name, &core.BackoffRequest{
+				Retry: float64(n), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay, Random: 0.5, Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+			})
+			if err != nil {
+				return refuse(422, "plugin_fault", err.Error(), nil)
+			}
+			delays = append(delays, d)
+		}
+		return s.send(c, fiber.Map{"delays": delays})
+	}
+	all := sorted(s.Engine.Pool().Snapshot())
+	if len(all) == 0 {
+		return refuse(409, "conflict", "the pool has no proxies to score", nil)
+	}
+	l := live{make([]core.Candidate, len(all))}
+	for i, u := range all {
+		s.Engine.Describe(u, &l.rows[i])
+		l.rows[i].Rotation = float64(i)
+	}
+	scores, err := s.Plugins.TestScorer(name, l)
+	if err != nil {
+		return refuse(422, "plugin_fault", err.Error(), nil)
+	}
+	out := make([]fiber.Map, len(all))
+	for i, u := range all {
+		out[i] = fiber.Map{"proxy_id": u.ID(), "score": scores[i]}
+	}
+	return s.send(c, fiber.Map{"scores": out})
+}

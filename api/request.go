@@ -1,0 +1,140 @@
+package api
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"unicode/utf8"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// requestInput is a request to make through the pool.
+type requestInput struct {
+	Method     string            `json:"method"`
+	URL        string            `json:"url"`
+	Headers    map[string]string `json:"headers"`
+	Body       *string           `json:"body"`
+	BodyBase64 *string           `json:"body_base64"`
+	Retry      *retry.Override   `json:"retry"`
+	Region     string            `json:"region"`
+}
+
+// requestOutput is what came back.
+type requestOutput struct {
+	RequestID  string                  `json:"request_id"`
+	Outcome    string                  `json:"outcome"`
+	Status     int                     `json:"status"`
+	Headers    map[string][]string     `json:"headers"`
+	Body       *string                 `json:"body,omitempty"`
+	BodyBase64 *string                 `json:"body_base64,omitempty"` // when it is not UTF-8
+	Truncated  bool                    `json:"truncated"`
+	Attempts   []metrics.AttemptRecord `json:"attempts"`
+}
+
+// maxAnswer bounds the body of an answer given back as JSON.
+const maxAnswer = 10 << 20
+
+func (s *Server) request(c *fiber.Ctx) error {
+	var in requestInput
+	if err := decode(c, &in); err != nil {
+		return err
+	}
+	call, err := s.call(&in)
+	if err != nil {
+		return err
+	}
+	result, err := s.Engine.Do(c.Context(), call)
+	var bad *engine.RequestError
+	if errors.As(err, &bad) {
+		return refuse(400, "invalid_request", bad.Msg, nil)
+	}
+	if err != nil {
+		return err
+	}
+	if result.Response == nil {
+		f := result.Failure
+		if f.Code == "" {
+			return refuse(503, "cancelled", "the request was given up", nil)
+		}
+		code := f.Code
+		if result.Final != core.FinalNotRetryable {
+			code = result.Final.String()
+		}
+		return refuse(f.Status, code, f.Message, fiber.Map{"request_id": result.ID.String(), "attempts": records(result.Attempts)})
+	}
+	r := result.Response
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer+1))
+	out := requestOutput{RequestID: result.ID.String(), Outcome: result.Final.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
+	if len(body) > maxAnswer {
+		body, out.Truncated = body[:maxAnswer], true
+	}
+	r.Body.Close()
+	if utf8.Valid(body) {
+		text := string(body)
+		out.Body = &text
+	} else {
+		text := base64.StdEncoding.EncodeToString(body)
+		out.BodyBase64 = &text
+	}
+	out.Attempts = records(result.Attempts)
+	return s.send(c, out)
+}
+
+func records(events []core.AttemptEvent) []metrics.AttemptRecord {
+	out := make([]metrics.AttemptRecord, len(events))
+	for i := range events {
+		out[i] = metrics.RecordOf(&events[i])
+	}
+	return out
+}
+
+func (s *Server) call(in *requestInput) (engine.Call, error) {
+	bad := func(field, msg string) (engine.Call, error) {
+		return engine.Call{}, refuse(400, "invalid_field", field+" "+msg, fiber.Map{"field": field})
+	}
+	u, err := url.Parse(in.URL)
+	if err != nil || u.Host == "" {
+		return bad("url", "must be an absolute http:// or https:// URL")
+	}
+	var body []byte
+	switch {
+	case in.Body != nil && in.BodyBase64 != nil:
+		return bad("body", "and body_base64 exclude each other")
+	case in.Body != nil:
+		body = []byte(*in.Body)
+	case in.BodyBase64 != nil:
+		if body, err = base64.StdEncoding.DecodeString(*in.BodyBase64); err != nil {
+			return bad("body_base64", "is not base64")
+		}
+	}
+	q := &http.Request{Method: in.Method, URL: u, Header: http.Header{}}
+	if q.Method == "" {
+		q.Method = http.MethodGet
+	}
+	for name, value := range in.Headers {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			q.Host = value
+			continue
+		}
+		q.Header.Set(name, value)
+	}
+	if body != nil {
+		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	}
+	call := engine.Call{Request: q, Region: in.Region}
+	if in.Retry != nil {
+		if call.Policy, err = s.Engine.Merge(*in.Retry); err != nil {
+			return engine.Call{}, fieldError(err)
+		}
+	}
+	return call, nil
+}

@@ -1,0 +1,331 @@
+// Package api is the REST API, under /api/v1, and the dashboard. openapi.yaml
+// says what it takes and gives; the tests hold it to that. (fiber stops here.)
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+// Key lets its bearer in.
+type Key struct {
+	Name   string
+	Secret string
+	Admin  bool // may change things
+}
+
+// ReloadStatus is how the last reload of the configuration went.
+type ReloadStatus struct {
+	OK     bool      `json:"ok"`
+	At     time.Time `json:"at"`
+	Faults any       `json:"faults"`
+}
+
+// Config is what a Server is built from.
+type Config struct {
+	Engine       *engine.Engine
+	Plugins      *plugins.Registry
+	Keys         []Key
+	Effective    func() (any, ReloadStatus) // the configuration, secrets masked
+	Reload       func() ReloadStatus
+	Log          *slog.Logger
+	Version      string
+	LoopbackOnly bool // no keys: take requests addressed to this machine only
+}
+
+// Server serves the API. It is safe for concurrent use.
+type Server struct {
+	Config
+	app  *fiber.App
+	auth atomic.Pointer[auth]
+	spec []byte
+}
+
+type auth struct {
+	keys         []hashedKey
+	loopbackOnly bool
+}
+
+type hashedKey struct {
+	sum   [sha256.Size]byte
+	admin bool
+}
+
+//go:embed openapi.yaml
+var openapiYAML []byte
+
+//go:embed dashboard.html
+var dashboard []byte
+
+const (
+	maxJSON = 1 << 20  // bytes of a JSON body
+	maxBody = 32 << 20 // bytes of any body
+)
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	s := &Server{Config: cfg}
+	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
+	var doc map[string]any
+	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
+		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	}
+	var err error
+	if s.spec, err = json.Marshal(doc); err != nil {
+		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	}
+	s.app = fiber.New(fiber.Config{
+		DisableStartupMessage: true, ErrorHandler: s.fail, BodyLimit: maxBody, Immutable: true, CaseSensitive: true,
+		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10, DisableDefaultDate: false, ServerHeader: "",
+	})
+	s.routes()
+	return s, nil
+}
+
+// SetKeys replaces the keys.
+func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
+	a := &auth{loopbackOnly: loopbackOnly}
+	for _, k := range keys {
+		a.keys = append(a.keys, hashedKey{sha256.Sum256([]byte(k.Secret)), k.Admin})
+	}
+	s.auth.Store(a)
+}
+
+// Serve takes requests from l until Shutdown.
+func (s *Server) Serve(l net.Listener) error { return s.app.Listener(l) }
+
+// Shutdown stops the server; running requests have a second.
+func (s *Server) Shutdown() error { return s.app.ShutdownWithTimeout(time.Second) }
+
+func (s *Server) routes() {
+	s.app.Use(s.guard)
+	s.app.Get("/", func(c *fiber.Ctx) error {
+		c.Set(fiber.HeaderContentType, "text/html; charset=utf-8")
+		c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'")
+		return c.Send(dashboard)
+	})
+	s.app.Get("/healthz", func(c *fiber.Ctx) error { return s.send(c, fiber.Map{"status": "ok", "version": s.Version}) })
+	s.app.Get("/readyz", s.ready)
+	s.app.Get("/metrics", adaptor.HTTPHandler(s.Engine.Metrics().Handler()))
+	v1 := s.app.Group("/api/v1")
+	v1.Get("/healthz", func(c *fiber.Ctx) error { return s.send(c, fiber.Map{"status": "ok", "version": s.Version}) })
+	v1.Get("/readyz", s.ready)
+	v1.Get("/openapi.json", func(c *fiber.Ctx) error {
+		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+		return c.Send(s.spec)
+	})
+	v1.Get("/retry/policy", s.getPolicy)
+	v1.Put("/retry/policy", s.putPolicy)
+	v1.Get("/circuit-breakers", s.listBreakers)
+	v1.Get("/circuit-breakers/metrics", s.breakerEvents) // before :id, which would take it
+	v1.Get("/circuit-breakers/:id", s.getBreaker)
+	v1.Post("/circuit-breakers/:id/reset", s.resetBreaker)
+	v1.Get("/metrics/retries", s.summary)
+	v1.Get("/metrics/retries/timeseries", s.timeseries)
+	v1.Get("/metrics/retries/by-proxy", s.byProxy)
+	v1.Get("/proxies", s.listProxies)
+	v1.Post("/proxies", s.addProxies)
+	v1.Get("/proxies/:id", s.getProxy)
+	v1.Patch("/proxies/:id", s.patchProxy)
+	v1.Delete("/proxies/:id", s.deleteProxy)
+	v1.Post("/request", s.request)
+	v1.Get("/requests", s.listRequests)
+	v1.Get("/requests/:id", s.getRequest)
+	v1.Get("/plugins", s.listPlugins)
+	v1.Post("/plugins", s.addPlugin)
+	v1.Get("/plugins/:name", s.getPlugin)
+	v1.Put("/plugins/:name", s.putPlugin)
+	v1.Delete("/plugins/:name", s.deletePlugin)
+	v1.Post("/plugins/:name/test", s.testPlugin)
+	v1.Post("/plugins/:name/activate", s.activatePlugin)
+	v1.Post("/plugins/:name/rollback", s.rollBackPlugin)
+	v1.Post("/plugins/:name/release", s.releasePlugin)
+	v1.Get("/config", s.getConfig)
+	v1.Post("/config/reload", s.postReload)
+}
+
+// Error is the shape of every error.
+type Error struct {
+	Error   string `json:"error"` // stable snake_case
+	Message string `json:"message"`
+	Details any    `json:"details,omitempty"`
+}
+
+// problem is an Error on its way out.
+type problem struct {
+	status int
+	body   Error
+}
+
+func (p *problem) Error() string { return p.body.Message }
+
+func refuse(status int, code, message string, details any) error {
+	return &problem{status, Error{code, message, details}}
+}
+
+// fail answers every error, Fiber's own included.
+func (s *Server) fail(c *fiber.Ctx, err error) error {
+	var p *problem
+	var f *fiber.Error
+	status, body := 500, Error{Error: "internal", Message: "something went wrong; the log says more"}
+	switch {
+	case errors.As(err, &p):
+		status, body = p.status, p.body
+	case errors.Is(err, core.ErrNotFound):
+		status, body = 404, Error{Error: "not_found", Message: err.Error()}
+	case errors.Is(err, core.ErrConflict):
+		status, body = 409, Error{Error: "conflict", Message: err.Error()}
+	case errors.As(err, &f):
+		status = f.Code
+		switch f.Code {
+		case 404:
+			body = Error{Error: "not_found", Message: "there is nothing at " + clip(c.Path())}
+		case 405:
+			body = Error{Error: "method_not_allowed", Message: c.Method() + " is not for " + clip(c.Path()) + "; allowed: " + c.GetRespHeader(fiber.HeaderAllow)}
+		case 413:
+			body = Error{Error: "body_too_large", Message: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+		case 431:
+			body = Error{Error: "header_too_large", Message: "the header is larger than 16 KiB"}
+		default:
+			if f.Code < 500 {
+				body = Error{Error: "bad_request", Message: f.Message}
+			}
+		}
+	default:
+		s.Log.Error("api", slog.Any("error", err), slog.String("path", clip(c.Path())))
+	}
+	c.Status(status)
+	return s.send(c, body)
+}
+
+func (s *Server) send(c *fiber.Ctx, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	return c.Send(body)
+}
+
+// open are the paths without anything to know.
+func open(path string) bool {
+	switch path {
+	case "/", "/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
+		return true
+	}
+	return false
+}
+
+// guard lets in whom it may, and nobody whom a web page has sent.
+func (s *Server) guard(c *fiber.Ctx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Log.Error("panic in the API", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			err = s.fail(c, errors.New("panic"))
+		}
+	}()
+	c.Set("X-Content-Type-Options", "nosniff")
+	a := s.auth.Load()
+	if a.loopbackOnly && !local(c.Hostname()) {
+		return refuse(421, "misdirected_request", "without api.keys the API answers to localhost and loopback addresses only", nil)
+	}
+	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
+		if u, err := url.Parse(origin); err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost)) {
+			return refuse(403, "cross_origin", "a page of another origin may not change anything here", nil)
+		}
+	}
+	if len(a.keys) > 0 && !open(c.Path()) {
+		admin, ok := a.check(c.Get(fiber.HeaderAuthorization))
+		if !ok {
+			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
+			return refuse(401, "unauthorized", "this needs an Authorization: Bearer key of api.keys", nil)
+		}
+		if !admin && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
+			return refuse(403, "forbidden", "this needs a key with the role admin", nil)
+		}
+	}
+	return c.Next()
+}
+
+// check compares every key, in a time that tells nothing.
+func (a *auth) check(header string) (admin, ok bool) {
+	scheme, key, _ := strings.Cut(header, " ")
+	sum := sha256.Sum256([]byte(key))
+	for _, k := range a.keys {
+		if subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1 && strings.EqualFold(scheme, "Bearer") {
+			admin, ok = admin || k.admin, true
+		}
+	}
+	return admin, ok
+}
+
+func local(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}
+
+// decode reads a JSON body strictly.
+func decode(c *fiber.Ctx, v any) error {
+	mime, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
+	if mime = strings.TrimSpace(strings.ToLower(mime)); mime != fiber.MIMEApplicationJSON {
+		return refuse(415, "unsupported_media_type", "the body must be application/json", nil)
+	}
+	body := c.Body()
+	if len(body) > maxJSON {
+		return refuse(413, "body_too_large", fmt.Sprintf("the body is larger than %d bytes", maxJSON), nil)
+	}
+	return decodeError(strictjson.Decode(body, v))
+}
+
+func decodeError(err error) error {
+	var field *strictjson.FieldError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &field):
+		return refuse(400, "invalid_field", err.Error(), fiber.Map{"field": field.Field})
+	}
+	return refuse(400, "invalid_json", err.Error(), nil)
+}
+
+// param returns a path parameter, decoded.
+func param(c *fiber.Ctx, name string) (string, error) {
+	raw := c.Params(name)
+	v, err := url.PathUnescape(raw)
+	if err != nil {
+		return "", refuse(404, "not_found", "the path has a malformed escape", nil)
+	}
+	return v, nil
+}
+
+func clip(s string) string {
+	if len(s) > 100 {
+		s = s[:100] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}

@@ -1,0 +1,89 @@
+// Command whirlpool is a forward proxy that sends each request through the
+// upstream proxy most likely to succeed, and retries it through another when
+// it fails.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+)
+
+// version is set when the binary is built (Makefile).
+var version = "dev"
+
+func main() {
+	if err := root().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "whirlpool:", err)
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	cmd.AddCommand(serveCommand(), configCommand(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
+	})
+	return cmd
+}
+
+const defaultFile = "koanf.toml"
+
+func serveCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the gateway and its API", Args: cobra.NoArgs,
+		Example: "  whirlpool serve --proxies proxies.txt\n  whirlpool serve --demo",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.source.Optional = !cmd.Flags().Changed("config")
+			o.source.Environ = os.Environ()
+			o.source.Overrides = map[string]any{}
+			for flag, key := range map[string]string{"listen": "gateway.listen", "api": "api.listen", "log-level": "log.level"} {
+				if f := cmd.Flags().Lookup(flag); f.Changed {
+					o.source.Overrides[key] = f.Value.String()
+				}
+			}
+			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.source.File, "config", defaultFile, "configuration `FILE`, watched for changes")
+	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched; may be repeated")
+	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
+	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")
+	f.String("listen", "", "`HOST:PORT` of the gateway (gateway.listen)")
+	f.String("api", "", "`HOST:PORT` of the API and the dashboard (api.listen)")
+	f.String("log-level", "", "debug, info, warn or error (log.level)")
+	return cmd
+}
+
+func configCommand() *cobra.Command {
+	check := &cobra.Command{
+		Use: "check FILE", Short: "Check a configuration; every fault is named with its line", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ()})
+			if err == nil {
+				err = dryRun(cfg, args[0])
+			}
+			if err != nil {
+				return fmt.Errorf("%s is not valid\n%w", args[0], err)
+			}
+			for _, w := range cfg.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d proxies\n", args[0], cfg.ProxyCount())
+			return nil
+		},
+	}
+	cmd := &cobra.Command{Use: "config", Short: "Work with configuration files"}
+	cmd.AddCommand(check)
+	return cmd
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// options are serve's flags.
+type options struct {
+	source config.Source
+	demo   bool
+}
+
+// serve runs until a signal ends it.
+func serve(ctx context.Context, o options, out, logTo io.Writer) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	var demo *lab.Demo
+	if o.demo {
+		var err error
+		if demo, err = lab.StartDemo(); err != nil {
+			return err
+		}
+		defer demo.Close()
+		o.source.URLs = append(o.source.URLs, demo.Proxies()...)
+		for key, value := range demo.Settings() {
+			if _, set := o.source.Overrides[key]; !set {
+				o.source.Overrides[key] = value
+			}
+		}
+	}
+	cfg, err := config.Load(o.source)
+	if err != nil {
+		return fmt.Errorf("the configuration is not valid\n%w", err)
+	}
+	g, err := wire(o.source, cfg, logTo)
+	if err != nil {
+		return err
+	}
+	defer g.plugins.Close()
+	proxyListener, err := net.Listen("tcp", cfg.Gateway.Listen)
+	if err != nil {
+		return fmt.Errorf("gateway.listen: %w", err)
+	}
+	apiListener, err := net.Listen("tcp", cfg.API.Listen)
+	if err != nil {
+		proxyListener.Close()
+		return fmt.Errorf("api.listen: %w", err)
+	}
+	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())
+	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", apiListener.Addr(), apiListener.Addr())
+	if demo != nil {
+		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", proxyListener.Addr(), demo.URL())
+		go demo.Drive(ctx, proxyListener.Addr().String())
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- g.engine.Serve(proxyListener) }()
+	go func() { failed <- g.api.Serve(apiListener) }()
+	stopWatch := watch(g)
+	defer stopWatch()
+	for {
+		select {
+		case err := <-failed:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return g.drain(signals)
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				g.reload()
+				continue
+			}
+			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.cfg.Gateway.DrainGrace.String()))
+			return g.drain(signals)
+		}
+	}
+}
+
+// drain lets running requests finish within the grace period; a second signal
+// ends the process at once.
+func (g *gateway) drain(signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.cfg.Gateway.DrainGrace))
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		g.engine.Shutdown(ctx)
+		g.api.Shutdown()
+		close(done)
+	}()
+	for {
+		select {
+		case <-done:
+			return nil
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				return errors.New("stopped by a second signal")
+			}
+		}
+	}
+}

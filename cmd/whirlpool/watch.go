@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settle is how long files must be quiet before they are read: an editor
+	// writes in several steps.
+	settle = 50 * time.Millisecond
+	// lookEvery finds changes on file systems that announce none.
+	lookEvery = 2 * time.Second
+)
+
+// watch reloads when the configuration, or a file that it names, changes: in
+// place, by rename, or behind a symbolic link (Kubernetes). Folders are
+// watched, not files.
+func watch(g *gateway) (stop func()) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		g.log.Warn("files are not watched; SIGHUP reloads", slog.Any("error", err))
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Add(1)
+	seen := g.fingerprint(w)
+	go func() {
+		defer wg.Done()
+		look := time.NewTicker(lookEvery)
+		defer look.Stop()
+		quiet := time.NewTimer(time.Hour)
+		defer quiet.Stop()
+		check := func() {
+			if now := g.fingerprint(w); now != seen {
+				seen = now
+				g.reload()
+				seen = g.fingerprint(w) // it may name other files now
+			}
+		}
+		for {
+			select {
+			case <-done:
+				return
+			case <-w.Events:
+				quiet.Reset(settle)
+			case err := <-w.Errors:
+				g.log.Debug("watching files", slog.Any("error", err))
+			case <-quiet.C:
+				check()
+			case <-look.C:
+				check()
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		wg.Wait()
+		w.Close()
+	}
+}
+
+// fingerprint tells the watched files' state, and watches their folders.
+func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
+	g.mu.Lock()
+	files := append(g.cfg.Files(), g.source.File)
+	g.mu.Unlock()
+	sum := ""
+	for _, path := range files {
+		if path == "" {
+			continue
+		}
+		w.Add(filepath.Dir(path))
+		if info, err := os.Stat(path); err == nil {
+			sum += fmt.Sprintf("%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), inode(info))
+		} else {
+			sum += path + " missing\n"
+		}
+	}
+	return sum
+}

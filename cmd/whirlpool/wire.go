@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/api"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// gateway is the parts put together.
+type gateway struct {
+	source  config.Source
+	log     *slog.Logger
+	level   *slog.LevelVar
+	plugins *plugins.Registry
+	engine  *engine.Engine
+	api     *api.Server
+
+	mu     sync.Mutex // one reload at a time
+	cfg    *config.Config
+	status api.ReloadStatus
+}
+
+func newLogger(cfg config.Log, out io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
+	setLevel(level, cfg.Level)
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(out, opts)), level
+	}
+	return slog.New(slog.NewTextHandler(out, opts)), level
+}
+
+func setLevel(level *slog.LevelVar, name string) {
+	var l slog.Level
+	if l.UnmarshalText([]byte(name)) == nil {
+		level.Set(l)
+	}
+}
+
+func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, error) {
+	g := &gateway{source: src, cfg: cfg}
+	g.log, g.level = newLogger(cfg.Log, logTo)
+	for _, w := range cfg.Warnings {
+		g.log.Warn("proxy list: " + w)
+	}
+	reg, err := plugins.New(plugins.Options{
+		StateDir: cfg.State.Dir, CacheDir: cfg.PluginHost.CacheDir, MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.plugins = reg
+	change, err := reg.Stage(cfg.Modules())
+	if err != nil {
+		return nil, err
+	}
+	change.Commit()
+	g.engine, err = engine.New(cfg.Engine(), engine.Options{
+		Plugins: reg, Observe: reg.Observe, Log: g.log,
+		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
+	})
+	if err != nil {
+		return nil, g.inFile(err)
+	}
+	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
+	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}}
+	g.engine.Metrics().Reloaded(true, time.Now())
+	g.api, err = api.New(api.Config{
+		Engine: g.engine, Plugins: reg, Keys: apiKeys(cfg), Effective: g.effective, Reload: g.reload, Log: g.log, Version: version,
+		LoopbackOnly: len(cfg.API.Keys) == 0,
+	})
+	return g, err
+}
+
+// dryRun looks for what only the parts themselves can tell: plugins that do
+// not load, names that do not exist.
+func dryRun(cfg *config.Config, file string) error {
+	log := slog.New(slog.DiscardHandler)
+	reg, err := plugins.New(plugins.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	change, err := reg.Stage(cfg.Modules())
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	change.Commit()
+	if err := engine.Check(cfg.Engine(), reg); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+func (g *gateway) inFile(err error) error {
+	if g.source.File == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", g.source.File, err)
+}
+
+func apiKeys(cfg *config.Config) []api.Key {
+	keys := make([]api.Key, 0, len(cfg.API.Keys))
+	for _, k := range cfg.API.Keys {
+		keys = append(keys, api.Key{Name: k.Name, Secret: k.Key.Reveal(), Admin: k.Role == "admin"})
+	}
+	return keys
+}
+
+func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
+	out := make([]wasmhost.Proxy, 0, len(s.All))
+	for _, u := range s.All {
+		spec := u.Spec()
+		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost, Metadata: spec.Metadata})
+	}
+	return out
+}
+
+func (g *gateway) pluginStates() []metrics.PluginState {
+	list := g.plugins.List()
+	out := make([]metrics.PluginState, 0, len(list))
+	for _, p := range list {
+		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, Quarantined: p.Quarantined})
+	}
+	return out
+}
+
+// effective is what GET /config shows.
+func (g *gateway) effective() (any, api.ReloadStatus) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cfg, g.status
+}
+
+// reload reads the configuration again, checks it whole, and lets it take
+// effect; on an error nothing has changed.
+func (g *gateway) reload() api.ReloadStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cfg, err := g.tryReload()
+	g.status = api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
+	g.engine.Metrics().Reloaded(err == nil, time.Now())
+	if err != nil {
+		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
+		return g.status
+	}
+	g.cfg = cfg
+	for _, w := range cfg.Warnings {
+		g.log.Warn("proxy list: " + w)
+	}
+	g.log.Info("configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
+	return g.status
+}
+
+func faults(err error, file string) []config.Fault {
+	switch e := err.(type) {
+	case nil:
+		return []config.Fault{}
+	case *config.Error:
+		return e.Faults
+	}
+	return []config.Fault{{File: file, Msg: err.Error()}}
+}
+
+func (g *gateway) tryReload() (*config.Config, error) {
+	cfg, err := config.Load(g.source)
+	if err != nil {
+		return nil, err
+	}
+	old := g.cfg
+	if cfg.Gateway.Listen != old.Gateway.Listen || cfg.API.Listen != old.API.Listen || cfg.Timeouts.Connect != old.Timeouts.Connect ||
+		cfg.Selection.MaxCandidates != old.Selection.MaxCandidates || cfg.Metrics.RetentionHours != old.Metrics.RetentionHours || cfg.State != old.State {
+		g.log.Warn("a change of listen, timeouts.connect, selection.max_candidates, metrics.retention_hours or state takes effect with the next start")
+	}
+	change, err := g.plugins.Stage(cfg.Modules())
+	if err != nil {
+		return nil, err
+	}
+	if err := g.engine.Check(cfg.Engine(), change); err != nil {
+		change.Rollback()
+		return nil, err
+	}
+	change.Commit()
+	if err := g.engine.Reload(cfg.Engine(), g.plugins); err != nil {
+		return nil, err
+	}
+	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
+	setLevel(g.level, cfg.Log.Level)
+	return cfg, nil
+}
