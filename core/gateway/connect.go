@@ -58,7 +58,7 @@ func (c *conn) connect() (keep bool) {
 	c.raw.SetDeadline(time.Time{})
 	early := c.reader.Buffered()
 	if _, err := c.raw.Write(b); err == nil && len(early) > 0 {
-		_, err = tun.Conn.Write(early)
+		tun.Conn.Write(early)
 	}
 	c.reader.Discard(len(early))
 	c.reader.Release()

@@ -185,6 +185,9 @@ func (e *Entry) End(final core.Final, status int) {
 // describe fills r, reusing its slices. Requires mu.
 func (e *Entry) describe(r *Request) {
 	attempts := r.Attempts[:0]
+	if attempts == nil {
+		attempts = []AttemptRecord{}
+	}
 	for i := range e.attempts {
 		attempts = append(attempts, RecordOf(&e.attempts[i].event))
 	}
