@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+func TestS01DefaultPolicy(t *testing.T) {
+	w := start(t, 1, "")
+	p := w.json("/retry/policy")
+	time.Sleep(50 * time.Millisecond)
+	require.Equal(t, p, w.json("/retry/policy"))
+	_, err := time.Parse(time.RFC3339, p["updated_at"].(string))
+	require.NoError(t, err)
+	delete(p, "updated_at")
+	require.Equal(t, map[string]any{
+		"max_attempts": 3.0, "backoff_strategy": "exponential", "base_delay": 1.0, "multiplier": 2.0, "max_backoff_delay": 30.0,
+		"jitter": false, "retry_status_codes": []any{502.0, 503.0, 504.0}, "timeout": nil, "retry_non_idempotent": false,
+		"failover_delay": nil, "source": "file",
+	}, p)
+}
+
+func TestS02PutMerges(t *testing.T) {
+	w := start(t, 1, confK)
+	before := w.json("/retry/policy")
+	w.put(`{"max_attempts":5}`)
+	p := w.json("/retry/policy")
+	require.Equal(t, 5.0, p["max_attempts"])
+	require.Equal(t, "fixed", p["backoff_strategy"])
+	require.Equal(t, "runtime", p["source"])
+	require.Greater(t, p["updated_at"], before["updated_at"])
+	w.put(`{"timeout":5}`)
+	require.Equal(t, 5.0, w.json("/retry/policy")["timeout"])
+	w.put(`{"timeout":null}`)
+	p = w.json("/retry/policy")
+	require.Nil(t, p["timeout"])
+	w.put(`{}`)
+	require.Equal(t, p, w.json("/retry/policy"))
+}
+
+func TestS03EdgesAreTaken(t *testing.T) {
+	w := start(t, 1, confK)
+	for _, body := range []string{
+		`{"max_attempts":1,"base_delay":0.1,"multiplier":1.1,"max_backoff_delay":1,"timeout":0.1,"retry_status_codes":[]}`,
+		`{"max_attempts":10,"base_delay":60,"multiplier":10,"max_backoff_delay":300,"retry_status_codes":[408,425,429,500,599]}`,
+		`{"max_attempts":3.0}`,
+	} {
+		w.put(body)
+	}
+	require.Equal(t, []any{408.0, 425.0, 429.0, 500.0, 599.0}, w.json("/retry/policy")["retry_status_codes"])
+}
+
+func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
+	w := start(t, 1, confK)
+	_, before, _ := w.call("GET", "/retry/policy", "")
+	bad := func(body string, statuses ...int) {
+		t.Helper()
+		status, got, _ := w.call("PUT", "/retry/policy", body)
+		require.Contains(t, statuses, status, "%.80s: %s", body, got)
+		require.Contains(t, string(got), `"error"`)
+	}
+	for field, values := range map[string]string{
+		"max_attempts": `0|11|-1|3.5|"3"|true|null`, "base_delay": `0.0999|0|60.01|"1"`, "multiplier": `1.0|1.09|10.01`,
+		"max_backoff_delay": `0.99|300.1`, "backoff_strategy": `"EXPONENTIAL"|""|1|"round_robin"`, "jitter": `"true"|1`,
+		"retry_status_codes": `[404]|[200]|[600]|["503"]|503|null`, "timeout": `0|0.05|-1|1e400`, "updated_at": `"2026-01-01T00:00:00Z"`, "nope": `1`,
+		"MAX_ATTEMPTS": `5`,
+	} {
+		for _, v := range strings.Split(values, "|") {
+			bad(fmt.Sprintf(`{"%s":%s}`, field, v), 400)
+			bad(fmt.Sprintf(`{"jitter":true,"%s":%s}`, field, v), 400)
+		}
+	}
+	for _, body := range []string{"{", "[]", "null", "{}{}", `{"max_attempts":5,"max_attempts":9}`, "{\"backoff_strategy\":\"\xff\"}", strings.Repeat("[", 10_000), `{"max_attempts":NaN}`} {
+		bad(body, 400)
+	}
+	bad(strings.Repeat(" ", 5<<20), 400, 413)
+	status, _, _ := w.call("PUT", "/retry/policy", `{}`, "Content-Type", "text/plain")
+	require.Equal(t, 415, status)
+	_, after, _ := w.call("GET", "/retry/policy", "")
+	require.Equal(t, string(before), string(after))
+}
+
+func TestS07S08Breakers(t *testing.T) {
+	w := start(t, 3, confKB)
+	list := w.json("/circuit-breakers")["circuit_breakers"].([]any)
+	require.Len(t, list, 3)
+	for i, v := range list {
+		b := v.(map[string]any)
+		require.Equal(t, fmt.Sprintf("F%d", i+1), b["proxy_id"])
+		require.Equal(t, "closed", b["state"])
+		require.Equal(t, 0.0, b["failure_count"])
+		require.Equal(t, 5.0, b["failure_threshold"])
+		require.Nil(t, b["next_test_time"])
+	}
+	status, body, _ := w.call("POST", "/proxies", `{"url":"http://u:hunter2secret@127.0.0.1:9"}`)
+	require.Equal(t, 201, status, "%s", body)
+	for path, want := range map[string]int{
+		"127.0.0.1:9": 200, "127.0.0.1%3A9": 200, "unknown": 404, "..%2Fretry%2Fpolicy": 404, strings.Repeat("x", 300): 404, "%00": 404,
+	} {
+		status, body, _ := w.call("GET", "/circuit-breakers/"+path, "")
+		require.Equal(t, want, status, "%s: %s", path, body)
+		require.True(t, strings.HasPrefix(string(body), "{"))
+	}
+}
+
+func TestS10Hours(t *testing.T) {
+	w := start(t, 1, confK)
+	for _, path := range []string{"/circuit-breakers/metrics", "/metrics/retries/timeseries", "/metrics/retries/by-proxy"} {
+		for query, want := range map[string]int{
+			"": 200, "?hours=1": 200, "?hours=24": 200, "?hours=168": 200, "?hours=0": 400, "?hours=-1": 400, "?hours=169": 400,
+			"?hours=1.5": 400, "?hours=abc": 400, "?hours=": 400, "?hours=99999999999999999999": 400, "?hours=1&hours=2": 400,
+		} {
+			status, body, _ := w.call("GET", path+query, "")
+			require.Equal(t, want, status, "%s%s: %s", path, query, body)
+		}
+	}
+}
+
+func TestS11Reset(t *testing.T) {
+	w := start(t, 1, confKB)
+	w.all(lab.Status(503))
+	for range 5 {
+		w.get()
+	}
+	require.Equal(t, "open", w.breaker("F1")["state"])
+	w.all(lab.OK())
+	status, body, _ := w.call("POST", "/circuit-breakers/F1/reset", "")
+	require.Equal(t, 200, status)
+	require.Contains(t, string(body), `"state":"closed","failure_count":0`)
+	require.Equal(t, 200, w.get().status)
+	events := len(w.json("/circuit-breakers/metrics")["events"].([]any))
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	require.Len(t, w.json("/circuit-breakers/metrics")["events"], events, "no event of a closed one's reset")
+	status, _, _ = w.call("POST", "/circuit-breakers/nope/reset", "")
+	require.Equal(t, 404, status)
+	status, _, h := w.call("GET", "/circuit-breakers/F1/reset", "")
+	require.Equal(t, 405, status)
+	require.Equal(t, "POST", h.Get("Allow"))
+
+	// A probe that is out while the breaker is reset says nothing any more.
+	w.all(lab.Status(503))
+	for range 5 {
+		w.get()
+	}
+	hold := make(chan struct{})
+	w.all(lab.Behaviour{Status: 503, Hold: hold})
+	eventually(t, "half open", func() bool { return w.breaker("F1")["state"] == "half_open" })
+	done := make(chan answer)
+	arrived := w.fakes[0].Count()
+	go func() { done <- w.get() }()
+	eventually(t, "the probe arrives", func() bool { return w.fakes[0].Count() > arrived })
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	close(hold)
+	<-done
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
+func TestS12Keys(t *testing.T) {
+	w := start(t, 1, confK+"[[api.keys]]\nname=\"a\"\nkey=\"adminkey1234\"\nrole=\"admin\"\n[[api.keys]]\nname=\"r\"\nkey=\"readkey12345\"\nrole=\"read\"\n")
+	for _, path := range []string{"/retry/policy", "/circuit-breakers", "/circuit-breakers/F1", "/circuit-breakers/metrics", "/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy"} {
+		for key, want := range map[string]int{"": 401, "Bearer wrongkey1234": 401, "Bearer x": 401, "Basic adminkey1234": 401, "Bearer adminkey1234": 200, "Bearer readkey12345": 200} {
+			status, _, _ := w.call("GET", path, "", "Authorization", key)
+			require.Equal(t, want, status, "%s with %q", path, key)
+		}
+	}
+	status, _, _ := w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer readkey12345")
+	require.Equal(t, 403, status)
+	status, _, _ = w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer adminkey1234")
+	require.Equal(t, 200, status)
+	r, err := http.Get("http://" + w.gateway + "/api/v1/retry/policy")
+	require.NoError(t, err)
+	r.Body.Close()
+	require.Equal(t, 400, r.StatusCode)
+	require.NotContains(t, w.log.String(), "adminkey1234")
+}
+
+func TestS13Methods(t *testing.T) {
+	w := start(t, 1, confK)
+	for _, q := range [][2]string{{"PATCH", "/retry/policy"}, {"DELETE", "/retry/policy"}, {"POST", "/metrics/retries"}} {
+		status, body, h := w.call(q[0], q[1], "")
+		require.Equal(t, 405, status, "%v", q)
+		require.NotEmpty(t, h.Get("Allow"))
+		require.Contains(t, string(body), `"error"`)
+	}
+	status, body, _ := w.call("GET", "/nowhere", "")
+	require.Equal(t, 404, status)
+	require.Contains(t, string(body), `"error"`)
+	status, body, _ = w.call("HEAD", "/retry/policy", "")
+	require.Equal(t, 200, status)
+	require.Empty(t, body)
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			status, _, _ := w.call("GET", "/metrics/retries", "")
+			if status != 200 {
+				t.Error(status)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOneOffRequest(t *testing.T) {
+	w := start(t, 3, confK)
+	w.fakes[0].Do(lab.Status(503))
+	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/x","headers":{"X-A":"b"},"retry":{"max_attempts":2}}`)
+	require.Equal(t, 200, status, "%s", body)
+	require.Contains(t, string(body), `"status":200`)
+	require.Contains(t, string(body), `"attempts":[{"attempt":0,"proxy_id":"F1","outcome":"failure","status_code":503`)
+	status, _, _ = w.call("POST", "/request", `{"url":"http://origin.test/x","retry":{"max_attempts":11}}`)
+	require.Equal(t, 400, status)
+	status, _, _ = w.call("POST", "/request", `{"url":"nonsense"}`)
+	require.Equal(t, 400, status)
+	w.reconcile(0)
+}
+
+func TestProxiesComeAndGo(t *testing.T) {
+	w := start(t, 1, confK)
+	extra, err := lab.Start("X", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(extra.Close)
+	status, body, _ := w.call("POST", "/proxies", `{"id":"x","url":"http://u:hunter2secret@`+extra.Addr+`"}`)
+	require.Equal(t, 201, status, "%s", body)
+	w.get()
+	w.get()
+	require.Equal(t, 1, extra.Count())
+	require.Equal(t, "Basic dTpodW50ZXIyc2VjcmV0", extra.Arrivals()[0].Header.Get("Proxy-Authorization"))
+	status, _, _ = w.call("POST", "/proxies", `{"id":"x","url":"http://127.0.0.1:1"}`)
+	require.Equal(t, 409, status)
+	status, body, _ = w.call("PATCH", "/proxies/x", `{"weight":2,"region":"EU"}`)
+	require.Equal(t, 200, status, "%s", body)
+	status, _, _ = w.call("DELETE", "/proxies/x?drain=true", "")
+	require.Equal(t, 204, status)
+	eventually(t, "gone", func() bool { s, _, _ := w.call("GET", "/proxies/x", ""); return s == 404 })
+	for range 4 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, 1, extra.Count())
+}

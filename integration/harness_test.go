@@ -1,0 +1,348 @@
+// Package integration runs the real binary against scripted proxies on
+// loopback; the tests are numbered like the scenarios they run.
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "whirlpool")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "whirlpool")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/whirlpool").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s", out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// whirl is one running gateway with its fakes.
+type whirl struct {
+	t       *testing.T
+	dir     string
+	file    string
+	gateway string
+	api     string
+	fakes   []*lab.Proxy
+	log     *buffer
+	cmd     *exec.Cmd
+	client  *http.Client
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// The configurations of the scenarios.
+const (
+	confK  = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 1000000\n"
+	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
+)
+
+// start runs the gateway on n fakes, F1 to Fn, that answer 200.
+func start(t *testing.T, n int, config string) *whirl {
+	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}
+	for i := range n {
+		f, err := lab.Start(fmt.Sprintf("F%d", i+1), "127.0.0.1:0", lab.Always(lab.OK()))
+		require.NoError(t, err)
+		t.Cleanup(f.Close)
+		w.fakes = append(w.fakes, f)
+	}
+	w.file = filepath.Join(w.dir, "koanf.toml")
+	w.write(config)
+	w.run()
+	return w
+}
+
+// write writes the configuration, as an editor does: by rename.
+func (w *whirl) write(config string) {
+	var b strings.Builder
+	b.WriteString(config)
+	for _, f := range w.fakes {
+		fmt.Fprintf(&b, "\n[[proxies]]\nid = %q\nurl = \"http://user:hunter2secret@%s\"\n%s", f.Name, f.Addr, regionOf(f.Name))
+	}
+	fmt.Fprintf(&b, "\n[state]\ndir = \"\"\n")
+	require.NoError(w.t, os.WriteFile(w.file+".new", []byte(b.String()), 0o600))
+	require.NoError(w.t, os.Rename(w.file+".new", w.file))
+}
+
+func regionOf(name string) string {
+	if name == "F3" {
+		return "region = \"EU\"\n"
+	}
+	return "region = \"US\"\n"
+}
+
+func (w *whirl) run(args ...string) {
+	args = append([]string{"serve", "--config", w.file, "--listen", w.gateway, "--api", w.api}, args...)
+	w.cmd = exec.Command(binary, args...)
+	w.cmd.Stderr, w.cmd.Stdout = w.log, w.log
+	require.NoError(w.t, w.cmd.Start())
+	w.t.Cleanup(func() {
+		w.cmd.Process.Kill()
+		w.cmd.Wait()
+		require.NotContains(w.t, w.log.String(), "hunter2secret", "credentials in the log")
+		require.NotContains(w.t, w.log.String(), "panic")
+	})
+	w.client = &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: w.gateway}), MaxIdleConnsPerHost: 100, DisableCompression: true,
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for range 200 {
+		if r, err := http.Get("http://" + w.api + "/healthz"); err == nil {
+			r.Body.Close()
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	w.t.Fatalf("the gateway does not start:\n%s", w.log)
+}
+
+// answer is what a client got.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	err    error
+	took   time.Duration
+}
+
+func (a answer) attempts() string { return a.header.Get("X-Whirlpool-Attempts") }
+func (a answer) outcome() string  { return a.header.Get("X-Whirlpool-Outcome") }
+func (a answer) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") }
+
+// do sends a request through the gateway; headers are name, value, ...
+func (w *whirl) do(method, body string, headers ...string) answer {
+	q, err := http.NewRequest(method, "http://origin.test/path?token=querysecret", strings.NewReader(body))
+	require.NoError(w.t, err)
+	if body == "" {
+		q.Body = nil
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		q.Header.Add(headers[i], headers[i+1])
+	}
+	begin := time.Now()
+	r, err := w.client.Do(q)
+	a := answer{err: err}
+	if err == nil {
+		defer r.Body.Close()
+		b, rerr := io.ReadAll(r.Body)
+		a = answer{status: r.StatusCode, header: r.Header, body: string(b), err: rerr}
+	}
+	a.took = time.Since(begin)
+	return a
+}
+
+func (w *whirl) get(headers ...string) answer { return w.do("GET", "", headers...) }
+
+func ovr(s string) []string { return []string{"X-Whirlpool-Retry", s} }
+
+// connect asks for a tunnel and returns the answer's status and header.
+func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
+	c, err := net.DialTimeout("tcp", w.gateway, time.Second)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { c.Close() })
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target)
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	var head []byte
+	one := make([]byte, 1)
+	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
+		if _, err := c.Read(one); err != nil {
+			w.t.Fatalf("CONNECT: %v after %q", err, head)
+		}
+		head = append(head, one[0])
+	}
+	var status int
+	fmt.Sscanf(string(head), "HTTP/1.1 %d", &status)
+	h := http.Header{}
+	for _, line := range strings.Split(string(head), "\r\n")[1:] {
+		if name, value, ok := strings.Cut(line, ": "); ok {
+			h.Add(name, value)
+		}
+	}
+	return status, h, c
+}
+
+// call asks the API.
+func (w *whirl) call(method, path, body string, headers ...string) (int, []byte, http.Header) {
+	q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, strings.NewReader(body))
+	require.NoError(w.t, err)
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		q.Header.Set(headers[i], headers[i+1])
+	}
+	r, err := http.DefaultClient.Do(q)
+	require.NoError(w.t, err)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(w.t, err)
+	require.NotContains(w.t, string(b), "hunter2secret", "credentials in an answer")
+	return r.StatusCode, b, r.Header
+}
+
+// json asks the API and expects 200.
+func (w *whirl) json(path string) map[string]any {
+	status, body, _ := w.call("GET", path, "")
+	require.Equal(w.t, 200, status, "%s: %s", path, body)
+	var v map[string]any
+	require.NoError(w.t, json.Unmarshal(body, &v))
+	return v
+}
+
+func (w *whirl) put(policy string) {
+	status, body, _ := w.call("PUT", "/retry/policy", policy)
+	require.Equal(w.t, 200, status, "%s", body)
+}
+
+func (w *whirl) breaker(id string) map[string]any { return w.json("/circuit-breakers/" + id) }
+
+func (w *whirl) all(b lab.Behaviour) {
+	for _, f := range w.fakes {
+		f.Do(b)
+	}
+}
+
+func (w *whirl) arrivals() (n int) {
+	for _, f := range w.fakes {
+		n += f.Count()
+	}
+	return n
+}
+
+func (w *whirl) clear() {
+	for _, f := range w.fakes {
+		f.Clear()
+	}
+}
+
+// ordered are the arrivals of all fakes, by time.
+func (w *whirl) ordered() []lab.Arrival {
+	var all []lab.Arrival
+	for _, f := range w.fakes {
+		all = append(all, f.Arrivals()...)
+	}
+	for i := range all {
+		for j := i; j > 0 && all[j].At.Before(all[j-1].At); j-- {
+			all[j], all[j-1] = all[j-1], all[j]
+		}
+	}
+	return all
+}
+
+// gaps checks the waits between tries: never early, and not much late.
+func (w *whirl) gaps(want ...float64) {
+	w.t.Helper()
+	all := w.ordered()
+	require.Len(w.t, all, len(want)+1)
+	for i, s := range want {
+		gap := all[i+1].At.Sub(all[i].Ended).Seconds()
+		require.InDelta(w.t, s+0.1, gap, 0.105, "gap %d is %v, not %v", i, gap, s)
+	}
+}
+
+// driveTo sends GETs until the fake has n more arrivals.
+func (w *whirl) driveTo(f *lab.Proxy, n int) {
+	goal := f.Count() + n
+	for range 100 * (n + 1) {
+		if f.Count() >= goal {
+			return
+		}
+		w.get()
+	}
+	w.t.Fatalf("%s gets no traffic", f.Name)
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for range 300 {
+		if f() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+}
+
+// reconcile checks the identities I1 to I5.
+func (w *whirl) reconcile(refused int) {
+	w.t.Helper()
+	s := w.json("/metrics/retries")
+	num := func(v any) int { return int(v.(float64)) }
+	attempts, success, byAttempt, requests, retries := 0, 0, 0, 0, 0
+	opens := map[string]int{}
+	for id, v := range w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
+		p := v.(map[string]any)
+		attempts += num(p["total_attempts"])
+		success += num(p["success_count"])
+		opens[id] = num(p["circuit_breaker_opens"])
+		require.Equal(w.t, num(p["total_attempts"]), num(p["success_count"])+num(p["failure_count"])+num(p["cancelled_count"]), "I2")
+	}
+	for _, n := range s["success_by_attempt"].(map[string]any) {
+		byAttempt += num(n)
+	}
+	for _, v := range w.json("/metrics/retries/timeseries")["data_points"].([]any) {
+		requests += num(v.(map[string]any)["total_requests"])
+		retries += num(v.(map[string]any)["total_retries"])
+	}
+	require.Equal(w.t, w.arrivals()+refused, attempts+num(s["replays"]), "I1: arrivals")
+	require.Equal(w.t, attempts, num(s["total_attempts"]), "I1: summary")
+	require.Equal(w.t, num(s["total_requests"]), requests, "I4: requests")
+	require.Equal(w.t, num(s["total_retries"]), retries, "I4: retries")
+	events := map[string]int{}
+	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+		if e := v.(map[string]any); e["to_state"] == "open" {
+			events[e["proxy_id"].(string)]++
+		}
+	}
+	for id, n := range opens {
+		require.Equal(w.t, events[id], n, "I5")
+	}
+}
+
+func (w *whirl) signal(s syscall.Signal) { require.NoError(w.t, w.cmd.Process.Signal(s)) }
