@@ -1,0 +1,321 @@
+package integration
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+func TestS37S38TheBreakerOpens(t *testing.T) {
+	w := start(t, 1, confKB)
+	w.all(lab.Status(503))
+	for range 4 {
+		w.get()
+	}
+	b := w.breaker("F1")
+	require.Equal(t, "closed", b["state"])
+	require.Equal(t, 4.0, b["failure_count"])
+	w.get()
+	tripped := time.Now()
+	b = w.breaker("F1")
+	require.Equal(t, "open", b["state"])
+	require.Equal(t, 5.0, b["failure_count"])
+	next, err := time.Parse(time.RFC3339, b["next_test_time"].(string))
+	require.NoError(t, err)
+	require.WithinDuration(t, tripped.Add(time.Second), next, 80*time.Millisecond)
+	events := w.json("/circuit-breakers/metrics")["events"].([]any)
+	require.Len(t, events, 1)
+	require.Equal(t, 5.0, events[0].(map[string]any)["failure_count"])
+
+	// Failures older than the window do not count; a success clears nothing.
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	for range 4 {
+		w.get()
+	}
+	time.Sleep(2100 * time.Millisecond)
+	for range 4 {
+		w.get()
+	}
+	require.Equal(t, 4.0, w.breaker("F1")["failure_count"])
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+		if n%2 == 0 {
+			return lab.Status(503)
+		}
+		return lab.OK()
+	})
+	w.clear()
+	for range 9 {
+		w.get()
+	}
+	require.Equal(t, "open", w.breaker("F1")["state"])
+}
+
+func (w *whirl) trip(f *lab.Proxy) {
+	f.Do(lab.Status(503))
+	w.driveTo(f, 5)
+	eventually(w.t, "open", func() bool { return w.breaker(f.Name)["state"] == "open" })
+}
+
+func TestS41S42OneProbe(t *testing.T) {
+	w := start(t, 3, confKB)
+	w.trip(w.fakes[0])
+	before := w.fakes[0].Count()
+	begin := time.Now()
+	for time.Since(begin) < 800*time.Millisecond {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, before, w.fakes[0].Count(), "no traffic while open")
+
+	hold := make(chan struct{})
+	w.fakes[0].Do(lab.Behaviour{Hold: hold})
+	eventually(t, "half open", func() bool { return w.breaker("F1")["state"] == "half_open" })
+	var wg sync.WaitGroup
+	for range 60 {
+		wg.Go(func() { w.get() })
+	}
+	time.Sleep(300 * time.Millisecond)
+	require.Equal(t, before+1, w.fakes[0].Count(), "exactly one probe")
+	close(hold)
+	wg.Wait()
+	b := w.breaker("F1")
+	require.Equal(t, "closed", b["state"])
+	require.Equal(t, 0.0, b["failure_count"])
+	w.fakes[0].Do(lab.OK())
+	w.clear()
+	for range 300 {
+		w.get()
+	}
+	require.InDelta(t, 100, w.fakes[0].Count(), 20, "its share is back")
+
+	// A failed probe opens it anew for the full time.
+	w.trip(w.fakes[0])
+	before = w.fakes[0].Count()
+	eventually(t, "the probe", func() bool { w.get(); return w.fakes[0].Count() == before+1 })
+	b = w.breaker("F1")
+	require.Equal(t, "open", b["state"])
+	require.InDelta(t, 1, b["retry_in_seconds"], 0.15)
+}
+
+func TestS45AllOpen(t *testing.T) {
+	w := start(t, 3, confKB)
+	for _, f := range w.fakes {
+		w.trip(f)
+	}
+	w.write(strings.Replace(confKB, `"1s"`, `"30s"`, 1))
+	time.Sleep(1200 * time.Millisecond)
+	for range 12 {
+		w.get() // the probes fail: open for 30 s now
+	}
+	n, conns := w.arrivals(), w.fakes[0].Connections()
+	for range 200 {
+		a := w.get()
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "all_breakers_open", a.outcome())
+		require.Contains(t, a.body, `"error":"all_breakers_open"`)
+		after, err := strconv.Atoi(a.header.Get("Retry-After"))
+		require.NoError(t, err)
+		require.InDelta(t, 29, after, 2)
+	}
+	require.Equal(t, 503, w.do("POST", "x").status)
+	status, h, _ := w.connect("origin.test:443")
+	require.Equal(t, 503, status)
+	require.Equal(t, "all_breakers_open", h.Get("X-Whirlpool-Outcome"))
+	require.Equal(t, n, w.arrivals())
+	require.Equal(t, conns, w.fakes[0].Connections())
+
+	empty := start(t, 0, confK)
+	a := empty.get()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "pool_empty", a.outcome())
+}
+
+func TestS49HalfOpenWithoutTraffic(t *testing.T) {
+	w := start(t, 1, confKB)
+	w.trip(w.fakes[0])
+	w.all(lab.OK())
+	time.Sleep(1200 * time.Millisecond)
+	require.Equal(t, "half_open", w.breaker("F1")["state"])
+	require.Equal(t, 200, w.get().status)
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
+func TestS58S60Reconcile(t *testing.T) {
+	w := start(t, 3, confK)
+	var mu sync.Mutex
+	fails := 0
+	for _, f := range w.fakes {
+		f.Set(func(int, *http.Request) lab.Behaviour {
+			mu.Lock()
+			defer mu.Unlock()
+			if fails > 0 {
+				fails--
+				return lab.Status(503)
+			}
+			return lab.OK()
+		})
+	}
+	for want, n := range []int{50, 30, 15, 5} {
+		for range n {
+			fails = want
+			if want == 3 {
+				fails = 3
+			}
+			w.get()
+		}
+	}
+	s := w.json("/metrics/retries")
+	require.Equal(t, 100.0, s["total_requests"])
+	require.Equal(t, 170.0, s["total_attempts"])
+	require.Equal(t, 70.0, s["total_retries"])
+	require.Equal(t, map[string]any{"0": 50.0, "1": 30.0, "2": 15.0}, s["success_by_attempt"])
+	w.reconcile(0)
+	require.Equal(t, 70, strings.Count(w.log.String(), "msg=retry"))
+	require.NotContains(t, w.log.String(), "querysecret")
+	r, err := http.Get("http://" + w.api + "/metrics")
+	require.NoError(t, err)
+	text, _ := io.ReadAll(r.Body)
+	r.Body.Close()
+	require.Contains(t, string(text), "whirlpool_retries_total 70\n")
+	require.Contains(t, string(text), `whirlpool_requests_total{outcome="success"} 95`)
+}
+
+func TestS62ARequestThatWaits(t *testing.T) {
+	w := start(t, 1, confK)
+	w.put(`{"base_delay":2}`)
+	w.all(lab.Status(503))
+	go w.get()
+	var r map[string]any
+	eventually(t, "waiting", func() bool {
+		list := w.json("/requests?state=waiting")["requests"].([]any)
+		if len(list) == 1 {
+			r = list[0].(map[string]any)
+		}
+		return len(list) == 1
+	})
+	require.Equal(t, 1.0, r["current_attempt"])
+	next, err := time.Parse(time.RFC3339, r["next_retry_time"].(string))
+	require.NoError(t, err)
+	require.WithinDuration(t, w.fakes[0].Arrivals()[0].Ended.Add(2*time.Second), next, 80*time.Millisecond)
+	one := w.json("/requests/" + r["id"].(string))
+	require.Equal(t, "waiting", one["state"])
+}
+
+func TestS64AClientThatLeavesCountsAgainstNobody(t *testing.T) {
+	w := start(t, 1, confKB)
+	w.all(lab.Behaviour{Hole: true})
+	for range 10 {
+		c := *w.client
+		c.Timeout = 100 * time.Millisecond
+		_, err := c.Get("http://origin.test/")
+		require.Error(t, err)
+	}
+	eventually(t, "all cancelled", func() bool {
+		p, ok := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)["F1"].(map[string]any)
+		return ok && p["cancelled_count"] == 10.0
+	})
+	b := w.breaker("F1")
+	require.Equal(t, "closed", b["state"])
+	require.Equal(t, 0.0, b["failure_count"])
+	eventually(t, "attempts end", func() bool { return w.fakes[0].Open() == 0 })
+	w.reconcile(0)
+}
+
+func TestS63ManyAtOnce(t *testing.T) {
+	w := start(t, 3, confK)
+	for _, f := range w.fakes {
+		f.Set(func(n int, _ *http.Request) lab.Behaviour {
+			b := lab.Behaviour{Delay: 100 * time.Millisecond}
+			if n%10 == 0 {
+				b.Status = 503
+			}
+			return b
+		})
+	}
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() {
+			if a := w.get(); a.status != 200 && a.status != 503 {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1000.0, w.json("/metrics/retries")["total_requests"])
+	w.reconcile(0)
+}
+
+func TestS66Restart(t *testing.T) {
+	w := start(t, 1, confKB)
+	w.trip(w.fakes[0])
+	w.put(`{"max_attempts":7}`)
+	w.signal(syscall.SIGKILL)
+	w.cmd.Wait()
+	w.run()
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+	require.Equal(t, 1.0, w.json("/retry/policy")["max_attempts"])
+	require.Equal(t, 0.0, w.json("/metrics/retries")["total_requests"])
+
+	w.all(lab.Slow(700 * time.Millisecond))
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if a := w.get(); a.status != 200 {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+	eventually(t, "all running", func() bool { return w.fakes[0].Open() >= 50 })
+	w.signal(syscall.SIGTERM)
+	wg.Wait()
+	require.NoError(t, w.cmd.Wait(), "exit 0")
+}
+
+func TestS68Reload(t *testing.T) {
+	w := start(t, 3, confK)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+				if a := w.get(); a.status != 200 {
+					t.Errorf("%+v", a)
+				}
+			}
+		}
+	})
+	for bad, key := range map[string]string{
+		"[retry\n": "TOML", "[retry]\nmax_attempts = 11\n": "retry.max_attempts", "[[proxies]]\nid=\"F1\"\nurl=\"http://127.0.0.1:1\"\n": "F1",
+		"[selection]\nfirst = \"nope\"\n": "selection.first", "[pool]\nfiles = [\"missing.txt\"]\n": "pool.files",
+	} {
+		count := strings.Count(w.log.String(), "not reloaded")
+		w.write(bad)
+		eventually(t, "refused: "+key, func() bool { return strings.Count(w.log.String(), "not reloaded") == count+1 })
+		reload := w.json("/config")["reload"].(map[string]any)
+		require.Equal(t, false, reload["ok"])
+		_, body, _ := w.call("GET", "/config", "")
+		require.Contains(t, string(body), key)
+	}
+	w.write(confK + "[log]\nlevel = \"info\"\n[selection]\nfirst = \"random\"\n")
+	eventually(t, "a good one works", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == true })
+	close(stop)
+	wg.Wait()
+	w.put(`{"max_attempts":9}`)
+	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
+	time.Sleep(300 * time.Millisecond)
+	require.Equal(t, 9.0, w.json("/retry/policy")["max_attempts"], "a policy put at run time stays")
+	w.write(strings.Replace(confK, "0.1", "0.2", 1))
+	eventually(t, "until [retry] changes", func() bool { return w.json("/retry/policy")["max_attempts"] == 3.0 })
+}

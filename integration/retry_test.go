@@ -1,0 +1,347 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+func TestS14ExponentialIsTheDefault(t *testing.T) {
+	w := start(t, 3, "")
+	w.fakes[0].Do(lab.Status(503))
+	w.fakes[1].Do(lab.Status(503))
+	a := w.get()
+	// After F1 an untried proxy is chosen by score: F2 or F3.
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "success", a.outcome())
+	if a.attempts() == "3" {
+		w.gaps(1, 2)
+	} else {
+		w.gaps(1)
+	}
+}
+
+func TestS15S16Strategies(t *testing.T) {
+	w := start(t, 3, confK)
+	w.all(lab.Status(503))
+	for policy, want := range map[string][]float64{
+		`{"max_attempts":4,"backoff_strategy":"linear","base_delay":0.2,"max_backoff_delay":30}`:                     {0.2, 0.4, 0.6},
+		`{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.3,"max_backoff_delay":30}`:                      {0.3, 0.3, 0.3},
+		`{"max_attempts":4,"backoff_strategy":"exponential","base_delay":0.4,"multiplier":10,"max_backoff_delay":1}`: {0.4, 1, 1},
+		`{"max_attempts":4,"backoff_strategy":"linear","base_delay":0.4,"max_backoff_delay":1}`:                      {0.4, 0.8, 1},
+	} {
+		w.put(policy)
+		w.clear()
+		a := w.get()
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "exhausted", a.outcome())
+		w.gaps(want...)
+	}
+}
+
+func TestS18TheCapHolds(t *testing.T) {
+	w := start(t, 3, confK)
+	w.all(lab.Status(503))
+	w.put(`{"max_attempts":10,"backoff_strategy":"exponential","base_delay":60,"multiplier":10,"max_backoff_delay":1}`)
+	w.get()
+	w.gaps(1, 1, 1, 1, 1, 1, 1, 1, 1)
+}
+
+func TestS19NoNeedlessRetry(t *testing.T) {
+	w := start(t, 3, confK)
+	for range 1000 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, 1000, w.arrivals())
+	require.Equal(t, 0.0, w.json("/metrics/retries")["total_retries"])
+	w.clear()
+	w.all(lab.Behaviour{})
+	first := true
+	var mu sync.Mutex
+	for _, f := range w.fakes {
+		f.Set(func(int, *http.Request) lab.Behaviour {
+			mu.Lock()
+			defer mu.Unlock()
+			if first {
+				first = false
+				return lab.Status(503)
+			}
+			return lab.OK()
+		})
+	}
+	require.Equal(t, 200, w.get().status)
+	require.Equal(t, 2, w.arrivals())
+}
+
+func TestS20MaxAttempts(t *testing.T) {
+	w := start(t, 3, confK)
+	w.all(lab.Behaviour{Status: 503, Body: "B!"})
+	for _, n := range []int{1, 10} {
+		w.clear()
+		w.put(`{"max_attempts":` + map[int]string{1: "1", 10: "10"}[n] + `}`)
+		a := w.get()
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "B!", a.body)
+		require.Equal(t, "exhausted", a.outcome())
+		require.Equal(t, n, w.arrivals())
+	}
+}
+
+func TestS21TimeoutCutsTheAttempt(t *testing.T) {
+	w := start(t, 3, confK)
+	w.put(`{"timeout":1.0}`)
+	w.all(lab.Behaviour{Hole: true})
+	a := w.get()
+	require.Equal(t, 504, a.status)
+	require.Equal(t, "timeout", a.outcome())
+	require.InDelta(t, 1.1, a.took.Seconds(), 0.15)
+	eventually(t, "the fake's connection is closed", func() bool { return w.fakes[0].Open()+w.fakes[1].Open()+w.fakes[2].Open() == 0 })
+}
+
+func TestS23AWaitThatCannotFitIsNotBegun(t *testing.T) {
+	w := start(t, 3, confK)
+	w.put(`{"timeout":1.5,"base_delay":0.3,"max_attempts":10}`)
+	w.all(lab.Behaviour{Status: 503, Delay: 500 * time.Millisecond})
+	a := w.get()
+	require.Equal(t, 2, w.arrivals())
+	require.InDelta(t, 1.35, a.took.Seconds(), 0.12)
+}
+
+func TestS24TimeoutCoversTheHeadOnly(t *testing.T) {
+	w := start(t, 1, confK)
+	w.put(`{"timeout":1,"max_attempts":1}`)
+	w.all(lab.Behaviour{Pieces: 20, Every: 100 * time.Millisecond, Body: "piece"})
+	a := w.get()
+	require.NoError(t, a.err)
+	require.Equal(t, strings.Repeat("piece", 20), a.body)
+}
+
+func TestS25S26Idempotency(t *testing.T) {
+	w := start(t, 2, confK)
+	try := func(method string, headers ...string) (answer, int) {
+		w.clear()
+		w.all(lab.OK())
+		w.driveTo(w.fakes[1], 1) // the next is F1's turn
+		w.clear()
+		w.fakes[0].Do(lab.Status(503))
+		return w.do(method, map[bool]string{true: "payload", false: ""}[method == "POST" || method == "PUT"], headers...), w.arrivals()
+	}
+	for _, m := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"} {
+		a, n := try(m)
+		require.Equal(t, 200, a.status, m)
+		require.Equal(t, 2, n, m)
+	}
+	for _, m := range []string{"POST", "PUT", "PATCH", "FOO"} {
+		a, n := try(m)
+		require.Equal(t, 503, a.status, m)
+		require.Equal(t, "not_retryable", a.outcome(), m)
+		require.Equal(t, 1, n, m)
+	}
+	for _, m := range []string{"POST", "PUT"} {
+		a, n := try(m, ovr("retry_non_idempotent")...)
+		require.Equal(t, 200, a.status, m)
+		require.Equal(t, 2, n)
+		for _, x := range w.ordered() {
+			require.Equal(t, "payload", string(x.Body), "replayed byte for byte")
+		}
+	}
+}
+
+func TestS28S29OtherStatusesPass(t *testing.T) {
+	w := start(t, 3, confK)
+	for _, code := range []int{400, 401, 403, 404, 409, 429, 500, 501} {
+		w.clear()
+		w.all(lab.Behaviour{Status: code, Body: "as it is", Header: http.Header{"Www-Authenticate": {"Basic realm=x"}}})
+		a := w.get()
+		require.Equal(t, code, a.status)
+		require.Equal(t, "as it is", a.body)
+		require.Equal(t, "Basic realm=x", a.header.Get("WWW-Authenticate"))
+		require.Equal(t, 1, w.arrivals())
+	}
+	for _, id := range []string{"F1", "F2", "F3"} {
+		require.Equal(t, 0.0, w.breaker(id)["failure_count"])
+	}
+	w.put(`{"retry_status_codes":[502]}`)
+	w.clear()
+	w.all(lab.Status(503))
+	require.Equal(t, 503, w.get().status)
+	require.Equal(t, 1, w.arrivals())
+}
+
+func TestS30RetryAfter(t *testing.T) {
+	w := start(t, 1, confK)
+	w.put(`{"retry_status_codes":[429,503],"max_attempts":2,"max_backoff_delay":2}`)
+	for value, want := range map[string]float64{"1": 1, "3600": 2, "junk": 0.1, time.Now().Add(4 * time.Hour).UTC().Format(http.TimeFormat): 2} {
+		w.clear()
+		w.all(lab.Behaviour{Status: 429, Header: http.Header{"Retry-After": {value}}})
+		w.get()
+		w.gaps(want)
+	}
+	require.Equal(t, 0.0, w.breaker("F1")["failure_count"], "429 is no failure of the proxy")
+}
+
+func TestS31ProxyAuthentication(t *testing.T) {
+	w := start(t, 3, confKB)
+	w.put(`{"max_attempts":3}`)
+	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Basic"}}})
+	for range 15 {
+		a := w.get()
+		require.Equal(t, 200, a.status)
+		require.Empty(t, a.header.Get("Proxy-Authenticate"))
+	}
+	require.Equal(t, 5, w.fakes[0].Count())
+	w.all(lab.Status(407))
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	a := w.get()
+	require.Equal(t, 502, a.status)
+	require.NotContains(t, a.header, "Proxy-Authenticate")
+}
+
+func TestS32EveryFault(t *testing.T) {
+	w := start(t, 2, "[timeouts]\nattempt = \"500ms\"\n"+confK)
+	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(origin.Close)
+	failures := 0.0
+	f1 := w.fakes[0]
+	faults := map[string]lab.Behaviour{
+		"hole": {Hole: true}, "rst": {Reset: true}, "fin0": {Fin: true}, "garbage": {Garbage: "what is this\r\n\r\n"},
+		"half head": {Garbage: "HTTP/1.1 200 OK\r\nContent-Le"}, "1 MB head": {Garbage: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)},
+		"tls": {Garbage: "\x15\x03\x01\x00\x02\x02\x28"},
+	}
+	turn := func() { // the next first attempt is F1's
+		w.all(lab.OK())
+		w.driveTo(w.fakes[1], 1)
+	}
+	for name, b := range faults {
+		turn()
+		f1.Do(b)
+		a := w.get()
+		require.Equal(t, 200, a.status, name)
+		require.Equal(t, "2", a.attempts(), name)
+		require.Equal(t, "F2", a.proxy(), name)
+		failures++
+		require.Equal(t, failures, w.breaker("F1")["failure_count"], name)
+	}
+	for _, code := range []int{502, 503, 504, 500} {
+		turn()
+		f1.Do(lab.Status(code))
+		status, h, _ := w.connect(origin.Addr)
+		require.Equal(t, 200, status)
+		require.Equal(t, "2", h.Get("X-Whirlpool-Attempts"))
+		failures++
+		require.Equal(t, failures, w.breaker("F1")["failure_count"], "CONNECT %d", code)
+	}
+	turn()
+	f1.Do(lab.Status(403))
+	status, _, _ := w.connect(origin.Addr)
+	require.Equal(t, 200, status)
+	require.Equal(t, failures, w.breaker("F1")["failure_count"], "CONNECT 403 is policy")
+	turn()
+	f1.Refuse()
+	a := w.get()
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "2", a.attempts())
+	require.Equal(t, failures+1, w.breaker("F1")["failure_count"])
+}
+
+func TestS34S35Overrides(t *testing.T) {
+	w := start(t, 3, confK)
+	w.all(lab.Status(503))
+	w.get(ovr("max_attempts=5")...)
+	w.gaps(0.1, 0.1, 0.1, 0.1)
+	w.clear()
+	w.get()
+	w.gaps(0.1, 0.1)
+	w.clear()
+	w.get(ovr("backoff_strategy=linear")...)
+	w.gaps(0.1, 0.2)
+	for _, a := range w.ordered() {
+		for name := range a.Header {
+			require.False(t, strings.HasPrefix(strings.ToLower(name), "x-whirlpool"), name)
+			require.NotEqual(t, "Proxy-Connection", name)
+		}
+	}
+	w.clear()
+	w.get(ovr("max_attempts=1")...)
+	require.Equal(t, 1, w.arrivals())
+	w.clear()
+	for _, bad := range []string{"max_attempts=11", "nonsense", "unknown=1", "max_attempts=", "", "base_delay=a"} {
+		require.Equal(t, 400, w.get(ovr(bad)...).status, bad)
+	}
+	require.Equal(t, 400, w.get("X-Whirlpool-Retry", "max_attempts=2", "X-Whirlpool-Retry", "max_attempts=2").status)
+	require.Zero(t, w.arrivals())
+}
+
+func TestS51S53TheBetterProxyGetsTheRetries(t *testing.T) {
+	w := start(t, 3, confK)
+	fail := func(percent int) lab.Script {
+		return func(n int, _ *http.Request) lab.Behaviour {
+			if n%100*37%100 < percent {
+				return lab.Status(503)
+			}
+			return lab.OK()
+		}
+	}
+	w.put(`{"max_attempts":1}`)
+	w.fakes[0].Do(lab.OK())
+	w.fakes[1].Set(fail(5))
+	w.fakes[2].Set(fail(40))
+	for range 330 {
+		w.get()
+	}
+	w.put(`{"max_attempts":2,"failover_delay":0}`)
+	w.fakes[0].Do(lab.Status(503))
+	first := map[string]int{}
+	for range 150 {
+		a := w.get()
+		if a.attempts() == "2" && a.proxy() != "" {
+			first[a.proxy()]++
+		}
+	}
+	require.Greater(t, first["F2"]*10, 9*(first["F2"]+first["F3"]-60), "%v", first)
+	require.Greater(t, first["F2"], first["F3"], "%v", first)
+}
+
+func TestS70PoliciesAreNeverMixed(t *testing.T) {
+	w := start(t, 3, confK)
+	w.all(lab.Status(503))
+	a, b := `{"max_attempts":2,"base_delay":0.1}`, `{"max_attempts":4,"base_delay":0.2}`
+	w.put(a)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				switch got := w.get(); {
+				case got.attempts() == "2" && got.took < 250*time.Millisecond:
+				case got.attempts() == "4" && got.took > 590*time.Millisecond:
+				default:
+					t.Errorf("a mixture: %s attempts in %v", got.attempts(), got.took)
+				}
+			}
+		})
+	}
+	for range 50 {
+		w.put(b)
+		time.Sleep(10 * time.Millisecond)
+		w.put(a)
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(stop)
+	wg.Wait()
+	w.put(b)
+	require.Equal(t, "4", w.get().attempts())
+	w.reconcile(0)
+}
