@@ -153,6 +153,28 @@ func TestS25S26Idempotency(t *testing.T) {
 	}
 }
 
+// A body that comes in pieces after its head arrives whole, and so does the
+// head, at every try.
+func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
+	w := start(t, 2, confK)
+	w.fakes[0].Do(lab.Status(503))
+	for _, size := range []int{1, 4000, 5000, 20_000, 100_000, 1_000_000} {
+		w.clear()
+		body := strings.Repeat("0123456789", size/10+1)[:size]
+		for range 2 {
+			a := w.do("POST", body, "X-Whirlpool-Retry", "retry_non_idempotent", "X-Mark", "here", "Expect", "100-continue")
+			require.Equal(t, 200, a.status, "%d: %s", size, a.body)
+		}
+		all := w.ordered()
+		require.GreaterOrEqual(t, len(all), 3)
+		for _, x := range all {
+			require.Equal(t, body, string(x.Body))
+			require.Equal(t, "here", x.Header.Get("X-Mark"))
+			require.Equal(t, "http://origin.test/path?token=querysecret", x.Target)
+		}
+	}
+}
+
 func TestS28S29OtherStatusesPass(t *testing.T) {
 	w := start(t, 3, confK)
 	for _, code := range []int{400, 401, 403, 404, 409, 429, 500, 501} {

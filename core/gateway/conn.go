@@ -47,6 +47,7 @@ type conn struct {
 	window    io.LimitedReader
 	out       []byte        // head (and small body) being written
 	fields    []http1.Field // of the request, as they go on
+	head      []byte        // of a request with a body, which would overwrite it
 	body      []byte        // of the request, kept for replay
 	memo      memo
 

@@ -102,6 +102,7 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 	if c.req.Framing == http1.NoBody {
 		return nil
 	}
+	c.detach(q)
 	if c.req.Continue {
 		c.continued = true
 		if !c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) {
@@ -130,6 +131,24 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 	c.watch.disabled = true
 	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
 	return nil
+}
+
+// detach copies what q holds of the head: reading the body overwrites the
+// buffer that the head's views are of.
+func (c *conn) detach(q *transport.Request) {
+	arena := c.head[:0]
+	own := func(b []byte) []byte {
+		from := len(arena)
+		arena = append(arena, b...)
+		return arena[from:len(arena):len(arena)]
+	}
+	q.Method, q.Target, q.Path = own(q.Method), own(q.Target), own(q.Path)
+	c.req.Method = q.Method
+	for i := range q.Fields {
+		f := &q.Fields[i]
+		f.Name, f.Value = own(f.Name), own(f.Value)
+	}
+	c.head = arena
 }
 
 // armBody sets the deadline for the next piece of the request's body.

@@ -1,0 +1,206 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// curl and python3-requests, as people use them.
+func TestRealClients(t *testing.T) {
+	w := start(t, 3, confK)
+	w.fakes[0].Do(lab.Status(503))
+	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(origin.Close)
+	for _, args := range [][]string{
+		{"-x", "http://" + w.gateway, "http://origin.test/"},
+		{"-x", "http://" + w.gateway, "--proxytunnel", "http://" + origin.Addr + "/"},
+		{"-x", "http://" + w.gateway, "-d", "a=b", "-H", "X-Whirlpool-Retry: retry_non_idempotent", "http://origin.test/"},
+	} {
+		out, err := exec.Command("curl", append([]string{"-sSf", "-m", "10"}, args...)...).CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
+	}
+	script := `import requests, sys
+p = {"http": "http://` + w.gateway + `"}
+s = requests.Session()
+for i in range(20):
+    r = s.get("http://origin.test/", proxies=p, timeout=10)
+    assert r.status_code == 200, r.status_code
+    assert int(r.headers["X-Whirlpool-Attempts"]) in (1, 2)
+r = s.post("http://origin.test/", data=b"x" * 100000, proxies=p, headers={"X-Whirlpool-Retry": "retry_non_idempotent"}, timeout=10)
+assert r.status_code == 200, (r.status_code, r.text, dict(r.headers))
+print("ok")`
+	out, err := exec.Command("/usr/bin/python3", "-c", script).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	w.reconcile(0)
+}
+
+// The README's five minutes, line by line, on the demo.
+func TestTheTour(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	_, tour, ok := strings.Cut(string(readme), "## Five minutes")
+	require.True(t, ok)
+	tour, _, _ = strings.Cut(tour, "## ")
+	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}
+	w.file = filepath.Join(w.dir, "koanf.toml")
+	require.NoError(t, os.WriteFile(w.file, nil, 0o600))
+	w.run("--demo")
+	lines := regexp.MustCompile(`(?m)^    (curl .*?)(?: +#.*)?$`).FindAllStringSubmatch(tour, -1)
+	require.Len(t, lines, 5)
+	for _, l := range lines {
+		line := strings.NewReplacer("127.0.0.1:8888", w.gateway, "127.0.0.1:8889", w.api).Replace(l[1])
+		out, err := exec.Command("sh", "-c", line+" -f -sS -m 10").CombinedOutput()
+		require.NoError(t, err, "%s\n%s", line, out)
+	}
+	page, err := http.Get("http://" + w.api + "/")
+	require.NoError(t, err)
+	defer page.Body.Close()
+	require.Equal(t, 200, page.StatusCode)
+	printed := regexp.MustCompile(`try +(curl .*)`).FindStringSubmatch(w.log.String())
+	require.Len(t, printed, 2)
+	for range 20 {
+		out, err := exec.Command("sh", "-c", printed[1]+" -f -sS -m 10").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
+
+func TestConfigCheckNamesEveryFault(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bad.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[retry]\nmax_attempts = 11\n[gateway]\nlisen = \"a\"\n[[proxies]]\nurl = \"ftp://u:hunter2secret@h\"\n[api]\nlisten = \"0.0.0.0:1\"\n"), 0o600))
+	out, err := exec.Command(binary, "config", "check", file).CombinedOutput()
+	require.Error(t, err)
+	for _, want := range []string{":2: retry.max_attempts = 11", ":4: gateway.lisen", ":6: proxies[0].url", ":8: api.listen", "api.keys"} {
+		require.Contains(t, string(out), want)
+	}
+	require.NotContains(t, string(out), "hunter2secret")
+	out, err = exec.Command(binary, "config", "check", "../koanf.toml").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func TestListsAreWatched(t *testing.T) {
+	w := start(t, 2, "")
+	list := filepath.Join(w.dir, "list.txt")
+	require.NoError(t, os.WriteFile(list, []byte("# mine\nnonsense\n127.0.0.1:7:u:hunter2secret\n"), 0o600))
+	w.write("[pool]\nfiles = [\"list.txt\"]\n")
+	eventually(t, "the list is read", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 3 })
+	require.Contains(t, w.log.String(), "list.txt:2:")
+	require.NoError(t, os.WriteFile(list, []byte("127.0.0.1:7:u:hunter2secret\n127.0.0.1:8\n"), 0o600))
+	eventually(t, "the list is read again", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 4 })
+}
+
+func TestUsers(t *testing.T) {
+	w := start(t, 1, confK+"[[gateway.users]]\nname = \"ann\"\npassword = \"open sesame\"\n")
+	a := w.get()
+	require.Equal(t, 407, a.status)
+	require.Contains(t, a.header.Get("Proxy-Authenticate"), "Basic")
+	out, err := exec.Command("curl", "-sSf", "-x", "http://ann:open%20sesame@"+w.gateway, "http://origin.test/").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NotContains(t, w.fakes[0].Arrivals()[0].Header.Get("Proxy-Authorization"), "YW5u", "the client's login stays here")
+}
+
+// A gigabyte each way in bounded memory.
+func TestLargeBodiesStream(t *testing.T) {
+	w := start(t, 1, confK)
+	const size = 256 << 20
+	w.all(lab.Behaviour{Size: size})
+	w.get()
+	before := resident(t, w.cmd.Process.Pid)
+	r, err := w.client.Get("http://origin.test/")
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+	require.NoError(t, err)
+	require.EqualValues(t, size, n)
+	w.all(lab.OK())
+	q, err := http.NewRequest("POST", "http://origin.test/", io.LimitReader(endless{}, size))
+	require.NoError(t, err)
+	r, err = w.client.Do(q)
+	require.NoError(t, err)
+	r.Body.Close()
+	require.Equal(t, 200, r.StatusCode)
+	all := w.fakes[0].Arrivals()
+	require.EqualValues(t, size, all[len(all)-1].Length)
+	require.Less(t, resident(t, w.cmd.Process.Pid)-before, 32<<10, "KiB")
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// resident is a process's memory in KiB.
+func resident(t *testing.T, pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
+	n, err := strconv.Atoi(string(m[1]))
+	require.NoError(t, err)
+	return n
+}
+
+// A body cut upstream is a broken transfer, never a clean end.
+func TestACutBodyIsNoCleanEnd(t *testing.T) {
+	w := start(t, 1, confK)
+	w.all(lab.Behaviour{Cut: 100})
+	a := w.get()
+	require.Equal(t, 200, a.status)
+	require.Error(t, a.err)
+	require.Equal(t, 1.0, w.breaker("F1")["failure_count"])
+	require.Equal(t, 1, w.arrivals(), "nothing is retried once a byte has gone out")
+	w.reconcile(0)
+}
+
+// A user's module, uploaded, steers the running gateway.
+func TestAPluginIsUploadedAndActivated(t *testing.T) {
+	w := start(t, 3, confK)
+	code, err := os.ReadFile("../plugins/builtin/weighted.wasm")
+	require.NoError(t, err)
+	upload := func(method, path string, code []byte) (int, string) {
+		q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, bytes.NewReader(code))
+		require.NoError(t, err)
+		q.Header.Set("Content-Type", "application/wasm")
+		r, err := http.DefaultClient.Do(q)
+		require.NoError(t, err)
+		defer r.Body.Close()
+		b, _ := io.ReadAll(r.Body)
+		return r.StatusCode, string(b)
+	}
+	status, body := upload("POST", "/plugins?name=mine", code)
+	require.Equal(t, 201, status, body)
+	status, body = upload("POST", "/plugins?name=broken", code[:50])
+	require.Equal(t, 422, status, body)
+	status, b, _ := w.call("POST", "/plugins/mine/test", "{}")
+	require.Equal(t, 200, status, "%s", b)
+	status, b, _ = w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, "%s", b)
+	for range 20 {
+		require.Equal(t, 200, w.get().status)
+	}
+	p := w.json("/plugins/mine")
+	require.Equal(t, 20.0, p["calls"])
+	require.Equal(t, []any{"first"}, p["used_for"])
+	status, _, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 409, status, "it is in use")
+	status, body = upload("PUT", "/plugins/mine", code)
+	require.Equal(t, 200, status, body)
+	status, b, _ = w.call("POST", "/plugins/mine/rollback", "")
+	require.Equal(t, 200, status, "%s", b)
+	time.Sleep(10 * time.Millisecond)
+	require.Equal(t, 200, w.get().status)
+	status, _, _ = w.call("POST", "/plugins/mine/activate", `{"for":"backoff"}`)
+	require.Equal(t, 422, status)
+}
