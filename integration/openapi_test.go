@@ -1,0 +1,65 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// The served document is valid, names every answer, and the answers keep to it.
+func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
+	w := start(t, 3, confKB)
+	w.trip(w.fakes[0])
+	w.all(lab.OK())
+	w.get()
+	_, raw, _ := w.call("GET", "/openapi.json", "")
+	doc, err := openapi3.NewLoader().LoadFromData(raw)
+	require.NoError(t, err)
+	require.NoError(t, doc.Validate(context.Background()))
+	doc.Servers = nil
+	router, err := gorillamux.NewRouter(doc)
+	require.NoError(t, err)
+	id := w.json("/requests")["requests"].([]any)[0].(map[string]any)["id"].(string)
+	for _, c := range []struct{ method, path, body string }{
+		{"GET", "/retry/policy", ""}, {"PUT", "/retry/policy", `{"max_attempts":2,"timeout":null}`},
+		{"GET", "/circuit-breakers", ""}, {"GET", "/circuit-breakers/F1", ""}, {"GET", "/circuit-breakers/nope", ""},
+		{"POST", "/circuit-breakers/F1/reset", ""}, {"GET", "/circuit-breakers/metrics?hours=1", ""},
+		{"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""}, {"GET", "/metrics/retries/by-proxy", ""},
+		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`}, {"PATCH", "/proxies/127.0.0.1:9", `{"weight":3}`},
+		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""}, {"POST", "/request", `{"url":"http://origin.test/"}`},
+		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""}, {"GET", "/plugins/performance", ""},
+		{"POST", "/plugins/performance/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`}, {"POST", "/plugins/random/rollback", ""},
+		{"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""}, {"GET", "/readyz", ""},
+	} {
+		q, err := http.NewRequest(c.method, "http://"+w.api+"/api/v1"+c.path, bytes.NewReader([]byte(c.body)))
+		require.NoError(t, err)
+		if c.body != "" {
+			q.Header.Set("Content-Type", "application/json")
+		}
+		r, err := http.DefaultClient.Do(q)
+		require.NoError(t, err)
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		require.NoError(t, err)
+		find, err := http.NewRequest(c.method, c.path, bytes.NewReader([]byte(c.body)))
+		require.NoError(t, err)
+		find.Header = q.Header
+		route, params, err := router.FindRoute(find)
+		require.NoError(t, err, "%s %s is not in the document", c.method, c.path)
+		in := &openapi3filter.RequestValidationInput{Request: find, PathParams: params, Route: route,
+			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true}}
+		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), in), "%s %s", c.method, c.path)
+		out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: r.StatusCode, Header: r.Header, Options: in.Options}
+		out.SetBodyBytes(body)
+		require.NoError(t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s: %s", c.method, c.path, body)
+	}
+}
