@@ -19,6 +19,7 @@ require (
 	github.com/uber-go/tally/v4 v4.1.17
 	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/net v0.62.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (

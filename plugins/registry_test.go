@@ -1,0 +1,194 @@
+package plugins_test
+
+import (
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+)
+
+func registry(t testing.TB) *plugins.Registry {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+type rows []core.Candidate
+
+func (r rows) Len() int { return len(r) }
+
+func (r rows) Fill(q *core.RankRequest, to []core.Candidate) {
+	*q = core.RankRequest{Count: float64(len(r)), Seed: 12345}
+	copy(to, r)
+}
+
+// Each deterministic scorer beside a native twin, over random candidates.
+func TestScorersAgainstNativeTwins(t *testing.T) {
+	r := registry(t)
+	twins := map[string]func(c core.Candidate) float64{
+		"performance": func(c core.Candidate) float64 {
+			s := 0.7*c.SuccessRate + 0.3*(1-c.NormalizedLatency)
+			if c.RegionMatch != 0 {
+				s *= 1.1
+			}
+			return s
+		},
+		"round_robin":     func(c core.Candidate) float64 { return -c.Rotation },
+		"least_in_flight": func(c core.Candidate) float64 { return -c.InFlight / c.Weight },
+		"cost_aware": func(c core.Candidate) float64 {
+			if c.ConsecutiveFailures < 3 && (c.SuccessRate >= 0.8 || c.Samples < 10) {
+				return 1 + 1/(1+c.Cost)
+			}
+			return c.SuccessRate
+		},
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		unit := rapid.Float64Range(0, 1)
+		list := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) core.Candidate {
+			return core.Candidate{
+				SuccessRate: unit.Draw(t, "rate"), NormalizedLatency: unit.Draw(t, "latency"), Samples: float64(rapid.IntRange(0, 100).Draw(t, "samples")),
+				InFlight: float64(rapid.IntRange(0, 50).Draw(t, "in flight")), Weight: rapid.Float64Range(0.1, 9).Draw(t, "weight"), Cost: unit.Draw(t, "cost"),
+				RegionMatch: float64(rapid.IntRange(0, 1).Draw(t, "region")), ConsecutiveFailures: float64(rapid.IntRange(0, 5).Draw(t, "failures")),
+				Rotation: float64(rapid.IntRange(0, 99).Draw(t, "rotation")),
+			}
+		}), 1, 300).Draw(t, "candidates")
+		scores := make([]float64, len(list))
+		for name, twin := range twins {
+			s, err := r.Scorer(name, plugins.FallbackRetry)
+			require.NoError(t, err)
+			require.NoError(t, s.Score(rows(list), scores))
+			for i, c := range list {
+				require.InDelta(t, twin(c), scores[i], 1e-12, "%s, candidate %d", name, i)
+			}
+		}
+	})
+}
+
+func TestBackoffsAgainstNativeTwins(t *testing.T) {
+	r := registry(t)
+	jitter := func(q *core.BackoffRequest, d float64) float64 {
+		if d = min(d, q.Cap); q.Jitter == 0 {
+			return d
+		}
+		return 0.5*d + (min(1.5*d, q.Cap)-0.5*d)*q.Random
+	}
+	twins := map[string]func(q *core.BackoffRequest) float64{
+		"exponential": func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay*math.Pow(q.Multiplier, q.Retry-1)) },
+		"linear":      func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay*q.Retry) },
+		"fixed":       func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay) },
+		"decorrelated_jitter": func(q *core.BackoffRequest) float64 {
+			high := max(q.BaseDelay, 3*max(q.BaseDelay, q.PreviousDelay))
+			return min(q.Cap, q.BaseDelay+(high-q.BaseDelay)*q.Random)
+		},
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		q := core.BackoffRequest{
+			Retry: float64(rapid.IntRange(1, 10).Draw(t, "retry")), BaseDelay: rapid.Float64Range(0.1, 60).Draw(t, "base"),
+			Multiplier: rapid.Float64Range(1.1, 10).Draw(t, "multiplier"), Cap: rapid.Float64Range(1, 300).Draw(t, "cap"),
+			Jitter: float64(rapid.IntRange(0, 1).Draw(t, "jitter")), Random: rapid.Float64Range(0, 0.999).Draw(t, "random"),
+			PreviousDelay: rapid.Float64Range(0, 300).Draw(t, "previous"),
+		}
+		for name, twin := range twins {
+			b, err := r.Backoff(name)
+			require.NoError(t, err)
+			d, err := b.Delay(&q)
+			require.NoError(t, err)
+			require.InDelta(t, twin(&q), d, 1e-9*math.Abs(d)+1e-12, name)
+			require.LessOrEqual(t, d, q.Cap)
+		}
+	})
+}
+
+// A swap loses no call, and costs the callers no error.
+func TestSwapsUnderLoad(t *testing.T) {
+	r := registry(t)
+	code := builtin.Modules()
+	_, err := r.Put("mine", code["performance"], nil, false)
+	require.NoError(t, err)
+	s, err := r.Scorer("mine", plugins.FallbackRetry)
+	require.NoError(t, err)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			scores := make([]float64, 10)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := s.Score(make(rows, 10), scores); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		_, err := r.Put("mine", code[[]string{"performance", "random"}[i%2]], nil, true)
+		require.NoError(t, err)
+	}
+	close(stop)
+	wg.Wait()
+	info, err := r.Get("mine")
+	require.NoError(t, err)
+	require.Zero(t, info.Faults)
+}
+
+func TestConfiguredModules(t *testing.T) {
+	r := registry(t)
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, builtin.Modules()["weighted"], 0o600))
+	for _, bad := range []plugins.Spec{{Path: path + "x"}, {Path: path, SHA256: "00"}, {Path: path, Kind: "backoff"}, {Path: path, Config: map[string]any{"a": 1}}} {
+		_, err := r.Stage(map[string]plugins.Spec{"mine": bad})
+		require.ErrorContains(t, err, "plugins.mine")
+	}
+	_, err := r.Stage(map[string]plugins.Spec{"performance": {Path: path}})
+	require.ErrorContains(t, err, "built in")
+	c, err := r.Stage(map[string]plugins.Spec{"mine": {Path: path}})
+	require.NoError(t, err)
+	_, err = r.Scorer("mine", "")
+	require.Error(t, err, "not before Commit")
+	c.Commit()
+	_, err = r.Scorer("mine", "")
+	require.NoError(t, err)
+	c, err = r.Stage(nil)
+	require.NoError(t, err)
+	c.Commit()
+	_, err = r.Scorer("mine", "")
+	require.Error(t, err)
+}
+
+func TestACallAllocatesNothing(t *testing.T) {
+	s, err := registry(t).Scorer("performance", "")
+	require.NoError(t, err)
+	var c core.Candidates = make(rows, 100)
+	scores := make([]float64, 100)
+	require.Zero(t, testing.AllocsPerRun(100, func() { _ = s.Score(c, scores) }))
+}
+
+func BenchmarkScore(b *testing.B) {
+	r := registry(b)
+	for _, n := range []int{1, 10, 100, 1000} {
+		b.Run(map[int]string{1: "1", 10: "10", 100: "100", 1000: "1000"}[n], func(b *testing.B) {
+			s, _ := r.Scorer("performance", "")
+			c, scores := make(rows, n), make([]float64, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Score(c, scores); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
