@@ -113,7 +113,7 @@ func TestUsers(t *testing.T) {
 	require.NotContains(t, w.fakes[0].Arrivals()[0].Header.Get("Proxy-Authorization"), "YW5u", "the client's login stays here")
 }
 
-// A gigabyte each way in bounded memory.
+// A quarter of a gigabyte each way in bounded memory.
 func TestLargeBodiesStream(t *testing.T) {
 	w := start(t, 1, confK)
 	const size = 256 << 20

@@ -18,7 +18,8 @@ type Scorer struct{ plugin, fallback *plugin }
 func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 	p := s.plugin
 	for !p.quarantined.Load() {
-		err := p.current.Load().module.Score(c, scores)
+		v := p.current.Load()
+		err := v.module.Score(c, scores)
 		if err == nil {
 			p.answered()
 			return nil
@@ -27,7 +28,7 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 			p.fault(err)
 			break
 		}
-		if p.removed() {
+		if p.current.Load() == v { // closed, but not replaced: it has left the registry
 			break
 		}
 	}
@@ -53,7 +54,8 @@ type Backoff struct{ plugin, fallback *plugin }
 func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	p := b.plugin
 	for !p.quarantined.Load() {
-		d, err := p.current.Load().module.Delay(r)
+		v := p.current.Load()
+		d, err := v.module.Delay(r)
 		if err == nil {
 			p.answered()
 			return d, nil
@@ -62,7 +64,7 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 			p.fault(err)
 			break
 		}
-		if p.removed() {
+		if p.current.Load() == v { // closed, but not replaced: it has left the registry
 			break
 		}
 	}
@@ -81,10 +83,6 @@ func (p *plugin) call(f func(*wasmhost.Module) error) {
 		p.fault(err)
 	}
 }
-
-// removed reports whether the plugin is no longer in the registry: a request
-// that began before may still hold it.
-func (p *plugin) removed() bool { return p.registry.get(p.name) != p }
 
 func (p *plugin) answered() {
 	p.calls.Add(1)

@@ -20,7 +20,7 @@ import (
 )
 
 // The records of core and of sdk/abi are the same bytes: core's are written
-// straight into guest memory.
+// straight into guest memory. Here their sizes, in a test their fields.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}

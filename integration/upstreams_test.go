@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"bufio"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// socks is a SOCKS5 server that wants user "u" and password "p" (RFC 1928 and
+// 1929) and leads every name to one address.
+func socks(t *testing.T, to string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	serve := func(c net.Conn) {
+		defer c.Close()
+		b := make([]byte, 512)
+		read := func(n int) []byte { io.ReadFull(c, b[:n]); return b[:n] }
+		read(int(read(2)[1]))
+		c.Write([]byte{5, 2})
+		user := string(read(int(read(2)[1])))
+		password := string(read(int(read(1)[0])))
+		if user != "u" || password != "p" {
+			c.Write([]byte{1, 1})
+			return
+		}
+		c.Write([]byte{1, 0})
+		if head := read(4); head[3] != 3 { // the name, never an address
+			c.Write([]byte{5, 8, 0, 1, 0, 0, 0, 0, 0, 0})
+			return
+		}
+		read(int(read(1)[0]) + 2)
+		target, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		defer target.Close()
+		c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+		go io.Copy(target, c)
+		io.Copy(c, target)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Every kind of upstream, for http:// and https:// targets; the gateway itself
+// speaks TLS to the target and checks its certificate.
+func TestEveryKindOfUpstream(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "origin ", r.URL.Path) })
+	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	tlsProxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = plain.Listener.Addr().String() }})
+	t.Cleanup(tlsProxy.Close)
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	require.NoError(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
+	t.Setenv("SSL_CERT_FILE", roots)
+	through := func(proxy, target string) (int, string) {
+		w := start(t, 0, confK+"[[proxies]]\nurl = \""+proxy+"\"\n")
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target)
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		return r.StatusCode, string(b)
+	}
+	socksTo := func(l net.Listener) string { return "socks5h://u:p@" + socks(t, l.Addr().String()) }
+	for _, c := range []struct{ proxy, target string }{
+		{socksTo(plain.Listener), "http://example.com/a"},
+		{socksTo(secure.Listener), "https://example.com/a"},
+		{"https://" + tlsProxy.Listener.Addr().String(), "http://example.com/a"},
+		{"direct://", plain.URL + "/a"},
+		{"direct://", secure.URL + "/a"},
+	} {
+		status, body := through(c.proxy, c.target)
+		require.Equal(t, 200, status, "%s through %s: %s", c.target, c.proxy, body)
+		require.Equal(t, "origin /a", body)
+	}
+	status, body := through(socksTo(secure.Listener), "https://other.test/a")
+	require.Equal(t, 502, status, "the certificate is of another name: %s", body)
+	status, _ = through("socks5://u:wrong@"+socks(t, plain.Listener.Addr().String()), "http://example.com/a")
+	require.Equal(t, 502, status)
+}
