@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DEBS    := curl python3-requests
 
-.PHONY: help build run test check deps builtins bench fuzz clean
+.PHONY: help build run test check deps builtins bench bench-peers fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,10 @@ builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compil
 
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...
+
+bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and chart go to docs/
+	@.ci/deps haproxy squid tinyproxy
+	go run ./integration/bench -out docs $(BENCH)
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	@for pkg in $$(go list ./...); do \

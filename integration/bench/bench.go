@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// bench is one run of the comparison.
+type bench struct {
+	binary       string
+	rounds       int
+	duration     time.Duration
+	out          string
+	config       string
+	cases, peers []string
+}
+
+// benchCase is one kind of load.
+type benchCase struct {
+	name string
+	plan loadPlan
+}
+
+func (b *bench) allCases() []benchCase {
+	return []benchCase{
+		{"abs 1KB c64", loadPlan{Mode: "abs", Path: "/1024", Conns: 64}},
+		{"tunnel 1KB c64", loadPlan{Mode: "tunnel", Path: "/1024", Conns: 64}},
+		{"connect 1KB c64", loadPlan{Mode: "connect", Path: "/1024", Conns: 64}},
+		{"abs 1KB c1", loadPlan{Mode: "abs", Path: "/1024", Conns: 1}},
+		{"abs 1KB c1000", loadPlan{Mode: "abs", Path: "/1024", Conns: 1000}},
+		{"abs 1KB c5000", loadPlan{Mode: "abs", Path: "/1024", Conns: 5000}},
+		{"tunnel 1KB c1000", loadPlan{Mode: "tunnel", Path: "/1024", Conns: 1000}},
+		{"abs 100KB c64", loadPlan{Mode: "abs", Path: "/102400", Conns: 64}},
+		{"tunnel 100KB c64", loadPlan{Mode: "tunnel", Path: "/102400", Conns: 64}},
+		{"abs faults10% c64", loadPlan{Mode: "abs", Path: "/faults/1024", Conns: 64}},
+		{"abs open 5000/s c64", loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Rate: 5000}},
+		{"download 64MB c4", loadPlan{Mode: "abs", Path: "/67108864", Conns: 4}},
+		{"upload 32MB c4", loadPlan{Mode: "upload", Path: "/2", Conns: 4}},
+	}
+}
+
+// sample is one measurement of one case through one peer.
+type sample struct {
+	loadResult
+	rate     float64 // requests/s
+	cpu      float64 // us of the proxy's CPU a request
+	resident float64 // MiB when the load ended
+}
+
+func (b *bench) run() error {
+	raiseFileLimit()
+	upstreams, stop, err := startFakes()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var peers []peer
+	for _, p := range b.allPeers() {
+		if b.peers != nil && !slices.Contains(b.peers, p.name) {
+			continue
+		}
+		if _, err := exec.LookPath(p.name); err != nil && p.name != "whirlpool" {
+			fmt.Fprintf(os.Stderr, "%s is not installed; left out\n", p.name)
+			continue
+		}
+		peers = append(peers, p)
+	}
+	var cases []benchCase
+	for _, c := range b.allCases() {
+		if b.cases == nil || slices.ContainsFunc(b.cases, func(s string) bool { return strings.HasPrefix(c.name, s) }) {
+			cases = append(cases, c)
+		}
+	}
+	results := map[string]map[string][]sample{} // case, peer
+	total, done := b.rounds*len(cases)*len(peers), 0
+	for round := range b.rounds {
+		for _, c := range cases {
+			if results[c.name] == nil {
+				results[c.name] = map[string][]sample{}
+			}
+			for i := range peers {
+				// The one that comes first differs from round to round.
+				p := peers[(i+round)%len(peers)]
+				done++
+				fmt.Fprintf(os.Stderr, "\r%3d/%d  %-20s %-10s", done, total, c.name, p.name)
+				s, err := b.measure(c, p, upstreams)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", c.name, p.name, err)
+				}
+				results[c.name][p.name] = append(results[c.name][p.name], s)
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr)
+	return b.report(cases, peers, results)
+}
+
+func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error) {
+	r, err := start(p, upstreams)
+	if err != nil {
+		return sample{}, err
+	}
+	defer r.stop()
+	cmd := exec.Command(self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path,
+		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return sample{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return sample{}, err
+	}
+	time.Sleep(warmup)
+	before, _ := r.usage()
+	time.Sleep(b.duration)
+	after, resident := r.usage()
+	var s sample
+	if err := json.NewDecoder(out).Decode(&s.loadResult); err != nil {
+		return sample{}, err
+	}
+	if err := cmd.Wait(); err != nil {
+		return sample{}, err
+	}
+	s.rate = float64(s.Requests) / s.Seconds
+	s.cpu = (after - before) * 1e6 / float64(max(s.Requests, 1))
+	s.resident = resident
+	return s, nil
+}
+
+// startFakes starts the upstream proxies in a process of their own.
+func startFakes() (addrs []string, stop func(), err error) {
+	cmd := exec.Command(self(), "-role", "fakes")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	lines := bufio.NewScanner(out)
+	for len(addrs) < fakes && lines.Scan() {
+		addrs = append(addrs, lines.Text())
+	}
+	return addrs, func() { in.Close(); cmd.Wait() }, lines.Err()
+}
+
+func self() string {
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
+}
+
+// raiseFileLimit lets the children have 5,000 connections and more.
+func raiseFileLimit() {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
+		l.Cur = l.Max
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+	}
+}

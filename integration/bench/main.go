@@ -1,0 +1,58 @@
+// Command bench compares Whirlpool with other proxies: the same fakes, the same
+// load, interleaved runs on one machine, medians and ratios. `make bench-peers`
+// runs it.
+//
+// It starts itself twice more, as the fakes (-role fakes: the upstream proxies)
+// and as the load (-role load), so that each process's CPU is its own.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+func main() {
+	var (
+		role     = flag.String("role", "", "internal: fakes or load")
+		binary   = flag.String("whirlpool", "bin/whirlpool", "the gateway's binary")
+		rounds   = flag.Int("rounds", 3, "interleaved rounds; the median counts")
+		duration = flag.Duration("duration", 3*time.Second, "of one measurement")
+		only     = flag.String("cases", "", "comma-separated prefixes of the cases to run; empty for all")
+		among    = flag.String("peers", "", "comma-separated peers to run; empty for all installed")
+		out      = flag.String("out", "", "folder for the table (bench-peers.md) and the chart (bench-peers.svg)")
+		config   = flag.String("config", "", "more lines for Whirlpool's configuration file")
+		plan     loadPlan
+	)
+	flag.StringVar(&plan.Addr, "addr", "", "internal: where the load goes")
+	flag.StringVar(&plan.Mode, "mode", "", "internal: abs, tunnel, connect, upload")
+	flag.StringVar(&plan.Path, "path", "/1024", "internal: what is asked for")
+	flag.IntVar(&plan.Conns, "conns", 64, "internal: connections")
+	flag.IntVar(&plan.Rate, "rate", 0, "internal: requests a second, all connections together; 0 for a closed loop")
+	flag.Parse()
+	var err error
+	switch *role {
+	case "fakes":
+		err = serveFakes()
+	case "load":
+		plan.Duration = *duration
+		err = plan.run(os.Stdout)
+	default:
+		b := bench{binary: *binary, rounds: *rounds, duration: *duration, out: *out, config: *config,
+			cases: list(*only), peers: list(*among)}
+		err = b.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
