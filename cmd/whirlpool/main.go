@@ -59,6 +59,7 @@ func serveCommand() *cobra.Command {
 	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched; may be repeated")
 	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
 	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")
+	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the whole run to `FILE` (go tool pprof)")
 	f.String("listen", "", "`HOST:PORT` of the gateway (gateway.listen)")
 	f.String("api", "", "`HOST:PORT` of the API and the dashboard (api.listen)")
 	f.String("log-level", "", "debug, info, warn or error (log.level)")

@@ -9,17 +9,20 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
 // options are serve's flags.
 type options struct {
-	source config.Source
-	demo   bool
+	source     config.Source
+	demo       bool
+	cpuProfile string
 }
 
 // serve runs until a signal ends it.
@@ -27,6 +30,17 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	if o.cpuProfile != "" {
+		f, err := os.Create(o.cpuProfile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	var demo *lab.Demo
 	if o.demo {
 		var err error
@@ -50,7 +64,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return err
 	}
 	defer g.plugins.Close()
-	proxyListener, err := net.Listen("tcp", cfg.Gateway.Listen)
+	listen := net.ListenConfig{KeepAliveConfig: transport.KeepAlive}
+	proxyListener, err := listen.Listen(ctx, "tcp", cfg.Gateway.Listen)
 	if err != nil {
 		return fmt.Errorf("gateway.listen: %w", err)
 	}

@@ -40,9 +40,8 @@ func (c *chunks) put(b *[]byte) {
 	}
 }
 
-// splice copies src to dst until src ends, then half-closes dst. first is
-// called once, before the first byte is passed on. A quiet direction holds a
-// small buffer only.
+// splice copies src to dst until src ends. first is called once, before the
+// first byte is passed on. A quiet direction holds a small buffer only.
 func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 	buf := c.get(smallChunk)
 	defer func() { c.put(buf) }()
@@ -61,7 +60,6 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 		}
 		if rerr != nil {
 			if rerr == io.EOF {
-				closeWrite(dst)
 				return n, nil
 			}
 			return n, rerr
@@ -73,9 +71,6 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 		case m == len(*buf):
 			if full++; full == bulkRuns {
 				m, err := io.Copy(dst, src)
-				if err == nil {
-					closeWrite(dst)
-				}
 				return n + m, err
 			}
 		case m <= smallChunk/2 && len(*buf) == largeChunk:
@@ -100,11 +95,19 @@ func closeWrite(c net.Conn) {
 // on. early is what ended upstream's direction if no byte had come by then and
 // the client had not left first.
 func (c *chunks) tunnel(client, upstream net.Conn, proven func()) (up, down int64, early error) {
-	var clientLeft atomic.Bool
+	var clientLeft, half atomic.Bool
+	// The direction that ends first half-closes what it wrote to; after the
+	// second, both are closed whole.
+	ended := func(dst net.Conn, err error) {
+		if half.CompareAndSwap(false, true) && err == nil {
+			closeWrite(dst)
+		}
+	}
 	done := make(chan int64, 1)
 	go func() {
 		n, err := c.splice(upstream, client, nil)
 		clientLeft.Store(true)
+		ended(upstream, err)
 		if err != nil {
 			client.Close()
 			upstream.Close()
@@ -119,6 +122,7 @@ func (c *chunks) tunnel(client, upstream net.Conn, proven func()) (up, down int6
 			early = io.ErrUnexpectedEOF
 		}
 	}
+	ended(client, err)
 	if err != nil || early != nil {
 		client.Close()
 		upstream.Close()

@@ -28,7 +28,7 @@ type Tracker struct {
 
 	mu       sync.Mutex
 	entries  map[*Entry]struct{}
-	finished []Request // a ring
+	finished []followed // a ring
 	next     int
 }
 
@@ -77,27 +77,31 @@ func RecordOf(e *core.AttemptEvent) AttemptRecord {
 	return a
 }
 
-// Entry follows the requests of one client connection, one after the other. It
-// is written by one goroutine and read by others.
-type Entry struct {
-	tracker *Tracker
-
-	mu       sync.Mutex
-	active   bool
+// followed is what is known of one request; it is put into words when somebody
+// asks.
+type followed struct {
 	id       core.RequestID
 	method   string
 	host     string
 	state    string
 	started  time.Time
-	until    time.Time
+	until    time.Time // of the wait
+	ended    time.Time
 	current  int
 	proxyID  string
-	attempts []kept
+	final    core.Final
+	status   int
+	attempts []core.AttemptEvent
 }
 
-// kept is an attempt without what its Outcome would keep alive.
-type kept struct {
-	event core.AttemptEvent
+// Entry follows the requests of one client connection, one after the other. It
+// is written by one goroutine and read by others.
+type Entry struct {
+	tracker *Tracker
+
+	mu     sync.Mutex
+	active bool
+	followed
 }
 
 // Track returns a new entry; Release it when its connection ends.
@@ -120,8 +124,8 @@ func (e *Entry) Release() {
 func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.active, e.id, e.method, e.host, e.started = true, id, method, host, started
-	e.state, e.current, e.proxyID, e.attempts = StateSelecting, 0, "", e.attempts[:0]
+	e.active = true
+	e.followed = followed{id: id, method: method, host: host, started: started, state: StateSelecting, attempts: e.attempts[:0]}
 }
 
 // Attempt says that an attempt begins.
@@ -142,7 +146,7 @@ func (e *Entry) Waiting(until time.Time, retry int) {
 func (e *Entry) Finished(ev *core.AttemptEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.attempts = append(e.attempts, kept{*ev})
+	e.attempts = append(e.attempts, *ev)
 }
 
 // Streaming and Tunnel say that the answer goes to the client.
@@ -160,45 +164,46 @@ func (e *Entry) set(state string) {
 // End says that the request is over.
 func (e *Entry) End(final core.Final, status int) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if !e.active {
-		e.mu.Unlock()
 		return
 	}
 	e.active = false
 	t := e.tracker
-	now := t.now()
+	e.state, e.ended, e.final, e.status = StateDone, t.now(), final, status
 	t.mu.Lock()
-	var slot *Request
+	defer t.mu.Unlock()
 	if len(t.finished) < keepFinished {
-		t.finished = append(t.finished, Request{})
-		slot = &t.finished[len(t.finished)-1]
-	} else {
-		slot = &t.finished[t.next]
-		t.next = (t.next + 1) % keepFinished
+		t.finished = append(t.finished, e.followed)
+		e.attempts = nil
+		return
 	}
-	e.describe(slot)
-	slot.State, slot.FinishedAt, slot.Outcome, slot.Status = StateDone, &now, final.String(), status
-	t.mu.Unlock()
-	e.mu.Unlock()
+	// The oldest goes, and its slice is the next request's.
+	slot := &t.finished[t.next]
+	t.next = (t.next + 1) % keepFinished
+	spare := slot.attempts
+	*slot = e.followed
+	e.attempts = spare[:0]
 }
 
-// describe fills r, reusing its slices. Requires mu.
-func (e *Entry) describe(r *Request) {
-	attempts := r.Attempts[:0]
-	if attempts == nil {
-		attempts = []AttemptRecord{}
+// request puts f into words.
+func (f *followed) request() Request {
+	r := Request{
+		ID: f.id.String(), Method: f.method, Host: f.host, State: f.state, CurrentAttempt: f.current, ProxyID: f.proxyID,
+		StartedAt: f.started.UTC(), Attempts: make([]AttemptRecord, 0, len(f.attempts)),
 	}
-	for i := range e.attempts {
-		attempts = append(attempts, RecordOf(&e.attempts[i].event))
+	for i := range f.attempts {
+		r.Attempts = append(r.Attempts, RecordOf(&f.attempts[i]))
 	}
-	*r = Request{
-		ID: e.id.String(), Method: e.method, Host: e.host, State: e.state, CurrentAttempt: e.current, ProxyID: e.proxyID,
-		StartedAt: e.started.UTC(), Attempts: attempts,
-	}
-	if e.state == StateWaiting {
-		until := e.until.UTC()
+	switch f.state {
+	case StateWaiting:
+		until := f.until.UTC()
 		r.NextRetryTime = &until
+	case StateDone:
+		ended := f.ended.UTC()
+		r.FinishedAt, r.Outcome, r.Status = &ended, f.final.String(), f.status
 	}
+	return r
 }
 
 // List returns requests, the newest first: those in flight, then up to limit
@@ -212,9 +217,7 @@ func (t *Tracker) List(state string, limit int) []Request {
 	}
 	done := make([]Request, 0, len(t.finished))
 	for i := range t.finished {
-		r := t.finished[(t.next+i)%len(t.finished)]
-		r.Attempts = slices.Clone(r.Attempts)
-		done = append(done, r)
+		done = append(done, t.finished[(t.next+i)%len(t.finished)].request())
 	}
 	t.mu.Unlock()
 	for _, e := range entries {
@@ -236,7 +239,7 @@ func (e *Entry) now() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.active {
-		e.describe(&r)
+		r = e.request()
 	}
 	return r, e.active
 }

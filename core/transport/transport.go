@@ -42,6 +42,11 @@ type Transport struct {
 	pools sync.Map // *upstream.Upstream -> *idlePool
 }
 
+// KeepAlive is how dead peers of idle connections are found (RFC 9293 section
+// 3.8.4). What the kernel's defaults may decide is left to it: each setting is
+// a system call per connection.
+var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: -1, Count: -1}
+
 // New returns a transport.
 func New(cfg Config) *Transport {
 	if cfg.ConnectTimeout == 0 {
@@ -54,7 +59,7 @@ func New(cfg Config) *Transport {
 		cfg.MaxIdle = 512
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+		cfg.Dial = (&net.Dialer{KeepAliveConfig: KeepAlive}).DialContext
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

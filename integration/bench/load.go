@@ -198,7 +198,7 @@ func (k *worker) answer(tunnel bool) (int64, error) {
 			return 0, nil
 		}
 		length := contentLength(head)
-		closes := bytes.Contains(head, []byte("onnection: close"))
+		closes := head[len("HTTP/1.")] == '0' || bytes.Contains(head, []byte("onnection: close"))
 		if length < 0 {
 			return 0, fmt.Errorf("an answer without Content-Length")
 		}
