@@ -126,8 +126,9 @@ var (
 func (r *Reader) head() ([]byte, error) {
 	scanned := 0
 	for {
-		for scanned == 0 && bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
+		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
 			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
+			scanned = 0
 		}
 		// The terminator may straddle what was scanned before.
 		from := r.r + max(scanned-3, 0)
