@@ -1,0 +1,304 @@
+package retry
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+var (
+	noon    = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	builtin = func(name string) bool { return name == "exponential" || name == "linear" || name == "fixed" }
+)
+
+func policy(t testing.TB, change func(*Policy)) *Policy {
+	p := DefaultPolicy()
+	if change != nil {
+		change(&p)
+	}
+	require.NoError(t, p.Validate(builtin))
+	return &p
+}
+
+// TestTheOutcomeMatrix has one case for each row of REQUIREMENTS 1.9 that an
+// attempt can end in.
+func TestTheOutcomeMatrix(t *testing.T) {
+	global := policy(t, nil) // 502, 503, 504
+	with429 := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500, 503} })
+	none := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{} })
+	broken := errors.New("broken")
+	type want struct {
+		result  core.Result
+		verdict core.Verdict
+		again   core.Again
+	}
+	for name, c := range map[string]struct {
+		a   Attempted
+		own *Policy
+		want
+	}{
+		"200":                               {Attempted{Status: 200}, global, want{core.ResultSuccess, core.Success, core.Never}},
+		"404 is the origin's answer":        {Attempted{Status: 404}, global, want{core.ResultSuccess, core.Success, core.Never}},
+		"500 is not listed: the path works": {Attempted{Status: 500}, global, want{core.ResultSuccess, core.Success, core.Never}},
+		"503 is listed":                     {Attempted{Status: 503}, global, want{core.ResultFailure, core.Failure, core.Retry}},
+		"500 is listed by an override only": {Attempted{Status: 500}, with429, want{core.ResultFailure, core.Excluded, core.Retry}},
+		"503 that an override does not retry still counts": {Attempted{Status: 503}, none, want{core.ResultFailure, core.Failure, core.Never}},
+		"429 listed":                  {Attempted{Status: 429}, with429, want{core.ResultFailure, core.Excluded, core.Retry}},
+		"407":                         {Attempted{Status: 407}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
+		"407 to a CONNECT":            {Attempted{Connect: true, Status: 407}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
+		"refused":                     {Attempted{Fault: &Fault{Phase: Dial, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Retry}},
+		"timeout":                     {Attempted{Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Failure, core.Retry}},
+		"reset before the head":       {Attempted{Fault: &Fault{Phase: Head, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Retry}},
+		"a kept connection was dead":  {Attempted{Fault: &Fault{Phase: Head, Stale: true, Err: broken}}, global, want{core.ResultReplay, core.Excluded, core.Replay}},
+		"a tunnel stands":             {Attempted{Connect: true, Status: 200}, global, want{core.ResultSuccess, core.Success, core.Never}},
+		"a tunnel stands by 2xx":      {Attempted{Connect: true, Status: 299}, global, want{core.ResultSuccess, core.Success, core.Never}},
+		"CONNECT 500":                 {Attempted{Connect: true, Status: 500}, global, want{core.ResultFailure, core.Failure, core.Retry}},
+		"CONNECT 403":                 {Attempted{Connect: true, Status: 403}, global, want{core.ResultFailure, core.Excluded, core.Retry}},
+		"403 to our own CONNECT":      {Attempted{Fault: &Fault{Phase: Handshake, Status: 403, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Excluded, core.Retry}},
+		"407 to our own CONNECT":      {Attempted{Fault: &Fault{Phase: Handshake, Status: 407, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
+		"the client left":             {Attempted{ClientGone: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultCancelled, core.Excluded, core.Never}},
+		"the global total timeout":    {Attempted{TotalTimeout: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Failure, core.Never}},
+		"an override's total timeout": {Attempted{TotalTimeout: true, OwnTimeout: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Excluded, core.Never}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := Classify(c.a, global, c.own, noon)
+			assert.Equal(t, c.want, want{o.Result, o.Verdict, o.Again})
+			if o.Result == core.ResultFailure {
+				assert.True(t, o.Reason != "" || c.a.Fault != nil)
+			}
+		})
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"1": time.Second, "3600": time.Hour, "0": 0, "-1": 0, "1.5": 0, "soon": 0, "": 0, "99999999999999999999": 0, "1 ": 0,
+		"Tue, 24 Nov 2026 12:00:30 GMT":   30 * time.Second,
+		"Tuesday, 24-Nov-26 12:00:30 GMT": 30 * time.Second,
+		"Tue Nov 24 12:00:30 2026":        30 * time.Second,
+		"Tue, 24 Nov 2026 11:59:59 GMT":   0,
+		"Tue, 24 Nov 2026 12:00:30 +0100": 0,
+	} {
+		got, ok := ParseRetryAfter(text, noon)
+		assert.Equal(t, want, got, text)
+		assert.Equal(t, want > 0, ok, text)
+	}
+	both := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500} })
+	assert.Equal(t, time.Second, Classify(Attempted{Status: 429, RetryAfter: "1"}, both, both, noon).RetryAfter)
+	assert.Zero(t, Classify(Attempted{Status: 500, RetryAfter: "1"}, both, both, noon).RetryAfter, "means something with 429 and 503 only")
+}
+
+func TestPolicyRanges(t *testing.T) {
+	f := func(v float64) *float64 { return &v }
+	for _, c := range []struct {
+		field    string
+		good, no []func(*Policy)
+	}{
+		{"max_attempts", []func(*Policy){func(p *Policy) { p.MaxAttempts = 1 }, func(p *Policy) { p.MaxAttempts = 10 }},
+			[]func(*Policy){func(p *Policy) { p.MaxAttempts = 0 }, func(p *Policy) { p.MaxAttempts = 11 }}},
+		{"base_delay", []func(*Policy){func(p *Policy) { p.BaseDelay = 0.1 }, func(p *Policy) { p.BaseDelay = 60 }},
+			[]func(*Policy){func(p *Policy) { p.BaseDelay = 0.0999 }, func(p *Policy) { p.BaseDelay = 60.01 }}},
+		{"multiplier", []func(*Policy){func(p *Policy) { p.Multiplier = 1.1 }, func(p *Policy) { p.Multiplier = 10 }},
+			[]func(*Policy){func(p *Policy) { p.Multiplier = 1.09 }, func(p *Policy) { p.Multiplier = 10.01 }}},
+		{"max_backoff_delay", []func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 1 }, func(p *Policy) { p.MaxBackoffDelay = 300 }},
+			[]func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 0.99 }, func(p *Policy) { p.MaxBackoffDelay = 300.1 }}},
+		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = nil }},
+			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) }}},
+		{"failover_delay", []func(*Policy){func(p *Policy) { p.FailoverDelay = f(0) }, func(p *Policy) { p.FailoverDelay = f(300) }},
+			[]func(*Policy){func(p *Policy) { p.FailoverDelay = f(-0.1) }, func(p *Policy) { p.FailoverDelay = f(301) }}},
+		{"backoff_strategy", []func(*Policy){func(p *Policy) { p.BackoffStrategy = "linear" }},
+			[]func(*Policy){func(p *Policy) { p.BackoffStrategy = "LINEAR" }, func(p *Policy) { p.BackoffStrategy = "" }}},
+		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{408, 425, 429, 500, 599} }, func(p *Policy) { p.RetryStatusCodes = nil }},
+			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{404} }, func(p *Policy) { p.RetryStatusCodes = []int{600} }, func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
+	} {
+		for _, change := range c.good {
+			p := DefaultPolicy()
+			change(&p)
+			assert.NoError(t, p.Validate(builtin), c.field)
+		}
+		for _, change := range c.no {
+			p := DefaultPolicy()
+			change(&p)
+			var bad *FieldError
+			require.ErrorAs(t, p.Validate(builtin), &bad, c.field)
+			assert.Equal(t, c.field, bad.Field)
+		}
+	}
+	p := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{503, 502, 503} })
+	assert.Equal(t, []int{503, 502}, p.RetryStatusCodes, "in order, without duplicates")
+}
+
+func TestHeader(t *testing.T) {
+	o, err := ParseHeader("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent, jitter=?0, timeout=null, failover_delay=0")
+	require.NoError(t, err)
+	p := DefaultPolicy()
+	q := p.Merge(o)
+	require.NoError(t, q.Validate(builtin))
+	assert.Equal(t, 5, q.MaxAttempts)
+	assert.Equal(t, "linear", q.BackoffStrategy)
+	assert.Equal(t, 0.2, q.BaseDelay)
+	assert.Equal(t, []int{429, 503}, q.RetryStatusCodes)
+	assert.True(t, q.RetryNonIdempotent)
+	assert.Nil(t, q.Timeout)
+	assert.Zero(t, *q.FailoverDelay)
+	assert.Equal(t, 2.0, q.Multiplier, "what is not named stays")
+	assert.Equal(t, DefaultPolicy(), p, "the global policy is not touched")
+	for _, bad := range []string{
+		"", " ", "nonsense", "unknown=1", "max_attempts", "max_attempts=abc", "max_attempts=3.5", "max_attempts=(1)", "base_delay=?1", "jitter=1",
+		"retry_status_codes=503", "retry_status_codes=(a)", "retry_status_codes=(503;a)", "retry_status_codes=(99999999999)", "timeout=soon",
+		"max_attempts=5;x=1", "MAX_ATTEMPTS=5", "max_attempts=5,", "backoff_strategy=3", "max_attempts=5 base_delay=1",
+	} {
+		_, err := ParseHeader(bad)
+		var fe *FieldError
+		assert.ErrorAs(t, err, &fe, "%q", bad)
+	}
+}
+
+// FuzzParseHeader: no value panics, and what passes Validate is in range.
+func FuzzParseHeader(f *testing.F) {
+	f.Add("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent")
+	f.Add("timeout=null, failover_delay=0.5, jitter")
+	f.Add(`backoff_strategy="fixed";a=1`)
+	f.Fuzz(func(t *testing.T, value string) {
+		o, err := ParseHeader(value)
+		if err != nil {
+			return
+		}
+		p := DefaultPolicy()
+		q := p.Merge(o)
+		if q.Validate(builtin) != nil {
+			return
+		}
+		if q.MaxAttempts < 1 || q.MaxAttempts > 10 || !(q.BaseDelay >= 0.1 && q.BaseDelay <= 60) || !(q.MaxBackoffDelay >= 1 && q.MaxBackoffDelay <= 300) {
+			t.Fatalf("%q: %+v", value, q)
+		}
+	})
+}
+
+func TestEqualPoliciesHaveEqualHashes(t *testing.T) {
+	draw := func(t *rapid.T, label string) *Policy {
+		p := DefaultPolicy()
+		p.MaxAttempts = rapid.IntRange(1, 2).Draw(t, label)
+		p.Jitter = rapid.Bool().Draw(t, label)
+		p.RetryStatusCodes = rapid.SliceOfN(rapid.SampledFrom([]int{502, 503}), 0, 2).Draw(t, label)
+		if rapid.Bool().Draw(t, label) {
+			p.FailoverDelay = new(float64)
+		}
+		require.NoError(t, p.Validate(builtin))
+		return &p
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := draw(t, "a"), draw(t, "b")
+		same := a.MaxAttempts == b.MaxAttempts && a.Jitter == b.Jitter && (a.FailoverDelay == nil) == (b.FailoverDelay == nil)
+		for _, code := range []int{502, 503} {
+			same = same && a.Retries(code) == b.Retries(code)
+		}
+		if same != (a.Hash() == b.Hash()) {
+			t.Fatalf("%+v\n%+v", a, b)
+		}
+	})
+}
+
+func TestStore(t *testing.T) {
+	now := noon
+	s := NewStore(DefaultPolicy(), func() time.Time { return now })
+	assert.Equal(t, View{DefaultPolicy(), noon, SourceFile}, s.View())
+	five := func(p Policy) (Policy, error) { p.MaxAttempts = 5; return p, p.Validate(builtin) }
+	v, err := s.Put(five)
+	require.NoError(t, err)
+	assert.True(t, v.UpdatedAt.After(noon), "grows although the clock stands")
+	assert.Equal(t, SourceRuntime, v.Source)
+	again, err := s.Put(five)
+	require.NoError(t, err)
+	assert.Equal(t, v, again, "no change, no new date")
+	_, err = s.Put(func(Policy) (Policy, error) { return Policy{}, errors.New("no") })
+	assert.Error(t, err)
+	assert.Equal(t, v, s.View(), "an error changes nothing")
+	s.ReloadFile(DefaultPolicy())
+	assert.Equal(t, 5, s.Current().MaxAttempts, "the file's policy did not change: what was put stays")
+	s.ReloadFile(*policy(t, func(p *Policy) { p.MaxAttempts = 7 }))
+	assert.Equal(t, 7, s.Current().MaxAttempts)
+	assert.Equal(t, SourceFile, s.View().Source)
+}
+
+func TestStoreIsNeverAMixture(t *testing.T) {
+	s := NewStore(*policy(t, func(p *Policy) { p.MaxAttempts, p.BaseDelay = 2, 0.2 }), time.Now)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if p := s.Current(); float64(p.MaxAttempts) != p.BaseDelay*10 {
+						t.Errorf("%d tries with %v s", p.MaxAttempts, p.BaseDelay)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		_, err := s.Put(func(p Policy) (Policy, error) {
+			p.MaxAttempts = 2 + i%5
+			p.BaseDelay = float64(p.MaxAttempts) / 10
+			return p, p.Validate(builtin)
+		})
+		require.NoError(t, err)
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestBudgetAgainstAModel: a balance recomputed from the whole history.
+func TestBudgetAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := noon
+		cfg := BudgetConfig{Ratio: rapid.Float64Range(0.01, 1).Draw(t, "ratio"), MinPerSecond: rapid.Float64Range(0, 2).Draw(t, "min")}
+		b := NewBudget(cfg, func() time.Time { return now })
+		type event struct {
+			second int64
+			amount float64
+		}
+		var history []event
+		second := func() int64 { return int64(now.Sub(noon) / time.Second) }
+		balance := func() float64 {
+			sum := cfg.MinPerSecond * budgetSeconds
+			for _, e := range history {
+				if second()-e.second < budgetSeconds {
+					sum += e.amount
+				}
+			}
+			return sum
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"wait": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(0, 15000).Draw(t, "ms")) * time.Millisecond)
+			},
+			"deposit": func(t *rapid.T) { b.Deposit(); history = append(history, event{second(), cfg.Ratio}) },
+			"withdraw": func(t *rapid.T) {
+				have := balance()
+				if have > 1-1e-9 && have < 1+1e-9 {
+					return // rounding may go either way
+				}
+				got := b.TryWithdraw()
+				if got != (have >= 1) {
+					t.Fatalf("balance %v, withdrawn %v", have, got)
+				}
+				if got {
+					history = append(history, event{second(), -1})
+				}
+			},
+		})
+	})
+	assert.Nil(t, NewBudget(BudgetConfig{}, time.Now), "no ratio, no budget")
+}
