@@ -24,6 +24,7 @@ type AttemptEvent struct {
 	ProxyID string
 	Attempt int           // 0 for the first; a replay carries the number it repeats
 	Delay   time.Duration // waited before it
+	Because string        // of a retry: the Reason of the attempt before it
 	Started time.Time
 	Ended   time.Time
 	Outcome Outcome
@@ -41,5 +42,24 @@ type RequestEvent struct {
 	Status     int // given to the client; 0 when it was gone
 	Final      Final
 	Delivered  bool // an answer of an origin (or a tunnel) reached the client and was not an exhausted failure
-	Connect    bool
+	Listener   Listener
+
+	// Why nothing more was tried, where more would have been allowed by the
+	// answer: attempts, or the retry budget, were spent.
+	LimitReached, BudgetSpent bool
 }
+
+// Listener is where a request came in.
+type Listener uint8
+
+// The listeners. ListenHTTP are absolute-form requests to the gateway's port,
+// ListenConnect its tunnels, ListenAPI what came by POST /request or by the
+// engine's Transport.
+const (
+	ListenHTTP Listener = iota
+	ListenConnect
+	ListenAPI
+)
+
+// String returns the word used in metrics.
+func (l Listener) String() string { return [...]string{"http", "connect", "api"}[l] }

@@ -65,10 +65,17 @@ type Outcome struct {
 	Again      Again
 	Status     int           // of the answer; 0 when none arrived
 	Latency    time.Duration // to the answer's head, or to the tunnel standing
+	Timing     Timing        // of the connection, where one was opened for it
 	RetryAfter time.Duration // what the answer asked for; 0 when it did not
 	Unsent     bool          // no byte of the request itself can have reached an origin
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err        error         // free of credentials and of query strings; nil when an answer arrived
+}
+
+// Timing is what opening a connection took; zeros on a kept one.
+type Timing struct {
+	Dial      time.Duration // TCP to the proxy
+	Handshake time.Duration // TLS to the proxy, CONNECT or SOCKS, TLS to the target
 }
 
 // Final is how a whole request ended; it is the X-Whirlpool-Outcome header.

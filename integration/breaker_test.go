@@ -185,8 +185,17 @@ func TestS58S60Reconcile(t *testing.T) {
 	require.NoError(t, err)
 	text, _ := io.ReadAll(r.Body)
 	r.Body.Close()
-	require.Contains(t, string(text), "whirlpool_retries_total 70\n")
-	require.Contains(t, string(text), `whirlpool_requests_total{outcome="success"} 95`)
+	for _, line := range []string{
+		`whirlpool_retries_total{reason="http_503"} 70`,
+		`whirlpool_requests_total{listener="http",outcome="success"} 95`,
+		`whirlpool_requests_total{listener="http",outcome="exhausted"} 5`,
+		`whirlpool_attempts_total{error="",outcome="success"} 95`,
+		`whirlpool_attempts_total{error="http_503",outcome="failure"} 75`,
+		`whirlpool_retry_success_total 45`, `whirlpool_retry_limit_exceeded_total 5`, `whirlpool_retry_budget_exhausted_total 0`,
+		`whirlpool_attempt_duration_seconds_count{phase="ttfb"} 170`,
+	} {
+		require.Contains(t, string(text), line+"\n")
+	}
 }
 
 func TestS62ARequestThatWaits(t *testing.T) {

@@ -19,7 +19,9 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 	p := s.plugin
 	for !p.quarantined.Load() {
 		v := p.current.Load()
+		start := p.registry.now()
 		err := v.module.Score(c, scores)
+		p.spent.Add(int64(p.registry.now().Sub(start)))
 		if err == nil {
 			p.answered()
 			return nil
@@ -55,7 +57,9 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	p := b.plugin
 	for !p.quarantined.Load() {
 		v := p.current.Load()
+		start := p.registry.now()
 		d, err := v.module.Delay(r)
+		p.spent.Add(int64(p.registry.now().Sub(start)))
 		if err == nil {
 			p.answered()
 			return d, nil

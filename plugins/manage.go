@@ -29,6 +29,7 @@ type Info struct {
 	Faults      uint64               `json:"faults"`
 	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
 	LastError   string               `json:"last_error,omitempty"`
+	Spent       time.Duration        `json:"-"` // in calls, all together
 	Quarantined bool                 `json:"quarantined"`
 	CanRollBack bool                 `json:"can_roll_back"`
 	Description wasmhost.Description `json:"-"`
@@ -42,7 +43,7 @@ func (p *plugin) info() Info {
 	return Info{
 		Name: p.name, Kind: d.Kind, Source: v.source, Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
 		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: p.faulted.Load(),
-		FaultsBy: maps.Clone(p.byReason), LastError: p.lastError, Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
+		FaultsBy: maps.Clone(p.byReason), LastError: p.lastError, Spent: time.Duration(p.spent.Load()), Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
 		Description: d,
 	}
 }

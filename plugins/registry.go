@@ -77,6 +77,7 @@ type plugin struct {
 	current  atomic.Pointer[version]
 
 	calls, faulted atomic.Uint64
+	spent          atomic.Int64 // ns, in calls
 	inARow         atomic.Int64
 	quarantined    atomic.Bool
 

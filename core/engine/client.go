@@ -185,6 +185,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 		k.x.Method = http.MethodGet
 	}
 	k.x.Host = strings.Trim(authority[:strings.LastIndexByte(authority, ':')], "[]")
+	k.x.Listener = core.ListenAPI
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
 	k.request = transport.Request{
@@ -266,9 +267,9 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
 	k.control.Deadline, k.control.Total, k.control.Fresh = a.Deadline, a.Total, a.Fresh
 	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
-		return nil, retry.Attempted{Fault: f}
+		return nil, retry.Attempted{Fault: f, Timing: k.control.Timing}
 	}
-	return &k.response, retry.Attempted{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter)}
+	return &k.response, retry.Attempted{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter), Timing: k.control.Timing}
 }
 
 // Discard implements executor.Call.

@@ -22,6 +22,7 @@ type Exchange struct {
 	Region     string        // wanted region, "" for none
 	Idempotent bool          // may be repeated without opting in (D4)
 	Connect    bool
+	Listener   core.Listener
 	Replayable bool    // the request body, if any, can be sent again
 	Journal    Journal // told of each step; may be nil
 	Watch      func()  // called before the first wait: start watching the client; may be nil
@@ -43,6 +44,9 @@ type Exchange struct {
 	held    upstream.Lease
 	pending bool          // event is a success whose body is still to come
 	delay   time.Duration // waited before the current attempt
+	because string        // why the current attempt is a retry
+	limit   bool          // attempts were spent
+	budget  bool          // the retry budget was spent
 	timer   *time.Timer
 }
 

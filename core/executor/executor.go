@@ -163,7 +163,7 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 		return false
 	}
 	x.Proxy, x.held = lease.U, lease
-	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Started: e.now()}
+	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: e.now()}
 	x.Attempts++
 	if x.Journal != nil {
 		x.Journal.Attempt(x.Attempts-1, lease.U.ID())
@@ -274,17 +274,17 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 			x.Failure.Code, x.Failure.Message = "total_timeout", "the request's total timeout passed before an answer came"
 		}
 	case x.Attempts >= x.Policy.MaxAttempts:
-		x.Final = core.FinalExhausted
+		x.Final, x.limit = core.FinalExhausted, true
 	case !x.Replayable, !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
 		x.Final = core.FinalNotRetryable
 	case t.Budget != nil && !t.Budget.TryWithdraw():
-		x.Final = core.FinalExhausted
+		x.Final, x.budget = core.FinalExhausted, true
 		x.Failure.Message += "; the retry budget is spent"
 	default:
 		wait = e.backoff(x, o, t)
 		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
 			x.Waited += wait
-			x.delay = wait
+			x.delay, x.because = wait, o.Reason
 			e.logRetry(x, o, wait)
 			return wait, false, true
 		}
@@ -419,7 +419,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 	}
 	x.request = core.RequestEvent{
 		Request: x.ID, PolicyHash: x.Policy.Hash(), Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
-		Status: end.Status, Final: x.Final, Connect: x.Connect,
+		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
 		Delivered: x.Final == core.FinalSuccess && end.Truncated == nil && !end.ClientGone,
 	}
 	e.recorder.Request(&x.request)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -126,7 +127,9 @@ func (c *conn) handle() (keep bool) {
 	c.reqBody.Start(c.reader, c.req.Framing, c.req.Length)
 	x := &c.x
 	x.Method = method(c.req.Method)
-	x.Connect = x.Method == http.MethodConnect
+	if x.Connect = x.Method == http.MethodConnect; x.Connect {
+		x.Listener = core.ListenConnect
+	}
 	x.Idempotent = x.Connect || retry.Idempotent(x.Method)
 	x.Watch, x.Journal = c.call.control.OnSlow, c.entry
 

@@ -21,12 +21,12 @@ func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.T
 	control.Deadline, control.Total, control.Fresh = a.Deadline, a.Total, true
 	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
 	if f != nil {
-		return nil, retry.Attempted{Fault: f}
+		return nil, retry.Attempted{Fault: f, Timing: control.Timing}
 	}
 	if status := tun.Reply.Status; status != 0 {
-		return &tun, retry.Attempted{Status: status, RetryAfter: tun.Reply.RetryAfter}
+		return &tun, retry.Attempted{Status: status, RetryAfter: tun.Reply.RetryAfter, Timing: control.Timing}
 	}
-	return &tun, retry.Attempted{Status: http.StatusOK}
+	return &tun, retry.Attempted{Status: http.StatusOK, Timing: control.Timing}
 }
 
 // Discard implements executor.Call.

@@ -27,10 +27,10 @@ type httpCall struct {
 func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
 	h.control.Deadline, h.control.Total, h.control.Fresh = a.Deadline, a.Total, a.Fresh
 	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
-		return nil, retry.Attempted{Fault: f}
+		return nil, retry.Attempted{Fault: f, Timing: h.control.Timing}
 	}
 	r := &h.response
-	facts := retry.Attempted{Status: r.Status}
+	facts := retry.Attempted{Status: r.Status, Timing: h.control.Timing}
 	if r.RetryAfter != nil {
 		facts.RetryAfter = string(r.RetryAfter)
 	}

@@ -17,44 +17,75 @@ import (
 
 // totals count since the start, for Prometheus.
 type totals struct {
-	requests    [core.FinalAllBusy + 1]atomic.Uint64
-	attempts    [core.ResultReplay + 1]atomic.Uint64
+	requests    [core.ListenAPI + 1][core.FinalAllBusy + 1]atomic.Uint64
+	succeeded   atomic.Uint64 // attempts
 	transitions [core.HalfOpen + 1]atomic.Uint64
-	retries     atomic.Uint64
 	recovered   atomic.Uint64 // requests that a retry saved
+	limited     atomic.Uint64 // requests whose attempts were spent
+	overBudget  atomic.Uint64 // requests for which the retry budget had nothing left
 	waited      atomic.Int64  // ns
 	tunnelUp    atomic.Int64
 	tunnelDown  atomic.Int64
 	requestTime histogram
-	attemptTime histogram
+	phases      [len(phases)]histogram
 
 	mu      sync.Mutex
-	reasons map[string]uint64 // of attempts that failed
+	failed  map[failure]uint64 // attempts that did not succeed
+	retries map[string]uint64  // by the reason of the attempt before
 }
 
-func (t *totals) attempt(o *core.Outcome, took time.Duration) {
-	t.attempts[o.Result].Add(1)
-	t.attemptTime.observe(took)
-	if o.Reason != "" {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.reasons == nil {
-			t.reasons = map[string]uint64{}
-		}
-		t.reasons[o.Reason]++
+// failure is what an attempt that did not succeed is counted under.
+type failure struct {
+	result core.Result
+	reason string
+}
+
+// phases are the parts of an attempt that are timed.
+var phases = [...]string{"dial", "handshake", "ttfb"}
+
+func (t *totals) attempt(o *core.Outcome) {
+	if o.Timing.Dial > 0 {
+		t.phases[0].observe(o.Timing.Dial)
 	}
+	if o.Timing.Handshake > 0 {
+		t.phases[1].observe(o.Timing.Handshake)
+	}
+	if o.Status != 0 {
+		t.phases[2].observe(o.Latency - o.Timing.Dial - o.Timing.Handshake)
+	}
+	if o.Result == core.ResultSuccess {
+		t.succeeded.Add(1)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed == nil {
+		t.failed = map[failure]uint64{}
+	}
+	t.failed[failure{o.Result, o.Reason}]++
 }
 
 func (t *totals) retry(e *core.AttemptEvent) {
-	t.retries.Add(1)
 	t.waited.Add(int64(e.Delay))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.retries == nil {
+		t.retries = map[string]uint64{}
+	}
+	t.retries[e.Because]++
 }
 
 func (t *totals) request(e *core.RequestEvent) {
-	t.requests[e.Final].Add(1)
+	t.requests[e.Listener][e.Final].Add(1)
 	t.requestTime.observe(e.Ended.Sub(e.Started))
 	if e.Delivered && e.Attempts > 1 {
 		t.recovered.Add(1)
+	}
+	if e.LimitReached {
+		t.limited.Add(1)
+	}
+	if e.BudgetSpent {
+		t.overBudget.Add(1)
 	}
 }
 
@@ -92,6 +123,7 @@ type ProxyState struct {
 type PluginState struct {
 	Name          string
 	Calls, Faults uint64
+	Spent         time.Duration // in calls, all together
 	Quarantined   bool
 }
 
@@ -170,35 +202,39 @@ func (e *exporter) flush() {
 		SanitizeOptions: &tallyprom.DefaultSanitizerOpts,
 	}, 0)
 	defer closer.Close()
-	count := func(name string, value uint64, tag, tagged string) {
-		s := scope
-		if tag != "" {
-			s = scope.Tagged(map[string]string{tag: tagged})
+	count := func(name string, value uint64, tags ...string) {
+		labels, key := map[string]string{}, name
+		for i := 0; i < len(tags); i += 2 {
+			labels[tags[i]] = tags[i+1]
+			key += "\x00" + tags[i+1]
 		}
-		key := name + "\x00" + tagged
-		s.Counter(name).Inc(int64(value - e.last[key]))
+		scope.Tagged(labels).Counter(name).Inc(int64(value - e.last[key]))
 		e.last[key] = value
 	}
 	r := e.recorder
 	t := &r.totals
-	for f := core.FinalSuccess; f <= core.FinalAllBusy; f++ {
-		count("requests_total", t.requests[f].Load(), "outcome", f.String())
+	for l := core.ListenHTTP; l <= core.ListenAPI; l++ {
+		for f := core.FinalSuccess; f <= core.FinalAllBusy; f++ {
+			count("requests_total", t.requests[l][f].Load(), "listener", l.String(), "outcome", f.String())
+		}
 	}
-	for o := core.ResultSuccess; o <= core.ResultReplay; o++ {
-		count("attempts_total", t.attempts[o].Load(), "outcome", o.String())
-	}
+	count("attempts_total", t.succeeded.Load(), "outcome", core.ResultSuccess.String(), "error", "")
 	for s := core.Closed; s <= core.HalfOpen; s++ {
 		count("circuit_breaker_transitions_total", t.transitions[s].Load(), "to", s.String())
 	}
 	t.mu.Lock()
-	for reason, n := range t.reasons {
-		count("attempt_errors_total", n, "error", reason)
+	for f, n := range t.failed {
+		count("attempts_total", n, "outcome", f.result.String(), "error", f.reason)
+	}
+	for reason, n := range t.retries {
+		count("retries_total", n, "reason", reason)
 	}
 	t.mu.Unlock()
 	count("tunnel_bytes_total", uint64(t.tunnelUp.Load()), "direction", "up")
 	count("tunnel_bytes_total", uint64(t.tunnelDown.Load()), "direction", "down")
-	count("retries_total", t.retries.Load(), "", "")
-	count("retry_success_total", t.recovered.Load(), "", "")
+	count("retry_success_total", t.recovered.Load())
+	count("retry_limit_exceeded_total", t.limited.Load())
+	count("retry_budget_exhausted_total", t.overBudget.Load())
 	scope.Gauge("retry_wait_seconds").Update(time.Duration(t.waited.Load()).Seconds())
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -225,7 +261,8 @@ var (
 	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
 	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
-	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of one attempt", nil, nil)
+	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
+	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector; the series vary, so it says nothing.
@@ -235,7 +272,9 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
 	r.totals.requestTime.collect(out, requestDesc)
-	r.totals.attemptTime.collect(out, attemptDesc)
+	for i, phase := range phases {
+		r.totals.phases[i].collect(out, attemptDesc, phase)
+	}
 	r.sources.mu.Lock()
 	proxies, plugins := r.sources.proxies, r.sources.plugins
 	r.sources.mu.Unlock()
@@ -258,6 +297,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, p := range plugins() {
 			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Calls), p.Name, "ok")
 			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Faults), p.Name, "fault")
+			out <- prometheus.MustNewConstSummary(pluginTime, p.Calls+p.Faults, p.Spent.Seconds(), nil, p.Name)
 			q := 0.0
 			if p.Quarantined {
 				q = 1
@@ -267,7 +307,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc) {
+func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc, labels ...string) {
 	buckets := make(map[float64]uint64, len(bounds))
 	total := uint64(0)
 	for i, bound := range bounds {
@@ -275,5 +315,5 @@ func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc)
 		buckets[bound] = total
 	}
 	total += h.buckets[len(bounds)].Load()
-	out <- prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets)
+	out <- prometheus.MustNewConstHistogram(desc, total, time.Duration(h.sum.Load()).Seconds(), buckets, labels...)
 }

@@ -116,7 +116,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	took := e.Ended.Sub(e.Started)
 	if e.Outcome.Result == core.ResultReplay {
 		m.replays.Add(1)
-		r.totals.attempt(&e.Outcome, took)
+		r.totals.attempt(&e.Outcome)
 		return
 	}
 	m.attempts.Add(1)
@@ -126,7 +126,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 		m.waited.Add(int64(e.Delay))
 		r.totals.retry(e)
 	}
-	r.totals.attempt(&e.Outcome, took)
+	r.totals.attempt(&e.Outcome)
 	r.proxy(e.ProxyID).attempt(e.Ended, e.Outcome.Result, took)
 }
 

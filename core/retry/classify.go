@@ -13,10 +13,11 @@ type Attempted struct {
 	Status       int           // of the answer; 0 when none came
 	RetryAfter   string        // of the answer, as it came
 	Latency      time.Duration // to the answer's head, or to the tunnel standing
-	Fault        *Fault        // why none came; nil when one did
-	ClientGone   bool          // the client hung up, or the gateway shuts down
-	TotalTimeout bool          // the request's total timeout passed during the attempt
-	OwnTimeout   bool          // and it was tighter than the global policy's
+	Timing       core.Timing
+	Fault        *Fault // why none came; nil when one did
+	ClientGone   bool   // the client hung up, or the gateway shuts down
+	TotalTimeout bool   // the request's total timeout passed during the attempt
+	OwnTimeout   bool   // and it was tighter than the global policy's
 }
 
 // Classify judges an attempt: success, retryable or final, and whose fault it
@@ -24,7 +25,7 @@ type Attempted struct {
 // the breakers count follows the global policy, never a request's own (D20);
 // what is retried follows the request's.
 func Classify(a Attempted, global, own *Policy, now time.Time) core.Outcome {
-	o := core.Outcome{Status: a.Status, Latency: a.Latency}
+	o := core.Outcome{Status: a.Status, Latency: a.Latency, Timing: a.Timing}
 	if a.Fault != nil {
 		classifyFault(&o, &a)
 		return o

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -44,12 +45,14 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 	if q.TLS {
 		tctx, cancel := context.WithDeadline(ctx, c.Deadline)
 		defer cancel()
+		start := t.cfg.Now()
 		tc, err := t.tlsClient(tctx, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
 		if err != nil {
 			conn.Close()
 			f := fault(retry.Handshake, err)
 			return nil, f
 		}
+		c.Timing.Handshake += t.cfg.Now().Sub(start)
 		conn = tc
 	}
 	return newPersistConn(conn, key, nil), nil
@@ -65,13 +68,16 @@ func hostOf(authority string) string {
 
 // dialProxy opens a connection to a proxy: TCP, and TLS to an https:// one.
 func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
-	deadline := t.cfg.Now().Add(t.cfg.ConnectTimeout)
+	start := t.cfg.Now()
+	deadline := start.Add(t.cfg.ConnectTimeout)
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	conn, err := t.cfg.Dial(ctx, "tcp", a.Host)
+	dialled := t.cfg.Now()
+	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
 		return nil, fault(retry.Dial, err)
 	}
@@ -83,6 +89,7 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 		conn.Close()
 		return nil, fault(retry.Handshake, err)
 	}
+	c.Timing.Handshake = t.cfg.Now().Sub(dialled)
 	return tc, nil
 }
 
@@ -119,6 +126,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	if c.OnSlow != nil {
 		c.OnSlow()
 	}
+	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
@@ -132,6 +140,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		return Tunnel{}, fault(retry.Dial, errStopped)
 	}
 	c.Interrupt.setDeadline(conn, c.Deadline)
+	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
 	if tunnels(a.Scheme) {
 		if err := socksHandshake(conn, a, authority); err != nil {
@@ -140,6 +149,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	} else {
 		f = t.connect(conn, a, authority, &tun)
 	}
+	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	if !c.Interrupt.release() && f == nil {
 		f = fault(retry.Handshake, errStopped)
 	}

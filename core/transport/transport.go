@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -78,6 +79,8 @@ type Control struct {
 	// and before a connection is opened: both take long enough for a client to
 	// leave meanwhile. May be nil.
 	OnSlow func()
+	// Timing is set by the attempt.
+	Timing core.Timing
 }
 
 // SlowAfter is how long an answer may take before OnSlow is called.
@@ -123,6 +126,7 @@ type Response struct {
 func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *retry.Fault {
 	pool := t.pool(u)
 	key := ""
+	c.Timing = core.Timing{}
 	if q.TLS || tunnels(u.Spec().Address.Scheme) {
 		key = q.Authority
 		if q.TLS {
