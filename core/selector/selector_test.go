@@ -1,0 +1,379 @@
+package selector
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// rank is a scorer made of a function of a candidate's row.
+type rank struct {
+	score     func(*core.Candidate) float64
+	tolerance float64
+}
+
+func (r rank) Score(c core.Candidates, scores []float64) error {
+	rows := make([]core.Candidate, c.Len())
+	var q core.RankRequest
+	c.Fill(&q, rows)
+	for i := range rows {
+		scores[i] = r.score(&rows[i])
+	}
+	return nil
+}
+
+func (r rank) Tolerance() float64 { return r.tolerance }
+
+var rotate = rank{score: func(c *core.Candidate) float64 { return -c.Rotation }}
+
+type failing struct{}
+
+var errTrap = errors.New("trap")
+
+func (failing) Score(core.Candidates, []float64) error { return errTrap }
+
+type fixture struct {
+	now  time.Time
+	pool *upstream.Pool
+	s    *Selector
+}
+
+func start(t testing.TB, n, limit int) *fixture {
+	f := &fixture{now: time.Unix(1000, 0)}
+	clock := func() time.Time { return f.now }
+	f.pool = upstream.NewPool(upstream.PoolConfig{
+		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute}, Now: clock,
+	})
+	var specs []upstream.Spec
+	for i := range n {
+		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
+	}
+	require.NoError(t, f.pool.Apply(specs))
+	var seed atomic.Uint64
+	f.s = New(f.pool, clock, func() uint64 {
+		z := seed.Add(0x9e3779b97f4a7c15) // splitmix64
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		return z ^ z>>31
+	}, limit)
+	return f
+}
+
+func (f *fixture) get(i int) *upstream.Upstream { return f.pool.Snapshot().Get(fmt.Sprintf("p%d", i)) }
+
+func (f *fixture) settle(u *upstream.Upstream, v core.Verdict) {
+	if lease, ok := u.Acquire(f.now); ok {
+		lease.Settle(&core.Outcome{Verdict: v, Latency: time.Millisecond})
+		lease.Release()
+	}
+}
+
+func TestErrors(t *testing.T) {
+	f := start(t, 0, 256)
+	_, err := f.s.Select(&Query{Idempotent: true}, rotate)
+	assert.ErrorIs(t, err, core.ErrPoolEmpty)
+
+	f = start(t, 2, 256)
+	f.settle(f.get(0), core.Failure)
+	f.settle(f.get(1), core.Failure)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate)
+	assert.ErrorIs(t, err, core.ErrAllBreakersOpen)
+	at, ok := f.s.NextTest()
+	assert.True(t, ok)
+	assert.Equal(t, f.now.Add(time.Second), at)
+
+	f = start(t, 1, 256)
+	_, err = f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	require.NoError(t, err)
+	lease, err := f.s.Select(&Query{Idempotent: true}, rotate)
+	require.NoError(t, err)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate)
+	assert.ErrorIs(t, err, core.ErrAllBusy)
+	lease.Release()
+
+	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0), Barred: true}}}, rotate)
+	assert.ErrorIs(t, err, ErrNoneLeft)
+}
+
+func TestRotationIsFair(t *testing.T) {
+	for _, n := range []int{1, 3, 8, 1000} { // 1000: past the limit, a sample is scored
+		f := start(t, n, 64)
+		uses := map[string]int{}
+		for range 3 * n {
+			q := Query{Idempotent: true}
+			lease, err := f.s.Select(&q, rotate)
+			require.NoError(t, err)
+			uses[lease.U.ID()]++
+			lease.Release()
+		}
+		assert.Len(t, uses, n)
+		for id, k := range uses {
+			assert.Equal(t, 3, k, id)
+		}
+	}
+}
+
+func TestRetriesGoElsewhereWhileThereIsElsewhere(t *testing.T) {
+	f := start(t, 3, 256)
+	q := Query{Idempotent: true}
+	var order []string
+	for i := range 6 {
+		q.Attempt = i
+		lease, err := f.s.Select(&q, rotate)
+		require.NoError(t, err)
+		order = append(order, lease.U.ID())
+		q.Tried = append(q.Tried, Tried{U: lease.U})
+		lease.Release()
+	}
+	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
+	assert.Equal(t, order[:3], order[3:], "then the one tried longest ago")
+	assert.False(t, f.s.Untried(&q))
+}
+
+func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
+	f := start(t, 3, 256)
+	f.settle(f.get(1), core.Failure)
+	f.now = f.now.Add(time.Second)
+	require.Equal(t, core.HalfOpen, f.get(1).Breaker().State())
+	first := rank{score: func(c *core.Candidate) float64 {
+		if c.IDHash == f.get(0).IDHash() {
+			return 1
+		}
+		return 0
+	}}
+	for range 10 {
+		q := Query{Idempotent: true}
+		lease, err := f.s.Select(&q, first)
+		require.NoError(t, err)
+		require.Equal(t, "p0", lease.U.ID())
+		lease.Release()
+		require.True(t, f.get(1).Breaker().Admissible(), "listed, scored, not chosen: the slot is free")
+	}
+	// A request that may not be repeated does not probe while others remain.
+	q := Query{}
+	for range 6 {
+		q.Reset()
+		lease, err := f.s.Select(&q, rotate)
+		require.NoError(t, err)
+		require.NotEqual(t, "p1", lease.U.ID())
+		lease.Release()
+	}
+}
+
+// TestNoBreakerWedges is the fault named in PEERS 1.8: many proxies open, their
+// time passes, only one gets picked by the scorer; the others must get their
+// probe all the same.
+func TestNoBreakerWedges(t *testing.T) {
+	f := start(t, 5, 256)
+	for i := 1; i < 5; i++ {
+		f.settle(f.get(i), core.Failure)
+	}
+	favourite := rank{score: func(c *core.Candidate) float64 {
+		if c.IDHash == f.get(0).IDHash() {
+			return 1
+		}
+		return 0
+	}}
+	for range 100 {
+		f.now = f.now.Add(200 * time.Millisecond)
+		f.pool.Sweep()
+		q := Query{Idempotent: true}
+		lease, err := f.s.Select(&q, favourite)
+		require.NoError(t, err)
+		lease.Settle(&core.Outcome{Verdict: core.Success})
+		lease.Release()
+	}
+	for i := range 5 {
+		assert.Equal(t, core.Closed, f.get(i).Breaker().State(), "p%d", i)
+	}
+}
+
+func TestAFailingScorerLeavesItToTheRotation(t *testing.T) {
+	f := start(t, 3, 256)
+	uses := map[string]int{}
+	for range 30 {
+		q := Query{Idempotent: true}
+		lease, err := f.s.Select(&q, failing{})
+		require.NoError(t, err)
+		uses[lease.U.ID()]++
+		lease.Release()
+	}
+	assert.Equal(t, map[string]int{"p0": 10, "p1": 10, "p2": 10}, uses)
+}
+
+func TestOddScores(t *testing.T) {
+	for name, v := range map[string]float64{"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1)} {
+		f := start(t, 3, 256)
+		q := Query{Idempotent: true}
+		lease, err := f.s.Select(&q, rank{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02})
+		require.NoError(t, err, name)
+		require.NotNil(t, lease.U, name)
+		lease.Release()
+	}
+}
+
+// TestNearTiesGoToTheLeastLoaded: 200 choices held at once between two proxies
+// whose scores differ by less than the tolerance split evenly; without the
+// tolerance all go to one.
+func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
+	share := func(tolerance float64) int {
+		f := start(t, 2, 256)
+		better := rank{tolerance: tolerance, score: func(c *core.Candidate) float64 {
+			if c.IDHash == f.get(0).IDHash() {
+				return 0.95
+			}
+			return 0.94
+		}}
+		n := 0
+		for range 200 {
+			q := Query{Idempotent: true, Attempt: 1}
+			lease, err := f.s.Select(&q, better)
+			require.NoError(t, err)
+			if lease.U.ID() == "p0" {
+				n++
+			}
+		}
+		return n
+	}
+	assert.Equal(t, 100, share(0.02))
+	assert.Equal(t, 200, share(0))
+}
+
+func TestRowsOfCandidates(t *testing.T) {
+	f := start(t, 3, 256)
+	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
+	require.NoError(t, err)
+	f.settle(f.get(1), core.Success)
+	q := Query{Idempotent: true, Region: "eu"}
+	f.s.gather(&q, f.pool.Snapshot())
+	q.now = f.now
+	rows := make([]core.Candidate, q.Len())
+	var r core.RankRequest
+	q.Fill(&r, rows)
+	assert.Equal(t, 3.0, r.Count)
+	assert.Equal(t, 1.0, rows[1].RegionMatch)
+	assert.Equal(t, 0.0, rows[0].RegionMatch)
+	assert.Equal(t, 2.0, rows[1].Weight)
+	assert.Equal(t, 3.0, rows[1].Cost)
+	assert.Equal(t, 1.0, rows[1].NormalizedLatency, "the slowest of those measured")
+	assert.Equal(t, 0.5, rows[0].NormalizedLatency, "unknown")
+	assert.Equal(t, -1.0, rows[0].SinceUse)
+}
+
+// TestEveryChoiceIsAdmissible: whatever has happened to the breakers, what is
+// chosen is not open, not full and untried while an untried one is left.
+func TestEveryChoiceIsAdmissible(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		f := start(outer, rapid.IntRange(1, 12).Draw(t, "proxies"), rapid.IntRange(1, 12).Draw(t, "limit"))
+		n := len(f.pool.Snapshot().All)
+		q := Query{Idempotent: true}
+		t.Repeat(map[string]func(*rapid.T){
+			"fail": func(t *rapid.T) { f.settle(f.get(rapid.IntRange(0, n-1).Draw(t, "i")), core.Failure) },
+			"wait": func(t *rapid.T) {
+				f.now = f.now.Add(time.Duration(rapid.IntRange(0, 1500).Draw(t, "ms")) * time.Millisecond)
+				f.pool.Sweep()
+			},
+			"next request": func(*rapid.T) { q.Reset(); q.Idempotent, q.Attempt = true, 0 },
+			"select": func(t *rapid.T) {
+				untried, any := false, false
+				for _, u := range f.pool.Snapshot().All {
+					if u.Breaker().Admissible() {
+						any = true
+						untried = untried || !q.tried(u)
+					}
+				}
+				lease, err := f.s.Select(&q, rotate)
+				if (err == nil) != any {
+					t.Fatalf("an admissible proxy: %v, error: %v", any, err)
+				}
+				if err != nil {
+					return
+				}
+				if q.tried(lease.U) && untried {
+					t.Fatal("tried again although another was left")
+				}
+				q.Tried = append(q.Tried, Tried{U: lease.U})
+				q.Attempt++
+				lease.Settle(&core.Outcome{Verdict: core.Success})
+				lease.Release()
+			},
+		})
+	})
+}
+
+func TestConcurrentChoices(t *testing.T) {
+	f := start(t, 4, 256)
+	f.settle(f.get(2), core.Failure)
+	f.now = f.now.Add(time.Second) // p2 is half-open: one probe only
+	var mu sync.Mutex
+	uses := map[string]int{}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			q := Query{}
+			for range 200 {
+				q.Reset()
+				q.Idempotent = true
+				lease, err := f.s.Select(&q, rotate)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				uses[lease.U.ID()]++
+				mu.Unlock()
+				if lease.U.ID() != "p2" { // the probe is kept
+					lease.Release()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Equal(t, 1, uses["p2"])
+	assert.Equal(t, 16*200, uses["p0"]+uses["p1"]+uses["p2"]+uses["p3"])
+}
+
+func BenchmarkSelect(b *testing.B) {
+	for _, n := range []int{10, 100, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			f := start(b, n, DefaultMaxCandidates)
+			q := Query{}
+			b.ReportAllocs()
+			for b.Loop() {
+				q.Reset()
+				q.Idempotent = true
+				lease, err := f.s.Select(&q, failing{}) // the choice itself, without a plugin
+				if err != nil {
+					b.Fatal(err)
+				}
+				lease.Release()
+			}
+		})
+	}
+}
+
+func TestAChoiceCostsNoAllocation(t *testing.T) {
+	f := start(t, 100, DefaultMaxCandidates)
+	q := Query{}
+	assert.Zero(t, testing.AllocsPerRun(1000, func() {
+		q.Reset()
+		q.Idempotent = true
+		lease, err := f.s.Select(&q, failing{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease.Release()
+	}))
+}

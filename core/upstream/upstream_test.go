@@ -1,0 +1,296 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+func TestParseAddress(t *testing.T) {
+	for text, want := range map[string]Address{
+		"http://a.test":                      {HTTP, "a.test:80", "", ""},
+		"HTTPS://A.Test":                     {HTTPS, "a.test:443", "", ""},
+		"socks5://a.test":                    {SOCKS5, "a.test:1080", "", ""},
+		"socks5h://a.test:9/":                {SOCKS5H, "a.test:9", "", ""},
+		"http://[2001:DB8::1]:3128":          {HTTP, "[2001:db8::1]:3128", "", ""},
+		"http://user:pass@a.test:1":          {HTTP, "a.test:1", "user", "pass"},
+		"http://user@a.test:1":               {HTTP, "a.test:1", "user", ""},
+		"http://u%40x:p%3Aq%2f@a.test:1":     {HTTP, "a.test:1", "u@x", "p:q/"},
+		"http://u:p@ss:word@a.test:1":        {HTTP, "a.test:1", "u", "p@ss:word"},
+		"http://u:100%@a.test:1":             {HTTP, "a.test:1", "u", "100%"},
+		"direct://":                          {Direct, "", "", ""},
+		"http://user-session-1:x@1.2.3.4:80": {HTTP, "1.2.3.4:80", "user-session-1", "x"},
+	} {
+		got, err := ParseAddress(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+	}
+	for _, bad := range []string{
+		"", "a.test:80", "ftp://a.test", "http://", "http://:80", "http://a.test:0", "http://a.test:65536", "http://a.test:x", "http://a b:1",
+		"direct://a.test", "http://2001:db8::1:80", "http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2",
+	} {
+		_, err := ParseAddress(bad)
+		require.Error(t, err, bad)
+		assert.NotContains(t, err.Error(), "hunter2", "an error never quotes what may be a credential")
+	}
+}
+
+func FuzzParseAddress(f *testing.F) {
+	f.Add("http://user:pass@a.test:1")
+	f.Add("socks5h://[::1]:1080/")
+	f.Add("direct://")
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := ParseAddress(s)
+		if err != nil {
+			return
+		}
+		if p := a.Password.Reveal(); len(p) > 3 && !strings.Contains(a.Scheme+"://"+a.Host, p) && strings.Contains(fmt.Sprintf("%v %+v %#v %s", a, a, a.Password, a.Redacted()), p) {
+			t.Fatalf("%q shows its password", s)
+		}
+		if a.Scheme != Direct {
+			if again, err := HostPort(a.Host, ""); err != nil || again != a.Host {
+				t.Fatalf("%q gives %q, which reads as %q, %v", s, a.Host, again, err)
+			}
+		}
+	})
+}
+
+func TestASecretDoesNotShow(t *testing.T) {
+	a, err := ParseAddress("http://me:hunter2@a.test:1")
+	require.NoError(t, err)
+	raw, err := json.Marshal(map[string]any{"a": a, "p": a.Password})
+	require.NoError(t, err)
+	for _, text := range []string{fmt.Sprint(a), fmt.Sprintf("%+v", a), fmt.Sprintf("%#v", a.Password), fmt.Sprintf("%q", a.Password), fmt.Sprintf("%x", a.Password), string(raw), a.Redacted()} {
+		assert.NotContains(t, text, "hunter2")
+		assert.NotContains(t, text, fmt.Sprintf("%x", "hunter2"))
+	}
+	assert.Equal(t, "hunter2", a.Password.Reveal())
+}
+
+func specs(t testing.TB, urls ...string) []Spec {
+	var list []Spec
+	for _, u := range urls {
+		a, err := ParseAddress(u)
+		require.NoError(t, err)
+		list = append(list, Spec{Address: a})
+	}
+	return list
+}
+
+func TestIdsAreStable(t *testing.T) {
+	list := specs(t, "http://a.test:1", "http://u:p@a.test:1", "http://b.test:1", "socks5://a.test:1", "direct://")
+	AssignIDs(list)
+	var ids []string
+	for _, s := range list {
+		ids = append(ids, s.ID)
+	}
+	assert.Equal(t, []string{"a.test:1", "a.test:1-2", "b.test:1", "a.test:1-3", "direct"}, ids)
+}
+
+func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Pool {
+	return NewPool(PoolConfig{Breaker: breaker.Config{FailureThreshold: 2, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Second}, Now: now, Notify: notify})
+}
+
+// TestTheWindowAgainstAModel: success rate, samples and latencies of the last
+// 100 attempts, recomputed from the whole history.
+func TestTheWindowAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var w window
+		w.init()
+		type attempt struct {
+			ok      bool
+			latency float64
+		}
+		var history []attempt
+		n := rapid.IntRange(0, 350).Draw(t, "attempts")
+		bad := rapid.Float64Range(0, 1).Draw(t, "share of failures")
+		for range n {
+			a := attempt{rapid.Float64Range(0, 1).Draw(t, "chance") >= bad, float64(rapid.IntRange(0, 5000).Draw(t, "ms")) / 1000}
+			v := core.Failure
+			if a.ok {
+				v = core.Success
+			}
+			w.add(v, time.Duration(a.latency*float64(time.Second)))
+			history = append(history, a)
+		}
+		last := history[max(0, len(history)-windowSize):]
+		rate, sum, measured, failures := 0.5, 0.0, 0.0, 0.0
+		if len(last) > 0 {
+			ok := 0.0
+			for _, a := range last {
+				if a.ok {
+					ok++
+					sum += a.latency
+					measured++
+				}
+			}
+			rate = ok / float64(len(last))
+		}
+		for i := len(history) - 1; i >= 0 && !history[i].ok; i-- {
+			failures++
+		}
+		mean := 0.0
+		if measured > 0 {
+			mean = sum / measured
+		}
+		for name, pair := range map[string][2]float64{
+			"success rate": {load(&w.successRate), rate}, "samples": {load(&w.samples), float64(len(last))},
+			"mean": {load(&w.mean), mean}, "failures": {load(&w.failures), failures},
+		} {
+			if math.Abs(pair[0]-pair[1]) > 1e-6 {
+				t.Fatalf("%s is %v, the model says %v", name, pair[0], pair[1])
+			}
+		}
+	})
+}
+
+func TestAReloadKeepsWhatStays(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := pool(t, func() time.Time { return now }, nil)
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
+	a := p.Snapshot().Get("a.test:1")
+	for range 2 {
+		lease, ok := a.Acquire(now)
+		require.True(t, ok)
+		lease.Settle(&core.Outcome{Verdict: core.Failure})
+		lease.Settle(&core.Outcome{Verdict: core.Success}) // a second verdict counts for nothing
+		lease.Release()
+	}
+	require.Equal(t, core.Open, a.Breaker().State())
+	_, ok := a.Acquire(now)
+	require.False(t, ok)
+	added, err := p.Add(specs(t, "http://c.test:1"))
+	require.NoError(t, err)
+	require.Len(t, added, 1)
+
+	next := specs(t, "http://a.test:1", "http://d.test:1")
+	next[0].Weight, next[0].Region = 3, "eu"
+	require.NoError(t, p.Apply(next))
+	snap := p.Snapshot()
+	assert.Same(t, a, snap.Get("a.test:1"), "same id, same address: the same proxy")
+	assert.Equal(t, core.Open, a.Breaker().State())
+	assert.Equal(t, 2, a.Stats().Samples)
+	assert.Equal(t, 3.0, a.Spec().Weight)
+	assert.Nil(t, snap.Get("b.test:1"))
+	assert.NotNil(t, snap.Get("d.test:1"))
+
+	moved := specs(t, "http://other.test:1")
+	moved[0].ID = "a.test:1"
+	require.NoError(t, p.Apply(moved))
+	assert.NotSame(t, a, p.Snapshot().Get("a.test:1"), "another address begins anew")
+	assert.Equal(t, core.Closed, p.Snapshot().Get("a.test:1").Breaker().State())
+}
+
+func TestABadListChangesNothing(t *testing.T) {
+	p := pool(t, time.Now, nil)
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1")))
+	before := p.Snapshot()
+	twice := specs(t, "http://b.test:1", "http://c.test:1")
+	twice[0].ID, twice[1].ID = "x", "x"
+	negative := specs(t, "http://b.test:1")
+	negative[0].Weight = -1
+	reserved := specs(t, "http://b.test:1")
+	reserved[0].ID = "metrics"
+	long := specs(t, "http://b.test:1")
+	long[0].ID = strings.Repeat("x", MaxIDLength+1)
+	for _, bad := range [][]Spec{twice, negative, reserved, long} {
+		assert.ErrorIs(t, p.Apply(bad), ErrSpec)
+		assert.Same(t, before, p.Snapshot())
+	}
+}
+
+func TestDraining(t *testing.T) {
+	var left []string
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, OnRemove: func(u *Upstream) { left = append(left, u.ID()) }})
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
+	a := p.Snapshot().Get("a.test:1")
+	lease, ok := a.Acquire(time.Now())
+	require.True(t, ok)
+	require.NoError(t, p.Remove("a.test:1", true))
+	assert.True(t, a.Draining())
+	assert.NotNil(t, p.Snapshot().Get("a.test:1"), "listed until its last request has ended")
+	p.Sweep()
+	assert.Empty(t, left)
+	lease.Release()
+	p.Sweep()
+	assert.Nil(t, p.Snapshot().Get("a.test:1"))
+	assert.Equal(t, []string{"a.test:1"}, left)
+	assert.Error(t, p.Remove("a.test:1", false))
+}
+
+// TestThePoolUnderChange: readers see whole snapshots and places in flight are
+// given back while the pool changes under them.
+func TestThePoolUnderChange(t *testing.T) {
+	p := pool(t, time.Now, func(core.Transition) {})
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
+	a := p.Snapshot().Get("a.test:1")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, u := range p.Snapshot().All {
+					if lease, ok := u.Acquire(time.Now()); ok {
+						v := core.Success
+						if i == 0 {
+							v = core.Failure
+						}
+						lease.Settle(&core.Outcome{Verdict: v, Latency: time.Millisecond})
+						lease.Release()
+					}
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		switch i % 3 {
+		case 0:
+			require.NoError(t, p.Apply(specs(t, "http://a.test:1", fmt.Sprintf("http://n%d.test:1", i))))
+		case 1:
+			p.Sweep()
+		case 2:
+			_, err := p.Add(specs(t, fmt.Sprintf("http://x%d.test:1", i)))
+			require.NoError(t, err)
+			require.NoError(t, p.Remove(fmt.Sprintf("x%d.test:1", i), i%2 == 0))
+		}
+	}
+	close(stop)
+	wg.Wait()
+	assert.Same(t, a, p.Snapshot().Get("a.test:1"))
+	assert.Zero(t, a.InFlight())
+}
+
+func TestMaxInFlight(t *testing.T) {
+	p := pool(t, time.Now, nil)
+	list := specs(t, "http://a.test:1")
+	list[0].MaxInFlight = 2
+	require.NoError(t, p.Apply(list))
+	u := p.Snapshot().All[0]
+	one, ok := u.Acquire(time.Now())
+	require.True(t, ok)
+	two, ok := u.Acquire(time.Now())
+	require.True(t, ok)
+	_, ok = u.Acquire(time.Now())
+	require.False(t, ok)
+	require.True(t, u.Full())
+	two.Release()
+	two.Release() // once only
+	require.EqualValues(t, 1, u.InFlight())
+	one.Release()
+}
