@@ -1,0 +1,278 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+var sample = regexp.MustCompile(`^([a-z_]+)(\{[^}]*\})? (\S+)\n$`)
+
+// scrape returns the sum of each metric's series whose labels include want.
+func scrape(t require.TestingT, r *Recorder, name, want string) float64 {
+	w := httptest.NewRecorder()
+	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	sum := 0.0
+	for line := range strings.Lines(w.Body.String()) {
+		if !strings.HasPrefix(line, name) {
+			continue
+		}
+		m := sample.FindStringSubmatch(line)
+		if m != nil && m[1] == name && strings.Contains(m[2], want) {
+			v, err := strconv.ParseFloat(m[3], 64)
+			require.NoError(t, err)
+			sum += v
+		}
+	}
+	return sum
+}
+
+// TestTheIdentities records a random history and holds every query, and the
+// scrape, to sums kept beside it (I1 to I5 of SCENARIOS).
+func TestTheIdentities(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := noon
+		r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
+		var requests, attempts, retries, replays, delivered, opens uint64
+		byAttempt := map[string]uint64{}
+		type sums struct{ ok, failed, cancelled uint64 }
+		byProxy := map[string]*sums{}
+		for range rapid.IntRange(0, 30).Draw(t, "requests") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 600).Draw(t, "s")) * time.Second)
+			tries := rapid.IntRange(0, 4).Draw(t, "tries")
+			last := core.ResultFailure
+			for i := range tries {
+				id := fmt.Sprintf("p%d", rapid.IntRange(0, 2).Draw(t, "proxy"))
+				if byProxy[id] == nil {
+					byProxy[id] = &sums{}
+				}
+				if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
+					r.Attempt(&core.AttemptEvent{ProxyID: id, Attempt: i, Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultReplay}})
+					replays++
+				}
+				last = rapid.SampledFrom([]core.Result{core.ResultSuccess, core.ResultFailure, core.ResultTimeout, core.ResultCancelled}).Draw(t, "result")
+				e := core.AttemptEvent{ProxyID: id, Attempt: i, Started: now, Ended: now, Outcome: core.Outcome{Result: last}}
+				if last != core.ResultSuccess {
+					e.Outcome.Reason = rapid.SampledFrom([]string{"", "http_503", "connection_refused"}).Draw(t, "reason")
+				}
+				if i > 0 {
+					e.Because = "http_503"
+					retries++
+				}
+				r.Attempt(&e)
+				attempts++
+				switch last {
+				case core.ResultSuccess:
+					byProxy[id].ok++
+				case core.ResultCancelled:
+					byProxy[id].cancelled++
+				default:
+					byProxy[id].failed++
+				}
+			}
+			now = now.Add(time.Second)
+			q := core.RequestEvent{Attempts: tries, Started: now, Ended: now, Final: core.FinalExhausted, PolicyHash: "h",
+				Listener: rapid.SampledFrom([]core.Listener{core.ListenHTTP, core.ListenConnect, core.ListenAPI}).Draw(t, "listener")}
+			if tries > 0 && last == core.ResultSuccess {
+				q.Final, q.Delivered = core.FinalSuccess, true
+				delivered++
+				byAttempt[strconv.Itoa(tries-1)]++
+			}
+			r.Request(&q)
+			requests++
+			if rapid.IntRange(0, 9).Draw(t, "trip") == 0 {
+				r.Transition(core.Transition{ProxyID: "p0", From: core.Closed, To: core.Open, At: now})
+				opens++
+			}
+		}
+		s := r.Summary()
+		check := func(name string, got, want uint64) {
+			if got != want {
+				t.Fatalf("%s: %d, want %d", name, got, want)
+			}
+		}
+		check("requests", s.TotalRequests, requests)
+		check("attempts", s.TotalAttempts, attempts)
+		check("retries", s.TotalRetries, retries)
+		check("replays", s.Replays, replays)
+		check("events", s.CircuitBreakerEventsCount, opens)
+		if fmt.Sprint(s.SuccessByAttempt) != fmt.Sprint(byAttempt) {
+			t.Fatalf("success_by_attempt %v, want %v", s.SuccessByAttempt, byAttempt)
+		}
+		var inPoints, retriesInPoints uint64
+		points := r.Series(24, time.Hour)
+		for i, p := range points {
+			inPoints += p.TotalRequests
+			retriesInPoints += p.TotalRetries
+			if !p.Timestamp.Equal(p.Timestamp.Truncate(time.Hour)) || i > 0 && !p.Timestamp.After(points[i-1].Timestamp) {
+				t.Fatalf("points are not hours, ascending: %v", points)
+			}
+		}
+		check("requests in points", inPoints, requests)
+		check("retries in points", retriesInPoints, retries)
+		for id, p := range r.ByProxy(24) {
+			want := byProxy[id]
+			if want == nil {
+				want = &sums{}
+			}
+			check(id+" successes", p.SuccessCount, want.ok)
+			check(id+" failures", p.FailureCount, want.failed)
+			check(id+" cancelled", p.CancelledCount, want.cancelled)
+			check(id+" attempts", p.TotalAttempts, want.ok+want.failed+want.cancelled)
+			if id == "p0" {
+				check("openings", p.CircuitBreakerOpens, opens)
+			}
+		}
+		check("events listed", uint64(len(r.Events(24).Events)), opens)
+		for range 2 { // a second scrape must not count again
+			check("scraped requests", uint64(scrape(t, r, "whirlpool_requests_total", "")), requests)
+			check("scraped attempts", uint64(scrape(t, r, "whirlpool_attempts_total", "")), attempts+replays)
+			check("scraped retries", uint64(scrape(t, r, "whirlpool_retries_total", "")), retries)
+			check("scraped successes", uint64(scrape(t, r, "whirlpool_requests_total", `outcome="success"`)), delivered)
+		}
+	})
+}
+
+func TestWhatLeavesTheRetention(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
+	e := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess}}
+	r.Attempt(&e)
+	r.Request(&core.RequestEvent{Attempts: 1, Ended: now, Final: core.FinalSuccess, Delivered: true})
+	now = noon.Add(60 * time.Minute)
+	assert.EqualValues(t, 1, r.Summary().TotalRequests, "a datum of exactly the retention's age is kept")
+	now = noon.Add(61 * time.Minute)
+	assert.Zero(t, r.Summary().TotalRequests)
+	assert.Len(t, r.ByProxy(1), 1, "per proxy the old edge is up to an hour over-inclusive")
+	r.Prune(func(string) bool { return false })
+	assert.Len(t, r.ByProxy(1), 1)
+	now = noon.Add(2*time.Hour + time.Minute)
+	assert.Empty(t, r.ByProxy(1))
+	r.Prune(func(string) bool { return false })
+	_, ok := r.proxies.Load("p")
+	assert.False(t, ok)
+}
+
+func TestAFullHistoryOfEventsSaysSo(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }})
+	for i := range maxEvents + 1 {
+		r.Transition(core.Transition{ProxyID: "p", From: core.Closed, To: core.Open, At: noon.Add(time.Duration(i) * time.Millisecond)})
+	}
+	now = noon.Add(time.Hour)
+	e := r.Events(24)
+	assert.True(t, e.Truncated)
+	assert.Len(t, e.Events, maxEvents)
+	assert.Equal(t, noon.Add(time.Millisecond), e.Events[0].Timestamp)
+}
+
+func TestConcurrentCounting(t *testing.T) {
+	r := New(Config{})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for k := range 500 {
+				now := time.Now()
+				e := core.AttemptEvent{ProxyID: fmt.Sprintf("p%d", k%3), Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}}
+				r.Attempt(&e)
+				r.Request(&core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalExhausted, PolicyHash: fmt.Sprint(i % 2)})
+				if k%100 == 0 {
+					r.Summary()
+					r.ByProxy(24)
+					scrape(t, r, "whirlpool_attempts_total", "")
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.EqualValues(t, 4000, r.Summary().TotalAttempts)
+	assert.EqualValues(t, 4000, scrape(t, r, "whirlpool_attempts_total", `error="http_503"`))
+}
+
+func TestTracker(t *testing.T) {
+	now := noon
+	tr := NewTracker(func() time.Time { return now })
+	e := tr.Track()
+	assert.Zero(t, tr.InFlight())
+	e.Begin(7, "GET", "a.test", now)
+	e.Attempt(0, "p0")
+	e.Finished(&core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second), Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}})
+	e.Waiting(now.Add(2*time.Second), 1)
+	r, ok := tr.Get(core.RequestID(7).String())
+	require.True(t, ok)
+	assert.Equal(t, StateWaiting, r.State)
+	assert.Equal(t, now.Add(2*time.Second), *r.NextRetryTime)
+	assert.Equal(t, []AttemptRecord{{ProxyID: "p0", Outcome: "failure", StatusCode: 503, Latency: 1, ErrorMessage: "broken"}}, r.Attempts)
+	assert.Equal(t, 1, tr.InFlight())
+	e.End(core.FinalExhausted, 503)
+	e.End(core.FinalSuccess, 200) // once only
+	assert.Zero(t, tr.InFlight())
+	r, ok = tr.Get(core.RequestID(7).String())
+	require.True(t, ok)
+	assert.Equal(t, "exhausted", r.Outcome)
+	assert.Nil(t, r.NextRetryTime)
+	// More than are kept: the oldest leave, and slices are not shared.
+	for i := range 2*keepFinished + 5 {
+		e.Begin(core.RequestID(100+i), "GET", "a.test", now)
+		e.Finished(&core.AttemptEvent{ProxyID: fmt.Sprint(i)})
+		e.End(core.FinalSuccess, 200)
+	}
+	list := tr.List("", 10*keepFinished)
+	require.Len(t, list, keepFinished)
+	for i, r := range list {
+		n := 2*keepFinished + 4 - i
+		require.Equal(t, core.RequestID(100+n).String(), r.ID, "newest first")
+		require.Equal(t, fmt.Sprint(n), r.Attempts[0].ProxyID)
+	}
+	assert.Len(t, tr.List(StateDone, 3), 3)
+	assert.Empty(t, tr.List(StateWaiting, 3))
+	e.Release()
+}
+
+func TestARecordCostsNoAllocation(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }})
+	tr := NewTracker(func() time.Time { return now })
+	entry := tr.Track()
+	a := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
+	q := core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"}
+	one := func() {
+		entry.Begin(1, "GET", "a.test", now)
+		entry.Attempt(0, "p")
+		entry.Finished(&a)
+		r.Attempt(&a)
+		r.Request(&q)
+		entry.End(core.FinalSuccess, 200)
+	}
+	for range 2 * keepFinished {
+		one()
+	}
+	assert.Zero(t, testing.AllocsPerRun(1000, one))
+}
+
+func BenchmarkRecord(b *testing.B) {
+	r := New(Config{})
+	a := core.AttemptEvent{ProxyID: "p", Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
+	q := core.RequestEvent{Attempts: 1, Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"}
+	now := time.Now()
+	a.Started, a.Ended, q.Started, q.Ended = now, now, now, now
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Attempt(&a)
+		r.Request(&q)
+	}
+}
