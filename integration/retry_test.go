@@ -17,14 +17,10 @@ func TestS14ExponentialIsTheDefault(t *testing.T) {
 	w.fakes[0].Do(lab.Status(503))
 	w.fakes[1].Do(lab.Status(503))
 	a := w.get()
-	// After F1 an untried proxy is chosen by score: F2 or F3.
 	require.Equal(t, 200, a.status)
 	require.Equal(t, "success", a.outcome())
-	if a.attempts() == "3" {
-		w.gaps(1, 2)
-	} else {
-		w.gaps(1)
-	}
+	require.Equal(t, "3", a.attempts(), "of equals the next in the pool's order comes first")
+	w.gaps(1, 2)
 }
 
 func TestS15S16Strategies(t *testing.T) {

@@ -6,6 +6,7 @@ package selector
 import (
 	"errors"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,7 @@ type Query struct {
 	turn       uint64
 	seed       uint64
 	poolSize   int
-	sampled    bool // candidates are a sample, in the rotation's order
+	ordered    bool // candidates are in the rotation's order
 	candidates []*upstream.Upstream
 	scores     []float64
 }
@@ -58,6 +59,7 @@ type Selector struct {
 	rand  func() uint64
 	limit int
 	turn  atomic.Uint64
+	ties  atomic.Uint64 // choices settled by turns
 }
 
 // New returns a selector of pool's proxies.
@@ -108,10 +110,15 @@ func (s *Selector) overdue(q *Query) (upstream.Lease, bool) {
 func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 	q.candidates = q.candidates[:0]
 	all := snap.All
-	q.sampled = len(all) > s.limit
-	if !q.sampled {
-		for _, u := range all {
-			if q.admissible(u) {
+	q.ordered = len(all) > s.limit || len(q.Tried) > 0
+	if len(all) <= s.limit {
+		// A retry's rotation goes on behind the proxy tried last.
+		begin := 0
+		if n := len(q.Tried); n > 0 {
+			begin = slices.Index(all, q.Tried[n-1].U) + 1
+		}
+		for i := range all {
+			if u := all[(begin+i)%len(all)]; q.admissible(u) {
 				q.candidates = append(q.candidates, u)
 			}
 		}
@@ -247,7 +254,8 @@ func (s *Selector) best(q *Query, scorer core.Scorer) (upstream.Lease, error) {
 }
 
 // pick returns the candidate with the best score. Scores within the tolerance
-// count as equal: then the fewest in flight for its weight wins, then chance.
+// count as equal: then the fewest in flight for its weight wins, then they take
+// turns.
 func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -257,29 +265,39 @@ func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 	}
 	floor := best - tolerance*math.Abs(best)
 	chosen, equals, load := 0, 0, math.Inf(1)
-	random := q.seed
 	for i, score := range scores {
 		if !(score >= floor) {
 			continue
 		}
-		l := float64(q.candidates[i].InFlight()) / q.candidates[i].Spec().Weight
-		switch {
+		switch l := q.load(i); {
 		case l < load:
 			chosen, equals, load = i, 1, l
 		case l == load:
 			equals++
-			random = random*6364136223846793005 + 1442695040888963407
-			if (random>>33)%uint64(equals) == 0 {
-				chosen = i
-			}
+		}
+	}
+	if equals < 2 {
+		return chosen
+	}
+	// Load may have changed meanwhile; then an earlier one of them is as good.
+	turn := (s.ties.Add(1) - 1) % uint64(equals)
+	for i := chosen + 1; i < len(scores) && turn > 0; i++ {
+		if scores[i] >= floor && q.load(i) == load {
+			chosen = i
+			turn--
 		}
 	}
 	return chosen
 }
 
+// load is a candidate's requests in flight for its weight.
+func (q *Query) load(i int) float64 {
+	return float64(q.candidates[i].InFlight()) / q.candidates[i].Spec().Weight
+}
+
 func (q *Query) rotation(i int) float64 {
 	n := len(q.candidates)
-	if q.sampled {
+	if q.ordered {
 		return float64(i)
 	}
 	return float64((uint64(i) + uint64(n) - q.turn%uint64(n)) % uint64(n))

@@ -251,6 +251,25 @@ func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
 	assert.Equal(t, 200, share(0))
 }
 
+// TestTiesTakeTurns: of equals the next in the pool's order comes first, then
+// each gets its share.
+func TestTiesTakeTurns(t *testing.T) {
+	f := start(t, 4, 256)
+	same := rank{score: func(*core.Candidate) float64 { return 1 }}
+	uses := map[string]int{}
+	for i := range 300 {
+		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0)}}}
+		lease, err := f.s.Select(&q, same)
+		require.NoError(t, err)
+		if i == 0 {
+			assert.Equal(t, "p1", lease.U.ID())
+		}
+		uses[lease.U.ID()]++
+		lease.Release()
+	}
+	assert.Equal(t, map[string]int{"p1": 100, "p2": 100, "p3": 100}, uses)
+}
+
 func TestRowsOfCandidates(t *testing.T) {
 	f := start(t, 3, 256)
 	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })

@@ -1,0 +1,543 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// rotation is the scorer of these tests, doubling the backoff.
+type rotation struct{}
+
+func (rotation) Score(c core.Candidates, scores []float64) error {
+	rows := make([]core.Candidate, c.Len())
+	var q core.RankRequest
+	c.Fill(&q, rows)
+	for i := range rows {
+		scores[i] = -rows[i].Rotation
+	}
+	return nil
+}
+
+type doubling struct{}
+
+func (doubling) Delay(r *core.BackoffRequest) (float64, error) {
+	d := r.BaseDelay
+	for range int(r.Retry) - 1 {
+		d *= r.Multiplier
+	}
+	return d, nil
+}
+
+type broken struct{}
+
+func (broken) Delay(*core.BackoffRequest) (float64, error) { return 0, errors.New("trap") }
+
+// recorder keeps what it is told.
+type recorder struct {
+	mu       sync.Mutex
+	attempts []core.AttemptEvent
+	requests []core.RequestEvent
+}
+
+func (r *recorder) Attempt(e *core.AttemptEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempts = append(r.attempts, *e)
+}
+
+func (r *recorder) Request(e *core.RequestEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = append(r.requests, *e)
+}
+
+// bench is an executor over n proxies.
+type bench struct {
+	*Executor
+	pool *upstream.Pool
+	rec  *recorder
+}
+
+func start(t require.TestingT, n int, change func(*Tuning)) *bench {
+	b := &bench{rec: &recorder{}}
+	b.pool = upstream.NewPool(upstream.PoolConfig{
+		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: time.Minute}, Now: time.Now,
+	})
+	var specs []upstream.Spec
+	for i := range n {
+		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
+	}
+	require.NoError(t, b.pool.Apply(specs))
+	tuning := Tuning{First: rotation{}, Retry: rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
+	if change != nil {
+		change(&tuning)
+	}
+	b.Executor = New(selector.New(b.pool, time.Now, rand.Uint64, 256), b.rec, tuning, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now, rand.Uint64)
+	return b
+}
+
+// tries is a Call made of a function; it remembers when it was called.
+type tries struct {
+	f         func(ctx context.Context, a *Attempt) retry.Attempted
+	at        []time.Duration
+	begun     time.Time
+	ids       []string
+	discarded int
+}
+
+func (c *tries) Try(ctx context.Context, a *Attempt) (string, retry.Attempted) {
+	if c.begun.IsZero() {
+		c.begun = time.Now()
+	}
+	c.at = append(c.at, time.Since(c.begun))
+	c.ids = append(c.ids, a.Upstream.ID())
+	return a.Upstream.ID(), c.f(ctx, a)
+}
+
+func (c *tries) Discard(string) { c.discarded++ }
+
+func statuses(list ...int) func(context.Context, *Attempt) retry.Attempted {
+	n := 0
+	return func(context.Context, *Attempt) retry.Attempted {
+		n++
+		return retry.Attempted{Status: list[min(n, len(list))-1]}
+	}
+}
+
+func exchange(t require.TestingT, change func(*retry.Policy)) *Exchange {
+	global, own := retry.DefaultPolicy(), retry.DefaultPolicy()
+	if change != nil {
+		change(&own)
+		require.NoError(t, own.Validate(func(string) bool { return true }))
+	}
+	return &Exchange{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}
+}
+
+// run does the whole of a request, as the gateway would.
+func (b *bench) run(ctx context.Context, x *Exchange, c *tries) (string, bool) {
+	answer, ok := Do(ctx, b.Executor, x, c)
+	status := 200
+	if !ok {
+		status = x.Failure.Status
+	}
+	b.Finish(x, Ending{Status: status})
+	return answer, ok
+}
+
+// idle says that nothing is held: every permit and place in flight was given
+// back.
+func (b *bench) idle(t require.TestingT) {
+	for _, u := range b.pool.Snapshot().All {
+		require.Zero(t, u.InFlight(), u.ID())
+	}
+}
+
+func TestDelaysAndFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 3, nil)
+		x, c := exchange(t, nil), &tries{f: statuses(503, 503, 200)}
+		answer, ok := b.run(t.Context(), x, c)
+		require.True(t, ok)
+		assert.Equal(t, []time.Duration{0, time.Second, 3 * time.Second}, c.at)
+		assert.Equal(t, []string{"p0", "p1", "p2"}, c.ids)
+		assert.Equal(t, "p2", answer)
+		assert.Equal(t, core.FinalSuccess, x.Final)
+		assert.Equal(t, 2, c.discarded)
+		require.Len(t, b.rec.requests, 1)
+		assert.True(t, b.rec.requests[0].Delivered)
+		assert.Equal(t, 3*time.Second, b.rec.requests[0].Waited)
+		require.Len(t, b.rec.attempts, 3)
+		assert.Equal(t, "http_503", b.rec.attempts[1].Because)
+		b.idle(t)
+	})
+}
+
+func TestTheLastAnswerIsRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 3, nil)
+		x, c := exchange(t, nil), &tries{f: statuses(503)}
+		_, relayed := b.run(t.Context(), x, c)
+		assert.True(t, relayed)
+		assert.Equal(t, core.FinalExhausted, x.Final)
+		assert.Len(t, c.at, 3)
+		assert.Equal(t, 3*time.Second, time.Since(c.begun), "no wait after the last try")
+		assert.True(t, b.rec.requests[0].LimitReached)
+		assert.False(t, b.rec.requests[0].Delivered)
+		b.idle(t)
+	})
+}
+
+func TestWhatIsNotRetried(t *testing.T) {
+	refused := func(context.Context, *Attempt) retry.Attempted {
+		return retry.Attempted{Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Err: errors.New("refused")}}
+	}
+	reset := func(context.Context, *Attempt) retry.Attempted {
+		return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Err: errors.New("reset")}}
+	}
+	for name, c := range map[string]struct {
+		change func(*Exchange)
+		f      func(context.Context, *Attempt) retry.Attempted
+		tries  int
+		final  core.Final
+	}{
+		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable},
+		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable},
+		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted},
+		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable},
+		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess},
+		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, 3, nil)
+				x, k := exchange(t, nil), &tries{f: c.f}
+				c.change(x)
+				b.run(t.Context(), x, k)
+				assert.Len(t, k.at, c.tries)
+				assert.Equal(t, c.final, x.Final)
+				b.idle(t)
+			})
+		})
+	}
+}
+
+// hang is an attempt that ends when its deadline passes, or its client leaves.
+func hang(ctx context.Context, a *Attempt) retry.Attempted {
+	timer := time.NewTimer(time.Until(a.Deadline))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Timeout: true, Reason: "http_response_timeout", Err: errors.New("timeout")}}
+}
+
+func TestTheTotalTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := 1.0
+		b := start(t, 3, nil)
+		x, c := exchange(t, func(p *retry.Policy) { p.Timeout = &one }), &tries{f: hang}
+		_, ok := b.run(t.Context(), x, c)
+		assert.False(t, ok)
+		assert.Equal(t, core.FinalTimeout, x.Final)
+		assert.Equal(t, 504, x.Failure.Status)
+		assert.Equal(t, time.Second, time.Since(c.begun), "the attempt in flight is cut")
+		assert.Zero(t, b.pool.Snapshot().All[0].Stats().Samples, "a request's own timeout says nothing about a proxy")
+		b.idle(t)
+	})
+}
+
+func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timeout := 1.5
+		b := start(t, 3, nil)
+		x := exchange(t, func(p *retry.Policy) { p.Timeout, p.BaseDelay, p.Multiplier, p.MaxAttempts = &timeout, 0.3, 1.1, 10 })
+		c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+			time.Sleep(500 * time.Millisecond)
+			return retry.Attempted{Status: 503}
+		}}
+		_, relayed := b.run(t.Context(), x, c)
+		assert.True(t, relayed, "the last answer at hand")
+		assert.Equal(t, []time.Duration{0, 800 * time.Millisecond}, c.at)
+		assert.Equal(t, 1300*time.Millisecond, time.Since(c.begun))
+		assert.Equal(t, core.FinalTimeout, x.Final)
+	})
+}
+
+func TestAClientThatLeaves(t *testing.T) {
+	for name, f := range map[string]func(context.Context, *Attempt) retry.Attempted{"during an attempt": hang, "during a wait": statuses(503)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, 2, nil)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(300*time.Millisecond, func() { cancel(ErrClientGone) })
+				x, c := exchange(t, nil), &tries{f: f}
+				_, ok := b.run(ctx, x, c)
+				assert.False(t, ok)
+				assert.Equal(t, core.FinalCancelled, x.Final)
+				assert.Equal(t, 300*time.Millisecond, time.Since(c.begun))
+				assert.Len(t, c.at, 1)
+				b.idle(t)
+				for _, u := range b.pool.Snapshot().All {
+					if name == "during an attempt" {
+						assert.Zero(t, u.Breaker().Snapshot().FailureCount, "it counts against nobody")
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAllOpenInMidRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1, nil)
+		for range 4 {
+			lease, _ := b.pool.Snapshot().All[0].Acquire(time.Now())
+			lease.Settle(&core.Outcome{Verdict: core.Failure})
+			lease.Release()
+		}
+		x, c := exchange(t, nil), &tries{f: statuses(503)}
+		_, ok := b.run(t.Context(), x, c)
+		assert.False(t, ok)
+		assert.Equal(t, core.FinalAllBreakersOpen, x.Final)
+		assert.Equal(t, 503, x.Failure.Status)
+		assert.Equal(t, 29*time.Second, x.Failure.RetryAfter)
+		assert.Len(t, c.at, 1)
+	})
+}
+
+func TestReplayIsOutsideTheAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, nil)
+		n := 0
+		c := &tries{f: func(_ context.Context, a *Attempt) retry.Attempted {
+			if n++; n == 1 {
+				return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Stale: true, Err: errors.New("closed")}}
+			}
+			if !a.Fresh {
+				return retry.Attempted{Status: 500}
+			}
+			return retry.Attempted{Status: 200}
+		}}
+		x := exchange(t, func(p *retry.Policy) { p.MaxAttempts = 1 })
+		_, ok := b.run(t.Context(), x, c)
+		assert.True(t, ok)
+		assert.Equal(t, []string{"p0", "p0"}, c.ids, "the same proxy, at once")
+		assert.Equal(t, 1, x.Attempts)
+		require.Len(t, b.rec.attempts, 2)
+		assert.Equal(t, core.ResultReplay, b.rec.attempts[0].Outcome.Result)
+		assert.Equal(t, core.ResultSuccess, b.rec.attempts[1].Outcome.Result)
+		assert.Zero(t, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount)
+
+		// A request that may not be repeated is not replayed.
+		n = 0
+		c.ids = nil
+		x = exchange(t, nil)
+		x.Idempotent = false
+		b.run(t.Context(), x, c)
+		assert.Len(t, c.ids, 1)
+		assert.Equal(t, core.FinalNotRetryable, x.Final)
+	})
+}
+
+func TestBackoffStaysWithinThePolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := func(change func(*retry.Policy), tuning func(*Tuning), facts retry.Attempted) time.Duration {
+			b := start(t, 2, tuning)
+			n := 0
+			c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+				if n++; n > 1 {
+					return retry.Attempted{Status: 200}
+				}
+				return facts
+			}}
+			b.run(t.Context(), exchange(t, change), c)
+			require.Len(t, c.at, 2)
+			return c.at[1]
+		}
+		answer := func(after string) retry.Attempted { return retry.Attempted{Status: 503, RetryAfter: after} }
+		assert.Equal(t, time.Second, wait(nil, nil, answer("")))
+		assert.Equal(t, 7*time.Second, wait(nil, nil, answer("7")), "Retry-After is a floor")
+		assert.Equal(t, 30*time.Second, wait(nil, nil, answer("3600")), "the cap a ceiling")
+		assert.Equal(t, time.Second, wait(nil, nil, answer("soon")))
+		zero := 0.0
+		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
+		assert.Zero(t, wait(nil, nil, retry.Attempted{Status: 407}), "another proxy, at once")
+		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return broken{} } }, answer("")), "base_delay where the plugin fails")
+		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return nil } }, answer("")))
+	})
+}
+
+func TestTheRetryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 3, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now) })
+		retries := 0
+		for range 50 {
+			x, c := exchange(t, func(p *retry.Policy) { p.BaseDelay, p.RetryStatusCodes = 0.1, []int{500} }), &tries{f: statuses(500)}
+			b.run(t.Context(), x, c)
+			retries += x.Attempts - 1
+		}
+		assert.LessOrEqual(t, retries, 5, "a tenth of the requests")
+		assert.Greater(t, retries, 0)
+		spent := 0
+		for _, q := range b.rec.requests {
+			if q.BudgetSpent {
+				spent++
+			}
+		}
+		assert.Greater(t, spent, 40)
+	})
+}
+
+func TestAPanicGivesThePermitBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1, nil)
+		u := b.pool.Snapshot().All[0]
+		for range 5 {
+			lease, _ := u.Acquire(time.Now())
+			lease.Settle(&core.Outcome{Verdict: core.Failure})
+			lease.Release()
+		}
+		time.Sleep(30 * time.Second)
+		require.Equal(t, core.HalfOpen, u.Breaker().State())
+		x := exchange(t, nil)
+		func() {
+			defer func() { require.NotNil(t, recover()); b.Abandon(x) }()
+			Do(t.Context(), b.Executor, x, &tries{f: func(context.Context, *Attempt) retry.Attempted { panic("bug") }})
+		}()
+		b.idle(t)
+		assert.True(t, u.Breaker().Admissible(), "the probe's slot is free again")
+		_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: statuses(200)})
+		assert.True(t, ok)
+		assert.Equal(t, core.Closed, u.Breaker().State())
+	})
+}
+
+func TestTunnels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1, nil)
+		u := b.pool.Snapshot().All[0]
+		open := func() *Exchange {
+			x := exchange(t, nil)
+			x.Connect = true
+			_, ok := b.run(t.Context(), x, &tries{f: statuses(200)})
+			require.True(t, ok)
+			return x
+		}
+		x := open()
+		assert.EqualValues(t, 1, u.InFlight(), "in flight as long as it stands")
+		b.TunnelProven(x)
+		assert.Equal(t, 1.0, u.Stats().SuccessRate)
+		b.EndTunnel(x, nil)
+		b.idle(t)
+		x = open()
+		b.EndTunnel(x, io.ErrUnexpectedEOF)
+		assert.Equal(t, 0.5, u.Stats().SuccessRate, "an early death counts against the proxy")
+		b.idle(t)
+	})
+}
+
+func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 1, nil)
+		for _, c := range []struct {
+			end     Ending
+			result  core.Result
+			samples int
+		}{
+			{Ending{Status: 200}, core.ResultSuccess, 1},
+			{Ending{Status: 200, Truncated: io.ErrUnexpectedEOF}, core.ResultFailure, 2},
+			{Ending{Status: 200, ClientGone: true}, core.ResultCancelled, 2},
+		} {
+			x := exchange(t, nil)
+			_, ok := Do(t.Context(), b.Executor, x, &tries{f: statuses(200)})
+			require.True(t, ok)
+			b.Finish(x, c.end)
+			assert.Equal(t, c.result, b.rec.attempts[len(b.rec.attempts)-1].Outcome.Result)
+			assert.Equal(t, c.samples, b.pool.Snapshot().All[0].Stats().Samples)
+			b.idle(t)
+		}
+	})
+}
+
+// TestEveryExchangeIsRecordedOnce: whatever attempts do, tries are recorded
+// once each, requests once, and nothing is held at the end.
+func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		synctest.Test(outer, func(*testing.T) {
+			b := start(t, rapid.IntRange(1, 4).Draw(t, "proxies"), nil)
+			made := 0
+			for range rapid.IntRange(1, 8).Draw(t, "requests") {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				x := exchange(t, func(p *retry.Policy) { p.MaxAttempts = rapid.IntRange(1, 5).Draw(t, "max") })
+				x.Idempotent = rapid.Bool().Draw(t, "idempotent")
+				c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+					made++
+					time.Sleep(time.Duration(rapid.IntRange(0, 100).Draw(t, "ms")) * time.Millisecond)
+					switch rapid.IntRange(0, 7).Draw(t, "what") {
+					case 0, 1:
+						return retry.Attempted{Status: 503}
+					case 2:
+						return retry.Attempted{Status: 407}
+					case 3:
+						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Reason: "connection_refused", Err: errors.New("refused")}}
+					case 4:
+						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Stale: true, Err: errors.New("stale")}}
+					case 5:
+						cancel(ErrClientGone)
+						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Err: errors.New("gone")}}
+					}
+					return retry.Attempted{Status: 200}
+				}}
+				before := len(b.rec.attempts)
+				b.run(ctx, x, c)
+				cancel(nil)
+				replays := 0
+				for _, e := range b.rec.attempts[before:] {
+					if e.Outcome.Result == core.ResultReplay {
+						replays++
+					}
+				}
+				if len(b.rec.attempts)-before != len(c.at) || x.Attempts != len(c.at)-replays {
+					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.attempts)-before, replays, x.Attempts)
+				}
+				b.idle(t)
+			}
+			if len(b.rec.attempts) != made {
+				t.Fatalf("%d attempts, %d recorded", made, len(b.rec.attempts))
+			}
+		})
+	})
+}
+
+// TestTenThousandInFlight: nothing is lost and nothing is held afterwards
+// (SC-008), with a retune while they run.
+func TestTenThousandInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 8, nil)
+		var wg sync.WaitGroup
+		var tried atomic.Int64
+		for i := range 10_000 {
+			wg.Go(func() {
+				n := 0
+				c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+					tried.Add(1)
+					time.Sleep(100 * time.Millisecond)
+					if n++; i%10 == 0 && n == 1 {
+						return retry.Attempted{Status: 429}
+					}
+					return retry.Attempted{Status: 200}
+				}}
+				x := exchange(t, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} })
+				if _, ok := b.run(t.Context(), x, c); !ok || x.Final != core.FinalSuccess {
+					t.Errorf("%v: %s", x.Final, x.Failure.Message)
+				}
+			})
+		}
+		b.Tune(b.Tuning())
+		wg.Wait()
+		assert.EqualValues(t, 11_000, tried.Load())
+		assert.Len(t, b.rec.requests, 10_000)
+		assert.Len(t, b.rec.attempts, 11_000)
+		b.idle(t)
+	})
+}
