@@ -297,36 +297,6 @@ func TestS34S35Overrides(t *testing.T) {
 	require.Zero(t, w.arrivals())
 }
 
-func TestS51S53TheBetterProxyGetsTheRetries(t *testing.T) {
-	w := start(t, 3, confK)
-	fail := func(percent int) lab.Script {
-		return func(n int, _ *http.Request) lab.Behaviour {
-			if n%100*37%100 < percent {
-				return lab.Status(503)
-			}
-			return lab.OK()
-		}
-	}
-	w.put(`{"max_attempts":1}`)
-	w.fakes[0].Do(lab.OK())
-	w.fakes[1].Set(fail(5))
-	w.fakes[2].Set(fail(40))
-	for range 330 {
-		w.get()
-	}
-	w.put(`{"max_attempts":2,"failover_delay":0}`)
-	w.fakes[0].Do(lab.Status(503))
-	first := map[string]int{}
-	for range 150 {
-		a := w.get()
-		if a.attempts() == "2" && a.proxy() != "" {
-			first[a.proxy()]++
-		}
-	}
-	require.Greater(t, first["F2"]*10, 9*(first["F2"]+first["F3"]-60), "%v", first)
-	require.Greater(t, first["F2"], first["F3"], "%v", first)
-}
-
 func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w := start(t, 3, confK)
 	w.all(lab.Status(503))

@@ -326,7 +326,7 @@ func (q *Query) Fill(req *core.RankRequest, rows []core.Candidate) {
 		c := &rows[i]
 		switch {
 		case c.LatencyMean > 0:
-			c.NormalizedLatency = c.LatencyMean / slowest // D14
+			c.NormalizedLatency = (c.LatencyMean + jitter) / (slowest + jitter) // D14
 		case c.Samples == 0:
 			c.NormalizedLatency = 0.5 // D13
 		case c.SuccessRate == 0:
@@ -336,6 +336,10 @@ func (q *Query) Fill(req *core.RankRequest, rows []core.Candidate) {
 		}
 	}
 }
+
+// jitter (s) is added to latencies before they are compared: a fraction of a
+// millisecond between two near proxies is noise, and must not decide.
+const jitter = 0.010
 
 func flag(b bool) float64 {
 	if b {

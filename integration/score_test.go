@@ -1,0 +1,252 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// share makes a proxy that answers 200 to so many of 100 requests, evenly
+// spread, after a delay.
+func share(percent int, delay time.Duration) lab.Script {
+	return func(n int, _ *http.Request) lab.Behaviour {
+		if n*37%100 < percent {
+			return lab.Slow(delay)
+		}
+		return lab.Behaviour{Status: 503, Delay: delay}
+	}
+}
+
+// train sends so many attempts through each proxy, all 200 from F1.
+func (w *whirl) train(each int) {
+	w.t.Helper()
+	w.put(`{"max_attempts":1}`)
+	var wg sync.WaitGroup
+	work := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for range work {
+				w.get()
+			}
+		})
+	}
+	for range each * len(w.fakes) {
+		work <- struct{}{}
+	}
+	close(work)
+	wg.Wait()
+}
+
+// firstRetries lets F1 fail and counts where the first retry of n requests that
+// began there went.
+func (w *whirl) firstRetries(n int, headers ...string) map[string]int {
+	w.t.Helper()
+	w.put(`{"max_attempts":2,"failover_delay":0}`)
+	w.fakes[0].Do(lab.Status(503))
+	went := map[string]int{}
+	for begun := 0; begun < n; {
+		before := w.fakes[0].Count()
+		a := w.get(headers...)
+		if w.fakes[0].Count() == before || a.attempts() != "2" || a.proxy() == "F1" {
+			continue // it began elsewhere
+		}
+		begun++
+		went[a.proxy()]++
+	}
+	return went
+}
+
+func TestS51SuccessRateDecides(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	w.fakes[1].Set(share(95, 0))
+	w.fakes[2].Set(share(60, 0))
+	w.train(200)
+	w.fakes[1].Do(lab.OK()) // the figures of 200 attempts decide, not what follows
+	require.GreaterOrEqual(t, w.firstRetries(100)["F2"], 90)
+}
+
+func TestS52LatencyDecidesAmongEquals(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	fast, slow := 4*time.Millisecond, 80*time.Millisecond
+	w.fakes[1].Do(lab.Slow(fast))
+	w.fakes[2].Do(lab.Slow(slow))
+	w.train(20)
+	require.GreaterOrEqual(t, w.firstRetries(60)["F2"], 54)
+	w.fakes[0].Do(lab.OK())
+	w.fakes[1].Do(lab.Slow(slow))
+	w.fakes[2].Do(lab.Slow(fast))
+	w.train(100)
+	require.GreaterOrEqual(t, w.firstRetries(60)["F3"], 54, "it flips within 100 attempts each")
+}
+
+func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		us, eu int // percent of F2 (US) and F3 (EU)
+		region string
+		want   string
+	}{
+		"85 US beats 90 EU when US is wanted":         {85, 90, "US", "F2"},
+		"90 EU beats 60 US although US is wanted":     {60, 90, "US", "F3"},
+		"90 EU beats 85 US when nothing is wanted":    {85, 90, "", "F3"},
+		"100 beats 92, both boosted: no tie at a cap": {100, 92, "EU,US", "F2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 3, confK)
+			w.fakes[1].Set(share(c.us, 0))
+			w.fakes[2].Set(share(c.eu, 0))
+			var headers []string
+			if c.region == "EU,US" {
+				status, body, _ := w.call("PATCH", "/proxies/F3", `{"region":"US"}`)
+				require.Equal(t, 200, status, "%s", body)
+				c.region = "US"
+			}
+			if c.region != "" {
+				headers = []string{"X-Whirlpool-Region", c.region}
+			}
+			w.train(200)
+			require.GreaterOrEqual(t, w.firstRetries(60, headers...)[c.want], 54)
+		})
+	}
+}
+
+func TestS55UntrainedAndNearlyEqual(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	went := w.firstRetries(100)
+	require.LessOrEqual(t, max(went["F2"], went["F3"]), 70, "%v", went)
+
+	w = start(t, 3, confK)
+	w.fakes[1].Set(share(95, 2*time.Millisecond))
+	w.fakes[2].Set(share(94, 2*time.Millisecond))
+	w.train(200)
+	w.put(`{"max_attempts":2,"failover_delay":0}`)
+	w.fakes[0].Do(lab.Status(503))
+	hold := make(chan struct{})
+	before := [2]int{w.fakes[1].Count(), w.fakes[2].Count()}
+	w.fakes[1].Do(lab.Behaviour{Hold: hold})
+	w.fakes[2].Do(lab.Behaviour{Hold: hold})
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() { w.get() })
+	}
+	eventually(t, "200 requests at once", func() bool {
+		return w.fakes[1].Count()+w.fakes[2].Count()-before[0]-before[1] == 200
+	})
+	two, three := w.fakes[1].Count()-before[0], w.fakes[2].Count()-before[1]
+	close(hold)
+	wg.Wait()
+	require.LessOrEqual(t, max(two, three), 160, "F2 %d, F3 %d", two, three)
+}
+
+func TestS61LatencyWithoutBackoff(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	w.fakes[0].Do(lab.Slow(200 * time.Millisecond))
+	status, body, _ := w.call("DELETE", "/proxies/F2", "")
+	require.Contains(t, []int{200, 204}, status, "%s", body)
+	status, body, _ = w.call("DELETE", "/proxies/F3", "")
+	require.Contains(t, []int{200, 204}, status, "%s", body)
+	failed := map[int]bool{}
+	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
+		b := lab.Slow(200 * time.Millisecond)
+		if n%10 == 0 && !failed[n] {
+			b.Status = 503
+		}
+		return b
+	})
+	for range 18 {
+		w.get()
+	}
+	p := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)
+	require.Len(t, p, 1, "proxies without attempts are absent")
+	require.InDelta(t, 0.2, p["F1"].(map[string]any)["avg_latency"], 0.03)
+	points := w.json("/metrics/retries/timeseries")["data_points"].([]any)
+	requests, retries := 0.0, 0.0
+	for _, x := range points {
+		point := x.(map[string]any)
+		requests += point["total_requests"].(float64)
+		retries += point["total_retries"].(float64)
+		require.InDelta(t, 0.2, point["avg_latency"], 0.03)
+		require.True(t, strings.HasSuffix(point["timestamp"].(string), ":00:00Z"), "%v", point)
+	}
+	s := w.json("/metrics/retries")
+	require.Equal(t, s["total_requests"], requests)
+	require.Equal(t, s["total_retries"], retries)
+	require.Greater(t, retries, 0.0)
+}
+
+func TestS40TheDefaultsOfTheBreaker(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, "[retry]\nmax_attempts = 1\n")
+	w.fakes[0].Do(lab.Status(503))
+	w.driveTo(w.fakes[0], 5)
+	opened := time.Now()
+	require.Equal(t, "open", w.breaker("F1")["state"])
+	w.fakes[0].Do(lab.OK())
+	silent := w.fakes[0].Count()
+	for w.fakes[0].Count() == silent && time.Since(opened) < 35*time.Second {
+		require.Equal(t, 200, w.get().status)
+		time.Sleep(250 * time.Millisecond)
+	}
+	require.InDelta(t, 31, time.Since(opened).Seconds(), 1.5, "silent for 30 s, then probed")
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
+// TestSmuggling: what two parsers might read differently is refused with 400
+// and a closed connection, and nothing of it goes on.
+func TestSmuggling(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	for name, rest := range map[string]string{
+		"two lengths":            "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+		"length and chunked":     "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"chunked twice":          "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"a coding of its own":    "Transfer-Encoding: xchunked\r\n\r\n",
+		"space before the colon": "Content-Length : 5\r\n\r\nhello",
+		"obs-fold":               "X: a\r\n b\r\n\r\n",
+		"bare LF":                "X: a\nContent-Length: 5\r\n\r\n",
+		"NUL":                    "X: a\x00\r\n\r\n",
+		"two hosts":              "Host: other.test\r\n\r\n",
+	} {
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		fmt.Fprintf(c, "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n%s", rest)
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		answer, err := io.ReadAll(c)
+		require.NoError(t, err, "%s: the connection is closed", name)
+		require.True(t, strings.HasPrefix(string(answer), "HTTP/1.1 400 "), "%s: %.80s", name, answer)
+		require.Equal(t, 1, strings.Count(string(answer), "HTTP/1.1 "), name)
+		c.Close()
+	}
+	require.Zero(t, w.arrivals())
+
+	// Pipelined requests are answered in order.
+	c, err := net.Dial("tcp", w.gateway)
+	require.NoError(t, err)
+	defer c.Close()
+	w.fakes[0].Set(func(_ int, r *http.Request) lab.Behaviour { return lab.Behaviour{Body: r.URL.Path} })
+	io.WriteString(c, strings.Repeat("GET http://a.test/one HTTP/1.1\r\nHost: a.test\r\n\r\nGET http://a.test/two HTTP/1.1\r\nHost: a.test\r\n\r\n", 2)+
+		"GET http://a.test/end HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	answers, err := io.ReadAll(c)
+	require.NoError(t, err)
+	var order []string
+	for _, part := range strings.Split(string(answers), "\r\n\r\n")[1:] {
+		path, _, _ := strings.Cut(part, "HTTP/1.1")
+		order = append(order, path)
+	}
+	require.Equal(t, []string{"/one", "/two", "/one", "/two", "/end"}, order)
+}
