@@ -21,7 +21,6 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/pelletier/go-toml/v2"
 
-	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -84,15 +83,16 @@ const EnvPrefix = "WHIRLPOOL_"
 
 // loader reads one configuration.
 type loader struct {
-	src    Source
-	lines  map[string]int
-	faults []Fault
-	cfg    Config
+	src     Source
+	lines   map[string]int
+	fromEnv map[string]string // key -> the variable that set it
+	faults  []Fault
+	cfg     Config
 }
 
 // Load reads and checks a configuration whole. Its error is an *Error.
 func Load(src Source) (*Config, error) {
-	l := &loader{src: src, cfg: Default()}
+	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}}
 	tree := l.read()
 	if len(l.faults) == 0 {
 		decode("", tree, reflect.ValueOf(&l.cfg).Elem(), l.fault)
@@ -134,7 +134,11 @@ func (l *loader) read() map[string]any {
 			if !strings.Contains(key, "__") {
 				return "", nil // WHIRLPOOL_SOMETHING that is not ours
 			}
-			return strings.ReplaceAll(key, "__", "."), envValue(value)
+			key = strings.ReplaceAll(key, "__", ".")
+			if _, flag := l.src.Overrides[key]; !flag {
+				l.fromEnv[key] = name
+			}
+			return key, envValue(value)
 		},
 	})
 	for _, err := range []error{k.Load(environ, nil), k.Load(confmap.Provider(l.src.Overrides, "."), nil)} {
@@ -201,6 +205,9 @@ func normalize(v any) any {
 // fault notes a fault, without the value where it may be a secret.
 func (l *loader) fault(key string, value any, msg string) {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: key, Msg: msg}
+	if name := l.fromEnv[key]; name != "" {
+		f.File, f.Line = "environment variable "+name, 0
+	}
 	last := key[strings.LastIndexByte(key, '.')+1:]
 	if value != nil && last != "url" && last != "password" && last != "key" && !strings.HasPrefix(key, "proxies[") && !strings.Contains(key, ".config.") {
 		switch value.(type) {
@@ -322,13 +329,14 @@ func (l *loader) check() {
 }
 
 func (l *loader) breaker(key string, b Breaker) {
-	cfg := b.config()
-	cfg.Lease = breaker.Default().Lease
-	if cfg.Lease == 0 {
-		cfg.Lease = 1
+	if b.FailureThreshold < 1 {
+		l.fault(key+".failure_threshold", b.FailureThreshold, "must be at least 1")
 	}
-	if err := cfg.Validate(); err != nil {
-		l.fault(key, nil, err.Error())
+	if b.WindowDuration <= 0 {
+		l.fault(key+".window_duration", b.WindowDuration, "must be above 0")
+	}
+	if b.TimeoutDuration <= 0 {
+		l.fault(key+".timeout_duration", b.TimeoutDuration, "must be above 0")
 	}
 }
 

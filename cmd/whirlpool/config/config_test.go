@@ -1,0 +1,133 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
+	path := filepath.Join(t.TempDir(), "koanf.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	src := Source{File: path}
+	if change != nil {
+		change(&src)
+	}
+	return Load(src)
+}
+
+// TestTheShippedFile: koanf.toml shows each key with its default.
+func TestTheShippedFile(t *testing.T) {
+	shipped, err := Load(Source{File: "../../../koanf.toml"})
+	require.NoError(t, err)
+	empty, err := load(t, "", nil)
+	require.NoError(t, err)
+	assert.Equal(t, empty.Gateway, shipped.Gateway)
+	assert.Equal(t, empty.API, shipped.API)
+	assert.Equal(t, empty.Policy, shipped.Policy)
+	assert.Equal(t, empty.Timeouts, shipped.Timeouts)
+	assert.Equal(t, empty.Breaker, shipped.Breaker)
+	assert.Equal(t, empty.Selection, shipped.Selection)
+	assert.Equal(t, empty.Metrics, shipped.Metrics)
+}
+
+func TestFaultsNameKeyLineAndValue(t *testing.T) {
+	for text, want := range map[string][]string{
+		"[gateway]\nlisten = 5\n":                      {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":                 {"gateway.lisen", ":2: ", "listen"},
+		"\n\n[retry]\nmax_attempts = 11\n":             {"retry.max_attempts", ":4: ", "11"},
+		"[timeouts]\nattempt = \"ten\"\n":              {"timeouts.attempt", ":2: ", "ten"},
+		"[breaker]\nfailure_threshold = 0\n":           {"breaker.failure_threshold", ":2: "},
+		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
+		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
+		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
+		"[log]\nlevel = \"loud\"\n":          {"log.level", ":2: ", "loud"},
+		"[nonsense]\nx = 1\n":                {"nonsense", ":1: "},
+		"[api]\nlisten = \"0.0.0.0:8889\"\n": {"api.listen", "api.keys"},
+		"[gateway\n":                         {":1: "},
+		"[pool]\nfiles = [\"absent.txt\"]\n": {"pool.files", "absent.txt"},
+	} {
+		_, err := load(t, text, nil)
+		if assert.Error(t, err, text) {
+			for _, w := range want {
+				assert.Contains(t, err.Error(), w, text)
+			}
+		}
+	}
+}
+
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, err := load(t, "[retry]\nmax_attempts = 11\n[breaker]\nfailure_threshold = 0\n[log]\nlevel = \"loud\"\n", nil)
+	require.Error(t, err)
+	for _, key := range []string{"retry.max_attempts", "breaker.failure_threshold", "log.level"} {
+		assert.Contains(t, err.Error(), key)
+	}
+}
+
+func TestSecretsAreNotQuoted(t *testing.T) {
+	for _, text := range []string{
+		"[[proxies]]\nurl = \"ftp://u:hunter2@x\"\n", "[[proxies]]\nurl = \"http://u:hunter2@x:99999\"\n",
+		"[[gateway.users]]\nname = \"\"\npassword = \"hunter2\"\n", "[[api.keys]]\nname = \"a\"\nkey = \"hunter2\"\nrole = \"king\"\n",
+		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n",
+	} {
+		_, err := load(t, text, nil)
+		if assert.Error(t, err, text) {
+			assert.NotContains(t, err.Error(), "hunter2", text)
+		}
+	}
+}
+
+func TestEnvironmentThenFlags(t *testing.T) {
+	text := "[gateway]\nlisten = \"127.0.0.1:1\"\n[retry]\nmax_attempts = 2\n[timeouts]\nattempt = \"5s\"\n"
+	c, err := load(t, text, func(s *Source) {
+		s.Environ = []string{"WHIRLPOOL_GATEWAY__LISTEN=127.0.0.1:2", "WHIRLPOOL_RETRY__MAX_ATTEMPTS=4", "HOME=/root"}
+		s.Overrides = map[string]any{"gateway.listen": "127.0.0.1:3"}
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "127.0.0.1:3", c.Gateway.Listen)
+	assert.Equal(t, 4, c.Policy.MaxAttempts)
+	assert.Equal(t, 5*time.Second, time.Duration(c.Timeouts.Attempt))
+	_, err = load(t, text, func(s *Source) { s.Environ = []string{"WHIRLPOOL_RETRY__MAX_ATTEMPTS=many"} })
+	require.Error(t, err)
+	assert.Contains(t, err.Error(), "WHIRLPOOL_RETRY__MAX_ATTEMPTS")
+}
+
+func TestNullsInTOML(t *testing.T) {
+	c, err := load(t, "[retry]\ntimeout = \"null\"\nfailover_delay = 0\n", nil)
+	require.NoError(t, err)
+	assert.Nil(t, c.Policy.Timeout)
+	require.NotNil(t, c.Policy.FailoverDelay)
+}
+
+// FuzzLoad: no file panics, and what is accepted can be built from.
+func FuzzLoad(f *testing.F) {
+	shipped, err := os.ReadFile("../../../koanf.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(shipped))
+	f.Add("[[proxies]]\nurl = \"http://a:1\"\nweight = 2\n[plugins.x]\npath = \"p.wasm\"\n")
+	f.Add("[retry]\nmax_attempts = 1e3\n[gateway]\nusers = [1, {name = \"x\"}]\n")
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, "files") || strings.Contains(text, "path") {
+			return // would read whatever the fuzzer names
+		}
+		path := filepath.Join(dir, "koanf.toml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(Source{File: path})
+		if err != nil {
+			_ = err.Error()
+			return
+		}
+		c.Engine()
+		c.Files()
+	})
+}
