@@ -1,0 +1,254 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// proxy listens and gives each connection to serve.
+func proxy(t testing.TB, serve func(net.Conn)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func one(t testing.TB, url string) *upstream.Upstream {
+	a, err := upstream.ParseAddress(url)
+	require.NoError(t, err)
+	p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	require.NoError(t, p.Apply([]upstream.Spec{{Address: a}}))
+	return p.Snapshot().All[0]
+}
+
+func get() *Request {
+	return &Request{Method: []byte("GET"), Target: []byte("http://a.test/"), Path: []byte("/"), Authority: "a.test:80", Idempotent: true,
+		Fields: []http1.Field{{Name: []byte("Host"), Value: []byte("a.test"), Kind: http1.Host}}}
+}
+
+// readRequest reads one head.
+func readRequest(c net.Conn) string {
+	var head strings.Builder
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		head.WriteString(line)
+		if err != nil || line == "\r\n" {
+			return head.String()
+		}
+	}
+}
+
+// TestHostileProxies: each way to fail is a fault with a reason, in time, and
+// leaves neither goroutine nor connection behind.
+func TestHostileProxies(t *testing.T) {
+	say := func(s string) func(net.Conn) {
+		return func(c net.Conn) { readRequest(c); io.WriteString(c, s) }
+	}
+	before := runtime.NumGoroutine()
+	for name, c := range map[string]struct {
+		serve  func(net.Conn)
+		reason string
+	}{
+		"closes at once":           {func(net.Conn) {}, ""},
+		"closes without an answer": {func(c net.Conn) { readRequest(c) }, ""},
+		"resets": {func(c net.Conn) {
+			readRequest(c)
+			c.(*net.TCPConn).SetLinger(0)
+		}, ""},
+		"garbage":                {say("hello there\r\n\r\n"), "http_protocol_error"},
+		"TLS":                    {say("\x15\x03\x01\x00\x02\x02\x46\r\n\r\n"), "http_protocol_error"},
+		"half a head":            {say("HTTP/1.1 200 OK\r\nContent-Le"), ""},
+		"a head of 1 MB":         {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 1<<20)), ""},
+		"two lengths":            {say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), "http_protocol_error"},
+		"an upgrade unasked for": {say("HTTP/1.1 101 Switching Protocols\r\n\r\n"), ""},
+		"never answers":          {func(c net.Conn) { io.Copy(io.Discard, c) }, "http_response_timeout"},
+		"a byte at a time, for ever": {func(c net.Conn) {
+			readRequest(c)
+			for range 1000 {
+				if _, err := io.WriteString(c, "H"); err != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := New(Config{})
+			defer tr.Close()
+			var resp Response
+			begun := time.Now()
+			f := tr.RoundTrip(t.Context(), one(t, "http://"+proxy(t, c.serve)), &Control{Deadline: begun.Add(300 * time.Millisecond)}, get(), &resp)
+			require.NotNil(t, f)
+			assert.NotEmpty(t, f.Reason)
+			if c.reason != "" {
+				assert.Equal(t, c.reason, f.Reason)
+			}
+			assert.Less(t, time.Since(begun), 5*time.Second)
+			assert.False(t, f.Stale, "a fresh connection is never stale")
+		})
+	}
+	f := New(Config{}).RoundTrip(t.Context(), one(t, "http://127.0.0.1:1"), &Control{Deadline: time.Now().Add(time.Second)}, get(), &Response{})
+	require.NotNil(t, f)
+	assert.Equal(t, "connection_refused", f.Reason)
+	assert.True(t, f.Unsent)
+	for range 200 {
+		if runtime.NumGoroutine() <= before+2 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+}
+
+func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
+	var accepted atomic.Int64
+	drop := make(chan struct{})
+	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+		accepted.Add(1)
+		for range 2 {
+			readRequest(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+		<-drop
+	}))
+	tr := New(Config{})
+	defer tr.Close()
+	do := func(fresh bool) bool {
+		var resp Response
+		c := &Control{Deadline: time.Now().Add(2 * time.Second), Fresh: fresh}
+		if f := tr.RoundTrip(t.Context(), u, c, get(), &resp); f != nil {
+			require.True(t, f.Stale, "%v", f)
+			return false
+		}
+		body, err := io.ReadAll(&resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, "ok", string(body))
+		resp.Finish(c)
+		return true
+	}
+	require.True(t, do(false))
+	require.True(t, do(false))
+	require.EqualValues(t, 1, accepted.Load())
+	close(drop) // the proxy closes the kept connection, now or in a moment
+	if !do(false) { // found out by trying, or before
+		require.True(t, do(true))
+	}
+	require.EqualValues(t, 2, accepted.Load())
+}
+
+func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
+	u := one(t, "http://me:secret@"+proxy(t, func(c net.Conn) {
+		head := readRequest(c)
+		if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") || !strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
+			io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+			return
+		}
+		// A length in a 2xx means nothing (RFC 9110 section 9.3.6).
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly bytes")
+		io.Copy(io.Discard, c)
+	}))
+	tr := New(Config{})
+	tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
+	require.Nil(t, f)
+	defer tun.Conn.Close()
+	require.Zero(t, tun.Reply.Status)
+	rest := make([]byte, len("early bytes")-len(tun.Early))
+	_, err := io.ReadFull(tun.Conn, rest)
+	require.NoError(t, err)
+	assert.Equal(t, "early bytes", string(tun.Early)+string(rest))
+}
+
+// scripted is a connection whose other side says what it says, whatever it is
+// told.
+type scripted struct {
+	net.Conn
+	in  io.Reader
+	out bytes.Buffer
+}
+
+func (c *scripted) Read(p []byte) (int, error)  { return c.in.Read(p) }
+func (c *scripted) Write(p []byte) (int, error) { return c.out.Write(p) }
+
+func TestSOCKS(t *testing.T) {
+	login := upstream.Address{Scheme: upstream.SOCKS5, Host: "p.test:1080", Username: "me", Password: "secret"}
+	ok := "\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
+	c := &scripted{in: strings.NewReader(ok + "early")}
+	require.NoError(t, socksHandshake(c, login, "a.test:80"))
+	assert.Equal(t, "\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x06a.test\x00\x50", c.out.String(), "the name goes as it is: RFC 1928, 1929")
+	rest, _ := io.ReadAll(c.in)
+	assert.Equal(t, "early", string(rest), "not a byte more is read")
+	for i := range len(ok) {
+		assert.Error(t, socksHandshake(&scripted{in: strings.NewReader(ok[:i])}, login, "a.test:80"), "cut after %d bytes", i)
+	}
+	for name, said := range map[string]string{
+		"version 4": "\x04\x00", "no method": "\x05\xff", "a method not offered": "\x05\x01", "a bad login": "\x05\x02\x01\x01",
+		"a refusal": "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "an unknown reply": "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
+		"an unknown address": "\x05\x00\x05\x00\x00\x09\x00\x00",
+	} {
+		err := socksHandshake(&scripted{in: strings.NewReader(said)}, login, "a.test:80")
+		if assert.Error(t, err, name) {
+			assert.NotContains(t, err.Error(), "secret")
+		}
+	}
+}
+
+func FuzzSOCKS(f *testing.F) {
+	f.Add("\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", "a.test:80")
+	f.Add("\x05\x00\x05\x00\x00\x03\x06a.test\x00\x50", "[::1]:443")
+	f.Add("\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "1.2.3.4:1")
+	f.Fuzz(func(t *testing.T, said, authority string) {
+		err := socksHandshake(&scripted{in: strings.NewReader(said)}, upstream.Address{Username: "me", Password: "hunter2"}, authority)
+		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestAnInterruptEndsTheAttempt: from another goroutine, at any moment.
+func TestAnInterruptEndsTheAttempt(t *testing.T) {
+	tr := New(Config{})
+	u := one(t, "http://"+proxy(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	for i := range 20 {
+		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+			cancel()
+			c.Interrupt.Fire()
+		}()
+		begun := time.Now()
+		f := tr.RoundTrip(ctx, u, c, get(), &Response{})
+		require.NotNil(t, f)
+		require.Less(t, time.Since(begun), 5*time.Second, fmt.Sprint(i))
+		cancel()
+	}
+}
