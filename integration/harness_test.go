@@ -131,6 +131,7 @@ func (w *whirl) run(args ...string) {
 	})
 	w.client = &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: w.gateway}), MaxIdleConnsPerHost: 100, DisableCompression: true,
+		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for range 200 {
 		if r, err := http.Get("http://" + w.api + "/healthz"); err == nil {

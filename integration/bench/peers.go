@@ -14,18 +14,18 @@ import (
 
 // peer is one proxy under test.
 type peer struct {
-	name  string
-	modes string // it can do
+	name string
 	// prepare writes its configuration into dir and returns its command line.
-	prepare func(dir, addr string, upstreams []string) ([]string, error)
+	// config is for Whirlpool alone.
+	prepare func(dir, addr, config string, upstreams []string) ([]string, error)
 }
 
 func (b *bench) allPeers() []peer {
 	return []peer{
-		{"whirlpool", "abs tunnel connect upload", b.whirlpool},
-		{"haproxy", "abs tunnel connect upload", haproxy},
-		{"squid", "abs tunnel connect upload", squid},
-		{"tinyproxy", "abs tunnel connect upload", tinyproxy},
+		{"whirlpool", b.whirlpool},
+		{"haproxy", haproxy},
+		{"squid", squid},
+		{"tinyproxy", tinyproxy},
 	}
 }
 
@@ -35,13 +35,13 @@ func write(dir, name, text string) (string, error) {
 }
 
 // whirlpool runs with everything on: its defaults, and a log at level info.
-func (b *bench) whirlpool(dir, addr string, upstreams []string) ([]string, error) {
+func (b *bench) whirlpool(dir, addr, config string, upstreams []string) ([]string, error) {
 	api, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
 	var s strings.Builder
-	fmt.Fprintf(&s, "[gateway]\nlisten = %q\n[api]\nlisten = %q\n[state]\ndir = \"\"\n%s\n", addr, api, b.config)
+	fmt.Fprintf(&s, "[gateway]\nlisten = %q\n[api]\nlisten = %q\n[state]\ndir = \"\"\n%s\n", addr, api, config)
 	for i, u := range upstreams {
 		fmt.Fprintf(&s, "[[proxies]]\nid = \"f%d\"\nurl = \"http://%s\"\n", i, u)
 	}
@@ -51,7 +51,7 @@ func (b *bench) whirlpool(dir, addr string, upstreams []string) ([]string, error
 
 // haproxy rotates over the upstreams for each request and keeps their
 // connections: as near to what Whirlpool does as it comes.
-func haproxy(dir, addr string, upstreams []string) ([]string, error) {
+func haproxy(dir, addr, _ string, upstreams []string) ([]string, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, `global
   nbthread 2
@@ -78,7 +78,7 @@ backend out
 	return []string{"haproxy", "-db", "-f", path}, err
 }
 
-func squid(dir, addr string, upstreams []string) ([]string, error) {
+func squid(dir, addr, _ string, upstreams []string) ([]string, error) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ forwarded_for delete
 }
 
 // tinyproxy knows one upstream only; it is here as the simple relay.
-func tinyproxy(dir, addr string, upstreams []string) ([]string, error) {
+func tinyproxy(dir, addr, _ string, upstreams []string) ([]string, error) {
 	host, port, _ := net.SplitHostPort(addr)
 	path, err := write(dir, "tinyproxy.conf", fmt.Sprintf(`Listen %s
 Port %s
@@ -132,7 +132,7 @@ type running struct {
 	dir  string
 }
 
-func start(p peer, upstreams []string) (*running, error) {
+func start(p peer, config string, upstreams []string) (*running, error) {
 	dir, err := os.MkdirTemp("", "bench-"+p.name+"-")
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func start(p peer, upstreams []string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := p.prepare(dir, addr, upstreams)
+	args, err := p.prepare(dir, addr, config, upstreams)
 	if err != nil {
 		return nil, err
 	}
