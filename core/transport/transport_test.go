@@ -158,7 +158,7 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	require.True(t, do(false))
 	require.True(t, do(false))
 	require.EqualValues(t, 1, accepted.Load())
-	close(drop) // the proxy closes the kept connection, now or in a moment
+	close(drop)     // the proxy closes the kept connection, now or in a moment
 	if !do(false) { // found out by trying, or before
 		require.True(t, do(true))
 	}
