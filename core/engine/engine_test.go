@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,18 @@ func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, 
 func TestOnlyProxiesAreDialled(t *testing.T) {
 	var mu sync.Mutex
 	dialled := map[string]bool{}
+	var lookups atomic.Int64
+	system := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		lookups.Add(1)
+		return nil, fmt.Errorf("no name is to be resolved")
+	}}
+	defer func() {
+		require.Zero(t, lookups.Load(), "a name was resolved")
+		net.LookupHost("target.example")
+		require.NotZero(t, lookups.Load(), "the trap would have seen it")
+		net.DefaultResolver = system
+	}()
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		mu.Lock()
 		dialled[address] = true

@@ -51,7 +51,7 @@ func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[s
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.out, "bench-peers.md"), []byte("Written by `make bench-peers`.\n\n"+s.String()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.out, "bench-peers.md"), []byte("Written by integration/bench with: `"+strings.Join(os.Args[1:], " ")+"`\n\n"+s.String()), 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.out, "bench-peers.svg"), []byte(chart(cases, peers, results)), 0o644)
