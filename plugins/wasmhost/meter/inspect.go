@@ -1,6 +1,9 @@
 package meter
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Kind is what an import or export is (WebAssembly 2.0, 5.5.5 and 5.5.10).
 type Kind byte
@@ -35,6 +38,7 @@ type Info struct {
 	Exports   []Export
 	Functions int    // its own
 	MemoryMin uint32 // pages
+	MemoryMax uint32 // pages; without its own bound 65536, all that 32 bits address
 	TableMin  uint32 // elements of all tables together
 	DataBytes int
 	Custom    []string // names of custom sections
@@ -44,6 +48,44 @@ type Info struct {
 }
 
 type signature struct{ params, results []byte }
+
+// Signature writes a function's type as WebAssembly's text does its types:
+// (i32, f64) -> i32.
+func Signature(params, results []byte) string {
+	text := "(" + typeNames(params) + ")"
+	if len(results) > 0 {
+		text += " -> " + typeNames(results)
+	}
+	return text
+}
+
+func typeNames(types []byte) string {
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = typeName(t)
+	}
+	return strings.Join(names, ", ")
+}
+
+func typeName(t byte) string {
+	switch t {
+	case 0x7f:
+		return "i32"
+	case 0x7e:
+		return "i64"
+	case 0x7d:
+		return "f32"
+	case 0x7c:
+		return "f64"
+	case 0x7b:
+		return "v128"
+	case 0x70:
+		return "funcref"
+	case 0x6f:
+		return "externref"
+	}
+	return fmt.Sprintf("type %#x", t)
+}
 
 // Exported reports whether the module exports that name.
 func (i *Info) Exported(name string) bool {
@@ -120,8 +162,7 @@ func (i *Info) section(r *in, s section) {
 		}
 	case secMemory:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			low, _, _ := r.limits()
-			i.MemoryMin = addUpTo(i.MemoryMin, low)
+			i.memory(r)
 		}
 	case secGlobal:
 		i.globals += int(r.count())
@@ -145,6 +186,17 @@ func addUpTo(a, b uint32) uint32 {
 	return a + b
 }
 
+// maxPages is as much memory as 32 bits address.
+const maxPages = 1 << 16
+
+func (i *Info) memory(r *in) {
+	low, high, bounded := r.limits()
+	if !bounded {
+		high = maxPages
+	}
+	i.MemoryMin, i.MemoryMax = addUpTo(i.MemoryMin, low), addUpTo(i.MemoryMax, high)
+}
+
 func (i *Info) importOne(r *in) {
 	imp := Import{Module: r.name(), Name: r.name(), Kind: Kind(r.byte())}
 	switch imp.Kind {
@@ -161,8 +213,7 @@ func (i *Info) importOne(r *in) {
 		low, _, _ := r.limits()
 		i.TableMin = addUpTo(i.TableMin, low)
 	case Memory:
-		low, _, _ := r.limits()
-		i.MemoryMin = addUpTo(i.MemoryMin, low)
+		i.memory(r)
 	case Global:
 		r.byte()
 		r.byte()

@@ -1,0 +1,159 @@
+package wasmhost
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// Description is what can be said of a module without running it.
+type Description struct {
+	Kind       Kind     `json:"kind"`
+	ABIVersion int      `json:"abi_version"`
+	Exports    []string `json:"exports"`
+	Imports    []string `json:"imports"`
+	Size       int      `json:"size"`         // bytes
+	MemoryMin  uint32   `json:"memory_pages"` // of 64 KiB
+	Functions  int      `json:"functions"`
+}
+
+// The checks that need no run, in their order.
+const (
+	CheckSize       = "size"
+	CheckParses     = "parses"
+	CheckImports    = "imports"
+	CheckVersion    = "version"
+	CheckExports    = "exports"
+	CheckSignatures = "signatures"
+	CheckMemory     = "memory"
+	CheckTable      = "table"
+)
+
+// Finding is one thing that is wrong with a module.
+type Finding struct {
+	Check string // one of the checks above
+	Msg   string // what is wrong, and what to mend
+}
+
+// allowedImports are the WASI functions that standard Go, TinyGo and
+// AssemblyScript bring along. They reach nothing: no files, no sockets, no
+// environment; the clock is a counter, randomness a fixed sequence.
+var allowedImports = map[string]bool{
+	"args_get": true, "args_sizes_get": true, "environ_get": true, "environ_sizes_get": true,
+	"clock_time_get": true, "clock_res_get": true, "random_get": true, "sched_yield": true, "poll_oneoff": true,
+	"proc_exit": true, "fd_write": true, "fd_read": true, "fd_close": true, "fd_seek": true,
+	"fd_fdstat_get": true, "fd_fdstat_set_flags": true, "fd_prestat_get": true, "fd_prestat_dir_name": true,
+}
+
+const (
+	wasiModule = wasi_snapshot_preview1.ModuleName
+	envModule  = "env"
+	envAbort   = "abort" // AssemblyScript's assertion
+)
+
+// signatures of what a module may export to the host.
+var signatures = map[string]string{
+	abi.VersionExport: "()", abi.Reserve: "(i32) -> i32", abi.Score: "(i32, i32, i32, i32) -> i32", abi.Backoff: "(i32) -> f64",
+	abi.Initialize: "()", abi.Configure: "(i32, i32) -> i32", abi.PoolChanged: "(i32, i32)", abi.Observe: "(i32)", abi.Tolerance: "() -> f64",
+}
+
+// Describe checks a module as far as that is possible without running it. The
+// error is a *CheckError.
+func (h *Host) Describe(code []byte) (Description, error) {
+	d, found := h.Examine(code)
+	if len(found) > 0 {
+		return d, &CheckError{found[0].Msg}
+	}
+	return d, nil
+}
+
+// Examine says all that can be told of a module without running it, and all
+// that is wrong with it, in the order of the checks.
+func (h *Host) Examine(code []byte) (Description, []Finding) {
+	d := Description{Size: len(code), Exports: []string{}, Imports: []string{}}
+	var found []Finding
+	wrong := func(check, format string, args ...any) {
+		found = append(found, Finding{check, fmt.Sprintf(format, args...)})
+	}
+	if len(code) > h.limits.ModuleBytes {
+		wrong(CheckSize, "the module has %d bytes; at most %d are taken", len(code), h.limits.ModuleBytes)
+		return d, found
+	}
+	info, err := meter.Inspect(code)
+	if err != nil {
+		wrong(CheckParses, "this is not a WebAssembly module: %v", err)
+		return d, found
+	}
+	d.Functions, d.MemoryMin = info.Functions, info.MemoryMin
+	for _, imp := range info.Imports {
+		name := imp.Module + "." + imp.Name
+		d.Imports = append(d.Imports, name)
+		ok := imp.Kind == meter.Function && (imp.Module == wasiModule && allowedImports[imp.Name] || imp.Module == envModule && imp.Name == envAbort)
+		if !ok {
+			wrong(CheckImports, "the module imports %s; a plugin may import only the functions that sdk/ABI.md lists", name)
+		}
+	}
+	functions := map[string]string{} // by name, their signatures
+	for _, e := range info.Exports {
+		d.Exports = append(d.Exports, e.Name)
+		if e.Kind == meter.Function {
+			functions[e.Name] = meter.Signature(e.Params, e.Results)
+			if v, ok := cutVersion(e.Name); ok {
+				d.ABIVersion = max(d.ABIVersion, v)
+			}
+		}
+		if e.Name == abi.Memory && e.Kind != meter.Memory {
+			wrong(CheckExports, "the export %q is not a memory", abi.Memory)
+		}
+	}
+	switch {
+	case d.ABIVersion == 0:
+		wrong(CheckVersion, "the module exports no function %s, which says what version of the ABI it was built for", abi.VersionExport)
+	case functions[abi.VersionExport] == "":
+		wrong(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d", d.ABIVersion, abi.Version)
+	default:
+		d.ABIVersion = abi.Version
+	}
+	if !info.Exported(abi.Memory) {
+		wrong(CheckExports, "the module does not export its memory as %q", abi.Memory)
+	}
+	if functions[abi.Reserve] == "" {
+		wrong(CheckExports, "the module does not export %s%s", abi.Reserve, signatures[abi.Reserve])
+	}
+	scores, waits := functions[abi.Score] != "", functions[abi.Backoff] != ""
+	switch {
+	case scores && waits:
+		wrong(CheckExports, "the module exports both %s and %s; it must be one kind of plugin", abi.Score, abi.Backoff)
+	case scores:
+		d.Kind = Scorer
+	case waits:
+		d.Kind = Backoff
+	default:
+		wrong(CheckExports, "the module exports neither %s (a scorer) nor %s (a backoff)", abi.Score, abi.Backoff)
+	}
+	for _, name := range slices.Sorted(maps.Keys(signatures)) {
+		if got, want := functions[name], signatures[name]; got != "" && got != want {
+			wrong(CheckSignatures, "the export %s has the signature %s; it must be %s", name, got, want)
+		}
+	}
+	if info.MemoryMin > h.limits.MemoryPages {
+		wrong(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin, h.limits.MemoryPages)
+	}
+	if info.TableMin > h.limits.TableSize {
+		wrong(CheckTable, "the module wants a table of %d; at most %d are given", info.TableMin, h.limits.TableSize)
+	}
+	return d, found
+}
+
+func cutVersion(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, abi.VersionPrefix)
+	v, err := strconv.Atoi(digits)
+	return v, ok && err == nil && v > 0
+}

@@ -1,0 +1,124 @@
+package wasmhost
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Probe is one instance of a module in the hands of a tool: it shows what a
+// call cost and lets the guest's memory be seen, which serving needs neither
+// of. It belongs to one goroutine.
+type Probe struct{ in *instance }
+
+// Compile checks, meters and compiles a module without starting it; only
+// Module.Probe does. The error is a *CheckError when the module is at fault.
+func (h *Host) Compile(code []byte) (*Module, error) { return h.compile(code) }
+
+// Configure sets what instances that start from now on are configured with. It
+// is for modules from Compile, between their probes.
+func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }
+
+// Probe starts an instance and configures it. The error is a *CheckError.
+func (m *Module) Probe() (*Probe, error) {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil, ErrClosed
+	}
+	m.live++
+	m.mu.Unlock()
+	in, err := m.instantiate()
+	if err != nil {
+		m.gone()
+		return nil, err
+	}
+	return &Probe{in}, nil
+}
+
+// Close ends the instance.
+func (p *Probe) Close() {
+	p.in.guest.Close(context.Background())
+	p.in.module.gone()
+}
+
+// Score is one call of a scorer, as Module.Score makes it.
+func (p *Probe) Score(c core.Candidates, scores []float64) error { return p.in.score(c, scores) }
+
+// Delay is one call of a backoff, as Module.Delay makes it.
+func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.delay(r) }
+
+// Learns reports whether the module exports observe.
+func (p *Probe) Learns() bool { return p.in.observe != nil }
+
+// WantsPool reports whether the module exports pool_changed.
+func (p *Probe) WantsPool() bool { return p.in.poolChanged != nil }
+
+// Tolerance is the module's own, 0 without one.
+func (p *Probe) Tolerance() float64 { return p.in.tolerance }
+
+// Observe tells a module that learns of an attempt.
+func (p *Probe) Observe(o *core.Observation) error {
+	if !p.Learns() {
+		return nil
+	}
+	return p.in.learn(o)
+}
+
+// SetPool tells a module that wants to know what proxies there are, now.
+func (p *Probe) SetPool(proxies []Proxy) error {
+	p.in.module.pool.Store(&proxies)
+	return p.in.tellPool()
+}
+
+// Reserve asks the guest for room, with the fuel of a call without candidates,
+// and returns what it answers, whatever that is.
+func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
+	p.in.fuel.Set(uint64(p.in.module.limits.Fuel))
+	p.in.stack[0] = uint64(bytes)
+	if err := p.in.invoke(p.in.reserve); err != nil {
+		return 0, err
+	}
+	p.in.base, p.in.room = uint32(p.in.stack[0]), bytes
+	return p.in.base, nil
+}
+
+// ScoreAt calls score with addresses as they are given; the records are in
+// guest memory already (Write).
+func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
+	p.in.fuel.Set(uint64(p.in.module.limits.Fuel + int64(count)*FuelPerCandidate))
+	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}
+	if err := p.in.invoke(p.in.main); err != nil {
+		return 0, err
+	}
+	return int32(p.in.stack[0]), nil
+}
+
+// Write puts bytes into guest memory.
+func (p *Probe) Write(address uint32, bytes []byte) error {
+	if !p.in.memory.Write(address, bytes) {
+		return fmt.Errorf("%d bytes at %d end past the guest's memory", len(bytes), address)
+	}
+	return nil
+}
+
+// Read returns a copy of guest memory.
+func (p *Probe) Read(address, size uint32) ([]byte, error) {
+	view, ok := p.in.memory.Read(address, size)
+	if !ok {
+		return nil, fmt.Errorf("%d bytes at %d end past the guest's memory", size, address)
+	}
+	return append([]byte(nil), view...), nil
+}
+
+// Fuel is what the last call, and the reserve before it if it needed one, left
+// of what it was given: negative if it was
+// stopped for want of it.
+func (p *Probe) Fuel() int64 { return int64(p.in.fuel.Get()) }
+
+// Pages is the size of the guest's memory now, in pages of 64 KiB.
+func (p *Probe) Pages() uint32 { return p.in.memory.Size() >> 16 }
+
+// Limits are what the module is held to.
+func (m *Module) Limits() Limits { return m.limits }
