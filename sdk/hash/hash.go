@@ -1,0 +1,32 @@
+// Package hash computes the 53-bit hashes that stand in the records of
+// sdk/abi, so that a plugin can compare a host or an id from its configuration
+// with HostHash or IDHash. The numbers are whole and below 2^53: a float64
+// holds them exactly.
+package hash
+
+// Of is the hash of IDHash, HostHash and RegionHash: FNV-1a 64 of s followed
+// by the finalizer of MurmurHash3, shifted right 11 bits. Host names are
+// hashed in lower case and without a port.
+func Of(s string) float64 {
+	h := uint64(14695981039346656037)
+	for i := 0; i < len(s); i++ {
+		h ^= uint64(s[i])
+		h *= 1099511628211
+	}
+	return mix(h)
+}
+
+// Pair combines two hashes into one, as AffinityHash does with a proxy's id
+// and a host.
+func Pair(a, b float64) float64 {
+	return mix(uint64(a)*0x9e3779b97f4a7c15 + uint64(b))
+}
+
+func mix(h uint64) float64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	h ^= h >> 33
+	return float64(h >> 11)
+}

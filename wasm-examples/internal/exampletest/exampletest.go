@@ -1,0 +1,145 @@
+// Package exampletest tests the examples in whatever language they are
+// written: it builds one as its build.sh says, loads it as the gateway does,
+// metered and within the default limits, and calls it.
+package exampletest
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+var update = flag.Bool("update", false, "write expected.txt anew instead of comparing with it")
+
+// Wasm is a module that has been built.
+type Wasm struct {
+	Code  []byte
+	cache string // compiled code, so that loading it again is quick
+}
+
+// Build runs ./build.sh in an example's folder with a directory to write to,
+// and returns the module it leaves there under the folder's name. A missing
+// toolchain fails the test.
+func Build(t testing.TB, dir string) Wasm {
+	t.Helper()
+	dir, err := filepath.Abs(dir)
+	require.NoError(t, err)
+	out := t.TempDir()
+	cmd := exec.Command(filepath.Join(dir, "build.sh"), out)
+	cmd.Dir = dir
+	log, err := cmd.CombinedOutput()
+	require.NoError(t, err, "build.sh: %s", log)
+	code, err := os.ReadFile(filepath.Join(out, filepath.Base(dir)+".wasm"))
+	require.NoError(t, err, "build.sh DIR must write %s.wasm into DIR", filepath.Base(dir))
+	return Wasm{code, t.TempDir()}
+}
+
+// Plugin is a module that is loaded and ready to answer. A call that the
+// gateway would not take an answer from fails the test.
+type Plugin struct {
+	*wasmhost.Module // for what the methods below do not offer
+	t                testing.TB
+}
+
+// Scorer loads a scorer; config is its [plugins.NAME.config] table, nil for
+// none.
+func Scorer(t testing.TB, w Wasm, config map[string]any) *Plugin {
+	t.Helper()
+	return load(t, w, wasmhost.Scorer, config)
+}
+
+// Backoff loads a backoff; config is its [plugins.NAME.config] table, nil for
+// none.
+func Backoff(t testing.TB, w Wasm, config map[string]any) *Plugin {
+	t.Helper()
+	return load(t, w, wasmhost.Backoff, config)
+}
+
+func load(t testing.TB, w Wasm, kind wasmhost.Kind, config map[string]any) *Plugin {
+	t.Helper()
+	m, err := host(w).Load(w.Code, config)
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	require.Equal(t, kind, m.Description().Kind)
+	return &Plugin{m, t}
+}
+
+func host(w Wasm) *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), w.cache) }
+
+// Refusal loads a module with a configuration that it must refuse, and returns
+// what it or the host says.
+func Refusal(t testing.TB, w Wasm, config map[string]any) string {
+	t.Helper()
+	m, err := host(w).Load(w.Code, config)
+	if err == nil {
+		m.Close()
+	}
+	require.Error(t, err, "the configuration %v was accepted", config)
+	return err.Error()
+}
+
+// Score returns the scores of the candidates. It fills in the request's Count,
+// and its PoolSize if that is 0. (sdk/sdktest makes up both arguments.)
+func (p *Plugin) Score(req abi.RankRequest, candidates []abi.Candidate) []float64 {
+	p.t.Helper()
+	scores := make([]float64, len(candidates))
+	require.NoError(p.t, p.Module.Score(choice{req, candidates}, scores))
+	return scores
+}
+
+// Delay returns the wait before a retry, in seconds.
+func (p *Plugin) Delay(req abi.BackoffRequest) float64 {
+	p.t.Helper()
+	r := core.BackoffRequest(req)
+	d, err := p.Module.Delay(&r)
+	require.NoError(p.t, err)
+	return d
+}
+
+// Observe tells a plugin that learns of an attempt.
+func (p *Plugin) Observe(o abi.Observation) {
+	p.t.Helper()
+	require.True(p.t, p.Learns(), "the module exports no %s", abi.Observe)
+	c := core.Observation(o)
+	require.NoError(p.t, p.Module.Observe(&c))
+}
+
+// choice implements core.Candidates.
+type choice struct {
+	req        abi.RankRequest
+	candidates []abi.Candidate
+}
+
+func (c choice) Len() int { return len(c.candidates) }
+
+func (c choice) Fill(req *core.RankRequest, rows []core.Candidate) {
+	*req = core.RankRequest(c.req)
+	req.Count = float64(len(rows))
+	if req.PoolSize == 0 {
+		req.PoolSize = req.Count
+	}
+	for i := range rows {
+		rows[i] = core.Candidate(c.candidates[i])
+	}
+}
+
+// Output compares text with expected.txt in an example's folder. (go test
+// -update writes that file anew.)
+func Output(t testing.TB, dir, got string) {
+	t.Helper()
+	file := filepath.Join(dir, "expected.txt")
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got, "go test -update writes %s anew", file)
+}
