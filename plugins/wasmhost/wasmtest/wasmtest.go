@@ -1,0 +1,365 @@
+// Package wasmtest assembles WebAssembly modules for tests, the broken and the
+// hostile ones included: it writes what it is told and checks nothing.
+//
+//	wasmtest.Scorer(wasmtest.Spin).Bytes()
+package wasmtest
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+)
+
+// The value types, as the binary format writes them.
+const (
+	I32 byte = 0x7f
+	I64 byte = 0x7e
+	F32 byte = 0x7d
+	F64 byte = 0x7c
+)
+
+// The kinds of imports and exports.
+const (
+	KindFunc byte = iota
+	KindTable
+	KindMemory
+	KindGlobal
+)
+
+// Limits are those of a memory (pages) or table (elements). Flag is what the
+// binary format writes before them: 0 for Min only, 1 for Min and Max; others
+// belong to shared and 64-bit memories.
+type Limits struct {
+	Flag     byte
+	Min, Max uint32
+}
+
+func (l Limits) append(b []byte) []byte {
+	b = Uint(append(b, l.Flag), l.Min)
+	if l.Flag&1 != 0 {
+		b = Uint(b, l.Max)
+	}
+	return b
+}
+
+// Func is one function. Code is its body without the last end.
+type Func struct {
+	Export          string // "" for none
+	Params, Results []byte
+	Locals          []Group
+	Code            []byte
+}
+
+// Group is Count locals of one type.
+type Group struct {
+	Count uint32
+	Type  byte
+}
+
+// Import is one import. Desc is what follows its kind in the binary format; of
+// a function it may be left out, then Params and Results say its type.
+type Import struct {
+	Module, Name    string
+	Kind            byte
+	Params, Results []byte
+	Desc            []byte
+}
+
+// Export is one export beside those that functions name themselves.
+type Export struct {
+	Name  string
+	Kind  byte
+	Index uint32
+}
+
+// Global is a mutable global with its initial expression, the last end left
+// out.
+type Global struct {
+	Type byte
+	Init []byte
+}
+
+// Data is a segment: active at Offset, or passive.
+type Data struct {
+	Offset  int32
+	Passive bool
+	Bytes   []byte
+}
+
+// Module is what is written. Functions are numbered imports first.
+type Module struct {
+	Imports  []Import
+	Funcs    []Func
+	Tables   []Limits // of functions
+	Memories []Limits
+	Globals  []Global
+	Exports  []Export
+	Start    *uint32  // index of the start function
+	Elements []uint32 // functions put into the first table, from 0
+	Data     []Data
+	Custom   map[string][]byte // sections at the end, by name
+}
+
+// Index is the number of the function exported under that name; a name that is
+// not there panics.
+func (m *Module) Index(export string) uint32 {
+	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
+	if at < 0 {
+		panic("wasmtest: no function " + export)
+	}
+	n := uint32(at)
+	for _, i := range m.Imports {
+		if i.Kind == KindFunc {
+			n++
+		}
+	}
+	return n
+}
+
+// Func returns the function exported under that name, to be changed.
+func (m *Module) Func(export string) *Func {
+	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
+	if at < 0 {
+		panic("wasmtest: no function " + export)
+	}
+	return &m.Funcs[at]
+}
+
+// Bytes writes the module.
+func (m *Module) Bytes() []byte {
+	var types []byte
+	var count uint32
+	known := map[string]uint32{}
+	typeOf := func(params, results []byte) uint32 {
+		t := string(Vec(Vec([]byte{0x60}, params), results))
+		n, ok := known[t]
+		if !ok {
+			n = count
+			known[t] = n
+			types = append(types, t...)
+			count++
+		}
+		return n
+	}
+	var imports, funcs, exports, code []byte
+	for _, i := range m.Imports {
+		imports = append(Vec(Vec(imports, []byte(i.Module)), []byte(i.Name)), i.Kind)
+		if i.Kind == KindFunc && i.Desc == nil {
+			imports = Uint(imports, typeOf(i.Params, i.Results))
+		} else {
+			imports = append(imports, i.Desc...)
+		}
+	}
+	exported := uint32(len(m.Exports))
+	base := uint32(0)
+	for _, i := range m.Imports {
+		if i.Kind == KindFunc {
+			base++
+		}
+	}
+	for n, f := range m.Funcs {
+		funcs = Uint(funcs, typeOf(f.Params, f.Results))
+		if f.Export != "" {
+			exported++
+			exports = Uint(append(Vec(exports, []byte(f.Export)), KindFunc), base+uint32(n))
+		}
+		body := Uint(nil, uint32(len(f.Locals)))
+		for _, g := range f.Locals {
+			body = append(Uint(body, g.Count), g.Type)
+		}
+		code = Vec(code, append(append(body, f.Code...), End))
+	}
+	for _, e := range m.Exports {
+		exports = Uint(append(Vec(exports, []byte(e.Name)), e.Kind), e.Index)
+	}
+	var tables, memories, globals, data []byte
+	for _, l := range m.Tables {
+		tables = l.append(append(tables, 0x70))
+	}
+	for _, l := range m.Memories {
+		memories = l.append(memories)
+	}
+	for _, g := range m.Globals {
+		globals = append(append(append(globals, g.Type, 1), g.Init...), End)
+	}
+	for _, d := range m.Data {
+		if d.Passive {
+			data = append(data, 1)
+		} else {
+			data = append(append(append(data, 0), Const32(d.Offset)...), End)
+		}
+		data = Vec(data, d.Bytes)
+	}
+
+	out := Header()
+	section := func(id byte, n int, body []byte) {
+		if n > 0 {
+			out = Vec(append(out, id), append(Uint(nil, uint32(n)), body...))
+		}
+	}
+	section(1, int(count), types)
+	section(2, len(m.Imports), imports)
+	section(3, len(m.Funcs), funcs)
+	section(4, len(m.Tables), tables)
+	section(5, len(m.Memories), memories)
+	section(6, len(m.Globals), globals)
+	section(7, int(exported), exports)
+	if m.Start != nil {
+		out = Vec(append(out, 8), Uint(nil, *m.Start))
+	}
+	if len(m.Elements) > 0 {
+		e := append(append([]byte{0}, Const32(0)...), End)
+		e = Uint(e, uint32(len(m.Elements)))
+		for _, f := range m.Elements {
+			e = Uint(e, f)
+		}
+		section(9, 1, e)
+	}
+	if slices.ContainsFunc(m.Data, func(d Data) bool { return d.Passive }) {
+		out = Vec(append(out, 12), Uint(nil, uint32(len(m.Data))))
+	}
+	section(10, len(m.Funcs), code)
+	section(11, len(m.Data), data)
+	for name, body := range m.Custom {
+		out = Vec(append(out, 0), append(Vec(nil, []byte(name)), body...))
+	}
+	return out
+}
+
+// Header is how a module begins.
+func Header() []byte { return []byte{0, 'a', 's', 'm', 1, 0, 0, 0} }
+
+// Uint appends n as an unsigned LEB128 number.
+func Uint(b []byte, n uint32) []byte { return binary.AppendUvarint(b, uint64(n)) }
+
+// Int appends n as a signed LEB128 number.
+func Int(b []byte, n int64) []byte {
+	for {
+		c := byte(n & 0x7f)
+		n >>= 7
+		if n == 0 && c&0x40 == 0 || n == -1 && c&0x40 != 0 {
+			return append(b, c)
+		}
+		b = append(b, c|0x80)
+	}
+}
+
+// Vec appends p with its length before it.
+func Vec(b, p []byte) []byte { return append(Uint(b, uint32(len(p))), p...) }
+
+// Join is instructions one after the other.
+func Join(parts ...[]byte) []byte { return slices.Concat(parts...) }
+
+// Repeat is n times the same instructions.
+func Repeat(n int, code ...byte) []byte { return slices.Repeat(code, n) }
+
+// The opcodes in use; immediates follow them.
+const (
+	Unreachable  byte = 0x00
+	Block        byte = 0x02 // then a block type
+	Loop         byte = 0x03
+	If           byte = 0x04
+	End          byte = 0x0b
+	Br           byte = 0x0c
+	BrIf         byte = 0x0d
+	BrTable      byte = 0x0e
+	Return       byte = 0x0f
+	Call         byte = 0x10
+	CallIndirect byte = 0x11 // type, table
+	Drop         byte = 0x1a
+	LocalGet     byte = 0x20
+	LocalSet     byte = 0x21
+	GlobalGet    byte = 0x23
+	GlobalSet    byte = 0x24
+	F64Load      byte = 0x2b // alignment (3), offset
+	I32Store     byte = 0x36 // alignment (2), offset
+	F64Store     byte = 0x39
+	MemorySize   byte = 0x3f // then 0
+	MemoryGrow   byte = 0x40 // then 0
+	I32Add       byte = 0x6a
+	I32Sub       byte = 0x6b
+	I32Mul       byte = 0x6c
+	I32DivS      byte = 0x6d
+	Empty        byte = 0x40 // a block type
+)
+
+// Const32 is i32.const.
+func Const32(n int32) []byte { return Int([]byte{0x41}, int64(n)) }
+
+// Const64 is i64.const.
+func Const64(n int64) []byte { return Int([]byte{0x42}, n) }
+
+// ConstF64 is f64.const.
+func ConstF64(x float64) []byte {
+	return binary.LittleEndian.AppendUint64([]byte{0x44}, math.Float64bits(x))
+}
+
+// CallTo is a call of the function of that index.
+func CallTo(index uint32) []byte { return Uint([]byte{Call}, index) }
+
+// Forever is code in a loop without end.
+func Forever(code ...byte) []byte {
+	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
+}
+
+// Spin loops for ever.
+var Spin = Forever()
+
+// RegionAt is where the reserve of Scorer and Backoff puts the host's records:
+// behind it is the rest of memory.
+const RegionAt = 1024
+
+// plugin is what both kinds have: version, a reserve that gives RegionAt, one
+// page of memory of at most 256 that grows on demand.
+func plugin(main Func) *Module {
+	// grow to hold bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1), giving up where that fails
+	const wanted = 0
+	more := Join(
+		[]byte{Block, Empty, Loop, Empty},
+		[]byte{MemorySize, 0}, Const32(16), []byte{0x74}, // shl
+		[]byte{LocalGet, wanted}, Const32(RegionAt), []byte{I32Add, 0x4f, BrIf, 1}, // ge_u
+		Const32(1), []byte{MemoryGrow, 0}, Const32(-1), []byte{0x46, BrIf, 1}, // eq
+		[]byte{Br, 0, End, End},
+		Const32(RegionAt),
+	)
+	return &Module{
+		Funcs: []Func{
+			{Export: "whirlpool_abi_v1"},
+			{Export: "reserve", Params: []byte{I32}, Results: []byte{I32}, Code: more},
+			main,
+		},
+		Memories: []Limits{{Flag: 1, Min: 1, Max: 256}},
+		Exports:  []Export{{"memory", KindMemory, 0}},
+	}
+}
+
+// Scorer is a scorer that runs code in each call and, should that end, leaves
+// the scores as they were (0 in fresh memory) and returns status 0. Code may
+// use the parameters: 0 the request, 1 the candidates, 2 the scores, 3 their
+// number.
+func Scorer(code ...byte) *Module {
+	return plugin(Func{Export: "score", Params: []byte{I32, I32, I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
+}
+
+// Backoff is a backoff of that code, which leaves the delay, an f64, on the
+// stack. Parameter 0 is the request.
+func Backoff(code ...byte) *Module {
+	return plugin(Func{Export: "backoff", Params: []byte{I32}, Results: []byte{F64}, Code: code})
+}
+
+// Scores is code for Scorer that gives every candidate the score x.
+func Scores(x float64) []byte {
+	return Join(
+		[]byte{Block, Empty, Loop, Empty},
+		[]byte{LocalGet, 3, 0x45, BrIf, 1}, // eqz
+		[]byte{LocalGet, 3}, Const32(1), []byte{I32Sub, LocalSet, 3},
+		[]byte{LocalGet, 2, LocalGet, 3}, Const32(8), []byte{I32Mul, I32Add}, ConstF64(x), []byte{F64Store, 3, 0},
+		[]byte{Br, 0, End, End},
+	)
+}
+
+// Add appends functions and returns the module.
+func (m *Module) Add(f ...Func) *Module {
+	m.Funcs = append(m.Funcs, f...)
+	return m
+}
