@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DEBS    := curl python3-requests
 
-.PHONY: help build run test check deps builtins bench bench-peers fuzz clean
+.PHONY: help build run test check deps builtins bench bench-rivals bench-peers fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,10 @@ builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compil
 
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...
+
+bench-rivals: ## the breaker beside failsafe-go's and gobreaker's, compared by benchstat
+	@out=$$(mktemp) && trap "rm -f $$out" EXIT && cd core/breaker/rivals && \
+	  go test -run '^$$' -bench . -benchmem -count 10 . >$$out && go tool benchstat -col /lib -row /goroutines $$out
 
 bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and chart go to docs/
 	@.ci/deps haproxy squid tinyproxy

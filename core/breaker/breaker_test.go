@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,10 +116,24 @@ func TestOneProbeAmongMany(t *testing.T) {
 
 func BenchmarkClosed(b *testing.B) {
 	br := breaker.New("p", breaker.Default(), time.Now, func(core.Transition) {})
-	b.ReportAllocs()
-	for b.Loop() {
+	once := func() {
 		if p, ok := br.Acquire(); ok {
 			p.Report(core.Success)
 		}
 	}
+	b.Run("goroutines=1", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			once()
+		}
+	})
+	b.Run("goroutines=64", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(max(64/runtime.GOMAXPROCS(0), 1))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				once()
+			}
+		})
+	})
 }

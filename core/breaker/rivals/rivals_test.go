@@ -1,0 +1,83 @@
+// Package rivals measures the breaker beside those of failsafe-go and
+// gobreaker, in one run: what an attempt pays that is admitted and succeeds
+// while the breaker is closed.
+package rivals
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// The thresholds of all three: 5 failures in 60 s open for 30 s.
+const (
+	threshold = 5
+	window    = time.Minute
+	timeout   = 30 * time.Second
+)
+
+// attempts returns one admitted and successful attempt with each library, in
+// the form it offers to code that does not run inside a function of its own.
+func attempts() map[string]func() bool {
+	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window, TimeoutDuration: timeout, Lease: timeout},
+		time.Now, func(core.Transition) {})
+	failsafe := circuitbreaker.NewBuilder[any]().WithFailureThresholdPeriod(threshold, window).WithDelay(timeout).Build()
+	sony := gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
+		Interval: window, BucketPeriod: window / 10, Timeout: timeout,
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.TotalFailures >= threshold },
+	})
+	return map[string]func() bool{
+		"whirlpool": func() bool {
+			p, ok := ours.Acquire()
+			p.Report(core.Success)
+			return ok
+		},
+		"failsafe-go": func() bool {
+			ok := failsafe.TryAcquirePermit()
+			failsafe.RecordSuccess()
+			return ok
+		},
+		"gobreaker": func() bool {
+			done, err := sony.Allow()
+			if err != nil {
+				return false
+			}
+			done(nil)
+			return true
+		},
+	}
+}
+
+func BenchmarkAdmitAndSuccess(b *testing.B) {
+	for _, goroutines := range []int{1, 64} {
+		for _, lib := range []string{"whirlpool", "failsafe-go", "gobreaker"} {
+			attempt := attempts()[lib]
+			b.Run(fmt.Sprintf("lib=%s/goroutines=%d", lib, goroutines), func(b *testing.B) {
+				b.ReportAllocs()
+				if goroutines == 1 {
+					for b.Loop() {
+						if !attempt() {
+							b.Fatal("refused")
+						}
+					}
+					return
+				}
+				b.SetParallelism(max(goroutines/runtime.GOMAXPROCS(0), 1))
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() {
+						if !attempt() {
+							b.Error("refused")
+						}
+					}
+				})
+			})
+		}
+	}
+}
