@@ -26,6 +26,11 @@ type Cost struct {
 // Rewrite returns the module metered. An error means that the module is
 // malformed, or uses what WebAssembly 2.0 does not have.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
+	return rewrite(module, cost, true)
+}
+
+// rewrite keeps the counter in locals where that pays only if it may.
+func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
 	}
@@ -48,7 +53,7 @@ func Rewrite(module []byte, cost Cost) ([]byte, error) {
 			return nil, fmt.Errorf("the export %q is a global that does not exist", e.Name)
 		}
 	}
-	w := &writer{fuel: uint32(info.globals), cost: cost, info: &info}
+	w := &writer{fuel: uint32(info.globals), cost: cost, info: &info, mayCache: mayCache}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
@@ -93,6 +98,8 @@ type writer struct {
 	shift uint32 // log2 of the bytes a unit of fuel moves
 	cost  Cost
 	info  *Info
+
+	mayCache bool
 }
 
 // more appends an element to a section that is a vector.
@@ -134,7 +141,7 @@ func (w *writer) code(body []byte) ([]byte, error) {
 		if int(own[i]) >= len(w.info.types) {
 			return nil, fmt.Errorf("the type %d does not exist", own[i])
 		}
-		f.reset(w, len(w.info.types[own[i]].params))
+		f.reset(w, &w.info.types[own[i]])
 		if err := f.rewrite(raw); err != nil {
 			return nil, fmt.Errorf("function %d: %w", len(w.info.funcs)-len(own)+i, err)
 		}
@@ -149,11 +156,16 @@ func (w *writer) code(body []byte) ([]byte, error) {
 // The opcodes that are written.
 const (
 	opUnreachable = 0x00
+	opBlock       = 0x02
 	opLoop        = 0x03
 	opIf          = 0x04
 	opElse        = 0x05
 	opEnd         = 0x0b
+	opReturn      = 0x0f
+	opCall        = 0x10
+	opCallIndir   = 0x11
 	opLocalGet    = 0x20
+	opLocalSet    = 0x21
 	opLocalTee    = 0x22
 	opGlobalGet   = 0x23
 	opGlobalSet   = 0x24
@@ -169,34 +181,53 @@ const (
 	blockEmpty    = 0x40
 )
 
-// function rewrites one body.
+// function rewrites one body, in one of two ways. A function that has a loop
+// without calls keeps the counter in a local of its own, which the compiler
+// keeps in a register, and puts it back into the global before every call and
+// on its way out. Every other function counts in the global itself.
+//
+//	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
+//	if  local.get $f  global.set fuel  unreachable  end
+//	block T          ;; a branch out of the function ends here
+//	  ...  loop  local.get $f  i64.const n  i64.sub  local.tee $f  ...
+//	  ...  local.get $f  global.set fuel  call g  global.get fuel  local.set $f
+//	  ...  local.get $f  global.set fuel  return
+//	end
+//	local.get $f  global.set fuel
 type function struct {
 	w       *writer
-	params  int
+	type_   *signature
 	out     []byte
 	points  []point
 	regions []int // of the open blocks: index into points
+	bulk    bool  // a bulk instruction's operand needs a local
+	cached  bool  // the counter is kept in a local
+
+	fuel, operand uint32 // indices of the locals that are added
 }
 
-// point is a place where a check goes: in the input at byte at, costing n.
-// With charge it is a bulk instruction's, whose operand it charges.
+// point is a place in the input, before the byte at, where something is added.
 type point struct {
-	at     int
-	n      int64
-	charge charge
+	at   int
+	what addition
+	n    int64 // of check: the cost
+	loop bool  // of check: a loop's head
+	call bool  // of check: the way through it has a call
 }
 
-type charge byte
+type addition byte
 
 const (
-	noCharge charge = iota
-	perByte
-	perElement
-	perPage
+	check addition = iota
+	chargeBytes
+	chargeElements
+	chargePages
+	putBack // before a call or a return: the counter goes into the global
+	takeUp  // after a call: and comes from there again
 )
 
-func (f *function) reset(w *writer, params int) {
-	*f = function{w: w, params: params, out: f.out[:0], points: f.points[:0], regions: f.regions[:0]}
+func (f *function) reset(w *writer, t *signature) {
+	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], regions: f.regions[:0]}
 }
 
 // maxLocals is wazero's own limit.
@@ -205,7 +236,8 @@ const maxLocals = 50_000
 func (f *function) rewrite(raw []byte) error {
 	r := &in{b: raw}
 	groups := r.count()
-	locals := uint64(f.params)
+	locals := uint64(len(f.type_.params))
+	first := r.at
 	for range groups {
 		locals += uint64(r.u32())
 		r.byte()
@@ -213,123 +245,186 @@ func (f *function) rewrite(raw []byte) error {
 			break
 		}
 	}
-	if r.err == nil && locals > maxLocals {
+	if r.err == nil && locals+2 > maxLocals {
 		r.fail("%d locals are too many", locals)
 	}
+	f.fuel, f.operand = uint32(locals), uint32(locals)+1
 	declared := r.at
 	f.scan(r)
 	if r.err != nil {
 		return r.err
 	}
-	// One more local holds a bulk instruction's operand.
-	bulk := false
-	for _, p := range f.points {
-		bulk = bulk || p.charge != noCharge
+	added := uint32(1)
+	if f.bulk {
+		added++
 	}
-	head := &in{b: raw}
-	head.u32()
-	if bulk {
-		f.out = append(f.out, appendU32(nil, groups+1)...)
-		f.out = append(f.out, raw[head.at:declared]...)
+	f.out = appendU32(f.out, groups+added)
+	f.out = append(f.out, raw[first:declared]...)
+	f.out = append(f.out, 1, typeI64)
+	if f.bulk {
 		f.out = append(f.out, 1, typeI32)
-	} else {
-		f.out = append(f.out, raw[:declared]...)
 	}
 	at := declared
-	for _, p := range f.points {
+	for i, p := range f.points {
 		f.out = append(f.out, raw[at:p.at]...)
 		at = p.at
-		if p.charge == noCharge {
-			f.check(p.n)
-		} else {
-			f.charge(p.charge, uint32(locals))
-		}
+		f.add(&p, i == 0)
 	}
 	f.out = append(f.out, raw[at:]...)
+	if f.cached {
+		f.putBack()
+		f.out = append(f.out, opEnd)
+	}
 	return nil
 }
 
-// scan walks the instructions and notes where checks go and what they cost.
+// scan walks the instructions, notes where something is added and what the
+// ways cost, and decides where the counter is kept.
 func (f *function) scan(r *in) {
 	f.regions = append(f.regions, 0)
 	f.points = append(f.points, point{at: r.at})
 	for r.err == nil {
 		at := r.at
 		op := r.byte()
-		kind := f.skip(r, op)
+		charge := f.skip(r, op)
 		if r.err != nil {
 			return
 		}
 		region := f.regions[len(f.regions)-1]
 		f.points[region].n++
-		if kind != noCharge {
-			f.points = append(f.points, point{at: at, charge: kind})
+		if charge != check {
+			f.bulk = true
+			f.points = append(f.points, point{at: at, what: charge})
 		}
 		switch op {
-		case 0x02, opIf: // block, if
+		case opBlock, opIf:
 			f.regions = append(f.regions, region)
 		case opLoop:
 			f.regions = append(f.regions, len(f.points))
-			f.points = append(f.points, point{at: r.at})
+			f.points = append(f.points, point{at: r.at, loop: true})
+		case opCall, opCallIndir:
+			f.points[region].call = true
+			f.points = append(f.points, point{at: at, what: putBack}, point{at: r.at, what: takeUp})
+		case opReturn:
+			f.points = append(f.points, point{at: at, what: putBack})
 		case opEnd:
 			f.regions = f.regions[:len(f.regions)-1]
 			if len(f.regions) == 0 {
 				if r.left() > 0 {
 					r.fail("code after the function's end")
 				}
+				f.decide()
 				return
 			}
 		}
 	}
 }
 
-// check takes n from the counter and traps below zero.
-func (f *function) check(n int64) {
-	b := appendU32(append(f.out, opGlobalGet), f.w.fuel)
-	b = appendS64(append(b, opI64Const), n)
-	b = appendU32(append(b, opI64Sub, opGlobalSet), f.w.fuel)
-	f.out = b
-	f.trap()
+func (f *function) decide() {
+	if !f.w.mayCache || len(f.type_.results) > 1 { // its block would need a type that may not be there
+		return
+	}
+	for _, p := range f.points {
+		f.cached = f.cached || p.loop && !p.call
+	}
 }
 
-func (f *function) trap() {
-	b := appendU32(append(f.out, opGlobalGet), f.w.fuel)
-	f.out = append(b, opI64Const, 0, opI64LtS, opIf, blockEmpty, opUnreachable, opEnd)
+func (f *function) add(p *point, entry bool) {
+	switch {
+	case p.what == check && (entry || !f.cached):
+		f.getGlobal()
+		f.take(p.n)
+		if entry && f.cached {
+			f.openBlock()
+		}
+	case p.what == check:
+		f.getLocal()
+		f.take(p.n)
+	case p.what == putBack && f.cached:
+		f.putBack()
+	case p.what == takeUp && f.cached:
+		f.getGlobal()
+		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
+	case p.what == chargeBytes, p.what == chargeElements, p.what == chargePages:
+		f.charge(p.what)
+	}
+}
+
+func (f *function) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
+func (f *function) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
+
+func (f *function) putBack() {
+	f.getLocal()
+	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
+}
+
+// openBlock takes the place of the function's own label.
+func (f *function) openBlock() {
+	t := byte(blockEmpty)
+	if len(f.type_.results) == 1 {
+		t = f.type_.results[0]
+	}
+	f.out = append(f.out, opBlock, t)
+}
+
+// take takes n from the counter on the stack and traps below zero.
+func (f *function) take(n int64) {
+	f.out = appendS64(append(f.out, opI64Const), n)
+	f.settle()
+}
+
+// settle subtracts what is on top of the stack from the counter below it,
+// stores the counter and traps if it is below zero.
+func (f *function) settle() {
+	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
+	if !f.cached {
+		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
+		f.getLocal()
+	}
+	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty)
+	if f.cached {
+		f.putBack()
+	}
+	f.out = append(f.out, opUnreachable, opEnd)
 }
 
 // charge takes what a bulk instruction's last operand, which is on top of the
 // stack and stays there, makes it cost.
-func (f *function) charge(kind charge, local uint32) {
-	b := appendU32(append(f.out, opLocalTee), local)
-	b = appendU32(append(b, opGlobalGet), f.w.fuel)
-	b = appendU32(append(b, opLocalGet), local)
-	b = append(b, opI64ExtendU)
-	switch kind {
-	case perByte:
-		b = append(appendS64(append(b, opI64Const), int64(f.w.shift)), opI64ShrU)
-	case perPage:
-		b = append(appendS64(append(b, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
+func (f *function) charge(what addition) {
+	f.out = appendU32(append(f.out, opLocalTee), f.operand)
+	if f.cached {
+		f.getLocal()
+	} else {
+		f.getGlobal()
 	}
-	b = appendU32(append(b, opI64Sub, opGlobalSet), f.w.fuel)
-	f.out = b
-	f.trap()
+	f.out = appendU32(append(f.out, opLocalGet), f.operand)
+	f.out = append(f.out, opI64ExtendU)
+	switch what {
+	case chargeBytes:
+		f.out = append(appendS64(append(f.out, opI64Const), int64(f.w.shift)), opI64ShrU)
+	case chargePages:
+		f.out = append(appendS64(append(f.out, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
+	}
+	f.settle()
 }
 
 // skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and tells what
-// its operand is charged by.
-func (f *function) skip(r *in, op byte) charge {
+// its operand is charged by; check stands for nothing.
+func (f *function) skip(r *in, op byte) addition {
 	switch {
-	case op == 0x02 || op == opLoop || op == opIf: // block types: empty, a value type, or an index of 33 bits
+	case op == opBlock || op == opLoop || op == opIf: // block types: empty, a value type, or an index of 33 bits
 		r.leb(33, true)
-	case op <= 0x01, op == opElse, op == opEnd, op == 0x0f, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
-	case op == 0x0c, op == 0x0d, op == 0x10: // br br_if call
+	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
+	case op == opCall:
 		r.u32()
+	case op == 0x0c, op == 0x0d: // br br_if
+		f.label(r)
 	case op == 0x0e: // br_table
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			r.u32()
+			f.label(r)
 		}
-		r.u32()
-	case op == 0x11: // call_indirect
+		f.label(r)
+	case op == opCallIndir:
 		r.u32()
 		r.u32()
 	case op == 0x1c: // select t*
@@ -340,7 +435,11 @@ func (f *function) skip(r *in, op byte) charge {
 		if g := r.u32(); int(g) >= f.w.info.globals {
 			r.fail("the global %d does not exist", g)
 		}
-	case op >= 0x20 && op <= 0x26: // locals, table.get and table.set
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // so do the locals that are added
+		if l := r.u32(); l >= f.fuel {
+			r.fail("the local %d does not exist", l)
+		}
+	case op == 0x25, op == 0x26: // table.get and table.set
 		r.u32()
 	case op >= 0x28 && op <= 0x3e: // loads and stores
 		r.u32()
@@ -349,7 +448,7 @@ func (f *function) skip(r *in, op byte) charge {
 		r.u32()
 	case op == opMemoryGrow:
 		r.u32()
-		return perPage
+		return chargePages
 	case op == 0x41: // i32.const
 		r.leb(32, true)
 	case op == opI64Const:
@@ -371,38 +470,46 @@ func (f *function) skip(r *in, op byte) charge {
 	default:
 		r.fail("the opcode %#x is not of WebAssembly 2.0", op)
 	}
-	return noCharge
+	return check
 }
 
-func (f *function) skipMisc(r *in) charge {
+// label reads the target of a branch, which the block that is added must not
+// bring into being.
+func (f *function) label(r *in) {
+	if l := r.u32(); int(l) >= len(f.regions) {
+		r.fail("a branch leaves more blocks than there are")
+	}
+}
+
+func (f *function) skipMisc(r *in) addition {
 	switch sub := r.u32(); {
 	case sub <= 7: // saturating truncation
 	case sub == 8: // memory.init
 		r.u32()
 		r.u32()
-		return perByte
+		return chargeBytes
 	case sub == 9, sub == 13: // data.drop, elem.drop
 		r.u32()
 	case sub == 10: // memory.copy
 		r.u32()
 		r.u32()
-		return perByte
+		return chargeBytes
 	case sub == 11: // memory.fill
 		r.u32()
-		return perByte
+		return chargeBytes
 	case sub == 12, sub == 14: // table.init, table.copy
 		r.u32()
 		r.u32()
-		return perElement
+		return chargeElements
 	case sub == 15, sub == 17: // table.grow, table.fill
 		r.u32()
-		return perElement
+		return chargeElements
 	case sub == 16: // table.size
 		r.u32()
 	default:
 		r.fail("the opcode 0xfc %d is not of WebAssembly 2.0", sub)
 	}
-	return noCharge
+	return check
 }
 
 func (f *function) skipVector(r *in) {
