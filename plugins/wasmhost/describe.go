@@ -69,7 +69,7 @@ var signatures = map[string]string{
 func (h *Host) Describe(code []byte) (Description, error) {
 	d, found := h.Examine(code)
 	if len(found) > 0 {
-		return d, &CheckError{found[0].Msg}
+		return d, &CheckError{Msg: found[0].Msg}
 	}
 	return d, nil
 }

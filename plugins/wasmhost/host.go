@@ -59,11 +59,18 @@ type Host struct {
 func New(limits Limits, cacheDir string) *Host { return &Host{limits: limits, cacheDir: cacheDir} }
 
 // CheckError says why a module may not serve, and what to mend.
-type CheckError struct{ Msg string }
+type CheckError struct {
+	Msg string
+	Err error // the *Fault of the call that failed, if one did
+}
 
 func (e *CheckError) Error() string { return e.Msg }
+func (e *CheckError) Unwrap() error { return e.Err }
 
-func refuse(format string, args ...any) error { return &CheckError{fmt.Sprintf(format, args...)} }
+func refuse(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return &CheckError{Msg: err.Error(), Err: errors.Unwrap(err)}
+}
 
 // Load makes a module ready to serve: checked, metered, compiled, configured
 // and tried once. config is its [plugins.NAME.config] table. The error is a
@@ -166,7 +173,7 @@ func (m *Module) try(in *instance) error {
 		}
 	}
 	if err != nil {
-		return refuse("a trial call failed: %v", err)
+		return refuse("a trial call failed: %w", err)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (m *Module) instantiate() (*instance, error) {
 	fuel.Set(uint64(m.limits.StartFuel))
 	if init := guest.ExportedFunction(abi.Initialize); init != nil {
 		if err := in.invoke(init); err != nil {
-			return fail("%s failed: %v", abi.Initialize, err)
+			return fail("%s failed: %w", abi.Initialize, err)
 		}
 	}
 	in.reserve = guest.ExportedFunction(abi.Reserve)
@@ -127,14 +127,14 @@ func (m *Module) instantiate() (*instance, error) {
 	}
 	if in.configure != nil {
 		if err := in.configureWith(m.config); err != nil {
-			return fail("%s failed: %v", abi.Configure, err)
+			return fail("%s failed: %w", abi.Configure, err)
 		}
 	} else if len(m.config) > 0 {
 		return fail("the plugin takes no configuration: it exports no %s", abi.Configure)
 	}
 	if f := guest.ExportedFunction(abi.Tolerance); f != nil {
 		if err := in.invoke(f); err != nil {
-			return fail("%s failed: %v", abi.Tolerance, err)
+			return fail("%s failed: %w", abi.Tolerance, err)
 		}
 		t := math.Float64frombits(in.stack[0])
 		if !(t >= 0 && t <= 1) {

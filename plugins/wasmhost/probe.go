@@ -81,6 +81,9 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 		return 0, err
 	}
 	p.in.base, p.in.room = uint32(p.in.stack[0]), bytes
+	if p.in.base == 0 {
+		p.in.room = 0
+	}
 	return p.in.base, nil
 }
 

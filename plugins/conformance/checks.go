@@ -1,0 +1,598 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+func (k *kit) meters() (string, error) {
+	out, err := meter.Rewrite(k.code, meter.Cost{})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d bytes with the fuel gauge", len(out)), nil
+}
+
+func (k *kit) compiles() (string, error) {
+	m, err := k.host.Compile(k.code)
+	if err != nil {
+		return "", err
+	}
+	m.Configure(k.config)
+	k.module = m
+	return fmt.Sprintf("%d functions", k.desc.Functions), nil
+}
+
+func (k *kit) starts() (string, error) {
+	p, err := k.module.Probe()
+	if err != nil {
+		if len(k.config) == 0 && refused(err) {
+			return "", fmt.Errorf("%w (it was given no settings)", err)
+		}
+		return "", err
+	}
+	defer p.Close()
+	k.learns = p.Learns()
+	spent := k.module.Limits().StartFuel - p.Fuel()
+	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel, p.Pages()), nil
+}
+
+// refused reports whether configure said no, as against failing.
+func refused(err error) bool {
+	var f *wasmhost.Fault
+	return errors.As(err, &f) && f.Reason == "status"
+}
+
+// fresh runs f with an instance of its own.
+func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
+	p, err := k.module.Probe()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return f(p)
+}
+
+// room asks for a region and checks that it is one.
+func room(p *wasmhost.Probe, size uint32) (uint32, error) {
+	at, err := p.Reserve(size)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("reserve(%d): %w", size, err)
+	case at == 0:
+		return 0, fmt.Errorf("reserve(%d) returned 0: no room", size)
+	case at%abi.Alignment != 0:
+		return 0, fmt.Errorf("reserve(%d) returned %d, which is no multiple of %d", size, at, abi.Alignment)
+	}
+	if _, err := p.Read(at, size); err != nil {
+		return 0, fmt.Errorf("reserve(%d) returned %d: %w", size, at, err)
+	}
+	return at, nil
+}
+
+// sizeFor is the region for a choice among n, as the host asks for it: in
+// whole 4096 bytes.
+func sizeFor(n int) uint32 {
+	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
+}
+
+func (k *kit) reserve() (string, error) {
+	repeated := int(k.module.Limits().MemoryPages)*16 + 1000
+	sizes := []uint32{4096, 8192, 4096, 12288}
+	if k.desc.Kind == wasmhost.Scorer {
+		sizes = append(sizes, sizeFor(abi.MinCandidates), 4096, sizeFor(abi.MinCandidates))
+	}
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		for _, size := range sizes {
+			at, err := room(p, size)
+			if err != nil {
+				return err
+			}
+			if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(size))); err != nil {
+				return err
+			}
+		}
+		for i := range repeated { // more, if none is ever used again, than memory holds
+			if _, err := room(p, 4096); err != nil {
+				return fmt.Errorf("call %d in a row: %w", i+1, err)
+			}
+		}
+		// All that the host wrote was its own to write: the module still works.
+		return k.once(p)
+	})
+	return fmt.Sprintf("aligned, larger and smaller, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
+}
+
+// once makes one plausible call.
+func (k *kit) once(p *wasmhost.Probe) error {
+	if k.desc.Kind == wasmhost.Backoff {
+		w := trial.Waits()[0]
+		_, err := p.Delay(&w.Request)
+		return err
+	}
+	_, err := score(p, trial.Plausible(10))
+	return err
+}
+
+func (k *kit) reserveLarge() (string, error) {
+	size := (k.module.Limits().MemoryPages + 1) << 16
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		at, err := p.Reserve(size)
+		if err != nil {
+			return fmt.Errorf("reserve(%d): %w", size, err)
+		}
+		if _, err := p.Read(at, size); at != 0 && err != nil {
+			return fmt.Errorf("reserve(%d) returned %d though memory has only %d pages", size, at, p.Pages())
+		}
+		if err := k.once(p); err != nil {
+			return fmt.Errorf("after reserve(%d) was refused: %w", size, err)
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d bytes, more than memory may have, are refused with 0", size), err
+}
+
+func (k *kit) configure() (string, error) {
+	if !slices.Contains(k.desc.Exports, abi.Configure) {
+		return "", skip("the module takes no settings: it exports no " + abi.Configure)
+	}
+	defer k.module.Configure(k.config)
+	detail := ""
+	for _, c := range []struct {
+		name   string
+		config map[string]any
+	}{
+		{"no settings", nil},
+		{"an unknown setting", with(k.config, "no_such_setting", 1)},
+		{"an empty value", with(k.config, "empty", "")},
+		{"a long value", with(k.config, "long", string(bytes.Repeat([]byte("0123456789"), 1000)))},
+		{"a key that is no ASCII", with(k.config, "schlüssel", "größe 1,5 €")},
+		{"a hundred settings", many(k.config)},
+	} {
+		k.module.Configure(c.config)
+		err := k.fresh(func(p *wasmhost.Probe) error { return nil })
+		if err != nil && !refused(err) {
+			return "", fmt.Errorf("%s: %w", c.name, err)
+		}
+		word := "accepted"
+		if err != nil {
+			word = "refused"
+		}
+		switch c.name {
+		case "no settings":
+			detail = "no settings " + word
+		case "an unknown setting":
+			detail += ", an unknown one " + word
+		}
+	}
+	return detail, nil
+}
+
+// with returns the configuration with one setting more.
+func with(config map[string]any, key string, value any) map[string]any {
+	out := map[string]any{key: value}
+	for k, v := range config {
+		out[k] = v
+	}
+	return out
+}
+
+func many(config map[string]any) map[string]any {
+	out := config
+	for i := range 100 {
+		out = with(out, fmt.Sprintf("setting_%d", i), i)
+	}
+	return out
+}
+
+// score scores a choice; what would be a fault in service is an error here.
+func score(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
+	scores := make([]float64, c.Len())
+	if err := p.Score(c, scores); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	return scores, nil
+}
+
+func (k *kit) counts() (string, error) {
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		for _, n := range []int{1, 2, 255, abi.MinCandidates, 1} {
+			if _, err := score(p, trial.Plausible(n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
+}
+
+func (k *kit) many() (string, error) {
+	const n = 4096
+	detail := fmt.Sprintf("%d candidates", n)
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		at, err := p.Reserve(sizeFor(n))
+		if err == nil && at == 0 {
+			detail = fmt.Sprintf("%d candidates are refused: it serves pools up to the default max_candidates", n)
+			return nil
+		}
+		_, err = score(p, trial.Plausible(n))
+		return err
+	})
+	return detail, err
+}
+
+func (k *kit) finite() (string, error) {
+	edges := trial.Edges()
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		for _, c := range edges {
+			if _, err := score(p, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d choices at the edge of what happens", len(edges)), err
+}
+
+func (k *kit) deterministic() (string, error) {
+	if k.learns {
+		return "", skip("a module that learns may answer otherwise the second time")
+	}
+	c := trial.Plausible(50)
+	var first []float64
+	for range 3 {
+		err := k.fresh(func(p *wasmhost.Probe) error {
+			for range 2 {
+				scores, err := score(p, c)
+				if err != nil {
+					return err
+				}
+				if first == nil {
+					first = scores
+				}
+				if i := differs(first, scores); i >= 0 {
+					return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first[i], scores[i])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return "the same scores twice in three instances", nil
+}
+
+// differs returns the first place where a and b do, or -1.
+func differs(a, b []float64) int {
+	for i := range a {
+		if math.Float64bits(a[i]) != math.Float64bits(b[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// outside lays a choice out by hand, with other bytes around its rows and its
+// scores: they must neither matter nor change.
+func (k *kit) outside() (string, error) {
+	const n, guard = 4, 256 // candidates; bytes around
+	c := trial.Plausible(n)
+	var first []float64
+	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
+		err := k.fresh(func(p *wasmhost.Probe) error {
+			scores, err := surrounded(p, c, guard, filler)
+			if first == nil {
+				first = scores
+			}
+			if err != nil {
+				return err
+			}
+			if i := differs(first, scores); i >= 0 && !k.learns {
+				return fmt.Errorf("the score of candidate %d depends on bytes before or behind the rows", i)
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return "bytes around the records neither matter nor change", nil
+}
+
+func surrounded(p *wasmhost.Probe, c *trial.Choice, guard uint32, filler byte) ([]float64, error) {
+	n := uint32(c.Len())
+	size := (4*guard + abi.RankRequestSize + n*(abi.CandidateSize+abi.ScoreSize) + 4095) &^ 4095
+	base, err := room(p, size)
+	if err != nil {
+		return nil, err
+	}
+	request := base + guard
+	rows := request + abi.RankRequestSize + guard
+	scores := rows + n*abi.CandidateSize + guard
+	end := scores + n*abi.ScoreSize
+	records := bytes.NewBuffer(nil)
+	binary.Write(records, binary.LittleEndian, c.Rows)
+	head := bytes.NewBuffer(nil)
+	binary.Write(head, binary.LittleEndian, c.Request)
+	for at, b := range map[uint32][]byte{
+		base: bytes.Repeat([]byte{filler}, int(guard)), request: head.Bytes(), request + abi.RankRequestSize: bytes.Repeat([]byte{filler}, int(guard)),
+		rows: records.Bytes(), rows + n*abi.CandidateSize: bytes.Repeat([]byte{filler}, int(guard)), end: bytes.Repeat([]byte{filler}, int(guard)),
+	} {
+		if err := p.Write(at, b); err != nil {
+			return nil, err
+		}
+	}
+	status, err := p.ScoreAt(request, rows, scores, n)
+	if err != nil {
+		return nil, err
+	}
+	if status != abi.StatusOK {
+		return nil, fmt.Errorf("score returned %d", status)
+	}
+	for name, at := range map[string]uint32{"before the request": base, "behind the request": request + abi.RankRequestSize, "before the scores": scores - guard, "behind the scores": end} {
+		got, err := p.Read(at, guard)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(got, bytes.Repeat([]byte{filler}, int(guard))) {
+			return nil, fmt.Errorf("the call wrote to bytes %s", name)
+		}
+	}
+	out, err := p.Read(scores, n*abi.ScoreSize)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]float64, n)
+	for i := range list {
+		list[i] = math.Float64frombits(binary.LittleEndian.Uint64(out[i*8:]))
+		if math.IsNaN(list[i]) || math.IsInf(list[i], 0) {
+			return nil, fmt.Errorf("the score of candidate %d is %v", i, list[i])
+		}
+	}
+	return list, nil
+}
+
+func (k *kit) waits() (string, error) {
+	waits := trial.Waits()
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		_, err := delays(p, waits)
+		return err
+	})
+	return fmt.Sprintf("%d questions, at the edge too", len(waits)), err
+}
+
+func delays(p *wasmhost.Probe, waits []trial.Wait) ([]float64, error) {
+	list := make([]float64, 0, len(waits))
+	for _, w := range waits {
+		d, err := p.Delay(&w.Request)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", w.Name, err)
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+func (k *kit) sameWaits() (string, error) {
+	if k.learns {
+		return "", skip("a module that learns may answer otherwise the second time")
+	}
+	waits := trial.Waits()
+	var first []float64
+	for range 3 {
+		err := k.fresh(func(p *wasmhost.Probe) error {
+			for range 2 {
+				list, err := delays(p, waits)
+				if err != nil {
+					return err
+				}
+				if first == nil {
+					first = list
+				}
+				if i := differs(first, list); i >= 0 {
+					return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first[i], list[i])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return "the same waits twice in three instances", nil
+}
+
+func (k *kit) observe() (string, error) {
+	if !k.learns {
+		return "", skip("the module does not learn: it exports no " + abi.Observe)
+	}
+	list := trial.Observations(1000)
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		for i := range list {
+			if err := p.Observe(&list[i]); err != nil {
+				return fmt.Errorf("observation %d, %+v: %w", i, list[i], err)
+			}
+			if i%100 == 0 {
+				if err := k.once(p); err != nil {
+					return fmt.Errorf("after %d observations: %w", i+1, err)
+				}
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d, with calls between them", len(list)), err
+}
+
+// pools are what a pool may be.
+func pools() [][]wasmhost.Proxy {
+	large := make([]wasmhost.Proxy, 300)
+	for i := range large {
+		large[i] = wasmhost.Proxy{ID: trial.ID(i), Region: []string{"", "EU", "US-EAST"}[i%3], Weight: 1, Cost: float64(i % 7), Metadata: map[string]string{"plan": "gold", "n": fmt.Sprint(i)}}
+	}
+	odd := []wasmhost.Proxy{
+		{ID: "größer-€", Region: "Zürich", Weight: 1e6, Cost: 1e12, Metadata: map[string]string{"": "", "ключ": "значение"}},
+		{ID: string(bytes.Repeat([]byte("x"), 256)), Weight: 1e-9},
+	}
+	return [][]wasmhost.Proxy{large[:1], large[:10], odd, {}, large, large[:10]}
+}
+
+func (k *kit) poolChanged() (string, error) {
+	if !slices.Contains(k.desc.Exports, abi.PoolChanged) {
+		return "", skip("the module does not ask for it: it exports no " + abi.PoolChanged)
+	}
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		for _, pool := range pools() {
+			if err := p.SetPool(pool); err != nil {
+				return fmt.Errorf("%d proxies: %w", len(pool), err)
+			}
+			if err := k.once(p); err != nil {
+				return fmt.Errorf("after a change to %d proxies: %w", len(pool), err)
+			}
+		}
+		return nil
+	})
+	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
+}
+
+// memory makes as many calls again as made the module's memory what it is: a
+// collector has long run by then.
+func (k *kit) memory() (string, error) {
+	const calls = 10_000
+	list := trial.Observations(100)
+	var before, after uint32
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		run := func() error {
+			for i := range calls {
+				if err := k.once(p); err != nil {
+					return fmt.Errorf("call %d: %w", i+1, err)
+				}
+				if err := p.Observe(&list[i%len(list)]); err != nil {
+					return fmt.Errorf("observation %d: %w", i+1, err)
+				}
+			}
+			return nil
+		}
+		if err := run(); err != nil {
+			return err
+		}
+		before = p.Pages()
+		if err := run(); err != nil {
+			return err
+		}
+		if after = p.Pages(); after > before {
+			return fmt.Errorf("memory grew from %d to %d pages in %d calls, after as many before them", before, after, calls)
+		}
+		return nil
+	})
+	return fmt.Sprintf("%d pages after 10,000 and after 20,000 calls", after), err
+}
+
+func (k *kit) fuel() (string, error) {
+	limit := k.module.Limits().Fuel
+	if k.desc.Kind == wasmhost.Backoff {
+		spent, err := k.dearestWait(limit)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d units for the dearest wait, of %d", spent, limit), enough(spent, limit)
+	}
+	one, err := k.spent(1)
+	if err != nil {
+		return "", err
+	}
+	all, err := k.spent(abi.MinCandidates)
+	if err != nil {
+		return "", err
+	}
+	limit += abi.MinCandidates * wasmhost.FuelPerCandidate
+	detail := fmt.Sprintf("%d units for one candidate, %.1f for each more; %d for %d, of %d", one, float64(all-one)/(abi.MinCandidates-1), all, abi.MinCandidates, limit)
+	return detail, enough(all, limit)
+}
+
+// enough complains when less than a tenth of the fuel is left.
+func enough(spent, limit int64) error {
+	if spent > limit/10*9 {
+		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
+	}
+	return nil
+}
+
+// spent is what a choice among n costs, the second time.
+func (k *kit) spent(n int) (fuel int64, err error) {
+	c := trial.Plausible(n)
+	err = k.fresh(func(p *wasmhost.Probe) error {
+		for range 2 {
+			if _, err := score(p, c); err != nil {
+				return err
+			}
+		}
+		fuel = k.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate - p.Fuel()
+		return nil
+	})
+	return fuel, err
+}
+
+func (k *kit) dearestWait(limit int64) (fuel int64, err error) {
+	err = k.fresh(func(p *wasmhost.Probe) error {
+		for _, w := range trial.Waits() {
+			for range 2 {
+				if _, err := p.Delay(&w.Request); err != nil {
+					return fmt.Errorf("%s: %w", w.Name, err)
+				}
+			}
+			fuel = max(fuel, limit-p.Fuel())
+		}
+		return nil
+	})
+	return fuel, err
+}
+
+// instances drives one instance hard and asks another, which must not notice.
+func (k *kit) instances() (string, error) {
+	answer := func(p *wasmhost.Probe) ([]float64, error) {
+		if k.desc.Kind == wasmhost.Backoff {
+			return delays(p, trial.Waits())
+		}
+		return score(p, trial.Plausible(20))
+	}
+	var alone, beside []float64
+	err := k.fresh(func(p *wasmhost.Probe) (err error) {
+		alone, err = answer(p)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	list := trial.Observations(200)
+	err = k.fresh(func(busy *wasmhost.Probe) error {
+		return k.fresh(func(p *wasmhost.Probe) (err error) {
+			for i := range list {
+				if err := busy.Observe(&list[i]); err != nil {
+					return err
+				}
+				if _, err := answer(busy); err != nil {
+					return err
+				}
+			}
+			beside, err = answer(p)
+			return err
+		})
+	})
+	if err != nil {
+		return "", err
+	}
+	if i := differs(alone, beside); i >= 0 {
+		return "", fmt.Errorf("answer %d is %v alone and %v beside a busy instance", i, alone[i], beside[i])
+	}
+	return "one does not notice what another is told", nil
+}

@@ -1,0 +1,214 @@
+// Package conformance is the kit behind `whirlpool plugin verify`: it tells
+// whether a module, written in whatever language, keeps to sdk/ABI.md, check
+// by check, and of each that fails what to mend.
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+)
+
+// Result of a check.
+type Result string
+
+// The results.
+const (
+	Pass Result = "PASS"
+	Fail Result = "FAIL"
+	Skip Result = "SKIP" // it does not apply, or could not be tried
+)
+
+// Check is one check with its result.
+type Check struct {
+	Name    string `json:"name"`
+	Result  Result `json:"result"`
+	Detail  string `json:"detail"`         // what was seen
+	Mend    string `json:"mend,omitempty"` // of a failed check
+	Section string `json:"section"`        // of sdk/ABI.md
+}
+
+// Report is the whole of it.
+type Report struct {
+	OK     bool          `json:"ok"` // nothing failed
+	Kind   wasmhost.Kind `json:"kind,omitempty"`
+	Size   int           `json:"size"` // bytes
+	Checks []Check       `json:"checks"`
+}
+
+// Sections of sdk/ABI.md.
+const (
+	secExports  = "1. Exports"
+	secBuffers  = "2. Who owns which bytes"
+	secRecords  = "3. Records"
+	secCalls    = "4. Calls"
+	secLimits   = "7. Limits"
+	secFailures = "8. When a call fails"
+	secVersions = "10. Versions"
+)
+
+// static are the checks that need no run, as wasmhost names them.
+var static = []struct{ name, good, mend, section string }{
+	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
+	{wasmhost.CheckParses, "a binary WebAssembly module", "give the .wasm file that the compiler wrote, whole", secLimits},
+	{wasmhost.CheckImports, "", "do without what needs it: files, sockets, threads and the environment do not exist in a plugin", secLimits},
+	{wasmhost.CheckVersion, "1", "export an empty function whirlpool_abi_v1", secVersions},
+	{wasmhost.CheckExports, "", "export what the table lists; most linkers need it said (clang: --export=NAME, Go: //go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
+	{wasmhost.CheckSignatures, "", "change the function's parameters and result to those of the table", secExports},
+	{wasmhost.CheckMemory, "", "ask the linker for less initial memory", secLimits},
+	{wasmhost.CheckTable, "", "", secLimits},
+}
+
+// dynamic are the checks that run the module, in their order. The first three
+// are needed by all after them.
+var dynamic = []struct {
+	name, mend, section string
+	kind                wasmhost.Kind // "" for both
+	run                 func(*kit) (string, error)
+}{
+	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "", (*kit).meters},
+	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "", (*kit).compiles},
+	{"starts", "do less before the first call; if it needs settings, give them with --config", secCalls, "", (*kit).starts},
+	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no room; it may be the same address each time", secBuffers, "", (*kit).reserve},
+	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},
+	{"configure", "return 0 for settings that are well, another number for others; never trap", secCalls, "", (*kit).configure},
+	{"score_counts", "write one score for each candidate, for any count from 1 to 256, and return 0", secCalls, wasmhost.Scorer, (*kit).counts},
+	{"score_many", "reserve more memory, or return 0 from reserve when there are too many candidates", secBuffers, wasmhost.Scorer, (*kit).many},
+	{"score_finite", "guard divisions and logarithms: every score must be a finite number", secCalls, wasmhost.Scorer, (*kit).finite},
+	{"score_deterministic", "take chance from the request's seed and time from its now, and initialize what you read", secRecords, wasmhost.Scorer, (*kit).deterministic},
+	{"score_range", "read and write only the rows and scores there are: count of each", secBuffers, wasmhost.Scorer, (*kit).outside},
+	{"backoff_range", "return a finite number of seconds, at least 0", secCalls, wasmhost.Backoff, (*kit).waits},
+	{"backoff_deterministic", "take chance from the request's random and time from its now, and initialize what you read", secRecords, wasmhost.Backoff, (*kit).sameWaits},
+	{"observe", "take every observation of the documented ranges without a trap", secCalls, "", (*kit).observe},
+	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls, "", (*kit).poolChanged},
+	{"memory_stable", "free what a call allocates, or use fixed buffers: memory must not grow with the number of calls", secBuffers, "", (*kit).memory},
+	{"fuel", "do less for each candidate: a call close to its limit fails with a slightly harder one", secLimits, "", (*kit).fuel},
+	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
+}
+
+// needed is how many of the dynamic checks all others build on.
+const needed = 3
+
+// skip is the error of a check that does not apply.
+type skip string
+
+func (s skip) Error() string { return string(s) }
+
+// kit is what the checks share.
+type kit struct {
+	host   *wasmhost.Host
+	code   []byte
+	config map[string]any
+	desc   wasmhost.Description
+	module *wasmhost.Module
+	learns bool
+}
+
+// Run checks a module. config is what its configure is told, as in a
+// [plugins.NAME.config] table; nil for nothing.
+func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
+	k := &kit{host: host, code: code, config: config}
+	var found []wasmhost.Finding
+	k.desc, found = host.Examine(code)
+	r := Report{Kind: k.desc.Kind, Size: k.desc.Size}
+	blocked := k.static(&r, found)
+	for i, c := range dynamic {
+		check := Check{Name: c.name, Section: c.section}
+		switch {
+		case blocked != "":
+			check.Result, check.Detail = Skip, "not tried, since "+blocked+" failed"
+		case c.kind != "" && c.kind != k.desc.Kind:
+			continue
+		default:
+			detail, err := c.run(k)
+			check.Detail = detail
+			check.settle(err, c.mend)
+			if check.Result == Fail && i < needed {
+				blocked = c.name
+			}
+		}
+		r.Checks = append(r.Checks, check)
+	}
+	if k.module != nil {
+		k.module.Close()
+	}
+	r.OK = true
+	for _, c := range r.Checks {
+		r.OK = r.OK && c.Result != Fail
+	}
+	return r
+}
+
+func (c *Check) settle(err error, mend string) {
+	var s skip
+	switch {
+	case err == nil:
+		c.Result = Pass
+	case errors.As(err, &s):
+		c.Result, c.Detail = Skip, s.Error()
+	default:
+		c.Result, c.Detail, c.Mend = Fail, err.Error(), mend
+	}
+}
+
+// static reports the checks that need no run, and the name of the first that
+// failed.
+func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
+	good := map[string]string{
+		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
+		wasmhost.CheckImports:    fmt.Sprintf("%d, all allowed", len(k.desc.Imports)),
+		wasmhost.CheckExports:    fmt.Sprintf("a %s", k.desc.Kind),
+		wasmhost.CheckSignatures: "as documented",
+		wasmhost.CheckMemory:     fmt.Sprintf("%d pages to begin with", k.desc.MemoryMin),
+		wasmhost.CheckTable:      "within its limit",
+	}
+	unread := ""
+	for _, s := range static {
+		c := Check{Name: s.name, Section: s.section, Result: Pass, Detail: s.good + good[s.name]}
+		var wrong []string
+		for _, f := range found {
+			if f.Check == s.name {
+				wrong = append(wrong, f.Msg)
+			}
+		}
+		switch {
+		case unread != "":
+			c.Result, c.Detail = Skip, "not tried, since "+unread+" failed"
+		case len(wrong) > 0:
+			c.Result, c.Detail, c.Mend = Fail, strings.Join(wrong, "; "), s.mend
+			if failed == "" {
+				failed = s.name
+			}
+			if s.name == wasmhost.CheckSize || s.name == wasmhost.CheckParses {
+				unread = s.name
+			}
+		}
+		r.Checks = append(r.Checks, c)
+	}
+	return failed
+}
+
+// Write writes the report for people: a line for each check, and below one
+// that failed what to mend.
+func (r Report) Write(w io.Writer) error {
+	var b strings.Builder
+	counts := map[Result]int{}
+	for _, c := range r.Checks {
+		counts[c.Result]++
+		fmt.Fprintf(&b, "%s  %-21s  %s\n", c.Result, c.Name, c.Detail)
+		if c.Result == Fail {
+			fmt.Fprintf(&b, "      mend: %s (sdk/ABI.md, %q)\n", c.Mend, c.Section)
+		}
+	}
+	verdict := "the module keeps to the ABI"
+	if !r.OK {
+		verdict = "the module does not keep to the ABI"
+	}
+	fmt.Fprintf(&b, "%s: %d passed, %d failed, %d skipped\n", verdict, counts[Pass], counts[Fail], counts[Skip])
+	_, err := io.WriteString(w, b.String())
+	return err
+}
