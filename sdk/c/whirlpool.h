@@ -1,0 +1,244 @@
+/*
+ * whirlpool.h: a Whirlpool plugin in C, version 1 of the contract in
+ * sdk/ABI.md. A plugin is one file that includes this header and defines the
+ * functions it wants of those declared here: score, or backoff, and any of the
+ * optional ones. What it defines is exported; the rest is not there. No libc
+ * is needed. Include it in one file only: it defines reserve.
+ *
+ *   clang --target=wasm32 -ffreestanding -nostdlib -O2 -mbulk-memory \
+ *         -Wl,--no-entry -Wl,-z,stack-size=16384 -o plugin.wasm plugin.c
+ *
+ * On any other target the same file compiles to ordinary functions, so a
+ * native test includes the plugin's source and calls them.
+ *
+ * Times are seconds, rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that
+ * a double holds them exactly. Numbers that count are whole.
+ */
+#ifndef WHIRLPOOL_H
+#define WHIRLPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __wasm__
+#define WP_EXPORT(name) __attribute__((export_name(#name)))
+#else
+#define WP_EXPORT(name)
+#endif
+
+/* What a scorer is asked to choose for. */
+typedef struct {
+  double count;       /* candidates that follow, 1 or more */
+  double now;         /* s since the Unix epoch */
+  double attempt;     /* 0 for a request's first attempt */
+  double turn;        /* goes up by one with each first attempt */
+  double seed;        /* 53 random bits, fresh for each call; see wp_uniform */
+  double host_hash;   /* of the target's host; see wp_hash53 */
+  double region_hash; /* of the wanted region; 0 when none is wanted */
+  double pool_size;   /* proxies in the pool, candidates or not */
+  double idempotent;  /* 1 if the request may be repeated */
+  double connect;     /* 1 if the request is a CONNECT */
+} wp_rank_request;
+
+/* What a scorer is told of one proxy. */
+typedef struct {
+  double success_rate;         /* 0..1 over the last 100 attempts; 0.5 without any */
+  double samples;              /* attempts behind success_rate, 0..100 */
+  double latency_mean;         /* s, over the last 100 attempts */
+  double latency_ewma;         /* s, exponentially weighted (alpha 0.1) */
+  double normalized_latency;   /* (latency_mean + 10 ms) / (the largest among the
+                                  candidates + 10 ms); 0.5 without any */
+  double in_flight;            /* attempts running through it now */
+  double weight;               /* configured, > 0, default 1 */
+  double cost;                 /* configured, >= 0, default 0 */
+  double region_match;         /* 1 if in the wanted region, else 0 */
+  double consecutive_failures; /* since its last success */
+  double since_use;            /* s since it was last chosen; -1 if never */
+  double uses;                 /* times chosen */
+  double breaker_state;        /* 0 closed, 1 open, 2 half open */
+  double id_hash;              /* of its id, stable across restarts */
+  double affinity_hash;        /* of its id and the target's host together */
+  double rotation;             /* places from the rotation's turn: 0 is next */
+} wp_candidate;
+
+/* What a backoff is told before a retry. */
+typedef struct {
+  double retry;          /* 1 before the first retry */
+  double base_delay;     /* s, policy.base_delay */
+  double multiplier;     /* policy.multiplier */
+  double cap;            /* s, policy.max_backoff_delay */
+  double jitter;         /* 1 if policy.jitter */
+  double random;         /* uniform in [0, 1), fresh for each call */
+  double previous_delay; /* s waited before the previous retry; 0 before the first */
+  double retry_after;    /* s the last answer asked for; 0 when it did not */
+  double last_status;    /* of the last answer; 0 when none arrived */
+  double elapsed;        /* s since the request began */
+  double remaining;      /* s until its total timeout; -1 when it has none */
+  double max_attempts;   /* policy.max_attempts */
+  double host_hash;      /* as wp_rank_request.host_hash */
+  double id_hash;        /* of the proxy that failed last */
+  double now;            /* s since the Unix epoch */
+} wp_backoff_request;
+
+/* One finished attempt, for a plugin that learns. */
+typedef struct {
+  double now;       /* s since the Unix epoch */
+  double id_hash;   /* as wp_candidate.id_hash */
+  double host_hash; /* as wp_rank_request.host_hash */
+  double attempt;   /* 0 for the first */
+  double success;   /* 1 or 0 */
+  double latency;   /* s */
+  double status;    /* 0 when no answer arrived */
+  double delay;     /* s waited before this attempt */
+} wp_observation;
+
+/* A key and its value: one setting of [plugins.NAME.config], or one entry of a
+ * proxy's metadata. Texts are UTF-8 and end in a zero byte, which their length
+ * does not count. They are the host's: copy what is to outlive the call. */
+typedef struct {
+  const char *key;
+  uint32_t key_length;
+  const char *value;
+  uint32_t value_length;
+  double number; /* the value as a number (true is 1, false 0); NaN if it is none */
+} wp_pair;
+
+/* One proxy of the pool. */
+typedef struct {
+  double id_hash;     /* as wp_candidate.id_hash */
+  double region_hash; /* as wp_rank_request.region_hash; 0 without a region */
+  double weight;
+  double cost;
+  const char *id; /* texts as in wp_pair */
+  uint32_t id_length;
+  const char *region;
+  uint32_t region_length;
+  const wp_pair *metadata; /* sorted by key */
+  uint32_t metadata_count;
+} wp_proxy;
+
+#ifdef __wasm__
+_Static_assert(sizeof(wp_rank_request) == 80, "wp_rank_request");
+_Static_assert(sizeof(wp_candidate) == 128, "wp_candidate");
+_Static_assert(offsetof(wp_candidate, rotation) == 120, "wp_candidate.rotation");
+_Static_assert(sizeof(wp_backoff_request) == 120, "wp_backoff_request");
+_Static_assert(sizeof(wp_observation) == 64, "wp_observation");
+_Static_assert(sizeof(wp_pair) == 24, "wp_pair");
+_Static_assert(offsetof(wp_pair, value) == 8 && offsetof(wp_pair, number) == 16, "wp_pair");
+_Static_assert(sizeof(wp_proxy) == 56, "wp_proxy");
+_Static_assert(offsetof(wp_proxy, id) == 32 && offsetof(wp_proxy, metadata) == 48, "wp_proxy");
+#endif
+
+/*
+ * What a plugin defines. score makes it a scorer, backoff a backoff; it is one
+ * of the two.
+ */
+
+/* Sets scores[i] for candidates[i], 0 <= i < count: finite, higher is better.
+ * Returns 0; anything else means that no score was given. */
+WP_EXPORT(score)
+int32_t score(const wp_rank_request *request, const wp_candidate *candidates, double *scores, int32_t count);
+
+/* The seconds to wait before a retry: finite, 0 or more. The gateway cuts it
+ * to the policy's cap. */
+WP_EXPORT(backoff) double backoff(const wp_backoff_request *request);
+
+/* Optional, once before anything else. */
+WP_EXPORT(_initialize) void _initialize(void);
+
+/* Optional: takes the settings of [plugins.NAME.config], sorted by key; those
+ * of tables inside it are called TABLE.KEY. Returns 0, or a status of the
+ * plugin's own to be refused with. A plugin without configure refuses every
+ * setting. */
+WP_EXPORT(configure) int32_t configure(const wp_pair *settings, int32_t count);
+
+/* Optional: the pool as it is now, before the first call that follows a change. */
+WP_EXPORT(pool_changed) void pool_changed(const wp_proxy *proxies, int32_t count);
+
+/* Optional: learns from an attempt. A plugin that defines it has one instance,
+ * whose calls take turns. */
+WP_EXPORT(observe) void observe(const wp_observation *observation);
+
+/* Optional: scores within this fraction of the best count as equal, 0..1. */
+WP_EXPORT(tolerance) double tolerance(void);
+
+/*
+ * What every module must export.
+ */
+
+#ifdef __wasm__
+WP_EXPORT(whirlpool_abi_v1) void whirlpool_abi_v1(void) {}
+
+/* Room for the host's records: pages of its own, taken with memory.grow, so
+ * that it gets in the way of no allocator. 0 when there is no more memory. */
+WP_EXPORT(reserve) uint32_t reserve(uint32_t bytes) {
+  static uint32_t base, room;
+  if (bytes > room) {
+    uint64_t end = (uint64_t)__builtin_wasm_memory_size(0) << 16;
+    uint64_t start = base + (uint64_t)room == end ? base : end;
+    uint64_t pages = (start + bytes - end + 0xffff) >> 16;
+    if (__builtin_wasm_memory_grow(0, pages) == (size_t)-1) return 0;
+    base = (uint32_t)start;
+    room = (uint32_t)(end + (pages << 16) - start);
+  }
+  return base;
+}
+#endif
+
+/*
+ * Helpers.
+ */
+
+/* Whether two texts that end in a zero byte are the same. */
+static inline bool wp_equal(const char *a, const char *b) {
+  for (; *a == *b; a++, b++)
+    if (*a == 0) return true;
+  return false;
+}
+
+/* The setting of that key; NULL without one. */
+static inline const wp_pair *wp_find(const wp_pair *settings, int32_t count, const char *key) {
+  for (int32_t i = 0; i < count; i++)
+    if (wp_equal(settings[i].key, key)) return &settings[i];
+  return NULL;
+}
+
+/* The number set for key; fallback when there is none, NaN when it is no
+ * number (NaN is in no range, so a check such as !(x >= 0) refuses it). */
+static inline double wp_number(const wp_pair *settings, int32_t count, const char *key, double fallback) {
+  const wp_pair *p = wp_find(settings, count, key);
+  return p ? p->number : fallback;
+}
+
+static inline double wp_mix53(uint64_t h) {
+  h = (h ^ h >> 33) * 0xff51afd7ed558ccd;
+  h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53;
+  return (double)((h ^ h >> 33) >> 11);
+}
+
+/* The hash behind id_hash (of a proxy's id), host_hash (of a host: lower case,
+ * no port) and region_hash: FNV-1a and MurmurHash3's finalizer, 53 bits. */
+static inline double wp_hash53(const char *text, uint32_t length) {
+  uint64_t h = 0xcbf29ce484222325;
+  for (uint32_t i = 0; i < length; i++) h = (h ^ (uint8_t)text[i]) * 0x100000001b3;
+  return wp_mix53(h);
+}
+
+/* Two hashes made one: affinity_hash is wp_pair53(id_hash, host_hash). */
+static inline double wp_pair53(double a, double b) {
+  return wp_mix53((uint64_t)a * 0x9e3779b97f4a7c15 + (uint64_t)b);
+}
+
+/* Uniform in (0, 1], the same for the same seed and i: give it the request's
+ * seed and the candidate's place (SplitMix64). */
+static inline double wp_uniform(double seed, int32_t i) {
+  uint64_t z;
+  __builtin_memcpy(&z, &seed, sizeof z);
+  z += (uint64_t)(i + 1) * 0x9e3779b97f4a7c15;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+  z = (z ^ z >> 27) * 0x94d049bb133111eb;
+  return (double)(((z ^ z >> 31) >> 11) + 1) * (1.0 / 9007199254740992.0);
+}
+
+#endif
