@@ -21,7 +21,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
  * within one unit in the last place after ten terms.
  */
 function ln(x: f64): f64 {
-  const bits = reinterpret<u64>(x) + 0x0095f619980c4337; // 1 - sqrt(1/2), as bits of the fraction
+  const bits = reinterpret<u64>(x) + 0x00095f619980c437; // 1 - sqrt(1/2), as bits of the fraction
   const e = <i32>(bits >> 52) - 1023;
   const m = reinterpret<f64>((bits & 0x000fffffffffffff) + 0x3fe6a09e667f3bc9);
   const s = (m - 1) / (m + 1);
