@@ -1,0 +1,162 @@
+//! What a module exports, and what the exports are made of.
+
+use core::cell::UnsafeCell;
+
+/// Where a module keeps its plugin.
+#[doc(hidden)]
+pub struct Slot<T>(UnsafeCell<Option<T>>);
+
+// SAFETY: a module has one thread.
+unsafe impl<T> Sync for Slot<T> {}
+
+impl<T> Slot<T> {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Slot(UnsafeCell::new(None))
+    }
+}
+
+impl<T: Default> Slot<T> {
+    /// # Safety
+    /// What a call before this one returned must no longer be in use.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn get(&self) -> &mut T {
+        (*self.0.get()).get_or_insert_with(T::default)
+    }
+}
+
+/// # Safety
+/// `at` must be the address of `count` records of that type.
+#[doc(hidden)]
+pub unsafe fn slice<'a, T>(at: *const T, count: i32) -> &'a [T] {
+    core::slice::from_raw_parts(at, count as usize)
+}
+
+/// Room for the host's records: pages of its own, taken with memory.grow, so
+/// that it gets in the way of no allocator. 0 when there is no more memory.
+#[doc(hidden)]
+#[cfg(target_arch = "wasm32")]
+pub fn reserve(bytes: u32) -> u32 {
+    use core::arch::wasm32::{memory_grow, memory_size};
+    struct Region(UnsafeCell<(u64, u64)>); // address, bytes
+    unsafe impl Sync for Region {} // as Slot
+    static REGION: Region = Region(UnsafeCell::new((0, 0)));
+
+    // SAFETY: a module has one thread, and nothing else refers to REGION.
+    let (base, room) = unsafe { &mut *REGION.0.get() };
+    let bytes = bytes as u64;
+    if bytes > *room {
+        let end = (memory_size(0) as u64) << 16;
+        let start = if *base + *room == end { *base } else { end };
+        let pages = (start + bytes - end + 0xffff) >> 16;
+        if memory_grow(0, pages as usize) == usize::MAX {
+            return 0;
+        }
+        *base = start;
+        *room = end + (pages << 16) - start;
+    }
+    *base as u32
+}
+
+/// Exports a type that implements [`Scorer`](crate::Scorer) and `Default`,
+/// with the hooks it asks for by name: `scorer!(T)`, or
+/// `scorer!(T, configure, pool_changed, observe, tolerance)`. Each hook is a
+/// trait of the same name that the type implements.
+#[macro_export]
+macro_rules! scorer {
+    ($plugin:ty $(, $hook:ident)* $(,)?) => {
+        $crate::__export!($plugin, score $(, $hook)*);
+    };
+}
+
+/// Exports a type that implements [`Backoff`](crate::Backoff) and `Default`,
+/// with the hooks it asks for, as [`scorer!`] does.
+#[macro_export]
+macro_rules! backoff {
+    ($plugin:ty $(, $hook:ident)* $(,)?) => {
+        $crate::__export!($plugin, backoff $(, $hook)*);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($plugin:ty, $($hook:ident),*) => {
+        const _: () = {
+            #[allow(dead_code)]
+            static PLUGIN: $crate::Slot<$plugin> = $crate::Slot::new();
+
+            #[cfg(target_arch = "wasm32")]
+            #[no_mangle]
+            extern "C" fn whirlpool_abi_v1() {}
+
+            #[cfg(target_arch = "wasm32")]
+            #[no_mangle]
+            extern "C" fn reserve(bytes: u32) -> u32 {
+                $crate::reserve(bytes)
+            }
+
+            $($crate::__hook!($hook, PLUGIN);)*
+        };
+    };
+}
+
+// SAFETY, of each hook: calls take turns, so the plugin is borrowed once; the
+// host's addresses are of as many records as it says.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __hook {
+    (score, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn score(
+            request: *const $crate::RankRequest,
+            candidates: *const $crate::Candidate,
+            scores: *mut f64,
+            count: i32,
+        ) -> i32 {
+            let scores = ::core::slice::from_raw_parts_mut(scores, count as usize);
+            $crate::Scorer::score($plugin.get(), &*request, $crate::slice(candidates, count), scores);
+            0
+        }
+    };
+    (backoff, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn backoff(request: *const $crate::BackoffRequest) -> f64 {
+            $crate::Backoff::delay($plugin.get(), &*request)
+        }
+    };
+    (configure, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn configure(settings: *const $crate::Pair<'static>, count: i32) -> i32 {
+            let settings = $crate::Settings::new($crate::slice(settings, count));
+            match $crate::Configure::configure($plugin.get(), settings) {
+                Ok(()) => 0,
+                Err($crate::Refused(status)) => if status == 0 { 1 } else { status },
+            }
+        }
+    };
+    (pool_changed, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn pool_changed(proxies: *const $crate::Proxy<'static>, count: i32) {
+            $crate::PoolChanged::pool_changed($plugin.get(), $crate::slice(proxies, count))
+        }
+    };
+    (observe, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn observe(observation: *const $crate::Observation) {
+            $crate::Observe::observe($plugin.get(), &*observation)
+        }
+    };
+    (tolerance, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn tolerance() -> f64 {
+            $crate::Tolerance::tolerance($plugin.get())
+        }
+    };
+}

@@ -1,0 +1,355 @@
+//! The records of the contract, laid out as the host lays them out.
+
+use core::marker::PhantomData;
+use core::{slice, str};
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $field:ident),* $(,)? } = $size:literal) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub struct $name {
+            $($(#[$about])* pub $field: f64,)*
+        }
+        const _: () = assert!(core::mem::size_of::<$name>() == $size);
+    };
+}
+
+record! {
+    /// What a scorer is asked to choose for.
+    RankRequest {
+        /// Candidates that follow, 1 or more.
+        count,
+        /// Seconds since the Unix epoch.
+        now,
+        /// 0 for a request's first attempt.
+        attempt,
+        /// Goes up by one with each first attempt.
+        turn,
+        /// 53 random bits, fresh for each call; see [`uniform`](crate::uniform).
+        seed,
+        /// Of the target's host; see [`hash53`](crate::hash53).
+        host_hash,
+        /// Of the wanted region; 0 when none is wanted.
+        region_hash,
+        /// Proxies in the pool, candidates or not.
+        pool_size,
+        /// 1 if the request may be repeated.
+        idempotent,
+        /// 1 if the request is a CONNECT.
+        connect,
+    } = 80
+}
+
+record! {
+    /// What a scorer is told of one proxy.
+    Candidate {
+        /// 0 to 1 over the last 100 attempts; 0.5 without any.
+        success_rate,
+        /// Attempts behind `success_rate`, 0 to 100.
+        samples,
+        /// Seconds, over the last 100 attempts.
+        latency_mean,
+        /// Seconds, exponentially weighted (alpha 0.1).
+        latency_ewma,
+        /// (`latency_mean` + 10 ms) / (the largest among the candidates +
+        /// 10 ms); 0.5 without any.
+        normalized_latency,
+        /// Attempts running through it now.
+        in_flight,
+        /// Configured, above 0, 1 by default.
+        weight,
+        /// Configured, 0 or more, 0 by default.
+        cost,
+        /// 1 if in the wanted region, else 0.
+        region_match,
+        /// Since its last success.
+        consecutive_failures,
+        /// Seconds since it was last chosen; -1 if never.
+        since_use,
+        /// Times chosen.
+        uses,
+        /// 0 closed, 1 open, 2 half open.
+        breaker_state,
+        /// Of its id, stable across restarts.
+        id_hash,
+        /// Of its id and the target's host together.
+        affinity_hash,
+        /// Places from the rotation's turn: 0 is next.
+        rotation,
+    } = 128
+}
+
+record! {
+    /// What a backoff is told before a retry.
+    BackoffRequest {
+        /// 1 before the first retry.
+        retry,
+        /// Seconds: `policy.base_delay`.
+        base_delay,
+        /// `policy.multiplier`.
+        multiplier,
+        /// Seconds: `policy.max_backoff_delay`.
+        cap,
+        /// 1 if `policy.jitter`.
+        jitter,
+        /// Uniform in [0, 1), fresh for each call.
+        random,
+        /// Seconds waited before the previous retry; 0 before the first.
+        previous_delay,
+        /// Seconds the last answer asked for; 0 when it did not.
+        retry_after,
+        /// Of the last answer; 0 when none arrived.
+        last_status,
+        /// Seconds since the request began.
+        elapsed,
+        /// Seconds until its total timeout; -1 when it has none.
+        remaining,
+        /// `policy.max_attempts`.
+        max_attempts,
+        /// As [`RankRequest::host_hash`].
+        host_hash,
+        /// Of the proxy that failed last.
+        id_hash,
+        /// Seconds since the Unix epoch.
+        now,
+    } = 120
+}
+
+record! {
+    /// One finished attempt.
+    Observation {
+        /// Seconds since the Unix epoch.
+        now,
+        /// As [`Candidate::id_hash`].
+        id_hash,
+        /// As [`RankRequest::host_hash`].
+        host_hash,
+        /// 0 for the first.
+        attempt,
+        /// 1 or 0.
+        success,
+        /// Seconds.
+        latency,
+        /// 0 when no answer arrived.
+        status,
+        /// Seconds waited before this attempt.
+        delay,
+    } = 64
+}
+
+impl Default for RankRequest {
+    /// The first attempt of a GET, among no candidates.
+    fn default() -> Self {
+        RankRequest {
+            count: 0.0, now: 0.0, attempt: 0.0, turn: 0.0, seed: 0.0, host_hash: 0.0, region_hash: 0.0,
+            pool_size: 0.0, idempotent: 1.0, connect: 0.0,
+        }
+    }
+}
+
+impl Default for Candidate {
+    /// A proxy that nothing is known of yet.
+    fn default() -> Self {
+        Candidate {
+            success_rate: 0.5, samples: 0.0, latency_mean: 0.0, latency_ewma: 0.0, normalized_latency: 0.5,
+            in_flight: 0.0, weight: 1.0, cost: 0.0, region_match: 0.0, consecutive_failures: 0.0,
+            since_use: -1.0, uses: 0.0, breaker_state: 0.0, id_hash: 0.0, affinity_hash: 0.0, rotation: 0.0,
+        }
+    }
+}
+
+impl Default for BackoffRequest {
+    /// The first retry under the default policy.
+    fn default() -> Self {
+        BackoffRequest {
+            retry: 1.0, base_delay: 1.0, multiplier: 2.0, cap: 30.0, jitter: 0.0, random: 0.5,
+            previous_delay: 0.0, retry_after: 0.0, last_status: 503.0, elapsed: 0.0, remaining: -1.0,
+            max_attempts: 3.0, host_hash: 0.0, id_hash: 0.0, now: 0.0,
+        }
+    }
+}
+
+impl Default for Observation {
+    /// A first attempt that succeeded at once.
+    fn default() -> Self {
+        Observation {
+            now: 0.0, id_hash: 0.0, host_hash: 0.0, attempt: 0.0, success: 1.0, latency: 0.0, status: 200.0,
+            delay: 0.0,
+        }
+    }
+}
+
+/// A text of the host's.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    at: *const u8,
+    length: u32,
+    _of: PhantomData<&'a str>,
+}
+
+impl<'a> Text<'a> {
+    fn new(s: &'a str) -> Self {
+        Text { at: s.as_ptr(), length: s.len() as u32, _of: PhantomData }
+    }
+
+    fn get(&self) -> &'a str {
+        // SAFETY: the host, or new, has written a text's address and length.
+        // One that is no UTF-8, which the contract rules out, reads as empty.
+        str::from_utf8(unsafe { slice::from_raw_parts(self.at, self.length as usize) }).unwrap_or("")
+    }
+}
+
+/// A key and its value: one setting, or one entry of a proxy's metadata.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pair<'a> {
+    key: Text<'a>,
+    value: Text<'a>,
+    number: f64,
+}
+
+impl<'a> Pair<'a> {
+    /// A pair for tests, its number read from the value as the host reads it.
+    pub fn new(key: &'a str, value: &'a str) -> Self {
+        let number = match value {
+            "true" => 1.0,
+            "false" => 0.0,
+            _ => value.parse().unwrap_or(f64::NAN),
+        };
+        Pair { key: Text::new(key), value: Text::new(value), number }
+    }
+
+    /// Its key. Keys of tables inside the settings are called `TABLE.KEY`.
+    pub fn key(&self) -> &'a str {
+        self.key.get()
+    }
+
+    /// Its value as text.
+    pub fn value(&self) -> &'a str {
+        self.value.get()
+    }
+
+    /// Its value as a number (true is 1, false 0); NaN if it is none.
+    pub fn number(&self) -> f64 {
+        self.number
+    }
+}
+
+/// Pairs sorted by key.
+#[derive(Clone, Copy)]
+pub struct Settings<'a>(&'a [Pair<'a>]);
+
+impl<'a> Settings<'a> {
+    /// The settings of a test, or of the host.
+    pub fn new(pairs: &'a [Pair<'a>]) -> Self {
+        Settings(pairs)
+    }
+
+    /// The pair of that key.
+    pub fn get(&self, key: &str) -> Option<&'a Pair<'a>> {
+        self.0.iter().find(|p| p.key() == key)
+    }
+
+    /// The number set for `key`; `fallback` when there is none, NaN when it is
+    /// no number. NaN is in no range, so a check of the range refuses it.
+    pub fn number(&self, key: &str, fallback: f64) -> f64 {
+        self.get(key).map_or(fallback, |p| p.number())
+    }
+
+    /// The text set for `key`.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        self.get(key).map(|p| p.value())
+    }
+
+    /// All pairs.
+    pub fn iter(&self) -> slice::Iter<'a, Pair<'a>> {
+        self.0.iter()
+    }
+}
+
+/// One proxy of the pool.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Proxy<'a> {
+    /// As [`Candidate::id_hash`].
+    pub id_hash: f64,
+    /// As [`RankRequest::region_hash`]; 0 without a region.
+    pub region_hash: f64,
+    /// Configured, above 0.
+    pub weight: f64,
+    /// Configured, 0 or more.
+    pub cost: f64,
+    id: Text<'a>,
+    region: Text<'a>,
+    metadata: *const Pair<'a>,
+    metadata_count: u32,
+}
+
+impl<'a> Proxy<'a> {
+    /// A proxy for tests.
+    pub fn new(id: &'a str, region: &'a str, metadata: &'a [Pair<'a>]) -> Self {
+        Proxy {
+            id_hash: crate::hash53(id),
+            region_hash: if region.is_empty() { 0.0 } else { crate::hash53(region) },
+            weight: 1.0,
+            cost: 0.0,
+            id: Text::new(id),
+            region: Text::new(region),
+            metadata: metadata.as_ptr(),
+            metadata_count: metadata.len() as u32,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &'a str {
+        self.id.get()
+    }
+
+    /// Its region; empty without one.
+    pub fn region(&self) -> &'a str {
+        self.region.get()
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> Settings<'a> {
+        // SAFETY: the host, or new, has written the address of so many pairs.
+        Settings(unsafe { slice::from_raw_parts(self.metadata, self.metadata_count as usize) })
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+const _: () = {
+    use core::mem::size_of;
+    assert!(size_of::<Text>() == 8);
+    assert!(size_of::<Pair>() == 24);
+    assert!(size_of::<Proxy>() == 56);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_found_by_key() {
+        let pairs = [Pair::new("low", "0.5"), Pair::new("on", "true"), Pair::new("region", "eu")];
+        let settings = Settings::new(&pairs);
+        assert_eq!(settings.number("low", 9.0), 0.5);
+        assert_eq!(settings.number("on", 9.0), 1.0);
+        assert_eq!(settings.number("high", 9.0), 9.0);
+        assert!(settings.number("region", 9.0).is_nan());
+        assert_eq!(settings.text("region"), Some("eu"));
+        assert_eq!(settings.text("lo"), None);
+        assert_eq!(settings.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_proxy_tells_its_texts() {
+        let metadata = [Pair::new("tier", "gold")];
+        let p = Proxy::new("p1", "eu", &metadata);
+        assert_eq!((p.id(), p.region()), ("p1", "eu"));
+        assert_eq!(p.metadata().text("tier"), Some("gold"));
+        assert_eq!(Proxy::new("p2", "", &[]).region_hash, 0.0);
+    }
+}

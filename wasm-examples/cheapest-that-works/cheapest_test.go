@@ -1,0 +1,66 @@
+package cheapest
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
+	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
+)
+
+// proxy has a hundred attempts behind it and was used a moment ago.
+func proxy(cost, successRate float64) abi.Candidate {
+	c := sdktest.Candidate("proxy")
+	c.Cost, c.SuccessRate, c.Samples, c.SinceUse = cost, successRate, 100, 1
+	return c
+}
+
+func TestTheCheapestIsLeftWhenItFails(t *testing.T) {
+	p := exampletest.Scorer(t, exampletest.Build(t, "."), nil)
+	pool := []abi.Candidate{proxy(5, 0.99), proxy(1, 0.97), proxy(2, 0.98), proxy(0, 0.2)}
+	var out strings.Builder
+	step := func(name string, want int) {
+		scores := p.Score(sdktest.Request(), pool)
+		fmt.Fprintf(&out, "%-28s %.3f\n", name, scores)
+		require.Equal(t, want, sdktest.Best(scores), name)
+	}
+	step("free, but fails", 1)
+	pool[1].ConsecutiveFailures = 3
+	step("the cheapest fails, too", 2)
+	pool[2].SuccessRate = 0.79
+	step("the next one as well", 0)
+	pool[1].SinceUse = 60
+	step("the cheapest has rested", 1)
+	pool[1].SinceUse = 0
+	step("and fails again", 0)
+	pool[1].ConsecutiveFailures = 0
+	step("or has recovered", 1)
+	exampletest.Output(t, ".", out.String())
+}
+
+func TestSettings(t *testing.T) {
+	wasm := exampletest.Build(t, ".")
+	slow := proxy(1, 1)
+	slow.LatencyEWMA = 2.5
+	pool := []abi.Candidate{slow, proxy(2, 0.6)}
+	p := exampletest.Scorer(t, wasm, map[string]any{"latency": 2, "success": 0.5})
+	require.Equal(t, 1, sdktest.Best(p.Score(sdktest.Request(), pool)))
+	p = exampletest.Scorer(t, wasm, map[string]any{"latency": 3, "failures": 5, "rest": 10})
+	require.Equal(t, 0, sdktest.Best(p.Score(sdktest.Request(), pool)))
+
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"rest": 10, "sucess": 0.5}), "status 2")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"latency": "fast"}), "status 1")
+}
+
+func TestItsOwnTests(t *testing.T) {
+	cmd := exec.Command("../../sdk/rust/cargo.sh", "test", "--quiet", "--offline", "--locked")
+	cmd.Env = append(cmd.Environ(), "CARGO_TARGET_DIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "4 passed")
+}

@@ -1,0 +1,120 @@
+//! The cheapest proxy that works.
+//!
+//! A proxy works unless it has failed `failures` times in a row, succeeds less
+//! often than `success` (once it has ten attempts to be judged by) or is slower
+//! than `latency`. One that does not work is tried again when it has rested
+//! for `rest` seconds: nobody would learn otherwise that it has recovered.
+//!
+//! Those that work score 1 + 1/(1 + cost): the cheapest first, each above
+//! every other. Those that do not score their success rate, below 1.
+#![cfg_attr(target_arch = "wasm32", no_std)]
+
+use whirlpool::{Candidate, Configure, RankRequest, Refused, Scorer, Settings};
+
+/// Attempts before a success rate counts.
+const JUDGED_BY: f64 = 10.0;
+
+struct CheapestThatWorks {
+    success: f64,  // 0 to 1
+    failures: f64, // in a row
+    latency: f64,  // s; 0 is no limit
+    rest: f64,     // s
+}
+
+impl Default for CheapestThatWorks {
+    fn default() -> Self {
+        CheapestThatWorks { success: 0.8, failures: 3.0, latency: 0.0, rest: 60.0 }
+    }
+}
+
+impl CheapestThatWorks {
+    fn works(&self, c: &Candidate) -> bool {
+        let succeeds = c.consecutive_failures < self.failures && (c.samples < JUDGED_BY || c.success_rate >= self.success);
+        let fast = self.latency == 0.0 || c.latency_ewma <= self.latency;
+        succeeds && fast || c.since_use >= self.rest
+    }
+}
+
+impl Scorer for CheapestThatWorks {
+    fn score(&mut self, _: &RankRequest, candidates: &[Candidate], scores: &mut [f64]) {
+        for (score, c) in scores.iter_mut().zip(candidates) {
+            *score = if self.works(c) { 1.0 + 1.0 / (1.0 + c.cost) } else { c.success_rate.min(0.999) };
+        }
+    }
+}
+
+impl Configure for CheapestThatWorks {
+    /// Refuses an unknown setting, or one out of its range, with its place
+    /// among the settings, from 1.
+    fn configure(&mut self, settings: Settings) -> Result<(), Refused> {
+        for (i, s) in settings.iter().enumerate() {
+            let n = s.number();
+            let ok = match s.key() {
+                "success" => { self.success = n; (0.0..=1.0).contains(&n) }
+                "failures" => { self.failures = n; n >= 1.0 }
+                "latency" => { self.latency = n; n >= 0.0 }
+                "rest" => { self.rest = n; n > 0.0 }
+                _ => false,
+            };
+            if !ok {
+                return Err(Refused(i as i32 + 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+whirlpool::scorer!(CheapestThatWorks, configure);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use whirlpool::Pair;
+
+    /// A proxy with a hundred attempts behind it, used a moment ago.
+    fn proxy(cost: f64, success_rate: f64) -> Candidate {
+        Candidate { cost, success_rate, samples: 100.0, since_use: 1.0, ..Candidate::default() }
+    }
+
+    fn best(plugin: &mut CheapestThatWorks, candidates: &[Candidate]) -> usize {
+        let mut scores = [0.0; 8];
+        plugin.score(&RankRequest::default(), candidates, &mut scores[..candidates.len()]);
+        (0..candidates.len()).max_by(|&a, &b| scores[a].partial_cmp(&scores[b]).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_cheapest_first() {
+        let mut p = CheapestThatWorks::default();
+        assert_eq!(best(&mut p, &[proxy(3.0, 1.0), proxy(1.0, 0.9), proxy(2.0, 1.0)]), 1);
+    }
+
+    #[test]
+    fn but_only_while_it_works() {
+        let mut p = CheapestThatWorks::default();
+        let dear = proxy(9.0, 0.95);
+        assert_eq!(best(&mut p, &[proxy(1.0, 0.5), dear]), 1);
+        assert_eq!(best(&mut p, &[Candidate { consecutive_failures: 3.0, ..proxy(1.0, 0.9) }, dear]), 1);
+        p.latency = 2.0;
+        assert_eq!(best(&mut p, &[Candidate { latency_ewma: 2.5, ..proxy(1.0, 1.0) }, dear]), 1);
+    }
+
+    #[test]
+    fn and_again_when_it_has_rested() {
+        let mut p = CheapestThatWorks::default();
+        let tired = Candidate { consecutive_failures: 3.0, since_use: 59.0, ..proxy(1.0, 0.5) };
+        let dear = proxy(9.0, 0.95);
+        assert_eq!(best(&mut p, &[tired, dear]), 1);
+        assert_eq!(best(&mut p, &[Candidate { since_use: 60.0, ..tired }, dear]), 0);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_their_place() {
+        let mut p = CheapestThatWorks::default();
+        let set = |p: &mut CheapestThatWorks, pairs: &[Pair]| p.configure(Settings::new(pairs));
+        assert_eq!(set(&mut p, &[Pair::new("failures", "5"), Pair::new("success", "0.6")]), Ok(()));
+        assert_eq!((p.failures, p.success), (5.0, 0.6));
+        assert_eq!(set(&mut p, &[Pair::new("success", "60")]), Err(Refused(1)));
+        assert_eq!(set(&mut p, &[Pair::new("rest", "10"), Pair::new("sucess", "0.6")]), Err(Refused(2)));
+        assert_eq!(set(&mut p, &[Pair::new("rest", "soon")]), Err(Refused(1)));
+    }
+}
