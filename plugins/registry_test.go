@@ -182,7 +182,8 @@ func BenchmarkScore(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000} {
 		b.Run(map[int]string{1: "1", 10: "10", 100: "100", 1000: "1000"}[n], func(b *testing.B) {
 			s, _ := r.Scorer("performance", "")
-			c, scores := make(rows, n), make([]float64, n)
+			var c core.Candidates = make(rows, n)
+			scores := make([]float64, n)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := s.Score(c, scores); err != nil {

@@ -1,0 +1,216 @@
+package plugins_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+// proxies returns a pool of n, each with a history of its own, and a selector.
+func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	specs := make([]upstream.Spec, n)
+	for i := range specs {
+		specs[i].Address = upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.%d.%d.%d:3128", i>>16, i>>8&255, i&255)}
+		specs[i].Region = []string{"", "eu", "us"}[i%3]
+	}
+	require.NoError(t, pool.Apply(specs))
+	for i, u := range pool.Snapshot().All {
+		for k := range 3 {
+			lease, ok := u.Acquire(time.Now())
+			require.True(t, ok)
+			verdict := core.Success
+			if (i+k)%7 == 0 {
+				verdict = core.Failure
+			}
+			lease.Settle(&core.Outcome{Verdict: verdict, Latency: time.Duration(20+i%200) * time.Millisecond})
+			lease.Release()
+		}
+	}
+	return pool, selector.New(pool, time.Now, rand.Uint64, selector.DefaultMaxCandidates)
+}
+
+// cpu makes a benchmark report the time its thread was on a processor as well:
+// on a machine that does other work, the figure to go by.
+func cpu(b *testing.B) func() {
+	const thread = 1 // RUSAGE_THREAD
+	spent := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(thread, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	runtime.LockOSThread()
+	before := spent()
+	return func() {
+		b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op")
+		runtime.UnlockOSThread()
+	}
+}
+
+// A choice as a request makes it: candidates, the scorer's WebAssembly, permit
+// taken and given back.
+func BenchmarkChoice(b *testing.B) {
+	r := registry(b)
+	for _, n := range []int{10, 100, 1_000, 10_000, 100_000} {
+		_, s := proxies(b, n)
+		for _, name := range []string{"round_robin", "performance"} {
+			scorer, err := r.Scorer(name, plugins.FallbackFirst)
+			require.NoError(b, err)
+			b.Run(fmt.Sprintf("scorer=%s/proxies=%d", name, n), func(b *testing.B) {
+				q := selector.Query{}
+				b.ReportAllocs()
+				defer cpu(b)()
+				for b.Loop() {
+					q.Reset()
+					q.Idempotent, q.HostHash = true, 12345
+					lease, err := s.Select(&q, scorer)
+					if err != nil {
+						b.Fatal(err)
+					}
+					lease.Release()
+				}
+			})
+		}
+	}
+}
+
+// A delay asked of a backoff plugin.
+func BenchmarkDelay(b *testing.B) {
+	r := registry(b)
+	for _, name := range []string{"exponential", "decorrelated_jitter"} {
+		b.Run("backoff="+name, func(b *testing.B) {
+			p, err := r.Backoff(name)
+			require.NoError(b, err)
+			q := core.BackoffRequest{Retry: 2, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1, MaxAttempts: 3}
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				if _, err := p.Delay(&q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// answers is a Call that an upstream answers at once.
+type answers struct{ status int }
+
+func (a answers) Try(context.Context, *executor.Attempt) (int, retry.Attempted) {
+	return a.status, retry.Attempted{Status: a.status}
+}
+
+func (answers) Discard(int) {}
+
+// request is one request through an executor with all it has: selection by the
+// scorer, breaker, retry budget, metrics, a journal.
+type request struct {
+	e     *executor.Executor
+	x     executor.Exchange
+	entry *metrics.Entry
+	call  executor.Call[int]
+	own   *retry.Policy
+}
+
+func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first string) *request {
+	reg := registry(t)
+	scorer, err := reg.Scorer(first, plugins.FallbackFirst)
+	require.NoError(t, err)
+	backoff, err := reg.Backoff("exponential")
+	require.NoError(t, err)
+	policy := retry.DefaultPolicy()
+	policy.Hash()
+	return &request{
+		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
+			First: scorer, Retry: scorer, Backoff: func(string) core.Backoff { return backoff },
+			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now), AttemptTimeout: 10 * time.Second,
+		}, slog.New(slog.DiscardHandler), time.Now, rand.Uint64),
+		entry: metrics.NewTracker(time.Now).Track(), call: answers{200}, own: &policy,
+	}
+}
+
+func (r *request) run() bool {
+	x := &r.x
+	x.Reset()
+	x.Policy, x.Global, x.Method, x.Host = r.own, r.own, "GET", "example.com"
+	x.Idempotent, x.Replayable, x.Journal = true, true, r.entry
+	r.entry.Begin(x.ID, x.Method, x.Host, time.Now())
+	_, ok := executor.Do(context.Background(), r.e, x, r.call)
+	status := 200
+	if !ok {
+		status = x.Failure.Status
+	}
+	r.e.Finish(x, executor.Ending{Status: status})
+	r.entry.End(x.Final, status)
+	return ok
+}
+
+// What a request pays for all that is decided and recorded, beside nothing:
+// an upstream that is called without any of it.
+func BenchmarkRequest(b *testing.B) {
+	b.Run("off", func(b *testing.B) {
+		call := executor.Call[int](answers{200})
+		b.ReportAllocs()
+		defer cpu(b)()
+		for b.Loop() {
+			if status, _ := call.Try(context.Background(), nil); status != 200 {
+				b.Fatal(status)
+			}
+		}
+	})
+	for _, n := range []int{10, 100} {
+		b.Run(fmt.Sprintf("on/proxies=%d", n), func(b *testing.B) {
+			pool, s := proxies(b, n)
+			r := newRequest(b, pool, s, plugins.FallbackFirst)
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				if !r.run() {
+					b.Fatal(r.x.Failure)
+				}
+			}
+		})
+	}
+}
+
+// The 503 of a pool whose breakers are all open.
+func BenchmarkRefusal(b *testing.B) {
+	for _, n := range []int{10, 100, 1_000} {
+		b.Run(fmt.Sprintf("proxies=%d", n), func(b *testing.B) {
+			pool, s := proxies(b, n)
+			for _, u := range pool.Snapshot().All {
+				for u.Breaker().State() == core.Closed {
+					lease, _ := u.Acquire(time.Now())
+					lease.Settle(&core.Outcome{Verdict: core.Failure})
+					lease.Release()
+				}
+			}
+			r := newRequest(b, pool, s, plugins.FallbackFirst)
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				if r.run() || r.x.Failure.Code != "all_breakers_open" {
+					b.Fatal(r.x.Failure)
+				}
+			}
+		})
+	}
+}
