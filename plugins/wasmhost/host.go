@@ -109,7 +109,7 @@ func (h *Host) compile(code []byte) (*Module, error) {
 		rc = rc.WithCompilationCache(cache)
 	}
 	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	if m.compiled, err = m.runtime.CompileModule(ctx, metered); err != nil {
+	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
 		m.Close()
 		return nil, refuse("the module does not compile: %v", firstLine(err))
 	}
@@ -118,6 +118,17 @@ func (h *Host) compile(code []byte) (*Module, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// compile is wazero's, whose validation panics at some modules that are not
+// valid (an index of a type that does not exist, in its version 1.12).
+func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.CompiledModule, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it is not valid: %v", p)
+		}
+	}()
+	return rt.CompileModule(ctx, code)
 }
 
 // prepare starts, configures and tries a compiled module.

@@ -3,6 +3,7 @@ package meter
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Kind is what an import or export is (WebAssembly 2.0, 5.5.5 and 5.5.10).
@@ -111,7 +112,7 @@ func inspect(list []section) (Info, error) {
 	for _, s := range list {
 		r := &in{b: s.body}
 		i.section(r, s)
-		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secElement && s.id != secCode && s.id != secData && s.id != secGlobal && s.id != secStart && s.id != secDataCount {
+		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secCode && s.id != secGlobal && s.id != secStart && s.id != secDataCount {
 			r.fail("bytes are left over")
 		}
 		if r.err != nil {
@@ -174,8 +175,123 @@ func (i *Info) section(r *in, s section) {
 			}
 			i.Exports = append(i.Exports, e)
 		}
+	case secElement:
+		for n := r.count(); n > 0 && r.err == nil; n-- {
+			element(r)
+		}
 	case secData:
 		i.DataBytes = len(s.body)
+		for n := r.count(); n > 0 && r.err == nil; n-- {
+			data(r)
+		}
+	}
+}
+
+// element reads one segment (WebAssembly 2.0, 5.5.12). What it holds is for
+// wazero to judge; but wazero makes room for whatever count it reads.
+func element(r *in) {
+	flags := r.u32()
+	if flags > 7 {
+		r.fail("an element segment of the unknown kind %d", flags)
+		return
+	}
+	passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
+	if !passive {
+		if explicit {
+			r.u32() // table
+		}
+		constant(r)
+	}
+	if passive || explicit {
+		r.byte() // kind, or type of reference
+	}
+	for n := r.count(); n > 0 && r.err == nil; n-- {
+		if expressions {
+			constant(r)
+		} else {
+			r.u32()
+		}
+	}
+}
+
+// data reads one segment (WebAssembly 2.0, 5.5.14).
+func data(r *in) {
+	switch flags := r.u32(); flags {
+	case 0:
+		constant(r)
+	case 1:
+	case 2:
+		r.u32() // memory
+		constant(r)
+	default:
+		r.fail("a data segment of the unknown kind %d", flags)
+	}
+	r.bytes(r.u32())
+}
+
+// constant reads a constant expression to its end.
+func constant(r *in) {
+	for r.err == nil {
+		switch op := r.byte(); op {
+		case opEnd:
+			return
+		case opI32Const:
+			r.leb(32, true)
+		case opI64Const:
+			r.leb(64, true)
+		case opF32Const:
+			r.bytes(4)
+		case opF64Const:
+			r.bytes(8)
+		case opGlobalGet, opRefFunc:
+			r.u32()
+		case opRefNull:
+			r.byte()
+		case opVector: // v128.const
+			r.u32()
+			r.bytes(16)
+		default:
+			r.fail("the opcode %#x is no constant's", op)
+		}
+	}
+}
+
+// wellNamed reports whether a custom section is one that wazero can read: only
+// a "name" section (WebAssembly 2.0, 7.4.1) is ever looked into.
+func wellNamed(body []byte) bool {
+	r := &in{b: body}
+	if r.name() != "name" {
+		return true
+	}
+	for r.err == nil && r.left() > 0 {
+		id := r.byte()
+		sub := &in{b: r.bytes(r.u32())}
+		switch id {
+		case 0:
+			sub.name()
+		case 1:
+			names(sub)
+		case 2:
+			for n := sub.count(); n > 0 && sub.err == nil; n-- {
+				sub.u32()
+				names(sub)
+			}
+		default:
+			continue
+		}
+		if sub.err != nil || sub.left() > 0 {
+			return false
+		}
+	}
+	return r.err == nil
+}
+
+func names(r *in) {
+	for n := r.count(); n > 0 && r.err == nil; n-- {
+		r.u32()
+		if !utf8.ValidString(r.name()) {
+			r.fail("a name is not UTF-8")
+		}
 	}
 }
 

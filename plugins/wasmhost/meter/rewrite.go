@@ -69,6 +69,10 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 		}
 		body := s.body
 		switch s.id {
+		case secCustom:
+			if !wellNamed(body) {
+				continue // an error in a custom section is none of the module's (5.5.3)
+			}
 		case secGlobal:
 			body, doneGlobal = w.global(body), true
 		case secExport:
@@ -170,12 +174,18 @@ const (
 	opGlobalGet   = 0x23
 	opGlobalSet   = 0x24
 	opMemoryGrow  = 0x40
+	opI32Const    = 0x41
 	opI64Const    = 0x42
+	opF32Const    = 0x43
+	opF64Const    = 0x44
 	opI64LtS      = 0x53
 	opI64Sub      = 0x7d
 	opI64Mul      = 0x7e
 	opI64ShrU     = 0x88
 	opI64ExtendU  = 0xad
+	opRefNull     = 0xd0
+	opRefFunc     = 0xd2
+	opVector      = 0xfd
 	typeI32       = 0x7f
 	typeI64       = 0x7e
 	blockEmpty    = 0x40
@@ -424,8 +434,10 @@ func (f *function) skip(r *in, op byte) addition {
 			f.label(r)
 		}
 		f.label(r)
-	case op == opCallIndir:
-		r.u32()
+	case op == opCallIndir: // wazero panics at a type that does not exist
+		if t := r.u32(); int(t) >= len(f.w.info.types) {
+			r.fail("the type %d does not exist", t)
+		}
 		r.u32()
 	case op == 0x1c: // select t*
 		r.bytes(r.u32())
@@ -449,23 +461,23 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == opMemoryGrow:
 		r.u32()
 		return chargePages
-	case op == 0x41: // i32.const
+	case op == opI32Const:
 		r.leb(32, true)
 	case op == opI64Const:
 		r.leb(64, true)
-	case op == 0x43: // f32.const
+	case op == opF32Const:
 		r.bytes(4)
-	case op == 0x44: // f64.const
+	case op == opF64Const:
 		r.bytes(8)
 	case op >= 0x45 && op <= 0xc4: // numeric, sign extension
-	case op == 0xd0: // ref.null
+	case op == opRefNull:
 		r.byte()
 	case op == 0xd1: // ref.is_null
-	case op == 0xd2: // ref.func
+	case op == opRefFunc:
 		r.u32()
 	case op == 0xfc:
 		return f.skipMisc(r)
-	case op == 0xfd:
+	case op == opVector:
 		f.skipVector(r)
 	default:
 		r.fail("the opcode %#x is not of WebAssembly 2.0", op)
