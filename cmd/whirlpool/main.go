@@ -17,10 +17,11 @@ import (
 var version = "dev"
 
 func main() {
-	if err := root().ExecuteContext(context.Background()); err != nil {
+	err := root().ExecuteContext(context.Background())
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "whirlpool:", err)
-		os.Exit(1)
 	}
+	os.Exit(exitCode(err))
 }
 
 func root() *cobra.Command {
@@ -28,10 +29,11 @@ func root() *cobra.Command {
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	cmd.AddCommand(serveCommand(), configCommand(), &cobra.Command{
+	cmd.AddCommand(serveCommand(), configCommand(), pluginCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
 	})
+	usageErrors(cmd)
 	return cmd
 }
 

@@ -97,7 +97,7 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		d.Imports = append(d.Imports, name)
 		ok := imp.Kind == meter.Function && (imp.Module == wasiModule && allowedImports[imp.Name] || imp.Module == envModule && imp.Name == envAbort)
 		if !ok {
-			wrong(CheckImports, "the module imports %s; a plugin may import only the functions that sdk/ABI.md lists", name)
+			wrong(CheckImports, "the module imports %q; a plugin may import only the functions that sdk/ABI.md lists", name)
 		}
 	}
 	functions := map[string]string{} // by name, their signatures

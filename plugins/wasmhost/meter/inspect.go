@@ -50,6 +50,21 @@ type Info struct {
 
 type signature struct{ params, results []byte }
 
+// String is the kind's word in WebAssembly's text.
+func (k Kind) String() string {
+	switch k {
+	case Function:
+		return "func"
+	case Table:
+		return "table"
+	case Memory:
+		return "memory"
+	case Global:
+		return "global"
+	}
+	return fmt.Sprintf("kind %d", byte(k))
+}
+
 // Signature writes a function's type as WebAssembly's text does its types:
 // (i32, f64) -> i32.
 func Signature(params, results []byte) string {
@@ -98,13 +113,15 @@ func (i *Info) Exported(name string) bool {
 	return false
 }
 
-// Inspect reads a module's declarations. It does not validate its code.
+// Inspect reads a module's declarations. It does not validate its code. With
+// an error it returns what could be read before it.
 func Inspect(module []byte) (Info, error) {
 	list, err := sections(module)
-	if err != nil {
-		return Info{}, err
+	info, malformed := inspect(list)
+	if err == nil {
+		err = malformed
 	}
-	return inspect(list)
+	return info, err
 }
 
 func inspect(list []section) (Info, error) {

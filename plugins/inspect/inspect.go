@@ -1,0 +1,139 @@
+// Package inspect says what a plugin's module declares, and of a faulty one
+// all that can be told with all that is wrong; nothing of it runs. It is behind
+// `whirlpool plugin inspect`.
+package inspect
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+)
+
+// Report is what a module says of itself.
+type Report struct {
+	OK             bool          `json:"ok"` // nothing is wrong
+	Kind           wasmhost.Kind `json:"kind,omitempty"`
+	ABIVersion     int           `json:"abi_version,omitempty"`
+	SHA256         string        `json:"sha256"`
+	Size           int           `json:"size"`             // bytes
+	MemoryMin      uint32        `json:"memory_min_pages"` // of 64 KiB
+	MemoryMax      uint32        `json:"memory_max_pages"` // the module's own bound; 65536 without one
+	TableMin       uint32        `json:"table_elements"`
+	Functions      int           `json:"functions"`
+	DataBytes      int           `json:"data_bytes"`
+	Exports        []Item        `json:"exports"`
+	Imports        []Item        `json:"imports"`
+	CustomSections []string      `json:"custom_sections"`
+	Faults         []string      `json:"faults"`
+}
+
+// Item is one export or import.
+type Item struct {
+	Name      string `json:"name"` // of an import module.name
+	Kind      string `json:"kind"` // func, memory, table or global
+	Signature string `json:"signature,omitempty"`
+}
+
+// Run inspects a module.
+func Run(host *wasmhost.Host, code []byte) Report {
+	desc, found := host.Examine(code)
+	info, _ := meter.Inspect(code) // its error is among the findings
+	sum := sha256.Sum256(code)
+	r := Report{
+		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]), Size: len(code),
+		MemoryMin: info.MemoryMin, MemoryMax: info.MemoryMax, TableMin: info.TableMin, Functions: info.Functions, DataBytes: info.DataBytes,
+		Exports: []Item{}, Imports: []Item{}, CustomSections: append([]string{}, info.Custom...), Faults: []string{},
+	}
+	for _, e := range info.Exports {
+		r.Exports = append(r.Exports, item(e.Name, e.Kind, e.Params, e.Results))
+	}
+	for _, i := range info.Imports {
+		r.Imports = append(r.Imports, item(i.Module+"."+i.Name, i.Kind, i.Params, i.Results))
+	}
+	for _, f := range found {
+		if !slices.Contains(r.Faults, f.Msg) {
+			r.Faults = append(r.Faults, f.Msg)
+		}
+	}
+	return r
+}
+
+func item(name string, kind meter.Kind, params, results []byte) Item {
+	i := Item{Name: name, Kind: kind.String()}
+	if kind == meter.Function {
+		i.Signature = meter.Signature(params, results)
+	}
+	return i
+}
+
+// Write writes the report for people.
+func (r Report) Write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "kind\t%s\n", or(string(r.Kind), "unknown"))
+	if r.ABIVersion > 0 {
+		fmt.Fprintf(w, "abi version\t%d\n", r.ABIVersion)
+	} else {
+		fmt.Fprintf(w, "abi version\tunknown\n")
+	}
+	fmt.Fprintf(w, "size\t%d bytes\n", r.Size)
+	fmt.Fprintf(w, "sha256\t%s\n", r.SHA256)
+	fmt.Fprintf(w, "memory\t%s\n", r.memory())
+	fmt.Fprintf(w, "functions\t%d\n", r.Functions)
+	fmt.Fprintf(w, "data\t%d bytes\n", r.DataBytes)
+	if r.TableMin > 0 {
+		fmt.Fprintf(w, "table\t%d elements\n", r.TableMin)
+	}
+	list(w, "exports", r.Exports)
+	list(w, "imports", r.Imports)
+	fmt.Fprintf(w, "custom sections\t%s\n", or(quoted(r.CustomSections), "none"))
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, f := range r.Faults {
+		if _, err := fmt.Fprintf(out, "fault: %s\n", f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r Report) memory() string {
+	most := fmt.Sprintf("at most %d", r.MemoryMax)
+	if r.MemoryMax >= 1<<16 {
+		most = "no bound of its own"
+	}
+	return fmt.Sprintf("%d pages of 64 KiB, %s", r.MemoryMin, most)
+}
+
+func list(w io.Writer, title string, items []Item) {
+	if len(items) == 0 {
+		fmt.Fprintf(w, "%s\tnone\n", title)
+	}
+	for _, i := range items {
+		fmt.Fprintf(w, "%s\t%s\n", title, strings.TrimSpace(fmt.Sprintf("%s %q %s", i.Kind, i.Name, i.Signature)))
+		title = ""
+	}
+}
+
+// quoted lists names of a stranger's choosing, which may hold anything.
+func quoted(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = fmt.Sprintf("%q", n)
+	}
+	return strings.Join(out, ", ")
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

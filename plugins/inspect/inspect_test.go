@@ -1,0 +1,61 @@
+package inspect_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/inspect"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+func run(code []byte) inspect.Report {
+	return inspect.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code)
+}
+
+func text(t *testing.T, r inspect.Report) string {
+	var b strings.Builder
+	require.NoError(t, r.Write(&b))
+	return b.String()
+}
+
+func TestScorer(t *testing.T) {
+	code := builtin.Modules()["performance"]
+	r := run(code)
+	require.True(t, r.OK)
+	require.Equal(t, wasmhost.Scorer, r.Kind)
+	require.Equal(t, 1, r.ABIVersion)
+	require.Contains(t, r.Exports, inspect.Item{Name: "score", Kind: "func", Signature: "(i32, i32, i32, i32) -> i32"})
+	require.Contains(t, r.Exports, inspect.Item{Name: "memory", Kind: "memory"})
+	require.Empty(t, r.Imports)
+	out := text(t, r)
+	for _, line := range []string{
+		"kind             scorer\n", "abi version      1\n", "memory           0 pages of 64 KiB, no bound of its own\n",
+		`func "tolerance" () -> f64`, "imports          none\n",
+	} {
+		require.Contains(t, out, line)
+	}
+}
+
+func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
+	code := builtin.Modules()["performance"]
+	cut := run(code[:len(code)-1])
+	require.False(t, cut.OK)
+	require.NotEmpty(t, cut.Exports, "the exports stand before where it is cut")
+	require.Len(t, cut.Faults, 1)
+	require.Contains(t, text(t, cut), "fault: this is not a WebAssembly module: it ends too early\n")
+
+	// An empty module: no kind, no version, and each thing that is missing.
+	r := run([]byte("\x00asm\x01\x00\x00\x00"))
+	require.Len(t, r.Faults, 4)
+	require.Contains(t, text(t, r), "kind             unknown\n")
+
+	// One that imports what does not exist, under a name that would move the
+	// terminal's cursor.
+	r = run([]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x02\x0b\x01\x03env\x03a\x1b[\x00\x00"))
+	require.Equal(t, []inspect.Item{{Name: "env.a\x1b[", Kind: "func", Signature: "()"}}, r.Imports)
+	require.Contains(t, text(t, r), `"env.a\x1b["`)
+	require.NotContains(t, text(t, r), "\x1b", "control characters of a stranger's module")
+}

@@ -1,0 +1,228 @@
+// Package measure times a plugin beside the built-in of its kind, in the same
+// run and by turns, so that what else the machine does weighs on both. It is
+// behind `whirlpool plugin bench`.
+package measure
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Options of a run.
+type Options struct {
+	Config   map[string]any // of the plugin
+	Now      func() time.Time
+	Round    time.Duration     // of one timing; each figure is the median of Rounds
+	Rounds   int               // >= 1
+	Progress func(step string) // told before each step; may be nil
+}
+
+// Rounds and Round of the command: under ten seconds in all.
+const (
+	DefaultRounds = 5
+	DefaultRound  = 150 * time.Millisecond
+)
+
+// Report is what was measured.
+type Report struct {
+	Kind       wasmhost.Kind `json:"kind"`
+	Builtin    string        `json:"builtin"`      // what it is beside
+	LoadMillis float64       `json:"load_ms"`      // check, meter, compile, start, try
+	Pages      uint32        `json:"memory_pages"` // of 64 KiB, an instance, after the largest call
+	Rows       []Row         `json:"calls"`
+	// FuelPerCandidate is what each candidate beyond the first adds; scorers.
+	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
+}
+
+// Row is one size of choice; of a backoff there is one row, without candidates.
+type Row struct {
+	Candidates int     `json:"candidates,omitempty"`
+	Nanos      float64 `json:"ns_per_call"`
+	Builtin    float64 `json:"builtin_ns_per_call"`
+	Ratio      float64 `json:"ratio"`      // Nanos / Builtin
+	Fuel       int64   `json:"fuel"`       // of one call
+	FuelLimit  int64   `json:"fuel_limit"` // that it may take
+	Error      string  `json:"error,omitempty"`
+}
+
+// sizes of the choices a scorer is timed with.
+var sizes = []int{1, 10, 100, 1000}
+
+// subject is one module under the clock.
+type subject struct {
+	module *wasmhost.Module
+	probe  *wasmhost.Probe
+}
+
+// Run measures a module. The error is a *wasmhost.CheckError when it does not
+// load.
+func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	o.Progress("load")
+	begin := o.Now()
+	own, err := open(host, code, o.Config)
+	if err != nil {
+		return Report{}, err
+	}
+	defer own.close()
+	r := Report{Kind: own.module.Description().Kind, LoadMillis: float64(o.Now().Sub(begin)) / 1e6, Builtin: "performance"}
+	if r.Kind == wasmhost.Backoff {
+		r.Builtin = "exponential"
+	}
+	other, err := open(host, builtin.Modules()[r.Builtin], nil)
+	if err != nil {
+		return Report{}, fmt.Errorf("built-in %s: %w", r.Builtin, err)
+	}
+	defer other.close()
+	if r.Kind == wasmhost.Backoff {
+		o.Progress("backoff")
+		r.Rows = append(r.Rows, row(o, own, other, 0, wait()))
+	} else {
+		for _, n := range sizes {
+			o.Progress(fmt.Sprintf("%d candidates", n))
+			r.Rows = append(r.Rows, row(o, own, other, n, rank(n)))
+		}
+		first := r.Rows[0]
+		for _, last := range r.Rows[1:] {
+			if first.Error == "" && last.Error == "" {
+				r.FuelPerCandidate = float64(last.Fuel-first.Fuel) / float64(last.Candidates-first.Candidates)
+			}
+		}
+	}
+	r.Pages = own.probe.Pages()
+	return r, nil
+}
+
+func open(host *wasmhost.Host, code []byte, config map[string]any) (*subject, error) {
+	m, err := host.Load(code, config)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Probe()
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return &subject{m, p}, nil
+}
+
+func (s *subject) close() {
+	s.probe.Close()
+	s.module.Close()
+}
+
+// work are the two ways to make the same call: as in service, and by a probe
+// that shows its fuel.
+type work struct {
+	serve func(*wasmhost.Module) error
+	probe func(*wasmhost.Probe) error
+}
+
+func rank(n int) work {
+	c, scores := trial.Plausible(n), make([]float64, n)
+	return work{
+		func(m *wasmhost.Module) error { return m.Score(c, scores) },
+		func(p *wasmhost.Probe) error { return p.Score(c, scores) },
+	}
+}
+
+// wait is the third retry of a plausible policy.
+func wait() work {
+	q := trial.Waits()[2].Request
+	return work{
+		func(m *wasmhost.Module) error { _, err := m.Delay(&q); return err },
+		func(p *wasmhost.Probe) error { _, err := p.Delay(&q); return err },
+	}
+}
+
+func row(o Options, own, other *subject, n int, w work) Row {
+	r := Row{Candidates: n, FuelLimit: own.module.Limits().Fuel + int64(n)*wasmhost.FuelPerCandidate}
+	fail := func(err error) Row {
+		return Row{Candidates: n, FuelLimit: r.FuelLimit, Error: err.Error()}
+	}
+	for range 2 { // the first call may need to reserve room
+		if err := w.probe(own.probe); err != nil {
+			return fail(err)
+		}
+	}
+	r.Fuel = r.FuelLimit - own.probe.Fuel()
+	var times, others []float64
+	for range o.Rounds {
+		t, err := timed(o, func() error { return w.serve(own.module) })
+		if err != nil {
+			return fail(err)
+		}
+		u, err := timed(o, func() error { return w.serve(other.module) })
+		if err != nil {
+			return fail(err)
+		}
+		times, others = append(times, t), append(others, u)
+	}
+	r.Nanos, r.Builtin = median(times), median(others)
+	if r.Builtin > 0 {
+		r.Ratio = r.Nanos / r.Builtin
+	}
+	return r
+}
+
+// timed calls f for a round and returns the ns of one call. The clock is read
+// as rarely as lets it be still small beside the calls.
+func timed(o Options, f func() error) (float64, error) {
+	batch, calls := 1, 0
+	begin := o.Now()
+	for {
+		for range batch {
+			if err := f(); err != nil {
+				return 0, err
+			}
+		}
+		calls += batch
+		spent := o.Now().Sub(begin)
+		if spent >= o.Round {
+			return float64(spent) / float64(calls), nil
+		}
+		if spent < o.Round/20 {
+			batch *= 2
+		}
+	}
+}
+
+func median(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+// Write writes the report for people.
+func (r Report) Write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "candidates\tns/call\t%s\tratio\tfuel\tof its limit\t\n", r.Builtin)
+	for _, row := range r.Rows {
+		n := "-"
+		if row.Candidates > 0 {
+			n = fmt.Sprint(row.Candidates)
+		}
+		if row.Error != "" {
+			fmt.Fprintf(w, "%s\t-\t-\t-\t-\t-\t  %s\n", n, row.Error)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.2f\t%d\t%.2f %%\t\n", n, row.Nanos, row.Builtin, row.Ratio, row.Fuel, 100*float64(row.Fuel)/float64(row.FuelLimit))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	last := ""
+	if r.Kind == wasmhost.Scorer {
+		last = fmt.Sprintf("%.1f fuel a candidate; ", r.FuelPerCandidate)
+	}
+	_, err := fmt.Fprintf(out, "%sloaded in %.1f ms; %d pages of memory an instance\n", last, r.LoadMillis, r.Pages)
+	return err
+}
