@@ -43,7 +43,7 @@ func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 			lease.Release()
 		}
 	}
-	return pool, selector.New(pool, time.Now, rand.Uint64, selector.DefaultMaxCandidates)
+	return pool, selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
 }
 
 // cpu makes a benchmark report the time its thread was on a processor as well:
@@ -81,7 +81,7 @@ func BenchmarkChoice(b *testing.B) {
 				for b.Loop() {
 					q.Reset()
 					q.Idempotent, q.HostHash = true, 12345
-					lease, err := s.Select(&q, scorer)
+					lease, err := s.Select(&q, scorer, time.Now())
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -52,22 +52,36 @@ const (
 	ReasonManualReset  = "manual_reset"
 )
 
-// The word: generation << 3 | slot taken << 2 | state. The closed state's path
-// is one atomic load of it; all changes are made under mu.
+// Word is the part of a breaker that every choice among proxies reads. It may
+// lie in a row of its owner's own (see [NewAt]), so that looking at a breaker
+// is not a cache miss more. The zero Word is closed.
+type Word struct {
+	state atomic.Uint64 // generation << 3 | slot taken << 2 | state; changed under mu
+	due   atomic.Int64  // ns after the epoch: when it turns, or has turned, half-open
+}
+
 const (
 	stateMask = 0b011
 	slotTaken = 0b100
 	genShift  = 3
 )
 
+// Closed reports whether the breaker is closed: one atomic load.
+func (w *Word) Closed() bool { return core.State(w.state.Load()&stateMask) == core.Closed }
+
+// Open reports whether the breaker is open and still is at a moment, which is
+// counted from the breaker's epoch.
+func (w *Word) Open(at time.Duration) bool {
+	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
+}
+
 // Breaker is safe for concurrent use.
 type Breaker struct {
-	word   atomic.Uint64
+	word   *Word
 	id     string
 	now    func() time.Time
 	notify func(core.Transition)
-	epoch  time.Time    // has a monotonic reading, which due is counted from
-	due    atomic.Int64 // ns after epoch: when it turns, or has turned, half-open
+	epoch  time.Time // has a monotonic reading, which the word's due is counted from
 
 	mu         sync.Mutex
 	cfg        Config
@@ -83,8 +97,13 @@ type Breaker struct {
 // New returns a closed breaker. notify hears of every transition once, in
 // order, with no lock held that the breaker's methods need.
 func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
-	epoch := now()
-	return &Breaker{id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: epoch}
+	return NewAt(new(Word), now(), id, cfg, now, notify)
+}
+
+// NewAt is New for a breaker whose word, a zero one, lies at a place of the
+// caller's; epoch is a moment at or before the present, of the same clock.
+func NewAt(word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
+	return &Breaker{word: word, id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: now()}
 }
 
 // Permit is the right to one attempt. Report it exactly once; the zero Permit
@@ -102,30 +121,30 @@ func (p Permit) Probe() bool { return p.probe }
 // Admissible peeks: it reports whether Acquire would probably succeed now, and
 // takes nothing.
 func (b *Breaker) Admissible() bool {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
 		return true
 	}
 	b.tick()
-	w = b.word.Load()
+	w = b.word.state.Load()
 	return core.State(w&stateMask) != core.Open && w&slotTaken == 0
 }
 
 // State is the state now; an open breaker whose time has come turns half-open
 // here as well.
 func (b *Breaker) State() core.State {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
 		return core.Closed
 	}
 	b.tick()
-	return core.State(b.word.Load() & stateMask)
+	return core.State(b.word.state.Load() & stateMask)
 }
 
 // Overdue reports whether the breaker has been half-open with a free slot for
 // longer than its timeout: nobody has chosen it.
 func (b *Breaker) Overdue() bool {
-	if b.State() != core.HalfOpen || b.word.Load()&slotTaken != 0 {
+	if b.State() != core.HalfOpen || b.word.state.Load()&slotTaken != 0 {
 		return false
 	}
 	b.mu.Lock()
@@ -136,7 +155,7 @@ func (b *Breaker) Overdue() bool {
 // Acquire asks for a permit. Closed, it costs one atomic load. Half-open, it
 // is given to one caller at a time.
 func (b *Breaker) Acquire() (Permit, bool) {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
 		return Permit{b: b, gen: w >> genShift}, true
 	}
@@ -148,14 +167,14 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
-	w := b.word.Load()
+	w := b.word.state.Load()
 	switch {
 	case core.State(w&stateMask) == core.Closed:
 		return Permit{b: b, gen: w >> genShift}, true
 	case core.State(w&stateMask) == core.Open, w&slotTaken != 0:
 		return Permit{}, false
 	}
-	b.word.Store(w | slotTaken)
+	b.word.state.Store(w | slotTaken)
 	b.lease = now.Add(b.cfg.Lease)
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
@@ -170,7 +189,7 @@ func (p Permit) Report(v core.Verdict) {
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if w>>genShift != p.gen {
 		return
 	}
@@ -185,7 +204,7 @@ func (p Permit) Report(v core.Verdict) {
 			b.push(now)
 			b.open(now, ReasonProbeFailure)
 		default:
-			b.word.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
 	}
 }
@@ -219,28 +238,28 @@ func (b *Breaker) prune(now time.Time) {
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
 func (b *Breaker) open(now time.Time, reason string) {
-	b.due.Store(int64(now.Add(b.cfg.TimeoutDuration).Sub(b.epoch)))
+	b.word.due.Store(int64(now.Add(b.cfg.TimeoutDuration).Sub(b.epoch)))
 	b.change(core.Open, now, reason)
 }
 
-func (b *Breaker) dueTime() time.Time { return b.epoch.Add(time.Duration(b.due.Load())) }
+func (b *Breaker) dueTime() time.Time { return b.epoch.Add(time.Duration(b.word.due.Load())) }
 
 // change moves to another state in a new generation. Requires mu.
 func (b *Breaker) change(to core.State, at time.Time, reason string) {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	from := core.State(w & stateMask)
 	count := b.live()
 	if to == core.Closed {
 		b.failures, b.head = nil, 0
 	}
 	b.lastChange = at
-	b.word.Store((w>>genShift+1)<<genShift | uint64(to))
+	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
 	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason})
 }
 
 // tick lets time take effect.
 func (b *Breaker) tick() {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Open && b.now().Before(b.dueTime()) {
 		return // the common case of an open breaker, without the lock
 	}
@@ -255,7 +274,7 @@ func (b *Breaker) tick() {
 // advance applies what time has brought: an open breaker past its due time is
 // half-open since then, and a probe past its lease has lost the slot. Requires mu.
 func (b *Breaker) advance(now time.Time) {
-	w := b.word.Load()
+	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
 	case core.Open:
 		if due := b.dueTime(); !now.Before(due) {
@@ -263,7 +282,7 @@ func (b *Breaker) advance(now time.Time) {
 		}
 	case core.HalfOpen:
 		if w&slotTaken != 0 && now.After(b.lease) {
-			b.word.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
+			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
 	}
 }
@@ -292,13 +311,13 @@ func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
 	b.advance(b.now())
-	w := b.word.Load()
+	w := b.word.state.Load()
 	if core.State(w&stateMask) != core.Closed {
 		b.change(core.Closed, b.now(), ReasonManualReset)
 		return
 	}
 	b.failures, b.head = nil, 0
-	b.word.Store((w>>genShift + 1) << genShift)
+	b.word.state.Store((w>>genShift + 1) << genShift)
 }
 
 // Configure replaces the thresholds; they are used from the next input on.
@@ -324,7 +343,7 @@ func (b *Breaker) Snapshot() View {
 	now := b.now()
 	b.advance(now)
 	b.prune(now)
-	v := View{State: core.State(b.word.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange}
+	v := View{State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange}
 	if v.State == core.Open {
 		v.NextTest = b.dueTime()
 	}

@@ -120,7 +120,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.plugins.Store(&opts.Plugins)
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
-	sel := selector.New(e.pool, opts.Now, opts.Rand, cfg.MaxCandidates)
+	sel := selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
@@ -332,4 +332,6 @@ func (e *Engine) ActivateBackoff(name string) (retry.View, error) {
 }
 
 // Describe fills a row as a scorer would see a proxy.
-func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) { u.Fill(row, e.opts.Now()) }
+func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {
+	u.Fill(row, e.pool.Elapsed(e.opts.Now()), 0)
+}

@@ -24,8 +24,8 @@ var (
 
 // Selector chooses a proxy and takes its permit. It never blocks.
 type Selector interface {
-	Select(q *selector.Query, scorer core.Scorer) (upstream.Lease, error)
-	Untried(q *selector.Query) bool
+	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
+	Untried(q *selector.Query, now time.Time) bool
 	NextTest() (time.Time, bool)
 }
 
@@ -142,7 +142,7 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 		t.Budget.Deposit()
 	}
 	q := &x.query
-	q.Idempotent, q.Connect, q.Region = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect, x.Region
+	q.Idempotent, q.Connect = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect
 	q.HostHash = core.Hash53(x.Host)
 	q.RegionHash = 0
 	if x.Region != "" {
@@ -152,18 +152,18 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 
 // choose selects a proxy for the next attempt and begins it.
 func (e *Executor) choose(x *Exchange, t *Tuning) bool {
-	scorer := t.First
+	scorer, now := t.First, x.Started
 	if x.Attempts > 0 {
-		scorer = t.Retry
+		scorer, now = t.Retry, e.now()
 	}
 	x.query.Attempt = x.Attempts
-	lease, err := e.selector.Select(&x.query, scorer)
+	lease, err := e.selector.Select(&x.query, scorer, now)
 	if err != nil {
 		e.refuse(x, err)
 		return false
 	}
 	x.Proxy, x.held = lease.U, lease
-	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: e.now()}
+	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: now}
 	x.Attempts++
 	if x.Journal != nil {
 		x.Journal.Attempt(x.Attempts-1, lease.U.ID())
@@ -303,14 +303,13 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 
 // backoff asks the strategy's plugin and keeps its answer within the policy.
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {
-	p := x.Policy
+	p, now := x.Policy, e.now()
 	switch {
 	case o.Again == core.Elsewhere:
 		return 0
-	case p.FailoverDelay != nil && e.selector.Untried(&x.query):
+	case p.FailoverDelay != nil && e.selector.Untried(&x.query, now):
 		return seconds(*p.FailoverDelay)
 	}
-	now := e.now()
 	r := core.BackoffRequest{
 		Retry: float64(x.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
 		Random: float64(e.rand()>>11) / (1 << 53), PreviousDelay: x.delay.Seconds(),

@@ -91,7 +91,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	if change != nil {
 		change(&tuning)
 	}
-	b.Executor = New(selector.New(b.pool, time.Now, rand.Uint64, 256), b.rec, tuning, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now, rand.Uint64)
+	b.Executor = New(selector.New(b.pool, rand.Uint64, 256), b.rec, tuning, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now, rand.Uint64)
 	return b
 }
 

@@ -33,11 +33,11 @@ type Tried struct {
 type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
-	Region               string // wanted, "" for none
-	HostHash, RegionHash float64
+	HostHash, RegionHash float64 // core.Hash53; RegionHash is the wanted region's, 0 for none
 	Tried                []Tried // oldest first
 
 	now        time.Time
+	elapsed    time.Duration // now, as upstreams take it
 	turn       uint64
 	seed       uint64
 	poolSize   int
@@ -55,27 +55,26 @@ func (q *Query) Reset() {
 // Selector is safe for concurrent use.
 type Selector struct {
 	pool  *upstream.Pool
-	now   func() time.Time
 	rand  func() uint64
 	limit int
 	turn  atomic.Uint64
 	ties  atomic.Uint64 // choices settled by turns
 }
 
-// New returns a selector of pool's proxies.
-func New(pool *upstream.Pool, now func() time.Time, rand func() uint64, maxCandidates int) *Selector {
-	return &Selector{pool: pool, now: now, rand: rand, limit: max(maxCandidates, 1)}
+// New returns a selector of pool's proxies; rand is its only chance.
+func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
+	return &Selector{pool: pool, rand: rand, limit: max(maxCandidates, 1)}
 }
 
 // NextTest is the pool's.
 func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
 
-// Select chooses a proxy and takes its permit. Errors: core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft. A scorer that fails
-// leaves the choice to the rotation.
-func (s *Selector) Select(q *Query, scorer core.Scorer) (upstream.Lease, error) {
+// Select chooses a proxy at the moment now and takes its permit. Errors:
+// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft. A
+// scorer that fails leaves the choice to the rotation.
+func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap := s.pool.Snapshot()
-	q.now, q.poolSize = s.now(), len(snap.All)
+	q.now, q.elapsed, q.poolSize = now, s.pool.Elapsed(now), len(snap.All)
 	if q.poolSize == 0 {
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
@@ -117,33 +116,35 @@ func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 		if n := len(q.Tried); n > 0 {
 			begin = slices.Index(all, q.Tried[n-1].U) + 1
 		}
-		for i := range all {
-			if u := all[(begin+i)%len(all)]; q.admissible(u) {
-				q.candidates = append(q.candidates, u)
+		for _, part := range [2][]*upstream.Upstream{all[begin:], all[:begin]} {
+			for _, u := range part {
+				if q.admissible(u) {
+					q.candidates = append(q.candidates, u)
+				}
 			}
 		}
 		return
 	}
 	// The pool's turn-th proxy (or the next admissible one) comes first, so
-	// that a rotation covers a pool of any size; then every k-th from a random
-	// place on, a systematic sample without repetition.
+	// that a rotation covers a pool of any size; then a random sample: those
+	// that follow a random place in the mixed order, which is nearly that of
+	// memory, too.
 	n := uint64(len(all))
-	first := q.turn % n
+	var first *upstream.Upstream
 	for i := range uint64(s.limit) {
-		if u := all[(first+i)%n]; q.admissible(u) {
-			first = (first + i) % n
+		if u := all[(q.turn+i)%n]; q.admissible(u) {
+			first = u
 			q.candidates = append(q.candidates, u)
 			break
 		}
 	}
-	step := n / uint64(s.limit)
-	at := s.rand() % n
-	for range s.limit {
-		if u := all[at]; at != first && q.admissible(u) && len(q.candidates) < s.limit {
+	at := int(s.rand() % n)
+	for i := 0; i < s.limit && len(q.candidates) < s.limit; i++ {
+		if u := snap.Mixed[at]; u != first && q.admissible(u) {
 			q.candidates = append(q.candidates, u)
 		}
-		if at += step; at >= n {
-			at -= n
+		if at++; at == len(all) {
+			at = 0
 		}
 	}
 	if len(q.candidates) == 0 { // nearly all are out: look at each
@@ -158,10 +159,7 @@ func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 // admissible reports whether u may be chosen. A half-open breaker's probe is
 // for idempotent requests, since it may well fail.
 func (q *Query) admissible(u *upstream.Upstream) bool {
-	if !u.Breaker().Admissible() || u.Draining() || u.Full() || q.tried(u) {
-		return false
-	}
-	return q.Idempotent || u.Breaker().State() == core.Closed
+	return u.Admissible(q.elapsed, q.Idempotent) && !(len(q.Tried) > 0 && q.tried(u))
 }
 
 func (q *Query) tried(u *upstream.Upstream) bool {
@@ -173,8 +171,10 @@ func (q *Query) tried(u *upstream.Upstream) bool {
 	return false
 }
 
-// Untried reports whether a proxy that q has not tried is admissible.
-func (s *Selector) Untried(q *Query) bool {
+// Untried reports whether a proxy that q has not tried is admissible at the
+// moment now.
+func (s *Selector) Untried(q *Query, now time.Time) bool {
+	q.now, q.elapsed = now, s.pool.Elapsed(now)
 	s.gather(q, s.pool.Snapshot())
 	return len(q.candidates) > 0
 }
@@ -233,8 +233,10 @@ func (s *Selector) best(q *Query, scorer core.Scorer) (upstream.Lease, error) {
 	} else {
 		q.seed = s.rand()
 		if err := scorer.Score(q, scores); err != nil {
+			place := q.firstPlace()
 			for i := range scores {
-				scores[i] = -q.rotation(i)
+				scores[i] = -float64(place)
+				place = q.nextPlace(place)
 			}
 		} else if t, ok := scorer.(core.Tolerance); ok {
 			tolerance = t.Tolerance()
@@ -269,7 +271,7 @@ func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 		if !(score >= floor) {
 			continue
 		}
-		switch l := q.load(i); {
+		switch l := q.candidates[i].Load(); {
 		case l < load:
 			chosen, equals, load = i, 1, l
 		case l == load:
@@ -282,7 +284,7 @@ func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 	// Load may have changed meanwhile; then an earlier one of them is as good.
 	turn := (s.ties.Add(1) - 1) % uint64(equals)
 	for i := chosen + 1; i < len(scores) && turn > 0; i++ {
-		if scores[i] >= floor && q.load(i) == load {
+		if scores[i] >= floor && q.candidates[i].Load() == load {
 			chosen = i
 			turn--
 		}
@@ -290,17 +292,25 @@ func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// load is a candidate's requests in flight for its weight.
-func (q *Query) load(i int) float64 {
-	return float64(q.candidates[i].InFlight()) / q.candidates[i].Spec().Weight
+// firstPlace is the first candidate's place from the rotation's turn, and
+// nextPlace that of the candidate after one: they go up by one and, past the
+// last, begin again at 0.
+func (q *Query) firstPlace() int {
+	n := len(q.candidates)
+	if q.ordered || n == 0 {
+		return 0
+	}
+	if turn := int(q.turn % uint64(n)); turn > 0 {
+		return n - turn
+	}
+	return 0
 }
 
-func (q *Query) rotation(i int) float64 {
-	n := len(q.candidates)
-	if q.ordered {
-		return float64(i)
+func (q *Query) nextPlace(place int) int {
+	if place++; place == len(q.candidates) {
+		return 0
 	}
-	return float64((uint64(i) + uint64(n) - q.turn%uint64(n)) % uint64(n))
+	return place
 }
 
 // Len implements core.Candidates.
@@ -313,16 +323,17 @@ func (q *Query) Fill(req *core.RankRequest, rows []core.Candidate) {
 		Turn: float64(q.turn), Seed: float64(q.seed >> 11), HostHash: q.HostHash, RegionHash: q.RegionHash,
 		PoolSize: float64(q.poolSize), Idempotent: flag(q.Idempotent), Connect: flag(q.Connect),
 	}
-	slowest := 0.0
+	slowest, place := 0.0, q.firstPlace()
+	rows = rows[:len(q.candidates)]
 	for i, u := range q.candidates {
 		c := &rows[i]
-		u.Fill(c, q.now)
-		c.RegionMatch = flag(q.Region != "" && u.Spec().Region == q.Region)
+		u.Fill(c, q.elapsed, q.RegionHash)
 		c.AffinityHash = core.Pair53(u.IDHash(), q.HostHash)
-		c.Rotation = q.rotation(i)
+		c.Rotation = float64(place)
+		place = q.nextPlace(place)
 		slowest = max(slowest, c.LatencyMean)
 	}
-	for i := range rows[:len(q.candidates)] {
+	for i := range rows {
 		c := &rows[i]
 		switch {
 		case c.LatencyMean > 0:

@@ -62,7 +62,7 @@ func start(t testing.TB, n, limit int) *fixture {
 	}
 	require.NoError(t, f.pool.Apply(specs))
 	var seed atomic.Uint64
-	f.s = New(f.pool, clock, func() uint64 {
+	f.s = New(f.pool, func() uint64 {
 		z := seed.Add(0x9e3779b97f4a7c15) // splitmix64
 		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 		z = (z ^ z>>27) * 0x94d049bb133111eb
@@ -82,13 +82,13 @@ func (f *fixture) settle(u *upstream.Upstream, v core.Verdict) {
 
 func TestErrors(t *testing.T) {
 	f := start(t, 0, 256)
-	_, err := f.s.Select(&Query{Idempotent: true}, rotate)
+	_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 	assert.ErrorIs(t, err, core.ErrPoolEmpty)
 
 	f = start(t, 2, 256)
 	f.settle(f.get(0), core.Failure)
 	f.settle(f.get(1), core.Failure)
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 	assert.ErrorIs(t, err, core.ErrAllBreakersOpen)
 	at, ok := f.s.NextTest()
 	assert.True(t, ok)
@@ -97,13 +97,13 @@ func TestErrors(t *testing.T) {
 	f = start(t, 1, 256)
 	_, err = f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
 	require.NoError(t, err)
-	lease, err := f.s.Select(&Query{Idempotent: true}, rotate)
+	lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 	require.NoError(t, err)
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 	assert.ErrorIs(t, err, core.ErrAllBusy)
 	lease.Release()
 
-	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0), Barred: true}}}, rotate)
+	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0), Barred: true}}}, rotate, f.now)
 	assert.ErrorIs(t, err, ErrNoneLeft)
 }
 
@@ -113,7 +113,7 @@ func TestRotationIsFair(t *testing.T) {
 		uses := map[string]int{}
 		for range 3 * n {
 			q := Query{Idempotent: true}
-			lease, err := f.s.Select(&q, rotate)
+			lease, err := f.s.Select(&q, rotate, f.now)
 			require.NoError(t, err)
 			uses[lease.U.ID()]++
 			lease.Release()
@@ -131,7 +131,7 @@ func TestRetriesGoElsewhereWhileThereIsElsewhere(t *testing.T) {
 	var order []string
 	for i := range 6 {
 		q.Attempt = i
-		lease, err := f.s.Select(&q, rotate)
+		lease, err := f.s.Select(&q, rotate, f.now)
 		require.NoError(t, err)
 		order = append(order, lease.U.ID())
 		q.Tried = append(q.Tried, Tried{U: lease.U})
@@ -139,7 +139,7 @@ func TestRetriesGoElsewhereWhileThereIsElsewhere(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
 	assert.Equal(t, order[:3], order[3:], "then the one tried longest ago")
-	assert.False(t, f.s.Untried(&q))
+	assert.False(t, f.s.Untried(&q, f.now))
 }
 
 func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
@@ -155,7 +155,7 @@ func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
 	}}
 	for range 10 {
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, first)
+		lease, err := f.s.Select(&q, first, f.now)
 		require.NoError(t, err)
 		require.Equal(t, "p0", lease.U.ID())
 		lease.Release()
@@ -165,7 +165,7 @@ func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
 	q := Query{}
 	for range 6 {
 		q.Reset()
-		lease, err := f.s.Select(&q, rotate)
+		lease, err := f.s.Select(&q, rotate, f.now)
 		require.NoError(t, err)
 		require.NotEqual(t, "p1", lease.U.ID())
 		lease.Release()
@@ -190,7 +190,7 @@ func TestNoBreakerWedges(t *testing.T) {
 		f.now = f.now.Add(200 * time.Millisecond)
 		f.pool.Sweep()
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, favourite)
+		lease, err := f.s.Select(&q, favourite, f.now)
 		require.NoError(t, err)
 		lease.Settle(&core.Outcome{Verdict: core.Success})
 		lease.Release()
@@ -205,7 +205,7 @@ func TestAFailingScorerLeavesItToTheRotation(t *testing.T) {
 	uses := map[string]int{}
 	for range 30 {
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, failing{})
+		lease, err := f.s.Select(&q, failing{}, f.now)
 		require.NoError(t, err)
 		uses[lease.U.ID()]++
 		lease.Release()
@@ -217,7 +217,7 @@ func TestOddScores(t *testing.T) {
 	for name, v := range map[string]float64{"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1)} {
 		f := start(t, 3, 256)
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, rank{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02})
+		lease, err := f.s.Select(&q, rank{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02}, f.now)
 		require.NoError(t, err, name)
 		require.NotNil(t, lease.U, name)
 		lease.Release()
@@ -239,7 +239,7 @@ func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
 		n := 0
 		for range 200 {
 			q := Query{Idempotent: true, Attempt: 1}
-			lease, err := f.s.Select(&q, better)
+			lease, err := f.s.Select(&q, better, f.now)
 			require.NoError(t, err)
 			if lease.U.ID() == "p0" {
 				n++
@@ -259,7 +259,7 @@ func TestTiesTakeTurns(t *testing.T) {
 	uses := map[string]int{}
 	for i := range 300 {
 		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0)}}}
-		lease, err := f.s.Select(&q, same)
+		lease, err := f.s.Select(&q, same, f.now)
 		require.NoError(t, err)
 		if i == 0 {
 			assert.Equal(t, "p1", lease.U.ID())
@@ -275,9 +275,9 @@ func TestRowsOfCandidates(t *testing.T) {
 	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
-	q := Query{Idempotent: true, Region: "eu"}
+	q := Query{Idempotent: true, RegionHash: core.Hash53("eu")}
+	q.now, q.elapsed = f.now, f.pool.Elapsed(f.now)
 	f.s.gather(&q, f.pool.Snapshot())
-	q.now = f.now
 	rows := make([]core.Candidate, q.Len())
 	var r core.RankRequest
 	q.Fill(&r, rows)
@@ -313,7 +313,7 @@ func TestEveryChoiceIsAdmissible(outer *testing.T) {
 						untried = untried || !q.tried(u)
 					}
 				}
-				lease, err := f.s.Select(&q, rotate)
+				lease, err := f.s.Select(&q, rotate, f.now)
 				if (err == nil) != any {
 					t.Fatalf("an admissible proxy: %v, error: %v", any, err)
 				}
@@ -345,7 +345,7 @@ func TestConcurrentChoices(t *testing.T) {
 			for range 200 {
 				q.Reset()
 				q.Idempotent = true
-				lease, err := f.s.Select(&q, rotate)
+				lease, err := f.s.Select(&q, rotate, f.now)
 				if err != nil {
 					t.Error(err)
 					return
@@ -373,7 +373,7 @@ func BenchmarkSelect(b *testing.B) {
 			for b.Loop() {
 				q.Reset()
 				q.Idempotent = true
-				lease, err := f.s.Select(&q, failing{}) // the choice itself, without a plugin
+				lease, err := f.s.Select(&q, failing{}, f.now) // the choice itself, without a plugin
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -389,10 +389,73 @@ func TestAChoiceCostsNoAllocation(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(1000, func() {
 		q.Reset()
 		q.Idempotent = true
-		lease, err := f.s.Select(&q, failing{})
+		lease, err := f.s.Select(&q, failing{}, f.now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		lease.Release()
 	}))
+}
+
+// TestASampleOfALargePool: at most the limit, none twice, all admissible, the
+// proxy whose turn it is first; and something as long as anything is left.
+func TestASampleOfALargePool(outer *testing.T) {
+	f := start(outer, 300, 20)
+	all := f.pool.Snapshot().All
+	rapid.Check(outer, func(t *rapid.T) {
+		for _, u := range all {
+			u.Breaker().Reset()
+		}
+		out := rapid.SampledFrom([]float64{0, 0.3, 0.95, 1}).Draw(t, "share that is out")
+		left := map[*upstream.Upstream]bool{}
+		for _, u := range all {
+			if rapid.Float64Range(0, 1).Draw(t, "chance") < out {
+				f.settle(u, core.Failure)
+			} else {
+				left[u] = true
+			}
+		}
+		q := Query{Idempotent: true, turn: rapid.Uint64().Draw(t, "turn"), elapsed: f.pool.Elapsed(f.now)}
+		f.s.gather(&q, f.pool.Snapshot())
+		require.LessOrEqual(t, q.Len(), 20)
+		require.Equal(t, len(left) > 0, q.Len() > 0)
+		seen := map[*upstream.Upstream]bool{}
+		for _, u := range q.candidates {
+			require.True(t, left[u], "admissible")
+			require.False(t, seen[u], "once")
+			seen[u] = true
+		}
+		if turn := all[q.turn%300]; left[turn] {
+			require.Same(t, turn, q.candidates[0])
+		}
+	})
+}
+
+// TestASampleIsFair: over many choices each proxy of a large pool is scored as
+// often as any other, whatever its place and its neighbours.
+func TestASampleIsFair(t *testing.T) {
+	const n, limit, choices = 1000, 50, 20_000
+	f := start(t, n, limit)
+	drawn := map[string]int{}
+	q := Query{}
+	for i := range uint64(choices) {
+		q.Reset()
+		q.Idempotent, q.turn = true, i
+		f.s.gather(&q, f.pool.Snapshot())
+		for _, u := range q.candidates[1:] { // the first is the rotation's
+			drawn[u.ID()]++
+		}
+	}
+	for i := range n { // 49 of 1000 in each of 20,000: 980 expected, sd 31
+		require.InDelta(t, 980, drawn[fmt.Sprintf("p%d", i)], 160, "p%d", i)
+	}
+	apart := 0.0 // places between neighbours of a sample, in the pool's order
+	place := map[*upstream.Upstream]int{}
+	for i, u := range f.pool.Snapshot().All {
+		place[u] = i
+	}
+	for i, u := range q.candidates[1 : len(q.candidates)-1] {
+		apart += math.Abs(float64(place[u] - place[q.candidates[i+2]]))
+	}
+	require.Greater(t, apart/float64(len(q.candidates)-2), 200.0, "neighbours in the pool are not neighbours in a sample: a third of the pool lies between two at random")
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,7 @@ type PoolConfig struct {
 type Pool struct {
 	snapshot atomic.Pointer[Snapshot]
 	now      func() time.Time
+	epoch    time.Time // what moments are counted from; has a monotonic reading
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
 	onChange func(*Snapshot)
@@ -45,8 +47,9 @@ type Pool struct {
 
 // Snapshot is the pool at one moment; it never changes.
 type Snapshot struct {
-	All  []*Upstream // in the order of configuration
-	byID map[string]*Upstream
+	All   []*Upstream // in the order of configuration
+	Mixed []*Upstream // in the order of their IDHash: as good as a random one
+	byID  map[string]*Upstream
 }
 
 // Get returns the proxy with that id, or nil.
@@ -54,7 +57,7 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
-	p := &Pool{now: cfg.Now, onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
+	p := &Pool{now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
 	p.notify = func(t core.Transition) {
 		p.watch(t)
 		if cfg.Notify != nil {
@@ -65,8 +68,13 @@ func NewPool(cfg PoolConfig) *Pool {
 	return p
 }
 
+// Elapsed counts a moment from the pool's epoch: the form in which an Upstream
+// takes moments.
+func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
+
 // publish requires mu.
 func (p *Pool) publish(next *Snapshot) {
+	next.Mixed = slices.SortedFunc(slices.Values(next.All), func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) })
 	p.snapshot.Store(next)
 	if p.onChange != nil {
 		p.onChange(next)
@@ -175,7 +183,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
-	if !u.draining.Swap(true) && drain && u.InFlight() > 0 {
+	if !u.drain() && drain && u.InFlight() > 0 {
 		p.leaving.Add(1)
 		u.leaving = true
 	}
@@ -192,7 +200,7 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	next := &Snapshot{All: make([]*Upstream, 0, len(old.All)), byID: make(map[string]*Upstream, len(old.All))}
 	for _, u := range old.All {
 		if match(u) {
-			u.draining.Store(true)
+			u.drain()
 			if u.leaving {
 				u.leaving = false
 				p.leaving.Add(-1)
@@ -211,36 +219,38 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	if err := check(specs); err != nil {
 		return err
 	}
-	old, now := p.Snapshot(), p.now()
-	next := &Snapshot{All: make([]*Upstream, 0, len(specs)), byID: make(map[string]*Upstream, len(specs))}
+	old := p.Snapshot()
+	next := &Snapshot{All: make([]*Upstream, len(specs)), byID: make(map[string]*Upstream, len(specs))}
+	var fresh []int
 	for i := range specs {
-		spec := specs[i]
+		spec := &specs[i]
 		if spec.Weight == 0 {
 			spec.Weight = 1
 		}
-		cfg := defaults
-		if spec.Breaker != nil {
-			cfg = *spec.Breaker
-			cfg.Lease = defaults.Lease
-		}
 		u := old.byID[spec.ID]
-		switch {
-		case u == nil || u.Spec().Address != spec.Address || u.Draining():
-			u = newUpstream(spec, breaker.New(spec.ID, cfg, p.now, p.notify), now)
-		case !u.Spec().equal(&spec):
-			u.spec.Store(&spec)
-			u.breaker.Configure(cfg)
-		default:
-			u.breaker.Configure(cfg)
+		if u == nil || u.Spec().Address != spec.Address || u.Draining() {
+			fresh = append(fresh, i)
+			continue
 		}
-		next.All = append(next.All, u)
-		next.byID[spec.ID] = u
+		if !u.Spec().equal(spec) {
+			u.configure(*spec)
+		}
+		u.breaker.Configure(spec.breaker(defaults))
+		next.All[i] = u
+	}
+	// New ones are made in the mixed order, so that it is the order of memory.
+	slices.SortFunc(fresh, func(i, j int) int { return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID)) })
+	for _, i := range fresh {
+		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
+	}
+	for _, u := range next.All {
+		next.byID[u.id] = u
 	}
 	p.breaker = defaults
 	p.publish(next)
 	for _, u := range old.All {
 		if next.byID[u.id] != u {
-			u.draining.Store(true)
+			u.drain()
 			if u.leaving {
 				u.leaving = false
 				p.leaving.Add(-1)

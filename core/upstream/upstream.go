@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"maps"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -31,27 +32,77 @@ func (s *Spec) equal(o *Spec) bool {
 		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker)
 }
 
-// Upstream is one proxy of the pool. It is safe for concurrent use.
-type Upstream struct {
-	id      string
-	idHash  float64
-	spec    atomic.Pointer[Spec]
-	breaker *breaker.Breaker
-	born    time.Time
+// breaker returns the thresholds of the proxy's breaker.
+func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
+	if s.Breaker == nil {
+		return defaults
+	}
+	cfg := *s.Breaker
+	cfg.Lease = defaults.Lease
+	return cfg
+}
 
+// Upstream is one proxy of the pool. It is safe for concurrent use.
+//
+// It is a row of 128 bytes, two cache lines, that holds all a choice reads of
+// a proxy, so that looking at hundreds of them stays cheap; what is needed of
+// the chosen one only lies behind details.
+type Upstream struct {
+	*details
+	word     breaker.Word
+	inFlight atomic.Int64
+	room     atomic.Int64 // places in flight it may have; 0 once draining
+	weight   atomic.Uint64
+	lastUse  atomic.Int64 // ns after the epoch, of the last Acquire; 0 if never
+
+	regionHash atomic.Uint64 // 0 without a region
+	cost       atomic.Uint64
+	idHash     float64
+	uses       atomic.Uint64
+	stats      stats
+}
+
+// details are what a choice does not read.
+type details struct {
+	id       string
+	spec     atomic.Pointer[Spec]
+	breaker  *breaker.Breaker
+	epoch    time.Time // the pool's
 	draining atomic.Bool
 	leaving  bool // draining with requests running; guarded by the pool's mu
-	inFlight atomic.Int64
-	uses     atomic.Uint64
-	lastUse  atomic.Int64 // ns after born, of the last Acquire; 0 if never
 	window   window
 }
 
-func newUpstream(spec Spec, b *breaker.Breaker, now time.Time) *Upstream {
-	u := &Upstream{id: spec.ID, idHash: core.Hash53(spec.ID), breaker: b, born: now}
-	u.spec.Store(&spec)
-	u.window.init()
+func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
+	u := &Upstream{details: &details{id: spec.ID, epoch: p.epoch}, idHash: core.Hash53(spec.ID)}
+	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
+	u.stats.init()
+	u.configure(spec)
 	return u
+}
+
+// configure takes another configuration. Requires the pool's mu.
+func (u *Upstream) configure(spec Spec) {
+	u.spec.Store(&spec)
+	store(&u.weight, spec.Weight)
+	store(&u.cost, spec.Cost)
+	region := 0.0
+	if spec.Region != "" {
+		region = core.Hash53(spec.Region)
+	}
+	store(&u.regionHash, region)
+	room := int64(math.MaxInt64)
+	if spec.MaxInFlight > 0 {
+		room = int64(spec.MaxInFlight)
+	}
+	u.room.Store(room)
+}
+
+// drain lets nothing new through.
+func (u *Upstream) drain() (already bool) {
+	already = u.draining.Swap(true)
+	u.room.Store(0)
+	return already
 }
 
 // ID is the proxy's stable id; IDHash its core.Hash53.
@@ -67,13 +118,30 @@ func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
 // InFlight is the number of attempts and tunnels running through the proxy.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
 
+// Load is InFlight for the proxy's weight.
+func (u *Upstream) Load() float64 {
+	n := u.inFlight.Load()
+	if n == 0 {
+		return 0
+	}
+	return float64(n) / load(&u.weight)
+}
+
 // Draining reports whether the proxy is being removed and takes nothing new.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
-// Full reports whether the proxy is at its max_in_flight.
-func (u *Upstream) Full() bool {
-	limit := u.Spec().MaxInFlight
-	return limit > 0 && u.inFlight.Load() >= int64(limit)
+// Full reports whether the proxy is at its max_in_flight, or draining.
+func (u *Upstream) Full() bool { return u.inFlight.Load() >= u.room.Load() }
+
+// Admissible peeks: it reports whether Acquire would probably succeed at a
+// moment (Pool.Elapsed), and takes nothing. probe says whether it would do to
+// be the probe of a half-open breaker.
+func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
+	return !u.Full() && (u.word.Closed() || u.admitsProbe(at, probe))
+}
+
+func (u *Upstream) admitsProbe(at time.Duration, probe bool) bool {
+	return !u.word.Open(at) && u.breaker.Admissible() && (probe || u.word.Closed())
 }
 
 // Lease is one attempt's hold on a proxy: a place in flight and the breaker's
@@ -84,11 +152,10 @@ type Lease struct {
 	settled bool
 }
 
-// Acquire begins an attempt, unless the proxy is full or its breaker admits
-// nothing: this is where a half-open breaker's slot is taken.
+// Acquire begins an attempt, unless the proxy is full or draining or its
+// breaker admits nothing: this is where a half-open breaker's slot is taken.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
-	limit := int64(u.Spec().MaxInFlight)
-	if n := u.inFlight.Add(1); limit > 0 && n > limit {
+	if u.inFlight.Add(1) > u.room.Load() {
 		u.inFlight.Add(-1)
 		return Lease{}, false
 	}
@@ -98,7 +165,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 		return Lease{}, false
 	}
 	u.uses.Add(1)
-	u.lastUse.Store(int64(max(now.Sub(u.born), 1)))
+	u.lastUse.Store(int64(max(now.Sub(u.epoch), 1)))
 	return Lease{U: u, permit: permit}, true
 }
 
@@ -111,7 +178,7 @@ func (l *Lease) Settle(o *core.Outcome) {
 	l.settled = true
 	l.permit.Report(o.Verdict)
 	if o.Verdict != core.Excluded {
-		l.U.window.add(o.Verdict, o.Latency)
+		l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
 	}
 }
 
@@ -126,25 +193,32 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// Fill writes what the proxy knows of itself into a candidate's row. Region,
-// affinity, rotation and normalized latency are for the selector.
-func (u *Upstream) Fill(c *core.Candidate, now time.Time) {
-	spec := u.Spec()
-	w := &u.window
-	c.SuccessRate = load(&w.successRate)
-	c.Samples = load(&w.samples)
-	c.LatencyMean = load(&w.mean)
-	c.LatencyEWMA = load(&w.ewma)
-	c.ConsecutiveFailures = load(&w.failures)
+// Fill writes what the proxy knows of itself at a moment (Pool.Elapsed) into a
+// candidate's row; region is the wanted region's core.Hash53, 0 for none.
+// Affinity, rotation and normalized latency are for the selector.
+func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
+	s := &u.stats
+	c.SuccessRate = load(&s.successRate)
+	c.Samples = load(&s.samples)
+	c.LatencyMean = load(&s.mean)
+	c.LatencyEWMA = load(&s.ewma)
 	c.InFlight = float64(u.inFlight.Load())
-	c.Weight = spec.Weight
-	c.Cost = spec.Cost
-	c.Uses = float64(u.uses.Load())
+	c.Weight = load(&u.weight)
+	c.Cost = load(&u.cost)
+	c.RegionMatch = 0
+	if region != 0 && load(&u.regionHash) == region {
+		c.RegionMatch = 1
+	}
+	c.ConsecutiveFailures = load(&s.failures)
 	c.SinceUse = -1
 	if last := u.lastUse.Load(); last > 0 {
-		c.SinceUse = max(now.Sub(u.born)-time.Duration(last), 0).Seconds()
+		c.SinceUse = max(float64(int64(at)-last)/1e9, 0)
 	}
-	c.BreakerState = float64(u.breaker.State())
+	c.Uses = float64(u.uses.Load())
+	c.BreakerState = 0
+	if !u.word.Closed() {
+		c.BreakerState = float64(u.breaker.State())
+	}
 	c.IDHash = u.idHash
 }
 
@@ -161,14 +235,13 @@ type Stats struct {
 
 // Stats returns the figures as they are now.
 func (u *Upstream) Stats() Stats {
-	w := &u.window
 	s := Stats{
-		SuccessRate: load(&w.successRate), Samples: int(load(&w.samples)),
-		LatencyMean: time.Duration(load(&w.mean) * 1e9), LatencyEWMA: time.Duration(load(&w.ewma) * 1e9),
+		SuccessRate: load(&u.stats.successRate), Samples: int(load(&u.stats.samples)),
+		LatencyMean: time.Duration(load(&u.stats.mean) * 1e9), LatencyEWMA: time.Duration(load(&u.stats.ewma) * 1e9),
 		InFlight: u.inFlight.Load(), Uses: u.uses.Load(),
 	}
 	if last := u.lastUse.Load(); last > 0 {
-		s.LastUsed = u.born.Add(time.Duration(last))
+		s.LastUsed = u.epoch.Add(time.Duration(last))
 	}
 	return s
 }

@@ -1,13 +1,16 @@
 package upstream
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -107,7 +110,8 @@ func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Poo
 func TestTheWindowAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window
-		w.init()
+		var s stats
+		s.init()
 		type attempt struct {
 			ok      bool
 			latency float64
@@ -121,7 +125,7 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(v, time.Duration(a.latency*float64(time.Second)))
+			w.add(&s, v, time.Duration(a.latency*float64(time.Second)))
 			history = append(history, a)
 		}
 		last := history[max(0, len(history)-windowSize):]
@@ -145,8 +149,8 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			mean = sum / measured
 		}
 		for name, pair := range map[string][2]float64{
-			"success rate": {load(&w.successRate), rate}, "samples": {load(&w.samples), float64(len(last))},
-			"mean": {load(&w.mean), mean}, "failures": {load(&w.failures), failures},
+			"success rate": {load(&s.successRate), rate}, "samples": {load(&s.samples), float64(len(last))},
+			"mean": {load(&s.mean), mean}, "failures": {load(&s.failures), failures},
 		} {
 			if math.Abs(pair[0]-pair[1]) > 1e-6 {
 				t.Fatalf("%s is %v, the model says %v", name, pair[0], pair[1])
@@ -229,6 +233,48 @@ func TestDraining(t *testing.T) {
 	assert.Error(t, p.Remove("a.test:1", false))
 }
 
+// TestTheMixedOrder: all of the pool, once, by the hash of the id, through any
+// sequence of changes.
+func TestTheMixedOrder(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		p := pool(outer, time.Now, nil)
+		for range rapid.IntRange(1, 10).Draw(t, "changes") {
+			urls := []string{}
+			for range rapid.IntRange(0, 30).Draw(t, "proxies") {
+				urls = append(urls, fmt.Sprintf("http://h%d.test:1", rapid.IntRange(0, 99).Draw(t, "host")))
+			}
+			if rapid.Bool().Draw(t, "add") {
+				_, err := p.Add(specs(outer, urls...))
+				require.NoError(t, err)
+			} else {
+				require.NoError(t, p.Apply(specs(outer, urls...)))
+			}
+			s := p.Snapshot()
+			require.ElementsMatch(t, s.All, s.Mixed)
+			require.True(t, slices.IsSortedFunc(s.Mixed, func(a, b *Upstream) int { return cmp.Compare(a.IDHash(), b.IDHash()) }))
+			for _, u := range s.All {
+				require.Same(t, u, s.Get(u.ID()))
+			}
+		}
+	})
+}
+
+// TestDrainingAdmitsNothing, also to whoever looked before.
+func TestDrainingAdmitsNothing(t *testing.T) {
+	p := pool(t, time.Now, nil)
+	require.NoError(t, p.Apply(specs(t, "http://a.test:1")))
+	u := p.Snapshot().All[0]
+	lease, ok := u.Acquire(time.Now())
+	require.True(t, ok)
+	require.NoError(t, p.Remove(u.ID(), true))
+	require.False(t, u.Admissible(p.Elapsed(time.Now()), true))
+	_, ok = u.Acquire(time.Now())
+	require.False(t, ok)
+	require.EqualValues(t, 1, u.InFlight())
+	lease.Release()
+	require.Zero(t, u.InFlight())
+}
+
 // TestThePoolUnderChange: readers see whole snapshots and places in flight are
 // given back while the pool changes under them.
 func TestThePoolUnderChange(t *testing.T) {
@@ -274,6 +320,11 @@ func TestThePoolUnderChange(t *testing.T) {
 	wg.Wait()
 	assert.Same(t, a, p.Snapshot().Get("a.test:1"))
 	assert.Zero(t, a.InFlight())
+}
+
+// A choice looks at hundreds of rows; two cache lines each.
+func TestARowIsTwoCacheLines(t *testing.T) {
+	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
 func TestMaxInFlight(t *testing.T) {
