@@ -162,11 +162,46 @@ func build(code ...byte) []byte {
 
 // endless are functions that never return by themselves.
 var endless = map[string][]byte{
-	"loop":      {opLoop, blockEmpty, 0x0c, 0, opEnd},
-	"recursion": {opLocalGet, 0, 0x10, 0},
-	"fill":      {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
-	"grow":      {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
-	"tables":    {opLoop, blockEmpty, 0xd0, 0x70, 0x41, 1, 0xfc, 15, 0, 0x1a, 0x0c, 0, opEnd},
+	"loop":                 {opLoop, blockEmpty, 0x0c, 0, opEnd},
+	"recursion":            {opLocalGet, 0, 0x10, 0},
+	"fill":                 {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
+	"grow":                 {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
+	"dispatch":             {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd, 0x0c, 0, opEnd},
+	"dispatch to the head": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 1, opEnd, opEnd},
+	"dispatch to another": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd,
+		opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 2, opEnd, opEnd, opEnd},
+	"tables": {opLoop, blockEmpty, 0xd0, 0x70, 0x41, 1, 0xfc, 15, 0, 0x1a, 0x0c, 0, opEnd},
+}
+
+// goLike is what Go makes of a function of three blocks: a loop that a jump
+// goes round, and in it a table of branches. The second block has 100
+// instructions and is jumped over; the third jumps to itself while its
+// argument, the block to go to next, is not below last.
+func goLike(last byte) []byte {
+	code := []byte{opLoop, blockEmpty, opBlock, blockEmpty, opBlock, blockEmpty, opBlock, blockEmpty,
+		opLocalGet, 0, opBrTable, 2, 0, 1, 2, opEnd}
+	code = append(code, 0x41, 2, opLocalSet, 0, 0x0c, 2, opEnd) // 0: go to 2
+	for range 99 {
+		code = append(code, 0x01)
+	}
+	return append(code, opEnd, // 2: one more, and again
+		opLocalGet, 0, 0x41, 1, 0x6a, opLocalSet, 0,
+		opLocalGet, 0, 0x41, last, 0x48, 0x0d, 0, opEnd)
+}
+
+func TestALoopThatDispatchesPaysForWhatItRuns(t *testing.T) {
+	ctx := context.Background()
+	rt := wazero.NewRuntime(ctx)
+	defer rt.Close(ctx)
+	code := goLike(50)
+	out, err := Rewrite(build(code...), Cost{Start: 10_000})
+	require.NoError(t, err)
+	guest, err := rt.Instantiate(ctx, out)
+	require.NoError(t, err)
+	_, err = guest.ExportedFunction("f").Call(ctx, 0)
+	require.NoError(t, err)
+	spent := 10_000 - int64(guest.ExportedGlobal(FuelExport).Get())
+	require.EqualValues(t, 2+(2+4)+48*(2+9), spent, "the function, the first block, and the third 48 times")
 }
 
 func TestNothingRunsForEver(t *testing.T) {

@@ -165,6 +165,7 @@ const (
 	opIf          = 0x04
 	opElse        = 0x05
 	opEnd         = 0x0b
+	opBrTable     = 0x0e
 	opReturn      = 0x0f
 	opCall        = 0x10
 	opCallIndir   = 0x11
@@ -205,15 +206,21 @@ const (
 //	end
 //	local.get $f  global.set fuel
 type function struct {
-	w       *writer
-	type_   *signature
-	out     []byte
-	points  []point
-	regions []int // of the open blocks: index into points
-	bulk    bool  // a bulk instruction's operand needs a local
-	cached  bool  // the counter is kept in a local
+	w      *writer
+	type_  *signature
+	out    []byte
+	points []point
+	open   []frame // the open blocks
+	bulk   bool    // a bulk instruction's operand needs a local
+	cached bool    // the counter is kept in a local
 
 	fuel, operand uint32 // indices of the locals that are added
+}
+
+// frame is an open block.
+type frame struct {
+	region int  // what its instructions are charged to: index into points
+	branch bool // the dispatch of a loop: where it ends a branch begins
 }
 
 // point is a place in the input, before the byte at, where something is added.
@@ -223,6 +230,7 @@ type point struct {
 	n    int64 // of check: the cost
 	loop bool  // of check: a loop's head
 	call bool  // of check: the way through it has a call
+	head int   // of check: the head of the loop that this is a branch of; 0 for none
 }
 
 type addition byte
@@ -237,7 +245,7 @@ const (
 )
 
 func (f *function) reset(w *writer, t *signature) {
-	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], regions: f.regions[:0]}
+	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0]}
 }
 
 // maxLocals is wazero's own limit.
@@ -291,8 +299,9 @@ func (f *function) rewrite(raw []byte) error {
 // scan walks the instructions, notes where something is added and what the
 // ways cost, and decides where the counter is kept.
 func (f *function) scan(r *in) {
-	f.regions = append(f.regions, 0)
+	f.open = append(f.open, frame{})
 	f.points = append(f.points, point{at: r.at})
+	branches := 0 // blocks to come that are the dispatch of a loop
 	for r.err == nil {
 		at := r.at
 		op := r.byte()
@@ -300,7 +309,7 @@ func (f *function) scan(r *in) {
 		if r.err != nil {
 			return
 		}
-		region := f.regions[len(f.regions)-1]
+		region := f.open[len(f.open)-1].region
 		f.points[region].n++
 		if charge != check {
 			f.bulk = true
@@ -308,18 +317,25 @@ func (f *function) scan(r *in) {
 		}
 		switch op {
 		case opBlock, opIf:
-			f.regions = append(f.regions, region)
+			f.open = append(f.open, frame{region, branches > 0})
+			branches = max(branches-1, 0)
 		case opLoop:
-			f.regions = append(f.regions, len(f.points))
+			f.open = append(f.open, frame{region: len(f.points)})
 			f.points = append(f.points, point{at: r.at, loop: true})
+			branches = dispatch(*r)
 		case opCall, opCallIndir:
 			f.points[region].call = true
+			f.points[f.points[region].head].call = true
 			f.points = append(f.points, point{at: at, what: putBack}, point{at: r.at, what: takeUp})
 		case opReturn:
 			f.points = append(f.points, point{at: at, what: putBack})
 		case opEnd:
-			f.regions = f.regions[:len(f.regions)-1]
-			if len(f.regions) == 0 {
+			ended := f.open[len(f.open)-1]
+			f.open = f.open[:len(f.open)-1]
+			if ended.branch {
+				f.branch(r.at, ended.region)
+			}
+			if len(f.open) == 0 {
 				if r.left() > 0 {
 					r.fail("code after the function's end")
 				}
@@ -328,6 +344,52 @@ func (f *function) scan(r *in) {
 			}
 		}
 	}
+}
+
+// dispatch tells whether a loop, r stands behind its opcode and type, is what
+// Go makes of a function: blocks within blocks, and in the innermost a table of
+// branches to their ends. It returns how many blocks, 0 if it is another loop.
+// Each jump within such a function goes round the loop, so that the whole of it
+// would be paid for at each: here the branches pay for themselves, and the head
+// for nothing, since it only ever leads to a branch or out.
+func dispatch(r in) (blocks int) {
+	for r.err == nil {
+		switch op := r.byte(); {
+		case op == opBlock && r.byte() == blockEmpty:
+			blocks++
+		case op == opLocalGet && blocks > 0:
+			r.u32()
+			if r.byte() != opBrTable {
+				return 0
+			}
+			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
+				if int(r.u32()) == blocks {
+					return 0 // it leads to the head itself
+				}
+			}
+			if r.err != nil {
+				return 0
+			}
+			return blocks
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// dispatchCost is of the local.get and the br_table that lead to a branch.
+const dispatchCost = 2
+
+// branch begins a branch of a loop that dispatches.
+func (f *function) branch(at, before int) {
+	head := f.points[before].head
+	if head == 0 {
+		head = before
+		f.points[head].n = 0
+	}
+	f.open[len(f.open)-1].region = len(f.points)
+	f.points = append(f.points, point{at: at, n: dispatchCost, head: head})
 }
 
 func (f *function) decide() {
@@ -341,6 +403,7 @@ func (f *function) decide() {
 
 func (f *function) add(p *point, entry bool) {
 	switch {
+	case p.what == check && p.n == 0: // the head of a loop that dispatches
 	case p.what == check && (entry || !f.cached):
 		f.getGlobal()
 		f.take(p.n)
@@ -429,7 +492,7 @@ func (f *function) skip(r *in, op byte) addition {
 		r.u32()
 	case op == 0x0c, op == 0x0d: // br br_if
 		f.label(r)
-	case op == 0x0e: // br_table
+	case op == opBrTable:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			f.label(r)
 		}
@@ -488,7 +551,7 @@ func (f *function) skip(r *in, op byte) addition {
 // label reads the target of a branch, which the block that is added must not
 // bring into being.
 func (f *function) label(r *in) {
-	if l := r.u32(); int(l) >= len(f.regions) {
+	if l := r.u32(); int(l) >= len(f.open) {
 		r.fail("a branch leaves more blocks than there are")
 	}
 }
