@@ -93,15 +93,18 @@ type instance struct {
 	stack      [4]uint64
 	tolerance  float64
 	pool       *[]Proxy // what it has been told of
+	said       said
 }
 
 func (m *Module) instantiate() (*instance, error) {
 	ctx := context.Background()
-	guest, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	in := &instance{module: m}
+	guest, err := m.runtime.InstantiateModule(ctx, m.compiled,
+		wazero.NewModuleConfig().WithName("").WithStartFunctions().WithStdout(&in.said).WithStderr(&in.said))
 	if err != nil {
 		return nil, refuse("the module does not start: %v", firstLine(err))
 	}
-	in := &instance{module: m, guest: guest, memory: guest.ExportedMemory(abi.Memory)}
+	in.guest, in.memory = guest, guest.ExportedMemory(abi.Memory)
 	fail := func(format string, args ...any) (*instance, error) {
 		guest.Close(ctx)
 		return nil, refuse(format, args...)
@@ -147,6 +150,7 @@ func (m *Module) instantiate() (*instance, error) {
 
 // invoke calls f with what is in the stack, within the fuel set before.
 func (in *instance) invoke(f api.Function) error {
+	in.said = in.said[:0]
 	err := f.CallWithStack(context.Background(), in.stack[:])
 	if err == nil {
 		return nil
@@ -156,7 +160,7 @@ func (in *instance) invoke(f api.Function) error {
 		reason = "fuel"
 		err = errors.New("the plugin used up its fuel")
 	}
-	return &Fault{reason, errors.New(firstLine(err))}
+	return &Fault{reason, errors.New(firstLine(err) + in.said.because())}
 }
 
 func firstLine(err error) string {
