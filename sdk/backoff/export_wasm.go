@@ -1,0 +1,16 @@
+package backoff
+
+import (
+	"unsafe"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	_ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // exports what every plugin must
+)
+
+//go:wasmexport backoff
+func delay(request unsafe.Pointer) float64 {
+	if plugin == nil {
+		panic("no backoff: call backoff.Register from an init function")
+	}
+	return plugin.Delay((*abi.BackoffRequest)(request))
+}

@@ -1,0 +1,160 @@
+// Package configure gives a plugin its settings, the [plugins.NAME.config]
+// table. Import it for that only; a module without it takes no settings.
+package configure
+
+import (
+	"errors"
+	"math"
+	"strconv"
+)
+
+// Configurer takes settings.
+type Configurer interface {
+	// Configure is called once, before anything else, also when there are no
+	// settings. It asks s for each setting it knows. After an error, its own or
+	// one of s, the plugin is not loaded.
+	Configure(s *Settings) error
+}
+
+//lint:ignore U1000 the export reads it
+var plugin Configurer
+
+// Register names who takes the settings. Call it from an init function: the
+// host does not run main.
+func Register(c Configurer) { plugin = c }
+
+// Apply configures c as the host does: a setting that has the wrong type, is
+// out of its range, or that c did not ask for is an error, which names it.
+func Apply(c Configurer, s *Settings) error {
+	if err := c.Configure(s); err != nil {
+		return err
+	}
+	return s.err()
+}
+
+// Setting is one key of the table. Keys of tables within it are joined with
+// dots: limits.low.
+type Setting struct {
+	Key, Value string
+}
+
+// Settings are what is set. Each of its methods returns the setting of that
+// key, or otherwise where there is none; what is wrong with a setting is kept,
+// and reported when Configure has returned.
+type Settings struct {
+	list  []Setting
+	asked []string
+	wrong error // the first
+}
+
+// New returns settings, for tests.
+func New(list ...Setting) *Settings { return &Settings{list: list} }
+
+// String is a setting that is text.
+func (s *Settings) String(key, otherwise string) string {
+	if text, set := s.find(key); set {
+		return text
+	}
+	return otherwise
+}
+
+// Float is a setting that is a number from low to high; both may be infinite.
+func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
+	text, set := s.find(key)
+	if !set {
+		return otherwise
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(f >= low && f <= high) {
+		s.fail(key, text, "a number"+within(low, high))
+		return otherwise
+	}
+	return f
+}
+
+// Int is a setting that is a whole number from low to high.
+func (s *Settings) Int(key string, otherwise, low, high int) int {
+	text, set := s.find(key)
+	if !set {
+		return otherwise
+	}
+	f, err := strconv.ParseFloat(text, 64) // the host writes a million as 1e+06
+	if err != nil || f != math.Trunc(f) || !(f >= float64(low) && f <= float64(high)) {
+		s.fail(key, text, "a whole number"+within(float64(low), float64(high)))
+		return otherwise
+	}
+	return int(f)
+}
+
+// Bool is a setting that is true or false.
+func (s *Settings) Bool(key string, otherwise bool) bool {
+	text, set := s.find(key)
+	if set && text != "true" && text != "false" {
+		s.fail(key, text, "true or false")
+	}
+	if !set {
+		return otherwise
+	}
+	return text == "true"
+}
+
+func (s *Settings) find(key string) (text string, set bool) {
+	s.asked = append(s.asked, key)
+	for _, o := range s.list {
+		if o.Key == key {
+			return o.Value, true
+		}
+	}
+	return "", false
+}
+
+func within(low, high float64) string {
+	number := func(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+	switch {
+	case math.IsInf(low, -1) && math.IsInf(high, 1):
+		return ""
+	case math.IsInf(high, 1):
+		return " of at least " + number(low)
+	case math.IsInf(low, -1):
+		return " of at most " + number(high)
+	}
+	return " from " + number(low) + " to " + number(high)
+}
+
+func (s *Settings) fail(key, value, must string) {
+	if s.wrong == nil {
+		s.wrong = errors.New("the setting " + key + " is " + strconv.Quote(value) + "; it must be " + must)
+	}
+}
+
+// err is what is wrong with the settings, if anything is.
+func (s *Settings) err() error {
+	for _, o := range s.list {
+		if s.wrong == nil && !s.knows(o.Key) {
+			s.wrong = errors.New("there is no setting " + o.Key + s.known())
+		}
+	}
+	return s.wrong
+}
+
+func (s *Settings) knows(key string) bool {
+	for _, a := range s.asked {
+		if a == key {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Settings) known() string {
+	text := ""
+	for i, a := range s.asked {
+		switch i {
+		case 0:
+			text = "; there are " + a
+		default:
+			text += ", " + a
+		}
+	}
+	return text
+}
