@@ -20,8 +20,14 @@ func proxy(cost, successRate float64) abi.Candidate {
 	return c
 }
 
-func TestTheCheapestIsLeftWhenItFails(t *testing.T) {
-	p := exampletest.Scorer(t, exampletest.Build(t, "."), nil)
+func TestCheapestThatWorks(t *testing.T) {
+	wasm := exampletest.Build(t, ".")
+	t.Run("the cheapest is left when it fails", func(t *testing.T) { leaves(t, wasm) })
+	t.Run("settings", func(t *testing.T) { settings(t, wasm) })
+}
+
+func leaves(t *testing.T, wasm exampletest.Wasm) {
+	p := exampletest.Scorer(t, wasm, nil)
 	pool := []abi.Candidate{proxy(5, 0.99), proxy(1, 0.97), proxy(2, 0.98), proxy(0, 0.2)}
 	var out strings.Builder
 	step := func(name string, want int) {
@@ -43,8 +49,7 @@ func TestTheCheapestIsLeftWhenItFails(t *testing.T) {
 	exampletest.Output(t, ".", out.String())
 }
 
-func TestSettings(t *testing.T) {
-	wasm := exampletest.Build(t, ".")
+func settings(t *testing.T, wasm exampletest.Wasm) {
 	slow := proxy(1, 1)
 	slow.LatencyEWMA = 2.5
 	pool := []abi.Candidate{slow, proxy(2, 0.6)}

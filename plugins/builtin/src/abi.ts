@@ -1,57 +1,6 @@
-// What every built-in shares: the records of sdk/ABI.md and reserve.
-
-@unmanaged
-export class RankRequest {
-  count: f64;
-  now: f64;
-  attempt: f64;
-  turn: f64;
-  seed: f64;
-  hostHash: f64;
-  regionHash: f64;
-  poolSize: f64;
-  idempotent: f64;
-  connect: f64;
-}
-
-@unmanaged
-export class Candidate {
-  successRate: f64;
-  samples: f64;
-  latencyMean: f64;
-  latencyEWMA: f64;
-  normalizedLatency: f64;
-  inFlight: f64;
-  weight: f64;
-  cost: f64;
-  regionMatch: f64;
-  consecutiveFailures: f64;
-  sinceUse: f64;
-  uses: f64;
-  breakerState: f64;
-  idHash: f64;
-  affinityHash: f64;
-  rotation: f64;
-}
-
-@unmanaged
-export class BackoffRequest {
-  retry: f64;
-  baseDelay: f64;
-  multiplier: f64;
-  cap: f64;
-  jitter: f64;
-  random: f64;
-  previousDelay: f64;
-  retryAfter: f64;
-  lastStatus: f64;
-  elapsed: f64;
-  remaining: f64;
-  maxAttempts: f64;
-  hostHash: f64;
-  idHash: f64;
-  now: f64;
-}
+// What every built-in shares: the records of the SDK, and a reserve for modules
+// that have no heap.
+export { BackoffRequest, Candidate, RankRequest } from "../../../sdk/assemblyscript/records";
 
 /** Size of a Candidate in bytes. */
 export const ROW: usize = 128;

@@ -1,6 +1,6 @@
 // Each candidate alike.
 import { RankRequest } from "./abi";
-import { uniform } from "./uniform";
+import { uniform } from "../../../sdk/assemblyscript/hash";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 
 export function score(request: RankRequest, rows: usize, scores: usize, count: i32): i32 {

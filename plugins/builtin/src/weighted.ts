@@ -2,7 +2,7 @@
 // probability w / sum(w) (Efraimidis and Spirakis, "Weighted random sampling
 // with a reservoir", 2006). The logarithm keeps the order: ln(u) / w.
 import { Candidate, RankRequest, ROW } from "./abi";
-import { uniform } from "./uniform";
+import { uniform } from "../../../sdk/assemblyscript/hash";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 
 export function score(request: RankRequest, rows: usize, scores: usize, count: i32): i32 {

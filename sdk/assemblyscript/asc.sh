@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the AssemblyScript compiler that package-lock.json names, so everyone
+# gets the same bytes; installs it beside this script when it is not there.
+set -euo pipefail
+sdk=$(cd "$(dirname "$0")" && pwd)
+command -v npm >/dev/null || { echo "this needs node 20 or later, and npm" >&2; exit 1; }
+
+version() { (cd "$sdk" && node -p "$1" 2>/dev/null) || true; }
+( # one at a time: tests build side by side
+  flock 9
+  pinned=$(version 'require("./package-lock.json").packages["node_modules/assemblyscript"].version')
+  installed=$(version 'require("./node_modules/assemblyscript/package.json").version')
+  [ "$installed" = "$pinned" ] || npm ci --prefix "$sdk" --no-audit --no-fund --silent
+) 9<"$sdk/package-lock.json"
+exec node "$sdk/node_modules/assemblyscript/bin/asc.js" "$@"

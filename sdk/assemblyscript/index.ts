@@ -1,0 +1,138 @@
+// SDK for plugins of the Whirlpool proxy gateway, version 1 of the contract in
+// sdk/ABI.md. A plugin is a file that exports score or backoff, and what every
+// module must export:
+//
+//   import { Candidates, RankRequest, Scores } from "whirlpool";
+//   export { reserve, whirlpool_abi_v1 } from "whirlpool";
+//
+//   export function score(request: RankRequest, candidates: Candidates, scores: Scores, count: i32): i32 {
+//     for (let i = 0; i < count; i++) scores[i] = -candidates[i].cost;
+//     return 0;
+//   }
+//
+// The optional exports, by the same rule:
+//
+//   configure(settings: Settings, count: i32): i32     0, or a status to be refused with
+//   pool_changed(proxies: Proxies, count: i32): void   the pool, before the first call that follows a change
+//   observe(observation: Observation): void            learns from an attempt; makes the plugin one instance
+//   tolerance(): f64                                   scores within this fraction of the best count as equal
+//   backoff(request: BackoffRequest): f64              in score's place: the seconds to wait, 0 or more
+
+import { Candidate, Pair, Proxy } from "./records";
+export { BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest } from "./records";
+export { hash53, pair53, uniform } from "./hash";
+
+/** Says what version of the contract the module was built for. */
+export function whirlpool_abi_v1(): void {}
+
+let region: usize = 0;
+let room: usize = 0;
+
+/** Room for the host's records, on the module's heap. */
+export function reserve(bytes: usize): usize {
+  if (bytes > room) {
+    if (region) heap.free(region);
+    room = max(bytes, 2 * room); // so that a runtime that never frees wastes no more than this
+    region = heap.alloc(room);
+  }
+  return region;
+}
+
+/** The candidates of a call: candidates[i], 0 <= i < count. */
+@unmanaged
+export class Candidates {
+  // @ts-ignore: decorator
+  @inline @operator("[]")
+  private at(i: i32): Candidate {
+    return changetype<Candidate>(changetype<usize>(this) + <usize>i * offsetof<Candidate>());
+  }
+}
+
+/** The scores of a call: scores[i] = s, finite, higher is better. */
+@unmanaged
+export class Scores {
+  // @ts-ignore: decorator
+  @inline @operator("[]")
+  private at(i: i32): f64 {
+    return load<f64>(changetype<usize>(this) + (<usize>i << 3));
+  }
+
+  // @ts-ignore: decorator
+  @inline @operator("[]=")
+  private set(i: i32, score: f64): void {
+    store<f64>(changetype<usize>(this) + (<usize>i << 3), score);
+  }
+}
+
+/** The proxies of the pool: proxies[i], 0 <= i < count. */
+@unmanaged
+export class Proxies {
+  // @ts-ignore: decorator
+  @inline @operator("[]")
+  private at(i: i32): Proxy {
+    return changetype<Proxy>(changetype<usize>(this) + <usize>i * offsetof<Proxy>());
+  }
+}
+
+/** Pairs sorted by key, as configure is given them: settings[i], 0 <= i < count. */
+@unmanaged
+export class Settings {
+  // @ts-ignore: decorator
+  @inline @operator("[]")
+  private at(i: i32): Pair {
+    return changetype<Pair>(changetype<usize>(this) + <usize>i * offsetof<Pair>());
+  }
+
+  /** The key at place i. Keys of tables inside the settings are called TABLE.KEY. */
+  key(i: i32): string {
+    return text(this[i].key, this[i].keyLength);
+  }
+
+  /** The value at place i, as text. */
+  value(i: i32): string {
+    return text(this[i].value, this[i].valueLength);
+  }
+
+  /** The place of a key among count settings; -1 without it. (It makes no strings.) */
+  find(count: i32, key: string): i32 {
+    for (let i = 0; i < count; i++) if (equal(this[i].key, this[i].keyLength, key)) return i;
+    return -1;
+  }
+
+  /**
+   * The number set for key; fallback when there is none, NaN when it is no
+   * number (NaN is in no range, so a check such as !(x >= 0) refuses it).
+   */
+  number(count: i32, key: string, fallback: f64): f64 {
+    const i = this.find(count, key);
+    return i < 0 ? fallback : this[i].number;
+  }
+}
+
+/** The id of a proxy. */
+export function proxyID(p: Proxy): string {
+  return text(p.id, p.idLength);
+}
+
+/** The region of a proxy; empty without one. */
+export function proxyRegion(p: Proxy): string {
+  return text(p.region, p.regionLength);
+}
+
+/** The metadata of a proxy, p.metadataCount pairs. */
+export function proxyMetadata(p: Proxy): Settings {
+  return changetype<Settings>(p.metadata);
+}
+
+function text(at: usize, length: u32): string {
+  return String.UTF8.decodeUnsafe(at, length);
+}
+
+function equal(at: usize, length: u32, s: string): bool {
+  for (let i = 0; i < s.length; i++) {
+    const c = s.charCodeAt(i);
+    if (c > 0x7f) return text(at, length) == s;
+    if (<u32>i >= length || load<u8>(at + i) != c) return false;
+  }
+  return s.length == length;
+}

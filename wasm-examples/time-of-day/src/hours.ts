@@ -1,0 +1,46 @@
+/**
+ * The hours of a text such as "8-20" or "6-9, 20-2", a bit each: from the first
+ * until just before the second, over midnight if that is the smaller. "0-24" is
+ * all day. 0 when the text is something else. It reads the host's bytes as they
+ * are: a large pool has many, and a string for each would cost more fuel than
+ * a call has.
+ */
+export function parseHours(text: usize, length: u32): u32 {
+  at = text;
+  end = text + length;
+  let bits: u32 = 0;
+  do {
+    const from = hour();
+    if (!take(0x2d)) return 0; // -
+    const to = hour();
+    if (from < 0 || from > 23 || to < 0 || from == to) return 0;
+    let h = from;
+    do {
+      bits |= 1 << h;
+      h = (h + 1) % 24;
+    } while (h != to % 24);
+  } while (take(0x2c)); // ,
+  return at == end ? bits : 0;
+}
+
+let at: usize = 0;
+let end: usize = 0;
+
+/** Reads 0 to 24, and spaces around it; -1 when something else is there. */
+function hour(): i32 {
+  while (take(0x20)) {}
+  let n = -1;
+  while (at < end && load<u8>(at) - 0x30 < 10) {
+    n = 10 * max(n, 0) + load<u8>(at++) - 0x30;
+    if (n > 24) return -1;
+  }
+  while (take(0x20)) {}
+  return n;
+}
+
+/** Reads one character if it comes next. */
+function take(c: u8): bool {
+  if (at == end || load<u8>(at) != c) return false;
+  at++;
+  return true;
+}

@@ -1,0 +1,70 @@
+// Prefers proxies by the hour of day: those of a region during the hours set
+// for it, or during their own, if their metadata says some.
+//
+//   utc_offset = 2       # hours east of Greenwich; 5.5 is half past five
+//   [plugins.NAME.config.hours]
+//   eu = "8-20"          # from 8:00 until 20:00
+//   us = "14-18,20-2"    # over midnight, too
+//
+// A proxy whose hour it is scores 1 + quality, any other its quality: 0.7 *
+// success rate + 0.3 * (1 - normalized latency), 0 to 1. One that fails again
+// and again has no hour.
+import { Candidates, Proxies, RankRequest, Scores, Settings, hash53, proxyMetadata } from "../../../sdk/assemblyscript";
+import { parseHours } from "./hours";
+export { reserve, whirlpool_abi_v1 } from "../../../sdk/assemblyscript";
+
+const FAILING: f64 = 3; // failures in a row
+
+let utcOffset: f64 = 0; // hours
+const ofRegion = new Map<f64, u32>(); // hours, a bit each, by the hash of the region
+const ofProxy = new Map<f64, u32>(); // by the hash of the id
+
+/** Refuses a setting with its place among the settings, from 1. */
+export function configure(settings: Settings, count: i32): i32 {
+  for (let i = 0; i < count; i++) {
+    const key = settings.key(i);
+    if (key == "utc_offset") {
+      utcOffset = settings[i].number;
+      if (!(utcOffset >= -14 && utcOffset <= 14)) return i + 1;
+    } else if (key.startsWith("hours.")) {
+      const hours = parseHours(settings[i].value, settings[i].valueLength);
+      if (hours == 0) return i + 1;
+      ofRegion.set(hash53(key.substring(6)), hours);
+    } else {
+      return i + 1;
+    }
+  }
+  return 0;
+}
+
+/** Looks up each proxy's hours once, and not in every call. */
+export function pool_changed(proxies: Proxies, count: i32): void {
+  ofProxy.clear();
+  for (let i = 0; i < count; i++) {
+    const p = proxies[i];
+    let hours: u32 = 0;
+    const metadata = proxyMetadata(p);
+    const own = metadata.find(p.metadataCount, "hours");
+    if (own >= 0) hours = parseHours(metadata[own].value, metadata[own].valueLength);
+    if (hours == 0 && ofRegion.has(p.regionHash)) hours = ofRegion.get(p.regionHash);
+    if (hours != 0) ofProxy.set(p.idHash, hours);
+  }
+  __collect();
+}
+
+/** Scores within 2 % of the best take turns. */
+export function tolerance(): f64 {
+  return 0.02;
+}
+
+export function score(request: RankRequest, candidates: Candidates, scores: Scores, count: i32): i32 {
+  const hours = Math.floor(request.now / 3600 + utcOffset); // since the epoch, which began at midnight
+  const bit: u32 = 1 << <u32>(hours - 24 * Math.floor(hours / 24));
+  for (let i = 0; i < count; i++) {
+    const c = candidates[i];
+    const quality = 0.7 * c.successRate + 0.3 * (1 - c.normalizedLatency);
+    const its = c.consecutiveFailures < FAILING && ofProxy.has(c.idHash) && (ofProxy.get(c.idHash) & bit) != 0;
+    scores[i] = its ? 1 + quality : quality;
+  }
+  return 0;
+}
