@@ -88,6 +88,7 @@ type Breaker struct {
 	failures   []time.Time // of the live window, oldest first from head
 	head       int
 	lease      time.Time // while the slot is taken: when it is lost
+	answered   bool      // and the head of the probe's answer has come
 	lastChange time.Time
 	pending    []core.Transition // to be told, in order
 
@@ -175,8 +176,22 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 		return Permit{}, false
 	}
 	b.word.state.Store(w | slotTaken)
-	b.lease = now.Add(b.cfg.Lease)
+	b.lease, b.answered = now.Add(b.cfg.Lease), false
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
+}
+
+// Answered says that an answer has come whose body is still to come. A probe
+// that has got so far by the end of its lease is a success: else a pool of long
+// downloads would never close a breaker.
+func (p Permit) Answered() {
+	if !p.probe {
+		return
+	}
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	if p.b.word.state.Load()>>genShift == p.gen {
+		p.b.answered = true
+	}
 }
 
 // Report settles the permit.
@@ -187,8 +202,9 @@ func (p Permit) Report(v core.Verdict) {
 	}
 	b.mu.Lock()
 	defer b.unlock()
+	// Not advanced before: a probe that is late, but whose slot nobody has
+	// taken back yet, has its say.
 	now := b.now()
-	b.advance(now)
 	w := b.word.state.Load()
 	if w>>genShift != p.gen {
 		return
@@ -272,7 +288,8 @@ func (b *Breaker) tick() {
 }
 
 // advance applies what time has brought: an open breaker past its due time is
-// half-open since then, and a probe past its lease has lost the slot. Requires mu.
+// half-open since then, and a probe past its lease has succeeded if its answer
+// has come, or lost the slot. Requires mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
@@ -281,7 +298,11 @@ func (b *Breaker) advance(now time.Time) {
 			b.change(core.HalfOpen, due, ReasonTimeout)
 		}
 	case core.HalfOpen:
-		if w&slotTaken != 0 && now.After(b.lease) {
+		switch {
+		case w&slotTaken == 0 || !now.After(b.lease):
+		case b.answered:
+			b.change(core.Closed, b.lease, ReasonProbeSuccess)
+		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
 	}

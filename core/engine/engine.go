@@ -132,10 +132,15 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// breaker is the pool's default, with a probe's lease as long as an attempt.
+// leaseSlack is what a probe's lease has beyond the longest attempt, so that
+// one which times out is a failure and not a probe that was lost.
+const leaseSlack = time.Second
+
+// breaker is the pool's default, with a probe's lease a little longer than an
+// attempt.
 func (c *Config) breaker() breaker.Config {
 	b := c.Breaker
-	b.Lease = c.AttemptTimeout
+	b.Lease = c.AttemptTimeout + leaseSlack
 	return b
 }
 

@@ -26,6 +26,7 @@ var (
 type Selector interface {
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
 	Untried(q *selector.Query, now time.Time) bool
+	Blocked() error
 	NextTest() (time.Time, bool)
 }
 
@@ -116,6 +117,7 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
 			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
+			x.held.Answered()
 			return answer, true
 		}
 		e.settle(x, &o, t)
@@ -188,13 +190,23 @@ func (e *Executor) refuse(x *Exchange, err error) {
 		x.Final, x.Failure.Code = core.FinalAllBreakersOpen, "all_breakers_open"
 		x.Failure.RetryAfter = time.Second
 		if at, ok := e.selector.NextTest(); ok {
-			x.Failure.RetryAfter = max(at.Sub(e.now()), 0)
+			x.Failure.RetryAfter = max(at.Sub(e.now()), time.Millisecond) // a probe is under way
 		}
 	}
 	if e.log.Enabled(context.Background(), slog.LevelError) {
 		e.log.LogAttrs(context.Background(), slog.LevelError, "no proxy admissible", e.attrs(x,
 			slog.String("error", x.Failure.Code))...)
 	}
+}
+
+// blocked ends an exchange in mid-request when every breaker is open: a wait
+// would only put the refusal off.
+func (e *Executor) blocked(x *Exchange) bool {
+	err := e.selector.Blocked()
+	if err != nil {
+		e.refuse(x, err)
+	}
+	return err != nil
 }
 
 func (e *Executor) attemptDeadline(x *Exchange, t *Tuning) time.Time {
@@ -277,6 +289,8 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 		x.Final, x.limit = core.FinalExhausted, true
 	case !x.Replayable, !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
 		x.Final = core.FinalNotRetryable
+	case e.blocked(x):
+		return 0, false, false
 	case t.Budget != nil && !t.Budget.TryWithdraw():
 		x.Final, x.budget = core.FinalExhausted, true
 		x.Failure.Message += "; the retry budget is spent"

@@ -300,7 +300,8 @@ func TestAllOpenInMidRequest(t *testing.T) {
 		assert.False(t, ok)
 		assert.Equal(t, core.FinalAllBreakersOpen, x.Final)
 		assert.Equal(t, 503, x.Failure.Status)
-		assert.Equal(t, 29*time.Second, x.Failure.RetryAfter)
+		assert.Equal(t, 30*time.Second, x.Failure.RetryAfter, "at once, not after the wait")
+		assert.Zero(t, x.Waited)
 		assert.Len(t, c.at, 1)
 	})
 }

@@ -146,6 +146,8 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 200 OK\r\n\r\n", false, UntilClose, -1, true},
 		{"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", false, Length, 3, true},
 		{"HTTP/1.1 204 No Content\r\n\r\n", false, NoBody, -1, false},
+		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", false, NoBody, -1, false},
+		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", false, Length, 3, false},
 		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", false, NoBody, 9, false},
 		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, NoBody, 0, false},
 		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", false, NoBody, 0, false},
@@ -157,7 +159,7 @@ func TestResponseFraming(t *testing.T) {
 		assert.Equal(t, c.close, p.Close, c.raw)
 	}
 	for _, raw := range []string{
-		"HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "ICY 200 OK\r\n\r\n", "hello\r\n\r\n",
+		"HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 099 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "ICY 200 OK\r\n\r\n", "hello\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"HTTP/1.1 099 Low\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	} {

@@ -98,8 +98,8 @@ func (r *Reader) readResponse(p *Response, noBody bool) error {
 		}
 		p.Status = 10*p.Status + int(d-'0')
 	}
-	if p.Status < 100 || p.Status > 599 {
-		return malformed("the status is outside 100 to 599")
+	if p.Status < 100 { // above 599 there are some in the wild: LinkedIn's 999
+		return malformed("the status is below 100")
 	}
 	if len(line) > 13 {
 		p.Reason = line[13:]
@@ -116,7 +116,7 @@ func (r *Reader) readResponse(p *Response, noBody bool) error {
 	p.Length = -1
 	switch {
 	case noBody || p.Status < 200 || p.Status == 204 || p.Status == 304:
-		if s.hasLength {
+		if s.hasLength && p.Status != 204 { // RFC 9110 section 8.6: no length there
 			p.Length = s.length
 		}
 	case s.chunked && p.Minor == 0:

@@ -179,6 +179,23 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 	return len(q.candidates) > 0
 }
 
+// Blocked says why no proxy at all would be chosen now, whatever the request:
+// core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might be, be it at
+// its max_in_flight.
+func (s *Selector) Blocked() error {
+	err := core.ErrPoolEmpty
+	for _, u := range s.pool.Snapshot().All {
+		switch {
+		case u.Draining():
+		case u.Breaker().Admissible():
+			return nil
+		default:
+			err = core.ErrAllBreakersOpen
+		}
+	}
+	return err
+}
+
 // again chooses when no untried proxy is a candidate: a half-open one for a
 // request that would rather not probe, else the one tried longest ago.
 func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, error) {
@@ -216,6 +233,8 @@ func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, err
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
 		return upstream.Lease{}, ErrNoneLeft
+	case errors.Is(s.Blocked(), core.ErrPoolEmpty):
+		return upstream.Lease{}, core.ErrPoolEmpty
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
 }

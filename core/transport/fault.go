@@ -63,7 +63,7 @@ func reason(phase retry.Phase, err error, timeout bool) string {
 		return "http_protocol_error"
 	case phase == retry.Read:
 		return "http_response_incomplete"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, errNoAnswer), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection_terminated"
 	}
 	return "destination_unavailable"

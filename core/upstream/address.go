@@ -98,16 +98,25 @@ func unescape(s string) string {
 }
 
 // HostPort checks host[:port] and returns it as host:port in lower case.
-// Without a port it takes defaultPort; with that empty, a port is required.
+// Without a port, or with an empty one (RFC 3986 section 3.2.3), it takes
+// defaultPort; with that empty, a port is required.
 func HostPort(s, defaultPort string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), defaultPort
-		if strings.Contains(host, ":") {
-			if _, perr := netip.ParseAddr(host); perr != nil || !strings.HasPrefix(s, "[") {
-				return "", errors.New("the host is not host:port, or an IPv6 address lacks its brackets")
-			}
+		host, port = s, defaultPort
+		if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
+			host = s[1 : len(s)-1]
+		} else if strings.ContainsAny(s, ":[]") {
+			return "", errors.New("the host is not host:port, or an IPv6 address lacks its brackets")
 		}
+	}
+	if strings.HasPrefix(s, "[") {
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() {
+			return "", errors.New("what stands in brackets is not an IPv6 address")
+		}
+	}
+	if port == "" {
+		port = defaultPort
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strings.HasPrefix(port, "+") {
 		return "", errors.New("the port is not a number from 1 to 65535")

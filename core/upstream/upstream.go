@@ -169,6 +169,9 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	return Lease{U: u, permit: permit}, true
 }
 
+// Answered tells the breaker that an answer's head has come.
+func (l *Lease) Answered() { l.permit.Answered() }
+
 // Settle tells breaker and statistics how the attempt went. A second call does
 // nothing.
 func (l *Lease) Settle(o *core.Outcome) {

@@ -1,0 +1,55 @@
+package breaker_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// What becomes of a probe around the end of its lease.
+func TestTheLeaseOfAProbe(t *testing.T) {
+	const lease = 10 * time.Second
+	for name, c := range map[string]struct {
+		look     bool // somebody looks at the breaker after the lease, before the report
+		answered bool
+		verdict  core.Verdict
+		want     core.State
+	}{
+		"late, and nobody has looked":    {false, false, core.Failure, core.Open},
+		"late, and the slot is lost":     {true, false, core.Failure, core.HalfOpen},
+		"lost probes do not close it":    {true, false, core.Success, core.HalfOpen},
+		"its answer still streams":       {true, true, core.Success, core.Closed},
+		"and breaks off after the lease": {true, true, core.Failure, core.Closed},
+		"or just when nobody has looked": {false, true, core.Failure, core.Open},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1000, 0)
+			events := 0
+			b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
+				func() time.Time { return now }, func(core.Transition) { events++ })
+			p, _ := b.Acquire()
+			p.Report(core.Failure)
+			now = now.Add(time.Second)
+			probe, ok := b.Acquire()
+			require.True(t, ok)
+			if c.answered {
+				now = now.Add(lease / 2)
+				probe.Answered()
+				require.Equal(t, core.HalfOpen, b.State(), "within its lease it may still fail")
+			}
+			now = now.Add(lease + 1)
+			if c.look {
+				b.State()
+			}
+			probe.Report(c.verdict)
+			require.Equal(t, c.want, b.State())
+			_, ok = b.Acquire()
+			require.Equal(t, c.want != core.Open, ok, "it wedges in no case")
+			require.Equal(t, map[core.State]int{core.Open: 3, core.HalfOpen: 2, core.Closed: 3}[c.want], events)
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// transitions are the states that a proxy's breaker has entered, in order.
+func (w *whirl) transitions(id string) (states []string) {
+	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+		if e := v.(map[string]any); e["proxy_id"] == id {
+			states = append(states, e["to_state"].(string))
+		}
+	}
+	return states
+}
+
+func (w *whirl) state(id, want string) {
+	w.t.Helper()
+	eventually(w.t, id+" "+want, func() bool { return w.breaker(id)["state"] == want })
+}
+
+// A probe that runs into the attempt's timeout is a failure like any other: the
+// breaker opens for its full time, it does not ask for the next probe.
+func TestS42AProbeThatHangsReopens(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confKB+"[timeouts]\nattempt = \"300ms\"\n")
+	w.trip(w.fakes[0])
+	w.all(lab.Behaviour{Hole: true})
+	w.state("F1", "half_open")
+	require.Equal(t, 504, w.get().status)
+	ended := time.Now()
+	b := w.breaker("F1")
+	require.Equal(t, "open", b["state"])
+	next, err := time.Parse(time.RFC3339, b["next_test_time"].(string))
+	require.NoError(t, err)
+	require.WithinDuration(t, ended.Add(time.Second), next, 80*time.Millisecond)
+	require.Equal(t, []string{"open", "half_open", "open"}, w.transitions("F1"))
+}
+
+// A probe whose answer streams for longer than its lease closes the breaker.
+func TestS42AProbeMayStreamForLong(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confKB+"[timeouts]\nattempt = \"100ms\"\n")
+	w.trip(w.fakes[0])
+	w.all(lab.Behaviour{Pieces: 18, Every: 100 * time.Millisecond, Body: "piece"})
+	w.state("F1", "half_open")
+	a := w.get()
+	require.NoError(t, a.err)
+	require.Equal(t, strings.Repeat("piece", 18), a.body)
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
+// Of 200 requests at once one is the probe and the others are refused, each
+// with a Retry-After; a probe whose client leaves gives its slot back.
+func TestS43ASingleProbe(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confKB)
+	w.trip(w.fakes[0])
+	hold := make(chan struct{})
+	w.all(lab.Behaviour{Hold: hold})
+	w.state("F1", "half_open")
+	before := w.arrivals()
+	answers := make(chan answer, 200)
+	for range 200 {
+		go func() { answers <- w.get() }()
+	}
+	for range 199 {
+		a := <-answers
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "all_breakers_open", a.outcome())
+		require.Equal(t, "1", a.header.Get("Retry-After"))
+	}
+	require.Equal(t, before+1, w.arrivals())
+	close(hold)
+	require.Equal(t, 200, (<-answers).status)
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+
+	w.trip(w.fakes[0])
+	w.all(lab.Behaviour{Hole: true})
+	w.state("F1", "half_open")
+	before = w.arrivals()
+	c, err := net.Dial("tcp", w.gateway)
+	require.NoError(t, err)
+	fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+	eventually(t, "the probe is out", func() bool { return w.arrivals() == before+1 })
+	require.Equal(t, 503, w.get().status)
+	c.Close()
+	w.fakes[0].Do(lab.OK())
+	eventually(t, "the slot is free again", func() bool { return w.get().status == 200 })
+	require.Equal(t, []string{"open", "half_open", "closed", "open", "half_open", "closed"}, w.transitions("F1"))
+	w.reconcile(0)
+}
+
+// Twelve proxies heal together under traffic: each is probed once, none stays
+// out.
+func TestS44ManyHalfOpen(t *testing.T) {
+	t.Parallel()
+	w := start(t, 12, confKB)
+	w.all(lab.Status(503))
+	for range 60 {
+		w.get()
+	}
+	for _, f := range w.fakes {
+		w.state(f.Name, "open")
+	}
+	w.all(lab.Slow(50 * time.Millisecond))
+	w.put(`{"max_attempts":3}`)
+	for _, f := range w.fakes {
+		w.state(f.Name, "half_open")
+	}
+	w.clear()
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() { w.get() })
+	}
+	wg.Wait()
+	for _, f := range w.fakes {
+		require.Equal(t, "closed", w.breaker(f.Name)["state"], f.Name)
+		require.Equal(t, []string{"open", "half_open", "closed"}, w.transitions(f.Name))
+	}
+	w.clear()
+	for range 120 {
+		require.Equal(t, 200, w.get().status)
+	}
+	for _, f := range w.fakes {
+		require.InDelta(t, 10, f.Count(), 3, "%s has its share", f.Name)
+	}
+}
+
+// The last breaker opens in mid-request: 503 at once, not after the wait that
+// was due. With a single proxy the retries are its own while it admits any.
+func TestS46AllOpenInMidRequest(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ proxies, threshold, tries int }{{3, 1, 3}, {1, 5, 5}} {
+		w := start(t, c.proxies, fmt.Sprintf(
+			"[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.3\nmax_attempts = 10\n[breaker]\nfailure_threshold = %d\n", c.threshold))
+		w.all(lab.Status(503))
+		a := w.get()
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "all_breakers_open", a.outcome())
+		require.Contains(t, a.body, `"error":"all_breakers_open"`)
+		require.Equal(t, "30", a.header.Get("Retry-After"))
+		require.Equal(t, c.tries, w.arrivals())
+		require.InDelta(t, 0.3*float64(c.tries-1)+0.1, a.took.Seconds(), 0.12)
+		require.Equal(t, c.tries-1, strings.Count(w.log.String(), "msg=retry"), "no word of a retry that is not made")
+		w.reconcile(0)
+	}
+}
