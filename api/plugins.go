@@ -7,7 +7,6 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -156,57 +155,4 @@ func (s *Server) activatePlugin(c *fiber.Ctx) error {
 		return refuse(422, "invalid_plugin", err.Error(), nil)
 	}
 	return s.send(c, s.pluginOf(i))
-}
-
-// live are the pool's proxies, as a scorer would see them.
-type live struct {
-	rows []core.Candidate
-}
-
-func (l live) Len() int { return len(l.rows) }
-
-func (l live) Fill(req *core.RankRequest, rows []core.Candidate) {
-	*req = core.RankRequest{Count: float64(len(rows)), PoolSize: float64(len(rows)), Idempotent: 1}
-	copy(rows, l.rows)
-}
-
-// testPlugin runs a plugin on the live pool without using its answer.
-func (s *Server) testPlugin(c *fiber.Ctx) error {
-	name := c.Params("name")
-	i, err := s.Plugins.Get(name)
-	if err != nil {
-		return err
-	}
-	if i.Kind == wasmhost.Backoff {
-		p := s.Engine.Policies().Current()
-		delays := []float64{}
-		for n := 1; n <= p.MaxAttempts; n++ {
-			d, err := s.Plugins.TestBackoff(name, &core.BackoffRequest{
-				Retry: float64(n), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay, Random: 0.5, Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
-			})
-			if err != nil {
-				return refuse(422, "plugin_fault", err.Error(), nil)
-			}
-			delays = append(delays, d)
-		}
-		return s.send(c, fiber.Map{"delays": delays})
-	}
-	all := sorted(s.Engine.Pool().Snapshot())
-	if len(all) == 0 {
-		return refuse(409, "conflict", "the pool has no proxies to score", nil)
-	}
-	l := live{make([]core.Candidate, len(all))}
-	for i, u := range all {
-		s.Engine.Describe(u, &l.rows[i])
-		l.rows[i].Rotation = float64(i)
-	}
-	scores, err := s.Plugins.TestScorer(name, l)
-	if err != nil {
-		return refuse(422, "plugin_fault", err.Error(), nil)
-	}
-	out := make([]fiber.Map, len(all))
-	for i, u := range all {
-		out[i] = fiber.Map{"proxy_id": u.ID(), "score": scores[i]}
-	}
-	return s.send(c, fiber.Map{"scores": out})
 }

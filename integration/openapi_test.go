@@ -37,7 +37,9 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`}, {"PATCH", "/proxies/127.0.0.1:9", `{"weight":3}`},
 		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""}, {"POST", "/request", `{"url":"http://origin.test/"}`},
 		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""}, {"GET", "/plugins/performance", ""},
-		{"POST", "/plugins/performance/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`}, {"POST", "/plugins/random/rollback", ""},
+		{"POST", "/plugins/performance/test", ""},
+		{"POST", "/plugins/performance/test", `{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,"region_match":1}]}`},
+		{"POST", "/plugins/linear/test", `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`}, {"POST", "/plugins/linear/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`}, {"POST", "/plugins/random/rollback", ""},
 		{"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""}, {"GET", "/readyz", ""},
 	} {
 		q, err := http.NewRequest(c.method, "http://"+w.api+"/api/v1"+c.path, bytes.NewReader([]byte(c.body)))

@@ -26,6 +26,9 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 			p.answered()
 			return nil
 		}
+		if errors.Is(err, wasmhost.ErrNotReady) {
+			break
+		}
 		if !errors.Is(err, wasmhost.ErrClosed) { // else it was replaced this very moment
 			p.fault(err)
 			break
@@ -64,6 +67,9 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 			p.answered()
 			return d, nil
 		}
+		if errors.Is(err, wasmhost.ErrNotReady) {
+			break
+		}
 		if !errors.Is(err, wasmhost.ErrClosed) {
 			p.fault(err)
 			break
@@ -83,7 +89,7 @@ func (p *plugin) call(f func(*wasmhost.Module) error) {
 	if p.quarantined.Load() {
 		return
 	}
-	if err := f(p.current.Load().module); err != nil && !errors.Is(err, wasmhost.ErrClosed) {
+	if err := f(p.current.Load().module); err != nil && !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady) {
 		p.fault(err)
 	}
 }

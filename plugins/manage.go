@@ -14,11 +14,32 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
+// States of a plugin. While it is not ready, the built-in answers for it.
+const (
+	StateReady       = "ready"
+	StateCompiling   = "compiling"   // in the background, after a start
+	StateFailed      = "failed"      // it compiled, or began, with a fault; last_error says which
+	StateQuarantined = "quarantined" // too many calls failed in a row
+)
+
+func (p *plugin) state(v *version) string {
+	switch {
+	case v.failed.Load() != nil:
+		return StateFailed
+	case !v.module.Ready():
+		return StateCompiling
+	case p.quarantined.Load():
+		return StateQuarantined
+	}
+	return StateReady
+}
+
 // Info is one plugin, for people.
 type Info struct {
 	Name        string               `json:"name"`
 	Kind        wasmhost.Kind        `json:"kind"`
 	Source      string               `json:"source"`
+	State       string               `json:"state"` // one of the states
 	Path        string               `json:"path,omitempty"`
 	SHA256      string               `json:"sha256"`
 	ABIVersion  int                  `json:"abi_version"`
@@ -40,10 +61,14 @@ func (p *plugin) info() Info {
 	d := v.module.Description()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	lastError := p.lastError
+	if failed := v.failed.Load(); failed != nil {
+		lastError = (*failed).Error()
+	}
 	return Info{
-		Name: p.name, Kind: d.Kind, Source: v.source, Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
+		Name: p.name, Kind: d.Kind, Source: v.source, State: p.state(v), Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
 		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: p.faulted.Load(),
-		FaultsBy: maps.Clone(p.byReason), LastError: p.lastError, Spent: time.Duration(p.spent.Load()), Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
+		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
 		Description: d,
 	}
 }
@@ -87,7 +112,7 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	case p != nil && p.current.Load().source == SourceConfig:
 		return Info{}, fmt.Errorf("plugin %q comes from the configuration and is changed there: it %w", name, core.ErrConflict)
 	}
-	v, err := r.load(name, code, SourceAPI, Spec{Config: config})
+	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, false)
 	if err != nil {
 		return Info{}, err
 	}
@@ -104,17 +129,18 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 
 // install requires mu.
 func (r *Registry) install(name string, v *version) *plugin {
-	v.module.SetPool(r.pool)
 	all := *r.byName.Load()
 	p := all[name]
-	if p != nil {
-		p.swap(v)
-	} else {
+	if p == nil {
 		all = maps.Clone(all)
 		p = r.newPlugin(name, v)
 		all[name] = p
 	}
-	r.publish(all)
+	r.enter(all, []*version{v}, func() {
+		if p.current.Load() != v {
+			p.swap(v)
+		}
+	})
 	return p
 }
 
@@ -151,7 +177,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 	if cur.previous == nil || cur.source != SourceAPI {
 		return Info{}, fmt.Errorf("plugin %q has no earlier upload to go back to: the current one %w", name, core.ErrConflict)
 	}
-	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec)
+	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec, false)
 	if err != nil {
 		return Info{}, err
 	}
@@ -267,7 +293,7 @@ func (r *Registry) restoreOne(name, path string) error {
 			return err
 		}
 	}
-	v, err := r.load(name, code, SourceAPI, Spec{Config: config})
+	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, true)
 	if err != nil {
 		return err
 	}

@@ -66,8 +66,11 @@ type Registry struct {
 	byName   atomic.Pointer[map[string]*plugin]
 	learners atomic.Pointer[[]*plugin]
 
-	mu   sync.Mutex // one change at a time
-	pool []wasmhost.Proxy
+	mu       sync.Mutex // one change at a time
+	building sync.WaitGroup
+
+	poolMu sync.Mutex // held while modules are told of the pool, or enter
+	pool   []wasmhost.Proxy
 }
 
 // plugin is one name. Its module may change.
@@ -88,15 +91,21 @@ type plugin struct {
 	burst     time.Time // when a fault was logged last
 }
 
-// version is one module a plugin has or had.
+// origin is where a module comes from: all it takes to load it again.
+type origin struct {
+	code   []byte
+	sum    string
+	source string
+	spec   Spec
+}
+
+// version is one module that a plugin has.
 type version struct {
+	origin
 	module   *wasmhost.Module
-	code     []byte
-	sum      string
-	source   string
-	spec     Spec
 	loaded   time.Time
-	previous *version // to roll back to; its module is closed
+	previous *origin               // to roll back to; one step back is kept
+	failed   atomic.Pointer[error] // why a module that was begun never serves
 }
 
 // New returns a registry of the built-ins and of the modules uploaded earlier.
@@ -110,7 +119,7 @@ func New(opts Options) (*Registry, error) {
 	r := &Registry{opts: opts, host: wasmhost.New(opts.Limits, opts.CacheDir)}
 	all := map[string]*plugin{}
 	for name, code := range builtin.Modules() {
-		v, err := r.load(name, code, SourceBuiltin, Spec{})
+		v, err := r.load(name, code, SourceBuiltin, Spec{}, false)
 		if err != nil {
 			return nil, fmt.Errorf("built-in plugin %s: %w", name, err)
 		}
@@ -142,13 +151,21 @@ func (r *Registry) publish(all map[string]*plugin) {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-func (r *Registry) load(name string, code []byte, source string, spec Spec) (*version, error) {
+// load makes a version of a module's bytes. With begin, one that takes long to
+// compile is returned before it serves; the built-in answers until it does.
+func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
 	sum := sha256.Sum256(code)
-	v := &version{code: code, sum: hex.EncodeToString(sum[:]), source: source, spec: spec, loaded: r.now()}
+	v := &version{origin: origin{code, hex.EncodeToString(sum[:]), source, spec}, loaded: r.now()}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
 		return nil, &wasmhost.CheckError{Msg: fmt.Sprintf("the module's sha256 is %s, not the one pinned", v.sum)}
 	}
-	m, err := r.host.Load(code, spec.Config)
+	var m *wasmhost.Module
+	var err error
+	if begin && len(code) >= wasmhost.SlowBytes {
+		m, err = r.begin(name, code, v)
+	} else {
+		m, err = r.host.Load(code, spec.Config)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +175,24 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec) (*ve
 	}
 	v.module = m
 	return v, nil
+}
+
+func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module, error) {
+	r.building.Add(1)
+	begun := r.now()
+	m, err := r.host.Begin(code, v.spec.Config, func(err error) {
+		defer r.building.Done()
+		if err != nil {
+			v.failed.Store(&err)
+			r.opts.Log.Error("plugin does not serve: the built-in answers for it", slog.String("plugin", name), slog.Any("error", err))
+			return
+		}
+		r.opts.Log.Info("plugin compiled", slog.String("plugin", name), slog.Duration("took", r.now().Sub(begun)))
+	})
+	if err != nil {
+		r.building.Done()
+	}
+	return m, err
 }
 
 func (r *Registry) now() time.Time {
@@ -191,11 +226,17 @@ type Change struct {
 
 // Stage loads the configuration's plugins. Nothing has changed before Commit;
 // Rollback forgets it all. The error names the plugin.
-func (r *Registry) Stage(specs map[string]Spec) (*Change, error) {
+func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
+
+// Begin is Stage for a start: what takes long to compile does so in the
+// background while the built-ins answer for it, and is not waited for.
+func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
+
+func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	r.mu.Lock() // until Commit or Rollback
 	c := &Change{r: r, all: maps.Clone(*r.byName.Load()), swaps: map[*plugin]*version{}}
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		if err := c.stage(name, specs[name]); err != nil {
+		if err := c.stage(name, specs[name], begin); err != nil {
 			c.Rollback()
 			return nil, fmt.Errorf("plugins.%s: %w", name, err)
 		}
@@ -209,7 +250,7 @@ func (r *Registry) Stage(specs map[string]Spec) (*Change, error) {
 	return c, nil
 }
 
-func (c *Change) stage(name string, spec Spec) error {
+func (c *Change) stage(name string, spec Spec, begin bool) error {
 	if err := c.r.CheckName(name); err != nil {
 		return err
 	}
@@ -225,7 +266,7 @@ func (c *Change) stage(name string, spec Spec) error {
 			return nil
 		}
 	}
-	v, err := c.r.load(name, code, SourceConfig, spec)
+	v, err := c.r.load(name, code, SourceConfig, spec, begin)
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.Path, err)
 	}
@@ -271,17 +312,27 @@ func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.a
 
 // Commit lets the change take effect.
 func (c *Change) Commit() {
-	for p, v := range c.swaps {
-		p.swap(v)
-	}
-	c.r.publish(c.all)
+	c.r.enter(c.all, c.fresh, func() {
+		for p, v := range c.swaps {
+			p.swap(v)
+		}
+	})
 	for _, p := range c.gone {
 		p.current.Load().module.Close()
 	}
-	for _, v := range c.fresh {
-		v.module.SetPool(c.r.pool)
-	}
 	c.r.mu.Unlock()
+}
+
+// enter publishes all with the versions that are new in it, which hear of the
+// pool before their first call and of every change of it from then on.
+func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
+	r.poolMu.Lock()
+	defer r.poolMu.Unlock()
+	for _, v := range fresh {
+		v.module.SetPool(r.pool)
+	}
+	swap()
+	r.publish(all)
 }
 
 // Rollback forgets the change.
@@ -296,9 +347,7 @@ func (c *Change) Rollback() {
 // old one, the next go to the new one.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
-	older := *old
-	older.previous = nil // one step back is kept
-	v.previous = &older
+	v.previous = &old.origin
 	p.inARow.Store(0)
 	p.quarantined.Store(false)
 	p.current.Store(v)
@@ -307,8 +356,8 @@ func (p *plugin) swap(v *version) {
 
 // PoolChanged tells the plugins that want to know what proxies there are.
 func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.poolMu.Lock()
+	defer r.poolMu.Unlock()
 	r.pool = proxies
 	for _, p := range *r.byName.Load() {
 		p.current.Load().module.SetPool(proxies)
@@ -378,6 +427,7 @@ func (r *Registry) Close() {
 	for _, p := range *r.byName.Load() {
 		p.current.Load().module.Close()
 	}
+	r.building.Wait()
 }
 
 var errQuarantined = errors.New("the plugin is quarantined")

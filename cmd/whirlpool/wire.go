@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -54,13 +55,13 @@ func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, err
 		g.log.Warn("proxy list: " + w)
 	}
 	reg, err := plugins.New(plugins.Options{
-		StateDir: cfg.State.Dir, CacheDir: cfg.PluginHost.CacheDir, MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
+		StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	g.plugins = reg
-	change, err := reg.Stage(cfg.Modules())
+	change, err := reg.Begin(cfg.Modules())
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +81,15 @@ func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, err
 		LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
+}
+
+// cacheDir is where compiled plugins are kept: with the state, if nothing else
+// is said.
+func cacheDir(cfg *config.Config) string {
+	if cfg.PluginHost.CacheDir == "" && cfg.State.Dir != "" {
+		return filepath.Join(cfg.State.Dir, "cache")
+	}
+	return cfg.PluginHost.CacheDir
 }
 
 // dryRun looks for what only the parts themselves can tell: plugins that do

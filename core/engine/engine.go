@@ -86,6 +86,7 @@ type Engine struct {
 
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
+	file      [2]string // guarded by reload: First and Again as the last Config had them
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
@@ -127,6 +128,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Tunnels: e.metrics.AddTunnelBytes, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
+	e.file = [2]string{cfg.First, cfg.Again}
 	e.wg.Add(1)
 	go e.sweep()
 	return e, nil
@@ -197,10 +199,18 @@ func (e *Engine) Check(cfg Config, plugins Plugins) error { return Check(cfg, pl
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
 // and statistics. plugins resolves cfg's names, which may be about to come
-// into being. On an error nothing has changed.
+// into being. On an error nothing has changed. A scorer that was activated stays
+// until the Config names another, as the policy does (D10), or it is gone.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
+	file, running := [2]string{cfg.First, cfg.Again}, e.config.Load()
+	if _, err := plugins.Scorer(running.First, ""); err == nil && file[0] == e.file[0] {
+		cfg.First = running.First
+	}
+	if _, err := plugins.Scorer(running.Again, ""); err == nil && file[1] == e.file[1] {
+		cfg.Again = running.Again
+	}
 	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
 		return err
@@ -212,6 +222,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.executor.Tune(tuning)
 	e.gateway.Apply(e.settings(&cfg))
 	e.config.Store(&cfg)
+	e.file = file
 	return nil
 }
 

@@ -352,6 +352,19 @@ func (q *Query) Fill(req *core.RankRequest, rows []core.Candidate) {
 		place = q.nextPlace(place)
 		slowest = max(slowest, c.LatencyMean)
 	}
+	normalize(rows, slowest)
+}
+
+// Normalize sets NormalizedLatency in rows that were not filled by a Query.
+func Normalize(rows []core.Candidate) {
+	slowest := 0.0
+	for i := range rows {
+		slowest = max(slowest, rows[i].LatencyMean)
+	}
+	normalize(rows, slowest)
+}
+
+func normalize(rows []core.Candidate, slowest float64) {
 	for i := range rows {
 		c := &rows[i]
 		switch {

@@ -22,6 +22,8 @@ type Description struct {
 	Size       int      `json:"size"`         // bytes
 	MemoryMin  uint32   `json:"memory_pages"` // of 64 KiB
 	Functions  int      `json:"functions"`
+	Learns     bool     `json:"learns"`     // it exports observe
+	WantsPool  bool     `json:"wants_pool"` // it exports pool_changed
 }
 
 // The checks that need no run, in their order.
@@ -127,6 +129,7 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	if functions[abi.Reserve] == "" {
 		wrong(CheckExports, "the module does not export %s%s", abi.Reserve, signatures[abi.Reserve])
 	}
+	d.Learns, d.WantsPool = functions[abi.Observe] != "", functions[abi.PoolChanged] != ""
 	scores, waits := functions[abi.Score] != "", functions[abi.Backoff] != ""
 	switch {
 	case scores && waits:

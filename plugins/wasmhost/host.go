@@ -76,48 +76,91 @@ func refuse(format string, args ...any) error {
 // and tried once. config is its [plugins.NAME.config] table. The error is a
 // *CheckError when the module is at fault.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
-	m, err := h.compile(code)
+	m, err := h.Compile(code)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.prepare(config); err != nil {
+	m.Configure(config)
+	if err := m.prepare(); err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-// compile checks, meters and compiles a module; nothing of it has run yet.
-func (h *Host) compile(code []byte) (*Module, error) {
-	d, err := h.Describe(code)
+// Begin is Load for a module whose compilation would keep somebody waiting: it
+// checks what can be checked at once and does the rest in the background. Until
+// then the module answers ErrNotReady. done is called once, from another
+// goroutine: with nil when the module serves, or with why it never will.
+func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
+	m, err := h.admit(code)
 	if err != nil {
 		return nil, err
 	}
-	metered, err := meter.Rewrite(code, meter.Cost{Start: h.limits.StartFuel})
-	if err != nil {
-		return nil, refuse("the module cannot be metered: %v", err)
-	}
-	ctx := context.Background()
-	rc := wazero.NewRuntimeConfig().WithMemoryLimitPages(h.limits.MemoryPages).WithDebugInfoEnabled(false)
-	m := &Module{desc: d, limits: h.limits}
-	if h.cacheDir != "" {
-		cache, err := wazero.NewCompilationCacheWithDir(h.cacheDir)
-		if err != nil {
-			return nil, fmt.Errorf("the cache of compiled plugins: %w", err)
+	m.Configure(config)
+	m.live++ // what is being built counts as a call: Close waits for it
+	go func() {
+		err := m.build(code, h.cacheDir)
+		if err == nil {
+			err = m.prepare()
 		}
-		m.cache = cache
-		rc = rc.WithCompilationCache(cache)
+		m.gone()
+		done(err)
+	}()
+	return m, nil
+}
+
+// SlowBytes is the size from which a module takes long to compile (a standard
+// Go guest of 1.8 MB: 0.8 s), so that its compiled code is kept on disk and it
+// is better begun than loaded while somebody waits.
+const SlowBytes = 64 << 10
+
+// Compile checks, meters and compiles a module without starting it; only
+// Module.Probe does. The error is a *CheckError when the module is at fault.
+func (h *Host) Compile(code []byte) (*Module, error) {
+	m, err := h.admit(code)
+	if err != nil {
+		return nil, err
 	}
-	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
-		m.Close()
-		return nil, refuse("the module does not compile: %v", firstLine(err))
-	}
-	if err := m.imports(ctx); err != nil {
+	if err := m.build(code, h.cacheDir); err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// admit checks a module as far as that takes no time.
+func (h *Host) admit(code []byte) (*Module, error) {
+	d, err := h.Describe(code)
+	if err != nil {
+		return nil, err
+	}
+	return &Module{desc: d, limits: h.limits}, nil
+}
+
+// build meters and compiles; nothing of the module has run yet.
+func (m *Module) build(code []byte, cacheDir string) error {
+	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel})
+	if err != nil {
+		return refuse("the module cannot be metered: %v", err)
+	}
+	ctx := context.Background()
+	rc := wazero.NewRuntimeConfig().WithMemoryLimitPages(m.limits.MemoryPages).WithDebugInfoEnabled(false)
+	if cacheDir != "" && len(code) >= SlowBytes {
+		if m.cache, err = openCache(cacheDir); err != nil {
+			return err
+		}
+		m.runtime = wazero.NewRuntimeWithConfig(ctx, rc.WithCompilationCache(m.cache))
+		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {
+			return m.imports(ctx)
+		}
+		m.runtime.Close(ctx) // perhaps it is the file that is damaged
+	}
+	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
+	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
+		return refuse("the module does not compile: %v", firstLine(err))
+	}
+	return m.imports(ctx)
 }
 
 // compile is wazero's, whose validation panics at some modules that are not
@@ -131,16 +174,18 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// prepare starts, configures and tries a compiled module.
-func (m *Module) prepare(config map[string]any) error {
-	m.config = pairs(config)
+// prepare starts, configures and tries a compiled module; then it is ready.
+func (m *Module) prepare() error {
 	in, err := m.instantiate()
 	if err != nil {
 		return err
 	}
-	m.learns, m.wantsPool, m.tolerance = in.observe != nil, in.poolChanged != nil, in.tolerance
+	m.mu.Lock()
 	m.live++
+	m.mu.Unlock()
+	m.tolerance = in.tolerance
 	err = m.try(in)
+	m.ready.Store(err == nil)
 	m.release(in, err)
 	return err
 }

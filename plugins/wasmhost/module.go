@@ -35,8 +35,12 @@ var (
 // maxIdle is how many idle instances a module keeps.
 const maxIdle = 16
 
-// ErrClosed is returned by a module that has been replaced.
-var ErrClosed = errors.New("the plugin has been replaced")
+// ErrClosed is returned by a module that has been replaced, ErrNotReady by one
+// that is not compiled yet, or never will be (Host.Begin).
+var (
+	ErrClosed   = errors.New("the plugin has been replaced")
+	ErrNotReady = errors.New("the plugin is not ready")
+)
 
 // Fault is a call that a guest did not answer as it must.
 type Fault struct {
@@ -58,8 +62,7 @@ type Module struct {
 
 	compiled  wazero.CompiledModule
 	config    []pair
-	learns    bool
-	wantsPool bool
+	ready     atomic.Bool // all above and tolerance are set
 	tolerance float64
 	pool      atomic.Pointer[[]Proxy]
 
@@ -75,10 +78,18 @@ type Module struct {
 func (m *Module) Description() Description { return m.desc }
 
 // Learns reports whether the module wants to be told of outcomes.
-func (m *Module) Learns() bool { return m.learns }
+func (m *Module) Learns() bool { return m.desc.Learns }
+
+// Ready reports whether the module serves.
+func (m *Module) Ready() bool { return m.ready.Load() }
 
 // Tolerance is the module's own, 0 without one.
-func (m *Module) Tolerance() float64 { return m.tolerance }
+func (m *Module) Tolerance() float64 {
+	if !m.ready.Load() {
+		return 0
+	}
+	return m.tolerance
+}
 
 // instance is one running copy of a module.
 type instance struct {
@@ -196,7 +207,10 @@ func (in *instance) region(size uint32) ([]byte, error) {
 
 // acquire takes an idle instance, or makes one.
 func (m *Module) acquire() (*instance, error) {
-	if m.learns {
+	if !m.ready.Load() {
+		return nil, ErrNotReady
+	}
+	if m.desc.Learns {
 		m.turn.Lock()
 	}
 	m.mu.Lock()
@@ -223,7 +237,7 @@ func (m *Module) acquire() (*instance, error) {
 }
 
 func (m *Module) endTurn() {
-	if m.learns {
+	if m.desc.Learns {
 		m.turn.Unlock()
 	}
 }
@@ -275,7 +289,9 @@ func (m *Module) Close() {
 
 func (m *Module) destroy() {
 	ctx := context.Background()
-	m.runtime.Close(ctx)
+	if m.runtime != nil {
+		m.runtime.Close(ctx)
+	}
 	if m.compiled != nil {
 		m.compiled.Close(ctx)
 	}
@@ -369,7 +385,7 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 
 // Observe tells a module that learns of an attempt; others hear nothing.
 func (m *Module) Observe(o *core.Observation) error {
-	if !m.learns {
+	if !m.desc.Learns {
 		return nil
 	}
 	in, err := m.acquire()

@@ -12,10 +12,6 @@ import (
 // of. It belongs to one goroutine.
 type Probe struct{ in *instance }
 
-// Compile checks, meters and compiles a module without starting it; only
-// Module.Probe does. The error is a *CheckError when the module is at fault.
-func (h *Host) Compile(code []byte) (*Module, error) { return h.compile(code) }
-
 // Configure sets what instances that start from now on are configured with. It
 // is for modules from Compile, between their probes.
 func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }

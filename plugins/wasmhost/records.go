@@ -56,7 +56,7 @@ type Proxy struct {
 // SetPool names the proxies of the pool; each instance is told before its next
 // call.
 func (m *Module) SetPool(proxies []Proxy) {
-	if m.wantsPool {
+	if m.desc.WantsPool {
 		m.pool.Store(&proxies)
 	}
 }

@@ -1,0 +1,41 @@
+package wasmhost
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// maxCached is how many compiled modules the cache keeps: the newest.
+const maxCached = 32
+
+// openCache opens the cache of compiled modules and drops what is old in it.
+// Whatever is missing is compiled again.
+func openCache(dir string) (wazero.CompilationCache, error) {
+	type entry struct {
+		path string
+		made time.Time
+	}
+	var all []entry
+	// One folder for each version of wazero, in it a file for each module.
+	paths, _ := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			all = append(all, entry{path, info.ModTime()})
+		}
+	}
+	slices.SortFunc(all, func(a, b entry) int { return cmp.Or(b.made.Compare(a.made), cmp.Compare(a.path, b.path)) })
+	for _, e := range all[min(len(all), maxCached-1):] {
+		os.Remove(e.path)
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("plugins.cache_dir: %w", err)
+	}
+	return cache, nil
+}
