@@ -29,6 +29,10 @@ deps: ## Debian packages of the clients the tests use
 builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compiler
 	plugins/builtin/build.sh
 
+examples: ## build the example plugins into bin/examples
+	@mkdir -p bin/examples
+	@for script in wasm-examples/*/build.sh; do echo "$$script"; "$$script" bin/examples || exit 1; done
+
 bench: ## Go benchmarks of the hot path
 	go test -run '^$$' -bench . -benchmem ./core/... ./plugins/...
 

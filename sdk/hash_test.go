@@ -1,4 +1,4 @@
-package hash_test
+package sdk_test
 
 import (
 	"testing"

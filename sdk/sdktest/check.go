@@ -1,0 +1,122 @@
+package sdktest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	"github.com/whirlpool-proxy/whirlpool/sdk/backoff"
+	"github.com/whirlpool-proxy/whirlpool/sdk/configure"
+	"github.com/whirlpool-proxy/whirlpool/sdk/observe"
+	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
+)
+
+// Score returns the scores a scorer gives. It fills in the request's Count,
+// and its PoolSize if that is 0.
+func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []float64 {
+	req.Count = float64(len(candidates))
+	if req.PoolSize == 0 {
+		req.PoolSize = req.Count
+	}
+	scores := make([]float64, len(candidates))
+	s.Score(&req, candidates, scores)
+	return scores
+}
+
+// CheckScorer returns what a scorer owes the gateway and does not give: each
+// score finite, the same scores after the same events, and nothing written but
+// scores. It plays it the recording and choices among 1, 256 and 1,000
+// candidates. fresh returns a new scorer, whose Configure, if it has one, is
+// given no settings, and whose Observe hears the recording's observations.
+func CheckScorer(fresh func() scorer.Scorer) error {
+	events := Recorded()
+	for _, n := range []int{1, 256, 1000} {
+		q := Request()
+		events = append(events, Event{Request: &q, Candidates: Candidates(n)})
+	}
+	return twice(func() ([]float64, error) {
+		s := fresh()
+		return play(events, s, func(e Event) ([]float64, error) {
+			if e.Request == nil {
+				return nil, nil
+			}
+			before := slices.Clone(e.Candidates)
+			scores := Score(s, *e.Request, e.Candidates)
+			if !slices.Equal(before, e.Candidates) {
+				return nil, fmt.Errorf("it wrote to the candidates")
+			}
+			return scores, nil
+		})
+	})
+}
+
+// CheckBackoff returns what a backoff owes the gateway and does not give: each
+// wait finite and at least 0, the same waits after the same events, and nothing
+// written. It plays it the recording and a hundred retries of a request. fresh
+// is as in CheckScorer.
+func CheckBackoff(fresh func() backoff.Backoff) error {
+	events := Recorded()
+	for i := range 100 {
+		q := BackoffRequest(i+1, "proxy-1")
+		q.Random = float64(i) / 100
+		events = append(events, Event{Backoff: &q})
+	}
+	return twice(func() ([]float64, error) {
+		b := fresh()
+		return play(events, b, func(e Event) ([]float64, error) {
+			if e.Backoff == nil {
+				return nil, nil
+			}
+			q := *e.Backoff
+			wait := b.Delay(&q)
+			switch {
+			case q != *e.Backoff:
+				return nil, fmt.Errorf("it wrote to the request")
+			case wait < 0:
+				return nil, fmt.Errorf("it gave a wait of %v; it must be at least 0", wait)
+			}
+			return []float64{wait}, nil
+		})
+	})
+}
+
+// play plays events to a plugin and returns all its answers.
+func play(events Recording, plugin any, answer func(Event) ([]float64, error)) (all []float64, err error) {
+	if c, ok := plugin.(configure.Configurer); ok {
+		if err := configure.Apply(c, configure.New()); err != nil {
+			return nil, fmt.Errorf("without settings: %w", err)
+		}
+	}
+	for i, e := range events {
+		if o, ok := plugin.(observe.Observer); ok && e.Observation != nil {
+			o.Observe(new(*e.Observation))
+		}
+		answers, err := answer(e)
+		for _, a := range answers {
+			if math.IsNaN(a) || math.IsInf(a, 0) {
+				err = fmt.Errorf("it answered %v; it must be finite", a)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("event %d: %w", i, err)
+		}
+		all = append(all, answers...)
+	}
+	return all, nil
+}
+
+func twice(run func() ([]float64, error)) error {
+	first, err := run()
+	if err != nil {
+		return err
+	}
+	second, err := run()
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(first, second) {
+		return fmt.Errorf("it answered differently to the same events: chance is the request's Seed or Random, the time its Now")
+	}
+	return nil
+}
