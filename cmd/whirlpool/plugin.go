@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/inspect"
 	"github.com/whirlpool-proxy/whirlpool/plugins/measure"
+	"github.com/whirlpool-proxy/whirlpool/plugins/simulate"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -25,7 +28,7 @@ say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 Exit codes: 0 all is well; 1 the module failed a check; 2 the command was not
 understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand())
+	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand())
 	return cmd
 }
 
@@ -168,4 +171,167 @@ It takes about seven seconds.`,
 	jsonFlag(cmd, &asJSON)
 	config.flags(cmd)
 	return cmd
+}
+
+func simulateCommand() *cobra.Command {
+	var o struct {
+		trace, generate, write string
+		seed                   uint64
+		asJSON, ascii          bool
+		jitter, breakers       bool
+		config                 settings
+	}
+	cmd := &cobra.Command{
+		Use: "simulate FILE", Short: "Play a module on a trace, beside the built-ins: a table and a plot", Args: cobra.ExactArgs(1),
+		Long: `Play a module on a trace, beside the built-ins, with a clock of its own and
+chance from a seed: the same arguments give the same answer.
+
+A scorer chooses a proxy for each request of the trace, by the gateway's own
+rules, beside performance, random and an oracle that knows the trace. Regret is
+how many requests more would be expected to succeed, had the proxy likeliest to
+succeed been taken each time.
+
+A backoff waits through outages of random length, beside the built-in backoffs;
+it needs no trace.
+
+A trace is JSON lines. One without "proxy" says something of the whole, and may
+be missing; any other says how a proxy does from a moment on ("at", seconds),
+and what it leaves out stays as it was:
+
+  {"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
+  {"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
+  {"proxy": "b", "at": 0, "success": 0.80, "latency": 0.20}
+  {"proxy": "a", "at": 300, "success": 0.4}
+
+Without --trace one is generated. SPEC is one of
+
+` + scenarios() + `
+and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
+		Example: "  whirlpool plugin simulate mine.wasm\n  whirlpool plugin simulate mine.wasm --generate outage,proxies=10 --write-trace outage.jsonl\n  whirlpool plugin simulate mine.wasm --trace outage.jsonl --seed 2",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.trace != "" && cmd.Flags().Changed("generate") {
+				return usage("give --trace or --generate, not both")
+			}
+			table, err := o.config.table()
+			if err != nil {
+				return err
+			}
+			code, err := readPlugin(args[0])
+			if err != nil {
+				return err
+			}
+			t, err := readTrace(o.trace, o.generate, o.seed)
+			if err != nil {
+				return err
+			}
+			if o.write != "" {
+				if err := writeTrace(o.write, t); err != nil {
+					return err
+				}
+			}
+			host := pluginHost()
+			plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(args[0]), ".wasm"), Code: code, Config: table}
+			d, err := host.Describe(code)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			style := simulate.Unicode()
+			if o.ascii {
+				style = simulate.ASCII()
+			}
+			if d.Kind == wasmhost.Backoff {
+				r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)
+				if err != nil {
+					return err
+				}
+				return showPlay(cmd.OutOrStdout(), r, style, o.asJSON, r.Results[0].Faults)
+			}
+			breakers := simulate.NoBreaker()
+			if o.breakers {
+				breakers = breaker.Default()
+			}
+			r, err := simulate.PlayScorer(host, plugin, t, breakers, o.seed)
+			if err != nil {
+				return err
+			}
+			return showPlay(cmd.OutOrStdout(), r, style, o.asJSON, r.Results[0].Faults)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
+	f.StringVar(&o.generate, "generate", "swap", "make a trace by this `SPEC`")
+	f.StringVar(&o.write, "write-trace", "", "write the trace to `FILE` as well")
+	f.Uint64Var(&o.seed, "seed", 1, "of all chance")
+	f.BoolVar(&o.ascii, "ascii", false, "draw with ASCII only")
+	f.BoolVar(&o.breakers, "breakers", false, "scorers: with circuit breakers of the default thresholds")
+	f.BoolVar(&o.jitter, "jitter", false, "backoffs: the policy asks for jitter")
+	jsonFlag(cmd, &o.asJSON)
+	o.config.flags(cmd)
+	return cmd
+}
+
+func scenarios() string {
+	var b strings.Builder
+	for _, s := range simulate.Scenarios {
+		fmt.Fprintf(&b, "  %-8s %s\n", s.Name, s.Shows)
+	}
+	return b.String()
+}
+
+func readTrace(path, spec string, seed uint64) (*simulate.Trace, error) {
+	if path == "" {
+		t, err := simulate.Generate(spec, seed)
+		if err != nil {
+			return nil, usage("--generate %s: %w", spec, err)
+		}
+		return t, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	defer f.Close()
+	t, err := simulate.Read(f)
+	if err != nil {
+		return nil, usage("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+func writeTrace(path string, t *simulate.Trace) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return usageError{err}
+	}
+	if err := t.Write(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// play is what simulate gives.
+type play interface {
+	Write(io.Writer, simulate.Style) error
+}
+
+// drawn is a play in a style.
+type drawn struct {
+	play
+	style simulate.Style
+}
+
+func (d drawn) Write(w io.Writer) error { return d.play.Write(w, d.style) }
+
+// MarshalJSON leaves the style out.
+func (d drawn) MarshalJSON() ([]byte, error) { return json.Marshal(d.play) }
+
+func showPlay(w io.Writer, p play, style simulate.Style, asJSON bool, faults int) error {
+	if err := show(w, drawn{p, style}, asJSON); err != nil {
+		return err
+	}
+	if faults > 0 {
+		return fmt.Errorf("%d calls failed", faults)
+	}
+	return nil
 }

@@ -1,0 +1,320 @@
+package simulate
+
+import (
+	"container/heap"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// Columns is how many stretches of time a trace is divided into for plots.
+const Columns = 60
+
+// Scorers is how scorers did on a trace.
+type Scorers struct {
+	Requests int      `json:"requests"`
+	Duration float64  `json:"duration"` // s
+	Proxies  []string `json:"proxies"`
+	Results  []Result `json:"results"` // the plugin's, performance's, random's, the oracle's
+}
+
+// Result is how one scorer did.
+type Result struct {
+	Scorer      string      `json:"scorer"`
+	SuccessRate float64     `json:"success_rate"` // of all requests
+	Latency     float64     `json:"mean_latency"` // s, of all attempts
+	Cost        float64     `json:"mean_cost"`    // of an attempt
+	Regret      float64     `json:"regret"`       // requests that would be expected to succeed besides, had the likeliest proxy been taken each time
+	Refused     int         `json:"refused"`      // requests when every breaker was open
+	Faults      int         `json:"faults"`       // calls that failed; the rotation answered for them
+	LastFault   string      `json:"last_fault,omitempty"`
+	Shares      []float64   `json:"shares"`   // of the attempts, by proxy
+	Timeline    [][]float64 `json:"timeline"` // by proxy, its share in each of Columns stretches of time
+}
+
+// oracle is the name of the one that knows the trace.
+const oracle = "oracle"
+
+// Plugin is what is played.
+type Plugin struct {
+	Name   string
+	Code   []byte
+	Config map[string]any
+}
+
+func builtIn(name string) Plugin { return Plugin{Name: name, Code: builtin.Modules()[name]} }
+
+// NoBreaker never opens: whether a proxy is avoided is left to the scorer.
+func NoBreaker() breaker.Config {
+	c := breaker.Default()
+	c.FailureThreshold = math.MaxInt
+	return c
+}
+
+// PlayScorer plays a trace with a scorer, the built-ins performance and random,
+// and an oracle that always takes the proxy likeliest to succeed. All face the
+// same requests and the same luck; the same seed gives the same report. The
+// choices are made by core/selector on a clock of its own. Each request is one
+// attempt.
+func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (Scorers, error) {
+	report := Scorers{Duration: t.Duration}
+	for _, p := range t.Proxies {
+		report.Proxies = append(report.Proxies, p.ID)
+	}
+	for _, c := range []Plugin{plugin, builtIn("performance"), builtIn("random")} {
+		m, err := host.Load(c.Code, c.Config)
+		if err != nil {
+			return Scorers{}, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		p := newPlay(t, seed)
+		err = p.with(m, breakers)
+		m.Close()
+		if err != nil {
+			return Scorers{}, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		report.Results = append(report.Results, p.result(c.Name))
+	}
+	p := newPlay(t, seed)
+	p.knowing()
+	report.Requests = p.requests
+	report.Results = append(report.Results, p.result(oracle))
+	return report, nil
+}
+
+// play is one run over a trace.
+type play struct {
+	trace    *Trace
+	seed     uint64
+	chance   float64    // of the seed, for luck
+	arrivals *rand.Rand // the same for everyone
+	index    map[string]int
+	from     []int // where each proxy's State is
+
+	requests, attempts, successes, refused int
+	latency, cost, regret                  float64
+	taken                                  [][]int // by proxy and column
+	scorer                                 *counted
+}
+
+func newPlay(t *Trace, seed uint64) *play {
+	p := &play{trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11), arrivals: rand.New(rand.NewPCG(seed, 1)), index: map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)), scorer: &counted{}}
+	for i := range t.Proxies {
+		p.index[t.Proxies[i].ID] = i
+		p.taken[i] = make([]int, Columns)
+	}
+	return p
+}
+
+// counted counts the calls of a scorer that fail; the selector's rotation
+// answers for them.
+type counted struct {
+	*wasmhost.Module
+	faults int
+	last   string
+}
+
+func (c *counted) fault(err error) error {
+	if err != nil {
+		c.faults++
+		c.last = err.Error()
+	}
+	return err
+}
+
+func (c *counted) Score(candidates core.Candidates, scores []float64) error {
+	return c.fault(c.Module.Score(candidates, scores))
+}
+
+// ending is an attempt under way.
+type ending struct {
+	at      time.Time
+	lease   upstream.Lease
+	outcome core.Outcome
+	seen    core.Observation
+}
+
+// endings is a heap, the earliest first.
+type endings []*ending
+
+func (e endings) Len() int           { return len(e) }
+func (e endings) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
+func (e endings) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *endings) Push(x any)        { *e = append(*e, x.(*ending)) }
+func (e *endings) Pop() any {
+	old := *e
+	last := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return last
+}
+
+// each calls f with the time of each request, in s from the beginning.
+func (p *play) each(f func(t float64)) {
+	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
+		f(t)
+		p.requests++
+	}
+}
+
+// with plays with a scorer.
+func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
+	p.scorer = &counted{Module: m}
+	begin := time.Unix(0, int64(p.trace.Start*1e9))
+	now := begin
+	clock := func() time.Time { return now }
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breakers, Now: clock})
+	if err := pool.Apply(p.specs()); err != nil {
+		return err
+	}
+	m.SetPool(p.pool())
+	choose := selector.New(pool, rand.New(rand.NewPCG(p.seed, 2)).Uint64, selector.DefaultMaxCandidates)
+	hosts := make([]float64, p.trace.Hosts)
+	for i := range hosts {
+		hosts[i] = core.Hash53(fmt.Sprintf("host-%d.test", i+1))
+	}
+	var running endings
+	end := func(until time.Time) {
+		for len(running) > 0 && !running[0].at.After(until) {
+			e := heap.Pop(&running).(*ending)
+			now = e.at
+			e.lease.Settle(&e.outcome)
+			e.lease.Release()
+			p.scorer.fault(m.Observe(&e.seen))
+		}
+		now = until
+	}
+	q := &selector.Query{}
+	swept := begin
+	p.each(func(t float64) {
+		end(begin.Add(time.Duration(t * 1e9)))
+		if now.Sub(swept) >= time.Second {
+			pool.Sweep()
+			swept = now
+		}
+		q.Reset()
+		q.Idempotent, q.HostHash = true, hosts[int(p.luck(-1)*float64(len(hosts)))]
+		if p.trace.Region != "" {
+			q.RegionHash = core.Hash53(p.trace.Region)
+		}
+		lease, err := choose.Select(q, p.scorer, now)
+		if err != nil {
+			p.refused++
+			p.regret += p.best(t).Success
+			return
+		}
+		i := p.index[lease.U.ID()]
+		ok, latency := p.attempt(i, t)
+		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{Verdict: core.Failure, Status: 503, Latency: latency}}
+		if ok {
+			e.outcome.Verdict, e.outcome.Status = core.Success, 200
+		}
+		e.seen = core.Observation{
+			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.U.IDHash(), HostHash: q.HostHash, Success: flag(ok), Latency: latency.Seconds(), Status: float64(e.outcome.Status),
+		}
+		heap.Push(&running, e)
+	})
+	end(begin.Add(time.Duration(math.MaxInt64)))
+	return nil
+}
+
+// knowing plays with the oracle.
+func (p *play) knowing() {
+	p.each(func(t float64) { p.attempt(p.bestIndex(t), t) })
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (p *play) specs() []upstream.Spec {
+	specs := make([]upstream.Spec, len(p.trace.Proxies))
+	for i, x := range p.trace.Proxies {
+		specs[i] = upstream.Spec{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Address: upstream.Address{Scheme: upstream.HTTP, Host: "simulated:1"}}
+	}
+	return specs
+}
+
+func (p *play) pool() []wasmhost.Proxy {
+	list := make([]wasmhost.Proxy, len(p.trace.Proxies))
+	for i, x := range p.trace.Proxies {
+		list[i] = wasmhost.Proxy{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost}
+	}
+	return list
+}
+
+// luck is uniform in [0, 1), for this request and what it is about.
+func (p *play) luck(about int) float64 {
+	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
+}
+
+// attempt runs a request through a proxy and counts it.
+func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
+	x := &p.trace.Proxies[i]
+	s := x.at(t, &p.from[i])
+	ok = p.luck(2*i) < s.Success
+	seconds := s.Latency * (0.8 + 0.4*p.luck(2*i+1))
+	p.attempts++
+	if ok {
+		p.successes++
+	}
+	p.latency += seconds
+	p.cost += x.Cost
+	p.regret += p.best(t).Success - s.Success
+	p.taken[i][min(int(t/p.trace.Duration*Columns), Columns-1)]++
+	return ok, time.Duration(seconds * 1e9)
+}
+
+// bestIndex is the proxy that is likeliest to succeed, the fastest of equals.
+func (p *play) bestIndex(t float64) int {
+	best, have := 0, State{Success: -1}
+	for i := range p.trace.Proxies {
+		s := p.trace.Proxies[i].at(t, &p.from[i])
+		if s.Success > have.Success || s.Success == have.Success && s.Latency < have.Latency {
+			best, have = i, s
+		}
+	}
+	return best
+}
+
+func (p *play) best(t float64) State {
+	i := p.bestIndex(t)
+	return p.trace.Proxies[i].at(t, &p.from[i])
+}
+
+func (p *play) result(name string) Result {
+	r := Result{Scorer: name, Regret: p.regret, Refused: p.refused, Faults: p.scorer.faults, LastFault: p.scorer.last}
+	if p.requests > 0 {
+		r.SuccessRate = float64(p.successes) / float64(p.requests)
+	}
+	if p.attempts > 0 {
+		r.Latency, r.Cost = p.latency/float64(p.attempts), p.cost/float64(p.attempts)
+	}
+	all := make([]int, Columns)
+	for _, columns := range p.taken {
+		for c, n := range columns {
+			all[c] += n
+		}
+	}
+	for _, columns := range p.taken {
+		total, line := 0, make([]float64, Columns)
+		for c, n := range columns {
+			total += n
+			if all[c] > 0 {
+				line[c] = float64(n) / float64(all[c])
+			}
+		}
+		r.Timeline = append(r.Timeline, line)
+		r.Shares = append(r.Shares, float64(total)/float64(max(p.attempts, 1)))
+	}
+	return r
+}

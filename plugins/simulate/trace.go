@@ -1,0 +1,317 @@
+// Package simulate plays plugins on traces: what a scorer would have chosen,
+// and how long a backoff would have waited, beside the built-ins. Time is
+// simulated, chance comes from a seed. It is behind `whirlpool plugin simulate`.
+package simulate
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+)
+
+// Trace is how the proxies of a pool do over time, and how many requests come.
+//
+// It is written as JSON lines. A line without "proxy" says something of the
+// whole, and may be missing:
+//
+//	{"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
+//
+// Any other line says how a proxy does from a moment on, until its next line;
+// what a line leaves out stays as it was:
+//
+//	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
+//	{"proxy": "a", "at": 300, "success": 0.4}
+type Trace struct {
+	Duration float64 // s; by default 600 or, if that is longer, the last "at" and a minute
+	Rate     float64 // requests per second, on average; default 20
+	Hosts    int     // that are asked for, each as often; default 8
+	Region   string  // wanted by every request; "" for none
+	Start    float64 // s since the Unix epoch; default 1767225600, 2026-01-01 00:00 UTC
+	Proxies  []Proxy
+}
+
+// Proxy is one proxy of a trace.
+type Proxy struct {
+	ID, Region   string
+	Weight, Cost float64
+	States       []State // by time; the first is at 0
+}
+
+// State is how a proxy does from a moment on.
+type State struct {
+	At      float64 // s from the beginning
+	Success float64 // probability, 0 to 1
+	Latency float64 // s, the middle of a range of 20 % up and down
+}
+
+// The bounds of a trace.
+const (
+	maxRequests = 2_000_000
+	maxLooks    = 100_000_000 // requests times proxies
+	maxProxies  = 1000
+	maxHosts    = 1000
+)
+
+const (
+	defaultDuration = 600
+	defaultRate     = 20
+	defaultHosts    = 8
+	defaultStart    = 1767225600
+)
+
+// line is one line of a trace file.
+type line struct {
+	Proxy    *string  `json:"proxy,omitempty"`
+	At       *float64 `json:"at,omitempty"`
+	Success  *float64 `json:"success,omitempty"`
+	Latency  *float64 `json:"latency,omitempty"`
+	Cost     *float64 `json:"cost,omitempty"`
+	Weight   *float64 `json:"weight,omitempty"`
+	Region   *string  `json:"region,omitempty"`
+	Duration *float64 `json:"duration,omitempty"`
+	Rate     *float64 `json:"rate,omitempty"`
+	Hosts    *int     `json:"hosts,omitempty"`
+	Start    *float64 `json:"start,omitempty"`
+}
+
+// Read reads a trace. Its errors name the line.
+func Read(r io.Reader) (*Trace, error) {
+	t := &Trace{Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
+	at := map[string]int{} // places in t.Proxies
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
+	n, last := 0, 0.0
+	for s.Scan() {
+		n++
+		text := bytes.TrimSpace(s.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		var l line
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		err := d.Decode(&l)
+		if err == nil && d.More() {
+			err = errors.New("there is more than one object")
+		}
+		if err == nil && l.Proxy == nil {
+			err = t.whole(&l)
+		} else if err == nil {
+			if l.At != nil {
+				last = max(last, *l.At)
+			}
+			err = t.proxy(at, &l)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", n+1, err)
+	}
+	if t.Duration == 0 {
+		t.Duration = max(defaultDuration, last+60)
+	}
+	return t, t.check()
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func (t *Trace) whole(l *line) error {
+	if l.At != nil || l.Success != nil || l.Latency != nil || l.Cost != nil || l.Weight != nil {
+		return errors.New("it says how a proxy does, but not which: \"proxy\" is missing")
+	}
+	set(&t.Duration, l.Duration)
+	set(&t.Rate, l.Rate)
+	set(&t.Hosts, l.Hosts)
+	set(&t.Region, l.Region)
+	set(&t.Start, l.Start)
+	return nil
+}
+
+func (t *Trace) proxy(at map[string]int, l *line) error {
+	if l.Duration != nil || l.Rate != nil || l.Hosts != nil || l.Start != nil {
+		return errors.New("duration, rate, hosts and start belong to a line without \"proxy\"")
+	}
+	i, known := at[*l.Proxy]
+	if !known {
+		i = len(t.Proxies)
+		at[*l.Proxy] = i
+		t.Proxies = append(t.Proxies, Proxy{ID: *l.Proxy, Weight: 1})
+	}
+	p := &t.Proxies[i]
+	set(&p.Region, l.Region)
+	set(&p.Weight, l.Weight)
+	set(&p.Cost, l.Cost)
+	var s State
+	if known {
+		s = p.States[len(p.States)-1]
+	} else if l.Success == nil || l.Latency == nil {
+		return fmt.Errorf("the first line of proxy %q needs success and latency", p.ID)
+	}
+	set(&s.Success, l.Success)
+	set(&s.Latency, l.Latency)
+	before := s.At
+	set(&s.At, l.At)
+	switch {
+	case !(s.Success >= 0 && s.Success <= 1):
+		return fmt.Errorf("success is %v; it must be 0 to 1", s.Success)
+	case !(s.Latency > 0 && s.Latency <= 3600):
+		return fmt.Errorf("latency is %v; it must be above 0 and at most 3600 seconds", s.Latency)
+	case !(p.Weight > 0 && p.Weight <= 1e6), !(p.Cost >= 0 && p.Cost <= 1e12):
+		return fmt.Errorf("weight must be above 0, at most 1e6; cost 0 to 1e12")
+	case known && s.At <= before, !(s.At >= 0 && s.At < 1e9):
+		return fmt.Errorf("at is %v; the lines of a proxy must be in the order of time, from 0 on", s.At)
+	case !known && s.At > 0:
+		return fmt.Errorf("the first line of proxy %q must be at 0, not %v", p.ID, s.At)
+	}
+	p.States = append(p.States, s)
+	return nil
+}
+
+func (t *Trace) check() error {
+	switch {
+	case len(t.Proxies) == 0:
+		return errors.New("the trace has no proxies")
+	case len(t.Proxies) > maxProxies:
+		return fmt.Errorf("the trace has %d proxies; at most %d are simulated", len(t.Proxies), maxProxies)
+	case !(t.Duration > 0), !(t.Rate > 0), math.IsInf(t.Duration, 0), math.IsInf(t.Rate, 0):
+		return fmt.Errorf("duration is %v and rate %v; both must be above 0", t.Duration, t.Rate)
+	case t.Duration*t.Rate > maxRequests:
+		return fmt.Errorf("duration %v at rate %v makes more than %d requests", t.Duration, t.Rate, maxRequests)
+	case t.Duration*t.Rate*float64(len(t.Proxies)) > maxLooks:
+		return fmt.Errorf("%.0f requests among %d proxies are too many; take a shorter duration or a lower rate", t.Duration*t.Rate, len(t.Proxies))
+	case t.Hosts < 1 || t.Hosts > maxHosts:
+		return fmt.Errorf("hosts is %d; it must be 1 to %d", t.Hosts, maxHosts)
+	case !(t.Start >= 0 && t.Start < 1e11):
+		return fmt.Errorf("start is %v; it must be seconds since the Unix epoch", t.Start)
+	}
+	return nil
+}
+
+// Write writes the trace so that Read reads the same.
+func (t *Trace) Write(w io.Writer) error {
+	e := json.NewEncoder(w)
+	head := line{Duration: &t.Duration, Rate: &t.Rate, Hosts: &t.Hosts, Start: &t.Start}
+	if t.Region != "" {
+		head.Region = &t.Region
+	}
+	if err := e.Encode(head); err != nil {
+		return err
+	}
+	for i := range t.Proxies {
+		p := &t.Proxies[i]
+		for n := range p.States {
+			s := &p.States[n]
+			l := line{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency}
+			if n == 0 {
+				l.Cost, l.Weight = &p.Cost, &p.Weight
+				if p.Region != "" {
+					l.Region = &p.Region
+				}
+			}
+			if err := e.Encode(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// at is how a proxy does at a time; from is where to begin to look, and is
+// moved on, since time only goes on.
+func (p *Proxy) at(t float64, from *int) State {
+	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
+		*from++
+	}
+	return p.States[*from]
+}
+
+// Scenarios are what Generate can make, with what they show.
+var Scenarios = []struct{ Name, Shows string }{
+	{"swap", "half way the best proxies and the worst change places"},
+	{"steady", "nothing changes"},
+	{"outage", "the best proxy fails for the middle third"},
+	{"drift", "every proxy's success wanders"},
+}
+
+// Generate makes a trace of a specification: a scenario's name and, after
+// commas, proxies=5, duration=600, rate=20, hosts=8. Seed decides what chance
+// there is in it.
+func Generate(spec string, seed uint64) (*Trace, error) {
+	name, rest, _ := strings.Cut(spec, ",")
+	t := &Trace{Duration: defaultDuration, Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
+	proxies := 5
+	for rest != "" {
+		var pair string
+		pair, rest, _ = strings.Cut(rest, ",")
+		key, text, _ := strings.Cut(pair, "=")
+		v, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not KEY=NUMBER", pair)
+		}
+		switch key {
+		case "proxies":
+			proxies = int(v)
+		case "duration":
+			t.Duration = v
+		case "rate":
+			t.Rate = v
+		case "hosts":
+			t.Hosts = int(v)
+		default:
+			return nil, fmt.Errorf("%q is none of proxies, duration, rate and hosts", key)
+		}
+	}
+	if proxies < 2 || proxies > maxProxies {
+		return nil, fmt.Errorf("proxies is %d; it must be 2 to %d", proxies, maxProxies)
+	}
+	r := rand.New(rand.NewPCG(seed, 7))
+	for i := range proxies {
+		x := float64(i) / float64(proxies-1) // 0 the best and dearest, 1 the worst
+		t.Proxies = append(t.Proxies, Proxy{
+			ID: fmt.Sprintf("proxy-%d", i+1), Region: []string{"EU", "US"}[i%2], Weight: 1, Cost: math.Round(10*(1-x)) / 10,
+			States: []State{{Success: 0.98 - 0.5*x, Latency: 0.05 + 0.25*x}},
+		})
+	}
+	switch name {
+	case "steady":
+	case "swap":
+		for i := range t.Proxies {
+			p, q := &t.Proxies[i], &t.Proxies[proxies-1-i]
+			p.States = append(p.States, State{t.Duration / 2, q.States[0].Success, q.States[0].Latency})
+		}
+	case "outage":
+		p := &t.Proxies[0]
+		well := p.States[0]
+		p.States = append(p.States, State{t.Duration / 3, 0.02, 1}, State{t.Duration * 2 / 3, well.Success, well.Latency})
+	case "drift":
+		const steps = 60
+		for i := range t.Proxies {
+			s := t.Proxies[i].States[0]
+			for n := 1; n < steps; n++ {
+				s.At = t.Duration * float64(n) / steps
+				s.Success = min(max(s.Success+0.1*(r.Float64()-0.5), 0.05), 0.99)
+				t.Proxies[i].States = append(t.Proxies[i].States, s)
+			}
+		}
+	default:
+		var names []string
+		for _, s := range Scenarios {
+			names = append(names, s.Name)
+		}
+		return nil, fmt.Errorf("there is no scenario %q; there are %s", name, strings.Join(names, ", "))
+	}
+	return t, t.check()
+}
