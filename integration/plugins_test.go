@@ -1,0 +1,133 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+func (w *whirl) usedFor(plugin string) any { return w.json("/plugins/" + plugin)["used_for"] }
+
+// reloaded waits until the configuration was read again, well or badly.
+func (w *whirl) reloaded(after string) {
+	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after }, 5*time.Second, 5*time.Millisecond)
+}
+
+func (w *whirl) readAt() string {
+	return w.json("/config")["reload"].(map[string]any)["at"].(string)
+}
+
+// What was activated at run time outlives reloads that say nothing else of it,
+// as the policy does (D10).
+func TestAnActivationOutlivesReloads(t *testing.T) {
+	w := start(t, 2, confK)
+	code, _, _ := w.call("POST", "/plugins/random/activate", `{"for":"first"}`)
+	require.Equal(t, 200, code)
+	at := w.readAt()
+	w.write(confK + "[log]\nlevel = \"debug\"\n")
+	w.reloaded(at)
+	require.Equal(t, []any{"first"}, w.usedFor("random"))
+	at = w.readAt()
+	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
+	w.reloaded(at)
+	require.Equal(t, []any{"first"}, w.usedFor("weighted"))
+	require.Empty(t, w.usedFor("random"))
+}
+
+// A plugin's file that changes is loaded again; one that is at fault changes
+// nothing and is reported.
+func TestAPluginsFileIsWatched(t *testing.T) {
+	w := start(t, 2, confK)
+	path := filepath.Join(w.dir, "mine.wasm")
+	put := func(code []byte) {
+		require.NoError(t, os.WriteFile(path+".new", code, 0o600))
+		require.NoError(t, os.Rename(path+".new", path))
+	}
+	put(builtin.Modules()["random"])
+	at := w.readAt()
+	w.write(confK + "[plugins.mine]\npath = \"mine.wasm\"\n[selection]\nfirst = \"mine\"\n")
+	w.reloaded(at)
+	require.Equal(t, []any{"first"}, w.usedFor("mine"))
+	sum := w.json("/plugins/mine")["sha256"]
+
+	at = w.readAt()
+	put(builtin.Modules()["round_robin"])
+	w.reloaded(at)
+	require.NotEqual(t, sum, w.json("/plugins/mine")["sha256"])
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	for range 10 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.EqualValues(t, 5, w.fakes[0].Count(), "it rotates now")
+
+	at = w.readAt()
+	put(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
+	w.reloaded(at)
+	reload, _ := json.Marshal(w.json("/config")["reload"])
+	require.Contains(t, string(reload), "plugins.mine")
+	require.Contains(t, string(reload), "trial call")
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"], "the one before stays")
+	require.Equal(t, 200, w.get().status)
+}
+
+// A scorer can be tried on candidates that do not exist.
+func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
+	w := start(t, 1, confK)
+	scores := func(plugin, body string) (int, []float64, string) {
+		code, raw, _ := w.call("POST", "/plugins/"+plugin+"/test", body)
+		var out struct{ Scores []struct{ Score float64 } }
+		require.NoError(t, json.Unmarshal(raw, &out))
+		var list []float64
+		for _, s := range out.Scores {
+			list = append(list, s.Score)
+		}
+		return code, list, string(raw)
+	}
+	code, got, _ := scores("performance", `{"candidates":[{"success_rate":1,"samples":100,"latency_mean":0.1},{"success_rate":1,"samples":100,"latency_mean":0.2},{}]}`)
+	require.Equal(t, 200, code)
+	require.InDeltaSlice(t, []float64{0.7 + 0.3*(1-0.11/0.21), 0.7, 0.5}, got, 1e-9)
+	code, got, _ = scores("least_in_flight", `{"candidates":[{"in_flight":4,"weight":2}]}`)
+	require.Equal(t, 200, code)
+	require.Equal(t, []float64{-2}, got)
+	for body, field := range map[string]string{
+		`{"candidates":[]}`: "candidates", `{"candidates":[{"sucess_rate":1}]}`: "candidates[0].sucess_rate", `{"request":{"x":1}}`: "request.x",
+		`{"candidates":[{"weight":"1"}]}`: "candidates[0].weight", `{"candidates":3}`: "candidates", `{"Candidates":[]}`: "Candidates",
+	} {
+		code, _, raw := scores("performance", body)
+		require.Equal(t, 400, code, raw)
+		require.Contains(t, raw, field)
+	}
+	code, raw, _ := w.call("POST", "/plugins/linear/test", `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`)
+	require.Equal(t, 200, code)
+	require.JSONEq(t, `{"delays":[1.5]}`, string(raw))
+	code, _, _ = w.call("POST", "/plugins/linear/test", `{"candidates":[{}]}`)
+	require.Equal(t, 400, code)
+	require.Equal(t, 0.0, w.json("/plugins/least_in_flight")["calls"], "a trial is not counted")
+}
+
+// The memory of one learner is one: what it is told changes what it answers.
+func TestALearnerLearns(t *testing.T) {
+	// It counts observations in memory, at address 8, and scores the first
+	// candidate by that count.
+	learner := wasmtest.Scorer(wasmtest.Join(
+		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
+	learner.Add(wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
+		wasmtest.Const32(0), wasmtest.Const32(0), []byte{0x2b, 3, 8}, wasmtest.ConstF64(1), []byte{0xa0}, []byte{wasmtest.F64Store, 3, 8})})
+	w := start(t, 2, confK)
+	code, raw, _ := w.call("POST", "/plugins?name=learner", string(learner.Bytes()), "Content-Type", "application/wasm")
+	require.Equal(t, 201, code, string(raw))
+	require.Equal(t, true, w.json("/plugins/learner")["learns"])
+	for range 7 {
+		w.get()
+	}
+	_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
+	require.JSONEq(t, fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, 7), string(raw))
+}

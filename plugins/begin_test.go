@@ -1,0 +1,136 @@
+package plugins_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// large makes a module large enough to be begun in the background: a custom
+// section of zeros follows it.
+func large(module []byte) []byte {
+	section := wasmtest.Vec(nil, []byte("padding"))
+	section = append(section, make([]byte, wasmhost.SlowBytes)...)
+	return append(bytes.Clone(module), wasmtest.Vec([]byte{0}, section)...)
+}
+
+func beginning(t *testing.T, opts plugins.Options, specs map[string]plugins.Spec) *plugins.Registry {
+	opts.Log = slog.New(slog.DiscardHandler)
+	r, err := plugins.New(opts)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	c, err := r.Begin(specs)
+	require.NoError(t, err)
+	c.Commit()
+	return r
+}
+
+func settled(t *testing.T, r *plugins.Registry, name string) plugins.Info {
+	var info plugins.Info
+	require.Eventually(t, func() bool {
+		var err error
+		info, err = r.Get(name)
+		require.NoError(t, err)
+		return info.State != plugins.StateCompiling
+	}, 30*time.Second, time.Millisecond)
+	return info
+}
+
+// score asks a scorer about two candidates of which the first is better.
+func score(t *testing.T, r *plugins.Registry, name string) []float64 {
+	s, err := r.Scorer(name, plugins.FallbackRetry)
+	require.NoError(t, err)
+	scores := make([]float64, 2)
+	require.NoError(t, s.Score(rows{{SuccessRate: 1, Weight: 1, InFlight: 5}, {SuccessRate: 0.5, Weight: 1}}, scores))
+	return scores
+}
+
+func TestAStartDoesNotWaitForALargeModule(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mine.wasm")
+	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["least_in_flight"]), 0o600))
+	specs := map[string]plugins.Spec{"mine": {Path: path}}
+	for range 2 { // the second start finds it compiled
+		r := beginning(t, plugins.Options{CacheDir: filepath.Join(dir, "cache")}, specs)
+		score(t, r, "mine") // somebody answers, whoever it is
+		info := settled(t, r, "mine")
+		require.Equal(t, plugins.StateReady, info.State)
+		require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
+		require.Zero(t, info.Faults, "not being ready is no fault")
+		files, err := filepath.Glob(filepath.Join(dir, "cache", "wazero-*", "*"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+	}
+}
+
+func TestALargeModuleThatFailsIsShown(t *testing.T) {
+	module := wasmtest.Scorer(wasmtest.Unreachable)
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, large(module.Bytes()), 0o600))
+	r := beginning(t, plugins.Options{}, map[string]plugins.Spec{"mine": {Path: path}})
+	info := settled(t, r, "mine")
+	require.Equal(t, plugins.StateFailed, info.State)
+	require.Contains(t, info.LastError, "unreachable")
+	require.InDeltaSlice(t, []float64{1, 0.65}, score(t, r, "mine"), 1e-9, "performance answers")
+	require.Zero(t, info.Faults)
+}
+
+// Whatever lies in the cache, a module is compiled.
+func TestADamagedCache(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mine.wasm")
+	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["least_in_flight"]), 0o600))
+	specs := map[string]plugins.Spec{"mine": {Path: path}}
+	cache := filepath.Join(dir, "cache")
+	settled(t, beginning(t, plugins.Options{CacheDir: cache}, specs), "mine")
+	files, err := filepath.Glob(filepath.Join(cache, "wazero-*", "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	whole, err := os.ReadFile(files[0])
+	require.NoError(t, err)
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/2] ^= 0xff
+	for _, damaged := range [][]byte{nil, whole[:len(whole)/2], []byte("something else"), flipped} {
+		require.NoError(t, os.WriteFile(files[0], damaged, 0o600))
+		r := beginning(t, plugins.Options{CacheDir: cache}, specs)
+		require.Equal(t, plugins.StateReady, settled(t, r, "mine").State)
+		require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
+	}
+}
+
+// The cache does not grow without end.
+func TestTheCacheIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	r, err := plugins.New(plugins.Options{CacheDir: dir, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer r.Close()
+	for i := range 40 {
+		module := large(builtin.Modules()["random"])
+		module[len(module)-1] = byte(i)
+		_, err := r.Put("mine", module, nil, i > 0)
+		require.NoError(t, err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(files), 32)
+	require.Greater(t, len(files), 1)
+}
+
+// A registry that closes waits for what is being compiled.
+func TestCloseDuringCompilation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["random"]), 0o600))
+	for range 20 {
+		beginning(t, plugins.Options{}, map[string]plugins.Spec{"mine": {Path: path}}).Close()
+	}
+}
