@@ -58,7 +58,15 @@ type Selector struct {
 	rand  func() uint64
 	limit int
 	turn  atomic.Uint64
+	shut  atomic.Pointer[shut]
 	ties  atomic.Uint64 // choices settled by turns
+}
+
+// shut is the finding that every breaker is open. It holds for everybody until
+// the pool changes or the first of them is due.
+type shut struct {
+	changes uint64 // of the pool, when it was found
+	until   time.Time
 }
 
 // New returns a selector of pool's proxies; rand is its only chance.
@@ -78,6 +86,10 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	if q.poolSize == 0 {
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
+	changes := s.pool.Changes()
+	if all := s.shut.Load(); all != nil && all.changes == changes && now.Before(all.until) {
+		return upstream.Lease{}, core.ErrAllBreakersOpen
+	}
 	q.turn = s.turn.Load()
 	if q.Attempt == 0 {
 		q.turn = s.turn.Add(1) - 1
@@ -87,7 +99,13 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	}
 	s.gather(q, snap)
 	if len(q.candidates) == 0 {
-		return s.again(q, snap)
+		lease, err := s.again(q, snap)
+		if err == core.ErrAllBreakersOpen {
+			if at, ok := s.pool.NextTest(); ok && at.After(now) { // no probe under way
+				s.shut.Store(&shut{changes, at})
+			}
+		}
+		return lease, err
 	}
 	return s.best(q, scorer)
 }
@@ -202,7 +220,7 @@ func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, err
 	busy, barred := false, false
 	for _, u := range snap.All {
 		switch {
-		case u.Draining() || q.tried(u) || !u.Breaker().Admissible():
+		case u.Draining() || q.tried(u) || !u.BreakerAdmits(q.elapsed):
 		case u.Full():
 			busy = true
 		default:
@@ -217,7 +235,7 @@ func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, err
 			later = later || o.U == t.U
 		}
 		switch {
-		case later || snap.Get(t.U.ID()) != t.U || t.U.Draining() || !t.U.Breaker().Admissible():
+		case later || snap.Get(t.U.ID()) != t.U || t.U.Draining() || !t.U.BreakerAdmits(q.elapsed):
 		case t.Barred:
 			barred = true
 		case t.U.Full():

@@ -397,6 +397,83 @@ func TestAChoiceCostsNoAllocation(t *testing.T) {
 	}))
 }
 
+// TestWhatIsShutOpensAtOnce: that all breakers are open is found once and then
+// known, and forgotten as soon as one of them is due or reset or a proxy comes.
+func TestWhatIsShutOpensAtOnce(t *testing.T) {
+	for name, open := range map[string]func(*fixture) string{
+		"time": func(f *fixture) string { f.now = f.now.Add(time.Second); return "" },
+		"a reset by hand": func(f *fixture) string {
+			f.get(3).Breaker().Reset()
+			return "p3"
+		},
+		"another proxy": func(f *fixture) string {
+			_, err := f.pool.Add([]upstream.Spec{{ID: "new", Address: upstream.Address{Scheme: upstream.HTTP, Host: "b.test:1"}}})
+			require.NoError(t, err)
+			return "new"
+		},
+	} {
+		f := start(t, 10, 256)
+		for i := range 10 {
+			f.settle(f.get(i), core.Failure)
+		}
+		for range 3 {
+			_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+			require.ErrorIs(t, err, core.ErrAllBreakersOpen, name)
+		}
+		require.NotNil(t, f.s.shut.Load(), name)
+		want := open(f)
+		lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		require.NoError(t, err, name)
+		if want != "" {
+			require.Equal(t, want, lease.U.ID(), name)
+		}
+	}
+	// A probe under way may end any moment, and no transition tells of it when
+	// it brings no verdict: nothing is remembered then.
+	f := start(t, 1, 256)
+	f.settle(f.get(0), core.Failure)
+	f.now = f.now.Add(time.Second)
+	probe, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	require.NoError(t, err)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	require.ErrorIs(t, err, core.ErrAllBreakersOpen)
+	probe.Release()
+	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	require.NoError(t, err)
+}
+
+// TestNothingStaysShut: breakers open and are reset by many while others
+// choose; when all is quiet, a closed breaker is chosen.
+func TestNothingStaysShut(t *testing.T) {
+	f := start(t, 3, 256)
+	for range 200 {
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() { f.settle(f.get(i), core.Failure) })
+			wg.Go(func() {
+				for range 5 {
+					if lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now); err == nil {
+						lease.Release()
+					}
+				}
+			})
+		}
+		wg.Go(func() { f.get(1).Breaker().Reset() })
+		wg.Wait()
+		lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		if f.get(1).Breaker().State() != core.Closed {
+			require.ErrorIs(t, err, core.ErrAllBreakersOpen)
+			f.get(1).Breaker().Reset()
+			lease, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		}
+		require.NoError(t, err)
+		lease.Release()
+		for i := range 3 {
+			f.get(i).Breaker().Reset()
+		}
+	}
+}
+
 // TestASampleOfALargePool: at most the limit, none twice, all admissible, the
 // proxy whose turn it is first; and something as long as anything is left.
 func TestASampleOfALargePool(outer *testing.T) {

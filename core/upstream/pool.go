@@ -29,7 +29,8 @@ type PoolConfig struct {
 type Pool struct {
 	snapshot atomic.Pointer[Snapshot]
 	now      func() time.Time
-	epoch    time.Time // what moments are counted from; has a monotonic reading
+	epoch    time.Time     // what moments are counted from; has a monotonic reading
+	changes  atomic.Uint64 // published snapshots and breakers' transitions
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
 	onChange func(*Snapshot)
@@ -76,10 +77,16 @@ func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 func (p *Pool) publish(next *Snapshot) {
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) })
 	p.snapshot.Store(next)
+	p.changes.Add(1)
 	if p.onChange != nil {
 		p.onChange(next)
 	}
 }
+
+// Changes goes up with each snapshot published and each transition of a
+// breaker. What was concluded from them holds while it stays the same, as far
+// as time alone does not change it (NextTest).
+func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Snapshot returns the pool as it is now.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
@@ -370,6 +377,7 @@ func AssignIDs(specs []Spec) {
 
 // watch keeps the set of proxies whose breaker is not closed.
 func (p *Pool) watch(t core.Transition) {
+	defer p.changes.Add(1)
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
 	p.nextTest.Store(0)

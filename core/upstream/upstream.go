@@ -133,15 +133,20 @@ func (u *Upstream) Draining() bool { return u.draining.Load() }
 // Full reports whether the proxy is at its max_in_flight, or draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= u.room.Load() }
 
-// Admissible peeks: it reports whether Acquire would probably succeed at a
-// moment (Pool.Elapsed), and takes nothing. probe says whether it would do to
-// be the probe of a half-open breaker.
+// BreakerAdmits peeks: it reports whether the breaker would probably give a
+// permit at a moment (Pool.Elapsed), and takes nothing.
+func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.probable(at) }
+
+// Admissible reports whether Acquire would probably succeed at a moment, and
+// takes nothing. probe says whether it would do to be the probe of a half-open
+// breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
-	return !u.Full() && (u.word.Closed() || u.admitsProbe(at, probe))
+	return !u.Full() && (u.word.Closed() || probe && u.probable(at))
 }
 
-func (u *Upstream) admitsProbe(at time.Duration, probe bool) bool {
-	return !u.word.Open(at) && u.breaker.Admissible() && (probe || u.word.Closed())
+// probable is for a breaker that was not closed a moment ago.
+func (u *Upstream) probable(at time.Duration) bool {
+	return !u.word.Open(at) && u.breaker.Admissible()
 }
 
 // Lease is one attempt's hold on a proxy: a place in flight and the breaker's
