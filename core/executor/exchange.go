@@ -39,6 +39,7 @@ type Exchange struct {
 	Events   []core.AttemptEvent // only with Collect
 
 	query   selector.Query
+	attempt Attempt
 	event   core.AttemptEvent // of the attempt running, or of the answer being relayed
 	request core.RequestEvent
 	held    upstream.Lease

@@ -81,7 +81,7 @@ type Attempt struct {
 // Call is one kind of work that is tried through proxies.
 type Call[T any] interface {
 	// Try makes one attempt and holds its answer, if one came, until Discard
-	// or until Do returns it.
+	// or until Do returns it. It does not keep a.
 	Try(ctx context.Context, a *Attempt) (T, retry.Attempted)
 	// Discard gives up an answer that is not going to be relayed.
 	Discard(T)
@@ -102,14 +102,15 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 		if !e.choose(x, t) {
 			return none, false
 		}
-		a := Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
-		answer, facts := c.Try(ctx, &a)
+		a := &x.attempt
+		*a = Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
+		answer, facts := c.Try(ctx, a)
 		o := e.judge(ctx, x, &facts)
 		if o.Again == core.Replay {
 			e.record(x, &o)
 			x.event.Started = e.now()
 			a.Fresh, a.Deadline = true, e.attemptDeadline(x, t)
-			answer, facts = c.Try(ctx, &a)
+			answer, facts = c.Try(ctx, a)
 			if facts.Fault != nil {
 				facts.Fault.Stale = false
 			}
