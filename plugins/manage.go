@@ -50,7 +50,7 @@ type Info struct {
 	Faults      uint64               `json:"faults"`
 	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
 	LastError   string               `json:"last_error,omitempty"`
-	Spent       time.Duration        `json:"-"` // in calls, all together
+	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 16 is measured and stands for all
 	Quarantined bool                 `json:"quarantined"`
 	CanRollBack bool                 `json:"can_roll_back"`
 	Description wasmhost.Description `json:"-"`

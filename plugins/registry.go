@@ -80,7 +80,7 @@ type plugin struct {
 	current  atomic.Pointer[version]
 
 	calls, faulted atomic.Uint64
-	spent          atomic.Int64 // ns, in calls
+	spent          atomic.Int64 // ns, in calls; an estimate (timedEvery)
 	inARow         atomic.Int64
 	quarantined    atomic.Bool
 

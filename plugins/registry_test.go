@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -191,5 +193,29 @@ func BenchmarkScore(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// The time in calls is an estimate, from one call of sixteen: on a clock that
+// goes on by 1 ms each time it is read it comes out exactly.
+func TestTheTimeInCalls(t *testing.T) {
+	var reads atomic.Int64
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+		return time.UnixMilli(reads.Add(1))
+	}})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	s, err := r.Scorer("performance", "")
+	require.NoError(t, err)
+	before := reads.Load()
+	for range 160 {
+		require.NoError(t, s.Score(make(rows, 3), make([]float64, 3)))
+	}
+	require.EqualValues(t, 2*160/16, reads.Load()-before, "readings of the clock")
+	for _, p := range r.List() {
+		if p.Name == "performance" {
+			require.EqualValues(t, 160, p.Calls)
+			require.Equal(t, 160*time.Millisecond, p.Spent)
+		}
 	}
 }

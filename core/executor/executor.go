@@ -26,7 +26,7 @@ var (
 type Selector interface {
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
 	Untried(q *selector.Query, now time.Time) bool
-	Blocked() error
+	Blocked(now time.Time) error
 	NextTest() (time.Time, bool)
 }
 
@@ -203,7 +203,7 @@ func (e *Executor) refuse(x *Exchange, err error) {
 // blocked ends an exchange in mid-request when every breaker is open: a wait
 // would only put the refusal off.
 func (e *Executor) blocked(x *Exchange) bool {
-	err := e.selector.Blocked()
+	err := e.selector.Blocked(e.now())
 	if err != nil {
 		e.refuse(x, err)
 	}

@@ -262,7 +262,7 @@ var (
 	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
 	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
-	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls", []string{"plugin"}, nil)
+	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls, of which one in 16 is measured and stands for all", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector; the series vary, so it says nothing.

@@ -87,7 +87,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
 	changes := s.pool.Changes()
-	if all := s.shut.Load(); all != nil && all.changes == changes && now.Before(all.until) {
+	if s.isShut(changes, now) {
 		return upstream.Lease{}, core.ErrAllBreakersOpen
 	}
 	q.turn = s.turn.Load()
@@ -108,6 +108,11 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 		return lease, err
 	}
 	return s.best(q, scorer)
+}
+
+func (s *Selector) isShut(changes uint64, now time.Time) bool {
+	found := s.shut.Load()
+	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
 // overdue gives a half-open breaker that no scorer has chosen its probe.
@@ -197,15 +202,18 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 	return len(q.candidates) > 0
 }
 
-// Blocked says why no proxy at all would be chosen now, whatever the request:
+// Blocked says why no proxy at all would be chosen at the moment now, whatever the request:
 // core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might be, be it at
 // its max_in_flight.
-func (s *Selector) Blocked() error {
-	err := core.ErrPoolEmpty
+func (s *Selector) Blocked(now time.Time) error {
+	if s.isShut(s.pool.Changes(), now) {
+		return core.ErrAllBreakersOpen
+	}
+	err, at := core.ErrPoolEmpty, s.pool.Elapsed(now)
 	for _, u := range s.pool.Snapshot().All {
 		switch {
 		case u.Draining():
-		case u.Breaker().Admissible():
+		case u.BreakerAdmits(at):
 			return nil
 		default:
 			err = core.ErrAllBreakersOpen
@@ -251,7 +259,7 @@ func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, err
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
 		return upstream.Lease{}, ErrNoneLeft
-	case errors.Is(s.Blocked(), core.ErrPoolEmpty):
+	case errors.Is(s.Blocked(q.now), core.ErrPoolEmpty):
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
