@@ -5,8 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
@@ -68,6 +70,9 @@ func (s *Server) request(c *fiber.Ctx) error {
 		code := f.Code
 		if result.Final != core.FinalNotRetryable {
 			code = result.Final.String()
+		}
+		if f.RetryAfter > 0 {
+			c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
 		}
 		return refuse(f.Status, code, f.Message, fiber.Map{"request_id": result.ID.String(), "attempts": records(result.Attempts)})
 	}

@@ -13,12 +13,14 @@ import (
 	"net"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/valyala/fasthttp"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -99,7 +101,24 @@ func New(cfg Config) (*Server, error) {
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10, DisableDefaultDate: false, ServerHeader: "",
 	})
 	s.routes()
+	s.refuseOddMethods()
 	return s, nil
+}
+
+// refuseOddMethods answers methods that Fiber does not know: it would do so in
+// plain text, before any handler of ours.
+func (s *Server) refuseOddMethods() {
+	server := s.app.Server()
+	next := server.Handler
+	server.Handler = func(c *fasthttp.RequestCtx) {
+		if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
+			next(c)
+			return
+		}
+		c.SetStatusCode(fiber.StatusNotImplemented)
+		c.SetContentType(fiber.MIMEApplicationJSON)
+		c.SetBodyString(`{"error":"unknown_method","message":"the API knows no such method"}`)
+	}
 }
 
 // SetKeys replaces the keys.

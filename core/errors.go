@@ -10,3 +10,15 @@ var (
 	ErrNotFound        = errors.New("not found")
 	ErrConflict        = errors.New("already exists")
 )
+
+// KeyError says which key of the configuration an error is of.
+type KeyError struct {
+	Key   string
+	Value any // as it is written; nil if that says nothing
+	Err   error
+}
+
+func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap is the error without the key.
+func (e *KeyError) Unwrap() error { return e.Err }

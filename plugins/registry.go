@@ -238,7 +238,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.stage(name, specs[name], begin); err != nil {
 			c.Rollback()
-			return nil, fmt.Errorf("plugins.%s: %w", name, err)
+			return nil, &core.KeyError{Key: "plugins." + name, Err: err}
 		}
 	}
 	for name, p := range c.all {

@@ -74,7 +74,7 @@ func configCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ()})
 			if err == nil {
-				err = dryRun(cfg, args[0])
+				err = dryRun(cfg)
 			}
 			if err != nil {
 				return fmt.Errorf("%s is not valid\n%w", args[0], err)

@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// settle is how long files must be quiet before they are read: an editor
-	// writes in several steps.
-	settle = 50 * time.Millisecond
+	// settle is how long the folders must be quiet before files are read: an
+	// editor writes in several steps. A folder that is never quiet (somebody's
+	// log file lies in it) is waited for up to maxSettle.
+	settle    = 50 * time.Millisecond
+	maxSettle = 250 * time.Millisecond
 	// lookEvery finds changes on file systems that announce none.
 	lookEvery = 2 * time.Second
 )
@@ -45,15 +47,20 @@ func watch(g *gateway) (stop func()) {
 				seen = g.fingerprint(w) // it may name other files now
 			}
 		}
+		var since time.Time // of the first event not looked at yet
 		for {
 			select {
 			case <-done:
 				return
 			case <-w.Events:
-				quiet.Reset(settle)
+				if since.IsZero() {
+					since = time.Now()
+				}
+				quiet.Reset(min(settle, max(maxSettle-time.Since(since), 0)))
 			case err := <-w.Errors:
 				g.log.Debug("watching files", slog.Any("error", err))
 			case <-quiet.C:
+				since = time.Time{}
 				check()
 			case <-look.C:
 				check()

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -63,7 +64,7 @@ func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, err
 	g.plugins = reg
 	change, err := reg.Begin(cfg.Modules())
 	if err != nil {
-		return nil, err
+		return nil, placed(cfg, err)
 	}
 	change.Commit()
 	g.engine, err = engine.New(cfg.Engine(), engine.Options{
@@ -71,7 +72,7 @@ func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, err
 		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 	})
 	if err != nil {
-		return nil, g.inFile(err)
+		return nil, placed(cfg, err)
 	}
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}}
@@ -94,7 +95,7 @@ func cacheDir(cfg *config.Config) string {
 
 // dryRun looks for what only the parts themselves can tell: plugins that do
 // not load, names that do not exist.
-func dryRun(cfg *config.Config, file string) error {
+func dryRun(cfg *config.Config) error {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log})
 	if err != nil {
@@ -103,20 +104,23 @@ func dryRun(cfg *config.Config, file string) error {
 	defer reg.Close()
 	change, err := reg.Stage(cfg.Modules())
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return placed(cfg, err)
 	}
 	change.Commit()
 	if err := engine.Check(cfg.Engine(), reg); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return placed(cfg, err)
 	}
 	return nil
 }
 
-func (g *gateway) inFile(err error) error {
-	if g.source.File == "" {
-		return err
+// placed gives an error that only the parts could find its place in the
+// configuration.
+func placed(cfg *config.Config, err error) error {
+	f := cfg.Fault("", nil, err.Error())
+	if k := (*core.KeyError)(nil); errors.As(err, &k) {
+		f = cfg.Fault(k.Key, k.Value, k.Err.Error())
 	}
-	return fmt.Errorf("%s: %w", g.source.File, err)
+	return &config.Error{Faults: []config.Fault{f}}
 }
 
 func apiKeys(cfg *config.Config) []api.Key {
@@ -188,17 +192,17 @@ func (g *gateway) tryReload() (*config.Config, error) {
 		return nil, err
 	}
 	old := g.cfg
-	if cfg.Gateway.Listen != old.Gateway.Listen || cfg.API.Listen != old.API.Listen || cfg.Timeouts.Connect != old.Timeouts.Connect ||
+	if cfg.Gateway.Listen != old.Gateway.Listen || cfg.API.Listen != old.API.Listen ||
 		cfg.Selection.MaxCandidates != old.Selection.MaxCandidates || cfg.Metrics.RetentionHours != old.Metrics.RetentionHours || cfg.State != old.State {
-		g.log.Warn("a change of listen, timeouts.connect, selection.max_candidates, metrics.retention_hours or state takes effect with the next start")
+		g.log.Warn("a change of listen, selection.max_candidates, metrics.retention_hours or state takes effect with the next start")
 	}
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {
-		return nil, err
+		return nil, placed(cfg, err)
 	}
 	if err := g.engine.Check(cfg.Engine(), change); err != nil {
 		change.Rollback()
-		return nil, err
+		return nil, placed(cfg, err)
 	}
 	change.Commit()
 	if err := g.engine.Reload(cfg.Engine(), g.plugins); err != nil {

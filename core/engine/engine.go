@@ -7,7 +7,6 @@ package engine
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -33,7 +32,7 @@ type Config struct {
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Breaker        breaker.Config
-	ConnectTimeout time.Duration // (start)
+	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	BodyIdle       time.Duration
 	First          string // scorer of first attempts
@@ -158,14 +157,14 @@ func (e *Engine) settings(cfg *Config) gateway.Settings {
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	first, err := plugins.Scorer(cfg.First, fallbackFirst)
 	if err != nil {
-		return executor.Tuning{}, fmt.Errorf("selection.first: %w", err)
+		return executor.Tuning{}, &core.KeyError{Key: "selection.first", Value: cfg.First, Err: err}
 	}
 	again, err := plugins.Scorer(cfg.Again, fallbackAgain)
 	if err != nil {
-		return executor.Tuning{}, fmt.Errorf("selection.retry: %w", err)
+		return executor.Tuning{}, &core.KeyError{Key: "selection.retry", Value: cfg.Again, Err: err}
 	}
 	if _, err := plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
-		return executor.Tuning{}, fmt.Errorf("retry.backoff_strategy: %w", err)
+		return executor.Tuning{}, &core.KeyError{Key: "retry.backoff_strategy", Value: cfg.Retry.BackoffStrategy, Err: err}
 	}
 	return executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
@@ -220,6 +219,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	}
 	e.policies.ReloadFile(cfg.Retry)
 	e.executor.Tune(tuning)
+	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
 	e.gateway.Apply(e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.file = file

@@ -58,6 +58,9 @@ func Parse(r io.Reader, name string) (specs []upstream.Spec, warnings []Warning,
 			warn("the line is longer than %d bytes", MaxLine)
 		case line != "":
 			spec, doubt, perr := parse(line)
+			if perr == nil {
+				perr = upstream.CheckSpec(&spec)
+			}
 			first, twice := seen[spec.Address]
 			switch {
 			case perr != nil:

@@ -103,11 +103,11 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 		{"base_delay", &p.BaseDelay, 0.1, 60},
 		{"multiplier", &p.Multiplier, 1.1, 10},
 		{"max_backoff_delay", &p.MaxBackoffDelay, 1, 300},
-		{"timeout", p.Timeout, 0.1, 86400 * 365},
+		{"timeout", p.Timeout, 0.1, maxTimeout},
 		{"failover_delay", p.FailoverDelay, 0, 300},
 	} {
 		if r.value != nil && !(*r.value >= r.min && *r.value <= r.max) {
-			return &FieldError{r.field, fmt.Sprintf("must be %v to %v seconds, not %v", r.min, r.max, *r.value)}
+			return &FieldError{r.field, fmt.Sprintf("must be %v to %.0f, not %v", r.min, r.max, *r.value)}
 		}
 	}
 	if p.RetryStatusCodes == nil {
@@ -125,6 +125,9 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	p.seal()
 	return nil
 }
+
+// maxTimeout (s) is a year: what a Duration holds is not much more.
+const maxTimeout = 365 * 24 * 60 * 60
 
 func retryable(code int) bool {
 	return code == 408 || code == 425 || code == 429 || code >= 500 && code <= 599

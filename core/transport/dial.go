@@ -69,7 +69,7 @@ func hostOf(authority string) string {
 // dialProxy opens a connection to a proxy: TCP, and TLS to an https:// one.
 func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
 	start := t.cfg.Now()
-	deadline := start.Add(t.cfg.ConnectTimeout)
+	deadline := start.Add(time.Duration(t.patience.Load()))
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}

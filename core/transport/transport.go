@@ -16,6 +16,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -39,8 +40,9 @@ type Config struct {
 
 // Transport is safe for concurrent use.
 type Transport struct {
-	cfg   Config
-	pools sync.Map // *upstream.Upstream -> *idlePool
+	cfg      Config
+	patience atomic.Int64 // ns, the connect timeout in force
+	pools    sync.Map     // *upstream.Upstream -> *idlePool
 }
 
 // KeepAlive is how dead peers of idle connections are found (RFC 9293 section
@@ -65,8 +67,14 @@ func New(cfg Config) *Transport {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Transport{cfg: cfg}
+	t := &Transport{cfg: cfg}
+	t.SetConnectTimeout(cfg.ConnectTimeout)
+	return t
 }
+
+// SetConnectTimeout replaces the connect timeout for connections opened from
+// now on.
+func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(d)) }
 
 // Control is what steers one attempt from outside.
 type Control struct {

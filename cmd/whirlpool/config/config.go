@@ -42,7 +42,8 @@ type Config struct {
 
 	specs    []upstream.Spec // of Proxies and the files
 	files    []string        // read beside the main one
-	Warnings []string        `koanf:"-" json:"warnings"` // lines of proxy files that were skipped
+	place    func(key string, value any, msg string) Fault
+	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped
 }
 
 // Gateway is the [gateway] section.

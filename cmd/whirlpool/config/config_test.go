@@ -73,7 +73,9 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 	for _, text := range []string{
 		"[[proxies]]\nurl = \"ftp://u:hunter2@x\"\n", "[[proxies]]\nurl = \"http://u:hunter2@x:99999\"\n",
 		"[[gateway.users]]\nname = \"\"\npassword = \"hunter2\"\n", "[[api.keys]]\nname = \"a\"\nkey = \"hunter2\"\nrole = \"king\"\n",
-		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n",
+		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n", "[api]\nkeys = [\"hunter2\"]\n", "[api]\nkeys = \"hunter2\"\n",
+		"[gateway]\nusers = \"u:hunter2\"\n", "proxies = \"http://u:hunter2@x:1\"\n", "[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n",
+		"[pool]\nfiles = \"http://u:hunter2@x:1\"\n", "[plugins.x]\npath = \"p\"\nconfig = \"hunter2\"\n",
 	} {
 		_, err := load(t, text, nil)
 		if assert.Error(t, err, text) {
@@ -95,6 +97,40 @@ func TestEnvironmentThenFlags(t *testing.T) {
 	_, err = load(t, text, func(s *Source) { s.Environ = []string{"WHIRLPOOL_RETRY__MAX_ATTEMPTS=many"} })
 	require.Error(t, err)
 	assert.Contains(t, err.Error(), "WHIRLPOOL_RETRY__MAX_ATTEMPTS")
+	for name, src := range map[string]Source{
+		"environment variable WHIRLPOOL_NONSENSE__X: nonsense": {Environ: []string{"WHIRLPOOL_NONSENSE__X=1"}},
+		"command line: log.level":                              {Overrides: map[string]any{"log.level": "loud"}},
+		"command line: --proxies":                              {Proxies: []string{"/absent.txt"}},
+	} {
+		_, err := Load(src)
+		require.Error(t, err)
+		assert.Contains(t, err.Error(), name)
+	}
+}
+
+func TestAByteOrderMark(t *testing.T) {
+	c, err := load(t, "\ufeff[retry]\r\nmax_attempts = 4\r\n", nil)
+	require.NoError(t, err)
+	assert.Equal(t, 4, c.Policy.MaxAttempts)
+}
+
+// An id that is taken costs a list its line, not the gateway its start.
+func TestIdsOfLists(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a.txt": "http://a:1#id=x\nhttp://b:1#id=metrics\nhttp://c:1#id=y\nhttp://d:1\n", "b.txt": "http://e:1#id=y\nhttp://f:1\n",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	file := filepath.Join(dir, "koanf.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[pool]\nfiles = [\"a.txt\", \"b.txt\"]\n[[proxies]]\nid = \"x\"\nurl = \"http://z:1\"\n"), 0o600))
+	c, err := Load(Source{File: file})
+	require.NoError(t, err)
+	assert.Equal(t, 4, c.ProxyCount())
+	require.Len(t, c.Warnings, 3)
+	assert.Contains(t, c.Warnings[0], "a.txt:2: ")
+	assert.Contains(t, c.Warnings[1], "a.txt: the id \"x\"")
+	assert.Contains(t, c.Warnings[2], "b.txt: the id \"y\"")
 }
 
 func TestNullsInTOML(t *testing.T) {

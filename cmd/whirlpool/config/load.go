@@ -104,6 +104,7 @@ func Load(src Source) (*Config, error) {
 	if len(l.faults) > 0 {
 		return nil, &Error{l.faults}
 	}
+	l.cfg.place = l.place
 	return &l.cfg, nil
 }
 
@@ -117,6 +118,7 @@ func (l *loader) read() map[string]any {
 		case err != nil:
 			l.faults = append(l.faults, Fault{File: l.src.File, Msg: err.Error()})
 		default:
+			doc = bytes.TrimPrefix(doc, []byte("\ufeff"))
 			l.lines = keyLines(doc)
 			tree, err := tomlparser.Parser().Unmarshal(doc)
 			if err != nil {
@@ -202,14 +204,23 @@ func normalize(v any) any {
 	return v
 }
 
-// fault notes a fault, without the value where it may be a secret.
 func (l *loader) fault(key string, value any, msg string) {
+	l.faults = append(l.faults, l.place(key, value, msg))
+}
+
+// place words a fault: where its key was set, and with the value unless that
+// may be a secret.
+func (l *loader) place(key string, value any, msg string) Fault {
 	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: key, Msg: msg}
-	if name := l.fromEnv[key]; name != "" {
-		f.File, f.Line = "environment variable "+name, 0
+	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
+		f.File, f.Line = "command line", 0
 	}
-	last := key[strings.LastIndexByte(key, '.')+1:]
-	if value != nil && last != "url" && last != "password" && last != "key" && !strings.HasPrefix(key, "proxies[") && !strings.Contains(key, ".config.") {
+	for set, name := range l.fromEnv {
+		if set == key || f.Line == 0 && strings.HasPrefix(set, key+".") {
+			f.File, f.Line = "environment variable "+name, 0
+		}
+	}
+	if value != nil && !secret(key) {
 		switch value.(type) {
 		case map[string]any, []any:
 		default:
@@ -218,8 +229,22 @@ func (l *loader) fault(key string, value any, msg string) {
 			}
 		}
 	}
-	l.faults = append(l.faults, f)
+	return f
 }
+
+// secret reports whether what is written at a key may be or hold a credential,
+// be it by mistake: a URL where a list belongs.
+func secret(key string) bool {
+	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
+		if strings.HasPrefix(key, section) {
+			return !strings.HasSuffix(key, ".role")
+		}
+	}
+	return strings.HasPrefix(key, "plugins.") && strings.Contains(key, ".config")
+}
+
+// Fault words a fault that shows only when the configuration is put to use.
+func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }
 
 // policy reads [retry] key by key, so that every fault is seen.
 func (l *loader) policy() {
@@ -403,7 +428,12 @@ func (l *loader) proxies() {
 		c.specs = append(c.specs, spec)
 	}
 	for i, path := range c.Pool.Files {
-		l.list(l.relative(path), fmt.Sprintf("pool.files[%d]", i))
+		key := fmt.Sprintf("pool.files[%d]", i)
+		if strings.Contains(path, "://") {
+			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
+			continue
+		}
+		l.list(l.relative(path), key)
 	}
 	for _, path := range l.src.Proxies {
 		l.list(path, "--proxies")
@@ -440,20 +470,28 @@ func (l *loader) list(path, key string) {
 	for _, w := range warnings {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
 	}
-	l.cfg.specs = append(l.cfg.specs, specs...)
-}
-
-// ids looks for ids that are used twice.
-func (l *loader) ids() {
-	seen := map[string]int{}
-	for i, s := range l.cfg.specs {
-		if s.ID == "" {
+	taken := map[string]bool{}
+	for _, s := range l.cfg.specs {
+		taken[s.ID] = true
+	}
+	for _, s := range specs {
+		if s.ID != "" && taken[s.ID] {
+			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: the id %q is another proxy's already; its line is skipped", path, s.ID))
 			continue
 		}
-		if first, twice := seen[s.ID]; twice {
-			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", s.ID, first))
+		taken[s.ID] = true
+		l.cfg.specs = append(l.cfg.specs, s)
+	}
+}
+
+// ids looks for ids that are used twice in [[proxies]].
+func (l *loader) ids() {
+	seen := map[string]int{}
+	for i, p := range l.cfg.Proxies {
+		if first, twice := seen[p.ID]; twice && p.ID != "" {
+			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", p.ID, first))
 		}
-		seen[s.ID] = i
+		seen[p.ID] = i
 	}
 }
 
