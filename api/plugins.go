@@ -15,11 +15,12 @@ import (
 // pluginView is a plugin with where it is in use.
 type pluginView struct {
 	plugins.Info
-	UsedFor []string `json:"used_for"`
+	SpentSeconds float64  `json:"spent_seconds"` // in calls, all together
+	UsedFor      []string `json:"used_for"`
 }
 
 func (s *Server) pluginOf(i plugins.Info) pluginView {
-	cfg, v := s.Engine.Config(), pluginView{i, []string{}}
+	cfg, v := s.Engine.Config(), pluginView{i, i.Spent.Seconds(), []string{}}
 	for _, use := range []struct{ name, as string }{
 		{cfg.First, "first"}, {cfg.Again, "retry"}, {s.Engine.Policies().Current().BackoffStrategy, "backoff"},
 	} {
