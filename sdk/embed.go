@@ -11,3 +11,19 @@ import "embed"
 //go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go observe/*.go pool/*.go scorer/*.go tolerance/*.go
 //go:embed sdktest/*.go sdktest/recording.json
 var Go embed.FS
+
+// Rust is the Rust crate, below rust/.
+//
+//go:embed rust/Cargo.toml rust/Cargo.lock rust/cargo.sh rust/src/*.rs
+var Rust embed.FS
+
+// AssemblyScript is the AssemblyScript SDK with its compiler's pin, below
+// assemblyscript/.
+//
+//go:embed assemblyscript/*.ts assemblyscript/*.json assemblyscript/asc.sh
+var AssemblyScript embed.FS
+
+// C is the header, below c/.
+//
+//go:embed c/whirlpool.h
+var C embed.FS
