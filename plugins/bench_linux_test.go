@@ -141,7 +141,7 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	return &request{
 		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
 			First: scorer, Retry: scorer, Backoff: func(string) core.Backoff { return backoff },
-			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now), AttemptTimeout: 10 * time.Second,
+			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now()), AttemptTimeout: 10 * time.Second,
 		}, slog.New(slog.DiscardHandler), time.Now, rand.Uint64),
 		entry: metrics.NewTracker(time.Now).Track(), call: answers{200}, own: &policy,
 	}

@@ -168,7 +168,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	return executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
-		Budget: retry.NewBudget(cfg.Budget, e.opts.Now), AttemptTimeout: cfg.AttemptTimeout,
+		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout,
 	}, nil
 }
 

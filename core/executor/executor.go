@@ -142,7 +142,7 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 		x.Deadline = x.Started.Add(seconds(*x.Policy.Timeout))
 	}
 	if t.Budget != nil {
-		t.Budget.Deposit()
+		t.Budget.Deposit(x.Started)
 	}
 	q := &x.query
 	q.Idempotent, q.Connect = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect
@@ -292,7 +292,7 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 		x.Final = core.FinalNotRetryable
 	case e.blocked(x):
 		return 0, false, false
-	case t.Budget != nil && !t.Budget.TryWithdraw():
+	case t.Budget != nil && !t.Budget.TryWithdraw(x.event.Ended):
 		x.Final, x.budget = core.FinalExhausted, true
 		x.Failure.Message += "; the retry budget is spent"
 	default:

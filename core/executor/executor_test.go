@@ -370,7 +370,7 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 
 func TestTheRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := start(t, 3, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now) })
+		b := start(t, 3, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now()) })
 		retries := 0
 		for range 50 {
 			x, c := exchange(t, func(p *retry.Policy) { p.BaseDelay, p.RetryStatusCodes = 0.1, []int{500} }), &tries{f: statuses(500)}

@@ -16,11 +16,10 @@ type BudgetConfig struct {
 // something for ten seconds, and MinPerSecond comes on top. A nil Budget has
 // no limit. It is safe for concurrent use.
 type Budget struct {
-	cfg BudgetConfig
-	now func() time.Time
+	cfg   BudgetConfig
+	start time.Time
 
 	mu       sync.Mutex
-	start    time.Time
 	second   int64 // of the newest slot, since start
 	deposits [budgetSeconds]float64
 	spent    [budgetSeconds]float64
@@ -28,17 +27,18 @@ type Budget struct {
 
 const budgetSeconds = 10
 
-// NewBudget returns a budget, or nil if cfg.Ratio is 0.
-func NewBudget(cfg BudgetConfig, now func() time.Time) *Budget {
+// NewBudget returns a budget that counts seconds from start, or nil if
+// cfg.Ratio is 0.
+func NewBudget(cfg BudgetConfig, start time.Time) *Budget {
 	if cfg.Ratio <= 0 {
 		return nil
 	}
-	return &Budget{cfg: cfg, now: now, start: now()}
+	return &Budget{cfg: cfg, start: start}
 }
 
-// slot moves on to the present second and returns its place. Requires mu.
-func (b *Budget) slot() int64 {
-	second := int64(b.now().Sub(b.start) / time.Second)
+// slot moves on to the second of now and returns its place. Requires mu.
+func (b *Budget) slot(now time.Time) int64 {
+	second := int64(now.Sub(b.start) / time.Second)
 	for b.second < second {
 		b.second++
 		if second-b.second < budgetSeconds {
@@ -48,18 +48,18 @@ func (b *Budget) slot() int64 {
 	return b.second % budgetSeconds
 }
 
-// Deposit counts one request.
-func (b *Budget) Deposit() {
+// Deposit counts one request that begins now.
+func (b *Budget) Deposit(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.deposits[b.slot()] += b.cfg.Ratio
+	b.deposits[b.slot(now)] += b.cfg.Ratio
 }
 
 // TryWithdraw takes one retry out, if the budget has it.
-func (b *Budget) TryWithdraw() bool {
+func (b *Budget) TryWithdraw(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	i := b.slot()
+	i := b.slot(now)
 	balance := b.cfg.MinPerSecond * budgetSeconds
 	for j := range b.deposits {
 		balance += b.deposits[j] - b.spent[j]

@@ -264,7 +264,7 @@ func TestBudgetAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
 		cfg := BudgetConfig{Ratio: rapid.Float64Range(0.01, 1).Draw(t, "ratio"), MinPerSecond: rapid.Float64Range(0, 2).Draw(t, "min")}
-		b := NewBudget(cfg, func() time.Time { return now })
+		b := NewBudget(cfg, now)
 		type event struct {
 			second int64
 			amount float64
@@ -284,13 +284,13 @@ func TestBudgetAgainstAModel(t *testing.T) {
 			"wait": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 15000).Draw(t, "ms")) * time.Millisecond)
 			},
-			"deposit": func(t *rapid.T) { b.Deposit(); history = append(history, event{second(), cfg.Ratio}) },
+			"deposit": func(t *rapid.T) { b.Deposit(now); history = append(history, event{second(), cfg.Ratio}) },
 			"withdraw": func(t *rapid.T) {
 				have := balance()
 				if have > 1-1e-9 && have < 1+1e-9 {
 					return // rounding may go either way
 				}
-				got := b.TryWithdraw()
+				got := b.TryWithdraw(now)
 				if got != (have >= 1) {
 					t.Fatalf("balance %v, withdrawn %v", have, got)
 				}
@@ -300,5 +300,5 @@ func TestBudgetAgainstAModel(t *testing.T) {
 			},
 		})
 	})
-	assert.Nil(t, NewBudget(BudgetConfig{}, time.Now), "no ratio, no budget")
+	assert.Nil(t, NewBudget(BudgetConfig{}, time.Now()), "no ratio, no budget")
 }

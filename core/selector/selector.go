@@ -141,7 +141,7 @@ func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 		}
 		for _, part := range [2][]*upstream.Upstream{all[begin:], all[:begin]} {
 			for _, u := range part {
-				if q.admissible(u) {
+				if u.Free() && len(q.Tried) == 0 || q.admissible(u) {
 					q.candidates = append(q.candidates, u)
 				}
 			}
@@ -163,7 +163,7 @@ func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 	}
 	at := int(s.rand() % n)
 	for i := 0; i < s.limit && len(q.candidates) < s.limit; i++ {
-		if u := snap.Mixed[at]; u != first && q.admissible(u) {
+		if u := snap.Mixed[at]; u != first && (u.Free() && len(q.Tried) == 0 || q.admissible(u)) {
 			q.candidates = append(q.candidates, u)
 		}
 		if at++; at == len(all) {

@@ -133,6 +133,10 @@ func (u *Upstream) Draining() bool { return u.draining.Load() }
 // Full reports whether the proxy is at its max_in_flight, or draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= u.room.Load() }
 
+// Free reports whether the breaker is closed and the proxy not full: Admissible
+// whenever, and the common case of it.
+func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
+
 // BreakerAdmits peeks: it reports whether the breaker would probably give a
 // permit at a moment (Pool.Elapsed), and takes nothing.
 func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.probable(at) }

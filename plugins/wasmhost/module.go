@@ -337,7 +337,7 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	if view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize); ok { // memory may have moved
 		for i := range scores[:n] {
 			s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
-			if math.IsNaN(s) || math.IsInf(s, 0) {
+			if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
 				return &Fault{"not_finite", fmt.Errorf("the score of candidate %d is %v", i, s)}
 			}
 			scores[i] = s
