@@ -12,7 +12,7 @@
 //
 // The optional exports, by the same rule:
 //
-//   configure(settings: Settings, count: i32): i32     0, or a status to be refused with
+//   configure(settings: Settings, count: i32): i32     0; to refuse one, what settings.refuse returns
 //   pool_changed(proxies: Proxies, count: i32): void   the pool, before the first call that follows a change
 //   observe(observation: Observation): void            learns from an attempt; makes the plugin one instance
 //   tolerance(): f64                                   scores within this fraction of the best count as equal
@@ -107,6 +107,29 @@ export class Settings {
     const i = this.find(count, key);
     return i < 0 ? fallback : this[i].number;
   }
+
+  /**
+   * Refuses the setting at place i and says why, in words such as "it must be 0
+   * to 1". It returns what configure is to return.
+   */
+  refuse(i: i32, why: string): i32 {
+    say("the setting " + this.key(i) + ' is "' + this.value(i) + '"; ' + why);
+    return 1;
+  }
+}
+
+// @ts-ignore: decorator
+@external("wasi_snapshot_preview1", "fd_write")
+declare function fd_write(file: i32, pieces: usize, count: i32, written: usize): i32;
+
+const piece = memory.data(12); // an address, a length, and how much was written
+
+/** Says why: the first line said in a call that fails is in its error. */
+export function say(text: string): void {
+  const bytes = String.UTF8.encode(text);
+  store<usize>(piece, changetype<usize>(bytes));
+  store<u32>(piece, bytes.byteLength, 4);
+  fd_write(2, piece, 1, piece + 8);
 }
 
 /** The id of a proxy. */

@@ -148,9 +148,8 @@ WP_EXPORT(backoff) double backoff(const wp_backoff_request *request);
 WP_EXPORT(_initialize) void _initialize(void);
 
 /* Optional: takes the settings of [plugins.NAME.config], sorted by key; those
- * of tables inside it are called TABLE.KEY. Returns 0, or a status of the
- * plugin's own to be refused with. A plugin without configure refuses every
- * setting. */
+ * of tables inside it are called TABLE.KEY. Returns 0; to refuse them, what
+ * wp_refuse returns. A plugin without configure refuses every setting. */
 WP_EXPORT(configure) int32_t configure(const wp_pair *settings, int32_t count);
 
 /* Optional: the pool as it is now, before the first call that follows a change. */
@@ -164,10 +163,13 @@ WP_EXPORT(observe) void observe(const wp_observation *observation);
 WP_EXPORT(tolerance) double tolerance(void);
 
 /*
- * What every module must export.
+ * What every module must export; and the one import, there if wp_say is used.
  */
 
 #ifdef __wasm__
+__attribute__((import_module("wasi_snapshot_preview1"), import_name("fd_write")))
+int32_t wp_fd_write(int32_t file, const void *pieces, int32_t count, uint32_t *written);
+
 WP_EXPORT(whirlpool_abi_v1) void whirlpool_abi_v1(void) {}
 
 /* Room for the host's records: pages of its own, taken with memory.grow, so
@@ -202,6 +204,34 @@ static inline const wp_pair *wp_find(const wp_pair *settings, int32_t count, con
   for (int32_t i = 0; i < count; i++)
     if (wp_equal(settings[i].key, key)) return &settings[i];
   return NULL;
+}
+
+/* Says why: the first line said in a call that fails is in its error. (Without
+ * a host nobody hears it.) */
+static inline void wp_say(const char *text) {
+#ifdef __wasm__
+  uint32_t length = 0, written;
+  while (text[length] != 0) length++;
+  struct {
+    const char *text;
+    uint32_t length;
+  } piece = {text, length};
+  wp_fd_write(2, &piece, 1, &written);
+#else
+  (void)text;
+#endif
+}
+
+/* Refuses a setting and says why, in words such as "it must be 0 to 1". It
+ * returns what configure is to return. */
+static inline int32_t wp_refuse(const wp_pair *setting, const char *why) {
+  wp_say("the setting ");
+  wp_say(setting->key);
+  wp_say(" is \"");
+  wp_say(setting->value);
+  wp_say("\"; ");
+  wp_say(why);
+  return 1;
 }
 
 /* The number set for key; fallback when there is none, NaN when it is no

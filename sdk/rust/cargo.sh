@@ -6,7 +6,8 @@ set -euo pipefail
 for rustc in "${RUSTC:-rustc}" /usr/bin/rustc; do
   rustc=$(command -v "$rustc") || continue
   if [ -d "$("$rustc" --print target-libdir --target wasm32-unknown-unknown 2>/dev/null)" ]; then
-    RUSTC=$rustc exec "$(dirname "$rustc")/cargo" "$@"
+    # with the rustdoc beside it
+    PATH=$(dirname "$rustc"):$PATH RUSTC=$rustc exec "$(dirname "$rustc")/cargo" "$@"
   fi
 done
 echo "no Rust toolchain here has wasm32-unknown-unknown; either

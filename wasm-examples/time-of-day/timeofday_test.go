@@ -124,9 +124,9 @@ func pools(t *testing.T, wasm exampletest.Wasm) {
 
 func refused(t *testing.T, wasm exampletest.Wasm) {
 	for _, hours := range []string{"", "8", "8-", "-8", "8-8", "8-25", "24-2", "8-20-22", "eight-20", "8-20,", "8.5-20"} {
-		require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"hours": map[string]any{"asia": "0-24", "eu": hours}}), "status 2", hours)
+		require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"hours": map[string]any{"asia": "0-24", "eu": hours}}), fmt.Sprintf(`the setting hours.eu is "%s"; it must be hours such as`, hours))
 	}
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": 15}), "status 1")
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": "CET"}), "status 1")
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"timezone": 1}), "status 1")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": 15}), `the setting utc_offset is "15"; it must be hours, -14 to 14`)
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": "CET"}), "it must be hours, -14 to 14")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"timezone": 1}), "there are utc_offset and hours.REGION")
 }

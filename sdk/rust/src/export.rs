@@ -134,7 +134,10 @@ macro_rules! __hook {
             let settings = $crate::Settings::new($crate::slice(settings, count));
             match $crate::Configure::configure($plugin.get(), settings) {
                 Ok(()) => 0,
-                Err($crate::Refused(status)) => if status == 0 { 1 } else { status },
+                Err(refused) => {
+                    refused.say();
+                    1
+                }
             }
         }
     };

@@ -32,6 +32,7 @@
 mod export;
 mod hash;
 mod records;
+mod say;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -40,6 +41,7 @@ pub use export::reserve;
 pub use export::{slice, Slot};
 pub use hash::{hash53, pair53, uniform};
 pub use records::{BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest, Settings};
+pub use say::{say, Refused};
 
 /// Ranks proxies. [`scorer!`] exports it.
 pub trait Scorer {
@@ -57,8 +59,9 @@ pub trait Backoff {
 
 /// The hook `configure`: a plugin with settings. One without refuses them all.
 pub trait Configure {
-    /// Takes the settings of `[plugins.NAME.config]`, before anything else.
-    fn configure(&mut self, settings: Settings) -> Result<(), Refused>;
+    /// Takes the settings of `[plugins.NAME.config]`, before anything else, or
+    /// refuses one of them ([`Pair::refuse`]).
+    fn configure<'a>(&mut self, settings: Settings<'a>) -> Result<(), Refused<'a>>;
 }
 
 /// The hook `pool_changed`: a plugin that knows the pool.
@@ -81,14 +84,23 @@ pub trait Tolerance {
     fn tolerance(&self) -> f64;
 }
 
-/// Settings that a plugin cannot take. The status, any number but 0, is shown
-/// to whoever loads the plugin; say in its README what it means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused(pub i32);
-
-/// A panic ends the call: the built-in plugin answers in its place.
+/// A panic ends the call: the built-in plugin answers in its place. Where it
+/// was is in the error that is shown; its message is not, for the code that
+/// formats one is larger than most plugins.
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    if let Some(place) = info.location() {
+        say("panic in ");
+        say(place.file());
+        say(", line ");
+        let (mut digits, mut n, mut at) = ([0; 10], place.line(), 10);
+        while at > 0 && (n > 0 || at == 10) {
+            at -= 1;
+            digits[at] = b'0' + (n % 10) as u8;
+            n /= 10;
+        }
+        say(core::str::from_utf8(&digits[at..]).unwrap_or_default());
+    }
     core::arch::wasm32::unreachable()
 }

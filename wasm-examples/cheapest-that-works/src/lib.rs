@@ -44,21 +44,20 @@ impl Scorer for CheapestThatWorks {
 }
 
 impl Configure for CheapestThatWorks {
-    /// Refuses an unknown setting, or one out of its range, with its place
-    /// among the settings, from 1.
-    fn configure(&mut self, settings: Settings) -> Result<(), Refused> {
-        for (i, s) in settings.iter().enumerate() {
-            let n = s.number();
-            let ok = match s.key() {
-                "success" => { self.success = n; (0.0..=1.0).contains(&n) }
-                "failures" => { self.failures = n; n >= 1.0 }
-                "latency" => { self.latency = n; n >= 0.0 }
-                "rest" => { self.rest = n; n > 0.0 }
-                _ => false,
+    fn configure<'a>(&mut self, settings: Settings<'a>) -> Result<(), Refused<'a>> {
+        for setting in settings.iter() {
+            let n = setting.number();
+            let (field, in_range, must) = match setting.key() {
+                "success" => (&mut self.success, (0.0..=1.0).contains(&n), "it must be 0 to 1"),
+                "failures" => (&mut self.failures, n >= 1.0, "it must be a number of failures, 1 or more"),
+                "latency" => (&mut self.latency, n >= 0.0, "it must be seconds, 0 for any"),
+                "rest" => (&mut self.rest, n > 0.0, "it must be seconds, more than 0"),
+                _ => return Err(setting.refuse("there are success, failures, latency and rest")),
             };
-            if !ok {
-                return Err(Refused(i as i32 + 1));
+            if !in_range {
+                return Err(setting.refuse(must));
             }
+            *field = n;
         }
         Ok(())
     }
@@ -108,13 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_are_refused_by_their_place() {
+    fn settings_out_of_range_are_refused() {
+        fn refusal(pairs: &[Pair]) -> String {
+            let mut p = CheapestThatWorks::default();
+            p.configure(Settings::new(pairs)).unwrap_err().to_string()
+        }
+        assert!(refusal(&[Pair::new("success", "60")]).contains("it must be 0 to 1"));
+        assert!(refusal(&[Pair::new("rest", "soon")]).contains("it must be seconds"));
+        assert!(refusal(&[Pair::new("rest", "10"), Pair::new("sucess", "0.6")]).contains("the setting sucess"));
+
         let mut p = CheapestThatWorks::default();
-        let set = |p: &mut CheapestThatWorks, pairs: &[Pair]| p.configure(Settings::new(pairs));
-        assert_eq!(set(&mut p, &[Pair::new("failures", "5"), Pair::new("success", "0.6")]), Ok(()));
+        assert!(p.configure(Settings::new(&[Pair::new("failures", "5"), Pair::new("success", "0.6")])).is_ok());
         assert_eq!((p.failures, p.success), (5.0, 0.6));
-        assert_eq!(set(&mut p, &[Pair::new("success", "60")]), Err(Refused(1)));
-        assert_eq!(set(&mut p, &[Pair::new("rest", "10"), Pair::new("sucess", "0.6")]), Err(Refused(2)));
-        assert_eq!(set(&mut p, &[Pair::new("rest", "soon")]), Err(Refused(1)));
     }
 }

@@ -19,19 +19,18 @@ let utcOffset: f64 = 0; // hours
 const ofRegion = new Map<f64, u32>(); // hours, a bit each, by the hash of the region
 const ofProxy = new Map<f64, u32>(); // by the hash of the id
 
-/** Refuses a setting with its place among the settings, from 1. */
 export function configure(settings: Settings, count: i32): i32 {
   for (let i = 0; i < count; i++) {
     const key = settings.key(i);
     if (key == "utc_offset") {
       utcOffset = settings[i].number;
-      if (!(utcOffset >= -14 && utcOffset <= 14)) return i + 1;
+      if (!(utcOffset >= -14 && utcOffset <= 14)) return settings.refuse(i, "it must be hours, -14 to 14");
     } else if (key.startsWith("hours.")) {
       const hours = parseHours(settings[i].value, settings[i].valueLength);
-      if (hours == 0) return i + 1;
+      if (hours == 0) return settings.refuse(i, 'it must be hours such as "8-20" or "6-9,20-2"');
       ofRegion.set(hash53(key.substring(6)), hours);
     } else {
-      return i + 1;
+      return settings.refuse(i, "there are utc_offset and hours.REGION");
     }
   }
   return 0;

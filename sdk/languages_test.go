@@ -1,0 +1,157 @@
+package sdk_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
+)
+
+// languages build the two modules of testdata/LANGUAGE into a directory, as
+// everything.wasm and wait.wasm.
+var languages = map[string]func(t *testing.T, out string){
+	"c": func(t *testing.T, out string) {
+		for _, name := range []string{"everything", "wait"} {
+			run(t, nil, "clang", "--target=wasm32", "-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
+				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out, name+".wasm"), "testdata/c/"+name+".c")
+		}
+	},
+	"rust": func(t *testing.T, out string) {
+		target := t.TempDir()
+		run(t, []string{"CARGO_TARGET_DIR=" + target}, "rust/cargo.sh", "build", "--quiet", "--offline", "--locked", "--release", "--lib", "--examples",
+			"--target=wasm32-unknown-unknown", "--manifest-path=testdata/rust/Cargo.toml")
+		release := filepath.Join(target, "wasm32-unknown-unknown", "release")
+		require.NoError(t, os.Rename(filepath.Join(release, "everything.wasm"), filepath.Join(out, "everything.wasm")))
+		require.NoError(t, os.Rename(filepath.Join(release, "examples", "wait.wasm"), filepath.Join(out, "wait.wasm")))
+	},
+	"assemblyscript": func(t *testing.T, out string) {
+		for _, name := range []string{"everything", "wait"} {
+			run(t, nil, "assemblyscript/asc.sh", "testdata/assemblyscript/"+name+".ts", "-O3", "--outFile", filepath.Join(out, name+".wasm"))
+		}
+	},
+}
+
+func run(t *testing.T, env []string, name string, args ...string) string {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
+}
+
+// fill sets every field of a record to a whole number and returns the sum of
+// each times its place, from 1: what the modules add up by name.
+func fill(record any, r *rand.Rand) float64 {
+	v, sum := reflect.ValueOf(record).Elem(), 0.0
+	for i := range v.NumField() {
+		n := float64(r.IntN(1 << 20))
+		v.Field(i).SetFloat(n)
+		sum += float64(i+1) * n
+	}
+	return sum
+}
+
+func uniform(seed float64, i int) float64 {
+	z := math.Float64bits(seed) + uint64(i+1)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	z ^= z >> 31
+	return float64(z>>11+1) / (1 << 53)
+}
+
+func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
+	for language, build := range languages {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			out := t.TempDir()
+			build(t, out)
+			read := func(name string) []byte {
+				code, err := os.ReadFile(filepath.Join(out, name))
+				require.NoError(t, err)
+				t.Logf("%s: %d bytes", name, len(code))
+				return code
+			}
+			t.Run("scorer", func(t *testing.T) { everything(t, read("everything.wasm")) })
+			t.Run("backoff", func(t *testing.T) { wait(t, read("wait.wasm")) })
+			if language == "rust" {
+				t.Run("panic", func(t *testing.T) { panics(t, read("everything.wasm")) })
+			}
+		})
+	}
+}
+
+func TestTheRustCrateItself(t *testing.T) {
+	out := run(t, []string{"CARGO_TARGET_DIR=" + t.TempDir()}, "rust/cargo.sh", "test", "--quiet", "--offline", "--locked", "--manifest-path=rust/Cargo.toml")
+	require.Contains(t, out, "5 passed")
+}
+
+func everything(t *testing.T, code []byte) {
+	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	m, err := host.Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	require.True(t, m.Learns())
+	require.Equal(t, 0.25, m.Tolerance())
+
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 300, 3, 2000} {
+		c := choice{rows: make([]core.Candidate, n)}
+		want := fill(&c.req, r) + hash.Of("example.com") + hash.Pair(hash.Of("a"), c.req.HostHash)
+		var o core.Observation
+		want += fill(&o, r)
+		require.NoError(t, m.Observe(&o))
+		m.SetPool([]wasmhost.Proxy{
+			{ID: "first", Weight: 2, Cost: 3, Metadata: map[string]string{"rank": "5", "rankle": "6"}},
+			{ID: "second", Region: "eu", Weight: 1},
+		})
+		want += hash.Of("first") + 3*2 + 4*3 + 5*5 + 7*5
+		want += hash.Of("second") + 2*hash.Of("eu") + 3 + 5*6 + 6*2 + 7 + 8
+		rows := make([]float64, n)
+		for i := range rows {
+			rows[i] = fill(&c.rows[i], r)
+		}
+		scores := make([]float64, n)
+		require.NoError(t, m.Score(c, scores))
+		for i, row := range rows {
+			require.InEpsilon(t, want+row+uniform(c.req.Seed, i), scores[i], 1e-15, "candidate %d of %d", i, n)
+		}
+	}
+
+	near, err := host.Load(code, map[string]any{"near": 0.5})
+	require.NoError(t, err)
+	defer near.Close()
+	require.Equal(t, 0.5, near.Tolerance())
+	_, err = host.Load(code, map[string]any{"near": 2})
+	require.ErrorContains(t, err, `the setting near is "2"; it must be 0 to 1`)
+	_, err = host.Load(code, map[string]any{"near": 0.5, "far": "é"})
+	require.ErrorContains(t, err, `the setting far is "é"; there is near`)
+}
+
+func panics(t *testing.T, code []byte) {
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	c := among(1)
+	c.req.Attempt = -1
+	require.ErrorContains(t, m.Score(c, make([]float64, 1)), "panic in src/lib.rs, line ")
+}
+
+func wait(t *testing.T, code []byte) {
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	var q core.BackoffRequest
+	want := fill(&q, rand.New(rand.NewPCG(3, 4)))
+	d, err := m.Delay(&q)
+	require.NoError(t, err)
+	require.Equal(t, want, d)
+}

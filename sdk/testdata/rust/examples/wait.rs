@@ -1,0 +1,17 @@
+//! A backoff that uses every field, as lib.rs does.
+#![no_std]
+
+use whirlpool::{Backoff, BackoffRequest};
+
+#[derive(Default)]
+struct Wait;
+
+impl Backoff for Wait {
+    fn delay(&mut self, r: &BackoffRequest) -> f64 {
+        r.retry + 2.0 * r.base_delay + 3.0 * r.multiplier + 4.0 * r.cap + 5.0 * r.jitter + 6.0 * r.random
+            + 7.0 * r.previous_delay + 8.0 * r.retry_after + 9.0 * r.last_status + 10.0 * r.elapsed
+            + 11.0 * r.remaining + 12.0 * r.max_attempts + 13.0 * r.host_hash + 14.0 * r.id_hash + 15.0 * r.now
+    }
+}
+
+whirlpool::backoff!(Wait);
