@@ -8,7 +8,7 @@ import "embed"
 // Go is the Go SDK by path below this folder. It needs the standard library
 // and itself only, as module github.com/whirlpool-proxy/whirlpool/sdk/...
 //
-//go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go observe/*.go pool/*.go scorer/*.go tolerance/*.go
+//go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go
 //go:embed sdktest/*.go sdktest/recording.json
 var Go embed.FS
 

@@ -1,0 +1,17 @@
+// A scorer that learns: the power of two choices over Finagle's peak EWMA.
+package main
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/sdk/configure"
+	"github.com/whirlpool-proxy/whirlpool/sdk/observe"
+	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
+)
+
+func init() {
+	p := &peakEWMA{}
+	configure.Register(p)
+	scorer.Register(p)
+	observe.Register(p)
+}
+
+func main() {} // the host does not run it

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"math"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	"github.com/whirlpool-proxy/whirlpool/sdk/configure"
+	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
+	"github.com/whirlpool-proxy/whirlpool/sdk/random"
+)
+
+// thompson scores a proxy with a sample of what its success rate may be: of
+// Beta(1 + successes, 1 + failures). The better a proxy is known, the narrower
+// the distribution; one little known is now and then sampled high, and tried.
+type thompson struct {
+	halfLife float64 // s, in which what was seen loses half its weight
+	arms     *lru.Map[arm]
+}
+
+// arm is what was seen of one proxy.
+type arm struct {
+	successes, failures float64 // weighted, as of at
+	at                  float64 // s since the Unix epoch
+}
+
+func (t *thompson) Configure(s *configure.Settings) error {
+	t.halfLife = s.Float("half_life", 60, 0.1, 86400)
+	t.arms = lru.New[arm](s.Int("max_proxies", 4096, 1, 65536))
+	return nil
+}
+
+func (t *thompson) Observe(o *abi.Observation) {
+	a := t.arms.Put(o.IDHash)
+	*a = t.faded(*a, o.Now)
+	a.successes += o.Success
+	a.failures += 1 - o.Success
+}
+
+func (t *thompson) Score(req *abi.RankRequest, candidates []abi.Candidate, scores []float64) {
+	for i := range candidates {
+		id := candidates[i].IDHash
+		var a arm
+		if seen := t.arms.Get(id); seen != nil {
+			a = t.faded(*seen, req.Now)
+		}
+		r := random.From(req.Seed, id)
+		scores[i] = beta(&r, 1+a.successes, 1+a.failures)
+	}
+}
+
+// faded is an arm as of now.
+func (t *thompson) faded(a arm, now float64) arm {
+	if age := now - a.at; age > 0 {
+		weight := math.Exp2(-age / t.halfLife)
+		return arm{a.successes * weight, a.failures * weight, now}
+	}
+	return a
+}
+
+// beta is a sample of Beta(a, b).
+func beta(r *random.Source, a, b float64) float64 {
+	x, y := gamma(r, a), gamma(r, b)
+	return x / (x + y)
+}
+
+// gamma is a sample of Gamma(shape, 1), shape at least 1, by the method of
+// Marsaglia and Tsang.
+func gamma(r *random.Source, shape float64) float64 {
+	d := shape - 1.0/3
+	c := 1 / math.Sqrt(9*d)
+	for {
+		x := r.Normal()
+		v := 1 + c*x
+		if v <= 0 {
+			continue
+		}
+		v = v * v * v
+		if u := r.Float64(); u < 1-0.0331*x*x*x*x || math.Log(u) < x*x/2+d*(1-v+math.Log(v)) {
+			return d * v
+		}
+	}
+}
