@@ -41,8 +41,8 @@ type ProxyStats struct {
 	TotalAttempts       uint64  `json:"total_attempts"` // success + failure + cancelled
 	SuccessCount        uint64  `json:"success_count"`
 	FailureCount        uint64  `json:"failure_count"`
-	CancelledCount      uint64  `json:"cancelled_count"`
-	AvgLatency          float64 `json:"avg_latency"` // s
+	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or a kept connection had died and was replayed
+	AvgLatency          float64 `json:"avg_latency"`     // s
 	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
 }
 

@@ -5,7 +5,7 @@
 //
 // These identities hold at any quiescent moment:
 //
-//	attempts + replays = requests dispatched to proxies
+//	attempts = first tries + retries + replays = requests sent to proxies
 //	success + failure + cancelled = attempts, per proxy
 //	sum of success_by_attempt = requests delivered
 package metrics
@@ -114,14 +114,12 @@ func (r *Recorder) at(t time.Time) *minute {
 func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	m := r.at(e.Ended)
 	took := e.Ended.Sub(e.Started)
-	if e.Outcome.Result == core.ResultReplay {
-		m.replays.Add(1)
-		r.totals.attempt(&e.Outcome)
-		return
-	}
 	m.attempts.Add(1)
 	m.latency.Add(int64(took))
-	if e.Attempt > 0 {
+	switch {
+	case e.Outcome.Result == core.ResultReplay: // the same try goes on
+		m.replays.Add(1)
+	case e.Attempt > 0:
 		m.retries.Add(1)
 		m.waited.Add(int64(e.Delay))
 		r.totals.retry(e)
@@ -193,7 +191,7 @@ func (p *proxy) attempt(at time.Time, result core.Result, took time.Duration) {
 	switch result {
 	case core.ResultSuccess:
 		h.success++
-	case core.ResultCancelled:
+	case core.ResultCancelled, core.ResultReplay: // neither says anything of the proxy
 		h.cancelled++
 	default:
 		h.failed++
