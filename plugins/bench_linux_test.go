@@ -49,20 +49,24 @@ func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 // cpu makes a benchmark report the time its thread was on a processor as well:
 // on a machine that does other work, the figure to go by.
 func cpu(b *testing.B) func() {
-	const thread = 1 // RUSAGE_THREAD
+	runtime.LockOSThread()
+	report := cpuOf(b, 1) // RUSAGE_THREAD
+	return func() {
+		report()
+		runtime.UnlockOSThread()
+	}
+}
+
+func cpuOf(b *testing.B, who int) (report func()) {
 	spent := func() time.Duration {
 		var u syscall.Rusage
-		if err := syscall.Getrusage(thread, &u); err != nil {
+		if err := syscall.Getrusage(who, &u); err != nil {
 			b.Fatal(err)
 		}
 		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	runtime.LockOSThread()
 	before := spent()
-	return func() {
-		b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op")
-		runtime.UnlockOSThread()
-	}
+	return func() { b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op") }
 }
 
 // A choice as a request makes it: candidates, the scorer's WebAssembly, permit
@@ -123,11 +127,17 @@ func (answers) Discard(int) {}
 // request is one request through an executor with all it has: selection by the
 // scorer, breaker, retry budget, metrics, a journal.
 type request struct {
-	e     *executor.Executor
-	x     executor.Exchange
-	entry *metrics.Entry
-	call  executor.Call[int]
-	own   *retry.Policy
+	e       *executor.Executor
+	x       executor.Exchange
+	tracker *metrics.Tracker
+	entry   *metrics.Entry
+	call    executor.Call[int]
+	own     *retry.Policy
+}
+
+// another is a request of another client of the same gateway.
+func (r *request) another() *request {
+	return &request{e: r.e, tracker: r.tracker, entry: r.tracker.Track(), call: r.call, own: r.own}
 }
 
 func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first string) *request {
@@ -138,12 +148,13 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	require.NoError(t, err)
 	policy := retry.DefaultPolicy()
 	policy.Hash()
+	tracker := metrics.NewTracker(time.Now)
 	return &request{
 		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
 			First: scorer, Retry: scorer, Backoff: func(string) core.Backoff { return backoff },
 			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now()), AttemptTimeout: 10 * time.Second,
 		}, slog.New(slog.DiscardHandler), time.Now, rand.Uint64),
-		entry: metrics.NewTracker(time.Now).Track(), call: answers{200}, own: &policy,
+		tracker: tracker, entry: tracker.Track(), call: answers{200}, own: &policy,
 	}
 }
 
@@ -187,6 +198,20 @@ func BenchmarkRequest(b *testing.B) {
 					b.Fatal(r.x.Failure)
 				}
 			}
+		})
+		b.Run(fmt.Sprintf("on/proxies=%d/goroutines=64", n), func(b *testing.B) {
+			pool, s := proxies(b, n)
+			first := newRequest(b, pool, s, plugins.FallbackFirst)
+			b.ReportAllocs()
+			b.SetParallelism(max(64/runtime.GOMAXPROCS(0), 1))
+			defer cpuOf(b, syscall.RUSAGE_SELF)()
+			b.RunParallel(func(pb *testing.PB) {
+				for r := first.another(); pb.Next(); {
+					if !r.run() {
+						b.Error(r.x.Failure)
+					}
+				}
+			})
 		})
 	}
 }
