@@ -1,9 +1,11 @@
 package metrics
 
 import (
-	"sort"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
 // Summary is the retry metrics of the whole retention.
@@ -185,7 +187,7 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 func (r *Recorder) Events(hours int) Events {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	list, truncated := r.events.since(from)
-	sort.SliceStable(list, func(i, j int) bool { return list[i].At.Before(list[j].At) })
+	slices.SortStableFunc(list, func(a, b core.Transition) int { return a.At.Compare(b.At) })
 	out := Events{Events: make([]Event, 0, len(list)), Counts: map[string]map[string]uint64{}, Truncated: truncated}
 	for _, t := range list {
 		out.Events = append(out.Events, Event{t.ProxyID, t.From.String(), t.To.String(), t.At.UTC(), t.FailureCount, t.Reason})
