@@ -1,0 +1,133 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// between is a backoff of a random delay, from 0.1 to 1 s; the first comes on
+// top of the time in which all begin.
+type between struct{ first float64 }
+
+func (b between) Delay(r *core.BackoffRequest) (float64, error) {
+	d := 0.1 + 0.9*r.Random
+	if r.Retry == 1 {
+		d += b.first
+	}
+	return d, nil
+}
+
+// late is a Call whose tries all fail with 429; it keeps how late each retry
+// began. Negative is early.
+type late struct {
+	x    *Exchange
+	due  time.Time
+	by   []time.Duration
+	over func() // called when the first try is over
+}
+
+func (l *late) Try(context.Context, *Attempt) (int, retry.Attempted) {
+	now := time.Now()
+	if l.due.IsZero() {
+		l.over()
+	} else {
+		l.by = append(l.by, now.Sub(l.due.Add(l.x.delay)))
+	}
+	l.due = time.Now()
+	return 0, retry.Attempted{Status: 429}
+}
+
+func (*late) Discard(int) {}
+
+// waiting runs n exchanges at once, in real time, each with so many retries,
+// and returns how late the retries began. whenAll is called when all have been
+// tried once.
+func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
+	wait := between{first: float64(n) / 25_000}
+	b := start(t, 10, func(t *Tuning) {
+		t.Backoff = func(string) core.Backoff { return wait }
+		t.First, t.Retry = none{}, none{}
+	})
+	b.Executor.recorder, b.Executor.log = nowhere{}, slog.New(slog.DiscardHandler)
+	var first, all sync.WaitGroup
+	first.Add(n)
+	calls := make([]late, n)
+	for i := range calls {
+		all.Go(func() {
+			x := exchange(t, func(p *retry.Policy) {
+				p.MaxAttempts, p.RetryStatusCodes = retries+1, []int{429}
+			})
+			calls[i] = late{x: x, over: first.Done}
+			Do(context.Background(), b.Executor, x, Call[int](&calls[i]))
+		})
+	}
+	first.Wait()
+	if whenAll != nil {
+		whenAll()
+	}
+	all.Wait()
+	var by []time.Duration
+	for i := range calls {
+		require.Len(t, calls[i].by, retries)
+		by = append(by, calls[i].by...)
+	}
+	return by
+}
+
+// nowhere is a recorder that keeps nothing.
+type nowhere struct{}
+
+func (nowhere) Attempt(*core.AttemptEvent) {}
+func (nowhere) Request(*core.RequestEvent) {}
+
+// none is a scorer that leaves the choice to the rotation.
+type none struct{}
+
+func (none) Score(core.Candidates, []float64) error { return errors.New("no scorer") }
+
+func TestNoRetryIsEarly(t *testing.T) {
+	for _, by := range waiting(t, 2_000, 2, nil) {
+		require.GreaterOrEqual(t, by, time.Duration(0))
+	}
+}
+
+// 100,000 requests that wait for their retries at once: how late these begin,
+// and the memory of one that waits. (Point 5 of the targets: never early, p99
+// at most 10 ms late.)
+func BenchmarkWaiting(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		b.Run(map[int]string{1_000: "waiters=1000", 100_000: "waiters=100000"}[n], func(b *testing.B) {
+			var by []time.Duration
+			var before, during runtime.MemStats
+			for b.Loop() {
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				by = append(by, waiting(b, n, 3, func() {
+					time.Sleep(50 * time.Millisecond) // the last of them begin to wait
+					runtime.ReadMemStats(&during)
+				})...)
+			}
+			slices.Sort(by)
+			if by[0] < 0 {
+				b.Fatalf("%v early", -by[0])
+			}
+			at := func(percent int) float64 { return float64(by[(len(by)-1)*percent/100].Microseconds()) }
+			b.ReportMetric(at(50), "p50-us-late")
+			b.ReportMetric(at(99), "p99-us-late")
+			b.ReportMetric(at(100), "max-us-late")
+			b.ReportMetric(float64(during.HeapAlloc-before.HeapAlloc)/float64(n), "heap-B/waiter")
+			b.ReportMetric(float64(during.StackInuse-before.StackInuse)/float64(n), "stack-B/waiter")
+		})
+	}
+}
