@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
-
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
@@ -43,22 +41,6 @@ type Finding struct {
 	Check string // one of the checks above
 	Msg   string // what is wrong, and what to mend
 }
-
-// allowedImports are the WASI functions that standard Go, TinyGo and
-// AssemblyScript bring along. They reach nothing: no files, no sockets, no
-// environment; the clock is a counter, randomness a fixed sequence.
-var allowedImports = map[string]bool{
-	"args_get": true, "args_sizes_get": true, "environ_get": true, "environ_sizes_get": true,
-	"clock_time_get": true, "clock_res_get": true, "random_get": true, "sched_yield": true, "poll_oneoff": true,
-	"proc_exit": true, "fd_write": true, "fd_read": true, "fd_close": true, "fd_seek": true,
-	"fd_fdstat_get": true, "fd_fdstat_set_flags": true, "fd_prestat_get": true, "fd_prestat_dir_name": true,
-}
-
-const (
-	wasiModule = wasi_snapshot_preview1.ModuleName
-	envModule  = "env"
-	envAbort   = "abort" // AssemblyScript's assertion
-)
 
 // signatures of what a module may export to the host.
 var signatures = map[string]string{
@@ -97,7 +79,8 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	for _, imp := range info.Imports {
 		name := imp.Module + "." + imp.Name
 		d.Imports = append(d.Imports, name)
-		ok := imp.Kind == meter.Function && (imp.Module == wasiModule && allowedImports[imp.Name] || imp.Module == envModule && imp.Name == envAbort)
+		_, wasi := allowedImports[imp.Name]
+		ok := imp.Kind == meter.Function && (imp.Module == wasiModule && wasi || imp.Module == envModule && imp.Name == envAbort)
 		if !ok {
 			wrong(CheckImports, "the module imports %q; a plugin may import only the functions that sdk/ABI.md lists", name)
 		}

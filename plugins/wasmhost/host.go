@@ -14,8 +14,6 @@ import (
 	"math"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -33,15 +31,22 @@ const (
 // Limits bound what a module may cost.
 type Limits struct {
 	Fuel        int64  // instructions of one call, about; default 1,000,000 and 2,000 per candidate
-	StartFuel   int64  // of its initialisation; default 200,000,000
+	StartFuel   int64  // of its initialisation; default 50,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements; default 100,000
+
+	// Compilation cannot be stopped once it has begun, so it is bounded
+	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
+	FunctionWork int64 // default 1,000,000
+	ModuleWork   int64 // default 16,000,000
 }
 
 // DefaultLimits are generous to honest plugins.
 func DefaultLimits() Limits {
-	return Limits{Fuel: 1_000_000, StartFuel: 200_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000}
+	return Limits{
+		Fuel: 1_000_000, StartFuel: 50_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000, FunctionWork: 1_000_000, ModuleWork: 16_000_000,
+	}
 }
 
 // FuelPerCandidate is what a call may burn for each candidate beside
@@ -140,7 +145,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 
 // build meters and compiles; nothing of the module has run yet.
 func (m *Module) build(code []byte, cacheDir string) error {
-	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel})
+	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
 	if err != nil {
 		return refuse("the module cannot be metered: %v", err)
 	}
@@ -189,30 +194,6 @@ func (m *Module) prepare() error {
 	m.release(in, err)
 	return err
 }
-
-// imports gives the guest the functions it asks for, none of which reaches
-// anything.
-func (m *Module) imports(ctx context.Context) error {
-	wanted := map[string]bool{}
-	for _, f := range m.compiled.ImportedFunctions() {
-		module, _, _ := f.Import()
-		wanted[module] = true
-	}
-	if wanted[wasiModule] {
-		if _, err := wasi_snapshot_preview1.Instantiate(ctx, m.runtime); err != nil {
-			return fmt.Errorf("wasi: %w", err)
-		}
-	}
-	if wanted[envModule] {
-		abort := func(context.Context, api.Module, uint32, uint32, uint32, uint32) { panic(errAbort) }
-		if _, err := m.runtime.NewHostModuleBuilder(envModule).NewFunctionBuilder().WithFunc(abort).Export(envAbort).Instantiate(ctx); err != nil {
-			return refuse("the import %s.%s: %v", envModule, envAbort, firstLine(err))
-		}
-	}
-	return nil
-}
-
-var errAbort = errors.New("the plugin called abort")
 
 // try runs a module once before it serves.
 func (m *Module) try(in *instance) error {

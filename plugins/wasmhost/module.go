@@ -104,16 +104,17 @@ type instance struct {
 	stack      [4]uint64
 	tolerance  float64
 	pool       *[]Proxy // what it has been told of
-	said       said
+	world      world
+	ctx        context.Context // carries world
 }
 
 func (m *Module) instantiate() (*instance, error) {
-	ctx := context.Background()
 	in := &instance{module: m}
-	guest, err := m.runtime.InstantiateModule(ctx, m.compiled,
-		wazero.NewModuleConfig().WithName("").WithStartFunctions().WithStdout(&in.said).WithStderr(&in.said))
+	ctx := context.WithValue(context.Background(), worldKey{}, &in.world)
+	in.ctx = ctx
+	guest, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
-		return nil, refuse("the module does not start: %v", firstLine(err))
+		return nil, refuse("the module does not start (its start function may take %d units of fuel): %s", m.limits.StartFuel, firstLine(err)+in.world.said.because())
 	}
 	in.guest, in.memory = guest, guest.ExportedMemory(abi.Memory)
 	fail := func(format string, args ...any) (*instance, error) {
@@ -124,8 +125,7 @@ func (m *Module) instantiate() (*instance, error) {
 	if !ok {
 		return fail("the module has lost its fuel gauge")
 	}
-	in.fuel = fuel
-	fuel.Set(uint64(m.limits.StartFuel))
+	in.fuel = fuel // filled with StartFuel by the meter, less what the start function took
 	if init := guest.ExportedFunction(abi.Initialize); init != nil {
 		if err := in.invoke(init); err != nil {
 			return fail("%s failed: %w", abi.Initialize, err)
@@ -161,17 +161,17 @@ func (m *Module) instantiate() (*instance, error) {
 
 // invoke calls f with what is in the stack, within the fuel set before.
 func (in *instance) invoke(f api.Function) error {
-	in.said = in.said[:0]
-	err := f.CallWithStack(context.Background(), in.stack[:])
+	in.world.said = in.world.said[:0]
+	err := f.CallWithStack(in.ctx, in.stack[:])
 	if err == nil {
 		return nil
 	}
 	reason := "trap"
 	if int64(in.fuel.Get()) < 0 {
 		reason = "fuel"
-		err = errors.New("the plugin used up its fuel")
+		err = errFuel
 	}
-	return &Fault{reason, errors.New(firstLine(err) + in.said.because())}
+	return &Fault{reason, errors.New(firstLine(err) + in.world.said.because())}
 }
 
 func firstLine(err error) string {

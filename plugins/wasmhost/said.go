@@ -11,10 +11,8 @@ type said []byte
 
 const maxSaid = 200
 
-// Write implements io.Writer.
-func (s *said) Write(p []byte) (int, error) {
+func (s *said) add(p []byte) {
 	*s = append(*s, p[:min(len(p), maxSaid-len(*s))]...)
-	return len(p), nil
 }
 
 // because is its first line, to follow what happened; "" if nothing was said.

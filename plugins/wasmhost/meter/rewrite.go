@@ -21,6 +21,8 @@ type Cost struct {
 	Start        int64  // the counter's value at instantiation
 	Page         uint32 // of memory.grow, each page; default 1024
 	BytesPerFuel uint32 // of bulk memory instructions, a power of two; default 16
+
+	FunctionWork, ModuleWork int64 // Size.Work of a function, and of all together, at most; 0 for no bound
 }
 
 // Rewrite returns the module metered. An error means that the module is
@@ -137,6 +139,7 @@ func (w *writer) code(body []byte) ([]byte, error) {
 	}
 	out := appendU32(make([]byte, 0, len(body)+len(body)/4), n)
 	var f function
+	work := int64(0)
 	for i := 0; i < int(n) && r.err == nil; i++ {
 		raw := r.bytes(r.u32())
 		if r.err != nil {
@@ -148,6 +151,12 @@ func (w *writer) code(body []byte) ([]byte, error) {
 		f.reset(w, &w.info.types[own[i]])
 		if err := f.rewrite(raw); err != nil {
 			return nil, fmt.Errorf("function %d: %w", len(w.info.funcs)-len(own)+i, err)
+		}
+		if n := f.size.Work(); w.cost.FunctionWork > 0 && n > w.cost.FunctionWork {
+			return nil, fmt.Errorf("function %d would take too long to compile (%v: %d units, at most %d); split it", len(w.info.funcs)-len(own)+i, f.size, n, w.cost.FunctionWork)
+		}
+		if work += f.size.Work(); w.cost.ModuleWork > 0 && work > w.cost.ModuleWork {
+			return nil, fmt.Errorf("it would take too long to compile (more than %d units by function %d); make it smaller", w.cost.ModuleWork, len(w.info.funcs)-len(own)+i)
 		}
 		out = appendBytes(out, f.out)
 	}
@@ -208,6 +217,7 @@ const (
 type function struct {
 	w      *writer
 	type_  *signature
+	size   Size
 	out    []byte
 	points []point
 	open   []frame // the open blocks
@@ -267,6 +277,7 @@ func (f *function) rewrite(raw []byte) error {
 		r.fail("%d locals are too many", locals)
 	}
 	f.fuel, f.operand = uint32(locals), uint32(locals)+1
+	f.size.Values = int64(locals) + int64(len(f.type_.results))
 	declared := r.at
 	f.scan(r)
 	if r.err != nil {
@@ -309,6 +320,7 @@ func (f *function) scan(r *in) {
 		if r.err != nil {
 			return
 		}
+		f.size.note(f.w.info, op, in{b: r.b, at: at + 1})
 		region := f.open[len(f.open)-1].region
 		f.points[region].n++
 		if charge != check {

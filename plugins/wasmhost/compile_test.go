@@ -1,0 +1,80 @@
+package wasmhost_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// bombs are small modules that wazero 1.12 takes very long to compile, most of
+// them for ever and some with all the memory there is; its compiler cannot be
+// stopped. Each grows faster than its size by another measure.
+func bombs() map[string]*w.Module {
+	one := func(f w.Func) *w.Module { return w.Scorer().Add(f) }
+	counted := func(n int, each func(i int) []byte) (code []byte) {
+		for i := range n {
+			code = append(code, each(i)...)
+		}
+		return code
+	}
+	local := func(op byte, i int) []byte { return w.Uint([]byte{op}, uint32(i)) }
+	locals := []w.Group{{Count: 3000, Type: w.I32}}
+	wide := w.Repeat(1000, w.I64)
+	blocks := w.Scorer().Add(w.Func{Params: wide, Results: wide, Code: w.Join(
+		counted(1000, func(i int) []byte { return local(w.LocalGet, i) }), w.Repeat(5000, w.Block, 3, w.End))}) // 3 is its own type
+	results := w.Scorer().Add(
+		w.Func{Results: wide, Code: w.Repeat(1000, 0x42, 0)},
+		w.Func{Code: w.Repeat(3000, w.Block, w.Empty, w.Call, 3, w.Unreachable, w.End)})
+	many := w.Scorer()
+	for range 10_000 {
+		many.Add(w.Func{Locals: []w.Group{{Count: 49_000, Type: w.I64}}})
+	}
+	return map[string]*w.Module{
+		"nested loops":        one(w.Func{Code: w.Join(w.Repeat(10_000, w.Loop, w.Empty), w.Repeat(10_000, w.End))}),
+		"loops":               one(w.Func{Code: w.Repeat(100_000, w.Loop, w.Empty, w.End)}),
+		"ifs":                 one(w.Func{Code: w.Repeat(1_000_000, 0x41, 1, w.If, w.Empty, w.End)}),
+		"nested ifs":          one(w.Func{Code: w.Join(w.Repeat(100_000, 0x41, 1, w.If, w.Empty), w.Repeat(100_000, w.End))}),
+		"nested blocks":       one(w.Func{Code: w.Join(w.Repeat(1_000_000, w.Block, w.Empty), w.Repeat(1_000_000, w.End))}),
+		"one br_table":        one(w.Func{Code: w.Join([]byte{w.Block, w.Empty}, w.Const32(0), w.Uint([]byte{w.BrTable}, 1_000_000), w.Repeat(1_000_001, 0), []byte{w.End})}),
+		"many br_tables":      one(w.Func{Code: w.Repeat(4000, w.Join([]byte{w.Block, w.Empty}, w.Const32(0), w.Uint([]byte{w.BrTable}, 1000), w.Repeat(1001, 0), []byte{w.End})...)}),
+		"values over blocks":  blocks,
+		"results of calls":    results,
+		"calls":               one(w.Func{Code: w.Repeat(1_000_000, w.Call, 0)}),
+		"locals":              many,
+		"one long function":   one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(5_000_000, w.LocalGet, 0, w.I32Add))}),
+		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0), w.Repeat(1_000_000, w.I32Add))}),
+		"locals over branches": one(w.Func{Params: []byte{w.I32}, Locals: locals, Code: w.Join(
+			[]byte{w.Block, w.Empty},
+			counted(30_000, func(i int) []byte {
+				return w.Join(w.Const32(int32(i)), local(w.LocalSet, i%3000+1), []byte{w.LocalGet, 0, w.BrIf, 0})
+			}),
+			[]byte{w.End},
+			counted(3000, func(i int) []byte { return append(local(w.LocalGet, i+1), w.Drop) }))}),
+	}
+}
+
+func TestCompileBombs(t *testing.T) {
+	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	for name, m := range bombs() {
+		code := m.Bytes()
+		begin := time.Now()
+		_, err := host.Load(code, nil)
+		var refused *wasmhost.CheckError
+		require.ErrorAs(t, err, &refused, name)
+		require.ErrorContains(t, err, "too long to compile", name)
+		require.Less(t, time.Since(begin), 5*time.Second, name)
+	}
+}
+
+// What is only large is taken.
+func TestTenThousandFunctions(t *testing.T) {
+	m := w.Scorer()
+	for range 10_000 {
+		m.Add(w.Func{Code: w.Join(w.Const32(1), []byte{w.Drop})})
+	}
+	load(t, m).Close()
+}

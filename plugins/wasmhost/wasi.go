@@ -1,0 +1,319 @@
+package wasmhost
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+)
+
+const (
+	wasiModule = "wasi_snapshot_preview1"
+	envModule  = "env"
+	envAbort   = "abort" // AssemblyScript's assertion
+)
+
+// What a call of the host costs a guest in fuel, since it is not the guest's
+// own code that runs then.
+const (
+	hostCallFuel = 100
+	hostItemFuel = 10 // of each buffer or subscription it names
+	hostByteFuel = 16 // bytes for one
+)
+
+// The errors of WASI (snapshot 1) that are returned.
+const (
+	wasiOK     = 0
+	wasiBadf   = 8
+	wasiFault  = 21
+	wasiInval  = 28
+	wasiNotsup = 58
+	wasiSpipe  = 70
+)
+
+var (
+	errAbort = errors.New("the plugin called abort")
+	errFuel  = errors.New("the plugin used up its fuel")
+)
+
+// allowedImports are the WASI functions that standard Go, TinyGo and
+// AssemblyScript bring along, by name. They are our own and reach nothing: no
+// files, no sockets, no environment; the clock is a counter, randomness a
+// fixed sequence, and what is written is swallowed.
+var allowedImports = map[string]wasiFunc{
+	"args_get":            {"ii", func(*world, []uint64) uint32 { return wasiOK }},
+	"args_sizes_get":      {"ii", (*world).none},
+	"environ_get":         {"ii", func(*world, []uint64) uint32 { return wasiOK }},
+	"environ_sizes_get":   {"ii", (*world).none},
+	"clock_res_get":       {"ii", func(w *world, p []uint64) uint32 { return w.put64(p[1], tick) }},
+	"clock_time_get":      {"iIi", (*world).clock},
+	"random_get":          {"ii", (*world).random},
+	"sched_yield":         {"", func(*world, []uint64) uint32 { return wasiOK }},
+	"poll_oneoff":         {"iiii", (*world).poll},
+	"proc_exit":           {"i", nil}, // has no result
+	"fd_write":            {"iiii", (*world).write},
+	"fd_read":             {"iiii", (*world).read},
+	"fd_close":            {"i", (*world).standard},
+	"fd_seek":             {"iIii", func(w *world, p []uint64) uint32 { return w.either(p, wasiSpipe) }},
+	"fd_fdstat_get":       {"ii", (*world).describe},
+	"fd_fdstat_set_flags": {"ii", (*world).standard},
+	"fd_prestat_get":      {"ii", func(*world, []uint64) uint32 { return wasiBadf }},
+	"fd_prestat_dir_name": {"iii", func(*world, []uint64) uint32 { return wasiBadf }},
+}
+
+// wasiFunc is one of them: its parameters (i for i32, I for i64) and what it
+// does with them, which gives an error of WASI.
+type wasiFunc struct {
+	params string
+	call   func(w *world, p []uint64) uint32
+}
+
+// tick is what a guest's clock goes on by each time it is read: 1 ms.
+const tick = 1_000_000
+
+// world is all that an instance knows of what is outside.
+type world struct {
+	now    uint64 // ns
+	chance uint64
+	said   said
+
+	guest api.Module // during a call
+}
+
+type worldKey struct{}
+
+// imports gives the guest the functions it asks for.
+func (m *Module) imports(ctx context.Context) error {
+	builders := map[string]wazero.HostModuleBuilder{}
+	for _, f := range m.compiled.ImportedFunctions() {
+		module, name, _ := f.Import()
+		b := builders[module]
+		if b == nil {
+			b = m.runtime.NewHostModuleBuilder(module)
+			builders[module] = b
+		}
+		call, params, results := hostFunc(module, name)
+		b.NewFunctionBuilder().WithGoModuleFunction(call, params, results).Export(name)
+	}
+	for module, b := range builders {
+		if _, err := b.Instantiate(ctx); err != nil {
+			return fmt.Errorf("the imports of %s: %w", module, err)
+		}
+	}
+	return nil
+}
+
+func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api.ValueType) {
+	if module == envModule {
+		return func(context.Context, api.Module, []uint64) { panic(errAbort) }, valueTypes("iiii"), nil
+	}
+	f := allowedImports[name]
+	if f.call == nil {
+		return func(_ context.Context, _ api.Module, p []uint64) {
+			panic(fmt.Errorf("the plugin ended itself with code %d", uint32(p[0])))
+		}, valueTypes(f.params), nil
+	}
+	return func(ctx context.Context, guest api.Module, p []uint64) {
+		w := ctx.Value(worldKey{}).(*world)
+		w.guest = guest
+		w.pay(hostCallFuel)
+		for i, c := range f.params {
+			if c == 'i' {
+				p[i] &= math.MaxUint32 // what is above is not defined
+			}
+		}
+		p[0] = uint64(f.call(w, p))
+	}, valueTypes(f.params), []api.ValueType{api.ValueTypeI32}
+}
+
+func valueTypes(letters string) []api.ValueType {
+	out := make([]api.ValueType, len(letters))
+	for i, c := range letters {
+		out[i] = api.ValueTypeI32
+		if c == 'I' {
+			out[i] = api.ValueTypeI64
+		}
+	}
+	return out
+}
+
+// pay takes n from the guest's fuel and ends the call when there is none left.
+func (w *world) pay(n uint64) {
+	fuel, ok := w.guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
+	if !ok {
+		panic(errFuel)
+	}
+	left := int64(fuel.Get()) - int64(min(n, math.MaxInt32))
+	fuel.Set(uint64(left))
+	if left < 0 {
+		panic(errFuel)
+	}
+}
+
+// bytes is size bytes of guest memory; nil if they end past it.
+func (w *world) bytes(address, size uint64) []byte {
+	mem := w.guest.Memory()
+	if mem == nil || size > uint64(mem.Size()) {
+		return nil
+	}
+	b, ok := mem.Read(uint32(address), uint32(size))
+	if !ok {
+		return nil
+	}
+	return b
+}
+
+func (w *world) put32(address uint64, v uint32) uint32 {
+	b := w.bytes(address, 4)
+	if b == nil {
+		return wasiFault
+	}
+	binary.LittleEndian.PutUint32(b, v)
+	return wasiOK
+}
+
+func (w *world) put64(address uint64, v uint64) uint32 {
+	b := w.bytes(address, 8)
+	if b == nil {
+		return wasiFault
+	}
+	binary.LittleEndian.PutUint64(b, v)
+	return wasiOK
+}
+
+// none says that there are 0 arguments, or variables, of 0 bytes.
+func (w *world) none(p []uint64) uint32 {
+	if err := w.put32(p[0], 0); err != wasiOK {
+		return err
+	}
+	return w.put32(p[1], 0)
+}
+
+func (w *world) clock(p []uint64) uint32 {
+	w.now += tick
+	return w.put64(p[2], w.now)
+}
+
+// random fills memory with the same bytes in every instance (SplitMix64).
+func (w *world) random(p []uint64) uint32 {
+	w.pay(p[1] / hostByteFuel)
+	b := w.bytes(p[0], p[1])
+	if b == nil && p[1] > 0 {
+		return wasiFault
+	}
+	for len(b) > 0 {
+		w.chance += 0x9e3779b97f4a7c15
+		z := w.chance
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		var eight [8]byte
+		binary.LittleEndian.PutUint64(eight[:], z^z>>31)
+		b = b[copy(b, eight[:]):]
+	}
+	return wasiOK
+}
+
+// poll waits for nothing: the clock goes on by the shortest wait asked for, and
+// every file that is not the clock is a bad one.
+func (w *world) poll(p []uint64) uint32 {
+	const subscription, event = 48, 32
+	n := p[2]
+	w.pay(n * hostItemFuel)
+	in, out := w.bytes(p[0], n*subscription), w.bytes(p[1], n*event)
+	switch {
+	case n == 0:
+		return wasiInval
+	case in == nil || out == nil:
+		return wasiFault
+	}
+	wait := uint64(math.MaxUint64)
+	for i := range n {
+		s, e := in[i*subscription:], out[i*event:]
+		kind, failed := s[8], uint16(wasiBadf)
+		if kind == 0 { // a clock: its id, timeout, precision, flags
+			failed = wasiOK
+			timeout := binary.LittleEndian.Uint64(s[24:])
+			if s[40]&1 != 0 { // until a moment
+				timeout -= min(timeout, w.now)
+			}
+			wait = min(wait, timeout)
+		}
+		user := [8]byte(s)
+		clear(e[:event])
+		copy(e, user[:])
+		binary.LittleEndian.PutUint16(e[8:], failed)
+		e[10] = kind
+	}
+	if wait != math.MaxUint64 {
+		w.now += wait
+	}
+	return w.put32(p[3], uint32(n))
+}
+
+// standard is success for the three standard files; there are no others.
+func (w *world) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
+
+func (w *world) either(p []uint64, standard uint32) uint32 {
+	if p[0] > 2 {
+		return wasiBadf
+	}
+	return standard
+}
+
+// describe says of the standard files that they are character devices that may
+// be read or written.
+func (w *world) describe(p []uint64) uint32 {
+	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
+	b := w.bytes(p[1], 24)
+	switch {
+	case p[0] > 2:
+		return wasiBadf
+	case b == nil:
+		return wasiFault
+	}
+	clear(b)
+	b[0] = characters
+	binary.LittleEndian.PutUint64(b[8:], mayReadOrWrite)
+	return wasiOK
+}
+
+// write swallows all but the beginning, which says why a call failed.
+func (w *world) write(p []uint64) uint32 {
+	n := p[2]
+	w.pay(n * hostItemFuel)
+	list := w.bytes(p[1], n*8)
+	switch {
+	case p[0] != 1 && p[0] != 2:
+		return wasiBadf
+	case list == nil && n > 0:
+		return wasiFault
+	}
+	total := uint32(0)
+	for ; len(list) > 0; list = list[8:] {
+		size := binary.LittleEndian.Uint32(list[4:])
+		b := w.bytes(uint64(binary.LittleEndian.Uint32(list)), uint64(size))
+		if b == nil && size > 0 {
+			return wasiFault
+		}
+		w.said.add(b)
+		total += size
+	}
+	return w.put32(p[3], total)
+}
+
+// read finds the end of the standard input.
+func (w *world) read(p []uint64) uint32 {
+	switch p[0] {
+	case 0:
+		return w.put32(p[3], 0)
+	case 1, 2:
+		return wasiNotsup
+	}
+	return wasiBadf
+}
