@@ -100,7 +100,7 @@ func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.CheckName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return Info{}, &wasmhost.CheckError{Msg: err.Error()}
 	}
 	p := r.get(name)
@@ -280,7 +280,7 @@ func (r *Registry) restore() error {
 }
 
 func (r *Registry) restoreOne(name, path string) error {
-	if err := r.CheckName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	code, err := readModule(path)

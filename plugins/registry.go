@@ -205,11 +205,11 @@ func (r *Registry) now() time.Time {
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
 
 // CheckName says what is wrong with a name for a plugin of one's own.
-func (r *Registry) CheckName(name string) error {
+func CheckName(name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("a plugin's name is a lower-case letter and up to 63 lower-case letters, digits, _ or -")
 	}
-	if p := r.get(name); p != nil && p.current.Load().source == SourceBuiltin {
+	if builtin.Modules()[name] != nil {
 		return fmt.Errorf("%q is built in; give yours another name", name)
 	}
 	return nil
@@ -251,7 +251,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 }
 
 func (c *Change) stage(name string, spec Spec, begin bool) error {
-	if err := c.r.CheckName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	code, err := readModule(spec.Path)

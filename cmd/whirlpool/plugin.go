@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/inspect"
 	"github.com/whirlpool-proxy/whirlpool/plugins/measure"
+	"github.com/whirlpool-proxy/whirlpool/plugins/scaffold"
 	"github.com/whirlpool-proxy/whirlpool/plugins/simulate"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -28,7 +30,7 @@ say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 Exit codes: 0 all is well; 1 the module failed a check; 2 the command was not
 understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand())
+	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand())
 	return cmd
 }
 
@@ -334,4 +336,40 @@ func showPlay(w io.Writer, p play, style simulate.Style, asJSON bool, faults int
 		return fmt.Errorf("%d calls failed", faults)
 	}
 	return nil
+}
+
+func newCommand() *cobra.Command {
+	var p scaffold.Plugin
+	var kind, dir string
+	cmd := &cobra.Command{
+		Use: "new NAME", Short: "Begin a plugin: a folder that builds and passes its test at once", Args: cobra.ExactArgs(1),
+		Long: `Begin a plugin: a folder with source, test, Makefile, README and the SDK, that
+builds and passes its test at once. NAME is what the gateway will call it: a
+lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
+		Example: "  whirlpool plugin new mine --lang go --kind scorer",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.Name, p.Kind = args[0], wasmhost.Kind(kind)
+			if dir == "" {
+				dir = p.Name
+			}
+			files, err := scaffold.Write(dir, p)
+			if errors.Is(err, scaffold.ErrArgument) {
+				return usageError{err}
+			}
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, f := range files {
+				fmt.Fprintln(out, filepath.Join(dir, f))
+			}
+			fmt.Fprintf(out, "\nThe SDK is in %s. Next: cd %s && make && make test; the README has the rest.\n", filepath.Join(dir, "whirlpool"), dir)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`: "+strings.Join(scaffold.Languages(), ", "))
+	f.StringVar(&kind, "kind", "", "`KIND`: scorer or backoff")
+	f.StringVar(&dir, "dir", "", "`DIR` to write, new or empty (default NAME)")
+	return cmd
 }

@@ -1,0 +1,172 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// project is a plugin begun with `plugin new`, in an empty folder.
+type project struct {
+	t      *testing.T
+	dir    string
+	source string
+}
+
+// sources are the files a plugin's author works in, and how its template says
+// that the preferred proxy ranks higher, and lower.
+var sources = map[string]struct{ file, higher, lower string }{
+	"go":   {"main.go", "scores[i]++", "scores[i]--"},
+	"rust": {"src/lib.rs", "*score += 1.0", "*score -= 1.0"},
+	"as":   {"plugin.ts", "c.successRate + 1", "c.successRate - 1"},
+	"c":    {"plugin.c", "scores[i] += 1", "scores[i] -= 1"},
+}
+
+func begin(t *testing.T, lang, kind string) *project {
+	dir := filepath.Join(t.TempDir(), "mine")
+	_, errs, code := command(t, "plugin", "new", "mine", "--lang", lang, "--kind", kind, "--dir", dir)
+	require.Zero(t, code, errs)
+	return &project{t, dir, filepath.Join(dir, sources[lang].file)}
+}
+
+// make runs the project's own Makefile.
+func (p *project) make(target string) {
+	p.t.Helper()
+	cmd := exec.Command("make", target, "WHIRLPOOL="+binary)
+	cmd.Dir = p.dir
+	out, err := cmd.CombinedOutput()
+	require.NoError(p.t, err, "make %s\n%s", target, out)
+}
+
+// edit changes the source; the text must be there once.
+func (p *project) edit(from, to string) {
+	text, err := os.ReadFile(p.source)
+	require.NoError(p.t, err)
+	require.Equal(p.t, 1, strings.Count(string(text), from), "%s in %s", from, p.source)
+	require.NoError(p.t, os.WriteFile(p.source, []byte(strings.Replace(string(text), from, to, 1)), 0o644))
+}
+
+// step runs the README's line with curl that has all of these words in it,
+// against the gateway of the test, with other values for those it makes up.
+func (p *project) step(w *whirl, values map[string]string, words ...string) {
+	p.t.Helper()
+	readme, err := os.ReadFile(filepath.Join(p.dir, "README.md"))
+	require.NoError(p.t, err)
+	for _, line := range strings.Split(string(readme), "\n") {
+		found := strings.HasPrefix(line, "    curl ")
+		for _, word := range words {
+			found = found && strings.Contains(line, word)
+		}
+		if !found {
+			continue
+		}
+		line = strings.Replace(line, "127.0.0.1:8889", w.api, 1)
+		for from, to := range values {
+			line = strings.ReplaceAll(line, from, to)
+		}
+		cmd := exec.Command("sh", "-c", strings.Replace(line, "curl", "curl -sS --fail-with-body", 1))
+		cmd.Dir = p.dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(p.t, err, "%s\n%s", line, out)
+		return
+	}
+	p.t.Fatalf("the README has no curl line with %v", words)
+}
+
+// TestALanguageIsSeenThrough is for each language what its README says, from
+// an empty folder to a running gateway that the plugin steers.
+func TestALanguageIsSeenThrough(t *testing.T) {
+	for lang := range sources {
+		t.Run(lang+" scorer", func(t *testing.T) { seeScorer(t, lang) })
+		t.Run(lang+" backoff", func(t *testing.T) { seeBackoff(t, lang) })
+	}
+}
+
+// chosen are the proxies that n requests went through.
+func chosen(w *whirl, n int) map[string]int {
+	seen := map[string]int{}
+	for range n {
+		a := w.get()
+		require.Equal(w.t, 200, a.status)
+		seen[a.proxy()]++
+	}
+	return seen
+}
+
+func seeScorer(t *testing.T, lang string) {
+	p := begin(t, lang, "scorer")
+	p.make("build")
+	p.make("test")
+	p.make("verify")
+
+	w := start(t, 3, confK)
+	require.Len(t, chosen(w, 9), 3, "round robin, before")
+	prefer := map[string]string{"PROXY-ID": "F2"}
+	p.step(w, prefer, "name=mine", "module=@")
+	p.step(w, nil, "/test")
+	require.Len(t, chosen(w, 9), 3, "it is not in use yet")
+	p.step(w, nil, "/activate")
+	require.Equal(t, map[string]int{"F2": 20}, chosen(w, 20), "it prefers F2")
+	status, body, _ := w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 409, status, "%s", body)
+
+	// Its next version avoids F2.
+	p.edit(sources[lang].higher, sources[lang].lower)
+	p.make("build")
+	p.step(w, prefer, "-X PUT", "module=@")
+	seen := chosen(w, 20)
+	require.Zero(t, seen["F2"])
+	require.Equal(t, 20, seen["F1"]+seen["F3"])
+	p.step(w, nil, "/rollback")
+	require.Equal(t, map[string]int{"F2": 20}, chosen(w, 20), "the first version again")
+
+	v := w.json("/plugins/mine")
+	require.Equal(t, []any{"first"}, v["used_for"])
+	require.Zero(t, v["faults"], "%v", v["last_error"])
+	status, body, _ = w.call("POST", "/plugins/round_robin/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, "%s", body)
+	status, body, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 204, status, "%s", body)
+	status, _, _ = w.call("GET", "/plugins/mine", "")
+	require.Equal(t, 404, status)
+	require.Len(t, chosen(w, 9), 3, "round robin, after")
+}
+
+func seeBackoff(t *testing.T, lang string) {
+	p := begin(t, lang, "backoff")
+	p.make("build")
+	p.make("test")
+	p.make("verify")
+
+	w := start(t, 3, confK) // fixed, base_delay 0.1
+	w.all(lab.Status(503))
+	waits := func(want ...float64) {
+		t.Helper()
+		w.clear()
+		require.Equal(t, 503, w.get().status)
+		w.gaps(want...)
+	}
+	waits(0.1, 0.1)
+	factor := func(f string) map[string]string { return map[string]string{`"factor":0.5`: `"factor":` + f} }
+	p.step(w, factor("4"), "name=mine", "module=@")
+	p.step(w, nil, "/test")
+	p.step(w, nil, "/activate")
+	waits(0.4, 0.8)
+	p.step(w, factor("10"), "-X PUT", "module=@")
+	waits(1, 2)
+	p.step(w, nil, "/rollback")
+	waits(0.4, 0.8)
+
+	require.Equal(t, []any{"backoff"}, w.json("/plugins/mine")["used_for"])
+	status, body, _ := w.call("POST", "/plugins/fixed/activate", `{"for":"backoff"}`)
+	require.Equal(t, 200, status, "%s", body)
+	status, body, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 204, status, "%s", body)
+	waits(0.1, 0.1)
+}

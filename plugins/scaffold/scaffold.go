@@ -1,0 +1,209 @@
+// Package scaffold writes the folder a new plugin begins in: source, test,
+// build and SDK, which builds and passes its test at once. It is behind
+// `whirlpool plugin new`.
+package scaffold
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/sdk"
+)
+
+// In templates/ stand, for each language, files for both kinds of plugin (all)
+// and for either; and one README for all.
+//
+//go:embed all:templates
+var templates embed.FS
+
+// language is what differs from one to the other.
+type language struct {
+	Language string // its name
+	Source   string // the plugin's own file
+	Test     string
+	Needs    string // to be built
+	sdk      embed.FS
+	from, to string // where the SDK stands in sdk, and in the folder
+}
+
+var languages = map[string]language{
+	"go":   {"Go", "main.go", "main_test.go", "Go 1.26", sdk.Go, ".", "whirlpool/sdk"},
+	"rust": {"Rust", "src/lib.rs", "in src/lib.rs", "cargo and Rust's library for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or Debian's cargo, libstd-rust-dev-wasm32 and lld)", sdk.Rust, "rust", "whirlpool"},
+	"as":   {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
+	"c":    {"C", "plugin.c", "test.c", "clang and lld", sdk.C, "c", "whirlpool"},
+}
+
+// Languages are the ones there are.
+func Languages() []string { return []string{"go", "rust", "as", "c"} }
+
+// Plugin is what is to be begun.
+type Plugin struct {
+	Name string // as [plugins.NAME] and the API take it
+	Lang string // one of Languages
+	Kind wasmhost.Kind
+}
+
+// ErrArgument is wrapped by errors about what was asked for; the others are
+// the file system's.
+var ErrArgument = errors.New("cannot begin a plugin")
+
+// Check says what is wrong with p.
+func (p Plugin) Check() error {
+	if err := plugins.CheckName(p.Name); err != nil {
+		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
+	}
+	if !slices.Contains(Languages(), p.Lang) {
+		return fmt.Errorf("%w: the language is %q: give one of %s", ErrArgument, p.Lang, strings.Join(Languages(), ", "))
+	}
+	if p.Kind != wasmhost.Scorer && p.Kind != wasmhost.Backoff {
+		return fmt.Errorf("%w: the kind is %q: give %s or %s", ErrArgument, p.Kind, wasmhost.Scorer, wasmhost.Backoff)
+	}
+	return nil
+}
+
+// Write writes the folder, which must not exist or be empty, and returns the
+// paths of its files but the SDK's, relative to it. It overwrites nothing.
+func Write(dir string, p Plugin) ([]string, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if there, err := os.ReadDir(dir); err == nil && len(there) > 0 {
+		return nil, fmt.Errorf("%w: %s is not empty; choose another folder, or empty it", ErrArgument, dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	lang := languages[p.Lang]
+	w := &writer{dir: dir, data: data{language: lang, Plugin: p, Scorer: p.Kind == wasmhost.Scorer}}
+	w.templates("templates/README.md.tmpl", "templates")
+	for _, from := range []string{"all", string(p.Kind)} {
+		w.templates("templates/"+p.Lang+"/"+from, "templates/"+p.Lang+"/"+from)
+	}
+	own := w.written
+	w.sdk()
+	slices.Sort(own)
+	return own, w.err
+}
+
+// data is what templates are filled in with.
+type data struct {
+	language
+	Plugin
+	Scorer bool
+}
+
+// Config is a setting to try, as JSON; Toml as TOML.
+func (d data) Config() string {
+	if d.Scorer {
+		return `"prefer":"PROXY-ID"`
+	}
+	return `"factor":0.5`
+}
+
+// Toml is Config as a line of koanf.toml.
+func (d data) Toml() string {
+	if d.Scorer {
+		return `prefer = "PROXY-ID"`
+	}
+	return "factor = 0.5"
+}
+
+// For is what the plugin is activated for.
+func (d data) For() string {
+	if d.Scorer {
+		return "first"
+	}
+	return "backoff"
+}
+
+// writer writes files. The first error stays; after it nothing is written.
+type writer struct {
+	dir     string
+	data    data
+	written []string
+	err     error
+}
+
+// templates fills in the files at a path, into the folder; base is what their
+// paths lose.
+func (w *writer) templates(at, base string) {
+	w.walk(templates, at, func(name string, text []byte) {
+		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))
+		if err != nil {
+			w.err = err
+			return
+		}
+		var out bytes.Buffer
+		if err := t.Execute(&out, w.data); err != nil {
+			w.err = err
+			return
+		}
+		w.write(strings.TrimSuffix(strings.TrimPrefix(name, base+"/"), ".tmpl"), out.Bytes())
+	})
+}
+
+// sdk copies the SDK of the language.
+func (w *writer) sdk() {
+	lang := w.data.language
+	w.walk(lang.sdk, lang.from, func(name string, text []byte) {
+		if lang.from != "." {
+			name = strings.TrimPrefix(name, lang.from+"/")
+		}
+		w.write(path.Join(lang.to, name), text)
+	})
+	if w.data.Lang == "go" {
+		w.write("whirlpool/go.mod", []byte("module github.com/whirlpool-proxy/whirlpool\n\ngo 1.26\n"))
+	}
+}
+
+func (w *writer) walk(from fs.FS, at string, f func(name string, text []byte)) {
+	err := fs.WalkDir(from, at, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(from, name)
+		if err == nil {
+			f(name, text)
+		}
+		return err
+	})
+	if w.err == nil {
+		w.err = err
+	}
+}
+
+// write writes one new file; scripts may be executed.
+func (w *writer) write(name string, text []byte) {
+	if w.err != nil {
+		return
+	}
+	file := filepath.Join(w.dir, filepath.FromSlash(name))
+	if w.err = os.MkdirAll(filepath.Dir(file), 0o755); w.err != nil {
+		return
+	}
+	mode := fs.FileMode(0o644)
+	if strings.HasSuffix(name, ".sh") {
+		mode = 0o755
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		w.err = err
+		return
+	}
+	_, err = f.Write(text)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	w.err = err
+	w.written = append(w.written, name)
+}
