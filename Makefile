@@ -15,8 +15,9 @@ build: ## build bin/whirlpool
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
 
-test: deps check ## every test, under the race detector; installs what they need
+test: deps check ## every test, under the race detector (those that count allocations without); installs what they need
 	go test -race -timeout 30m ./...
+	go test -run Alloc ./core/... ./plugins/...
 
 check: ## gofmt, go vet, staticcheck
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }

@@ -62,12 +62,11 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	b.Executor.recorder, b.Executor.log = nowhere{}, slog.New(slog.DiscardHandler)
 	var first, all sync.WaitGroup
 	first.Add(n)
+	shape := exchange(t, func(p *retry.Policy) { p.MaxAttempts, p.RetryStatusCodes = retries+1, []int{429} })
 	calls := make([]late, n)
 	for i := range calls {
 		all.Go(func() {
-			x := exchange(t, func(p *retry.Policy) {
-				p.MaxAttempts, p.RetryStatusCodes = retries+1, []int{429}
-			})
+			x := &Exchange{Policy: shape.Policy, Global: shape.Global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}
 			calls[i] = late{x: x, over: first.Done}
 			Do(context.Background(), b.Executor, x, Call[int](&calls[i]))
 		})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,14 +29,33 @@ type Tried struct {
 	Barred bool // not again for this request
 }
 
-// Query is one request's side of its choices. It is reused, with its scratch
-// space, so that a choice costs no allocation.
+// Query is one request's side of its choices.
 type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
 	HostHash, RegionHash float64 // core.Hash53; RegionHash is the wanted region's, 0 for none
 	Tried                []Tried // oldest first
+}
 
+// Reset readies q for another request; it keeps the memory of Tried.
+func (q *Query) Reset() {
+	clear(q.Tried)
+	*q = Query{Tried: q.Tried[:0]}
+}
+
+func (q *Query) tried(u *upstream.Upstream) bool {
+	for i := range q.Tried {
+		if q.Tried[i].U == u {
+			return true
+		}
+	}
+	return false
+}
+
+// choice is one choice under way. It is reused with its memory, which belongs
+// to the selector and not to the requests: many wait, few choose.
+type choice struct {
+	*Query
 	now        time.Time
 	elapsed    time.Duration // now, as upstreams take it
 	turn       uint64
@@ -46,12 +66,6 @@ type Query struct {
 	scores     []float64
 }
 
-// Reset readies q for another request.
-func (q *Query) Reset() {
-	clear(q.Tried)
-	*q = Query{Tried: q.Tried[:0], candidates: q.candidates[:0], scores: q.scores}
-}
-
 // Selector is safe for concurrent use.
 type Selector struct {
 	pool  *upstream.Pool
@@ -60,6 +74,7 @@ type Selector struct {
 	turn  atomic.Uint64
 	shut  atomic.Pointer[shut]
 	ties  atomic.Uint64 // choices settled by turns
+	idle  sync.Pool     // of *choice
 }
 
 // shut is the finding that every breaker is open. It holds for everybody until
@@ -81,15 +96,40 @@ func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
 // core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft. A
 // scorer that fails leaves the choice to the rotation.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
-	snap := s.pool.Snapshot()
-	q.now, q.elapsed, q.poolSize = now, s.pool.Elapsed(now), len(snap.All)
-	if q.poolSize == 0 {
+	snap, changes := s.pool.Snapshot(), s.pool.Changes()
+	switch {
+	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
-	}
-	changes := s.pool.Changes()
-	if s.isShut(changes, now) {
+	case s.isShut(changes, now):
 		return upstream.Lease{}, core.ErrAllBreakersOpen
 	}
+	c := s.begin(q, now)
+	defer s.end(c)
+	lease, err := s.choose(c, snap, scorer)
+	if err == core.ErrAllBreakersOpen {
+		if at, ok := s.pool.NextTest(); ok && at.After(now) { // no probe under way
+			s.shut.Store(&shut{changes, at})
+		}
+	}
+	return lease, err
+}
+
+func (s *Selector) begin(q *Query, now time.Time) *choice {
+	c, ok := s.idle.Get().(*choice)
+	if !ok {
+		c = &choice{}
+	}
+	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
+	return c
+}
+
+func (s *Selector) end(c *choice) {
+	c.Query = nil
+	s.idle.Put(c)
+}
+
+func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
+	q.poolSize = len(snap.All)
 	q.turn = s.turn.Load()
 	if q.Attempt == 0 {
 		q.turn = s.turn.Add(1) - 1
@@ -99,13 +139,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	}
 	s.gather(q, snap)
 	if len(q.candidates) == 0 {
-		lease, err := s.again(q, snap)
-		if err == core.ErrAllBreakersOpen {
-			if at, ok := s.pool.NextTest(); ok && at.After(now) { // no probe under way
-				s.shut.Store(&shut{changes, at})
-			}
-		}
-		return lease, err
+		return s.again(q, snap)
 	}
 	return s.best(q, scorer)
 }
@@ -116,7 +150,7 @@ func (s *Selector) isShut(changes uint64, now time.Time) bool {
 }
 
 // overdue gives a half-open breaker that no scorer has chosen its probe.
-func (s *Selector) overdue(q *Query) (upstream.Lease, bool) {
+func (s *Selector) overdue(q *choice) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
 		if !u.Draining() && u.Breaker().Overdue() {
 			if lease, ok := u.Acquire(q.now); ok {
@@ -129,7 +163,7 @@ func (s *Selector) overdue(q *Query) (upstream.Lease, bool) {
 
 // gather lists the candidates: all admissible untried proxies or, of a large
 // pool, a sample of them.
-func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
+func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
 	q.candidates = q.candidates[:0]
 	all := snap.All
 	q.ordered = len(all) > s.limit || len(q.Tried) > 0
@@ -181,30 +215,22 @@ func (s *Selector) gather(q *Query, snap *upstream.Snapshot) {
 
 // admissible reports whether u may be chosen. A half-open breaker's probe is
 // for idempotent requests, since it may well fail.
-func (q *Query) admissible(u *upstream.Upstream) bool {
+func (q *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(q.elapsed, q.Idempotent) && !(len(q.Tried) > 0 && q.tried(u))
-}
-
-func (q *Query) tried(u *upstream.Upstream) bool {
-	for i := range q.Tried {
-		if q.Tried[i].U == u {
-			return true
-		}
-	}
-	return false
 }
 
 // Untried reports whether a proxy that q has not tried is admissible at the
 // moment now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
-	q.now, q.elapsed = now, s.pool.Elapsed(now)
-	s.gather(q, s.pool.Snapshot())
-	return len(q.candidates) > 0
+	c := s.begin(q, now)
+	defer s.end(c)
+	s.gather(c, s.pool.Snapshot())
+	return len(c.candidates) > 0
 }
 
-// Blocked says why no proxy at all would be chosen at the moment now, whatever the request:
-// core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might be, be it at
-// its max_in_flight.
+// Blocked says why no proxy at all would be chosen at the moment now, whatever
+// the request: core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might
+// be, be it at its max_in_flight.
 func (s *Selector) Blocked(now time.Time) error {
 	if s.isShut(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
@@ -224,7 +250,7 @@ func (s *Selector) Blocked(now time.Time) error {
 
 // again chooses when no untried proxy is a candidate: a half-open one for a
 // request that would rather not probe, else the one tried longest ago.
-func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, error) {
+func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	busy, barred := false, false
 	for _, u := range snap.All {
 		switch {
@@ -266,7 +292,7 @@ func (s *Selector) again(q *Query, snap *upstream.Snapshot) (upstream.Lease, err
 }
 
 // best scores the candidates and acquires the best that lets itself be.
-func (s *Selector) best(q *Query, scorer core.Scorer) (upstream.Lease, error) {
+func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 	n := len(q.candidates)
 	if cap(q.scores) < n {
 		q.scores = make([]float64, max(n, 16))
@@ -303,7 +329,7 @@ func (s *Selector) best(q *Query, scorer core.Scorer) (upstream.Lease, error) {
 // pick returns the candidate with the best score. Scores within the tolerance
 // count as equal: then the fewest in flight for its weight wins, then they take
 // turns.
-func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
+func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
 		if score > best { // false for NaN
@@ -340,7 +366,7 @@ func (s *Selector) pick(q *Query, scores []float64, tolerance float64) int {
 // firstPlace is the first candidate's place from the rotation's turn, and
 // nextPlace that of the candidate after one: they go up by one and, past the
 // last, begin again at 0.
-func (q *Query) firstPlace() int {
+func (q *choice) firstPlace() int {
 	n := len(q.candidates)
 	if q.ordered || n == 0 {
 		return 0
@@ -351,7 +377,7 @@ func (q *Query) firstPlace() int {
 	return 0
 }
 
-func (q *Query) nextPlace(place int) int {
+func (q *choice) nextPlace(place int) int {
 	if place++; place == len(q.candidates) {
 		return 0
 	}
@@ -359,10 +385,10 @@ func (q *Query) nextPlace(place int) int {
 }
 
 // Len implements core.Candidates.
-func (q *Query) Len() int { return len(q.candidates) }
+func (q *choice) Len() int { return len(q.candidates) }
 
 // Fill implements core.Candidates.
-func (q *Query) Fill(req *core.RankRequest, rows []core.Candidate) {
+func (q *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	*req = core.RankRequest{
 		Count: float64(len(q.candidates)), Now: float64(q.now.UnixNano()) / 1e9, Attempt: float64(q.Attempt),
 		Turn: float64(q.turn), Seed: float64(q.seed >> 11), HostHash: q.HostHash, RegionHash: q.RegionHash,

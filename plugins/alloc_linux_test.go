@@ -1,0 +1,42 @@
+//go:build !race
+
+package plugins_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+// Not under the race detector, where sync.Pool loses things on purpose.
+func TestARequestAllocatesNothing(t *testing.T) {
+	pool, s := proxies(t, 300)
+	r := newRequest(t, pool, s, plugins.FallbackRetry)
+	for range 2_000 { // the tracker's memory of finished requests fills up
+		require.True(t, r.run())
+	}
+	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
+
+	// Nor does a refusal.
+	for _, u := range pool.Snapshot().All {
+		for u.Breaker().State() == core.Closed {
+			lease, _ := u.Acquire(time.Now())
+			lease.Settle(&core.Outcome{Verdict: core.Failure})
+			lease.Release()
+		}
+	}
+	require.False(t, r.run())
+	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
+	require.Equal(t, "all_breakers_open", r.x.Failure.Code)
+}
+
+func TestADelayAllocatesNothing(t *testing.T) {
+	b, err := registry(t).Backoff("exponential")
+	require.NoError(t, err)
+	q := core.BackoffRequest{Retry: 2, BaseDelay: 1, Multiplier: 2, Cap: 30, Remaining: -1, MaxAttempts: 3}
+	require.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = b.Delay(&q) }))
+}
