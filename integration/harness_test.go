@@ -52,6 +52,7 @@ type whirl struct {
 	log     *buffer
 	cmd     *exec.Cmd
 	client  *http.Client
+	files   int // limit of open files of the next run; 0 for the machine's
 }
 
 type buffer struct {
@@ -121,6 +122,9 @@ func regionOf(name string) string {
 func (w *whirl) run(args ...string) {
 	args = append([]string{"serve", "--config", w.file, "--listen", w.gateway, "--api", w.api}, args...)
 	w.cmd = exec.Command(binary, args...)
+	if w.files > 0 {
+		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.files), binary}, args...)...)
+	}
 	w.cmd.Stderr, w.cmd.Stdout = w.log, w.log
 	require.NoError(w.t, w.cmd.Start())
 	w.t.Cleanup(func() {

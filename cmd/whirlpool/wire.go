@@ -68,7 +68,7 @@ func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, err
 	}
 	change.Commit()
 	g.engine, err = engine.New(cfg.Engine(), engine.Options{
-		Plugins: reg, Observe: reg.Observe, Log: g.log,
+		Plugins: reg, Observe: reg.Observe, Log: g.log, Files: openFiles(),
 		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 	})
 	if err != nil {

@@ -67,6 +67,7 @@ type Options struct {
 	Rand        func() uint64            // default: math/rand/v2
 	Dial        transport.DialFunc       // how sockets to proxies are opened
 	RootCAs     *x509.CertPool           // default: the system's
+	Files       int                      // descriptors the process may have open; 0 when unknown
 }
 
 // Engine is safe for concurrent use.
@@ -124,7 +125,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
+		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.file = [2]string{cfg.First, cfg.Again}

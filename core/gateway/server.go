@@ -48,6 +48,7 @@ type Config struct {
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
 	Tunnels   func(up, down int64) // bytes of a finished tunnel
+	Files     int                  // descriptors the process may have open; 0 when unknown
 	Log       *slog.Logger
 	Now       func() time.Time
 	NewID     func() core.RequestID
@@ -64,6 +65,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{} // guarded by mu
+	gone     *sync.Cond         // of mu: a client has left
+	crowd    sync.Once          // says that clients have to wait
 	draining atomic.Bool
 	wg       sync.WaitGroup
 }
@@ -77,6 +80,7 @@ type settings struct {
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{Config: cfg, chunks: newChunks(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s.gone = sync.NewCond(&s.mu)
 	s.Apply(set)
 	return s
 }
@@ -91,6 +95,7 @@ func (s *Server) Apply(set Settings) {
 func (s *Server) Serve(l net.Listener) error {
 	var pause time.Duration
 	for {
+		s.await()
 		raw, err := l.Accept()
 		if err != nil {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
@@ -104,6 +109,28 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 		pause = 0
 		s.serveConn(raw)
+	}
+}
+
+// spareFiles are the descriptors kept for everything but clients: listeners,
+// the API, configuration, a few kept connections.
+const spareFiles = 128
+
+// await waits while the clients that there are may need every descriptor, one
+// for each and one for its proxy: the next ones are better off in the
+// listener's queue than with a gateway that can open nothing for them.
+func (s *Server) await() {
+	most := max((s.Files-spareFiles)/2, 1)
+	if s.Files == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.conns) >= most && !s.draining.Load() {
+		s.crowd.Do(func() {
+			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once", slog.Int("clients", most), slog.Int("files", s.Files))
+		})
+		s.gone.Wait()
 	}
 }
 
@@ -124,6 +151,7 @@ func (s *Server) serveConn(raw net.Conn) {
 		c.serve()
 		s.mu.Lock()
 		delete(s.conns, c)
+		s.gone.Signal()
 		s.mu.Unlock()
 	}()
 }
@@ -142,6 +170,7 @@ func (s *Server) Connections() int {
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
 	s.eachConn((*conn).drain)
+	s.gone.Broadcast()
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()

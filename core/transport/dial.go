@@ -76,6 +76,10 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	conn, err := t.cfg.Dial(ctx, "tcp", a.Host)
+	if err != nil && exhausted(err) {
+		t.dropIdle() // kept connections are the only thing to do without
+		conn, err = t.cfg.Dial(ctx, "tcp", a.Host)
+	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {

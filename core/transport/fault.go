@@ -24,7 +24,21 @@ func fault(phase retry.Phase, err error) *retry.Fault {
 		f.Timeout = true
 	}
 	f.Reason = reason(phase, err, f.Timeout)
+	if f.Ours = exhausted(err); f.Ours {
+		f.Reason = "proxy_internal_error"
+	}
 	return f
+}
+
+// exhausted reports whether err says that this machine is at a limit of its
+// own, which is no fault of any proxy.
+func exhausted(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func reason(phase retry.Phase, err error, timeout bool) string {

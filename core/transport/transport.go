@@ -324,9 +324,14 @@ func (t *Transport) Close() {
 }
 
 // Prune closes kept connections past their idle timeout.
-func (t *Transport) Prune() {
+func (t *Transport) Prune() { t.prune(t.cfg.Now().Add(-t.cfg.IdleTimeout)) }
+
+// dropIdle closes every kept connection; the pools go on.
+func (t *Transport) dropIdle() { t.prune(t.cfg.Now()) }
+
+func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {
-		p.(*idlePool).prune(t.cfg.Now().Add(-t.cfg.IdleTimeout))
+		p.(*idlePool).prune(then)
 		return true
 	})
 }

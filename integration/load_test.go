@@ -1,0 +1,120 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// Ten thousand requests in flight at once: each is answered, one in ten after a
+// retry, and the books balance to the last one.
+func TestS64TenThousandInFlight(t *testing.T) {
+	clients := 10_000
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	if most := int(limit.Cur/2) - 200; most < clients { // each takes two descriptors here, and two of the gateway
+		t.Logf("the limit of open files is %d: %d clients", limit.Cur, most)
+		clients = most
+	}
+	w := start(t, 4, confK+"[timeouts]\nattempt = \"60s\"\nconnect = \"30s\"\n")
+	hold := make(chan struct{})
+	for _, f := range w.fakes {
+		f.Set(func(n int, _ *http.Request) lab.Behaviour {
+			b := lab.Behaviour{Hold: hold}
+			if n%10 == 3 {
+				b.Status = 503
+			}
+			return b
+		})
+	}
+	var wg sync.WaitGroup
+	var ok, failed atomic.Int64
+	gate := make(chan struct{}, 200) // connections being opened at once
+	for range clients {
+		gate <- struct{}{}
+		wg.Go(func() {
+			c, err := net.DialTimeout("tcp", w.gateway, 30*time.Second)
+			if err == nil {
+				defer c.Close()
+				_, err = fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+			}
+			<-gate
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.SetDeadline(time.Now().Add(2 * time.Minute))
+			r, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case r.StatusCode == 200:
+				ok.Add(1)
+			default:
+				failed.Add(1)
+			}
+		})
+	}
+	for range 3000 {
+		if w.arrivals() >= clients {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	require.GreaterOrEqual(t, w.arrivals(), clients, "all are in flight at once")
+	list := w.json("/requests?state=attempting&limit=10000")["requests"].([]any)
+	require.Len(t, list, clients)
+	close(hold)
+	wg.Wait()
+	require.EqualValues(t, clients, ok.Load()+failed.Load())
+	require.Greater(t, ok.Load(), int64(clients*99/100), "a retry fails in one case of ten, the third try in one of a hundred")
+	s := w.json("/metrics/retries")
+	require.Equal(t, float64(clients), s["total_requests"])
+	w.reconcile(0)
+	require.Zero(t, len(w.json("/requests?state=attempting")["requests"].([]any)))
+}
+
+// More clients than the limit of open files has room for: they wait, none is
+// lost, and no proxy is blamed.
+func TestS64MoreClientsThanDescriptors(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	w.cmd.Process.Kill()
+	w.cmd.Wait()
+	w.files = 300
+	w.run()
+	w.all(lab.Slow(20 * time.Millisecond))
+	var wg sync.WaitGroup
+	for range 600 {
+		wg.Go(func() {
+			c, err := net.DialTimeout("tcp", w.gateway, 30*time.Second)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n")
+			c.SetDeadline(time.Now().Add(time.Minute))
+			r, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || r.StatusCode != 200 {
+				t.Error(r, err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, f := range w.fakes {
+		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
+	}
+	require.Contains(t, w.log.String(), "ulimit -n")
+	w.reconcile(0)
+}
