@@ -17,20 +17,19 @@ type Scorer struct{ plugin, fallback *plugin }
 // built-in.
 func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 	p := s.plugin
-	for !p.quarantined.Load() {
-		v := p.current.Load()
+	for v := p.current.Load(); !v.quarantined.Load(); v = p.current.Load() {
 		start := p.watch()
 		err := v.module.Score(c, scores)
 		p.watched(start)
 		if err == nil {
-			p.answered()
+			p.answered(v)
 			return nil
 		}
 		if errors.Is(err, wasmhost.ErrNotReady) {
 			break
 		}
 		if !errors.Is(err, wasmhost.ErrClosed) { // else it was replaced this very moment
-			p.fault(err)
+			p.fault(v, err)
 			break
 		}
 		if p.current.Load() == v { // closed, but not replaced: it has left the registry
@@ -45,10 +44,11 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 
 // Tolerance implements core.Tolerance.
 func (s *Scorer) Tolerance() float64 {
-	if s.plugin.quarantined.Load() && s.fallback != nil {
-		return s.fallback.current.Load().module.Tolerance()
+	v := s.plugin.current.Load()
+	if v.quarantined.Load() && s.fallback != nil {
+		v = s.fallback.current.Load()
 	}
-	return s.plugin.current.Load().module.Tolerance()
+	return v.module.Tolerance()
 }
 
 // Backoff is a backoff by name, whatever its module is at the moment.
@@ -58,20 +58,19 @@ type Backoff struct{ plugin, fallback *plugin }
 // built-in.
 func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	p := b.plugin
-	for !p.quarantined.Load() {
-		v := p.current.Load()
+	for v := p.current.Load(); !v.quarantined.Load(); v = p.current.Load() {
 		start := p.watch()
 		d, err := v.module.Delay(r)
 		p.watched(start)
 		if err == nil {
-			p.answered()
+			p.answered(v)
 			return d, nil
 		}
 		if errors.Is(err, wasmhost.ErrNotReady) {
 			break
 		}
 		if !errors.Is(err, wasmhost.ErrClosed) {
-			p.fault(err)
+			p.fault(v, err)
 			break
 		}
 		if p.current.Load() == v { // closed, but not replaced: it has left the registry
@@ -86,11 +85,12 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 
 // call runs f with the plugin's module, if it may serve.
 func (p *plugin) call(f func(*wasmhost.Module) error) {
-	if p.quarantined.Load() {
+	v := p.current.Load()
+	if v.quarantined.Load() {
 		return
 	}
-	if err := f(p.current.Load().module); err != nil && !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady) {
-		p.fault(err)
+	if err := f(v.module); err != nil && !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady) {
+		p.fault(v, err)
 	}
 }
 
@@ -112,19 +112,20 @@ func (p *plugin) watched(start time.Time) {
 	}
 }
 
-func (p *plugin) answered() {
+// answered counts a call of a version that went well.
+func (p *plugin) answered(v *version) {
 	p.calls.Add(1)
-	if p.inARow.Load() != 0 {
-		p.inARow.Store(0)
+	if v.inARow.Load() != 0 {
+		v.inARow.Store(0)
 	}
 }
 
 // logEvery is how often a plugin's faults are logged at most.
 const logEvery = 10 * time.Second
 
-// fault counts a call that failed; too many in a row and the plugin is
-// quarantined.
-func (p *plugin) fault(err error) {
+// fault counts a call of a version that failed; too many in a row and it is
+// quarantined. A call that found every instance at work is none of the row.
+func (p *plugin) fault(v *version, err error) {
 	reason := "trap"
 	var f *wasmhost.Fault
 	if errors.As(err, &f) {
@@ -132,8 +133,10 @@ func (p *plugin) fault(err error) {
 	}
 	p.calls.Add(1)
 	p.faulted.Add(1)
-	inARow := p.inARow.Add(1)
-	quarantine := p.current.Load().source != SourceBuiltin && inARow >= int64(p.registry.opts.MaxFaults) && !p.quarantined.Swap(true)
+	quarantine := false
+	if v.source != SourceBuiltin && !errors.Is(err, wasmhost.ErrBusy) {
+		quarantine = v.inARow.Add(1) >= int64(p.registry.opts.MaxFaults) && !v.quarantined.Swap(true)
+	}
 
 	p.mu.Lock()
 	now := p.registry.now()

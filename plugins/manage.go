@@ -28,7 +28,7 @@ func (p *plugin) state(v *version) string {
 		return StateFailed
 	case !v.module.Ready():
 		return StateCompiling
-	case p.quarantined.Load():
+	case v.quarantined.Load():
 		return StateQuarantined
 	}
 	return StateReady
@@ -68,7 +68,7 @@ func (p *plugin) info() Info {
 	return Info{
 		Name: p.name, Kind: d.Kind, Source: v.source, State: p.state(v), Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
 		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: p.faulted.Load(),
-		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: p.quarantined.Load(), CanRollBack: v.previous != nil,
+		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.previous != nil,
 		Description: d,
 	}
 }
@@ -194,8 +194,9 @@ func (r *Registry) Release(name string) (Info, error) {
 	if p == nil {
 		return Info{}, notFound(name)
 	}
-	p.inARow.Store(0)
-	p.quarantined.Store(false)
+	v := p.current.Load()
+	v.inARow.Store(0)
+	v.quarantined.Store(false)
 	return p.info(), nil
 }
 

@@ -81,8 +81,6 @@ type plugin struct {
 
 	calls, faulted atomic.Uint64
 	spent          atomic.Int64 // ns, in calls; an estimate (timedEvery)
-	inARow         atomic.Int64
-	quarantined    atomic.Bool
 
 	mu        sync.Mutex
 	byReason  map[string]uint64
@@ -106,6 +104,9 @@ type version struct {
 	loaded   time.Time
 	previous *origin               // to roll back to; one step back is kept
 	failed   atomic.Pointer[error] // why a module that was begun never serves
+
+	inARow      atomic.Int64 // calls that failed, the last of them
+	quarantined atomic.Bool
 }
 
 // New returns a registry of the built-ins and of the modules uploaded earlier.
@@ -348,8 +349,6 @@ func (c *Change) Rollback() {
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
 	v.previous = &old.origin
-	p.inARow.Store(0)
-	p.quarantined.Store(false)
 	p.current.Store(v)
 	old.module.Close()
 }

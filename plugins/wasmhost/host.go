@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 
@@ -34,7 +36,10 @@ type Limits struct {
 	StartFuel   int64  // of its initialisation; default 50,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
-	TableSize   uint32 // elements; default 100,000
+	TableSize   uint32 // elements, of each table; default 100,000
+
+	Instances int           // of a module, at once; default 16, or 2 a processor
+	Wait      time.Duration // of a call for one of them, at most; default 50 ms
 
 	// Compilation cannot be stopped once it has begun, so it is bounded
 	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
@@ -45,7 +50,9 @@ type Limits struct {
 // DefaultLimits are generous to honest plugins.
 func DefaultLimits() Limits {
 	return Limits{
-		Fuel: 1_000_000, StartFuel: 50_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000, FunctionWork: 1_000_000, ModuleWork: 16_000_000,
+		Fuel: 1_000_000, StartFuel: 50_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
+		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 50 * time.Millisecond,
+		FunctionWork: 1_000_000, ModuleWork: 16_000_000,
 	}
 }
 

@@ -32,9 +32,6 @@ var (
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// maxIdle is how many idle instances a module keeps.
-const maxIdle = 16
-
 // ErrClosed is returned by a module that has been replaced, ErrNotReady by one
 // that is not compiled yet, or never will be (Host.Begin).
 var (
@@ -44,7 +41,7 @@ var (
 
 // Fault is a call that a guest did not answer as it must.
 type Fault struct {
-	Reason string // trap, fuel, not_finite, negative_delay, status, memory
+	Reason string // trap, fuel, not_finite, negative_delay, status, memory, busy
 	Err    error
 }
 
@@ -52,8 +49,8 @@ func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
 // Module is a loaded plugin. It is safe for concurrent use: each call has an
-// instance of its own, but for a module that learns, whose calls take turns
-// with the one it has.
+// instance to itself, of at most Limits.Instances, and of the only one if the
+// module learns.
 type Module struct {
 	desc    Description
 	limits  Limits
@@ -66,12 +63,12 @@ type Module struct {
 	tolerance float64
 	pool      atomic.Pointer[[]Proxy]
 
-	turn sync.Mutex // held during a call of a module that learns
-
-	mu     sync.Mutex
-	free   []*instance
-	live   int // instances that exist
-	closed bool
+	mu       sync.Mutex
+	free     []*instance
+	live     int          // instances that exist or start
+	waiting  []chan error // calls that want one: nil says try again
+	starting bool
+	closed   bool
 }
 
 // Description is what the module says of itself.
@@ -205,67 +202,6 @@ func (in *instance) region(size uint32) ([]byte, error) {
 	return view, nil
 }
 
-// acquire takes an idle instance, or makes one.
-func (m *Module) acquire() (*instance, error) {
-	if !m.ready.Load() {
-		return nil, ErrNotReady
-	}
-	if m.desc.Learns {
-		m.turn.Lock()
-	}
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
-		m.endTurn()
-		return nil, ErrClosed
-	}
-	if n := len(m.free); n > 0 {
-		in := m.free[n-1]
-		m.free = m.free[:n-1]
-		m.mu.Unlock()
-		return in, nil
-	}
-	m.live++
-	m.mu.Unlock()
-	in, err := m.instantiate()
-	if err != nil {
-		m.gone()
-		m.endTurn()
-		return nil, &Fault{"trap", err}
-	}
-	return in, nil
-}
-
-func (m *Module) endTurn() {
-	if m.desc.Learns {
-		m.turn.Unlock()
-	}
-}
-
-// release gives an instance back; one that failed is replaced.
-func (m *Module) release(in *instance, err error) {
-	m.mu.Lock()
-	if err == nil && !m.closed && len(m.free) < maxIdle {
-		m.free = append(m.free, in)
-		m.mu.Unlock()
-	} else {
-		m.mu.Unlock()
-		in.guest.Close(context.Background())
-		m.gone()
-	}
-}
-
-// gone counts an instance out; the last one of a closed module closes it.
-func (m *Module) gone() {
-	m.mu.Lock()
-	m.live--
-	last := m.closed && m.live == 0
-	m.mu.Unlock()
-	if last {
-		m.destroy()
-	}
-}
-
 // Close ends the module when its running calls have ended.
 func (m *Module) Close() {
 	m.mu.Lock()
@@ -274,6 +210,7 @@ func (m *Module) Close() {
 		return
 	}
 	m.closed = true
+	m.wake(len(m.waiting), nil)
 	idle := m.free
 	m.free = nil
 	m.live -= len(idle)
@@ -303,6 +240,9 @@ func (m *Module) destroy() {
 // Score implements core.Scorer. Its errors are *Fault or ErrClosed; then
 // scores holds nothing to use.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
+	if c.Len() == 0 {
+		return nil
+	}
 	in, err := m.acquire()
 	if err != nil {
 		return err
@@ -312,7 +252,6 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 		err = in.score(c, scores)
 	}
 	m.release(in, err)
-	m.endTurn()
 	return err
 }
 
@@ -334,14 +273,16 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return &Fault{"status", fmt.Errorf("%s returned %d", abi.Score, status)}
 	}
-	if view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize); ok { // memory may have moved
-		for i := range scores[:n] {
-			s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
-			if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
-				return &Fault{"not_finite", fmt.Errorf("the score of candidate %d is %v", i, s)}
-			}
-			scores[i] = s
+	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // again: memory may have moved
+	if !ok {
+		return &Fault{"memory", errors.New("the guest's memory has shrunk")}
+	}
+	for i := range scores[:n] {
+		s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
+		if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
+			return &Fault{"not_finite", fmt.Errorf("the score of candidate %d is %v", i, s)}
 		}
+		scores[i] = s
 	}
 	return nil
 }
@@ -358,7 +299,6 @@ func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 		d, err = in.delay(r)
 	}
 	m.release(in, err)
-	m.endTurn()
 	return d, err
 }
 
@@ -396,7 +336,6 @@ func (m *Module) Observe(o *core.Observation) error {
 		err = in.learn(o)
 	}
 	m.release(in, err)
-	m.endTurn()
 	return err
 }
 

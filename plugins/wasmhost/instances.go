@@ -1,0 +1,160 @@
+package wasmhost
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// ErrBusy is wrapped by the fault of a call that waited for an instance in
+// vain: all were at work. It says nothing against the module's answers.
+var ErrBusy = errors.New("every instance of the plugin was at work")
+
+// instances is how many may exist at once.
+func (m *Module) instances() int {
+	if m.desc.Learns {
+		return 1
+	}
+	return max(1, m.limits.Instances)
+}
+
+// acquire takes an idle instance. Where there is none one is started, in the
+// background and only up to a bound, so that neither a slow start nor many
+// slow calls hold this one up for longer than Limits.Wait.
+func (m *Module) acquire() (*instance, error) {
+	if !m.ready.Load() {
+		return nil, ErrNotReady
+	}
+	m.mu.Lock()
+	in, err := m.take()
+	if in != nil || err != nil {
+		m.mu.Unlock()
+		return in, err
+	}
+	// From here on nothing is quick.
+	begun := time.Now()
+	timer := time.NewTimer(m.limits.Wait)
+	defer timer.Stop()
+	again := make(chan error, 1)
+	for {
+		m.waiting = append(m.waiting, again)
+		m.start()
+		m.mu.Unlock()
+		select {
+		case err = <-again:
+		case <-timer.C:
+			m.mu.Lock()
+			if i := slices.Index(m.waiting, again); i >= 0 {
+				m.waiting = slices.Delete(m.waiting, i, i+1)
+			} else { // woken this very moment: let another have it
+				m.wake(1, <-again)
+			}
+			m.mu.Unlock()
+			return nil, &Fault{"busy", ErrBusy}
+		}
+		if err != nil {
+			return nil, &Fault{"trap", err}
+		}
+		m.mu.Lock()
+		in, err = m.take()
+		if in != nil || err != nil {
+			m.mu.Unlock()
+			return in, err
+		}
+		if time.Since(begun) >= m.limits.Wait {
+			m.mu.Unlock()
+			return nil, &Fault{"busy", ErrBusy}
+		}
+	}
+}
+
+// take is the last instance that became idle, nil without one. It requires mu.
+func (m *Module) take() (*instance, error) {
+	if m.closed {
+		return nil, ErrClosed
+	}
+	n := len(m.free)
+	if n == 0 {
+		return nil, nil
+	}
+	in := m.free[n-1]
+	m.free = m.free[:n-1]
+	return in, nil
+}
+
+// wake tells the n calls that wait longest to try again, or why they need not.
+// Whoever comes first takes the instance, be it another: a call that runs
+// already makes more of it than one that has yet to be scheduled. It requires
+// mu.
+func (m *Module) wake(n int, err error) {
+	n = min(n, len(m.waiting))
+	for _, w := range m.waiting[:n] {
+		w <- err
+	}
+	m.waiting = m.waiting[n:]
+}
+
+// start makes instances, one after the other, while calls wait and there may
+// be more. It requires mu.
+func (m *Module) start() {
+	if m.starting || m.closed || len(m.waiting) == 0 || m.live >= m.instances() {
+		return
+	}
+	m.starting = true
+	m.live++
+	go func() {
+		in, err := m.instantiate()
+		m.mu.Lock()
+		m.starting = false
+		if err != nil {
+			m.wake(1, err)
+			m.mu.Unlock()
+			m.gone()
+			return
+		}
+		m.mu.Unlock()
+		m.release(in, nil)
+	}()
+}
+
+// release gives an instance back. One that trapped, or whose memory cannot be
+// trusted, is thrown away; a wrong answer alone costs a learner nothing of
+// what it has learned.
+func (m *Module) release(in *instance, err error) {
+	m.mu.Lock()
+	if !m.closed && (err == nil || !spoiled(err)) {
+		m.free = append(m.free, in)
+		m.wake(1, nil)
+		m.start()
+		m.mu.Unlock()
+		return
+	}
+	m.mu.Unlock()
+	in.guest.Close(context.Background())
+	m.gone()
+}
+
+func spoiled(err error) bool {
+	var f *Fault
+	return !errors.As(err, &f) || f.Reason == "trap" || f.Reason == "fuel" || f.Reason == "memory"
+}
+
+// gone counts an instance out; the last one of a closed module closes it.
+func (m *Module) gone() {
+	m.mu.Lock()
+	m.live--
+	last := m.closed && m.live == 0
+	m.start()
+	m.mu.Unlock()
+	if last {
+		m.destroy()
+	}
+}
+
+// Instances is how many exist or start at the moment.
+func (m *Module) Instances() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live
+}

@@ -1,0 +1,140 @@
+package wasmhost_test
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// grown fills memory to its limit and then works for as long as fuel allows,
+// almost.
+func grown() []byte {
+	countdown := func(n int32) []byte { // with parameter 3 as the counter
+		return w.Join(w.Const32(n), []byte{w.LocalSet, 3, w.Loop, w.Empty, w.LocalGet, 3}, w.Const32(1),
+			[]byte{w.I32Sub, 0x22, 3, w.BrIf, 0, w.End}) // local.tee
+	}
+	return w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}, countdown(100_000))
+}
+
+// Ten thousand calls at once of a slow plugin that takes all the memory it may
+// have: few instances exist, and nobody waits for long.
+func TestTenThousandCallsAtOnce(t *testing.T) {
+	limits := wasmhost.DefaultLimits()
+	limits.Instances, limits.Wait = 4, 20*time.Millisecond
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(grown()...).Bytes(), nil)
+	require.NoError(t, err)
+	defer m.Close()
+
+	var before, during runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var answered, busy atomic.Int64
+	var wg sync.WaitGroup
+	var c core.Candidates = rows{{}, {}}
+	for range 10_000 {
+		wg.Go(func() {
+			err := m.Score(c, make([]float64, 2))
+			switch {
+			case err == nil:
+				answered.Add(1)
+			case errors.Is(err, wasmhost.ErrBusy):
+				busy.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	runtime.ReadMemStats(&during)
+	require.EqualValues(t, 10_000, answered.Load()+busy.Load())
+	require.Positive(t, answered.Load())
+	t.Logf("%d answered, %d found every instance at work", answered.Load(), busy.Load())
+	require.LessOrEqual(t, m.Instances(), 4)
+	require.Less(t, int64(during.Sys-before.Sys), int64(512<<20), "4 instances of 16 MiB, and ten thousand goroutines")
+}
+
+// A plugin that is quick has an instance for everybody.
+func TestQuickPluginsAreNeverBusy(t *testing.T) {
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(builtin.Modules()["performance"], nil)
+	require.NoError(t, err)
+	defer m.Close()
+	var wg sync.WaitGroup
+	var c core.Candidates = make(rows, 50)
+	for range 2000 {
+		wg.Go(func() {
+			scores := make([]float64, 50)
+			for range 20 {
+				if err := m.Score(c, scores); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A learner has one instance, and its calls take turns.
+func TestLearnersTakeTurns(t *testing.T) {
+	limits := wasmhost.DefaultLimits()
+	limits.Wait = time.Minute
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}}).Bytes(), nil)
+	require.NoError(t, err)
+	defer m.Close()
+	require.True(t, m.Learns())
+	var wg sync.WaitGroup
+	var c core.Candidates = make(rows, 10)
+	for range 500 {
+		wg.Go(func() {
+			scores := make([]float64, 10)
+			for range 10 {
+				if err := m.Score(c, scores); err != nil || scores[9] != 1 {
+					t.Error(err, scores[9])
+				}
+				if err := m.Observe(&core.Observation{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, m.Instances())
+}
+
+// Whoever waits when a module is replaced is told so, and the last call closes
+// it.
+func TestCloseWakesThoseWhoWait(t *testing.T) {
+	limits := wasmhost.DefaultLimits()
+	limits.Instances, limits.Wait = 1, time.Minute
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(grown()...).Bytes(), nil)
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	var c core.Candidates = rows{{}, {}}
+	var closed atomic.Int64
+	started := make(chan struct{}, 200)
+	for range 200 {
+		wg.Go(func() {
+			started <- struct{}{}
+			if err := m.Score(c, make([]float64, 2)); errors.Is(err, wasmhost.ErrClosed) {
+				closed.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 100 {
+		<-started
+	}
+	m.Close()
+	wg.Wait()
+	require.ErrorIs(t, m.Score(c, make([]float64, 2)), wasmhost.ErrClosed)
+	require.Zero(t, m.Instances())
+}
