@@ -8,13 +8,18 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
-var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+var (
+	shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	tomlBlock  = regexp.MustCompile("(?ms)^```toml\n(.*?)^```$")
+	pluginName = regexp.MustCompile(`(?m)^\[plugins\.(\w+)\]$`)
+)
 
 // tutorial is the commands of a README, but for the first ones, which say where
 // things are.
@@ -73,6 +78,47 @@ func TestTutorials(t *testing.T) {
 			require.Equal(t, []any{"first"}, p["used_for"])
 			require.Equal(t, 0.0, p["faults"])
 			t.Logf("%s: %v bytes", language, p["size"])
+		})
+	}
+}
+
+// Each example serves in a gateway with the configuration its README shows.
+func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
+	readmes, err := filepath.Glob("../wasm-examples/*/README.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, readmes)
+	for _, readme := range readmes {
+		t.Run(filepath.Base(filepath.Dir(readme)), func(t *testing.T) {
+			text, err := os.ReadFile(readme)
+			require.NoError(t, err)
+			block := tomlBlock.FindStringSubmatch(string(text))
+			require.NotNil(t, block, "%s shows no configuration", readme)
+			built := t.TempDir()
+			out, err := exec.Command(filepath.Join(filepath.Dir(readme), "build.sh"), built).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+
+			other, err := lab.Start("other", "127.0.0.1:0", lab.Always(lab.OK())) // of a proxy in the README
+			require.NoError(t, err)
+			t.Cleanup(other.Close)
+			config := strings.NewReplacer(`path = "`, `path = "`+built+"/", "10.0.0.7:3128", other.Addr).Replace(block[1])
+			w := start(t, 3, config)
+			name := pluginName.FindStringSubmatch(config)[1]
+			plugin := func() map[string]any { return w.json("/plugins/" + name) }
+			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond) // standard Go compiles for a second
+			if plugin()["kind"] == "backoff" {
+				w.fakes[0].Do(lab.Status(503))
+			}
+			const requests = 9
+			for range requests {
+				require.Equal(t, 200, w.get().status)
+			}
+			p := plugin()
+			require.NotEmpty(t, p["used_for"])
+			require.NotZero(t, p["calls"])
+			require.Zero(t, p["faults"])
+			if p["kind"] == "scorer" {
+				require.GreaterOrEqual(t, p["calls"], float64(requests))
+			}
 		})
 	}
 }
