@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
-	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakes is the number of upstream proxies.
@@ -16,108 +16,185 @@ const fakes = 8
 // serveFakes runs the upstream proxies, prints their addresses on one line
 // each, and lives until its standard input closes.
 func serveFakes() error {
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	l, err := newLoop()
+	if err != nil {
+		return err
+	}
+	zeros, err := newZeros()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 64<<10)
 	for range fakes {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		fd, addr, err := listen()
 		if err != nil {
 			return err
 		}
-		fmt.Println(l.Addr())
-		go acceptFakes(l)
+		if err := l.add(fd, &fakeListener{loop: l, fd: fd, zeros: zeros, buf: buf}); err != nil {
+			return err
+		}
+		fmt.Println(addr)
 	}
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
+	for {
+		if err := l.wait(-1); err != nil {
+			return err
+		}
+	}
 }
 
-func acceptFakes(l net.Listener) {
-	arrivals := new(atomic.Uint64)
+// fakeListener is one upstream proxy.
+type fakeListener struct {
+	loop     *loop
+	fd       int
+	zeros    zeros
+	buf      []byte // shared: what is in it does not outlast a call
+	arrivals uint64
+}
+
+func (f *fakeListener) ready(bool, bool) {
 	for {
-		c, err := l.Accept()
-		if err != nil {
+		fd, _, err := unix.Accept4(f.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == unix.EAGAIN {
 			return
 		}
-		go fake(c, arrivals)
+		if err != nil {
+			continue // that one has left already
+		}
+		c := &fakeConn{fakeListener: f, stream: stream{fd: fd, zeros: f.zeros}, last: -1}
+		if err := f.loop.add(fd, c); err != nil {
+			unix.Close(fd)
+		}
 	}
 }
 
 var (
 	tunnelHead  = []byte("HTTP/1.1 200 OK\r\n\r\n")
 	faultAnswer = []byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy")
-	zeros       = make([]byte, 256<<10)
+	headEnd     = []byte("\r\n\r\n")
 )
 
-// fake answers for the origin: the last element of the path is the size of the
+// inline is the size up to which a body goes out with its head.
+const inline = 256 << 10
+
+// fakeConn is one connection of a fake.
+type fakeConn struct {
+	*fakeListener
+	stream
+	partial []byte // of a head
+	answer  []byte // to the size asked for last
+	last    int
+	reply   []byte // due when the request's body has come
+	tail    int64  // zeros behind it
+}
+
+// ready answers for the origin: the last element of the path is the size of the
 // answer, "/faults/" in it makes each tenth arrival a 503. A CONNECT stands at
 // once and is answered in the same way.
-func fake(c net.Conn, arrivals *atomic.Uint64) {
-	defer c.Close()
-	buf := make([]byte, 16<<10)
-	n := 0
-	var answer []byte // to the size asked for last
-	last := -1
+func (c *fakeConn) ready(readable, ended bool) {
+	if err := c.serve(readable, ended); err != nil {
+		c.loop.close(c.stream.fd)
+	}
+}
+
+func (c *fakeConn) serve(readable, ended bool) error {
+	if again, err := c.flush(); again || err != nil {
+		return err
+	}
+	if !readable {
+		return nil
+	}
 	for {
-		end := bytes.Index(buf[:n], []byte("\r\n\r\n"))
-		if end < 0 {
-			if n == len(buf) {
-				return
+		if again, err := c.drop(); again || err != nil {
+			return err
+		}
+		if again, err := c.settle(); again || err != nil {
+			return err
+		}
+		n := copy(c.buf, c.partial)
+		m, again, err := receive(c.stream.fd, c.buf[n:])
+		if again || err != nil {
+			return err
+		}
+		if m == 0 {
+			return errClosed
+		}
+		short := n+m < len(c.buf) && !ended
+		rest := c.buf[:n+m]
+		for {
+			end := bytes.Index(rest, headEnd)
+			if end < 0 {
+				break
 			}
-			m, err := c.Read(buf[n:])
+			head := rest[:end+4]
+			rest = rest[end+4:]
+			body, err := c.request(head)
 			if err != nil {
-				return
+				return err
 			}
-			n += m
-			continue
-		}
-		head := buf[:end+4]
-		line := head[:bytes.IndexByte(head, '\r')]
-		if bytes.HasPrefix(line, []byte("CONNECT ")) {
-			c.Write(tunnelHead)
-			n = copy(buf, buf[len(head):n])
-			continue
-		}
-		target := line[:bytes.LastIndexByte(line, ' ')]
-		size, err := strconv.Atoi(string(target[bytes.LastIndexByte(target, '/')+1:]))
-		if err != nil {
-			return
-		}
-		faulty := bytes.Contains(target, []byte("/faults/"))
-		body := contentLength(head)
-		n = copy(buf, buf[len(head):n])
-		if body > 0 {
-			body -= int64(n)
-			n = 0
-			big := zeros // whoever reads into it writes what nobody looks at
-			if body > 0 {
-				big = make([]byte, 256<<10)
+			got := min(body, int64(len(rest)))
+			rest, c.skip = rest[got:], body-got
+			if c.skip > 0 {
+				break
 			}
-			for body > 0 {
-				m, err := c.Read(big)
-				if err != nil {
-					return
-				}
-				body -= int64(m)
+			// Nobody pipelines: if the reply does not fit, nothing is lost here.
+			if again, err := c.settle(); again || err != nil {
+				return err
 			}
 		}
-		switch {
-		case faulty && arrivals.Add(1)%10 == 0:
-			c.Write(faultAnswer)
-		case size > len(zeros):
-			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
-			for left := size; left > 0; left -= len(zeros) {
-				if _, err := c.Write(zeros[:min(left, len(zeros))]); err != nil {
-					return
-				}
-			}
-		default:
-			if size != last {
-				last = size
-				answer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", size)
-				answer = append(answer, zeros[:size]...)
-			}
-			if _, err := c.Write(answer); err != nil {
-				return
-			}
+		c.partial = append(c.partial[:0], rest...)
+		if short && c.skip == 0 {
+			return nil // a new edge comes with more
 		}
 	}
+}
+
+// request decides on the reply to a head and returns the length of the body
+// that comes before it is due.
+func (c *fakeConn) request(head []byte) (body int64, err error) {
+	if head[0] == 'C' {
+		c.reply = tunnelHead
+		return 0, nil
+	}
+	target := head[:bytes.IndexByte(head, '\r')-len(" HTTP/1.1")]
+	size, err := strconv.Atoi(string(target[bytes.LastIndexByte(target, '/')+1:]))
+	if err != nil {
+		return 0, err
+	}
+	if head[0] == 'P' {
+		body = max(contentLength(head), 0)
+	}
+	if bytes.Contains(target, []byte("/faults/")) {
+		if c.arrivals++; c.arrivals%10 == 0 {
+			c.reply = faultAnswer
+			return body, nil
+		}
+	}
+	if size != c.last {
+		c.last = size
+		c.answer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", size)
+		if size <= inline {
+			c.answer = append(c.answer, make([]byte, size)...)
+		}
+	}
+	c.reply = c.answer
+	if size > inline {
+		c.tail = int64(size)
+	}
+	return body, nil
+}
+
+// settle sends the reply that is due, if one is.
+func (c *fakeConn) settle() (again bool, err error) {
+	if c.reply == nil {
+		return false, nil
+	}
+	c.out, c.body = c.reply, c.tail
+	c.reply, c.tail = nil, 0
+	return c.flush()
 }
 
 // contentLength finds the field of that name in a head, whatever its case.

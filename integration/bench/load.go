@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"slices"
-	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // loadPlan is one measurement, as the load process sees it.
@@ -31,7 +32,8 @@ type loadResult struct {
 	Seconds  float64
 	P50, P99 float64
 	P999     float64
-	Error    string // of the first failure
+	CPU      float64 // us of the load's own a request
+	Error    string  // of the first failure
 }
 
 // uploadSize is the length of one request body in mode upload.
@@ -40,178 +42,296 @@ const uploadSize = 32 << 20
 // warmup precedes the measurement, in the same process.
 const warmup = 500 * time.Millisecond
 
+// settleTime is how long requests of an open loop may still be under way when
+// it ends.
+const settleTime = 2 * time.Second
+
 func (p *loadPlan) run(w io.Writer) error {
-	begin := time.Now().Add(warmup)
-	workers := make([]worker, p.Conns)
-	var wg sync.WaitGroup
-	for i := range workers {
-		workers[i] = worker{plan: p, begin: begin, end: begin.Add(p.Duration), number: i}
-		wg.Go(workers[i].run)
+	g, err := newGenerator(p)
+	if err != nil {
+		return err
 	}
-	wg.Wait()
-	r := loadResult{Seconds: p.Duration.Seconds()}
-	var all []time.Duration
-	for i := range workers {
-		k := &workers[i]
-		r.Requests += len(k.took)
-		r.Failed += k.failed
-		r.Bytes += k.bytes
-		all = append(all, k.took...)
-		if k.err != nil && r.Error == "" {
-			r.Error = k.err.Error()
-		}
+	if err := g.run(); err != nil {
+		return err
 	}
-	slices.Sort(all)
+	r := g.loadResult
+	r.Requests, r.Seconds = len(g.took), p.Duration.Seconds()
+	r.CPU = g.cpu.Seconds() * 1e6 / float64(max(r.Requests, 1))
+	slices.Sort(g.took)
 	at := func(q float64) float64 {
-		if len(all) == 0 {
+		if len(g.took) == 0 {
 			return 0
 		}
-		return float64(all[int(q*float64(len(all)-1))]) / float64(time.Microsecond)
+		return float64(g.took[int(q*float64(len(g.took)-1))]) / float64(time.Microsecond)
 	}
 	r.P50, r.P99, r.P999 = at(0.5), at(0.99), at(0.999)
 	return json.NewEncoder(w).Encode(r)
 }
 
-// worker is one connection's loop.
-type worker struct {
-	plan       *loadPlan
-	number     int
-	begin, end time.Time
-	conn       net.Conn
-	buf        []byte
-	request    []byte
-	took       []time.Duration
-	bytes      int64
-	failed     int
-	err        error
+// generator is the load: its connections, and the schedule of an open loop.
+type generator struct {
+	loadResult
+	plan    *loadPlan
+	loop    *loop
+	proxy   unix.SockaddrInet4
+	zeros   zeros
+	buf     []byte // shared: what is in it does not outlast a call
+	request []byte
+	upload  int64
+
+	start, begin, end time.Time // warm-up, measurement, its end
+	every             time.Duration
+	started           int     // requests of the open loop
+	idle              []*user // of the open loop, the longest idle first
+	took              []time.Duration
+	cpu               time.Duration
 }
 
 const connectHead = "CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n"
 
-func (k *worker) run() {
-	p := k.plan
-	k.buf = make([]byte, 64<<10)
+func newGenerator(p *loadPlan) (*generator, error) {
+	addr, err := netip.ParseAddrPort(p.Addr)
+	if err != nil {
+		return nil, err
+	}
+	g := &generator{plan: p, buf: make([]byte, 64<<10), took: make([]time.Duration, 0, 1<<20)}
+	g.proxy = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	if g.loop, err = newLoop(); err != nil {
+		return nil, err
+	}
+	if g.zeros, err = newZeros(); err != nil {
+		return nil, err
+	}
 	switch p.Mode {
 	case "abs":
-		k.request = fmt.Appendf(nil, "GET http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
+		g.request = fmt.Appendf(nil, "GET http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
 	case "upload":
-		k.request = fmt.Appendf(nil, "POST http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n", p.Path, uploadSize)
+		g.request = fmt.Appendf(nil, "POST http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n", p.Path, uploadSize)
+		g.upload = uploadSize
+	case "tunnel", "connect":
+		g.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
 	default:
-		k.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
+		return nil, fmt.Errorf("no mode %q", p.Mode)
 	}
-	defer k.drop()
-	var every time.Duration
-	due := k.begin.Add(-warmup)
 	if p.Rate > 0 {
-		every = time.Duration(float64(time.Second) * float64(p.Conns) / float64(p.Rate))
-		due = due.Add(every * time.Duration(k.number) / time.Duration(p.Conns))
+		g.every = time.Second / time.Duration(p.Rate)
 	}
-	for {
+	return g, nil
+}
+
+func (g *generator) run() error {
+	g.start = time.Now()
+	g.begin = g.start.Add(warmup)
+	g.end = g.begin.Add(g.plan.Duration)
+	users := make([]user, g.plan.Conns)
+	for i := range users {
+		users[i] = user{generator: g, stream: stream{fd: -1, zeros: g.zeros}}
+		if g.every > 0 {
+			g.idle = append(g.idle, &users[i])
+		} else {
+			users[i].next(g.start)
+		}
+	}
+	var cpu time.Duration
+	for measuring := false; ; {
 		now := time.Now()
-		if p.Rate > 0 {
-			if wait := due.Sub(now); wait > 0 {
-				time.Sleep(wait)
+		if !measuring && now.After(g.begin) {
+			measuring, cpu = true, ownCPU()
+		}
+		if now.After(g.end) && (g.every == 0 || len(g.idle) == len(users) || now.After(g.end.Add(settleTime))) {
+			g.cpu = ownCPU() - cpu
+			if late := len(users) - len(g.idle); g.every > 0 && late > 0 {
+				g.Failed += late
+				g.Error = "no answer when the load ended"
 			}
-			now, due = due, due.Add(every)
+			return nil
 		}
-		if now.After(k.end) {
-			return
+		if err := g.loop.wait(g.pace(now)); err != nil {
+			return err
 		}
-		n, err := k.once()
-		done := time.Now()
-		if err != nil {
-			k.drop()
-		}
-		if now.Before(k.begin) || done.After(k.end) && p.Rate == 0 {
-			continue
-		}
-		if err != nil {
-			k.failed++
-			k.err = err
-			continue
-		}
-		k.took = append(k.took, done.Sub(now))
-		k.bytes += n
 	}
 }
 
-func (k *worker) drop() {
-	if k.conn != nil {
-		k.conn.Close()
-		k.conn = nil
+// pace starts the requests that are due and returns how long to wait at most.
+func (g *generator) pace(now time.Time) time.Duration {
+	if g.every == 0 {
+		return g.end.Sub(now)
+	}
+	for len(g.idle) > 0 {
+		due := g.start.Add(time.Duration(g.started) * g.every)
+		if due.After(g.end) {
+			break
+		}
+		if wait := due.Sub(now); wait > 0 {
+			return wait
+		}
+		g.started++
+		u := g.idle[0]
+		g.idle = g.idle[1:]
+		u.next(due)
+	}
+	return 10 * time.Millisecond
+}
+
+func ownCPU() time.Duration {
+	var r unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &r)
+	return time.Duration(unix.TimevalToNsec(r.Utime) + unix.TimevalToNsec(r.Stime))
+}
+
+// user is one connection's worth of load.
+type user struct {
+	*generator
+	stream
+	since   time.Time // when the request was sent, or due
+	tunnel  bool      // the answer to CONNECT is awaited
+	closing bool      // the connection ends with this answer
+	inBody  bool      // the head of the answer has come
+	length  int64     // of the answer's body
+	partial []byte    // of a head
+}
+
+// next begins a request.
+func (u *user) next(since time.Time) {
+	u.since = since
+	if err := u.begin(); err != nil {
+		u.fail(err)
 	}
 }
 
-// once does one request and returns the bytes of its body.
-func (k *worker) once() (int64, error) {
-	if k.conn == nil {
-		c, err := net.Dial("tcp", k.plan.Addr)
-		if err != nil {
-			return 0, err
-		}
-		k.conn = c
-		if k.plan.Mode == "tunnel" || k.plan.Mode == "connect" {
-			if _, err := io.WriteString(c, connectHead); err != nil {
-				return 0, err
-			}
-			if _, err := k.answer(true); err != nil {
-				return 0, err
-			}
-		}
+func (u *user) begin() error {
+	if u.fd >= 0 {
+		return u.ask()
 	}
-	if _, err := k.conn.Write(k.request); err != nil {
-		return 0, err
+	fd, err := socket()
+	if err != nil {
+		return err
 	}
-	sent := int64(0)
-	if k.plan.Mode == "upload" {
-		for ; sent < uploadSize; sent += int64(len(zeros)) {
-			if _, err := k.conn.Write(zeros); err != nil {
-				return 0, err
-			}
-		}
+	u.fd = fd
+	if err := u.loop.add(fd, u); err != nil {
+		return err
 	}
-	n, err := k.answer(false)
-	if k.plan.Mode == "connect" {
-		k.drop()
+	if u.upload > 0 {
+		noDelay(fd)
 	}
-	return n + sent, err
+	if err := unix.Connect(fd, &u.proxy); err != nil && err != unix.EINPROGRESS {
+		return err
+	}
+	if u.plan.Mode == "tunnel" || u.plan.Mode == "connect" {
+		u.tunnel = true
+		u.out = append(u.out[:0], connectHead...)
+		_, err := u.flush()
+		return err
+	}
+	return u.ask()
 }
 
-// answer reads one answer to its end and returns the length of its body.
-func (k *worker) answer(tunnel bool) (int64, error) {
-	n := 0
+func (u *user) ask() error {
+	u.out, u.body = u.request, u.upload
+	_, err := u.flush()
+	return err
+}
+
+// fail counts a failure and begins anew.
+func (u *user) fail(err error) {
+	u.hangUp()
+	if now := time.Now(); !u.since.Before(u.generator.begin) && now.Before(u.generator.end) {
+		u.Failed++
+		if u.Error == "" {
+			u.Error = err.Error()
+		}
+	}
+	u.again(time.Now())
+}
+
+// again begins the next request: now, or when it is due.
+func (u *user) again(now time.Time) {
+	switch {
+	case u.every > 0:
+		u.idle = append(u.idle, u)
+	case now.Before(u.generator.end):
+		u.next(now)
+	}
+}
+
+func (u *user) hangUp() {
+	if u.fd >= 0 {
+		u.loop.close(u.fd)
+	}
+	u.stream = stream{fd: -1, zeros: u.generator.zeros}
+	u.tunnel, u.closing, u.inBody, u.partial = false, false, false, nil
+}
+
+func (u *user) ready(readable, ended bool) {
+	if _, err := u.flush(); err != nil && !readable {
+		u.fail(err)
+		return
+	}
+	if !readable {
+		return
+	}
+	if err := u.receive(ended); err != nil {
+		u.fail(err)
+	}
+}
+
+// receive takes what has come of an answer.
+func (u *user) receive(ended bool) error {
 	for {
-		m, err := k.conn.Read(k.buf[n:])
-		if err != nil {
-			return 0, err
+		if again, err := u.drop(); again || err != nil {
+			return err
 		}
-		n += m
-		end := bytes.Index(k.buf[:n], []byte("\r\n\r\n"))
+		if u.inBody {
+			u.done()
+			return nil
+		}
+		n := copy(u.buf, u.partial)
+		m, again, err := receive(u.fd, u.buf[n:])
+		if again || err != nil {
+			return err
+		}
+		if m == 0 {
+			return errClosed
+		}
+		got := u.buf[:n+m]
+		end := bytes.Index(got, headEnd)
 		if end < 0 {
+			u.partial = append(u.partial[:0], got...)
 			continue
 		}
-		head := k.buf[:end+4]
+		u.partial = u.partial[:0]
+		head, rest := got[:end+4], int64(len(got)-end-4)
 		if string(head[9:12]) != "200" {
-			return 0, fmt.Errorf("answer %q", head[:bytes.IndexByte(head, '\r')])
+			return fmt.Errorf("answer %q", head[:bytes.IndexByte(head, '\r')])
 		}
-		if tunnel {
-			return 0, nil
-		}
-		length := contentLength(head)
-		closes := head[len("HTTP/1.")] == '0' || bytes.Contains(head, []byte("onnection: close"))
-		if length < 0 {
-			return 0, fmt.Errorf("an answer without Content-Length")
-		}
-		for left := length - int64(n-len(head)); left > 0; {
-			m, err := k.conn.Read(k.buf)
-			if err != nil {
-				return 0, err
+		if u.tunnel {
+			u.tunnel = false
+			if err := u.ask(); err != nil {
+				return err
 			}
-			left -= int64(m)
+			if !ended {
+				return nil
+			}
+			continue
 		}
-		if closes {
-			k.drop()
+		if u.length = contentLength(head); u.length < 0 {
+			return fmt.Errorf("an answer without Content-Length")
 		}
-		return length, nil
+		u.closing = u.plan.Mode == "connect" || head[len("HTTP/1.")] == '0' || bytes.Contains(head, []byte("onnection: close"))
+		u.inBody, u.skip = true, u.length-rest
 	}
+}
+
+// done counts an answer and begins the next request.
+func (u *user) done() {
+	u.inBody = false
+	now := time.Now()
+	if u.closing {
+		u.hangUp()
+	}
+	if !u.since.Before(u.generator.begin) && (now.Before(u.generator.end) || u.every > 0) {
+		u.took = append(u.took, now.Sub(u.since))
+		u.Bytes += u.length + u.upload
+	}
+	u.again(now)
 }

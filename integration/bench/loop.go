@@ -1,0 +1,215 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Load and fakes share the machine with the proxy under test, so each is one
+// thread around epoll(7) that does nothing it need not do: no goroutine switch,
+// no copy of what nobody looks at.
+
+// handler is told that its socket may be read or written; ended says that
+// nothing more will come, so that it must be read to its end.
+type handler interface {
+	ready(readable, ended bool)
+}
+
+// loop watches sockets, each with its handler. It belongs to one goroutine.
+type loop struct {
+	epoll    int
+	handlers []handler // by file descriptor
+	events   [256]unix.EpollEvent
+}
+
+// newLoop returns an empty loop and binds the calling goroutine to its thread.
+func newLoop() (*loop, error) {
+	runtime.LockOSThread()
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return &loop{epoll: fd}, err
+}
+
+// add watches fd, edge-triggered: its handler must go on until EAGAIN or until
+// it has all it asked for.
+func (l *loop) add(fd int, h handler) error {
+	for len(l.handlers) <= fd {
+		l.handlers = append(l.handlers, nil)
+	}
+	l.handlers[fd] = h
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(fd)}
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev)
+}
+
+// close forgets fd.
+func (l *loop) close(fd int) {
+	l.handlers[fd] = nil
+	unix.Close(fd)
+}
+
+// wait handles what is ready; if nothing is, it waits for it, up to d (forever
+// if d is negative).
+func (l *loop) wait(d time.Duration) error {
+	n, err := l.poll(0)
+	if n == 0 && err == nil && d != 0 {
+		n, err = l.poll(d)
+	}
+	if err != nil {
+		return fmt.Errorf("epoll_wait: %w", err)
+	}
+	for _, ev := range l.events[:n] {
+		if h := l.handlers[ev.Fd]; h != nil {
+			h.ready(ev.Events&^unix.EPOLLOUT != 0, ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
+		}
+	}
+	return nil
+}
+
+func (l *loop) poll(d time.Duration) (int, error) {
+	var timeout *unix.Timespec
+	call := syscall.RawSyscall6 // does not block, so the runtime need not know
+	if d >= 0 {
+		t := unix.NsecToTimespec(int64(d))
+		timeout = &t
+	}
+	if d != 0 {
+		call = syscall.Syscall6
+	}
+	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)),
+		uintptr(unsafe.Pointer(timeout)), 0, 0)
+	if errno == syscall.EINTR {
+		return 0, nil
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// The calls below never block: the sockets are non-blocking.
+
+// receive reads into p. With n = 0 and no error the other side has closed.
+func receive(fd int, p []byte) (n int, again bool, err error) {
+	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0))
+}
+
+// discard drops up to n received bytes without copying them (tcp(7), MSG_TRUNC).
+func discard(fd int, n int64) (int, bool, error) {
+	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, uintptr(min(n, 1<<20)), unix.MSG_TRUNC, 0, 0))
+}
+
+func send(fd int, p []byte) (n int, again bool, err error) {
+	return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0))
+}
+
+func result(n, _ uintptr, errno syscall.Errno) (int, bool, error) {
+	switch errno {
+	case 0:
+		return int(n), false, nil
+	case syscall.EAGAIN, syscall.EINTR:
+		return 0, true, nil
+	}
+	return 0, false, errno
+}
+
+// zeros is a file of zeros, for bodies that the kernel copies itself.
+type zeros struct {
+	fd   int
+	size int64
+}
+
+func newZeros() (zeros, error) {
+	const size = 4 << 20
+	fd, err := unix.MemfdCreate("zeros", unix.MFD_CLOEXEC)
+	if err != nil {
+		return zeros{}, fmt.Errorf("memfd_create: %w", err)
+	}
+	if _, err := unix.Write(fd, make([]byte, size)); err != nil {
+		return zeros{}, fmt.Errorf("fill the file of zeros: %w", err)
+	}
+	return zeros{fd, size}, nil
+}
+
+// send sends up to n zeros (sendfile(2)).
+func (z zeros) send(fd int, n int64) (int, bool, error) {
+	var offset int64
+	return result(syscall.RawSyscall6(unix.SYS_SENDFILE, uintptr(fd), uintptr(z.fd), uintptr(unsafe.Pointer(&offset)), uintptr(min(n, z.size)), 0, 0))
+}
+
+// stream is a non-blocking socket with what is still to be sent on it and what
+// of its input is to be dropped.
+type stream struct {
+	fd    int
+	zeros zeros
+	out   []byte // then
+	body  int64  // zeros
+	skip  int64  // bytes of input
+}
+
+// flush sends what it can; again says that the socket is full.
+func (s *stream) flush() (again bool, err error) {
+	var n int
+	for len(s.out) > 0 && err == nil {
+		if n, again, err = send(s.fd, s.out); again || err != nil {
+			return again, err
+		}
+		s.out = s.out[n:]
+	}
+	for s.body > 0 && err == nil {
+		if n, again, err = s.zeros.send(s.fd, s.body); again || err != nil {
+			return again, err
+		}
+		s.body -= int64(n)
+	}
+	return false, err
+}
+
+// drop skips input; again says that more is to come.
+func (s *stream) drop() (again bool, err error) {
+	for s.skip > 0 {
+		n, again, err := discard(s.fd, s.skip)
+		switch {
+		case again || err != nil:
+			return again, err
+		case n == 0:
+			return false, errClosed
+		}
+		s.skip -= int64(n)
+	}
+	return false, nil
+}
+
+var errClosed = errors.New("the connection closed in mid-message")
+
+func socket() (int, error) {
+	return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+}
+
+// noDelay: the last piece of a message must not wait for an ACK (Nagle).
+func noDelay(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+
+// listen listens on a free port of 127.0.0.1.
+func listen() (fd int, addr string, err error) {
+	if fd, err = socket(); err != nil {
+		return 0, "", err
+	}
+	noDelay(fd) // inherited by what it accepts
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, "", err
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return 0, "", err
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, "", err
+	}
+	in := sa.(*unix.SockaddrInet4)
+	return fd, netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)).String(), nil
+}
