@@ -15,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 const (
@@ -70,6 +71,7 @@ type memo struct {
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
+	raw = socket.Of(raw)
 	c := &conn{server: s, raw: raw, reader: http1.NewReader(raw)}
 	c.call.conn = c
 	c.watch.conn = c

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
@@ -202,7 +202,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 		// Never a clean end: the client must see that something is missing.
 		r.Finish(&c.call.control)
 		c.finishOnce(executor.Ending{Status: status, Truncated: cut})
-		if tcp, ok := c.raw.(*net.TCPConn); ok {
+		if tcp := socket.TCP(c.raw); tcp != nil {
 			tcp.SetLinger(0)
 		}
 		return false
@@ -286,23 +286,19 @@ const (
 // bulk copies most of a long body from socket to socket. The last bytes are
 // left for copyBody, which records the exchange before it writes them.
 func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool) {
-	dst, ok := c.raw.(*net.TCPConn)
-	if !ok {
+	dst, src := socket.TCP(c.raw), socket.TCP(r.Conn())
+	if dst == nil || src == nil {
 		return nil, false
 	}
 	for {
-		src, left, ok := r.Body.Source()
+		left, ok := r.Body.Unread()
 		if !ok || left < bulkBody/2 {
-			return nil, false
-		}
-		tcp, ok := src.(*net.TCPConn)
-		if !ok {
 			return nil, false
 		}
 		idle := c.server.Now().Add(set.BodyIdle)
 		r.Arm(&c.call.control, idle)
 		c.raw.SetWriteDeadline(idle)
-		c.window = io.LimitedReader{R: tcp, N: min(left-bulkBody/4, bulkWindow)}
+		c.window = io.LimitedReader{R: src, N: min(left-bulkBody/4, bulkWindow)}
 		want := c.window.N
 		n, err := dst.ReadFrom(&c.window)
 		c.raw.SetWriteDeadline(time.Time{})

@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 const (
@@ -70,7 +72,7 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 			buf = c.get(largeChunk)
 		case m == len(*buf):
 			if full++; full == bulkRuns {
-				m, err := io.Copy(dst, src)
+				m, err := bulkCopy(dst, src)
 				return n + m, err
 			}
 		case m <= smallChunk/2 && len(*buf) == largeChunk:
@@ -80,6 +82,14 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 			full = 0
 		}
 	}
+}
+
+// bulkCopy copies until src ends, in the kernel where both are plain TCP.
+func bulkCopy(dst, src net.Conn) (int64, error) {
+	if d, s := socket.TCP(dst), socket.TCP(src); d != nil && s != nil {
+		return d.ReadFrom(s)
+	}
+	return io.Copy(dst, src)
 }
 
 func closeWrite(c net.Conn) {

@@ -243,18 +243,18 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Source is the connection the body comes from, with the number of bytes that
-// may still be read from it directly, for a copy in the kernel; false while
-// bytes are buffered or when framing does not allow it.
-func (b *Body) Source() (src io.Reader, left int64, ok bool) {
+// Unread is the number of bytes that may be taken straight from the connection
+// the body comes from, for a copy in the kernel; false while bytes are buffered
+// or when framing does not allow it.
+func (b *Body) Unread() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
-		return nil, 0, false
+		return 0, false
 	}
-	return b.r.src, b.left, true
+	return b.left, true
 }
 
-// Took tells the body that n bytes were read from its Source, which then ended
-// with err if that is not nil.
+// Took tells the body that n of its Unread bytes were taken from the
+// connection, which then ended with err if that is not nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	switch {

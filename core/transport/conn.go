@@ -4,10 +4,10 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -16,9 +16,12 @@ import (
 type persistConn struct {
 	net.Conn
 	reader http1.Reader
-	raw    syscall.RawConn // of the TCP connection below; nil if there is none
-	key    string          // "" for the proxy itself, else the target it leads to
-	login  []byte          // Proxy-Authorization to send; nil for none
+	plain  *socket.Conn // Conn itself, if it is plain TCP
+	tcp    *socket.Conn // the same, or what lies below TLS; nil if neither
+	ask    []byte       // a request that goes out with the next read
+	armed  time.Time    // the read deadline
+	key    string       // "" for the proxy itself, else the target it leads to
+	login  []byte       // Proxy-Authorization to send; nil for none
 	out    []byte
 	reused bool
 	idleAt time.Time
@@ -26,15 +29,30 @@ type persistConn struct {
 
 func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
 	pc := &persistConn{Conn: c, key: key, login: login}
-	pc.reader = *http1.NewReader(c)
-	tcp := c
-	if tc, ok := c.(*tls.Conn); ok {
-		tcp = tc.NetConn()
-	}
-	if sc, ok := tcp.(syscall.Conn); ok {
-		pc.raw, _ = sc.SyscallConn()
+	pc.reader = *http1.NewReader(pc)
+	switch c := c.(type) {
+	case *socket.Conn:
+		pc.plain, pc.tcp = c, c
+	case *tls.Conn:
+		pc.tcp, _ = c.NetConn().(*socket.Conn)
 	}
 	return pc
+}
+
+// Read implements io.Reader for the reader of answers.
+func (pc *persistConn) Read(p []byte) (int, error) {
+	if pc.ask == nil {
+		return pc.Conn.Read(p)
+	}
+	ask := pc.ask
+	pc.ask = nil
+	return pc.plain.Ask(ask, p)
+}
+
+// setReadDeadline sets the deadline unless c's Interrupt has fired.
+func (pc *persistConn) setReadDeadline(c *Control, t time.Time) {
+	pc.armed = t
+	c.Interrupt.setReadDeadline(pc.Conn, t)
 }
 
 // head appends the head of q as this connection needs it.
@@ -103,19 +121,7 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 
 // alive looks, without taking anything, whether the other side has closed an
 // idle connection or sent what nobody asked for.
-func (pc *persistConn) alive() bool {
-	if pc.raw == nil {
-		return true
-	}
-	quiet := false
-	err := pc.raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = err == syscall.EAGAIN
-		return true
-	})
-	return err == nil && quiet
-}
+func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
 
 // idlePool keeps one proxy's idle connections, the latest first.
 type idlePool struct {

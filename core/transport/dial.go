@@ -11,6 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -85,6 +86,7 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	if err != nil {
 		return nil, fault(retry.Dial, err)
 	}
+	conn = socket.Of(conn)
 	if a.Scheme != upstream.HTTPS {
 		return conn, nil
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -91,7 +92,8 @@ type Control struct {
 	Timing core.Timing
 }
 
-// SlowAfter is how long an answer may take before OnSlow is called.
+// SlowAfter is how long an answer may take before OnSlow is called; it may take
+// twice that long.
 const SlowAfter = 20 * time.Millisecond
 
 // Request is one request, ready to go on: its fields are without those of the
@@ -178,22 +180,25 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			pc.out = append(pc.out, http1.LastChunk...)
 		}
 	}
-	if _, err := pc.Write(pc.out); err != nil {
-		// It may have answered before it closed: the read tells.
-		if f := t.readHead(c, q, resp, true); f == nil {
-			resp.keep = false
-			return nil
-		}
-		return fault(retry.Write, err)
+	whole := inline && q.Rest == nil
+	if whole && pc.plain != nil {
+		pc.ask = pc.out // it goes out when the answer is read
+	} else if _, err := pc.Write(pc.out); err != nil {
+		return t.unsent(c, q, resp, err)
 	}
-	if inline && q.Rest == nil {
-		return t.readHead(c, q, resp, false)
+	if whole {
+		f := t.readHead(c, q, resp, false)
+		if w := (*socket.WriteError)(nil); f != nil && errors.As(f.Err, &w) {
+			return t.unsent(c, q, resp, w.Err)
+		}
+		return f
 	}
 	// A larger body: send it while waiting for the answer, which may come
 	// before the body is through. The time for the answer's head begins when
 	// the body has ended; until then the body only must not stand still.
 	patience := c.Deadline.Sub(t.cfg.Now())
-	c.Interrupt.setReadDeadline(pc.Conn, c.Total)
+	pc.setReadDeadline(c, c.Total)
+	pc.armed = time.Time{} // not for long
 	resp.sent, resp.stop = make(chan error, 1), q.Stop
 	go func() {
 		err := pc.sendBody(c, q, inline, t.cfg.Now)
@@ -216,27 +221,41 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	return nil
 }
 
+// unsent looks for an answer to a request that could not be sent: the proxy may
+// have given it before it closed.
+func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *retry.Fault {
+	if f := t.readHead(c, q, resp, true); f != nil {
+		return fault(retry.Write, err)
+	}
+	resp.keep = false
+	return nil
+}
+
 // readHead waits for the head of the answer, first for a moment, then to the
-// deadline: who is quick pays for one timer only.
+// deadline. A connection that is quick again and again keeps one deadline for
+// a while, since setting it moves a timer.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *retry.Fault {
 	pc := resp.pc
 	slow := t.cfg.Now().Add(SlowAfter)
-	patient := !slow.Before(c.Deadline)
-	if patient || closed {
-		slow = c.Deadline
+	latest := slow.Add(SlowAfter)
+	patient := closed || !latest.Before(c.Deadline)
+	switch {
+	case patient:
+		pc.setReadDeadline(c, c.Deadline)
+	case pc.armed.Before(slow) || pc.armed.After(latest):
+		pc.setReadDeadline(c, latest)
 	}
-	c.Interrupt.setReadDeadline(pc.Conn, slow)
 	for {
 		err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
 		if err == nil {
 			break
 		}
 		f := fault(retry.Head, clearer(err))
-		if !f.Timeout || patient || closed || !t.cfg.Now().Before(c.Deadline) {
+		if !f.Timeout || patient || !t.cfg.Now().Before(c.Deadline) {
 			return f
 		}
 		patient = true
-		c.Interrupt.setReadDeadline(pc.Conn, c.Deadline)
+		pc.setReadDeadline(c, c.Deadline)
 		if c.OnSlow != nil {
 			c.OnSlow()
 		}
@@ -255,7 +274,7 @@ func (r *Response) Conn() net.Conn { return r.pc.Conn }
 
 // Arm sets the deadline for the next piece of the body.
 func (r *Response) Arm(c *Control, deadline time.Time) {
-	c.Interrupt.setReadDeadline(r.pc.Conn, deadline)
+	r.pc.setReadDeadline(c, deadline)
 }
 
 // Finish ends the exchange: the connection is kept if the answer was read to

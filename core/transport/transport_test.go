@@ -252,3 +252,28 @@ func TestAnInterruptEndsTheAttempt(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestAKeptConnectionOutlivesItsDeadline: the deadline of an answer that has
+// come says nothing about the connection, however long it is idle then.
+func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
+	var opened atomic.Int32
+	addr := proxy(t, func(c net.Conn) {
+		opened.Add(1)
+		for readRequest(c) != "" {
+			if _, err := io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n"); err != nil {
+				return
+			}
+		}
+	})
+	tr := New(Config{})
+	defer tr.Close()
+	u := one(t, "http://"+addr)
+	var resp Response
+	for range 3 {
+		c := Control{Deadline: time.Now().Add(5 * time.Second)}
+		require.Nil(t, tr.RoundTrip(context.Background(), u, &c, get(), &resp))
+		resp.Finish(&c)
+		time.Sleep(3 * SlowAfter) // longer than the deadline of a quick answer
+	}
+	require.EqualValues(t, 1, opened.Load())
+}

@@ -1,0 +1,156 @@
+//go:build linux && (amd64 || arm64)
+
+package socket
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn {
+	c := &Conn{TCPConn: tcp, raw: raw}
+	c.in.call, c.out.call = c.receive, c.send
+	return c
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.in.buf, c.in.n, c.in.errno = p, 0, 0
+	err := c.raw.Read(c.in.call)
+	c.in.buf = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case c.in.errno != 0:
+		return 0, os.NewSyscallError("recvfrom", c.in.errno)
+	case c.in.n == 0:
+		return 0, io.EOF
+	}
+	return c.in.n, nil
+}
+
+// receive reads into c.in.buf, once.
+func (c *Conn) receive(fd uintptr) bool {
+	if c.ask != nil {
+		// From here on the poller remembers whatever comes, so there is no need
+		// to look before it says so.
+		c.in.n, c.in.errno = send(fd, c.ask)
+		if sent := c.in.n; c.in.errno == 0 && sent == len(c.ask) {
+			c.ask, c.in.n = nil, 0
+			return false
+		}
+		return true // Ask goes on with the rest
+	}
+	b := c.in.buf
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+		switch errno {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		}
+		c.in.errno = errno
+		if errno == 0 {
+			c.in.n = int(n)
+		}
+		return true
+	}
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.out.buf, c.out.n, c.out.errno = p, 0, 0
+	err := c.raw.Write(c.out.call)
+	c.out.buf = nil
+	if err == nil && c.out.errno != 0 {
+		err = os.NewSyscallError("sendto", c.out.errno)
+	}
+	return c.out.n, err
+}
+
+// send writes c.out.buf from c.out.n on until all has gone.
+func (c *Conn) send(fd uintptr) bool {
+	for c.out.n < len(c.out.buf) {
+		n, errno := send(fd, c.out.buf[c.out.n:])
+		c.out.n += n
+		if errno == syscall.EAGAIN {
+			return false
+		}
+		if c.out.errno = errno; errno != 0 {
+			return true
+		}
+	}
+	return true
+}
+
+func send(fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
+
+// Ask sends message and reads the beginning of the answer into p, as Write and
+// Read do. What had come before is read along with the answer. A message that
+// could not be sent is a *WriteError.
+func (c *Conn) Ask(message, p []byte) (int, error) {
+	if len(message) == 0 || len(p) == 0 {
+		return c.Read(p)
+	}
+	c.ask = message
+	c.in.buf, c.in.n, c.in.errno = p, 0, 0
+	err := c.raw.Read(c.in.call)
+	c.in.buf = nil
+	if c.ask != nil {
+		// It did not go out whole, or (after a deadline) not at all.
+		sent := c.in.n
+		c.ask = nil
+		switch {
+		case err != nil:
+			return 0, &WriteError{err}
+		case c.in.errno != 0 && c.in.errno != syscall.EAGAIN:
+			return 0, &WriteError{os.NewSyscallError("sendto", c.in.errno)}
+		}
+		if _, err := c.Write(message[sent:]); err != nil {
+			return 0, &WriteError{err}
+		}
+		return c.Read(p)
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case c.in.errno != 0:
+		return 0, os.NewSyscallError("recvfrom", c.in.errno)
+	case c.in.n == 0:
+		return 0, io.EOF
+	}
+	return c.in.n, nil
+}
+
+// Quiet looks, without taking anything or waiting, whether the connection is
+// open and nothing has come on it. A deadline that has passed does not matter.
+func (c *Conn) Quiet() bool {
+	quiet := false
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		quiet = errno == syscall.EAGAIN
+	})
+	return err == nil && quiet
+}

@@ -1,0 +1,196 @@
+package socket
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// pair returns a Conn and the other end of it.
+func pair(t testing.TB) (*Conn, *net.TCPConn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	near, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	far, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return Of(near).(*Conn), far.(*net.TCPConn)
+}
+
+func TestReadWrite(t *testing.T) {
+	c, far := pair(t)
+	go func() { io.Copy(far, far); far.CloseWrite() }() // echo
+	sent := bytes.Repeat([]byte("whirlpool"), 1<<19)
+	go func() {
+		n, err := c.Write(sent) // far more than the sockets hold: it waits for room
+		if err != nil || n != len(sent) {
+			t.Errorf("wrote %d: %v", n, err)
+		}
+		c.CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	require.NoError(t, err, "the end of the stream is io.EOF")
+	require.True(t, bytes.Equal(sent, got))
+}
+
+func TestAsk(t *testing.T) {
+	buf := make([]byte, 64)
+	t.Run("an answer", func(t *testing.T) {
+		c, far := pair(t)
+		go io.Copy(far, far)
+		n, err := c.Ask([]byte("hello"), buf)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(buf[:n]))
+		n, err = c.Ask([]byte("again"), buf)
+		require.NoError(t, err)
+		require.Equal(t, "again", string(buf[:n]))
+	})
+	t.Run("a message larger than the socket takes at once", func(t *testing.T) {
+		c, far := pair(t)
+		message := strings.Repeat("x", 16<<20)
+		go func() {
+			io.CopyN(io.Discard, far, int64(len(message)))
+			far.Write([]byte("got it"))
+		}()
+		n, err := c.Ask([]byte(message), buf)
+		require.NoError(t, err)
+		require.Equal(t, "got it", string(buf[:n]))
+	})
+	t.Run("what came before the question comes with the answer", func(t *testing.T) {
+		c, far := pair(t)
+		far.Write([]byte("early "))
+		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		go func() {
+			io.ReadFull(far, make([]byte, 5))
+			far.Write([]byte("answer"))
+		}()
+		got := make([]byte, 12)
+		n, err := c.Ask([]byte("hello"), got)
+		require.NoError(t, err)
+		_, err = io.ReadFull(c, got[n:])
+		require.NoError(t, err)
+		require.Equal(t, "early answer", string(got))
+	})
+	t.Run("the other side has closed", func(t *testing.T) {
+		c, far := pair(t)
+		far.Close()
+		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := c.Ask([]byte("hello"), buf)
+		require.Error(t, err)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the reset of its refusal must wake the read")
+		_, err = c.Ask([]byte("hello"), buf)
+		var w *WriteError
+		require.ErrorAs(t, err, &w)
+	})
+	t.Run("nobody answers", func(t *testing.T) {
+		c, far := pair(t)
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err := c.Ask([]byte("hello"), buf)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		got := make([]byte, 5)
+		_, err = io.ReadFull(far, got)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
+	})
+	t.Run("an end that came before the question", func(t *testing.T) {
+		c, far := pair(t)
+		far.CloseWrite()
+		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		// Nothing needs happen after the question that would wake the read, so
+		// whoever asks sets a deadline and reads again.
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err := c.Ask([]byte("hello"), buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.SetReadDeadline(time.Time{})
+			_, err = c.Read(buf)
+		}
+		require.ErrorIs(t, err, io.EOF)
+	})
+	t.Run("a deadline that has passed", func(t *testing.T) {
+		c, _ := pair(t)
+		c.SetReadDeadline(time.Unix(1, 0))
+		_, err := c.Ask([]byte("hello"), buf)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	})
+	t.Run("closed meanwhile", func(t *testing.T) {
+		c, far := pair(t)
+		go func() {
+			io.ReadFull(far, make([]byte, 5))
+			c.Close()
+		}()
+		_, err := c.Ask([]byte("hello"), buf)
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+}
+
+func TestDeadlines(t *testing.T) {
+	c, _ := pair(t)
+	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	_, err := c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	var timeout net.Error
+	require.True(t, errors.As(err, &timeout) && timeout.Timeout())
+	require.True(t, c.Quiet(), "a passed deadline says nothing about the connection")
+	c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	n, err := c.Write(make([]byte, 64<<20))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Positive(t, n, "what went out before is counted")
+}
+
+func TestQuiet(t *testing.T) {
+	c, far := pair(t)
+	require.True(t, c.Quiet())
+	far.Write([]byte("x"))
+	require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+	b := make([]byte, 1)
+	_, err := c.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "x", string(b), "Quiet took nothing")
+	far.Close()
+	require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+}
+
+func TestOfAndTCP(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	require.Equal(t, near, Of(near))
+	require.Nil(t, TCP(near))
+	c, other := pair(t)
+	require.Same(t, c.TCPConn, TCP(c))
+	require.Same(t, other, TCP(other))
+	require.Equal(t, net.Conn(c), Of(c))
+}
+
+func TestNoAllocation(t *testing.T) {
+	c, far := pair(t)
+	go func() {
+		b := make([]byte, 64)
+		for {
+			n, err := far.Read(b)
+			if err != nil {
+				return
+			}
+			far.Write(b[:n])
+		}
+	}()
+	message, buf := []byte("hello"), make([]byte, 64)
+	allocs := testing.AllocsPerRun(200, func() {
+		if _, err := c.Ask(message, buf); err != nil {
+			t.Error(err)
+		}
+		c.Write(message)
+		c.Read(buf)
+	})
+	require.Zero(t, allocs)
+}
