@@ -1,14 +1,17 @@
 package conformance
 
 import (
+	"math"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 func host() *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), "") }
@@ -41,70 +44,82 @@ func TestBuiltInsConform(t *testing.T) {
 // Nothing that all of these do is wrong, so that what the others are faulted
 // for is their own.
 func TestHandmadeModulesConform(t *testing.T) {
-	one := f64(0x3ff0000000000000)
-	for name, m := range map[string]*module{
+	one := wt.ConstF64(1)
+	for name, m := range map[string]module{
 		"scorer":  scorer(success),
 		"backoff": backoff(one),
-		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i", i32(0)),
+		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i", wt.Const32(0)),
 		"picky":   scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
 	} {
-		r := Run(host(), m.bytes(), nil)
+		r := Run(host(), m.Bytes(), nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))
 	}
 }
 
 func TestEachCheckFails(t *testing.T) {
-	one := f64(0x3ff0000000000000)
-	minus := f64(0xbff0000000000000)
-	spin := ops(opLoop, empty, opBr, 0, opEnd)
+	one := wt.ConstF64(1)
+	minus := wt.ConstF64(-1)
+	spin := ops(wt.Loop, wt.Empty, wt.Br, 0, wt.End)
 	// burn takes about six instructions n times.
 	burn := func(n int32, local byte) []byte {
-		return join(i32(n), set(local), ops(opLoop, empty), get(local), i32(1), ops(opSub, opTee, local, opBrIf, 0), ops(opEnd))
+		return wt.Join(wt.Const32(n), set(local), ops(wt.Loop, wt.Empty), get(local), wt.Const32(1), ops(wt.I32Sub, opTee, local, wt.BrIf, 0), ops(wt.End))
 	}
 	for _, c := range []struct {
 		check, says string
 		module      []byte
 	}{
-		{"parses", "ends too early", scorer(success).bytes()[:40]},
-		{"imports", "wasi_snapshot_preview1.sock_open", (&module{pages: 20, functions: map[string]function{}, imports: [][2]string{{"wasi_snapshot_preview1", "sock_open"}}}).bytes()},
-		{"version", "no function whirlpool_abi_v1", scorer(success).without("whirlpool_abi_v1").bytes()},
-		{"version", "built for version 2", scorer(success).without("whirlpool_abi_v1").with("whirlpool_abi_v2", ">").bytes()},
-		{"exports", "does not export reserve", scorer(success).without("reserve").bytes()},
-		{"exports", "neither score", plugin().bytes()},
-		{"exports", "both score", scorer(success).with("backoff", "i>F", one).bytes()},
-		{"signatures", "score has the signature (i32, i32) -> i32", plugin().with("score", "ii>i", i32(0)).bytes()},
-		{"memory", "300 pages", func() []byte { m := scorer(success); m.pages = 300; return m.bytes() }()},
-		{"table", "200000", func() []byte { m := scorer(success); m.table = 200_000; return m.bytes() }()},
-		{"meters", "whirlpool_fuel", scorer(success).with("whirlpool_fuel", ">").bytes()},
-		{"compiles", "does not compile", scorer(success).with("other", ">", i32(1)).bytes()},
-		{"starts", "used up its fuel", scorer(success).with("_initialize", ">", spin).bytes()},
-		{"starts", "given no settings", scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).bytes()},
-		{"starts", "tolerance", scorer(success).with("tolerance", ">F", minus).bytes()},
-		{"reserve", "no multiple of 8", scorer(success).with("reserve", "i>i", i32(1<<16+4)).bytes()},
-		{"reserve", "past the guest's memory", scorer(success).with("reserve", "i>i", i32(1<<22)).bytes()},
-		{"reserve", "no room", scorer(success).with("reserve", "i>i", get(0), i32(8192), ops(opGtU), when(i32(0), ops(opReturn)), i32(1<<16)).bytes()},
+		{"parses", "ends too early", scorer(success).Bytes()[:45]},
+		{"imports", "wasi_snapshot_preview1.sock_open", func() []byte {
+			m := scorer(success)
+			m.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "sock_open"}}
+			return m.Bytes()
+		}()},
+		{"version", "no function whirlpool_abi_v1", scorer(success).without("whirlpool_abi_v1").Bytes()},
+		{"version", "built for version 2", scorer(success).without("whirlpool_abi_v1").with("whirlpool_abi_v2", ">").Bytes()},
+		{"exports", "does not export reserve", scorer(success).without("reserve").Bytes()},
+		{"exports", "neither score", scorer(success).without("score").Bytes()},
+		{"exports", "both score", scorer(success).with("backoff", "i>F", one).Bytes()},
+		{"signatures", "score has the signature (i32, i32) -> i32", scorer(success).with("score", "ii>i", wt.Const32(0)).Bytes()},
+		{"memory", "300 pages", func() []byte {
+			m := scorer(success)
+			m.Memories = []wt.Limits{{Min: 300}}
+			return m.Bytes()
+		}()},
+		{"table", "200000", func() []byte {
+			m := scorer(success)
+			m.Tables = []wt.Limits{{Min: 200_000}}
+			return m.Bytes()
+		}()},
+		{"meters", "whirlpool_fuel", scorer(success).with("whirlpool_fuel", ">").Bytes()},
+		{"compiles", "does not compile", scorer(success).with("other", ">", wt.Const32(1)).Bytes()},
+		{"starts", "used up its fuel", scorer(success).with("_initialize", ">", spin).Bytes()},
+		{"starts", "given no settings", scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).Bytes()},
+		{"starts", "tolerance", scorer(success).with("tolerance", ">F", minus).Bytes()},
+		{"reserve", "no multiple of 8", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt+4)).Bytes()},
+		{"reserve", "past the guest's memory", scorer(success).with("reserve", "i>i", wt.Const32(1<<22)).Bytes()},
+		{"reserve", "no room", scorer(success).with("reserve", "i>i", get(0), wt.Const32(8192), ops(opGtU), when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt)).Bytes()},
 		// Takes more each time, and gives nothing back.
-		{"reserve", "in a row", scorer(success).with("reserve", "i>i", i32(8), load(opLoadI32, 0), ops(opEqz), when(i32(8), i32(1<<16), store(opStoreI32, 0)),
-			i32(8), i32(8), load(opLoadI32, 0), get(0), ops(opAdd), store(opStoreI32, 0), i32(8), load(opLoadI32, 0), get(0), ops(opSub)).bytes()},
-		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i", i32(1<<16)).bytes()},
-		{"configure", "an unknown setting", scorer(success).with("configure", "ii>i", get(1), when(ops(opUnreachable)), i32(0)).bytes()},
-		{"score_counts", "255 plausible candidates", scorer(success, get(3), i32(200), ops(opGtU), when(ops(opUnreachable))).bytes()},
-		{"score_counts", "score returned 3", plugin().with("score", "iiii>i", i32(3)).bytes()},
-		{"score_many", "4096 plausible candidates", scorer(success, get(3), i32(300), ops(opGtU), when(ops(opUnreachable))).bytes()},
-		{"score_finite", "no request has used yet: not_finite", scorer(one, get(1), load(opLoadF64, 8), ops(opDivF64)).bytes()},
-		{"score_finite", "breaker half open", scorer(success, get(1), load(opLoadF64, 96), one, ops(opAddF64), f64(0x4000000000000000), ops(opLtF64, opEqz), when(ops(opUnreachable))).bytes()},
-		{"score_deterministic", "the same request", scorer(calls).bytes()},
-		{"score_range", "behind the rows", scorer(get(1), load(opLoadF64, 128)).bytes()},
-		{"score_range", "behind the scores", scorer(success, get(2), one, store(opStoreF64, 8)).bytes()},
-		{"backoff_range", "retry 6", backoff(f64(0x4014000000000000), get(0), load(opLoadF64, 0), ops(opLtF64), when(minus, ops(opReturn)), one).bytes()},
-		{"backoff_range", "NaN", backoff(f64(0x7ff8000000000000)).bytes()},
-		{"backoff_deterministic", "then", backoff(calls).bytes()},
-		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(opLoadF64, 32), f64(0x3fe0000000000000), ops(opLtF64), when(ops(opUnreachable))).bytes()},
-		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz), when(ops(opUnreachable))).bytes()},
+		{"reserve", "in a row", scorer(success).with("reserve", "i>i", wt.Const32(8), load(opLoadI32, 0), ops(opEqz), when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
+			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
+		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt)).Bytes()},
+		{"configure", "an unknown setting", scorer(success).with("configure", "ii>i", get(1), when(ops(wt.Unreachable)), wt.Const32(0)).Bytes()},
+		{"score_counts", "255 plausible candidates", scorer(success, get(3), wt.Const32(200), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
+		{"score_counts", "score returned 3", scorer(success).with("score", "iiii>i", wt.Const32(3)).Bytes()},
+		{"score_many", "4096 plausible candidates", scorer(success, get(3), wt.Const32(300), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
+		{"score_finite", "no request has used yet: not_finite", scorer(one, get(1), load(wt.F64Load, 8), ops(opDivF64)).Bytes()},
+		{"score_finite", "breaker half open", scorer(success, get(1), load(wt.F64Load, 96), one, ops(opAddF64), wt.ConstF64(2), ops(opLtF64, opEqz), when(ops(wt.Unreachable))).Bytes()},
+		{"score_deterministic", "the same request", scorer(counting).Bytes()},
+		{"score_range", "behind the rows", scorer(get(1), load(wt.F64Load, 128)).Bytes()},
+		{"score_range", "behind the scores", scorer(success, get(2), one, store(wt.F64Store, 8)).Bytes()},
+		{"backoff_range", "retry 6", backoff(wt.ConstF64(5), get(0), load(wt.F64Load, 0), ops(opLtF64), when(minus, ops(wt.Return)), one).Bytes()},
+		{"backoff_range", "NaN", backoff(wt.ConstF64(math.NaN())).Bytes()},
+		{"backoff_deterministic", "then", backoff(counting).Bytes()},
+		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(wt.F64Load, 32), wt.ConstF64(0.5), ops(opLtF64), when(ops(wt.Unreachable))).Bytes()},
+		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz), when(ops(wt.Unreachable))).Bytes()},
 		{"memory_stable", "memory grew", backoff(
-			i32(8), i32(8), load(opLoadI32, 0), i32(1), ops(opAdd), store(opStoreI32, 0),
-			i32(8), load(opLoadI32, 0), i32(0x7ff), ops(opAnd, opEqz), when(i32(1), ops(opGrow, 0, opDrop)), one).bytes()},
-		{"fuel", "units of fuel", scorer(success, burn(930, 4)).bytes()},
+			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), wt.Const32(1), ops(wt.I32Add), store(wt.I32Store, 0),
+			wt.Const32(8), load(opLoadI32, 0), wt.Const32(0x7ff), ops(opAnd, opEqz), when(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop)), one).Bytes()},
+		{"fuel", "units of fuel", scorer(success, burn(930, 4)).Bytes()},
 	} {
 		t.Run(c.check+"/"+c.says, func(t *testing.T) {
 			r := Run(host(), c.module, nil)
@@ -140,7 +155,7 @@ func TestSkipsWhatCannotBeTried(t *testing.T) {
 }
 
 func TestConfigIsGiven(t *testing.T) {
-	m := scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).bytes() // wants one at least
+	m := scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).Bytes() // wants one at least
 	require.False(t, Run(host(), m, nil).OK)
 	r := Run(host(), m, map[string]any{"margin": "0.5"})
 	require.True(t, r.OK, text(t, r))
@@ -149,9 +164,55 @@ func TestConfigIsGiven(t *testing.T) {
 func TestSectionsExist(t *testing.T) {
 	page, err := os.ReadFile("../../sdk/ABI.md")
 	require.NoError(t, err)
-	r := Run(host(), scorer(success).bytes(), nil)
-	r.Checks = append(r.Checks, Run(host(), backoff(f64(0)).bytes(), nil).Checks...)
+	r := Run(host(), scorer(success).Bytes(), nil)
+	r.Checks = append(r.Checks, Run(host(), backoff(wt.ConstF64(0)).Bytes(), nil).Checks...)
 	for _, c := range r.Checks {
 		require.Contains(t, string(page), "\n## "+c.Section+"\n", c.Name)
 	}
+}
+
+// Modules that mean harm are told off like any other, and in bounded time.
+func TestHostileModules(t *testing.T) {
+	grow := wt.Forever(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
+	for name, m := range map[string]module{
+		"spins":            {wt.Scorer(wt.Spin...)},
+		"spins at start":   scorer(success).with("_initialize", ">", wt.Spin),
+		"spins in reserve": scorer(success).with("reserve", "i>i", wt.Spin, wt.Const32(0)),
+		"spins when told":  scorer(success).with("observe", "i>", wt.Spin),
+		"eats memory":      {wt.Scorer(grow...)},
+		"scores NaN":       {wt.Scorer(wt.Scores(math.NaN())...)},
+		"waits forever":    backoff(wt.ConstF64(math.Inf(1))),
+		"nearly spins":     scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1), ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),
+	} {
+		begin := time.Now()
+		r := Run(host(), m.Bytes(), nil)
+		require.False(t, r.OK, name)
+		require.Less(t, time.Since(begin), 30*time.Second, name)
+		for _, c := range r.Checks {
+			if c.Result == Fail {
+				require.NotEmpty(t, c.Detail, "%s: %s", name, c.Name)
+			}
+		}
+	}
+}
+
+func TestTruncatedAnywhere(t *testing.T) {
+	code := builtin.Modules()["fixed"]
+	for n := range code {
+		r := Run(host(), code[:n], nil)
+		require.False(t, r.OK, "%d of %d bytes", n, len(code))
+	}
+}
+
+func FuzzRun(f *testing.F) {
+	f.Add(scorer(success).Bytes())
+	f.Add(backoff(counting).Bytes())
+	f.Fuzz(func(t *testing.T, code []byte) {
+		r := Run(host(), code, nil)
+		for _, c := range r.Checks {
+			if c.Result == Fail && c.Detail == "" {
+				t.Fatalf("%s fails and does not say why", c.Name)
+			}
+		}
+	})
 }
