@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
@@ -26,8 +28,8 @@ type Wasm struct {
 }
 
 // Build runs ./build.sh in an example's folder with a directory to write to,
-// and returns the module it leaves there under the folder's name. A missing
-// toolchain fails the test.
+// and returns the module it leaves there under the folder's name, having
+// verified it. A missing toolchain fails the test.
 func Build(t testing.TB, dir string) Wasm {
 	t.Helper()
 	dir, err := filepath.Abs(dir)
@@ -39,7 +41,17 @@ func Build(t testing.TB, dir string) Wasm {
 	require.NoError(t, err, "build.sh: %s", log)
 	code, err := os.ReadFile(filepath.Join(out, filepath.Base(dir)+".wasm"))
 	require.NoError(t, err, "build.sh DIR must write %s.wasm into DIR", filepath.Base(dir))
+	verify(t, code)
 	return Wasm{code, t.TempDir()}
+}
+
+// verify is whirlpool plugin verify: each example keeps to the ABI.
+func verify(t testing.TB, code []byte) {
+	t.Helper()
+	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
+	var text strings.Builder
+	require.NoError(t, report.Write(&text))
+	require.True(t, report.OK, "%s", &text)
 }
 
 // Plugin is a module that is loaded and ready to answer. A call that the
