@@ -11,22 +11,25 @@ import (
 func TestRandom(t *testing.T) {
 	s, same, other := random.From(1, 2), random.From(1, 2), random.From(2, 1)
 	const n = 100_000
-	var sum, square, cube, uniform float64
+	var sum, square, cube, product, uniform float64
 	var counts [7]int
 	for range n {
-		x := s.Normal()
-		require.Equal(t, x, same.Normal())
-		require.NotEqual(t, x, other.Normal())
-		sum, square, cube = sum+x, square+x*x, cube+x*x*x
+		x, y := s.Normals()
+		again, _ := same.Normals()
+		require.Equal(t, x, again)
+		different, _ := other.Normals()
+		require.NotEqual(t, x, different)
+		sum, square, cube, product = sum+x+y, square+x*x+y*y, cube+x*x*x+y*y*y, product+x*y
 		u := s.Float64()
 		require.True(t, u >= 0 && u < 1)
 		uniform += u
 		counts[s.Intn(7)]++
 		same, other = s, random.Source(other.Uint64())
 	}
-	require.InDelta(t, 0, sum/n, 0.02)
-	require.InDelta(t, 1, square/n, 0.03)
-	require.InDelta(t, 0, cube/n, 0.06)
+	require.InDelta(t, 0, sum/(2*n), 0.015)
+	require.InDelta(t, 1, square/(2*n), 0.02)
+	require.InDelta(t, 0, cube/(2*n), 0.04)
+	require.InDelta(t, 0, product/n, 0.015)
 	require.InDelta(t, 0.5, uniform/n, 0.005)
 	for _, c := range counts {
 		require.InDelta(t, n/7, c, 600)

@@ -33,13 +33,14 @@ func (s *Source) Float64() float64 { return float64(s.Uint64()>>11) / (1 << 53) 
 // Intn returns a whole number from 0 to n, n excluded; n is at least 1.
 func (s *Source) Intn(n int) int { return min(int(s.Float64()*float64(n)), n-1) }
 
-// Normal returns a number of the normal distribution with mean 0 and variance
-// 1, by Marsaglia's polar method.
-func (s *Source) Normal() float64 {
+// Normals returns two independent numbers of the normal distribution with mean
+// 0 and variance 1, by Marsaglia's polar method.
+func (s *Source) Normals() (x, y float64) {
 	for {
-		x, y := 2*s.Float64()-1, 2*s.Float64()-1
+		x, y = 2*s.Float64()-1, 2*s.Float64()-1
 		if r := x*x + y*y; r > 0 && r < 1 {
-			return x * math.Sqrt(-2*math.Log(r)/r)
+			f := math.Sqrt(-2 * math.Log(r) / r)
+			return x * f, y * f
 		}
 	}
 }

@@ -28,7 +28,7 @@ const (
 	remembered = 16
 	enough     = 2    // outages to have seen before they are believed
 	shortest   = 0.1  // s waited at least
-	margin     = 1.15  // of an outage's length, for good measure
+	margin     = 1.15 // of an outage's length, for good measure
 	soonest    = 0.05 // s, an outage's length at least
 )
 

@@ -49,7 +49,10 @@ type trace struct {
 
 func traces() []*trace {
 	about := func(seconds float64) func(r *random.Source) float64 {
-		return func(r *random.Source) float64 { return seconds * math.Exp(0.2*r.Normal()) }
+		return func(r *random.Source) float64 {
+			x, _ := r.Normals()
+			return seconds * math.Exp(0.2*x)
+		}
 	}
 	list := []*trace{
 		{name: "one proxy of five is dead"}, {name: "outages of 0.4 s", last: about(0.4)}, {name: "outages of 5 s", last: about(5)},

@@ -59,24 +59,23 @@ func (t *thompson) faded(a arm, now float64) arm {
 
 // beta is a sample of Beta(a, b).
 func beta(r *random.Source, a, b float64) float64 {
-	x, y := gamma(r, a), gamma(r, b)
-	return x / (x + y)
+	x, y := r.Normals()
+	g, h := gamma(r, a, x), gamma(r, b, y)
+	return g / (g + h)
 }
 
 // gamma is a sample of Gamma(shape, 1), shape at least 1, by the method of
-// Marsaglia and Tsang.
-func gamma(r *random.Source, shape float64) float64 {
+// Marsaglia and Tsang, from a normal number: the first one it takes, and mostly
+// the last.
+func gamma(r *random.Source, shape, x float64) float64 {
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)
 	for {
-		x := r.Normal()
 		v := 1 + c*x
-		if v <= 0 {
-			continue
-		}
 		v = v * v * v
-		if u := r.Float64(); u < 1-0.0331*x*x*x*x || math.Log(u) < x*x/2+d*(1-v+math.Log(v)) {
+		if u := r.Float64(); v > 0 && (u < 1-0.0331*x*x*x*x || math.Log(u) < x*x/2+d*(1-v+math.Log(v))) {
 			return d * v
 		}
+		x, _ = r.Normals()
 	}
 }
