@@ -226,8 +226,8 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		case 431:
 			body = Error{Error: "header_too_large", Message: "the header is larger than 16 KiB"}
 		default:
-			if f.Code < 500 {
-				body = Error{Error: "bad_request", Message: f.Message}
+			if f.Code < 500 { // its own message quotes the request, keys and all
+				body = Error{Error: "bad_request", Message: "this is not an HTTP request that can be read"}
 			}
 		}
 	default:
@@ -266,7 +266,7 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	}()
 	c.Set("X-Content-Type-Options", "nosniff")
 	a := s.auth.Load()
-	if a.loopbackOnly && !local(c.Hostname()) {
+	if host := c.Hostname(); a.loopbackOnly && host != "" && !local(host) { // a browser always names one
 		return refuse(421, "misdirected_request", "without api.keys the API answers to localhost and loopback addresses only", nil)
 	}
 	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {

@@ -1,0 +1,106 @@
+package integration
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// delays makes n requests at once through POST /request and returns the waits
+// before all their retries, in seconds.
+func (w *whirl) delays(n int) []float64 {
+	var mu sync.Mutex
+	var all []float64
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			_, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
+			var a struct {
+				Attempts []struct {
+					Attempt     int
+					DelayBefore float64 `json:"delay_before"`
+				}
+			}
+			if err := json.Unmarshal(body, &a); err != nil {
+				w.t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, x := range a.Attempts {
+				if x.Attempt > 0 {
+					all = append(all, x.DelayBefore)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	return all
+}
+
+// Jitter is even on [d/2, min(3d/2, cap)] (D2): nowhere outside, and no heap of
+// waits on the cap itself.
+func TestS17Jitter(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	w.all(lab.Status(503))
+	for policy, want := range map[string][2]float64{
+		`{"jitter":true,"base_delay":0.2,"max_attempts":2}`:                                                   {0.1, 0.3},
+		`{"jitter":true,"base_delay":0.8,"max_backoff_delay":1,"max_attempts":2}`:                             {0.4, 1},
+		`{"jitter":true,"base_delay":60,"backoff_strategy":"exponential","multiplier":10,"max_attempts":2}`:   {0.5, 1},
+		`{"jitter":true,"base_delay":0.5,"backoff_strategy":"linear","max_backoff_delay":1,"max_attempts":2}`: {0.25, 0.75},
+	} {
+		w.put(policy)
+		d := w.delays(400)
+		require.Len(t, d, 400)
+		low, high := want[0], want[1]
+		require.GreaterOrEqual(t, d[0], low, policy)
+		require.LessOrEqual(t, d[399], high, policy)
+		// Kolmogorov-Smirnov: 1.95/sqrt(n) is exceeded once in a thousand times.
+		worst := 0.0
+		for i, x := range d {
+			u := (x - low) / (high - low)
+			worst = max(worst, math.Abs(u-float64(i)/400), math.Abs(u-float64(i+1)/400))
+		}
+		require.Less(t, worst, 0.0975, "%s: not even between %v and %v", policy, low, high)
+	}
+}
+
+// A wait that leaves nothing of the budget is not begun (E3): the request ends
+// at once, with the answer at hand or 504.
+func TestS22NoBudgetNoWait(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	quick := func(b lab.Behaviour, status int, policy string) {
+		t.Helper()
+		w.put(`{"timeout":null,"base_delay":0.1,"backoff_strategy":"fixed"}`)
+		w.put(policy)
+		w.clear()
+		w.all(b)
+		a := w.get()
+		require.Equal(t, status, a.status)
+		require.Equal(t, "timeout", a.outcome())
+		require.Equal(t, "1", a.attempts())
+		require.Equal(t, 1, w.arrivals())
+		require.Less(t, a.took, 300*time.Millisecond)
+	}
+	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":1,"base_delay":1}`) // equal is too long
+	quick(lab.Status(503), 503, `{"timeout":1,"base_delay":60}`)
+	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"base_delay":1}`)
+	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"5"}}}, 503, `{"timeout":2}`)
+	require.Zero(t, strings.Count(w.log.String(), "msg=retry"), "no word of a retry that is not made")
+	w.clear()
+	w.put(`{"timeout":1,"base_delay":0.4}`)
+	w.all(lab.Status(503))
+	a := w.get()
+	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 1 s")
+	require.Equal(t, "exhausted", a.outcome())
+}

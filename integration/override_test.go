@@ -1,0 +1,54 @@
+package integration
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// What a request chooses for itself decides its own retries and never what a
+// breaker counts (D20, D21); it is gone with the request.
+func TestS36OverridesAndBreakers(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confK+"[timeouts]\nattempt = \"1s\"\n")
+	counts := func() [2]float64 {
+		return [2]float64{w.breaker("F1")["failure_count"].(float64), w.breaker("F2")["failure_count"].(float64)}
+	}
+	for range 6 { // 500 is a failure for this request only
+		w.all(lab.Status(500))
+		a := w.get(ovr("retry_status_codes=(500), max_attempts=2")...)
+		require.Equal(t, 500, a.status)
+		require.Equal(t, "exhausted", a.outcome())
+		require.Equal(t, "2", a.attempts())
+	}
+	require.Equal(t, [2]float64{}, counts())
+	require.Equal(t, "1", w.get().attempts(), "500 is no failure for the next one")
+
+	// A status that the request does not want retried still counts.
+	w.all(lab.Status(503))
+	for range 4 {
+		a := w.get(ovr("retry_status_codes=()")...)
+		require.Equal(t, 503, a.status)
+		require.Equal(t, "1", a.attempts())
+	}
+	require.Equal(t, [2]float64{2, 2}, counts())
+
+	// A request's own shorter timeout says nothing of a proxy; the global one does.
+	w.all(lab.Behaviour{Hole: true})
+	for range 4 {
+		begin := time.Now()
+		require.Equal(t, 504, w.get(ovr("timeout=0.2")...).status)
+		require.InDelta(t, 0.22, time.Since(begin).Seconds(), 0.1)
+	}
+	require.Equal(t, [2]float64{2, 2}, counts())
+	w.put(`{"timeout":0.2}`)
+	require.Equal(t, 504, w.get(ovr("timeout=0.15")...).status)
+	require.Equal(t, [2]float64{2, 2}, counts())
+	require.Equal(t, 504, w.get().status)
+	require.Equal(t, 504, w.get(ovr("timeout=5, max_attempts=1")...).status, "longer: the attempt's own limit")
+	require.Equal(t, 3.0+3.0, counts()[0]+counts()[1])
+	w.reconcile(0)
+}
