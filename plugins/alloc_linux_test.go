@@ -4,7 +4,6 @@ package plugins_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,13 +21,7 @@ func TestARequestAllocatesNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
 
 	// Nor does a refusal.
-	for _, u := range pool.Snapshot().All {
-		for u.Breaker().State() == core.Closed {
-			lease, _ := u.Acquire(time.Now())
-			lease.Settle(&core.Outcome{Verdict: core.Failure})
-			lease.Release()
-		}
-	}
+	shut(t, pool, 1)
 	require.False(t, r.run())
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
 	require.Equal(t, "all_breakers_open", r.x.Failure.Code)

@@ -69,30 +69,47 @@ func cpuOf(b *testing.B, who int) (report func()) {
 	return func() { b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op") }
 }
 
+// shut opens the breakers of every k-th proxy.
+func shut(t testing.TB, pool *upstream.Pool, k int) {
+	for i, u := range pool.Snapshot().All {
+		for i%k == 0 && u.Breaker().State() == core.Closed {
+			lease, ok := u.Acquire(time.Now())
+			require.True(t, ok)
+			lease.Settle(&core.Outcome{Verdict: core.Failure})
+			lease.Release()
+		}
+	}
+}
+
 // A choice as a request makes it: candidates, the scorer's WebAssembly, permit
 // taken and given back.
 func BenchmarkChoice(b *testing.B) {
 	r := registry(b)
-	for _, n := range []int{10, 100, 1_000, 10_000, 100_000} {
-		_, s := proxies(b, n)
-		for _, name := range []string{"round_robin", "performance"} {
-			scorer, err := r.Scorer(name, plugins.FallbackFirst)
-			require.NoError(b, err)
-			b.Run(fmt.Sprintf("scorer=%s/proxies=%d", name, n), func(b *testing.B) {
-				q := selector.Query{}
-				b.ReportAllocs()
-				defer cpu(b)()
-				for b.Loop() {
-					q.Reset()
-					q.Idempotent, q.HostHash = true, 12345
-					lease, err := s.Select(&q, scorer, time.Now())
-					if err != nil {
-						b.Fatal(err)
-					}
-					lease.Release()
+	choose := func(name string, s *selector.Selector) func(*testing.B) {
+		scorer, err := r.Scorer(name, plugins.FallbackFirst)
+		require.NoError(b, err)
+		return func(b *testing.B) {
+			q := selector.Query{}
+			b.ReportAllocs()
+			defer cpu(b)()
+			for b.Loop() {
+				q.Reset()
+				q.Idempotent, q.HostHash = true, 12345
+				lease, err := s.Select(&q, scorer, time.Now())
+				if err != nil {
+					b.Fatal(err)
 				}
-			})
+				lease.Release()
+			}
 		}
+	}
+	for _, n := range []int{10, 100, 1_000, 10_000, 100_000} {
+		pool, s := proxies(b, n)
+		for _, name := range []string{"round_robin", "performance"} {
+			b.Run(fmt.Sprintf("scorer=%s/proxies=%d", name, n), choose(name, s))
+		}
+		shut(b, pool, 3)
+		b.Run(fmt.Sprintf("scorer=performance/proxies=%d/a-third-open", n), choose("performance", s))
 	}
 }
 
@@ -221,13 +238,7 @@ func BenchmarkRefusal(b *testing.B) {
 	for _, n := range []int{10, 100, 1_000} {
 		b.Run(fmt.Sprintf("proxies=%d", n), func(b *testing.B) {
 			pool, s := proxies(b, n)
-			for _, u := range pool.Snapshot().All {
-				for u.Breaker().State() == core.Closed {
-					lease, _ := u.Acquire(time.Now())
-					lease.Settle(&core.Outcome{Verdict: core.Failure})
-					lease.Release()
-				}
-			}
+			shut(b, pool, 1)
 			r := newRequest(b, pool, s, plugins.FallbackFirst)
 			b.ReportAllocs()
 			defer cpu(b)()

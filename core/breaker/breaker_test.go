@@ -137,3 +137,39 @@ func BenchmarkClosed(b *testing.B) {
 		})
 	})
 }
+
+// A failure counted, and the whole way round: open, half-open, probe, closed.
+func BenchmarkChange(b *testing.B) {
+	now := time.Unix(1_000_000, 0)
+	clock := func() time.Time { return now }
+	b.Run("failure", func(b *testing.B) {
+		cfg := breaker.Default()
+		cfg.FailureThreshold = 1 << 30
+		br := breaker.New("p", cfg, clock, func(core.Transition) {})
+		b.ReportAllocs()
+		for b.Loop() {
+			p, _ := br.Acquire()
+			p.Report(core.Failure)
+			now = now.Add(time.Second) // 60 of them are in the window
+		}
+	})
+	b.Run("cycle", func(b *testing.B) {
+		cfg := breaker.Default()
+		cfg.FailureThreshold = 1
+		events := 0
+		br := breaker.New("p", cfg, clock, func(core.Transition) { events++ })
+		b.ReportAllocs()
+		cycles := 0
+		for b.Loop() {
+			p, _ := br.Acquire()
+			p.Report(core.Failure)
+			now = now.Add(cfg.TimeoutDuration)
+			p, _ = br.Acquire()
+			p.Report(core.Success)
+			cycles++
+		}
+		if events != 3*cycles {
+			b.Fatalf("%d events in %d cycles", events, cycles)
+		}
+	})
+}

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package rivals measures the breaker beside those of failsafe-go and
 // gobreaker, in one run: what an attempt pays that is admitted and succeeds
 // while the breaker is closed.
@@ -6,6 +8,7 @@ package rivals
 import (
 	"fmt"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,12 +58,27 @@ func attempts() map[string]func() bool {
 	}
 }
 
+// cpu makes a benchmark report the time the process was on a processor as well:
+// on a machine that does other work, the figure to go by.
+func cpu(b *testing.B) func() {
+	spent := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := spent()
+	return func() { b.ReportMetric(float64(spent()-before)/float64(b.N), "cpu-ns/op") }
+}
+
 func BenchmarkAdmitAndSuccess(b *testing.B) {
 	for _, goroutines := range []int{1, 64} {
 		for _, lib := range []string{"whirlpool", "failsafe-go", "gobreaker"} {
 			attempt := attempts()[lib]
 			b.Run(fmt.Sprintf("lib=%s/goroutines=%d", lib, goroutines), func(b *testing.B) {
 				b.ReportAllocs()
+				defer cpu(b)()
 				if goroutines == 1 {
 					for b.Loop() {
 						if !attempt() {
