@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -26,7 +27,9 @@ func guest(t *testing.T, dir string) func(config map[string]any) (*wasmhost.Modu
 	require.NoError(t, err, "%s", log)
 	code, err := os.ReadFile(out)
 	require.NoError(t, err)
-	host := wasmhost.New(wasmhost.DefaultLimits(), t.TempDir())
+	limits := wasmhost.DefaultLimits()
+	limits.Wait = time.Minute // for an instance in place of one that trapped
+	host := wasmhost.New(limits, t.TempDir())
 	return func(config map[string]any) (*wasmhost.Module, error) { return host.Load(code, config) }
 }
 
