@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// A retry goes to a proxy that the request has not tried while there is one;
+// then to the one tried longest ago.
+func TestS50EveryProxyBeforeAnyTwice(t *testing.T) {
+	t.Parallel()
+	w := start(t, 5, confK)
+	w.put(`{"max_attempts":10}`)
+	w.all(lab.Status(503))
+	for range 3 {
+		w.clear()
+		require.Equal(t, "10", w.get().attempts())
+		order := w.order()
+		require.Len(t, order, 10)
+		require.ElementsMatch(t, []string{"F1", "F2", "F3", "F4", "F5"}, order[:5])
+		require.Equal(t, order[:5], order[5:], "the longest ago first")
+	}
+}
+
+// order are the names of the fakes, one for each arrival, by time.
+func (w *whirl) order() (names []string) {
+	name := map[time.Time]string{}
+	for _, f := range w.fakes {
+		for _, a := range f.Arrivals() {
+			name[a.At] = f.Name
+		}
+	}
+	for _, a := range w.ordered() {
+		names = append(names, name[a.At])
+	}
+	return names
+}
+
+// A proxy is judged by its own last hundred attempts: a past of any length is
+// forgotten after a hundred, and others' traffic pushes nothing out.
+func TestS54TheLastHundred(t *testing.T) {
+	t.Parallel()
+	w := start(t, 3, confK)
+	sample := func(f *lab.Proxy, b lab.Behaviour, n int) {
+		w.all(lab.OK())
+		f.Do(b)
+		for goal := f.Count() + n; f.Count() < goal; {
+			w.get(ovr("max_attempts=1")...)
+		}
+	}
+	rate := func(id string) (any, any) {
+		p := w.json("/proxies/" + id)
+		return p["success_rate"], p["samples"]
+	}
+	check := func(id string, wantRate, wantSamples float64) {
+		t.Helper()
+		r, n := rate(id)
+		require.Equal(t, wantRate, r)
+		require.Equal(t, wantSamples, n)
+	}
+	f2 := w.fakes[1]
+	check("F2", 0.5, 0)
+	sample(f2, lab.Status(503), 150)
+	check("F2", 0, 100)
+	sample(f2, lab.OK(), 50)
+	check("F2", 0.5, 100)
+	sample(f2, lab.OK(), 50)
+	check("F2", 1, 100)
+	w.call("PATCH", "/proxies/F2", `{"max_in_flight":1}`)
+	check("F2", 1, 100) // a change that keeps the address keeps the samples
+
+	// A slow past is forgotten as well, and failures say nothing of speed.
+	sample(f2, lab.Status(503), 100)
+	require.Equal(t, 0.0, w.json("/proxies/F2")["avg_latency"])
+	r, _ := rate("F1")
+	require.Equal(t, 1.0, r)
+}
+
+// A breaker that closes while a retry waits makes its proxy a candidate again
+// (E2): a choice is made after the wait, not before it.
+func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, strings.Replace(confKB, "0.1", "0.6", 1))
+	w.put(`{"max_attempts":2}`)
+	w.fakes[0].Do(lab.Status(503))
+	w.fakes[1].Do(lab.Status(503))
+	for range 5 {
+		w.get(ovr("max_attempts=1")...)
+	}
+	w.call("POST", "/circuit-breakers/F1/reset", "")
+	w.call("POST", "/circuit-breakers/F2/reset", "")
+	w.write(strings.NewReplacer(`"1s"`, `"30s"`, "0.1", "0.6").Replace(confKB))
+	eventually(t, "reloaded", func() bool { return w.breaker("F1")["timeout_duration"] == 30.0 })
+	w.put(`{"max_attempts":2}`)
+	for w.breaker("F2")["state"] != "open" { // F2 is out for 30 s
+		w.get(ovr("max_attempts=1")...)
+		w.call("POST", "/circuit-breakers/F1/reset", "")
+	}
+	w.fakes[1].Do(lab.OK())
+	before := w.fakes[0].Count()
+	got := make(chan answer, 1)
+	go func() { got <- w.get() }()
+	eventually(t, "it waits, with F1 failed and F2 open", func() bool { return w.fakes[0].Count() == before+1 })
+	w.call("POST", "/circuit-breakers/F2/reset", "")
+	a := <-got
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "F2", a.proxy())
+}
+
+// Many retries at once are spread over equals by their load: a herd would all
+// go to one.
+func TestS57RetriesDoNotHerd(t *testing.T) {
+	t.Parallel()
+	w := start(t, 4, confK)
+	for range 100 { // equal histories
+		w.get()
+	}
+	hold := make(chan struct{})
+	w.fakes[0].Do(lab.Status(503))
+	for _, f := range w.fakes[1:] {
+		f.Set(func(int, *http.Request) lab.Behaviour { return lab.Behaviour{Hold: hold} })
+	}
+	w.clear()
+	var wg sync.WaitGroup
+	for range 240 { // 60 begin at F1 and are retried
+		wg.Go(func() { w.get() })
+	}
+	eventually(t, "all are out", func() bool { return w.fakes[1].Count()+w.fakes[2].Count()+w.fakes[3].Count() == 240 })
+	for _, f := range w.fakes[1:] {
+		require.InDelta(t, 80, f.Count(), 12, f.Name)
+	}
+	close(hold)
+	wg.Wait()
+	require.InDelta(t, 60, w.fakes[0].Count(), 1)
+}

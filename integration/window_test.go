@@ -1,0 +1,143 @@
+package integration
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// The window slides, it does not tumble: failures leave one by one, and five of
+// them that straddle any boundary open the breaker.
+func TestS39TheWindowSlides(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confKB) // 5 in 2 s
+	w.all(lab.Status(503))
+	begin := time.Now()
+	at := func(s float64) { time.Sleep(time.Until(begin.Add(time.Duration(s * float64(time.Second))))) }
+	count := func() any { return w.breaker("F1")["failure_count"] }
+	w.get()
+	w.get()
+	at(1.2)
+	w.get()
+	w.get()
+	require.Equal(t, 4.0, count())
+	at(2.3) // the first two have left, without traffic
+	require.Equal(t, 2.0, count())
+	w.get()
+	w.get()
+	require.Equal(t, 4.0, count())
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+	at(2.9) // 1.2, 1.2, 2.3, 2.3 and this one
+	w.get()
+	require.Equal(t, "open", w.breaker("F1")["state"])
+	require.Equal(t, 5.0, count())
+}
+
+// Two hundred failures at the same moment: one transition, one event, and not
+// one attempt more.
+func TestS47ManyFailuresAtOnce(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confKB)
+	hold := make(chan struct{})
+	w.fakes[0].Do(lab.Behaviour{Status: 503, Hold: hold})
+	var wg sync.WaitGroup
+	for range 400 {
+		wg.Go(func() { w.get() })
+	}
+	eventually(t, "all are out", func() bool { return w.arrivals() == 400 })
+	close(hold)
+	eventually(t, "open", func() bool { return w.breaker("F1")["state"] == "open" })
+	for range 50 {
+		require.Equal(t, 200, w.get().status)
+	}
+	wg.Wait()
+	require.Equal(t, 200, w.fakes[0].Count())
+	require.Equal(t, []string{"open"}, w.transitions("F1")[:1])
+	events := w.json("/circuit-breakers/metrics")["events"].([]any)
+	require.Equal(t, 5.0, events[0].(map[string]any)["failure_count"])
+	opens := 0
+	for _, s := range w.transitions("F1") {
+		if s == "open" {
+			opens++
+		}
+	}
+	require.Equal(t, 1, opens, "results from before the trip change nothing")
+	w.reconcile(0)
+}
+
+// Traffic, failures, probes and resets by hand all at once: whoever reads the
+// events sees one legal history.
+func TestS48OneHistory(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
+	var sick atomic.Bool
+	for _, f := range w.fakes {
+		f.Set(func(int, *http.Request) lab.Behaviour {
+			if sick.Load() {
+				return lab.Status(503)
+			}
+			return lab.OK()
+		})
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	loop := func(f func()) {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					f()
+				}
+			}
+		})
+	}
+	for range 16 {
+		loop(func() {
+			if a := w.get(); a.status == 503 && a.outcome() == "all_breakers_open" {
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	loop(func() { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) })
+	loop(func() { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) })
+	for range 10 {
+		time.Sleep(100 * time.Millisecond)
+		sick.Store(!sick.Load())
+	}
+	close(stop)
+	wg.Wait()
+	seen := map[string]int{}
+	for _, id := range []string{"F1", "F2"} {
+		eventually(t, "no change is due", func() bool { return w.breaker(id)["state"] != "open" })
+		state := "closed"
+		last := ""
+		for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+			e := v.(map[string]any)
+			if e["proxy_id"] != id {
+				continue
+			}
+			from, to, reason := e["from_state"].(string), e["to_state"].(string), e["reason"].(string)
+			require.Equal(t, state, from, "a chain")
+			require.Contains(t, []string{
+				"closed open threshold", "open half_open timeout", "half_open closed probe_success", "half_open open probe_failure",
+				"open closed manual_reset", "half_open closed manual_reset",
+			}, from+" "+to+" "+reason)
+			require.LessOrEqual(t, last, e["timestamp"].(string), "ascending")
+			state, last = to, e["timestamp"].(string)
+			seen[id+reason]++
+		}
+		require.Equal(t, w.breaker(id)["state"], state)
+	}
+	for _, reason := range []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure", "F2probe_success"} {
+		require.NotZero(t, seen[reason], reason)
+	}
+	w.reconcile(0)
+}
