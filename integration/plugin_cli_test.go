@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
 const builtins = "../plugins/builtin/"
@@ -84,7 +86,7 @@ func TestExitCodes(t *testing.T) {
 
 func TestHelpOfPlugin(t *testing.T) {
 	out, _, _ := command(t, "plugin")
-	for _, name := range []string{"new", "verify", "inspect", "bench", "simulate"} {
+	for _, name := range []string{"new", "verify", "inspect", "bench", "simulate", "record"} {
 		require.Contains(t, out, "\n  "+name+" ")
 		help, _, code := command(t, "plugin", name, "--help")
 		require.Zero(t, code)
@@ -184,4 +186,39 @@ func TestSimulate(t *testing.T) {
 	v = parsed(t, 0, "plugin", "simulate", builtins+"linear.wasm")
 	delays := v["results"].([]any)[0].(map[string]any)["delays"].([]any)
 	require.Equal(t, 3.0, delays[2].(map[string]any)["mean"])
+}
+
+// A gateway is recorded while it runs, and what was recorded can be played.
+func TestRecord(t *testing.T) {
+	w := start(t, 3, confK)
+	for range 30 {
+		w.get()
+	}
+	w.fakes[1].Do(lab.Status(503))
+	trace := filepath.Join(t.TempDir(), "trace.jsonl")
+	cmd := exec.Command(binary, "plugin", "record", trace, "--api", "http://"+w.api, "--every", "50ms", "--for", "1h")
+	out := &buffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill() })
+	eventually(t, "recording 3 proxies", func() bool { return strings.Contains(out.String(), "recording 3 proxies") })
+	for range 60 {
+		w.get()
+	}
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), "%s", out)
+	require.Contains(t, out.String(), "3 proxies in ")
+
+	text, err := os.ReadFile(trace)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `{"proxy":"F3","at":0,"success":1,`)
+	require.NotContains(t, string(text), "hunter2secret")
+	v := parsed(t, 0, "plugin", "simulate", builtins+"random.wasm", "--trace", trace)
+	require.Equal(t, []any{"F1", "F2", "F3"}, v["proxies"])
+
+	_, errs, code := command(t, "plugin", "record", trace, "--api", "http://"+freePort(t))
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "connection refused")
+	_, _, code = command(t, "plugin", "record", trace, "--every", "0s")
+	require.Equal(t, 2, code)
 }

@@ -30,7 +30,7 @@ say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 Exit codes: 0 all is well; 1 the module failed a check; 2 the command was not
 understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand())
+	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand())
 	return cmd
 }
 
@@ -201,11 +201,13 @@ be missing; any other says how a proxy does from a moment on ("at", seconds),
 and what it leaves out stays as it was:
 
   {"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
-  {"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
+  {"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "region": "EU"}
   {"proxy": "b", "at": 0, "success": 0.80, "latency": 0.20}
   {"proxy": "a", "at": 300, "success": 0.4}
 
-Without --trace one is generated. SPEC is one of
+A proxy may also have "weight" and "metadata" (an object of texts). plugin record
+writes the trace of a running gateway. Without --trace one is generated, and
+SPEC is one of
 
 ` + scenarios() + `
 and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,

@@ -247,7 +247,7 @@ func (p *play) specs() []upstream.Spec {
 func (p *play) pool() []wasmhost.Proxy {
 	list := make([]wasmhost.Proxy, len(p.trace.Proxies))
 	for i, x := range p.trace.Proxies {
-		list[i] = wasmhost.Proxy{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost}
+		list[i] = wasmhost.Proxy{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Metadata: x.Metadata}
 	}
 	return list
 }

@@ -26,7 +26,7 @@ import (
 // Any other line says how a proxy does from a moment on, until its next line;
 // what a line leaves out stays as it was:
 //
-//	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
+//	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU", "metadata": {"plan": "gold"}}
 //	{"proxy": "a", "at": 300, "success": 0.4}
 type Trace struct {
 	Duration float64 // s; by default 600 or, if that is longer, the last "at" and a minute
@@ -41,6 +41,7 @@ type Trace struct {
 type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
+	Metadata     map[string]string
 	States       []State // by time; the first is at 0
 }
 
@@ -68,17 +69,18 @@ const (
 
 // line is one line of a trace file.
 type line struct {
-	Proxy    *string  `json:"proxy,omitempty"`
-	At       *float64 `json:"at,omitempty"`
-	Success  *float64 `json:"success,omitempty"`
-	Latency  *float64 `json:"latency,omitempty"`
-	Cost     *float64 `json:"cost,omitempty"`
-	Weight   *float64 `json:"weight,omitempty"`
-	Region   *string  `json:"region,omitempty"`
-	Duration *float64 `json:"duration,omitempty"`
-	Rate     *float64 `json:"rate,omitempty"`
-	Hosts    *int     `json:"hosts,omitempty"`
-	Start    *float64 `json:"start,omitempty"`
+	Proxy    *string           `json:"proxy,omitempty"`
+	At       *float64          `json:"at,omitempty"`
+	Success  *float64          `json:"success,omitempty"`
+	Latency  *float64          `json:"latency,omitempty"`
+	Cost     *float64          `json:"cost,omitempty"`
+	Weight   *float64          `json:"weight,omitempty"`
+	Region   *string           `json:"region,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Duration *float64          `json:"duration,omitempty"`
+	Rate     *float64          `json:"rate,omitempty"`
+	Hosts    *int              `json:"hosts,omitempty"`
+	Start    *float64          `json:"start,omitempty"`
 }
 
 // Read reads a trace. Its errors name the line.
@@ -129,7 +131,7 @@ func set[T any](to *T, from *T) {
 }
 
 func (t *Trace) whole(l *line) error {
-	if l.At != nil || l.Success != nil || l.Latency != nil || l.Cost != nil || l.Weight != nil {
+	if l.At != nil || l.Success != nil || l.Latency != nil || l.Cost != nil || l.Weight != nil || l.Metadata != nil {
 		return errors.New("it says how a proxy does, but not which: \"proxy\" is missing")
 	}
 	set(&t.Duration, l.Duration)
@@ -154,6 +156,9 @@ func (t *Trace) proxy(at map[string]int, l *line) error {
 	set(&p.Region, l.Region)
 	set(&p.Weight, l.Weight)
 	set(&p.Cost, l.Cost)
+	if len(l.Metadata) > 0 {
+		p.Metadata = l.Metadata
+	}
 	var s State
 	if known {
 		s = p.States[len(p.States)-1]
@@ -216,7 +221,7 @@ func (t *Trace) Write(w io.Writer) error {
 			s := &p.States[n]
 			l := line{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency}
 			if n == 0 {
-				l.Cost, l.Weight = &p.Cost, &p.Weight
+				l.Cost, l.Weight, l.Metadata = &p.Cost, &p.Weight, p.Metadata
 				if p.Region != "" {
 					l.Region = &p.Region
 				}

@@ -1,0 +1,92 @@
+package simulate
+
+import (
+	"errors"
+	"math"
+)
+
+// Seen is a proxy at one moment, as GET /api/v1/proxies shows it.
+type Seen struct {
+	ID          string            `json:"id"`
+	Region      string            `json:"region"`
+	Weight      float64           `json:"weight"`
+	Cost        float64           `json:"cost"`
+	Metadata    map[string]string `json:"metadata"`
+	Uses        float64           `json:"uses"`
+	Samples     int               `json:"samples"`
+	SuccessRate float64           `json:"success_rate"`
+	AvgLatency  float64           `json:"avg_latency"` // s
+}
+
+// Recorder makes a trace of a gateway that is looked at from time to time. A
+// proxy's success and latency are those of its last 100 attempts; one without
+// an attempt so far is not in the trace, and one that comes later is taken to
+// have been so from the beginning.
+type Recorder struct {
+	trace Trace
+	index map[string]int
+	uses  map[string]float64 // when first seen
+	used  float64
+	last  float64
+}
+
+// unmeasured is the latency (s) of a proxy that has never answered in time to
+// have one.
+const unmeasured = 1
+
+// NewRecorder returns a recorder. start is when it begins, in seconds since
+// the Unix epoch.
+func NewRecorder(start float64) *Recorder {
+	return &Recorder{trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{}, uses: map[string]float64{}}
+}
+
+// Look takes the proxies as they are at a time, in s from the beginning; times
+// only grow.
+func (r *Recorder) Look(at float64, proxies []Seen) {
+	r.last, r.used = at, 0
+	for _, s := range proxies {
+		if _, known := r.uses[s.ID]; !known {
+			r.uses[s.ID] = s.Uses
+		}
+		r.used += s.Uses - r.uses[s.ID]
+		if s.Samples == 0 {
+			continue
+		}
+		state := State{At: at, Success: s.SuccessRate, Latency: s.AvgLatency}
+		if state.Latency <= 0 {
+			state.Latency = unmeasured
+		}
+		i, known := r.index[s.ID]
+		if !known {
+			r.index[s.ID] = len(r.trace.Proxies)
+			state.At = 0
+			p := Proxy{ID: s.ID, Region: s.Region, Weight: s.Weight, Cost: s.Cost, States: []State{state}}
+			if len(s.Metadata) > 0 {
+				p.Metadata = s.Metadata
+			}
+			r.trace.Proxies = append(r.trace.Proxies, p)
+			continue
+		}
+		p := &r.trace.Proxies[i]
+		if before := p.States[len(p.States)-1]; before.Success != state.Success || before.Latency != state.Latency {
+			p.States = append(p.States, state)
+		}
+	}
+}
+
+// Trace is what has been recorded until the last look. Its rate is that of the
+// attempts seen.
+func (r *Recorder) Trace() (*Trace, error) {
+	if len(r.trace.Proxies) == 0 {
+		return nil, errors.New("no proxy has been used yet: there is nothing to record")
+	}
+	t := r.trace
+	t.Duration, t.Rate = r.last, 1
+	if t.Duration <= 0 {
+		return nil, errors.New("the recording is too short: look twice at least")
+	}
+	if r.used > 0 {
+		t.Rate = r.used / t.Duration
+	}
+	return &t, t.check()
+}
