@@ -41,7 +41,10 @@ export class Candidate {
   latencyMean: f64;
   /** Seconds, exponentially weighted (alpha 0.1). */
   latencyEWMA: f64;
-  /** (latencyMean + 10 ms) / (the largest among the candidates + 10 ms); 0.5 without any. */
+  /**
+   * (latencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a
+   * latency 0.5 if it has no attempts, 1 if none succeeded, else 0.
+   */
   normalizedLatency: f64;
   /** Attempts running through it now. */
   inFlight: f64;

@@ -48,7 +48,8 @@ typedef struct {
   double latency_mean;         /* s, over the last 100 attempts */
   double latency_ewma;         /* s, exponentially weighted (alpha 0.1) */
   double normalized_latency;   /* (latency_mean + 10 ms) / (the largest among the
-                                  candidates + 10 ms); 0.5 without any */
+                                  candidates + 10 ms); without a latency 0.5 if it
+                                  has no attempts, 1 if none succeeded, else 0 */
   double in_flight;            /* attempts running through it now */
   double weight;               /* configured, > 0, default 1 */
   double cost;                 /* configured, >= 0, default 0 */

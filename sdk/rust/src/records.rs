@@ -53,7 +53,8 @@ record! {
         /// Seconds, exponentially weighted (alpha 0.1).
         latency_ewma,
         /// (`latency_mean` + 10 ms) / (the largest among the candidates +
-        /// 10 ms); 0.5 without any.
+        /// 10 ms); without a latency 0.5 if it has no attempts, 1 if none
+        /// succeeded, else 0.
         normalized_latency,
         /// Attempts running through it now.
         in_flight,

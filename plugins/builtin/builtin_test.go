@@ -1,0 +1,14 @@
+package builtin
+
+import (
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// build.sh --check compiles every module anew and compares the bytes.
+func TestTheModulesAreWhatTheSourceGives(t *testing.T) {
+	out, err := exec.Command("./build.sh", "--check").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
