@@ -23,7 +23,7 @@ func (s *stats) init() { store(&s.successRate, 0.5) }
 // window keeps the last 100 attempts that said something about a proxy.
 type window struct {
 	mu        sync.Mutex
-	latency   [windowSize]float64 // s, of successes; NaN for failures
+	latency   [windowSize]float32 // s, of successes; NaN for failures
 	next, n   int
 	successes int
 	sum       float64 // of their latencies
@@ -36,7 +36,7 @@ func (w *window) add(to *stats, v core.Verdict, latency time.Duration) {
 	defer w.mu.Unlock()
 	i := w.next
 	if w.n == windowSize {
-		if old := w.latency[i]; !math.IsNaN(old) {
+		if old := float64(w.latency[i]); !math.IsNaN(old) {
 			w.successes--
 			w.sum -= old
 		}
@@ -46,11 +46,11 @@ func (w *window) add(to *stats, v core.Verdict, latency time.Duration) {
 	w.next = (i + 1) % windowSize
 	if v == core.Success {
 		s := latency.Seconds()
-		w.latency[i] = s
+		w.latency[i] = float32(s)
 		w.successes++
-		w.sum += s
+		w.sum += float64(w.latency[i])
 		if w.successes == 1 {
-			w.sum = s // a fresh start: nothing of rounding remains
+			w.sum = float64(w.latency[i]) // a fresh start: nothing of rounding remains
 		}
 		if ewma := load(&to.ewma); ewma > 0 {
 			s = ewma + ewmaAlpha*(s-ewma)
@@ -58,7 +58,7 @@ func (w *window) add(to *stats, v core.Verdict, latency time.Duration) {
 		store(&to.ewma, s)
 		store(&to.failures, 0)
 	} else {
-		w.latency[i] = math.NaN()
+		w.latency[i] = float32(math.NaN())
 		store(&to.failures, load(&to.failures)+1)
 	}
 	mean := 0.0

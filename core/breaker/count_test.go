@@ -1,0 +1,89 @@
+package breaker_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// The count of failures beside a list of all of them: those no older than the
+// window count, one aged exactly so as well, successes clear nothing (D3), and
+// the breaker opens with the one that reaches the threshold, not before.
+func TestTheCountAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Unix(1_000_000, 0)
+		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour, Lease: time.Minute}
+		opened := 0
+		b := breaker.New("p", cfg, func() time.Time { return now }, func(tr core.Transition) {
+			opened++
+			require.Equal(t, cfg.FailureThreshold, tr.FailureCount)
+			require.Equal(t, breaker.ReasonThreshold, tr.Reason)
+		})
+		var failures []time.Time
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 999, 1000, 2500, 10_000}).Draw(t, "ms")) * time.Millisecond)
+			p, ok := b.Acquire()
+			require.True(t, ok)
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
+			p.Report(v)
+			if v == core.Failure {
+				failures = append(failures, now)
+			}
+			live := 0
+			for _, at := range failures {
+				if now.Sub(at) <= cfg.WindowDuration {
+					live++
+				}
+			}
+			require.Equal(t, live, b.Snapshot().FailureCount)
+			if live == cfg.FailureThreshold {
+				require.Equal(t, 1, opened)
+				require.Equal(t, core.Open, b.State())
+				return
+			}
+			require.Zero(t, opened)
+		}
+	})
+}
+
+// Many report at once: the breaker opens once, with the failure that reaches
+// the threshold, and no failure is lost or counted twice.
+func TestTheCountUnderConcurrency(t *testing.T) {
+	const goroutines, each = 16, 50
+	for _, threshold := range []int{1, goroutines * each / 2, goroutines * each, goroutines*each + 1} {
+		for range 20 {
+			var opened, count atomic.Int64
+			b := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: time.Hour, TimeoutDuration: time.Hour, Lease: time.Minute},
+				time.Now, func(tr core.Transition) { opened.Add(1); count.Store(int64(tr.FailureCount)) })
+			var wg sync.WaitGroup
+			for range goroutines {
+				wg.Go(func() {
+					for range each {
+						if p, ok := b.Acquire(); ok {
+							p.Report(core.Failure)
+						}
+						if p, ok := b.Acquire(); ok {
+							p.Report(core.Success)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if threshold > goroutines*each {
+				require.Zero(t, opened.Load())
+				require.Equal(t, goroutines*each, b.Snapshot().FailureCount)
+				continue
+			}
+			require.EqualValues(t, 1, opened.Load())
+			require.EqualValues(t, threshold, count.Load())
+			require.Equal(t, core.Open, b.State())
+		}
+	}
+}
