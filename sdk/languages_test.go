@@ -7,11 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
@@ -78,6 +80,10 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 				code, err := os.ReadFile(filepath.Join(out, name))
 				require.NoError(t, err)
 				t.Logf("%s: %d bytes", name, len(code))
+				report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
+				var text strings.Builder
+				require.NoError(t, report.Write(&text))
+				require.True(t, report.OK, "%s", &text)
 				return code
 			}
 			t.Run("scorer", func(t *testing.T) { everything(t, read("everything.wasm")) })
