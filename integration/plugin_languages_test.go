@@ -136,6 +136,23 @@ func seeScorer(t *testing.T, lang string) {
 	status, _, _ = w.call("GET", "/plugins/mine", "")
 	require.Equal(t, 404, status)
 	require.Len(t, chosen(w, 9), 3, "round robin, after")
+	p.configured(w)
+}
+
+// configured puts the module beside the configuration and into it, as the
+// README says.
+func (p *project) configured(w *whirl) {
+	p.t.Helper()
+	readme, err := os.ReadFile(filepath.Join(p.dir, "README.md"))
+	require.NoError(p.t, err)
+	_, block, found := strings.Cut(string(readme), "```toml\n")
+	block, _, closed := strings.Cut(block, "```\n")
+	require.True(p.t, found && closed, "the README has a block of TOML")
+	code, err := os.ReadFile(filepath.Join(p.dir, "mine.wasm"))
+	require.NoError(p.t, err)
+	require.NoError(p.t, os.WriteFile(filepath.Join(w.dir, "mine.wasm"), code, 0o644))
+	w.write(confK + strings.Replace(block, "PROXY-ID", "F2", 1))
+	eventually(p.t, "the configured plugin avoids F2", func() bool { return chosen(w, 6)["F2"] == 0 })
 }
 
 func seeBackoff(t *testing.T, lang string) {
@@ -169,4 +186,32 @@ func seeBackoff(t *testing.T, lang string) {
 	status, body, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 204, status, "%s", body)
 	waits(0.1, 0.1)
+}
+
+// TestThePluginPage runs the commands of docs/plugins.md as they stand.
+func TestThePluginPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/plugins.md")
+	require.NoError(t, err)
+	w := start(t, 3, confK)
+	w.get() // something to record
+	var script strings.Builder
+	for _, line := range strings.Split(string(page), "\n") {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			script.WriteString(command + "\n")
+		}
+	}
+	text := strings.NewReplacer("127.0.0.1:8889", w.api, "127.0.0.1:8888", w.gateway, "plugin record ", "plugin record --api http://"+w.api+" ").Replace(script.String())
+	cmd := exec.Command("sh", "-e", "-x", "-c", text)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "\nX-Whirlpool-Proxy-Id: F3\r\n", "the plugin steers")
+	require.Contains(t, string(out), "the module keeps to the ABI")
+	require.Contains(t, string(out), "0.01*c.Cost", "-x shows the edit")
+	source, err := os.ReadFile(filepath.Join(cmd.Dir, "mine", "main.go"))
+	require.NoError(t, err)
+	require.Contains(t, string(source), "scores[i] = c.SuccessRate - 0.01*c.Cost\n")
+	status, _, _ := w.call("GET", "/plugins/mine", "")
+	require.Equal(t, 404, status)
 }
