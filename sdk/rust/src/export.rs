@@ -19,6 +19,7 @@ impl<T> Slot<T> {
 impl<T: Default> Slot<T> {
     /// # Safety
     /// What a call before this one returned must no longer be in use.
+    #[inline]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn get(&self) -> &mut T {
         (*self.0.get()).get_or_insert_with(T::default)
@@ -28,6 +29,7 @@ impl<T: Default> Slot<T> {
 /// # Safety
 /// `at` must be the address of `count` records of that type.
 #[doc(hidden)]
+#[inline]
 pub unsafe fn slice<'a, T>(at: *const T, count: i32) -> &'a [T] {
     core::slice::from_raw_parts(at, count as usize)
 }

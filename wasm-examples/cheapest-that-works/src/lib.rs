@@ -6,7 +6,7 @@
 //! for `rest` seconds: nobody would learn otherwise that it has recovered.
 //!
 //! Those that work score 1 + 1/(1 + cost): the cheapest first, each above
-//! every other. Those that do not score their success rate, below 1.
+//! every other. Those that do not score their success rate, at most 1.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 use whirlpool::{Candidate, Configure, RankRequest, Refused, Scorer, Settings};
@@ -38,7 +38,7 @@ impl CheapestThatWorks {
 impl Scorer for CheapestThatWorks {
     fn score(&mut self, _: &RankRequest, candidates: &[Candidate], scores: &mut [f64]) {
         for (score, c) in scores.iter_mut().zip(candidates) {
-            *score = if self.works(c) { 1.0 + 1.0 / (1.0 + c.cost) } else { c.success_rate.min(0.999) };
+            *score = if self.works(c) { 1.0 + 1.0 / (1.0 + c.cost) } else { c.success_rate };
         }
     }
 }
