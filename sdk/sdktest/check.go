@@ -90,7 +90,8 @@ func play(events Recording, plugin any, answer func(Event) ([]float64, error)) (
 	}
 	for i, e := range events {
 		if o, ok := plugin.(observe.Observer); ok && e.Observation != nil {
-			o.Observe(new(*e.Observation))
+			told := *e.Observation
+			o.Observe(&told)
 		}
 		answers, err := answer(e)
 		for _, a := range answers {
