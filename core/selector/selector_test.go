@@ -521,3 +521,82 @@ func TestASampleIsFair(t *testing.T) {
 	}
 	require.Greater(t, apart/float64(len(q.candidates)-2), 200.0, "neighbours in the pool are not neighbours in a sample: a third of the pool lies between two at random")
 }
+
+// TestRowsAgainstAModel: every column of every row, worked out anew from what
+// the pool shows of each proxy.
+func TestRowsAgainstAModel(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "proxies")
+		f := start(outer, n, 256)
+		used := map[string]time.Time{}
+		regions := []string{"", "eu", "us"}
+		for i := range n {
+			_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error {
+				s.Region = rapid.SampledFrom(regions).Draw(t, "region")
+				s.Weight, s.Cost = rapid.Float64Range(0.1, 9).Draw(t, "weight"), rapid.Float64Range(0, 9).Draw(t, "cost")
+				return nil
+			})
+			require.NoError(t, err)
+		}
+		for range rapid.IntRange(0, 40).Draw(t, "attempts") {
+			f.now = f.now.Add(time.Duration(rapid.IntRange(0, 700).Draw(t, "ms")) * time.Millisecond)
+			u := f.get(rapid.IntRange(0, n-1).Draw(t, "i"))
+			lease, ok := u.Acquire(f.now)
+			if !ok {
+				continue
+			}
+			used[u.ID()] = f.now
+			if rapid.IntRange(0, 4).Draw(t, "held") == 0 {
+				continue
+			}
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Success, core.Failure, core.Excluded}).Draw(t, "verdict")
+			lease.Settle(&core.Outcome{Verdict: v, Latency: time.Duration(rapid.IntRange(1, 400).Draw(t, "latency")) * time.Millisecond})
+			lease.Release()
+		}
+		region := rapid.SampledFrom(regions).Draw(t, "wanted")
+		query := Query{Idempotent: true, HostHash: core.Hash53("example.com")}
+		if region != "" {
+			query.RegionHash = core.Hash53(region)
+		}
+		q := f.s.begin(&query, f.now)
+		q.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")
+		f.s.gather(q, f.pool.Snapshot())
+		rows, request := make([]core.Candidate, q.Len()), core.RankRequest{}
+		if len(rows) == 0 {
+			return
+		}
+		q.Fill(&request, rows)
+		slowest := 0.0
+		for _, u := range q.candidates {
+			slowest = max(slowest, u.Stats().LatencyMean.Seconds())
+		}
+		for i, u := range q.candidates {
+			spec, stats := u.Spec(), u.Stats()
+			want := core.Candidate{
+				SuccessRate: stats.SuccessRate, Samples: float64(stats.Samples), InFlight: float64(stats.InFlight), Weight: spec.Weight, Cost: spec.Cost,
+				RegionMatch: flag(region != "" && spec.Region == region), SinceUse: -1, Uses: float64(stats.Uses), BreakerState: float64(u.Breaker().State()),
+				IDHash: core.Hash53(u.ID()), AffinityHash: core.Pair53(core.Hash53(u.ID()), query.HostHash),
+				Rotation: float64((uint64(i) + uint64(len(rows)) - q.turn%uint64(len(rows))) % uint64(len(rows))),
+			}
+			if at, ok := used[u.ID()]; ok {
+				want.SinceUse = f.now.Sub(at).Seconds()
+			}
+			normalized := 0.5
+			switch mean := stats.LatencyMean.Seconds(); {
+			case mean > 0:
+				normalized = (mean + 0.010) / (slowest + 0.010)
+			case stats.Samples > 0:
+				normalized = 1
+			}
+			got := rows[i]
+			require.InDelta(t, stats.LatencyMean.Seconds(), got.LatencyMean, 2e-9)
+			require.InDelta(t, stats.LatencyEWMA.Seconds(), got.LatencyEWMA, 2e-9)
+			require.InDelta(t, normalized, got.NormalizedLatency, 1e-6)
+			require.InDelta(t, want.SinceUse, got.SinceUse, 2e-9) // never used is told from used at once by 1 ns
+			require.GreaterOrEqual(t, got.ConsecutiveFailures, 0.0)
+			want.LatencyMean, want.LatencyEWMA, want.NormalizedLatency = got.LatencyMean, got.LatencyEWMA, got.NormalizedLatency
+			want.SinceUse, want.ConsecutiveFailures = got.SinceUse, got.ConsecutiveFailures
+			require.Equal(t, want, got)
+		}
+	})
+}
