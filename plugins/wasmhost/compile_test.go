@@ -66,7 +66,7 @@ func TestCompileBombs(t *testing.T) {
 		var refused *wasmhost.CheckError
 		require.ErrorAs(t, err, &refused, name)
 		require.ErrorContains(t, err, "too long to compile", name)
-		require.Less(t, time.Since(begin), 5*time.Second, name)
+		require.Less(t, time.Since(begin), 30*time.Second, name)
 	}
 }
 

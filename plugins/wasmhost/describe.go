@@ -64,7 +64,7 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	d := Description{Size: len(code), Exports: []string{}, Imports: []string{}}
 	var found []Finding
 	wrong := func(check, format string, args ...any) {
-		found = append(found, Finding{check, fmt.Sprintf(format, args...)})
+		found = append(found, Finding{check, clip(fmt.Sprintf(format, args...))})
 	}
 	if len(code) > h.limits.ModuleBytes {
 		wrong(CheckSize, "the module has %d bytes; at most %d are taken", len(code), h.limits.ModuleBytes)

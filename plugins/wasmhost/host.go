@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -36,7 +37,7 @@ type Limits struct {
 	StartFuel   int64  // of its initialisation; default 50,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
-	TableSize   uint32 // elements, of each table; default 100,000
+	TableSize   uint32 // elements of all tables together; default 100,000
 
 	Instances int           // of a module, at once; default 16, or 2 a processor
 	Wait      time.Duration // of a call for one of them, at most; default 50 ms
@@ -81,7 +82,15 @@ func (e *CheckError) Unwrap() error { return e.Err }
 
 func refuse(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &CheckError{Msg: err.Error(), Err: errors.Unwrap(err)}
+	return &CheckError{Msg: clip(err.Error()), Err: errors.Unwrap(err)}
+}
+
+// clip shortens what may quote a module's names, which have any length.
+func clip(s string) string {
+	if len(s) > 500 {
+		s = strings.ToValidUTF8(s[:500], "") + "..."
+	}
+	return s
 }
 
 // Load makes a module ready to serve: checked, metered, compiled, configured
@@ -152,7 +161,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 
 // build meters and compiles; nothing of the module has run yet.
 func (m *Module) build(code []byte, cacheDir string) error {
-	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
+	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel, Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
 	if err != nil {
 		return refuse("the module cannot be metered: %v", err)
 	}

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -118,12 +119,14 @@ func (m *Module) start() {
 	}()
 }
 
-// release gives an instance back. One that trapped, or whose memory cannot be
+// release gives an instance back. More are not kept than can be at work at
+// once and a few, for the sake of the memory they have taken. One that trapped, or whose memory cannot be
 // trusted, is thrown away; a wrong answer alone costs a learner nothing of
 // what it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
-	if !m.closed && (err == nil || !spoiled(err)) {
+	spare := len(m.free) >= runtime.GOMAXPROCS(0)+2 && len(m.waiting) == 0
+	if !m.closed && !spare && (err == nil || !spoiled(err)) {
 		m.free = append(m.free, in)
 		m.wake(1, nil)
 		m.start()

@@ -129,7 +129,7 @@ func (r *in) limits() (low, high uint32, bounded bool) {
 	case 1:
 		return low, r.u32(), true
 	}
-	r.fail("limits of the unknown kind %#x", flag)
+	r.fail("limits of the unknown kind %#x: shared and 64-bit memories are not taken", flag)
 	return 0, 0, false
 }
 

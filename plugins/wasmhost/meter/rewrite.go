@@ -22,6 +22,8 @@ type Cost struct {
 	Page         uint32 // of memory.grow, each page; default 1024
 	BytesPerFuel uint32 // of bulk memory instructions, a power of two; default 16
 
+	Table uint32 // elements that all tables together may have; 0 for no bound
+
 	FunctionWork, ModuleWork int64 // Size.Work of a function, and of all together, at most; 0 for no bound
 }
 
@@ -75,14 +77,17 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 			if !wellNamed(body) {
 				continue // an error in a custom section is none of the module's (5.5.3)
 			}
+		case secTable:
+			body, err = w.tables(body)
 		case secGlobal:
 			body, doneGlobal = w.global(body), true
 		case secExport:
 			body, doneExport = w.export(body), true
 		case secCode:
-			if body, err = w.code(body); err != nil {
-				return nil, err
-			}
+			body, err = w.code(body)
+		}
+		if err != nil {
+			return nil, err
 		}
 		out = appendSection(out, s.id, body)
 	}
@@ -127,6 +132,34 @@ func (w *writer) global(body []byte) []byte {
 func (w *writer) export(body []byte) []byte {
 	e := appendBytes(nil, []byte(FuelExport))
 	return more(body, appendU32(append(e, byte(Global)), w.fuel))
+}
+
+// maxTables is of one module; every toolchain makes do with one.
+const maxTables = 100
+
+// tables lets the first table grow to what the bound leaves, the others not at
+// all.
+func (w *writer) tables(body []byte) ([]byte, error) {
+	r := &in{b: body}
+	n := r.count()
+	if n > maxTables {
+		return nil, fmt.Errorf("it has %d tables; at most %d are taken", n, maxTables)
+	}
+	if w.cost.Table == 0 {
+		return body, nil
+	}
+	room := w.cost.Table - min(w.cost.Table, w.info.TableMin)
+	out := appendU32(nil, n)
+	for ; n > 0 && r.err == nil; n-- {
+		kind := r.byte()
+		low, high, bounded := r.limits()
+		if !bounded || high > low+room {
+			high = low + room
+		}
+		out = appendU32(appendU32(append(out, kind, 1), low), high)
+		room = 0
+	}
+	return out, r.err
 }
 
 // code rewrites every function body (WebAssembly 2.0, 5.5.13).

@@ -297,6 +297,12 @@ func ConstF64(x float64) []byte {
 // CallTo is a call of the function of that index.
 func CallTo(index uint32) []byte { return Uint([]byte{Call}, index) }
 
+// Unless256 is code of a scorer that runs only where there are not exactly 256
+// candidates: 256 is what a module is tried with before it is loaded.
+func Unless256(code ...byte) []byte {
+	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
+}
+
 // Forever is code in a loop without end.
 func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
