@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -26,10 +28,29 @@ func pairs(config map[string]any) []pair {
 				out = append(out, pair{key + "." + p.key, p.value})
 			}
 		default:
-			out = append(out, pair{key, fmt.Sprint(v)})
+			out = append(out, pair{key, text(v)})
 		}
 	}
 	return out
+}
+
+// text is a setting's value as a guest reads it.
+func text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case []any:
+		list := make([]string, len(v))
+		for i, item := range v {
+			list[i] = text(item)
+		}
+		return strings.Join(list, ",")
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	case time.Time:
+		return v.Format(time.RFC3339Nano)
+	}
+	return fmt.Sprint(v)
 }
 
 func (p pair) number() float64 {

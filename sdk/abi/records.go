@@ -20,7 +20,7 @@ type Candidate struct {
 	Samples             float64 // attempts behind SuccessRate, 0..100
 	LatencyMean         float64 // s, over the last 100 attempts
 	LatencyEWMA         float64 // s, exponentially weighted (alpha 0.1)
-	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); 0.5 without any
+	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no attempts, 1 if none succeeded, else 0
 	InFlight            float64 // attempts running through it now
 	Weight              float64 // configured, > 0, default 1
 	Cost                float64 // configured, >= 0, default 0
