@@ -1,0 +1,195 @@
+package plugins_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// moody is a backoff that does what RetryAfter (4th of moods and so on) asks
+// for; good is what it answers when all is well.
+func moody(good float64) []byte {
+	return w.Backoff(w.Join(
+		mood(1, w.ConstF64(-1)),
+		mood(2, []byte{w.Unreachable}),
+		mood(3, w.Join(w.Const64(0x7ff8000000000000), []byte{0xbf})), // f64.reinterpret_i64: NaN
+		mood(4, w.Join(w.Spin, w.ConstF64(0))),
+		w.ConstF64(good))...).Bytes()
+}
+
+func mood(n float64, code []byte) []byte {
+	return w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(n), []byte{0x61, w.If, w.Empty}, code, []byte{w.Return, w.End}) // eq
+}
+
+// reasons of the moods; mood 0 is a good one.
+var reasons = []string{"", "negative_delay", "trap", "not_finite", "fuel"}
+
+// entries counts what is logged.
+type entries struct {
+	mu     sync.Mutex
+	counts map[slog.Level]int
+	last   map[string]string
+}
+
+func (e *entries) Enabled(context.Context, slog.Level) bool { return true }
+func (e *entries) WithAttrs([]slog.Attr) slog.Handler       { return e }
+func (e *entries) WithGroup(string) slog.Handler            { return e }
+func (e *entries) Handle(_ context.Context, r slog.Record) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.counts[r.Level]++
+	e.last = map[string]string{"msg": r.Message}
+	r.Attrs(func(a slog.Attr) bool { e.last[a.Key] = a.Value.String(); return true })
+	return nil
+}
+
+func (e *entries) take() (warnings, errors int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	warnings, errors = e.counts[slog.LevelWarn], e.counts[slog.LevelError]
+	clear(e.counts)
+	return warnings, errors
+}
+
+// clock is moved by hand.
+type clock struct{ now time.Time }
+
+func (c *clock) Now() time.Time { return c.now }
+
+// Whatever calls, releases, swaps and roll-backs come in whatever order, a
+// plugin is quarantined exactly when as many calls in a row have failed as may,
+// each call has its answer, and every one is counted and logged as it should.
+func TestQuarantineAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
+		most := rapid.IntRange(1, 6).Draw(t, "max_faults")
+		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most})
+		require.NoError(t, err)
+		defer r.Close()
+		good, earlier := 7.0, 0.0 // what the module and the one before answer; 0 for none
+		_, err = r.Put("mine", moody(good), nil, false)
+		require.NoError(t, err)
+		b, err := r.Backoff("mine")
+		require.NoError(t, err)
+
+		row, quarantined := 0, false
+		calls, faults := uint64(0), map[string]uint64{}
+		logged := time.Time{}
+		t.Repeat(map[string]func(*rapid.T){
+			"call": func(t *rapid.T) {
+				mood := rapid.IntRange(0, 4).Draw(t, "mood")
+				d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.25, Multiplier: 2, Cap: 30, RetryAfter: float64(mood)})
+				require.NoError(t, err)
+				want, warnings, errors := good, 0, 0
+				if quarantined || mood > 0 {
+					want = 0.25 // exponential's answer
+				}
+				if !quarantined {
+					calls++
+					if mood == 0 {
+						row = 0
+					} else {
+						row++
+						faults[reasons[mood]]++
+						if quarantined = row >= most; quarantined {
+							errors = 1
+						} else if logged.IsZero() || now.now.Sub(logged) >= 10*time.Second {
+							warnings = 1
+						}
+						if warnings+errors > 0 {
+							logged = now.now
+						}
+					}
+				}
+				require.Equal(t, want, d)
+				gotWarnings, gotErrors := log.take()
+				require.Equal(t, [2]int{warnings, errors}, [2]int{gotWarnings, gotErrors}, "warnings and errors in the log")
+				if errors > 0 {
+					require.Equal(t, "plugin quarantined: the built-in answers for it", log.last["msg"])
+					require.Equal(t, "mine", log.last["plugin"])
+					require.Equal(t, reasons[mood], log.last["reason"])
+				}
+			},
+			"time": func(t *rapid.T) {
+				now.now = now.now.Add(time.Duration(rapid.IntRange(1, 12).Draw(t, "seconds")) * time.Second)
+			},
+			"release": func(t *rapid.T) {
+				_, err := r.Release("mine")
+				require.NoError(t, err)
+				row, quarantined = 0, false
+			},
+			"swap": func(t *rapid.T) {
+				earlier, good = good, float64(rapid.IntRange(1, 99).Draw(t, "good"))
+				_, err := r.Put("mine", moody(good), nil, true)
+				require.NoError(t, err)
+				row, quarantined = 0, false
+			},
+			"refused swap": func(t *rapid.T) {
+				_, err := r.Put("mine", w.Backoff(w.ConstF64(-1)...).Bytes(), nil, true)
+				require.ErrorContains(t, err, "a trial call failed: negative_delay")
+			},
+			"roll back": func(t *rapid.T) {
+				_, err := r.RollBack("mine")
+				if earlier == 0 {
+					require.ErrorIs(t, err, core.ErrConflict)
+					return
+				}
+				require.NoError(t, err)
+				earlier, good = good, earlier
+				row, quarantined = 0, false
+			},
+			"": func(t *rapid.T) {
+				i, err := r.Get("mine")
+				require.NoError(t, err)
+				require.Equal(t, quarantined, i.Quarantined)
+				require.Equal(t, map[bool]string{true: plugins.StateQuarantined, false: plugins.StateReady}[quarantined], i.State)
+				require.Equal(t, calls, i.Calls)
+				require.Equal(t, faults, i.FaultsBy)
+				require.Equal(t, earlier != 0, i.CanRollBack)
+			},
+		})
+	})
+}
+
+// A call that began with a module that has been replaced meanwhile says
+// nothing of the one in its place.
+func TestLateFaultsDoNotStrikeTheNewModule(t *testing.T) {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 1})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	_, err = r.Put("mine", w.Scorer(w.Unless256(w.Unreachable)...).Bytes(), nil, false)
+	require.NoError(t, err)
+	s, err := r.Scorer("mine", plugins.FallbackRetry)
+	require.NoError(t, err)
+	// The rows are written while the call runs: that is where the swap comes.
+	swapped := filling{func() {
+		_, err := r.Put("mine", w.Scorer(w.Scores(5)...).Bytes(), nil, true)
+		require.NoError(t, err)
+	}}
+	scores := make([]float64, 2)
+	require.NoError(t, s.Score(swapped, scores))
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, i.Faults)
+	require.False(t, i.Quarantined)
+	require.NoError(t, s.Score(rows{{}, {}}, scores))
+	require.Equal(t, []float64{5, 5}, scores)
+}
+
+type filling struct{ during func() }
+
+func (f filling) Len() int { return 2 }
+func (f filling) Fill(q *core.RankRequest, to []core.Candidate) {
+	*q = core.RankRequest{Count: 2}
+	clear(to)
+	f.during()
+}
