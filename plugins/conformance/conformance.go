@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -63,8 +64,8 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "", secLimits},
 }
 
-// dynamic are the checks that run the module, in their order. The first three
-// are needed by all after them.
+// dynamic are the checks that run the module, in their order. All after the
+// last that is needed make calls.
 var dynamic = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for both
@@ -74,6 +75,7 @@ var dynamic = []struct {
 	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "", (*kit).compiles},
 	{"starts", "do less before the first call; if it needs settings, give them with --config", secCalls, "", (*kit).starts},
 	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no room; it may be the same address each time", secBuffers, "", (*kit).reserve},
+	{"answers", "", secCalls, "", (*kit).answers},
 	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},
 	{"configure", "return 0 for settings that are well, another number for others; never trap", secCalls, "", (*kit).configure},
 	{"score_counts", "write one score for each candidate, for any count from 1 to 256, and return 0", secCalls, wasmhost.Scorer, (*kit).counts},
@@ -90,8 +92,18 @@ var dynamic = []struct {
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
-// needed is how many of the dynamic checks all others build on.
-const needed = 3
+// needed are the dynamic checks that all after them build on.
+var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
+
+// mends say what to mend of a call that failed, by the reason of its fault.
+var mends = map[string]string{
+	"trap":           "the call trapped: look for a bound, a division, a null or an assertion; what the guest printed is in the error",
+	"fuel":           "the call took too many instructions: do less in it",
+	"memory":         "reserve must find room: let memory grow",
+	"status":         "return 0 when the scores are given",
+	"not_finite":     "guard divisions and logarithms: the answer must be a finite number",
+	"negative_delay": "return a number of seconds of at least 0",
+}
 
 // skip is the error of a check that does not apply.
 type skip string
@@ -116,18 +128,24 @@ func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 	k.desc, found = host.Examine(code)
 	r := Report{Kind: k.desc.Kind, Size: k.desc.Size}
 	blocked := k.static(&r, found)
-	for i, c := range dynamic {
+	calling := false
+	for _, c := range dynamic {
+		calling = calling || c.name == "answers"
 		check := Check{Name: c.name, Section: c.section}
 		switch {
+		case c.kind != "" && k.desc.Kind != "" && c.kind != k.desc.Kind:
+			continue
 		case blocked != "":
 			check.Result, check.Detail = Skip, "not tried, since "+blocked+" failed"
-		case c.kind != "" && c.kind != k.desc.Kind:
-			continue
 		default:
 			detail, err := c.run(k)
 			check.Detail = detail
-			check.settle(err, c.mend)
-			if check.Result == Fail && i < needed {
+			mend := c.mend
+			if f := (*wasmhost.Fault)(nil); calling && errors.As(err, &f) {
+				mend = mends[f.Reason]
+			}
+			check.settle(err, mend)
+			if check.Result == Fail && slices.Contains(needed, c.name) {
 				blocked = c.name
 			}
 		}

@@ -1,11 +1,13 @@
 package conformance
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 
@@ -101,10 +103,12 @@ func TestEachCheckFails(t *testing.T) {
 		// Takes more each time, and gives nothing back.
 		{"reserve", "in a row", scorer(success).with("reserve", "i>i", wt.Const32(8), load(opLoadI32, 0), ops(opEqz), when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
 			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
+		// Its own data lies where the host may write.
+		{"answers", "unreachable", scorer(success, wt.Const32(wt.RegionAt+8000), load(opLoadI32, 0), when(ops(wt.Unreachable))).Bytes()},
 		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt)).Bytes()},
 		{"configure", "an unknown setting", scorer(success).with("configure", "ii>i", get(1), when(ops(wt.Unreachable)), wt.Const32(0)).Bytes()},
 		{"score_counts", "255 plausible candidates", scorer(success, get(3), wt.Const32(200), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
-		{"score_counts", "score returned 3", scorer(success).with("score", "iiii>i", wt.Const32(3)).Bytes()},
+		{"answers", "score returned 3", scorer(success).with("score", "iiii>i", wt.Const32(3)).Bytes()},
 		{"score_many", "4096 plausible candidates", scorer(success, get(3), wt.Const32(300), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
 		{"score_finite", "no request has used yet: not_finite", scorer(one, get(1), load(wt.F64Load, 8), ops(opDivF64)).Bytes()},
 		{"score_finite", "breaker half open", scorer(success, get(1), load(wt.F64Load, 96), one, ops(opAddF64), wt.ConstF64(2), ops(opLtF64, opEqz), when(ops(wt.Unreachable))).Bytes()},
@@ -112,7 +116,7 @@ func TestEachCheckFails(t *testing.T) {
 		{"score_range", "behind the rows", scorer(get(1), load(wt.F64Load, 128)).Bytes()},
 		{"score_range", "behind the scores", scorer(success, get(2), one, store(wt.F64Store, 8)).Bytes()},
 		{"backoff_range", "retry 6", backoff(wt.ConstF64(5), get(0), load(wt.F64Load, 0), ops(opLtF64), when(minus, ops(wt.Return)), one).Bytes()},
-		{"backoff_range", "NaN", backoff(wt.ConstF64(math.NaN())).Bytes()},
+		{"answers", "the delay is NaN", backoff(wt.ConstF64(math.NaN())).Bytes()},
 		{"backoff_deterministic", "then", backoff(counting).Bytes()},
 		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(wt.F64Load, 32), wt.ConstF64(0.5), ops(opLtF64), when(ops(wt.Unreachable))).Bytes()},
 		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz), when(ops(wt.Unreachable))).Bytes()},
@@ -152,6 +156,36 @@ func TestSkipsWhatCannotBeTried(t *testing.T) {
 			require.Contains(t, c.Detail, "parses failed")
 		}
 	}
+}
+
+func TestText(t *testing.T) {
+	m := backoff(wt.ConstF64(-1)).Bytes()
+	r := Run(host(), m, nil)
+	require.Equal(t, fmt.Sprintf(`PASS  size                   %d bytes
+PASS  parses                 a binary WebAssembly module
+PASS  imports                0, all allowed
+PASS  version                1
+PASS  exports                a backoff
+PASS  signatures             as documented
+PASS  memory                 20 pages to begin with
+PASS  table                  within its limit
+PASS  meters                 %s
+PASS  compiles               3 functions
+PASS  starts                 0 of %d units of start fuel, 20 pages of memory
+PASS  reserve                aligned, larger and smaller, 5096 times; the largest 12288 bytes
+FAIL  answers                negative_delay: the delay is -1
+      mend: return a number of seconds of at least 0 (sdk/ABI.md, "4. Calls")
+SKIP  reserve_large          not tried, since answers failed
+SKIP  configure              not tried, since answers failed
+SKIP  backoff_range          not tried, since answers failed
+SKIP  backoff_deterministic  not tried, since answers failed
+SKIP  observe                not tried, since answers failed
+SKIP  pool_changed           not tried, since answers failed
+SKIP  memory_stable          not tried, since answers failed
+SKIP  fuel                   not tried, since answers failed
+SKIP  instances              not tried, since answers failed
+the module does not keep to the ABI: 12 passed, 1 failed, 9 skipped
+`, len(m), r.Checks[8].Detail, wasmhost.DefaultLimits().StartFuel), text(t, r))
 }
 
 func TestConfigIsGiven(t *testing.T) {
@@ -212,6 +246,9 @@ func FuzzRun(f *testing.F) {
 		for _, c := range r.Checks {
 			if c.Result == Fail && c.Detail == "" {
 				t.Fatalf("%s fails and does not say why", c.Name)
+			}
+			if strings.ContainsFunc(c.Detail, unicode.IsControl) {
+				t.Fatalf("%s shows what moves a terminal's cursor: %q", c.Name, c.Detail)
 			}
 		}
 	})

@@ -1,6 +1,9 @@
 package inspect_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -9,6 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/inspect"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 func run(code []byte) inspect.Report {
@@ -58,4 +62,28 @@ func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
 	require.Equal(t, []inspect.Item{{Name: "env.a\x1b[", Kind: "func", Signature: "()"}}, r.Imports)
 	require.Contains(t, text(t, r), `"env.a\x1b["`)
 	require.NotContains(t, text(t, r), "\x1b", "control characters of a stranger's module")
+}
+
+func TestText(t *testing.T) {
+	m := wasmtest.Scorer(wasmtest.Scores(1)...)
+	m.Imports = []wasmtest.Import{{Module: "env", Name: "abort", Params: []byte{wasmtest.I32, wasmtest.I32, wasmtest.I32, wasmtest.I32}}}
+	m.Tables = []wasmtest.Limits{{Min: 3}}
+	m.Custom = map[string][]byte{"producers": nil}
+	code := m.Bytes()
+	sum := sha256.Sum256(code)
+	require.Equal(t, `kind             scorer
+abi version      1
+size             `+strconv.Itoa(len(code))+` bytes
+sha256           `+hex.EncodeToString(sum[:])+`
+memory           1 pages of 64 KiB, at most 256
+functions        3
+data             0 bytes
+table            3 elements
+exports          func "whirlpool_abi_v1" ()
+                 func "reserve" (i32) -> i32
+                 func "score" (i32, i32, i32, i32) -> i32
+                 memory "memory"
+imports          func "env.abort" (i32, i32, i32, i32)
+custom sections  "producers"
+`, text(t, run(code)))
 }

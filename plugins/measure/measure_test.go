@@ -10,6 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/measure"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 // ticking is a clock that moves by 100 us each time it is read, so that the
@@ -77,4 +78,19 @@ func TestWhatDoesNotLoad(t *testing.T) {
 	_, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), []byte("no"), measure.Options{Now: ticking(), Rounds: 1})
 	var check *wasmhost.CheckError
 	require.ErrorAs(t, err, &check)
+}
+
+// A scorer that has no room for 1,000 candidates is timed as far as it goes.
+func TestWhatItRefuses(t *testing.T) {
+	small := wasmtest.Scorer(wasmtest.Scores(1)...)
+	small.Func("reserve").Code = wasmtest.Join([]byte{wasmtest.LocalGet, 0}, wasmtest.Const32(60_000), []byte{0x4b, wasmtest.If, wasmtest.Empty}, // gt_u
+		wasmtest.Const32(0), []byte{wasmtest.Return, wasmtest.End}, wasmtest.Const32(wasmtest.RegionAt))
+	r, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), small.Bytes(), measure.Options{Now: ticking(), Round: time.Millisecond, Rounds: 1})
+	require.NoError(t, err)
+	require.Empty(t, r.Rows[2].Error)
+	require.Contains(t, r.Rows[3].Error, "memory")
+	require.InDelta(t, float64(r.Rows[2].Fuel-r.Rows[0].Fuel)/99, r.FuelPerCandidate, 1e-9)
+	var b strings.Builder
+	require.NoError(t, r.Write(&b))
+	require.Contains(t, b.String(), "memory: reserve")
 }

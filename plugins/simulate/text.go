@@ -40,7 +40,7 @@ func (r Scorers) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "scorer\tsuccess\tmean latency\tmean cost\tregret\trefused\n")
 	for _, x := range r.Results {
-		fmt.Fprintf(w, "%s\t%.2f %%\t%.0f ms\t%.3f\t%.1f\t%d\n", x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
+		fmt.Fprintf(w, "%s\t%.2f %%\t%.3g ms\t%.3f\t%.1f\t%d\n", x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
 	}
 	shown := r.busiest()
 	fmt.Fprintf(w, "\nshare of requests")
