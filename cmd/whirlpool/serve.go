@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
-	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
@@ -64,8 +64,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return err
 	}
 	defer g.plugins.Close()
-	listen := net.ListenConfig{KeepAliveConfig: transport.KeepAlive}
-	proxyListener, err := listen.Listen(ctx, "tcp", cfg.Gateway.Listen)
+	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
 	if err != nil {
 		return fmt.Errorf("gateway.listen: %w", err)
 	}

@@ -5,8 +5,10 @@ package socket
 import (
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -153,4 +155,56 @@ func (c *Conn) Quiet() bool {
 		quiet = errno == syscall.EAGAIN
 	})
 	return err == nil && quiet
+}
+
+// keepAlive makes the kernel look after an idle connection.
+func keepAlive(fd uintptr) {
+	syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(KeepAliveIdle/time.Second))
+}
+
+// connect begins to connect fd; pending says that it is not through yet. On
+// the way to the same machine it is.
+func connect(fd uintptr, to netip.AddrPort) (pending bool, err error) {
+	var errno syscall.Errno
+	address := sockaddr(to)
+	for range 2 {
+		_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&address)), address.size())
+		if errno != syscall.EINPROGRESS {
+			break
+		}
+	}
+	switch errno {
+	case 0, syscall.EISCONN:
+		return false, nil
+	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EINTR:
+		return true, nil
+	}
+	return false, os.NewSyscallError("connect", errno)
+}
+
+// rawAddress is a struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
+type rawAddress struct {
+	family uint16
+	port   [2]byte // big-endian
+	v4     [4]byte // of sockaddr_in; the flow of sockaddr_in6
+	v6     [16]byte
+	scope  uint32
+}
+
+func sockaddr(a netip.AddrPort) rawAddress {
+	r := rawAddress{port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}}
+	if ip := a.Addr(); ip.Is4() {
+		r.family, r.v4 = syscall.AF_INET, ip.As4()
+	} else {
+		r.family, r.v6 = syscall.AF_INET6, ip.As16()
+	}
+	return r
+}
+
+func (r *rawAddress) size() uintptr {
+	if r.family == syscall.AF_INET {
+		return syscall.SizeofSockaddrInet4
+	}
+	return syscall.SizeofSockaddrInet6
 }

@@ -11,42 +11,58 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
+// asker is a connection whose next message may go out along with the read of
+// its answer.
+type asker struct {
+	net.Conn
+	ask []byte
+}
+
+// send sends p: with the next Read if the connection is plain TCP, in which
+// case a failure shows there, as a *socket.WriteError.
+func (a *asker) send(p []byte) error {
+	if _, ok := a.Conn.(*socket.Conn); ok {
+		a.ask = p
+		return nil
+	}
+	_, err := a.Conn.Write(p)
+	return err
+}
+
+// Read implements io.Reader.
+func (a *asker) Read(p []byte) (int, error) {
+	if a.ask == nil {
+		return a.Conn.Read(p)
+	}
+	ask := a.ask
+	a.ask = nil
+	return a.Conn.(*socket.Conn).Ask(ask, p)
+}
+
 // persistConn is a connection that may be kept: to a proxy, or through one to
 // a target.
 type persistConn struct {
-	net.Conn
+	asker
 	reader http1.Reader
-	plain  *socket.Conn // Conn itself, if it is plain TCP
-	tcp    *socket.Conn // the same, or what lies below TLS; nil if neither
-	ask    []byte       // a request that goes out with the next read
-	armed  time.Time    // the read deadline
+	tcp    *socket.Conn // Conn, or what lies below its TLS; nil if neither
 	key    string       // "" for the proxy itself, else the target it leads to
 	login  []byte       // Proxy-Authorization to send; nil for none
 	out    []byte
+	armed  time.Time // the read deadline
 	reused bool
 	idleAt time.Time
 }
 
 func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
-	pc := &persistConn{Conn: c, key: key, login: login}
+	pc := &persistConn{asker: asker{Conn: c}, key: key, login: login}
 	pc.reader = *http1.NewReader(pc)
 	switch c := c.(type) {
 	case *socket.Conn:
-		pc.plain, pc.tcp = c, c
+		pc.tcp = c
 	case *tls.Conn:
 		pc.tcp, _ = c.NetConn().(*socket.Conn)
 	}
 	return pc
-}
-
-// Read implements io.Reader for the reader of answers.
-func (pc *persistConn) Read(p []byte) (int, error) {
-	if pc.ask == nil {
-		return pc.Conn.Read(p)
-	}
-	ask := pc.ask
-	pc.ask = nil
-	return pc.plain.Ask(ask, p)
 }
 
 // setReadDeadline sets the deadline unless c's Interrupt has fired.

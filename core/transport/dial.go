@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -21,9 +22,6 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if pc := pool.get(key, t.cfg.Now(), t.cfg.IdleTimeout, !q.Idempotent); pc != nil {
 			return pc, nil
 		}
-	}
-	if c.OnSlow != nil {
-		c.OnSlow()
 	}
 	if key == "" {
 		conn, f := t.dialProxy(ctx, u.Spec().Address, c)
@@ -44,6 +42,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		conn = &earlyConn{Conn: conn, early: tun.Early}
 	}
 	if q.TLS {
+		c.slow()
 		tctx, cancel := context.WithDeadline(ctx, c.Deadline)
 		defer cancel()
 		start := t.cfg.Now()
@@ -67,6 +66,13 @@ func hostOf(authority string) string {
 	return host
 }
 
+// slow says that the attempt takes its time.
+func (c *Control) slow() {
+	if c.OnSlow != nil {
+		c.OnSlow()
+	}
+}
+
 // dialProxy opens a connection to a proxy: TCP, and TLS to an https:// one.
 func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
 	start := t.cfg.Now()
@@ -74,22 +80,22 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	conn, err := t.cfg.Dial(ctx, "tcp", a.Host)
+	conn, err := t.dial(ctx, a.Host, deadline, c)
 	if err != nil && exhausted(err) {
 		t.dropIdle() // kept connections are the only thing to do without
-		conn, err = t.cfg.Dial(ctx, "tcp", a.Host)
+		conn, err = t.dial(ctx, a.Host, deadline, c)
 	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
 		return nil, fault(retry.Dial, err)
 	}
-	conn = socket.Of(conn)
 	if a.Scheme != upstream.HTTPS {
 		return conn, nil
 	}
+	c.slow()
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host))
 	if err != nil {
 		conn.Close()
@@ -97,6 +103,25 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	}
 	c.Timing.Handshake = t.cfg.Now().Sub(dialled)
 	return tc, nil
+}
+
+// dial opens a TCP connection to host:port.
+func (t *Transport) dial(ctx context.Context, hostport string, deadline time.Time, c *Control) (net.Conn, error) {
+	if to, err := netip.ParseAddrPort(hostport); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
+		return socket.Dial(ctx, to, deadline, c.slow)
+	}
+	c.slow()
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	dial := t.cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: socket.KeepAliveIdle}).DialContext
+	}
+	conn, err := dial(ctx, "tcp", hostport)
+	if err != nil {
+		return nil, err
+	}
+	return socket.Of(conn), nil
 }
 
 // Reply is a proxy's refusal of a CONNECT.
@@ -127,11 +152,8 @@ func (tun *Tunnel) refusal() *retry.Fault {
 
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
 // SOCKS5, or directly. A proxy that refuses with a status is no fault: see
-// Tunnel.Reply. c.OnSlow is called before.
+// Tunnel.Reply.
 func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *retry.Fault) {
-	if c.OnSlow != nil {
-		c.OnSlow()
-	}
 	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
@@ -145,15 +167,16 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		conn.Close()
 		return Tunnel{}, fault(retry.Dial, errStopped)
 	}
-	c.Interrupt.setDeadline(conn, c.Deadline)
 	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
 	if tunnels(a.Scheme) {
+		c.slow()
+		c.Interrupt.setDeadline(conn, c.Deadline)
 		if err := socksHandshake(conn, a, authority); err != nil {
 			f = handshakeFault(err)
 		}
 	} else {
-		f = t.connect(conn, a, authority, &tun)
+		f = t.connect(conn, a, authority, c, &tun)
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	if !c.Interrupt.release() && f == nil {
@@ -173,7 +196,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 
 // connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a
 // 2xx, Content-Length and Transfer-Encoding mean nothing.
-func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, tun *Tunnel) *retry.Fault {
+func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *retry.Fault {
 	b := make([]byte, 0, 256)
 	b = http1.AppendRequestLine(b, []byte("CONNECT"), []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))
@@ -181,14 +204,30 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		b = http1.AppendField(b, "Proxy-Authorization", login)
 	}
 	b = append(b, "\r\n"...)
-	if _, err := conn.Write(b); err != nil {
+	ask := asker{Conn: conn}
+	if err := ask.send(b); err != nil {
 		return fault(retry.Handshake, err)
 	}
-	r := http1.NewReader(conn)
+	r := http1.NewReader(&ask)
 	defer r.Release()
 	var head http1.Response
-	if err := r.ReadResponse(&head, false); err != nil {
-		return fault(retry.Handshake, clearer(err))
+	slow := t.cfg.Now().Add(SlowAfter)
+	patient := !slow.Before(c.Deadline)
+	if patient {
+		slow = c.Deadline
+	}
+	c.Interrupt.setDeadline(conn, slow)
+	for {
+		err := r.ReadResponse(&head, false)
+		if err == nil {
+			break
+		}
+		if f := fault(retry.Handshake, clearer(err)); patient || !f.Timeout {
+			return f
+		}
+		patient = true
+		c.Interrupt.setDeadline(conn, c.Deadline)
+		c.slow()
 	}
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)

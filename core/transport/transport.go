@@ -34,7 +34,7 @@ type Config struct {
 	ConnectTimeout time.Duration  // to a proxy, TCP and TLS; default 3 s
 	IdleTimeout    time.Duration  // of kept connections; default 90 s
 	MaxIdle        int            // kept connections per proxy; default 512
-	Dial           DialFunc       // default a net.Dialer
+	Dial           DialFunc       // default package socket's
 	RootCAs        *x509.CertPool // default the system's
 	Now            func() time.Time
 }
@@ -46,11 +46,6 @@ type Transport struct {
 	pools    sync.Map     // *upstream.Upstream -> *idlePool
 }
 
-// KeepAlive is how dead peers of idle connections are found (RFC 9293 section
-// 3.8.4). What the kernel's defaults may decide is left to it: each setting is
-// a system call per connection.
-var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: -1, Count: -1}
-
 // New returns a transport.
 func New(cfg Config) *Transport {
 	if cfg.ConnectTimeout == 0 {
@@ -61,9 +56,6 @@ func New(cfg Config) *Transport {
 	}
 	if cfg.MaxIdle == 0 {
 		cfg.MaxIdle = 512
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{KeepAliveConfig: KeepAlive}).DialContext
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -84,9 +76,9 @@ type Control struct {
 	BodyIdle  time.Duration // how long a body may stand still while it is sent
 	Fresh     bool          // take no kept connection
 	Interrupt Interrupt
-	// OnSlow is called once when no byte of an answer has come for SlowAfter,
-	// and before a connection is opened: both take long enough for a client to
-	// leave meanwhile. May be nil.
+	// OnSlow is called when no byte of an answer has come for SlowAfter, and
+	// when a new connection does not stand at once: both may take long enough
+	// for a client to leave meanwhile. May be nil.
 	OnSlow func()
 	// Timing is set by the attempt.
 	Timing core.Timing
@@ -180,18 +172,18 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			pc.out = append(pc.out, http1.LastChunk...)
 		}
 	}
-	whole := inline && q.Rest == nil
-	if whole && pc.plain != nil {
-		pc.ask = pc.out // it goes out when the answer is read
-	} else if _, err := pc.Write(pc.out); err != nil {
-		return t.unsent(c, q, resp, err)
-	}
-	if whole {
+	if inline && q.Rest == nil {
+		if err := pc.send(pc.out); err != nil {
+			return t.unsent(c, q, resp, err)
+		}
 		f := t.readHead(c, q, resp, false)
 		if w := (*socket.WriteError)(nil); f != nil && errors.As(f.Err, &w) {
 			return t.unsent(c, q, resp, w.Err)
 		}
 		return f
+	}
+	if _, err := pc.Write(pc.out); err != nil {
+		return t.unsent(c, q, resp, err)
 	}
 	// A larger body: send it while waiting for the answer, which may come
 	// before the body is through. The time for the answer's head begins when
@@ -256,9 +248,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		}
 		patient = true
 		pc.setReadDeadline(c, c.Deadline)
-		if c.OnSlow != nil {
-			c.OnSlow()
-		}
+		c.slow()
 	}
 	resp.begin()
 	return nil
