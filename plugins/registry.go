@@ -348,7 +348,8 @@ func (c *Change) Rollback() {
 // old one, the next go to the new one.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
-	v.previous = &old.origin
+	was := old.origin // a copy: a pointer into old would keep it, and all before it
+	v.previous = &was
 	p.current.Store(v)
 	old.module.Close()
 }

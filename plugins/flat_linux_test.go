@@ -1,0 +1,108 @@
+package plugins_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// usage is what the process holds once it has let go of what it can.
+type usage struct {
+	resident, heap  int // MiB
+	goroutines, fds int
+	mappings        int // pieces of memory, compiled code among them
+}
+
+func measure(t testing.TB) usage {
+	for range 3 { // finalizers run after a collection, and what they free goes with the next
+		runtime.GC()
+	}
+	debug.FreeOSMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	statm, err := os.ReadFile("/proc/self/statm")
+	require.NoError(t, err)
+	pages, err := strconv.Atoi(string(bytes.Fields(statm)[1]))
+	require.NoError(t, err)
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	maps, err := os.ReadFile("/proc/self/maps")
+	require.NoError(t, err)
+	return usage{pages * os.Getpagesize() >> 20, int(m.HeapAlloc >> 20), runtime.NumGoroutine(), len(fds), bytes.Count(maps, []byte("\n"))}
+}
+
+// A thousand swaps and a thousand reloads, with calls all the while, leave the
+// process as large as two hundred do.
+func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
+	const swaps, settled = 1000, 200
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), CacheDir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	modules := builtin.Modules()
+	codes := [][]byte{modules["performance"], modules["weighted"]}
+	path := filepath.Join(t.TempDir(), "filed.wasm")
+	_, err = r.Put("mine", codes[0], nil, false)
+	require.NoError(t, err)
+	mine, err := r.Scorer("mine", plugins.FallbackRetry)
+	require.NoError(t, err)
+
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			var c core.Candidates = make(rows, 20)
+			scores := make([]float64, 20)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := mine.Score(c, scores); err != nil {
+						t.Error(err)
+						return
+					}
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	var early usage
+	for i := range swaps {
+		_, err := r.Put("mine", codes[i%2], nil, true)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, codes[i%2], 0o600))
+		c, err := r.Stage(map[string]plugins.Spec{"filed": {Path: path}})
+		require.NoError(t, err)
+		if i%10 == 0 {
+			c.Rollback()
+		} else {
+			c.Commit()
+		}
+		r.PoolChanged([]wasmhost.Proxy{{ID: strconv.Itoa(i)}})
+		if i+1 == settled {
+			early = measure(t)
+		}
+	}
+	late := measure(t)
+	close(stop)
+	wg.Wait()
+	t.Logf("after %d swaps %+v, after %d %+v", settled, early, swaps, late)
+	require.LessOrEqual(t, late.resident, early.resident+16, "MiB")
+	require.LessOrEqual(t, late.heap, early.heap+4, "MiB")
+	require.LessOrEqual(t, late.goroutines, early.goroutines+2)
+	require.LessOrEqual(t, late.fds, early.fds)
+	require.LessOrEqual(t, late.mappings, early.mappings+20)
+}
