@@ -133,6 +133,46 @@ func (r *in) limits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
+// Types are read strictly: wazero takes some that are not of WebAssembly 2.0,
+// whatever features it is told to allow, and those go on in the bytes behind,
+// so that it would read other instructions from there on than were metered.
+
+func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
+
+func isReferenceType(t byte) bool { return t == typeFuncref || t == typeExternref }
+
+func (r *in) valueType() {
+	if t := r.byte(); r.err == nil && !isValueType(t) {
+		r.fail("the value type %#x is not of WebAssembly 2.0", t)
+	}
+}
+
+func (r *in) valueTypes() []byte {
+	n := r.count()
+	from := r.at
+	for ; n > 0 && r.err == nil; n-- {
+		r.valueType()
+	}
+	return r.b[from:r.at]
+}
+
+func (r *in) referenceType() byte {
+	t := r.byte()
+	if r.err == nil && !isReferenceType(t) {
+		r.fail("the reference type %#x is not of WebAssembly 2.0", t)
+	}
+	return t
+}
+
+// blockType reads a block's: empty, a value type, or one of so many types.
+func (r *in) blockType(types int) {
+	t := int64(r.leb(33, true))
+	short := byte(t & 0x7f)
+	if t >= int64(types) || t < -64 || t < 0 && short != blockEmpty && !isValueType(short) {
+		r.fail("the block type %d does not exist", t)
+	}
+}
+
 func appendU32(b []byte, v uint32) []byte {
 	for v >= 0x80 {
 		b = append(b, byte(v)|0x80)

@@ -160,7 +160,7 @@ func (i *Info) section(r *in, s section) {
 				r.fail("the type %#x is no function's", c)
 				return
 			}
-			i.types = append(i.types, signature{r.bytes(r.u32()), r.bytes(r.u32())})
+			i.types = append(i.types, signature{r.valueTypes(), r.valueTypes()})
 		}
 	case secImport:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
@@ -174,7 +174,7 @@ func (i *Info) section(r *in, s section) {
 		}
 	case secTable:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			r.byte()
+			r.referenceType()
 			low, _, _ := r.limits()
 			i.TableMin = addUpTo(i.TableMin, low)
 		}
@@ -219,8 +219,12 @@ func element(r *in) {
 		}
 		constant(r)
 	}
-	if passive || explicit {
-		r.byte() // kind, or type of reference
+	switch {
+	case !passive && !explicit:
+	case expressions:
+		r.referenceType()
+	default:
+		r.byte() // the kind: functions
 	}
 	for n := r.count(); n > 0 && r.err == nil; n-- {
 		if expressions {
@@ -263,7 +267,7 @@ func constant(r *in) {
 		case opGlobalGet, opRefFunc:
 			r.u32()
 		case opRefNull:
-			r.byte()
+			r.referenceType()
 		case opVector: // v128.const
 			r.u32()
 			r.bytes(16)
@@ -342,14 +346,14 @@ func (i *Info) importOne(r *in) {
 		imp.Params, imp.Results = i.types[t].params, i.types[t].results
 		i.funcs = append(i.funcs, t)
 	case Table:
-		r.byte()
+		r.referenceType()
 		low, _, _ := r.limits()
 		i.TableMin = addUpTo(i.TableMin, low)
 	case Memory:
 		i.memory(r)
 	case Global:
-		r.byte()
-		r.byte()
+		r.valueType()
+		r.byte() // mutable or not
 		i.globals++
 	default:
 		r.fail("an import of the unknown kind %d", imp.Kind)

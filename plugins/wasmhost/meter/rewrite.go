@@ -151,7 +151,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	room := w.cost.Table - min(w.cost.Table, w.info.TableMin)
 	out := appendU32(nil, n)
 	for ; n > 0 && r.err == nil; n-- {
-		kind := r.byte()
+		kind := r.referenceType()
 		low, high, bounded := r.limits()
 		if !bounded || high > low+room {
 			high = low + room
@@ -231,6 +231,9 @@ const (
 	opVector      = 0xfd
 	typeI32       = 0x7f
 	typeI64       = 0x7e
+	typeV128      = 0x7b
+	typeFuncref   = 0x70
+	typeExternref = 0x6f
 	blockEmpty    = 0x40
 )
 
@@ -301,7 +304,7 @@ func (f *function) rewrite(raw []byte) error {
 	first := r.at
 	for range groups {
 		locals += uint64(r.u32())
-		r.byte()
+		r.valueType()
 		if r.err != nil {
 			break
 		}
@@ -530,8 +533,8 @@ func (f *function) charge(what addition) {
 // its operand is charged by; check stands for nothing.
 func (f *function) skip(r *in, op byte) addition {
 	switch {
-	case op == opBlock || op == opLoop || op == opIf: // block types: empty, a value type, or an index of 33 bits
-		r.leb(33, true)
+	case op == opBlock || op == opLoop || op == opIf:
+		r.blockType(len(f.w.info.types))
 	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
 	case op == opCall:
 		r.u32()
@@ -548,7 +551,7 @@ func (f *function) skip(r *in, op byte) addition {
 		}
 		r.u32()
 	case op == 0x1c: // select t*
-		r.bytes(r.u32())
+		r.valueTypes()
 	case op == opGlobalGet, op == opGlobalSet:
 		// The counter stands behind the module's own globals: code that names
 		// it was invalid before, and would meter itself now.
@@ -579,7 +582,7 @@ func (f *function) skip(r *in, op byte) addition {
 		r.bytes(8)
 	case op >= 0x45 && op <= 0xc4: // numeric, sign extension
 	case op == opRefNull:
-		r.byte()
+		r.referenceType()
 	case op == 0xd1: // ref.is_null
 	case op == opRefFunc:
 		r.u32()
@@ -633,7 +636,12 @@ func (f *function) skipMisc(r *in) addition {
 }
 
 func (f *function) skipVector(r *in) {
-	switch sub := r.u32(); {
+	from := r.at
+	sub := r.u32()
+	if canonical := appendU32(nil, sub); r.at-from != len(canonical) { // wazero reads one byte, and a nop where it has two
+		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
+	}
+	switch {
 	case sub <= 11, sub == 92, sub == 93: // loads, store, load zero
 		r.u32()
 		r.u32()
