@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -72,11 +73,19 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
+// freePort is an address that nobody listens on. It lies below the ports that
+// the kernel gives to outgoing connections (ip_local_port_range, from 32768 on),
+// one of which could take it before the gateway does.
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port found")
+	return ""
 }
 
 // The configurations of the scenarios.
