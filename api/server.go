@@ -131,7 +131,7 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 }
 
 // Serve takes requests from l until Shutdown.
-func (s *Server) Serve(l net.Listener) error { return s.app.Listener(l) }
+func (s *Server) Serve(l net.Listener) error { return s.app.Listener(lingering{l}) }
 
 // Shutdown stops the server; running requests have a second.
 func (s *Server) Shutdown() error { return s.app.ShutdownWithTimeout(time.Second) }

@@ -44,16 +44,17 @@ func TestMain(m *testing.M) {
 
 // whirl is one running gateway with its fakes.
 type whirl struct {
-	t       *testing.T
-	dir     string
-	file    string
-	gateway string
-	api     string
-	fakes   []*lab.Proxy
-	log     *buffer
-	cmd     *exec.Cmd
-	client  *http.Client
-	files   int // limit of open files of the next run; 0 for the machine's
+	t        *testing.T
+	dir      string
+	stateDir string // of write: [state] dir; "" keeps none
+	file     string
+	gateway  string
+	api      string
+	fakes    []*lab.Proxy
+	log      *buffer
+	cmd      *exec.Cmd
+	client   *http.Client
+	files    int // limit of open files of the next run; 0 for the machine's
 }
 
 type buffer struct {
@@ -116,7 +117,7 @@ func (w *whirl) write(config string) {
 	for _, f := range w.fakes {
 		fmt.Fprintf(&b, "\n[[proxies]]\nid = %q\nurl = \"http://user:hunter2secret@%s\"\n%s", f.Name, f.Addr, regionOf(f.Name))
 	}
-	fmt.Fprintf(&b, "\n[state]\ndir = \"\"\n")
+	fmt.Fprintf(&b, "\n[state]\ndir = %q\n", w.stateDir)
 	require.NoError(w.t, os.WriteFile(w.file+".new", []byte(b.String()), 0o600))
 	require.NoError(w.t, os.Rename(w.file+".new", w.file))
 }

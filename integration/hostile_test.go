@@ -1,0 +1,462 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// upload sends a module; method POST or PUT.
+func (w *whirl) upload(method, name string, code []byte) (int, string) {
+	path := "/plugins?name=" + name
+	if method == "PUT" {
+		path = "/plugins/" + name
+	}
+	status, body, _ := w.call(method, path, string(code), "Content-Type", "application/wasm")
+	return status, string(body)
+}
+
+// form is a multipart upload.
+func form(t *testing.T, fields map[string]string, files map[string][]byte) (body, kind string) {
+	var b bytes.Buffer
+	m := multipart.NewWriter(&b)
+	for k, v := range fields {
+		require.NoError(t, m.WriteField(k, v))
+	}
+	for k, v := range files {
+		f, err := m.CreateFormFile(k, k+".wasm")
+		require.NoError(t, err)
+		_, err = f.Write(v)
+		require.NoError(t, err)
+	}
+	require.NoError(t, m.Close())
+	return b.String(), m.FormDataContentType()
+}
+
+// Every upload that cannot serve is answered in JSON that says what to mend,
+// and changes nothing.
+func TestBadUploads(t *testing.T) {
+	w := start(t, 1, confK)
+	good := wt.Scorer(wt.Scores(1)...).Bytes()
+	status, body := w.upload("POST", "mine", good)
+	require.Equal(t, 201, status, body)
+	status, body = w.upload("POST", "waits", wt.Backoff(wt.ConstF64(1)...).Bytes())
+	require.Equal(t, 201, status, body)
+	_, before, _ := w.call("GET", "/plugins", "")
+
+	start := wt.Scorer()
+	start.Add(wt.Func{Code: wt.Spin})
+	at := uint32(3)
+	start.Start = &at
+	socket := wt.Scorer()
+	socket.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "sock_open"}}
+	bomb := wt.Scorer().Add(wt.Func{Code: wt.Join(wt.Repeat(10_000, wt.Loop, wt.Empty), wt.Repeat(10_000, wt.End))})
+	huge := wt.Scorer()
+	huge.Memories[0] = wt.Limits{Min: 60_000}
+	old := wt.Scorer()
+	old.Func("whirlpool_abi_v1").Export = "whirlpool_abi_v7"
+	for name, c := range map[string]struct {
+		code []byte
+		says string
+	}{
+		"nothing":          {nil, "not a WebAssembly module"},
+		"text":             {[]byte("hello"), "not a WebAssembly module"},
+		"a cut module":     {good[:len(good)/2], "not a WebAssembly module"},
+		"20 MB of zeros":   {make([]byte, 20<<20), "at most 16777216 are taken"},
+		"a spinning start": {start.Bytes(), "does not start"},
+		"a socket":         {socket.Bytes(), "sock_open"},
+		"a compile bomb":   {bomb.Bytes(), "too long to compile"},
+		"a huge memory":    {huge.Bytes(), "at most 256 are given"},
+		"another version":  {old.Bytes(), "version 7"},
+		"a spin":           {wt.Scorer(wt.Spin...).Bytes(), "a trial call failed: fuel"},
+		"a trap":           {wt.Scorer(wt.Unreachable).Bytes(), "a trial call failed: trap"},
+		"NaN":              {wt.Scorer(wt.Scores(math.NaN())...).Bytes(), "a trial call failed: not_finite"},
+	} {
+		for method, plugin := range map[string]string{"POST": "fresh", "PUT": "mine"} {
+			status, body := w.upload(method, plugin, c.code)
+			require.Equal(t, 422, status, "%s %s: %s", method, name, body)
+			var answer struct{ Error, Message string }
+			require.NoError(t, json.Unmarshal([]byte(body), &answer), body)
+			require.Equal(t, "invalid_plugin", answer.Error, name)
+			require.Contains(t, answer.Message, c.says, name)
+		}
+	}
+	multi := func(fields map[string]string, files map[string][]byte) [2]string {
+		body, kind := form(t, fields, files)
+		return [2]string{body, kind}
+	}
+	for name, c := range map[string]struct {
+		method, path string
+		body         [2]string // and its Content-Type
+		status       int
+	}{
+		"too large":                 {"POST", "/plugins?name=x", [2]string{strings.Repeat("\x00", 33<<20), "application/wasm"}, 413},
+		"no type":                   {"POST", "/plugins?name=x", [2]string{string(good), ""}, 415},
+		"JSON":                      {"POST", "/plugins?name=x", [2]string{"{}", "application/json"}, 415},
+		"a name with a slash":       {"POST", "/plugins?name=..%2Fx", [2]string{string(good), "application/wasm"}, 422},
+		"no name":                   {"POST", "/plugins", [2]string{string(good), "application/wasm"}, 422},
+		"a name that is built in":   {"POST", "/plugins?name=random", [2]string{string(good), "application/wasm"}, 422},
+		"a name that is taken":      {"POST", "/plugins?name=mine", [2]string{string(good), "application/wasm"}, 409},
+		"a name that is not there":  {"PUT", "/plugins/nobody", [2]string{string(good), "application/wasm"}, 404},
+		"another kind":              {"PUT", "/plugins/waits", [2]string{string(good), "application/wasm"}, 422},
+		"a form without a module":   {"POST", "/plugins", multi(map[string]string{"name": "x"}, nil), 400},
+		"a form with two":           {"POST", "/plugins", multi(map[string]string{"name": "x", "module": "y"}, map[string][]byte{"other": good}), 400},
+		"a form cut off":            {"POST", "/plugins", [2]string{"--b\r\nContent-Disposition: form-data; name=\"module\"; filename=\"m\"\r\n\r\nx", "multipart/form-data; boundary=b"}, 400},
+		"a form without a boundary": {"POST", "/plugins", [2]string{"x", "multipart/form-data"}, 400},
+		"settings it does not take": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{"a":1}`}, map[string][]byte{"module": good}), 422},
+		"settings that are a list":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `[]`}, map[string][]byte{"module": good}), 400},
+		"settings that are broken":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{`}, map[string][]byte{"module": good}), 400},
+	} {
+		status, body, h := w.call(c.method, c.path, c.body[0], "Content-Type", c.body[1])
+		require.Equal(t, c.status, status, "%s: %s", name, body)
+		require.Contains(t, h.Get("Content-Type"), "application/json", name)
+		var answer struct{ Error, Message string }
+		require.NoError(t, json.Unmarshal(body, &answer), "%s: %s", name, body)
+		require.NotEmpty(t, answer.Message, name)
+	}
+	_, after, _ := w.call("GET", "/plugins", "")
+	require.JSONEq(t, string(before), string(after))
+	require.Equal(t, 200, w.get().status)
+}
+
+// A scorer and a backoff that begin to fail cost no request: the built-in
+// answers, after max_faults in a row they are quarantined, which is shown in the
+// API, the metrics and once in the log, and can be ended.
+func TestQuarantine(t *testing.T) {
+	w := start(t, 3, confK+"[plugins]\nmax_faults = 4\n")
+	status, body := w.upload("POST", "mine", wt.Scorer(wt.Unless256(wt.Unreachable)...).Bytes())
+	require.Equal(t, 201, status, body)
+	for _, use := range []string{"first", "retry"} {
+		status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"`+use+`"}`)
+		require.Equal(t, 200, status, string(raw))
+	}
+	metric := func(line string) float64 {
+		raw := w.scrape()
+		m := regexp.MustCompile("(?m)^" + regexp.QuoteMeta(line) + " (.*)$").FindStringSubmatch(raw)
+		require.NotNil(t, m, "%s in\n%s", line, raw)
+		v, err := strconv.ParseFloat(m[1], 64)
+		require.NoError(t, err)
+		return v
+	}
+	for range 3 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	require.Zero(t, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
+	for range 6 {
+		require.Equal(t, 200, w.get().status)
+	}
+	i := w.json("/plugins/mine")
+	require.Equal(t, "quarantined", i["state"])
+	require.Equal(t, true, i["quarantined"])
+	require.Equal(t, map[string]any{"trap": 4.0}, i["faults_by_reason"])
+	require.Contains(t, i["last_error"], "unreachable")
+	require.Equal(t, 1.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
+	require.Equal(t, 4.0, metric(`whirlpool_plugin_calls_total{plugin="mine",result="fault"}`))
+	require.Equal(t, 1, strings.Count(w.log.String(), "plugin failed: the built-in answered"), w.log)
+	require.Equal(t, 1, strings.Count(w.log.String(), "plugin quarantined"), w.log)
+	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()}, "the built-in rotates")
+
+	status, raw, _ := w.call("POST", "/plugins/mine/release", "")
+	require.Equal(t, 200, status, string(raw))
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	for range 4 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, "quarantined", w.json("/plugins/mine")["state"], "it is no better")
+	status, body = w.upload("PUT", "mine", wt.Scorer(wt.Scores(1)...).Bytes())
+	require.Equal(t, 200, status, body)
+	for range 4 {
+		require.Equal(t, 200, w.get().status)
+	}
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"], "another module begins anew")
+	require.Equal(t, 0.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
+	status, _, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 409, status, "it is in use")
+
+	// A backoff that says NaN, but for its trial, where it is the first retry of three.
+	honest := wt.Join([]byte{wt.LocalGet, 0, wt.F64Load, 3, 24}, wt.ConstF64(30), []byte{0x61, wt.If, wt.F64}, wt.ConstF64(0), []byte{0x05}, wt.ConstF64(math.NaN()), []byte{wt.End})
+	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
+	require.Equal(t, 201, status, body)
+	w.put(`{"max_backoff_delay":1}`)
+	status, raw, _ = w.call("POST", "/plugins/waits/activate", `{"for":"backoff"}`)
+	require.Equal(t, 200, status, string(raw))
+	w.fakes[0].Do(lab.Status(503))
+	w.fakes[1].Do(lab.Status(503))
+	for range 8 {
+		require.Equal(t, 200, w.get().status)
+	}
+	i = w.json("/plugins/waits")
+	require.Equal(t, "quarantined", i["state"])
+	require.Equal(t, map[string]any{"not_finite": 4.0}, i["faults_by_reason"])
+	w.reconcile(0)
+}
+
+// A plugin that spins until its fuel is gone delays a request by milliseconds
+// and holds nobody else up.
+func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
+	w := start(t, 2, confK+"[plugins]\nmax_faults = 1000000\n")
+	status, body := w.upload("POST", "mine", wt.Scorer(wt.Unless256(wt.Spin...)...).Bytes())
+	require.Equal(t, 201, status, body)
+	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, string(raw))
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 25 {
+				if a := w.get(); a.status != 200 || a.took > 3*time.Second {
+					t.Error(a.status, a.err, a.took)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Positive(t, w.json("/plugins/mine")["faults_by_reason"].(map[string]any)["fuel"])
+	w.reconcile(0)
+}
+
+func (w *whirl) scrape() string {
+	r, err := http.Get("http://" + w.api + "/metrics")
+	require.NoError(w.t, err)
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(w.t, err)
+	return string(b)
+}
+
+// replace is upload by PUT of a gateway that may be killed meanwhile.
+func (w *whirl) replace(name string, code []byte) {
+	q, err := http.NewRequest("PUT", "http://"+w.api+"/api/v1/plugins/"+name, bytes.NewReader(code))
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	q.Header.Set("Content-Type", "application/wasm")
+	if r, err := http.DefaultClient.Do(q); err == nil {
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+}
+
+func (w *whirl) kill() {
+	w.signal(syscall.SIGKILL)
+	w.cmd.Wait()
+}
+
+// Uploaded modules are there again after a SIGKILL at any moment, and what is
+// left half-written keeps nothing from starting.
+func TestUploadsSurviveAKill(t *testing.T) {
+	w := start(t, 1, confK)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	w.write(confK)
+	w.run()
+	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(), builtin.Modules()["weighted"]}
+	status, body := w.upload("POST", "mine", versions[0])
+	require.Equal(t, 201, status, body)
+	kind, typ := form(t, map[string]string{"name": "set", "config": `{"a":{"b":1.5},"c":"d"}`}, map[string][]byte{
+		"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32), Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, 2, 0x47}}).Bytes()}) // two pairs, or it refuses
+	status, raw, _ := w.call("POST", "/plugins", kind, "Content-Type", typ)
+	require.Equal(t, 201, status, string(raw))
+	folder := filepath.Join(w.stateDir, "plugins")
+	info, err := os.Stat(folder)
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o700), info.Mode().Perm())
+
+	r := rand.New(rand.NewPCG(3, 4))
+	known := map[any]bool{}
+	for _, v := range versions {
+		status, body := w.upload("PUT", "mine", v)
+		require.Equal(t, 200, status, body)
+		known[w.json("/plugins/mine")["sha256"]] = true
+	}
+	for range 6 {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					w.replace("mine", versions[i%len(versions)])
+				}
+			}
+		})
+		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // any moment will do
+		w.kill()
+		close(stop)
+		wg.Wait()
+		w.run()
+		i := w.json("/plugins/mine")
+		require.True(t, known[i["sha256"]], "a module that was never uploaded: %v", i)
+		require.Equal(t, "ready", i["state"])
+		require.Equal(t, "api", i["source"])
+		require.Equal(t, "ready", w.json("/plugins/set")["state"], "with its settings")
+	}
+
+	// What a full disk or a lost write may leave.
+	w.kill()
+	write := func(name string, data []byte) {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), data, 0o600))
+	}
+	write("half.wasm", versions[0][:60])
+	write("empty.wasm", nil)
+	write("half.wasm.new", versions[0][:60])
+	write("mine.wasm.new", versions[0][:10])
+	write("mine.json.new", []byte(`{"a`))
+	write("odd.wasm", versions[0])
+	write("odd.json", []byte(`{"a`))
+	write("Not A Name.wasm", versions[0])
+	require.NoError(t, os.Mkdir(filepath.Join(folder, "folder.wasm"), 0o700))
+	w.run()
+	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
+	for _, name := range []string{"half", "empty", "odd", "folder"} {
+		status, _, _ := w.call("GET", "/plugins/"+name, "")
+		require.Equal(t, 404, status, name)
+		require.Contains(t, w.log.String(), "plugin="+name+" ", "the log says so")
+	}
+	require.Equal(t, 200, w.get().status)
+	status, body = w.upload("POST", "half", versions[0])
+	require.Equal(t, 201, status, body)
+	status, raw, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 204, status, string(raw))
+	w.kill()
+	w.run()
+	status, _, _ = w.call("GET", "/plugins/mine", "")
+	require.Equal(t, 404, status, "deleted is deleted")
+	require.Equal(t, "ready", w.json("/plugins/half")["state"])
+}
+
+// A hundred swaps under load: no request fails, the books balance, and the
+// slowest hundredth is shown beside that of the same load without swaps.
+func TestAHundredSwapsUnderLoad(t *testing.T) {
+	w := start(t, 4, confK)
+	same := builtin.Modules()["performance"]
+	versions := [][]byte{same, slices.Concat(same, []byte{0, 5, 4, 'n', 'o', 't', 'e'})} // a custom section: other bytes, the same answers
+	status, body := w.upload("POST", "mine", versions[0])
+	require.Equal(t, 201, status, body)
+	for _, use := range []string{"first", "retry"} {
+		status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"`+use+`"}`)
+		require.Equal(t, 200, status, string(raw))
+	}
+	w.fakes[3].Do(lab.Status(503)) // so that retries are scored too
+	load := func(during func()) (p50, p99 time.Duration, n int) {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var all []time.Duration
+		for range 8 {
+			wg.Go(func() {
+				var own []time.Duration
+				for {
+					select {
+					case <-stop:
+						mu.Lock()
+						all = append(all, own...)
+						mu.Unlock()
+						return
+					default:
+					}
+					a := w.get("X-Whirlpool-Retry", "base_delay=0.1")
+					if a.status != 200 {
+						t.Error(a.status, a.err, a.body)
+					}
+					if a.attempts() == "1" { // a retry waits 100 ms, which is no news
+						own = append(own, a.took)
+					}
+				}
+			})
+		}
+		during()
+		close(stop)
+		wg.Wait()
+		slices.Sort(all)
+		return all[len(all)/2], all[len(all)*99/100], len(all)
+	}
+	swap := func() {
+		for i := range 100 {
+			status, body := w.upload("PUT", "mine", versions[(i+1)%2])
+			require.Equal(t, 200, status, body)
+			time.Sleep(20 * time.Millisecond) // the pace of the swaps
+		}
+	}
+	load(func() { time.Sleep(300 * time.Millisecond) }) // warm
+	begin := time.Now()
+	with50, with99, n := load(swap)
+	took := time.Since(begin)
+	without50, without99, m := load(func() { time.Sleep(took) })
+	t.Logf("p99 %v over %d requests across 100 swaps, %v over %d without (p50 %v and %v): %.2f times", with99, n, without99, m, with50, without50, with99.Seconds()/without99.Seconds())
+	i := w.json("/plugins/mine")
+	require.Equal(t, "ready", i["state"])
+	require.Equal(t, 0.0, i["faults"], "%v", i)
+	w.reconcile(0)
+}
+
+// A thousand swaps and a thousand reloads leave the gateway as large as two
+// hundred do.
+func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
+	w := start(t, 2, confK)
+	versions := [][]byte{builtin.Modules()["performance"], builtin.Modules()["least_in_flight"]}
+	status, body := w.upload("POST", "mine", versions[0])
+	require.Equal(t, 201, status, body)
+	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, string(raw))
+	filed := filepath.Join(w.dir, "filed.wasm")
+	require.NoError(t, os.WriteFile(filed, versions[0], 0o600))
+	var failed atomic.Int64
+	held := func() (out [3]float64) {
+		text := w.scrape()
+		for i, name := range []string{"process_resident_memory_bytes", "go_goroutines", "process_open_fds"} {
+			m := regexp.MustCompile("(?m)^" + name + " (.*)$").FindStringSubmatch(text)
+			require.NotNil(t, m, name)
+			out[i], _ = strconv.ParseFloat(m[1], 64)
+		}
+		return out
+	}
+	var early, late [3]float64
+	for i := range 1000 {
+		status, body := w.upload("PUT", "mine", versions[(i+1)%2])
+		require.Equal(t, 200, status, body)
+		w.write(confK + fmt.Sprintf("[plugins.filed%d]\npath = \"filed.wasm\"\n", i%2)) // one comes, one goes
+		status, raw, _ := w.call("POST", "/config/reload", "")
+		require.Equal(t, 200, status, string(raw))
+		if w.get().status != 200 {
+			failed.Add(1)
+		}
+		switch i + 1 {
+		case 200:
+			early = held()
+		case 1000:
+			late = held()
+		}
+	}
+	t.Logf("after 200: %.0f MiB, %v goroutines, %v descriptors; after 1000: %.0f MiB, %v, %v", early[0]/(1<<20), early[1], early[2], late[0]/(1<<20), late[1], late[2])
+	require.Zero(t, failed.Load())
+	require.Less(t, late[0], early[0]+16<<20)
+	require.Less(t, late[1], early[1]+10)
+	require.Less(t, late[2], early[2]+10)
+}
