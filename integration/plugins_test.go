@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"mime/multipart"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,4 +132,39 @@ func TestALearnerLearns(t *testing.T) {
 	}
 	_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
 	require.JSONEq(t, fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, 7), string(raw))
+}
+
+// A new build keeps the settings of the one before, unless it brings its own.
+func TestANewBuildKeepsItsSettings(t *testing.T) {
+	// Every score is the number of its settings.
+	plugin := wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
+	plugin.Add(wasmtest.Func{Export: "configure", Params: []byte{wasmtest.I32, wasmtest.I32}, Results: []byte{wasmtest.I32}, Code: wasmtest.Join(
+		wasmtest.Const32(0), []byte{wasmtest.LocalGet, 1, 0xb7}, []byte{wasmtest.F64Store, 3, 8}, wasmtest.Const32(0))})
+	w := start(t, 1, confK)
+	send := func(method, path, config string) {
+		var body bytes.Buffer
+		form := multipart.NewWriter(&body)
+		file, err := form.CreateFormFile("module", "x.wasm")
+		require.NoError(t, err)
+		file.Write(plugin.Bytes())
+		form.WriteField("name", "mine")
+		if config != "" {
+			form.WriteField("config", config)
+		}
+		form.Close()
+		code, raw, _ := w.call(method, path, body.String(), "Content-Type", form.FormDataContentType())
+		require.Less(t, code, 300, string(raw))
+	}
+	settings := func() string {
+		_, raw, _ := w.call("POST", "/plugins/mine/test", `{"candidates":[{}]}`)
+		return string(raw)
+	}
+	send("POST", "/plugins", `{"a":1,"b":2}`)
+	require.Contains(t, settings(), `"score":2`)
+	send("PUT", "/plugins/mine", "")
+	require.Contains(t, settings(), `"score":2`)
+	send("PUT", "/plugins/mine", `{"a":1}`)
+	require.Contains(t, settings(), `"score":1`)
+	send("PUT", "/plugins/mine", `{}`)
+	require.Contains(t, settings(), `"score":0`)
 }

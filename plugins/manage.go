@@ -96,7 +96,8 @@ func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.
 
 // Put loads a module under a name, in place of the one it had, if any. The
 // error is a *wasmhost.CheckError when the module is at fault, and wraps
-// core.ErrConflict when replace says there should (not) be one already.
+// core.ErrConflict when replace says there should (not) be one already. Without
+// a config (nil, as against an empty one) the one before stays.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,6 +112,9 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 		return Info{}, notFound(name)
 	case p != nil && p.current.Load().source == SourceConfig:
 		return Info{}, fmt.Errorf("plugin %q comes from the configuration and is changed there: it %w", name, core.ErrConflict)
+	}
+	if p != nil && config == nil { // a new build keeps the settings
+		config = p.current.Load().spec.Config
 	}
 	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, false)
 	if err != nil {
