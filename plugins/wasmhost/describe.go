@@ -132,11 +132,21 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	if info.MemoryMin > h.limits.MemoryPages {
 		wrong(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin, h.limits.MemoryPages)
 	}
+	if info.Globals > maxGlobals {
+		wrong(CheckMemory, "the module has %d globals; at most %d are taken", info.Globals, maxGlobals)
+	}
+	if info.Elements > h.limits.TableSize {
+		wrong(CheckTable, "the module has %d elements in its segments; at most %d are taken", info.Elements, h.limits.TableSize)
+	}
 	if info.TableMin > h.limits.TableSize {
 		wrong(CheckTable, "the module wants a table of %d; at most %d are given", info.TableMin, h.limits.TableSize)
 	}
 	return d, found
 }
+
+// maxGlobals is of one module: each costs an instance 100 bytes, beside its
+// memory.
+const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {
 	digits, ok := strings.CutPrefix(name, abi.VersionPrefix)

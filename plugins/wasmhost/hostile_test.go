@@ -339,8 +339,14 @@ func TestHostileDeclarations(t *testing.T) {
 		"a huge table":                {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: 1 << 30}} }), "wants a table of 1073741824; at most 100000 are given"},
 		"tables that add up":          {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: 60_000}, {Min: 60_000}} }), "at most 100000 are given"},
 		"tables past 2^32":            {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: math.MaxUint32}, {Min: 2}} }), "at most 100000 are given"},
-		"a thousand tables":           {change(func(m *w.Module) { m.Tables = make([]w.Limits, 1000) }), "at most 100 are taken"},
-		"50,001 locals":               {change(func(m *w.Module) { m.Func("score").Locals = []w.Group{{Count: 50_001, Type: w.I64}} }), "locals are too many"},
+		"100,001 elements":            {change(func(m *w.Module) { m.Tables, m.Elements = []w.Limits{{Min: 1}}, make([]uint32, 100_001) }), "100001 elements in its segments; at most 100000 are taken"},
+		"10,001 globals": {change(func(m *w.Module) {
+			for range 10_001 {
+				m.Globals = append(m.Globals, w.Global{Type: w.I32, Init: w.Const32(0)})
+			}
+		}), "has 10001 globals; at most 10000 are taken"},
+		"a thousand tables": {change(func(m *w.Module) { m.Tables = make([]w.Limits, 1000) }), "at most 100 are taken"},
+		"50,001 locals":     {change(func(m *w.Module) { m.Func("score").Locals = []w.Group{{Count: 50_001, Type: w.I64}} }), "locals are too many"},
 		"2^32 locals": {change(func(m *w.Module) {
 			m.Func("score").Locals = []w.Group{{Count: math.MaxUint32, Type: w.I64}, {Count: math.MaxUint32, Type: w.I64}}
 		}), "locals are too many"},

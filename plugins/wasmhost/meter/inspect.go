@@ -41,11 +41,12 @@ type Info struct {
 	MemoryMin uint32 // pages
 	MemoryMax uint32 // pages; without its own bound 65536, all that 32 bits address
 	TableMin  uint32 // elements of all tables together
+	Elements  uint32 // of all element segments together
+	Globals   int    // imports included
 	DataBytes int
 	Custom    []string // names of custom sections
 	types     []signature
 	funcs     []uint32 // type of each function, imports first
-	globals   int      // imports first
 }
 
 type signature struct{ params, results []byte }
@@ -183,7 +184,7 @@ func (i *Info) section(r *in, s section) {
 			i.memory(r)
 		}
 	case secGlobal:
-		i.globals += int(r.count())
+		i.Globals += int(r.count())
 	case secExport:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			e := Export{Name: r.name(), Kind: Kind(r.byte()), Index: r.u32()}
@@ -194,7 +195,7 @@ func (i *Info) section(r *in, s section) {
 		}
 	case secElement:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			element(r)
+			i.Elements = addUpTo(i.Elements, element(r))
 		}
 	case secData:
 		i.DataBytes = len(s.body)
@@ -205,12 +206,13 @@ func (i *Info) section(r *in, s section) {
 }
 
 // element reads one segment (WebAssembly 2.0, 5.5.12). What it holds is for
-// wazero to judge; but wazero makes room for whatever count it reads.
-func element(r *in) {
+// wazero to judge; but wazero makes room for whatever count it reads, which is
+// returned.
+func element(r *in) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
 		r.fail("an element segment of the unknown kind %d", flags)
-		return
+		return 0
 	}
 	passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
 	if !passive {
@@ -226,13 +228,15 @@ func element(r *in) {
 	default:
 		r.byte() // the kind: functions
 	}
-	for n := r.count(); n > 0 && r.err == nil; n-- {
+	count = r.count()
+	for n := count; n > 0 && r.err == nil; n-- {
 		if expressions {
 			constant(r)
 		} else {
 			r.u32()
 		}
 	}
+	return count
 }
 
 // data reads one segment (WebAssembly 2.0, 5.5.14).
@@ -354,7 +358,7 @@ func (i *Info) importOne(r *in) {
 	case Global:
 		r.valueType()
 		r.byte() // mutable or not
-		i.globals++
+		i.Globals++
 	default:
 		r.fail("an import of the unknown kind %d", imp.Kind)
 		return

@@ -53,11 +53,11 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 		return nil, fmt.Errorf("it exports %q itself", FuelExport)
 	}
 	for _, e := range info.Exports {
-		if e.Kind == Global && int(e.Index) >= info.globals {
+		if e.Kind == Global && int(e.Index) >= info.Globals {
 			return nil, fmt.Errorf("the export %q is a global that does not exist", e.Name)
 		}
 	}
-	w := &writer{fuel: uint32(info.globals), cost: cost, info: &info, mayCache: mayCache}
+	w := &writer{fuel: uint32(info.Globals), cost: cost, info: &info, mayCache: mayCache}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
@@ -555,7 +555,7 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == opGlobalGet, op == opGlobalSet:
 		// The counter stands behind the module's own globals: code that names
 		// it was invalid before, and would meter itself now.
-		if g := r.u32(); int(g) >= f.w.info.globals {
+		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
 	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // so do the locals that are added
