@@ -266,7 +266,9 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	}()
 	c.Set("X-Content-Type-Options", "nosniff")
 	a := s.auth.Load()
-	if host := c.Hostname(); a.loopbackOnly && host != "" && !local(host) { // a browser always names one
+	// A browser always names a host; Fiber's Hostname would take X-Forwarded-Host
+	// for it, which a page may set.
+	if host := string(c.Request().URI().Host()); a.loopbackOnly && host != "" && !local(host) {
 		return refuse(421, "misdirected_request", "without api.keys the API answers to localhost and loopback addresses only", nil)
 	}
 	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
@@ -283,6 +285,9 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 		if !admin && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
 			return refuse(403, "forbidden", "this needs a key with the role admin", nil)
 		}
+	}
+	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") { // a few bytes may be gigabytes
+		return refuse(415, "unsupported_media_type", "a body is taken as it is, without a Content-Encoding", nil)
 	}
 	return c.Next()
 }
