@@ -176,6 +176,7 @@ func TestQuarantine(t *testing.T) {
 	require.Contains(t, i["last_error"], "unreachable")
 	require.Equal(t, 1.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
 	require.Equal(t, 4.0, metric(`whirlpool_plugin_calls_total{plugin="mine",result="fault"}`))
+	require.Equal(t, 4.0, metric(`whirlpool_plugin_faults_total{plugin="mine",reason="trap"}`))
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin failed: the built-in answered"), w.log)
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin quarantined"), w.log)
 	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()}, "the built-in rotates")
@@ -236,6 +237,26 @@ func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 	wg.Wait()
 	require.Positive(t, w.json("/plugins/mine")["faults_by_reason"].(map[string]any)["fuel"])
 	w.reconcile(0)
+}
+
+// What a plugin writes goes nowhere: not to the gateway's own output, and not
+// into its memory.
+func TestWhatAPluginWritesIsSwallowed(t *testing.T) {
+	w := start(t, 2, confK)
+	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0), []byte{wt.Drop})...)
+	m.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "fd_write", Params: wt.Repeat(4, wt.I32), Results: []byte{wt.I32}}}
+	m.Data = []wt.Data{{Offset: 0, Bytes: []byte{8, 0, 0, 0, 14, 0, 0, 0}}, {Offset: 8, Bytes: []byte("guest-was-here")}}
+	status, body := w.upload("POST", "mine", m.Bytes())
+	require.Equal(t, 201, status, body)
+	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, string(raw))
+	for range 50 {
+		require.Equal(t, 200, w.get().status)
+	}
+	i := w.json("/plugins/mine")
+	require.Equal(t, 50.0, i["calls"])
+	require.Equal(t, 0.0, i["faults"])
+	require.NotContains(t, w.log.String(), "guest-was-here")
 }
 
 func (w *whirl) scrape() string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
@@ -72,7 +73,9 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 		most := rapid.IntRange(1, 6).Draw(t, "max_faults")
-		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most})
+		limits := wasmhost.DefaultLimits()
+		limits.Wait = time.Minute // so that a slow machine does not change what is tested
+		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most, Limits: limits})
 		require.NoError(t, err)
 		defer r.Close()
 		good, earlier := 7.0, 0.0 // what the module and the one before answer; 0 for none

@@ -144,7 +144,7 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	list := g.plugins.List()
 	out := make([]metrics.PluginState, 0, len(list))
 	for _, p := range list {
-		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, Spent: p.Spent, Quarantined: p.Quarantined})
+		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Quarantined: p.Quarantined})
 	}
 	return out
 }

@@ -123,7 +123,8 @@ type ProxyState struct {
 type PluginState struct {
 	Name          string
 	Calls, Faults uint64
-	Spent         time.Duration // in calls, all together
+	FaultsBy      map[string]uint64 // by reason; together Faults
+	Spent         time.Duration     // in calls, all together
 	Quarantined   bool
 }
 
@@ -259,6 +260,7 @@ var (
 	inFlightDesc = prometheus.NewDesc("whirlpool_proxy_in_flight", "attempts and tunnels running", []string{"proxy_id"}, nil)
 	proxiesDesc  = prometheus.NewDesc("whirlpool_proxies", "proxies by breaker state", []string{"state"}, nil)
 	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
+	pluginFaults = prometheus.NewDesc("whirlpool_plugin_faults_total", "plugin calls that failed and were answered by the built-in, by reason", []string{"plugin", "reason"}, nil)
 	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
 	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
@@ -297,6 +299,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, p := range plugins() {
 			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Calls), p.Name, "ok")
 			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Faults), p.Name, "fault")
+			for reason, n := range p.FaultsBy {
+				out <- prometheus.MustNewConstMetric(pluginFaults, prometheus.CounterValue, float64(n), p.Name, reason)
+			}
 			out <- prometheus.MustNewConstSummary(pluginTime, p.Calls+p.Faults, p.Spent.Seconds(), nil, p.Name)
 			q := 0.0
 			if p.Quarantined {

@@ -34,13 +34,13 @@ const (
 // Limits bound what a module may cost.
 type Limits struct {
 	Fuel        int64  // instructions of one call, about; default 1,000,000 and 2,000 per candidate
-	StartFuel   int64  // of its initialisation; default 50,000,000; standard Go takes 1 to 2 million
+	StartFuel   int64  // of its initialisation; default 20,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements of all tables together; default 100,000
 
 	Instances int           // of a module, at once; default 16, or 2 a processor
-	Wait      time.Duration // of a call for one of them, at most; default 50 ms
+	Wait      time.Duration // of a call for one of them, at most; default 100 ms
 
 	// Compilation cannot be stopped once it has begun, so it is bounded
 	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
@@ -51,8 +51,8 @@ type Limits struct {
 // DefaultLimits are generous to honest plugins.
 func DefaultLimits() Limits {
 	return Limits{
-		Fuel: 1_000_000, StartFuel: 50_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
-		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 50 * time.Millisecond,
+		Fuel: 1_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
+		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond,
 		FunctionWork: 1_000_000, ModuleWork: 16_000_000,
 	}
 }

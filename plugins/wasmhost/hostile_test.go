@@ -16,9 +16,17 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
+// patient is a host whose calls wait for an instance for as long as it takes,
+// so that a slow machine does not change what is tested.
+func patient() *wasmhost.Host {
+	limits := wasmhost.DefaultLimits()
+	limits.Wait = time.Minute
+	return wasmhost.New(limits, "")
+}
+
 func load(t testing.TB, m *w.Module) *wasmhost.Module {
 	t.Helper()
-	loaded, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(m.Bytes(), nil)
+	loaded, err := patient().Load(m.Bytes(), nil)
 	require.NoError(t, err)
 	return loaded
 }
@@ -163,7 +171,7 @@ func reasonOf(err error) string {
 // goes well, in another instance if it must be; other modules notice nothing;
 // and a module that does so in its trial is not loaded.
 func TestHostileCalls(t *testing.T) {
-	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	host := patient()
 	honest, err := host.Load(builtin.Modules()["performance"], nil)
 	require.NoError(t, err)
 	defer honest.Close()
@@ -228,7 +236,7 @@ func TestHostileStarts(t *testing.T) {
 		module *w.Module
 		says   string
 	}{
-		"the start function spins":        {start(w.Func{Code: w.Spin}), "does not start (its start function may take 50000000 units"},
+		"the start function spins":        {start(w.Func{Code: w.Spin}), "does not start (its start function may take 20000000 units"},
 		"the start function traps":        {start(w.Func{Code: []byte{w.Unreachable}}), "does not start"},
 		"the start function recurses":     {start(w.Func{Code: w.CallTo(added)}), "does not start"},
 		"the start function grows memory": {start(w.Func{Code: w.Forever(w.Const32(1)[0], 1, w.MemoryGrow, 0, w.Drop)}), "does not start"},
@@ -256,7 +264,7 @@ func TestHostileStarts(t *testing.T) {
 			begin := time.Now()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(c.module.Bytes(), nil)
+			_, err := patient().Load(c.module.Bytes(), nil)
 			runtime.ReadMemStats(&after)
 			var refused *wasmhost.CheckError
 			require.ErrorAs(t, err, &refused)
@@ -382,7 +390,7 @@ func TestHostileDeclarations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
-			host := wasmhost.New(wasmhost.DefaultLimits(), "")
+			host := patient()
 			m, err := host.Load(c.code, nil)
 			if err == nil {
 				m.Close()
@@ -412,7 +420,7 @@ func reserveLater(later ...byte) *w.Module {
 // The host trusts no address: a bad one is a fault of that call, and the next
 // call has a fresh instance.
 func TestHostileBuffers(t *testing.T) {
-	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	host := patient()
 	for name, c := range map[string]struct {
 		later  []byte
 		reason string
@@ -467,7 +475,7 @@ func TestABufferThatMoves(t *testing.T) {
 }
 
 func TestHostileObservers(t *testing.T) {
-	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	host := patient()
 	pool := []wasmhost.Proxy{{ID: "a", Metadata: map[string]string{"k": "v"}}}
 	for name, c := range map[string]struct {
 		code   []byte
@@ -493,7 +501,7 @@ func TestHostileObservers(t *testing.T) {
 }
 
 func TestHostileBackoffs(t *testing.T) {
-	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	host := patient()
 	honest := w.ConstF64(1) // for the trial, whose Retry-After is 0
 	for name, c := range map[string]struct {
 		code   []byte
@@ -534,7 +542,7 @@ func TestHostileBackoffs(t *testing.T) {
 func TestGuestsDoNotMeet(t *testing.T) {
 	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0}) // the score is what stands at 8
 	write := w.Join(w.Const32(0), w.ConstF64(42), []byte{w.F64Store, 3, 8})
-	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	host := patient()
 	one, err := host.Load(w.Scorer(w.Join(read, write)...).Bytes(), nil)
 	require.NoError(t, err)
 	defer one.Close()
