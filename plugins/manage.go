@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -294,8 +295,10 @@ func (r *Registry) restoreOne(name, path string) error {
 	}
 	var config map[string]any
 	if data, err := os.ReadFile(r.file(name, ".json")); err == nil {
-		if err := json.Unmarshal(data, &config); err != nil {
-			return err
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.UseNumber() // as it was uploaded
+		if err := d.Decode(&config); err != nil {
+			return fmt.Errorf("%s: %w", r.file(name, ".json"), err)
 		}
 	}
 	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, true)

@@ -2,6 +2,7 @@ package wasmhost
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -45,6 +46,14 @@ func text(v any) string {
 			list[i] = text(item)
 		}
 		return strings.Join(list, ",")
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return strconv.FormatInt(n, 10)
+		}
+		if f, err := v.Float64(); err == nil {
+			return text(f)
+		}
+		return v.String()
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	case time.Time:
