@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -65,16 +66,17 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 		wg.Go(func() {
 			var c core.Candidates = make(rows, 20)
 			scores := make([]float64, 20)
+			pace := time.NewTicker(time.Millisecond)
+			defer pace.Stop()
 			for {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-pace.C:
 					if err := mine.Score(c, scores); err != nil {
 						t.Error(err)
 						return
 					}
-					runtime.Gosched()
 				}
 			}
 		})
