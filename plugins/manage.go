@@ -62,13 +62,17 @@ func (p *plugin) info() Info {
 	d := v.module.Description()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	faults := uint64(0) // before calls, which are counted first: they are never fewer
+	for _, n := range p.byReason {
+		faults += n
+	}
 	lastError := p.lastError
 	if failed := v.failed.Load(); failed != nil {
 		lastError = (*failed).Error()
 	}
 	return Info{
 		Name: p.name, Kind: d.Kind, Source: v.source, State: p.state(v), Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
-		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: p.faulted.Load(),
+		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: faults,
 		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.previous != nil,
 		Description: d,
 	}

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -554,4 +557,74 @@ func TestGuestsDoNotMeet(t *testing.T) {
 	require.Equal(t, 42.0, scores[0], "its own memory stays")
 	require.NoError(t, other.Score(rows{{}}, scores))
 	require.Zero(t, scores[0], "another module's memory is its own")
+}
+
+// What is only large is taken, and each instance is as small as ever.
+func TestLargeModules(t *testing.T) {
+	for name, change := range map[string]func(m *w.Module){
+		"passive data": func(m *w.Module) { m.Data = []w.Data{{Passive: true, Bytes: make([]byte, 15<<20)}} },
+		"active data": func(m *w.Module) {
+			m.Memories[0].Min = 200
+			m.Data = []w.Data{{Offset: 65536, Bytes: make([]byte, 12<<20)}}
+		},
+		"segments": func(m *w.Module) { m.Data = slices.Repeat([]w.Data{{Bytes: []byte("x")}}, 100_000) },
+		"custom sections": func(m *w.Module) {
+			m.Custom = map[string][]byte{"name": make([]byte, 10<<20), "x": make([]byte, 5<<20)}
+		},
+		"globals": func(m *w.Module) { m.Globals = slices.Repeat([]w.Global{{Type: w.I32, Init: w.Const32(1)}}, 9_000) },
+		"exports": func(m *w.Module) {
+			for i := range 50_000 {
+				m.Exports = append(m.Exports, w.Export{Name: strconv.Itoa(i), Kind: w.KindFunc})
+			}
+		},
+		"elements": func(m *w.Module) { m.Tables, m.Elements = []w.Limits{{Min: 100_000}}, make([]uint32, 100_000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := w.Scorer(w.Scores(1)...)
+			change(m)
+			begin := time.Now()
+			loaded := load(t, m)
+			defer loaded.Close()
+			require.Less(t, time.Since(begin), within)
+			t.Log(time.Since(begin))
+			scores := make([]float64, 3)
+			require.NoError(t, loaded.Score(make(rows, 3), scores))
+			require.Equal(t, []float64{1, 1, 1}, scores)
+		})
+	}
+}
+
+// All the hostile modules at once, each called by several, and an honest one
+// among them whose every answer is right.
+func TestHostileTogether(t *testing.T) {
+	host := patient()
+	honest := load(t, w.Scorer(w.Scores(4)...))
+	defer honest.Close()
+	var wg sync.WaitGroup
+	for name, h := range calls() {
+		m, err := host.Load(h.build(true).Bytes(), nil)
+		require.NoError(t, err, name)
+		defer m.Close()
+		for range 2 {
+			wg.Go(func() {
+				for range 3 {
+					if err := m.Score(rows{{}, {}}, make([]float64, 2)); reasonOf(err) != h.reason {
+						t.Errorf("%s: %v", name, err)
+					}
+				}
+			})
+		}
+	}
+	for range 4 {
+		wg.Go(func() {
+			scores := make([]float64, 7)
+			for range 500 {
+				if err := honest.Score(make(rows, 7), scores); err != nil || scores[6] != 4 {
+					t.Errorf("the honest one: %v, %v", err, scores)
+				}
+				clear(scores)
+			}
+		})
+	}
+	wg.Wait()
 }

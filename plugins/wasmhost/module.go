@@ -109,7 +109,7 @@ func (m *Module) instantiate() (*instance, error) {
 	in := &instance{module: m}
 	ctx := context.WithValue(context.Background(), worldKey{}, &in.world)
 	in.ctx = ctx
-	guest, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	guest, err := m.begin(ctx)
 	if err != nil {
 		return nil, refuse("the module does not start (its start function may take %d units of fuel): %s", m.limits.StartFuel, firstLine(err)+in.world.said.because())
 	}
@@ -154,6 +154,18 @@ func (m *Module) instantiate() (*instance, error) {
 		in.tolerance = t
 	}
 	return in, nil
+}
+
+// begin makes the guest and runs its start function. A panic of wazero's is the
+// module's fault, not the end of the process: nobody else would catch it in the
+// background.
+func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it is not valid: %v", p)
+		}
+	}()
+	return m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 }
 
 // invoke calls f with what is in the stack, within the fuel set before.
