@@ -156,7 +156,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits}, nil
+	return &Module{desc: d, limits: h.limits, keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
 // build meters and compiles; nothing of the module has run yet.

@@ -3,7 +3,6 @@ package wasmhost
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"time"
 )
@@ -125,7 +124,7 @@ func (m *Module) start() {
 // what it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
-	spare := len(m.free) >= runtime.GOMAXPROCS(0)+2 && len(m.waiting) == 0
+	spare := len(m.free) >= m.keep && len(m.waiting) == 0
 	if !m.closed && !spare && (err == nil || !spoiled(err)) {
 		m.free = append(m.free, in)
 		m.wake(1, nil)

@@ -65,6 +65,7 @@ type Module struct {
 
 	mu       sync.Mutex
 	free     []*instance
+	keep     int          // instances that may be idle
 	live     int          // instances that exist or start
 	waiting  []chan error // calls that want one: nil says try again
 	starting bool
