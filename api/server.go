@@ -81,7 +81,7 @@ var dashboard []byte
 
 const (
 	maxJSON = 1 << 20  // bytes of a JSON body
-	maxBody = 32 << 20 // bytes of any body
+	maxBody = 32 << 20 // bytes of an upload
 )
 
 // New returns a server.
@@ -102,7 +102,21 @@ func New(cfg Config) (*Server, error) {
 	})
 	s.routes()
 	s.refuseOddMethods()
+	s.app.Server().HeaderReceived = func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+		return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyLimit(h)}
+	}
 	return s, nil
+}
+
+// bodyLimit is how much is read, into memory, of a request before anything
+// looks at it: of a module only from whom it would be taken.
+func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
+	a := s.auth.Load()
+	admin, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
+	if strings.HasPrefix(string(h.RequestURI()), "/api/v1/plugins") && (admin || len(a.keys) == 0) {
+		return maxBody
+	}
+	return maxJSON
 }
 
 // refuseOddMethods answers methods that Fiber does not know: it would do so in
@@ -222,7 +236,10 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		case 405:
 			body = Error{Error: "method_not_allowed", Message: c.Method() + " is not for " + clip(c.Path()) + "; allowed: " + c.GetRespHeader(fiber.HeaderAllow)}
 		case 413:
-			body = Error{Error: "body_too_large", Message: fmt.Sprintf("the body is larger than %d bytes", maxBody)}
+			if refused := s.admit(c); refused != nil { // that is why so little was read
+				return s.fail(c, refused)
+			}
+			body = Error{Error: "body_too_large", Message: fmt.Sprintf("the body is larger than %d bytes", s.bodyLimit(&c.Request().Header))}
 		case 431:
 			body = Error{Error: "header_too_large", Message: "the header is larger than 16 KiB"}
 		default:
@@ -265,6 +282,14 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 		}
 	}()
 	c.Set("X-Content-Type-Options", "nosniff")
+	if err := s.admit(c); err != nil {
+		return err
+	}
+	return c.Next()
+}
+
+// admit says why a request is not to be answered, if it is not.
+func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
 	// A browser always names a host; Fiber's Hostname would take X-Forwarded-Host
 	// for it, which a page may set.
@@ -289,7 +314,7 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") { // a few bytes may be gigabytes
 		return refuse(415, "unsupported_media_type", "a body is taken as it is, without a Content-Encoding", nil)
 	}
-	return c.Next()
+	return nil
 }
 
 // check compares every key, in a time that tells nothing.

@@ -175,6 +175,17 @@ func TestS12Keys(t *testing.T) {
 	require.Equal(t, 403, status)
 	status, _, _ = w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 200, status)
+	// Who may not upload is told so before a large body is read: here it never comes.
+	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401, "Authorization: Bearer readkey12345\r\n": 403} {
+		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\nContent-Type: application/wasm\r\n"+key+"Content-Length: 20000000\r\n\r\n")
+		require.Equal(t, want, r.StatusCode, "%q: %s", key, body)
+	}
+	large := strings.Repeat(" ", 2<<20)
+	status, body, _ := w.call("POST", "/plugins?name=x", large, "Authorization", "Bearer adminkey1234", "Content-Type", "application/wasm")
+	require.Equal(t, 422, status, string(body))
+	status, body, _ = w.call("PUT", "/retry/policy", large, "Authorization", "Bearer adminkey1234")
+	require.Equal(t, 413, status)
+	require.Contains(t, string(body), "larger than 1048576 bytes")
 	r, err := http.Get("http://" + w.gateway + "/api/v1/retry/policy")
 	require.NoError(t, err)
 	r.Body.Close()
