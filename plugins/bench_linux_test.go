@@ -165,7 +165,7 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	require.NoError(t, err)
 	policy := retry.DefaultPolicy()
 	policy.Hash()
-	tracker := metrics.NewTracker(time.Now)
+	tracker := metrics.NewTracker()
 	return &request{
 		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
 			First: scorer, Retry: scorer, Backoff: func(string) core.Backoff { return backoff },
@@ -180,14 +180,16 @@ func (r *request) run() bool {
 	x.Reset()
 	x.Policy, x.Global, x.Method, x.Host = r.own, r.own, "GET", "example.com"
 	x.Idempotent, x.Replayable, x.Journal = true, true, r.entry
-	r.entry.Begin(x.ID, x.Method, x.Host, time.Now())
+	x.Started = time.Now()
+	r.entry.Begin(x.ID, x.Method, x.Host, x.Started)
 	_, ok := executor.Do(context.Background(), r.e, x, r.call)
 	status := 200
 	if !ok {
 		status = x.Failure.Status
 	}
-	r.e.Finish(x, executor.Ending{Status: status})
-	r.entry.End(x.Final, status)
+	end := executor.Ending{Status: status, At: time.Now()}
+	r.e.Finish(x, end)
+	r.entry.End(x.Final, status, end.At)
 	return ok
 }
 

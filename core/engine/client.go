@@ -265,7 +265,7 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 
 // Try implements executor.Call.
 func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
-	k.control.Deadline, k.control.Total, k.control.Fresh = a.Deadline, a.Total, a.Fresh
+	k.control.Started, k.control.Deadline, k.control.Total, k.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
 	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
 		return nil, retry.Attempted{Fault: f, Timing: k.control.Timing}
 	}
@@ -277,7 +277,7 @@ func (k *exchange) Discard(r *transport.Response) {
 	if r != nil {
 		r.Arm(&k.control, k.engine.opts.Now().Add(100*time.Millisecond))
 		r.Body.Drain(64 << 10)
-		r.Finish(&k.control)
+		r.Finish(&k.control, k.engine.opts.Now())
 	}
 }
 
@@ -344,7 +344,7 @@ func (b *answerBody) end(err error) {
 	b.err = err
 	k := b.exchange
 	status := b.response.Status
-	b.response.Finish(&k.control)
+	b.response.Finish(&k.control, k.engine.opts.Now())
 	switch {
 	case err == io.EOF:
 		k.finish(executor.Ending{Status: status})
@@ -360,8 +360,9 @@ func (k *exchange) finish(end executor.Ending) {
 		return
 	}
 	k.finished = true
+	end.At = k.engine.opts.Now()
 	k.engine.executor.Finish(&k.x, end)
-	k.entry.End(k.x.Final, end.Status)
+	k.entry.End(k.x.Final, end.Status, end.At)
 	k.result.Attempts = k.x.Events
 	k.release()
 }

@@ -106,7 +106,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	}
 	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand()}
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
-	e.tracker = metrics.NewTracker(opts.Now)
+	e.tracker = metrics.NewTracker()
 	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,

@@ -23,13 +23,13 @@ type Exchange struct {
 	Idempotent bool          // may be repeated without opting in (D4)
 	Connect    bool
 	Listener   core.Listener
-	Replayable bool    // the request body, if any, can be sent again
-	Journal    Journal // told of each step; may be nil
-	Watch      func()  // called before the first wait: start watching the client; may be nil
-	Collect    bool    // keep every attempt in Events
+	Replayable bool      // the request body, if any, can be sent again
+	Journal    Journal   // told of each step; may be nil
+	Watch      func()    // called before the first wait: start watching the client; may be nil
+	Collect    bool      // keep every attempt in Events
+	Started    time.Time // when the request came; zero for when Do begins
 
 	// What became of it.
-	Started  time.Time
 	Deadline time.Time          // zero without a total timeout
 	Attempts int                // tries made, replays not counted
 	Proxy    *upstream.Upstream // of the last attempt; nil before one was chosen

@@ -73,6 +73,7 @@ func (e *Executor) Tuning() Tuning { return *e.tuning.Load() }
 type Attempt struct {
 	Upstream *upstream.Upstream
 	Number   int       // 0 for the first
+	Started  time.Time // when it was chosen
 	Deadline time.Time // never zero
 	Total    time.Time // of the whole request; zero for none
 	Fresh    bool      // no kept connection: this replays what one lost
@@ -103,13 +104,13 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			return none, false
 		}
 		a := &x.attempt
-		*a = Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
+		*a = Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Started: x.event.Started, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
 		answer, facts := c.Try(ctx, a)
 		o := e.judge(ctx, x, &facts)
 		if o.Again == core.Replay {
 			e.record(x, &o)
 			x.event.Started = e.now()
-			a.Fresh, a.Deadline = true, e.attemptDeadline(x, t)
+			a.Fresh, a.Started, a.Deadline = true, x.event.Started, e.attemptDeadline(x, t)
 			answer, facts = c.Try(ctx, a)
 			if facts.Fault != nil {
 				facts.Fault.Stale = false
@@ -137,7 +138,9 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 }
 
 func (e *Executor) begin(x *Exchange, t *Tuning) {
-	x.Started = e.now()
+	if x.Started.IsZero() {
+		x.Started = e.now()
+	}
 	if x.Policy.Timeout != nil {
 		x.Deadline = x.Started.Add(seconds(*x.Policy.Timeout))
 	}
@@ -400,15 +403,19 @@ func failureOf(x *Exchange, o *core.Outcome) Failure {
 
 // Ending is how the caller's part of an exchange went.
 type Ending struct {
-	Status     int   // given to the client; 0 when it was gone before that
-	Truncated  error // the answer's body broke off upstream
-	ClientGone bool  // the client left before it had the whole answer
+	Status     int       // given to the client; 0 when it was gone before that
+	Truncated  error     // the answer's body broke off upstream
+	ClientGone bool      // the client left before it had the whole answer
+	At         time.Time // zero for now
 }
 
 // Finish records the attempt whose answer was relayed and the request, once.
 // A tunnel stays counted as in flight, and its permit open, until EndTunnel.
 func (e *Executor) Finish(x *Exchange, end Ending) {
-	now := e.now()
+	now := end.At
+	if now.IsZero() {
+		now = e.now()
+	}
 	if x.pending {
 		x.pending = false
 		o := &x.event.Outcome

@@ -38,6 +38,7 @@ type conn struct {
 	entry  Entry
 	busy   atomic.Bool // a request is running; drain leaves it alone
 	armed  time.Time   // when the idle deadline was set last
+	ended  time.Time   // when the last request ended; zero if it was refused
 
 	req       http1.Request
 	reqBody   http1.Body
@@ -119,7 +120,7 @@ func (c *conn) next() bool {
 func (c *conn) begin() {
 	c.x.Reset()
 	c.x.ID = c.server.NewID()
-	c.finished, c.continued = false, false
+	c.finished, c.continued, c.ended = false, false, time.Time{}
 }
 
 // handle serves the request whose head is in c.req.
@@ -163,7 +164,8 @@ func (c *conn) handle() (keep bool) {
 		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
 	}
 	x.Host = c.memo.host
-	c.entry.Begin(x.ID, x.Method, x.Host, c.server.Now())
+	x.Started = c.server.Now()
+	c.entry.Begin(x.ID, x.Method, x.Host, x.Started)
 	if x.Connect {
 		return c.connect()
 	}
@@ -199,7 +201,11 @@ const (
 
 // arm sets the read deadline within which the next head must come.
 func (c *conn) arm() {
-	if now := c.server.Now(); now.Sub(c.armed) > idleSlack {
+	now := c.ended
+	if now.IsZero() {
+		now = c.server.Now()
+	}
+	if now.Sub(c.armed) > idleSlack {
 		c.armed = now
 		c.raw.SetReadDeadline(now.Add(idleTimeout))
 	}

@@ -18,7 +18,7 @@ type connectCall struct{ conn *conn }
 func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, retry.Attempted) {
 	c := k.conn
 	control := &c.call.control
-	control.Deadline, control.Total, control.Fresh = a.Deadline, a.Total, true
+	control.Started, control.Deadline, control.Total, control.Fresh = a.Started, a.Deadline, a.Total, true
 	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
 	if f != nil {
 		return nil, retry.Attempted{Fault: f, Timing: control.Timing}

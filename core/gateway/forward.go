@@ -25,7 +25,7 @@ type httpCall struct {
 
 // Try implements executor.Call.
 func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
-	h.control.Deadline, h.control.Total, h.control.Fresh = a.Deadline, a.Total, a.Fresh
+	h.control.Started, h.control.Deadline, h.control.Total, h.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
 	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
 		return nil, retry.Attempted{Fault: f, Timing: h.control.Timing}
 	}
@@ -47,7 +47,7 @@ func (h *httpCall) Discard(r *transport.Response) {
 		r.Arm(&h.control, h.conn.server.Now().Add(discardWait))
 		r.Body.Drain(maxDiscard)
 	}
-	r.Finish(&h.control)
+	r.Finish(&h.control, h.conn.server.Now())
 }
 
 const (
@@ -89,8 +89,12 @@ func (c *conn) fail() (keep bool) {
 
 // finish records the exchange.
 func (c *conn) finish(end executor.Ending) {
+	if end.At.IsZero() {
+		end.At = c.server.Now()
+	}
+	c.ended = end.At
 	c.server.Executor.Finish(&c.x, end)
-	c.entry.End(c.x.Final, end.Status)
+	c.entry.End(c.x.Final, end.Status, end.At)
 }
 
 // takeBody reads the request's body as far as it is kept for replay. A longer
@@ -195,13 +199,11 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	cut, gone := c.copyBody(set, r, framing == http1.Chunked, status)
 	switch {
 	case gone:
-		r.Finish(&c.call.control)
-		c.finishOnce(executor.Ending{Status: status, ClientGone: true})
+		c.end(r, executor.Ending{Status: status, ClientGone: true})
 		return false
 	case cut != nil:
 		// Never a clean end: the client must see that something is missing.
-		r.Finish(&c.call.control)
-		c.finishOnce(executor.Ending{Status: status, Truncated: cut})
+		c.end(r, executor.Ending{Status: status, Truncated: cut})
 		if tcp := socket.TCP(c.raw); tcp != nil {
 			tcp.SetLinger(0)
 		}
@@ -213,18 +215,15 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	return keep
 }
 
-// done hands the upstream connection back and records the exchange; what is
-// in c.out still has to be written.
-func (c *conn) done(r *transport.Response, status int) {
-	r.Finish(&c.call.control)
-	c.finishOnce(executor.Ending{Status: status})
-}
-
-func (c *conn) finishOnce(end executor.Ending) {
-	if !c.finished {
-		c.finished = true
-		c.finish(end)
+// end gives the upstream connection back and records the exchange, once.
+func (c *conn) end(r *transport.Response, end executor.Ending) {
+	if c.finished {
+		return
 	}
+	c.finished = true
+	end.At = c.server.Now()
+	r.Finish(&c.call.control, end.At)
+	c.finish(end)
 }
 
 // copyBody writes c.out, which holds the head, and the body. cut is why the
@@ -239,7 +238,7 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 					if chunked {
 						c.out = append(c.out, http1.LastChunk...)
 					}
-					c.done(r, status)
+					c.end(r, executor.Ending{Status: status}) // before the last byte is written
 					return nil, !c.write(c.out)
 				}
 				if err != nil {

@@ -37,7 +37,7 @@ type Entry interface {
 	Begin(id core.RequestID, method, host string, started time.Time)
 	Streaming()
 	Tunnel()
-	End(final core.Final, status int)
+	End(final core.Final, status int, at time.Time)
 	Release()
 }
 

@@ -209,7 +209,7 @@ func TestConcurrentCounting(t *testing.T) {
 
 func TestTracker(t *testing.T) {
 	now := noon
-	tr := NewTracker(func() time.Time { return now })
+	tr := NewTracker()
 	e := tr.Track()
 	assert.Zero(t, tr.InFlight())
 	e.Begin(7, "GET", "a.test", now)
@@ -222,8 +222,8 @@ func TestTracker(t *testing.T) {
 	assert.Equal(t, now.Add(2*time.Second), *r.NextRetryTime)
 	assert.Equal(t, []AttemptRecord{{ProxyID: "p0", Outcome: "failure", StatusCode: 503, Latency: 1, ErrorMessage: "broken"}}, r.Attempts)
 	assert.Equal(t, 1, tr.InFlight())
-	e.End(core.FinalExhausted, 503)
-	e.End(core.FinalSuccess, 200) // once only
+	e.End(core.FinalExhausted, 503, now)
+	e.End(core.FinalSuccess, 200, now) // once only
 	assert.Zero(t, tr.InFlight())
 	r, ok = tr.Get(core.RequestID(7).String())
 	require.True(t, ok)
@@ -233,7 +233,7 @@ func TestTracker(t *testing.T) {
 	for i := range 2*keepFinished + 5 {
 		e.Begin(core.RequestID(100+i), "GET", "a.test", now)
 		e.Finished(&core.AttemptEvent{ProxyID: fmt.Sprint(i)})
-		e.End(core.FinalSuccess, 200)
+		e.End(core.FinalSuccess, 200, now)
 	}
 	list := tr.List("", 10*keepFinished)
 	require.Len(t, list, keepFinished)
@@ -250,7 +250,7 @@ func TestTracker(t *testing.T) {
 func TestARecordCostsNoAllocation(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
-	tr := NewTracker(func() time.Time { return now })
+	tr := NewTracker()
 	entry := tr.Track()
 	a := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
 	q := core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"}
@@ -260,7 +260,7 @@ func TestARecordCostsNoAllocation(t *testing.T) {
 		entry.Finished(&a)
 		r.Attempt(&a)
 		r.Request(&q)
-		entry.End(core.FinalSuccess, 200)
+		entry.End(core.FinalSuccess, 200, now)
 	}
 	for range 2 * keepFinished {
 		one()

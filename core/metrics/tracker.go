@@ -24,8 +24,6 @@ const keepFinished = 1_000
 // Tracker knows the requests in flight and the latest finished ones. It is
 // safe for concurrent use.
 type Tracker struct {
-	now func() time.Time
-
 	mu       sync.Mutex
 	entries  map[*Entry]struct{}
 	finished []followed // a ring
@@ -33,8 +31,8 @@ type Tracker struct {
 }
 
 // NewTracker returns a tracker of nothing yet.
-func NewTracker(now func() time.Time) *Tracker {
-	return &Tracker{now: now, entries: map[*Entry]struct{}{}}
+func NewTracker() *Tracker {
+	return &Tracker{entries: map[*Entry]struct{}{}}
 }
 
 // Request is one request as GET /requests shows it. It never holds a path or a
@@ -162,7 +160,7 @@ func (e *Entry) set(state string) {
 }
 
 // End says that the request is over.
-func (e *Entry) End(final core.Final, status int) {
+func (e *Entry) End(final core.Final, status int, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.active {
@@ -170,7 +168,7 @@ func (e *Entry) End(final core.Final, status int) {
 	}
 	e.active = false
 	t := e.tracker
-	e.state, e.ended, e.final, e.status = StateDone, t.now(), final, status
+	e.state, e.ended, e.final, e.status = StateDone, at, final, status
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.finished) < keepFinished {

@@ -120,13 +120,11 @@ func (c *Conn) Ask(message, p []byte) (int, error) {
 	err := c.raw.Read(c.in.call)
 	c.in.buf = nil
 	if c.ask != nil {
-		// It did not go out whole, or (after a deadline) not at all.
+		// It did not go out whole or, the read's deadline having passed, not at
+		// all.
 		sent := c.in.n
 		c.ask = nil
-		switch {
-		case err != nil:
-			return 0, &WriteError{err}
-		case c.in.errno != 0 && c.in.errno != syscall.EAGAIN:
+		if c.in.errno != 0 && c.in.errno != syscall.EAGAIN {
 			return 0, &WriteError{os.NewSyscallError("sendto", c.in.errno)}
 		}
 		if _, err := c.Write(message[sent:]); err != nil {

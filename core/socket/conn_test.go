@@ -117,10 +117,16 @@ func TestAsk(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 	})
 	t.Run("a deadline that has passed", func(t *testing.T) {
-		c, _ := pair(t)
+		c, far := pair(t)
 		c.SetReadDeadline(time.Unix(1, 0))
 		_, err := c.Ask([]byte("hello"), buf)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		var w *WriteError
+		require.False(t, errors.As(err, &w), "it is the read's, not the write's")
+		got := make([]byte, 5)
+		_, err = io.ReadFull(far, got)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
 	})
 	t.Run("closed meanwhile", func(t *testing.T) {
 		c, far := pair(t)

@@ -211,8 +211,8 @@ func (p *idlePool) set(key string, list []*persistConn) {
 	}
 }
 
-func (p *idlePool) put(pc *persistConn, t *Transport) {
-	pc.idleAt = t.cfg.Now()
+func (p *idlePool) put(pc *persistConn, t *Transport, now time.Time) {
+	pc.idleAt = now
 	p.mu.Lock()
 	if p.closed || p.count >= t.cfg.MaxIdle {
 		p.mu.Unlock()

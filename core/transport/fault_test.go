@@ -43,7 +43,7 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	pool := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
 	tr.pools.Store(&upstream.Upstream{}, pool)
 	kept, other := net.Pipe()
-	pool.put(newPersistConn(kept, "", nil), tr)
+	pool.put(newPersistConn(kept, "", nil), tr, time.Now())
 	dial := func() (net.Conn, *retry.Fault) {
 		return tr.dialProxy(context.Background(), upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
 	}

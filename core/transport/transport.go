@@ -71,6 +71,7 @@ func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(
 
 // Control is what steers one attempt from outside.
 type Control struct {
+	Started   time.Time     // when the attempt began; zero for now
 	Deadline  time.Time     // to the answer's head; never zero
 	Total     time.Time     // of the whole request, zero for none; not before Deadline
 	BodyIdle  time.Duration // how long a body may stand still while it is sent
@@ -129,6 +130,9 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	pool := t.pool(u)
 	key := ""
 	c.Timing = core.Timing{}
+	if c.Started.IsZero() {
+		c.Started = t.cfg.Now()
+	}
 	if q.TLS || tunnels(u.Spec().Address.Scheme) {
 		key = q.Authority
 		if q.TLS {
@@ -228,7 +232,10 @@ func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *r
 // a while, since setting it moves a timer.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *retry.Fault {
 	pc := resp.pc
-	slow := t.cfg.Now().Add(SlowAfter)
+	slow := c.Started.Add(SlowAfter)
+	if !pc.reused {
+		slow = t.cfg.Now().Add(SlowAfter)
+	}
 	latest := slow.Add(SlowAfter)
 	patient := closed || !latest.Before(c.Deadline)
 	switch {
@@ -270,7 +277,7 @@ func (r *Response) Arm(c *Control, deadline time.Time) {
 // Finish ends the exchange: the connection is kept if the answer was read to
 // its clean end, dropped else. It reports whether the request's body had been
 // sent whole; if not, what is left of it is unread.
-func (r *Response) Finish(c *Control) (sentAll bool) {
+func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
 	}
@@ -287,7 +294,7 @@ func (r *Response) Finish(c *Control) (sentAll bool) {
 	}
 	keep := c.Interrupt.release() && r.keep && r.Body.Done() && sentAll && len(pc.reader.Buffered()) == 0
 	if keep {
-		r.pool.put(pc, r.t)
+		r.pool.put(pc, r.t, now)
 		return sentAll
 	}
 	pc.Close()

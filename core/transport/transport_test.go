@@ -152,7 +152,7 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 		body, err := io.ReadAll(&resp.Body)
 		require.NoError(t, err)
 		require.Equal(t, "ok", string(body))
-		resp.Finish(c)
+		resp.Finish(c, time.Now())
 		return true
 	}
 	require.True(t, do(false))
@@ -272,7 +272,7 @@ func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
 	for range 3 {
 		c := Control{Deadline: time.Now().Add(5 * time.Second)}
 		require.Nil(t, tr.RoundTrip(context.Background(), u, &c, get(), &resp))
-		resp.Finish(&c)
+		resp.Finish(&c, time.Now())
 		time.Sleep(3 * SlowAfter) // longer than the deadline of a quick answer
 	}
 	require.EqualValues(t, 1, opened.Load())
