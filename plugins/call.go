@@ -3,6 +3,7 @@ package plugins
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -29,7 +30,7 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 			break
 		}
 		if !errors.Is(err, wasmhost.ErrClosed) { // else it was replaced this very moment
-			p.fault(v, err)
+			p.fault(v, &v.inARow, err)
 			break
 		}
 		if p.current.Load() == v { // closed, but not replaced: it has left the registry
@@ -70,7 +71,7 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 			break
 		}
 		if !errors.Is(err, wasmhost.ErrClosed) {
-			p.fault(v, err)
+			p.fault(v, &v.inARow, err)
 			break
 		}
 		if p.current.Load() == v { // closed, but not replaced: it has left the registry
@@ -90,7 +91,9 @@ func (p *plugin) call(f func(*wasmhost.Module) error) {
 		return
 	}
 	if err := f(v.module); err != nil && !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady) {
-		p.fault(v, err)
+		p.fault(v, &v.deaf, err)
+	} else if err == nil && v.deaf.Load() != 0 {
+		v.deaf.Store(0)
 	}
 }
 
@@ -124,8 +127,9 @@ func (p *plugin) answered(v *version) {
 const logEvery = 10 * time.Second
 
 // fault counts a call of a version that failed; too many in a row and it is
-// quarantined. A call that found every instance at work is none of the row.
-func (p *plugin) fault(v *version, err error) {
+// quarantined. Answers and observations are a row each, so that a plugin that
+// answers well does not go on failing at every outcome. A call that found every instance at work is none of the row.
+func (p *plugin) fault(v *version, row *atomic.Int64, err error) {
 	reason := "trap"
 	var f *wasmhost.Fault
 	if errors.As(err, &f) {
@@ -135,7 +139,7 @@ func (p *plugin) fault(v *version, err error) {
 	p.faulted.Add(1)
 	quarantine := false
 	if v.source != SourceBuiltin && !errors.Is(err, wasmhost.ErrBusy) {
-		quarantine = v.inARow.Add(1) >= int64(p.registry.opts.MaxFaults) && !v.quarantined.Swap(true)
+		quarantine = row.Add(1) >= int64(p.registry.opts.MaxFaults) && !v.quarantined.Swap(true)
 	}
 
 	p.mu.Lock()

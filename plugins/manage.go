@@ -205,6 +205,7 @@ func (r *Registry) Release(name string) (Info, error) {
 	}
 	v := p.current.Load()
 	v.inARow.Store(0)
+	v.deaf.Store(0)
 	v.quarantined.Store(false)
 	return p.info(), nil
 }

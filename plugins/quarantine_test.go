@@ -196,3 +196,34 @@ func (f filling) Fill(q *core.RankRequest, to []core.Candidate) {
 	clear(to)
 	f.during()
 }
+
+// A plugin that answers well but fails at every outcome it is told of is
+// quarantined too.
+func TestFailingObservations(t *testing.T) {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 3})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	odd := w.Join( // fails where the time is not 0
+		[]byte{w.LocalGet, 0, w.F64Load, 3, 0}, w.ConstF64(0), []byte{0x62, w.If, w.Empty, w.Unreachable, w.End})
+	_, err = r.Put("mine", w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: odd}).Bytes(), nil, false)
+	require.NoError(t, err)
+	s, err := r.Scorer("mine", plugins.FallbackRetry)
+	require.NoError(t, err)
+	for i, now := range []float64{1, 1, 0, 1, 1, 1} {
+		i0, err := r.Get("mine")
+		require.NoError(t, err)
+		require.False(t, i0.Quarantined, "before %d", i)
+		require.NoError(t, s.Score(rows{{}}, []float64{0}))
+		r.Observe(&core.Observation{Now: now})
+	}
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.True(t, i.Quarantined)
+	require.EqualValues(t, 5, i.Faults)
+	_, err = r.Release("mine")
+	require.NoError(t, err)
+	r.Observe(&core.Observation{Now: 1})
+	i, err = r.Get("mine")
+	require.NoError(t, err)
+	require.False(t, i.Quarantined, "the row begins anew")
+}

@@ -105,7 +105,8 @@ type version struct {
 	previous *origin               // to roll back to; one step back is kept
 	failed   atomic.Pointer[error] // why a module that was begun never serves
 
-	inARow      atomic.Int64 // calls that failed, the last of them
+	inARow      atomic.Int64 // answers that failed, the last of them
+	deaf        atomic.Int64 // observations that failed, the last of them
 	quarantined atomic.Bool
 }
 

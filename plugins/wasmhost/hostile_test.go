@@ -87,6 +87,11 @@ func calls() map[string]hostile {
 		code = w.Join(code, w.CallTo(added), w.Repeat(1999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Locals: []w.Group{{Count: 2000, Type: w.I32}}, Code: code})
 	}
+	hidden := func(m *w.Module) { // 20,000 values live over a call, in a loop that is never entered
+		values := w.Join(w.Repeat(20_000, w.LocalGet, 0, 0x28, 2, 0), w.Const32(0), w.CallTo(added), w.Repeat(19_999, w.I32Add), []byte{w.Drop})
+		m.Add(w.Func{Params: []byte{w.I32}, Code: w.Join(
+			[]byte{w.LocalGet, 0, w.If, w.Empty, w.Loop, w.Empty}, values, []byte{w.End, w.End}, w.Const32(0), w.CallTo(added))})
+	}
 	at := func(address int32, x float64) []byte {
 		return w.Join(w.Const32(address), w.ConstF64(x), []byte{w.F64Store, 3, 0})
 	}
@@ -101,6 +106,7 @@ func calls() map[string]hostile {
 		}},
 		"recursion with many results":   {w.Join(w.CallTo(added), w.Repeat(1000, w.Drop)), "trap", wide},
 		"recursion with large frames":   {w.CallTo(added), "fuel", deep},
+		"recursion with hidden frames":  {w.Join(w.Const32(0), w.CallTo(added)), "fuel", hidden},
 		"grows memory for ever":         {w.Forever(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel", nil},
 		"grows memory past its limit":   {w.Join(w.Const32(300), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
 		"grows memory by 4 GiB":         {w.Join(w.Const32(65536), []byte{w.MemoryGrow, 0, w.Drop}), "fuel", nil},
