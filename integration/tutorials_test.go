@@ -17,6 +17,8 @@ import (
 
 var (
 	shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	goBlock    = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+	indented   = regexp.MustCompile(`(?m)^    (\S.*)$`)
 	tomlBlock  = regexp.MustCompile("(?ms)^```toml\n(.*?)^```$")
 	pluginName = regexp.MustCompile(`(?m)^\[plugins\.(\w+)\]$`)
 )
@@ -80,6 +82,33 @@ func TestTutorials(t *testing.T) {
 			t.Logf("%s: %v bytes", language, p["size"])
 		})
 	}
+}
+
+// The Go plugin of sdk/README.md is built and put to use by the commands there.
+func TestTheGoPluginOfTheSDK(t *testing.T) {
+	root, err := filepath.Abs("..")
+	require.NoError(t, err)
+	text, err := os.ReadFile("../sdk/README.md")
+	require.NoError(t, err)
+	at := goBlock.FindSubmatchIndex(text)
+	require.NotNil(t, at)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), text[at[2]:at[3]], 0o600))
+	w := start(t, 2, confK)
+	var script strings.Builder
+	for _, line := range indented.FindAllSubmatch(text[at[1]:], -1) {
+		if command := string(line[1]); !strings.HasPrefix(command, "whirlpool plugin bench") { // which takes its time
+			script.WriteString(strings.Replace(command, "curl ", "curl -sS --fail-with-body ", 1) + "\n")
+		}
+	}
+	cmd := exec.Command("bash", "-euxo", "pipefail", "-c", strings.ReplaceAll(script.String(), "127.0.0.1:8889", w.api))
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "W="+root, "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, []any{"first"}, w.usedFor("idlest"))
+	require.Equal(t, 200, w.get().status)
+	require.Equal(t, 1.0, w.json("/plugins/idlest")["calls"])
 }
 
 // Each example serves in a gateway with the configuration its README shows.
