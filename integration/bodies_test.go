@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -94,4 +97,67 @@ func TestS33CutBodies(t *testing.T) {
 	a := w.get()
 	require.NoError(t, a.err)
 	require.Len(t, a.body, 50_000)
+}
+
+// A client that takes a long body slowly gets every byte of it, and one that
+// takes nothing for body_idle is given up; neither is a proxy's failure. The
+// same for one that stops sending, or breaks its chunks, in a long upload.
+func TestS33SlowAndStalledClients(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"400ms\"\n")
+	const size = 12 << 20
+	ask := func(method, rest string) net.Conn {
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		c.(*net.TCPConn).SetReadBuffer(32 << 10)
+		fmt.Fprintf(c, "%s http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n%s", method, rest)
+		c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		return c
+	}
+	w.all(lab.Behaviour{Size: size, Count: true})
+	c := ask("GET", "\r\n")
+	r, err := http.ReadResponse(bufio.NewReaderSize(c, 16), nil)
+	require.NoError(t, err)
+	h := sha256.New()
+	for n := int64(0); n < size; {
+		m, err := io.CopyN(h, r.Body, min(64<<10, size-n))
+		require.NoError(t, err, "after %d bytes", n)
+		n += m
+		time.Sleep(10 * time.Millisecond) // 6 MB/s: four of the kernel's megabytes take longer than body_idle
+	}
+	want := sha256.New()
+	io.CopyN(want, lab.Counting(), size)
+	require.Equal(t, want.Sum(nil), h.Sum(nil))
+
+	outcomes := func() (all []string) {
+		for _, v := range w.json("/requests")["requests"].([]any) {
+			r := v.(map[string]any)
+			if r["state"] != "done" {
+				return nil
+			}
+			all = append(all, r["outcome"].(string))
+		}
+		return all
+	}
+	require.Equal(t, []string{"success"}, outcomes())
+	stalled := []net.Conn{ask("GET", "\r\n")} // takes nothing of a body with a length
+	eventually(t, "it is given up", func() bool { return len(outcomes()) == 2 })
+	w.all(lab.Behaviour{Pieces: 100_000, Body: strings.Repeat("x", 4000)})
+	stalled = append(stalled, ask("GET", "\r\n")) // nor of chunks
+	eventually(t, "it is given up", func() bool { return len(outcomes()) == 3 })
+	w.all(lab.OK())
+	long := strings.Repeat("x", 2<<20)
+	stalled = append(stalled, ask("POST", "Content-Length: 9000000\r\n\r\n"+long))
+	eventually(t, "a sender that stops", func() bool { return len(outcomes()) == 4 })
+	c = ask("POST", "Content-Length: 9000000\r\n\r\n"+long)
+	c.Close()
+	eventually(t, "a sender that leaves", func() bool { return len(outcomes()) == 5 })
+	c = ask("POST", "Transfer-Encoding: chunked\r\n\r\n200000\r\n"+long+"\r\nnonsense\r\n")
+	r, err = http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	require.Equal(t, 400, r.StatusCode, "a sender of nonsense")
+	require.Equal(t, []string{"cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "success"}, outcomes())
+	require.Equal(t, 0.0, w.breaker("F1")["failure_count"])
+	require.Len(t, stalled, 3)
 }

@@ -40,11 +40,12 @@ func watch(g *gateway) (stop func()) {
 		defer look.Stop()
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
+		// Once more after a reload: the files may have changed while it read
+		// them, and they may be others now.
 		check := func() {
-			if now := g.fingerprint(w); now != seen {
+			for now := g.fingerprint(w); now != seen; now = g.fingerprint(w) {
 				seen = now
 				g.reload()
-				seen = g.fingerprint(w) // it may name other files now
 			}
 		}
 		var since time.Time // of the first event not looked at yet

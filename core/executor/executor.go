@@ -228,7 +228,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 	f.Connect = x.Connect
 	f.Latency = now.Sub(x.event.Started)
 	if f.Fault != nil {
-		f.ClientGone = ctx.Err() != nil
+		f.ClientGone = ctx.Err() != nil || f.Fault.Client
 		if f.Fault.Timeout && !x.Deadline.IsZero() && !now.Before(x.Deadline) {
 			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout()
 		}

@@ -47,6 +47,7 @@ type conn struct {
 	x         executor.Exchange
 	call      httpCall
 	watch     watcher
+	stall     stall
 	window    io.LimitedReader
 	out       []byte        // head (and small body) being written
 	fields    []http1.Field // of the request, as they go on
@@ -172,8 +173,7 @@ func (c *conn) handle() (keep bool) {
 	return c.forward(set, t)
 }
 
-// write sends b to the client; a client that takes nothing for the body's idle
-// time counts as gone.
+// write sends b to the client.
 func (c *conn) write(b []byte) bool {
 	_, err := c.raw.Write(b)
 	return err == nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -71,6 +72,10 @@ func (c *conn) forward(set *settings, t target) (keep bool) {
 	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
 	c.watch.stop()
 	if !ok {
+		if err := c.reqBody.Err(); q.Rest != nil && c.x.Final == core.FinalCancelled && err != nil {
+			c.finish(executor.Ending{ClientGone: true})
+			return c.badBody(err)
+		}
 		return c.fail()
 	}
 	return c.relay(set, response)
@@ -197,6 +202,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	c.out = b
 	c.entry.Streaming()
 	cut, gone := c.copyBody(set, r, framing == http1.Chunked, status)
+	c.stall.stop()
 	switch {
 	case gone:
 		c.end(r, executor.Ending{Status: status, ClientGone: true})
@@ -249,6 +255,7 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 			}
 			c.out = appendPiece(c.out, p, chunked)
 		}
+		c.stall.start(c.raw, set.BodyIdle)
 		if len(c.out) > 0 && !c.write(c.out) {
 			return nil, true
 		}
@@ -294,31 +301,28 @@ func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool)
 		if !ok || left < bulkBody/2 {
 			return nil, false
 		}
-		idle := c.server.Now().Add(set.BodyIdle)
-		r.Arm(&c.call.control, idle)
-		c.raw.SetWriteDeadline(idle)
+		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
 		c.window = io.LimitedReader{R: src, N: min(left-bulkBody/4, bulkWindow)}
 		want := c.window.N
 		n, err := dst.ReadFrom(&c.window)
-		c.raw.SetWriteDeadline(time.Time{})
+		r.Body.Took(n, nil)
 		switch {
 		case err == nil && n < want:
-			r.Body.Took(n, io.EOF)
+			r.Body.Took(0, io.EOF)
 			return r.Body.Err(), false
-		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
-			err = nil // slow, but it moves
-		case err != nil:
-			r.Body.Took(n, nil)
+		case err == nil:
+		case c.stall.gone():
+			return nil, true
+		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0: // slow, but it moves
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return err, false
+		default:
 			// Whose end failed? A look at the source tells.
 			r.Arm(&c.call.control, c.server.Now().Add(time.Millisecond))
 			if _, serr := r.Body.Next(); serr != nil && !errors.Is(serr, os.ErrDeadlineExceeded) {
 				return serr, false
 			}
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return err, false
-			}
 			return nil, true
 		}
-		r.Body.Took(n, nil)
 	}
 }

@@ -19,6 +19,7 @@ type Fault struct {
 	Timeout bool   // a deadline passed
 	Unsent  bool   // nothing of the request can have reached an origin
 	Stale   bool   // a kept connection ended before any byte of the answer
+	Client  bool   // the request's body broke off: its sender has left, or breaks the rules
 	Ours    bool   // this machine had no descriptor, port or memory left to try with
 	Status  int    // of a CONNECT that the proxy refused; else 0
 	Err     error

@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -152,11 +153,29 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		c.Interrupt.release()
 		f.Stale = pc.reused && !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
 		pc.Close()
+		f.Client = resp.bodyBroke(q)
 		resp.join()
 		resp.pc = nil
 		return f
 	}
 	return nil
+}
+
+// bodyBroke reports whether the request's body ended before its time by
+// itself, not because the attempt had failed.
+func (r *Response) bodyBroke(q *Request) bool {
+	select {
+	case <-r.sent: // nil, and never ready, without a body being sent
+		r.sent = nil
+		return q.broken()
+	default:
+		return false
+	}
+}
+
+// broken is for whoever reads Rest.
+func (q *Request) broken() bool {
+	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
 }
 
 // stale reports whether a fault is what a kept connection shows that the other
@@ -195,19 +214,24 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	patience := c.Deadline.Sub(t.cfg.Now())
 	pc.setReadDeadline(c, c.Total)
 	pc.armed = time.Time{} // not for long
-	resp.sent, resp.stop = make(chan error, 1), q.Stop
+	sent := make(chan error, 1)
+	resp.sent, resp.stop = sent, q.Stop
 	go func() {
 		err := pc.sendBody(c, q, inline, t.cfg.Now)
-		if err == nil {
-			deadline := t.cfg.Now().Add(patience)
-			if !c.Total.IsZero() && c.Total.Before(deadline) {
-				deadline = c.Total
-			}
-			c.Interrupt.setReadDeadline(pc.Conn, deadline)
-		} else {
-			c.Interrupt.setReadDeadline(pc.Conn, t.cfg.Now().Add(time.Second)) // an answer may be on its way
+		if q.broken() { // nobody waits for an answer; who reads for one shall find out why it ends
+			sent <- err
+			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)
+			return
 		}
-		resp.sent <- err
+		deadline := t.cfg.Now().Add(patience)
+		if !c.Total.IsZero() && c.Total.Before(deadline) {
+			deadline = c.Total
+		}
+		if err != nil {
+			deadline = t.cfg.Now().Add(time.Second) // an answer may be on its way
+		}
+		c.Interrupt.setReadDeadline(pc.Conn, deadline)
+		sent <- err
 	}()
 	err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
 	if err != nil {

@@ -30,6 +30,7 @@ type Behaviour struct {
 	Garbage    string        // send this in the answer's place, and close
 	Cut        int           // send so many bytes of the body and close; the length says more
 	Size       int64         // send a body of so many bytes
+	Count      bool          // of Counting, not of zeros
 	Pieces     int           // send the body in so many chunks, Every apart
 	Every      time.Duration
 	Hold       chan struct{} // wait for it to be closed
@@ -260,6 +261,10 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 		if bodyless {
 			return true
 		}
+		if b.Count {
+			_, err := io.CopyN(c, Counting(), b.Size)
+			return err == nil
+		}
 		_, err := io.CopyN(c, zeros{}, b.Size)
 		return err == nil
 	case b.Pieces > 0:
@@ -288,6 +293,20 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Counting is an endless body in which no byte can be missed: numbers, one
+// after the other.
+func Counting() io.Reader { return &counting{} }
+
+type counting struct{ next int }
+
+func (c *counting) Read(p []byte) (int, error) {
+	n := 0
+	for ; len(p)-n >= 8; c.next++ {
+		n += copy(p[n:], fmt.Sprintf("%07d\n", c.next%10_000_000))
+	}
+	return n, nil
+}
 
 // tunnel joins the client with the target it asked for.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, q *http.Request) bool {
