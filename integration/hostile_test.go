@@ -181,7 +181,13 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin quarantined"), w.log)
 	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()}, "the built-in rotates")
 
-	status, raw, _ := w.call("POST", "/plugins/mine/release", "")
+	status, raw, _ := w.call("POST", "/plugins/mine/test", `{"candidates":[{}]}`)
+	require.Equal(t, 422, status, "a quarantined plugin may be tried: %s", raw)
+	require.Contains(t, string(raw), `"plugin_fault"`)
+	require.Contains(t, string(raw), "trap: wasm error: unreachable")
+	require.Equal(t, 4.0, w.json("/plugins/mine")["faults"], "which is not counted")
+
+	status, raw, _ = w.call("POST", "/plugins/mine/release", "")
 	require.Equal(t, 200, status, string(raw))
 	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
 	for range 4 {
@@ -280,6 +286,49 @@ func (w *whirl) replace(name string, code []byte) {
 		io.Copy(io.Discard, r.Body)
 		r.Body.Close()
 	}
+}
+
+// A plugin that takes milliseconds and all the memory it may have, under a
+// thousand requests at once: each is answered, by the built-in where the plugin
+// has no time, nobody waits for long, memory stays bounded, and to be slow is
+// not to be at fault.
+func TestASlowPluginUnderLoad(t *testing.T) {
+	w := start(t, 2, confK)
+	pages := wt.Join(wt.Const32(255), []byte{wt.MemoryGrow, 0, wt.Drop})
+	walk := wt.Join(wt.Const32(40_000), []byte{wt.LocalSet, 3, wt.Loop, wt.Empty}, // read all over memory, 40,000 times
+		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8), []byte{0x71, 0x28, 2, 0, wt.Drop}, // and, i32.load
+		[]byte{wt.LocalGet, 3}, wt.Const32(1), []byte{wt.I32Sub, 0x22, 3, wt.BrIf, 0, wt.End})
+	status, body := w.upload("POST", "mine", wt.Scorer(wt.Join(pages, walk)...).Bytes())
+	require.Equal(t, 201, status, body)
+	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 200, status, string(raw))
+	var wg sync.WaitGroup
+	var slowest atomic.Int64
+	for range 1000 {
+		wg.Go(func() {
+			for range 3 {
+				a := w.get()
+				if a.status != 200 {
+					t.Error(a.status, a.err)
+				}
+				for old := slowest.Load(); int64(a.took) > old && !slowest.CompareAndSwap(old, int64(a.took)); old = slowest.Load() {
+				}
+			}
+		})
+	}
+	wg.Wait()
+	i := w.json("/plugins/mine")
+	require.Equal(t, "ready", i["state"])
+	m := regexp.MustCompile("(?m)^process_resident_memory_bytes (.*)$").FindStringSubmatch(w.scrape())
+	require.NotNil(t, m)
+	resident, err := strconv.ParseFloat(m[1], 64)
+	require.NoError(t, err)
+	t.Logf("%v calls, %v; slowest request %v; %.0f MiB resident", i["calls"], i["faults_by_reason"], time.Duration(slowest.Load()), resident/(1<<20))
+	for reason := range i["faults_by_reason"].(map[string]any) {
+		require.Equal(t, "busy", reason)
+	}
+	require.Less(t, resident, 1024.0*(1<<20))
+	w.reconcile(0)
 }
 
 func (w *whirl) kill() {

@@ -24,7 +24,7 @@ const (
 const (
 	hostCallFuel = 100
 	hostItemFuel = 10 // of each buffer or subscription it names
-	hostByteFuel = 16 // bytes for one
+	hostByteFuel = 4  // random bytes for one
 )
 
 // The errors of WASI (snapshot 1) that are returned.
