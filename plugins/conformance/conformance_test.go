@@ -123,7 +123,7 @@ func TestEachCheckFails(t *testing.T) {
 		{"memory_stable", "memory grew", backoff(
 			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), wt.Const32(1), ops(wt.I32Add), store(wt.I32Store, 0),
 			wt.Const32(8), load(opLoadI32, 0), wt.Const32(0x7ff), ops(opAnd, opEqz), when(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop)), one).Bytes()},
-		{"fuel", "units of fuel", scorer(success, burn(930, 4)).Bytes()},
+		{"fuel", "units of fuel", scorer(success, burn(2475, 4)).Bytes()},
 	} {
 		t.Run(c.check+"/"+c.says, func(t *testing.T) {
 			r := Run(host(), c.module, nil)

@@ -42,7 +42,7 @@ func TestScorer(t *testing.T) {
 		require.Positive(t, row.Nanos)
 		require.InDelta(t, row.Nanos/row.Builtin, row.Ratio, 1e-9)
 		require.Positive(t, row.Fuel)
-		require.Equal(t, int64(1_000_000+2000*row.Candidates), row.FuelLimit)
+		require.Equal(t, int64(3_000_000+4000*row.Candidates), row.FuelLimit)
 		if i > 0 {
 			require.Greater(t, row.Fuel, r.Rows[i-1].Fuel)
 		}

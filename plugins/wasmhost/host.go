@@ -33,7 +33,7 @@ const (
 
 // Limits bound what a module may cost.
 type Limits struct {
-	Fuel        int64  // instructions of one call, about; default 1,000,000 and 2,000 per candidate
+	Fuel        int64  // instructions of one call, about; default 3,000,000 and 4,000 per candidate
 	StartFuel   int64  // of its initialisation; default 20,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
@@ -51,7 +51,7 @@ type Limits struct {
 // DefaultLimits are generous to honest plugins.
 func DefaultLimits() Limits {
 	return Limits{
-		Fuel: 1_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
+		Fuel: 3_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
 		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond,
 		FunctionWork: 1_000_000, ModuleWork: 16_000_000,
 	}
@@ -59,7 +59,7 @@ func DefaultLimits() Limits {
 
 // FuelPerCandidate is what a call may burn for each candidate beside
 // Limits.Fuel.
-const FuelPerCandidate = 2_000
+const FuelPerCandidate = 4_000
 
 // Host loads modules. It is safe for concurrent use.
 type Host struct {
