@@ -265,8 +265,9 @@ type function struct {
 
 // frame is an open block.
 type frame struct {
-	region int  // what its instructions are charged to: index into points
-	branch bool // the dispatch of a loop: where it ends a branch begins
+	region int   // what its instructions are charged to: index into points
+	branch bool  // the dispatch of a loop: where it ends a branch begins
+	label  int64 // how many values a branch to it carries
 }
 
 // point is a place in the input, before the byte at, where something is added.
@@ -346,7 +347,7 @@ func (f *function) rewrite(raw []byte) error {
 // scan walks the instructions, notes where something is added and what the
 // ways cost, and decides where the counter is kept.
 func (f *function) scan(r *in) {
-	f.open = append(f.open, frame{})
+	f.open = append(f.open, frame{label: int64(len(f.type_.results))})
 	f.points = append(f.points, point{at: r.at})
 	branches := 0 // blocks to come that are the dispatch of a loop
 	for r.err == nil {
@@ -358,19 +359,21 @@ func (f *function) scan(r *in) {
 		}
 		f.size.note(f.w.info, op, in{b: r.b, at: at + 1})
 		region := f.open[len(f.open)-1].region
-		f.points[region].n++
+		f.points[region].n += 1 + f.extra(op, in{b: r.b, at: at + 1})
 		if charge != check {
 			f.bulk = true
 			f.points = append(f.points, point{at: at, what: charge})
 		}
 		switch op {
 		case opBlock, opIf:
-			f.open = append(f.open, frame{region, branches > 0})
+			_, results := f.w.info.block(in{b: r.b, at: at + 1})
+			f.open = append(f.open, frame{region, branches > 0, results})
 			branches = max(branches-1, 0)
 		case opLoop:
-			f.open = append(f.open, frame{region: len(f.points)})
+			params, _ := f.w.info.block(in{b: r.b, at: at + 1})
+			f.open = append(f.open, frame{region: len(f.points), label: params})
 			f.points = append(f.points, point{at: r.at, loop: true})
-			branches = dispatch(*r)
+			branches = f.dispatch(*r)
 		case opCall, opCallIndir:
 			f.points[region].call = true
 			f.points[f.points[region].head].call = true
@@ -400,7 +403,7 @@ func (f *function) scan(r *in) {
 // Each jump within such a function goes round the loop, so that the whole of it
 // would be paid for at each: here the branches pay for themselves, and the head
 // for nothing, since it only ever leads to a branch or out.
-func dispatch(r in) (blocks int) {
+func (f *function) dispatch(r in) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
 		case op == opBlock && r.byte() == blockEmpty:
@@ -411,8 +414,8 @@ func dispatch(r in) (blocks int) {
 				return 0
 			}
 			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
-				if int(r.u32()) == blocks {
-					return 0 // it leads to the head itself
+				if l := int(r.u32()); l >= blocks && (l == blocks || f.carried(l-blocks) > 0) {
+					return 0 // it leads to the head itself, or out and takes values along
 				}
 			}
 			if r.err != nil {
@@ -437,7 +440,57 @@ func (f *function) branch(at, before int) {
 		f.points[head].n = 0
 	}
 	f.open[len(f.open)-1].region = len(f.points)
-	f.points = append(f.points, point{at: at, n: dispatchCost, head: head})
+	f.points = append(f.points, point{at: at, n: dispatchCost + f.moving(0), head: head})
+}
+
+// What an instruction costs beyond 1.
+const (
+	leaving    = 99 // where the guest's own code is left for a moment
+	atOnce     = 32 // values that move for nothing where ways part or meet, or in a call
+	forOneMore = 8  // values that move for 1 from there on
+)
+
+// extra is what an instruction costs beyond 1; r stands behind its opcode.
+func (f *function) extra(op byte, r in) int64 {
+	switch op {
+	case opBlock, opLoop, opIf:
+		params, results := f.w.info.block(r)
+		return f.moving(params + results)
+	case 0x0c, 0x0d: // br br_if
+		return f.moving(f.carried(int(r.u32())))
+	case opBrTable:
+		for n := r.count(); n > 0; n-- {
+			r.u32()
+		}
+		return f.moving(f.carried(int(r.u32()))) // all of its targets take the same
+	case opCall:
+		if n := r.u32(); int(n) < len(f.w.info.funcs) {
+			return moves(f.w.info.arity(f.w.info.funcs[n]))
+		}
+	case opCallIndir:
+		return moves(f.w.info.arity(r.u32()))
+	case opMemoryGrow, opRefFunc:
+		return leaving
+	case 0xfc:
+		if r.u32() == 15 { // table.grow
+			return leaving
+		}
+	}
+	return 0
+}
+
+// moving is what it costs that n values move, and perhaps every local, where
+// ways part or meet: no instruction of the module says so.
+func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
+
+func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
+
+// carried is how many values a branch to a label takes along.
+func (f *function) carried(label int) int64 {
+	if label >= len(f.open) {
+		return 0
+	}
+	return f.open[len(f.open)-1-label].label
 }
 
 func (f *function) decide() {

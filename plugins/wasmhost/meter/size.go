@@ -43,9 +43,8 @@ func (s *Size) note(info *Info, op byte, r in) {
 		if op == opLoop {
 			s.Loops++
 		}
-		if t := int64(r.leb(33, true)); t >= 0 && t <= math.MaxInt32 {
-			s.widest = max(s.widest, info.arity(uint32(t)))
-		}
+		params, results := info.block(r)
+		s.widest = max(s.widest, params+results)
 	case opElse, 0x0c, 0x0d: // else br br_if
 		s.Edges++
 	case opBrTable:
@@ -67,4 +66,15 @@ func (i *Info) arity(t uint32) int64 {
 		return 0
 	}
 	return int64(len(i.types[t].params) + len(i.types[t].results))
+}
+
+// block is how many values a block takes and gives; its type stands in r.
+func (i *Info) block(r in) (params, results int64) {
+	switch t := int64(r.leb(33, true)); {
+	case t >= 0 && t < int64(len(i.types)):
+		return int64(len(i.types[t].params)), int64(len(i.types[t].results))
+	case t < 0 && byte(t&0x7f) != blockEmpty:
+		return 0, 1
+	}
+	return 0, 0
 }
