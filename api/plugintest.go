@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -20,19 +21,6 @@ import (
 type trialIn struct {
 	Request    map[string]float64   `json:"request"`
 	Candidates []map[string]float64 `json:"candidates"`
-}
-
-// choice is a choice that nobody makes.
-type choice struct {
-	request core.RankRequest
-	rows    []core.Candidate
-}
-
-func (c *choice) Len() int { return len(c.rows) }
-
-func (c *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
-	*req = c.request
-	copy(rows, c.rows)
 }
 
 // testPlugin runs a plugin without using its answer.
@@ -83,22 +71,22 @@ func (s *Server) testBackoff(c *fiber.Ctx, name string, in *trialIn) error {
 
 func (s *Server) testScorer(c *fiber.Ctx, name string, in *trialIn) error {
 	var ids []string
-	l := choice{request: core.RankRequest{Idempotent: 1}}
+	l := trial.Choice{Request: core.RankRequest{Idempotent: 1}}
 	if in.Candidates != nil {
 		if len(in.Candidates) == 0 || len(in.Candidates) > maxTrial {
 			return refuse(400, "invalid_field", fmt.Sprintf("candidates must be 1 to %d", maxTrial), fiber.Map{"field": "candidates"})
 		}
-		l.rows = make([]core.Candidate, len(in.Candidates))
+		l.Rows = make([]core.Candidate, len(in.Candidates))
 		for i, values := range in.Candidates {
-			l.rows[i] = core.Candidate{SuccessRate: 0.5, Weight: 1, SinceUse: -1, Rotation: float64(i)}
-			if err := record(fmt.Sprintf("candidates[%d]", i), values, &l.rows[i]); err != nil {
+			l.Rows[i] = core.Candidate{SuccessRate: 0.5, Weight: 1, SinceUse: -1, Rotation: float64(i)}
+			if err := record(fmt.Sprintf("candidates[%d]", i), values, &l.Rows[i]); err != nil {
 				return err
 			}
 		}
-		selector.Normalize(l.rows)
+		selector.Normalize(l.Rows)
 		for i, values := range in.Candidates { // said expressly, it stands
 			if n, ok := values["normalized_latency"]; ok {
-				l.rows[i].NormalizedLatency = n
+				l.Rows[i].NormalizedLatency = n
 			}
 		}
 	} else {
@@ -106,19 +94,19 @@ func (s *Server) testScorer(c *fiber.Ctx, name string, in *trialIn) error {
 		if len(all) == 0 {
 			return refuse(409, "conflict", "the pool has no proxies to score; give candidates", nil)
 		}
-		l.rows = make([]core.Candidate, len(all))
+		l.Rows = make([]core.Candidate, len(all))
 		for i, u := range all {
-			s.Engine.Describe(u, &l.rows[i])
-			l.rows[i].Rotation = float64(i)
+			s.Engine.Describe(u, &l.Rows[i])
+			l.Rows[i].Rotation = float64(i)
 			ids = append(ids, u.ID())
 		}
-		selector.Normalize(l.rows)
+		selector.Normalize(l.Rows)
 	}
-	l.request.Count, l.request.PoolSize = float64(len(l.rows)), float64(len(l.rows))
-	if err := record("request", in.Request, &l.request); err != nil {
+	l.Request.Count, l.Request.PoolSize = float64(len(l.Rows)), float64(len(l.Rows))
+	if err := record("request", in.Request, &l.Request); err != nil {
 		return err
 	}
-	l.request.Count = float64(len(l.rows))
+	l.Request.Count = float64(len(l.Rows))
 	scores, err := s.Plugins.TestScorer(name, &l)
 	if err != nil {
 		return refuse(422, "plugin_fault", err.Error(), nil)

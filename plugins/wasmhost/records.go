@@ -18,8 +18,8 @@ import (
 // pair is a key and its value, as abi.Pair tells a guest.
 type pair struct{ key, value string }
 
-// pairs flattens a configuration table, keys in order; tables inside it have
-// their names joined with dots.
+// pairs flattens a configuration table: tables inside it have their names
+// joined with dots, and then the keys are put in order.
 func pairs(config map[string]any) []pair {
 	var out []pair
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -32,6 +32,7 @@ func pairs(config map[string]any) []pair {
 			out = append(out, pair{key, text(v)})
 		}
 	}
+	slices.SortStableFunc(out, func(a, b pair) int { return strings.Compare(a.key, b.key) })
 	return out
 }
 
