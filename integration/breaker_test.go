@@ -179,8 +179,6 @@ func TestS58S60Reconcile(t *testing.T) {
 	require.Equal(t, 70.0, s["total_retries"])
 	require.Equal(t, map[string]any{"0": 50.0, "1": 30.0, "2": 15.0}, s["success_by_attempt"])
 	w.reconcile(0)
-	require.Equal(t, 70, strings.Count(w.log.String(), "msg=retry"))
-	require.NotContains(t, w.log.String(), "querysecret")
 	r, err := http.Get("http://" + w.api + "/metrics")
 	require.NoError(t, err)
 	text, _ := io.ReadAll(r.Body)
@@ -196,6 +194,10 @@ func TestS58S60Reconcile(t *testing.T) {
 	} {
 		require.Contains(t, string(text), line+"\n")
 	}
+	w.stop()
+	require.Equal(t, 70, strings.Count(w.log.String(), "msg=retry"))
+	require.Equal(t, 5, strings.Count(w.log.String(), "msg=\"request failed\""))
+	require.NotContains(t, w.log.String(), "querysecret")
 }
 
 func TestS62ARequestThatWaits(t *testing.T) {

@@ -362,3 +362,10 @@ func (w *whirl) reconcile(refused int) {
 }
 
 func (w *whirl) signal(s syscall.Signal) { require.NoError(w.t, w.cmd.Process.Signal(s)) }
+
+// stop ends the gateway as a service manager does; its log is whole then.
+func (w *whirl) stop() {
+	w.t.Helper()
+	w.signal(syscall.SIGTERM)
+	require.NoError(w.t, w.cmd.Wait())
+}

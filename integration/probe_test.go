@@ -151,7 +151,8 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		require.Equal(t, "30", a.header.Get("Retry-After"))
 		require.Equal(t, c.tries, w.arrivals())
 		require.InDelta(t, 0.3*float64(c.tries-1)+0.1, a.took.Seconds(), 0.12)
-		require.Equal(t, c.tries-1, strings.Count(w.log.String(), "msg=retry"), "no word of a retry that is not made")
 		w.reconcile(0)
+		w.stop()
+		require.Equal(t, c.tries-1, strings.Count(w.log.String(), "msg=retry"), "no word of a retry that is not made")
 	}
 }

@@ -59,7 +59,9 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
-	g, err := wire(o.source, cfg, logTo)
+	log, level, done := openLog(cfg.Log, logTo)
+	defer done()
+	g, err := wire(o.source, cfg, log, level)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -32,14 +33,20 @@ type gateway struct {
 	status api.ReloadStatus
 }
 
-func newLogger(cfg config.Log, out io.Writer) (*slog.Logger, *slog.LevelVar) {
-	level := &slog.LevelVar{}
+// openLog begins the log. Nobody who writes to it waits for where it goes;
+// done passes on what has not arrived there yet.
+func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.LevelVar, done func() error) {
+	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
 	opts := &slog.HandlerOptions{Level: level}
+	w := spool.New(out, func(records int) {
+		log.Warn("log records were lost: where the log goes took none", slog.Int("records", records))
+	})
+	log = slog.New(slog.NewTextHandler(w, opts))
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(out, opts)), level
+		log = slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(slog.NewTextHandler(out, opts)), level
+	return log, level, w.Close
 }
 
 func setLevel(level *slog.LevelVar, name string) {
@@ -49,9 +56,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-func wire(src config.Source, cfg *config.Config, logTo io.Writer) (*gateway, error) {
-	g := &gateway{source: src, cfg: cfg}
-	g.log, g.level = newLogger(cfg.Log, logTo)
+func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*gateway, error) {
+	g := &gateway{source: src, cfg: cfg, log: log, level: level}
 	for _, w := range cfg.Warnings {
 		g.log.Warn("proxy list: " + w)
 	}

@@ -197,10 +197,7 @@ func (e *Executor) refuse(x *Exchange, err error) {
 			x.Failure.RetryAfter = max(at.Sub(e.now()), time.Millisecond) // a probe is under way
 		}
 	}
-	if e.log.Enabled(context.Background(), slog.LevelError) {
-		e.log.LogAttrs(context.Background(), slog.LevelError, "no proxy admissible", e.attrs(x,
-			slog.String("error", x.Failure.Code))...)
-	}
+	e.say(x, slog.LevelError, "no proxy admissible", nil, slog.String("error", x.Failure.Code))
 }
 
 // blocked ends an exchange in mid-request when every breaker is open: a wait
@@ -278,17 +275,13 @@ func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
 // answer at hand (relay), or x.Failure.
 func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
 	relay = o.Status != 0 && o.Status != 407
-	x.Failure = failureOf(x, o)
 	switch {
+	case o.Again == core.Never && o.Result == core.ResultCancelled:
+		x.Final, relay = core.FinalCancelled, false
+	case o.Again == core.Never && o.Result == core.ResultTimeout:
+		x.Final = core.FinalTimeout
 	case o.Again == core.Never:
 		x.Final = core.FinalNotRetryable
-		switch {
-		case o.Result == core.ResultCancelled:
-			x.Final, relay = core.FinalCancelled, false
-		case o.Result == core.ResultTimeout:
-			x.Final = core.FinalTimeout
-			x.Failure.Code, x.Failure.Message = "total_timeout", "the request's total timeout passed before an answer came"
-		}
 	case x.Attempts >= x.Policy.MaxAttempts:
 		x.Final, x.limit = core.FinalExhausted, true
 	case !x.Replayable, !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
@@ -297,24 +290,21 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 		return 0, false, false
 	case t.Budget != nil && !t.Budget.TryWithdraw(x.event.Ended):
 		x.Final, x.budget = core.FinalExhausted, true
-		x.Failure.Message += "; the retry budget is spent"
 	default:
 		wait = e.backoff(x, o, t)
 		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
 			x.Waited += wait
 			x.delay, x.because = wait, o.Reason
-			e.logRetry(x, o, wait)
+			e.say(x, slog.LevelInfo, "retry", o.Err, slog.Duration("delay", wait), slog.String("reason", o.Reason), slog.Int("status", o.Status))
 			return wait, false, true
 		}
 		x.Final = core.FinalTimeout
-		if !relay {
-			x.Failure.Status, x.Failure.Code, x.Failure.Reason = 504, "total_timeout", "http_response_timeout"
-			x.Failure.Message = "the next retry would begin after the request's total timeout"
-		}
 	}
-	if x.Final != core.FinalCancelled && e.log.Enabled(context.Background(), slog.LevelError) {
-		e.log.LogAttrs(context.Background(), slog.LevelError, "request failed", e.attrs(x,
-			slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason), slog.Any("error", o.Err))...)
+	if !relay {
+		x.Failure = failureOf(x, o)
+	}
+	if x.Final != core.FinalCancelled {
+		e.say(x, slog.LevelError, "request failed", o.Err, slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason))
 	}
 	return 0, relay, false
 }
@@ -354,10 +344,10 @@ func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duratio
 
 // wait sleeps for d, or returns false when the exchange was cancelled.
 func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool {
-	if x.Watch != nil {
-		x.Watch()
-	}
 	if d > 0 && ctx.Err() == nil {
+		if x.Watch != nil {
+			x.Watch()
+		}
 		if x.Journal != nil {
 			x.Journal.Waiting(e.now().Add(d), x.Attempts)
 		}
@@ -383,20 +373,31 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 	return false
 }
 
-// failureOf words the failure of an attempt that brought no answer to relay.
+// failureOf words why x, whose last attempt brought no answer to relay, ends.
 func failureOf(x *Exchange, o *core.Outcome) Failure {
 	f := Failure{Status: 502, Code: "upstream_failed", Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
 	switch {
+	case x.Final == core.FinalTimeout && o.Again == core.Never:
+		f.Status, f.Code, f.Message = 504, "total_timeout", "the request's total timeout passed before an answer came"
+		return f
+	case x.Final == core.FinalTimeout:
+		f.Status, f.Code, f.Reason = 504, "total_timeout", "http_response_timeout"
+		f.Message = "the next retry would begin after the request's total timeout"
+		return f
 	case o.Result == core.ResultTimeout:
 		f.Status, f.Code = 504, "upstream_timeout"
 	case o.Status == 407:
 		f.Code = "upstream_auth"
 	}
 	f.Message = "no proxy brought an answer: attempt " + strconv.Itoa(x.Attempts) + " through " + x.Proxy.ID() + " failed"
-	if o.Err != nil {
+	switch {
+	case o.Err != nil:
 		f.Message += ": " + o.Err.Error()
-	} else if o.Status == 407 {
+	case o.Status == 407:
 		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
+	}
+	if x.budget {
+		f.Message += "; the retry budget is spent"
 	}
 	return f
 }
@@ -457,7 +458,7 @@ func (e *Executor) EndTunnel(x *Exchange, early error) {
 	o := x.event.Outcome
 	if early != nil && x.held.U != nil {
 		o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "connection_terminated", early
-		e.log.LogAttrs(context.Background(), slog.LevelInfo, "tunnel died before its first byte", e.attrs(x, slog.Any("error", early))...)
+		e.say(x, slog.LevelInfo, "tunnel died before its first byte", early)
 	}
 	x.held.Settle(&o)
 	x.held.Release()
@@ -467,21 +468,26 @@ func (e *Executor) EndTunnel(x *Exchange, early error) {
 // after a panic, say. It says nothing about the proxy.
 func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
 
-func (e *Executor) logRetry(x *Exchange, o *core.Outcome, wait time.Duration) {
-	if !e.log.Enabled(context.Background(), slog.LevelInfo) {
+// say writes a record about x to the log, with err unless that is nil. It goes
+// past slog.Logger, which would look up the caller of each record.
+func (e *Executor) say(x *Exchange, level slog.Level, msg string, err error, more ...slog.Attr) {
+	log, ctx := e.log.Handler(), context.Background()
+	if !log.Enabled(ctx, level) {
 		return
 	}
-	e.log.LogAttrs(context.Background(), slog.LevelInfo, "retry", e.attrs(x,
-		slog.Duration("delay", wait), slog.String("reason", o.Reason), slog.Int("status", o.Status), slog.Any("error", o.Err))...)
-}
-
-func (e *Executor) attrs(x *Exchange, more ...slog.Attr) []slog.Attr {
-	attrs := []slog.Attr{slog.String("request_id", x.ID.String()), slog.Int("attempt", x.Attempts),
-		slog.String("method", x.Method), slog.String("host", x.Host)}
+	var room [9]slog.Attr
+	attrs := append(room[:0], slog.String("request_id", x.ID.String()), slog.Int("attempt", x.Attempts),
+		slog.String("method", x.Method), slog.String("host", x.Host))
 	if x.Proxy != nil {
 		attrs = append(attrs, slog.String("proxy_id", x.Proxy.ID()))
 	}
-	return append(attrs, more...)
+	attrs = append(attrs, more...)
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	r := slog.NewRecord(e.now(), level, msg, 0)
+	r.AddAttrs(attrs...)
+	log.Handle(ctx, r)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -21,15 +21,34 @@ type refusal struct {
 	close      bool // end the connection with it
 }
 
-// errorBody is the shape of every error, here and in the REST API.
-type errorBody struct {
-	Error   string `json:"error"`
-	Message string `json:"message"`
+// appendError appends {"error":code,"message":message}: the shape of every
+// error, here and in the REST API.
+func appendError(b []byte, code, message string) []byte {
+	b = append(b, `{"error":`...)
+	b = appendJSON(b, code)
+	b = append(b, `,"message":`...)
+	b = appendJSON(b, message)
+	return append(b, '}')
+}
+
+// appendJSON appends s as a JSON string, as encoding/json does; most of what is
+// said here needs no escape.
+func appendJSON(b []byte, s string) []byte {
+	for i := range len(s) {
+		if ch := s[i]; ch < ' ' || ch > '~' || ch == '"' || ch == '\\' || ch == '<' || ch == '>' || ch == '&' {
+			quoted, _ := json.Marshal(s)
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
 }
 
 // answer writes a refusal and reports whether the connection can go on.
 func (c *conn) answer(r refusal) (keep bool) {
-	body, _ := json.Marshal(errorBody{r.code, r.message})
+	var room [256]byte
+	body := appendError(room[:0], r.code, r.message)
 	keep = !r.close && !c.req.Close && !c.server.draining.Load() && c.discardBody()
 	b := http1.AppendStatusLine(c.out[:0], r.status, []byte(http.StatusText(r.status)))
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
@@ -142,8 +161,11 @@ func (c *conn) refuse() {
 // discardBody reads what is left of a small request body, so that the
 // connection can go on.
 func (c *conn) discardBody() bool {
-	if c.req.Continue && !c.continued {
-		return c.reqBody.Done() // the client has not sent it
+	switch {
+	case c.reqBody.Done():
+		return true
+	case c.req.Continue && !c.continued:
+		return false // the client has not sent it
 	}
 	c.armBody()
 	return c.reqBody.Drain(64 << 10)

@@ -53,6 +53,8 @@ type conn struct {
 	fields    []http1.Field // of the request, as they go on
 	head      []byte        // of a request with a body, which would overwrite it
 	body      []byte        // of the request, kept for replay
+	largeOut  loan          // for out
+	largeBody loan          // for body
 	memo      memo
 
 	armBodyFunc, stopBodyFunc func() // bound once
@@ -75,6 +77,7 @@ type memo struct {
 func newConn(s *Server, raw net.Conn) *conn {
 	raw = socket.Of(raw)
 	c := &conn{server: s, raw: raw, reader: http1.NewReader(raw)}
+	c.largeOut.from, c.largeBody.from = s.spareOuts, s.spareBodies
 	c.call.conn = c
 	c.watch.conn = c
 	c.call.control.OnSlow = c.watch.start
@@ -114,8 +117,29 @@ func (c *conn) next() bool {
 	c.busy.Store(true)
 	keep := c.handle()
 	c.busy.Store(false)
+	c.shrink()
 	return keep
 }
+
+// shrink gives back what the last request had to have and an idle connection
+// need not.
+func (c *conn) shrink() {
+	c.reader.Shrink()
+	c.largeOut.back(&c.out)
+	c.largeBody.back(&c.body)
+	if cap(c.head) > smallBuffer {
+		c.head = nil
+	}
+	if cap(c.fields) > usualFields {
+		c.fields = nil
+	}
+	if cap(c.req.Fields) > usualFields {
+		c.req.Fields = nil
+	}
+}
+
+// usualFields is how many header fields a connection is prepared for.
+const usualFields = 64
 
 // begin readies the exchange for a request.
 func (c *conn) begin() {

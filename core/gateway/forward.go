@@ -44,9 +44,15 @@ func (h *httpCall) Discard(r *transport.Response) {
 	if r == nil {
 		return
 	}
-	if left := r.Body.Left(); left <= maxDiscard {
-		r.Arm(&h.control, h.conn.server.Now().Add(discardWait))
-		r.Body.Drain(maxDiscard)
+	for r.Body.Left() <= maxDiscard {
+		if p, _ := r.Body.Ready(); p != nil {
+			continue // most often it is all there
+		}
+		if !r.Body.Done() {
+			r.Arm(&h.control, h.conn.server.Now().Add(discardWait))
+			r.Body.Drain(maxDiscard)
+		}
+		break
 	}
 	r.Finish(&h.control, h.conn.server.Now())
 }
@@ -119,6 +125,9 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 		}
 	}
 	fits := c.req.Framing == http1.Chunked || c.req.Length <= set.ReplayLimit
+	if c.req.Framing == http1.Chunked || fits && c.req.Length > smallBuffer {
+		c.largeBody.take(&c.body)
+	}
 	for fits && !c.reqBody.Done() {
 		c.armBody()
 		p, err := c.reqBody.Next()
@@ -253,13 +262,13 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 				}
 				break
 			}
-			c.out = appendPiece(c.out, p, chunked)
+			c.appendPiece(p, chunked)
 		}
 		c.stall.start(c.raw, set.BodyIdle)
 		if len(c.out) > 0 && !c.write(c.out) {
 			return nil, true
 		}
-		c.out = c.out[:0]
+		c.largeOut.back(&c.out) // the next piece may be long in coming
 		if !chunked && r.Body.Left() >= bulkBody {
 			if cut, gone := c.bulk(set, r); cut != nil || gone {
 				return cut, gone
@@ -270,16 +279,23 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 		if err != nil && err != io.EOF {
 			return err, false
 		}
-		c.out = appendPiece(c.out, p, chunked)
+		c.appendPiece(p, chunked)
 	}
 }
 
-func appendPiece(b, p []byte, chunked bool) []byte {
-	if chunked {
-		return http1.AppendChunk(b, p)
+func (c *conn) appendPiece(p []byte, chunked bool) {
+	if len(c.out)+len(p) > smallBuffer-chunkFrame {
+		c.largeOut.take(&c.out)
 	}
-	return append(b, p...)
+	if chunked {
+		c.out = http1.AppendChunk(c.out, p)
+	} else {
+		c.out = append(c.out, p...)
+	}
 }
+
+// chunkFrame is more than what frames a chunk, and the last chunk.
+const chunkFrame = 32
 
 // bulkBody is how much of a body must be left for the kernel to copy it
 // (splice(2)), and bulkWindow how much it copies between two looks at the

@@ -60,6 +60,8 @@ type Server struct {
 	settings atomic.Pointer[settings]
 	chunks   *chunks
 
+	spareOuts, spareBodies *sync.Pool // of large buffers
+
 	ctx    context.Context // cancelled when the grace period of a drain ends
 	cancel context.CancelCauseFunc
 
@@ -79,7 +81,7 @@ type settings struct {
 // New returns a server; Serve starts it.
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &Server{Config: cfg, chunks: newChunks(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s := &Server{Config: cfg, chunks: newChunks(), spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
 	s.gone = sync.NewCond(&s.mu)
 	s.Apply(set)
 	return s

@@ -326,3 +326,31 @@ func BenchmarkReadRequest(b *testing.B) {
 		}
 	}
 }
+
+// A reader that is shrunk or released between messages reads on as if nothing
+// had happened, and never shares a buffer with another.
+func TestReadersShareNoBuffer(t *testing.T) {
+	body := strings.Repeat("x", 40<<10)
+	message := "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40960\r\n\r\n" + body
+	readers := make([]*Reader, 4)
+	for i := range readers {
+		readers[i] = NewReader(strings.NewReader(strings.Repeat(strings.ReplaceAll(message, "x", string(rune('a'+i))), 20)))
+	}
+	for round := range 20 {
+		for i, r := range readers {
+			var q Request
+			require.NoError(t, r.ReadRequest(&q))
+			var b Body
+			b.Start(r, q.Framing, q.Length)
+			got, err := io.ReadAll(&b)
+			require.NoError(t, err)
+			require.Equal(t, strings.ReplaceAll(body, "x", string(rune('a'+i))), string(got))
+			if (round+i)%2 == 0 {
+				r.Shrink()
+				if len(r.Buffered()) == 0 {
+					require.LessOrEqual(t, len(r.buf), startBuffer)
+				}
+			}
+		}
+	}
+}

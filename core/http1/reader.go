@@ -17,8 +17,12 @@ const (
 	bulkBuffer  = 32 << 10
 )
 
-// buffers lends out the start buffers; larger ones are garbage when done.
-var buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
+// buffers and bulks lend out the buffers of these two sizes; others are garbage
+// when done.
+var (
+	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
+	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
+)
 
 // Reader reads messages from one connection. It is not safe for concurrent
 // use.
@@ -44,10 +48,26 @@ func (r *Reader) Release() {
 	if r.r != r.w || r.buf == nil {
 		return
 	}
-	if r.pooled != nil {
-		buffers.Put(r.pooled)
+	r.giveBack()
+	r.buf, r.r, r.w = nil, 0, 0
+}
+
+// Shrink releases a buffer that has grown, if it holds nothing.
+func (r *Reader) Shrink() {
+	if len(r.buf) > startBuffer {
+		r.Release()
 	}
-	r.buf, r.pooled, r.r, r.w = nil, nil, 0, 0
+}
+
+func (r *Reader) giveBack() {
+	switch {
+	case r.pooled == nil:
+	case len(*r.pooled) == startBuffer:
+		buffers.Put(r.pooled)
+	default:
+		bulks.Put(r.pooled)
+	}
+	r.pooled = nil
 }
 
 // ReadAhead blocks until more bytes than now are buffered, or the source ends.
@@ -105,14 +125,18 @@ func (r *Reader) fill(limit int) error {
 }
 
 func (r *Reader) grow(size int) {
-	bigger := make([]byte, size)
+	var pooled *[]byte
+	var bigger []byte
+	if size == bulkBuffer {
+		pooled = bulks.Get().(*[]byte)
+		bigger = *pooled
+	} else {
+		bigger = make([]byte, size)
+	}
 	r.w = copy(bigger, r.buf[r.r:r.w])
 	r.r = 0
-	if r.pooled != nil {
-		buffers.Put(r.pooled)
-		r.pooled = nil
-	}
-	r.buf = bigger
+	r.giveBack()
+	r.buf, r.pooled = bigger, pooled
 }
 
 var (

@@ -85,7 +85,24 @@ func classifyFault(o *core.Outcome, a *Attempted) {
 	}
 }
 
-func httpReason(status int) string { return "http_" + strconv.Itoa(status) }
+// httpReason does not allocate for the statuses that a pool sees in numbers.
+func httpReason(status int) string {
+	switch status {
+	case 403:
+		return "http_403"
+	case 429:
+		return "http_429"
+	case 500:
+		return "http_500"
+	case 502:
+		return "http_502"
+	case 503:
+		return "http_503"
+	case 504:
+		return "http_504"
+	}
+	return "http_" + strconv.Itoa(status)
+}
 
 // ParseRetryAfter reads a Retry-After value (RFC 9110 section 10.2.3): seconds
 // or a date. Anything else, and a date that has passed, is false.

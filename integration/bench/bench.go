@@ -27,6 +27,7 @@ type benchCase struct {
 	name   string
 	plan   loadPlan
 	config string // more lines for Whirlpool's configuration
+	dead   bool   // nobody listens where the upstreams should be
 }
 
 func (b *bench) allCases() []benchCase {
@@ -41,6 +42,7 @@ func (b *bench) allCases() []benchCase {
 		{name: "abs 100KB c64", plan: loadPlan{Mode: "abs", Path: "/102400", Conns: 64}},
 		{name: "tunnel 100KB c64", plan: loadPlan{Mode: "tunnel", Path: "/102400", Conns: 64}},
 		{name: "abs faults10% c64", plan: loadPlan{Mode: "abs", Path: "/faults/1024", Conns: 64}, config: noBreakers},
+		{name: "503 all open c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Status: 503}, config: openBreakers, dead: true},
 		{name: "abs open 5000/s c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Rate: 5000}},
 		{name: "download 64MB c4", plan: loadPlan{Mode: "abs", Path: "/67108864", Conns: 4}},
 		{name: "upload 32MB c4", plan: loadPlan{Mode: "upload", Path: "/2", Conns: 4}},
@@ -51,6 +53,9 @@ func (b *bench) allCases() []benchCase {
 // open every breaker at once, and retries that wait a second each would measure
 // the wait. HAProxy's side has no breaker and no wait either.
 const noBreakers = "[breaker]\nfailure_threshold = 1000000\n[retry]\nfailover_delay = 0\n"
+
+// openBreakers: one refused connection each opens them all, for good.
+const openBreakers = "[breaker]\nfailure_threshold = 1\ntimeout_duration = \"1h\"\n[retry]\nmax_attempts = 1\n"
 
 // sample is one measurement of one case through one peer.
 type sample struct {
@@ -109,13 +114,22 @@ func (b *bench) run() error {
 }
 
 func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error) {
+	if c.dead {
+		upstreams = slices.Clone(upstreams)
+		for i := range upstreams {
+			var err error
+			if upstreams[i], err = freeAddr(); err != nil {
+				return sample{}, err
+			}
+		}
+	}
 	r, err := start(p, b.config+c.config, upstreams)
 	if err != nil {
 		return sample{}, err
 	}
 	defer r.stop()
 	cmd := exec.Command(self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path,
-		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
+		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-status", fmt.Sprint(max(c.plan.Status, 200)), "-duration", b.duration.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ type loadPlan struct {
 	Path     string
 	Conns    int
 	Rate     int
+	Status   int // of a good answer
 	Duration time.Duration
 }
 
@@ -27,7 +29,7 @@ type loadPlan struct {
 // stalled proxy cannot hide behind a load that waits for it.
 type loadResult struct {
 	Requests int
-	Failed   int // answers other than 200, broken connections
+	Failed   int // other answers, broken connections
 	Bytes    int64
 	Seconds  float64
 	P50, P99 float64
@@ -77,6 +79,7 @@ type generator struct {
 	zeros   zeros
 	buf     []byte // shared: what is in it does not outlast a call
 	request []byte
+	status  string // of a good answer
 	upload  int64
 
 	start, begin, end time.Time // warm-up, measurement, its end
@@ -94,7 +97,7 @@ func newGenerator(p *loadPlan) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{plan: p, buf: make([]byte, 64<<10), took: make([]time.Duration, 0, 1<<20)}
+	g := &generator{plan: p, status: strconv.Itoa(p.Status), buf: make([]byte, 64<<10), took: make([]time.Duration, 0, 1<<20)}
 	g.proxy = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 	if g.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -301,7 +304,11 @@ func (u *user) receive(ended bool) error {
 		}
 		u.partial = u.partial[:0]
 		head, rest := got[:end+4], int64(len(got)-end-4)
-		if string(head[9:12]) != "200" {
+		want := u.status
+		if u.tunnel {
+			want = "200"
+		}
+		if string(head[9:12]) != want {
 			return fmt.Errorf("answer %q", head[:bytes.IndexByte(head, '\r')])
 		}
 		if u.tunnel {

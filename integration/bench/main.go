@@ -31,6 +31,7 @@ func main() {
 	flag.StringVar(&plan.Path, "path", "/1024", "internal: what is asked for")
 	flag.IntVar(&plan.Conns, "conns", 64, "internal: connections")
 	flag.IntVar(&plan.Rate, "rate", 0, "internal: requests a second, all connections together; 0 for a closed loop")
+	flag.IntVar(&plan.Status, "status", 200, "internal: the status of a good answer")
 	flag.Parse()
 	var err error
 	switch *role {

@@ -1,0 +1,94 @@
+//go:build !race
+
+package executor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// failing is a Call that fails with facts a few times, and then succeeds.
+type failing struct {
+	facts retry.Attempted
+	left  int
+}
+
+func (f *failing) Try(context.Context, *Attempt) (int, retry.Attempted) {
+	if f.left--; f.left >= 0 {
+		return 0, f.facts
+	}
+	return 0, retry.Attempted{Status: 200}
+}
+
+func (*failing) Discard(int) {}
+
+// even is a scorer to which all are the same.
+type even struct{}
+
+func (even) Score(core.Candidates, []float64) error { return nil }
+
+// TestAllocOfARetry: a request costs no allocation, a retry two at most, its
+// record in the log included. None of the failures counts for a breaker, so
+// that they stay closed.
+func TestAllocOfARetry(t *testing.T) {
+	for name, facts := range map[string]retry.Attempted{
+		"an answer":     {Status: 429},
+		"no connection": {Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Ours: true, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, 8, func(t *Tuning) { t.First, t.Retry = even{}, even{} })
+			b.recorder = nowhere{}
+			b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+			zero := 0.0
+			shape := *exchange(t, func(p *retry.Policy) { p.FailoverDelay, p.RetryStatusCodes = &zero, []int{429} })
+			x, c := &Exchange{}, &failing{facts: facts}
+			request := func(failures int) float64 {
+				return testing.AllocsPerRun(500, func() {
+					x.Reset()
+					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
+					c.left = failures
+					Do(t.Context(), b.Executor, x, Call[int](c))
+					b.Finish(x, Ending{Status: 200})
+					if x.Final != core.FinalSuccess || x.Attempts != failures+1 {
+						t.Fatal(x.Final, x.Attempts)
+					}
+				})
+			}
+			require.Zero(t, request(0))
+			require.LessOrEqual(t, request(2)/2, 2.0)
+		})
+	}
+}
+
+// TestAllocOfARefusal: a request that finds every breaker open costs one
+// allocation, for its id in the log.
+func TestAllocOfARefusal(t *testing.T) {
+	b := start(t, 3, nil)
+	b.recorder = nowhere{}
+	b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	shape, x, c := *exchange(t, nil), &Exchange{}, &failing{}
+	refused := func() {
+		x.Reset()
+		x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
+		Do(t.Context(), b.Executor, x, Call[int](c))
+		b.Finish(x, Ending{Status: 503})
+	}
+	for _, u := range b.pool.Snapshot().All {
+		for range 5 {
+			lease, ok := u.Acquire(b.now())
+			require.True(t, ok)
+			lease.Settle(&core.Outcome{Verdict: core.Failure})
+			lease.Release()
+		}
+	}
+	require.LessOrEqual(t, testing.AllocsPerRun(500, refused), 1.0)
+	require.Equal(t, core.FinalAllBreakersOpen, x.Final)
+}

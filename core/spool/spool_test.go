@@ -1,0 +1,206 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sink keeps what it is given, write by write. While its gate is shut it takes
+// nothing; while it fails it takes half.
+type sink struct {
+	mu     sync.Mutex
+	writes []string
+	failed bool
+	gate   chan struct{} // nil when open
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.gate != nil {
+		<-s.gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed {
+		return len(p) / 2, errors.New("no space left")
+	}
+	s.writes = append(s.writes, string(p))
+	return len(p), nil
+}
+
+func (s *sink) list() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.writes)
+}
+
+func (s *sink) all() string { return strings.Join(s.list(), "") }
+
+func (s *sink) fail(yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = yes
+}
+
+// holds are the bytes that wait, and those of all buffers.
+func (w *Writer) holds() (waiting, all int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.pending), cap(w.pending) + cap(w.spare)
+}
+
+func TestTheFirstRecordGoesAtOnceTheNextTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		w := New(s, nil)
+		defer w.Close()
+		begun := time.Now()
+		io.WriteString(w, "a\n")
+		synctest.Wait()
+		require.Equal(t, []string{"a\n"}, s.list())
+		io.WriteString(w, "b\n")
+		io.WriteString(w, "c\n")
+		synctest.Wait()
+		require.Len(t, s.list(), 1)
+		require.Zero(t, time.Since(begun))
+		time.Sleep(pause)
+		synctest.Wait()
+		require.Equal(t, []string{"a\n", "b\nc\n"}, s.list())
+		time.Sleep(time.Minute)
+		require.Len(t, s.list(), 2, "no write without a record")
+	})
+}
+
+func TestCloseLosesNothing(t *testing.T) {
+	s := &sink{}
+	w := New(s, func(n int) { t.Errorf("%d lost", n) })
+	var want strings.Builder
+	for i := range 1_000 {
+		line := fmt.Sprintln(i)
+		want.WriteString(line)
+		io.WriteString(w, line)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, w.Close(), "twice does no harm")
+	require.Equal(t, want.String(), s.all())
+	io.WriteString(w, "late\n")
+	require.Equal(t, want.String()+"late\n", s.all())
+}
+
+// TestAStuckSinkDelaysNobody: writers go on, memory has a bound, and when the
+// sink comes back it gets whole records in order and the number of the others.
+func TestAStuckSinkDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{gate: make(chan struct{})}
+		var lost atomic.Int64
+		var w *Writer
+		w = New(s, func(n int) { lost.Add(int64(n)); fmt.Fprintf(w, "lost %d\n", n) })
+		begun := time.Now()
+		io.WriteString(w, "first\n")
+		synctest.Wait() // the sink has it, and is stuck with it
+		record := strings.Repeat("x", 1<<20-1) + "\n"
+		for range 7 {
+			io.WriteString(w, record)
+		}
+		require.Zero(t, time.Since(begun))
+		waiting, _ := w.holds()
+		require.Equal(t, limit, waiting)
+		close(s.gate)
+		time.Sleep(10 * pause)
+		synctest.Wait()
+		require.EqualValues(t, 3, lost.Load())
+		require.Equal(t, "first\n"+strings.Repeat(record, 4)+"lost 3\n", s.all())
+		_, held := w.holds()
+		require.LessOrEqual(t, held, 2*kept, "what the flood took is given back")
+		w.Close()
+	})
+}
+
+func TestASinkThatFailsIsToldOfLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{failed: true}
+		var lost atomic.Int64
+		w := New(s, func(n int) { lost.Add(int64(n)) })
+		defer w.Close()
+		io.WriteString(w, "1\n")
+		time.Sleep(10 * pause)
+		synctest.Wait()
+		io.WriteString(w, "2\n")
+		time.Sleep(10 * pause)
+		synctest.Wait()
+		require.Zero(t, lost.Load(), "nobody to tell it to yet")
+		s.fail(false)
+		io.WriteString(w, "3\n")
+		time.Sleep(10 * pause)
+		synctest.Wait()
+		require.EqualValues(t, 2, lost.Load())
+		require.Equal(t, "3\n", s.all())
+	})
+}
+
+func TestCloseGivesUpOnAStuckSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{gate: make(chan struct{})}
+		w := New(s, nil)
+		io.WriteString(w, "never\n")
+		begun := time.Now()
+		w.Close()
+		require.Equal(t, patience, time.Since(begun))
+		close(s.gate) // so that the test can end
+	})
+}
+
+func TestManyWriters(t *testing.T) {
+	s := &sink{}
+	w := New(s, nil)
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 500 {
+				fmt.Fprintf(w, "%d %d\n", g, i)
+			}
+		})
+	}
+	wg.Wait()
+	w.Close()
+	lines := strings.Split(strings.TrimSuffix(s.all(), "\n"), "\n")
+	require.Len(t, lines, 8*500)
+	next := [8]int{}
+	for _, line := range lines {
+		var g, i int
+		_, err := fmt.Sscan(line, &g, &i)
+		require.NoError(t, err)
+		require.Equal(t, next[g], i, "each writer's records keep their order")
+		next[g]++
+	}
+}
+
+func TestAllocOfAWrite(t *testing.T) {
+	w := New(io.Discard, nil)
+	defer w.Close()
+	record := []byte(strings.Repeat("x", 170) + "\n")
+	for range 1_000 {
+		w.Write(record) // both buffers grow
+	}
+	time.Sleep(2 * pause)
+	require.Less(t, testing.AllocsPerRun(100, func() { w.Write(record) }), 0.5)
+}
+
+func BenchmarkWrite(b *testing.B) {
+	w := New(io.Discard, nil)
+	defer w.Close()
+	record := []byte(strings.Repeat("x", 170) + "\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Write(record)
+	}
+}
