@@ -219,6 +219,8 @@ func TestRecord(t *testing.T) {
 	_, errs, code := command(t, "plugin", "record", trace, "--api", "http://"+freePort(t))
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "connection refused")
+	_, errs, code = command(t, "plugin", "record", filepath.Join(trace, "no", "folder"), "--api", "http://"+w.api, "--for", "1h")
+	require.Equal(t, 2, code, errs)
 	_, _, code = command(t, "plugin", "record", trace, "--every", "0s")
 	require.Equal(t, 2, code)
 }

@@ -38,6 +38,12 @@ of the API, where it has some, is taken from ` + keyVariable + `.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			g := &watchedGateway{url: strings.TrimSuffix(api, "/") + "/api/v1/proxies", key: os.Getenv(keyVariable), client: &http.Client{Timeout: 10 * time.Second}}
+			// That it can be written is seen before the time is spent.
+			f, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY, 0o666)
+			if err != nil {
+				return usageError{err}
+			}
+			f.Close()
 			t, err := g.record(ctx, every, length, cmd.ErrOrStderr())
 			if err != nil {
 				return err
