@@ -115,18 +115,11 @@ func (w *whirl) write(config string) {
 	var b strings.Builder
 	b.WriteString(config)
 	for _, f := range w.fakes {
-		fmt.Fprintf(&b, "\n[[proxies]]\nid = %q\nurl = \"http://user:hunter2secret@%s\"\n%s", f.Name, f.Addr, regionOf(f.Name))
+		fmt.Fprintf(&b, "\n[[proxies]]\nid = %q\nurl = \"http://user:hunter2secret@%s\"\n", f.Name, f.Addr)
 	}
 	fmt.Fprintf(&b, "\n[state]\ndir = %q\n", w.stateDir)
 	require.NoError(w.t, os.WriteFile(w.file+".new", []byte(b.String()), 0o600))
 	require.NoError(w.t, os.Rename(w.file+".new", w.file))
-}
-
-func regionOf(name string) string {
-	if name == "F3" {
-		return "region = \"EU\"\n"
-	}
-	return "region = \"US\"\n"
 }
 
 func (w *whirl) run(args ...string) {

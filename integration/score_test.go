@@ -90,31 +90,36 @@ func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 	require.GreaterOrEqual(t, w.firstRetries(60)["F3"], 54, "it flips within 100 attempts each")
 }
 
+// F1, which fails, is in the US. Without a wish the region of the proxy that
+// failed is the wanted one (US3-3).
 func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		us, eu int // percent of F2 (US) and F3 (EU)
-		region string
-		want   string
+		two, three int    // percent of F2 (US) and F3
+		region     string // of F3
+		wish       string
+		want       string
 	}{
-		"85 US beats 90 EU when US is wanted":         {85, 90, "US", "F2"},
-		"90 EU beats 60 US although US is wanted":     {60, 90, "US", "F3"},
-		"90 EU beats 85 US when nothing is wanted":    {85, 90, "", "F3"},
-		"100 beats 92, both boosted: no tie at a cap": {100, 92, "EU,US", "F2"},
+		"85 US beats 90 EU when US is wanted":          {85, 90, "EU", "US", "F2"},
+		"85 US beats 90 EU when nothing is wanted":     {85, 90, "EU", "", "F2"},
+		"90 EU beats 85 US when EU is wanted":          {85, 90, "EU", "EU", "F3"},
+		"90 EU beats 85 US when another is wanted":     {85, 90, "EU", "ASIA", "F3"},
+		"90 EU beats 60 US although US is wanted":      {60, 90, "EU", "US", "F3"},
+		"90 EU beats 60 US although a US proxy failed": {60, 90, "EU", "", "F3"},
+		"100 beats 92, both boosted: no tie at a cap":  {100, 92, "US", "US", "F2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, confK)
-			w.fakes[1].Set(share(c.us, 0))
-			w.fakes[2].Set(share(c.eu, 0))
-			var headers []string
-			if c.region == "EU,US" {
-				status, body, _ := w.call("PATCH", "/proxies/F3", `{"region":"US"}`)
+			w.fakes[1].Set(share(c.two, 0))
+			w.fakes[2].Set(share(c.three, 0))
+			for id, region := range map[string]string{"F1": "US", "F2": "US", "F3": c.region} {
+				status, body, _ := w.call("PATCH", "/proxies/"+id, `{"region":"`+region+`"}`)
 				require.Equal(t, 200, status, "%s", body)
-				c.region = "US"
 			}
-			if c.region != "" {
-				headers = []string{"X-Whirlpool-Region", c.region}
+			var headers []string
+			if c.wish != "" {
+				headers = []string{"X-Whirlpool-Region", c.wish}
 			}
 			w.train(200)
 			require.GreaterOrEqual(t, w.firstRetries(60, headers...)[c.want], 54)

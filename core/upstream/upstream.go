@@ -109,6 +109,9 @@ func (u *Upstream) drain() (already bool) {
 func (u *Upstream) ID() string      { return u.id }
 func (u *Upstream) IDHash() float64 { return u.idHash }
 
+// RegionHash is the core.Hash53 of the proxy's region; 0 without one.
+func (u *Upstream) RegionHash() float64 { return load(&u.regionHash) }
+
 // Spec is the proxy's configuration; not to be changed.
 func (u *Upstream) Spec() *Spec { return u.spec.Load() }
 

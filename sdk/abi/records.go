@@ -8,7 +8,7 @@ type RankRequest struct {
 	Turn       float64 // goes up by one with each first attempt
 	Seed       float64 // 53 random bits, fresh for each call
 	HostHash   float64 // 53-bit hash of the target's host
-	RegionHash float64 // 53-bit hash of the wanted region; 0 when none is wanted
+	RegionHash float64 // 53-bit hash of the wanted region: the request's, in a retry else that of the proxy that failed; 0 for none
 	PoolSize   float64 // proxies in the pool, candidates or not
 	Idempotent float64 // 1 if the request may be repeated
 	Connect    float64 // 1 if the request is a CONNECT
