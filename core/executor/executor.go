@@ -298,7 +298,7 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
 			x.Waited += wait
 			x.delay, x.because = wait, o.Reason
-			e.say(x, slog.LevelInfo, "retry", o.Err, slog.String("delay", wait.String()), slog.String("reason", o.Reason), slog.Int("status", o.Status))
+			e.say(x, slog.LevelInfo, "retry", o.Err, slog.Duration("delay", wait), slog.String("reason", o.Reason), slog.Int("status", o.Status))
 			return wait, false, true
 		}
 		x.Final = core.FinalTimeout
