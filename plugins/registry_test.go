@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 func registry(t testing.TB) *plugins.Registry {
@@ -113,9 +114,13 @@ func TestBackoffsAgainstNativeTwins(t *testing.T) {
 
 // A swap loses no call, and costs the callers no error.
 func TestSwapsUnderLoad(t *testing.T) {
-	r := registry(t)
+	limits := wasmhost.DefaultLimits()
+	limits.Wait = time.Minute // however slow the machine: a call that finds every instance at work is not what is looked for
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: limits})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
 	code := builtin.Modules()
-	_, err := r.Put("mine", code["performance"], nil, false)
+	_, err = r.Put("mine", code["performance"], nil, false)
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
