@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -102,4 +103,23 @@ func TestEveryKindOfUpstream(t *testing.T) {
 	require.Equal(t, 502, status, "the certificate is of another name: %s", body)
 	status, _ = through("socks5://u:wrong@"+socks(t, plain.Listener.Addr().String()), "http://example.com/a")
 	require.Equal(t, 502, status)
+}
+
+// A target whose certificate does not verify is tried through other proxies,
+// since one of them might be the liar, and counts against none: five requests
+// to an expired site must not close the whole pool.
+func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confK)
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(secure.Close)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	r, body := wire(t, w.gateway, "GET "+secure.URL+"/ HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=2\r\n\r\n")
+	require.Equal(t, 502, r.StatusCode, body)
+	require.Equal(t, "2", r.Header.Get("X-Whirlpool-Attempts"))
+	require.Contains(t, r.Header.Get("Proxy-Status"), "error=tls_certificate_error")
+	require.Equal(t, 0.0, w.breaker("F1")["failure_count"])
+	require.Equal(t, 0.0, w.breaker("F2")["failure_count"])
+	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"])
+	w.reconcile(0)
 }

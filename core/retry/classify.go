@@ -71,7 +71,7 @@ func classifyFault(o *core.Outcome, a *Attempted) {
 		}
 	case f.Stale:
 		o.Result, o.Verdict, o.Again = core.ResultReplay, core.Excluded, core.Replay
-	case f.Ours:
+	case f.Ours, f.Target:
 		o.Result, o.Verdict, o.Again = core.ResultFailure, core.Excluded, core.Retry
 	case f.Timeout:
 		o.Result, o.Verdict, o.Again = core.ResultTimeout, core.Failure, core.Retry

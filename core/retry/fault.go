@@ -20,6 +20,7 @@ type Fault struct {
 	Unsent  bool   // nothing of the request can have reached an origin
 	Stale   bool   // a kept connection ended before any byte of the answer
 	Client  bool   // the request's body broke off: its sender has left, or breaks the rules
+	Target  bool   // the target's own doing: its certificate does not verify
 	Ours    bool   // this machine had no descriptor, port or memory left to try with
 	Status  int    // of a CONNECT that the proxy refused; else 0
 	Err     error

@@ -50,6 +50,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if err != nil {
 			conn.Close()
 			f := fault(retry.Handshake, err)
+			f.Target = f.Reason == "tls_certificate_error"
 			return nil, f
 		}
 		c.Timing.Handshake += t.cfg.Now().Sub(start)
