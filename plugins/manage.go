@@ -97,6 +97,26 @@ func (r *Registry) Get(name string) (Info, error) {
 	return p.info(), nil
 }
 
+// conflict is a core.ErrConflict in words of its own.
+type conflict string
+
+func (c conflict) Error() string { return string(c) }
+func (c conflict) Unwrap() error { return core.ErrConflict }
+
+func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(format, args...)) }
+
+// maxUploads is of plugins: their modules stay in memory, and on disk.
+const maxUploads = 100
+
+func (r *Registry) uploads() (n int) {
+	for _, p := range *r.byName.Load() {
+		if p.current.Load().source == SourceAPI {
+			n++
+		}
+	}
+	return n
+}
+
 func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
 
 // Put loads a module under a name, in place of the one it had, if any. The
@@ -112,11 +132,13 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	p := r.get(name)
 	switch {
 	case p != nil && !replace:
-		return Info{}, fmt.Errorf("plugin %q %w", name, core.ErrConflict)
+		return Info{}, conflictf("plugin %q exists; PUT replaces it", name)
 	case p == nil && replace:
 		return Info{}, notFound(name)
+	case p == nil && r.uploads() >= maxUploads:
+		return Info{}, conflictf("%d plugins are uploaded; delete one first", maxUploads)
 	case p != nil && p.current.Load().source == SourceConfig:
-		return Info{}, fmt.Errorf("plugin %q comes from the configuration and is changed there: it %w", name, core.ErrConflict)
+		return Info{}, conflictf("plugin %q comes from the configuration, and is changed there", name)
 	}
 	if p != nil && config == nil { // a new build keeps the settings
 		config = p.current.Load().spec.Config
@@ -162,10 +184,10 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	case p == nil:
 		return notFound(name)
 	case p.current.Load().source != SourceAPI:
-		return fmt.Errorf("plugin %q was not uploaded, so it is not deleted here: it %w", name, core.ErrConflict)
+		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
 	}
 	if by := inUse(name); by != "" {
-		return fmt.Errorf("plugin %q is in use as %s; activate another first: it %w", name, by, core.ErrConflict)
+		return conflictf("plugin %q is in use as %s; activate another first", name, by)
 	}
 	all := maps.Clone(*r.byName.Load())
 	delete(all, name)
@@ -184,7 +206,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 	}
 	cur := p.current.Load()
 	if cur.previous == nil || cur.source != SourceAPI {
-		return Info{}, fmt.Errorf("plugin %q has no earlier upload to go back to: the current one %w", name, core.ErrConflict)
+		return Info{}, conflictf("plugin %q has no earlier upload to go back to", name)
 	}
 	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec, false)
 	if err != nil {

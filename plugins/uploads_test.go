@@ -1,13 +1,16 @@
 package plugins_test
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
@@ -34,4 +37,25 @@ func TestSettingsSurviveARestart(t *testing.T) {
 		require.NoError(t, r.Delete("mine", func(string) string { return "" }))
 		r.Close()
 	}
+}
+
+// However many are uploaded, they do not fill memory and disk.
+func TestUploadsAreCounted(t *testing.T) {
+	r := registry(t)
+	code := builtin.Modules()["random"]
+	var err error
+	n := 0
+	for ; err == nil && n < 1000; n++ {
+		_, err = r.Put(fmt.Sprintf("p%d", n), code, nil, false)
+	}
+	require.ErrorIs(t, err, core.ErrConflict)
+	require.EqualError(t, err, "100 plugins are uploaded; delete one first")
+	require.Equal(t, 101, n)
+	_, err = r.Put("p7", code, nil, true)
+	require.NoError(t, err, "a new build of one")
+	require.NoError(t, r.Delete("p7", func(string) string { return "" }))
+	_, err = r.Put("another", code, nil, false)
+	require.NoError(t, err)
+	_, err = r.Put("another", code, nil, false)
+	require.EqualError(t, err, `plugin "another" exists; PUT replaces it`)
 }
