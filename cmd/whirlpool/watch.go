@@ -46,6 +46,11 @@ func watch(g *gateway) (stop func()) {
 			for now := g.fingerprint(w); now != seen; now = g.fingerprint(w) {
 				seen = now
 				g.reload()
+				select {
+				case <-done: // however often they change
+					return
+				default:
+				}
 			}
 		}
 		var since time.Time // of the first event not looked at yet
