@@ -168,3 +168,22 @@ func TestANewBuildKeepsItsSettings(t *testing.T) {
 	send("PUT", "/plugins/mine", `{}`)
 	require.Contains(t, settings(), `"score":0`)
 }
+
+// A configuration may name a plugin that was uploaded: the gateway starts with
+// it, and the check knows it.
+func TestTheConfigurationNamesAnUpload(t *testing.T) {
+	w := start(t, 1, confK)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	w.write(confK)
+	w.run()
+	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
+	require.Equal(t, 201, status, body)
+	w.kill()
+	w.write(confK + "[selection]\nfirst = \"mine\"\n")
+	out, errs, code := command(t, "config", "check", w.file)
+	require.Equal(t, 0, code, out+errs)
+	w.run()
+	require.Equal(t, []any{"first"}, w.usedFor("mine"))
+	require.Equal(t, 200, w.get().status)
+}

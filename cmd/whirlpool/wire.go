@@ -103,7 +103,7 @@ func cacheDir(cfg *config.Config) string {
 // not load, names that do not exist.
 func dryRun(cfg *config.Config) error {
 	log := slog.New(slog.DiscardHandler)
-	reg, err := plugins.New(plugins.Options{Log: log})
+	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // uploads may be named
 	if err != nil {
 		return err
 	}
