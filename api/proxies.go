@@ -166,7 +166,7 @@ func (s *Server) addProxies(c *fiber.Ctx) error {
 
 func specError(err error) error {
 	switch {
-	case errors.Is(err, core.ErrConflict):
+	case errors.Is(err, core.ErrConflict), errors.Is(err, upstream.ErrDraining):
 		return refuse(409, "conflict", err.Error(), nil)
 	case errors.Is(err, upstream.ErrSpec) && strings.Contains(err.Error(), "used twice"):
 		return refuse(409, "conflict", err.Error(), nil)

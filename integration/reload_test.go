@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -290,4 +291,59 @@ func TestS13EveryRouteEveryMethod(t *testing.T) {
 		require.Equal(t, 501, status)
 		fails(body, h)
 	}
+}
+
+// Proxies come, change, drain and go while twenty clients ask on: no request
+// fails, what drains leaves although the pool changes meanwhile, and the books
+// balance.
+func TestS67ThePoolChangesUnderLoad(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confK)
+	for i := range 3 {
+		f, err := lab.Start(fmt.Sprintf("X%d", i), "127.0.0.1:0", lab.Always(lab.Slow(2*time.Millisecond)))
+		require.NoError(t, err)
+		t.Cleanup(f.Close)
+		w.fakes = append(w.fakes, f)
+	}
+	x := w.fakes[2:]
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if a := w.get(); a.status != 200 || a.err != nil {
+						t.Errorf("%+v", a)
+					}
+				}
+			}
+		})
+	}
+	for range 5 {
+		for _, c := range []struct {
+			method, path, body string
+			want               int
+		}{
+			{"POST", "/proxies", fmt.Sprintf(`{"proxies":[{"id":"X0","url":"http://%s"},{"id":"X1","url":"http://%s"},{"id":"X2","url":"http://%s"}]}`, x[0].Addr, x[1].Addr, x[2].Addr), 201},
+			{"PATCH", "/proxies/X1", `{"weight":2}`, 200},
+			{"PATCH", "/proxies/X2", `{"url":"http://` + x[0].Addr + `"}`, 200},
+			{"PATCH", "/proxies/F1", `{"max_in_flight":5}`, 200},
+			{"PATCH", "/proxies/F1", `{"max_in_flight":0}`, 200},
+			{"DELETE", "/proxies/X0?drain=true", "", 204},
+			{"DELETE", "/proxies/X1", "", 204},
+			{"DELETE", "/proxies/X2?drain=true", "", 204},
+			{"POST", "/config/reload", "", 200},
+			{"PUT", "/retry/policy", `{"max_attempts":4}`, 200},
+		} {
+			status, body, _ := w.call(c.method, c.path, c.body)
+			require.Equal(t, c.want, status, "%s %s: %s", c.method, c.path, body)
+		}
+		eventually(t, "all that drains leaves", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
+	}
+	close(stop)
+	wg.Wait()
+	w.reconcile(0)
 }

@@ -112,7 +112,7 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 		configured[specs[i].ID] = struct{}{}
 	}
 	for _, u := range p.Snapshot().All {
-		if _, taken := configured[u.id]; u.Spec().Source == SourceAPI && !taken {
+		if _, taken := configured[u.id]; u.Spec().Source == SourceAPI && !taken && !u.Draining() {
 			specs = append(specs, *u.Spec())
 		}
 	}
@@ -132,10 +132,8 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()
-	merged := make([]Spec, 0, len(old.All)+len(specs))
-	for _, u := range old.All {
-		merged = append(merged, *u.Spec())
-	}
+	merged := old.specs()
+	stay := len(merged)
 	added := slices.Clone(specs)
 	for i := range added {
 		if added[i].ID != "" && old.byID[added[i].ID] != nil {
@@ -149,7 +147,7 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	}
 	s := p.Snapshot()
 	out := make([]*Upstream, 0, len(added))
-	for _, spec := range merged[len(old.All):] {
+	for _, spec := range merged[stay:] {
 		out = append(out, s.byID[spec.ID])
 	}
 	return out, nil
@@ -160,24 +158,39 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.Snapshot()
-	if old.byID[id] == nil {
+	switch u := old.byID[id]; {
+	case u == nil:
 		return nil, fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
+	case u.Draining():
+		return nil, fmt.Errorf("proxy %q %w", id, ErrDraining)
 	}
-	specs := make([]Spec, 0, len(old.All))
-	for _, u := range old.All {
-		spec := *u.Spec()
-		if u.id == id {
-			if err := change(&spec); err != nil {
+	specs := old.specs()
+	for i := range specs {
+		if specs[i].ID == id {
+			if err := change(&specs[i]); err != nil {
 				return nil, err
 			}
-			spec.ID = id
+			specs[i].ID = id
 		}
-		specs = append(specs, spec)
 	}
 	if err := p.apply(p.breaker, specs); err != nil {
 		return nil, err
 	}
 	return p.Snapshot().byID[id], nil
+}
+
+// ErrDraining: a proxy that is being removed cannot be changed.
+var ErrDraining = errors.New("is being removed")
+
+// specs are those of the proxies that stay.
+func (s *Snapshot) specs() []Spec {
+	out := make([]Spec, 0, len(s.All)+1)
+	for _, u := range s.All {
+		if !u.Draining() {
+			out = append(out, *u.Spec())
+		}
+	}
+	return out
 }
 
 // Remove takes a proxy out: at once nothing new goes through it. With drain it
@@ -252,6 +265,12 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	}
 	for _, u := range next.All {
 		next.byID[u.id] = u
+	}
+	for _, u := range old.All { // what drains stays listed, whatever else changes
+		if u.Draining() && next.byID[u.id] == nil {
+			next.All = append(next.All, u)
+			next.byID[u.id] = u
+		}
 	}
 	p.breaker = defaults
 	p.publish(next)

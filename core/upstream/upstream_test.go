@@ -234,6 +234,42 @@ func TestDraining(t *testing.T) {
 	assert.Error(t, p.Remove("a.test:1", false))
 }
 
+// Whatever else changes in the pool, a proxy that drains goes on draining: it
+// is not there anew.
+func TestChangesDoNotEndADrain(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	require.NoError(t, p.Apply(specs(t, "http://c.test:1")))
+	added := specs(t, "http://a.test:1", "http://b.test:1")
+	for i := range added {
+		added[i].Source = SourceAPI
+	}
+	_, err := p.Add(added)
+	require.NoError(t, err)
+	a := p.Snapshot().Get("a.test:1")
+	lease, ok := a.Acquire(time.Now())
+	require.True(t, ok)
+	require.NoError(t, p.Remove("a.test:1", true))
+	still := func() {
+		t.Helper()
+		require.Same(t, a, p.Snapshot().Get("a.test:1"))
+		require.True(t, a.Draining())
+	}
+	_, err = p.Add(specs(t, "http://d.test:1"))
+	require.NoError(t, err)
+	still()
+	_, err = p.Update("b.test:1", func(s *Spec) error { s.Weight = 3; return nil })
+	require.NoError(t, err)
+	still()
+	require.NoError(t, p.Apply(specs(t, "http://c.test:1", "http://e.test:1")))
+	still()
+	_, err = p.Update("a.test:1", func(*Spec) error { return nil })
+	require.ErrorIs(t, err, ErrDraining)
+	lease.Release()
+	p.Sweep()
+	require.Nil(t, p.Snapshot().Get("a.test:1"))
+	require.Len(t, p.Snapshot().All, 3, "b, c and e; d was of the file's")
+}
+
 // TestTheMixedOrder: all of the pool, once, by the hash of the id, through any
 // sequence of changes.
 func TestTheMixedOrder(outer *testing.T) {
