@@ -41,6 +41,7 @@ type Limits struct {
 
 	Instances int           // of a module, at once; default 16, or 2 a processor
 	Wait      time.Duration // of a call for one of them, at most; default 100 ms
+	Hearing   time.Duration // the same of an observation, which is lost then; default 10 ms
 
 	// Compilation cannot be stopped once it has begun, so it is bounded
 	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
@@ -52,7 +53,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Fuel: 3_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
-		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond,
+		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond, Hearing: 10 * time.Millisecond,
 		FunctionWork: 1_000_000, ModuleWork: 16_000_000,
 	}
 }

@@ -21,8 +21,8 @@ func (m *Module) instances() int {
 
 // acquire takes an idle instance. Where there is none one is started, in the
 // background and only up to a bound, so that neither a slow start nor many
-// slow calls hold this one up for longer than Limits.Wait.
-func (m *Module) acquire() (*instance, error) {
+// slow calls hold this one up for longer than wait.
+func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
 	}
@@ -34,7 +34,7 @@ func (m *Module) acquire() (*instance, error) {
 	}
 	// From here on nothing is quick.
 	begun := time.Now()
-	timer := time.NewTimer(m.limits.Wait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	again := make(chan error, 1)
 	for {
@@ -62,7 +62,7 @@ func (m *Module) acquire() (*instance, error) {
 			m.mu.Unlock()
 			return in, err
 		}
-		if time.Since(begun) >= m.limits.Wait {
+		if time.Since(begun) >= wait {
 			m.mu.Unlock()
 			return nil, &Fault{"busy", ErrBusy}
 		}

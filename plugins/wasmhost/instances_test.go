@@ -88,7 +88,7 @@ func TestCallsShareInstances(t *testing.T) {
 // A learner has one instance, and its calls take turns.
 func TestLearnersTakeTurns(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Wait = time.Minute
+	limits.Wait, limits.Hearing = time.Minute, time.Minute
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}}).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
@@ -110,6 +110,21 @@ func TestLearnersTakeTurns(t *testing.T) {
 	}
 	wg.Wait()
 	require.Equal(t, 1, m.Instances())
+}
+
+// A learner that listens slowly does not hold up the requests it hears of.
+func TestAnObservationDoesNotWaitForLong(t *testing.T) {
+	limits := wasmhost.DefaultLimits()
+	limits.Fuel, limits.Wait = 5_000_000_000, time.Minute // a second or more
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: w.Spin}).Bytes(), nil)
+	require.NoError(t, err)
+	defer m.Close()
+	ended := make(chan error, 2)
+	for range 2 {
+		go func() { ended <- m.Observe(&core.Observation{}) }()
+	}
+	require.ErrorIs(t, <-ended, wasmhost.ErrBusy)
+	require.Equal(t, "fuel", reasonOf(<-ended))
 }
 
 // Whoever waits when a module is replaced is told so, and the last call closes

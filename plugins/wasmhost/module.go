@@ -256,7 +256,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if c.Len() == 0 {
 		return nil
 	}
-	in, err := m.acquire()
+	in, err := m.acquire(m.limits.Wait)
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 
 // Delay implements core.Backoff. Its errors are *Fault or ErrClosed.
 func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
-	in, err := m.acquire()
+	in, err := m.acquire(m.limits.Wait)
 	if err != nil {
 		return 0, err
 	}
@@ -336,12 +336,13 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// Observe tells a module that learns of an attempt; others hear nothing.
+// Observe tells a module that learns of an attempt; others hear nothing. The
+// request waits for it, whether or not the module has a say in it.
 func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil
 	}
-	in, err := m.acquire()
+	in, err := m.acquire(m.limits.Hearing)
 	if err != nil {
 		return err
 	}
