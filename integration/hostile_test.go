@@ -177,6 +177,7 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 1.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
 	require.Equal(t, 4.0, metric(`whirlpool_plugin_calls_total{plugin="mine",result="fault"}`))
 	require.Equal(t, 4.0, metric(`whirlpool_plugin_faults_total{plugin="mine",reason="trap"}`))
+	eventually(t, "the quarantine is logged", func() bool { return strings.Contains(w.log.String(), "plugin quarantined") })
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin failed: the built-in answered"), w.log)
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin quarantined"), w.log)
 	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()}, "the built-in rotates")
