@@ -33,7 +33,14 @@ func bombs() map[string]*w.Module {
 	for range 10_000 {
 		many.Add(w.Func{Locals: []w.Group{{Count: 49_000, Type: w.I64}}})
 	}
+	eight := w.Repeat(8000, w.I64)
+	around := w.Scorer()
+	for range 100 { // a loop that takes 8,000 values and goes round with each in its neighbour's place
+		around.Add(w.Func{Params: eight, Results: eight, Code: w.Join(
+			counted(8000, func(i int) []byte { return local(w.LocalGet, i) }), []byte{w.Loop, 3}, w.Const64(1), []byte{w.Br, 0, w.End})})
+	}
 	return map[string]*w.Module{
+		"values around loops": around,
 		"nested loops":        one(w.Func{Code: w.Join(w.Repeat(10_000, w.Loop, w.Empty), w.Repeat(10_000, w.End))}),
 		"loops":               one(w.Func{Code: w.Repeat(100_000, w.Loop, w.Empty, w.End)}),
 		"ifs":                 one(w.Func{Code: w.Repeat(1_000_000, 0x41, 1, w.If, w.Empty, w.End)}),

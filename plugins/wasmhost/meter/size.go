@@ -24,8 +24,8 @@ type Size struct {
 // A function of standard Go has 300 on average and 250,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
-	edges, loops := float64(s.Edges), float64(s.Loops)
-	w := float64(20+s.Instructions+10*s.Calls+s.Carried+s.Values+s.widest) + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2
+	edges, loops, values := float64(s.Edges), float64(s.Loops), float64(s.Values+s.widest)
+	w := float64(20+s.Instructions+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2
 	return int64(min(w, math.MaxInt32))
 }
 
