@@ -50,7 +50,7 @@ func (c *conn) answer(r refusal) (keep bool) {
 	var room [256]byte
 	body := appendError(room[:0], r.code, r.message)
 	keep = !r.close && !c.req.Close && !c.server.draining.Load() && c.discardBody()
-	b := http1.AppendStatusLine(c.out[:0], r.status, []byte(http.StatusText(r.status)))
+	b := http1.AppendStatusLine(c.borrowOut(), r.status, []byte(http.StatusText(r.status)))
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\nProxy-Status: whirlpool; error="...)

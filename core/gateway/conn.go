@@ -50,6 +50,7 @@ type conn struct {
 	stall     stall
 	window    io.LimitedReader
 	out       []byte        // head (and small body) being written
+	lent      *[]byte       // where out comes from; nil between requests
 	fields    []http1.Field // of the request, as they go on
 	head      []byte        // of a request with a body, which would overwrite it
 	body      []byte        // of the request, kept for replay
@@ -110,12 +111,14 @@ func (c *conn) next() bool {
 		return false
 	}
 	c.arm()
+	c.reader.Release() // who waits needs no buffer
 	if err := c.reader.ReadRequest(&c.req); err != nil {
 		c.unreadable(err)
 		return false
 	}
 	c.busy.Store(true)
 	keep := c.handle()
+	c.returnOut()
 	c.busy.Store(false)
 	c.shrink()
 	return keep
@@ -201,6 +204,28 @@ func (c *conn) handle() (keep bool) {
 func (c *conn) write(b []byte) bool {
 	_, err := c.raw.Write(b)
 	return err == nil
+}
+
+// borrowOut empties c.out to put an answer together in. Its memory is shared by
+// all connections, and given back when the answer has been written.
+func (c *conn) borrowOut() []byte {
+	if c.lent == nil {
+		c.lent, _ = c.server.outs.Get().(*[]byte)
+		if c.lent == nil {
+			b := make([]byte, 0, smallChunk)
+			c.lent = &b
+		}
+		c.out = *c.lent
+	}
+	return c.out[:0]
+}
+
+func (c *conn) returnOut() {
+	if c.lent != nil {
+		*c.lent = c.out[:0]
+		c.server.outs.Put(c.lent)
+		c.out, c.lent = nil, nil
+	}
 }
 
 // lingerClose lets the client read the answer although it is still sending: a

@@ -50,7 +50,7 @@ func (c *conn) connect() (keep bool) {
 	}
 	c.finish(executor.Ending{Status: http.StatusOK})
 	c.entry.Tunnel()
-	b := append(c.out[:0], "HTTP/1.1 200 Connection established\r\n"...)
+	b := append(c.borrowOut(), "HTTP/1.1 200 Connection established\r\n"...)
 	b = c.appendOutcome(b)
 	b = append(b, "\r\n"...)
 	b = append(b, tun.Early...)
@@ -62,6 +62,7 @@ func (c *conn) connect() (keep bool) {
 	}
 	c.reader.Discard(len(early))
 	c.reader.Release()
+	c.returnOut()
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}
@@ -78,7 +79,7 @@ func (c *conn) connect() (keep bool) {
 func (c *conn) relayReply(r *transport.Reply) (keep bool) {
 	c.finish(executor.Ending{Status: r.Status})
 	keep = !c.req.Close && !c.server.draining.Load()
-	b := http1.AppendStatusLine(c.out[:0], r.Status, []byte(r.Reason))
+	b := http1.AppendStatusLine(c.borrowOut(), r.Status, []byte(r.Reason))
 	b = http1.AppendFields(b, r.Fields)
 	b = http1.AppendFraming(b, http1.Length, int64(len(r.Body)))
 	b = append(b, "Proxy-Status: whirlpool; received-status="...)

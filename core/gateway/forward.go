@@ -198,7 +198,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	if framing == http1.Chunked && c.req.Minor == 0 {
 		framing, keep = http1.UntilClose, false
 	}
-	b := http1.AppendStatusLine(c.out[:0], r.Status, r.Reason)
+	b := http1.AppendStatusLine(c.borrowOut(), r.Status, r.Reason)
 	b = http1.AppendFields(b, r.Fields)
 	if set.Via {
 		b = http1.AppendField(b, "Via", viaValue)

@@ -59,6 +59,7 @@ type Server struct {
 	Config
 	settings atomic.Pointer[settings]
 	chunks   *chunks
+	outs     sync.Pool // of *[]byte: what answers are put together in
 
 	spareOuts, spareBodies *sync.Pool // of large buffers
 

@@ -35,21 +35,38 @@ func (c *chunks) get(size int) *[]byte {
 }
 
 func (c *chunks) put(b *[]byte) {
-	if len(*b) == smallChunk {
+	switch {
+	case b == nil:
+	case len(*b) == smallChunk:
 		c.small.Put(b)
-	} else {
+	default:
 		c.large.Put(b)
 	}
 }
 
+// read reads from src into a buffer: buf, or if that is nil a small one, which
+// a plain TCP connection takes only when there is something to read.
+func (c *chunks) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
+	if buf == nil {
+		if plain, ok := src.(*socket.Conn); ok {
+			return plain.ReadPooled(&c.small)
+		}
+		buf = c.get(smallChunk)
+	}
+	n, err := src.Read(*buf)
+	return buf, n, err
+}
+
 // splice copies src to dst until src ends. first is called once, before the
-// first byte is passed on. A quiet direction holds a small buffer only.
+// first byte is passed on. A quiet direction holds no buffer.
 func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
-	buf := c.get(smallChunk)
+	var buf *[]byte
 	defer func() { c.put(buf) }()
 	full := 0
 	for {
-		m, rerr := src.Read(*buf)
+		var m int
+		var rerr error
+		buf, m, rerr = c.read(src, buf)
 		if m > 0 {
 			if n == 0 && first != nil {
 				first()
@@ -75,9 +92,9 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 				m, err := bulkCopy(dst, src)
 				return n + m, err
 			}
-		case m <= smallChunk/2 && len(*buf) == largeChunk:
+		case m <= smallChunk/2 || len(*buf) == smallChunk:
 			c.put(buf)
-			buf, full = c.get(smallChunk), 0
+			buf, full = nil, 0
 		default:
 			full = 0
 		}

@@ -33,6 +33,12 @@ type Reader struct {
 	pooled *[]byte // buf's origin, to be given back
 }
 
+// pooledSource is a source that takes a buffer only once there is something to
+// read, so that a connection that waits holds none.
+type pooledSource interface {
+	ReadPooled(buffers *sync.Pool) (*[]byte, int, error)
+}
+
 // NewReader returns a reader of src. It takes a buffer with its first read.
 func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
 
@@ -74,7 +80,7 @@ func (r *Reader) giveBack() {
 // Views stay valid: it appends only, and does nothing when the buffer is full.
 func (r *Reader) ReadAhead() error {
 	if r.buf == nil {
-		r.take()
+		return r.first()
 	}
 	if r.w == len(r.buf) {
 		return nil
@@ -87,16 +93,24 @@ func (r *Reader) ReadAhead() error {
 	return err
 }
 
-func (r *Reader) take() {
+// first reads into a new buffer.
+func (r *Reader) first() (err error) {
+	if src, ok := r.src.(pooledSource); ok {
+		if r.pooled, r.w, err = src.ReadPooled(&buffers); r.pooled != nil {
+			r.buf = *r.pooled
+		}
+		return err
+	}
 	r.pooled = buffers.Get().(*[]byte)
 	r.buf = *r.pooled
+	return r.fill(MaxHead)
 }
 
 // fill reads more, growing the buffer up to limit bytes. A full buffer of
 // limit bytes is an error of the caller's choosing, signalled by errFull.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
-		r.take()
+		return r.first()
 	}
 	if r.r == r.w {
 		r.r, r.w = 0, 0

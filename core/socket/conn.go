@@ -2,6 +2,7 @@ package socket
 
 import (
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -14,6 +15,9 @@ type Conn struct {
 	in  direction
 	out direction
 	ask []byte // to be sent before the read
+
+	pool *sync.Pool // where the read's buffer comes from; nil if it has one
+	lent *[]byte    // that buffer
 }
 
 // direction is the call under way; its function is bound once, so that a call

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -23,6 +24,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	return c.read(p)
+}
+
+func (c *Conn) read(p []byte) (int, error) {
 	c.in.buf, c.in.n, c.in.errno = p, 0, 0
 	err := c.raw.Read(c.in.call)
 	c.in.buf = nil
@@ -35,6 +40,24 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return c.in.n, nil
+}
+
+// ReadPooled reads into a buffer of the pool (of *[]byte), which it takes only
+// when there is something to read: who waits holds none. The buffer is the
+// caller's to give back; it is nil with an error.
+func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) { return c.AskPooled(nil, pool) }
+
+// AskPooled is to Ask what ReadPooled is to Read.
+func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
+	c.pool = pool
+	n, err := c.askFor(message, nil)
+	lent := c.lent
+	c.pool, c.lent = nil, nil
+	if err != nil && lent != nil {
+		pool.Put(lent)
+		lent = nil
+	}
+	return lent, n, err
 }
 
 // receive reads into c.in.buf, once.
@@ -50,12 +73,20 @@ func (c *Conn) receive(fd uintptr) bool {
 		return true // Ask goes on with the rest
 	}
 	b := c.in.buf
+	if c.pool != nil {
+		c.lent = c.pool.Get().(*[]byte)
+		b = *c.lent
+	}
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
 		switch errno {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
+			if c.pool != nil {
+				c.pool.Put(c.lent)
+				c.lent = nil
+			}
 			return false
 		}
 		c.in.errno = errno
@@ -112,35 +143,30 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 // Read do. What had come before is read along with the answer. A message that
 // could not be sent is a *WriteError.
 func (c *Conn) Ask(message, p []byte) (int, error) {
-	if len(message) == 0 || len(p) == 0 {
+	if len(p) == 0 {
 		return c.Read(p)
+	}
+	return c.askFor(message, p)
+}
+
+func (c *Conn) askFor(message, p []byte) (int, error) {
+	if len(message) == 0 {
+		return c.read(p)
 	}
 	c.ask = message
-	c.in.buf, c.in.n, c.in.errno = p, 0, 0
-	err := c.raw.Read(c.in.call)
-	c.in.buf = nil
-	if c.ask != nil {
-		// It did not go out whole or, the read's deadline having passed, not at
-		// all.
-		sent := c.in.n
-		c.ask = nil
-		if c.in.errno != 0 && c.in.errno != syscall.EAGAIN {
-			return 0, &WriteError{os.NewSyscallError("sendto", c.in.errno)}
-		}
-		if _, err := c.Write(message[sent:]); err != nil {
-			return 0, &WriteError{err}
-		}
-		return c.Read(p)
+	n, err := c.read(p)
+	if c.ask == nil {
+		return n, err
 	}
-	switch {
-	case err != nil:
-		return 0, err
-	case c.in.errno != 0:
-		return 0, os.NewSyscallError("recvfrom", c.in.errno)
-	case c.in.n == 0:
-		return 0, io.EOF
+	// It did not go out whole or, the read's deadline having passed, not at all.
+	c.ask = nil
+	if c.in.errno != 0 && c.in.errno != syscall.EAGAIN {
+		return 0, &WriteError{os.NewSyscallError("sendto", c.in.errno)}
 	}
-	return c.in.n, nil
+	if _, err := c.Write(message[c.in.n:]); err != nil {
+		return 0, &WriteError{err}
+	}
+	return c.read(p)
 }
 
 // Quiet looks, without taking anything or waiting, whether the connection is

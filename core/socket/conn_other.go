@@ -5,6 +5,7 @@ package socket
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 )
 
@@ -13,10 +14,28 @@ func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn { return &Conn{TCPC
 // Ask sends message and reads the beginning of the answer into p. A message
 // that could not be sent is a *WriteError.
 func (c *Conn) Ask(message, p []byte) (int, error) {
+	if len(message) == 0 {
+		return c.Read(p)
+	}
 	if _, err := c.Write(message); err != nil {
 		return 0, &WriteError{err}
 	}
 	return c.Read(p)
+}
+
+// ReadPooled reads into a buffer of the pool (of *[]byte). The buffer is the
+// caller's to give back; it is nil with an error.
+func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) { return c.AskPooled(nil, pool) }
+
+// AskPooled is to Ask what ReadPooled is to Read.
+func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
+	lent := pool.Get().(*[]byte)
+	n, err := c.Ask(message, *lent)
+	if err != nil {
+		pool.Put(lent)
+		return nil, 0, err
+	}
+	return lent, n, nil
 }
 
 // Quiet looks whether the connection is open and nothing has come on it, as

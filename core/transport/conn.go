@@ -39,6 +39,22 @@ func (a *asker) Read(p []byte) (int, error) {
 	return a.Conn.(*socket.Conn).Ask(ask, p)
 }
 
+// ReadPooled is Read for http1's readers: while it waits it holds no buffer.
+func (a *asker) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
+	if plain, ok := a.Conn.(*socket.Conn); ok {
+		ask := a.ask
+		a.ask = nil
+		return plain.AskPooled(ask, buffers)
+	}
+	lent := buffers.Get().(*[]byte)
+	n, err := a.Conn.Read(*lent)
+	if n == 0 && err != nil {
+		buffers.Put(lent)
+		return nil, 0, err
+	}
+	return lent, n, nil
+}
+
 // persistConn is a connection that may be kept: to a proxy, or through one to
 // a target.
 type persistConn struct {
@@ -213,6 +229,7 @@ func (p *idlePool) set(key string, list []*persistConn) {
 
 func (p *idlePool) put(pc *persistConn, t *Transport, now time.Time) {
 	pc.idleAt = now
+	pc.reader.Release()
 	p.mu.Lock()
 	if p.closed || p.count >= t.cfg.MaxIdle {
 		p.mu.Unlock()

@@ -88,7 +88,7 @@ type Control struct {
 
 // SlowAfter is how long an answer may take before OnSlow is called; it may take
 // twice that long.
-const SlowAfter = 20 * time.Millisecond
+const SlowAfter = 250 * time.Millisecond
 
 // Request is one request, ready to go on: its fields are without those of the
 // client's hop.
