@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DEBS    := curl python3-requests clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test check deps builtins bench bench-rivals bench-peers fuzz clean
+.PHONY: help build run test check deps builtins bench bench-rivals bench-peers pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,11 @@ bench-rivals: ## the breaker beside failsafe-go's and gobreaker's, compared by b
 bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and chart go to docs/
 	@.ci/deps haproxy squid tinyproxy
 	go run ./integration/bench -out docs $(BENCH)
+
+pgo: build ## rewrite the profile that the compiler optimizes by (cmd/whirlpool/default.pgo)
+	@rm -rf bin/profiles && mkdir -p bin/profiles
+	go run ./integration/bench -peers whirlpool -profiles bin/profiles -rounds 2 -duration 5s -cases "abs 1KB c64,tunnel 1KB c64,connect,abs faults,abs 100KB,503"
+	go tool pprof -proto bin/profiles/*.pprof >cmd/whirlpool/default.pgo
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	@for pkg in $$(go list ./...); do \

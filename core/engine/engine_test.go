@@ -43,6 +43,7 @@ func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, 
 		Retry: retry.DefaultPolicy(), Breaker: breaker.Default(), AttemptTimeout: time.Second, BodyIdle: time.Second,
 		First: "a", Again: "a", MaxCandidates: 256,
 	}
+	cfg.Gateway.ReplayLimit = 1 << 20
 	for _, p := range proxies {
 		a, err := upstream.ParseAddress(p)
 		if err != nil {

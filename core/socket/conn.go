@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// Conn is a TCP connection for one reader and one writer at a time. Everything
-// but Read, Write and Ask is the *net.TCPConn's: deadlines and Close end those
+// Conn is a TCP connection for one reader and one writer at a time; Quiet counts
+// as a reader. Everything but these and Ask is the *net.TCPConn's: deadlines and Close end those
 // too, as usual.
 type Conn struct {
 	*net.TCPConn
@@ -15,6 +15,9 @@ type Conn struct {
 	in  direction
 	out direction
 	ask []byte // to be sent before the read
+
+	look  func(fd uintptr) // sets quiet
+	quiet bool
 
 	pool *sync.Pool // where the read's buffer comes from; nil if it has one
 	lent *[]byte    // that buffer

@@ -15,7 +15,7 @@ import (
 
 func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn {
 	c := &Conn{TCPConn: tcp, raw: raw}
-	c.in.call, c.out.call = c.receive, c.send
+	c.in.call, c.out.call, c.look = c.receive, c.send, c.peek
 	return c
 }
 
@@ -171,14 +171,12 @@ func (c *Conn) askFor(message, p []byte) (int, error) {
 
 // Quiet looks, without taking anything or waiting, whether the connection is
 // open and nothing has come on it. A deadline that has passed does not matter.
-func (c *Conn) Quiet() bool {
-	quiet := false
-	err := c.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-		quiet = errno == syscall.EAGAIN
-	})
-	return err == nil && quiet
+func (c *Conn) Quiet() bool { return c.raw.Control(c.look) == nil && c.quiet }
+
+func (c *Conn) peek(fd uintptr) {
+	var b [1]byte
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	c.quiet = errno == syscall.EAGAIN
 }
 
 // keepAlive makes the kernel look after an idle connection.

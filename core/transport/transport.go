@@ -200,8 +200,10 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			return t.unsent(c, q, resp, err)
 		}
 		f := t.readHead(c, q, resp, false)
-		if w := (*socket.WriteError)(nil); f != nil && errors.As(f.Err, &w) {
-			return t.unsent(c, q, resp, w.Err)
+		if f != nil {
+			if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
+				return t.unsent(c, q, resp, w.Err)
+			}
 		}
 		return f
 	}

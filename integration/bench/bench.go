@@ -19,6 +19,7 @@ type bench struct {
 	duration     time.Duration
 	out          string
 	config       string
+	profiles     string
 	cases, peers []string
 }
 
@@ -27,6 +28,10 @@ type benchCase struct {
 	name   string
 	plan   loadPlan
 	config string // more lines for Whirlpool's configuration
+	// pinned: the proxy has one CPU for itself, load and fakes have another,
+	// and leave it partly idle. So requests/s say what the proxy can do, and
+	// not how the scheduler shares.
+	pinned bool
 	dead   bool   // nobody listens where the upstreams should be
 }
 
@@ -35,6 +40,9 @@ func (b *bench) allCases() []benchCase {
 		{name: "abs 1KB c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64}},
 		{name: "tunnel 1KB c64", plan: loadPlan{Mode: "tunnel", Path: "/1024", Conns: 64}},
 		{name: "connect 1KB c64", plan: loadPlan{Mode: "connect", Path: "/1024", Conns: 64}},
+		{name: "abs 1KB c64 pinned", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64}, pinned: true},
+		{name: "tunnel 1KB c64 pinned", plan: loadPlan{Mode: "tunnel", Path: "/1024", Conns: 64}, pinned: true},
+		{name: "connect 1KB c64 pinned", plan: loadPlan{Mode: "connect", Path: "/1024", Conns: 64}, pinned: true},
 		{name: "abs 1KB c1", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 1}},
 		{name: "abs 1KB c1000", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 1000}},
 		{name: "abs 1KB c5000", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 5000}},
@@ -67,7 +75,12 @@ type sample struct {
 
 func (b *bench) run() error {
 	raiseFileLimit()
-	upstreams, stop, err := startFakes()
+	shared, stop, err := startFakes("")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	pinned, stop, err := startFakes(otherCPU)
 	if err != nil {
 		return err
 	}
@@ -100,6 +113,10 @@ func (b *bench) run() error {
 				// The one that comes first differs from round to round.
 				p := peers[(i+round)%len(peers)]
 				done++
+				upstreams := shared
+				if c.pinned {
+					upstreams = pinned
+				}
 				fmt.Fprintf(os.Stderr, "\r%3d/%d  %-20s %-10s", done, total, c.name, p.name)
 				s, err := b.measure(c, p, upstreams)
 				if err != nil {
@@ -123,13 +140,17 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 			}
 		}
 	}
-	r, err := start(p, b.config+c.config, upstreams)
+	r, err := start(p, c.pinned, b.config+c.config, upstreams)
 	if err != nil {
 		return sample{}, err
 	}
 	defer r.stop()
-	cmd := exec.Command(self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path,
-		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-status", fmt.Sprint(max(c.plan.Status, 200)), "-duration", b.duration.String())
+	cpu := ""
+	if c.pinned {
+		cpu = otherCPU
+	}
+	cmd := onCPU(cpu, self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status", fmt.Sprint(max(c.plan.Status, 200)),
+		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -155,9 +176,23 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 	return s, nil
 }
 
+// The CPUs of pinned cases: the proxy's, and that of load and fakes.
+const (
+	proxyCPU = "0"
+	otherCPU = "1"
+)
+
+// onCPU is a command bound to a CPU (taskset(1)), or to none if that is "".
+func onCPU(cpu string, args ...string) *exec.Cmd {
+	if cpu != "" {
+		args = append([]string{"taskset", "-c", cpu}, args...)
+	}
+	return exec.Command(args[0], args[1:]...)
+}
+
 // startFakes starts the upstream proxies in a process of their own.
-func startFakes() (addrs []string, stop func(), err error) {
-	cmd := exec.Command(self(), "-role", "fakes")
+func startFakes(cpu string) (addrs []string, stop func(), err error) {
+	cmd := onCPU(cpu, self(), "-role", "fakes")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -23,6 +23,7 @@ func main() {
 		only     = flag.String("cases", "", "comma-separated prefixes of the cases to run; empty for all")
 		among    = flag.String("peers", "", "comma-separated peers to run; empty for all installed")
 		out      = flag.String("out", "", "folder for the table (bench-peers.md) and the chart (bench-peers.svg)")
+		profiles = flag.String("profiles", "", "folder for CPU profiles of Whirlpool, one a measurement")
 		config   = flag.String("config", "", "more lines for Whirlpool's configuration file")
 		plan     loadPlan
 	)
@@ -41,7 +42,7 @@ func main() {
 		plan.Duration = *duration
 		err = plan.run(os.Stdout)
 	default:
-		b := bench{binary: *binary, rounds: *rounds, duration: *duration, out: *out, config: *config,
+		b := bench{binary: *binary, rounds: *rounds, duration: *duration, out: *out, config: *config, profiles: *profiles,
 			cases: list(*only), peers: list(*among)}
 		err = b.run()
 	}

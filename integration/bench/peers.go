@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ type peer struct {
 	name string
 	// prepare writes its configuration into dir and returns its command line.
 	// config is for Whirlpool alone.
-	prepare func(dir, addr, config string, upstreams []string) ([]string, error)
+	prepare func(dir, addr, config string, threads int, upstreams []string) ([]string, error)
 }
 
 func (b *bench) allPeers() []peer {
@@ -35,7 +36,7 @@ func write(dir, name, text string) (string, error) {
 }
 
 // whirlpool runs with everything on: its defaults, and a log at level info.
-func (b *bench) whirlpool(dir, addr, config string, upstreams []string) ([]string, error) {
+func (b *bench) whirlpool(dir, addr, config string, _ int, upstreams []string) ([]string, error) {
 	api, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -46,15 +47,19 @@ func (b *bench) whirlpool(dir, addr, config string, upstreams []string) ([]strin
 		fmt.Fprintf(&s, "[[proxies]]\nid = \"f%d\"\nurl = \"http://%s\"\n", i, u)
 	}
 	path, err := write(dir, "koanf.toml", s.String())
-	return []string{b.binary, "serve", "--config", path}, err
+	args := []string{b.binary, "serve", "--config", path}
+	if b.profiles != "" {
+		args = append(args, "--cpuprofile", filepath.Join(b.profiles, filepath.Base(dir)+".pprof"))
+	}
+	return args, err
 }
 
 // haproxy rotates over the upstreams for each request and keeps their
 // connections: as near to what Whirlpool does as it comes.
-func haproxy(dir, addr, _ string, upstreams []string) ([]string, error) {
+func haproxy(dir, addr, _ string, threads int, upstreams []string) ([]string, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, `global
-  nbthread 2
+  nbthread %d
   maxconn 9000
 defaults
   mode http
@@ -70,7 +75,7 @@ frontend in
 backend out
   balance roundrobin
   http-reuse always
-`, addr)
+`, threads, addr)
 	for i, u := range upstreams {
 		fmt.Fprintf(&s, "  server f%d %s\n", i, u)
 	}
@@ -78,14 +83,14 @@ backend out
 	return []string{"haproxy", "-db", "-f", path}, err
 }
 
-func squid(dir, addr, _ string, upstreams []string) ([]string, error) {
+func squid(dir, addr, _ string, threads int, upstreams []string) ([]string, error) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return nil, err
 	}
 	host, port, _ := net.SplitHostPort(addr)
 	var s strings.Builder
 	fmt.Fprintf(&s, `http_port %s:%s
-workers 2
+workers %[4]d
 cache deny all
 access_log none
 cache_log %[3]s/cache.log
@@ -100,7 +105,7 @@ client_persistent_connections on
 shutdown_lifetime 0 seconds
 via off
 forwarded_for delete
-`, host, port, dir)
+`, host, port, dir, threads)
 	for i, u := range upstreams {
 		host, port, _ := net.SplitHostPort(u)
 		fmt.Fprintf(&s, "cache_peer %s parent %s 0 no-query no-digest round-robin name=f%d\n", host, port, i)
@@ -110,7 +115,7 @@ forwarded_for delete
 }
 
 // tinyproxy knows one upstream only; it is here as the simple relay.
-func tinyproxy(dir, addr, _ string, upstreams []string) ([]string, error) {
+func tinyproxy(dir, addr, _ string, _ int, upstreams []string) ([]string, error) {
 	host, port, _ := net.SplitHostPort(addr)
 	path, err := write(dir, "tinyproxy.conf", fmt.Sprintf(`Listen %s
 Port %s
@@ -132,7 +137,9 @@ type running struct {
 	dir  string
 }
 
-func start(p peer, config string, upstreams []string) (*running, error) {
+// start starts a proxy: with a CPU for itself if pinned, else with as many
+// threads as there are CPUs, where that is to be said.
+func start(p peer, pinned bool, config string, upstreams []string) (*running, error) {
 	dir, err := os.MkdirTemp("", "bench-"+p.name+"-")
 	if err != nil {
 		return nil, err
@@ -141,11 +148,15 @@ func start(p peer, config string, upstreams []string) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := p.prepare(dir, addr, config, upstreams)
+	cpu, threads := "", runtime.NumCPU()
+	if pinned {
+		cpu, threads = proxyCPU, 1
+	}
+	args, err := p.prepare(dir, addr, config, threads, upstreams)
 	if err != nil {
 		return nil, err
 	}
-	r := &running{peer: p, addr: addr, dir: dir, cmd: exec.Command(args[0], args[1:]...)}
+	r := &running{peer: p, addr: addr, dir: dir, cmd: onCPU(cpu, args...)}
 	out, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return nil, err
@@ -170,8 +181,17 @@ func start(p peer, config string, upstreams []string) (*running, error) {
 }
 
 func (r *running) stop() {
+	done := make(chan struct{})
+	go func() { r.cmd.Wait(); close(done) }()
+	if r.name == "whirlpool" { // which may have a profile to write
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+		}
+	}
 	syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
-	r.cmd.Wait()
+	<-done
 	os.RemoveAll(r.dir)
 }
 

@@ -13,13 +13,16 @@ import (
 // report prints the table of medians, and writes it and the chart where asked.
 func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[string][]sample) error {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes.\n\n",
+	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in pinned cases the proxy has one for itself.\n\n",
 		b.rounds, b.duration, kernel(), runtime.NumCPU(), fakes)
 	fmt.Fprintf(&s, "| case | proxy | req/s | p50 ms | p99 ms | CPU us/req | MB/s | RSS MiB | failed | req/s : haproxy, each round | CPU : haproxy |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range cases {
 		reference := results[c.name]["haproxy"]
 		for _, p := range peers {
 			all := results[c.name][p.name]
+			if len(all) == 0 {
+				continue
+			}
 			failed, fault := 0, ""
 			for _, x := range all {
 				failed += x.Failed
@@ -85,6 +88,9 @@ func chart(cases []benchCase, peers []peer, results map[string]map[string][]samp
 		}
 		fmt.Fprintf(&s, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y+bar*len(peers)/2+4, c.name)
 		for _, p := range peers {
+			if len(results[c.name][p.name]) == 0 {
+				continue
+			}
 			v := med(results[c.name][p.name], rate)
 			w := 0.0
 			if best > 0 {
