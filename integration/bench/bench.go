@@ -32,7 +32,7 @@ type benchCase struct {
 	// and leave it partly idle. So requests/s say what the proxy can do, and
 	// not how the scheduler shares.
 	pinned bool
-	dead   bool   // nobody listens where the upstreams should be
+	dead   bool // nobody listens where the upstreams should be
 }
 
 func (b *bench) allCases() []benchCase {
