@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -108,8 +109,8 @@ func httpReason(status int) string {
 // or a date. Anything else, and a date that has passed, is false.
 func ParseRetryAfter(v string, now time.Time) (time.Duration, bool) {
 	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
-		n, err := strconv.ParseUint(v, 10, 31)
-		if err != nil || n == 0 {
+		n, err := strconv.ParseUint(v, 10, 31) // of a larger one the most, which a policy's cap is below
+		if err != nil && !errors.Is(err, strconv.ErrRange) || n == 0 {
 			return 0, false
 		}
 		return time.Duration(n) * time.Second, true

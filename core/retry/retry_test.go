@@ -79,7 +79,7 @@ func TestTheOutcomeMatrix(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"1": time.Second, "3600": time.Hour, "0": 0, "-1": 0, "1.5": 0, "soon": 0, "": 0, "99999999999999999999": 0, "1 ": 0,
+		"1": time.Second, "3600": time.Hour, "0": 0, "-1": 0, "1.5": 0, "soon": 0, "": 0, "99999999999999999999": (1<<31 - 1) * time.Second, "1 ": 0,
 		"Tue, 24 Nov 2026 12:00:30 GMT":   30 * time.Second,
 		"Tuesday, 24-Nov-26 12:00:30 GMT": 30 * time.Second,
 		"Tue Nov 24 12:00:30 2026":        30 * time.Second,
