@@ -54,7 +54,7 @@ func (s *Server) request(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.Engine.Do(c.Context(), call)
+	result, err := s.Engine.Do(s.ctx, call)
 	var bad *engine.RequestError
 	if errors.As(err, &bad) {
 		return refuse(400, "invalid_request", bad.Msg, nil)
@@ -64,8 +64,8 @@ func (s *Server) request(c *fiber.Ctx) error {
 	}
 	if result.Response == nil {
 		f := result.Failure
-		if f.Code == "" {
-			return refuse(503, "cancelled", "the request was given up", nil)
+		if result.Final == core.FinalCancelled {
+			return refuse(503, "shutting_down", "the gateway is shutting down", fiber.Map{"request_id": result.ID.String(), "attempts": records(result.Attempts)})
 		}
 		code := f.Code
 		if result.Final != core.FinalNotRetryable {

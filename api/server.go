@@ -3,6 +3,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	_ "embed"
@@ -61,6 +62,9 @@ type Server struct {
 	app  *fiber.App
 	auth atomic.Pointer[auth]
 	spec []byte
+
+	ctx    context.Context // of the requests that POST /request makes
+	cancel context.CancelFunc
 }
 
 type auth struct {
@@ -87,6 +91,7 @@ const (
 // New returns a server.
 func New(cfg Config) (*Server, error) {
 	s := &Server{Config: cfg}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	var doc map[string]any
 	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
@@ -147,8 +152,16 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 // Serve takes requests from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error { return s.app.Listener(lingering{l}) }
 
-// Shutdown stops the server; running requests have a second.
-func (s *Server) Shutdown() error { return s.app.ShutdownWithTimeout(time.Second) }
+// Shutdown stops the server. Running requests may finish until ctx ends; then
+// those that POST /request makes are called off, and have a second to say so.
+func (s *Server) Shutdown(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.cancel)
+	defer stop()
+	last, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, cancel) })
+	return s.app.ShutdownWithContext(last)
+}
 
 func (s *Server) routes() {
 	s.app.Use(s.guard)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,4 +256,29 @@ func TestProxiesComeAndGo(t *testing.T) {
 		require.Equal(t, 200, w.get().status)
 	}
 	require.Equal(t, 1, extra.Count())
+}
+
+// SIGTERM with POST /request under way: it may finish within the grace period,
+// and what cannot is answered 503.
+func TestS66OneOffRequestsDrain(t *testing.T) {
+	t.Parallel()
+	for delay, want := range map[time.Duration]int{400 * time.Millisecond: 200, time.Minute: 503} {
+		w := start(t, 1, confK+"[gateway]\ndrain_grace = \"900ms\"\n[timeouts]\nattempt = \"2m\"\n")
+		w.all(lab.Slow(delay))
+		w.json("/proxies") // leaves an idle connection behind
+		got := make(chan int, 1)
+		go func() {
+			status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
+			if status == 503 && !strings.Contains(string(body), "shutting_down") {
+				t.Errorf("%s", body)
+			}
+			got <- status
+		}()
+		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
+		begin := time.Now()
+		w.signal(syscall.SIGTERM)
+		require.Equal(t, want, <-got)
+		require.NoError(t, w.cmd.Wait(), "exit 0")
+		require.Less(t, time.Since(begin), 3*time.Second)
+	}
 }

@@ -113,7 +113,7 @@ func (g *gateway) drain(signals <-chan os.Signal) error {
 	done := make(chan struct{})
 	go func() {
 		g.engine.Shutdown(ctx)
-		g.api.Shutdown()
+		g.api.Shutdown(ctx)
 		close(done)
 	}()
 	for {
