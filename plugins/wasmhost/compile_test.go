@@ -41,6 +41,9 @@ func bombs() map[string]*w.Module {
 	}
 	return map[string]*w.Module{
 		"values around loops": around,
+		"memory.fill":         one(w.Func{Code: w.Repeat(5000, w.Join(args(0, 0, 0), []byte{0xfc, 11, 0})...)}),
+		"memory.copy":         one(w.Func{Code: w.Repeat(20_000, w.Join(args(0, 0, 0), []byte{0xfc, 10, 0, 0})...)}),
+		"memory.grow":         one(w.Func{Code: w.Repeat(20_000, w.Join(args(0), []byte{w.MemoryGrow, 0, w.Drop})...)}),
 		"nested loops":        one(w.Func{Code: w.Join(w.Repeat(10_000, w.Loop, w.Empty), w.Repeat(10_000, w.End))}),
 		"loops":               one(w.Func{Code: w.Repeat(100_000, w.Loop, w.Empty, w.End)}),
 		"ifs":                 one(w.Func{Code: w.Repeat(1_000_000, 0x41, 1, w.If, w.Empty, w.End)}),

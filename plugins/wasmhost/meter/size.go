@@ -54,6 +54,20 @@ func (s *Size) note(info *Info, op byte, r in) {
 		if n := r.u32(); int(n) < len(info.funcs) {
 			s.Carried += info.arity(info.funcs[n])
 		}
+	case 0x25, 0x26: // table.get table.set
+		s.Edges++
+	case opRefFunc:
+		s.Calls++
+	case opMemoryGrow:
+		s.Edges += 2 // what is charged for it, and its own
+	case 0xfc:
+		switch sub := r.u32(); {
+		case sub == 11, sub == 17: // memory.fill and table.fill are loops
+			s.Loops++
+			s.Edges += 2
+		case sub == 8, sub == 10, sub == 12, sub == 14, sub == 15:
+			s.Edges += 3
+		}
 	case opCallIndir:
 		s.Calls++
 		s.Carried += info.arity(r.u32())
