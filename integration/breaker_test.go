@@ -232,8 +232,9 @@ func TestS64AClientThatLeavesCountsAgainstNobody(t *testing.T) {
 	}
 	eventually(t, "all cancelled", func() bool {
 		p, ok := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)["F1"].(map[string]any)
-		return ok && p["cancelled_count"] == 10.0
+		return ok && p["cancelled_count"] == float64(w.arrivals())
 	})
+	require.Greater(t, w.arrivals(), 4, "a client may leave before its request is on its way")
 	b := w.breaker("F1")
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 0.0, b["failure_count"])

@@ -94,8 +94,10 @@ func TestS43ASingleProbe(t *testing.T) {
 	eventually(t, "the probe is out", func() bool { return w.arrivals() == before+1 })
 	require.Equal(t, 503, w.get().status)
 	c.Close()
+	left := time.Now()
 	w.fakes[0].Do(lab.OK())
 	eventually(t, "the slot is free again", func() bool { return w.get().status == 200 })
+	require.Less(t, time.Since(left), 300*time.Millisecond, "a tenth of a second, and this machine's load")
 	require.Equal(t, []string{"open", "half_open", "closed", "open", "half_open", "closed"}, w.transitions("F1"))
 	w.reconcile(0)
 }

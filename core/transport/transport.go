@@ -87,8 +87,9 @@ type Control struct {
 }
 
 // SlowAfter is how long an answer may take before OnSlow is called; it may take
-// twice that long.
-const SlowAfter = 250 * time.Millisecond
+// twice that long. It bounds how long a client that has left still holds a
+// half-open breaker's probe: a tenth of a second.
+const SlowAfter = 50 * time.Millisecond
 
 // Request is one request, ready to go on: its fields are without those of the
 // client's hop.
