@@ -295,6 +295,7 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 		}
 	}()
 	c.Set("X-Content-Type-Options", "nosniff")
+	c.Set(fiber.HeaderCacheControl, "no-store")
 	if err := s.admit(c); err != nil {
 		return err
 	}

@@ -261,6 +261,7 @@ func TestS13EveryRouteEveryMethod(t *testing.T) {
 			_, known := methods[strings.ToLower(m)]
 			known = known || m == "HEAD" && get
 			status, _, h := w.call(m, path, "")
+			require.Equal(t, "no-store", h.Get("Cache-Control"), "%s %s", m, path)
 			if !public {
 				require.Equal(t, 401, status, "%s %s without a key", m, path)
 				require.Equal(t, "Bearer", h.Get("WWW-Authenticate"))
