@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"io"
+	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,4 +143,61 @@ func TestS48OneHistory(t *testing.T) {
 		require.NotZero(t, seen[reason], reason)
 	}
 	w.reconcile(0)
+}
+
+// Whatever happens, breakers opening under waiting retries and clients leaving
+// included, the books balance and the log has one record for each retry.
+func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
+	t.Parallel()
+	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"300ms\"\n")
+	weather := []lab.Behaviour{
+		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Status(407), lab.Status(429), lab.Status(404), {Fin: true}, {Reset: true},
+		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(400 * time.Millisecond), {Pieces: 3, Every: time.Millisecond},
+	}
+	for _, f := range w.fakes {
+		f.Set(func(int, *http.Request) lab.Behaviour { return weather[rand.IntN(len(weather))] })
+	}
+	overrides := []string{"max_attempts=3", "max_attempts=5, retry_non_idempotent", "timeout=0.5", "failover_delay=0", "retry_status_codes=(429 503)"}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			client := *w.client
+			for i := range 40 {
+				client.Timeout = 20 * time.Second
+				if i%8 == 0 {
+					client.Timeout = 60 * time.Millisecond
+				}
+				q, _ := http.NewRequest([]string{"GET", "POST", "HEAD", "DELETE"}[i%4], "http://origin.test/", nil)
+				q.Header.Set("X-Whirlpool-Retry", overrides[rand.IntN(len(overrides))])
+				if r, err := client.Do(q); err == nil {
+					io.Copy(io.Discard, r.Body)
+					r.Body.Close()
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "all have ended", func() bool {
+		for _, v := range w.json("/requests")["requests"].([]any) {
+			if v.(map[string]any)["state"] != "done" {
+				return false
+			}
+		}
+		return true
+	})
+	s := w.json("/metrics/retries")
+	require.EqualValues(t, s["total_retries"], strings.Count(w.log.String(), "msg=retry"))
+	attempts := 0.0
+	for _, p := range w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
+		attempts += p.(map[string]any)["total_attempts"].(float64)
+	}
+	// A kept connection may have died without its proxy seeing the request, and
+	// a client may leave before its request is on its way.
+	lost := attempts - float64(w.arrivals())
+	require.LessOrEqual(t, lost, s["replays"].(float64)+16*5)
+	w.reconcile(int(lost))
+	for _, f := range w.fakes {
+		require.Equal(t, 0.0, w.json("/proxies/" + f.Name)["in_flight"])
+	}
 }

@@ -171,6 +171,11 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 		e.refuse(x, err)
 		return false
 	}
+	if x.Attempts > 0 { // now that it is made: one record for each retry that is counted
+		o := &x.event.Outcome
+		e.say(x, slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.delay), slog.String("reason", o.Reason), slog.Int("status", o.Status),
+			slog.String("next_proxy_id", lease.U.ID()))
+	}
 	x.Proxy, x.held = lease.U, lease
 	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: now}
 	x.Attempts++
@@ -298,7 +303,6 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
 			x.Waited += wait
 			x.delay, x.because = wait, o.Reason
-			e.say(x, slog.LevelInfo, "retry", o.Err, slog.Duration("delay", wait), slog.String("reason", o.Reason), slog.Int("status", o.Status))
 			return wait, false, true
 		}
 		x.Final = core.FinalTimeout
@@ -478,7 +482,7 @@ func (e *Executor) say(x *Exchange, level slog.Level, msg string, err error, mor
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	var room [9]slog.Attr
+	var room [10]slog.Attr
 	attrs := append(room[:0], slog.String("request_id", x.ID.String()), slog.Int("attempt", x.Attempts),
 		slog.String("method", x.Method), slog.String("host", x.Host))
 	if x.Proxy != nil {
