@@ -47,7 +47,7 @@ bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and ch
 
 pgo: build ## rewrite the profile that the compiler optimizes by (cmd/whirlpool/default.pgo)
 	@rm -rf bin/profiles && mkdir -p bin/profiles
-	go run ./integration/bench -peers whirlpool -profiles bin/profiles -rounds 2 -duration 5s -cases "abs 1KB c64,tunnel 1KB c64,connect,abs faults,abs 100KB,503"
+	go run ./integration/bench -peers whirlpool -profiles bin/profiles -rounds 1 -duration 5s -cases "abs 1KB c64,tunnel 1KB c64,connect,abs faults,abs 100KB,503 all"
 	go tool pprof -proto bin/profiles/*.pprof >cmd/whirlpool/default.pgo
 
 fuzz: ## each fuzz target for FUZZTIME (default 30s)
