@@ -36,9 +36,9 @@ type conn struct {
 	ctx    context.Context // cancelled when the client has left
 	cancel context.CancelCauseFunc
 	entry  Entry
-	busy   atomic.Bool // a request is running; drain leaves it alone
-	armed  time.Time   // when the idle deadline was set last
-	ended  time.Time   // when the last request ended; zero if it was refused
+	phase  atomic.Int32 // what drain and Server.await want to know
+	armed  time.Time    // when the idle deadline was set last
+	ended  time.Time    // when the last request ended; zero if it was refused
 
 	req       http1.Request
 	reqBody   http1.Body
@@ -60,6 +60,13 @@ type conn struct {
 
 	armBodyFunc, stopBodyFunc func() // bound once
 }
+
+// The phases of a connection.
+const (
+	fresh int32 = iota // its first request is to come
+	busy               // a request is running
+	idle               // it is kept for another
+)
 
 // memo keeps what rarely changes from one request of a connection to the next,
 // so that a request costs no allocation.
@@ -116,10 +123,10 @@ func (c *conn) next() bool {
 		c.unreadable(err)
 		return false
 	}
-	c.busy.Store(true)
+	c.phase.Store(busy)
 	keep := c.handle()
 	c.returnOut()
-	c.busy.Store(false)
+	c.phase.Store(idle)
 	c.shrink()
 	return keep
 }
@@ -262,7 +269,7 @@ func (c *conn) arm() {
 
 // drain closes the connection if no request is running on it.
 func (c *conn) drain() {
-	if !c.busy.Load() {
+	if c.phase.Load() != busy {
 		c.raw.SetReadDeadline(aLongTimeAgo)
 	}
 }

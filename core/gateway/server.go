@@ -68,7 +68,6 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{} // guarded by mu
-	gone     *sync.Cond         // of mu: a client has left
 	crowd    sync.Once          // says that clients have to wait
 	draining atomic.Bool
 	wg       sync.WaitGroup
@@ -83,7 +82,6 @@ type settings struct {
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{Config: cfg, chunks: newChunks(), spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
-	s.gone = sync.NewCond(&s.mu)
 	s.Apply(set)
 	return s
 }
@@ -119,22 +117,36 @@ func (s *Server) Serve(l net.Listener) error {
 // the API, configuration, a few kept connections.
 const spareFiles = 128
 
+// crowded is how long await waits between two looks.
+const crowded = 5 * time.Millisecond
+
 // await waits while the clients that there are may need every descriptor, one
-// for each and one for its proxy: the next ones are better off in the
-// listener's queue than with a gateway that can open nothing for them.
+// for each and, but for idle ones, one for its proxy: the next ones are better
+// off in the listener's queue than with a gateway that can open nothing for
+// them.
 func (s *Server) await() {
-	most := max((s.Files-spareFiles)/2, 1)
-	if s.Files == 0 {
-		return
+	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
+		s.crowd.Do(func() {
+			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once", slog.Int("clients", s.Connections()), slog.Int("files", s.Files))
+		})
+		time.Sleep(crowded)
 	}
+}
+
+func (s *Server) roomy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.conns) >= most && !s.draining.Load() {
-		s.crowd.Do(func() {
-			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once", slog.Int("clients", most), slog.Int("files", s.Files))
-		})
-		s.gone.Wait()
+	room := max(s.Files-spareFiles, 2)
+	if 2*len(s.conns) < room {
+		return true
 	}
+	need := 0
+	for c := range s.conns {
+		if need++; c.phase.Load() != idle {
+			need++
+		}
+	}
+	return need < room
 }
 
 func (s *Server) serveConn(raw net.Conn) {
@@ -154,7 +166,6 @@ func (s *Server) serveConn(raw net.Conn) {
 		c.serve()
 		s.mu.Lock()
 		delete(s.conns, c)
-		s.gone.Signal()
 		s.mu.Unlock()
 	}()
 }
@@ -173,7 +184,6 @@ func (s *Server) Connections() int {
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
 	s.eachConn((*conn).drain)
-	s.gone.Broadcast()
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
