@@ -241,8 +241,8 @@ func (c *conn) lingerClose() {
 	closeWrite(c.raw)
 	c.raw.SetReadDeadline(c.server.Now().Add(lingerTime))
 	for n := 0; n < lingerBytes; {
-		buffered := len(c.reader.Buffered())
-		c.reader.Discard(buffered)
+		c.reader.Discard(len(c.reader.Buffered()))
+		c.reader.Release() // a buffer that is full would take nothing more
 		if err := c.reader.ReadAhead(); err != nil {
 			return
 		}

@@ -1,0 +1,42 @@
+package gateway
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A client that goes on sending after it was answered is read for a while, and
+// then no more: whatever lies in the buffer, nothing goes round in circles.
+func TestLingeringEnds(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, sent := range []int{0, 100, 4 << 10, 10 << 10, 2 << 20} {
+		client, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		raw, err := l.Accept()
+		require.NoError(t, err)
+		go client.Write(make([]byte, sent))
+		c := newConn(&Server{Config: Config{Now: time.Now}}, raw)
+		for range 4 { // the first buffer is full, if there is as much
+			if len(c.reader.Buffered()) < min(sent, 4<<10) {
+				require.NoError(t, c.reader.ReadAhead())
+			}
+		}
+		done := make(chan struct{})
+		go func() {
+			c.lingerClose()
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("after %d bytes it reads for ever", sent)
+		}
+		client.Close()
+		raw.Close()
+	}
+}
