@@ -110,6 +110,8 @@ func (s *Server) putPlugin(c *fiber.Ctx) error {
 }
 
 func (s *Server) deletePlugin(c *fiber.Ctx) error {
+	s.uses.Lock()
+	defer s.uses.Unlock()
 	err := s.Plugins.Delete(c.Params("name"), func(name string) string {
 		return strings.Join(s.pluginOf(plugins.Info{Name: name}).UsedFor, " and ")
 	})
@@ -137,6 +139,8 @@ func (s *Server) activatePlugin(c *fiber.Ctx) error {
 	if err := decode(c, &in); err != nil {
 		return err
 	}
+	s.uses.Lock()
+	defer s.uses.Unlock()
 	name := c.Params("name")
 	i, err := s.Plugins.Get(name)
 	if err != nil {

@@ -32,6 +32,8 @@ func (s *Server) putPolicy(c *fiber.Ctx) error {
 	if err := decode(c, &o); err != nil {
 		return err
 	}
+	s.uses.Lock() // it may name a plugin
+	defer s.uses.Unlock()
 	view, err := s.Engine.Policies().Put(func(p retry.Policy) (retry.Policy, error) {
 		p = p.Merge(o)
 		return p, p.Validate(s.Engine.HasBackoff)

@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,7 @@ type Server struct {
 	app  *fiber.App
 	auth atomic.Pointer[auth]
 	spec []byte
+	uses sync.Mutex // held while a plugin is put to use or deleted: what is in use stays
 
 	ctx    context.Context // of the requests that POST /request makes
 	cancel context.CancelFunc
