@@ -50,12 +50,11 @@ type conn struct {
 	stall     stall
 	window    io.LimitedReader
 	out       []byte        // head (and small body) being written
-	lent      *[]byte       // where out comes from; nil between requests
 	fields    []http1.Field // of the request, as they go on
 	head      []byte        // of a request with a body, which would overwrite it
 	body      []byte        // of the request, kept for replay
-	largeOut  loan          // for out
-	largeBody loan          // for body
+	outLoan   loan          // out is nil between requests
+	bodyLoan  loan          // and so is body
 	memo      memo
 
 	armBodyFunc, stopBodyFunc func() // bound once
@@ -85,7 +84,7 @@ type memo struct {
 func newConn(s *Server, raw net.Conn) *conn {
 	raw = socket.Of(raw)
 	c := &conn{server: s, raw: raw, reader: http1.NewReader(raw)}
-	c.largeOut.from, c.largeBody.from = s.spareOuts, s.spareBodies
+	c.outLoan.from, c.bodyLoan.from = s.spareOuts, s.spareBodies
 	c.call.conn = c
 	c.watch.conn = c
 	c.call.control.OnSlow = c.watch.start
@@ -125,19 +124,17 @@ func (c *conn) next() bool {
 	}
 	c.phase.Store(busy)
 	keep := c.handle()
-	c.returnOut()
-	c.phase.Store(idle)
 	c.shrink()
+	c.phase.Store(idle)
 	return keep
 }
 
 // shrink gives back what the last request had to have and an idle connection
 // need not.
 func (c *conn) shrink() {
-	c.reader.Shrink()
-	c.largeOut.back(&c.out)
-	c.largeBody.back(&c.body)
-	if cap(c.head) > smallBuffer {
+	c.outLoan.back(&c.out)
+	c.bodyLoan.back(&c.body)
+	if cap(c.head) > smallChunk {
 		c.head = nil
 	}
 	if cap(c.fields) > usualFields {
@@ -213,26 +210,10 @@ func (c *conn) write(b []byte) bool {
 	return err == nil
 }
 
-// borrowOut empties c.out to put an answer together in. Its memory is shared by
-// all connections, and given back when the answer has been written.
+// borrowOut empties c.out to put an answer together in.
 func (c *conn) borrowOut() []byte {
-	if c.lent == nil {
-		c.lent, _ = c.server.outs.Get().(*[]byte)
-		if c.lent == nil {
-			b := make([]byte, 0, smallChunk)
-			c.lent = &b
-		}
-		c.out = *c.lent
-	}
+	c.outLoan.take(&c.out)
 	return c.out[:0]
-}
-
-func (c *conn) returnOut() {
-	if c.lent != nil {
-		*c.lent = c.out[:0]
-		c.server.outs.Put(c.lent)
-		c.out, c.lent = nil, nil
-	}
 }
 
 // lingerClose lets the client read the answer although it is still sending: a

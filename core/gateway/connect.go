@@ -62,7 +62,7 @@ func (c *conn) connect() (keep bool) {
 	}
 	c.reader.Discard(len(early))
 	c.reader.Release()
-	c.returnOut()
+	c.outLoan.back(&c.out)
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}

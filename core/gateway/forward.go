@@ -111,7 +111,6 @@ func (c *conn) finish(end executor.Ending) {
 // takeBody reads the request's body as far as it is kept for replay. A longer
 // one streams from there on, and is tried once.
 func (c *conn) takeBody(set *settings, q *transport.Request) error {
-	c.body = c.body[:0]
 	c.watch.disabled = false
 	c.x.Replayable = true
 	if c.req.Framing == http1.NoBody {
@@ -125,8 +124,8 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 		}
 	}
 	fits := c.req.Framing == http1.Chunked || c.req.Length <= set.ReplayLimit
-	if c.req.Framing == http1.Chunked || fits && c.req.Length > smallBuffer {
-		c.largeBody.take(&c.body)
+	if fits {
+		c.bodyLoan.take(&c.body)
 	}
 	for fits && !c.reqBody.Done() {
 		c.armBody()
@@ -262,13 +261,13 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 				}
 				break
 			}
-			c.appendPiece(p, chunked)
+			c.out = appendPiece(c.out, p, chunked)
 		}
 		c.stall.start(c.raw, set.BodyIdle)
 		if len(c.out) > 0 && !c.write(c.out) {
 			return nil, true
 		}
-		c.largeOut.back(&c.out) // the next piece may be long in coming
+		c.outLoan.back(&c.out) // the next piece may be long in coming
 		if !chunked && r.Body.Left() >= bulkBody {
 			if cut, gone := c.bulk(set, r); cut != nil || gone {
 				return cut, gone
@@ -279,23 +278,16 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 		if err != nil && err != io.EOF {
 			return err, false
 		}
-		c.appendPiece(p, chunked)
+		c.out = appendPiece(c.borrowOut(), p, chunked)
 	}
 }
 
-func (c *conn) appendPiece(p []byte, chunked bool) {
-	if len(c.out)+len(p) > smallBuffer-chunkFrame {
-		c.largeOut.take(&c.out)
-	}
+func appendPiece(b, p []byte, chunked bool) []byte {
 	if chunked {
-		c.out = http1.AppendChunk(c.out, p)
-	} else {
-		c.out = append(c.out, p...)
+		return http1.AppendChunk(b, p)
 	}
+	return append(b, p...)
 }
-
-// chunkFrame is more than what frames a chunk, and the last chunk.
-const chunkFrame = 32
 
 // bulkBody is how much of a body must be left for the kernel to copy it
 // (splice(2)), and bulkWindow how much it copies between two looks at the

@@ -2,44 +2,38 @@ package gateway
 
 import "sync"
 
-const (
-	// smallBuffer is what a connection may keep of a buffer while it is idle.
-	smallBuffer = 8 << 10
-	// spareBuffer is the size up to which a large buffer is kept for others.
-	spareBuffer = 2 << 20
-)
+// spareBuffer is the size up to which a buffer is kept for the next borrower.
+const spareBuffer = 2 << 20
 
-// newSpares returns a pool of large buffers (*[]byte).
+// newSpares returns a pool of buffers (*[]byte). They grow with use, and are
+// gone after two garbage collections without any.
 func newSpares() *sync.Pool {
-	return &sync.Pool{New: func() any { b := make([]byte, 0, 2*largeChunk); return &b }}
+	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
 
-// loan is a large buffer that stands in for a connection's own while a message
-// needs it, so that thousands of idle connections hold none.
+// loan is a buffer that a connection has while a message needs it, so that
+// thousands of idle connections hold none.
 type loan struct {
 	from *sync.Pool
 	lent *[]byte // nil when there is none
-	own  []byte  // what b was before
 }
 
-// take lends b a large buffer; what b holds is kept.
+// take lends b a buffer, unless it has one.
 func (l *loan) take(b *[]byte) {
 	if l.lent == nil {
-		l.lent, l.own = l.from.Get().(*[]byte), *b
-		*b = append((*l.lent)[:0], *b...)
+		l.lent = l.from.Get().(*[]byte)
+		*b = *l.lent
 	}
 }
 
-// back takes it away again; b is empty then, and small.
+// back takes it away again, with all that b has grown to.
 func (l *loan) back(b *[]byte) {
-	if l.lent != nil {
-		if cap(*b) <= spareBuffer {
-			*l.lent = (*b)[:0]
-			l.from.Put(l.lent)
-		}
-		*b, l.lent, l.own = l.own, nil, nil
+	if l.lent == nil {
+		return
 	}
-	if *b = (*b)[:0]; cap(*b) > smallBuffer {
-		*b = nil
+	if cap(*b) <= spareBuffer {
+		*l.lent = (*b)[:0]
+		l.from.Put(l.lent)
 	}
+	*b, l.lent = nil, nil
 }

@@ -59,9 +59,8 @@ type Server struct {
 	Config
 	settings atomic.Pointer[settings]
 	chunks   *chunks
-	outs     sync.Pool // of *[]byte: what answers are put together in
 
-	spareOuts, spareBodies *sync.Pool // of large buffers
+	spareOuts, spareBodies *sync.Pool // what answers are put together in, and bodies kept for replay
 
 	ctx    context.Context // cancelled when the grace period of a drain ends
 	cancel context.CancelCauseFunc

@@ -58,13 +58,6 @@ func (r *Reader) Release() {
 	r.buf, r.r, r.w = nil, 0, 0
 }
 
-// Shrink releases a buffer that has grown, if it holds nothing.
-func (r *Reader) Shrink() {
-	if len(r.buf) > startBuffer {
-		r.Release()
-	}
-}
-
 func (r *Reader) giveBack() {
 	switch {
 	case r.pooled == nil:
