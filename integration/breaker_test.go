@@ -195,7 +195,7 @@ func TestS58S60Reconcile(t *testing.T) {
 		require.Contains(t, string(text), line+"\n")
 	}
 	w.stop()
-	require.Equal(t, 70, strings.Count(w.log.String(), "msg=retry"))
+	w.retriesLogged(70)
 	require.Equal(t, 5, strings.Count(w.log.String(), "msg=\"request failed\""))
 	require.NotContains(t, w.log.String(), "querysecret")
 }

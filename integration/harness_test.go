@@ -319,6 +319,13 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
+// retriesLogged waits for so many records of retries, which are written a
+// moment after they are made.
+func (w *whirl) retriesLogged(n int) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool { return strings.Count(w.log.String(), "msg=retry") == n })
+}
+
 // reconcile checks the identities I1 to I5.
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()

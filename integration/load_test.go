@@ -125,6 +125,19 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	for _, f := range w.fakes {
 		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
 	}
+	// Clients that are idle need no descriptor for a proxy: 140 of them leave
+	// room for another.
+	w.all(lab.OK())
+	for range 140 {
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		require.Equal(t, 200, r.StatusCode)
+	}
 	w.reconcile(0)
 	eventually(t, "a word about the limit", func() bool { return strings.Contains(w.log.String(), "ulimit -n") })
 }

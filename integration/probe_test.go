@@ -155,6 +155,6 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		require.InDelta(t, 0.3*float64(c.tries-1)+0.1, a.took.Seconds(), 0.12)
 		w.reconcile(0)
 		w.stop()
-		require.Equal(t, c.tries-1, strings.Count(w.log.String(), "msg=retry"), "no word of a retry that is not made")
+		w.retriesLogged(c.tries - 1) // no word of the one that is not made
 	}
 }
