@@ -408,7 +408,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	for _, name := range []string{"half", "empty", "odd", "folder"} {
 		status, _, _ := w.call("GET", "/plugins/"+name, "")
 		require.Equal(t, 404, status, name)
-		require.Contains(t, w.log.String(), "plugin="+name+" ", "the log says so")
+		eventually(t, "the log names "+name, func() bool { return strings.Contains(w.log.String(), "plugin="+name+" ") })
 	}
 	require.Equal(t, 200, w.get().status)
 	status, body = w.upload("POST", "half", versions[0])
