@@ -73,7 +73,7 @@ func (c *conn) answer(r refusal) (keep bool) {
 	b = c.appendOutcome(b)
 	b = appendConnection(b, keep, c.req.Minor)
 	b = append(b, "\r\n"...)
-	if string(c.req.Method) != http.MethodHead {
+	if c.x.Method != http.MethodHead { // c.req's views may be overwritten by the body that was discarded
 		b = append(b, body...)
 	}
 	c.out = b

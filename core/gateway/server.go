@@ -69,6 +69,7 @@ type Server struct {
 	conns    map[*conn]struct{} // guarded by mu
 	crowd    sync.Once          // says that clients have to wait
 	draining atomic.Bool
+	refusing atomic.Int32
 	wg       sync.WaitGroup
 }
 
@@ -154,7 +155,7 @@ func (s *Server) serveConn(raw net.Conn) {
 	limit := s.settings.Load().MaxConnections
 	if s.draining.Load() || limit > 0 && len(s.conns) >= limit {
 		s.mu.Unlock()
-		c.refuse()
+		s.refuse(c)
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -166,6 +167,24 @@ func (s *Server) serveConn(raw net.Conn) {
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
+	}()
+}
+
+// maxRefusing is how many clients are told at once that there are too many.
+const maxRefusing = 64
+
+// refuse answers a client beyond the limit, aside, because the answer may take
+// half a second that those in the listener's queue would wait. More than so
+// many at once are closed without a word.
+func (s *Server) refuse(c *conn) {
+	if s.refusing.Add(1) > maxRefusing {
+		s.refusing.Add(-1)
+		c.raw.Close()
+		return
+	}
+	go func() {
+		defer s.refusing.Add(-1)
+		c.refuse()
 	}()
 }
 

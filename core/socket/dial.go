@@ -28,6 +28,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // cancelled. slow, if not nil, is called in between if the connection does not
 // stand at once: whoever is quick need not be watched.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port()) // package net dials ::ffff:1.2.3.4 as IPv4, too
 	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
 		var pending bool
 		var err error

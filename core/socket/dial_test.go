@@ -102,3 +102,14 @@ func TestDialThatTakesItsTime(t *testing.T) {
 	require.Error(t, err)
 	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends it")
 }
+
+// An IPv4 address in IPv6's clothes is dialled as package net dials it.
+func TestDialMapped(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), port), time.Now().Add(5*time.Second), nil)
+	require.NoError(t, err)
+	c.Close()
+}
