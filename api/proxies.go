@@ -12,6 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -246,7 +247,11 @@ func (s *Server) listRequests(c *fiber.Ctx) error {
 		}
 		limit = n
 	}
-	return s.send(c, fiber.Map{"requests": s.Engine.Tracker().List(c.Query("state"), limit)})
+	state := c.Query("state")
+	if state != "" && !slices.Contains(metrics.States(), state) {
+		return refuse(400, "invalid_field", "state must be one of "+strings.Join(metrics.States(), ", "), fiber.Map{"field": "state"})
+	}
+	return s.send(c, fiber.Map{"requests": s.Engine.Tracker().List(state, limit)})
 }
 
 func (s *Server) getRequest(c *fiber.Ctx) error {

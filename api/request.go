@@ -81,6 +81,7 @@ func (s *Server) request(c *fiber.Ctx) error {
 	out := requestOutput{RequestID: result.ID.String(), Outcome: result.Final.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxAnswer {
 		body, out.Truncated = body[:maxAnswer], true
+		result.Enough() // that there is more is no fault of the proxy's
 	}
 	r.Body.Close()
 	if utf8.Valid(body) {

@@ -35,6 +35,7 @@ type AttemptEvent struct {
 type RequestEvent struct {
 	Request    RequestID
 	PolicyHash string // of the policy it ran under
+	Policy     any    // that policy, as metrics show it
 	Attempts   int    // tries made, replays not counted; 0 when none was admissible
 	Waited     time.Duration
 	Started    time.Time

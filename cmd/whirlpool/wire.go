@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type gateway struct {
 	plugins *plugins.Registry
 	engine  *engine.Engine
 	api     *api.Server
+	started *config.Config // what the process began with
 
 	mu     sync.Mutex // one reload at a time
 	cfg    *config.Config
@@ -57,7 +59,7 @@ func setLevel(level *slog.LevelVar, name string) {
 }
 
 func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*gateway, error) {
-	g := &gateway{source: src, cfg: cfg, log: log, level: level}
+	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	for _, w := range cfg.Warnings {
 		g.log.Warn("proxy list: " + w)
 	}
@@ -192,15 +194,39 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
+// postponed names the keys that are read at a start only and have changed since.
+func postponed(started, cfg *config.Config) (keys []string) {
+	for _, k := range []struct {
+		key     string
+		changed bool
+	}{
+		{"gateway.listen", cfg.Gateway.Listen != started.Gateway.Listen},
+		{"api.listen", cfg.API.Listen != started.API.Listen},
+		{"selection.max_candidates", cfg.Selection.MaxCandidates != started.Selection.MaxCandidates},
+		{"plugins.max_faults", cfg.PluginHost.MaxFaults != started.PluginHost.MaxFaults},
+		{"plugins.cache_dir", cfg.PluginHost.CacheDir != started.PluginHost.CacheDir},
+		{"state.dir", cfg.State.Dir != started.State.Dir},
+		{"metrics.retention_hours", cfg.Metrics.RetentionHours != started.Metrics.RetentionHours},
+		{"log.format", cfg.Log.Format != started.Log.Format},
+	} {
+		if k.changed {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
 func (g *gateway) tryReload() (*config.Config, error) {
 	cfg, err := config.Load(g.source)
 	if err != nil {
 		return nil, err
 	}
-	old := g.cfg
-	if cfg.Gateway.Listen != old.Gateway.Listen || cfg.API.Listen != old.API.Listen ||
-		cfg.Selection.MaxCandidates != old.Selection.MaxCandidates || cfg.Metrics.RetentionHours != old.Metrics.RetentionHours || cfg.State != old.State {
-		g.log.Warn("a change of listen, selection.max_candidates, metrics.retention_hours or state takes effect with the next start")
+	// Where the API listens does not change before the next start.
+	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
+		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil, "are gone, but until the next start the API listens on "+listen+", where it needs them; keep a key, or restart")}}
+	}
+	if keys := postponed(g.started, cfg); len(keys) > 0 {
+		g.log.Warn("what has changed here takes effect with the next start", slog.String("keys", strings.Join(keys, ", ")))
 	}
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {

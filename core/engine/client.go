@@ -188,6 +188,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	k.x.Listener = core.ListenAPI
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
+	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
 	k.request = transport.Request{
 		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + u.Host + path), Path: []byte(path),
 		Authority: authority, TLS: u.Scheme == "https", Idempotent: k.x.Idempotent,
@@ -237,10 +238,18 @@ func hopByHop(name string, h http.Header) bool {
 	}
 }
 
+// expectsBody reports whether a request of that method says that it has no body.
+func expectsBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
 // body reads the request's body as far as it is kept for replay; a longer one
 // streams from there on.
 func (k *exchange) body(q *http.Request, limit int64) error {
 	if q.Body == nil || q.Body == http.NoBody {
+		if !expectsBody(k.x.Method) {
+			k.request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
+		}
 		return nil
 	}
 	prefix, err := io.ReadAll(io.LimitReader(q.Body, limit+1))
@@ -338,6 +347,15 @@ func (b *answerBody) Close() error {
 		b.err = errors.New("the body has been closed")
 	}
 	return nil
+}
+
+// Enough closes an answer of which the caller took all it has use for. The
+// request is a success then, as if the answer had ended there, where Close
+// means that the caller has left.
+func (r *Result) Enough() {
+	if b, ok := r.Response.Body.(*answerBody); ok && b.err == nil {
+		b.end(io.EOF)
+	}
 }
 
 func (b *answerBody) end(err error) {

@@ -447,7 +447,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 		}
 	}
 	x.request = core.RequestEvent{
-		Request: x.ID, PolicyHash: x.Policy.Hash(), Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
+		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
 		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
 		Delivered: x.Final == core.FinalSuccess && end.Truncated == nil && !end.ClientGone,
 	}

@@ -23,6 +23,7 @@ type Summary struct {
 
 // PolicyCounts are the requests that ran under one policy.
 type PolicyCounts struct {
+	Policy      any     `json:"policy,omitempty"` // absent for "other": those beyond the first so many
 	Requests    uint64  `json:"requests"`
 	Successes   uint64  `json:"successes"`
 	SuccessRate float64 `json:"success_rate"`
@@ -100,7 +101,7 @@ func (r *Recorder) Summary() Summary {
 	defer r.policies.mu.RUnlock()
 	for hash, c := range r.policies.byHash {
 		n, ok := c.requests.Load(), c.delivered.Load()
-		s.ByPolicy[hash] = PolicyCounts{n, ok, ratio(ok, n)}
+		s.ByPolicy[hash] = PolicyCounts{c.policy, n, ok, ratio(ok, n)}
 	}
 	return s
 }

@@ -210,7 +210,10 @@ type policies struct {
 	byHash map[string]*policyCount
 }
 
-type policyCount struct{ requests, delivered atomic.Uint64 }
+type policyCount struct {
+	policy              any // what the hash stands for; nil for the others
+	requests, delivered atomic.Uint64
+}
 
 const otherPolicies = "other"
 
@@ -219,7 +222,7 @@ func (p *policies) count(e *core.RequestEvent) {
 	c := p.byHash[e.PolicyHash]
 	p.mu.RUnlock()
 	if c == nil {
-		c = p.add(e.PolicyHash)
+		c = p.add(e.PolicyHash, e.Policy)
 	}
 	c.requests.Add(1)
 	if e.Delivered {
@@ -227,15 +230,15 @@ func (p *policies) count(e *core.RequestEvent) {
 	}
 }
 
-func (p *policies) add(hash string) *policyCount {
+func (p *policies) add(hash string, policy any) *policyCount {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.byHash) >= maxPolicies {
-		hash = otherPolicies
+		hash, policy = otherPolicies, nil
 	}
 	c := p.byHash[hash]
 	if c == nil {
-		c = &policyCount{}
+		c = &policyCount{policy: policy}
 		p.byHash[hash] = c
 	}
 	return c

@@ -18,6 +18,11 @@ const (
 	StateDone       = "done"
 )
 
+// States returns all of them, in the order of a request's life.
+func States() []string {
+	return []string{StateSelecting, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
+}
+
 // keepFinished is how many finished requests are remembered.
 const keepFinished = 1_000
 

@@ -283,7 +283,9 @@ func option(spec *upstream.Spec, name, value string) error {
 	case "region", "country":
 		spec.Region = value
 	case "weight":
-		spec.Weight, err = number()
+		if spec.Weight, err = number(); err == nil && spec.Weight == 0 {
+			err = errors.New("the option weight must be above 0")
+		}
 	case "cost":
 		spec.Cost, err = number()
 	case "max_in_flight":

@@ -53,7 +53,7 @@ func TestOptions(t *testing.T) {
 
 func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
-		strings.Repeat("x", MaxLine+10) + "\nhttp://h:2#weight=x\nsocks4://h:2\n10.0.0.3:3"
+		strings.Repeat("x", MaxLine+10) + "\nhttp://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
 	specs, warnings, err := Parse(strings.NewReader(list), "list.txt")
 	require.NoError(t, err)
 	var hosts []string
@@ -67,7 +67,7 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 		lines = append(lines, w.Line)
 		require.NotContains(t, w.Msg, "topsecret")
 	}
-	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11}, lines)
+	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11, 12}, lines)
 }
 
 func FuzzParseLine(f *testing.F) {

@@ -97,6 +97,9 @@ func unescape(s string) string {
 	return s
 }
 
+// maxHost is what a domain name (RFC 1035) and SOCKS5 (RFC 1928) have room for.
+const maxHost = 255
+
 // HostPort checks host[:port] and returns it as host:port in lower case.
 // Without a port, or with an empty one (RFC 3986 section 3.2.3), it takes
 // defaultPort; with that empty, a port is required.
@@ -124,10 +127,13 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host == "" {
 		return "", errors.New("the host is missing")
 	}
+	if host = strings.ToLower(host); len(host) > maxHost {
+		return "", errors.New("the host has more than 255 bytes")
+	}
 	if strings.ContainsAny(host, " \t\r\n/\\@?#%<>\"'`{}|^") && !strings.Contains(host, ":") {
 		return "", errors.New("the host has a character that no host name has")
 	}
-	return net.JoinHostPort(strings.ToLower(host), port), nil
+	return net.JoinHostPort(host, port), nil
 }
 
 // Redacted returns the address as a URL without its credentials.

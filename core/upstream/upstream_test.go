@@ -42,7 +42,7 @@ func TestParseAddress(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"", "a.test:80", "ftp://a.test", "http://", "http://:80", "http://a.test:0", "http://a.test:65536", "http://a.test:x", "http://a b:1",
-		"direct://a.test", "http://2001:db8::1:80", "http://[a.test]:80", "http://[2001:db8::1", "http://[1.2.3.4]:80", "http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2",
+		"direct://a.test", "http://2001:db8::1:80", "http://[a.test]:80", "http://[2001:db8::1", "http://[1.2.3.4]:80", "http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2", "http://" + strings.Repeat("a", 256) + ":80",
 	} {
 		_, err := ParseAddress(bad)
 		require.Error(t, err, bad)

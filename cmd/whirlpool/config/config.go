@@ -80,7 +80,7 @@ type Proxy struct {
 	ID          string            `koanf:"id" json:"id"`
 	URL         Address           `koanf:"url" json:"url"`
 	Region      string            `koanf:"region" json:"region"`
-	Weight      float64           `koanf:"weight" json:"weight"`
+	Weight      *float64          `koanf:"weight" json:"weight"` // nil only until it is checked
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`

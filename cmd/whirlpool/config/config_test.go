@@ -45,12 +45,14 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[breaker]\nfailure_threshold = 0\n":           {"breaker.failure_threshold", ":2: "},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
-		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
-		"[log]\nlevel = \"loud\"\n":          {"log.level", ":2: ", "loud"},
-		"[nonsense]\nx = 1\n":                {"nonsense", ":1: "},
-		"[api]\nlisten = \"0.0.0.0:8889\"\n": {"api.listen", "api.keys"},
-		"[gateway\n":                         {":1: "},
-		"[pool]\nfiles = [\"absent.txt\"]\n": {"pool.files", "absent.txt"},
+		"[metrics]\nretention_hours = 169\n":              {"metrics.retention_hours", ":2: ", "169"},
+		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},
+		"[gateway]\nmax_connections = -1\n":               {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
+		"[log]\nlevel = \"loud\"\n":                       {"log.level", ":2: ", "loud"},
+		"[nonsense]\nx = 1\n":                             {"nonsense", ":1: "},
+		"[api]\nlisten = \"0.0.0.0:8889\"\n":              {"api.listen", "api.keys"},
+		"[gateway\n":                                      {":1: "},
+		"[pool]\nfiles = [\"absent.txt\"]\n":              {"pool.files", "absent.txt"},
 	} {
 		_, err := load(t, text, nil)
 		if assert.Error(t, err, text) {

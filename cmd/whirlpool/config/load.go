@@ -317,7 +317,7 @@ func (l *loader) check() {
 	c := &l.cfg
 	within := func(key string, value, low, high float64) {
 		if !(value >= low && value <= high) {
-			l.fault(key, value, fmt.Sprintf("must be %v to %v", low, high))
+			l.fault(key, value, "must be "+decimal(low)+" to "+decimal(high))
 		}
 	}
 	duration := func(key string, d Duration, low, high string) {
@@ -352,6 +352,9 @@ func (l *loader) check() {
 	}
 	l.people()
 }
+
+// decimal writes a limit out, without an exponent.
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 func (l *loader) breaker(key string, b Breaker) {
 	if b.FailureThreshold < 1 {
@@ -405,7 +408,14 @@ func (l *loader) proxies() {
 			l.fault(key+".url", nil, err.Error())
 			continue
 		}
-		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
+		if p.Weight == nil {
+			one := 1.0
+			p.Weight, c.Proxies[i].Weight = &one, &one
+		}
+		if *p.Weight == 0 { // to a Spec that is one without a weight
+			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
+		}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
 		if p.Breaker != nil {
 			own := c.Breaker
 			decodeOver(&own, p.Breaker)

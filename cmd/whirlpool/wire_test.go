@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+)
+
+// running is a gateway that does not listen yet, and how to change its file.
+func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change func(string)) {
+	path := filepath.Join(t.TempDir(), "koanf.toml")
+	change = func(text string) { require.NoError(t, os.WriteFile(path, []byte(text+"\n[state]\ndir = \"\"\n"), 0o600)) }
+	change(file)
+	src := config.Source{File: path}
+	cfg, err := config.Load(src)
+	require.NoError(t, err)
+	log = &bytes.Buffer{}
+	g, err = wire(src, cfg, slog.New(slog.NewTextHandler(log, nil)), &slog.LevelVar{})
+	require.NoError(t, err)
+	t.Cleanup(g.plugins.Close)
+	return g, log, change
+}
+
+// Whoever may reach the API goes by where it listens, which a reload cannot
+// change: one edit that narrows listen and drops the keys would leave it open to
+// everybody until the next start.
+func TestAReloadNeverOpensTheAPI(t *testing.T) {
+	const key = "[[api.keys]]\nname = \"ops\"\nkey = \"0123456789abcdef\"\nrole = \"admin\"\n"
+	g, _, change := running(t, "[api]\nlisten = \"0.0.0.0:8889\"\n"+key)
+
+	change("[api]\nlisten = \"127.0.0.1:8889\"\n")
+	status := g.reload()
+	require.False(t, status.OK)
+	faults := status.Faults.([]config.Fault)
+	require.Len(t, faults, 1)
+	assert.Equal(t, "api.keys", faults[0].Key)
+	assert.Len(t, g.cfg.API.Keys, 1, "the running configuration stays")
+
+	change("[api]\nlisten = \"127.0.0.1:8889\"\n" + key)
+	assert.True(t, g.reload().OK, "with a key it may")
+	change("[api]\nlisten = \"127.0.0.1:8889\"\n")
+	assert.False(t, g.reload().OK, "it still listens where it began")
+}
+
+func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
+	g, log, change := running(t, "[log]\nformat = \"text\"\n")
+	change("[log]\nformat = \"json\"\n[gateway]\nlisten = \"127.0.0.1:1\"\n")
+	require.True(t, g.reload().OK)
+	assert.Contains(t, log.String(), `keys="gateway.listen, log.format"`)
+	log.Reset()
+	change("[log]\nformat = \"text\"\n")
+	require.True(t, g.reload().OK)
+	assert.NotContains(t, log.String(), "next start", "as it began")
+}

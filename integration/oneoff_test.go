@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// once makes a request by POST /request and returns what came back.
+func (w *whirl) once(body string) (v map[string]any) {
+	w.t.Helper()
+	status, answer, _ := w.call("POST", "/request", body)
+	require.Equal(w.t, 200, status, "%s", answer)
+	require.NoError(w.t, json.Unmarshal(answer, &v))
+	return v
+}
+
+// What is left of an answer beyond the 10 MiB that fit into JSON is not asked
+// for; the proxy did its work.
+func TestALargeAnswerIsASuccess(t *testing.T) {
+	w := start(t, 1, confK)
+	w.all(lab.Behaviour{Size: 20 << 20})
+	v := w.once(`{"url":"http://origin.test/"}`)
+	require.Equal(t, true, v["truncated"])
+	require.Len(t, v["body"], 10<<20)
+	require.Equal(t, "success", v["outcome"])
+	require.Equal(t, "success", v["attempts"].([]any)[0].(map[string]any)["outcome"])
+	require.Equal(t, map[string]any{"0": 1.0}, w.json("/metrics/retries")["success_by_attempt"])
+	w.reconcile(0)
+}
+
+// A request is sent on as a client would send it: no length where there is no
+// body, and no space in the request line.
+func TestAOneOffRequestOnTheWire(t *testing.T) {
+	w := start(t, 1, confK)
+	w.once(`{"url":"http://origin.test/a b?q=a b&r=\"ü\""}`)
+	w.once(`{"url":"http://origin.test/","method":"POST"}`)
+	got := w.fakes[0].Arrivals()
+	require.Len(t, got, 2)
+	require.Equal(t, `http://origin.test/a%20b?q=a%20b&r="ü"`, got[0].Target)
+	require.NotContains(t, got[0].Header, "Content-Length")
+	require.Equal(t, "0", got[1].Header.Get("Content-Length"))
+}
+
+// by_policy tells what each hash stands for.
+func TestS62ByPolicyNamesThePolicy(t *testing.T) {
+	w := start(t, 1, confK)
+	w.get()
+	w.get(ovr("max_attempts=7, retry_status_codes=(429 503)")...)
+	w.get(ovr("retry_status_codes=(503 429), max_attempts=7")...)
+	seen := map[float64]float64{} // max_attempts -> requests
+	for _, v := range w.json("/metrics/retries")["by_policy"].(map[string]any) {
+		p := v.(map[string]any)
+		seen[p["policy"].(map[string]any)["max_attempts"].(float64)] = p["requests"].(float64)
+	}
+	require.Equal(t, map[float64]float64{3: 1, 7: 2}, seen)
+}
+
+func TestRequestsByState(t *testing.T) {
+	w := start(t, 1, confK)
+	w.get()
+	require.Len(t, w.json("/requests?state=done")["requests"], 1)
+	require.Empty(t, w.json("/requests?state=waiting")["requests"])
+	status, body, _ := w.call("GET", "/requests?state=finished", "")
+	require.Equal(t, 400, status)
+	require.Contains(t, string(body), "done")
+}
+
+// A name that no proxy can be asked for is the client's mistake, and no proxy's.
+func TestANameThatIsTooLong(t *testing.T) {
+	w := start(t, 1, confKB)
+	name := make([]byte, 256)
+	for i := range name {
+		name[i] = 'a'
+	}
+	status, h, _ := w.connect(string(name) + ":443")
+	require.Equal(t, 400, status)
+	require.Equal(t, "0", h.Get("X-Whirlpool-Attempts"))
+	status, _, _ = w.connect(string(name[1:]) + ":443")
+	require.NotEqual(t, 400, status)
+}
