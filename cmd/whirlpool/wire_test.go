@@ -16,7 +16,9 @@ import (
 // running is a gateway that does not listen yet, and how to change its file.
 func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change func(string)) {
 	path := filepath.Join(t.TempDir(), "koanf.toml")
-	change = func(text string) { require.NoError(t, os.WriteFile(path, []byte(text+"\n[state]\ndir = \"\"\n"), 0o600)) }
+	change = func(text string) {
+		require.NoError(t, os.WriteFile(path, []byte(text+"\n[state]\ndir = \"\"\n"), 0o600))
+	}
 	change(file)
 	src := config.Source{File: path}
 	cfg, err := config.Load(src)
