@@ -60,7 +60,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
 	log, level, done := openLog(cfg.Log, logTo)
-	defer done()
+	defer done() // its error could only be told where the log goes
 	g, err := wire(o.source, cfg, log, level)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package spool
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -23,21 +24,32 @@ const (
 )
 
 // Writer is an io.Writer that does not wait for its sink. Each Write is one
-// record, that is whole lines; records keep their order and are never split by
-// a loss. It is safe for concurrent use.
+// record, that is a line. Records come out in order, each once and whole, or
+// are counted as lost. It is safe for concurrent use.
 type Writer struct {
 	sink io.Writer
 	lost func(records int)
+	cut  bool // the sink's last line is half a record; of whoever flushes
 
 	mu      sync.Mutex
-	pending []byte // guarded by mu, as are the next three
+	pending []byte // guarded by mu, as are the others up to idle
+	passing []byte // what the sink is being given
 	spare   []byte
-	dropped int
-	closed  bool
+	dropped int  // records that nobody has been told of
+	failing bool // the sink did not take all it was given last
+	idle    bool // run has ended and nobody flushes: whoever writes does
 
-	wake chan struct{} // has a token when pending is not empty
+	wake chan struct{} // has a token when there is something to flush
+	once sync.Once     // for quit
 	quit chan struct{}
 	done chan struct{}
+}
+
+// Unwritten is how many records the sink has not taken when Close gives up.
+type Unwritten int
+
+func (n Unwritten) Error() string {
+	return fmt.Sprintf("%d records were not written: the sink fails, or takes nothing", int(n))
 }
 
 // New returns a writer to sink; Close it. When records had to be dropped, as
@@ -51,41 +63,37 @@ func New(sink io.Writer, lost func(records int)) *Writer {
 }
 
 // Write puts p down for the sink. It never fails: what cannot be kept is
-// counted as lost. After Close it writes to the sink itself.
+// counted as lost. After Close it passes p on itself, unless somebody is at it
+// already.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.closed:
-		return w.sink.Write(p)
-	case len(w.pending)+len(p) > limit:
-		w.dropped++
-		return len(p), nil
-	}
 	if len(w.pending) == 0 {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.nudge()
 	}
-	w.pending = append(w.pending, p...)
+	if len(w.pending)+len(p) > limit {
+		w.dropped++
+	} else {
+		w.pending = append(w.pending, p...)
+	}
+	if w.idle {
+		w.drain()
+	}
 	return len(p), nil
 }
 
-// Close passes on what has been written. It gives up on a sink that takes
-// nothing for a second.
+// Close passes on what has been written and tells of what was lost. It gives
+// up on a sink that takes nothing for a second; its error is an Unwritten.
 func (w *Writer) Close() error {
-	w.mu.Lock()
-	if w.closed {
-		w.mu.Unlock()
-		return nil
-	}
-	w.closed = true
-	w.mu.Unlock()
-	close(w.quit)
+	w.once.Do(func() { close(w.quit) })
 	select {
 	case <-w.done:
 	case <-time.After(patience):
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := w.dropped + records(w.passing) + records(w.pending); n > 0 {
+		return Unwritten(n)
 	}
 	return nil
 }
@@ -94,44 +102,85 @@ func (w *Writer) run() {
 	defer close(w.done)
 	rest := time.NewTimer(0)
 	defer rest.Stop()
-	for {
+	for closing := false; !closing; {
 		select {
 		case <-w.wake:
 		case <-w.quit:
-			w.flush()
-			return
 		}
+		w.mu.Lock()
 		w.flush()
+		w.mu.Unlock()
 		rest.Reset(pause)
 		select {
 		case <-rest.C:
 		case <-w.quit:
-			w.flush()
-			return
+			closing = true
 		}
+	}
+	w.mu.Lock()
+	w.drain()
+	w.mu.Unlock()
+}
+
+// nudge makes run flush, soon.
+func (w *Writer) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
 	}
 }
 
-// flush passes on what is pending, and then tells of what was lost before it.
+// drain flushes until there is no more to do, for a sink that failed before
+// too; what is written after that is for its writer to flush. It requires mu,
+// as flush does.
+func (w *Writer) drain() {
+	w.idle, w.failing = false, false
+	for len(w.pending) > 0 || w.dropped > 0 && !w.failing {
+		w.flush()
+	}
+	w.idle = true
+}
+
+// flush tells of what was lost, so that a record about it stands behind what is
+// pending, and passes that on. It lets go of mu for both.
 func (w *Writer) flush() {
-	w.mu.Lock()
-	out, lost := w.pending, w.dropped
-	w.pending, w.spare, w.dropped = w.spare[:0], nil, 0
-	w.mu.Unlock()
-	if len(out) == 0 {
-		return
-	}
-	n, err := w.sink.Write(out)
-	w.mu.Lock()
-	if cap(out) <= kept {
-		w.spare = out[:0]
-	}
-	if err != nil {
-		w.dropped += lost + bytes.Count(out[n:], []byte{'\n'})
-		lost = 0
+	out, lost := w.pending, 0
+	w.pending, w.passing, w.spare = w.spare[:0], out, nil
+	if !w.failing {
+		lost, w.dropped = w.dropped, 0
 	}
 	w.mu.Unlock()
 	if lost > 0 && w.lost != nil {
 		w.lost(lost)
 	}
+	missed := w.put(out)
+	w.mu.Lock()
+	w.passing = nil
+	if cap(out) <= kept {
+		w.spare = out[:0]
+	}
+	if len(out) > 0 {
+		w.failing = missed > 0
+	}
+	if w.dropped += missed; w.dropped > 0 && !w.failing {
+		w.nudge()
+	}
 }
+
+// put gives the sink records and returns how many it did not take. One that it
+// took half of stays a line of its own.
+func (w *Writer) put(out []byte) (missed int) {
+	if len(out) == 0 {
+		return 0
+	}
+	if w.cut {
+		if _, err := w.sink.Write([]byte{'\n'}); err != nil {
+			return records(out)
+		}
+	}
+	n, _ := w.sink.Write(out)
+	w.cut = n > 0 && out[n-1] != '\n'
+	return records(out[n:])
+}
+
+func records(lines []byte) int { return bytes.Count(lines, []byte{'\n'}) }
