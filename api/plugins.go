@@ -146,6 +146,9 @@ func (s *Server) activatePlugin(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	if i.State == plugins.StateFailed {
+		return refuse(422, "invalid_plugin", i.LastError, nil)
+	}
 	switch in.For {
 	case "first":
 		err = s.Engine.Activate(name, "")

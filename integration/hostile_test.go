@@ -406,13 +406,12 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	w.run()
 	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
 	for _, name := range []string{"half", "empty", "odd", "folder"} {
-		status, _, _ := w.call("GET", "/plugins/"+name, "")
-		require.Equal(t, 404, status, name)
+		require.Equal(t, "failed", w.json("/plugins/" + name)["state"], name)
 		eventually(t, "the log names "+name, func() bool { return strings.Contains(w.log.String(), "plugin="+name+" ") })
 	}
 	require.Equal(t, 200, w.get().status)
-	status, body = w.upload("POST", "half", versions[0])
-	require.Equal(t, 201, status, body)
+	status, body = w.upload("PUT", "half", versions[0])
+	require.Equal(t, 200, status, body)
 	status, raw, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 204, status, string(raw))
 	w.kill()

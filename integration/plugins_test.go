@@ -7,6 +7,7 @@ import (
 	"mime/multipart"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,7 +173,7 @@ func TestANewBuildKeepsItsSettings(t *testing.T) {
 // A configuration may name a plugin that was uploaded: the gateway starts with
 // it, and the check knows it.
 func TestTheConfigurationNamesAnUpload(t *testing.T) {
-	w := start(t, 1, confK)
+	w := start(t, 2, confK)
 	w.kill()
 	w.stateDir = filepath.Join(w.dir, "state")
 	w.write(confK)
@@ -186,4 +187,27 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	w.run()
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	require.Equal(t, 200, w.get().status)
+
+	// Its file is damaged: the built-in serves, and all who look are told.
+	w.kill()
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	w.write(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
+	out, errs, code = command(t, "config", "check", w.file)
+	require.Equal(t, 0, code, out+errs)
+	require.Contains(t, errs, "warning: uploaded plugin mine: ")
+	w.run()
+	require.Equal(t, 200, w.get().status)
+	i := w.json("/plugins/mine")
+	require.Equal(t, "failed", i["state"])
+	require.Equal(t, []any{"first", "retry", "backoff"}, i["used_for"])
+	require.Contains(t, i["last_error"], "PUT /api/v1/plugins/mine replaces it")
+	eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "does not load any more") })
+	code, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
+	require.Equal(t, 422, code)
+	require.Contains(t, string(raw), "replaces it")
+	status, body = w.upload("PUT", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
+	require.Equal(t, 200, status, body)
+	require.Equal(t, 200, w.get().status)
+	i = w.json("/plugins/mine")
+	require.Equal(t, []any{"ready", 1.0}, []any{i["state"], i["calls"]})
 }

@@ -46,7 +46,7 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 // Tolerance implements core.Tolerance.
 func (s *Scorer) Tolerance() float64 {
 	v := s.plugin.current.Load()
-	if v.quarantined.Load() && s.fallback != nil {
+	if (v.quarantined.Load() || !v.module.Ready()) && s.fallback != nil {
 		v = s.fallback.current.Load()
 	}
 	return v.module.Tolerance()

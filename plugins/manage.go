@@ -19,7 +19,7 @@ import (
 const (
 	StateReady       = "ready"
 	StateCompiling   = "compiling"   // in the background, after a start
-	StateFailed      = "failed"      // it compiled, or began, with a fault; last_error says which
+	StateFailed      = "failed"      // a fault keeps it from serving; last_error says which
 	StateQuarantined = "quarantined" // too many calls failed in a row
 )
 
@@ -38,7 +38,7 @@ func (p *plugin) state(v *version) string {
 // Info is one plugin, for people.
 type Info struct {
 	Name        string               `json:"name"`
-	Kind        wasmhost.Kind        `json:"kind"`
+	Kind        wasmhost.Kind        `json:"kind"` // "" of an upload that does not load any more
 	Source      string               `json:"source"`
 	State       string               `json:"state"` // one of the states
 	Path        string               `json:"path,omitempty"`
@@ -147,9 +147,9 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	if err != nil {
 		return Info{}, err
 	}
-	if p != nil && p.current.Load().module.Description().Kind != v.module.Description().Kind {
+	if p != nil && p.kind() != "" && p.kind() != v.kind() {
 		v.module.Close()
-		return Info{}, &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.current.Load().module.Description().Kind, v.module.Description().Kind)}
+		return Info{}, &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.kind(), v.kind())}
 	}
 	if err := r.save(name, v); err != nil {
 		v.module.Close()
@@ -162,17 +162,14 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 func (r *Registry) install(name string, v *version) *plugin {
 	all := *r.byName.Load()
 	p := all[name]
-	if p == nil {
-		all = maps.Clone(all)
-		p = r.newPlugin(name, v)
-		all[name] = p
+	if p != nil && p.takes(v) {
+		r.enter(all, []*version{v}, func() { p.swap(v) })
+		return p
 	}
-	r.enter(all, []*version{v}, func() {
-		if p.current.Load() != v {
-			p.swap(v)
-		}
-	})
-	return p
+	all = maps.Clone(all)
+	all[name] = r.newPlugin(name, v)
+	r.enter(all, []*version{v}, func() {})
+	return all[name]
 }
 
 // Delete removes an uploaded plugin. inUse names what still uses it.
@@ -293,8 +290,8 @@ func (r *Registry) unsave(name string) error {
 	return nil
 }
 
-// restore loads what was uploaded before the restart. A module that does not
-// load any more is logged and left where it is.
+// restore loads what was uploaded before the restart. A file whose name is none
+// for a plugin is logged and left where it is.
 func (r *Registry) restore() error {
 	if r.opts.StateDir == "" {
 		return nil
@@ -305,33 +302,40 @@ func (r *Registry) restore() error {
 	}
 	for _, path := range files {
 		name := strings.TrimSuffix(filepath.Base(path), ".wasm")
-		if err := r.restoreOne(name, path); err != nil {
+		if err := CheckName(name); err != nil {
 			r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
+			continue
 		}
+		r.install(name, r.saved(name, true))
 	}
 	return nil
 }
 
-func (r *Registry) restoreOne(name, path string) error {
-	if err := CheckName(name); err != nil {
-		return err
+// saved loads what save has kept of an upload. One that does not load any more
+// is a version that never serves: who uses its name is served by the built-in.
+func (r *Registry) saved(name string, begin bool) *version {
+	code, spec, err := r.read(name)
+	if err == nil {
+		var v *version
+		if v, err = r.load(name, code, SourceAPI, spec, begin); err == nil {
+			return v
+		}
 	}
-	code, err := readModule(path)
-	if err != nil {
-		return err
-	}
-	var config map[string]any
+	err = fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err, name)
+	r.opts.Log.Error("an uploaded plugin does not load any more", "plugin", name, "error", err)
+	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loaded: r.now()}
+	v.failed.Store(&err)
+	return v
+}
+
+func (r *Registry) read(name string) (code []byte, spec Spec, err error) {
 	if data, err := os.ReadFile(r.file(name, ".json")); err == nil {
 		d := json.NewDecoder(bytes.NewReader(data))
 		d.UseNumber() // as it was uploaded
-		if err := d.Decode(&config); err != nil {
-			return fmt.Errorf("%s: %w", r.file(name, ".json"), err)
+		if err := d.Decode(&spec.Config); err != nil {
+			return nil, spec, fmt.Errorf("%s: %w", r.file(name, ".json"), err)
 		}
 	}
-	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, true)
-	if err != nil {
-		return err
-	}
-	r.install(name, v)
-	return nil
+	code, err = readModule(r.file(name, ".wasm"))
+	return code, spec, err
 }

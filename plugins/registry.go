@@ -103,7 +103,7 @@ type version struct {
 	module   *wasmhost.Module
 	loaded   time.Time
 	previous *origin               // to roll back to; one step back is kept
-	failed   atomic.Pointer[error] // why a module that was begun never serves
+	failed   atomic.Pointer[error] // why it never serves: it was begun, or kept, and has a fault
 
 	inARow      atomic.Int64 // answers that failed, the last of them
 	deaf        atomic.Int64 // observations that failed, the last of them
@@ -132,6 +132,18 @@ func New(opts Options) (*Registry, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
+
+// kind is "" of an upload that does not load any more.
+func (v *version) kind() wasmhost.Kind { return v.module.Description().Kind }
+
+// takes reports whether those who hold p may be served by v. A name whose kind
+// is not known may be held as a scorer; a backoff is looked up for each use.
+func (p *plugin) takes(v *version) bool {
+	was := p.kind()
+	return was == v.kind() || was == "" && v.kind() == wasmhost.Scorer
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {
@@ -277,7 +289,7 @@ func (c *Change) stage(name string, spec Spec, begin bool) error {
 		c.all[name] = c.r.newPlugin(name, v)
 		return nil
 	}
-	if was := p.current.Load().module.Description().Kind; was != v.module.Description().Kind {
+	if !p.takes(v) {
 		c.all[name] = c.r.newPlugin(name, v)
 		c.gone = append(c.gone, p)
 		return nil
@@ -349,8 +361,10 @@ func (c *Change) Rollback() {
 // old one, the next go to the new one.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
-	was := old.origin // a copy: a pointer into old would keep it, and all before it
-	v.previous = &was
+	if old.failed.Load() == nil {
+		was := old.origin // a copy: a pointer into old would keep it, and all before it
+		v.previous = &was
+	}
 	p.current.Store(v)
 	old.module.Close()
 }
@@ -376,12 +390,6 @@ func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }
 
-// IsBackoff reports whether there is a backoff of that name.
-func (r *Registry) IsBackoff(name string) bool {
-	_, err := r.Backoff(name)
-	return err == nil
-}
-
 func scorer(all map[string]*plugin, name, fallback string) (core.Scorer, error) {
 	p, err := find(all, name, wasmhost.Scorer)
 	if err != nil {
@@ -400,12 +408,12 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
-	if p != nil && p.current.Load().module.Description().Kind == kind {
+	if p != nil && (p.kind() == kind || p.kind() == "") {
 		return p, nil
 	}
 	var names []string
 	for n, p := range all {
-		if p.current.Load().module.Description().Kind == kind {
+		if p.kind() == kind {
 			names = append(names, n)
 		}
 	}

@@ -1,8 +1,11 @@
 package plugins_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,4 +61,100 @@ func TestUploadsAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.Put("another", code, nil, false)
 	require.EqualError(t, err, `plugin "another" exists; PUT replaces it`)
+}
+
+func reopen(t *testing.T, opts plugins.Options) *plugins.Registry {
+	r, err := plugins.New(opts)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// An upload that no longer loads, for whatever reason, keeps its name: who uses
+// it is served by the built-in, the log and the plugin's state say what to do,
+// and a good module in its place serves those who hold it.
+func TestAnUploadThatNoLongerLoads(t *testing.T) {
+	scorer := w.Scorer(w.Scores(4)...).Bytes()
+	for name, damage := range map[string]struct {
+		file, cause string
+		data        []byte
+	}{
+		"cut":         {"mine.wasm", "not a WebAssembly module", scorer[:60]},
+		"empty":       {"mine.wasm", "not a WebAssembly module", nil},
+		"another ABI": {"mine.wasm", "version 7 of the ABI", bytes.Replace(scorer, []byte("abi_v1"), []byte("abi_v7"), 1)},
+		"settings":    {"mine.json", "mine.json", []byte(`{"a`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &entries{counts: map[slog.Level]int{}}
+			opts := plugins.Options{Log: slog.New(log), StateDir: t.TempDir()}
+			r := reopen(t, opts)
+			_, err := r.Put("mine", scorer, nil, false)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", damage.file), damage.data, 0o600))
+			log.take()
+
+			r = reopen(t, opts)
+			_, errors := log.take()
+			require.Equal(t, 1, errors)
+			require.Equal(t, "mine", log.last["plugin"])
+			i, err := r.Get("mine")
+			require.NoError(t, err)
+			require.Equal(t, []string{plugins.StateFailed, plugins.SourceAPI}, []string{i.State, i.Source})
+			for _, said := range []string{i.LastError, log.last["error"]} {
+				require.Contains(t, said, damage.cause)
+				require.Contains(t, said, "PUT /api/v1/plugins/mine")
+			}
+			require.InDeltaSlice(t, []float64{1, 0.65}, score(t, r, "mine"), 1e-9, "performance answers")
+			b, err := r.Backoff("mine")
+			require.NoError(t, err, "nobody can tell what it was")
+			d, err := b.Delay(&core.BackoffRequest{Retry: 2, BaseDelay: 1, Multiplier: 3, Cap: 30})
+			require.NoError(t, err)
+			require.Equal(t, 3.0, d, "exponential answers")
+			held, err := r.Scorer("mine", plugins.FallbackRetry)
+			require.NoError(t, err)
+			fallback, err := r.Scorer(plugins.FallbackRetry, "")
+			require.NoError(t, err)
+			require.Equal(t, fallback.(core.Tolerance).Tolerance(), held.(core.Tolerance).Tolerance())
+
+			i, err = r.Put("mine", scorer, nil, true)
+			require.NoError(t, err)
+			require.Equal(t, plugins.StateReady, i.State)
+			require.Empty(t, i.LastError)
+			require.False(t, i.CanRollBack, "to what never served")
+			scores := make([]float64, 1)
+			require.NoError(t, held.Score(rows{{}}, scores))
+			require.Equal(t, []float64{4}, scores)
+			require.Equal(t, []float64{4, 4}, score(t, reopen(t, opts), "mine"))
+		})
+	}
+}
+
+// What takes the place of an upload that does not load may be of either kind;
+// whoever took it for a scorer keeps the built-in then.
+func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
+	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
+	require.NoError(t, os.MkdirAll(filepath.Join(opts.StateDir, "plugins"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	r := reopen(t, opts)
+	held, err := r.Scorer("mine", plugins.FallbackRetry)
+	require.NoError(t, err)
+	_, err = r.Put("mine", moody(5), nil, true)
+	require.NoError(t, err)
+	b, err := r.Backoff("mine")
+	require.NoError(t, err)
+	d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30})
+	require.NoError(t, err)
+	require.Equal(t, 5.0, d)
+	scores := make([]float64, 2)
+	require.NoError(t, held.Score(rows{{SuccessRate: 1, Weight: 1, InFlight: 5}, {SuccessRate: 0.5, Weight: 1}}, scores))
+	require.InDeltaSlice(t, []float64{1, 0.65}, scores, 1e-9)
+	_, err = r.Scorer("mine", "")
+	require.ErrorContains(t, err, `there is no scorer named "mine"`)
+
+	require.NoError(t, r.Delete("mine", func(string) string { return "" }))
+	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	r = reopen(t, opts)
+	require.NoError(t, r.Delete("mine", func(string) string { return "" }), "one that does not load is deleted as any other")
+	_, err = reopen(t, opts).Get("mine")
+	require.ErrorIs(t, err, core.ErrNotFound)
 }

@@ -73,13 +73,14 @@ func configCommand() *cobra.Command {
 		Use: "check FILE", Short: "Check a configuration; every fault is named with its line", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ()})
+			var more []string
 			if err == nil {
-				err = dryRun(cfg)
+				more, err = dryRun(cfg)
 			}
 			if err != nil {
 				return fmt.Errorf("%s is not valid\n%w", args[0], err)
 			}
-			for _, w := range cfg.Warnings {
+			for _, w := range append(cfg.Warnings, more...) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d proxies\n", args[0], cfg.ProxyCount())

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -103,22 +104,27 @@ func cacheDir(cfg *config.Config) string {
 
 // dryRun looks for what only the parts themselves can tell: plugins that do
 // not load, names that do not exist.
-func dryRun(cfg *config.Config) error {
+func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // uploads may be named
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer reg.Close()
 	change, err := reg.Stage(cfg.Modules())
 	if err != nil {
-		return placed(cfg, err)
+		return nil, placed(cfg, err)
 	}
 	change.Commit()
 	if err := engine.Check(cfg.Engine(), reg); err != nil {
-		return placed(cfg, err)
+		return nil, placed(cfg, err)
 	}
-	return nil
+	for _, p := range reg.List() {
+		if p.State == plugins.StateFailed {
+			warnings = append(warnings, fmt.Sprintf("uploaded plugin %s: %s", p.Name, p.LastError))
+		}
+	}
+	return warnings, nil
 }
 
 // placed gives an error that only the parts could find its place in the

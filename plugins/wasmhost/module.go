@@ -50,7 +50,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 
 // Module is a loaded plugin. It is safe for concurrent use: each call has an
 // instance to itself, of at most Limits.Instances, and of the only one if the
-// module learns.
+// module learns. The zero Module never serves.
 type Module struct {
 	desc    Description
 	limits  Limits
