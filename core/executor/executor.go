@@ -141,11 +141,14 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 	if x.Started.IsZero() {
 		x.Started = e.now()
 	}
+	if x.Ready.IsZero() {
+		x.Ready = x.Started
+	}
 	if x.Policy.Timeout != nil {
-		x.Deadline = x.Started.Add(seconds(*x.Policy.Timeout))
+		x.Deadline = x.Ready.Add(seconds(*x.Policy.Timeout))
 	}
 	if t.Budget != nil {
-		t.Budget.Deposit(x.Started)
+		t.Budget.Deposit(x.Ready)
 	}
 	q := &x.query
 	q.Idempotent, q.Connect = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect
@@ -158,7 +161,7 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 
 // choose selects a proxy for the next attempt and begins it.
 func (e *Executor) choose(x *Exchange, t *Tuning) bool {
-	scorer, now := t.First, x.Started
+	scorer, now := t.First, x.Ready
 	if x.Attempts > 0 {
 		scorer, now = t.Retry, e.now()
 		if x.Region == "" {
@@ -235,7 +238,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 	if f.Fault != nil {
 		f.ClientGone = ctx.Err() != nil || f.Fault.Client
 		if f.Fault.Timeout && !x.Deadline.IsZero() && !now.Before(x.Deadline) {
-			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout()
+			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout() || f.Fault.Sending
 		}
 	}
 	o := retry.Classify(*f, x.Global, x.Policy, now)
@@ -329,7 +332,7 @@ func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duratio
 		Retry: float64(x.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
 		Random: float64(e.rand()>>11) / (1 << 53), PreviousDelay: x.delay.Seconds(),
 		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
-		Elapsed: now.Sub(x.Started).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		Elapsed: now.Sub(x.Ready).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
 		HostHash: x.query.HostHash, IDHash: x.Proxy.IDHash(), Now: unix(now),
 	}
 	if p.Jitter {

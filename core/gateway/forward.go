@@ -74,6 +74,9 @@ func (c *conn) forward(set *settings, t target) (keep bool) {
 	if err := c.takeBody(set, q); err != nil {
 		return c.badBody(err)
 	}
+	if q.Framing != http1.NoBody {
+		c.x.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
+	}
 	h.control.BodyIdle = set.BodyIdle
 	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
 	c.watch.stop()

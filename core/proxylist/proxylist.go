@@ -40,10 +40,14 @@ type Warning struct {
 }
 
 // Parse reads a whole list. name becomes each proxy's Source. A line that is
-// no proxy is skipped with a warning; err is that of r.
-func Parse(r io.Reader, name string) (specs []upstream.Spec, warnings []Warning, err error) {
+// no proxy, or whose id is in taken, is skipped with a warning; the ids read
+// join taken, which may be nil. err is that of r.
+func Parse(r io.Reader, name string, taken map[string]bool) (specs []upstream.Spec, warnings []Warning, err error) {
 	in := bufio.NewReaderSize(r, 4096)
 	seen := map[upstream.Address]int{}
+	if taken == nil {
+		taken = map[string]bool{}
+	}
 	for n := 1; ; n++ {
 		line, tooLong, rerr := readLine(in)
 		if n == 1 {
@@ -67,11 +71,13 @@ func Parse(r io.Reader, name string) (specs []upstream.Spec, warnings []Warning,
 				warn("%v", perr)
 			case twice:
 				warn("the same proxy as on line %d", first)
+			case spec.ID != "" && taken[spec.ID]:
+				warn("the id %q is another proxy's already", spec.ID)
 			default:
 				if doubt != "" {
 					warn("%s", doubt)
 				}
-				seen[spec.Address] = n
+				seen[spec.Address], taken[spec.ID] = n, true
 				spec.Source = name
 				specs = append(specs, spec)
 			}

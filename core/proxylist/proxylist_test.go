@@ -53,8 +53,8 @@ func TestOptions(t *testing.T) {
 
 func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
-		strings.Repeat("x", MaxLine+10) + "\nhttp://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
-	specs, warnings, err := Parse(strings.NewReader(list), "list.txt")
+		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=theirs\nhttp://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
+	specs, warnings, err := Parse(strings.NewReader(list), "list.txt", map[string]bool{"theirs": true})
 	require.NoError(t, err)
 	var hosts []string
 	for _, s := range specs {
@@ -67,7 +67,7 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 		lines = append(lines, w.Line)
 		require.NotContains(t, w.Msg, "topsecret")
 	}
-	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11, 12}, lines)
+	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11, 12, 13}, lines)
 }
 
 func FuzzParseLine(f *testing.F) {
@@ -98,7 +98,7 @@ func BenchmarkParse(b *testing.B) {
 		fmt.Fprintf(&list, "10.%d.%d.%d:8080:user%d:pass\n", i>>16, i>>8&255, i&255, i)
 	}
 	for b.Loop() {
-		specs, _, err := Parse(strings.NewReader(list.String()), "x")
+		specs, _, err := Parse(strings.NewReader(list.String()), "x", nil)
 		if err != nil || len(specs) != 100_000 {
 			b.Fatal(len(specs), err)
 		}

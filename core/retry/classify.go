@@ -18,7 +18,7 @@ type Attempted struct {
 	Fault        *Fault // why none came; nil when one did
 	ClientGone   bool   // the client hung up, or the gateway shuts down
 	TotalTimeout bool   // the request's total timeout passed during the attempt
-	OwnTimeout   bool   // and it was tighter than the global policy's
+	OwnTimeout   bool   // and it was tighter than the global policy's, or the client was still sending
 }
 
 // Classify judges an attempt: success, retryable or final, and whose fault it

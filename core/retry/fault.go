@@ -19,6 +19,7 @@ type Fault struct {
 	Timeout bool   // a deadline passed
 	Unsent  bool   // nothing of the request can have reached an origin
 	Stale   bool   // a kept connection ended before any byte of the answer
+	Sending bool   // the request's body was not sent whole by then
 	Client  bool   // the request's body broke off: its sender has left, or breaks the rules
 	Target  bool   // the target's own doing: its certificate does not verify
 	Ours    bool   // this machine had no descriptor, port or memory left to try with

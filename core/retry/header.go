@@ -44,8 +44,11 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 		}
 		value = m.Value
 	case httpsfv.InnerList:
-		if key != "retry_status_codes" || len(m.Params.Names()) > 0 {
+		if key != "retry_status_codes" {
 			return &FieldError{key, "does not take a list"}
+		}
+		if len(m.Params.Names()) > 0 {
+			return &FieldError{key, "takes no parameters"}
 		}
 		codes := make([]int, 0, len(m.Items))
 		for _, item := range m.Items {

@@ -155,6 +155,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		f.Stale = pc.reused && !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
 		pc.Close()
 		f.Client = resp.bodyBroke(q)
+		f.Sending = resp.sent != nil
 		resp.join()
 		resp.pc = nil
 		return f

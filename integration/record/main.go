@@ -49,7 +49,7 @@ func record(out io.Writer) error {
 		return err
 	}
 	defer demo.Close()
-	list, _, err := proxylist.Parse(strings.NewReader(strings.Join(demo.Proxies(), "\n")), "demo")
+	list, _, err := proxylist.Parse(strings.NewReader(strings.Join(demo.Proxies(), "\n")), "demo", nil)
 	if err != nil {
 		return err
 	}

@@ -130,9 +130,9 @@ func TestIdsOfLists(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 4, c.ProxyCount())
 	require.Len(t, c.Warnings, 3)
-	assert.Contains(t, c.Warnings[0], "a.txt:2: ")
-	assert.Contains(t, c.Warnings[1], "a.txt: the id \"x\"")
-	assert.Contains(t, c.Warnings[2], "b.txt: the id \"y\"")
+	assert.Contains(t, c.Warnings[0], "a.txt:1: the id \"x\"")
+	assert.Contains(t, c.Warnings[1], "a.txt:2: ")
+	assert.Contains(t, c.Warnings[2], "b.txt:1: the id \"y\"")
 }
 
 func TestNullsInTOML(t *testing.T) {

@@ -472,7 +472,11 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), path)
+	taken := map[string]bool{}
+	for _, s := range l.cfg.specs {
+		taken[s.ID] = true
+	}
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), path, taken)
 	if err != nil {
 		l.fault(key, path, err.Error())
 		return
@@ -480,18 +484,7 @@ func (l *loader) list(path, key string) {
 	for _, w := range warnings {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
 	}
-	taken := map[string]bool{}
-	for _, s := range l.cfg.specs {
-		taken[s.ID] = true
-	}
-	for _, s := range specs {
-		if s.ID != "" && taken[s.ID] {
-			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: the id %q is another proxy's already; its line is skipped", path, s.ID))
-			continue
-		}
-		taken[s.ID] = true
-		l.cfg.specs = append(l.cfg.specs, s)
-	}
+	l.cfg.specs = append(l.cfg.specs, specs...)
 }
 
 // ids looks for ids that are used twice in [[proxies]].

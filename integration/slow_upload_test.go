@@ -1,0 +1,58 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// trickle posts size bytes in ten pieces, one each step, and returns the answer.
+func (w *whirl) trickle(size int, step time.Duration) *http.Response {
+	w.t.Helper()
+	c, err := net.Dial("tcp", w.gateway)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { c.Close() })
+	fmt.Fprintf(c, "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n", size)
+	piece := bytes.Repeat([]byte("x"), size/10)
+	for range 10 {
+		time.Sleep(step)
+		c.Write(piece) // the gateway may have given up on it
+	}
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(w.t, err)
+	r.Body.Close()
+	return r
+}
+
+// How slowly a client sends its body is no matter of the proxies: the clocks of
+// an attempt and of the whole request start when a body that is kept for replay
+// has come, and one that streams counts against nobody when time runs out.
+func TestASlowUploadBlamesNoProxy(t *testing.T) {
+	t.Parallel()
+	const conf = "[timeouts]\nattempt = \"300ms\"\n"
+	t.Run("attempt", func(t *testing.T) {
+		w := start(t, 1, confK+conf)
+		for _, size := range []int{10, 4_000_000} {
+			r := w.trickle(size, 60*time.Millisecond)
+			require.Equal(t, 200, r.StatusCode)
+			require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"))
+		}
+		require.Zero(t, w.breaker("F1")["failure_count"])
+		w.reconcile(0)
+	})
+	t.Run("total", func(t *testing.T) {
+		w := start(t, 1, confK+conf)
+		w.put(`{"timeout":0.3}`)
+		require.Equal(t, 200, w.trickle(10, 60*time.Millisecond).StatusCode)
+		require.Equal(t, 504, w.trickle(4_000_000, 60*time.Millisecond).StatusCode)
+		require.Zero(t, w.breaker("F1")["failure_count"])
+		w.reconcile(0)
+	})
+}
