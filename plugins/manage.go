@@ -35,6 +35,9 @@ func (p *plugin) state(v *version) string {
 	return StateReady
 }
 
+// canRollBack: what comes from a file is changed there.
+func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
+
 // Info is one plugin, for people.
 type Info struct {
 	Name        string               `json:"name"`
@@ -54,6 +57,7 @@ type Info struct {
 	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 16 is measured and stands for all
 	Quarantined bool                 `json:"quarantined"`
 	CanRollBack bool                 `json:"can_roll_back"`
+	HidesUpload bool                 `json:"hides_upload"` // of the same name: it serves again when the configuration's goes
 	Description wasmhost.Description `json:"-"`
 }
 
@@ -73,7 +77,7 @@ func (p *plugin) info() Info {
 	return Info{
 		Name: p.name, Kind: d.Kind, Source: v.source, State: p.state(v), Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
 		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: faults,
-		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.previous != nil,
+		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(),
 		Description: d,
 	}
 }
@@ -131,14 +135,14 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	}
 	p := r.get(name)
 	switch {
+	case p != nil && p.current.Load().source == SourceConfig:
+		return Info{}, conflictf("plugin %q comes from the configuration, and is changed there", name)
 	case p != nil && !replace:
 		return Info{}, conflictf("plugin %q exists; PUT replaces it", name)
 	case p == nil && replace:
 		return Info{}, notFound(name)
 	case p == nil && r.uploads() >= maxUploads:
 		return Info{}, conflictf("%d plugins are uploaded; delete one first", maxUploads)
-	case p != nil && p.current.Load().source == SourceConfig:
-		return Info{}, conflictf("plugin %q comes from the configuration, and is changed there", name)
 	}
 	if p != nil && config == nil { // a new build keeps the settings
 		config = p.current.Load().spec.Config
@@ -172,15 +176,21 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin. inUse names what still uses it.
+// Delete removes an uploaded plugin, be it hidden by one of the configuration's.
+// inUse names what still uses it.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.get(name)
-	switch {
-	case p == nil:
+	if p == nil {
 		return notFound(name)
-	case p.current.Load().source != SourceAPI:
+	}
+	switch v := p.current.Load(); {
+	case v.hides.Load():
+		err := r.unsave(name)
+		v.hides.Store(err != nil)
+		return err
+	case v.source != SourceAPI:
 		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
 	}
 	if by := inUse(name); by != "" {
@@ -202,7 +212,7 @@ func (r *Registry) RollBack(name string) (Info, error) {
 		return Info{}, notFound(name)
 	}
 	cur := p.current.Load()
-	if cur.previous == nil || cur.source != SourceAPI {
+	if !cur.canRollBack() {
 		return Info{}, conflictf("plugin %q has no earlier upload to go back to", name)
 	}
 	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec, false)
@@ -283,10 +293,10 @@ func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	os.Remove(r.file(name, ".json"))
 	if err := os.Remove(r.file(name, ".wasm")); err != nil && !os.IsNotExist(err) {
 		return err
 	}
+	os.Remove(r.file(name, ".json"))
 	return nil
 }
 

@@ -102,7 +102,8 @@ type version struct {
 	origin
 	module   *wasmhost.Module
 	loaded   time.Time
-	previous *origin               // to roll back to; one step back is kept
+	previous *origin               // the one before, of the same source; one step back is kept
+	hides    atomic.Bool           // an upload of that name is kept, behind this one of the configuration
 	failed   atomic.Pointer[error] // why it never serves: it was begun, or kept, and has a fault
 
 	inARow      atomic.Int64 // answers that failed, the last of them
@@ -236,7 +237,11 @@ type Change struct {
 	swaps map[*plugin]*version
 	fresh []*version
 	gone  []*plugin
+	notes []note
 }
+
+// note is for the log, once the change has taken effect.
+type note struct{ msg, plugin string }
 
 // Stage loads the configuration's plugins. Nothing has changed before Commit;
 // Rollback forgets it all. The error names the plugin.
@@ -256,10 +261,17 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 		}
 	}
 	for name, p := range c.all {
-		if _, stays := specs[name]; !stays && p.current.Load().source == SourceConfig {
-			delete(c.all, name)
-			c.gone = append(c.gone, p)
+		v := p.current.Load()
+		if _, stays := specs[name]; stays || v.source != SourceConfig {
+			continue
 		}
+		if v.hides.Load() {
+			c.put(name, r.saved(name, begin))
+			c.notes = append(c.notes, note{"[plugins.NAME] is gone from the configuration: the upload of that name serves again", name})
+			continue
+		}
+		delete(c.all, name)
+		c.gone = append(c.gone, p)
 	}
 	return c, nil
 }
@@ -272,11 +284,11 @@ func (c *Change) stage(name string, spec Spec, begin bool) error {
 	if err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
-	p := c.all[name]
-	if p != nil {
-		v := p.current.Load()
+	var was *version
+	if p := c.all[name]; p != nil {
+		was = p.current.Load()
 		sum := sha256.Sum256(code)
-		if v.sum == hex.EncodeToString(sum[:]) && v.source == SourceConfig && sameSpec(v.spec, spec) {
+		if was.sum == hex.EncodeToString(sum[:]) && was.source == SourceConfig && sameSpec(was.spec, spec) {
 			return nil
 		}
 	}
@@ -284,18 +296,30 @@ func (c *Change) stage(name string, spec Spec, begin bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.Path, err)
 	}
-	c.fresh = append(c.fresh, v)
-	if p == nil {
-		c.all[name] = c.r.newPlugin(name, v)
-		return nil
+	switch {
+	case was == nil:
+	case was.source == SourceAPI:
+		v.hides.Store(c.r.opts.StateDir != "")
+		c.notes = append(c.notes, note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
+	default:
+		v.hides.Store(was.hides.Load())
 	}
-	if !p.takes(v) {
-		c.all[name] = c.r.newPlugin(name, v)
-		c.gone = append(c.gone, p)
-		return nil
-	}
-	c.swaps[p] = v
+	c.put(name, v)
 	return nil
+}
+
+// put gives a name another module.
+func (c *Change) put(name string, v *version) {
+	c.fresh = append(c.fresh, v)
+	p := c.all[name]
+	if p != nil && p.takes(v) {
+		c.swaps[p] = v
+		return
+	}
+	if p != nil {
+		c.gone = append(c.gone, p)
+	}
+	c.all[name] = c.r.newPlugin(name, v)
 }
 
 // maxFile bounds what is read of a plugin's file.
@@ -334,6 +358,9 @@ func (c *Change) Commit() {
 	for _, p := range c.gone {
 		p.current.Load().module.Close()
 	}
+	for _, n := range c.notes {
+		c.r.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
+	}
 	c.r.mu.Unlock()
 }
 
@@ -361,7 +388,7 @@ func (c *Change) Rollback() {
 // old one, the next go to the new one.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
-	if old.failed.Load() == nil {
+	if old.failed.Load() == nil && old.source == v.source {
 		was := old.origin // a copy: a pointer into old would keep it, and all before it
 		v.previous = &was
 	}

@@ -158,3 +158,89 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	_, err = reopen(t, opts).Get("mine")
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
+
+// A [plugins.NAME] hides an upload of that name, and it serves again when the
+// table goes, at once as after a restart: both are told.
+func TestAnUploadBehindTheConfiguration(t *testing.T) {
+	log := &entries{counts: map[slog.Level]int{}}
+	opts := plugins.Options{Log: slog.New(log), StateDir: t.TempDir()}
+	r := reopen(t, opts)
+	_, err := r.Put("mine", w.Scorer(w.Scores(1)...).Bytes(), nil, false)
+	require.NoError(t, err)
+	held, err := r.Scorer("mine", "")
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	table := map[string]plugins.Spec{"mine": {Path: path}}
+	file := func(score float64) {
+		require.NoError(t, os.WriteFile(path, w.Scorer(w.Scores(score)...).Bytes(), 0o600))
+	}
+	reload := func(specs map[string]plugins.Spec) {
+		c, err := r.Stage(specs)
+		require.NoError(t, err)
+		c.Commit()
+	}
+	told := func(msg string) {
+		t.Helper()
+		warnings, errors := log.take()
+		require.Equal(t, []int{1, 0}, []int{warnings, errors})
+		require.Equal(t, []string{msg, "mine"}, []string{log.last["msg"], log.last["plugin"]})
+	}
+	silent := func() {
+		t.Helper()
+		warnings, errors := log.take()
+		require.Zero(t, warnings+errors)
+	}
+	is := func(source string, hides bool, score float64) {
+		t.Helper()
+		i, err := r.Get("mine")
+		require.NoError(t, err)
+		require.Equal(t, []any{source, hides, false}, []any{i.Source, i.HidesUpload, i.CanRollBack})
+		scores := make([]float64, 1)
+		require.NoError(t, held.Score(rows{{}}, scores))
+		require.Equal(t, []float64{score}, scores)
+	}
+	const hidden, back = "[plugins.NAME] of the configuration takes the place of the upload of that name", "[plugins.NAME] is gone from the configuration: the upload of that name serves again"
+
+	file(2)
+	c, err := r.Stage(table)
+	require.NoError(t, err)
+	c.Rollback()
+	silent()
+	is(plugins.SourceAPI, false, 1)
+	reload(table)
+	told(hidden)
+	is(plugins.SourceConfig, true, 2)
+	reload(table)
+	file(3)
+	reload(table)
+	silent()
+	is(plugins.SourceConfig, true, 3)
+	for _, replace := range []bool{false, true} {
+		_, err = r.Put("mine", w.Scorer(w.Scores(4)...).Bytes(), nil, replace)
+		require.EqualError(t, err, `plugin "mine" comes from the configuration, and is changed there`)
+	}
+	reload(nil)
+	told(back)
+	is(plugins.SourceAPI, false, 1)
+	_, err = r.RollBack("mine")
+	require.ErrorIs(t, err, core.ErrConflict, "to a module of the configuration")
+
+	r = reopen(t, opts)
+	held, err = r.Scorer("mine", "")
+	require.NoError(t, err)
+	c, err = r.Begin(table)
+	require.NoError(t, err)
+	c.Commit()
+	told(hidden)
+	is(plugins.SourceConfig, true, 3)
+	inUse := func(string) string { return "first" }
+	require.NoError(t, r.Delete("mine", inUse), "what is in use is not what goes")
+	is(plugins.SourceConfig, false, 3)
+	require.ErrorIs(t, r.Delete("mine", inUse), core.ErrConflict)
+	reload(nil)
+	silent()
+	_, err = r.Get("mine")
+	require.ErrorIs(t, err, core.ErrNotFound)
+	_, err = reopen(t, opts).Get("mine")
+	require.ErrorIs(t, err, core.ErrNotFound)
+}
