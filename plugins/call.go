@@ -123,7 +123,8 @@ func (p *plugin) answered(v *version) {
 	}
 }
 
-// logEvery is how often a plugin's faults are logged at most.
+// logEvery is how often a plugin's faults are logged at most; each time with how
+// many of how many calls have failed since the time before.
 const logEvery = 10 * time.Second
 
 // fault counts a call of a version that failed; too many in a row and it is
@@ -147,11 +148,14 @@ func (p *plugin) fault(v *version, row *atomic.Int64, err error) {
 	p.byReason[reason]++
 	p.lastError, p.lastFault = err.Error(), now
 	log := quarantine || now.Sub(p.burst) >= logEvery
+	var attrs []any
 	if log {
-		p.burst = now
+		all := tally{p.calls.Load(), p.faulted.Load()}
+		attrs = []any{slog.String("plugin", p.name), slog.String("reason", reason), slog.Any("error", err),
+			slog.Uint64("faults", all.faults-p.told.faults), slog.Uint64("calls", all.calls-p.told.calls)}
+		p.burst, p.told = now, all
 	}
 	p.mu.Unlock()
-	attrs := []any{slog.String("plugin", p.name), slog.String("reason", reason), slog.Any("error", err), slog.Uint64("faults", p.faulted.Load())}
 	switch {
 	case quarantine:
 		p.registry.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)

@@ -54,6 +54,7 @@ type Info struct {
 	Faults      uint64               `json:"faults"`
 	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
 	LastError   string               `json:"last_error,omitempty"`
+	LastFaultAt time.Time            `json:"last_fault_at,omitzero"`
 	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 16 is measured and stands for all
 	Quarantined bool                 `json:"quarantined"`
 	CanRollBack bool                 `json:"can_roll_back"`
@@ -77,7 +78,7 @@ func (p *plugin) info() Info {
 	return Info{
 		Name: p.name, Kind: d.Kind, Source: v.source, State: p.state(v), Path: v.spec.Path, SHA256: v.sum, ABIVersion: d.ABIVersion, Size: d.Size,
 		Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(), Calls: p.calls.Load(), Faults: faults,
-		FaultsBy: maps.Clone(p.byReason), LastError: lastError, Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(),
+		FaultsBy: maps.Clone(p.byReason), LastError: lastError, LastFaultAt: p.lastFault.UTC(), Spent: time.Duration(p.spent.Load()), Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(),
 		Description: d,
 	}
 }

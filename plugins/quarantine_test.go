@@ -227,3 +227,36 @@ func TestFailingObservations(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, i.Quarantined, "the row begins anew")
 }
+
+// A plugin that fails at every other call is never quarantined; its state and
+// a warning every ten seconds say how often it fails.
+func TestAPluginThatFailsOften(t *testing.T) {
+	log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
+	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	_, err = r.Put("mine", moody(7), nil, false)
+	require.NoError(t, err)
+	b, err := r.Backoff("mine")
+	require.NoError(t, err)
+	var last time.Time
+	for range 60 {
+		for i := range 10 {
+			last = now.now
+			_, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, RetryAfter: float64(i % 2)})
+			require.NoError(t, err)
+		}
+		now.now = now.now.Add(time.Second)
+	}
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.Equal(t, plugins.StateReady, i.State)
+	require.Equal(t, []uint64{300, 600}, []uint64{i.Faults, i.Calls})
+	require.Equal(t, last.UTC(), i.LastFaultAt)
+	warnings, errors := log.take()
+	require.Equal(t, []int{6, 0}, []int{warnings, errors})
+	require.Equal(t, []string{"50", "100"}, []string{log.last["faults"], log.last["calls"]}, "since the warning before")
+	i, err = r.Get("fixed")
+	require.NoError(t, err)
+	require.Zero(t, i.LastFaultAt)
+}

@@ -87,7 +87,10 @@ type plugin struct {
 	lastError string
 	lastFault time.Time
 	burst     time.Time // when a fault was logged last
+	told      tally     // what had been counted then
 }
+
+type tally struct{ calls, faults uint64 }
 
 // origin is where a module comes from: all it takes to load it again.
 type origin struct {
