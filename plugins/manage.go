@@ -129,34 +129,51 @@ func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.
 // core.ErrConflict when replace says there should (not) be one already. Without
 // a config (nil, as against an empty one) the one before stays.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.uploading.Lock()
+	defer r.uploading.Unlock()
 	if err := CheckName(name); err != nil {
 		return Info{}, &wasmhost.CheckError{Msg: err.Error()}
 	}
-	p := r.get(name)
-	switch {
-	case p != nil && p.current.Load().source == SourceConfig:
-		return Info{}, conflictf("plugin %q comes from the configuration, and is changed there", name)
-	case p != nil && !replace:
-		return Info{}, conflictf("plugin %q exists; PUT replaces it", name)
-	case p == nil && replace:
-		return Info{}, notFound(name)
-	case p == nil && r.uploads() >= maxUploads:
-		return Info{}, conflictf("%d plugins are uploaded; delete one first", maxUploads)
+	var v *version
+	allowed := func() error {
+		p := r.get(name)
+		switch {
+		case p != nil && p.current.Load().source == SourceConfig:
+			return conflictf("plugin %q comes from the configuration, and is changed there", name)
+		case p != nil && !replace:
+			return conflictf("plugin %q exists; PUT replaces it", name)
+		case p == nil && replace:
+			return notFound(name)
+		case p == nil && r.uploads() >= maxUploads:
+			return conflictf("%d plugins are uploaded; delete one first", maxUploads)
+		case p != nil && v != nil && p.kind() != "" && p.kind() != v.kind():
+			return &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.kind(), v.kind())}
+		}
+		return nil
 	}
-	if p != nil && config == nil { // a new build keeps the settings
-		config = p.current.Load().spec.Config
-	}
-	v, err := r.load(name, code, SourceAPI, Spec{Config: config}, false)
-	if err != nil {
+	if err := allowed(); err != nil {
 		return Info{}, err
 	}
-	if p != nil && p.kind() != "" && p.kind() != v.kind() {
-		v.module.Close()
-		return Info{}, &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.kind(), v.kind())}
+	if p := r.get(name); p != nil && config == nil { // a new build keeps the settings
+		config = p.current.Load().spec.Config
 	}
-	if err := r.save(name, v); err != nil {
+	var err error
+	if v, err = r.load(name, code, SourceAPI, Spec{Config: config}, false); err != nil {
+		return Info{}, err
+	}
+	return r.take(name, v, allowed)
+}
+
+// take keeps an upload and puts it in its place, if that is still allowed: while
+// it was compiled, others may have had their way with the name.
+func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := allowed()
+	if err == nil {
+		err = r.save(name, v)
+	}
+	if err != nil {
 		v.module.Close()
 		return Info{}, err
 	}
@@ -206,25 +223,29 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 
 // RollBack puts the module before the current one back in its place.
 func (r *Registry) RollBack(name string) (Info, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.get(name)
-	if p == nil {
-		return Info{}, notFound(name)
+	r.uploading.Lock()
+	defer r.uploading.Unlock()
+	var to origin
+	allowed := func() error {
+		p := r.get(name)
+		if p == nil {
+			return notFound(name)
+		}
+		cur := p.current.Load()
+		if !cur.canRollBack() {
+			return conflictf("plugin %q has no earlier upload to go back to", name)
+		}
+		to = *cur.previous
+		return nil
 	}
-	cur := p.current.Load()
-	if !cur.canRollBack() {
-		return Info{}, conflictf("plugin %q has no earlier upload to go back to", name)
+	if err := allowed(); err != nil {
+		return Info{}, err
 	}
-	v, err := r.load(name, cur.previous.code, cur.previous.source, cur.previous.spec, false)
+	v, err := r.load(name, to.code, to.source, to.spec, false)
 	if err != nil {
 		return Info{}, err
 	}
-	if err := r.save(name, v); err != nil {
-		v.module.Close()
-		return Info{}, err
-	}
-	return r.install(name, v).info(), nil
+	return r.take(name, v, allowed)
 }
 
 // Release ends a plugin's quarantine.

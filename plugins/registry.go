@@ -66,8 +66,9 @@ type Registry struct {
 	byName   atomic.Pointer[map[string]*plugin]
 	learners atomic.Pointer[[]*plugin]
 
-	mu       sync.Mutex // one change at a time
-	building sync.WaitGroup
+	uploading sync.Mutex // one upload compiles at a time, before it takes mu
+	mu        sync.Mutex // one change at a time
+	building  sync.WaitGroup
 
 	poolMu sync.Mutex // held while modules are told of the pool, or enter
 	pool   []wasmhost.Proxy

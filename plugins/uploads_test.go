@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -243,4 +245,72 @@ func TestAnUploadBehindTheConfiguration(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 	_, err = reopen(t, opts).Get("mine")
 	require.ErrorIs(t, err, core.ErrNotFound)
+}
+
+// While an upload is being compiled, nothing else waits for it but the next
+// upload; what was done meanwhile holds.
+func TestNobodyWaitsForAnUpload(t *testing.T) {
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool // the clock is read as a version is made
+	r := reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
+		if slow.Swap(false) {
+			asked <- struct{}{}
+			<-goOn
+		}
+		return time.Now()
+	}})
+	code := builtin.Modules()
+	put := func(name, module string, replace bool) error {
+		_, err := r.Put(name, code[module], nil, replace)
+		return err
+	}
+	rollBack := func() error {
+		_, err := r.RollBack("mine")
+		return err
+	}
+	remove := func(name string) { require.NoError(t, r.Delete(name, func(string) string { return "" })) }
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, code["weighted"], 0o600))
+	reload := func(specs map[string]plugins.Spec) {
+		c, err := r.Stage(specs)
+		require.NoError(t, err)
+		c.Commit()
+	}
+	for _, c := range []struct {
+		name      string
+		what      func() error
+		meanwhile func()
+		want      string
+	}{
+		{"nothing of it", func() error { return put("mine", "random", true) }, func() { remove("other") }, ""},
+		{"a new one", func() error { return put("new", "random", false) }, func() { reload(nil) }, ""},
+		{"replaced, deleted", func() error { return put("mine", "random", true) }, func() { remove("mine") }, `plugin "mine" not found`},
+		{"rolled back, deleted", rollBack, func() { remove("mine") }, `plugin "mine" not found`},
+		{"replaced, configured", func() error { return put("mine", "random", true) }, func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) }, `plugin "mine" comes from the configuration, and is changed there`},
+		{"rolled back, configured", rollBack, func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) }, `plugin "mine" has no earlier upload to go back to`},
+		{"new, configured", func() error { return put("late", "random", false) }, func() { reload(map[string]plugins.Spec{"late": {Path: path}}) }, `plugin "late" comes from the configuration, and is changed there`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, put("other", "random", false))
+			require.NoError(t, put("mine", "performance", false))
+			require.NoError(t, put("mine", "cost_aware", true))
+			slow.Store(true)
+			done := make(chan error)
+			go func() { done <- c.what() }()
+			<-asked
+			c.meanwhile()
+			goOn <- struct{}{}
+			if err := <-done; c.want == "" {
+				require.NoError(t, err)
+			} else {
+				require.EqualError(t, err, c.want)
+			}
+			reload(nil)
+			for _, i := range r.List() {
+				if i.Source != plugins.SourceBuiltin {
+					remove(i.Name)
+				}
+			}
+		})
+	}
 }
