@@ -61,6 +61,7 @@ func setLevel(level *slog.LevelVar, name string) {
 
 func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*gateway, error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
+	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("proxy list: " + w)
 	}
@@ -183,6 +184,7 @@ func (g *gateway) reload() api.ReloadStatus {
 		return g.status
 	}
 	g.cfg = cfg
+	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("proxy list: " + w)
 	}
@@ -198,6 +200,14 @@ func faults(err error, file string) []config.Fault {
 		return e.Faults
 	}
 	return []config.Fault{{File: file, Msg: err.Error()}}
+}
+
+// keepFile remembers that there is a configuration file. Should it vanish, that
+// is a fault and no empty configuration, without proxies and without users.
+func (g *gateway) keepFile(cfg *config.Config) {
+	if cfg.Found() {
+		g.source.Optional = false
+	}
 }
 
 // postponed names the keys that are read at a start only and have changed since.

@@ -61,3 +61,23 @@ func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
 	require.True(t, g.reload().OK)
 	assert.NotContains(t, log.String(), "next start", "as it began")
 }
+
+// The default koanf.toml need not exist, but once it was there its absence, for
+// a moment or by mistake, does not empty the pool.
+func TestAVanishedFileChangesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "koanf.toml")
+	src := config.Source{File: path, Optional: true, Overrides: map[string]any{"state.dir": ""}}
+	cfg, err := config.Load(src)
+	require.NoError(t, err)
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{})
+	require.NoError(t, err)
+	t.Cleanup(g.plugins.Close)
+	require.True(t, g.reload().OK, "it is not there yet")
+
+	require.NoError(t, os.WriteFile(path, []byte("[[proxies]]\nurl = \"http://127.0.0.1:1\"\n"), 0o600))
+	require.True(t, g.reload().OK)
+	require.NoError(t, os.Remove(path))
+	require.False(t, g.reload().OK)
+	assert.Equal(t, 1, g.cfg.ProxyCount())
+	assert.Len(t, g.engine.Pool().Snapshot().All, 1)
+}

@@ -42,6 +42,7 @@ type Config struct {
 
 	specs    []upstream.Spec // of Proxies and the files
 	files    []string        // read beside the main one
+	found    bool            // the main one is there
 	place    func(key string, value any, msg string) Fault
 	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped
 }
@@ -223,7 +224,11 @@ func (c *Config) Files() []string {
 	return out
 }
 
-// Proxies is how many proxies are configured, files included.
+// Found reports whether there is a configuration file: an optional one may be
+// absent.
+func (c *Config) Found() bool { return c.found }
+
+// ProxyCount is how many proxies are configured, files included.
 func (c *Config) ProxyCount() int { return len(c.specs) }
 
 // Duration is written as "1.5s", "200ms", "1h"; a bare number is seconds.

@@ -118,6 +118,7 @@ func (l *loader) read() map[string]any {
 		case err != nil:
 			l.faults = append(l.faults, Fault{File: l.src.File, Msg: err.Error()})
 		default:
+			l.cfg.found = true
 			doc = bytes.TrimPrefix(doc, []byte("\ufeff"))
 			l.lines = keyLines(doc)
 			tree, err := tomlparser.Parser().Unmarshal(doc)
