@@ -136,6 +136,14 @@ func HostPort(s, defaultPort string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
+// place is where a proxy is: what ids are made from.
+func (a Address) place() string {
+	if a.Scheme == Direct {
+		return Direct
+	}
+	return a.Host
+}
+
 // Redacted returns the address as a URL without its credentials.
 func (a Address) Redacted() string {
 	login := ""

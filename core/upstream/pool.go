@@ -100,12 +100,14 @@ const MaxIDLength = 256
 
 // Reconfigure replaces the configured proxies and the breakers' defaults.
 // Proxies that stay (same id and address) keep breaker and statistics; those
-// added through the API stay. Specs without an id get one (AssignIDs). On an
+// added through the API stay. Specs without an id keep the one that their
+// address has, or get one (AssignIDs). On an
 // error nothing has changed.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	specs = slices.Clone(specs)
+	p.Snapshot().keepIDs(specs)
 	AssignIDs(specs)
 	configured := make(map[string]struct{}, len(specs))
 	for i := range specs {
@@ -375,10 +377,7 @@ func AssignIDs(specs []Spec) {
 		if specs[i].ID != "" {
 			continue
 		}
-		base := specs[i].Address.Host
-		if specs[i].Address.Scheme == Direct {
-			base = Direct
-		}
+		base := specs[i].Address.place()
 		id := base
 		for {
 			next[base]++
@@ -392,6 +391,44 @@ func AssignIDs(specs []Spec) {
 		taken[id] = struct{}{}
 		specs[i].ID = id
 	}
+}
+
+// keepIDs gives specs without an id the one that their address was assigned
+// before: where many share a place, the others keep theirs, and with it breaker
+// and statistics, when one of them leaves or their order changes.
+func (s *Snapshot) keepIDs(specs []Spec) {
+	taken := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		taken[specs[i].ID] = struct{}{}
+	}
+	had := make(map[Address][]string, len(s.All))
+	for _, u := range s.All {
+		if a := u.Spec().Address; !u.Draining() && assigned(u.id, a.place()) {
+			had[a] = append(had[a], u.id)
+		}
+	}
+	for i := range specs {
+		if specs[i].ID != "" {
+			continue
+		}
+		for ids := had[specs[i].Address]; len(ids) > 0 && specs[i].ID == ""; {
+			if _, used := taken[ids[0]]; !used {
+				specs[i].ID = ids[0]
+			}
+			ids = ids[1:]
+			had[specs[i].Address] = ids
+		}
+	}
+}
+
+// assigned reports whether an id is one that AssignIDs gives at a place.
+func assigned(id, place string) bool {
+	rest, ok := strings.CutPrefix(id, place)
+	if !ok || rest == "" {
+		return ok
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(rest, "-"))
+	return err == nil && n > 1
 }
 
 // watch keeps the set of proxies whose breaker is not closed.

@@ -197,6 +197,35 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 	assert.Equal(t, core.Closed, p.Snapshot().Get("a.test:1").Breaker().State())
 }
 
+// Where many share a host and port, as with a vendor's sessions, each keeps its
+// id, breaker and statistics when another leaves, comes, or they change places.
+func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	at := func(user string) Spec { return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}} }
+	require.NoError(t, p.Apply([]Spec{at("a"), at("b"), at("c"), at("c")}))
+	ids := func() (all []string) {
+		for _, u := range p.Snapshot().All {
+			all = append(all, u.Spec().Address.Username+" "+u.ID())
+		}
+		return all
+	}
+	require.Equal(t, []string{"a h:1", "b h:1-2", "c h:1-3", "c h:1-4"}, ids())
+	b := p.Snapshot().Get("h:1-2")
+
+	require.NoError(t, p.Apply([]Spec{at("c"), at("b"), at("new")}))
+	require.Equal(t, []string{"c h:1-3", "b h:1-2", "new h:1"}, ids())
+	require.Same(t, b, p.Snapshot().Get("h:1-2"))
+
+	named := at("b")
+	named.ID = "mine"
+	other := at("x")
+	other.ID = "h:1-3"
+	require.NoError(t, p.Apply([]Spec{named, other, at("c")}))
+	require.Equal(t, []string{"b mine", "x h:1-3", "c h:1"}, ids(), "an id that is configured comes first")
+	require.NoError(t, p.Apply([]Spec{at("b")}))
+	require.Equal(t, []string{"b h:1"}, ids(), "one that was configured and is no more goes")
+}
+
 func TestABadListChangesNothing(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1")))
