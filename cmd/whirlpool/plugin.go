@@ -37,32 +37,55 @@ understood, or a file could not be read.`,
 // report is what each of the commands gives: JSON by its tags, text by Write.
 type report interface{ Write(io.Writer) error }
 
-func show(w io.Writer, r report, asJSON bool) error {
-	if !asJSON {
-		return r.Write(w)
+func pluginHost() *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), "") }
+
+// subject is what a command is about: a module's FILE, and its settings.
+type subject struct {
+	cmd    *cobra.Command
+	file   string
+	code   []byte
+	config map[string]any
+	asJSON bool
+}
+
+// about makes cmd one about a subject without settings.
+func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
+	s := &subject{cmd: cmd}
+	cmd.Args = cobra.ExactArgs(1)
+	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
+	cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
+		s.file = args[0]
+		if s.code, err = os.ReadFile(s.file); err != nil {
+			return usageError{err}
+		}
+		return run(s)
 	}
-	e := json.NewEncoder(w)
+	return cmd
+}
+
+// aboutConfigured makes cmd one about a subject with --config.
+func aboutConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
+	var config settings
+	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil, "a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
+	return about(cmd, func(s *subject) (err error) {
+		if s.config, err = config.table(); err != nil {
+			return err
+		}
+		return run(s)
+	})
+}
+
+func (s *subject) show(r report) error {
+	if !s.asJSON {
+		return r.Write(s.cmd.OutOrStdout())
+	}
+	e := json.NewEncoder(s.cmd.OutOrStdout())
 	e.SetIndent("", "  ")
 	return e.Encode(r)
 }
 
-func pluginHost() *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), "") }
-
-func readPlugin(path string) ([]byte, error) {
-	code, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	return code, nil
-}
-
 // settings are --config flags.
 type settings []string
-
-// flags adds --config.
-func (s *settings) flags(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar((*[]string)(s), "config", nil, "a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
-}
 
 func (s settings) table() (map[string]any, error) {
 	config := make(map[string]any, len(s))
@@ -79,112 +102,71 @@ func (s settings) table() (map[string]any, error) {
 	return config, nil
 }
 
-func jsonFlag(cmd *cobra.Command, to *bool) {
-	cmd.Flags().BoolVar(to, "json", false, "print JSON")
-}
-
 func inspectCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use: "inspect FILE", Short: "Show what a module declares: kind, version, exports, imports, size, memory", Args: cobra.ExactArgs(1),
+	return about(&cobra.Command{
+		Use: "inspect FILE", Short: "Show what a module declares: kind, version, exports, imports, size, memory",
 		Long: `Show what a module declares: kind, ABI version, exports and imports with their
 signatures, size, memory. Nothing of it runs. Of a faulty module it tells what
 can be told, and what is wrong (exit code 1).`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			code, err := readPlugin(args[0])
-			if err != nil {
-				return err
-			}
-			r := inspect.Run(pluginHost(), code)
-			if err := show(cmd.OutOrStdout(), r, asJSON); err != nil {
-				return err
-			}
-			if !r.OK {
-				return fmt.Errorf("%s is no plugin that can be loaded", args[0])
-			}
-			return nil
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, func(s *subject) error {
+		r := inspect.Run(pluginHost(), s.code)
+		if err := s.show(r); err != nil {
+			return err
+		}
+		if !r.OK {
+			return fmt.Errorf("%s is no plugin that can be loaded", s.file)
+		}
+		return nil
+	})
 }
 
 func verifyCommand() *cobra.Command {
-	var asJSON bool
-	var config settings
-	cmd := &cobra.Command{
-		Use: "verify FILE", Short: "Check that a module keeps to the ABI, in whatever language it was written", Args: cobra.ExactArgs(1),
+	return aboutConfigured(&cobra.Command{
+		Use: "verify FILE", Short: "Check that a module keeps to the ABI, in whatever language it was written",
 		Long: `Check that a module keeps to sdk/ABI.md, in whatever language it was written:
 what it exports and imports, how it starts, reserves memory and takes settings,
 what it answers to plausible requests and to those at the edge, and what that
 costs. Each failed check says what to mend (exit code 1).`,
 		Example: "  whirlpool plugin verify mine.wasm --config margin=0.5",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			table, err := config.table()
-			if err != nil {
-				return err
-			}
-			code, err := readPlugin(args[0])
-			if err != nil {
-				return err
-			}
-			r := conformance.Run(pluginHost(), code, table)
-			if err := show(cmd.OutOrStdout(), r, asJSON); err != nil {
-				return err
-			}
-			if !r.OK {
-				return fmt.Errorf("%s failed", args[0])
-			}
-			return nil
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	config.flags(cmd)
-	return cmd
+	}, func(s *subject) error {
+		r := conformance.Run(pluginHost(), s.code, s.config)
+		if err := s.show(r); err != nil {
+			return err
+		}
+		if !r.OK {
+			return fmt.Errorf("%s failed", s.file)
+		}
+		return nil
+	})
 }
 
 func benchCommand() *cobra.Command {
-	var asJSON bool
-	var config settings
-	cmd := &cobra.Command{
-		Use: "bench FILE", Short: "Time a module beside the built-in of its kind, and count its fuel", Args: cobra.ExactArgs(1),
+	return aboutConfigured(&cobra.Command{
+		Use: "bench FILE", Short: "Time a module beside the built-in of its kind, and count its fuel",
 		Long: `Time a module's calls at 1, 10, 100 and 1,000 candidates and count their fuel,
 beside the built-in of its kind (performance or exponential) in the same run.
 It takes about seven seconds.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			table, err := config.table()
-			if err != nil {
-				return err
-			}
-			code, err := readPlugin(args[0])
-			if err != nil {
-				return err
-			}
-			r, err := measure.Run(pluginHost(), code, measure.Options{
-				Config: table, Now: time.Now, Round: measure.DefaultRound, Rounds: measure.DefaultRounds,
-				Progress: func(step string) { fmt.Fprintf(cmd.ErrOrStderr(), "%s ...\n", step) },
-			})
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			return show(cmd.OutOrStdout(), r, asJSON)
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	config.flags(cmd)
-	return cmd
+	}, func(s *subject) error {
+		r, err := measure.Run(pluginHost(), s.code, measure.Options{
+			Config: s.config, Now: time.Now, Round: measure.DefaultRound, Rounds: measure.DefaultRounds,
+			Progress: func(step string) { fmt.Fprintf(s.cmd.ErrOrStderr(), "%s ...\n", step) },
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.file, err)
+		}
+		return s.show(r)
+	})
 }
 
 func simulateCommand() *cobra.Command {
 	var o struct {
 		trace, generate, write string
 		seed                   uint64
-		asJSON, ascii          bool
+		ascii                  bool
 		jitter, breakers       bool
-		config                 settings
 	}
-	cmd := &cobra.Command{
-		Use: "simulate FILE", Short: "Play a module on a trace, beside the built-ins: a table and a plot", Args: cobra.ExactArgs(1),
+	cmd := aboutConfigured(&cobra.Command{
+		Use: "simulate FILE", Short: "Play a module on a trace, beside the built-ins: a table and a plot",
 		Long: `Play a module on a trace, beside the built-ins, with a clock of its own and
 chance from a seed: the same arguments give the same answer.
 
@@ -212,55 +194,46 @@ SPEC is one of
 ` + scenarios() + `
 and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 		Example: "  whirlpool plugin simulate mine.wasm\n  whirlpool plugin simulate mine.wasm --generate outage,proxies=10 --write-trace outage.jsonl\n  whirlpool plugin simulate mine.wasm --trace outage.jsonl --seed 2",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.trace != "" && cmd.Flags().Changed("generate") {
-				return usage("give --trace or --generate, not both")
+	}, func(s *subject) error {
+		if o.trace != "" && s.cmd.Flags().Changed("generate") {
+			return usage("give --trace or --generate, not both")
+		}
+		t, err := readTrace(o.trace, o.generate, o.seed)
+		if err != nil {
+			return err
+		}
+		if o.write != "" {
+			if err := writeTrace(o.write, t); err != nil {
+				return err
 			}
-			table, err := o.config.table()
+		}
+		host := pluginHost()
+		plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(s.file), ".wasm"), Code: s.code, Config: s.config}
+		d, err := host.Describe(s.code)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.file, err)
+		}
+		style := simulate.Unicode()
+		if o.ascii {
+			style = simulate.ASCII()
+		}
+		if d.Kind == wasmhost.Backoff {
+			r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)
 			if err != nil {
 				return err
 			}
-			code, err := readPlugin(args[0])
-			if err != nil {
-				return err
-			}
-			t, err := readTrace(o.trace, o.generate, o.seed)
-			if err != nil {
-				return err
-			}
-			if o.write != "" {
-				if err := writeTrace(o.write, t); err != nil {
-					return err
-				}
-			}
-			host := pluginHost()
-			plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(args[0]), ".wasm"), Code: code, Config: table}
-			d, err := host.Describe(code)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			style := simulate.Unicode()
-			if o.ascii {
-				style = simulate.ASCII()
-			}
-			if d.Kind == wasmhost.Backoff {
-				r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)
-				if err != nil {
-					return err
-				}
-				return showPlay(cmd.OutOrStdout(), r, style, o.asJSON, r.Results[0].Faults)
-			}
-			breakers := simulate.NoBreaker()
-			if o.breakers {
-				breakers = breaker.Default()
-			}
-			r, err := simulate.PlayScorer(host, plugin, t, breakers, o.seed)
-			if err != nil {
-				return err
-			}
-			return showPlay(cmd.OutOrStdout(), r, style, o.asJSON, r.Results[0].Faults)
-		},
-	}
+			return showPlay(s, r, style, r.Results[0].Faults)
+		}
+		breakers := simulate.NoBreaker()
+		if o.breakers {
+			breakers = breaker.Default()
+		}
+		r, err := simulate.PlayScorer(host, plugin, t, breakers, o.seed)
+		if err != nil {
+			return err
+		}
+		return showPlay(s, r, style, r.Results[0].Faults)
+	})
 	f := cmd.Flags()
 	f.StringVar(&o.trace, "trace", "", "`FILE` of a trace")
 	f.StringVar(&o.generate, "generate", "swap", "make a trace by this `SPEC`")
@@ -269,8 +242,6 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 	f.BoolVar(&o.ascii, "ascii", false, "draw with ASCII only")
 	f.BoolVar(&o.breakers, "breakers", false, "scorers: with circuit breakers of the default thresholds")
 	f.BoolVar(&o.jitter, "jitter", false, "backoffs: the policy asks for jitter")
-	jsonFlag(cmd, &o.asJSON)
-	o.config.flags(cmd)
 	return cmd
 }
 
@@ -330,8 +301,8 @@ func (d drawn) Write(w io.Writer) error { return d.play.Write(w, d.style) }
 // MarshalJSON leaves the style out.
 func (d drawn) MarshalJSON() ([]byte, error) { return json.Marshal(d.play) }
 
-func showPlay(w io.Writer, p play, style simulate.Style, asJSON bool, faults int) error {
-	if err := show(w, drawn{p, style}, asJSON); err != nil {
+func showPlay(s *subject, p play, style simulate.Style, faults int) error {
+	if err := s.show(drawn{p, style}); err != nil {
 		return err
 	}
 	if faults > 0 {

@@ -278,23 +278,31 @@ func (k *kit) finite() (string, error) {
 }
 
 func (k *kit) deterministic() (string, error) {
+	c := trial.Plausible(50)
+	return k.same("scores", func(p *wasmhost.Probe) ([]float64, error) { return score(p, c) }, func(i int, first, then float64) error {
+		return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first, then)
+	})
+}
+
+// same asks three instances twice each: whoever does not learn answers them all
+// alike.
+func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error), wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
 		return "", skip("a module that learns may answer otherwise the second time")
 	}
-	c := trial.Plausible(50)
 	var first []float64
 	for range 3 {
 		err := k.fresh(func(p *wasmhost.Probe) error {
 			for range 2 {
-				scores, err := score(p, c)
+				then, err := ask(p)
 				if err != nil {
 					return err
 				}
 				if first == nil {
-					first = scores
+					first = then
 				}
-				if i := differs(first, scores); i >= 0 {
-					return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first[i], scores[i])
+				if i := differs(first, then); i >= 0 {
+					return wrong(i, first[i], then[i])
 				}
 			}
 			return nil
@@ -303,7 +311,7 @@ func (k *kit) deterministic() (string, error) {
 			return "", err
 		}
 	}
-	return "the same scores twice in three instances", nil
+	return "the same " + what + " twice in three instances", nil
 }
 
 // differs returns the first place where a and b do, or -1.
@@ -418,32 +426,10 @@ func delays(p *wasmhost.Probe, waits []trial.Wait) ([]float64, error) {
 }
 
 func (k *kit) sameWaits() (string, error) {
-	if k.learns {
-		return "", skip("a module that learns may answer otherwise the second time")
-	}
 	waits := trial.Waits()
-	var first []float64
-	for range 3 {
-		err := k.fresh(func(p *wasmhost.Probe) error {
-			for range 2 {
-				list, err := delays(p, waits)
-				if err != nil {
-					return err
-				}
-				if first == nil {
-					first = list
-				}
-				if i := differs(first, list); i >= 0 {
-					return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first[i], list[i])
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return "", err
-		}
-	}
-	return "the same waits twice in three instances", nil
+	return k.same("waits", func(p *wasmhost.Probe) ([]float64, error) { return delays(p, waits) }, func(i int, first, then float64) error {
+		return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first, then)
+	})
 }
 
 func (k *kit) observe() (string, error) {

@@ -248,13 +248,5 @@ func TestTheModule(t *testing.T) {
 
 	// Call by call it says what the same source says natively.
 	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t, configure.Setting{Key: "decay", Value: "5"}))
-	for _, e := range sdktest.Recorded() {
-		switch {
-		case e.Observation != nil:
-			module.Observe(*e.Observation)
-			here.observe(*e.Observation)
-		case e.Request != nil:
-			require.Equal(t, here.score(*e.Request, e.Candidates), module.Score(*e.Request, e.Candidates))
-		}
-	}
+	module.SaysWhat(here.score, here.observe, 0)
 }

@@ -149,13 +149,5 @@ func TestTheModule(t *testing.T) {
 
 	// Call by call it says what the same source says natively.
 	module, here := exampletest.Scorer(t, wasm, nil), native(t)
-	for _, e := range sdktest.Recorded() {
-		switch {
-		case e.Observation != nil:
-			module.Observe(*e.Observation)
-			here.observe(*e.Observation)
-		case e.Request != nil:
-			require.InDeltaSlice(t, here.score(*e.Request, e.Candidates), module.Score(*e.Request, e.Candidates), 1e-9)
-		}
-	}
+	module.SaysWhat(here.score, here.observe, 1e-9)
 }

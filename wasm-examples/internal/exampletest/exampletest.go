@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
 )
 
 var update = flag.Bool("update", false, "write expected.txt anew instead of comparing with it")
@@ -122,6 +123,21 @@ func (p *Plugin) Observe(o abi.Observation) {
 	require.True(p.t, p.Learns(), "the module exports no %s", abi.Observe)
 	c := core.Observation(o)
 	require.NoError(p.t, p.Module.Observe(&c))
+}
+
+// SaysWhat plays sdktest's recording to a scorer that learns and to another,
+// whose scores it must give within delta.
+func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation), delta float64) {
+	p.t.Helper()
+	for _, e := range sdktest.Recorded() {
+		switch {
+		case e.Observation != nil:
+			p.Observe(*e.Observation)
+			observe(*e.Observation)
+		case e.Request != nil:
+			require.InDeltaSlice(p.t, score(*e.Request, e.Candidates), p.Score(*e.Request, e.Candidates), delta)
+		}
+	}
 }
 
 // choice implements core.Candidates.
