@@ -121,6 +121,9 @@ func HostPort(s, defaultPort string) (string, error) {
 	if port == "" {
 		port = defaultPort
 	}
+	if port == "" {
+		return "", errors.New("the port is missing")
+	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strings.HasPrefix(port, "+") {
 		return "", errors.New("the port is not a number from 1 to 65535")
 	}

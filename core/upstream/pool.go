@@ -108,7 +108,6 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	defer p.mu.Unlock()
 	specs = slices.Clone(specs)
 	p.Snapshot().keepIDs(specs)
-	AssignIDs(specs)
 	configured := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		configured[specs[i].ID] = struct{}{}
@@ -118,6 +117,7 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 			specs = append(specs, *u.Spec())
 		}
 	}
+	AssignIDs(specs) // none that a proxy of the API's has
 	return p.apply(defaults, specs)
 }
 

@@ -226,6 +226,25 @@ func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 	require.Equal(t, []string{"b h:1"}, ids(), "one that was configured and is no more goes")
 }
 
+// A proxy that was added through the API stays whatever the file brings, but
+// for its own entry there.
+func TestTheFileLeavesTheAPIsProxiesAlone(t *testing.T) {
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	at := func(user, source string) Spec {
+		return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}, Source: source}
+	}
+	added, err := p.Add([]Spec{at("a", SourceAPI)})
+	require.NoError(t, err)
+	require.NoError(t, p.Apply([]Spec{at("b", "config")}))
+	require.Same(t, added[0], p.Snapshot().Get("h:1"))
+	require.Equal(t, "b", p.Snapshot().Get("h:1-2").Spec().Address.Username)
+
+	require.NoError(t, p.Apply([]Spec{at("b", "config"), at("a", "config")}))
+	require.Len(t, p.Snapshot().All, 2)
+	require.Same(t, added[0], p.Snapshot().Get("h:1"))
+	require.Equal(t, "config", added[0].Spec().Source)
+}
+
 func TestABadListChangesNothing(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1")))
