@@ -133,27 +133,34 @@ func TestRequestHeads(t *testing.T) {
 }
 
 func TestResponseFraming(t *testing.T) {
+	const get, head, connect = "GET", "HEAD", "CONNECT"
 	for _, c := range []struct {
 		raw     string
-		head    bool
+		method  string
 		framing Framing
 		length  int64
 		close   bool
 	}{
-		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", false, Length, 3, false},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true, NoBody, 3, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", false, Chunked, -1, false},
-		{"HTTP/1.1 200 OK\r\n\r\n", false, UntilClose, -1, true},
-		{"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", false, Length, 3, true},
-		{"HTTP/1.1 204 No Content\r\n\r\n", false, NoBody, -1, false},
-		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", false, NoBody, -1, false},
-		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", false, Length, 3, false},
-		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", false, NoBody, 9, false},
-		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, NoBody, 0, false},
-		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", false, NoBody, 0, false},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", get, Length, 3, false},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", head, NoBody, 3, false},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", get, Chunked, -1, false},
+		{"HTTP/1.1 200 OK\r\n\r\n", get, UntilClose, -1, true},
+		{"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", get, Length, 3, true},
+		{"HTTP/1.1 204 No Content\r\n\r\n", get, NoBody, -1, false},
+		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", get, NoBody, -1, false},
+		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", get, Length, 3, false},
+		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", get, NoBody, 9, false},
+		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
+		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
+		// A 2xx to CONNECT has no framing, whatever it says; a refusal has.
+		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, false},
+		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect, NoBody, -1, false},
+		{"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, true},
+		{"HTTP/1.1 200 OK\r\n\r\n", connect, NoBody, -1, false},
+		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\n", connect, Length, 3, false},
 	} {
 		var p Response
-		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, c.head), c.raw)
+		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, []byte(c.method)), c.raw)
 		assert.Equal(t, c.framing, p.Framing, c.raw)
 		assert.Equal(t, c.length, p.Length, c.raw)
 		assert.Equal(t, c.close, p.Close, c.raw)
@@ -164,8 +171,13 @@ func TestResponseFraming(t *testing.T) {
 		"HTTP/1.1 099 Low\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	} {
 		var p Response
-		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, false)
+		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, []byte(get))
 		assert.Error(t, err, raw)
+	}
+	for _, raw := range []string{
+		"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length : 3\r\n\r\n",
+	} {
+		assert.Error(t, NewReader(strings.NewReader(raw)).ReadResponse(new(Response), []byte(connect)), raw)
 	}
 }
 
@@ -281,7 +293,11 @@ func FuzzReadResponse(f *testing.F) {
 		read := func(src io.Reader) (string, error) {
 			r := NewReader(src)
 			var p Response
-			if err := r.ReadResponse(&p, head); err != nil {
+			method := []byte("GET")
+			if head {
+				method = []byte("HEAD")
+			}
+			if err := r.ReadResponse(&p, method); err != nil {
 				return "", err
 			}
 			out := string(AppendFields(AppendStatusLine(nil, p.Status, p.Reason), p.Fields))

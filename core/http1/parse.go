@@ -57,12 +57,12 @@ func (r *Reader) ReadRequest(q *Request) error {
 	return nil
 }
 
-// ReadResponse reads the head of the final response into p, skipping interim
-// ones (1xx). noBody says that the request was HEAD. Errors are as
-// ReadRequest's.
-func (r *Reader) ReadResponse(p *Response, noBody bool) error {
+// ReadResponse reads the head of the final response to a request of that method
+// into p, skipping interim ones (1xx). What follows a 2xx to CONNECT is no body
+// but the tunnel's. Errors are as ReadRequest's.
+func (r *Reader) ReadResponse(p *Response, method []byte) error {
 	for range maxInterim {
-		if err := r.readResponse(p, noBody); err != nil {
+		if err := r.readResponse(p, method); err != nil {
 			return err
 		}
 		if p.Status >= 200 {
@@ -78,7 +78,7 @@ func (r *Reader) ReadResponse(p *Response, noBody bool) error {
 // maxInterim bounds how many 1xx responses may come before the final one.
 const maxInterim = 32
 
-func (r *Reader) readResponse(p *Response, noBody bool) error {
+func (r *Reader) readResponse(p *Response, method []byte) error {
 	head, err := r.head()
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (r *Reader) readResponse(p *Response, noBody bool) error {
 			return malformed("the reason phrase has a control character")
 		}
 	}
-	var s scan
+	s := scan{unframed: p.Status/100 == 2 && string(method) == "CONNECT"}
 	if p.Fields, err = s.fields(rest, p.Fields); err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (r *Reader) readResponse(p *Response, noBody bool) error {
 	p.Close = s.close || p.Minor == 0 && !s.keepAlive
 	p.Length = -1
 	switch {
-	case noBody || p.Status < 200 || p.Status == 204 || p.Status == 304:
+	case s.unframed || string(method) == "HEAD" || p.Status < 200 || p.Status == 204 || p.Status == 304:
 		if s.hasLength && p.Status != 204 { // RFC 9110 section 8.6: no length there
 			p.Length = s.length
 		}
@@ -143,6 +143,7 @@ type scan struct {
 	close, keepAlive bool
 	expect100        bool
 	nominated        bool
+	unframed         bool // Content-Length and Transfer-Encoding mean nothing: RFC 9110 section 9.3.6
 }
 
 func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
@@ -188,6 +189,9 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 }
 
 func (s *scan) known(f *Field) error {
+	if s.unframed && (f.Kind == ContentLength || f.Kind == TransferEncoding) {
+		return nil
+	}
 	switch f.Kind {
 	case Host:
 		s.hosts++

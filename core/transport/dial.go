@@ -199,7 +199,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // 2xx, Content-Length and Transfer-Encoding mean nothing.
 func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *retry.Fault {
 	b := make([]byte, 0, 256)
-	b = http1.AppendRequestLine(b, []byte("CONNECT"), []byte(authority))
+	method := []byte("CONNECT")
+	b = http1.AppendRequestLine(b, method, []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))
 	if login := basic(a); login != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", login)
@@ -219,7 +220,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	c.Interrupt.setDeadline(conn, slow)
 	for {
-		err := r.ReadResponse(&head, false)
+		err := r.ReadResponse(&head, method)
 		if err == nil {
 			break
 		}

@@ -237,7 +237,7 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 		c.Interrupt.setReadDeadline(pc.Conn, deadline)
 		sent <- err
 	}()
-	err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
+	err := pc.reader.ReadResponse(&resp.Response, q.Method)
 	if err != nil {
 		return fault(retry.Head, clearer(err))
 	}
@@ -273,7 +273,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		pc.setReadDeadline(c, latest)
 	}
 	for {
-		err := pc.reader.ReadResponse(&resp.Response, string(q.Method) == "HEAD")
+		err := pc.reader.ReadResponse(&resp.Response, q.Method)
 		if err == nil {
 			break
 		}

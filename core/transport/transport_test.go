@@ -165,26 +165,32 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	require.EqualValues(t, 2, accepted.Load())
 }
 
+// A length or an encoding in a 2xx to CONNECT means nothing (RFC 9110 section
+// 9.3.6), be it as wrong as it likes: what follows the head is the target's.
 func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
-	u := one(t, "http://me:secret@"+proxy(t, func(c net.Conn) {
-		head := readRequest(c)
-		if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") || !strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
-			io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-			return
-		}
-		// A length in a 2xx means nothing (RFC 9110 section 9.3.6).
-		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly bytes")
-		io.Copy(io.Discard, c)
-	}))
-	tr := New(Config{})
-	tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
-	require.Nil(t, f)
-	defer tun.Conn.Close()
-	require.Zero(t, tun.Reply.Status)
-	rest := make([]byte, len("early bytes")-len(tun.Early))
-	_, err := io.ReadFull(tun.Conn, rest)
-	require.NoError(t, err)
-	assert.Equal(t, "early bytes", string(tun.Early)+string(rest))
+	for _, framing := range []string{
+		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+		"Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n",
+	} {
+		u := one(t, "http://me:secret@"+proxy(t, func(c net.Conn) {
+			head := readRequest(c)
+			if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") || !strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
+				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+framing+"\r\nearly bytes")
+			io.Copy(io.Discard, c)
+		}))
+		tr := New(Config{})
+		tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
+		require.Nil(t, f, framing)
+		defer tun.Conn.Close()
+		require.Zero(t, tun.Reply.Status, framing)
+		rest := make([]byte, len("early bytes")-len(tun.Early))
+		_, err := io.ReadFull(tun.Conn, rest)
+		require.NoError(t, err, framing)
+		assert.Equal(t, "early bytes", string(tun.Early)+string(rest), framing)
+	}
 }
 
 // scripted is a connection whose other side says what it says, whatever it is
