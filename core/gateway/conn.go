@@ -28,7 +28,8 @@ const (
 )
 
 // conn is one client connection. All but drain belongs to the goroutine that
-// runs serve.
+// runs serve; while a request's body is sent on, reading it and armBody belong
+// to the goroutine that does that.
 type conn struct {
 	server *Server
 	raw    net.Conn
@@ -57,7 +58,8 @@ type conn struct {
 	bodyLoan  loan          // and so is body
 	memo      memo
 
-	armBodyFunc, stopBodyFunc func() // bound once
+	bodyStopped               atomic.Bool // nothing more of the request's body is waited for; the connection ends with it
+	armBodyFunc, stopBodyFunc func()      // bound once
 }
 
 // The phases of a connection.
@@ -89,7 +91,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 	c.watch.conn = c
 	c.call.control.OnSlow = c.watch.start
 	c.armBodyFunc = c.armBody
-	c.stopBodyFunc = func() { raw.SetReadDeadline(aLongTimeAgo) }
+	c.stopBodyFunc = c.stopBody
 	return c
 }
 

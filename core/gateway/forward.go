@@ -175,6 +175,16 @@ func (c *conn) detach(q *transport.Request) {
 func (c *conn) armBody() {
 	c.armed = time.Time{}
 	c.raw.SetReadDeadline(c.server.Now().Add(c.server.settings.Load().BodyIdle))
+	if c.bodyStopped.Load() { // looked at last, so that a stop right now is not undone
+		c.raw.SetReadDeadline(aLongTimeAgo)
+	}
+}
+
+// stopBody ends the wait for the request's body from another goroutine, for
+// good: a request whose body was not read to its end is the connection's last.
+func (c *conn) stopBody() {
+	c.bodyStopped.Store(true)
+	c.raw.SetReadDeadline(aLongTimeAgo)
 }
 
 // badBody answers a request whose body could not be read.
