@@ -11,6 +11,11 @@ import (
 // too, as usual.
 type Conn struct {
 	*net.TCPConn
+	// Full, if not nil, is called by Write and Ask when they have to wait for
+	// room, before they do; elsewhere than on Linux each time. It may set
+	// deadlines.
+	Full func()
+
 	raw syscall.RawConn
 	in  direction
 	out direction

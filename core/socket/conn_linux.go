@@ -117,6 +117,9 @@ func (c *Conn) send(fd uintptr) bool {
 		n, errno := send(fd, c.out.buf[c.out.n:])
 		c.out.n += n
 		if errno == syscall.EAGAIN {
+			if c.Full != nil {
+				c.Full()
+			}
 			return false
 		}
 		if c.out.errno = errno; errno != 0 {

@@ -11,6 +11,14 @@ import (
 
 func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn { return &Conn{TCPConn: tcp, raw: raw} }
 
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.Full != nil {
+		c.Full()
+	}
+	return c.TCPConn.Write(p)
+}
+
 // Ask sends message and reads the beginning of the answer into p. A message
 // that could not be sent is a *WriteError.
 func (c *Conn) Ask(message, p []byte) (int, error) {

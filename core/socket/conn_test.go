@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,41 @@ func TestDeadlines(t *testing.T) {
 	n, err := c.Write(much)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Positive(t, n, "what went out before is counted")
+}
+
+// Full is called when the other side does not read, and only then; the deadline
+// it sets holds for the write that called it.
+func TestFull(t *testing.T) {
+	for name, write := range map[string]func(*Conn, []byte) error{
+		"Write": func(c *Conn, p []byte) error { _, err := c.Write(p); return err },
+		"Ask": func(c *Conn, p []byte) error {
+			_, err := c.Ask(p, make([]byte, 1))
+			var w *WriteError
+			if errors.As(err, &w) {
+				return w.Err
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, far := pair(t)
+			full := 0
+			c.Full = func() {
+				full++
+				c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			}
+			go func() {
+				io.ReadFull(far, make([]byte, 5))
+				far.Write([]byte("x"))
+			}()
+			require.NoError(t, write(c, []byte("hello")))
+			if runtime.GOOS == "linux" {
+				require.Zero(t, full)
+			}
+			require.ErrorIs(t, write(c, make([]byte, 64<<20)), os.ErrDeadlineExceeded)
+			require.Positive(t, full)
+		})
+	}
 }
 
 func TestQuiet(t *testing.T) {

@@ -60,11 +60,13 @@ func (a *asker) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 type persistConn struct {
 	asker
 	reader http1.Reader
-	tcp    *socket.Conn // Conn, or what lies below its TLS; nil if neither
+	tcp    *socket.Conn // bottom of Conn; may be nil
 	key    string       // "" for the proxy itself, else the target it leads to
 	login  []byte       // Proxy-Authorization to send; nil for none
 	out    []byte
 	armed  time.Time // the read deadline
+	asking *Control  // whose request is being written up to where its body streams; nil else
+	late   bool      // a write had to wait: there is a write deadline
 	reused bool
 	idleAt time.Time
 }
@@ -72,13 +74,46 @@ type persistConn struct {
 func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
 	pc := &persistConn{asker: asker{Conn: c}, key: key, login: login}
 	pc.reader = *http1.NewReader(pc)
-	switch c := c.(type) {
-	case *socket.Conn:
-		pc.tcp = c
-	case *tls.Conn:
-		pc.tcp, _ = c.NetConn().(*socket.Conn)
+	pc.tcp = bottom(c)
+	if pc.tcp != nil {
+		pc.tcp.Full = pc.full
 	}
 	return pc
+}
+
+// bottom returns the TCP connection that c is or lies on, nil if there is none.
+func bottom(c net.Conn) *socket.Conn {
+	for {
+		switch above := c.(type) {
+		case *socket.Conn:
+			return above
+		case *tls.Conn:
+			c = above.NetConn()
+		case *earlyConn:
+			c = above.Conn
+		default:
+			return nil
+		}
+	}
+}
+
+// drop closes c without TLS's farewell, which would wait for seconds for a
+// proxy that does not read.
+func drop(c net.Conn) {
+	if tcp := bottom(c); tcp != nil {
+		c = tcp
+	}
+	c.Close()
+}
+
+// full is called when the other side is slow to read a request: it has until
+// the attempt's deadline, and the client may leave meanwhile.
+func (pc *persistConn) full() {
+	if c := pc.asking; c != nil && !pc.late {
+		pc.late = true
+		c.Interrupt.setWriteDeadline(pc.Conn, c.Deadline)
+		c.slow()
+	}
 }
 
 // setReadDeadline sets the deadline unless c's Interrupt has fired.
@@ -117,15 +152,18 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 			armed = t
 			c.Interrupt.setWriteDeadline(pc.Conn, t.Add(c.BodyIdle))
 		}
+		_, err := pc.Write(p)
+		return err
+	}
+	piece := func(p []byte) error {
 		if q.Framing == http1.Chunked {
 			pc.out = http1.AppendChunk(pc.out[:0], p)
 			p = pc.out
 		}
-		_, err := pc.Write(p)
-		return err
+		return write(p)
 	}
 	if !prefixSent && len(q.Prefix) > 0 {
-		if err := write(q.Prefix); err != nil {
+		if err := piece(q.Prefix); err != nil {
 			return err
 		}
 	}
@@ -138,12 +176,12 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 		if err != nil {
 			return err
 		}
-		if err := write(p); err != nil {
+		if err := piece(p); err != nil {
 			return err
 		}
 	}
 	if q.Framing == http1.Chunked {
-		if _, err := pc.Write([]byte(http1.LastChunk)); err != nil {
+		if err := write([]byte(http1.LastChunk)); err != nil {
 			return err
 		}
 	}
@@ -230,6 +268,11 @@ func (p *idlePool) set(key string, list []*persistConn) {
 func (p *idlePool) put(pc *persistConn, t *Transport, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
+	pc.asking = nil
+	if pc.late {
+		pc.late = false
+		pc.SetWriteDeadline(time.Time{})
+	}
 	p.mu.Lock()
 	if p.closed || p.count >= t.cfg.MaxIdle {
 		p.mu.Unlock()

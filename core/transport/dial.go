@@ -48,7 +48,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		start := t.cfg.Now()
 		tc, err := t.tlsClient(tctx, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
 		if err != nil {
-			conn.Close()
+			drop(conn)
 			f := fault(retry.Handshake, err)
 			f.Target = f.Reason == "tls_certificate_error"
 			return nil, f
@@ -184,7 +184,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		f = fault(retry.Handshake, errStopped)
 	}
 	if f != nil {
-		conn.Close()
+		drop(conn)
 		return Tunnel{}, f
 	}
 	if tun.Reply.Status != 0 {
@@ -206,6 +206,9 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		b = http1.AppendField(b, "Proxy-Authorization", login)
 	}
 	b = append(b, "\r\n"...)
+	if a.Scheme == upstream.HTTPS { // TLS sends now
+		c.Interrupt.setWriteDeadline(conn, c.Deadline)
+	}
 	ask := asker{Conn: conn}
 	if err := ask.send(b); err != nil {
 		return fault(retry.Handshake, err)

@@ -153,7 +153,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	if f := t.exchange(c, q, resp); f != nil {
 		c.Interrupt.release()
 		f.Stale = pc.reused && !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
-		pc.Close()
+		drop(pc.Conn)
 		f.Client = resp.bodyBroke(q)
 		f.Sending = resp.sent != nil
 		resp.join()
@@ -189,6 +189,7 @@ func stale(f *retry.Fault) bool {
 // exchange sends the request and reads the answer's head.
 func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Fault {
 	pc := resp.pc
+	pc.asking = c
 	pc.out = pc.head(pc.out[:0], q)
 	inline := len(q.Prefix) <= 16<<10
 	if inline {
@@ -215,6 +216,10 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	// A larger body: send it while waiting for the answer, which may come
 	// before the body is through. The time for the answer's head begins when
 	// the body has ended; until then the body only must not stand still.
+	pc.asking = nil
+	if q.Rest == nil {
+		c.slow() // nobody else would notice that the client leaves
+	}
 	patience := c.Deadline.Sub(t.cfg.Now())
 	pc.setReadDeadline(c, c.Total)
 	pc.armed = time.Time{} // not for long
@@ -325,7 +330,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 		r.pool.put(pc, r.t, now)
 		return sentAll
 	}
-	pc.Close()
+	drop(pc.Conn)
 	r.join()
 	return sentAll
 }

@@ -1,0 +1,192 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// secured wraps what a proxy does in TLS, under a certificate for 127.0.0.1
+// from one of roots.
+func secured(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x509.CertPool) {
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	roots = x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	cfg := &tls.Config{Certificates: s.TLS.Certificates}
+	return func(c net.Conn) {
+		tc := tls.Server(c, cfg)
+		defer tc.Close()
+		if tc.Handshake() == nil {
+			serve(tc)
+		}
+	}, roots
+}
+
+// narrow opens connections whose sending side holds next to nothing.
+func narrow(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096) })
+	}}
+	return d.DialContext(ctx, network, address)
+}
+
+// A proxy that does not read: what it is sent goes out only in part. The
+// attempt ends with its time, and whoever watches the client is told.
+func TestAProxyThatDoesNotRead(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		for name, body := range map[string]func(*Request){
+			"no body":     func(*Request) {},
+			"a body":      func(q *Request) { q.Prefix = make([]byte, 100<<10) },
+			"a long body": func(q *Request) { q.Rest = rest(make([]byte, 100<<10)) },
+		} {
+			t.Run(scheme+" "+name, func(t *testing.T) {
+				hung, watched := make(chan struct{}), 1
+				defer close(hung)
+				serve, roots := func(net.Conn) { <-hung }, (*x509.CertPool)(nil)
+				if scheme == "https" {
+					serve, roots = secured(t, serve)
+					watched = 2 // the handshake is slow, too
+				}
+				u := one(t, scheme+"://"+proxy(t, func(c net.Conn) {
+					c.(*net.TCPConn).SetReadBuffer(4096)
+					serve(c)
+				}))
+				q := get()
+				body(q)
+				if n := len(q.Prefix); n > 0 {
+					q.Framing, q.Length = http1.Length, int64(n)
+				}
+				if q.Rest != nil {
+					q.Framing, q.Arm, q.Stop = http1.Chunked, func() {}, func() {}
+				}
+				q.Fields = append(q.Fields, http1.Field{Name: []byte("X-Long"), Value: bytes.Repeat([]byte("x"), 1<<20)})
+				var slow atomic.Int32
+				begun := time.Now()
+				c := &Control{Deadline: begun.Add(300 * time.Millisecond), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}
+				tr := New(Config{RootCAs: roots, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+					defer slow.Store(0)
+					return narrow(ctx, network, address)
+				}})
+				defer tr.Close()
+				done := make(chan *retry.Fault, 1)
+				go func() { done <- tr.RoundTrip(t.Context(), u, c, q, &Response{}) }()
+				select {
+				case f := <-done:
+					require.NotNil(t, f)
+					assert.True(t, f.Timeout)
+					assert.Equal(t, "connection_write_timeout", f.Reason)
+					assert.EqualValues(t, watched, slow.Load())
+				case <-time.After(3 * time.Second):
+					c.Interrupt.Fire()
+					<-done
+					t.Fatal("the attempt does not end")
+				}
+			})
+		}
+	}
+}
+
+// The same with a CONNECT, which has to be long for that.
+func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			hung := make(chan struct{})
+			defer close(hung)
+			serve, roots := func(net.Conn) { <-hung }, (*x509.CertPool)(nil)
+			if scheme == "https" {
+				serve, roots = secured(t, serve)
+			}
+			u := one(t, scheme+"://"+proxy(t, serve))
+			c := &Control{Deadline: time.Now().Add(300 * time.Millisecond)}
+			tr := New(Config{Dial: narrow, RootCAs: roots})
+			done := make(chan *retry.Fault, 1)
+			go func() {
+				_, f := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
+				done <- f
+			}()
+			select {
+			case f := <-done:
+				require.NotNil(t, f)
+				assert.Equal(t, "connection_timeout", f.Reason)
+			case <-time.After(3 * time.Second):
+				c.Interrupt.Fire()
+				<-done
+				t.Fatal("the attempt does not end")
+			}
+		})
+	}
+}
+
+// A proxy that has taken a body and does not answer: the client is watched.
+func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
+	u := one(t, "http://"+proxy(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	tr := New(Config{})
+	defer tr.Close()
+	q := get()
+	q.Prefix = make([]byte, 100<<10)
+	q.Framing, q.Length = http1.Length, int64(len(q.Prefix))
+	var slow atomic.Int32
+	f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(300 * time.Millisecond), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}, q, &Response{})
+	require.NotNil(t, f)
+	assert.Equal(t, "http_response_timeout", f.Reason)
+	assert.EqualValues(t, 1, slow.Load())
+}
+
+// The end of a body may come as late as any piece of it.
+func TestTheEndOfABodyMayBeLate(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err == nil {
+			body, _ := io.ReadAll(r.Body)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%s", body)
+		}
+	}))
+	tr := New(Config{})
+	defer tr.Close()
+	in, out := io.Pipe()
+	go func() {
+		io.WriteString(out, "1\r\na\r\n")
+		time.Sleep(idle / 5)
+		io.WriteString(out, "1\r\nb\r\n")
+		time.Sleep(idle * 19 / 20)
+		io.WriteString(out, "0\r\n\r\n")
+	}()
+	q := get()
+	q.Framing, q.Length, q.Rest = http1.Chunked, -1, &http1.Body{}
+	q.Rest.Start(http1.NewReader(in), http1.Chunked, -1)
+	q.Arm, q.Stop = func() {}, func() {}
+	c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: idle}
+	var resp Response
+	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
+	got, err := io.ReadAll(&resp.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "ab", string(got))
+	assert.True(t, resp.Finish(c, time.Now()), "the body went out whole")
+}
+
+// rest is a body that can be read once.
+func rest(b []byte) *http1.Body {
+	body := &http1.Body{}
+	body.Start(http1.NewReader(io.Reader(bytes.NewReader(b))), http1.Length, int64(len(b)))
+	return body
+}
