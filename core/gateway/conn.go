@@ -90,6 +90,9 @@ func newConn(s *Server, raw net.Conn) *conn {
 	c.call.conn = c
 	c.watch.conn = c
 	c.call.control.OnSlow = c.watch.start
+	if plain, ok := raw.(*socket.Conn); ok {
+		plain.Full = c.full
+	}
 	c.armBodyFunc = c.armBody
 	c.stopBodyFunc = c.stopBody
 	return c
@@ -104,6 +107,7 @@ func (c *conn) serve() {
 			c.server.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 		}
 		c.server.Executor.Abandon(&c.x)
+		c.stall.stop()
 		stop()
 		c.cancel(executor.ErrClientGone)
 		c.entry.Release()
@@ -115,10 +119,10 @@ func (c *conn) serve() {
 
 // next serves one request and reports whether another may follow.
 func (c *conn) next() bool {
-	if c.server.draining.Load() {
+	c.arm()
+	if c.server.draining.Load() { // looked at after arm, which would undo what drain does
 		return false
 	}
-	c.arm()
 	c.reader.Release() // who waits needs no buffer
 	if err := c.reader.ReadRequest(&c.req); err != nil {
 		c.unreadable(err)
@@ -206,11 +210,15 @@ func (c *conn) handle() (keep bool) {
 	return c.forward(set, t)
 }
 
-// write sends b to the client.
+// write sends b to the client. While it has to wait for room it is watched.
 func (c *conn) write(b []byte) bool {
 	_, err := c.raw.Write(b)
+	c.stall.stop()
 	return err == nil
 }
+
+// full is called when a write has to wait.
+func (c *conn) full() { c.stall.start(c.raw, c.server.settings.Load().BodyIdle) }
 
 // borrowOut empties c.out to put an answer together in.
 func (c *conn) borrowOut() []byte {

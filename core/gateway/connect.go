@@ -57,7 +57,7 @@ func (c *conn) connect() (keep bool) {
 	c.out = b
 	c.raw.SetDeadline(time.Time{})
 	early := c.reader.Buffered()
-	if _, err := c.raw.Write(b); err == nil && len(early) > 0 {
+	if c.write(b) && len(early) > 0 {
 		tun.Conn.Write(early)
 	}
 	c.reader.Discard(len(early))

@@ -223,7 +223,6 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	c.out = b
 	c.entry.Streaming()
 	cut, gone := c.copyBody(set, r, framing == http1.Chunked, status)
-	c.stall.stop()
 	switch {
 	case gone:
 		c.end(r, executor.Ending{Status: status, ClientGone: true})
@@ -276,8 +275,7 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 			}
 			c.out = appendPiece(c.out, p, chunked)
 		}
-		c.stall.start(c.raw, set.BodyIdle)
-		if len(c.out) > 0 && !c.write(c.out) {
+		if !c.write(c.out) {
 			return nil, true
 		}
 		c.outLoan.back(&c.out) // the next piece may be long in coming
@@ -317,6 +315,8 @@ func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool)
 	if dst == nil || src == nil {
 		return nil, false
 	}
+	c.stall.start(c.raw, set.BodyIdle)
+	defer c.stall.stop()
 	for {
 		left, ok := r.Body.Unread()
 		if !ok || left < bulkBody/2 {

@@ -1,0 +1,243 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// patience is how long anything here may take that is to happen: far more than
+// it does, so that a busy machine fails no test.
+const patience = 30 * time.Second
+
+// options are what a rig is built from.
+type options struct {
+	Settings
+	attempt time.Duration // the attempt timeout
+	policy  func(*retry.Policy)
+	now     func() time.Time
+}
+
+// rig is a gateway over one proxy, which is the test's function, on real
+// sockets.
+type rig struct {
+	*Server
+	t        *testing.T
+	listener net.Listener
+	proxy    *upstream.Upstream
+	recorded *recorder
+}
+
+// newRig starts a gateway; proxy serves each of its connections.
+func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
+	o := options{attempt: patience, policy: func(*retry.Policy) {}, now: time.Now}
+	o.BodyIdle, o.ReplayLimit, o.Strategies = patience, 1<<20, func(string) bool { return true }
+	if change != nil {
+		change(&o)
+	}
+	policy := retry.DefaultPolicy()
+	policy.MaxAttempts = 1
+	o.policy(&policy)
+	require.NoError(t, policy.Validate(o.Strategies))
+
+	address, err := upstream.ParseAddress("http://" + listen(t, proxy))
+	require.NoError(t, err)
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: o.now})
+	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))
+	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
+	trans := transport.New(transport.Config{Now: o.now})
+	quiet := slog.New(slog.DiscardHandler)
+	tuning := executor.Tuning{First: constant{}, Retry: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
+	ids := atomic.Uint64{}
+	r.Server = New(Config{
+		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
+		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
+		Log: quiet, Now: o.now, NewID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
+	}, o.Settings)
+
+	r.listener, err = net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		r.Serve(r.listener)
+	}()
+	t.Cleanup(func() {
+		r.listener.Close()
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		r.Shutdown(over)
+		<-served
+		trans.Close()
+	})
+	return r
+}
+
+// listen gives each connection to serve and returns its address.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// pair returns the two ends of a connection.
+func pair(t *testing.T) (near, far *net.TCPConn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	b, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return b.(*net.TCPConn), a.(*net.TCPConn)
+}
+
+// eventually waits for what is to happen.
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatal("it never happened: " + what)
+		}
+	}
+}
+
+// free waits until nothing is held: no client, no place at the proxy.
+func (r *rig) free() {
+	r.t.Helper()
+	r.eventually("every client's place and the proxy's are free", func() bool { return r.Connections() == 0 && r.proxy.InFlight() == 0 })
+}
+
+// client is a connection to the gateway.
+type client struct {
+	*net.TCPConn
+	t *testing.T
+	r *bufio.Reader
+}
+
+func (r *rig) dial() *client {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.listener.Addr().String())
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &client{TCPConn: c.(*net.TCPConn), t: r.t, r: bufio.NewReader(c)}
+}
+
+// ended says that nothing more comes: the gateway has closed.
+func (c *client) ended() {
+	c.t.Helper()
+	rest, err := io.ReadAll(c.r)
+	require.NoError(c.t, err)
+	require.Empty(c.t, string(rest))
+}
+
+// answering is a proxy that answers each request with what f returns.
+func answering(f func(q *http.Request, body string) string) func(net.Conn) {
+	return func(c net.Conn) {
+		r := bufio.NewReader(c)
+		for {
+			q, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			body, err := io.ReadAll(q.Body)
+			if err != nil {
+				return
+			}
+			if _, err := io.WriteString(c, f(q, string(body))); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// ok answers with a body.
+func ok(body string) string { return reply("200 OK", body) }
+
+func reply(status, body string) string {
+	return "HTTP/1.1 " + status + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}
+
+const connectTo = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
+
+// constant scores every proxy alike and waits the base delay.
+type constant struct{}
+
+func (constant) Score(_ core.Candidates, scores []float64) error {
+	clear(scores)
+	return nil
+}
+func (constant) Delay(r *core.BackoffRequest) (float64, error) { return r.BaseDelay, nil }
+
+// recorder keeps what it is told.
+type recorder struct {
+	mu       sync.Mutex
+	requests []core.RequestEvent
+	attempts []core.AttemptEvent
+	up, down int64
+}
+
+func (r *recorder) Attempt(e *core.AttemptEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempts = append(r.attempts, *e)
+}
+
+func (r *recorder) Request(e *core.RequestEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = append(r.requests, *e)
+}
+
+func (r *recorder) tunnel(up, down int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.up, r.down = r.up+up, r.down+down
+}
+
+// untracked follows nothing.
+type untracked struct{}
+
+func (untracked) Track() Entry                                    { return untracked{} }
+func (untracked) Begin(core.RequestID, string, string, time.Time) {}
+func (untracked) Attempt(int, string)                             {}
+func (untracked) Waiting(time.Time, int)                          {}
+func (untracked) Finished(*core.AttemptEvent)                     {}
+func (untracked) Streaming()                                      {}
+func (untracked) Tunnel()                                         {}
+func (untracked) End(core.Final, int, time.Time)                  {}
+func (untracked) Release()                                        {}
