@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -157,12 +158,52 @@ func (r *rig) dial() *client {
 	return &client{TCPConn: c.(*net.TCPConn), t: r.t, r: bufio.NewReader(c)}
 }
 
+// ask dials and sends.
+func (r *rig) ask(raw string) *client {
+	r.t.Helper()
+	c := r.dial()
+	c.send(raw)
+	return c
+}
+
+func (c *client) send(raw string) {
+	c.t.Helper()
+	_, err := io.WriteString(c, raw)
+	require.NoError(c.t, err)
+}
+
+// answer reads the answer to a request with that method.
+func (c *client) answer(method string) (*http.Response, string) {
+	c.t.Helper()
+	a, err := http.ReadResponse(c.r, &http.Request{Method: method})
+	require.NoError(c.t, err)
+	body, err := io.ReadAll(a.Body)
+	require.NoError(c.t, err)
+	return a, string(body)
+}
+
+// line reads up to a line's end.
+func (c *client) line() string {
+	c.t.Helper()
+	line, err := c.r.ReadString('\n')
+	require.NoError(c.t, err)
+	return strings.TrimSuffix(line, "\r\n")
+}
+
 // ended says that nothing more comes: the gateway has closed.
 func (c *client) ended() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.r)
 	require.NoError(c.t, err)
 	require.Empty(c.t, string(rest))
+}
+
+// goesOn says that the connection serves another request.
+func (c *client) goesOn() {
+	c.t.Helper()
+	c.send("BREW / HTTP/1.1\r\nHost: a.test\r\n\r\n") // refused by the gateway itself
+	a, _ := c.answer("BREW")
+	require.Equal(c.t, 400, a.StatusCode)
 }
 
 // answering is a proxy that answers each request with what f returns.
@@ -190,6 +231,27 @@ func ok(body string) string { return reply("200 OK", body) }
 
 func reply(status, body string) string {
 	return "HTTP/1.1 " + status + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}
+
+// tunnelling is a proxy that lets every CONNECT through, to serve.
+func tunnelling(serve func(c net.Conn, r *bufio.Reader)) func(net.Conn) {
+	return func(c net.Conn) {
+		r := bufio.NewReader(c)
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		serve(c, r)
+	}
+}
+
+// connect opens a tunnel.
+func (r *rig) connect() *client {
+	r.t.Helper()
+	c := r.ask(connectTo)
+	a, _ := c.answer("CONNECT")
+	require.Equal(r.t, 200, a.StatusCode)
+	return c
 }
 
 const connectTo = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
@@ -227,6 +289,26 @@ func (r *recorder) tunnel(up, down int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.up, r.down = r.up+up, r.down+down
+}
+
+// finals are how the requests ended, in order.
+func (r *recorder) finals() (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.requests {
+		all = append(all, e.Final.String())
+	}
+	return all
+}
+
+// results are how the attempts were counted, in order.
+func (r *recorder) results() (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.attempts {
+		all = append(all, e.Outcome.Result.String())
+	}
+	return all
 }
 
 // untracked follows nothing.

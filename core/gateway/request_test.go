@@ -1,0 +1,218 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// What is refused says so in its status and its code, and the connection goes
+// on unless it is in doubt where the next request begins.
+func TestRefusals(t *testing.T) {
+	const host = "Host: a.test\r\n"
+	r := newRig(t, answering(func(*http.Request, string) string { return reply("204 No Content", "") }), func(o *options) {
+		o.Users = []User{{"ann", "p:w"}}
+		o.Strategies = func(name string) bool { return name == "exponential" }
+	})
+	const login = "Proxy-Authorization: Basic YW5uOnA6dw==\r\n"
+	for raw, want := range map[string]struct {
+		status int
+		code   string
+		closes bool
+	}{
+		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "\r\n": {status: 204},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + "\r\n":         {407, "proxy_authentication_required", false},
+		connectTo: {407, "proxy_authentication_required", false},
+		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc":                                {407, "proxy_authentication_required", false},
+		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 70000\r\n\r\n" + strings.Repeat("a", 70_000): {407, "proxy_authentication_required", true},
+		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n":           {407, "proxy_authentication_required", true},
+		"POST http://a.test/ HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":                    {407, "proxy_authentication_required", true},
+		"POST http://a.test/ HTTP/1.1\r\n" + host + login + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":            {400, "malformed_request", true},
+		"GET /a HTTP/1.1\r\n" + host + login + "\r\n":                                                             {400, "bad_target", false},
+		"CONNECT a.test HTTP/1.1\r\n" + host + login + "\r\n":                                                     {400, "bad_target", false},
+		"CONNECT a.test:1 HTTP/1.1\r\n" + host + login + "Content-Length: 1\r\n\r\na":                             {400, "malformed_request", true},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n":           {400, "invalid_retry_policy", false},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n":        {400, "invalid_retry_policy", false},
+		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":                                                        {400, "malformed_request", true},
+		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":                                                         {400, "malformed_request", true},
+		"GET http://a.test/\r\n\r\n":   {400, "malformed_request", true},
+		"\x16\x03\x01\x02\x00\r\n\r\n": {400, "malformed_request", true},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + "X: " + strings.Repeat("x", 70_000) + "\r\n\r\n": {431, "request_header_too_large", true},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + strings.Repeat("X: x\r\n", 200) + "\r\n":         {431, "request_header_too_large", true},
+	} {
+		c := r.ask(raw)
+		method, _, _ := strings.Cut(raw, " ")
+		a, body := c.answer(method)
+		require.Equal(t, want.status, a.StatusCode, "%.100q", raw)
+		require.Contains(t, body, want.code, "%.100q", raw)
+		require.Equal(t, want.closes, a.Close, "%.100q", raw)
+		if want.status == 407 {
+			require.Contains(t, a.Header.Get("Proxy-Authenticate"), "Basic ")
+		}
+		if want.closes {
+			c.ended()
+		} else {
+			c.goesOn()
+		}
+	}
+}
+
+// The version and the Connection field decide whether a connection is kept, and
+// the answer says so in the words of its version.
+func TestKeepAlive(t *testing.T) {
+	r := newRig(t, answering(func(q *http.Request, _ string) string {
+		if q.Host == "cut.test" { // a body that only the connection's end ends
+			return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+		}
+		return ok("hello")
+	}), nil)
+	for _, c := range []struct {
+		version, host, field string
+		answer               string // its Connection field
+		keep                 bool
+	}{
+		{"1.1", "a.test", "", "", true},
+		{"1.1", "a.test", "Connection: keep-alive\r\n", "", true},
+		{"1.1", "a.test", "Connection: close\r\n", "close", false},
+		{"1.1", "a.test", "Connection: x, CLOSE\r\n", "close", false},
+		{"1.1", "a.test", "Proxy-Connection: close\r\n", "close", false},
+		{"1.0", "a.test", "", "close", false},
+		{"1.0", "a.test", "Connection: keep-alive\r\n", "keep-alive", true},
+		{"1.0", "a.test", "Proxy-Connection: Keep-Alive\r\n", "keep-alive", true},
+		{"1.0", "a.test", "Connection: keep-alive, close\r\n", "close", false},
+		{"1.0", "cut.test", "Connection: keep-alive\r\n", "close", false},
+		{"1.1", "cut.test", "", "", true},
+	} {
+		for _, target := range []string{"http://" + c.host + "/", "/refused"} {
+			conn := r.ask("GET " + target + " HTTP/" + c.version + "\r\nHost: " + c.host + "\r\n" + c.field + "\r\n")
+			line := conn.line()
+			require.True(t, strings.HasPrefix(line, "HTTP/1.1 "), line)
+			field, keep := "", c.keep
+			for ; line != ""; line = conn.line() {
+				if value, ok := strings.CutPrefix(line, "Connection: "); ok {
+					field = value
+				}
+				require.False(t, c.version == "1.0" && strings.HasPrefix(line, "Transfer-Encoding"), "HTTP/1.0 knows no chunks")
+			}
+			want := c.answer
+			if target == "/refused" && c.host == "cut.test" { // it has a length
+				want, keep = map[string]string{"1.0": "keep-alive"}[c.version], true
+			}
+			require.Equal(t, want, field, "%+v %s", c, target)
+			if keep {
+				conn.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+			}
+			rest, err := io.ReadAll(conn.r)
+			require.NoError(t, err)
+			require.Equal(t, keep, strings.Contains(string(rest), "HTTP/1.1 200 OK"), "%+v %s", c, target)
+		}
+	}
+}
+
+// 100 Continue goes out once the request is let in, and to who can read it.
+func TestExpectContinue(t *testing.T) {
+	r := newRig(t, answering(func(q *http.Request, body string) string { return ok(q.Header.Get("Expect") + body) }), nil)
+	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	require.Equal(t, "HTTP/1.1 100 Continue", c.line())
+	require.Empty(t, c.line())
+	c.send("hello")
+	_, body := c.answer("POST")
+	require.Equal(t, "hello", body)
+	// Without a body there is nothing to wait for.
+	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\n\r\n")
+	require.Equal(t, "HTTP/1.1 200 OK", c.line())
+
+	c = r.ask("POST http://a.test/ HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
+	require.Equal(t, "HTTP/1.1 200 OK", c.line(), "HTTP/1.0 has no interim answers")
+}
+
+// A body that stands still is answered, if nothing of it has gone on.
+func TestABodyThatStandsStill(t *testing.T) {
+	r := newRig(t, answering(func(_ *http.Request, body string) string { return ok(body) }), func(o *options) { o.BodyIdle = 50 * time.Millisecond })
+	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhel")
+	a, body := c.answer("POST")
+	require.Equal(t, 408, a.StatusCode)
+	require.Contains(t, body, "request_timeout")
+	c.ended()
+	require.Empty(t, r.recorded.results(), "nothing was tried")
+}
+
+// What a request brings along for the gateway rules that request only.
+func TestPoliciesOfOneConnection(t *testing.T) {
+	var calls atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { calls.Add(1); return reply("503 No", "") }), func(o *options) {
+		o.policy = func(p *retry.Policy) { p.BaseDelay = 0.1 }
+	})
+	c := r.dial()
+	for _, own := range []struct {
+		header string
+		calls  int
+	}{
+		{"", 1}, {"X-Whirlpool-Retry: max_attempts=2\r\n", 2}, {"", 1}, {"X-Whirlpool-Retry: max_attempts=3\r\n", 3},
+	} {
+		calls.Store(0)
+		r.proxy.Breaker().Reset()
+		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" + own.header + "\r\n")
+		a, _ := c.answer("GET")
+		require.Equal(t, 503, a.StatusCode)
+		require.EqualValues(t, own.calls, calls.Load(), own.header)
+	}
+}
+
+// Users that a reload takes away are out with their next request, on a
+// connection that was let in before too.
+func TestUsersAreCheckedAnew(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) { o.Users = []User{{"ann", "p:w"}} })
+	c := r.dial()
+	ask := func() int {
+		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic YW5uOnA6dw==\r\n\r\n")
+		a, _ := c.answer("GET")
+		return a.StatusCode
+	}
+	require.Equal(t, 200, ask())
+	require.Equal(t, 200, ask())
+	set := r.settings.Load().Settings
+	set.Users = []User{{"bob", "secret"}}
+	r.Apply(set)
+	require.Equal(t, 407, ask())
+	set.Users = nil
+	r.Apply(set)
+	require.Equal(t, 200, ask())
+}
+
+// Via announces the gateway in both directions, after what is there.
+func TestVia(t *testing.T) {
+	r := newRig(t, answering(func(q *http.Request, _ string) string {
+		return "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nX-Seen: " + strings.Join(q.Header.Values("Via"), "|") + "\r\nContent-Length: 0\r\n\r\n"
+	}), func(o *options) { o.Via = true })
+	a, _ := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nVia: 1.0 near\r\n\r\n").answer("GET")
+	require.Equal(t, "1.0 near|1.1 whirlpool", a.Header.Get("X-Seen"))
+	require.Equal(t, []string{"1.1 far", "1.1 whirlpool"}, a.Header.Values("Via"))
+}
+
+// A client that leaves while its answer is awaited ends the attempt, and it
+// counts against nobody.
+func TestAClientThatLeaves(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan struct{})
+	defer close(left)
+	r := newRig(t, answering(func(*http.Request, string) string {
+		close(asked)
+		<-left
+		return ""
+	}), nil)
+	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	<-asked
+	c.Close()
+	r.eventually("it is cancelled", func() bool { return len(r.recorded.finals()) == 1 })
+	require.Equal(t, []string{core.FinalCancelled.String()}, r.recorded.finals())
+	require.Equal(t, []string{core.ResultCancelled.String()}, r.recorded.results())
+	r.free()
+}
