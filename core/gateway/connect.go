@@ -66,11 +66,16 @@ func (c *conn) connect() (keep bool) {
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}
-	up, down, died := c.server.chunks.tunnel(c.raw, tun.Conn, func() { c.server.Executor.TunnelProven(&c.x) })
-	if len(tun.Early) > 0 {
-		died = nil
+	said := flow{int64(len(early)), int64(len(tun.Early))}
+	total, died := c.server.chunks.tunnel(c.raw, tun.Conn, said, func() { c.server.Executor.TunnelProven(&c.x) })
+	c.server.Tunnels(total.up, total.down)
+	if total.down == 0 && (died == nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
+		// The client left before anything came, or neither side had anything to
+		// say for as long as an attempt may take, and somebody closed what was
+		// idle: neither says anything about the proxy.
+		c.server.Executor.Abandon(&c.x)
+		return false
 	}
-	c.server.Tunnels(up+int64(len(early)), down+int64(len(tun.Early)))
 	c.server.Executor.EndTunnel(&c.x, died)
 	return false
 }

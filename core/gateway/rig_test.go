@@ -182,6 +182,15 @@ func (c *client) answer(method string) (*http.Response, string) {
 	return a, string(body)
 }
 
+// established reads the head of the answer to a CONNECT that stands.
+func (c *client) established() *http.Response {
+	c.t.Helper()
+	a, err := http.ReadResponse(c.r, &http.Request{Method: "CONNECT"})
+	require.NoError(c.t, err)
+	require.Equal(c.t, 200, a.StatusCode)
+	return a
+}
+
 // line reads up to a line's end.
 func (c *client) line() string {
 	c.t.Helper()
@@ -249,8 +258,7 @@ func tunnelling(serve func(c net.Conn, r *bufio.Reader)) func(net.Conn) {
 func (r *rig) connect() *client {
 	r.t.Helper()
 	c := r.ask(connectTo)
-	a, _ := c.answer("CONNECT")
-	require.Equal(r.t, 200, a.StatusCode)
+	c.established()
 	return c
 }
 

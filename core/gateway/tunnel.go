@@ -117,11 +117,15 @@ func closeWrite(c net.Conn) {
 	c.Close()
 }
 
+// flow counts the bytes of a tunnel.
+type flow struct{ up, down int64 }
+
 // tunnel joins client and upstream until both directions have ended, or one
-// has failed. proven is called before the first byte from upstream is passed
-// on. early is what ended upstream's direction if no byte had come by then and
-// the client had not left first.
-func (c *chunks) tunnel(client, upstream net.Conn, proven func()) (up, down int64, early error) {
+// has failed. f is what either has said already. proven is called before the
+// first byte from upstream is passed on. died is what ended upstream's
+// direction if upstream had said nothing by then and the client had not left
+// first.
+func (c *chunks) tunnel(client, upstream net.Conn, f flow, proven func()) (total flow, died error) {
 	var clientLeft, half atomic.Bool
 	// The direction that ends first half-closes what it wrote to; after the
 	// second, both are closed whole.
@@ -141,21 +145,22 @@ func (c *chunks) tunnel(client, upstream net.Conn, proven func()) (up, down int6
 		}
 		done <- n
 	}()
-	gotByte := false
-	down, err := c.splice(client, upstream, func() { gotByte = true; proven() })
-	if !gotByte && !clientLeft.Load() {
-		early = err
-		if early == nil {
-			early = io.ErrUnexpectedEOF
+	heard := f.down > 0
+	n, err := c.splice(client, upstream, func() { heard = true; proven() })
+	if !heard && !clientLeft.Load() {
+		died = err
+		if died == nil {
+			died = io.ErrUnexpectedEOF
 		}
 	}
 	ended(client, err)
-	if err != nil || early != nil {
+	if err != nil || died != nil {
 		client.Close()
 		upstream.Close()
 	}
-	up = <-done
+	f.down += n
+	f.up += <-done
 	client.Close()
 	upstream.Close()
-	return up, down, early
+	return f, died
 }

@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A tunnel carries the bytes of both sides, those that came along with the
+// CONNECT and with its answer first, and each side's end by itself.
+func TestATunnelCarriesEverything(t *testing.T) {
+	said := make(chan string, 1)
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		q, err := http.ReadRequest(b)
+		if err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nwelcome ")
+		if q.Host == "patient.test:443" {
+			all, _ := io.ReadAll(b)
+			said <- string(all)
+			io.WriteString(c, "goodbye")
+			return
+		}
+		io.WriteString(c, "goodbye")
+		c.(*net.TCPConn).CloseWrite()
+		all, _ := io.ReadAll(b)
+		said <- string(all)
+	}, nil)
+	heard := func(c *client) string {
+		all, err := io.ReadAll(c.r)
+		require.NoError(t, err)
+		return string(all)
+	}
+	c := r.ask("CONNECT patient.test:443 HTTP/1.1\r\nHost: patient.test:443\r\n\r\nhello ")
+	require.Equal(t, "1", c.established().Header.Get("X-Whirlpool-Attempts"))
+	c.send("world")
+	require.NoError(t, c.CloseWrite())
+	require.Equal(t, "hello world", <-said)
+	require.Equal(t, "welcome goodbye", heard(c), "after the client's end")
+	r.free()
+
+	c = r.ask("CONNECT hasty.test:443 HTTP/1.1\r\nHost: hasty.test:443\r\n\r\nhello ")
+	c.established()
+	require.Equal(t, "welcome goodbye", heard(c))
+	c.send("world")
+	require.NoError(t, c.CloseWrite())
+	require.Equal(t, "hello world", <-said, "after the target's end")
+	r.free()
+
+	require.Equal(t, []int64{2 * 11, 2 * 15}, []int64{r.recorded.up, r.recorded.down})
+	require.Equal(t, []string{"success", "success"}, r.recorded.finals())
+	require.Equal(t, 1.0, r.proxy.Stats().SuccessRate)
+}
+
+// Megabytes both ways at once: the copy in the kernel takes over.
+func TestATunnelInBulk(t *testing.T) {
+	const size = 8 << 20
+	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
+		io.Copy(c, b) // echo
+	}), nil)
+	client := r.connect()
+	sent := strings.Repeat("whirlpool", size/9)
+	go func() {
+		io.WriteString(client, sent)
+		client.CloseWrite()
+	}()
+	got, err := io.ReadAll(client.r)
+	require.NoError(t, err)
+	require.True(t, sent == string(got))
+	r.free()
+	require.EqualValues(t, len(sent), r.recorded.up)
+	require.EqualValues(t, len(sent), r.recorded.down)
+}
+
+// A proxy's refusal of a CONNECT reaches the client as an answer like any
+// other, and the connection goes on.
+func TestARefusedConnect(t *testing.T) {
+	r := newRig(t, answering(func(q *http.Request, _ string) string {
+		return "HTTP/1.1 403 Not here\r\nX-Why: policy\r\nConnection: X-Gone\r\nX-Gone: 1\r\nContent-Length: 4\r\n\r\nnope"
+	}), nil)
+	c := r.dial()
+	for range 2 {
+		c.send(connectTo)
+		a, body := c.answer("GET") // of a refusal the body counts
+		require.Equal(t, "403 Not here", a.Status)
+		require.Equal(t, "nope", body)
+		require.Equal(t, "policy", a.Header.Get("X-Why"))
+		require.Empty(t, a.Header.Get("X-Gone"))
+		require.Equal(t, "whirlpool; received-status=403; next-hop=\"P\"", a.Header.Get("Proxy-Status"))
+		require.False(t, a.Close)
+	}
+	c.goesOn()
+	c.send("CONNECT a.test:443 HTTP/1.0\r\n\r\n")
+	a, _ := c.answer("GET")
+	require.True(t, a.Close)
+	c.ended()
+	r.free()
+}
+
+// Whose fault the end of a tunnel is: before its first byte back it is the
+// proxy's, unless the client left, or nobody had anything to say for as long as
+// an attempt may take.
+func TestWhoseFaultATunnelsEndIs(t *testing.T) {
+	type sides struct {
+		t      *testing.T
+		proxy  *net.TCPConn
+		client *client
+		later  func() // lets the time of an attempt pass
+	}
+	heard := func(s sides) { // by the proxy
+		s.client.send("hello")
+		_, err := io.ReadFull(s.proxy, make([]byte, 5))
+		require.NoError(s.t, err)
+	}
+	for name, c := range map[string]struct {
+		happens  func(s sides) // ends it
+		failures int
+		samples  int // what the proxy's statistics heard of
+	}{
+		"the proxy closes at once": {func(s sides) { s.proxy.Close() }, 1, 1},
+		"it closes when asked":     {func(s sides) { heard(s); s.proxy.Close() }, 1, 1},
+		"it resets when asked":     {func(s sides) { heard(s); s.proxy.SetLinger(0); s.proxy.Close() }, 1, 1},
+		"it answers nothing":       {func(s sides) { heard(s); s.later(); s.proxy.Close() }, 1, 1},
+		"what is idle is closed":   {func(s sides) { s.later(); s.proxy.Close() }, 0, 0},
+		"the client leaves":        {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() }, 0, 0},
+		"bytes came back": {func(s sides) {
+			io.WriteString(s.proxy, "hello")
+			s.proxy.Close()
+			all, err := io.ReadAll(s.client.r)
+			require.NoError(s.t, err)
+			require.Equal(s.t, "hello", string(all))
+			s.client.Close()
+		}, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var ahead atomic.Int64
+			proxy, over := make(chan *net.TCPConn), make(chan struct{})
+			defer close(over)
+			r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
+				proxy <- c.(*net.TCPConn)
+				<-over
+			}), func(o *options) { o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
+			client := r.connect()
+			c.happens(sides{t, <-proxy, client, func() { ahead.Store(int64(2 * patience)) }})
+			r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
+			require.Equal(t, c.failures, r.proxy.Breaker().Snapshot().FailureCount)
+			require.Equal(t, c.samples, r.proxy.Stats().Samples)
+		})
+	}
+}
