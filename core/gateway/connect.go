@@ -8,6 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
@@ -65,6 +66,9 @@ func (c *conn) connect() (keep bool) {
 	c.outLoan.back(&c.out)
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
+	}
+	if plain, ok := c.raw.(*socket.Conn); ok {
+		plain.Full = nil // a tunnel may stand still
 	}
 	said := flow{int64(len(early)), int64(len(tun.Early))}
 	total, died := c.server.chunks.tunnel(c.raw, tun.Conn, said, func() { c.server.Executor.TunnelProven(&c.x) })

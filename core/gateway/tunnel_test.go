@@ -158,3 +158,22 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 		})
 	}
 }
+
+// A tunnel may stand as still as it likes: its client is not watched.
+func TestAStillTunnelStands(t *testing.T) {
+	const size, idle = 64 << 10, 20 * time.Millisecond
+	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write(make([]byte, size)) }), func(o *options) { o.BodyIdle = idle })
+	near, far := pair(t)
+	near.SetWriteBuffer(4 << 10)
+	far.SetReadBuffer(4 << 10)
+	go newConn(r.Server, near).serve()
+	io.WriteString(far, connectTo)
+	c := &client{far, t, bufio.NewReader(far)}
+	c.established()
+	time.Sleep(10 * idle) // so long nothing is taken
+	c.CloseWrite()
+	all, err := io.ReadAll(c.r)
+	require.NoError(t, err)
+	require.Len(t, all, size)
+	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
+}
