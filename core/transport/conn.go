@@ -3,6 +3,7 @@ package transport
 import (
 	"crypto/tls"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -39,7 +40,8 @@ func (a *asker) Read(p []byte) (int, error) {
 	return a.Conn.(*socket.Conn).Ask(ask, p)
 }
 
-// ReadPooled is Read for http1's readers: while it waits it holds no buffer.
+// ReadPooled is Read for http1's readers: while it waits it holds no buffer, if
+// the connection is plain TCP. TLS reads into what it is given.
 func (a *asker) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := a.Conn.(*socket.Conn); ok {
 		ask := a.ask
@@ -61,6 +63,8 @@ type persistConn struct {
 	asker
 	reader http1.Reader
 	tcp    *socket.Conn // bottom of Conn; may be nil
+	gate   *gate        // below its TLS; nil if there is none
+	more   [1]byte      // what clean looks with
 	key    string       // "" for the proxy itself, else the target it leads to
 	login  []byte       // Proxy-Authorization to send; nil for none
 	out    []byte
@@ -74,25 +78,28 @@ type persistConn struct {
 func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
 	pc := &persistConn{asker: asker{Conn: c}, key: key, login: login}
 	pc.reader = *http1.NewReader(pc)
-	pc.tcp = bottom(c)
+	pc.tcp, pc.gate = bottom(c)
 	if pc.tcp != nil {
 		pc.tcp.Full = pc.full
 	}
 	return pc
 }
 
-// bottom returns the TCP connection that c is or lies on, nil if there is none.
-func bottom(c net.Conn) *socket.Conn {
+// bottom returns the TCP connection that c is or lies on, and the gate right
+// above it; nil for what is not there.
+func bottom(c net.Conn) (tcp *socket.Conn, g *gate) {
 	for {
 		switch above := c.(type) {
 		case *socket.Conn:
-			return above
+			return above, g
 		case *tls.Conn:
 			c = above.NetConn()
+		case *gate:
+			g, c = above, above.Conn
 		case *earlyConn:
 			c = above.Conn
 		default:
-			return nil
+			return nil, g
 		}
 	}
 }
@@ -100,10 +107,41 @@ func bottom(c net.Conn) *socket.Conn {
 // drop closes c without TLS's farewell, which would wait for seconds for a
 // proxy that does not read.
 func drop(c net.Conn) {
-	if tcp := bottom(c); tcp != nil {
+	if tcp, _ := bottom(c); tcp != nil {
 		c = tcp
 	}
 	c.Close()
+}
+
+// gate lies below TLS. While it is shut, a Read above yields only what TLS has
+// taken off the wire already.
+type gate struct {
+	net.Conn
+	shut bool
+}
+
+// Read implements io.Reader. To TLS, running out of time is no end.
+func (g *gate) Read(p []byte) (int, error) {
+	if g.shut {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return g.Conn.Read(p)
+}
+
+// clean reports whether all that has been read of the connection has been
+// asked for. TLS may hold a part of a record that cannot be seen: whatever
+// completes it shows in alive.
+func (pc *persistConn) clean() bool {
+	if len(pc.reader.Buffered()) > 0 {
+		return false
+	}
+	if pc.gate == nil {
+		return true
+	}
+	pc.gate.shut = true
+	n, err := pc.Conn.Read(pc.more[:])
+	pc.gate.shut = false
+	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
 // full is called when the other side is slow to read a request: it has until
@@ -190,7 +228,7 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 }
 
 // alive looks, without taking anything, whether the other side has closed an
-// idle connection or sent what nobody asked for.
+// idle connection or sent what nobody asked for, since clean looked.
 func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
 
 // idlePool keeps one proxy's idle connections, the latest first.

@@ -325,7 +325,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 			sentAll = false
 		}
 	}
-	keep := c.Interrupt.release() && r.keep && r.Body.Done() && sentAll && len(pc.reader.Buffered()) == 0
+	keep := c.Interrupt.release() && r.keep && r.Body.Done() && sentAll && pc.clean()
 	if keep {
 		r.pool.put(pc, r.t, now)
 		return sentAll
@@ -399,6 +399,6 @@ func basic(a upstream.Address) []byte {
 }
 
 func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string) (*tls.Conn, error) {
-	tc := tls.Client(c, &tls.Config{ServerName: host, RootCAs: t.cfg.RootCAs, NextProtos: []string{"http/1.1"}})
+	tc := tls.Client(&gate{Conn: c}, &tls.Config{ServerName: host, RootCAs: t.cfg.RootCAs, NextProtos: []string{"http/1.1"}})
 	return tc, tc.HandshakeContext(ctx)
 }

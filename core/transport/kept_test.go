@@ -1,0 +1,143 @@
+package transport
+
+import (
+	"bytes"
+	"crypto/x509"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// way is one kind of connection that may be kept.
+type way struct {
+	u      *upstream.Upstream
+	roots  *x509.CertPool
+	tls    bool          // the target's
+	conns  chan net.Conn // each as the proxy got it
+	opened atomic.Int32
+}
+
+// ways leads to what answers in the place of proxy or origin, over every kind
+// of connection. What the proxy's side has to say it says at once, before it
+// reads again.
+func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
+	secure, roots := secured(t, answer)
+	through := func(serve func(net.Conn)) func(net.Conn) { // a tunnel to it
+		return func(c net.Conn) {
+			readRequest(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			serve(c)
+		}
+	}
+	doubly, _ := secured(t, through(secure)) // with the same certificate
+	to := func(scheme string, tls bool, serve func(net.Conn)) *way {
+		w := &way{roots: roots, tls: tls, conns: make(chan net.Conn, 10)}
+		w.u = one(t, scheme+"://"+proxy(t, func(c net.Conn) {
+			w.opened.Add(1)
+			w.conns <- c
+			serve(&gathering{Conn: c})
+		}))
+		return w
+	}
+	return map[string]*way{
+		"http by http":   to("http", false, answer),
+		"http by https":  to("https", false, secure),
+		"https by http":  to("http", true, through(secure)),
+		"https by https": to("https", true, doubly),
+	}
+}
+
+// do sends a request and returns its answer's body. Looked says whether the
+// next request will look at the connection before it takes it.
+func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
+	t.Helper()
+	q := get()
+	if q.TLS = w.tls; q.TLS {
+		q.Authority = "127.0.0.1:443"
+	}
+	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+	var resp Response
+	f := tr.RoundTrip(t.Context(), w.u, c, q, &resp)
+	require.Nil(t, f)
+	body, err := io.ReadAll(&resp.Body)
+	require.NoError(t, err)
+	at := time.Now().Add(time.Minute)
+	if looked {
+		at = time.Now().Add(-time.Minute)
+	}
+	resp.Finish(c, at)
+	return string(body)
+}
+
+// gathering is a connection that sends only before it reads, all at once.
+type gathering struct {
+	net.Conn
+	out bytes.Buffer
+}
+
+func (g *gathering) Write(p []byte) (int, error) { return g.out.Write(p) }
+
+func (g *gathering) Read(p []byte) (int, error) {
+	g.Conn.Write(g.out.Bytes())
+	g.out.Reset()
+	return g.Conn.Read(p)
+}
+
+// newest returns the connection that was put back last.
+func (p *idlePool) newest() *persistConn {
+	for _, list := range p.via {
+		return list[len(list)-1]
+	}
+	return p.direct[len(p.direct)-1]
+}
+
+// Connections are kept, whatever they lie on, and none is used again whose
+// other side is seen to have closed it.
+func TestWhatIsKept(t *testing.T) {
+	for name, w := range ways(t, func(c net.Conn) {
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}) {
+		t.Run(name, func(t *testing.T) {
+			tr := New(Config{RootCAs: w.roots})
+			defer tr.Close()
+			for range 3 {
+				w.do(t, tr, true)
+			}
+			require.EqualValues(t, 1, w.opened.Load())
+			(<-w.conns).(*net.TCPConn).CloseWrite()
+			kept := tr.pool(w.u).newest()
+			require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+			w.do(t, tr, true)
+			require.EqualValues(t, 2, w.opened.Load())
+		})
+	}
+}
+
+// A proxy that sends more than was asked for: no later request gets that for
+// an answer, be it taken off the wire by whichever layer.
+func TestAnAnswerNobodyAskedFor(t *testing.T) {
+	for name, w := range ways(t, func(c net.Conn) {
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nfor")
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain")
+		}
+	}) {
+		t.Run(name, func(t *testing.T) {
+			tr := New(Config{RootCAs: w.roots})
+			defer tr.Close()
+			for range 3 {
+				assert.Equal(t, "for", w.do(t, tr, false))
+			}
+			assert.EqualValues(t, 3, w.opened.Load())
+		})
+	}
+}
