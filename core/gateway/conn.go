@@ -49,7 +49,6 @@ type conn struct {
 	call      httpCall
 	watch     watcher
 	stall     stall
-	window    io.LimitedReader
 	out       []byte        // head (and small body) being written
 	fields    []http1.Field // of the request, as they go on
 	head      []byte        // of a request with a body, which would overwrite it

@@ -301,49 +301,36 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 }
 
 // bulkBody is how much of a body must be left for the kernel to copy it
-// (splice(2)), and bulkWindow how much it copies between two looks at the
-// clock.
+// (splice(2)); bulkTail bytes of it are left to copyBody, which records the
+// exchange before it writes the last ones.
 const (
-	bulkBody   = 256 << 10
-	bulkWindow = 4 << 20
+	bulkBody = 64 << 10
+	bulkTail = 4 << 10
 )
 
-// bulk copies most of a long body from socket to socket. The last bytes are
-// left for copyBody, which records the exchange before it writes them.
+// bulk copies most of a long body from socket to socket.
 func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool) {
-	dst, src := socket.TCP(c.raw), socket.TCP(r.Conn())
-	if dst == nil || src == nil {
+	dst, plain := c.raw.(*socket.Conn)
+	src, too := r.Conn().(*socket.Conn)
+	if !plain || !too {
 		return nil, false
 	}
 	c.stall.start(c.raw, set.BodyIdle)
 	defer c.stall.stop()
 	for {
 		left, ok := r.Body.Unread()
-		if !ok || left < bulkBody/2 {
+		if !ok || left <= bulkTail {
 			return nil, false
 		}
 		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
-		c.window = io.LimitedReader{R: src, N: min(left-bulkBody/4, bulkWindow)}
-		want := c.window.N
-		n, err := dst.ReadFrom(&c.window)
-		r.Body.Took(n, nil)
-		switch {
-		case err == nil && n < want:
-			r.Body.Took(0, io.EOF)
+		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
+		var w *socket.WriteError
+		if errors.As(err, &w) {
+			r.Body.Took(n, nil)
+			return nil, true
+		}
+		if r.Body.Took(n, err); err != nil {
 			return r.Body.Err(), false
-		case err == nil:
-		case c.stall.gone():
-			return nil, true
-		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0: // slow, but it moves
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return err, false
-		default:
-			// Whose end failed? A look at the source tells.
-			r.Arm(&c.call.control, c.server.Now().Add(time.Millisecond))
-			if _, serr := r.Body.Next(); serr != nil && !errors.Is(serr, os.ErrDeadlineExceeded) {
-				return serr, false
-			}
-			return nil, true
 		}
 	}
 }

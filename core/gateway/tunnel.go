@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,16 +13,16 @@ import (
 const (
 	smallChunk = 4 << 10
 	largeChunk = 32 << 10
-	// bulkRuns full large chunks in a row make a flow bulk: it goes on in the
-	// kernel (splice(2)) where both ends are plain TCP.
-	bulkRuns = 8
 )
 
-// chunks lends out copy buffers of the two sizes.
-type chunks struct{ small, large sync.Pool }
+// chunks lends out copy buffers of the two sizes, and pipes.
+type chunks struct {
+	small, large sync.Pool
+	pipes        *socket.Pipes
+}
 
 func newChunks() *chunks {
-	c := &chunks{}
+	c := &chunks{pipes: socket.NewPipes()}
 	c.small.New = func() any { b := make([]byte, smallChunk); return &b }
 	c.large.New = func() any { b := make([]byte, largeChunk); return &b }
 	return c
@@ -62,7 +63,6 @@ func (c *chunks) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 	var buf *[]byte
 	defer func() { c.put(buf) }()
-	full := 0
 	for {
 		var m int
 		var rerr error
@@ -83,30 +83,43 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 			}
 			return n, rerr
 		}
+		full := m == len(*buf)
+		if full || m <= smallChunk/2 || len(*buf) == smallChunk {
+			c.put(buf)
+			buf = nil
+		}
+		if !full {
+			continue
+		}
+		m64, ok, err := c.flow(dst, src)
+		n += m64
 		switch {
-		case m == len(*buf) && m == smallChunk:
-			c.put(buf)
+		case err == io.EOF:
+			return n, nil
+		case err != nil:
+			return n, err
+		case !ok:
 			buf = c.get(largeChunk)
-		case m == len(*buf):
-			if full++; full == bulkRuns {
-				m, err := bulkCopy(dst, src)
-				return n + m, err
-			}
-		case m <= smallChunk/2 || len(*buf) == smallChunk:
-			c.put(buf)
-			buf, full = nil, 0
-		default:
-			full = 0
 		}
 	}
 }
 
-// bulkCopy copies until src ends, in the kernel where both are plain TCP.
-func bulkCopy(dst, src net.Conn) (int64, error) {
-	if d, s := socket.TCP(dst), socket.TCP(src); d != nil && s != nil {
-		return d.ReadFrom(s)
+// flow passes on what comes in quantity, in the kernel, until it comes in
+// pieces so small that a buffer does better; ok is false where the kernel
+// cannot.
+func (c *chunks) flow(dst, src net.Conn) (n int64, ok bool, err error) {
+	d, plain := dst.(*socket.Conn)
+	s, too := src.(*socket.Conn)
+	if !plain || !too {
+		return 0, false, nil
 	}
-	return io.Copy(dst, src)
+	for {
+		m, err := c.pipes.Move(d, s, math.MaxInt64)
+		n += m
+		if err != nil || m < smallChunk {
+			return n, true, err
+		}
+	}
 }
 
 func closeWrite(c net.Conn) {

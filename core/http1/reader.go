@@ -14,7 +14,7 @@ const (
 
 const (
 	startBuffer = 4 << 10
-	bulkBuffer  = 32 << 10
+	bulkBuffer  = 40 << 10 // 32 KiB and a head
 )
 
 // buffers and bulks lend out the buffers of these two sizes; others are garbage
@@ -31,6 +31,7 @@ type Reader struct {
 	buf    []byte
 	r, w   int
 	pooled *[]byte // buf's origin, to be given back
+	start  *sync.Pool
 }
 
 // pooledSource is a source that takes a buffer only once there is something to
@@ -40,7 +41,11 @@ type pooledSource interface {
 }
 
 // NewReader returns a reader of src. It takes a buffer with its first read.
-func NewReader(src io.Reader) *Reader { return &Reader{src: src} }
+func NewReader(src io.Reader) *Reader { return &Reader{src: src, start: &buffers} }
+
+// NewBulkReader returns a reader that takes a large buffer from the start: for
+// the side that sends most of the bytes.
+func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, start: &bulks} }
 
 // Buffered returns the bytes read but not consumed: a view.
 func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
@@ -89,12 +94,12 @@ func (r *Reader) ReadAhead() error {
 // first reads into a new buffer.
 func (r *Reader) first() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
-		if r.pooled, r.w, err = src.ReadPooled(&buffers); r.pooled != nil {
+		if r.pooled, r.w, err = src.ReadPooled(r.start); r.pooled != nil {
 			r.buf = *r.pooled
 		}
 		return err
 	}
-	r.pooled = buffers.Get().(*[]byte)
+	r.pooled = r.start.Get().(*[]byte)
 	r.buf = *r.pooled
 	return r.fill(MaxHead)
 }

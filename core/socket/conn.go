@@ -11,7 +11,7 @@ import (
 // too, as usual.
 type Conn struct {
 	*net.TCPConn
-	// Full, if not nil, is called by Write and Ask when they have to wait for
+	// Full, if not nil, is called by Write, Ask and Pipes.Move when they have to wait for
 	// room, before they do; elsewhere than on Linux each time. It may set
 	// deadlines.
 	Full func()

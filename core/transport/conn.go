@@ -77,7 +77,7 @@ type persistConn struct {
 
 func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
 	pc := &persistConn{asker: asker{Conn: c}, key: key, login: login}
-	pc.reader = *http1.NewReader(pc)
+	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = bottom(c)
 	if pc.tcp != nil {
 		pc.tcp.Full = pc.full

@@ -1,0 +1,51 @@
+package socket
+
+import (
+	"io"
+	"sync"
+)
+
+// Pipes passes bytes on from one connection to another, inside the kernel
+// where that is possible (splice(2)). It is safe for concurrent use.
+type Pipes struct {
+	free  chan pipe // spare ones
+	moves sync.Pool // of *move
+}
+
+// spare is how many pipes are kept. A pipe is in use only while bytes are
+// under way, so few serve many connections.
+const spare = 16
+
+// NewPipes returns Pipes without any yet.
+func NewPipes() *Pipes {
+	p := &Pipes{free: make(chan pipe, spare)}
+	p.moves.New = func() any { return newMove(p) }
+	return p
+}
+
+// Move waits until something comes on src, as a Read does, and passes up to
+// limit bytes of what lies there on to dst, as a Write does. n is what dst has
+// taken. The end of src is io.EOF; an error of dst is a *WriteError, and what
+// had been taken from src by then is lost.
+func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
+	m := p.moves.Get().(*move)
+	n, err = m.move(dst, src, limit)
+	p.moves.Put(m)
+	return n, err
+}
+
+// copied moves by way of a buffer.
+func copied(dst, src *Conn, buf []byte) (int64, error) {
+	m, err := src.Read(buf)
+	if m == 0 {
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		return 0, err
+	}
+	w, err := dst.Write(buf[:m])
+	if err != nil {
+		err = &WriteError{err}
+	}
+	return int64(w), err
+}

@@ -1,0 +1,137 @@
+//go:build linux && (amd64 || arm64)
+
+package socket
+
+import (
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipe is an empty pipe, by its two ends.
+type pipe struct{ out, in int }
+
+// pipeSize is how much a pipe is made to hold (F_SETPIPE_SZ); where the user
+// has too many already the kernel leaves it at 64 KiB, which does as well.
+const pipeSize = 256 << 10
+
+func (p *Pipes) get() (pipe, bool) {
+	select {
+	case have := <-p.free:
+		return have, true
+	default:
+	}
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		return pipe{}, false // out of descriptors, say
+	}
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return pipe{out: fds[0], in: fds[1]}, true
+}
+
+func (p *Pipes) put(have pipe) {
+	select {
+	case p.free <- have:
+	default:
+		have.close()
+	}
+}
+
+func (p pipe) close() {
+	unix.Close(p.out)
+	unix.Close(p.in)
+}
+
+// move is one Move under way; its functions are bound once, so that it costs no
+// allocation.
+type move struct {
+	pipes *Pipes
+	pipe  pipe
+	dst   *Conn
+	limit int
+	held  int  // in the pipe
+	taken int  // by dst
+	none  bool // no pipe was to be had
+	errno syscall.Errno
+	fill  func(fd uintptr) (done bool)
+	drain func(fd uintptr) (done bool)
+}
+
+func newMove(p *Pipes) *move {
+	m := &move{pipes: p}
+	m.fill, m.drain = m.filled, m.drained
+	return m
+}
+
+func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
+	m.dst, m.limit, m.held, m.taken, m.none, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, 0
+	defer func() { m.dst = nil }()
+	err := src.raw.Read(m.fill)
+	switch {
+	case m.none:
+		return copied(dst, src, make([]byte, min(limit, 32<<10)))
+	case err != nil:
+		return 0, err
+	case m.errno != 0:
+		return 0, os.NewSyscallError("splice", m.errno)
+	case m.held == 0:
+		return 0, io.EOF
+	}
+	if err = dst.raw.Write(m.drain); err == nil && m.errno != 0 {
+		err = os.NewSyscallError("splice", m.errno)
+	}
+	if err != nil {
+		m.pipe.close()
+		return int64(m.taken), &WriteError{err}
+	}
+	m.pipes.put(m.pipe)
+	return int64(m.taken), nil
+}
+
+// filled takes what lies in fd. Whoever waits for it holds no pipe.
+func (m *move) filled(fd uintptr) bool {
+	var ok bool
+	if m.pipe, ok = m.pipes.get(); !ok {
+		m.none = true
+		return true
+	}
+	m.held, m.errno = splice(int(fd), m.pipe.in, m.limit)
+	if m.held == 0 {
+		m.pipes.put(m.pipe)
+	}
+	return m.errno != syscall.EAGAIN
+}
+
+// drained gives fd what the pipe holds.
+func (m *move) drained(fd uintptr) bool {
+	for m.taken < m.held {
+		var n int
+		n, m.errno = splice(m.pipe.out, int(fd), m.held-m.taken)
+		m.taken += n
+		if m.errno == syscall.EAGAIN {
+			if m.dst.Full != nil {
+				m.dst.Full()
+			}
+			return false
+		}
+		if m.errno != 0 {
+			return true
+		}
+	}
+	return true
+}
+
+func splice(from, to, n int) (int, syscall.Errno) {
+	for {
+		moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		switch errno {
+		case 0:
+			return int(moved), 0
+		case syscall.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
