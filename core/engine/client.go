@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -115,17 +116,24 @@ type exchange struct {
 	rest     http1.Body
 	entry    *metrics.Entry
 	release  func()
-	idle     time.Duration
-	finished bool
-	result   *Result
+
+	closeBody func()
+	idle      time.Duration
+	finished  bool
+	result    *Result
 }
 
-// Do makes a request through the pool. The error is a *RequestError; what goes
+// Do makes a request through the pool and closes its body. The error is a *RequestError; what goes
 // wrong on the way is in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
 	k := &exchange{engine: e, idle: cfg.BodyIdle}
+	k.closeBody = func() {}
+	if body := call.Request.Body; body != nil {
+		k.closeBody = sync.OnceFunc(func() { body.Close() })
+	}
 	if err := k.prepare(call, cfg); err != nil {
+		k.closeBody()
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -136,6 +144,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	k.release = func() {
 		stop()
 		cancel(nil)
+		k.closeBody()
 		e.executor.Abandon(&k.x)
 		k.entry.Release()
 	}
@@ -144,6 +153,9 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	k.result.Final = k.x.Final
 	if !ok {
 		k.finish(executor.Ending{Status: k.x.Failure.Status, ClientGone: k.x.Final == core.FinalCancelled})
+		if err := k.rest.Err(); k.request.Rest != nil && err != nil && err != io.EOF {
+			k.x.Failure.Message, k.x.Failure.Err = "the request's body ended early: "+err.Error(), err
+		}
 		k.result.Failure = &k.x.Failure
 		return k.result, nil
 	}
@@ -258,18 +270,40 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 	}
 	k.request.Prefix = prefix
 	if int64(len(prefix)) <= limit {
-		q.Body.Close()
+		k.closeBody()
 		k.request.Framing, k.request.Length = http1.Length, int64(len(prefix))
 		return nil
 	}
 	k.x.Replayable = false
 	k.request.Framing = http1.Chunked
+	rest := io.Reader(q.Body)
+	if q.ContentLength > 0 && q.ContentLength < int64(len(prefix)) {
+		return &RequestError{errLength.Error()}
+	}
 	if q.ContentLength > 0 {
 		k.request.Framing, k.request.Length = http1.Length, q.ContentLength
+		rest = &exactly{rest, q.ContentLength - int64(len(prefix))}
 	}
-	k.rest.Start(http1.NewReader(q.Body), http1.UntilClose, 0)
-	k.request.Rest, k.request.Arm, k.request.Stop = &k.rest, func() {}, func() { q.Body.Close() }
+	k.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
+	k.request.Rest, k.request.Arm, k.request.Stop = &k.rest, func() {}, k.closeBody
 	return nil
+}
+
+var errLength = errors.New("the body is not as long as its Content-Length says")
+
+// exactly fails unless r has n more bytes: what is sent has to be as long as it
+// was said to be.
+type exactly struct {
+	r io.Reader
+	n int64
+}
+
+func (e *exactly) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if e.n -= int64(n); e.n < 0 || e.n > 0 && err == io.EOF {
+		return 0, errLength
+	}
+	return n, err
 }
 
 // Try implements executor.Call.
@@ -303,13 +337,12 @@ func (k *exchange) answer(q *http.Request, r *transport.Response) *http.Response
 	header.Set("X-Whirlpool-Attempts", strconv.Itoa(k.x.Attempts))
 	header.Set("X-Whirlpool-Proxy-Id", k.x.Proxy.ID())
 	header.Set("X-Whirlpool-Outcome", k.x.Final.String())
-	length := r.Body.Left()
-	if r.Framing != http1.Length && r.Framing != http1.NoBody {
-		length = -1
+	if r.Length >= 0 {
+		header.Set("Content-Length", strconv.FormatInt(r.Length, 10))
 	}
 	return &http.Response{
 		Status: strconv.Itoa(r.Status) + " " + string(r.Reason), StatusCode: r.Status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: length, Request: q,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: r.Length, Request: q,
 		Body: &answerBody{exchange: k, response: r},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,6 +100,82 @@ func keys(m map[string]bool) (out []string) {
 		out = append(out, k)
 	}
 	return out
+}
+
+// body is a request's body that knows whether it was closed.
+type body struct {
+	io.Reader
+	closed atomic.Bool
+}
+
+func (b *body) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// The contract of http.RoundTripper: the request's body is closed however it
+// ends, and what is sent is as long as it was said to be.
+func TestTheTransportsBodies(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n)
+	}))
+	e := newEngine(t, nil, "http://"+l.Addr().String())
+	defer e.Shutdown(context.Background())
+	const large = 3 << 20 // beyond what is kept for replay
+	for _, c := range []struct {
+		size, said int64
+		bad        string
+	}{
+		{size: 10, said: 10}, {size: large, said: large}, {size: large, said: -1},
+		{size: large, said: large + 1, bad: "Content-Length"}, {size: large, said: large - 1, bad: "Content-Length"}, {size: large, said: 10, bad: "Content-Length"},
+	} {
+		b := &body{Reader: io.LimitReader(zeros{}, c.size)}
+		q, err := http.NewRequest("PUT", "http://example.org/", b)
+		require.NoError(t, err)
+		q.ContentLength = c.said
+		r, err := e.Transport().RoundTrip(q)
+		if c.bad != "" {
+			require.ErrorContains(t, err, c.bad)
+		} else {
+			require.NoError(t, err)
+			got, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.Equal(t, strconv.FormatInt(c.size, 10), string(got))
+			r.Body.Close()
+		}
+		require.True(t, b.closed.Load(), "%+v", c)
+	}
+	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount, "no fault of the proxy's")
+
+	b := &body{Reader: zeros{}}
+	q, err := http.NewRequest("PUT", "ftp://example.org/", b)
+	require.NoError(t, err)
+	_, err = e.Transport().RoundTrip(q)
+	require.Error(t, err)
+	require.True(t, b.closed.Load())
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// An answer to HEAD says how long the body would have been.
+func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5") }))
+	e := newEngine(t, nil, "http://"+l.Addr().String())
+	defer e.Shutdown(context.Background())
+	r, err := (&http.Client{Transport: e.Transport()}).Head("http://example.org/")
+	require.NoError(t, err)
+	defer r.Body.Close()
+	require.EqualValues(t, 5, r.ContentLength)
+	require.Equal(t, "5", r.Header.Get("Content-Length"))
 }
 
 func ExampleEngine_Transport() {
