@@ -35,6 +35,7 @@ func TestI1ReplaysAreCounted(t *testing.T) {
 	before := w.arrivals()
 	require.Equal(t, 502, w.do("POST", "x").status)
 	require.Equal(t, before+1, w.arrivals())
+	require.Equal(t, 1.0, w.breaker("F1")["failure_count"], "a kept connection that ends says nothing of its proxy")
 	require.Equal(t, 1.0, w.json("/metrics/retries")["replays"])
 	w.reconcile(0)
 }

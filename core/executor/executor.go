@@ -245,6 +245,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 	if o.Again == core.Replay && !(x.Idempotent && x.Replayable) {
 		f.Fault.Stale = false
 		o = retry.Classify(*f, x.Global, x.Policy, now)
+		o.Verdict = core.Excluded // as with a replay: closing a kept connection is no fault
 	}
 	return o
 }

@@ -337,6 +337,18 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		b.run(t.Context(), x, c)
 		assert.Len(t, c.ids, 1)
 		assert.Equal(t, core.FinalNotRetryable, x.Final)
+		last := b.rec.attempts[len(b.rec.attempts)-1].Outcome
+		assert.Equal(t, core.ResultFailure, last.Result)
+		assert.Equal(t, core.Excluded, last.Verdict, "who closed a kept connection has done nothing wrong")
+
+		// The policy may allow it to be tried again, as any other.
+		n = 0
+		c.ids = nil
+		x = exchange(t, func(p *retry.Policy) { p.RetryNonIdempotent = true })
+		x.Idempotent = false
+		b.run(t.Context(), x, c)
+		assert.Len(t, c.ids, 2)
+		assert.NotEqual(t, c.ids[0], c.ids[1])
 	})
 }
 

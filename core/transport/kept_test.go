@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -25,8 +27,7 @@ type way struct {
 }
 
 // ways leads to what answers in the place of proxy or origin, over every kind
-// of connection. What the proxy's side has to say it says at once, before it
-// reads again.
+// of connection. What the proxy's side has to say it says at once.
 func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 	secure, roots := secured(t, answer)
 	through := func(serve func(net.Conn)) func(net.Conn) { // a tunnel to it
@@ -42,7 +43,9 @@ func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 		w.u = one(t, scheme+"://"+proxy(t, func(c net.Conn) {
 			w.opened.Add(1)
 			w.conns <- c
-			serve(&gathering{Conn: c})
+			g := &gathering{Conn: c}
+			defer g.Close()
+			serve(g)
 		}))
 		return w
 	}
@@ -54,14 +57,19 @@ func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 	}
 }
 
-// do sends a request and returns its answer's body. Looked says whether the
-// next request will look at the connection before it takes it.
-func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
-	t.Helper()
+func (w *way) request() *Request {
 	q := get()
 	if q.TLS = w.tls; q.TLS {
 		q.Authority = "127.0.0.1:443"
 	}
+	return q
+}
+
+// do sends a request and returns its answer's body. Looked says whether the
+// next request will look at the connection before it takes it.
+func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
+	t.Helper()
+	q := w.request()
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 	var resp Response
 	f := tr.RoundTrip(t.Context(), w.u, c, q, &resp)
@@ -76,7 +84,7 @@ func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
 	return string(body)
 }
 
-// gathering is a connection that sends only before it reads, all at once.
+// gathering is a connection that sends all at once, before it reads or closes.
 type gathering struct {
 	net.Conn
 	out bytes.Buffer
@@ -85,9 +93,19 @@ type gathering struct {
 func (g *gathering) Write(p []byte) (int, error) { return g.out.Write(p) }
 
 func (g *gathering) Read(p []byte) (int, error) {
+	g.flush()
+	return g.Conn.Read(p)
+}
+
+func (g *gathering) Close() error {
+	g.SetWriteDeadline(time.Time{}) // TLS has set one
+	g.flush()
+	return g.Conn.Close()
+}
+
+func (g *gathering) flush() {
 	g.Conn.Write(g.out.Bytes())
 	g.out.Reset()
-	return g.Conn.Read(p)
 }
 
 // newest returns the connection that was put back last.
@@ -139,5 +157,58 @@ func TestAnAnswerNobodyAskedFor(t *testing.T) {
 			}
 			assert.EqualValues(t, 3, w.opened.Load())
 		})
+	}
+}
+
+// A kept connection that had been closed when it was used again without a look:
+// whatever shows that, and whenever, says so. Once a byte of an answer has come
+// it is another matter.
+func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
+	answer := func(c net.Conn) {
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}
+	for how, end := range map[string]func(*net.TCPConn){
+		"closed":      func(c *net.TCPConn) { c.Close() },
+		"reset":       func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
+		"half-closed": func(c *net.TCPConn) { c.CloseWrite() },
+	} {
+		for name, w := range ways(t, answer) {
+			for _, size := range []int{0, 100, 100 << 10} {
+				t.Run(fmt.Sprint(name, " ", how, " ", size), func(t *testing.T) {
+					tr := New(Config{RootCAs: w.roots})
+					defer tr.Close()
+					w.do(t, tr, false)
+					kept := tr.pool(w.u).newest()
+					end((<-w.conns).(*net.TCPConn))
+					require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+					q := w.request()
+					if size > 0 {
+						q.Prefix, q.Framing, q.Length = make([]byte, size), http1.Length, int64(size)
+					}
+					f := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}, q, &Response{})
+					require.NotNil(t, f)
+					assert.True(t, f.Stale, "%+v", f)
+				})
+			}
+		}
+	}
+	for said, stale := range map[string]bool{"": true, "H": false, "HTTP/1.1 103 Early Hints\r\n\r\n": false} {
+		for name, w := range ways(t, func(c net.Conn) {
+			readRequest(c)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			readRequest(c)
+			io.WriteString(c, said)
+		}) {
+			t.Run(fmt.Sprintf("%s says %q", name, said), func(t *testing.T) {
+				tr := New(Config{RootCAs: w.roots})
+				defer tr.Close()
+				w.do(t, tr, false)
+				f := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(), &Response{})
+				require.NotNil(t, f)
+				assert.Equal(t, stale, f.Stale, "%+v", f)
+			})
+		}
 	}
 }

@@ -152,7 +152,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 	if f := t.exchange(c, q, resp); f != nil {
 		c.Interrupt.release()
-		f.Stale = pc.reused && !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
+		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
 		drop(pc.Conn)
 		f.Client = resp.bodyBroke(q)
 		f.Sending = resp.sent != nil
@@ -181,7 +181,8 @@ func (q *Request) broken() bool {
 }
 
 // stale reports whether a fault is what a kept connection shows that the other
-// side had closed meanwhile: no byte of an answer came.
+// side had closed meanwhile, if no byte of an answer has come, not even of an
+// interim one.
 func stale(f *retry.Fault) bool {
 	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
 }
