@@ -1,12 +1,14 @@
 package engine_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -195,4 +197,54 @@ func ExampleEngine_Transport() {
 	body, _ := io.ReadAll(r.Body)
 	fmt.Println(string(body), r.Header.Get("X-Whirlpool-Attempts"))
 	// Output: hello from example.org 2
+}
+
+// A proxy that closes each connection after its answer, without a word: the
+// next request finds that out by trying, if it comes at once. The books show a
+// replay for it, no retry, and nothing against the proxy.
+func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
+	proxy, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer proxy.Close()
+	var got atomic.Int64
+	go func() {
+		for {
+			c, err := proxy.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					got.Add(1)
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				}
+			}()
+		}
+	}()
+	e := newEngine(t, nil, "http://"+proxy.Addr().String())
+	defer e.Shutdown(context.Background())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go e.Serve(l)
+	defer l.Close()
+	gateway := &url.URL{Scheme: "http", Host: l.Addr().String()}
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(gateway)}}
+	defer client.CloseIdleConnections()
+	const requests = 300
+	for range requests {
+		r, err := client.Get("http://a.test/")
+		require.NoError(t, err)
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		r.Body.Close()
+		require.Equal(t, "ok", string(body))
+		require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"))
+	}
+	require.EqualValues(t, requests, got.Load(), "each request arrived once")
+	s := e.Metrics().Summary()
+	require.Positive(t, s.Replays)
+	require.Zero(t, s.TotalRetries)
+	require.Equal(t, requests+s.Replays, s.TotalAttempts)
+	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }
