@@ -135,6 +135,18 @@ func TestIdsOfLists(t *testing.T) {
 	assert.Contains(t, c.Warnings[2], "b.txt:1: the id \"y\"")
 }
 
+// A proxy where the path of a list belongs is not quoted: it may hold a password.
+func TestAProxyInThePlaceOfAList(t *testing.T) {
+	for _, path := range []string{"http://u:hunter2@h:1", "u:hunter2@h:x", "h:1:u:hunter2"} {
+		_, err := load(t, "[pool]\nfiles = [\""+path+"\"]\n", nil)
+		require.ErrorContains(t, err, "[[proxies]]")
+		assert.NotContains(t, err.Error(), "hunter2")
+		_, err = load(t, "", func(src *Source) { src.Proxies = []string{path} })
+		require.ErrorContains(t, err, "--proxy")
+		assert.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
 func TestNullsInTOML(t *testing.T) {
 	c, err := load(t, "[retry]\ntimeout = \"null\"\nfailover_delay = 0\n", nil)
 	require.NoError(t, err)

@@ -440,16 +440,30 @@ func (l *loader) proxies() {
 	}
 	for i, path := range c.Pool.Files {
 		key := fmt.Sprintf("pool.files[%d]", i)
-		if strings.Contains(path, "://") {
+		if looksLikeProxy(path) {
 			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
 			continue
 		}
 		l.list(l.relative(path), key)
 	}
 	for _, path := range l.src.Proxies {
+		if looksLikeProxy(path) {
+			l.fault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
+			continue
+		}
 		l.list(path, "--proxies")
 	}
 	l.ids()
+}
+
+// looksLikeProxy reports whether what should be the path of a list is a proxy
+// itself, which may hold a password that no fault is to quote.
+func looksLikeProxy(path string) bool {
+	if _, err := os.Stat(path); err == nil {
+		return false
+	}
+	_, err := proxylist.ParseLine(path)
+	return err == nil || strings.Contains(path, "://") || strings.Contains(path, "@")
 }
 
 // decodeOver puts what a proxy's own breaker says over the defaults.
