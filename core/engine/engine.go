@@ -249,6 +249,13 @@ func (e *Engine) Activate(first, again string) error {
 	return nil
 }
 
+// Shun keeps direct:// entries of the pool from leading to a: the API's address.
+func (e *Engine) Shun(a net.Addr) {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		e.transport.Shun(tcp)
+	}
+}
+
 // Serve takes clients from l until Shutdown.
 func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()

@@ -161,8 +161,14 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		a.Host = authority
 	}
 	conn, f := t.dialProxy(ctx, a, c)
-	if f != nil || a.Scheme == upstream.Direct {
-		return Tunnel{Conn: conn}, f
+	switch {
+	case f != nil:
+		return Tunnel{}, f
+	case a.Scheme == upstream.Direct && t.shuns(conn):
+		conn.Close()
+		return Tunnel{}, &retry.Fault{Phase: retry.Dial, Reason: "destination_ip_prohibited", Unsent: true, Target: true, Err: errShunned}
+	case a.Scheme == upstream.Direct:
+		return Tunnel{Conn: conn}, nil
 	}
 	if !c.Interrupt.watch(conn) {
 		conn.Close()
@@ -193,6 +199,21 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	}
 	conn.SetDeadline(time.Time{})
 	return tun, nil
+}
+
+var errShunned = errors.New("the gateway does not lead to its own API")
+
+// shuns reports whether c leads where Shun forbids it.
+func (t *Transport) shuns(c net.Conn) bool {
+	shunned := t.shunned.Load()
+	to, ok := c.RemoteAddr().(*net.TCPAddr)
+	if shunned == nil || !ok || to.Port != shunned.Port {
+		return false
+	}
+	if from, ok := c.LocalAddr().(*net.TCPAddr); ok && shunned.IP.IsUnspecified() {
+		return to.IP.Equal(from.IP) // from this machine to itself
+	}
+	return to.IP.Equal(shunned.IP)
 }
 
 // connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a

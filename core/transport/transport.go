@@ -44,7 +44,8 @@ type Config struct {
 type Transport struct {
 	cfg      Config
 	patience atomic.Int64 // ns, the connect timeout in force
-	pools    sync.Map     // *upstream.Upstream -> *idlePool
+	shunned  atomic.Pointer[net.TCPAddr]
+	pools    sync.Map // *upstream.Upstream -> *idlePool
 }
 
 // New returns a transport.
@@ -69,6 +70,10 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout replaces the connect timeout for connections opened from
 // now on.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(d)) }
+
+// Shun keeps direct upstreams from connecting to a, where the API listens: it
+// trusts who comes from this machine, and that is not the gateway's clients.
+func (t *Transport) Shun(a *net.TCPAddr) { t.shunned.Store(a) }
 
 // Control is what steers one attempt from outside.
 type Control struct {
