@@ -1,12 +1,20 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
+	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
 // A connection that begins to wait for a request just as the drain begins is
@@ -35,4 +43,117 @@ func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 	meanwhile.Store(&drain)
 	r.dial().ended() // it asks the time, to know until when it waits
 	<-shut
+}
+
+// A drain closes who waits, lets who runs finish, and says that no more is
+// taken on that connection.
+func TestADrainLetsRequestsFinish(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	r := newRig(t, answering(func(q *http.Request, body string) string {
+		if q.Host == "slow.test" {
+			close(asked)
+			<-answer
+		}
+		return ok("hello")
+	}), nil)
+	kept := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	kept.answer("GET")
+	fresh := r.dial()
+	running := r.ask("GET http://slow.test/ HTTP/1.1\r\nHost: slow.test\r\n\r\nGET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	<-asked
+	r.eventually("all are served", func() bool { return r.Connections() == 3 })
+	shut := make(chan struct{})
+	go func() {
+		defer close(shut)
+		r.Shutdown(context.Background())
+	}()
+	kept.ended()
+	fresh.ended()
+	late := r.dial() // the listener is the caller's to close
+	a, body := late.answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	require.Contains(t, body, "too_many_connections")
+	late.ended()
+	close(answer)
+	a, body = running.answer("GET")
+	require.Equal(t, "hello", body)
+	require.True(t, a.Close)
+	running.ended()
+	<-shut
+	require.Equal(t, []string{"success", "success"}, r.recorded.finals(), "the pipelined request was not begun")
+}
+
+// When the time of a drain is up, who waits for a retry is told so, and tunnels
+// and answers that have begun are cut.
+func TestWhatADrainLeavesIsClosed(t *testing.T) {
+	begun, over := make(chan struct{}, 3), make(chan struct{})
+	defer close(over)
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		q, err := http.ReadRequest(b)
+		switch {
+		case err != nil:
+		case q.Method == "CONNECT":
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			begun <- struct{}{}
+			<-over
+		case q.Host == "long.test":
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+			begun <- struct{}{}
+			<-over
+		default:
+			io.WriteString(c, "HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+			begun <- struct{}{}
+		}
+	}, func(o *options) {
+		o.policy = func(p *retry.Policy) { p.MaxAttempts, p.BaseDelay = 2, 30 }
+	})
+	tunnel := r.connect()
+	long := r.ask("GET http://long.test/ HTTP/1.1\r\nHost: long.test\r\n\r\n")
+	waiting := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	for range 3 {
+		<-begun
+	}
+	r.eventually("the retry waits", func() bool { return len(r.recorded.results()) == 2 }) // and the tunnel stands
+	for line := long.line(); line != ""; line = long.line() {
+	}
+	grace, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Shutdown(grace)
+	a, body := waiting.answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	require.Contains(t, body, "shutting_down")
+	require.True(t, a.Close)
+	waiting.ended()
+	_, err := io.ReadFull(long.r, make([]byte, 10))
+	require.Error(t, err)
+	tunnel.ended()
+	require.Zero(t, r.Connections())
+	require.Zero(t, r.proxy.InFlight())
+}
+
+// One client more than the limit is told so; when one has left there is room.
+func TestTheLimitOfConnections(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) { o.MaxConnections = 2 })
+	one, two := r.dial(), r.dial()
+	r.eventually("both are served", func() bool { return r.Connections() == 2 })
+	three := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	a, body := three.answer("GET")
+	require.Equal(t, 503, a.StatusCode)
+	require.Contains(t, body, "too_many_connections")
+	require.Equal(t, "1", a.Header.Get("Retry-After"))
+	require.Contains(t, a.Header.Get("Proxy-Status"), "error=connection_limit_reached")
+	require.True(t, a.Close)
+	three.ended()
+	two.goesOn()
+	one.Close()
+	r.eventually("a place is free", func() bool { return r.Connections() == 1 })
+	r.dial().goesOn()
+
+	set := r.settings.Load().Settings
+	set.MaxConnections = 0
+	r.Apply(set)
+	for range 3 {
+		r.dial().goesOn()
+	}
 }

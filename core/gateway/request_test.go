@@ -1,7 +1,10 @@
 package gateway
 
 import (
+	"bufio"
+	"encoding/base64"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -215,4 +218,83 @@ func TestAClientThatLeaves(t *testing.T) {
 	require.Equal(t, []string{core.FinalCancelled.String()}, r.recorded.finals())
 	require.Equal(t, []string{core.ResultCancelled.String()}, r.recorded.results())
 	r.free()
+}
+
+// An answer that comes before the request's body is through reaches a client
+// that is still sending, and is the connection's last.
+func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		if q, err := http.ReadRequest(b); err != nil || q.ContentLength != 64<<20 {
+			return
+		}
+		io.WriteString(c, reply("413 Too much", "no")) // and it reads no further
+		<-over
+	}, nil)
+	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n")
+	go func() {
+		for piece := make([]byte, 1<<20); ; {
+			if _, err := c.Write(piece); err != nil {
+				return
+			}
+		}
+	}()
+	a, body := c.answer("POST")
+	require.Equal(t, "413 Too much", a.Status)
+	require.Equal(t, "no", body)
+	require.True(t, a.Close)
+	r.free()
+	require.Equal(t, []string{"success"}, r.recorded.finals())
+}
+
+func TestTargets(t *testing.T) {
+	for raw, want := range map[string]struct {
+		path, authority string
+		tls             bool
+	}{
+		"GET http://a.test/b?c":            {"/b?c", "a.test", false},
+		"GET HTTPS://a.test:1/b":           {"/b", "a.test:1", true},
+		"GET http://a.test":                {"/", "a.test", false},
+		"GET http://a.test?b=/c":           {"/?b=/c", "a.test", false},
+		"OPTIONS http://a.test":            {"*", "a.test", false},
+		"OPTIONS http://a.test/":           {"/", "a.test", false},
+		"GET http://[::1]:8/":              {"/", "[::1]:8", false},
+		"GET http://a.test/b@c:d":          {"/b@c:d", "a.test", false},
+		"GET http://a.test/http://b.test/": {"/http://b.test/", "a.test", false},
+		"GET http://a.test/#b":             {},
+		"GET http://u@a.test/":             {},
+		"GET http://":                      {},
+		"GET http:///b":                    {},
+		"GET http:/a.test/":                {},
+		"GET a.test:80":                    {},
+		"GET *":                            {},
+		"GET /b":                           {},
+	} {
+		method, rest, _ := strings.Cut(raw, " ")
+		got, authority, err := parseTarget([]byte(method), []byte(rest))
+		if want.authority == "" {
+			require.Error(t, err, raw)
+			continue
+		}
+		require.NoError(t, err, raw)
+		require.Equal(t, want.path, string(got.path), raw)
+		require.Equal(t, want.authority, string(authority), raw)
+		require.Equal(t, want.authority, string(got.host), raw)
+		require.Equal(t, want.tls, got.tls, raw)
+	}
+}
+
+func TestLogins(t *testing.T) {
+	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
+	users := newUsers([]User{{"ann", "p:w"}, {"bob", ""}})
+	for value, want := range map[string]bool{
+		basic("ann:p:w"): true, strings.ToUpper(basic("ann:p:w")[:5]) + basic("ann:p:w")[5:]: true, basic("bob:"): true,
+		basic("ann:p"): false, basic("ann:"): false, basic("bob"): false, basic("eve:"): false, basic(":"): false, basic(""): false,
+		"": false, "Basic": false, "Basic !": false, "Bearer " + basic("ann:p:w")[6:]: false, basic("ann:p:w")[6:]: false,
+	} {
+		require.Equal(t, want, users.allow(value), value)
+	}
+	require.True(t, newUsers(nil).allow(""), "without users everybody may")
 }

@@ -20,7 +20,6 @@ type stall struct {
 	mu     sync.Mutex
 	timer  *time.Timer
 	on     bool   // changed by start and stop only
-	over   bool   // it has ended a write
 	acked  uint64 // at the last look
 	queued int
 	still  int // looks in a row that saw no progress
@@ -58,13 +57,6 @@ func (s *stall) stop() {
 	s.timer.Stop()
 }
 
-// gone reports whether the client has been given up.
-func (s *stall) gone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.over
-}
-
 // look ends a write that has not moved for long enough.
 func (s *stall) look() {
 	s.mu.Lock()
@@ -73,7 +65,6 @@ func (s *stall) look() {
 		return
 	}
 	if s.stands(socket.Progress(s.conn)) {
-		s.over = true
 		s.conn.SetWriteDeadline(aLongTimeAgo)
 		return
 	}

@@ -174,6 +174,6 @@ func TestAStillTunnelStands(t *testing.T) {
 	c.CloseWrite()
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)
-	require.Len(t, all, size)
+	require.Equal(t, size, len(all))
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
