@@ -33,6 +33,24 @@ func wire(t *testing.T, addr, raw string) (*http.Response, string) {
 	return r, string(body)
 }
 
+// A pool that holds the gateway itself does not go round for ever.
+func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	for _, url := range []string{"http://" + w.gateway, "https://" + w.gateway, "socks5://" + w.gateway, "http://" + w.api} {
+		status, body, _ := w.call("POST", "/proxies", `{"id":"self","url":"`+url+`"}`)
+		require.Equal(t, 201, status, "%s", body)
+		for range 2 {
+			require.Equal(t, 200, w.get().status, "by the other one")
+		}
+		require.EqualValues(t, 1, w.breaker("self")["failure_count"], url)
+		status, _, _ = w.call("DELETE", "/proxies/self", "")
+		require.Equal(t, 204, status)
+	}
+	eventually(t, "the log says why", func() bool { return strings.Contains(w.log.String(), "proxy_loop_detected") })
+	require.Equal(t, 8.0, w.json("/metrics/retries")["total_requests"], "none came back")
+}
+
 // A direct:// entry leads anywhere but to the API, which trusts whoever comes
 // from this machine.
 func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {

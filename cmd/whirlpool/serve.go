@@ -75,7 +75,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		proxyListener.Close()
 		return fmt.Errorf("api.listen: %w", err)
 	}
-	g.engine.Shun(apiListener.Addr())
+	g.engine.Avoid(apiListener.Addr())
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())
 	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", apiListener.Addr(), apiListener.Addr())
 	if demo != nil {

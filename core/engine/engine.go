@@ -249,10 +249,11 @@ func (e *Engine) Activate(first, again string) error {
 	return nil
 }
 
-// Shun keeps direct:// entries of the pool from leading to a: the API's address.
-func (e *Engine) Shun(a net.Addr) {
+// Avoid lets no entry of the pool lead to a, where this process listens: the
+// API's address. Serve says so of the gateway's.
+func (e *Engine) Avoid(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		e.transport.Shun(tcp)
+		e.transport.Avoid(tcp)
 	}
 }
 
@@ -261,6 +262,7 @@ func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()
 	e.listeners = append(e.listeners, l)
 	e.reload.Unlock()
+	e.Avoid(l.Addr())
 	return e.gateway.Serve(l)
 }
 

@@ -91,6 +91,10 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	if err != nil {
 		return nil, fault(retry.Dial, err)
 	}
+	if t.toItself(conn) {
+		conn.Close()
+		return nil, loop(a)
+	}
 	if a.Scheme != upstream.HTTPS {
 		return conn, nil
 	}
@@ -123,6 +127,38 @@ func (t *Transport) dial(ctx context.Context, hostport string, deadline time.Tim
 		return nil, err
 	}
 	return socket.Of(conn), nil
+}
+
+// toItself reports whether c leads to an address that Avoid names.
+func (t *Transport) toItself(c net.Conn) bool {
+	own := t.own.Load()
+	if own == nil {
+		return false
+	}
+	to, ok := c.RemoteAddr().(*net.TCPAddr)
+	for _, a := range *own {
+		if !ok || to.Port != a.Port {
+			continue
+		}
+		if to.IP.Equal(a.IP) {
+			return true
+		}
+		// Who listens everywhere is met at any address of this machine.
+		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() && to.IP.Equal(from.IP) {
+			return true
+		}
+	}
+	return false
+}
+
+// loop is the fault of a way that leads back here: the entry's own, or for a
+// direct one its target's.
+func loop(a upstream.Address) *retry.Fault {
+	f := &retry.Fault{Phase: retry.Dial, Reason: "proxy_loop_detected", Unsent: true, Err: errors.New("this entry of the pool is the gateway itself")}
+	if a.Scheme == upstream.Direct {
+		f.Reason, f.Target, f.Err = "destination_ip_prohibited", true, errors.New("the gateway does not lead to itself or its API")
+	}
+	return f
 }
 
 // Reply is a proxy's refusal of a CONNECT.
@@ -161,14 +197,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		a.Host = authority
 	}
 	conn, f := t.dialProxy(ctx, a, c)
-	switch {
-	case f != nil:
-		return Tunnel{}, f
-	case a.Scheme == upstream.Direct && t.shuns(conn):
-		conn.Close()
-		return Tunnel{}, &retry.Fault{Phase: retry.Dial, Reason: "destination_ip_prohibited", Unsent: true, Target: true, Err: errShunned}
-	case a.Scheme == upstream.Direct:
-		return Tunnel{Conn: conn}, nil
+	if f != nil || a.Scheme == upstream.Direct {
+		return Tunnel{Conn: conn}, f
 	}
 	if !c.Interrupt.watch(conn) {
 		conn.Close()
@@ -199,21 +229,6 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	}
 	conn.SetDeadline(time.Time{})
 	return tun, nil
-}
-
-var errShunned = errors.New("the gateway does not lead to its own API")
-
-// shuns reports whether c leads where Shun forbids it.
-func (t *Transport) shuns(c net.Conn) bool {
-	shunned := t.shunned.Load()
-	to, ok := c.RemoteAddr().(*net.TCPAddr)
-	if shunned == nil || !ok || to.Port != shunned.Port {
-		return false
-	}
-	if from, ok := c.LocalAddr().(*net.TCPAddr); ok && shunned.IP.IsUnspecified() {
-		return to.IP.Equal(from.IP) // from this machine to itself
-	}
-	return to.IP.Equal(shunned.IP)
 }
 
 // connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a

@@ -44,8 +44,10 @@ type Config struct {
 type Transport struct {
 	cfg      Config
 	patience atomic.Int64 // ns, the connect timeout in force
-	shunned  atomic.Pointer[net.TCPAddr]
-	pools    sync.Map // *upstream.Upstream -> *idlePool
+	pools    sync.Map     // *upstream.Upstream -> *idlePool
+
+	ownMu sync.Mutex // of changes
+	own   atomic.Pointer[[]*net.TCPAddr]
 }
 
 // New returns a transport.
@@ -71,9 +73,18 @@ func New(cfg Config) *Transport {
 // now on.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(d)) }
 
-// Shun keeps direct upstreams from connecting to a, where the API listens: it
-// trusts who comes from this machine, and that is not the gateway's clients.
-func (t *Transport) Shun(a *net.TCPAddr) { t.shunned.Store(a) }
+// Avoid lets no connection lead to a, where this process itself listens: a pool
+// that holds the gateway would go round for ever (RFC 9110 section 7.6.3), and
+// the API trusts whoever comes from this machine, which direct upstreams do.
+func (t *Transport) Avoid(a *net.TCPAddr) {
+	t.ownMu.Lock()
+	defer t.ownMu.Unlock()
+	all := []*net.TCPAddr{a}
+	if before := t.own.Load(); before != nil {
+		all = append(all, *before...)
+	}
+	t.own.Store(&all)
+}
 
 // Control is what steers one attempt from outside.
 type Control struct {
