@@ -123,7 +123,7 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			return answer, true
 		}
 		e.settle(x, &o, t)
-		wait, relay, again := e.next(x, &o, t)
+		wait, relay, again := e.next(ctx, x, &o, t)
 		if !again {
 			if !relay {
 				c.Discard(answer)
@@ -285,7 +285,7 @@ func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
 
 // next decides what follows a failed attempt: another after wait (again), the
 // answer at hand (relay), or x.Failure.
-func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
+func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
 	relay = o.Status != 0 && o.Status != 407
 	switch {
 	case o.Again == core.Never && o.Result == core.ResultCancelled:
@@ -313,6 +313,9 @@ func (e *Executor) next(x *Exchange, o *core.Outcome, t *Tuning) (wait time.Dura
 	}
 	if !relay {
 		x.Failure = failureOf(x, o)
+	}
+	if x.Final == core.FinalCancelled && ctx.Err() != nil {
+		x.cancelled(context.Cause(ctx))
 	}
 	if x.Final != core.FinalCancelled {
 		e.say(x, slog.LevelError, "request failed", o.Err, slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason))
@@ -376,12 +379,17 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 	if ctx.Err() == nil {
 		return true
 	}
+	x.cancelled(context.Cause(ctx))
+	return false
+}
+
+// cancelled ends x because its context has been.
+func (x *Exchange) cancelled(cause error) {
 	x.Final = core.FinalCancelled
-	x.Failure = Failure{Status: 503, Code: "cancelled", Message: context.Cause(ctx).Error(), Reason: "proxy_internal_error", Err: context.Cause(ctx)}
-	if errors.Is(context.Cause(ctx), ErrShutdown) {
+	x.Failure = Failure{Status: 503, Code: "cancelled", Message: cause.Error(), Reason: "proxy_internal_error", Err: cause}
+	if errors.Is(cause, ErrShutdown) {
 		x.Failure.Code = "shutting_down"
 	}
-	return false
 }
 
 // failureOf words why x, whose last attempt brought no answer to relay, ends.

@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 	idleSlack = 30 * time.Second
 )
 
-// conn is one client connection. All but drain belongs to the goroutine that
+// conn is one client connection. All but drain and close belongs to the goroutine that
 // runs serve; while a request's body is sent on, reading it and armBody belong
 // to the goroutine that does that.
 type conn struct {
@@ -56,6 +57,7 @@ type conn struct {
 	outLoan   loan          // out is nil between requests
 	bodyLoan  loan          // and so is body
 	memo      memo
+	tunnel    atomic.Pointer[transport.Tunnel] // that stands; for close
 
 	bodyStopped               atomic.Bool // nothing more of the request's body is waited for; the connection ends with it
 	armBodyFunc, stopBodyFunc func()      // bound once
@@ -261,6 +263,14 @@ func (c *conn) arm() {
 func (c *conn) drain() {
 	if c.phase.Load() != busy {
 		c.raw.SetReadDeadline(aLongTimeAgo)
+	}
+}
+
+// close ends whatever runs on the connection.
+func (c *conn) close() {
+	c.raw.Close()
+	if t := c.tunnel.Load(); t != nil {
+		t.Conn.Close()
 	}
 }
 

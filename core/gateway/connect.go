@@ -49,6 +49,7 @@ func (c *conn) connect() (keep bool) {
 	case tun.Reply.Status != 0:
 		return c.relayReply(&tun.Reply)
 	}
+	c.tunnel.Store(tun)
 	c.finish(executor.Ending{Status: http.StatusOK})
 	c.entry.Tunnel()
 	b := append(c.borrowOut(), "HTTP/1.1 200 Connection established\r\n"...)
@@ -58,7 +59,10 @@ func (c *conn) connect() (keep bool) {
 	c.out = b
 	c.raw.SetDeadline(time.Time{})
 	early := c.reader.Buffered()
-	if c.write(b) && len(early) > 0 {
+	switch {
+	case !c.write(b):
+		c.raw.Close() // the tunnel ends as it begins
+	case len(early) > 0:
 		tun.Conn.Write(early)
 	}
 	c.reader.Discard(len(early))

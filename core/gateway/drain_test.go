@@ -83,10 +83,10 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 	require.Equal(t, []string{"success", "success"}, r.recorded.finals(), "the pipelined request was not begun")
 }
 
-// When the time of a drain is up, who waits for a retry is told so, and tunnels
-// and answers that have begun are cut.
+// When the time of a drain is up, who waits for a retry or an answer is told so,
+// and tunnels and answers that have begun are cut.
 func TestWhatADrainLeavesIsClosed(t *testing.T) {
-	begun, over := make(chan struct{}, 3), make(chan struct{})
+	begun, over := make(chan struct{}, 4), make(chan struct{})
 	defer close(over)
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -101,6 +101,9 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
 			begun <- struct{}{}
 			<-over
+		case q.Host == "silent.test":
+			begun <- struct{}{}
+			<-over
 		default:
 			io.WriteString(c, "HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 			begun <- struct{}{}
@@ -111,7 +114,8 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	tunnel := r.connect()
 	long := r.ask("GET http://long.test/ HTTP/1.1\r\nHost: long.test\r\n\r\n")
 	waiting := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
-	for range 3 {
+	silent := r.ask("GET http://silent.test/ HTTP/1.1\r\nHost: silent.test\r\n\r\n")
+	for range 4 {
 		<-begun
 	}
 	r.eventually("the retry waits", func() bool { return len(r.recorded.results()) == 2 }) // and the tunnel stands
@@ -120,11 +124,13 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	grace, cancel := context.WithCancel(context.Background())
 	cancel()
 	r.Shutdown(grace)
-	a, body := waiting.answer("GET")
-	require.Equal(t, 503, a.StatusCode)
-	require.Contains(t, body, "shutting_down")
-	require.True(t, a.Close)
-	waiting.ended()
+	for _, c := range []*client{waiting, silent} {
+		a, body := c.answer("GET")
+		require.Equal(t, 503, a.StatusCode, body)
+		require.Contains(t, body, "shutting_down")
+		require.True(t, a.Close)
+		c.ended()
+	}
 	_, err := io.ReadFull(long.r, make([]byte, 10))
 	require.Error(t, err)
 	tunnel.ended()
@@ -155,5 +161,28 @@ func TestTheLimitOfConnections(t *testing.T) {
 	r.Apply(set)
 	for range 3 {
 		r.dial().goesOn()
+	}
+}
+
+// A tunnel whose target takes nothing does not hold the shutdown up.
+func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	r := newRig(t, tunnelling(func(net.Conn, *bufio.Reader) { <-over }), nil)
+	c := r.connect()
+	c.SetWriteDeadline(time.Now().Add(time.Second))
+	n, err := c.Write(make([]byte, 64<<20)) // until every buffer on the way is full
+	require.Error(t, err, n)
+	grace, cancel := context.WithCancel(context.Background())
+	cancel()
+	shut := make(chan struct{})
+	go func() {
+		defer close(shut)
+		r.Shutdown(grace)
+	}()
+	select {
+	case <-shut:
+	case <-time.After(patience):
+		t.Fatal("the shutdown waits for it")
 	}
 }

@@ -218,7 +218,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 		return
 	case <-time.After(shutdownAnswer):
 	}
-	s.eachConn(func(c *conn) { c.raw.Close() })
+	s.eachConn((*conn).close)
 	<-done
 }
 
