@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
 // What is refused says so in its status and its code, and the connection goes
@@ -199,6 +201,53 @@ func TestVia(t *testing.T) {
 	a, _ := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nVia: 1.0 near\r\n\r\n").answer("GET")
 	require.Equal(t, "1.0 near|1.1 whirlpool", a.Header.Get("X-Seen"))
 	require.Equal(t, []string{"1.1 far", "1.1 whirlpool"}, a.Header.Values("Via"))
+}
+
+// Pipelined requests are answered in order, whatever their sizes; while one is
+// slow, and so its client watched, nothing of the next ones is lost. A tunnel
+// may be the last.
+func TestPipelinedRequests(t *testing.T) {
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		for {
+			q, err := http.ReadRequest(b)
+			if err != nil {
+				return
+			}
+			if q.Method == "CONNECT" {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+				io.Copy(c, b) // echo
+				return
+			}
+			body, err := io.ReadAll(q.Body)
+			if err != nil {
+				return
+			}
+			if q.Host == "slow.test" {
+				time.Sleep(3 * transport.SlowAfter)
+			}
+			io.WriteString(c, ok(q.URL.Path+" "+strconv.Itoa(len(q.Header.Get("X-Long"))+len(body))))
+		}
+	}, nil)
+	get := func(host, path string, long int) string {
+		return "GET http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nX-Long: " + strings.Repeat("x", long) + "\r\n\r\n"
+	}
+	post := func(host, path string, long int) string {
+		return "POST http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: " + strconv.Itoa(long) + "\r\n\r\n" + strings.Repeat("y", long)
+	}
+	c := r.dial()
+	go io.WriteString(c, get("slow.test", "/1", 10)+get("a.test", "/2", 10_000)+post("slow.test", "/3", 20_000)+get("slow.test", "/4", 6_000)+
+		post("a.test", "/5", 100_000)+get("slow.test", "/6", 1)+connectTo+strings.Repeat("z", 50_000))
+	for _, want := range []string{"/1 10", "/2 10000", "/3 20000", "/4 6000", "/5 100000", "/6 1"} {
+		a, body := c.answer("GET")
+		require.Equal(t, 200, a.StatusCode)
+		require.Equal(t, want, body)
+	}
+	c.established()
+	echo := make([]byte, 50_000)
+	_, err := io.ReadFull(c.r, echo)
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("z", 50_000), string(echo))
 }
 
 // A client that leaves while its answer is awaited ends the attempt, and it
