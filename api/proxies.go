@@ -205,7 +205,7 @@ func (s *Server) deleteProxy(c *fiber.Ctx) error {
 		return err
 	}
 	drain := false
-	if q := c.Query("drain"); q != "" {
+	if q, given := query(c, "drain"); given {
 		if drain, err = strconv.ParseBool(q); err != nil {
 			return refuse(400, "invalid_field", "drain must be true or false", fiber.Map{"field": "drain"})
 		}
@@ -240,15 +240,15 @@ func (s *Server) postReload(c *fiber.Ctx) error {
 
 func (s *Server) listRequests(c *fiber.Ctx) error {
 	limit := 200
-	if q := c.Query("limit"); q != "" {
+	if q, given := query(c, "limit"); given {
 		n, err := strconv.Atoi(q)
 		if err != nil || n < 1 || n > 10_000 {
 			return refuse(400, "invalid_field", "limit must be an integer from 1 to 10000", fiber.Map{"field": "limit"})
 		}
 		limit = n
 	}
-	state := c.Query("state")
-	if state != "" && !slices.Contains(metrics.States(), state) {
+	state, given := query(c, "state")
+	if given && !slices.Contains(metrics.States(), state) {
 		return refuse(400, "invalid_field", "state must be one of "+strings.Join(metrics.States(), ", "), fiber.Map{"field": "state"})
 	}
 	return s.send(c, fiber.Map{"requests": s.Engine.Tracker().List(state, limit)})

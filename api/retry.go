@@ -118,13 +118,12 @@ func (s *Server) resetBreaker(c *fiber.Ctx) error {
 
 // hours reads the query's window: 1 to 168, 24 without one.
 func hours(c *fiber.Ctx) (int, error) {
-	args := c.Context().QueryArgs()
-	all := args.PeekMulti("hours")
-	if len(all) == 0 {
+	q, given := query(c, "hours")
+	if !given {
 		return metrics.DefaultRetentionHours, nil
 	}
-	n, err := strconv.Atoi(string(all[0]))
-	if len(all) > 1 || err != nil || n < 1 || n > metrics.MaxRetentionHours || strings.HasPrefix(string(all[0]), "+") {
+	n, err := strconv.Atoi(q)
+	if err != nil || n < 1 || n > metrics.MaxRetentionHours || strings.HasPrefix(q, "+") {
 		return 0, refuse(400, "invalid_field", "hours must be one integer from 1 to 168", fiber.Map{"field": "hours"})
 	}
 	return n, nil
@@ -150,9 +149,9 @@ func (s *Server) timeseries(c *fiber.Ctx) error {
 		return err
 	}
 	step := time.Hour
-	switch c.Query("interval", "hour") {
-	case "hour":
-	case "day":
+	switch interval, given := query(c, "interval"); {
+	case !given, interval == "hour":
+	case interval == "day":
 		step = 24 * time.Hour
 	default:
 		return refuse(400, "invalid_field", "interval must be hour or day", fiber.Map{"field": "interval"})

@@ -126,20 +126,29 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// refuseOddMethods answers methods that Fiber does not know: it would do so in
-// plain text, before any handler of ours.
+// refuseOddMethods answers methods that Fiber does not know as others that are
+// not for a path: Fiber would do so in plain text, before any handler of ours.
 func (s *Server) refuseOddMethods() {
 	server := s.app.Server()
 	next := server.Handler
 	server.Handler = func(c *fasthttp.RequestCtx) {
-		if slices.Contains(fiber.DefaultMethods, string(c.Method())) {
-			next(c)
-			return
+		if method := string(c.Method()); !slices.Contains(fiber.DefaultMethods, method) {
+			c.SetUserValue(oddMethod, method)
+			c.Request.Header.SetMethod(fiber.MethodTrace) // which is for nothing here
 		}
-		c.SetStatusCode(fiber.StatusNotImplemented)
-		c.SetContentType(fiber.MIMEApplicationJSON)
-		c.SetBodyString(`{"error":"unknown_method","message":"the API knows no such method"}`)
+		next(c)
 	}
+}
+
+// oddMethod is where a request's method is kept if Fiber does not know it.
+const oddMethod = "odd method"
+
+// method is what the client asked with.
+func method(c *fiber.Ctx) string {
+	if odd, ok := c.Locals(oddMethod).(string); ok {
+		return clip(odd)
+	}
+	return c.Method()
 }
 
 // SetKeys replaces the keys.
@@ -249,7 +258,7 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		case 404:
 			body = Error{Error: "not_found", Message: "there is nothing at " + clip(c.Path())}
 		case 405:
-			body = Error{Error: "method_not_allowed", Message: c.Method() + " is not for " + clip(c.Path()) + "; allowed: " + c.GetRespHeader(fiber.HeaderAllow)}
+			body = Error{Error: "method_not_allowed", Message: method(c) + " is not for " + clip(c.Path()) + "; allowed: " + c.GetRespHeader(fiber.HeaderAllow)}
 		case 413:
 			if refused := s.admit(c); refused != nil { // that is why so little was read
 				return s.fail(c, refused)
@@ -386,6 +395,16 @@ func param(c *fiber.Ctx, name string) (string, error) {
 		return "", refuse(404, "not_found", "the path has a malformed escape", nil)
 	}
 	return v, nil
+}
+
+// query returns a parameter of the query, and whether it is there, empty or not.
+// One that is there more than once has no value that could be meant.
+func query(c *fiber.Ctx, name string) (value string, given bool) {
+	all := c.Context().QueryArgs().PeekMulti(name)
+	if len(all) != 1 {
+		return "", len(all) > 0
+	}
+	return string(all[0]), true
 }
 
 func clip(s string) string {

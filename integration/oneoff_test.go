@@ -69,6 +69,24 @@ func TestRequestsByState(t *testing.T) {
 	require.Contains(t, string(body), "done")
 }
 
+// A parameter without a value, or with two, is a mistake as any other.
+func TestS10EmptyAndRepeatedParameters(t *testing.T) {
+	w := start(t, 1, confK)
+	for path, names := range map[string][]string{
+		"/requests": {"state", "limit"}, "/metrics/retries/timeseries": {"hours", "interval"}, "/circuit-breakers/metrics": {"hours"}, "/metrics/retries/by-proxy": {"hours"},
+	} {
+		for _, name := range names {
+			for _, query := range []string{name + "=", name, name + "=1&" + name + "=1"} {
+				status, body, _ := w.call("GET", path+"?"+query, "")
+				require.Equal(t, 400, status, "%s?%s", path, query)
+				require.Contains(t, string(body), `"field":"`+name+`"`)
+			}
+		}
+	}
+	status, _, _ := w.call("DELETE", "/proxies/F1?drain=", "")
+	require.Equal(t, 400, status)
+}
+
 // A name that no proxy can be asked for is the client's mistake, and no proxy's.
 func TestANameThatIsTooLong(t *testing.T) {
 	w := start(t, 1, confKB)
