@@ -74,8 +74,8 @@ func (c *conn) connect() (keep bool) {
 	if plain, ok := c.raw.(*socket.Conn); ok {
 		plain.Full = nil // a tunnel may stand still
 	}
-	said := flow{int64(len(early)), int64(len(tun.Early))}
-	total, died := c.server.chunks.tunnel(c.raw, tun.Conn, said, func() { c.server.Executor.TunnelProven(&c.x) })
+	t := tunnel{conn: c, upstream: tun.Conn}
+	total, died := t.join(traffic{int64(len(early)), int64(len(tun.Early))})
 	c.server.Tunnels(total.up, total.down)
 	if total.down == 0 && (died == nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
 		// The client left before anything came, or neither side had anything to

@@ -58,14 +58,82 @@ func (c *chunks) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	return buf, n, err
 }
 
+// tunnel joins a client with upstream, which is its target by way of a proxy.
+type tunnel struct {
+	conn       *conn
+	upstream   net.Conn
+	half       atomic.Bool // one direction has ended
+	clientLeft atomic.Bool
+}
+
+// traffic counts the bytes of a tunnel.
+type traffic struct{ up, down int64 }
+
+// join passes bytes on until both directions have ended, or one has failed.
+// Once one has ended, the other may stand still no longer than a body: who has
+// left for good looks the same as who listens on. said is what either side has
+// said already. died is what ended upstream's direction if upstream had said
+// nothing by then and the client had not left first.
+func (t *tunnel) join(said traffic) (total traffic, died error) {
+	done := make(chan int64, 1)
+	go func() {
+		n, err := t.splice(t.upstream, t.conn.raw, nil)
+		t.clientLeft.Store(true)
+		t.ended(t.upstream, err)
+		done <- n
+	}()
+	heard := said.down > 0
+	n, err := t.splice(t.conn.raw, t.upstream, func() {
+		heard = true
+		t.conn.server.Executor.TunnelProven(&t.conn.x)
+	})
+	if !heard && !t.clientLeft.Load() {
+		if died = err; died == nil {
+			died = io.ErrUnexpectedEOF
+		}
+		err = died
+	}
+	t.ended(t.conn.raw, err)
+	said.down += n
+	said.up += <-done
+	t.close()
+	return said, died
+}
+
+// ended is called for each direction, with what it wrote to. The first to end
+// half-closes that; after the second, or with an error, both are closed whole.
+func (t *tunnel) ended(dst net.Conn, err error) {
+	switch first := t.half.CompareAndSwap(false, true); {
+	case err != nil:
+		t.close()
+	case first:
+		closeWrite(dst)
+		t.wait(dst) // the other direction reads from it
+	}
+}
+
+func (t *tunnel) close() {
+	t.conn.raw.Close()
+	t.upstream.Close()
+}
+
+// wait is called before src is read from.
+func (t *tunnel) wait(src net.Conn) {
+	if t.half.Load() {
+		src.SetReadDeadline(t.conn.server.Now().Add(t.conn.server.settings.Load().BodyIdle))
+	}
+}
+
 // splice copies src to dst until src ends. first is called once, before the
 // first byte is passed on. A quiet direction holds no buffer.
-func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
+func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
+	c := t.conn.server.chunks
 	var buf *[]byte
 	defer func() { c.put(buf) }()
 	for {
 		var m int
 		var rerr error
+		t.wait(src)
 		buf, m, rerr = c.read(src, buf)
 		if m > 0 {
 			if n == 0 && first != nil {
@@ -91,7 +159,7 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 		if !full {
 			continue
 		}
-		m64, ok, err := c.flow(dst, src)
+		m64, ok, err := t.flow(dst, src)
 		n += m64
 		switch {
 		case err == io.EOF:
@@ -107,14 +175,15 @@ func (c *chunks) splice(dst, src net.Conn, first func()) (n int64, err error) {
 // flow passes on what comes in quantity, in the kernel, until it comes in
 // pieces so small that a buffer does better; ok is false where the kernel
 // cannot.
-func (c *chunks) flow(dst, src net.Conn) (n int64, ok bool, err error) {
+func (t *tunnel) flow(dst, src net.Conn) (n int64, ok bool, err error) {
 	d, plain := dst.(*socket.Conn)
 	s, too := src.(*socket.Conn)
 	if !plain || !too {
 		return 0, false, nil
 	}
 	for {
-		m, err := c.pipes.Move(d, s, math.MaxInt64)
+		t.wait(src)
+		m, err := t.conn.server.chunks.pipes.Move(d, s, math.MaxInt64)
 		n += m
 		if err != nil || m < smallChunk {
 			return n, true, err
@@ -128,52 +197,4 @@ func closeWrite(c net.Conn) {
 		return
 	}
 	c.Close()
-}
-
-// flow counts the bytes of a tunnel.
-type flow struct{ up, down int64 }
-
-// tunnel joins client and upstream until both directions have ended, or one
-// has failed. f is what either has said already. proven is called before the
-// first byte from upstream is passed on. died is what ended upstream's
-// direction if upstream had said nothing by then and the client had not left
-// first.
-func (c *chunks) tunnel(client, upstream net.Conn, f flow, proven func()) (total flow, died error) {
-	var clientLeft, half atomic.Bool
-	// The direction that ends first half-closes what it wrote to; after the
-	// second, both are closed whole.
-	ended := func(dst net.Conn, err error) {
-		if half.CompareAndSwap(false, true) && err == nil {
-			closeWrite(dst)
-		}
-	}
-	done := make(chan int64, 1)
-	go func() {
-		n, err := c.splice(upstream, client, nil)
-		clientLeft.Store(true)
-		ended(upstream, err)
-		if err != nil {
-			client.Close()
-			upstream.Close()
-		}
-		done <- n
-	}()
-	heard := f.down > 0
-	n, err := c.splice(client, upstream, func() { heard = true; proven() })
-	if !heard && !clientLeft.Load() {
-		died = err
-		if died == nil {
-			died = io.ErrUnexpectedEOF
-		}
-	}
-	ended(client, err)
-	if err != nil || died != nil {
-		client.Close()
-		upstream.Close()
-	}
-	f.down += n
-	f.up += <-done
-	client.Close()
-	upstream.Close()
-	return f, died
 }

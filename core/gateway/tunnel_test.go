@@ -177,3 +177,41 @@ func TestAStillTunnelStands(t *testing.T) {
 	require.Equal(t, size, len(all))
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
+
+// Once one side of a tunnel has ended, the other holds it no longer than a body
+// may stand still: whoever has left for good looks the same as who listens on.
+func TestATunnelHalfClosedAndStill(t *testing.T) {
+	const idle = 50 * time.Millisecond
+	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
+		"the client left": func(c *client, _ *net.TCPConn) { c.Close() },
+		"the target left": func(c *client, proxy *net.TCPConn) { io.WriteString(proxy, "bye"); proxy.CloseWrite() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy, over := make(chan *net.TCPConn), make(chan struct{})
+			defer close(over)
+			r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
+				proxy <- c.(*net.TCPConn)
+				<-over
+			}), func(o *options) { o.BodyIdle = idle })
+			c := r.connect()
+			time.Sleep(4 * idle) // both sides are there: it may stand still
+			require.Equal(t, 1, r.Connections())
+			end(c, <-proxy)
+			r.free()
+		})
+	}
+
+	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
+		io.Copy(io.Discard, b)
+		for range 12 { // for longer than it may stand still
+			time.Sleep(2 * idle)
+			c.Write([]byte("x"))
+		}
+	}), func(o *options) { o.BodyIdle = 20 * idle })
+	c := r.connect()
+	c.CloseWrite()
+	all, err := io.ReadAll(c.r)
+	require.NoError(t, err)
+	require.Equal(t, 12, len(all), "it does not stand still")
+}
