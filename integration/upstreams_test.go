@@ -123,3 +123,24 @@ func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 	require.Equal(t, 0.0, w.json("/proxies/F1")["samples"])
 	w.reconcile(0)
 }
+
+// A target that refuses, or does not exist, closes the direct way for no other:
+// there is no proxy to blame.
+func TestADeadTargetDoesNotCloseTheDirectWay(t *testing.T) {
+	t.Parallel()
+	w := start(t, 0, confKB+"[[proxies]]\nurl = \"direct://\"\n")
+	dead := freePort(t)
+	for range 6 {
+		r, body := wire(t, w.gateway, "GET http://"+dead+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+		require.Equal(t, 502, r.StatusCode, body)
+		require.Contains(t, r.Header.Get("Proxy-Status"), "error=connection_refused")
+		status, _, _ := w.connect(dead)
+		require.Equal(t, 502, status)
+	}
+	require.Equal(t, "closed", w.breaker("direct")["state"])
+	require.Zero(t, w.breaker("direct")["failure_count"])
+	origin := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(origin.Close)
+	r, _ := wire(t, w.gateway, "GET "+origin.URL+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.Equal(t, 404, r.StatusCode)
+}

@@ -72,6 +72,8 @@ func classifyFault(o *core.Outcome, a *Attempted) {
 		}
 	case f.Stale:
 		o.Result, o.Verdict, o.Again = core.ResultReplay, core.Excluded, core.Replay
+	case f.Timeout && f.Target:
+		o.Result, o.Verdict, o.Again = core.ResultTimeout, core.Excluded, core.Retry
 	case f.Ours, f.Target:
 		o.Result, o.Verdict, o.Again = core.ResultFailure, core.Excluded, core.Retry
 	case f.Timeout:

@@ -89,7 +89,9 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
-		return nil, fault(retry.Dial, err)
+		f := fault(retry.Dial, err)
+		f.Target = a.Scheme == upstream.Direct // there is no proxy to blame
+		return nil, f
 	}
 	if t.toItself(conn) {
 		conn.Close()
