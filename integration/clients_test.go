@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,4 +208,35 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 	status, _, _ = w.call("POST", "/plugins/mine/activate", `{"for":"backoff"}`)
 	require.Equal(t, 422, status)
+}
+
+// Whoever reads the log may leave: the gateway goes on without.
+func TestTheLogsReaderLeaves(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	w.cmd.Process.Kill()
+	w.cmd.Wait()
+	r, sink, err := os.Pipe()
+	require.NoError(t, err)
+	cmd := exec.Command(binary, "serve", "--config", w.file, "--listen", w.gateway, "--api", w.api)
+	cmd.Stdout, cmd.Stderr = sink, sink
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill() })
+	sink.Close()
+	eventually(t, "it runs", func() bool { return w.try("/healthz") })
+	r.Close()
+	w.all(lab.Status(503))
+	for range 3 { // each of them is logged
+		require.Equal(t, 503, w.get(ovr("max_attempts=2")...).status)
+	}
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait(), "exit 0")
+}
+
+func (w *whirl) try(path string) bool {
+	r, err := http.Get("http://" + w.api + path)
+	if err == nil {
+		r.Body.Close()
+	}
+	return err == nil
 }
