@@ -3,6 +3,8 @@ package api
 import (
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -43,6 +45,11 @@ func (s *Server) sendPlugin(c *fiber.Ctx, i plugins.Info, err error) error {
 	var bad *wasmhost.CheckError
 	if errors.As(err, &bad) {
 		return refuse(422, "invalid_plugin", bad.Msg, nil)
+	}
+	var path *fs.PathError
+	var link *os.LinkError
+	if errors.As(err, &path) || errors.As(err, &link) {
+		return refuse(500, "not_kept", "the module cannot be written to [state] dir, so it is not loaded: "+err.Error(), nil)
 	}
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 // once makes a request by POST /request and returns what came back.
@@ -99,4 +100,18 @@ func TestANameThatIsTooLong(t *testing.T) {
 	require.Equal(t, "0", h.Get("X-Whirlpool-Attempts"))
 	status, _, _ = w.connect(string(name[1:]) + ":443")
 	require.NotEqual(t, 400, status)
+}
+
+// A module that cannot be kept is not loaded, and the answer says why.
+func TestAnUploadThatCannotBeKept(t *testing.T) {
+	w := start(t, 1, confK)
+	w.stop()
+	w.stateDir = w.file // a file, where a folder should be
+	w.write(confK)
+	w.run()
+	status, body := w.upload("POST", "mine", wt.Scorer(wt.Scores(1)...).Bytes())
+	require.Equal(t, 500, status)
+	require.Contains(t, body, "[state] dir")
+	status, _, _ = w.call("GET", "/plugins/mine", "")
+	require.Equal(t, 404, status)
 }
