@@ -49,7 +49,7 @@ type conn struct {
 	x         executor.Exchange
 	call      httpCall
 	watch     watcher
-	stall     stall
+	stall     socket.Stall
 	out       []byte        // head (and small body) being written
 	fields    []http1.Field // of the request, as they go on
 	head      []byte        // of a request with a body, which would overwrite it
@@ -108,7 +108,7 @@ func (c *conn) serve() {
 			c.server.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 		}
 		c.server.Executor.Abandon(&c.x)
-		c.stall.stop()
+		c.stall.Stop()
 		stop()
 		c.cancel(executor.ErrClientGone)
 		c.entry.Release()
@@ -214,12 +214,12 @@ func (c *conn) handle() (keep bool) {
 // write sends b to the client. While it has to wait for room it is watched.
 func (c *conn) write(b []byte) bool {
 	_, err := c.raw.Write(b)
-	c.stall.stop()
+	c.stall.Stop()
 	return err == nil
 }
 
 // full is called when a write has to wait.
-func (c *conn) full() { c.stall.start(c.raw, c.server.settings.Load().BodyIdle) }
+func (c *conn) full() { c.stall.Start(c.raw, c.server.settings.Load().BodyIdle) }
 
 // borrowOut empties c.out to put an answer together in.
 func (c *conn) borrowOut() []byte {

@@ -150,6 +150,7 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 	c.x.Replayable = false
 	c.watch.disabled = true
 	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
+	q.From, _ = c.raw.(*socket.Conn)
 	return nil
 }
 
@@ -230,7 +231,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	case cut != nil:
 		// Never a clean end: the client must see that something is missing.
 		c.end(r, executor.Ending{Status: status, Truncated: cut})
-		if tcp := socket.TCP(c.raw); tcp != nil {
+		if tcp, ok := c.raw.(*socket.Conn); ok {
 			tcp.SetLinger(0)
 		}
 		return false
@@ -315,8 +316,6 @@ func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool)
 	if !plain || !too {
 		return nil, false
 	}
-	c.stall.start(c.raw, set.BodyIdle)
-	defer c.stall.stop()
 	for {
 		left, ok := r.Body.Unread()
 		if !ok || left <= bulkTail {
@@ -324,6 +323,7 @@ func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool)
 		}
 		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
 		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
+		c.stall.Stop()
 		var w *socket.WriteError
 		if errors.As(err, &w) {
 			r.Body.Took(n, nil)

@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,48 +45,4 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 			require.Zero(t, r.proxy.InFlight())
 		})
 	}
-}
-
-// Eight looks in a row without progress, not fewer; whatever the client takes
-// begins the count anew, and one that has taken all is waited for.
-func TestWhenAClientStandsStill(t *testing.T) {
-	var s stall
-	looks := func(times int, acked uint64, queued int) (stands bool) {
-		for range times {
-			stands = s.stands(acked, queued)
-		}
-		return stands
-	}
-	require.False(t, looks(8, 100, 50), "the first only sees where it is")
-	require.False(t, looks(8, 101, 50), "it takes, while as much comes after")
-	require.False(t, looks(8, 101, 60), "more is written: there was room")
-	require.True(t, looks(1, 101, 60))
-	require.False(t, looks(100, 161, 0))
-}
-
-// A bug that shows while a client is watched leaves no timer running.
-func TestAPanicEndsTheWatch(t *testing.T) {
-	var buggy atomic.Pointer[conn]
-	r := newRig(t, answering(func(*http.Request, string) string { return ok(strings.Repeat("x", 2*bulkBody)) }), func(o *options) {
-		o.now = func() time.Time {
-			if c := buggy.Load(); c != nil {
-				c.stall.mu.Lock()
-				defer c.stall.mu.Unlock()
-				if c.stall.on {
-					panic("a bug")
-				}
-			}
-			return time.Now()
-		}
-	})
-	near, far := pair(t)
-	go io.Copy(io.Discard, far)
-	_, err := io.WriteString(far, "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
-	require.NoError(t, err)
-	c := newConn(r.Server, near)
-	buggy.Store(c)
-	c.serve()
-	require.NotNil(t, c.stall.timer, "it was watched")
-	require.False(t, c.stall.timer.Stop(), "and no longer is")
-	require.Zero(t, r.proxy.InFlight())
 }

@@ -7,10 +7,9 @@ import (
 )
 
 // Conn is a TCP connection for one reader and one writer at a time; Quiet counts
-// as a reader. Everything but these and Ask is the *net.TCPConn's: deadlines and Close end those
-// too, as usual.
+// as a reader. Deadlines and Close end their calls as usual.
 type Conn struct {
-	*net.TCPConn
+	stream
 	// Full, if not nil, is called by Write, Ask and Pipes.Move when they have to wait for
 	// room, before they do; elsewhere than on Linux each time. It may set
 	// deadlines.
@@ -28,6 +27,16 @@ type Conn struct {
 	lent *[]byte    // that buffer
 }
 
+// stream is what a Conn leaves to others: a *net.TCPConn, or where package
+// socket has made the connection itself, what package os makes of its
+// descriptor.
+type stream interface {
+	net.Conn
+	SyscallConn() (syscall.RawConn, error)
+	CloseWrite() error
+	SetLinger(seconds int) error
+}
+
 // direction is the call under way; its function is bound once, so that a call
 // costs no allocation.
 type direction struct {
@@ -39,27 +48,12 @@ type direction struct {
 
 // Of returns c as a Conn if it is plain TCP, else c itself.
 func Of(c net.Conn) net.Conn {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return c
+	if tcp, ok := c.(*net.TCPConn); ok {
+		if made, err := newConn(tcp); err == nil {
+			return made
+		}
 	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return c
-	}
-	return newConn(tcp, raw)
-}
-
-// TCP returns the plain TCP connection that c is, or nil: for what only the
-// kernel can do with it.
-func TCP(c net.Conn) *net.TCPConn {
-	switch c := c.(type) {
-	case *Conn:
-		return c.TCPConn
-	case *net.TCPConn:
-		return c
-	}
-	return nil
+	return c
 }
 
 // WriteError is returned by Ask when the message could not be sent.

@@ -3,20 +3,23 @@
 package socket
 
 import (
+	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
-func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn {
-	c := &Conn{TCPConn: tcp, raw: raw}
+func newConn(s stream) (*Conn, error) {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{stream: s, raw: raw}
 	c.in.call, c.out.call, c.look = c.receive, c.send, c.peek
-	return c
+	return c, nil
 }
 
 // Read implements net.Conn.
@@ -33,7 +36,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	c.in.buf = nil
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, ended(err)
 	case c.in.errno != 0:
 		return 0, os.NewSyscallError("recvfrom", c.in.errno)
 	case c.in.n == 0:
@@ -105,10 +108,21 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.out.buf, c.out.n, c.out.errno = p, 0, 0
 	err := c.raw.Write(c.out.call)
 	c.out.buf = nil
-	if err == nil && c.out.errno != 0 {
+	switch {
+	case err != nil:
+		err = ended(err)
+	case c.out.errno != 0:
 		err = os.NewSyscallError("sendto", c.out.errno)
 	}
 	return c.out.n, err
+}
+
+// ended says why the poller has ended a call: its deadline, or Close.
+func ended(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return net.ErrClosed
 }
 
 // send writes c.out.buf from c.out.n on until all has gone.
@@ -180,56 +194,4 @@ func (c *Conn) peek(fd uintptr) {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	c.quiet = errno == syscall.EAGAIN
-}
-
-// keepAlive makes the kernel look after an idle connection.
-func keepAlive(fd uintptr) {
-	syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
-	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(KeepAliveIdle/time.Second))
-}
-
-// connect begins to connect fd; pending says that it is not through yet. On
-// the way to the same machine it is.
-func connect(fd uintptr, to netip.AddrPort) (pending bool, err error) {
-	var errno syscall.Errno
-	address := sockaddr(to)
-	for range 2 {
-		_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&address)), address.size())
-		if errno != syscall.EINPROGRESS {
-			break
-		}
-	}
-	switch errno {
-	case 0, syscall.EISCONN:
-		return false, nil
-	case syscall.EINPROGRESS, syscall.EALREADY, syscall.EINTR:
-		return true, nil
-	}
-	return false, os.NewSyscallError("connect", errno)
-}
-
-// rawAddress is a struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)).
-type rawAddress struct {
-	family uint16
-	port   [2]byte // big-endian
-	v4     [4]byte // of sockaddr_in; the flow of sockaddr_in6
-	v6     [16]byte
-	scope  uint32
-}
-
-func sockaddr(a netip.AddrPort) rawAddress {
-	r := rawAddress{port: [2]byte{byte(a.Port() >> 8), byte(a.Port())}}
-	if ip := a.Addr(); ip.Is4() {
-		r.family, r.v4 = syscall.AF_INET, ip.As4()
-	} else {
-		r.family, r.v6 = syscall.AF_INET6, ip.As16()
-	}
-	return r
-}
-
-func (r *rawAddress) size() uintptr {
-	if r.family == syscall.AF_INET {
-		return syscall.SizeofSockaddrInet4
-	}
-	return syscall.SizeofSockaddrInet6
 }

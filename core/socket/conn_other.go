@@ -3,20 +3,20 @@
 package socket
 
 import (
-	"net"
-	"net/netip"
 	"sync"
-	"syscall"
 )
 
-func newConn(tcp *net.TCPConn, raw syscall.RawConn) net.Conn { return &Conn{TCPConn: tcp, raw: raw} }
+func newConn(s stream) (*Conn, error) {
+	raw, err := s.SyscallConn()
+	return &Conn{stream: s, raw: raw}, err
+}
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.Full != nil {
 		c.Full()
 	}
-	return c.TCPConn.Write(p)
+	return c.stream.Write(p)
 }
 
 // Ask sends message and reads the beginning of the answer into p. A message
@@ -49,8 +49,3 @@ func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) 
 // Quiet looks whether the connection is open and nothing has come on it, as
 // far as that can be seen here: not at all.
 func (c *Conn) Quiet() bool { return true }
-
-func keepAlive(uintptr) {}
-
-// connect leaves it to package net.
-func connect(uintptr, netip.AddrPort) (pending bool, err error) { return true, nil }

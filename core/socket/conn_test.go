@@ -203,15 +203,12 @@ func TestQuiet(t *testing.T) {
 	require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
 }
 
-func TestOfAndTCP(t *testing.T) {
+func TestOf(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
 	require.Equal(t, near, Of(near))
-	require.Nil(t, TCP(near))
-	c, other := pair(t)
-	require.Same(t, c.TCPConn, TCP(c))
-	require.Same(t, other, TCP(other))
+	c, _ := pair(t)
 	require.Equal(t, net.Conn(c), Of(c))
 }
 

@@ -40,9 +40,7 @@ func TestDialAndListen(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(got))
 		for side, conn := range map[string]net.Conn{"dialled": c, "accepted": far} {
-			raw, err := TCP(conn).SyscallConn()
-			require.NoError(t, err)
-			raw.Control(func(fd uintptr) {
+			conn.(*Conn).raw.Control(func(fd uintptr) {
 				for _, o := range []struct{ level, name, want int }{
 					{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
 					{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},

@@ -73,13 +73,15 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	case m.none:
 		return copied(dst, src, make([]byte, min(limit, 32<<10)))
 	case err != nil:
-		return 0, err
+		return 0, ended(err)
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	case m.held == 0:
 		return 0, io.EOF
 	}
-	if err = dst.raw.Write(m.drain); err == nil && m.errno != 0 {
+	if err = dst.raw.Write(m.drain); err != nil {
+		err = ended(err)
+	} else if m.errno != 0 {
 		err = os.NewSyscallError("splice", m.errno)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -71,6 +72,10 @@ type persistConn struct {
 	armed  time.Time // the read deadline
 	asking *Control  // whose request is being written up to where its body streams; nil else
 	late   bool      // a write had to wait: there is a write deadline
+
+	bodyIdle time.Duration // how long a body that streams may stand still
+	stall    socket.Stall
+
 	reused bool
 	idleAt time.Time
 }
@@ -145,9 +150,13 @@ func (pc *persistConn) clean() bool {
 }
 
 // full is called when the other side is slow to read a request: it has until
-// the attempt's deadline, and the client may leave meanwhile.
+// the attempt's deadline, and the client may leave meanwhile. A body that
+// streams only must not stand still.
 func (pc *persistConn) full() {
-	if c := pc.asking; c != nil && !pc.late {
+	switch c := pc.asking; {
+	case c == nil:
+		pc.stall.Start(pc.tcp, pc.bodyIdle)
+	case !pc.late:
 		pc.late = true
 		c.Interrupt.setWriteDeadline(pc.Conn, c.Deadline)
 		c.slow()
@@ -182,15 +191,16 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
+// bulkBody is how much of a body must be left for the kernel to pass it on
+// (splice(2)).
+const bulkBody = 64 << 10
+
 // sendBody sends what has not gone with the head.
-func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now func() time.Time) error {
-	var armed time.Time
+func (t *Transport) sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
+	pc.bodyIdle = c.BodyIdle
 	write := func(p []byte) error {
-		if t := now(); t.Sub(armed) > c.BodyIdle/4 {
-			armed = t
-			c.Interrupt.setWriteDeadline(pc.Conn, t.Add(c.BodyIdle))
-		}
 		_, err := pc.Write(p)
+		pc.stall.Stop()
 		return err
 	}
 	piece := func(p []byte) error {
@@ -205,8 +215,21 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 			return err
 		}
 	}
+	plain, _ := pc.Conn.(*socket.Conn)
 	for q.Rest != nil {
 		q.Arm()
+		if left, ok := q.Rest.Unread(); ok && left >= bulkBody && plain != nil && q.From != nil {
+			n, err := t.pipes.Move(plain, q.From, left)
+			pc.stall.Stop()
+			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
+				q.Rest.Took(n, nil)
+				return w.Err
+			}
+			if q.Rest.Took(n, err); err != nil {
+				return q.Rest.Err()
+			}
+			continue
+		}
 		p, err := q.Rest.Next()
 		if q.Rest.Done() && p == nil {
 			break
@@ -223,7 +246,6 @@ func (pc *persistConn) sendBody(c *Control, q *Request, prefixSent bool, now fun
 			return err
 		}
 	}
-	c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	return nil
 }
 

@@ -45,6 +45,7 @@ type Transport struct {
 	cfg      Config
 	patience atomic.Int64 // ns, the connect timeout in force
 	pools    sync.Map     // *upstream.Upstream -> *idlePool
+	pipes    *socket.Pipes
 
 	ownMu sync.Mutex // of changes
 	own   atomic.Pointer[[]*net.TCPAddr]
@@ -64,7 +65,7 @@ func New(cfg Config) *Transport {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t := &Transport{cfg: cfg}
+	t := &Transport{cfg: cfg, pipes: socket.NewPipes()}
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
 }
@@ -124,8 +125,9 @@ type Request struct {
 	Length  int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
 	Prefix  []byte
 	Rest    *http1.Body
-	Arm     func() // called before each wait for more of Rest
-	Stop    func() // ends such a wait from another goroutine, for good
+	From    *socket.Conn // what Rest is read from; nil if not plain TCP
+	Arm     func()       // called before each wait for more of Rest
+	Stop    func()       // ends such a wait from another goroutine, for good
 }
 
 // Response is an answer: its head has been read, its body is to come. Close it
@@ -234,6 +236,10 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	// before the body is through. The time for the answer's head begins when
 	// the body has ended; until then the body only must not stand still.
 	pc.asking = nil
+	if pc.late {
+		pc.late = false
+		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
+	}
 	if q.Rest == nil {
 		c.slow() // nobody else would notice that the client leaves
 	}
@@ -243,7 +249,7 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	sent := make(chan error, 1)
 	resp.sent, resp.stop = sent, q.Stop
 	go func() {
-		err := pc.sendBody(c, q, inline, t.cfg.Now)
+		err := t.sendBody(pc, c, q, inline)
 		if q.broken() { // nobody waits for an answer; who reads for one shall find out why it ends
 			sent <- err
 			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)

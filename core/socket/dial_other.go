@@ -1,0 +1,30 @@
+//go:build !(linux && (amd64 || arm64))
+
+package socket
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Listen listens for TCP connections on an address.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAlive: KeepAliveIdle}
+	return lc.Listen(ctx, "tcp", address)
+}
+
+// Dial opens a connection to an IP address, until the deadline or until ctx is
+// cancelled. slow, if not nil, is called first.
+func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
+	if slow != nil {
+		slow()
+	}
+	d := net.Dialer{KeepAlive: KeepAliveIdle, Deadline: deadline}
+	tcp, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return Of(tcp), nil
+}

@@ -1,0 +1,88 @@
+package socket
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// Stall watches over a write that has to wait: one that the other side takes
+// nothing of for a time is ended, and one that it takes little by little is
+// not. A deadline could not tell them apart: the kernel wakes a writer only when
+// a third of its buffer is free, and what its own copy (splice) holds when that
+// is called off is lost. The zero value is ready.
+//
+// Elsewhere than on Linux, where nobody can see what the other side takes, it is
+// that deadline.
+type Stall struct {
+	conn net.Conn
+	idle time.Duration
+
+	mu     sync.Mutex
+	timer  *time.Timer
+	on     bool   // changed by Start and Stop only
+	acked  uint64 // at the last look
+	queued int
+	still  int // looks in a row that saw no progress
+}
+
+// looks is how often it looks in that time, which may thus be an eighth longer.
+const looks = 8
+
+// Start begins to watch conn's write, which is ended with os.ErrDeadlineExceeded
+// when it has stood still for idle; a second Start does nothing. It is for
+// Conn.Full.
+func (s *Stall) Start(conn net.Conn, idle time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.on {
+		return
+	}
+	if !seen {
+		conn.SetWriteDeadline(time.Now().Add(idle))
+		return
+	}
+	s.on, s.conn, s.idle, s.queued, s.still = true, conn, idle, 0, 0
+	if s.timer == nil {
+		s.timer = time.AfterFunc(idle/looks, s.look)
+	} else {
+		s.timer.Reset(idle / looks)
+	}
+}
+
+// Stop ends the watch; without one it does nothing. It is for the goroutine that
+// writes.
+func (s *Stall) Stop() {
+	if !s.on {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.on = false
+	s.timer.Stop()
+}
+
+// look ends a write that has not moved for long enough.
+func (s *Stall) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.on {
+		return
+	}
+	if s.stands(Progress(s.conn)) {
+		s.conn.SetWriteDeadline(time.Unix(1, 0))
+		return
+	}
+	s.timer.Reset(s.idle / looks)
+}
+
+// stands reports whether enough looks in a row have seen the same.
+func (s *Stall) stands(acked uint64, queued int) bool {
+	if queued > 0 && queued == s.queued && acked == s.acked {
+		s.still++
+	} else {
+		s.still = 0
+	}
+	s.acked, s.queued = acked, queued
+	return s.still == looks
+}

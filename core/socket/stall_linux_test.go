@@ -1,0 +1,62 @@
+package socket
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Eight looks in a row without progress, not fewer; whatever the client takes
+// begins the count anew, and one that has taken all is waited for.
+func TestWhenAClientStandsStill(t *testing.T) {
+	var s Stall
+	looks := func(times int, acked uint64, queued int) (stands bool) {
+		for range times {
+			stands = s.stands(acked, queued)
+		}
+		return stands
+	}
+	require.False(t, looks(8, 100, 50), "the first only sees where it is")
+	require.False(t, looks(8, 101, 50), "it takes, while as much comes after")
+	require.False(t, looks(8, 101, 60), "more is written: there was room")
+	require.True(t, looks(1, 101, 60))
+	require.False(t, looks(100, 161, 0))
+}
+
+func TestStall(t *testing.T) {
+	t.Run("nobody takes", func(t *testing.T) {
+		c, _ := pair(t)
+		var s Stall
+		c.Full = func() { s.Start(c, 50*time.Millisecond) }
+		_, err := c.Write(make([]byte, 64<<20))
+		s.Stop()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	})
+	t.Run("somebody takes little by little", func(t *testing.T) {
+		c, far := pair(t)
+		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
+		var s Stall
+		waits := 0
+		c.Full = func() {
+			waits++
+			s.Start(c, time.Second)
+		}
+		go func() { // 4 MiB in two seconds and more
+			piece := make([]byte, 32<<10)
+			for {
+				if _, err := io.ReadFull(far, piece); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		_, err := c.Write(make([]byte, 4<<20))
+		s.Stop()
+		require.NoError(t, err)
+		require.Positive(t, waits)
+	})
+}

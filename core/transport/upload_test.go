@@ -1,0 +1,115 @@
+package transport
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+)
+
+// uploading returns a request whose body of n bytes comes over a connection,
+// and the other end of that.
+func uploading(t *testing.T, n int) (*Request, net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	near, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { near.Close(); far.Close() })
+	q := get()
+	q.From = socket.Of(near).(*socket.Conn)
+	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
+	q.Rest.Start(http1.NewReader(q.From), http1.Length, int64(n))
+	q.Arm, q.Stop = func() {}, func() { q.From.SetReadDeadline(aLongTimeAgo) }
+	return q, far
+}
+
+func TestALongUpload(t *testing.T) {
+	body := make([]byte, 8<<20+1)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range body {
+		body[i] = byte(random.Uint32())
+	}
+	arrived := make(chan []byte, 1)
+	takes := func(pause time.Duration) string {
+		return "http://" + proxy(t, func(c net.Conn) {
+			r, err := http.ReadRequest(bufio.NewReader(c))
+			if err != nil {
+				return
+			}
+			time.Sleep(pause)
+			got, _ := io.ReadAll(r.Body)
+			arrived <- got
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		})
+	}
+	t.Run("arrives whole", func(t *testing.T) {
+		u := one(t, takes(0))
+		tr := New(Config{})
+		defer tr.Close()
+		q, client := uploading(t, len(body))
+		go client.Write(body)
+		c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}
+		var resp Response
+		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
+		assert.True(t, bytes.Equal(body, <-arrived))
+		assert.True(t, q.Rest.Done())
+		_, err := io.ReadAll(&resp.Body)
+		require.NoError(t, err)
+		resp.Finish(c, time.Now())
+	})
+	t.Run("waits for a proxy that is slow to read, not for one that has stopped", func(t *testing.T) {
+		u := one(t, takes(time.Hour))
+		tr := New(Config{})
+		defer tr.Close()
+		q, client := uploading(t, 64<<20)
+		go client.Write(make([]byte, 64<<20))
+		begin := time.Now()
+		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 200 * time.Millisecond}, q, &Response{})
+		require.NotNil(t, f)
+		assert.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
+		assert.False(t, f.Client, "the client has done nothing wrong")
+	})
+	t.Run("a client that breaks off is no fault of the proxy", func(t *testing.T) {
+		u := one(t, takes(0))
+		tr := New(Config{})
+		defer tr.Close()
+		q, client := uploading(t, len(body))
+		go func() {
+			client.Write(body[:4<<20])
+			client.Close()
+		}()
+		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}, q, &Response{})
+		require.NotNil(t, f)
+		assert.True(t, f.Client)
+		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
+		<-arrived
+	})
+	t.Run("a proxy that breaks off is", func(t *testing.T) {
+		u := one(t, "http://"+proxy(t, func(c net.Conn) {
+			io.ReadFull(c, make([]byte, 1<<20))
+			c.(*net.TCPConn).SetLinger(0)
+		}))
+		tr := New(Config{})
+		defer tr.Close()
+		q, client := uploading(t, 64<<20)
+		go client.Write(make([]byte, 64<<20))
+		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}, q, &Response{})
+		require.NotNil(t, f)
+		assert.False(t, f.Client)
+		assert.Equal(t, "connection_terminated", f.Reason)
+	})
+}
