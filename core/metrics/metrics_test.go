@@ -171,6 +171,21 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 	assert.False(t, ok)
 }
 
+// A request that waits across the hour leaves attempts in one point and itself
+// in the next: the first tells of no failure.
+func TestAnHourWithAttemptsOnly(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }})
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure}})
+	now = noon.Add(time.Hour)
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Attempt: 1, Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure}})
+	r.Request(&core.RequestEvent{Attempts: 2, Ended: now, Final: core.FinalExhausted})
+	points := r.Series(24, time.Hour)
+	require.Len(t, points, 2)
+	assert.Equal(t, Point{Timestamp: noon, SuccessRate: 1}, points[0])
+	assert.Equal(t, Point{Timestamp: now, TotalRequests: 1, TotalRetries: 1}, points[1])
+}
+
 func TestAFullHistoryOfEventsSaysSo(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})

@@ -34,7 +34,7 @@ type Point struct {
 	Timestamp     time.Time `json:"timestamp"` // its beginning, UTC
 	TotalRequests uint64    `json:"total_requests"`
 	TotalRetries  uint64    `json:"total_retries"`
-	SuccessRate   float64   `json:"success_rate"` // of requests
+	SuccessRate   float64   `json:"success_rate"` // of requests; 1 when only attempts fell into it, since none has failed
 	AvgLatency    float64   `json:"avg_latency"`  // s, of attempts, without backoff
 }
 
@@ -118,10 +118,11 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	var start time.Time
 	flush := func() {
 		if cur != (sum{}) {
-			points = append(points, Point{
-				Timestamp: start, TotalRequests: cur.requests, TotalRetries: cur.retries,
-				SuccessRate: ratio(cur.delivered, cur.requests), AvgLatency: average(cur.latency, cur.attempts),
-			})
+			p := Point{Timestamp: start, TotalRequests: cur.requests, TotalRetries: cur.retries, SuccessRate: 1, AvgLatency: average(cur.latency, cur.attempts)}
+			if cur.requests > 0 {
+				p.SuccessRate = ratio(cur.delivered, cur.requests)
+			}
+			points = append(points, p)
 		}
 		cur = sum{}
 	}
