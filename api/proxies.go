@@ -217,6 +217,9 @@ func (s *Server) deleteProxy(c *fiber.Ctx) error {
 }
 
 func (s *Server) ready(c *fiber.Ctx) error {
+	if s.Engine.Draining() {
+		return refuse(503, "not_ready", "the gateway is shutting down", nil)
+	}
 	for _, u := range s.Engine.Pool().Snapshot().All {
 		if u.Breaker().State() != core.Open && !u.Draining() {
 			return s.send(c, fiber.Map{"status": "ready"})

@@ -105,6 +105,11 @@ func TestSignals(t *testing.T) {
 		t.Fatalf("it did not wait for the request: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
+	status, body, _ := w.call("GET", "/readyz", "")
+	require.Equal(t, 503, status, "who spreads the load shall send no more")
+	require.Contains(t, string(body), "shutting down")
+	status, _, _ = w.call("GET", "/healthz", "")
+	require.Equal(t, 200, status)
 	w.signal(syscall.SIGTERM)
 	select {
 	case <-ended:

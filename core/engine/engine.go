@@ -280,6 +280,16 @@ func (e *Engine) Shutdown(ctx context.Context) {
 	e.transport.Close()
 }
 
+// Draining reports whether Shutdown has begun.
+func (e *Engine) Draining() bool {
+	select {
+	case <-e.stop:
+		return true
+	default:
+		return false
+	}
+}
+
 // sweepEvery is how often breakers whose time has come turn half-open without
 // traffic (D5 allows a second).
 const sweepEvery = 100 * time.Millisecond
