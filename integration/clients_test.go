@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -239,4 +240,25 @@ func (w *whirl) try(path string) bool {
 		r.Body.Close()
 	}
 	return err == nil
+}
+
+// A tunnel is in flight until it ends.
+func TestATunnelIsSeen(t *testing.T) {
+	w := start(t, 1, confK)
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { origin.Close() })
+	status, h, c := w.connect(origin.Addr().String())
+	require.Equal(t, 200, status)
+	id := "/requests/" + h.Get("X-Whirlpool-Request-Id")
+	eventually(t, "a tunnel", func() bool { return w.json(id)["state"] == "tunnel" })
+	require.Nil(t, w.json(id)["finished_at"])
+	require.Len(t, w.json("/requests?state=tunnel")["requests"], 1)
+	c.Close()
+	there, err := origin.Accept()
+	require.NoError(t, err)
+	there.Close()
+	eventually(t, "its end", func() bool { return w.json(id)["state"] == "done" })
+	require.Equal(t, "success", w.json(id)["outcome"])
+	w.reconcile(0)
 }

@@ -50,7 +50,7 @@ func (c *conn) connect() (keep bool) {
 		return c.relayReply(&tun.Reply)
 	}
 	c.tunnel.Store(tun)
-	c.finish(executor.Ending{Status: http.StatusOK})
+	c.server.Executor.Finish(&c.x, executor.Ending{Status: http.StatusOK, At: c.server.Now()}) // the request is over, the tunnel begins
 	c.entry.Tunnel()
 	b := append(c.borrowOut(), "HTTP/1.1 200 Connection established\r\n"...)
 	b = c.appendOutcome(b)
@@ -77,6 +77,7 @@ func (c *conn) connect() (keep bool) {
 	t := tunnel{conn: c, upstream: tun.Conn}
 	total, died := t.join(traffic{int64(len(early)), int64(len(tun.Early))})
 	c.server.Tunnels(total.up, total.down)
+	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
 	if total.down == 0 && (died == nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
 		// The client left before anything came, or neither side had anything to
 		// say for as long as an attempt may take, and somebody closed what was
