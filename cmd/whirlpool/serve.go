@@ -101,16 +101,23 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 				g.reload()
 				continue
 			}
-			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.cfg.Gateway.DrainGrace.String()))
+			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
 			return g.drain(signals)
 		}
 	}
 }
 
+// grace is what running requests have after a signal.
+func (g *gateway) grace() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Duration(g.cfg.Gateway.DrainGrace)
+}
+
 // drain lets running requests finish within the grace period; a second signal
 // ends the process at once.
 func (g *gateway) drain(signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.cfg.Gateway.DrainGrace))
+	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
 	defer cancel()
 	done := make(chan struct{})
 	go func() {

@@ -31,9 +31,9 @@ type gateway struct {
 	api     *api.Server
 	started *config.Config // what the process began with
 
-	mu     sync.Mutex // one reload at a time
-	cfg    *config.Config
-	status api.ReloadStatus
+	mu     sync.Mutex       // one reload at a time
+	cfg    *config.Config   // guarded by mu
+	status api.ReloadStatus // guarded by mu
 }
 
 // openLog begins the log. Nobody who writes to it waits for where it goes;

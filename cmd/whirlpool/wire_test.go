@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -80,4 +81,18 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	require.False(t, g.reload().OK)
 	assert.Equal(t, 1, g.cfg.ProxyCount())
 	assert.Len(t, g.engine.Pool().Snapshot().All, 1)
+}
+
+// A signal may come in the midst of a reload (under -race this is a test).
+func TestTheGraceOfAReloadThatRuns(t *testing.T) {
+	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
+	change("[gateway]\ndrain_grace = \"9s\"\n")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.reload()
+	}()
+	require.Contains(t, []time.Duration{7 * time.Second, 9 * time.Second}, g.grace())
+	<-done
+	require.Equal(t, 9*time.Second, g.grace())
 }
