@@ -368,3 +368,21 @@ func TestReadersShareNoBuffer(t *testing.T) {
 		}
 	}
 }
+
+// Who speaks TLS or SOCKS to a port for HTTP says nothing that would ever end
+// a head: the first byte tells, from either side.
+func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
+	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50", "\x00", "\xff", "\r\n\x05"} {
+		from, to := io.Pipe()
+		t.Cleanup(func() { from.Close() })
+		go io.WriteString(to, first) // and then nothing
+		var bad *ProtocolError
+		var q Request
+		require.ErrorAs(t, NewReader(from).ReadRequest(&q), &bad, "%q", first)
+		from, to = io.Pipe()
+		t.Cleanup(func() { from.Close() })
+		go io.WriteString(to, first)
+		var p Response
+		require.ErrorAs(t, NewReader(from).ReadResponse(&p, nil), &bad, "%q", first)
+	}
+}

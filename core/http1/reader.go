@@ -166,6 +166,9 @@ func (r *Reader) head() ([]byte, error) {
 			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
 			scanned = 0
 		}
+		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
+			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS?") // and may never have an end
+		}
 		// The terminator may straddle what was scanned before.
 		from := r.r + max(scanned-3, 0)
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
