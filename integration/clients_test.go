@@ -81,6 +81,9 @@ func TestTheTour(t *testing.T) {
 	for range 20 {
 		out, err := exec.Command("sh", "-c", printed[1]+" -f -sS -m 10").CombinedOutput()
 		require.NoError(t, err, "%s", out)
+		tunnel := strings.Replace(printed[1], "http://demo", "https://demo", 1) + " -k -f -sS -m 10" // what a newcomer tries next
+		out, err = exec.Command("sh", "-c", tunnel).CombinedOutput()
+		require.NoError(t, err, "%s\n%s", tunnel, out)
 	}
 }
 

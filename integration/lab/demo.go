@@ -2,16 +2,26 @@ package lab
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"log"
+	"math/big"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
 )
 
 // Demo is six proxies of different quality and light traffic: what a newcomer
-// sees failover with.
+// sees failover with. Every tunnel leads to one origin, whose certificate is
+// its own (curl -k).
 type Demo struct {
 	url     string
+	origin  net.Listener
 	proxies []*Proxy
 	lines   []string
 }
@@ -19,6 +29,10 @@ type Demo struct {
 // StartDemo starts it on free ports of 127.0.0.1.
 func StartDemo() (*Demo, error) {
 	d := &Demo{}
+	var err error
+	if d.origin, err = origin(); err != nil {
+		return nil, err
+	}
 	third := func(int, *http.Request) Behaviour {
 		if random(3) {
 			return Status(503)
@@ -37,7 +51,11 @@ func StartDemo() (*Demo, error) {
 		{"slow", "region=ap", Always(Slow(250 * time.Millisecond)), false},
 		{"dead", "region=ap", Always(OK()), true},
 	} {
-		proxy, err := Start(p.name, "127.0.0.1:0", p.script)
+		proxy, err := Start(p.name, "127.0.0.1:0", func(n int, q *http.Request) Behaviour {
+			b := p.script(n, q)
+			b.To = d.origin.Addr().String()
+			return b
+		})
 		if err != nil {
 			d.Close()
 			return nil, err
@@ -76,6 +94,11 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 			return
 		case <-tick.C:
 		}
+		for _, p := range d.proxies {
+			if p.Count() > maxArrivals { // nobody asks for them, and a demo may run for days
+				p.Clear()
+			}
+		}
 		q, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url, nil)
 		if err != nil {
 			return
@@ -87,8 +110,35 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
+const maxArrivals = 1000
+
+// origin serves https on a free port of 127.0.0.1.
+func origin() (net.Listener, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"demo.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}})
+	if err != nil {
+		return nil, err
+	}
+	s := &http.Server{
+		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "origin\n") }),
+		ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute,
+	}
+	go s.Serve(l)
+	return l, nil
+}
+
 // Close stops the lab.
 func (d *Demo) Close() {
+	d.origin.Close()
 	for _, p := range d.proxies {
 		p.Close()
 	}

@@ -35,6 +35,7 @@ type Behaviour struct {
 	Every      time.Duration
 	Hold       chan struct{} // wait for it to be closed
 	CloseAfter bool          // close the kept connection after the answer
+	To         string        // where a CONNECT leads; "" for where it asks
 }
 
 // OK answers 200; Status answers a status.
@@ -240,7 +241,11 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 		status = 200
 	}
 	if q.Method == http.MethodConnect && status == 200 {
-		return p.tunnel(c, r, q)
+		to := b.To
+		if to == "" {
+			to = q.RequestURI
+		}
+		return p.tunnel(c, r, to)
 	}
 	body := b.Body
 	if body == "" {
@@ -309,8 +314,8 @@ func (c *counting) Read(p []byte) (int, error) {
 }
 
 // tunnel joins the client with the target it asked for.
-func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, q *http.Request) bool {
-	target, err := net.DialTimeout("tcp", q.RequestURI, 2*time.Second)
+func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
+	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {
 		io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return true
