@@ -87,7 +87,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port()) // ::ffff:1.2.3.4 is dialled as IPv4, as package net does
+	to = netip.AddrPortFrom(reached(to.Addr()), to.Port())
 	address := sockaddr(to)
 	for {
 		fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(address.family), syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
@@ -128,6 +128,19 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 		}
 		return c, nil
 	}
+}
+
+// reached is the address that whoever dials a meets: what RemoteAddr then says
+// is where the connection leads.
+func reached(a netip.Addr) netip.Addr {
+	a = a.Unmap() // ::ffff:1.2.3.4 is dialled as IPv4, as package net does
+	switch {
+	case !a.IsUnspecified():
+		return a
+	case a.Is4():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}) // ip(7): of INADDR_ANY the kernel makes this machine
+	}
+	return netip.IPv6Loopback()
 }
 
 // connected waits until the connection to address stands.

@@ -101,13 +101,19 @@ func TestDialThatTakesItsTime(t *testing.T) {
 	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends it")
 }
 
-// An IPv4 address in IPv6's clothes is dialled as package net dials it.
-func TestDialMapped(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr("::ffff:127.0.0.1"), port), time.Now().Add(5*time.Second), nil)
-	require.NoError(t, err)
-	c.Close()
+// What is dialled under another name is where the connection says it leads.
+func TestDialByAnotherName(t *testing.T) {
+	for name, at := range map[string]string{"::ffff:127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::ffff:0.0.0.0": "127.0.0.1", "::": "::1"} {
+		l, err := net.Listen("tcp", net.JoinHostPort(at, "0"))
+		if err != nil && at == "::1" {
+			continue // no IPv6 here
+		}
+		require.NoError(t, err)
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr(name), port), time.Now().Add(5*time.Second), nil)
+		require.NoError(t, err)
+		require.Equal(t, l.Addr().String(), c.RemoteAddr().String(), name)
+		c.Close()
+	}
 }

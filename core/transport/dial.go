@@ -146,7 +146,7 @@ func (t *Transport) toItself(c net.Conn) bool {
 			return true
 		}
 		// Who listens everywhere is met at any address of this machine.
-		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() && to.IP.Equal(from.IP) {
+		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() && (to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
 		}
 	}
