@@ -27,8 +27,33 @@ func fault(phase retry.Phase, err error) *retry.Fault {
 	if f.Ours = exhausted(err); f.Ours {
 		f.Reason = "proxy_internal_error"
 	}
+	if f.Timeout {
+		f.Err = &late{phase, err}
+	}
 	return f
 }
+
+// late is a deadline that passed, in words that say what was waited for.
+type late struct {
+	phase retry.Phase
+	err   error
+}
+
+func (l *late) Error() string {
+	switch l.phase {
+	case retry.Dial:
+		return "the connection did not stand in time"
+	case retry.Handshake:
+		return "the proxy did not finish its handshake in time"
+	case retry.Write:
+		return "the request was not taken in time"
+	case retry.Head:
+		return "no answer came in time"
+	}
+	return "the body stood still for too long"
+}
+
+func (l *late) Unwrap() error { return l.err }
 
 // exhausted reports whether err says that this machine is at a limit of its
 // own, which is no fault of any proxy.
