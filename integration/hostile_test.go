@@ -276,13 +276,13 @@ func (w *whirl) scrape() string {
 }
 
 // replace is upload by PUT of a gateway that may be killed meanwhile.
-func (w *whirl) replace(name string, code []byte) {
-	q, err := http.NewRequest("PUT", "http://"+w.api+"/api/v1/plugins/"+name, bytes.NewReader(code))
+func (w *whirl) replace(name, kind string, upload []byte) {
+	q, err := http.NewRequest("PUT", "http://"+w.api+"/api/v1/plugins/"+name, bytes.NewReader(upload))
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	q.Header.Set("Content-Type", "application/wasm")
+	q.Header.Set("Content-Type", kind)
 	if r, err := http.DefaultClient.Do(q); err == nil {
 		io.Copy(io.Discard, r.Body)
 		r.Body.Close()
@@ -348,9 +348,12 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(), builtin.Modules()["weighted"]}
 	status, body := w.upload("POST", "mine", versions[0])
 	require.Equal(t, 201, status, body)
-	kind, typ := form(t, map[string]string{"name": "set", "config": `{"a":{"b":1.5},"c":"d"}`}, map[string][]byte{
-		"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32), Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, 2, 0x47}}).Bytes()}) // two pairs, or it refuses
-	status, raw, _ := w.call("POST", "/plugins", kind, "Content-Type", typ)
+	var sets [2]struct{ body, typ string } // one wants one pair of settings, the other two, or it refuses
+	for i, settings := range []string{`{"e":"f"}`, `{"a":{"b":1.5},"c":"d"}`} {
+		sets[i].body, sets[i].typ = form(t, map[string]string{"name": "set", "config": settings}, map[string][]byte{
+			"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32), Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, byte(i + 1), 0x47}}).Bytes()})
+	}
+	status, raw, _ := w.call("POST", "/plugins", sets[0].body, "Content-Type", sets[0].typ)
 	require.Equal(t, 201, status, string(raw))
 	folder := filepath.Join(w.stateDir, "plugins")
 	info, err := os.Stat(folder)
@@ -373,7 +376,8 @@ func TestUploadsSurviveAKill(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					w.replace("mine", versions[i%len(versions)])
+					w.replace("mine", "application/wasm", versions[i%len(versions)])
+					w.replace("set", sets[i%2].typ, []byte(sets[i%2].body))
 				}
 			}
 		})
@@ -386,7 +390,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 		require.True(t, known[i["sha256"]], "a module that was never uploaded: %v", i)
 		require.Equal(t, "ready", i["state"])
 		require.Equal(t, "api", i["source"])
-		require.Equal(t, "ready", w.json("/plugins/set")["state"], "with its settings")
+		require.Equal(t, "ready", w.json("/plugins/set")["state"], "with its own settings: %v", w.json("/plugins/set"))
 	}
 
 	// What a full disk or a lost write may leave.
@@ -394,15 +398,14 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	write := func(name string, data []byte) {
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), data, 0o600))
 	}
-	write("half.wasm", versions[0][:60])
-	write("empty.wasm", nil)
-	write("half.wasm.new", versions[0][:60])
-	write("mine.wasm.new", versions[0][:10])
-	write("mine.json.new", []byte(`{"a`))
-	write("odd.wasm", versions[0])
-	write("odd.json", []byte(`{"a`))
-	write("Not A Name.wasm", versions[0])
-	require.NoError(t, os.Mkdir(filepath.Join(folder, "folder.wasm"), 0o700))
+	line := []byte("null\n")
+	write("half.upload", slices.Concat(line, versions[0][:60]))
+	write("empty.upload", nil)
+	write("half.upload.new", slices.Concat(line, versions[0][:60]))
+	write("mine.upload.new", line[:2])
+	write("odd.upload", slices.Concat([]byte(`{"a`), versions[0]))
+	write("Not A Name.upload", slices.Concat(line, versions[0]))
+	require.NoError(t, os.Mkdir(filepath.Join(folder, "folder.upload"), 0o700))
 	w.run()
 	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
 	for _, name := range []string{"half", "empty", "odd", "folder"} {

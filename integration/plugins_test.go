@@ -190,7 +190,7 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 
 	// Its file is damaged: the built-in serves, and all who look are told.
 	w.kill()
-	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
 	w.write(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
 	out, errs, code = command(t, "config", "check", w.file)
 	require.Equal(t, 0, code, out+errs)

@@ -280,26 +280,27 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	return p.current.Load().module.Delay(q)
 }
 
-// Uploaded modules are kept as NAME.wasm beside NAME.json, its configuration.
-func (r *Registry) file(name, ext string) string {
-	return filepath.Join(r.opts.StateDir, "plugins", name+ext)
+// savedExt is the ending of the files that uploads are kept in: a line with the
+// settings in JSON, then the module. It is one file, so that whatever happens
+// while it is replaced, a module never meets the settings of another.
+const savedExt = ".upload"
+
+func (r *Registry) file(name string) string {
+	return filepath.Join(r.opts.StateDir, "plugins", name+savedExt)
 }
 
 func (r *Registry) save(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(r.file(name, "")), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(r.file(name)), 0o700); err != nil {
 		return err
 	}
-	config, err := json.Marshal(v.spec.Config)
+	settings, err := json.Marshal(v.spec.Config)
 	if err != nil {
 		return err
 	}
-	if err := writeFile(r.file(name, ".json"), config); err != nil {
-		return err
-	}
-	return writeFile(r.file(name, ".wasm"), v.code)
+	return writeFile(r.file(name), slices.Concat(settings, []byte("\n"), v.code))
 }
 
 // writeFile replaces a file whole or not at all.
@@ -315,10 +316,9 @@ func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if err := os.Remove(r.file(name, ".wasm")); err != nil && !os.IsNotExist(err) {
+	if err := os.Remove(r.file(name)); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	os.Remove(r.file(name, ".json"))
 	return nil
 }
 
@@ -328,12 +328,12 @@ func (r *Registry) restore() error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	files, err := filepath.Glob(r.file("*", ".wasm"))
+	files, err := filepath.Glob(r.file("*"))
 	if err != nil {
 		return err
 	}
 	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), ".wasm")
+		name := strings.TrimSuffix(filepath.Base(path), savedExt)
 		if err := CheckName(name); err != nil {
 			r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
 			continue
@@ -361,13 +361,15 @@ func (r *Registry) saved(name string, begin bool) *version {
 }
 
 func (r *Registry) read(name string) (code []byte, spec Spec, err error) {
-	if data, err := os.ReadFile(r.file(name, ".json")); err == nil {
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.UseNumber() // as it was uploaded
-		if err := d.Decode(&spec.Config); err != nil {
-			return nil, spec, fmt.Errorf("%s: %w", r.file(name, ".json"), err)
-		}
+	data, err := readModule(r.file(name))
+	if err != nil {
+		return nil, spec, err
 	}
-	code, err = readModule(r.file(name, ".wasm"))
-	return code, spec, err
+	settings, code, _ := bytes.Cut(data, []byte("\n"))
+	d := json.NewDecoder(bytes.NewReader(settings))
+	d.UseNumber() // as it was uploaded
+	if err := d.Decode(&spec.Config); err != nil {
+		return nil, spec, fmt.Errorf("%s: its first line: %w", r.file(name), err)
+	}
+	return code, spec, nil
 }

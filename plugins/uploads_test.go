@@ -78,13 +78,15 @@ func reopen(t *testing.T, opts plugins.Options) *plugins.Registry {
 func TestAnUploadThatNoLongerLoads(t *testing.T) {
 	scorer := w.Scorer(w.Scores(4)...).Bytes()
 	for name, damage := range map[string]struct {
-		file, cause string
-		data        []byte
+		cause, settings string
+		module          []byte
 	}{
-		"cut":         {"mine.wasm", "not a WebAssembly module", scorer[:60]},
-		"empty":       {"mine.wasm", "not a WebAssembly module", nil},
-		"another ABI": {"mine.wasm", "version 7 of the ABI", bytes.Replace(scorer, []byte("abi_v1"), []byte("abi_v7"), 1)},
-		"settings":    {"mine.json", "mine.json", []byte(`{"a`)},
+		"cut":         {"not a WebAssembly module", "null\n", scorer[:60]},
+		"no module":   {"not a WebAssembly module", "null\n", nil},
+		"empty":       {"mine.upload: its first line", "", nil},
+		"another ABI": {"version 7 of the ABI", "{}\n", bytes.Replace(scorer, []byte("abi_v1"), []byte("abi_v7"), 1)},
+		"settings":    {"mine.upload: its first line", `{"a`, nil},
+		"no settings": {"mine.upload: its first line", "", scorer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := &entries{counts: map[slog.Level]int{}}
@@ -92,7 +94,7 @@ func TestAnUploadThatNoLongerLoads(t *testing.T) {
 			r := reopen(t, opts)
 			_, err := r.Put("mine", scorer, nil, false)
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", damage.file), damage.data, 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"), append([]byte(damage.settings), damage.module...), 0o600))
 			log.take()
 
 			r = reopen(t, opts)
@@ -136,7 +138,7 @@ func TestAnUploadThatNoLongerLoads(t *testing.T) {
 func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
 	require.NoError(t, os.MkdirAll(filepath.Join(opts.StateDir, "plugins"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
 	r := reopen(t, opts)
 	held, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
@@ -154,7 +156,7 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	require.ErrorContains(t, err, `there is no scorer named "mine"`)
 
 	require.NoError(t, r.Delete("mine", func(string) string { return "" }))
-	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.wasm"), []byte("?"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
 	r = reopen(t, opts)
 	require.NoError(t, r.Delete("mine", func(string) string { return "" }), "one that does not load is deleted as any other")
 	_, err = reopen(t, opts).Get("mine")
