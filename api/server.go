@@ -256,7 +256,7 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		status = f.Code
 		switch f.Code {
 		case 404:
-			body = Error{Error: "not_found", Message: "there is nothing at " + clip(c.Path())}
+			body = Error{Error: "not_found", Message: "there is nothing at " + clip(c.Path()) + "; /api/v1/openapi.json says what there is"}
 		case 405:
 			body = Error{Error: "method_not_allowed", Message: method(c) + " is not for " + clip(c.Path()) + "; allowed: " + c.GetRespHeader(fiber.HeaderAllow)}
 		case 413:
@@ -319,7 +319,7 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	// A browser always names a host; Fiber's Hostname would take X-Forwarded-Host
 	// for it, which a page may set.
 	if host := string(c.Request().URI().Host()); a.loopbackOnly && host != "" && !local(host) {
-		return refuse(421, "misdirected_request", "without api.keys the API answers to localhost and loopback addresses only", nil)
+		return refuse(421, "misdirected_request", "this is the API, not the gateway's port; without api.keys it answers to localhost and loopback addresses only", nil)
 	}
 	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
 		if u, err := url.Parse(origin); err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost)) {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -33,27 +34,31 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// usageErrors makes usage errors of what cobra complains about: flags,
-// arguments and unknown commands.
+// usageErrors makes cmd and all below it refuse flags and commands they do not
+// have, and more or fewer arguments than their Use names.
 func usageErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, c.CommandPath())
 	})
-	check := cmd.Args
 	if cmd.HasSubCommands() {
-		check = func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("%q is not one of its commands", args[0])
-			}
-			return nil
-		}
 		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
+	names := strings.Fields(cmd.Use)[1:]
 	cmd.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usage("%s: %w; see %s --help", c.CommandPath(), err, c.CommandPath())
+		where := ""
+		if c.HasParent() {
+			_, path, _ := strings.Cut(c.CommandPath(), " ")
+			where = path + ": "
 		}
-		return nil
+		switch {
+		case len(args) < len(names):
+			return usage("%s%s is missing; see %s --help", where, names[len(args)], c.CommandPath())
+		case len(args) == len(names):
+			return nil
+		case c.HasSubCommands():
+			return usage("%s%q is not one of its commands; see %s --help", where, args[0], c.CommandPath())
+		}
+		return usage("%s%q is one argument too many; see %s --help", where, args[len(names)], c.CommandPath())
 	}
 	for _, c := range cmd.Commands() {
 		usageErrors(c)

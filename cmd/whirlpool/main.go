@@ -30,7 +30,7 @@ func root() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	cmd.AddCommand(serveCommand(), configCommand(), pluginCommand(), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version",
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
 	})
 	usageErrors(cmd)
@@ -42,7 +42,7 @@ const defaultFile = "koanf.toml"
 func serveCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run the gateway and its API", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run the gateway and its API",
 		Example: "  whirlpool serve --proxies proxies.txt\n  whirlpool serve --demo",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.source.Optional = !cmd.Flags().Changed("config")
@@ -70,8 +70,13 @@ func serveCommand() *cobra.Command {
 
 func configCommand() *cobra.Command {
 	check := &cobra.Command{
-		Use: "check FILE", Short: "Check a configuration; every fault is named with its line", Args: cobra.ExactArgs(1),
+		Use: "check FILE", Short: "Check a configuration; every fault is named with its line",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			f.Close()
 			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ()})
 			var more []string
 			if err == nil {

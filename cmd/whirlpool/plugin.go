@@ -27,8 +27,8 @@ func pluginCommand() *cobra.Command {
 		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers) or
 say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 
-Exit codes: 0 all is well; 1 the module failed a check; 2 the command was not
-understood, or a file could not be read.`,
+Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
+command was not understood, or a file could not be read.`,
 	}
 	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand())
 	return cmd
@@ -51,7 +51,6 @@ type subject struct {
 // about makes cmd one about a subject without settings.
 func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	s := &subject{cmd: cmd}
-	cmd.Args = cobra.ExactArgs(1)
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
 		s.file = args[0]
@@ -315,7 +314,7 @@ func newCommand() *cobra.Command {
 	var p scaffold.Plugin
 	var kind, dir string
 	cmd := &cobra.Command{
-		Use: "new NAME", Short: "Begin a plugin: a folder that builds and passes its test at once", Args: cobra.ExactArgs(1),
+		Use: "new NAME", Short: "Begin a plugin: a folder that builds and passes its test at once",
 		Long: `Begin a plugin: a folder with source, test, Makefile, README and the SDK, that
 builds and passes its test at once. NAME is what the gateway will call it: a
 lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
@@ -341,8 +340,8 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`: "+strings.Join(scaffold.Languages(), ", "))
-	f.StringVar(&kind, "kind", "", "`KIND`: scorer or backoff")
+	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`, one of "+strings.Join(scaffold.Languages(), ", ")+"; required")
+	f.StringVar(&kind, "kind", "", "`KIND`, scorer or backoff; required")
 	f.StringVar(&dir, "dir", "", "`DIR` to write, new or empty (default NAME)")
 	return cmd
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/signal"
@@ -26,7 +27,7 @@ func recordCommand() *cobra.Command {
 	var api string
 	var every, length time.Duration
 	cmd := &cobra.Command{
-		Use: "record FILE", Short: "Record a running gateway as a trace for simulate", Args: cobra.ExactArgs(1),
+		Use: "record FILE", Short: "Record a running gateway as a trace for simulate",
 		Long: `Record a running gateway as a trace for plugin simulate: how its proxies do, as
 GET /api/v1/proxies shows it, until the time is over or it is interrupted. A key
 of the API, where it has some, is taken from ` + keyVariable + `.`,
@@ -39,6 +40,8 @@ of the API, where it has some, is taken from ` + keyVariable + `.`,
 			defer stop()
 			g := &watchedGateway{url: strings.TrimSuffix(api, "/") + "/api/v1/proxies", key: os.Getenv(keyVariable), client: &http.Client{Timeout: 10 * time.Second}}
 			// That it can be written is seen before the time is spent.
+			_, err := os.Stat(args[0])
+			fresh := errors.Is(err, fs.ErrNotExist)
 			f, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY, 0o666)
 			if err != nil {
 				return usageError{err}
@@ -46,6 +49,9 @@ of the API, where it has some, is taken from ` + keyVariable + `.`,
 			f.Close()
 			t, err := g.record(ctx, every, length, cmd.ErrOrStderr())
 			if err != nil {
+				if fresh {
+					os.Remove(args[0])
+				}
 				return err
 			}
 			if err := writeTrace(args[0], t); err != nil {
@@ -111,9 +117,12 @@ func (g *watchedGateway) look(ctx context.Context) ([]simulate.Seen, error) {
 	}
 	a, err := g.client.Do(q)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no gateway answers; --api says where its API is: %w", err)
 	}
 	defer a.Body.Close()
+	if a.StatusCode == http.StatusUnauthorized {
+		return nil, fmt.Errorf("%s wants a key: put one of [[api.keys]] into %s", g.url, keyVariable)
+	}
 	if a.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", g.url, a.Status)
 	}

@@ -79,6 +79,9 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	g.engine.Avoid(apiListener.Addr())
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())
 	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", apiListener.Addr(), apiListener.Addr())
+	if cfg.ProxyCount() == 0 {
+		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST /api/v1/proxies; --demo brings some of its own")
+	}
 	if demo != nil {
 		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", proxyListener.Addr(), demo.URL())
 		go demo.Drive(ctx, proxyListener.Addr().String())

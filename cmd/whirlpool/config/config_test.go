@@ -1,14 +1,22 @@
 package config
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
 func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
@@ -21,7 +29,7 @@ func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
 	return Load(src)
 }
 
-// TestTheShippedFile: koanf.toml shows each key with its default.
+// The shipped koanf.toml says what an empty file says.
 func TestTheShippedFile(t *testing.T) {
 	shipped, err := Load(Source{File: "../../../koanf.toml"})
 	require.NoError(t, err)
@@ -34,6 +42,46 @@ func TestTheShippedFile(t *testing.T) {
 	assert.Equal(t, empty.Breaker, shipped.Breaker)
 	assert.Equal(t, empty.Selection, shipped.Selection)
 	assert.Equal(t, empty.Metrics, shipped.Metrics)
+	assert.Equal(t, empty.Pool, shipped.Pool)
+	assert.Equal(t, empty.RetryBudget, shipped.RetryBudget)
+	assert.Equal(t, empty.PluginHost, shipped.PluginHost)
+	assert.Equal(t, empty.State, shipped.State)
+	assert.Equal(t, empty.Log, shipped.Log)
+}
+
+// It shows every key, those that have no default in comments.
+func TestTheShippedFileShowsEveryKey(t *testing.T) {
+	text, err := os.ReadFile("../../../koanf.toml")
+	require.NoError(t, err)
+	shown := map[string]any{}
+	require.NoError(t, toml.Unmarshal(regexp.MustCompile(`(?m)^# (\[|\w+ = )`).ReplaceAll(text, []byte("$1")), &shown))
+	var look func(path string, of reflect.Type, at any)
+	look = func(path string, of reflect.Type, at any) {
+		switch of.Kind() {
+		case reflect.Pointer:
+			look(path, of.Elem(), at)
+		case reflect.Slice:
+			if of.Elem().Kind() == reflect.Struct {
+				require.NotEmpty(t, at, path)
+				look(path, of.Elem(), at.([]any)[0])
+			}
+		case reflect.Struct:
+			for i := range of.NumField() {
+				if name := of.Field(i).Tag.Get("koanf"); name != "" && name != "-" {
+					require.Contains(t, at, name, path)
+					look(join(path, name), of.Field(i).Type, at.(map[string]any)[name])
+				}
+			}
+		}
+	}
+	look("", reflect.TypeFor[Config](), shown)
+	look("plugins", reflect.TypeFor[PluginHost](), shown["plugins"])
+	look("plugins.mine", reflect.TypeFor[Plugin](), shown["plugins"].(map[string]any)["mine"])
+	policy, err := json.Marshal(retry.DefaultPolicy())
+	require.NoError(t, err)
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal(policy, &fields))
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
