@@ -93,6 +93,9 @@ func (p *proxyInput) over(spec *upstream.Spec) error {
 		if err != nil {
 			return refuse(400, "invalid_field", "url: "+err.Error(), fiber.Map{"field": "url"})
 		}
+		if a.Masked() {
+			return refuse(400, "invalid_field", "url: *** stands for credentials that are not shown; leave url out to keep them, or give them", fiber.Map{"field": "url"})
+		}
 		spec.Address = a
 	}
 	if p.ID != nil {

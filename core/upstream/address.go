@@ -147,6 +147,10 @@ func (a Address) place() string {
 	return a.Host
 }
 
+// Masked reports whether a was read from what Redacted gives for an address with
+// credentials: they are not known then.
+func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
+
 // Redacted returns the address as a URL without its credentials.
 func (a Address) Redacted() string {
 	login := ""
