@@ -80,7 +80,8 @@ func watch(g *gateway) (stop func()) {
 	}
 }
 
-// fingerprint tells the watched files' state, and watches their folders.
+// fingerprint tells the watched files' state, and watches their folders: those
+// they are named in, and those they lie in.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)
@@ -91,6 +92,9 @@ func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 			continue
 		}
 		w.Add(filepath.Dir(path))
+		if target, err := filepath.EvalSymlinks(path); err == nil { // of a link, where it leads
+			w.Add(filepath.Dir(target))
+		}
 		if info, err := os.Stat(path); err == nil {
 			sum += fmt.Sprintf("%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), inode(info))
 		} else {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -95,4 +96,25 @@ func TestTheGraceOfAReloadThatRuns(t *testing.T) {
 	require.Contains(t, []time.Duration{7 * time.Second, 9 * time.Second}, g.grace())
 	<-done
 	require.Equal(t, 9*time.Second, g.grace())
+}
+
+// What a link leads to is watched where it lies.
+func TestTheTargetOfALinkIsWatched(t *testing.T) {
+	there, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	file := filepath.Join(there, "mine.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[state]\ndir = \"\"\n"), 0o600))
+	link := filepath.Join(t.TempDir(), "koanf.toml")
+	require.NoError(t, os.Symlink(file, link))
+	src := config.Source{File: link}
+	cfg, err := config.Load(src)
+	require.NoError(t, err)
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{})
+	require.NoError(t, err)
+	t.Cleanup(g.plugins.Close)
+	w, err := fsnotify.NewWatcher()
+	require.NoError(t, err)
+	defer w.Close()
+	g.fingerprint(w)
+	assert.ElementsMatch(t, []string{filepath.Dir(link), there}, w.WatchList())
 }
