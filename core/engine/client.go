@@ -394,12 +394,12 @@ func (r *Result) Enough() {
 func (b *answerBody) end(err error) {
 	b.err = err
 	k := b.exchange
-	status := b.response.Status
+	status, broke := b.response.Status, b.response.BodyBroke(&k.request)
 	b.response.Finish(&k.control, k.engine.opts.Now())
 	switch {
 	case err == io.EOF:
 		k.finish(executor.Ending{Status: status})
-	case errors.Is(err, context.Canceled) || !k.control.Interrupt.Quiet():
+	case errors.Is(err, context.Canceled) || broke || !k.control.Interrupt.Quiet():
 		k.finish(executor.Ending{Status: status, ClientGone: true})
 	default:
 		k.finish(executor.Ending{Status: status, Truncated: err})

@@ -78,10 +78,10 @@ func (c *conn) connect() (keep bool) {
 	total, died := t.join(traffic{int64(len(early)), int64(len(tun.Early))})
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
-	if total.down == 0 && (died == nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
-		// The client left before anything came, or neither side had anything to
-		// say for as long as an attempt may take, and somebody closed what was
-		// idle: neither says anything about the proxy.
+	if total.down == 0 && (died == nil || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
+		// The client left before anything came, or we stop, or neither side had
+		// anything to say for as long as an attempt may take, and somebody closed
+		// what was idle: none of that says anything about the proxy.
 		c.server.Executor.Abandon(&c.x)
 		return false
 	}

@@ -230,7 +230,11 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 		return false
 	case cut != nil:
 		// Never a clean end: the client must see that something is missing.
-		c.end(r, executor.Ending{Status: status, Truncated: cut})
+		end := executor.Ending{Status: status, Truncated: cut}
+		if r.BodyBroke(&c.call.request) || !c.call.control.Interrupt.Quiet() { // it is we or the client who ended it
+			end = executor.Ending{Status: status, ClientGone: true}
+		}
+		c.end(r, end)
 		if tcp, ok := c.raw.(*socket.Conn); ok {
 			tcp.SetLinger(0)
 		}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"io"
 	"net"
@@ -296,6 +297,40 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	require.True(t, a.Close)
 	r.free()
 	require.Equal(t, []string{"success"}, r.recorded.finals())
+}
+
+// A client that breaks off its request's body while the answer comes, and a
+// gateway that stops, say nothing about the proxy that waits.
+func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
+	for name, end := range map[string]func(c *client, s *Server){
+		"by the client": func(c *client, _ *Server) { c.CloseWrite() },
+		"by a shutdown": func(_ *client, s *Server) {
+			over, cancel := context.WithCancel(context.Background())
+			cancel()
+			s.Shutdown(over)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, func(c net.Conn) {
+				if q, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+					io.Copy(io.Discard, q.Body)
+				}
+			}, nil)
+			c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n")
+			a, err := http.ReadResponse(c.r, nil)
+			require.NoError(t, err)
+			_, err = io.ReadFull(a.Body, make([]byte, 5))
+			require.NoError(t, err)
+			end(c, r.Server)
+			_, err = io.ReadAll(a.Body)
+			require.Error(t, err, "the client sees that something is missing")
+			r.free()
+			require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
+			require.Equal(t, []string{core.ResultCancelled.String()}, r.recorded.results())
+		})
+	}
 }
 
 func TestTargets(t *testing.T) {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -78,7 +79,9 @@ func (t *tunnel) join(said traffic) (total traffic, died error) {
 	done := make(chan int64, 1)
 	go func() {
 		n, err := t.splice(t.upstream, t.conn.raw, nil)
-		t.clientLeft.Store(true)
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) {
+			t.clientLeft.Store(true)
+		}
 		t.ended(t.upstream, err)
 		done <- n
 	}()
@@ -124,8 +127,9 @@ func (t *tunnel) wait(src net.Conn) {
 	}
 }
 
-// splice copies src to dst until src ends. first is called once, before the
-// first byte is passed on. A quiet direction holds no buffer.
+// splice copies src to dst until src ends; an error of dst is a
+// *socket.WriteError. first is called once, before the first byte is passed on. A
+// quiet direction holds no buffer.
 func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
 	c := t.conn.server.chunks
 	var buf *[]byte
@@ -142,7 +146,7 @@ func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
 			w, werr := dst.Write((*buf)[:m])
 			n += int64(w)
 			if werr != nil {
-				return n, werr
+				return n, &socket.WriteError{Err: werr}
 			}
 		}
 		if rerr != nil {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -115,6 +116,7 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 		proxy  *net.TCPConn
 		client *client
 		later  func() // lets the time of an attempt pass
+		stop   func() // ends the gateway's grace period
 	}
 	heard := func(s sides) { // by the proxy
 		s.client.send("hello")
@@ -129,9 +131,21 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 		"the proxy closes at once": {func(s sides) { s.proxy.Close() }, 1, 1},
 		"it closes when asked":     {func(s sides) { heard(s); s.proxy.Close() }, 1, 1},
 		"it resets when asked":     {func(s sides) { heard(s); s.proxy.SetLinger(0); s.proxy.Close() }, 1, 1},
-		"it answers nothing":       {func(s sides) { heard(s); s.later(); s.proxy.Close() }, 1, 1},
-		"what is idle is closed":   {func(s sides) { s.later(); s.proxy.Close() }, 0, 0},
-		"the client leaves":        {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() }, 0, 0},
+		"it resets in between": {func(s sides) {
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = s.client.Write(make([]byte, 64<<10))
+				}
+			}()
+			_, err := io.ReadFull(s.proxy, make([]byte, 1<<20))
+			require.NoError(s.t, err)
+			s.proxy.SetLinger(0)
+			s.proxy.Close()
+		}, 1, 1},
+		"it answers nothing":     {func(s sides) { heard(s); s.later(); s.proxy.Close() }, 1, 1},
+		"what is idle is closed": {func(s sides) { s.later(); s.proxy.Close() }, 0, 0},
+		"the gateway stops":      {func(s sides) { heard(s); s.stop() }, 0, 0},
+		"the client leaves":      {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() }, 0, 0},
 		"bytes came back": {func(s sides) {
 			io.WriteString(s.proxy, "hello")
 			s.proxy.Close()
@@ -151,7 +165,11 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 				<-over
 			}), func(o *options) { o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } })
 			client := r.connect()
-			c.happens(sides{t, <-proxy, client, func() { ahead.Store(int64(2 * patience)) }})
+			c.happens(sides{t, <-proxy, client, func() { ahead.Store(int64(2 * patience)) }, func() {
+				over, cancel := context.WithCancel(context.Background())
+				cancel()
+				r.Shutdown(over)
+			}})
 			r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 			require.Equal(t, c.failures, r.proxy.Breaker().Snapshot().FailureCount)
 			require.Equal(t, c.samples, r.proxy.Stats().Samples)

@@ -3,7 +3,6 @@
 package socket
 
 import (
-	"io"
 	"os"
 	"syscall"
 
@@ -53,7 +52,8 @@ type move struct {
 	limit int
 	held  int  // in the pipe
 	taken int  // by dst
-	none  bool // no pipe was to be had
+	again bool // src has been waited for
+	plain bool // splice(2) cannot do it, or not tell
 	errno syscall.Errno
 	fill  func(fd uintptr) (done bool)
 	drain func(fd uintptr) (done bool)
@@ -66,18 +66,16 @@ func newMove(p *Pipes) *move {
 }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	m.dst, m.limit, m.held, m.taken, m.none, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, 0
+	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, false, 0
 	defer func() { m.dst = nil }()
 	err := src.raw.Read(m.fill)
 	switch {
-	case m.none:
+	case m.plain:
 		return copied(dst, src, make([]byte, min(limit, 32<<10)))
 	case err != nil:
 		return 0, ended(err)
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
-	case m.held == 0:
-		return 0, io.EOF
 	}
 	if err = dst.raw.Write(m.drain); err != nil {
 		err = ended(err)
@@ -92,18 +90,25 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.taken), nil
 }
 
-// filled takes what lies in fd. Whoever waits for it holds no pipe.
+// filled takes what lies in fd. Whoever waits for it holds no pipe. Urgent data
+// (tcp(7)) looks to splice(2) like the end, or like nothing although the poller
+// says that there is something: a Read tells, and gets past it.
 func (m *move) filled(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {
-		m.none = true
+		m.plain = true
 		return true
 	}
-	m.held, m.errno = splice(int(fd), m.pipe.in, m.limit)
-	if m.held == 0 {
-		m.pipes.put(m.pipe)
+	if m.held, m.errno = splice(int(fd), m.pipe.in, m.limit); m.held > 0 {
+		return true
 	}
-	return m.errno != syscall.EAGAIN
+	m.pipes.put(m.pipe)
+	if m.errno == syscall.EAGAIN && !m.again {
+		m.again = true
+		return false
+	}
+	m.plain = m.errno == 0 || m.errno == syscall.EAGAIN
+	return true
 }
 
 // drained gives fd what the pipe holds.

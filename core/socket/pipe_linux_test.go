@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -70,4 +71,27 @@ func TestMoveWithoutPipes(t *testing.T) {
 	_, err = io.ReadFull(to, got)
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(got))
+}
+
+// Urgent data, which splice(2) does not pass, stops nothing: what follows goes
+// on, as with Read.
+func TestMovePastUrgentData(t *testing.T) {
+	p := NewPipes()
+	src, from := pair(t)
+	dst, to := pair(t)
+	raw, err := from.SyscallConn()
+	require.NoError(t, err)
+	from.Write(make([]byte, 10_000))
+	require.NoError(t, raw.Control(func(fd uintptr) { err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil) }))
+	require.NoError(t, err)
+	from.Write(make([]byte, 10_000))
+	from.CloseWrite()
+	src.SetReadDeadline(time.Now().Add(5 * time.Second))
+	n, err := through(p, dst, src)
+	require.Equal(t, io.EOF, err)
+	require.EqualValues(t, 20_000, n)
+	dst.CloseWrite()
+	got, err := io.ReadAll(to)
+	require.NoError(t, err)
+	require.Len(t, got, 20_000)
 }

@@ -172,7 +172,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		c.Interrupt.release()
 		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
 		drop(pc.Conn)
-		f.Client = resp.bodyBroke(q)
+		f.Client = resp.BodyBroke(q)
 		f.Sending = resp.sent != nil
 		resp.join()
 		resp.pc = nil
@@ -181,9 +181,9 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	return nil
 }
 
-// bodyBroke reports whether the request's body ended before its time by
-// itself, not because the attempt had failed.
-func (r *Response) bodyBroke(q *Request) bool {
+// BodyBroke reports whether the request's body ended before its time by
+// itself, not because the attempt had failed. It is for before Finish.
+func (r *Response) BodyBroke(q *Request) bool {
 	select {
 	case <-r.sent: // nil, and never ready, without a body being sent
 		r.sent = nil
@@ -248,6 +248,8 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	pc.armed = time.Time{} // not for long
 	sent := make(chan error, 1)
 	resp.sent, resp.stop = sent, q.Stop
+	var mu sync.Mutex
+	headless := true // once the head has come, the answer's body has deadlines of its own
 	go func() {
 		err := t.sendBody(pc, c, q, inline)
 		if q.broken() { // nobody waits for an answer; who reads for one shall find out why it ends
@@ -262,10 +264,17 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 		if err != nil {
 			deadline = t.cfg.Now().Add(time.Second) // an answer may be on its way
 		}
-		c.Interrupt.setReadDeadline(pc.Conn, deadline)
+		mu.Lock()
+		if headless {
+			c.Interrupt.setReadDeadline(pc.Conn, deadline)
+		}
+		mu.Unlock()
 		sent <- err
 	}()
 	err := pc.reader.ReadResponse(&resp.Response, q.Method)
+	mu.Lock()
+	headless = false
+	mu.Unlock()
 	if err != nil {
 		return fault(retry.Head, clearer(err))
 	}

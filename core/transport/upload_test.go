@@ -113,3 +113,45 @@ func TestALongUpload(t *testing.T) {
 		assert.Equal(t, "connection_terminated", f.Reason)
 	})
 }
+
+// An answer that began before the request's body had ended keeps the time that
+// its own body has, however the request's ends.
+func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
+	for name, end := range map[string]func(client net.Conn, left int){
+		"it arrives whole":     func(client net.Conn, left int) { client.Write(make([]byte, left)) },
+		"the proxy takes less": func(client net.Conn, left int) { go client.Write(make([]byte, left)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const size, patience = 32 << 20, 100 * time.Millisecond
+			over := make(chan struct{})
+			u := one(t, "http://"+proxy(t, func(c net.Conn) {
+				r, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					return
+				}
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+				if name == "the proxy takes less" {
+					c.(*net.TCPConn).CloseRead()
+				} else {
+					io.Copy(io.Discard, r.Body)
+				}
+				<-over
+				fmt.Fprint(c, "there")
+			}))
+			tr := New(Config{})
+			defer tr.Close()
+			q, client := uploading(t, size)
+			c := &Control{Deadline: time.Now().Add(patience), BodyIdle: 10 * time.Second}
+			var resp Response
+			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
+			resp.Arm(c, time.Now().Add(10*time.Second))
+			end(client, size)
+			time.AfterFunc(3*patience, func() { close(over) })
+			got, err := io.ReadAll(&resp.Body)
+			require.NoError(t, err)
+			assert.Equal(t, "hellothere", string(got))
+			resp.Finish(c, time.Now())
+		})
+	}
+}
