@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
 // User may use the listener.
@@ -32,7 +34,7 @@ func (u users) allow(value string) bool {
 		return true
 	}
 	scheme, token, _ := strings.Cut(value, " ")
-	if !strings.EqualFold(scheme, "Basic") {
+	if !http1.EqualFold([]byte(scheme), "basic") {
 		return false
 	}
 	plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token))

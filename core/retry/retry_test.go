@@ -2,6 +2,8 @@ package retry
 
 import (
 	"errors"
+	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +95,28 @@ func TestRetryAfter(t *testing.T) {
 	both := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500} })
 	assert.Equal(t, time.Second, Classify(Attempted{Status: 429, RetryAfter: "1"}, both, both, noon).RetryAfter)
 	assert.Zero(t, Classify(Attempted{Status: 500, RetryAfter: "1"}, both, both, noon).RetryAfter, "means something with 429 and 503 only")
+}
+
+// FuzzParseRetryAfter: a wait is above 0, and a date's is what net/http reads.
+func FuzzParseRetryAfter(f *testing.F) {
+	for _, v := range []string{"1", "3600", "99999999999999999999", "-1", "1.5", "0x10", "1_000", "Tue, 24 Nov 2026 12:00:30 GMT", "Tuesday, 24-Nov-26 12:00:30 GMT", "Tue Nov 24 12:00:30 2026"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		got, ok := ParseRetryAfter(v, noon)
+		if ok != (got > 0) {
+			t.Fatalf("%q: %v %v", v, got, ok)
+		}
+		if n, err := strconv.ParseUint(v, 10, 31); err == nil {
+			if got != time.Duration(n)*time.Second {
+				t.Fatalf("%q: %v", v, got)
+			}
+			return
+		}
+		if at, err := http.ParseTime(v); err == nil && at.After(noon) && got != at.Sub(noon) || ok && v[0] > '9' && err != nil {
+			t.Fatalf("%q: %v; net/http: %v %v", v, got, at, err)
+		}
+	})
 }
 
 func TestPolicyRanges(t *testing.T) {
