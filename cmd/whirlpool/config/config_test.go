@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -228,4 +229,38 @@ func FuzzLoad(f *testing.F) {
 		c.Engine()
 		c.Files()
 	})
+}
+
+// many is a file of n proxies, as a generator writes it.
+func many(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "[[proxies]]\nid = \"p%d\"\nurl = \"http://u%d:p@10.0.0.1:80\"\nregion = \"r%d\"\nmetadata = { vendor = \"x\" }\n", i, i, i%10)
+	}
+	return b.String()
+}
+
+// The time a file takes grows with its length, not with its square: ten thousand
+// proxies took 20 s.
+func TestAFileOfManyProxies(t *testing.T) {
+	begin := time.Now()
+	c, err := load(t, many(20_000), nil)
+	require.NoError(t, err)
+	require.Equal(t, 20_000, c.ProxyCount())
+	require.Less(t, time.Since(begin), 10*time.Second) // it takes 0.3
+	c, err = load(t, many(3), func(src *Source) { src.Environ = []string{`WHIRLPOOL_PROXIES=[{url="http://e:1"}]`} })
+	require.NoError(t, err)
+	require.Equal(t, 1, c.ProxyCount(), "the environment's in their place")
+	_, err = load(t, many(1000)+"weight = 0\n", nil)
+	require.ErrorContains(t, err, ":5001: proxies[999].weight")
+}
+
+func BenchmarkLoad(b *testing.B) {
+	text := many(10_000)
+	b.ResetTimer()
+	for b.Loop() {
+		if _, err := load(b, text, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -16,7 +17,11 @@ func keyLines(doc []byte) map[string]int {
 	prefix := ""
 	p := unstable.Parser{}
 	p.Reset(doc)
-	line := func(n *unstable.Node) int { return p.Shape(n.Raw).Start.Line }
+	ends := lineEnds(doc) // the parser would count from the beginning for each key
+	line := func(n *unstable.Node) int {
+		before, _ := slices.BinarySearch(ends, int(n.Raw.Offset))
+		return before + 1
+	}
 	for p.NextExpression() {
 		switch e := p.Expression(); e.Kind {
 		case unstable.Table, unstable.ArrayTable:
@@ -39,6 +44,16 @@ func keyLines(doc []byte) map[string]int {
 		}
 	}
 	return lines
+}
+
+// lineEnds are the offsets of the line feeds.
+func lineEnds(doc []byte) (ends []int) {
+	for i, c := range doc {
+		if c == '\n' {
+			ends = append(ends, i)
+		}
+	}
+	return ends
 }
 
 func keyValue(lines map[string]int, prefix string, e *unstable.Node, line func(*unstable.Node) int) {

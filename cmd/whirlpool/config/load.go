@@ -111,6 +111,7 @@ func Load(src Source) (*Config, error) {
 // read merges file, environment and flags.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
+	var proxies any // of the file; koanf copies what it holds, which takes its time where they are thousands
 	if l.src.File != "" {
 		doc, err := os.ReadFile(l.src.File)
 		switch {
@@ -125,6 +126,8 @@ func (l *loader) read() map[string]any {
 			if err != nil {
 				l.syntax(err)
 			}
+			proxies = tree["proxies"]
+			delete(tree, "proxies")
 			if err := k.Load(confmap.Provider(tree, ""), nil); err != nil {
 				l.syntax(err)
 			}
@@ -149,7 +152,11 @@ func (l *loader) read() map[string]any {
 			l.faults = append(l.faults, Fault{File: "environment", Msg: err.Error()})
 		}
 	}
-	return normalize(k.Raw()).(map[string]any)
+	tree := k.Raw()
+	if _, set := tree["proxies"]; !set && proxies != nil {
+		tree["proxies"] = proxies
+	}
+	return normalize(tree).(map[string]any)
 }
 
 // syntax reports what the TOML parser says, with its place.
