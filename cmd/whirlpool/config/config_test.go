@@ -251,6 +251,8 @@ func TestAFileOfManyProxies(t *testing.T) {
 	c, err = load(t, many(3), func(src *Source) { src.Environ = []string{`WHIRLPOOL_PROXIES=[{url="http://e:1"}]`} })
 	require.NoError(t, err)
 	require.Equal(t, 1, c.ProxyCount(), "the environment's in their place")
+	_, err = load(t, many(3), func(src *Source) { src.Environ = []string{`WHIRLPOOL_PROXIES=[{url="http://e:x"}]`} })
+	require.ErrorContains(t, err, "environment variable WHIRLPOOL_PROXIES: proxies[0].url")
 	_, err = load(t, many(1000)+"weight = 0\n", nil)
 	require.ErrorContains(t, err, ":5001: proxies[999].weight")
 }

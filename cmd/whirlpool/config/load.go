@@ -78,7 +78,7 @@ func (e *Error) Error() string {
 }
 
 // EnvPrefix begins the name of each variable that overrides a key:
-// WHIRLPOOL_SECTION__KEY.
+// WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is a list of tables.
 const EnvPrefix = "WHIRLPOOL_"
 
 // loader reads one configuration.
@@ -137,7 +137,7 @@ func (l *loader) read() map[string]any {
 		Prefix: EnvPrefix, EnvironFunc: func() []string { return l.src.Environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
-			if !strings.Contains(key, "__") {
+			if !strings.Contains(key, "__") && key != "proxies" {
 				return "", nil // WHIRLPOOL_SOMETHING that is not ours
 			}
 			key = strings.ReplaceAll(key, "__", ".")
@@ -224,7 +224,7 @@ func (l *loader) place(key string, value any, msg string) Fault {
 		f.File, f.Line = "command line", 0
 	}
 	for set, name := range l.fromEnv {
-		if set == key || f.Line == 0 && strings.HasPrefix(set, key+".") {
+		if set == key || strings.HasPrefix(key, set+"[") || f.Line == 0 && strings.HasPrefix(set, key+".") {
 			f.File, f.Line = "environment variable "+name, 0
 		}
 	}
