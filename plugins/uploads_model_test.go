@@ -1,0 +1,202 @@
+package plugins_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// made is a module by what it answers.
+type made struct {
+	kind   wasmhost.Kind
+	answer float64
+}
+
+func (m made) code() []byte {
+	if m.kind == wasmhost.Backoff {
+		return w.Backoff(w.ConstF64(m.answer)...).Bytes()
+	}
+	return w.Scorer(w.Scores(m.answer)...).Bytes()
+}
+
+// named is what a name should be: the table's module if there is one, else the
+// upload, and the one before that if it can be rolled back to.
+type named struct{ table, upload, before *made }
+
+// Whatever uploads, replacements, roll-backs, deletions, reloads and restarts
+// come in whatever order, each name is served by the module that it should be,
+// is shown as that, and refuses what it should.
+func TestUploadsAgainstAModel(t *testing.T) {
+	cache := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "uploads")
+		require.NoError(t, err)
+		defer os.RemoveAll(dir)
+		open := func() *plugins.Registry {
+			r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), CacheDir: cache, StateDir: dir})
+			require.NoError(t, err)
+			return r
+		}
+		r := open()
+		defer func() { r.Close() }()
+		names := map[string]*named{"a": {}, "b": {}}
+		name := rapid.SampledFrom([]string{"a", "b"})
+		module := rapid.Custom(func(t *rapid.T) *made {
+			return &made{rapid.SampledFrom([]wasmhost.Kind{wasmhost.Scorer, wasmhost.Backoff}).Draw(t, "kind"), float64(rapid.IntRange(1, 3).Draw(t, "answer"))}
+		})
+		tables := func() map[string]plugins.Spec {
+			specs := map[string]plugins.Spec{}
+			for name, n := range names {
+				if n.table != nil {
+					specs[name] = plugins.Spec{Path: filepath.Join(dir, name+".wasm")}
+					require.NoError(t, os.WriteFile(specs[name].Path, n.table.code(), 0o600))
+				}
+			}
+			return specs
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				name, m, replace := name.Draw(t, "name"), module.Draw(t, "module"), rapid.Bool().Draw(t, "replace")
+				n := names[name]
+				_, err := r.Put(name, m.code(), nil, replace)
+				var bad *wasmhost.CheckError
+				switch {
+				case n.table != nil, n.upload != nil && !replace:
+					require.ErrorIs(t, err, core.ErrConflict)
+				case n.upload == nil && replace:
+					require.ErrorIs(t, err, core.ErrNotFound)
+				case n.upload != nil && n.upload.kind != m.kind:
+					require.ErrorAs(t, err, &bad)
+				default:
+					require.NoError(t, err)
+					n.upload, n.before = m, n.upload
+				}
+			},
+			"roll back": func(t *rapid.T) {
+				name := name.Draw(t, "name")
+				n := names[name]
+				_, err := r.RollBack(name)
+				switch {
+				case n.table == nil && n.upload == nil:
+					require.ErrorIs(t, err, core.ErrNotFound)
+				case n.before == nil:
+					require.ErrorIs(t, err, core.ErrConflict)
+				default:
+					require.NoError(t, err)
+					n.upload, n.before = n.before, n.upload
+				}
+			},
+			"delete": func(t *rapid.T) {
+				name, use := name.Draw(t, "name"), rapid.SampledFrom([]string{"", "first"}).Draw(t, "in use as")
+				n := names[name]
+				err := r.Delete(name, func(string) string { return use })
+				switch {
+				case n.table == nil && n.upload == nil:
+					require.ErrorIs(t, err, core.ErrNotFound)
+				case n.table != nil && n.upload != nil:
+					require.NoError(t, err)
+					n.upload = nil
+				case n.table != nil, use != "":
+					require.ErrorIs(t, err, core.ErrConflict)
+				default:
+					require.NoError(t, err)
+					*n = named{}
+				}
+			},
+			"reload": func(t *rapid.T) {
+				before := maps.Clone(names)
+				for _, name := range []string{"a", "b"} {
+					n := *names[name]
+					if rapid.Bool().Draw(t, "table") {
+						n.table, n.before = module.Draw(t, "module"), nil
+					} else {
+						n.table = nil
+					}
+					names[name] = &n
+				}
+				c, err := r.Stage(tables())
+				require.NoError(t, err)
+				if rapid.Bool().Draw(t, "taken back") {
+					c.Rollback()
+					names = before
+					return
+				}
+				c.Commit()
+			},
+			"restart": func(t *rapid.T) {
+				r.Close()
+				r = open()
+				c, err := r.Begin(tables())
+				require.NoError(t, err)
+				c.Commit()
+				for _, n := range names {
+					n.before = nil
+				}
+			},
+			"": func(t *rapid.T) {
+				for name, n := range names {
+					require.NoError(t, serves(r, name, n), name)
+				}
+			},
+		})
+	})
+}
+
+// serves says how a name differs from what it should be.
+func serves(r *plugins.Registry, name string, n *named) error {
+	want, source := n.table, plugins.SourceConfig
+	if want == nil {
+		want, source = n.upload, plugins.SourceAPI
+	}
+	i, err := r.Get(name)
+	if want == nil {
+		if !errors.Is(err, core.ErrNotFound) {
+			return fmt.Errorf("it is there: %v", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	hides, back := n.table != nil && n.upload != nil, n.table == nil && n.before != nil
+	if i.Source != source || i.Kind != want.kind || i.HidesUpload != hides || i.CanRollBack != back || i.State != plugins.StateReady {
+		return fmt.Errorf("%+v is shown; it should be %+v of %s, hides an upload: %v, can roll back: %v", i, want, source, hides, back)
+	}
+	var answer float64
+	s, errS := r.Scorer(name, plugins.FallbackRetry)
+	b, errB := r.Backoff(name)
+	switch want.kind {
+	case wasmhost.Scorer:
+		scores := make([]float64, 1)
+		if err = errS; err == nil {
+			err = s.Score(rows{{}}, scores)
+		}
+		if errB == nil {
+			return errors.New("it is found as a backoff, too")
+		}
+		answer = scores[0]
+	case wasmhost.Backoff:
+		if err = errB; err == nil {
+			answer, err = b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 9, Multiplier: 2, Cap: 30})
+		}
+		if errS == nil {
+			return errors.New("it is found as a scorer, too")
+		}
+	}
+	if err == nil && answer != want.answer {
+		err = fmt.Errorf("it answers %v, not %v", answer, want.answer)
+	}
+	return err
+}
