@@ -184,6 +184,17 @@ func TestIdsOfLists(t *testing.T) {
 	assert.Contains(t, c.Warnings[2], "b.txt:1: the id \"y\"")
 }
 
+// A file that is no list is told of in a thousand lines, not in a million.
+func TestAListOfNonsense(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list.txt")
+	require.NoError(t, os.WriteFile(list, []byte(strings.Repeat("nonsense\n", 2500)+"h:1\n"), 0o600))
+	c, err := load(t, "", func(src *Source) { src.Proxies = []string{list} })
+	require.NoError(t, err)
+	require.Equal(t, 1, c.ProxyCount())
+	require.Len(t, c.Warnings, maxWarnings+1)
+	require.Contains(t, c.Warnings[maxWarnings], ": 1500 more lines")
+}
+
 // A proxy where the path of a list belongs is not quoted: it may hold a password.
 func TestAProxyInThePlaceOfAList(t *testing.T) {
 	for _, path := range []string{"http://u:hunter2@h:1", "u:hunter2@h:x", "h:1:u:hunter2"} {

@@ -486,6 +486,9 @@ func decodeOver(to, own *Breaker) {
 	}
 }
 
+// maxWarnings is how many lines of a list are named one by one.
+const maxWarnings = 1000
+
 // list reads one file of proxies.
 func (l *loader) list(path, key string) {
 	l.cfg.files = append(l.cfg.files, path)
@@ -503,7 +506,11 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	for _, w := range warnings {
+	for i, w := range warnings {
+		if i == maxWarnings { // of a file that is no list at all, say
+			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path, len(warnings)-i))
+			break
+		}
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
 	}
 	l.cfg.specs = append(l.cfg.specs, specs...)
