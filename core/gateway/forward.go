@@ -151,6 +151,7 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 	c.watch.disabled = true
 	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
 	q.From, _ = c.raw.(*socket.Conn)
+	q.Pipes = c.server.chunks.pipes
 	return nil
 }
 

@@ -81,7 +81,7 @@ type settings struct {
 // New returns a server; Serve starts it.
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &Server{Config: cfg, chunks: newChunks(), spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s := &Server{Config: cfg, chunks: newChunks(cfg.Files / fewPipes), spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
 	s.Apply(set)
 	return s
 }
@@ -117,6 +117,10 @@ func (s *Server) Serve(l net.Listener) error {
 // the API, configuration, a few kept connections.
 const spareFiles = 128
 
+// fewPipes says how many descriptors there must be for each pipe: enough for
+// every transfer that goes on, not for all that stand still.
+const fewPipes = 64
+
 // crowded is how long await waits between two looks.
 const crowded = 5 * time.Millisecond
 
@@ -136,7 +140,7 @@ func (s *Server) await() {
 func (s *Server) roomy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	room := max(s.Files-spareFiles, 2)
+	room := max(s.Files-2*s.Files/fewPipes-spareFiles, 2)
 	if 2*len(s.conns) < room {
 		return true
 	}

@@ -2,12 +2,16 @@ package socket
 
 import (
 	"io"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // Pipes passes bytes on from one connection to another, inside the kernel
 // where that is possible (splice(2)). It is safe for concurrent use.
 type Pipes struct {
+	most  int64
+	made  atomic.Int64
 	free  chan pipe // spare ones
 	moves sync.Pool // of *move
 }
@@ -16,10 +20,18 @@ type Pipes struct {
 // under way, so few serve many connections.
 const spare = 16
 
-// NewPipes returns Pipes without any yet.
-func NewPipes() *Pipes {
-	p := &Pipes{free: make(chan pipe, spare)}
+// NewPipes returns Pipes without any yet. There will be at most so many at once,
+// of two descriptors each, lest those that take little by little what is
+// passed on to them use up every descriptor; 0 is for any number. Without a pipe
+// bytes pass through a buffer.
+func NewPipes(most int) *Pipes {
+	p := &Pipes{most: int64(most), free: make(chan pipe, spare)}
 	p.moves.New = func() any { return newMove(p) }
+	runtime.AddCleanup(p, func(free chan pipe) {
+		for len(free) > 0 {
+			(<-free).close()
+		}
+	}, p.free)
 	return p
 }
 

@@ -23,7 +23,8 @@ func (p *Pipes) get() (pipe, bool) {
 	default:
 	}
 	var fds [2]int
-	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+	if n := p.made.Add(1); p.most > 0 && n > p.most || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		p.made.Add(-1)
 		return pipe{}, false // out of descriptors, say
 	}
 	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
@@ -34,8 +35,14 @@ func (p *Pipes) put(have pipe) {
 	select {
 	case p.free <- have:
 	default:
-		have.close()
+		p.drop(have)
 	}
+}
+
+// drop gives up a pipe.
+func (p *Pipes) drop(have pipe) {
+	have.close()
+	p.made.Add(-1)
 }
 
 func (p pipe) close() {
@@ -83,7 +90,7 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 		err = os.NewSyscallError("splice", m.errno)
 	}
 	if err != nil {
-		m.pipe.close()
+		m.pipes.drop(m.pipe)
 		return int64(m.taken), &WriteError{err}
 	}
 	m.pipes.put(m.pipe)

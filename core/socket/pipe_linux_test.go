@@ -1,9 +1,16 @@
+//go:build amd64 || arm64
+
 package socket
 
 import (
+	"fmt"
 	"io"
 	"math"
+	"net"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +26,7 @@ func descriptors(t *testing.T) int {
 
 // Whoever waits holds no pipe, and of those that were in use few are kept.
 func TestPipesAreFew(t *testing.T) {
-	p := NewPipes()
+	p := NewPipes(0)
 	const many = 4 * spare
 	var dst, src [many]*Conn
 	for i := range many {
@@ -52,9 +59,64 @@ func TestPipesAreFew(t *testing.T) {
 	}
 }
 
+// Those who take nothing hold no more than there may be; what comes for the
+// others passes, too.
+func TestPipesAreNoMoreThan(t *testing.T) {
+	const most, many, size = 3, 12, 8 << 20
+	p := NewPipes(most)
+	var dst, src [many]*Conn
+	var to, from [many]*net.TCPConn
+	for i := range many {
+		dst[i], to[i] = pair(t)
+		src[i], from[i] = pair(t)
+		go from[i].Write(make([]byte, size))
+	}
+	before := descriptors(t)
+	var stuck atomic.Int32
+	done := make(chan struct{})
+	for i := range many {
+		dst[i].Full = sync.OnceFunc(func() { stuck.Add(1) })
+		go func() {
+			through(p, dst[i], src[i])
+			done <- struct{}{}
+		}()
+	}
+	require.Eventually(t, func() bool { return stuck.Load() == many }, 10*time.Second, time.Millisecond)
+	require.Equal(t, before+2*most, descriptors(t))
+	for i := range many {
+		_, err := io.ReadFull(to[i], make([]byte, size))
+		require.NoError(t, err)
+		from[i].Close()
+		<-done
+	}
+}
+
+// Pipes that nobody has any longer leave no descriptor behind.
+func TestPipesAreClosedWithTheirOwner(t *testing.T) {
+	src, from := pair(t)
+	dst, _ := pair(t)
+	var fd, is string
+	func() {
+		p := NewPipes(0)
+		from.Write([]byte("hello"))
+		_, err := p.Move(dst, src, 5)
+		require.NoError(t, err)
+		spare := <-p.free
+		fd = fmt.Sprint("/proc/self/fd/", spare.in)
+		is, err = os.Readlink(fd)
+		require.NoError(t, err)
+		p.put(spare)
+	}()
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		now, err := os.Readlink(fd)
+		return err != nil || now != is
+	}, 10*time.Second, time.Millisecond)
+}
+
 // Without a descriptor left for a pipe the bytes go through a buffer.
 func TestMoveWithoutPipes(t *testing.T) {
-	p := NewPipes()
+	p := NewPipes(0)
 	src, from := pair(t)
 	dst, to := pair(t)
 	from.Write([]byte("hello"))
@@ -76,7 +138,7 @@ func TestMoveWithoutPipes(t *testing.T) {
 // Urgent data, which splice(2) does not pass, stops nothing: what follows goes
 // on, as with Read.
 func TestMovePastUrgentData(t *testing.T) {
-	p := NewPipes()
+	p := NewPipes(0)
 	src, from := pair(t)
 	dst, to := pair(t)
 	raw, err := from.SyscallConn()

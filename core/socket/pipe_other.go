@@ -4,6 +4,8 @@ package socket
 
 type pipe struct{}
 
+func (pipe) close() {}
+
 // move is one Move under way.
 type move struct{ buf [32 << 10]byte }
 

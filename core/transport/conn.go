@@ -196,7 +196,7 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 const bulkBody = 64 << 10
 
 // sendBody sends what has not gone with the head.
-func (t *Transport) sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
+func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	pc.bodyIdle = c.BodyIdle
 	write := func(p []byte) error {
 		_, err := pc.Write(p)
@@ -219,7 +219,7 @@ func (t *Transport) sendBody(pc *persistConn, c *Control, q *Request, prefixSent
 	for q.Rest != nil {
 		q.Arm()
 		if left, ok := q.Rest.Unread(); ok && left >= bulkBody && plain != nil && q.From != nil {
-			n, err := t.pipes.Move(plain, q.From, left)
+			n, err := q.Pipes.Move(plain, q.From, left)
 			pc.stall.Stop()
 			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
 				q.Rest.Took(n, nil)

@@ -45,7 +45,6 @@ type Transport struct {
 	cfg      Config
 	patience atomic.Int64 // ns, the connect timeout in force
 	pools    sync.Map     // *upstream.Upstream -> *idlePool
-	pipes    *socket.Pipes
 
 	ownMu sync.Mutex // of changes
 	own   atomic.Pointer[[]*net.TCPAddr]
@@ -65,7 +64,7 @@ func New(cfg Config) *Transport {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t := &Transport{cfg: cfg, pipes: socket.NewPipes()}
+	t := &Transport{cfg: cfg}
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
 }
@@ -125,9 +124,10 @@ type Request struct {
 	Length  int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
 	Prefix  []byte
 	Rest    *http1.Body
-	From    *socket.Conn // what Rest is read from; nil if not plain TCP
-	Arm     func()       // called before each wait for more of Rest
-	Stop    func()       // ends such a wait from another goroutine, for good
+	From    *socket.Conn  // what Rest is read from; nil if not plain TCP
+	Pipes   *socket.Pipes // for what passes from From to the proxy; nil without From
+	Arm     func()        // called before each wait for more of Rest
+	Stop    func()        // ends such a wait from another goroutine, for good
 }
 
 // Response is an answer: its head has been read, its body is to come. Close it
@@ -251,7 +251,7 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 	var mu sync.Mutex
 	headless := true // once the head has come, the answer's body has deadlines of its own
 	go func() {
-		err := t.sendBody(pc, c, q, inline)
+		err := sendBody(pc, c, q, inline)
 		if q.broken() { // nobody waits for an answer; who reads for one shall find out why it ends
 			sent <- err
 			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)
