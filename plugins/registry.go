@@ -459,9 +459,6 @@ func (r *Registry) Observe(o *core.Observation) {
 	}
 }
 
-// Learning reports whether anybody wants to Observe.
-func (r *Registry) Learning() bool { return len(*r.learners.Load()) > 0 }
-
 // Close ends every module; running calls end first.
 func (r *Registry) Close() {
 	for _, p := range *r.byName.Load() {

@@ -248,7 +248,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, placed(cfg, err)
 	}
-	if err := g.engine.Check(cfg.Engine(), change); err != nil {
+	if err := engine.Check(cfg.Engine(), change); err != nil {
 		change.Rollback()
 		return nil, placed(cfg, err)
 	}

@@ -184,7 +184,7 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 // HasBackoff reports whether a backoff of that name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
-// Check says what is wrong with a configuration, without an engine.
+// Check says why New and Reload would refuse a configuration.
 func Check(cfg Config, plugins Plugins) error {
 	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
 	if _, err := e.tuning(&cfg, plugins); err != nil {
@@ -192,9 +192,6 @@ func Check(cfg Config, plugins Plugins) error {
 	}
 	return upstream.Check(cfg.Proxies)
 }
-
-// Check says why Reload would refuse a configuration.
-func (e *Engine) Check(cfg Config, plugins Plugins) error { return Check(cfg, plugins) }
 
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers

@@ -20,22 +20,21 @@ import (
 
 // Behaviour is what one arrival gets. The zero value answers 200.
 type Behaviour struct {
-	Status     int           // of the answer; 0 means 200
-	Header     http.Header   // of the answer
-	Body       string        // of the answer; "" means the proxy's name
-	Delay      time.Duration // before the answer
-	Hole       bool          // never answer
-	Reset      bool          // RST
-	Fin        bool          // close without an answer
-	Garbage    string        // send this in the answer's place, and close
-	Cut        int           // send so many bytes of the body and close; the length says more
-	Size       int64         // send a body of so many bytes
-	Count      bool          // of Counting, not of zeros
-	Pieces     int           // send the body in so many chunks, Every apart
-	Every      time.Duration
-	Hold       chan struct{} // wait for it to be closed
-	CloseAfter bool          // close the kept connection after the answer
-	To         string        // where a CONNECT leads; "" for where it asks
+	Status  int           // of the answer; 0 means 200
+	Header  http.Header   // of the answer
+	Body    string        // of the answer; "" means the proxy's name
+	Delay   time.Duration // before the answer
+	Hole    bool          // never answer
+	Reset   bool          // RST
+	Fin     bool          // close without an answer
+	Garbage string        // send this in the answer's place, and close
+	Cut     int           // send so many bytes of the body and close; the length says more
+	Size    int64         // send a body of so many bytes
+	Count   bool          // of Counting, not of zeros
+	Pieces  int           // send the body in so many chunks, Every apart
+	Every   time.Duration
+	Hold    chan struct{} // wait for it to be closed
+	To      string        // where a CONNECT leads; "" for where it asks
 }
 
 // OK answers 200; Status answers a status.
@@ -127,7 +126,7 @@ func (p *Proxy) Set(s Script) {
 // Do is Set with the same for every arrival.
 func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
 
-// Refuse stops listening and drops every connection; Listen starts again.
+// Refuse stops listening and drops every connection, for good.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,15 +134,6 @@ func (p *Proxy) Refuse() {
 	for c := range p.conns {
 		c.Close()
 	}
-}
-
-// Listen ends Refuse.
-func (p *Proxy) Listen() error {
-	l, err := net.Listen("tcp", p.Addr)
-	if err == nil {
-		p.serve(l)
-	}
-	return err
 }
 
 // Close stops the proxy.
@@ -207,7 +197,7 @@ func (p *Proxy) conn(c net.Conn, number int) {
 			p.arrivals[n].Ended = time.Now()
 		}
 		p.mu.Unlock()
-		if !keep || q.Close || b.CloseAfter {
+		if !keep || q.Close {
 			return
 		}
 	}

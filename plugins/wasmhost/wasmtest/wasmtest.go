@@ -100,22 +100,6 @@ type Module struct {
 	Custom   map[string][]byte // sections at the end, by name
 }
 
-// Index is the number of the function exported under that name; a name that is
-// not there panics.
-func (m *Module) Index(export string) uint32 {
-	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
-	if at < 0 {
-		panic("wasmtest: no function " + export)
-	}
-	n := uint32(at)
-	for _, i := range m.Imports {
-		if i.Kind == KindFunc {
-			n++
-		}
-	}
-	return n
-}
-
 // Func returns the function exported under that name, to be changed.
 func (m *Module) Func(export string) *Func {
 	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
