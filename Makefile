@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 DEBS    := curl python3-requests clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test check deps builtins bench bench-rivals bench-peers pgo fuzz clean
+.PHONY: help build run test check deps builtins examples bench bench-rivals bench-peers pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,7 +15,7 @@ build: ## build bin/whirlpool
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
 
-test: deps check ## every test, under the race detector (those that count allocations without); installs what they need
+test: deps check ## every test, under the race detector (those that count allocations without); needs Go and node 20 with npm, installs the rest
 	go test -race -timeout 30m $$(go list ./... | grep -v /integration$$)
 	go test -race -timeout 30m ./integration # alone: it measures waits
 	go test -run Alloc ./core/... ./plugins/...
@@ -57,5 +57,5 @@ fuzz: ## each fuzz target for FUZZTIME (default 30s)
 	    echo "== $$pkg $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-30s} $$pkg || exit 1; \
 	  done; done
 
-clean:
+clean: ## remove bin/
 	rm -rf bin
