@@ -112,7 +112,14 @@ func TestS45AllOpen(t *testing.T) {
 		w.trip(f)
 	}
 	w.write(strings.Replace(confKB, `"1s"`, `"30s"`, 1))
-	time.Sleep(1200 * time.Millisecond)
+	eventually(t, "the change is loaded and each may be probed", func() bool {
+		for _, f := range w.fakes {
+			if b := w.breaker(f.Name); b["timeout_duration"] != 30.0 || b["state"] != "half_open" {
+				return false
+			}
+		}
+		return true
+	})
 	for range 12 {
 		w.get() // the probes fail: open for 30 s now
 	}
@@ -326,7 +333,9 @@ func TestS68Reload(t *testing.T) {
 	wg.Wait()
 	w.put(`{"max_attempts":9}`)
 	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, "it is loaded", func() bool {
+		return w.json("/config")["config"].(map[string]any)["selection"].(map[string]any)["first"] == "weighted"
+	})
 	require.Equal(t, 9.0, w.json("/retry/policy")["max_attempts"], "a policy put at run time stays")
 	w.write(strings.Replace(confK, "0.1", "0.2", 1))
 	eventually(t, "until [retry] changes", func() bool { return w.json("/retry/policy")["max_attempts"] == 3.0 })

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -208,7 +207,6 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	require.Equal(t, 200, status, body)
 	status, b, _ = w.call("POST", "/plugins/mine/rollback", "")
 	require.Equal(t, 200, status, "%s", b)
-	time.Sleep(10 * time.Millisecond)
 	require.Equal(t, 200, w.get().status)
 	status, _, _ = w.call("POST", "/plugins/mine/activate", `{"for":"backoff"}`)
 	require.Equal(t, 422, status)
