@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -361,4 +362,37 @@ func BenchmarkQuery(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 		})
 	}
+}
+
+// A proxy has buckets for the hours it was used in, and for no more than the
+// retention: lists that change often leave many proxies behind.
+func TestAProxyHoldsItsHoursOnly(t *testing.T) {
+	p := &proxy{keep: 24}
+	at := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }
+	use := func(h int) { p.attempt(at(h), core.ResultSuccess, time.Second) }
+	held := func() (hours []int, n uint32) {
+		for _, h := range p.hours {
+			hours, n = append(hours, int(h.at-at(0).Unix()/3600)), n+h.success
+		}
+		return hours, n
+	}
+	use(0)
+	use(0)
+	require.Len(t, p.hours, 1)
+	require.LessOrEqual(t, cap(p.hours), 1)
+	use(5)
+	use(3) // the clock was set back
+	use(3)
+	hours, n := held()
+	require.Equal(t, []int{0, 3, 5}, hours)
+	require.EqualValues(t, 5, n)
+	use(27)
+	hours, n = held()
+	require.Equal(t, []int{3, 5, 27}, hours, "what is older than the retention goes")
+	require.EqualValues(t, 4, n)
+	for h := 28; h < 200; h++ {
+		use(h)
+	}
+	require.Len(t, p.hours, 25)
+	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.at, b.at) }))
 }

@@ -12,6 +12,7 @@ package metrics
 
 import (
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -154,14 +155,16 @@ func (r *Recorder) proxy(id string) *proxy {
 	if p, ok := r.proxies.Load(id); ok {
 		return p.(*proxy)
 	}
-	p, _ := r.proxies.LoadOrStore(id, newProxy(int(r.retention/time.Hour)+1))
+	p, _ := r.proxies.LoadOrStore(id, &proxy{keep: int64(r.retention / time.Hour)})
 	return p.(*proxy)
 }
 
-// proxy counts for one proxy, by the hour.
+// proxy counts for one proxy, by the hour. It holds hours with data only: of a
+// list that changes often there are many proxies that lived for one.
 type proxy struct {
 	mu    sync.Mutex
-	hours []hour // a ring
+	keep  int64  // hours
+	hours []hour // ascending
 }
 
 type hour struct {
@@ -170,16 +173,22 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-func newProxy(hours int) *proxy { return &proxy{hours: make([]hour, hours)} }
-
 // hour returns the bucket of a moment. Requires mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
-	h := &p.hours[n%int64(len(p.hours))]
-	if h.at < n {
-		*h = hour{at: n}
+	i := len(p.hours)
+	for i > 0 && p.hours[i-1].at > n { // a clock that was set back
+		i--
 	}
-	return h
+	if i > 0 && p.hours[i-1].at == n {
+		return &p.hours[i-1]
+	}
+	old := 0
+	for old < i && p.hours[old].at < n-p.keep {
+		old++
+	}
+	p.hours = slices.Insert(slices.Delete(p.hours, 0, old), i-old, hour{at: n})
+	return &p.hours[i-old]
 }
 
 func (p *proxy) attempt(at time.Time, result core.Result, took time.Duration) {
