@@ -228,6 +228,33 @@ func TestS62ARequestThatWaits(t *testing.T) {
 	require.Equal(t, "waiting", one["state"])
 }
 
+// A signal that comes twice at once is one; one that comes later ends the wait
+// for what still runs.
+func TestASecondSignal(t *testing.T) {
+	for _, apart := range []time.Duration{0, 300 * time.Millisecond} {
+		w := start(t, 1, "")
+		hold := make(chan struct{})
+		w.fakes[0].Do(lab.Behaviour{Hold: hold})
+		got := make(chan answer, 1)
+		go func() { got <- w.get() }()
+		eventually(t, "it runs", func() bool { return w.arrivals() == 1 })
+		w.signal(syscall.SIGTERM)
+		eventually(t, "it drains", func() bool { return strings.Contains(w.log.String(), "draining") })
+		time.Sleep(apart)
+		w.signal(syscall.SIGTERM)
+		if apart == 0 {
+			close(hold)
+			require.Equal(t, 200, (<-got).status)
+			require.NoError(t, w.cmd.Wait())
+			continue
+		}
+		require.Error(t, w.cmd.Wait(), "exit 1")
+		require.Contains(t, w.log.String(), "stopped by a second signal")
+		require.NotEqual(t, 200, (<-got).status)
+		close(hold)
+	}
+}
+
 func TestS64AClientThatLeavesCountsAgainstNobody(t *testing.T) {
 	w := start(t, 1, confKB)
 	w.all(lab.Behaviour{Hole: true})

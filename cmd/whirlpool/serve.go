@@ -117,11 +117,16 @@ func (g *gateway) grace() time.Duration {
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
+// echo is how long after a signal another is taken for the same one: timeout(1)
+// sends its signal to the process and then to the group that the process is in.
+const echo = 100 * time.Millisecond
+
 // drain lets running requests finish within the grace period; a second signal
 // ends the process at once.
 func (g *gateway) drain(signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
 	defer cancel()
+	begun := time.Now()
 	done := make(chan struct{})
 	go func() {
 		g.engine.Shutdown(ctx)
@@ -133,7 +138,7 @@ func (g *gateway) drain(signals <-chan os.Signal) error {
 		case <-done:
 			return nil
 		case s := <-signals:
-			if s != syscall.SIGHUP {
+			if s != syscall.SIGHUP && time.Since(begun) > echo {
 				return errors.New("stopped by a second signal")
 			}
 		}

@@ -108,7 +108,7 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 	case "retry_status_codes":
 		return &FieldError{key, "must be a list of integers, such as (429 503)"}
 	default:
-		return &FieldError{"X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q", clip(key))}
+		return &FieldError{"X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key))}
 	}
 	return nil
 }

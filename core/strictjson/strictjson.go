@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -156,9 +158,9 @@ func decode(path string, from any, to reflect.Value) error {
 			return wrong(path, "an object", from)
 		}
 		to.Set(reflect.MakeMapWithSize(to.Type(), len(object)))
-		for key, item := range object {
+		for _, key := range slices.Sorted(maps.Keys(object)) { // the fault told is always the same
 			v := reflect.New(to.Type().Elem()).Elem() // addressable
-			if err := decode(join(path, key), item, v); err != nil {
+			if err := decode(join(path, key), object[key], v); err != nil {
 				return err
 			}
 			to.SetMapIndex(reflect.ValueOf(key), v)
@@ -216,17 +218,18 @@ func decodeStruct(path string, object map[string]any, to reflect.Value) error {
 			known[name] = i
 		}
 	}
-	for key, item := range object {
+	for _, key := range slices.Sorted(maps.Keys(object)) {
 		i, ok := known[key]
 		if !ok {
-			for name := range known {
+			names := slices.Sorted(maps.Keys(known))
+			for _, name := range names {
 				if strings.EqualFold(name, key) {
 					return &FieldError{join(path, key), "unknown field; did you mean " + name + "?"}
 				}
 			}
-			return &FieldError{join(path, key), "unknown field"}
+			return &FieldError{join(path, key), "unknown field; there are " + strings.Join(names, ", ")}
 		}
-		if err := decode(join(path, key), item, to.Field(i)); err != nil {
+		if err := decode(join(path, key), object[key], to.Field(i)); err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,8 @@ func TestDecode(t *testing.T) {
 func TestWhatIsRefused(t *testing.T) {
 	for text, message := range map[string]string{
 		`{"Name":"x"}`:                   "Name: unknown field; did you mean name?",
-		`{"nome":"x"}`:                   "nome: unknown field",
+		`{"nome":"x"}`:                   "nome: unknown field; there are any, count, list, map, name, on, rate, wait",
+		`{"wat":1,"nome":"x","on":3}`:    "nome: unknown field", // the first by name
 		`{"name":"x","name":"y"}`:        "name: appears twice",
 		`{"any":{"a":1,"a":2}}`:          "any.a: appears twice",
 		`{"name":null}`:                  "name: must be a string, not null",
