@@ -36,6 +36,7 @@ type options struct {
 	attempt time.Duration // the attempt timeout
 	policy  func(*retry.Policy)
 	now     func() time.Time
+	files   int
 }
 
 // rig is a gateway over one proxy, which is the test's function, on real
@@ -72,7 +73,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
-		Log: quiet, Now: o.now, NewID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
+		Files: o.files, Log: quiet, Now: o.now, NewID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
 	}, o.Settings)
 
 	r.listener, err = net.Listen("tcp", "127.0.0.1:0")

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
@@ -81,7 +84,8 @@ type settings struct {
 // New returns a server; Serve starts it.
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &Server{Config: cfg, chunks: newChunks(cfg.Files / fewPipes), spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s := &Server{Config: cfg, spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
+	s.chunks = newChunks(socket.NewPipes(s.pipeRoom))
 	s.Apply(set)
 	return s
 }
@@ -117,15 +121,11 @@ func (s *Server) Serve(l net.Listener) error {
 // the API, configuration, a few kept connections.
 const spareFiles = 128
 
-// fewPipes says how many descriptors there must be for each pipe: enough for
-// every transfer that goes on, not for all that stand still.
-const fewPipes = 64
-
 // crowded is how long await waits between two looks.
 const crowded = 5 * time.Millisecond
 
 // await waits while the clients that there are may need every descriptor, one
-// for each and, but for idle ones, one for its proxy: the next ones are better
+// for each and, but for idle ones, one for its proxy, beside the pipes: the next ones are better
 // off in the listener's queue than with a gateway that can open nothing for
 // them.
 func (s *Server) await() {
@@ -140,7 +140,7 @@ func (s *Server) await() {
 func (s *Server) roomy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	room := max(s.Files-2*s.Files/fewPipes-spareFiles, 2)
+	room := s.room()
 	if 2*len(s.conns) < room {
 		return true
 	}
@@ -152,6 +152,17 @@ func (s *Server) roomy() bool {
 	}
 	return need < room
 }
+
+// pipeRoom reports whether a pipe may be made: not of the descriptors that
+// clients may need.
+func (s *Server) pipeRoom() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Files == 0 || 2*len(s.conns) < s.room()
+}
+
+// room is how many descriptors clients may need.
+func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Made()-spareFiles, 2) }
 
 func (s *Server) serveConn(raw net.Conn) {
 	c := newConn(s, raw)
@@ -229,10 +240,13 @@ func (s *Server) Shutdown(ctx context.Context) {
 // shutdownAnswer is how long cancelled requests have to write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
+// eachConn calls f without the lock: closing waits for whoever is about to use
+// the connection, who may be about to ask for a pipe.
 func (s *Server) eachConn(f func(*conn)) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
+	all := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range all {
 		f(c)
 	}
 }

@@ -22,8 +22,8 @@ type chunks struct {
 	pipes        *socket.Pipes
 }
 
-func newChunks(pipes int) *chunks {
-	c := &chunks{pipes: socket.NewPipes(pipes)}
+func newChunks(pipes *socket.Pipes) *chunks {
+	c := &chunks{pipes: pipes}
 	c.small.New = func() any { b := make([]byte, smallChunk); return &b }
 	c.large.New = func() any { b := make([]byte, largeChunk); return &b }
 	return c

@@ -10,7 +10,7 @@ import (
 // Pipes passes bytes on from one connection to another, inside the kernel
 // where that is possible (splice(2)). It is safe for concurrent use.
 type Pipes struct {
-	most  int64
+	room  func() bool
 	made  atomic.Int64
 	free  chan pipe // spare ones
 	moves sync.Pool // of *move
@@ -20,12 +20,12 @@ type Pipes struct {
 // under way, so few serve many connections.
 const spare = 16
 
-// NewPipes returns Pipes without any yet. There will be at most so many at once,
-// of two descriptors each, lest those that take little by little what is
-// passed on to them use up every descriptor; 0 is for any number. Without a pipe
-// bytes pass through a buffer.
-func NewPipes(most int) *Pipes {
-	p := &Pipes{most: int64(most), free: make(chan pipe, spare)}
+// NewPipes returns Pipes without any yet. Each is two descriptors, which those
+// who take nothing of what is passed on to them hold for as long as they like:
+// before another is made room, if not nil, is asked whether it may be. Without a
+// pipe bytes pass through a buffer.
+func NewPipes(room func() bool) *Pipes {
+	p := &Pipes{room: room, free: make(chan pipe, spare)}
 	p.moves.New = func() any { return newMove(p) }
 	runtime.AddCleanup(p, func(free chan pipe) {
 		for len(free) > 0 {
@@ -34,6 +34,9 @@ func NewPipes(most int) *Pipes {
 	}, p.free)
 	return p
 }
+
+// Made is how many there are, with those that room is being asked for.
+func (p *Pipes) Made() int { return int(p.made.Load()) }
 
 // Move waits until something comes on src, as a Read does, and passes up to
 // limit bytes of what lies there on to dst, as a Write does. n is what dst has

@@ -23,7 +23,8 @@ func (p *Pipes) get() (pipe, bool) {
 	default:
 	}
 	var fds [2]int
-	if n := p.made.Add(1); p.most > 0 && n > p.most || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+	p.made.Add(1)
+	if p.room != nil && !p.room() || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
 		p.made.Add(-1)
 		return pipe{}, false // out of descriptors, say
 	}

@@ -26,7 +26,7 @@ func descriptors(t *testing.T) int {
 
 // Whoever waits holds no pipe, and of those that were in use few are kept.
 func TestPipesAreFew(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	const many = 4 * spare
 	var dst, src [many]*Conn
 	for i := range many {
@@ -63,7 +63,8 @@ func TestPipesAreFew(t *testing.T) {
 // others passes, too.
 func TestPipesAreNoMoreThan(t *testing.T) {
 	const most, many, size = 3, 12, 8 << 20
-	p := NewPipes(most)
+	var p *Pipes
+	p = NewPipes(func() bool { return p.Made() <= most })
 	var dst, src [many]*Conn
 	var to, from [many]*net.TCPConn
 	for i := range many {
@@ -82,7 +83,9 @@ func TestPipesAreNoMoreThan(t *testing.T) {
 		}()
 	}
 	require.Eventually(t, func() bool { return stuck.Load() == many }, 10*time.Second, time.Millisecond)
-	require.Equal(t, before+2*most, descriptors(t))
+	now := descriptors(t)
+	require.Greater(t, now, before)
+	require.LessOrEqual(t, now, before+2*most)
 	for i := range many {
 		_, err := io.ReadFull(to[i], make([]byte, size))
 		require.NoError(t, err)
@@ -97,7 +100,7 @@ func TestPipesAreClosedWithTheirOwner(t *testing.T) {
 	dst, _ := pair(t)
 	var fd, is string
 	func() {
-		p := NewPipes(0)
+		p := NewPipes(nil)
 		from.Write([]byte("hello"))
 		_, err := p.Move(dst, src, 5)
 		require.NoError(t, err)
@@ -116,7 +119,7 @@ func TestPipesAreClosedWithTheirOwner(t *testing.T) {
 
 // Without a descriptor left for a pipe the bytes go through a buffer.
 func TestMoveWithoutPipes(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	from.Write([]byte("hello"))
@@ -138,7 +141,7 @@ func TestMoveWithoutPipes(t *testing.T) {
 // Urgent data, which splice(2) does not pass, stops nothing: what follows goes
 // on, as with Read.
 func TestMovePastUrgentData(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	raw, err := from.SyscallConn()

@@ -26,7 +26,7 @@ func through(p *Pipes, dst, src *Conn) (n int64, err error) {
 }
 
 func TestMove(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	var all sync.WaitGroup
 	for i := range 8 { // at once, through the same pipes
 		src, from := pair(t)
@@ -65,7 +65,7 @@ func TestMove(t *testing.T) {
 }
 
 func TestMoveNoMoreThan(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	from.Write([]byte("hello, world"))
@@ -83,7 +83,7 @@ func TestMoveNoMoreThan(t *testing.T) {
 }
 
 func TestMoveEnds(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	t.Run("nothing comes", func(t *testing.T) {
 		src, from := pair(t)
 		dst, to := pair(t)
@@ -142,7 +142,7 @@ func TestMoveEnds(t *testing.T) {
 }
 
 func TestMoveCostsNoAllocation(t *testing.T) {
-	p := NewPipes(0)
+	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
 	message, got := bytes.Repeat([]byte("x"), 1000), make([]byte, 1000)

@@ -30,7 +30,7 @@ func uploading(t *testing.T, n int) (*Request, net.Conn) {
 	require.NoError(t, err)
 	t.Cleanup(func() { near.Close(); far.Close() })
 	q := get()
-	q.From, q.Pipes = socket.Of(near).(*socket.Conn), socket.NewPipes(0)
+	q.From, q.Pipes = socket.Of(near).(*socket.Conn), socket.NewPipes(nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
 	q.Rest.Start(http1.NewReader(q.From), http1.Length, int64(n))
 	q.Arm, q.Stop = func() {}, func() { q.From.SetReadDeadline(aLongTimeAgo) }

@@ -1,0 +1,58 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+)
+
+// Clients that take nothing of what they asked for hold none of the descriptors
+// that others need, and get it all when they do.
+func TestPipesLeaveRoomForClients(t *testing.T) {
+	const clients, spare = 8, 3
+	body := strings.Repeat("whirlpool", 1<<20)
+	r := newRig(t, answering(func(*http.Request, string) string { return ok(body) }), func(o *options) {
+		o.files = spareFiles + 2*(clients+spare) + 1
+	})
+	var all []*client
+	for range clients {
+		c := r.dial()
+		c.SetReadBuffer(64 << 10)
+		all = append(all, c)
+	}
+	r.eventually("all are there", func() bool { return r.Connections() == clients })
+	for _, c := range all {
+		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+	}
+	queued := func() (bytes, of int) { // for the clients
+		r.eachConn(func(c *conn) {
+			if _, n := socket.Progress(c.raw); n > 0 {
+				bytes, of = bytes+n, of+1
+			}
+		})
+		return bytes, of
+	}
+	r.eventually("everything stands still", func() bool {
+		before, _ := queued()
+		time.Sleep(50 * time.Millisecond)
+		now, of := queued()
+		return before == now && of == clients
+	})
+	require.Positive(t, r.chunks.pipes.Made())
+	require.LessOrEqual(t, r.chunks.pipes.Made(), spare)
+	require.True(t, r.roomy(), "for the next client")
+	for _, c := range all {
+		a, err := http.ReadResponse(c.r, nil)
+		require.NoError(t, err)
+		got, err := io.ReadAll(a.Body)
+		require.NoError(t, err)
+		require.True(t, body == string(got))
+	}
+	r.free()
+}
