@@ -396,3 +396,23 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 	require.Len(t, p.hours, 25)
 	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.at, b.at) }))
 }
+
+// Each metric says what it is; tally's own say their name twice.
+func TestEachMetricSaysWhatItIs(t *testing.T) {
+	r := New(Config{Now: func() time.Time { return noon }})
+	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, Because: "http_503", Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
+	r.AddTunnelBytes(1, 2)
+	r.Reloaded(true, noon)
+	r.Observe(nil, nil, func() int { return 1 })
+	w := httptest.NewRecorder()
+	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	text := w.Body.String()
+	help := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^# HELP (whirlpool_\S+) (.*)$`).FindAllStringSubmatch(text, -1) {
+		help[m[1]] = m[2]
+	}
+	for _, m := range slices.Concat(counters, gauges) {
+		require.Equal(t, m.help, help["whirlpool_"+m.name], m.name)
+		require.Contains(t, text, "\nwhirlpool_"+m.name, "it has a value")
+	}
+}

@@ -177,10 +177,43 @@ type exporter struct {
 	last map[string]uint64 // what the scope has been told of each counter
 }
 
+const prefix = "whirlpool"
+
+// described is a metric of the scope: to tally, which has no room for what it
+// means, it is described beforehand.
+type described struct {
+	name, help string
+	labels     []string
+}
+
+var counters = []described{
+	{"requests_total", "requests by where they came in and how they ended", []string{"listener", "outcome"}},
+	{"attempts_total", "attempts by how they ended and, of those that failed, why", []string{"outcome", "error"}},
+	{"circuit_breaker_transitions_total", "transitions of circuit breakers by the state they led to", []string{"to"}},
+	{"retries_total", "retries by why the attempt before had failed", []string{"reason"}},
+	{"tunnel_bytes_total", "bytes through finished tunnels, up to the target or down to the client", []string{"direction"}},
+	{"retry_success_total", "requests that a retry saved", nil},
+	{"retry_limit_exceeded_total", "requests whose attempts were spent", nil},
+	{"retry_budget_exhausted_total", "requests for which the retry budget had nothing left", nil},
+}
+
+var gauges = []described{
+	{"retry_wait_seconds", "waited before retries since the start, all together", nil},
+	{"config_reload_success", "1 if the last reload of the configuration took effect, else 0", nil},
+	{"config_last_reload_timestamp_seconds", "when that was, since the Unix epoch", nil},
+	{"requests_in_flight", "requests and tunnels running", nil},
+}
+
 func newExporter(r *Recorder) *exporter {
 	e := &exporter{recorder: r, registry: prometheus.NewRegistry(), last: map[string]uint64{}}
 	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), (*collector)(e))
 	e.reporter = tallyprom.NewReporter(tallyprom.Options{Registerer: e.registry, OnRegisterError: func(error) {}})
+	for _, m := range counters {
+		e.reporter.RegisterCounter(prefix+tallyprom.DefaultSeparator+m.name, m.labels, m.help)
+	}
+	for _, m := range gauges {
+		e.reporter.RegisterGauge(prefix+tallyprom.DefaultSeparator+m.name, m.labels, m.help)
+	}
 	e.handler = promhttp.HandlerFor(e.registry, promhttp.HandlerOpts{})
 	return e
 }
@@ -199,7 +232,7 @@ func (e *exporter) flush() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	scope, closer := tally.NewRootScope(tally.ScopeOptions{
-		Prefix: "whirlpool", CachedReporter: e.reporter, Separator: tallyprom.DefaultSeparator, OmitCardinalityMetrics: true,
+		Prefix: prefix, CachedReporter: e.reporter, Separator: tallyprom.DefaultSeparator, OmitCardinalityMetrics: true,
 		SanitizeOptions: &tallyprom.DefaultSanitizerOpts,
 	}, 0)
 	defer closer.Close()
