@@ -299,6 +299,56 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	require.Equal(t, []string{"success"}, r.recorded.finals())
 }
 
+// Of a body that is passed on in the kernel goes what belongs to it, and no byte
+// of what the client sent behind it; the connection ends with it.
+func TestWhatComesBehindALongBody(t *testing.T) {
+	const size = 3<<20 + 7
+	body := strings.Repeat("whirlpool", size/9+1)[:size]
+	const behind = "GET http://a.test/behind HTTP/1.1\r\nHost: a.test\r\n\r\n"
+	for name, head := range map[string]string{
+		"at once":  "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
+		"asked":    "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
+		"HTTP/1.0": "PUT http://a.test/ HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
+		"chunked":  "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n" + strconv.FormatInt(size, 16) + "\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			whole := make(chan bool, 1)
+			more := make(chan string, 1)
+			r := newRig(t, func(c net.Conn) {
+				b := bufio.NewReader(c)
+				q, err := http.ReadRequest(b)
+				if err != nil {
+					return
+				}
+				got, err := io.ReadAll(q.Body)
+				whole <- err == nil && body == string(got)
+				io.WriteString(c, ok("hello"))
+				rest, _ := io.ReadAll(b)
+				more <- string(rest)
+			}, nil)
+			c := r.ask(head)
+			if name == "asked" {
+				require.Equal(t, "HTTP/1.1 100 Continue", c.line())
+				require.Empty(t, c.line())
+			}
+			end := ""
+			if name == "chunked" {
+				end = "\r\n0\r\n\r\n"
+			}
+			go io.WriteString(c, body+end+behind)
+			a, said := c.answer("PUT")
+			require.Equal(t, "hello", said)
+			require.True(t, a.Close)
+			require.True(t, <-whole)
+			c.ended()
+			r.free()
+			r.Transport.Close()
+			require.Empty(t, <-more)
+		})
+	}
+}
+
 // A client that breaks off its request's body while the answer comes, and a
 // gateway that stops, say nothing about the proxy that waits.
 func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -76,7 +77,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		Files: o.files, Log: quiet, Now: o.now, NewID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
 	}, o.Settings)
 
-	r.listener, err = net.Listen("tcp", "127.0.0.1:0")
+	r.listener, err = socket.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
 	served := make(chan struct{})
 	go func() {
