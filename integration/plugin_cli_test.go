@@ -50,6 +50,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{0, "", []string{"plugin"}},
 		{0, "", []string{"version"}},
+		{0, "", []string{"--version"}},
 		{0, "", []string{"plugin", "inspect", good}},
 		{0, "", []string{"plugin", "verify", good}},
 		{0, "", []string{"plugin", "simulate", good, "--generate", "steady,duration=10"}},

@@ -27,8 +27,9 @@ func main() {
 func root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
+	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // as the command version
 	cmd.AddCommand(serveCommand(), configCommand(), pluginCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version",
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
@@ -57,7 +58,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.source.File, "config", defaultFile, "configuration `FILE`, watched for changes")
+	f.StringVar(&o.source.File, "config", defaultFile, "configuration `FILE`, watched for changes; the default need not exist")
 	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched; may be repeated")
 	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
 	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")

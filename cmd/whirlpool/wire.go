@@ -63,7 +63,7 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
-		g.log.Warn("proxy list: " + w)
+		g.log.Warn("configuration: " + w)
 	}
 	reg, err := plugins.New(plugins.Options{
 		StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
@@ -186,7 +186,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	g.cfg = cfg
 	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
-		g.log.Warn("proxy list: " + w)
+		g.log.Warn("configuration: " + w)
 	}
 	g.log.Info("configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
 	return g.status

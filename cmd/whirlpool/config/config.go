@@ -44,7 +44,7 @@ type Config struct {
 	files    []string        // read beside the main one
 	found    bool            // the main one is there
 	place    func(key string, value any, msg string) Fault
-	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped
+	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped, variables that set nothing
 }
 
 // Gateway is the [gateway] section.

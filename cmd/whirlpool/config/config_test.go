@@ -135,6 +135,20 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 	}
 }
 
+// A variable with an underscore too few is one of ours in all likelihood, and
+// sets nothing.
+func TestAVariableWithOneUnderscore(t *testing.T) {
+	c, err := load(t, "", func(s *Source) {
+		s.Environ = []string{"WHIRLPOOL_GATEWAY_LISTEN=127.0.0.1:2", "WHIRLPOOL_RETRY_MAX_ATTEMPTS=4", "WHIRLPOOL_API_KEY=x", "WHIRLPOOL_HOME=/"}
+	})
+	require.NoError(t, err)
+	assert.Equal(t, "127.0.0.1:8888", c.Gateway.Listen)
+	assert.ElementsMatch(t, []string{
+		"the environment variable WHIRLPOOL_GATEWAY_LISTEN sets nothing; did you mean WHIRLPOOL_GATEWAY__LISTEN?",
+		"the environment variable WHIRLPOOL_RETRY_MAX_ATTEMPTS sets nothing; did you mean WHIRLPOOL_RETRY__MAX_ATTEMPTS?",
+	}, c.Warnings)
+}
+
 func TestEnvironmentThenFlags(t *testing.T) {
 	text := "[gateway]\nlisten = \"127.0.0.1:1\"\n[retry]\nmax_attempts = 2\n[timeouts]\nattempt = \"5s\"\n"
 	c, err := load(t, text, func(s *Source) {

@@ -133,11 +133,15 @@ func (l *loader) read() map[string]any {
 			}
 		}
 	}
+	meant := closeKeys()
 	environ := env.Provider(".", env.Opt{
 		Prefix: EnvPrefix, EnvironFunc: func() []string { return l.src.Environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
 			if !strings.Contains(key, "__") && key != "proxies" {
+				if right := meant[key]; right != "" {
+					l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, EnvPrefix, strings.ToUpper(right)))
+				}
 				return "", nil // WHIRLPOOL_SOMETHING that is not ours
 			}
 			key = strings.ReplaceAll(key, "__", ".")
@@ -157,6 +161,27 @@ func (l *loader) read() map[string]any {
 		tree["proxies"] = proxies
 	}
 	return normalize(tree).(map[string]any)
+}
+
+// closeKeys gives each key as a variable names it, section__key, by what it is
+// with one underscore between the two.
+func closeKeys() map[string]string {
+	out := map[string]string{}
+	add := func(section string, of reflect.Type, tag string) {
+		for i := range of.NumField() {
+			if key := of.Field(i).Tag.Get(tag); key != "" && key != "-" {
+				out[section+"_"+key] = section + "__" + key
+			}
+		}
+	}
+	for i, all := 0, reflect.TypeFor[Config](); i < all.NumField(); i++ {
+		if f := all.Field(i); f.Type.Kind() == reflect.Struct && f.Tag.Get("koanf") != "-" {
+			add(f.Tag.Get("koanf"), f.Type, "koanf")
+		}
+	}
+	add("retry", reflect.TypeFor[retry.Policy](), "json")
+	add("plugins", reflect.TypeFor[PluginHost](), "koanf")
+	return out
 }
 
 // syntax reports what the TOML parser says, with its place.
