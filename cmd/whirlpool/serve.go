@@ -31,30 +31,18 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE) // who reads the log may leave; a Go program would die with its next record
-	if o.cpuProfile != "" {
-		f, err := os.Create(o.cpuProfile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stopProfile, err := profile(o.cpuProfile)
+	if err != nil {
+		return err
 	}
+	defer stopProfile()
 	var demo *lab.Demo
 	if o.demo {
-		var err error
 		if demo, err = lab.StartDemo(); err != nil {
 			return err
 		}
 		defer demo.Close()
-		o.source.URLs = append(o.source.URLs, demo.Proxies()...)
-		for key, value := range demo.Settings() {
-			if _, set := o.source.Overrides[key]; !set {
-				o.source.Overrides[key] = value
-			}
-		}
+		o.use(demo)
 	}
 	cfg, err := config.Load(o.source)
 	if err != nil {
@@ -106,6 +94,35 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			}
 			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
 			return g.drain(signals)
+		}
+	}
+}
+
+// profile writes a CPU profile to a file, "" for none, until stop.
+func profile(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
+}
+
+// use adds the demo's proxies, and its settings where no flag says otherwise.
+func (o *options) use(demo *lab.Demo) {
+	o.source.URLs = append(o.source.URLs, demo.Proxies()...)
+	for key, value := range demo.Settings() {
+		if _, set := o.source.Overrides[key]; !set {
+			o.source.Overrides[key] = value
 		}
 	}
 }

@@ -77,9 +77,9 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// EnvPrefix begins the name of each variable that overrides a key:
+// envPrefix begins the name of each variable that overrides a key:
 // WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is a list of tables.
-const EnvPrefix = "WHIRLPOOL_"
+const envPrefix = "WHIRLPOOL_"
 
 // loader reads one configuration.
 type loader struct {
@@ -135,12 +135,12 @@ func (l *loader) read() map[string]any {
 	}
 	meant := closeKeys()
 	environ := env.Provider(".", env.Opt{
-		Prefix: EnvPrefix, EnvironFunc: func() []string { return l.src.Environ },
+		Prefix: envPrefix, EnvironFunc: func() []string { return l.src.Environ },
 		TransformFunc: func(name, value string) (string, any) {
-			key := strings.ToLower(strings.TrimPrefix(name, EnvPrefix))
+			key := strings.ToLower(strings.TrimPrefix(name, envPrefix))
 			if !strings.Contains(key, "__") && key != "proxies" {
 				if right := meant[key]; right != "" {
-					l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, EnvPrefix, strings.ToUpper(right)))
+					l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix, strings.ToUpper(right)))
 				}
 				return "", nil // WHIRLPOOL_SOMETHING that is not ours
 			}
