@@ -8,7 +8,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
@@ -71,10 +70,8 @@ func (c *conn) connect() (keep bool) {
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}
-	if plain, ok := c.raw.(*socket.Conn); ok {
-		plain.Full = nil // a tunnel may stand still
-	}
 	t := tunnel{conn: c, upstream: tun.Conn}
+	t.watch(tun.TCP())
 	total, died := t.join(traffic{int64(len(early)), int64(len(tun.Early))})
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())

@@ -63,9 +63,27 @@ func (c *chunks) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 type tunnel struct {
 	conn       *conn
 	upstream   net.Conn
-	half       atomic.Bool // one direction has ended
+	tcp        *socket.Conn // below upstream
+	stall      socket.Stall // of what goes to it
+	half       atomic.Bool  // one direction has ended
 	clientLeft atomic.Bool
 }
+
+// watch prepares for writes that have to wait. A tunnel may stand still; but when
+// its upstream, which lies on tcp (that may be nil), takes nothing, the client is
+// not read from, and nobody would see that it has left: then the tunnel stands no
+// longer than a body.
+func (t *tunnel) watch(tcp *socket.Conn) {
+	if client, ok := t.conn.raw.(*socket.Conn); ok {
+		client.Full = nil
+	}
+	if t.tcp, t.stall.While = tcp, t.conn.raw; tcp != nil {
+		tcp.Full = t.full
+	}
+}
+
+// full is called when a write to upstream has to wait.
+func (t *tunnel) full() { t.stall.Start(t.tcp, t.conn.server.settings.Load().BodyIdle) }
 
 // traffic counts the bytes of a tunnel.
 type traffic struct{ up, down int64 }
@@ -78,15 +96,15 @@ type traffic struct{ up, down int64 }
 func (t *tunnel) join(said traffic) (total traffic, died error) {
 	done := make(chan int64, 1)
 	go func() {
-		n, err := t.splice(t.upstream, t.conn.raw, nil)
-		if w := (*socket.WriteError)(nil); !errors.As(err, &w) {
+		n, err := t.splice(t.upstream, t.conn.raw, &t.stall, nil)
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.Left(t.conn.raw) {
 			t.clientLeft.Store(true)
 		}
 		t.ended(t.upstream, err)
 		done <- n
 	}()
 	heard := said.down > 0
-	n, err := t.splice(t.conn.raw, t.upstream, func() {
+	n, err := t.splice(t.conn.raw, t.upstream, nil, func() {
 		heard = true
 		t.conn.server.Executor.TunnelProven(&t.conn.x)
 	})
@@ -127,10 +145,10 @@ func (t *tunnel) wait(src net.Conn) {
 	}
 }
 
-// splice copies src to dst until src ends; an error of dst is a
-// *socket.WriteError. first is called once, before the first byte is passed on. A
+// splice copies src to dst, whose writes stall watches unless it is nil, until src
+// ends; an error of dst is a *socket.WriteError. first is called once, before the first byte is passed on. A
 // quiet direction holds no buffer.
-func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
+func (t *tunnel) splice(dst, src net.Conn, stall *socket.Stall, first func()) (n int64, err error) {
 	c := t.conn.server.chunks
 	var buf *[]byte
 	defer func() { c.put(buf) }()
@@ -144,6 +162,7 @@ func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
 				first()
 			}
 			w, werr := dst.Write((*buf)[:m])
+			stall.Stop()
 			n += int64(w)
 			if werr != nil {
 				return n, &socket.WriteError{Err: werr}
@@ -163,7 +182,7 @@ func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
 		if !full {
 			continue
 		}
-		m64, ok, err := t.flow(dst, src)
+		m64, ok, err := t.flow(dst, src, stall)
 		n += m64
 		switch {
 		case err == io.EOF:
@@ -179,7 +198,7 @@ func (t *tunnel) splice(dst, src net.Conn, first func()) (n int64, err error) {
 // flow passes on what comes in quantity, in the kernel, until it comes in
 // pieces so small that a buffer does better; ok is false where the kernel
 // cannot.
-func (t *tunnel) flow(dst, src net.Conn) (n int64, ok bool, err error) {
+func (t *tunnel) flow(dst, src net.Conn, stall *socket.Stall) (n int64, ok bool, err error) {
 	d, plain := dst.(*socket.Conn)
 	s, too := src.(*socket.Conn)
 	if !plain || !too {
@@ -188,6 +207,7 @@ func (t *tunnel) flow(dst, src net.Conn) (n int64, ok bool, err error) {
 	for {
 		t.wait(src)
 		m, err := t.conn.server.chunks.pipes.Move(d, s, math.MaxInt64)
+		stall.Stop()
 		n += m
 		if err != nil || m < smallChunk {
 			return n, true, err

@@ -26,3 +26,18 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 	})
 	return acked, queued
 }
+
+// Left reports whether the other side of c has said that nothing more will come
+// or is gone. It shows while there are bytes to read before that, too.
+func Left(c net.Conn) (left bool) {
+	tcp, ok := c.(*Conn)
+	if !ok {
+		return false
+	}
+	tcp.raw.Control(func(fd uintptr) {
+		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // an error and a reset show unasked
+		n, err := unix.Poll(look, 0)
+		left = err == nil && n > 0
+	})
+	return left
+}

@@ -15,6 +15,10 @@ import (
 // Elsewhere than on Linux, where nobody can see what the other side takes, it is
 // that deadline.
 type Stall struct {
+	// While, if not nil, lets the write stand still until the other side of that
+	// connection has left.
+	While net.Conn
+
 	conn net.Conn
 	idle time.Duration
 
@@ -39,6 +43,9 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		return
 	}
 	if !seen {
+		if s.While != nil {
+			return
+		}
 		conn.SetWriteDeadline(time.Now().Add(idle))
 		return
 	}
@@ -50,10 +57,10 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	}
 }
 
-// Stop ends the watch; without one it does nothing. It is for the goroutine that
-// writes.
+// Stop ends the watch; without one it does nothing, nor does a nil Stall's. It is
+// for the goroutine that writes.
 func (s *Stall) Stop() {
-	if !s.on {
+	if s == nil || !s.on {
 		return
 	}
 	s.mu.Lock()
@@ -69,7 +76,9 @@ func (s *Stall) look() {
 	if !s.on {
 		return
 	}
-	if s.stands(Progress(s.conn)) {
+	if s.While != nil && !Left(s.While) {
+		s.still = 0
+	} else if s.stands(Progress(s.conn)) {
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
 	}

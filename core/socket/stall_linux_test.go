@@ -2,6 +2,7 @@ package socket
 
 import (
 	"io"
+	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -59,4 +60,43 @@ func TestStall(t *testing.T) {
 		require.NoError(t, err)
 		require.Positive(t, waits)
 	})
+}
+
+func TestLeft(t *testing.T) {
+	for name, leave := range map[string]func(far *net.TCPConn){
+		"it has no more to say": func(far *net.TCPConn) { far.CloseWrite() },
+		"it closes":             func(far *net.TCPConn) { far.Close() },
+		"it resets":             func(far *net.TCPConn) { far.SetLinger(0); far.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, far := pair(t)
+			require.False(t, Left(c))
+			far.Write([]byte("unread"))
+			require.False(t, Left(c))
+			leave(far)
+			require.Eventually(t, func() bool { return Left(c) }, 10*time.Second, time.Millisecond)
+		})
+	}
+}
+
+// A write may stand still while another is there, but no longer.
+func TestStallWhile(t *testing.T) {
+	const idle = 50 * time.Millisecond
+	c, _ := pair(t)
+	other, far := pair(t)
+	s := Stall{While: other}
+	c.Full = func() { s.Start(c, idle) }
+	ended := make(chan error)
+	go func() {
+		_, err := c.Write(make([]byte, 64<<20))
+		s.Stop()
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		t.Fatal("it was ended: ", err)
+	case <-time.After(10 * idle):
+	}
+	far.Close()
+	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
 }

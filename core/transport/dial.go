@@ -179,6 +179,12 @@ type Tunnel struct {
 	Reply Reply
 }
 
+// TCP is the connection that Conn is or lies on; nil if there is none.
+func (tun *Tunnel) TCP() *socket.Conn {
+	tcp, _ := bottom(tun.Conn)
+	return tcp
+}
+
 const maxReplyBody = 64 << 10
 
 // refusal words a refused CONNECT as the fault of a request that wanted it.
