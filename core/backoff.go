@@ -20,9 +20,9 @@ type BackoffRequest struct {
 	Now           float64 // s since the Unix epoch
 }
 
-// Backoff gives the wait before a retry, in seconds. The caller clamps it to
-// [0, Cap] and raises it to RetryAfter (D23). Implementations are safe for
-// concurrent use. An error means no wait was given.
+// Backoff gives the wait before a retry, in seconds. The caller raises it to
+// RetryAfter and clamps it to [0, Cap]. Implementations are safe for concurrent
+// use. An error means no wait was given.
 type Backoff interface {
 	Delay(r *BackoffRequest) (seconds float64, err error)
 }

@@ -11,7 +11,7 @@ import (
 const module = "github.com/whirlpool-proxy/whirlpool/"
 
 // Each heavy dependency stops at one package; nothing else may reach it, not
-// even through somebody else. (DESIGN.md, Packages.)
+// even through somebody else.
 var onlyIn = map[string][]string{
 	"github.com/tetratelabs/wazero": {"plugins"},
 	"github.com/gofiber/fiber":      {"api"},

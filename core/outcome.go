@@ -17,8 +17,9 @@ const (
 // Result is how one attempt is counted in the metrics.
 type Result uint8
 
-// The results. Replay is the silent second try that follows a kept connection
-// found dead (REQUIREMENTS 1.9); it is counted apart from attempts and retries.
+// The results. Replay is a try that met a kept connection found dead, and is
+// followed by another on a new one: an attempt in the totals, but no retry of the
+// policy's.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure

@@ -4,11 +4,11 @@ package core
 // laid out exactly as sdk/abi lays it out in guest memory (plugins/wasmhost
 // asserts that). Times are seconds. Append only: a column never moves.
 type Candidate struct {
-	SuccessRate         float64 // 0..1 over the last 100 attempts; 0.5 without any (D13)
+	SuccessRate         float64 // 0..1 over the last 100 attempts; 0.5 without any
 	Samples             float64 // attempts behind SuccessRate, 0..100
 	LatencyMean         float64 // s, mean over the last 100 attempts that measured one
 	LatencyEWMA         float64 // s, exponentially weighted (alpha 0.1)
-	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms) (D14); without a latency 0.5 if there were no attempts (D13), 1 if none succeeded, else 0
+	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no attempts, 1 if none succeeded, else 0
 	InFlight            float64 // attempts running through it now
 	Weight              float64 // configured, > 0, default 1
 	Cost                float64 // configured, >= 0, default 0

@@ -45,7 +45,7 @@ func (w *whirl) delays(n int) []float64 {
 	return all
 }
 
-// Jitter is even on [d/2, min(3d/2, cap)] (D2): nowhere outside, and no heap of
+// Jitter is even on [d/2, min(3d/2, cap)]: nowhere outside, and no heap of
 // waits on the cap itself.
 func TestS17Jitter(t *testing.T) {
 	t.Parallel()

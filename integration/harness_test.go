@@ -326,7 +326,10 @@ func (w *whirl) retriesLogged(n int) {
 	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool { return strings.Count(w.log.String(), "msg=retry") == n })
 }
 
-// reconcile checks the identities I1 to I5.
+// reconcile checks that the books balance: (I1) each attempt arrived at a proxy or
+// was refused, and (I2) succeeded, failed or was cancelled; (I3) successes are the
+// same by attempt and by proxy, (I4) the totals by hour and at large, and (I5)
+// openings by proxy and as events.
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
 	s := w.json("/metrics/retries")

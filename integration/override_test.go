@@ -10,7 +10,7 @@ import (
 )
 
 // What a request chooses for itself decides its own retries and never what a
-// breaker counts (D20, D21); it is gone with the request.
+// breaker counts; it is gone with the request.
 func TestS36OverridesAndBreakers(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[timeouts]\nattempt = \"1s\"\n")

@@ -29,7 +29,7 @@ func (w *whirl) readAt() string {
 }
 
 // What was activated at run time outlives reloads that say nothing else of it,
-// as the policy does (D10).
+// as the policy does.
 func TestAnActivationOutlivesReloads(t *testing.T) {
 	w := start(t, 2, confK)
 	code, _, _ := w.call("POST", "/plugins/random/activate", `{"for":"first"}`)

@@ -90,7 +90,7 @@ func TestS59TotalsStandStill(t *testing.T) {
 	}
 }
 
-// Queries stay quick (SC-007: below 100 ms) with a thousand proxies, while
+// Queries stay quick (below 100 ms) with a thousand proxies, while
 // traffic is counted.
 func TestS65QueriesUnderLoad(t *testing.T) {
 	t.Parallel()

@@ -91,7 +91,7 @@ func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 }
 
 // F1, which fails, is in the US. Without a wish the region of the proxy that
-// failed is the wanted one (US3-3).
+// failed is the wanted one.
 func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

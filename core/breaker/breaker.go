@@ -198,7 +198,7 @@ func (p Permit) Answered() {
 func (p Permit) Report(v core.Verdict) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
-		return // a success does not clear the window (D3)
+		return // a success does not clear the window
 	}
 	b.mu.Lock()
 	defer b.unlock()

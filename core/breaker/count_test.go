@@ -14,7 +14,7 @@ import (
 )
 
 // The count of failures beside a list of all of them: those no older than the
-// window count, one aged exactly so as well, successes clear nothing (D3), and
+// window count, one aged exactly so as well, successes clear nothing, and
 // the breaker opens with the one that reaches the threshold, not before.
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -197,7 +197,7 @@ func Check(cfg Config, plugins Plugins) error {
 // running requests keep their policy, proxies that stay keep their breakers
 // and statistics. plugins resolves cfg's names, which may be about to come
 // into being. On an error nothing has changed. A scorer that was activated stays
-// until the Config names another, as the policy does (D10), or it is gone.
+// until the Config names another, as the policy does, or it is gone.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -288,7 +288,7 @@ func (e *Engine) Draining() bool {
 }
 
 // sweepEvery is how often breakers whose time has come turn half-open without
-// traffic (D5 allows a second).
+// traffic; who asks for their state is told without it.
 const sweepEvery = 100 * time.Millisecond
 
 // tidyEvery is how often idle connections and forgotten proxies are dropped.

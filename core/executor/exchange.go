@@ -16,11 +16,11 @@ type Exchange struct {
 	// What the caller knows of the request.
 	ID         core.RequestID
 	Policy     *retry.Policy // the one this request runs under
-	Global     *retry.Policy // the one breakers count by (D20)
+	Global     *retry.Policy // the one breakers count by
 	Method     string        // for the log
 	Host       string        // target host without port, lower case; for scorers and the log
 	Region     string        // wanted region, "" for none
-	Idempotent bool          // may be repeated without opting in (D4)
+	Idempotent bool          // may be repeated without opting in
 	Connect    bool
 	Listener   core.Listener
 	Replayable bool      // the request body, if any, can be sent again
@@ -77,7 +77,7 @@ func (x *Exchange) Reset() {
 }
 
 // OwnTimeout reports whether the total timeout is tighter than the global
-// policy's, so that running into it says nothing about a proxy (D21).
+// policy's, so that running into it says nothing about a proxy.
 func (x *Exchange) OwnTimeout() bool {
 	own, global := x.Policy.Timeout, x.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

@@ -165,7 +165,7 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 	if x.Attempts > 0 {
 		scorer, now = t.Retry, e.now()
 		if x.Region == "" {
-			x.query.RegionHash = x.Proxy.RegionHash() // where the proxy was that failed (US3-3)
+			x.query.RegionHash = x.Proxy.RegionHash() // where the proxy was that failed
 		}
 	}
 	x.query.Attempt = x.Attempts
@@ -189,7 +189,7 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 }
 
 // refuse ends an exchange for which no proxy is left: at the first choice or
-// in mid-request, at once and without queueing (FR-019).
+// in mid-request, at once and without queueing.
 func (e *Executor) refuse(x *Exchange, err error) {
 	x.Failure = Failure{Status: 503, Message: err.Error(), Reason: "destination_unavailable", Err: err}
 	switch {

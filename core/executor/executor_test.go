@@ -522,8 +522,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	})
 }
 
-// TestTenThousandInFlight: nothing is lost and nothing is held afterwards
-// (SC-008), with a retune while they run.
+// TestTenThousandInFlight: nothing is lost and nothing is held afterwards, with
+// a retune while they run.
 func TestTenThousandInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 8, nil)

@@ -45,7 +45,7 @@ func scrape(t require.TestingT, r *Recorder, name, want string) float64 {
 }
 
 // TestTheIdentities records a random history and holds every query, and the
-// scrape, to sums kept beside it (I1 to I5 of SCENARIOS).
+// scrape, to sums kept beside it.
 func TestTheIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon

@@ -22,9 +22,8 @@ type Attempted struct {
 }
 
 // Classify judges an attempt: success, retryable or final, and whose fault it
-// was. It is the outcome matrix of the requirements (1.9), row by row. What
-// the breakers count follows the global policy, never a request's own (D20);
-// what is retried follows the request's.
+// was. What the breakers count follows the global policy, never a request's own,
+// or a client could open them for all; what is retried follows the request's.
 func Classify(a Attempted, global, own *Policy, now time.Time) core.Outcome {
 	o := core.Outcome{Status: a.Status, Latency: a.Latency, Timing: a.Timing}
 	if a.Fault != nil {
@@ -32,7 +31,7 @@ func Classify(a Attempted, global, own *Policy, now time.Time) core.Outcome {
 		return o
 	}
 	switch {
-	case a.Status == 407: // D6: the proxy refuses the pool's credentials
+	case a.Status == 407: // the proxy refuses the pool's credentials
 		o.Result, o.Verdict, o.Again, o.Reason = core.ResultFailure, core.Failure, core.Elsewhere, "proxy_configuration_error"
 		o.Unsent = true
 	case a.Connect && a.Status >= 200 && a.Status < 300:

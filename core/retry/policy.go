@@ -197,7 +197,7 @@ func (p *Policy) Equal(q *Policy) bool {
 	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes)
 }
 
-// Idempotent reports whether a method may be repeated without opting in (D4):
+// Idempotent reports whether a method may be repeated without opting in:
 // the idempotent ones of RFC 9110 section 9.2.2 less PUT.
 func Idempotent(method string) bool {
 	switch method {

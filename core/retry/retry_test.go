@@ -29,8 +29,7 @@ func policy(t testing.TB, change func(*Policy)) *Policy {
 	return &p
 }
 
-// TestTheOutcomeMatrix has one case for each row of REQUIREMENTS 1.9 that an
-// attempt can end in.
+// TestTheOutcomeMatrix has one case for each way that an attempt can end.
 func TestTheOutcomeMatrix(t *testing.T) {
 	global := policy(t, nil) // 502, 503, 504
 	with429 := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500, 503} })

@@ -421,9 +421,9 @@ func normalize(rows []core.Candidate, slowest float64) {
 		c := &rows[i]
 		switch {
 		case c.LatencyMean > 0:
-			c.NormalizedLatency = (c.LatencyMean + jitter) / (slowest + jitter) // D14
+			c.NormalizedLatency = (c.LatencyMean + jitter) / (slowest + jitter)
 		case c.Samples == 0:
-			c.NormalizedLatency = 0.5 // D13
+			c.NormalizedLatency = 0.5 // as good as the middle, until something is known
 		case c.SuccessRate == 0:
 			c.NormalizedLatency = 1 // it never succeeded: nothing speaks for its speed
 		default:
