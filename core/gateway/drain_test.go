@@ -86,7 +86,7 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 // When the time of a drain is up, who waits for a retry or an answer is told so,
 // and tunnels and answers that have begun are cut.
 func TestWhatADrainLeavesIsClosed(t *testing.T) {
-	begun, over := make(chan struct{}, 4), make(chan struct{})
+	begun, over := make(chan struct{}, 5), make(chan struct{})
 	defer close(over)
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -109,13 +109,15 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 			begun <- struct{}{}
 		}
 	}, func(o *options) {
+		o.ReplayLimit = 4
 		o.policy = func(p *retry.Policy) { p.MaxAttempts, p.BaseDelay = 2, 30 }
 	})
 	tunnel := r.connect()
+	sending := r.ask("PUT http://silent.test/ HTTP/1.1\r\nHost: silent.test\r\nContent-Length: 10\r\n\r\nhello")
 	long := r.ask("GET http://long.test/ HTTP/1.1\r\nHost: long.test\r\n\r\n")
 	waiting := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	silent := r.ask("GET http://silent.test/ HTTP/1.1\r\nHost: silent.test\r\n\r\n")
-	for range 4 {
+	for range 5 {
 		<-begun
 	}
 	r.eventually("the retry waits", func() bool { return len(r.recorded.results()) == 2 }) // and the tunnel stands
@@ -124,7 +126,7 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	grace, cancel := context.WithCancel(context.Background())
 	cancel()
 	r.Shutdown(grace)
-	for _, c := range []*client{waiting, silent} {
+	for _, c := range []*client{waiting, silent, sending} {
 		a, body := c.answer("GET")
 		require.Equal(t, 503, a.StatusCode, body)
 		require.Contains(t, body, "shutting_down")

@@ -81,7 +81,7 @@ func (c *conn) forward(set *settings, t target) (keep bool) {
 	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
 	c.watch.stop()
 	if !ok {
-		if err := c.reqBody.Err(); q.Rest != nil && c.x.Final == core.FinalCancelled && err != nil {
+		if err := c.reqBody.Err(); q.Rest != nil && c.x.Final == core.FinalCancelled && err != nil && c.ctx.Err() == nil {
 			c.finish(executor.Ending{ClientGone: true})
 			return c.badBody(err)
 		}
