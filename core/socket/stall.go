@@ -3,6 +3,7 @@ package socket
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,8 +25,8 @@ type Stall struct {
 
 	mu     sync.Mutex
 	timer  *time.Timer
-	on     bool   // changed by Start and Stop only
-	acked  uint64 // at the last look
+	on     atomic.Bool // changed by Start and Stop only, under mu
+	acked  uint64      // at the last look
 	queued int
 	still  int // looks in a row that saw no progress
 }
@@ -39,7 +40,7 @@ const looks = 8
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.on {
+	if s.on.Load() {
 		return
 	}
 	if !seen {
@@ -49,7 +50,8 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		conn.SetWriteDeadline(time.Now().Add(idle))
 		return
 	}
-	s.on, s.conn, s.idle, s.queued, s.still = true, conn, idle, 0, 0
+	s.on.Store(true)
+	s.conn, s.idle, s.queued, s.still = conn, idle, 0, 0
 	if s.timer == nil {
 		s.timer = time.AfterFunc(idle/looks, s.look)
 	} else {
@@ -60,12 +62,12 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 // Stop ends the watch; without one it does nothing, nor does a nil Stall's. It is
 // for the goroutine that writes.
 func (s *Stall) Stop() {
-	if s == nil || !s.on {
+	if s == nil || !s.on.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.on = false
+	s.on.Store(false)
 	s.timer.Stop()
 }
 
@@ -73,12 +75,16 @@ func (s *Stall) Stop() {
 func (s *Stall) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.on {
+	if !s.on.Load() {
 		return
 	}
-	if s.While != nil && !Left(s.While) {
+	acked, queued := Progress(s.conn)
+	switch {
+	case queued < 0:
+		return // closed: whoever closed it may not know of the watch (TLS says farewell)
+	case s.While != nil && !Left(s.While):
 		s.still = 0
-	} else if s.stands(Progress(s.conn)) {
+	case s.stands(acked, queued):
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
 	}

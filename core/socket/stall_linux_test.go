@@ -37,6 +37,15 @@ func TestStall(t *testing.T) {
 		s.Stop()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	})
+	t.Run("it is closed", func(t *testing.T) {
+		c, _ := pair(t)
+		var s Stall
+		s.Start(c, time.Hour)
+		c.Close()
+		require.True(t, s.timer.Stop())
+		s.look()
+		require.False(t, s.timer.Stop(), "nobody looks any longer")
+	})
 	t.Run("somebody takes little by little", func(t *testing.T) {
 		c, far := pair(t)
 		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
