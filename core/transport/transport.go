@@ -141,6 +141,7 @@ type Response struct {
 	pc   *persistConn
 	keep bool
 	sent chan error // set while the request's body is still being sent
+	half bool       // it did not go out whole
 	stop func()
 }
 
@@ -185,8 +186,8 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 // itself, not because the attempt had failed. It is for before Finish.
 func (r *Response) BodyBroke(q *Request) bool {
 	select {
-	case <-r.sent: // nil, and never ready, without a body being sent
-		r.sent = nil
+	case err := <-r.sent: // nil, and never ready, without a body being sent
+		r.sent, r.half = nil, err != nil
 		return q.broken()
 	default:
 		return false
@@ -348,7 +349,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	}
 	pc := r.pc
 	r.pc = nil
-	sentAll = true
+	sentAll = !r.half
 	if r.sent != nil {
 		select {
 		case err := <-r.sent:

@@ -155,3 +155,30 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 		})
 	}
 }
+
+// A connection on which a request's body did not go out whole is not kept,
+// however whole its answer: the other side takes what comes next for the rest.
+func TestAfterHalfABodyNothingIsKept(t *testing.T) {
+	const size = 8 << 20
+	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+			io.Copy(io.Discard, c)
+		}
+	}))
+	tr := New(Config{})
+	defer tr.Close()
+	q, client := uploading(t, size)
+	c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
+	var resp Response
+	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
+	got, err := io.ReadAll(&resp.Body)
+	require.NoError(t, err)
+	assert.Equal(t, "hello", string(got))
+	client.Write(make([]byte, size/2))
+	client.(*net.TCPConn).CloseWrite()
+	require.Eventually(t, func() bool { return len(resp.sent) == 1 }, 10*time.Second, time.Millisecond)
+	assert.True(t, resp.BodyBroke(q))
+	assert.False(t, resp.Finish(c, time.Now()))
+	assert.Nil(t, tr.pool(u).pop(""))
+}
