@@ -54,8 +54,8 @@ func (b *bench) whirlpool(dir, addr, config string, _ int, upstreams []string) (
 	return args, err
 }
 
-// haproxy rotates over the upstreams for each request and keeps their
-// connections: as near to what Whirlpool does as it comes.
+// haproxy rotates over the upstreams for each request, keeps their connections
+// and tries as often: as near to what Whirlpool does as it comes.
 func haproxy(dir, addr, _ string, threads int, upstreams []string) ([]string, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, `global
@@ -66,7 +66,7 @@ defaults
   timeout connect 3s
   timeout client 60s
   timeout server 60s
-  retries 3
+  retries 2
   retry-on conn-failure empty-response response-timeout 502 503 504
   option redispatch 1
 frontend in
