@@ -85,7 +85,7 @@ type Proxy struct {
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
-	Breaker     *Breaker          `koanf:"breaker" json:"breaker,omitempty"`
+	Breaker     *OwnBreaker       `koanf:"breaker" json:"breaker,omitempty"`
 }
 
 // Address is a proxy's URL as it is written; it shows without credentials.
@@ -118,11 +118,32 @@ type Timeouts struct {
 	BodyIdle Duration `koanf:"body_idle" json:"body_idle"`
 }
 
-// Breaker is the [breaker] section, and a proxy's own.
+// Breaker is the [breaker] section.
 type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
+}
+
+// OwnBreaker is what a proxy has otherwise than [breaker].
+type OwnBreaker struct {
+	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
+	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
+	TimeoutDuration  *Duration `koanf:"timeout_duration" json:"timeout_duration,omitempty"`
+}
+
+// over returns b with what o says instead.
+func (o *OwnBreaker) over(b Breaker) Breaker {
+	if o.FailureThreshold != nil {
+		b.FailureThreshold = *o.FailureThreshold
+	}
+	if o.WindowDuration != nil {
+		b.WindowDuration = *o.WindowDuration
+	}
+	if o.TimeoutDuration != nil {
+		b.TimeoutDuration = *o.TimeoutDuration
+	}
+	return b
 }
 
 func (b Breaker) config() breaker.Config {

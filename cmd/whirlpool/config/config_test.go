@@ -87,12 +87,13 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
-		"[gateway]\nlisten = 5\n":                      {"gateway.listen", ":2: "},
-		"[gateway]\nlisen = \"x:1\"\n":                 {"gateway.lisen", ":2: ", "listen"},
-		"\n\n[retry]\nmax_attempts = 11\n":             {"retry.max_attempts", ":4: ", "11"},
-		"[timeouts]\nattempt = \"ten\"\n":              {"timeouts.attempt", ":2: ", "ten"},
-		"[breaker]\nfailure_threshold = 0\n":           {"breaker.failure_threshold", ":2: "},
-		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
+		"[gateway]\nlisten = 5\n":                                                  {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":                                             {"gateway.lisen", ":2: ", "listen"},
+		"\n\n[retry]\nmax_attempts = 11\n":                                         {"retry.max_attempts", ":4: ", "11"},
+		"[timeouts]\nattempt = \"ten\"\n":                                          {"timeouts.attempt", ":2: ", "ten"},
+		"[breaker]\nfailure_threshold = 0\n":                                       {"breaker.failure_threshold", ":2: "},
+		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
+		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                             {"proxies[0].url", ":3: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
 		"[metrics]\nretention_hours = 169\n":              {"metrics.retention_hours", ":2: ", "169"},
 		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},

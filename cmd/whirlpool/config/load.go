@@ -389,7 +389,9 @@ func (l *loader) check() {
 // decimal writes a limit out, without an exponent.
 func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
-func (l *loader) breaker(key string, b Breaker) {
+// breaker checks a breaker's settings and reports whether they are good.
+func (l *loader) breaker(key string, b Breaker) bool {
+	before := len(l.faults)
 	if b.FailureThreshold < 1 {
 		l.fault(key+".failure_threshold", b.FailureThreshold, "must be at least 1")
 	}
@@ -399,6 +401,7 @@ func (l *loader) breaker(key string, b Breaker) {
 	if b.TimeoutDuration <= 0 {
 		l.fault(key+".timeout_duration", b.TimeoutDuration, "must be above 0")
 	}
+	return len(l.faults) == before
 }
 
 // people checks users and keys.
@@ -450,9 +453,10 @@ func (l *loader) proxies() {
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
 		if p.Breaker != nil {
-			own := c.Breaker
-			decodeOver(&own, p.Breaker)
-			l.breaker(key+".breaker", own)
+			own := p.Breaker.over(c.Breaker)
+			if !l.breaker(key+".breaker", own) {
+				continue
+			}
 			b := own.config()
 			spec.Breaker = &b
 		}
@@ -496,19 +500,6 @@ func looksLikeProxy(path string) bool {
 	}
 	_, err := proxylist.ParseLine(path)
 	return err == nil || strings.Contains(path, "://") || strings.Contains(path, "@")
-}
-
-// decodeOver puts what a proxy's own breaker says over the defaults.
-func decodeOver(to, own *Breaker) {
-	if own.FailureThreshold != 0 {
-		to.FailureThreshold = own.FailureThreshold
-	}
-	if own.WindowDuration != 0 {
-		to.WindowDuration = own.WindowDuration
-	}
-	if own.TimeoutDuration != 0 {
-		to.TimeoutDuration = own.TimeoutDuration
-	}
 }
 
 // maxWarnings is how many lines of a list are named one by one.
