@@ -190,8 +190,11 @@ func (c *Conn) askFor(message, p []byte) (int, error) {
 // open and nothing has come on it. A deadline that has passed does not matter.
 func (c *Conn) Quiet() bool { return c.raw.Control(c.look) == nil && c.quiet }
 
-func (c *Conn) peek(fd uintptr) {
+func (c *Conn) peek(fd uintptr) { c.quiet = peek(fd) == syscall.EAGAIN }
+
+// peek looks at what comes next on fd, without taking it or waiting for it.
+func peek(fd uintptr) syscall.Errno {
 	var b [1]byte
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-	c.quiet = errno == syscall.EAGAIN
+	return errno
 }

@@ -61,7 +61,7 @@ type move struct {
 	held  int  // in the pipe
 	taken int  // by dst
 	again bool // src has been waited for
-	plain bool // splice(2) cannot do it, or not tell
+	plain int  // the buffer to take instead, where splice(2) cannot do it or not tell
 	errno syscall.Errno
 	fill  func(fd uintptr) (done bool)
 	drain func(fd uintptr) (done bool)
@@ -74,14 +74,14 @@ func newMove(p *Pipes) *move {
 }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, false, 0
+	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, 0, 0
 	defer func() { m.dst = nil }()
 	err := src.raw.Read(m.fill)
 	switch {
-	case m.plain:
-		return copied(dst, src, make([]byte, min(limit, 32<<10)))
 	case err != nil:
 		return 0, ended(err)
+	case m.plain > 0:
+		return copied(dst, src, make([]byte, min(limit, int64(m.plain))))
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	}
@@ -98,24 +98,28 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.taken), nil
 }
 
-// filled takes what lies in fd. Whoever waits for it holds no pipe. Urgent data
-// (tcp(7)) looks to splice(2) like the end, or like nothing although the poller
-// says that there is something: a Read tells, and gets past it.
+// filled takes what lies in fd. Whoever waits for it holds neither pipe nor
+// buffer. Urgent data (tcp(7)) looks to splice(2) like the end, or like nothing
+// although the poller says that there is something: a Read tells, and gets past
+// it.
 func (m *move) filled(fd uintptr) bool {
 	var ok bool
+	m.plain = 0
 	if m.pipe, ok = m.pipes.get(); !ok {
-		m.plain = true
-		return true
+		m.plain = 32 << 10
+		return peek(fd) != syscall.EAGAIN
 	}
 	if m.held, m.errno = splice(int(fd), m.pipe.in, m.limit); m.held > 0 {
 		return true
 	}
 	m.pipes.put(m.pipe)
-	if m.errno == syscall.EAGAIN && !m.again {
-		m.again = true
+	switch {
+	case m.errno == syscall.EAGAIN && (!m.again || peek(fd) == syscall.EAGAIN):
+		m.again = true // the poller may speak of what has been taken since
 		return false
+	case m.errno == 0 || m.errno == syscall.EAGAIN:
+		m.plain = 4 << 10
 	}
-	m.plain = m.errno == 0 || m.errno == syscall.EAGAIN
 	return true
 }
 
