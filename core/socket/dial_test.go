@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestDialAndListen(t *testing.T) {
@@ -24,7 +25,7 @@ func TestDialAndListen(t *testing.T) {
 		require.NoError(t, err)
 		defer l.Close()
 		to := l.Addr().(*net.TCPAddr).AddrPort()
-		c, err := Dial(context.Background(), to, time.Now().Add(5*time.Second), func() {
+		c, err := Dial(context.Background(), to, time.Now().Add(5*time.Second), true, func() {
 			t.Error("a connection on the same machine stands at once")
 		})
 		require.NoError(t, err)
@@ -59,7 +60,7 @@ func TestDialRefused(t *testing.T) {
 	require.NoError(t, err)
 	to := l.Addr().(*net.TCPAddr).AddrPort()
 	l.Close()
-	_, err = Dial(context.Background(), to, time.Now().Add(5*time.Second), nil)
+	_, err = Dial(context.Background(), to, time.Now().Add(5*time.Second), true, nil)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.Contains(t, err.Error(), to.String())
 }
@@ -89,14 +90,14 @@ func TestDialThatTakesItsTime(t *testing.T) {
 	to := deaf(t)
 	slow := 0
 	begin := time.Now()
-	_, err := Dial(context.Background(), to, begin.Add(50*time.Millisecond), func() { slow++ })
+	_, err := Dial(context.Background(), to, begin.Add(50*time.Millisecond), true, func() { slow++ })
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.Equal(t, 1, slow)
 	require.Less(t, time.Since(begin), 5*time.Second)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	begin = time.Now()
-	_, err = Dial(ctx, to, begin.Add(time.Minute), cancel)
+	_, err = Dial(ctx, to, begin.Add(time.Minute), true, cancel)
 	require.Error(t, err)
 	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends it")
 }
@@ -111,9 +112,39 @@ func TestDialByAnotherName(t *testing.T) {
 		require.NoError(t, err)
 		defer l.Close()
 		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-		c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr(name), port), time.Now().Add(5*time.Second), nil)
+		c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr(name), port), time.Now().Add(5*time.Second), true, nil)
 		require.NoError(t, err)
 		require.Equal(t, l.Addr().String(), c.RemoteAddr().String(), name)
 		c.Close()
+	}
+}
+
+// Whoever does not speak first must not let the other side wait for the end of
+// the handshake; whoever does sends it along.
+func TestDialEndsTheHandshake(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	require.NoError(t, err)
+	stands := func() (there bool) { // on the other side, which is this machine
+		raw.Control(func(fd uintptr) {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			there = err == nil && n == 1
+		})
+		return there
+	}
+	for _, speaksFirst := range []bool{false, true} {
+		c, err := Dial(context.Background(), l.Addr().(*net.TCPAddr).AddrPort(), time.Now().Add(5*time.Second), speaksFirst, nil)
+		require.NoError(t, err)
+		defer c.Close()
+		if speaksFirst {
+			_, err := c.Write([]byte("hello"))
+			require.NoError(t, err)
+		}
+		require.True(t, stands(), "speaks first: %v", speaksFirst)
+		far, err := l.Accept()
+		require.NoError(t, err)
+		far.Close()
 	}
 }

@@ -81,10 +81,10 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}
-	conn, err := t.dial(ctx, a.Host, deadline, c)
+	conn, err := t.dial(ctx, a, deadline, c)
 	if err != nil && exhausted(err) {
 		t.dropIdle() // kept connections are the only thing to do without
-		conn, err = t.dial(ctx, a.Host, deadline, c)
+		conn, err = t.dial(ctx, a, deadline, c)
 	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
@@ -112,10 +112,11 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	return tc, nil
 }
 
-// dial opens a TCP connection to host:port.
-func (t *Transport) dial(ctx context.Context, hostport string, deadline time.Time, c *Control) (net.Conn, error) {
-	if to, err := netip.ParseAddrPort(hostport); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
-		return socket.Dial(ctx, to, deadline, c.slow)
+// dial opens a TCP connection to a proxy, who is spoken to first; not so a
+// target reached directly.
+func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.Time, c *Control) (net.Conn, error) {
+	if to, err := netip.ParseAddrPort(a.Host); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
+		return socket.Dial(ctx, to, deadline, a.Scheme != upstream.Direct, c.slow)
 	}
 	c.slow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -124,7 +125,7 @@ func (t *Transport) dial(ctx context.Context, hostport string, deadline time.Tim
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: socket.KeepAliveIdle}).DialContext
 	}
-	conn, err := dial(ctx, "tcp", hostport)
+	conn, err := dial(ctx, "tcp", a.Host)
 	if err != nil {
 		return nil, err
 	}
