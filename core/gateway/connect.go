@@ -56,13 +56,21 @@ func (c *conn) connect() (keep bool) {
 	b = append(b, "\r\n"...)
 	b = append(b, tun.Early...)
 	c.out = b
+	told := c.write(b)
 	c.raw.SetDeadline(time.Time{})
+	t := tunnel{conn: c, upstream: tun.Conn}
+	t.watch(tun.TCP())
 	early := c.reader.Buffered()
+	passed := 0
 	switch {
-	case !c.write(b):
+	case !told:
 		c.raw.Close() // the tunnel ends as it begins
 	case len(early) > 0:
-		tun.Conn.Write(early)
+		var err error
+		if passed, err = tun.Conn.Write(early); err != nil {
+			tun.Conn.Close()
+		}
+		t.stall.Stop()
 	}
 	c.reader.Discard(len(early))
 	c.reader.Release()
@@ -70,9 +78,7 @@ func (c *conn) connect() (keep bool) {
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}
-	t := tunnel{conn: c, upstream: tun.Conn}
-	t.watch(tun.TCP())
-	total, died := t.join(traffic{int64(len(early)), int64(len(tun.Early))})
+	total, died := t.join(traffic{int64(passed), int64(len(tun.Early))})
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
 	if total.down == 0 && (died == nil || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {

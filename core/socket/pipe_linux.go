@@ -12,8 +12,9 @@ import (
 // pipe is an empty pipe, by its two ends.
 type pipe struct{ out, in int }
 
-// pipeSize is how much a pipe is made to hold (F_SETPIPE_SZ); where the user
-// has too many already the kernel leaves it at 64 KiB, which does as well.
+// pipeSize is how much a pipe is made to hold (F_SETPIPE_SZ). A user without
+// privileges may have 256 of them; further ones would hold 8 KiB (pipe(7),
+// pipe-user-pages-soft), for which a buffer does better.
 const pipeSize = 256 << 10
 
 func (p *Pipes) get() (pipe, bool) {
@@ -28,8 +29,12 @@ func (p *Pipes) get() (pipe, bool) {
 		p.made.Add(-1)
 		return pipe{}, false // out of descriptors, say
 	}
-	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return pipe{out: fds[0], in: fds[1]}, true
+	made := pipe{out: fds[0], in: fds[1]}
+	if _, err := unix.FcntlInt(uintptr(made.out), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		p.drop(made)
+		return pipe{}, false
+	}
+	return made, true
 }
 
 func (p *Pipes) put(have pipe) {

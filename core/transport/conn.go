@@ -246,6 +246,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 			return err
 		}
 	}
+	c.Interrupt.setWriteDeadline(pc.Conn, time.Time{}) // the watch may have ended a write that was just through
 	return nil
 }
 
