@@ -67,6 +67,7 @@ type Registry struct {
 	learners atomic.Pointer[[]*plugin]
 
 	uploading sync.Mutex // one upload compiles at a time, before it takes mu
+	staging   sync.Mutex // one set of the configuration's, likewise; until it takes effect
 	mu        sync.Mutex // one change at a time
 	building  sync.WaitGroup
 
@@ -237,6 +238,7 @@ func CheckName(name string) error {
 // Change is a set of plugins that is ready to take effect.
 type Change struct {
 	r     *Registry
+	ready map[string]*version // loaded, and not put in a place yet
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -248,20 +250,29 @@ type Change struct {
 type note struct{ msg, plugin string }
 
 // Stage loads the configuration's plugins. Nothing has changed before Commit;
-// Rollback forgets it all. The error names the plugin.
+// Rollback forgets it all, and one of the two has to follow soon. The error
+// names the plugin.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
 // Begin is Stage for a start: what takes long to compile does so in the
 // background while the built-ins answer for it, and is not waited for.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
+// stage compiles first and takes mu then: what is done by the API meanwhile
+// waits for no compiler.
 func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
-	r.mu.Lock() // until Commit or Rollback
-	c := &Change{r: r, all: maps.Clone(*r.byName.Load()), swaps: map[*plugin]*version{}}
+	r.staging.Lock() // until Commit or Rollback, as is mu
+	c := &Change{r: r, ready: map[string]*version{}, swaps: map[*plugin]*version{}}
+	err := c.load(specs, begin)
+	r.mu.Lock()
+	if err != nil {
+		c.Rollback()
+		return nil, err
+	}
+	c.all = maps.Clone(*r.byName.Load())
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		if err := c.stage(name, specs[name], begin); err != nil {
-			c.Rollback()
-			return nil, &core.KeyError{Key: "plugins." + name, Err: err}
+		if v := c.ready[name]; v != nil {
+			c.place(name, v)
 		}
 	}
 	for name, p := range c.all {
@@ -270,7 +281,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 			continue
 		}
 		if v.hides.Load() {
-			c.put(name, r.saved(name, begin))
+			c.put(name, c.ready[name])
 			c.notes = append(c.notes, note{"[plugins.NAME] is gone from the configuration: the upload of that name serves again", name})
 			continue
 		}
@@ -280,7 +291,24 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	return c, nil
 }
 
-func (c *Change) stage(name string, spec Spec, begin bool) error {
+// load makes what is new in specs, and the uploads hidden so far by what is no
+// longer there, ready. It requires staging only: nobody else changes what comes
+// from the configuration, and a hidden upload can be deleted, but not replaced.
+func (c *Change) load(specs map[string]Spec, begin bool) error {
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		if err := c.loadSpec(name, specs[name], begin); err != nil {
+			return &core.KeyError{Key: "plugins." + name, Err: err}
+		}
+	}
+	for name, p := range *c.r.byName.Load() {
+		if _, stays := specs[name]; !stays && p.current.Load().hides.Load() {
+			c.ready[name] = c.r.saved(name, begin)
+		}
+	}
+	return nil
+}
+
+func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -288,9 +316,8 @@ func (c *Change) stage(name string, spec Spec, begin bool) error {
 	if err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
-	var was *version
-	if p := c.all[name]; p != nil {
-		was = p.current.Load()
+	if p := c.r.get(name); p != nil {
+		was := p.current.Load()
 		sum := sha256.Sum256(code)
 		if was.sum == hex.EncodeToString(sum[:]) && was.source == SourceConfig && sameSpec(was.spec, spec) {
 			return nil
@@ -300,20 +327,27 @@ func (c *Change) stage(name string, spec Spec, begin bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", spec.Path, err)
 	}
-	switch {
-	case was == nil:
-	case was.source == SourceAPI:
-		v.hides.Store(c.r.opts.StateDir != "")
-		c.notes = append(c.notes, note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
-	default:
-		v.hides.Store(was.hides.Load())
+	c.ready[name] = v
+	return nil
+}
+
+// place puts a module of the configuration in its place.
+func (c *Change) place(name string, v *version) {
+	if p := c.all[name]; p != nil {
+		was := p.current.Load()
+		hides := was.hides.Load()
+		if was.source == SourceAPI {
+			hides = c.r.opts.StateDir != ""
+			c.notes = append(c.notes, note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
+		}
+		v.hides.Store(hides)
 	}
 	c.put(name, v)
-	return nil
 }
 
 // put gives a name another module.
 func (c *Change) put(name string, v *version) {
+	delete(c.ready, name)
 	c.fresh = append(c.fresh, v)
 	p := c.all[name]
 	if p != nil && p.takes(v) {
@@ -365,7 +399,16 @@ func (c *Change) Commit() {
 	for _, n := range c.notes {
 		c.r.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
 	}
+	c.end()
+}
+
+// end closes what has found no place.
+func (c *Change) end() {
+	for _, v := range c.ready {
+		v.module.Close()
+	}
 	c.r.mu.Unlock()
+	c.r.staging.Unlock()
 }
 
 // enter publishes all with the versions that are new in it, which hear of the
@@ -385,7 +428,7 @@ func (c *Change) Rollback() {
 	for _, v := range c.fresh {
 		v.module.Close()
 	}
-	c.r.mu.Unlock()
+	c.end()
 }
 
 // swap puts another module in a plugin's place: calls that run end with the

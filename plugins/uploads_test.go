@@ -316,3 +316,93 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 		})
 	}
 }
+
+// While a reload compiles, nothing waits for it but the next reload, and what
+// was done meanwhile holds.
+func TestNobodyWaitsForAReload(t *testing.T) {
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	var slow atomic.Bool // the clock is read as a version is made
+	r := reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
+		if slow.Swap(false) {
+			asked <- struct{}{}
+			<-goOn
+		}
+		return time.Now()
+	}})
+	code := builtin.Modules()
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, code["weighted"], 0o600))
+	with, without := map[string]plugins.Spec{"mine": {Path: path}}, map[string]plugins.Spec{}
+	put := func(name string, replace bool) {
+		_, err := r.Put(name, code["random"], nil, replace)
+		require.NoError(t, err)
+	}
+	remove := func(name string) { require.NoError(t, r.Delete(name, func(string) string { return "" })) }
+	reload := func(specs map[string]plugins.Spec, commit bool) {
+		c, err := r.Stage(specs)
+		require.NoError(t, err)
+		if commit {
+			c.Commit()
+		} else {
+			c.Rollback()
+		}
+	}
+	const none, upload, table, both = "", "api", "config", "config, hides an upload"
+	is := func() string {
+		i, err := r.Get("mine")
+		switch {
+		case err != nil:
+			return none
+		case i.HidesUpload:
+			return i.Source + ", hides an upload"
+		}
+		return i.Source
+	}
+	for _, c := range []struct {
+		name      string
+		before    string
+		specs     map[string]plugins.Spec
+		meanwhile func()
+		commit    bool
+		want      string
+	}{
+		{"another goes", none, with, func() { remove("other") }, true, table},
+		{"another is replaced", none, with, func() { put("other", true) }, true, table},
+		{"uploaded", none, with, func() { put("mine", false) }, true, both},
+		{"uploaded, and it comes to nothing", none, with, func() { put("mine", false) }, false, upload},
+		{"replaced", upload, with, func() { put("mine", true) }, true, both},
+		{"deleted", upload, with, func() { remove("mine") }, true, table},
+		{"what was hidden is deleted", both, without, func() { remove("mine") }, true, none},
+		{"what was hidden is deleted, and it comes to nothing", both, without, func() { remove("mine") }, false, table},
+		{"what was hidden stays", both, without, func() { remove("other") }, true, upload},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			put("other", false)
+			if c.before == upload || c.before == both {
+				put("mine", false)
+			}
+			if c.before == both {
+				reload(with, true)
+			}
+			require.Equal(t, c.before, is())
+			slow.Store(true)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				reload(c.specs, c.commit)
+			}()
+			<-asked
+			c.meanwhile()
+			goOn <- struct{}{}
+			<-done
+			require.Equal(t, c.want, is())
+			reload(nil, true)
+			for _, i := range r.List() {
+				if i.Source != plugins.SourceBuiltin {
+					remove(i.Name)
+				}
+			}
+			require.Equal(t, none, is())
+		})
+	}
+}

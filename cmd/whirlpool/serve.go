@@ -89,7 +89,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			return g.drain(signals)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				g.reload()
+				go g.reload() // the next signal does not wait for it
 				continue
 			}
 			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))

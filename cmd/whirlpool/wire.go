@@ -31,9 +31,11 @@ type gateway struct {
 	api     *api.Server
 	started *config.Config // what the process began with
 
-	mu     sync.Mutex       // one reload at a time
-	cfg    *config.Config   // guarded by mu
-	status api.ReloadStatus // guarded by mu
+	reloading sync.Mutex // one reload at a time; it takes as long as new plugins take to compile
+
+	mu     sync.Mutex       // guards what follows, for a moment
+	cfg    *config.Config   // in force
+	status api.ReloadStatus // of the last reload
 }
 
 // openLog begins the log. Nobody who writes to it waits for where it goes;
@@ -174,22 +176,27 @@ func (g *gateway) effective() (any, api.ReloadStatus) {
 // reload reads the configuration again, checks it whole, and lets it take
 // effect; on an error nothing has changed.
 func (g *gateway) reload() api.ReloadStatus {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	cfg, err := g.tryReload()
-	g.status = api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
+	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
 	g.engine.Metrics().Reloaded(err == nil, time.Now())
+	g.mu.Lock()
+	g.status = status
+	if err == nil {
+		g.cfg = cfg
+	}
+	g.mu.Unlock()
 	if err != nil {
 		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
-		return g.status
+		return status
 	}
-	g.cfg = cfg
 	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
 	g.log.Info("configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
-	return g.status
+	return status
 }
 
 func faults(err error, file string) []config.Fault {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
@@ -84,17 +86,33 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	assert.Len(t, g.engine.Pool().Snapshot().All, 1)
 }
 
-// A signal may come in the midst of a reload (under -race this is a test).
-func TestTheGraceOfAReloadThatRuns(t *testing.T) {
-	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
-	change("[gateway]\ndrain_grace = \"9s\"\n")
-	done := make(chan struct{})
+// A signal may come in the midst of a reload, and somebody may ask for the
+// configuration: neither waits for it. The file is a pipe, which is read when
+// it is written.
+func TestNobodyWaitsForAReload(t *testing.T) {
+	g, _, _ := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
+	file := g.source.File
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, syscall.Mkfifo(file, 0o600))
+	done := make(chan api.ReloadStatus)
+	go func() { done <- g.reload() }()
+	pipe, err := os.OpenFile(file, os.O_WRONLY, 0) // when somebody reads it
+	require.NoError(t, err)
+	asked := make(chan time.Duration)
 	go func() {
-		defer close(done)
-		g.reload()
+		g.effective()
+		asked <- g.grace()
 	}()
-	require.Contains(t, []time.Duration{7 * time.Second, 9 * time.Second}, g.grace())
-	<-done
+	select {
+	case d := <-asked:
+		require.Equal(t, 7*time.Second, d)
+	case <-time.After(10 * time.Second):
+		t.Error("the reload is waited for")
+	}
+	_, err = pipe.WriteString("[gateway]\ndrain_grace = \"9s\"\n[state]\ndir = \"\"\n")
+	require.NoError(t, err)
+	require.NoError(t, pipe.Close())
+	require.True(t, (<-done).OK)
 	require.Equal(t, 9*time.Second, g.grace())
 }
 
