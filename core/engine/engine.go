@@ -196,8 +196,8 @@ func Check(cfg Config, plugins Plugins) error {
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
 // and statistics. plugins resolves cfg's names, which may be about to come
-// into being. On an error nothing has changed. A scorer that was activated stays
-// until the Config names another, as the policy does, or it is gone.
+// into being. On an error nothing has changed. A scorer or backoff that was
+// activated stays until the Config names another or it is gone.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -215,7 +215,10 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
-	e.policies.ReloadFile(cfg.Retry)
+	e.policies.ReloadFile(cfg.Retry, func(strategy string) bool {
+		_, err := plugins.Backoff(strategy)
+		return err == nil
+	})
 	e.executor.Tune(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
 	e.gateway.Apply(e.settings(&cfg))

@@ -244,9 +244,17 @@ func TestStore(t *testing.T) {
 	_, err = s.Put(func(Policy) (Policy, error) { return Policy{}, errors.New("no") })
 	assert.Error(t, err)
 	assert.Equal(t, v, s.View(), "an error changes nothing")
-	s.ReloadFile(DefaultPolicy())
-	assert.Equal(t, 5, s.Current().MaxAttempts, "the file's policy did not change: what was put stays")
-	s.ReloadFile(*policy(t, func(p *Policy) { p.MaxAttempts = 7 }))
+	s.ReloadFile(DefaultPolicy(), builtin)
+	assert.Equal(t, v, s.View(), "the file's policy did not change: what was put stays")
+	_, err = s.Put(func(p Policy) (Policy, error) {
+		p.BackoffStrategy = "mine"
+		return p, p.Validate(func(string) bool { return true })
+	})
+	require.NoError(t, err)
+	s.ReloadFile(DefaultPolicy(), builtin)
+	assert.Equal(t, v.Policy, s.View().Policy, "its strategy is no more: the file's takes its place, and what else was put stays")
+	assert.Equal(t, SourceRuntime, s.View().Source)
+	s.ReloadFile(*policy(t, func(p *Policy) { p.MaxAttempts = 7 }), builtin)
 	assert.Equal(t, 7, s.Current().MaxAttempts)
 	assert.Equal(t, SourceFile, s.View().Source)
 }

@@ -63,15 +63,21 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 
 // ReloadFile takes the configuration's policy: it comes into force if it
 // differs from what the configuration said before, else a policy put at run
-// time stays.
-func (s *Store) ReloadFile(p Policy) {
+// time stays. One whose strategy is no more, says strategies, takes the
+// configuration's instead.
+func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.Equal(&s.file) {
+	if !p.Equal(&s.file) {
+		s.file = p
+		s.replace(p, SourceFile)
 		return
 	}
-	s.file = p
-	s.replace(p, SourceFile)
+	if cur := *s.current.Load(); !strategies(cur.BackoffStrategy) {
+		cur.BackoffStrategy = p.BackoffStrategy
+		cur.seal()
+		s.replace(cur, s.source)
+	}
 }
 
 // replace requires mu. updatedAt grows with each change, and stays with none.
