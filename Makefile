@@ -2,7 +2,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-DEBS    := curl python3-requests clang lld cargo libstd-rust-dev-wasm32 wabt
+DEBS    := chromium curl python3-requests clang lld cargo libstd-rust-dev-wasm32 wabt
 
 .PHONY: help build run test check deps builtins examples bench bench-rivals bench-peers pgo fuzz clean
 
