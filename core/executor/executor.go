@@ -318,9 +318,13 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.cancelled(context.Cause(ctx))
 	}
 	if x.Final != core.FinalCancelled {
-		e.say(x, slog.LevelError, "request failed", o.Err, slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason))
+		e.failed(x, o)
 	}
 	return 0, relay, false
+}
+
+func (e *Executor) failed(x *Exchange, o *core.Outcome) {
+	e.say(x, slog.LevelError, "request failed", o.Err, slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason))
 }
 
 // backoff asks the strategy's plugin and keeps its answer within the policy.
@@ -356,7 +360,8 @@ func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duratio
 	return seconds(delay)
 }
 
-// wait sleeps for d, or returns false when the exchange was cancelled.
+// wait sleeps for d, or returns false when the exchange was cancelled, or its
+// time is up because this machine woke it late.
 func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool {
 	if d > 0 && ctx.Err() == nil {
 		if x.Watch != nil {
@@ -376,10 +381,17 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 			x.timer.Stop()
 		}
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() != nil {
+		x.cancelled(context.Cause(ctx))
+		return false
+	}
+	if x.Deadline.IsZero() || e.now().Before(x.Deadline) {
 		return true
 	}
-	x.cancelled(context.Cause(ctx))
+	o := &x.event.Outcome
+	x.Final = core.FinalTimeout
+	x.Failure = failureOf(x, o)
+	e.failed(x, o)
 	return false
 }
 

@@ -263,6 +263,27 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 	})
 }
 
+// A machine that is late wakes who waits for a retry when there is no time left
+// for it: no proxy is asked, and none blamed.
+func TestAWaitThatEndsTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		timeout := 1.5
+		b := start(t, 3, nil)
+		late := time.Duration(0)
+		b.now = func() time.Time { return time.Now().Add(late) }
+		x, c := exchange(t, nil), &tries{f: statuses(503, 200)}
+		x.Policy.Timeout, x.Global.Timeout = &timeout, &timeout
+		x.Watch = func() { late = 600 * time.Millisecond }
+		_, ok := b.run(t.Context(), x, c)
+		assert.False(t, ok)
+		assert.Len(t, c.at, 1)
+		assert.Equal(t, core.FinalTimeout, x.Final)
+		assert.Equal(t, "total_timeout", x.Failure.Code)
+		assert.Len(t, b.rec.attempts, 1)
+		b.idle(t)
+	})
+}
+
 func TestAClientThatLeaves(t *testing.T) {
 	for name, f := range map[string]func(context.Context, *Attempt) retry.Attempted{"during an attempt": hang, "during a wait": statuses(503)} {
 		t.Run(name, func(t *testing.T) {
