@@ -43,7 +43,7 @@ type Pool struct {
 	notClosed map[string]struct{}         // ids whose breaker is not closed
 	overdue   atomic.Pointer[[]*Upstream] // half-open and unchosen for too long, as of the last Sweep
 	nextTest  atomic.Int64                // Unix ns of the earliest due time; 0: to be found again
-	leaving   atomic.Int64                // proxies that drain
+	leaving   atomic.Int64                // proxies that leave when their last request has ended
 }
 
 // Snapshot is the pool at one moment; it never changes.
@@ -205,11 +205,12 @@ func (p *Pool) Remove(id string, drain bool) error {
 	if u == nil {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
-	if !u.drain() && drain && u.InFlight() > 0 {
-		p.leaving.Add(1)
-		u.leaving = true
-	}
-	if drain && u.InFlight() > 0 {
+	u.drain()
+	if drain && u.InFlight() > 0 { // looked at once: an attempt that is refused counts for a moment
+		if !u.leaving {
+			u.leaving = true
+			p.leaving.Add(1)
+		}
 		return nil // Sweep takes it out
 	}
 	p.drop(func(o *Upstream) bool { return o == u })
@@ -222,11 +223,6 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	next := &Snapshot{All: make([]*Upstream, 0, len(old.All)), byID: make(map[string]*Upstream, len(old.All))}
 	for _, u := range old.All {
 		if match(u) {
-			u.drain()
-			if u.leaving {
-				u.leaving = false
-				p.leaving.Add(-1)
-			}
 			p.forget(u)
 			continue
 		}
@@ -278,20 +274,20 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	p.publish(next)
 	for _, u := range old.All {
 		if next.byID[u.id] != u {
-			u.drain()
-			if u.leaving {
-				u.leaving = false
-				p.leaving.Add(-1)
-			}
 			p.forget(u)
 		}
 	}
 	return nil
 }
 
-// forget lets go of a proxy that is out of the pool: at once, or when its last
-// request has ended. Requires mu.
+// forget drains a proxy that is out of the pool, and gives it up at once or when
+// its last request has ended. Requires mu.
 func (p *Pool) forget(u *Upstream) {
+	u.drain()
+	if u.leaving {
+		u.leaving = false
+		p.leaving.Add(-1)
+	}
 	p.watchMu.Lock()
 	delete(p.notClosed, u.id)
 	p.watchMu.Unlock()

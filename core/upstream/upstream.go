@@ -99,10 +99,9 @@ func (u *Upstream) configure(spec Spec) {
 }
 
 // drain lets nothing new through.
-func (u *Upstream) drain() (already bool) {
-	already = u.draining.Swap(true)
+func (u *Upstream) drain() {
+	u.draining.Store(true)
 	u.room.Store(0)
-	return already
 }
 
 // ID is the proxy's stable id; IDHash its core.Hash53.
