@@ -2,13 +2,18 @@ package core
 
 import "errors"
 
-// The ends that no single attempt explains.
+// Why no proxy can be chosen for a request.
 var (
 	ErrPoolEmpty       = errors.New("the pool has no proxy that takes requests")
 	ErrAllBreakersOpen = errors.New("no proxy is admissible: every circuit breaker is open")
 	ErrAllBusy         = errors.New("every admissible proxy is at its max_in_flight")
-	ErrNotFound        = errors.New("not found")
-	ErrConflict        = errors.New("already exists")
+)
+
+// Why a proxy or plugin cannot be changed as asked: there is none of that name,
+// or what is there already stands in the way. Errors wrap these.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrConflict = errors.New("already exists")
 )
 
 // KeyError says which key of the configuration an error is of.

@@ -12,25 +12,64 @@ const module = "github.com/whirlpool-proxy/whirlpool/"
 
 // Each heavy dependency stops at one package; nothing else may reach it, not
 // even through somebody else.
-var onlyIn = map[string][]string{
-	"github.com/tetratelabs/wazero": {"plugins"},
-	"github.com/gofiber/fiber":      {"api"},
-	"github.com/knadh/koanf":        {"cmd"},
-	"github.com/uber-go/tally":      {"core/metrics"},
+var onlyIn = map[string]string{
+	"github.com/tetratelabs/wazero": "plugins/wasmhost",
+	"github.com/gofiber/fiber":      "api",
+	"github.com/valyala/fasthttp":   "api",
+	"github.com/knadh/koanf":        "cmd",
+	"github.com/pelletier/go-toml":  "cmd",
+	"github.com/spf13/cobra":        "cmd",
+	"github.com/fsnotify/fsnotify":  "cmd",
+	"github.com/uber-go/tally":      "core/metrics",
+	"github.com/prometheus":         "core/metrics",
+	"github.com/dunglas/httpsfv":    "core/retry",
+	"golang.org/x/net":              "core/engine",
+	"golang.org/x/sys":              "core/socket",
 }
 
 func TestHeavyDependenciesStopWhereTheyShould(t *testing.T) {
 	for pkg, imports := range importGraph(t) {
 		for _, imp := range imports {
-			for dep, folders := range onlyIn {
+			for dep, folder := range onlyIn {
 				if !strings.HasPrefix(imp, dep) {
 					continue
 				}
-				ok := strings.HasPrefix(pkg, "integration")
-				for _, f := range folders {
-					ok = ok || pkg == f || strings.HasPrefix(pkg, f+"/")
-				}
-				require.True(t, ok, "%s imports %s, which only %v may", pkg, imp, folders)
+				ok := strings.HasPrefix(pkg, "integration") || pkg == folder || strings.HasPrefix(pkg, folder+"/")
+				require.True(t, ok, "%s imports %s, which only %s may", pkg, imp, folder)
+			}
+		}
+	}
+}
+
+// arrows are the packages of core that each of them may import beside core
+// itself, the ground floor first: the order in which to read them.
+var arrows = map[string]string{
+	"core/socket":     "",
+	"core/http1":      "",
+	"core/strictjson": "",
+	"core/spool":      "",
+	"core/breaker":    "",
+	"core/metrics":    "",
+	"core/retry":      "strictjson",
+	"core/upstream":   "breaker",
+	"core/proxylist":  "upstream",
+	"core/selector":   "upstream",
+	"core/transport":  "http1 retry socket upstream",
+	"core/executor":   "retry selector upstream",
+	"core/gateway":    "executor http1 retry socket transport upstream",
+	"core/engine":     "breaker executor gateway http1 metrics retry selector transport upstream",
+}
+
+func TestArrowsWithinCore(t *testing.T) {
+	for pkg, imports := range importGraph(t) {
+		if !strings.HasPrefix(pkg, "core/") {
+			continue
+		}
+		allowed, known := arrows[pkg]
+		require.True(t, known, "%s is new: say in this test what it may import", pkg)
+		for _, imp := range imports {
+			if own, ok := strings.CutPrefix(imp, module+"core/"); ok {
+				require.Contains(t, strings.Fields(allowed), own, "%s imports core/%s", pkg, own)
 			}
 		}
 	}

@@ -61,14 +61,8 @@ type Tolerance interface {
 	Tolerance() float64
 }
 
-// Observer is an optional side of a plugin that learns. Observe is told of
-// each attempt that said something about its proxy.
-type Observer interface {
-	Observe(o *Observation)
-}
-
-// Observation is one finished attempt as a learning plugin sees it; laid out
-// as sdk/abi lays it out.
+// Observation is one finished attempt as a learning plugin sees it, if it said
+// something about its proxy; laid out as sdk/abi lays it out.
 type Observation struct {
 	Now      float64 // s since the Unix epoch
 	IDHash   float64 // as Candidate.IDHash

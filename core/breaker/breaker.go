@@ -116,9 +116,6 @@ type Permit struct {
 	probe bool
 }
 
-// Probe reports whether the attempt is the probe of a half-open breaker.
-func (p Permit) Probe() bool { return p.probe }
-
 // Admissible peeks: it reports whether Acquire would probably succeed now, and
 // takes nothing.
 func (b *Breaker) Admissible() bool {

@@ -48,12 +48,6 @@ func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.del
 // Learns reports whether the module exports observe.
 func (p *Probe) Learns() bool { return p.in.observe != nil }
 
-// WantsPool reports whether the module exports pool_changed.
-func (p *Probe) WantsPool() bool { return p.in.poolChanged != nil }
-
-// Tolerance is the module's own, 0 without one.
-func (p *Probe) Tolerance() float64 { return p.in.tolerance }
-
 // Observe tells a module that learns of an attempt.
 func (p *Probe) Observe(o *core.Observation) error {
 	if !p.Learns() {
