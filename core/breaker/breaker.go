@@ -147,7 +147,8 @@ func (b *Breaker) Overdue() bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.now().Sub(b.dueTime()) > b.cfg.TimeoutDuration
+	now := b.now()
+	return now.Sub(b.dueTime(now)) > b.cfg.TimeoutDuration
 }
 
 // Acquire asks for a permit. Closed, it costs one atomic load. Half-open, it
@@ -255,7 +256,11 @@ func (b *Breaker) open(now time.Time, reason string) {
 	b.change(core.Open, now, reason)
 }
 
-func (b *Breaker) dueTime() time.Time { return b.epoch.Add(time.Duration(b.word.due.Load())) }
+// dueTime is counted from now, since the epoch's time of day is wrong once the
+// clock has been set or the machine has slept.
+func (b *Breaker) dueTime(now time.Time) time.Time {
+	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
+}
 
 // change moves to another state in a new generation. Requires mu.
 func (b *Breaker) change(to core.State, at time.Time, reason string) {
@@ -273,7 +278,7 @@ func (b *Breaker) change(to core.State, at time.Time, reason string) {
 // tick lets time take effect.
 func (b *Breaker) tick() {
 	w := b.word.state.Load()
-	if core.State(w&stateMask) == core.Open && b.now().Before(b.dueTime()) {
+	if b.word.Open(b.now().Sub(b.epoch)) {
 		return // the common case of an open breaker, without the lock
 	}
 	if core.State(w&stateMask) == core.HalfOpen && w&slotTaken == 0 {
@@ -291,7 +296,7 @@ func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
 	case core.Open:
-		if due := b.dueTime(); !now.Before(due) {
+		if due := b.dueTime(now); !now.Before(due) {
 			b.change(core.HalfOpen, due, ReasonTimeout)
 		}
 	case core.HalfOpen:
@@ -363,7 +368,7 @@ func (b *Breaker) Snapshot() View {
 	b.prune(now)
 	v := View{State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange}
 	if v.State == core.Open {
-		v.NextTest = b.dueTime()
+		v.NextTest = b.dueTime(now)
 	}
 	return v
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -170,6 +171,28 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 	r.Prune(func(string) bool { return false })
 	_, ok := r.proxies.Load("p")
 	assert.False(t, ok)
+}
+
+// A clock that was wrong by more than the retention (a machine without one, at
+// its start) and is set back loses nothing from then on.
+func TestAClockThatIsSetBack(t *testing.T) {
+	now := noon.Add(48 * time.Hour)
+	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
+	one := func() {
+		r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess}})
+		r.Request(&core.RequestEvent{Attempts: 1, Ended: now, Final: core.FinalSuccess, Delivered: true})
+	}
+	for range len(r.minutes) {
+		one()
+		now = now.Add(time.Minute)
+	}
+	now = noon
+	for range 60 {
+		one()
+		now = now.Add(time.Minute)
+	}
+	assert.EqualValues(t, 60, r.Summary().TotalRequests)
+	assert.EqualValues(t, 60, r.ByProxy(1)["p"].TotalAttempts)
 }
 
 // A request that waits across the hour leaves attempts in one point and itself
@@ -397,13 +420,18 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.at, b.at) }))
 }
 
-// Each metric says what it is; tally's own say their name twice.
+// Each metric says what it is (tally's own say their name twice), and has the
+// form that Prometheus wants.
 func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, Because: "http_503", Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
 	r.AddTunnelBytes(1, 2)
 	r.Reloaded(true, noon)
-	r.Observe(nil, nil, func() int { return 1 })
+	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
+		func() []PluginState {
+			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1}}}
+		},
+		func() int { return 1 })
 	w := httptest.NewRecorder()
 	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()
@@ -415,4 +443,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 		require.Equal(t, m.help, help["whirlpool_"+m.name], m.name)
 		require.Contains(t, text, "\nwhirlpool_"+m.name, "it has a value")
 	}
+	problems, err := promlint.New(w.Body).Lint()
+	require.NoError(t, err)
+	require.Empty(t, problems)
 }

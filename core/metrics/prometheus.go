@@ -164,9 +164,9 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 }
 
 // exporter turns the totals into Prometheus text. Counters and gauges go
-// through a tally scope; the histograms and what is labelled by proxy are a
-// collector of their own, since tally neither takes a histogram's buckets
-// whole nor ever forgets a label.
+// through a tally scope; seconds, histograms and what is labelled by proxy are a
+// collector of their own, since tally counts whole numbers, does not take a
+// histogram's buckets whole, and never forgets a label.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -198,7 +198,6 @@ var counters = []described{
 }
 
 var gauges = []described{
-	{"retry_wait_seconds", "waited before retries since the start, all together", nil},
 	{"config_reload_success", "1 if the last reload of the configuration took effect, else 0", nil},
 	{"config_last_reload_timestamp_seconds", "when that was, since the Unix epoch", nil},
 	{"requests_in_flight", "requests and tunnels running", nil},
@@ -269,7 +268,6 @@ func (e *exporter) flush() {
 	count("retry_success_total", t.recovered.Load())
 	count("retry_limit_exceeded_total", t.limited.Load())
 	count("retry_budget_exhausted_total", t.overBudget.Load())
-	scope.Gauge("retry_wait_seconds").Update(time.Duration(t.waited.Load()).Seconds())
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	if !r.sources.reloadedAt.IsZero() {
@@ -295,6 +293,7 @@ var (
 	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
 	pluginFaults = prometheus.NewDesc("whirlpool_plugin_faults_total", "plugin calls that failed and were answered by the built-in, by reason", []string{"plugin", "reason"}, nil)
 	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
+	waitedDesc   = prometheus.NewDesc("whirlpool_retry_wait_seconds_total", "waited before retries, all together", nil, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
 	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
 	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls, of which one in 16 is measured and stands for all", []string{"plugin"}, nil)
@@ -306,6 +305,7 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
+	out <- prometheus.MustNewConstMetric(waitedDesc, prometheus.CounterValue, time.Duration(r.totals.waited.Load()).Seconds())
 	r.totals.requestTime.collect(out, requestDesc)
 	for i, phase := range phases {
 		r.totals.phases[i].collect(out, attemptDesc, phase)

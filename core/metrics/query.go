@@ -144,7 +144,8 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 // ByProxy returns the proxies with attempts or openings in the last hours. The
 // window reaches back to the beginning of its oldest hour.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
-	first := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix() / 3600
+	now := r.now()
+	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
 	out := map[string]ProxyStats{}
 	r.proxies.Range(func(id, v any) bool {
 		p := v.(*proxy)
@@ -153,7 +154,7 @@ func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 		p.mu.Lock()
 		for i := range p.hours {
 			h := &p.hours[i]
-			if h.at < first {
+			if h.at < first || h.at > last { // later if the clock was set back
 				continue
 			}
 			s.TotalAttempts += uint64(h.attempts)

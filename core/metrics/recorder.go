@@ -96,13 +96,13 @@ func New(cfg Config) *Recorder {
 // RetentionHours is how far back the queries reach.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// at returns the bucket of a moment, cleared if it held an older minute.
+// at returns the bucket of a moment, cleared if it held another minute.
 func (r *Recorder) at(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
 	if m.at.Load() != n {
 		r.rotate.Lock()
-		if m.at.Load() < n {
+		if m.at.Load() != n { // older, or the clock was set back by as much
 			m.clear()
 			m.at.Store(n)
 		}

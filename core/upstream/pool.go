@@ -42,7 +42,7 @@ type Pool struct {
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids whose breaker is not closed
 	overdue   atomic.Pointer[[]*Upstream] // half-open and unchosen for too long, as of the last Sweep
-	nextTest  atomic.Int64                // Unix ns of the earliest due time; 0: to be found again
+	nextTest  atomic.Int64                // the earliest due time, ns after the epoch; 0: to be found again
 	leaving   atomic.Int64                // proxies that leave when their last request has ended
 }
 
@@ -444,8 +444,8 @@ func (p *Pool) watch(t core.Transition) {
 // let a probe through; false if all are closed.
 func (p *Pool) NextTest() (time.Time, bool) {
 	now := p.now()
-	if at := p.nextTest.Load(); at > now.UnixNano() {
-		return time.Unix(0, at), true
+	if in := time.Duration(p.nextTest.Load()) - p.Elapsed(now); in > 0 {
+		return now.Add(in), true
 	}
 	earliest, found := time.Time{}, false
 	for _, u := range p.NotClosed() {
@@ -459,7 +459,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		}
 	}
 	if found {
-		p.nextTest.Store(earliest.UnixNano())
+		p.nextTest.Store(int64(p.Elapsed(earliest)))
 	}
 	return earliest, found
 }

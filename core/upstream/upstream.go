@@ -67,6 +67,7 @@ type details struct {
 	id       string
 	spec     atomic.Pointer[Spec]
 	breaker  *breaker.Breaker
+	now      func() time.Time
 	epoch    time.Time // the pool's
 	draining atomic.Bool
 	leaving  bool // draining with requests running; guarded by the pool's mu
@@ -74,7 +75,7 @@ type details struct {
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	u := &Upstream{details: &details{id: spec.ID, epoch: p.epoch}, idHash: core.Hash53(spec.ID)}
+	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch}, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
 	u.configure(spec)
@@ -255,7 +256,8 @@ func (u *Upstream) Stats() Stats {
 		InFlight: u.inFlight.Load(), Uses: u.uses.Load(),
 	}
 	if last := u.lastUse.Load(); last > 0 {
-		s.LastUsed = u.epoch.Add(time.Duration(last))
+		now := u.now()
+		s.LastUsed = now.Add(time.Duration(last) - now.Sub(u.epoch))
 	}
 	return s
 }
