@@ -76,6 +76,12 @@ func (c *conn) answer(r refusal) (keep bool) {
 	if c.x.Method != http.MethodHead { // c.req's views may be overwritten by the body that was discarded
 		b = append(b, body...)
 	}
+	return c.finishAnswer(b, keep)
+}
+
+// finishAnswer writes b, an answer of our own, and reports whether the
+// connection can go on.
+func (c *conn) finishAnswer(b []byte, keep bool) bool {
 	c.out = b
 	if !c.write(b) {
 		return false

@@ -198,6 +198,9 @@ func (c *conn) handle() (keep bool) {
 	if !c.authorized(set) {
 		return c.answer(refusal{status: 407, code: "proxy_authentication_required", message: "this proxy wants a user name and password", reason: "http_request_denied"})
 	}
+	if c.countHop() {
+		return c.answerLastHop()
+	}
 	x.Global = c.server.Policies.Current()
 	if x.Policy, x.Region, err = c.policy(set, x.Global); err != nil {
 		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})

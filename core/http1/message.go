@@ -23,6 +23,7 @@ const (
 	Expect
 	Via
 	RetryAfter
+	MaxForwards
 	Whirlpool // any X-Whirlpool-* field
 )
 
@@ -37,7 +38,7 @@ type Field struct {
 // forwarded message frames it anew; so do our own X-Whirlpool-* fields.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
-	case Other, Host, Expect, Via, RetryAfter:
+	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
 		return false
 	}
 	return true

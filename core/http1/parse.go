@@ -197,7 +197,7 @@ func (s *scan) known(f *Field) error {
 		s.hosts++
 		s.host = f.Value
 	case ContentLength:
-		n := parseLength(f.Value)
+		n := ParseLength(f.Value)
 		switch {
 		case n < 0:
 			return malformed("Content-Length is not a number of digits")
@@ -279,6 +279,8 @@ func kindOf(name []byte) Kind {
 		return is(name, "keep-alive", KeepAlive)
 	case 11:
 		return is(name, "retry-after", RetryAfter)
+	case 12:
+		return is(name, "max-forwards", MaxForwards)
 	case 14:
 		return is(name, "content-length", ContentLength)
 	case 16:
@@ -351,8 +353,8 @@ func version(b []byte) int {
 	return -1
 }
 
-// parseLength returns -1 for anything but 1 to 18 digits.
-func parseLength(b []byte) int64 {
+// ParseLength reads a number, and returns -1 for anything but 1 to 18 digits.
+func ParseLength(b []byte) int64 {
 	if len(b) == 0 || len(b) > 18 {
 		return -1
 	}
