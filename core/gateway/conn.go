@@ -231,23 +231,32 @@ func (c *conn) borrowOut() []byte {
 }
 
 // lingerClose lets the client read the answer although it is still sending: a
-// plain close would reset the connection under it.
+// plain close would reset the connection under it, and many a client reads only
+// what it gets once it has sent everything.
 func (c *conn) lingerClose() {
 	closeWrite(c.raw)
-	c.raw.SetReadDeadline(c.server.Now().Add(lingerTime))
-	for n := 0; n < lingerBytes; {
+	wait := lingerShort
+	if !c.reqBody.Done() {
+		wait = lingerWait
+	}
+	for end := c.server.Now().Add(lingerTime); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // a buffer that is full would take nothing more
-		if err := c.reader.ReadAhead(); err != nil {
+		until := c.server.Now().Add(wait)
+		if until.After(end) {
+			until = end
+		}
+		c.raw.SetReadDeadline(until)
+		if c.reader.ReadAhead() != nil {
 			return
 		}
-		n += len(c.reader.Buffered())
 	}
 }
 
 const (
-	lingerTime  = 500 * time.Millisecond
-	lingerBytes = 1 << 20
+	lingerShort = 500 * time.Millisecond // for more from a client that has nothing to send
+	lingerWait  = 5 * time.Second        // from one whose request has not ended
+	lingerTime  = 30 * time.Second       // at most, however it goes on
 )
 
 // arm sets the read deadline within which the next head must come.

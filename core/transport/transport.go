@@ -199,6 +199,17 @@ func (q *Request) broken() bool {
 	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
 }
 
+// skip reads on what the proxy no longer takes: many a client reads its answer
+// only once it has sent everything.
+func (q *Request) skip() {
+	for q.Rest != nil {
+		q.Arm()
+		if _, err := q.Rest.Next(); err != nil {
+			return
+		}
+	}
+}
+
 // stale reports whether a fault is what a kept connection shows that the other
 // side had closed meanwhile, if no byte of an answer has come, not even of an
 // interim one.
@@ -270,6 +281,9 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			c.Interrupt.setReadDeadline(pc.Conn, deadline)
 		}
 		mu.Unlock()
+		if err != nil {
+			q.skip()
+		}
 		sent <- err
 	}()
 	err := pc.reader.ReadResponse(&resp.Response, q.Method)
