@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -103,10 +102,8 @@ func (c *conn) serve() {
 	c.ctx, c.cancel = context.WithCancelCause(c.server.ctx)
 	stop := context.AfterFunc(c.ctx, c.call.control.Interrupt.Fire)
 	c.entry = c.server.Tracker.Track()
+	defer c.server.rescue()
 	defer func() {
-		if p := recover(); p != nil {
-			c.server.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-		}
 		c.server.Executor.Abandon(&c.x)
 		c.stall.Stop()
 		stop()

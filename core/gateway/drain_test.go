@@ -188,3 +188,27 @@ func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
 		t.Fatal("the shutdown waits for it")
 	}
 }
+
+// A panic ends the client it befalls, one that is refused as well, and no other.
+func TestAPanicEndsOneClient(t *testing.T) {
+	var broken atomic.Bool
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) {
+		o.MaxConnections = 1
+		o.now = func() time.Time {
+			if broken.Swap(false) {
+				panic("at the disco")
+			}
+			return time.Now()
+		}
+	})
+	c := r.dial()
+	c.goesOn()
+	broken.Store(true)
+	r.dial().ended() // refused without a word
+	require.False(t, broken.Load())
+	c.goesOn()
+	broken.Store(true)
+	c.goesOn()
+	c.ended() // it broke when the next request was waited for
+	r.free()
+}

@@ -295,6 +295,7 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	require.Equal(t, "413 Too much", a.Status)
 	require.Equal(t, "no", body)
 	require.True(t, a.Close)
+	c.Close()
 	r.free()
 	require.Equal(t, []string{"success"}, r.recorded.finals())
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -198,9 +199,17 @@ func (s *Server) refuse(c *conn) {
 		return
 	}
 	go func() {
+		defer s.rescue()
 		defer s.refusing.Add(-1)
 		c.refuse()
 	}()
+}
+
+// rescue, deferred, keeps a panic from ending more than one client.
+func (s *Server) rescue() {
+	if p := recover(); p != nil {
+		s.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	}
 }
 
 // Connections is the number of client connections.

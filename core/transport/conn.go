@@ -289,7 +289,7 @@ func (p *idlePool) get(key string, now time.Time, idle time.Duration, sure bool)
 			pc.reused = true
 			return pc
 		}
-		pc.Close()
+		drop(pc.Conn)
 	}
 }
 
@@ -337,7 +337,7 @@ func (p *idlePool) put(pc *persistConn, t *Transport, now time.Time) {
 	p.mu.Lock()
 	if p.closed || p.count >= t.cfg.MaxIdle {
 		p.mu.Unlock()
-		pc.Close()
+		drop(pc.Conn)
 		return
 	}
 	list := p.direct
@@ -356,7 +356,7 @@ func (p *idlePool) prune(then time.Time) {
 	keep := func(key string, list []*persistConn) {
 		stale := 0
 		for stale < len(list) && list[stale].idleAt.Before(then) { // oldest first
-			list[stale].Close()
+			drop(list[stale].Conn)
 			stale++
 		}
 		if stale > 0 {

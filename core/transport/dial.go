@@ -210,7 +210,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		return Tunnel{Conn: conn}, f
 	}
 	if !c.Interrupt.watch(conn) {
-		conn.Close()
+		drop(conn)
 		return Tunnel{}, fault(retry.Dial, errStopped)
 	}
 	start := t.cfg.Now()
@@ -233,7 +233,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		return Tunnel{}, f
 	}
 	if tun.Reply.Status != 0 {
-		conn.Close()
+		drop(conn)
 		return tun, nil
 	}
 	conn.SetDeadline(time.Time{})

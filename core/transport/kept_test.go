@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -210,5 +211,35 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 				assert.Equal(t, stale, f.Stale, "%+v", f)
 			})
 		}
+	}
+}
+
+// A proxy that reads nothing more holds up neither whoever closes the idle
+// connections nor whoever looks for one among them: TLS's farewell would.
+func TestAStuckIdleConnection(t *testing.T) {
+	hung := make(chan struct{})
+	defer close(hung)
+	serve, roots := secured(t, func(c net.Conn) {
+		readRequest(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		<-hung
+	})
+	w := &way{u: one(t, "https://"+proxy(t, serve))}
+	for name, end := range map[string]func(*idlePool){
+		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
+		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute, false) },
+		"close": (*idlePool).close,
+	} {
+		tr := New(Config{RootCAs: roots})
+		defer tr.Close()
+		w.do(t, tr, true)
+		pool := tr.pool(w.u)
+		raw := pool.newest().tcp
+		raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err := raw.Write(make([]byte, 64<<20))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		begun := time.Now()
+		end(pool)
+		require.Less(t, time.Since(begun), 4*time.Second, name) // crypto/tls waits for 5
 	}
 }

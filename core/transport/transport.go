@@ -166,7 +166,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 	*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
 	if !c.Interrupt.watch(pc.Conn) {
-		pc.Close()
+		drop(pc.Conn)
 		return fault(retry.Dial, errStopped)
 	}
 	if f := t.exchange(c, q, resp); f != nil {
