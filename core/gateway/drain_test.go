@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
@@ -194,11 +196,11 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	var broken atomic.Bool
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) {
 		o.MaxConnections = 1
-		o.now = func() time.Time {
+		o.newID = func() core.RequestID {
 			if broken.Swap(false) {
 				panic("at the disco")
 			}
-			return time.Now()
+			return 1
 		}
 	})
 	c := r.dial()
@@ -208,7 +210,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	require.False(t, broken.Load())
 	c.goesOn()
 	broken.Store(true)
-	c.goesOn()
-	c.ended() // it broke when the next request was waited for
+	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	c.ended()
 	r.free()
 }

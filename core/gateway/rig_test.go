@@ -37,6 +37,7 @@ type options struct {
 	attempt time.Duration // the attempt timeout
 	policy  func(*retry.Policy)
 	now     func() time.Time
+	newID   func() core.RequestID
 	files   int
 }
 
@@ -52,7 +53,8 @@ type rig struct {
 
 // newRig starts a gateway; proxy serves each of its connections.
 func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
-	o := options{attempt: patience, policy: func(*retry.Policy) {}, now: time.Now}
+	ids := atomic.Uint64{}
+	o := options{attempt: patience, policy: func(*retry.Policy) {}, now: time.Now, newID: func() core.RequestID { return core.RequestID(ids.Add(1)) }}
 	o.BodyIdle, o.ReplayLimit, o.Strategies = patience, 1<<20, func(string) bool { return true }
 	if change != nil {
 		change(&o)
@@ -70,11 +72,10 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	trans := transport.New(transport.Config{Now: o.now})
 	quiet := slog.New(slog.DiscardHandler)
 	tuning := executor.Tuning{First: constant{}, Retry: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
-	ids := atomic.Uint64{}
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
-		Files: o.files, Log: quiet, Now: o.now, NewID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
+		Files: o.files, Log: quiet, Now: o.now, NewID: o.newID,
 	}, o.Settings)
 
 	r.listener, err = socket.Listen(t.Context(), "127.0.0.1:0")
