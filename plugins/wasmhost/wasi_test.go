@@ -104,3 +104,65 @@ func TestWhatAGuestSays(t *testing.T) {
 	err := loaded.Score(rows{{}, {}}, make([]float64, 2))
 	require.EqualError(t, err, "trap: wasm error: unreachable: no proxy?[31m in sight")
 }
+
+// pointed are the imports that are given addresses.
+var pointed = []struct{ name, params string }{
+	{"args_sizes_get", "ii"}, {"environ_sizes_get", "ii"}, {"clock_res_get", "ii"}, {"clock_time_get", "iIi"},
+	{"random_get", "ii"}, {"poll_oneoff", "iiii"}, {"fd_write", "iiii"}, {"fd_read", "iiii"}, {"fd_fdstat_get", "ii"},
+}
+
+// FuzzWASI: whatever a guest passes to the host's functions, and whatever lies
+// where that points, the call ends soon, as it ends in any other instance, and
+// never in a fault of the host's own code.
+func FuzzWASI(f *testing.F) {
+	for i := range pointed {
+		f.Add(uint8(i), uint32(8), uint32(128), uint32(1), uint32(16), []byte{128, 0, 0, 0, 8, 0, 0, 0})
+		f.Add(uint8(i), uint32(65530), uint32(8), uint32(1), uint32(65530), []byte{}) // memory ends at 65536
+		f.Add(uint8(i), uint32(1), uint32(65530), uint32(0xffffffff), uint32(0xfffffff8), []byte{0xff, 0xff, 0xff, 0xff})
+	}
+	host := wasmhost.New(wasmhost.DefaultLimits(), "")
+	f.Fuzz(func(t *testing.T, which uint8, a, b, c, d uint32, data []byte) {
+		call := pointed[int(which)%len(pointed)]
+		var code []byte
+		for i, p := range call.params {
+			n := int32([]uint32{a, b, c, d}[i])
+			if p == 'I' {
+				code = append(code, w.Const64(int64(n))...)
+			} else {
+				code = append(code, w.Const32(n)...)
+			}
+		}
+		m := w.Scorer(w.Join(
+			[]byte{w.LocalGet, 2}, code, w.CallTo(0), []byte{0xb8, w.F64Store, 3, 0}, // f64.convert_i32_u
+			[]byte{w.LocalGet, 2}, w.Const32(16), []byte{0x29, 3, 0, 0xba, w.F64Store, 3, 8})...) // i64.load, f64.convert_i64_u
+		m.Imports = []w.Import{wasi(call.name, call.params)}
+		m.Data = []w.Data{{Offset: 128, Bytes: data[:min(len(data), 512)]}}
+		loaded, err := host.Compile(m.Bytes())
+		require.NoError(t, err)
+		defer loaded.Close()
+		begin := time.Now()
+		var first []float64
+		var said string
+		for i := range 2 {
+			p, err := loaded.Probe()
+			require.NoError(t, err)
+			scores := make([]float64, 2)
+			if err = p.Score(make(rows, 2), scores); err != nil {
+				var fault *wasmhost.Fault
+				require.ErrorAs(t, err, &fault)
+				require.NotContains(t, err.Error(), "runtime error", "%s(%d, %d, %d, %d)", call.name, a, b, c, d)
+				scores = append(scores[:0], -1)
+				if i > 0 {
+					require.EqualError(t, err, said)
+				}
+				said = err.Error()
+			}
+			p.Close()
+			if i > 0 {
+				require.Equal(t, first, scores)
+			}
+			first = scores
+		}
+		require.Less(t, time.Since(begin), within)
+	})
+}
