@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench compares Whirlpool with other proxies: the same fakes, the same
 // load, interleaved runs on one machine, medians and ratios. `make bench-peers`
 // runs it.
