@@ -10,7 +10,7 @@ var (
 )
 
 // Why a proxy or plugin cannot be changed as asked: there is none of that name,
-// or what is there already stands in the way. Errors wrap these.
+// or one that is there stands in the way. Errors wrap these.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")

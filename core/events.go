@@ -45,8 +45,8 @@ type RequestEvent struct {
 	Delivered  bool // an answer of an origin (or a tunnel) reached the client and was not an exhausted failure
 	Listener   Listener
 
-	// Why nothing more was tried, where more would have been allowed by the
-	// answer: attempts, or the retry budget, were spent.
+	// The last outcome could have been retried, but max_attempts was reached, or
+	// the retry budget was empty.
 	LimitReached, BudgetSpent bool
 }
 

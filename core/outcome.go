@@ -6,8 +6,8 @@ import "time"
 // and the statistics of that proxy hear. The zero value is invalid on purpose.
 type Verdict uint8
 
-// The verdicts. Excluded says nothing about the proxy: a client that hung up,
-// a 429 meant for the client, a result of somebody else's making.
+// The verdicts. Excluded says nothing about the proxy: the client hung up, a 429
+// was meant for the client, or the target was at fault.
 const (
 	Success Verdict = iota + 1
 	Failure
@@ -17,9 +17,9 @@ const (
 // Result is how one attempt is counted in the metrics.
 type Result uint8
 
-// The results. Replay is a try that met a kept connection found dead, and is
-// followed by another on a new one: an attempt in the totals, but no retry of the
-// policy's.
+// The results. Replay is a try on a kept connection that turned out to be dead;
+// the same attempt is made again on a new one. It is counted among the attempts,
+// but is no retry: max_attempts and backoff do not apply to it.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure
@@ -58,8 +58,8 @@ const (
 	Replay
 )
 
-// Outcome is everything known about one finished attempt. Every hearer, the
-// breaker, the statistics, the metrics, the log, sees the same value.
+// Outcome is everything known about one finished attempt. Breaker, statistics,
+// metrics and log are all given the same value.
 type Outcome struct {
 	Result     Result
 	Verdict    Verdict

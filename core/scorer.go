@@ -55,8 +55,8 @@ type Scorer interface {
 }
 
 // Tolerance is an optional side of a Scorer: scores within this fraction of
-// the best count as equal (0.02 is two percent). Without it only equal is
-// equal.
+// the best count as equal (0.02 is two percent). Without it, scores are equal
+// only if they are the same number.
 type Tolerance interface {
 	Tolerance() float64
 }

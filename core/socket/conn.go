@@ -10,9 +10,9 @@ import (
 // as a reader. Deadlines and Close end their calls as usual.
 type Conn struct {
 	stream
-	// Full, if not nil, is called by Write, Ask and Pipes.Move when they have to wait for
-	// room, before they do; elsewhere than on Linux each time. It may set
-	// deadlines.
+	// Full, if not nil, is called by Write, Ask and Pipes.Move before they wait for
+	// room in the kernel's buffer (on systems other than Linux: before every
+	// Write). It may set deadlines.
 	Full func()
 
 	raw syscall.RawConn
@@ -27,9 +27,8 @@ type Conn struct {
 	lent *[]byte    // that buffer
 }
 
-// stream is what a Conn leaves to others: a *net.TCPConn, or where package
-// socket has made the connection itself, what package os makes of its
-// descriptor.
+// stream is what a Conn leaves to others to do: a *net.TCPConn or, for a
+// connection that this package has made itself, an *os.File (descriptor).
 type stream interface {
 	net.Conn
 	SyscallConn() (syscall.RawConn, error)

@@ -117,7 +117,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.out.n, err
 }
 
-// ended says why the poller has ended a call: its deadline, or Close.
+// ended is the error of a call that the poller has ended: because its deadline
+// has passed, or the connection was closed.
 func ended(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -156,9 +157,9 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Ask sends message and reads the beginning of the answer into p, as Write and
-// Read do. What had come before is read along with the answer. A message that
-// could not be sent is a *WriteError.
+// Ask sends message and then reads the beginning of the answer into p, as Write
+// and Read would. If something had come before, it is read first. When the
+// message could not be sent, the error is a *WriteError.
 func (c *Conn) Ask(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)

@@ -2,6 +2,7 @@ package socket
 
 import "time"
 
-// Dead peers of idle connections are found after KeepAliveIdle (RFC 9293
-// section 3.8.4); what the kernel's defaults may decide is left to it.
+// KeepAliveIdle is how long a connection is idle before the kernel begins to
+// probe whether its other end is still there (RFC 9293 section 3.8.4). How often
+// it probes, and how many times, are the kernel's defaults.
 const KeepAliveIdle = 30 * time.Second

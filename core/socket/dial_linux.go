@@ -72,10 +72,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	return newConn(descriptor{File: os.NewFile(fd, "tcp")})
 }
 
-// Dial opens a connection to an IP address, until the deadline or until ctx is
-// cancelled. slow, if not nil, is called in between if the connection does not
-// stand at once: whoever is quick need not be watched. speaksFirst says that the
-// caller will send something at once.
+// Dial opens a connection to an IP address. It gives up at the deadline, or when
+// ctx is cancelled. slow, if not nil, is called before it waits, unless the
+// connection stands at once. speaksFirst says that the caller is going to send
+// something at once.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirst bool, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, speaksFirst, slow)
 	if err != nil {
@@ -133,8 +133,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirs
 	}
 }
 
-// reached is the address that whoever dials a meets: what RemoteAddr then says
-// is where the connection leads.
+// reached is the address that a connection to a really ends up at, so that
+// RemoteAddr says where it leads.
 func reached(a netip.Addr) netip.Addr {
 	a = a.Unmap() // ::ffff:1.2.3.4 is dialled as IPv4, as package net does
 	switch {
@@ -167,8 +167,8 @@ func (c *Conn) connected(ctx context.Context, address *rawAddress, deadline time
 	return c.SetWriteDeadline(time.Time{})
 }
 
-// options sets what every connection has: no wait for more to send (Nagle), and
-// the kernel looks after it when it is idle.
+// options sets what every connection has: small writes go out at once (no Nagle),
+// and the kernel probes it when it is idle (KeepAliveIdle).
 func options(fd uintptr) {
 	set(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	set(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)

@@ -20,10 +20,10 @@ type Pipes struct {
 // under way, so few serve many connections.
 const spare = 16
 
-// NewPipes returns Pipes without any yet. Each is two descriptors, which those
-// who take nothing of what is passed on to them hold for as long as they like:
-// before another is made room, if not nil, is asked whether it may be. Without a
-// pipe bytes pass through a buffer.
+// NewPipes returns Pipes that has made none yet. A pipe takes two descriptors, and
+// a receiver that takes nothing keeps them in use for as long as it likes. So
+// room, if not nil, is asked before a pipe is made whether there may be another;
+// where there may not, bytes pass through a buffer.
 func NewPipes(room func() bool) *Pipes {
 	p := &Pipes{room: room, free: make(chan pipe, spare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -35,13 +35,13 @@ func NewPipes(room func() bool) *Pipes {
 	return p
 }
 
-// Made is how many there are, with those that room is being asked for.
+// Made is the number of pipes, including those that room is being asked about.
 func (p *Pipes) Made() int { return int(p.made.Load()) }
 
-// Move waits until something comes on src, as a Read does, and passes up to
-// limit bytes of what lies there on to dst, as a Write does. n is what dst has
-// taken. The end of src is io.EOF; an error of dst is a *WriteError, and what
-// had been taken from src by then is lost.
+// Move waits until something comes on src, as Read does, and passes up to limit
+// bytes of it on to dst, as Write does. n is the number of bytes that dst has
+// taken. The end of src is io.EOF. An error of dst is a *WriteError; what had
+// been taken from src by then is lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	m := p.moves.Get().(*move)
 	n, err = m.move(dst, src, limit)

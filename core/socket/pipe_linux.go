@@ -66,7 +66,7 @@ type move struct {
 	held  int  // in the pipe
 	taken int  // by dst
 	again bool // src has been waited for
-	plain int  // the buffer to take instead, where splice(2) cannot do it or not tell
+	plain int  // bytes of the buffer to use instead; 0 while splice(2) will do
 	errno syscall.Errno
 	fill  func(fd uintptr) (done bool)
 	drain func(fd uintptr) (done bool)
@@ -103,10 +103,10 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.taken), nil
 }
 
-// filled takes what lies in fd. Whoever waits for it holds neither pipe nor
-// buffer. Urgent data (tcp(7)) looks to splice(2) like the end, or like nothing
-// although the poller says that there is something: a Read tells, and gets past
-// it.
+// filled takes what lies in fd; while it waits for something it holds neither a
+// pipe nor a buffer. Urgent data (tcp(7)) looks to splice(2) like the end of the
+// stream, or like nothing although the poller says that something is there. A
+// Read can tell, and gets past it.
 func (m *move) filled(fd uintptr) bool {
 	var ok bool
 	m.plain = 0

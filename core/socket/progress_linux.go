@@ -9,11 +9,12 @@ import (
 // seen says that Progress can tell.
 const seen = true
 
-// Progress tells how far a connection has got with what was written to it:
-// acked only grows, with each byte the other side acknowledges; queued is what
-// it has yet to. With neither changed and queued above 0, the other side has
-// taken nothing in between. A connection that is not TCP has nothing queued, one
-// that has been closed less than that: -1.
+// Progress tells how far a connection has got with what was written to it. acked
+// is the number of bytes that the other side has acknowledged so far, queued the
+// number it has yet to acknowledge. If neither has changed since the last look,
+// and queued is above 0, the other side has taken nothing in between. For a
+// connection that is not TCP both are 0; for one that has been closed queued
+// is -1.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
 	if !ok {
@@ -31,8 +32,8 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 	return acked, queued
 }
 
-// Left reports whether the other side of c has said that nothing more will come
-// or is gone. It shows while there are bytes to read before that, too.
+// Left reports whether the other side of c has ended its direction or is gone,
+// even while there are still bytes of it to be read.
 func Left(c net.Conn) (left bool) {
 	tcp, ok := c.(*Conn)
 	if !ok {

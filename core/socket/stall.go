@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Stall watches over a write that has to wait: one that the other side takes
-// nothing of for a time is ended, and one that it takes little by little is
-// not. A deadline could not tell them apart: the kernel wakes a writer only when
-// a third of its buffer is free, and what its own copy (splice) holds when that
-// is called off is lost. The zero value is ready.
+// Stall watches a write that has to wait. It ends the write when the other side
+// has taken nothing at all for some time, but not while it takes something,
+// however little. A deadline could not tell the two apart: the kernel wakes a
+// writer only when a third of its buffer is free. And where the kernel copies
+// (splice), what it holds is lost when it is interrupted. The zero value is ready.
 //
-// Elsewhere than on Linux, where nobody can see what the other side takes, it is
-// that deadline.
+// On systems other than Linux, where nobody can see what the other side takes, a
+// Stall is a deadline all the same.
 type Stall struct {
-	// While, if not nil, lets the write stand still until the other side of that
-	// connection has left.
+	// While, if not nil, is another connection: as long as its other side has not
+	// left, the write may stand still.
 	While net.Conn
 
 	conn net.Conn
@@ -31,12 +31,13 @@ type Stall struct {
 	still  int // looks in a row that saw no progress
 }
 
-// looks is how often it looks in that time, which may thus be an eighth longer.
+// looks is how many times the watch looks within idle. A write may thus stand
+// still for an eighth of idle longer before it is ended.
 const looks = 8
 
-// Start begins to watch conn's write, which is ended with os.ErrDeadlineExceeded
-// when it has stood still for idle; a second Start does nothing. It is for
-// Conn.Full.
+// Start begins to watch a write to conn. When it has stood still for idle it is
+// ended with os.ErrDeadlineExceeded. A second Start does nothing. It is meant to
+// be called from Conn.Full.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +60,8 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	}
 }
 
-// Stop ends the watch; without one it does nothing, nor does a nil Stall's. It is
-// for the goroutine that writes.
+// Stop ends the watch, if there is one. It may be called on a nil Stall, and only
+// by the goroutine that writes.
 func (s *Stall) Stop() {
 	if s == nil || !s.on.Load() {
 		return
