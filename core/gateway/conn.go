@@ -32,6 +32,7 @@ const (
 // to the goroutine that does that.
 type conn struct {
 	server *Server
+	set    *settings // in force when the request began
 	raw    net.Conn
 	reader *http1.Reader
 	ctx    context.Context // cancelled when the client has left
@@ -85,7 +86,7 @@ type memo struct {
 
 func newConn(s *Server, raw net.Conn) *conn {
 	raw = socket.Of(raw)
-	c := &conn{server: s, raw: raw, reader: http1.NewReader(raw)}
+	c := &conn{server: s, set: s.settings.Load(), raw: raw, reader: http1.NewReader(raw)}
 	c.outLoan.from, c.bodyLoan.from = s.spareOuts, s.spareBodies
 	c.call.conn = c
 	c.watch.conn = c
@@ -161,7 +162,7 @@ func (c *conn) begin() {
 
 // handle serves the request whose head is in c.req.
 func (c *conn) handle() (keep bool) {
-	set := c.server.settings.Load()
+	c.set = c.server.settings.Load()
 	c.begin()
 	c.reqBody.Start(c.reader, c.req.Framing, c.req.Length)
 	x := &c.x
@@ -192,14 +193,14 @@ func (c *conn) handle() (keep bool) {
 	if err != nil {
 		return c.answer(refusal{status: 400, code: "bad_target", message: err.Error(), reason: "http_request_error"})
 	}
-	if !c.authorized(set) {
+	if !c.authorized() {
 		return c.answer(refusal{status: 407, code: "proxy_authentication_required", message: "this proxy wants a user name and password", reason: "http_request_denied"})
 	}
 	if c.countHop() {
 		return c.answerLastHop()
 	}
 	x.Global = c.server.Policies.Current()
-	if x.Policy, x.Region, err = c.policy(set, x.Global); err != nil {
+	if x.Policy, x.Region, err = c.policy(x.Global); err != nil {
 		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
 	}
 	x.Host = c.memo.host
@@ -208,7 +209,7 @@ func (c *conn) handle() (keep bool) {
 	if x.Connect {
 		return c.connect()
 	}
-	return c.forward(set, t)
+	return c.forward(t)
 }
 
 // write sends b to the client. While it has to wait for room it is watched.
@@ -219,7 +220,7 @@ func (c *conn) write(b []byte) bool {
 }
 
 // full is called when a write has to wait.
-func (c *conn) full() { c.stall.Start(c.raw, c.server.settings.Load().BodyIdle) }
+func (c *conn) full() { c.stall.Start(c.raw, c.set.BodyIdle) }
 
 // borrowOut empties c.out to put an answer together in.
 func (c *conn) borrowOut() []byte {

@@ -63,21 +63,21 @@ const (
 )
 
 // forward serves an absolute-form request.
-func (c *conn) forward(set *settings, t target) (keep bool) {
+func (c *conn) forward(t target) (keep bool) {
 	h := &c.call
-	c.onward(set, t.host)
+	c.onward(t.host)
 	q := &h.request
 	*q = transport.Request{
 		Method: c.req.Method, Target: c.req.Target, Path: t.path, Authority: c.memo.authority, TLS: t.tls,
 		Fields: c.fields, Idempotent: c.x.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
 	}
-	if err := c.takeBody(set, q); err != nil {
+	if err := c.takeBody(q); err != nil {
 		return c.badBody(err)
 	}
 	if q.Framing != http1.NoBody {
 		c.x.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
 	}
-	h.control.BodyIdle = set.BodyIdle
+	h.control.BodyIdle = c.set.BodyIdle
 	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
 	c.watch.stop()
 	if !ok {
@@ -87,7 +87,7 @@ func (c *conn) forward(set *settings, t target) (keep bool) {
 		}
 		return c.fail()
 	}
-	return c.relay(set, response)
+	return c.relay(response)
 }
 
 // fail ends an exchange without an answer of an origin.
@@ -113,7 +113,7 @@ func (c *conn) finish(end executor.Ending) {
 
 // takeBody reads the request's body as far as it is kept for replay. A longer
 // one streams from there on, and is tried once.
-func (c *conn) takeBody(set *settings, q *transport.Request) error {
+func (c *conn) takeBody(q *transport.Request) error {
 	c.watch.disabled = false
 	c.x.Replayable = true
 	if c.req.Framing == http1.NoBody {
@@ -126,7 +126,7 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 			return io.ErrUnexpectedEOF
 		}
 	}
-	fits := c.req.Framing == http1.Chunked || c.req.Length <= set.ReplayLimit
+	fits := c.req.Framing == http1.Chunked || c.req.Length <= c.set.ReplayLimit
 	if fits {
 		c.bodyLoan.take(&c.body)
 	}
@@ -140,7 +140,7 @@ func (c *conn) takeBody(set *settings, q *transport.Request) error {
 			return err
 		}
 		c.body = append(c.body, p...)
-		fits = int64(len(c.body)) <= set.ReplayLimit
+		fits = int64(len(c.body)) <= c.set.ReplayLimit
 	}
 	q.Prefix = c.body
 	if c.reqBody.Done() {
@@ -176,7 +176,7 @@ func (c *conn) detach(q *transport.Request) {
 // armBody sets the deadline for the next piece of the request's body.
 func (c *conn) armBody() {
 	c.armed = time.Time{}
-	c.raw.SetReadDeadline(c.server.Now().Add(c.server.settings.Load().BodyIdle))
+	c.raw.SetReadDeadline(c.server.Now().Add(c.set.BodyIdle))
 	if c.bodyStopped.Load() { // looked at last, so that a stop right now is not undone
 		c.raw.SetReadDeadline(aLongTimeAgo)
 	}
@@ -203,7 +203,7 @@ func (c *conn) badBody(err error) bool {
 
 // relay writes the answer on to the client. The attempt is recorded before its
 // last byte is written, so that whoever has the answer finds it counted.
-func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
+func (c *conn) relay(r *transport.Response) (keep bool) {
 	keep = !c.req.Close && !c.server.draining.Load() && c.call.request.Rest == nil
 	framing, length := r.Framing, r.Length
 	if framing == http1.UntilClose {
@@ -214,7 +214,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	}
 	b := http1.AppendStatusLine(c.borrowOut(), r.Status, r.Reason)
 	b = http1.AppendFields(b, r.Fields)
-	if set.Via {
+	if c.set.Via {
 		b = http1.AppendField(b, "Via", viaValue)
 	}
 	b = http1.AppendFraming(b, framing, length)
@@ -224,7 +224,7 @@ func (c *conn) relay(set *settings, r *transport.Response) (keep bool) {
 	status := r.Status
 	c.out = b
 	c.entry.Streaming()
-	cut, gone := c.copyBody(set, r, framing == http1.Chunked, status)
+	cut, gone := c.copyBody(r, framing == http1.Chunked, status)
 	switch {
 	case gone:
 		c.end(r, executor.Ending{Status: status, ClientGone: true})
@@ -260,7 +260,7 @@ func (c *conn) end(r *transport.Response, end executor.Ending) {
 
 // copyBody writes c.out, which holds the head, and the body. cut is why the
 // body broke off upstream, gone that the client does not take it.
-func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, status int) (cut error, gone bool) {
+func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut error, gone bool) {
 	for {
 		// Everything that lies ready goes out in one write.
 		for len(c.out) < largeChunk {
@@ -285,12 +285,12 @@ func (c *conn) copyBody(set *settings, r *transport.Response, chunked bool, stat
 			return nil, true
 		}
 		c.outLoan.back(&c.out) // the next piece may be long in coming
-		if !chunked && r.Body.Left() >= bulkBody {
-			if cut, gone := c.bulk(set, r); cut != nil || gone {
+		if !chunked && r.Body.Left() >= socket.Bulk {
+			if cut, gone := c.bulk(r); cut != nil || gone {
 				return cut, gone
 			}
 		}
-		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
+		r.Arm(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
 		p, err := r.Body.Next()
 		if err != nil && err != io.EOF {
 			return err, false
@@ -306,16 +306,12 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 	return append(b, p...)
 }
 
-// bulkBody is how much of a body must be left for the kernel to copy it
-// (splice(2)); bulkTail bytes of it are left to copyBody, which records the
-// exchange before it writes the last ones.
-const (
-	bulkBody = 64 << 10
-	bulkTail = 4 << 10
-)
+// bulkTail bytes of a body are left to copyBody, which records the exchange
+// before it writes the last ones.
+const bulkTail = 4 << 10
 
 // bulk copies most of a long body from socket to socket.
-func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool) {
+func (c *conn) bulk(r *transport.Response) (cut error, gone bool) {
 	dst, plain := c.raw.(*socket.Conn)
 	src, too := r.Conn().(*socket.Conn)
 	if !plain || !too {
@@ -326,7 +322,7 @@ func (c *conn) bulk(set *settings, r *transport.Response) (cut error, gone bool)
 		if !ok || left <= bulkTail {
 			return nil, false
 		}
-		r.Arm(&c.call.control, c.server.Now().Add(set.BodyIdle))
+		r.Arm(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
 		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
 		c.stall.Stop()
 		var w *socket.WriteError

@@ -78,7 +78,7 @@ func (m *memo) remember(authority []byte, defaultPort string) error {
 
 // policy returns the policy the request runs under: the global one, with the
 // request's own merged over it.
-func (c *conn) policy(set *settings, global *retry.Policy) (*retry.Policy, string, error) {
+func (c *conn) policy(global *retry.Policy) (*retry.Policy, string, error) {
 	var override, region []byte
 	for i := range c.req.Fields {
 		f := &c.req.Fields[i]
@@ -113,7 +113,7 @@ func (c *conn) policy(set *settings, global *retry.Policy) (*retry.Policy, strin
 			return nil, "", err
 		}
 		p := global.Merge(o)
-		if err := p.Validate(set.Strategies); err != nil {
+		if err := p.Validate(c.set.Strategies); err != nil {
 			return nil, "", err
 		}
 		c.memo.global, c.memo.override, c.memo.policy = global, string(override), &p
@@ -123,8 +123,8 @@ func (c *conn) policy(set *settings, global *retry.Policy) (*retry.Policy, strin
 
 // authorized checks the client's credentials; the same ones as before are let
 // in without a second look.
-func (c *conn) authorized(set *settings) bool {
-	if len(set.users) == 0 {
+func (c *conn) authorized() bool {
+	if len(c.set.users) == 0 {
 		return true
 	}
 	for i := range c.req.Fields {
@@ -132,11 +132,11 @@ func (c *conn) authorized(set *settings) bool {
 		if f.Kind != http1.ProxyAuthorization {
 			continue
 		}
-		if c.memo.authSet == set && c.memo.auth == string(f.Value) {
+		if c.memo.authSet == c.set && c.memo.auth == string(f.Value) {
 			return true
 		}
-		if set.users.allow(string(f.Value)) {
-			c.memo.authSet, c.memo.auth = set, string(f.Value)
+		if c.set.users.allow(string(f.Value)) {
+			c.memo.authSet, c.memo.auth = c.set, string(f.Value)
 			return true
 		}
 		return false
@@ -146,7 +146,7 @@ func (c *conn) authorized(set *settings) bool {
 
 // onward lists the fields that go on: without those of the client's hop, and
 // with the Host that the target names (RFC 9112 section 3.2.2).
-func (c *conn) onward(set *settings, host []byte) {
+func (c *conn) onward(host []byte) {
 	c.fields = c.fields[:0]
 	for _, f := range c.req.Fields {
 		switch {
@@ -160,7 +160,7 @@ func (c *conn) onward(set *settings, host []byte) {
 	if len(c.req.Host) == 0 && c.req.Minor == 0 {
 		c.fields = append(c.fields, http1.Field{Name: hostName, Value: host, Kind: http1.Host})
 	}
-	if set.Via {
+	if c.set.Via {
 		c.fields = append(c.fields, http1.Field{Name: viaName, Value: viaValue, Kind: http1.Via})
 	}
 }

@@ -3,11 +3,13 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +41,7 @@ type options struct {
 	now     func() time.Time
 	newID   func() core.RequestID
 	files   int
+	dial    transport.DialFunc // to the proxy
 }
 
 // rig is a gateway over one proxy, which is the test's function, on real
@@ -69,7 +72,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: o.now})
 	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
-	trans := transport.New(transport.Config{Now: o.now})
+	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial})
 	quiet := slog.New(slog.DiscardHandler)
 	tuning := executor.Tuning{First: constant{}, Retry: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
 	r.Server = New(Config{
@@ -173,6 +176,16 @@ func (c *client) send(raw string) {
 	c.t.Helper()
 	_, err := io.WriteString(c, raw)
 	require.NoError(c.t, err)
+}
+
+// fill sends until nothing has been taken for that long.
+func (c *client) fill(still time.Duration) {
+	c.t.Helper()
+	for err := error(nil); !errors.Is(err, os.ErrDeadlineExceeded); {
+		require.NoError(c.t, err)
+		c.SetWriteDeadline(time.Now().Add(still))
+		_, err = c.Write(make([]byte, 64<<10))
+	}
 }
 
 // answer reads the answer to a request with that method.

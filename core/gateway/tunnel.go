@@ -69,21 +69,22 @@ type tunnel struct {
 	clientLeft atomic.Bool
 }
 
-// watch prepares for writes that have to wait. A tunnel may stand still; but when
-// its upstream, which lies on tcp (that may be nil), takes nothing, the client is
-// not read from, and nobody would see that it has left: then the tunnel stands no
-// longer than a body.
+// watch prepares for writes that have to wait; upstream lies on tcp, which may be
+// nil.
 func (t *tunnel) watch(tcp *socket.Conn) {
-	if client, ok := t.conn.raw.(*socket.Conn); ok {
-		client.Full = nil
-	}
-	if t.tcp, t.stall.While = tcp, t.conn.raw; tcp != nil {
+	t.stall.While, t.conn.stall.While = t.whole, t.whole
+	if t.tcp = tcp; tcp != nil {
 		tcp.Full = t.full
 	}
 }
 
 // full is called when a write to upstream has to wait.
-func (t *tunnel) full() { t.stall.Start(t.tcp, t.conn.server.settings.Load().BodyIdle) }
+func (t *tunnel) full() { t.stall.Start(t.tcp, t.conn.set.BodyIdle) }
+
+// whole reports whether both directions are open: then either may stand still.
+// While upstream takes nothing the client is not read from, but shows whether it
+// has left.
+func (t *tunnel) whole() bool { return !t.half.Load() && !socket.Left(t.conn.raw) }
 
 // traffic counts the bytes of a tunnel.
 type traffic struct{ up, down int64 }
@@ -104,7 +105,7 @@ func (t *tunnel) join(said traffic) (total traffic, died error) {
 		done <- n
 	}()
 	heard := said.down > 0
-	n, err := t.splice(t.conn.raw, t.upstream, nil, func() {
+	n, err := t.splice(t.conn.raw, t.upstream, &t.conn.stall, func() {
 		heard = true
 		t.conn.server.Executor.TunnelProven(&t.conn.x)
 	})
@@ -141,13 +142,13 @@ func (t *tunnel) close() {
 // wait is called before src is read from.
 func (t *tunnel) wait(src net.Conn) {
 	if t.half.Load() {
-		src.SetReadDeadline(t.conn.server.Now().Add(t.conn.server.settings.Load().BodyIdle))
+		src.SetReadDeadline(t.conn.server.Now().Add(t.conn.set.BodyIdle))
 	}
 }
 
-// splice copies src to dst, whose writes stall watches unless it is nil, until src
-// ends; an error of dst is a *socket.WriteError. first is called once, before the first byte is passed on. A
-// quiet direction holds no buffer.
+// splice copies src to dst, whose writes stall watches, until src ends; an error
+// of dst is a *socket.WriteError. first is called once, before the first byte is
+// passed on. A quiet direction holds no buffer.
 func (t *tunnel) splice(dst, src net.Conn, stall *socket.Stall, first func()) (n int64, err error) {
 	c := t.conn.server.chunks
 	var buf *[]byte

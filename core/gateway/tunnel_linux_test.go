@@ -2,30 +2,78 @@ package gateway
 
 import (
 	"bufio"
+	"context"
+	"io"
 	"net"
-	"os"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // A client that has left is noticed although nobody reads from it, as its target
 // takes nothing: then its tunnel stands no longer than a body. As long as the
 // client is there it may stand.
 func TestATunnelWhoseClientLeftStandsNoLonger(t *testing.T) {
-	const idle, size = 50 * time.Millisecond, 32 << 20
+	const idle = 50 * time.Millisecond
 	over := make(chan struct{})
 	defer close(over)
 	r := newRig(t, tunnelling(func(net.Conn, *bufio.Reader) { <-over }), func(o *options) { o.BodyIdle = idle })
 	c := r.connect()
-	c.SetWriteDeadline(time.Now().Add(10 * idle)) // it is full, and stands for a while
-	n, err := c.Write(make([]byte, size))
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.Less(t, n, size)
+	c.fill(10 * idle) // and it stands for a while
 	require.Equal(t, 1, r.Connections())
 	c.SetLinger(0)
 	c.Close()
 	r.free()
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
+}
+
+// What comes along with a CONNECT is watched like everything else: its client may
+// leave while it finds no room.
+func TestEarlyBytesThatFindNoRoom(t *testing.T) {
+	const idle = 50 * time.Millisecond
+	dialled := make(chan *net.TCPConn, 1)
+	over := make(chan struct{})
+	defer close(over)
+	r := newRig(t, func(c net.Conn) {
+		c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		http.ReadRequest(bufio.NewReader(c))
+		raw, err := (<-dialled).SyscallConn()
+		require.NoError(t, err)
+		for full := 0; full < 5; full++ { // what has been sent may yet make room
+			time.Sleep(idle / 10)
+			raw.Control(func(fd uintptr) {
+				for _, size := range []int{64 << 10, 1} {
+					for {
+						if n, _ := unix.Write(int(fd), make([]byte, size)); n <= 0 {
+							break
+						}
+						full = 0
+					}
+				}
+			})
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		<-over
+	}, func(o *options) {
+		o.BodyIdle = idle
+		o.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			if err == nil {
+				err = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // which then grows no more
+				dialled <- c.(*net.TCPConn)
+			}
+			return c, err
+		}
+	})
+	c := r.ask(connectTo + "hello, world")
+	c.established()
+	time.Sleep(4 * idle) // its client is there: it may stand still
+	require.Equal(t, 1, r.Connections())
+	c.SetLinger(0)
+	c.Close()
+	r.free()
+	require.Zero(t, r.recorded.up)
 }

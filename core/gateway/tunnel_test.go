@@ -177,7 +177,7 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 	}
 }
 
-// A tunnel may stand as still as it likes: its client is not watched.
+// A tunnel may stand as still as it likes, also while its client takes nothing.
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write(make([]byte, size)) }), func(o *options) { o.BodyIdle = idle })
@@ -189,10 +189,10 @@ func TestAStillTunnelStands(t *testing.T) {
 	c := &client{far, t, bufio.NewReader(far)}
 	c.established()
 	time.Sleep(10 * idle) // so long nothing is taken
-	c.CloseWrite()
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)
 	require.Equal(t, size, len(all))
+	c.CloseWrite()
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
 
@@ -203,6 +203,23 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
 		"the client left": func(c *client, _ *net.TCPConn) { c.Close() },
 		"the target left": func(c *client, proxy *net.TCPConn) { io.WriteString(proxy, "bye"); proxy.CloseWrite() },
+		"the client has no more to say and takes nothing": func(c *client, proxy *net.TCPConn) {
+			c.CloseWrite()
+			proxy.SetWriteDeadline(time.Now().Add(patience))
+			for err := error(nil); err == nil; {
+				_, err = proxy.Write(make([]byte, 64<<10))
+			}
+		},
+		"the target has no more to say and takes nothing": func(c *client, proxy *net.TCPConn) {
+			proxy.CloseWrite()
+			for err := error(nil); err == nil; {
+				_, err = c.Write(make([]byte, 64<<10))
+			}
+		},
+		"the target takes nothing and has no more to say": func(c *client, proxy *net.TCPConn) {
+			c.fill(4 * idle) // and it stands for a while
+			proxy.CloseWrite()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -232,4 +249,62 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)
 	require.Equal(t, 12, len(all), "it does not stand still")
+}
+
+// A tunnel keeps the settings that its request began with.
+func TestATunnelAndAReload(t *testing.T) {
+	proxy, over := make(chan net.Conn, 1), make(chan struct{})
+	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { proxy <- c; <-over }), nil)
+	c := r.connect()
+	r.Apply(Settings{BodyIdle: time.Nanosecond})
+	c.CloseWrite()
+	target := <-proxy
+	_, err := target.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
+	time.Sleep(50 * time.Millisecond) // so long it stands still
+	io.WriteString(target, "hello")
+	close(over)
+	all, err := io.ReadAll(c.r)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(all))
+}
+
+// taking takes no more than it has room for.
+type taking struct {
+	net.Conn
+	room atomic.Int32
+}
+
+func (c *taking) Write(p []byte) (int, error) {
+	if room := int(c.room.Load()); len(p) > room {
+		c.Conn.Write(p[:room])
+		return room, io.ErrClosedPipe
+	}
+	return c.Conn.Write(p)
+}
+
+// Of what a client sends along with its CONNECT the counts have what was passed
+// on, and a tunnel that takes no more of it ends.
+func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
+	way := &taking{}
+	way.room.Store(1 << 10)
+	passed := make(chan string, 1)
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		http.ReadRequest(b)
+		way.room.Store(5)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		all, _ := io.ReadAll(b)
+		passed <- string(all)
+	}, func(o *options) {
+		o.dial = func(ctx context.Context, network, address string) (c net.Conn, err error) {
+			way.Conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+			return way, err
+		}
+	})
+	c := r.ask(connectTo + "hello, world")
+	c.established()
+	require.Equal(t, "hello", <-passed)
+	r.free()
+	require.EqualValues(t, 5, r.recorded.up)
 }

@@ -16,6 +16,10 @@ type Pipes struct {
 	moves sync.Pool // of *move
 }
 
+// Bulk is from how many bytes on passing them on by Pipes costs less than reading
+// and writing them.
+const Bulk = 64 << 10
+
 // spare is how many pipes are kept. A pipe is in use only while bytes are
 // under way, so few serve many connections.
 const spare = 16

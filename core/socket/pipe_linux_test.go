@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func descriptors(t *testing.T) int {
@@ -165,6 +168,43 @@ func TestMoveWithPipesNowAndThen(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(sent, got))
 	require.Greater(t, asked.Load(), int32(30))
+}
+
+// A user without privileges may have so many pipes of full size; further ones,
+// which the kernel makes small, are not used.
+func TestSmallPipesAreNotUsed(t *testing.T) {
+	soft, err := os.ReadFile("/proc/sys/fs/pipe-user-pages-soft")
+	require.NoError(t, err)
+	pages, err := strconv.Atoi(strings.TrimSpace(string(soft)))
+	require.NoError(t, err)
+	most := pages * os.Getpagesize() / pipeSize
+	if most == 0 || most > 1000 {
+		t.Skip("here nobody makes them small: ", pages)
+	}
+	runtime.LockOSThread() // for good: the thread ends with the test, without its privileges
+	var none [2]unix.CapUserData
+	require.NoError(t, unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]))
+	p := NewPipes(nil)
+	var all []pipe
+	for range most + 1 {
+		have, ok := p.get()
+		if !ok {
+			break
+		}
+		all = append(all, have)
+		size, err := unix.FcntlInt(uintptr(have.in), unix.F_GETPIPE_SZ, 0)
+		require.NoError(t, err)
+		require.Equal(t, pipeSize, size)
+	}
+	require.LessOrEqual(t, len(all), most)
+	require.Equal(t, len(all), p.Made())
+	before := descriptors(t)
+	_, ok := p.get()
+	require.False(t, ok)
+	require.Equal(t, before, descriptors(t), "it leaves nothing behind")
+	for _, have := range all {
+		p.drop(have)
+	}
 }
 
 // What the poller said of bytes that have been taken since is no reason to

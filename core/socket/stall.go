@@ -16,9 +16,9 @@ import (
 // On systems other than Linux, where nobody can see what the other side takes, a
 // Stall is a deadline all the same.
 type Stall struct {
-	// While, if not nil, is another connection: as long as its other side has not
-	// left, the write may stand still.
-	While net.Conn
+	// While, if not nil, says that the write may stand still: it is not ended as
+	// long as this returns true. It is called from a goroutine of its own.
+	While func() bool
 
 	conn net.Conn
 	idle time.Duration
@@ -28,7 +28,8 @@ type Stall struct {
 	on     atomic.Bool // changed by Start and Stop only, under mu
 	acked  uint64      // at the last look
 	queued int
-	still  int // looks in a row that saw no progress
+	still  int  // looks in a row that saw no progress
+	ended  bool // look has ended the write
 }
 
 // looks is how many times the watch looks within idle. A write may thus stand
@@ -60,16 +61,21 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	}
 }
 
-// Stop ends the watch, if there is one. It may be called on a nil Stall, and only
-// by the goroutine that writes.
+// Stop ends the watch, if there is one. Where the watch has just ended a write that
+// got through all the same, the next one does not pay for it: Stop takes the
+// deadline away. It may be called only by the goroutine that writes.
 func (s *Stall) Stop() {
-	if s == nil || !s.on.Load() {
+	if !s.on.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.on.Store(false)
 	s.timer.Stop()
+	if s.ended {
+		s.ended = false
+		s.conn.SetWriteDeadline(time.Time{})
+	}
 }
 
 // look ends a write that has not moved for long enough.
@@ -83,9 +89,10 @@ func (s *Stall) look() {
 	switch {
 	case queued < 0:
 		return // closed: whoever closed it may not know of the watch (TLS says farewell)
-	case s.While != nil && !Left(s.While):
+	case s.While != nil && s.While():
 		s.still = 0
 	case s.stands(acked, queued):
+		s.ended = true
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
 	}

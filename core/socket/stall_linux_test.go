@@ -46,6 +46,23 @@ func TestStall(t *testing.T) {
 		s.look()
 		require.False(t, s.timer.Stop(), "nobody looks any longer")
 	})
+	t.Run("it gets through as it is ended", func(t *testing.T) {
+		c, far := pair(t)
+		var s Stall
+		c.Full = func() {
+			s.Start(c, time.Hour)
+			for range looks + 1 {
+				s.look()
+			}
+		}
+		_, err := c.Write(make([]byte, 64<<20))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		s.Stop()
+		c.Full = nil
+		go io.Copy(io.Discard, far)
+		_, err = c.Write([]byte("the next one"))
+		require.NoError(t, err)
+	})
 	t.Run("somebody takes little by little", func(t *testing.T) {
 		c, far := pair(t)
 		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
@@ -93,7 +110,7 @@ func TestStallWhile(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	c, _ := pair(t)
 	other, far := pair(t)
-	s := Stall{While: other}
+	s := Stall{While: func() bool { return !Left(other) }}
 	c.Full = func() { s.Start(c, idle) }
 	ended := make(chan error)
 	go func() {

@@ -191,10 +191,6 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// bulkBody is how much of a body must be left for the kernel to pass it on
-// (splice(2)).
-const bulkBody = 64 << 10
-
 // sendBody sends what has not gone with the head.
 func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	pc.bodyIdle = c.BodyIdle
@@ -218,7 +214,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	plain, _ := pc.Conn.(*socket.Conn)
 	for q.Rest != nil {
 		q.Arm()
-		if left, ok := q.Rest.Unread(); ok && left >= bulkBody && plain != nil && q.From != nil {
+		if left, ok := q.Rest.Unread(); ok && left >= socket.Bulk && plain != nil && q.From != nil {
 			n, err := q.Pipes.Move(plain, q.From, left)
 			pc.stall.Stop()
 			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
@@ -246,7 +242,6 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 			return err
 		}
 	}
-	c.Interrupt.setWriteDeadline(pc.Conn, time.Time{}) // the watch may have ended a write that was just through
 	return nil
 }
 
