@@ -57,34 +57,56 @@ func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Mess
 func (e *Error) Unwrap() error { return e.Failure.Err }
 
 // Transport returns an http.RoundTripper that sends each request through the
-// pool, with retries and breakers. An answer that exhausted the retries is
-// returned as it is; without an answer the error is an *Error. A body of more
-// than gateway.replay_limit bytes is tried once.
+// pool, with retries and breakers, until Shutdown. An answer that exhausted the
+// retries is returned as it is; without an answer the error is an *Error, a
+// *RequestError or what ended the request's context.
+//
+// A request's body is read up to gateway.replay_limit bytes before the first
+// attempt; one that is longer is tried once. X-Whirlpool-Retry and
+// X-Whirlpool-Region in a request's header steer it as they do at the gateway's
+// port, and an answer's header tells the same of it. Unlike net/http's, this
+// transport adds no header of its own (no User-Agent, no Accept-Encoding), so
+// answers come as they were encoded, and it carries no trailers.
+//
+// As with net/http's, an answer's body is to be closed, and holds its
+// connection until then or until it has been read to its end.
 func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
 
 type roundTripper struct{ engine *Engine }
 
 func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
-	call := Call{Request: q}
-	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
-		p, err := rt.engine.Override(h)
-		if err != nil {
-			return nil, err
+	call, err := rt.call(q)
+	if err != nil {
+		if q.Body != nil {
+			q.Body.Close()
 		}
-		call.Policy = p
+		return nil, err
 	}
-	call.Region = q.Header.Get("X-Whirlpool-Region")
 	r, err := rt.engine.Do(q.Context(), call)
+	if ended := context.Cause(q.Context()); ended != nil && (err != nil || r.Response == nil) {
+		return nil, ended
+	}
 	if err != nil {
 		return nil, err
 	}
 	if r.Response == nil {
-		if err := q.Context().Err(); err != nil {
-			return nil, err
-		}
 		return nil, &Error{r.Final, *r.Failure}
 	}
 	return r.Response, nil
+}
+
+// CloseIdleConnections is what http.Client's calls: it closes the kept
+// connections to the pool's proxies.
+func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.DropIdle() }
+
+func (rt roundTripper) call(q *http.Request) (call Call, err error) {
+	call = Call{Request: q, Region: q.Header.Get("X-Whirlpool-Region")}
+	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
+		if call.Policy, err = rt.engine.Override(h); err != nil {
+			return call, err
+		}
+	}
+	return call, context.Cause(q.Context())
 }
 
 // Override merges the value of an X-Whirlpool-Retry header over the global
@@ -109,6 +131,7 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 // exchange is one Call under way.
 type exchange struct {
 	engine   *Engine
+	ctx      context.Context
 	x        executor.Exchange
 	control  transport.Control
 	request  transport.Request
@@ -123,8 +146,8 @@ type exchange struct {
 	result    *Result
 }
 
-// Do makes a request through the pool and closes its body. The error is a *RequestError; what goes
-// wrong on the way is in the Result.
+// Do makes a request through the pool and closes its body. The error is a
+// *RequestError; what goes wrong on the way is in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
 	k := &exchange{engine: e, idle: cfg.BodyIdle}
@@ -132,21 +155,35 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	if body := call.Request.Body; body != nil {
 		k.closeBody = sync.OnceFunc(func() { body.Close() })
 	}
-	if err := k.prepare(call, cfg); err != nil {
+	if !e.enter() {
 		k.closeBody()
-		return nil, err
+		return &Result{Final: core.FinalCancelled, Failure: executor.Cancelled(executor.ErrShutdown)}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	k.ctx = ctx
+	outlived := context.AfterFunc(e.life, func() { cancel(executor.ErrShutdown) })
+	leave := func() {
+		outlived()
+		cancel(nil)
+		k.closeBody()
+		e.calls.Done()
+	}
+	unread := context.AfterFunc(ctx, k.closeBody) // ends a wait for the body
+	err := k.prepare(call, cfg)
+	unread()
+	if err != nil {
+		leave()
+		return nil, err
+	}
 	stop := context.AfterFunc(ctx, k.control.Interrupt.Fire)
 	k.entry = e.tracker.Track()
 	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
 	k.x.Journal = k.entry
 	k.release = func() {
 		stop()
-		cancel(nil)
-		k.closeBody()
 		e.executor.Abandon(&k.x)
 		k.entry.Release()
+		leave()
 	}
 	k.result = &Result{ID: k.x.ID}
 	response, ok := executor.Do(ctx, e.executor, &k.x, k)
@@ -169,9 +206,9 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	u := q.URL
 	switch {
-	case u == nil || u.Scheme != "http" && u.Scheme != "https":
+	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
 		return &RequestError{"the URL must be an absolute http:// or https:// one"}
-	case u.User != nil:
+	case u.User != nil && q.Header.Get("Authorization") == "": // which http.Client makes of it
 		return &RequestError{"the URL has user information; send it as Authorization"}
 	case q.Method == http.MethodConnect:
 		return &RequestError{"CONNECT is for the gateway's port"}
@@ -182,7 +219,11 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	if u.Scheme == "https" {
 		port = "443"
 	}
-	authority, err := upstream.HostPort(u.Host, port)
+	host, err := httpguts.PunycodeHostPort(u.Host)
+	if err != nil {
+		return &RequestError{"the URL's host is not a name: " + err.Error()}
+	}
+	authority, err := upstream.HostPort(host, port)
 	if err != nil {
 		return &RequestError{"the URL: " + err.Error()}
 	}
@@ -202,7 +243,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
 	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
 	k.request = transport.Request{
-		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + u.Host + path), Path: []byte(path),
+		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + host + path), Path: []byte(path),
 		Authority: authority, TLS: u.Scheme == "https", Idempotent: k.x.Idempotent,
 	}
 	k.control.BodyIdle = cfg.BodyIdle
@@ -217,7 +258,8 @@ func (k *exchange) fields(q *http.Request) error {
 	if host == "" {
 		host = q.URL.Host
 	}
-	if !httpguts.ValidHostHeader(host) {
+	host, err := httpguts.PunycodeHostPort(host)
+	if err != nil || !httpguts.ValidHostHeader(host) {
 		return &RequestError{"the Host is not one"}
 	}
 	fields := []http1.Field{{Name: []byte("Host"), Value: []byte(host), Kind: http1.Host}}
@@ -269,20 +311,21 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 		return &RequestError{"the body cannot be read: " + err.Error()}
 	}
 	k.request.Prefix = prefix
-	if int64(len(prefix)) <= limit {
+	read := int64(len(prefix))
+	if said := q.ContentLength; said > 0 && (read > said || read < said && read <= limit) {
+		return &RequestError{errLength.Error()}
+	}
+	if read <= limit {
 		k.closeBody()
-		k.request.Framing, k.request.Length = http1.Length, int64(len(prefix))
+		k.request.Framing, k.request.Length = http1.Length, read
 		return nil
 	}
 	k.x.Replayable = false
 	k.request.Framing = http1.Chunked
 	rest := io.Reader(q.Body)
-	if q.ContentLength > 0 && q.ContentLength < int64(len(prefix)) {
-		return &RequestError{errLength.Error()}
-	}
 	if q.ContentLength > 0 {
 		k.request.Framing, k.request.Length = http1.Length, q.ContentLength
-		rest = &exactly{rest, q.ContentLength - int64(len(prefix))}
+		rest = &exactly{rest, q.ContentLength - read}
 	}
 	k.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
 	k.request.Rest, k.request.Arm, k.request.Stop = &k.rest, func() {}, k.closeBody
@@ -340,21 +383,31 @@ func (k *exchange) answer(q *http.Request, r *transport.Response) *http.Response
 	if r.Length >= 0 {
 		header.Set("Content-Length", strconv.FormatInt(r.Length, 10))
 	}
-	return &http.Response{
+	body := &answerBody{exchange: k, response: r}
+	out := &http.Response{
 		Status: strconv.Itoa(r.Status) + " " + string(r.Reason), StatusCode: r.Status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: r.Length, Request: q,
-		Body: &answerBody{exchange: k, response: r},
+		Body: body,
 	}
+	if r.Body.Done() { // there is none: nobody needs to close it
+		body.end(io.EOF)
+	}
+	return out
 }
 
-// answerBody reads an answer's body and ends the exchange with it.
+// answerBody reads an answer's body and ends the exchange with it. Close may be
+// called while somebody reads.
 type answerBody struct {
 	exchange *exchange
 	response *transport.Response
-	err      error
+
+	mu  sync.Mutex // held while somebody reads
+	err error
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	k := b.exchange
 	if b.err != nil {
 		return 0, b.err
@@ -364,12 +417,17 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if err != nil {
 		b.end(err)
 	}
-	return n, err
+	return n, b.err
 }
 
 // Close ends the exchange. What is left of a short body is read, so that the
 // connection can be kept.
 func (b *answerBody) Close() error {
+	if !b.mu.TryLock() { // somebody reads: no longer
+		b.exchange.control.Interrupt.Fire()
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
 	if b.err == nil {
 		b.response.Arm(&b.exchange.control, b.exchange.engine.opts.Now().Add(100*time.Millisecond))
 		if b.response.Body.Drain(64 << 10) {
@@ -377,8 +435,8 @@ func (b *answerBody) Close() error {
 		} else {
 			b.end(context.Canceled)
 		}
-		b.err = errors.New("the body has been closed")
 	}
+	b.err = http.ErrBodyReadAfterClose
 	return nil
 }
 
@@ -386,14 +444,23 @@ func (b *answerBody) Close() error {
 // request is a success then, as if the answer had ended there, where Close
 // means that the caller has left.
 func (r *Result) Enough() {
-	if b, ok := r.Response.Body.(*answerBody); ok && b.err == nil {
+	b, ok := r.Response.Body.(*answerBody)
+	if !ok {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
 		b.end(io.EOF)
 	}
 }
 
+// end requires mu. The error is what ended the request's context, if it did.
 func (b *answerBody) end(err error) {
-	b.err = err
 	k := b.exchange
+	if b.err = err; err != io.EOF && k.ctx.Err() != nil {
+		b.err = context.Cause(k.ctx)
+	}
 	status, broke := b.response.Status, b.response.BodyBroke(&k.request)
 	b.response.Finish(&k.control, k.engine.opts.Now())
 	switch {

@@ -1,12 +1,14 @@
 // Package engine assembles the parts of the gateway and keeps them in step:
 // New builds them from one Config, Serve takes clients, Reload changes a
 // running engine, Shutdown drains it. It is a Go library as well: Transport is
-// an http.RoundTripper that retries through the pool.
+// an http.RoundTripper that retries through the pool, without a port of its
+// own. Start from DefaultConfig, with a registry of package plugins.
 package engine
 
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -42,6 +44,17 @@ type Config struct {
 	Gateway        gateway.Settings
 }
 
+// DefaultConfig returns the defaults; what is missing are proxies.
+func DefaultConfig() Config {
+	return Config{
+		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
+		First: fallbackFirst, Again: fallbackAgain, MaxCandidates: selector.DefaultMaxCandidates,
+		RetentionHours: metrics.DefaultRetentionHours,
+		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
+	}
+}
+
 // Plugins gives the scorers and backoffs by name. A handle stays the same
 // while the module behind it is swapped. Where a scorer fails, the one named
 // fallback answers.
@@ -50,7 +63,7 @@ type Plugins interface {
 	Backoff(name string) (core.Backoff, error)
 }
 
-// The scorers that answer for one that fails.
+// The scorers that answer for one that fails, and rank if no other is named.
 const (
 	fallbackFirst = "round_robin"
 	fallbackAgain = "performance"
@@ -91,6 +104,11 @@ type Engine struct {
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
 	wg        sync.WaitGroup
+
+	callsMu  sync.Mutex // taken to begin a call, and to stop taking them
+	calls    sync.WaitGroup
+	life     context.Context // of the calls
+	endCalls context.CancelFunc
 }
 
 // New checks cfg whole and builds an engine from it.
@@ -105,6 +123,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand()}
+	e.life, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
 	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
@@ -146,6 +165,23 @@ func (c *Config) breaker() breaker.Config {
 	return b
 }
 
+// check is for configurations that no file's checks have been through.
+func (c *Config) check() error {
+	var field *retry.FieldError
+	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
+		return &core.KeyError{Key: "retry." + field.Field, Err: errors.New(field.Msg)}
+	}
+	if err := c.breaker().Validate(); err != nil {
+		return &core.KeyError{Key: "breaker", Err: err}
+	}
+	for key, d := range map[string]time.Duration{"attempt": c.AttemptTimeout, "body_idle": c.BodyIdle} {
+		if d <= 0 {
+			return &core.KeyError{Key: "timeouts." + key, Value: d, Err: errors.New("must be above 0")}
+		}
+	}
+	return nil
+}
+
 // settings are the gateway's, with what the engine knows.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
@@ -153,8 +189,7 @@ func (e *Engine) settings(cfg *Config) gateway.Settings {
 	return set
 }
 
-// tuning resolves the names in cfg; an unknown one is an error before anything
-// takes effect.
+// tuning checks cfg and resolves the names in it, before anything takes effect.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	first, err := plugins.Scorer(cfg.First, fallbackFirst)
 	if err != nil {
@@ -166,6 +201,9 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	if _, err := plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
 		return executor.Tuning{}, &core.KeyError{Key: "retry.backoff_strategy", Value: cfg.Retry.BackoffStrategy, Err: err}
+	}
+	if err := cfg.check(); err != nil {
+		return executor.Tuning{}, err
 	}
 	return executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
@@ -266,18 +304,45 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Shutdown stops taking clients and lets running requests finish until ctx
-// ends; what still runs then is answered 503 or closed.
+// Shutdown stops taking clients, and calls of Do, and lets running requests
+// finish until ctx ends; what still runs then is answered 503 or closed.
 func (e *Engine) Shutdown(ctx context.Context) {
-	e.stopOnce.Do(func() { close(e.stop) })
+	e.stopOnce.Do(e.stopTaking)
 	e.reload.Lock()
 	for _, l := range e.listeners {
 		l.Close()
 	}
 	e.reload.Unlock()
 	e.gateway.Shutdown(ctx)
+	ended := make(chan struct{})
+	go func() {
+		e.calls.Wait() // for ever, if an answer's body is never closed
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	e.endCalls()
 	e.wg.Wait()
 	e.transport.Close()
+}
+
+func (e *Engine) stopTaking() {
+	e.callsMu.Lock()
+	defer e.callsMu.Unlock()
+	close(e.stop)
+}
+
+// enter begins a call, unless a shutdown has.
+func (e *Engine) enter() bool {
+	e.callsMu.Lock()
+	defer e.callsMu.Unlock()
+	if e.Draining() {
+		return false
+	}
+	e.calls.Add(1)
+	return true
 }
 
 // Draining reports whether Shutdown has begun.

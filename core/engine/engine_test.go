@@ -18,9 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -42,11 +40,8 @@ func (rotation) Score(c core.Candidates, scores []float64) error {
 }
 
 func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error), proxies ...string) *engine.Engine {
-	cfg := engine.Config{
-		Retry: retry.DefaultPolicy(), Breaker: breaker.Default(), AttemptTimeout: time.Second, BodyIdle: time.Second,
-		First: "a", Again: "a", MaxCandidates: 256,
-	}
-	cfg.Gateway.ReplayLimit = 1 << 20
+	cfg := engine.DefaultConfig()
+	cfg.AttemptTimeout, cfg.BodyIdle = time.Second, time.Second
 	for _, p := range proxies {
 		a, err := upstream.ParseAddress(p)
 		if err != nil {
@@ -102,6 +97,32 @@ func keys(m map[string]bool) (out []string) {
 		out = append(out, k)
 	}
 	return out
+}
+
+// What a Go program fills in is checked as what stands in a file is, and a
+// policy that it changes is in force as changed.
+func TestConfigsOfPrograms(t *testing.T) {
+	for key, change := range map[string]func(*engine.Config){
+		"retry.max_attempts":       func(c *engine.Config) { c.Retry.MaxAttempts = 11 },
+		"retry.retry_status_codes": func(c *engine.Config) { c.Retry.RetryStatusCodes = []int{404} },
+		"breaker":                  func(c *engine.Config) { c.Breaker.FailureThreshold = 0 },
+		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
+		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },
+	} {
+		cfg := engine.DefaultConfig()
+		change(&cfg)
+		_, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+		var bad *core.KeyError
+		require.ErrorAs(t, err, &bad, key)
+		require.Equal(t, key, bad.Key)
+	}
+	cfg := engine.DefaultConfig()
+	cfg.Retry.RetryStatusCodes = []int{429}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	require.True(t, e.Policies().Current().Retries(429))
+	require.False(t, e.Policies().Current().Retries(503))
 }
 
 // body is a request's body that knows whether it was closed.
@@ -178,25 +199,6 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	defer r.Body.Close()
 	require.EqualValues(t, 5, r.ContentLength)
 	require.Equal(t, "5", r.Header.Get("Content-Length"))
-}
-
-func ExampleEngine_Transport() {
-	// A proxy that answers for the origin itself.
-	l, _ := net.Listen("tcp", "127.0.0.1:0")
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello from ", r.Host) }))
-
-	e := newEngine(nil, nil, "http://127.0.0.1:1", "http://"+l.Addr().String()) // the first refuses
-	defer e.Shutdown(context.Background())
-	client := &http.Client{Transport: e.Transport()}
-	r, err := client.Get("http://example.org/")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer r.Body.Close()
-	body, _ := io.ReadAll(r.Body)
-	fmt.Println(string(body), r.Header.Get("X-Whirlpool-Attempts"))
-	// Output: hello from example.org 2
 }
 
 // A proxy that closes each connection after its answer, without a word: the

@@ -397,11 +397,16 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 
 // cancelled ends x because its context has been.
 func (x *Exchange) cancelled(cause error) {
-	x.Final = core.FinalCancelled
-	x.Failure = Failure{Status: 503, Code: "cancelled", Message: cause.Error(), Reason: "proxy_internal_error", Err: cause}
+	x.Final, x.Failure = core.FinalCancelled, *Cancelled(cause)
+}
+
+// Cancelled is the failure of a request that was cancelled for that cause.
+func Cancelled(cause error) *Failure {
+	f := &Failure{Status: 503, Code: "cancelled", Message: cause.Error(), Reason: "proxy_internal_error", Err: cause}
 	if errors.Is(cause, ErrShutdown) {
-		x.Failure.Code = "shutting_down"
+		f.Code = "shutting_down"
 	}
+	return f
 }
 
 // failureOf words why x, whose last attempt brought no answer to relay, ends.

@@ -83,7 +83,7 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	}
 	conn, err := t.dial(ctx, a, deadline, c)
 	if err != nil && exhausted(err) {
-		t.dropIdle() // kept connections are the only thing to do without
+		t.DropIdle() // kept connections are the only thing to do without
 		conn, err = t.dial(ctx, a, deadline, c)
 	}
 	dialled := t.cfg.Now()

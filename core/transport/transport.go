@@ -422,8 +422,8 @@ func (t *Transport) Close() {
 // Prune closes kept connections past their idle timeout.
 func (t *Transport) Prune() { t.prune(t.cfg.Now().Add(-t.cfg.IdleTimeout)) }
 
-// dropIdle closes every kept connection; the pools go on.
-func (t *Transport) dropIdle() { t.prune(t.cfg.Now()) }
+// DropIdle closes every kept connection; the pools go on.
+func (t *Transport) DropIdle() { t.prune(t.cfg.Now()) }
 
 func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {

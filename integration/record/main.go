@@ -18,10 +18,8 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
@@ -53,13 +51,10 @@ func record(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	policy := retry.DefaultPolicy()
-	policy.BaseDelay = 0.1
+	cfg := engine.DefaultConfig()
+	cfg.Proxies, cfg.Retry.BaseDelay, cfg.AttemptTimeout, cfg.BodyIdle, cfg.First = list, 0.1, time.Second, time.Second, "random"
 	tape := &tape{registry: registry}
-	e, err := engine.New(engine.Config{
-		Proxies: list, Retry: policy, Breaker: breaker.Default(), AttemptTimeout: time.Second, BodyIdle: time.Second,
-		First: "random", Again: "performance", MaxCandidates: 256,
-	}, engine.Options{Plugins: tape, Observe: tape.observe, Log: log})
+	e, err := engine.New(cfg, engine.Options{Plugins: tape, Observe: tape.observe, Log: log})
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
-	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -190,18 +188,18 @@ type Log struct {
 
 // Default returns the configuration of an empty file.
 func Default() Config {
-	b := breaker.Default()
+	d := engine.DefaultConfig()
 	return Config{
-		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: 1 << 20, MaxConnections: 20_000, DrainGrace: Duration(30 * time.Second)},
+		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit), MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
-		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: retry.DefaultPolicy(),
-		RetryBudget: RetryBudget{MinPerSecond: 10},
-		Timeouts:    Timeouts{Connect: Duration(3 * time.Second), Attempt: Duration(10 * time.Second), BodyIdle: Duration(60 * time.Second)},
-		Breaker:     Breaker{FailureThreshold: b.FailureThreshold, WindowDuration: Duration(b.WindowDuration), TimeoutDuration: Duration(b.TimeoutDuration)},
-		Selection:   Selection{First: plugins.FallbackFirst, Retry: plugins.FallbackRetry, MaxCandidates: selector.DefaultMaxCandidates},
+		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
+		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
+		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), BodyIdle: Duration(d.BodyIdle)},
+		Breaker:     Breaker{FailureThreshold: d.Breaker.FailureThreshold, WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration)},
+		Selection:   Selection{First: d.First, Retry: d.Again, MaxCandidates: d.MaxCandidates},
 		PluginHost:  PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
 		State:       State{Dir: "whirlpool-data"},
-		Metrics:     Metrics{RetentionHours: metrics.DefaultRetentionHours},
+		Metrics:     Metrics{RetentionHours: d.RetentionHours},
 		Log:         Log{Level: "info", Format: "text"},
 		Warnings:    []string{},
 	}
