@@ -46,3 +46,22 @@ func Left(c net.Conn) (left bool) {
 	})
 	return left
 }
+
+// Refused reports whether the other side of c, which has ended, had closed it before
+// the last n bytes that were written came there: its system has acknowledged none
+// of them and answered with a reset. A side that has only said that it sends
+// nothing more may still read them.
+func Refused(c *Conn, n int) (refused bool) {
+	if c == nil {
+		return false
+	}
+	c.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil || info.State != unix.BPF_TCP_CLOSE {
+			return
+		}
+		queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		refused = err == nil && queued >= n
+	})
+	return refused
+}

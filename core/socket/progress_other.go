@@ -11,3 +11,6 @@ func Left(net.Conn) bool { return false }
 
 // Progress says that nothing is queued: it cannot be seen here.
 func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
+
+// Refused says that nothing was: it cannot be seen here.
+func Refused(*Conn, int) bool { return false }

@@ -1,6 +1,6 @@
 // Package transport makes one attempt: one request, or one tunnel, through one
-// upstream proxy. What fails comes back as a fault; nothing is ever sent twice
-// behind the caller's back.
+// upstream proxy. What fails comes back as a fault; nothing that a proxy may
+// have seen is ever sent twice behind the caller's back.
 //
 // Requests for http:// targets go to http and https proxies in absolute form
 // over kept connections. For https:// targets, and through SOCKS5, a tunnel to
@@ -143,6 +143,8 @@ type Response struct {
 	sent chan error // set while the request's body is still being sent
 	half bool       // it did not go out whole
 	stop func()
+
+	unseen bool // the request cannot have come to the other side
 }
 
 // RoundTrip makes one attempt through u. With a nil fault resp holds the
@@ -160,16 +162,19 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			key = "tls " + key
 		}
 	}
-	pc, f := t.take(ctx, u, pool, key, c, q)
-	if f != nil {
-		return f
-	}
-	*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
-	if !c.Interrupt.watch(pc.Conn) {
-		drop(pc.Conn)
-		return fault(retry.Dial, errStopped)
-	}
-	if f := t.exchange(c, q, resp); f != nil {
+	for {
+		pc, f := t.take(ctx, u, pool, key, c, q)
+		if f != nil {
+			return f
+		}
+		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
+		if !c.Interrupt.watch(pc.Conn) {
+			drop(pc.Conn)
+			return fault(retry.Dial, errStopped)
+		}
+		if f = t.exchange(c, q, resp); f == nil {
+			return nil
+		}
 		c.Interrupt.release()
 		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
 		drop(pc.Conn)
@@ -177,9 +182,11 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		f.Sending = resp.sent != nil
 		resp.join()
 		resp.pc = nil
-		return f
+		if !f.Stale || !resp.unseen {
+			return f
+		}
+		c.Fresh = true
 	}
-	return nil
 }
 
 // BodyBroke reports whether the request's body ended before its time by
@@ -234,11 +241,14 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			return t.unsent(c, q, resp, err)
 		}
 		f := t.readHead(c, q, resp, false)
-		if f != nil {
-			if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
-				return t.unsent(c, q, resp, w.Err)
-			}
+		if f == nil {
+			return nil
 		}
+		if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
+			resp.unseen = !pc.late // nor a part of it
+			return t.unsent(c, q, resp, w.Err)
+		}
+		resp.unseen = f.Err == errNoAnswer && socket.Refused(pc.tcp, len(pc.out))
 		return f
 	}
 	if _, err := pc.Write(pc.out); err != nil {
