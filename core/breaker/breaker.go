@@ -52,9 +52,9 @@ const (
 	ReasonManualReset  = "manual_reset"
 )
 
-// Word is the part of a breaker that every choice among proxies reads. It may
-// lie in a row of its owner's own (see [NewAt]), so that looking at a breaker
-// is not a cache miss more. The zero Word is closed.
+// Word is the part of a breaker that every choice among proxies reads. It may lie
+// inside a struct of the breaker's owner (see [NewAt]), so that looking at a
+// breaker costs no further cache miss. The zero Word is closed.
 type Word struct {
 	state atomic.Uint64 // generation << 3 | slot taken << 2 | state; changed under mu
 	due   atomic.Int64  // ns after the epoch: when it turns, or has turned, half-open
@@ -178,9 +178,9 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
-// Answered says that an answer has come whose body is still to come. A probe
-// that has got so far by the end of its lease is a success: else a pool of long
-// downloads would never close a breaker.
+// Answered says that the head of an answer has come, and its body is still to
+// come. A probe that has got so far by the end of its lease counts as a success;
+// otherwise no breaker would ever close in a pool that serves long downloads.
 func (p Permit) Answered() {
 	if !p.probe {
 		return
@@ -289,9 +289,9 @@ func (b *Breaker) tick() {
 	b.advance(b.now())
 }
 
-// advance applies what time has brought: an open breaker past its due time is
-// half-open since then, and a probe past its lease has succeeded if its answer
-// has come, or lost the slot. Requires mu.
+// advance applies what the passing of time has changed: an open breaker past its
+// due time has been half-open since then; a probe past its lease has succeeded if
+// its answer has come, and else has lost the slot. Requires mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {

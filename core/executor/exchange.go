@@ -28,7 +28,7 @@ type Exchange struct {
 	Watch      func()    // called before the first wait: start watching the client; may be nil
 	Collect    bool      // keep every attempt in Events
 	Started    time.Time // when the request came; zero for when Do begins
-	Ready      time.Time // when it could be tried, its body read as far as it is kept: the clock of its timeouts; zero for Started
+	Ready      time.Time // when its body had been read as far as it is kept for replay: its timeouts count from here; zero for Started
 
 	// What became of it.
 	Deadline time.Time          // zero without a total timeout

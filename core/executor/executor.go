@@ -211,8 +211,8 @@ func (e *Executor) refuse(x *Exchange, err error) {
 	e.say(x, slog.LevelError, "no proxy admissible", nil, slog.String("error", x.Failure.Code))
 }
 
-// blocked ends an exchange in mid-request when every breaker is open: a wait
-// would only put the refusal off.
+// blocked ends an exchange in mid-request when every breaker is open, and reports
+// whether it did: to wait first would only put the refusal off.
 func (e *Executor) blocked(x *Exchange) bool {
 	err := e.selector.Blocked(e.now())
 	if err != nil {
@@ -409,7 +409,7 @@ func Cancelled(cause error) *Failure {
 	return f
 }
 
-// failureOf words why x, whose last attempt brought no answer to relay, ends.
+// failureOf says why x ends, after a last attempt that brought no answer to relay.
 func failureOf(x *Exchange, o *core.Outcome) Failure {
 	f := Failure{Status: 502, Code: "upstream_failed", Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
 	switch {
@@ -488,8 +488,8 @@ func (e *Executor) TunnelProven(x *Exchange) {
 	x.held.Settle(&x.event.Outcome)
 }
 
-// EndTunnel releases a tunnel. An early death, before a byte came back,
-// counts against its proxy.
+// EndTunnel releases a tunnel. early is why it died before a byte came back, which
+// counts against its proxy; nil if it did not.
 func (e *Executor) EndTunnel(x *Exchange, early error) {
 	o := x.event.Outcome
 	if early != nil && x.held.U != nil {
@@ -500,8 +500,8 @@ func (e *Executor) EndTunnel(x *Exchange, early error) {
 	x.held.Release()
 }
 
-// Abandon gives back what an exchange still holds, if it ended without Finish:
-// after a panic, say. It says nothing about the proxy.
+// Abandon gives back what an exchange still holds if it has ended without Finish,
+// after a panic for example. The breaker hears nothing about the proxy.
 func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
 
 // say writes a record about x to the log, with err unless that is nil. It goes

@@ -219,7 +219,7 @@ func (c *conn) write(b []byte) bool {
 	return err == nil
 }
 
-// full is called when a write has to wait.
+// full is called before a write waits (socket.Conn.Full).
 func (c *conn) full() { c.stall.Start(c.raw, c.set.BodyIdle) }
 
 // borrowOut empties c.out to put an answer together in.
@@ -229,8 +229,8 @@ func (c *conn) borrowOut() []byte {
 }
 
 // lingerClose lets the client read the answer although it is still sending: a
-// plain close would reset the connection under it, and many a client reads only
-// what it gets once it has sent everything.
+// plain close would reset the connection, and many a client reads what it gets
+// only once it has sent everything.
 func (c *conn) lingerClose() {
 	closeWrite(c.raw)
 	wait := lingerShort
@@ -276,7 +276,7 @@ func (c *conn) drain() {
 	}
 }
 
-// close ends whatever runs on the connection.
+// close closes the connection, and with it whatever runs on it.
 func (c *conn) close() {
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {

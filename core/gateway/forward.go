@@ -111,8 +111,8 @@ func (c *conn) finish(end executor.Ending) {
 	c.entry.End(c.x.Final, end.Status, end.At)
 }
 
-// takeBody reads the request's body as far as it is kept for replay. A longer
-// one streams from there on, and is tried once.
+// takeBody reads the request's body, up to the size that is kept for replay. A
+// longer body streams from there on, and its request is tried only once.
 func (c *conn) takeBody(q *transport.Request) error {
 	c.watch.disabled = false
 	c.x.Replayable = true
@@ -155,8 +155,8 @@ func (c *conn) takeBody(q *transport.Request) error {
 	return nil
 }
 
-// detach copies what q holds of the head: reading the body overwrites the
-// buffer that the head's views are of.
+// detach copies what q holds of the head: they are views of the connection's
+// buffer, and reading the body overwrites it.
 func (c *conn) detach(q *transport.Request) {
 	arena := c.head[:0]
 	own := func(b []byte) []byte {
@@ -182,8 +182,9 @@ func (c *conn) armBody() {
 	}
 }
 
-// stopBody ends the wait for the request's body from another goroutine, for
-// good: a request whose body was not read to its end is the connection's last.
+// stopBody ends the wait for the request's body, from another goroutine and for
+// good: a request whose body has not been read to its end is the last on its
+// connection.
 func (c *conn) stopBody() {
 	c.bodyStopped.Store(true)
 	c.raw.SetReadDeadline(aLongTimeAgo)
@@ -258,8 +259,8 @@ func (c *conn) end(r *transport.Response, end executor.Ending) {
 	c.finish(end)
 }
 
-// copyBody writes c.out, which holds the head, and the body. cut is why the
-// body broke off upstream, gone that the client does not take it.
+// copyBody writes c.out, which holds the head, and then the body. cut is why the
+// body broke off upstream, if it did; gone says that the client does not take it.
 func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut error, gone bool) {
 	for {
 		// Everything that lies ready goes out in one write.

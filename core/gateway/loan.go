@@ -5,8 +5,8 @@ import "sync"
 // spareBuffer is the size up to which a buffer is kept for the next borrower.
 const spareBuffer = 2 << 20
 
-// newSpares returns a pool of buffers (*[]byte). They grow with use, and are
-// gone after two garbage collections without any.
+// newSpares returns a pool of buffers (*[]byte). They grow as they are used; those
+// that nobody uses are freed by the second garbage collection.
 func newSpares() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
@@ -26,7 +26,7 @@ func (l *loan) take(b *[]byte) {
 	}
 }
 
-// back takes it away again, with all that b has grown to.
+// back takes the buffer back from b, as large as it has grown.
 func (l *loan) back(b *[]byte) {
 	if l.lent == nil {
 		return

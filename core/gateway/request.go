@@ -60,8 +60,8 @@ func hasPrefixFold(b []byte, lower string) bool {
 	return len(b) >= len(lower) && http1.EqualFold(b[:len(lower)], lower)
 }
 
-// remember fills the memo's host from an authority; it is cheap for the same
-// one as before.
+// remember fills the memo's host from an authority. It costs next to nothing when
+// that is the same as last time.
 func (m *memo) remember(authority []byte, defaultPort string) error {
 	if string(authority) == m.authorityFrom && defaultPort == m.defaultPort {
 		return nil
@@ -121,8 +121,8 @@ func (c *conn) policy(global *retry.Policy) (*retry.Policy, string, error) {
 	return c.memo.policy, c.memo.region, nil
 }
 
-// authorized checks the client's credentials; the same ones as before are let
-// in without a second look.
+// authorized checks the client's credentials. Those that were good last time are
+// not looked up again until the settings change.
 func (c *conn) authorized() bool {
 	if len(c.set.users) == 0 {
 		return true

@@ -125,10 +125,10 @@ const spareFiles = 128
 // crowded is how long await waits between two looks.
 const crowded = 5 * time.Millisecond
 
-// await waits while the clients that there are may need every descriptor, one
-// for each and, but for idle ones, one for its proxy, beside the pipes: the next ones are better
-// off in the listener's queue than with a gateway that can open nothing for
-// them.
+// await waits while the present clients may need every descriptor that the
+// process may have: one for each client and, unless it is idle, one for its
+// proxy, beside those of the pipes. Further clients are better off in the
+// listener's queue than with a gateway that can open nothing for them.
 func (s *Server) await() {
 	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
 		s.crowd.Do(func() {
@@ -154,15 +154,15 @@ func (s *Server) roomy() bool {
 	return need < room
 }
 
-// pipeRoom reports whether a pipe may be made: not of the descriptors that
-// clients may need.
+// pipeRoom reports whether another pipe may be made without taking a descriptor
+// that a client may need.
 func (s *Server) pipeRoom() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.Files == 0 || 2*len(s.conns) < s.room()
 }
 
-// room is how many descriptors clients may need.
+// room is how many descriptors there are for clients and their proxies.
 func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Made()-spareFiles, 2) }
 
 func (s *Server) serveConn(raw net.Conn) {
@@ -189,9 +189,9 @@ func (s *Server) serveConn(raw net.Conn) {
 // maxRefusing is how many clients are told at once that there are too many.
 const maxRefusing = 64
 
-// refuse answers a client beyond the limit, aside, because the answer may take
-// half a second that those in the listener's queue would wait. More than so
-// many at once are closed without a word.
+// refuse answers a client beyond the limit in a goroutine of its own: that may
+// take half a second, for which those in the listener's queue would have to wait.
+// When maxRefusing are being answered already, the connection is just closed.
 func (s *Server) refuse(c *conn) {
 	if s.refusing.Add(1) > maxRefusing {
 		s.refusing.Add(-1)
@@ -249,8 +249,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 // shutdownAnswer is how long cancelled requests have to write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
-// eachConn calls f without the lock: closing waits for whoever is about to use
-// the connection, who may be about to ask for a pipe.
+// eachConn calls f for each connection, without the lock: closing a connection
+// waits for a goroutine that is using it, and that one may need the lock to ask
+// for a pipe.
 func (s *Server) eachConn(f func(*conn)) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.conns))

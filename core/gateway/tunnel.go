@@ -89,11 +89,12 @@ func (t *tunnel) whole() bool { return !t.half.Load() && !socket.Left(t.conn.raw
 // traffic counts the bytes of a tunnel.
 type traffic struct{ up, down int64 }
 
-// join passes bytes on until both directions have ended, or one has failed.
-// Once one has ended, the other may stand still no longer than a body: who has
-// left for good looks the same as who listens on. said is what either side has
-// said already. died is what ended upstream's direction if upstream had said
-// nothing by then and the client had not left first.
+// join passes bytes on until both directions have ended, or one has failed. Once
+// one has ended, the other may stand still for as long as a body may and no
+// longer, since a side that has left for good looks like one that still listens.
+// said is the traffic before join, total that of the whole tunnel. died is what
+// ended upstream's direction, if upstream had said nothing by then and the client
+// had not left first; else nil.
 func (t *tunnel) join(said traffic) (total traffic, died error) {
 	done := make(chan int64, 1)
 	go func() {
@@ -122,8 +123,9 @@ func (t *tunnel) join(said traffic) (total traffic, died error) {
 	return said, died
 }
 
-// ended is called for each direction, with what it wrote to. The first to end
-// half-closes that; after the second, or with an error, both are closed whole.
+// ended is called when a direction has ended; dst is the connection it wrote to.
+// The first direction to end half-closes dst; after the second, or with an error,
+// both connections are closed.
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil:
@@ -139,7 +141,8 @@ func (t *tunnel) close() {
 	t.upstream.Close()
 }
 
-// wait is called before src is read from.
+// wait sets the deadline for the next read from src, once the other direction has
+// ended.
 func (t *tunnel) wait(src net.Conn) {
 	if t.half.Load() {
 		src.SetReadDeadline(t.conn.server.Now().Add(t.conn.set.BodyIdle))
@@ -196,9 +199,9 @@ func (t *tunnel) splice(dst, src net.Conn, stall *socket.Stall, first func()) (n
 	}
 }
 
-// flow passes on what comes in quantity, in the kernel, until it comes in
-// pieces so small that a buffer does better; ok is false where the kernel
-// cannot.
+// flow copies src to dst inside the kernel while it comes in large pieces; once
+// they are so small that a buffer does better, it returns. ok is false where the
+// kernel cannot do it.
 func (t *tunnel) flow(dst, src net.Conn, stall *socket.Stall) (n int64, ok bool, err error) {
 	d, plain := dst.(*socket.Conn)
 	s, too := src.(*socket.Conn)

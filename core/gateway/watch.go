@@ -34,8 +34,8 @@ func (w *watcher) start() {
 
 func (w *watcher) read() {
 	err := w.conn.reader.ReadAhead()
-	// No error: a pipelined request came; there is no sign of leaving before
-	// it is read.
+	// Without an error a pipelined request has come. Until it has been read, the
+	// client's leaving would not show.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientGone)
 	}

@@ -159,8 +159,8 @@ func (r *Recorder) proxy(id string) *proxy {
 	return p.(*proxy)
 }
 
-// proxy counts for one proxy, by the hour. It holds hours with data only: of a
-// list that changes often there are many proxies that lived for one.
+// proxy counts for one proxy, by the hour. It holds only hours with data: where the
+// list of proxies changes often, there are many that were used for one hour.
 type proxy struct {
 	mu    sync.Mutex
 	keep  int64  // hours

@@ -1,6 +1,6 @@
-// Package spool takes a log off the hands of those who write it: a record is
-// put down in memory, and a goroutine passes what has gathered on to the sink,
-// in few large writes. A sink that is slow, or stuck, delays nobody.
+// Package spool writes a log without making anybody wait for it: a record is put
+// down in memory, and a goroutine passes what has gathered on to the sink, in few
+// large writes. A sink that is slow, or stuck, delays nobody.
 package spool
 
 import (
@@ -62,9 +62,8 @@ func New(sink io.Writer, lost func(records int)) *Writer {
 	return w
 }
 
-// Write puts p down for the sink. It never fails: what cannot be kept is
-// counted as lost. After Close it passes p on itself, unless somebody is at it
-// already.
+// Write puts p down for the sink. It never fails: what cannot be kept is counted
+// as lost. After Close it passes p on itself, unless another Write is doing so.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,7 +121,7 @@ func (w *Writer) run() {
 	w.mu.Unlock()
 }
 
-// nudge makes run flush, soon.
+// nudge makes run flush soon.
 func (w *Writer) nudge() {
 	select {
 	case w.wake <- struct{}{}:

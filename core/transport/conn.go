@@ -133,9 +133,9 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// clean reports whether all that has been read of the connection has been
-// asked for. TLS may hold a part of a record that cannot be seen: whatever
-// completes it shows in alive.
+// clean reports whether nothing has been read from the connection that no request
+// has asked for. TLS may hold a part of a record, which cannot be seen here; the
+// bytes that complete it will be seen by alive.
 func (pc *persistConn) clean() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
@@ -245,8 +245,8 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	return nil
 }
 
-// alive looks, without taking anything, whether the other side has closed an
-// idle connection or sent what nobody asked for, since clean looked.
+// alive reports whether the other side has neither closed an idle connection nor
+// sent anything on it since clean looked. It takes nothing off the connection.
 func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
 
 // idlePool keeps one proxy's idle connections, the latest first.
@@ -268,7 +268,7 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// peekAfter is how long a connection is trusted without a look.
+// peekAfter is how long a kept connection is trusted without looking at it.
 const peekAfter = time.Millisecond
 
 // get returns a kept connection that seems alive, or nil. sure asks to look in

@@ -102,9 +102,9 @@ type Control struct {
 	Timing core.Timing
 }
 
-// SlowAfter is how long an answer may take before OnSlow is called; it may take
-// twice that long. It bounds how long a client that has left still holds a
-// half-open breaker's probe: a tenth of a second.
+// SlowAfter is how long an answer takes before OnSlow is called, at least; at most
+// it is twice as long. So a client that has left holds a half-open breaker's probe
+// for no more than a tenth of a second before it is noticed.
 const SlowAfter = 50 * time.Millisecond
 
 // Request is one request, ready to go on: its fields are without those of the
@@ -189,8 +189,9 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 }
 
-// BodyBroke reports whether the request's body ended before its time by
-// itself, not because the attempt had failed. It is for before Finish.
+// BodyBroke reports whether the request's body ended before its time on its
+// client's side, not because the attempt had failed. It is to be called before
+// Finish.
 func (r *Response) BodyBroke(q *Request) bool {
 	select {
 	case err := <-r.sent: // nil, and never ready, without a body being sent
@@ -201,7 +202,8 @@ func (r *Response) BodyBroke(q *Request) bool {
 	}
 }
 
-// broken is for whoever reads Rest.
+// broken reports whether the request's body ended before its time. Only the
+// goroutine that reads Rest may ask.
 func (q *Request) broken() bool {
 	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
 }
@@ -217,9 +219,9 @@ func (q *Request) skip() {
 	}
 }
 
-// stale reports whether a fault is what a kept connection shows that the other
-// side had closed meanwhile, if no byte of an answer has come, not even of an
-// interim one.
+// stale reports whether a fault is how a kept connection shows that the other side
+// had closed it meanwhile. The caller has seen that no byte of an answer has come,
+// not even of an interim one.
 func stale(f *retry.Fault) bool {
 	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
 }
@@ -317,9 +319,10 @@ func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *r
 	return nil
 }
 
-// readHead waits for the head of the answer, first for a moment, then to the
-// deadline. A connection that is quick again and again keeps one deadline for
-// a while, since setting it moves a timer.
+// readHead waits for the head of the answer: first for a moment, then, once OnSlow
+// has been called, until the deadline. A connection whose answers are quick keeps
+// its deadline for several of them, since setting one moves a timer. closed says
+// that the request could not be sent, so that there is nothing to be patient for.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *retry.Fault {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
@@ -364,9 +367,9 @@ func (r *Response) Arm(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
 }
 
-// Finish ends the exchange: the connection is kept if the answer was read to
-// its clean end, dropped else. It reports whether the request's body had been
-// sent whole; if not, what is left of it is unread.
+// Finish ends the exchange. The connection is kept if the answer was read to its
+// clean end, else it is dropped. sentAll reports whether the request's body had
+// been sent whole; if not, the rest of it has not been read.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true

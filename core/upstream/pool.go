@@ -83,9 +83,9 @@ func (p *Pool) publish(next *Snapshot) {
 	}
 }
 
-// Changes goes up with each snapshot published and each transition of a
-// breaker. What was concluded from them holds while it stays the same, as far
-// as time alone does not change it (NextTest).
+// Changes goes up with each snapshot published and each transition of a breaker.
+// While it stays the same, what was concluded from snapshot and breakers still
+// holds, but for what the passing of time changes (NextTest).
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Snapshot returns the pool as it is now.
@@ -101,8 +101,7 @@ const MaxIDLength = 256
 // Reconfigure replaces the configured proxies and the breakers' defaults.
 // Proxies that stay (same id and address) keep breaker and statistics; those
 // added through the API stay. Specs without an id keep the one that their
-// address has, or get one (AssignIDs). On an
-// error nothing has changed.
+// address has, or get one (AssignIDs). If there is an error, nothing has changed.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

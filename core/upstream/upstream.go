@@ -44,9 +44,9 @@ func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
 //
-// It is a row of 128 bytes, two cache lines, that holds all a choice reads of
-// a proxy, so that looking at hundreds of them stays cheap; what is needed of
-// the chosen one only lies behind details.
+// It is a row of 128 bytes, two cache lines, that holds all that a choice reads of
+// a proxy, so that looking at hundreds of them stays cheap. What is needed only of
+// the one that is chosen lies behind details.
 type Upstream struct {
 	*details
 	word     breaker.Word
@@ -121,7 +121,7 @@ func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
 // InFlight is the number of attempts and tunnels running through the proxy.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
 
-// Load is InFlight for the proxy's weight.
+// Load is InFlight divided by the proxy's weight.
 func (u *Upstream) Load() float64 {
 	n := u.inFlight.Load()
 	if n == 0 {
@@ -136,8 +136,8 @@ func (u *Upstream) Draining() bool { return u.draining.Load() }
 // Full reports whether the proxy is at its max_in_flight, or draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= u.room.Load() }
 
-// Free reports whether the breaker is closed and the proxy not full: Admissible
-// whenever, and the common case of it.
+// Free reports whether the breaker is closed and the proxy not full: the common
+// case of Admissible, whatever its arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
 // BreakerAdmits peeks: it reports whether the breaker would probably give a
