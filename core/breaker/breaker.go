@@ -178,9 +178,13 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
-// Answered says that the head of an answer has come, and its body is still to
-// come. A probe that has got so far by the end of its lease counts as a success;
-// otherwise no breaker would ever close in a pool that serves long downloads.
+// proof is how long a probe whose answer has begun may still fail.
+const proof = time.Second
+
+// Answered says that an answer has come whose body is still to come, or that a
+// tunnel stands. A probe that has got so far, and does not break off within a
+// second, is a success: else a long download or an idle tunnel would hold the
+// slot, and a pool of them would never close a breaker.
 func (p Permit) Answered() {
 	if !p.probe {
 		return
@@ -189,6 +193,9 @@ func (p Permit) Answered() {
 	defer p.b.mu.Unlock()
 	if p.b.word.state.Load()>>genShift == p.gen {
 		p.b.answered = true
+		if soon := p.b.now().Add(proof); soon.Before(p.b.lease) {
+			p.b.lease = soon
+		}
 	}
 }
 

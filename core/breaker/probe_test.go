@@ -53,3 +53,24 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 		})
 	}
 }
+
+// A probe whose answer has begun, or whose tunnel stands, holds the slot for
+// another second at most, however long its lease.
+func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute},
+		func() time.Time { return now }, func(core.Transition) {})
+	p, _ := b.Acquire()
+	p.Report(core.Failure)
+	now = now.Add(time.Second)
+	probe, _ := b.Acquire()
+	now = now.Add(10 * time.Second)
+	require.Equal(t, core.HalfOpen, b.State(), "nothing has come yet")
+	probe.Answered()
+	now = now.Add(time.Second)
+	require.Equal(t, core.HalfOpen, b.State())
+	now = now.Add(time.Millisecond)
+	require.Equal(t, core.Closed, b.State())
+	_, ok := b.Acquire()
+	require.True(t, ok)
+}
