@@ -71,6 +71,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{} // guarded by mu
+	clients  atomic.Int64       // how many they are, for who does not wait for mu
 	crowd    sync.Once          // says that clients have to wait
 	draining atomic.Bool
 	refusing atomic.Int32
@@ -139,12 +140,12 @@ func (s *Server) await() {
 }
 
 func (s *Server) roomy() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	room := s.room()
-	if 2*len(s.conns) < room {
+	if 2*s.Connections() < room {
 		return true
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	need := 0
 	for c := range s.conns {
 		if need++; c.phase.Load() != idle {
@@ -156,11 +157,7 @@ func (s *Server) roomy() bool {
 
 // pipeRoom reports whether another pipe may be made without taking a descriptor
 // that a client may need.
-func (s *Server) pipeRoom() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.Files == 0 || 2*len(s.conns) < s.room()
-}
+func (s *Server) pipeRoom() bool { return s.Files == 0 || 2*s.Connections() < s.room() }
 
 // room is how many descriptors there are for clients and their proxies.
 func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Made()-spareFiles, 2) }
@@ -175,6 +172,7 @@ func (s *Server) serveConn(raw net.Conn) {
 		return
 	}
 	s.conns[c] = struct{}{}
+	s.clients.Add(1)
 	s.wg.Add(1)
 	s.mu.Unlock()
 	go func() {
@@ -182,6 +180,7 @@ func (s *Server) serveConn(raw net.Conn) {
 		c.serve()
 		s.mu.Lock()
 		delete(s.conns, c)
+		s.clients.Add(-1)
 		s.mu.Unlock()
 	}()
 }
@@ -213,11 +212,7 @@ func (s *Server) rescue() {
 }
 
 // Connections is the number of client connections.
-func (s *Server) Connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
-}
+func (s *Server) Connections() int { return int(s.clients.Load()) }
 
 // Shutdown drains: connections without a request close at once, running
 // requests and tunnels may finish until ctx ends; then retries that wait are
@@ -249,9 +244,8 @@ func (s *Server) Shutdown(ctx context.Context) {
 // shutdownAnswer is how long cancelled requests have to write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
-// eachConn calls f for each connection, without the lock: closing a connection
-// waits for a goroutine that is using it, and that one may need the lock to ask
-// for a pipe.
+// eachConn calls f for each connection, without the lock: closing one may take
+// its time (TLS says farewell).
 func (s *Server) eachConn(f func(*conn)) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.conns))

@@ -10,10 +10,11 @@ import (
 // Pipes passes bytes on from one connection to another, inside the kernel
 // where that is possible (splice(2)). It is safe for concurrent use.
 type Pipes struct {
-	room  func() bool
-	made  atomic.Int64
-	free  chan pipe // spare ones
-	moves sync.Pool // of *move
+	room    func() bool
+	made    atomic.Int64
+	free    chan pipe // spare ones
+	moves   sync.Pool // of *move
+	buffers sync.Pool // of *[]byte, for what passes without a pipe
 }
 
 // Bulk is from how many bytes on passing them on by Pipes costs less than reading
@@ -31,6 +32,7 @@ const spare = 16
 func NewPipes(room func() bool) *Pipes {
 	p := &Pipes{room: room, free: make(chan pipe, spare)}
 	p.moves.New = func() any { return newMove(p) }
+	p.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	runtime.AddCleanup(p, func(free chan pipe) {
 		for len(free) > 0 {
 			(<-free).close()
@@ -53,8 +55,11 @@ func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	return n, err
 }
 
-// copied moves by way of a buffer.
-func copied(dst, src *Conn, buf []byte) (int64, error) {
+// copied is Move by way of a buffer.
+func (p *Pipes) copied(dst, src *Conn, limit int64) (int64, error) {
+	lent := p.buffers.Get().(*[]byte)
+	defer p.buffers.Put(lent)
+	buf := (*lent)[:min(limit, int64(len(*lent)))]
 	m, err := src.Read(buf)
 	if m == 0 {
 		if err == nil {

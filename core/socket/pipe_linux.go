@@ -66,7 +66,7 @@ type move struct {
 	held  int  // in the pipe
 	taken int  // by dst
 	again bool // src has been waited for
-	plain int  // bytes of the buffer to use instead; 0 while splice(2) will do
+	plain bool // splice(2) will not do: it goes by way of a buffer
 	errno syscall.Errno
 	fill  func(fd uintptr) (done bool)
 	drain func(fd uintptr) (done bool)
@@ -79,14 +79,14 @@ func newMove(p *Pipes) *move {
 }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, 0, 0
+	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, false, 0
 	defer func() { m.dst = nil }()
 	err := src.raw.Read(m.fill)
 	switch {
 	case err != nil:
 		return 0, ended(err)
-	case m.plain > 0:
-		return copied(dst, src, make([]byte, min(limit, int64(m.plain))))
+	case m.plain:
+		return m.pipes.copied(dst, src, limit)
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	}
@@ -109,11 +109,11 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 // Read can tell, and gets past it.
 func (m *move) filled(fd uintptr) bool {
 	var ok bool
-	m.plain = 0
 	if m.pipe, ok = m.pipes.get(); !ok {
-		m.plain = 32 << 10
+		m.plain = true
 		return peek(fd) != syscall.EAGAIN
 	}
+	m.plain = false
 	if m.held, m.errno = splice(int(fd), m.pipe.in, m.limit); m.held > 0 {
 		return true
 	}
@@ -123,7 +123,7 @@ func (m *move) filled(fd uintptr) bool {
 		m.again = true // the poller may speak of what has been taken since
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
-		m.plain = 4 << 10
+		m.plain = true
 	}
 	return true
 }

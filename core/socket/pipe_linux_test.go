@@ -215,7 +215,7 @@ func TestMoveAfterALateWord(t *testing.T) {
 	src, from := pair(t)
 	m.again, m.limit = true, 100
 	src.raw.Control(func(fd uintptr) { require.False(t, m.filled(fd), "nothing there: it waits") })
-	require.Zero(t, m.plain)
+	require.False(t, m.plain)
 	from.Write([]byte("x"))
 	require.Eventually(t, func() bool { return !src.Quiet() }, time.Second, time.Millisecond)
 	src.raw.Control(func(fd uintptr) { require.True(t, m.filled(fd)) })

@@ -7,10 +7,10 @@ type pipe struct{}
 func (pipe) close() {}
 
 // move is one Move under way.
-type move struct{ buf [32 << 10]byte }
+type move struct{ pipes *Pipes }
 
-func newMove(*Pipes) *move { return &move{} }
+func newMove(p *Pipes) *move { return &move{p} }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	return copied(dst, src, m.buf[:min(limit, int64(len(m.buf)))])
+	return m.pipes.copied(dst, src, limit)
 }

@@ -140,18 +140,3 @@ func TestMoveEnds(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
-
-func TestMoveCostsNoAllocation(t *testing.T) {
-	p := NewPipes(nil)
-	src, from := pair(t)
-	dst, to := pair(t)
-	message, got := bytes.Repeat([]byte("x"), 1000), make([]byte, 1000)
-	allocs := testing.AllocsPerRun(200, func() {
-		from.Write(message)
-		if _, err := p.Move(dst, src, math.MaxInt64); err != nil {
-			t.Error(err)
-		}
-		io.ReadFull(to, got)
-	})
-	require.Zero(t, allocs)
-}

@@ -1,0 +1,32 @@
+//go:build !race
+
+package socket
+
+import (
+	"bytes"
+	"io"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMoveCostsNoAllocation(t *testing.T) {
+	for name, p := range map[string]*Pipes{"pipe": NewPipes(nil), "no pipe": NewPipes(func() bool { return false })} {
+		t.Run(name, func(t *testing.T) { moveCostsNoAllocation(t, p) })
+	}
+}
+
+func moveCostsNoAllocation(t *testing.T, p *Pipes) {
+	src, from := pair(t)
+	dst, to := pair(t)
+	message, got := bytes.Repeat([]byte("x"), 1000), make([]byte, 1000)
+	allocs := testing.AllocsPerRun(200, func() {
+		from.Write(message)
+		if _, err := p.Move(dst, src, math.MaxInt64); err != nil {
+			t.Error(err)
+		}
+		io.ReadFull(to, got)
+	})
+	require.Zero(t, allocs)
+}
