@@ -58,6 +58,8 @@ var arrows = map[string]string{
 	"core/executor":   "retry selector upstream",
 	"core/gateway":    "executor http1 retry socket transport upstream",
 	"core/engine":     "breaker executor gateway http1 metrics retry selector transport upstream",
+
+	"core/internal/coretest": "",
 }
 
 func TestArrowsWithinCore(t *testing.T) {

@@ -249,18 +249,36 @@ func TestAnUploadBehindTheConfiguration(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
-// While an upload is being compiled, nothing else waits for it but the next
-// upload; what was done meanwhile holds.
-func TestNobodyWaitsForAnUpload(t *testing.T) {
+// slowly opens a registry, and runs what has something compiled; once that has
+// begun, meanwhile is run, and then it goes on to its end.
+func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func())) {
 	asked, goOn := make(chan struct{}), make(chan struct{})
 	var slow atomic.Bool // the clock is read as a version is made
-	r := reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
+	r = reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
 		if slow.Swap(false) {
 			asked <- struct{}{}
 			<-goOn
 		}
 		return time.Now()
 	}})
+	return r, func(what, meanwhile func()) {
+		slow.Store(true)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			what()
+		}()
+		<-asked
+		meanwhile()
+		goOn <- struct{}{}
+		<-done
+	}
+}
+
+// While an upload is being compiled, nothing else waits for it but the next
+// upload; what was done meanwhile holds.
+func TestNobodyWaitsForAnUpload(t *testing.T) {
+	r, during := slowly(t)
 	code := builtin.Modules()
 	put := func(name, module string, replace bool) error {
 		_, err := r.Put(name, code[module], nil, replace)
@@ -296,13 +314,9 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 			require.NoError(t, put("other", "random", false))
 			require.NoError(t, put("mine", "performance", false))
 			require.NoError(t, put("mine", "cost_aware", true))
-			slow.Store(true)
-			done := make(chan error)
-			go func() { done <- c.what() }()
-			<-asked
-			c.meanwhile()
-			goOn <- struct{}{}
-			if err := <-done; c.want == "" {
+			var err error
+			during(func() { err = c.what() }, c.meanwhile)
+			if c.want == "" {
 				require.NoError(t, err)
 			} else {
 				require.EqualError(t, err, c.want)
@@ -320,15 +334,7 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 // While a reload compiles, nothing waits for it but the next reload, and what
 // was done meanwhile holds.
 func TestNobodyWaitsForAReload(t *testing.T) {
-	asked, goOn := make(chan struct{}), make(chan struct{})
-	var slow atomic.Bool // the clock is read as a version is made
-	r := reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
-		if slow.Swap(false) {
-			asked <- struct{}{}
-			<-goOn
-		}
-		return time.Now()
-	}})
+	r, during := slowly(t)
 	code := builtin.Modules()
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, code["weighted"], 0o600))
@@ -385,16 +391,7 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 				reload(with, true)
 			}
 			require.Equal(t, c.before, is())
-			slow.Store(true)
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				reload(c.specs, c.commit)
-			}()
-			<-asked
-			c.meanwhile()
-			goOn <- struct{}{}
-			<-done
+			during(func() { reload(c.specs, c.commit) }, c.meanwhile)
 			require.Equal(t, c.want, is())
 			reload(nil, true)
 			for _, i := range r.List() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
@@ -18,32 +19,15 @@ import (
 // is held by the tests of plugins.) Not under the race detector, where
 // sync.Pool loses things on purpose.
 func TestARequestOverSocketsCostsNoAllocation(t *testing.T) {
-	serve := func(answer string) (net.Listener, string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					buf, reply := make([]byte, 4096), []byte(answer)
-					for {
-						if _, err := c.Read(buf); err != nil { // each request comes in one piece
-							return
-						}
-						c.Write(reply)
-					}
-				}()
+	reply := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
+	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {
+		for buf := make([]byte, 4096); ; { // each request comes in one piece
+			if _, err := c.Read(buf); err != nil {
+				return
 			}
-		}()
-		return l, l.Addr().String()
-	}
-	upstream, address := serve("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
-	defer upstream.Close()
-	e := newEngine(t, nil, "http://"+address)
+			c.Write(reply)
+		}
+	}))
 	l, err := socket.Listen(context.Background(), "127.0.0.1:0")
 	require.NoError(t, err)
 	go e.Serve(l)

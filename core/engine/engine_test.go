@@ -19,25 +19,16 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // rotation stands in for the plugins, which core does not know.
-type rotation struct{}
+type rotation struct{ coretest.Rotation }
 
 func (rotation) Scorer(string, string) (core.Scorer, error)  { return rotation{}, nil }
 func (rotation) Backoff(string) (core.Backoff, error)        { return rotation{}, nil }
 func (rotation) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil }
-
-func (rotation) Score(c core.Candidates, scores []float64) error {
-	var q core.RankRequest
-	rows := make([]core.Candidate, c.Len())
-	c.Fill(&q, rows)
-	for i := range rows {
-		scores[i] = -rows[i].Rotation
-	}
-	return nil
-}
 
 func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error), proxies ...string) *engine.Engine {
 	cfg := engine.DefaultConfig()
@@ -205,26 +196,13 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 // next request finds that out by trying, if it comes at once. The books show a
 // replay for it, no retry, and nothing against the proxy.
 func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
-	proxy, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer proxy.Close()
 	var got atomic.Int64
-	go func() {
-		for {
-			c, err := proxy.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-					got.Add(1)
-					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-				}
-			}()
+	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			got.Add(1)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
-	}()
-	e := newEngine(t, nil, "http://"+proxy.Addr().String())
+	}))
 	defer e.Shutdown(context.Background())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

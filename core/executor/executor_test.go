@@ -19,24 +19,13 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// rotation is the scorer of these tests, doubling the backoff.
-type rotation struct{}
-
-func (rotation) Score(c core.Candidates, scores []float64) error {
-	rows := make([]core.Candidate, c.Len())
-	var q core.RankRequest
-	c.Fill(&q, rows)
-	for i := range rows {
-		scores[i] = -rows[i].Rotation
-	}
-	return nil
-}
-
+// doubling is the backoff of these tests.
 type doubling struct{}
 
 func (doubling) Delay(r *core.BackoffRequest) (float64, error) {
@@ -51,34 +40,15 @@ type broken struct{}
 
 func (broken) Delay(*core.BackoffRequest) (float64, error) { return 0, errors.New("trap") }
 
-// recorder keeps what it is told.
-type recorder struct {
-	mu       sync.Mutex
-	attempts []core.AttemptEvent
-	requests []core.RequestEvent
-}
-
-func (r *recorder) Attempt(e *core.AttemptEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.attempts = append(r.attempts, *e)
-}
-
-func (r *recorder) Request(e *core.RequestEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.requests = append(r.requests, *e)
-}
-
 // bench is an executor over n proxies.
 type bench struct {
 	*Executor
 	pool *upstream.Pool
-	rec  *recorder
+	rec  *coretest.Recorder
 }
 
 func start(t require.TestingT, n int, change func(*Tuning)) *bench {
-	b := &bench{rec: &recorder{}}
+	b := &bench{rec: &coretest.Recorder{}}
 	b.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: time.Minute}, Now: time.Now,
 	})
@@ -87,7 +57,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, b.pool.Apply(specs))
-	tuning := Tuning{First: rotation{}, Retry: rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
+	tuning := Tuning{First: coretest.Rotation{}, Retry: coretest.Rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
 	if change != nil {
 		change(&tuning)
 	}
@@ -162,11 +132,11 @@ func TestDelaysAndFailover(t *testing.T) {
 		assert.Equal(t, "p2", answer)
 		assert.Equal(t, core.FinalSuccess, x.Final)
 		assert.Equal(t, 2, c.discarded)
-		require.Len(t, b.rec.requests, 1)
-		assert.True(t, b.rec.requests[0].Delivered)
-		assert.Equal(t, 3*time.Second, b.rec.requests[0].Waited)
-		require.Len(t, b.rec.attempts, 3)
-		assert.Equal(t, "http_503", b.rec.attempts[1].Because)
+		require.Len(t, b.rec.Requests(), 1)
+		assert.True(t, b.rec.Requests()[0].Delivered)
+		assert.Equal(t, 3*time.Second, b.rec.Requests()[0].Waited)
+		require.Len(t, b.rec.Attempts(), 3)
+		assert.Equal(t, "http_503", b.rec.Attempts()[1].Because)
 		b.idle(t)
 	})
 }
@@ -180,8 +150,8 @@ func TestTheLastAnswerIsRelayed(t *testing.T) {
 		assert.Equal(t, core.FinalExhausted, x.Final)
 		assert.Len(t, c.at, 3)
 		assert.Equal(t, 3*time.Second, time.Since(c.begun), "no wait after the last try")
-		assert.True(t, b.rec.requests[0].LimitReached)
-		assert.False(t, b.rec.requests[0].Delivered)
+		assert.True(t, b.rec.Requests()[0].LimitReached)
+		assert.False(t, b.rec.Requests()[0].Delivered)
 		b.idle(t)
 	})
 }
@@ -279,7 +249,7 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 		assert.Len(t, c.at, 1)
 		assert.Equal(t, core.FinalTimeout, x.Final)
 		assert.Equal(t, "total_timeout", x.Failure.Code)
-		assert.Len(t, b.rec.attempts, 1)
+		assert.Len(t, b.rec.Attempts(), 1)
 		b.idle(t)
 	})
 }
@@ -345,9 +315,9 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, []string{"p0", "p0"}, c.ids, "the same proxy, at once")
 		assert.Equal(t, 1, x.Attempts)
-		require.Len(t, b.rec.attempts, 2)
-		assert.Equal(t, core.ResultReplay, b.rec.attempts[0].Outcome.Result)
-		assert.Equal(t, core.ResultSuccess, b.rec.attempts[1].Outcome.Result)
+		require.Len(t, b.rec.Attempts(), 2)
+		assert.Equal(t, core.ResultReplay, b.rec.Attempts()[0].Outcome.Result)
+		assert.Equal(t, core.ResultSuccess, b.rec.Attempts()[1].Outcome.Result)
 		assert.Zero(t, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount)
 
 		// A request that may not be repeated is not replayed.
@@ -358,7 +328,7 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		b.run(t.Context(), x, c)
 		assert.Len(t, c.ids, 1)
 		assert.Equal(t, core.FinalNotRetryable, x.Final)
-		last := b.rec.attempts[len(b.rec.attempts)-1].Outcome
+		last := b.rec.Attempts()[len(b.rec.Attempts())-1].Outcome
 		assert.Equal(t, core.ResultFailure, last.Result)
 		assert.Equal(t, core.Excluded, last.Verdict, "who closed a kept connection has done nothing wrong")
 
@@ -413,7 +383,7 @@ func TestTheRetryBudget(t *testing.T) {
 		assert.LessOrEqual(t, retries, 5, "a tenth of the requests")
 		assert.Greater(t, retries, 0)
 		spent := 0
-		for _, q := range b.rec.requests {
+		for _, q := range b.rec.Requests() {
 			if q.BudgetSpent {
 				spent++
 			}
@@ -486,7 +456,7 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 			_, ok := Do(t.Context(), b.Executor, x, &tries{f: statuses(200)})
 			require.True(t, ok)
 			b.Finish(x, c.end)
-			assert.Equal(t, c.result, b.rec.attempts[len(b.rec.attempts)-1].Outcome.Result)
+			assert.Equal(t, c.result, b.rec.Attempts()[len(b.rec.Attempts())-1].Outcome.Result)
 			assert.Equal(t, c.samples, b.pool.Snapshot().All[0].Stats().Samples)
 			b.idle(t)
 		}
@@ -522,22 +492,22 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					}
 					return retry.Attempted{Status: 200}
 				}}
-				before := len(b.rec.attempts)
+				before := len(b.rec.Attempts())
 				b.run(ctx, x, c)
 				cancel(nil)
 				replays := 0
-				for _, e := range b.rec.attempts[before:] {
+				for _, e := range b.rec.Attempts()[before:] {
 					if e.Outcome.Result == core.ResultReplay {
 						replays++
 					}
 				}
-				if len(b.rec.attempts)-before != len(c.at) || x.Attempts != len(c.at)-replays {
-					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.attempts)-before, replays, x.Attempts)
+				if len(b.rec.Attempts())-before != len(c.at) || x.Attempts != len(c.at)-replays {
+					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays, x.Attempts)
 				}
 				b.idle(t)
 			}
-			if len(b.rec.attempts) != made {
-				t.Fatalf("%d attempts, %d recorded", made, len(b.rec.attempts))
+			if len(b.rec.Attempts()) != made {
+				t.Fatalf("%d attempts, %d recorded", made, len(b.rec.Attempts()))
 			}
 		})
 	})
@@ -570,8 +540,8 @@ func TestTenThousandInFlight(t *testing.T) {
 		b.Tune(b.Tuning())
 		wg.Wait()
 		assert.EqualValues(t, 11_000, tried.Load())
-		assert.Len(t, b.rec.requests, 10_000)
-		assert.Len(t, b.rec.attempts, 11_000)
+		assert.Len(t, b.rec.Requests(), 10_000)
+		assert.Len(t, b.rec.Attempts(), 11_000)
 		b.idle(t)
 	})
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -180,11 +181,12 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.True(t, ok)
 		defer held.Release()
 	}
-	rec := &recorder{}
 	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
-	e.selector, e.recorder = selector.New(pool, func() uint64 { return 0 }, 256), rec
+	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
 	for _, q := range p.Requests {
+		rec := &coretest.Recorder{}
+		e.recorder = rec
 		time.Sleep(time.Duration(q.Gap) * tenth)
 		tuning.Backoff = func(string) core.Backoff { return linear{} }
 		if q.Broken {
@@ -246,14 +248,13 @@ func play(t *testing.T, p plan) (trace []string) {
 		}
 		leaves.Stop()
 		cancel(nil)
-		for _, a := range rec.attempts {
+		for _, a := range rec.Attempts() {
 			say(toldAttempt(since(a.Ended), a.ProxyID, a.Attempt, a.Outcome.Result, a.Outcome.Verdict, a.Delay))
 		}
-		require.Len(t, rec.requests, 1)
-		r := rec.requests[0]
+		require.Len(t, rec.Requests(), 1)
+		r := rec.Requests()[0]
 		require.Equal(t, r.Attempts, x.Attempts)
 		say(told(since(r.Ended), r.Final, relayed, x.Failure, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
-		rec.attempts, rec.requests = nil, nil
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
 			say(fmt.Sprintf("p%d is %v with %d failures, %d samples", i, v.State, v.FailureCount, u.Stats().Samples))

@@ -22,6 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
@@ -67,7 +68,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	o.policy(&policy)
 	require.NoError(t, policy.Validate(o.Strategies))
 
-	address, err := upstream.ParseAddress("http://" + listen(t, proxy))
+	address, err := upstream.ParseAddress("http://" + coretest.Serve(t, proxy))
 	require.NoError(t, err)
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: o.now})
 	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))
@@ -97,39 +98,6 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		trans.Close()
 	})
 	return r
-}
-
-// listen gives each connection to serve and returns its address.
-func listen(t *testing.T, serve func(net.Conn)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				serve(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
-// pair returns the two ends of a connection.
-func pair(t *testing.T) (near, far *net.TCPConn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	b, err := l.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
 // eventually waits for what is to happen.
@@ -291,22 +259,9 @@ func (constant) Delay(r *core.BackoffRequest) (float64, error) { return r.BaseDe
 
 // recorder keeps what it is told.
 type recorder struct {
+	coretest.Recorder
 	mu       sync.Mutex
-	requests []core.RequestEvent
-	attempts []core.AttemptEvent
 	up, down int64
-}
-
-func (r *recorder) Attempt(e *core.AttemptEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.attempts = append(r.attempts, *e)
-}
-
-func (r *recorder) Request(e *core.RequestEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.requests = append(r.requests, *e)
 }
 
 func (r *recorder) tunnel(up, down int64) {
@@ -317,9 +272,7 @@ func (r *recorder) tunnel(up, down int64) {
 
 // finals are how the requests ended, in order.
 func (r *recorder) finals() (all []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.requests {
+	for _, e := range r.Requests() {
 		all = append(all, e.Final.String())
 	}
 	return all
@@ -327,9 +280,7 @@ func (r *recorder) finals() (all []string) {
 
 // results are how the attempts were counted, in order.
 func (r *recorder) results() (all []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.attempts {
+	for _, e := range r.Attempts() {
 		all = append(all, e.Outcome.Result.String())
 	}
 	return all

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 // A client that takes nothing of what it asked for is given up, whoever
@@ -28,7 +30,7 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, answering(c.proxy), func(o *options) { o.BodyIdle = 50 * time.Millisecond })
-			near, far := pair(t)
+			near, far := coretest.Pair(t)
 			near.SetWriteBuffer(4 << 10)
 			far.SetReadBuffer(4 << 10)
 			go far.Write([]byte(strings.Repeat(c.ask, 1000)))

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 // A tunnel carries the bytes of both sides, those that came along with the
@@ -181,7 +183,7 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write(make([]byte, size)) }), func(o *options) { o.BodyIdle = idle })
-	near, far := pair(t)
+	near, far := coretest.Pair(t)
 	near.SetWriteBuffer(4 << 10)
 	far.SetReadBuffer(4 << 10)
 	go newConn(r.Server, near).serve()

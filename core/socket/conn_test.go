@@ -12,19 +12,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 // pair returns a Conn and the other end of it.
 func pair(t testing.TB) (*Conn, *net.TCPConn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	near, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	far, err := l.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { near.Close(); far.Close() })
-	return Of(near).(*Conn), far.(*net.TCPConn)
+	near, far := coretest.Pair(t)
+	return Of(near).(*Conn), far
 }
 
 func TestReadWrite(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
@@ -66,7 +67,7 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 					serve, roots = secured(t, serve)
 					watched = 2 // the handshake is slow, too
 				}
-				u := one(t, scheme+"://"+proxy(t, func(c net.Conn) {
+				u := one(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
 					c.(*net.TCPConn).SetReadBuffer(4096)
 					serve(c)
 				}))
@@ -115,7 +116,7 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 			if scheme == "https" {
 				serve, roots = secured(t, serve)
 			}
-			u := one(t, scheme+"://"+proxy(t, serve))
+			u := one(t, scheme+"://"+coretest.Serve(t, serve))
 			c := &Control{Deadline: time.Now().Add(300 * time.Millisecond)}
 			tr := New(Config{Dial: narrow, RootCAs: roots})
 			done := make(chan *retry.Fault, 1)
@@ -138,7 +139,7 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 
 // A proxy that has taken a body and does not answer: the client is watched.
 func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
-	u := one(t, "http://"+proxy(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	tr := New(Config{})
 	defer tr.Close()
 	q := get()
@@ -154,7 +155,7 @@ func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
 // The end of a body may come as late as any piece of it.
 func TestTheEndOfABodyMayBeLate(t *testing.T) {
 	const idle = 200 * time.Millisecond
-	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err == nil {
 			body, _ := io.ReadAll(r.Body)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -42,7 +43,7 @@ func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 	doubly, _ := secured(t, through(secure)) // with the same certificate
 	to := func(scheme string, tls bool, serve func(net.Conn)) *way {
 		w := &way{roots: roots, tls: tls, conns: make(chan net.Conn, 10)}
-		w.u = one(t, scheme+"://"+proxy(t, func(c net.Conn) {
+		w.u = one(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
 			w.opened.Add(1)
 			w.conns <- c
 			g := &gathering{Conn: c}
@@ -235,7 +236,7 @@ func TestAStuckIdleConnection(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		<-hung
 	})
-	w := &way{u: one(t, "https://"+proxy(t, serve))}
+	w := &way{u: one(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
 		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute, false) },

@@ -18,28 +18,9 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
-
-// proxy listens and gives each connection to serve.
-func proxy(t testing.TB, serve func(net.Conn)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				serve(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
 
 func one(t testing.TB, url string) *upstream.Upstream {
 	a, err := upstream.ParseAddress(url)
@@ -106,7 +87,7 @@ func TestHostileProxies(t *testing.T) {
 			defer tr.Close()
 			var resp Response
 			begun := time.Now()
-			f := tr.RoundTrip(t.Context(), one(t, "http://"+proxy(t, c.serve)), &Control{Deadline: begun.Add(300 * time.Millisecond)}, get(), &resp)
+			f := tr.RoundTrip(t.Context(), one(t, "http://"+coretest.Serve(t, c.serve)), &Control{Deadline: begun.Add(300 * time.Millisecond)}, get(), &resp)
 			require.NotNil(t, f)
 			assert.NotEmpty(t, f.Reason)
 			if c.reason != "" {
@@ -132,7 +113,7 @@ func TestHostileProxies(t *testing.T) {
 func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	var accepted atomic.Int64
 	drop := make(chan struct{})
-	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		accepted.Add(1)
 		for range 2 {
 			readRequest(c)
@@ -172,7 +153,7 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
 		"Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n",
 	} {
-		u := one(t, "http://me:secret@"+proxy(t, func(c net.Conn) {
+		u := one(t, "http://me:secret@"+coretest.Serve(t, func(c net.Conn) {
 			head := readRequest(c)
 			if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") || !strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
 				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -242,7 +223,7 @@ func FuzzSOCKS(f *testing.F) {
 // TestAnInterruptEndsTheAttempt: from another goroutine, at any moment.
 func TestAnInterruptEndsTheAttempt(t *testing.T) {
 	tr := New(Config{})
-	u := one(t, "http://"+proxy(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	for i := range 20 {
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -263,7 +244,7 @@ func TestAnInterruptEndsTheAttempt(t *testing.T) {
 // come says nothing about the connection, however long it is idle then.
 func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
 	var opened atomic.Int32
-	addr := proxy(t, func(c net.Conn) {
+	addr := coretest.Serve(t, func(c net.Conn) {
 		opened.Add(1)
 		for readRequest(c) != "" {
 			if _, err := io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n"); err != nil {

@@ -15,20 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // uploading returns a request whose body of n bytes comes over a connection,
 // and the other end of that.
 func uploading(t *testing.T, n int) (*Request, net.Conn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	far, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	near, err := l.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { near.Close(); far.Close() })
+	near, far := coretest.Pair(t)
 	q := get()
 	q.From, q.Pipes = socket.Of(near).(*socket.Conn), socket.NewPipes(nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
@@ -45,7 +39,7 @@ func TestALongUpload(t *testing.T) {
 	}
 	arrived := make(chan []byte, 1)
 	takes := func(pause time.Duration) string {
-		return "http://" + proxy(t, func(c net.Conn) {
+		return "http://" + coretest.Serve(t, func(c net.Conn) {
 			r, err := http.ReadRequest(bufio.NewReader(c))
 			if err != nil {
 				return
@@ -99,7 +93,7 @@ func TestALongUpload(t *testing.T) {
 		<-arrived
 	})
 	t.Run("a proxy that breaks off is", func(t *testing.T) {
-		u := one(t, "http://"+proxy(t, func(c net.Conn) {
+		u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 1<<20))
 			c.(*net.TCPConn).SetLinger(0)
 		}))
@@ -125,7 +119,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 			t.Parallel()
 			const size, patience = 32 << 20, 100 * time.Millisecond
 			over := make(chan struct{})
-			u := one(t, "http://"+proxy(t, func(c net.Conn) {
+			u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 				r, err := http.ReadRequest(bufio.NewReader(c))
 				if err != nil {
 					return
@@ -160,7 +154,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 // however whole its answer: the other side takes what comes next for the rest.
 func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	const size = 8 << 20
-	u := one(t, "http://"+proxy(t, func(c net.Conn) {
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 			io.Copy(io.Discard, c)

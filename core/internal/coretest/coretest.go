@@ -1,0 +1,97 @@
+// Package coretest is what tests of several packages of core share.
+package coretest
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Serve gives each connection to its address to serve, and closes it then, until
+// the test ends.
+func Serve(t testing.TB, serve func(net.Conn)) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Pair returns the two ends of a connection, which is closed when the test ends.
+func Pair(t testing.TB) (near, far *net.TCPConn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	b, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return b.(*net.TCPConn), a.(*net.TCPConn)
+}
+
+// Recorder keeps what it is told of attempts and requests. It is safe for
+// concurrent use.
+type Recorder struct {
+	mu       sync.Mutex
+	attempts []core.AttemptEvent
+	requests []core.RequestEvent
+}
+
+// Attempt keeps a finished attempt.
+func (r *Recorder) Attempt(e *core.AttemptEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempts = append(r.attempts, *e)
+}
+
+// Request keeps a finished request.
+func (r *Recorder) Request(e *core.RequestEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = append(r.requests, *e)
+}
+
+// Attempts are those told so far, in order.
+func (r *Recorder) Attempts() []core.AttemptEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.attempts)
+}
+
+// Requests are those told so far, in order.
+func (r *Recorder) Requests() []core.RequestEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.requests)
+}
+
+// Rotation is a scorer that ranks proxies as their turn comes.
+type Rotation struct{}
+
+// Score implements core.Scorer.
+func (Rotation) Score(c core.Candidates, scores []float64) error {
+	rows := make([]core.Candidate, c.Len())
+	var q core.RankRequest
+	c.Fill(&q, rows)
+	for i := range rows {
+		scores[i] = -rows[i].Rotation
+	}
+	return nil
+}
