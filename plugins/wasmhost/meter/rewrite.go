@@ -199,7 +199,8 @@ func (w *writer) code(body []byte) ([]byte, error) {
 	return out, r.err
 }
 
-// The opcodes that are written.
+// The opcodes and types that the meter writes, or treats apart (WebAssembly 2.0,
+// 5.4 and 5.3).
 const (
 	opUnreachable = 0x00
 	opBlock       = 0x02
@@ -207,6 +208,8 @@ const (
 	opIf          = 0x04
 	opElse        = 0x05
 	opEnd         = 0x0b
+	opBr          = 0x0c
+	opBrIf        = 0x0d
 	opBrTable     = 0x0e
 	opReturn      = 0x0f
 	opCall        = 0x10
@@ -216,6 +219,8 @@ const (
 	opLocalTee    = 0x22
 	opGlobalGet   = 0x23
 	opGlobalSet   = 0x24
+	opTableGet    = 0x25
+	opTableSet    = 0x26
 	opMemoryGrow  = 0x40
 	opI32Const    = 0x41
 	opI64Const    = 0x42
@@ -228,13 +233,29 @@ const (
 	opI64ExtendU  = 0xad
 	opRefNull     = 0xd0
 	opRefFunc     = 0xd2
-	opVector      = 0xfd
+	opMisc        = 0xfc // one of those below follows
+	opVector      = 0xfd // a vector instruction's number follows
 	typeI32       = 0x7f
 	typeI64       = 0x7e
 	typeV128      = 0x7b
 	typeFuncref   = 0x70
 	typeExternref = 0x6f
 	blockEmpty    = 0x40
+)
+
+// The instructions behind opMisc; below the first of them are the saturating
+// truncations.
+const (
+	miscMemoryInit = iota + 8
+	miscDataDrop
+	miscMemoryCopy
+	miscMemoryFill
+	miscTableInit
+	miscElemDrop
+	miscTableCopy
+	miscTableGrow
+	miscTableSize
+	miscTableFill
 )
 
 // function rewrites one body, in one of two ways. A function that has a loop
@@ -446,8 +467,8 @@ func (f *function) branch(at, before int) {
 // What an instruction costs beyond 1.
 const (
 	leaving    = 99 // where the guest's own code is left for a moment
-	atOnce     = 32 // values that move for nothing where ways part or meet, or in a call
-	forOneMore = 8  // values that move for 1 from there on
+	atOnce     = 32 // so many values move for nothing, where ways part or meet and in calls
+	forOneMore = 8  // of those beyond, so many move for a unit of fuel
 )
 
 // extra is what an instruction costs beyond 1; r stands behind its opcode.
@@ -456,7 +477,7 @@ func (f *function) extra(op byte, r in) int64 {
 	case opBlock, opLoop, opIf:
 		params, results := f.w.info.block(r)
 		return f.moving(params + results)
-	case 0x0c, 0x0d: // br br_if
+	case opBr, opBrIf:
 		return f.moving(f.carried(int(r.u32())))
 	case opBrTable:
 		for n := r.count(); n > 0; n-- {
@@ -471,8 +492,8 @@ func (f *function) extra(op byte, r in) int64 {
 		return moves(f.w.info.arity(r.u32()))
 	case opMemoryGrow, opRefFunc:
 		return leaving
-	case 0xfc:
-		if r.u32() == 15 { // table.grow
+	case opMisc:
+		if r.u32() == miscTableGrow {
 			return leaving
 		}
 	}
@@ -591,7 +612,7 @@ func (f *function) skip(r *in, op byte) addition {
 	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
 	case op == opCall:
 		r.u32()
-	case op == 0x0c, op == 0x0d: // br br_if
+	case op == opBr, op == opBrIf:
 		f.label(r)
 	case op == opBrTable:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
@@ -615,7 +636,7 @@ func (f *function) skip(r *in, op byte) addition {
 		if l := r.u32(); l >= f.fuel {
 			r.fail("the local %d does not exist", l)
 		}
-	case op == 0x25, op == 0x26: // table.get and table.set
+	case op == opTableGet, op == opTableSet:
 		r.u32()
 	case op >= 0x28 && op <= 0x3e: // loads and stores
 		r.u32()
@@ -639,7 +660,7 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == 0xd1: // ref.is_null
 	case op == opRefFunc:
 		r.u32()
-	case op == 0xfc:
+	case op == opMisc:
 		return f.skipMisc(r)
 	case op == opVector:
 		f.skipVector(r)
@@ -659,28 +680,22 @@ func (f *function) label(r *in) {
 
 func (f *function) skipMisc(r *in) addition {
 	switch sub := r.u32(); {
-	case sub <= 7: // saturating truncation
-	case sub == 8: // memory.init
+	case sub < miscMemoryInit:
+	case sub == miscMemoryInit, sub == miscMemoryCopy:
 		r.u32()
 		r.u32()
 		return chargeBytes
-	case sub == 9, sub == 13: // data.drop, elem.drop
-		r.u32()
-	case sub == 10: // memory.copy
-		r.u32()
+	case sub == miscMemoryFill:
 		r.u32()
 		return chargeBytes
-	case sub == 11: // memory.fill
-		r.u32()
-		return chargeBytes
-	case sub == 12, sub == 14: // table.init, table.copy
+	case sub == miscTableInit, sub == miscTableCopy:
 		r.u32()
 		r.u32()
 		return chargeElements
-	case sub == 15, sub == 17: // table.grow, table.fill
+	case sub == miscTableGrow, sub == miscTableFill:
 		r.u32()
 		return chargeElements
-	case sub == 16: // table.size
+	case sub == miscDataDrop, sub == miscElemDrop, sub == miscTableSize:
 		r.u32()
 	default:
 		r.fail("the opcode 0xfc %d is not of WebAssembly 2.0", sub)

@@ -45,7 +45,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 		}
 		params, results := info.block(r)
 		s.widest = max(s.widest, params+results)
-	case opElse, 0x0c, 0x0d: // else br br_if
+	case opElse, opBr, opBrIf:
 		s.Edges++
 	case opBrTable:
 		s.Edges += int64(r.u32())
@@ -54,18 +54,18 @@ func (s *Size) note(info *Info, op byte, r in) {
 		if n := r.u32(); int(n) < len(info.funcs) {
 			s.Carried += info.arity(info.funcs[n])
 		}
-	case 0x25, 0x26: // table.get table.set
+	case opTableGet, opTableSet:
 		s.Edges++
 	case opRefFunc:
 		s.Calls++
 	case opMemoryGrow:
 		s.Edges += 2 // what is charged for it, and its own
-	case 0xfc:
+	case opMisc:
 		switch sub := r.u32(); {
-		case sub == 11, sub == 17: // memory.fill and table.fill are loops
+		case sub == miscMemoryFill, sub == miscTableFill: // are loops
 			s.Loops++
 			s.Edges += 2
-		case sub == 8, sub == 10, sub == 12, sub == 14, sub == 15:
+		case sub == miscMemoryInit, sub == miscMemoryCopy, sub == miscTableInit, sub == miscTableCopy, sub == miscTableGrow:
 			s.Edges += 3
 		}
 	case opCallIndir:
