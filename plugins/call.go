@@ -131,7 +131,7 @@ const logEvery = 10 * time.Second
 // quarantined. Answers and observations are a row each, so that a plugin that
 // answers well does not go on failing at every outcome. A call that found every instance at work is none of the row.
 func (p *plugin) fault(v *version, row *atomic.Int64, err error) {
-	reason := "trap"
+	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault
 	if errors.As(err, &f) {
 		reason = f.Reason

@@ -49,7 +49,7 @@ func (k *kit) starts() (string, error) {
 // refused reports whether configure said no, as against failing.
 func refused(err error) bool {
 	var f *wasmhost.Fault
-	return errors.As(err, &f) && f.Reason == "status"
+	return errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
 }
 
 // fresh runs f with an instance of its own.
@@ -255,7 +255,7 @@ func (k *kit) many() (string, error) {
 			return nil
 		}
 		_, err = score(p, trial.Plausible(n))
-		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && f.Reason == "fuel" {
+		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && f.Reason == wasmhost.ReasonFuel {
 			detail = fmt.Sprintf("%d candidates take more fuel than there is: it serves pools up to the default max_candidates", n)
 			return nil
 		}

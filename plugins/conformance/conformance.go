@@ -97,12 +97,12 @@ var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
 // mends say what to mend of a call that failed, by the reason of its fault.
 var mends = map[string]string{
-	"trap":           "the call trapped: look for a bound, a division, a null or an assertion; what the guest printed is in the error",
-	"fuel":           "the call took too many instructions: do less in it",
-	"memory":         "reserve must find room: let memory grow",
-	"status":         "return 0 when the scores are given",
-	"not_finite":     "guard divisions and logarithms: the answer must be a finite number",
-	"negative_delay": "return a number of seconds of at least 0",
+	wasmhost.ReasonTrap:          "the call trapped: look for a bound, a division, a null or an assertion; what the guest printed is in the error",
+	wasmhost.ReasonFuel:          "the call took too many instructions: do less in it",
+	wasmhost.ReasonMemory:        "reserve must find room: let memory grow",
+	wasmhost.ReasonStatus:        "return 0 when the scores are given",
+	wasmhost.ReasonNotFinite:     "guard divisions and logarithms: the answer must be a finite number",
+	wasmhost.ReasonNegativeDelay: "return a number of seconds of at least 0",
 }
 
 // skip is the error of a check that does not apply.

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"strings"
 	"time"
@@ -221,10 +220,7 @@ func (m *Module) try(in *instance) error {
 		err = in.score(trial{}, scores)
 	case Backoff:
 		r := trialBackoff
-		var d float64
-		if d, err = in.delay(&r); err == nil && (d < 0 || math.IsNaN(d)) {
-			err = &Fault{"negative_delay", fmt.Errorf("the delay is %v", d)}
-		}
+		_, err = in.delay(&r)
 	}
 	if err != nil {
 		return refuse("a trial call failed: %w", err)

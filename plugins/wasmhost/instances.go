@@ -51,10 +51,10 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
-			return nil, &Fault{"busy", ErrBusy}
+			return nil, &Fault{ReasonBusy, ErrBusy}
 		}
 		if err != nil {
-			return nil, &Fault{"trap", err}
+			return nil, &Fault{ReasonTrap, err}
 		}
 		m.mu.Lock()
 		in, err = m.take()
@@ -64,7 +64,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		}
 		if time.Since(begun) >= wait {
 			m.mu.Unlock()
-			return nil, &Fault{"busy", ErrBusy}
+			return nil, &Fault{ReasonBusy, ErrBusy}
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (m *Module) release(in *instance, err error) {
 
 func spoiled(err error) bool {
 	var f *Fault
-	return !errors.As(err, &f) || f.Reason == "trap" || f.Reason == "fuel" || f.Reason == "memory"
+	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonFuel || f.Reason == ReasonMemory
 }
 
 // gone counts an instance out; the last one of a closed module closes it.

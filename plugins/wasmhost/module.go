@@ -41,9 +41,20 @@ var (
 
 // Fault is a call that a guest did not answer as it must.
 type Fault struct {
-	Reason string // trap, fuel, not_finite, negative_delay, status, memory, busy
+	Reason string // one of those below
 	Err    error
 }
+
+// The reasons of faults, as metrics, API and sdk/ABI.md name them.
+const (
+	ReasonTrap          = "trap"           // the guest trapped, or could not be started
+	ReasonFuel          = "fuel"           // it used up its fuel
+	ReasonMemory        = "memory"         // reserve gave no region that could be used
+	ReasonStatus        = "status"         // it returned another status than abi.StatusOK
+	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
+	ReasonNegativeDelay = "negative_delay" // a delay is below 0
+	ReasonBusy          = "busy"           // every instance was at work (ErrBusy)
+)
 
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
@@ -176,9 +187,9 @@ func (in *instance) invoke(f api.Function) error {
 	if err == nil {
 		return nil
 	}
-	reason := "trap"
+	reason := ReasonTrap
 	if int64(in.fuel.Get()) < 0 {
-		reason = "fuel"
+		reason = ReasonFuel
 		err = errFuel
 	}
 	return &Fault{reason, errors.New(firstLine(err) + in.world.said.because())}
@@ -204,13 +215,13 @@ func (in *instance) region(size uint32) ([]byte, error) {
 		in.base, in.room = uint32(in.stack[0]), want
 		if in.base == 0 || in.base%abi.Alignment != 0 {
 			in.room = 0
-			return nil, &Fault{"memory", fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
+			return nil, &Fault{ReasonMemory, fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
 		}
 	}
 	view, ok := in.memory.Read(in.base, size)
 	if !ok {
 		in.room = 0
-		return nil, &Fault{"memory", fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
+		return nil, &Fault{ReasonMemory, fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
 	}
 	return view, nil
 }
@@ -284,16 +295,16 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
-		return &Fault{"status", fmt.Errorf("%s returned %d", abi.Score, status)}
+		return &Fault{ReasonStatus, fmt.Errorf("%s returned %d", abi.Score, status)}
 	}
 	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // again: memory may have moved
 	if !ok {
-		return &Fault{"memory", errors.New("the guest's memory has shrunk")}
+		return &Fault{ReasonMemory, errors.New("the guest's memory has shrunk")}
 	}
 	for i := range scores[:n] {
 		s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
 		if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
-			return &Fault{"not_finite", fmt.Errorf("the score of candidate %d is %v", i, s)}
+			return &Fault{ReasonNotFinite, fmt.Errorf("the score of candidate %d is %v", i, s)}
 		}
 		scores[i] = s
 	}
@@ -329,9 +340,9 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	d := math.Float64frombits(in.stack[0])
 	switch {
 	case math.IsNaN(d) || math.IsInf(d, 0):
-		return 0, &Fault{"not_finite", fmt.Errorf("the delay is %v", d)}
+		return 0, &Fault{ReasonNotFinite, fmt.Errorf("the delay is %v", d)}
 	case d < 0:
-		return 0, &Fault{"negative_delay", fmt.Errorf("the delay is %v", d)}
+		return 0, &Fault{ReasonNegativeDelay, fmt.Errorf("the delay is %v", d)}
 	}
 	return d, nil
 }
