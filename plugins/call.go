@@ -123,13 +123,15 @@ func (p *plugin) answered(v *version) {
 	}
 }
 
-// logEvery is how often a plugin's faults are logged at most; each time with how
-// many of how many calls have failed since the time before.
+// logEvery is the shortest time between two log records about a plugin's faults.
+// Each says how many of how many calls have failed since the one before.
 const logEvery = 10 * time.Second
 
-// fault counts a call of a version that failed; too many in a row and it is
-// quarantined. Answers and observations are a row each, so that a plugin that
-// answers well does not go on failing at every outcome. A call that found every instance at work is none of the row.
+// fault counts a call of a version that failed; after too many in a row the
+// version is quarantined. Failures of answers and of observations are two rows of
+// their own: otherwise a plugin that answers well, but fails at every
+// observation, would never be quarantined. A call that found every instance at
+// work counts in neither.
 func (p *plugin) fault(v *version, row *atomic.Int64, err error) {
 	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault

@@ -110,7 +110,8 @@ func (c conflict) Unwrap() error { return core.ErrConflict }
 
 func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(format, args...)) }
 
-// maxUploads is of plugins: their modules stay in memory, and on disk.
+// maxUploads bounds the number of uploaded plugins: their modules stay in memory,
+// and on disk.
 const maxUploads = 100
 
 func (r *Registry) uploads() (n int) {
@@ -124,10 +125,11 @@ func (r *Registry) uploads() (n int) {
 
 func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
 
-// Put loads a module under a name, in place of the one it had, if any. The
-// error is a *wasmhost.CheckError when the module is at fault, and wraps
-// core.ErrConflict when replace says there should (not) be one already. Without
-// a config (nil, as against an empty one) the one before stays.
+// Put loads a module under a name: with replace in place of the one that has the
+// name, else under a new name. A nil config keeps the settings of the one before;
+// an empty one does not. The error is a *wasmhost.CheckError when the module is at
+// fault; it wraps core.ErrNotFound when there is none to replace, and
+// core.ErrConflict when the name is taken or cannot be changed.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
 	r.uploading.Lock()
 	defer r.uploading.Unlock()
@@ -165,7 +167,7 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 }
 
 // take keeps an upload and puts it in its place, if that is still allowed: while
-// it was compiled, others may have had their way with the name.
+// it was being compiled, the name may have been given to another.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -82,7 +82,7 @@ type plugin struct {
 	current  atomic.Pointer[version]
 
 	calls, faulted atomic.Uint64
-	spent          atomic.Int64 // ns, in calls; an estimate (timedEvery)
+	spent          atomic.Int64 // ns spent in calls; an estimate (timedEvery)
 
 	mu        sync.Mutex
 	byReason  map[string]uint64

@@ -147,8 +147,8 @@ func (k *kit) once(p *wasmhost.Probe) error {
 	return err
 }
 
-// reserveLarge asks for more than there can be. A trap will do for a refusal:
-// heaps that end the program when they are full know no other.
+// reserveLarge asks for more than there can be. A trap counts as a refusal: some
+// languages' heaps end the program when they are full, and know no other way.
 func (k *kit) reserveLarge() (string, error) {
 	size := (k.module.Limits().MemoryPages + 1) << 16
 	how := "with 0"
@@ -484,15 +484,15 @@ func (k *kit) poolChanged() (string, error) {
 	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
 }
 
-// How much memory_stable does, twice: so many calls or, of a module whose calls
-// are dear, as many as take so much fuel.
+// How much memory_stable does, twice: so many calls, or as many as take so much
+// fuel if that is fewer.
 const (
 	calls = 10_000
 	work  = 2_000_000_000 // fuel
 )
 
-// memory makes as many calls again as made the module's memory what it is: a
-// collector has long run by then.
+// memory makes many calls, and then as many again, in which memory must not grow
+// any more: a garbage collector has long run by then.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var before, after uint32

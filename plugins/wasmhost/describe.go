@@ -144,8 +144,8 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	return d, found
 }
 
-// maxGlobals is of one module: each costs an instance 100 bytes, beside its
-// memory.
+// maxGlobals bounds the globals of a module: each takes 100 bytes of an instance,
+// beside its memory.
 const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {

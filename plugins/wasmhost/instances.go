@@ -69,7 +69,8 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// take is the last instance that became idle, nil without one. It requires mu.
+// take removes the instance that became idle last, and returns nil if there is
+// none. It requires mu.
 func (m *Module) take() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
@@ -84,9 +85,9 @@ func (m *Module) take() (*instance, error) {
 }
 
 // wake tells the n calls that wait longest to try again, or why they need not.
-// Whoever comes first takes the instance, be it another: a call that runs
-// already makes more of it than one that has yet to be scheduled. It requires
-// mu.
+// The instance is not reserved for them: a call that comes meanwhile may take it,
+// since one that runs already can use it sooner than one that has yet to be
+// scheduled. It requires mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
 	for _, w := range m.waiting[:n] {
@@ -118,10 +119,10 @@ func (m *Module) start() {
 	}()
 }
 
-// release gives an instance back. More are not kept than can be at work at
-// once and a few, for the sake of the memory they have taken. One that trapped, or whose memory cannot be
-// trusted, is thrown away; a wrong answer alone costs a learner nothing of
-// what it has learned.
+// release gives an instance back. No more are kept idle than can be at work at
+// once, and a few, for the sake of the memory they take. One that trapped, or
+// whose memory cannot be trusted, is thrown away; after a wrong answer alone it is
+// kept, so that a module that learns loses nothing of what it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0

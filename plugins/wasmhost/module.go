@@ -203,8 +203,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region makes sure of size bytes of guest memory and returns a view of them,
-// good until the guest runs again.
+// region returns a view of size bytes of guest memory, for which it asks the guest
+// (reserve) if it has less. The view is good until the guest runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.room {
 		want := (size + 4095) &^ 4095
@@ -347,8 +347,8 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// Observe tells a module that learns of an attempt; others hear nothing. The
-// request waits for it, whether or not the module has a say in it.
+// Observe tells a module that learns of an attempt; others are told nothing. The
+// attempt's request waits for it.
 func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil

@@ -105,9 +105,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel is what the last call, and the reserve before it if it needed one, left
-// of what it was given: negative if it was
-// stopped for want of it.
+// Fuel is what the last call (with the reserve before it, if it needed one) has
+// left of the fuel it was given; negative if it ran out.
 func (p *Probe) Fuel() int64 { return int64(p.in.fuel.Get()) }
 
 // Pages is the size of the guest's memory now, in pages of 64 KiB.

@@ -19,8 +19,8 @@ const (
 	envAbort   = "abort" // AssemblyScript's assertion
 )
 
-// What a call of the host costs a guest in fuel, since it is not the guest's
-// own code that runs then.
+// What a call of a host function costs a guest in fuel: what runs then is not the
+// guest's own code, which pays for itself.
 const (
 	hostCallFuel = 100
 	hostItemFuel = 10 // of each buffer or subscription it names

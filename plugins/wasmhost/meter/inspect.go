@@ -205,9 +205,9 @@ func (i *Info) section(r *in, s section) {
 	}
 }
 
-// element reads one segment (WebAssembly 2.0, 5.5.12). What it holds is for
-// wazero to judge; but wazero makes room for whatever count it reads, which is
-// returned.
+// element reads one segment (WebAssembly 2.0, 5.5.12) and returns its count, since
+// wazero makes room for whatever count a segment declares. Whether its content is
+// valid is left to wazero.
 func element(r *in) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {

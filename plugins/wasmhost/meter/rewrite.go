@@ -137,8 +137,8 @@ func (w *writer) export(body []byte) []byte {
 // maxTables is of one module; every toolchain makes do with one.
 const maxTables = 100
 
-// tables lets the first table grow to what the bound leaves, the others not at
-// all.
+// tables lets the first table grow into what all tables together leave of the
+// bound, and the others not at all.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &in{b: body}
 	n := r.count()
@@ -418,12 +418,15 @@ func (f *function) scan(r *in) {
 	}
 }
 
-// dispatch tells whether a loop, r stands behind its opcode and type, is what
-// Go makes of a function: blocks within blocks, and in the innermost a table of
-// branches to their ends. It returns how many blocks, 0 if it is another loop.
-// Each jump within such a function goes round the loop, so that the whole of it
-// would be paid for at each: here the branches pay for themselves, and the head
-// for nothing, since it only ever leads to a branch or out.
+// dispatch tells whether a loop is what Go makes of a function: blocks within
+// blocks, and in the innermost a table of branches to their ends. r stands behind
+// the loop's opcode and type. The result is the number of blocks, 0 for any other
+// loop.
+//
+// Each jump within such a function goes round the loop once more. If the loop's
+// head paid for one pass, as elsewhere, every jump would pay for the whole
+// function. So each branch pays for itself here, and the head for nothing: it only
+// ever leads to a branch, or out.
 func (f *function) dispatch(r in) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -500,8 +503,8 @@ func (f *function) extra(op byte, r in) int64 {
 	return 0
 }
 
-// moving is what it costs that n values move, and perhaps every local, where
-// ways part or meet: no instruction of the module says so.
+// moving is the cost of moving n values, and perhaps every local, where ways part
+// or meet. No instruction of the module stands for it.
 func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
 
 func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
@@ -670,8 +673,8 @@ func (f *function) skip(r *in, op byte) addition {
 	return check
 }
 
-// label reads the target of a branch, which the block that is added must not
-// bring into being.
+// label reads the target of a branch. One that does not exist is refused here: the
+// block that the rewriting adds might otherwise become that target.
 func (f *function) label(r *in) {
 	if l := r.u32(); int(l) >= len(f.open) {
 		r.fail("a branch leaves more blocks than there are")

@@ -17,11 +17,11 @@ type Size struct {
 	widest int64 // what the widest block takes and gives
 }
 
-// Work estimates what compiling it costs: a unit is a microsecond or less, and
-// half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped once
-// it compiles: what grows faster than the code (values that meet at many
-// edges, edges, loops) is what a small module that never compiles is made of.
-// A function of standard Go has 300 on average and 250,000 at most.
+// Work estimates what compiling it costs; a unit is at most a microsecond, and
+// half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped once it
+// compiles. The terms that grow faster than the code (edges, loops, values that
+// meet at many edges) are those by which a small module could keep it busy for
+// ever. A function of standard Go has 300 units on average and 250,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, values := float64(s.Edges), float64(s.Loops), float64(s.Values+s.widest)
