@@ -115,8 +115,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// bodyLimit is how much is read, into memory, of a request before anything
-// looks at it: of a module only from whom it would be taken.
+// bodyLimit is how much of a request's body is read, into memory, before anything
+// looks at it: as much as a module may have only if this client may upload one.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.auth.Load()
 	admin, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
@@ -126,8 +126,9 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// refuseOddMethods answers methods that Fiber does not know as others that are
-// not for a path: Fiber would do so in plain text, before any handler of ours.
+// refuseOddMethods sees to it that a method Fiber does not know is answered like
+// one that is not allowed for the path: Fiber itself would answer in plain text,
+// before any handler of ours.
 func (s *Server) refuseOddMethods() {
 	server := s.app.Server()
 	next := server.Handler
@@ -288,7 +289,7 @@ func (s *Server) send(c *fiber.Ctx, v any) error {
 	return c.Send(body)
 }
 
-// open are the paths without anything to know.
+// open reports whether a path tells nothing that a key should protect.
 func open(path string) bool {
 	switch path {
 	case "/", "/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
@@ -297,7 +298,8 @@ func open(path string) bool {
 	return false
 }
 
-// guard lets in whom it may, and nobody whom a web page has sent.
+// guard lets in who may use the API, but no request that a web page of another
+// origin has made a browser send.
 func (s *Server) guard(c *fiber.Ctx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -313,7 +315,7 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return c.Next()
 }
 
-// admit says why a request is not to be answered, if it is not.
+// admit says why a request may not be answered; nil if it may.
 func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
 	// A browser always names a host; Fiber's Hostname would take X-Forwarded-Host
@@ -342,7 +344,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return nil
 }
 
-// check compares every key, in a time that tells nothing.
+// check compares the header's key with every key, in a time that tells nothing
+// about them.
 func (a *auth) check(header string) (admin, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
@@ -397,8 +400,9 @@ func param(c *fiber.Ctx, name string) (string, error) {
 	return v, nil
 }
 
-// query returns a parameter of the query, and whether it is there, empty or not.
-// One that is there more than once has no value that could be meant.
+// query returns a parameter of the query, and whether it is given, even if empty.
+// If it is given more than once, its value is "": it is not clear which one is
+// meant.
 func query(c *fiber.Ctx, name string) (value string, given bool) {
 	all := c.Context().QueryArgs().PeekMulti(name)
 	if len(all) != 1 {

@@ -40,8 +40,8 @@ func watch(g *gateway) (stop func()) {
 		defer look.Stop()
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
-		// Once more after a reload: the files may have changed while it read
-		// them, and they may be others now.
+		// It looks once more after a reload: the files may have changed while they
+		// were being read, or be other files now.
 		check := func() {
 			for now := g.fingerprint(w); now != seen; now = g.fingerprint(w) {
 				seen = now

@@ -130,8 +130,8 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// placed gives an error that only the parts could find its place in the
-// configuration.
+// placed says where in the configuration the cause of an error stands that only
+// the parts could find.
 func placed(cfg *config.Config, err error) error {
 	f := cfg.Fault("", nil, err.Error())
 	if k := (*core.KeyError)(nil); errors.As(err, &k) {
@@ -209,8 +209,9 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// keepFile remembers that there is a configuration file. Should it vanish, that
-// is a fault and no empty configuration, without proxies and without users.
+// keepFile remembers that there is a configuration file. If it vanishes later, that
+// is a fault, and not an empty configuration, which would have neither proxies nor
+// users.
 func (g *gateway) keepFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false

@@ -59,8 +59,8 @@ func (b *Body) Left() int64 {
 // with a cut body ErrTruncated or the connection's error.
 func (b *Body) Next() ([]byte, error) { return b.next(true) }
 
-// Ready is Next restricted to what is buffered: it returns nil, nil when that
-// would block.
+// Ready is Next restricted to what is buffered: where Next would block, it returns
+// nil, nil.
 func (b *Body) Ready() ([]byte, error) { return b.next(false) }
 
 func (b *Body) next(block bool) ([]byte, error) {
@@ -253,8 +253,8 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took tells the body that n of its Unread bytes were taken from the
-// connection, which then ended with err if that is not nil.
+// Took tells the body that n of its Unread bytes have been taken from the
+// connection, and if err is not nil that the connection has then ended with it.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	switch {

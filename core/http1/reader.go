@@ -17,8 +17,8 @@ const (
 	bulkBuffer  = 40 << 10 // 32 KiB and a head
 )
 
-// buffers and bulks lend out the buffers of these two sizes; others are garbage
-// when done.
+// buffers and bulks lend out buffers of these two sizes. Buffers of other sizes
+// are left to the garbage collector.
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
@@ -104,8 +104,9 @@ func (r *Reader) first() (err error) {
 	return r.fill(MaxHead)
 }
 
-// fill reads more, growing the buffer up to limit bytes. A full buffer of
-// limit bytes is an error of the caller's choosing, signalled by errFull.
+// fill reads more, growing the buffer up to limit bytes. When that many are
+// buffered already it returns errFull, which the caller may replace by an error of
+// its own.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
 		return r.first()
@@ -190,8 +191,9 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// bareLF looks for LF without CR before it, in a head that is incomplete and
-// would otherwise be waited for in vain. The first byte cannot be judged.
+// bareLF looks for an LF without CR before it, in a head that is incomplete: its
+// end would otherwise be waited for in vain. The first byte of b is passed over,
+// since what stands before it is not known.
 func bareLF(b []byte) bool {
 	for i := 0; ; {
 		j := bytes.IndexByte(b[i:], '\n')

@@ -12,9 +12,9 @@ type BudgetConfig struct {
 }
 
 // Budget is Finagle's RetryBudget (https://twitter.github.io/finagle/guide/Clients.html#retries):
-// each request deposits Ratio, each retry withdraws 1, deposits are worth
-// something for ten seconds, and MinPerSecond comes on top. A nil Budget has
-// no limit. It is safe for concurrent use.
+// each request deposits Ratio, each retry withdraws 1, a deposit is forgotten
+// after ten seconds, and MinPerSecond retries a second are allowed in addition. It
+// is safe for concurrent use. Where there is no Budget (nil) there is no limit.
 type Budget struct {
 	cfg   BudgetConfig
 	start time.Time

@@ -21,9 +21,9 @@ type Attempted struct {
 	OwnTimeout   bool   // and it was tighter than the global policy's, or the client was still sending
 }
 
-// Classify judges an attempt: success, retryable or final, and whose fault it
-// was. What the breakers count follows the global policy, never a request's own,
-// or a client could open them for all; what is retried follows the request's.
+// Classify judges an attempt: success, retryable or final, and whose fault it was.
+// Whether it is retried follows the request's own policy. What the breakers count
+// follows the global one: otherwise one client could open them for everybody.
 func Classify(a Attempted, global, own *Policy, now time.Time) core.Outcome {
 	o := core.Outcome{Status: a.Status, Latency: a.Latency, Timing: a.Timing}
 	if a.Fault != nil {

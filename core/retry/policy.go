@@ -126,7 +126,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	return nil
 }
 
-// maxTimeout (s) is a year: what a Duration holds is not much more.
+// maxTimeout (s) is a year. (A time.Duration holds 292 of them.)
 const maxTimeout = 365 * 24 * 60 * 60
 
 func retryable(code int) bool {
@@ -184,7 +184,7 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// DecodeOverride reads an override from a JSON object, strictly. Errors are
+// DecodeOverride reads an override from a JSON object, strictly. Its errors are
 // those of strictjson.Decode.
 func DecodeOverride(data []byte) (Override, error) {
 	var o Override

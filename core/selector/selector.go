@@ -19,8 +19,8 @@ import (
 // credentials; trying one of them again cannot help.
 var ErrNoneLeft = errors.New("every admissible proxy refused the pool's credentials")
 
-// DefaultMaxCandidates is how many proxies are scored for one choice. Of a
-// larger pool a sample is.
+// DefaultMaxCandidates is how many proxies are scored for one choice at most; of
+// a larger pool a sample of that size is scored.
 const DefaultMaxCandidates = 256
 
 // Tried is a proxy that a request has been tried through.
@@ -149,7 +149,8 @@ func (s *Selector) isShut(changes uint64, now time.Time) bool {
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// overdue gives a half-open breaker that no scorer has chosen its probe.
+// overdue sends the request, as its probe, to a half-open breaker that no scorer
+// has chosen for too long.
 func (s *Selector) overdue(q *choice) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
 		if !u.Draining() && u.Breaker().Overdue() {
@@ -248,8 +249,9 @@ func (s *Selector) Blocked(now time.Time) error {
 	return err
 }
 
-// again chooses when no untried proxy is a candidate: a half-open one for a
-// request that would rather not probe, else the one tried longest ago.
+// again chooses when no untried proxy is a candidate: an untried one whose breaker
+// is half-open, even if the request is not idempotent; else the proxy that this
+// request tried longest ago.
 func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	busy, barred := false, false
 	for _, u := range snap.All {
@@ -291,7 +293,8 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 	return upstream.Lease{}, core.ErrAllBreakersOpen
 }
 
-// best scores the candidates and acquires the best that lets itself be.
+// best scores the candidates and acquires the best of those that can still be
+// acquired.
 func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 	n := len(q.candidates)
 	if cap(q.scores) < n {
@@ -363,9 +366,9 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstPlace is the first candidate's place from the rotation's turn, and
-// nextPlace that of the candidate after one: they go up by one and, past the
-// last, begin again at 0.
+// firstPlace is the first candidate's distance from the rotation's turn, nextPlace
+// that of the candidate behind one whose distance is place. Distances go up by one
+// and, past the last candidate, begin again at 0.
 func (q *choice) firstPlace() int {
 	n := len(q.candidates)
 	if q.ordered || n == 0 {

@@ -131,8 +131,8 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// decode puts a parsed value into a Go value. A pointer stays nil when its
-// field is absent; null is refused but where a Nullable takes it.
+// decode puts a parsed value into a Go value. A pointer stays nil when its field is
+// absent. null is refused, except for a Nullable.
 func decode(path string, from any, to reflect.Value) error {
 	if to.Kind() == reflect.Pointer {
 		to.Set(reflect.New(to.Type().Elem()))

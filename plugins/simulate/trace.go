@@ -234,8 +234,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at is how a proxy does at a time; from is where to begin to look, and is
-// moved on, since time only goes on.
+// at is how a proxy does at time t. from is where in States to begin to look; at
+// moves it on, since time never goes back.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
 		*from++

@@ -265,8 +265,8 @@ func (l *loader) place(key string, value any, msg string) Fault {
 	return f
 }
 
-// secret reports whether what is written at a key may be or hold a credential,
-// be it by mistake: a URL where a list belongs.
+// secret reports whether the value of a key may be a credential or contain one,
+// perhaps by mistake (a URL where the path of a list belongs).
 func secret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
@@ -492,8 +492,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// looksLikeProxy reports whether what should be the path of a list is a proxy
-// itself, which may hold a password that no fault is to quote.
+// looksLikeProxy reports whether what should be the path of a list is really a
+// proxy: it may hold a password, which no fault may quote.
 func looksLikeProxy(path string) bool {
 	if _, err := os.Stat(path); err == nil {
 		return false
