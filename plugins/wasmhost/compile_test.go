@@ -57,6 +57,10 @@ func bombs() map[string]*w.Module {
 		"locals":              many,
 		"one long function":   one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(5_000_000, w.LocalGet, 0, w.I32Add))}),
 		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0), w.Repeat(1_000_000, w.I32Add))}),
+		"loads and stores":    one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}), // 5 KB each
+		"divisions":           one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0, w.I32DivS, w.Drop)}),
+		"truncations":         one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa, w.Drop)}),
+		"vector loads":        one(w.Func{Code: w.Repeat(300_000, 0x41, 0, 0xfd, 7, 0, 0, w.Drop)}),
 		"locals over branches": one(w.Func{Params: []byte{w.I32}, Locals: locals, Code: w.Join(
 			[]byte{w.Block, w.Empty},
 			counted(30_000, func(i int) []byte {

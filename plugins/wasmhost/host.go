@@ -45,7 +45,7 @@ type Limits struct {
 	// Compilation cannot be stopped once it has begun, so it is bounded
 	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
 	FunctionWork int64 // default 1,000,000
-	ModuleWork   int64 // default 16,000,000
+	ModuleWork   int64 // default 24,000,000
 }
 
 // DefaultLimits are generous to honest plugins.
@@ -53,7 +53,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Fuel: 3_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
 		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond, Hearing: 10 * time.Millisecond,
-		FunctionWork: 1_000_000, ModuleWork: 16_000_000,
+		FunctionWork: 1_000_000, ModuleWork: 24_000_000,
 	}
 }
 

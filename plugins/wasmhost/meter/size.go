@@ -14,18 +14,19 @@ type Size struct {
 	Edges        int64 // places where ways part or meet: blocks, branches, targets of br_table
 	Loops        int64
 
+	more   int64 // what instructions become beyond one each
 	widest int64 // what the widest block takes and gives
 }
 
-// Work estimates what compiling it costs; a unit is at most a microsecond, and
+// Work estimates what compiling it costs; a unit is about a microsecond, and
 // half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped once it
 // compiles. The terms that grow faster than the code (edges, loops, values that
 // meet at many edges) are those by which a small module could keep it busy for
-// ever. A function of standard Go has 300 units on average and 250,000 at most.
+// ever. A function of standard Go has 1,700 units on average and 230,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, values := float64(s.Edges), float64(s.Loops), float64(s.Values+s.widest)
-	w := float64(20+s.Instructions+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2
+	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2
 	return int64(min(w, math.MaxInt32))
 }
 
@@ -37,6 +38,7 @@ func (s Size) String() string {
 // note counts an instruction, whose immediates stand in r.
 func (s *Size) note(info *Info, op byte, r in) {
 	s.Instructions++
+	s.more += becomes(op, r)
 	switch op {
 	case opBlock, opIf, opLoop:
 		s.Edges++
@@ -72,6 +74,36 @@ func (s *Size) note(info *Info, op byte, r in) {
 		s.Calls++
 		s.Carried += info.arity(r.u32())
 	}
+}
+
+// What an instruction becomes beyond one: where it may trap it is compiled to
+// the way out as well, of 5 KB and more.
+const (
+	access   = 8  // loads and stores, and conversions that saturate
+	divide   = 6  // of whole numbers
+	truncate = 12 // to whole numbers
+	lanes    = 3  // vectors, other than loads and stores
+)
+
+// becomes is how much more than one an instruction is to compile; its
+// immediates stand in r.
+func becomes(op byte, r in) int64 {
+	switch {
+	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
+		return access
+	case op >= 0x6d && op <= 0x70, op >= 0x7f && op <= 0x82: // div and rem
+		return divide
+	case op >= 0xa8 && op <= 0xab, op >= 0xae && op <= 0xb1: // trunc
+		return truncate
+	case op == opMisc && r.u32() <= 7: // trunc_sat
+		return access
+	case op == opVector:
+		if sub := r.u32(); sub <= 11 || sub >= 84 && sub <= 93 {
+			return access
+		}
+		return lanes
+	}
+	return 0
 }
 
 // arity is how many values a function or block of that type takes and gives.
