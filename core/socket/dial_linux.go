@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -69,7 +70,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
-	return newConn(descriptor{File: os.NewFile(fd, "tcp")})
+	c, err := adopt(fd, netip.AddrPort{})
+	if err != nil {
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
+	}
+	return c, nil
 }
 
 // Dial opens a connection to an IP address. It gives up at the deadline, or when
@@ -90,47 +95,59 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirs
 	}
 	to = netip.AddrPortFrom(reached(to.Addr()), to.Port())
 	address := sockaddr(to)
-	for {
-		fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(address.family), syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
-		if errno != 0 {
-			return nil, os.NewSyscallError("socket", errno)
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(address.family), syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
+	if errno != 0 {
+		return nil, os.NewSyscallError("socket", errno)
+	}
+	options(fd)
+	if speaksFirst {
+		// The handshake's last segment goes out with the first bytes, one fewer on
+		// the way (tcp(7), TCP_QUICKACK); without any it would go out 0.2 s late.
+		set(fd, syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 0)
+	}
+	errno = address.connect(fd)
+	if errno == syscall.EINPROGRESS {
+		errno = address.connect(fd) // on the same machine it stands by now
+	}
+	pending := errno == syscall.EALREADY
+	if errno != 0 && !pending {
+		syscall.Close(int(fd))
+		return nil, os.NewSyscallError("connect", errno)
+	}
+	c, err := adopt(fd, to)
+	if err != nil {
+		return nil, err
+	}
+	if pending {
+		if slow != nil {
+			slow()
 		}
-		options(fd)
-		if speaksFirst {
-			// The handshake's last segment goes out with the first bytes, one fewer on
-			// the way (tcp(7), TCP_QUICKACK); without any it would go out 0.2 s late.
-			set(fd, syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 0)
-		}
-		errno = address.connect(fd)
-		if errno == syscall.EINPROGRESS {
-			errno = address.connect(fd) // on the same machine it stands by now
-		}
-		pending := errno == syscall.EALREADY
-		if errno != 0 && !pending {
-			syscall.Close(int(fd))
-			return nil, os.NewSyscallError("connect", errno)
-		}
-		c, err := newConn(descriptor{os.NewFile(fd, "tcp"), to})
-		if err != nil {
+		if err := c.connected(ctx, &address, deadline); err != nil {
+			c.Close()
 			return nil, err
 		}
-		if pending {
-			if slow != nil {
-				slow()
-			}
-			if err := c.connected(ctx, &address, deadline); err != nil {
-				c.Close()
-				return nil, err
-			}
-		}
-		if to.Addr().IsLoopback() && c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
-			// Nobody listens, and the port the kernel gave us is the very one we
-			// wanted to reach: TCP then connects a socket with itself.
-			c.Close()
-			continue
-		}
-		return c, nil
+	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
+		// Nobody listens at this address of this machine, and the port that the
+		// kernel gave us is the very one we wanted to reach: TCP then connects a
+		// socket with itself.
+		c.SetLinger(0) // who is to listen there may do so at once
+		c.Close()
+		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	}
+	return c, nil
+}
+
+// adopt gives a socket, whose other end is at to if that is known, into the care
+// of the runtime's poller. If that fails the socket is closed.
+func adopt(fd uintptr, to netip.AddrPort) (*Conn, error) {
+	d := descriptor{os.NewFile(fd, "tcp"), to}
+	if d.SetDeadline(time.Time{}) != nil {
+		// NewFile does not say why: the kernel has no memory for it, or lets this
+		// user watch no more (epoll(7), max_user_watches).
+		d.Close()
+		return nil, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
+	}
+	return newConn(d)
 }
 
 // reached is the address that a connection to a really ends up at, so that
@@ -267,6 +284,9 @@ func (r *rawAddress) addrPort() netip.AddrPort {
 	ip := netip.AddrFrom4(r.v4)
 	if r.family == syscall.AF_INET6 {
 		ip = netip.AddrFrom16(r.v6)
+		if r.scope != 0 {
+			ip = ip.WithZone(strconv.Itoa(int(r.scope)))
+		}
 	}
 	return netip.AddrPortFrom(ip, uint16(r.port[0])<<8|uint16(r.port[1]))
 }

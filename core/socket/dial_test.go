@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -100,6 +102,58 @@ func TestDialThatTakesItsTime(t *testing.T) {
 	_, err = Dial(ctx, to, begin.Add(time.Minute), true, cancel)
 	require.Error(t, err)
 	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends it")
+}
+
+// A dial that would meet itself, as nobody listens and the kernel gives it the
+// very port it wants to reach, is refused, at whichever address of this machine.
+func TestDialDoesNotMeetItself(t *testing.T) {
+	runtime.LockOSThread() // for good: the thread, and its network, end with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skip("a network of one's own needs privileges: ", err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	up, err := unix.NewIfreq("lo")
+	require.NoError(t, err)
+	up.SetUint16(unix.IFF_UP)
+	require.NoError(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, up))
+	own, err := unix.NewIfreq("lo:1")
+	require.NoError(t, err)
+	require.NoError(t, own.SetInet4Addr([]byte{192, 0, 2, 7}))
+	require.NoError(t, unix.IoctlIfreq(fd, unix.SIOCSIFADDR, own))
+	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40000"), 0))
+	for _, address := range []string{"127.0.0.1:40000", "192.0.2.7:40000", "[::1]:40000"} {
+		for range 2 { // nor does the first stand in the second's way
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			_, err := Dial(ctx, netip.MustParseAddrPort(address), time.Now().Add(10*time.Second), true, nil)
+			cancel()
+			require.ErrorIs(t, err, syscall.ECONNREFUSED, address)
+		}
+	}
+}
+
+// A socket that the poller does not take is closed, and the error says that this
+// machine is at a limit.
+func TestASocketThatThePollerDoesNotTake(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "file")) // no file of a disk can be watched
+	require.NoError(t, err)
+	defer file.Close()
+	fd, err := unix.Dup(int(file.Fd()))
+	require.NoError(t, err)
+	require.NoError(t, unix.SetNonblock(fd, true))
+	_, err = adopt(uintptr(fd), netip.AddrPort{})
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	require.ErrorIs(t, err, syscall.EBADF)
+}
+
+// An address that holds on one link only keeps the link.
+func TestTheLinkOfAnAddress(t *testing.T) {
+	raw := rawAddress{family: syscall.AF_INET6, port: [2]byte{1, 2}, v6: [16]byte{0: 0xfe, 1: 0x80, 15: 1}, scope: 3}
+	require.Equal(t, "[fe80::1%3]:258", raw.addrPort().String())
+	raw.scope = 0
+	require.Equal(t, "[fe80::1]:258", raw.addrPort().String())
 }
 
 // What is dialled under another name is where the connection says it leads.

@@ -146,7 +146,7 @@ func (t *Transport) toItself(c net.Conn) bool {
 		if to.IP.Equal(a.IP) {
 			return true
 		}
-		// Who listens everywhere is met at any address of this machine.
+		// Who listens at every address is met at those that came since, too.
 		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() && (to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
 		}

@@ -58,11 +58,31 @@ func (l *late) Unwrap() error { return l.err }
 // exhausted reports whether err says that this machine is at a limit of its
 // own, which is no fault of any proxy.
 func exhausted(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
+	return errors.Is(err, syscall.EADDRNOTAVAIL) && !sourceless(err)
+}
+
+// sourceless reports whether no address of this machine leads to where err says
+// that a dial went: to IPv6, say, where there is none. The kernel gives that the
+// same name as being out of ports (EADDRNOTAVAIL).
+func sourceless(err error) bool {
+	var op *net.OpError
+	if !errors.As(err, &op) {
+		return false
+	}
+	to, ok := op.Addr.(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: to.IP, Port: to.Port, Zone: to.Zone}) // sends nothing
+	if err != nil {
+		return true
+	}
+	c.Close()
 	return false
 }
 
@@ -90,7 +110,7 @@ func reason(phase retry.Phase, err error, timeout bool) string {
 		return "connection_read_timeout"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection_refused"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "destination_ip_unroutable"
 	case errors.As(err, &cert), errors.As(err, &invalid):
 		return "tls_certificate_error"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -54,6 +55,10 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	require.Equal(t, io.EOF, err, "the kept connection has been closed")
 	require.Zero(t, pool.count)
 
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // the poller's, for one
+		require.True(t, fault(retry.Dial, os.NewSyscallError("epoll_ctl", e)).Ours)
+	}
+
 	left = 2
 	_, f = dial()
 	require.True(t, f.Ours)
@@ -62,4 +67,16 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	o := retry.Classify(retry.Attempted{Fault: f}, &p, &p, time.Now())
 	require.Equal(t, core.Excluded, o.Verdict)
 	require.Equal(t, core.Retry, o.Again)
+}
+
+// To be out of ports is our own limit. To have no address from which a proxy can
+// be reached goes by the same name, and is none.
+func TestNoAddressToReachIt(t *testing.T) {
+	unreachable := func(to string) *retry.Fault {
+		return fault(retry.Dial, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)), Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
+	}
+	require.True(t, unreachable("127.0.0.1:1").Ours)
+	f := unreachable("[fe80::1]:1") // on no link
+	require.False(t, f.Ours)
+	require.Equal(t, "destination_ip_unroutable", f.Reason)
 }

@@ -80,6 +80,14 @@ func (t *Transport) Avoid(a *net.TCPAddr) {
 	t.ownMu.Lock()
 	defer t.ownMu.Unlock()
 	all := []*net.TCPAddr{a}
+	if a.IP.IsUnspecified() { // it is met at every address of this machine
+		addrs, _ := net.InterfaceAddrs()
+		for _, at := range addrs {
+			if ip, ok := at.(*net.IPNet); ok {
+				all = append(all, &net.TCPAddr{IP: ip.IP, Port: a.Port})
+			}
+		}
+	}
 	if before := t.own.Load(); before != nil {
 		all = append(all, *before...)
 	}
