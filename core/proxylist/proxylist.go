@@ -9,12 +9,13 @@
 //
 // In URLs user and password may be percent-encoded and an '@' in the password
 // stands as it is; in the other forms they are taken as they are written, and
-// a password keeps its ':'. Without a scheme a proxy is http. Blank lines and
-// what follows '#' at a line's beginning or " #" or " ;" after it are comments.
+// a password keeps its ':'. Without a scheme a proxy is http. A comment begins with
+// '#' or ';', at the beginning of a line or behind white space; blank lines are
+// skipped.
 //
-// Of four fields with colons, the second being a port means host:port:user:pass,
-// only the fourth being one means user:pass:host:port; if both are, the side
-// whose host has a dot (or is an IP) is taken, and the first when still in doubt.
+// Four fields with colons are host:port:user:pass if only the second is a port,
+// user:pass:host:port if only the fourth is one. If both are, the host is taken to
+// be the one with a dot in it; if that does not decide, host:port:user:pass.
 package proxylist
 
 import (

@@ -21,16 +21,14 @@ func ParseHeader(value string) (Override, error) {
 	if err != nil {
 		return o, &FieldError{"X-Whirlpool-Retry", "is not a dictionary of RFC 9651, such as: max_attempts=5, base_delay=0.2"}
 	}
-	seen := 0
+	if len(dict.Names()) == 0 {
+		return o, &FieldError{"X-Whirlpool-Retry", "names no field"}
+	}
 	for _, key := range dict.Names() {
 		member, _ := dict.Get(key)
 		if err := o.set(key, member); err != nil {
 			return o, err
 		}
-		seen++
-	}
-	if seen == 0 {
-		return o, &FieldError{"X-Whirlpool-Retry", "names no field"}
 	}
 	return o, nil
 }
@@ -80,7 +78,14 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 		if !ok {
 			return &FieldError{key, "must be a number"}
 		}
-		*map[string]**float64{"base_delay": &o.BaseDelay, "multiplier": &o.Multiplier, "max_backoff_delay": &o.MaxBackoffDelay}[key] = &f
+		switch key {
+		case "base_delay":
+			o.BaseDelay = &f
+		case "multiplier":
+			o.Multiplier = &f
+		default:
+			o.MaxBackoffDelay = &f
+		}
 	case "timeout", "failover_delay":
 		n := strictjson.Nullable{Set: true}
 		if s, ok := asText(value); !ok || s != "null" {

@@ -166,27 +166,32 @@ func (s *Selector) overdue(q *choice) (upstream.Lease, bool) {
 // pool, a sample of them.
 func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
 	q.candidates = q.candidates[:0]
-	all := snap.All
-	q.ordered = len(all) > s.limit || len(q.Tried) > 0
-	if len(all) <= s.limit {
-		// A retry's rotation goes on behind the proxy tried last.
-		begin := 0
-		if n := len(q.Tried); n > 0 {
-			begin = slices.Index(all, q.Tried[n-1].U) + 1
-		}
-		for _, part := range [2][]*upstream.Upstream{all[begin:], all[:begin]} {
-			for _, u := range part {
-				if u.Free() && len(q.Tried) == 0 || q.admissible(u) {
-					q.candidates = append(q.candidates, u)
-				}
-			}
-		}
+	if len(snap.All) > s.limit {
+		s.sample(q, snap)
 		return
 	}
-	// The pool's turn-th proxy (or the next admissible one) comes first, so
-	// that a rotation covers a pool of any size; then a random sample: those
-	// that follow a random place in the mixed order, which is nearly that of
-	// memory, too.
+	q.ordered = len(q.Tried) > 0
+	// A retry's rotation goes on behind the proxy tried last.
+	begin := 0
+	if n := len(q.Tried); n > 0 {
+		begin = slices.Index(snap.All, q.Tried[n-1].U) + 1
+	}
+	for _, part := range [2][]*upstream.Upstream{snap.All[begin:], snap.All[:begin]} {
+		for _, u := range part {
+			if u.Free() && len(q.Tried) == 0 || q.admissible(u) {
+				q.candidates = append(q.candidates, u)
+			}
+		}
+	}
+}
+
+// sample lists candidates of a large pool. The pool's turn-th proxy, or the next
+// admissible one, comes first, so that a rotation covers a pool of any size. Then
+// come those that follow a random place in the mixed order, which is nearly the
+// order of memory as well.
+func (s *Selector) sample(q *choice, snap *upstream.Snapshot) {
+	q.ordered = true
+	all := snap.All
 	n := uint64(len(all))
 	var first *upstream.Upstream
 	for i := range uint64(s.limit) {
