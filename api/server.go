@@ -6,13 +6,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -82,8 +83,8 @@ type hashedKey struct {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-//go:embed dashboard.html
-var dashboard []byte
+//go:embed dashboard
+var dashboard embed.FS
 
 const (
 	maxJSON = 1 << 20  // bytes of a JSON body
@@ -177,11 +178,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func (s *Server) routes() {
 	s.app.Use(s.guard)
-	s.app.Get("/", func(c *fiber.Ctx) error {
-		c.Set(fiber.HeaderContentType, "text/html; charset=utf-8")
-		c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'")
-		return c.Send(dashboard)
-	})
+	for path, file := range pages {
+		s.app.Get(path, func(c *fiber.Ctx) error { return page(c, file) })
+	}
 	s.app.Get("/healthz", func(c *fiber.Ctx) error { return s.send(c, fiber.Map{"status": "ok", "version": s.Version}) })
 	s.app.Get("/readyz", s.ready)
 	s.app.Get("/metrics", adaptor.HTTPHandler(s.Engine.Metrics().Handler()))
@@ -291,8 +290,11 @@ func (s *Server) send(c *fiber.Ctx, v any) error {
 
 // open reports whether a path tells nothing that a key should protect.
 func open(path string) bool {
+	if _, ok := pages[path]; ok {
+		return true
+	}
 	switch path {
-	case "/", "/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
+	case "/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
 		return true
 	}
 	return false
@@ -313,6 +315,19 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 		return err
 	}
 	return c.Next()
+}
+
+// pages are the dashboard's files, by path: for everybody who reaches the port.
+var pages = map[string]string{"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js"}
+
+func page(c *fiber.Ctx, file string) error {
+	content, err := dashboard.ReadFile("dashboard/" + file)
+	if err != nil {
+		return err
+	}
+	c.Type(filepath.Ext(file), "utf-8")
+	c.Set(fiber.HeaderContentSecurityPolicy, "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
+	return c.Send(content)
 }
 
 // admit says why a request may not be answered; nil if it may.

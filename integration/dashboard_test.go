@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -15,40 +16,27 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
-// visitor is what somebody does on the dashboard, in the page itself. Each step
-// waits for what the page should show, and reports if it does not.
-const visitor = `<script>(async()=>{
-const done=[];let prompts=0;window.prompt=()=>{prompts++;return null};
-const until=async(what,f)=>{const end=Date.now()+20000;while(Date.now()<end){if(f())return done.push(what);await new Promise(r=>setTimeout(r,50))}
- throw new Error("never: "+what+"\n"+document.body.innerText)};
-const text=id=>document.getElementById(id).textContent,rows=id=>[...document.querySelectorAll("#"+id+" tr")];
-const plugin=name=>rows("plugins").find(tr=>tr.firstChild.textContent===name);
-const press=(name,what)=>[...plugin(name).querySelectorAll("button")].find(b=>b.textContent===what).click();
-const enter=k=>{const f=document.getElementById("login");f.key.value=k;f.requestSubmit()};
-try{
- await until("asks for a key",()=>text("err")==="an API key is needed"&&!document.getElementById("login").hidden);
- enter("not-the-key");await until("says that it is another's",()=>text("err").includes("none of its API keys"));
- enter("reads-only");await until("shows the proxies",()=>rows("proxies").length===3&&text("err")==="");
- await until("fits a narrow window",()=>document.documentElement.scrollWidth<=innerWidth);
- press("random","use for first");await until("says why not",()=>text("said").includes("role admin"));
- key="may-do-all"; // as the page calls it
- const reset=rows("proxies")[0].querySelector("button");reset.focus();
- await fetch("/traffic");await until("follows the traffic",()=>text("tiles").startsWith("3requests"));
- if(document.activeElement!==reset)throw new Error("a button loses its focus when the page is brought up to date");
- press("random","use for first");await until("shows what came of it",()=>plugin("random").textContent.includes("first")&&text("said")==="");
- await fetch("/stop");await until("says that nobody answers",()=>text("err").includes("does not answer; what is below is of")&&document.getElementById("all").className==="stale");
- await fetch("/go");await until("goes on by itself",()=>text("err")===""&&document.getElementById("all").className==="");
- if(prompts)throw new Error(prompts+" dialogs");
- fetch("/report",{method:"POST",body:JSON.stringify({done})})
-}catch(e){fetch("/report",{method:"POST",body:JSON.stringify({done,error:e.message})})}
-})()</script>`
+// The visitor is what somebody does on the dashboard, in the page itself.
+//
+//go:embed testdata/visitor.js
+var visitor []byte
 
 // TestTheDashboard visits the dashboard with a browser: through a server that
 // adds the visitor to the page, and can look like a gateway that has stopped.
 func TestTheDashboard(t *testing.T) {
-	w := start(t, 3, confK+"[[api.keys]]\nkey = \"reads-only\"\nrole = \"read\"\n[[api.keys]]\nkey = \"may-do-all\"\nrole = \"admin\"\n")
+	w := start(t, 3, `
+[retry]
+backoff_strategy = "fixed"
+base_delay = 0.1
+[breaker]
+failure_threshold = 3
+timeout_duration = "1h"
+`+"[[api.keys]]\nkey = \"reads-only\"\nrole = \"read\"\n[[api.keys]]\nkey = \"may-do-all\"\nrole = \"admin\"\n")
+	w.fakes[0].Do(lab.Status(503))
 	var stopped atomic.Bool
 	type report struct {
 		Done  []string
@@ -61,7 +49,7 @@ func TestTheDashboard(t *testing.T) {
 			return nil
 		}
 		page, err := io.ReadAll(r.Body)
-		page = append(page, visitor...)
+		page = append(page, "<script src=visitor.js></script>"...)
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(page)), int64(len(page))
 		r.Header.Del("Content-Length")
 		return err
@@ -73,10 +61,14 @@ func TestTheDashboard(t *testing.T) {
 		}
 		api.ServeHTTP(rw, q)
 	})
+	mux.HandleFunc("/visitor.js", func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "text/javascript")
+		rw.Write(visitor)
+	})
 	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
 	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) { stopped.Store(false) })
 	mux.HandleFunc("/traffic", func(http.ResponseWriter, *http.Request) {
-		for range 3 {
+		for range 9 {
 			w.get()
 		}
 	})
@@ -101,7 +93,10 @@ func TestTheDashboard(t *testing.T) {
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 9)
+		require.Len(t, r.Done, 18)
+		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")
+		require.Equal(t, 200, status)
+		require.Contains(t, string(policy), `{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.1,"multiplier":2,"max_backoff_delay":30,"jitter":false,"retry_status_codes":[503,429],"timeout":null,"retry_non_idempotent":false,"failover_delay":null,`)
 	case <-time.After(3 * time.Minute):
 		t.Fatalf("the visitor does not report; the browser says:\n%s", said)
 	}

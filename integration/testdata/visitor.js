@@ -1,0 +1,74 @@
+// What somebody does on the dashboard, in the page itself: TestTheDashboard adds
+// it. Each step waits for what the page should show, and reports if it does not.
+"use strict";
+(async () => {
+  const done = [], dialogs = [];
+  window.prompt = window.alert = text => { dialogs.push(text); return null; };
+  const one = selector => document.querySelector(selector);
+  const text = selector => one(selector).textContent.trim();
+  const row = key => one(`tr[data-key="${key}"]`);
+  const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
+  const enter = key => { one("#login input").value = key; one("#login").requestSubmit(); };
+  const change = (name, value) => { one(`#change [name=${name}]`).value = value; };
+
+  async function until(what, shown) {
+    for (const end = Date.now() + 20000; Date.now() < end;) {
+      let is = false;
+      try { is = shown(); } catch {} // what it looks at is not there yet
+      if (is) return done.push(what);
+      await new Promise(next => setTimeout(next, 50));
+    }
+    throw new Error("never: " + what + "\n" + document.body.innerText);
+  }
+
+  async function visit() {
+    await until("asks for a key", () => !one("#login").hidden && one("main").hidden);
+    enter("not-the-key");
+    await until("says that it is another's", () => text("#login [role=alert]") === "this is none of its keys");
+    enter("reads-only");
+    await until("shows the proxies", () => one("#login").hidden && !one("main").hidden && text("#link") === "live" && one("#proxies").rows.length === 3);
+    await until("fits a narrow window", () => document.documentElement.scrollWidth <= innerWidth);
+    press("random", "use for first");
+    await until("says why not", () => text("#alert").includes("role admin"));
+    state.key = "may-do-all"; // as the page calls it
+
+    const reset = row("F1").querySelector("button");
+    reset.focus();
+    await fetch("/traffic");
+    await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3saved by a retry"));
+    await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3proxies in service"));
+    await until("draws how long it is open", () => row("F1").querySelector(".band .open") && !row("F2").querySelector(".band .open"));
+    await until("tells of the event", () => [...one("#events").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
+    await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
+    await until("draws the traffic", () => one("#chart .first") && one("#chart .saved") && !one("#chart .lost"));
+    if (document.activeElement !== reset) throw new Error("a button loses its focus when the page is brought up to date");
+    reset.click();
+    await until("closes the breaker", () => row("F1").querySelector(".pill").textContent === "closed");
+    press("random", "use for first");
+    await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
+
+    await until("draws the policy", () => document.querySelectorAll("#tries circle").length === 3);
+    one("summary").click();
+    change("max_attempts", "4");
+    change("retry_status_codes", "404");
+    one("#change").requestSubmit();
+    await until("says what is wrong with a policy", () => text("#change [role=status]").includes("404"));
+    change("retry_status_codes", "503, 429");
+    one("#change").requestSubmit();
+    await until("puts a policy in force", () => text("#change [role=status]").startsWith("in force") && document.querySelectorAll("#tries circle").length === 4);
+
+    await fetch("/stop");
+    await until("says that nobody answers", () => text("#link").includes("does not answer; what is below is of") && one("main").className === "stale");
+    await fetch("/go");
+    await until("goes on by itself", () => text("#link") === "live" && one("main").className === "");
+    if (dialogs.length) throw new Error("dialogs: " + dialogs);
+  }
+
+  const report = { Done: done };
+  try {
+    await visit();
+  } catch (e) {
+    report.Error = e.message;
+  }
+  fetch("/report", { method: "POST", body: JSON.stringify(report) });
+})();
