@@ -132,6 +132,16 @@ func TestRequestHeads(t *testing.T) {
 	}
 }
 
+// Every X-Whirlpool-* field ends here, however long its name.
+func TestOurOwnFields(t *testing.T) {
+	for n := 1; n < 30; n++ {
+		name := "X-Whirlpool-" + strings.Repeat("a", n)
+		var q Request
+		require.NoError(t, NewReader(strings.NewReader(get+name+": 1\r\n\r\n")).ReadRequest(&q))
+		assert.Equal(t, Whirlpool, q.Fields[1].Kind, name)
+	}
+}
+
 func TestResponseFraming(t *testing.T) {
 	const get, head, connect = "GET", "HEAD", "CONNECT"
 	for _, c := range []struct {

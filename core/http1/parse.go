@@ -282,9 +282,13 @@ func kindOf(name []byte) Kind {
 	case 12:
 		return is(name, "max-forwards", MaxForwards)
 	case 14:
-		return is(name, "content-length", ContentLength)
+		if k := is(name, "content-length", ContentLength); k != Other {
+			return k
+		}
 	case 16:
-		return is(name, "proxy-connection", ProxyConnection)
+		if k := is(name, "proxy-connection", ProxyConnection); k != Other {
+			return k
+		}
 	case 17:
 		if k := is(name, "transfer-encoding", TransferEncoding); k != Other {
 			return k
