@@ -1,0 +1,351 @@
+package meter
+
+import "math"
+
+// function rewrites one body, in one of two ways. A function that has a loop
+// without calls keeps the counter in a local of its own, which the compiler
+// keeps in a register, and puts it back into the global before every call and
+// on its way out. Every other function counts in the global itself.
+//
+//	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
+//	if  local.get $f  global.set fuel  unreachable  end
+//	block T          ;; a branch out of the function ends here
+//	  ...  loop  local.get $f  i64.const n  i64.sub  local.tee $f  ...
+//	  ...  local.get $f  global.set fuel  call g  global.get fuel  local.set $f
+//	  ...  local.get $f  global.set fuel  return
+//	end
+//	local.get $f  global.set fuel
+type function struct {
+	w      *writer
+	type_  *signature
+	size   Size
+	out    []byte
+	points []point
+	open   []frame // the open blocks
+	bulk   bool    // a bulk instruction's operand needs a local
+	cached bool    // the counter is kept in a local
+
+	fuel, operand uint32 // indices of the locals that are added
+}
+
+// frame is an open block.
+type frame struct {
+	region int   // what its instructions are charged to: index into points
+	branch bool  // the dispatch of a loop: where it ends a branch begins
+	label  int64 // how many values a branch to it carries
+}
+
+// point is a place in the input, before the byte at, where something is added.
+type point struct {
+	at   int
+	what addition
+	n    int64 // of check: the cost
+	loop bool  // of check: a loop's head
+	call bool  // of check: the way through it has a call
+	head int   // of check: the head of the loop that this is a branch of; 0 for none
+}
+
+type addition byte
+
+const (
+	check addition = iota
+	chargeBytes
+	chargeElements
+	chargePages
+	putBack // before a call or a return: the counter goes into the global
+	takeUp  // after a call: and comes from there again
+)
+
+func (f *function) reset(w *writer, t *signature) {
+	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0]}
+}
+
+// maxLocals is wazero's own limit.
+const maxLocals = 50_000
+
+func (f *function) rewrite(raw []byte) error {
+	r := &in{b: raw}
+	groups := r.count()
+	locals := uint64(len(f.type_.params))
+	first := r.at
+	for range groups {
+		locals += uint64(r.u32())
+		r.valueType()
+		if r.err != nil {
+			break
+		}
+	}
+	if r.err == nil && locals+2 > maxLocals {
+		r.fail("%d locals are too many", locals)
+	}
+	f.fuel, f.operand = uint32(locals), uint32(locals)+1
+	f.size.Values = int64(locals) + int64(len(f.type_.results))
+	declared := r.at
+	f.scan(r)
+	if r.err != nil {
+		return r.err
+	}
+	added := uint32(1)
+	if f.bulk {
+		added++
+	}
+	f.out = appendU32(f.out, groups+added)
+	f.out = append(f.out, raw[first:declared]...)
+	f.out = append(f.out, 1, typeI64)
+	if f.bulk {
+		f.out = append(f.out, 1, typeI32)
+	}
+	at := declared
+	for i, p := range f.points {
+		f.out = append(f.out, raw[at:p.at]...)
+		at = p.at
+		f.add(&p, i == 0)
+	}
+	f.out = append(f.out, raw[at:]...)
+	if f.cached {
+		f.putBack()
+		f.out = append(f.out, opEnd)
+	}
+	return nil
+}
+
+// scan walks the instructions, notes where something is added and what the
+// ways cost, and decides where the counter is kept.
+func (f *function) scan(r *in) {
+	f.open = append(f.open, frame{label: int64(len(f.type_.results))})
+	f.points = append(f.points, point{at: r.at})
+	branches := 0 // blocks to come that are the dispatch of a loop
+	for r.err == nil {
+		at := r.at
+		op := r.byte()
+		charge := f.skip(r, op)
+		if r.err != nil {
+			return
+		}
+		f.size.note(f.w.info, op, in{b: r.b, at: at + 1})
+		region := f.open[len(f.open)-1].region
+		f.points[region].n += 1 + f.extra(op, in{b: r.b, at: at + 1})
+		if charge != check {
+			f.bulk = true
+			f.points = append(f.points, point{at: at, what: charge})
+		}
+		switch op {
+		case opBlock, opIf:
+			_, results := f.w.info.block(in{b: r.b, at: at + 1})
+			f.open = append(f.open, frame{region, branches > 0, results})
+			branches = max(branches-1, 0)
+		case opLoop:
+			params, _ := f.w.info.block(in{b: r.b, at: at + 1})
+			f.open = append(f.open, frame{region: len(f.points), label: params})
+			f.points = append(f.points, point{at: r.at, loop: true})
+			branches = f.dispatch(*r)
+		case opCall, opCallIndir:
+			f.points[region].call = true
+			f.points[f.points[region].head].call = true
+			f.points = append(f.points, point{at: at, what: putBack}, point{at: r.at, what: takeUp})
+		case opReturn:
+			f.points = append(f.points, point{at: at, what: putBack})
+		case opEnd:
+			ended := f.open[len(f.open)-1]
+			f.open = f.open[:len(f.open)-1]
+			if ended.branch {
+				f.branch(r.at, ended.region)
+			}
+			if len(f.open) == 0 {
+				if r.left() > 0 {
+					r.fail("code after the function's end")
+				}
+				f.decide()
+				return
+			}
+		}
+	}
+}
+
+// dispatch tells whether a loop is what Go makes of a function: blocks within
+// blocks, and in the innermost a table of branches to their ends. r stands behind
+// the loop's opcode and type. The result is the number of blocks, 0 for any other
+// loop.
+//
+// Each jump within such a function goes round the loop once more. If the loop's
+// head paid for one pass, as elsewhere, every jump would pay for the whole
+// function. So each branch pays for itself here, and the head for nothing: it only
+// ever leads to a branch, or out.
+func (f *function) dispatch(r in) (blocks int) {
+	for r.err == nil {
+		switch op := r.byte(); {
+		case op == opBlock && r.byte() == blockEmpty:
+			blocks++
+		case op == opLocalGet && blocks > 0:
+			r.u32()
+			if r.byte() != opBrTable {
+				return 0
+			}
+			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
+				if l := int(r.u32()); l >= blocks && (l == blocks || f.carried(l-blocks) > 0) {
+					return 0 // it leads to the head itself, or out and takes values along
+				}
+			}
+			if r.err != nil {
+				return 0
+			}
+			return blocks
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// dispatchCost is of the local.get and the br_table that lead to a branch.
+const dispatchCost = 2
+
+// branch begins a branch of a loop that dispatches.
+func (f *function) branch(at, before int) {
+	head := f.points[before].head
+	if head == 0 {
+		head = before
+		f.points[head].n = 0
+	}
+	f.open[len(f.open)-1].region = len(f.points)
+	f.points = append(f.points, point{at: at, n: dispatchCost + f.moving(0), head: head})
+}
+
+// What an instruction costs beyond 1.
+const (
+	leaving    = 99 // where the guest's own code is left for a moment
+	atOnce     = 32 // so many values move for nothing, where ways part or meet and in calls
+	forOneMore = 8  // of those beyond, so many move for a unit of fuel
+)
+
+// extra is what an instruction costs beyond 1; r stands behind its opcode.
+func (f *function) extra(op byte, r in) int64 {
+	switch op {
+	case opBlock, opLoop, opIf:
+		params, results := f.w.info.block(r)
+		return f.moving(params + results)
+	case opBr, opBrIf:
+		return f.moving(f.carried(int(r.u32())))
+	case opBrTable:
+		for n := r.count(); n > 0; n-- {
+			r.u32()
+		}
+		return f.moving(f.carried(int(r.u32()))) // all of its targets take the same
+	case opCall:
+		if n := r.u32(); int(n) < len(f.w.info.funcs) {
+			return moves(f.w.info.arity(f.w.info.funcs[n]))
+		}
+	case opCallIndir:
+		return moves(f.w.info.arity(r.u32()))
+	case opMemoryGrow, opRefFunc:
+		return leaving
+	case opMisc:
+		if r.u32() == miscTableGrow {
+			return leaving
+		}
+	}
+	return 0
+}
+
+// moving is the cost of moving n values, and perhaps every local, where ways part
+// or meet. No instruction of the module stands for it.
+func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
+
+func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
+
+// carried is how many values a branch to a label takes along.
+func (f *function) carried(label int) int64 {
+	if label >= len(f.open) {
+		return 0
+	}
+	return f.open[len(f.open)-1-label].label
+}
+
+func (f *function) decide() {
+	if !f.w.mayCache || len(f.type_.results) > 1 { // its block would need a type that may not be there
+		return
+	}
+	for _, p := range f.points {
+		f.cached = f.cached || p.loop && !p.call
+	}
+}
+
+func (f *function) add(p *point, entry bool) {
+	switch {
+	case p.what == check && p.n == 0: // the head of a loop that dispatches
+	case p.what == check && (entry || !f.cached):
+		f.getGlobal()
+		f.take(p.n)
+		if entry && f.cached {
+			f.openBlock()
+		}
+	case p.what == check:
+		f.getLocal()
+		f.take(p.n)
+	case p.what == putBack && f.cached:
+		f.putBack()
+	case p.what == takeUp && f.cached:
+		f.getGlobal()
+		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
+	case p.what == chargeBytes, p.what == chargeElements, p.what == chargePages:
+		f.charge(p.what)
+	}
+}
+
+func (f *function) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
+func (f *function) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
+
+func (f *function) putBack() {
+	f.getLocal()
+	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
+}
+
+// openBlock takes the place of the function's own label.
+func (f *function) openBlock() {
+	t := byte(blockEmpty)
+	if len(f.type_.results) == 1 {
+		t = f.type_.results[0]
+	}
+	f.out = append(f.out, opBlock, t)
+}
+
+// take takes n from the counter on the stack and traps below zero.
+func (f *function) take(n int64) {
+	f.out = appendS64(append(f.out, opI64Const), n)
+	f.settle()
+}
+
+// settle subtracts what is on top of the stack from the counter below it,
+// stores the counter and traps if it is below zero.
+func (f *function) settle() {
+	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
+	if !f.cached {
+		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
+		f.getLocal()
+	}
+	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty)
+	if f.cached {
+		f.putBack()
+	}
+	f.out = append(f.out, opUnreachable, opEnd)
+}
+
+// charge takes what a bulk instruction's last operand, which is on top of the
+// stack and stays there, makes it cost.
+func (f *function) charge(what addition) {
+	f.out = appendU32(append(f.out, opLocalTee), f.operand)
+	if f.cached {
+		f.getLocal()
+	} else {
+		f.getGlobal()
+	}
+	f.out = appendU32(append(f.out, opLocalGet), f.operand)
+	f.out = append(f.out, opI64ExtendU)
+	switch what {
+	case chargeBytes:
+		f.out = append(appendS64(append(f.out, opI64Const), int64(f.w.shift)), opI64ShrU)
+	case chargePages:
+		f.out = append(appendS64(append(f.out, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
+	}
+	f.settle()
+}

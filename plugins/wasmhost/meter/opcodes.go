@@ -1,0 +1,183 @@
+package meter
+
+// The opcodes and types that the meter writes, or treats apart (WebAssembly 2.0,
+// 5.4 and 5.3).
+const (
+	opUnreachable = 0x00
+	opBlock       = 0x02
+	opLoop        = 0x03
+	opIf          = 0x04
+	opElse        = 0x05
+	opEnd         = 0x0b
+	opBr          = 0x0c
+	opBrIf        = 0x0d
+	opBrTable     = 0x0e
+	opReturn      = 0x0f
+	opCall        = 0x10
+	opCallIndir   = 0x11
+	opLocalGet    = 0x20
+	opLocalSet    = 0x21
+	opLocalTee    = 0x22
+	opGlobalGet   = 0x23
+	opGlobalSet   = 0x24
+	opTableGet    = 0x25
+	opTableSet    = 0x26
+	opMemoryGrow  = 0x40
+	opI32Const    = 0x41
+	opI64Const    = 0x42
+	opF32Const    = 0x43
+	opF64Const    = 0x44
+	opI64LtS      = 0x53
+	opI64Sub      = 0x7d
+	opI64Mul      = 0x7e
+	opI64ShrU     = 0x88
+	opI64ExtendU  = 0xad
+	opRefNull     = 0xd0
+	opRefFunc     = 0xd2
+	opMisc        = 0xfc // one of those below follows
+	opVector      = 0xfd // a vector instruction's number follows
+	typeI32       = 0x7f
+	typeI64       = 0x7e
+	typeV128      = 0x7b
+	typeFuncref   = 0x70
+	typeExternref = 0x6f
+	blockEmpty    = 0x40
+)
+
+// The instructions behind opMisc; below the first of them are the saturating
+// truncations.
+const (
+	miscMemoryInit = iota + 8
+	miscDataDrop
+	miscMemoryCopy
+	miscMemoryFill
+	miscTableInit
+	miscElemDrop
+	miscTableCopy
+	miscTableGrow
+	miscTableSize
+	miscTableFill
+)
+
+// skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and tells what
+// its operand is charged by; check stands for nothing.
+func (f *function) skip(r *in, op byte) addition {
+	switch {
+	case op == opBlock || op == opLoop || op == opIf:
+		r.blockType(len(f.w.info.types))
+	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
+	case op == opCall:
+		r.u32()
+	case op == opBr, op == opBrIf:
+		f.label(r)
+	case op == opBrTable:
+		for n := r.count(); n > 0 && r.err == nil; n-- {
+			f.label(r)
+		}
+		f.label(r)
+	case op == opCallIndir: // wazero panics at a type that does not exist
+		if t := r.u32(); int(t) >= len(f.w.info.types) {
+			r.fail("the type %d does not exist", t)
+		}
+		r.u32()
+	case op == 0x1c: // select t*
+		r.valueTypes()
+	case op == opGlobalGet, op == opGlobalSet:
+		// The counter stands behind the module's own globals: code that names
+		// it was invalid before, and would meter itself now.
+		if g := r.u32(); int(g) >= f.w.info.Globals {
+			r.fail("the global %d does not exist", g)
+		}
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // so do the locals that are added
+		if l := r.u32(); l >= f.fuel {
+			r.fail("the local %d does not exist", l)
+		}
+	case op == opTableGet, op == opTableSet:
+		r.u32()
+	case op >= 0x28 && op <= 0x3e: // loads and stores
+		r.u32()
+		r.u32()
+	case op == 0x3f: // memory.size
+		r.u32()
+	case op == opMemoryGrow:
+		r.u32()
+		return chargePages
+	case op == opI32Const:
+		r.leb(32, true)
+	case op == opI64Const:
+		r.leb(64, true)
+	case op == opF32Const:
+		r.bytes(4)
+	case op == opF64Const:
+		r.bytes(8)
+	case op >= 0x45 && op <= 0xc4: // numeric, sign extension
+	case op == opRefNull:
+		r.referenceType()
+	case op == 0xd1: // ref.is_null
+	case op == opRefFunc:
+		r.u32()
+	case op == opMisc:
+		return f.skipMisc(r)
+	case op == opVector:
+		f.skipVector(r)
+	default:
+		r.fail("the opcode %#x is not of WebAssembly 2.0", op)
+	}
+	return check
+}
+
+// label reads the target of a branch. One that does not exist is refused here: the
+// block that the rewriting adds might otherwise become that target.
+func (f *function) label(r *in) {
+	if l := r.u32(); int(l) >= len(f.open) {
+		r.fail("a branch leaves more blocks than there are")
+	}
+}
+
+func (f *function) skipMisc(r *in) addition {
+	switch sub := r.u32(); {
+	case sub < miscMemoryInit:
+	case sub == miscMemoryInit, sub == miscMemoryCopy:
+		r.u32()
+		r.u32()
+		return chargeBytes
+	case sub == miscMemoryFill:
+		r.u32()
+		return chargeBytes
+	case sub == miscTableInit, sub == miscTableCopy:
+		r.u32()
+		r.u32()
+		return chargeElements
+	case sub == miscTableGrow, sub == miscTableFill:
+		r.u32()
+		return chargeElements
+	case sub == miscDataDrop, sub == miscElemDrop, sub == miscTableSize:
+		r.u32()
+	default:
+		r.fail("the opcode 0xfc %d is not of WebAssembly 2.0", sub)
+	}
+	return check
+}
+
+func (f *function) skipVector(r *in) {
+	from := r.at
+	sub := r.u32()
+	if canonical := appendU32(nil, sub); r.at-from != len(canonical) { // wazero reads one byte, and a nop where it has two
+		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
+	}
+	switch {
+	case sub <= 11, sub == 92, sub == 93: // loads, store, load zero
+		r.u32()
+		r.u32()
+	case sub == 12, sub == 13: // v128.const, i8x16.shuffle
+		r.bytes(16)
+	case sub >= 21 && sub <= 34: // lanes
+		r.byte()
+	case sub >= 84 && sub <= 91: // load and store lanes
+		r.u32()
+		r.u32()
+		r.byte()
+	case sub > 255:
+		r.fail("the opcode 0xfd %d is not of WebAssembly 2.0", sub)
+	}
+}
