@@ -300,16 +300,18 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.Final = core.FinalNotRetryable
 	case e.blocked(x):
 		return 0, false, false
-	case t.Budget != nil && !t.Budget.TryWithdraw(x.event.Ended):
-		x.Final, x.budget = core.FinalExhausted, true
 	default:
 		wait = e.backoff(x, o, t)
-		if x.Deadline.IsZero() || wait < x.Deadline.Sub(e.now()) {
+		switch {
+		case !x.Deadline.IsZero() && wait >= x.Deadline.Sub(e.now()):
+			x.Final = core.FinalTimeout
+		case t.Budget != nil && !t.Budget.TryWithdraw(x.event.Ended):
+			x.Final, x.budget = core.FinalExhausted, true
+		default:
 			x.Waited += wait
 			x.delay, x.because = wait, o.Reason
 			return wait, false, true
 		}
-		x.Final = core.FinalTimeout
 	}
 	if !relay {
 		x.Failure = failureOf(x, o)

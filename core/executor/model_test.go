@@ -605,10 +605,6 @@ func (m *model) request(q planned) {
 		case blocked:
 			end(core.FinalPoolEmpty, false, poolEmpty, false)
 			return
-		case !m.afford():
-			budget = true
-			end(core.FinalExhausted, relay, failed, false)
-			return
 		}
 		wait := planBase * float64(attempts)
 		if q.Broken {
@@ -627,6 +623,11 @@ func (m *model) request(q planned) {
 		delay = seconds(wait)
 		if timeout > 0 && m.now+delay >= deadline {
 			end(core.FinalTimeout, relay, late, false)
+			return
+		}
+		if !m.afford() {
+			budget = true
+			end(core.FinalExhausted, relay, failed, false)
 			return
 		}
 		waited += delay
