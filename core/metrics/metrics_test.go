@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,6 +246,49 @@ func TestConcurrentCounting(t *testing.T) {
 	wg.Wait()
 	assert.EqualValues(t, 4000, r.Summary().TotalAttempts)
 	assert.EqualValues(t, 4000, scrape(t, r, "whirlpool_attempts_total", `error="http_503"`))
+}
+
+// Who asks for a request that has begun finds it, once, whether it ends
+// meanwhile or not.
+func TestARequestIsFoundWhileItEnds(t *testing.T) {
+	tr := NewTracker()
+	var latest atomic.Uint64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		e := tr.Track()
+		for id := uint64(1); ; id++ {
+			e.Begin(core.RequestID(id), "GET", "a.test", noon)
+			latest.Store(id)
+			for begun := time.Now(); time.Since(begun) < 20*time.Microsecond; { // that is how long it takes
+			}
+			select {
+			case <-stop:
+				return
+			default:
+				e.End(core.FinalSuccess, 200, noon)
+			}
+		}
+	})
+	for latest.Load() < keepFinished {
+		runtime.Gosched()
+	}
+	for range 200 {
+		id := latest.Load()
+		if _, ok := tr.Get(core.RequestID(id).String()); !ok && latest.Load() < id+keepFinished/2 {
+			t.Errorf("%v is not found", id)
+			break
+		}
+	}
+	for range 200 {
+		seen := map[string]bool{}
+		for _, r := range tr.List("", 10) {
+			require.False(t, seen[r.ID], "it is told twice")
+			seen[r.ID] = true
+		}
+	}
+	close(stop)
+	wg.Wait()
 }
 
 func TestTracker(t *testing.T) {

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -209,33 +210,46 @@ func (f *followed) request() Request {
 	return r
 }
 
-// List returns requests, the newest first: those in flight, then up to limit
+// List returns up to limit requests, the newest first: those in flight, then
 // finished ones. state filters, "" takes all.
 func (t *Tracker) List(state string, limit int) []Request {
 	out := []Request{}
-	t.mu.Lock()
-	entries := make([]*Entry, 0, len(t.entries))
-	for e := range t.entries {
-		entries = append(entries, e)
-	}
-	done := make([]Request, 0, len(t.finished))
-	for i := range t.finished {
-		done = append(done, t.finished[(t.next+i)%len(t.finished)].request())
-	}
-	t.mu.Unlock()
-	for _, e := range entries {
-		if r, ok := e.now(); ok {
+	running := map[string]struct{}{}
+	for _, e := range t.connections() {
+		if r, ok := e.now(); ok && (state == "" || r.State == state) {
+			running[r.ID] = struct{}{}
 			out = append(out, r)
 		}
 	}
 	slices.SortFunc(out, func(a, b Request) int { return b.StartedAt.Compare(a.StartedAt) })
-	slices.Reverse(done)
-	out = append(out, done...)
-	out = slices.DeleteFunc(out, func(r Request) bool { return state != "" && r.State != state })
 	if len(out) > limit {
-		out = out[:limit]
+		return out[:limit]
+	}
+	if state != "" && state != StateDone {
+		return out
+	}
+	// Whoever ends a request needs mu: only what is asked for is put into words.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := len(t.finished) - 1; i >= 0 && len(out) < limit; i-- {
+		r := t.finished[(t.next+i)%len(t.finished)].request()
+		if _, twice := running[r.ID]; !twice { // it has ended since
+			out = append(out, r)
+		}
 	}
 	return out
+}
+
+// connections are the entries there are. Who looks for a request among them
+// first, and then among the finished ones, misses none that ends meanwhile.
+func (t *Tracker) connections() []*Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	entries := make([]*Entry, 0, len(t.entries))
+	for e := range t.entries {
+		entries = append(entries, e)
+	}
+	return entries
 }
 
 func (e *Entry) now() (r Request, ok bool) {
@@ -249,9 +263,24 @@ func (e *Entry) now() (r Request, ok bool) {
 
 // Get returns one request.
 func (t *Tracker) Get(id string) (Request, bool) {
-	for _, r := range t.List("", int(^uint(0)>>1)) {
-		if r.ID == id {
-			return r, true
+	n, err := strconv.ParseUint(id, 16, 64)
+	want := core.RequestID(n)
+	if err != nil || want.String() != id {
+		return Request{}, false
+	}
+	for _, e := range t.connections() {
+		e.mu.Lock()
+		if e.active && e.id == want {
+			defer e.mu.Unlock()
+			return e.request(), true
+		}
+		e.mu.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.finished {
+		if f := &t.finished[i]; f.id == want {
+			return f.request(), true
 		}
 	}
 	return Request{}, false
@@ -259,14 +288,8 @@ func (t *Tracker) Get(id string) (Request, bool) {
 
 // InFlight is the number of requests running.
 func (t *Tracker) InFlight() int {
-	t.mu.Lock()
-	entries := make([]*Entry, 0, len(t.entries))
-	for e := range t.entries {
-		entries = append(entries, e)
-	}
-	t.mu.Unlock()
 	n := 0
-	for _, e := range entries {
+	for _, e := range t.connections() {
 		e.mu.Lock()
 		if e.active {
 			n++
