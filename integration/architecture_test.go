@@ -1,0 +1,28 @@
+package integration
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Each file and folder that docs/architecture.md names exists, and so does each
+// function it names in one.
+func TestTheMapIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../docs/architecture.md")
+	require.NoError(t, err)
+	places := regexp.MustCompile("`([a-z][a-z0-9_/.-]*)(:[A-Za-z]+)?`").FindAllStringSubmatch(string(page), -1)
+	require.Greater(t, len(places), 40)
+	for _, p := range places {
+		_, err := os.Stat("../" + p[1])
+		require.NoError(t, err)
+		if function := strings.TrimPrefix(p[2], ":"); function != "" {
+			code, err := os.ReadFile("../" + p[1])
+			require.NoError(t, err)
+			require.Regexp(t, `(?m)^func (\([^)]*\) )?`+function+`\b`, string(code))
+		}
+	}
+}
