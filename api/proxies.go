@@ -145,11 +145,15 @@ func (s *Server) addProxies(c *fiber.Ctx) error {
 	}
 	specs := make([]upstream.Spec, len(many.Proxies))
 	for i := range many.Proxies {
-		if many.Proxies[i].URL == nil {
-			return refuse(400, "invalid_field", "url is missing", fiber.Map{"field": "url"})
-		}
 		specs[i].Source = upstream.SourceAPI
-		if err := many.Proxies[i].over(&specs[i]); err != nil {
+		err := many.Proxies[i].over(&specs[i])
+		if err == nil {
+			err = specError(upstream.CheckSpec(&specs[i]))
+		}
+		if err != nil && !one {
+			return inList(i, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -168,8 +172,21 @@ func (s *Server) addProxies(c *fiber.Ctx) error {
 	return s.send(c, fiber.Map{"proxies": out})
 }
 
+// inList places what is wrong with a field of one of several proxies.
+func inList(i int, err error) error {
+	p, ok := err.(*problem)
+	if !ok {
+		return err
+	}
+	at, field := fmt.Sprintf("proxies[%d]", i), p.body.Details.(fiber.Map)["field"].(string)
+	return refuse(p.status, p.body.Error, at+": "+p.body.Message, fiber.Map{"field": at + "." + field})
+}
+
 func specError(err error) error {
+	var field *upstream.SpecError
 	switch {
+	case errors.As(err, &field):
+		return refuse(400, "invalid_field", field.Msg, fiber.Map{"field": field.Field})
 	case errors.Is(err, core.ErrConflict), errors.Is(err, upstream.ErrDraining):
 		return refuse(409, "conflict", err.Error(), nil)
 	case errors.Is(err, upstream.ErrSpec) && strings.Contains(err.Error(), "used twice"):

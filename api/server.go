@@ -3,6 +3,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -187,10 +188,8 @@ func (s *Server) routes() {
 	v1 := s.app.Group("/api/v1")
 	v1.Get("/healthz", func(c *fiber.Ctx) error { return s.send(c, fiber.Map{"status": "ok", "version": s.Version}) })
 	v1.Get("/readyz", s.ready)
-	v1.Get("/openapi.json", func(c *fiber.Ctx) error {
-		c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-		return c.Send(s.spec)
-	})
+	v1.Get("/", s.openapi) // where serve says that the API is
+	v1.Get("/openapi.json", s.openapi)
 	v1.Get("/retry/policy", s.getPolicy)
 	v1.Put("/retry/policy", s.putPolicy)
 	v1.Get("/circuit-breakers", s.listBreakers)
@@ -219,6 +218,11 @@ func (s *Server) routes() {
 	v1.Post("/plugins/:name/release", s.releasePlugin)
 	v1.Get("/config", s.getConfig)
 	v1.Post("/config/reload", s.postReload)
+}
+
+func (s *Server) openapi(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	return c.Send(s.spec)
 }
 
 // Error is the shape of every error.
@@ -294,7 +298,7 @@ func open(path string) bool {
 		return true
 	}
 	switch path {
-	case "/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
+	case "/healthz", "/readyz", "/api/v1", "/api/v1/", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
 		return true
 	}
 	return false
@@ -335,7 +339,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
 	// A browser always names a host; Fiber's Hostname would take X-Forwarded-Host
 	// for it, which a page may set.
-	if host := string(c.Request().URI().Host()); a.loopbackOnly && host != "" && !local(host) {
+	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
+	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !local(host) {
 		return refuse(421, "misdirected_request", "this is the API, not the gateway's port; without api.keys it answers to localhost and loopback addresses only", nil)
 	}
 	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {

@@ -187,6 +187,14 @@ func TestS12Keys(t *testing.T) {
 	status, body, _ = w.call("PUT", "/retry/policy", large, "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 413, status)
 	require.Contains(t, string(body), "larger than 1048576 bytes")
+	// Who takes the API for the gateway is told so, and does not get the dashboard.
+	for _, ask := range []string{"GET http://origin.test/", "CONNECT origin.test:443"} {
+		r, body := wire(t, w.api, ask+" HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+		require.Equal(t, 421, r.StatusCode, "%s: %s", ask, body)
+	}
+	status, body, _ = w.call("GET", "", "")
+	require.Equal(t, 200, status, "what serve prints leads somewhere")
+	require.Contains(t, string(body), `"openapi":"3.0.3"`)
 	r, err := http.Get("http://" + w.gateway + "/api/v1/retry/policy")
 	require.NoError(t, err)
 	r.Body.Close()
@@ -252,6 +260,15 @@ func TestProxiesComeAndGo(t *testing.T) {
 	shown := w.json("/proxies/x")["url"].(string)
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"url":"`+shown+`"}`)
 	require.Equal(t, 400, status, "what is shown has no credentials: %s", body)
+	for bad, field := range map[string]string{`{"id":"y"}`: "url", `{"url":"ftp://h"}`: "url", `{"url":"http://h:1","cost":-1}`: "cost", `{"url":"http://h:1","id":"metrics"}`: "id"} {
+		status, body, _ = w.call("POST", "/proxies", bad)
+		require.Equal(t, 400, status, "%s", body)
+		require.Contains(t, string(body), `"details":{"field":"`+field+`"}`)
+		status, body, _ = w.call("POST", "/proxies", `{"proxies":[{"url":"http://127.0.0.1:1"},`+bad+`]}`)
+		require.Equal(t, 400, status, "%s", body)
+		require.Contains(t, string(body), `"message":"proxies[1]: `)
+		require.Contains(t, string(body), `"details":{"field":"proxies[1].`+field+`"}`)
+	}
 	status, _, _ = w.call("DELETE", "/proxies/x?drain=true", "")
 	require.Equal(t, 204, status)
 	eventually(t, "gone", func() bool { s, _, _ := w.call("GET", "/proxies/x", ""); return s == 404 })

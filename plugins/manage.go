@@ -334,6 +334,13 @@ func (r *Registry) restore() error {
 	if err != nil {
 		return err
 	}
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(r.file("")), "*.wasm"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old {
+		r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the file", "file", path)
+	}
 	for _, path := range files {
 		name := strings.TrimSuffix(filepath.Base(path), savedExt)
 		if err := CheckName(name); err != nil {

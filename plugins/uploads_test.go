@@ -44,6 +44,20 @@ func TestSettingsSurviveARestart(t *testing.T) {
 	}
 }
 
+// What an earlier build kept in two files is not read, and that is told.
+func TestUploadsOfAnEarlierBuild(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.wasm"), builtin.Modules()["random"], 0o600))
+	var log bytes.Buffer
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), StateDir: dir})
+	require.NoError(t, err)
+	defer r.Close()
+	require.Contains(t, log.String(), "plugins/mine.wasm")
+	_, err = r.Get("mine")
+	require.ErrorIs(t, err, core.ErrNotFound)
+}
+
 // However many are uploaded, they do not fill memory and disk.
 func TestUploadsAreCounted(t *testing.T) {
 	r := registry(t)

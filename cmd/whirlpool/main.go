@@ -6,7 +6,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -54,12 +56,18 @@ func serveCommand() *cobra.Command {
 					o.source.Overrides[key] = f.Value.String()
 				}
 			}
+			if slices.Contains(o.source.Proxies, config.Stdin) {
+				var err error
+				if o.source.Stdin, err = io.ReadAll(cmd.InOrStdin()); err != nil {
+					return err
+				}
+			}
 			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.source.File, "config", defaultFile, "configuration `FILE`, watched for changes; the default need not exist")
-	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched; may be repeated")
+	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched, or - for standard input; may be repeated")
 	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
 	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the whole run to `FILE` (go tool pprof)")
@@ -69,16 +77,33 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
+// readable says why a file cannot be read. A pipe is not opened for that: it
+// would lose what has been written to it.
+func readable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder", path)
+	case !info.Mode().IsRegular():
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 func configCommand() *cobra.Command {
 	check := &cobra.Command{
 		Use: "check FILE", Short: "Check a configuration; every fault is named with its line",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
-			if err != nil {
+			if err := readable(args[0]); err != nil {
 				return usageError{err}
 			}
-			f.Close()
-			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ()})
+			cfg, err := config.Load(config.Source{File: args[0], Environ: os.Environ(), Once: true})
 			var more []string
 			if err == nil {
 				more, err = dryRun(cfg)

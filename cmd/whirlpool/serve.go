@@ -57,12 +57,12 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	defer g.plugins.Close()
 	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
 	if err != nil {
-		return fmt.Errorf("gateway.listen: %w", err)
+		return fmt.Errorf("gateway.listen: %w; --listen HOST:PORT takes another address", err)
 	}
 	apiListener, err := net.Listen("tcp", cfg.API.Listen)
 	if err != nil {
 		proxyListener.Close()
-		return fmt.Errorf("api.listen: %w", err)
+		return fmt.Errorf("api.listen: %w; --api HOST:PORT takes another address", err)
 	}
 	g.engine.Avoid(apiListener.Addr())
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())

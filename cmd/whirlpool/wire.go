@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -130,14 +131,22 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// placed says where in the configuration the cause of an error stands that only
+// placed says where in the configuration the causes of an error stand that only
 // the parts could find.
 func placed(cfg *config.Config, err error) error {
-	f := cfg.Fault("", nil, err.Error())
-	if k := (*core.KeyError)(nil); errors.As(err, &k) {
-		f = cfg.Fault(k.Key, k.Value, k.Err.Error())
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
 	}
-	return &config.Error{Faults: []config.Fault{f}}
+	placed := &config.Error{}
+	for _, err := range all {
+		f := cfg.Fault("", nil, err.Error())
+		if k := (*core.KeyError)(nil); errors.As(err, &k) {
+			f = cfg.Fault(k.Key, k.Value, k.Err.Error())
+		}
+		placed.Faults = append(placed.Faults, f)
+	}
+	return placed
 }
 
 func apiKeys(cfg *config.Config) []api.Key {
@@ -195,7 +204,11 @@ func (g *gateway) reload() api.ReloadStatus {
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
-	g.log.Info("configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
+	level := slog.LevelInfo
+	if cfg.ProxyCount() == 0 { // a list that was emptied by mistake, or is being written
+		level = slog.LevelWarn
+	}
+	g.log.Log(context.Background(), level, "configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
 	return status
 }
 

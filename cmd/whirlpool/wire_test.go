@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -92,6 +93,7 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 func TestNobodyWaitsForAReload(t *testing.T) {
 	g, _, _ := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	file := g.source.File
+	g.source.Once = true // else pipes are refused
 	require.NoError(t, os.Remove(file))
 	require.NoError(t, syscall.Mkfifo(file, 0o600))
 	done := make(chan api.ReloadStatus)
@@ -114,6 +116,27 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 	require.NoError(t, pipe.Close())
 	require.True(t, (<-done).OK)
 	require.Equal(t, 9*time.Second, g.grace())
+}
+
+// Of what only the parts can tell, too, every fault is named.
+func TestEveryNameThatIsMissing(t *testing.T) {
+	g, _, change := running(t, "")
+	change("[selection]\nfirst = \"nope\"\nretry = \"linear\"\n[retry]\nbackoff_strategy = \"nope\"\n")
+	var keys []string
+	for _, f := range g.reload().Faults.([]config.Fault) {
+		keys = append(keys, fmt.Sprint(f.Line, " ", f.Key))
+	}
+	require.Equal(t, []string{"2 selection.first", "3 selection.retry", "5 retry.backoff_strategy"}, keys)
+}
+
+// A list that is empty all of a sudden is taken, but told of.
+func TestAnEmptiedPoolIsToldOf(t *testing.T) {
+	g, log, change := running(t, "[[proxies]]\nurl = \"http://127.0.0.1:1\"\n")
+	require.True(t, g.reload().OK)
+	require.Contains(t, log.String(), "level=INFO msg=\"configuration reloaded\" proxies=1")
+	change("")
+	require.True(t, g.reload().OK)
+	require.Contains(t, log.String(), "level=WARN msg=\"configuration reloaded\" proxies=0")
 }
 
 // What a link leads to is watched where it lies.

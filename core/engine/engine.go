@@ -191,16 +191,20 @@ func (e *Engine) settings(cfg *Config) gateway.Settings {
 
 // tuning checks cfg and resolves the names in it, before anything takes effect.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
+	var faults []error
+	check := func(key, name string, err error) {
+		if err != nil {
+			faults = append(faults, &core.KeyError{Key: key, Value: name, Err: err})
+		}
+	}
 	first, err := plugins.Scorer(cfg.First, fallbackFirst)
-	if err != nil {
-		return executor.Tuning{}, &core.KeyError{Key: "selection.first", Value: cfg.First, Err: err}
-	}
+	check("selection.first", cfg.First, err)
 	again, err := plugins.Scorer(cfg.Again, fallbackAgain)
-	if err != nil {
-		return executor.Tuning{}, &core.KeyError{Key: "selection.retry", Value: cfg.Again, Err: err}
-	}
-	if _, err := plugins.Backoff(cfg.Retry.BackoffStrategy); err != nil {
-		return executor.Tuning{}, &core.KeyError{Key: "retry.backoff_strategy", Value: cfg.Retry.BackoffStrategy, Err: err}
+	check("selection.retry", cfg.Again, err)
+	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
+	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
+	if len(faults) > 0 {
+		return executor.Tuning{}, errors.Join(faults...)
 	}
 	if err := cfg.check(); err != nil {
 		return executor.Tuning{}, err

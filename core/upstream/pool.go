@@ -314,7 +314,7 @@ func check(specs []Spec) error {
 			return fmt.Errorf("%w: it has no id", ErrSpec)
 		}
 		if err := CheckSpec(s); err != nil {
-			return err
+			return fmt.Errorf("%q: %w", s.ID, err)
 		}
 		seen[s.ID] = struct{}{}
 	}
@@ -328,30 +328,43 @@ func Check(specs []Spec) error {
 	return check(specs)
 }
 
+// SpecError is a field of a proxy's configuration that may not be as it is. It
+// wraps ErrSpec.
+type SpecError struct {
+	Field string // id, url, weight, cost, max_in_flight, breaker
+	Msg   string // names the field
+}
+
+func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
+
+// Unwrap is ErrSpec.
+func (e *SpecError) Unwrap() error { return ErrSpec }
+
 // CheckSpec says what is wrong with a proxy's configuration; an id may still
-// be missing. Its errors wrap ErrSpec.
+// be missing. Its errors wrap ErrSpec, those of a field are *SpecError.
 func CheckSpec(s *Spec) error {
+	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
 	switch {
 	case s.ID == "metrics":
-		return fmt.Errorf("%w: the id \"metrics\" is taken by the API's /circuit-breakers/metrics", ErrSpec)
+		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
 	case len(s.ID) > MaxIDLength:
-		return fmt.Errorf("%w: an id has at most %d bytes, this one %d", ErrSpec, MaxIDLength, len(s.ID))
+		return bad("id", "an id has at most %d bytes, this one %d", MaxIDLength, len(s.ID))
 	case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
-		return fmt.Errorf("%w: the id %q has a control character", ErrSpec, s.ID)
+		return bad("id", "the id %q has a control character", s.ID)
 	case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
-		return fmt.Errorf("%w %q: weight is %v; it must be above 0, at most 1000000", ErrSpec, s.ID, s.Weight)
+		return bad("weight", "weight is %v; it must be above 0, at most 1000000", s.Weight)
 	case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
-		return fmt.Errorf("%w %q: cost is %v; it must be 0 to 1e12", ErrSpec, s.ID, s.Cost)
+		return bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
 	case s.MaxInFlight < 0:
-		return fmt.Errorf("%w %q: max_in_flight is %d; it must be at least 0", ErrSpec, s.ID, s.MaxInFlight)
+		return bad("max_in_flight", "max_in_flight is %d; it must be at least 0", s.MaxInFlight)
 	case s.Address.Scheme == "":
-		return fmt.Errorf("%w %q: it has no url", ErrSpec, s.ID)
+		return bad("url", "url is missing")
 	}
 	if s.Breaker != nil {
 		b := *s.Breaker
 		b.Lease = time.Second
 		if err := b.Validate(); err != nil {
-			return fmt.Errorf("%w %q: breaker: %w", ErrSpec, s.ID, err)
+			return bad("breaker", "breaker: %v", err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,6 +104,9 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[api]\nlisten = \"0.0.0.0:8889\"\n":              {"api.listen", "api.keys"},
 		"[gateway\n":                                      {":1: "},
 		"[pool]\nfiles = [\"absent.txt\"]\n":              {"pool.files", "absent.txt"},
+		"[pool]\nfiles = [\"\"]\n":                        {"pool.files[0]", ":2: "},
+		"[[proxies]]\nid = \"a\"\n":                       {"proxies[0].url: is missing", ":1: "},
+		"[[proxies]]\nurl = \"http://a:1\"\ncost = -1\n":  {"proxies[0].cost", ":3: ", "0 to 1e12"},
 	} {
 		_, err := load(t, text, nil)
 		if assert.Error(t, err, text) {
@@ -219,6 +223,55 @@ func TestAProxyInThePlaceOfAList(t *testing.T) {
 		_, err = load(t, "", func(src *Source) { src.Proxies = []string{path} })
 		require.ErrorContains(t, err, "--proxy")
 		assert.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+// A credential on the wrong side of its "=", or at a key that is none, is not quoted.
+func TestAKeyThatIsASecret(t *testing.T) {
+	for text, want := range map[string]string{
+		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: is unknown here; known are drain_grace",
+		"\n\"the hunter2\" = 1\n":                     ":2: ***: is unknown here; known are api",
+		"[retry]\n\"the hunter2\" = 1\n":              ":2: retry.***: unknown field; there are",
+		"[retry]\npassword = \"hunter2\"\n":           ":2: retry.password: unknown field; there are",
+		"[plugins.\"ann:hunter2\"]\nx = 1\n":          ":1: plugins.***: is missing",
+		"[gateway]\n\"@hunter2\"=1\n\"@hunter2\"=2\n": ":3: ***: TOML: toml: key *** is already defined",
+	} {
+		_, err := load(t, text, nil)
+		require.ErrorContains(t, err, want)
+		assert.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+// A pipe would hold up the reload that reads it a second time, or be empty then.
+func TestAPipeIsReadOnce(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	_, err := Load(Source{File: pipe})
+	require.ErrorContains(t, err, "is a pipe")
+	_, err = Load(Source{Proxies: []string{pipe}})
+	require.ErrorContains(t, err, "is a pipe")
+	go os.WriteFile(pipe, []byte("[[proxies]]\nurl = \"http://a:1\"\n"), 0)
+	c, err := Load(Source{File: pipe, Once: true})
+	require.NoError(t, err)
+	require.Equal(t, 1, c.ProxyCount())
+}
+
+func TestAListFromStandardInput(t *testing.T) {
+	c, err := Load(Source{Proxies: []string{Stdin}, Stdin: []byte("a:1\nnonsense\nb:2\n")})
+	require.NoError(t, err)
+	require.Equal(t, 2, c.ProxyCount())
+	require.Empty(t, c.Files(), "nothing of it is watched")
+	require.Len(t, c.Warnings, 1)
+}
+
+func TestAnOpenGatewayIsToldOf(t *testing.T) {
+	for listen, warnings := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "localhost:1": 0, ":1": 1, "0.0.0.0:1": 1, "10.0.0.1:1": 1} {
+		c, err := load(t, "[gateway]\nlisten = \""+listen+"\"\n", nil)
+		require.NoError(t, err)
+		require.Len(t, c.Warnings, warnings, listen)
+		c, err = load(t, "[gateway]\nlisten = \""+listen+"\"\nusers = [{name = \"a\", password = \"b\"}]\n", nil)
+		require.NoError(t, err)
+		require.Empty(t, c.Warnings, listen)
 	}
 }
 

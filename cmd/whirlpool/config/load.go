@@ -24,6 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -34,7 +35,9 @@ type Source struct {
 	Environ   []string // as os.Environ
 	Overrides map[string]any
 	Proxies   []string // files of --proxies
+	Stdin     []byte   // what standard input brought, for Stdin among Proxies
 	URLs      []string // of --proxy
+	Once      bool     // it is not loaded again: its files may be pipes
 }
 
 // Fault is one thing wrong with a configuration.
@@ -113,7 +116,7 @@ func (l *loader) read() map[string]any {
 	k := koanf.New(".")
 	var proxies any // of the file; koanf copies what it holds, which takes its time where they are thousands
 	if l.src.File != "" {
-		doc, err := os.ReadFile(l.src.File)
+		doc, err := l.readFile(l.src.File)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && l.src.Optional:
 		case err != nil:
@@ -190,7 +193,10 @@ func (l *loader) syntax(err error) {
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		f.Line, _ = d.Position()
-		f.Key = strings.Join(d.Key(), ".")
+		f.Key = shown(strings.Join(d.Key(), "."))
+		for _, part := range d.Key() {
+			f.Msg = strings.ReplaceAll(f.Msg, part, shown(part))
+		}
 	}
 	l.faults = append(l.faults, f)
 }
@@ -244,7 +250,7 @@ func (l *loader) fault(key string, value any, msg string) {
 // place words a fault: where its key was set, and with the value unless that
 // may be a secret.
 func (l *loader) place(key string, value any, msg string) Fault {
-	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: key, Msg: msg}
+	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: shown(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
 		f.File, f.Line = "command line", 0
 	}
@@ -263,6 +269,18 @@ func (l *loader) place(key string, value any, msg string) Fault {
 		}
 	}
 	return f
+}
+
+// shown is a key as faults name it. None of ours has to be quoted; one that had
+// may be a credential that stands on the wrong side of its "=".
+func shown(key string) string {
+	odd := strings.IndexFunc(key, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.[]", r))
+	})
+	if odd < 0 {
+		return key
+	}
+	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
 }
 
 // secret reports whether the value of a key may be a credential or contain one,
@@ -299,7 +317,14 @@ func (l *loader) policy() {
 			one = one.Merge(o)
 			err = one.Validate(func(string) bool { return true }) // the engine knows the strategies
 		}
-		if err != nil {
+		var wrong *strictjson.FieldError
+		switch {
+		case errors.As(err, &wrong):
+			if strings.HasPrefix(wrong.Msg, "unknown") {
+				value = nil
+			}
+			l.fault("retry."+key, value, wrong.Msg)
+		case err != nil:
 			_, msg, _ := strings.Cut(err.Error(), " ")
 			l.fault("retry."+key, value, msg)
 		}
@@ -407,6 +432,9 @@ func (l *loader) breaker(key string, b Breaker) bool {
 // people checks users and keys.
 func (l *loader) people() {
 	c := &l.cfg
+	if len(c.Gateway.Users) == 0 && checkListen(c.Gateway.Listen) == nil && !Loopback(c.Gateway.Listen) {
+		c.Warnings = append(c.Warnings, "everybody who reaches "+c.Gateway.Listen+" may use the gateway: there are no [[gateway.users]]")
+	}
 	seen := map[string]bool{}
 	for i, u := range c.Gateway.Users {
 		key := fmt.Sprintf("gateway.users[%d]", i)
@@ -440,6 +468,9 @@ func (l *loader) proxies() {
 	for i, p := range c.Proxies {
 		key := fmt.Sprintf("proxies[%d]", i)
 		a, err := upstream.ParseAddress(string(p.URL))
+		if p.URL == "" {
+			err = errors.New("is missing")
+		}
 		if err != nil {
 			l.fault(key+".url", nil, err.Error())
 			continue
@@ -460,8 +491,9 @@ func (l *loader) proxies() {
 			b := own.config()
 			spec.Breaker = &b
 		}
-		if err := upstream.CheckSpec(&spec); err != nil {
-			l.fault(key, nil, err.Error())
+		var bad *upstream.SpecError
+		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
+			l.fault(key+"."+bad.Field, nil, bad.Msg)
 		}
 		c.specs = append(c.specs, spec)
 	}
@@ -476,11 +508,14 @@ func (l *loader) proxies() {
 	}
 	for i, path := range c.Pool.Files {
 		key := fmt.Sprintf("pool.files[%d]", i)
-		if looksLikeProxy(path) {
+		switch {
+		case path == "":
+			l.fault(key, nil, "must be the path of a file")
+		case looksLikeProxy(path):
 			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
-			continue
+		default:
+			l.list(l.relative(path), key)
 		}
-		l.list(l.relative(path), key)
 	}
 	for _, path := range l.src.Proxies {
 		if looksLikeProxy(path) {
@@ -505,10 +540,25 @@ func looksLikeProxy(path string) bool {
 // maxWarnings is how many lines of a list are named one by one.
 const maxWarnings = 1000
 
+// readFile reads a whole file. With the second reading of a pipe somebody would
+// have to write it again; until then nothing could be reloaded.
+func (l *loader) readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
+		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)
+	}
+	return os.ReadFile(path)
+}
+
+// Stdin among Source.Proxies is the list that came from standard input.
+const Stdin = "-"
+
 // list reads one file of proxies.
 func (l *loader) list(path, key string) {
-	l.cfg.files = append(l.cfg.files, path)
-	data, err := os.ReadFile(path)
+	data, err := l.src.Stdin, error(nil)
+	if path != Stdin {
+		l.cfg.files = append(l.cfg.files, path)
+		data, err = l.readFile(path)
+	}
 	if err != nil {
 		l.fault(key, path, err.Error())
 		return
