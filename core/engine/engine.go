@@ -237,7 +237,7 @@ func Check(cfg Config, plugins Plugins) error {
 
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
-// and statistics. plugins resolves cfg's names, which may be about to come
+// and statistics, a retry budget that stays what it holds. plugins resolves cfg's names, which may be about to come
 // into being. On an error nothing has changed. A scorer or backoff that was
 // activated stays until the Config names another or it is gone.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
@@ -253,6 +253,9 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
 		return err
+	}
+	if cfg.Budget == running.Budget { // what it holds stays
+		tuning.Budget = e.executor.Tuning().Budget
 	}
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -114,6 +115,38 @@ func TestConfigsOfPrograms(t *testing.T) {
 	defer e.Shutdown(context.Background())
 	require.True(t, e.Policies().Current().Retries(429))
 	require.False(t, e.Policies().Current().Retries(503))
+}
+
+// A reload that leaves the retry budget as it was leaves what it holds.
+func TestAReloadKeepsTheBudget(t *testing.T) {
+	var fail atomic.Bool
+	proxy := coretest.Serve(t, func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		status := "200 OK"
+		if fail.Load() {
+			status = "503 No"
+		}
+		io.WriteString(c, "HTTP/1.1 "+status+"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	})
+	address, err := upstream.ParseAddress("http://" + proxy)
+	require.NoError(t, err)
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{Address: address}}
+	cfg.Budget = retry.BudgetConfig{Ratio: 0.5}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	attempts := func() string {
+		r, err := e.Transport().RoundTrip(get(t, "http://a.test/"))
+		require.NoError(t, err)
+		return r.Header.Get("X-Whirlpool-Attempts")
+	}
+	for range 4 { // two retries' worth
+		require.Equal(t, "1", attempts())
+	}
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	fail.Store(true)
+	require.Equal(t, "3", attempts())
 }
 
 // body is a request's body that knows whether it was closed.
