@@ -144,9 +144,12 @@ func appendString(b []byte, s string) []byte {
 // with it: where one message ends and the next begins is in doubt.
 func (c *conn) answerProtocolError(err *http1.ProtocolError) {
 	c.begin()
-	r := refusal{status: http.StatusBadRequest, code: "malformed_request", message: err.Detail, reason: "http_request_error", close: true}
-	if err.TooLarge {
-		r.status, r.code = http.StatusRequestHeaderFieldsTooLarge, "request_header_too_large"
+	r := refusal{status: err.Status, code: "malformed_request", message: err.Detail, reason: "http_request_error", close: true}
+	switch err.Status {
+	case http.StatusRequestURITooLong:
+		r.code = "request_uri_too_long"
+	case http.StatusRequestHeaderFieldsTooLarge:
+		r.code = "request_header_too_large"
 	}
 	c.req = http1.Request{}
 	c.reqBody = http1.Body{}

@@ -152,7 +152,7 @@ func (c *conn) onward(host []byte) {
 		switch {
 		case f.Kind == http1.Host:
 			f.Value = host
-		case f.HopByHop() || f.Kind == http1.Expect && c.req.Continue:
+		case f.HopByHop() || f.Kind == http1.Expect && http1.EqualFold(f.Value, "100-continue"):
 			continue
 		}
 		c.fields = append(c.fields, f)

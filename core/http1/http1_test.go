@@ -70,7 +70,7 @@ func TestRequestsThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 			err := NewReader(strings.NewReader(raw)).ReadRequest(&q)
 			var bad *ProtocolError
 			require.ErrorAs(t, err, &bad)
-			assert.False(t, bad.TooLarge)
+			assert.Equal(t, 400, bad.Status)
 			assert.NotContains(t, bad.Detail, "a.test", "an error quotes nothing of the message")
 			// The same, a byte at a time: where the packets break must not matter.
 			err = NewReader(iotest.OneByteReader(strings.NewReader(raw))).ReadRequest(&q)
@@ -89,7 +89,7 @@ func TestOversizedHeads(t *testing.T) {
 			var q Request
 			var bad *ProtocolError
 			require.ErrorAs(t, NewReader(strings.NewReader(raw)).ReadRequest(&q), &bad)
-			assert.True(t, bad.TooLarge)
+			assert.Equal(t, map[bool]int{true: 414, false: 431}[name == "a long target"], bad.Status)
 		})
 	}
 }
@@ -170,7 +170,7 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\n", connect, Length, 3, false},
 	} {
 		var p Response
-		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, []byte(c.method)), c.raw)
+		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, []byte(c.method), nil), c.raw)
 		assert.Equal(t, c.framing, p.Framing, c.raw)
 		assert.Equal(t, c.length, p.Length, c.raw)
 		assert.Equal(t, c.close, p.Close, c.raw)
@@ -181,13 +181,13 @@ func TestResponseFraming(t *testing.T) {
 		"HTTP/1.1 099 Low\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	} {
 		var p Response
-		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, []byte(get))
+		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, []byte(get), nil)
 		assert.Error(t, err, raw)
 	}
 	for _, raw := range []string{
 		"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length : 3\r\n\r\n",
 	} {
-		assert.Error(t, NewReader(strings.NewReader(raw)).ReadResponse(new(Response), []byte(connect)), raw)
+		assert.Error(t, NewReader(strings.NewReader(raw)).ReadResponse(new(Response), []byte(connect), nil), raw)
 	}
 }
 
@@ -307,7 +307,7 @@ func FuzzReadResponse(f *testing.F) {
 			if head {
 				method = []byte("HEAD")
 			}
-			if err := r.ReadResponse(&p, method); err != nil {
+			if err := r.ReadResponse(&p, method, nil); err != nil {
 				return "", err
 			}
 			out := string(AppendFields(AppendStatusLine(nil, p.Status, p.Reason), p.Fields))
@@ -393,6 +393,6 @@ func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
 		t.Cleanup(func() { from.Close() })
 		go io.WriteString(to, first)
 		var p Response
-		require.ErrorAs(t, NewReader(from).ReadResponse(&p, nil), &bad, "%q", first)
+		require.ErrorAs(t, NewReader(from).ReadResponse(&p, nil, nil), &bad, "%q", first)
 	}
 }

@@ -82,10 +82,10 @@ type Response struct {
 // ProtocolError is a message that breaks the rules. Detail is fit for the
 // answer to whoever sent it; it quotes nothing of the message.
 type ProtocolError struct {
-	Detail   string
-	TooLarge bool // 431 rather than 400
+	Detail string
+	Status int // for a request like that: 400, 414 or 431
 }
 
 func (e *ProtocolError) Error() string { return "malformed HTTP message: " + e.Detail }
 
-func malformed(detail string) error { return &ProtocolError{Detail: detail} }
+func malformed(detail string) error { return &ProtocolError{Detail: detail, Status: 400} }

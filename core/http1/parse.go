@@ -58,9 +58,10 @@ func (r *Reader) ReadRequest(q *Request) error {
 }
 
 // ReadResponse reads the head of the final response to a request of that method
-// into p, skipping interim ones (1xx). What follows a 2xx to CONNECT is no body
-// but the tunnel's. Errors are as ReadRequest's.
-func (r *Reader) ReadResponse(p *Response, method []byte) error {
+// into p. Interim ones (1xx) that come before are shown to interim, if that is
+// not nil. What follows a 2xx to CONNECT is no body but the tunnel's. Errors are
+// as ReadRequest's.
+func (r *Reader) ReadResponse(p *Response, method []byte, interim func(*Response)) error {
 	for range maxInterim {
 		if err := r.readResponse(p, method); err != nil {
 			return err
@@ -70,6 +71,9 @@ func (r *Reader) ReadResponse(p *Response, method []byte) error {
 		}
 		if p.Status == 101 {
 			return malformed("101 Switching Protocols, which nobody asked for")
+		}
+		if interim != nil {
+			interim(p)
 		}
 	}
 	return malformed("too many interim (1xx) responses")
@@ -169,7 +173,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 			return fields, malformed("a field value has a control character")
 		}
 		if len(fields) == MaxFields {
-			return fields, &ProtocolError{Detail: "more than 200 header fields", TooLarge: true}
+			return fields, &ProtocolError{Detail: "more than 200 header fields", Status: 431}
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {

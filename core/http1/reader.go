@@ -153,9 +153,10 @@ func (r *Reader) grow(size int) {
 }
 
 var (
-	errFull error = &ProtocolError{Detail: "the head is larger than 64 KiB", TooLarge: true}
-	crlf2         = []byte("\r\n\r\n")
-	crlf          = []byte("\r\n")
+	errFull     error = &ProtocolError{Detail: "the head is larger than 64 KiB", Status: 431}
+	errLongLine error = &ProtocolError{Detail: "the first line is longer than 64 KiB", Status: 414}
+	crlf2             = []byte("\r\n\r\n")
+	crlf              = []byte("\r\n")
 )
 
 // head returns the next head without its final empty line: a view that is
@@ -185,6 +186,9 @@ func (r *Reader) head() ([]byte, error) {
 		if err := r.fill(MaxHead); err != nil {
 			if err == io.EOF && scanned > 0 {
 				return nil, io.ErrUnexpectedEOF
+			}
+			if err == errFull && bytes.IndexByte(r.Buffered(), '\n') < 0 {
+				return nil, errLongLine
 			}
 			return nil, err
 		}

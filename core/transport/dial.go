@@ -268,7 +268,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	c.Interrupt.setDeadline(conn, slow)
 	for {
-		err := r.ReadResponse(&head, method)
+		err := r.ReadResponse(&head, method, nil)
 		if err == nil {
 			break
 		}

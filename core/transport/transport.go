@@ -106,6 +106,8 @@ type Control struct {
 	// when a new connection does not stand at once: both may take long enough
 	// for a client to leave meanwhile. May be nil.
 	OnSlow func()
+	// OnInterim is shown each interim answer (1xx) to a request. May be nil.
+	OnInterim func(*http1.Response)
 	// Timing is set by the attempt.
 	Timing core.Timing
 }
@@ -306,7 +308,7 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 		}
 		sent <- err
 	}()
-	err := pc.reader.ReadResponse(&resp.Response, q.Method)
+	err := pc.reader.ReadResponse(&resp.Response, q.Method, c.OnInterim)
 	mu.Lock()
 	headless = false
 	mu.Unlock()
@@ -346,7 +348,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		pc.setReadDeadline(c, latest)
 	}
 	for {
-		err := pc.reader.ReadResponse(&resp.Response, q.Method)
+		err := pc.reader.ReadResponse(&resp.Response, q.Method, c.OnInterim)
 		if err == nil {
 			break
 		}
