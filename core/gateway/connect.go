@@ -56,29 +56,17 @@ func (c *conn) connect() (keep bool) {
 	b = append(b, "\r\n"...)
 	b = append(b, tun.Early...)
 	c.out = b
-	told := c.write(b)
-	c.raw.SetDeadline(time.Time{})
-	t := tunnel{conn: c, upstream: tun.Conn}
-	t.watch(tun.TCP())
-	early := c.reader.Buffered()
-	passed := 0
-	switch {
-	case !told:
+	if !c.write(b) {
 		c.raw.Close() // the tunnel ends as it begins
-	case len(early) > 0:
-		var err error
-		if passed, err = tun.Conn.Write(early); err != nil {
-			tun.Conn.Close()
-		}
-		t.stall.Stop()
 	}
-	c.reader.Discard(len(early))
-	c.reader.Release()
+	c.raw.SetDeadline(time.Time{})
 	c.outLoan.back(&c.out)
 	if len(tun.Early) > 0 {
 		c.server.Executor.TunnelProven(&c.x)
 	}
-	total, died := t.join(traffic{int64(passed), int64(len(tun.Early))})
+	t := tunnel{conn: c, upstream: tun.Conn}
+	t.watch(tun.TCP())
+	total, died := t.join(int64(len(tun.Early)))
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
 	if total.down == 0 && (died == nil || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {

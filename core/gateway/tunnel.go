@@ -92,20 +92,25 @@ type traffic struct{ up, down int64 }
 // join passes bytes on until both directions have ended, or one has failed. Once
 // one has ended, the other may stand still for as long as a body may and no
 // longer, since a side that has left for good looks like one that still listens.
-// said is the traffic before join, total that of the whole tunnel. died is what
-// ended upstream's direction, if upstream had said nothing by then and the client
-// had not left first; else nil.
-func (t *tunnel) join(said traffic) (total traffic, died error) {
+// said is how many bytes upstream has said before, total the traffic of the whole
+// tunnel. died is what ended upstream's direction, if upstream had said nothing by
+// then and the client had not left first; else nil.
+func (t *tunnel) join(said int64) (total traffic, died error) {
 	done := make(chan int64, 1)
 	go func() {
-		n, err := t.splice(t.upstream, t.conn.raw, &t.stall, nil)
+		n, err := t.early()
+		if err == nil {
+			var more int64
+			more, err = t.splice(t.upstream, t.conn.raw, &t.stall, nil)
+			n += more
+		}
 		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.Left(t.conn.raw) {
 			t.clientLeft.Store(true)
 		}
 		t.ended(t.upstream, err)
 		done <- n
 	}()
-	heard := said.down > 0
+	heard := said > 0
 	n, err := t.splice(t.conn.raw, t.upstream, &t.conn.stall, func() {
 		heard = true
 		t.conn.server.Executor.TunnelProven(&t.conn.x)
@@ -117,10 +122,24 @@ func (t *tunnel) join(said traffic) (total traffic, died error) {
 		err = died
 	}
 	t.ended(t.conn.raw, err)
-	said.down += n
-	said.up += <-done
+	total = traffic{up: <-done, down: said + n}
 	t.close()
-	return said, died
+	return total, died
+}
+
+// early passes on what the client has sent along with its CONNECT.
+func (t *tunnel) early() (n int64, err error) {
+	r := t.conn.reader
+	if early := r.Buffered(); len(early) > 0 {
+		m, werr := t.upstream.Write(early)
+		t.stall.Stop()
+		if n = int64(m); werr != nil {
+			err = &socket.WriteError{Err: werr}
+		}
+		r.Discard(len(early))
+	}
+	r.Release()
+	return n, err
 }
 
 // ended is called when a direction has ended; dst is the connection it wrote to.

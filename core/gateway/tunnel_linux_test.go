@@ -76,4 +76,5 @@ func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 	c.Close()
 	r.free()
 	require.Zero(t, r.recorded.up)
+	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
 }
