@@ -5,6 +5,11 @@ package sdk
 
 import "embed"
 
+// ABI is the contract, ABI.md.
+//
+//go:embed ABI.md
+var ABI []byte
+
 // Go is the Go SDK by path below this folder. It needs the standard library
 // and itself only, as module github.com/whirlpool-proxy/whirlpool/sdk/...
 //

@@ -52,6 +52,13 @@ func refused(err error) bool {
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
 }
 
+// noRoom reports whether reserve gave none, which it owes to calls only, not to
+// settings of any size.
+func noRoom(err error) bool {
+	var f *wasmhost.Fault
+	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
+}
+
 // fresh runs f with an instance of its own.
 func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	p, err := k.module.Probe()
@@ -79,17 +86,28 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	return at, nil
 }
 
+// least is the smallest region that the host asks for.
+const least = 4096
+
 // sizeFor is the region for a choice among n, as the host asks for it: in
 // whole 4096 bytes.
 func sizeFor(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
+// most is what reserve must find room for: the largest call that may come.
+func (k *kit) most() uint32 {
+	if k.desc.Kind == wasmhost.Scorer {
+		return sizeFor(abi.MinCandidates)
+	}
+	return least
+}
+
 func (k *kit) reserve() (string, error) {
 	repeated := int(k.module.Limits().MemoryPages)*16 + 1000
-	sizes := []uint32{4096, 8192, 4096, 12288}
-	if k.desc.Kind == wasmhost.Scorer {
-		sizes = append(sizes, sizeFor(abi.MinCandidates), 4096, sizeFor(abi.MinCandidates))
+	sizes := []uint32{least}
+	if most := k.most(); most > least {
+		sizes = append(sizes, 2*least, least, 3*least, most, least, most)
 	}
 	err := k.fresh(func(p *wasmhost.Probe) error {
 		for _, size := range sizes {
@@ -98,25 +116,24 @@ func (k *kit) reserve() (string, error) {
 			}
 		}
 		for i := range repeated { // more, if none is ever used again, than memory holds
-			if _, err := room(p, 4096); err != nil {
+			if _, err := room(p, least); err != nil {
 				return fmt.Errorf("call %d in a row: %w", i+1, err)
 			}
 		}
 		return nil
 	})
-	return fmt.Sprintf("aligned, larger and smaller, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
+	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
 // answers makes one call, having filled a region with what would spoil
 // anything of the module's own that lay in it.
 func (k *kit) answers() (string, error) {
-	const size = 8192
 	err := k.fresh(func(p *wasmhost.Probe) error {
-		at, err := room(p, size)
+		at, err := room(p, k.most())
 		if err != nil {
 			return err
 		}
-		if err := p.Write(at, bytes.Repeat([]byte{0xff}, size)); err != nil {
+		if err := p.Write(at, bytes.Repeat([]byte{0xff}, int(k.most()))); err != nil {
 			return err
 		}
 		return k.once(p)
@@ -188,7 +205,7 @@ func (k *kit) configure() (string, error) {
 	} {
 		k.module.Configure(c.config)
 		err := k.fresh(func(p *wasmhost.Probe) error { return nil })
-		if err != nil && !refused(err) {
+		if err != nil && !refused(err) && !noRoom(err) {
 			return "", fmt.Errorf("%s: %w", c.name, err)
 		}
 		word := "accepted"

@@ -73,7 +73,7 @@ var dynamic = []struct {
 }{
 	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "", (*kit).meters},
 	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "", (*kit).compiles},
-	{"starts", "do less before the first call; if it needs settings, give them with --config", secCalls, "", (*kit).starts},
+	{"starts", "do less before the first call", secCalls, "", (*kit).starts},
 	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no room; it may be the same address each time", secBuffers, "", (*kit).reserve},
 	{"answers", "", secCalls, "", (*kit).answers},
 	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},
@@ -143,6 +143,8 @@ func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 			mend := c.mend
 			if f := (*wasmhost.Fault)(nil); calling && errors.As(err, &f) {
 				mend = mends[f.Reason]
+			} else if !calling && refused(err) {
+				mend = "give settings that it takes with --config"
 			}
 			check.settle(err, mend)
 			if check.Result == Fail && slices.Contains(needed, c.name) {

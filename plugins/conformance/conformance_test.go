@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,27 @@ func TestHandmadeModulesConform(t *testing.T) {
 		r := Run(host(), m.Bytes(), nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))
 	}
+}
+
+// A backoff owes its calls 4096 bytes, and settings that find no room in them a
+// refusal.
+func TestASmallBackoff(t *testing.T) {
+	m := backoff(wt.ConstF64(1)).with("configure", "ii>i", wt.Const32(0)).
+		with("reserve", "i>i", get(0), wt.Const32(4096), ops(opGtU), when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt))
+	r := Run(host(), m.Bytes(), nil)
+	for _, c := range r.Checks {
+		require.NotEqual(t, Fail, c.Result, "%s: %s", c.Name, c.Detail)
+	}
+}
+
+// What to mend depends on whether it failed, or said no to its settings.
+func TestSettingsThatAreRefused(t *testing.T) {
+	m := scorer(success).with("configure", "ii>i", get(1)).Bytes()
+	require.True(t, Run(host(), m, nil).OK)
+	r := Run(host(), m, map[string]any{"a": 1})
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == "starts" })
+	require.Equal(t, Fail, r.Checks[i].Result)
+	require.Equal(t, "give settings that it takes with --config", r.Checks[i].Mend)
 }
 
 func TestEachCheckFails(t *testing.T) {
@@ -172,7 +194,7 @@ PASS  table                  within its limit
 PASS  meters                 %s
 PASS  compiles               3 functions
 PASS  starts                 0 of %d units of start fuel, 20 pages of memory
-PASS  reserve                aligned, larger and smaller, 5096 times; the largest 12288 bytes
+PASS  reserve                aligned, 5096 times; the largest 4096 bytes
 FAIL  answers                negative_delay: the delay is -1
       mend: return a number of seconds of at least 0 (sdk/ABI.md, "4. Calls")
 SKIP  reserve_large          not tried, since answers failed

@@ -33,15 +33,16 @@ type language struct {
 	Source   string // the plugin's own file
 	Test     string
 	Needs    string // to be built
+	Hooks    string // where the SDK says what a plugin may have beside its one function
 	sdk      embed.FS
 	from, to string // where the SDK stands in sdk, and in the folder
 }
 
 var languages = map[string]language{
-	"go":   {"Go", "main.go", "main_test.go", "Go 1.26", sdk.Go, ".", "whirlpool/sdk"},
-	"rust": {"Rust", "src/lib.rs", "in src/lib.rs", "cargo and Rust's library for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or Debian's cargo, libstd-rust-dev-wasm32 and lld)", sdk.Rust, "rust", "whirlpool"},
-	"as":   {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
-	"c":    {"C", "plugin.c", "test.c", "clang and lld", sdk.C, "c", "whirlpool"},
+	"go":   {"Go", "main.go", "main_test.go", "Go 1.26", "the packages of whirlpool/sdk (`go doc ./whirlpool/sdk/observe`)", sdk.Go, ".", "whirlpool/sdk"},
+	"rust": {"Rust", "src/lib.rs", "in src/lib.rs", "cargo and Rust's library for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or Debian's cargo, libstd-rust-dev-wasm32 and lld)", "whirlpool/src/lib.rs", sdk.Rust, "rust", "whirlpool"},
+	"as":   {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time", "whirlpool/index.ts", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
+	"c":    {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
 }
 
 // Languages are the ones there are.
@@ -152,7 +153,7 @@ func (w *writer) templates(at, base string) {
 	})
 }
 
-// sdk copies the SDK of the language.
+// sdk copies the SDK of the language and the contract.
 func (w *writer) sdk() {
 	lang := w.data.language
 	w.walk(lang.sdk, lang.from, func(name string, text []byte) {
@@ -161,6 +162,7 @@ func (w *writer) sdk() {
 		}
 		w.write(path.Join(lang.to, name), text)
 	})
+	w.write("whirlpool/ABI.md", sdk.ABI)
 	if w.data.Lang == "go" {
 		w.write("whirlpool/go.mod", []byte("module github.com/whirlpool-proxy/whirlpool\n\ngo 1.26\n"))
 	}

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ func TestWrite(t *testing.T) {
 			require.NoError(t, err)
 			require.Subset(t, files, []string{"README.md", "Makefile", ".gitignore", source[lang]})
 			require.FileExists(t, filepath.Join(dir, "whirlpool", inSDK[lang]))
+			require.FileExists(t, filepath.Join(dir, "whirlpool", "ABI.md"))
 			for _, f := range files {
 				text, err := os.ReadFile(filepath.Join(dir, f))
 				require.NoError(t, err)
@@ -37,6 +39,9 @@ func TestWrite(t *testing.T) {
 			require.Contains(t, string(readme), "module=@my-plugin_2.wasm")
 			require.Contains(t, string(readme), "[plugins.my-plugin_2.config]\n")
 			require.Contains(t, string(readme), `{"for":"`+map[wasmhost.Kind]string{wasmhost.Scorer: "first", wasmhost.Backoff: "backoff"}[kind]+`"}`)
+			for _, path := range regexp.MustCompile(`whirlpool/[A-Za-z/._]*\w`).FindAllString(string(readme), -1) {
+				require.True(t, exists(filepath.Join(dir, path)), "%s: the README of %s names %s", kind, lang, path)
+			}
 			require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && strings.HasSuffix(path, ".sh") {
 					info, err := d.Info()
@@ -47,6 +52,11 @@ func TestWrite(t *testing.T) {
 			}))
 		}
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func TestNothingIsOverwritten(t *testing.T) {
