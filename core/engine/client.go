@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,70 +43,6 @@ type Result struct {
 type RequestError struct{ Msg string }
 
 func (e *RequestError) Error() string { return e.Msg }
-
-// Error is a request that no proxy answered, as the RoundTripper returns it.
-type Error struct {
-	Final   core.Final
-	Failure executor.Failure
-}
-
-func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Message }
-
-// Unwrap is the error of the last attempt.
-func (e *Error) Unwrap() error { return e.Failure.Err }
-
-// Transport returns an http.RoundTripper that sends each request through the
-// pool, with retries and breakers, until Shutdown. An answer that exhausted the
-// retries is returned as it is; without an answer the error is an *Error, a
-// *RequestError or what ended the request's context.
-//
-// A request's body is read up to gateway.replay_limit bytes before the first
-// attempt; one that is longer is tried once. X-Whirlpool-Retry and
-// X-Whirlpool-Region in a request's header steer it as they do at the gateway's
-// port, and an answer's header tells the same of it. Unlike net/http's, this
-// transport adds no header of its own (no User-Agent, no Accept-Encoding), so
-// answers come as they were encoded, and it carries no trailers.
-//
-// As with net/http's, an answer's body is to be closed, and holds its
-// connection until then or until it has been read to its end.
-func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
-
-type roundTripper struct{ engine *Engine }
-
-func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
-	call, err := rt.call(q)
-	if err != nil {
-		if q.Body != nil {
-			q.Body.Close()
-		}
-		return nil, err
-	}
-	r, err := rt.engine.Do(q.Context(), call)
-	if ended := context.Cause(q.Context()); ended != nil && (err != nil || r.Response == nil) {
-		return nil, ended
-	}
-	if err != nil {
-		return nil, err
-	}
-	if r.Response == nil {
-		return nil, &Error{r.Final, *r.Failure}
-	}
-	return r.Response, nil
-}
-
-// CloseIdleConnections is what http.Client's calls: it closes the kept
-// connections to the pool's proxies.
-func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.DropIdle() }
-
-func (rt roundTripper) call(q *http.Request) (call Call, err error) {
-	call = Call{Request: q, Region: q.Header.Get("X-Whirlpool-Region")}
-	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
-		if call.Policy, err = rt.engine.Override(h); err != nil {
-			return call, err
-		}
-	}
-	return call, context.Cause(q.Context())
-}
 
 // Override merges the value of an X-Whirlpool-Retry header over the global
 // policy. The error is a *retry.FieldError.
@@ -364,112 +299,6 @@ func (k *exchange) Discard(r *transport.Response) {
 		r.Arm(&k.control, k.engine.opts.Now().Add(100*time.Millisecond))
 		r.Body.Drain(64 << 10)
 		r.Finish(&k.control, k.engine.opts.Now())
-	}
-}
-
-// answer wraps what came in an http.Response.
-func (k *exchange) answer(q *http.Request, r *transport.Response) *http.Response {
-	header := http.Header{}
-	for i := range r.Fields {
-		f := &r.Fields[i]
-		if !f.HopByHop() {
-			header.Add(string(f.Name), string(f.Value))
-		}
-	}
-	header.Set("X-Whirlpool-Request-Id", k.x.ID.String())
-	header.Set("X-Whirlpool-Attempts", strconv.Itoa(k.x.Attempts))
-	header.Set("X-Whirlpool-Proxy-Id", k.x.Proxy.ID())
-	header.Set("X-Whirlpool-Outcome", k.x.Final.String())
-	if r.Length >= 0 {
-		header.Set("Content-Length", strconv.FormatInt(r.Length, 10))
-	}
-	body := &answerBody{exchange: k, response: r}
-	out := &http.Response{
-		Status: strconv.Itoa(r.Status) + " " + string(r.Reason), StatusCode: r.Status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: r.Length, Request: q,
-		Body: body,
-	}
-	if r.Body.Done() { // there is none: nobody needs to close it
-		body.end(io.EOF)
-	}
-	return out
-}
-
-// answerBody reads an answer's body and ends the exchange with it. Close may be
-// called while somebody reads.
-type answerBody struct {
-	exchange *exchange
-	response *transport.Response
-
-	mu  sync.Mutex // held while somebody reads
-	err error
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	k := b.exchange
-	if b.err != nil {
-		return 0, b.err
-	}
-	b.response.Arm(&k.control, k.engine.opts.Now().Add(k.idle))
-	n, err := b.response.Body.Read(p)
-	if err != nil {
-		b.end(err)
-	}
-	return n, b.err
-}
-
-// Close ends the exchange. What is left of a short body is read, so that the
-// connection can be kept.
-func (b *answerBody) Close() error {
-	if !b.mu.TryLock() { // somebody reads: no longer
-		b.exchange.control.Interrupt.Fire()
-		b.mu.Lock()
-	}
-	defer b.mu.Unlock()
-	if b.err == nil {
-		b.response.Arm(&b.exchange.control, b.exchange.engine.opts.Now().Add(100*time.Millisecond))
-		if b.response.Body.Drain(64 << 10) {
-			b.end(io.EOF)
-		} else {
-			b.end(context.Canceled)
-		}
-	}
-	b.err = http.ErrBodyReadAfterClose
-	return nil
-}
-
-// Enough closes an answer of which the caller took all it has use for. The
-// request is a success then, as if the answer had ended there, where Close
-// means that the caller has left.
-func (r *Result) Enough() {
-	b, ok := r.Response.Body.(*answerBody)
-	if !ok {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.err == nil {
-		b.end(io.EOF)
-	}
-}
-
-// end requires mu. The error is what ended the request's context, if it did.
-func (b *answerBody) end(err error) {
-	k := b.exchange
-	if b.err = err; err != io.EOF && k.ctx.Err() != nil {
-		b.err = context.Cause(k.ctx)
-	}
-	status, broke := b.response.Status, b.response.BodyBroke(&k.request)
-	b.response.Finish(&k.control, k.engine.opts.Now())
-	switch {
-	case err == io.EOF:
-		k.finish(executor.Ending{Status: status})
-	case errors.Is(err, context.Canceled) || broke || !k.control.Interrupt.Quiet():
-		k.finish(executor.Ending{Status: status, ClientGone: true})
-	default:
-		k.finish(executor.Ending{Status: status, Truncated: err})
 	}
 }
 

@@ -52,16 +52,6 @@ type Exchange struct {
 	timer   *time.Timer
 }
 
-// Failure says why a request ends without an answer of an origin.
-type Failure struct {
-	Status     int           // for the client: 502, 503 or 504
-	Code       string        // stable snake_case word for the client
-	Message    string        // for the person who reads it
-	Reason     string        // RFC 9209 error token
-	RetryAfter time.Duration // when trying again makes sense; 0 when unknown
-	Err        error         // of the last attempt; may be nil
-}
-
 // Journal follows one request for those who ask how it is doing.
 type Journal interface {
 	Attempt(number int, proxyID string)

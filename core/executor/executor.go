@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -188,29 +187,6 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 	return true
 }
 
-// refuse ends an exchange for which no proxy is left: at the first choice or
-// in mid-request, at once and without queueing.
-func (e *Executor) refuse(x *Exchange, err error) {
-	x.Failure = Failure{Status: 503, Message: err.Error(), Reason: "destination_unavailable", Err: err}
-	switch {
-	case errors.Is(err, core.ErrPoolEmpty):
-		x.Final, x.Failure.Code = core.FinalPoolEmpty, "pool_empty"
-	case errors.Is(err, core.ErrAllBusy):
-		x.Final, x.Failure.Code, x.Failure.RetryAfter = core.FinalAllBusy, "all_proxies_busy", time.Second
-	case errors.Is(err, selector.ErrNoneLeft):
-		// Every other proxy refused our credentials: not a matter of breakers.
-		x.Final, x.Failure.Status, x.Failure.Code = core.FinalExhausted, 502, "exhausted"
-		x.Failure.Reason = "proxy_configuration_error"
-	default:
-		x.Final, x.Failure.Code = core.FinalAllBreakersOpen, "all_breakers_open"
-		x.Failure.RetryAfter = time.Second
-		if at, ok := e.selector.NextTest(); ok {
-			x.Failure.RetryAfter = max(at.Sub(e.now()), time.Millisecond) // a probe is under way
-		}
-	}
-	e.say(x, slog.LevelError, "no proxy admissible", nil, slog.String("error", x.Failure.Code))
-}
-
 // blocked ends an exchange in mid-request when every breaker is open, and reports
 // whether it did: to wait first would only put the refusal off.
 func (e *Executor) blocked(x *Exchange) bool {
@@ -325,10 +301,6 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 	return 0, relay, false
 }
 
-func (e *Executor) failed(x *Exchange, o *core.Outcome) {
-	e.say(x, slog.LevelError, "request failed", o.Err, slog.String("outcome", x.Final.String()), slog.String("reason", o.Reason))
-}
-
 // backoff asks the strategy's plugin and keeps its answer within the policy.
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {
 	p, now := x.Policy, e.now()
@@ -395,137 +367,6 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 	x.Failure = failureOf(x, o)
 	e.failed(x, o)
 	return false
-}
-
-// cancelled ends x because its context has been.
-func (x *Exchange) cancelled(cause error) {
-	x.Final, x.Failure = core.FinalCancelled, *Cancelled(cause)
-}
-
-// Cancelled is the failure of a request that was cancelled for that cause.
-func Cancelled(cause error) *Failure {
-	f := &Failure{Status: 503, Code: "cancelled", Message: cause.Error(), Reason: "proxy_internal_error", Err: cause}
-	if errors.Is(cause, ErrShutdown) {
-		f.Code = "shutting_down"
-	}
-	return f
-}
-
-// failureOf says why x ends, after a last attempt that brought no answer to relay.
-func failureOf(x *Exchange, o *core.Outcome) Failure {
-	f := Failure{Status: 502, Code: "upstream_failed", Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
-	switch {
-	case x.Final == core.FinalTimeout && o.Again == core.Never:
-		f.Status, f.Code, f.Message = 504, "total_timeout", "the request's total timeout passed before an answer came"
-		return f
-	case x.Final == core.FinalTimeout:
-		f.Status, f.Code, f.Reason = 504, "total_timeout", "http_response_timeout"
-		f.Message = "the next retry would begin after the request's total timeout"
-		return f
-	case o.Result == core.ResultTimeout:
-		f.Status, f.Code = 504, "upstream_timeout"
-	case o.Status == 407:
-		f.Code = "upstream_auth"
-	}
-	f.Message = "no proxy brought an answer: attempt " + strconv.Itoa(x.Attempts) + " through " + x.Proxy.ID() + " failed"
-	switch {
-	case o.Err != nil:
-		f.Message += ": " + o.Err.Error()
-	case o.Status == 407:
-		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
-	}
-	if x.budget {
-		f.Message += "; the retry budget is spent"
-	}
-	return f
-}
-
-// Ending is how the caller's part of an exchange went.
-type Ending struct {
-	Status     int       // given to the client; 0 when it was gone before that
-	Truncated  error     // the answer's body broke off upstream
-	ClientGone bool      // the client left before it had the whole answer
-	At         time.Time // zero for now
-}
-
-// Finish records the attempt whose answer was relayed and the request, once.
-// A tunnel stays counted as in flight, and its permit open, until EndTunnel.
-func (e *Executor) Finish(x *Exchange, end Ending) {
-	now := end.At
-	if now.IsZero() {
-		now = e.now()
-	}
-	if x.pending {
-		x.pending = false
-		o := &x.event.Outcome
-		switch {
-		case end.Truncated != nil:
-			o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "http_response_incomplete", end.Truncated
-		case end.ClientGone:
-			o.Result, o.Verdict, o.Reason = core.ResultCancelled, core.Excluded, ""
-		}
-		x.event.Ended = now
-		if !x.Connect {
-			x.held.Settle(o)
-			x.held.Release()
-		}
-		e.record(x, o)
-		if t := e.tuning.Load(); t.Observe != nil && o.Verdict != core.Excluded {
-			e.observe(x, o, t)
-		}
-		if o.Result == core.ResultCancelled {
-			x.Final = core.FinalCancelled
-		}
-	}
-	x.request = core.RequestEvent{
-		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
-		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
-		Delivered: x.Final == core.FinalSuccess && end.Truncated == nil && !end.ClientGone,
-	}
-	e.recorder.Request(&x.request)
-}
-
-// TunnelProven settles a tunnel's permit as a success: bytes came back.
-func (e *Executor) TunnelProven(x *Exchange) {
-	x.held.Settle(&x.event.Outcome)
-}
-
-// EndTunnel releases a tunnel. early is why it died before a byte came back, which
-// counts against its proxy; nil if it did not.
-func (e *Executor) EndTunnel(x *Exchange, early error) {
-	o := x.event.Outcome
-	if early != nil && x.held.U != nil {
-		o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "connection_terminated", early
-		e.say(x, slog.LevelInfo, "tunnel died before its first byte", early)
-	}
-	x.held.Settle(&o)
-	x.held.Release()
-}
-
-// Abandon gives back what an exchange still holds if it has ended without Finish,
-// after a panic for example. The breaker hears nothing about the proxy.
-func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
-
-// say writes a record about x to the log, with err unless that is nil. It goes
-// past slog.Logger, which would look up the caller of each record.
-func (e *Executor) say(x *Exchange, level slog.Level, msg string, err error, more ...slog.Attr) {
-	log, ctx := e.log.Handler(), context.Background()
-	if !log.Enabled(ctx, level) {
-		return
-	}
-	var room [10]slog.Attr
-	attrs := append(room[:0], slog.String("request_id", x.ID.String()), slog.Int("attempt", x.Attempts),
-		slog.String("method", x.Method), slog.String("host", x.Host))
-	if x.Proxy != nil {
-		attrs = append(attrs, slog.String("proxy_id", x.Proxy.ID()))
-	}
-	attrs = append(attrs, more...)
-	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
-	}
-	r := slog.NewRecord(e.now(), level, msg, 0)
-	r.AddAttrs(attrs...)
-	log.Handle(ctx, r)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

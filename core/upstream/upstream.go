@@ -4,7 +4,6 @@
 package upstream
 
 import (
-	"maps"
 	"math"
 	"sync/atomic"
 	"time"
@@ -12,35 +11,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
-
-// Spec is what is configured of one proxy.
-type Spec struct {
-	ID          string
-	Address     Address
-	Region      string
-	Weight      float64 // > 0; 0 means 1
-	Cost        float64 // >= 0
-	MaxInFlight int     // 0 for no limit
-	Metadata    map[string]string
-	Breaker     *breaker.Config // nil for the pool's
-	Source      string          // who put it there: "config", "api", or a file's name
-}
-
-func (s *Spec) equal(o *Spec) bool {
-	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
-		s.MaxInFlight == o.MaxInFlight && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
-		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker)
-}
-
-// breaker returns the thresholds of the proxy's breaker.
-func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
-	if s.Breaker == nil {
-		return defaults
-	}
-	cfg := *s.Breaker
-	cfg.Lease = defaults.Lease
-	return cfg
-}
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
 //

@@ -1,0 +1,101 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Fault is one thing wrong with a configuration.
+type Fault struct {
+	File  string `json:"file"`
+	Line  int    `json:"line,omitempty"` // 0 when it is not in the file
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"` // never a secret
+	Msg   string `json:"message"`
+}
+
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	b.WriteString(f.Key)
+	if f.Value != "" {
+		b.WriteString(" = " + f.Value)
+	}
+	if f.Key != "" {
+		b.WriteString(": ")
+	}
+	b.WriteString(f.Msg)
+	return b.String()
+}
+
+// Error is every fault of a configuration.
+type Error struct{ Faults []Fault }
+
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (l *loader) fault(key string, value any, msg string) {
+	l.faults = append(l.faults, l.place(key, value, msg))
+}
+
+// place words a fault: where its key was set, and with the value unless that
+// may be a secret.
+func (l *loader) place(key string, value any, msg string) Fault {
+	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: shown(key), Msg: msg}
+	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
+		f.File, f.Line = "command line", 0
+	}
+	for set, name := range l.fromEnv {
+		if set == key || strings.HasPrefix(key, set+"[") || f.Line == 0 && strings.HasPrefix(set, key+".") {
+			f.File, f.Line = "environment variable "+name, 0
+		}
+	}
+	if value != nil && !secret(key) {
+		switch value.(type) {
+		case map[string]any, []any:
+		default:
+			if text, err := json.Marshal(value); err == nil && len(text) < 200 {
+				f.Value = string(text)
+			}
+		}
+	}
+	return f
+}
+
+// shown is a key as faults name it. None of ours has to be quoted; one that had
+// may be a credential that stands on the wrong side of its "=".
+func shown(key string) string {
+	odd := strings.IndexFunc(key, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.[]", r))
+	})
+	if odd < 0 {
+		return key
+	}
+	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
+}
+
+// secret reports whether the value of a key may be a credential or contain one,
+// perhaps by mistake (a URL where the path of a list belongs).
+func secret(key string) bool {
+	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
+		if strings.HasPrefix(key, section) {
+			return !strings.HasSuffix(key, ".role")
+		}
+	}
+	return strings.HasPrefix(key, "plugins.") && strings.Contains(key, ".config")
+}
+
+// Fault words a fault that shows only when the configuration is put to use.
+func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// proxies turns [[proxies]] and the files into specs.
+func (l *loader) proxies() {
+	c := &l.cfg
+	for i, p := range c.Proxies {
+		key := fmt.Sprintf("proxies[%d]", i)
+		a, err := upstream.ParseAddress(string(p.URL))
+		if p.URL == "" {
+			err = errors.New("is missing")
+		}
+		if err != nil {
+			l.fault(key+".url", nil, err.Error())
+			continue
+		}
+		if p.Weight == nil {
+			one := 1.0
+			p.Weight, c.Proxies[i].Weight = &one, &one
+		}
+		if *p.Weight == 0 { // to a Spec that is one without a weight
+			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
+		}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
+		if p.Breaker != nil {
+			own := p.Breaker.over(c.Breaker)
+			if !l.breaker(key+".breaker", own) {
+				continue
+			}
+			b := own.config()
+			spec.Breaker = &b
+		}
+		var bad *upstream.SpecError
+		if err := upstream.CheckSpec(&spec); errors.As(err, &bad) {
+			l.fault(key+"."+bad.Field, nil, bad.Msg)
+		}
+		c.specs = append(c.specs, spec)
+	}
+	for i, u := range l.src.URLs {
+		spec, err := proxylist.ParseLine(u)
+		if err != nil {
+			l.faults = append(l.faults, Fault{File: "--proxy", Key: fmt.Sprintf("number %d", i+1), Msg: err.Error()})
+			continue
+		}
+		spec.Source = "config"
+		c.specs = append(c.specs, spec)
+	}
+	for i, path := range c.Pool.Files {
+		key := fmt.Sprintf("pool.files[%d]", i)
+		switch {
+		case path == "":
+			l.fault(key, nil, "must be the path of a file")
+		case looksLikeProxy(path):
+			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
+		default:
+			l.list(l.relative(path), key)
+		}
+	}
+	for _, path := range l.src.Proxies {
+		if looksLikeProxy(path) {
+			l.fault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
+			continue
+		}
+		l.list(path, "--proxies")
+	}
+	l.ids()
+}
+
+// looksLikeProxy reports whether what should be the path of a list is really a
+// proxy: it may hold a password, which no fault may quote.
+func looksLikeProxy(path string) bool {
+	if _, err := os.Stat(path); err == nil {
+		return false
+	}
+	_, err := proxylist.ParseLine(path)
+	return err == nil || strings.Contains(path, "://") || strings.Contains(path, "@")
+}
+
+// maxWarnings is how many lines of a list are named one by one.
+const maxWarnings = 1000
+
+// Stdin among Source.Proxies is the list that came from standard input.
+const Stdin = "-"
+
+// list reads one file of proxies.
+func (l *loader) list(path, key string) {
+	data, err := l.src.Stdin, error(nil)
+	if path != Stdin {
+		l.cfg.files = append(l.cfg.files, path)
+		data, err = l.readFile(path)
+	}
+	if err != nil {
+		l.fault(key, path, err.Error())
+		return
+	}
+	taken := map[string]bool{}
+	for _, s := range l.cfg.specs {
+		taken[s.ID] = true
+	}
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), path, taken)
+	if err != nil {
+		l.fault(key, path, err.Error())
+		return
+	}
+	for i, w := range warnings {
+		if i == maxWarnings { // of a file that is no list at all, say
+			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path, len(warnings)-i))
+			break
+		}
+		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
+	}
+	l.cfg.specs = append(l.cfg.specs, specs...)
+}
+
+// ids looks for ids that are used twice in [[proxies]].
+func (l *loader) ids() {
+	seen := map[string]int{}
+	for i, p := range l.cfg.Proxies {
+		if first, twice := seen[p.ID]; twice && p.ID != "" {
+			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", p.ID, first))
+		}
+		seen[p.ID] = i
+	}
+}

@@ -1,0 +1,73 @@
+package engine
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+)
+
+// Error is a request that no proxy answered, as the RoundTripper returns it.
+type Error struct {
+	Final   core.Final
+	Failure executor.Failure
+}
+
+func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Message }
+
+// Unwrap is the error of the last attempt.
+func (e *Error) Unwrap() error { return e.Failure.Err }
+
+// Transport returns an http.RoundTripper that sends each request through the
+// pool, with retries and breakers, until Shutdown. An answer that exhausted the
+// retries is returned as it is; without an answer the error is an *Error, a
+// *RequestError or what ended the request's context.
+//
+// A request's body is read up to gateway.replay_limit bytes before the first
+// attempt; one that is longer is tried once. X-Whirlpool-Retry and
+// X-Whirlpool-Region in a request's header steer it as they do at the gateway's
+// port, and an answer's header tells the same of it. Unlike net/http's, this
+// transport adds no header of its own (no User-Agent, no Accept-Encoding), so
+// answers come as they were encoded, and it carries no trailers.
+//
+// As with net/http's, an answer's body is to be closed, and holds its
+// connection until then or until it has been read to its end.
+func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
+
+type roundTripper struct{ engine *Engine }
+
+func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
+	call, err := rt.call(q)
+	if err != nil {
+		if q.Body != nil {
+			q.Body.Close()
+		}
+		return nil, err
+	}
+	r, err := rt.engine.Do(q.Context(), call)
+	if ended := context.Cause(q.Context()); ended != nil && (err != nil || r.Response == nil) {
+		return nil, ended
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Response == nil {
+		return nil, &Error{r.Final, *r.Failure}
+	}
+	return r.Response, nil
+}
+
+// CloseIdleConnections is what http.Client's calls: it closes the kept
+// connections to the pool's proxies.
+func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.DropIdle() }
+
+func (rt roundTripper) call(q *http.Request) (call Call, err error) {
+	call = Call{Request: q, Region: q.Header.Get("X-Whirlpool-Region")}
+	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
+		if call.Policy, err = rt.engine.Override(h); err != nil {
+			return call, err
+		}
+	}
+	return call, context.Cause(q.Context())
+}

@@ -1,0 +1,75 @@
+package upstream
+
+import (
+	"strconv"
+	"strings"
+)
+
+// AssignIDs gives each spec without an id one that is stable from start to
+// start: host:port, or for the second and later ones at the same place
+// host:port-2, host:port-3 in their order.
+func AssignIDs(specs []Spec) {
+	taken := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		if specs[i].ID != "" {
+			taken[specs[i].ID] = struct{}{}
+		}
+	}
+	next := map[string]int{}
+	for i := range specs {
+		if specs[i].ID != "" {
+			continue
+		}
+		base := specs[i].Address.place()
+		id := base
+		for {
+			next[base]++
+			if n := next[base]; n > 1 {
+				id = base + "-" + strconv.Itoa(n)
+			}
+			if _, used := taken[id]; !used {
+				break
+			}
+		}
+		taken[id] = struct{}{}
+		specs[i].ID = id
+	}
+}
+
+// keepIDs gives specs without an id the one that their address was assigned
+// before: where many share a place, the others keep theirs, and with it breaker
+// and statistics, when one of them leaves or their order changes.
+func (s *Snapshot) keepIDs(specs []Spec) {
+	taken := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		taken[specs[i].ID] = struct{}{}
+	}
+	had := make(map[Address][]string, len(s.All))
+	for _, u := range s.All {
+		if a := u.Spec().Address; !u.Draining() && assigned(u.id, a.place()) {
+			had[a] = append(had[a], u.id)
+		}
+	}
+	for i := range specs {
+		if specs[i].ID != "" {
+			continue
+		}
+		for ids := had[specs[i].Address]; len(ids) > 0 && specs[i].ID == ""; {
+			if _, used := taken[ids[0]]; !used {
+				specs[i].ID = ids[0]
+			}
+			ids = ids[1:]
+			had[specs[i].Address] = ids
+		}
+	}
+}
+
+// assigned reports whether an id is one that AssignIDs gives at a place.
+func assigned(id, place string) bool {
+	rest, ok := strings.CutPrefix(id, place)
+	if !ok || rest == "" {
+		return ok
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(rest, "-"))
+	return err == nil && n > 1
+}

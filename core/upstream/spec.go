@@ -1,0 +1,118 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// Spec is what is configured of one proxy.
+type Spec struct {
+	ID          string
+	Address     Address
+	Region      string
+	Weight      float64 // > 0; 0 means 1
+	Cost        float64 // >= 0
+	MaxInFlight int     // 0 for no limit
+	Metadata    map[string]string
+	Breaker     *breaker.Config // nil for the pool's
+	Source      string          // who put it there: "config", "api", or a file's name
+}
+
+func (s *Spec) equal(o *Spec) bool {
+	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
+		s.MaxInFlight == o.MaxInFlight && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
+		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker)
+}
+
+// breaker returns the thresholds of the proxy's breaker.
+func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
+	if s.Breaker == nil {
+		return defaults
+	}
+	cfg := *s.Breaker
+	cfg.Lease = defaults.Lease
+	return cfg
+}
+
+// SourceAPI marks proxies added through the API: a reload of the configuration
+// leaves them alone.
+const SourceAPI = "api"
+
+// MaxIDLength bounds an id, in bytes.
+const MaxIDLength = 256
+
+// ErrSpec is wrapped by every complaint about a proxy's configuration.
+var ErrSpec = errors.New("invalid proxy")
+
+func check(specs []Spec) error {
+	seen := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		s := &specs[i]
+		if _, twice := seen[s.ID]; twice {
+			return fmt.Errorf("%w: the id %q is used twice", ErrSpec, s.ID)
+		}
+		if s.ID == "" {
+			return fmt.Errorf("%w: it has no id", ErrSpec)
+		}
+		if err := CheckSpec(s); err != nil {
+			return fmt.Errorf("%q: %w", s.ID, err)
+		}
+		seen[s.ID] = struct{}{}
+	}
+	return nil
+}
+
+// Check says what is wrong with a list of proxies, ids not yet assigned.
+func Check(specs []Spec) error {
+	specs = slices.Clone(specs)
+	AssignIDs(specs)
+	return check(specs)
+}
+
+// SpecError is a field of a proxy's configuration that may not be as it is. It
+// wraps ErrSpec.
+type SpecError struct {
+	Field string // id, url, weight, cost, max_in_flight, breaker
+	Msg   string // names the field
+}
+
+func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
+
+// Unwrap is ErrSpec.
+func (e *SpecError) Unwrap() error { return ErrSpec }
+
+// CheckSpec says what is wrong with a proxy's configuration; an id may still
+// be missing. Its errors wrap ErrSpec, those of a field are *SpecError.
+func CheckSpec(s *Spec) error {
+	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
+	switch {
+	case s.ID == "metrics":
+		return bad("id", "the id \"metrics\" is taken by the API's /circuit-breakers/metrics")
+	case len(s.ID) > MaxIDLength:
+		return bad("id", "an id has at most %d bytes, this one %d", MaxIDLength, len(s.ID))
+	case strings.ContainsFunc(s.ID, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }):
+		return bad("id", "the id %q has a control character", s.ID)
+	case s.Weight < 0 || s.Weight > 1e6 || s.Weight != s.Weight:
+		return bad("weight", "weight is %v; it must be above 0, at most 1000000", s.Weight)
+	case s.Cost < 0 || s.Cost > 1e12 || s.Cost != s.Cost:
+		return bad("cost", "cost is %v; it must be 0 to 1e12", s.Cost)
+	case s.MaxInFlight < 0:
+		return bad("max_in_flight", "max_in_flight is %d; it must be at least 0", s.MaxInFlight)
+	case s.Address.Scheme == "":
+		return bad("url", "url is missing")
+	}
+	if s.Breaker != nil {
+		b := *s.Breaker
+		b.Lease = time.Second
+		if err := b.Validate(); err != nil {
+			return bad("breaker", "breaker: %v", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// watch keeps the set of proxies whose breaker is not closed.
+func (p *Pool) watch(t core.Transition) {
+	defer p.changes.Add(1)
+	p.watchMu.Lock()
+	defer p.watchMu.Unlock()
+	p.nextTest.Store(0)
+	if t.To == core.Closed {
+		delete(p.notClosed, t.ProxyID)
+	} else {
+		p.notClosed[t.ProxyID] = struct{}{}
+	}
+}
+
+// NextTest returns the earliest time at which a breaker that is not closed may
+// let a probe through; false if all are closed.
+func (p *Pool) NextTest() (time.Time, bool) {
+	now := p.now()
+	if in := time.Duration(p.nextTest.Load()) - p.Elapsed(now); in > 0 {
+		return now.Add(in), true
+	}
+	earliest, found := time.Time{}, false
+	for _, u := range p.NotClosed() {
+		v := u.breaker.Snapshot()
+		at := v.NextTest
+		if v.State == core.HalfOpen {
+			at = now // its probe is under way
+		}
+		if v.State != core.Closed && (!found || at.Before(earliest)) {
+			earliest, found = at, true
+		}
+	}
+	if found {
+		p.nextTest.Store(int64(p.Elapsed(earliest)))
+	}
+	return earliest, found
+}
+
+// Overdue returns proxies whose half-open breaker no request has probed for as
+// long as its timeout. They are found by Sweep.
+func (p *Pool) Overdue() []*Upstream {
+	if list := p.overdue.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// NotClosed returns the proxies whose breaker is open or half-open.
+func (p *Pool) NotClosed() []*Upstream {
+	p.watchMu.Lock()
+	ids := make([]string, 0, len(p.notClosed))
+	for id := range p.notClosed {
+		ids = append(ids, id)
+	}
+	p.watchMu.Unlock()
+	s := p.Snapshot()
+	out := make([]*Upstream, 0, len(ids))
+	for _, id := range ids {
+		if u := s.byID[id]; u != nil {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// Sweep lets time take effect without traffic: due breakers turn half-open,
+// drained proxies leave.
+func (p *Pool) Sweep() {
+	var overdue []*Upstream
+	for _, u := range p.NotClosed() {
+		if u.breaker.Overdue() {
+			overdue = append(overdue, u)
+		}
+	}
+	p.overdue.Store(&overdue)
+	if p.leaving.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = slices.DeleteFunc(p.retired, func(u *Upstream) bool {
+		if u.InFlight() > 0 {
+			return false
+		}
+		p.leaving.Add(-1)
+		if p.onRemove != nil {
+			p.onRemove(u)
+		}
+		return true
+	})
+	drained := func(u *Upstream) bool { return u.Draining() && u.InFlight() == 0 }
+	if slices.ContainsFunc(p.Snapshot().All, drained) {
+		p.drop(drained)
+	}
+}
