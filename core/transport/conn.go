@@ -2,7 +2,6 @@ package transport
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
 	"os"
 	"sync"
@@ -189,60 +188,6 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 		return http1.AppendChunk(b, p)
 	}
 	return append(b, p...)
-}
-
-// sendBody sends what has not gone with the head.
-func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
-	pc.bodyIdle = c.BodyIdle
-	write := func(p []byte) error {
-		_, err := pc.Write(p)
-		pc.stall.Stop()
-		return err
-	}
-	piece := func(p []byte) error {
-		if q.Framing == http1.Chunked {
-			pc.out = http1.AppendChunk(pc.out[:0], p)
-			p = pc.out
-		}
-		return write(p)
-	}
-	if !prefixSent && len(q.Prefix) > 0 {
-		if err := piece(q.Prefix); err != nil {
-			return err
-		}
-	}
-	plain, _ := pc.Conn.(*socket.Conn)
-	for q.Rest != nil {
-		q.Arm()
-		if left, ok := q.Rest.Unread(); ok && left >= socket.Bulk && plain != nil && q.From != nil {
-			n, err := q.Pipes.Move(plain, q.From, left)
-			pc.stall.Stop()
-			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
-				q.Rest.Took(n, nil)
-				return w.Err
-			}
-			if q.Rest.Took(n, err); err != nil {
-				return q.Rest.Err()
-			}
-			continue
-		}
-		p, err := q.Rest.Next()
-		if q.Rest.Done() && p == nil {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := piece(p); err != nil {
-			return err
-		}
-	}
-	if q.Framing == http1.Chunked {
-		if err := write([]byte(http1.LastChunk)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // alive reports whether the other side has neither closed an idle connection nor

@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -199,36 +198,6 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 	}
 }
 
-// BodyBroke reports whether the request's body ended before its time on its
-// client's side, not because the attempt had failed. It is to be called before
-// Finish.
-func (r *Response) BodyBroke(q *Request) bool {
-	select {
-	case err := <-r.sent: // nil, and never ready, without a body being sent
-		r.sent, r.half = nil, err != nil
-		return q.broken()
-	default:
-		return false
-	}
-}
-
-// broken reports whether the request's body ended before its time. Only the
-// goroutine that reads Rest may ask.
-func (q *Request) broken() bool {
-	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
-}
-
-// skip reads on what the proxy no longer takes: many a client reads its answer
-// only once it has sent everything.
-func (q *Request) skip() {
-	for q.Rest != nil {
-		q.Arm()
-		if _, err := q.Rest.Next(); err != nil {
-			return
-		}
-	}
-}
-
 // stale reports whether a fault is how a kept connection shows that the other side
 // had closed it meanwhile. The caller has seen that no byte of an answer has come,
 // not even of an interim one.
@@ -248,75 +217,22 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 			pc.out = append(pc.out, http1.LastChunk...)
 		}
 	}
-	if inline && q.Rest == nil {
-		if err := pc.send(pc.out); err != nil {
-			return t.unsent(c, q, resp, err)
-		}
-		f := t.readHead(c, q, resp, false)
-		if f == nil {
-			return nil
-		}
-		if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
-			resp.unseen = !pc.late // nor a part of it
-			return t.unsent(c, q, resp, w.Err)
-		}
-		resp.unseen = f.Err == errNoAnswer && socket.Refused(pc.tcp, len(pc.out))
-		return f
+	if !inline || q.Rest != nil {
+		return t.upload(c, q, resp, inline)
 	}
-	if _, err := pc.Write(pc.out); err != nil {
+	if err := pc.send(pc.out); err != nil {
 		return t.unsent(c, q, resp, err)
 	}
-	// A larger body: send it while waiting for the answer, which may come
-	// before the body is through. The time for the answer's head begins when
-	// the body has ended; until then the body only must not stand still.
-	pc.asking = nil
-	if pc.late {
-		pc.late = false
-		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
+	f := t.readHead(c, q, resp, false)
+	if f == nil {
+		return nil
 	}
-	if q.Rest == nil {
-		c.slow() // nobody else would notice that the client leaves
+	if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
+		resp.unseen = !pc.late // nor a part of it
+		return t.unsent(c, q, resp, w.Err)
 	}
-	patience := c.Deadline.Sub(t.cfg.Now())
-	pc.setReadDeadline(c, c.Total)
-	pc.armed = time.Time{} // not for long
-	sent := make(chan error, 1)
-	resp.sent, resp.stop = sent, q.Stop
-	var mu sync.Mutex
-	headless := true // once the head has come, the answer's body has deadlines of its own
-	go func() {
-		err := sendBody(pc, c, q, inline)
-		if q.broken() { // nobody waits for an answer; who reads for one shall find out why it ends
-			sent <- err
-			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)
-			return
-		}
-		deadline := t.cfg.Now().Add(patience)
-		if !c.Total.IsZero() && c.Total.Before(deadline) {
-			deadline = c.Total
-		}
-		if err != nil {
-			deadline = t.cfg.Now().Add(time.Second) // an answer may be on its way
-		}
-		mu.Lock()
-		if headless {
-			c.Interrupt.setReadDeadline(pc.Conn, deadline)
-		}
-		mu.Unlock()
-		if err != nil {
-			q.skip()
-		}
-		sent <- err
-	}()
-	err := pc.reader.ReadResponse(&resp.Response, q.Method, c.OnInterim)
-	mu.Lock()
-	headless = false
-	mu.Unlock()
-	if err != nil {
-		return fault(retry.Head, clearer(err))
-	}
-	resp.begin()
-	return nil
+	resp.unseen = f.Err == errNoAnswer && socket.Refused(pc.tcp, len(pc.out))
+	return f
 }
 
 // unsent looks for an answer to a request that could not be sent: the proxy may
