@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,7 +74,7 @@ type exchange struct {
 	response transport.Response
 	rest     http1.Body
 	entry    *metrics.Entry
-	release  func()
+	ends     []func()
 
 	closeBody func()
 	idle      time.Duration
@@ -85,8 +86,7 @@ type exchange struct {
 // *RequestError; what goes wrong on the way is in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
-	k := &exchange{engine: e, idle: cfg.BodyIdle}
-	k.closeBody = func() {}
+	k := &exchange{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
 	if body := call.Request.Body; body != nil {
 		k.closeBody = sync.OnceFunc(func() { body.Close() })
 	}
@@ -97,31 +97,27 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	k.ctx = ctx
 	outlived := context.AfterFunc(e.life, func() { cancel(executor.ErrShutdown) })
-	leave := func() {
-		outlived()
-		cancel(nil)
-		k.closeBody()
-		e.calls.Done()
-	}
+	k.atEnd(e.calls.Done, k.closeBody, func() { cancel(nil) }, func() { outlived() })
+	tried := false
+	defer func() {
+		if !tried { // it cannot be made, or something panicked
+			k.release()
+		}
+	}()
 	unread := context.AfterFunc(ctx, k.closeBody) // ends a wait for the body
 	err := k.prepare(call, cfg)
 	unread()
 	if err != nil {
-		leave()
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, k.control.Interrupt.Fire)
 	k.entry = e.tracker.Track()
 	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
 	k.x.Journal = k.entry
-	k.release = func() {
-		stop()
-		e.executor.Abandon(&k.x)
-		k.entry.Release()
-		leave()
-	}
+	k.atEnd(k.entry.Release, func() { e.executor.Abandon(&k.x) }, func() { stop() })
 	k.result = &Result{ID: k.x.ID}
 	response, ok := executor.Do(ctx, e.executor, &k.x, k)
+	tried = true
 	k.result.Final = k.x.Final
 	if !ok {
 		k.finish(executor.Ending{Status: k.x.Failure.Status, ClientGone: k.x.Final == core.FinalCancelled})
@@ -134,6 +130,16 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	k.entry.Streaming()
 	k.result.Response = k.answer(call.Request, response)
 	return k.result, nil
+}
+
+// atEnd adds to what release does, in reverse order.
+func (k *exchange) atEnd(f ...func()) { k.ends = append(k.ends, f...) }
+
+func (k *exchange) release() {
+	for _, f := range slices.Backward(k.ends) {
+		f()
+	}
+	k.ends = nil
 }
 
 // prepare turns a request into what the transport sends.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -358,4 +359,18 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	var failed *engine.Error
 	require.True(t, errors.As(got.err, &failed))
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
+}
+
+// A panic on the way holds nothing: whoever recovers can go on.
+func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
+	e := newEngine(t, func(context.Context, string, string) (net.Conn, error) { panic("bug") }, "http://127.0.0.1:1")
+	b := &body{Reader: strings.NewReader("body")}
+	q, err := http.NewRequestWithContext(t.Context(), "PUT", "http://a.test/", b)
+	require.NoError(t, err)
+	require.PanicsWithValue(t, "bug", func() { e.Transport().RoundTrip(q) })
+	quiet(t, e)
+	require.True(t, b.closed.Load())
+	q.Body = io.NopCloser(iotest.DataErrReader(nil)) // panics when it is read
+	require.Panics(t, func() { e.Transport().RoundTrip(q) })
+	e.Shutdown(context.Background()) // does not wait for it
 }

@@ -62,7 +62,7 @@ func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Tim
 	return e
 }
 
-// Tune replaces the tuning for attempts that begin from now on.
+// Tune replaces the tuning for exchanges that begin from now on.
 func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
 
 // Tuning returns the tuning in force.
