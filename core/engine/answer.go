@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -75,8 +74,7 @@ func (b *answerBody) Close() error {
 	}
 	defer b.mu.Unlock()
 	if b.err == nil {
-		b.response.Arm(&b.exchange.control, b.exchange.engine.opts.Now().Add(100*time.Millisecond))
-		if b.response.Body.Drain(64 << 10) {
+		if b.response.Drain(&b.exchange.control) {
 			b.end(io.EOF)
 		} else {
 			b.end(context.Canceled)

@@ -302,8 +302,7 @@ func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Res
 // Discard implements executor.Call.
 func (k *exchange) Discard(r *transport.Response) {
 	if r != nil {
-		r.Arm(&k.control, k.engine.opts.Now().Add(100*time.Millisecond))
-		r.Body.Drain(64 << 10)
+		r.Drain(&k.control)
 		r.Finish(&k.control, k.engine.opts.Now())
 	}
 }

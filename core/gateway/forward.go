@@ -38,29 +38,13 @@ func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Res
 	return r, facts
 }
 
-// Discard implements executor.Call. A short body is read to its end, so that
-// the connection can be kept.
+// Discard implements executor.Call.
 func (h *httpCall) Discard(r *transport.Response) {
-	if r == nil {
-		return
+	if r != nil {
+		r.Drain(&h.control)
+		r.Finish(&h.control, h.conn.server.Now())
 	}
-	for r.Body.Left() <= maxDiscard {
-		if p, _ := r.Body.Ready(); p != nil {
-			continue // most often it is all there
-		}
-		if !r.Body.Done() {
-			r.Arm(&h.control, h.conn.server.Now().Add(discardWait))
-			r.Body.Drain(maxDiscard)
-		}
-		break
-	}
-	r.Finish(&h.control, h.conn.server.Now())
 }
-
-const (
-	maxDiscard  = 64 << 10
-	discardWait = 100 * time.Millisecond
-)
 
 // forward serves an absolute-form request.
 func (c *conn) forward(t target) (keep bool) {

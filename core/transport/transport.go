@@ -293,6 +293,28 @@ func (r *Response) Arm(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
 }
 
+// What Drain reads of a body at most, and how long it waits.
+const (
+	maxDrain  = 64 << 10
+	drainWait = 100 * time.Millisecond
+)
+
+// Drain reads what is left of the body if that is short, so that the connection
+// can be kept, and reports whether it has come to the body's clean end.
+func (r *Response) Drain(c *Control) bool {
+	for r.Body.Left() <= maxDrain {
+		if p, _ := r.Body.Ready(); p != nil {
+			continue // most often it is all there, and needs no deadline
+		}
+		if r.Body.Done() {
+			return true
+		}
+		r.Arm(c, r.t.cfg.Now().Add(drainWait))
+		return r.Body.Drain(maxDrain)
+	}
+	return false
+}
+
 // Finish ends the exchange. The connection is kept if the answer was read to its
 // clean end, else it is dropped. sentAll reports whether the request's body had
 // been sent whole; if not, the rest of it has not been read.
