@@ -249,8 +249,10 @@ func (s *Server) ready(c *fiber.Ctx) error {
 }
 
 func (s *Server) getConfig(c *fiber.Ctx) error {
-	cfg, status := s.Effective()
-	return s.send(c, fiber.Map{"config": cfg, "reload": status, "policy_source": s.Engine.Policies().View().Source})
+	return s.send(c, struct {
+		Running
+		PolicySource string `json:"policy_source"`
+	}{s.Running(), s.Engine.Policies().View().Source})
 }
 
 func (s *Server) postReload(c *fiber.Ctx) error {

@@ -42,9 +42,17 @@ type Key struct {
 
 // ReloadStatus is how the last reload of the configuration went.
 type ReloadStatus struct {
-	OK     bool      `json:"ok"`
-	At     time.Time `json:"at"`
-	Faults any       `json:"faults"`
+	OK      bool      `json:"ok"`
+	At      time.Time `json:"at"`
+	Faults  any       `json:"faults"`
+	Restart []string  `json:"restart"` // keys that have changed and are read at a start only
+}
+
+// Running is the configuration a gateway runs with.
+type Running struct {
+	Config  any          `json:"config"`  // as it is written; secrets masked
+	Gateway string       `json:"gateway"` // where clients connect
+	Reload  ReloadStatus `json:"reload"`
 }
 
 // Config is what a Server is built from.
@@ -52,7 +60,7 @@ type Config struct {
 	Engine       *engine.Engine
 	Plugins      *plugins.Registry
 	Keys         []Key
-	Effective    func() (any, ReloadStatus) // the configuration, secrets masked
+	Running      func() Running
 	Reload       func() ReloadStatus
 	Log          *slog.Logger
 	Version      string

@@ -93,7 +93,9 @@ timeout_duration = "1h"
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 18)
+		require.Len(t, r.Done, 19)
+		_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
+		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")
 		require.Equal(t, 200, status)
 		require.Contains(t, string(policy), `{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.1,"multiplier":2,"max_backoff_delay":30,"jitter":false,"retry_status_codes":[503,429],"timeout":null,"retry_non_idempotent":false,"failover_delay":null,`)

@@ -509,7 +509,8 @@ $("upload").onsubmit = async e => {
 
 poll(60000, () => ["healthz", "config"], (h, c) => {
   $("version").textContent = h.version;
-  $("curl").textContent = "curl -i -x http://" + c.config.gateway.listen + " http://example.com/";
+  const [, host, port] = c.gateway.match(/^(.*):(\d+)$/), everywhere = ["0.0.0.0", "[::]"].includes(host);
+  $("curl").textContent = "curl -i -x http://" + (everywhere ? location.hostname : host) + ":" + port + " http://example.com/";
   $("copy").hidden = !navigator.clipboard;
 });
 

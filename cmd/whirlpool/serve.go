@@ -65,6 +65,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return fmt.Errorf("api.listen: %w; --api HOST:PORT takes another address", err)
 	}
 	g.engine.Avoid(apiListener.Addr())
+	g.address = proxyListener.Addr().String()
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())
 	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", apiListener.Addr(), apiListener.Addr())
 	if cfg.ProxyCount() == 0 {

@@ -34,9 +34,10 @@ type gateway struct {
 
 	reloading sync.Mutex // one reload at a time; it takes as long as new plugins take to compile
 
-	mu     sync.Mutex       // guards what follows, for a moment
-	cfg    *config.Config   // in force
-	status api.ReloadStatus // of the last reload
+	mu      sync.Mutex       // guards what follows, for a moment
+	cfg     *config.Config   // in force
+	status  api.ReloadStatus // of the last reload
+	address string           // where clients connect
 }
 
 // openLog begins the log. Nobody who writes to it waits for where it goes;
@@ -88,10 +89,10 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 		return nil, placed(cfg, err)
 	}
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
-	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}}
+	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
-		Engine: g.engine, Plugins: reg, Keys: apiKeys(cfg), Effective: g.effective, Reload: g.reload, Log: g.log, Version: version,
+		Engine: g.engine, Plugins: reg, Keys: apiKeys(cfg), Running: g.running, Reload: g.reload, Log: g.log, Version: version,
 		LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
@@ -175,11 +176,11 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	return out
 }
 
-// effective is what GET /config shows.
-func (g *gateway) effective() (any, api.ReloadStatus) {
+// running is what GET /config shows.
+func (g *gateway) running() api.Running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.cfg, g.status
+	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.status}
 }
 
 // reload reads the configuration again, checks it whole, and lets it take
@@ -191,10 +192,11 @@ func (g *gateway) reload() api.ReloadStatus {
 	status := api.ReloadStatus{OK: err == nil, At: time.Now().UTC(), Faults: faults(err, g.source.File)}
 	g.engine.Metrics().Reloaded(err == nil, time.Now())
 	g.mu.Lock()
-	g.status = status
 	if err == nil {
 		g.cfg = cfg
 	}
+	status.Restart = postponed(g.started, g.cfg)
+	g.status = status
 	g.mu.Unlock()
 	if err != nil {
 		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
@@ -203,6 +205,9 @@ func (g *gateway) reload() api.ReloadStatus {
 	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
+	}
+	if len(status.Restart) > 0 {
+		g.log.Warn("what has changed here takes effect with the next start", slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
 	if cfg.ProxyCount() == 0 { // a list that was emptied by mistake, or is being written
@@ -232,7 +237,8 @@ func (g *gateway) keepFile(cfg *config.Config) {
 }
 
 // postponed names the keys that are read at a start only and have changed since.
-func postponed(started, cfg *config.Config) (keys []string) {
+func postponed(started, cfg *config.Config) []string {
+	keys := []string{}
 	for _, k := range []struct {
 		key     string
 		changed bool
@@ -261,9 +267,6 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	// Where the API listens does not change before the next start.
 	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil, "are gone, but until the next start the API listens on "+listen+", where it needs them; keep a key, or restart")}}
-	}
-	if keys := postponed(g.started, cfg); len(keys) > 0 {
-		g.log.Warn("what has changed here takes effect with the next start", slog.String("keys", strings.Join(keys, ", ")))
 	}
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {

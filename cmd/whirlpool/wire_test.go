@@ -59,11 +59,17 @@ func TestAReloadNeverOpensTheAPI(t *testing.T) {
 func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
 	g, log, change := running(t, "[log]\nformat = \"text\"\n")
 	change("[log]\nformat = \"json\"\n[gateway]\nlisten = \"127.0.0.1:1\"\n")
-	require.True(t, g.reload().OK)
+	require.Equal(t, []string{"gateway.listen", "log.format"}, g.reload().Restart)
 	assert.Contains(t, log.String(), `keys="gateway.listen, log.format"`)
+	change("[log]\nformat = 1\n")
+	status := g.reload()
+	require.False(t, status.OK)
+	require.Equal(t, []string{"gateway.listen", "log.format"}, status.Restart, "they still wait")
 	log.Reset()
 	change("[log]\nformat = \"text\"\n")
-	require.True(t, g.reload().OK)
+	status = g.reload()
+	require.True(t, status.OK)
+	require.Empty(t, status.Restart)
 	assert.NotContains(t, log.String(), "next start", "as it began")
 }
 
@@ -102,7 +108,7 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 	require.NoError(t, err)
 	asked := make(chan time.Duration)
 	go func() {
-		g.effective()
+		g.running()
 		asked <- g.grace()
 	}()
 	select {

@@ -27,6 +27,8 @@
     await until("says that it is another's", () => text("#login [role=alert]") === "this is none of its keys");
     enter("reads-only");
     await until("shows the proxies", () => one("#login").hidden && !one("main").hidden && text("#link") === "live" && one("#proxies").rows.length === 3 && row("random"));
+    const here = (await api("config")).gateway;
+    await until("says how to use it", () => text("#curl") === "curl -i -x http://" + here + " http://example.com/");
     await until("fits a narrow window", () => document.documentElement.scrollWidth <= innerWidth);
     press("random", "use for first");
     await until("says why not", () => text("#alert").includes("role admin"));
