@@ -46,15 +46,20 @@ func (s *Server) sendPlugin(c *fiber.Ctx, i plugins.Info, err error) error {
 	if errors.As(err, &bad) {
 		return refuse(422, "invalid_plugin", bad.Msg, nil)
 	}
-	var path *fs.PathError
-	var link *os.LinkError
-	if errors.As(err, &path) || errors.As(err, &link) {
+	if ofFiles(err) {
 		return refuse(500, "not_kept", "the module cannot be written to [state] dir, so it is not loaded: "+err.Error(), nil)
 	}
 	if err != nil {
 		return err
 	}
 	return s.send(c, s.pluginOf(i))
+}
+
+// ofFiles reports whether it is the file system that failed.
+func ofFiles(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	return errors.As(err, &path) || errors.As(err, &link)
 }
 
 func (s *Server) getPlugin(c *fiber.Ctx) error {
@@ -122,6 +127,9 @@ func (s *Server) deletePlugin(c *fiber.Ctx) error {
 	err := s.Plugins.Delete(c.Params("name"), func(name string) string {
 		return strings.Join(s.pluginOf(plugins.Info{Name: name}).UsedFor, " and ")
 	})
+	if ofFiles(err) {
+		return refuse(500, "not_removed", "the upload cannot be removed from [state] dir, so it stays: "+err.Error(), nil)
+	}
 	if err != nil {
 		return err
 	}

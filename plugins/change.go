@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -138,7 +139,8 @@ func (c *Change) put(name string, v *version) {
 }
 
 func sameSpec(a, b Spec) bool {
-	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && fmt.Sprint(a.Config) == fmt.Sprint(b.Config)
+	sameConfig := len(a.Config)+len(b.Config) == 0 || reflect.DeepEqual(a.Config, b.Config)
+	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && sameConfig
 }
 
 // Scorer, Backoff resolve names as they will be after Commit.

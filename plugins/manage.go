@@ -211,11 +211,14 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	if by := inUse(name); by != "" {
 		return conflictf("plugin %q is in use as %s; activate another first", name, by)
 	}
+	if err := r.unsave(name); err != nil { // it would be there again after a restart
+		return err
+	}
 	all := maps.Clone(*r.byName.Load())
 	delete(all, name)
 	r.publish(all)
 	p.current.Load().module.Close()
-	return r.unsave(name)
+	return nil
 }
 
 // RollBack puts the module before the current one back in its place.

@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
 func registry(t testing.TB) *plugins.Registry {
@@ -150,6 +151,23 @@ func TestSwapsUnderLoad(t *testing.T) {
 	info, err := r.Get("mine")
 	require.NoError(t, err)
 	require.Zero(t, info.Faults)
+}
+
+// A change of the settings is one, also if it is printed as it was before.
+func TestSettingsThatLookTheSame(t *testing.T) {
+	// It scores the first candidate by the second byte of its setting.
+	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
+	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
+		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 8, 0x2d, 0, 1, 0xb7, w.F64Store, 3, 8}, w.Const32(0))}) // i32.load8_u, f64.convert_i32_s
+	r := registry(t)
+	path := filepath.Join(t.TempDir(), "mine.wasm")
+	require.NoError(t, os.WriteFile(path, m.Bytes(), 0o600))
+	for want, list := range map[float64][]any{' ': {"a b"}, ',': {"a", "b"}} {
+		c, err := r.Stage(map[string]plugins.Spec{"mine": {Path: path, Config: map[string]any{"list": list}}})
+		require.NoError(t, err)
+		c.Commit()
+		require.Equal(t, want, score(t, r, "mine")[0])
+	}
 }
 
 func TestConfiguredModules(t *testing.T) {

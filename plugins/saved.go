@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -35,13 +36,31 @@ func (r *Registry) save(name string, v *version) error {
 	return writeFile(r.file(name), slices.Concat(settings, []byte("\n"), v.code))
 }
 
-// writeFile replaces a file whole or not at all.
+// halfExt is the ending of a file that is being written.
+const halfExt = ".new"
+
+// writeFile replaces a file whole or not at all, and leaves nothing behind: what
+// fills the disk would keep the next, smaller file out as well.
 func writeFile(path string, data []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	half := path + halfExt
+	err := writeAll(half, data)
+	if err == nil {
+		err = os.Rename(half, path)
+	}
+	if err != nil {
+		os.Remove(half)
+	}
+	return err
+}
+
+// writeAll writes a file that survives the loss of power.
+func writeAll(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, path)
+	_, err = f.Write(data)
+	return cmp.Or(err, f.Sync(), f.Close())
 }
 
 func (r *Registry) unsave(name string) error {
@@ -55,29 +74,30 @@ func (r *Registry) unsave(name string) error {
 }
 
 // restore loads what was uploaded before the restart. A file whose name is none
-// for a plugin is logged and left where it is.
+// for a plugin is logged and left where it is; half of an upload is removed.
 func (r *Registry) restore() error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	files, err := filepath.Glob(r.file("*"))
-	if err != nil {
+	dir := filepath.Dir(r.file(""))
+	files, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(r.file("")), "*.wasm"))
-	if err != nil {
-		return err
-	}
-	for _, path := range old {
-		r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the file", "file", path)
-	}
-	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), savedExt)
-		if err := CheckName(name); err != nil {
-			r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
-			continue
+	for _, f := range files {
+		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
+		switch path := filepath.Join(dir, f.Name()); {
+		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process died while it wrote it
+			os.Remove(path)
+		case filepath.Ext(f.Name()) == ".wasm":
+			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the file", "file", path)
+		case isUpload:
+			if err := CheckName(name); err != nil {
+				r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
+				continue
+			}
+			r.install(name, r.saved(name, true))
 		}
-		r.install(name, r.saved(name, true))
 	}
 	return nil
 }

@@ -58,6 +58,47 @@ func TestUploadsOfAnEarlierBuild(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
+// What the disk does not take, or does not let go, changes nothing and leaves
+// nothing behind.
+func TestADiskThatFails(t *testing.T) {
+	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: filepath.Join(t.TempDir(), "a[b]")} // which is no pattern
+	dir := filepath.Join(opts.StateDir, "plugins")
+	inTheWay := func(name string) { require.NoError(t, os.MkdirAll(filepath.Join(dir, name+".upload", "x"), 0o700)) }
+	mine, code := w.Scorer(w.Scores(4)...).Bytes(), builtin.Modules()["random"]
+	r := reopen(t, opts)
+	inTheWay("large")
+	_, err := r.Put("large", code, nil, false)
+	require.Error(t, err)
+	_, err = r.Get("large")
+	require.ErrorIs(t, err, core.ErrNotFound)
+	_, err = r.Put("mine", mine, nil, false)
+	require.NoError(t, err)
+	file := filepath.Join(dir, "mine.upload")
+	kept, err := os.ReadFile(file)
+	require.NoError(t, err)
+
+	require.NoError(t, os.Remove(file))
+	inTheWay("mine")
+	require.Error(t, r.Delete("mine", func(string) string { return "" }))
+	_, err = r.Put("mine", code, nil, true)
+	require.Error(t, err)
+	require.Equal(t, 4.0, score(t, r, "mine")[0], "it stays")
+	there, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, there, 2, "%v", there)
+
+	require.NoError(t, os.RemoveAll(file))
+	require.NoError(t, os.WriteFile(file, kept, 0o600))
+	half := filepath.Join(dir, "half.upload.new") // of a process that was killed
+	require.NoError(t, os.WriteFile(half, kept[:50], 0o600))
+	r.Close()
+	r = reopen(t, opts)
+	require.Equal(t, 4.0, score(t, r, "mine")[0], "after a restart")
+	require.NoFileExists(t, half)
+	require.NoError(t, r.Delete("mine", func(string) string { return "" }))
+	require.NoFileExists(t, file)
+}
+
 // However many are uploaded, they do not fill memory and disk.
 func TestUploadsAreCounted(t *testing.T) {
 	r := registry(t)

@@ -3,6 +3,7 @@ package wasmhost
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,8 +24,9 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	}
 	var all []entry
 	// One folder for each version of wazero, in it a file for each module.
-	paths, _ := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	paths, _ := fs.Glob(os.DirFS(dir), "wazero-*/*")
 	for _, path := range paths {
+		path = filepath.Join(dir, path)
 		if info, err := os.Stat(path); err == nil {
 			all = append(all, entry{path, info.ModTime()})
 		}
