@@ -19,6 +19,7 @@ import (
 var (
 	ErrClientGone = errors.New("the client hung up")
 	ErrShutdown   = errors.New("the gateway is shutting down")
+	errBody       = errors.New("the request's body broke off")
 )
 
 // Selector chooses a proxy and takes its permit. It never blocks.
@@ -212,7 +213,12 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 	f.Connect = x.Connect
 	f.Latency = now.Sub(x.event.Started)
 	if f.Fault != nil {
-		f.ClientGone = ctx.Err() != nil || f.Fault.Client
+		switch { // what the connection said as it was ended is of no interest
+		case ctx.Err() != nil:
+			f.ClientGone, f.Fault.Err = true, context.Cause(ctx)
+		case f.Fault.Client:
+			f.ClientGone, f.Fault.Err = true, errBody
+		}
 		if f.Fault.Timeout && !x.Deadline.IsZero() && !now.Before(x.Deadline) {
 			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout() || f.Fault.Sending
 		}

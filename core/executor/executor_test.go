@@ -270,6 +270,7 @@ func TestAClientThatLeaves(t *testing.T) {
 				b.idle(t)
 				for _, u := range b.pool.Snapshot().All {
 					if name == "during an attempt" {
+						assert.Equal(t, ErrClientGone, b.rec.Attempts()[0].Outcome.Err)
 						assert.Zero(t, u.Breaker().Snapshot().FailureCount, "it counts against nobody")
 					}
 				}

@@ -63,7 +63,7 @@ func classifyFault(o *core.Outcome, a *Attempted) {
 	o.Err, o.Reason, o.Unsent = f.Err, f.Reason, f.Unsent
 	switch {
 	case a.ClientGone:
-		o.Result, o.Verdict, o.Again = core.ResultCancelled, core.Excluded, core.Never
+		o.Result, o.Verdict, o.Again, o.Reason = core.ResultCancelled, core.Excluded, core.Never, ""
 	case a.TotalTimeout:
 		o.Result, o.Verdict, o.Again = core.ResultTimeout, core.Failure, core.Never
 		if a.OwnTimeout {
