@@ -35,7 +35,7 @@ import (
 
 // Key lets its bearer in.
 type Key struct {
-	Name   string
+	Name   string // as the log has it
 	Secret string
 	Admin  bool // may change things
 }
@@ -85,6 +85,7 @@ type auth struct {
 }
 
 type hashedKey struct {
+	name  string
 	sum   [sha256.Size]byte
 	admin bool
 }
@@ -129,8 +130,8 @@ func New(cfg Config) (*Server, error) {
 // looks at it: as much as a module may have only if this client may upload one.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.auth.Load()
-	admin, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
-	if strings.HasPrefix(string(h.RequestURI()), "/api/v1/plugins") && (admin || len(a.keys) == 0) {
+	key, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
+	if strings.HasPrefix(string(h.RequestURI()), "/api/v1/plugins") && (key.admin || len(a.keys) == 0) {
 		return maxBody
 	}
 	return maxJSON
@@ -166,7 +167,7 @@ func method(c *fiber.Ctx) string {
 func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	a := &auth{loopbackOnly: loopbackOnly}
 	for _, k := range keys {
-		a.keys = append(a.keys, hashedKey{sha256.Sum256([]byte(k.Secret)), k.Admin})
+		a.keys = append(a.keys, hashedKey{k.Name, sha256.Sum256([]byte(k.Secret)), k.Admin})
 	}
 	s.auth.Store(a)
 }
@@ -326,8 +327,32 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	if err := s.admit(c); err != nil {
 		return err
 	}
-	return c.Next()
+	if err := c.Next(); err != nil {
+		return err
+	}
+	s.tell(c)
+	return nil
 }
+
+// tell logs what has been changed, and whose key changed it.
+func (s *Server) tell(c *fiber.Ctx) {
+	changed := c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead && c.Response().StatusCode() < 400
+	switch c.Route().Path {
+	case "/api/v1/request", "/api/v1/plugins/:name/test":
+		changed = false
+	}
+	if !changed {
+		return
+	}
+	what := []any{slog.String("method", c.Method()), slog.String("path", clip(c.Path()))}
+	if name, ok := c.Locals(keyName).(string); ok && name != "" {
+		what = append(what, slog.String("key", name))
+	}
+	s.Log.Info("changed through the API", what...)
+}
+
+// keyName is where the name of a request's key is kept.
+const keyName = "key name"
 
 // pages are the dashboard's files, by path: for everybody who reaches the port.
 var pages = map[string]string{"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js"}
@@ -357,12 +382,13 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		}
 	}
 	if len(a.keys) > 0 && !open(c.Path()) {
-		admin, ok := a.check(c.Get(fiber.HeaderAuthorization))
+		key, ok := a.check(c.Get(fiber.HeaderAuthorization))
 		if !ok {
 			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
 			return refuse(401, "unauthorized", "this needs an Authorization: Bearer key of api.keys", nil)
 		}
-		if !admin && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
+		c.Locals(keyName, key.name)
+		if !key.admin && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
 			return refuse(403, "forbidden", "this needs a key with the role admin", nil)
 		}
 	}
@@ -374,15 +400,16 @@ func (s *Server) admit(c *fiber.Ctx) error {
 
 // check compares the header's key with every key, in a time that tells nothing
 // about them.
-func (a *auth) check(header string) (admin, ok bool) {
+func (a *auth) check(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
 	for _, k := range a.keys {
 		if subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1 && strings.EqualFold(scheme, "Bearer") {
-			admin, ok = admin || k.admin, true
+			k.admin = k.admin || found.admin // it may be there twice
+			found, ok = k, true
 		}
 	}
-	return admin, ok
+	return found, ok
 }
 
 func local(host string) bool {

@@ -176,6 +176,11 @@ func TestS12Keys(t *testing.T) {
 	require.Equal(t, 403, status)
 	status, _, _ = w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 200, status)
+	_, _, _ = w.call("POST", "/request", `{"url":"http://origin.test/"}`, "Authorization", "Bearer adminkey1234")
+	eventually(t, "what changed is logged, and by whom", func() bool {
+		return strings.Contains(w.log.String(), `msg="changed through the API" method=PUT path=/api/v1/retry/policy key=a`)
+	})
+	require.Equal(t, 1, strings.Count(w.log.String(), "changed through the API"), "no refusal, no look and no request is: %s", w.log)
 	// Who may not upload is told so before a large body is read: here it never comes.
 	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401, "Authorization: Bearer readkey12345\r\n": 403} {
 		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\nContent-Type: application/wasm\r\n"+key+"Content-Length: 20000000\r\n\r\n")

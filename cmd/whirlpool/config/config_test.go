@@ -234,7 +234,7 @@ func TestAKeyThatIsASecret(t *testing.T) {
 		"[retry]\n\"the hunter2\" = 1\n":              ":2: retry.***: unknown field; there are",
 		"[retry]\npassword = \"hunter2\"\n":           ":2: retry.password: unknown field; there are",
 		"[plugins.\"ann:hunter2\"]\nx = 1\n":          ":1: plugins.***: is missing",
-		"[gateway]\n\"@hunter2\"=1\n\"@hunter2\"=2\n": ":3: ***: TOML: toml: key *** is already defined",
+		"[gateway]\n\"@hunter2\"=1\n\"@hunter2\"=2\n": ":3: ***: TOML: key *** is already defined",
 	} {
 		_, err := load(t, text, nil)
 		require.ErrorContains(t, err, want)

@@ -144,7 +144,7 @@ func closeKeys() map[string]string {
 
 // syntax reports what the TOML parser says, with its place.
 func (l *loader) syntax(err error) {
-	f := Fault{File: l.src.File, Msg: "TOML: " + err.Error()}
+	f := Fault{File: l.src.File, Msg: "TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		f.Line, _ = d.Position()
