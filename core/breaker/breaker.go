@@ -19,8 +19,13 @@ import (
 type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
 	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
-	TimeoutDuration  time.Duration // open for so long, > 0
-	Lease            time.Duration // how long a probe may hold the slot, > 0
+	// MinFailureRatio, 0 to 1, is the share that has to have failed of the
+	// attempts since the first of the last FailureThreshold failures, for them
+	// to open it: where traffic is heavy, a few failures in the window are no
+	// sign. 0 is for whatever share.
+	MinFailureRatio float64
+	TimeoutDuration time.Duration // open for so long, > 0
+	Lease           time.Duration // how long a probe may hold the slot, > 0
 }
 
 // Default returns the defaults of the contract: 5 failures in 60 s open for 30 s.
@@ -33,6 +38,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.FailureThreshold < 1:
 		return fmt.Errorf("failure_threshold is %d; it must be at least 1", c.FailureThreshold)
+	case !(c.MinFailureRatio >= 0 && c.MinFailureRatio <= 1):
+		return fmt.Errorf("min_failure_ratio is %v; it must be 0 to 1", c.MinFailureRatio)
 	case c.WindowDuration <= 0:
 		return fmt.Errorf("window_duration is %v; it must be above 0", c.WindowDuration)
 	case c.TimeoutDuration <= 0:
@@ -85,7 +92,7 @@ type Breaker struct {
 
 	mu         sync.Mutex
 	cfg        Config
-	failures   []time.Time // of the live window, oldest first from head
+	failures   []failure // of the live window, oldest first from head
 	head       int
 	lease      time.Time // while the slot is taken: when it is lost
 	answered   bool      // and the head of the probe's answer has come
@@ -93,6 +100,12 @@ type Breaker struct {
 	pending    []core.Transition // to be told, in order
 
 	notifyMu sync.Mutex // serialises notify; taken before mu is taken again
+}
+
+// failure is one that counts.
+type failure struct {
+	at  time.Time
+	nth int64 // of the proxy's attempts
 }
 
 // New returns a closed breaker. notify hears of every transition once, in
@@ -199,8 +212,9 @@ func (p Permit) Answered() {
 	}
 }
 
-// Report settles the permit.
-func (p Permit) Report(v core.Verdict) {
+// Report settles the permit. The attempt was the nth that has ended, of those
+// that said something of the proxy; only MinFailureRatio asks.
+func (p Permit) Report(v core.Verdict, nth int64) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
 		return // a success does not clear the window
@@ -216,13 +230,13 @@ func (p Permit) Report(v core.Verdict) {
 	}
 	switch core.State(w & stateMask) {
 	case core.Closed:
-		b.fail(now)
+		b.fail(failure{now, nth})
 	case core.HalfOpen:
 		switch v {
 		case core.Success:
 			b.change(core.Closed, now, ReasonProbeSuccess)
 		case core.Failure:
-			b.push(now)
+			b.push(failure{now, nth})
 			b.open(now, ReasonProbeFailure)
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
@@ -231,24 +245,28 @@ func (p Permit) Report(v core.Verdict) {
 }
 
 // fail counts a failure of a closed breaker. Requires mu.
-func (b *Breaker) fail(now time.Time) {
-	b.push(now)
-	if b.live() >= b.cfg.FailureThreshold {
-		b.open(now, ReasonThreshold)
+func (b *Breaker) fail(f failure) {
+	b.push(f)
+	if n := b.cfg.FailureThreshold; b.live() >= n {
+		first := b.failures[len(b.failures)-n]
+		attempts := max(f.nth-first.nth+1, int64(n)) // fewer when reports overtake each other
+		if float64(n) >= b.cfg.MinFailureRatio*float64(attempts) {
+			b.open(f.at, ReasonThreshold)
+		}
 	}
 }
 
-func (b *Breaker) push(now time.Time) {
-	b.prune(now)
+func (b *Breaker) push(f failure) {
+	b.prune(f.at)
 	if b.head > 0 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
 		b.head = 0
 	}
-	b.failures = append(b.failures, now)
+	b.failures = append(b.failures, f)
 }
 
 func (b *Breaker) prune(now time.Time) {
-	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
+	for b.head < len(b.failures) && now.Sub(b.failures[b.head].at) > b.cfg.WindowDuration {
 		b.head++
 	}
 	if b.head == len(b.failures) {

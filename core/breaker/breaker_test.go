@@ -66,7 +66,7 @@ func TestProperties(t *testing.T) {
 				b.State() // what time has done is done before
 				before, state := events, b.State()
 				v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Excluded}).Draw(t, "verdict")
-				o.permit.Report(v)
+				o.permit.Report(v, 0)
 				switch {
 				case o.events != before:
 					require.Equal(t, before, events, "a late result changes nothing")
@@ -93,7 +93,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 	for round := range 200 {
 		p, ok := b.Acquire()
 		require.True(t, ok, round)
-		p.Report(core.Failure)
+		p.Report(core.Failure, 0)
 		require.Equal(t, core.Open, b.State())
 		clock.Add(int64(time.Second))
 		var taken atomic.Int64
@@ -109,7 +109,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 		}
 		wg.Wait()
 		require.EqualValues(t, 1, taken.Load())
-		probe.Report(core.Success)
+		probe.Report(core.Success, 0)
 		require.Equal(t, core.Closed, b.State())
 	}
 }
@@ -118,7 +118,7 @@ func BenchmarkClosed(b *testing.B) {
 	br := breaker.New("p", breaker.Default(), time.Now, func(core.Transition) {})
 	once := func() {
 		if p, ok := br.Acquire(); ok {
-			p.Report(core.Success)
+			p.Report(core.Success, 0)
 		}
 	}
 	b.Run("goroutines=1", func(b *testing.B) {
@@ -149,7 +149,7 @@ func BenchmarkChange(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure)
+			p.Report(core.Failure, 0)
 			now = now.Add(time.Second) // 60 of them are in the window
 		}
 	})
@@ -162,10 +162,10 @@ func BenchmarkChange(b *testing.B) {
 		cycles := 0
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure)
+			p.Report(core.Failure, 0)
 			now = now.Add(cfg.TimeoutDuration)
 			p, _ = br.Acquire()
-			p.Report(core.Success)
+			p.Report(core.Success, 0)
 			cycles++
 		}
 		if events != 3*cycles {

@@ -20,10 +20,10 @@ func TestTheClosedStateNeedsNoLock(t *testing.T) {
 		require.Equal(t, core.Closed, b.State())
 		p, ok := b.Acquire()
 		require.True(t, ok)
-		p.Report(v)
+		p.Report(v, 0)
 	}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		p, _ := b.Acquire()
-		p.Report(core.Success)
+		p.Report(core.Success, 0)
 	}))
 }

@@ -32,7 +32,7 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 			b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
 				func() time.Time { return now }, func(core.Transition) { events++ })
 			p, _ := b.Acquire()
-			p.Report(core.Failure)
+			p.Report(core.Failure, 0)
 			now = now.Add(time.Second)
 			probe, ok := b.Acquire()
 			require.True(t, ok)
@@ -45,7 +45,7 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 			if c.look {
 				b.State()
 			}
-			probe.Report(c.verdict)
+			probe.Report(c.verdict, 0)
 			require.Equal(t, c.want, b.State())
 			_, ok = b.Acquire()
 			require.Equal(t, c.want != core.Open, ok, "it wedges in no case")
@@ -61,7 +61,7 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute},
 		func() time.Time { return now }, func(core.Transition) {})
 	p, _ := b.Acquire()
-	p.Report(core.Failure)
+	p.Report(core.Failure, 0)
 	now = now.Add(time.Second)
 	probe, _ := b.Acquire()
 	now = now.Add(10 * time.Second)

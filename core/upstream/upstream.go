@@ -161,10 +161,11 @@ func (l *Lease) Settle(o *core.Outcome) {
 		return
 	}
 	l.settled = true
-	l.permit.Report(o.Verdict)
+	nth := int64(0)
 	if o.Verdict != core.Excluded {
-		l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
+		nth = l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
 	}
+	l.permit.Report(o.Verdict, nth)
 }
 
 // Release ends the attempt. One that was not settled says nothing about the

@@ -25,15 +25,18 @@ type window struct {
 	mu        sync.Mutex
 	latency   [windowSize]float32 // s, of successes; NaN for failures
 	next, n   int
+	total     int64 // attempts so far, those before the window among them
 	successes int
 	sum       float64 // of their latencies
 }
 
 // add takes one attempt. Latency counts for successes only: the time a failure
-// took says how it failed, not how fast the proxy is.
-func (w *window) add(to *stats, v core.Verdict, latency time.Duration) {
+// took says how it failed, not how fast the proxy is. It returns which of
+// the proxy's attempts this was, from 1.
+func (w *window) add(to *stats, v core.Verdict, latency time.Duration) (nth int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.total++
 	i := w.next
 	if w.n == windowSize {
 		if old := float64(w.latency[i]); !math.IsNaN(old) {
@@ -68,6 +71,7 @@ func (w *window) add(to *stats, v core.Verdict, latency time.Duration) {
 	store(&to.successRate, float64(w.successes)/float64(w.n))
 	store(&to.samples, float64(w.n))
 	store(&to.mean, mean)
+	return w.total
 }
 
 func store(a *atomic.Uint64, f float64) { a.Store(math.Float64bits(f)) }

@@ -61,6 +61,9 @@ func (l *loader) breaker(key string, b Breaker) bool {
 	if b.FailureThreshold < 1 {
 		l.fault(key+".failure_threshold", b.FailureThreshold, "must be at least 1")
 	}
+	if !(b.MinFailureRatio >= 0 && b.MinFailureRatio <= 1) {
+		l.fault(key+".min_failure_ratio", b.MinFailureRatio, "must be 0 to 1")
+	}
 	if b.WindowDuration <= 0 {
 		l.fault(key+".window_duration", b.WindowDuration, "must be above 0")
 	}

@@ -119,6 +119,7 @@ type Timeouts struct {
 // Breaker is the [breaker] section.
 type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
+	MinFailureRatio  float64  `koanf:"min_failure_ratio" json:"min_failure_ratio"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
 }
@@ -126,6 +127,7 @@ type Breaker struct {
 // OwnBreaker is what a proxy has otherwise than [breaker].
 type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
+	MinFailureRatio  *float64  `koanf:"min_failure_ratio" json:"min_failure_ratio,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
 	TimeoutDuration  *Duration `koanf:"timeout_duration" json:"timeout_duration,omitempty"`
 }
@@ -134,6 +136,9 @@ type OwnBreaker struct {
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
+	}
+	if o.MinFailureRatio != nil {
+		b.MinFailureRatio = *o.MinFailureRatio
 	}
 	if o.WindowDuration != nil {
 		b.WindowDuration = *o.WindowDuration
@@ -145,7 +150,10 @@ func (o *OwnBreaker) over(b Breaker) Breaker {
 }
 
 func (b Breaker) config() breaker.Config {
-	return breaker.Config{FailureThreshold: b.FailureThreshold, WindowDuration: time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration)}
+	return breaker.Config{
+		FailureThreshold: b.FailureThreshold, MinFailureRatio: b.MinFailureRatio,
+		WindowDuration: time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
+	}
 }
 
 // Selection is the [selection] section.
