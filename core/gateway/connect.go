@@ -69,10 +69,10 @@ func (c *conn) connect() (keep bool) {
 	total, died := t.join(int64(len(tun.Early)))
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
-	if total.down == 0 && (died == nil || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
-		// The client left before anything came, or we stop, or neither side had
-		// anything to say for as long as an attempt may take, and somebody closed
-		// what was idle: none of that says anything about the proxy.
+	if total.down == 0 && (died == nil || tun.Direct || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
+		// The client left before anything came, or there is no proxy, or we stop, or
+		// neither side had anything to say for as long as an attempt may take, and
+		// somebody closed what was idle: none of that says anything about a proxy.
 		c.server.Executor.Abandon(&c.x)
 		return false
 	}

@@ -42,6 +42,7 @@ type options struct {
 	now     func() time.Time
 	newID   func() core.RequestID
 	files   int
+	url     string             // of the proxy, if it is not the test's function
 	dial    transport.DialFunc // to the proxy
 }
 
@@ -68,7 +69,10 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	o.policy(&policy)
 	require.NoError(t, policy.Validate(o.Strategies))
 
-	address, err := upstream.ParseAddress("http://" + coretest.Serve(t, proxy))
+	if o.url == "" {
+		o.url = "http://" + coretest.Serve(t, proxy)
+	}
+	address, err := upstream.ParseAddress(o.url)
 	require.NoError(t, err)
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: o.now})
 	require.NoError(t, pool.Apply([]upstream.Spec{{ID: "P", Address: address}}))

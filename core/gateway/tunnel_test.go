@@ -179,6 +179,24 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 	}
 }
 
+// Where a target is reached directly there is no proxy whose fault anything could
+// be, whatever the target does.
+func TestADirectTargetIsNoProxy(t *testing.T) {
+	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // and closes
+	r := newRig(t, nil, func(o *options) { o.url = "direct://" })
+	c := r.ask("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
+	c.established()
+	c.send("x")
+	c.ended()
+	c = r.ask("GET http://" + target + "/ HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
+	a, _ := c.answer("GET")
+	require.Equal(t, 502, a.StatusCode)
+	c.Close()
+	r.free()
+	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
+	require.Zero(t, r.proxy.Stats().Samples)
+}
+
 // A tunnel may stand as still as it likes, also while its client takes nothing.
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond

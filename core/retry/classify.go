@@ -66,7 +66,7 @@ func classifyFault(o *core.Outcome, a *Attempted) {
 		o.Result, o.Verdict, o.Again, o.Reason = core.ResultCancelled, core.Excluded, core.Never, ""
 	case a.TotalTimeout:
 		o.Result, o.Verdict, o.Again = core.ResultTimeout, core.Failure, core.Never
-		if a.OwnTimeout {
+		if a.OwnTimeout || f.Target {
 			o.Verdict = core.Excluded
 		}
 	case f.Stale:

@@ -21,7 +21,7 @@ type Fault struct {
 	Stale   bool   // a kept connection ended before any byte of the answer
 	Sending bool   // the request's body was not sent whole by then
 	Client  bool   // the request's body broke off: its sender has left, or breaks the rules
-	Target  bool   // the target's own doing: its certificate does not verify, or it cannot be reached directly
+	Target  bool   // the target's own doing: its certificate does not verify, or it was asked directly
 	Ours    bool   // this machine had no descriptor, port or memory left to try with
 	Status  int    // of a CONNECT that the proxy refused; else 0
 	Err     error

@@ -50,7 +50,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if err != nil {
 			drop(conn)
 			f := fault(retry.Handshake, err)
-			f.Target = f.Reason == "tls_certificate_error"
+			f.Target = f.Reason == "tls_certificate_error" || u.Spec().Address.Scheme == upstream.Direct
 			return nil, f
 		}
 		c.Timing.Handshake += t.cfg.Now().Sub(start)
@@ -178,6 +178,8 @@ type Tunnel struct {
 	Conn  net.Conn
 	Early []byte // what came right after the proxy's reply: the target's first bytes
 	Reply Reply
+
+	Direct bool // there is no proxy in between
 }
 
 // TCP is the connection that Conn is or lies on; nil if there is none.
@@ -207,7 +209,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	}
 	conn, f := t.dialProxy(ctx, a, c)
 	if f != nil || a.Scheme == upstream.Direct {
-		return Tunnel{Conn: conn}, f
+		return Tunnel{Conn: conn, Direct: true}, f
 	}
 	if !c.Interrupt.watch(conn) {
 		drop(conn)

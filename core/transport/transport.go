@@ -185,6 +185,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return nil
 		}
 		c.Interrupt.release()
+		f.Target = u.Spec().Address.Scheme == upstream.Direct
 		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
 		drop(pc.Conn)
 		f.Client = resp.BodyBroke(q)
