@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
@@ -191,10 +192,14 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	// Its file is damaged: the built-in serves, and all who look are told.
 	w.kill()
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
+	large := wasmtest.Scorer(wasmtest.Unreachable) // whose fault is found in the background
+	large.Custom = map[string][]byte{"padding": make([]byte, wasmhost.SlowBytes)}
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "large.upload"), append([]byte("null\n"), large.Bytes()...), 0o600))
 	w.write(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
 	out, errs, code = command(t, "config", "check", w.file)
 	require.Equal(t, 0, code, out+errs)
 	require.Contains(t, errs, "warning: uploaded plugin mine: ")
+	require.Contains(t, errs, "warning: uploaded plugin large: ")
 	w.run()
 	require.Equal(t, 200, w.get().status)
 	i := w.json("/plugins/mine")

@@ -109,6 +109,23 @@ func TestADamagedCache(t *testing.T) {
 	}
 }
 
+// An upload's as well, with what to do.
+func TestALargeUploadThatFailsIsShown(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
+	module := large(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.upload"), append([]byte("null\n"), module...), 0o600))
+	r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer r.Close()
+	r.Wait()
+	info, err := r.Get("mine")
+	require.NoError(t, err)
+	require.Equal(t, plugins.StateFailed, info.State)
+	require.Contains(t, info.LastError, "unreachable")
+	require.Contains(t, info.LastError, "PUT /api/v1/plugins/mine replaces it")
+}
+
 // The cache does not grow without end.
 func TestTheCacheIsBounded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a[b]") // which is no pattern

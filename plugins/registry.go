@@ -203,8 +203,12 @@ func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module
 	m, err := r.host.Begin(code, v.spec.Config, func(err error) {
 		defer r.building.Done()
 		if err != nil {
+			msg := "plugin does not serve: the built-in answers for it"
+			if v.source == SourceAPI {
+				msg, err = lostMsg, lost(name, err)
+			}
 			v.failed.Store(&err)
-			r.opts.Log.Error("plugin does not serve: the built-in answers for it", slog.String("plugin", name), slog.Any("error", err))
+			r.opts.Log.Error(msg, slog.String("plugin", name), slog.Any("error", err))
 			return
 		}
 		r.opts.Log.Info("plugin compiled", slog.String("plugin", name), slog.Duration("took", r.now().Sub(begun)))
@@ -331,6 +335,10 @@ func (r *Registry) Observe(o *core.Observation) {
 		p.call(func(m *wasmhost.Module) error { return m.Observe(o) })
 	}
 }
+
+// Wait waits for what compiles in the background: then each plugin serves, or
+// has failed.
+func (r *Registry) Wait() { r.building.Wait() }
 
 // Close ends every module; running calls end first.
 func (r *Registry) Close() {

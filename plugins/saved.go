@@ -112,11 +112,18 @@ func (r *Registry) saved(name string, begin bool) *version {
 			return v
 		}
 	}
-	err = fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err, name)
-	r.opts.Log.Error("an uploaded plugin does not load any more", "plugin", name, "error", err)
+	err = lost(name, err)
+	r.opts.Log.Error(lostMsg, "plugin", name, "error", err)
 	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loaded: r.now()}
 	v.failed.Store(&err)
 	return v
+}
+
+const lostMsg = "an uploaded plugin does not load any more"
+
+// lost says what to do about an upload that does not load any more.
+func lost(name string, err error) error {
+	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err, name)
 }
 
 func (r *Registry) read(name string) (code []byte, spec Spec, err error) {

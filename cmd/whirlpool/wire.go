@@ -124,6 +124,7 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	if err := engine.Check(cfg.Engine(), reg); err != nil {
 		return nil, placed(cfg, err)
 	}
+	reg.Wait()
 	for _, p := range reg.List() {
 		if p.State == plugins.StateFailed {
 			warnings = append(warnings, fmt.Sprintf("uploaded plugin %s: %s", p.Name, p.LastError))
