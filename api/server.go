@@ -405,7 +405,6 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 	sum := sha256.Sum256([]byte(key))
 	for _, k := range a.keys {
 		if subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1 && strings.EqualFold(scheme, "Bearer") {
-			k.admin = k.admin || found.admin // it may be there twice
 			found, ok = k, true
 		}
 	}

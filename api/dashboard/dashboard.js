@@ -353,7 +353,7 @@ function showRequests() {
     ];
   });
   for (const tr of $("requests").rows) tr.cells[2].className = "steps";
-  $("norequests").textContent = list.length ? "" : { all: "none yet", retried: "none of the latest " + requests.size + " needed a retry", failed: "all of the latest " + requests.size + " were delivered", running: "none is under way" }[state.filter];
+  $("norequests").textContent = list.length ? "" : !requests.size ? "none yet" : { all: "none yet", retried: "none of the latest " + requests.size + " needed a retry", failed: "all of the latest " + requests.size + " were delivered", running: "none is under way" }[state.filter];
 }
 
 // steps draws a request's attempts in their order, with the waits between.

@@ -46,6 +46,12 @@ func serveCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the gateway and its API",
+		Long: `Run the gateway and its API. Settings come from the configuration file, then
+from variables WHIRLPOOL_SECTION__KEY, then from flags; koanf.toml in the
+repository shows every key with its default.
+
+A change of the file, or of a list, takes effect at once, and so does SIGHUP.
+SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 		Example: "  whirlpool serve --proxies proxies.txt\n  whirlpool serve --demo",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.source.Optional = !cmd.Flags().Changed("config")
@@ -73,7 +79,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the whole run to `FILE` (go tool pprof)")
 	f.String("listen", "", "`HOST:PORT` of the gateway (gateway.listen)")
 	f.String("api", "", "`HOST:PORT` of the API and the dashboard (api.listen)")
-	f.String("log-level", "", "debug, info, warn or error (log.level)")
+	f.String("log-level", "", "`LEVEL` of the log: debug, info, warn or error (log.level)")
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // check looks at what types do not say.
@@ -92,11 +93,17 @@ func (l *loader) people() {
 		}
 		seen[u.Name] = true
 	}
+	owners := map[upstream.Secret]int{}
 	for i, k := range c.API.Keys {
 		key := fmt.Sprintf("api.keys[%d]", i)
-		if len(k.Key) < 8 {
+		first, twice := owners[k.Key]
+		switch {
+		case len(k.Key) < 8:
 			l.fault(key+".key", nil, "must have at least 8 characters, such as `openssl rand -hex 24` gives")
+		case twice:
+			l.fault(key+".key", nil, fmt.Sprintf("is that of api.keys[%d] already", first))
 		}
+		owners[k.Key] = i
 		if k.Role != "read" && k.Role != "admin" {
 			l.fault(key+".role", k.Role, "must be read or admin")
 		}

@@ -105,9 +105,10 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[api]\nlisten = \"0.0.0.0:8889\"\n":              {"api.listen", "api.keys"},
 		"[gateway\n":                                      {":1: "},
 		"[pool]\nfiles = [\"absent.txt\"]\n":              {"pool.files", "absent.txt"},
-		"[pool]\nfiles = [\"\"]\n":                        {"pool.files[0]", ":2: "},
-		"[[proxies]]\nid = \"a\"\n":                       {"proxies[0].url: is missing", ":1: "},
-		"[[proxies]]\nurl = \"http://a:1\"\ncost = -1\n":  {"proxies[0].cost", ":3: ", "0 to 1e12"},
+		"[[api.keys]]\nkey = \"hunter22\"\nrole = \"read\"\n[[api.keys]]\nkey = \"hunter22\"\nrole = \"admin\"\n": {":5: api.keys[1].key: is that of api.keys[0] already"},
+		"[pool]\nfiles = [\"\"]\n":                       {"pool.files[0]", ":2: "},
+		"[[proxies]]\nid = \"a\"\n":                      {"proxies[0].url: is missing", ":1: "},
+		"[[proxies]]\nurl = \"http://a:1\"\ncost = -1\n": {"proxies[0].cost", ":3: ", "0 to 1e12"},
 	} {
 		_, err := load(t, text, nil)
 		if assert.Error(t, err, text) {
