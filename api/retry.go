@@ -47,7 +47,11 @@ func (s *Server) putPolicy(c *fiber.Ctx) error {
 func fieldError(err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {
-		return refuse(400, "invalid_field", err.Error(), fiber.Map{"field": f.Field})
+		details := fiber.Map{"field": f.Field}
+		if f.Limit != "" {
+			details["limit"] = f.Limit
+		}
+		return refuse(400, "invalid_field", err.Error(), details)
 	}
 	return err
 }
@@ -125,7 +129,7 @@ func hours(c *fiber.Ctx) (int, error) {
 	}
 	n, err := strconv.Atoi(q)
 	if err != nil || n < 1 || n > metrics.MaxRetentionHours || strings.HasPrefix(q, "+") {
-		return 0, refuse(400, "invalid_field", "hours must be one integer from 1 to 168", fiber.Map{"field": "hours"})
+		return 0, refuse(400, "invalid_field", "hours must be one integer from 1 to 168", fiber.Map{"field": "hours", "limit": "1 to 168"})
 	}
 	return n, nil
 }

@@ -62,11 +62,12 @@ func TestS03EdgesAreTaken(t *testing.T) {
 func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 	w := start(t, 1, confK)
 	_, before, _ := w.call("GET", "/retry/policy", "")
-	bad := func(body string, statuses ...int) {
+	bad := func(body string, statuses ...int) string {
 		t.Helper()
 		status, got, _ := w.call("PUT", "/retry/policy", body)
 		require.Contains(t, statuses, status, "%.80s: %s", body, got)
 		require.Contains(t, string(got), `"error"`)
+		return string(got)
 	}
 	for field, values := range map[string]string{
 		"max_attempts": `0|11|-1|3.5|"3"|true|null`, "base_delay": `0.0999|0|60.01|"1"`, "multiplier": `1.0|1.09|10.01`,
@@ -75,13 +76,14 @@ func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 		"MAX_ATTEMPTS": `5`,
 	} {
 		for _, v := range strings.Split(values, "|") {
-			bad(fmt.Sprintf(`{"%s":%s}`, field, v), 400)
+			require.Contains(t, bad(fmt.Sprintf(`{"%s":%s}`, field, v), 400), `"details":{"field":"`+field)
 			bad(fmt.Sprintf(`{"jitter":true,"%s":%s}`, field, v), 400)
 		}
 	}
 	for _, body := range []string{"{", "[]", "null", "{}{}", `{"max_attempts":5,"max_attempts":9}`, "{\"backoff_strategy\":\"\xff\"}", strings.Repeat("[", 10_000), `{"max_attempts":NaN}`} {
 		bad(body, 400)
 	}
+	require.Contains(t, bad(`{"base_delay":60.01}`, 400), `"details":{"field":"base_delay","limit":"0.1 to 60"}`)
 	bad(strings.Repeat(" ", 5<<20), 400, 413)
 	status, _, _ := w.call("PUT", "/retry/policy", `{}`, "Content-Type", "text/plain")
 	require.Equal(t, 415, status)

@@ -277,9 +277,11 @@ func TestS34S35Overrides(t *testing.T) {
 	w.clear()
 	w.get()
 	w.gaps(0.1, 0.1)
-	w.clear()
-	w.get(ovr("backoff_strategy=linear")...)
-	w.gaps(0.1, 0.2)
+	for _, linear := range []string{"strategy=linear", `{"backoff_strategy":"linear"}`, "backoff_strategy=linear"} {
+		w.clear()
+		w.get(ovr(linear)...)
+		w.gaps(0.1, 0.2)
+	}
 	for _, a := range w.ordered() {
 		for name := range a.Header {
 			require.False(t, strings.HasPrefix(strings.ToLower(name), "x-whirlpool"), name)
@@ -290,7 +292,7 @@ func TestS34S35Overrides(t *testing.T) {
 	w.get(ovr("max_attempts=1")...)
 	require.Equal(t, 1, w.arrivals())
 	w.clear()
-	for _, bad := range []string{"max_attempts=11", "nonsense", "unknown=1", "max_attempts=", "", "base_delay=a"} {
+	for _, bad := range []string{"max_attempts=11", "nonsense", "unknown=1", "max_attempts=", `{"max_attempts":11}`, "", "base_delay=a"} {
 		require.Equal(t, 400, w.get(ovr(bad)...).status, bad)
 	}
 	require.Equal(t, 400, w.get("X-Whirlpool-Retry", "max_attempts=2", "X-Whirlpool-Retry", "max_attempts=2").status)

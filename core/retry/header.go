@@ -1,8 +1,10 @@
 package retry
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/dunglas/httpsfv"
 	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
@@ -13,16 +15,21 @@ import (
 //
 //	max_attempts=5, backoff_strategy=linear, retry_status_codes=(429 503), retry_non_idempotent
 //
-// timeout and failover_delay take the token null too. Ranges are checked when
-// the merged policy is. Errors are *FieldError.
+// or the JSON object that PUT /retry/policy takes. Numbers that may be absent
+// take the token null too, booleans true and false, and strategy is short for
+// backoff_strategy. Ranges are checked when the merged policy is. Errors are
+// *FieldError.
 func ParseHeader(value string) (Override, error) {
+	if strings.HasPrefix(value, "{") { // no dictionary begins so
+		return parseJSON(value)
+	}
 	var o Override
 	dict, err := httpsfv.UnmarshalDictionary([]string{value})
 	if err != nil {
-		return o, &FieldError{"X-Whirlpool-Retry", "is not a dictionary of RFC 9651, such as: max_attempts=5, base_delay=0.2"}
+		return o, wrong("X-Whirlpool-Retry", "is neither a dictionary of RFC 9651, such as max_attempts=5, base_delay=0.2, nor a JSON object")
 	}
 	if len(dict.Names()) == 0 {
-		return o, &FieldError{"X-Whirlpool-Retry", "names no field"}
+		return o, namesNothing()
 	}
 	for _, key := range dict.Names() {
 		member, _ := dict.Get(key)
@@ -33,26 +40,42 @@ func ParseHeader(value string) (Override, error) {
 	return o, nil
 }
 
+func parseJSON(value string) (Override, error) {
+	o, err := DecodeOverride([]byte(value))
+	var field *strictjson.FieldError
+	switch {
+	case errors.As(err, &field):
+		return o, wrong(field.Field, field.Msg)
+	case err != nil:
+		return o, wrong("X-Whirlpool-Retry", "is not JSON: "+err.Error())
+	case o == (Override{}):
+		return o, namesNothing()
+	}
+	return o, nil
+}
+
+func namesNothing() error { return wrong("X-Whirlpool-Retry", "names no field") }
+
 func (o *Override) set(key string, member httpsfv.Member) error {
 	var value any
 	switch m := member.(type) {
 	case httpsfv.Item:
 		if len(m.Params.Names()) > 0 {
-			return &FieldError{key, "takes no parameters"}
+			return wrong(key, "takes no parameters")
 		}
 		value = m.Value
 	case httpsfv.InnerList:
 		if key != "retry_status_codes" {
-			return &FieldError{key, "does not take a list"}
+			return wrong(key, "does not take a list")
 		}
 		if len(m.Params.Names()) > 0 {
-			return &FieldError{key, "takes no parameters"}
+			return wrong(key, "takes no parameters")
 		}
 		codes := make([]int, 0, len(m.Items))
 		for _, item := range m.Items {
 			n, ok := item.Value.(int64)
 			if !ok || n < math.MinInt32 || n > math.MaxInt32 || len(item.Params.Names()) > 0 {
-				return &FieldError{key, "must be a list of integers, such as (429 503)"}
+				return wrong(key, "must be a list of integers, such as (429 503)")
 			}
 			codes = append(codes, int(n))
 		}
@@ -63,20 +86,20 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 	case "max_attempts":
 		f, ok := asNumber(value)
 		if !ok || f != math.Trunc(f) {
-			return &FieldError{key, "must be an integer"}
+			return wrong(key, "must be an integer")
 		}
 		n := int(f)
 		o.MaxAttempts = &n
-	case "backoff_strategy":
+	case "backoff_strategy", "strategy":
 		s, ok := asText(value)
 		if !ok {
-			return &FieldError{key, "must be a name"}
+			return wrong(key, "must be a name")
 		}
 		o.BackoffStrategy = &s
 	case "base_delay", "multiplier", "max_backoff_delay":
 		f, ok := asNumber(value)
 		if !ok {
-			return &FieldError{key, "must be a number"}
+			return wrong(key, "must be a number")
 		}
 		switch key {
 		case "base_delay":
@@ -91,7 +114,7 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 		if s, ok := asText(value); !ok || s != "null" {
 			f, ok := asNumber(value)
 			if !ok {
-				return &FieldError{key, "must be a number or null"}
+				return wrong(key, "must be a number or null")
 			}
 			n.Value = &f
 		}
@@ -101,9 +124,9 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 			o.FailoverDelay = n
 		}
 	case "jitter", "retry_non_idempotent":
-		b, ok := value.(bool)
+		b, ok := asBool(value)
 		if !ok {
-			return &FieldError{key, "must be ?1 or ?0"}
+			return wrong(key, "must be ?1 or ?0")
 		}
 		if key == "jitter" {
 			o.Jitter = &b
@@ -111,9 +134,9 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 			o.RetryNonIdempotent = &b
 		}
 	case "retry_status_codes":
-		return &FieldError{key, "must be a list of integers, such as (429 503)"}
+		return wrong(key, "must be a list of integers, such as (429 503)")
 	default:
-		return &FieldError{"X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key))}
+		return wrong("X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key)))
 	}
 	return nil
 }
@@ -126,6 +149,16 @@ func asNumber(v any) (float64, bool) {
 		return n, true
 	}
 	return 0, false
+}
+
+func asBool(v any) (value, ok bool) {
+	switch b := v.(type) {
+	case bool:
+		return b, true
+	case httpsfv.Token:
+		return b == "true", b == "true" || b == "false"
+	}
+	return false, false
 }
 
 func asText(v any) (string, bool) {

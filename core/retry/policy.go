@@ -78,22 +78,29 @@ func (p *Policy) Retries(status int) bool { return p.codes.has(status) }
 // Hash names the policy in metrics: equal policies have equal hashes.
 func (p *Policy) Hash() string { return p.hash }
 
-// FieldError is a field out of its range.
+// FieldError is a field that may not be as it is.
 type FieldError struct {
 	Field string
 	Msg   string
+	Limit string // what it may be, if that is a range, such as "1 to 10"
 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Msg }
+
+func wrong(field, msg string) error { return &FieldError{Field: field, Msg: msg} }
+
+func outOf(limit, field string, value any) error {
+	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
+}
 
 // Validate checks every range and seals the policy for use; strategies reports
 // whether a backoff plugin of that name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategies func(string) bool) error {
 	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
-		return &FieldError{"max_attempts", fmt.Sprintf("must be 1 to 10, not %d", p.MaxAttempts)}
+		return outOf("1 to 10", "max_attempts", p.MaxAttempts)
 	}
 	if !strategies(p.BackoffStrategy) {
-		return &FieldError{"backoff_strategy", fmt.Sprintf("%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in", clip(p.BackoffStrategy))}
+		return wrong("backoff_strategy", fmt.Sprintf("%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in", clip(p.BackoffStrategy)))
 	}
 	for _, r := range []struct {
 		field    string
@@ -107,7 +114,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 		{"failover_delay", p.FailoverDelay, 0, 300},
 	} {
 		if r.value != nil && !(*r.value >= r.min && *r.value <= r.max) {
-			return &FieldError{r.field, fmt.Sprintf("must be %v to %.0f, not %v", r.min, r.max, *r.value)}
+			return outOf(fmt.Sprintf("%v to %.0f", r.min, r.max), r.field, *r.value)
 		}
 	}
 	if p.RetryStatusCodes == nil {
@@ -115,7 +122,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	}
 	for i, code := range p.RetryStatusCodes {
 		if !retryable(code) {
-			return &FieldError{"retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code)}
+			return wrong("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code))
 		}
 		if slices.Contains(p.RetryStatusCodes[:i], code) {
 			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)

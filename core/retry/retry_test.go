@@ -173,7 +173,18 @@ func TestHeader(t *testing.T) {
 	assert.Zero(t, *q.FailoverDelay)
 	assert.Equal(t, 2.0, q.Multiplier, "what is not named stays")
 	assert.Equal(t, DefaultPolicy(), p, "the global policy is not touched")
+	for _, same := range []string{
+		`{"max_attempts":5,"backoff_strategy":"linear","base_delay":0.2,"retry_status_codes":[429,503],"retry_non_idempotent":true,"jitter":false,"timeout":null,"failover_delay":0}`,
+		"max_attempts=5, strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent=true, jitter=false, timeout=null, failover_delay=0",
+	} {
+		o, err := ParseHeader(same)
+		require.NoError(t, err, same)
+		again := p.Merge(o)
+		require.NoError(t, again.Validate(builtin))
+		assert.Equal(t, q, again, same)
+	}
 	for _, bad := range []string{
+		"{}", "{", `{"max_attempts":5,"max_attempts":5}`, `{"MAX_ATTEMPTS":5}`, `{"max_attempts":"5"}`, `{"strategy":"linear"}`, `{"max_attempts":5} x`, "jitter=yes", "jitter=null",
 		"", " ", "nonsense", "unknown=1", "max_attempts", "max_attempts=abc", "max_attempts=3.5", "max_attempts=(1)", "base_delay=?1", "jitter=1",
 		"retry_status_codes=503", "retry_status_codes=(a)", "retry_status_codes=(503;a)", "retry_status_codes=(99999999999)", "timeout=soon",
 		"max_attempts=5;x=1", "MAX_ATTEMPTS=5", "max_attempts=5,", "backoff_strategy=3", "max_attempts=5 base_delay=1",
