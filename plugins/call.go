@@ -23,7 +23,7 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 		err := v.module.Score(c, scores)
 		p.watched(start)
 		if err == nil {
-			p.answered(v)
+			p.wentWell(&v.inARow)
 			return nil
 		}
 		if errors.Is(err, wasmhost.ErrNotReady) {
@@ -64,7 +64,7 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 		d, err := v.module.Delay(r)
 		p.watched(start)
 		if err == nil {
-			p.answered(v)
+			p.wentWell(&v.inARow)
 			return d, nil
 		}
 		if errors.Is(err, wasmhost.ErrNotReady) {
@@ -90,16 +90,21 @@ func (p *plugin) call(f func(*wasmhost.Module) error) {
 	if v.quarantined.Load() {
 		return
 	}
-	if err := f(v.module); err != nil && !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady) {
+	start := p.watch()
+	err := f(v.module)
+	p.watched(start)
+	switch {
+	case err == nil:
+		p.wentWell(&v.deaf)
+	case !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady):
 		p.fault(v, &v.deaf, err)
-	} else if err == nil && v.deaf.Load() != 0 {
-		v.deaf.Store(0)
 	}
 }
 
 // timedEvery: one call of so many is timed and stands for all of them, because
-// reading the clock twice takes longer than a small plugin does.
-const timedEvery = 16
+// reading the clock twice takes longer than a small plugin does. It is odd, so
+// that answers and observations have their turns where they alternate.
+const timedEvery = 17
 
 // watch begins to time a call, or returns the zero time for one that is not.
 func (p *plugin) watch() time.Time {
@@ -115,11 +120,11 @@ func (p *plugin) watched(start time.Time) {
 	}
 }
 
-// answered counts a call of a version that went well.
-func (p *plugin) answered(v *version) {
+// wentWell counts a call that did, and ends its row of failures.
+func (p *plugin) wentWell(row *atomic.Int64) {
 	p.calls.Add(1)
-	if v.inARow.Load() != 0 {
-		v.inARow.Store(0)
+	if row.Load() != 0 {
+		row.Store(0)
 	}
 }
 

@@ -50,7 +50,7 @@ type Info struct {
 	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
 	LastError   string               `json:"last_error,omitempty"`
 	LastFaultAt time.Time            `json:"last_fault_at,omitzero"`
-	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 16 is measured and stands for all
+	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 17 is measured and stands for all
 	Quarantined bool                 `json:"quarantined"`
 	CanRollBack bool                 `json:"can_roll_back"`
 	HidesUpload bool                 `json:"hides_upload"` // of the same name: it serves again when the configuration's goes

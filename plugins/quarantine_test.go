@@ -219,7 +219,7 @@ func TestFailingObservations(t *testing.T) {
 	i, err := r.Get("mine")
 	require.NoError(t, err)
 	require.True(t, i.Quarantined)
-	require.EqualValues(t, 5, i.Faults)
+	require.Equal(t, []uint64{5, 12}, []uint64{i.Faults, i.Calls}, "of 6 answers and 6 observations")
 	_, err = r.Release("mine")
 	require.NoError(t, err)
 	r.Observe(&core.Observation{Now: 1})

@@ -296,7 +296,7 @@ var (
 	waitedDesc   = prometheus.NewDesc("whirlpool_retry_wait_seconds_total", "waited before retries, all together", nil, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
 	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
-	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls, of which one in 16 is measured and stands for all", []string{"plugin"}, nil)
+	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls, of which one in 17 is measured and stands for all", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector; the series vary, so it says nothing.
