@@ -376,7 +376,9 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !local(host) {
 		return refuse(421, "misdirected_request", "this is the API, not the gateway's port; without api.keys it answers to localhost and loopback addresses only", nil)
 	}
-	if origin := c.Get(fiber.HeaderOrigin); origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
+	// Where a key is needed no page can use another's, and a reverse proxy may have
+	// changed the host.
+	if origin := c.Get(fiber.HeaderOrigin); len(a.keys) == 0 && origin != "" && c.Method() != fiber.MethodGet && c.Method() != fiber.MethodHead {
 		if u, err := url.Parse(origin); err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost)) {
 			return refuse(403, "cross_origin", "a page of another origin may not change anything here", nil)
 		}

@@ -178,6 +178,10 @@ func TestS12Keys(t *testing.T) {
 	require.Equal(t, 403, status)
 	status, _, _ = w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 200, status)
+	status, _, _ = w.call("OPTIONS", "/retry/policy", "", "Origin", "https://page.example", "Access-Control-Request-Method", "PUT")
+	require.Equal(t, 401, status, "a page of another origin may not even ask")
+	status, _, _ = w.call("PUT", "/proxies/nope", "{}", "Authorization", "Bearer adminkey1234", "Origin", "https://whirlpool.example")
+	require.Equal(t, 405, status, "behind a reverse proxy that gives another Host the dashboard's requests are taken")
 	_, _, _ = w.call("POST", "/request", `{"url":"http://origin.test/"}`, "Authorization", "Bearer adminkey1234")
 	eventually(t, "what changed is logged, and by whom", func() bool {
 		return strings.Contains(w.log.String(), `msg="changed through the API" method=PUT path=/api/v1/retry/policy key=a`)
