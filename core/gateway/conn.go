@@ -90,7 +90,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 	c.outLoan.from, c.bodyLoan.from = s.spareOuts, s.spareBodies
 	c.call.conn = c
 	c.watch.conn = c
-	c.call.control.OnSlow, c.call.control.OnInterim = c.watch.start, c.interim
+	c.call.control.OnSlow = c.watch.start
 	if plain, ok := raw.(*socket.Conn); ok {
 		plain.Full = c.full
 	}

@@ -232,20 +232,6 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	return keep
 }
 
-// interim passes an interim answer on (RFC 9110 section 15.2), whatever becomes of
-// the attempt: all but 100, which whoever waits for it has had from us, and to no
-// client of HTTP/1.0, which knows none.
-func (c *conn) interim(r *http1.Response) {
-	if r.Status == http.StatusContinue || c.req.Minor == 0 {
-		return
-	}
-	b := http1.AppendStatusLine(c.borrowOut(), r.Status, r.Reason)
-	b = http1.AppendFields(b, r.Fields)
-	c.out = append(b, "\r\n"...)
-	c.write(c.out)
-	c.outLoan.back(&c.out)
-}
-
 // end gives the upstream connection back and records the exchange, once.
 func (c *conn) end(r *transport.Response, end executor.Ending) {
 	if c.finished {

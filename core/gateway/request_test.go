@@ -142,28 +142,6 @@ func TestExpectContinue(t *testing.T) {
 	require.Equal(t, "hello", body, "and no expectations, which do not go on")
 }
 
-// Interim answers go on, but for 100 and to a client of HTTP/1.0, each attempt's
-// own; only what is not one of these decides.
-func TestInterimAnswers(t *testing.T) {
-	tries := 0
-	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"
-	r := newRig(t, answering(func(*http.Request, string) string {
-		if tries++; tries == 1 {
-			return hints + reply("503 No", "")
-		}
-		return "HTTP/1.1 100 Continue\r\n\r\n" + hints + "HTTP/1.1 102 Processing\r\n\r\n" + ok("hello")
-	}), func(o *options) {
-		o.policy = func(p *retry.Policy) { p.MaxAttempts, p.BaseDelay = 2, 0.1 }
-	})
-	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
-	const hinted = "HTTP/1.1 103 Early Hints\nLink: </a>\n\n"
-	for _, want := range strings.Split(hinted+hinted+"HTTP/1.1 102 Processing\n\nHTTP/1.1 200 OK", "\n") {
-		require.Equal(t, want, c.line())
-	}
-	c = r.ask("GET http://a.test/ HTTP/1.0\r\n\r\n")
-	require.Equal(t, "HTTP/1.1 200 OK", c.line())
-}
-
 // A body that stands still is answered, if nothing of it has gone on.
 func TestABodyThatStandsStill(t *testing.T) {
 	r := newRig(t, answering(func(_ *http.Request, body string) string { return ok(body) }), func(o *options) { o.BodyIdle = 50 * time.Millisecond })

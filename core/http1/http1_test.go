@@ -170,7 +170,7 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\n", connect, Length, 3, false},
 	} {
 		var p Response
-		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, []byte(c.method), nil), c.raw)
+		require.NoError(t, NewReader(strings.NewReader(c.raw)).ReadResponse(&p, []byte(c.method)), c.raw)
 		assert.Equal(t, c.framing, p.Framing, c.raw)
 		assert.Equal(t, c.length, p.Length, c.raw)
 		assert.Equal(t, c.close, p.Close, c.raw)
@@ -181,13 +181,13 @@ func TestResponseFraming(t *testing.T) {
 		"HTTP/1.1 099 Low\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	} {
 		var p Response
-		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, []byte(get), nil)
+		err := NewReader(strings.NewReader(raw)).ReadResponse(&p, []byte(get))
 		assert.Error(t, err, raw)
 	}
 	for _, raw := range []string{
 		"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length : 3\r\n\r\n",
 	} {
-		assert.Error(t, NewReader(strings.NewReader(raw)).ReadResponse(new(Response), []byte(connect), nil), raw)
+		assert.Error(t, NewReader(strings.NewReader(raw)).ReadResponse(new(Response), []byte(connect)), raw)
 	}
 }
 
@@ -307,7 +307,7 @@ func FuzzReadResponse(f *testing.F) {
 			if head {
 				method = []byte("HEAD")
 			}
-			if err := r.ReadResponse(&p, method, nil); err != nil {
+			if err := r.ReadResponse(&p, method); err != nil {
 				return "", err
 			}
 			out := string(AppendFields(AppendStatusLine(nil, p.Status, p.Reason), p.Fields))
@@ -393,6 +393,6 @@ func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
 		t.Cleanup(func() { from.Close() })
 		go io.WriteString(to, first)
 		var p Response
-		require.ErrorAs(t, NewReader(from).ReadResponse(&p, nil, nil), &bad, "%q", first)
+		require.ErrorAs(t, NewReader(from).ReadResponse(&p, nil), &bad, "%q", first)
 	}
 }

@@ -58,10 +58,11 @@ func (r *Reader) ReadRequest(q *Request) error {
 }
 
 // ReadResponse reads the head of the final response to a request of that method
-// into p. Interim ones (1xx) that come before are shown to interim, if that is
-// not nil. What follows a 2xx to CONNECT is no body but the tunnel's. Errors are
-// as ReadRequest's.
-func (r *Reader) ReadResponse(p *Response, method []byte, interim func(*Response)) error {
+// into p. It skips interim ones (1xx), which RFC 9110 section 15.2 would have
+// passed on: Python's http.client takes any but 100 for the final answer, and then
+// gives each request the answer to the one before it. What follows a 2xx to CONNECT
+// is no body but the tunnel's. Errors are as ReadRequest's.
+func (r *Reader) ReadResponse(p *Response, method []byte) error {
 	for range maxInterim {
 		if err := r.readResponse(p, method); err != nil {
 			return err
@@ -71,9 +72,6 @@ func (r *Reader) ReadResponse(p *Response, method []byte, interim func(*Response
 		}
 		if p.Status == 101 {
 			return malformed("101 Switching Protocols, which nobody asked for")
-		}
-		if interim != nil {
-			interim(p)
 		}
 	}
 	return malformed("too many interim (1xx) responses")

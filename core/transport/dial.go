@@ -270,7 +270,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	c.Interrupt.setDeadline(conn, slow)
 	for {
-		err := r.ReadResponse(&head, method, nil)
+		err := r.ReadResponse(&head, method)
 		if err == nil {
 			break
 		}

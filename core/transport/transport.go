@@ -105,8 +105,6 @@ type Control struct {
 	// when a new connection does not stand at once: both may take long enough
 	// for a client to leave meanwhile. May be nil.
 	OnSlow func()
-	// OnInterim is shown each interim answer (1xx) to a request. May be nil.
-	OnInterim func(*http1.Response)
 	// Timing is set by the attempt.
 	Timing core.Timing
 }
@@ -265,7 +263,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		pc.setReadDeadline(c, latest)
 	}
 	for {
-		err := pc.reader.ReadResponse(&resp.Response, q.Method, c.OnInterim)
+		err := pc.reader.ReadResponse(&resp.Response, q.Method)
 		if err == nil {
 			break
 		}

@@ -90,7 +90,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		}
 		sent <- err
 	}()
-	err := pc.reader.ReadResponse(&resp.Response, q.Method, c.OnInterim)
+	err := pc.reader.ReadResponse(&resp.Response, q.Method)
 	mu.Lock()
 	headless = false
 	mu.Unlock()
