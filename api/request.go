@@ -78,7 +78,7 @@ func (s *Server) request(c *fiber.Ctx) error {
 	}
 	r := result.Response
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer+1))
-	out := requestOutput{RequestID: result.ID.String(), Outcome: result.Final.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
+	out := requestOutput{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxAnswer {
 		body, out.Truncated = body[:maxAnswer], true
 		result.Enough() // that there is more is no fault of the proxy's
@@ -91,7 +91,7 @@ func (s *Server) request(c *fiber.Ctx) error {
 		text := base64.StdEncoding.EncodeToString(body)
 		out.BodyBase64 = &text
 	}
-	out.Attempts = records(result.Attempts)
+	out.Outcome, out.Attempts = result.Final.String(), records(result.Attempts)
 	return s.send(c, out)
 }
 

@@ -90,6 +90,13 @@ func TestS33CutBodies(t *testing.T) {
 	s := w.json("/metrics/retries")
 	require.Equal(t, map[string]any{}, s["success_by_attempt"])
 	require.Equal(t, 0.0, s["total_retries"])
+	for _, v := range w.json("/requests")["requests"].([]any) {
+		require.Equal(t, "not_retryable", v.(map[string]any)["outcome"], "no success, whatever its head said")
+	}
+	w.all(lab.Behaviour{Cut: 1000})
+	_, one, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)
+	require.Contains(t, string(one), `"outcome":"not_retryable"`)
+	require.Contains(t, string(one), `"truncated":true`)
 	w.reconcile(0)
 
 	// A body without framing ends with its connection: that is a clean end.

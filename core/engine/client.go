@@ -315,6 +315,6 @@ func (k *exchange) finish(end executor.Ending) {
 	end.At = k.engine.opts.Now()
 	k.engine.executor.Finish(&k.x, end)
 	k.entry.End(k.x.Final, end.Status, end.At)
-	k.result.Attempts = k.x.Events
+	k.result.Final, k.result.Attempts = k.x.Final, k.x.Events
 	k.release()
 }

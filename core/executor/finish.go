@@ -40,14 +40,17 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 		if t := e.tuning.Load(); t.Observe != nil && o.Verdict != core.Excluded {
 			e.observe(x, o, t)
 		}
-		if o.Result == core.ResultCancelled {
+		switch {
+		case o.Result == core.ResultCancelled:
 			x.Final = core.FinalCancelled
+		case end.Truncated != nil && x.Final == core.FinalSuccess:
+			x.Final = core.FinalNotRetryable // whatever the head said that is under way
 		}
 	}
 	x.request = core.RequestEvent{
 		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
 		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
-		Delivered: x.Final == core.FinalSuccess && end.Truncated == nil && !end.ClientGone,
+		Delivered: x.Final == core.FinalSuccess && !end.ClientGone,
 	}
 	e.recorder.Request(&x.request)
 }

@@ -556,7 +556,7 @@ func (m *model) request(q planned) {
 				record(o)
 				m.report(p, generation, core.Failure)
 			case q.End == 1:
-				o.result, o.verdict, delivered = core.ResultFailure, core.Failure, false
+				o.result, o.verdict, delivered, final = core.ResultFailure, core.Failure, false, core.FinalNotRetryable
 			case q.End == 2 && !q.Connect:
 				o.result, o.verdict, delivered, final = core.ResultCancelled, core.Excluded, false, core.FinalCancelled
 			}
