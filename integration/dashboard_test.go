@@ -28,14 +28,23 @@ var visitor []byte
 // TestTheDashboard visits the dashboard with a browser: through a server that
 // adds the visitor to the page, and can look like a gateway that has stopped.
 func TestTheDashboard(t *testing.T) {
-	w := start(t, 3, `
-[retry]
+	config := func(attempts string) string {
+		return `[retry]
+max_attempts = ` + attempts + `
 backoff_strategy = "fixed"
 base_delay = 0.1
 [breaker]
 failure_threshold = 3
 timeout_duration = "1h"
-`+"[[api.keys]]\nkey = \"reads-only\"\nrole = \"read\"\n[[api.keys]]\nkey = \"may-do-all\"\nrole = \"admin\"\n")
+[[api.keys]]
+key = "reads-only"
+role = "read"
+[[api.keys]]
+key = "may-do-all"
+role = "admin"
+`
+	}
+	w := start(t, 3, config("3"))
 	w.fakes[0].Do(lab.Status(503))
 	var stopped atomic.Bool
 	type report struct {
@@ -65,6 +74,7 @@ timeout_duration = "1h"
 		rw.Header().Set("Content-Type", "text/javascript")
 		rw.Write(visitor)
 	})
+	mux.HandleFunc("/edit", func(_ http.ResponseWriter, q *http.Request) { w.write(config(q.FormValue("max_attempts"))) })
 	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
 	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) { stopped.Store(false) })
 	mux.HandleFunc("/traffic", func(http.ResponseWriter, *http.Request) {
@@ -93,7 +103,7 @@ timeout_duration = "1h"
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 19)
+		require.Len(t, r.Done, 21)
 		_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

@@ -507,8 +507,12 @@ $("upload").onsubmit = async e => {
 
 // --- The head -------------------------------------------------------------------
 
-poll(60000, () => ["healthz", "config"], (h, c) => {
+poll(10000, () => ["healthz", "config"], (h, c) => {
   $("version").textContent = h.version;
+  const faults = c.reload.faults.map(f => f.file + (f.line ? ":" + f.line : "") + ": " + (f.key ? f.key + ": " : "") + f.message);
+  const waits = c.reload.restart;
+  $("reload").textContent = faults.length ? "The configuration was not reloaded: " + faults.join("; ") : waits.length ? "With the next start takes effect: " + waits.join(", ") : "";
+  $("reload").hidden = !$("reload").textContent;
   const [, host, port] = c.gateway.match(/^(.*):(\d+)$/), everywhere = ["0.0.0.0", "[::]"].includes(host);
   $("curl").textContent = "curl -i -x http://" + (everywhere ? location.hostname : host) + ":" + port + " http://example.com/";
   $("copy").hidden = !navigator.clipboard;

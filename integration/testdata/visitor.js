@@ -59,6 +59,12 @@
     one("#change").requestSubmit();
     await until("puts a policy in force", () => text("#change [role=status]").startsWith("in force") && document.querySelectorAll("#tries circle").length === 4);
 
+    const reread = what => { refresh(); return text("#reload").includes(what); };
+    await fetch("/edit?max_attempts=11");
+    await until("tells that the configuration was not reloaded", () => reread("koanf.toml:2: retry.max_attempts: must be 1 to 10"));
+    await fetch("/edit?max_attempts=3");
+    await until("tells that it was", () => reread("") && one("#reload").hidden);
+
     await fetch("/stop");
     await until("says that nobody answers", () => text("#link").includes("does not answer; what is below is of") && one("main").className === "stale");
     await fetch("/go");
