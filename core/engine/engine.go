@@ -34,6 +34,7 @@ type Config struct {
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Breaker        breaker.Config
+	SecondOpinion  bool // executor.Tuning's
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	BodyIdle       time.Duration
@@ -211,7 +212,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	return executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
-		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout,
+		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, SecondOpinion: cfg.SecondOpinion,
 	}, nil
 }
 

@@ -44,6 +44,7 @@ type Tuning struct {
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	AttemptTimeout time.Duration                      // hard limit of one attempt, to the answer's head
+	SecondOpinion  bool                               // what may be the target's fault counts if another proxy does better
 }
 
 // Executor runs exchanges. It is safe for concurrent use.
@@ -118,11 +119,12 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			o = e.judge(ctx, x, &facts)
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
+			x.opine(&facts, &o)
 			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
 			x.held.Answered()
 			return answer, true
 		}
-		e.settle(x, &o, t)
+		e.settle(x, &facts, &o, t)
 		wait, relay, again := e.next(ctx, x, &o, t)
 		if !again {
 			if !relay {
@@ -233,10 +235,13 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) c
 }
 
 // settle gives the permit back with its verdict and records the attempt.
-func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
+func (e *Executor) settle(x *Exchange, f *retry.Attempted, o *core.Outcome, t *Tuning) {
+	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
+	if x.opine(f, o) && t.SecondOpinion && e.selector.Untried(&x.query, x.event.Ended) {
+		x.doubt = doubt{x.held.Part(), *o, sign(f, o)}
+	}
 	x.held.Settle(o)
 	x.held.Release()
-	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
 	e.record(x, o)
 	if t.Observe != nil && o.Verdict != core.Excluded {
 		e.observe(x, o, t)

@@ -417,6 +417,50 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 	})
 }
 
+// With a second opinion, an origin that fails for all takes no proxy out of use,
+// and one proxy that fails alone still is.
+func TestASecondOpinion(t *testing.T) {
+	counts := func(b *bench) (n []int) {
+		for _, u := range b.pool.Snapshot().All {
+			n = append(n, u.Breaker().Snapshot().FailureCount)
+		}
+		return n
+	}
+	p0Alone := func(_ context.Context, a *Attempt) retry.Attempted {
+		if a.Upstream.ID() == "p0" {
+			return retry.Attempted{Status: 503}
+		}
+		return retry.Attempted{Status: 200}
+	}
+	for name, c := range map[string]struct {
+		opinion bool
+		proxies int
+		f       func(context.Context, *Attempt) retry.Attempted
+		connect bool
+		want    []int
+	}{
+		"without, all fail":        {false, 3, statuses(503), false, []int{1, 1, 1}},
+		"all fail":                 {true, 3, statuses(503), false, []int{0, 0, 0}},
+		"each otherwise":           {true, 3, statuses(502, 503, 504), false, []int{1, 1, 1}},
+		"one fails":                {true, 3, p0Alone, false, []int{1, 0, 0}},
+		"there is one only":        {true, 1, statuses(503), false, []int{3}},
+		"no tunnel through any":    {true, 3, statuses(502, 504, 503), true, []int{0, 0, 0}},
+		"without, no tunnel, too":  {false, 3, statuses(502, 504, 503), true, []int{1, 1, 1}},
+		"the client got an answer": {true, 3, statuses(503, 404), false, []int{1, 0, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, c.proxies, func(t *Tuning) { t.SecondOpinion = c.opinion })
+				x := exchange(t, nil)
+				x.Connect = c.connect
+				b.run(t.Context(), x, &tries{f: c.f})
+				assert.Equal(t, c.want, counts(b))
+				b.idle(t)
+			})
+		})
+	}
+}
+
 func TestTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)

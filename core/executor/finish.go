@@ -47,6 +47,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 			x.Final = core.FinalNotRetryable // whatever the head said that is under way
 		}
 	}
+	x.settleDoubt()
 	x.request = core.RequestEvent{
 		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
 		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
@@ -74,4 +75,7 @@ func (e *Executor) EndTunnel(x *Exchange, early error) {
 
 // Abandon gives back what an exchange still holds if it has ended without Finish,
 // after a panic for example. The breaker hears nothing about the proxy.
-func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
+func (e *Executor) Abandon(x *Exchange) {
+	x.held.Release()
+	x.doubt.held.Release()
+}

@@ -29,6 +29,7 @@ type plan struct {
 	Proxies, Threshold int
 	Full               int // the proxy with that number is at its max_in_flight
 	Ratio, Min         float64
+	SecondOpinion      bool
 	GlobalTimeout      int // tenths of a second; 0 for none
 	Requests           []planned
 }
@@ -64,6 +65,7 @@ const (
 	kind407
 	kind403
 	kindRefused
+	kindNoTunnel // the proxy answers 503 to the CONNECT on the way to an https:// target
 	kindReset
 	kindStale
 	kindHang
@@ -98,6 +100,7 @@ func drawPlan(t *rapid.T) plan {
 	n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(t, label) }
 	seldom := func(label string, to int) int { return max(n(label, -3*to, to), 0) }
 	p := plan{Proxies: n("proxies", 1, 4), Threshold: n("threshold", 1, 4), GlobalTimeout: seldom("global timeout", 60)}
+	p.SecondOpinion = rapid.Bool().Draw(t, "second opinion")
 	p.Full = n("full", 0, 2*p.Proxies) - 1
 	if rapid.Bool().Draw(t, "budget") {
 		p.Ratio, p.Min = 0.25, float64(n("min", 0, 1))/10
@@ -181,7 +184,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.True(t, ok)
 		defer held.Release()
 	}
-	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
+	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, SecondOpinion: p.SecondOpinion, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
 	for _, q := range p.Requests {
@@ -282,6 +285,8 @@ func (s step) facts() retry.Attempted {
 	switch s.Kind {
 	case kindRefused:
 		return fault(retry.Fault{Phase: retry.Dial, Unsent: true})
+	case kindNoTunnel:
+		return fault(retry.Fault{Phase: retry.Handshake, Unsent: true, Status: 503})
 	case kindReset:
 		return fault(retry.Fault{Phase: retry.Head})
 	case kindStale:
@@ -316,6 +321,7 @@ type party struct {
 	gone, full bool
 	state      core.State
 	generation int
+	slot       int // the generation whose probe is in doubt; -1 if none
 	failures   []time.Duration
 	due        time.Duration
 	samples    int
@@ -330,7 +336,7 @@ func (m *model) admits(p *party) bool {
 		p.state = core.HalfOpen
 		p.generation++
 	}
-	return p.state != core.Open
+	return p.state == core.Closed || p.state == core.HalfOpen && p.slot != p.generation
 }
 
 func (m *model) live(p *party) int {
@@ -349,6 +355,7 @@ func (m *model) shut(p *party) {
 }
 
 func (m *model) report(p *party, generation int, v core.Verdict) {
+	p.slot = -1
 	if v != core.Excluded {
 		p.samples++
 	}
@@ -439,7 +446,8 @@ func (m *model) classify(q planned, kind int) outcome {
 	switch {
 	case kind == kind407:
 		return outcome{core.ResultFailure, core.Failure, core.Elsewhere, 407, true}
-	case kind == kindRefused:
+	case kind == kindRefused, kind == kindNoTunnel:
+		failed.status = 0
 		failed.unsent = true
 		return failed
 	case kind == kindReset:
@@ -484,8 +492,18 @@ func (m *model) request(q planned) {
 	probes, steps := q.Idempotent || q.OptIn, q.Steps
 	attempts, waited, delay, step := 0, time.Duration(0), time.Duration(0), 0
 
+	var doubted *party // whose verdict waits for another's
+	var doubt struct{ generation, sign int }
+	agreed := 0 // the sign two have brought
+	decide := func(v core.Verdict) {
+		if doubted != nil {
+			m.report(doubted, doubt.generation, v)
+			doubted = nil
+		}
+	}
 	limit, budget := false, false
 	end := func(final core.Final, relayed bool, f Failure, delivered bool) {
+		decide(core.Failure)
 		m.trace = append(m.trace, m.attempts...)
 		m.attempts = nil
 		m.trace = append(m.trace, told(m.now, final, relayed, f, attempts, waited, delivered, limit, budget))
@@ -502,7 +520,7 @@ func (m *model) request(q planned) {
 			m.attempts = append(m.attempts, toldAttempt(m.now, p.id(), attempts-1, o.result, o.verdict, delay))
 		}
 		var o outcome
-		after := 0
+		after, last := 0, 0
 		for fresh := false; ; fresh = true {
 			until := m.now + planAttempt
 			if timeout > 0 {
@@ -523,7 +541,7 @@ func (m *model) request(q planned) {
 				over, s.Kind = until, kindHang
 			}
 			kind := s.Kind
-			after = s.After
+			after, last = s.After, kind
 			m.now = min(over, leave)
 			switch {
 			case m.now == leave:
@@ -548,6 +566,25 @@ func (m *model) request(q planned) {
 			}
 			break
 		}
+		sign := 0
+		switch {
+		case o.verdict != core.Failure:
+		case last == kindNoTunnel, q.Connect && o.status >= 500:
+			sign = 1
+		case o.status >= 500:
+			sign = o.status
+		}
+		switch {
+		case doubted == nil:
+		case sign == doubt.sign && p != doubted:
+			decide(core.Excluded)
+			agreed = sign
+		case sign != doubt.sign && o.status != 0 && o.status != 407:
+			decide(core.Failure)
+		}
+		if sign != 0 && sign == agreed {
+			o.verdict, sign = core.Excluded, 0
+		}
 		if o.again == core.Never && o.result == core.ResultSuccess {
 			delivered := true
 			final := core.FinalSuccess
@@ -568,7 +605,11 @@ func (m *model) request(q planned) {
 			return
 		}
 		p.tried, p.barred = step, o.again == core.Elsewhere
-		m.report(p, generation, o.verdict)
+		if m.SecondOpinion && sign != 0 && doubted == nil && len(m.candidates(probes)) > 0 {
+			doubted, doubt.generation, doubt.sign, p.slot = p, generation, sign, generation
+		} else {
+			m.report(p, generation, o.verdict)
+		}
 		record(o)
 
 		relay := o.status != 0 && o.status != 407
@@ -662,7 +703,7 @@ func (m *model) afford() bool {
 func (p plan) expected() []string {
 	m := &model{plan: p}
 	for i := range p.Proxies {
-		m.parties = append(m.parties, &party{number: i, full: i == p.Full})
+		m.parties = append(m.parties, &party{number: i, full: i == p.Full, slot: -1})
 	}
 	for _, q := range p.Requests {
 		m.request(q)

@@ -132,6 +132,7 @@ type Lease struct {
 	U       *Upstream
 	permit  breaker.Permit
 	settled bool
+	parted  bool // its place in flight was given back
 }
 
 // Acquire begins an attempt, unless the proxy is full or draining or its
@@ -168,6 +169,16 @@ func (l *Lease) Settle(o *core.Outcome) {
 	l.permit.Report(o.Verdict, nth)
 }
 
+// Part gives the place in flight back and returns what is left of the lease, to
+// be settled and released later; l itself holds nothing then.
+func (l *Lease) Part() Lease {
+	rest := *l
+	rest.parted = true
+	l.U.inFlight.Add(-1)
+	*l = Lease{}
+	return rest
+}
+
 // Release ends the attempt. One that was not settled says nothing about the
 // proxy, and gives a probe's slot back.
 func (l *Lease) Release() {
@@ -175,7 +186,9 @@ func (l *Lease) Release() {
 		return
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
-	l.U.inFlight.Add(-1)
+	if !l.parted {
+		l.U.inFlight.Add(-1)
+	}
 	*l = Lease{}
 }
 

@@ -122,6 +122,7 @@ type Breaker struct {
 	MinFailureRatio  float64  `koanf:"min_failure_ratio" json:"min_failure_ratio"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
+	SecondOpinion    bool     `koanf:"second_opinion" json:"second_opinion"` // of all proxies
 }
 
 // OwnBreaker is what a proxy has otherwise than [breaker].
@@ -223,6 +224,7 @@ func (c *Config) Engine() engine.Config {
 		Proxies: c.specs, Retry: c.Policy,
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
 		Breaker:        c.Breaker.config(),
+		SecondOpinion:  c.Breaker.SecondOpinion,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		First: c.Selection.First, Again: c.Selection.Retry, MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
