@@ -82,9 +82,9 @@ func TestBadUploads(t *testing.T) {
 		code []byte
 		says string
 	}{
-		"nothing":          {nil, "not a WebAssembly module"},
-		"text":             {[]byte("hello"), "not a WebAssembly module"},
-		"a cut module":     {good[:len(good)/2], "not a WebAssembly module"},
+		"nothing":          {nil, "not a module of WebAssembly 2.0"},
+		"text":             {[]byte("hello"), "not a module of WebAssembly 2.0"},
+		"a cut module":     {good[:len(good)/2], "not a module of WebAssembly 2.0"},
 		"20 MB of zeros":   {make([]byte, 20<<20), "at most 16777216 are taken"},
 		"a spinning start": {start.Bytes(), "does not start"},
 		"a socket":         {socket.Bytes(), "sock_open"},

@@ -136,8 +136,8 @@ func TestAnUploadThatNoLongerLoads(t *testing.T) {
 		cause, settings string
 		module          []byte
 	}{
-		"cut":         {"not a WebAssembly module", "null\n", scorer[:60]},
-		"no module":   {"not a WebAssembly module", "null\n", nil},
+		"cut":         {"not a module of WebAssembly 2.0", "null\n", scorer[:60]},
+		"no module":   {"not a module of WebAssembly 2.0", "null\n", nil},
 		"empty":       {"mine.upload: its first line", "", nil},
 		"another ABI": {"version 7 of the ABI", "{}\n", bytes.Replace(scorer, []byte("abi_v1"), []byte("abi_v7"), 1)},
 		"settings":    {"mine.upload: its first line", `{"a`, nil},

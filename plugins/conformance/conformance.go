@@ -55,13 +55,13 @@ const (
 // static are the checks that need no run, as wasmhost names them.
 var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
-	{wasmhost.CheckParses, "a binary WebAssembly module", "give the .wasm file that the compiler wrote, whole", secLimits},
+	{wasmhost.CheckParses, "a binary WebAssembly module", "give the .wasm file that the compiler wrote, whole, and tell it to do without what is later than WebAssembly 2.0 (threads, exceptions, 64-bit memory)", secLimits},
 	{wasmhost.CheckImports, "", "do without what needs it: files, sockets, threads and the environment do not exist in a plugin", secLimits},
 	{wasmhost.CheckVersion, "1", "export an empty function whirlpool_abi_v1", secVersions},
 	{wasmhost.CheckExports, "", "export what the table lists; most linkers need it said (clang: --export=NAME, Go: //go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
 	{wasmhost.CheckSignatures, "", "change the function's parameters and result to those of the table", secExports},
 	{wasmhost.CheckMemory, "", "ask the linker for less initial memory", secLimits},
-	{wasmhost.CheckTable, "", "", secLimits},
+	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
 // dynamic are the checks that run the module, in their order. All after the
@@ -73,7 +73,7 @@ var dynamic = []struct {
 }{
 	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "", (*kit).meters},
 	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "", (*kit).compiles},
-	{"starts", "do less before the first call", secCalls, "", (*kit).starts},
+	{"starts", "do less before the first call, and do not trap there", secCalls, "", (*kit).starts},
 	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no room; it may be the same address each time", secBuffers, "", (*kit).reserve},
 	{"answers", "", secCalls, "", (*kit).answers},
 	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},

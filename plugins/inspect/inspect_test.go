@@ -49,7 +49,7 @@ func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
 	require.False(t, cut.OK)
 	require.NotEmpty(t, cut.Exports, "the exports stand before where it is cut")
 	require.Len(t, cut.Faults, 1)
-	require.Contains(t, text(t, cut), "fault: this is not a WebAssembly module: it ends too early\n")
+	require.Contains(t, text(t, cut), "fault: this is not a module of WebAssembly 2.0: it ends too early\n")
 
 	// An empty module: no kind, no version, and each thing that is missing.
 	r := run([]byte("\x00asm\x01\x00\x00\x00"))

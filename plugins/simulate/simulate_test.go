@@ -206,9 +206,9 @@ func TestFaultsAreCounted(t *testing.T) {
 
 func TestWhatDoesNotLoad(t *testing.T) {
 	_, err := PlayScorer(host(), Plugin{Name: "mine", Code: []byte("no")}, generated(t, "swap"), NoBreaker(), 1)
-	require.ErrorContains(t, err, "mine: this is not a WebAssembly module")
+	require.ErrorContains(t, err, "mine: this is not a module of WebAssembly 2.0")
 	_, err = PlayBackoff(host(), Plugin{Name: "mine", Code: []byte("no")}, false, 1)
-	require.ErrorContains(t, err, "mine: this is not a WebAssembly module")
+	require.ErrorContains(t, err, "mine: this is not a module of WebAssembly 2.0")
 }
 
 func TestScorersText(t *testing.T) {

@@ -72,7 +72,7 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	}
 	info, err := meter.Inspect(code)
 	if err != nil {
-		wrong(CheckParses, "this is not a WebAssembly module: %v", err)
+		wrong(CheckParses, "this is not a module of WebAssembly 2.0: %v", err)
 		return d, found
 	}
 	d.Functions, d.MemoryMin = info.Functions, info.MemoryMin

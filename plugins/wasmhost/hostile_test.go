@@ -310,10 +310,10 @@ func TestHostileDeclarations(t *testing.T) {
 		code []byte
 		says string
 	}{
-		"an empty file":         {nil, "not a WebAssembly module"},
-		"text":                  {[]byte("(module)"), "not a WebAssembly module"},
+		"an empty file":         {nil, "not a module of WebAssembly 2.0"},
+		"text":                  {[]byte("(module)"), "not a module of WebAssembly 2.0"},
 		"20 MB of zeros":        {make([]byte, 20<<20), "at most 16777216 are taken"},
-		"16 MiB of zeros":       {make([]byte, 16<<20), "not a WebAssembly module"},
+		"16 MiB of zeros":       {make([]byte, 16<<20), "not a module of WebAssembly 2.0"},
 		"only a header":         {w.Header(), "exports no function whirlpool_abi_v1"},
 		"a header of version 2": {[]byte("\x00asm\x02\x00\x00\x00"), "version 1"},
 		"a component":           {[]byte("\x00asm\x0d\x00\x01\x00"), "version 1"},
@@ -379,9 +379,9 @@ func TestHostileDeclarations(t *testing.T) {
 		"the local that is added":          {change(func(m *w.Module) { m.Func("score").Code = w.Join([]byte{w.LocalGet, 4, w.Drop}, w.Const32(0)) }), "local 4 does not exist"},
 		"a branch out of the function":     {change(func(m *w.Module) { m.Func("score").Code = w.Join(w.Const32(0), []byte{w.Br, 2}) }), "branch"},
 		"code that is not valid":           {change(func(m *w.Module) { m.Func("score").Code = []byte{w.I32Add} }), "does not compile"},
-		"an opcode of exceptions":          {change(func(m *w.Module) { m.Func("score").Code = []byte{0x06, 0x40, 0x0b, 0x41, 0} }), "0x6"},
-		"a tail call":                      {change(func(m *w.Module) { m.Func("score").Code = []byte{0x12, 2} }), "0x12"},
-		"an atomic":                        {change(func(m *w.Module) { m.Func("score").Code = []byte{0xfe, 3, 0, 0x41, 0} }), "0xfe"},
+		"an opcode of exceptions":          {change(func(m *w.Module) { m.Func("score").Code = []byte{0x06, 0x40, 0x0b, 0x41, 0} }), "0x6 is not of WebAssembly 2.0, but of exceptions"},
+		"a tail call":                      {change(func(m *w.Module) { m.Func("score").Code = []byte{0x12, 2} }), "0x12 is not of WebAssembly 2.0, but a tail call"},
+		"an atomic":                        {change(func(m *w.Module) { m.Func("score").Code = []byte{0xfe, 3, 0, 0x41, 0} }), "0xfe is not of WebAssembly 2.0, but of threads"},
 		"sockets":                          {forbidden("sock_open"), `imports "wasi_snapshot_preview1.sock_open"`},
 		"accepting":                        {forbidden("sock_accept"), `imports "wasi_snapshot_preview1.sock_accept"`},
 		"files":                            {forbidden("path_open"), `imports "wasi_snapshot_preview1.path_open"`},

@@ -217,7 +217,7 @@ func sections(module []byte) ([]section, error) {
 			break
 		}
 		if id > secDataCount {
-			r.fail("the section %d is unknown", id)
+			r.fail("the section %d is not of WebAssembly 2.0", id)
 			break
 		}
 		if id != secCustom {

@@ -121,7 +121,7 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == opVector:
 		f.skipVector(r)
 	default:
-		r.fail("the opcode %#x is not of WebAssembly 2.0", op)
+		r.fail("the opcode %#x is not of WebAssembly 2.0%s", op, later(op))
 	}
 	return check
 }
@@ -180,4 +180,19 @@ func (f *function) skipVector(r *in) {
 	case sub > 255:
 		r.fail("the opcode 0xfd %d is not of WebAssembly 2.0", sub)
 	}
+}
+
+// later says what an opcode is of that came after WebAssembly 2.0.
+func later(op byte) string {
+	switch {
+	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
+		return ", but of exceptions"
+	case op == 0x12, op == 0x13:
+		return ", but a tail call"
+	case op == 0xfb:
+		return ", but of garbage collection"
+	case op == 0xfe:
+		return ", but of threads"
+	}
+	return ""
 }
