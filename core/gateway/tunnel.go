@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
@@ -144,15 +145,22 @@ func (t *tunnel) early() (n int64, err error) {
 
 // ended is called when a direction has ended; dst is the connection it wrote to.
 // The first direction to end half-closes dst; after the second, or with an error,
-// both connections are closed.
+// both connections are closed. But where dst takes no more, what it has said
+// before that is passed on first (RFC 9110 section 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
-	case err != nil:
+	case err != nil && !refused(err):
 		t.close()
 	case first:
 		closeWrite(dst)
 		t.wait(dst) // the other direction reads from it
 	}
+}
+
+// refused reports whether err is that of a write to a side that has closed.
+func refused(err error) bool {
+	var w *socket.WriteError
+	return errors.As(err, &w) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
 }
 
 func (t *tunnel) close() {

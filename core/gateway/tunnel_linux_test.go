@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
 // A client that has left is noticed although nobody reads from it, as its target
@@ -28,6 +30,34 @@ func TestATunnelWhoseClientLeftStandsNoLonger(t *testing.T) {
 	c.Close()
 	r.free()
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
+}
+
+// What a target has said before it takes no more reaches the client, though the
+// client goes on sending: the answer to an upload that is too large, say.
+func TestTheLastWordsOfATargetThatTakesNoMore(t *testing.T) {
+	said := make(chan int, 1)
+	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
+		n := 0
+		for err := error(nil); err == nil; { // until nothing more is taken
+			c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			var m int
+			m, err = c.Write(make([]byte, 64<<10))
+			n += m
+		}
+		_, queued := socket.Progress(socket.Of(c))
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		said <- n - queued
+	}), nil)
+	c := r.connect()
+	size := <-said
+	c.send("more")
+	time.Sleep(50 * time.Millisecond) // so that it meets the end while there is still something to say
+	n, err := io.Copy(io.Discard, c.r)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, n, int64(size))
+	r.free()
+	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
 }
 
 // What comes along with a CONNECT is watched like everything else: its client may
