@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,6 +61,9 @@ func Load(src Source) (*Config, error) {
 		l.proxies()
 	}
 	if len(l.faults) > 0 {
+		slices.SortStableFunc(l.faults, func(a, b Fault) int {
+			return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line)
+		})
 		return nil, &Error{l.faults}
 	}
 	l.cfg.place = l.place
