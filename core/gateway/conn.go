@@ -230,11 +230,12 @@ func (c *conn) borrowOut() []byte {
 
 // lingerClose lets the client read the answer although it is still sending: a
 // plain close would reset the connection, and many a client reads what it gets
-// only once it has sent everything.
+// only once it has sent everything. A drain does not wait for that.
 func (c *conn) lingerClose() {
+	c.phase.Store(idle)
 	closeWrite(c.raw)
 	wait := lingerShort
-	if !c.reqBody.Done() {
+	if !c.reqBody.Done() && !c.server.draining.Load() {
 		wait = lingerWait
 	}
 	for end := c.server.Now().Add(lingerTime); ; {
@@ -245,6 +246,9 @@ func (c *conn) lingerClose() {
 			until = end
 		}
 		c.raw.SetReadDeadline(until)
+		if wait == lingerWait && c.server.draining.Load() { // looked at last, or what drain does might be undone
+			return
+		}
 		if c.reader.ReadAhead() != nil {
 			return
 		}

@@ -214,3 +214,18 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	c.ended()
 	r.free()
 }
+
+// A drain does not wait for a client that has been answered before it had sent
+// everything.
+func TestADrainEndsLingering(t *testing.T) {
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
+	c := r.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n")
+	a, _ := c.answer("POST")
+	require.Equal(t, 400, a.StatusCode)
+	c.ended()
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r.Shutdown(ctx)
+	require.Less(t, time.Since(begun), lingerWait/2)
+}
