@@ -49,7 +49,7 @@ func appendJSON(b []byte, s string) []byte {
 func (c *conn) answer(r refusal) (keep bool) {
 	var room [256]byte
 	body := appendError(room[:0], r.code, r.message)
-	keep = !r.close && !c.req.Close && !c.server.draining.Load() && c.discardBody()
+	keep = !r.close && c.reusable() && c.discardBody()
 	b := http1.AppendStatusLine(c.borrowOut(), r.status, []byte(http.StatusText(r.status)))
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
@@ -77,6 +77,13 @@ func (c *conn) answer(r refusal) (keep bool) {
 		b = append(b, body...)
 	}
 	return c.finishAnswer(b, keep)
+}
+
+// reusable reports whether the connection may serve another request after this
+// one. What has come along with a CONNECT that is refused was meant for its tunnel,
+// and is no request.
+func (c *conn) reusable() bool {
+	return !c.req.Close && !c.server.draining.Load() && !(c.x.Connect && len(c.reader.Buffered()) > 0)
 }
 
 // finishAnswer writes b, an answer of our own, and reports whether the

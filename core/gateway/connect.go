@@ -83,7 +83,7 @@ func (c *conn) connect() (keep bool) {
 // relayReply gives the client the last proxy's refusal of a CONNECT.
 func (c *conn) relayReply(r *transport.Reply) (keep bool) {
 	c.finish(executor.Ending{Status: r.Status})
-	keep = !c.req.Close && !c.server.draining.Load()
+	keep = c.reusable()
 	b := http1.AppendStatusLine(c.borrowOut(), r.Status, []byte(r.Reason))
 	b = http1.AppendFields(b, r.Fields)
 	b = http1.AppendFraming(b, http1.Length, int64(len(r.Body)))
@@ -95,6 +95,5 @@ func (c *conn) relayReply(r *transport.Reply) (keep bool) {
 	b = c.appendOutcome(b)
 	b = appendConnection(b, keep, c.req.Minor)
 	b = append(b, "\r\n"...)
-	c.out = append(b, r.Body...)
-	return c.write(c.out) && keep
+	return c.finishAnswer(append(b, r.Body...), keep)
 }

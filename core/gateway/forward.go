@@ -189,7 +189,7 @@ func (c *conn) badBody(err error) bool {
 // relay writes the answer on to the client. The attempt is recorded before its
 // last byte is written, so that whoever has the answer finds it counted.
 func (c *conn) relay(r *transport.Response) (keep bool) {
-	keep = !c.req.Close && !c.server.draining.Load() && c.call.request.Rest == nil
+	keep = c.reusable() && c.call.request.Rest == nil
 	framing, length := r.Framing, r.Length
 	if framing == http1.UntilClose {
 		framing = http1.Chunked

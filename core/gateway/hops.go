@@ -45,7 +45,7 @@ func (c *conn) answerLastHop() (keep bool) {
 		echo = append(echo, "\r\n"...)
 	}
 	c.x.Final = core.FinalSuccess
-	keep = !c.req.Close && !c.server.draining.Load() && c.discardBody()
+	keep = c.reusable() && c.discardBody()
 	b := http1.AppendStatusLine(c.borrowOut(), http.StatusOK, []byte("OK"))
 	if echo != nil {
 		b = append(b, "Content-Type: message/http\r\n"...)
