@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/integration/lab"
@@ -78,7 +80,11 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	failed := make(chan error, 2)
 	go func() { failed <- g.engine.Serve(proxyListener) }()
 	go func() { failed <- g.api.Serve(apiListener) }()
-	stopWatch := watch(g)
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		g.log.Warn("nothing tells of changes of files: they are looked at every "+lookEvery.String(), slog.Any("error", err))
+	}
+	stopWatch := watch(g, watcher)
 	defer stopWatch()
 	for {
 		select {

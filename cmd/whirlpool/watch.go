@@ -17,18 +17,19 @@ const (
 	// log file lies in it) is waited for up to maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
-	// lookEvery finds changes on file systems that announce none.
+	// lookEvery finds changes on file systems that announce none, and on machines
+	// that have no inotify instance left (containers share them).
 	lookEvery = 2 * time.Second
 )
 
 // watch reloads when the configuration, or a file that it names, changes: in
 // place, by rename, or behind a symbolic link (Kubernetes). Folders are
-// watched, not files.
-func watch(g *gateway) (stop func()) {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		g.log.Warn("files are not watched; SIGHUP reloads", slog.Any("error", err))
-		return func() {}
+// watched, not files; without w they are only looked at now and then.
+func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
+	var events <-chan fsnotify.Event
+	var failures <-chan error
+	if w != nil {
+		events, failures = w.Events, w.Errors
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -58,12 +59,12 @@ func watch(g *gateway) (stop func()) {
 			select {
 			case <-done:
 				return
-			case <-w.Events:
+			case <-events:
 				if since.IsZero() {
 					since = time.Now()
 				}
 				quiet.Reset(min(settle, max(maxSettle-time.Since(since), 0)))
-			case err := <-w.Errors:
+			case err := <-failures:
 				g.log.Debug("watching files", slog.Any("error", err))
 			case <-quiet.C:
 				since = time.Time{}
@@ -76,24 +77,31 @@ func watch(g *gateway) (stop func()) {
 	return func() {
 		close(done)
 		wg.Wait()
-		w.Close()
+		if w != nil {
+			w.Close()
+		}
 	}
 }
 
-// fingerprint tells the watched files' state, and watches their folders: those
-// they are named in, and those they lie in.
+// fingerprint tells the watched files' state, and has w, if there is one, watch
+// their folders: those they are named in, and those they lie in.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)
 	g.mu.Unlock()
+	watch := func(path string) {
+		if w != nil {
+			w.Add(filepath.Dir(path))
+		}
+	}
 	sum := ""
 	for _, path := range files {
 		if path == "" {
 			continue
 		}
-		w.Add(filepath.Dir(path))
+		watch(path)
 		if target, err := filepath.EvalSymlinks(path); err == nil { // of a link, where it leads
-			w.Add(filepath.Dir(target))
+			watch(target)
 		}
 		if info, err := os.Stat(path); err == nil {
 			sum += fmt.Sprintf("%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), inode(info))

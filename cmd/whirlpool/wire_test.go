@@ -145,6 +145,15 @@ func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 	require.Contains(t, log.String(), "level=WARN msg=\"configuration reloaded\" proxies=0")
 }
 
+// Where the kernel tells of no changes they are found by looking.
+func TestChangesNobodyTellsOf(t *testing.T) {
+	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
+	stop := watch(g, nil)
+	defer stop()
+	change("[gateway]\ndrain_grace = \"19s\"\n")
+	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+}
+
 // What a link leads to is watched where it lies.
 func TestTheTargetOfALinkIsWatched(t *testing.T) {
 	there, err := filepath.EvalSymlinks(t.TempDir())
