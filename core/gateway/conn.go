@@ -284,7 +284,7 @@ func (c *conn) drain() {
 func (c *conn) close() {
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {
-		t.Conn.Close()
+		t.Drop()
 	}
 }
 

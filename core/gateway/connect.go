@@ -32,7 +32,7 @@ func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.T
 // Discard implements executor.Call.
 func (connectCall) Discard(t *transport.Tunnel) {
 	if t != nil && t.Reply.Status == 0 {
-		t.Conn.Close()
+		t.Drop()
 	}
 }
 

@@ -124,7 +124,8 @@ func (t *tunnel) join(said int64) (total traffic, died error) {
 	}
 	t.ended(t.conn.raw, err)
 	total = traffic{up: <-done, down: said + n}
-	t.close()
+	t.conn.raw.Close()
+	t.upstream.Close()
 	return total, died
 }
 
@@ -150,7 +151,7 @@ func (t *tunnel) early() (n int64, err error) {
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
-		t.close()
+		t.conn.close()
 	case first:
 		closeWrite(dst)
 		t.wait(dst) // the other direction reads from it
@@ -161,11 +162,6 @@ func (t *tunnel) ended(dst net.Conn, err error) {
 func refused(err error) bool {
 	var w *socket.WriteError
 	return errors.As(err, &w) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
-}
-
-func (t *tunnel) close() {
-	t.conn.raw.Close()
-	t.upstream.Close()
 }
 
 // wait sets the deadline for the next read from src, once the other direction has

@@ -3,9 +3,12 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
 // A tunnel carries the bytes of both sides, those that came along with the
@@ -195,6 +200,31 @@ func TestADirectTargetIsNoProxy(t *testing.T) {
 	r.free()
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
 	require.Zero(t, r.proxy.Stats().Samples)
+}
+
+// A tunnel that is cut waits for no proxy that does not read: TLS's farewell would.
+func TestATunnelIsCutAtOnce(t *testing.T) {
+	certified := httptest.NewTLSServer(nil)
+	defer certified.Close()
+	near, far := coretest.Pair(t)
+	go tls.Server(far, certified.TLS).Handshake()
+	tcp := socket.Of(near)
+	way := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
+	require.NoError(t, way.Handshake())
+	near.SetWriteBuffer(64 << 10) // which then grows no more
+	far.SetReadBuffer(4 << 10)
+	for range 3 { // until it is full
+		tcp.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err := tcp.Write(make([]byte, 64<<20))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+
+	client, _ := coretest.Pair(t)
+	c := newConn(newRig(t, nil, nil).Server, client)
+	c.tunnel.Store(&transport.Tunnel{Conn: way})
+	begun := time.Now()
+	c.close()
+	require.Less(t, time.Since(begun), 4*time.Second) // crypto/tls waits for 5
 }
 
 // A tunnel may stand as still as it likes, also while its client takes nothing.

@@ -188,6 +188,10 @@ func (tun *Tunnel) TCP() *socket.Conn {
 	return tcp
 }
 
+// Drop closes Conn without TLS's farewell, which would wait for seconds for a
+// proxy that does not read.
+func (tun *Tunnel) Drop() { drop(tun.Conn) }
+
 const maxReplyBody = 64 << 10
 
 // refusal words a refused CONNECT as the fault of a request that wanted it.
