@@ -80,10 +80,12 @@ func (c *conn) answer(r refusal) (keep bool) {
 }
 
 // reusable reports whether the connection may serve another request after this
-// one. What has come along with a CONNECT that is refused was meant for its tunnel,
-// and is no request.
+// one. What has come along with a CONNECT that failed was meant for its tunnel, and
+// is no request; one that is refused before a proxy is asked may have others behind
+// it.
 func (c *conn) reusable() bool {
-	return !c.req.Close && !c.server.draining.Load() && !(c.x.Connect && len(c.reader.Buffered()) > 0)
+	early := c.x.Connect && c.x.Attempts > 0 && len(c.reader.Buffered()) > 0
+	return !c.req.Close && !c.server.draining.Load() && !early
 }
 
 // finishAnswer writes b, an answer of our own, and reports whether the
