@@ -175,6 +175,9 @@ func (c *Check) settle(err error, mend string) {
 	}
 }
 
+// listed is how much of what is wrong is told in one check.
+const listed = 3
+
 // static reports the checks that need no run, and the name of the first that
 // failed.
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
@@ -194,6 +197,9 @@ func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 			if f.Check == s.name {
 				wrong = append(wrong, f.Msg)
 			}
+		}
+		if more := len(wrong) - listed; more > 0 {
+			wrong = append(wrong[:listed], fmt.Sprintf("and %d more, which whirlpool plugin inspect lists", more))
 		}
 		switch {
 		case unread != "":

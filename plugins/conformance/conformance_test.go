@@ -70,6 +70,20 @@ func TestASmallBackoff(t *testing.T) {
 	}
 }
 
+// A module of another world imports hundreds of functions.
+func TestALongListIsShort(t *testing.T) {
+	m := scorer(success)
+	for i := range 500 {
+		m.Imports = append(m.Imports, wt.Import{Module: "env", Name: fmt.Sprint("f", i)})
+	}
+	r := Run(host(), m.Bytes(), nil)
+	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == "imports" })
+	require.Equal(t, Fail, r.Checks[i].Result)
+	require.Contains(t, r.Checks[i].Detail, `"env.f2"`)
+	require.Contains(t, r.Checks[i].Detail, "; and 497 more, which whirlpool plugin inspect lists")
+	require.Less(t, len(r.Checks[i].Detail), 500)
+}
+
 // What to mend depends on whether it failed, or said no to its settings.
 func TestSettingsThatAreRefused(t *testing.T) {
 	m := scorer(success).with("configure", "ii>i", get(1)).Bytes()

@@ -1,6 +1,7 @@
 // SDK for plugins of the Whirlpool proxy gateway, version 1 of the contract in
 // sdk/ABI.md. A plugin is a file that exports score or backoff, and what every
-// module must export:
+// module must export ("whirlpool" stands for the folder of this file: where
+// `whirlpool plugin new` has put it, that is "./whirlpool"):
 //
 //   import { Candidates, RankRequest, Scores } from "whirlpool";
 //   export { reserve, whirlpool_abi_v1 } from "whirlpool";
