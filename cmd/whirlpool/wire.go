@@ -261,7 +261,9 @@ func postponed(started, cfg *config.Config) []string {
 }
 
 func (g *gateway) tryReload() (*config.Config, error) {
-	cfg, err := config.Load(g.source)
+	src := g.source
+	src.Filled = g.cfg.Filled()
+	cfg, err := config.Load(src)
 	if err != nil {
 		return nil, err
 	}

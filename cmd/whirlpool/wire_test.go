@@ -135,7 +135,31 @@ func TestEveryNameThatIsMissing(t *testing.T) {
 	require.Equal(t, []string{"2 selection.first", "3 selection.retry", "5 retry.backoff_strategy"}, keys)
 }
 
-// A list that is empty all of a sudden is taken, but told of.
+// A file that has become empty changes nothing: its writer may be at work, or have
+// failed. One with a comment in it is meant.
+func TestAFileThatHasBecomeEmpty(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list.txt")
+	write := func(file, text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
+	write(list, "")
+	g, _, _ := running(t, "[gateway]\nusers = [{name = \"a\", password = \"b\"}]\n[pool]\nfiles = [\""+list+"\"]\n")
+	require.True(t, g.reload().OK, "as it began")
+	write(list, "a:1\n")
+	require.True(t, g.reload().OK)
+	write(list, "\n")
+	require.False(t, g.reload().OK)
+	require.False(t, g.reload().OK, "still")
+	require.Equal(t, 1, g.cfg.ProxyCount())
+	write(list, "# none\n")
+	require.True(t, g.reload().OK)
+	require.Zero(t, g.cfg.ProxyCount())
+	write(g.source.File, "")
+	status := g.reload()
+	require.False(t, status.OK)
+	require.Contains(t, status.Faults.([]config.Fault)[0].Msg, "has become empty")
+	require.Len(t, g.cfg.Gateway.Users, 1)
+}
+
+// A pool that is empty all of a sudden is taken, but told of.
 func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 	g, log, change := running(t, "[[proxies]]\nurl = \"http://127.0.0.1:1\"\n")
 	require.True(t, g.reload().OK)

@@ -41,6 +41,7 @@ type Config struct {
 	specs    []upstream.Spec // of Proxies and the files
 	files    []string        // read beside the main one
 	found    bool            // the main one is there
+	filled   map[string]bool // the files that have something in them
 	place    func(key string, value any, msg string) Fault
 	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped, variables that set nothing
 }
@@ -256,6 +257,9 @@ func (c *Config) Files() []string {
 // Found reports whether there is a configuration file: an optional one may be
 // absent.
 func (c *Config) Found() bool { return c.found }
+
+// Filled are the files, of lists and the main one, that have something in them.
+func (c *Config) Filled() map[string]bool { return c.filled }
 
 // ProxyCount is how many proxies are configured, files included.
 func (c *Config) ProxyCount() int { return len(c.specs) }

@@ -30,10 +30,11 @@ type Source struct {
 	Optional  bool     // File need not exist
 	Environ   []string // as os.Environ
 	Overrides map[string]any
-	Proxies   []string // files of --proxies
-	Stdin     []byte   // what standard input brought, for Stdin among Proxies
-	URLs      []string // of --proxy
-	Once      bool     // it is not loaded again: its files may be pipes
+	Proxies   []string        // files of --proxies
+	Stdin     []byte          // what standard input brought, for Stdin among Proxies
+	URLs      []string        // of --proxy
+	Once      bool            // it is not loaded again: its files may be pipes
+	Filled    map[string]bool // the files that had something in them before, by Config.Filled; nil at a start
 }
 
 // envPrefix begins the name of each variable that overrides a key:
@@ -52,6 +53,7 @@ type loader struct {
 // Load reads and checks a configuration whole. Its error is an *Error.
 func Load(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}}
+	l.cfg.filled = map[string]bool{}
 	tree := l.read()
 	if len(l.faults) == 0 {
 		decode("", tree, reflect.ValueOf(&l.cfg).Elem(), l.fault)
@@ -275,11 +277,20 @@ func (l *loader) relative(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file. With the second reading of a pipe somebody would
-// have to write it again; until then nothing could be reloaded.
+// readFile reads a whole file. A pipe would have to be written again for the
+// second reading, and nothing could be reloaded until then. What has become empty
+// is being written, or its writer has failed or met a full disk.
 func (l *loader) readFile(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)
 	}
-	return os.ReadFile(path)
+	data, err := os.ReadFile(path)
+	switch {
+	case err != nil:
+	case len(bytes.TrimSpace(data)) > 0:
+		l.cfg.filled[path] = true
+	case l.src.Filled[path]:
+		return nil, fmt.Errorf("%s has become empty; if that is meant, write a comment into it", path)
+	}
+	return data, err
 }
