@@ -248,8 +248,7 @@ func (p Permit) Report(v core.Verdict, nth int64) {
 func (b *Breaker) fail(f failure) {
 	b.push(f)
 	if n := b.cfg.FailureThreshold; b.live() >= n {
-		first := b.failures[len(b.failures)-n]
-		attempts := max(f.nth-first.nth+1, int64(n)) // fewer when reports overtake each other
+		attempts := f.nth - b.failures[len(b.failures)-n].nth + 1
 		if float64(n) >= b.cfg.MinFailureRatio*float64(attempts) {
 			b.open(f.at, ReasonThreshold)
 		}
@@ -291,6 +290,7 @@ func (b *Breaker) dueTime(now time.Time) time.Time {
 func (b *Breaker) change(to core.State, at time.Time, reason string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
+	b.prune(at)
 	count := b.live()
 	if to == core.Closed {
 		b.failures, b.head = nil, 0

@@ -1,0 +1,183 @@
+package breaker_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// model is a breaker as it is specified: one thing after the other, in plain
+// fields.
+type model struct {
+	cfg        breaker.Config
+	now        time.Time
+	state      core.State
+	generation int
+	failures   []time.Time
+	due, lease time.Time
+	taken      bool // the probe's slot
+	answered   bool
+	changed    time.Time
+	events     []core.Transition
+}
+
+// admitted is a permit, in both.
+type admitted struct {
+	permit     breaker.Permit
+	generation int
+	probe      bool
+}
+
+func (m *model) live(at time.Time) int {
+	m.failures = slices.DeleteFunc(m.failures, func(f time.Time) bool { return at.Sub(f) > m.cfg.WindowDuration })
+	return len(m.failures)
+}
+
+func (m *model) change(to core.State, at time.Time, reason string) {
+	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at, FailureCount: m.live(at), Reason: reason})
+	m.state, m.changed, m.taken = to, at, false
+	m.generation++
+	switch to {
+	case core.Closed:
+		m.failures = nil
+	case core.Open:
+		m.due = at.Add(m.cfg.TimeoutDuration)
+	}
+}
+
+// look lets time take effect: whoever looks at a breaker that is not closed does.
+func (m *model) look() {
+	if m.state == core.Open && !m.now.Before(m.due) {
+		m.change(core.HalfOpen, m.due, breaker.ReasonTimeout)
+	}
+	if m.state == core.HalfOpen && m.taken && m.now.After(m.lease) {
+		if m.answered {
+			m.change(core.Closed, m.lease, breaker.ReasonProbeSuccess)
+		} else {
+			m.taken = false
+			m.generation++
+		}
+	}
+}
+
+func (m *model) admits() bool { return m.state == core.Closed || m.state == core.HalfOpen && !m.taken }
+
+func (m *model) report(a admitted, v core.Verdict) {
+	if a.generation != m.generation || v != core.Failure && !a.probe {
+		return
+	}
+	if v == core.Failure {
+		m.failures = append(m.failures, m.now)
+	}
+	switch {
+	case m.state == core.Closed && m.live(m.now) >= m.cfg.FailureThreshold:
+		m.change(core.Open, m.now, breaker.ReasonThreshold)
+	case m.state == core.Closed:
+	case v == core.Success:
+		m.change(core.Closed, m.now, breaker.ReasonProbeSuccess)
+	case v == core.Failure:
+		m.change(core.Open, m.now, breaker.ReasonProbeFailure)
+	default:
+		m.taken = false
+		m.generation++
+	}
+}
+
+// Whatever happens to a breaker in whatever order, it does what the model does,
+// and tells of it in the same words.
+func TestAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seconds := func(label string, to int) time.Duration {
+			return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
+		}
+		config := func() breaker.Config {
+			return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), Lease: seconds("lease", 12)}
+		}
+		start := time.Unix(1_000_000, 0)
+		m := &model{cfg: config(), now: start, changed: start}
+		var told []core.Transition
+		b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) { told = append(told, tr) })
+		var out []admitted
+		one := func(t *rapid.T) int {
+			if len(out) == 0 {
+				t.Skip()
+			}
+			return rapid.IntRange(0, len(out)-1).Draw(t, "which")
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"time": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 1000, 3000, 7000, 15_000}).Draw(t, "ms")) * time.Millisecond)
+			},
+			"acquire": func(t *rapid.T) {
+				p, ok := b.Acquire()
+				m.look()
+				require.Equal(t, m.admits(), ok)
+				if !ok {
+					return
+				}
+				a := admitted{p, m.generation, m.state == core.HalfOpen}
+				if a.probe {
+					m.taken, m.answered, m.lease = true, false, m.now.Add(m.cfg.Lease)
+				}
+				out = append(out, a)
+			},
+			"report": func(t *rapid.T) {
+				i := one(t)
+				v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
+				out[i].permit.Report(v, 0)
+				m.report(out[i], v)
+				out = slices.Delete(out, i, i+1)
+			},
+			"answered": func(t *rapid.T) {
+				a := out[one(t)]
+				a.permit.Answered()
+				if a.probe && a.generation == m.generation {
+					m.answered = true
+					if soon := m.now.Add(time.Second); soon.Before(m.lease) { // that long it may still break off
+						m.lease = soon
+					}
+				}
+			},
+			"reset": func(t *rapid.T) {
+				b.Reset()
+				m.look()
+				if m.state != core.Closed {
+					m.change(core.Closed, m.now, breaker.ReasonManualReset)
+				}
+				m.failures = nil
+				m.generation++
+			},
+			"configure": func(t *rapid.T) {
+				m.cfg = config()
+				b.Configure(m.cfg)
+			},
+			"state": func(t *rapid.T) {
+				m.look()
+				require.Equal(t, m.state, b.State())
+			},
+			"admissible": func(t *rapid.T) {
+				m.look()
+				require.Equal(t, m.admits(), b.Admissible())
+			},
+			"overdue": func(t *rapid.T) {
+				m.look()
+				require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration, b.Overdue())
+			},
+			"snapshot": func(t *rapid.T) {
+				m.look()
+				want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed}
+				if m.state == core.Open {
+					want.NextTest = m.due
+				}
+				require.Equal(t, want, b.Snapshot())
+			},
+			"": func(t *rapid.T) { require.Equal(t, m.events, told) },
+		})
+	})
+}
