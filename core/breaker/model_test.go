@@ -92,92 +92,96 @@ func (m *model) report(a admitted, v core.Verdict) {
 // Whatever happens to a breaker in whatever order, it does what the model does,
 // and tells of it in the same words.
 func TestAgainstAModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		seconds := func(label string, to int) time.Duration {
-			return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
+	for range 20 { // a hundred histories take 10 ms
+		rapid.Check(t, history)
+	}
+}
+
+func history(t *rapid.T) {
+	seconds := func(label string, to int) time.Duration {
+		return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
+	}
+	config := func() breaker.Config {
+		return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), Lease: seconds("lease", 12)}
+	}
+	start := time.Unix(1_000_000, 0)
+	m := &model{cfg: config(), now: start, changed: start}
+	var told []core.Transition
+	b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) { told = append(told, tr) })
+	var out []admitted
+	one := func(t *rapid.T) int {
+		if len(out) == 0 {
+			t.Skip()
 		}
-		config := func() breaker.Config {
-			return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), Lease: seconds("lease", 12)}
-		}
-		start := time.Unix(1_000_000, 0)
-		m := &model{cfg: config(), now: start, changed: start}
-		var told []core.Transition
-		b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) { told = append(told, tr) })
-		var out []admitted
-		one := func(t *rapid.T) int {
-			if len(out) == 0 {
-				t.Skip()
+		return rapid.IntRange(0, len(out)-1).Draw(t, "which")
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"time": func(t *rapid.T) {
+			m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 1000, 3000, 7000, 15_000}).Draw(t, "ms")) * time.Millisecond)
+		},
+		"acquire": func(t *rapid.T) {
+			p, ok := b.Acquire()
+			m.look()
+			require.Equal(t, m.admits(), ok)
+			if !ok {
+				return
 			}
-			return rapid.IntRange(0, len(out)-1).Draw(t, "which")
-		}
-		t.Repeat(map[string]func(*rapid.T){
-			"time": func(t *rapid.T) {
-				m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 1000, 3000, 7000, 15_000}).Draw(t, "ms")) * time.Millisecond)
-			},
-			"acquire": func(t *rapid.T) {
-				p, ok := b.Acquire()
-				m.look()
-				require.Equal(t, m.admits(), ok)
-				if !ok {
-					return
+			a := admitted{p, m.generation, m.state == core.HalfOpen}
+			if a.probe {
+				m.taken, m.answered, m.lease = true, false, m.now.Add(m.cfg.Lease)
+			}
+			out = append(out, a)
+		},
+		"report": func(t *rapid.T) {
+			i := one(t)
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
+			out[i].permit.Report(v, 0)
+			m.report(out[i], v)
+			out = slices.Delete(out, i, i+1)
+		},
+		"answered": func(t *rapid.T) {
+			a := out[one(t)]
+			a.permit.Answered()
+			if a.probe && a.generation == m.generation {
+				m.answered = true
+				if soon := m.now.Add(time.Second); soon.Before(m.lease) { // that long it may still break off
+					m.lease = soon
 				}
-				a := admitted{p, m.generation, m.state == core.HalfOpen}
-				if a.probe {
-					m.taken, m.answered, m.lease = true, false, m.now.Add(m.cfg.Lease)
-				}
-				out = append(out, a)
-			},
-			"report": func(t *rapid.T) {
-				i := one(t)
-				v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
-				out[i].permit.Report(v, 0)
-				m.report(out[i], v)
-				out = slices.Delete(out, i, i+1)
-			},
-			"answered": func(t *rapid.T) {
-				a := out[one(t)]
-				a.permit.Answered()
-				if a.probe && a.generation == m.generation {
-					m.answered = true
-					if soon := m.now.Add(time.Second); soon.Before(m.lease) { // that long it may still break off
-						m.lease = soon
-					}
-				}
-			},
-			"reset": func(t *rapid.T) {
-				b.Reset()
-				m.look()
-				if m.state != core.Closed {
-					m.change(core.Closed, m.now, breaker.ReasonManualReset)
-				}
-				m.failures = nil
-				m.generation++
-			},
-			"configure": func(t *rapid.T) {
-				m.cfg = config()
-				b.Configure(m.cfg)
-			},
-			"state": func(t *rapid.T) {
-				m.look()
-				require.Equal(t, m.state, b.State())
-			},
-			"admissible": func(t *rapid.T) {
-				m.look()
-				require.Equal(t, m.admits(), b.Admissible())
-			},
-			"overdue": func(t *rapid.T) {
-				m.look()
-				require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration, b.Overdue())
-			},
-			"snapshot": func(t *rapid.T) {
-				m.look()
-				want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed}
-				if m.state == core.Open {
-					want.NextTest = m.due
-				}
-				require.Equal(t, want, b.Snapshot())
-			},
-			"": func(t *rapid.T) { require.Equal(t, m.events, told) },
-		})
+			}
+		},
+		"reset": func(t *rapid.T) {
+			b.Reset()
+			m.look()
+			if m.state != core.Closed {
+				m.change(core.Closed, m.now, breaker.ReasonManualReset)
+			}
+			m.failures = nil
+			m.generation++
+		},
+		"configure": func(t *rapid.T) {
+			m.cfg = config()
+			b.Configure(m.cfg)
+		},
+		"state": func(t *rapid.T) {
+			m.look()
+			require.Equal(t, m.state, b.State())
+		},
+		"admissible": func(t *rapid.T) {
+			m.look()
+			require.Equal(t, m.admits(), b.Admissible())
+		},
+		"overdue": func(t *rapid.T) {
+			m.look()
+			require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration, b.Overdue())
+		},
+		"snapshot": func(t *rapid.T) {
+			m.look()
+			want := breaker.View{State: m.state, FailureCount: m.live(m.now), Config: m.cfg, LastChange: m.changed}
+			if m.state == core.Open {
+				want.NextTest = m.due
+			}
+			require.Equal(t, want, b.Snapshot())
+		},
+		"": func(t *rapid.T) { require.Equal(t, m.events, told) },
 	})
 }

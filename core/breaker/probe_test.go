@@ -74,3 +74,21 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	_, ok := b.Acquire()
 	require.True(t, ok)
 }
+
+// That one probe was answered says nothing of the next.
+func TestAProbeIsAnsweredForItself(t *testing.T) {
+	now := time.Unix(1000, 0)
+	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute},
+		func() time.Time { return now }, func(core.Transition) {})
+	p, _ := b.Acquire()
+	p.Report(core.Failure, 0)
+	now = now.Add(time.Second)
+	first, ok := b.Acquire()
+	require.True(t, ok)
+	first.Answered()
+	first.Report(core.Excluded, 0)
+	_, ok = b.Acquire()
+	require.True(t, ok)
+	now = now.Add(2 * time.Minute)
+	require.Equal(t, core.HalfOpen, b.State())
+}
