@@ -217,6 +217,20 @@ func TestAListOfNonsense(t *testing.T) {
 	require.Contains(t, c.Warnings[maxWarnings], ": 1500 more lines")
 }
 
+// A file of which no line is a proxy is another file, and no empty list.
+func TestAFileThatIsNoList(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list.txt")
+	for text, ok := range map[string]bool{"\n<html>\n502 Bad Gateway\n</html>\n": false, "": true, "# none yet\n": true, "nonsense\nh:1\n": true} {
+		require.NoError(t, os.WriteFile(list, []byte(text), 0o600))
+		_, err := load(t, "[pool]\nfiles = [\""+list+"\"]\n", nil)
+		if ok {
+			require.NoError(t, err, text)
+		} else {
+			require.ErrorContains(t, err, "pool.files[0]: no line of it gives a proxy; line 2: ")
+		}
+	}
+}
+
 // A proxy where the path of a list belongs is not quoted: it may hold a password.
 func TestAProxyInThePlaceOfAList(t *testing.T) {
 	for _, path := range []string{"http://u:hunter2@h:1", "u:hunter2@h:x", "h:1:u:hunter2"} {

@@ -112,6 +112,10 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
+	if len(specs) == 0 && len(warnings) > 0 { // an error page, say, that was downloaded in its place
+		l.fault(key, path, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
+		return
+	}
 	for i, w := range warnings {
 		if i == maxWarnings { // of a file that is no list at all, say
 			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path, len(warnings)-i))
