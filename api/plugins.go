@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"mime/multipart"
 	"os"
 	"strings"
 
@@ -67,6 +68,22 @@ func (s *Server) getPlugin(c *fiber.Ctx) error {
 	return s.sendPlugin(c, i, err)
 }
 
+// known refuses a form with a field that nobody reads: settings under another name,
+// or sent as a file, would silently not be the plugin's.
+func known(form *multipart.Form) error {
+	for field, values := range form.Value {
+		if field != "name" && field != "config" || len(values) > 1 {
+			return refuse(400, "invalid_field", field+": the form takes module, name and config, each once", fiber.Map{"field": field})
+		}
+	}
+	for field := range form.File {
+		if field != "module" {
+			return refuse(400, "invalid_field", field+" is sent as a file; the only file is module (curl: -F 'config=<FILE')", fiber.Map{"field": field})
+		}
+	}
+	return nil
+}
+
 // upload reads a module: application/wasm, or multipart/form-data with the
 // fields module, name and config (a JSON object).
 func upload(c *fiber.Ctx) (name string, code []byte, config map[string]any, err error) {
@@ -78,6 +95,9 @@ func upload(c *fiber.Ctx) (name string, code []byte, config map[string]any, err 
 		form, err := c.MultipartForm()
 		if err != nil || len(form.File["module"]) != 1 {
 			return "", nil, nil, refuse(400, "invalid_request", "the form needs one file named module", nil)
+		}
+		if err := known(form); err != nil {
+			return "", nil, nil, err
 		}
 		f, err := form.File["module"][0].Open()
 		if err != nil {

@@ -128,6 +128,8 @@ func TestBadUploads(t *testing.T) {
 		"a form without a boundary": {"POST", "/plugins", [2]string{"x", "multipart/form-data"}, 400},
 		"settings it does not take": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{"a":1}`}, map[string][]byte{"module": good}), 422},
 		"settings that are a list":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `[]`}, map[string][]byte{"module": good}), 400},
+		"settings sent as a file":   {"POST", "/plugins", multi(map[string]string{"name": "x"}, map[string][]byte{"module": good, "config": []byte(`{}`)}), 400},
+		"settings misspelt":         {"POST", "/plugins", multi(map[string]string{"name": "x", "confg": `{}`}, map[string][]byte{"module": good}), 400},
 		"settings that are broken":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{`}, map[string][]byte{"module": good}), 400},
 	} {
 		status, body, h := w.call(c.method, c.path, c.body[0], "Content-Type", c.body[1])

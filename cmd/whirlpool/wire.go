@@ -51,9 +51,17 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	})
 	log = slog.New(slog.NewTextHandler(w, opts))
 	if cfg.Format == "json" {
-		log = slog.New(slog.NewJSONHandler(w, opts))
+		log = slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds}))
 	}
 	return log, level, w.Close
+}
+
+// inSeconds writes durations as the API does; slog's JSON has bare nanoseconds.
+func inSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 func setLevel(level *slog.LevelVar, name string) {

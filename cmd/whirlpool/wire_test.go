@@ -198,3 +198,11 @@ func TestTheTargetOfALinkIsWatched(t *testing.T) {
 	g.fingerprint(w)
 	assert.ElementsMatch(t, []string{filepath.Dir(link), there}, w.WatchList())
 }
+
+func TestTheLogInJSONHasSeconds(t *testing.T) {
+	var out bytes.Buffer
+	log, _, done := openLog(config.Log{Level: "info", Format: "json"}, &out)
+	log.Info("retry", slog.Duration("delay", 1500*time.Millisecond))
+	require.NoError(t, done())
+	assert.Contains(t, out.String(), `"delay":1.5`)
+}
