@@ -73,7 +73,8 @@ type tunnel struct {
 // watch prepares for writes that have to wait; upstream lies on tcp, which may be
 // nil.
 func (t *tunnel) watch(tcp *socket.Conn) {
-	t.stall.While, t.conn.stall.While = t.whole, t.whole
+	whole := t.whole // bound once
+	t.stall.While, t.conn.stall.While = whole, whole
 	if t.tcp = tcp; tcp != nil {
 		tcp.Full = t.full
 	}
