@@ -200,7 +200,7 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	b := http1.AppendStatusLine(c.borrowOut(), r.Status, r.Reason)
 	b = http1.AppendFields(b, r.Fields)
 	if c.set.Via {
-		b = http1.AppendField(b, "Via", viaValue)
+		b = http1.AppendField(b, "Via", viaValue[r.Minor])
 	}
 	b = http1.AppendFraming(b, framing, length)
 	b = c.appendOutcome(b)

@@ -157,18 +157,18 @@ func (c *conn) onward(host []byte) {
 		}
 		c.fields = append(c.fields, f)
 	}
-	if len(c.req.Host) == 0 && c.req.Minor == 0 {
+	if c.req.Host == nil { // of HTTP/1.0
 		c.fields = append(c.fields, http1.Field{Name: hostName, Value: host, Kind: http1.Host})
 	}
 	if c.set.Via {
-		c.fields = append(c.fields, http1.Field{Name: viaName, Value: viaValue, Kind: http1.Via})
+		c.fields = append(c.fields, http1.Field{Name: viaName, Value: viaValue[c.req.Minor], Kind: http1.Via})
 	}
 }
 
 var (
 	hostName = []byte("Host")
 	viaName  = []byte("Via")
-	viaValue = []byte("1.1 whirlpool")
+	viaValue = [2][]byte{[]byte("1.0 whirlpool"), []byte("1.1 whirlpool")} // by the minor version of what was received
 )
 
 // method returns a string for a method without allocating for the usual ones.

@@ -204,6 +204,8 @@ func TestVia(t *testing.T) {
 	a, _ := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nVia: 1.0 near\r\n\r\n").answer("GET")
 	require.Equal(t, "1.0 near|1.1 whirlpool", a.Header.Get("X-Seen"))
 	require.Equal(t, []string{"1.1 far", "1.1 whirlpool"}, a.Header.Values("Via"))
+	a, _ = r.ask("GET http://a.test/ HTTP/1.0\r\n\r\n").answer("GET")
+	require.Equal(t, "1.0 whirlpool", a.Header.Get("X-Seen"), "the version is the client's own")
 }
 
 // Pipelined requests are answered in order, whatever their sizes; while one is
@@ -434,4 +436,31 @@ func TestLogins(t *testing.T) {
 		require.Equal(t, want, users.allow(value), value)
 	}
 	require.True(t, newUsers(nil).allow(""), "without users everybody may")
+}
+
+// Exactly one Host field goes on, the target's, whatever came.
+func TestHost(t *testing.T) {
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		for {
+			hosts := ""
+			for {
+				line, err := b.ReadString('\n')
+				if err != nil {
+					return
+				}
+				if line == "\r\n" {
+					break
+				}
+				if strings.HasPrefix(strings.ToLower(line), "host:") {
+					hosts += line
+				}
+			}
+			io.WriteString(c, ok(hosts))
+		}
+	}, nil)
+	for _, from := range []string{"1.0\r\n", "1.0\r\nHost:\r\n", "1.0\r\nHost: b.test\r\n", "1.1\r\nHost:\r\n", "1.1\r\nHost: b.test\r\n"} {
+		_, body := r.ask("GET http://a.test:81/ HTTP/" + from + "\r\n").answer("GET")
+		require.Equal(t, "Host: a.test:81\r\n", body, "%q", from)
+	}
 }
