@@ -25,8 +25,9 @@ import (
 //go:embed testdata/visitor.js
 var visitor []byte
 
-// TestTheDashboard visits the dashboard with a browser: through a server that
-// adds the visitor to the page, and can look like a gateway that has stopped.
+// TestTheDashboard visits the dashboard with a browser: through a reverse proxy
+// that has it in a folder and gives another Host, adds the visitor to the page, and
+// can look like a gateway that has stopped.
 func TestTheDashboard(t *testing.T) {
 	config := func(attempts string) string {
 		return `[retry]
@@ -52,7 +53,10 @@ role = "admin"
 		Error string
 	}
 	reports := make(chan report, 1)
-	api := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: w.api})
+	api := &httputil.ReverseProxy{Rewrite: func(q *httputil.ProxyRequest) {
+		q.SetURL(&url.URL{Scheme: "http", Host: w.api})
+		q.Out.Host = "behind.example"
+	}}
 	api.ModifyResponse = func(r *http.Response) error {
 		if r.Request.URL.Path != "/" {
 			return nil
@@ -87,12 +91,12 @@ role = "admin"
 		json.NewDecoder(q.Body).Decode(&r)
 		reports <- r
 	})
-	server := httptest.NewServer(mux)
+	server := httptest.NewServer(http.StripPrefix("/whirlpool", mux))
 	defer server.Close()
 
 	said := &buffer{}
 	browser := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL)
+		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")
 	browser.Stdout, browser.Stderr = said, said
 	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it is many processes
 	require.NoError(t, browser.Start())

@@ -10,7 +10,7 @@ async function api(path, { method = "GET", json, body } = {}) {
   const headers = {};
   if (state.key) headers.Authorization = "Bearer " + state.key;
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch("/api/v1/" + path, { method, headers, body: json === undefined ? body : JSON.stringify(json) });
+  const answer = await fetch("api/v1/" + path, { method, headers, body: json === undefined ? body : JSON.stringify(json) });
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   if (answer.status === 401) {
     lock(true);

@@ -36,7 +36,7 @@
 
     const reset = row("F1").querySelector("button");
     reset.focus();
-    await fetch("/traffic");
+    await fetch("traffic");
     await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3saved by a retry"));
     await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3proxies in service"));
     await until("draws how long it is open", () => row("F1").querySelector(".band .open") && !row("F2").querySelector(".band .open"));
@@ -60,14 +60,14 @@
     await until("puts a policy in force", () => text("#change [role=status]").startsWith("in force") && document.querySelectorAll("#tries circle").length === 4);
 
     const reread = what => { refresh(); return text("#reload").includes(what); };
-    await fetch("/edit?max_attempts=11");
+    await fetch("edit?max_attempts=11");
     await until("tells that the configuration was not reloaded", () => reread("koanf.toml:2: retry.max_attempts: must be 1 to 10"));
-    await fetch("/edit?max_attempts=3");
+    await fetch("edit?max_attempts=3");
     await until("tells that it was", () => reread("") && one("#reload").hidden);
 
-    await fetch("/stop");
+    await fetch("stop");
     await until("says that nobody answers", () => text("#link").includes("does not answer; what is below is of") && one("main").className === "stale");
-    await fetch("/go");
+    await fetch("go");
     await until("goes on by itself", () => text("#link") === "live" && one("main").className === "");
     if (dialogs.length) throw new Error("dialogs: " + dialogs);
   }
@@ -78,5 +78,5 @@
   } catch (e) {
     report.Error = e.message;
   }
-  fetch("/report", { method: "POST", body: JSON.stringify(report) });
+  fetch("report", { method: "POST", body: JSON.stringify(report) });
 })();
