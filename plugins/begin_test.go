@@ -2,10 +2,12 @@ package plugins_test
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +144,34 @@ func TestTheCacheIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, len(files), 32)
 	require.Greater(t, len(files), 1)
+}
+
+// Many modules compile a few at a time, and one that has left before its turn
+// does not at all.
+func TestManyLargeModules(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
+	const many = 30
+	slow := wasmtest.Scorer().Add(wasmtest.Func{Code: wasmtest.Repeat(3000, 0x41, 0, 0x41, 0, 0x28, 2, 0, wasmtest.I32Store, 2, 0)})
+	for i := range many {
+		file := filepath.Join(dir, "plugins", fmt.Sprintf("p%d.upload", i))
+		require.NoError(t, os.WriteFile(file, append([]byte("null\n"), large(slow.Bytes())...), 0o600))
+	}
+	for _, c := range []struct {
+		wait bool
+		most int
+	}{{true, many}, {false, many / 2}} {
+		var log bytes.Buffer
+		r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		require.NoError(t, err)
+		if c.wait {
+			r.Wait()
+			require.Equal(t, many, strings.Count(log.String(), "plugin compiled"))
+		}
+		r.Close()
+		require.LessOrEqual(t, strings.Count(log.String(), "plugin compiled"), c.most)
+		require.NotContains(t, log.String(), "level=ERROR")
+	}
 }
 
 // A registry that closes waits for what is being compiled.

@@ -202,6 +202,9 @@ func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module
 	begun := r.now()
 	m, err := r.host.Begin(code, v.spec.Config, func(err error) {
 		defer r.building.Done()
+		if errors.Is(err, wasmhost.ErrClosed) { // it has left before its turn
+			return
+		}
 		if err != nil {
 			msg := "plugin does not serve: the built-in answers for it"
 			if v.source == SourceAPI {

@@ -65,11 +65,18 @@ const FuelPerCandidate = 4_000
 type Host struct {
 	limits   Limits
 	cacheDir string
+	building chan struct{} // holds one for each module that compiles in the background
 }
 
 // New returns a host. cacheDir keeps compiled code from start to start; ""
 // keeps none.
-func New(limits Limits, cacheDir string) *Host { return &Host{limits: limits, cacheDir: cacheDir} }
+func New(limits Limits, cacheDir string) *Host {
+	return &Host{limits: limits, cacheDir: cacheDir, building: make(chan struct{}, atOnce())}
+}
+
+// atOnce is how many modules compile in the background at the same time: each
+// takes a processor and some 50 MB, and requests need theirs.
+func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
 // CheckError says why a module may not serve, and what to mend.
 type CheckError struct {
@@ -121,10 +128,14 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 	m.Configure(config)
 	m.live++ // what is being built counts as a call: Close waits for it
 	go func() {
-		err := m.build(code, h.cacheDir)
-		if err == nil {
-			err = m.prepare()
+		h.building <- struct{}{}
+		err := ErrClosed
+		if !m.isClosed() { // while it waited for its turn
+			if err = m.build(code, h.cacheDir); err == nil {
+				err = m.prepare()
+			}
 		}
+		<-h.building
 		m.gone()
 		done(err)
 	}()

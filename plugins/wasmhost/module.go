@@ -248,6 +248,12 @@ func (m *Module) Close() {
 	}
 }
 
+func (m *Module) isClosed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed
+}
+
 func (m *Module) destroy() {
 	ctx := context.Background()
 	if m.runtime != nil {
