@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -97,6 +98,27 @@ func TestConfigCheckNamesEveryFault(t *testing.T) {
 	require.NotContains(t, string(out), "hunter2secret")
 	out, err = exec.Command(binary, "config", "check", "../koanf.toml").CombinedOutput()
 	require.NoError(t, err, "%s", out)
+}
+
+// With format = "json" a collector that reads standard output and standard error
+// finds a record in each line, of the start too.
+func TestEveryLineIsARecord(t *testing.T) {
+	w := start(t, 1, "[log]\nformat = \"json\"\nlevel = \"debug\"\n")
+	w.fakes[0].Do(lab.Status(503))
+	w.get(ovr("max_attempts=2, base_delay=0.1")...)
+	require.NoError(t, w.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, w.cmd.Wait())
+	var messages []any
+	for line := range strings.Lines(w.log.String()) {
+		var record map[string]any
+		require.NoError(t, json.Unmarshal([]byte(line), &record), line)
+		messages = append(messages, record["msg"])
+		if record["msg"] == "listening" {
+			require.Equal(t, []any{w.gateway, w.api, 1.0}, []any{record["gateway"], record["api"], record["proxies"]})
+		}
+	}
+	require.Contains(t, messages, "listening")
+	require.Contains(t, messages, "draining")
 }
 
 func TestListsAreWatched(t *testing.T) {

@@ -68,14 +68,13 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.engine.Avoid(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
-	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", proxyListener.Addr(), cfg.ProxyCount())
-	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", apiListener.Addr(), apiListener.Addr())
-	if cfg.ProxyCount() == 0 {
-		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST /api/v1/proxies; --demo brings some of its own")
+	if cfg.Log.Format == "json" { // a program reads it, and often what goes to out as well
+		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()), slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
+	} else {
+		greet(out, g.address, apiListener.Addr().String(), cfg.ProxyCount(), demo)
 	}
 	if demo != nil {
-		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", proxyListener.Addr(), demo.URL())
-		go demo.Drive(ctx, proxyListener.Addr().String())
+		go demo.Drive(ctx, g.address)
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- g.engine.Serve(proxyListener) }()
@@ -102,6 +101,18 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
 			return g.drain(signals)
 		}
+	}
+}
+
+// greet tells whoever has started the gateway where everything is.
+func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
+	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", gateway, proxies)
+	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", api, api)
+	if proxies == 0 {
+		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST /api/v1/proxies; --demo brings some of its own")
+	}
+	if demo != nil {
+		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", gateway, demo.URL())
 	}
 }
 
