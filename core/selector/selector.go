@@ -276,7 +276,7 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 			later = later || o.U == t.U
 		}
 		switch {
-		case later || snap.Get(t.U.ID()) != t.U || t.U.Draining() || !t.U.BreakerAdmits(q.elapsed):
+		case later || t.U.Draining() || !t.U.BreakerAdmits(q.elapsed):
 		case t.Barred:
 			barred = true
 		case t.U.Full():

@@ -107,6 +107,28 @@ func TestErrors(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNoneLeft)
 }
 
+// A proxy that drains is none to wait for.
+func TestWhoDrainsIsNotBusy(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		f := start(t, 2, 256)
+		lease, ok := f.get(0).Acquire(f.now)
+		require.True(t, ok)
+		require.NoError(t, f.pool.Remove("p0", true))
+		want := core.ErrPoolEmpty
+		if open {
+			f.settle(f.get(1), core.Failure)
+			want = core.ErrAllBreakersOpen
+		} else {
+			require.NoError(t, f.pool.Remove("p1", false))
+		}
+		_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		assert.Equal(t, want, err)
+		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: lease.U}}}, rotate, f.now)
+		assert.Equal(t, want, err)
+		lease.Release()
+	}
+}
+
 func TestRotationIsFair(t *testing.T) {
 	for _, n := range []int{1, 3, 8, 1000} { // 1000: past the limit, a sample is scored
 		f := start(t, n, 64)
