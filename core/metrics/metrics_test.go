@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http/httptest"
 	"regexp"
 	"runtime"
@@ -53,7 +54,8 @@ func TestTheIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
 		r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
-		var requests, attempts, retries, replays, delivered, opens uint64
+		var requests, attempts, retries, replays, delivered, recovered, limited, opens, quick uint64
+		var waited, latency, all time.Duration
 		byAttempt := map[string]uint64{}
 		type sums struct{ ok, failed, cancelled uint64 }
 		byProxy := map[string]*sums{}
@@ -73,12 +75,15 @@ func TestTheIdentities(t *testing.T) {
 					byProxy[id].cancelled++
 				}
 				last = rapid.SampledFrom([]core.Result{core.ResultSuccess, core.ResultFailure, core.ResultTimeout, core.ResultCancelled}).Draw(t, "result")
-				e := core.AttemptEvent{ProxyID: id, Attempt: i, Started: now, Ended: now, Outcome: core.Outcome{Result: last}}
+				took := time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond
+				e := core.AttemptEvent{ProxyID: id, Attempt: i, Started: now.Add(-took), Ended: now, Outcome: core.Outcome{Result: last}}
+				latency += took
 				if last != core.ResultSuccess {
 					e.Outcome.Reason = rapid.SampledFrom([]string{"", "http_503", "connection_refused"}).Draw(t, "reason")
 				}
 				if i > 0 {
-					e.Because = "http_503"
+					e.Because, e.Delay = "http_503", time.Duration(rapid.IntRange(0, 30).Draw(t, "delay"))*time.Second
+					waited += e.Delay
 					retries++
 				}
 				r.Attempt(&e)
@@ -93,11 +98,23 @@ func TestTheIdentities(t *testing.T) {
 				}
 			}
 			now = now.Add(time.Second)
-			q := core.RequestEvent{Attempts: tries, Started: now, Ended: now, Final: core.FinalExhausted, PolicyHash: "h",
+			took := rapid.SampledFrom([]time.Duration{time.Millisecond, 10 * time.Millisecond, 11 * time.Millisecond, time.Minute}).Draw(t, "took")
+			all += took
+			if took <= 10*time.Millisecond {
+				quick++
+			}
+			q := core.RequestEvent{Attempts: tries, Started: now.Add(-took), Ended: now, Final: core.FinalExhausted, PolicyHash: "h",
 				Listener: rapid.SampledFrom([]core.Listener{core.ListenHTTP, core.ListenConnect, core.ListenAPI}).Draw(t, "listener")}
 			if tries > 0 && last == core.ResultSuccess {
 				q.Final, q.Delivered = core.FinalSuccess, true
 				delivered++
+				if tries > 1 {
+					recovered++
+				}
+			} else if q.LimitReached = rapid.Bool().Draw(t, "limit"); q.LimitReached {
+				limited++
+			}
+			if q.Delivered {
 				byAttempt[strconv.Itoa(tries-1)]++
 			}
 			r.Request(&q)
@@ -120,6 +137,25 @@ func TestTheIdentities(t *testing.T) {
 		check("events", s.CircuitBreakerEventsCount, opens)
 		if fmt.Sprint(s.SuccessByAttempt) != fmt.Sprint(byAttempt) {
 			t.Fatalf("success_by_attempt %v, want %v", s.SuccessByAttempt, byAttempt)
+		}
+		check("seconds waited", uint64(s.RetryLatencySecondsTotal), uint64(waited/time.Second))
+		var inDays uint64
+		for _, p := range r.Series(24, 24*time.Hour) {
+			inDays += p.TotalRequests
+			if h, m, s := p.Timestamp.Clock(); h+m+s != 0 {
+				t.Fatalf("a day begins at %v", p.Timestamp)
+			}
+		}
+		check("requests in days", inDays, requests)
+		if days := len(r.Series(24, 24*time.Hour)); days > 2 {
+			t.Fatalf("24 hours lie in %d days", days)
+		}
+		var perProxy float64
+		for _, p := range r.ByProxy(24) {
+			perProxy += p.AvgLatency * float64(p.TotalAttempts)
+		}
+		if math.Abs(perProxy-latency.Seconds()) > 1e-3 {
+			t.Fatalf("%v s in attempts, want %v", perProxy, latency)
 		}
 		var inPoints, retriesInPoints uint64
 		points := r.Series(24, time.Hour)
@@ -150,6 +186,14 @@ func TestTheIdentities(t *testing.T) {
 			check("scraped requests", uint64(scrape(t, r, "whirlpool_requests_total", "")), requests)
 			check("scraped attempts", uint64(scrape(t, r, "whirlpool_attempts_total", "")), attempts)
 			check("scraped retries", uint64(scrape(t, r, "whirlpool_retries_total", "")), retries)
+			check("saved by a retry", uint64(scrape(t, r, "whirlpool_retry_success_total", "")), recovered)
+			check("attempts spent", uint64(scrape(t, r, "whirlpool_retry_limit_exceeded_total", "")), limited)
+			check("scraped seconds waited", uint64(scrape(t, r, "whirlpool_retry_wait_seconds_total", "")), uint64(waited/time.Second))
+			check("requests of at most 10 ms", uint64(scrape(t, r, "whirlpool_request_duration_seconds_bucket", `le="0.01"`)), quick)
+			check("timed requests", uint64(scrape(t, r, "whirlpool_request_duration_seconds_count", "")), requests)
+			if sum := scrape(t, r, "whirlpool_request_duration_seconds_sum", ""); math.Abs(sum-all.Seconds()) > 1e-6 {
+				t.Fatalf("requests took %v s, want %v", sum, all)
+			}
 			check("scraped successes", uint64(scrape(t, r, "whirlpool_requests_total", `outcome="success"`)), delivered)
 		}
 	})
@@ -165,6 +209,7 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 	assert.EqualValues(t, 1, r.Summary().TotalRequests, "a datum of exactly the retention's age is kept")
 	now = noon.Add(61 * time.Minute)
 	assert.Zero(t, r.Summary().TotalRequests)
+	assert.Empty(t, r.Series(24, time.Hour), "who asks for more gets what is retained")
 	assert.Len(t, r.ByProxy(1), 1, "per proxy the old edge is up to an hour over-inclusive")
 	r.Prune(func(string) bool { return false })
 	assert.Len(t, r.ByProxy(1), 1)
@@ -195,6 +240,29 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	}
 	assert.EqualValues(t, 60, r.Summary().TotalRequests)
 	assert.EqualValues(t, 60, r.ByProxy(1)["p"].TotalAttempts)
+}
+
+// So many policies are told apart; the others are one.
+func TestPoliciesAreBounded(t *testing.T) {
+	r := New(Config{})
+	for i := range maxPolicies + 5 {
+		r.Request(&core.RequestEvent{PolicyHash: fmt.Sprint(i), Policy: i, Started: noon, Ended: noon})
+	}
+	p := r.Summary().ByPolicy
+	require.Len(t, p, maxPolicies+1)
+	require.Equal(t, PolicyCounts{Requests: 5}, p[otherPolicies])
+	require.Equal(t, PolicyCounts{Policy: 7, Requests: 1}, p["7"])
+}
+
+// The time to the answer's head is counted without that of connecting.
+func TestThePhasesOfAnAttempt(t *testing.T) {
+	r := New(Config{})
+	now := time.Now()
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200,
+		Latency: 4 * time.Second, Timing: core.Timing{Dial: time.Second, Handshake: 2 * time.Second}}})
+	for phase, want := range map[string]float64{"dial": 1, "handshake": 2, "ttfb": 1} {
+		require.Equal(t, want, scrape(t, r, "whirlpool_attempt_duration_seconds_sum", phase), phase)
+	}
 }
 
 // A request that waits across the hour leaves attempts in one point and itself
@@ -488,6 +556,8 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 		require.Equal(t, m.help, help["whirlpool_"+m.name], m.name)
 		require.Contains(t, text, "\nwhirlpool_"+m.name, "it has a value")
 	}
+	require.Equal(t, 3.0, scrape(t, r, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
+	require.Equal(t, 1.0, scrape(t, r, "whirlpool_plugin_calls_total", `result="fault"`))
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)
