@@ -29,12 +29,19 @@ var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 var sample = regexp.MustCompile(`^([a-z_]+)(\{[^}]*\})? (\S+)\n$`)
 
-// scrape returns the sum of each metric's series whose labels include want.
-func scrape(t require.TestingT, r *Recorder, name, want string) float64 {
+// page is /metrics, as of now.
+type page string
+
+func scrape(r *Recorder) page {
 	w := httptest.NewRecorder()
 	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return page(w.Body.String())
+}
+
+// sum adds up a metric's series whose labels include want.
+func (p page) sum(t require.TestingT, name, want string) float64 {
 	sum := 0.0
-	for line := range strings.Lines(w.Body.String()) {
+	for line := range strings.Lines(string(p)) {
 		if !strings.HasPrefix(line, name) {
 			continue
 		}
@@ -183,18 +190,19 @@ func TestTheIdentities(t *testing.T) {
 		}
 		check("events listed", uint64(len(r.Events(24).Events)), opens)
 		for range 2 { // a second scrape must not count again
-			check("scraped requests", uint64(scrape(t, r, "whirlpool_requests_total", "")), requests)
-			check("scraped attempts", uint64(scrape(t, r, "whirlpool_attempts_total", "")), attempts)
-			check("scraped retries", uint64(scrape(t, r, "whirlpool_retries_total", "")), retries)
-			check("saved by a retry", uint64(scrape(t, r, "whirlpool_retry_success_total", "")), recovered)
-			check("attempts spent", uint64(scrape(t, r, "whirlpool_retry_limit_exceeded_total", "")), limited)
-			check("scraped seconds waited", uint64(scrape(t, r, "whirlpool_retry_wait_seconds_total", "")), uint64(waited/time.Second))
-			check("requests of at most 10 ms", uint64(scrape(t, r, "whirlpool_request_duration_seconds_bucket", `le="0.01"`)), quick)
-			check("timed requests", uint64(scrape(t, r, "whirlpool_request_duration_seconds_count", "")), requests)
-			if sum := scrape(t, r, "whirlpool_request_duration_seconds_sum", ""); math.Abs(sum-all.Seconds()) > 1e-6 {
+			now := scrape(r)
+			check("scraped requests", uint64(now.sum(t, "whirlpool_requests_total", "")), requests)
+			check("scraped attempts", uint64(now.sum(t, "whirlpool_attempts_total", "")), attempts)
+			check("scraped retries", uint64(now.sum(t, "whirlpool_retries_total", "")), retries)
+			check("saved by a retry", uint64(now.sum(t, "whirlpool_retry_success_total", "")), recovered)
+			check("attempts spent", uint64(now.sum(t, "whirlpool_retry_limit_exceeded_total", "")), limited)
+			check("scraped seconds waited", uint64(now.sum(t, "whirlpool_retry_wait_seconds_total", "")), uint64(waited/time.Second))
+			check("requests of at most 10 ms", uint64(now.sum(t, "whirlpool_request_duration_seconds_bucket", `le="0.01"`)), quick)
+			check("timed requests", uint64(now.sum(t, "whirlpool_request_duration_seconds_count", "")), requests)
+			if sum := now.sum(t, "whirlpool_request_duration_seconds_sum", ""); math.Abs(sum-all.Seconds()) > 1e-6 {
 				t.Fatalf("requests took %v s, want %v", sum, all)
 			}
-			check("scraped successes", uint64(scrape(t, r, "whirlpool_requests_total", `outcome="success"`)), delivered)
+			check("scraped successes", uint64(now.sum(t, "whirlpool_requests_total", `outcome="success"`)), delivered)
 		}
 	})
 }
@@ -261,7 +269,7 @@ func TestThePhasesOfAnAttempt(t *testing.T) {
 	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200,
 		Latency: 4 * time.Second, Timing: core.Timing{Dial: time.Second, Handshake: 2 * time.Second}}})
 	for phase, want := range map[string]float64{"dial": 1, "handshake": 2, "ttfb": 1} {
-		require.Equal(t, want, scrape(t, r, "whirlpool_attempt_duration_seconds_sum", phase), phase)
+		require.Equal(t, want, scrape(r).sum(t, "whirlpool_attempt_duration_seconds_sum", phase), phase)
 	}
 }
 
@@ -306,14 +314,14 @@ func TestConcurrentCounting(t *testing.T) {
 				if k%100 == 0 {
 					r.Summary()
 					r.ByProxy(24)
-					scrape(t, r, "whirlpool_attempts_total", "")
+					scrape(r).sum(t, "whirlpool_attempts_total", "")
 				}
 			}
 		})
 	}
 	wg.Wait()
 	assert.EqualValues(t, 4000, r.Summary().TotalAttempts)
-	assert.EqualValues(t, 4000, scrape(t, r, "whirlpool_attempts_total", `error="http_503"`))
+	assert.EqualValues(t, 4000, scrape(r).sum(t, "whirlpool_attempts_total", `error="http_503"`))
 }
 
 // Who asks for a request that has begun finds it, once, whether it ends
@@ -556,8 +564,8 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 		require.Equal(t, m.help, help["whirlpool_"+m.name], m.name)
 		require.Contains(t, text, "\nwhirlpool_"+m.name, "it has a value")
 	}
-	require.Equal(t, 3.0, scrape(t, r, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
-	require.Equal(t, 1.0, scrape(t, r, "whirlpool_plugin_calls_total", `result="fault"`))
+	require.Equal(t, 3.0, scrape(r).sum(t, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
+	require.Equal(t, 1.0, scrape(r).sum(t, "whirlpool_plugin_calls_total", `result="fault"`))
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)
