@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -53,8 +54,8 @@ func (c *conn) answer(r refusal) (keep bool) {
 	b := http1.AppendStatusLine(c.borrowOut(), r.status, []byte(http.StatusText(r.status)))
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
-	b = append(b, "\r\nProxy-Status: whirlpool; error="...)
-	b = append(b, r.reason...)
+	b = append(b, "\r\nProxy-Status: whirlpool; "...)
+	b = appendProxyError(b, r.reason)
 	b = append(b, "; details="...)
 	b = appendString(b, r.message)
 	if c.x.Proxy != nil {
@@ -77,6 +78,15 @@ func (c *conn) answer(r refusal) (keep bool) {
 		b = append(b, body...)
 	}
 	return c.finishAnswer(b, keep)
+}
+
+// appendProxyError writes why there is no answer in the terms of RFC 9209
+// section 2.3, which has none for the status that a proxy refused a tunnel with.
+func appendProxyError(b []byte, reason string) []byte {
+	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
+		reason = "destination_unavailable; received-status=" + status
+	}
+	return append(append(b, "error="...), reason...)
 }
 
 // reusable reports whether the connection may serve another request after this

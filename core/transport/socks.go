@@ -32,8 +32,9 @@ type socksFault struct {
 
 func (e *socksFault) Error() string { return "SOCKS5: " + e.text }
 
-// socksReplies are those of RFC 1928 section 6. A proxy that cannot reach the
-// target says nothing against itself (4xx); one that fails does.
+// socksReplies are those of RFC 1928 section 6. One that forbids the target counts
+// against nobody, as a 403 to CONNECT does; of the others nobody can tell whose
+// fault they are, and they count against the proxy, as a 502 does.
 var socksReplies = map[byte]socksFault{
 	1: {"general failure of the proxy", "destination_unavailable", 502},
 	2: {"the proxy's rules forbid this target", "destination_ip_prohibited", 403},
