@@ -128,6 +128,27 @@ func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	require.Contains(t, info.LastError, "PUT /api/v1/plugins/mine replaces it")
 }
 
+// A cache that cannot be opened is told of, and missed by nobody else.
+func TestNoCache(t *testing.T) {
+	dir := t.TempDir()
+	path, cache := filepath.Join(dir, "mine.wasm"), filepath.Join(dir, "a file", "cache")
+	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["least_in_flight"]), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Dir(cache), nil, 0o600))
+	var log bytes.Buffer
+	r, err := plugins.New(plugins.Options{CacheDir: cache, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	defer r.Close()
+	c, err := r.Begin(map[string]plugins.Spec{"mine": {Path: path}})
+	require.NoError(t, err)
+	c.Commit()
+	r.Wait()
+	require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
+	_, err = r.Put("another", large(builtin.Modules()["random"]), nil, false)
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "level=WARN")
+	require.Contains(t, log.String(), "plugins.cache_dir")
+}
+
 // The cache does not grow without end.
 func TestTheCacheIsBounded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a[b]") // which is no pattern

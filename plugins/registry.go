@@ -125,6 +125,9 @@ func New(opts Options) (*Registry, error) {
 		opts.Limits = wasmhost.DefaultLimits()
 	}
 	r := &Registry{opts: opts, host: wasmhost.New(opts.Limits, opts.CacheDir)}
+	r.host.NoCache = func(err error) {
+		r.opts.Log.Warn("compiled plugins are not kept (plugins.cache_dir): a large one is compiled again at each start", slog.Any("error", err))
+	}
 	all := map[string]*plugin{}
 	for name, code := range builtin.Modules() {
 		v, err := r.load(name, code, SourceBuiltin, Spec{}, false)

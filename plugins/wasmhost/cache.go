@@ -2,7 +2,6 @@ package wasmhost
 
 import (
 	"cmp"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +13,19 @@ import (
 
 // maxCached is how many compiled modules the cache keeps: the newest.
 const maxCached = 32
+
+// cacheFor is the cache for a module, nil without one: a cache spares time, and
+// that it cannot be opened is no reason not to serve.
+func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
+	if h.cacheDir == "" || len(code) < SlowBytes {
+		return nil
+	}
+	cache, err := openCache(h.cacheDir)
+	if err != nil && h.NoCache != nil {
+		h.NoCache(err)
+	}
+	return cache
+}
 
 // openCache opens the cache of compiled modules and drops what is old in it.
 // Whatever is missing is compiled again.
@@ -37,7 +49,7 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	}
 	cache, err := wazero.NewCompilationCacheWithDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("plugins.cache_dir: %w", err)
+		return nil, err
 	}
 	return cache, nil
 }

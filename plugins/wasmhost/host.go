@@ -66,6 +66,8 @@ type Host struct {
 	limits   Limits
 	cacheDir string
 	building chan struct{} // holds one for each module that compiles in the background
+
+	NoCache func(error) // unless nil it is told why compiled code is not kept, each time it is not
 }
 
 // New returns a host. cacheDir keeps compiled code from start to start; ""
@@ -131,7 +133,7 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 		h.building <- struct{}{}
 		err := ErrClosed
 		if !m.isClosed() { // while it waited for its turn
-			if err = m.build(code, h.cacheDir); err == nil {
+			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}
 		}
@@ -154,7 +156,7 @@ func (h *Host) Compile(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.build(code, h.cacheDir); err != nil {
+	if err := h.build(m, code); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -171,17 +173,14 @@ func (h *Host) admit(code []byte) (*Module, error) {
 }
 
 // build meters and compiles; nothing of the module has run yet.
-func (m *Module) build(code []byte, cacheDir string) error {
+func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel, Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
 	if err != nil {
 		return refuse("the module cannot be metered: %v", err)
 	}
 	ctx := context.Background()
 	rc := wazero.NewRuntimeConfig().WithMemoryLimitPages(m.limits.MemoryPages).WithDebugInfoEnabled(false)
-	if cacheDir != "" && len(code) >= SlowBytes {
-		if m.cache, err = openCache(cacheDir); err != nil {
-			return err
-		}
+	if m.cache = h.cacheFor(code); m.cache != nil {
 		m.runtime = wazero.NewRuntimeWithConfig(ctx, rc.WithCompilationCache(m.cache))
 		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {
 			return m.imports(ctx)
