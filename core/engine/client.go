@@ -183,6 +183,9 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
 	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
+	if strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return &RequestError{"the URL's query has a control character"}
+	}
 	k.request = transport.Request{
 		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + host + path), Path: []byte(path),
 		Authority: authority, TLS: u.Scheme == "https", Idempotent: k.x.Idempotent,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -257,7 +258,7 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 		user, password, _ := r.BasicAuth()
 		fmt.Fprintf(w, "%s %s %s:%s", r.Host, r.RequestURI, user, password)
 	})
-	client := &http.Client{Transport: e.Transport()}
+	client := &http.Client{Transport: e.Transport(), Timeout: 5 * time.Second}
 	for url, want := range map[string]string{
 		"http://me:secret@a.test/x?y": "a.test http://a.test/x?y me:secret",
 		"http://bücher.test:80/":      "xn--bcher-kva.test:80 http://xn--bcher-kva.test:80/ :",
@@ -267,11 +268,17 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, text(t, r))
 	}
-	q := get(t, "http://a.test/")
-	q.URL.Opaque = "//b.test/other"
-	_, err := client.Do(q)
-	var bad *engine.RequestError
-	require.ErrorAs(t, err, &bad)
+	for _, change := range []func(*url.URL){
+		func(u *url.URL) { u.Opaque = "//b.test/other" },
+		func(u *url.URL) { u.RawQuery = "q=1 HTTP/1.1\r\nHost: b.test\r\n\r\n" }, // a request within the request
+		func(u *url.URL) { u.Host = "[fe80::1%a HTTP/1.1\r\nX: y]" },
+	} {
+		q := get(t, "http://a.test/")
+		change(q.URL)
+		_, err := client.Do(q)
+		var bad *engine.RequestError
+		require.ErrorAs(t, err, &bad, "%+v", q.URL)
+	}
 }
 
 // Many at once, through one Transport; a redirect among them.

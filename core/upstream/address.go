@@ -113,7 +113,8 @@ func HostPort(s, defaultPort string) (string, error) {
 			return "", errors.New("the host is not host:port, or an IPv6 address lacks its brackets")
 		}
 	}
-	if strings.HasPrefix(s, "[") {
+	v6 := strings.HasPrefix(s, "[")
+	if v6 {
 		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() {
 			return "", errors.New("what stands in brackets is not an IPv6 address")
 		}
@@ -133,10 +134,15 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host = strings.ToLower(host); len(host) > maxHost {
 		return "", errors.New("the host has more than 255 bytes")
 	}
-	if strings.ContainsAny(host, " \t\r\n/\\@?#%<>\"'`{}|^") && !strings.Contains(host, ":") {
+	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") { // before an IPv6 address's zone
 		return "", errors.New("the host has a character that no host name has")
 	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// noHost reports whether a character is in no host name and in no IP address.
+func noHost(r rune) bool {
+	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
 }
 
 // place is where a proxy is: what ids are made from.

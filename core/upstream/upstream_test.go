@@ -34,6 +34,7 @@ func TestParseAddress(t *testing.T) {
 		"http://u:100%@a.test:1":             {HTTP, "a.test:1", "u", "100%"},
 		"http://a.test:/":                    {HTTP, "a.test:80", "", ""},
 		"direct://":                          {Direct, "", "", ""},
+		"http://[fe80::1%eth0]:3128":         {HTTP, "[fe80::1%eth0]:3128", "", ""},
 		"http://user-session-1:x@1.2.3.4:80": {HTTP, "1.2.3.4:80", "user-session-1", "x"},
 	} {
 		got, err := ParseAddress(text)
@@ -43,6 +44,7 @@ func TestParseAddress(t *testing.T) {
 	for _, bad := range []string{
 		"", "a.test:80", "ftp://a.test", "http://", "http://:80", "http://a.test:0", "http://a.test:65536", "http://a.test:x", "http://a b:1",
 		"direct://a.test", "http://2001:db8::1:80", "http://[a.test]:80", "http://[2001:db8::1", "http://[1.2.3.4]:80", "http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2", "http://" + strings.Repeat("a", 256) + ":80",
+		"http://a\x01.test:1", "http://[fe80::1%a b]:1", "http://[fe80::1%a\nb]:1", "http://a%.test:1",
 	} {
 		_, err := ParseAddress(bad)
 		require.Error(t, err, bad)
