@@ -143,7 +143,7 @@ func sameSpec(a, b Spec) bool {
 	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && sameConfig
 }
 
-// Scorer, Backoff resolve names as they will be after Commit.
+// Scorer is Registry.Scorer as it will be after Commit; so is Backoff.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(c.all, name, fallback)
 }

@@ -191,8 +191,8 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, be it hidden by one of the configuration's.
-// inUse names what still uses it.
+// Delete removes an uploaded plugin, even one that a plugin of the configuration
+// hides. inUse names what still uses it.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

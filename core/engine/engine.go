@@ -424,7 +424,8 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	return out
 }
 
-// Pool, Policies, Metrics, Tracker and Config are what the API shows and steers.
+// Pool is what requests go through; with Policies, Metrics, Tracker and Config it
+// is what the API shows and steers.
 func (e *Engine) Pool() *upstream.Pool       { return e.pool }
 func (e *Engine) Policies() *retry.Store     { return e.policies }
 func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }

@@ -138,7 +138,8 @@ type sources struct {
 	reloadedAt time.Time
 }
 
-// Observe names who is asked at each scrape; what is nil stays as it is.
+// Observe sets the functions that are called at each scrape; a nil one leaves the
+// one that is set.
 func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrNoneLeft: the proxies still admissible have refused this request's
-// credentials; trying one of them again cannot help.
+// ErrNoneLeft says that the proxies still admissible have refused the pool's
+// credentials for this request; trying one of them again cannot help.
 var ErrNoneLeft = errors.New("every admissible proxy refused the pool's credentials")
 
 // DefaultMaxCandidates is how many proxies are scored for one choice at most; of
@@ -236,7 +236,7 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 
 // Blocked says why no proxy at all would be chosen at the moment now, whatever
 // the request: core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might
-// be, be it at its max_in_flight.
+// be, even if it is at its max_in_flight now.
 func (s *Selector) Blocked(now time.Time) error {
 	if s.isShut(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen

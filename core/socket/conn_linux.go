@@ -46,7 +46,7 @@ func (c *Conn) read(p []byte) (int, error) {
 }
 
 // ReadPooled reads into a buffer of the pool (of *[]byte), which it takes only
-// when there is something to read: who waits holds none. The buffer is the
+// when there is something to read: while it waits it holds none. The buffer is the
 // caller's to give back; it is nil with an error.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) { return c.AskPooled(nil, pool) }
 

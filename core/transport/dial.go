@@ -112,8 +112,8 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	return tc, nil
 }
 
-// dial opens a TCP connection to a proxy, who is spoken to first; not so a
-// target reached directly.
+// dial opens a TCP connection to a proxy, to which we speak first, or to a target
+// that is reached directly, which may be the first to speak.
 func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.Time, c *Control) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(a.Host); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
 		return socket.Dial(ctx, to, deadline, a.Scheme != upstream.Direct, c.slow)

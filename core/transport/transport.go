@@ -5,7 +5,7 @@
 // Requests for http:// targets go to http and https proxies in absolute form
 // over kept connections. For https:// targets, and through SOCKS5, a tunnel to
 // the target is opened (and kept) and the request goes through it in origin
-// form. The target's name is never resolved here, but for direct upstreams.
+// form. The target's name is never resolved here, except for direct upstreams.
 package transport
 
 import (

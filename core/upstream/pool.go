@@ -83,7 +83,7 @@ func (p *Pool) publish(next *Snapshot) {
 
 // Changes goes up with each snapshot published and each transition of a breaker.
 // While it stays the same, what was concluded from snapshot and breakers still
-// holds, but for what the passing of time changes (NextTest).
+// holds, except for what the passing of time changes (NextTest).
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Snapshot returns the pool as it is now.
@@ -171,7 +171,7 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	return p.Snapshot().byID[id], nil
 }
 
-// ErrDraining: a proxy that is being removed cannot be changed.
+// ErrDraining says that a proxy is being removed, and cannot be changed any more.
 var ErrDraining = errors.New("is being removed")
 
 // specs are those of the proxies that stay.

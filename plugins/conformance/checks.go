@@ -46,7 +46,7 @@ func (k *kit) starts() (string, error) {
 	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel, p.Pages()), nil
 }
 
-// refused reports whether configure said no, as against failing.
+// refused reports whether configure refused its settings, rather than failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
@@ -301,8 +301,8 @@ func (k *kit) deterministic() (string, error) {
 	})
 }
 
-// same asks three instances twice each: whoever does not learn answers them all
-// alike.
+// same asks three instances twice each: a module that does not learn gives the same
+// answer every time.
 func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error), wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
 		return "", skip("a module that learns may answer otherwise the second time")

@@ -175,7 +175,7 @@ func row(o Options, own, other *subject, n int, w work) Row {
 }
 
 // timed calls f for a round and returns the ns of one call. The clock is read
-// as rarely as lets it be still small beside the calls.
+// so rarely that reading it takes little time compared with the calls.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()

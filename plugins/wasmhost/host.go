@@ -57,7 +57,7 @@ func DefaultLimits() Limits {
 	}
 }
 
-// FuelPerCandidate is what a call may burn for each candidate beside
+// FuelPerCandidate is what a call may burn for each candidate, in addition to
 // Limits.Fuel.
 const FuelPerCandidate = 4_000
 

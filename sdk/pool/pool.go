@@ -13,8 +13,8 @@ type Proxy struct {
 	Metadata   Metadata
 }
 
-// Metadata is what the configuration says of a proxy beside what the gateway
-// itself wants to know; keys in order.
+// Metadata is what the configuration says of a proxy in addition to what the
+// gateway itself uses; keys in order.
 type Metadata []Entry
 
 // Entry is one key and its value.

@@ -244,8 +244,8 @@ func (c *Config) Modules() map[string]plugins.Spec {
 	return out
 }
 
-// Files are the files whose change is a change of the configuration, beside
-// the main one.
+// Files are the files, in addition to the main one, whose change is a change of
+// the configuration.
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
 	for _, p := range c.PluginHost.Modules {

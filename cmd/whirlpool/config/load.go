@@ -162,7 +162,7 @@ func (l *loader) syntax(err error) {
 	l.faults = append(l.faults, f)
 }
 
-// envValue reads a variable as a TOML value; what is none is text.
+// envValue reads a variable as a TOML value, or as text if it is not one.
 func envValue(s string) any {
 	var v struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
@@ -269,7 +269,8 @@ func (l *loader) plugins() {
 	decode("plugins", host, reflect.ValueOf(&l.cfg.PluginHost).Elem(), l.fault)
 }
 
-// relative resolves a path of the configuration file beside that file.
+// relative resolves a path in the configuration file, which is relative to that
+// file's folder.
 func (l *loader) relative(path string) string {
 	if filepath.IsAbs(path) || l.src.File == "" {
 		return path
