@@ -158,13 +158,15 @@ func fields(line string) (host, user, password, doubt string, err error) {
 	}
 	if i := strings.LastIndexByte(line, '@'); i >= 0 {
 		left, right := line[:i], line[i+1:]
-		if isHostPort(right) || !isHostPort(before(line, '@')) {
+		switch {
+		case isHostPort(right) || !isHostPort(before(line, '@')) && !passwordHasAt(line):
 			user, password, _ = strings.Cut(left, ":")
 			return right, user, password, "", nil
+		case isHostPort(before(line, '@')):
+			host, login, _ := strings.Cut(line, "@")
+			user, password, _ = strings.Cut(login, ":")
+			return host, user, password, "", nil
 		}
-		host, login, _ := strings.Cut(line, "@")
-		user, password, _ = strings.Cut(login, ":")
-		return host, user, password, "", nil
 	}
 	if strings.Count(line, ",") >= 1 {
 		f := strings.SplitN(line, ",", 4)
@@ -191,6 +193,18 @@ func fields(line string) (host, user, password, doubt string, err error) {
 		return line[:end+1] + ":" + port, user, password, "", nil
 	}
 	return colons(line)
+}
+
+// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass,
+// whose @ are then the password's.
+func passwordHasAt(line string) bool {
+	for _, separator := range []string{":", ","} {
+		f := strings.SplitN(line, separator, 4)
+		if len(f) == 4 && isPort(strings.TrimSpace(f[1])) {
+			return true
+		}
+	}
+	return false
 }
 
 // colons tells host:port:user:pass from user:pass:host:port.

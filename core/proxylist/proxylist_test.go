@@ -19,6 +19,8 @@ func TestEveryForm(t *testing.T) {
 		"10.0.0.1:8080:user:pass":                 {"http", "10.0.0.1:8080", "user", "pass"},
 		"10.0.0.1:8080:user:pa:ss":                {"http", "10.0.0.1:8080", "user", "pa:ss"},
 		"10.0.0.1:8080:user:p%40ss":               {"http", "10.0.0.1:8080", "user", "p%40ss"},
+		"10.0.0.1:8080:user:p@ss":                 {"http", "10.0.0.1:8080", "user", "p@ss"},
+		"proxy.example,8080,user,p@ss":            {"http", "proxy.example:8080", "user", "p@ss"},
 		"user:pass:proxy.example:8080":            {"http", "proxy.example:8080", "user", "pass"},
 		"user:1234:proxy.example:8080":            {"http", "proxy.example:8080", "user", "1234"},
 		"proxy.example:8080:user:1234":            {"http", "proxy.example:8080", "user", "1234"},

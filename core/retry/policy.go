@@ -25,7 +25,7 @@ type Policy struct {
 	RetryStatusCodes   []int    `json:"retry_status_codes"` // 408, 425, 429, 500 to 599
 	Timeout            *float64 `json:"timeout"`            // to the answer's head, all tries; >= 0.1; nil for none
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
-	FailoverDelay      *float64 `json:"failover_delay"` // before a retry through another proxy, 0 to 300; nil: as the backoff says
+	FailoverDelay      *float64 `json:"failover_delay"` // before a retry through a proxy not tried yet, 0 to 300; nil: as the backoff says
 
 	codes codeSet
 	hash  string

@@ -80,6 +80,9 @@ func ParseAddress(s string) (Address, error) {
 			return Address{}, errors.New("a user name or password has a line break or NUL in it")
 		}
 	}
+	if strings.Contains(rest, "/") {
+		return Address{}, errors.New("a proxy's URL has no path")
+	}
 	host, err := HostPort(rest, port)
 	if err != nil {
 		return Address{}, err
