@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -109,6 +110,7 @@ func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w.stateDir = w.file // a file, where a folder should be
 	w.write(confK)
 	w.run()
+	eventually(t, "the log tells", func() bool { return strings.Contains(w.log.String(), "uploaded plugins could not be restored") })
 	status, body := w.upload("POST", "mine", wt.Scorer(wt.Scores(1)...).Bytes())
 	require.Equal(t, 500, status)
 	require.Contains(t, body, "[state] dir")

@@ -137,9 +137,7 @@ func New(opts Options) (*Registry, error) {
 		all[name] = r.newPlugin(name, v)
 	}
 	r.publish(all)
-	if err := r.restore(); err != nil {
-		return nil, err
-	}
+	r.restore()
 	return r, nil
 }
 

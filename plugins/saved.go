@@ -73,16 +73,17 @@ func (r *Registry) unsave(name string) error {
 	return nil
 }
 
-// restore loads what was uploaded before the restart. A file whose name is none
-// for a plugin is logged and left where it is; half of an upload is removed.
-func (r *Registry) restore() error {
+// restore loads what was uploaded before the restart. What cannot be read, and a
+// file whose name is none for a plugin, is logged and left where it is, for it must
+// not stop the gateway; half of an upload is removed.
+func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
-		return nil
+		return
 	}
 	dir := filepath.Dir(r.file(""))
 	files, err := os.ReadDir(dir)
 	if err != nil && !os.IsNotExist(err) {
-		return err
+		r.opts.Log.Error("uploaded plugins could not be restored", "error", err)
 	}
 	for _, f := range files {
 		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
@@ -99,7 +100,6 @@ func (r *Registry) restore() error {
 			r.install(name, r.saved(name, true))
 		}
 	}
-	return nil
 }
 
 // saved loads what save has kept of an upload. One that does not load any more
