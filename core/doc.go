@@ -1,7 +1,7 @@
 // Package core is Whirlpool's vocabulary: the words every other package uses
 // for one request's way through the gateway, and the interfaces a plugin
-// fills. It holds values and one-method interfaces, no behaviour, and imports
-// the standard library only.
+// fills. It holds values and small interfaces, no behaviour but the hash that host
+// and guests share, and imports the standard library only.
 //
 //	gateway -> executor -> [ selector -> breaker -> transport -> retry.Classify -> record ]* -> answer
 //

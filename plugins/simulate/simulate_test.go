@@ -315,4 +315,24 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
+// What Generate makes of whatever it is asked for can be written and read.
+func FuzzGenerate(f *testing.F) {
+	for _, s := range Scenarios {
+		f.Add(s.Name+",proxies=3,duration=30,rate=2,hosts=4", uint64(1))
+	}
+	f.Add("swap,rate=NaN", uint64(1))
+	f.Add("drift,proxies=1e300,duration=-1", uint64(2))
+	f.Fuzz(func(t *testing.T, spec string, seed uint64) {
+		tr, err := Generate(spec, seed)
+		if err != nil {
+			return
+		}
+		var b bytes.Buffer
+		require.NoError(t, tr.Write(&b))
+		again, err := Read(&b)
+		require.NoError(t, err)
+		require.Equal(t, tr, again)
+	})
+}
+
 var _ core.Scorer = (*counted)(nil)

@@ -5,6 +5,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -283,9 +284,11 @@ func parseDuration(v any) (Duration, error) {
 		}
 		return Duration(d), nil
 	case int64:
-		return Duration(time.Duration(v) * time.Second), nil
+		return parseDuration(float64(v)) // exact up to 9e15: more than there is room for
 	case float64:
-		return Duration(v * float64(time.Second)), nil
+		if math.Abs(v) < math.MaxInt64/float64(time.Second) { // also not NaN
+			return Duration(v * float64(time.Second)), nil
+		}
 	}
 	return 0, fmt.Errorf("must be %s", form)
 }
