@@ -147,7 +147,7 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 		x.Ready = x.Started
 	}
 	if x.Policy.Timeout != nil {
-		x.Deadline = x.Ready.Add(seconds(*x.Policy.Timeout))
+		x.Deadline = x.Ready.Add(seconds(min(*x.Policy.Timeout, aYear)))
 	}
 	if t.Budget != nil {
 		t.Budget.Deposit(x.Ready)
@@ -379,6 +379,9 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 	e.failed(x, o)
 	return false
 }
+
+// aYear (s) is longer than any request takes. (A time.Duration holds 292 of them.)
+const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

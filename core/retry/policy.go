@@ -6,6 +6,7 @@ package retry
 import (
 	"fmt"
 	"hash/fnv"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,11 +111,15 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 		{"base_delay", &p.BaseDelay, 0.1, 60},
 		{"multiplier", &p.Multiplier, 1.1, 10},
 		{"max_backoff_delay", &p.MaxBackoffDelay, 1, 300},
-		{"timeout", p.Timeout, 0.1, maxTimeout},
+		{"timeout", p.Timeout, 0.1, math.MaxFloat64},
 		{"failover_delay", p.FailoverDelay, 0, 300},
 	} {
 		if r.value != nil && !(*r.value >= r.min && *r.value <= r.max) {
-			return outOf(fmt.Sprintf("%v to %.0f", r.min, r.max), r.field, *r.value)
+			limit := fmt.Sprintf("%v to %.0f", r.min, r.max)
+			if r.max == math.MaxFloat64 {
+				limit = fmt.Sprintf("at least %v", r.min)
+			}
+			return outOf(limit, r.field, *r.value)
 		}
 	}
 	if p.RetryStatusCodes == nil {
@@ -132,9 +137,6 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	p.seal()
 	return nil
 }
-
-// maxTimeout (s) is a year. (A time.Duration holds 292 of them.)
-const maxTimeout = 365 * 24 * 60 * 60
 
 func retryable(code int) bool {
 	return code == 408 || code == 425 || code == 429 || code >= 500 && code <= 599

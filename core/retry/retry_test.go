@@ -2,6 +2,7 @@ package retry
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"sync"
@@ -132,8 +133,8 @@ func TestPolicyRanges(t *testing.T) {
 			[]func(*Policy){func(p *Policy) { p.Multiplier = 1.09 }, func(p *Policy) { p.Multiplier = 10.01 }}},
 		{"max_backoff_delay", []func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 1 }, func(p *Policy) { p.MaxBackoffDelay = 300 }},
 			[]func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 0.99 }, func(p *Policy) { p.MaxBackoffDelay = 300.1 }}},
-		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = nil }},
-			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) }}},
+		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = f(1e300) }, func(p *Policy) { p.Timeout = nil }},
+			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) }, func(p *Policy) { p.Timeout = f(math.Inf(1)) }, func(p *Policy) { p.Timeout = f(math.NaN()) }}},
 		{"failover_delay", []func(*Policy){func(p *Policy) { p.FailoverDelay = f(0) }, func(p *Policy) { p.FailoverDelay = f(300) }},
 			[]func(*Policy){func(p *Policy) { p.FailoverDelay = f(-0.1) }, func(p *Policy) { p.FailoverDelay = f(301) }}},
 		{"backoff_strategy", []func(*Policy){func(p *Policy) { p.BackoffStrategy = "linear" }},
