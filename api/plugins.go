@@ -125,6 +125,9 @@ func (s *Server) addPlugin(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	if name == "" {
+		return refuse(422, "invalid_plugin", "the plugin needs a name: the form's field name, or ?name=NAME behind the path", nil)
+	}
 	i, err := s.Plugins.Put(name, code, config, false)
 	if err == nil {
 		c.Status(201)

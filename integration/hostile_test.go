@@ -139,6 +139,8 @@ func TestBadUploads(t *testing.T) {
 		require.NoError(t, json.Unmarshal(body, &answer), "%s: %s", name, body)
 		require.NotEmpty(t, answer.Message, name)
 	}
+	_, raw, _ := w.call("POST", "/plugins", string(good), "Content-Type", "application/wasm")
+	require.Contains(t, string(raw), "?name=NAME")
 	_, after, _ := w.call("GET", "/plugins", "")
 	require.JSONEq(t, string(before), string(after))
 	require.Equal(t, 200, w.get().status)
