@@ -57,6 +57,8 @@ func bombs() map[string]*w.Module {
 		"locals":              many,
 		"one long function":   one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(5_000_000, w.LocalGet, 0, w.I32Add))}),
 		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0), w.Repeat(1_000_000, w.I32Add))}),
+		"a vast type":         withImport(w.Repeat(100_000, w.I64)),
+		"vast types":          withTypes(400, 9_000),
 		"loads and stores":    one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}), // 5 KB each
 		"divisions":           one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0, w.I32DivS, w.Drop)}),
 		"truncations":         one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa, w.Drop)}),
@@ -69,6 +71,25 @@ func bombs() map[string]*w.Module {
 			[]byte{w.End},
 			counted(3000, func(i int) []byte { return append(local(w.LocalGet, i+1), w.Drop) }))}),
 	}
+}
+
+// withImport is a module with an import of those parameters, and so a type that
+// none of its own functions has.
+func withImport(params []byte) *w.Module {
+	m := w.Scorer()
+	m.Imports = []w.Import{{Module: "env", Name: "abort", Params: params}}
+	return m
+}
+
+// withTypes has so many of those, of n parameters each.
+func withTypes(types, n int) *w.Module {
+	m := w.Scorer()
+	for i := range types {
+		params := w.Repeat(n, w.I64)
+		params[i] = w.I32
+		m.Imports = append(m.Imports, w.Import{Module: "env", Name: "abort", Params: params})
+	}
+	return m
 }
 
 func TestCompileBombs(t *testing.T) {

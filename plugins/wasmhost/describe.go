@@ -76,7 +76,10 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		return d, found
 	}
 	d.Functions, d.MemoryMin = info.Functions, info.MemoryMin
-	for _, imp := range info.Imports {
+	if n := len(info.Imports); n > maxImports {
+		wrong(CheckImports, "the module has %d imports; at most %d are taken", n, maxImports)
+	}
+	for _, imp := range info.Imports[:min(len(info.Imports), maxImports)] {
 		name := imp.Module + "." + imp.Name
 		d.Imports = append(d.Imports, name)
 		_, wasi := allowedImports[imp.Name]
@@ -143,6 +146,10 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	}
 	return d, found
 }
+
+// maxImports bounds the imports of a module: each takes 30 bytes of an instance.
+// There are 19 that are allowed.
+const maxImports = 1_000
 
 // maxGlobals bounds the globals of a module: each takes 100 bytes of an instance,
 // beside its memory.

@@ -362,6 +362,7 @@ func TestHostileDeclarations(t *testing.T) {
 				m.Globals = append(m.Globals, w.Global{Type: w.I32, Init: w.Const32(0)})
 			}
 		}), "has 10001 globals; at most 10000 are taken"},
+		"1,001 imports":     {change(func(m *w.Module) { m.Imports = slices.Repeat([]w.Import{abort}, 1001) }), "has 1001 imports; at most 1000 are taken"},
 		"a thousand tables": {change(func(m *w.Module) { m.Tables = make([]w.Limits, 1000) }), "at most 100 are taken"},
 		"50,001 locals":     {change(func(m *w.Module) { m.Func("score").Locals = []w.Group{{Count: 50_001, Type: w.I64}} }), "locals are too many"},
 		"2^32 locals": {change(func(m *w.Module) {

@@ -159,6 +159,18 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	return out, r.err
 }
 
+// typeWork is what the module's types cost to compile.
+func (w *writer) typeWork() (work int64, err error) {
+	for i, t := range w.info.types {
+		n := t.work()
+		if w.cost.FunctionWork > 0 && n > w.cost.FunctionWork {
+			return 0, fmt.Errorf("the type %d would take too long to compile: %d parameters and results", i, len(t.params)+len(t.results))
+		}
+		work += n
+	}
+	return work, nil
+}
+
 // code rewrites every function body (WebAssembly 2.0, 5.5.13).
 func (w *writer) code(body []byte) ([]byte, error) {
 	r := &in{b: body}
@@ -169,7 +181,10 @@ func (w *writer) code(body []byte) ([]byte, error) {
 	}
 	out := appendU32(make([]byte, 0, len(body)+len(body)/4), n)
 	var f function
-	work := int64(0)
+	work, err := w.typeWork()
+	if err != nil {
+		return nil, err
+	}
 	for i := 0; i < int(n) && r.err == nil; i++ {
 		raw := r.bytes(r.u32())
 		if r.err != nil {

@@ -30,6 +30,13 @@ func (s Size) Work() int64 {
 	return int64(min(w, math.MaxInt32))
 }
 
+// work is the same of a function type: wazero makes a way in for each, whether or
+// not a function has it.
+func (t signature) work() int64 {
+	n := float64(len(t.params) + len(t.results))
+	return int64(10 + n + n*n/1_000)
+}
+
 // String names what makes it large.
 func (s Size) String() string {
 	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops", s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
