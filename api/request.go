@@ -139,7 +139,7 @@ func (s *Server) call(in *requestInput) (engine.Call, error) {
 	call := engine.Call{Request: q, Region: in.Region}
 	if in.Retry != nil {
 		if call.Policy, err = s.Engine.Merge(*in.Retry); err != nil {
-			return engine.Call{}, fieldError(err)
+			return engine.Call{}, fieldError("retry.", err)
 		}
 	}
 	return call, nil

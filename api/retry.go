@@ -39,19 +39,20 @@ func (s *Server) putPolicy(c *fiber.Ctx) error {
 		return p, p.Validate(s.Engine.HasBackoff)
 	})
 	if err != nil {
-		return fieldError(err)
+		return fieldError("", err)
 	}
 	return s.send(c, viewOf(view))
 }
 
-func fieldError(err error) error {
+// fieldError refuses a policy whose fields stand at path: "" or, say, "retry.".
+func fieldError(path string, err error) error {
 	var f *retry.FieldError
 	if errors.As(err, &f) {
-		details := fiber.Map{"field": f.Field}
+		details := fiber.Map{"field": path + f.Field}
 		if f.Limit != "" {
 			details["limit"] = f.Limit
 		}
-		return refuse(400, "invalid_field", err.Error(), details)
+		return refuse(400, "invalid_field", path+err.Error(), details)
 	}
 	return err
 }
