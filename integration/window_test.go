@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,6 +143,10 @@ func TestS48OneHistory(t *testing.T) {
 		require.NotZero(t, seen[reason], reason)
 	}
 	w.reconcile(0)
+	all := len(w.json("/circuit-breakers/metrics")["events"].([]any))
+	require.Equal(t, float64(all), w.json("/metrics/retries")["circuit_breaker_events_count"])
+	w.stop()
+	require.Equal(t, all, strings.Count(w.log.String(), `msg="circuit breaker `), "one record a transition")
 }
 
 // Whatever happens, breakers opening under waiting retries and clients leaving
