@@ -22,24 +22,30 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
+// conns counts a proxy's connections that are open, and how often one has sent
+// the whole of an answer.
+type conns struct{ open, idle atomic.Int64 }
+
 // through is an engine whose one proxy answers for the origin itself.
-func through(t *testing.T, h http.HandlerFunc) (*engine.Engine, *http.Server, *atomic.Int64) {
+func through(t *testing.T, h http.HandlerFunc) (*engine.Engine, *conns) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	opened := &atomic.Int64{}
+	n := &conns{}
 	s := &http.Server{Handler: h, ConnState: func(_ net.Conn, st http.ConnState) {
 		switch st {
 		case http.StateNew:
-			opened.Add(1)
+			n.open.Add(1)
+		case http.StateIdle:
+			n.idle.Add(1)
 		case http.StateClosed:
-			opened.Add(-1)
+			n.open.Add(-1)
 		}
 	}}
 	go s.Serve(l)
 	t.Cleanup(func() { s.Close() })
 	e := newEngine(t, nil, "http://"+l.Addr().String())
 	t.Cleanup(func() { e.Shutdown(context.Background()) })
-	return e, s, opened
+	return e, n
 }
 
 func echo(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +70,7 @@ func quiet(t *testing.T, e *engine.Engine) {
 // Whatever it comes to, the request's body is closed, and the request is as it
 // was.
 func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
-	e, _, _ := through(t, echo)
+	e, _ := through(t, echo)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	for name, c := range map[string]struct {
@@ -120,7 +126,7 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 	for _, where := range []string{"the request's body", "the answer", "the answer's body"} {
 		t.Run(where, func(t *testing.T) {
 			held := make(chan struct{})
-			e, _, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
+			e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 				if where == "the answer's body" {
 					fmt.Fprint(w, "a")
 					http.NewResponseController(w).Flush()
@@ -156,7 +162,7 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 	}
 	t.Run("as http.Client's Timeout", func(t *testing.T) {
 		held := make(chan struct{})
-		e, _, _ := through(t, func(w http.ResponseWriter, r *http.Request) { <-held })
+		e, _ := through(t, func(w http.ResponseWriter, r *http.Request) { <-held })
 		defer close(held)
 		_, err := (&http.Client{Transport: e.Transport(), Timeout: 50 * time.Millisecond}).Get("http://a.test/")
 		require.True(t, os.IsTimeout(err), "%v", err)
@@ -177,7 +183,7 @@ func TestAnAnswerThatIsClosedEarly(t *testing.T) {
 		"it goes on for a while": {100 << 10, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, _, opened := through(t, func(w http.ResponseWriter, r *http.Request) {
+			e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 				w.Write(make([]byte, 1+c.rest))
 				http.NewResponseController(w).Flush()
 				if !c.ends {
@@ -188,15 +194,18 @@ func TestAnAnswerThatIsClosedEarly(t *testing.T) {
 			require.NoError(t, err)
 			_, err = io.ReadFull(r.Body, make([]byte, 1))
 			require.NoError(t, err)
+			if c.kept { // what is left is on its way
+				require.Eventually(t, func() bool { return at.idle.Load() > 0 }, 5*time.Second, time.Millisecond)
+			}
 			require.NoError(t, r.Body.Close())
 			require.NoError(t, r.Body.Close())
 			_, err = r.Body.Read(make([]byte, 1))
 			require.ErrorIs(t, err, http.ErrBodyReadAfterClose)
 			quiet(t, e)
 			if c.kept {
-				require.EqualValues(t, 1, opened.Load())
+				require.EqualValues(t, 1, at.open.Load())
 			} else {
-				require.Eventually(t, func() bool { return opened.Load() == 0 }, 5*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
 			}
 			require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 		})
@@ -212,7 +221,7 @@ func get(t *testing.T, url string) *http.Request {
 // Who reads a body may be another than who closes it.
 func TestCloseEndsARead(t *testing.T) {
 	held := make(chan struct{})
-	e, _, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
+	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "a")
 		http.NewResponseController(w).Flush()
 		<-held
@@ -236,7 +245,7 @@ func TestCloseEndsARead(t *testing.T) {
 
 // An answer without a body holds nothing, closed or not.
 func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
-	e, _, opened := through(t, func(w http.ResponseWriter, r *http.Request) {
+	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(map[string]int{"/204": 204, "/304": 304, "/200": 200}[r.URL.Path])
 	})
 	for _, path := range []string{"204", "304", "200"} {
@@ -246,15 +255,15 @@ func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 		quiet(t, e)
 		require.NotNil(t, r.Body)
 	}
-	require.EqualValues(t, 1, opened.Load(), "one connection served them all")
+	require.EqualValues(t, 1, at.open.Load(), "one connection served them all")
 	(&http.Client{Transport: e.Transport()}).CloseIdleConnections()
-	require.Eventually(t, func() bool { return opened.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
 }
 
 // What http.Client makes of a URL's user, and of a host in letters beyond
 // ASCII, goes on as net/http's own transport sends it.
 func TestURLsAsHTTPClientGivesThem(t *testing.T) {
-	e, _, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
+	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		fmt.Fprintf(w, "%s %s %s:%s", r.Host, r.RequestURI, user, password)
 	})
@@ -283,7 +292,7 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 
 // Many at once, through one Transport; a redirect among them.
 func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
-	e, _, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
+	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/first" {
 			http.Redirect(w, r, "/second", http.StatusTemporaryRedirect)
 			return
@@ -318,7 +327,7 @@ func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 // off those that are left, and takes no more.
 func TestShutdownEndsTheTransport(t *testing.T) {
 	held := make(chan struct{})
-	e, _, opened := through(t, func(w http.ResponseWriter, r *http.Request) {
+	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stuck" {
 			<-r.Context().Done()
 			return
@@ -339,7 +348,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 		return c
 	}
 	slow, stuck := ask("slow"), ask("stuck")
-	require.Eventually(t, func() bool { return e.Tracker().InFlight() == 2 && opened.Load() == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return e.Tracker().InFlight() == 2 && at.open.Load() == 2 }, 5*time.Second, time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	down := make(chan struct{})
 	go func() {
@@ -362,7 +371,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	got = <-stuck
 	require.ErrorIs(t, got.err, executor.ErrShutdown)
 	<-down
-	require.Eventually(t, func() bool { return opened.Load() == 0 }, 5*time.Second, time.Millisecond, "no connection is kept")
+	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond, "no connection is kept")
 	var failed *engine.Error
 	require.True(t, errors.As(got.err, &failed))
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
