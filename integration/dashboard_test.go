@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -53,6 +54,7 @@ role = "admin"
 		Error string
 	}
 	reports := make(chan report, 1)
+	signedIn, once := make(chan struct{}), sync.Once{}
 	api := &httputil.ReverseProxy{Rewrite: func(q *httputil.ProxyRequest) {
 		q.SetURL(&url.URL{Scheme: "http", Host: w.api})
 		q.Out.Host = "behind.example"
@@ -71,6 +73,14 @@ role = "admin"
 	mux.HandleFunc("/", func(rw http.ResponseWriter, q *http.Request) {
 		if stopped.Load() {
 			panic(http.ErrAbortHandler) // the connection ends without an answer
+		}
+		if q.URL.Path == "/api/v1/plugins" && q.Header.Get("Authorization") == "" {
+			select { // what was asked without a key is answered when there is one
+			case <-signedIn:
+			case <-q.Context().Done():
+			}
+		} else if q.Header.Get("Authorization") == "Bearer reads-only" {
+			once.Do(func() { time.AfterFunc(100*time.Millisecond, func() { close(signedIn) }) })
 		}
 		api.ServeHTTP(rw, q)
 	})

@@ -7,13 +7,13 @@ const state = { key: sessionStorage.getItem("key") || "", filter: "retried", beg
 // --- The API ---------------------------------------------------------------
 
 async function api(path, { method = "GET", json, body } = {}) {
-  const headers = {};
-  if (state.key) headers.Authorization = "Bearer " + state.key;
+  const headers = {}, key = state.key;
+  if (key) headers.Authorization = "Bearer " + key;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch("api/v1/" + path, { method, headers, body: json === undefined ? body : JSON.stringify(json) });
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   if (answer.status === 401) {
-    lock(true);
+    if (key === state.key) lock(true); // else it has been asked for meanwhile
     throw new Error("this is none of its keys");
   }
   throw new Error((await answer.json().catch(() => ({}))).message || "the gateway answers " + answer.status);
