@@ -24,13 +24,16 @@ import (
 
 // conns counts a proxy's connections that are open, and how often one has sent
 // the whole of an answer.
-type conns struct{ open, idle atomic.Int64 }
+type conns struct {
+	address    string
+	open, idle atomic.Int64
+}
 
 // through is an engine whose one proxy answers for the origin itself.
 func through(t *testing.T, h http.HandlerFunc) (*engine.Engine, *conns) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	n := &conns{}
+	n := &conns{address: l.Addr().String()}
 	s := &http.Server{Handler: h, ConnState: func(_ net.Conn, st http.ConnState) {
 		switch st {
 		case http.StateNew:
