@@ -79,17 +79,16 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // Dial opens a connection to an IP address. It gives up at the deadline, or when
 // ctx is cancelled. slow, if not nil, is called before it waits, unless the
-// connection stands at once. speaksFirst says that the caller is going to send
-// something at once.
-func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirst bool, slow func()) (net.Conn, error) {
-	c, err := dial(ctx, to, deadline, speaksFirst, slow)
+// connection stands at once.
+func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
+	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: err}
 	}
 	return c, nil
 }
 
-func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirst bool, slow func()) (*Conn, error) {
+func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -100,11 +99,6 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirs
 		return nil, os.NewSyscallError("socket", errno)
 	}
 	options(fd)
-	if speaksFirst {
-		// The handshake's last segment goes out with the first bytes, one fewer on
-		// the way (tcp(7), TCP_QUICKACK); without any it would go out 0.2 s late.
-		set(fd, syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 0)
-	}
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
 		errno = address.connect(fd) // on the same machine it stands by now

@@ -17,7 +17,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 
 // Dial opens a connection to an IP address, until the deadline or until ctx is
 // cancelled. slow, if not nil, is called first.
-func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, speaksFirst bool, slow func()) (net.Conn, error) {
+func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	if slow != nil {
 		slow()
 	}

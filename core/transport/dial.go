@@ -116,7 +116,7 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 // that is reached directly, which may be the first to speak.
 func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.Time, c *Control) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(a.Host); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
-		return socket.Dial(ctx, to, deadline, a.Scheme != upstream.Direct, c.slow)
+		return socket.Dial(ctx, to, deadline, c.slow)
 	}
 	c.slow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
