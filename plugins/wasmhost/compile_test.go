@@ -59,10 +59,20 @@ func bombs() map[string]*w.Module {
 		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0), w.Repeat(1_000_000, w.I32Add))}),
 		"a vast type":         withImport(w.Repeat(100_000, w.I64)),
 		"vast types":          withTypes(400, 9_000),
-		"loads and stores":    one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}), // 5 KB each
-		"divisions":           one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0, w.I32DivS, w.Drop)}),
-		"truncations":         one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa, w.Drop)}),
-		"vector loads":        one(w.Func{Code: w.Repeat(300_000, 0x41, 0, 0xfd, 7, 0, 0, w.Drop)}),
+		// Each loop's head has a place for each value, and they are told apart again and again.
+		"values in nested loops": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 300, Type: w.I32}}, Code: w.Join(
+			counted(300, func(i int) []byte {
+				return w.Join([]byte{w.Loop, w.Empty}, local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add}, local(w.LocalSet, i+1))
+			}), w.Repeat(300, w.LocalGet, 0, w.BrIf, 0, w.End))}),
+		"values in a loop": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 40_000, Type: w.I32}}, Code: w.Join([]byte{w.Loop, w.Empty},
+			counted(40_000, func(i int) []byte {
+				return w.Join(local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add}, local(w.LocalSet, i+1))
+			}), []byte{w.LocalGet, 0, w.BrIf, 0, w.End})}),
+		"calls through a table": one(w.Func{Code: w.Repeat(80_000, 0x41, 0, w.CallIndirect, 0, 0)}),
+		"loads and stores":      one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}), // 5 KB each
+		"divisions":             one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0, w.I32DivS, w.Drop)}),
+		"truncations":           one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa, w.Drop)}),
+		"vector loads":          one(w.Func{Code: w.Repeat(300_000, 0x41, 0, 0xfd, 7, 0, 0, w.Drop)}),
 		"locals over branches": one(w.Func{Params: []byte{w.I32}, Locals: locals, Code: w.Join(
 			[]byte{w.Block, w.Empty},
 			counted(30_000, func(i int) []byte {

@@ -33,6 +33,7 @@ type frame struct {
 	region int   // what its instructions are charged to: index into points
 	branch bool  // the dispatch of a loop: where it ends a branch begins
 	label  int64 // how many values a branch to it carries
+	loops  int64 // that it stands in, with itself
 }
 
 // point is a place in the input, before the byte at, where something is added.
@@ -132,11 +133,13 @@ func (f *function) scan(r *in) {
 		switch op {
 		case opBlock, opIf:
 			_, results := f.w.info.block(in{b: r.b, at: at + 1})
-			f.open = append(f.open, frame{region, branches > 0, results})
+			f.open = append(f.open, frame{region, branches > 0, results, f.open[len(f.open)-1].loops})
 			branches = max(branches-1, 0)
 		case opLoop:
 			params, _ := f.w.info.block(in{b: r.b, at: at + 1})
-			f.open = append(f.open, frame{region: len(f.points), label: params})
+			loops := f.open[len(f.open)-1].loops + 1
+			f.size.nested += loops
+			f.open = append(f.open, frame{region: len(f.points), label: params, loops: loops})
 			f.points = append(f.points, point{at: r.at, loop: true})
 			branches = f.dispatch(*r)
 		case opCall, opCallIndir:

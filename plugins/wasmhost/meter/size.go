@@ -14,6 +14,7 @@ type Size struct {
 	Edges        int64 // places where ways part or meet: blocks, branches, targets of br_table
 	Loops        int64
 
+	nested int64 // of each loop, how many it stands in, with itself
 	more   int64 // what instructions become beyond one each
 	widest int64 // what the widest block takes and gives
 }
@@ -25,8 +26,8 @@ type Size struct {
 // ever. A function of standard Go has 1,700 units on average and 230,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
-	edges, loops, values := float64(s.Edges), float64(s.Loops), float64(s.Values+s.widest)
-	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2
+	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+s.widest)
+	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300
 	return int64(min(w, math.MaxInt32))
 }
 
@@ -79,6 +80,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 		}
 	case opCallIndir:
 		s.Calls++
+		s.more += indirect
 		s.Carried += info.arity(r.u32())
 	}
 }
@@ -88,6 +90,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 const (
 	access   = 8  // loads and stores, and conversions that saturate
 	divide   = 6  // of whole numbers
+	indirect = 20 // calls through a table
 	truncate = 12 // to whole numbers
 	lanes    = 3  // vectors, other than loads and stores
 )
