@@ -106,6 +106,27 @@ func TestS33CutBodies(t *testing.T) {
 	require.Len(t, a.body, 50_000)
 }
 
+// What came of an answer that broke off reaches a client that is slow to take it,
+// before the reset that says that there is no more.
+func TestS33WhatCameIsDelivered(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	const size = 1_000_000
+	w.all(lab.Behaviour{Cut: size})
+	c, err := net.Dial("tcp", w.gateway)
+	require.NoError(t, err)
+	defer c.Close()
+	requests := w.json("/metrics/retries")["total_requests"].(float64)
+	_, err = io.WriteString(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
+	require.NoError(t, err)
+	eventually(t, "the end is noticed", func() bool { return w.json("/metrics/retries")["total_requests"] == requests+1 })
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, r.Body)
+	require.Error(t, err)
+	require.EqualValues(t, size, n)
+}
+
 // A client that takes a long body slowly gets every byte of it, and one that
 // takes nothing for body_idle is given up; neither is a proxy's failure. The
 // same for one that stops sending, or breaks its chunks, in a long upload.

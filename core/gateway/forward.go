@@ -215,12 +215,16 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 		c.end(r, executor.Ending{Status: status, ClientGone: true})
 		return false
 	case cut != nil:
-		// Never a clean end: the client must see that something is missing.
+		// Never a clean end: the client gets what there is, and must see that
+		// something is missing.
 		end := executor.Ending{Status: status, Truncated: cut}
 		if r.BodyBroke(&c.call.request) || !c.call.control.Interrupt.Quiet() { // it is we or the client who ended it
 			end = executor.Ending{Status: status, ClientGone: true}
 		}
 		c.end(r, end)
+		if end.Truncated != nil {
+			socket.Settle(c.raw, c.set.BodyIdle)
+		}
 		if tcp, ok := c.raw.(*socket.Conn); ok {
 			tcp.SetLinger(0)
 		}

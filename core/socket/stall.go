@@ -109,3 +109,20 @@ func (s *Stall) stands(acked uint64, queued int) bool {
 	s.acked, s.queued = acked, queued
 	return s.still == looks
 }
+
+// Settle waits until the other side of c has acknowledged everything that was
+// written to it, or has taken nothing for idle, or c is closed. A reset that follows
+// takes nothing away from it then. On systems other than Linux it does not wait.
+func Settle(c net.Conn, idle time.Duration) {
+	last, moved := uint64(0), time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		acked, queued := Progress(c)
+		if acked != last {
+			last, moved = acked, time.Now()
+		}
+		if queued <= 0 || time.Since(moved) >= idle {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
