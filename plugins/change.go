@@ -3,6 +3,7 @@ package plugins
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -75,7 +76,11 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
-			return &core.KeyError{Key: "plugins." + name, Err: err}
+			key := "plugins." + name
+			if k := (*core.KeyError)(nil); errors.As(err, &k) { // one within it
+				key, err = key+"."+k.Key, k.Err
+			}
+			return &core.KeyError{Key: key, Err: err}
 		}
 	}
 	for name, p := range *c.r.byName.Load() {
@@ -92,7 +97,7 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	}
 	code, err := readModule(spec.Path)
 	if err != nil {
-		return fmt.Errorf("path: %w", err)
+		return &core.KeyError{Key: "path", Err: err}
 	}
 	if p := c.r.get(name); p != nil {
 		was := p.current.Load()

@@ -178,7 +178,7 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 	sum := sha256.Sum256(code)
 	v := &version{origin: origin{code, hex.EncodeToString(sum[:]), source, spec}, loaded: r.now()}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
-		return nil, &wasmhost.CheckError{Msg: fmt.Sprintf("the module's sha256 is %s, not the one pinned", v.sum)}
+		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.Path, v.sum)}
 	}
 	var m *wasmhost.Module
 	var err error
@@ -192,7 +192,7 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 	}
 	if kind := m.Description().Kind; spec.Kind != "" && spec.Kind != kind {
 		m.Close()
-		return nil, &wasmhost.CheckError{Msg: fmt.Sprintf("the module is a %s, not a %s", kind, spec.Kind)}
+		return nil, &core.KeyError{Key: "kind", Err: fmt.Errorf("%s is a %s", spec.Path, kind)}
 	}
 	v.module = m
 	return v, nil

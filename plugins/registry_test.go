@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -174,9 +175,15 @@ func TestConfiguredModules(t *testing.T) {
 	r := registry(t)
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, builtin.Modules()["weighted"], 0o600))
-	for _, bad := range []plugins.Spec{{Path: path + "x"}, {Path: path, SHA256: "00"}, {Path: path, Kind: "backoff"}, {Path: path, Config: map[string]any{"a": 1}}} {
+	for says, bad := range map[string]plugins.Spec{
+		"plugins.mine.path: stat":                {Path: path + "x"},
+		"plugins.mine.sha256: that of " + path:   {Path: path, SHA256: "00"},
+		"plugins.mine.kind: " + path + " is a s": {Path: path, Kind: "backoff"},
+		"plugins.mine: " + path:                  {Path: path, Config: map[string]any{"a": 1}},
+	} {
 		_, err := r.Stage(map[string]plugins.Spec{"mine": bad})
-		require.ErrorContains(t, err, "plugins.mine")
+		require.ErrorContains(t, err, says)
+		require.Equal(t, 1, strings.Count(err.Error(), "plugins.mine"), err)
 	}
 	_, err := r.Stage(map[string]plugins.Spec{"performance": {Path: path}})
 	require.ErrorContains(t, err, "built in")
