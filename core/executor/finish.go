@@ -45,6 +45,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 			x.Final = core.FinalCancelled
 		case end.Truncated != nil && x.Final == core.FinalSuccess:
 			x.Final = core.FinalNotRetryable // whatever the head said that is under way
+			e.failed(x, o)
 		}
 	}
 	x.settleDoubt()
