@@ -51,6 +51,24 @@ print("ok")`
 	w.reconcile(0)
 }
 
+// Of a tunnel that is refused clients show the status line and nothing else.
+func TestARefusedTunnelSaysWhy(t *testing.T) {
+	w := start(t, 1, "[retry]\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\n")
+	w.fakes[0].Close()
+	script := `import requests
+try:
+    requests.get("https://origin.test/", proxies={"https": "http://` + w.gateway + `"}, timeout=10)
+except requests.exceptions.ProxyError as e:
+    print(e)`
+	shown := func() string {
+		out, err := exec.Command("/usr/bin/python3", "-c", script).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	require.Contains(t, shown(), "Tunnel connection failed: 502 Bad Gateway: no proxy brought an answer: attempt")
+	require.Contains(t, shown(), "Tunnel connection failed: 503 Service Unavailable: no proxy is admissible: every circuit breaker is open")
+}
+
 // The README's five minutes, line by line, on the demo.
 func TestTheTour(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
@@ -191,6 +209,7 @@ func TestACutBodyIsNoCleanEnd(t *testing.T) {
 	require.Error(t, a.err)
 	require.Equal(t, 1.0, w.breaker("F1")["failure_count"])
 	require.Equal(t, 1, w.arrivals(), "nothing is retried once a byte has gone out")
+	eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "reason=http_response_incomplete") })
 	w.reconcile(0)
 }
 

@@ -168,13 +168,15 @@ func TestWhatIsNotRetried(t *testing.T) {
 		f      func(context.Context, *Attempt) retry.Attempted
 		tries  int
 		final  core.Final
+		says   string // why it was not tried again, to whom it has no answer for
 	}{
-		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable},
-		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable},
-		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted},
-		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable},
-		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess},
-		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted},
+		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, ""},
+		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, "retry_non_idempotent allows it"},
+		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, "refused"},
+		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, ""},
+		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
+		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, ""},
+		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted, "reset"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -184,6 +186,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 				b.run(t.Context(), x, k)
 				assert.Len(t, k.at, c.tries)
 				assert.Equal(t, c.final, x.Final)
+				assert.Regexp(t, c.says+"\\)?$", x.Failure.Message)
 				b.idle(t)
 			})
 		})

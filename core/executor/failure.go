@@ -84,8 +84,14 @@ func failureOf(x *Exchange, o *core.Outcome) Failure {
 	case o.Status == 407:
 		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
 	}
-	if x.budget {
+	switch {
+	case x.budget:
 		f.Message += "; the retry budget is spent"
+	case x.Final != core.FinalNotRetryable || o.Again == core.Never:
+	case !x.Replayable:
+		f.Message += "; not tried again, as its body is longer than gateway.replay_limit"
+	default:
+		f.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"
 	}
 	return f
 }

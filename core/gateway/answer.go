@@ -48,10 +48,10 @@ func appendJSON(b []byte, s string) []byte {
 
 // answer writes a refusal and reports whether the connection can go on.
 func (c *conn) answer(r refusal) (keep bool) {
-	var room [256]byte
+	var room, line [256]byte
 	body := appendError(room[:0], r.code, r.message)
 	keep = !r.close && c.reusable() && c.discardBody()
-	b := http1.AppendStatusLine(c.borrowOut(), r.status, []byte(http.StatusText(r.status)))
+	b := http1.AppendStatusLine(c.borrowOut(), r.status, appendReason(line[:0], r))
 	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\nProxy-Status: whirlpool; "...)
@@ -78,6 +78,17 @@ func (c *conn) answer(r refusal) (keep bool) {
 		b = append(b, body...)
 	}
 	return c.finishAnswer(b, keep)
+}
+
+// appendReason writes the reason phrase, with the message in it: of a tunnel that is
+// refused most clients show their user nothing else.
+func appendReason(b []byte, r refusal) []byte {
+	b = append(b, http.StatusText(r.status)...)
+	b = append(b, ": "...)
+	for i := range len(r.message) {
+		b = append(b, printable(r.message[i]))
+	}
+	return b
 }
 
 // appendProxyError writes why there is no answer in the terms of RFC 9209
@@ -142,21 +153,25 @@ func appendConnection(b []byte, keep bool, minor int) []byte {
 	return b
 }
 
-// appendString appends s as an RFC 9651 string: what is not printable ASCII
-// becomes '?'.
+// appendString appends s as an RFC 9651 string.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
-		switch ch := s[i]; {
-		case ch == '"' || ch == '\\':
-			b = append(b, '\\', ch)
-		case ch < ' ' || ch > '~':
-			b = append(b, '?')
-		default:
-			b = append(b, ch)
+		ch := printable(s[i])
+		if ch == '"' || ch == '\\' {
+			b = append(b, '\\')
 		}
+		b = append(b, ch)
 	}
 	return append(b, '"')
+}
+
+// printable returns '?' for what is not printable ASCII.
+func printable(ch byte) byte {
+	if ch < ' ' || ch > '~' {
+		return '?'
+	}
+	return ch
 }
 
 // answerProtocolError refuses a head that breaks the rules, and the connection
