@@ -5,8 +5,10 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -249,8 +251,8 @@ func (c *Config) Modules() map[string]plugins.Spec {
 // the configuration.
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
-	for _, p := range c.PluginHost.Modules {
-		out = append(out, p.Path)
+	for _, name := range slices.Sorted(maps.Keys(c.PluginHost.Modules)) {
+		out = append(out, c.PluginHost.Modules[name].Path)
 	}
 	return out
 }

@@ -31,6 +31,22 @@ func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
 	return Load(src)
 }
 
+// What is watched is named in the same order each time: in another it would look
+// like a change, and be a reload, again and again.
+func TestFilesHaveAnOrder(t *testing.T) {
+	text := ""
+	for i := range 8 {
+		text += fmt.Sprintf("[plugins.p%d]\npath = \"p%d.wasm\"\n", i, i)
+	}
+	c, err := load(t, text, nil)
+	require.NoError(t, err)
+	files := c.Files()
+	require.Len(t, files, 8)
+	for range 20 {
+		require.Equal(t, files, c.Files())
+	}
+}
+
 // The shipped koanf.toml says what an empty file says.
 func TestTheShippedFile(t *testing.T) {
 	shipped, err := Load(Source{File: "../../../koanf.toml"})
