@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -57,6 +58,30 @@ func TestS42AProbeMayStreamForLong(t *testing.T) {
 	require.NoError(t, a.err)
 	require.Equal(t, strings.Repeat("piece", 18), a.body)
 	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
+// So does a tunnel that stood, if its client asked nothing more of it: what looks
+// whether a port answers does no more than that.
+func TestS42ATunnelThatStoodClosesTheBreaker(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confKB)
+	w.trip(w.fakes[0])
+	w.all(lab.OK())
+	w.state("F1", "half_open")
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	go func() {
+		if c, err := origin.Accept(); err == nil {
+			io.Copy(io.Discard, c)
+			c.Close()
+		}
+	}()
+	status, _, c := w.connect(origin.Addr().String())
+	require.Equal(t, 200, status)
+	c.Close()
+	w.state("F1", "closed")
+	require.Equal(t, []string{"open", "half_open", "closed"}, w.transitions("F1"))
 }
 
 // Of 200 requests at once one is the probe and the others are refused, each

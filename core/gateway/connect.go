@@ -69,10 +69,11 @@ func (c *conn) connect() (keep bool) {
 	total, died := t.join(int64(len(tun.Early)))
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
-	if total.down == 0 && (died == nil || tun.Direct || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
-		// The client left before anything came, or there is no proxy, or we stop, or
+	if total.down == 0 && (died == nil && total.up > 0 || tun.Direct || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
+		// The client left before it heard anything, or there is no proxy, or we stop, or
 		// neither side had anything to say for as long as an attempt may take, and
-		// somebody closed what was idle: none of that says anything about a proxy.
+		// somebody closed what was idle: none of that says anything about a proxy. (A
+		// client that left without a word has had what it wanted: a tunnel that stood.)
 		c.server.Executor.Abandon(&c.x)
 		return false
 	}
