@@ -179,7 +179,11 @@ func (w *Writer) put(out []byte) (missed int) {
 	}
 	n, _ := w.sink.Write(out)
 	w.cut = n > 0 && out[n-1] != '\n'
-	return records(out[n:])
+	rest := out[n:]
+	if w.cut {
+		rest = bytes.TrimPrefix(rest, []byte{'\n'}) // that record is there, and its line ends with what comes next
+	}
+	return records(rest)
 }
 
 func records(lines []byte) int { return bytes.Count(lines, []byte{'\n'}) }
