@@ -181,7 +181,7 @@ func TestManyLargeModules(t *testing.T) {
 	for _, c := range []struct {
 		wait bool
 		most int
-	}{{true, many}, {false, many / 2}} {
+	}{{true, many}, {false, many - 1}} {
 		var log bytes.Buffer
 		r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		require.NoError(t, err)
