@@ -132,7 +132,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	for text, want := range map[string]map[string]any{
 		"[selection]\nretry = \"nope\"\n":       {"key": "selection.retry", "line": 2.0, "value": `"nope"`},
 		"[retry]\nbackoff_strategy = \"no\"\n":  {"key": "retry.backoff_strategy", "line": 2.0, "value": `"no"`},
-		"[plugins.x]\npath = \"absent.wasm\"\n": {"key": "plugins.x", "line": 1.0},
+		"[plugins.x]\npath = \"absent.wasm\"\n": {"key": "plugins.x.path", "line": 2.0},
 	} {
 		w.write(text)
 		var fault map[string]any
