@@ -132,19 +132,19 @@ func TestASinkThatFailsIsToldOfLater(t *testing.T) {
 		var lost atomic.Int64
 		w := New(s, func(n int) { lost.Add(int64(n)) })
 		defer w.Close()
-		io.WriteString(w, "1\n")
+		io.WriteString(w, "first\n")
 		time.Sleep(10 * pause)
 		synctest.Wait()
-		io.WriteString(w, "2\n")
+		io.WriteString(w, "second\n")
 		time.Sleep(10 * pause)
 		synctest.Wait()
 		require.Zero(t, lost.Load(), "nobody to tell it to yet")
 		s.fail(false)
-		io.WriteString(w, "3\n")
+		io.WriteString(w, "third\n")
 		time.Sleep(10 * pause)
 		synctest.Wait()
 		require.EqualValues(t, 2, lost.Load())
-		require.Equal(t, "1\n3\n", s.all(), "the half of the first record is a line of its own")
+		require.Equal(t, "fir\nthird\n", s.all(), "the half of the first record is a line of its own")
 	})
 }
 
