@@ -62,6 +62,32 @@ func TestS27ReplayOrNot(t *testing.T) {
 	}
 }
 
+// A proxy that was never reached has taken nothing of a body, however long it is.
+func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
+	w.fakes[0].Close()
+	body := make([]byte, 300_000)
+	rand.NewChaCha8([32]byte{28}).Read(body)
+	for i := range 6 {
+		q, err := http.NewRequest("POST", "http://origin.test/", bytes.NewReader(body))
+		require.NoError(t, err)
+		if i%2 == 0 {
+			q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), -1
+		}
+		r, err := w.client.Do(q)
+		require.NoError(t, err)
+		r.Body.Close()
+		require.Equal(t, 200, r.StatusCode)
+	}
+	all := w.ordered()
+	require.Len(t, all, 6)
+	for _, x := range all {
+		require.Equal(t, body, x.Body)
+	}
+	require.NotZero(t, w.breaker("F1")["failure_count"], "it was tried first")
+}
+
 // A body that breaks off or stands still upstream breaks off for the client,
 // is never retried, and is the proxy's failure (E8).
 func TestS33CutBodies(t *testing.T) {

@@ -25,11 +25,12 @@ func (e *Error) Unwrap() error { return e.Failure.Err }
 // *RequestError or what ended the request's context.
 //
 // A request's body is read up to gateway.replay_limit bytes before the first
-// attempt; one that is longer is tried once. X-Whirlpool-Retry and
-// X-Whirlpool-Region in a request's header steer it as they do at the gateway's
-// port, and an answer's header tells the same of it. Unlike net/http's, this
-// transport adds no header of its own (no User-Agent, no Accept-Encoding), so
-// answers come as they were encoded, and it carries no trailers.
+// attempt; one that is longer is not tried again once it has begun to go out.
+// X-Whirlpool-Retry and X-Whirlpool-Region in a request's header steer it as they
+// do at the gateway's port, and an answer's header tells the same of it. Unlike
+// net/http's, this transport adds no header of its own (no User-Agent, no
+// Accept-Encoding), so answers come as they were encoded, and it carries no
+// trailers.
 //
 // As with net/http's, an answer's body is to be closed, and holds its
 // connection until then or until it has been read to its end.

@@ -283,7 +283,7 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.Final = core.FinalNotRetryable
 	case x.Attempts >= x.Policy.MaxAttempts:
 		x.Final, x.limit = core.FinalExhausted, true
-	case !x.Replayable, !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
+	case !x.Replayable && !untouched(o), !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
 		x.Final = core.FinalNotRetryable
 	case e.blocked(x):
 		return 0, false, false
@@ -311,6 +311,10 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 	}
 	return 0, relay, false
 }
+
+// untouched reports whether the request's body is still whole after an attempt: a
+// proxy that was never asked has taken none of it, one that answered 407 may have.
+func untouched(o *core.Outcome) bool { return o.Unsent && o.Status == 0 }
 
 // backoff asks the strategy's plugin and keeps its answer within the policy.
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {

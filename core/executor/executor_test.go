@@ -174,6 +174,8 @@ func TestWhatIsNotRetried(t *testing.T) {
 		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, "retry_non_idempotent allows it"},
 		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, "refused"},
 		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, ""},
+		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, statuses(407), 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
+		"one of which nothing was sent can":     {func(x *Exchange) { x.Replayable = false }, refused, 3, core.FinalExhausted, "refused"},
 		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
 		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, ""},
 		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted, "reset"},

@@ -637,7 +637,7 @@ func (m *model) request(q planned) {
 			limit = true
 			end(core.FinalExhausted, relay, failed, false)
 			return
-		case !q.Replayable, !q.Idempotent && !q.OptIn && !o.unsent:
+		case !q.Replayable && (!o.unsent || o.status != 0), !q.Idempotent && !q.OptIn && !o.unsent:
 			end(core.FinalNotRetryable, relay, failed, false)
 			return
 		case blocked && slices.ContainsFunc(m.parties, func(p *party) bool { return !p.gone }):

@@ -96,7 +96,8 @@ func (c *conn) finish(end executor.Ending) {
 }
 
 // takeBody reads the request's body, up to the size that is kept for replay. A
-// longer body streams from there on, and its request is tried only once.
+// longer body streams from there on, and once that has begun its request is not
+// tried again.
 func (c *conn) takeBody(q *transport.Request) error {
 	c.watch.disabled = false
 	c.x.Replayable = true
