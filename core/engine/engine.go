@@ -238,17 +238,20 @@ func Check(cfg Config, plugins Plugins) error {
 
 // Reload checks cfg whole and then lets it take effect between requests:
 // running requests keep their policy, proxies that stay keep their breakers
-// and statistics, a retry budget that stays what it holds. plugins resolves cfg's names, which may be about to come
-// into being. On an error nothing has changed. A scorer or backoff that was
-// activated stays until the Config names another or it is gone.
+// and statistics, a retry budget that stays what it holds. plugins resolves cfg's
+// names, which may be about to come into being. On an error nothing has changed. A
+// scorer or backoff that was activated stays until the Config names another or it
+// is gone.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	file, running := [2]string{cfg.First, cfg.Again}, e.config.Load()
-	if _, err := plugins.Scorer(running.First, ""); err == nil && file[0] == e.file[0] {
+	file, running, policy := [2]string{cfg.First, cfg.Again}, e.config.Load(), e.policies.Current()
+	scorer := func(name string) bool { _, err := plugins.Scorer(name, ""); return err == nil }
+	backoff := func(name string) bool { _, err := plugins.Backoff(name); return err == nil }
+	if file[0] == e.file[0] && scorer(running.First) {
 		cfg.First = running.First
 	}
-	if _, err := plugins.Scorer(running.Again, ""); err == nil && file[1] == e.file[1] {
+	if file[1] == e.file[1] && scorer(running.Again) {
 		cfg.Again = running.Again
 	}
 	tuning, err := e.tuning(&cfg, plugins)
@@ -261,16 +264,23 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
-	e.policies.ReloadFile(cfg.Retry, func(strategy string) bool {
-		_, err := plugins.Backoff(strategy)
-		return err == nil
-	})
+	e.policies.ReloadFile(cfg.Retry, backoff)
+	e.gone("first", running.First, cfg.First, scorer)
+	e.gone("retry", running.Again, cfg.Again, scorer)
+	e.gone("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
 	e.executor.Tune(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
 	e.gateway.Apply(e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.file = file
 	return nil
+}
+
+// gone tells of a plugin that had been in use and is no more.
+func (e *Engine) gone(use, before, now string, there func(string) bool) {
+	if before != now && !there(before) {
+		e.opts.Log.Warn("a plugin in use is gone", slog.String("for", use), slog.String("plugin", before), slog.String("now", now))
+	}
 }
 
 // Activate names the scorers of first attempts and retries; "" leaves one as

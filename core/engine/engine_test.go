@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -147,6 +148,54 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	fail.Store(true)
 	require.Equal(t, "3", attempts())
+}
+
+// without are plugins of which one is no more.
+type without struct {
+	rotation
+	name string
+}
+
+func (w without) Scorer(name, fallback string) (core.Scorer, error) {
+	if name == w.name {
+		return nil, core.ErrNotFound
+	}
+	return w.rotation.Scorer(name, fallback)
+}
+
+func (w without) Backoff(name string) (core.Backoff, error) {
+	if name == w.name {
+		return nil, core.ErrNotFound
+	}
+	return w.rotation.Backoff(name)
+}
+
+// A plugin that was activated and is gone gives way to the file's, and the log
+// says so, once; one that stays stays.
+func TestAReloadWithoutWhatWasActivated(t *testing.T) {
+	var log bytes.Buffer
+	cfg := engine.DefaultConfig()
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	require.NoError(t, e.Activate("mine", ""))
+	_, err = e.ActivateBackoff("patience")
+	require.NoError(t, err)
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Empty(t, log.String())
+	require.Equal(t, "mine", e.Config().First)
+
+	require.NoError(t, e.Reload(cfg, without{name: "mine"}))
+	require.Contains(t, log.String(), `msg="a plugin in use is gone" for=first plugin=mine now=`+cfg.First)
+	require.Equal(t, cfg.First, e.Config().First)
+	require.Equal(t, "patience", e.Policies().Current().BackoffStrategy)
+	log.Reset()
+
+	require.NoError(t, e.Reload(cfg, without{name: "patience"}))
+	require.Contains(t, log.String(), `for=backoff plugin=patience now=exponential`)
+	log.Reset()
+	require.NoError(t, e.Reload(cfg, without{name: "patience"}))
+	require.Empty(t, log.String())
 }
 
 // body is a request's body that knows whether it was closed.
