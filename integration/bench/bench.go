@@ -92,7 +92,7 @@ func (b *bench) run() error {
 		if b.peers != nil && !slices.Contains(b.peers, p.name) {
 			continue
 		}
-		if _, err := exec.LookPath(p.name); err != nil && p.name != "whirlpool" {
+		if _, err := exec.LookPath(p.name); err != nil && !p.own() {
 			fmt.Fprintf(os.Stderr, "%s is not installed; left out\n", p.name)
 			continue
 		}
@@ -115,6 +115,9 @@ func (b *bench) run() error {
 				// The one that comes first differs from round to round.
 				p := peers[(i+round)%len(peers)]
 				done++
+				if p.only != nil && !p.only(c) {
+					continue
+				}
 				upstreams := shared
 				if c.pinned {
 					upstreams = pinned

@@ -4,8 +4,9 @@
 // load, interleaved runs on one machine, medians and ratios. `make bench-peers`
 // runs it.
 //
-// It starts itself twice more, as the fakes (-role fakes: the upstream proxies)
-// and as the load (-role load), so that each process's CPU is its own.
+// It starts itself as the fakes (-role fakes: the upstream proxies), as the load (-role
+// load) and as the floor (-role floor: what any proxy could win), so that each
+// process's CPU is its own.
 package main
 
 import (
@@ -18,7 +19,7 @@ import (
 
 func main() {
 	var (
-		role     = flag.String("role", "", "internal: fakes or load")
+		role     = flag.String("role", "", "internal: fakes, load or floor")
 		binary   = flag.String("whirlpool", "bin/whirlpool", "the gateway's binary")
 		rounds   = flag.Int("rounds", 3, "interleaved rounds; the median counts")
 		duration = flag.Duration("duration", 3*time.Second, "of one measurement")
@@ -34,12 +35,15 @@ func main() {
 	flag.StringVar(&plan.Path, "path", "/1024", "internal: what is asked for")
 	flag.IntVar(&plan.Conns, "conns", 64, "internal: connections")
 	flag.IntVar(&plan.Rate, "rate", 0, "internal: requests a second, all connections together; 0 for a closed loop")
+	threads := flag.Int("threads", 1, "internal: of the floor")
 	flag.IntVar(&plan.Status, "status", 200, "internal: the status of a good answer")
 	flag.Parse()
 	var err error
 	switch *role {
 	case "fakes":
 		err = serveFakes()
+	case "floor":
+		err = serveFloor(plan.Addr, *threads, flag.Args())
 	case "load":
 		plan.Duration = *duration
 		err = plan.run(os.Stdout)

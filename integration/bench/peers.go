@@ -21,14 +21,19 @@ type peer struct {
 	// prepare writes its configuration into dir and returns its command line.
 	// config is for Whirlpool alone.
 	prepare func(dir, addr, config string, threads int, upstreams []string) ([]string, error)
+	only    func(benchCase) bool // the cases it takes; nil for all
 }
+
+// own reports whether it is this program, and not one to be installed.
+func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" }
 
 func (b *bench) allPeers() []peer {
 	return []peer{
-		{"whirlpool", b.whirlpool},
-		{"haproxy", haproxy},
-		{"squid", squid},
-		{"tinyproxy", tinyproxy},
+		{name: "whirlpool", prepare: b.whirlpool},
+		{name: "haproxy", prepare: haproxy},
+		{name: "squid", prepare: squid},
+		{name: "tinyproxy", prepare: tinyproxy},
+		{name: "floor", prepare: theFloor, only: func(c benchCase) bool { return c.plan.Path == "/1024" && !c.dead }},
 	}
 }
 
@@ -129,6 +134,11 @@ DisableViaHeader Yes
 Upstream http %s
 `, host, port, dir, upstreams[0]))
 	return []string{"tinyproxy", "-d", "-c", path}, err
+}
+
+// theFloor is this program in another role.
+func theFloor(_, addr, _ string, threads int, upstreams []string) ([]string, error) {
+	return append([]string{self(), "-role", "floor", "-addr", addr, "-threads", strconv.Itoa(threads)}, upstreams...), nil
 }
 
 // running is a started proxy.

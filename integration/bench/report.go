@@ -79,7 +79,7 @@ func med(all []sample, of func(sample) float64) float64 {
 
 // chart draws requests/s of each peer as a share of the best in each case.
 func chart(cases []benchCase, peers []peer, results map[string]map[string][]sample) string {
-	colours := map[string]string{"whirlpool": "#0b7a75", "haproxy": "#d08c00", "squid": "#7a5195", "tinyproxy": "#999999"}
+	colours := map[string]string{"whirlpool": "#0b7a75", "haproxy": "#d08c00", "squid": "#7a5195", "tinyproxy": "#999999", "floor": "#d9d9d9"}
 	const left, width, bar, gap = 170, 520, 12, 14
 	var s strings.Builder
 	y := 44

@@ -1,0 +1,218 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// serveFloor runs the floor: no proxy that anybody could use, but what the kernel
+// leaves any proxy to win on this machine. Each thread has an epoll(7) of its own,
+// and upstreams and kept connections of its own; they are taken in turn. It knows
+// where a head ends and how long a body is, and nothing else: no retry, no limit,
+// no deadline, no log, and no answer larger than a socket's buffer.
+func serveFloor(addr string, threads int, upstreams []string) error {
+	ended := make(chan error)
+	for range threads {
+		go func() { ended <- runFloor(addr, upstreams) }()
+	}
+	return <-ended
+}
+
+func runFloor(addr string, upstreams []string) error {
+	at, err := sockaddr(addr)
+	if err != nil {
+		return err
+	}
+	f := &floor{buf: make([]byte, 64<<10), idle: make([][]*floorConn, len(upstreams))}
+	for _, u := range upstreams {
+		to, err := sockaddr(u)
+		if err != nil {
+			return err
+		}
+		f.upstreams = append(f.upstreams, to)
+	}
+	if f.loop, err = newLoop(); err != nil {
+		return err
+	}
+	fd, err := socket()
+	if err != nil {
+		return err
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // a listener for each thread
+	noDelay(fd)
+	if err := unix.Bind(fd, at); err != nil {
+		return fmt.Errorf("bind to %s: %w", addr, err)
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return err
+	}
+	if err := f.loop.add(fd, &floorListener{f, fd}); err != nil {
+		return err
+	}
+	for {
+		if err := f.loop.wait(-1); err != nil {
+			return err
+		}
+	}
+}
+
+func sockaddr(addr string) (*unix.SockaddrInet4, error) {
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, nil
+}
+
+// floor is one of its threads.
+type floor struct {
+	loop      *loop
+	upstreams []*unix.SockaddrInet4
+	next      int
+	idle      [][]*floorConn // kept, by upstream
+	buf       []byte         // shared: what is in it does not outlast a call
+}
+
+type floorListener struct {
+	*floor
+	fd int
+}
+
+func (l *floorListener) ready(bool, bool) {
+	for {
+		fd, _, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil {
+			continue // that one has left already
+		}
+		c := &floorConn{floor: l.floor, fd: fd}
+		if l.loop.add(fd, c) != nil {
+			unix.Close(fd)
+			continue
+		}
+		c.ready(true, false) // what it asks has mostly come by now
+	}
+}
+
+// floorConn is a client's connection, or one to an upstream while it has a peer.
+type floorConn struct {
+	*floor
+	fd     int
+	peer   *floorConn // at the other side of a tunnel or of the request that runs
+	from   int        // the upstream it leads to
+	up     bool       // it leads to one
+	tunnel bool       // which stands
+	length int64      // of the answer, that is still to come; 0 before its head
+}
+
+var floorStands = []byte("HTTP/1.1 200 OK\r\n\r\n")
+
+func (c *floorConn) ready(readable, ended bool) {
+	if !readable {
+		return
+	}
+	n, again, err := receive(c.fd, c.buf)
+	switch {
+	case again:
+	case err != nil || n == 0:
+		c.end()
+	case !c.pass(c.buf[:n]) || ended:
+		c.end()
+	}
+}
+
+// pass passes on what has come on c.
+func (c *floorConn) pass(p []byte) bool {
+	switch {
+	case c.tunnel:
+		return c.peer.send(p)
+	case !c.up:
+		return c.peer == nil && c.ask(p)
+	case c.peer == nil:
+		return false // nobody has asked
+	case c.peer.tunnel: // the answer to CONNECT
+		c.tunnel = true
+		return c.peer.send(floorStands)
+	}
+	if c.length == 0 {
+		end := bytes.Index(p, headEnd)
+		if end < 0 {
+			return false
+		}
+		c.length = int64(end+len(headEnd)) + contentLength(p[:end+len(headEnd)])
+	}
+	if c.length -= int64(len(p)); c.length > 0 {
+		return c.peer.send(p)
+	}
+	client := c.peer
+	c.peer, client.peer = nil, nil
+	c.idle[c.from] = append(c.idle[c.from], c)
+	return client.send(p)
+}
+
+// ask sends a client's request to the next upstream.
+func (c *floorConn) ask(p []byte) bool {
+	if !bytes.HasSuffix(p, headEnd) {
+		return false
+	}
+	to := c.floor.next % len(c.upstreams)
+	c.floor.next++
+	connect := p[0] == 'C'
+	kept := c.idle[to]
+	if connect || len(kept) == 0 {
+		u, err := c.dial(to)
+		if err != nil {
+			return false
+		}
+		c.peer = u
+	} else {
+		c.peer, c.idle[to] = kept[len(kept)-1], kept[:len(kept)-1]
+	}
+	c.peer.peer, c.tunnel = c, connect
+	return c.peer.send(p)
+}
+
+func (f *floor) dial(to int) (*floorConn, error) {
+	fd, err := socket()
+	if err != nil {
+		return nil, err
+	}
+	noDelay(fd)
+	c := &floorConn{floor: f, fd: fd, from: to, up: true}
+	if err := unix.Connect(fd, f.upstreams[to]); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return nil, err
+	}
+	return c, f.loop.add(fd, c)
+}
+
+func (c *floorConn) send(p []byte) bool {
+	n, _, err := send(c.fd, p)
+	return err == nil && n == len(p)
+}
+
+// end closes c, and with it the connection that it shares a request or a tunnel
+// with.
+func (c *floorConn) end() {
+	for _, s := range []*floorConn{c, c.peer} {
+		if s != nil && s.fd >= 0 {
+			s.loop.close(s.fd)
+			s.fd = -1
+		}
+	}
+	if c.up && c.peer == nil {
+		for i, k := range c.idle[c.from] {
+			if k == c {
+				c.idle[c.from] = append(c.idle[c.from][:i], c.idle[c.from][i+1:]...)
+				break
+			}
+		}
+	}
+}
