@@ -42,16 +42,13 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
 		// It looks once more after a reload: the files may have changed while they
-		// were being read, or be other files now.
+		// were being read, or be other files now. Not at once: a list that is written
+		// for a minute would be read without a pause.
 		check := func() {
-			for now := g.fingerprint(w); now != seen; now = g.fingerprint(w) {
+			if now := g.fingerprint(w); now != seen {
 				seen = now
 				g.reload()
-				select {
-				case <-done: // however often they change
-					return
-				default:
-				}
+				quiet.Reset(maxSettle)
 			}
 		}
 		var since time.Time // of the first event not looked at yet

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -176,6 +177,40 @@ func TestChangesNobodyTellsOf(t *testing.T) {
 	defer stop()
 	change("[gateway]\ndrain_grace = \"19s\"\n")
 	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+}
+
+// A list that is written for a while is read now and then meanwhile, and whole in
+// the end.
+func TestAListThatIsWrittenForAWhile(t *testing.T) {
+	list, err := os.Create(filepath.Join(t.TempDir(), "list.txt"))
+	require.NoError(t, err)
+	defer list.Close()
+	proxies := 0
+	add := func() {
+		proxies++
+		fmt.Fprintf(list, "proxy%d:1\n", proxies)
+	}
+	for range 2000 { // to take longer to read than to write
+		add()
+	}
+	g, log, _ := running(t, "[pool]\nfiles = [\""+list.Name()+"\"]\n")
+	w, err := fsnotify.NewWatcher()
+	require.NoError(t, err)
+	stop := watch(g, w)
+	begun := time.Now()
+	for time.Since(begun) < time.Second {
+		add()
+		time.Sleep(time.Millisecond)
+	}
+	read := func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.cfg.ProxyCount() == proxies
+	}
+	require.Eventually(t, read, 20*time.Second, 10*time.Millisecond)
+	took := time.Since(begun)
+	stop()
+	require.Less(t, strings.Count(log.String(), "configuration reloaded"), int(took/settle))
 }
 
 // What a link leads to is watched where it lies.
