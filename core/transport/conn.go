@@ -194,9 +194,13 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 // sent anything on it since clean looked. It takes nothing off the connection.
 func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
 
-// idlePool keeps one proxy's idle connections, the latest first.
+// idlePool keeps one proxy's idle connections, the latest first, and TLS sessions.
 type idlePool struct {
 	login []byte // Proxy-Authorization for this proxy; nil for none
+
+	// TLS sessions with this proxy, and with targets through it. No other proxy
+	// shows them: a target would know who it is that comes by way of both.
+	sessions tls.ClientSessionCache
 
 	mu     sync.Mutex
 	direct []*persistConn            // to the proxy itself
@@ -206,7 +210,7 @@ type idlePool struct {
 }
 
 func newIdlePool(a upstream.Address) *idlePool {
-	p := &idlePool{}
+	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
 	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
 		p.login = basic(a)
 	}

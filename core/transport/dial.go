@@ -24,7 +24,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		}
 	}
 	if key == "" {
-		conn, f := t.dialProxy(ctx, u.Spec().Address, c)
+		conn, f := t.dialProxy(ctx, u, u.Spec().Address, c)
 		if f != nil {
 			return nil, f
 		}
@@ -46,7 +46,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		tctx, cancel := context.WithDeadline(ctx, c.Deadline)
 		defer cancel()
 		start := t.cfg.Now()
-		tc, err := t.tlsClient(tctx, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
+		tc, err := t.tlsClient(tctx, u, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
 		if err != nil {
 			drop(conn)
 			f := fault(retry.Handshake, err)
@@ -74,8 +74,8 @@ func (c *Control) slow() {
 	}
 }
 
-// dialProxy opens a connection to a proxy: TCP, and TLS to an https:// one.
-func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
+// dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy.
+func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.patience.Load()))
 	if c.Deadline.Before(deadline) {
@@ -103,7 +103,7 @@ func (t *Transport) dialProxy(ctx context.Context, a upstream.Address, c *Contro
 	c.slow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host))
+	tc, err := t.tlsClient(ctx, u, conn, hostOf(a.Host))
 	if err != nil {
 		conn.Close()
 		return nil, fault(retry.Handshake, err)
@@ -211,7 +211,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
 	}
-	conn, f := t.dialProxy(ctx, a, c)
+	conn, f := t.dialProxy(ctx, u, a, c)
 	if f != nil || a.Scheme == upstream.Direct {
 		return Tunnel{Conn: conn, Direct: true}, f
 	}

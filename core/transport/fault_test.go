@@ -46,7 +46,7 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	kept, other := net.Pipe()
 	pool.put(newPersistConn(kept, "", nil), tr, time.Now())
 	dial := func() (net.Conn, *retry.Fault) {
-		return tr.dialProxy(context.Background(), upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
+		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
 	}
 	c, f := dial()
 	require.Nil(t, f)

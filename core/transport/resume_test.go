@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // A second connection to a TLS proxy resumes the first one's session.
@@ -22,14 +23,52 @@ func TestSessionsAreResumed(t *testing.T) {
 		}
 		io.WriteString(c, answer)
 	})
-	u := one(t, "https://"+coretest.Serve(t, serve))
+	address := coretest.Serve(t, serve)
 	tr := New(Config{RootCAs: roots})
-	for _, want := range []string{"new", "resumed"} {
+	visit := func(u *upstream.Upstream) string {
 		tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
 		require.Nil(t, f)
+		defer tun.Conn.Close()
 		rest, err := io.ReadAll(tun.Conn)
 		require.NoError(t, err)
-		require.Equal(t, want, string(tun.Early)+string(rest))
-		tun.Conn.Close()
+		return string(tun.Early) + string(rest)
 	}
+	u := one(t, "https://user:first@"+address)
+	require.Equal(t, "new", visit(u))
+	require.Equal(t, "resumed", visit(u))
+	// Another proxy, be it the same with other credentials, does not show that session.
+	require.Equal(t, "new", visit(one(t, "https://user:second@"+address)))
+}
+
+// Two proxies do not show a target the same session: it would know who comes by
+// way of both.
+func TestSessionsAreNotSharedByProxies(t *testing.T) {
+	serve, roots := secured(t, func(c net.Conn) {
+		readRequest(c)
+		answer := "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nnew"
+		if c.(*tls.Conn).ConnectionState().DidResume {
+			answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nresumed"
+		}
+		io.WriteString(c, answer)
+	})
+	through := func(c net.Conn) { // a proxy that is the target as well
+		readRequest(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		serve(c)
+	}
+	tr := New(Config{RootCAs: roots})
+	visit := func(u *upstream.Upstream) string {
+		q := get()
+		q.TLS, q.Authority = true, "127.0.0.1:443"
+		c, resp := &Control{Deadline: time.Now().Add(10 * time.Second)}, &Response{}
+		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, resp))
+		body, err := io.ReadAll(&resp.Body)
+		require.NoError(t, err)
+		resp.Finish(c, time.Now())
+		return string(body)
+	}
+	a, b := one(t, "http://"+coretest.Serve(t, through)), one(t, "http://"+coretest.Serve(t, through))
+	require.Equal(t, "new", visit(a))
+	require.Equal(t, "resumed", visit(a))
+	require.Equal(t, "new", visit(b))
 }

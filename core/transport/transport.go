@@ -65,7 +65,7 @@ func New(cfg Config) *Transport {
 		cfg.Now = time.Now
 	}
 	t := &Transport{cfg: cfg, tls: &tls.Config{
-		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
+		RootCAs: cfg.RootCAs, NextProtos: []string{"http/1.1"},
 	}}
 	t.SetConnectTimeout(cfg.ConnectTimeout)
 	return t
@@ -408,13 +408,15 @@ func basic(a upstream.Address) []byte {
 	return []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(a.Username+":"+a.Password.Reveal())))
 }
 
-// tlsSessions is how many servers' sessions are kept, to be resumed: a handshake
-// then costs both sides together about half, and with TLS 1.2 a round trip less.
-const tlsSessions = 256
+// tlsSessions is how many servers' sessions are kept for each proxy, to be resumed:
+// a handshake then costs both sides together about half, and with TLS 1.2 a round
+// trip less.
+const tlsSessions = 32
 
-func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string) (*tls.Conn, error) {
+// tlsClient speaks TLS with host on c, which leads to u or through it.
+func (t *Transport) tlsClient(ctx context.Context, u *upstream.Upstream, c net.Conn, host string) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
-	cfg.ServerName = host
+	cfg.ServerName, cfg.ClientSessionCache = host, t.pool(u).sessions
 	tc := tls.Client(&gate{Conn: c}, cfg)
 	return tc, tc.HandshakeContext(ctx)
 }
