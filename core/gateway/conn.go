@@ -234,11 +234,13 @@ func (c *conn) borrowOut() []byte {
 func (c *conn) lingerClose() {
 	c.phase.Store(idle)
 	closeWrite(c.raw)
-	wait := lingerShort
-	if !c.reqBody.Done() && !c.server.draining.Load() {
+	wait, most := lingerShort, lingerTime
+	if c.server.draining.Load() {
+		most = lingerShort
+	} else if !c.reqBody.Done() {
 		wait = lingerWait
 	}
-	for end := c.server.Now().Add(lingerTime); ; {
+	for end := c.server.Now().Add(most); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
 		c.reader.Release() // a buffer that is full would take nothing more
 		until := c.server.Now().Add(wait)

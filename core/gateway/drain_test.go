@@ -229,3 +229,36 @@ func TestADrainEndsLingering(t *testing.T) {
 	r.Shutdown(ctx)
 	require.Less(t, time.Since(begun), lingerWait/2)
 }
+
+// Nor for one that goes on sending after it was answered during the drain.
+func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
+	asked, draining := make(chan struct{}), make(chan struct{})
+	r := newRig(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		close(asked)
+		<-draining
+		io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	}, nil)
+	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n")
+	<-asked
+	shut := make(chan time.Duration, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		begun := time.Now()
+		r.Shutdown(ctx)
+		shut <- time.Since(begun)
+	}()
+	r.eventually("it drains", r.draining.Load)
+	close(draining)
+	a, _ := c.answer("POST")
+	require.Equal(t, 413, a.StatusCode)
+	go func() {
+		for err := error(nil); err == nil; time.Sleep(time.Millisecond) {
+			_, err = c.Write([]byte("more"))
+		}
+	}()
+	require.Less(t, <-shut, lingerWait)
+}
