@@ -45,7 +45,7 @@ func parseJSON(value string) (Override, error) {
 	var field *strictjson.FieldError
 	switch {
 	case errors.As(err, &field):
-		return o, wrong(field.Field, field.Msg)
+		return o, wrong(clip(field.Field), field.Msg)
 	case err != nil:
 		return o, wrong("X-Whirlpool-Retry", "is not JSON: "+err.Error())
 	case o == (Override{}):

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -193,6 +194,16 @@ func TestHeader(t *testing.T) {
 		_, err := ParseHeader(bad)
 		var fe *FieldError
 		assert.ErrorAs(t, err, &fe, "%q", bad)
+	}
+}
+
+// What is wrong goes into the answer's first line: it quotes no more than a little.
+func TestWhatIsQuotedIsShort(t *testing.T) {
+	long := strings.Repeat("a", 50_000)
+	for _, bad := range []string{long, long + "=1", `{"` + long + `": 1}`, `{"max_attempts": "` + long + `"}`, `{"max_attempts": 1` + strings.Repeat("0", 50_000) + `}`} {
+		_, err := ParseHeader(bad)
+		require.Error(t, err)
+		assert.Less(t, len(err.Error()), 300)
 	}
 }
 
