@@ -64,7 +64,7 @@ func TestAsk(t *testing.T) {
 	t.Run("what came before the question comes with the answer", func(t *testing.T) {
 		c, far := pair(t)
 		far.Write([]byte("early "))
-		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
 		go func() {
 			io.ReadFull(far, make([]byte, 5))
 			far.Write([]byte("answer"))
@@ -79,7 +79,7 @@ func TestAsk(t *testing.T) {
 	t.Run("the other side has closed", func(t *testing.T) {
 		c, far := pair(t)
 		far.Close()
-		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		_, err := c.Ask([]byte("hello"), buf)
 		require.Error(t, err)
@@ -101,7 +101,7 @@ func TestAsk(t *testing.T) {
 	t.Run("an end that came before the question", func(t *testing.T) {
 		c, far := pair(t)
 		far.CloseWrite()
-		require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
 		// Nothing needs happen after the question that would wake the read, so
 		// whoever asks sets a deadline and reads again.
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -189,13 +189,13 @@ func TestQuiet(t *testing.T) {
 	c, far := pair(t)
 	require.True(t, c.Quiet())
 	far.Write([]byte("x"))
-	require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
 	b := make([]byte, 1)
 	_, err := c.Read(b)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(b), "Quiet took nothing")
 	far.Close()
-	require.Eventually(t, func() bool { return !c.Quiet() }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
 }
 
 func TestOf(t *testing.T) {

@@ -215,7 +215,7 @@ func TestMoveAfterALateWord(t *testing.T) {
 	src.raw.Control(func(fd uintptr) { require.False(t, m.filled(fd), "nothing there: it waits") })
 	require.False(t, m.plain)
 	from.Write([]byte("x"))
-	require.Eventually(t, func() bool { return !src.Quiet() }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !src.Quiet() }, 10*time.Second, time.Millisecond)
 	src.raw.Control(func(fd uintptr) { require.True(t, m.filled(fd)) })
 	require.Equal(t, 1, m.held)
 	p.drop(m.pipe)

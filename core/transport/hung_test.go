@@ -130,7 +130,7 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 			case f := <-done:
 				require.NotNil(t, f)
 				assert.Equal(t, "connection_timeout", f.Reason)
-			case <-time.After(3 * time.Second):
+			case <-time.After(20 * time.Second):
 				c.Interrupt.Fire()
 				<-done
 				t.Fatal("the attempt does not end")

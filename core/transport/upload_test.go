@@ -56,7 +56,7 @@ func TestALongUpload(t *testing.T) {
 		defer tr.Close()
 		q, client := uploading(t, len(body))
 		go client.Write(body)
-		c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}
+		c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
 		var resp Response
 		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 		assert.True(t, bytes.Equal(body, <-arrived))
@@ -86,7 +86,7 @@ func TestALongUpload(t *testing.T) {
 			client.Write(body[:4<<20])
 			client.Close()
 		}()
-		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}, q, &Response{})
+		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, f)
 		assert.True(t, f.Client)
 		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
@@ -101,7 +101,7 @@ func TestALongUpload(t *testing.T) {
 		defer tr.Close()
 		q, client := uploading(t, 64<<20)
 		go client.Write(make([]byte, 64<<20))
-		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: time.Second}, q, &Response{})
+		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, f)
 		assert.False(t, f.Client)
 		assert.Equal(t, "connection_terminated", f.Reason)
