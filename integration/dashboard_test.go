@@ -28,7 +28,7 @@ var visitor []byte
 
 // TestTheDashboard visits the dashboard with a browser: through a reverse proxy
 // that has it in a folder and gives another Host, adds the visitor to the page, and
-// can look like a gateway that has stopped.
+// can look like a gateway that has stopped or hangs.
 func TestTheDashboard(t *testing.T) {
 	config := func(attempts string) string {
 		return `[retry]
@@ -48,7 +48,7 @@ role = "admin"
 	}
 	w := start(t, 3, config("3"))
 	w.fakes[0].Do(lab.Status(503))
-	var stopped atomic.Bool
+	var stopped, hangs atomic.Bool
 	type report struct {
 		Done  []string
 		Error string
@@ -74,6 +74,10 @@ role = "admin"
 		if stopped.Load() {
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		}
+		if hangs.Load() {
+			<-q.Context().Done()
+			return
+		}
 		if q.URL.Path == "/api/v1/plugins" && q.Header.Get("Authorization") == "" {
 			select { // what was asked without a key is answered when there is one
 			case <-signedIn:
@@ -90,7 +94,8 @@ role = "admin"
 	})
 	mux.HandleFunc("/edit", func(_ http.ResponseWriter, q *http.Request) { w.write(config(q.FormValue("max_attempts"))) })
 	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
-	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) { stopped.Store(false) })
+	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hangs.Store(true) })
+	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) { stopped.Store(false); hangs.Store(false) })
 	mux.HandleFunc("/traffic", func(http.ResponseWriter, *http.Request) {
 		for range 9 {
 			w.get()
@@ -117,7 +122,7 @@ role = "admin"
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 21)
+		require.Len(t, r.Done, 25)
 		_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

@@ -2,15 +2,22 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-const state = { key: sessionStorage.getItem("key") || "", filter: "retried", began: Infinity, events: {}, backoffs: [] };
+const state = { key: sessionStorage.getItem("key") || "", filter: "retried", began: Infinity, events: new Map(), backoffs: [], ahead: 0 };
 
 // --- The API ---------------------------------------------------------------
+
+// An answer that has not come after so many milliseconds does not come: the
+// machine may be gone, or this one have slept.
+const patience = 30000;
 
 async function api(path, { method = "GET", json, body } = {}) {
   const headers = {}, key = state.key;
   if (key) headers.Authorization = "Bearer " + key;
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch("api/v1/" + path, { method, headers, body: json === undefined ? body : JSON.stringify(json) });
+  const signal = method === "GET" ? AbortSignal.timeout(patience) : undefined; // an upload takes its time
+  const answer = await fetch("api/v1/" + path, { method, headers, signal, body: json === undefined ? body : JSON.stringify(json) });
+  const ahead = Date.parse(answer.headers.get("Date")) - Date.now();
+  state.ahead = Math.abs(ahead) > 2000 ? ahead : 0; // Date has whole seconds
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   if (answer.status === 401) {
     if (key === state.key) lock(true); // else it has been asked for meanwhile
@@ -18,6 +25,9 @@ async function api(path, { method = "GET", json, body } = {}) {
   }
   throw new Error((await answer.json().catch(() => ({}))).message || "the gateway answers " + answer.status);
 }
+
+// there is the time at the gateway, whose clock need not be this machine's.
+const there = () => Date.now() + state.ahead;
 
 // lock hides everything but the form that asks for a key, or shows it again.
 function lock(on) {
@@ -43,7 +53,7 @@ function poll(ms, paths, what) {
         wait = what(...await Promise.all(paths().map(p => api(p)))) || ms;
         linked("");
       } catch (e) {
-        if ($("login").hidden) linked(e instanceof TypeError ? "the gateway does not answer" : e.message);
+        if ($("login").hidden) linked(e instanceof TypeError || e.name === "TimeoutError" ? "the gateway does not answer" : e.message);
       }
     }
     timer = setTimeout(round, wait);
@@ -234,7 +244,7 @@ function draw(now) {
 // --- Proxies and their breakers ----------------------------------------------
 
 const bandSeconds = 600, mostRows = 200;
-const uses = new Map(); // by proxy: [time, uses], a minute of them
+let uses = new Map(); // by proxy that is shown: [time, uses], a minute of them
 
 poll(1000, () => ["proxies", "circuit-breakers"], (p, b) => {
   const breakers = Object.fromEntries(b.circuit_breakers.map(x => [x.proxy_id, x]));
@@ -244,14 +254,15 @@ poll(1000, () => ["proxies", "circuit-breakers"], (p, b) => {
   const pool = p.proxies.length > mostRows ? p.proxies.filter(x => !calm(x)).concat(p.proxies.filter(calm)) : p.proxies;
   const shown = pool.slice(0, mostRows), now = Date.now();
   let all = 0;
-  const share = new Map();
+  const share = new Map(), known = new Map();
   for (const x of shown) {
     const past = (uses.get(x.id) || []).filter(([at, n]) => at > now - 60000 && n <= x.uses);
     past.push([now, x.uses]);
-    uses.set(x.id, past);
+    known.set(x.id, past);
     share.set(x.id, x.uses - past[0][1]);
     all += share.get(x.id);
   }
+  uses = known;
   rows($("proxies"), shown, x => x.id, x => {
     const breaker = breakers[x.id] || { state: x.state };
     const wait = breaker.retry_in_seconds != null ? " " + Math.ceil(breaker.retry_in_seconds) + " s" : "";
@@ -259,7 +270,7 @@ poll(1000, () => ["proxies", "circuit-breakers"], (p, b) => {
     return [
       [[x.id + " ", el("small", {}, x.region)], x.id + x.region],
       [el("span", { class: "pill " + is, title: breaker.failure_count + " failures of " + breaker.failure_threshold + " within " + breaker.window_duration + " s" }, is.replace("_", "-") + wait), is + wait + breaker.failure_count],
-      [band(x.id, breaker.state, now), now],
+      [band(x.id, breaker.state, there()), now],
       [[bar(x.success_rate, x.samples), x.samples ? percent(x.success_rate) : "–"], x.samples + " " + x.success_rate],
       right(x.avg_latency ? span(x.avg_latency) : "–"),
       right(number.format(x.in_flight)),
@@ -301,17 +312,19 @@ function stretches(events, is, from, to) {
 
 function band(id, is, now) {
   const from = now - bandSeconds * 1000, scale = 144 / (bandSeconds * 1000);
-  const past = stretches(state.events[id] || [], is, Math.max(from, state.began), now);
+  const past = stretches(state.events.get(id) || [], is, Math.max(from, state.began), now);
   return el("svg", { class: "band", viewBox: "0 0 144 16", preserveAspectRatio: "none", role: "img", "aria-label": past.filter(s => s.state === "open").length + " times open in the last 10 minutes" },
     el("rect", { class: "none", width: 144, height: 16 }), ...past.map(s => el("rect", { class: s.state, x: (s.from - from) * scale, width: Math.max((s.to - s.from) * scale, 1), height: 16 }, el("title", {}, s.state + " from " + clock(s.from) + " to " + clock(s.to)))));
 }
 
 poll(2000, () => ["circuit-breakers/metrics?hours=1"], m => {
-  const from = Date.now() - bandSeconds * 1000;
-  state.events = {};
+  const from = there() - bandSeconds * 1000;
+  state.events = new Map();
   for (const e of m.events) {
     state.began = Math.min(state.began, Date.parse(e.timestamp));
-    if (Date.parse(e.timestamp) > from) (state.events[e.proxy_id] ||= []).push(e);
+    if (Date.parse(e.timestamp) <= from) continue;
+    if (!state.events.has(e.proxy_id)) state.events.set(e.proxy_id, []);
+    state.events.get(e.proxy_id).push(e);
   }
   const latest = m.events.slice(-12).reverse();
   rows($("events"), latest, e => e.timestamp + e.proxy_id + e.to_state, e =>
@@ -341,7 +354,7 @@ poll(1000, () => ["requests?limit=200"], list => {
 });
 
 function showRequests() {
-  const now = Date.now(), list = [...requests.values()].filter(filters[state.filter]).slice(0, shownRequests);
+  const now = there(), list = [...requests.values()].filter(filters[state.filter]).slice(0, shownRequests);
   rows($("requests"), list, r => r.id, r => {
     const took = ((running(r) ? now : Date.parse(r.finished_at)) - Date.parse(r.started_at)) / 1000;
     return [

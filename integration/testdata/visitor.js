@@ -2,7 +2,8 @@
 // it. Each step waits for what the page should show, and reports if it does not.
 "use strict";
 (async () => {
-  const done = [], dialogs = [];
+  const done = [], dialogs = [], clock = Date.now;
+  Date.now = () => clock() + 3600000; // another than the gateway's
   window.prompt = window.alert = text => { dialogs.push(text); return null; };
   const one = selector => document.querySelector(selector);
   const text = selector => one(selector).textContent.trim();
@@ -39,7 +40,7 @@
     await fetch("traffic");
     await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3saved by a retry"));
     await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3proxies in service"));
-    await until("draws how long it is open", () => row("F1").querySelector(".band .open") && !row("F2").querySelector(".band .open"));
+    await until("draws how long it is open", () => row("F1").querySelector(".band .open").getAttribute("width") < 72 && !row("F2").querySelector(".band .open"));
     await until("tells of the event", () => [...one("#events").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
     await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
     await until("draws the traffic", () => one("#chart .first") && one("#chart .saved") && !one("#chart .lost"));
@@ -69,6 +70,19 @@
     await until("says that nobody answers", () => text("#link").includes("does not answer; what is below is of") && one("main").className === "stale");
     await fetch("go");
     await until("goes on by itself", () => text("#link") === "live" && one("main").className === "");
+
+    const timeout = AbortSignal.timeout;
+    AbortSignal.timeout = () => timeout.call(AbortSignal, 1000);
+    await fetch("hang");
+    await until("does not wait for ever", () => text("#link").includes("does not answer"));
+    await fetch("go");
+    AbortSignal.timeout = timeout;
+    await until("goes on then, too", () => text("#link") === "live");
+
+    uses.set("gone", []);
+    await until("forgets proxies that are gone", () => !uses.has("gone"));
+    await api("proxies", { method: "POST", json: { id: "constructor", url: "http://127.0.0.1:1" } });
+    await until("shows a proxy whatever its name", () => row("constructor").querySelector(".band") && row("constructor").cells.length === 9);
     if (dialogs.length) throw new Error("dialogs: " + dialogs);
   }
 
