@@ -134,7 +134,7 @@ func TestRequestHeads(t *testing.T) {
 
 // Every X-Whirlpool-* field ends here, however long its name.
 func TestOurOwnFields(t *testing.T) {
-	for n := 1; n < 30; n++ {
+	for n := range 30 {
 		name := "X-Whirlpool-" + strings.Repeat("a", n)
 		var q Request
 		require.NoError(t, NewReader(strings.NewReader(get+name+": 1\r\n\r\n")).ReadRequest(&q))

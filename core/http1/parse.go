@@ -282,7 +282,9 @@ func kindOf(name []byte) Kind {
 	case 11:
 		return is(name, "retry-after", RetryAfter)
 	case 12:
-		return is(name, "max-forwards", MaxForwards)
+		if k := is(name, "max-forwards", MaxForwards); k != Other {
+			return k
+		}
 	case 14:
 		if k := is(name, "content-length", ContentLength); k != Other {
 			return k
@@ -308,7 +310,7 @@ func kindOf(name []byte) Kind {
 			return k
 		}
 	}
-	if len(name) > len(whirlpool) {
+	if len(name) >= len(whirlpool) {
 		return is(name[:len(whirlpool)], whirlpool, Whirlpool)
 	}
 	return Other
