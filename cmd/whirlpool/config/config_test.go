@@ -248,6 +248,17 @@ func TestAFileThatIsNoList(t *testing.T) {
 	}
 }
 
+// A list that is named twice, by the file and by a flag, say, has proxies, even if
+// the second time all of them are there already.
+func TestAListThatIsNamedTwice(t *testing.T) {
+	list := filepath.Join(t.TempDir(), "list.txt")
+	require.NoError(t, os.WriteFile(list, []byte("http://h:1#id=a\n"), 0o600))
+	c, err := load(t, "[pool]\nfiles = [\""+list+"\"]\n", func(src *Source) { src.Proxies = []string{list} })
+	require.NoError(t, err)
+	require.Equal(t, 1, c.ProxyCount())
+	require.Equal(t, []string{list + `:1: the id "a" is another proxy's already`}, c.Warnings)
+}
+
 // A proxy where the path of a list belongs is not quoted: it may hold a password.
 func TestAProxyInThePlaceOfAList(t *testing.T) {
 	for _, path := range []string{"http://u:hunter2@h:1", "u:hunter2@h:x", "h:1:u:hunter2"} {

@@ -112,7 +112,9 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	if len(specs) == 0 && len(warnings) > 0 { // an error page, say, that was downloaded in its place
+	// Of an error page, say, that was downloaded in its place no line is a proxy; of
+	// a list that is named twice they all are, under ids that are taken.
+	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
 		l.fault(key, path, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
 		return
 	}
@@ -124,6 +126,11 @@ func (l *loader) list(path, key string) {
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
 	}
 	l.cfg.specs = append(l.cfg.specs, specs...)
+}
+
+func anyProxy(list []byte) bool {
+	specs, _, _ := proxylist.Parse(bytes.NewReader(list), "", nil)
+	return len(specs) > 0
 }
 
 // ids looks for ids that are used twice in [[proxies]].
