@@ -125,7 +125,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	require.Equal(t, "file", w.json("/retry/policy")["source"], "the file's [retry] changed: it wins over PUT")
 	a := <-got
 	require.Equal(t, "2", a.attempts())
-	require.InDelta(t, 0.65, a.took.Seconds(), 0.15)
+	require.GreaterOrEqual(t, a.took, 600*time.Millisecond)
 
 	// Faults that only the engine or the plugins find have file, line, key and
 	// value too.
@@ -212,7 +212,8 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	eventually(t, "reloaded", func() bool { return strings.Contains(w.log.String(), "configuration reloaded") })
 	a := w.get(ovr("max_attempts=1")...)
 	require.Equal(t, 504, a.status, a.body)
-	require.InDelta(t, 0.25, a.took.Seconds(), 0.15)
+	require.GreaterOrEqual(t, a.took, 200*time.Millisecond)
+	require.Less(t, a.took, 2*time.Second)
 	require.Contains(t, a.header.Get("Proxy-Status"), "error=connection_timeout")
 }
 
