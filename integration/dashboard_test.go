@@ -122,7 +122,7 @@ role = "admin"
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 25)
+		require.Len(t, r.Done, 26)
 		_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

@@ -2,7 +2,7 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-const state = { key: sessionStorage.getItem("key") || "", filter: "retried", began: Infinity, events: new Map(), backoffs: [], ahead: 0 };
+const state = { key: sessionStorage.getItem("key") || "", filter: "retried", began: Infinity, events: new Map(), backoffs: [], ahead: 0, edited: false };
 
 // --- The API ---------------------------------------------------------------
 
@@ -170,7 +170,8 @@ const clock = time => new Date(time).toLocaleTimeString([], { hour12: false });
 function span(seconds) {
   if (seconds < 0.001) return Math.round(seconds * 1e6) + " µs";
   if (seconds < 1) return (seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0) + " ms";
-  return seconds < 60 ? +seconds.toFixed(seconds < 10 ? 2 : 1) + " s" : Math.floor(seconds / 60) + " min " + Math.round(seconds % 60) + " s";
+  const whole = Math.round(seconds);
+  return whole < 60 ? +seconds.toFixed(seconds < 10 ? 2 : 1) + " s" : Math.floor(whole / 60) + " min " + whole % 60 + " s";
 }
 
 // --- Totals and the chart ---------------------------------------------------
@@ -408,7 +409,7 @@ function showPolicy(p) {
     p.timeout === null ? "no total timeout" : "at most " + span(p.timeout) + " in all",
   ].join(" · ");
   drawTries(p);
-  if (!$("change").contains(document.activeElement)) fillPolicy(p);
+  if (!state.edited && !$("change").contains(document.activeElement)) fillPolicy(p);
 }
 
 // waits are the delays between the tries of a request that keeps failing, as
@@ -450,6 +451,11 @@ function fillPolicy(p) {
   }
 }
 
+// What has been typed or ticked stays until it is put in force or the form is
+// closed; not every browser gives the focus to a box that is ticked.
+$("change").oninput = () => { state.edited = true; };
+$("change").parentElement.ontoggle = e => { state.edited &&= e.target.open; };
+
 $("change").onsubmit = async e => {
   e.preventDefault();
   const f = e.target, said = f.querySelector("[role=status]"), change = {};
@@ -463,6 +469,7 @@ $("change").onsubmit = async e => {
   try {
     const p = await api("retry/policy", { method: "PUT", json: change });
     said.textContent = "in force since " + clock(p.updated_at);
+    state.edited = false;
     showPolicy(p);
   } catch (failure) {
     said.textContent = failure.message;

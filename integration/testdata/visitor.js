@@ -10,7 +10,11 @@
   const row = key => one(`tr[data-key="${key}"]`);
   const press = (key, what) => [...row(key).querySelectorAll("button")].find(b => b.textContent === what).click();
   const enter = key => { one("#login input").value = key; one("#login").requestSubmit(); };
-  const change = (name, value) => { one(`#change [name=${name}]`).value = value; };
+  const change = (name, value) => {
+    const input = one(`#change [name=${name}]`);
+    input.value = value;
+    input.dispatchEvent(new Event("input", { bubbles: true })); // as a keyboard does
+  };
 
   async function until(what, shown) {
     for (const end = Date.now() + 20000; Date.now() < end;) {
@@ -56,6 +60,8 @@
     change("retry_status_codes", "404");
     one("#change").requestSubmit();
     await until("says what is wrong with a policy", () => text("#change [role=status]").includes("404"));
+    showPolicy(await api("retry/policy"));
+    await until("keeps what was typed", () => one("#change [name=max_attempts]").value === "4");
     change("retry_status_codes", "503, 429");
     one("#change").requestSubmit();
     await until("puts a policy in force", () => text("#change [role=status]").startsWith("in force") && document.querySelectorAll("#tries circle").length === 4);
