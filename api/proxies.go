@@ -172,14 +172,18 @@ func (s *Server) addProxies(c *fiber.Ctx) error {
 	return s.send(c, fiber.Map{"proxies": out})
 }
 
-// inList places what is wrong with a field of one of several proxies.
+// inList places what is wrong with one of several proxies.
 func inList(i int, err error) error {
 	p, ok := err.(*problem)
 	if !ok {
 		return err
 	}
-	at, field := fmt.Sprintf("proxies[%d]", i), p.body.Details.(fiber.Map)["field"].(string)
-	return refuse(p.status, p.body.Error, at+": "+p.body.Message, fiber.Map{"field": at + "." + field})
+	place := fmt.Sprintf("proxies[%d]", i)
+	message := place + ": " + p.body.Message
+	if details, ok := p.body.Details.(fiber.Map); ok {
+		place += fmt.Sprintf(".%v", details["field"])
+	}
+	return refuse(p.status, p.body.Error, message, fiber.Map{"field": place})
 }
 
 func specError(err error) error {
