@@ -10,6 +10,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
+// probing returns a breaker whose probe has been taken at this moment, and its clock.
+func probing(t *testing.T, lease time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit, now *time.Time) {
+	now = new(time.Unix(1000, 0))
+	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
+		func() time.Time { return *now }, notify)
+	p, _ := b.Acquire()
+	p.Report(core.Failure, 0)
+	*now = now.Add(time.Second)
+	probe, ok := b.Acquire()
+	require.True(t, ok)
+	return b, probe, now
+}
+
 // What becomes of a probe around the end of its lease.
 func TestTheLeaseOfAProbe(t *testing.T) {
 	const lease = 10 * time.Second
@@ -27,27 +40,20 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 		"or just when nobody has looked": {false, true, core.Failure, core.Open},
 	} {
 		t.Run(name, func(t *testing.T) {
-			now := time.Unix(1000, 0)
 			events := 0
-			b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
-				func() time.Time { return now }, func(core.Transition) { events++ })
-			p, _ := b.Acquire()
-			p.Report(core.Failure, 0)
-			now = now.Add(time.Second)
-			probe, ok := b.Acquire()
-			require.True(t, ok)
+			b, probe, now := probing(t, lease, func(core.Transition) { events++ })
 			if c.answered {
-				now = now.Add(lease / 2)
+				*now = now.Add(lease / 2)
 				probe.Answered()
 				require.Equal(t, core.HalfOpen, b.State(), "within its lease it may still fail")
 			}
-			now = now.Add(lease + 1)
+			*now = now.Add(lease + 1)
 			if c.look {
 				b.State()
 			}
 			probe.Report(c.verdict, 0)
 			require.Equal(t, c.want, b.State())
-			_, ok = b.Acquire()
+			_, ok := b.Acquire()
 			require.Equal(t, c.want != core.Open, ok, "it wedges in no case")
 			require.Equal(t, map[core.State]int{core.Open: 3, core.HalfOpen: 2, core.Closed: 3}[c.want], events)
 		})
@@ -57,19 +63,13 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 // A probe whose answer has begun, or whose tunnel stands, holds the slot for
 // another second at most, however long its lease.
 func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
-	now := time.Unix(1000, 0)
-	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute},
-		func() time.Time { return now }, func(core.Transition) {})
-	p, _ := b.Acquire()
-	p.Report(core.Failure, 0)
-	now = now.Add(time.Second)
-	probe, _ := b.Acquire()
-	now = now.Add(10 * time.Second)
+	b, probe, now := probing(t, time.Minute, func(core.Transition) {})
+	*now = now.Add(10 * time.Second)
 	require.Equal(t, core.HalfOpen, b.State(), "nothing has come yet")
 	probe.Answered()
-	now = now.Add(time.Second)
+	*now = now.Add(time.Second)
 	require.Equal(t, core.HalfOpen, b.State())
-	now = now.Add(time.Millisecond)
+	*now = now.Add(time.Millisecond)
 	require.Equal(t, core.Closed, b.State())
 	_, ok := b.Acquire()
 	require.True(t, ok)
@@ -77,18 +77,11 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 
 // That one probe was answered says nothing of the next.
 func TestAProbeIsAnsweredForItself(t *testing.T) {
-	now := time.Unix(1000, 0)
-	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute},
-		func() time.Time { return now }, func(core.Transition) {})
-	p, _ := b.Acquire()
-	p.Report(core.Failure, 0)
-	now = now.Add(time.Second)
-	first, ok := b.Acquire()
-	require.True(t, ok)
+	b, first, now := probing(t, time.Minute, func(core.Transition) {})
 	first.Answered()
 	first.Report(core.Excluded, 0)
-	_, ok = b.Acquire()
+	_, ok := b.Acquire()
 	require.True(t, ok)
-	now = now.Add(2 * time.Minute)
+	*now = now.Add(2 * time.Minute)
 	require.Equal(t, core.HalfOpen, b.State())
 }

@@ -33,12 +33,16 @@ func TestTracesAreReadAsTheyAreWritten(t *testing.T) {
 	for _, s := range Scenarios {
 		want := generated(t, s.Name+",proxies=7,duration=120,rate=3,hosts=2")
 		want.Region, want.Proxies[1].Weight = "EU", 2.5
-		var b bytes.Buffer
-		require.NoError(t, want.Write(&b))
-		got, err := Read(&b)
-		require.NoError(t, err)
-		require.Equal(t, want, got, s.Name)
+		isReadAsWritten(t, want, s.Name)
 	}
+}
+
+func isReadAsWritten(t *testing.T, tr *Trace, what ...any) {
+	var b bytes.Buffer
+	require.NoError(t, tr.Write(&b), what...)
+	again, err := Read(&b)
+	require.NoError(t, err, what...)
+	require.Equal(t, tr, again, what...)
 }
 
 func TestTraceDefaults(t *testing.T) {
@@ -307,11 +311,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var b bytes.Buffer
-		require.NoError(t, tr.Write(&b))
-		again, err := Read(&b)
-		require.NoError(t, err)
-		require.Equal(t, tr, again)
+		isReadAsWritten(t, tr)
 	})
 }
 
@@ -327,11 +327,7 @@ func FuzzGenerate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var b bytes.Buffer
-		require.NoError(t, tr.Write(&b))
-		again, err := Read(&b)
-		require.NoError(t, err)
-		require.Equal(t, tr, again)
+		isReadAsWritten(t, tr)
 	})
 }
 
