@@ -212,8 +212,11 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		a.Host = authority
 	}
 	conn, f := t.dialProxy(ctx, u, a, c)
-	if f != nil || a.Scheme == upstream.Direct {
-		return Tunnel{Conn: conn, Direct: true}, f
+	if f != nil {
+		return Tunnel{}, f
+	}
+	if a.Scheme == upstream.Direct {
+		return Tunnel{Conn: conn, Direct: true}, nil
 	}
 	if !c.Interrupt.watch(conn) {
 		drop(conn)

@@ -208,13 +208,16 @@ func Default() Config {
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
 		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), BodyIdle: Duration(d.BodyIdle)},
-		Breaker:     Breaker{FailureThreshold: d.Breaker.FailureThreshold, WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration)},
-		Selection:   Selection{First: d.First, Retry: d.Again, MaxCandidates: d.MaxCandidates},
-		PluginHost:  PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
-		State:       State{Dir: "whirlpool-data"},
-		Metrics:     Metrics{RetentionHours: d.RetentionHours},
-		Log:         Log{Level: "info", Format: "text"},
-		Warnings:    []string{},
+		Breaker: Breaker{
+			FailureThreshold: d.Breaker.FailureThreshold, MinFailureRatio: d.Breaker.MinFailureRatio, SecondOpinion: d.SecondOpinion,
+			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
+		},
+		Selection:  Selection{First: d.First, Retry: d.Again, MaxCandidates: d.MaxCandidates},
+		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
+		State:      State{Dir: "whirlpool-data"},
+		Metrics:    Metrics{RetentionHours: d.RetentionHours},
+		Log:        Log{Level: "info", Format: "text"},
+		Warnings:   []string{},
 	}
 }
 
