@@ -10,6 +10,6 @@ version() { (cd "$sdk" && node -p "$1" 2>/dev/null) || true; }
   flock 9
   pinned=$(version 'require("./package-lock.json").packages["node_modules/assemblyscript"].version')
   installed=$(version 'require("./node_modules/assemblyscript/package.json").version')
-  [ "$installed" = "$pinned" ] || npm ci --prefix "$sdk" --no-audit --no-fund --loglevel=error >/dev/null
+  [ "$installed" = "$pinned" ] || (cd "$sdk" && npm ci --no-audit --no-fund --loglevel=error >/dev/null)
 ) 9<"$sdk/package-lock.json"
 exec node "$sdk/node_modules/assemblyscript/bin/asc.js" "$@"
