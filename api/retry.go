@@ -63,7 +63,6 @@ type breakerView struct {
 	State            string     `json:"state"`
 	FailureCount     int        `json:"failure_count"`
 	FailureThreshold int        `json:"failure_threshold"`
-	MinFailureRatio  float64    `json:"min_failure_ratio"`
 	WindowDuration   float64    `json:"window_duration"`
 	TimeoutDuration  float64    `json:"timeout_duration"`
 	NextTestTime     *time.Time `json:"next_test_time"`
@@ -74,7 +73,7 @@ type breakerView struct {
 func breakerOf(u *upstream.Upstream) breakerView {
 	v := u.Breaker().Snapshot()
 	b := breakerView{
-		ProxyID: u.ID(), State: v.State.String(), FailureCount: v.FailureCount, FailureThreshold: v.Config.FailureThreshold, MinFailureRatio: v.Config.MinFailureRatio,
+		ProxyID: u.ID(), State: v.State.String(), FailureCount: v.FailureCount, FailureThreshold: v.Config.FailureThreshold,
 		WindowDuration: v.Config.WindowDuration.Seconds(), TimeoutDuration: v.Config.TimeoutDuration.Seconds(), LastStateChange: v.LastChange.UTC(),
 	}
 	if v.State == core.Open {

@@ -3,7 +3,7 @@
 // fills. It holds values and small interfaces, no behaviour but the hash that host
 // and guests share, and imports the standard library only.
 //
-//	gateway -> executor -> [ selector -> breaker -> transport -> retry.Classify -> record ]* -> answer
+//	gateway -> executor -> [ selector -> breaker -> transport -> verdict.Judge -> record ]* -> answer
 //
 // Arrows point to core, never out of it; imports_test.go keeps it so.
 package core

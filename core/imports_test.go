@@ -51,13 +51,14 @@ var arrows = map[string]string{
 	"core/breaker":    "",
 	"core/metrics":    "",
 	"core/retry":      "strictjson",
+	"core/verdict":    "",
 	"core/upstream":   "breaker",
 	"core/proxylist":  "upstream",
 	"core/selector":   "upstream",
-	"core/transport":  "http1 retry socket upstream",
-	"core/executor":   "retry selector upstream",
-	"core/gateway":    "executor http1 retry socket transport upstream",
-	"core/engine":     "breaker executor gateway http1 metrics retry selector transport upstream",
+	"core/transport":  "http1 socket upstream verdict",
+	"core/executor":   "retry selector upstream verdict",
+	"core/gateway":    "executor http1 retry socket transport upstream verdict",
+	"core/engine":     "breaker executor gateway http1 metrics retry selector transport upstream verdict",
 
 	"core/internal/coretest": "",
 }

@@ -58,19 +58,62 @@ const (
 	Replay
 )
 
+// Cause is why an attempt ended as it did. Package verdict names the values.
+type Cause uint8
+
+// Charge is the party that an attempt's failure is charged to.
+type Charge uint8
+
+// The charges. Which of the two a ChargeProxyOrTarget is, nobody can tell from one
+// attempt: package evidence compares the proxy with the rest of the pool.
+const (
+	ChargeNobody        Charge = iota
+	ChargeProxy                // by its kind the failure can only be the proxy's own
+	ChargeProxyOrTarget        // the proxy's, unless the target fails through others too
+	ChargeProxyIfServed        // the proxy's if another proxy then serves the same request, else nobody's
+	ChargeTarget
+	ChargeClient
+	ChargeGateway
+)
+
+// String returns the word used in docs and tests.
+func (c Charge) String() string {
+	return [...]string{"nobody", "proxy", "proxy or target", "proxy if another serves", "target", "client", "gateway"}[c]
+}
+
+// Repeat says whether the request of an attempt could be sent once more.
+type Repeat uint8
+
+// The answers. RepeatBodyGone: a part of the body has been sent and is not kept.
+// RepeatUnsafe: the request is not idempotent and may have reached its target.
+const (
+	RepeatAllowed Repeat = iota
+	RepeatBodyGone
+	RepeatUnsafe
+)
+
 // Outcome is everything known about one finished attempt. Breaker, statistics,
-// metrics and log are all given the same value.
+// metrics and log are all given the same value. Package verdict makes it.
 type Outcome struct {
+	Cause      Cause
 	Result     Result
 	Verdict    Verdict
+	Charge     Charge
 	Again      Again
+	Repeat     Repeat
 	Status     int           // of the answer; 0 when none arrived
 	Latency    time.Duration // to the answer's head, or to the tunnel standing
 	Timing     Timing        // of the connection, where one was opened for it
 	RetryAfter time.Duration // what the answer asked for; 0 when it did not
-	Unsent     bool          // no byte of the request itself can have reached an origin
+	Relay      bool          // the answer can be given to the client
+	Silent     bool          // nothing of the target was heard: another proxy is tried without a wait
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err        error         // free of credentials and of query strings; nil when an answer arrived
+
+	// What the client is told if this attempt is the last and its answer is not
+	// relayed: 502 or 504, and a stable word.
+	ClientStatus int
+	ClientCode   string
 }
 
 // Timing is what opening a connection took; zeros on a kept one.

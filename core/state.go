@@ -33,4 +33,5 @@ type Transition struct {
 	At           time.Time // when it took effect: a half-opening carries the due time
 	FailureCount int       // failures in the live window at that moment
 	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset
+	Why          string    // of an opening by evidence: what failed where, beside the rest of the pool; else ""
 }

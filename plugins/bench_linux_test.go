@@ -19,6 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
@@ -135,8 +136,8 @@ func BenchmarkDelay(b *testing.B) {
 // answers is a Call that an upstream answers at once.
 type answers struct{ status int }
 
-func (a answers) Try(context.Context, *executor.Attempt) (int, retry.Attempted) {
-	return a.status, retry.Attempted{Status: a.status}
+func (a answers) Try(context.Context, *executor.Attempt) (int, verdict.Facts) {
+	return a.status, verdict.Facts{Status: a.status}
 }
 
 func (answers) Discard(int) {}

@@ -19,13 +19,8 @@ import (
 type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
 	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
-	// MinFailureRatio, 0 to 1, is the share that has to have failed of the
-	// attempts since the first of the last FailureThreshold failures, for them
-	// to open it: where traffic is heavy, a few failures in the window are no
-	// sign. 0 is for whatever share.
-	MinFailureRatio float64
-	TimeoutDuration time.Duration // open for so long, > 0
-	Lease           time.Duration // how long a probe may hold the slot, > 0
+	TimeoutDuration  time.Duration // open for so long, > 0
+	Lease            time.Duration // how long a probe may hold the slot, > 0
 }
 
 // Default returns the defaults of the contract: 5 failures in 60 s open for 30 s.
@@ -38,8 +33,6 @@ func (c Config) Validate() error {
 	switch {
 	case c.FailureThreshold < 1:
 		return fmt.Errorf("failure_threshold is %d; it must be at least 1", c.FailureThreshold)
-	case !(c.MinFailureRatio >= 0 && c.MinFailureRatio <= 1):
-		return fmt.Errorf("min_failure_ratio is %v; it must be 0 to 1", c.MinFailureRatio)
 	case c.WindowDuration <= 0:
 		return fmt.Errorf("window_duration is %v; it must be above 0", c.WindowDuration)
 	case c.TimeoutDuration <= 0:
@@ -92,7 +85,7 @@ type Breaker struct {
 
 	mu         sync.Mutex
 	cfg        Config
-	failures   []failure // of the live window, oldest first from head
+	failures   []time.Time // of the live window, oldest first from head
 	head       int
 	lease      time.Time // while the slot is taken: when it is lost
 	answered   bool      // and the head of the probe's answer has come
@@ -100,12 +93,6 @@ type Breaker struct {
 	pending    []core.Transition // to be told, in order
 
 	notifyMu sync.Mutex // serialises notify; taken before mu is taken again
-}
-
-// failure is one that counts.
-type failure struct {
-	at  time.Time
-	nth int64 // of the proxy's attempts
 }
 
 // New returns a closed breaker. notify hears of every transition once, in
@@ -212,9 +199,22 @@ func (p Permit) Answered() {
 	}
 }
 
-// Report settles the permit. The attempt was the nth that has ended, of those
-// that said something of the proxy; only MinFailureRatio asks.
-func (p Permit) Report(v core.Verdict, nth int64) {
+// Generation is the breaker's when the permit was given. It goes up with every
+// change of state and with each reset.
+func (p Permit) Generation() uint64 { return p.gen }
+
+// Evidence says whether a failure may open a closed breaker once failure_threshold
+// of them lie in the window.
+type Evidence struct {
+	Enough bool
+	Why    string // of a transition, for people; may be empty
+}
+
+// Literal is the evidence where the count alone decides.
+var Literal = Evidence{Enough: true}
+
+// Report settles the permit; e matters for a failure only.
+func (p Permit) Report(v core.Verdict, e Evidence) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
 		return // a success does not clear the window
@@ -230,14 +230,14 @@ func (p Permit) Report(v core.Verdict, nth int64) {
 	}
 	switch core.State(w & stateMask) {
 	case core.Closed:
-		b.fail(failure{now, nth})
+		b.fail(now, e)
 	case core.HalfOpen:
 		switch v {
 		case core.Success:
-			b.change(core.Closed, now, ReasonProbeSuccess)
+			b.change(core.Closed, now, ReasonProbeSuccess, "")
 		case core.Failure:
-			b.push(failure{now, nth})
-			b.open(now, ReasonProbeFailure)
+			b.push(now)
+			b.open(now, ReasonProbeFailure, "")
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
@@ -245,27 +245,24 @@ func (p Permit) Report(v core.Verdict, nth int64) {
 }
 
 // fail counts a failure of a closed breaker. Requires mu.
-func (b *Breaker) fail(f failure) {
-	b.push(f)
-	if n := b.cfg.FailureThreshold; b.live() >= n {
-		attempts := f.nth - b.failures[len(b.failures)-n].nth + 1
-		if float64(n) >= b.cfg.MinFailureRatio*float64(attempts) {
-			b.open(f.at, ReasonThreshold)
-		}
+func (b *Breaker) fail(now time.Time, e Evidence) {
+	b.push(now)
+	if b.live() >= b.cfg.FailureThreshold && e.Enough {
+		b.open(now, ReasonThreshold, e.Why)
 	}
 }
 
-func (b *Breaker) push(f failure) {
-	b.prune(f.at)
+func (b *Breaker) push(now time.Time) {
+	b.prune(now)
 	if b.head > 0 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
 		b.head = 0
 	}
-	b.failures = append(b.failures, f)
+	b.failures = append(b.failures, now)
 }
 
 func (b *Breaker) prune(now time.Time) {
-	for b.head < len(b.failures) && now.Sub(b.failures[b.head].at) > b.cfg.WindowDuration {
+	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
 		b.head++
 	}
 	if b.head == len(b.failures) {
@@ -275,9 +272,9 @@ func (b *Breaker) prune(now time.Time) {
 
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
-func (b *Breaker) open(now time.Time, reason string) {
+func (b *Breaker) open(now time.Time, reason, why string) {
 	b.word.due.Store(int64(now.Add(b.cfg.TimeoutDuration).Sub(b.epoch)))
-	b.change(core.Open, now, reason)
+	b.change(core.Open, now, reason, why)
 }
 
 // dueTime is counted from now, since the epoch's time of day is wrong once the
@@ -287,7 +284,7 @@ func (b *Breaker) dueTime(now time.Time) time.Time {
 }
 
 // change moves to another state in a new generation. Requires mu.
-func (b *Breaker) change(to core.State, at time.Time, reason string) {
+func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
 	b.prune(at)
@@ -297,7 +294,7 @@ func (b *Breaker) change(to core.State, at time.Time, reason string) {
 	}
 	b.lastChange = at
 	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
-	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason})
+	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason, Why: why})
 }
 
 // tick lets time take effect.
@@ -322,13 +319,13 @@ func (b *Breaker) advance(now time.Time) {
 	switch core.State(w & stateMask) {
 	case core.Open:
 		if due := b.dueTime(now); !now.Before(due) {
-			b.change(core.HalfOpen, due, ReasonTimeout)
+			b.change(core.HalfOpen, due, ReasonTimeout, "")
 		}
 	case core.HalfOpen:
 		switch {
 		case w&slotTaken == 0 || !now.After(b.lease):
 		case b.answered:
-			b.change(core.Closed, b.lease, ReasonProbeSuccess)
+			b.change(core.Closed, b.lease, ReasonProbeSuccess, "")
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
@@ -361,7 +358,7 @@ func (b *Breaker) Reset() {
 	b.advance(b.now())
 	w := b.word.state.Load()
 	if core.State(w&stateMask) != core.Closed {
-		b.change(core.Closed, b.now(), ReasonManualReset)
+		b.change(core.Closed, b.now(), ReasonManualReset, "")
 		return
 	}
 	b.failures, b.head = nil, 0

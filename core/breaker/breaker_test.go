@@ -20,7 +20,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 	for round := range 200 {
 		p, ok := b.Acquire()
 		require.True(t, ok, round)
-		p.Report(core.Failure, 0)
+		p.Report(core.Failure, breaker.Literal)
 		require.Equal(t, core.Open, b.State())
 		clock.Add(int64(time.Second))
 		var taken atomic.Int64
@@ -36,7 +36,7 @@ func TestOneProbeAmongMany(t *testing.T) {
 		}
 		wg.Wait()
 		require.EqualValues(t, 1, taken.Load())
-		probe.Report(core.Success, 0)
+		probe.Report(core.Success, breaker.Literal)
 		require.Equal(t, core.Closed, b.State())
 	}
 }
@@ -45,7 +45,7 @@ func BenchmarkClosed(b *testing.B) {
 	br := breaker.New("p", breaker.Default(), time.Now, func(core.Transition) {})
 	once := func() {
 		if p, ok := br.Acquire(); ok {
-			p.Report(core.Success, 0)
+			p.Report(core.Success, breaker.Literal)
 		}
 	}
 	b.Run("goroutines=1", func(b *testing.B) {
@@ -76,7 +76,7 @@ func BenchmarkChange(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure, 0)
+			p.Report(core.Failure, breaker.Literal)
 			now = now.Add(time.Second) // 60 of them are in the window
 		}
 	})
@@ -89,10 +89,10 @@ func BenchmarkChange(b *testing.B) {
 		cycles := 0
 		for b.Loop() {
 			p, _ := br.Acquire()
-			p.Report(core.Failure, 0)
+			p.Report(core.Failure, breaker.Literal)
 			now = now.Add(cfg.TimeoutDuration)
 			p, _ = br.Acquire()
-			p.Report(core.Success, 0)
+			p.Report(core.Success, breaker.Literal)
 			cycles++
 		}
 		if events != 3*cycles {

@@ -1,7 +1,6 @@
 package breaker_test
 
 import (
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,30 +15,27 @@ import (
 
 // The count of failures beside a list of all of them: those no older than the
 // window count, one aged exactly so as well, successes clear nothing, and
-// the breaker opens with the one that reaches the threshold, not before; with a
-// ratio, with the first that reaches both.
+// the breaker opens with the first at or above the threshold that comes with enough
+// evidence, not before.
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_000_000, 0)
-		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour, Lease: time.Minute,
-			MinFailureRatio: rapid.SampledFrom([]float64{0, 0, 0.3, 0.5, 0.75, 1}).Draw(t, "ratio")}
+		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour, Lease: time.Minute}
 		opened := 0
 		b := breaker.New("p", cfg, func() time.Time { return now }, func(tr core.Transition) {
 			opened++
 			require.GreaterOrEqual(t, tr.FailureCount, cfg.FailureThreshold)
 			require.Equal(t, breaker.ReasonThreshold, tr.Reason)
+			require.Equal(t, "5 of 5", tr.Why)
 		})
 		var failures []time.Time
-		var ended []bool // whether they failed
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 999, 1000, 2500, 10_000}).Draw(t, "ms")) * time.Millisecond)
 			p, ok := b.Acquire()
 			require.True(t, ok)
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
-			if v != core.Excluded {
-				ended = append(ended, v == core.Failure)
-			}
-			p.Report(v, int64(len(ended)))
+			e := breaker.Evidence{Enough: rapid.Bool().Draw(t, "enough"), Why: "5 of 5"}
+			p.Report(v, e)
 			if v == core.Failure {
 				failures = append(failures, now)
 			}
@@ -50,13 +46,7 @@ func TestTheCountAgainstAModel(t *testing.T) {
 				}
 			}
 			require.Equal(t, live, b.Snapshot().FailureCount)
-			attempts := 0 // back to the first of so many failures
-			for left := cfg.FailureThreshold; left > 0 && attempts < len(ended); attempts++ {
-				if ended[len(ended)-1-attempts] {
-					left--
-				}
-			}
-			if v == core.Failure && live >= cfg.FailureThreshold && float64(cfg.FailureThreshold) >= cfg.MinFailureRatio*float64(attempts) {
+			if v == core.Failure && live >= cfg.FailureThreshold && e.Enough {
 				require.Equal(t, 1, opened)
 				require.Equal(t, core.Open, b.State())
 				return
@@ -80,10 +70,10 @@ func TestTheCountUnderConcurrency(t *testing.T) {
 				wg.Go(func() {
 					for range each {
 						if p, ok := b.Acquire(); ok {
-							p.Report(core.Failure, 0)
+							p.Report(core.Failure, breaker.Literal)
 						}
 						if p, ok := b.Acquire(); ok {
-							p.Report(core.Success, 0)
+							p.Report(core.Success, breaker.Literal)
 						}
 					}
 				})
@@ -98,41 +88,5 @@ func TestTheCountUnderConcurrency(t *testing.T) {
 			require.EqualValues(t, threshold, count.Load())
 			require.Equal(t, core.Open, b.State())
 		}
-	}
-}
-
-// With a ratio a proxy that fails once in a hundred stays in use, at any rate of
-// requests; one that dies then is out after as many failures as ever.
-func TestARatioTellsAFewFailuresFromTheDead(t *testing.T) {
-	for _, ratio := range []float64{0, 0.5} {
-		now, opened := time.Unix(1_000_000, 0), 0
-		cfg := breaker.Default()
-		cfg.MinFailureRatio = ratio
-		b := breaker.New("p", cfg, func() time.Time { return now }, func(tr core.Transition) { opened++ })
-		chance := rand.New(rand.NewPCG(1, 2))
-		nth := int64(0)
-		attempt := func(failing float64) {
-			now = now.Add(time.Millisecond)
-			if p, ok := b.Acquire(); ok {
-				nth++
-				v := core.Success
-				if chance.Float64() < failing {
-					v = core.Failure
-				}
-				p.Report(v, nth)
-			}
-		}
-		for range 100_000 {
-			attempt(0.01)
-		}
-		if ratio == 0 {
-			require.NotZero(t, opened, "five failures within a minute are soon there")
-			continue
-		}
-		require.Zero(t, opened)
-		for range cfg.FailureThreshold {
-			attempt(1)
-		}
-		require.Equal(t, 1, opened)
 	}
 }

@@ -20,10 +20,10 @@ func TestTheClosedStateNeedsNoLock(t *testing.T) {
 		require.Equal(t, core.Closed, b.State())
 		p, ok := b.Acquire()
 		require.True(t, ok)
-		p.Report(v, 0)
+		p.Report(v, Literal)
 	}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		p, _ := b.Acquire()
-		p.Report(core.Success, 0)
+		p.Report(core.Success, Literal)
 	}))
 }

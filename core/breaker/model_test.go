@@ -135,7 +135,7 @@ func history(t *rapid.T) {
 		"report": func(t *rapid.T) {
 			i := one(t)
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
-			out[i].permit.Report(v, 0)
+			out[i].permit.Report(v, breaker.Literal)
 			m.report(out[i], v)
 			out = slices.Delete(out, i, i+1)
 		},

@@ -16,7 +16,7 @@ func probing(t *testing.T, lease time.Duration, notify func(core.Transition)) (b
 	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
 		func() time.Time { return *now }, notify)
 	p, _ := b.Acquire()
-	p.Report(core.Failure, 0)
+	p.Report(core.Failure, breaker.Literal)
 	*now = now.Add(time.Second)
 	probe, ok := b.Acquire()
 	require.True(t, ok)
@@ -51,7 +51,7 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 			if c.look {
 				b.State()
 			}
-			probe.Report(c.verdict, 0)
+			probe.Report(c.verdict, breaker.Literal)
 			require.Equal(t, c.want, b.State())
 			_, ok := b.Acquire()
 			require.Equal(t, c.want != core.Open, ok, "it wedges in no case")
@@ -79,7 +79,7 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 func TestAProbeIsAnsweredForItself(t *testing.T) {
 	b, first, now := probing(t, time.Minute, func(core.Transition) {})
 	first.Answered()
-	first.Report(core.Excluded, 0)
+	first.Report(core.Excluded, breaker.Literal)
 	_, ok := b.Acquire()
 	require.True(t, ok)
 	*now = now.Add(2 * time.Minute)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // answer wraps what came in an http.Response.
@@ -107,12 +108,9 @@ func (b *answerBody) end(err error) {
 	}
 	status, broke := b.response.Status, b.response.BodyBroke(&k.request)
 	b.response.Finish(&k.control, k.engine.opts.Now())
-	switch {
-	case err == io.EOF:
-		k.finish(executor.Ending{Status: status})
-	case errors.Is(err, context.Canceled) || broke || !k.control.Interrupt.Quiet():
-		k.finish(executor.Ending{Status: status, ClientGone: true})
-	default:
-		k.finish(executor.Ending{Status: status, Truncated: err})
+	relayed := verdict.Relayed{RequestBroke: broke, Stopped: !k.control.Interrupt.Quiet(), ClientLeft: errors.Is(err, context.Canceled)}
+	if err != io.EOF {
+		relayed.Broke = err
 	}
+	k.finish(executor.Ending{Status: status, Relayed: relayed})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Call is a request that the engine makes itself, for a Go program or the
@@ -120,7 +121,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	tried = true
 	k.result.Final = k.x.Final
 	if !ok {
-		k.finish(executor.Ending{Status: k.x.Failure.Status, ClientGone: k.x.Final == core.FinalCancelled})
+		k.finish(executor.Ending{Status: k.x.Failure.Status, Relayed: verdict.Relayed{ClientLeft: k.x.Final == core.FinalCancelled}})
 		if err := k.rest.Err(); k.request.Rest != nil && err != nil && err != io.EOF {
 			k.x.Failure.Message, k.x.Failure.Err = "the request's body ended early: "+err.Error(), err
 		}
@@ -294,12 +295,12 @@ func (e *exactly) Read(p []byte) (int, error) {
 }
 
 // Try implements executor.Call.
-func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
+func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
 	k.control.Started, k.control.Deadline, k.control.Total, k.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
 	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
-		return nil, retry.Attempted{Fault: f, Timing: k.control.Timing}
+		return nil, verdict.Facts{Fault: f, Timing: k.control.Timing}
 	}
-	return &k.response, retry.Attempted{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter), Timing: k.control.Timing}
+	return &k.response, verdict.Facts{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter), Timing: k.control.Timing}
 }
 
 // Discard implements executor.Call.

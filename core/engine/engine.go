@@ -34,7 +34,7 @@ type Config struct {
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Breaker        breaker.Config
-	SecondOpinion  bool // executor.Tuning's
+	Literal        bool // breakers count failures, and ask for no evidence: breaker.blame
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	BodyIdle       time.Duration
@@ -212,7 +212,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	return executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
-		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, SecondOpinion: cfg.SecondOpinion,
+		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout,
 	}, nil
 }
 

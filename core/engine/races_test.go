@@ -83,7 +83,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	always(func(i int) { // one proxy goes and comes, the others stay
 		next := cfg
 		next.Proxies = cfg.Proxies[:2+i%2]
-		next.Retry.MaxAttempts, next.SecondOpinion = 3+i%3, i%2 == 0
+		next.Retry.MaxAttempts, next.Literal = 3+i%3, i%2 == 0
 		may(e.Reload(next, rotation{}))
 	})
 	always(func(i int) { may(e.Activate("a", "b")) })

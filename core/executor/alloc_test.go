@@ -13,19 +13,20 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // failing is a Call that fails with facts a few times, and then succeeds.
 type failing struct {
-	facts retry.Attempted
+	facts verdict.Facts
 	left  int
 }
 
-func (f *failing) Try(context.Context, *Attempt) (int, retry.Attempted) {
+func (f *failing) Try(context.Context, *Attempt) (int, verdict.Facts) {
 	if f.left--; f.left >= 0 {
 		return 0, f.facts
 	}
-	return 0, retry.Attempted{Status: 200}
+	return 0, verdict.Facts{Status: 200}
 }
 
 func (*failing) Discard(int) {}
@@ -39,9 +40,9 @@ func (even) Score(core.Candidates, []float64) error { return nil }
 // record in the log included. None of the failures counts for a breaker, so
 // that they stay closed.
 func TestAllocOfARetry(t *testing.T) {
-	for name, facts := range map[string]retry.Attempted{
+	for name, facts := range map[string]verdict.Facts{
 		"an answer":     {Status: 429},
-		"no connection": {Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Ours: true, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
+		"no connection": {Fault: &verdict.Fault{Cause: verdict.LocalLimit, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := start(t, 8, func(t *Tuning) { t.First, t.Retry = even{}, even{} })

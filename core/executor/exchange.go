@@ -44,8 +44,6 @@ type Exchange struct {
 	event   core.AttemptEvent // of the attempt running, or of the answer being relayed
 	request core.RequestEvent
 	held    upstream.Lease
-	doubt   doubt         // an earlier attempt's
-	targets int           // the sign of what has turned out to be the target's fault
 	pending bool          // event is a success whose body is still to come
 	delay   time.Duration // waited before the current attempt
 	because string        // why the current attempt is a retry

@@ -12,14 +12,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // ErrClientGone and ErrShutdown are the causes a caller cancels an exchange's
 // context with. Any cause but ErrShutdown counts as the client having left.
 var (
 	ErrClientGone = errors.New("the client hung up")
-	ErrShutdown   = errors.New("the gateway is shutting down")
-	errBody       = errors.New("the request's body broke off")
+	ErrShutdown   = verdict.ErrShutdown
 )
 
 // Selector chooses a proxy and takes its permit. It never blocks.
@@ -44,7 +44,6 @@ type Tuning struct {
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	AttemptTimeout time.Duration                      // hard limit of one attempt, to the answer's head
-	SecondOpinion  bool                               // what may be the target's fault counts if another proxy does better
 }
 
 // Executor runs exchanges. It is safe for concurrent use.
@@ -84,7 +83,7 @@ type Attempt struct {
 type Call[T any] interface {
 	// Try makes one attempt and holds its answer, if one came, until Discard
 	// or until Do returns it. It does not keep a.
-	Try(ctx context.Context, a *Attempt) (T, retry.Attempted)
+	Try(ctx context.Context, a *Attempt) (T, verdict.Facts)
 	// Discard gives up an answer that is not going to be relayed.
 	Discard(T)
 }
@@ -113,18 +112,15 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			x.event.Started = e.now()
 			a.Fresh, a.Started, a.Deadline = true, x.event.Started, e.attemptDeadline(x, t)
 			answer, facts = c.Try(ctx, a)
-			if facts.Fault != nil {
-				facts.Fault.Stale = false
-			}
+			facts.Replayed = true
 			o = e.judge(ctx, x, &facts)
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
-			x.opine(&facts, &o)
 			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
 			x.held.Answered()
 			return answer, true
 		}
-		e.settle(x, &facts, &o, t)
+		e.settle(x, &o, t)
 		wait, relay, again := e.next(ctx, x, &o, t)
 		if !again {
 			if !relay {
@@ -208,38 +204,25 @@ func (e *Executor) attemptDeadline(x *Exchange, t *Tuning) time.Time {
 	return d
 }
 
-// judge turns the facts of an attempt into its outcome, once.
-func (e *Executor) judge(ctx context.Context, x *Exchange, f *retry.Attempted) core.Outcome {
+// judge adds what the executor knows of an attempt to its facts, and has the outcome
+// of them.
+func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts) core.Outcome {
 	now := e.now()
 	x.event.Ended = now
-	f.Connect = x.Connect
-	f.Latency = now.Sub(x.event.Started)
-	if f.Fault != nil {
-		switch { // what the connection said as it was ended is of no interest
-		case ctx.Err() != nil:
-			f.ClientGone, f.Fault.Err = true, context.Cause(ctx)
-		case f.Fault.Client:
-			f.ClientGone, f.Fault.Err = true, errBody
-		}
-		if f.Fault.Timeout && !x.Deadline.IsZero() && !now.Before(x.Deadline) {
-			f.TotalTimeout, f.OwnTimeout = true, x.OwnTimeout() || f.Fault.Sending
-		}
+	f.Now, f.Latency = now, now.Sub(x.event.Started)
+	f.Tunnel, f.Replayable = x.Connect, x.Replayable
+	f.Idempotent, f.OptedIn = x.Idempotent, x.Policy.RetryNonIdempotent
+	f.Listed, f.Counted = x.Policy.Retries(f.Status), x.Global.Retries(f.Status)
+	f.TotalTimeout, f.OwnTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
+	if ctx.Err() != nil {
+		f.Stopped = context.Cause(ctx)
 	}
-	o := retry.Classify(*f, x.Global, x.Policy, now)
-	if o.Again == core.Replay && !(x.Idempotent && x.Replayable) {
-		f.Fault.Stale = false
-		o = retry.Classify(*f, x.Global, x.Policy, now)
-		o.Verdict = core.Excluded // as with a replay: closing a kept connection is no fault
-	}
-	return o
+	return verdict.Judge(f)
 }
 
 // settle gives the permit back with its verdict and records the attempt.
-func (e *Executor) settle(x *Exchange, f *retry.Attempted, o *core.Outcome, t *Tuning) {
+func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
 	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
-	if x.opine(f, o) && t.SecondOpinion && e.selector.Untried(&x.query, x.event.Ended) {
-		x.doubt = doubt{x.held.Part(), *o, sign(f, o)}
-	}
 	x.held.Settle(o)
 	x.held.Release()
 	e.record(x, o)
@@ -273,7 +256,7 @@ func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
 // next decides what follows a failed attempt: another after wait (again), the
 // answer at hand (relay), or x.Failure.
 func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
-	relay = o.Status != 0 && o.Status != 407
+	relay = o.Relay
 	switch {
 	case o.Again == core.Never && o.Result == core.ResultCancelled:
 		x.Final, relay = core.FinalCancelled, false
@@ -283,7 +266,7 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.Final = core.FinalNotRetryable
 	case x.Attempts >= x.Policy.MaxAttempts:
 		x.Final, x.limit = core.FinalExhausted, true
-	case !x.Replayable && !untouched(o), !x.Idempotent && !x.Policy.RetryNonIdempotent && !o.Unsent:
+	case o.Repeat != core.RepeatAllowed:
 		x.Final = core.FinalNotRetryable
 	case e.blocked(x):
 		return 0, false, false
@@ -311,10 +294,6 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 	}
 	return 0, relay, false
 }
-
-// untouched reports whether the request's body is still whole after an attempt: a
-// proxy that was never asked has taken none of it, one that answered 407 may have.
-func untouched(o *core.Outcome) bool { return o.Unsent && o.Status == 0 }
 
 // backoff asks the strategy's plugin and keeps its answer within the policy.
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {

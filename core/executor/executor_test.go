@@ -23,6 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // doubling is the backoff of these tests.
@@ -67,14 +68,14 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 
 // tries is a Call made of a function; it remembers when it was called.
 type tries struct {
-	f         func(ctx context.Context, a *Attempt) retry.Attempted
+	f         func(ctx context.Context, a *Attempt) verdict.Facts
 	at        []time.Duration
 	begun     time.Time
 	ids       []string
 	discarded int
 }
 
-func (c *tries) Try(ctx context.Context, a *Attempt) (string, retry.Attempted) {
+func (c *tries) Try(ctx context.Context, a *Attempt) (string, verdict.Facts) {
 	if c.begun.IsZero() {
 		c.begun = time.Now()
 	}
@@ -85,11 +86,11 @@ func (c *tries) Try(ctx context.Context, a *Attempt) (string, retry.Attempted) {
 
 func (c *tries) Discard(string) { c.discarded++ }
 
-func statuses(list ...int) func(context.Context, *Attempt) retry.Attempted {
+func statuses(list ...int) func(context.Context, *Attempt) verdict.Facts {
 	n := 0
-	return func(context.Context, *Attempt) retry.Attempted {
+	return func(context.Context, *Attempt) verdict.Facts {
 		n++
-		return retry.Attempted{Status: list[min(n, len(list))-1]}
+		return verdict.Facts{Status: list[min(n, len(list))-1]}
 	}
 }
 
@@ -157,15 +158,15 @@ func TestTheLastAnswerIsRelayed(t *testing.T) {
 }
 
 func TestWhatIsNotRetried(t *testing.T) {
-	refused := func(context.Context, *Attempt) retry.Attempted {
-		return retry.Attempted{Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Err: errors.New("refused")}}
+	refused := func(context.Context, *Attempt) verdict.Facts {
+		return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}}
 	}
-	reset := func(context.Context, *Attempt) retry.Attempted {
-		return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Err: errors.New("reset")}}
+	reset := func(context.Context, *Attempt) verdict.Facts {
+		return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
 	}
 	for name, c := range map[string]struct {
 		change func(*Exchange)
-		f      func(context.Context, *Attempt) retry.Attempted
+		f      func(context.Context, *Attempt) verdict.Facts
 		tries  int
 		final  core.Final
 		says   string // why it was not tried again, to whom it has no answer for
@@ -196,14 +197,14 @@ func TestWhatIsNotRetried(t *testing.T) {
 }
 
 // hang is an attempt that ends when its deadline passes, or its client leaves.
-func hang(ctx context.Context, a *Attempt) retry.Attempted {
+func hang(ctx context.Context, a *Attempt) verdict.Facts {
 	timer := time.NewTimer(time.Until(a.Deadline))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Timeout: true, Reason: "http_response_timeout", Err: errors.New("timeout")}}
+	return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: errors.New("timeout")}}
 }
 
 func TestTheTotalTimeout(t *testing.T) {
@@ -226,9 +227,9 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 		timeout := 1.5
 		b := start(t, 3, nil)
 		x := exchange(t, func(p *retry.Policy) { p.Timeout, p.BaseDelay, p.Multiplier, p.MaxAttempts = &timeout, 0.3, 1.1, 10 })
-		c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+		c := &tries{f: func(context.Context, *Attempt) verdict.Facts {
 			time.Sleep(500 * time.Millisecond)
-			return retry.Attempted{Status: 503}
+			return verdict.Facts{Status: 503}
 		}}
 		_, relayed := b.run(t.Context(), x, c)
 		assert.True(t, relayed, "the last answer at hand")
@@ -260,7 +261,7 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 }
 
 func TestAClientThatLeaves(t *testing.T) {
-	for name, f := range map[string]func(context.Context, *Attempt) retry.Attempted{"during an attempt": hang, "during a wait": statuses(503)} {
+	for name, f := range map[string]func(context.Context, *Attempt) verdict.Facts{"during an attempt": hang, "during a wait": statuses(503)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := start(t, 2, nil)
@@ -307,14 +308,14 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, nil)
 		n := 0
-		c := &tries{f: func(_ context.Context, a *Attempt) retry.Attempted {
+		c := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			if n++; n == 1 {
-				return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Stale: true, Err: errors.New("closed")}}
+				return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.StaleConnection, Err: errors.New("closed")}}
 			}
 			if !a.Fresh {
-				return retry.Attempted{Status: 500}
+				return verdict.Facts{Status: 500}
 			}
-			return retry.Attempted{Status: 200}
+			return verdict.Facts{Status: 200}
 		}}
 		x := exchange(t, func(p *retry.Policy) { p.MaxAttempts = 1 })
 		_, ok := b.run(t.Context(), x, c)
@@ -351,12 +352,12 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 
 func TestBackoffStaysWithinThePolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		wait := func(change func(*retry.Policy), tuning func(*Tuning), facts retry.Attempted) time.Duration {
+		wait := func(change func(*retry.Policy), tuning func(*Tuning), facts verdict.Facts) time.Duration {
 			b := start(t, 2, tuning)
 			n := 0
-			c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+			c := &tries{f: func(context.Context, *Attempt) verdict.Facts {
 				if n++; n > 1 {
-					return retry.Attempted{Status: 200}
+					return verdict.Facts{Status: 200}
 				}
 				return facts
 			}}
@@ -364,14 +365,14 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 			require.Len(t, c.at, 2)
 			return c.at[1]
 		}
-		answer := func(after string) retry.Attempted { return retry.Attempted{Status: 503, RetryAfter: after} }
+		answer := func(after string) verdict.Facts { return verdict.Facts{Status: 503, RetryAfter: after} }
 		assert.Equal(t, time.Second, wait(nil, nil, answer("")))
 		assert.Equal(t, 7*time.Second, wait(nil, nil, answer("7")), "Retry-After is a floor")
 		assert.Equal(t, 30*time.Second, wait(nil, nil, answer("3600")), "the cap a ceiling")
 		assert.Equal(t, time.Second, wait(nil, nil, answer("soon")))
 		zero := 0.0
 		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
-		assert.Zero(t, wait(nil, nil, retry.Attempted{Status: 407}), "another proxy, at once")
+		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407}), "another proxy, at once")
 		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return broken{} } }, answer("")), "base_delay where the plugin fails")
 		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return nil } }, answer("")))
 	})
@@ -412,7 +413,7 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 		x := exchange(t, nil)
 		func() {
 			defer func() { require.NotNil(t, recover()); b.Abandon(x) }()
-			Do(t.Context(), b.Executor, x, &tries{f: func(context.Context, *Attempt) retry.Attempted { panic("bug") }})
+			Do(t.Context(), b.Executor, x, &tries{f: func(context.Context, *Attempt) verdict.Facts { panic("bug") }})
 		}()
 		b.idle(t)
 		assert.True(t, u.Breaker().Admissible(), "the probe's slot is free again")
@@ -420,50 +421,6 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, core.Closed, u.Breaker().State())
 	})
-}
-
-// With a second opinion, an origin that fails for all takes no proxy out of use,
-// and one proxy that fails alone still is.
-func TestASecondOpinion(t *testing.T) {
-	counts := func(b *bench) (n []int) {
-		for _, u := range b.pool.Snapshot().All {
-			n = append(n, u.Breaker().Snapshot().FailureCount)
-		}
-		return n
-	}
-	p0Alone := func(_ context.Context, a *Attempt) retry.Attempted {
-		if a.Upstream.ID() == "p0" {
-			return retry.Attempted{Status: 503}
-		}
-		return retry.Attempted{Status: 200}
-	}
-	for name, c := range map[string]struct {
-		opinion bool
-		proxies int
-		f       func(context.Context, *Attempt) retry.Attempted
-		connect bool
-		want    []int
-	}{
-		"without, all fail":        {false, 3, statuses(503), false, []int{1, 1, 1}},
-		"all fail":                 {true, 3, statuses(503), false, []int{0, 0, 0}},
-		"each otherwise":           {true, 3, statuses(502, 503, 504), false, []int{1, 1, 1}},
-		"one fails":                {true, 3, p0Alone, false, []int{1, 0, 0}},
-		"there is one only":        {true, 1, statuses(503), false, []int{3}},
-		"no tunnel through any":    {true, 3, statuses(502, 504, 503), true, []int{0, 0, 0}},
-		"without, no tunnel, too":  {false, 3, statuses(502, 504, 503), true, []int{1, 1, 1}},
-		"the client got an answer": {true, 3, statuses(503, 404), false, []int{1, 0, 0}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := start(t, c.proxies, func(t *Tuning) { t.SecondOpinion = c.opinion })
-				x := exchange(t, nil)
-				x.Connect = c.connect
-				b.run(t.Context(), x, &tries{f: c.f})
-				assert.Equal(t, c.want, counts(b))
-				b.idle(t)
-			})
-		})
-	}
 }
 
 func TestTunnels(t *testing.T) {
@@ -481,10 +438,10 @@ func TestTunnels(t *testing.T) {
 		assert.EqualValues(t, 1, u.InFlight(), "in flight as long as it stands")
 		b.TunnelProven(x)
 		assert.Equal(t, 1.0, u.Stats().SuccessRate)
-		b.EndTunnel(x, nil)
+		b.EndTunnel(x, verdict.TunnelEnd{Down: 1})
 		b.idle(t)
 		x = open()
-		b.EndTunnel(x, io.ErrUnexpectedEOF)
+		b.EndTunnel(x, verdict.TunnelEnd{Died: io.ErrUnexpectedEOF})
 		assert.Equal(t, 0.5, u.Stats().SuccessRate, "an early death counts against the proxy")
 		b.idle(t)
 	})
@@ -499,8 +456,8 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 			samples int
 		}{
 			{Ending{Status: 200}, core.ResultSuccess, 1},
-			{Ending{Status: 200, Truncated: io.ErrUnexpectedEOF}, core.ResultFailure, 2},
-			{Ending{Status: 200, ClientGone: true}, core.ResultCancelled, 2},
+			{Ending{Status: 200, Relayed: verdict.Relayed{Broke: io.ErrUnexpectedEOF}}, core.ResultFailure, 2},
+			{Ending{Status: 200, Relayed: verdict.Relayed{ClientLeft: true}}, core.ResultCancelled, 2},
 		} {
 			x := exchange(t, nil)
 			_, ok := Do(t.Context(), b.Executor, x, &tries{f: statuses(200)})
@@ -524,23 +481,23 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 				ctx, cancel := context.WithCancelCause(context.Background())
 				x := exchange(t, func(p *retry.Policy) { p.MaxAttempts = rapid.IntRange(1, 5).Draw(t, "max") })
 				x.Idempotent = rapid.Bool().Draw(t, "idempotent")
-				c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+				c := &tries{f: func(context.Context, *Attempt) verdict.Facts {
 					made++
 					time.Sleep(time.Duration(rapid.IntRange(0, 100).Draw(t, "ms")) * time.Millisecond)
 					switch rapid.IntRange(0, 7).Draw(t, "what") {
 					case 0, 1:
-						return retry.Attempted{Status: 503}
+						return verdict.Facts{Status: 503}
 					case 2:
-						return retry.Attempted{Status: 407}
+						return verdict.Facts{Status: 407}
 					case 3:
-						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Dial, Unsent: true, Reason: "connection_refused", Err: errors.New("refused")}}
+						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errors.New("refused")}}
 					case 4:
-						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Stale: true, Err: errors.New("stale")}}
+						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.StaleConnection, Err: errors.New("stale")}}
 					case 5:
 						cancel(ErrClientGone)
-						return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Err: errors.New("gone")}}
+						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: errors.New("gone")}}
 					}
-					return retry.Attempted{Status: 200}
+					return verdict.Facts{Status: 200}
 				}}
 				before := len(b.rec.Attempts())
 				b.run(ctx, x, c)
@@ -573,13 +530,13 @@ func TestTenThousandInFlight(t *testing.T) {
 		for i := range 10_000 {
 			wg.Go(func() {
 				n := 0
-				c := &tries{f: func(context.Context, *Attempt) retry.Attempted {
+				c := &tries{f: func(context.Context, *Attempt) verdict.Facts {
 					tried.Add(1)
 					time.Sleep(100 * time.Millisecond)
 					if n++; i%10 == 0 && n == 1 {
-						return retry.Attempted{Status: 429}
+						return verdict.Facts{Status: 429}
 					}
-					return retry.Attempted{Status: 200}
+					return verdict.Facts{Status: 200}
 				}}
 				x := exchange(t, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} })
 				if _, ok := b.run(t.Context(), x, c); !ok || x.Final != core.FinalSuccess {

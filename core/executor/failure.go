@@ -63,19 +63,15 @@ func Cancelled(cause error) *Failure {
 
 // failureOf says why x ends, after a last attempt that brought no answer to relay.
 func failureOf(x *Exchange, o *core.Outcome) Failure {
-	f := Failure{Status: 502, Code: "upstream_failed", Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
+	f := Failure{Status: o.ClientStatus, Code: o.ClientCode, Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
 	switch {
 	case x.Final == core.FinalTimeout && o.Again == core.Never:
-		f.Status, f.Code, f.Message = 504, "total_timeout", "the request's total timeout passed before an answer came"
+		f.Message = "the request's total timeout passed before an answer came"
 		return f
 	case x.Final == core.FinalTimeout:
 		f.Status, f.Code, f.Reason = 504, "total_timeout", "http_response_timeout"
 		f.Message = "the next retry would begin after the request's total timeout"
 		return f
-	case o.Result == core.ResultTimeout:
-		f.Status, f.Code = 504, "upstream_timeout"
-	case o.Status == 407:
-		f.Code = "upstream_auth"
 	}
 	f.Message = "no proxy brought an answer: attempt " + strconv.Itoa(x.Attempts) + " through " + x.Proxy.ID() + " failed"
 	switch {
@@ -88,7 +84,7 @@ func failureOf(x *Exchange, o *core.Outcome) Failure {
 	case x.budget:
 		f.Message += "; the retry budget is spent"
 	case x.Final != core.FinalNotRetryable || o.Again == core.Never:
-	case !x.Replayable:
+	case o.Repeat == core.RepeatBodyGone:
 		f.Message += "; not tried again, as its body is longer than gateway.replay_limit"
 	default:
 		f.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"

@@ -5,14 +5,14 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Ending is how the caller's part of an exchange went.
 type Ending struct {
-	Status     int       // given to the client; 0 when it was gone before that
-	Truncated  error     // the answer's body broke off upstream
-	ClientGone bool      // the client left before it had the whole answer
-	At         time.Time // zero for now
+	Status  int             // given to the client; 0 when it was gone before that
+	Relayed verdict.Relayed // how the answer was passed on
+	At      time.Time       // zero for now
 }
 
 // Finish records the attempt whose answer was relayed and the request, once.
@@ -24,13 +24,8 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 	}
 	if x.pending {
 		x.pending = false
+		x.event.Outcome = verdict.End(x.event.Outcome, end.Relayed)
 		o := &x.event.Outcome
-		switch {
-		case end.Truncated != nil:
-			o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "http_response_incomplete", end.Truncated
-		case end.ClientGone:
-			o.Result, o.Verdict, o.Reason = core.ResultCancelled, core.Excluded, ""
-		}
 		x.event.Ended = now
 		if !x.Connect {
 			x.held.Settle(o)
@@ -43,16 +38,15 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 		switch {
 		case o.Result == core.ResultCancelled:
 			x.Final = core.FinalCancelled
-		case end.Truncated != nil && x.Final == core.FinalSuccess:
+		case o.Result == core.ResultFailure && x.Final == core.FinalSuccess:
 			x.Final = core.FinalNotRetryable // whatever the head said that is under way
 			e.failed(x, o)
 		}
 	}
-	x.settleDoubt()
 	x.request = core.RequestEvent{
 		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
 		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
-		Delivered: x.Final == core.FinalSuccess && !end.ClientGone,
+		Delivered: x.Final == core.FinalSuccess && !end.Relayed.ClientLeft,
 	}
 	e.recorder.Request(&x.request)
 }
@@ -62,13 +56,11 @@ func (e *Executor) TunnelProven(x *Exchange) {
 	x.held.Settle(&x.event.Outcome)
 }
 
-// EndTunnel releases a tunnel. early is why it died before a byte came back, which
-// counts against its proxy; nil if it did not.
-func (e *Executor) EndTunnel(x *Exchange, early error) {
-	o := x.event.Outcome
-	if early != nil && x.held.U != nil {
-		o.Result, o.Verdict, o.Reason, o.Err = core.ResultFailure, core.Failure, "connection_terminated", early
-		e.say(x, slog.LevelInfo, "tunnel died before its first byte", early)
+// EndTunnel settles a tunnel by how it ended, and releases it.
+func (e *Executor) EndTunnel(x *Exchange, end verdict.TunnelEnd) {
+	o := verdict.EndTunnel(x.event.Outcome, end)
+	if o.Cause == verdict.TunnelDied && x.held.U != nil {
+		e.say(x, slog.LevelInfo, "tunnel died before its first byte", o.Err)
 	}
 	x.held.Settle(&o)
 	x.held.Release()
@@ -76,7 +68,4 @@ func (e *Executor) EndTunnel(x *Exchange, early error) {
 
 // Abandon gives back what an exchange still holds if it has ended without Finish,
 // after a panic for example. The breaker hears nothing about the proxy.
-func (e *Executor) Abandon(x *Exchange) {
-	x.held.Release()
-	x.doubt.held.Release()
-}
+func (e *Executor) Abandon(x *Exchange) { x.held.Release() }

@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // A plan is what befalls a pool: requests one after the other, and how each
@@ -29,7 +30,6 @@ type plan struct {
 	Proxies, Threshold int
 	Full               int // the proxy with that number is at its max_in_flight
 	Ratio, Min         float64
-	SecondOpinion      bool
 	GlobalTimeout      int // tenths of a second; 0 for none
 	Requests           []planned
 }
@@ -100,7 +100,6 @@ func drawPlan(t *rapid.T) plan {
 	n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(t, label) }
 	seldom := func(label string, to int) int { return max(n(label, -3*to, to), 0) }
 	p := plan{Proxies: n("proxies", 1, 4), Threshold: n("threshold", 1, 4), GlobalTimeout: seldom("global timeout", 60)}
-	p.SecondOpinion = rapid.Bool().Draw(t, "second opinion")
 	p.Full = n("full", 0, 2*p.Proxies) - 1
 	if rapid.Bool().Draw(t, "budget") {
 		p.Ratio, p.Min = 0.25, float64(n("min", 0, 1))/10
@@ -184,7 +183,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.True(t, ok)
 		defer held.Release()
 	}
-	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, SecondOpinion: p.SecondOpinion, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
+	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
 	for _, q := range p.Requests {
@@ -211,7 +210,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		x.Global.Timeout = tenths(p.GlobalTimeout)
 		x.Idempotent, x.Replayable, x.Connect = q.Idempotent, q.Replayable, q.Connect
 		steps := q.Steps
-		c := &tries{f: func(ctx context.Context, a *Attempt) retry.Attempted {
+		c := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
 			say(toldTry(since(time.Now()), a.Upstream.ID(), a.Number, since(a.Deadline), a.Fresh))
 			s := steps[0]
 			steps = steps[1:]
@@ -229,16 +228,16 @@ func play(t *testing.T, p plan) (trace []string) {
 			select {
 			case <-time.After(s.took()):
 			case <-ctx.Done():
-				return retry.Attempted{Fault: &retry.Fault{Phase: retry.Head, Err: ctx.Err()}}
+				return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: ctx.Err()}}
 			}
 			return s.facts()
 		}}
 		_, relayed := Do(ctx, e, x, c)
 		end := Ending{Status: 200}
 		if x.Final == core.FinalSuccess && !x.Connect {
-			end.ClientGone = q.End == 2
+			end.Relayed.ClientLeft = q.End == 2
 			if q.End == 1 {
-				end.Truncated = io.ErrUnexpectedEOF
+				end.Relayed.Broke = io.ErrUnexpectedEOF
 			}
 		}
 		e.Finish(x, end)
@@ -247,7 +246,7 @@ func play(t *testing.T, p plan) (trace []string) {
 			if q.End == 1 {
 				early = io.ErrUnexpectedEOF
 			}
-			e.EndTunnel(x, early)
+			e.EndTunnel(x, verdict.TunnelEnd{Died: early})
 		}
 		leaves.Stop()
 		cancel(nil)
@@ -277,22 +276,22 @@ func tenths(n int) *float64 {
 	return &s
 }
 
-func (s step) facts() retry.Attempted {
-	fault := func(f retry.Fault) retry.Attempted {
+func (s step) facts() verdict.Facts {
+	fault := func(f verdict.Fault) verdict.Facts {
 		f.Err = errors.New("broken")
-		return retry.Attempted{Fault: &f}
+		return verdict.Facts{Fault: &f}
 	}
 	switch s.Kind {
 	case kindRefused:
-		return fault(retry.Fault{Phase: retry.Dial, Unsent: true})
+		return fault(verdict.Fault{Cause: verdict.ProxyUnreachable})
 	case kindNoTunnel:
-		return fault(retry.Fault{Phase: retry.Handshake, Unsent: true, Status: 503})
+		return fault(verdict.Fault{Cause: verdict.TunnelFailed, Status: 503})
 	case kindReset:
-		return fault(retry.Fault{Phase: retry.Head})
+		return fault(verdict.Fault{Cause: verdict.ConnectionClosed})
 	case kindStale:
-		return fault(retry.Fault{Phase: retry.Head, Stale: true})
+		return fault(verdict.Fault{Cause: verdict.StaleConnection})
 	}
-	a := retry.Attempted{Status: kindStatus[s.Kind]}
+	a := verdict.Facts{Status: kindStatus[s.Kind]}
 	if s.After > 0 {
 		a.RetryAfter = strconv.Itoa(s.After)
 	}
@@ -492,18 +491,8 @@ func (m *model) request(q planned) {
 	probes, steps := q.Idempotent || q.OptIn, q.Steps
 	attempts, waited, delay, step := 0, time.Duration(0), time.Duration(0), 0
 
-	var doubted *party // whose verdict waits for another's
-	var doubt struct{ generation, sign int }
-	agreed := 0 // the sign two have brought
-	decide := func(v core.Verdict) {
-		if doubted != nil {
-			m.report(doubted, doubt.generation, v)
-			doubted = nil
-		}
-	}
 	limit, budget := false, false
 	end := func(final core.Final, relayed bool, f Failure, delivered bool) {
-		decide(core.Failure)
 		m.trace = append(m.trace, m.attempts...)
 		m.attempts = nil
 		m.trace = append(m.trace, told(m.now, final, relayed, f, attempts, waited, delivered, limit, budget))
@@ -520,7 +509,7 @@ func (m *model) request(q planned) {
 			m.attempts = append(m.attempts, toldAttempt(m.now, p.id(), attempts-1, o.result, o.verdict, delay))
 		}
 		var o outcome
-		after, last := 0, 0
+		after := 0
 		for fresh := false; ; fresh = true {
 			until := m.now + planAttempt
 			if timeout > 0 {
@@ -541,7 +530,7 @@ func (m *model) request(q planned) {
 				over, s.Kind = until, kindHang
 			}
 			kind := s.Kind
-			after, last = s.After, kind
+			after = s.After
 			m.now = min(over, leave)
 			switch {
 			case m.now == leave:
@@ -566,25 +555,6 @@ func (m *model) request(q planned) {
 			}
 			break
 		}
-		sign := 0
-		switch {
-		case o.verdict != core.Failure:
-		case last == kindNoTunnel, q.Connect && o.status >= 500:
-			sign = 1
-		case o.status >= 500:
-			sign = o.status
-		}
-		switch {
-		case doubted == nil:
-		case sign == doubt.sign && p != doubted:
-			decide(core.Excluded)
-			agreed = sign
-		case sign != doubt.sign && o.status != 0 && o.status != 407:
-			decide(core.Failure)
-		}
-		if sign != 0 && sign == agreed {
-			o.verdict, sign = core.Excluded, 0
-		}
 		if o.again == core.Never && o.result == core.ResultSuccess {
 			delivered := true
 			final := core.FinalSuccess
@@ -605,11 +575,7 @@ func (m *model) request(q planned) {
 			return
 		}
 		p.tried, p.barred = step, o.again == core.Elsewhere
-		if m.SecondOpinion && sign != 0 && doubted == nil && len(m.candidates(probes)) > 0 {
-			doubted, doubt.generation, doubt.sign, p.slot = p, generation, sign, generation
-		} else {
-			m.report(p, generation, o.verdict)
-		}
+		m.report(p, generation, o.verdict)
 		record(o)
 
 		relay := o.status != 0 && o.status != 407

@@ -14,6 +14,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // between is a backoff of a random delay, from 0.1 to 1 s; the first comes on
@@ -37,7 +38,7 @@ type late struct {
 	over func() // called when the first try is over
 }
 
-func (l *late) Try(context.Context, *Attempt) (int, retry.Attempted) {
+func (l *late) Try(context.Context, *Attempt) (int, verdict.Facts) {
 	now := time.Now()
 	if l.due.IsZero() {
 		l.over()
@@ -45,7 +46,7 @@ func (l *late) Try(context.Context, *Attempt) (int, retry.Attempted) {
 		l.by = append(l.by, now.Sub(l.due.Add(l.x.delay)))
 	}
 	l.due = time.Now()
-	return 0, retry.Attempted{Status: 429}
+	return 0, verdict.Facts{Status: 429}
 }
 
 func (*late) Discard(int) {}

@@ -7,26 +7,26 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // connectCall is a CONNECT, as the executor tries it.
 type connectCall struct{ conn *conn }
 
 // Try implements executor.Call.
-func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, retry.Attempted) {
+func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
 	c := k.conn
 	control := &c.call.control
 	control.Started, control.Deadline, control.Total, control.Fresh = a.Started, a.Deadline, a.Total, true
 	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
 	if f != nil {
-		return nil, retry.Attempted{Fault: f, Timing: control.Timing}
+		return nil, verdict.Facts{Fault: f, Timing: control.Timing}
 	}
 	if status := tun.Reply.Status; status != 0 {
-		return &tun, retry.Attempted{Status: status, RetryAfter: tun.Reply.RetryAfter, Timing: control.Timing}
+		return &tun, verdict.Facts{Status: status, RetryAfter: tun.Reply.RetryAfter, Timing: control.Timing}
 	}
-	return &tun, retry.Attempted{Status: http.StatusOK, Timing: control.Timing}
+	return &tun, verdict.Facts{Status: http.StatusOK, Timing: control.Timing}
 }
 
 // Discard implements executor.Call.
@@ -69,15 +69,10 @@ func (c *conn) connect() (keep bool) {
 	total, died := t.join(int64(len(tun.Early)))
 	c.server.Tunnels(total.up, total.down)
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
-	if total.down == 0 && (died == nil && total.up > 0 || tun.Direct || c.ctx.Err() != nil || total.up == 0 && c.server.Now().After(c.call.control.Deadline)) {
-		// The client left before it heard anything, or there is no proxy, or we stop, or
-		// neither side had anything to say for as long as an attempt may take, and
-		// somebody closed what was idle: none of that says anything about a proxy. (A
-		// client that left without a word has had what it wanted: a tunnel that stood.)
-		c.server.Executor.Abandon(&c.x)
-		return false
-	}
-	c.server.Executor.EndTunnel(&c.x, died)
+	c.server.Executor.EndTunnel(&c.x, verdict.TunnelEnd{
+		Up: total.up, Down: total.down, Died: died, Direct: tun.Direct, Stopped: c.ctx.Err() != nil,
+		Idle: c.server.Now().After(c.call.control.Deadline),
+	})
 	return false
 }
 

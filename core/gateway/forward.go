@@ -11,9 +11,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // httpCall is an absolute-form request, as the executor tries it.
@@ -25,13 +25,13 @@ type httpCall struct {
 }
 
 // Try implements executor.Call.
-func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, retry.Attempted) {
+func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
 	h.control.Started, h.control.Deadline, h.control.Total, h.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
 	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
-		return nil, retry.Attempted{Fault: f, Timing: h.control.Timing}
+		return nil, verdict.Facts{Fault: f, Timing: h.control.Timing}
 	}
 	r := &h.response
-	facts := retry.Attempted{Status: r.Status, Timing: h.control.Timing}
+	facts := verdict.Facts{Status: r.Status, Timing: h.control.Timing}
 	if r.RetryAfter != nil {
 		facts.RetryAfter = string(r.RetryAfter)
 	}
@@ -66,7 +66,7 @@ func (c *conn) forward(t target) (keep bool) {
 	c.watch.stop()
 	if !ok {
 		if err := c.reqBody.Err(); q.Rest != nil && c.x.Final == core.FinalCancelled && err != nil && c.ctx.Err() == nil {
-			c.finish(executor.Ending{ClientGone: true})
+			c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
 			return c.badBody(err)
 		}
 		return c.fail()
@@ -78,7 +78,7 @@ func (c *conn) forward(t target) (keep bool) {
 func (c *conn) fail() (keep bool) {
 	f := &c.x.Failure
 	if errors.Is(context.Cause(c.ctx), executor.ErrClientGone) {
-		c.finish(executor.Ending{ClientGone: true})
+		c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
 		return false
 	}
 	c.finish(executor.Ending{Status: f.Status})
@@ -213,17 +213,14 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	cut, gone := c.copyBody(r, framing == http1.Chunked, status)
 	switch {
 	case gone:
-		c.end(r, executor.Ending{Status: status, ClientGone: true})
+		c.end(r, executor.Ending{Status: status, Relayed: verdict.Relayed{ClientLeft: true}})
 		return false
 	case cut != nil:
 		// Never a clean end: the client gets what there is, and must see that
 		// something is missing.
-		end := executor.Ending{Status: status, Truncated: cut}
-		if r.BodyBroke(&c.call.request) || !c.call.control.Interrupt.Quiet() { // it is we or the client who ended it
-			end = executor.Ending{Status: status, ClientGone: true}
-		}
-		c.end(r, end)
-		if end.Truncated != nil {
+		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.BodyBroke(&c.call.request), Stopped: !c.call.control.Interrupt.Quiet()}
+		c.end(r, executor.Ending{Status: status, Relayed: relayed})
+		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.Settle(c.raw, c.set.BodyIdle)
 		}
 		if tcp, ok := c.raw.(*socket.Conn); ok {

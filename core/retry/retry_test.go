@@ -3,8 +3,6 @@ package retry
 import (
 	"errors"
 	"math"
-	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -13,8 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-
-	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
 var (
@@ -29,95 +25,6 @@ func policy(t testing.TB, change func(*Policy)) *Policy {
 	}
 	require.NoError(t, p.Validate(builtin))
 	return &p
-}
-
-// TestTheOutcomeMatrix has one case for each way that an attempt can end.
-func TestTheOutcomeMatrix(t *testing.T) {
-	global := policy(t, nil) // 502, 503, 504
-	with429 := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500, 503} })
-	none := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{} })
-	broken := errors.New("broken")
-	type want struct {
-		result  core.Result
-		verdict core.Verdict
-		again   core.Again
-	}
-	for name, c := range map[string]struct {
-		a   Attempted
-		own *Policy
-		want
-	}{
-		"200":                               {Attempted{Status: 200}, global, want{core.ResultSuccess, core.Success, core.Never}},
-		"404 is the origin's answer":        {Attempted{Status: 404}, global, want{core.ResultSuccess, core.Success, core.Never}},
-		"500 is not listed: the path works": {Attempted{Status: 500}, global, want{core.ResultSuccess, core.Success, core.Never}},
-		"503 is listed":                     {Attempted{Status: 503}, global, want{core.ResultFailure, core.Failure, core.Retry}},
-		"500 is listed by an override only": {Attempted{Status: 500}, with429, want{core.ResultFailure, core.Excluded, core.Retry}},
-		"503 that an override does not retry still counts": {Attempted{Status: 503}, none, want{core.ResultFailure, core.Failure, core.Never}},
-		"429 listed":                  {Attempted{Status: 429}, with429, want{core.ResultFailure, core.Excluded, core.Retry}},
-		"407":                         {Attempted{Status: 407}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
-		"407 to a CONNECT":            {Attempted{Connect: true, Status: 407}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
-		"refused":                     {Attempted{Fault: &Fault{Phase: Dial, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Retry}},
-		"timeout":                     {Attempted{Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Failure, core.Retry}},
-		"reset before the head":       {Attempted{Fault: &Fault{Phase: Head, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Retry}},
-		"a kept connection was dead":  {Attempted{Fault: &Fault{Phase: Head, Stale: true, Err: broken}}, global, want{core.ResultReplay, core.Excluded, core.Replay}},
-		"a tunnel stands":             {Attempted{Connect: true, Status: 200}, global, want{core.ResultSuccess, core.Success, core.Never}},
-		"a tunnel stands by 2xx":      {Attempted{Connect: true, Status: 299}, global, want{core.ResultSuccess, core.Success, core.Never}},
-		"CONNECT 500":                 {Attempted{Connect: true, Status: 500}, global, want{core.ResultFailure, core.Failure, core.Retry}},
-		"CONNECT 403":                 {Attempted{Connect: true, Status: 403}, global, want{core.ResultFailure, core.Excluded, core.Retry}},
-		"403 to our own CONNECT":      {Attempted{Fault: &Fault{Phase: Handshake, Status: 403, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Excluded, core.Retry}},
-		"407 to our own CONNECT":      {Attempted{Fault: &Fault{Phase: Handshake, Status: 407, Unsent: true, Err: broken}}, global, want{core.ResultFailure, core.Failure, core.Elsewhere}},
-		"the client left":             {Attempted{ClientGone: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultCancelled, core.Excluded, core.Never}},
-		"the global total timeout":    {Attempted{TotalTimeout: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Failure, core.Never}},
-		"an override's total timeout": {Attempted{TotalTimeout: true, OwnTimeout: true, Fault: &Fault{Phase: Head, Timeout: true, Err: broken}}, global, want{core.ResultTimeout, core.Excluded, core.Never}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := Classify(c.a, global, c.own, noon)
-			assert.Equal(t, c.want, want{o.Result, o.Verdict, o.Again})
-			if o.Result == core.ResultFailure {
-				assert.True(t, o.Reason != "" || c.a.Fault != nil)
-			}
-		})
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"1": time.Second, "3600": time.Hour, "0": 0, "-1": 0, "1.5": 0, "soon": 0, "": 0, "99999999999999999999": (1<<31 - 1) * time.Second, "1 ": 0,
-		"Tue, 24 Nov 2026 12:00:30 GMT":   30 * time.Second,
-		"Tuesday, 24-Nov-26 12:00:30 GMT": 30 * time.Second,
-		"Tue Nov 24 12:00:30 2026":        30 * time.Second,
-		"Tue, 24 Nov 2026 11:59:59 GMT":   0,
-		"Tue, 24 Nov 2026 12:00:30 +0100": 0,
-	} {
-		got, ok := ParseRetryAfter(text, noon)
-		assert.Equal(t, want, got, text)
-		assert.Equal(t, want > 0, ok, text)
-	}
-	both := policy(t, func(p *Policy) { p.RetryStatusCodes = []int{429, 500} })
-	assert.Equal(t, time.Second, Classify(Attempted{Status: 429, RetryAfter: "1"}, both, both, noon).RetryAfter)
-	assert.Zero(t, Classify(Attempted{Status: 500, RetryAfter: "1"}, both, both, noon).RetryAfter, "means something with 429 and 503 only")
-}
-
-// FuzzParseRetryAfter: a wait is above 0, and a date's is what net/http reads.
-func FuzzParseRetryAfter(f *testing.F) {
-	for _, v := range []string{"1", "3600", "99999999999999999999", "-1", "1.5", "0x10", "1_000", "Tue, 24 Nov 2026 12:00:30 GMT", "Tuesday, 24-Nov-26 12:00:30 GMT", "Tue Nov 24 12:00:30 2026"} {
-		f.Add(v)
-	}
-	f.Fuzz(func(t *testing.T, v string) {
-		got, ok := ParseRetryAfter(v, noon)
-		if ok != (got > 0) {
-			t.Fatalf("%q: %v %v", v, got, ok)
-		}
-		if n, err := strconv.ParseUint(v, 10, 31); err == nil {
-			if got != time.Duration(n)*time.Second {
-				t.Fatalf("%q: %v", v, got)
-			}
-			return
-		}
-		if at, err := http.ParseTime(v); err == nil && at.After(noon) && got != at.Sub(noon) || ok && v[0] > '9' && err != nil {
-			t.Fatalf("%q: %v; net/http: %v %v", v, got, at, err)
-		}
-	})
 }
 
 func TestPolicyRanges(t *testing.T) {

@@ -11,13 +11,13 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // take returns a connection on which q can be sent: a kept one or a new one.
-func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *retry.Fault) {
+func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *verdict.Fault) {
 	if !c.Fresh {
 		if pc := pool.get(key, c.Started, t.cfg.IdleTimeout, !q.Idempotent); pc != nil {
 			return pc, nil
@@ -49,8 +49,8 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		tc, err := t.tlsClient(tctx, u, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
 		if err != nil {
 			drop(conn)
-			f := fault(retry.Handshake, err)
-			f.Target = f.Reason == "tls_certificate_error" || u.Spec().Address.Scheme == upstream.Direct
+			f := fault(targetTLS, err)
+			f.Direct = u.Spec().Address.Scheme == upstream.Direct
 			return nil, f
 		}
 		c.Timing.Handshake += t.cfg.Now().Sub(start)
@@ -75,7 +75,7 @@ func (c *Control) slow() {
 }
 
 // dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy.
-func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *retry.Fault) {
+func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *verdict.Fault) {
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.patience.Load()))
 	if c.Deadline.Before(deadline) {
@@ -89,8 +89,8 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
-		f := fault(retry.Dial, err)
-		f.Target = a.Scheme == upstream.Direct // there is no proxy to blame
+		f := fault(dialing, err)
+		f.Direct = a.Scheme == upstream.Direct
 		return nil, f
 	}
 	if t.toItself(conn) {
@@ -106,7 +106,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	tc, err := t.tlsClient(ctx, u, conn, hostOf(a.Host))
 	if err != nil {
 		conn.Close()
-		return nil, fault(retry.Handshake, err)
+		return nil, fault(greeting, err)
 	}
 	c.Timing.Handshake = t.cfg.Now().Sub(dialled)
 	return tc, nil
@@ -156,10 +156,10 @@ func (t *Transport) toItself(c net.Conn) bool {
 
 // loop is the fault of a way that leads back here: the entry's own, or for a
 // direct one its target's.
-func loop(a upstream.Address) *retry.Fault {
-	f := &retry.Fault{Phase: retry.Dial, Reason: "proxy_loop_detected", Unsent: true, Err: errors.New("this entry of the pool is the gateway itself")}
+func loop(a upstream.Address) *verdict.Fault {
+	f := &verdict.Fault{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected", Err: errors.New("this entry of the pool is the gateway itself")}
 	if a.Scheme == upstream.Direct {
-		f.Reason, f.Target, f.Err = "destination_ip_prohibited", true, errors.New("the gateway does not lead to itself or its API")
+		f.Reason, f.Direct, f.Err = "destination_ip_prohibited", true, errors.New("the gateway does not lead to itself or its API")
 	}
 	return f
 }
@@ -195,9 +195,9 @@ func (tun *Tunnel) Drop() { drop(tun.Conn) }
 const maxReplyBody = 64 << 10
 
 // refusal words a refused CONNECT as the fault of a request that wanted it.
-func (tun *Tunnel) refusal() *retry.Fault {
-	return &retry.Fault{
-		Phase: retry.Handshake, Reason: "http_" + itoa(tun.Reply.Status), Unsent: true, Status: tun.Reply.Status,
+func (tun *Tunnel) refusal() *verdict.Fault {
+	return &verdict.Fault{
+		Cause: verdict.Refusal(tun.Reply.Status), Reason: "http_" + itoa(tun.Reply.Status), Status: tun.Reply.Status,
 		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Reply.Status)),
 	}
 }
@@ -205,7 +205,7 @@ func (tun *Tunnel) refusal() *retry.Fault {
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
 // SOCKS5, or directly. A proxy that refuses with a status is no fault: see
 // Tunnel.Reply.
-func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *retry.Fault) {
+func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *verdict.Fault) {
 	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
@@ -220,7 +220,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	}
 	if !c.Interrupt.watch(conn) {
 		drop(conn)
-		return Tunnel{}, fault(retry.Dial, errStopped)
+		return Tunnel{}, fault(dialing, errStopped)
 	}
 	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
@@ -235,7 +235,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	if !c.Interrupt.release() && f == nil {
-		f = fault(retry.Handshake, errStopped)
+		f = fault(tunnelling, errStopped)
 	}
 	if f != nil {
 		drop(conn)
@@ -251,7 +251,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 
 // connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a
 // 2xx, Content-Length and Transfer-Encoding mean nothing.
-func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *retry.Fault {
+func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *verdict.Fault {
 	b := make([]byte, 0, 256)
 	method := []byte("CONNECT")
 	b = http1.AppendRequestLine(b, method, []byte(authority))
@@ -265,7 +265,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	ask := asker{Conn: conn}
 	if err := ask.send(b); err != nil {
-		return fault(retry.Handshake, err)
+		return fault(tunnelling, err)
 	}
 	r := http1.NewReader(&ask)
 	defer r.Release()
@@ -281,7 +281,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		if err == nil {
 			break
 		}
-		if f := fault(retry.Handshake, clearer(err)); patient || !f.Timeout {
+		if f := fault(tunnelling, clearer(err)); patient || f.Cause != verdict.TunnelTimeout {
 			return f
 		}
 		patient = true

@@ -10,47 +10,78 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// fault words err as the fault of an attempt at that phase, with the error
-// token of RFC 9209 section 2.3. Nothing of an address with credentials is
-// ever part of a net or tls error, so err may be shown.
-func fault(phase retry.Phase, err error) *retry.Fault {
-	f := &retry.Fault{Phase: phase, Err: err, Unsent: phase <= retry.Handshake}
-	f.Timeout = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+// step is how far an attempt had come when it failed.
+type step uint8
+
+// The steps of an attempt, in order.
+const (
+	dialing    step = iota + 1 // opening a socket to the proxy, or directly to the target
+	greeting                   // TLS with an https:// proxy
+	tunnelling                 // CONNECT or SOCKS
+	targetTLS                  // TLS with the target, inside the tunnel
+	sending                    // the request
+	waiting                    // for the answer's head
+)
+
+// stepCauses are the causes of a step's failure: of a deadline, and of anything else.
+var stepCauses = [...]struct{ timeout, other core.Cause }{
+	dialing:    {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
+	greeting:   {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
+	tunnelling: {verdict.TunnelTimeout, verdict.TunnelBroke},
+	targetTLS:  {verdict.TunnelTimeout, verdict.TargetTLSFailed},
+	sending:    {verdict.RequestTimeout, verdict.RequestNotSent},
+	waiting:    {verdict.NoAnswerInTime, verdict.ConnectionClosed},
+}
+
+// fault states why an attempt failed at that step. Nothing of an address with
+// credentials is ever part of a net or tls error, so err may be shown.
+func fault(at step, err error) *verdict.Fault {
+	f := &verdict.Fault{Err: err}
+	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
-		f.Timeout = true
+		timeout = true
 	}
-	f.Reason = reason(phase, err, f.Timeout)
-	if f.Ours = exhausted(err); f.Ours {
-		f.Reason = "proxy_internal_error"
-	}
-	if f.Timeout {
-		f.Err = &late{phase, err}
+	f.Reason = reason(at, err, timeout)
+	var proto *http1.ProtocolError
+	var dns *net.DNSError
+	switch {
+	case exhausted(err):
+		f.Cause, f.Reason, f.Sent = verdict.LocalLimit, "proxy_internal_error", at >= sending
+	case timeout:
+		f.Cause, f.Err = stepCauses[at].timeout, &late{at, err}
+	case at == dialing && errors.As(err, &dns):
+		f.Cause = verdict.ProxyNameUnknown
+	case at == targetTLS && f.Reason == "tls_certificate_error":
+		f.Cause = verdict.TargetCertificate
+	case at >= sending && errors.As(err, &proto):
+		f.Cause = verdict.AnswerMalformed
+	default:
+		f.Cause = stepCauses[at].other
 	}
 	return f
 }
 
 // late is a deadline that passed, in words that say what was waited for.
 type late struct {
-	phase retry.Phase
-	err   error
+	at  step
+	err error
 }
 
 func (l *late) Error() string {
-	switch l.phase {
-	case retry.Dial:
+	switch l.at {
+	case dialing:
 		return "the connection did not stand in time"
-	case retry.Handshake:
+	case greeting, tunnelling, targetTLS:
 		return "the proxy did not finish its handshake in time"
-	case retry.Write:
+	case sending:
 		return "the request was not taken in time"
-	case retry.Head:
-		return "no answer came in time"
 	}
-	return "the body stood still for too long"
+	return "no answer came in time"
 }
 
 func (l *late) Unwrap() error { return l.err }
@@ -86,7 +117,7 @@ func sourceless(err error) bool {
 	return false
 }
 
-func reason(phase retry.Phase, err error, timeout bool) string {
+func reason(at step, err error, timeout bool) string {
 	var (
 		dns     *net.DNSError
 		proto   *http1.ProtocolError
@@ -100,14 +131,12 @@ func reason(phase retry.Phase, err error, timeout bool) string {
 		return "dns_timeout"
 	case errors.As(err, &dns):
 		return "dns_error"
-	case timeout && phase <= retry.Handshake:
+	case timeout && at <= targetTLS:
 		return "connection_timeout"
-	case timeout && phase == retry.Write:
+	case timeout && at == sending:
 		return "connection_write_timeout"
-	case timeout && phase == retry.Head:
-		return "http_response_timeout"
 	case timeout:
-		return "connection_read_timeout"
+		return "http_response_timeout"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection_refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -120,8 +149,6 @@ func reason(phase retry.Phase, err error, timeout bool) string {
 		return "tls_protocol_error"
 	case errors.As(err, &proto):
 		return "http_protocol_error"
-	case phase == retry.Read:
-		return "http_response_incomplete"
 	case errors.Is(err, errNoAnswer), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection_terminated"
 	}

@@ -13,18 +13,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // A connection that ends without an answer has one name in metrics and in
 // Proxy-Status, by FIN as by RST.
 func TestAnEndWithoutAnAnswerIsATermination(t *testing.T) {
 	for _, err := range []error{clearer(io.EOF), clearer(io.ErrUnexpectedEOF), syscall.ECONNRESET, fmt.Errorf("read: %w", syscall.EPIPE)} {
-		f := fault(retry.Head, err)
+		f := fault(waiting, err)
 		require.Equal(t, "connection_terminated", f.Reason, "%v", err)
-		require.False(t, f.Timeout)
+		require.Equal(t, verdict.ConnectionClosed, f.Cause)
 	}
 }
 
@@ -45,7 +44,7 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	tr.pools.Store(&upstream.Upstream{}, pool)
 	kept, other := net.Pipe()
 	pool.put(newPersistConn(kept, "", nil), tr, time.Now())
-	dial := func() (net.Conn, *retry.Fault) {
+	dial := func() (net.Conn, *verdict.Fault) {
 		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
 	}
 	c, f := dial()
@@ -56,27 +55,23 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	require.Zero(t, pool.count)
 
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // the poller's, for one
-		require.True(t, fault(retry.Dial, os.NewSyscallError("epoll_ctl", e)).Ours)
+		require.Equal(t, verdict.LocalLimit, fault(dialing, os.NewSyscallError("epoll_ctl", e)).Cause)
 	}
 
 	left = 2
 	_, f = dial()
-	require.True(t, f.Ours)
+	require.Equal(t, verdict.LocalLimit, f.Cause)
 	require.Equal(t, "proxy_internal_error", f.Reason)
-	p := retry.DefaultPolicy()
-	o := retry.Classify(retry.Attempted{Fault: f}, &p, &p, time.Now())
-	require.Equal(t, core.Excluded, o.Verdict)
-	require.Equal(t, core.Retry, o.Again)
 }
 
 // To be out of ports is our own limit. To have no address from which a proxy can
 // be reached goes by the same name, and is none.
 func TestNoAddressToReachIt(t *testing.T) {
-	unreachable := func(to string) *retry.Fault {
-		return fault(retry.Dial, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)), Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
+	unreachable := func(to string) *verdict.Fault {
+		return fault(dialing, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)), Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
 	}
-	require.True(t, unreachable("127.0.0.1:1").Ours)
+	require.Equal(t, verdict.LocalLimit, unreachable("127.0.0.1:1").Cause)
 	f := unreachable("[fe80::1]:1") // on no link
-	require.False(t, f.Ours)
+	require.Equal(t, verdict.ProxyUnreachable, f.Cause)
 	require.Equal(t, "destination_ip_unroutable", f.Reason)
 }

@@ -20,9 +20,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // secured wraps what a proxy does in TLS, under a certificate for 127.0.0.1
@@ -90,12 +91,12 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 					return narrow(ctx, network, address)
 				}})
 				defer tr.Close()
-				done := make(chan *retry.Fault, 1)
+				done := make(chan *verdict.Fault, 1)
 				go func() { done <- tr.RoundTrip(t.Context(), u, c, q, &Response{}) }()
 				select {
 				case f := <-done:
 					require.NotNil(t, f)
-					assert.True(t, f.Timeout)
+					assert.Contains(t, []core.Cause{verdict.NoAnswerInTime, verdict.RequestTimeout}, f.Cause)
 					assert.Equal(t, "connection_write_timeout", f.Reason)
 					assert.EqualValues(t, watched, slow.Load())
 				case <-time.After(20 * time.Second):
@@ -121,7 +122,7 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 			u := one(t, scheme+"://"+coretest.Serve(t, serve))
 			c := &Control{Deadline: time.Now().Add(300 * time.Millisecond)}
 			tr := New(Config{Dial: narrow, RootCAs: roots})
-			done := make(chan *retry.Fault, 1)
+			done := make(chan *verdict.Fault, 1)
 			go func() {
 				_, f := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
 				done <- f

@@ -18,6 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // way is one kind of connection that may be kept.
@@ -201,7 +202,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 						return
 					}
 					require.NotNil(t, f)
-					assert.True(t, f.Stale, "%+v", f)
+					assert.Equal(t, verdict.StaleConnection, f.Cause, "%+v", f)
 					require.Equal(t, opened, w.opened.Load())
 				})
 			}
@@ -220,7 +221,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 				w.do(t, tr, false)
 				f := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(), &Response{})
 				require.NotNil(t, f)
-				assert.Equal(t, stale, f.Stale, "%+v", f)
+				assert.Equal(t, stale, f.Cause == verdict.StaleConnection, "%+v", f)
 			})
 		}
 	}

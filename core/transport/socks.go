@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // SOCKS version 5 (RFC 1928) with user name and password (RFC 1929).
@@ -156,11 +156,11 @@ func splitAuthority(authority string) (host string, port uint16, err error) {
 }
 
 // handshakeFault words a failed way to the target.
-func handshakeFault(err error) *retry.Fault {
-	f := fault(retry.Handshake, err)
+func handshakeFault(err error) *verdict.Fault {
+	f := fault(tunnelling, err)
 	var s *socksFault
 	if errors.As(err, &s) {
-		f.Reason, f.Status = s.reason, s.status
+		f.Reason, f.Status, f.Cause = s.reason, s.status, verdict.Refusal(s.status)
 	}
 	return f
 }

@@ -21,9 +21,9 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // DialFunc opens a connection, as net.Dialer.DialContext does.
@@ -159,7 +159,7 @@ type Response struct {
 
 // RoundTrip makes one attempt through u. With a nil fault resp holds the
 // answer. ctx ends dialing only; reads and writes end by c.
-func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *retry.Fault {
+func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Fault {
 	pool := t.pool(u)
 	key := ""
 	c.Timing = core.Timing{}
@@ -180,35 +180,40 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
 		if !c.Interrupt.watch(pc.Conn) {
 			drop(pc.Conn)
-			return fault(retry.Dial, errStopped)
+			return fault(dialing, errStopped)
 		}
 		if f = t.exchange(c, q, resp); f == nil {
 			return nil
 		}
 		c.Interrupt.release()
-		f.Target = u.Spec().Address.Scheme == upstream.Direct
-		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
+		f.Direct = u.Spec().Address.Scheme == upstream.Direct
+		stale := pc.reused && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && closedEarly(f)
 		drop(pc.Conn)
-		f.Client = resp.BodyBroke(q)
+		switch {
+		case resp.BodyBroke(q):
+			f.Cause = verdict.RequestBroke
+		case stale:
+			f.Cause = verdict.StaleConnection
+		}
 		f.Sending = resp.sent != nil
 		resp.join()
 		resp.pc = nil
-		if !f.Stale || !resp.unseen {
+		if !stale || !resp.unseen {
 			return f
 		}
 		c.Fresh = true
 	}
 }
 
-// stale reports whether a fault is how a kept connection shows that the other side
-// had closed it meanwhile. The caller has seen that no byte of an answer has come,
-// not even of an interim one.
-func stale(f *retry.Fault) bool {
+// closedEarly reports whether a fault is how a kept connection shows that the other
+// side had closed it meanwhile. The caller has seen that no byte of an answer has
+// come, not even of an interim one.
+func closedEarly(f *verdict.Fault) bool {
 	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
 }
 
 // exchange sends the request and reads the answer's head.
-func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Fault {
+func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Fault {
 	pc := resp.pc
 	pc.asking = c
 	pc.out = pc.head(pc.out[:0], q)
@@ -239,9 +244,9 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *retry.Faul
 
 // unsent looks for an answer to a request that could not be sent: the proxy may
 // have given it before it closed.
-func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *retry.Fault {
+func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *verdict.Fault {
 	if f := t.readHead(c, q, resp, true); f != nil {
-		return fault(retry.Write, err)
+		return fault(sending, err)
 	}
 	resp.keep = false
 	return nil
@@ -251,7 +256,7 @@ func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *r
 // has been called, until the deadline. A connection whose answers are quick keeps
 // its deadline for several of them, since setting one moves a timer. closed says
 // that the request could not be sent, so that there is nothing to be patient for.
-func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *retry.Fault {
+func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *verdict.Fault {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
 	if !pc.reused {
@@ -270,8 +275,8 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		if err == nil {
 			break
 		}
-		f := fault(retry.Head, clearer(err))
-		if !f.Timeout || patient || !t.cfg.Now().Before(c.Deadline) {
+		f := fault(waiting, clearer(err))
+		if f.Cause != verdict.NoAnswerInTime || patient || !t.cfg.Now().Before(c.Deadline) {
 			return f
 		}
 		patient = true

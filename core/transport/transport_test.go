@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 func one(t testing.TB, url string) *upstream.Upstream {
@@ -94,13 +95,13 @@ func TestHostileProxies(t *testing.T) {
 				assert.Equal(t, c.reason, f.Reason)
 			}
 			assert.Less(t, time.Since(begun), 5*time.Second)
-			assert.False(t, f.Stale, "a fresh connection is never stale")
+			assert.NotEqual(t, verdict.StaleConnection, f.Cause, "a fresh connection is never stale")
 		})
 	}
 	f := New(Config{}).RoundTrip(t.Context(), one(t, "http://127.0.0.1:1"), &Control{Deadline: time.Now().Add(time.Second)}, get(), &Response{})
 	require.NotNil(t, f)
 	assert.Equal(t, "connection_refused", f.Reason)
-	assert.True(t, f.Unsent)
+	assert.Equal(t, verdict.ProxyUnreachable, f.Cause)
 	for range 200 {
 		if runtime.NumGoroutine() <= before+2 {
 			return
@@ -127,7 +128,7 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 		var resp Response
 		c := &Control{Deadline: time.Now().Add(2 * time.Second), Fresh: fresh}
 		if f := tr.RoundTrip(t.Context(), u, c, get(), &resp); f != nil {
-			require.True(t, f.Stale, "%v", f)
+			require.Equal(t, verdict.StaleConnection, f.Cause, "%v", f)
 			return false
 		}
 		body, err := io.ReadAll(&resp.Body)

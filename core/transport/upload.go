@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // BodyBroke reports whether the request's body ended before its time on its
@@ -46,7 +46,7 @@ func (q *Request) skip() {
 // answer, which may come before the body is through. The time for the answer's
 // head begins when the body has ended; until then the body must only not stand
 // still.
-func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *retry.Fault {
+func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Fault {
 	pc := resp.pc
 	if _, err := pc.Write(pc.out); err != nil {
 		return t.unsent(c, q, resp, err)
@@ -95,7 +95,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	headless = false
 	mu.Unlock()
 	if err != nil {
-		return fault(retry.Head, clearer(err))
+		return fault(waiting, clearer(err))
 	}
 	resp.begin()
 	return nil

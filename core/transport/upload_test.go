@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // uploading returns a request whose body of n bytes comes over a connection,
@@ -75,7 +76,7 @@ func TestALongUpload(t *testing.T) {
 		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 200 * time.Millisecond}, q, &Response{})
 		require.NotNil(t, f)
 		assert.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
-		assert.False(t, f.Client, "the client has done nothing wrong")
+		assert.NotEqual(t, verdict.RequestBroke, f.Cause, "the client has done nothing wrong")
 	})
 	t.Run("a client that breaks off is no fault of the proxy", func(t *testing.T) {
 		u := one(t, takes(0))
@@ -88,7 +89,7 @@ func TestALongUpload(t *testing.T) {
 		}()
 		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, f)
-		assert.True(t, f.Client)
+		assert.Equal(t, verdict.RequestBroke, f.Cause)
 		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
 		<-arrived
 	})
@@ -103,7 +104,7 @@ func TestALongUpload(t *testing.T) {
 		go client.Write(make([]byte, 64<<20))
 		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
 		require.NotNil(t, f)
-		assert.False(t, f.Client)
+		assert.NotEqual(t, verdict.RequestBroke, f.Cause)
 		assert.Equal(t, "connection_terminated", f.Reason)
 	})
 }

@@ -162,11 +162,10 @@ func (l *Lease) Settle(o *core.Outcome) {
 		return
 	}
 	l.settled = true
-	nth := int64(0)
 	if o.Verdict != core.Excluded {
-		nth = l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
+		l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
 	}
-	l.permit.Report(o.Verdict, nth)
+	l.permit.Report(o.Verdict, breaker.Literal)
 }
 
 // Part gives the place in flight back and returns what is left of the lease, to

@@ -414,32 +414,6 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
-// Of the attempts that a breaker's ratio is about, the proxy counts those that
-// said something of it.
-func TestTheRatioOfFailures(t *testing.T) {
-	p := NewPool(PoolConfig{Now: time.Now, Breaker: breaker.Config{FailureThreshold: 5, MinFailureRatio: 0.5, WindowDuration: time.Hour, TimeoutDuration: time.Hour, Lease: time.Hour}})
-	require.NoError(t, p.Apply([]Spec{{ID: "p", Address: Address{Scheme: HTTP, Host: "a.test:1"}}}))
-	u := p.Snapshot().Get("p")
-	attempts := func(n int, v core.Verdict) {
-		for range n {
-			l, ok := u.Acquire(time.Now())
-			require.True(t, ok)
-			l.Settle(&core.Outcome{Verdict: v})
-			l.Release()
-		}
-	}
-	for range 20 {
-		attempts(3, core.Success)
-		attempts(1, core.Failure)
-		attempts(3, core.Excluded)
-	}
-	require.Equal(t, core.Closed, u.Breaker().State(), "a quarter fails")
-	attempts(2, core.Failure)
-	require.Equal(t, core.Closed, u.Breaker().State(), "5 of 11")
-	attempts(1, core.Failure)
-	require.Equal(t, core.Open, u.Breaker().State(), "5 of 8")
-}
-
 func TestMaxInFlight(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	list := specs(t, "http://a.test:1")

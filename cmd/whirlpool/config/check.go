@@ -44,6 +44,9 @@ func (l *loader) check() {
 	within("metrics.retention_hours", float64(c.Metrics.RetentionHours), 1, metrics.MaxRetentionHours)
 	within("plugins.max_faults", float64(c.PluginHost.MaxFaults), 1, 1e6)
 	l.breaker("breaker", c.Breaker)
+	if c.Breaker.Blame != BlameEvidence && c.Breaker.Blame != BlameLiteral {
+		l.fault("breaker.blame", c.Breaker.Blame, "must be evidence or literal")
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		l.fault("log.level", c.Log.Level, "must be debug, info, warn or error")
 	}
@@ -61,9 +64,6 @@ func (l *loader) breaker(key string, b Breaker) bool {
 	before := len(l.faults)
 	if b.FailureThreshold < 1 {
 		l.fault(key+".failure_threshold", b.FailureThreshold, "must be at least 1")
-	}
-	if !(b.MinFailureRatio >= 0 && b.MinFailureRatio <= 1) {
-		l.fault(key+".min_failure_ratio", b.MinFailureRatio, "must be 0 to 1")
 	}
 	if b.WindowDuration <= 0 {
 		l.fault(key+".window_duration", b.WindowDuration, "must be above 0")

@@ -123,16 +123,21 @@ type Timeouts struct {
 // Breaker is the [breaker] section.
 type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
-	MinFailureRatio  float64  `koanf:"min_failure_ratio" json:"min_failure_ratio"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
-	SecondOpinion    bool     `koanf:"second_opinion" json:"second_opinion"` // of all proxies
+	Blame            string   `koanf:"blame" json:"blame"` // BlameEvidence or BlameLiteral, for all proxies
 }
+
+// The values of breaker.blame: a breaker opens when its failures say that the proxy
+// is worse than the rest of the pool, or when there are failure_threshold of them.
+const (
+	BlameEvidence = "evidence"
+	BlameLiteral  = "literal"
+)
 
 // OwnBreaker is what a proxy has otherwise than [breaker].
 type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
-	MinFailureRatio  *float64  `koanf:"min_failure_ratio" json:"min_failure_ratio,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
 	TimeoutDuration  *Duration `koanf:"timeout_duration" json:"timeout_duration,omitempty"`
 }
@@ -141,9 +146,6 @@ type OwnBreaker struct {
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
-	}
-	if o.MinFailureRatio != nil {
-		b.MinFailureRatio = *o.MinFailureRatio
 	}
 	if o.WindowDuration != nil {
 		b.WindowDuration = *o.WindowDuration
@@ -156,8 +158,8 @@ func (o *OwnBreaker) over(b Breaker) Breaker {
 
 func (b Breaker) config() breaker.Config {
 	return breaker.Config{
-		FailureThreshold: b.FailureThreshold, MinFailureRatio: b.MinFailureRatio,
-		WindowDuration: time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
+		FailureThreshold: b.FailureThreshold,
+		WindowDuration:   time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
 	}
 }
 
@@ -209,7 +211,7 @@ func Default() Config {
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
 		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), BodyIdle: Duration(d.BodyIdle)},
 		Breaker: Breaker{
-			FailureThreshold: d.Breaker.FailureThreshold, MinFailureRatio: d.Breaker.MinFailureRatio, SecondOpinion: d.SecondOpinion,
+			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 		},
 		Selection:  Selection{First: d.First, Retry: d.Again, MaxCandidates: d.MaxCandidates},
@@ -231,7 +233,7 @@ func (c *Config) Engine() engine.Config {
 		Proxies: c.specs, Retry: c.Policy,
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
 		Breaker:        c.Breaker.config(),
-		SecondOpinion:  c.Breaker.SecondOpinion,
+		Literal:        c.Breaker.Blame == BlameLiteral,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		First: c.Selection.First, Again: c.Selection.Retry, MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,

@@ -111,7 +111,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[breaker]\nfailure_threshold = 0\n":                                       {"breaker.failure_threshold", ":2: "},
 		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
 		"[breaker]\nwindow_duration = 18446744074\n":                               {"breaker.window_duration", ":2: ", "a duration such as"}, // 2^64 ns and 0.3 s
-		"[breaker]\nmin_failure_ratio = 1.5\n":                                     {"breaker.min_failure_ratio", ":2: "},
+		"[breaker]\nblame = \"both\"\n":                                            {"breaker.blame", ":2: "},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                             {"proxies[0].url", ":3: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
 		"[metrics]\nretention_hours = 169\n":              {"metrics.retention_hours", ":2: ", "169"},

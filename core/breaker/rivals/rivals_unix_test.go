@@ -39,7 +39,7 @@ func attempts() map[string]func() bool {
 	return map[string]func() bool{
 		"whirlpool": func() bool {
 			p, ok := ours.Acquire()
-			p.Report(core.Success, 0)
+			p.Report(core.Success, breaker.Literal)
 			return ok
 		},
 		"failsafe-go": func() bool {

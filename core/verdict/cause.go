@@ -1,0 +1,114 @@
+package verdict
+
+import "github.com/whirlpool-proxy/whirlpool/core"
+
+// The causes: why an attempt ended as it did. Each has one row in the table below.
+const (
+	// An answer came, or a tunnel stands.
+	Answered core.Cause = iota
+	TunnelOpen
+	RetryStatus
+
+	// By its kind the failure can only be the proxy's own.
+	ProxyNameUnknown
+	ProxyUnreachable
+	ProxyConnectTimeout
+	ProxyTLSFailed
+	ProxyProtocol
+	ProxyLoop
+	CredentialsRefused
+
+	// The proxy was reached, and no answer of the target came.
+	TunnelRefused
+	TunnelFailed
+	TunnelTimeout
+	TunnelBroke
+	TargetTLSFailed
+	TargetCertificate
+	RequestNotSent
+	RequestTimeout
+	NoAnswerInTime
+	ConnectionClosed
+	AnswerMalformed
+	AnswerBrokeOff
+	TunnelDied
+	TotalTimeout
+
+	// Neither the proxy's failure nor the target's.
+	StaleConnection
+	ClientLeft
+	RequestBroke
+	TunnelUnused
+	ShuttingDown
+	LocalLimit
+
+	causes // their number
+)
+
+// row is what follows from a cause, unless the facts of the attempt say otherwise.
+type row struct {
+	word    string // stable, snake_case
+	charge  core.Charge
+	again   core.Again
+	unsent  bool // nothing of the request can have reached the target
+	timeout bool // a deadline passed
+	answer  bool // an answer's head came: it is relayed if the attempt is the last
+	meaning string
+}
+
+// The charges, short for the table.
+const (
+	nobody        = core.ChargeNobody
+	proxy         = core.ChargeProxy
+	proxyOrTarget = core.ChargeProxyOrTarget
+	ifServed      = core.ChargeProxyIfServed
+	client        = core.ChargeClient
+	gateway       = core.ChargeGateway
+	target        = core.ChargeTarget
+)
+
+// rows is the table. docs/verdicts.md shows it to users, and a test holds the two
+// to each other.
+var rows = [causes]row{
+	Answered:    {word: "answered", again: core.Never, answer: true, meaning: "the target's answer came, and its status is not in retry_status_codes"},
+	TunnelOpen:  {word: "tunnel_open", again: core.Never, answer: true, meaning: "the proxy opened the tunnel"},
+	RetryStatus: {word: "retry_status", charge: proxyOrTarget, again: core.Retry, answer: true, meaning: "the answer's status is in retry_status_codes"},
+
+	ProxyNameUnknown:    {word: "proxy_name_unknown", charge: proxy, again: core.Retry, unsent: true, meaning: "the proxy's host name does not resolve"},
+	ProxyUnreachable:    {word: "proxy_unreachable", charge: proxy, again: core.Retry, unsent: true, meaning: "no connection to the proxy: refused, reset or without a route"},
+	ProxyConnectTimeout: {word: "proxy_connect_timeout", charge: proxy, again: core.Retry, unsent: true, timeout: true, meaning: "the connection to the proxy took longer than timeouts.connect"},
+	ProxyTLSFailed:      {word: "proxy_tls_failed", charge: proxy, again: core.Retry, unsent: true, meaning: "the TLS handshake with an https:// proxy failed"},
+	ProxyProtocol:       {word: "proxy_protocol", charge: proxy, again: core.Retry, unsent: true, meaning: "the proxy does not speak the protocol of its URL's scheme"},
+	ProxyLoop:           {word: "proxy_loop", charge: proxy, again: core.Retry, unsent: true, meaning: "the entry of the pool is this gateway itself"},
+	CredentialsRefused:  {word: "credentials_refused", charge: proxy, again: core.Elsewhere, unsent: true, meaning: "the proxy refused the user name and password that the pool has for it (407, or SOCKS)"},
+
+	TunnelRefused:     {word: "tunnel_refused", charge: ifServed, again: core.Retry, unsent: true, meaning: "the proxy refused the tunnel: a 3xx or 4xx to CONNECT, or SOCKS reply 2"},
+	TunnelFailed:      {word: "tunnel_failed", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the proxy could not open the tunnel: a 5xx to CONNECT, or another SOCKS reply"},
+	TunnelTimeout:     {word: "tunnel_timeout", charge: proxyOrTarget, again: core.Retry, unsent: true, timeout: true, meaning: "the proxy did not answer CONNECT or SOCKS in time"},
+	TunnelBroke:       {word: "tunnel_broke", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the connection ended before the proxy had answered CONNECT or SOCKS"},
+	TargetTLSFailed:   {word: "target_tls_failed", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the TLS handshake with the target failed inside the tunnel"},
+	TargetCertificate: {word: "target_certificate", charge: target, again: core.Retry, unsent: true, meaning: "the target's certificate does not verify"},
+	RequestNotSent:    {word: "request_not_sent", charge: proxyOrTarget, again: core.Retry, meaning: "the connection broke while the request was being sent"},
+	RequestTimeout:    {word: "request_timeout", charge: proxyOrTarget, again: core.Retry, timeout: true, meaning: "the proxy did not take the request in time"},
+	NoAnswerInTime:    {word: "no_answer_in_time", charge: proxyOrTarget, again: core.Retry, timeout: true, meaning: "no answer's head within timeouts.attempt"},
+	ConnectionClosed:  {word: "connection_closed", charge: proxyOrTarget, again: core.Retry, meaning: "the connection was closed or reset before an answer's head"},
+	AnswerMalformed:   {word: "answer_malformed", charge: proxyOrTarget, again: core.Retry, meaning: "the answer's head breaks the rules of HTTP/1.1 beyond repair"},
+	AnswerBrokeOff:    {word: "answer_broke_off", charge: proxyOrTarget, again: core.Never, meaning: "the answer's body ended before its length; a part of it is with the client"},
+	TunnelDied:        {word: "tunnel_died", charge: proxyOrTarget, again: core.Never, meaning: "the tunnel ended before the first byte came back through it"},
+	TotalTimeout:      {word: "total_timeout", charge: proxyOrTarget, again: core.Never, timeout: true, meaning: "the request's total timeout passed during the attempt"},
+
+	StaleConnection: {word: "stale_connection", charge: nobody, again: core.Replay, meaning: "a kept connection had ended before any byte of the answer"},
+	ClientLeft:      {word: "client_left", charge: client, again: core.Never, meaning: "the client closed its connection"},
+	RequestBroke:    {word: "request_broke", charge: client, again: core.Never, meaning: "the client's request body ended early, or breaks the rules"},
+	TunnelUnused:    {word: "tunnel_unused", charge: nobody, again: core.Never, meaning: "the tunnel ended before the target had said anything, and not by the proxy's doing"},
+	ShuttingDown:    {word: "shutting_down", charge: gateway, again: core.Never, meaning: "the gateway is shutting down"},
+	LocalLimit:      {word: "local_limit", charge: gateway, again: core.Retry, unsent: true, meaning: "this machine had no descriptor, port or memory left"},
+}
+
+// Word is the cause's stable snake_case word, for logs, metrics and documents.
+func Word(c core.Cause) string {
+	if int(c) < len(rows) {
+		return rows[c].word
+	}
+	return "unknown"
+}

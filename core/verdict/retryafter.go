@@ -1,0 +1,35 @@
+package verdict
+
+import (
+	"errors"
+	"strconv"
+	"time"
+)
+
+// ParseRetryAfter reads a Retry-After value (RFC 9110 section 10.2.3): seconds
+// or a date. Anything else, and a date that has passed, is false.
+func ParseRetryAfter(v string, now time.Time) (time.Duration, bool) {
+	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
+		n, err := strconv.ParseUint(v, 10, 31) // of a larger one the most, which a policy's cap is below
+		if err != nil && !errors.Is(err, strconv.ErrRange) || n == 0 {
+			return 0, false
+		}
+		return time.Duration(n) * time.Second, true
+	}
+	at, err := parseDate(v)
+	if err != nil || !at.After(now) {
+		return 0, false
+	}
+	return at.Sub(now), true
+}
+
+// parseDate reads the three forms of an HTTP-date (RFC 9110 section 5.6.7).
+func parseDate(v string) (time.Time, error) {
+	at, err := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", v)
+	if err != nil {
+		if at, err = time.Parse(time.RFC850, v); err != nil {
+			at, err = time.Parse(time.ANSIC, v)
+		}
+	}
+	return at, err
+}

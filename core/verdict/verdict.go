@@ -1,0 +1,267 @@
+// Package verdict decides what a finished attempt means: its cause, the party it is
+// charged to, whether and how the request may be tried again, and what the client is
+// told. Transport, gateway and engine state facts; nobody else concludes from them.
+//
+// [Judge] is for an attempt that has ended or brought an answer's head, [End] for an
+// answer that was relayed, [EndTunnel] for a tunnel. All three are pure functions.
+// What a cause means by itself stands in one table (cause.go).
+package verdict
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Fault is why an attempt brought no answer. It carries no credentials.
+type Fault struct {
+	Cause   core.Cause
+	Reason  string // RFC 9209 error token (section 2.3), or "http_<status>"
+	Status  int    // of a CONNECT that the proxy refused, or the one that says the same of SOCKS; else 0
+	Direct  bool   // there is no proxy in between: the gateway asked the target itself
+	Sending bool   // the request's body had not been sent whole
+	Sent    bool   // of a LocalLimit: a part of the request may have left
+	Err     error
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+
+// Unwrap returns the cause.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// Facts are what is known of an attempt that has ended, or whose answer's head came.
+type Facts struct {
+	Fault      *Fault // why no answer came; nil if one did
+	Status     int    // of the answer; 0 if none came
+	RetryAfter string // field of the answer, as it came
+	Latency    time.Duration
+	Timing     core.Timing
+
+	// Of the request.
+	Tunnel     bool // the client asked for a tunnel (CONNECT)
+	Idempotent bool // its method may be repeated
+	OptedIn    bool // retry_non_idempotent: the policy lets it be repeated in any case
+	Replayable bool // its body, if any, is kept and can be sent again
+	Replayed   bool // the attempt repeats one that a kept connection lost
+
+	// Of the policies. Which statuses are retried follows the request's own policy;
+	// which of them breakers count, the global one: else one client could open the
+	// breakers for everybody.
+	Listed  bool // the request's policy retries Status
+	Counted bool // the global policy lists Status
+
+	// Of what ended the attempt from outside.
+	Stopped      error // the client left, or ErrShutdown; nil if neither
+	TotalTimeout bool  // the request's total timeout has passed
+	OwnTimeout   bool  // and is tighter than the global policy's
+
+	Now time.Time // for a Retry-After that is a date
+}
+
+// ErrShutdown is Facts.Stopped when the gateway ends an attempt to shut down.
+var ErrShutdown = errors.New("the gateway is shutting down")
+
+// Judge concludes from the facts of an attempt.
+func Judge(f *Facts) core.Outcome {
+	c := causeOf(f)
+	r := &rows[c]
+	o := core.Outcome{
+		Cause: c, Charge: r.charge, Again: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
+		Relay: r.answer && f.Status != 0, Silent: !r.answer, ClientStatus: 502, ClientCode: "upstream_failed",
+	}
+	if f.Fault != nil {
+		o.Err, o.Reason = f.Fault.Err, f.Fault.Reason
+	} else if c != Answered && c != TunnelOpen {
+		o.Reason = statusReason(f.Status)
+		o.Relay = f.Status != 407
+	}
+	adjust(&o, f)
+	conclude(&o, f, r)
+	return o
+}
+
+// causeOf names the cause, the strongest reason first.
+func causeOf(f *Facts) core.Cause {
+	switch {
+	case f.Fault == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
+		return TunnelOpen
+	case f.Fault == nil && f.Tunnel:
+		return Refusal(f.Status)
+	case f.Fault == nil && f.Status == 407:
+		return CredentialsRefused
+	case f.Fault == nil && (f.Listed || f.Counted && f.Status >= 500):
+		return RetryStatus
+	case f.Fault == nil:
+		return Answered
+	case f.Stopped != nil && errors.Is(f.Stopped, ErrShutdown):
+		return ShuttingDown
+	case f.Stopped != nil: // what the connection said as it was ended is of no interest
+		return ClientLeft
+	case f.Fault.Cause == RequestBroke:
+		return RequestBroke
+	case f.TotalTimeout && rows[f.Fault.Cause].timeout:
+		return TotalTimeout
+	case f.Fault.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
+		return ConnectionClosed
+	}
+	return f.Fault.Cause
+}
+
+// Refusal is the cause of a CONNECT that was answered with a status of 300 or above.
+func Refusal(status int) core.Cause {
+	switch {
+	case status == 407:
+		return CredentialsRefused
+	case status < 500:
+		return TunnelRefused
+	}
+	return TunnelFailed
+}
+
+// adjust applies what the facts change in the cause's row.
+func adjust(o *core.Outcome, f *Facts) {
+	switch o.Cause {
+	case RetryStatus:
+		if !f.Listed {
+			o.Again = core.Never // the request opted out of retrying it; it still counts
+		}
+		if !f.Counted || f.Status < 500 {
+			o.Charge = core.ChargeNobody
+		}
+	case CredentialsRefused:
+		o.Reason = "proxy_configuration_error"
+	case StaleConnection:
+		if !f.Idempotent || !f.Replayable {
+			o.Again = core.Retry
+		}
+	case TotalTimeout:
+		if f.OwnTimeout || f.Fault.Sending {
+			o.Charge = core.ChargeNobody
+		}
+	case ClientLeft, ShuttingDown:
+		o.Err, o.Reason = f.Stopped, ""
+	case RequestBroke:
+		o.Err, o.Reason = errRequestBroke, ""
+	}
+	if f.Fault != nil && f.Fault.Direct && (o.Charge == core.ChargeProxy || o.Charge == core.ChargeProxyOrTarget) {
+		o.Charge = core.ChargeTarget // there is no proxy to blame
+	}
+	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
+		o.RetryAfter, _ = ParseRetryAfter(f.RetryAfter, f.Now)
+	}
+}
+
+var errRequestBroke = errors.New("the request's body broke off")
+
+// conclude fills in what follows from cause and charge.
+func conclude(o *core.Outcome, f *Facts, r *row) {
+	switch {
+	case o.Cause == Answered, o.Cause == TunnelOpen:
+		o.Result = core.ResultSuccess
+	case o.Again == core.Replay:
+		o.Result = core.ResultReplay
+	case o.Cause == ClientLeft, o.Cause == RequestBroke, o.Cause == ShuttingDown:
+		o.Result = core.ResultCancelled
+	case r.timeout:
+		o.Result = core.ResultTimeout
+		o.ClientStatus, o.ClientCode = 504, "upstream_timeout"
+	default:
+		o.Result = core.ResultFailure
+	}
+	switch {
+	case o.Result == core.ResultSuccess:
+		o.Verdict = core.Success
+	case o.Charge == core.ChargeProxy, o.Charge == core.ChargeProxyOrTarget:
+		o.Verdict = core.Failure
+	default:
+		o.Verdict = core.Excluded
+	}
+	switch {
+	case o.Cause == TotalTimeout:
+		o.ClientCode = "total_timeout"
+	case o.Cause == CredentialsRefused && f.Fault == nil:
+		o.ClientCode = "upstream_auth"
+	}
+	unsent := r.unsent && !(f.Fault != nil && f.Fault.Sent)
+	switch {
+	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that answered may have taken a part
+		o.Repeat = core.RepeatBodyGone
+	case !f.Idempotent && !f.OptedIn && !unsent:
+		o.Repeat = core.RepeatUnsafe
+	}
+}
+
+// Relayed are the facts of an answer that was passed on to the client.
+type Relayed struct {
+	Broke        error // why its body broke off on the proxy's side; nil if it came whole
+	ClientLeft   bool  // the client did not take it whole
+	RequestBroke bool  // the request's body broke off meanwhile, by the client's doing
+	Stopped      bool  // the gateway ended the attempt: the client had left, or it shuts down
+}
+
+// End concludes from how an answer was relayed; o is the outcome of its head.
+func End(o core.Outcome, r Relayed) core.Outcome {
+	switch {
+	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
+		return ended(o, ClientLeft, core.ResultCancelled, "", o.Err)
+	case r.Broke != nil:
+		return ended(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.Broke)
+	}
+	return o
+}
+
+// TunnelEnd are the facts of a tunnel that has ended.
+type TunnelEnd struct {
+	Up, Down int64 // bytes from the client, and to it
+	Died     error // what ended the target's direction before its first byte; nil if the client left first
+	Direct   bool  // there is no proxy in between
+	Stopped  bool  // the gateway ended it
+	Idle     bool  // nobody had said anything for as long as an attempt may take
+}
+
+// EndTunnel concludes from how a tunnel ended; o is the outcome of its opening.
+func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
+	switch {
+	case t.Down > 0:
+		return o
+	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Up == 0 && t.Idle:
+		// The client left before it heard anything, or there is no proxy, or somebody
+		// closed what was idle: none of that says anything of a proxy.
+		return ended(o, TunnelUnused, o.Result, "", nil)
+	case t.Died != nil:
+		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
+	}
+	return o // a client that left without a word had a tunnel that stood
+}
+
+// ended is o, ended by another cause.
+func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
+	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
+	o.Verdict = core.Excluded
+	if o.Charge == core.ChargeProxyOrTarget {
+		o.Verdict = core.Failure
+	}
+	return o
+}
+
+// statusReason is "http_<status>"; for the statuses that a pool sees in numbers it
+// does not allocate.
+func statusReason(status int) string {
+	switch status {
+	case 403:
+		return "http_403"
+	case 429:
+		return "http_429"
+	case 500:
+		return "http_500"
+	case 502:
+		return "http_502"
+	case 503:
+		return "http_503"
+	case 504:
+		return "http_504"
+	}
+	return "http_" + strconv.Itoa(status)
+}

@@ -1,0 +1,177 @@
+package verdict
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// concluded is the part of an outcome that the table is about.
+type concluded struct {
+	cause  core.Cause
+	result core.Result
+	charge core.Charge
+	again  core.Again
+}
+
+// TestTheTable has one case for each way that an attempt can end.
+func TestTheTable(t *testing.T) {
+	fault := func(c core.Cause, status int) Facts {
+		return Facts{Idempotent: true, Replayable: true, Fault: &Fault{Cause: c, Status: status, Err: errors.New("broken")}}
+	}
+	answer := func(status int, listed, counted bool) Facts {
+		return Facts{Idempotent: true, Replayable: true, Status: status, Listed: listed, Counted: counted}
+	}
+	connect := func(status int) Facts {
+		f := answer(status, false, false)
+		f.Tunnel = true
+		return f
+	}
+	with := func(f Facts, change func(*Facts)) Facts {
+		change(&f)
+		return f
+	}
+	const (
+		success, failure, timeout, cancelled, replay = core.ResultSuccess, core.ResultFailure, core.ResultTimeout, core.ResultCancelled, core.ResultReplay
+		never, again, elsewhere                      = core.Never, core.Retry, core.Elsewhere
+	)
+	for name, c := range map[string]struct {
+		facts Facts
+		want  concluded
+	}{
+		"200":                               {answer(200, false, false), concluded{Answered, success, nobody, never}},
+		"404 is the target's answer":        {answer(404, false, false), concluded{Answered, success, nobody, never}},
+		"500 is not listed: the path works": {answer(500, false, false), concluded{Answered, success, nobody, never}},
+		"503 is listed":                     {answer(503, true, true), concluded{RetryStatus, failure, proxyOrTarget, again}},
+		"500 is listed by the request's policy only":       {answer(500, true, false), concluded{RetryStatus, failure, nobody, again}},
+		"503 that the request does not retry still counts": {answer(503, false, true), concluded{RetryStatus, failure, proxyOrTarget, never}},
+		"429 is listed":          {answer(429, true, true), concluded{RetryStatus, failure, nobody, again}},
+		"407":                    {answer(407, false, false), concluded{CredentialsRefused, failure, proxy, elsewhere}},
+		"a tunnel stands":        {connect(200), concluded{TunnelOpen, success, nobody, never}},
+		"a tunnel stands by 2xx": {connect(299), concluded{TunnelOpen, success, nobody, never}},
+		"CONNECT 407":            {connect(407), concluded{CredentialsRefused, failure, proxy, elsewhere}},
+		"CONNECT 403":            {connect(403), concluded{TunnelRefused, failure, ifServed, again}},
+		"CONNECT 302":            {connect(302), concluded{TunnelRefused, failure, ifServed, again}},
+		"CONNECT 500":            {connect(500), concluded{TunnelFailed, failure, proxyOrTarget, again}},
+		"our CONNECT 403":        {fault(Refusal(403), 403), concluded{TunnelRefused, failure, ifServed, again}},
+		"our CONNECT 407":        {fault(Refusal(407), 407), concluded{CredentialsRefused, failure, proxy, elsewhere}},
+		"our CONNECT 503":        {fault(Refusal(503), 503), concluded{TunnelFailed, failure, proxyOrTarget, again}},
+		"refused":                {fault(ProxyUnreachable, 0), concluded{ProxyUnreachable, failure, proxy, again}},
+		"connecting took long":   {fault(ProxyConnectTimeout, 0), concluded{ProxyConnectTimeout, timeout, proxy, again}},
+		"no answer in time":      {fault(NoAnswerInTime, 0), concluded{NoAnswerInTime, timeout, proxyOrTarget, again}},
+		"reset before the head":  {fault(ConnectionClosed, 0), concluded{ConnectionClosed, failure, proxyOrTarget, again}},
+		"malformed":              {fault(AnswerMalformed, 0), concluded{AnswerMalformed, failure, proxyOrTarget, again}},
+		"no descriptor left":     {fault(LocalLimit, 0), concluded{LocalLimit, failure, gateway, again}},
+		"certificate":            {fault(TargetCertificate, 0), concluded{TargetCertificate, failure, target, again}},
+		"direct: nobody but the target": {with(fault(ConnectionClosed, 0), func(f *Facts) { f.Fault.Direct = true }),
+			concluded{ConnectionClosed, failure, target, again}},
+		"a kept connection was dead": {fault(StaleConnection, 0), concluded{StaleConnection, replay, nobody, core.Replay}},
+		"and the request may not be repeated": {with(fault(StaleConnection, 0), func(f *Facts) { f.Idempotent = false }),
+			concluded{StaleConnection, failure, nobody, again}},
+		"a fresh connection closed": {with(fault(StaleConnection, 0), func(f *Facts) { f.Replayed = true }),
+			concluded{ConnectionClosed, failure, proxyOrTarget, again}},
+		"the client left": {with(fault(NoAnswerInTime, 0), func(f *Facts) { f.Stopped = io.EOF }),
+			concluded{ClientLeft, cancelled, client, never}},
+		"shutdown": {with(fault(NoAnswerInTime, 0), func(f *Facts) { f.Stopped = ErrShutdown }),
+			concluded{ShuttingDown, cancelled, gateway, never}},
+		"the request's body broke off": {fault(RequestBroke, 0), concluded{RequestBroke, cancelled, client, never}},
+		"the global total timeout": {with(fault(NoAnswerInTime, 0), func(f *Facts) { f.TotalTimeout = true }),
+			concluded{TotalTimeout, timeout, proxyOrTarget, never}},
+		"a request's own total timeout": {with(fault(NoAnswerInTime, 0), func(f *Facts) { f.TotalTimeout, f.OwnTimeout = true, true }),
+			concluded{TotalTimeout, timeout, nobody, never}},
+		"the client was still sending": {with(fault(NoAnswerInTime, 0), func(f *Facts) { f.TotalTimeout, f.Fault.Sending = true, true }),
+			concluded{TotalTimeout, timeout, nobody, never}},
+		"a failure right at the total timeout": {with(fault(ProxyUnreachable, 0), func(f *Facts) { f.TotalTimeout = true }),
+			concluded{ProxyUnreachable, failure, proxy, again}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := Judge(&c.facts)
+			assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Again}, "%s", Word(o.Cause))
+			counts := o.Charge == proxy || o.Charge == proxyOrTarget
+			switch {
+			case o.Result == success:
+				assert.Equal(t, core.Success, o.Verdict)
+			case counts:
+				assert.Equal(t, core.Failure, o.Verdict)
+			default:
+				assert.Equal(t, core.Excluded, o.Verdict)
+			}
+			if o.Result == failure && c.facts.Fault == nil {
+				assert.NotEmpty(t, o.Reason)
+			}
+		})
+	}
+}
+
+func TestWhatMayBeRepeated(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts Facts
+		want  core.Repeat
+	}{
+		"a GET":                           {Facts{Idempotent: true, Replayable: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatAllowed},
+		"a POST that was reset":           {Facts{Replayable: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatUnsafe},
+		"a POST that was never sent":      {Facts{Replayable: true, Fault: &Fault{Cause: ProxyUnreachable}}, core.RepeatAllowed},
+		"a long body of which some went":  {Facts{Idempotent: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatBodyGone},
+		"a long body of which none went":  {Facts{Idempotent: true, Fault: &Fault{Cause: TunnelFailed, Status: 503}}, core.RepeatAllowed},
+		"a 407 may have taken some of it": {Facts{Idempotent: true, Status: 407}, core.RepeatBodyGone},
+		"out of memory while sending":     {Facts{Replayable: true, Fault: &Fault{Cause: LocalLimit, Sent: true}}, core.RepeatUnsafe},
+	} {
+		o := Judge(&c.facts)
+		assert.Equal(t, c.want, o.Repeat, name)
+	}
+}
+
+// Every cause has a word of its own and a meaning.
+func TestEveryCauseHasItsRow(t *testing.T) {
+	seen := map[string]bool{}
+	for c := range causes {
+		require.NotEmpty(t, rows[c].word, "cause %d", c)
+		require.NotEmpty(t, rows[c].meaning, rows[c].word)
+		require.False(t, seen[Word(c)], Word(c))
+		seen[Word(c)] = true
+	}
+	assert.Equal(t, "unknown", Word(causes))
+}
+
+func TestHowAnAnswerEnds(t *testing.T) {
+	head := Judge(&Facts{Status: 200, Idempotent: true, Replayable: true})
+	for name, c := range map[string]struct {
+		relayed Relayed
+		want    concluded
+	}{
+		"whole":                        {Relayed{}, concluded{Answered, core.ResultSuccess, nobody, core.Never}},
+		"broken off":                   {Relayed{Broke: io.ErrUnexpectedEOF}, concluded{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.Never}},
+		"the client left":              {Relayed{ClientLeft: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"the request's body broke off": {Relayed{Broke: io.EOF, RequestBroke: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"the gateway ended it":         {Relayed{Broke: io.EOF, Stopped: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+	} {
+		o := End(head, c.relayed)
+		assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Again}, name)
+	}
+}
+
+func TestHowATunnelEnds(t *testing.T) {
+	opened := Judge(&Facts{Tunnel: true, Status: 200, Idempotent: true, Replayable: true})
+	for name, c := range map[string]struct {
+		end  TunnelEnd
+		want core.Cause
+	}{
+		"both spoke":                          {TunnelEnd{Up: 1, Down: 1, Died: io.EOF}, TunnelOpen},
+		"it died after the client had spoken": {TunnelEnd{Up: 1, Died: io.EOF}, TunnelDied},
+		"it died at once":                     {TunnelEnd{Died: io.EOF}, TunnelDied},
+		"the client left before an answer":    {TunnelEnd{Up: 1}, TunnelUnused},
+		"the client left without a word":      {TunnelEnd{}, TunnelOpen},
+		"somebody closed what was idle":       {TunnelEnd{Died: io.EOF, Idle: true}, TunnelUnused},
+		"a client spoke and waited in vain":   {TunnelEnd{Up: 1, Died: io.EOF, Idle: true}, TunnelDied},
+		"there is no proxy":                   {TunnelEnd{Up: 1, Died: io.EOF, Direct: true}, TunnelUnused},
+		"the gateway stops":                   {TunnelEnd{Up: 1, Died: io.EOF, Stopped: true}, TunnelUnused},
+	} {
+		o := EndTunnel(opened, c.end)
+		assert.Equal(t, c.want, o.Cause, "%s: %s", name, Word(o.Cause))
+	}
+}
