@@ -49,6 +49,7 @@ var arrows = map[string]string{
 	"core/strictjson": "",
 	"core/spool":      "",
 	"core/breaker":    "",
+	"core/evidence":   "",
 	"core/metrics":    "",
 	"core/retry":      "strictjson",
 	"core/verdict":    "",

@@ -1,0 +1,278 @@
+package evidence
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Book holds a proxy's failures. The zero value is ready. It is safe for
+// concurrent use.
+type Book struct {
+	served atomic.Uint64        // successes of the proxy
+	pairs  atomic.Pointer[pair] // at most maxPairs, the newest first
+
+	mu        sync.Mutex
+	gen       uint64
+	excursion uint16 // number of the current one; pairs of another are of the past
+	last      time.Duration
+
+	// Since the excursion began.
+	since     time.Duration
+	served0   uint64 // served at its beginning
+	failures  uint32 // all
+	own       uint32 // of the proxy's own kinds
+	ownCauses causes
+	evicted   float64 // evidence of pairs that had to go
+
+	// The failures since the proxy's last success, which may prove to be noise.
+	run, runOwn float64
+	servedRun   uint64
+
+	// The failures since the pool's last success.
+	wave       uint64
+	waveCount  int
+	waveOwn    int
+	waveTarget uint64
+	waveSpans  bool // more than one target
+}
+
+// pair is a proxy's record at one target: 64 bytes.
+type pair struct {
+	target  *target
+	next    atomic.Pointer[pair]
+	served  atomic.Uint32 // successes of the proxy at the target
+	failed  uint32        // failures
+	pending atomic.Uint32 // failures since the last success
+
+	// At the beginning of the excursion.
+	served0, failed0         uint32
+	restServed0, restFailed0 uint32
+
+	// Failures of the excursion that count; that wait for another proxy's success.
+	counted, waiting uint16
+	// What the others had when the first of those that wait happened.
+	restServed, restFailed uint16
+
+	excursion uint16
+	bans      uint8 // excursions in a row that other targets have ended
+	causes    causes
+}
+
+// causes counts up to four different causes; further ones are left out.
+type causes [4]struct{ cause, n uint8 }
+
+func (c *causes) count(cause uint8) {
+	for i := range c {
+		if c[i].n == 0 || c[i].cause == cause {
+			c[i].cause = cause
+			if c[i].n < math.MaxUint8 {
+				c[i].n++
+			}
+			return
+		}
+	}
+}
+
+// serve records a success: the failures before it were noise.
+func (p *pair) serve() {
+	p.served.Add(1)
+	if p.pending.Load() > 0 {
+		p.target.confirmed.Add(p.pending.Swap(0))
+	}
+}
+
+// others are the counters of the rest of the pool at the target.
+func (p *pair) others() (served, failed uint32) {
+	return p.target.served() - p.served.Load(), p.target.failed.Load() - p.failed
+}
+
+// settle lets the failures that wait count, if the target has served another
+// proxy since, and drops them if it has failed for the others again and again.
+func (p *pair) settle() {
+	if p.waiting == 0 {
+		return
+	}
+	served, failed := p.others()
+	switch {
+	case uint16(served) != p.restServed:
+		p.counted += min(p.waiting, math.MaxUint16-p.counted)
+		p.waiting = 0
+	case uint16(failed)-p.restFailed >= hopeless:
+		p.waiting = 0
+	}
+}
+
+// alone reports whether no other proxy has tried the target since the failures
+// that wait.
+func (p *pair) alone() bool {
+	served, failed := p.others()
+	return uint16(served) == p.restServed && uint16(failed) == p.restFailed
+}
+
+// begin starts the excursion anew.
+func (b *Book) begin(gen uint64) {
+	b.gen = gen
+	b.excursion++
+	if b.excursion == 0 { // the numbers begin again, and old pairs would be taken for current
+		b.pairs.Store(nil)
+		b.excursion = 1
+	}
+	b.failures, b.own, b.evicted, b.ownCauses = 0, 0, 0, causes{}
+	b.run, b.runOwn, b.servedRun = 0, 0, b.served.Load()
+	b.waveCount = 0
+}
+
+// endByServing ends an excursion because the proxy works.
+func (b *Book) endByServing(l *Ledger) {
+	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+		if p.excursion == b.excursion && p.counted > 0 && p.bans < math.MaxUint8 {
+			p.bans++
+		}
+	}
+	run, runOwn, servedRun, wave := b.run, b.runOwn, b.servedRun, b.waveCount
+	b.begin(b.gen)
+	b.run, b.runOwn, b.servedRun, b.waveCount = run, runOwn, servedRun, wave
+}
+
+func (b *Book) joinWave(wave uint64, a *Attempt) {
+	if wave != b.wave || b.waveCount == 0 {
+		b.wave, b.waveCount, b.waveOwn, b.waveTarget, b.waveSpans = wave, 0, 0, a.Target.Hash, false
+	}
+	b.waveCount++
+	if a.Own {
+		b.waveOwn++
+	}
+	b.waveSpans = b.waveSpans || a.Target.Hash != b.waveTarget
+}
+
+// everythingFails reports whether the proxy has failed often enough, and at
+// several targets or by faults of its own, since the pool's last success.
+func (b *Book) everythingFails(a *Attempt) bool {
+	return b.waveCount >= a.Threshold && b.waveSpans || b.waveOwn >= a.Threshold
+}
+
+// fail records a failure at a target.
+func (b *Book) fail(l *Ledger, t *target, a *Attempt) {
+	p := b.pair(l, t, a)
+	if p.excursion != b.excursion {
+		p.excursion, p.counted, p.waiting, p.causes = b.excursion, 0, 0, causes{}
+		p.served0, p.failed0 = p.served.Load(), p.failed
+		p.restServed0, p.restFailed0 = p.others()
+	}
+	p.settle()
+	if p.waiting == 0 {
+		served, failed := p.others()
+		p.restServed, p.restFailed = uint16(served), uint16(failed)
+	}
+	if p.waiting < math.MaxUint16 {
+		p.waiting++
+	}
+	p.failed++
+	if p.pending.Add(1) == 1 {
+		p.bans = 0 // the target has served the proxy meanwhile
+	}
+	p.causes.count(a.Cause)
+}
+
+// pair returns the record of a target, a new one if there is none. The record
+// without a failure for the longest time makes room.
+func (b *Book) pair(l *Ledger, t *target, a *Attempt) *pair {
+	n := 0
+	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+		if p.target == t {
+			return p
+		}
+		n++
+	}
+	if n >= maxPairs {
+		b.drop(l, a)
+	}
+	p := &pair{target: t, excursion: b.excursion - 1}
+	p.next.Store(b.pairs.Load())
+	b.pairs.Store(p)
+	return p
+}
+
+// drop removes a pair of a former excursion, or else the oldest.
+func (b *Book) drop(l *Ledger, a *Attempt) {
+	var place, link *atomic.Pointer[pair]
+	past := false
+	for link = &b.pairs; link.Load() != nil; link = &link.Load().next {
+		if p := link.Load(); p.excursion != b.excursion || !past {
+			place, past = link, past || p.excursion != b.excursion
+		}
+	}
+	p := place.Load()
+	if p.excursion == b.excursion {
+		noise, _ := l.poolNoise()
+		p.settle()
+		v, _, _ := p.weigh(noise)
+		b.evicted += v
+		b.served0 += uint64(p.served.Load() - p.served0)
+	}
+	place.Store(p.next.Load())
+}
+
+// weigh returns the evidence of the failures that count, of one failure, and
+// the noise it was measured by.
+func (p *pair) weigh(pool float64) (value, failure, noise float64) {
+	served := p.served.Load() - p.served0
+	failed := p.failed - p.failed0
+	q := p.target.noise(pool, served, failed-min(failed, p.pending.Load()))
+	up, down := gain(q)
+	return float64(p.counted)*up + float64(served)*down, up, q
+}
+
+// sum is a proxy's evidence.
+type sum struct {
+	total    float64
+	possible float64 // if the failures that wait come to count
+}
+
+// evidence adds up what the failures since the excursion began say.
+func (b *Book) evidence(l *Ledger, a *Attempt) sum {
+	noise, ownNoise := l.poolNoise()
+	several := l.severalTargets()
+	elsewhere := b.served.Load() - b.served0 // successes at targets without a pair
+	served := elsewhere > 0
+	failing, alone := 0, 0
+	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+		if p.excursion == b.excursion {
+			p.settle()
+			failing++
+			elsewhere -= min(elsewhere, uint64(p.served.Load()-p.served0))
+			if p.waiting > 0 && p.alone() {
+				alone += int(p.waiting)
+			}
+		}
+	}
+	compare := alone < min(2*a.Threshold, uncompared)
+	ownUp, _ := gain(ownNoise)
+	_, down := gain(noise)
+	s := sum{total: float64(b.own)*ownUp + float64(elsewhere)*down + b.evicted}
+	s.possible = s.total
+	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+		if p.excursion != b.excursion {
+			continue
+		}
+		value, up, _ := p.weigh(noise)
+		if p.waiting > 0 && !compare && p.alone() {
+			value += float64(p.waiting) * up
+		}
+		part := value
+		if several && p.served.Load() == p.served0 {
+			limit := banned * math.Pow(0.25, float64(p.bans))
+			switch {
+			case served || p.bans > 0:
+				part = min(value, limit)
+			case failing == 1 && b.own == 0:
+				part = min(value, max(limit, value-Needed))
+			}
+		}
+		s.total += part
+		s.possible += max(part, min(value+float64(min(p.waiting, 4))*up, Needed))
+	}
+	return s
+}

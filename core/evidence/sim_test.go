@@ -1,0 +1,278 @@
+package evidence
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// pool simulates a pool of proxies with circuit breakers that open after 5
+// failures in 60 s if the ledger says so, stay open for 30 s and then admit a
+// probe. Time is virtual.
+type pool struct {
+	rng     *rand.Rand
+	ledger  *Ledger
+	proxies []*proxy
+	now     time.Duration
+	step    time.Duration // between requests
+	turn    int
+	swept   time.Duration
+	random  bool // choice; else in turn
+	tries   int  // of a request, through different proxies
+
+	target func() int
+	fails  func(proxy, target int) fault
+
+	requests, served, refused, openings int
+	opened                              map[int]int // openings by proxy
+}
+
+type fault uint8
+
+const (
+	none   fault = iota
+	either       // may be the target's
+	own          // the proxy's by its kind
+)
+
+type proxy struct {
+	id       int
+	book     Book
+	gen      uint64
+	state    int // 0 closed, 1 open, 2 half-open
+	probing  bool
+	until    time.Duration
+	failures []time.Duration
+	attempts int // since marked
+	skipped  int // of these, at targets left out by the test
+	failed   int
+}
+
+const (
+	threshold = 5
+	window    = time.Minute
+)
+
+func newPool(n int, rate float64, seed uint64) *pool {
+	p := &pool{
+		rng: rand.New(rand.NewPCG(seed, 1)), ledger: NewLedger(Config{}), step: time.Duration(float64(time.Second) / rate),
+		tries: 3, opened: map[int]int{}, now: time.Minute,
+	}
+	for i := range n {
+		p.proxies = append(p.proxies, &proxy{id: i})
+	}
+	p.target = func() int { return 0 }
+	p.fails = func(int, int) fault { return none }
+	return p
+}
+
+var names = func() (s []string) {
+	for i := range 2000 {
+		s = append(s, fmt.Sprintf("t%d.example:443", i))
+	}
+	return s
+}()
+
+func site(i int) Target {
+	name := "many"
+	if i < len(names) {
+		name = names[i]
+	}
+	return Target{Hash: uint64(i+1) * 0x9e3779b97f4a7c15, Name: name}
+}
+
+func (p *pool) admissible(x *proxy) bool {
+	if x.state == 1 && p.now >= x.until {
+		x.state, x.probing = 2, false
+		x.gen++
+	}
+	return x.state == 0 || x.state == 2 && !x.probing
+}
+
+// choose takes a proxy that is not among those tried; nil if there is none.
+func (p *pool) choose(tried []*proxy) *proxy {
+	n := len(p.proxies)
+	from := p.turn
+	p.turn++
+	if p.random {
+		from = p.rng.IntN(n)
+	}
+	stride := 1
+next:
+	for i := range n {
+		x := p.proxies[(from+i*stride)%n]
+		for _, t := range tried {
+			if t == x {
+				continue next
+			}
+		}
+		if p.admissible(x) {
+			if !p.random {
+				p.turn = (from + i + 1) % n
+			}
+			if x.state == 2 {
+				x.probing = true
+			}
+			return x
+		}
+	}
+	return nil
+}
+
+type attempt struct {
+	x      *proxy
+	gen    uint64
+	target int
+	fault  fault
+	probe  bool
+}
+
+func (p *pool) begin(x *proxy, target int) attempt {
+	x.attempts++
+	return attempt{x: x, gen: x.gen, target: target, fault: p.fails(x.id, target), probe: x.state == 2}
+}
+
+// peers counts the other proxies that take requests.
+func (p *pool) peers(x *proxy) int {
+	n := 0
+	for _, o := range p.proxies {
+		if o != x && o.state == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *pool) settle(t attempt) (f Finding) {
+	x := t.x
+	a := Attempt{
+		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target), At: p.now,
+		Own: t.fault == own, Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
+	}
+	if t.fault == none {
+		p.ledger.Served(&a)
+		if t.probe && t.gen == x.gen {
+			x.state, x.failures = 0, nil
+			x.gen++
+		}
+		return f
+	}
+	f = p.ledger.Failed(&a)
+	if t.gen != x.gen {
+		return f
+	}
+	x.failed++
+	x.failures = append(x.failures, p.now)
+	for p.now-x.failures[0] > window {
+		x.failures = x.failures[1:]
+	}
+	if t.probe || len(x.failures) >= threshold && f.Worse {
+		x.state, x.until = 1, p.now+30*time.Second
+		x.gen++
+		if !t.probe {
+			p.openings++
+			p.opened[x.id]++
+		}
+	}
+	return f
+}
+
+func (p *pool) advance() {
+	p.now += p.step
+	if p.now-p.swept > 5*time.Second {
+		p.swept = p.now
+		p.ledger.Sweep(p.now)
+	}
+}
+
+// request runs one request with retries; it reports whether one was served.
+func (p *pool) request() bool {
+	p.advance()
+	p.requests++
+	target := p.target()
+	tries := p.tries
+	if p.ledger.Suspect(site(target), p.now) && !p.ledger.TryAsUsual(site(target), p.now) {
+		tries = 1
+	}
+	var tried [8]*proxy
+	for i := range tries {
+		x := p.choose(tried[:i])
+		if x == nil {
+			if i == 0 {
+				p.refused++
+			}
+			return false
+		}
+		tried[i] = x
+		t := p.begin(x, target)
+		p.settle(t)
+		if t.fault == none {
+			p.served++
+			return true
+		}
+	}
+	return false
+}
+
+// batch runs n requests at once: the attempts of a round are all begun, and
+// then end in random order.
+func (p *pool) batch(n int) {
+	type running struct {
+		attempt
+		tried []*proxy
+		left  int
+	}
+	var round []*running
+	for range n {
+		p.requests++
+		p.advance()
+		r := &running{left: p.tries}
+		r.target = p.target()
+		if p.ledger.Suspect(site(r.target), p.now) && !p.ledger.TryAsUsual(site(r.target), p.now) {
+			r.left = 1
+		}
+		round = append(round, r)
+	}
+	for len(round) > 0 {
+		var begun, again []*running
+		for _, r := range round {
+			x := p.choose(r.tried)
+			if x == nil {
+				if len(r.tried) == 0 {
+					p.refused++
+				}
+				continue
+			}
+			r.attempt = p.begin(x, r.target)
+			r.tried = append(r.tried, x)
+			r.left--
+			begun = append(begun, r)
+		}
+		p.rng.Shuffle(len(begun), func(i, j int) { begun[i], begun[j] = begun[j], begun[i] })
+		for _, r := range begun {
+			p.now += time.Microsecond
+			p.settle(r.attempt)
+			if r.fault == none {
+				p.served++
+			} else if r.left > 0 {
+				again = append(again, r)
+			}
+		}
+		round = again
+	}
+}
+
+// mark begins the count of tries anew.
+func (p *pool) mark() {
+	for _, x := range p.proxies {
+		x.attempts, x.skipped, x.failed = 0, 0, 0
+	}
+}
+
+// noise returns a fault with probability share.
+func (p *pool) noise(share float64, kind fault) fault {
+	if p.rng.Float64() < share {
+		return kind
+	}
+	return none
+}

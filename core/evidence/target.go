@@ -1,0 +1,148 @@
+package evidence
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	ringSize = 32
+	never    = int64(-1) << 62
+)
+
+// target is a target with a recent failure.
+type target struct {
+	hash uint64
+	name string
+
+	seq        atomic.Uint32 // attempts
+	failed     atomic.Uint32 // of these
+	confirmed  atomic.Uint32 // failures after which the target served the same proxy again
+	suspect    atomic.Bool
+	lastServed atomic.Int64 // ns since the epoch
+	ring       [ringSize]atomic.Uint64
+
+	lastFailure atomic.Int64
+	usual       atomic.Int64 // when a suspect target's request was last tried as usual
+
+	mu sync.Mutex
+	// Successes and confirmed failures before the counters stood at the bases;
+	// of at most siteMemory attempts.
+	oldServed, oldConfirmed   float64
+	baseServed, baseConfirmed uint32
+}
+
+// mark is an attempt in the ring: 39 bits of time in ms, 24 of the proxy's
+// hash, one for a failure. The zero mark is none.
+type mark uint64
+
+func newMark(a *Attempt, failed bool) mark {
+	m := mark(a.At/time.Millisecond+1)<<25 | mark(a.Proxy&(1<<24-1))<<1
+	if failed {
+		m |= 1
+	}
+	return m
+}
+
+func (m mark) failed() bool      { return m&1 != 0 }
+func (m mark) proxy() uint64     { return uint64(m >> 1 & (1<<24 - 1)) }
+func (m mark) at() time.Duration { return (time.Duration(m>>25) - 1) * time.Millisecond }
+func (m mark) of(p uint64) bool  { return m.proxy() == p&(1<<24-1) }
+func (t *target) served() uint32 { return t.seq.Load() - t.failed.Load() }
+func (t *target) push(m mark)    { t.ring[(t.seq.Add(1)-1)%ringSize].Store(uint64(m)) }
+func (t *target) nth(i int) mark { return mark(t.ring[(t.seq.Load()-1-uint32(i))%ringSize].Load()) }
+
+// serve records a success.
+func (t *target) serve(a *Attempt) {
+	t.push(newMark(a, false))
+	t.lastServed.Store(int64(a.At))
+	if t.suspect.Load() {
+		t.suspect.Store(false)
+	}
+}
+
+// fail records a failure that may be the target's.
+func (t *target) fail(a *Attempt) {
+	t.failed.Add(1)
+	t.push(newMark(a, true))
+	t.lastFailure.Store(int64(a.At))
+	if !t.suspect.Load() && t.failsForAll(a.Peers) {
+		t.usual.Store(int64(a.At))
+		t.suspect.Store(true)
+	}
+}
+
+// failsForAll reports whether the latest attempts all failed, and through several proxies.
+func (t *target) failsForAll(peers int) bool {
+	want := min(suspectBy, max(peers+1, 2))
+	var seen [suspectBy]uint64
+	n := 0
+	for i := range suspectRow {
+		m := t.nth(i)
+		if m == 0 || !m.failed() {
+			return false
+		}
+		known := false
+		for _, p := range seen[:n] {
+			known = known || p == m.proxy()
+		}
+		if !known && n < len(seen) {
+			seen[n] = m.proxy()
+			n++
+		}
+	}
+	return n >= want
+}
+
+// rest counts the latest attempts of the other proxies.
+func (t *target) rest(proxy uint64, since time.Duration) (attempts, failures int, servedSince bool) {
+	for i := 0; i < ringSize && attempts < recent; i++ {
+		m := t.nth(i)
+		if m == 0 || m.of(proxy) {
+			continue
+		}
+		attempts++
+		if m.failed() {
+			failures++
+		} else if m.at() >= since {
+			servedSince = true
+		}
+	}
+	return attempts, failures, servedSince
+}
+
+// finding says what the others had at the target. Nothing is known of a nil target.
+func (t *target) finding(a *Attempt) Finding {
+	if t == nil {
+		return Finding{}
+	}
+	attempts, failures, served := t.rest(a.Proxy, a.At-justServed)
+	return Finding{TargetFails: failures >= 2 && 2*failures >= attempts, JustServed: served}
+}
+
+// likelyNoise reports whether a failure may be noise: the others are served,
+// or have not tried.
+func (t *target) likelyNoise(proxy uint64) bool {
+	attempts, failures, _ := t.rest(proxy, 0)
+	return attempts == 0 || failures < attempts
+}
+
+// noise is the share of failures among the attempts of the others, if served and
+// confirmed are the proxy's own. pool is the pool's share.
+func (t *target) noise(pool float64, ownServed, ownConfirmed uint32) float64 {
+	t.mu.Lock()
+	served := t.served()
+	confirmed := t.confirmed.Load()
+	s := t.oldServed + float64(served-t.baseServed)
+	f := t.oldConfirmed + float64(confirmed-t.baseConfirmed)
+	if n := s + f; n > 2*siteMemory {
+		k := siteMemory / n
+		s, f = s*k, f*k
+		t.oldServed, t.oldConfirmed, t.baseServed, t.baseConfirmed = s, f, served, confirmed
+	}
+	t.mu.Unlock()
+	s = max(s-float64(ownServed), 0)
+	f = max(f-float64(ownConfirmed), 0)
+	return clamp((f+mixWeight*pool)/(s+f+mixWeight), P1)
+}
