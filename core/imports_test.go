@@ -53,13 +53,13 @@ var arrows = map[string]string{
 	"core/metrics":    "",
 	"core/retry":      "strictjson",
 	"core/verdict":    "",
-	"core/upstream":   "breaker",
+	"core/upstream":   "breaker evidence",
 	"core/proxylist":  "upstream",
 	"core/selector":   "upstream",
 	"core/transport":  "http1 socket upstream verdict",
-	"core/executor":   "retry selector upstream verdict",
-	"core/gateway":    "executor http1 retry socket transport upstream verdict",
-	"core/engine":     "breaker executor gateway http1 metrics retry selector transport upstream verdict",
+	"core/executor":   "evidence retry selector upstream verdict",
+	"core/gateway":    "evidence executor http1 retry socket transport upstream verdict",
+	"core/engine":     "breaker evidence executor gateway http1 metrics retry selector transport upstream verdict",
 
 	"core/internal/coretest": "",
 }

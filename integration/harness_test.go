@@ -91,8 +91,8 @@ func freePort(t *testing.T) string {
 
 // The configurations of the scenarios.
 const (
-	confK  = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 1000000\n"
-	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
+	confK  = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 1000000\n"
+	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
 )
 
 // start runs the gateway on n fakes, F1 to Fn, that answer 200.
@@ -165,7 +165,12 @@ func (a answer) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") 
 
 // do sends a request through the gateway; headers are name, value, ...
 func (w *whirl) do(method, body string, headers ...string) answer {
-	q, err := http.NewRequest(method, "http://origin.test/path?token=querysecret", strings.NewReader(body))
+	return w.request(method, "http://origin.test/path?token=querysecret", body, headers...)
+}
+
+// request is do for a URL of one's own.
+func (w *whirl) request(method, target, body string, headers ...string) answer {
+	q, err := http.NewRequest(method, target, strings.NewReader(body))
 	require.NoError(w.t, err)
 	if body == "" {
 		q.Body = nil

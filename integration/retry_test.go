@@ -214,7 +214,7 @@ func TestS31ProxyAuthentication(t *testing.T) {
 		require.Empty(t, a.header.Get("Proxy-Authenticate"))
 	}
 	require.Equal(t, 5, w.fakes[0].Count())
-	w.all(lab.Status(407))
+	w.all(lab.Challenge())
 	w.call("POST", "/circuit-breakers/F1/reset", "")
 	a := w.get()
 	require.Equal(t, 502, a.status)

@@ -35,7 +35,7 @@ role = "admin"
 	secrets := []string{"canary", "hunter2secret", base64.StdEncoding.EncodeToString([]byte("user:hunter2secret")), login[1][6:]}
 	var seen []string
 	look := func(text string) { seen = append(seen, text) }
-	for _, b := range []lab.Behaviour{lab.OK(), lab.Status(503), lab.Status(407), {Reset: true}, {Fin: true}, {Garbage: "nonsense\r\n\r\n"}} {
+	for _, b := range []lab.Behaviour{lab.OK(), lab.Status(503), lab.Challenge(), {Reset: true}, {Fin: true}, {Garbage: "nonsense\r\n\r\n"}} {
 		w.all(b)
 		a := w.do("GET", "", append(login, "Cookie", "canary-cookie")...)
 		look(a.body)

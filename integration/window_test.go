@@ -155,7 +155,7 @@ func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"300ms\"\n")
 	weather := []lab.Behaviour{
-		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Status(407), lab.Status(429), lab.Status(404), {Fin: true}, {Reset: true},
+		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Challenge(), lab.Status(429), lab.Status(404), {Fin: true}, {Reset: true},
 		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(400 * time.Millisecond), {Pieces: 3, Every: time.Millisecond},
 	}
 	for _, f := range w.fakes {

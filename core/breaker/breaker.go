@@ -203,6 +203,9 @@ func (p Permit) Answered() {
 // change of state and with each reset.
 func (p Permit) Generation() uint64 { return p.gen }
 
+// Probe reports whether the permit is the one of a half-open breaker.
+func (p Permit) Probe() bool { return p.probe }
+
 // Evidence says whether a failure may open a closed breaker once failure_threshold
 // of them lie in the window.
 type Evidence struct {
@@ -370,6 +373,13 @@ func (b *Breaker) Configure(cfg Config) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cfg = cfg
+}
+
+// Config returns the thresholds in force.
+func (b *Breaker) Config() Config {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cfg
 }
 
 // View is a breaker at one moment.

@@ -180,6 +180,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 		k.x.Method = http.MethodGet
 	}
 	k.x.Host = strings.Trim(authority[:strings.LastIndexByte(authority, ':')], "[]")
+	k.x.Target = upstream.Target(authority)
 	k.x.Listener = core.ListenAPI
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()

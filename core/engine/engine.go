@@ -129,7 +129,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.tracker = metrics.NewTracker()
 	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
-		Breaker: cfg.Breaker, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
+		Breaker: cfg.Breaker, Literal: cfg.Literal, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 	})
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
@@ -210,10 +210,14 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	if err := cfg.check(); err != nil {
 		return executor.Tuning{}, err
 	}
-	return executor.Tuning{
+	t := executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout,
-	}, nil
+	}
+	if !cfg.Literal && e.pool != nil {
+		t.Targets, t.Epoch = e.pool.Ledger(), e.pool.Epoch()
+	}
+	return t, nil
 }
 
 func (e *Engine) backoff(strategy string) core.Backoff {
@@ -264,6 +268,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
+	e.pool.SetLiteral(cfg.Literal)
 	e.policies.ReloadFile(cfg.Retry, backoff)
 	e.gone("first", running.First, cfg.First, scorer)
 	e.gone("retry", running.Again, cfg.Again, scorer)
@@ -408,7 +413,7 @@ func (e *Engine) transition(t core.Transition) {
 	}
 	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(),
 		slog.String("proxy_id", t.ProxyID), slog.String("from", t.From.String()), slog.String("to", t.To.String()),
-		slog.Int("failure_count", t.FailureCount), slog.String("reason", t.Reason))
+		slog.Int("failure_count", t.FailureCount), slog.String("reason", t.Reason), slog.String("why", t.Why))
 }
 
 // NewID returns an id no other request of this process has: a counter,

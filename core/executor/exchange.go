@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -19,8 +20,9 @@ type Exchange struct {
 	Global     *retry.Policy // the one breakers count by
 	Method     string        // for the log
 	Host       string        // target host without port, lower case; for scorers and the log
-	Region     string        // wanted region, "" for none
-	Idempotent bool          // may be repeated without opting in
+	Target     evidence.Target
+	Region     string // wanted region, "" for none
+	Idempotent bool   // may be repeated without opting in
 	Connect    bool
 	Listener   core.Listener
 	Replayable bool      // the request body, if any, can be sent again
@@ -39,17 +41,50 @@ type Exchange struct {
 	Waited   time.Duration
 	Events   []core.AttemptEvent // only with Collect
 
-	query   selector.Query
-	attempt Attempt
-	event   core.AttemptEvent // of the attempt running, or of the answer being relayed
-	request core.RequestEvent
-	held    upstream.Lease
-	pending bool          // event is a success whose body is still to come
-	delay   time.Duration // waited before the current attempt
-	because string        // why the current attempt is a retry
-	limit   bool          // attempts were spent
-	budget  bool          // the retry budget was spent
-	timer   *time.Timer
+	query    selector.Query
+	attempt  Attempt
+	event    core.AttemptEvent // of the attempt running, or of the answer being relayed
+	request  core.RequestEvent
+	held     upstream.Lease
+	found    evidence.Finding // of the last attempt, if it failed
+	deferred []deferred       // attempts charged once another proxy serves the request
+	asUsual  bool             // the target is suspect, and this request is tried as usual nevertheless
+	suspect  bool             // the request was not tried again, as its target is suspect
+	pending  bool             // event is a success whose body is still to come
+	delay    time.Duration    // waited before the current attempt
+	because  string           // why the current attempt is a retry
+	limit    bool             // attempts were spent
+	budget   bool             // the retry budget was spent
+	timer    *time.Timer
+}
+
+// deferred is a failed attempt that is charged to its proxy if another one serves the
+// same request: a refused tunnel, which may be the proxy's rule for that target or a
+// proxy that is none.
+type deferred struct {
+	held    upstream.Lease // its place in flight is free already
+	outcome core.Outcome
+}
+
+// chargeDeferred charges them, now that another proxy has served the request.
+func (x *Exchange) chargeDeferred() {
+	for i := range x.deferred {
+		d := &x.deferred[i]
+		if d.held.U != x.Proxy {
+			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
+			d.held.Settle(&d.outcome)
+		}
+	}
+	x.releaseDeferred()
+}
+
+// releaseDeferred lets go of them; those not charged say nothing of their proxy.
+func (x *Exchange) releaseDeferred() {
+	for i := range x.deferred {
+		x.deferred[i].held.Release()
+	}
+	clear(x.deferred)
+	x.deferred = x.deferred[:0]
 }
 
 // Journal follows one request for those who ask how it is doing.
@@ -61,9 +96,9 @@ type Journal interface {
 
 // Reset readies x for the next request; buffers and the timer are kept.
 func (x *Exchange) Reset() {
-	query, events, timer := x.query, x.Events[:0], x.timer
+	query, events, timer, deferred := x.query, x.Events[:0], x.timer, x.deferred[:0]
 	query.Reset()
-	*x = Exchange{query: query, Events: events, timer: timer}
+	*x = Exchange{query: query, Events: events, timer: timer, deferred: deferred}
 }
 
 // OwnTimeout reports whether the total timeout is tighter than the global

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -36,6 +37,17 @@ type Recorder interface {
 	Request(*core.RequestEvent)
 }
 
+// Targets knows which targets fail whatever proxy is used. Moments are counted from
+// the pool's epoch.
+type Targets interface {
+	// Suspect reports whether several proxies in a row failed at the target while
+	// none was served by it.
+	Suspect(target evidence.Target, now time.Duration) bool
+	// TryAsUsual reports whether a request for a suspect target is tried as often as
+	// any other: one a second.
+	TryAsUsual(target evidence.Target, now time.Duration) bool
+}
+
 // Tuning is what a reload may change while requests run.
 type Tuning struct {
 	First          core.Scorer                        // ranks first attempts
@@ -44,6 +56,8 @@ type Tuning struct {
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	AttemptTimeout time.Duration                      // hard limit of one attempt, to the answer's head
+	Epoch          time.Time                          // of Targets' moments
+	Targets        Targets                            // which targets fail through every proxy; nil where breakers count literally
 }
 
 // Executor runs exchanges. It is safe for concurrent use.
@@ -116,6 +130,7 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 			o = e.judge(ctx, x, &facts)
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
+			x.chargeDeferred()
 			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
 			x.held.Answered()
 			return answer, true
@@ -178,6 +193,7 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 			slog.String("next_proxy_id", lease.U.ID()))
 	}
 	x.Proxy, x.held = lease.U, lease
+	x.held.Target = x.Target
 	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: now}
 	x.Attempts++
 	if x.Journal != nil {
@@ -223,8 +239,12 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts) cor
 // settle gives the permit back with its verdict and records the attempt.
 func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
 	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
-	x.held.Settle(o)
-	x.held.Release()
+	if o.Charge == core.ChargeProxyIfServed && t.Targets != nil {
+		x.deferred = append(x.deferred, deferred{x.held.Part(), *o})
+	} else {
+		x.found = x.held.Settle(o)
+		x.held.Release()
+	}
 	e.record(x, o)
 	if t.Observe != nil && o.Verdict != core.Excluded {
 		e.observe(x, o, t)
@@ -268,6 +288,8 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.Final, x.limit = core.FinalExhausted, true
 	case o.Repeat != core.RepeatAllowed:
 		x.Final = core.FinalNotRetryable
+	case e.suspect(x, o, t):
+		x.Final, x.suspect = core.FinalExhausted, true
 	case e.blocked(x):
 		return 0, false, false
 	default:
@@ -295,6 +317,20 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 	return 0, relay, false
 }
 
+// suspect reports whether a failed request is not tried again because its target
+// fails through every proxy. One request a second is, to find out when it recovers.
+func (e *Executor) suspect(x *Exchange, o *core.Outcome, t *Tuning) bool {
+	if t.Targets == nil || x.asUsual || o.Charge != core.ChargeProxyOrTarget {
+		return false
+	}
+	now := x.event.Ended.Sub(t.Epoch)
+	if !t.Targets.Suspect(x.Target, now) {
+		return false
+	}
+	x.asUsual = t.Targets.TryAsUsual(x.Target, now)
+	return !x.asUsual
+}
+
 // backoff asks the strategy's plugin and keeps its answer within the policy.
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {
 	p, now := x.Policy, e.now()
@@ -303,6 +339,9 @@ func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duratio
 		return 0
 	case p.FailoverDelay != nil && e.selector.Untried(&x.query, now):
 		return seconds(*p.FailoverDelay)
+	case o.RetryAfter > 0:
+	case (o.Silent || x.found.JustServed) && e.selector.Untried(&x.query, now):
+		return 0 // a wait is for a target that was heard, and that others are not served by
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,

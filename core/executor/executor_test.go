@@ -50,7 +50,7 @@ type bench struct {
 
 func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	b := &bench{rec: &coretest.Recorder{}}
-	b.pool = upstream.NewPool(upstream.PoolConfig{
+	b.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
 		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: time.Minute}, Now: time.Now,
 	})
 	var specs []upstream.Spec
@@ -92,6 +92,10 @@ func statuses(list ...int) func(context.Context, *Attempt) verdict.Facts {
 		n++
 		return verdict.Facts{Status: list[min(n, len(list))-1]}
 	}
+}
+
+func proxysOwn407(context.Context, *Attempt) verdict.Facts {
+	return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 }
 
 func exchange(t require.TestingT, change func(*retry.Policy)) *Exchange {
@@ -175,7 +179,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, "retry_non_idempotent allows it"},
 		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, "refused"},
 		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, ""},
-		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, statuses(407), 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
+		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
 		"one of which nothing was sent can":     {func(x *Exchange) { x.Replayable = false }, refused, 3, core.FinalExhausted, "refused"},
 		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
 		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, ""},
@@ -372,7 +376,7 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 		assert.Equal(t, time.Second, wait(nil, nil, answer("soon")))
 		zero := 0.0
 		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
-		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407}), "another proxy, at once")
+		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}), "another proxy, at once")
 		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return broken{} } }, answer("")), "base_delay where the plugin fails")
 		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return nil } }, answer("")))
 	})
@@ -488,7 +492,7 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					case 0, 1:
 						return verdict.Facts{Status: 503}
 					case 2:
-						return verdict.Facts{Status: 407}
+						return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 					case 3:
 						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errors.New("refused")}}
 					case 4:

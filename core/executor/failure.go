@@ -81,6 +81,8 @@ func failureOf(x *Exchange, o *core.Outcome) Failure {
 		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
 	}
 	switch {
+	case x.suspect:
+		f.Message += "; tried once only, as " + x.Target.Name + " fails through every proxy"
 	case x.budget:
 		f.Message += "; the retry budget is spent"
 	case x.Final != core.FinalNotRetryable || o.Again == core.Never:

@@ -43,6 +43,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 			e.failed(x, o)
 		}
 	}
+	x.releaseDeferred()
 	x.request = core.RequestEvent{
 		Request: x.ID, PolicyHash: x.Policy.Hash(), Policy: x.Policy, Attempts: x.Attempts, Waited: x.Waited, Started: x.Started, Ended: now,
 		Status: end.Status, Final: x.Final, Listener: x.Listener, LimitReached: x.limit, BudgetSpent: x.budget,
@@ -68,4 +69,7 @@ func (e *Executor) EndTunnel(x *Exchange, end verdict.TunnelEnd) {
 
 // Abandon gives back what an exchange still holds if it has ended without Finish,
 // after a panic for example. The breaker hears nothing about the proxy.
-func (e *Executor) Abandon(x *Exchange) { x.held.Release() }
+func (e *Executor) Abandon(x *Exchange) {
+	x.held.Release()
+	x.releaseDeferred()
+}

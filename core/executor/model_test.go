@@ -166,7 +166,7 @@ func play(t *testing.T, p plan) (trace []string) {
 	begun := time.Now()
 	since := func(at time.Time) time.Duration { return at.Sub(begun) }
 	say := func(line string) { trace = append(trace, line) }
-	pool := upstream.NewPool(upstream.PoolConfig{
+	pool := upstream.NewPool(upstream.PoolConfig{Literal: true,
 		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout, Lease: time.Hour}, Now: time.Now,
 	})
 	var specs []upstream.Spec
@@ -285,13 +285,13 @@ func (s step) facts() verdict.Facts {
 	case kindRefused:
 		return fault(verdict.Fault{Cause: verdict.ProxyUnreachable})
 	case kindNoTunnel:
-		return fault(verdict.Fault{Cause: verdict.TunnelFailed, Status: 503})
+		return fault(verdict.Fault{Cause: verdict.TunnelFailed})
 	case kindReset:
 		return fault(verdict.Fault{Cause: verdict.ConnectionClosed})
 	case kindStale:
 		return fault(verdict.Fault{Cause: verdict.StaleConnection})
 	}
-	a := verdict.Facts{Status: kindStatus[s.Kind]}
+	a := verdict.Facts{Status: kindStatus[s.Kind], FromProxy: true, Challenged: true}
 	if s.After > 0 {
 		a.RetryAfter = strconv.Itoa(s.After)
 	}
@@ -617,7 +617,8 @@ func (m *model) request(q planned) {
 		if q.Broken {
 			wait = planBase
 		}
-		if after > 0 && (o.status == 429 || o.status == 503) {
+		asked := after > 0 && (o.status == 429 || o.status == 503)
+		if asked {
 			wait = max(wait, float64(after))
 		}
 		wait = min(wait, planCap)
@@ -626,6 +627,8 @@ func (m *model) request(q planned) {
 			wait = 0
 		case q.Failover >= 0 && len(m.candidates(probes)) > 0:
 			wait = float64(q.Failover) / 10
+		case !asked && (o.status == 0 || q.Connect) && len(m.candidates(probes)) > 0:
+			wait = 0 // nothing of the target was heard
 		}
 		delay = seconds(wait)
 		if timeout > 0 && m.now+delay >= deadline {

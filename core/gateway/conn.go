@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -76,6 +77,7 @@ type memo struct {
 	authorityFrom, defaultPort string // what the next two were taken from
 	authority                  string // host:port, lower case
 	host                       string // of it
+	target                     evidence.Target
 	region                     string
 	auth                       string // last Proxy-Authorization let in
 	authSet                    *settings
@@ -203,7 +205,7 @@ func (c *conn) handle() (keep bool) {
 	if x.Policy, x.Region, err = c.policy(x.Global); err != nil {
 		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
 	}
-	x.Host = c.memo.host
+	x.Host, x.Target = c.memo.host, c.memo.target
 	x.Started = c.server.Now()
 	c.entry.Begin(x.ID, x.Method, x.Host, x.Started)
 	if x.Connect {

@@ -73,6 +73,7 @@ func (m *memo) remember(authority []byte, defaultPort string) error {
 	m.authorityFrom, m.defaultPort = string(authority), defaultPort
 	m.authority = hostport
 	m.host = strings.Trim(hostport[:strings.LastIndexByte(hostport, ':')], "[]")
+	m.target = upstream.Target(hostport)
 	return nil
 }
 

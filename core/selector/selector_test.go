@@ -53,7 +53,7 @@ type fixture struct {
 func start(t testing.TB, n, limit int) *fixture {
 	f := &fixture{now: time.Unix(1000, 0)}
 	clock := func() time.Time { return f.now }
-	f.pool = upstream.NewPool(upstream.PoolConfig{
+	f.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
 		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute}, Now: clock,
 	})
 	var specs []upstream.Spec

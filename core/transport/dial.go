@@ -197,7 +197,7 @@ const maxReplyBody = 64 << 10
 // refusal words a refused CONNECT as the fault of a request that wanted it.
 func (tun *Tunnel) refusal() *verdict.Fault {
 	return &verdict.Fault{
-		Cause: verdict.Refusal(tun.Reply.Status), Reason: "http_" + itoa(tun.Reply.Status), Status: tun.Reply.Status,
+		Cause: verdict.Refusal(tun.Reply.Status), Reason: "http_" + itoa(tun.Reply.Status),
 		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Reply.Status)),
 	}
 }

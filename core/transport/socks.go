@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -27,23 +28,28 @@ const (
 // socksFault is a reply other than "succeeded".
 type socksFault struct {
 	text, reason string
-	status       int // the HTTP status that says the same
+	cause        core.Cause
 }
 
 func (e *socksFault) Error() string { return "SOCKS5: " + e.text }
 
-// socksReplies are those of RFC 1928 section 6. One that forbids the target counts
-// against nobody, as a 403 to CONNECT does; of the others nobody can tell whose
-// fault they are, and they count against the proxy, as a 502 does.
+// protocolError is an answer of something that does not speak SOCKS5.
+type protocolError struct{ text string }
+
+func (e *protocolError) Error() string { return e.text }
+
+func notSOCKS(format string, value byte) error { return &protocolError{fmt.Sprintf(format, value)} }
+
+// socksReplies are those of RFC 1928 section 6.
 var socksReplies = map[byte]socksFault{
-	1: {"general failure of the proxy", "destination_unavailable", 502},
-	2: {"the proxy's rules forbid this target", "destination_ip_prohibited", 403},
-	3: {"network unreachable", "destination_ip_unroutable", 502},
-	4: {"host unreachable", "destination_unavailable", 502},
-	5: {"the target refused the connection", "connection_refused", 502},
-	6: {"TTL expired", "connection_timeout", 504},
-	7: {"the proxy does not support CONNECT", "proxy_configuration_error", 502},
-	8: {"the proxy does not support this type of address", "proxy_configuration_error", 502},
+	1: {"general failure of the proxy", "destination_unavailable", verdict.TunnelFailed},
+	2: {"the proxy's rules forbid this target", "destination_ip_prohibited", verdict.TunnelRefused},
+	3: {"network unreachable", "destination_ip_unroutable", verdict.TargetUnreachable},
+	4: {"host unreachable", "destination_unavailable", verdict.TargetUnreachable},
+	5: {"the target refused the connection", "connection_refused", verdict.TargetUnreachable},
+	6: {"TTL expired", "connection_timeout", verdict.TargetUnreachable},
+	7: {"the proxy does not support CONNECT", "proxy_configuration_error", verdict.ProxyProtocol},
+	8: {"the proxy does not support this type of address", "proxy_configuration_error", verdict.TunnelFailed},
 }
 
 // socksHandshake asks the proxy at the other end of c for a connection to
@@ -67,7 +73,7 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 		return clearer(err)
 	}
 	if buf[0] != socksVersion {
-		return fmt.Errorf("SOCKS5: the proxy answers with version %d", buf[0])
+		return notSOCKS("SOCKS5: the proxy answers with version %d", buf[0])
 	}
 	switch method := buf[1]; {
 	case method == socksNoAuth:
@@ -76,9 +82,9 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 			return err
 		}
 	case method == socksNoneFit || method == socksUserPassword:
-		return &socksFault{"the proxy wants a login that the pool does not have", "proxy_configuration_error", 407}
+		return &socksFault{"the proxy wants a login that the pool does not have", "proxy_configuration_error", verdict.CredentialsRefused}
 	default:
-		return fmt.Errorf("SOCKS5: the proxy chose login method %d, which was not offered", method)
+		return notSOCKS("SOCKS5: the proxy chose login method %d, which was not offered", method)
 	}
 	req := append(buf[:0], socksVersion, socksConnect, 0)
 	if ip, err := netip.ParseAddr(host); err != nil {
@@ -99,13 +105,13 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 		return clearer(err)
 	}
 	if buf[0] != socksVersion {
-		return fmt.Errorf("SOCKS5: the proxy replies with version %d", buf[0])
+		return notSOCKS("SOCKS5: the proxy replies with version %d", buf[0])
 	}
 	if code := buf[1]; code != 0 {
 		if f, known := socksReplies[code]; known {
 			return &f
 		}
-		return fmt.Errorf("SOCKS5: the proxy replies with the unknown code %d", code)
+		return notSOCKS("SOCKS5: the proxy replies with the unknown code %d", code)
 	}
 	// The bound address is of no use here, but has to be read.
 	size := 0
@@ -120,7 +126,7 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 		}
 		size = int(buf[0])
 	default:
-		return fmt.Errorf("SOCKS5: the proxy's reply has the unknown address type %d", buf[3])
+		return notSOCKS("SOCKS5: the proxy's reply has the unknown address type %d", buf[3])
 	}
 	_, err = io.ReadFull(c, buf[:size+2])
 	return clearer(err)
@@ -129,7 +135,7 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 func socksLogin(c net.Conn, a upstream.Address, buf []byte) error {
 	user, password := a.Username, a.Password.Reveal()
 	if len(user) == 0 || len(user) > 255 || len(password) > 255 {
-		return &socksFault{"a user name has 1 to 255 bytes and a password up to 255", "proxy_configuration_error", 407}
+		return &socksFault{"a user name has 1 to 255 bytes and a password up to 255", "proxy_configuration_error", verdict.CredentialsRefused}
 	}
 	req := make([]byte, 0, 3+len(user)+len(password))
 	req = append(append(req, 1, byte(len(user))), user...)
@@ -141,7 +147,7 @@ func socksLogin(c net.Conn, a upstream.Address, buf []byte) error {
 		return clearer(err)
 	}
 	if buf[1] != 0 {
-		return &socksFault{"the proxy refused the credentials the pool holds for it", "proxy_configuration_error", 407}
+		return &socksFault{"the proxy refused the credentials the pool holds for it", "proxy_configuration_error", verdict.CredentialsRefused}
 	}
 	return nil
 }
@@ -160,7 +166,11 @@ func handshakeFault(err error) *verdict.Fault {
 	f := fault(tunnelling, err)
 	var s *socksFault
 	if errors.As(err, &s) {
-		f.Reason, f.Status, f.Cause = s.reason, s.status, verdict.Refusal(s.status)
+		f.Reason, f.Cause = s.reason, s.cause
+	}
+	var p *protocolError
+	if errors.As(err, &p) {
+		f.Reason, f.Cause = "proxy_configuration_error", verdict.ProxyProtocol
 	}
 	return f
 }

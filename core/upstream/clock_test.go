@@ -32,7 +32,7 @@ func TestTheClockIsSet(t *testing.T) {
 		adjusted = 0
 
 		var told []core.Transition
-		p := NewPool(PoolConfig{Now: now, Notify: func(tr core.Transition) { told = append(told, tr) },
+		p := NewPool(PoolConfig{Literal: true, Now: now, Notify: func(tr core.Transition) { told = append(told, tr) },
 			Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: time.Minute}})
 		require.NoError(t, p.Apply([]Spec{{ID: "p", Address: Address{Scheme: HTTP, Host: "a.test:1"}}}))
 		u := p.Snapshot().Get("p")

@@ -11,11 +11,13 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
 // PoolConfig is what a Pool is built from.
 type PoolConfig struct {
 	Breaker  breaker.Config // of proxies without their own
+	Literal  bool           // breakers count failures, and ask for no evidence
 	Now      func() time.Time
 	Notify   func(core.Transition)
 	OnRemove func(*Upstream) // after the last request through it; may be nil
@@ -32,6 +34,8 @@ type Pool struct {
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
 	onChange func(*Snapshot)
+	ledger   *evidence.Ledger
+	literal  atomic.Bool // breakers count failures, and ask the ledger for nothing
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
@@ -57,6 +61,8 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
+	p.ledger = evidence.NewLedger(evidence.Config{})
+	p.literal.Store(cfg.Literal)
 	p.notify = func(t core.Transition) {
 		p.watch(t)
 		if cfg.Notify != nil {
@@ -66,6 +72,9 @@ func NewPool(cfg PoolConfig) *Pool {
 	p.snapshot.Store(&Snapshot{byID: map[string]*Upstream{}})
 	return p
 }
+
+// Epoch is the moment that moments are counted from.
+func (p *Pool) Epoch() time.Time { return p.epoch }
 
 // Elapsed counts a moment from the pool's epoch: the form in which an Upstream
 // takes moments.
@@ -85,6 +94,12 @@ func (p *Pool) publish(next *Snapshot) {
 // While it stays the same, what was concluded from snapshot and breakers still
 // holds, except for what the passing of time changes (NextTest).
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
+
+// Ledger is what the pool knows of targets, by which breakers judge failures.
+func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
+
+// SetLiteral says whether breakers count failures without asking for evidence.
+func (p *Pool) SetLiteral(literal bool) { p.literal.Store(literal) }
 
 // Snapshot returns the pool as it is now.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
@@ -42,10 +43,14 @@ type details struct {
 	draining atomic.Bool
 	leaving  bool // draining with requests running; guarded by the pool's mu
 	window   window
+
+	pool *Pool
+	book evidence.Book                // failures, beside those of the rest of the pool
+	why  atomic.Pointer[evidence.Why] // of the last opening by evidence
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch}, idHash: core.Hash53(spec.ID)}
+	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p}, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
 	u.configure(spec)
@@ -130,7 +135,9 @@ func (u *Upstream) probable(at time.Duration) bool {
 // permit. The zero Lease holds nothing. It belongs to one goroutine.
 type Lease struct {
 	U       *Upstream
+	Target  evidence.Target // where the attempt leads; for whoever holds the lease to set
 	permit  breaker.Permit
+	began   time.Duration // after the pool's epoch
 	settled bool
 	parted  bool // its place in flight was given back
 }
@@ -148,25 +155,13 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 		return Lease{}, false
 	}
 	u.uses.Add(1)
-	u.lastUse.Store(int64(max(now.Sub(u.epoch), 1)))
-	return Lease{U: u, permit: permit}, true
+	began := max(now.Sub(u.epoch), 1)
+	u.lastUse.Store(int64(began))
+	return Lease{U: u, permit: permit, began: began}, true
 }
 
 // Answered tells the breaker that an answer's head has come.
 func (l *Lease) Answered() { l.permit.Answered() }
-
-// Settle tells breaker and statistics how the attempt went. A second call does
-// nothing.
-func (l *Lease) Settle(o *core.Outcome) {
-	if l.U == nil || l.settled {
-		return
-	}
-	l.settled = true
-	if o.Verdict != core.Excluded {
-		l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
-	}
-	l.permit.Report(o.Verdict, breaker.Literal)
-}
 
 // Part gives the place in flight back and returns what is left of the lease, to
 // be settled and released later; l itself holds nothing then.

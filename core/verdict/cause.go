@@ -21,6 +21,10 @@ const (
 	// The proxy was reached, and no answer of the target came.
 	TunnelRefused
 	TunnelFailed
+	TargetUnreachable
+	ProxyForbids
+	ProxyErrorPage
+	InnerGaveUp
 	TunnelTimeout
 	TunnelBroke
 	TargetTLSFailed
@@ -36,6 +40,7 @@ const (
 
 	// Neither the proxy's failure nor the target's.
 	StaleConnection
+	Leftover
 	ClientLeft
 	RequestBroke
 	TunnelUnused
@@ -84,6 +89,10 @@ var rows = [causes]row{
 
 	TunnelRefused:     {word: "tunnel_refused", charge: ifServed, again: core.Retry, unsent: true, meaning: "the proxy refused the tunnel: a 3xx or 4xx to CONNECT, or SOCKS reply 2"},
 	TunnelFailed:      {word: "tunnel_failed", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the proxy could not open the tunnel: a 5xx to CONNECT, or another SOCKS reply"},
+	TargetUnreachable: {word: "target_unreachable", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the proxy says that it cannot reach the target: SOCKS replies 3 to 6, or an error page of its own"},
+	ProxyForbids:      {word: "proxy_forbids", charge: ifServed, again: core.Retry, unsent: true, meaning: "the proxy's own error page: its rules forbid the request"},
+	ProxyErrorPage:    {word: "proxy_error_page", charge: proxyOrTarget, again: core.Retry, meaning: "another error page of the proxy itself, not the target's answer"},
+	InnerGaveUp:       {word: "inner_gave_up", charge: proxyOrTarget, again: core.Never, meaning: "the proxy is a gateway of this kind, and has tried the request through several proxies in vain"},
 	TunnelTimeout:     {word: "tunnel_timeout", charge: proxyOrTarget, again: core.Retry, unsent: true, timeout: true, meaning: "the proxy did not answer CONNECT or SOCKS in time"},
 	TunnelBroke:       {word: "tunnel_broke", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the connection ended before the proxy had answered CONNECT or SOCKS"},
 	TargetTLSFailed:   {word: "target_tls_failed", charge: proxyOrTarget, again: core.Retry, unsent: true, meaning: "the TLS handshake with the target failed inside the tunnel"},
@@ -98,6 +107,7 @@ var rows = [causes]row{
 	TotalTimeout:      {word: "total_timeout", charge: proxyOrTarget, again: core.Never, timeout: true, meaning: "the request's total timeout passed during the attempt"},
 
 	StaleConnection: {word: "stale_connection", charge: nobody, again: core.Replay, meaning: "a kept connection had ended before any byte of the answer"},
+	Leftover:        {word: "leftover", charge: nobody, again: core.Replay, meaning: "a kept connection held bytes of an earlier answer, which do not begin an answer's head"},
 	ClientLeft:      {word: "client_left", charge: client, again: core.Never, meaning: "the client closed its connection"},
 	RequestBroke:    {word: "request_broke", charge: client, again: core.Never, meaning: "the client's request body ended early, or breaks the rules"},
 	TunnelUnused:    {word: "tunnel_unused", charge: nobody, again: core.Never, meaning: "the tunnel ended before the target had said anything, and not by the proxy's doing"},

@@ -19,7 +19,6 @@ import (
 type Fault struct {
 	Cause   core.Cause
 	Reason  string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Status  int    // of a CONNECT that the proxy refused, or the one that says the same of SOCKS; else 0
 	Direct  bool   // there is no proxy in between: the gateway asked the target itself
 	Sending bool   // the request's body had not been sent whole
 	Sent    bool   // of a LocalLimit: a part of the request may have left
@@ -31,6 +30,18 @@ func (f *Fault) Error() string { return f.Err.Error() }
 // Unwrap returns the cause.
 func (f *Fault) Unwrap() error { return f.Err }
 
+// Own is what a proxy's own error page says.
+type Own uint8
+
+// The kinds of error pages. NotOwn is an answer of the target.
+const (
+	NotOwn Own = iota
+	OwnUnclear
+	OwnUnreachable // the proxy cannot reach the target
+	OwnForbids     // its rules forbid the request
+	OwnTrouble     // it cannot work
+)
+
 // Facts are what is known of an attempt that has ended, or whose answer's head came.
 type Facts struct {
 	Fault      *Fault // why no answer came; nil if one did
@@ -38,6 +49,16 @@ type Facts struct {
 	RetryAfter string // field of the answer, as it came
 	Latency    time.Duration
 	Timing     core.Timing
+
+	// Of an answer that may be the proxy's own: one to CONNECT, or to a request in
+	// absolute form sent to an HTTP proxy.
+	FromProxy  bool   // the answer is such a one
+	Challenged bool   // it carries Proxy-Authenticate
+	Own        Own    // it is the proxy's own error page
+	OwnReason  string // RFC 9209 error token of that page; "" if it does not tell
+	Inner      string // X-Whirlpool-Outcome of an inner gateway of this kind; "" without one
+	Schemes    string // of a 407: the login schemes offered, for people; "" where Basic is among them
+	Elsewhere  bool   // the target has just been served through another proxy
 
 	// Of the request.
 	Tunnel     bool // the client asked for a tunnel (CONNECT)
@@ -75,7 +96,7 @@ func Judge(f *Facts) core.Outcome {
 		o.Err, o.Reason = f.Fault.Err, f.Fault.Reason
 	} else if c != Answered && c != TunnelOpen {
 		o.Reason = statusReason(f.Status)
-		o.Relay = f.Status != 407
+		o.Relay = true
 	}
 	adjust(&o, f)
 	conclude(&o, f, r)
@@ -87,10 +108,16 @@ func causeOf(f *Facts) core.Cause {
 	switch {
 	case f.Fault == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
 		return TunnelOpen
+	case f.Fault == nil && f.Inner == "exhausted":
+		return InnerGaveUp
+	case f.Fault == nil && f.Tunnel && f.Status != 407 && f.Own == OwnUnreachable:
+		return TargetUnreachable
 	case f.Fault == nil && f.Tunnel:
 		return Refusal(f.Status)
-	case f.Fault == nil && f.Status == 407:
+	case f.Fault == nil && f.FromProxy && f.Challenged && f.Status == 407: // else it is the target's own 407
 		return CredentialsRefused
+	case f.Fault == nil && f.Own != NotOwn:
+		return ownPage(f)
 	case f.Fault == nil && (f.Listed || f.Counted && f.Status >= 500):
 		return RetryStatus
 	case f.Fault == nil:
@@ -105,8 +132,21 @@ func causeOf(f *Facts) core.Cause {
 		return TotalTimeout
 	case f.Fault.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
 		return ConnectionClosed
+	case f.Fault.Cause == Leftover && f.Replayed:
+		return AnswerMalformed
 	}
 	return f.Fault.Cause
+}
+
+// ownPage is the cause of an answer that is an error page of the proxy itself.
+func ownPage(f *Facts) core.Cause {
+	switch f.Own {
+	case OwnUnreachable:
+		return TargetUnreachable
+	case OwnForbids:
+		return ProxyForbids
+	}
+	return ProxyErrorPage
 }
 
 // Refusal is the cause of a CONNECT that was answered with a status of 300 or above.
@@ -132,7 +172,21 @@ func adjust(o *core.Outcome, f *Facts) {
 		}
 	case CredentialsRefused:
 		o.Reason = "proxy_configuration_error"
-	case StaleConnection:
+		o.Relay = false
+		if f.Schemes != "" {
+			o.Err = &SchemeError{f.Schemes}
+		}
+	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
+		o.Relay = f.Fault == nil // where every proxy brings such a page, the last one is shown
+		if f.OwnReason != "" {
+			o.Reason = f.OwnReason
+		}
+	case InnerGaveUp:
+		o.Relay = true
+		if f.Elsewhere { // then the inner gateway's pool is the likely cause
+			o.Again = core.Retry
+		}
+	case StaleConnection, Leftover:
 		if !f.Idempotent || !f.Replayable {
 			o.Again = core.Retry
 		}
@@ -151,6 +205,13 @@ func adjust(o *core.Outcome, f *Facts) {
 	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
 		o.RetryAfter, _ = ParseRetryAfter(f.RetryAfter, f.Now)
 	}
+}
+
+// SchemeError is a proxy that offers no login scheme which the gateway speaks.
+type SchemeError struct{ Schemes string } // such as "Digest or NTLM"
+
+func (e *SchemeError) Error() string {
+	return "the proxy wants a login by " + e.Schemes + "; the gateway speaks Basic only"
 }
 
 var errRequestBroke = errors.New("the request's body broke off")

@@ -51,18 +51,13 @@ func (b *bench) allCases() []benchCase {
 		{name: "tunnel 1KB c1000", plan: loadPlan{Mode: "tunnel", Path: "/1024", Conns: 1000}},
 		{name: "abs 100KB c64", plan: loadPlan{Mode: "abs", Path: "/102400", Conns: 64}},
 		{name: "tunnel 100KB c64", plan: loadPlan{Mode: "tunnel", Path: "/102400", Conns: 64}},
-		{name: "abs faults10% c64", plan: loadPlan{Mode: "abs", Path: "/faults/1024", Conns: 64}, config: noBreakers},
+		{name: "abs faults10% c64", plan: loadPlan{Mode: "abs", Path: "/faults/1024", Conns: 64}},
 		{name: "503 all open c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Status: 503}, config: openBreakers, dead: true},
 		{name: "abs open 5000/s c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Rate: 5000}},
 		{name: "download 64MB c4", plan: loadPlan{Mode: "abs", Path: "/67108864", Conns: 4}},
 		{name: "upload 32MB c4", plan: loadPlan{Mode: "upload", Path: "/2", Conns: 4}},
 	}
 }
-
-// noBreakers: a tenth of tens of thousands of requests a second failing would
-// open every breaker at once, and retries that wait a second each would measure
-// the wait. HAProxy's side has no breaker and no wait either.
-const noBreakers = "[breaker]\nfailure_threshold = 1000000\n[retry]\nfailover_delay = 0\n"
 
 // openBreakers: one refused connection each opens them all, for good.
 const openBreakers = "[breaker]\nfailure_threshold = 1\ntimeout_duration = \"1h\"\n[retry]\nmax_attempts = 1\n"

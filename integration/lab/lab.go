@@ -38,8 +38,13 @@ type Behaviour struct {
 }
 
 // OK answers 200; Status answers a status.
-func OK() Behaviour                  { return Behaviour{} }
-func Status(code int) Behaviour      { return Behaviour{Status: code} }
+func OK() Behaviour             { return Behaviour{} }
+func Status(code int) Behaviour { return Behaviour{Status: code} }
+
+// Challenge answers 407, as a proxy does that wants another login.
+func Challenge() Behaviour {
+	return Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Basic realm="proxy"`}}}
+}
 func Slow(d time.Duration) Behaviour { return Behaviour{Delay: d} }
 
 // Script tells what the n-th arrival (from 0) gets.

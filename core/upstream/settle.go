@@ -1,0 +1,73 @@
+package upstream
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+)
+
+// Settle tells breaker and statistics how the attempt went, and returns what the
+// rest of the pool's attempts say of a failure: nothing where breakers count
+// literally. A second call does nothing.
+func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
+	if l.U == nil || l.settled {
+		return found
+	}
+	l.settled = true
+	u, counted, reported, enough := l.U, o.Verdict, o.Verdict, breaker.Literal
+	if !u.pool.literal.Load() {
+		found, enough = l.weigh(o)
+		if found.TargetFails && !found.Worse { // it would have failed through any proxy
+			counted = core.Excluded
+			if l.permit.Probe() {
+				reported = core.Excluded
+			}
+		}
+	}
+	if counted != core.Excluded {
+		u.window.add(&u.stats, counted, o.Latency)
+	}
+	l.permit.Report(reported, enough)
+	return found
+}
+
+// weigh enters the attempt into the pool's ledger and returns what it says.
+func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.Evidence) {
+	u := l.U
+	ledger := u.pool.ledger
+	a := evidence.Attempt{
+		Proxy: u.hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, At: l.began + o.Latency,
+		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause),
+	}
+	switch o.Verdict {
+	case core.Success:
+		ledger.Served(&a)
+	case core.Failure:
+		cfg := u.breaker.Config()
+		a.Threshold, a.Window, a.Peers = cfg.FailureThreshold, cfg.WindowDuration, len(u.pool.Snapshot().All)-1
+		found = ledger.Failed(&a)
+		if enough.Enough = found.Worse; found.Worse {
+			why := u.book.Why(ledger, a.At)
+			u.why.Store(&why)
+			enough.Why = why.String()
+		}
+	}
+	return found, enough
+}
+
+// Target names a target by its host:port, in lower case.
+func Target(authority string) evidence.Target {
+	return evidence.Target{Hash: uint64(core.Hash53(authority)), Name: authority}
+}
+
+// hash is IDHash as a whole number, which it is.
+func (u *Upstream) hash() uint64 { return uint64(u.idHash) }
+
+// Why says what the proxy's failures are, beside those of the rest of the pool: while
+// its breaker is closed the failures of late, else those that opened it.
+func (u *Upstream) Why() evidence.Why {
+	if why := u.why.Load(); why != nil && !u.word.Closed() {
+		return *why
+	}
+	return u.book.Why(u.pool.ledger, u.pool.Elapsed(u.now()))
+}

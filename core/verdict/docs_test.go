@@ -1,0 +1,48 @@
+package verdict
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+var update = flag.Bool("update", false, "write the table into docs/verdicts.md")
+
+// The table that users read is the one that the code goes by:
+// go test ./core/verdict -run Document -update writes it anew.
+func TestTheDocumentShowsTheTable(t *testing.T) {
+	const file, begin, end = "../../docs/verdicts.md", "<!-- table -->\n", "<!-- end of table -->\n"
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(text), begin)
+	require.True(t, found, "%s has no %q", file, begin)
+	shown, after, found := strings.Cut(rest, end)
+	require.True(t, found, "%s has no %q", file, end)
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(before+begin+document()+end+after), 0o644))
+		return
+	}
+	require.Equal(t, document(), shown)
+}
+
+func document() string {
+	var b strings.Builder
+	b.WriteString("\n| cause | meaning | charged to | tried again | may have reached the target |\n|---|---|---|---|---|\n")
+	again := map[core.Again]string{core.Never: "no", core.Retry: "yes", core.Elsewhere: "at once, elsewhere", core.Replay: "at once, on a new connection"}
+	for c := range causes {
+		r := &rows[c]
+		sent := "yes"
+		if r.unsent {
+			sent = "no"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.word, r.meaning, r.charge, again[r.again], sent)
+	}
+	b.WriteString("\n")
+	return b.String()
+}

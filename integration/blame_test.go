@@ -1,0 +1,322 @@
+package integration
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// byHost answers by the target's host, and 200 where none is named.
+func byHost(hosts map[string]lab.Behaviour) lab.Script {
+	return func(_ int, r *http.Request) lab.Behaviour {
+		host, _, _ := strings.Cut(r.Host, ":")
+		return hosts[host]
+	}
+}
+
+// states counts the breakers by their state.
+func (w *whirl) states() map[string]int {
+	out := map[string]int{}
+	for _, b := range w.json("/circuit-breakers")["circuit_breakers"].([]any) {
+		out[b.(map[string]any)["state"].(string)]++
+	}
+	return out
+}
+
+// The ways in which a target can be dead, as a proxy shows them.
+var deaths = map[string]lab.Behaviour{
+	"answers 503":                  lab.Status(503),
+	"closes without an answer":     {Fin: true},
+	"resets":                       {Reset: true},
+	"malformed head":               {Garbage: "HTTP/1.1 abc\r\n\r\n"},
+	"cuts its answer":              {Cut: 10},
+	"hangs":                        {Hole: true},
+	"answers with two lengths":     {Garbage: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"},
+	"the proxy answers 502 for it": lab.Status(502),
+}
+
+// quick shortens what a hanging target takes; everything else is as shipped.
+const quick = "[timeouts]\nattempt = \"300ms\"\n[retry]\nbase_delay = 0.1\n"
+
+// A target that fails through every proxy opens no breaker, and the other targets
+// lose nothing, one request after the other and many at once.
+func TestADeadTargetOpensNoBreaker(t *testing.T) {
+	for name, death := range deaths {
+		for _, workers := range []int{1, 64} {
+			t.Run(fmt.Sprintf("%s, %d at once", name, workers), func(t *testing.T) {
+				t.Parallel()
+				w := start(t, 6, quick)
+				for _, f := range w.fakes {
+					f.Set(byHost(map[string]lab.Behaviour{"dead.test": death}))
+				}
+				var lost atomic.Int64
+				var wg sync.WaitGroup
+				for i := range workers {
+					wg.Go(func() {
+						for j := range max(128/workers, 2) {
+							if (i+j)%2 == 0 {
+								w.request("GET", "http://dead.test/", "")
+							} else if a := w.request("GET", "http://good.test/", ""); a.status != 200 {
+								lost.Add(1)
+							}
+						}
+					})
+				}
+				wg.Wait()
+				assert.Zero(t, lost.Load(), "requests for the good target lost")
+				assert.Equal(t, map[string]int{"closed": 6}, w.states())
+				targets := w.json("/targets")["targets"].([]any)
+				require.NotEmpty(t, targets)
+				assert.Equal(t, "dead.test:80", targets[0].(map[string]any)["target"])
+
+				// A proxy that really dies meanwhile is out within 10 tries.
+				w.clear()
+				w.fakes[0].Do(lab.Behaviour{Reset: true})
+				for i := range 120 {
+					host := "good.test"
+					if i%2 == 0 {
+						host = "dead.test"
+					}
+					w.request("GET", "http://"+host+"/", "")
+				}
+				assert.Equal(t, "open", w.breaker("F1")["state"])
+				assert.LessOrEqual(t, w.fakes[0].Count(), 12)
+				assert.GreaterOrEqual(t, w.fakes[0].Count(), 5)
+			})
+		}
+	}
+}
+
+// The same inside tunnels: the target resets after the ClientHello.
+func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer dead.Close()
+	go func() {
+		for {
+			c, err := dead.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				c.Read(make([]byte, 1))
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}()
+		}
+	}()
+	w := start(t, 4, "")
+	good := coreServe(t)
+	for i := range 24 {
+		target := dead.Addr().String()
+		if i%2 == 1 {
+			target = good
+		}
+		status, _, c := w.connect(target)
+		require.Equal(t, 200, status)
+		tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+		if i%2 == 0 {
+			assert.Error(t, tc.Handshake())
+		} else {
+			io.WriteString(c, "hello")
+			b := make([]byte, 5)
+			_, err := io.ReadFull(c, b)
+			assert.NoError(t, err)
+		}
+		c.Close()
+	}
+	assert.Equal(t, map[string]int{"closed": 4}, w.states())
+}
+
+// coreServe is a target that echoes.
+func coreServe(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(c, c); c.Close() }()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Proxies that all fail now and then, at random: the gateway refuses nothing, and no
+// request fails that three attempts could have saved.
+func TestNoiseOpensNoBreaker(t *testing.T) {
+	for _, percent := range []int{2, 10, 30} {
+		t.Run(fmt.Sprintf("%d %%", percent), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 8, "[retry]\nbase_delay = 0.1\n")
+			var mu sync.Mutex
+			chance := rand.New(rand.NewPCG(uint64(percent), 1))
+			for _, f := range w.fakes {
+				f.Set(func(int, *http.Request) lab.Behaviour {
+					mu.Lock()
+					defer mu.Unlock()
+					if chance.IntN(100) < percent {
+						return lab.Status(503)
+					}
+					return lab.OK()
+				})
+			}
+			var refused, failed atomic.Int64
+			var wg sync.WaitGroup
+			const requests, workers = 2400, 16
+			for range workers {
+				wg.Go(func() {
+					for range requests / workers {
+						switch a := w.get(); {
+						case a.outcome() == "all_breakers_open":
+							refused.Add(1)
+						case a.status != 200:
+							failed.Add(1)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			assert.Zero(t, refused.Load())
+			most := 3*float64(requests)*pow3(float64(percent)/100) + 5
+			assert.LessOrEqual(t, float64(failed.Load()), most, "three tries each fail so seldom")
+			assert.Equal(t, 8, w.states()["closed"], "%v", w.states())
+		})
+	}
+}
+
+func pow3(p float64) float64 { return p * p * p }
+
+// A proxy that begins to fail always, in whichever way, among good ones.
+func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
+	ways := map[string]lab.Behaviour{
+		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true}, "hangs": {Hole: true},
+		"garbage": {Garbage: "SSH-2.0-OpenSSH\r\n"}, "credentials": lab.Challenge(), "cuts": {Cut: 10},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 6, quick)
+			for range 60 {
+				require.Equal(t, 200, w.get().status)
+			}
+			w.clear()
+			w.fakes[0].Do(way)
+			for i := range 120 {
+				w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "")
+				if w.breaker("F1")["state"] == "open" {
+					break
+				}
+			}
+			assert.Equal(t, "open", w.breaker("F1")["state"])
+			n := w.fakes[0].Count()
+			assert.GreaterOrEqual(t, n, 5)
+			assert.LessOrEqual(t, n, 12)
+			why := w.breaker("F1")["why"].(map[string]any)
+			assert.NotEmpty(t, why["summary"])
+			w.stop()
+			assert.Contains(t, w.log.String(), "why=")
+		})
+	}
+}
+
+// An origin that answers 407 itself is relayed, and charged to nobody.
+func TestAnOriginsOwn407(t *testing.T) {
+	w := start(t, 4, "")
+	w.all(lab.Status(407))
+	for range 18 {
+		a := w.get()
+		require.Equal(t, 407, a.status)
+		require.Equal(t, "1", a.attempts())
+	}
+	assert.Equal(t, map[string]int{"closed": 4}, w.states())
+	for _, f := range w.fakes {
+		assert.EqualValues(t, 0, w.breaker(f.Name)["failure_count"])
+	}
+}
+
+// An origin that stands in the list as if it were a proxy answers 400 to each
+// CONNECT: another proxy opens the tunnel, and the origin is out.
+func TestAnOriginListedAsAProxy(t *testing.T) {
+	w := start(t, 4, "")
+	w.fakes[0].Do(lab.Status(400))
+	target := coreServe(t)
+	for range 40 {
+		status, _, c := w.connect(target)
+		require.Equal(t, 200, status)
+		io.WriteString(c, "hello")
+		_, err := io.ReadFull(c, make([]byte, 5))
+		require.NoError(t, err)
+		c.Close()
+	}
+	assert.Equal(t, "open", w.breaker("F1")["state"])
+	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
+}
+
+// Everything fails at several targets: all breakers open, and requests are refused.
+func TestEverythingFails(t *testing.T) {
+	w := start(t, 3, quick)
+	w.all(lab.Behaviour{Reset: true})
+	for i := range 40 {
+		w.request("GET", fmt.Sprintf("http://t%d.test/", i%4), "")
+	}
+	assert.Equal(t, map[string]int{"open": 3}, w.states())
+	a := w.get()
+	assert.Equal(t, 503, a.status)
+	assert.Equal(t, "all_breakers_open", a.outcome())
+}
+
+// A suspect target costs one attempt a request and no wait, and is served again as
+// soon as it recovers.
+func TestASuspectTarget(t *testing.T) {
+	w := start(t, 6, "")
+	w.all(lab.Status(503))
+	for range 5 {
+		w.get("X-Whirlpool-Retry", "failover_delay=0")
+	}
+	begin, one := time.Now(), 0
+	for range 10 {
+		if a := w.get(); a.attempts() == "1" {
+			one++
+			require.Equal(t, 503, a.status, "the answer that the target gave")
+		}
+	}
+	assert.GreaterOrEqual(t, one, 7)
+	assert.Less(t, time.Since(begin), 8*time.Second, "ten requests that wait 3 s each take 30 s")
+	w.all(lab.OK())
+	require.Equal(t, 200, w.get().status)
+	for _, f := range w.json("/targets")["targets"].([]any) {
+		assert.Equal(t, false, f.(map[string]any)["suspect"])
+	}
+}
+
+// Nothing of the target was heard: another proxy is asked without a wait.
+func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
+	for name, way := range map[string]lab.Behaviour{"reset": {Reset: true}, "closed": {Fin: true}, "credentials": lab.Challenge()} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, 2, "")
+			w.fakes[0].Do(way)
+			for range 4 {
+				a := w.get()
+				require.Equal(t, 200, a.status)
+				require.Less(t, a.took, 900*time.Millisecond, "the backoff would take a second")
+			}
+		})
+	}
+}
