@@ -2,6 +2,7 @@ package transport
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -191,8 +192,21 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 }
 
 // alive reports whether the other side has neither closed an idle connection nor
-// sent anything on it since clean looked. It takes nothing off the connection.
-func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
+// sent anything on it since clean looked. What was sent would be taken for the answer
+// to the next request. A TCP connection is looked at without taking anything off it;
+// any other (of Config.Dial) is read for a moment, and not kept if something came.
+func (pc *persistConn) alive() bool {
+	if pc.tcp != nil {
+		return pc.tcp.Quiet()
+	}
+	pc.armed = time.Time{}
+	pc.SetReadDeadline(time.Now().Add(lookFor))
+	n, err := pc.Conn.Read(pc.more[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// lookFor is how long alive waits where it cannot look without reading.
+const lookFor = 100 * time.Microsecond
 
 // idlePool keeps one proxy's idle connections, the latest first, and TLS sessions.
 type idlePool struct {
@@ -217,19 +231,15 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// peekAfter is how long a kept connection is trusted without looking at it.
-const peekAfter = time.Millisecond
-
-// get returns a kept connection that seems alive, or nil. sure asks to look in
-// any case, for a request that could not be repeated.
-func (p *idlePool) get(key string, now time.Time, idle time.Duration, sure bool) *persistConn {
+// get returns a kept connection that is alive, or nil. Every connection is looked at
+// before it is used again, however short a time ago it was kept.
+func (p *idlePool) get(key string, now time.Time, idle time.Duration) *persistConn {
 	for {
 		pc := p.pop(key)
 		if pc == nil {
 			return nil
 		}
-		age := now.Sub(pc.idleAt)
-		if age < idle && (age < peekAfter && !sure || pc.alive()) {
+		if now.Sub(pc.idleAt) < idle && pc.alive() {
 			pc.reused = true
 			return pc
 		}

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -68,9 +70,8 @@ func (w *way) request() *Request {
 	return q
 }
 
-// do sends a request and returns its answer's body. Looked says whether the
-// next request will look at the connection before it takes it.
-func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
+// do sends a request and returns its answer's body.
+func (w *way) do(t *testing.T, tr *Transport) string {
 	t.Helper()
 	q := w.request()
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
@@ -79,11 +80,7 @@ func (w *way) do(t *testing.T, tr *Transport, looked bool) string {
 	require.Nil(t, f)
 	body, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
-	at := time.Now().Add(time.Minute)
-	if looked {
-		at = time.Now().Add(-time.Minute)
-	}
-	resp.Finish(c, at)
+	resp.Finish(c, time.Now())
 	return string(body)
 }
 
@@ -111,6 +108,19 @@ func (g *gathering) flush() {
 	g.out.Reset()
 }
 
+// flush sends what the gathering connection below c holds.
+func flush(c net.Conn) {
+	for {
+		switch above := c.(type) {
+		case *tls.Conn:
+			c = above.NetConn()
+		case *gathering:
+			above.flush()
+			return
+		}
+	}
+}
+
 // newest returns the connection that was put back last.
 func (p *idlePool) newest() *persistConn {
 	for _, list := range p.via {
@@ -131,13 +141,13 @@ func TestWhatIsKept(t *testing.T) {
 			tr := New(Config{RootCAs: w.roots})
 			defer tr.Close()
 			for range 3 {
-				w.do(t, tr, true)
+				w.do(t, tr)
 			}
 			require.EqualValues(t, 1, w.opened.Load())
 			(<-w.conns).(*net.TCPConn).CloseWrite()
 			kept := tr.pool(w.u).newest()
 			require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
-			w.do(t, tr, true)
+			w.do(t, tr)
 			require.EqualValues(t, 2, w.opened.Load())
 		})
 	}
@@ -156,17 +166,17 @@ func TestAnAnswerNobodyAskedFor(t *testing.T) {
 			tr := New(Config{RootCAs: w.roots})
 			defer tr.Close()
 			for range 3 {
-				assert.Equal(t, "for", w.do(t, tr, false))
+				assert.Equal(t, "for", w.do(t, tr))
 			}
 			assert.EqualValues(t, 3, w.opened.Load())
 		})
 	}
 }
 
-// A kept connection that had been closed when it was used again without a look:
-// if it can be seen that nothing of the request came there another takes its
-// place. Else the fault says so, whatever shows it, and
-// whenever. Once a byte of an answer has come it is another matter.
+// A kept connection that is closed between the look at it and its next use: it is
+// seen whether nothing of the request can have come to the other side, so that the
+// request may go out again on another connection. Else the fault is Stale, whatever
+// shows it, and whenever. Once a byte of an answer has come it is not.
 func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 	answer := func(c net.Conn) {
 		for readRequest(c) != "" {
@@ -183,7 +193,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 				t.Run(fmt.Sprint(name, " ", how, " ", size), func(t *testing.T) {
 					tr := New(Config{RootCAs: w.roots})
 					defer tr.Close()
-					w.do(t, tr, false)
+					w.do(t, tr)
 					kept := tr.pool(w.u).newest()
 					end((<-w.conns).(*net.TCPConn))
 					require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
@@ -192,17 +202,15 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 						q.Prefix, q.Framing, q.Length = make([]byte, size), http1.Length, int64(size)
 					}
 					c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
-					opened, resp := w.opened.Load(), &Response{}
-					f := tr.RoundTrip(t.Context(), w.u, c, q, resp)
-					if size < 1000 && runtime.GOOS == "linux" && (how == "closed" || how == "reset" && name == "http by http") {
-						require.Nil(t, f)
-						require.Equal(t, opened+1, w.opened.Load())
-						(<-w.conns).Close()
-						return
-					}
+					pool := tr.pool(w.u)
+					resp := &Response{t: tr, pool: pool, pc: pool.pop(kept.key)}
+					resp.pc.reused = true
+					f := tr.try(w.u, c, q, resp)
 					require.NotNil(t, f)
 					assert.True(t, f.Stale, "%+v", f)
-					require.Equal(t, opened, w.opened.Load())
+					assert.False(t, f.Leftover)
+					unseen := size < 1000 && runtime.GOOS == "linux" && (how == "closed" || how == "reset" && name == "http by http")
+					assert.Equal(t, unseen, resp.unseen)
 				})
 			}
 		}
@@ -217,13 +225,107 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 			t.Run(fmt.Sprintf("%s says %q", name, said), func(t *testing.T) {
 				tr := New(Config{RootCAs: w.roots})
 				defer tr.Close()
-				w.do(t, tr, false)
+				w.do(t, tr)
 				f := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(), &Response{})
 				require.NotNil(t, f)
 				assert.Equal(t, stale, f.Stale, "%+v", f)
 			})
 		}
 	}
+}
+
+// A second answer on a kept connection is never the next request's: it is there when
+// the connection is to be used again, so that connection is closed.
+func TestASecondAnswerIsNobodys(t *testing.T) {
+	say := make(chan struct{})
+	for name, w := range ways(t, func(c net.Conn) {
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+			flush(c)
+			<-say
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
+			flush(c)
+		}
+	}) {
+		t.Run(name, func(t *testing.T) {
+			tr := New(Config{RootCAs: w.roots})
+			defer tr.Close()
+			for range 5 {
+				require.Equal(t, "first", w.do(t, tr))
+				kept := tr.pool(w.u).newest()
+				say <- struct{}{}
+				require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+			}
+			require.EqualValues(t, 5, w.opened.Load())
+		})
+	}
+}
+
+// What was left over from the answer before, and came after the look at a kept
+// connection, is not taken for an answer: the request may go out again.
+func TestBytesLeftOver(t *testing.T) {
+	for left, leftover := range map[string]bool{
+		"<p>":                                 true,
+		"\x00":                                true,
+		"bodyHTTP/1.1 200 OK\r\n\r\n":         true,
+		"HTTP/1.1 2000 OK\r\n\r\n":            true,
+		"HTTP/1.1 200 OK\r\nno colon\r\n\r\n": false, // an answer, and malformed
+	} {
+		t.Run(left, func(t *testing.T) {
+			u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+				readRequest(c)
+				io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+				readRequest(c)
+				io.WriteString(c, left)
+				io.Copy(io.Discard, c)
+			}))
+			tr := New(Config{})
+			defer tr.Close()
+			c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+			var resp Response
+			require.Nil(t, tr.RoundTrip(t.Context(), u, c, get(), &resp))
+			resp.Finish(c, time.Now())
+			f := tr.RoundTrip(t.Context(), u, c, get(), &resp)
+			require.NotNil(t, f)
+			require.Equal(t, "http_protocol_error", f.Reason)
+			require.Equal(t, leftover, f.Leftover)
+			require.Equal(t, leftover, f.Stale)
+		})
+	}
+}
+
+// A connection that cannot be looked at without reading is read before it is used
+// again.
+func TestAConnectionOfAnotherKind(t *testing.T) {
+	say := make(chan struct{})
+	var opened atomic.Int32
+	tr := New(Config{Dial: func(context.Context, string, string) (net.Conn, error) {
+		opened.Add(1)
+		near, far := net.Pipe()
+		go func() {
+			defer far.Close()
+			for readRequest(far) != "" {
+				io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+				if _, more := <-say; more {
+					far.SetWriteDeadline(time.Now().Add(5 * time.Second))
+					io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
+				}
+			}
+		}()
+		return near, nil
+	}})
+	defer tr.Close()
+	w := &way{u: one(t, "http://p.test:1")}
+	require.Equal(t, "first", w.do(t, tr))
+	say <- struct{}{}
+	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, 5*time.Second, time.Millisecond)
+	require.Equal(t, "first", w.do(t, tr))
+	require.EqualValues(t, 2, opened.Load())
+	close(say)
+	for range 3 {
+		require.Equal(t, "first", w.do(t, tr))
+	}
+	require.EqualValues(t, 2, opened.Load())
 }
 
 // A proxy that reads nothing more holds up neither whoever closes the idle
@@ -239,12 +341,12 @@ func TestAStuckIdleConnection(t *testing.T) {
 	w := &way{u: one(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
-		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute, false) },
+		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute) },
 		"close": (*idlePool).close,
 	} {
 		tr := New(Config{RootCAs: roots})
 		defer tr.Close()
-		w.do(t, tr, true)
+		w.do(t, tr)
 		pool := tr.pool(w.u)
 		raw := pool.newest().tcp
 		raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))

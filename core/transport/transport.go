@@ -178,26 +178,36 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return f
 		}
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
-		if !c.Interrupt.watch(pc.Conn) {
-			drop(pc.Conn)
-			return fault(retry.Dial, errStopped)
-		}
-		if f = t.exchange(c, q, resp); f == nil {
-			return nil
-		}
-		c.Interrupt.release()
-		f.Target = u.Spec().Address.Scheme == upstream.Direct
-		f.Stale = pc.reused && !f.Timeout && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && stale(f)
-		drop(pc.Conn)
-		f.Client = resp.BodyBroke(q)
-		f.Sending = resp.sent != nil
-		resp.join()
-		resp.pc = nil
-		if !f.Stale || !resp.unseen {
+		if f = t.try(u, c, q, resp); f == nil || !f.Stale || !resp.unseen {
 			return f
 		}
 		c.Fresh = true
 	}
+}
+
+// try makes the attempt on the connection that resp has.
+func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Response) *retry.Fault {
+	pc := resp.pc
+	if !c.Interrupt.watch(pc.Conn) {
+		drop(pc.Conn)
+		return fault(retry.Dial, errStopped)
+	}
+	f := t.exchange(c, q, resp)
+	if f == nil {
+		return nil
+	}
+	c.Interrupt.release()
+	f.Target = u.Spec().Address.Scheme == upstream.Direct
+	if pc.reused && resp.Status == 0 {
+		f.Leftover = f.Reason == "http_protocol_error"
+		f.Stale = f.Leftover || !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
+	}
+	drop(pc.Conn)
+	f.Client = resp.BodyBroke(q)
+	f.Sending = resp.sent != nil
+	resp.join()
+	resp.pc = nil
+	return f
 }
 
 // stale reports whether a fault is how a kept connection shows that the other side
