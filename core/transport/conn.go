@@ -3,6 +3,7 @@ package transport
 import (
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -219,9 +220,18 @@ type idlePool struct {
 	mu     sync.Mutex
 	direct []*persistConn            // to the proxy itself
 	via    map[string][]*persistConn // through it, by target
+	lossy  map[string]time.Time      // by target: until when a request that cannot be repeated takes no kept connection
 	count  int
 	closed bool
 }
+
+const (
+	// lossyFor is how long a request that cannot be repeated takes no kept connection
+	// after one was lost on such a connection.
+	lossyFor = 10 * time.Minute
+	// maxLossy bounds idlePool.lossy. A loss beyond it is not remembered.
+	maxLossy = 1000
+)
 
 func newIdlePool(a upstream.Address) *idlePool {
 	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
@@ -233,9 +243,10 @@ func newIdlePool(a upstream.Address) *idlePool {
 
 // get returns a kept connection that is alive, or nil. Every connection is looked at
 // before it is used again, however short a time ago it was kept.
-func (p *idlePool) get(key string, now time.Time, idle time.Duration) *persistConn {
+// once says that the request cannot be repeated: it gets none where one was lost.
+func (p *idlePool) get(key string, now time.Time, idle time.Duration, once bool) *persistConn {
 	for {
-		pc := p.pop(key)
+		pc := p.pop(key, now, once)
 		if pc == nil {
 			return nil
 		}
@@ -247,9 +258,29 @@ func (p *idlePool) get(key string, now time.Time, idle time.Duration) *persistCo
 	}
 }
 
-func (p *idlePool) pop(key string) *persistConn {
+// lost remembers that a request that cannot be repeated was lost because the other
+// side closed a kept connection.
+func (p *idlePool) lost(key string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.lossy) >= maxLossy {
+		maps.DeleteFunc(p.lossy, func(_ string, until time.Time) bool { return !now.Before(until) })
+	}
+	if len(p.lossy) >= maxLossy {
+		return
+	}
+	if p.lossy == nil {
+		p.lossy = map[string]time.Time{}
+	}
+	p.lossy[key] = now.Add(lossyFor)
+}
+
+func (p *idlePool) pop(key string, now time.Time, once bool) *persistConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if once && now.Before(p.lossy[key]) {
+		return nil
+	}
 	list := p.direct
 	if key != "" {
 		list = p.via[key]

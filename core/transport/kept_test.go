@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -203,7 +204,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 					}
 					c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
 					pool := tr.pool(w.u)
-					resp := &Response{t: tr, pool: pool, pc: pool.pop(kept.key)}
+					resp := &Response{t: tr, pool: pool, pc: pool.pop(kept.key, time.Now(), false)}
 					resp.pc.reused = true
 					f := tr.try(w.u, c, q, resp)
 					require.NotNil(t, f)
@@ -328,6 +329,64 @@ func TestAConnectionOfAnotherKind(t *testing.T) {
 	require.EqualValues(t, 2, opened.Load())
 }
 
+// A proxy that closes every second kept connection when it reads a POST on it loses
+// one POST; for ten minutes after that a POST goes to it on a new connection only,
+// while what can be repeated goes on using those that are kept.
+func TestAPostLostOnAKeptConnection(t *testing.T) {
+	var opened, onKept atomic.Int32
+	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		opened.Add(1)
+		for n := 0; ; n++ {
+			head := readRequest(c)
+			if head == "" || n > 0 && strings.HasPrefix(head, "POST") && onKept.Add(1)%2 == 1 {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+		}
+	}))
+	now := time.Now()
+	tr := New(Config{Now: func() time.Time { return now }, IdleTimeout: time.Hour})
+	defer tr.Close()
+	ask := func(method string, idempotent bool) bool {
+		q := get()
+		q.Method, q.Idempotent = []byte(method), idempotent
+		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+		var resp Response
+		if f := tr.RoundTrip(t.Context(), u, c, q, &resp); f != nil {
+			require.True(t, f.Stale, "%v", f)
+			return false
+		}
+		resp.Finish(c, now)
+		return true
+	}
+	failed := 0
+	for range 100 {
+		if !ask("POST", false) {
+			failed++
+		}
+	}
+	require.Equal(t, 1, failed)
+	before := opened.Load()
+	for range 10 {
+		require.True(t, ask("GET", true))
+	}
+	require.Equal(t, before, opened.Load())
+	now = now.Add(lossyFor)
+	require.False(t, ask("POST", false) && ask("POST", false), "it is forgotten")
+	require.True(t, ask("POST", false) && ask("POST", false), "and learnt again")
+}
+
+// What is remembered of losses is bounded.
+func TestLossesAreBounded(t *testing.T) {
+	p, now := &idlePool{}, time.Now()
+	for i := range 2 * maxLossy {
+		p.lost(fmt.Sprint(i), now)
+	}
+	require.Len(t, p.lossy, maxLossy)
+	p.lost("late", now.Add(lossyFor))
+	require.Len(t, p.lossy, 1)
+}
+
 // A proxy that reads nothing more holds up neither whoever closes the idle
 // connections nor whoever looks for one among them: TLS's farewell would.
 func TestAStuckIdleConnection(t *testing.T) {
@@ -341,7 +400,7 @@ func TestAStuckIdleConnection(t *testing.T) {
 	w := &way{u: one(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
-		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute) },
+		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute, false) },
 		"close": (*idlePool).close,
 	} {
 		tr := New(Config{RootCAs: roots})

@@ -140,6 +140,9 @@ type Request struct {
 	Stop    func()        // ends such a wait from another goroutine, for good
 }
 
+// once reports whether the request cannot be repeated on another connection.
+func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil }
+
 // Response is an answer: its head has been read, its body is to come. Close it
 // when done.
 type Response struct {
@@ -201,6 +204,9 @@ func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Resp
 	if pc.reused && resp.Status == 0 {
 		f.Leftover = f.Reason == "http_protocol_error"
 		f.Stale = f.Leftover || !f.Timeout && len(pc.reader.Buffered()) == 0 && stale(f)
+	}
+	if f.Stale && !resp.unseen && q.once() {
+		resp.pool.lost(pc.key, t.cfg.Now())
 	}
 	drop(pc.Conn)
 	f.Client = resp.BodyBroke(q)
