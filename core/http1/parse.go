@@ -370,15 +370,12 @@ func (s *scan) framing(f *Field) error {
 			return malformed("Transfer-Encoding is not exactly chunked")
 		}
 		s.chunked = true
+	case !s.hasLength && ParseLength(f.Value) >= 0:
+		s.length, s.hasLength = ParseLength(f.Value), true
+	case !s.answer && s.hasLength:
+		return malformed("more than one Content-Length")
 	case !s.answer:
-		n := ParseLength(f.Value)
-		if n < 0 {
-			return malformed(badLength)
-		}
-		if s.hasLength {
-			return malformed("more than one Content-Length")
-		}
-		s.length, s.hasLength = n, true
+		return malformed(badLength)
 	default: // equal ones are one, in one field or in several: RFC 9112 section 6.3
 		for rest, more := f.Value, true; more; {
 			var value []byte

@@ -183,18 +183,11 @@ func (r *Reader) head() ([]byte, error) {
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
 			return r.consume(from+i+2, from+i+4), nil
 		}
-		come := r.buf[r.r:r.w]
-		if r.answers {
-			if end, next := looseEnd(come, max(u.searched-2, 0)); end > 0 {
-				return r.consume(r.r+end, r.r+next), nil
+		if r.w > r.r {
+			if head, err := r.unfinished(&u); head != nil || err != nil {
+				return head, err
 			}
-			if err := u.answer(come); err != nil {
-				return nil, err
-			}
-		} else if err := u.request(come); err != nil {
-			return nil, err
 		}
-		u.searched = len(come)
 		if err := r.fill(MaxHead); err != nil {
 			if err == io.EOF && u.searched > 0 {
 				return nil, io.ErrUnexpectedEOF
@@ -205,6 +198,24 @@ func (r *Reader) head() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// unfinished checks a head whose end has not been found, and returns it if it ends
+// with a bare LF and may.
+func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
+	come := r.buf[r.r:r.w]
+	if r.answers {
+		if end, next := looseEnd(come, max(u.searched-2, 0)); end > 0 {
+			return r.consume(r.r+end, r.r+next), nil
+		}
+		if err := u.answer(come); err != nil {
+			return nil, err
+		}
+	} else if err := u.request(come); err != nil {
+		return nil, err
+	}
+	u.searched = len(come)
+	return nil, nil
 }
 
 // consume consumes a head that reaches up to end, and what ends it up to next.

@@ -181,6 +181,9 @@ func (pc *persistConn) head(b []byte, q *Request) []byte {
 	if pc.login != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", pc.login)
 	}
+	if q.Continue != nil {
+		b = append(b, "Expect: 100-continue\r\n"...)
+	}
 	b = http1.AppendFraming(b, q.Framing, q.Length)
 	return append(b, "\r\n"...)
 }

@@ -117,6 +117,10 @@ type Control struct {
 // for no more than a tenth of a second before it is noticed.
 const SlowAfter = 50 * time.Millisecond
 
+// ContinueWait is how long a request that expects 100 Continue waits for it, as curl
+// does; not every server knows of it.
+const ContinueWait = time.Second
+
 // Request is one request, ready to go on: its fields are without those of the
 // client's hop.
 type Request struct {
@@ -137,7 +141,13 @@ type Request struct {
 	From    *socket.Conn  // what Rest is read from; nil if not plain TCP
 	Pipes   *socket.Pipes // for what passes from From to the proxy; nil without From
 	Arm     func()        // called before each wait for more of Rest
-	Stop    func()        // ends such a wait from another goroutine, for good
+	// Continue, if not nil, asks the sender for Rest, nothing of which has been read:
+	// it waits for 100 Continue (RFC 9110 section 10.1.1). So does the request then: Continue is
+	// called once the other side has said that, or nothing for ContinueWait, and not
+	// if it has given its final answer. It sets itself to nil. False says that
+	// the sender has left.
+	Continue func() bool
+	Stop     func() // ends such a wait from another goroutine, for good
 }
 
 // once reports whether the request cannot be repeated on another connection.
@@ -209,7 +219,7 @@ func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Resp
 		resp.pool.lost(pc.key, t.cfg.Now())
 	}
 	drop(pc.Conn)
-	f.Client = resp.BodyBroke(q)
+	f.Client = resp.BodyBroke(q) || f.Client
 	f.Sending = resp.sent != nil
 	resp.join()
 	resp.pc = nil
