@@ -266,6 +266,9 @@ func TestASecondAnswerIsNobodys(t *testing.T) {
 // connection, is not taken for an answer: the request may go out again.
 func TestBytesLeftOver(t *testing.T) {
 	for left, leftover := range map[string]bool{
+		"a body behind a 204":                          true,
+		"a body behind a 204\r\n":                      true,
+		"HTTP/1.1 103 Early Hints\r\n\r\nbody\r\n\r\n": false,
 		"<p>":                                 true,
 		"\x00":                                true,
 		"bodyHTTP/1.1 200 OK\r\n\r\n":         true,
