@@ -237,6 +237,7 @@ type scan struct {
 }
 
 func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
+	values, most := s.values, s.most
 	for len(block) > 0 {
 		i := bytes.IndexByte(block, '\n')
 		if i < 1 || block[i-1] != '\r' {
@@ -248,9 +249,15 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		if colon <= 0 {
 			return fields, malformed("a header line without a name and a colon")
 		}
-		f := Field{Name: line[:colon], Value: trim(line[colon+1:])}
-		if err := s.field(&f, len(fields)); err != nil {
-			return fields, err
+		name, value := line[:colon], trim(line[colon+1:])
+		if !isToken(name) || !all(value, values) || len(fields) == most {
+			return fields, s.bad(name, value)
+		}
+		f := Field{Name: name, Value: value, Kind: kindOf(name)}
+		if f.Kind != Other {
+			if err := s.known(&f); err != nil {
+				return fields, err
+			}
 		}
 		fields = append(fields, f)
 	}
@@ -287,12 +294,18 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 		for len(name) > 0 && isBlank(name[len(name)-1]) { // RFC 9112 section 5.1
 			name = name[:len(name)-1]
 		}
-		f := Field{Name: name, Value: trim(line[colon+1:])}
-		if err := s.field(&f, len(fields)); err != nil {
-			return fields, err
+		value := trim(line[colon+1:])
+		if !isToken(name) || !all(value, s.values) || len(fields) == s.most {
+			return fields, s.bad(name, value)
 		}
+		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if folded && (f.Kind == ContentLength || f.Kind == TransferEncoding) && !s.bodiless {
 			return fields, malformed("a folded Content-Length or Transfer-Encoding")
+		}
+		if f.Kind != Other {
+			if err := s.known(&f); err != nil {
+				return fields, err
+			}
 		}
 		fields = append(fields, f)
 	}
@@ -304,23 +317,17 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// field checks one field, of which there are n before it, and says what kind it is of.
-func (s *scan) field(f *Field, n int) error {
-	if !isToken(f.Name) {
+// bad says what is wrong with a field that was refused.
+func (s *scan) bad(name, value []byte) error {
+	switch {
+	case !isToken(name):
 		// This covers obs-fold (a line that begins with white space) and
 		// white space before the colon.
 		return malformed(badName)
-	}
-	if !all(f.Value, s.values) {
+	case !all(value, s.values):
 		return malformed(badValue)
 	}
-	if n == s.most {
-		return tooManyFields(s.most)
-	}
-	if f.Kind = kindOf(f.Name); f.Kind != Other {
-		return s.known(f)
-	}
-	return nil
+	return tooManyFields(s.most)
 }
 
 func tooManyFields(most int) error {

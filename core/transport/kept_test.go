@@ -375,8 +375,13 @@ func TestAPostLostOnAKeptConnection(t *testing.T) {
 	}
 	require.Equal(t, before, opened.Load())
 	now = now.Add(lossyFor)
-	require.False(t, ask("POST", false) && ask("POST", false), "it is forgotten")
-	require.True(t, ask("POST", false) && ask("POST", false), "and learnt again")
+	failed = 0
+	for range 10 {
+		if !ask("POST", false) {
+			failed++
+		}
+	}
+	require.Equal(t, 1, failed, "it is forgotten, and learnt again")
 }
 
 // What is remembered of losses is bounded.
