@@ -20,8 +20,9 @@ import (
 
 const (
 	large      = 30 << 20 // far more than replay_limit
-	largeAsked = "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 31457280\r\n\r\n"
-	goOn       = "HTTP/1.1 100 Continue\r\n\r\n"
+	largeAsked = "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" +
+		"Expect: 100-continue\r\nContent-Length: 31457280\r\n\r\n"
+	goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 )
 
 // head is how a proxy reads a request's head only.
@@ -89,7 +90,8 @@ func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	require.NoError(t, err)
 	q.ContentLength = large
 	q.Header.Set("Expect", "100-continue")
-	client := http.Client{Transport: &http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return url.Parse("http://" + r.listener.Addr().String()) }, ExpectContinueTimeout: patience}}
+	gateway := &url.URL{Scheme: "http", Host: r.listener.Addr().String()}
+	client := http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(gateway), ExpectContinueTimeout: patience}}
 	defer client.CloseIdleConnections()
 	a, err := client.Do(q)
 	require.NoError(t, err)

@@ -181,7 +181,8 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	}
 	*p = Response{Status: status, Reason: reason, Minor: minor, Fields: p.Fields[:0], Length: -1}
 	s := scan{
-		values: answerChar, most: MaxAnswerFields, answer: true, unframed: status/100 == 2 && string(method) == "CONNECT",
+		values: answerChar, most: MaxAnswerFields, answer: true,
+		unframed: status/100 == 2 && string(method) == "CONNECT",
 		bodiless: status < 200 || status == 204 || status == 304 || string(method) == "HEAD",
 	}
 	if loose {

@@ -210,7 +210,8 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 					require.NotNil(t, f)
 					assert.True(t, f.Stale, "%+v", f)
 					assert.False(t, f.Leftover)
-					unseen := size < 1000 && runtime.GOOS == "linux" && (how == "closed" || how == "reset" && name == "http by http")
+					refused := how == "closed" || how == "reset" && name == "http by http"
+					unseen := size < 1000 && runtime.GOOS == "linux" && refused
 					assert.Equal(t, unseen, resp.unseen)
 				})
 			}

@@ -151,7 +151,7 @@ type Request struct {
 }
 
 // once reports whether the request cannot be repeated on another connection.
-func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil }
+func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
 
 // Response is an answer: its head has been read, its body is to come. Close it
 // when done.
