@@ -243,7 +243,9 @@ func TestAnswersOnTheWire(t *testing.T) {
 		{"HEAD of chunks", "HEAD", "1", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", []string{"200 OK"}, "chunked"},
 		{"a status of its own", "GET", "1", "999 Request denied\r\nContent-Length: 2\r\n\r\nno", []string{"999 Request denied", "Outcome: success", "no"}, "502"},
 		{"more than it said", "GET", "1", "200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nsmuggled", []string{"200 OK", "hi"}, "smuggled"},
-		{"two lengths", "GET", "1", "200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", []string{"502 Bad Gateway", "error=http_protocol_error"}, "hi\r\n"},
+		{"a length and chunks", "GET", "1", "200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", []string{"200 OK", "chunked", "2\r\nhi\r\n0\r\n\r\n"}, "Content-Length"},
+		{"what can be repaired", "GET", "1", " 200 OK\nA : b\r\n c\nContent-Length: 02\nContent-Length: 2\n\nhi", []string{"HTTP/1.1 200 OK\r\nA: b   c\r\nContent-Length: 2\r\n", "hi"}, "502"},
+		{"two lengths", "GET", "1", "200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!", []string{"502 Bad Gateway", "error=http_protocol_error"}, "hi\r\n"},
 		{"101", "GET", "1", "101 Switching Protocols\r\nUpgrade: x\r\n\r\n", []string{"502 Bad Gateway", "error=http_protocol_error"}, "101 Switching Protocols\r\n"},
 		{"nothing", "GET", "1", "", []string{"502 Bad Gateway", "error=connection_terminated"}, "200 OK"},
 	} {

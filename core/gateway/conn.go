@@ -62,6 +62,7 @@ type conn struct {
 
 	bodyStopped               atomic.Bool // nothing more of the request's body is waited for; the connection ends with it
 	armBodyFunc, stopBodyFunc func()      // bound once
+	continueFunc              func() bool // bound once
 }
 
 // The phases of a connection.
@@ -98,6 +99,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 	}
 	c.armBodyFunc = c.armBody
 	c.stopBodyFunc = c.stopBody
+	c.continueFunc = c.sendContinue
 	return c
 }
 
@@ -150,6 +152,9 @@ func (c *conn) shrink() {
 	if cap(c.req.Fields) > usualFields {
 		c.req.Fields = nil
 	}
+	if cap(c.call.response.Fields) > usualFields {
+		c.call.response.Fields = nil
+	}
 }
 
 // usualFields is how many header fields a connection is prepared for.
@@ -184,6 +189,7 @@ func (c *conn) handle() (keep bool) {
 		err = c.memo.remember(c.req.Target, "")
 	} else {
 		var authority []byte
+		c.req.Target = withoutFragment(c.req.Target)
 		if t, authority, err = parseTarget(c.req.Method, c.req.Target); err == nil {
 			port := "80"
 			if t.tls {

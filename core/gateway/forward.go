@@ -105,13 +105,16 @@ func (c *conn) takeBody(q *transport.Request) error {
 		return nil
 	}
 	c.detach(q)
-	if c.req.Continue {
-		c.continued = true
-		if !c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) {
-			return io.ErrUnexpectedEOF
-		}
-	}
 	fits := c.req.Framing == http1.Chunked || c.req.Length <= c.set.ReplayLimit
+	switch {
+	case !c.req.Continue:
+	case !fits: // the expectation goes on: RFC 9110 section 10.1.1
+		q.Continue = c.continueFunc
+		c.streamBody(q)
+		return nil
+	case !c.sendContinue():
+		return io.ErrUnexpectedEOF
+	}
 	if fits {
 		c.bodyLoan.take(&c.body)
 	}
@@ -133,11 +136,26 @@ func (c *conn) takeBody(q *transport.Request) error {
 		return nil
 	}
 	c.x.Replayable = false
+	c.streamBody(q)
+	return nil
+}
+
+// streamBody lets the transport read what is left of the request's body.
+func (c *conn) streamBody(q *transport.Request) {
 	c.watch.disabled = true
 	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
 	q.From, _ = c.raw.(*socket.Conn)
 	q.Pipes = c.server.chunks.pipes
-	return nil
+}
+
+// sendContinue tells the client to send the request's body. If that streams, the
+// request is not tried again from then on.
+func (c *conn) sendContinue() bool {
+	c.continued = true
+	if q := &c.call.request; q.Continue != nil {
+		q.Continue, c.x.Replayable = nil, false
+	}
+	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
 
 // detach copies what q holds of the head: they are views of the connection's

@@ -18,7 +18,14 @@ type target struct {
 	host []byte // value of the Host field to send
 }
 
-// parseTarget reads an absolute-form target (RFC 9112 section 3.2.2).
+// withoutFragment cuts off what a client should have kept to itself (RFC 9110 section
+// 4.2.5): Java's HttpClient and Python's urllib send it after a redirect.
+func withoutFragment(target []byte) []byte {
+	target, _, _ = bytes.Cut(target, []byte("#"))
+	return target
+}
+
+// parseTarget reads an absolute-form target without a fragment (RFC 9112 section 3.2.2).
 func parseTarget(method, raw []byte) (t target, authority []byte, err error) {
 	rest := raw
 	switch {
@@ -31,7 +38,7 @@ func parseTarget(method, raw []byte) (t target, authority []byte, err error) {
 	default:
 		return t, nil, fmt.Errorf("the request target is not an absolute http:// or https:// URL")
 	}
-	end := bytes.IndexAny(rest, "/?#")
+	end := bytes.IndexAny(rest, "/?")
 	if end < 0 {
 		end = len(rest)
 	}
@@ -41,8 +48,6 @@ func parseTarget(method, raw []byte) (t target, authority []byte, err error) {
 		return t, nil, fmt.Errorf("the request target has no host")
 	case bytes.IndexByte(authority, '@') >= 0:
 		return t, nil, fmt.Errorf("the request target has user information; send it as Authorization")
-	case bytes.IndexByte(t.path, '#') >= 0:
-		return t, nil, fmt.Errorf("the request target has a fragment")
 	}
 	switch {
 	case len(t.path) == 0 && string(method) == http.MethodOptions:

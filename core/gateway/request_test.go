@@ -388,6 +388,21 @@ func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	}
 }
 
+// A fragment does not go on, in either form of the target; a CONNECT has none.
+func TestAFragmentIsCutOff(t *testing.T) {
+	seen := make(chan string, 1)
+	r := newRig(t, func(c net.Conn) {
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		seen <- line
+		io.WriteString(c, ok(""))
+	}, nil)
+	a, _ := r.ask("GET http://a.test/b?c#d HTTP/1.1\r\nHost: a.test\r\n\r\n").answer("GET")
+	require.Equal(t, 200, a.StatusCode)
+	require.Equal(t, "GET http://a.test/b?c HTTP/1.1\r\n", <-seen)
+	a, _ = r.ask("CONNECT a.test:443#b HTTP/1.1\r\nHost: a.test\r\n\r\n").answer("CONNECT")
+	require.Equal(t, 400, a.StatusCode)
+}
+
 func TestTargets(t *testing.T) {
 	for raw, want := range map[string]struct {
 		path, authority string
@@ -402,7 +417,11 @@ func TestTargets(t *testing.T) {
 		"GET http://[::1]:8/":              {"/", "[::1]:8", false},
 		"GET http://a.test/b@c:d":          {"/b@c:d", "a.test", false},
 		"GET http://a.test/http://b.test/": {"/http://b.test/", "a.test", false},
-		"GET http://a.test/#b":             {},
+		"GET http://a.test/b#c?d":          {"/b", "a.test", false},
+		"GET http://a.test#b@c/d":          {"/", "a.test", false},
+		"GET http://a.test?b#":             {"/?b", "a.test", false},
+		"GET http://#a.test/":              {},
+		"GET #":                            {},
 		"GET http://u@a.test/":             {},
 		"GET http://":                      {},
 		"GET http:///b":                    {},
@@ -412,7 +431,7 @@ func TestTargets(t *testing.T) {
 		"GET /b":                           {},
 	} {
 		method, rest, _ := strings.Cut(raw, " ")
-		got, authority, err := parseTarget([]byte(method), []byte(rest))
+		got, authority, err := parseTarget([]byte(method), withoutFragment([]byte(rest)))
 		if want.authority == "" {
 			require.Error(t, err, raw)
 			continue

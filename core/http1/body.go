@@ -154,7 +154,7 @@ func (b *Body) chunkLine() (bool, error) {
 		}
 		b.state = chunkSize
 	case chunkSize:
-		size, err := parseChunkSize(line)
+		size, err := parseChunkSize(line, b.r.answers)
 		if err != nil {
 			return false, err
 		}
@@ -167,7 +167,11 @@ func (b *Body) chunkLine() (bool, error) {
 			b.err = io.EOF
 			return true, nil
 		}
-		if b.left++; b.left > MaxFields || bytes.IndexByte(line, ':') <= 0 || !isValue(line) {
+		most, values := int64(MaxFields), uint8(valueChar)
+		if b.r.answers {
+			most, values = MaxAnswerFields, answerChar
+		}
+		if b.left++; b.left > most || bytes.IndexByte(line, ':') <= 0 || !all(line, values) {
 			return false, malformed("the trailer section")
 		}
 	}
@@ -176,13 +180,18 @@ func (b *Body) chunkLine() (bool, error) {
 
 const maxChunkLine = 4 << 10
 
-func parseChunkSize(line []byte) (int64, error) {
+// parseChunkSize reads up to 15 digits. A response may have a zero before those: Go's
+// and curl's clients take 16, and some origins write a fixed number of them.
+func parseChunkSize(line []byte, answer bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
 		digits, ext = line[:i], trim(line[i:])
 		if len(ext) > 0 && ext[0] != ';' || !isValue(ext) {
 			return 0, malformed("a chunk's size line")
 		}
+	}
+	if answer && len(digits) == 16 && digits[0] == '0' {
+		digits = digits[1:]
 	}
 	if len(digits) == 0 || len(digits) > 15 {
 		return 0, malformed("a chunk's size is not 1 to 15 hexadecimal digits")

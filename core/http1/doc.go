@@ -1,7 +1,7 @@
 // Package http1 reads and writes HTTP/1.1 messages (RFC 9112) for a proxy:
-// strictly, so that no message means one thing here and another at the next
-// hop, and without allocating, so that a message costs little more than its
-// system calls.
+// requests strictly, so that none means one thing here and another at the next
+// hop, responses repaired where that leaves no doubt, and without allocating, so
+// that a message costs little more than its system calls.
 //
 // A [Reader] owns the read side of one connection. [Reader.ReadRequest] and
 // [Reader.ReadResponse] parse one head into a reused struct whose byte slices

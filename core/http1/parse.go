@@ -3,6 +3,7 @@ package http1
 import (
 	"bytes"
 	"math"
+	"strconv"
 )
 
 // ReadRequest reads the head of a request into q, reusing its slices. It
@@ -16,22 +17,10 @@ func (r *Reader) ReadRequest(q *Request) error {
 	}
 	*q = Request{Fields: q.Fields[:0]}
 	line, rest, _ := bytes.Cut(head, crlf)
-	sp := bytes.IndexByte(line, ' ')
-	last := bytes.LastIndexByte(line, ' ')
-	if sp <= 0 || last == sp {
-		return malformed("the request line is not METHOD SP TARGET SP VERSION")
+	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
+		return err
 	}
-	q.Method, q.Target = line[:sp], line[sp+1:last]
-	if !isToken(q.Method) {
-		return malformed("the method is not a token")
-	}
-	if !isTarget(q.Target) {
-		return malformed("the request target has a space or control character, or is empty")
-	}
-	if q.Minor = version(line[last+1:]); q.Minor < 0 {
-		return malformed("the version is not HTTP/1.0 or HTTP/1.1")
-	}
-	var s scan
+	s := scan{values: valueChar, most: MaxFields}
 	if q.Fields, err = s.fields(rest, q.Fields); err != nil {
 		return err
 	}
@@ -45,6 +34,8 @@ func (r *Reader) ReadRequest(q *Request) error {
 	q.Close = s.close || q.Minor == 0 && !s.keepAlive
 	q.Continue = s.expect100 && q.Minor == 1
 	switch {
+	case s.chunked && s.hasLength:
+		return malformed(bothFramings)
 	case s.chunked && q.Minor == 0:
 		return malformed("Transfer-Encoding in an HTTP/1.0 request")
 	case s.chunked:
@@ -57,74 +48,166 @@ func (r *Reader) ReadRequest(q *Request) error {
 	return nil
 }
 
+const bothFramings = "both Content-Length and Transfer-Encoding"
+
+// requestLine reads METHOD SP TARGET SP VERSION. A minor version above 1 counts as 1
+// (RFC 9110 section 2.5).
+func requestLine(line []byte) (method, target []byte, minor int, err error) {
+	sp := bytes.IndexByte(line, ' ')
+	last := bytes.LastIndexByte(line, ' ')
+	if sp <= 0 || last == sp {
+		return nil, nil, 0, malformed("the request line is not METHOD SP TARGET SP VERSION")
+	}
+	method, target = line[:sp], line[sp+1:last]
+	if !isToken(method) {
+		return nil, nil, 0, malformed(badMethod)
+	}
+	if !isTarget(target) {
+		return nil, nil, 0, malformed("the request target has a space or control character, or is empty")
+	}
+	if minor = version(line[last+1:]); minor < 0 {
+		return nil, nil, 0, malformed(badVersion)
+	}
+	return method, target, min(minor, 1), nil
+}
+
+const (
+	badMethod  = "the method is not a token"
+	badVersion = "the version is not HTTP/1.0 or HTTP/1.1"
+	badName    = "a field name is not a token: white space before it or before its colon is refused"
+	badValue   = "a field value has a control character"
+	bareLF     = "a line ends in LF without CR"
+)
+
 // ReadResponse reads the head of the final response to a request of that method
 // into p. It skips interim ones (1xx), which RFC 9110 section 15.2 would have
 // passed on: Python's http.client takes any but 100 for the final answer, and then
 // gives each request the answer to the one before it. What follows a 2xx to CONNECT
-// is no body but the tunnel's. Errors are as ReadRequest's.
+// is no body but the tunnel's. Errors are as ReadRequest's; after one, p.Status is 0
+// if nothing that has come was the beginning of an answer.
+//
+// A head that RFC 9112 tells a recipient how to repair is repaired: white space
+// before a colon is dropped (section 5.1), a folded line is joined (5.2), a bare LF
+// ends a line (2.2), equal Content-Lengths are one (6.3), and Transfer-Encoding
+// overrides Content-Length, after which the connection ends (6.3). Control characters
+// in a field value other than CR, LF and NUL stay there (RFC 9110 section 5.5).
 func (r *Reader) ReadResponse(p *Response, method []byte) error {
-	for range maxInterim {
-		if err := r.readResponse(p, method); err != nil {
+	return r.readFinal(p, method, false)
+}
+
+// ReadContinue is ReadResponse, but it returns a 100 (Continue), too.
+func (r *Reader) ReadContinue(p *Response, method []byte) error {
+	return r.readFinal(p, method, true)
+}
+
+func (r *Reader) readFinal(p *Response, method []byte, or100 bool) error {
+	r.answers = true
+	for interim := 0; interim <= MaxHead; {
+		size, err := r.readResponse(p, method)
+		if err != nil {
 			return err
 		}
-		if p.Status >= 200 {
+		if p.Status >= 200 || or100 && p.Status == 100 {
 			return nil
 		}
 		if p.Status == 101 {
 			return malformed("101 Switching Protocols, which nobody asked for")
 		}
+		interim += size
 	}
-	return malformed("too many interim (1xx) responses")
+	return malformed("more than 64 KiB of interim (1xx) responses")
 }
 
-// maxInterim bounds how many 1xx responses may come before the final one.
-const maxInterim = 32
-
-func (r *Reader) readResponse(p *Response, method []byte) error {
+// readResponse reads one head, interim or not, and returns its size in bytes.
+func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) {
 	head, err := r.head()
+	if err != nil {
+		return 0, err
+	}
+	size = r.r - r.begin
+	if p.parse(head, method, false) == nil {
+		return size, nil
+	}
+	// It is malformed, or to be repaired. With a bare LF it may end earlier.
+	whole := r.buf[r.begin:r.r]
+	end, next := looseEnd(whole, 0)
+	r.r = r.begin + next
+	return next, p.parse(whole[:end], method, true)
+}
+
+// statusLine reads VERSION SP STATUS SP REASON. There may be more than one space, as
+// Go's and curl's clients take it, and no reason.
+func statusLine(line []byte) (minor, status int, reason []byte, err error) {
+	if len(line) < 9 || line[8] != ' ' {
+		return 0, 0, nil, malformed(badStatusLine)
+	}
+	if minor = version(line[:8]); minor < 0 || minor > 1 {
+		return 0, 0, nil, malformed(badVersion)
+	}
+	line = bytes.TrimLeft(line[9:], " ")
+	if len(line) < 3 || len(line) > 3 && line[3] != ' ' {
+		return 0, 0, nil, malformed(badStatusLine)
+	}
+	for _, d := range line[:3] {
+		if d < '0' || d > '9' {
+			return 0, 0, nil, malformed("the status is not a number of three digits")
+		}
+		status = 10*status + int(d-'0')
+	}
+	if status < 100 { // above 599 there are some in the wild: LinkedIn's 999
+		return 0, 0, nil, malformed("the status is below 100")
+	}
+	if reason = trim(line[3:]); !all(reason, answerChar) {
+		return 0, 0, nil, malformed("the reason phrase has a CR, LF or NUL")
+	}
+	return minor, status, reason, nil
+}
+
+const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
+
+// parse reads the head of a response; loose repairs what is to be repaired.
+func (p *Response) parse(head, method []byte, loose bool) error {
+	line, rest, ok := bytes.Cut(head, crlf)
+	if loose {
+		line, rest, ok = bytes.Cut(head, lf)
+		line = bytes.TrimSuffix(line, cr)
+	}
+	if !ok {
+		return malformed(bareLF)
+	}
+	minor, status, reason, err := statusLine(line)
 	if err != nil {
 		return err
 	}
-	*p = Response{Fields: p.Fields[:0]}
-	line, rest, _ := bytes.Cut(head, crlf)
-	// HTTP/1.1 200 Reason
-	if len(line) < 12 || line[8] != ' ' || len(line) > 12 && line[12] != ' ' {
-		return malformed("the status line is not VERSION SP STATUS SP REASON")
+	*p = Response{Status: status, Reason: reason, Minor: minor, Fields: p.Fields[:0], Length: -1}
+	s := scan{
+		values: answerChar, most: MaxAnswerFields, answer: true,
+		unframed: status/100 == 2 && string(method) == "CONNECT",
+		bodiless: status < 200 || status == 204 || status == 304 || string(method) == "HEAD",
 	}
-	if p.Minor = version(line[:8]); p.Minor < 0 {
-		return malformed("the version is not HTTP/1.0 or HTTP/1.1")
+	if loose {
+		p.Fields, err = s.looseFields(rest, p.Fields)
+	} else {
+		p.Fields, err = s.fields(rest, p.Fields)
 	}
-	for _, d := range line[9:12] {
-		if d < '0' || d > '9' {
-			return malformed("the status is not a number of three digits")
-		}
-		p.Status = 10*p.Status + int(d-'0')
-	}
-	if p.Status < 100 { // above 599 there are some in the wild: LinkedIn's 999
-		return malformed("the status is below 100")
-	}
-	if len(line) > 13 {
-		p.Reason = line[13:]
-		if !isValue(p.Reason) {
-			return malformed("the reason phrase has a control character")
-		}
-	}
-	s := scan{unframed: p.Status/100 == 2 && string(method) == "CONNECT"}
-	if p.Fields, err = s.fields(rest, p.Fields); err != nil {
+	if err != nil {
 		return err
 	}
 	p.RetryAfter = s.retryAfter
-	p.Close = s.close || p.Minor == 0 && !s.keepAlive
-	p.Length = -1
+	p.Close = s.close || minor == 0 && !s.keepAlive
 	switch {
-	case s.unframed || string(method) == "HEAD" || p.Status < 200 || p.Status == 204 || p.Status == 304:
-		if s.hasLength && p.Status != 204 { // RFC 9110 section 8.6: no length there
+	case s.unframed:
+	case s.bodiless && status == 204:
+		// RFC 9110 section 8.6: no length there. Who says one may send a body, too.
+		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
+	case s.bodiless:
+		if s.hasLength && !s.chunked && !s.noLength {
 			p.Length = s.length
 		}
-	case s.chunked && p.Minor == 0:
+	case s.chunked && minor == 0:
 		return malformed("Transfer-Encoding in an HTTP/1.0 response")
 	case s.chunked:
-		p.Framing = Chunked
+		p.Framing, p.Close = Chunked, p.Close || s.hasLength
 	case s.hasLength && s.length == 0:
 		p.Length = 0
 	case s.hasLength:
@@ -145,14 +228,21 @@ type scan struct {
 	close, keepAlive bool
 	expect100        bool
 	nominated        bool
-	unframed         bool // Content-Length and Transfer-Encoding mean nothing: RFC 9110 section 9.3.6
+
+	values   uint8 // the class of bytes that a value may have
+	most     int   // number of fields
+	answer   bool  // of a response, where equal lengths are one
+	unframed bool  // Content-Length and Transfer-Encoding mean nothing: RFC 9110 section 9.3.6
+	bodiless bool  // there is no body whatever they say: RFC 9112 section 6.3
+	noLength bool  // a bodiless message says no usable length
 }
 
 func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
+	values, most := s.values, s.most
 	for len(block) > 0 {
 		i := bytes.IndexByte(block, '\n')
 		if i < 1 || block[i-1] != '\r' {
-			return fields, malformed("a line ends in LF without CR")
+			return fields, malformed(bareLF)
 		}
 		line := block[:i-1]
 		block = block[i+1:]
@@ -160,18 +250,9 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		if colon <= 0 {
 			return fields, malformed("a header line without a name and a colon")
 		}
-		name := line[:colon]
-		if !isToken(name) {
-			// This covers obs-fold (a line that begins with white space) and
-			// white space before the colon.
-			return fields, malformed("a field name is not a token: white space before it or before its colon is refused")
-		}
-		value := trim(line[colon+1:])
-		if !isValue(value) {
-			return fields, malformed("a field value has a control character")
-		}
-		if len(fields) == MaxFields {
-			return fields, &ProtocolError{Detail: "more than 200 header fields", Status: 431}
+		name, value := line[:colon], trim(line[colon+1:])
+		if !isToken(name) || !all(value, values) || len(fields) == most {
+			return fields, s.bad(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {
@@ -181,8 +262,53 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		}
 		fields = append(fields, f)
 	}
-	if s.chunked && s.hasLength {
-		return fields, malformed("both Content-Length and Transfer-Encoding")
+	if s.nominated {
+		nominate(fields)
+	}
+	return fields, nil
+}
+
+// looseFields is fields for a response that is to be repaired: see ReadResponse.
+func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
+	for len(block) > 0 {
+		end := bytes.IndexByte(block, '\n')
+		folded := false
+		for end+1 < len(block) && isBlank(block[end+1]) { // RFC 9112 section 5.2
+			folded = true
+			block[end] = ' '
+			if end > 0 && block[end-1] == '\r' {
+				block[end-1] = ' '
+			}
+			more := bytes.IndexByte(block[end+1:], '\n')
+			if len(trim(bytes.TrimSuffix(block[end+1:end+1+more], cr))) == 0 {
+				return fields, malformed("a folded line of white space only") // some take it for the head's end
+			}
+			end += 1 + more
+		}
+		line := bytes.TrimSuffix(block[:end], cr)
+		block = block[end+1:]
+		colon := bytes.IndexByte(line, ':')
+		if colon <= 0 {
+			return fields, malformed("a header line without a name and a colon")
+		}
+		name := line[:colon]
+		for len(name) > 0 && isBlank(name[len(name)-1]) { // RFC 9112 section 5.1
+			name = name[:len(name)-1]
+		}
+		value := trim(line[colon+1:])
+		if !isToken(name) || !all(value, s.values) || len(fields) == s.most {
+			return fields, s.bad(name, value)
+		}
+		f := Field{Name: name, Value: value, Kind: kindOf(name)}
+		if folded && (f.Kind == ContentLength || f.Kind == TransferEncoding) && !s.bodiless {
+			return fields, malformed("a folded Content-Length or Transfer-Encoding")
+		}
+		if f.Kind != Other {
+			if err := s.known(&f); err != nil {
+				return fields, err
+			}
+		}
+		fields = append(fields, f)
 	}
 	if s.nominated {
 		nominate(fields)
@@ -190,28 +316,37 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// bad says what is wrong with a field that was refused.
+func (s *scan) bad(name, value []byte) error {
+	switch {
+	case !isToken(name):
+		// This covers obs-fold (a line that begins with white space) and
+		// white space before the colon.
+		return malformed(badName)
+	case !all(value, s.values):
+		return malformed(badValue)
+	}
+	return tooManyFields(s.most)
+}
+
+func tooManyFields(most int) error {
+	return &ProtocolError{Detail: "more than " + strconv.Itoa(most) + " header fields", Status: 431}
+}
+
 func (s *scan) known(f *Field) error {
-	if s.unframed && (f.Kind == ContentLength || f.Kind == TransferEncoding) {
-		return nil
+	if f.Kind == ContentLength || f.Kind == TransferEncoding {
+		err := s.framing(f)
+		if err != nil && s.bodiless {
+			s.noLength, err = true, nil
+		}
+		return err
 	}
 	switch f.Kind {
 	case Host:
 		s.hosts++
 		s.host = f.Value
-	case ContentLength:
-		n := ParseLength(f.Value)
-		switch {
-		case n < 0:
-			return malformed("Content-Length is not a number of digits")
-		case s.hasLength:
-			return malformed("more than one Content-Length")
-		}
-		s.length, s.hasLength = n, true
-	case TransferEncoding:
-		if s.chunked || !equalFold(f.Value, "chunked") {
-			return malformed("Transfer-Encoding is not exactly chunked")
-		}
-		s.chunked = true
 	case Connection, ProxyConnection:
 		for rest := f.Value; len(rest) > 0; {
 			var token []byte
@@ -234,6 +369,48 @@ func (s *scan) known(f *Field) error {
 	return nil
 }
 
+// framing reads a Content-Length or Transfer-Encoding field.
+func (s *scan) framing(f *Field) error {
+	switch {
+	case s.unframed:
+	case f.Kind == TransferEncoding:
+		if s.chunked || !equalFold(f.Value, "chunked") {
+			return malformed("Transfer-Encoding is not exactly chunked")
+		}
+		s.chunked = true
+	case !s.hasLength && ParseLength(f.Value) >= 0:
+		s.length, s.hasLength = ParseLength(f.Value), true
+	case !s.answer && s.hasLength:
+		return malformed("more than one Content-Length")
+	case !s.answer:
+		return malformed(badLength)
+	default: // equal ones are one, in one field or in several: RFC 9112 section 6.3
+		for rest, more := f.Value, true; more; {
+			var value []byte
+			value, rest, more = bytes.Cut(rest, comma)
+			n := ParseLength(withoutZeros(trim(value)))
+			if n < 0 {
+				return malformed(badLength)
+			}
+			if s.hasLength && n != s.length {
+				return malformed("two Content-Lengths that differ")
+			}
+			s.length, s.hasLength = n, true
+		}
+	}
+	return nil
+}
+
+const badLength = "Content-Length is not a number of digits"
+
+// withoutZeros cuts leading zeros off, but for the last digit.
+func withoutZeros(digits []byte) []byte {
+	for len(digits) > 1 && digits[0] == '0' {
+		digits = digits[1:]
+	}
+	return digits
+}
+
 // nominate marks the fields that Connection names as hop-by-hop. Fields on
 // which the message's meaning rests cannot be talked away like that.
 func nominate(fields []Field) {
@@ -254,7 +431,7 @@ func nominate(fields []Field) {
 }
 
 func nextToken(list []byte) (token, rest []byte) {
-	token, rest, _ = bytes.Cut(list, []byte(","))
+	token, rest, _ = bytes.Cut(list, comma)
 	return trim(token), rest
 }
 
@@ -349,14 +526,10 @@ func equalFoldBytes(a, b []byte) bool {
 // EqualFold reports whether b is lower (given in lower case), in any case.
 func EqualFold(b []byte, lower string) bool { return equalFold(b, lower) }
 
+// version returns x of HTTP/1.x, or -1.
 func version(b []byte) int {
-	if len(b) == 8 && string(b[:7]) == "HTTP/1." {
-		switch b[7] {
-		case '0':
-			return 0
-		case '1':
-			return 1
-		}
+	if len(b) == 8 && string(b[:7]) == "HTTP/1." && '0' <= b[7] && b[7] <= '9' {
+		return int(b[7] - '0')
 	}
 	return -1
 }
@@ -399,6 +572,9 @@ var class = func() (t [256]uint8) {
 		if c >= ' ' && c != 0x7f || c == '\t' {
 			t[c] |= valueChar
 		}
+		if c != 0 && c != '\r' && c != '\n' {
+			t[c] |= answerChar
+		}
 	}
 	return t
 }()
@@ -406,7 +582,8 @@ var class = func() (t [256]uint8) {
 const (
 	tokenChar = 1 << iota
 	targetChar
-	valueChar
+	valueChar  // of a field of a request
+	answerChar // of a field of a response: RFC 9110 section 5.5 lets a recipient keep control characters
 )
 
 func all(b []byte, bit uint8) bool {

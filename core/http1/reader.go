@@ -8,8 +8,9 @@ import (
 
 // Limits of one head.
 const (
-	MaxHead   = 64 << 10 // bytes
-	MaxFields = 200
+	MaxHead         = 64 << 10 // bytes
+	MaxFields       = 200      // of a request
+	MaxAnswerFields = 1000     // of a response
 )
 
 const (
@@ -32,6 +33,9 @@ type Reader struct {
 	r, w   int
 	pooled *[]byte // buf's origin, to be given back
 	start  *sync.Pool
+
+	begin   int  // where in buf the head that was read last begins
+	answers bool // responses are read: they are repaired, see ReadResponse
 }
 
 // pooledSource is a source that takes a buffer only once there is something to
@@ -157,34 +161,35 @@ var (
 	errLongLine error = &ProtocolError{Detail: "the first line is longer than 64 KiB", Status: 414}
 	crlf2             = []byte("\r\n\r\n")
 	crlf              = []byte("\r\n")
+	cr                = []byte("\r")
+	lf                = []byte("\n")
+	comma             = []byte(",")
 )
 
 // head returns the next head without its final empty line: a view that is
 // consumed. io.EOF is a clean end before its first byte.
 func (r *Reader) head() ([]byte, error) {
-	scanned := 0
+	var u unfinished
 	for {
 		for bytes.HasPrefix(r.buf[r.r:r.w], crlf) {
 			r.r += 2 // RFC 9112 section 2.2: empty lines before a request are ignored
-			scanned = 0
+			u = unfinished{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS?") // and may never have an end
 		}
-		// The terminator may straddle what was scanned before.
-		from := r.r + max(scanned-3, 0)
+		// The terminator may straddle what was searched before.
+		from := r.r + max(u.searched-3, 0)
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
-			end := from + i + 2
-			head := r.buf[r.r:end]
-			r.r = end + 2
-			return head, nil
+			return r.consume(from+i+2, from+i+4), nil
 		}
-		if bareLF(r.buf[from:r.w]) {
-			return nil, malformed("a line ends in LF without CR")
+		if r.w > r.r {
+			if head, err := r.unfinished(&u); head != nil || err != nil {
+				return head, err
+			}
 		}
-		scanned = r.w - r.r
 		if err := r.fill(MaxHead); err != nil {
-			if err == io.EOF && scanned > 0 {
+			if err == io.EOF && u.searched > 0 {
 				return nil, io.ErrUnexpectedEOF
 			}
 			if err == errFull && bytes.IndexByte(r.Buffered(), '\n') < 0 {
@@ -195,19 +200,44 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// bareLF looks for an LF without CR before it, in a head that is incomplete: its
-// end would otherwise be waited for in vain. The first byte of b is passed over,
-// since what stands before it is not known.
-func bareLF(b []byte) bool {
-	for i := 0; ; {
-		j := bytes.IndexByte(b[i:], '\n')
-		if j < 0 {
-			return false
+// unfinished checks a head whose end has not been found, and returns it if it ends
+// with a bare LF and may.
+func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
+	come := r.buf[r.r:r.w]
+	if r.answers {
+		if end, next := looseEnd(come, max(u.searched-2, 0)); end > 0 {
+			return r.consume(r.r+end, r.r+next), nil
 		}
-		i += j
-		if i > 0 && b[i-1] != '\r' {
-			return true
+		if err := u.answer(come); err != nil {
+			return nil, err
 		}
-		i++
+	} else if err := u.request(come); err != nil {
+		return nil, err
+	}
+	u.searched = len(come)
+	return nil, nil
+}
+
+// consume consumes a head that reaches up to end, and what ends it up to next.
+func (r *Reader) consume(end, next int) []byte {
+	r.begin, r.r = r.r, next
+	return r.buf[r.begin:end]
+}
+
+// looseEnd returns where a head with bare LFs ends, without its final empty line and
+// with it; 0, 0 if it is not there. It looks for the end of a line from that index on.
+func looseEnd(b []byte, from int) (end, next int) {
+	for {
+		i := bytes.IndexByte(b[from:], '\n')
+		if i < 0 {
+			return 0, 0
+		}
+		from += i + 1
+		switch {
+		case bytes.HasPrefix(b[from:], lf):
+			return from, from + 1
+		case bytes.HasPrefix(b[from:], crlf):
+			return from, from + 2
+		}
 	}
 }

@@ -45,7 +45,3 @@ func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) 
 	}
 	return lent, n, nil
 }
-
-// Quiet looks whether the connection is open and nothing has come on it, as
-// far as that can be seen here: not at all.
-func (c *Conn) Quiet() bool { return true }

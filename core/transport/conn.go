@@ -2,6 +2,8 @@ package transport
 
 import (
 	"crypto/tls"
+	"errors"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -179,6 +181,9 @@ func (pc *persistConn) head(b []byte, q *Request) []byte {
 	if pc.login != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", pc.login)
 	}
+	if q.Continue != nil {
+		b = append(b, "Expect: 100-continue\r\n"...)
+	}
 	b = http1.AppendFraming(b, q.Framing, q.Length)
 	return append(b, "\r\n"...)
 }
@@ -191,8 +196,21 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 }
 
 // alive reports whether the other side has neither closed an idle connection nor
-// sent anything on it since clean looked. It takes nothing off the connection.
-func (pc *persistConn) alive() bool { return pc.tcp == nil || pc.tcp.Quiet() }
+// sent anything on it since clean looked. What was sent would be taken for the answer
+// to the next request. A TCP connection is looked at without taking anything off it;
+// any other (of Config.Dial) is read for a moment, and not kept if something came.
+func (pc *persistConn) alive() bool {
+	if pc.tcp != nil {
+		return pc.tcp.Quiet()
+	}
+	pc.armed = time.Time{}
+	pc.SetReadDeadline(time.Now().Add(lookFor))
+	n, err := pc.Conn.Read(pc.more[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// lookFor is how long alive waits where it cannot look without reading.
+const lookFor = 100 * time.Microsecond
 
 // idlePool keeps one proxy's idle connections, the latest first, and TLS sessions.
 type idlePool struct {
@@ -205,9 +223,18 @@ type idlePool struct {
 	mu     sync.Mutex
 	direct []*persistConn            // to the proxy itself
 	via    map[string][]*persistConn // through it, by target
+	lossy  map[string]time.Time      // by target: until when a request that cannot be repeated takes no kept connection
 	count  int
 	closed bool
 }
+
+const (
+	// lossyFor is how long a request that cannot be repeated takes no kept connection
+	// after one was lost on such a connection.
+	lossyFor = 10 * time.Minute
+	// maxLossy bounds idlePool.lossy. A loss beyond it is not remembered.
+	maxLossy = 1000
+)
 
 func newIdlePool(a upstream.Address) *idlePool {
 	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
@@ -217,19 +244,16 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// peekAfter is how long a kept connection is trusted without looking at it.
-const peekAfter = time.Millisecond
-
-// get returns a kept connection that seems alive, or nil. sure asks to look in
-// any case, for a request that could not be repeated.
-func (p *idlePool) get(key string, now time.Time, idle time.Duration, sure bool) *persistConn {
+// get returns a kept connection that is alive, or nil. Every connection is looked at
+// before it is used again, however short a time ago it was kept.
+// once says that the request cannot be repeated: it gets none where one was lost.
+func (p *idlePool) get(key string, now time.Time, idle time.Duration, once bool) *persistConn {
 	for {
-		pc := p.pop(key)
+		pc := p.pop(key, now, once)
 		if pc == nil {
 			return nil
 		}
-		age := now.Sub(pc.idleAt)
-		if age < idle && (age < peekAfter && !sure || pc.alive()) {
+		if now.Sub(pc.idleAt) < idle && pc.alive() {
 			pc.reused = true
 			return pc
 		}
@@ -237,9 +261,29 @@ func (p *idlePool) get(key string, now time.Time, idle time.Duration, sure bool)
 	}
 }
 
-func (p *idlePool) pop(key string) *persistConn {
+// lost remembers that a request that cannot be repeated was lost because the other
+// side closed a kept connection.
+func (p *idlePool) lost(key string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.lossy) >= maxLossy {
+		maps.DeleteFunc(p.lossy, func(_ string, until time.Time) bool { return !now.Before(until) })
+	}
+	if len(p.lossy) >= maxLossy {
+		return
+	}
+	if p.lossy == nil {
+		p.lossy = map[string]time.Time{}
+	}
+	p.lossy[key] = now.Add(lossyFor)
+}
+
+func (p *idlePool) pop(key string, now time.Time, once bool) *persistConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if once && now.Before(p.lossy[key]) {
+		return nil
+	}
 	list := p.direct
 	if key != "" {
 		list = p.via[key]

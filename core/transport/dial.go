@@ -19,7 +19,7 @@ import (
 // take returns a connection on which q can be sent: a kept one or a new one.
 func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *verdict.Fault) {
 	if !c.Fresh {
-		if pc := pool.get(key, c.Started, t.cfg.IdleTimeout, !q.Idempotent); pc != nil {
+		if pc := pool.get(key, c.Started, t.cfg.IdleTimeout, q.once()); pc != nil {
 			return pc, nil
 		}
 	}

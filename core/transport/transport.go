@@ -117,6 +117,10 @@ type Control struct {
 // for no more than a tenth of a second before it is noticed.
 const SlowAfter = 50 * time.Millisecond
 
+// ContinueWait is how long a request that expects 100 Continue waits for it, as curl
+// does; not every server knows of it.
+const ContinueWait = time.Second
+
 // Request is one request, ready to go on: its fields are without those of the
 // client's hop.
 type Request struct {
@@ -137,8 +141,17 @@ type Request struct {
 	From    *socket.Conn  // what Rest is read from; nil if not plain TCP
 	Pipes   *socket.Pipes // for what passes from From to the proxy; nil without From
 	Arm     func()        // called before each wait for more of Rest
-	Stop    func()        // ends such a wait from another goroutine, for good
+	// Continue, if not nil, asks the sender for Rest, nothing of which has been read:
+	// it waits for 100 Continue (RFC 9110 section 10.1.1). So does the request then: Continue is
+	// called once the other side has said that, or nothing for ContinueWait, and not
+	// if it has given its final answer. It sets itself to nil. False says that
+	// the sender has left.
+	Continue func() bool
+	Stop     func() // ends such a wait from another goroutine, for good
 }
+
+// once reports whether the request cannot be repeated on another connection.
+func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
 
 // Response is an answer: its head has been read, its body is to come. Close it
 // when done.
@@ -178,31 +191,51 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return f
 		}
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
-		if !c.Interrupt.watch(pc.Conn) {
-			drop(pc.Conn)
-			return fault(dialing, errStopped)
-		}
-		if f = t.exchange(c, q, resp); f == nil {
-			return nil
-		}
-		c.Interrupt.release()
-		f.Direct = u.Spec().Address.Scheme == upstream.Direct
-		stale := pc.reused && resp.Status == 0 && len(pc.reader.Buffered()) == 0 && closedEarly(f)
-		drop(pc.Conn)
-		switch {
-		case resp.BodyBroke(q):
-			f.Cause = verdict.RequestBroke
-		case stale:
-			f.Cause = verdict.StaleConnection
-		}
-		f.Sending = resp.sent != nil
-		resp.join()
-		resp.pc = nil
-		if !stale || !resp.unseen {
+		if f = t.try(u, c, q, resp); f == nil || !lost(f) || !resp.unseen {
 			return f
 		}
 		c.Fresh = true
 	}
+}
+
+// try makes the attempt on the connection that resp has.
+func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Fault {
+	pc := resp.pc
+	if !c.Interrupt.watch(pc.Conn) {
+		drop(pc.Conn)
+		return fault(dialing, errStopped)
+	}
+	f := t.exchange(c, q, resp)
+	if f == nil {
+		return nil
+	}
+	c.Interrupt.release()
+	f.Direct = u.Spec().Address.Scheme == upstream.Direct
+	if pc.reused && resp.Status == 0 {
+		switch {
+		case f.Cause == verdict.AnswerMalformed:
+			f.Cause = verdict.Leftover
+		case len(pc.reader.Buffered()) == 0 && closedEarly(f):
+			f.Cause = verdict.StaleConnection
+		}
+	}
+	if lost(f) && !resp.unseen && q.once() {
+		resp.pool.lost(pc.key, t.cfg.Now())
+	}
+	drop(pc.Conn)
+	if resp.BodyBroke(q) {
+		f.Cause = verdict.RequestBroke
+	}
+	f.Sending = resp.sent != nil
+	resp.join()
+	resp.pc = nil
+	return f
+}
+
+// lost reports whether the attempt failed because a kept connection was of no use
+// any more.
+func lost(f *verdict.Fault) bool {
+	return f.Cause == verdict.StaleConnection || f.Cause == verdict.Leftover
 }
 
 // closedEarly reports whether a fault is how a kept connection shows that the other

@@ -51,6 +51,12 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	if _, err := pc.Write(pc.out); err != nil {
 		return t.unsent(c, q, resp, err)
 	}
+	patience := c.Deadline.Sub(t.cfg.Now())
+	if q.Continue != nil {
+		if f, final := t.awaitContinue(c, q, resp); f != nil || final {
+			return f
+		}
+	}
 	pc.asking = nil
 	if pc.late {
 		pc.late = false
@@ -59,7 +65,6 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	if q.Rest == nil {
 		c.slow() // nobody else would notice that the client leaves
 	}
-	patience := c.Deadline.Sub(t.cfg.Now())
 	pc.setReadDeadline(c, c.Total)
 	pc.armed = time.Time{} // not for long
 	sent := make(chan error, 1)
@@ -99,6 +104,33 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	}
 	resp.begin()
 	return nil
+}
+
+// awaitContinue waits for what the other side says to a head with an expectation. If
+// that is a final answer, the body is not sent, and the connection not kept.
+func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *verdict.Fault, final bool) {
+	until := t.cfg.Now().Add(ContinueWait)
+	if c.Deadline.Before(until) {
+		until = c.Deadline
+	}
+	resp.pc.setReadDeadline(c, until)
+	err := resp.pc.reader.ReadContinue(&resp.Response, q.Method)
+	switch {
+	case err == nil && resp.Status != 100:
+		resp.begin()
+		resp.keep = false
+		return nil, true
+	case err != nil:
+		if f := fault(waiting, clearer(err)); f.Cause != verdict.NoAnswerInTime || !c.Interrupt.Quiet() {
+			return f, false
+		}
+	}
+	if !q.Continue() {
+		f := fault(waiting, errStopped)
+		f.Cause = verdict.RequestBroke
+		return f, false
+	}
+	return nil, false
 }
 
 // sendBody sends what has not gone with the head.

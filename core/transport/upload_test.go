@@ -175,5 +175,5 @@ func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	require.Eventually(t, func() bool { return len(resp.sent) == 1 }, 10*time.Second, time.Millisecond)
 	assert.True(t, resp.BodyBroke(q))
 	assert.False(t, resp.Finish(c, time.Now()))
-	assert.Nil(t, tr.pool(u).pop(""))
+	assert.Nil(t, tr.pool(u).pop("", time.Now(), false))
 }

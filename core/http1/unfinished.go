@@ -1,0 +1,92 @@
+package http1
+
+import "bytes"
+
+// unfinished checks a head that has not come whole, so that one that can no longer
+// become valid is refused before its end, which may never come. It looks at each byte
+// when it comes, and at a request line again when that is complete.
+type unfinished struct {
+	searched int  // how many bytes have been searched for the end
+	seen     int  // how many have been checked
+	lines    int  // complete lines among them
+	line     int  // where the line after those begins
+	named    bool // that line has the method or the name, and what ends it
+}
+
+// request checks the beginning of a request's head.
+func (u *unfinished) request(head []byte) error {
+	for {
+		text := head[u.seen:]
+		end := bytes.IndexByte(text, '\n')
+		if end >= 0 {
+			text = text[:end]
+		}
+		last := len(text)
+		text = bytes.TrimSuffix(text, cr) // without an LF after it, it is looked at again
+		if end >= 0 && len(text) == last {
+			return malformed(bareLF)
+		}
+		if err := u.text(text); err != nil {
+			return err
+		}
+		if end < 0 {
+			u.seen += len(text)
+			return nil
+		}
+		if u.lines == 0 {
+			if _, _, _, err := requestLine(head[:u.seen+len(text)]); err != nil {
+				return err
+			}
+		}
+		if !u.named {
+			return malformed("a header line without a name and a colon")
+		}
+		if u.lines++; u.lines > MaxFields+1 {
+			return tooManyFields(MaxFields)
+		}
+		u.seen += end + 1
+		u.line, u.named = u.seen, false
+	}
+}
+
+// text checks a piece of the line under way.
+func (u *unfinished) text(b []byte) error {
+	if !u.named {
+		delimiter, bad := byte(':'), badName
+		if u.lines == 0 {
+			delimiter, bad = ' ', badMethod
+		}
+		name := b
+		i := bytes.IndexByte(b, delimiter)
+		if i >= 0 {
+			name = b[:i]
+			u.named = true
+		}
+		if !all(name, tokenChar) || i == 0 && u.seen == u.line {
+			return malformed(bad)
+		}
+		b = b[len(name):]
+	}
+	if !all(b, valueChar) {
+		return malformed("a line has a control character")
+	}
+	return nil
+}
+
+// answer checks the beginning of a response's head: its status line.
+func (u *unfinished) answer(head []byte) error {
+	const begin = "HTTP/1."
+	if n := min(len(head), len(begin)); string(head[:n]) != begin[:n] && string(head) != "\r" {
+		return malformed(badStatusLine)
+	}
+	if u.lines > 0 {
+		return nil
+	}
+	end := bytes.IndexByte(head[u.searched:], '\n')
+	if end < 0 {
+		return nil
+	}
+	u.lines++
+	_, _, _, err := statusLine(bytes.TrimSuffix(head[:u.searched+end], cr))
+	return err
+}

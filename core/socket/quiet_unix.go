@@ -1,0 +1,16 @@
+//go:build unix && !(linux && (amd64 || arm64))
+
+package socket
+
+import "golang.org/x/sys/unix"
+
+// Quiet looks, without taking anything or waiting, whether the connection is
+// open and nothing has come on it. A deadline that has passed does not matter.
+func (c *Conn) Quiet() (quiet bool) {
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		quiet = err == unix.EAGAIN
+	})
+	return err == nil && quiet
+}
