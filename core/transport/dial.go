@@ -171,6 +171,7 @@ type Reply struct {
 	RetryAfter string
 	Fields     []http1.Field // copies
 	Body       []byte        // up to 64 KiB
+	Facts
 }
 
 // Tunnel is a way to a target through a proxy.
@@ -231,7 +232,9 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 			f = handshakeFault(err)
 		}
 	} else {
-		f = t.connect(conn, a, authority, c, &tun)
+		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Reply.Status != 0 {
+			tun.Reply.state(u)
+		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	if !c.Interrupt.release() && f == nil {

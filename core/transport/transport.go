@@ -145,6 +145,7 @@ type Request struct {
 type Response struct {
 	http1.Response
 	Body http1.Body
+	Facts
 
 	t    *Transport
 	pool *idlePool
@@ -183,6 +184,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return fault(retry.Dial, errStopped)
 		}
 		if f = t.exchange(c, q, resp); f == nil {
+			resp.state(c, q, u)
 			return nil
 		}
 		c.Interrupt.release()
