@@ -93,6 +93,7 @@ type page struct {
 	server, agent, modified, date []byte
 	contentType, squidError       []byte
 	whirlpool                     bool // it carries X-Whirlpool-Outcome
+	sized                         bool // and Content-Length
 	proxyStatus                   []string
 }
 
@@ -106,6 +107,8 @@ func (p *page) read() {
 			p.via = f.Value
 		case f.Kind == http1.Whirlpool && http1.EqualFold(f.Name, "x-whirlpool-outcome"):
 			p.whirlpool = true
+		case f.Kind == http1.ContentLength:
+			p.sized = true
 		case http1.EqualFold(f.Name, "server"):
 			p.server = f.Value
 		case http1.EqualFold(f.Name, "proxy-agent"):
@@ -128,12 +131,14 @@ func (p *page) read() {
 // it says; "" if it does not tell.
 //
 // Each mark was measured (testdata/ownerrors). All but squid's count on answers
-// without Via only: a proxy that adds one adds it to what it relays. The pages of
+// without Via only: a proxy that adds one adds it to what it relays. One that adds
+// nothing could relay such a page of a target that is itself the same software; no
+// mark can tell. The pages of
 // HAProxy, nginx, Apache, Traffic Server and Varnish have no mark: origins stand
 // behind the same servers, and a proxy that adds nothing relays their pages byte
 // for byte.
 func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
-	if p.squidError != nil && p.bySquid(habit) {
+	if p.bySquid(habit) {
 		return "x-squid-error", squidReason(p.squidError), true
 	}
 	if !p.local() {
@@ -145,17 +150,25 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 		}
 	}
 	switch {
-	case bytes.HasPrefix(p.server, []byte("tinyproxy")):
+	case p.byTinyproxy():
 		return "tinyproxy", tinyproxyReasons[string(p.reason)], true
 	case p.byPrivoxy():
 		return "privoxy", privoxyReasons[string(p.reason)], true
 	case bytes.HasPrefix(p.agent, []byte("proxy.py")): // Proxy-agent is on its own pages only
 		return "proxy.py", badGateway(p.status), true
-	case bytes.HasPrefix(p.server, []byte("mitmproxy")):
+	case bytes.HasPrefix(p.server, []byte("mitmproxy")) && p.date == nil && p.html():
 		return "mitmproxy", badGateway(p.status), true
 	}
 	return "", "", false
 }
+
+// byTinyproxy reports whether tinyproxy wrote the page: it gives it neither a date
+// nor a length.
+func (p *page) byTinyproxy() bool {
+	return bytes.HasPrefix(p.server, []byte("tinyproxy")) && p.date == nil && !p.sized && p.html()
+}
+
+func (p *page) html() bool { return bytes.HasPrefix(p.contentType, []byte("text/html")) }
 
 // byPrivoxy reports whether Privoxy wrote the page. Pages made from its templates
 // carry a date before the Web; its others are plain text, without Server and Date.
@@ -170,11 +183,13 @@ func (p *page) byPrivoxy() bool {
 // local reports whether nothing shows that the answer was relayed.
 func (p *page) local() bool { return p.connect || p.vias == 0 }
 
-// bySquid reports whether a page of a squid is that of the proxy that was asked.
+// bySquid reports whether the page is that of a squid, the one that was asked.
 // squid adds Via to its own pages too, unless it is told not to. A second Via is
 // that of a squid behind it, which may be the target's.
 func (p *page) bySquid(habit viaWord) bool {
 	switch {
+	case p.squidError == nil || !p.html() || p.server != nil && !bytes.HasPrefix(p.server, []byte("squid")):
+		return false
 	case p.local():
 		return true
 	case habit.without(): // what it relays has no Via of its own: this one is the target's
@@ -197,6 +212,7 @@ var tinyproxyReasons = map[string]string{
 	"Access denied":                      "http_request_denied",
 	"Access violation":                   "http_request_denied",
 	"Filtered":                           "http_request_denied",
+	"Proxy Authentication Required":      "http_request_denied",
 	"Internal error":                     "proxy_internal_error",
 	"Bad Request":                        "http_request_error",
 }

@@ -88,10 +88,10 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 		}
 		v := fields[i].Value
 		v = bytes.TrimLeft(v[bytes.LastIndexByte(v, ',')+1:], " \t")
-		if sp := bytes.IndexByte(v, ' '); sp >= 0 { // after the protocol, which is the target's
+		if sp := bytes.IndexAny(v, " \t"); sp >= 0 { // after the protocol, which is the target's
 			v = bytes.TrimLeft(v[sp:], " \t")
 		}
-		if end := bytes.IndexAny(v, " :"); end >= 0 {
+		if end := bytes.IndexAny(v, " \t:"); end >= 0 {
 			v = v[:end]
 		}
 		return hash24(v), true

@@ -102,6 +102,30 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
+// TestOwnErrors: one rule may stand alone, several make a list.
+func TestOwnErrors(t *testing.T) {
+	c, err := load(t, `
+[[proxies]]
+url = "http://a:1"
+own_error = { status = 500, header = "X-Error: quota", body = "Out of traffic" }
+[[proxies]]
+url = "http://b:1"
+own_error = [{ status = 500 }, { header = "X-Error" }]
+[[proxies]]
+url = "http://c:1"
+[[proxies.own_error]]
+body = "Out of traffic"
+[[proxies]]
+url = "http://d:1"
+`, nil)
+	require.NoError(t, err)
+	specs := c.Specs()
+	require.Equal(t, []upstream.OwnError{{Status: 500, Header: "X-Error: quota", Body: "Out of traffic"}}, specs[0].OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].OwnErrors)
+	require.Empty(t, specs[3].OwnErrors)
+}
+
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
 		"[gateway]\nlisten = 5\n":                                                  {"gateway.listen", ":2: "},
@@ -110,6 +134,11 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[timeouts]\nattempt = \"ten\"\n":                                          {"timeouts.attempt", ":2: ", "ten"},
 		"[breaker]\nfailure_threshold = 0\n":                                       {"breaker.failure_threshold", ":2: "},
 		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { status = 200 }\n":       {"proxies[0].own_error[0].status", ":3: ", "is 200; it must be 400 to 999"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = {}\n":                   {"proxies[0].own_error[0]", ":3: ", "names no status, header or body"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = [{ status = 500 },\n { header = \"a b\" }]\n": {"proxies[0].own_error[1].header", ":4: ", "must be the name of a header field"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { text = \"x\" }\n":       {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = 500\n":                  {"proxies[0].own_error", ":3: ", "must be a list"},
 		"[breaker]\nwindow_duration = 18446744074\n":                               {"breaker.window_duration", ":2: ", "a duration such as"}, // 2^64 ns and 0.3 s
 		"[breaker]\nmin_failure_ratio = 1.5\n":                                     {"breaker.min_failure_ratio", ":2: "},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                             {"proxies[0].url", ":3: "},
