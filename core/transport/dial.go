@@ -233,7 +233,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		}
 	} else {
 		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Reply.Status != 0 {
-			tun.Reply.state(u)
+			tun.Reply.setFacts(u)
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)

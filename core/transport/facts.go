@@ -58,8 +58,8 @@ const (
 	pageWait = 100 * time.Millisecond
 )
 
-// state sets the facts of an answer whose head has just come.
-func (r *Response) state(c *Control, q *Request, u *upstream.Upstream) {
+// setFacts sets the facts of an answer whose head has just come.
+func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	pc := r.pc
 	if pc.key != "" {
 		return
@@ -86,14 +86,18 @@ func (r *Response) state(c *Control, q *Request, u *upstream.Upstream) {
 // chunked framing the chunks' sizes are among it. It waits for more only where a
 // rule depends on it.
 func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
+	if r.Framing == http1.NoBody {
+		return
+	}
+	reader := &r.pc.reader
+	p.body = reader.Buffered()[:min(len(reader.Buffered()), maxPage)]
 	wanted := false
 	for i := range rules {
 		wanted = wanted || rules[i].Body != "" && headMatches(&rules[i], p)
 	}
-	if !wanted || r.Framing == http1.NoBody {
+	if !wanted {
 		return
 	}
-	reader := &r.pc.reader
 	most := maxPage
 	if r.Framing == http1.Length {
 		most = int(min(r.Length, maxPage))
@@ -105,7 +109,7 @@ func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
 	r.pc.setReadDeadline(c, until)
 	for {
 		have := reader.Buffered()
-		whole := len(have) >= most || r.Framing == http1.Chunked && bytes.HasSuffix(have, []byte("\r\n0\r\n\r\n"))
+		whole := len(have) >= most || r.Framing == http1.Chunked && bytes.HasSuffix(have, []byte("0\r\n\r\n"))
 		p.body = have[:min(len(have), most)]
 		if whole || slices.ContainsFunc(rules, func(rule upstream.OwnError) bool { return matches(&rule, p) }) {
 			break
@@ -125,8 +129,8 @@ func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
 	p.body = have[:min(len(have), most)]
 }
 
-// state sets the facts of a refused CONNECT.
-func (r *Reply) state(u *upstream.Upstream) {
+// setFacts sets the facts of a refused CONNECT.
+func (r *Reply) setFacts(u *upstream.Upstream) {
 	r.FromProxy = true
 	if r.Status < 400 {
 		return

@@ -280,6 +280,6 @@ func TestAllocNothingForTheFacts(t *testing.T) {
 		reader := http1.NewReader(strings.NewReader(answer))
 		require.NoError(t, reader.ReadResponse(&r.Response, []byte("GET")))
 		q, c := get(), &Control{}
-		require.Zero(t, testing.AllocsPerRun(100, func() { r.state(c, q, u) }), answer)
+		require.Zero(t, testing.AllocsPerRun(100, func() { r.setFacts(c, q, u) }), answer)
 	}
 }

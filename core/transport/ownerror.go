@@ -156,6 +156,8 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 		return "privoxy", privoxyReasons[string(p.reason)], true
 	case bytes.HasPrefix(p.agent, []byte("proxy.py")): // Proxy-agent is on its own pages only
 		return "proxy.py", badGateway(p.status), true
+	case p.by3proxy():
+		return "3proxy", threeproxyReasons[string(p.heading3())], true
 	case bytes.HasPrefix(p.server, []byte("mitmproxy")) && p.date == nil && p.html():
 		return "mitmproxy", badGateway(p.status), true
 	}
@@ -166,6 +168,23 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 // nor a length.
 func (p *page) byTinyproxy() bool {
 	return bytes.HasPrefix(p.server, []byte("tinyproxy")) && p.date == nil && !p.sized && p.html()
+}
+
+// by3proxy reports whether 3proxy wrote the page. Its pages are fixed texts, sent at
+// once with a head that names neither server nor date nor length.
+func (p *page) by3proxy() bool {
+	if p.server != nil || p.date != nil || p.sized || !p.html() {
+		return false
+	}
+	_, known := threeproxyReasons[string(p.heading3())]
+	return known
+}
+
+// heading3 is the text of the first <h3> in what has come of the body.
+func (p *page) heading3() []byte {
+	_, after, _ := bytes.Cut(p.body, []byte("<h3>"))
+	text, _, _ := bytes.Cut(after, []byte("<"))
+	return text
 }
 
 func (p *page) html() bool { return bytes.HasPrefix(p.contentType, []byte("text/html")) }
@@ -233,6 +252,19 @@ var privoxyReasons = map[string]string{
 	"Invalid header received from client":       "http_request_error",
 	"Invalid request received from client":      "http_request_error",
 	"Bad request received from client":          "http_request_error",
+}
+
+// threeproxyReasons are the texts of 3proxy 1.0 (src/proxy.c).
+var threeproxyReasons = map[string]string{
+	"Host Not Found or connection failed":                    "destination_unavailable",
+	"Failed to connect parent proxy":                         "proxy_configuration_error",
+	"You have exceeded your limits":                          "connection_limit_reached", // those of the proxy's user
+	"Recursion detected":                                     "proxy_loop_detected",
+	"Internal proxy error during processing your request":    "proxy_internal_error",
+	"Access control list denies you to access this resource": "http_request_denied",
+	"Your request violates configured policy":                "http_request_denied",
+	"Required action is not supported by proxy server":       "http_request_error",
+	"Access to requested resource disallowed by administrator or you need valid username/password to use this resource": "http_request_denied",
 }
 
 // squidReasons are squid's pages (doc/errors of squid 5.7). ERR_CANNOT_FORWARD is

@@ -184,7 +184,7 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return fault(retry.Dial, errStopped)
 		}
 		if f = t.exchange(c, q, resp); f == nil {
-			resp.state(c, q, u)
+			resp.setFacts(c, q, u)
 			return nil
 		}
 		c.Interrupt.release()
