@@ -87,16 +87,27 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 			continue
 		}
 		v := fields[i].Value
-		v = bytes.TrimLeft(v[bytes.LastIndexByte(v, ',')+1:], " \t")
-		if sp := bytes.IndexAny(v, " \t"); sp >= 0 { // after the protocol, which is the target's
-			v = bytes.TrimLeft(v[sp:], " \t")
+		v = v[bytes.LastIndexByte(v, ',')+1:]
+		at := skip(v, 0, true)
+		if name := skip(v, skip(v, at, false), true); name < len(v) { // after the protocol, which is the target's
+			at = name
 		}
-		if end := bytes.IndexAny(v, " \t:"); end >= 0 {
-			v = v[:end]
+		end := at
+		for end < len(v) && v[end] != ' ' && v[end] != '\t' && v[end] != ':' {
+			end++
 		}
-		return hash24(v), true
+		return hash24(v[at:end]), true
 	}
 	return 0, false
+}
+
+// skip returns where the run of white space, or of anything else, that begins at i
+// ends.
+func skip(v []byte, i int, space bool) int {
+	for i < len(v) && (v[i] == ' ' || v[i] == '\t') == space {
+		i++
+	}
+	return i
 }
 
 // hash24 is FNV-1a, folded to 24 bits.
