@@ -31,6 +31,7 @@ type proxyView struct {
 	Cost        float64           `json:"cost"`
 	MaxInFlight int               `json:"max_in_flight"`
 	Metadata    map[string]string `json:"metadata"`
+	OwnErrors   []ownError        `json:"own_error"`
 	Source      string            `json:"source"`
 	Draining    bool              `json:"draining"`
 	State       string            `json:"state"`
@@ -42,12 +43,23 @@ type proxyView struct {
 	AvgLatency  float64           `json:"avg_latency"`
 }
 
+// ownError describes an error page of a proxy's own; see upstream.OwnError.
+type ownError struct {
+	Status int    `json:"status,omitempty"`
+	Header string `json:"header,omitempty"`
+	Body   string `json:"body,omitempty"`
+}
+
 func proxyOf(u *upstream.Upstream) proxyView {
 	spec, st := u.Spec(), u.Stats()
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: spec.MaxInFlight,
 		Metadata: spec.Metadata, Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), InFlight: st.InFlight,
 		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+	}
+	v.OwnErrors = make([]ownError, len(spec.OwnErrors))
+	for i, rule := range spec.OwnErrors {
+		v.OwnErrors[i] = ownError(rule)
 	}
 	if v.Metadata == nil {
 		v.Metadata = map[string]string{}
@@ -84,6 +96,7 @@ type proxyInput struct {
 	Cost        *float64           `json:"cost"`
 	MaxInFlight *int               `json:"max_in_flight"`
 	Metadata    *map[string]string `json:"metadata"`
+	OwnErrors   *[]ownError        `json:"own_error"` // replaces the rules
 }
 
 // over puts what p says over a spec.
@@ -112,6 +125,12 @@ func (p *proxyInput) over(spec *upstream.Spec) error {
 	set(&spec.Cost, p.Cost)
 	set(&spec.MaxInFlight, p.MaxInFlight)
 	set(&spec.Metadata, p.Metadata)
+	if p.OwnErrors != nil {
+		spec.OwnErrors = make([]upstream.OwnError, len(*p.OwnErrors))
+		for i, rule := range *p.OwnErrors {
+			spec.OwnErrors[i] = upstream.OwnError(rule)
+		}
+	}
 	return nil
 }
 

@@ -260,6 +260,32 @@ func TestOneOffRequest(t *testing.T) {
 	w.reconcile(0)
 }
 
+// own_error of a proxy comes and goes through the API: shown as it was given,
+// replaced as a whole, refused with the part that is wrong.
+func TestOwnErrorsThroughTheAPI(t *testing.T) {
+	w := start(t, 1, confK)
+	rules := func() any { return w.json("/proxies/x")["own_error"] }
+	status, body, _ := w.call("POST", "/proxies", `{"id":"x","url":"http://127.0.0.1:9","own_error":[{"status":500,"header":"X-Error: quota"},{"body":"Out of traffic"}]}`)
+	require.Equal(t, 201, status, "%s", body)
+	require.Equal(t, []any{map[string]any{"status": 500.0, "header": "X-Error: quota"}, map[string]any{"body": "Out of traffic"}}, rules())
+	status, body, _ = w.call("PATCH", "/proxies/x", `{"weight":2}`)
+	require.Equal(t, 200, status, "%s", body)
+	require.Len(t, rules(), 2)
+	status, body, _ = w.call("PATCH", "/proxies/x", `{"own_error":[]}`)
+	require.Equal(t, 200, status, "%s", body)
+	require.Equal(t, []any{}, rules())
+	require.Equal(t, []any{}, w.json("/proxies/F1")["own_error"])
+	for bad, field := range map[string]string{
+		`[{}]`: "own_error[0]", `[{"status":500},{"status":200}]`: "own_error[1].status", `[{"header":": x"}]`: "own_error[0].header",
+		`[{"header":"a b"}]`: "own_error[0].header", `[{"body":"` + strings.Repeat("x", 1025) + `"}]`: "own_error[0].body", `[{"status":"500"}]`: "own_error",
+	} {
+		status, body, _ = w.call("PATCH", "/proxies/x", `{"own_error":`+bad+`}`)
+		require.Equal(t, 400, status, "%s", body)
+		require.Contains(t, string(body), field)
+	}
+	require.Equal(t, []any{}, rules())
+}
+
 func TestProxiesComeAndGo(t *testing.T) {
 	w := start(t, 1, confK)
 	extra, err := lab.Start("X", "127.0.0.1:0", lab.Always(lab.OK()))

@@ -301,7 +301,7 @@ func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Res
 	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
 		return nil, verdict.Facts{Fault: f, Timing: k.control.Timing}
 	}
-	return &k.response, verdict.Facts{Status: k.response.Status, RetryAfter: string(k.response.RetryAfter), Timing: k.control.Timing}
+	return &k.response, k.response.Verdict(k.control.Timing)
 }
 
 // Discard implements executor.Call.

@@ -4,5 +4,5 @@ import "time"
 
 type Why struct{}
 
-func (Why) String() string                        { return "stub" }
+func (Why) String() string                           { return "stub" }
 func (b *Book) Why(l *Ledger, now time.Duration) Why { return Why{} }

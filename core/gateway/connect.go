@@ -23,8 +23,8 @@ func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.T
 	if f != nil {
 		return nil, verdict.Facts{Fault: f, Timing: control.Timing}
 	}
-	if status := tun.Reply.Status; status != 0 {
-		return &tun, verdict.Facts{Status: status, RetryAfter: tun.Reply.RetryAfter, Timing: control.Timing}
+	if tun.Reply.Status != 0 {
+		return &tun, tun.Reply.Verdict(control.Timing)
 	}
 	return &tun, verdict.Facts{Status: http.StatusOK, Timing: control.Timing}
 }

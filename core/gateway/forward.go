@@ -30,12 +30,7 @@ func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Res
 	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
 		return nil, verdict.Facts{Fault: f, Timing: h.control.Timing}
 	}
-	r := &h.response
-	facts := verdict.Facts{Status: r.Status, Timing: h.control.Timing}
-	if r.RetryAfter != nil {
-		facts.RetryAfter = string(r.RetryAfter)
-	}
-	return r, facts
+	return &h.response, h.response.Verdict(h.control.Timing)
 }
 
 // Discard implements executor.Call.

@@ -208,6 +208,20 @@ func TestVia(t *testing.T) {
 	require.Equal(t, "1.0 whirlpool", a.Header.Get("X-Seen"), "the version is the client's own")
 }
 
+// An inner gateway's X-Whirlpool fields end here: the client is given ours, once.
+func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
+	r := newRig(t, answering(func(q *http.Request, _ string) string {
+		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\nContent-Length: 0\r\n\r\n"
+	}), nil)
+	for _, q := range []string{"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"} {
+		a, _ := r.ask(q).answer("GET")
+		require.Equal(t, 503, a.StatusCode)
+		require.Len(t, a.Header.Values("X-Whirlpool-Outcome"), 1, q)
+		require.NotEqual(t, "pool_empty", a.Header.Get("X-Whirlpool-Outcome"), q)
+		require.Equal(t, []string{"P"}, a.Header.Values("X-Whirlpool-Proxy-Id"), q)
+	}
+}
+
 // Pipelined requests are answered in order, whatever their sizes; while one is
 // slow, and so its client watched, nothing of the next ones is lost. A tunnel
 // may be the last.

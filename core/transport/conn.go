@@ -220,6 +220,8 @@ type idlePool struct {
 	// shows them: a target would know who it is that comes by way of both.
 	sessions tls.ClientSessionCache
 
+	habit viaHabit
+
 	mu     sync.Mutex
 	direct []*persistConn            // to the proxy itself
 	via    map[string][]*persistConn // through it, by target

@@ -171,6 +171,7 @@ type Reply struct {
 	RetryAfter string
 	Fields     []http1.Field // copies
 	Body       []byte        // up to 64 KiB
+	Facts
 }
 
 // Tunnel is a way to a target through a proxy.
@@ -196,10 +197,15 @@ const maxReplyBody = 64 << 10
 
 // refusal words a refused CONNECT as the fault of a request that wanted it.
 func (tun *Tunnel) refusal() *verdict.Fault {
-	return &verdict.Fault{
-		Cause: verdict.Refusal(tun.Reply.Status), Reason: "http_" + itoa(tun.Reply.Status),
+	facts := tun.Reply.Verdict(core.Timing{})
+	f := &verdict.Fault{
+		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Reply.Status),
 		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Reply.Status)),
 	}
+	if facts.Schemes != "" {
+		f.Err = &verdict.SchemeError{Schemes: facts.Schemes}
+	}
+	return f
 }
 
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
@@ -231,7 +237,9 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 			f = handshakeFault(err)
 		}
 	} else {
-		f = t.connect(conn, a, authority, c, &tun)
+		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Reply.Status != 0 {
+			tun.Reply.setFacts(u)
+		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
 	if !c.Interrupt.release() && f == nil {

@@ -158,6 +158,7 @@ func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil && q.Conti
 type Response struct {
 	http1.Response
 	Body http1.Body
+	Facts
 
 	t    *Transport
 	pool *idlePool
@@ -191,7 +192,11 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 			return f
 		}
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
-		if f = t.try(u, c, q, resp); f == nil || !lost(f) || !resp.unseen {
+		f = t.try(u, c, q, resp)
+		if f == nil {
+			resp.setFacts(c, q, u)
+		}
+		if f == nil || !lost(f) || !resp.unseen {
 			return f
 		}
 		c.Fresh = true

@@ -21,13 +21,54 @@ type Spec struct {
 	MaxInFlight int     // 0 for no limit
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the pool's
+	OwnErrors   []OwnError      // how the proxy's own error pages are told from its targets'
 	Source      string          // who put it there: "config", "api", or a file's name
+}
+
+// OwnError describes an error page that a proxy writes itself. All parts that are
+// given must hold; at least one is.
+type OwnError struct {
+	Status int    // 400 to 999; 0 for any of them
+	Header string // a field that is there, "Name", or whose value contains a text, "Name: text"; "" for any
+	Body   string // a text within the body's first 8 KiB; "" for any
+}
+
+// Bounds of the own_error rules of a proxy.
+const (
+	MaxOwnErrors    = 32
+	maxOwnErrorText = 1024 // bytes of a header or body
+)
+
+// check returns the part that is wrong, "" for the whole rule, and why; msg is ""
+// if nothing is.
+func (o *OwnError) check() (part, msg string) {
+	name, _, _ := strings.Cut(o.Header, ":")
+	switch {
+	case *o == OwnError{}:
+		return "", "names no status, header or body"
+	case o.Status != 0 && (o.Status < 400 || o.Status > 999):
+		return "status", fmt.Sprintf("is %d; it must be 400 to 999", o.Status)
+	case len(o.Header) > maxOwnErrorText:
+		return "header", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
+	case o.Header != "" && (name == "" || strings.ContainsFunc(name, notToken)):
+		return "header", "must be the name of a header field, or \"Name: text\""
+	case len(o.Body) > maxOwnErrorText:
+		return "body", fmt.Sprintf("has more than %d bytes", maxOwnErrorText)
+	}
+	return "", ""
+}
+
+// notToken reports whether r may not be part of a field's name (RFC 9110 section
+// 5.6.2).
+func notToken(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 
 func (s *Spec) equal(o *Spec) bool {
 	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
 		s.MaxInFlight == o.MaxInFlight && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
-		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker)
+		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
+		slices.Equal(s.OwnErrors, o.OwnErrors)
 }
 
 // breaker returns the thresholds of the proxy's breaker.
@@ -78,7 +119,7 @@ func Check(specs []Spec) error {
 // SpecError is a field of a proxy's configuration that may not be as it is. It
 // wraps ErrSpec.
 type SpecError struct {
-	Field string // id, url, weight, cost, max_in_flight, breaker
+	Field string // id, url, weight, cost, max_in_flight, breaker, own_error[0].status
 	Msg   string // names the field
 }
 
@@ -112,6 +153,18 @@ func CheckSpec(s *Spec) error {
 		b.Lease = time.Second
 		if err := b.Validate(); err != nil {
 			return bad("breaker", "breaker: %v", err)
+		}
+	}
+	if len(s.OwnErrors) > MaxOwnErrors {
+		return bad("own_error", "own_error has %d rules; at most %d are allowed", len(s.OwnErrors), MaxOwnErrors)
+	}
+	for i := range s.OwnErrors {
+		if part, msg := s.OwnErrors[i].check(); msg != "" {
+			field := fmt.Sprintf("own_error[%d]", i)
+			if part != "" {
+				field += "." + part
+			}
+			return bad(field, "%s %s", field, msg)
 		}
 	}
 	return nil

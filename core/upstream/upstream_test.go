@@ -432,3 +432,34 @@ func TestMaxInFlight(t *testing.T) {
 	require.EqualValues(t, 1, u.InFlight())
 	one.Release()
 }
+
+// TestOwnErrorRules: each needs a part, and parts that can match; a change of them
+// is a change of the proxy.
+func TestOwnErrorRules(t *testing.T) {
+	a, err := ParseAddress("http://h:1")
+	require.NoError(t, err)
+	spec := func(rules ...OwnError) *Spec { return &Spec{Address: a, OwnErrors: rules} }
+	for _, good := range []OwnError{
+		{Status: 400}, {Status: 999}, {Header: "X-Error"}, {Header: "X-Error:"}, {Header: "x-error: a: b"}, {Body: "x"}, {Status: 500, Header: "A", Body: "x"},
+		{Header: "A: " + strings.Repeat("x", 1021)}, {Body: strings.Repeat("x", 1024)},
+	} {
+		require.NoError(t, CheckSpec(spec(good)), "%+v", good)
+	}
+	for field, bad := range map[string]*Spec{
+		"own_error[0]":        spec(OwnError{}),
+		"own_error[1].status": spec(OwnError{Status: 500}, OwnError{Status: 399}),
+		"own_error[0].status": spec(OwnError{Status: 1000, Body: "x"}),
+		"own_error[2].header": spec(OwnError{Status: 500}, OwnError{Status: 501}, OwnError{Header: ":x"}),
+		"own_error[0].header": spec(OwnError{Header: "größe: 1"}),
+		"own_error[0].body":   spec(OwnError{Body: strings.Repeat("x", 1025)}),
+		"own_error":           spec(make([]OwnError, MaxOwnErrors+1)...),
+	} {
+		var wrong *SpecError
+		require.ErrorAs(t, CheckSpec(bad), &wrong, field)
+		require.Equal(t, field, wrong.Field)
+		require.Contains(t, wrong.Msg, field)
+	}
+	require.True(t, spec(OwnError{Status: 500}).equal(spec(OwnError{Status: 500})))
+	require.False(t, spec(OwnError{Status: 500}).equal(spec(OwnError{Status: 501})))
+	require.False(t, spec().equal(spec(OwnError{Status: 501})))
+}

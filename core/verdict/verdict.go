@@ -42,6 +42,11 @@ const (
 	OwnTrouble     // it cannot work
 )
 
+// String returns a word for tests.
+func (o Own) String() string {
+	return [...]string{"none", "unclear", "target_unreachable", "forbidden", "proxy_trouble"}[o]
+}
+
 // Facts are what is known of an attempt that has ended, or whose answer's head came.
 type Facts struct {
 	Fault      *Fault // why no answer came; nil if one did
@@ -86,7 +91,7 @@ var ErrShutdown = errors.New("the gateway is shutting down")
 
 // Judge concludes from the facts of an attempt.
 func Judge(f *Facts) core.Outcome {
-	c := causeOf(f)
+	c := CauseOf(f)
 	r := &rows[c]
 	o := core.Outcome{
 		Cause: c, Charge: r.charge, Again: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
@@ -103,8 +108,8 @@ func Judge(f *Facts) core.Outcome {
 	return o
 }
 
-// causeOf names the cause, the strongest reason first.
-func causeOf(f *Facts) core.Cause {
+// CauseOf names the cause, the strongest reason first.
+func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Fault == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
 		return TunnelOpen

@@ -88,6 +88,24 @@ type Proxy struct {
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
 	Breaker     *OwnBreaker       `koanf:"breaker" json:"breaker,omitempty"`
+	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`
+}
+
+// OwnErrors are a proxy's own_error: one table, or a list of them.
+type OwnErrors []OwnError
+
+// OwnError describes an error page of the proxy's own; see upstream.OwnError.
+type OwnError struct {
+	Status int    `koanf:"status" json:"status,omitempty"`
+	Header string `koanf:"header" json:"header,omitempty"`
+	Body   string `koanf:"body" json:"body,omitempty"`
+}
+
+func (o OwnErrors) specs() (specs []upstream.OwnError) {
+	for _, rule := range o {
+		specs = append(specs, upstream.OwnError(rule))
+	}
+	return specs
 }
 
 // Address is a proxy's URL as it is written; it shows without credentials.

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
@@ -102,26 +103,55 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
+// TestOwnErrors: one rule may stand alone, several make a list.
+func TestOwnErrors(t *testing.T) {
+	c, err := load(t, `
+[[proxies]]
+url = "http://a:1"
+own_error = { status = 500, header = "X-Error: quota", body = "Out of traffic" }
+[[proxies]]
+url = "http://b:1"
+own_error = [{ status = 500 }, { header = "X-Error" }]
+[[proxies]]
+url = "http://c:1"
+[[proxies.own_error]]
+body = "Out of traffic"
+[[proxies]]
+url = "http://d:1"
+`, nil)
+	require.NoError(t, err)
+	specs := c.specs
+	require.Equal(t, []upstream.OwnError{{Status: 500, Header: "X-Error: quota", Body: "Out of traffic"}}, specs[0].OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].OwnErrors)
+	require.Empty(t, specs[3].OwnErrors)
+}
+
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
-		"[gateway]\nlisten = 5\n":                                                  {"gateway.listen", ":2: "},
-		"[gateway]\nlisen = \"x:1\"\n":                                             {"gateway.lisen", ":2: ", "listen"},
-		"\n\n[retry]\nmax_attempts = 11\n":                                         {"retry.max_attempts", ":4: ", "11"},
-		"[timeouts]\nattempt = \"ten\"\n":                                          {"timeouts.attempt", ":2: ", "ten"},
-		"[breaker]\nfailure_threshold = 0\n":                                       {"breaker.failure_threshold", ":2: "},
-		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
-		"[breaker]\nwindow_duration = 18446744074\n":                               {"breaker.window_duration", ":2: ", "a duration such as"}, // 2^64 ns and 0.3 s
-		"[breaker]\nblame = \"both\"\n":                                            {"breaker.blame", ":2: "},
-		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                             {"proxies[0].url", ":3: "},
+		"[gateway]\nlisten = 5\n":                                                                        {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":                                                                   {"gateway.lisen", ":2: ", "listen"},
+		"\n\n[retry]\nmax_attempts = 11\n":                                                               {"retry.max_attempts", ":4: ", "11"},
+		"[timeouts]\nattempt = \"ten\"\n":                                                                {"timeouts.attempt", ":2: ", "ten"},
+		"[breaker]\nfailure_threshold = 0\n":                                                             {"breaker.failure_threshold", ":2: "},
+		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n":                       {"proxies[0].breaker.failure_threshold", ":3: "},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { status = 200 }\n":                              {"proxies[0].own_error[0].status", ":3: ", "is 200; it must be 400 to 999"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = {}\n":                                            {"proxies[0].own_error[0]", ":3: ", "names no status, header or body"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = [{ status = 500 },\n { header = \"a b\" }]\n":    {"proxies[0].own_error[1].header", ":4: ", "must be the name of a header field"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { text = \"x\" }\n":                              {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = 500\n":                                           {"proxies[0].own_error", ":3: ", "must be a list"},
+		"[breaker]\nwindow_duration = 18446744074\n":                                                     {"breaker.window_duration", ":2: ", "a duration such as"}, // 2^64 ns and 0.3 s
+		"[breaker]\nblame = \"both\"\n":                                                                  {"breaker.blame", ":2: "},
+		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                                                   {"proxies[0].url", ":3: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
-		"[metrics]\nretention_hours = 169\n":              {"metrics.retention_hours", ":2: ", "169"},
-		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},
-		"[gateway]\nmax_connections = -1\n":               {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
-		"[log]\nlevel = \"loud\"\n":                       {"log.level", ":2: ", "loud"},
-		"[nonsense]\nx = 1\n":                             {"nonsense", ":1: "},
-		"[api]\nlisten = \"0.0.0.0:8889\"\n":              {"api.listen", "api.keys"},
-		"[gateway\n":                                      {":1: "},
-		"[pool]\nfiles = [\"absent.txt\"]\n":              {"pool.files", "absent.txt"},
+		"[metrics]\nretention_hours = 169\n":                                                             {"metrics.retention_hours", ":2: ", "169"},
+		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n":                                                {"proxies[0].weight", ":3: ", "above 0"},
+		"[gateway]\nmax_connections = -1\n":                                                              {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
+		"[log]\nlevel = \"loud\"\n":                                                                      {"log.level", ":2: ", "loud"},
+		"[nonsense]\nx = 1\n":                                                                            {"nonsense", ":1: "},
+		"[api]\nlisten = \"0.0.0.0:8889\"\n":                                                             {"api.listen", "api.keys"},
+		"[gateway\n":                                                                                     {":1: "},
+		"[pool]\nfiles = [\"absent.txt\"]\n":                                                             {"pool.files", "absent.txt"},
 		"[[api.keys]]\nkey = \"hunter22\"\nrole = \"read\"\n[[api.keys]]\nkey = \"hunter22\"\nrole = \"admin\"\n": {":5: api.keys[1].key: is that of api.keys[0] already"},
 		"[pool]\nfiles = [\"\"]\n":                       {"pool.files[0]", ":2: "},
 		"[[proxies]]\nid = \"a\"\n":                      {"proxies[0].url: is missing", ":1: "},

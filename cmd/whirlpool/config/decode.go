@@ -31,6 +31,10 @@ func decode(path string, from any, to reflect.Value, fault func(key string, valu
 		}
 		to.Set(reflect.ValueOf(s))
 		return
+	case OwnErrors:
+		if table, ok := from.(map[string]any); ok {
+			from = []any{table}
+		}
 	}
 	switch to.Kind() {
 	case reflect.Pointer:

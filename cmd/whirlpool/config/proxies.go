@@ -31,7 +31,7 @@ func (l *loader) proxies() {
 		if *p.Weight == 0 { // to a Spec that is one without a weight
 			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
 		}
-		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, Source: "config"}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
 		if p.Breaker != nil {
 			own := p.Breaker.over(c.Breaker)
 			if !l.breaker(key+".breaker", own) {

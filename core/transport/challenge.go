@@ -1,0 +1,101 @@
+package transport
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+)
+
+// Bounds of what is remembered of a Proxy-Authenticate.
+const (
+	maxSchemes = 8
+	maxScheme  = 32 // bytes of a scheme's name
+)
+
+// challenges returns the authentication schemes that the Proxy-Authenticate fields
+// offer, in their order, each once (RFC 9110 section 11.7.1). It is nil without such
+// a field, and empty if none of them names a scheme.
+func challenges(fields []http1.Field) []string {
+	var schemes []string
+	for i := range fields {
+		if fields[i].Kind != http1.ProxyAuthenticate {
+			continue
+		}
+		if schemes == nil {
+			schemes = []string{}
+		}
+		schemes = appendSchemes(schemes, string(fields[i].Value))
+	}
+	return schemes
+}
+
+// appendSchemes reads one field: a list of challenges, each of which may itself hold
+// a list (RFC 9110 section 11.6.1). A word is a scheme unless "=" follows.
+func appendSchemes(schemes []string, v string) []string {
+	for v = strings.TrimLeft(v, " \t,"); v != ""; v = strings.TrimLeft(v, " \t,") {
+		n := tokenLen(v, false)
+		if n == 0 {
+			v = afterComma(v)
+			continue
+		}
+		word := v[:n]
+		v = strings.TrimLeft(v[n:], " \t")
+		if strings.HasPrefix(v, "=") { // a parameter
+			v = afterComma(v)
+			continue
+		}
+		if n <= maxScheme && len(schemes) < maxSchemes && !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, word) }) {
+			schemes = append(schemes, word)
+		}
+		// A token68 may come instead of parameters.
+		if n := tokenLen(v, true); n > 0 {
+			rest := strings.TrimLeft(v[n:], "=")
+			if rest = strings.TrimLeft(rest, " \t"); rest == "" || rest[0] == ',' {
+				v = rest
+			}
+		}
+	}
+	return schemes
+}
+
+// tokenLen is the length of the token (RFC 9110 section 5.6.2) that s begins with,
+// or of the token68 without its padding (section 11.2).
+func tokenLen(s string, is68 bool) int {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case is68 && strings.IndexByte("-._~+/", c) >= 0:
+		case !is68 && strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return i
+		}
+	}
+	return len(s)
+}
+
+// afterComma skips to what comes after the next comma outside of quotes.
+func afterComma(s string) string {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == ',' && !quoted:
+			return s[i+1:]
+		}
+	}
+	return ""
+}
+
+// wanted words the schemes that a proxy asks for and the gateway does not speak:
+// "Digest or NTLM". It is empty if Basic is among them, or if there are none.
+func wanted(schemes []string) string {
+	if slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "basic") }) {
+		return ""
+	}
+	return strings.Join(schemes, " or ")
+}

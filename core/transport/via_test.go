@@ -1,0 +1,119 @@
+package transport
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+func viaFields(values ...string) (fields []http1.Field) {
+	fields = append(fields, http1.Field{Name: []byte("Server"), Value: []byte("x")})
+	for _, v := range values {
+		fields = append(fields, http1.Field{Name: []byte("Via"), Value: []byte(v), Kind: http1.Via})
+	}
+	return fields
+}
+
+func TestViaName(t *testing.T) {
+	same := func(a, b []http1.Field) bool {
+		x, _ := viaName(a)
+		y, _ := viaName(b)
+		return x == y
+	}
+	want := viaFields("1.1 proxyhost")
+	require.True(t, same(want, viaFields("1.0 proxyhost (squid/5.7)")))
+	require.True(t, same(want, viaFields("1.1 proxyhost:18080")), "Apache gives the target's port")
+	require.True(t, same(want, viaFields("1.1 cdn, HTTP/1.1 proxyhost")))
+	require.True(t, same(want, viaFields("1.1\tproxyhost\t(x)")))
+	require.True(t, same(want, viaFields("1.1 cdn", "1.1 proxyhost")))
+	require.False(t, same(want, viaFields("1.1 proxyhost", "1.1 cdn")))
+	for _, odd := range []string{"", ",", " ", "x", "1.1 ", ", ,", ":"} {
+		_, given := viaName(viaFields(odd))
+		require.True(t, given, odd)
+	}
+	_, given := viaName(viaFields())
+	require.False(t, given)
+}
+
+func TestViaHabit(t *testing.T) {
+	note := func(h *viaHabit, n int, target string, via ...string) {
+		for range n {
+			h.note(viaFields(via...), target)
+		}
+	}
+	word := func(h *viaHabit) viaWord { return viaWord(h.word.Load()) }
+	var h viaHabit
+	note(&h, 7, "a:80", "1.1 p")
+	require.False(t, word(&h).learnt())
+	note(&h, 100, "a:80", "1.1 p")
+	require.True(t, word(&h).learnt())
+	require.False(t, word(&h).always(), "one target only: its cache could have added it")
+	note(&h, 1, "b:80", "1.1 cdn, 1.1 p")
+	require.True(t, word(&h).always())
+	note(&h, 1, "a:80", "1.1 other")
+	require.False(t, word(&h).always())
+	require.False(t, word(&h).without())
+	note(&h, 100, "a:80", "1.1 p")
+	require.False(t, word(&h).always(), "for good")
+
+	var bare viaHabit
+	note(&bare, 9, "a:80", "1.1 p")
+	note(&bare, 1, "b:80")
+	require.True(t, word(&bare).without())
+	note(&bare, 100, "c:80", "1.1 p")
+	require.True(t, word(&bare).without())
+	require.False(t, word(&bare).always())
+}
+
+// TestViaHabitForgetsNothingAtOnce: an answer without Via is remembered whatever
+// others do meanwhile.
+func TestViaHabitForgetsNothingAtOnce(t *testing.T) {
+	for range 200 {
+		var h viaHabit
+		var all sync.WaitGroup
+		for g := range 4 {
+			all.Go(func() {
+				for i := range 12 {
+					if g == 0 && i == 4 {
+						h.note(viaFields(), "a:80")
+					}
+					h.note(viaFields("1.1 p"), fmt.Sprintf("%d:80", i%3))
+				}
+			})
+		}
+		all.Wait()
+		require.True(t, viaWord(h.word.Load()).without())
+	}
+}
+
+// TestDistinct: a name that two proxies of the pool show is nobody's own, and
+// without another proxy nothing is known of it.
+func TestDistinct(t *testing.T) {
+	tr := New(Config{})
+	add := func(via ...string) *idlePool {
+		u := &upstream.Upstream{}
+		p := newIdlePool(upstream.Address{})
+		tr.pools.Store(u, p)
+		for i := range viaSamples {
+			p.habit.note(viaFields(via...), fmt.Sprintf("%d:80", i%2))
+		}
+		return p
+	}
+	first := add("1.1 p")
+	require.True(t, viaWord(first.habit.word.Load()).always())
+	require.False(t, tr.distinct(first), "there is no other to compare with")
+	young := newIdlePool(upstream.Address{})
+	tr.pools.Store(&upstream.Upstream{}, young)
+	require.False(t, tr.distinct(first), "nothing is known of the other")
+	add()
+	require.True(t, tr.distinct(first))
+	add("1.1 q")
+	require.True(t, tr.distinct(first))
+	young.habit.note(viaFields("1.1 p"), "a:80")
+	require.False(t, tr.distinct(first), "another shows the same")
+}
