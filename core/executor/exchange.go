@@ -20,6 +20,7 @@ type Exchange struct {
 	Method     string        // for the log
 	Host       string        // target host without port, lower case; for scorers and the log
 	Region     string        // wanted region, "" for none
+	Strict     bool          // no other region than Region is used
 	Idempotent bool          // may be repeated without opting in
 	Connect    bool
 	Listener   core.Listener

@@ -38,16 +38,19 @@ type details struct {
 	spec     atomic.Pointer[Spec]
 	breaker  *breaker.Breaker
 	now      func() time.Time
-	epoch    time.Time // the pool's
+	epoch    time.Time     // the pool's
+	memory   *atomic.Int64 // the pool's, ns
+	added    time.Duration // when it joined the pool, after the epoch
 	draining atomic.Bool
 	leaving  bool // draining with requests running; guarded by the pool's mu
 	window   window
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch}, idHash: core.Hash53(spec.ID)}
+	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch, memory: &p.memory, added: p.Elapsed(p.now())}, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
+	u.window.lastSuccess.Store(int64(u.added))
 	u.configure(spec)
 	return u
 }
@@ -164,9 +167,15 @@ func (l *Lease) Settle(o *core.Outcome) {
 	l.settled = true
 	nth := int64(0)
 	if o.Verdict != core.Excluded {
-		nth = l.U.window.add(&l.U.stats, o.Verdict, o.Latency)
+		nth = l.U.heard(o)
 	}
 	l.permit.Report(o.Verdict, nth)
+}
+
+// heard takes an attempt that has just ended into the statistics, and returns
+// which of the proxy's attempts it was.
+func (u *Upstream) heard(o *core.Outcome) (nth int64) {
+	return u.window.add(&u.stats, o.Verdict, o.Latency, u.now().Sub(u.epoch), time.Duration(u.memory.Load()))
 }
 
 // Part gives the place in flight back and returns what is left of the lease, to

@@ -131,7 +131,7 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.InDelta(t, 0.5, by[oracle].Shares[4], 0.02)
 	require.InDelta(t, 0.73, by["random"].SuccessRate, 0.02, "the mean of 0.98 to 0.48")
 	require.InDelta(t, 0.25*12000, by["random"].Regret, 150)
-	require.Less(t, by["performance"].Regret, 0.02*by["random"].Regret, "it finds the best, and again after the swap")
+	require.Less(t, by["performance"].Regret, 0.05*by["random"].Regret, "it finds the best, and again after the swap")
 	require.Less(t, by["performance"].Latency, by["random"].Latency)
 	require.Greater(t, by["performance"].Timeline[0][Columns/4], 0.9)
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
