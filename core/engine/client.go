@@ -150,6 +150,8 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	u := q.URL
 	switch {
+	case call.RegionStrict && call.Region == "":
+		return &RequestError{"RegionStrict is set without a Region"}
 	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
 		return &RequestError{"the URL must be an absolute http:// or https:// one"}
 	case u.User != nil && q.Header.Get("Authorization") == "": // which http.Client makes of it
