@@ -137,6 +137,27 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
 }
 
+// What has failed is found to be well again: the built-ins that rank by success
+// reach 95 % of what the oracle reaches, and performance is back at the best proxy
+// soon after its outage.
+func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
+	for _, scenario := range []string{"outage", "drift"} {
+		for _, name := range []string{"performance", "cost_aware"} {
+			for seed := range uint64(6) {
+				tr, err := Generate(scenario, seed+1)
+				require.NoError(t, err)
+				r, err := PlayScorer(host(), builtIn(name), tr, NoBreaker(), seed+1)
+				require.NoError(t, err)
+				mine, best := r.Results[0], r.Results[3]
+				require.Greater(t, mine.SuccessRate, 0.95*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
+				if scenario == "outage" && name == "performance" {
+					require.Greater(t, mine.Shares[0], 0.9*best.Shares[0], "seed %d", seed+1)
+				}
+			}
+		}
+	}
+}
+
 // With breakers a proxy that fails is out for a while, whatever the scorer.
 func TestBreakers(t *testing.T) {
 	tr := generated(t, "outage,duration=90,rate=5")
