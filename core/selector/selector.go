@@ -167,8 +167,10 @@ func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer
 		if lease, ok := s.explore(q, snap); ok {
 			return lease, nil
 		}
-		if g := snap.Region(q.RegionHash); q.kept() && g != nil {
-			q.turn = g.Turn.Add(1) - 1 // else requests for two regions by turns would share one rotation
+		if q.kept() {
+			if g := snap.Region(q.RegionHash); g != nil {
+				q.turn = g.Turn.Add(1) - 1 // else requests for two regions by turns would share one rotation
+			}
 		}
 	}
 	s.gather(q, snap)
