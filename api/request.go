@@ -28,6 +28,7 @@ type requestInput struct {
 	BodyBase64 *string           `json:"body_base64"`
 	Retry      *retry.Override   `json:"retry"`
 	Region     string            `json:"region"`
+	Strict     bool              `json:"region_strict"`
 }
 
 // requestOutput is what came back.
@@ -107,6 +108,9 @@ func (s *Server) call(in *requestInput) (engine.Call, error) {
 	bad := func(field, msg string) (engine.Call, error) {
 		return engine.Call{}, refuse(400, "invalid_field", field+" "+msg, fiber.Map{"field": field})
 	}
+	if in.Strict && in.Region == "" {
+		return bad("region_strict", "needs a region")
+	}
 	u, err := url.Parse(in.URL)
 	if err != nil || u.Host == "" {
 		return bad("url", "must be an absolute http:// or https:// URL")
@@ -136,7 +140,7 @@ func (s *Server) call(in *requestInput) (engine.Call, error) {
 	if body != nil {
 		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
-	call := engine.Call{Request: q, Region: in.Region}
+	call := engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
 	if in.Retry != nil {
 		if call.Policy, err = s.Engine.Merge(*in.Retry); err != nil {
 			return engine.Call{}, fieldError("retry.", err)

@@ -1,6 +1,9 @@
 package core
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Why no proxy can be chosen for a request.
 var (
@@ -8,6 +11,14 @@ var (
 	ErrAllBreakersOpen = errors.New("no proxy is admissible: every circuit breaker is open")
 	ErrAllBusy         = errors.New("every admissible proxy is at its max_in_flight")
 )
+
+// RegionError says that a request insists on a region of which no proxy is
+// admissible.
+type RegionError struct {
+	Due time.Time // when the first of its circuit breakers may admit a request; zero if no breaker is the reason
+}
+
+func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
 // Why a proxy or plugin cannot be changed as asked: there is none of that name,
 // or one that is there stands in the way. Errors wrap these.

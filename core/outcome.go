@@ -135,6 +135,7 @@ const (
 	FinalNotRetryable
 	FinalCancelled
 	FinalAllBusy
+	FinalNoProxyInRegion
 )
 
 // String returns the header's word.
@@ -156,6 +157,8 @@ func (f Final) String() string {
 		return "cancelled"
 	case FinalAllBusy:
 		return "all_proxies_busy"
+	case FinalNoProxyInRegion:
+		return "no_proxy_in_region"
 	}
 	return "unknown"
 }

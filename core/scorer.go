@@ -4,16 +4,16 @@ package core
 // laid out exactly as sdk/abi lays it out in guest memory (plugins/wasmhost
 // asserts that). Times are seconds. Append only: a column never moves.
 type Candidate struct {
-	SuccessRate         float64 // 0..1 over the last 100 attempts; 0.5 without any
+	SuccessRate         float64 // 0..1 over the last 100 attempts that are not older than selection.memory; 0.5 without any
 	Samples             float64 // attempts behind SuccessRate, 0..100
-	LatencyMean         float64 // s, mean over the last 100 attempts that measured one
-	LatencyEWMA         float64 // s, exponentially weighted (alpha 0.1)
+	LatencyMean         float64 // s, mean over those of these attempts that measured one; 0 without any
+	LatencyEWMA         float64 // s, exponentially weighted (alpha 0.1); 0 without any
 	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no attempts, 1 if none succeeded, else 0
 	InFlight            float64 // attempts running through it now
 	Weight              float64 // configured, > 0, default 1
 	Cost                float64 // configured, >= 0, default 0
 	RegionMatch         float64 // 1 if in the wanted region, else 0
-	ConsecutiveFailures float64
+	ConsecutiveFailures float64 // the latest attempts that all failed, without forgotten ones
 	SinceUse            float64 // s since it was last chosen; -1 if never
 	Uses                float64 // times chosen
 	BreakerState        float64 // State as a number

@@ -95,6 +95,9 @@ const (
 	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
 )
 
+// byTurns begins with each proxy by turns, however many requests run through it.
+const byTurns = "[selection]\nfirst = \"round_robin\"\n"
+
 // start runs the gateway on n fakes, F1 to Fn, that answer 200.
 func start(t *testing.T, n int, config string) *whirl {
 	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}

@@ -222,7 +222,7 @@ func TestS31ProxyAuthentication(t *testing.T) {
 }
 
 func TestS32EveryFault(t *testing.T) {
-	w := start(t, 2, "[timeouts]\nattempt = \"500ms\"\n"+confK)
+	w := start(t, 2, "[timeouts]\nattempt = \"500ms\"\n"+confK+byTurns)
 	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
 	t.Cleanup(origin.Close)

@@ -118,7 +118,7 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 // go to one.
 func TestS57RetriesDoNotHerd(t *testing.T) {
 	t.Parallel()
-	w := start(t, 4, confK)
+	w := start(t, 4, confK+byTurns)
 	for range 100 { // equal histories
 		w.get()
 	}

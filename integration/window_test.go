@@ -46,7 +46,7 @@ func TestS39TheWindowSlides(t *testing.T) {
 // one attempt more.
 func TestS47ManyFailuresAtOnce(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, confKB)
+	w := start(t, 2, confKB+byTurns)
 	hold := make(chan struct{})
 	w.fakes[0].Do(lab.Behaviour{Status: 503, Hold: hold})
 	var wg sync.WaitGroup

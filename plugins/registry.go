@@ -32,7 +32,7 @@ const (
 
 // The built-ins that answer for a plugin that fails.
 const (
-	FallbackFirst   = "round_robin"
+	FallbackFirst   = "least_in_flight"
 	FallbackRetry   = "performance"
 	FallbackBackoff = "exponential"
 )

@@ -30,6 +30,9 @@ type Call struct {
 	Request *http.Request
 	Policy  *retry.Policy // valid; nil for the global one
 	Region  string        // wanted, "" for none
+	// RegionStrict is for Region alone: without an admissible proxy of it there is
+	// no answer (core.FinalNoProxyInRegion).
+	RegionStrict bool
 }
 
 // Result is what became of a Call.
@@ -148,6 +151,8 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	u := q.URL
 	switch {
+	case call.RegionStrict && call.Region == "":
+		return &RequestError{"RegionStrict is set without a Region"}
 	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
 		return &RequestError{"the URL must be an absolute http:// or https:// one"}
 	case u.User != nil && q.Header.Get("Authorization") == "": // which http.Client makes of it
@@ -182,6 +187,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	k.x.Host = strings.Trim(authority[:strings.LastIndexByte(authority, ':')], "[]")
 	k.x.Target = upstream.Target(authority)
 	k.x.Listener = core.ListenAPI
+	k.x.Strict = call.RegionStrict
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
 	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces

@@ -38,10 +38,11 @@ type Config struct {
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	BodyIdle       time.Duration
-	First          string // scorer of first attempts
-	Again          string // scorer of retries
-	MaxCandidates  int    // (start)
-	RetentionHours int    // (start)
+	First          string        // scorer of first attempts
+	Again          string        // scorer of retries
+	Memory         time.Duration // how long an attempt counts in a proxy's statistics; 0 for ever
+	MaxCandidates  int           // (start)
+	RetentionHours int           // (start)
 	Gateway        gateway.Settings
 }
 
@@ -50,7 +51,7 @@ func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
-		First: fallbackFirst, Again: fallbackAgain, MaxCandidates: selector.DefaultMaxCandidates,
+		First: fallbackFirst, Again: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
 	}
@@ -66,7 +67,7 @@ type Plugins interface {
 
 // The scorers that answer for one that fails, and rank if no other is named.
 const (
-	fallbackFirst = "round_robin"
+	fallbackFirst = "least_in_flight"
 	fallbackAgain = "performance"
 )
 
@@ -129,7 +130,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.tracker = metrics.NewTracker()
 	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
-		Breaker: cfg.Breaker, Literal: cfg.Literal, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
+		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 	})
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
@@ -179,6 +180,9 @@ func (c *Config) check() error {
 		if d <= 0 {
 			return &core.KeyError{Key: "timeouts." + key, Value: d, Err: errors.New("must be above 0")}
 		}
+	}
+	if c.Memory < 0 {
+		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}
 	}
 	return nil
 }
@@ -269,6 +273,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 		return err
 	}
 	e.pool.SetLiteral(cfg.Literal)
+	e.pool.SetMemory(cfg.Memory)
 	e.policies.ReloadFile(cfg.Retry, backoff)
 	e.gone("first", running.First, cfg.First, scorer)
 	e.gone("retry", running.Again, cfg.Again, scorer)

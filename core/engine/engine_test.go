@@ -101,6 +101,7 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"breaker":                  func(c *engine.Config) { c.Breaker.FailureThreshold = 0 },
 		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
 		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },
+		"selection.memory":         func(c *engine.Config) { c.Memory = -1 },
 	} {
 		cfg := engine.DefaultConfig()
 		change(&cfg)
@@ -148,6 +149,56 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	fail.Store(true)
 	require.Equal(t, "3", attempts())
+}
+
+// A reload's memory holds for what was remembered before.
+func TestAReloadChangesTheMemory(t *testing.T) {
+	var passed atomic.Int64
+	start := time.Now()
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
+	now := func() time.Time { return start.Add(time.Duration(passed.Load())) }
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}, Now: now})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	u := e.Pool().Snapshot().Get("p")
+	lease, ok := u.Acquire(now())
+	require.True(t, ok)
+	lease.Settle(&core.Outcome{Verdict: core.Success})
+	lease.Release()
+	passed.Store(int64(5 * time.Minute))
+	e.Pool().Sweep()
+	require.Equal(t, 1, u.Stats().Samples)
+	cfg.Memory = time.Minute
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	e.Pool().Sweep()
+	require.Zero(t, u.Stats().Samples)
+}
+
+// X-Whirlpool-Region and Call.Region are checked before anything is tried.
+func TestWantedRegions(t *testing.T) {
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Region: "EU", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	send := func(region string) error {
+		q := get(t, "http://a.test/")
+		q.Header.Set("X-Whirlpool-Region", region)
+		_, err := e.Transport().RoundTrip(q)
+		return err
+	}
+	var bad *engine.RequestError
+	require.ErrorAs(t, send("US;loose"), &bad)
+	require.ErrorContains(t, bad, "loose")
+	var refused *engine.Error
+	require.ErrorAs(t, send("US;strict"), &refused)
+	require.Equal(t, core.FinalNoProxyInRegion, refused.Final)
+	require.Equal(t, "no_proxy_in_region", refused.Failure.Code)
+	require.Zero(t, refused.Failure.RetryAfter)
+	_, err = e.Do(t.Context(), engine.Call{Request: get(t, "http://a.test/"), RegionStrict: true})
+	require.ErrorAs(t, err, &bad)
+	require.Zero(t, e.Pool().Snapshot().Get("p").Stats().Uses)
 }
 
 // without are plugins of which one is no more.

@@ -64,7 +64,11 @@ func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
 func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.DropIdle() }
 
 func (rt roundTripper) call(q *http.Request) (call Call, err error) {
-	call = Call{Request: q, Region: q.Header.Get("X-Whirlpool-Region")}
+	call.Request = q
+	call.Region, call.RegionStrict, err = executor.ParseRegion(q.Header.Get("X-Whirlpool-Region"))
+	if err != nil {
+		return call, &RequestError{err.Error()}
+	}
 	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
 		if call.Policy, err = rt.engine.Override(h); err != nil {
 			return call, err

@@ -118,7 +118,7 @@ func (t *target) finding(a *Attempt) Finding {
 		return Finding{}
 	}
 	attempts, failures, served := t.rest(a.Proxy, a.At-justServed)
-	return Finding{TargetFails: failures >= 2 && 2*failures >= attempts, JustServed: served}
+	return Finding{TargetFails: failures >= 3 && 5*failures >= 4*attempts, JustServed: served}
 }
 
 // likelyNoise reports whether a failure may be noise: the others are served,

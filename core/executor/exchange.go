@@ -22,6 +22,7 @@ type Exchange struct {
 	Host       string        // target host without port, lower case; for scorers and the log
 	Target     evidence.Target
 	Region     string // wanted region, "" for none
+	Strict     bool   // no other region than Region is used
 	Idempotent bool   // may be repeated without opting in
 	Connect    bool
 	Listener   core.Listener

@@ -27,7 +27,7 @@ var (
 type Selector interface {
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
 	Untried(q *selector.Query, now time.Time) bool
-	Blocked(now time.Time) error
+	Blocked(q *selector.Query, now time.Time) error
 	NextTest() (time.Time, bool)
 }
 
@@ -166,9 +166,12 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 	q := &x.query
 	q.Idempotent, q.Connect = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect
 	q.HostHash = core.Hash53(x.Host)
-	q.RegionHash = 0
+	q.RegionHash, q.Region = 0, selector.RegionScored
 	if x.Region != "" {
-		q.RegionHash = core.Hash53(x.Region)
+		q.RegionHash, q.Region = core.Hash53(x.Region), selector.RegionPreferred
+		if x.Strict {
+			q.Region = selector.RegionStrict
+		}
 	}
 }
 
@@ -205,7 +208,7 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 // blocked ends an exchange in mid-request when every breaker is open, and reports
 // whether it did: to wait first would only put the refusal off.
 func (e *Executor) blocked(x *Exchange) bool {
-	err := e.selector.Blocked(e.now())
+	err := e.selector.Blocked(&x.query, e.now())
 	if err != nil {
 		e.refuse(x, err)
 	}

@@ -24,7 +24,13 @@ type Failure struct {
 // in mid-request, at once and without queueing.
 func (e *Executor) refuse(x *Exchange, err error) {
 	x.Failure = Failure{Status: 503, Message: err.Error(), Reason: "destination_unavailable", Err: err}
+	region, ofRegion := err.(*core.RegionError)
 	switch {
+	case ofRegion:
+		x.Final, x.Failure.Code = core.FinalNoProxyInRegion, "no_proxy_in_region"
+		if !region.Due.IsZero() {
+			x.Failure.RetryAfter = max(region.Due.Sub(e.now()), time.Millisecond)
+		}
 	case errors.Is(err, core.ErrPoolEmpty):
 		x.Final, x.Failure.Code = core.FinalPoolEmpty, "pool_empty"
 	case errors.Is(err, core.ErrAllBusy):

@@ -79,7 +79,9 @@ type memo struct {
 	authority                  string // host:port, lower case
 	host                       string // of it
 	target                     evidence.Target
-	region                     string
+	regionFrom                 string // last X-Whirlpool-Region
+	region                     string // of it
+	strict                     bool   // of it
 	auth                       string // last Proxy-Authorization let in
 	authSet                    *settings
 	override                   string // last X-Whirlpool-Retry
@@ -208,8 +210,11 @@ func (c *conn) handle() (keep bool) {
 		return c.answerLastHop()
 	}
 	x.Global = c.server.Policies.Current()
-	if x.Policy, x.Region, err = c.policy(x.Global); err != nil {
+	if x.Policy, err = c.policy(x.Global); err != nil {
 		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
+	}
+	if x.Region, x.Strict, err = c.region(); err != nil {
+		return c.answer(refusal{status: 400, code: "invalid_region", message: err.Error(), reason: "http_request_error"})
 	}
 	x.Host, x.Target = c.memo.host, c.memo.target
 	x.Started = c.server.Now()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -84,47 +85,55 @@ func (m *memo) remember(authority []byte, defaultPort string) error {
 
 // policy returns the policy the request runs under: the global one, with the
 // request's own merged over it.
-func (c *conn) policy(global *retry.Policy) (*retry.Policy, string, error) {
-	var override, region []byte
-	for i := range c.req.Fields {
-		f := &c.req.Fields[i]
-		if f.Kind != http1.Whirlpool {
-			continue
-		}
-		switch {
-		case http1.EqualFold(f.Name, "x-whirlpool-retry"):
-			if override != nil {
-				return nil, "", fmt.Errorf("X-Whirlpool-Retry appears twice")
-			}
-			override = f.Value
-			if len(override) == 0 {
-				return nil, "", fmt.Errorf("X-Whirlpool-Retry is empty")
-			}
-		case http1.EqualFold(f.Name, "x-whirlpool-region"):
-			if region != nil {
-				return nil, "", fmt.Errorf("X-Whirlpool-Region appears twice")
-			}
-			region = f.Value
-		}
-	}
-	if string(region) != c.memo.region {
-		c.memo.region = string(region)
-	}
-	if override == nil {
-		return global, c.memo.region, nil
+func (c *conn) policy(global *retry.Policy) (*retry.Policy, error) {
+	override, found, err := c.ownField("x-whirlpool-retry")
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return global, nil
+	case len(override) == 0:
+		return nil, fmt.Errorf("X-Whirlpool-Retry is empty")
 	}
 	if c.memo.policy == nil || c.memo.global != global || c.memo.override != string(override) {
 		o, err := retry.ParseHeader(string(override))
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		p := global.Merge(o)
 		if err := p.Validate(c.set.Strategies); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		c.memo.global, c.memo.override, c.memo.policy = global, string(override), &p
 	}
-	return c.memo.policy, c.memo.region, nil
+	return c.memo.policy, nil
+}
+
+// region returns the region that the request wants, and whether it insists on it.
+func (c *conn) region() (region string, strict bool, err error) {
+	value, _, err := c.ownField("x-whirlpool-region")
+	if err == nil && string(value) != c.memo.regionFrom {
+		if region, strict, err = executor.ParseRegion(string(value)); err == nil {
+			c.memo.regionFrom, c.memo.region, c.memo.strict = string(value), region, strict
+		}
+	}
+	return c.memo.region, c.memo.strict, err
+}
+
+// ownField is the value of a field that steers the gateway, by its name in lower
+// case, and whether it is there. It may be there once.
+func (c *conn) ownField(name string) (value []byte, found bool, err error) {
+	for i := range c.req.Fields {
+		f := &c.req.Fields[i]
+		if f.Kind != http1.Whirlpool || !http1.EqualFold(f.Name, name) {
+			continue
+		}
+		if found {
+			return nil, false, fmt.Errorf("%s appears twice", http.CanonicalHeaderKey(name))
+		}
+		value, found = f.Value, true
+	}
+	return value, found, nil
 }
 
 // authorized checks the client's credentials. Those that were good last time are

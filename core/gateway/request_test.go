@@ -46,6 +46,7 @@ func TestRefusals(t *testing.T) {
 		"CONNECT a.test HTTP/1.1\r\n" + host + login + "\r\n":                                                     {400, "bad_target", false},
 		"CONNECT a.test:1 HTTP/1.1\r\n" + host + login + "Content-Length: 1\r\n\r\na":                             {400, "malformed_request", true},
 		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n":           {400, "invalid_retry_policy", false},
+		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Region: EU;loose\r\n\r\n":                 {400, "invalid_region", false},
 		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n":        {400, "invalid_retry_policy", false},
 		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":                                                        {400, "malformed_request", true},
 		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":                                                         {400, "malformed_request", true},

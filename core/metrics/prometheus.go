@@ -17,7 +17,7 @@ import (
 
 // totals count since the start, for Prometheus.
 type totals struct {
-	requests    [core.ListenAPI + 1][core.FinalAllBusy + 1]atomic.Uint64
+	requests    [core.ListenAPI + 1][core.FinalNoProxyInRegion + 1]atomic.Uint64
 	succeeded   atomic.Uint64 // attempts
 	transitions [core.HalfOpen + 1]atomic.Uint64
 	recovered   atomic.Uint64 // requests that a retry saved
@@ -248,7 +248,7 @@ func (e *exporter) flush() {
 	r := e.recorder
 	t := &r.totals
 	for l := core.ListenHTTP; l <= core.ListenAPI; l++ {
-		for f := core.FinalSuccess; f <= core.FinalAllBusy; f++ {
+		for f := core.FinalSuccess; f <= core.FinalNoProxyInRegion; f++ {
 			count("requests_total", t.requests[l][f].Load(), "listener", l.String(), "outcome", f.String())
 		}
 	}

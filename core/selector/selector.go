@@ -34,7 +34,28 @@ type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
 	HostHash, RegionHash float64 // core.Hash53; RegionHash is the wanted region's, 0 for none
+	Region               Region
 	Tried                []Tried // oldest first
+}
+
+// Region is how a request's wanted region (Query.RegionHash) is taken.
+type Region uint8
+
+// The ways to take it.
+const (
+	RegionScored    Region = iota // scorers are told of it
+	RegionPreferred               // first attempts keep to it while a proxy of it is admissible
+	RegionStrict                  // no other region is used, in retries neither
+)
+
+// kept reports whether the next attempt keeps to the wanted region.
+func (q *Query) kept() bool {
+	return q.Region == RegionStrict || q.Region == RegionPreferred && q.Attempt == 0
+}
+
+// barred reports whether u is of a region that q may not use.
+func (q *Query) barred(u *upstream.Upstream) bool {
+	return q.Region == RegionStrict && u.RegionHash() != q.RegionHash
 }
 
 // Reset readies q for another request; it keeps the memory of Tried.
@@ -68,13 +89,14 @@ type choice struct {
 
 // Selector is safe for concurrent use.
 type Selector struct {
-	pool  *upstream.Pool
-	rand  func() uint64
-	limit int
-	turn  atomic.Uint64
-	shut  atomic.Pointer[shut]
-	ties  atomic.Uint64 // choices settled by turns
-	idle  sync.Pool     // of *choice
+	pool     *upstream.Pool
+	rand     func() uint64
+	limit    int
+	turn     atomic.Uint64
+	explored atomic.Uint64 // the turn from which an idle proxy may be explored again
+	shut     atomic.Pointer[shut]
+	ties     atomic.Uint64 // retries' choices settled by turns
+	idle     sync.Pool     // of *choice
 }
 
 // shut is the finding that every breaker is open. It holds for everybody until
@@ -93,11 +115,14 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
 
 // Select chooses a proxy at the moment now and takes its permit. Errors:
-// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft. A
-// scorer that fails leaves the choice to the rotation.
+// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft; with
+// RegionStrict a *core.RegionError for the first two. A scorer that fails leaves
+// the choice to the rotation.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
+	case q.Region == RegionStrict && (len(snap.All) == 0 || s.isShut(changes, now)):
+		return upstream.Lease{}, s.regionError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
 	case s.isShut(changes, now):
@@ -106,7 +131,10 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	c := s.begin(q, now)
 	defer s.end(c)
 	lease, err := s.choose(c, snap, scorer)
-	if err == core.ErrAllBreakersOpen {
+	switch {
+	case err == core.ErrAllBreakersOpen && q.Region == RegionStrict, err == core.ErrPoolEmpty && q.Region == RegionStrict:
+		err = s.regionError(q, now)
+	case err == core.ErrAllBreakersOpen:
 		if at, ok := s.pool.NextTest(); ok && at.After(now) { // no probe under way
 			s.shut.Store(&shut{changes, at})
 		}
@@ -133,8 +161,16 @@ func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer
 	q.turn = s.turn.Load()
 	if q.Attempt == 0 {
 		q.turn = s.turn.Add(1) - 1
-		if lease, ok := s.overdue(q); ok {
+		if lease, ok := s.overdue(q, snap); ok {
 			return lease, nil
+		}
+		if lease, ok := s.explore(q, snap); ok {
+			return lease, nil
+		}
+		if q.kept() {
+			if g := snap.Region(q.RegionHash); g != nil {
+				q.turn = g.Turn.Add(1) - 1 // else requests for two regions by turns would share one rotation
+			}
 		}
 	}
 	s.gather(q, snap)
@@ -151,9 +187,9 @@ func (s *Selector) isShut(changes uint64, now time.Time) bool {
 
 // overdue sends the request, as its probe, to a half-open breaker that no scorer
 // has chosen for too long.
-func (s *Selector) overdue(q *choice) (upstream.Lease, bool) {
+func (s *Selector) overdue(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && u.Breaker().Overdue() {
+		if !u.Draining() && q.suits(u, snap) && u.Breaker().Overdue() {
 			if lease, ok := u.Acquire(q.now); ok {
 				return lease, true
 			}
@@ -162,9 +198,57 @@ func (s *Selector) overdue(q *choice) (upstream.Lease, bool) {
 	return upstream.Lease{}, false
 }
 
-// gather lists the candidates: all admissible untried proxies or, of a large
-// pool, a sample of them.
+// suits reports whether an attempt of q may go to u as far as regions matter.
+func (q *choice) suits(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !q.kept() || u.RegionHash() == q.RegionHash || q.Region != RegionStrict && snap.Region(q.RegionHash) == nil
+}
+
+// Explorations are bounded: between two of them there are so many first attempts.
+const (
+	exploreEvery = 20
+	trialEvery   = 5 // if the second is of a proxy on trial
+)
+
+// explore sends an idempotent request to a proxy that no choice has reached for
+// too long (package upstream says which and why).
+func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+	list := s.pool.Idle()
+	if len(list) == 0 || !q.Idempotent {
+		return upstream.Lease{}, false
+	}
+	from := s.explored.Load()
+	for _, u := range list {
+		if q.turn+exploreEvery-trialEvery < from {
+			break
+		}
+		if _, yes := u.Unexplored(q.elapsed); !yes || q.turn < from && !u.OnTrial() || !q.suits(u, snap) {
+			continue
+		}
+		if !s.explored.CompareAndSwap(from, q.turn+exploreEvery) {
+			break // another request explores
+		}
+		return u.Explore(q.now)
+	}
+	return upstream.Lease{}, false
+}
+
+// gather lists the candidates: all admissible untried proxies or, of many, a
+// sample of them. They are those of the wanted region, if q keeps to it and there
+// are any or it has to.
 func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
+	if q.kept() {
+		q.candidates = q.candidates[:0]
+		if g := snap.Region(q.RegionHash); g != nil {
+			s.gatherOf(q, g)
+		}
+		if len(q.candidates) > 0 || q.Region == RegionStrict {
+			return
+		}
+	}
+	s.gatherOf(q, snap.Group)
+}
+
+func (s *Selector) gatherOf(q *choice, snap *upstream.Group) {
 	q.candidates = q.candidates[:0]
 	if len(snap.All) > s.limit {
 		s.sample(q, snap)
@@ -189,7 +273,7 @@ func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
 // admissible one, comes first, so that a rotation covers a pool of any size. Then
 // come those that follow a random place in the mixed order, which is nearly the
 // order of memory as well.
-func (s *Selector) sample(q *choice, snap *upstream.Snapshot) {
+func (s *Selector) sample(q *choice, snap *upstream.Group) {
 	q.ordered = true
 	all := snap.All
 	n := uint64(len(all))
@@ -234,15 +318,27 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 	return len(c.candidates) > 0
 }
 
-// Blocked says why no proxy at all would be chosen at the moment now, whatever
-// the request: core.ErrPoolEmpty or core.ErrAllBreakersOpen; nil if one might
-// be, even if it is at its max_in_flight now.
-func (s *Selector) Blocked(now time.Time) error {
+// Blocked says why no proxy at all would be chosen for q at the moment now:
+// core.ErrPoolEmpty, core.ErrAllBreakersOpen or a *core.RegionError; nil if one
+// might be, even if it is at its max_in_flight now.
+func (s *Selector) Blocked(q *Query, now time.Time) error {
+	snap := s.pool.Snapshot()
+	if q.Region == RegionStrict {
+		if g := snap.Region(q.RegionHash); g == nil || blocked(g.All, s.pool.Elapsed(now)) != nil {
+			return s.regionError(q, now)
+		}
+		return nil
+	}
 	if s.isShut(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	err, at := core.ErrPoolEmpty, s.pool.Elapsed(now)
-	for _, u := range s.pool.Snapshot().All {
+	return blocked(snap.All, s.pool.Elapsed(now))
+}
+
+// blocked is Blocked for proxies of any region at a moment (Pool.Elapsed).
+func blocked(all []*upstream.Upstream, at time.Duration) error {
+	err := core.ErrPoolEmpty
+	for _, u := range all {
 		switch {
 		case u.Draining():
 		case u.BreakerAdmits(at):
@@ -261,7 +357,7 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 	busy, barred := false, false
 	for _, u := range snap.All {
 		switch {
-		case u.Draining() || q.tried(u) || !u.BreakerAdmits(q.elapsed):
+		case u.Draining() || q.barred(u) || q.tried(u) || !u.BreakerAdmits(q.elapsed):
 		case u.Full():
 			busy = true
 		default:
@@ -276,7 +372,7 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 			later = later || o.U == t.U
 		}
 		switch {
-		case later || t.U.Draining() || !t.U.BreakerAdmits(q.elapsed):
+		case later || t.U.Draining() || q.barred(t.U) || !t.U.BreakerAdmits(q.elapsed):
 		case t.Barred:
 			barred = true
 		case t.U.Full():
@@ -292,10 +388,28 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
 		return upstream.Lease{}, ErrNoneLeft
-	case errors.Is(s.Blocked(q.now), core.ErrPoolEmpty):
+	case errors.Is(blocked(snap.All, q.elapsed), core.ErrPoolEmpty):
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
+}
+
+// regionError says that no proxy of the region that q insists on is admissible.
+func (s *Selector) regionError(q *Query, now time.Time) error {
+	e := &core.RegionError{}
+	for _, u := range s.pool.NotClosed() {
+		if u.RegionHash() != q.RegionHash {
+			continue
+		}
+		v := u.Breaker().Snapshot()
+		if v.State == core.HalfOpen {
+			v.NextTest = now // its probe is under way
+		}
+		if e.Due.IsZero() || v.NextTest.Before(e.Due) {
+			e.Due = v.NextTest
+		}
+	}
+	return e
 }
 
 // best scores the candidates and acquires the best of those that can still be
@@ -335,8 +449,9 @@ func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 }
 
 // pick returns the candidate with the best score. Scores within the tolerance
-// count as equal: then the fewest in flight for its weight wins, then they take
-// turns.
+// count as equal: then the fewest in flight for its weight wins. Of those that are
+// equal in this too, first attempts take the one whose turn it is in the rotation,
+// as round_robin does if all candidates are equal; retries take turns of their own.
 func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -361,7 +476,14 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 		return chosen
 	}
 	// Load may have changed meanwhile; then an earlier one of them is as good.
-	turn := (s.ties.Add(1) - 1) % uint64(equals)
+	turn := q.turn
+	switch {
+	case q.Attempt > 0:
+		turn = s.ties.Add(1) - 1
+	case q.ordered:
+		turn = 0
+	}
+	turn %= uint64(equals)
 	for i := chosen + 1; i < len(scores) && turn > 0; i++ {
 		if scores[i] >= floor && q.candidates[i].Load() == load {
 			chosen = i

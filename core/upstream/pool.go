@@ -18,6 +18,7 @@ import (
 type PoolConfig struct {
 	Breaker  breaker.Config // of proxies without their own
 	Literal  bool           // breakers count failures, and ask for no evidence
+	Memory   time.Duration  // as SetMemory takes it
 	Now      func() time.Time
 	Notify   func(core.Transition)
 	OnRemove func(*Upstream) // after the last request through it; may be nil
@@ -41,6 +42,12 @@ type Pool struct {
 	breaker breaker.Config
 	retired []*Upstream // removed, with requests still running
 
+	memory  atomic.Int64                // ns
+	idle    atomic.Pointer[[]*Upstream] // to be explored, as of the last Sweep
+	sweepMu sync.Mutex
+	swept   int       // guarded by sweepMu: the next place in the snapshot that a sweep looks at
+	waiting []waiting // guarded by sweepMu: memory for a sweep
+
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids whose breaker is not closed
 	overdue   atomic.Pointer[[]*Upstream] // half-open and unchosen for too long, as of the last Sweep
@@ -50,10 +57,20 @@ type Pool struct {
 
 // Snapshot is the pool at one moment; it never changes.
 type Snapshot struct {
-	All   []*Upstream // in the order of configuration
-	Mixed []*Upstream // in the order of their IDHash: as good as a random one
-	byID  map[string]*Upstream
+	*Group
+	byID    map[string]*Upstream
+	regions map[float64]*Group // by RegionHash
 }
+
+// Group is the proxies that a choice is made of: the whole pool's or a region's.
+type Group struct {
+	All   []*Upstream   // in the order of configuration
+	Mixed []*Upstream   // in the order of their IDHash: as good as a random one
+	Turn  atomic.Uint64 // first attempts that asked for this group; from 0 with each snapshot
+}
+
+// Region returns the proxies of a region by its core.Hash53; nil if there are none.
+func (s *Snapshot) Region(hash float64) *Group { return s.regions[hash] }
 
 // Get returns the proxy with that id, or nil.
 func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
@@ -69,12 +86,21 @@ func NewPool(cfg PoolConfig) *Pool {
 			cfg.Notify(t)
 		}
 	}
-	p.snapshot.Store(&Snapshot{byID: map[string]*Upstream{}})
+	p.SetMemory(cfg.Memory)
+	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
 	return p
 }
 
 // Epoch is the moment that moments are counted from.
 func (p *Pool) Epoch() time.Time { return p.epoch }
+
+// DefaultMemory is what a pool's memory is by default.
+const DefaultMemory = 10 * time.Minute
+
+// SetMemory says how long an attempt counts in its proxy's statistics, from its
+// end on, in steps of 0.1 s; 0 is for ever. Without another attempt the statistics
+// follow within 0.1 s, in a pool of more than 1000 proxies within 0.1 s for every 1000.
+func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
 // Elapsed counts a moment from the pool's epoch: the form in which an Upstream
 // takes moments.
@@ -83,6 +109,22 @@ func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 // publish requires mu.
 func (p *Pool) publish(next *Snapshot) {
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) })
+	next.regions = map[float64]*Group{}
+	for _, u := range next.All {
+		hash := u.RegionHash()
+		if hash == 0 {
+			continue
+		}
+		if next.regions[hash] == nil {
+			next.regions[hash] = &Group{}
+		}
+		next.regions[hash].All = append(next.regions[hash].All, u)
+	}
+	for _, u := range next.Mixed {
+		if g := next.regions[u.RegionHash()]; g != nil {
+			g.Mixed = append(g.Mixed, u)
+		}
+	}
 	p.snapshot.Store(next)
 	p.changes.Add(1)
 	if p.onChange != nil {
@@ -225,7 +267,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 // drop publishes a snapshot without the proxies that match. Requires mu.
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
-	next := &Snapshot{All: make([]*Upstream, 0, len(old.All)), byID: make(map[string]*Upstream, len(old.All))}
+	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, len(old.All))}, byID: make(map[string]*Upstream, len(old.All))}
 	for _, u := range old.All {
 		if match(u) {
 			p.forget(u)
@@ -243,7 +285,7 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		return err
 	}
 	old := p.Snapshot()
-	next := &Snapshot{All: make([]*Upstream, len(specs)), byID: make(map[string]*Upstream, len(specs))}
+	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}, byID: make(map[string]*Upstream, len(specs))}
 	var fresh []int
 	for i := range specs {
 		spec := &specs[i]

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"time"
+
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
@@ -25,7 +27,7 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 		}
 	}
 	if counted != core.Excluded {
-		u.window.add(&u.stats, counted, o.Latency)
+		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
 	}
 	l.permit.Report(reported, enough)
 	return found

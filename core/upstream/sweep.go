@@ -10,6 +10,11 @@ import (
 // watch keeps the set of proxies whose breaker is not closed.
 func (p *Pool) watch(t core.Transition) {
 	defer p.changes.Add(1)
+	if t.To == core.Closed {
+		if u := p.Snapshot().Get(t.ProxyID); u != nil {
+			u.window.trial.begin()
+		}
+	}
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
 	p.nextTest.Store(0)
@@ -72,8 +77,10 @@ func (p *Pool) NotClosed() []*Upstream {
 }
 
 // Sweep lets time take effect without traffic: due breakers turn half-open,
-// drained proxies leave.
+// old attempts are forgotten, drained proxies leave. It is meant to be called ten
+// times a second.
 func (p *Pool) Sweep() {
+	p.sweepWindows()
 	var overdue []*Upstream
 	for _, u := range p.NotClosed() {
 		if u.breaker.Overdue() {

@@ -39,7 +39,8 @@ type details struct {
 	spec     atomic.Pointer[Spec]
 	breaker  *breaker.Breaker
 	now      func() time.Time
-	epoch    time.Time // the pool's
+	epoch    time.Time     // the pool's
+	added    time.Duration // when it joined the pool, after the epoch
 	draining atomic.Bool
 	leaving  bool // draining with requests running; guarded by the pool's mu
 	window   window
@@ -50,9 +51,10 @@ type details struct {
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p}, idHash: core.Hash53(spec.ID)}
+	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
+	u.window.lastSuccess.Store(int64(u.added))
 	u.configure(spec)
 	return u
 }

@@ -109,7 +109,8 @@ func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Poo
 }
 
 // TestTheWindowAgainstAModel: success rate, samples and latencies of the last
-// 100 attempts, recomputed from the whole history.
+// 100 attempts that are not older than the memory, recomputed from the whole
+// history.
 func TestTheWindowAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window
@@ -118,20 +119,31 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 		type attempt struct {
 			ok      bool
 			latency float64
+			at      time.Duration
 		}
+		memory := rapid.SampledFrom([]time.Duration{0, time.Second, 10 * time.Second}).Draw(t, "memory")
+		var at time.Duration
 		var history []attempt
 		n := rapid.IntRange(0, 350).Draw(t, "attempts")
 		bad := rapid.Float64Range(0, 1).Draw(t, "share of failures")
 		for range n {
-			a := attempt{rapid.Float64Range(0, 1).Draw(t, "chance") >= bad, float64(rapid.IntRange(0, 5000).Draw(t, "ms")) / 1000}
+			at += time.Duration(rapid.IntRange(0, 5).Draw(t, "tenths")) * 100 * time.Millisecond
+			a := attempt{rapid.Float64Range(0, 1).Draw(t, "chance") >= bad, float64(rapid.IntRange(0, 5000).Draw(t, "ms")) / 1000, at}
 			v := core.Failure
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, time.Duration(a.latency*float64(time.Second)))
+			w.add(&s, v, time.Duration(a.latency*float64(time.Second)), at, memory)
 			history = append(history, a)
 		}
+		if rapid.Bool().Draw(t, "time passes") {
+			at += 700 * time.Millisecond
+			w.age(&s, at, memory)
+		}
 		last := history[max(0, len(history)-windowSize):]
+		for memory > 0 && len(last) > 0 && last[0].at < at-memory {
+			last = last[1:]
+		}
 		rate, sum, measured, failures := 0.5, 0.0, 0.0, 0.0
 		if len(last) > 0 {
 			ok := 0.0
@@ -146,6 +158,9 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 		}
 		for i := len(history) - 1; i >= 0 && !history[i].ok; i-- {
 			failures++
+		}
+		if len(last) < windowSize {
+			failures = min(failures, float64(len(last)))
 		}
 		mean := 0.0
 		if measured > 0 {

@@ -20,33 +20,39 @@ type stats struct{ successRate, samples, mean, ewma, failures atomic.Uint64 }
 
 func (s *stats) init() { store(&s.successRate, 0.5) }
 
-// window keeps the last 100 attempts that said something about a proxy.
+// stamp is a moment in tenths of a second after the pool's epoch. It holds 13 years.
+type stamp uint32
+
+func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Millisecond)) }
+
+// window keeps the last 100 attempts that said something about a proxy, without
+// those older than the pool's memory.
 type window struct {
 	mu        sync.Mutex
 	latency   [windowSize]float32 // s, of successes; NaN for failures
+	ended     [windowSize]stamp
 	next, n   int
-	total     int64 // attempts so far, those before the window among them
 	successes int
 	sum       float64 // of their latencies
+
+	oldest      atomic.Uint32 // stamp of the oldest attempt in the window; meaningless if it is empty
+	lastSuccess atomic.Int64  // ns after the epoch; of an attempt or, before any, when the proxy was added
+	trial       trial
 }
 
-// add takes one attempt. Latency counts for successes only: the time a failure
-// took says how it failed, not how fast the proxy is. It returns which of
-// the proxy's attempts this was, from 1.
-func (w *window) add(to *stats, v core.Verdict, latency time.Duration) (nth int64) {
+// add takes one attempt, which ended at a moment (Pool.Elapsed). Latency counts
+// for successes only: the time a failure took says how it failed, not how fast the
+// proxy is. Attempts older than memory are dropped; 0 keeps them.
+func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.total++
-	i := w.next
 	if w.n == windowSize {
-		if old := float64(w.latency[i]); !math.IsNaN(old) {
-			w.successes--
-			w.sum -= old
-		}
-	} else {
-		w.n++
+		w.drop()
 	}
+	i := w.next
+	w.n++
 	w.next = (i + 1) % windowSize
+	w.ended[i] = stampOf(at)
 	if v == core.Success {
 		s := latency.Seconds()
 		w.latency[i] = float32(s)
@@ -60,18 +66,85 @@ func (w *window) add(to *stats, v core.Verdict, latency time.Duration) (nth int6
 		}
 		store(&to.ewma, s)
 		store(&to.failures, 0)
+		w.lastSuccess.Store(int64(at))
 	} else {
 		w.latency[i] = float32(math.NaN())
 		store(&to.failures, load(&to.failures)+1)
 	}
-	mean := 0.0
-	if w.successes > 0 {
-		mean = max(w.sum, 0) / float64(w.successes)
+	w.dropOlder(at, memory)
+	if w.trial.heard(v, w.doubts(latency)) {
+		for w.n > trialSuccesses {
+			w.drop()
+		}
+		store(&to.ewma, w.mean())
 	}
-	store(&to.successRate, float64(w.successes)/float64(w.n))
+	w.publish(to)
+}
+
+// drop forgets the oldest attempt of a window that has one. Requires mu.
+func (w *window) drop() {
+	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
+		w.successes--
+		w.sum -= old
+	}
+	w.n--
+}
+
+// first is the oldest attempt's place. Requires mu.
+func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
+
+// dropOlder forgets the attempts that ended before at - memory. Requires mu.
+func (w *window) dropOlder(at, memory time.Duration) {
+	if memory <= 0 {
+		return
+	}
+	for limit := stampOf(at - memory); w.n > 0 && w.ended[w.first()] < limit; {
+		w.drop()
+	}
+}
+
+// age lets time take effect on a window that may have got no attempt since.
+func (w *window) age(to *stats, at, memory time.Duration) {
+	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropOlder(at, memory)
+	w.publish(to)
+}
+
+// mean (s) is 0 without a success. Requires mu.
+func (w *window) mean() float64 {
+	if w.successes == 0 {
+		return 0
+	}
+	return max(w.sum, 0) / float64(w.successes)
+}
+
+// doubts reports whether a success of that latency speaks against what else the
+// window says: there are failures in it, or it says that the proxy is more than
+// twice as slow. Requires mu.
+func (w *window) doubts(latency time.Duration) bool {
+	return w.successes < w.n || w.mean() > 2*latency.Seconds()
+}
+
+// publish requires mu.
+func (w *window) publish(to *stats) {
+	rate := 0.5
+	if w.n < windowSize { // older failures in a row may have been forgotten
+		store(&to.failures, min(load(&to.failures), float64(w.n)))
+	}
+	if w.successes == 0 {
+		store(&to.ewma, 0)
+	}
+	if w.n > 0 {
+		rate = float64(w.successes) / float64(w.n)
+	}
+	store(&to.successRate, rate)
 	store(&to.samples, float64(w.n))
-	store(&to.mean, mean)
-	return w.total
+	store(&to.mean, w.mean())
+	w.oldest.Store(uint32(w.ended[w.first()]))
 }
 
 func store(a *atomic.Uint64, f float64) { a.Store(math.Float64bits(f)) }

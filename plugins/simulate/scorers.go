@@ -40,6 +40,9 @@ type Result struct {
 	Timeline    [][]float64 `json:"timeline"` // by proxy, its share in each of Columns stretches of time
 }
 
+// sweepEvery is how often time takes effect on the pool, as in a gateway.
+const sweepEvery = 100 * time.Millisecond
+
 // oracle is the name of the one that knows the trace.
 const oracle = "oracle"
 
@@ -169,7 +172,7 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
 	now := begin
 	clock := func() time.Time { return now }
-	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breakers, Now: clock})
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breakers, Memory: upstream.DefaultMemory, Now: clock})
 	if err := pool.Apply(p.specs()); err != nil {
 		return err
 	}
@@ -194,7 +197,7 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 	swept := begin
 	p.each(func(t float64) {
 		end(begin.Add(time.Duration(t * 1e9)))
-		if now.Sub(swept) >= time.Second {
+		if now.Sub(swept) >= sweepEvery {
 			pool.Sweep()
 			swept = now
 		}

@@ -131,10 +131,31 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.InDelta(t, 0.5, by[oracle].Shares[4], 0.02)
 	require.InDelta(t, 0.73, by["random"].SuccessRate, 0.02, "the mean of 0.98 to 0.48")
 	require.InDelta(t, 0.25*12000, by["random"].Regret, 150)
-	require.Less(t, by["performance"].Regret, 0.02*by["random"].Regret, "it finds the best, and again after the swap")
+	require.Less(t, by["performance"].Regret, 0.05*by["random"].Regret, "it finds the best, and again after the swap")
 	require.Less(t, by["performance"].Latency, by["random"].Latency)
 	require.Greater(t, by["performance"].Timeline[0][Columns/4], 0.9)
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
+}
+
+// What has failed is found to be well again: the built-ins that rank by success
+// reach 95 % of what the oracle reaches, and performance is back at the best proxy
+// soon after its outage.
+func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
+	for _, scenario := range []string{"outage", "drift"} {
+		for _, name := range []string{"performance", "cost_aware"} {
+			for seed := range uint64(6) {
+				tr, err := Generate(scenario, seed+1)
+				require.NoError(t, err)
+				r, err := PlayScorer(host(), builtIn(name), tr, NoBreaker(), seed+1)
+				require.NoError(t, err)
+				mine, best := r.Results[0], r.Results[3]
+				require.Greater(t, mine.SuccessRate, 0.95*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
+				if scenario == "outage" && name == "performance" {
+					require.Greater(t, mine.Shares[0], 0.9*best.Shares[0], "seed %d", seed+1)
+				}
+			}
+		}
+	}
 }
 
 // With breakers a proxy that fails is out for a while, whatever the scorer.

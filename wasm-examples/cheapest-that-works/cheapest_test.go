@@ -23,6 +23,7 @@ func proxy(cost, successRate float64) abi.Candidate {
 func TestCheapestThatWorks(t *testing.T) {
 	wasm := exampletest.Build(t, ".")
 	t.Run("the cheapest is left when it fails", func(t *testing.T) { leaves(t, wasm) })
+	t.Run("a proxy that recovers is used again", func(t *testing.T) { exampletest.Recovers(t, wasm, nil, 1) })
 	t.Run("settings", func(t *testing.T) { settings(t, wasm) })
 }
 

@@ -56,3 +56,7 @@ func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
 		require.Contains(t, exampletest.Refusal(t, wasm, config), strings.TrimSpace(status), config)
 	}
 }
+
+func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
+	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 1)
+}

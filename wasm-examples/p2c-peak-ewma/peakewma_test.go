@@ -250,3 +250,7 @@ func TestTheModule(t *testing.T) {
 	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t, configure.Setting{Key: "decay", Value: "5"}))
 	module.SaysWhat(here.score, here.observe, 0)
 }
+
+func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
+	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 1)
+}

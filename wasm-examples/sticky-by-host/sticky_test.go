@@ -95,3 +95,7 @@ func TestEveryHashHasAFiniteScore(t *testing.T) {
 	require.InDelta(t, -53*0.6931471805599453, scores[0], 1e-12)
 	require.Zero(t, scores[2])
 }
+
+func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
+	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 1)
+}

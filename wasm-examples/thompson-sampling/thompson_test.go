@@ -151,3 +151,7 @@ func TestTheModule(t *testing.T) {
 	module, here := exampletest.Scorer(t, wasm, nil), native(t)
 	module.SaysWhat(here.score, here.observe, 1e-9)
 }
+
+func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
+	exampletest.Recovers(t, exampletest.Build(t, "."), nil, 0.8)
+}

@@ -66,6 +66,7 @@ func TestTimeOfDay(t *testing.T) {
 		"the offset moves the hours":        offset,
 		"quality decides among equals":      quality,
 		"large pools, one after the other":  pools,
+		"a proxy that recovers is used":     recovers,
 		"settings out of range are refused": refused,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, wasm) })
@@ -130,3 +131,5 @@ func refused(t *testing.T, wasm exampletest.Wasm) {
 	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": "CET"}), "it must be hours, -14 to 14")
 	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"timezone": 1}), "there are utc_offset and hours.REGION")
 }
+
+func recovers(t *testing.T, wasm exampletest.Wasm) { exampletest.Recovers(t, wasm, nil, 1) }

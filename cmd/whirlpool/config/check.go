@@ -40,6 +40,7 @@ func (l *loader) check() {
 	duration("timeouts.body_idle", c.Timeouts.BodyIdle, "100ms", "24h")
 	within("retry_budget.ratio", c.RetryBudget.Ratio, 0, 1000)
 	within("retry_budget.min_per_second", c.RetryBudget.MinPerSecond, 0, 1e9)
+	duration("selection.memory", c.Selection.Memory, "0s", "24h")
 	within("selection.max_candidates", float64(c.Selection.MaxCandidates), 1, 1<<16)
 	within("metrics.retention_hours", float64(c.Metrics.RetentionHours), 1, metrics.MaxRetentionHours)
 	within("plugins.max_faults", float64(c.PluginHost.MaxFaults), 1, 1e6)

@@ -183,9 +183,10 @@ func (b Breaker) config() breaker.Config {
 
 // Selection is the [selection] section.
 type Selection struct {
-	First         string `koanf:"first" json:"first"`
-	Retry         string `koanf:"retry" json:"retry"`
-	MaxCandidates int    `koanf:"max_candidates" json:"max_candidates"`
+	First         string   `koanf:"first" json:"first"`
+	Retry         string   `koanf:"retry" json:"retry"`
+	Memory        Duration `koanf:"memory" json:"memory"`
+	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates"`
 }
 
 // PluginHost is the [plugins] section.
@@ -232,7 +233,7 @@ func Default() Config {
 			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 		},
-		Selection:  Selection{First: d.First, Retry: d.Again, MaxCandidates: d.MaxCandidates},
+		Selection:  Selection{First: d.First, Retry: d.Again, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
 		State:      State{Dir: "whirlpool-data"},
 		Metrics:    Metrics{RetentionHours: d.RetentionHours},
@@ -253,7 +254,7 @@ func (c *Config) Engine() engine.Config {
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), BodyIdle: time.Duration(c.Timeouts.BodyIdle),
-		First: c.Selection.First, Again: c.Selection.Retry, MaxCandidates: c.Selection.MaxCandidates,
+		First: c.Selection.First, Again: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
 			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit), MaxConnections: c.Gateway.MaxConnections,

@@ -148,6 +148,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n":                                                {"proxies[0].weight", ":3: ", "above 0"},
 		"[gateway]\nmax_connections = -1\n":                                                              {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
 		"[log]\nlevel = \"loud\"\n":                                                                      {"log.level", ":2: ", "loud"},
+		"[selection]\nmemory = \"25h\"\n":                                                                {"selection.memory", ":2: ", "must be 0s to 24h"},
 		"[nonsense]\nx = 1\n":                                                                            {"nonsense", ":1: "},
 		"[api]\nlisten = \"0.0.0.0:8889\"\n":                                                             {"api.listen", "api.keys"},
 		"[gateway\n":                                                                                     {":1: "},

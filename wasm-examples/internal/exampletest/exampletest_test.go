@@ -23,6 +23,14 @@ func TestABackoff(t *testing.T) {
 	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"a": 1}), "takes no configuration")
 }
 
+func TestProxiesRecoverUnderEveryBuiltIn(t *testing.T) {
+	for _, name := range []string{"performance", "cost_aware", "least_in_flight", "weighted", "round_robin", "random"} {
+		t.Run(name, func(t *testing.T) {
+			exampletest.Recovers(t, exampletest.Wasm{Code: builtin.Modules()[name]}, nil, 1)
+		})
+	}
+}
+
 func TestAScorer(t *testing.T) {
 	p := exampletest.Scorer(t, exampletest.Wasm{Code: builtin.Modules()["performance"]}, nil)
 	scores := p.Score(sdktest.Request(), sdktest.Candidates(20))

@@ -1,0 +1,27 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ParseRegion reads the value of an X-Whirlpool-Region header: a region's name
+// and, after a semicolon, the word "strict" in any case (Exchange.Strict). White
+// space around both is left out. An empty value is no region. The error names the
+// parameter that there is none of.
+func ParseRegion(value string) (region string, strict bool, err error) {
+	region, rest, more := strings.Cut(value, ";")
+	region = strings.Trim(region, " \t")
+	for more {
+		var word string
+		word, rest, more = strings.Cut(rest, ";")
+		if word = strings.Trim(word, " \t"); !strings.EqualFold(word, "strict") {
+			return "", false, fmt.Errorf("X-Whirlpool-Region has the parameter %q; there is only strict", word)
+		}
+		strict = true
+	}
+	if strict && region == "" {
+		return "", false, fmt.Errorf("X-Whirlpool-Region is strict, but names no region")
+	}
+	return region, strict, nil
+}

@@ -1,0 +1,174 @@
+package selector
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// favourite ranks one proxy above all others.
+func (f *fixture) favourite(i int) rank {
+	return rank{score: func(c *core.Candidate) float64 { return flag(c.IDHash == f.get(i).IDHash()) }}
+}
+
+// Of 10,000 idle proxies and 10 requests/s one first attempt in 20 goes to one of
+// them, to each once, and none of a retry or of a request that may not be repeated.
+func TestExplorationsAreBounded(t *testing.T) {
+	f := start(t, 10_000, 16)
+	favourite := rank{score: func(c *core.Candidate) float64 { return flag(c.Rotation == 0) }} // any: it is the sample that is scored
+	f.now = f.now.Add(time.Minute)
+	explored := map[string]int{}
+	idle := func(u string) bool {
+		for _, o := range f.pool.Idle() {
+			if o.ID() == u {
+				return true
+			}
+		}
+		return false
+	}
+	for i := range 2000 {
+		f.now = f.now.Add(100 * time.Millisecond)
+		f.pool.Sweep()
+		for _, q := range []*Query{{Attempt: 1, Idempotent: true}, {}} {
+			before := f.s.explored.Load()
+			lease, err := f.s.Select(q, favourite, f.now)
+			require.NoError(t, err)
+			require.Equal(t, before, f.s.explored.Load(), "only first attempts of idempotent requests explore")
+			lease.Release()
+		}
+		before := f.s.explored.Load()
+		lease, err := f.s.Select(&Query{Idempotent: true}, favourite, f.now)
+		require.NoError(t, err)
+		if f.s.explored.Load() != before {
+			explored[lease.U.ID()]++
+			require.True(t, idle(lease.U.ID()), "%d", i)
+		}
+		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
+		lease.Release()
+	}
+	total := 0
+	for id, n := range explored {
+		require.Equal(t, 1, n, id)
+		total += n
+	}
+	require.InDelta(t, 2*2000/exploreEvery, total, 2, "every turn counts, also that of a request that does not explore")
+}
+
+// A proxy on trial is explored more often, and the one that was idle longest is
+// explored first.
+func TestTheOrderOfExplorations(t *testing.T) {
+	f := start(t, 4, 256)
+	for i := 1; i < 4; i++ {
+		lease, ok := f.get(i).Acquire(f.now)
+		require.True(t, ok)
+		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
+		lease.Release()
+		f.now = f.now.Add(time.Second)
+	}
+	f.now = f.now.Add(time.Minute)
+	choose := func() string {
+		f.now = f.now.Add(50 * time.Millisecond)
+		f.pool.Sweep()
+		lease, err := f.s.Select(&Query{Idempotent: true}, f.favourite(0), f.now)
+		require.NoError(t, err)
+		id := lease.U.ID()
+		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
+		lease.Release()
+		return id
+	}
+	lease, err := f.s.Select(&Query{Idempotent: true}, f.favourite(0), f.now)
+	require.NoError(t, err)
+	require.Equal(t, "p0", lease.U.ID(), "no sweep has found any yet")
+	lease.Release()
+	at := map[string]int{}
+	for i := range 100 {
+		if id := choose(); id != "p0" {
+			require.NotContains(t, at, id)
+			at[id] = i
+		}
+	}
+	require.Equal(t, map[string]int{"p1": 0, "p2": exploreEvery, "p3": 2 * exploreEvery}, at)
+}
+
+// However many choose at once, one of them explores.
+func TestOneExploresAtATime(t *testing.T) {
+	for range 50 {
+		f := start(t, 2, 256)
+		f.now = f.now.Add(time.Minute)
+		f.pool.Sweep()
+		require.NotEmpty(t, f.pool.Idle())
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		uses := map[string]int{}
+		favourite := f.favourite(0)
+		for range exploreEvery - 1 {
+			wg.Go(func() {
+				lease, err := f.s.Select(&Query{Idempotent: true}, favourite, f.now)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				uses[lease.U.ID()]++
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		assert.LessOrEqual(t, uses["p1"], 1)
+	}
+}
+
+// leastInFlight ranks as the built-in of that name does.
+var leastInFlight = rank{score: func(c *core.Candidate) float64 { return -c.InFlight / c.Weight }}
+
+// With nothing in flight least_in_flight chooses as round_robin does, with retries
+// between and in a pool of any size.
+func TestEqualLoadsTakeTheRotationsTurns(t *testing.T) {
+	for _, n := range []int{1, 3, 7, 1000} {
+		load, turns := start(t, n, 64), start(t, n, 64)
+		for i := range 3 * n {
+			var ids [2]string
+			for k, f := range []*fixture{load, turns} {
+				lease, err := f.s.Select(&Query{Idempotent: true}, []rank{leastInFlight, rotate}[k], f.now)
+				require.NoError(t, err)
+				u := lease.U
+				ids[k] = u.ID()
+				lease.Release()
+				if i%4 == 3 {
+					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: u}}}, leastInFlight, f.now)
+					require.NoError(t, err)
+					again.Release()
+				}
+			}
+			require.Equal(t, ids[1], ids[0], "choice %d of %d proxies", i, n)
+			if i == 0 {
+				require.Equal(t, "p0", ids[0])
+			}
+		}
+	}
+}
+
+// A proxy that answers nothing holds no more than its part of 32 workers.
+func TestAProxyThatHangsHoldsItsPart(t *testing.T) {
+	f := start(t, 8, 256)
+	held, busy := 0, []func(){}
+	for range 1000 {
+		if held+len(busy) == 32 { // the others' requests end in order
+			busy[0]()
+			busy = busy[1:]
+		}
+		lease, err := f.s.Select(&Query{Idempotent: true}, leastInFlight, f.now)
+		require.NoError(t, err)
+		if lease.U.ID() == "p3" {
+			held++
+			continue
+		}
+		busy = append(busy, lease.Release)
+	}
+	require.LessOrEqual(t, held, 5)
+}

@@ -1,0 +1,167 @@
+package selector
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// place puts some proxies into regions, by their numbers.
+func (f *fixture) place(t testing.TB, regions map[int]string) {
+	for i, region := range regions {
+		_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error { s.Region = region; return nil })
+		require.NoError(t, err)
+	}
+}
+
+func (f *fixture) choose(q *Query) (string, error) {
+	lease, err := f.s.Select(q, rotate, f.now)
+	if err != nil {
+		return "", err
+	}
+	defer lease.Release()
+	return lease.U.ID(), nil
+}
+
+func wants(region string, how Region) *Query {
+	return &Query{Idempotent: true, RegionHash: core.Hash53(region), Region: how}
+}
+
+// Of a pool of any size, first attempts go to the wanted region's proxies by turns,
+// also when requests for two regions come by turns.
+func TestFirstAttemptsKeepToTheRegion(t *testing.T) {
+	for _, n := range []int{6, 1000} {
+		f := start(t, n, 64)
+		f.place(t, map[int]string{1: "us", 2: "eu", 3: "us", 4: "eu"})
+		uses := map[string]int{}
+		for range 100 {
+			for _, region := range []string{"us", "eu"} {
+				id, err := f.choose(wants(region, RegionPreferred))
+				require.NoError(t, err)
+				uses[id]++
+			}
+		}
+		require.Equal(t, map[string]int{"p1": 50, "p2": 50, "p3": 50, "p4": 50}, uses, "%d proxies", n)
+	}
+}
+
+// The preference ends where the region does; retries have none.
+func TestAPreferredRegionIsLeft(t *testing.T) {
+	f := start(t, 3, 256)
+	f.place(t, map[int]string{0: "us", 1: "eu", 2: "eu"})
+	q := wants("us", RegionPreferred)
+	for _, attempt := range []string{"p0", "p1", "p2", "p0"} {
+		id, err := f.choose(q)
+		require.NoError(t, err)
+		require.Equal(t, attempt, id)
+		q.Tried = append(q.Tried, Tried{U: f.pool.Snapshot().Get(id)})
+		q.Attempt++
+	}
+	f.settle(f.get(0), core.Failure)
+	id, err := f.choose(wants("us", RegionPreferred))
+	require.NoError(t, err)
+	require.NotEqual(t, "p0", id, "its breaker is open")
+	id, err = f.choose(wants("jp", RegionPreferred))
+	require.NoError(t, err)
+	require.NotEqual(t, "p0", id, "there is none")
+	id, err = f.choose(wants("eu", RegionScored))
+	require.NoError(t, err)
+	require.NotEmpty(t, id)
+}
+
+// TestAStrictRegion: whatever happens to the breakers and places of a pool, a
+// request that insists on a region is never served by a proxy of another, and is
+// refused only when no proxy of the region would take it.
+func TestAStrictRegion(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "proxies")
+		f := start(outer, n, rapid.IntRange(1, 12).Draw(t, "limit"))
+		regions := map[int]string{}
+		for i := range n {
+			regions[i] = rapid.SampledFrom([]string{"", "us", "eu"}).Draw(t, "region")
+		}
+		f.place(outer, regions)
+		q := wants("us", RegionStrict)
+		t.Repeat(map[string]func(*rapid.T){
+			"fail": func(t *rapid.T) { f.settle(f.get(rapid.IntRange(0, n-1).Draw(t, "i")), core.Failure) },
+			"wait": func(t *rapid.T) {
+				f.now = f.now.Add(time.Duration(rapid.IntRange(0, 40_000).Draw(t, "ms")) * time.Millisecond)
+				f.pool.Sweep()
+			},
+			"next request": func(*rapid.T) { q = wants("us", RegionStrict) },
+			"select": func(t *rapid.T) {
+				admissible, none := false, true
+				for i := range n {
+					if regions[i] == "us" {
+						none = false
+						admissible = admissible || f.get(i).Breaker().Admissible()
+					}
+				}
+				blocked := f.s.Blocked(q, f.now)
+				id, err := f.choose(q)
+				if (err == nil) != admissible || (blocked == nil) != admissible {
+					t.Fatalf("an admissible proxy: %v, error: %v, blocked: %v", admissible, err, blocked)
+				}
+				if err != nil {
+					var e *core.RegionError
+					require.ErrorAs(t, err, &e)
+					require.Equal(t, none, e.Due.IsZero())
+					require.ErrorAs(t, blocked, &e)
+					return
+				}
+				u := f.pool.Snapshot().Get(id)
+				require.Equal(t, "us", u.Spec().Region)
+				q.Tried = append(q.Tried, Tried{U: u})
+				q.Attempt++
+			},
+		})
+	})
+}
+
+func TestAStrictRegionOfFullProxies(t *testing.T) {
+	f := start(t, 2, 256)
+	f.place(t, map[int]string{0: "us", 1: "eu"})
+	_, err := f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	require.NoError(t, err)
+	lease, ok := f.get(0).Acquire(f.now)
+	require.True(t, ok)
+	_, err = f.choose(wants("us", RegionStrict))
+	require.ErrorIs(t, err, core.ErrAllBusy)
+	id, err := f.choose(wants("us", RegionPreferred))
+	require.NoError(t, err)
+	require.Equal(t, "p1", id)
+	lease.Release()
+
+	f = start(t, 0, 256)
+	_, err = f.choose(wants("us", RegionStrict))
+	require.True(t, errors.As(err, new(*core.RegionError)))
+}
+
+// A half-open breaker that waits for a probe, and a proxy that waits for an
+// exploration, get no request that wants another region.
+func TestProbesAndExplorationsKeepToTheRegion(t *testing.T) {
+	f := start(t, 3, 256)
+	f.place(t, map[int]string{0: "us", 1: "eu", 2: "us"})
+	f.settle(f.get(1), core.Failure)
+	f.now = f.now.Add(time.Minute)
+	f.pool.Sweep()
+	f.now = f.now.Add(2 * time.Second)
+	f.pool.Sweep()
+	require.Len(t, f.pool.Overdue(), 1)
+	require.NotEmpty(t, f.pool.Idle())
+	for range 30 {
+		id, err := f.choose(wants("us", RegionPreferred))
+		require.NoError(t, err)
+		require.NotEqual(t, "p1", id)
+	}
+	id, err := f.choose(wants("jp", RegionPreferred))
+	require.NoError(t, err)
+	require.Equal(t, "p1", id, "no proxy is there: any will do")
+}

@@ -1,0 +1,297 @@
+package upstream
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// rig is a pool on a clock of the test's.
+type rig struct {
+	t   *testing.T
+	now time.Time
+	*Pool
+}
+
+func newRig(t *testing.T, proxies int) *rig {
+	r := &rig{t: t, now: time.Unix(1000, 0)}
+	r.Pool = NewPool(PoolConfig{Literal: true, Breaker: breaker.Default(), Memory: DefaultMemory, Now: func() time.Time { return r.now }})
+	list := make([]Spec, proxies)
+	for i := range list {
+		list[i] = Spec{ID: fmt.Sprint(i), Address: Address{Scheme: HTTP, Host: "a.test:1"}}
+	}
+	require.NoError(t, r.Apply(list))
+	return r
+}
+
+func (r *rig) get(i int) *Upstream { return r.Snapshot().Get(fmt.Sprint(i)) }
+
+// pass lets time pass, with its sweeps.
+func (r *rig) pass(d time.Duration) {
+	for end := r.now.Add(d); r.now.Before(end); r.Sweep() {
+		r.now = r.now.Add(100 * time.Millisecond)
+	}
+}
+
+// settle ends an attempt with a latency for a success, or a failure.
+func (r *rig) settle(lease Lease, ok bool, latency time.Duration) {
+	o := core.Outcome{Verdict: core.Failure, Latency: latency}
+	if ok {
+		o.Verdict = core.Success
+	}
+	lease.Settle(&o)
+	lease.Release()
+}
+
+func (r *rig) try(u *Upstream, ok bool, latency time.Duration) {
+	lease, admitted := u.Acquire(r.now)
+	require.True(r.t, admitted)
+	r.settle(lease, ok, latency)
+}
+
+func (r *rig) explore(u *Upstream, ok bool) {
+	lease, admitted := u.Explore(r.now)
+	require.True(r.t, admitted)
+	r.settle(lease, ok, time.Millisecond)
+}
+
+func (r *rig) idle() (ids []string) {
+	for _, u := range r.Idle() {
+		ids = append(ids, u.ID())
+	}
+	return ids
+}
+
+// Statistics follow the passing of time, without an attempt and in a pool that is
+// larger than one sweep.
+func TestStatisticsAge(t *testing.T) {
+	for _, proxies := range []int{1, 2*sweepRows + 1} {
+		r := newRig(t, proxies)
+		u := r.get(proxies - 1)
+		for range 3 {
+			r.try(u, true, 20*time.Millisecond)
+		}
+		r.pass(time.Minute)
+		r.try(u, false, 0)
+		r.try(u, false, 0)
+		r.pass(9*time.Minute - time.Second)
+		s := u.Stats()
+		require.Equal(t, 5, s.Samples)
+		require.Equal(t, 0.6, s.SuccessRate)
+		r.pass(2 * time.Second)
+		s = u.Stats()
+		require.Equal(t, 2, s.Samples, "the successes are forgotten")
+		require.Zero(t, s.SuccessRate)
+		require.Zero(t, s.LatencyMean)
+		require.Zero(t, s.LatencyEWMA)
+		var row core.Candidate
+		u.Fill(&row, r.Elapsed(r.now), 0)
+		require.Equal(t, 2.0, row.ConsecutiveFailures)
+		r.pass(time.Minute)
+		s = u.Stats()
+		require.Zero(t, s.Samples)
+		require.Equal(t, 0.5, s.SuccessRate)
+		u.Fill(&row, r.Elapsed(r.now), 0)
+		require.Zero(t, row.ConsecutiveFailures)
+
+		r.SetMemory(0)
+		r.try(u, false, 0)
+		r.pass(time.Hour)
+		require.Equal(t, 1, u.Stats().Samples, "0 is for ever")
+		r.SetMemory(time.Minute)
+		r.pass(time.Second)
+		require.Zero(t, u.Stats().Samples, "a change holds for what is remembered")
+	}
+}
+
+// Who waits for an exploration: no choice for 30 s, the longest first, with a
+// closed breaker and a place free.
+func TestIdleProxies(t *testing.T) {
+	r := newRig(t, 5)
+	for i := range 3 {
+		r.try(r.get(i), true, time.Millisecond)
+		r.pass(time.Second)
+	}
+	for range 5 {
+		r.try(r.get(4), false, 0) // its breaker opens
+	}
+	r.pass(26 * time.Second)
+	require.Empty(t, r.idle())
+	r.pass(1200 * time.Millisecond)
+	require.Equal(t, []string{"3", "0"}, r.idle(), "3 was never chosen, and is as old as the pool")
+	r.pass(3 * time.Second)
+	require.Equal(t, []string{"3", "0", "1", "2"}, r.idle())
+	r.explore(r.get(0), true)
+	held, ok := r.get(1).Acquire(r.now)
+	require.True(t, ok)
+	_, err := r.Update("2", func(s *Spec) error { s.MaxInFlight = 1; return nil })
+	require.NoError(t, err)
+	full, ok := r.get(2).Acquire(r.now.Add(-time.Minute))
+	require.True(t, ok)
+	r.pass(100 * time.Millisecond)
+	require.Equal(t, []string{"3"}, r.idle())
+	held.Release()
+	full.Release()
+	require.NoError(t, r.Remove("3", false))
+	r.pass(100 * time.Millisecond)
+	require.Equal(t, []string{"2"}, r.idle())
+}
+
+// In a pool that is larger than one sweep all are found, and the list is bounded.
+func TestIdleProxiesOfALargePool(t *testing.T) {
+	r := newRig(t, 2*sweepRows+500)
+	r.pass(29 * time.Second)
+	require.Empty(t, r.Idle())
+	found := map[*Upstream]bool{}
+	for range 300 {
+		r.pass(time.Second)
+		require.LessOrEqual(t, len(r.Idle()), maxIdle)
+		for _, u := range r.Idle() {
+			if _, yes := u.Unexplored(r.Elapsed(r.now)); yes {
+				found[u] = true
+				r.explore(u, true)
+			}
+		}
+	}
+	require.Len(t, found, 2*sweepRows+500)
+}
+
+// A proxy that fails its explorations is explored after a tenth of the time it
+// has been failing, between 30 s and 10 minutes.
+func TestExplorationsOfAFailingProxy(t *testing.T) {
+	r := newRig(t, 1)
+	u := r.get(0)
+	r.try(u, true, time.Millisecond)
+	begin, last := r.now, r.now
+	for r.now.Sub(begin) < 3*time.Hour {
+		r.pass(100 * time.Millisecond)
+		if len(r.Idle()) == 0 {
+			continue
+		}
+		wait := min(max(last.Sub(begin)/10, 30*time.Second), 10*time.Minute)
+		require.InDelta(t, wait.Seconds(), r.now.Sub(last).Seconds(), 0.11)
+		last = r.now
+		r.explore(u, false)
+	}
+}
+
+// A trial: what was before is forgotten after four successes in a row, no failure
+// among them, and no two explorations at once.
+func TestTrials(t *testing.T) {
+	r := newRig(t, 1)
+	u := r.get(0)
+	begin := func() {
+		for range 50 {
+			r.try(u, true, time.Millisecond)
+		}
+		r.try(u, false, 0)
+		r.pass(31 * time.Second)
+		require.NotEmpty(t, r.Idle())
+	}
+	begin()
+	for i := range trialSuccesses {
+		require.Equal(t, 51+i, u.Stats().Samples)
+		lease, ok := u.Explore(r.now)
+		require.True(t, ok)
+		r.pass(2 * time.Second)
+		require.Empty(t, r.Idle(), "one exploration is under way")
+		r.settle(lease, true, time.Millisecond)
+		r.pass(time.Second)
+		require.Equal(t, i < trialSuccesses-1, len(r.Idle()) > 0)
+	}
+	require.Equal(t, trialSuccesses, u.Stats().Samples)
+	require.Equal(t, 1.0, u.Stats().SuccessRate)
+
+	begin()
+	samples := u.Stats().Samples
+	r.explore(u, true)
+	require.True(t, u.OnTrial())
+	r.try(u, true, time.Millisecond) // a choice's attempt counts as well
+	r.explore(u, false)
+	require.False(t, u.OnTrial())
+	require.Equal(t, samples+3, u.Stats().Samples, "nothing is forgotten")
+	r.pass(29 * time.Second)
+	require.Empty(t, r.Idle())
+}
+
+// Nothing is to be forgotten of a proxy without failures, unless it was slow.
+func TestTrialsOfHealthyProxies(t *testing.T) {
+	for name, c := range map[string]struct {
+		before time.Duration // latency
+		trial  bool
+	}{"not much faster": {1500 * time.Microsecond, false}, "thrice as fast": {3 * time.Millisecond, true}} {
+		r := newRig(t, 1)
+		u := r.get(0)
+		for range 10 {
+			r.try(u, true, c.before)
+		}
+		r.pass(31 * time.Second)
+		r.explore(u, true)
+		require.Equal(t, c.trial, u.OnTrial(), name)
+		for u.OnTrial() {
+			r.pass(1100 * time.Millisecond)
+			r.explore(u, true)
+		}
+		require.Equal(t, c.trial, u.Stats().Samples == trialSuccesses, name)
+		require.Equal(t, c.trial, u.Stats().LatencyEWMA == time.Millisecond, name)
+	}
+}
+
+// A breaker that closes puts its proxy on trial.
+func TestAClosedBreakerBeginsATrial(t *testing.T) {
+	r := newRig(t, 1)
+	u := r.get(0)
+	for range 5 {
+		r.try(u, false, 0)
+	}
+	require.Equal(t, core.Open, u.Breaker().State())
+	r.pass(31 * time.Second)
+	require.Empty(t, r.Idle())
+	r.try(u, true, time.Millisecond)
+	require.Equal(t, core.Closed, u.Breaker().State())
+	for range trialSuccesses {
+		require.True(t, u.OnTrial())
+		r.pass(1100 * time.Millisecond)
+		require.Len(t, r.Idle(), 1)
+		r.explore(u, true)
+	}
+	require.False(t, u.OnTrial())
+	require.Equal(t, 1.0, u.Stats().SuccessRate)
+}
+
+// A region's group holds its proxies, in both orders, and changes with them.
+func TestRegions(t *testing.T) {
+	r := newRig(t, 40)
+	for i := range 30 {
+		_, err := r.Update(fmt.Sprint(i), func(s *Spec) error { s.Region = []string{"eu", "us"}[i%2]; return nil })
+		require.NoError(t, err)
+	}
+	check := func(region string, want int) {
+		var all, mixed []*Upstream
+		for _, u := range r.Snapshot().All {
+			if u.Spec().Region == region {
+				all = append(all, u)
+			}
+		}
+		for _, u := range r.Snapshot().Mixed {
+			if u.Spec().Region == region {
+				mixed = append(mixed, u)
+			}
+		}
+		require.Len(t, all, want)
+		g := r.Snapshot().Region(core.Hash53(region))
+		require.Equal(t, all, g.All)
+		require.Equal(t, mixed, g.Mixed)
+	}
+	check("eu", 15)
+	check("us", 15)
+	require.NoError(t, r.Remove("0", false))
+	check("eu", 14)
+	require.Nil(t, r.Snapshot().Region(core.Hash53("jp")))
+	require.Nil(t, r.Snapshot().Region(0), "proxies without a region have none")
+}

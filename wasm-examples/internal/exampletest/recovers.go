@@ -1,0 +1,52 @@
+package exampletest
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/plugins/simulate"
+	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
+)
+
+// Recovers plays a scorer on a pool of three proxies. The first and cheapest of
+// them fails for a while, once for 1 s and once for 150 s, with breakers and without.
+// From 60 s after it is well again its share of the requests must be that which it
+// had before, within a quarter. It always succeeds while it is well; others is the
+// success rate of the other two, 0 to 1: below 1 for a scorer that would go on with
+// whichever of equals it knows best.
+func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
+	t.Helper()
+	const fails, column = 120.0, 600.0 / simulate.Columns // s
+	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(), "no breakers": simulate.NoBreaker()} {
+		for _, lasts := range []float64{1, 150} { // s
+			trace := &simulate.Trace{Duration: 600, Rate: 20, Hosts: 50, Start: sdktest.Epoch}
+			for i, id := range []string{"proxy-1", "proxy-2", "proxy-3"} {
+				trace.Proxies = append(trace.Proxies, simulate.Proxy{
+					ID: id, Weight: 1, Cost: float64(i), States: []simulate.State{{Success: others, Latency: 0.05}},
+				})
+			}
+			first := &trace.Proxies[0]
+			first.States[0].Success = 1
+			first.States = append(first.States, simulate.State{At: fails, Latency: 0.05}, simulate.State{At: fails + lasts, Success: 1, Latency: 0.05})
+			report, err := simulate.PlayScorer(host(w), simulate.Plugin{Name: "plugin", Code: w.Code, Config: config}, trace, breakers, 1)
+			require.NoError(t, err)
+			share := func(from, to float64) float64 { // of the first proxy
+				sum, n := 0.0, 0
+				for c := int(math.Ceil(from / column)); float64(c+1)*column <= to; c++ {
+					sum += report.Results[0].Timeline[0][c]
+					n++
+				}
+				return sum / float64(n)
+			}
+			well := fails + lasts
+			before, after := share(fails/2, fails), share(well+60, well+120+column)
+			t.Logf("%s, %v s: a share of %.2f before, %.2f after", name, lasts, before, after)
+			require.Greater(t, before, 0.05, "%s: the proxy is in use", name)
+			require.Greater(t, after, 0.75*before, "%s, failing for %v s", name, lasts)
+			require.Less(t, after, 1.25*before, "%s, failing for %v s", name, lasts)
+		}
+	}
+}
