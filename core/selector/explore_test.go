@@ -20,7 +20,7 @@ func (f *fixture) favourite(i int) rank {
 // them, to each once, and none of a retry or of a request that may not be repeated.
 func TestExplorationsAreBounded(t *testing.T) {
 	f := start(t, 10_000, 16)
-	favourite := rank{score: func(c *core.Candidate) float64 { return flag(c.Rotation == 0) }} // any: it is the sample that is scored
+	favourite := rank{score: func(c *core.Candidate) float64 { return flag(c.Rotation == 0) }} // of the sample
 	f.now = f.now.Add(time.Minute)
 	explored := map[string]int{}
 	idle := func(u string) bool {

@@ -51,7 +51,8 @@ type details struct {
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
-	u := &Upstream{details: &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}, idHash: core.Hash53(spec.ID)}
+	d := &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}
+	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
 	u.window.lastSuccess.Store(int64(u.added))

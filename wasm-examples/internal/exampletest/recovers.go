@@ -30,8 +30,10 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 			}
 			first := &trace.Proxies[0]
 			first.States[0].Success = 1
-			first.States = append(first.States, simulate.State{At: fails, Latency: 0.05}, simulate.State{At: fails + lasts, Success: 1, Latency: 0.05})
-			report, err := simulate.PlayScorer(host(w), simulate.Plugin{Name: "plugin", Code: w.Code, Config: config}, trace, breakers, 1)
+			first.States = append(first.States, simulate.State{At: fails, Latency: 0.05},
+				simulate.State{At: fails + lasts, Success: 1, Latency: 0.05})
+			plugin := simulate.Plugin{Name: "plugin", Code: w.Code, Config: config}
+			report, err := simulate.PlayScorer(host(w), plugin, trace, breakers, 1)
 			require.NoError(t, err)
 			share := func(from, to float64) float64 { // of the first proxy
 				sum, n := 0.0, 0
