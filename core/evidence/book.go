@@ -151,20 +151,24 @@ func (s *spread) add(a *Attempt) {
 	}
 }
 
+// elsewhere counts the failures that are not at the target that fails most.
+func (s *spread) elsewhere() int { return s.all - max(s.first.n, s.second.n) }
+
 // several reports whether it is not one target that fails: a single failure
 // elsewhere may be noise.
-func (s *spread) several() bool { return s.all-max(s.first.n, s.second.n) >= 2 }
+func (s *spread) several() bool { return s.elsewhere() >= 2 }
 
 // everythingFails reports whether the proxy has failed often enough since
 // the pool's last success, at several targets or by faults of its own, and more
-// often than the pool's noise explains.
+// often than the pool's noise explains. Those elsewhere than at one target are
+// weighed by themselves, since that target may be dead.
 func (b *Book) everythingFails(l *Ledger, threshold int) bool {
 	if b.wave.all < threshold || !b.wave.several() {
 		return false
 	}
 	noise, own := l.poolNoise()
-	up, _ := gain(min(noise+own, P1))
-	return float64(b.wave.all)*up >= Needed
+	up, _ := gain(min(noise+own-floor, P1))
+	return float64(b.wave.all)*up >= Needed && float64(b.wave.elsewhere())*up >= 0.6*Needed
 }
 
 // fail records a failure at a target.
@@ -251,12 +255,13 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	several := l.severalTargets()
 	elsewhere := b.served.Load() - b.served0 // successes at targets without a pair
 	served := elsewhere > 0
-	failing, alone := 0, 0
+	failing, counted, alone := 0, int(b.own), 0 // targets with failures that count, and these failures
 	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
 		if p.excursion == b.excursion {
 			p.settle()
 			if p.counted > 0 {
 				failing++
+				counted += int(p.counted)
 			}
 			elsewhere -= min(elsewhere, uint64(p.served.Load()-p.served0))
 			if p.waiting > 0 && p.target.only(a.Proxy) {
@@ -280,8 +285,9 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 		part := value
 		if several && p.served.Load() == p.served0 {
 			limit := banned * math.Pow(0.25, float64(p.bans))
+			broad := counted-int(p.counted) >= 3 && b.row.elsewhere() >= 4 // other targets fail as well
 			switch {
-			case p.bans > 0 || served && !b.row.several():
+			case p.bans > 0 && !broad, served && !b.row.several():
 				part = min(value, limit)
 			case failing == 1 && b.own == 0:
 				part = min(value, max(limit, value-Needed))
