@@ -17,6 +17,7 @@ type Book struct {
 	gen       uint64
 	excursion uint16 // number of the current one; pairs of another are of the past
 	last      time.Duration
+	latest    Attempt // the failure at last, without its book
 
 	// Since the excursion began.
 	since     time.Duration
@@ -30,12 +31,9 @@ type Book struct {
 	run, runOwn float64
 	servedRun   uint64
 
-	// The failures since the pool's last success.
-	wave       uint64
-	waveCount  int
-	waveOwn    int
-	waveTarget uint64
-	waveSpans  bool // more than one target
+	row     spread // failures since the proxy's last success
+	wave    spread // failures since the pool's last success
+	waveNth uint64 // of the ledger's waves
 }
 
 // pair is a proxy's record at one target: 64 bytes.
@@ -104,13 +102,6 @@ func (p *pair) settle() {
 	}
 }
 
-// alone reports whether no other proxy has tried the target since the failures
-// that wait.
-func (p *pair) alone() bool {
-	served, failed := p.others()
-	return uint16(served) == p.restServed && uint16(failed) == p.restFailed
-}
-
 // begin starts the excursion anew.
 func (b *Book) begin(gen uint64) {
 	b.gen = gen
@@ -121,7 +112,7 @@ func (b *Book) begin(gen uint64) {
 	}
 	b.failures, b.own, b.evicted, b.ownCauses = 0, 0, 0, causes{}
 	b.run, b.runOwn, b.servedRun = 0, 0, b.served.Load()
-	b.waveCount = 0
+	b.row, b.wave = spread{}, spread{}
 }
 
 // endByServing ends an excursion because the proxy works.
@@ -131,26 +122,53 @@ func (b *Book) endByServing(l *Ledger) {
 			p.bans++
 		}
 	}
-	run, runOwn, servedRun, wave := b.run, b.runOwn, b.servedRun, b.waveCount
+	run, runOwn, servedRun, row, wave := b.run, b.runOwn, b.servedRun, b.row, b.wave
 	b.begin(b.gen)
-	b.run, b.runOwn, b.servedRun, b.waveCount = run, runOwn, servedRun, wave
+	b.run, b.runOwn, b.servedRun, b.row, b.wave = run, runOwn, servedRun, row, wave
 }
 
-func (b *Book) joinWave(wave uint64, a *Attempt) {
-	if wave != b.wave || b.waveCount == 0 {
-		b.wave, b.waveCount, b.waveOwn, b.waveTarget, b.waveSpans = wave, 0, 0, a.Target.Hash, false
+// spread counts failures without a success between them: those of the
+// proxy's own kinds, all, and those at the first two targets.
+type spread struct {
+	all, own      int
+	first, second struct {
+		target uint64
+		n      int
 	}
-	b.waveCount++
-	if a.Own {
-		b.waveOwn++
-	}
-	b.waveSpans = b.waveSpans || a.Target.Hash != b.waveTarget
 }
 
-// everythingFails reports whether the proxy has failed often enough, and at
-// several targets or by faults of its own, since the pool's last success.
-func (b *Book) everythingFails(a *Attempt) bool {
-	return b.waveCount >= a.Threshold && b.waveSpans || b.waveOwn >= a.Threshold
+func (s *spread) add(a *Attempt) {
+	s.all++
+	switch {
+	case a.Own:
+		s.own++
+	case s.first.n == 0 || a.Target.Hash == s.first.target:
+		s.first.target = a.Target.Hash
+		s.first.n++
+	case s.second.n == 0 || a.Target.Hash == s.second.target:
+		s.second.target = a.Target.Hash
+		s.second.n++
+	}
+}
+
+// elsewhere counts the failures that are not at the target that fails most.
+func (s *spread) elsewhere() int { return s.all - max(s.first.n, s.second.n) }
+
+// several reports whether it is not one target that fails: a single failure
+// elsewhere may be noise.
+func (s *spread) several() bool { return s.elsewhere() >= 2 }
+
+// everythingFails reports whether the proxy has failed often enough since
+// the pool's last success, at several targets or by faults of its own, and more
+// often than the pool's noise explains. Those elsewhere than at one target are
+// weighed by themselves, since that target may be dead.
+func (b *Book) everythingFails(l *Ledger, threshold int) bool {
+	if b.wave.all < threshold || !b.wave.several() {
+		return false
+	}
+	noise, own := l.poolNoise()
+	up, _ := gain(min(noise+own-floor, P1))
+	return float64(b.wave.all)*up >= Needed && float64(b.wave.elsewhere())*up >= 0.6*Needed
 }
 
 // fail records a failure at a target.
@@ -237,18 +255,21 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	several := l.severalTargets()
 	elsewhere := b.served.Load() - b.served0 // successes at targets without a pair
 	served := elsewhere > 0
-	failing, alone := 0, 0
+	failing, counted, alone := 0, int(b.own), 0 // targets with failures that count, and these failures
 	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
 		if p.excursion == b.excursion {
 			p.settle()
-			failing++
+			if p.counted > 0 {
+				failing++
+				counted += int(p.counted)
+			}
 			elsewhere -= min(elsewhere, uint64(p.served.Load()-p.served0))
-			if p.waiting > 0 && p.alone() {
+			if p.waiting > 0 && p.target.only(a.Proxy) {
 				alone += int(p.waiting)
 			}
 		}
 	}
-	compare := alone < min(2*a.Threshold, uncompared)
+	compare := a.Peers > 0 && alone < min(2*a.Threshold, uncompared)
 	ownUp, _ := gain(ownNoise)
 	_, down := gain(noise)
 	s := sum{total: float64(b.own)*ownUp + float64(elsewhere)*down + b.evicted}
@@ -258,14 +279,15 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			continue
 		}
 		value, up, _ := p.weigh(noise)
-		if p.waiting > 0 && !compare && p.alone() {
+		if p.waiting > 0 && !compare && (a.Peers == 0 || p.target.only(a.Proxy)) {
 			value += float64(p.waiting) * up
 		}
 		part := value
 		if several && p.served.Load() == p.served0 {
 			limit := banned * math.Pow(0.25, float64(p.bans))
+			broad := counted-int(p.counted) >= 3 && b.row.elsewhere() >= 4 // other targets fail as well
 			switch {
-			case served || p.bans > 0:
+			case p.bans > 0 && !broad, served && !b.row.several():
 				part = min(value, limit)
 			case failing == 1 && b.own == 0:
 				part = min(value, max(limit, value-Needed))

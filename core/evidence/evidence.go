@@ -21,14 +21,14 @@
 //     kind, which is counted in the same way.
 //  3. Each failure that counts adds log(P1/q) to the proxy's evidence, each
 //     success adds log((1-P1)/(1-q)), which is negative: the logarithm of how much
-//     likelier the attempt is for a bad proxy, which fails with P1 = 0.9, than for
+//     likelier the attempt is for a bad proxy, which fails with P1 = 0.85, than for
 //     an equal of the others (Wald, "Sequential tests of statistical hypotheses",
 //     Annals of Mathematical Statistics 16, 1945).
 //  4. An excursion begins with a failure and ends when the evidence has come down
 //     to 0; then all of it is forgotten (Page, "Continuous inspection schemes",
 //     Biometrika 41, 1954). The proxy is worse than the rest when the evidence
 //     reaches [Needed]. By Wald's inequality a proxy like the others reaches it in
-//     at most one of exp(14), a million, excursions.
+//     at most one of about a million excursions (exp(13.5) = 730,000).
 //  5. A target that never serves a proxy which other targets serve has banned
 //     it. Its share of the evidence is limited, to a quarter of the last limit
 //     each time the other targets have ended an excursion.
@@ -38,9 +38,9 @@
 //
 // # Example
 //
-// The others fail 1 % of the time. A proxy that dies adds log(0.9/0.01) = 4.5
-// with each failure that another proxy's success has followed: it has 18 after
-// the fourth. A success takes 2.3 off.
+// The others fail 1 % of the time. A proxy that dies adds log(0.85/0.01) = 4.4
+// with each failure that another proxy's success has followed: it has 13.3 after
+// the third and 17.8 after the fourth. A success takes 1.9 off.
 //
 // # Bookkeeping
 //
@@ -48,6 +48,7 @@
 // [Book] belongs to a proxy and remembers the proxy's failures at up to 16 of
 // them. Where no target has a recent failure, a success costs a few atomic loads
 // and one addition. Nothing on its way takes a lock or allocates.
+// A target costs about 400 bytes, a proxy and target with a recent failure 64.
 package evidence
 
 import (
@@ -60,19 +61,19 @@ import (
 // The constants of the rule.
 const (
 	// P1 is the share of its attempts that a bad proxy fails.
-	P1 = 0.9
-	// Needed is the evidence, in nats, that a proxy is worse than the rest.
-	Needed = 14.0
+	P1 = 0.85
+	// Needed is the evidence, in nats, that a proxy is worse than the rest: log(730,000).
+	Needed = 13.5
 
 	floor      = 0.01 // the least noise that is assumed
 	ownCeiling = 0.5  // the greatest noise of the proxies' own kinds of failure
 	banned     = 0.45 * Needed
-	coldWeight = 20.0 // attempts that the pool's noise of 1 % before any observation stands for
-	poolMemory = 300  // attempts that the pool's noise remembers
-	mixWeight  = 8.0  // attempts that the pool's noise stands for at a target
-	siteMemory = 150  // attempts that a target's noise remembers
-	hopeless   = 8    // failures of the rest after which an earlier failure will not count
-	recent     = 8    // attempts of the rest that TargetFails and JustServed look at
+	coldWeight = 4.0 // attempts that the pool's noise of 1 % before any observation stands for
+	poolMemory = 500 // attempts that the pool's noise remembers
+	mixWeight  = 8.0 // attempts that the pool's noise stands for at a target
+	siteMemory = 300 // attempts that a target's noise remembers
+	hopeless   = 8   // failures of the rest after which an earlier failure will not count
+	recent     = 8   // attempts of the rest that TargetFails and JustServed look at
 	justServed = 2 * time.Second
 	suspectRow = 9 // failures in a row that make a target suspect
 	suspectBy  = 3 // through so many proxies
@@ -139,7 +140,9 @@ type Ledger struct {
 
 	_ [64]byte // keeps what failures write off that cache line
 
-	wave atomic.Uint64 // counts the successes that found failing set
+	known atomic.Pointer[Book] // the first proxy that failed
+	crowd atomic.Bool          // the pool has had more than one
+	wave  atomic.Uint64        // counts the successes that found failing set
 
 	mu           sync.Mutex // of the following and of changes to slots
 	rotated      time.Duration
@@ -281,7 +284,8 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	if b.failures > 0 && b.evidence(l, a).possible <= 0 {
 		b.endByServing(l)
 	}
-	b.last = a.At
+	b.last, b.latest = a.At, *a
+	b.latest.Book = nil
 
 	served := b.served.Load()
 	if b.failures == 0 {
@@ -290,9 +294,15 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	if served != b.servedRun {
 		l.learn(b.run, b.runOwn, float64(served-b.servedRun))
 		b.run, b.runOwn, b.servedRun = 0, 0, served
+		b.row = spread{}
 	}
+	if wave := l.wave.Load(); wave != b.waveNth {
+		b.wave, b.waveNth = spread{}, wave
+	}
+	alone := l.alone(a)
 	b.failures++
-	b.joinWave(l.wave.Load(), a)
+	b.row.add(a)
+	b.wave.add(a)
 
 	var f Finding
 	if a.Own {
@@ -309,8 +319,20 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		b.fail(l, t, a)
 		t.fail(a)
 	}
-	f.Worse = a.Peers == 0 || b.everythingFails(a) || b.evidence(l, a).total >= Needed
+	f.Worse = alone || b.everythingFails(l, a.Threshold) || b.evidence(l, a).total >= Needed
 	return f
+}
+
+// alone reports whether the pool has had no other proxy than this one.
+func (l *Ledger) alone(a *Attempt) bool {
+	if l.crowd.Load() {
+		return false
+	}
+	if !l.known.CompareAndSwap(nil, a.Book) && l.known.Load() != a.Book || a.Peers > 0 {
+		l.crowd.Store(true)
+		return false
+	}
+	return true
 }
 
 // learn adds a run of failures that a success of the same proxy has ended to

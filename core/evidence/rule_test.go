@@ -2,50 +2,78 @@ package evidence
 
 import (
 	"fmt"
+	"math"
 	"sort"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// Property a: equal proxies with noise.
+// The tests of this file are the properties a to f of the rule, over virtual
+// time. With -v they print the tables of the documentation.
+
+var kinds = map[fault]string{either: "either's", own: "proxy's own"}
+
+// rates are requests per second. Below the first one a proxy of n would not
+// have failure_threshold tries within the window.
+func rates(n int) []float64 { return []float64{max(1, float64(n)/8), 50, 10000} }
+
+// Property a: equal proxies with noise refuse nothing and lose nothing.
 func TestNoiseOpensNothing(t *testing.T) {
-	const tries = 600_000
 	for _, kind := range []fault{either, own} {
 		for _, noise := range []float64{0.001, 0.01, 0.02, 0.1, 0.3} {
+			row := fmt.Sprintf("%-11s %4.1f %%, openings:", kinds[kind], noise*100)
 			for _, n := range []int{2, 3, 8, 100} {
 				for _, targets := range []int{1, 5} {
-					p := newPool(n, []float64{1, 200, 10000}[(n+targets)%3], uint64(n)+1)
+					requests := 40_000
+					if n == 8 && targets == 5 {
+						requests = 300_000
+					}
+					p := newPool(n, rates(n)[(n+targets)%3], uint64(n)+1)
 					p.random = targets == 5
 					p.target = func() int { return p.rng.IntN(targets) }
 					p.fails = func(int, int) fault { return p.noise(noise, kind) }
-					for range tries / 10 {
+					for range requests {
 						p.request()
 					}
-					fmt.Printf("a. kind %d noise %5.1f%% N=%3d targets %d: openings %d refused %d served %.3f%%\n",
-						kind, noise*100, n, targets, p.openings, p.refused, 100*float64(p.served)/float64(p.requests))
+					lost := math.Pow(noise, float64(min(p.tries, n)))
+					sigma := math.Sqrt(lost * (1 - lost) / float64(requests))
+					require.Zero(t, p.refused, "%s N=%d targets %d", row, n, targets)
+					require.LessOrEqual(t, p.openings, 1, "%s N=%d targets %d", row, n, targets)
+					require.GreaterOrEqual(t, float64(p.served)/float64(requests), 1-lost-0.001-3*sigma, "%s N=%d targets %d", row, n, targets)
+					row += fmt.Sprintf("  N=%d/%d targets: %d", n, targets, p.openings)
 				}
 			}
+			t.Log(row)
 		}
 	}
 }
 
-// untilOpen returns how many tries proxy 0 got until it was open, in order, of 300 seeds.
-func untilOpen(seeds, targets, n int, bad, peers float64, kind fault, warm int) []int {
-	var all []int
+// outcome is how many tries proxy 0 got until it was open, in order, over seeds.
+type outcome []int
+
+func (o outcome) median() int { return o[len(o)/2] }
+func (o outcome) most() int   { return o[len(o)-1] }
+func (o outcome) String() string {
+	return fmt.Sprintf("%d (%d to %d)", o.median(), o[0], o.most())
+}
+
+// untilOpen lets proxy 0 fail with probability bad, the others with probability peers.
+func untilOpen(t *testing.T, seeds, targets, n int, bad, peers float64, kind fault, warm int) (o outcome) {
 	for seed := range seeds {
-		p := newPool(n, []float64{1, 50, 10000}[seed%3], uint64(seed)+100)
+		p := newPool(n, rates(n)[seed%3], uint64(seed)+100)
 		p.random = seed%2 == 0
 		p.target = func() int { return p.rng.IntN(targets) }
 		p.fails = func(int, int) fault { return p.noise(peers, either) }
 		for range warm {
 			p.request()
 		}
-		p.mark()
 		for p.proxies[0].state != 0 {
 			p.request()
 		}
-		p.openings, p.opened = 0, map[int]int{}
+		p.mark()
+		p.opened = map[int]int{}
 		p.fails = func(x, _ int) fault {
 			if x == 0 {
 				return p.noise(bad, kind)
@@ -55,113 +83,133 @@ func untilOpen(seeds, targets, n int, bad, peers float64, kind fault, warm int) 
 		for p.opened[0] == 0 && p.proxies[0].attempts < 500 {
 			p.request()
 		}
-		all = append(all, p.proxies[0].attempts)
+		require.GreaterOrEqual(t, p.proxies[0].live, threshold)
+		o = append(o, p.proxies[0].attempts)
 	}
-	sort.Ints(all)
-	return all
+	sort.Ints(o)
+	return o
 }
 
-func TestDead(t *testing.T) {
+// Property b: a proxy that begins to fail always is open after 6 tries, 12 at most.
+func TestADeadProxyOpens(t *testing.T) {
 	for _, kind := range []fault{either, own} {
 		for _, peers := range []float64{0, 0.01, 0.02, 0.05} {
-			for _, targets := range []int{1, 2, 3, 5, 1000} {
-				for _, n := range []int{2, 8, 100} {
-					for _, warm := range []int{0, 2000} {
-						r := untilOpen(100, targets, n, 1, peers, kind, warm)
-						fmt.Printf("b. kind %d peers %.0f%% targets %d N=%d warm %d: min %d median %d p90 %d max %d\n", kind, peers*100, targets, n, warm, r[0], r[len(r)/2], r[len(r)*9/10], r[len(r)-1])
+			row := fmt.Sprintf("%-11s among %.0f %%, tries until open:", kinds[kind], peers*100)
+			for _, n := range []int{2, 8, 100} {
+				for _, targets := range []int{1, 3, 1000} {
+					o := untilOpen(t, 60, targets, n, 1, peers, kind, 2000)
+					row += fmt.Sprintf("  N=%d/%d targets: %v", n, targets, o)
+					most := 6
+					if targets == 1000 {
+						most = 8
 					}
+					require.LessOrEqual(t, o.median(), most, row)
+					require.LessOrEqual(t, o.most(), 12, row)
 				}
 			}
+			t.Log(row)
 		}
 	}
 }
 
-func TestBad80(t *testing.T) {
-	for _, targets := range []int{1, 2, 3, 5, 1000} {
-		for _, n := range []int{2, 8, 100} {
-			for _, warm := range []int{0, 2000} {
-				r := untilOpen(300, targets, n, 0.8, 0.05, either, warm)
-				fmt.Printf("c. targets %d N=%d warm %d: min %d median %d p90 %d max %d\n", targets, n, warm, r[0], r[len(r)/2], r[len(r)*9/10], r[len(r)-1])
-			}
-		}
+// Property c: a proxy that fails 80 % among 5 % is open after 12 tries.
+func TestABadProxyOpens(t *testing.T) {
+	row := "80 % among 5 %, tries until open:"
+	for _, targets := range []int{1, 2, 3, 5} {
+		o := untilOpen(t, 300, targets, 8, 0.8, 0.05, either, 2000)
+		row += fmt.Sprintf("  %d targets: %v", targets, o)
+		require.LessOrEqual(t, o.median(), 12, row)
+		require.LessOrEqual(t, o.most(), 26, row)
 	}
+	t.Log(row)
 }
 
-func TestDeadTarget(t *testing.T) {
-	for _, warm := range []int{0, 5000} {
+// Property d: a dead target opens nothing, and a proxy that dies meanwhile is
+// open within 10 tries at the targets that are not dead.
+func TestADeadTargetOpensNothing(t *testing.T) {
+	for _, warm := range []int{0, 3000} {
 		for _, share := range []float64{0.01, 0.1, 0.5, 1} {
+			row := fmt.Sprintf("dead from request %d, %.0f %% of the traffic; openings, then tries of a dead proxy:", warm, share*100)
 			for _, n := range []int{2, 3, 8, 100} {
 				for _, at := range []int{1, 256} {
-					opened, tries, worst, all := 0, 0, 0, 0
-					for seed := range 20 {
-						p := newPool(n, []float64{1, 50, 10000}[seed%3], uint64(seed)+100)
-						p.random = seed%2 == 0
-						p.target = func() int {
-							if p.rng.Float64() < share {
-								return 0
-							}
-							return 1 + p.rng.IntN(3)
-						}
-						p.fails = func(int, int) fault { return p.noise(0.01, either) }
-						for range warm {
-							p.request()
-						}
-						p.openings = 0
-						p.fails = func(_, target int) fault {
-							if target == 0 {
-								return either
-							}
-							return p.noise(0.01, either)
-						}
-						for i := 0; i < 3000; i += at {
-							if at == 1 {
-								p.request()
-							} else {
-								p.batch(at)
-							}
-						}
-						opened += p.openings
-						if share == 1 {
-							continue
-						}
-						p.opened = map[int]int{}
-						good := 0
-						p.fails = func(x, target int) fault {
-							if x == 0 && target != 0 {
-								good++
-							}
-							if target == 0 || x == 0 {
-								return either
-							}
-							return p.noise(0.01, either)
-						}
-						p.mark()
-						for p.opened[0] == 0 && p.proxies[0].attempts < 500 {
-							if at == 1 {
-								p.request()
-							} else {
-								p.batch(4)
-							}
-						}
-						tries += p.proxies[0].attempts
-						worst = max(worst, good)
-						all++
+					openings, tries := 0, outcome{}
+					for seed := range 9 {
+						o, good := deadTarget(n, at, warm, share, uint64(seed))
+						openings += o
+						tries = append(tries, good)
 					}
-					fmt.Printf("d. warm %d share %.0f%% N=%d at once %d: openings %d; dead proxy after %.1f tries, at most %d at good targets\n",
-						warm, share*100, n, at, opened, float64(tries)/float64(max(all, 1)), worst)
+					sort.Ints(tries)
+					row += fmt.Sprintf("  N=%d/%d at once: %d, %v", n, at, openings, tries)
+					require.Zero(t, openings, row)
+					if share < 1 {
+						require.LessOrEqual(t, tries.median(), 8, row)
+						require.LessOrEqual(t, tries.most(), 16, row)
+					}
 				}
 			}
+			t.Log(row)
 		}
 	}
 }
 
-func TestBanned(t *testing.T) {
-	for _, targets := range []int{2, 3, 5, 20} {
+// deadTarget returns the openings that a dead target caused, and how many
+// tries at other targets a dead proxy then got until it was open.
+func deadTarget(n, at, warm int, share float64, seed uint64) (openings, good int) {
+	p := newPool(n, rates(n)[seed%3], seed+100)
+	p.random = seed%2 == 0
+	p.target = func() int {
+		if p.rng.Float64() < share {
+			return 0
+		}
+		return 1 + p.rng.IntN(3)
+	}
+	p.fails = func(int, int) fault { return p.noise(0.01, either) }
+	for range warm {
+		p.request()
+	}
+	p.fails = func(_, target int) fault {
+		if target == 0 {
+			return either
+		}
+		return p.noise(0.01, either)
+	}
+	for range 2048 / at {
+		if at == 1 {
+			p.request()
+		} else {
+			p.batch(at)
+		}
+	}
+	openings = p.openings
+	if share == 1 {
+		return openings, 0
+	}
+	p.fails = func(x, target int) fault {
+		if target == 0 {
+			return either
+		}
+		if x == 0 {
+			good++
+			return either
+		}
+		return p.noise(0.01, either)
+	}
+	p.opened = map[int]int{}
+	for p.opened[0] == 0 && good < 500 {
+		p.request()
+	}
+	return openings, good
+}
+
+// Property e: a proxy that one of several targets bans stays in use.
+func TestABannedProxyStays(t *testing.T) {
+	for _, noise := range []float64{0, 0.01, 0.05} {
+		row := fmt.Sprintf("banned by one target, noise %.0f %%, openings in 100,000 tries:", noise*100)
 		for _, n := range []int{2, 8} {
-			for _, noise := range []float64{0, 0.01, 0.05} {
-				opened, tries := 0, 0
+			for _, targets := range []int{2, 3, 5, 20} {
+				openings := 0
 				for seed := range 5 {
-					p := newPool(n, 200, uint64(seed)+7)
+					p := newPool(n, []float64{10, 200, 10000}[seed%3], uint64(seed)+7)
 					p.random = true
 					p.target = func() int { return p.rng.IntN(targets) }
 					p.fails = func(x, target int) fault {
@@ -170,21 +218,26 @@ func TestBanned(t *testing.T) {
 						}
 						return p.noise(noise, either)
 					}
-					for p.proxies[0].attempts < 100_000/5 {
+					for p.proxies[0].attempts < 20_000 {
 						p.request()
 					}
-					opened += p.openings
-					tries += p.proxies[0].attempts
+					openings += p.openings
 				}
-				fmt.Printf("e. targets %d N=%d noise %.0f%%: openings %d in %d tries\n", targets, n, noise*100, opened, tries)
+				row += fmt.Sprintf("  N=%d/%d targets: %d", n, targets, openings)
+				require.LessOrEqual(t, openings, 1, row)
 			}
 		}
+		t.Log(row)
 	}
 }
 
-func TestEverything(t *testing.T) {
-	for _, targets := range []int{1, 2, 5} {
-		for _, kind := range []fault{either, own} {
+// Property f: where everything fails at several targets, or by the proxies'
+// own faults, all breakers open. One dead target alone is property d.
+func TestEverythingFails(t *testing.T) {
+	for _, kind := range []fault{either, own} {
+		for _, targets := range []int{1, 2, 5} {
+			var row strings.Builder
+			fmt.Fprintf(&row, "everything fails by %s faults at %d targets; opened, most tries:", kinds[kind], targets)
 			for _, n := range []int{2, 8, 100} {
 				p := newPool(n, 100, 3)
 				p.target = func() int { return p.rng.IntN(targets) }
@@ -196,13 +249,47 @@ func TestEverything(t *testing.T) {
 				for range n * 20 {
 					p.request()
 				}
-				worst := 0
+				most := 0
 				for _, x := range p.proxies {
-					worst = max(worst, x.attempts)
+					most = max(most, x.attempts)
 				}
-				fmt.Printf("f. kind %d targets %d N=%d: opened %d, most tries %d\n", kind, targets, n, len(p.opened), worst)
+				fmt.Fprintf(&row, "  N=%d: %d, %d", n, len(p.opened), most)
+				if kind == either && targets == 1 {
+					require.Empty(t, p.opened, row.String())
+				} else {
+					require.Len(t, p.opened, n, row.String())
+				}
 			}
+			t.Log(row.String())
 		}
 	}
-	require.True(t, true)
+}
+
+// A list of which most entries are dead: each is found, and no good one opens.
+func TestADeadListOpens(t *testing.T) {
+	for _, kind := range []fault{own, either} {
+		p := newPool(50, 100, 5)
+		p.random = true
+		p.target = func() int { return p.rng.IntN(3) }
+		dead := func(x int) bool { return x >= 5 }
+		p.fails = func(x, _ int) fault {
+			if dead(x) {
+				return kind
+			}
+			return p.noise(0.02, either)
+		}
+		for range 2000 {
+			p.request()
+		}
+		most := 0
+		for _, x := range p.proxies {
+			if !dead(x.id) {
+				require.Zero(t, p.opened[x.id])
+				continue
+			}
+			require.NotZero(t, p.opened[x.id], "%s: proxy %d", kinds[kind], x.id)
+			most = max(most, x.attempts)
+		}
+		t.Logf("45 of 50 dead by %s faults: all open, after %d tries at most, probes among them", kinds[kind], most)
+	}
 }

@@ -44,8 +44,7 @@ type proxy struct {
 	until    time.Duration
 	failures []time.Duration
 	attempts int // since marked
-	skipped  int // of these, at targets left out by the test
-	failed   int
+	live     int // failures in the window when it opened last
 }
 
 const (
@@ -97,10 +96,9 @@ func (p *pool) choose(tried []*proxy) *proxy {
 	if p.random {
 		from = p.rng.IntN(n)
 	}
-	stride := 1
 next:
 	for i := range n {
-		x := p.proxies[(from+i*stride)%n]
+		x := p.proxies[(from+i)%n]
 		for _, t := range tried {
 			if t == x {
 				continue next
@@ -161,7 +159,6 @@ func (p *pool) settle(t attempt) (f Finding) {
 	if t.gen != x.gen {
 		return f
 	}
-	x.failed++
 	x.failures = append(x.failures, p.now)
 	for p.now-x.failures[0] > window {
 		x.failures = x.failures[1:]
@@ -171,6 +168,7 @@ func (p *pool) settle(t attempt) (f Finding) {
 		x.gen++
 		if !t.probe {
 			p.openings++
+			x.live = len(x.failures)
 			p.opened[x.id]++
 		}
 	}
@@ -265,7 +263,7 @@ func (p *pool) batch(n int) {
 // mark begins the count of tries anew.
 func (p *pool) mark() {
 	for _, x := range p.proxies {
-		x.attempts, x.skipped, x.failed = 0, 0, 0
+		x.attempts = 0
 	}
 }
 

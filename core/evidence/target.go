@@ -112,6 +112,16 @@ func (t *target) rest(proxy uint64, since time.Duration) (attempts, failures int
 	return attempts, failures, servedSince
 }
 
+// only reports whether the latest attempts, up to 32, were all the proxy's.
+func (t *target) only(proxy uint64) bool {
+	for i := range ringSize {
+		if m := t.nth(i); m != 0 && !m.of(proxy) {
+			return false
+		}
+	}
+	return true
+}
+
 // finding says what the others had at the target. Nothing is known of a nil target.
 func (t *target) finding(a *Attempt) Finding {
 	if t == nil {

@@ -1,0 +1,292 @@
+package evidence
+
+import (
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestSizeOfAPair(t *testing.T) {
+	require.LessOrEqual(t, unsafe.Sizeof(pair{}), uintptr(64))
+}
+
+// try is a proxy's attempt in the tests below.
+func try(b *Book, proxy uint64, target int, at time.Duration) Attempt {
+	return Attempt{Proxy: proxy, Book: b, Target: site(target), At: at, Threshold: threshold, Window: window, Peers: 3}
+}
+
+func TestAPoolOfOneCountsLiterally(t *testing.T) {
+	l, b := NewLedger(Config{}), &Book{}
+	a := try(b, 1, 0, time.Second)
+	a.Peers = 0
+	for range 3 {
+		l.Served(&a)
+		require.True(t, l.Failed(&a).Worse)
+	}
+}
+
+func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
+	l, b, other := NewLedger(Config{}), &Book{}, &Book{}
+	a, o := try(b, 1, 0, time.Second), try(other, 2, 0, time.Second)
+	for range 9 {
+		require.False(t, l.Failed(&a).Worse, "nothing is known of the others")
+	}
+	require.Zero(t, b.Why(l).Evidence)
+	l.Served(&o)
+	f := l.Failed(&a)
+	require.True(t, f.Worse)
+	require.True(t, f.JustServed)
+	require.False(t, f.TargetFails)
+	w := b.Why(l)
+	require.Equal(t, 10, w.Failures)
+	require.Equal(t, 9, w.Targets[0].Counted)
+	require.Equal(t, []CauseCount{{0, 10}}, w.Targets[0].Causes)
+	require.Equal(t, 1, w.Targets[0].RestAttempts)
+	require.Equal(t, "t0.example:443", w.Targets[0].Name)
+}
+
+func TestAnOlderGenerationSaysNothing(t *testing.T) {
+	l, b := NewLedger(Config{}), &Book{}
+	a := try(b, 1, 0, time.Second)
+	a.Own, a.Gen = true, 2
+	l.Failed(&a)
+	late := a
+	late.Gen = 1
+	for range 20 {
+		require.False(t, l.Failed(&late).Worse)
+	}
+	require.Equal(t, 1, b.Why(l).Failures)
+	a.Gen = 3
+	l.Failed(&a)
+	require.Equal(t, 1, b.Why(l).Failures, "a new generation begins anew")
+}
+
+func TestAWindowWithoutAFailureBeginsAnew(t *testing.T) {
+	l, b := NewLedger(Config{}), &Book{}
+	a := try(b, 1, 0, time.Second)
+	a.Own = true
+	l.Failed(&a)
+	a.At += window
+	l.Failed(&a)
+	require.Equal(t, 2, b.Why(l).Failures)
+	a.At += window + 1
+	l.Failed(&a)
+	require.Equal(t, 1, b.Why(l).Failures)
+}
+
+func TestSuspect(t *testing.T) {
+	for name, c := range map[string]struct {
+		proxies, peers, failures int
+		want                     bool
+	}{
+		"one proxy":             {1, 7, 20, false},
+		"two of eight":          {2, 7, 20, false},
+		"three of eight":        {3, 7, 9, true},
+		"eight failures":        {3, 7, 8, false},
+		"two of two":            {2, 1, 9, true},
+		"the other one is open": {2, 0, 9, true},
+		"a pool of one":         {1, 0, 20, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger(Config{})
+			books := make([]Book, c.proxies)
+			at := time.Second
+			for i := range c.failures {
+				a := try(&books[i%c.proxies], uint64(i%c.proxies)+1, 0, at)
+				a.Peers = c.peers
+				l.Failed(&a)
+			}
+			require.Equal(t, c.want, l.Suspect(site(0), at))
+			require.False(t, l.Suspect(site(1), at))
+			if !c.want {
+				require.True(t, l.TryAsUsual(site(0), at))
+				return
+			}
+			require.False(t, l.TryAsUsual(site(0), at+usualEvery-1))
+			require.True(t, l.TryAsUsual(site(0), at+usualEvery))
+			require.False(t, l.TryAsUsual(site(0), at+usualEvery))
+			require.Equal(t, c.proxies, l.Targets()[0].Proxies)
+			a := try(&books[0], 1, 0, at)
+			l.Served(&a)
+			require.False(t, l.Suspect(site(0), at))
+		})
+	}
+}
+
+func TestTheLedgerIsBoundedAndForgets(t *testing.T) {
+	l, b := NewLedger(Config{MaxTargets: 64}), &Book{}
+	for i := range 1000 {
+		a := try(b, 1, i, time.Duration(i)*time.Millisecond)
+		l.Failed(&a)
+	}
+	n := len(l.Targets())
+	require.LessOrEqual(t, n, 64)
+	require.EqualValues(t, n, l.live.Load())
+	require.NotNil(t, l.find(site(999).Hash), "the newest is there")
+	pairs := 0
+	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+		pairs++
+	}
+	require.Equal(t, maxPairs, pairs)
+	l.Sweep(time.Minute)
+	require.Len(t, l.Targets(), n)
+	l.Sweep(3*time.Minute + time.Second)
+	require.Empty(t, l.Targets())
+	require.Zero(t, l.live.Load())
+}
+
+func TestInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := NewLedger(Config{MaxTargets: 8})
+		books := make([]Book, 4)
+		gens := make([]uint64, 4)
+		failed := make([]int, 4)
+		now := time.Duration(0)
+		one := func(t *rapid.T) (int, Attempt) {
+			i := rapid.IntRange(0, 3).Draw(t, "proxy")
+			a := try(&books[i], uint64(i), rapid.IntRange(0, 40).Draw(t, "target"), now)
+			a.Gen = gens[i]
+			a.Peers = rapid.IntRange(1, 3).Draw(t, "peers")
+			return i, a
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"serve": func(t *rapid.T) { _, a := one(t); l.Served(&a) },
+			"fail": func(t *rapid.T) {
+				i, a := one(t)
+				a.Own, a.Cause = rapid.Bool().Draw(t, "own"), uint8(rapid.IntRange(0, 31).Draw(t, "cause"))
+				failed[i]++
+				if f := l.Failed(&a); f.Worse {
+					require.Greater(t, failed[i], 1, "one failure convicts nobody")
+				}
+			},
+			"late": func(t *rapid.T) {
+				i, a := one(t)
+				if books[i].gen > 0 {
+					before := books[i].Why(l)
+					a.Gen = books[i].gen - 1
+					require.False(t, l.Failed(&a).Worse)
+					require.Equal(t, before.Failures, books[i].Why(l).Failures)
+				}
+			},
+			"open": func(t *rapid.T) { i, _ := one(t); gens[i] += 2; failed[i] = 0 },
+			"recover": func(t *rapid.T) {
+				i, a := one(t)
+				for range 200 {
+					l.Served(&a)
+				}
+				l.Failed(&a)
+				require.LessOrEqual(t, books[i].Why(l).Failures, 1, "successes end an excursion")
+				failed[i]++
+			},
+			"wait": func(t *rapid.T) {
+				now += time.Duration(rapid.IntRange(0, 90_000).Draw(t, "ms")) * time.Millisecond
+				l.Sweep(now)
+			},
+			"": func(t *rapid.T) {
+				require.Len(t, l.Targets(), int(l.live.Load()))
+				for i := range books {
+					w := books[i].Why(l)
+					all := w.Own
+					for _, v := range w.Targets {
+						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Counted <= v.Failures, "%+v", v)
+						require.True(t, v.RestFailures >= 0 && v.RestFailures <= v.RestAttempts, "%+v", v)
+						require.True(t, v.Noise >= floor && v.Noise <= P1, "%+v", v)
+						all += v.Failures
+					}
+					require.LessOrEqual(t, all, w.Failures)
+					require.GreaterOrEqual(t, w.Successes, 0)
+				}
+			},
+		})
+	})
+}
+
+func TestManyAtOnce(t *testing.T) {
+	l := NewLedger(Config{MaxTargets: 16})
+	books := make([]Book, 4)
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 3000 {
+				a := try(&books[(g+i)%4], uint64((g+i)%4), i%40, time.Duration(i)*time.Millisecond)
+				switch {
+				case i%7 == g%7:
+					a.Own = i%2 == 0
+					l.Failed(&a)
+				case i%500 == 0:
+					l.Sweep(a.At)
+					_ = l.Targets()
+					_ = a.Book.Why(l)
+				default:
+					l.Served(&a)
+					l.Suspect(a.Target, a.At)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, l.Targets(), int(l.live.Load()))
+}
+
+// scenes are the cases of the hot path.
+var scenes = []struct {
+	name            string
+	failures, pairs int
+}{{"no books", 0, 0}, {"a target's book", 1, 0}, {"a target's and the proxy's, 16 pairs", 1, 16}}
+
+// scene returns a ledger and a success for it.
+func scene(failures, pairs int) (*Ledger, *Attempt) {
+	l, b := NewLedger(Config{}), &Book{}
+	a := try(b, 1, 0, time.Minute)
+	for i := range pairs {
+		f := try(b, 1, i, time.Minute)
+		l.Failed(&f)
+	}
+	for range failures {
+		f := try(new(Book), 2, 0, time.Minute)
+		l.Failed(&f)
+	}
+	return l, &a
+}
+
+func TestAllocServed(t *testing.T) {
+	for _, s := range scenes {
+		l, a := scene(s.failures, s.pairs)
+		require.Zero(t, testing.AllocsPerRun(1000, func() {
+			l.Served(a)
+			l.Suspect(a.Target, a.At)
+			l.TryAsUsual(a.Target, a.At)
+		}), s.name)
+	}
+}
+
+func BenchmarkServed(b *testing.B) {
+	for _, s := range scenes {
+		b.Run(s.name, func(b *testing.B) {
+			l, a := scene(s.failures, s.pairs)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Served(a)
+			}
+		})
+		b.Run(s.name+", parallel", func(b *testing.B) {
+			l, a := scene(s.failures, s.pairs)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					l.Served(a)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkFailed(b *testing.B) {
+	l, a := scene(1, 16)
+	for b.Loop() {
+		l.Failed(a)
+	}
+}
