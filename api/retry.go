@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -109,7 +108,10 @@ func (s *Server) getBreaker(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	return s.send(c, breakerOf(u))
+	return s.send(c, struct {
+		breakerView
+		Why whyView `json:"why"`
+	}{breakerOf(u), s.whyOf(u.Why())})
 }
 
 func (s *Server) resetBreaker(c *fiber.Ctx) error {
@@ -123,15 +125,7 @@ func (s *Server) resetBreaker(c *fiber.Ctx) error {
 
 // hours reads the query's window: 1 to 168, 24 without one.
 func hours(c *fiber.Ctx) (int, error) {
-	q, given := query(c, "hours")
-	if !given {
-		return metrics.DefaultRetentionHours, nil
-	}
-	n, err := strconv.Atoi(q)
-	if err != nil || n < 1 || n > metrics.MaxRetentionHours || strings.HasPrefix(q, "+") {
-		return 0, refuse(400, "invalid_field", "hours must be one integer from 1 to 168", fiber.Map{"field": "hours", "limit": "1 to 168"})
-	}
-	return n, nil
+	return whole(c, "hours", 1, metrics.MaxRetentionHours, metrics.DefaultRetentionHours)
 }
 
 func (s *Server) breakerEvents(c *fiber.Ctx) error {

@@ -205,6 +205,7 @@ func (s *Server) routes() {
 	v1.Get("/circuit-breakers/metrics", s.breakerEvents) // before :id, which would take it
 	v1.Get("/circuit-breakers/:id", s.getBreaker)
 	v1.Post("/circuit-breakers/:id/reset", s.resetBreaker)
+	v1.Get("/targets", s.listTargets)
 	v1.Get("/metrics/retries", s.summary)
 	v1.Get("/metrics/retries/timeseries", s.timeseries)
 	v1.Get("/metrics/retries/by-proxy", s.byProxy)

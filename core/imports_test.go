@@ -56,7 +56,7 @@ var arrows = map[string]string{
 	"core/metrics":    "",
 	"core/retry":      "strictjson",
 	"core/verdict":    "",
-	"core/upstream":   "breaker evidence",
+	"core/upstream":   "breaker evidence verdict",
 	"core/proxylist":  "upstream",
 	"core/selector":   "upstream",
 	"core/transport":  "http1 socket upstream verdict",

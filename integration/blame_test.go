@@ -87,7 +87,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				w.fakes[0].Do(lab.Behaviour{Reset: true})
 				for i := range 120 {
 					host := "good.test"
-					if i%2 == 0 {
+					if i/6%2 == 0 { // by rounds of the rotation, so that each proxy gets both
 						host = "dead.test"
 					}
 					w.request("GET", "http://"+host+"/", "")

@@ -40,7 +40,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/retry/policy", ""}, {"PUT", "/retry/policy", `{"max_attempts":2,"timeout":null}`},
 		{"GET", "/circuit-breakers", ""}, {"GET", "/circuit-breakers/F1", ""}, {"GET", "/circuit-breakers/nope", ""},
 		{"POST", "/circuit-breakers/F1/reset", ""}, {"GET", "/circuit-breakers/metrics?hours=1", ""},
-		{"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""}, {"GET", "/metrics/retries/by-proxy", ""},
+		{"GET", "/targets?limit=1", ""}, {"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""}, {"GET", "/metrics/retries/by-proxy", ""},
 		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`}, {"PATCH", "/proxies/127.0.0.1:9", `{"weight":3,"own_error":[{"status":500,"body":"x"}]}`}, {"GET", "/proxies/127.0.0.1:9", ""},
 		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""}, {"POST", "/request", `{"url":"http://origin.test/"}`},
 		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""}, {"GET", "/plugins/performance", ""},

@@ -57,6 +57,7 @@ type Event struct {
 	Timestamp    time.Time `json:"timestamp"`
 	FailureCount int       `json:"failure_count"`
 	Reason       string    `json:"reason"`
+	Why          string    `json:"why"`
 }
 
 // Events are the transitions of a window, oldest first.
@@ -193,7 +194,7 @@ func (r *Recorder) Events(hours int) Events {
 	slices.SortStableFunc(list, func(a, b core.Transition) int { return a.At.Compare(b.At) })
 	out := Events{Events: make([]Event, 0, len(list)), Counts: map[string]map[string]uint64{}, Truncated: truncated}
 	for _, t := range list {
-		out.Events = append(out.Events, Event{t.ProxyID, t.From.String(), t.To.String(), t.At.UTC(), t.FailureCount, t.Reason})
+		out.Events = append(out.Events, Event{t.ProxyID, t.From.String(), t.To.String(), t.At.UTC(), t.FailureCount, t.Reason, t.Why})
 		if out.Counts[t.ProxyID] == nil {
 			out.Counts[t.ProxyID] = map[string]uint64{}
 		}

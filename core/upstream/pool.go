@@ -94,6 +94,13 @@ func NewPool(cfg PoolConfig) *Pool {
 // Epoch is the moment that moments are counted from.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
+// At is the moment that long after the pool's epoch. It is counted from now, since the
+// epoch's time of day is wrong once the clock has been set or the machine has slept.
+func (p *Pool) At(elapsed time.Duration) time.Time {
+	now := p.now()
+	return now.Add(elapsed - p.Elapsed(now))
+}
+
 // DefaultMemory is what a pool's memory is by default.
 const DefaultMemory = 10 * time.Minute
 

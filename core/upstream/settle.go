@@ -6,6 +6,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Settle tells breaker and statistics how the attempt went, and returns what the
@@ -49,9 +50,9 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		a.Threshold, a.Window, a.Peers = cfg.FailureThreshold, cfg.WindowDuration, len(u.pool.Snapshot().All)-1
 		found = ledger.Failed(&a)
 		if enough.Enough = found.Worse; found.Worse {
-			why := u.book.Why(ledger, a.At)
+			why := u.book.Why(ledger)
 			u.why.Store(&why)
-			enough.Why = why.String()
+			enough.Why = why.Text(func(c uint8) string { return verdict.Word(core.Cause(c)) })
 		}
 	}
 	return found, enough
@@ -71,5 +72,5 @@ func (u *Upstream) Why() evidence.Why {
 	if why := u.why.Load(); why != nil && !u.word.Closed() {
 		return *why
 	}
-	return u.book.Why(u.pool.ledger, u.pool.Elapsed(u.now()))
+	return u.book.Why(u.pool.ledger)
 }
