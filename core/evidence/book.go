@@ -48,18 +48,22 @@ type pair struct {
 	served0, failed0         uint32
 	restServed0, restFailed0 uint32
 
-	// Failures of the excursion that count; that wait for another proxy's success.
-	counted, waiting uint16
-	// What the others had when the first of those that wait happened.
-	restServed, restFailed uint16
+	// Failures of the excursion: those that count; those that wait for another
+	// proxy's success whose attempt begins after sealedAt; those since then.
+	counted  uint16
+	sealed   uint8
+	waiting  uint8
+	sealedAt uint32 // µs
+	// What the others had failed when sealed was set.
+	restFailed uint16
 
 	excursion uint16
 	bans      uint8 // excursions in a row that other targets have ended
 	causes    causes
 }
 
-// causes counts up to four different causes; further ones are left out.
-type causes [4]struct{ cause, n uint8 }
+// causes counts up to three different causes; further ones are left out.
+type causes [3]struct{ cause, n uint8 }
 
 func (c *causes) count(cause uint8) {
 	for i := range c {
@@ -86,21 +90,33 @@ func (p *pair) others() (served, failed uint32) {
 	return p.target.served() - p.served.Load(), p.target.failed.Load() - p.failed
 }
 
-// settle lets the failures that wait count, if the target has served another
-// proxy since, and drops them if it has failed for the others again and again.
-func (p *pair) settle() {
-	if p.waiting == 0 {
+// settle lets the failures that wait count, if another proxy's attempt has
+// begun after them and was served, and drops them if the target has failed for
+// the others again and again. last is when the proxy failed last. A success
+// that began before says nothing: the target may have died meanwhile.
+func (p *pair) settle(proxy uint64, last time.Duration) {
+	if p.sealed == 0 {
 		return
 	}
-	served, failed := p.others()
+	_, failed := p.others()
 	switch {
-	case uint16(served) != p.restServed:
-		p.counted += min(p.waiting, math.MaxUint16-p.counted)
-		p.waiting = 0
+	case p.target.servedAfter(proxy, p.sealedAt):
+		p.counted += min(uint16(p.sealed), math.MaxUint16-p.counted)
+		p.sealed = 0
+		p.seal(last)
 	case uint16(failed)-p.restFailed >= hopeless:
-		p.waiting = 0
+		p.sealed, p.waiting = 0, 0
 	}
 }
+
+// seal lets the failures up to a moment wait for a success.
+func (p *pair) seal(at time.Duration) {
+	_, failed := p.others()
+	p.sealed, p.waiting, p.sealedAt, p.restFailed = p.waiting, 0, micros(at), uint16(failed)
+}
+
+// uncounted is how many failures do not count yet.
+func (p *pair) uncounted() int { return int(p.sealed) + int(p.waiting) }
 
 // begin starts the excursion anew.
 func (b *Book) begin(gen uint64) {
@@ -160,34 +176,35 @@ func (s *spread) several() bool { return s.elsewhere() >= 2 }
 
 // everythingFails reports whether the proxy has failed often enough since
 // the pool's last success, at several targets or by faults of its own, and more
-// often than the pool's noise explains. Those elsewhere than at one target are
-// weighed by themselves, since that target may be dead.
+// often than the pool's noise explains. The failures elsewhere than at one
+// target are weighed by themselves, and are a fifth at least: that target may be
+// dead, and much more in use.
 func (b *Book) everythingFails(l *Ledger, threshold int) bool {
 	if b.wave.all < threshold || !b.wave.several() {
 		return false
 	}
 	noise, own := l.poolNoise()
 	up, _ := gain(min(noise+own-floor, P1))
-	return float64(b.wave.all)*up >= Needed && float64(b.wave.elsewhere())*up >= 0.6*Needed
+	elsewhere := b.wave.elsewhere()
+	return 5*elsewhere >= b.wave.all && float64(b.wave.all)*up >= Needed && float64(elsewhere)*up >= 0.6*Needed
 }
 
 // fail records a failure at a target.
 func (b *Book) fail(l *Ledger, t *target, a *Attempt) {
 	p := b.pair(l, t, a)
 	if p.excursion != b.excursion {
-		p.excursion, p.counted, p.waiting, p.causes = b.excursion, 0, 0, causes{}
+		p.excursion, p.counted, p.sealed, p.waiting, p.causes = b.excursion, 0, 0, 0, causes{}
 		p.served0, p.failed0 = p.served.Load(), p.failed
 		p.restServed0, p.restFailed0 = p.others()
 	}
-	p.settle()
-	if p.waiting == 0 {
-		served, failed := p.others()
-		p.restServed, p.restFailed = uint16(served), uint16(failed)
-	}
-	if p.waiting < math.MaxUint16 {
+	p.settle(a.Proxy, a.At)
+	if p.waiting < math.MaxUint8 {
 		p.waiting++
 	}
 	p.failed++
+	if p.sealed == 0 {
+		p.seal(a.At)
+	}
 	if p.pending.Add(1) == 1 {
 		p.bans = 0 // the target has served the proxy meanwhile
 	}
@@ -225,7 +242,7 @@ func (b *Book) drop(l *Ledger, a *Attempt) {
 	p := place.Load()
 	if p.excursion == b.excursion {
 		noise, _ := l.poolNoise()
-		p.settle()
+		p.settle(a.Proxy, b.last)
 		v, _, _ := p.weigh(noise)
 		b.evicted += v
 		b.served0 += uint64(p.served.Load() - p.served0)
@@ -258,14 +275,14 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	failing, counted, alone := 0, int(b.own), 0 // targets with failures that count, and these failures
 	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
 		if p.excursion == b.excursion {
-			p.settle()
+			p.settle(a.Proxy, b.last)
 			if p.counted > 0 {
 				failing++
 				counted += int(p.counted)
 			}
 			elsewhere -= min(elsewhere, uint64(p.served.Load()-p.served0))
-			if p.waiting > 0 && p.target.only(a.Proxy) {
-				alone += int(p.waiting)
+			if p.sealed > 0 && p.target.only(a.Proxy) {
+				alone += p.uncounted()
 			}
 		}
 	}
@@ -279,8 +296,8 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			continue
 		}
 		value, up, _ := p.weigh(noise)
-		if p.waiting > 0 && !compare && (a.Peers == 0 || p.target.only(a.Proxy)) {
-			value += float64(p.waiting) * up
+		if !compare && (a.Peers == 0 || p.target.only(a.Proxy)) {
+			value += float64(p.uncounted()) * up
 		}
 		part := value
 		if several && p.served.Load() == p.served0 {
@@ -294,7 +311,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			}
 		}
 		s.total += part
-		s.possible += max(part, min(value+float64(min(p.waiting, 4))*up, Needed))
+		s.possible += max(part, min(value+float64(min(p.uncounted(), 4))*up, Needed))
 	}
 	return s
 }

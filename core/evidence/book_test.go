@@ -36,16 +36,22 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 		require.False(t, l.Failed(&a).Worse, "nothing is known of the others")
 	}
 	require.Zero(t, b.Why(l).Evidence)
+	o.At = a.At + 2*time.Microsecond
+	o.Began = a.At - time.Microsecond
 	l.Served(&o)
+	require.False(t, l.Failed(&a).Worse, "the success had begun before")
+	o.Began = a.At + time.Microsecond
+	l.Served(&o)
+	a.At += 3 * time.Microsecond
 	f := l.Failed(&a)
 	require.True(t, f.Worse)
 	require.True(t, f.JustServed)
 	require.False(t, f.TargetFails)
 	w := b.Why(l)
-	require.Equal(t, 10, w.Failures)
-	require.Equal(t, 9, w.Targets[0].Counted)
-	require.Equal(t, []CauseCount{{0, 10}}, w.Targets[0].Causes)
-	require.Equal(t, 1, w.Targets[0].RestAttempts)
+	require.Equal(t, 11, w.Failures)
+	require.Equal(t, 10, w.Targets[0].Counted)
+	require.Equal(t, []CauseCount{{0, 11}}, w.Targets[0].Causes)
+	require.Equal(t, 2, w.Targets[0].RestAttempts)
 	require.Equal(t, "t0.example:443", w.Targets[0].Name)
 }
 

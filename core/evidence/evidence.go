@@ -10,7 +10,9 @@
 // # The rule
 //
 //  1. A failure at a target counts only once the target has served another
-//     proxy after it. The failures at a target that serves nobody never count.
+//     proxy in an attempt that began after it. The failures at a target that
+//     serves nobody never count, nor do the successes that are still on their
+//     way when it dies prove anything.
 //     A failure that is the proxy's own by its kind (connection refused, its
 //     TLS, its SOCKS greeting, credentials) counts at once.
 //  2. The noise q of a target is the share of failures among the attempts of
@@ -101,7 +103,8 @@ type Attempt struct {
 	Book   *Book
 	Gen    uint64 // generation of the proxy's breaker that admitted the attempt
 	Target Target
-	At     time.Duration // since the ledger's epoch, monotonic
+	At     time.Duration // when it ended, since the ledger's epoch, monotonic
+	Began  time.Duration // when it began; 0 stands for At
 
 	// The following are read for failures only.
 
@@ -112,6 +115,13 @@ type Attempt struct {
 	Peers     int // other proxies of the pool that take requests now
 }
 
+func (a *Attempt) began() time.Duration {
+	if a.Began == 0 {
+		return a.At
+	}
+	return a.Began
+}
+
 // Finding is what a failure says.
 type Finding struct {
 	// Worse: the proxy is worse than the rest of the pool, or nothing can be
@@ -120,8 +130,8 @@ type Finding struct {
 	// TargetFails: at least half of the latest attempts of the others at the target
 	// failed too, two at least. The failure says nothing of the proxy.
 	TargetFails bool
-	// JustServed: one of the latest attempts of the others, less than 2 s ago,
-	// was a success. The proxy is the likely cause.
+	// JustServed: one of the latest attempts of the others, begun less than 2 s
+	// ago, was a success. The proxy is the likely cause.
 	JustServed bool
 }
 
@@ -143,6 +153,8 @@ type Ledger struct {
 	known atomic.Pointer[Book] // the first proxy that failed
 	crowd atomic.Bool          // the pool has had more than one
 	wave  atomic.Uint64        // counts the successes that found failing set
+
+	waveBegan atomic.Int64 // the first failure since the pool's last success, ns after the epoch
 
 	mu           sync.Mutex // of the following and of changes to slots
 	rotated      time.Duration
@@ -277,7 +289,10 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	if a.Gen < b.gen {
 		return l.find(a.Target.Hash).finding(a)
 	}
-	l.failing.Store(true)
+	if !l.failing.Load() {
+		l.waveBegan.Store(int64(a.At))
+		l.failing.Store(true)
+	}
 	if a.Gen > b.gen || a.At-b.last > a.Window {
 		b.begin(a.Gen)
 	}
@@ -302,7 +317,9 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	alone := l.alone(a)
 	b.failures++
 	b.row.add(a)
-	b.wave.add(a)
+	if int64(a.began()) >= l.waveBegan.Load() {
+		b.wave.add(a) // one that began before may have begun before the last success
+	}
 
 	var f Finding
 	if a.Own {

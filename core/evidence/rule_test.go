@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -291,5 +292,45 @@ func TestADeadListOpens(t *testing.T) {
 			most = max(most, x.attempts)
 		}
 		t.Logf("45 of 50 dead by %s faults: all open, after %d tries at most, probes among them", kinds[kind], most)
+	}
+}
+
+// Property d with late results: a target dies while 256 slow successes are on
+// their way, and fails at once or after 10 s.
+func TestLateResultsOpenNothing(t *testing.T) {
+	for _, fails := range []time.Duration{time.Millisecond, 10 * time.Second} {
+		for _, targets := range []int{1, 3} {
+			row := fmt.Sprintf("256 at once, one of %d targets dies and fails after %v; openings:", targets, fails)
+			for _, n := range []int{2, 3, 8, 100} {
+				for _, tries := range []int{1, 3} {
+					openings := 0
+					for seed := range 3 {
+						p := newPool(n, 1, uint64(seed)+40)
+						p.random, p.tries = seed%2 == 0, tries
+						p.target = func() int { return p.rng.IntN(targets) }
+						dead := false
+						p.fails = func(_, target int) fault {
+							if dead && target == 0 {
+								return either
+							}
+							return p.noise(0.01, either)
+						}
+						took := func(target int, f fault) time.Duration {
+							if f != none {
+								return fails*9/10 + time.Duration(p.rng.Int64N(int64(fails/5)))
+							}
+							return 20*time.Millisecond + time.Duration(p.rng.Int64N(int64(160*time.Millisecond)))
+						}
+						dies := p.now + 500*time.Millisecond
+						p.target = func() int { dead = dead || p.now > dies; return p.rng.IntN(targets) }
+						p.flow(256, 1200*time.Millisecond, took)
+						openings += p.openings
+					}
+					row += fmt.Sprintf("  N=%d/%d tries: %d", n, tries, openings)
+					require.Zero(t, openings, row)
+				}
+			}
+			t.Log(row)
+		}
 	}
 }

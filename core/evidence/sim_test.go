@@ -3,6 +3,8 @@ package evidence
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sort"
 	"time"
 )
 
@@ -123,11 +125,12 @@ type attempt struct {
 	target int
 	fault  fault
 	probe  bool
+	began  time.Duration
 }
 
 func (p *pool) begin(x *proxy, target int) attempt {
 	x.attempts++
-	return attempt{x: x, gen: x.gen, target: target, fault: p.fails(x.id, target), probe: x.state == 2}
+	return attempt{x: x, gen: x.gen, target: target, fault: p.fails(x.id, target), probe: x.state == 2, began: p.now}
 }
 
 // peers counts the other proxies that take requests.
@@ -144,7 +147,7 @@ func (p *pool) peers(x *proxy) int {
 func (p *pool) settle(t attempt) (f Finding) {
 	x := t.x
 	a := Attempt{
-		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target), At: p.now,
+		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target), At: p.now, Began: t.began,
 		Own: t.fault == own, Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
 	}
 	if t.fault == none {
@@ -273,4 +276,61 @@ func (p *pool) noise(share float64, kind fault) fault {
 		return kind
 	}
 	return none
+}
+
+// flow keeps n requests running at once, each attempt for the time that took
+// says, for a period. Results so come in another order than their attempts began.
+func (p *pool) flow(n int, period time.Duration, took func(target int, f fault) time.Duration) {
+	type running struct {
+		attempt
+		tried []*proxy
+		left  int
+		end   time.Duration
+	}
+	until := p.now + period
+	var all []running
+	start := func(r running) {
+		if r.tried == nil {
+			p.requests++
+			r.target, r.left = p.target(), p.tries
+			if p.ledger.Suspect(site(r.target), p.now) && !p.ledger.TryAsUsual(site(r.target), p.now) {
+				r.left = 1
+			}
+		}
+		r.left--
+		x := p.choose(r.tried)
+		if x == nil {
+			if r.tried == nil {
+				p.refused++
+			}
+			return
+		}
+		r.attempt = p.begin(x, r.target)
+		r.tried = append(r.tried, x)
+		r.end = p.now + took(r.target, r.fault)
+		i := sort.Search(len(all), func(i int) bool { return all[i].end >= r.end })
+		all = slices.Insert(all, i, r)
+	}
+	for p.now < until {
+		for refused := p.refused; len(all) < n && p.refused == refused; {
+			start(running{})
+		}
+		if len(all) == 0 {
+			p.now += time.Millisecond
+			continue
+		}
+		r := all[0]
+		all = all[1:]
+		p.now = r.end
+		p.settle(r.attempt)
+		if r.fault == none {
+			p.served++
+		} else if r.left > 0 {
+			start(r)
+		}
+	}
+	for _, r := range all {
+		p.now = r.end
+		p.settle(r.attempt)
+	}
 }

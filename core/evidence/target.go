@@ -33,29 +33,57 @@ type target struct {
 	baseServed, baseConfirmed uint32
 }
 
-// mark is an attempt in the ring: 39 bits of time in ms, 24 of the proxy's
-// hash, one for a failure. The zero mark is none.
+// mark is an attempt in the ring: 39 bits of time in µs, of a failure's end or
+// the beginning of an attempt that succeeded, 24 of the proxy's hash, one for a
+// failure. The zero mark is none. Times compare within half their range, three days.
 type mark uint64
 
-func newMark(a *Attempt, failed bool) mark {
-	m := mark(a.At/time.Millisecond+1)<<25 | mark(a.Proxy&(1<<24-1))<<1
+const (
+	proxyBits = 24
+	proxyMask = 1<<proxyBits - 1
+	timeShift = proxyBits + 1
+)
+
+func newMark(at time.Duration, proxy uint64, failed bool) mark {
+	m := mark(at/time.Microsecond+1)<<timeShift | mark(proxy&proxyMask)<<1
 	if failed {
 		m |= 1
 	}
 	return m
 }
 
-func (m mark) failed() bool      { return m&1 != 0 }
-func (m mark) proxy() uint64     { return uint64(m >> 1 & (1<<24 - 1)) }
-func (m mark) at() time.Duration { return (time.Duration(m>>25) - 1) * time.Millisecond }
-func (m mark) of(p uint64) bool  { return m.proxy() == p&(1<<24-1) }
+func (m mark) failed() bool     { return m&1 != 0 }
+func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
+func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
+func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
+
+// since reports whether the mark's time is a moment of the last three days or later.
+func (m mark) since(at time.Duration) bool {
+	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
+}
+
+// micros is a moment in µs. Two of them compare within half an hour.
+func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
+
+// servedAfter reports whether, of the latest attempts of the other proxies, one that
+// began at the moment or later was served.
+func (t *target) servedAfter(proxy uint64, at uint32) bool {
+	for i := range ringSize {
+		m := t.nth(i)
+		if m != 0 && !m.failed() && !m.of(proxy) && int32(m.micros()-at) >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *target) served() uint32 { return t.seq.Load() - t.failed.Load() }
 func (t *target) push(m mark)    { t.ring[(t.seq.Add(1)-1)%ringSize].Store(uint64(m)) }
 func (t *target) nth(i int) mark { return mark(t.ring[(t.seq.Load()-1-uint32(i))%ringSize].Load()) }
 
 // serve records a success.
 func (t *target) serve(a *Attempt) {
-	t.push(newMark(a, false))
+	t.push(newMark(a.began(), a.Proxy, false))
 	t.lastServed.Store(int64(a.At))
 	if t.suspect.Load() {
 		t.suspect.Store(false)
@@ -65,7 +93,7 @@ func (t *target) serve(a *Attempt) {
 // fail records a failure that may be the target's.
 func (t *target) fail(a *Attempt) {
 	t.failed.Add(1)
-	t.push(newMark(a, true))
+	t.push(newMark(a.At, a.Proxy, true))
 	t.lastFailure.Store(int64(a.At))
 	if !t.suspect.Load() && t.failsForAll(a.Peers) {
 		t.usual.Store(int64(a.At))
@@ -105,7 +133,7 @@ func (t *target) rest(proxy uint64, since time.Duration) (attempts, failures int
 		attempts++
 		if m.failed() {
 			failures++
-		} else if m.at() >= since {
+		} else if m.since(since) {
 			servedSince = true
 		}
 	}

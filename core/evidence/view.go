@@ -18,7 +18,7 @@ type Why struct {
 	Needed    float64       // the evidence that makes the proxy worse than the rest
 
 	Own      int          // failures of the proxy's own kinds
-	OwnCause []CauseCount // up to four causes
+	OwnCause []CauseCount // up to three causes
 	OwnNoise float64      // the pool's share of such failures, 0 to 1
 
 	Targets []TargetWhy // up to 16, the latest new one first
@@ -30,7 +30,7 @@ type TargetWhy struct {
 	Name                       string
 	Failures, Attempts         int          // the proxy's
 	Counted                    int          // failures that another proxy's success has followed
-	Causes                     []CauseCount // up to four causes
+	Causes                     []CauseCount // up to three causes
 	RestFailures, RestAttempts int          // since the proxy's first failure
 	Noise                      float64      // share of failures that is usual there, 0 to 1
 	Evidence                   float64      // in nats, before the limit for a ban
