@@ -34,9 +34,10 @@
 //  5. A target that never serves a proxy which other targets serve has banned
 //     it. Its share of the evidence is limited, to a quarter of the last limit
 //     each time the other targets have ended an excursion.
-//  6. Without a comparison failures count literally: in a pool of one, when no
-//     other proxy tries the same targets, and when everything fails in the whole pool
-//     at several targets.
+//  6. Without a comparison all failures count. In a pool that has never had
+//     another proxy, the threshold alone decides. The evidence decides, with the
+//     noise as it is remembered, when no other proxy takes requests or tries the
+//     same targets, and when everything fails in the whole pool at several targets.
 //
 // # Example
 //
@@ -67,22 +68,22 @@ const (
 	// Needed is the evidence, in nats, that a proxy is worse than the rest: log(730,000).
 	Needed = 13.5
 
-	floor      = 0.01 // the least noise that is assumed
-	ownCeiling = 0.5  // the greatest noise of the proxies' own kinds of failure
-	banned     = 0.45 * Needed
-	coldWeight = 4.0 // attempts that the pool's noise of 1 % before any observation stands for
-	poolMemory = 500 // attempts that the pool's noise remembers
-	mixWeight  = 8.0 // attempts that the pool's noise stands for at a target
-	siteMemory = 300 // attempts that a target's noise remembers
-	hopeless   = 8   // failures of the rest after which an earlier failure will not count
-	recent     = 8   // attempts of the rest that TargetFails and JustServed look at
-	justServed = 2 * time.Second
-	suspectRow = 9 // failures in a row that make a target suspect
-	suspectBy  = 3 // through so many proxies
-	usualEvery = time.Second
-	maxPairs   = 16
-	uncompared = 12 // failures nobody can be compared at that count after all, at most
-	ways       = 4
+	floor      = 0.01            // the least noise that is assumed
+	ownCeiling = 0.5             // the greatest noise of the proxies' own kinds of failure
+	banned     = 0.45 * Needed   // what one target may add against a proxy that others serve
+	coldWeight = 4.0             // attempts that the pool's noise of 1 % before any observation stands for
+	poolMemory = 500             // attempts that the pool's noise remembers
+	mixWeight  = 8.0             // attempts that the pool's noise stands for at a target
+	siteMemory = 300             // attempts that a target's noise remembers
+	hopeless   = 8               // failures of the rest after which an earlier failure will not count
+	recent     = 8               // attempts of the rest that TargetFails and JustServed look at
+	justServed = 2 * time.Second // how old a success may be for JustServed
+	suspectRow = 9               // failures in a row that make a target suspect
+	suspectBy  = 3               // through so many proxies
+	usualEvery = time.Second     // between a suspect target's requests that try as usual
+	maxPairs   = 16              // targets that a book remembers
+	uncompared = 12              // failures nobody can be compared at that count after all, at most
+	ways       = 4               // slots that a target may lie in
 )
 
 // Config bounds a ledger. Zero values stand for the defaults.

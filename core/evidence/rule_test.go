@@ -42,7 +42,8 @@ func TestNoiseOpensNothing(t *testing.T) {
 					sigma := math.Sqrt(lost * (1 - lost) / float64(requests))
 					require.Zero(t, p.refused, "%s N=%d targets %d", row, n, targets)
 					require.LessOrEqual(t, p.openings, 1, "%s N=%d targets %d", row, n, targets)
-					require.GreaterOrEqual(t, float64(p.served)/float64(requests), 1-lost-0.001-3*sigma, "%s N=%d targets %d", row, n, targets)
+					share := float64(p.served) / float64(requests)
+					require.GreaterOrEqual(t, share, 1-lost-0.001-3*sigma, "%s N=%d targets %d", row, n, targets)
 					row += fmt.Sprintf("  N=%d/%d targets: %d", n, targets, p.openings)
 				}
 			}
@@ -130,7 +131,7 @@ func TestABadProxyOpens(t *testing.T) {
 func TestADeadTargetOpensNothing(t *testing.T) {
 	for _, warm := range []int{0, 3000} {
 		for _, share := range []float64{0.01, 0.1, 0.5, 1} {
-			row := fmt.Sprintf("dead from request %d, %.0f %% of the traffic; openings, then tries of a dead proxy:", warm, share*100)
+			row := fmt.Sprintf("dead from request %d, %.0f %% of requests; openings, tries of a dead proxy:", warm, share*100)
 			for _, n := range []int{2, 3, 8, 100} {
 				for _, at := range []int{1, 256} {
 					openings, tries := 0, outcome{}
@@ -331,6 +332,38 @@ func TestLateResultsOpenNothing(t *testing.T) {
 				}
 			}
 			t.Log(row)
+		}
+	}
+}
+
+// The same traffic finds a proxy that dies: soon after its first failures have ended.
+func TestADeadProxyOpensUnderLoad(t *testing.T) {
+	for _, fails := range []time.Duration{time.Millisecond, 10 * time.Second} {
+		for _, n := range []int{2, 8, 100} {
+			p := newPool(n, 1, 77)
+			p.target = func() int { return p.rng.IntN(3) }
+			dies, opened := p.now+500*time.Millisecond, time.Duration(0)
+			p.fails = func(x, _ int) fault {
+				if opened == 0 && p.opened[0] > 0 {
+					opened = p.now
+				}
+				if x == 0 && p.now > dies {
+					return either
+				}
+				return p.noise(0.01, either)
+			}
+			p.flow(256, 30*time.Second, func(_ int, f fault) time.Duration {
+				if f != none {
+					return fails
+				}
+				return 20*time.Millisecond + time.Duration(p.rng.Int64N(int64(160*time.Millisecond)))
+			})
+			t.Logf("256 at once, N=%d, fails after %v: open %v after the first failure", n, fails, opened-dies-fails)
+			require.NotZero(t, p.opened[0])
+			if n > 2 { // with its only peer open, a proxy has nothing to be compared with
+				require.Len(t, p.opened, 1)
+			}
+			require.Less(t, opened-dies-fails, time.Second)
 		}
 	}
 }

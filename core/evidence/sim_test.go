@@ -147,7 +147,8 @@ func (p *pool) peers(x *proxy) int {
 func (p *pool) settle(t attempt) (f Finding) {
 	x := t.x
 	a := Attempt{
-		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target), At: p.now, Began: t.began,
+		Proxy: uint64(x.id+1) * 0x9e3779b97f4a7c15, Book: &x.book, Gen: t.gen, Target: site(t.target),
+		At: p.now, Began: t.began,
 		Own: t.fault == own, Threshold: threshold, Window: window, Cause: uint8(t.fault), Peers: p.peers(x),
 	}
 	if t.fault == none {
