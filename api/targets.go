@@ -111,6 +111,7 @@ type targetWhy struct {
 	Causes       map[string]int `json:"causes"`
 	RestFailures int            `json:"rest_failures"`
 	RestAttempts int            `json:"rest_attempts"`
+	Noise        float64        `json:"noise"` // share of failures that is usual there
 	Evidence     float64        `json:"evidence"`
 }
 
@@ -126,7 +127,7 @@ func (s *Server) whyOf(w evidence.Why) whyView {
 	for _, t := range w.Targets {
 		v.Targets = append(v.Targets, targetWhy{
 			Target: t.Name, Failures: t.Failures, Attempts: t.Attempts, Causes: causes(t.Causes),
-			RestFailures: t.RestFailures, RestAttempts: t.RestAttempts, Evidence: t.Evidence,
+			RestFailures: t.RestFailures, RestAttempts: t.RestAttempts, Noise: t.Noise, Evidence: t.Evidence,
 		})
 	}
 	return v

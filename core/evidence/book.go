@@ -115,6 +115,15 @@ func (p *pair) seal(at time.Duration) {
 	p.sealed, p.waiting, p.sealedAt, p.restFailed = p.waiting, 0, micros(at), uint16(failed)
 }
 
+// hope is how many of the failures that do not count yet are taken to count one day.
+// Where others have failed as well since, the target is likely dead: none.
+func (p *pair) hope() int {
+	if _, failed := p.others(); uint16(failed)-p.restFailed >= 2 {
+		return 0
+	}
+	return 4
+}
+
 // uncounted is how many failures do not count yet.
 func (p *pair) uncounted() int { return int(p.sealed) + int(p.waiting) }
 
@@ -311,7 +320,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			}
 		}
 		s.total += part
-		s.possible += max(part, min(value+float64(min(p.uncounted(), 4))*up, Needed))
+		s.possible += max(part, min(value+float64(min(p.uncounted(), p.hope()))*up, Needed))
 	}
 	return s
 }

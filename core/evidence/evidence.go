@@ -128,8 +128,8 @@ type Finding struct {
 	// Worse: the proxy is worse than the rest of the pool, or nothing can be
 	// compared. The breaker may open if its threshold is met.
 	Worse bool
-	// TargetFails: at least half of the latest attempts of the others at the target
-	// failed too, two at least. The failure says nothing of the proxy.
+	// TargetFails: four fifths of the latest attempts of the others at the target
+	// failed too, three at least. The failure says nothing of the proxy.
 	TargetFails bool
 	// JustServed: one of the latest attempts of the others, begun less than 2 s
 	// ago, was a success. The proxy is the likely cause.
@@ -146,8 +146,8 @@ type Ledger struct {
 	// Read by every success, written seldom.
 	live    atomic.Int64  // targets in slots
 	failing atomic.Bool   // the pool has failed since its last success
-	several atomic.Bool   // more than one target was seen since rotated
-	only    atomic.Uint64 // the target that was seen, until several
+	several atomic.Bool   // more than one target has served the pool since rotated
+	only    atomic.Uint64 // the target that has, until several
 
 	_ [64]byte // keeps what failures write off that cache line
 
@@ -271,7 +271,7 @@ func (l *Ledger) Served(a *Attempt) {
 	}
 }
 
-// see notes which target is in use, until there are several.
+// see notes which target serves the pool, until there are several.
 func (l *Ledger) see(hash uint64) {
 	if only := l.only.Load(); only == hash || only == 0 && l.only.CompareAndSwap(0, hash) {
 		return
@@ -281,9 +281,6 @@ func (l *Ledger) see(hash uint64) {
 
 // Failed records a failure and says what follows from it.
 func (l *Ledger) Failed(a *Attempt) Finding {
-	if !l.several.Load() {
-		l.see(a.Target.Hash)
-	}
 	b := a.Book
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -370,8 +367,8 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 	return l.noise.estimate(P1), l.own.estimate(ownCeiling)
 }
 
-// severalTargets reports whether the pool has lately been used for more than
-// one target.
+// severalTargets reports whether more than one target has served the pool lately.
+// Where one has, a proxy that it bans is of no more use than a dead one.
 func (l *Ledger) severalTargets() bool {
 	if l.several.Load() {
 		return true

@@ -39,7 +39,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	u := l.U
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, At: l.began + o.Latency,
+		Proxy: u.hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began, At: l.began + o.Latency,
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause),
 	}
 	switch o.Verdict {
@@ -47,7 +47,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		ledger.Served(&a)
 	case core.Failure:
 		cfg := u.breaker.Config()
-		a.Threshold, a.Window, a.Peers = cfg.FailureThreshold, cfg.WindowDuration, len(u.pool.Snapshot().All)-1
+		a.Threshold, a.Window, a.Peers = cfg.FailureThreshold, cfg.WindowDuration, u.pool.others()
 		found = ledger.Failed(&a)
 		if enough.Enough = found.Worse; found.Worse {
 			why := u.book.Why(ledger)

@@ -76,6 +76,13 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
+// others is how many proxies take requests beside one that has just been used.
+func (p *Pool) others() int {
+	p.watchMu.Lock()
+	defer p.watchMu.Unlock()
+	return max(len(p.Snapshot().All)-1-len(p.notClosed), 0)
+}
+
 // Sweep lets time take effect without traffic: due breakers turn half-open,
 // old attempts are forgotten, drained proxies leave. It is meant to be called ten
 // times a second.
