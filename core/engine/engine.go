@@ -401,6 +401,7 @@ func (e *Engine) sweep() {
 			e.pool.Sweep()
 		case <-tidy.C:
 			e.transport.Prune()
+			e.pool.ForgetTargets()
 			snap := e.pool.Snapshot()
 			e.metrics.Prune(func(id string) bool { return snap.Get(id) != nil })
 		case <-e.stop:

@@ -147,6 +147,10 @@ func (p *Pool) Changes() uint64 { return p.changes.Load() }
 // Ledger is what the pool knows of targets, by which breakers judge failures.
 func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 
+// ForgetTargets drops what the ledger holds of targets without a recent failure. It is
+// meant to be called a few times a minute.
+func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
+
 // SetLiteral says whether breakers count failures without asking for evidence.
 func (p *Pool) SetLiteral(literal bool) { p.literal.Store(literal) }
 

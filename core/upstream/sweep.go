@@ -95,7 +95,6 @@ func (p *Pool) Sweep() {
 		}
 	}
 	p.overdue.Store(&overdue)
-	p.ledger.Sweep(p.Elapsed(p.now()))
 	if p.leaving.Load() == 0 {
 		return
 	}
