@@ -331,3 +331,50 @@ func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 		})
 	}
 }
+
+// An inner gateway that has tried a dead target in vain is believed: two levels take as
+// long as one.
+func TestTwoLevelsOfGateways(t *testing.T) {
+	inner := start(t, 4, "[retry]\nbase_delay = 0.5\n")
+	inner.all(lab.Status(503))
+	outer := start(t, 0, "[[proxies]]\nurl = \"http://"+inner.gateway+"\"\n[[proxies]]\nid = \"again\"\nurl = \"http://"+inner.gateway+"\"\n")
+	a := outer.get()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "1", a.attempts())
+	require.Less(t, a.took, 3*time.Second, "the inner gateway waits 0.5 s and 1 s")
+	require.Equal(t, 3, inner.arrivals())
+	require.Equal(t, []string{"not_retryable"}, a.header.Values("X-Whirlpool-Outcome"))
+}
+
+// A proxy that wants a login which the gateway does not speak is told apart.
+func TestASchemeThatIsNotSpoken(t *testing.T) {
+	w := start(t, 1, "")
+	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Digest realm="x", nonce="y"`, "NTLM"}}})
+	a := w.get()
+	require.Equal(t, 502, a.status)
+	require.Contains(t, a.body, "Digest or NTLM")
+	status, header, _ := w.connect("origin.test:443")
+	require.Equal(t, 502, status)
+	require.Contains(t, header.Get("Proxy-Status"), "Digest or NTLM")
+}
+
+// A proxy that cannot resolve names says so with a page of its own: another one is
+// tried, and its breaker opens, although all its answers come fast.
+func TestAProxysOwnErrorPage(t *testing.T) {
+	w := start(t, 3, "[selection]\nfirst = \"performance\"\n")
+	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>"})
+	for range 60 {
+		require.Equal(t, 200, w.get().status)
+	}
+	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
+	rule := start(t, 3, "")
+	rule.fakes[0].Do(lab.Behaviour{Status: 404, Header: http.Header{"X-Error": {"quota used up"}}})
+	status, body, _ := rule.call("PATCH", "/proxies/F1", `{"own_error":[{"header":"X-Error: quota"}]}`)
+	require.Equal(t, 200, status, "%s", body)
+	for range 60 {
+		a := rule.get()
+		require.Equal(t, 200, a.status, "%+v", a)
+	}
+	assert.Equal(t, "open", rule.breaker("F1")["state"])
+	assert.LessOrEqual(t, rule.fakes[0].Count(), 12)
+}

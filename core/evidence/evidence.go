@@ -388,6 +388,12 @@ func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
 	return e != nil && e.suspect.Load()
 }
 
+// ServedElsewhere reports whether the target has just served another proxy of the pool.
+// Nothing is known of a target that has not failed lately.
+func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
+	return l.find(t.Hash).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+}
+
 // TryAsUsual reports whether a request may be tried as if the target were not
 // suspect: one a second may, and every request of a target that is not.
 func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {

@@ -43,6 +43,8 @@ type Targets interface {
 	// Suspect reports whether several proxies in a row failed at the target while
 	// none was served by it.
 	Suspect(target evidence.Target, now time.Duration) bool
+	// ServedElsewhere reports whether the target has just served another proxy.
+	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
 	// TryAsUsual reports whether a request for a suspect target is tried as often as
 	// any other: one a second.
 	TryAsUsual(target evidence.Target, now time.Duration) bool
@@ -120,14 +122,14 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 		a := &x.attempt
 		*a = Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Started: x.event.Started, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
 		answer, facts := c.Try(ctx, a)
-		o := e.judge(ctx, x, &facts)
+		o := e.judge(ctx, x, &facts, t)
 		if o.Again == core.Replay {
 			e.record(x, &o)
 			x.event.Started = e.now()
 			a.Fresh, a.Started, a.Deadline = true, x.event.Started, e.attemptDeadline(x, t)
 			answer, facts = c.Try(ctx, a)
 			facts.Replayed = true
-			o = e.judge(ctx, x, &facts)
+			o = e.judge(ctx, x, &facts, t)
 		}
 		if o.Again == core.Never && o.Result == core.ResultSuccess {
 			x.chargeDeferred()
@@ -225,7 +227,7 @@ func (e *Executor) attemptDeadline(x *Exchange, t *Tuning) time.Time {
 
 // judge adds what the executor knows of an attempt to its facts, and has the outcome
 // of them.
-func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts) core.Outcome {
+func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts, t *Tuning) core.Outcome {
 	now := e.now()
 	x.event.Ended = now
 	f.Now, f.Latency = now, now.Sub(x.event.Started)
@@ -235,6 +237,9 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts) cor
 	f.TotalTimeout, f.OwnTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
 	if ctx.Err() != nil {
 		f.Stopped = context.Cause(ctx)
+	}
+	if f.Inner != "" && t.Targets != nil {
+		f.Elsewhere = t.Targets.ServedElsewhere(x.Target, x.Proxy.Hash(), now.Sub(t.Epoch))
 	}
 	return verdict.Judge(f)
 }

@@ -39,6 +39,9 @@ func (e *Executor) refuse(x *Exchange, err error) {
 		// Every other proxy refused our credentials: not a matter of breakers.
 		x.Final, x.Failure.Status, x.Failure.Code = core.FinalExhausted, 502, "exhausted"
 		x.Failure.Reason = "proxy_configuration_error"
+		if last := x.event.Outcome.Err; last != nil {
+			x.Failure.Message += "; " + x.Proxy.ID() + ": " + last.Error()
+		}
 	default:
 		x.Final, x.Failure.Code = core.FinalAllBreakersOpen, "all_breakers_open"
 		x.Failure.RetryAfter = time.Second

@@ -79,7 +79,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	r.lookAhead(c, rules, &p)
 	habit := viaWord(r.pool.habit.word.Load())
 	if r.Own = ownError(&p, rules, habit); r.Own == nil && habit.always() && p.vias == 0 && r.t.distinct(r.pool) {
-		r.Own = &OwnError{Mark: "no via"}
+		r.Own = &OwnError{Mark: "no via", Says: verdict.OwnUnclear}
 	}
 }
 

@@ -263,8 +263,8 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 	}
 	require.Nil(t, ask(apache, "dns").Own, "there is nothing to compare with")
 	ask(privoxy, "200")
-	require.Equal(t, &OwnError{Mark: "no via"}, ask(apache, "dns").Own)
-	require.Equal(t, &OwnError{Mark: "no via"}, ask(apache, "refused").Own)
+	require.Equal(t, &OwnError{Mark: "no via", Says: verdict.OwnUnclear}, ask(apache, "dns").Own)
+	require.Equal(t, &OwnError{Mark: "no via", Says: verdict.OwnUnclear}, ask(apache, "refused").Own)
 	require.Nil(t, ask(apache, "500").Own, "it was relayed")
 	require.Nil(t, ask(privoxy, "500").Own)
 }

@@ -328,7 +328,7 @@ func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) 
 func ownError(p *page, rules []upstream.OwnError, habit viaWord) *OwnError {
 	for i := range rules {
 		if matches(&rules[i], p) {
-			return &OwnError{Mark: "own_error"}
+			return &OwnError{Mark: "own_error", Says: verdict.OwnUnclear}
 		}
 	}
 	p.read()

@@ -178,7 +178,7 @@ func TestRules(t *testing.T) {
 		own := ownError(pageOf(t, answer, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
 		require.Equal(t, c.want, own != nil, "%+v", c.rule)
 		if own != nil {
-			require.Equal(t, OwnError{Mark: "own_error"}, *own)
+			require.Equal(t, OwnError{Mark: "own_error", Says: verdict.OwnUnclear}, *own)
 		}
 	}
 }

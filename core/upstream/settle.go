@@ -39,7 +39,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	u := l.U
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began, At: l.began + o.Latency,
+		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began, At: l.began + o.Latency,
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause),
 	}
 	switch o.Verdict {
@@ -63,8 +63,8 @@ func Target(authority string) evidence.Target {
 	return evidence.Target{Hash: uint64(core.Hash53(authority)), Name: authority}
 }
 
-// hash is IDHash as a whole number, which it is.
-func (u *Upstream) hash() uint64 { return uint64(u.idHash) }
+// Hash is IDHash as a whole number, which it is.
+func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 
 // Why says what the proxy's failures are, beside those of the rest of the pool: while
 // its breaker is closed the failures of late, else those that opened it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
@@ -178,9 +179,10 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 	}
 	m.SetPool(p.pool())
 	choose := selector.New(pool, rand.New(rand.NewPCG(p.seed, 2)).Uint64, selector.DefaultMaxCandidates)
-	hosts := make([]float64, p.trace.Hosts)
+	hosts, targets := make([]float64, p.trace.Hosts), make([]evidence.Target, p.trace.Hosts)
 	for i := range hosts {
-		hosts[i] = core.Hash53(fmt.Sprintf("host-%d.test", i+1))
+		name := fmt.Sprintf("host-%d.test", i+1)
+		hosts[i], targets[i] = core.Hash53(name), upstream.Target(name+":80")
 	}
 	var running endings
 	end := func(until time.Time) {
@@ -202,7 +204,8 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 			swept = now
 		}
 		q.Reset()
-		q.Idempotent, q.HostHash = true, hosts[int(p.luck(-1)*float64(len(hosts)))]
+		host := int(p.luck(-1) * float64(len(hosts)))
+		q.Idempotent, q.HostHash = true, hosts[host]
 		if p.trace.Region != "" {
 			q.RegionHash = core.Hash53(p.trace.Region)
 		}
@@ -212,9 +215,10 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 			p.regret += p.best(t).Success
 			return
 		}
+		lease.Target = targets[host]
 		i := p.index[lease.U.ID()]
 		ok, latency := p.attempt(i, t)
-		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{Verdict: core.Failure, Status: 503, Latency: latency}}
+		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency}}
 		if ok {
 			e.outcome.Verdict, e.outcome.Status = core.Success, 200
 		}
