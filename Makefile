@@ -15,10 +15,11 @@ build: ## build bin/whirlpool
 run: build ## start the gateway and its dashboard on an embedded lab of flaky proxies
 	./bin/whirlpool serve --demo
 
-test: deps check ## every test, under the race detector (those that count allocations without); needs Go and node 20 with npm, installs the rest
+test: deps check ## every test, under the race detector (allocations and simulations without); needs Go and node 20 with npm, installs the rest
 	go test -race -timeout 30m $$(go list ./... | grep -v /integration$$)
 	go test -race -timeout 30m ./integration # alone: it measures waits
 	go test -run Alloc ./core/... ./plugins/...
+	go test ./core/evidence # its simulations, each of one goroutine
 
 check: ## gofmt, go vet, staticcheck
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }

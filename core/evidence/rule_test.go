@@ -1,3 +1,8 @@
+//go:build !race
+
+// The simulations run in one goroutine: under the race detector they would take
+// minutes and find nothing. make test runs them without it.
+
 package evidence
 
 import (
