@@ -17,6 +17,7 @@ import (
 // bench is one run of the comparison.
 type bench struct {
 	binary       string
+	before       string // another build, to be measured beside it; may be empty
 	rounds       int
 	duration     time.Duration
 	out          string

@@ -21,6 +21,7 @@ func main() {
 	var (
 		role     = flag.String("role", "", "internal: fakes, load or floor")
 		binary   = flag.String("whirlpool", "bin/whirlpool", "the gateway's binary")
+		before   = flag.String("before", "", "another build's binary, to be measured beside it")
 		rounds   = flag.Int("rounds", 3, "interleaved rounds; the median counts")
 		duration = flag.Duration("duration", 3*time.Second, "of one measurement")
 		only     = flag.String("cases", "", "comma-separated prefixes of the cases to run; empty for all")
@@ -48,7 +49,7 @@ func main() {
 		plan.Duration = *duration
 		err = plan.run(os.Stdout)
 	default:
-		b := bench{binary: *binary, rounds: *rounds, duration: *duration, out: *out, config: *config, profiles: *profiles,
+		b := bench{binary: *binary, before: *before, rounds: *rounds, duration: *duration, out: *out, config: *config, profiles: *profiles,
 			cases: list(*only), peers: list(*among)}
 		err = b.run()
 	}

@@ -25,16 +25,20 @@ type peer struct {
 }
 
 // own reports whether it is this program, and not one to be installed.
-func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" }
+func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" || p.name == "before" }
 
 func (b *bench) allPeers() []peer {
-	return []peer{
-		{name: "whirlpool", prepare: b.whirlpool},
+	peers := []peer{
+		{name: "whirlpool", prepare: b.whirlpool(b.binary)},
 		{name: "haproxy", prepare: haproxy},
 		{name: "squid", prepare: squid},
 		{name: "tinyproxy", prepare: tinyproxy},
 		{name: "floor", prepare: theFloor, only: func(c benchCase) bool { return c.plan.Path == "/1024" && !c.dead }},
 	}
+	if b.before != "" {
+		peers = append(peers, peer{name: "before", prepare: b.whirlpool(b.before)})
+	}
+	return peers
 }
 
 func write(dir, name, text string) (string, error) {
@@ -43,22 +47,24 @@ func write(dir, name, text string) (string, error) {
 }
 
 // whirlpool runs with everything on: its defaults, and a log at level info.
-func (b *bench) whirlpool(dir, addr, config string, _ int, upstreams []string) ([]string, error) {
-	api, err := freeAddr()
-	if err != nil {
-		return nil, err
+func (b *bench) whirlpool(binary string) func(dir, addr, config string, _ int, upstreams []string) ([]string, error) {
+	return func(dir, addr, config string, _ int, upstreams []string) ([]string, error) {
+		api, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		var s strings.Builder
+		fmt.Fprintf(&s, "[gateway]\nlisten = %q\n[api]\nlisten = %q\n[state]\ndir = \"\"\n%s\n", addr, api, config)
+		for i, u := range upstreams {
+			fmt.Fprintf(&s, "[[proxies]]\nid = \"f%d\"\nurl = \"http://%s\"\n", i, u)
+		}
+		path, err := write(dir, "koanf.toml", s.String())
+		args := []string{binary, "serve", "--config", path}
+		if b.profiles != "" {
+			args = append(args, "--cpuprofile", filepath.Join(b.profiles, filepath.Base(dir)+".pprof"))
+		}
+		return args, err
 	}
-	var s strings.Builder
-	fmt.Fprintf(&s, "[gateway]\nlisten = %q\n[api]\nlisten = %q\n[state]\ndir = \"\"\n%s\n", addr, api, config)
-	for i, u := range upstreams {
-		fmt.Fprintf(&s, "[[proxies]]\nid = \"f%d\"\nurl = \"http://%s\"\n", i, u)
-	}
-	path, err := write(dir, "koanf.toml", s.String())
-	args := []string{b.binary, "serve", "--config", path}
-	if b.profiles != "" {
-		args = append(args, "--cpuprofile", filepath.Join(b.profiles, filepath.Base(dir)+".pprof"))
-	}
-	return args, err
 }
 
 // haproxy rotates over the upstreams for each request, keeps their connections
