@@ -227,7 +227,7 @@ type scan struct {
 	chunked          bool
 	close, keepAlive bool
 	expect100        bool
-	nominated        bool
+	nominated        int // field names in Connection
 
 	values   uint8 // the class of bytes that a value may have
 	most     int   // number of fields
@@ -262,7 +262,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 		}
 		fields = append(fields, f)
 	}
-	if s.nominated {
+	if s.nominated > 0 {
 		nominate(fields)
 	}
 	return fields, nil
@@ -310,7 +310,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 		}
 		fields = append(fields, f)
 	}
-	if s.nominated {
+	if s.nominated > 0 {
 		nominate(fields)
 	}
 	return fields, nil
@@ -358,7 +358,9 @@ func (s *scan) known(f *Field) error {
 			case equalFold(token, "keep-alive"):
 				s.keepAlive = true
 			case f.Kind == Connection:
-				s.nominated = true
+				if s.nominated++; s.nominated > maxNominated {
+					return malformed("Connection names more than 100 fields")
+				}
 			}
 		}
 	case Expect:
@@ -410,6 +412,10 @@ func withoutZeros(digits []byte) []byte {
 	}
 	return digits
 }
+
+// maxNominated bounds the field names in Connection: each of them is compared with each
+// field.
+const maxNominated = 100
 
 // nominate marks the fields that Connection names as hop-by-hop. Fields on
 // which the message's meaning rests cannot be talked away like that.
