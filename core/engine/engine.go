@@ -37,6 +37,7 @@ type Config struct {
 	Literal        bool // breakers count failures, and ask for no evidence: breaker.blame
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
+	Adaptive       bool // executor.Tuning's
 	BodyIdle       time.Duration
 	First          string        // scorer of first attempts
 	Again          string        // scorer of retries
@@ -50,7 +51,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, Adaptive: true, BodyIdle: time.Minute,
 		First: fallbackFirst, Again: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
@@ -216,7 +217,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	}
 	t := executor.Tuning{
 		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
-		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout,
+		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 	}
 	if !cfg.Literal && e.pool != nil {
 		t.Targets, t.Epoch = e.pool.Ledger(), e.pool.Epoch()

@@ -49,6 +49,7 @@ type Exchange struct {
 	held     upstream.Lease
 	found    evidence.Finding // of the last attempt, if it failed
 	deferred []deferred       // attempts charged once another proxy serves the request
+	cut      bool             // the attempt's deadline is by what its proxy usually takes
 	asUsual  bool             // the target is suspect, and this request is tried as usual nevertheless
 	suspect  bool             // the request was not tried again, as its target is suspect
 	pending  bool             // event is a success whose body is still to come

@@ -58,6 +58,7 @@ type Tuning struct {
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	AttemptTimeout time.Duration                      // hard limit of one attempt, to the answer's head
+	Adaptive       bool                               // an attempt that can be repeated gets less, by what its proxy usually takes
 	Epoch          time.Time                          // of Targets' moments
 	Targets        Targets                            // which targets fail through every proxy; nil where breakers count literally
 }
@@ -217,8 +218,27 @@ func (e *Executor) blocked(x *Exchange) bool {
 	return err != nil
 }
 
+// An attempt that can be repeated is given up after tailFactor times what its proxy
+// usually takes, but not before leastAttempt.
+const (
+	tailFactor   = 3
+	leastAttempt = 250 * time.Millisecond
+)
+
+// attemptDeadline is when the attempt is given up. x.cut reports whether that is before
+// t.AttemptTimeout, by what the proxy usually takes: while attempts are left, the
+// request may be repeated, and there is another proxy. A retry budget may refuse the
+// repetition, so with one there is no such limit.
 func (e *Executor) attemptDeadline(x *Exchange, t *Tuning) time.Time {
-	d := x.event.Started.Add(t.AttemptTimeout)
+	limit := t.AttemptTimeout
+	x.cut = false
+	if t.Adaptive && t.Budget == nil && x.Attempts < x.Policy.MaxAttempts && x.Replayable &&
+		(x.Idempotent || x.Policy.RetryNonIdempotent) && x.Proxy.HasPeers() {
+		if tail := x.Proxy.Tail(); tail > 0 && max(tailFactor*tail, leastAttempt) < limit {
+			limit, x.cut = max(tailFactor*tail, leastAttempt), true
+		}
+	}
+	d := x.event.Started.Add(limit)
 	if !x.Deadline.IsZero() && x.Deadline.Before(d) {
 		return x.Deadline
 	}
@@ -234,6 +254,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts, t *
 	f.Tunnel, f.Replayable = x.Connect, x.Replayable
 	f.Idempotent, f.OptedIn = x.Idempotent, x.Policy.RetryNonIdempotent
 	f.Listed, f.Counted = x.Policy.Retries(f.Status), x.Global.Retries(f.Status)
+	f.Cut = x.cut && !now.Before(x.attempt.Deadline)
 	f.TotalTimeout, f.OwnTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
 	if ctx.Err() != nil {
 		f.Stopped = context.Cause(ctx)
@@ -247,7 +268,11 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts, t *
 // settle gives the permit back with its verdict and records the attempt.
 func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
 	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
-	if o.Charge == core.ChargeProxyIfServed && t.Targets != nil {
+	x.found = evidence.Finding{}
+	if o.Cause == verdict.CutShort {
+		x.Proxy.Stretch(o.Latency)
+	}
+	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
 		x.deferred = append(x.deferred, deferred{x.held.Part(), *o})
 	} else {
 		x.found = x.held.Settle(o)

@@ -125,10 +125,13 @@ func (p *Pool) sweepWindows() {
 	for range min(len(all), sweepRows) {
 		if p.swept >= len(all) {
 			p.swept = 0
+			store(&p.tail, p.sweptTail)
+			p.sweptTail = 0
 		}
 		u := all[p.swept]
 		p.swept++
 		u.window.age(&u.stats, at, memory)
+		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
 		look(u)
 	}
 	if len(all) > sweepRows {

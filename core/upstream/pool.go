@@ -43,10 +43,13 @@ type Pool struct {
 	retired []*Upstream // removed, with requests still running
 
 	memory  atomic.Int64                // ns
+	tail    atomic.Uint64               // float64 bits of s: the largest Tail of its proxies, as of the last sweeps
 	idle    atomic.Pointer[[]*Upstream] // to be explored, as of the last Sweep
 	sweepMu sync.Mutex
 	swept   int       // guarded by sweepMu: the next place in the snapshot that a sweep looks at
 	waiting []waiting // guarded by sweepMu: memory for a sweep
+
+	sweptTail float64 // guarded by sweepMu: the largest Tail (s) since the sweeps began anew
 
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids whose breaker is not closed

@@ -37,8 +37,14 @@ type window struct {
 
 	oldest      atomic.Uint32 // stamp of the oldest attempt in the window; meaningless if it is empty
 	lastSuccess atomic.Int64  // ns after the epoch; of an attempt or, before any, when the proxy was added
+	tail        atomic.Uint64 // float64 bits of s: what nearly all answers take at most; 0 without any
 	trial       trial
 }
+
+// tailDecay is the part of its distance to the latest latency by which tail comes down
+// with each success. It goes up at once, so that it stays between the 99th percentile
+// and the largest of the last few hundred latencies.
+const tailDecay = 0.01
 
 // add takes one attempt, which ended at a moment (Pool.Elapsed). Latency counts
 // for successes only: the time a failure took says how it failed, not how fast the
@@ -66,6 +72,11 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		}
 		store(&to.ewma, s)
 		store(&to.failures, 0)
+		if tail, l := load(&w.tail), latency.Seconds(); l < tail {
+			store(&w.tail, tail-tailDecay*(tail-l))
+		} else {
+			store(&w.tail, l)
+		}
 		w.lastSuccess.Store(int64(at))
 	} else {
 		w.latency[i] = float32(math.NaN())
@@ -137,6 +148,9 @@ func (w *window) publish(to *stats) {
 	}
 	if w.successes == 0 {
 		store(&to.ewma, 0)
+	}
+	if w.n == 0 {
+		store(&w.tail, 0)
 	}
 	if w.n > 0 {
 		rate = float64(w.successes) / float64(w.n)

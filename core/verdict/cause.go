@@ -32,6 +32,7 @@ const (
 	RequestNotSent
 	RequestTimeout
 	NoAnswerInTime
+	CutShort
 	ConnectionClosed
 	AnswerMalformed
 	AnswerBrokeOff
@@ -100,6 +101,7 @@ var rows = [causes]row{
 	RequestNotSent:    {word: "request_not_sent", charge: proxyOrTarget, again: core.Retry, meaning: "the connection broke while the request was being sent"},
 	RequestTimeout:    {word: "request_timeout", charge: proxyOrTarget, again: core.Retry, timeout: true, meaning: "the proxy did not take the request in time"},
 	NoAnswerInTime:    {word: "no_answer_in_time", charge: proxyOrTarget, again: core.Retry, timeout: true, meaning: "no answer's head within timeouts.attempt"},
+	CutShort:          {word: "cut_short", charge: ifServed, again: core.Retry, timeout: true, meaning: "no answer within three times what the proxy usually takes, while another attempt was left (timeouts.adaptive)"},
 	ConnectionClosed:  {word: "connection_closed", charge: proxyOrTarget, again: core.Retry, meaning: "the connection was closed or reset before an answer's head"},
 	AnswerMalformed:   {word: "answer_malformed", charge: proxyOrTarget, again: core.Retry, meaning: "the answer's head breaks the rules of HTTP/1.1 beyond repair"},
 	AnswerBrokeOff:    {word: "answer_broke_off", charge: proxyOrTarget, again: core.Never, meaning: "the answer's body ended before its length; a part of it is with the client"},

@@ -82,6 +82,7 @@ type Facts struct {
 	Stopped      error // the client left, or ErrShutdown; nil if neither
 	TotalTimeout bool  // the request's total timeout has passed
 	OwnTimeout   bool  // and is tighter than the global policy's
+	Cut          bool  // the attempt was given up early, by what its proxy usually takes
 
 	Now time.Time // for a Retry-After that is a date
 }
@@ -135,6 +136,8 @@ func CauseOf(f *Facts) core.Cause {
 		return RequestBroke
 	case f.TotalTimeout && rows[f.Fault.Cause].timeout:
 		return TotalTimeout
+	case f.Cut && rows[f.Fault.Cause].timeout:
+		return CutShort
 	case f.Fault.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
 		return ConnectionClosed
 	case f.Fault.Cause == Leftover && f.Replayed:

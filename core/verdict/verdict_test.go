@@ -106,6 +106,12 @@ func TestTheTable(t *testing.T) {
 			concluded{TotalTimeout, timeout, nobody, never}},
 		"the client was still sending": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout, f.Fault.Sending = true, true }),
 			concluded{TotalTimeout, timeout, nobody, never}},
+		"cut short": {with(fault(NoAnswerInTime), func(f *Facts) { f.Cut = true }),
+			concluded{CutShort, timeout, ifServed, again}},
+		"cut short by the total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.Cut, f.TotalTimeout = true, true }),
+			concluded{TotalTimeout, timeout, proxyOrTarget, never}},
+		"closed right at the limit": {with(fault(ConnectionClosed), func(f *Facts) { f.Cut = true }),
+			concluded{ConnectionClosed, failure, proxyOrTarget, again}},
 		"a failure right at the total timeout": {with(fault(ProxyUnreachable), func(f *Facts) { f.TotalTimeout = true }),
 			concluded{ProxyUnreachable, failure, proxy, again}},
 	} {

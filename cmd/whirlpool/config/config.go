@@ -135,6 +135,7 @@ type RetryBudget struct {
 type Timeouts struct {
 	Connect  Duration `koanf:"connect" json:"connect"`
 	Attempt  Duration `koanf:"attempt" json:"attempt"`
+	Adaptive bool     `koanf:"adaptive" json:"adaptive"`
 	BodyIdle Duration `koanf:"body_idle" json:"body_idle"`
 }
 
@@ -228,7 +229,7 @@ func Default() Config {
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
-		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), BodyIdle: Duration(d.BodyIdle)},
+		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle)},
 		Breaker: Breaker{
 			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
@@ -253,7 +254,7 @@ func (c *Config) Engine() engine.Config {
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
-		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), BodyIdle: time.Duration(c.Timeouts.BodyIdle),
+		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		First: c.Selection.First, Again: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{

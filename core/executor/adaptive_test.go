@@ -1,0 +1,92 @@
+package executor
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// takes is an attempt that is answered after d, or given up at its deadline.
+func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.Facts {
+	return func(ctx context.Context, a *Attempt) verdict.Facts {
+		if d := d[a.Upstream.ID()]; d < time.Until(a.Deadline) {
+			time.Sleep(d)
+			return verdict.Facts{Status: 200}
+		}
+		return hang(ctx, a)
+	}
+}
+
+// An attempt through a proxy that takes much longer than it usually does is given up
+// for another proxy, and counts against the first only if the other one answers.
+func TestAnAttemptIsCutShort(t *testing.T) {
+	const usual = 100 * time.Millisecond
+	for name, c := range map[string]struct {
+		change   func(*Exchange)
+		tuning   func(*Tuning)
+		took     map[string]time.Duration
+		at       []time.Duration
+		failures int // of p0
+	}{
+		"another one answers": {nil, nil, map[string]time.Duration{"p0": time.Hour}, []time.Duration{0, 300 * time.Millisecond}, 1},
+		"nobody answers": {nil, nil, map[string]time.Duration{"p0": time.Hour, "p1": time.Hour},
+			[]time.Duration{0, 300 * time.Millisecond, 2600 * time.Millisecond}, 1}, // the third is of p0 again, after the backoff, and has all the time
+		"it answers in time":        {nil, nil, map[string]time.Duration{"p0": 290 * time.Millisecond}, []time.Duration{0}, 0},
+		"it may not be repeated":    {func(x *Exchange) { x.Idempotent = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"its body is gone":          {func(x *Exchange) { x.Replayable = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"no attempt is left":        {func(x *Exchange) { x.Policy.MaxAttempts = 1 }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"switched off":              {nil, func(t *Tuning) { t.Adaptive = false }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"a budget may not allow it": {nil, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, 2, func(tuning *Tuning) {
+					tuning.Adaptive = true
+					if c.tuning != nil {
+						c.tuning(tuning)
+					}
+				})
+				for range 10 { // both are known to take so long
+					_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p0": usual, "p1": usual})})
+					require.True(t, ok)
+				}
+				x, k := exchange(t, nil), &tries{f: takes(c.took)}
+				if c.change != nil {
+					c.change(x)
+				}
+				b.run(t.Context(), x, k)
+				assert.Equal(t, c.at, k.at)
+				assert.Equal(t, c.failures, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount)
+				b.idle(t)
+			})
+		})
+	}
+}
+
+// A proxy that has become slower is cut short once, gets more time, and is used.
+func TestASlowerProxyGetsMoreTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
+		took := map[string]time.Duration{"p0": 10 * time.Millisecond, "p1": 10 * time.Millisecond}
+		for range 10 {
+			b.run(t.Context(), exchange(t, nil), &tries{f: takes(took)})
+		}
+		took["p0"] = 600 * time.Millisecond
+		cut := 0
+		for range 20 {
+			x := exchange(t, nil)
+			b.run(t.Context(), x, &tries{f: takes(took)})
+			require.Equal(t, core.FinalSuccess, x.Final)
+			cut += x.Attempts - 1
+		}
+		assert.Equal(t, 1, cut, "0.25 s, then three times that")
+	})
+}
