@@ -128,8 +128,8 @@ type Finding struct {
 	// Worse: the proxy is worse than the rest of the pool, or nothing can be
 	// compared. The breaker may open if its threshold is met.
 	Worse bool
-	// TargetFails: four fifths of the latest attempts of the others at the target
-	// failed too, three at least. The failure says nothing of the proxy.
+	// TargetFails: the latest attempts of the others at the target, up to 8 in the last
+	// minute and 4 at least, all failed too. The failure says nothing of the proxy.
 	TargetFails bool
 	// JustServed: one of the latest attempts of the others, begun less than 2 s
 	// ago, was a success. The proxy is the likely cause.
@@ -328,7 +328,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	} else {
 		t := l.open(a.Target)
 		f = t.finding(a)
-		if t.likelyNoise(a.Proxy) {
+		if t.likelyNoise(a) {
 			b.run++
 		}
 		b.fail(l, t, a)

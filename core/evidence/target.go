@@ -123,11 +123,12 @@ func (t *target) failsForAll(peers int) bool {
 	return n >= want
 }
 
-// rest counts the latest attempts of the other proxies.
-func (t *target) rest(proxy uint64, since time.Duration) (attempts, failures int, servedSince bool) {
+// rest counts the latest attempts of the other proxies, those of the last minute, and
+// tells whether one that began at since or later was served.
+func (t *target) rest(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < recent; i++ {
 		m := t.nth(i)
-		if m == 0 || m.of(proxy) {
+		if m == 0 || m.of(proxy) || !m.since(now-time.Minute) {
 			continue
 		}
 		attempts++
@@ -155,14 +156,14 @@ func (t *target) finding(a *Attempt) Finding {
 	if t == nil {
 		return Finding{}
 	}
-	attempts, failures, served := t.rest(a.Proxy, a.At-justServed)
-	return Finding{TargetFails: failures >= 3 && 5*failures >= 4*attempts, JustServed: served}
+	attempts, failures, served := t.rest(a.Proxy, a.At, a.At-justServed)
+	return Finding{TargetFails: failures >= 4 && failures == attempts, JustServed: served}
 }
 
 // likelyNoise reports whether a failure may be noise: the others are served,
 // or have not tried.
-func (t *target) likelyNoise(proxy uint64) bool {
-	attempts, failures, _ := t.rest(proxy, 0)
+func (t *target) likelyNoise(a *Attempt) bool {
+	attempts, failures, _ := t.rest(a.Proxy, a.At, a.At)
 	return attempts == 0 || failures < attempts
 }
 
