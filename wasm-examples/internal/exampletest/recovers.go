@@ -19,10 +19,11 @@ import (
 // whichever of equals it knows best.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
-	const fails, column = 120.0, 600.0 / simulate.Columns // s
+	const fails, total = 120.0, 420.0        // s
+	const column = total / simulate.Columns // s
 	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(), "no breakers": simulate.NoBreaker()} {
 		for _, lasts := range []float64{1, 150} { // s
-			trace := &simulate.Trace{Duration: 600, Rate: 20, Hosts: 50, Start: sdktest.Epoch}
+			trace := &simulate.Trace{Duration: total, Rate: 20, Hosts: 50, Start: sdktest.Epoch}
 			for i, id := range []string{"proxy-1", "proxy-2", "proxy-3"} {
 				trace.Proxies = append(trace.Proxies, simulate.Proxy{
 					ID: id, Weight: 1, Cost: float64(i), States: []simulate.State{{Success: others, Latency: 0.05}},
