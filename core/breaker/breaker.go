@@ -255,9 +255,16 @@ func (b *Breaker) fail(now time.Time, e Evidence) {
 	}
 }
 
+// mostFailures bounds the failures that are remembered, unless the threshold is higher:
+// without enough evidence a breaker stays closed however many there are.
+const mostFailures = 1000
+
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
-	if b.head > 0 && len(b.failures) == cap(b.failures) {
+	if b.live() >= max(b.cfg.FailureThreshold, mostFailures) {
+		b.head++ // the threshold is met in any case
+	}
+	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
 		b.head = 0
 	}
@@ -385,7 +392,7 @@ func (b *Breaker) Config() Config {
 // View is a breaker at one moment.
 type View struct {
 	State        core.State
-	FailureCount int // in the live window
+	FailureCount int // in the live window; at most 1000, or failure_threshold
 	Config       Config
 	NextTest     time.Time // zero unless open
 	LastChange   time.Time

@@ -290,8 +290,10 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 				counted += int(p.counted)
 			}
 			elsewhere -= min(elsewhere, uint64(p.served.Load()-p.served0))
-			if p.sealed > 0 && p.target.only(a.Proxy) {
-				alone += p.uncounted()
+			// One failure at each of many targets is no reason: hosts that are dead, and
+			// asked for once. Nor is a suspect target, which gets one attempt a request.
+			if n := p.uncounted(); n > 1 && !p.target.suspect.Load() && p.target.only(a.Proxy) {
+				alone += n
 			}
 		}
 	}

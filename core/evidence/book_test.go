@@ -132,7 +132,7 @@ func TestTheLedgerIsBoundedAndForgets(t *testing.T) {
 	n := len(l.Targets())
 	require.LessOrEqual(t, n, 64)
 	require.EqualValues(t, n, l.live.Load())
-	require.NotNil(t, l.find(site(999).Hash), "the newest is there")
+	require.NotNil(t, l.find(site(999)), "the newest is there")
 	pairs := 0
 	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
 		pairs++

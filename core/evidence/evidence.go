@@ -203,11 +203,12 @@ func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	return l.slots[i : i+ways]
 }
 
-// find returns the target's entry, or nil.
-func (l *Ledger) find(hash uint64) *target {
-	set := l.set(hash)
+// find returns the target's entry, or nil. Names are compared as well, since two of
+// one hash are easily made.
+func (l *Ledger) find(at Target) *target {
+	set := l.set(at.Hash)
 	for i := range set {
-		if t := set[i].Load(); t != nil && t.hash == hash {
+		if t := set[i].Load(); t != nil && t.hash == at.Hash && t.name == at.Name {
 			return t
 		}
 	}
@@ -217,7 +218,7 @@ func (l *Ledger) find(hash uint64) *target {
 // open returns the target's entry. A new one takes the place of the set's
 // target whose last failure is the oldest, if the set is full.
 func (l *Ledger) open(at Target) *target {
-	if t := l.find(at.Hash); t != nil {
+	if t := l.find(at); t != nil {
 		return t
 	}
 	l.mu.Lock()
@@ -230,7 +231,7 @@ func (l *Ledger) open(at Target) *target {
 			place = &set[i]
 			break
 		}
-		if t.hash == at.Hash {
+		if t.hash == at.Hash && t.name == at.Name {
 			return t
 		}
 		if t.lastFailure.Load() < place.Load().lastFailure.Load() {
@@ -258,7 +259,7 @@ func (l *Ledger) Served(a *Attempt) {
 	if l.live.Load() == 0 {
 		return
 	}
-	t := l.find(a.Target.Hash)
+	t := l.find(a.Target)
 	if t == nil {
 		return
 	}
@@ -285,7 +286,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.Gen < b.gen {
-		return l.find(a.Target.Hash).finding(a)
+		return l.find(a.Target).finding(a)
 	}
 	if !l.failing.Load() {
 		l.waveBegan.Store(int64(a.At))
@@ -324,7 +325,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		b.own++
 		b.runOwn++
 		b.ownCauses.count(a.Cause)
-		f = l.find(a.Target.Hash).finding(a)
+		f = l.find(a.Target).finding(a)
 	} else {
 		t := l.open(a.Target)
 		f = t.finding(a)
@@ -384,20 +385,20 @@ func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
 	if l.live.Load() == 0 {
 		return false
 	}
-	e := l.find(t.Hash)
+	e := l.find(t)
 	return e != nil && e.suspect.Load()
 }
 
 // ServedElsewhere reports whether the target has just served another proxy of the pool.
 // Nothing is known of a target that has not failed lately.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.find(t.Hash).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+	return l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
 }
 
 // TryAsUsual reports whether a request may be tried as if the target were not
 // suspect: one a second may, and every request of a target that is not.
 func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
-	e := l.find(t.Hash)
+	e := l.find(t)
 	if e == nil || !e.suspect.Load() {
 		return true
 	}

@@ -92,8 +92,8 @@ func (t *target) serve(a *Attempt) {
 
 // fail records a failure that may be the target's.
 func (t *target) fail(a *Attempt) {
+	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that served() is never below 0
 	t.failed.Add(1)
-	t.push(newMark(a.At, a.Proxy, true))
 	t.lastFailure.Store(int64(a.At))
 	if !t.suspect.Load() && t.failsForAll(a.Peers) {
 		t.usual.Store(int64(a.At))
@@ -173,8 +173,8 @@ func (t *target) noise(pool float64, ownServed, ownConfirmed uint32) float64 {
 	t.mu.Lock()
 	served := t.served()
 	confirmed := t.confirmed.Load()
-	s := t.oldServed + float64(served-t.baseServed)
-	f := t.oldConfirmed + float64(confirmed-t.baseConfirmed)
+	s := t.oldServed + float64(max(int32(served-t.baseServed), 0)) // a failure may be counted late
+	f := t.oldConfirmed + float64(max(int32(confirmed-t.baseConfirmed), 0))
 	if n := s + f; n > 2*siteMemory {
 		k := siteMemory / n
 		s, f = s*k, f*k

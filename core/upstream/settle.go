@@ -20,9 +20,9 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	u, counted, reported, enough := l.U, o.Verdict, o.Verdict, breaker.Literal
 	if !u.pool.literal.Load() {
 		found, enough = l.weigh(o)
-		if found.TargetFails && !found.Worse { // it would have failed through any proxy
+		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // it would have failed through any proxy
 			counted = core.Excluded
-			if l.permit.Probe() {
+			if l.permit.Probe() && u.pool.others() > 0 { // where nobody else serves, a probe that fails has failed
 				reported = core.Excluded
 			}
 		}

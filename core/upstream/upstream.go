@@ -108,6 +108,12 @@ func (u *Upstream) Load() float64 {
 	return float64(n) / load(&u.weight)
 }
 
+// Direct reports whether there is no proxy: targets are reached from here.
+func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
+
+// HasServed reports whether an attempt through the proxy has succeeded since it was added.
+func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
+
 // Draining reports whether the proxy is being removed and takes nothing new.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 

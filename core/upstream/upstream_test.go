@@ -478,3 +478,61 @@ func TestOwnErrorRules(t *testing.T) {
 	require.False(t, spec(OwnError{Status: 500}).equal(spec(OwnError{Status: 501})))
 	require.False(t, spec().equal(spec(OwnError{Status: 501})))
 }
+
+// A proxy's own failure counts also where the target is dead for the others, and where
+// nobody else serves a probe that fails has failed.
+func TestWhatADeadTargetDoesNotExcuse(t *testing.T) {
+	now := time.Unix(1000, 0)
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
+	list := specs(t, "http://a.test:1", "http://b.test:1", "http://c.test:1")
+	require.NoError(t, p.Apply(list))
+	attempt := func(id string, target string, o core.Outcome) {
+		lease, ok := p.Snapshot().Get(id).Acquire(now)
+		require.True(t, ok)
+		lease.Target = Target(target)
+		now = now.Add(10 * time.Millisecond)
+		o.Latency = 10 * time.Millisecond
+		lease.Settle(&o)
+		lease.Release()
+	}
+	dead := core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxyOrTarget}
+	for range 5 {
+		attempt("b.test:1", "dead:80", dead)
+		attempt("c.test:1", "dead:80", dead)
+	}
+	attempt("a.test:1", "dead:80", core.Outcome{Verdict: core.Success})
+	a := p.Snapshot().Get("a.test:1")
+	require.Equal(t, 1.0, a.Stats().SuccessRate)
+	for range 5 {
+		attempt("b.test:1", "dead:80", dead)
+	}
+	attempt("a.test:1", "dead:80", dead)
+	require.Equal(t, 1.0, a.Stats().SuccessRate, "it fails for the others as well")
+	attempt("a.test:1", "dead:80", core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxy})
+	require.Equal(t, 0.5, a.Stats().SuccessRate)
+
+	// Everything fails, at several targets: all open, and one probe each, which fails.
+	for i := range 90 {
+		for _, u := range p.Snapshot().All {
+			if u.Admissible(p.Elapsed(now), true) {
+				attempt(u.ID(), []string{"x:80", "y:80", "z:80"}[i%3], dead)
+			}
+		}
+	}
+	for range 3 {
+		probes := 0
+		now = now.Add(30 * time.Second)
+		for i := range 90 {
+			for _, u := range p.Snapshot().All {
+				if u.Admissible(p.Elapsed(now), true) {
+					attempt(u.ID(), []string{"x:80", "y:80", "z:80"}[i%3], dead)
+					probes++
+				}
+			}
+		}
+		require.LessOrEqual(t, probes, 6, "about one probe each")
+		for _, u := range p.Snapshot().All {
+			require.Equal(t, core.Open, u.Breaker().State())
+		}
+	}
+}
