@@ -34,7 +34,8 @@ func TestExplorationsAreBounded(t *testing.T) {
 	for i := range 2000 {
 		f.now = f.now.Add(100 * time.Millisecond)
 		f.pool.Sweep()
-		for _, q := range []*Query{{Attempt: 1, Idempotent: true}, {}} {
+		others := []*Query{{Retryable: true}, {Idempotent: true}}
+		for _, q := range []*Query{{Attempt: 1, Idempotent: true, Retryable: true}, others[i%2]} {
 			before := f.s.explored.Load()
 			lease, err := f.s.Select(q, favourite, f.now)
 			require.NoError(t, err)
@@ -42,7 +43,7 @@ func TestExplorationsAreBounded(t *testing.T) {
 			lease.Release()
 		}
 		before := f.s.explored.Load()
-		lease, err := f.s.Select(&Query{Idempotent: true}, favourite, f.now)
+		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, favourite, f.now)
 		require.NoError(t, err)
 		if f.s.explored.Load() != before {
 			explored[lease.U.ID()]++
@@ -74,14 +75,14 @@ func TestTheOrderOfExplorations(t *testing.T) {
 	choose := func() string {
 		f.now = f.now.Add(50 * time.Millisecond)
 		f.pool.Sweep()
-		lease, err := f.s.Select(&Query{Idempotent: true}, f.favourite(0), f.now)
+		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
 		require.NoError(t, err)
 		id := lease.U.ID()
 		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
 		lease.Release()
 		return id
 	}
-	lease, err := f.s.Select(&Query{Idempotent: true}, f.favourite(0), f.now)
+	lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
 	require.NoError(t, err)
 	require.Equal(t, "p0", lease.U.ID(), "no sweep has found any yet")
 	lease.Release()
@@ -108,7 +109,7 @@ func TestOneExploresAtATime(t *testing.T) {
 		favourite := f.favourite(0)
 		for range exploreEvery - 1 {
 			wg.Go(func() {
-				lease, err := f.s.Select(&Query{Idempotent: true}, favourite, f.now)
+				lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, favourite, f.now)
 				if err != nil {
 					t.Error(err)
 					return
@@ -134,7 +135,7 @@ func TestEqualLoadsTakeTheRotationsTurns(t *testing.T) {
 		for i := range 3 * n {
 			var ids [2]string
 			for k, f := range []*fixture{load, turns} {
-				lease, err := f.s.Select(&Query{Idempotent: true}, []rank{leastInFlight, rotate}[k], f.now)
+				lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, []rank{leastInFlight, rotate}[k], f.now)
 				require.NoError(t, err)
 				u := lease.U
 				ids[k] = u.ID()
@@ -162,7 +163,7 @@ func TestAProxyThatHangsHoldsItsPart(t *testing.T) {
 			busy[0]()
 			busy = busy[1:]
 		}
-		lease, err := f.s.Select(&Query{Idempotent: true}, leastInFlight, f.now)
+		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, leastInFlight, f.now)
 		require.NoError(t, err)
 		if lease.U.ID() == "p3" {
 			held++

@@ -31,7 +31,7 @@ func (f *fixture) choose(q *Query) (string, error) {
 }
 
 func wants(region string, how Region) *Query {
-	return &Query{Idempotent: true, RegionHash: core.Hash53(region), Region: how}
+	return &Query{Idempotent: true, Retryable: true, RegionHash: core.Hash53(region), Region: how}
 }
 
 // Of a pool of any size, first attempts go to the wanted region's proxies by turns,

@@ -33,6 +33,7 @@ type Tried struct {
 type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
+	Retryable            bool    // another attempt may follow a failed one: the request will do for an exploration
 	HostHash, RegionHash float64 // core.Hash53; RegionHash is the wanted region's, 0 for none
 	Region               Region
 	Tried                []Tried // oldest first
@@ -213,7 +214,7 @@ const (
 // too long (package upstream says which and why).
 func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	list := s.pool.Idle()
-	if len(list) == 0 || !q.Idempotent {
+	if len(list) == 0 || !q.Idempotent || !q.Retryable {
 		return upstream.Lease{}, false
 	}
 	from := s.explored.Load()

@@ -50,7 +50,6 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 		if err != nil {
 			drop(conn)
 			f := fault(targetTLS, err)
-			f.Direct = u.Spec().Address.Scheme == upstream.Direct
 			return nil, f
 		}
 		c.Timing.Handshake += t.cfg.Now().Sub(start)
@@ -90,7 +89,6 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
 		f := fault(dialing, err)
-		f.Direct = a.Scheme == upstream.Direct
 		return nil, f
 	}
 	if t.toItself(conn) {
@@ -159,7 +157,7 @@ func (t *Transport) toItself(c net.Conn) bool {
 func loop(a upstream.Address) *verdict.Fault {
 	f := &verdict.Fault{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected", Err: errors.New("this entry of the pool is the gateway itself")}
 	if a.Scheme == upstream.Direct {
-		f.Reason, f.Direct, f.Err = "destination_ip_prohibited", true, errors.New("the gateway does not lead to itself or its API")
+		f.Reason, f.Err = "destination_ip_prohibited", errors.New("the gateway does not lead to itself or its API")
 	}
 	return f
 }

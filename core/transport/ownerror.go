@@ -129,7 +129,8 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 	if !p.local() {
 		return "", "", false
 	}
-	if p.proxyStatus != nil {
+	// A proxy that adds no Via may relay a Proxy-Status of the target's own making.
+	if p.proxyStatus != nil && (p.connect || p.whirlpool || !habit.without()) {
 		if reason, ok = proxyStatusError(p.proxyStatus, p.whirlpool); ok {
 			return "proxy-status", reason, true
 		}

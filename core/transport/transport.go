@@ -15,6 +15,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,10 +216,9 @@ func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Resp
 		return nil
 	}
 	c.Interrupt.release()
-	f.Direct = u.Spec().Address.Scheme == upstream.Direct
 	if pc.reused && resp.Status == 0 {
 		switch {
-		case f.Cause == verdict.AnswerMalformed:
+		case f.Cause == verdict.AnswerMalformed && !oversized(f.Err):
 			f.Cause = verdict.Leftover
 		case len(pc.reader.Buffered()) == 0 && closedEarly(f):
 			f.Cause = verdict.StaleConnection
@@ -235,6 +235,13 @@ func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Resp
 	resp.join()
 	resp.pc = nil
 	return f
+}
+
+// oversized reports whether an answer's head is malformed by its size only: then its
+// beginning was an answer's.
+func oversized(err error) bool {
+	var proto *http1.ProtocolError
+	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
 }
 
 // lost reports whether the attempt failed because a kept connection was of no use

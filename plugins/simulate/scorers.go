@@ -205,7 +205,7 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 		}
 		q.Reset()
 		host := int(p.luck(-1) * float64(len(hosts)))
-		q.Idempotent, q.HostHash = true, hosts[host]
+		q.Idempotent, q.Retryable, q.HostHash = true, true, hosts[host]
 		if p.trace.Region != "" {
 			q.RegionHash = core.Hash53(p.trace.Region)
 		}
