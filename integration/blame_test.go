@@ -343,7 +343,7 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 	require.Equal(t, "1", a.attempts())
 	require.Less(t, a.took, 3*time.Second, "the inner gateway waits 0.5 s and 1 s")
 	require.Equal(t, 3, inner.arrivals())
-	require.Equal(t, []string{"not_retryable"}, a.header.Values("X-Whirlpool-Outcome"))
+	require.Equal(t, []string{"exhausted"}, a.header.Values("X-Whirlpool-Outcome"))
 }
 
 // A proxy that wants a login which the gateway does not speak is told apart.

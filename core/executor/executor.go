@@ -169,6 +169,7 @@ func (e *Executor) begin(x *Exchange, t *Tuning) {
 	q := &x.query
 	q.Idempotent, q.Connect = x.Idempotent || x.Policy.RetryNonIdempotent, x.Connect
 	q.HostHash = core.Hash53(x.Host)
+	q.Retryable = x.Policy.MaxAttempts > 1 && x.Replayable
 	q.RegionHash, q.Region = 0, selector.RegionScored
 	if x.Region != "" {
 		q.RegionHash, q.Region = core.Hash53(x.Region), selector.RegionPreferred
@@ -253,6 +254,7 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts, t *
 	f.Now, f.Latency = now, now.Sub(x.event.Started)
 	f.Tunnel, f.Replayable = x.Connect, x.Replayable
 	f.Idempotent, f.OptedIn = x.Idempotent, x.Policy.RetryNonIdempotent
+	f.Direct, f.Proven = x.Proxy.Direct(), x.Proxy.HasServed()
 	f.Listed, f.Counted = x.Policy.Retries(f.Status), x.Global.Retries(f.Status)
 	f.Cut = x.cut && !now.Before(x.attempt.Deadline)
 	f.TotalTimeout, f.OwnTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
@@ -315,6 +317,8 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		x.Final, relay = core.FinalCancelled, false
 	case o.Again == core.Never && o.Result == core.ResultTimeout:
 		x.Final = core.FinalTimeout
+	case o.Cause == verdict.InnerGaveUp && o.Again == core.Never: // so that the next level believes it as well
+		x.Final = core.FinalExhausted
 	case o.Again == core.Never:
 		x.Final = core.FinalNotRetryable
 	case x.Attempts >= x.Policy.MaxAttempts:

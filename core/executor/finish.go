@@ -24,6 +24,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 	}
 	if x.pending {
 		x.pending = false
+		end.Relayed.Direct = x.Proxy.Direct()
 		x.event.Outcome = verdict.End(x.event.Outcome, end.Relayed)
 		o := &x.event.Outcome
 		x.event.Ended = now

@@ -70,7 +70,6 @@ const (
 	ifServed      = core.ChargeProxyIfServed
 	client        = core.ChargeClient
 	gateway       = core.ChargeGateway
-	target        = core.ChargeTarget
 )
 
 // rows is the table. docs/verdicts.md shows it to users, and a test holds the two
@@ -116,7 +115,7 @@ var rows = [causes]row{
 		meaning: "the connection ended before the proxy had answered CONNECT or SOCKS"},
 	TargetTLSFailed: {word: "target_tls_failed", charge: proxyOrTarget, again: core.Retry, unsent: true,
 		meaning: "the TLS handshake with the target failed inside the tunnel"},
-	TargetCertificate: {word: "target_certificate", charge: target, again: core.Retry, unsent: true,
+	TargetCertificate: {word: "target_certificate", charge: ifServed, again: core.Retry, unsent: true,
 		meaning: "the target's certificate does not verify"},
 	RequestNotSent: {word: "request_not_sent", charge: proxyOrTarget, again: core.Retry,
 		meaning: "the connection broke while the request was being sent"},

@@ -19,7 +19,6 @@ import (
 type Fault struct {
 	Cause   core.Cause
 	Reason  string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Direct  bool   // there is no proxy in between: the gateway asked the target itself
 	Sending bool   // the request's body had not been sent whole
 	Sent    bool   // of a LocalLimit: a part of the request may have left
 	Err     error
@@ -54,6 +53,9 @@ type Facts struct {
 	RetryAfter string // field of the answer, as it came
 	Latency    time.Duration
 	Timing     core.Timing
+
+	Direct bool // there is no proxy in between: the gateway asked the target itself
+	Proven bool // the proxy has served a request since it was configured
 
 	// Of an answer that may be the proxy's own: one to CONNECT, or to a request in
 	// absolute form sent to an HTTP proxy.
@@ -179,6 +181,9 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeNobody
 		}
 	case CredentialsRefused:
+		if f.Fault == nil && !f.Tunnel && f.Proven { // any target can write a page like this
+			o.Charge = core.ChargeProxyOrTarget
+		}
 		o.Reason = "proxy_configuration_error"
 		o.Relay = false
 		if f.Schemes != "" {
@@ -207,9 +212,7 @@ func adjust(o *core.Outcome, f *Facts) {
 	case RequestBroke:
 		o.Err, o.Reason = errRequestBroke, ""
 	}
-	if f.Fault != nil && f.Fault.Direct && (o.Charge == core.ChargeProxy || o.Charge == core.ChargeProxyOrTarget) {
-		o.Charge = core.ChargeTarget // there is no proxy to blame
-	}
+	o.Charge = direct(f.Direct, o.Charge)
 	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
 		o.RetryAfter, _ = ParseRetryAfter(f.RetryAfter, f.Now)
 	}
@@ -254,6 +257,9 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		o.ClientCode = "upstream_auth"
 	}
 	unsent := r.unsent && !(f.Fault != nil && f.Fault.Sent)
+	if f.Fault == nil && !f.Tunnel && o.Cause != CredentialsRefused {
+		unsent = f.Inner == "" && unreached[f.OwnReason]
+	}
 	switch {
 	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that answered may have taken a part
 		o.Repeat = core.RepeatBodyGone
@@ -262,12 +268,29 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	}
 }
 
+// unreached are the error tokens (RFC 9209 section 2.3) by which a proxy says that no byte
+// of the request has reached the target. The others say that no answer came, which a
+// request that did its work can look like as well.
+var unreached = map[string]bool{
+	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
+	"connection_refused": true, "connection_timeout": true,
+}
+
+// direct is the party charged where there may be no proxy to charge.
+func direct(isDirect bool, c core.Charge) core.Charge {
+	if isDirect && (c == core.ChargeProxy || c == core.ChargeProxyOrTarget) {
+		return core.ChargeTarget
+	}
+	return c
+}
+
 // Relayed are the facts of an answer that was passed on to the client.
 type Relayed struct {
 	Broke        error // why its body broke off on the proxy's side; nil if it came whole
 	ClientLeft   bool  // the client did not take it whole
 	RequestBroke bool  // the request's body broke off meanwhile, by the client's doing
 	Stopped      bool  // the gateway ended the attempt: the client had left, or it shuts down
+	Direct       bool  // there is no proxy in between
 }
 
 // End concludes from how an answer was relayed; o is the outcome of its head.
@@ -276,7 +299,10 @@ func End(o core.Outcome, r Relayed) core.Outcome {
 	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
 		return ended(o, ClientLeft, core.ResultCancelled, "", o.Err)
 	case r.Broke != nil:
-		return ended(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.Broke)
+		o = ended(o, AnswerBrokeOff, core.ResultFailure, "http_response_incomplete", r.Broke)
+		if o.Charge = direct(r.Direct, o.Charge); r.Direct {
+			o.Verdict = core.Excluded
+		}
 	}
 	return o
 }

@@ -53,6 +53,10 @@ func TestTheTable(t *testing.T) {
 		"429 is listed": {answer(429, true, true), concluded{RetryStatus, failure, nobody, again}},
 		"407 of the proxy": {with(answer(407, false, false), func(f *Facts) { f.FromProxy, f.Challenged = true, true }),
 			concluded{CredentialsRefused, failure, proxy, elsewhere}},
+		"503 of a direct target": {with(answer(503, true, true), func(f *Facts) { f.Direct = true }),
+			concluded{RetryStatus, failure, core.ChargeTarget, again}},
+		"407 of a proxy that has served": {with(answer(407, false, false), func(f *Facts) { f.FromProxy, f.Challenged, f.Proven = true, true, true }),
+			concluded{CredentialsRefused, failure, proxyOrTarget, elsewhere}},
 		"the target's own 407": {with(answer(407, false, false), func(f *Facts) { f.Challenged = true }),
 			concluded{Answered, success, nobody, never}},
 		"407 without a challenge": {with(answer(407, false, false), func(f *Facts) { f.FromProxy = true }),
@@ -87,9 +91,9 @@ func TestTheTable(t *testing.T) {
 		"reset before the head":  {fault(ConnectionClosed), concluded{ConnectionClosed, failure, proxyOrTarget, again}},
 		"malformed":              {fault(AnswerMalformed), concluded{AnswerMalformed, failure, proxyOrTarget, again}},
 		"no descriptor left":     {fault(LocalLimit), concluded{LocalLimit, failure, gateway, again}},
-		"certificate":            {fault(TargetCertificate), concluded{TargetCertificate, failure, target, again}},
-		"direct: nobody but the target": {with(fault(ConnectionClosed), func(f *Facts) { f.Fault.Direct = true }),
-			concluded{ConnectionClosed, failure, target, again}},
+		"certificate":            {fault(TargetCertificate), concluded{TargetCertificate, failure, ifServed, again}},
+		"direct: nobody but the target": {with(fault(ConnectionClosed), func(f *Facts) { f.Direct = true }),
+			concluded{ConnectionClosed, failure, core.ChargeTarget, again}},
 		"a kept connection was dead": {fault(StaleConnection), concluded{StaleConnection, replay, nobody, core.Replay}},
 		"and the request may not be repeated": {with(fault(StaleConnection), func(f *Facts) { f.Idempotent = false }),
 			concluded{StaleConnection, failure, nobody, again}},
@@ -145,6 +149,10 @@ func TestWhatMayBeRepeated(t *testing.T) {
 		"a long body of which some went":  {Facts{Idempotent: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatBodyGone},
 		"a long body of which none went":  {Facts{Idempotent: true, Fault: &Fault{Cause: TunnelFailed}}, core.RepeatAllowed},
 		"a 407 may have taken some of it": {Facts{Idempotent: true, Status: 407, FromProxy: true, Challenged: true}, core.RepeatBodyGone},
+		"a page: the name is unknown":     {Facts{Replayable: true, Status: 503, FromProxy: true, Own: OwnUnreachable, OwnReason: "dns_error"}, core.RepeatAllowed},
+		"a page: no answer came":          {Facts{Replayable: true, Status: 504, FromProxy: true, Own: OwnUnreachable, OwnReason: "http_response_timeout"}, core.RepeatUnsafe},
+		"a page: forbidden":               {Facts{Replayable: true, Status: 403, FromProxy: true, Own: OwnForbids}, core.RepeatUnsafe},
+		"an inner gateway's page":         {Facts{Replayable: true, Status: 502, FromProxy: true, Own: OwnUnreachable, OwnReason: "dns_error", Inner: "not_retryable"}, core.RepeatUnsafe},
 		"out of memory while sending":     {Facts{Replayable: true, Fault: &Fault{Cause: LocalLimit, Sent: true}}, core.RepeatUnsafe},
 	} {
 		o := Judge(&c.facts)
@@ -170,11 +178,12 @@ func TestHowAnAnswerEnds(t *testing.T) {
 		relayed Relayed
 		want    concluded
 	}{
-		"whole":                        {Relayed{}, concluded{Answered, core.ResultSuccess, nobody, core.Never}},
-		"broken off":                   {Relayed{Broke: io.ErrUnexpectedEOF}, concluded{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.Never}},
-		"the client left":              {Relayed{ClientLeft: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
-		"the request's body broke off": {Relayed{Broke: io.EOF, RequestBroke: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
-		"the gateway ended it":         {Relayed{Broke: io.EOF, Stopped: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"whole":                         {Relayed{}, concluded{Answered, core.ResultSuccess, nobody, core.Never}},
+		"broken off":                    {Relayed{Broke: io.ErrUnexpectedEOF}, concluded{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.Never}},
+		"broken off by a direct target": {Relayed{Broke: io.ErrUnexpectedEOF, Direct: true}, concluded{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.Never}},
+		"the client left":               {Relayed{ClientLeft: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"the request's body broke off":  {Relayed{Broke: io.EOF, RequestBroke: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"the gateway ended it":          {Relayed{Broke: io.EOF, Stopped: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
 	} {
 		o := End(head, c.relayed)
 		assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Again}, name)

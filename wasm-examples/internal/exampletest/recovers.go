@@ -19,7 +19,7 @@ import (
 // whichever of equals it knows best.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
-	const fails, total = 120.0, 420.0        // s
+	const fails, total = 120.0, 420.0       // s
 	const column = total / simulate.Columns // s
 	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(), "no breakers": simulate.NoBreaker()} {
 		for _, lasts := range []float64{1, 150} { // s
