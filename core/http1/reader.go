@@ -164,6 +164,7 @@ var (
 	cr                = []byte("\r")
 	lf                = []byte("\n")
 	comma             = []byte(",")
+	colon             = []byte(":")
 )
 
 // head returns the next head without its final empty line: a view that is

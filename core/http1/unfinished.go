@@ -11,6 +11,9 @@ type unfinished struct {
 	lines    int  // complete lines among them
 	line     int  // where the line after those begins
 	named    bool // that line has the method or the name, and what ends it
+	spaces   int  // in a request's first line
+	version  int  // where the version behind the second of them begins
+	fields   scan // what the complete lines of fields say
 }
 
 // request checks the beginning of a request's head.
@@ -29,6 +32,11 @@ func (u *unfinished) request(head []byte) error {
 		if err := u.text(text); err != nil {
 			return err
 		}
+		if end < 0 && u.lines == 0 {
+			if err := u.versionBegins(text, head[:u.seen+len(text)]); err != nil {
+				return err
+			}
+		}
 		if end < 0 {
 			u.seen += len(text)
 			return nil
@@ -41,12 +49,59 @@ func (u *unfinished) request(head []byte) error {
 		if !u.named {
 			return malformed("a header line without a name and a colon")
 		}
+		if u.lines > 0 {
+			if err := u.field(head[u.line : u.seen+len(text)]); err != nil {
+				return err
+			}
+		}
 		if u.lines++; u.lines > MaxFields+1 {
 			return tooManyFields(MaxFields)
 		}
 		u.seen += end + 1
 		u.line, u.named = u.seen, false
 	}
+}
+
+// versionBegins checks the version in the first line, which ends in text and has no end
+// yet: it may be one, once the rest of it has come.
+func (u *unfinished) versionBegins(text, line []byte) error {
+	for i, c := range text {
+		if c != ' ' {
+			continue
+		}
+		if u.spaces++; u.spaces == 2 {
+			u.version = u.seen + i + 1
+		}
+	}
+	if u.spaces < 2 {
+		return nil
+	}
+	const begin = "HTTP/1."
+	v := line[u.version:]
+	n := min(len(v), len(begin))
+	if u.spaces > 2 || string(v[:n]) != begin[:n] || len(v) > len(begin) && version(v) < 0 {
+		return malformed(badVersion)
+	}
+	return nil
+}
+
+// field checks a complete line against those before it.
+func (u *unfinished) field(line []byte) error {
+	name, value, _ := bytes.Cut(line, colon)
+	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}
+	if f.Kind == Other {
+		return nil
+	}
+	if err := u.fields.known(&f); err != nil {
+		return err
+	}
+	switch {
+	case u.fields.hosts > 1:
+		return malformed("more than one Host field")
+	case u.fields.chunked && u.fields.hasLength:
+		return malformed("both Content-Length and Transfer-Encoding")
+	}
+	return nil
 }
 
 // text checks a piece of the line under way.

@@ -323,6 +323,18 @@ func TestUnfinishedRequests(t *testing.T) {
 		"\r\n\r\nGET":                        false,
 		line + strings.Repeat("A: b\r\n", MaxFields): false,
 
+		"GET http://a.test/ HTTP/":      false,
+		"GET http://a.test/ HTTP/1.":    false,
+		line + "Content-Length: 5\r\nX": false,
+
+		"GET http://a.test/ HTTX":                                     true,
+		"GET http://a.test/ HTTP/3":                                   true,
+		"GET http://a.test/ HTTP/1.1 ":                                true,
+		"GET http://a.test/ HTTP/1.11":                                true,
+		line + "Host: a\r\nHost: b\r\nX":                              true,
+		line + "Content-Length: x\r\nA":                               true,
+		line + "Content-Length: 1\r\nContent-Length: 2\r\nA":          true,
+		line + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\nA": true,
 		"G(T":                               true,
 		"(":                                 true,
 		"GET\t":                             true,
