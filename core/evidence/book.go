@@ -31,6 +31,12 @@ type Book struct {
 	run, runOwn float64
 	servedRun   uint64
 
+	// How many failures of the excursion followed each other: each attempt began after
+	// the one before had failed.
+	chain    int
+	chainEnd time.Duration
+
+	outage  bool   // everything failed, as of the last failure
 	row     spread // failures since the proxy's last success
 	wave    spread // failures since the pool's last success
 	waveNth uint64 // of the ledger's waves
@@ -136,6 +142,7 @@ func (b *Book) begin(gen uint64) {
 		b.excursion = 1
 	}
 	b.failures, b.own, b.evicted, b.ownCauses = 0, 0, 0, causes{}
+	b.chain, b.chainEnd, b.outage = 0, 0, false
 	b.run, b.runOwn, b.servedRun = 0, 0, b.served.Load()
 	b.row, b.wave = spread{}, spread{}
 }
@@ -297,7 +304,8 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			}
 		}
 	}
-	compare := a.Peers > 0 && alone < min(2*a.Threshold, uncompared)
+	enough := min(2*a.Threshold, uncompared)
+	compare := a.Peers > 0 && (alone < enough || b.chain < enough)
 	ownUp, _ := gain(ownNoise)
 	_, down := gain(noise)
 	s := sum{total: float64(b.own)*ownUp + float64(elsewhere)*down + b.evicted}

@@ -34,7 +34,10 @@
 //  5. A target that never serves a proxy which other targets serve has banned
 //     it. Its share of the evidence is limited, to a quarter of the last limit
 //     each time the other targets have ended an excursion.
-//  6. Without a comparison all failures count. In a pool that has never had
+//  6. Once half of the pool is out, a quarter of a second has to lie between the first
+//     failure and the last: a short disturbance takes no more of the pool.
+//  7. Without a comparison all failures count, if as many attempts, each begun after the
+//     one before had failed, leave no doubt: not a burst of attempts at once. In a pool that has never had
 //     another proxy, the threshold alone decides. The evidence decides, with the
 //     noise as it is remembered, when no other proxy takes requests or tries the
 //     same targets, and when everything fails in the whole pool at several targets.
@@ -80,6 +83,7 @@ const (
 	justServed = 2 * time.Second // how old a success may be for JustServed
 	suspectRow = 9               // failures in a row that make a target suspect
 	suspectBy  = 3               // through so many proxies
+	lasting    = time.Second / 4 // how long failures must go on once half of the pool is out
 	usualEvery = time.Second     // between a suspect target's requests that try as usual
 	maxPairs   = 16              // targets that a book remembers
 	uncompared = 12              // failures nobody can be compared at that count after all, at most
@@ -114,6 +118,7 @@ type Attempt struct {
 	Threshold int   // failure_threshold of the proxy's breaker
 	Window    time.Duration
 	Peers     int // other proxies of the pool that take requests now
+	Pool      int // proxies of the pool
 }
 
 func (a *Attempt) began() time.Duration {
@@ -148,6 +153,8 @@ type Ledger struct {
 	failing atomic.Bool   // the pool has failed since its last success
 	several atomic.Bool   // more than one target has served the pool since rotated
 	only    atomic.Uint64 // the target that has, until several
+
+	fresh fresh
 
 	_ [64]byte // keeps what failures write off that cache line
 
@@ -249,6 +256,7 @@ func (l *Ledger) open(at Target) *target {
 // Served records a success.
 func (l *Ledger) Served(a *Attempt) {
 	a.Book.served.Add(1)
+	l.fresh.serve(a.Target.Hash, a.Proxy, a.At)
 	if l.failing.Load() {
 		l.failing.Store(false)
 		l.wave.Add(1)
@@ -315,6 +323,10 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	}
 	alone := l.alone(a)
 	b.failures++
+	if a.began() >= b.chainEnd {
+		b.chain++
+		b.chainEnd = a.At
+	}
 	b.row.add(a)
 	if int64(a.began()) >= l.waveBegan.Load() {
 		b.wave.add(a) // one that began before may have begun before the last success
@@ -335,7 +347,9 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		b.fail(l, t, a)
 		t.fail(a)
 	}
-	f.Worse = alone || b.everythingFails(l, a.Threshold) || b.evidence(l, a).total >= Needed
+	f.JustServed = f.JustServed || l.fresh.served(a.Target.Hash, a.Proxy, a.At, justServed)
+	b.outage = b.everythingFails(l, a.Threshold)
+	f.Worse = alone || b.outage || b.evidence(l, a).total >= Needed && (2*(a.Peers+1) > a.Pool || a.At-b.since >= lasting)
 	return f
 }
 
@@ -390,9 +404,8 @@ func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
 }
 
 // ServedElsewhere reports whether the target has just served another proxy of the pool.
-// Nothing is known of a target that has not failed lately.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+	return l.fresh.served(t.Hash, proxy, now, justServed) || l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
 }
 
 // TryAsUsual reports whether a request may be tried as if the target were not

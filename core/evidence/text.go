@@ -13,6 +13,9 @@ func (w *Why) Text(word func(cause uint8) string) string {
 		return ""
 	}
 	var parts []string
+	if w.Outage > 0 {
+		parts = append(parts, fmt.Sprintf("%d failures since the pool was last served by any target", w.Outage))
+	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
 		if i == 3 {

@@ -17,6 +17,8 @@ type Why struct {
 	Evidence  float64       // in nats
 	Needed    float64       // the evidence that makes the proxy worse than the rest
 
+	Outage int // failures since the pool's last success, if everything fails; else 0
+
 	Own      int          // failures of the proxy's own kinds
 	OwnCause []CauseCount // up to three causes
 	OwnNoise float64      // the pool's share of such failures, 0 to 1
@@ -50,6 +52,9 @@ func (b *Book) Why(l *Ledger) Why {
 		Since: b.since, Last: b.last, Failures: int(b.failures), Successes: int(b.served.Load() - b.served0),
 		Evidence: b.evidence(l, &b.latest).total, Needed: Needed,
 		Own: int(b.own), OwnCause: b.ownCauses.list(), OwnNoise: own,
+	}
+	if b.outage {
+		w.Outage = b.wave.all
 	}
 	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
 		if p.excursion != b.excursion {

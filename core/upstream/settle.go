@@ -22,7 +22,7 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 		found, enough = l.weigh(o)
 		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // it would have failed through any proxy
 			counted = core.Excluded
-			if l.permit.Probe() && u.pool.others() > 0 { // where nobody else serves, a probe that fails has failed
+			if l.permit.Probe() && u.pool.others(u) > 0 { // where nobody else serves, a probe that fails has failed
 				reported = core.Excluded
 			}
 		}
@@ -47,7 +47,8 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		ledger.Served(&a)
 	case core.Failure:
 		cfg := u.breaker.Config()
-		a.Threshold, a.Window, a.Peers = cfg.FailureThreshold, cfg.WindowDuration, u.pool.others()
+		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
+		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
 		found = ledger.Failed(&a)
 		if enough.Enough = found.Worse; found.Worse {
 			why := u.book.Why(ledger)

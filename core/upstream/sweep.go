@@ -76,11 +76,15 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
-// others is how many proxies take requests beside one that has just been used.
-func (p *Pool) others() int {
+// others is how many proxies beside u have a closed breaker.
+func (p *Pool) others(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
-	return max(len(p.Snapshot().All)-1-len(p.notClosed), 0)
+	open := len(p.notClosed)
+	if _, itself := p.notClosed[u.id]; itself {
+		open--
+	}
+	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
 // Sweep lets time take effect without traffic: due breakers turn half-open,

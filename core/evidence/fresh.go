@@ -1,0 +1,41 @@
+package evidence
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// fresh remembers by whom targets were served last, also those that have not failed
+// lately. It is a table of words, each the latest of the targets that share its place: 28
+// bits of the target's hash, 16 of the proxy's, and 20 of the time. A success writes only
+// if the word is a quarter of a second old, so that it costs one load.
+type fresh [freshSize]atomic.Uint64
+
+const (
+	freshSize   = 1 << 10
+	freshTick   = 250 * time.Millisecond
+	freshTarget = 1<<28 - 1
+	freshProxy  = 1<<16 - 1
+	freshTime   = 1<<20 - 1 // three days, then it begins anew
+)
+
+func freshWord(target, proxy uint64, at time.Duration) uint64 {
+	return (target>>10&freshTarget)<<36 | (proxy&freshProxy)<<20 | uint64(at/freshTick)&freshTime
+}
+
+// serve notes that the proxy was served by the target.
+func (f *fresh) serve(target, proxy uint64, at time.Duration) {
+	place := &f[target%freshSize]
+	word := freshWord(target, proxy, at)
+	if old := place.Load(); old>>36 != word>>36 || old&freshTime != word&freshTime {
+		place.Store(word)
+	}
+}
+
+// served reports whether another proxy was served by the target within the last
+// duration: as far as is remembered, and to a quarter of a second.
+func (f *fresh) served(target, proxy uint64, at, within time.Duration) bool {
+	word, want := f[target%freshSize].Load(), freshWord(target, proxy, at)
+	age := time.Duration((want-word)&freshTime) * freshTick
+	return word>>36 == want>>36 && word>>20&freshProxy != want>>20&freshProxy && age <= within
+}

@@ -1,0 +1,27 @@
+package evidence
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The first failure at a target that has just served another proxy is known as such.
+func TestATargetThatHasJustServedAnother(t *testing.T) {
+	l := NewLedger(Config{})
+	var a, b Book
+	target := Target{Hash: 77 << 20, Name: "a.test:80"}
+	at := func(proxy uint64, book *Book, s float64) *Attempt {
+		when := time.Duration(s * float64(time.Second))
+		return &Attempt{Proxy: proxy, Book: book, Target: target, At: when, Began: when, Threshold: 5, Window: time.Minute, Peers: 1, Pool: 2}
+	}
+	l.Served(at(1, &a, 10))
+	require.True(t, l.ServedElsewhere(target, 2, 11*time.Second))
+	require.False(t, l.ServedElsewhere(target, 1, 11*time.Second), "by itself")
+	require.False(t, l.ServedElsewhere(target, 2, 13*time.Second), "too long ago")
+	require.False(t, l.ServedElsewhere(Target{Hash: 78 << 20}, 2, 11*time.Second), "another target")
+	require.True(t, l.Failed(at(2, &b, 11)).JustServed)
+	l.Served(at(2, &b, 12))
+	require.False(t, l.Failed(at(2, &b, 12.1)).JustServed, "by itself")
+}
