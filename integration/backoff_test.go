@@ -93,7 +93,7 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 	}
 	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":1,"base_delay":1}`) // equal is too long
 	quick(lab.Status(503), 503, `{"timeout":1,"base_delay":60}`)
-	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"base_delay":1}`)
+	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"failover_delay":1}`) // without failover_delay there is no wait
 	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"5"}}}, 503, `{"timeout":2}`)
 	w.clear()
 	w.put(`{"timeout":1,"base_delay":0.4}`)

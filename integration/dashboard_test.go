@@ -36,6 +36,7 @@ max_attempts = ` + attempts + `
 backoff_strategy = "fixed"
 base_delay = 0.1
 [breaker]
+blame = "literal"
 failure_threshold = 3
 timeout_duration = "1h"
 [[api.keys]]

@@ -13,7 +13,7 @@ import (
 // the log has a record of each.
 func TestEachRefusalIsLogged(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1\n")
+	w := start(t, 2, "[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 1\n")
 	w.all(lab.Status(503))
 	for range w.fakes {
 		require.Equal(t, "exhausted", w.get().outcome())

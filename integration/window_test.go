@@ -78,7 +78,7 @@ func TestS47ManyFailuresAtOnce(t *testing.T) {
 // events sees one legal history.
 func TestS48OneHistory(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
+	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
 	var sick atomic.Bool
 	for _, f := range w.fakes {
 		f.Set(func(int, *http.Request) lab.Behaviour {
@@ -153,7 +153,7 @@ func TestS48OneHistory(t *testing.T) {
 // included, the books balance and the log has one record for each retry.
 func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
 	t.Parallel()
-	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"300ms\"\n")
+	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"300ms\"\n")
 	weather := []lab.Behaviour{
 		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Challenge(), lab.Status(429), lab.Status(404), {Fin: true}, {Reset: true},
 		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(400 * time.Millisecond), {Pieces: 3, Every: time.Millisecond},

@@ -180,6 +180,10 @@ func adjust(o *core.Outcome, f *Facts) {
 		if !f.Counted || f.Status < 500 {
 			o.Charge = core.ChargeNobody
 		}
+	case ProxyProtocol:
+		if f.Proven { // it speaks the protocol for other targets
+			o.Charge = core.ChargeProxyOrTarget
+		}
 	case CredentialsRefused:
 		if f.Fault == nil && !f.Tunnel && f.Proven { // any target can write a page like this
 			o.Charge = core.ChargeProxyOrTarget
