@@ -1,0 +1,155 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+)
+
+// deadHosts answers for hosts that begin with "dead", and 200 for all others.
+func deadHosts(b lab.Behaviour) lab.Script {
+	return func(_ int, r *http.Request) lab.Behaviour {
+		if len(r.Host) > 4 && r.Host[:4] == "dead" {
+			return b
+		}
+		return lab.OK()
+	}
+}
+
+// Many dead targets, each of them asked for once, open no breaker while others are served.
+func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
+	w := start(t, 6, "")
+	for _, f := range w.fakes {
+		f.Set(deadHosts(lab.Behaviour{Fin: true}))
+	}
+	var lost, dead atomic.Int64
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range 6 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {
+						lost.Add(1)
+					}
+				}
+			}
+		})
+	}
+	var burst sync.WaitGroup
+	for range 16 {
+		burst.Go(func() {
+			for range 10 {
+				w.request("GET", fmt.Sprintf("http://dead%d.test/", dead.Add(1)), "")
+			}
+		})
+	}
+	burst.Wait()
+	close(stop)
+	wg.Wait()
+	assert.Zero(t, lost.Load())
+	assert.Equal(t, map[string]int{"closed": 6}, w.states())
+}
+
+// A dead target and a good one in turn: equal proxies take turns too, so that it is
+// always the same proxy that gets the dead one.
+func TestADeadTargetInLockstepOpensNoBreaker(t *testing.T) {
+	for _, n := range []int{2, 3} {
+		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, n, "")
+			for _, f := range w.fakes {
+				f.Set(deadHosts(lab.Behaviour{Fin: true}))
+			}
+			for range 60 {
+				w.request("GET", "http://dead.test/", "")
+				for range n - 1 {
+					require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
+				}
+			}
+			assert.Equal(t, map[string]int{"closed": n}, w.states())
+		})
+	}
+}
+
+// 256 requests at once for a dead target, to a gateway that knows nothing yet.
+func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
+	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {Cut: 10}, "503": lab.Status(503)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 6, "[retry]\nbase_delay = 0.1\n")
+			for _, f := range w.fakes {
+				f.Set(deadHosts(death))
+			}
+			for range 12 {
+				require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
+			}
+			var wg sync.WaitGroup
+			for range 256 {
+				wg.Go(func() { w.request("GET", "http://dead.test/", "") })
+			}
+			wg.Wait()
+			assert.Equal(t, map[string]int{"closed": 6}, w.states())
+		})
+	}
+}
+
+// Everything fails: once a breaker is due it gets one probe, which fails, and opens again.
+func TestOneProbeEachWhileEverythingFails(t *testing.T) {
+	w := start(t, 3, "[retry]\nmax_attempts = 1\n[breaker]\ntimeout_duration = \"2s\"\n")
+	w.all(lab.Behaviour{Fin: true})
+	for i := 0; w.states()["open"] < 3; i++ {
+		require.Less(t, i, 200, "%v", w.states())
+		w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "")
+	}
+	time.Sleep(2100 * time.Millisecond) // the breakers are due
+	w.clear()
+	for i := range 60 {
+		w.request("GET", fmt.Sprintf("http://t%d.test/", i%3), "")
+	}
+	assert.Equal(t, 3, w.arrivals(), "one probe each")
+	assert.Equal(t, map[string]int{"open": 3}, w.states())
+}
+
+// One target to which the proxies answer CONNECT with garbage, while they open tunnels
+// to others.
+func TestGarbageToCONNECTForOneTarget(t *testing.T) {
+	w := start(t, 3, "")
+	good := coreServe(t)
+	for _, f := range w.fakes {
+		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
+	}
+	for range 30 {
+		status, _, c := w.connect(good)
+		require.Equal(t, 200, status)
+		c.Close()
+		w.connect("dead.test:443")
+	}
+	assert.Equal(t, map[string]int{"closed": 3}, w.states())
+}
+
+// A 503 of one proxy at a target that has just been served through the others is tried
+// again without a wait.
+func TestNoWaitWhereOthersHaveJustBeenServed(t *testing.T) {
+	w := start(t, 4, "")
+	for range 20 {
+		require.Equal(t, 200, w.get().status)
+	}
+	w.fakes[0].Do(lab.Status(503))
+	for range 12 {
+		a := w.get()
+		require.Equal(t, 200, a.status)
+		require.Less(t, a.took, 900*time.Millisecond, "the backoff would take a second")
+	}
+}
