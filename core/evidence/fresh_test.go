@@ -22,6 +22,10 @@ func TestATargetThatHasJustServedAnother(t *testing.T) {
 	require.False(t, l.ServedElsewhere(target, 2, 13*time.Second), "too long ago")
 	require.False(t, l.ServedElsewhere(Target{Hash: 78 << 20}, 2, 11*time.Second), "another target")
 	require.True(t, l.Failed(at(2, &b, 11)).JustServed)
-	l.Served(at(2, &b, 12))
-	require.False(t, l.Failed(at(2, &b, 12.1)).JustServed, "by itself")
+	l.Served(at(1, &a, 11.5))
+	l.Served(at(2, &b, 11.5))
+	require.True(t, l.ServedElsewhere(target, 1, 12*time.Second), "of several within a moment, none is forgotten")
+	require.True(t, l.ServedElsewhere(target, 2, 12*time.Second))
+	l.Served(at(2, &b, 14))
+	require.False(t, l.Failed(at(2, &b, 14.1)).JustServed, "by itself")
 }
