@@ -329,7 +329,7 @@ poll(2000, () => ["circuit-breakers/metrics?hours=1"], m => {
   }
   const latest = m.events.slice(-12).reverse();
   rows($("events"), latest, e => e.timestamp + e.proxy_id + e.to_state, e =>
-    [clock(e.timestamp), e.proxy_id, [[e.from_state + " → ", el("span", { class: "pill " + e.to_state }, e.to_state.replace("_", "-"))], e.to_state], e.reason.replace("_", " ")]);
+    [clock(e.timestamp), e.proxy_id, [[e.from_state + " → ", el("span", { class: "pill " + e.to_state }, e.to_state.replace("_", "-"))], e.to_state], [el("span", { title: e.why }, e.reason.replace("_", " ") + (e.why ? ": " + e.why : "")), e.reason]]);
   $("noevents").hidden = latest.length > 0;
 });
 
