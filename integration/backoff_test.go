@@ -80,7 +80,7 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 	w := start(t, 3, confK)
 	quick := func(b lab.Behaviour, status int, policy string) {
 		t.Helper()
-		w.put(`{"timeout":null,"base_delay":0.1,"backoff_strategy":"fixed"}`)
+		w.put(`{"timeout":null,"failover_delay":null,"base_delay":0.1,"backoff_strategy":"fixed"}`)
 		w.put(policy)
 		w.clear()
 		w.all(b)
@@ -96,7 +96,7 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"failover_delay":1}`) // without failover_delay there is no wait
 	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"5"}}}, 503, `{"timeout":2}`)
 	w.clear()
-	w.put(`{"timeout":1,"base_delay":0.4}`)
+	w.put(`{"timeout":1,"failover_delay":null,"base_delay":0.4}`)
 	w.all(lab.Status(503))
 	a := w.get()
 	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 1 s")
