@@ -372,3 +372,34 @@ func TestADeadProxyOpensUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+// Property c: while a proxy is bad, at most 1 % of the tries go to it. A probe each 30 s,
+// and the tries until its breaker opens again after a probe that succeeded, are more
+// than that below some 40 requests a second.
+func TestABadProxyGetsFewTries(t *testing.T) {
+	row := "80 % among 5 %, 20 minutes, share of the tries:"
+	for _, rate := range []float64{1, 10, 40, 200, 1000} {
+		p := newPool(8, rate, 7)
+		p.target = func() int { return p.rng.IntN(3) }
+		p.fails = func(x, _ int) fault {
+			if x == 0 {
+				return p.noise(0.8, either)
+			}
+			return p.noise(0.05, either)
+		}
+		p.mark()
+		for p.now < 21*time.Minute {
+			p.request()
+		}
+		all := 0
+		for _, x := range p.proxies {
+			all += x.attempts
+		}
+		share := float64(p.proxies[0].attempts) / float64(all)
+		row += fmt.Sprintf("  %.0f/s: %.2f %% (%d of %d, opened %d times)", rate, share*100, p.proxies[0].attempts, all, p.opened[0])
+		if rate >= 40 {
+			require.LessOrEqual(t, share, 0.01, row)
+		}
+	}
+	t.Log(row)
+}
