@@ -50,7 +50,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	var burst sync.WaitGroup
 	for range 16 {
 		burst.Go(func() {
-			for range 10 {
+			for range 40 {
 				w.request("GET", fmt.Sprintf("http://dead%d.test/", dead.Add(1)), "")
 			}
 		})
@@ -130,6 +130,16 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}
+	var wg sync.WaitGroup
+	for range 64 { // before a proxy has shown that it can do better
+		wg.Go(func() {
+			r, err := http.NewRequest("GET", "https://dead.test/", nil)
+			if err == nil {
+				w.client.Do(r)
+			}
+		})
+	}
+	wg.Wait()
 	for range 30 {
 		status, _, c := w.connect(good)
 		require.Equal(t, 200, status)

@@ -71,23 +71,24 @@ const (
 	// Needed is the evidence, in nats, that a proxy is worse than the rest: log(730,000).
 	Needed = 13.5
 
-	floor      = 0.01            // the least noise that is assumed
-	ownCeiling = 0.5             // the greatest noise of the proxies' own kinds of failure
-	banned     = 0.45 * Needed   // what one target may add against a proxy that others serve
-	coldWeight = 4.0             // attempts that the pool's noise of 1 % before any observation stands for
-	poolMemory = 500             // attempts that the pool's noise remembers
-	mixWeight  = 8.0             // attempts that the pool's noise stands for at a target
-	siteMemory = 300             // attempts that a target's noise remembers
-	hopeless   = 8               // failures of the rest after which an earlier failure will not count
-	recent     = 8               // attempts of the rest that TargetFails and JustServed look at
-	justServed = 2 * time.Second // how old a success may be for JustServed
-	suspectRow = 9               // failures in a row that make a target suspect
-	suspectBy  = 3               // through so many proxies
-	lasting    = time.Second / 4 // how long failures must go on once half of the pool is out
-	usualEvery = time.Second     // between a suspect target's requests that try as usual
-	maxPairs   = 16              // targets that a book remembers
-	uncompared = 12              // failures nobody can be compared at that count after all, at most
-	ways       = 4               // slots that a target may lie in
+	floor      = 0.01             // the least noise that is assumed
+	ownCeiling = 0.5              // the greatest noise of the proxies' own kinds of failure
+	banned     = 0.45 * Needed    // what one target may add against a proxy that others serve
+	coldWeight = 4.0              // attempts that the pool's noise of 1 % before any observation stands for
+	poolMemory = 500              // attempts that the pool's noise remembers
+	mixWeight  = 8.0              // attempts that the pool's noise stands for at a target
+	siteMemory = 300              // attempts that a target's noise remembers
+	hopeless   = 8                // failures of the rest after which an earlier failure will not count
+	recent     = 8                // attempts of the rest that TargetFails and JustServed look at
+	justServed = 2 * time.Second  // how old a success may be for JustServed
+	suspectRow = 9                // failures in a row that make a target suspect
+	suspectBy  = 3                // through so many proxies
+	outage     = time.Second / 10 // how long everything must fail in a pool that has served
+	lasting    = time.Second / 4  // how long failures must go on once half of the pool is out
+	usualEvery = time.Second      // between a suspect target's requests that try as usual
+	maxPairs   = 16               // targets that a book remembers
+	uncompared = 12               // failures nobody can be compared at that count after all, at most
+	ways       = 4                // slots that a target may lie in
 )
 
 // Config bounds a ledger. Zero values stand for the defaults.
@@ -114,6 +115,7 @@ type Attempt struct {
 	// The following are read for failures only.
 
 	Own       bool  // the fault is the proxy's own by its kind
+	Elsewhere bool  // another proxy has served the same request since: not everything fails
 	Cause     uint8 // counted for the explanation; opaque
 	Threshold int   // failure_threshold of the proxy's breaker
 	Window    time.Duration
@@ -149,10 +151,11 @@ type Ledger struct {
 	mask  uint64
 
 	// Read by every success, written seldom.
-	live    atomic.Int64  // targets in slots
-	failing atomic.Bool   // the pool has failed since its last success
-	several atomic.Bool   // more than one target has served the pool since rotated
-	only    atomic.Uint64 // the target that has, until several
+	live      atomic.Int64  // targets in slots
+	hasServed atomic.Bool   // the pool has served a request
+	failing   atomic.Bool   // the pool has failed since its last success
+	several   atomic.Bool   // more than one target has served the pool since rotated
+	only      atomic.Uint64 // the target that has, until several
 
 	fresh fresh
 
@@ -256,6 +259,9 @@ func (l *Ledger) open(at Target) *target {
 // Served records a success.
 func (l *Ledger) Served(a *Attempt) {
 	a.Book.served.Add(1)
+	if !l.hasServed.Load() {
+		l.hasServed.Store(true)
+	}
 	l.fresh.serve(a.Target.Hash, a.Proxy, a.At)
 	if l.failing.Load() {
 		l.failing.Store(false)
@@ -296,7 +302,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	if a.Gen < b.gen {
 		return l.find(a.Target).finding(a)
 	}
-	if !l.failing.Load() {
+	if !a.Elsewhere && !l.failing.Load() {
 		l.waveBegan.Store(int64(a.At))
 		l.failing.Store(true)
 	}
@@ -328,7 +334,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		b.chainEnd = a.At
 	}
 	b.row.add(a)
-	if int64(a.began()) >= l.waveBegan.Load() {
+	if !a.Elsewhere && int64(a.began()) >= l.waveBegan.Load() {
 		b.wave.add(a) // one that began before may have begun before the last success
 	}
 
@@ -348,7 +354,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		t.fail(a)
 	}
 	f.JustServed = f.JustServed || l.fresh.served(a.Target.Hash, a.Proxy, a.At, justServed)
-	b.outage = b.everythingFails(l, a.Threshold)
+	b.outage = b.everythingFails(l, a.Threshold) && (!l.hasServed.Load() || int64(a.At)-l.waveBegan.Load() >= int64(outage))
 	f.Worse = alone || b.outage || b.evidence(l, a).total >= Needed && (2*(a.Peers+1) > a.Pool || a.At-b.since >= lasting)
 	return f
 }

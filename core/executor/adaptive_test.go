@@ -90,3 +90,22 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 		assert.Equal(t, 1, cut, "0.25 s, then three times that")
 	})
 }
+
+// A proxy that hangs is given a little more time once, not more and more.
+func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
+		took := map[string]time.Duration{"p0": 10 * time.Millisecond, "p1": 10 * time.Millisecond}
+		for range 10 {
+			b.run(t.Context(), exchange(t, nil), &tries{f: takes(took)})
+		}
+		took["p0"] = time.Hour
+		for range 20 {
+			x, k := exchange(t, nil), &tries{f: takes(took)}
+			b.run(t.Context(), x, k)
+			require.Equal(t, core.FinalSuccess, x.Final)
+			require.LessOrEqual(t, time.Since(k.begun), 760*time.Millisecond)
+		}
+		assert.Equal(t, core.Open, b.pool.Snapshot().All[0].Breaker().State())
+	})
+}

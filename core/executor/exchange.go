@@ -74,6 +74,7 @@ func (x *Exchange) chargeDeferred() {
 		d := &x.deferred[i]
 		if d.held.U != x.Proxy {
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
+			d.held.Elsewhere = true
 			d.held.Settle(&d.outcome)
 		}
 	}

@@ -56,8 +56,6 @@ func fault(at step, err error) *verdict.Fault {
 		f.Cause, f.Err = stepCauses[at].timeout, &late{at, err}
 	case at == dialing && errors.As(err, &dns):
 		f.Cause = verdict.ProxyNameUnknown
-	case at == tunnelling && errors.As(err, &proto): // no target has a part in the answer to CONNECT
-		f.Cause = verdict.ProxyProtocol
 	case at == targetTLS && f.Reason == "tls_certificate_error":
 		f.Cause = verdict.TargetCertificate
 	case at >= sending && errors.As(err, &proto):

@@ -14,13 +14,15 @@ func (u *Upstream) Tail() time.Duration {
 }
 
 // Stretch says that an attempt was given up after d without an answer. Tail is at least
-// that from now on, so that a proxy which has become slower gets more time.
+// that from now on, so that a proxy which has become slower gets more time: once, until
+// it has answered. One that hangs does not get more and more.
 func (u *Upstream) Stretch(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if s := d.Seconds(); s > load(&w.tail) {
+	if s := d.Seconds(); s > load(&w.tail) && !w.stretched {
 		store(&w.tail, s)
+		w.stretched = true
 	}
 }
 

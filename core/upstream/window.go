@@ -38,6 +38,7 @@ type window struct {
 	oldest      atomic.Uint32 // stamp of the oldest attempt in the window; meaningless if it is empty
 	lastSuccess atomic.Int64  // ns after the epoch; of an attempt or, before any, when the proxy was added
 	tail        atomic.Uint64 // float64 bits of s: what nearly all answers take at most; 0 without any
+	stretched   bool          // tail was raised by an attempt that was given up since the last success; guarded by mu
 	trial       trial
 }
 
@@ -72,6 +73,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		}
 		store(&to.ewma, s)
 		store(&to.failures, 0)
+		w.stretched = false
 		if tail, l := load(&w.tail), latency.Seconds(); l < tail {
 			store(&w.tail, tail-tailDecay*(tail-l))
 		} else {
