@@ -36,11 +36,14 @@
 //     each time the other targets have ended an excursion.
 //  6. Once half of the pool is out, a quarter of a second has to lie between the first
 //     failure and the last: a short disturbance takes no more of the pool.
-//  7. Without a comparison all failures count, if as many attempts, each begun after the
-//     one before had failed, leave no doubt: not a burst of attempts at once. In a pool that has never had
-//     another proxy, the threshold alone decides. The evidence decides, with the
-//     noise as it is remembered, when no other proxy takes requests or tries the
-//     same targets, and when everything fails in the whole pool at several targets.
+//  7. Without a comparison the failures themselves count: in a pool that has never
+//     had another proxy by the threshold alone, and else, where no other proxy takes
+//     requests or tries the same targets, by the noise that is remembered. Each of
+//     these attempts must have begun after the one before had failed: a burst of
+//     attempts at once is one observation.
+//  8. When everything fails in the whole pool, at several targets or by the
+//     proxies' own kinds, for a tenth of a second if the pool has served before,
+//     the threshold decides.
 //
 // # Example
 //
