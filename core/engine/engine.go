@@ -418,9 +418,14 @@ func (e *Engine) transition(t core.Transition) {
 	if t.To == core.Open {
 		level = slog.LevelWarn
 	}
-	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(),
+	attrs := []slog.Attr{
 		slog.String("proxy_id", t.ProxyID), slog.String("from", t.From.String()), slog.String("to", t.To.String()),
-		slog.Int("failure_count", t.FailureCount), slog.String("reason", t.Reason), slog.String("why", t.Why))
+		slog.Int("failure_count", t.FailureCount), slog.String("reason", t.Reason),
+	}
+	if t.Why != "" {
+		attrs = append(attrs, slog.String("why", t.Why))
+	}
+	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(), attrs...)
 }
 
 // NewID returns an id no other request of this process has: a counter,
