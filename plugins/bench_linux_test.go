@@ -25,7 +25,7 @@ import (
 
 // proxies returns a pool of n, each with a history of its own, and a selector.
 func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
-	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	pool := upstream.NewPool(upstream.PoolConfig{Literal: true, Breaker: breaker.Default(), Now: time.Now})
 	specs := make([]upstream.Spec, n)
 	for i := range specs {
 		specs[i].Address = upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.%d.%d.%d:3128", i>>16, i>>8&255, i&255)}
