@@ -20,12 +20,17 @@ type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
 	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
 	TimeoutDuration  time.Duration // open for so long, > 0
+	MaxTimeout       time.Duration // repeated trips lengthen the open time to this; below TimeoutDuration: they do not
 	Lease            time.Duration // how long a probe may hold the slot, > 0
 }
 
-// Default returns the defaults of the contract: 5 failures in 60 s open for 30 s.
+// Default returns the defaults of the contract, 5 failures in 60 s open for 30 s,
+// and open times of at most 2 minutes after repeated trips.
 func Default() Config {
-	return Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: 10 * time.Second}
+	return Config{
+		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, MaxTimeout: 2 * time.Minute,
+		Lease: 10 * time.Second,
+	}
 }
 
 // Validate reports the first field out of range.
@@ -37,6 +42,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("window_duration is %v; it must be above 0", c.WindowDuration)
 	case c.TimeoutDuration <= 0:
 		return fmt.Errorf("timeout_duration is %v; it must be above 0", c.TimeoutDuration)
+	case c.MaxTimeout < 0:
+		return fmt.Errorf("max_timeout is %v; it must be at least 0", c.MaxTimeout)
 	case c.Lease <= 0:
 		return fmt.Errorf("the probe's lease is %v; it must be above 0", c.Lease)
 	}
@@ -90,6 +97,7 @@ type Breaker struct {
 	lease      time.Time // while the slot is taken: when it is lost
 	answered   bool      // and the head of the probe's answer has come
 	lastChange time.Time
+	trips      Trips
 	pending    []core.Transition // to be told, in order
 
 	notifyMu sync.Mutex // serialises notify; taken before mu is taken again
@@ -140,7 +148,7 @@ func (b *Breaker) State() core.State {
 }
 
 // Overdue reports whether the breaker has been half-open with a free slot for
-// longer than its timeout: nobody has chosen it.
+// longer than timeout_duration: nobody has chosen it.
 func (b *Breaker) Overdue() bool {
 	if b.State() != core.HalfOpen || b.word.state.Load()&slotTaken != 0 {
 		return false
@@ -283,7 +291,12 @@ func (b *Breaker) prune(now time.Time) {
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
 func (b *Breaker) open(now time.Time, reason, why string) {
-	b.word.due.Store(int64(now.Add(b.cfg.TimeoutDuration).Sub(b.epoch)))
+	var closed time.Duration
+	if reason == ReasonThreshold {
+		closed = now.Sub(b.lastChange)
+	}
+	openFor := b.trips.Next(closed, b.cfg.TimeoutDuration, b.cfg.MaxTimeout)
+	b.word.due.Store(int64(now.Add(openFor).Sub(b.epoch)))
 	b.change(core.Open, now, reason, why)
 }
 
@@ -366,6 +379,7 @@ func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
 	b.advance(b.now())
+	b.trips = Trips{}
 	w := b.word.state.Load()
 	if core.State(w&stateMask) != core.Closed {
 		b.change(core.Closed, b.now(), ReasonManualReset, "")

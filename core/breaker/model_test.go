@@ -24,6 +24,7 @@ type model struct {
 	taken      bool // the probe's slot
 	answered   bool
 	changed    time.Time
+	trips      breaker.Trips
 	events     []core.Transition
 }
 
@@ -41,13 +42,17 @@ func (m *model) live(at time.Time) int {
 
 func (m *model) change(to core.State, at time.Time, reason string) {
 	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at, FailureCount: m.live(at), Reason: reason})
+	var closed time.Duration
+	if m.state == core.Closed {
+		closed = at.Sub(m.changed)
+	}
 	m.state, m.changed, m.taken = to, at, false
 	m.generation++
 	switch to {
 	case core.Closed:
 		m.failures = nil
 	case core.Open:
-		m.due = at.Add(m.cfg.TimeoutDuration)
+		m.due = at.Add(m.trips.Next(closed, m.cfg.TimeoutDuration, m.cfg.MaxTimeout))
 	}
 }
 
@@ -102,7 +107,7 @@ func history(t *rapid.T) {
 		return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
 	}
 	config := func() breaker.Config {
-		return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), Lease: seconds("lease", 12)}
+		return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), MaxTimeout: seconds("longest", 40), Lease: seconds("lease", 12)}
 	}
 	start := time.Unix(1_000_000, 0)
 	m := &model{cfg: config(), now: start, changed: start}
@@ -151,6 +156,7 @@ func history(t *rapid.T) {
 		},
 		"reset": func(t *rapid.T) {
 			b.Reset()
+			m.trips = breaker.Trips{}
 			m.look()
 			if m.state != core.Closed {
 				m.change(core.Closed, m.now, breaker.ReasonManualReset)

@@ -6,11 +6,13 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
 // pool simulates a pool of proxies with circuit breakers that open after 5
-// failures in 60 s if the ledger says so, stay open for 30 s and then admit a
-// probe. Time is virtual.
+// failures in 60 s if the ledger says so, stay open for 30 s, or longer after
+// repeated trips, and then admit a probe. Time is virtual.
 type pool struct {
 	rng     *rand.Rand
 	ledger  *Ledger
@@ -44,10 +46,14 @@ type proxy struct {
 	state    int // 0 closed, 1 open, 2 half-open
 	probing  bool
 	until    time.Duration
+	closedAt time.Duration
+	trips    breaker.Trips
 	failures []time.Duration
 	attempts int // since marked
 	live     int // failures in the window when it opened last
 }
+
+var defaults = breaker.Default()
 
 const (
 	threshold = 5
@@ -154,7 +160,7 @@ func (p *pool) settle(t attempt) (f Finding) {
 	if t.fault == none {
 		p.ledger.Served(&a)
 		if t.probe && t.gen == x.gen {
-			x.state, x.failures = 0, nil
+			x.state, x.failures, x.closedAt = 0, nil, p.now
 			x.gen++
 		}
 		return f
@@ -168,7 +174,11 @@ func (p *pool) settle(t attempt) (f Finding) {
 		x.failures = x.failures[1:]
 	}
 	if t.probe || len(x.failures) >= threshold && f.Worse {
-		x.state, x.until = 1, p.now+30*time.Second
+		closed := p.now - x.closedAt
+		if t.probe {
+			closed = 0
+		}
+		x.state, x.until = 1, p.now+x.trips.Next(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
 		x.gen++
 		if !t.probe {
 			p.openings++

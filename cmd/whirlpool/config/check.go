@@ -72,6 +72,9 @@ func (l *loader) breaker(key string, b Breaker) bool {
 	if b.TimeoutDuration <= 0 {
 		l.fault(key+".timeout_duration", b.TimeoutDuration, "must be above 0")
 	}
+	if b.MaxTimeout < 0 {
+		l.fault(key+".max_timeout", b.MaxTimeout, "must be at least 0")
+	}
 	return len(l.faults) == before
 }
 

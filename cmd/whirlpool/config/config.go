@@ -144,6 +144,7 @@ type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
+	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // of repeated trips; BlameEvidence only
 	Blame            string   `koanf:"blame" json:"blame"` // BlameEvidence or BlameLiteral, for all proxies
 }
 
@@ -159,6 +160,7 @@ type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
 	TimeoutDuration  *Duration `koanf:"timeout_duration" json:"timeout_duration,omitempty"`
+	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
 // over returns b with what o says instead.
@@ -172,14 +174,21 @@ func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.TimeoutDuration != nil {
 		b.TimeoutDuration = *o.TimeoutDuration
 	}
+	if o.MaxTimeout != nil {
+		b.MaxTimeout = *o.MaxTimeout
+	}
 	return b
 }
 
 func (b Breaker) config() breaker.Config {
-	return breaker.Config{
+	c := breaker.Config{
 		FailureThreshold: b.FailureThreshold,
 		WindowDuration:   time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
 	}
+	if b.Blame == BlameEvidence {
+		c.MaxTimeout = time.Duration(b.MaxTimeout)
+	}
+	return c
 }
 
 // Selection is the [selection] section.
@@ -233,6 +242,7 @@ func Default() Config {
 		Breaker: Breaker{
 			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
+			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
 		Selection:  Selection{First: d.First, Retry: d.Again, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
