@@ -145,7 +145,7 @@ type Breaker struct {
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
 	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // of repeated trips; BlameEvidence only
-	Blame            string   `koanf:"blame" json:"blame"` // BlameEvidence or BlameLiteral, for all proxies
+	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral, for all proxies
 }
 
 // The values of breaker.blame: a breaker opens when its failures say that the proxy
