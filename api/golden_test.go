@@ -1,0 +1,450 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const (
+	adminKey  = "Bearer admin-key-0123456789"
+	readerKey = "Bearer reader-key-0123456789"
+)
+
+// TestAnswers compares the answer of every endpoint with testdata/answers.golden, byte
+// by byte: the parts are real, the proxies are pipes in memory, the time is virtual.
+func TestAnswers(t *testing.T) {
+	g := &golden{t: t}
+	g.server(t) // Fiber and fasthttp start goroutines that never end with their first server
+	synctest.Test(t, func(t *testing.T) { g.record(t) })
+	path := filepath.Join("testdata", "answers.golden")
+	if *update {
+		require.NoError(t, os.WriteFile(path, g.out.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	wanted, got := strings.Split(string(want), "\n\n"), strings.Split(g.out.String(), "\n\n")
+	for i := range min(len(wanted), len(got)) {
+		require.Equal(t, wanted[i], got[i])
+	}
+	require.Len(t, got, len(wanted))
+}
+
+type golden struct {
+	t      *testing.T
+	out    bytes.Buffer
+	served *Server
+}
+
+// proxyDial connects to a proxy in memory: p1 answers 503, p2 200, p3 is down.
+func proxyDial(_ context.Context, _, address string) (net.Conn, error) {
+	if strings.HasPrefix(address, "p3") {
+		return nil, errors.New("connection refused")
+	}
+	ours, theirs := net.Pipe()
+	go func() {
+		defer theirs.Close()
+		in := bufio.NewReader(theirs)
+		for {
+			q, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			body, _ := io.ReadAll(q.Body)
+			time.Sleep(20 * time.Millisecond)
+			status, text := "200 OK", "hello "+string(body)
+			if strings.HasPrefix(address, "p1") {
+				status, text = "503 Service Unavailable", "busy"
+			}
+			if strings.HasSuffix(q.URL.Path, "/binary") {
+				text = "\xff\x00\x01"
+			}
+			fmt.Fprintf(theirs, "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", status, len(text), text)
+		}
+	}()
+	return ours, nil
+}
+
+func spec(t *testing.T, id, url string, change func(*upstream.Spec)) upstream.Spec {
+	a, err := upstream.ParseAddress(url)
+	require.NoError(t, err)
+	s := upstream.Spec{ID: id, Address: a, Weight: 1, Source: "config"}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+func (g *golden) server(t *testing.T) *engine.Engine {
+	log := slog.New(slog.DiscardHandler)
+	reg, err := plugins.New(plugins.Options{Log: log})
+	require.NoError(t, err)
+	t.Cleanup(reg.Close)
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{
+		spec(t, "F1", "http://user:secret@p1.test:8080", func(s *upstream.Spec) {
+			s.Region, s.Weight, s.Cost, s.MaxInFlight = "EU", 2, 0.5, 7
+			s.Metadata, s.OwnErrors = map[string]string{"rack": "a"}, []upstream.OwnError{{Status: 403, Body: "blocked"}}
+		}),
+		spec(t, "F2", "http://p2.test:8080", nil),
+	}
+	cfg.Breaker.FailureThreshold, cfg.Literal = 3, true
+	cfg.Retry.BackoffStrategy, cfg.Retry.BaseDelay = "fixed", 0.5
+	require.NoError(t, cfg.Retry.Validate(func(string) bool { return true }))
+	cfg.First, cfg.Again = "round_robin", "round_robin"
+	random := uint64(0)
+	e, err := engine.New(cfg, engine.Options{Plugins: reg, Log: log, Dial: proxyDial, Rand: func() uint64 { random++; return random }})
+	require.NoError(t, err)
+	t.Cleanup(func() { // within the bubble
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		e.Shutdown(ctx)
+	})
+	status := ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []any{}, Restart: []string{"log.format"}}
+	g.served, err = New(Config{
+		Engine: e, Plugins: reg, Log: log, Version: "v1",
+		Running: func() Running {
+			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888", Reload: status}
+		},
+		Reload: func() ReloadStatus { return status },
+	})
+	require.NoError(t, err)
+	g.call(t, "GET", "/healthz", "")
+	g.out.Reset()
+	return e
+}
+
+var (
+	requestID = regexp.MustCompile(`[0-9a-f]{16}`)
+	moduleID  = regexp.MustCompile(`"sha256":"[0-9a-f]{64}"`)
+	size      = regexp.MustCompile(`"size":[0-9]+`)
+	decimals  = regexp.MustCompile(`(\.[0-9]{2})[0-9]+`)
+	weights   = regexp.MustCompile(`"(evidence|needed|noise)":[0-9.e-]+|"(summary|why)":"[^"]+"`)
+	spent     = regexp.MustCompile(`"spent_seconds":[0-9.e-]+`)
+)
+
+// call makes a request and records its answer: what differs from run to run or
+// with each build of a module is masked.
+func (g *golden) call(t *testing.T, method, path, body string, header ...string) (status int, answer []byte) {
+	q := httptest.NewRequest(method, "/", strings.NewReader(body))
+	q.RequestURI = path
+	q.Host = "localhost"
+	if body != "" {
+		q.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(header); i += 2 {
+		q.Header.Set(header[i], header[i+1])
+	}
+	r, answer := roundTrip(t, g.served, q)
+	fmt.Fprintf(&g.out, "%s %s", method, requestID.ReplaceAllString(path, "ID"))
+	for i := 0; i < len(header); i += 2 {
+		fmt.Fprintf(&g.out, " [%s: %s]", header[i], header[i+1])
+	}
+	if len(body) < 1000 && !strings.ContainsAny(body, "\x00\xff\n") {
+		fmt.Fprintf(&g.out, " %s", body)
+	}
+	fmt.Fprintf(&g.out, "\n%d", r.StatusCode)
+	for _, name := range []string{"Content-Type", "Cache-Control", "Allow", "Retry-After", "Www-Authenticate", "X-Content-Type-Options"} {
+		if v := r.Header.Get(name); v != "" {
+			fmt.Fprintf(&g.out, " [%s: %s]", name, v)
+		}
+	}
+	masked := moduleID.ReplaceAll(answer, []byte(`"sha256":"SUM"`))
+	masked = size.ReplaceAll(masked, []byte(`"size":SIZE`))
+	masked = spent.ReplaceAll(masked, []byte(`"spent_seconds":SPENT`))
+	masked = weights.ReplaceAll(masked, []byte(`"$1$2":EVIDENCE`))
+	masked = decimals.ReplaceAll(masked, []byte("$1"))
+	masked = requestID.ReplaceAll(masked, []byte("ID"))
+	if len(masked) > 8000 || !bytes.HasPrefix(masked, []byte("{")) {
+		masked = []byte("(not compared)")
+	}
+	fmt.Fprintf(&g.out, "\n%s\n\n", masked)
+	return r.StatusCode, answer
+}
+
+// roundTrip serves one request on a connection in memory.
+func roundTrip(t require.TestingT, s *Server, q *http.Request) (*http.Response, []byte) {
+	c := &memoryConn{}
+	path := q.RequestURI
+	if path == "" {
+		path = q.URL.RequestURI()
+	}
+	var body []byte
+	if q.Body != nil {
+		body, _ = io.ReadAll(q.Body)
+	}
+	fmt.Fprintf(&c.in, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", q.Method, path, q.Host)
+	for name, values := range q.Header {
+		fmt.Fprintf(&c.in, "%s: %s\r\n", name, values[0])
+	}
+	fmt.Fprintf(&c.in, "Content-Length: %d\r\n\r\n%s", len(body), body)
+	s.app.Handler()                 // builds the tree of routes
+	_ = s.app.Server().ServeConn(c) // what fails has been answered
+	r, err := http.ReadResponse(bufio.NewReader(&c.out), q)
+	require.NoError(t, err, "%s %s", q.Method, path)
+	answer, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return r, answer
+}
+
+// memoryConn is a client's connection: what the client sent and what it is answered.
+type memoryConn struct {
+	net.Conn
+	in, out bytes.Buffer
+}
+
+func (c *memoryConn) Read(p []byte) (int, error)       { return c.in.Read(p) }
+func (c *memoryConn) Write(p []byte) (int, error)      { return c.out.Write(p) }
+func (c *memoryConn) Close() error                     { return nil }
+func (c *memoryConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *memoryConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
+func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
+
+func form(fields map[string]string, module []byte) (body, contentType string) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	_ = w.SetBoundary("boundary")
+	for name, value := range fields {
+		_ = w.WriteField(name, value)
+	}
+	if module != nil {
+		f, _ := w.CreateFormFile("module", "module.wasm")
+		_, _ = f.Write(module)
+	}
+	_ = w.Close()
+	return b.String(), w.FormDataContentType()
+}
+
+func (g *golden) record(t *testing.T) {
+	e := g.server(t)
+	get := func(path string) []byte { _, answer := g.call(t, "GET", path, ""); return answer }
+	post := func(path, body string) { g.call(t, "POST", path, body) }
+
+	for _, path := range []string{
+		"/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1", "/api/v1/openapi.json", "/", "/dashboard.css",
+		"/dashboard.js", "/nothing", "/api/v1/nothing", "/metrics",
+	} {
+		get(path)
+	}
+
+	get("/api/v1/retry/policy")
+	time.Sleep(time.Second)
+	for _, body := range []string{
+		`{"max_attempts":4,"timeout":30,"retry_status_codes":[503,502],"jitter":false,"failover_delay":null,"retry_non_idempotent":true}`,
+		`{"timeout":null,"base_delay":1}`, `{}`, `{"max_attempts":11}`, `{"backoff_strategy":"nope"}`, `{"nope":1}`, `{"jitter":1}`, `{`, `[]`,
+		`{"retry_status_codes":[404]}`, `{"jitter":true,"jitter":true}`, "\"\xff\"",
+	} {
+		g.call(t, "PUT", "/api/v1/retry/policy", body)
+	}
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Content-Type", "text/plain")
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Content-Encoding", "gzip")
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Origin", "http://evil.test")
+	g.call(t, "PUT", "/api/v1/retry/policy", `{"backoff_strategy":"`+strings.Repeat("x", maxJSON)+`"}`)
+	g.call(t, "DELETE", "/api/v1/retry/policy", "")
+	g.call(t, "BREW", "/api/v1/retry/policy", "")
+
+	get("/api/v1/proxies")
+	for _, body := range []string{
+		`{"url":"http://bob:hunter2@p3.test:3128","id":"F3","region":"US","weight":1.5,"cost":1,"max_in_flight":2,"metadata":{"a":"b"},"own_error":[{"status":502,"header":"X-Proxy: no","body":"x"}]}`,
+		`{"proxies":[{"url":"http://p4.test:1"},{"url":"socks5://p5.test:1","id":"five"}]}`,
+		`{"url":"http://p6.test:1","id":"F1"}`, `{"proxies":[{"url":"http://p6.test:1","id":"x"},{"url":"http://p7.test:1","id":"x"}]}`,
+		`{"url":"ftp://x"}`, `{}`, `{"url":"http://p6.test:1","id":""}`, `{"url":"http://p6.test:1","weight":0}`, `{"url":"http://p6.test:1","weight":-1}`,
+		`{"url":"http://p6.test:1","cost":-1}`, `{"url":"http://p6.test:1","max_in_flight":-1}`, `{"url":"http://***@p6.test:1"}`,
+		`{"proxies":[]}`, `{"proxies":[{"url":"http://p6.test:1"},{"url":"nope"}]}`, `{"proxies":[{"url":"http://p6.test:1","id":"metrics"}]}`,
+		`{"proxies":[{"url":"http://p6.test:1","nope":1}]}`, `{"url":"http://p6.test:1","own_error":[{}]}`, `{"url":1}`,
+		`{"proxies":[{"url":"http://p6.test:1","id":"F1"}]}`,
+	} {
+		post("/api/v1/proxies", body)
+	}
+	get("/api/v1/proxies/F3")
+	get("/api/v1/proxies/nope")
+	get("/api/v1/proxies/%zz")
+	for _, body := range []string{`{"weight":3,"region":"AP"}`, `{"id":"other"}`, `{"id":"five","cost":2}`, `{"url":"http://user@p8.test:1"}`, `{"weight":0}`, `{"own_error":[{"status":1}]}`, `{`} {
+		g.call(t, "PATCH", "/api/v1/proxies/five", body)
+	}
+	g.call(t, "PATCH", "/api/v1/proxies/nope", `{}`)
+	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=maybe", "")
+	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=true", "")
+	g.call(t, "DELETE", "/api/v1/proxies/five", "")
+	g.call(t, "DELETE", "/api/v1/proxies/five", "")
+
+	g.waiting(t)
+	for _, body := range []string{
+		`{"url":"http://target.test/path?q=1"}`, `{"url":"http://target.test/binary","retry":{"max_attempts":2}}`,
+		`{"url":"http://target.test/","method":"POST","headers":{"X-A":"b","Host":"other.test"},"body":"text"}`,
+		`{"url":"http://target.test/","method":"POST","body_base64":"aGV5"}`,
+		`{"url":"http://target.test/","region":"EU","region_strict":true,"retry":{"max_attempts":1}}`,
+		`{"url":"http://target.test/","region":"US","region_strict":true,"retry":{"max_attempts":2}}`,
+		`{"url":"http://target.test/","region":"nowhere","region_strict":true}`,
+		`{"url":"http://target.test/","region":"EU","region_strict":true,"retry":{"max_attempts":3}}`,
+		`{"url":"http://target.test/","region":"EU","region_strict":true,"retry":{"max_attempts":3}}`,
+		`{"url":"/relative"}`, `{"url":"ftp://x/"}`, `{"url":"http://u:p@x/"}`, `{"url":"http://x/","method":"CONNECT"}`, `{"url":"http://x/","method":"A B"}`,
+		`{"url":"http://x/","body":"a","body_base64":"YQ=="}`, `{"url":"http://x/","body_base64":"?"}`, `{"url":"http://x/","region_strict":true}`,
+		`{"url":"http://x/","retry":{"max_attempts":0}}`, `{"url":"http://x/","headers":{"A B":"c"}}`, `{"url":"http://x/","headers":{"A":"c\n"}}`, `{"nope":1}`,
+	} {
+		post("/api/v1/request", body)
+	}
+	list := get("/api/v1/requests")
+	var requests struct{ Requests []struct{ ID string } }
+	require.NoError(t, json.Unmarshal(list, &requests))
+	require.NotEmpty(t, requests.Requests)
+	get("/api/v1/requests/" + requests.Requests[0].ID)
+	for _, path := range []string{"/ffff", "?limit=2", "?limit=0", "?limit=x", "?limit=1&limit=2", "?state=done&limit=1", "?state=waiting", "?state=nope"} {
+		get("/api/v1/requests" + path)
+	}
+
+	get("/api/v1/circuit-breakers")
+	for _, path := range []string{"/F1", "/F2", "/nope", "/metrics", "/metrics?hours=1", "/metrics?hours=0", "/metrics?hours=169", "/metrics?hours=1&hours=2", "/metrics?hours=+1"} {
+		get("/api/v1/circuit-breakers" + path)
+	}
+	for _, path := range []string{"", "?limit=1", "?limit=1&cursor=1", "?limit=0", "?limit=1001", "?cursor=-1", "?cursor=x"} {
+		get("/api/v1/targets" + path)
+	}
+	for _, path := range []string{"", "/timeseries", "/timeseries?interval=day", "/timeseries?interval=week", "/timeseries?hours=x", "/by-proxy", "/by-proxy?hours=0"} {
+		get("/api/v1/metrics/retries" + path)
+	}
+	post("/api/v1/circuit-breakers/F1/reset", "")
+	post("/api/v1/circuit-breakers/nope/reset", "")
+	get("/api/v1/circuit-breakers/metrics")
+
+	e.Pool().SetLiteral(false)
+	for range 4 {
+		post("/api/v1/request", `{"url":"http://other.test/","retry":{"max_attempts":3}}`)
+	}
+	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1", "circuit-breakers/F2"} {
+		get("/api/v1/" + path)
+	}
+
+	g.plugins(t)
+
+	get("/api/v1/config")
+	post("/api/v1/config/reload", "")
+
+	g.keys(t)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	e.Shutdown(ctx)
+	get("/readyz")
+	post("/api/v1/request", `{"url":"http://target.test/"}`)
+}
+
+// waiting records a request that waits for its retry.
+func (g *golden) waiting(t *testing.T) {
+	q := httptest.NewRequest("POST", "/api/v1/request", strings.NewReader(`{"url":"http://target.test/","region":"US","region_strict":true,"retry":{"max_attempts":2}}`))
+	q.Header.Set("Content-Type", "application/json")
+	q.Host = "localhost"
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		roundTrip(g.t, g.served, q)
+	}()
+	time.Sleep(100 * time.Millisecond)
+	g.call(t, "GET", "/api/v1/requests?state=waiting", "")
+	<-done
+}
+
+func (g *golden) plugins(t *testing.T) {
+	module, err := os.ReadFile("../plugins/builtin/random.wasm")
+	require.NoError(t, err)
+	g.call(t, "GET", "/api/v1/plugins", "")
+	for _, path := range []string{"round_robin", "fixed", "nope"} {
+		g.call(t, "GET", "/api/v1/plugins/"+path, "")
+	}
+	body, kind := form(map[string]string{"name": "mine", "config": `{}`}, module)
+	g.call(t, "POST", "/api/v1/plugins", body, "Content-Type", kind)
+	g.call(t, "POST", "/api/v1/plugins?name=mine", string(module), "Content-Type", "application/wasm")
+	g.call(t, "POST", "/api/v1/plugins", string(module), "Content-Type", "application/wasm")
+	g.call(t, "POST", "/api/v1/plugins?name=bad", "nonsense", "Content-Type", "application/wasm")
+	g.call(t, "POST", "/api/v1/plugins?name=NO", string(module), "Content-Type", "application/wasm")
+	g.call(t, "POST", "/api/v1/plugins", "{}")
+	for _, fields := range []map[string]string{{"name": "x", "config": "[]"}, {"name": "x", "settings": "{}"}} {
+		body, kind = form(fields, module)
+		g.call(t, "POST", "/api/v1/plugins", body, "Content-Type", kind)
+	}
+	body, kind = form(map[string]string{"name": "x"}, nil)
+	g.call(t, "POST", "/api/v1/plugins", body, "Content-Type", kind)
+	time.Sleep(time.Second)
+	g.call(t, "PUT", "/api/v1/plugins/mine", string(module), "Content-Type", "application/wasm")
+	g.call(t, "PUT", "/api/v1/plugins/nope", string(module), "Content-Type", "application/wasm")
+	g.call(t, "PUT", "/api/v1/plugins/mine", "nonsense", "Content-Type", "application/wasm")
+	for _, body := range []string{`{"for":"first"}`, `{"for":"retry"}`, `{"for":"backoff"}`, `{"for":"lunch"}`, `{}`, `{"for":1}`} {
+		g.call(t, "POST", "/api/v1/plugins/mine/activate", body)
+	}
+	g.call(t, "POST", "/api/v1/plugins/linear/activate", `{"for":"backoff"}`)
+	g.call(t, "POST", "/api/v1/plugins/nope/activate", `{"for":"first"}`)
+	for _, path := range []string{"mine/rollback", "random/rollback", "nope/rollback", "mine/release", "nope/release"} {
+		g.call(t, "POST", "/api/v1/plugins/"+path, "")
+	}
+	g.call(t, "DELETE", "/api/v1/plugins/mine", "")
+	g.call(t, "DELETE", "/api/v1/plugins/random", "")
+	g.call(t, "DELETE", "/api/v1/plugins/nope", "")
+	g.call(t, "POST", "/api/v1/plugins/least_in_flight/activate", `{"for":"first"}`)
+	g.call(t, "POST", "/api/v1/plugins/performance/activate", `{"for":"retry"}`)
+	g.call(t, "DELETE", "/api/v1/plugins/mine", "")
+	for _, body := range []string{
+		``, `{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,"normalized_latency":1}]}`,
+		`{"candidates":[]}`, `{"candidates":[{"nope":1}]}`, `{"request":{"nope":1}}`, `{"request":{"attempt":"x"}}`,
+	} {
+		g.call(t, "POST", "/api/v1/plugins/performance/test", body)
+	}
+	for _, body := range []string{``, `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`, `{"candidates":[{}]}`} {
+		g.call(t, "POST", "/api/v1/plugins/linear/test", body)
+	}
+	g.call(t, "POST", "/api/v1/plugins/nope/test", "")
+}
+
+// keys records how requests are refused once keys are set.
+func (g *golden) keys(t *testing.T) {
+	g.served.SetKeys(nil, true)
+	g.call(t, "GET", "/api/v1/proxies", "", "Host", "localhost")
+	g.hosts(t)
+	g.served.SetKeys([]Key{
+		{Name: "ops", Secret: strings.TrimPrefix(adminKey, "Bearer "), Admin: true},
+		{Name: "view", Secret: strings.TrimPrefix(readerKey, "Bearer ")},
+	}, false)
+	for _, path := range []string{"/healthz", "/api/v1", "/api/v1/retry/policy"} {
+		g.call(t, "GET", path, "")
+		g.call(t, "GET", path, "", "Authorization", "Bearer wrong")
+		g.call(t, "GET", path, "", "Authorization", readerKey)
+	}
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}")
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Authorization", readerKey)
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Authorization", adminKey)
+	g.call(t, "PUT", "/api/v1/retry/policy", "{}", "Authorization", adminKey, "Origin", "http://evil.test")
+	g.served.SetKeys(nil, false)
+}
+
+func (g *golden) hosts(t *testing.T) {
+	q := httptest.NewRequest("GET", "/api/v1/proxies", nil)
+	q.Host = "evil.test"
+	r, body := roundTrip(t, g.served, q)
+	fmt.Fprintf(&g.out, "GET /api/v1/proxies of another host\n%d\n%s\n\n", r.StatusCode, body)
+}
