@@ -116,7 +116,7 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	cfg.Breaker.FailureThreshold, cfg.Literal = 3, true
 	cfg.Retry.BackoffStrategy, cfg.Retry.BaseDelay = "fixed", 0.5
 	require.NoError(t, cfg.Retry.Validate(func(string) bool { return true }))
-	cfg.First, cfg.Again = "round_robin", "round_robin"
+	cfg.FirstScorer, cfg.RetryScorer = "round_robin", "round_robin"
 	random := uint64(0)
 	e, err := engine.New(cfg, engine.Options{Plugins: reg, Log: log, Dial: proxyDial, Rand: func() uint64 { random++; return random }})
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ type pluginView struct {
 func (s *Server) pluginOf(i plugins.Info) pluginView {
 	cfg, v := s.Engine.Config(), pluginView{i, i.Spent.Seconds(), []string{}}
 	for _, use := range []struct{ name, as string }{
-		{cfg.First, "first"}, {cfg.Again, "retry"}, {s.Engine.Policies().Current().BackoffStrategy, "backoff"},
+		{cfg.FirstScorer, "first"}, {cfg.RetryScorer, "retry"}, {s.Engine.Policies().Current().BackoffStrategy, "backoff"},
 	} {
 		if use.name == i.Name {
 			v.UsedFor = append(v.UsedFor, use.as)

@@ -20,14 +20,14 @@ func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 
 
 // AttemptEvent is one finished attempt, recorded exactly once.
 type AttemptEvent struct {
-	Request RequestID
-	ProxyID string
-	Attempt int           // 0 for the first; a replay carries the number it repeats
-	Delay   time.Duration // waited before it
-	Because string        // of a retry: the Reason of the attempt before it
-	Started time.Time
-	Ended   time.Time
-	Outcome Outcome
+	Request     RequestID
+	ProxyID     string
+	Attempt     int           // 0 for the first; a replay carries the number it repeats
+	Delay       time.Duration // waited before it
+	RetryReason string        // of a retry: the Reason of the attempt before it
+	Started     time.Time
+	Ended       time.Time
+	Outcome     Outcome
 }
 
 // RequestEvent is one finished request, recorded exactly once, however it

@@ -45,16 +45,16 @@ func (r Result) String() string {
 	return "unknown"
 }
 
-// Again says whether, and how, a request may be tried again after an attempt.
-type Again uint8
+// RetryKind says whether, and how, a request may be tried again after an attempt.
+type RetryKind uint8
 
-// Never: the answer is final. Retry: after the backoff. Elsewhere: at once,
+// NoRetry: the response is final. RetryAfterBackoff: after the backoff. RetryElsewhere: at once,
 // through another proxy (an upstream's 407). Replay: at once, through the same
 // proxy on a fresh connection, outside max_attempts.
 const (
-	Never Again = iota
-	Retry
-	Elsewhere
+	NoRetry RetryKind = iota
+	RetryAfterBackoff
+	RetryElsewhere
 	Replay
 )
 
@@ -84,31 +84,31 @@ func (c Charge) String() string {
 // Repeat says whether the request of an attempt could be sent once more.
 type Repeat uint8
 
-// The answers. RepeatBodyGone: a part of the body has been sent and is not kept.
+// The answers. RepeatBodyNotKept: a part of the body has been sent and is not kept.
 // RepeatUnsafe: the request is not idempotent and may have reached its target.
 const (
 	RepeatAllowed Repeat = iota
-	RepeatBodyGone
+	RepeatBodyNotKept
 	RepeatUnsafe
 )
 
 // Outcome is everything known about one finished attempt. Breaker, statistics,
 // metrics and log are all given the same value. Package verdict makes it.
 type Outcome struct {
-	Cause      Cause
-	Result     Result
-	Verdict    Verdict
-	Charge     Charge
-	Again      Again
-	Repeat     Repeat
-	Status     int           // of the answer; 0 when none arrived
-	Latency    time.Duration // to the answer's head, or to the tunnel standing
-	Timing     Timing        // of the connection, where one was opened for it
-	RetryAfter time.Duration // what the answer asked for; 0 when it did not
-	Relay      bool          // the answer can be given to the client
-	Silent     bool          // nothing of the target was heard: another proxy is tried without a wait
-	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
-	Err        error         // free of credentials and of query strings; nil when an answer arrived
+	Cause            Cause
+	Result           Result
+	Verdict          Verdict
+	Charge           Charge
+	Retry            RetryKind
+	Repeat           Repeat
+	Status           int           // of the answer; 0 when none arrived
+	Latency          time.Duration // to the answer's head, or to the tunnel standing
+	Timing           Timing        // of the connection, where one was opened for it
+	RetryAfter       time.Duration // what the answer asked for; 0 when it did not
+	Relay            bool          // the answer can be given to the client
+	NoTargetResponse bool          // nothing of the target was heard: another proxy is tried without a wait
+	Reason           string        // RFC 9209 error token, or "http_<status>"; "" on success
+	Err              error         // free of credentials and of query strings; nil when an answer arrived
 
 	// What the client is told if this attempt is the last and its answer is not
 	// relayed: 502 or 504, and a stable word.

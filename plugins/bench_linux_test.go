@@ -180,7 +180,7 @@ func (r *request) run() bool {
 	x := &r.x
 	x.Reset()
 	x.Policy, x.Global, x.Method, x.Host = r.own, r.own, "GET", "example.com"
-	x.Idempotent, x.Replayable, x.Journal = true, true, r.entry
+	x.Idempotent, x.Replayable, x.Progress = true, true, r.entry
 	x.Started = time.Now()
 	r.entry.Begin(x.ID, x.Method, x.Host, x.Started)
 	_, ok := executor.Do(context.Background(), r.e, x, r.call)

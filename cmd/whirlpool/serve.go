@@ -66,7 +66,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		proxyListener.Close()
 		return fmt.Errorf("api.listen: %w; --api HOST:PORT takes another address", err)
 	}
-	g.engine.Avoid(apiListener.Addr())
+	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
 	if cfg.Log.Format == "json" { // a program reads it, and often what goes to out as well
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()), slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))

@@ -106,7 +106,7 @@ func (b *answerBody) end(err error) {
 	if b.err = err; err != io.EOF && k.ctx.Err() != nil {
 		b.err = context.Cause(k.ctx)
 	}
-	status, broke := b.response.Status, b.response.BodyBroke(&k.request)
+	status, broke := b.response.Status, b.response.RequestBodyBroken(&k.request)
 	b.response.Finish(&k.control, k.engine.opts.Now())
 	relayed := verdict.Relayed{RequestBroke: broke, Stopped: !k.control.Interrupt.Quiet(), ClientLeft: errors.Is(err, context.Canceled)}
 	if err != io.EOF {

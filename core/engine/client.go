@@ -117,7 +117,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	stop := context.AfterFunc(ctx, k.control.Interrupt.Fire)
 	k.entry = e.tracker.Track()
 	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
-	k.x.Journal = k.entry
+	k.x.Progress = k.entry
 	k.atEnd(k.entry.Release, func() { e.executor.Abandon(&k.x) }, func() { stop() })
 	k.result = &Result{ID: k.x.ID}
 	response, ok := executor.Do(ctx, e.executor, &k.x, k)
@@ -303,9 +303,9 @@ func (e *exactly) Read(p []byte) (int, error) {
 
 // Try implements executor.Call.
 func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
-	k.control.Started, k.control.Deadline, k.control.Total, k.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
+	k.control.Started, k.control.Deadline, k.control.Total, k.control.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
-		return nil, verdict.Facts{Fault: f, Timing: k.control.Timing}
+		return nil, verdict.Facts{Err: f, Timing: k.control.Timing}
 	}
 	return &k.response, k.response.Verdict(k.control.Timing)
 }

@@ -39,8 +39,8 @@ type Config struct {
 	AttemptTimeout time.Duration
 	Adaptive       bool // executor.Tuning's
 	BodyIdle       time.Duration
-	First          string        // scorer of first attempts
-	Again          string        // scorer of retries
+	FirstScorer    string        // scorer of first attempts
+	RetryScorer    string        // scorer of retries
 	Memory         time.Duration // how long an attempt counts in a proxy's statistics; 0 for ever
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
@@ -52,7 +52,7 @@ func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, Adaptive: true, BodyIdle: time.Minute,
-		First: fallbackFirst, Again: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
+		FirstScorer: fallbackFirst, RetryScorer: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
 	}
@@ -150,7 +150,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
-	e.file = [2]string{cfg.First, cfg.Again}
+	e.file = [2]string{cfg.FirstScorer, cfg.RetryScorer}
 	e.wg.Add(1)
 	go e.sweep()
 	return e, nil
@@ -203,10 +203,10 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 			faults = append(faults, &core.KeyError{Key: key, Value: name, Err: err})
 		}
 	}
-	first, err := plugins.Scorer(cfg.First, fallbackFirst)
-	check("selection.first", cfg.First, err)
-	again, err := plugins.Scorer(cfg.Again, fallbackAgain)
-	check("selection.retry", cfg.Again, err)
+	first, err := plugins.Scorer(cfg.FirstScorer, fallbackFirst)
+	check("selection.first", cfg.FirstScorer, err)
+	again, err := plugins.Scorer(cfg.RetryScorer, fallbackAgain)
+	check("selection.retry", cfg.RetryScorer, err)
 	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
 	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
 	if len(faults) > 0 {
@@ -254,14 +254,14 @@ func Check(cfg Config, plugins Plugins) error {
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	file, running, policy := [2]string{cfg.First, cfg.Again}, e.config.Load(), e.policies.Current()
+	file, running, policy := [2]string{cfg.FirstScorer, cfg.RetryScorer}, e.config.Load(), e.policies.Current()
 	scorer := func(name string) bool { _, err := plugins.Scorer(name, ""); return err == nil }
 	backoff := func(name string) bool { _, err := plugins.Backoff(name); return err == nil }
-	if file[0] == e.file[0] && scorer(running.First) {
-		cfg.First = running.First
+	if file[0] == e.file[0] && scorer(running.FirstScorer) {
+		cfg.FirstScorer = running.FirstScorer
 	}
-	if file[1] == e.file[1] && scorer(running.Again) {
-		cfg.Again = running.Again
+	if file[1] == e.file[1] && scorer(running.RetryScorer) {
+		cfg.RetryScorer = running.RetryScorer
 	}
 	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
@@ -276,8 +276,8 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.pool.SetLiteral(cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
 	e.policies.ReloadFile(cfg.Retry, backoff)
-	e.gone("first", running.First, cfg.First, scorer)
-	e.gone("retry", running.Again, cfg.Again, scorer)
+	e.gone("first", running.FirstScorer, cfg.FirstScorer, scorer)
+	e.gone("retry", running.RetryScorer, cfg.RetryScorer, scorer)
 	e.gone("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
 	e.executor.Tune(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
@@ -301,10 +301,10 @@ func (e *Engine) Activate(first, again string) error {
 	defer e.reload.Unlock()
 	cfg := *e.config.Load()
 	if first != "" {
-		cfg.First = first
+		cfg.FirstScorer = first
 	}
 	if again != "" {
-		cfg.Again = again
+		cfg.RetryScorer = again
 	}
 	tuning, err := e.tuning(&cfg, *e.plugins.Load())
 	if err != nil {
@@ -316,11 +316,11 @@ func (e *Engine) Activate(first, again string) error {
 	return nil
 }
 
-// Avoid lets no entry of the pool lead to a, where this process listens: the
+// ForbidAddress lets no entry of the pool lead to a, where this process listens: the
 // API's address. Serve says so of the gateway's.
-func (e *Engine) Avoid(a net.Addr) {
+func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		e.transport.Avoid(tcp)
+		e.transport.ForbidAddress(tcp)
 	}
 }
 
@@ -329,7 +329,7 @@ func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()
 	e.listeners = append(e.listeners, l)
 	e.reload.Unlock()
-	e.Avoid(l.Addr())
+	e.ForbidAddress(l.Addr())
 	return e.gateway.Serve(l)
 }
 
@@ -401,7 +401,7 @@ func (e *Engine) sweep() {
 		case <-tick.C:
 			e.pool.Sweep()
 		case <-tidy.C:
-			e.transport.Prune()
+			e.transport.CloseExpired()
 			e.pool.ForgetTargets()
 			snap := e.pool.Snapshot()
 			e.metrics.Prune(func(id string) bool { return snap.Get(id) != nil })
@@ -440,7 +440,7 @@ func (e *Engine) NewID() core.RequestID {
 // tracker gives the gateway its entries.
 type tracker struct{ *metrics.Tracker }
 
-func (t tracker) Track() gateway.Entry { return t.Tracker.Track() }
+func (t tracker) Track() gateway.TrackerEntry { return t.Tracker.Track() }
 
 func (e *Engine) proxyStates() []metrics.ProxyState {
 	all := e.pool.Snapshot().All

@@ -234,11 +234,11 @@ func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	require.Empty(t, log.String())
-	require.Equal(t, "mine", e.Config().First)
+	require.Equal(t, "mine", e.Config().FirstScorer)
 
 	require.NoError(t, e.Reload(cfg, without{name: "mine"}))
-	require.Contains(t, log.String(), `msg="a plugin in use is gone" for=first plugin=mine now=`+cfg.First)
-	require.Equal(t, cfg.First, e.Config().First)
+	require.Contains(t, log.String(), `msg="a plugin in use is gone" for=first plugin=mine now=`+cfg.FirstScorer)
+	require.Equal(t, cfg.FirstScorer, e.Config().FirstScorer)
 	require.Equal(t, "patience", e.Policies().Current().BackoffStrategy)
 	log.Reset()
 

@@ -61,7 +61,7 @@ func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections is what http.Client's calls: it closes the kept
 // connections to the pool's proxies.
-func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.DropIdle() }
+func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.CloseAllIdle() }
 
 func (rt roundTripper) call(q *http.Request) (call Call, err error) {
 	call.Request = q

@@ -42,7 +42,7 @@ func (even) Score(core.Candidates, []float64) error { return nil }
 func TestAllocOfARetry(t *testing.T) {
 	for name, facts := range map[string]verdict.Facts{
 		"an answer":     {Status: 429},
-		"no connection": {Fault: &verdict.Fault{Cause: verdict.LocalLimit, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
+		"no connection": {Err: &verdict.Error{Cause: verdict.LocalLimit, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := start(t, 8, func(t *Tuning) { t.First, t.Retry = even{}, even{} })

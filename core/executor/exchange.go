@@ -27,7 +27,7 @@ type Exchange struct {
 	Connect    bool
 	Listener   core.Listener
 	Replayable bool      // the request body, if any, can be sent again
-	Journal    Journal   // told of each step; may be nil
+	Progress   Progress  // told of each step; may be nil
 	Watch      func()    // called before the first wait: start watching the client; may be nil
 	Collect    bool      // keep every attempt in Events
 	Started    time.Time // when the request came; zero for when Do begins
@@ -72,7 +72,7 @@ type deferred struct {
 func (x *Exchange) chargeDeferred() {
 	for i := range x.deferred {
 		d := &x.deferred[i]
-		if d.held.U != x.Proxy {
+		if d.held.Proxy != x.Proxy {
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.held.Elsewhere = true
 			d.held.Settle(&d.outcome)
@@ -90,8 +90,8 @@ func (x *Exchange) releaseDeferred() {
 	x.deferred = x.deferred[:0]
 }
 
-// Journal follows one request for those who ask how it is doing.
-type Journal interface {
+// Progress receives the steps of one request, for the tracker.
+type Progress interface {
 	Attempt(number int, proxyID string)
 	Waiting(until time.Time, retry int)
 	Finished(o *core.AttemptEvent)

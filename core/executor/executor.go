@@ -16,10 +16,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ErrClientGone and ErrShutdown are the causes a caller cancels an exchange's
+// ErrClientLeft and ErrShutdown are the causes a caller cancels an exchange's
 // context with. Any cause but ErrShutdown counts as the client having left.
 var (
-	ErrClientGone = errors.New("the client hung up")
+	ErrClientLeft = errors.New("the client hung up")
 	ErrShutdown   = verdict.ErrShutdown
 )
 
@@ -88,12 +88,12 @@ func (e *Executor) Tuning() Tuning { return *e.tuning.Load() }
 
 // Attempt is one try, as the executor asks for it.
 type Attempt struct {
-	Upstream *upstream.Upstream
-	Number   int       // 0 for the first
-	Started  time.Time // when it was chosen
-	Deadline time.Time // never zero
-	Total    time.Time // of the whole request; zero for none
-	Fresh    bool      // no kept connection: this replays what one lost
+	Upstream      *upstream.Upstream
+	Number        int       // 0 for the first
+	Started       time.Time // when it was chosen
+	Deadline      time.Time // never zero
+	Total         time.Time // of the whole request; zero for none
+	NewConnection bool      // no kept connection: this replays what one lost
 }
 
 // Call is one kind of work that is tried through proxies.
@@ -124,15 +124,15 @@ func Do[T any](ctx context.Context, e *Executor, x *Exchange, c Call[T]) (T, boo
 		*a = Attempt{Upstream: x.Proxy, Number: x.Attempts - 1, Started: x.event.Started, Deadline: e.attemptDeadline(x, t), Total: x.Deadline}
 		answer, facts := c.Try(ctx, a)
 		o := e.judge(ctx, x, &facts, t)
-		if o.Again == core.Replay {
+		if o.Retry == core.Replay {
 			e.record(x, &o)
 			x.event.Started = e.now()
-			a.Fresh, a.Started, a.Deadline = true, x.event.Started, e.attemptDeadline(x, t)
+			a.NewConnection, a.Started, a.Deadline = true, x.event.Started, e.attemptDeadline(x, t)
 			answer, facts = c.Try(ctx, a)
 			facts.Replayed = true
 			o = e.judge(ctx, x, &facts, t)
 		}
-		if o.Again == core.Never && o.Result == core.ResultSuccess {
+		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
 			x.chargeDeferred()
 			x.event.Outcome, x.pending, x.Final = o, true, core.FinalSuccess
 			x.held.Answered()
@@ -197,14 +197,14 @@ func (e *Executor) choose(x *Exchange, t *Tuning) bool {
 	if x.Attempts > 0 { // now that it is made: one record for each retry that is counted
 		o := &x.event.Outcome
 		e.say(x, slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.delay), slog.String("reason", o.Reason), slog.Int("status", o.Status),
-			slog.String("next_proxy_id", lease.U.ID()))
+			slog.String("next_proxy_id", lease.Proxy.ID()))
 	}
-	x.Proxy, x.held = lease.U, lease
+	x.Proxy, x.held = lease.Proxy, lease
 	x.held.Target = x.Target
-	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.U.ID(), Attempt: x.Attempts, Delay: x.delay, Because: x.because, Started: now}
+	x.event = core.AttemptEvent{Request: x.ID, ProxyID: lease.Proxy.ID(), Attempt: x.Attempts, Delay: x.delay, RetryReason: x.because, Started: now}
 	x.Attempts++
-	if x.Journal != nil {
-		x.Journal.Attempt(x.Attempts-1, lease.U.ID())
+	if x.Progress != nil {
+		x.Progress.Attempt(x.Attempts-1, lease.Proxy.ID())
 	}
 	return true
 }
@@ -255,21 +255,21 @@ func (e *Executor) judge(ctx context.Context, x *Exchange, f *verdict.Facts, t *
 	f.Tunnel, f.Replayable = x.Connect, x.Replayable
 	f.Idempotent, f.OptedIn = x.Idempotent, x.Policy.RetryNonIdempotent
 	f.Direct, f.Proven = x.Proxy.Direct(), x.Proxy.HasServed()
-	f.Listed, f.Counted = x.Policy.Retries(f.Status), x.Global.Retries(f.Status)
-	f.Cut = x.cut && !now.Before(x.attempt.Deadline)
-	f.TotalTimeout, f.OwnTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
+	f.StatusRetried, f.StatusCounted = x.Policy.Retries(f.Status), x.Global.Retries(f.Status)
+	f.CutShort = x.cut && !now.Before(x.attempt.Deadline)
+	f.TotalTimeout, f.TighterTimeout = !x.Deadline.IsZero() && !now.Before(x.Deadline), x.OwnTimeout()
 	if ctx.Err() != nil {
 		f.Stopped = context.Cause(ctx)
 	}
-	if f.Inner != "" && t.Targets != nil {
-		f.Elsewhere = t.Targets.ServedElsewhere(x.Target, x.Proxy.Hash(), now.Sub(t.Epoch))
+	if f.InnerOutcome != "" && t.Targets != nil {
+		f.TargetServed = t.Targets.ServedElsewhere(x.Target, x.Proxy.Hash(), now.Sub(t.Epoch))
 	}
 	return verdict.Judge(f)
 }
 
 // settle gives the permit back with its verdict and records the attempt.
 func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
-	x.query.Tried = append(x.query.Tried, selector.Tried{U: x.Proxy, Barred: o.Again == core.Elsewhere})
+	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.Proxy, Barred: o.Retry == core.RetryElsewhere})
 	x.found = evidence.Finding{}
 	if o.Cause == verdict.CutShort {
 		x.Proxy.Stretch(o.Latency)
@@ -289,8 +289,8 @@ func (e *Executor) settle(x *Exchange, o *core.Outcome, t *Tuning) {
 func (e *Executor) record(x *Exchange, o *core.Outcome) {
 	x.event.Outcome = *o
 	e.recorder.Attempt(&x.event)
-	if x.Journal != nil {
-		x.Journal.Finished(&x.event)
+	if x.Progress != nil {
+		x.Progress.Finished(&x.event)
 	}
 	if x.Collect {
 		x.Events = append(x.Events, x.event)
@@ -313,13 +313,13 @@ func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
 func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
 	relay = o.Relay
 	switch {
-	case o.Again == core.Never && o.Result == core.ResultCancelled:
+	case o.Retry == core.NoRetry && o.Result == core.ResultCancelled:
 		x.Final, relay = core.FinalCancelled, false
-	case o.Again == core.Never && o.Result == core.ResultTimeout:
+	case o.Retry == core.NoRetry && o.Result == core.ResultTimeout:
 		x.Final = core.FinalTimeout
-	case o.Cause == verdict.InnerGaveUp && o.Again == core.Never: // so that the next level believes it as well
+	case o.Cause == verdict.InnerGaveUp && o.Retry == core.NoRetry: // so that the next level believes it as well
 		x.Final = core.FinalExhausted
-	case o.Again == core.Never:
+	case o.Retry == core.NoRetry:
 		x.Final = core.FinalNotRetryable
 	case x.Attempts >= x.Policy.MaxAttempts:
 		x.Final, x.limit = core.FinalExhausted, true
@@ -372,12 +372,12 @@ func (e *Executor) suspect(x *Exchange, o *core.Outcome, t *Tuning) bool {
 func (e *Executor) backoff(x *Exchange, o *core.Outcome, t *Tuning) time.Duration {
 	p, now := x.Policy, e.now()
 	switch {
-	case o.Again == core.Elsewhere:
+	case o.Retry == core.RetryElsewhere:
 		return 0
 	case p.FailoverDelay != nil && e.selector.Untried(&x.query, now):
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0:
-	case (o.Silent || x.found.JustServed) && e.selector.Untried(&x.query, now):
+	case (o.NoTargetResponse || x.found.JustServed) && e.selector.Untried(&x.query, now):
 		return 0 // a wait is for a target that was heard, and that others are not served by
 	}
 	r := core.BackoffRequest{
@@ -411,8 +411,8 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 		if x.Watch != nil {
 			x.Watch()
 		}
-		if x.Journal != nil {
-			x.Journal.Waiting(e.now().Add(d), x.Attempts)
+		if x.Progress != nil {
+			x.Progress.Waiting(e.now().Add(d), x.Attempts)
 		}
 		if x.timer == nil {
 			x.timer = time.NewTimer(d)

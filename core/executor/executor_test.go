@@ -141,7 +141,7 @@ func TestDelaysAndFailover(t *testing.T) {
 		assert.True(t, b.rec.Requests()[0].Delivered)
 		assert.Equal(t, 3*time.Second, b.rec.Requests()[0].Waited)
 		require.Len(t, b.rec.Attempts(), 3)
-		assert.Equal(t, "http_503", b.rec.Attempts()[1].Because)
+		assert.Equal(t, "http_503", b.rec.Attempts()[1].RetryReason)
 		b.idle(t)
 	})
 }
@@ -163,10 +163,10 @@ func TestTheLastAnswerIsRelayed(t *testing.T) {
 
 func TestWhatIsNotRetried(t *testing.T) {
 	refused := func(context.Context, *Attempt) verdict.Facts {
-		return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}}
+		return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Err: errors.New("refused")}}
 	}
 	reset := func(context.Context, *Attempt) verdict.Facts {
-		return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
+		return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
 	}
 	for name, c := range map[string]struct {
 		change func(*Exchange)
@@ -208,7 +208,7 @@ func hang(ctx context.Context, a *Attempt) verdict.Facts {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: errors.New("timeout")}}
+	return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: errors.New("timeout")}}
 }
 
 func TestTheTotalTimeout(t *testing.T) {
@@ -270,7 +270,7 @@ func TestAClientThatLeaves(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := start(t, 2, nil)
 				ctx, cancel := context.WithCancelCause(t.Context())
-				time.AfterFunc(300*time.Millisecond, func() { cancel(ErrClientGone) })
+				time.AfterFunc(300*time.Millisecond, func() { cancel(ErrClientLeft) })
 				x, c := exchange(t, nil), &tries{f: f}
 				_, ok := b.run(ctx, x, c)
 				assert.False(t, ok)
@@ -280,7 +280,7 @@ func TestAClientThatLeaves(t *testing.T) {
 				b.idle(t)
 				for _, u := range b.pool.Snapshot().All {
 					if name == "during an attempt" {
-						assert.Equal(t, ErrClientGone, b.rec.Attempts()[0].Outcome.Err)
+						assert.Equal(t, ErrClientLeft, b.rec.Attempts()[0].Outcome.Err)
 						assert.Zero(t, u.Breaker().Snapshot().FailureCount, "it counts against nobody")
 					}
 				}
@@ -314,9 +314,9 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		n := 0
 		c := &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			if n++; n == 1 {
-				return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.StaleConnection, Err: errors.New("closed")}}
+				return verdict.Facts{Err: &verdict.Error{Cause: verdict.StaleConnection, Err: errors.New("closed")}}
 			}
-			if !a.Fresh {
+			if !a.NewConnection {
 				return verdict.Facts{Status: 500}
 			}
 			return verdict.Facts{Status: 200}
@@ -494,12 +494,12 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					case 2:
 						return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 					case 3:
-						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errors.New("refused")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errors.New("refused")}}
 					case 4:
-						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.StaleConnection, Err: errors.New("stale")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.StaleConnection, Err: errors.New("stale")}}
 					case 5:
-						cancel(ErrClientGone)
-						return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: errors.New("gone")}}
+						cancel(ErrClientLeft)
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("gone")}}
 					}
 					return verdict.Facts{Status: 200}
 				}}

@@ -35,7 +35,7 @@ func (e *Executor) refuse(x *Exchange, err error) {
 		x.Final, x.Failure.Code = core.FinalPoolEmpty, "pool_empty"
 	case errors.Is(err, core.ErrAllBusy):
 		x.Final, x.Failure.Code, x.Failure.RetryAfter = core.FinalAllBusy, "all_proxies_busy", time.Second
-	case errors.Is(err, selector.ErrNoneLeft):
+	case errors.Is(err, selector.ErrCredentialsRefused):
 		// Every other proxy refused our credentials: not a matter of breakers.
 		x.Final, x.Failure.Status, x.Failure.Code = core.FinalExhausted, 502, "exhausted"
 		x.Failure.Reason = "proxy_configuration_error"
@@ -74,7 +74,7 @@ func Cancelled(cause error) *Failure {
 func failureOf(x *Exchange, o *core.Outcome) Failure {
 	f := Failure{Status: o.ClientStatus, Code: o.ClientCode, Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
 	switch {
-	case x.Final == core.FinalTimeout && o.Again == core.Never:
+	case x.Final == core.FinalTimeout && o.Retry == core.NoRetry:
 		f.Message = "the request's total timeout passed before an answer came"
 		return f
 	case x.Final == core.FinalTimeout:
@@ -94,8 +94,8 @@ func failureOf(x *Exchange, o *core.Outcome) Failure {
 		f.Message += "; tried once only, as " + x.Target.Name + " fails through every proxy"
 	case x.budget:
 		f.Message += "; the retry budget is spent"
-	case x.Final != core.FinalNotRetryable || o.Again == core.Never:
-	case o.Repeat == core.RepeatBodyGone:
+	case x.Final != core.FinalNotRetryable || o.Retry == core.NoRetry:
+	case o.Repeat == core.RepeatBodyNotKept:
 		f.Message += "; not tried again, as its body is longer than gateway.replay_limit"
 	default:
 		f.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"

@@ -25,7 +25,7 @@ func (e *Executor) Finish(x *Exchange, end Ending) {
 	if x.pending {
 		x.pending = false
 		end.Relayed.Direct = x.Proxy.Direct()
-		x.event.Outcome = verdict.End(x.event.Outcome, end.Relayed)
+		x.event.Outcome = verdict.EndRelay(x.event.Outcome, end.Relayed)
 		o := &x.event.Outcome
 		x.event.Ended = now
 		if !x.Connect {
@@ -61,7 +61,7 @@ func (e *Executor) TunnelProven(x *Exchange) {
 // EndTunnel settles a tunnel by how it ended, and releases it.
 func (e *Executor) EndTunnel(x *Exchange, end verdict.TunnelEnd) {
 	o := verdict.EndTunnel(x.event.Outcome, end)
-	if o.Cause == verdict.TunnelDied && x.held.U != nil {
+	if o.Cause == verdict.TunnelDied && x.held.Proxy != nil {
 		e.say(x, slog.LevelInfo, "tunnel died before its first byte", o.Err)
 	}
 	x.held.Settle(&o)

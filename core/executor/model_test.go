@@ -196,7 +196,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		}
 		e.Tune(tuning)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		leaves := time.AfterFunc(q.leave(), func() { cancel(ErrClientGone) })
+		leaves := time.AfterFunc(q.leave(), func() { cancel(ErrClientLeft) })
 		x := exchange(t, func(own *retry.Policy) {
 			own.MaxAttempts, own.BaseDelay, own.MaxBackoffDelay, own.RetryStatusCodes, own.RetryNonIdempotent = q.MaxAttempts, planBase, planCap, q.Codes, q.OptIn
 			if own.Timeout = tenths(p.GlobalTimeout); q.Timeout > 0 {
@@ -211,7 +211,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		x.Idempotent, x.Replayable, x.Connect = q.Idempotent, q.Replayable, q.Connect
 		steps := q.Steps
 		c := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
-			say(toldTry(since(time.Now()), a.Upstream.ID(), a.Number, since(a.Deadline), a.Fresh))
+			say(toldTry(since(time.Now()), a.Upstream.ID(), a.Number, since(a.Deadline), a.NewConnection))
 			s := steps[0]
 			steps = steps[1:]
 			switch s.Act {
@@ -228,7 +228,7 @@ func play(t *testing.T, p plan) (trace []string) {
 			select {
 			case <-time.After(s.took()):
 			case <-ctx.Done():
-				return verdict.Facts{Fault: &verdict.Fault{Cause: verdict.ConnectionClosed, Err: ctx.Err()}}
+				return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: ctx.Err()}}
 			}
 			return s.facts()
 		}}
@@ -277,19 +277,19 @@ func tenths(n int) *float64 {
 }
 
 func (s step) facts() verdict.Facts {
-	fault := func(f verdict.Fault) verdict.Facts {
+	fault := func(f verdict.Error) verdict.Facts {
 		f.Err = errors.New("broken")
-		return verdict.Facts{Fault: &f}
+		return verdict.Facts{Err: &f}
 	}
 	switch s.Kind {
 	case kindRefused:
-		return fault(verdict.Fault{Cause: verdict.ProxyUnreachable})
+		return fault(verdict.Error{Cause: verdict.ProxyUnreachable})
 	case kindNoTunnel:
-		return fault(verdict.Fault{Cause: verdict.TunnelFailed})
+		return fault(verdict.Error{Cause: verdict.TunnelFailed})
 	case kindReset:
-		return fault(verdict.Fault{Cause: verdict.ConnectionClosed})
+		return fault(verdict.Error{Cause: verdict.ConnectionClosed})
 	case kindStale:
-		return fault(verdict.Fault{Cause: verdict.StaleConnection})
+		return fault(verdict.Error{Cause: verdict.StaleConnection})
 	}
 	a := verdict.Facts{Status: kindStatus[s.Kind], FromProxy: true, Challenged: true}
 	if s.After > 0 {
@@ -433,7 +433,7 @@ func (m *model) choose(probes bool, attempt int) (*party, Failure) {
 type outcome struct {
 	result  core.Result
 	verdict core.Verdict
-	again   core.Again
+	again   core.RetryKind
 	status  int
 	unsent  bool
 }
@@ -441,10 +441,10 @@ type outcome struct {
 func (m *model) classify(q planned, kind int) outcome {
 	status := kindStatus[kind]
 	listed := slices.Contains(q.Codes, status)
-	failed := outcome{core.ResultFailure, core.Failure, core.Retry, status, false}
+	failed := outcome{core.ResultFailure, core.Failure, core.RetryAfterBackoff, status, false}
 	switch {
 	case kind == kind407:
-		return outcome{core.ResultFailure, core.Failure, core.Elsewhere, 407, true}
+		return outcome{core.ResultFailure, core.Failure, core.RetryElsewhere, 407, true}
 	case kind == kindRefused, kind == kindNoTunnel:
 		failed.status = 0
 		failed.unsent = true
@@ -452,21 +452,21 @@ func (m *model) classify(q planned, kind int) outcome {
 	case kind == kindReset:
 		return failed
 	case kind == kindOK:
-		return outcome{core.ResultSuccess, core.Success, core.Never, 200, false}
+		return outcome{core.ResultSuccess, core.Success, core.NoRetry, 200, false}
 	case q.Connect && status >= 500:
 		failed.unsent = true
 		return failed
 	case q.Connect:
-		return outcome{core.ResultFailure, core.Excluded, core.Retry, status, true}
+		return outcome{core.ResultFailure, core.Excluded, core.RetryAfterBackoff, status, true}
 	case kind == kind503 && listed:
 		return failed
 	case kind == kind503: // in the global policy's list, though not in the request's
-		failed.again = core.Never
+		failed.again = core.NoRetry
 		return failed
 	case listed:
-		return outcome{core.ResultFailure, core.Excluded, core.Retry, status, false}
+		return outcome{core.ResultFailure, core.Excluded, core.RetryAfterBackoff, status, false}
 	}
-	return outcome{core.ResultSuccess, core.Success, core.Never, status, false}
+	return outcome{core.ResultSuccess, core.Success, core.NoRetry, status, false}
 }
 
 // request is one of the plan.
@@ -534,14 +534,14 @@ func (m *model) request(q planned) {
 			m.now = min(over, leave)
 			switch {
 			case m.now == leave:
-				o = outcome{result: core.ResultCancelled, verdict: core.Excluded, again: core.Never}
+				o = outcome{result: core.ResultCancelled, verdict: core.Excluded, again: core.NoRetry}
 			case kind == kindHang && timeout > 0 && m.now >= deadline:
-				o = outcome{result: core.ResultTimeout, verdict: core.Failure, again: core.Never}
+				o = outcome{result: core.ResultTimeout, verdict: core.Failure, again: core.NoRetry}
 				if own {
 					o.verdict = core.Excluded
 				}
 			case kind == kindHang:
-				o = outcome{result: core.ResultTimeout, verdict: core.Failure, again: core.Retry}
+				o = outcome{result: core.ResultTimeout, verdict: core.Failure, again: core.RetryAfterBackoff}
 			case kind == kindStale && !fresh && q.Idempotent && q.Replayable:
 				record(outcome{result: core.ResultReplay, verdict: core.Excluded})
 				continue
@@ -555,7 +555,7 @@ func (m *model) request(q planned) {
 			}
 			break
 		}
-		if o.again == core.Never && o.result == core.ResultSuccess {
+		if o.again == core.NoRetry && o.result == core.ResultSuccess {
 			delivered := true
 			final := core.FinalSuccess
 			switch {
@@ -574,7 +574,7 @@ func (m *model) request(q planned) {
 			end(final, true, Failure{}, delivered)
 			return
 		}
-		p.tried, p.barred = step, o.again == core.Elsewhere
+		p.tried, p.barred = step, o.again == core.RetryElsewhere
 		m.report(p, generation, o.verdict)
 		record(o)
 
@@ -593,10 +593,10 @@ func (m *model) request(q planned) {
 		case o.result == core.ResultCancelled:
 			end(core.FinalCancelled, false, gone, false)
 			return
-		case o.result == core.ResultTimeout && o.again == core.Never:
+		case o.result == core.ResultTimeout && o.again == core.NoRetry:
 			end(core.FinalTimeout, false, late, false)
 			return
-		case o.again == core.Never:
+		case o.again == core.NoRetry:
 			end(core.FinalNotRetryable, relay, failed, false)
 			return
 		case attempts == q.MaxAttempts:
@@ -623,7 +623,7 @@ func (m *model) request(q planned) {
 		}
 		wait = min(wait, planCap)
 		switch {
-		case o.again == core.Elsewhere:
+		case o.again == core.RetryElsewhere:
 			wait = 0
 		case q.Failover >= 0 && len(m.candidates(probes)) > 0:
 			wait = float64(q.Failover) / 10

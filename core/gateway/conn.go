@@ -38,7 +38,7 @@ type conn struct {
 	reader *http1.Reader
 	ctx    context.Context // cancelled when the client has left
 	cancel context.CancelCauseFunc
-	entry  Entry
+	entry  TrackerEntry
 	phase  atomic.Int32 // what drain and Server.await want to know
 	armed  time.Time    // when the idle deadline was set last
 	ended  time.Time    // when the last request ended; zero if it was refused
@@ -90,14 +90,14 @@ type memo struct {
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
-	raw = socket.Of(raw)
+	raw = socket.Wrap(raw)
 	c := &conn{server: s, set: s.settings.Load(), raw: raw, reader: http1.NewReader(raw)}
 	c.outLoan.from, c.bodyLoan.from = s.spareOuts, s.spareBodies
 	c.call.conn = c
 	c.watch.conn = c
 	c.call.control.OnSlow = c.watch.start
 	if plain, ok := raw.(*socket.Conn); ok {
-		plain.Full = c.full
+		plain.OnFull = c.full
 	}
 	c.armBodyFunc = c.armBody
 	c.stopBodyFunc = c.stopBody
@@ -114,7 +114,7 @@ func (c *conn) serve() {
 		c.server.Executor.Abandon(&c.x)
 		c.stall.Stop()
 		stop()
-		c.cancel(executor.ErrClientGone)
+		c.cancel(executor.ErrClientLeft)
 		c.entry.Release()
 		c.raw.Close()
 	}()
@@ -180,7 +180,7 @@ func (c *conn) handle() (keep bool) {
 		x.Listener = core.ListenConnect
 	}
 	x.Idempotent = x.Connect || retry.Idempotent(x.Method)
-	x.Watch, x.Journal = c.call.control.OnSlow, c.entry
+	x.Watch, x.Progress = c.call.control.OnSlow, c.entry
 
 	var t target
 	var err error
@@ -232,7 +232,7 @@ func (c *conn) write(b []byte) bool {
 	return err == nil
 }
 
-// full is called before a write waits (socket.Conn.Full).
+// full is called before a write waits (socket.Conn.OnFull).
 func (c *conn) full() { c.stall.Start(c.raw, c.set.BodyIdle) }
 
 // borrowOut empties c.out to put an answer together in.
@@ -299,7 +299,7 @@ func (c *conn) drain() {
 func (c *conn) close() {
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {
-		t.Drop()
+		t.Abort()
 	}
 }
 

@@ -18,21 +18,21 @@ type connectCall struct{ conn *conn }
 func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
 	c := k.conn
 	control := &c.call.control
-	control.Started, control.Deadline, control.Total, control.Fresh = a.Started, a.Deadline, a.Total, true
+	control.Started, control.Deadline, control.Total, control.NewConnection = a.Started, a.Deadline, a.Total, true
 	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
 	if f != nil {
-		return nil, verdict.Facts{Fault: f, Timing: control.Timing}
+		return nil, verdict.Facts{Err: f, Timing: control.Timing}
 	}
-	if tun.Reply.Status != 0 {
-		return &tun, tun.Reply.Verdict(control.Timing)
+	if tun.Refusal.Status != 0 {
+		return &tun, tun.Refusal.Verdict(control.Timing)
 	}
 	return &tun, verdict.Facts{Status: http.StatusOK, Timing: control.Timing}
 }
 
 // Discard implements executor.Call.
 func (connectCall) Discard(t *transport.Tunnel) {
-	if t != nil && t.Reply.Status == 0 {
-		t.Drop()
+	if t != nil && t.Refusal.Status == 0 {
+		t.Abort()
 	}
 }
 
@@ -45,8 +45,8 @@ func (c *conn) connect() (keep bool) {
 	switch {
 	case !ok:
 		return c.fail()
-	case tun.Reply.Status != 0:
-		return c.relayReply(&tun.Reply)
+	case tun.Refusal.Status != 0:
+		return c.relayReply(&tun.Refusal)
 	}
 	c.tunnel.Store(tun)
 	c.server.Executor.Finish(&c.x, executor.Ending{Status: http.StatusOK, At: c.server.Now()}) // the request is over, the tunnel begins
@@ -77,7 +77,7 @@ func (c *conn) connect() (keep bool) {
 }
 
 // relayReply gives the client the last proxy's refusal of a CONNECT.
-func (c *conn) relayReply(r *transport.Reply) (keep bool) {
+func (c *conn) relayReply(r *transport.Refusal) (keep bool) {
 	c.finish(executor.Ending{Status: r.Status})
 	keep = c.reusable()
 	b := http1.AppendStatusLine(c.borrowOut(), r.Status, []byte(r.Reason))

@@ -36,7 +36,7 @@ func TestAnEarlyAnswer(t *testing.T) {
 						io.WriteString(c, "\r\n0\r\n\r\n")
 					}
 					c.(*net.TCPConn).CloseWrite()
-					for raw := socket.Of(c); ; time.Sleep(time.Millisecond) {
+					for raw := socket.Wrap(c); ; time.Sleep(time.Millisecond) {
 						if _, queued := socket.Progress(raw); queued == 0 {
 							return
 						}

@@ -26,9 +26,9 @@ type httpCall struct {
 
 // Try implements executor.Call.
 func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
-	h.control.Started, h.control.Deadline, h.control.Total, h.control.Fresh = a.Started, a.Deadline, a.Total, a.Fresh
+	h.control.Started, h.control.Deadline, h.control.Total, h.control.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
-		return nil, verdict.Facts{Fault: f, Timing: h.control.Timing}
+		return nil, verdict.Facts{Err: f, Timing: h.control.Timing}
 	}
 	return &h.response, h.response.Verdict(h.control.Timing)
 }
@@ -72,7 +72,7 @@ func (c *conn) forward(t target) (keep bool) {
 // fail ends an exchange without an answer of an origin.
 func (c *conn) fail() (keep bool) {
 	f := &c.x.Failure
-	if errors.Is(context.Cause(c.ctx), executor.ErrClientGone) {
+	if errors.Is(context.Cause(c.ctx), executor.ErrClientLeft) {
 		c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
 		return false
 	}
@@ -231,10 +231,10 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	case cut != nil:
 		// Never a clean end: the client gets what there is, and must see that
 		// something is missing.
-		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.BodyBroke(&c.call.request), Stopped: !c.call.control.Interrupt.Quiet()}
+		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.RequestBodyBroken(&c.call.request), Stopped: !c.call.control.Interrupt.Quiet()}
 		c.end(r, executor.Ending{Status: status, Relayed: relayed})
 		if !relayed.RequestBroke && !relayed.Stopped {
-			socket.Settle(c.raw, c.set.BodyIdle)
+			socket.WaitAcked(c.raw, c.set.BodyIdle)
 		}
 		if tcp, ok := c.raw.(*socket.Conn); ok {
 			tcp.SetLinger(0)
@@ -285,7 +285,7 @@ func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut er
 			return nil, true
 		}
 		c.outLoan.back(&c.out) // the next piece may be long in coming
-		if !chunked && r.Body.Left() >= socket.Bulk {
+		if !chunked && r.Body.Left() >= socket.SpliceMin {
 			if cut, gone := c.bulk(r); cut != nil || gone {
 				return cut, gone
 			}

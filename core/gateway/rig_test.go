@@ -293,7 +293,7 @@ func (r *recorder) results() (all []string) {
 // untracked follows nothing.
 type untracked struct{}
 
-func (untracked) Track() Entry                                    { return untracked{} }
+func (untracked) Track() TrackerEntry                             { return untracked{} }
 func (untracked) Begin(core.RequestID, string, string, time.Time) {}
 func (untracked) Attempt(int, string)                             {}
 func (untracked) Waiting(time.Time, int)                          {}

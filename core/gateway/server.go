@@ -32,12 +32,12 @@ type Settings struct {
 
 // Tracker is told of requests as they run, for GET /requests.
 type Tracker interface {
-	Track() Entry
+	Track() TrackerEntry
 }
 
-// Entry follows the requests of one client connection, one after the other.
-type Entry interface {
-	executor.Journal
+// TrackerEntry follows the requests of one client connection, one after the other.
+type TrackerEntry interface {
+	executor.Progress
 	Begin(id core.RequestID, method, host string, started time.Time)
 	Streaming()
 	Tunnel()

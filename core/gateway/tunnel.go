@@ -76,7 +76,7 @@ func (t *tunnel) watch(tcp *socket.Conn) {
 	whole := t.whole // bound once
 	t.stall.While, t.conn.stall.While = whole, whole
 	if t.tcp = tcp; tcp != nil {
-		tcp.Full = t.full
+		tcp.OnFull = t.full
 	}
 }
 
@@ -86,7 +86,7 @@ func (t *tunnel) full() { t.stall.Start(t.tcp, t.conn.set.BodyIdle) }
 // whole reports whether both directions are open: then either may stand still.
 // While upstream takes nothing the client is not read from, but shows whether it
 // has left.
-func (t *tunnel) whole() bool { return !t.half.Load() && !socket.Left(t.conn.raw) }
+func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.conn.raw) }
 
 // traffic counts the bytes of a tunnel.
 type traffic struct{ up, down int64 }
@@ -106,7 +106,7 @@ func (t *tunnel) join(said int64) (total traffic, died error) {
 			more, err = t.splice(t.upstream, t.conn.raw, &t.stall, nil)
 			n += more
 		}
-		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.Left(t.conn.raw) {
+		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(t.conn.raw) {
 			t.clientLeft.Store(true)
 		}
 		t.ended(t.upstream, err)

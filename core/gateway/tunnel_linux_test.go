@@ -44,7 +44,7 @@ func TestTheLastWordsOfATargetThatTakesNoMore(t *testing.T) {
 			m, err = c.Write(make([]byte, 64<<10))
 			n += m
 		}
-		_, queued := socket.Progress(socket.Of(c))
+		_, queued := socket.Progress(socket.Wrap(c))
 		c.(*net.TCPConn).SetLinger(0)
 		c.Close()
 		said <- n - queued

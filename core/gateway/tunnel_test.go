@@ -208,7 +208,7 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 	defer certified.Close()
 	near, far := coretest.Pair(t)
 	go tls.Server(far, certified.TLS).Handshake()
-	tcp := socket.Of(near)
+	tcp := socket.Wrap(near)
 	way := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
 	require.NoError(t, way.Handshake())
 	near.SetWriteBuffer(64 << 10) // which then grows no more

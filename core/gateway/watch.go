@@ -37,7 +37,7 @@ func (w *watcher) read() {
 	// Without an error a pipelined request has come. Until it has been read, the
 	// client's leaving would not show.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		w.conn.cancel(executor.ErrClientGone)
+		w.conn.cancel(executor.ErrClientLeft)
 	}
 	w.done <- struct{}{}
 }

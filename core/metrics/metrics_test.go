@@ -89,7 +89,7 @@ func TestTheIdentities(t *testing.T) {
 					e.Outcome.Reason = rapid.SampledFrom([]string{"", "http_503", "connection_refused"}).Draw(t, "reason")
 				}
 				if i > 0 {
-					e.Because, e.Delay = "http_503", time.Duration(rapid.IntRange(0, 30).Draw(t, "delay"))*time.Second
+					e.RetryReason, e.Delay = "http_503", time.Duration(rapid.IntRange(0, 30).Draw(t, "delay"))*time.Second
 					waited += e.Delay
 					retries++
 				}
@@ -545,7 +545,7 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 // form that Prometheus wants.
 func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
-	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, Because: "http_503", Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
+	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, RetryReason: "http_503", Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
 	r.AddTunnelBytes(1, 2)
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },

@@ -72,7 +72,7 @@ func (t *totals) retry(e *core.AttemptEvent) {
 	if t.retries == nil {
 		t.retries = map[string]uint64{}
 	}
-	t.retries[e.Because]++
+	t.retries[e.RetryReason]++
 }
 
 func (t *totals) request(e *core.RequestEvent) {

@@ -46,8 +46,8 @@ func TestExplorationsAreBounded(t *testing.T) {
 		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, favourite, f.now)
 		require.NoError(t, err)
 		if f.s.explored.Load() != before {
-			explored[lease.U.ID()]++
-			require.True(t, idle(lease.U.ID()), "%d", i)
+			explored[lease.Proxy.ID()]++
+			require.True(t, idle(lease.Proxy.ID()), "%d", i)
 		}
 		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
 		lease.Release()
@@ -77,14 +77,14 @@ func TestTheOrderOfExplorations(t *testing.T) {
 		f.pool.Sweep()
 		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
 		require.NoError(t, err)
-		id := lease.U.ID()
+		id := lease.Proxy.ID()
 		lease.Settle(&core.Outcome{Verdict: core.Success, Latency: time.Millisecond})
 		lease.Release()
 		return id
 	}
 	lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
 	require.NoError(t, err)
-	require.Equal(t, "p0", lease.U.ID(), "no sweep has found any yet")
+	require.Equal(t, "p0", lease.Proxy.ID(), "no sweep has found any yet")
 	lease.Release()
 	at := map[string]int{}
 	for i := range 100 {
@@ -115,7 +115,7 @@ func TestOneExploresAtATime(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				uses[lease.U.ID()]++
+				uses[lease.Proxy.ID()]++
 				mu.Unlock()
 			})
 		}
@@ -137,11 +137,11 @@ func TestEqualLoadsTakeTheRotationsTurns(t *testing.T) {
 			for k, f := range []*fixture{load, turns} {
 				lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, []rank{leastInFlight, rotate}[k], f.now)
 				require.NoError(t, err)
-				u := lease.U
+				u := lease.Proxy
 				ids[k] = u.ID()
 				lease.Release()
 				if i%4 == 3 {
-					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: u}}}, leastInFlight, f.now)
+					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: u}}}, leastInFlight, f.now)
 					require.NoError(t, err)
 					again.Release()
 				}
@@ -165,7 +165,7 @@ func TestAProxyThatHangsHoldsItsPart(t *testing.T) {
 		}
 		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, leastInFlight, f.now)
 		require.NoError(t, err)
-		if lease.U.ID() == "p3" {
+		if lease.Proxy.ID() == "p3" {
 			held++
 			continue
 		}

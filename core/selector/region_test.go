@@ -27,7 +27,7 @@ func (f *fixture) choose(q *Query) (string, error) {
 		return "", err
 	}
 	defer lease.Release()
-	return lease.U.ID(), nil
+	return lease.Proxy.ID(), nil
 }
 
 func wants(region string, how Region) *Query {
@@ -61,7 +61,7 @@ func TestAPreferredRegionIsLeft(t *testing.T) {
 		id, err := f.choose(q)
 		require.NoError(t, err)
 		require.Equal(t, attempt, id)
-		q.Tried = append(q.Tried, Tried{U: f.pool.Snapshot().Get(id)})
+		q.Tried = append(q.Tried, Tried{Proxy: f.pool.Snapshot().Get(id)})
 		q.Attempt++
 	}
 	f.settle(f.get(0), core.Failure)
@@ -118,7 +118,7 @@ func TestAStrictRegion(outer *testing.T) {
 				}
 				u := f.pool.Snapshot().Get(id)
 				require.Equal(t, "us", u.Spec().Region)
-				q.Tried = append(q.Tried, Tried{U: u})
+				q.Tried = append(q.Tried, Tried{Proxy: u})
 				q.Attempt++
 			},
 		})

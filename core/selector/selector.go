@@ -15,9 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrNoneLeft says that the proxies still admissible have refused the pool's
+// ErrCredentialsRefused says that the proxies still admissible have refused the pool's
 // credentials for this request; trying one of them again cannot help.
-var ErrNoneLeft = errors.New("every admissible proxy refused the pool's credentials")
+var ErrCredentialsRefused = errors.New("every admissible proxy refused the pool's credentials")
 
 // DefaultMaxCandidates is how many proxies are scored for one choice at most; of
 // a larger pool a sample of that size is scored.
@@ -25,7 +25,7 @@ const DefaultMaxCandidates = 256
 
 // Tried is a proxy that a request has been tried through.
 type Tried struct {
-	U      *upstream.Upstream
+	Proxy  *upstream.Upstream
 	Barred bool // not again for this request
 }
 
@@ -67,7 +67,7 @@ func (q *Query) Reset() {
 
 func (q *Query) tried(u *upstream.Upstream) bool {
 	for i := range q.Tried {
-		if q.Tried[i].U == u {
+		if q.Tried[i].Proxy == u {
 			return true
 		}
 	}
@@ -116,7 +116,7 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
 
 // Select chooses a proxy at the moment now and takes its permit. Errors:
-// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrNoneLeft; with
+// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrCredentialsRefused; with
 // RegionStrict a *core.RegionError for the first two. A scorer that fails leaves
 // the choice to the rotation.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
@@ -259,7 +259,7 @@ func (s *Selector) gatherOf(q *choice, snap *upstream.Group) {
 	// A retry's rotation goes on behind the proxy tried last.
 	begin := 0
 	if n := len(q.Tried); n > 0 {
-		begin = slices.Index(snap.All, q.Tried[n-1].U) + 1
+		begin = slices.Index(snap.All, q.Tried[n-1].Proxy) + 1
 	}
 	for _, part := range [2][]*upstream.Upstream{snap.All[begin:], snap.All[:begin]} {
 		for _, u := range part {
@@ -370,16 +370,16 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 	for i, t := range q.Tried {
 		later := false
 		for _, o := range q.Tried[i+1:] {
-			later = later || o.U == t.U
+			later = later || o.Proxy == t.Proxy
 		}
 		switch {
-		case later || t.U.Draining() || q.barred(t.U) || !t.U.BreakerAdmits(q.elapsed):
+		case later || t.Proxy.Draining() || q.barred(t.Proxy) || !t.Proxy.BreakerAdmits(q.elapsed):
 		case t.Barred:
 			barred = true
-		case t.U.Full():
+		case t.Proxy.Full():
 			busy = true
 		default:
-			if lease, ok := t.U.Acquire(q.now); ok {
+			if lease, ok := t.Proxy.Acquire(q.now); ok {
 				return lease, nil
 			}
 		}
@@ -388,7 +388,7 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 	case busy:
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
-		return upstream.Lease{}, ErrNoneLeft
+		return upstream.Lease{}, ErrCredentialsRefused
 	case errors.Is(blocked(snap.All, q.elapsed), core.ErrPoolEmpty):
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}

@@ -103,8 +103,8 @@ func TestErrors(t *testing.T) {
 	assert.ErrorIs(t, err, core.ErrAllBusy)
 	lease.Release()
 
-	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0), Barred: true}}}, rotate, f.now)
-	assert.ErrorIs(t, err, ErrNoneLeft)
+	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0), Barred: true}}}, rotate, f.now)
+	assert.ErrorIs(t, err, ErrCredentialsRefused)
 }
 
 // A proxy that drains is none to wait for.
@@ -123,7 +123,7 @@ func TestWhoDrainsIsNotBusy(t *testing.T) {
 		}
 		_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 		assert.Equal(t, want, err)
-		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: lease.U}}}, rotate, f.now)
+		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: lease.Proxy}}}, rotate, f.now)
 		assert.Equal(t, want, err)
 		lease.Release()
 	}
@@ -137,7 +137,7 @@ func TestRotationIsFair(t *testing.T) {
 			q := Query{Idempotent: true}
 			lease, err := f.s.Select(&q, rotate, f.now)
 			require.NoError(t, err)
-			uses[lease.U.ID()]++
+			uses[lease.Proxy.ID()]++
 			lease.Release()
 		}
 		assert.Len(t, uses, n)
@@ -155,8 +155,8 @@ func TestRetriesGoElsewhereWhileThereIsElsewhere(t *testing.T) {
 		q.Attempt = i
 		lease, err := f.s.Select(&q, rotate, f.now)
 		require.NoError(t, err)
-		order = append(order, lease.U.ID())
-		q.Tried = append(q.Tried, Tried{U: lease.U})
+		order = append(order, lease.Proxy.ID())
+		q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
 		lease.Release()
 	}
 	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
@@ -179,7 +179,7 @@ func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
 		q := Query{Idempotent: true}
 		lease, err := f.s.Select(&q, first, f.now)
 		require.NoError(t, err)
-		require.Equal(t, "p0", lease.U.ID())
+		require.Equal(t, "p0", lease.Proxy.ID())
 		lease.Release()
 		require.True(t, f.get(1).Breaker().Admissible(), "listed, scored, not chosen: the slot is free")
 	}
@@ -189,7 +189,7 @@ func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
 		q.Reset()
 		lease, err := f.s.Select(&q, rotate, f.now)
 		require.NoError(t, err)
-		require.NotEqual(t, "p1", lease.U.ID())
+		require.NotEqual(t, "p1", lease.Proxy.ID())
 		lease.Release()
 	}
 }
@@ -229,7 +229,7 @@ func TestAFailingScorerLeavesItToTheRotation(t *testing.T) {
 		q := Query{Idempotent: true}
 		lease, err := f.s.Select(&q, failing{}, f.now)
 		require.NoError(t, err)
-		uses[lease.U.ID()]++
+		uses[lease.Proxy.ID()]++
 		lease.Release()
 	}
 	assert.Equal(t, map[string]int{"p0": 10, "p1": 10, "p2": 10}, uses)
@@ -241,7 +241,7 @@ func TestOddScores(t *testing.T) {
 		q := Query{Idempotent: true}
 		lease, err := f.s.Select(&q, rank{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02}, f.now)
 		require.NoError(t, err, name)
-		require.NotNil(t, lease.U, name)
+		require.NotNil(t, lease.Proxy, name)
 		lease.Release()
 	}
 }
@@ -263,7 +263,7 @@ func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
 			q := Query{Idempotent: true, Attempt: 1}
 			lease, err := f.s.Select(&q, better, f.now)
 			require.NoError(t, err)
-			if lease.U.ID() == "p0" {
+			if lease.Proxy.ID() == "p0" {
 				n++
 			}
 		}
@@ -280,13 +280,13 @@ func TestTiesTakeTurns(t *testing.T) {
 	same := rank{score: func(*core.Candidate) float64 { return 1 }}
 	uses := map[string]int{}
 	for i := range 300 {
-		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{U: f.get(0)}}}
+		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0)}}}
 		lease, err := f.s.Select(&q, same, f.now)
 		require.NoError(t, err)
 		if i == 0 {
-			assert.Equal(t, "p1", lease.U.ID())
+			assert.Equal(t, "p1", lease.Proxy.ID())
 		}
-		uses[lease.U.ID()]++
+		uses[lease.Proxy.ID()]++
 		lease.Release()
 	}
 	assert.Equal(t, map[string]int{"p1": 100, "p2": 100, "p3": 100}, uses)
@@ -341,10 +341,10 @@ func TestEveryChoiceIsAdmissible(outer *testing.T) {
 				if err != nil {
 					return
 				}
-				if q.tried(lease.U) && untried {
+				if q.tried(lease.Proxy) && untried {
 					t.Fatal("tried again although another was left")
 				}
-				q.Tried = append(q.Tried, Tried{U: lease.U})
+				q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
 				q.Attempt++
 				lease.Settle(&core.Outcome{Verdict: core.Success})
 				lease.Release()
@@ -372,9 +372,9 @@ func TestConcurrentChoices(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				uses[lease.U.ID()]++
+				uses[lease.Proxy.ID()]++
 				mu.Unlock()
-				if lease.U.ID() != "p2" { // the probe is kept
+				if lease.Proxy.ID() != "p2" { // the probe is kept
 					lease.Release()
 				}
 			}
@@ -432,7 +432,7 @@ func TestWhatIsShutOpensAtOnce(t *testing.T) {
 		lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
 		require.NoError(t, err, name)
 		if want != "" {
-			require.Equal(t, want, lease.U.ID(), name)
+			require.Equal(t, want, lease.Proxy.ID(), name)
 		}
 	}
 	// A probe under way may end any moment, and no transition tells of it when

@@ -6,14 +6,14 @@ import (
 	"syscall"
 )
 
-// Conn is a TCP connection for one reader and one writer at a time; Quiet counts
+// Conn is a TCP connection for one reader and one writer at a time; Idle counts
 // as a reader. Deadlines and Close end their calls as usual.
 type Conn struct {
 	stream
-	// Full, if not nil, is called by Write, Ask and Pipes.Move before they wait for
+	// OnFull, if not nil, is called by Write, WriteThenRead and Pipes.Move before they wait for
 	// room in the kernel's buffer (on systems other than Linux: before every
 	// Write). It may set deadlines.
-	Full func()
+	OnFull func()
 
 	raw syscall.RawConn
 	in  direction
@@ -45,8 +45,8 @@ type direction struct {
 	call  func(fd uintptr) (done bool)
 }
 
-// Of returns c as a Conn if it is plain TCP, else c itself.
-func Of(c net.Conn) net.Conn {
+// Wrap returns c as a Conn if it is plain TCP, else c itself.
+func Wrap(c net.Conn) net.Conn {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if made, err := newConn(tcp); err == nil {
 			return made
@@ -55,7 +55,7 @@ func Of(c net.Conn) net.Conn {
 	return c
 }
 
-// WriteError is returned by Ask when the message could not be sent.
+// WriteError is returned by WriteThenRead when the message could not be sent.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }

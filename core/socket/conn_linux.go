@@ -48,10 +48,12 @@ func (c *Conn) read(p []byte) (int, error) {
 // ReadPooled reads into a buffer of the pool (of *[]byte), which it takes only
 // when there is something to read: while it waits it holds none. The buffer is the
 // caller's to give back; it is nil with an error.
-func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) { return c.AskPooled(nil, pool) }
+func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
+	return c.WriteThenReadPooled(nil, pool)
+}
 
-// AskPooled is to Ask what ReadPooled is to Read.
-func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
+// WriteThenReadPooled is to WriteThenRead what ReadPooled is to Read.
+func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
 	c.pool = pool
 	n, err := c.askFor(message, nil)
 	lent := c.lent
@@ -132,8 +134,8 @@ func (c *Conn) send(fd uintptr) bool {
 		n, errno := send(fd, c.out.buf[c.out.n:])
 		c.out.n += n
 		if errno == syscall.EAGAIN {
-			if c.Full != nil {
-				c.Full()
+			if c.OnFull != nil {
+				c.OnFull()
 			}
 			return false
 		}
@@ -157,10 +159,10 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// Ask sends message and then reads the beginning of the answer into p, as Write
+// WriteThenRead sends message and then reads the beginning of the answer into p, as Write
 // and Read would. If something had come before, it is read first. When the
 // message could not be sent, the error is a *WriteError.
-func (c *Conn) Ask(message, p []byte) (int, error) {
+func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)
 	}
@@ -187,9 +189,9 @@ func (c *Conn) askFor(message, p []byte) (int, error) {
 	return c.read(p)
 }
 
-// Quiet looks, without taking anything or waiting, whether the connection is
+// Idle looks, without taking anything or waiting, whether the connection is
 // open and nothing has come on it. A deadline that has passed does not matter.
-func (c *Conn) Quiet() bool { return c.raw.Control(c.look) == nil && c.quiet }
+func (c *Conn) Idle() bool { return c.raw.Control(c.look) == nil && c.quiet }
 
 func (c *Conn) peek(fd uintptr) { c.quiet = peek(fd) == syscall.EAGAIN }
 

@@ -13,15 +13,15 @@ func newConn(s stream) (*Conn, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
-	if c.Full != nil {
-		c.Full()
+	if c.OnFull != nil {
+		c.OnFull()
 	}
 	return c.stream.Write(p)
 }
 
-// Ask sends message and reads the beginning of the answer into p. A message
+// WriteThenRead sends message and reads the beginning of the answer into p. A message
 // that could not be sent is a *WriteError.
-func (c *Conn) Ask(message, p []byte) (int, error) {
+func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(message) == 0 {
 		return c.Read(p)
 	}
@@ -33,12 +33,14 @@ func (c *Conn) Ask(message, p []byte) (int, error) {
 
 // ReadPooled reads into a buffer of the pool (of *[]byte). The buffer is the
 // caller's to give back; it is nil with an error.
-func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) { return c.AskPooled(nil, pool) }
+func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
+	return c.WriteThenReadPooled(nil, pool)
+}
 
-// AskPooled is to Ask what ReadPooled is to Read.
-func (c *Conn) AskPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
+// WriteThenReadPooled is to WriteThenRead what ReadPooled is to Read.
+func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
 	lent := pool.Get().(*[]byte)
-	n, err := c.Ask(message, *lent)
+	n, err := c.WriteThenRead(message, *lent)
 	if err != nil {
 		pool.Put(lent)
 		return nil, 0, err

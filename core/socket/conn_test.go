@@ -19,7 +19,7 @@ import (
 // pair returns a Conn and the other end of it.
 func pair(t testing.TB) (*Conn, *net.TCPConn) {
 	near, far := coretest.Pair(t)
-	return Of(near).(*Conn), far
+	return Wrap(near).(*Conn), far
 }
 
 func TestReadWrite(t *testing.T) {
@@ -43,10 +43,10 @@ func TestAsk(t *testing.T) {
 	t.Run("an answer", func(t *testing.T) {
 		c, far := pair(t)
 		go io.Copy(far, far)
-		n, err := c.Ask([]byte("hello"), buf)
+		n, err := c.WriteThenRead([]byte("hello"), buf)
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(buf[:n]))
-		n, err = c.Ask([]byte("again"), buf)
+		n, err = c.WriteThenRead([]byte("again"), buf)
 		require.NoError(t, err)
 		require.Equal(t, "again", string(buf[:n]))
 	})
@@ -57,20 +57,20 @@ func TestAsk(t *testing.T) {
 			io.CopyN(io.Discard, far, int64(len(message)))
 			far.Write([]byte("got it"))
 		}()
-		n, err := c.Ask([]byte(message), buf)
+		n, err := c.WriteThenRead([]byte(message), buf)
 		require.NoError(t, err)
 		require.Equal(t, "got it", string(buf[:n]))
 	})
 	t.Run("what came before the question comes with the answer", func(t *testing.T) {
 		c, far := pair(t)
 		far.Write([]byte("early "))
-		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 		go func() {
 			io.ReadFull(far, make([]byte, 5))
 			far.Write([]byte("answer"))
 		}()
 		got := make([]byte, 12)
-		n, err := c.Ask([]byte("hello"), got)
+		n, err := c.WriteThenRead([]byte("hello"), got)
 		require.NoError(t, err)
 		_, err = io.ReadFull(c, got[n:])
 		require.NoError(t, err)
@@ -79,19 +79,19 @@ func TestAsk(t *testing.T) {
 	t.Run("the other side has closed", func(t *testing.T) {
 		c, far := pair(t)
 		far.Close()
-		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		_, err := c.Ask([]byte("hello"), buf)
+		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.Error(t, err)
 		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the reset of its refusal must wake the read")
-		_, err = c.Ask([]byte("hello"), buf)
+		_, err = c.WriteThenRead([]byte("hello"), buf)
 		var w *WriteError
 		require.ErrorAs(t, err, &w)
 	})
 	t.Run("nobody answers", func(t *testing.T) {
 		c, far := pair(t)
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		_, err := c.Ask([]byte("hello"), buf)
+		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		got := make([]byte, 5)
 		_, err = io.ReadFull(far, got)
@@ -101,11 +101,11 @@ func TestAsk(t *testing.T) {
 	t.Run("an end that came before the question", func(t *testing.T) {
 		c, far := pair(t)
 		far.CloseWrite()
-		require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 		// Nothing needs happen after the question that would wake the read, so
 		// whoever asks sets a deadline and reads again.
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		_, err := c.Ask([]byte("hello"), buf)
+		_, err := c.WriteThenRead([]byte("hello"), buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			c.SetReadDeadline(time.Time{})
 			_, err = c.Read(buf)
@@ -115,7 +115,7 @@ func TestAsk(t *testing.T) {
 	t.Run("a deadline that has passed", func(t *testing.T) {
 		c, far := pair(t)
 		c.SetReadDeadline(time.Unix(1, 0))
-		_, err := c.Ask([]byte("hello"), buf)
+		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		var w *WriteError
 		require.False(t, errors.As(err, &w), "it is the read's, not the write's")
@@ -130,7 +130,7 @@ func TestAsk(t *testing.T) {
 			io.ReadFull(far, make([]byte, 5))
 			c.Close()
 		}()
-		_, err := c.Ask([]byte("hello"), buf)
+		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
@@ -142,7 +142,7 @@ func TestDeadlines(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	var timeout net.Error
 	require.True(t, errors.As(err, &timeout) && timeout.Timeout())
-	require.True(t, c.Quiet(), "a passed deadline says nothing about the connection")
+	require.True(t, c.Idle(), "a passed deadline says nothing about the connection")
 	much := make([]byte, 16<<20)
 	c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 	n, err := c.Write(much)
@@ -150,13 +150,13 @@ func TestDeadlines(t *testing.T) {
 	require.Positive(t, n, "what went out before is counted")
 }
 
-// Full is called when the other side does not read, and only then; the deadline
+// OnFull is called when the other side does not read, and only then; the deadline
 // it sets holds for the write that called it.
 func TestFull(t *testing.T) {
 	for name, write := range map[string]func(*Conn, []byte) error{
 		"Write": func(c *Conn, p []byte) error { _, err := c.Write(p); return err },
 		"Ask": func(c *Conn, p []byte) error {
-			_, err := c.Ask(p, make([]byte, 1))
+			_, err := c.WriteThenRead(p, make([]byte, 1))
 			var w *WriteError
 			if errors.As(err, &w) {
 				return w.Err
@@ -167,7 +167,7 @@ func TestFull(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, far := pair(t)
 			full := 0
-			c.Full = func() {
+			c.OnFull = func() {
 				full++
 				c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			}
@@ -187,24 +187,24 @@ func TestFull(t *testing.T) {
 
 func TestQuiet(t *testing.T) {
 	c, far := pair(t)
-	require.True(t, c.Quiet())
+	require.True(t, c.Idle())
 	far.Write([]byte("x"))
-	require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 	b := make([]byte, 1)
 	_, err := c.Read(b)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(b), "Quiet took nothing")
 	far.Close()
-	require.Eventually(t, func() bool { return !c.Quiet() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 }
 
 func TestOf(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	require.Equal(t, near, Of(near))
+	require.Equal(t, near, Wrap(near))
 	c, _ := pair(t)
-	require.Equal(t, net.Conn(c), Of(c))
+	require.Equal(t, net.Conn(c), Wrap(c))
 }
 
 func TestNoAllocation(t *testing.T) {
@@ -221,12 +221,12 @@ func TestNoAllocation(t *testing.T) {
 	}()
 	message, buf := []byte("hello"), make([]byte, 64)
 	allocs := testing.AllocsPerRun(200, func() {
-		if _, err := c.Ask(message, buf); err != nil {
+		if _, err := c.WriteThenRead(message, buf); err != nil {
 			t.Error(err)
 		}
 		c.Write(message)
 		c.Read(buf)
-		if !c.Quiet() {
+		if !c.Idle() {
 			t.Error("there is nothing more")
 		}
 	})

@@ -26,5 +26,5 @@ func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	if err != nil {
 		return nil, err
 	}
-	return Of(tcp), nil
+	return Wrap(tcp), nil
 }

@@ -36,7 +36,7 @@ func TestDialAndListen(t *testing.T) {
 		far, err := l.Accept()
 		require.NoError(t, err)
 		defer far.Close()
-		far = Of(far)
+		far = Wrap(far)
 		go far.Write([]byte("hello"))
 		got := make([]byte, 5)
 		_, err = io.ReadFull(c, got)

@@ -17,9 +17,9 @@ type Pipes struct {
 	buffers sync.Pool // of *[]byte, for what passes without a pipe
 }
 
-// Bulk is from how many bytes on passing them on by Pipes costs less than reading
+// SpliceMin is from how many bytes on passing them on by Pipes costs less than reading
 // and writing them.
-const Bulk = 64 << 10
+const SpliceMin = 64 << 10
 
 // spare is how many pipes are kept. A pipe is in use only while bytes are
 // under way, so few serve many connections.

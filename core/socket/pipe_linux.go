@@ -135,8 +135,8 @@ func (m *move) drained(fd uintptr) bool {
 		n, m.errno = splice(m.pipe.out, int(fd), m.held-m.taken)
 		m.taken += n
 		if m.errno == syscall.EAGAIN {
-			if m.dst.Full != nil {
-				m.dst.Full()
+			if m.dst.OnFull != nil {
+				m.dst.OnFull()
 			}
 			return false
 		}

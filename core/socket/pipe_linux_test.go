@@ -49,7 +49,7 @@ func TestPipesAreFew(t *testing.T) {
 	}
 	require.Eventually(t, func() bool {
 		for i := range many {
-			if !src[i].Quiet() {
+			if !src[i].Idle() {
 				return false
 			}
 		}
@@ -80,7 +80,7 @@ func TestPipesAreNoMoreThan(t *testing.T) {
 	var stuck atomic.Int32
 	done := make(chan struct{})
 	for i := range many {
-		dst[i].Full = sync.OnceFunc(func() { stuck.Add(1) })
+		dst[i].OnFull = sync.OnceFunc(func() { stuck.Add(1) })
 		go func() {
 			through(p, dst[i], src[i])
 			done <- struct{}{}
@@ -215,7 +215,7 @@ func TestMoveAfterALateWord(t *testing.T) {
 	src.raw.Control(func(fd uintptr) { require.False(t, m.filled(fd), "nothing there: it waits") })
 	require.False(t, m.plain)
 	from.Write([]byte("x"))
-	require.Eventually(t, func() bool { return !src.Quiet() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !src.Idle() }, 10*time.Second, time.Millisecond)
 	src.raw.Control(func(fd uintptr) { require.True(t, m.filled(fd)) })
 	require.Equal(t, 1, m.held)
 	p.drop(m.pipe)

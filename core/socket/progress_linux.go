@@ -32,9 +32,9 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 	return acked, queued
 }
 
-// Left reports whether the other side of c has ended its direction or is gone,
+// PeerClosed reports whether the other side of c has ended its direction or is gone,
 // even while there are still bytes of it to be read.
-func Left(c net.Conn) (left bool) {
+func PeerClosed(c net.Conn) (left bool) {
 	tcp, ok := c.(*Conn)
 	if !ok {
 		return false
@@ -47,11 +47,11 @@ func Left(c net.Conn) (left bool) {
 	return left
 }
 
-// Refused reports whether the other side of c, which has ended, had closed it before
+// NotReceived reports whether the other side of c, which has ended, had closed it before
 // the last n bytes that were written came there: its system has acknowledged none
 // of them and answered with a reset. A side that has only said that it sends
 // nothing more may still read them.
-func Refused(c *Conn, n int) (refused bool) {
+func NotReceived(c *Conn, n int) (refused bool) {
 	if c == nil {
 		return false
 	}

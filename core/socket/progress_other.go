@@ -6,11 +6,11 @@ import "net"
 
 const seen = false
 
-// Left says that nobody has: it cannot be seen here.
-func Left(net.Conn) bool { return false }
+// PeerClosed says that nobody has: it cannot be seen here.
+func PeerClosed(net.Conn) bool { return false }
 
 // Progress says that nothing is queued: it cannot be seen here.
 func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
 
-// Refused says that nothing was: it cannot be seen here.
-func Refused(*Conn, int) bool { return false }
+// NotReceived says that nothing was: it cannot be seen here.
+func NotReceived(*Conn, int) bool { return false }

@@ -16,9 +16,9 @@ type pollFd struct {
 // pollIn is POLLIN of winsock2.h: data, or the other side's end. Errors show unasked.
 const pollIn = 0x0300
 
-// Quiet looks, without taking anything or waiting, whether the connection is
+// Idle looks, without taking anything or waiting, whether the connection is
 // open and nothing has come on it. A deadline that has passed does not matter.
-func (c *Conn) Quiet() (quiet bool) {
+func (c *Conn) Idle() (quiet bool) {
 	err := c.raw.Control(func(fd uintptr) {
 		look := pollFd{fd: fd, events: pollIn}
 		ready, _, _ := wsaPoll.Call(uintptr(unsafe.Pointer(&look)), 1, 0)

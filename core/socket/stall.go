@@ -38,7 +38,7 @@ const looks = 8
 
 // Start begins to watch a write to conn. When it has stood still for idle it is
 // ended with os.ErrDeadlineExceeded. A second Start does nothing. It is meant to
-// be called from Conn.Full.
+// be called from Conn.OnFull.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,10 +110,10 @@ func (s *Stall) stands(acked uint64, queued int) bool {
 	return s.still == looks
 }
 
-// Settle waits until the other side of c has acknowledged everything that was
+// WaitAcked waits until the other side of c has acknowledged everything that was
 // written to it, or has taken nothing for idle, or c is closed. A reset that follows
 // takes nothing away from it then. On systems other than Linux it does not wait.
-func Settle(c net.Conn, idle time.Duration) {
+func WaitAcked(c net.Conn, idle time.Duration) {
 	last, moved := uint64(0), time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		acked, queued := Progress(c)

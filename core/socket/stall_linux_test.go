@@ -32,7 +32,7 @@ func TestStall(t *testing.T) {
 	t.Run("nobody takes", func(t *testing.T) {
 		c, _ := pair(t)
 		var s Stall
-		c.Full = func() { s.Start(c, 50*time.Millisecond) }
+		c.OnFull = func() { s.Start(c, 50*time.Millisecond) }
 		_, err := c.Write(make([]byte, 64<<20))
 		s.Stop()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -49,7 +49,7 @@ func TestStall(t *testing.T) {
 	t.Run("it gets through as it is ended", func(t *testing.T) {
 		c, far := pair(t)
 		var s Stall
-		c.Full = func() {
+		c.OnFull = func() {
 			s.Start(c, time.Hour)
 			for range looks + 1 {
 				s.look()
@@ -58,7 +58,7 @@ func TestStall(t *testing.T) {
 		_, err := c.Write(make([]byte, 64<<20))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		s.Stop()
-		c.Full = nil
+		c.OnFull = nil
 		go io.Copy(io.Discard, far)
 		_, err = c.Write([]byte("the next one"))
 		require.NoError(t, err)
@@ -68,7 +68,7 @@ func TestStall(t *testing.T) {
 		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
 		var s Stall
 		waits := 0
-		c.Full = func() {
+		c.OnFull = func() {
 			waits++
 			s.Start(c, time.Second)
 		}
@@ -96,11 +96,11 @@ func TestLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, far := pair(t)
-			require.False(t, Left(c))
+			require.False(t, PeerClosed(c))
 			far.Write([]byte("unread"))
-			require.False(t, Left(c))
+			require.False(t, PeerClosed(c))
 			leave(far)
-			require.Eventually(t, func() bool { return Left(c) }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return PeerClosed(c) }, 10*time.Second, time.Millisecond)
 		})
 	}
 }
@@ -110,8 +110,8 @@ func TestStallWhile(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	c, _ := pair(t)
 	other, far := pair(t)
-	s := Stall{While: func() bool { return !Left(other) }}
-	c.Full = func() { s.Start(c, idle) }
+	s := Stall{While: func() bool { return !PeerClosed(other) }}
+	c.OnFull = func() { s.Start(c, idle) }
 	ended := make(chan error)
 	go func() {
 		_, err := c.Write(make([]byte, 64<<20))

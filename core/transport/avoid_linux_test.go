@@ -37,7 +37,7 @@ func TestAvoidAtEveryAddress(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	tr := New(Config{})
-	tr.Avoid(l.Addr().(*net.TCPAddr))
+	tr.ForbidAddress(l.Addr().(*net.TCPAddr))
 	for _, ip := range []string{"127.0.0.1", "192.0.2.7", "192.0.2.8"} {
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
 		_, f := tr.Tunnel(context.Background(), one(t, "direct://"), c, net.JoinHostPort(ip, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))

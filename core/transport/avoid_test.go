@@ -25,7 +25,7 @@ func TestAvoidWhateverItIsCalled(t *testing.T) {
 		}
 		defer l.Close()
 		tr := New(Config{})
-		tr.Avoid(l.Addr().(*net.TCPAddr))
+		tr.ForbidAddress(l.Addr().(*net.TCPAddr))
 		for _, name := range names {
 			to := net.JoinHostPort(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 			c := &Control{Deadline: time.Now().Add(10 * time.Second)}

@@ -39,7 +39,7 @@ func (a *asker) Read(p []byte) (int, error) {
 	}
 	ask := a.ask
 	a.ask = nil
-	return a.Conn.(*socket.Conn).Ask(ask, p)
+	return a.Conn.(*socket.Conn).WriteThenRead(ask, p)
 }
 
 // ReadPooled is Read for http1's readers: while it waits it holds no buffer, if
@@ -48,7 +48,7 @@ func (a *asker) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 	if plain, ok := a.Conn.(*socket.Conn); ok {
 		ask := a.ask
 		a.ask = nil
-		return plain.AskPooled(ask, buffers)
+		return plain.WriteThenReadPooled(ask, buffers)
 	}
 	lent := buffers.Get().(*[]byte)
 	n, err := a.Conn.Read(*lent)
@@ -86,7 +86,7 @@ func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
 	pc.reader = *http1.NewBulkReader(pc)
 	pc.tcp, pc.gate = bottom(c)
 	if pc.tcp != nil {
-		pc.tcp.Full = pc.full
+		pc.tcp.OnFull = pc.full
 	}
 	return pc
 }
@@ -201,7 +201,7 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 // any other (of Config.Dial) is read for a moment, and not kept if something came.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
-		return pc.tcp.Quiet()
+		return pc.tcp.Idle()
 	}
 	pc.armed = time.Time{}
 	pc.SetReadDeadline(time.Now().Add(lookFor))

@@ -17,8 +17,8 @@ import (
 )
 
 // take returns a connection on which q can be sent: a kept one or a new one.
-func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *verdict.Fault) {
-	if !c.Fresh {
+func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *verdict.Error) {
+	if !c.NewConnection {
 		if pc := pool.get(key, c.Started, t.cfg.IdleTimeout, q.once()); pc != nil {
 			return pc, nil
 		}
@@ -34,7 +34,7 @@ func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePo
 	if f != nil {
 		return nil, f
 	}
-	if tun.Reply.Status != 0 {
+	if tun.Refusal.Status != 0 {
 		return nil, tun.refusal()
 	}
 	conn := tun.Conn
@@ -74,7 +74,7 @@ func (c *Control) slow() {
 }
 
 // dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy.
-func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *verdict.Fault) {
+func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *verdict.Error) {
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.patience.Load()))
 	if c.Deadline.Before(deadline) {
@@ -82,7 +82,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	}
 	conn, err := t.dial(ctx, a, deadline, c)
 	if err != nil && exhausted(err) {
-		t.DropIdle() // kept connections are the only thing to do without
+		t.CloseAllIdle() // kept connections are the only thing to do without
 		conn, err = t.dial(ctx, a, deadline, c)
 	}
 	dialled := t.cfg.Now()
@@ -127,10 +127,10 @@ func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.
 	if err != nil {
 		return nil, err
 	}
-	return socket.Of(conn), nil
+	return socket.Wrap(conn), nil
 }
 
-// toItself reports whether c leads to an address that Avoid names.
+// toItself reports whether c leads to an address that ForbidAddress was given.
 func (t *Transport) toItself(c net.Conn) bool {
 	own := t.own.Load()
 	if own == nil {
@@ -154,16 +154,16 @@ func (t *Transport) toItself(c net.Conn) bool {
 
 // loop is the fault of a way that leads back here: the entry's own, or for a
 // direct one its target's.
-func loop(a upstream.Address) *verdict.Fault {
-	f := &verdict.Fault{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected", Err: errors.New("this entry of the pool is the gateway itself")}
+func loop(a upstream.Address) *verdict.Error {
+	f := &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected", Err: errors.New("this entry of the pool is the gateway itself")}
 	if a.Scheme == upstream.Direct {
 		f.Reason, f.Err = "destination_ip_prohibited", errors.New("the gateway does not lead to itself or its API")
 	}
 	return f
 }
 
-// Reply is a proxy's refusal of a CONNECT.
-type Reply struct {
+// Refusal is a proxy's refusal of a CONNECT.
+type Refusal struct {
 	Status     int // 0 if the tunnel stands
 	Reason     string
 	RetryAfter string
@@ -174,9 +174,9 @@ type Reply struct {
 
 // Tunnel is a way to a target through a proxy.
 type Tunnel struct {
-	Conn  net.Conn
-	Early []byte // what came right after the proxy's reply: the target's first bytes
-	Reply Reply
+	Conn    net.Conn
+	Early   []byte // what came right after the proxy's reply: the target's first bytes
+	Refusal Refusal
 
 	Direct bool // there is no proxy in between
 }
@@ -187,18 +187,18 @@ func (tun *Tunnel) TCP() *socket.Conn {
 	return tcp
 }
 
-// Drop closes Conn without TLS's farewell, which would wait for seconds for a
+// Abort closes Conn without TLS's farewell, which would wait for seconds for a
 // proxy that does not read.
-func (tun *Tunnel) Drop() { drop(tun.Conn) }
+func (tun *Tunnel) Abort() { drop(tun.Conn) }
 
 const maxReplyBody = 64 << 10
 
 // refusal words a refused CONNECT as the fault of a request that wanted it.
-func (tun *Tunnel) refusal() *verdict.Fault {
-	facts := tun.Reply.Verdict(core.Timing{})
-	f := &verdict.Fault{
-		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Reply.Status),
-		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Reply.Status)),
+func (tun *Tunnel) refusal() *verdict.Error {
+	facts := tun.Refusal.Verdict(core.Timing{})
+	f := &verdict.Error{
+		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refusal.Status),
+		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Refusal.Status)),
 	}
 	if facts.Schemes != "" {
 		f.Err = &verdict.SchemeError{Schemes: facts.Schemes}
@@ -208,8 +208,8 @@ func (tun *Tunnel) refusal() *verdict.Fault {
 
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
 // SOCKS5, or directly. A proxy that refuses with a status is no fault: see
-// Tunnel.Reply.
-func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *verdict.Fault) {
+// Tunnel.Refusal.
+func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
@@ -235,8 +235,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 			f = handshakeFault(err)
 		}
 	} else {
-		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Reply.Status != 0 {
-			tun.Reply.setFacts(u)
+		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Refusal.Status != 0 {
+			tun.Refusal.setFacts(u)
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
@@ -247,7 +247,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		drop(conn)
 		return Tunnel{}, f
 	}
-	if tun.Reply.Status != 0 {
+	if tun.Refusal.Status != 0 {
 		drop(conn)
 		return tun, nil
 	}
@@ -257,7 +257,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 
 // connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a
 // 2xx, Content-Length and Transfer-Encoding mean nothing.
-func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *verdict.Fault {
+func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *verdict.Error {
 	b := make([]byte, 0, 256)
 	method := []byte("CONNECT")
 	b = http1.AppendRequestLine(b, method, []byte(authority))
@@ -299,15 +299,15 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		r.Discard(len(tun.Early))
 		return nil
 	}
-	tun.Reply = Reply{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
+	tun.Refusal = Refusal{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
 	for _, f := range head.Fields {
-		tun.Reply.Fields = append(tun.Reply.Fields, http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
+		tun.Refusal.Fields = append(tun.Refusal.Fields, http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
 	}
 	var body http1.Body
 	body.Start(r, head.Framing, head.Length)
 	// The body is for diagnosis only: what does not come soon is not waited for.
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
-	tun.Reply.Body, _ = io.ReadAll(io.LimitReader(&body, maxReplyBody))
+	tun.Refusal.Body, _ = io.ReadAll(io.LimitReader(&body, maxReplyBody))
 	return nil
 }
 

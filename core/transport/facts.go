@@ -22,10 +22,10 @@ type Facts struct {
 	FromProxy bool
 	// Own is set if a mark shows that the page is the proxy's. A refused CONNECT
 	// always is; there nil says only that nothing is known of the page.
-	Own *OwnError
-	// Inner is how a Whirlpool behind us ended the request, as core.Final words it
+	ErrorPage *ErrorPage
+	// InnerOutcome is how a Whirlpool behind us ended the request, as core.Final words it
 	// (its X-Whirlpool-Outcome); "" if there is none.
-	Inner string
+	InnerOutcome string
 	// Challenges are the schemes of a 407's Proxy-Authenticate, at most 8: nil
 	// without such a field, empty if none can be read.
 	Challenges []string
@@ -70,7 +70,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		r.pool.habit.note(r.Fields, q.Authority)
 		return
 	}
-	r.Inner = innerOutcome(r.Fields)
+	r.InnerOutcome = innerOutcome(r.Fields)
 	if r.Status == 407 {
 		r.Challenges = challenges(r.Fields)
 	}
@@ -78,8 +78,8 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	rules := u.Spec().OwnErrors
 	r.lookAhead(c, rules, &p)
 	habit := viaWord(r.pool.habit.word.Load())
-	if r.Own = ownError(&p, rules, habit); r.Own == nil && habit.always() && p.vias == 0 && r.t.distinct(r.pool) {
-		r.Own = &OwnError{Mark: "no via", Says: verdict.OwnUnclear}
+	if r.ErrorPage = ownError(&p, rules, habit); r.ErrorPage == nil && habit.always() && p.vias == 0 && r.t.distinct(r.pool) {
+		r.ErrorPage = &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}
 	}
 }
 
@@ -131,17 +131,17 @@ func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
 }
 
 // setFacts sets the facts of a refused CONNECT.
-func (r *Reply) setFacts(u *upstream.Upstream) {
+func (r *Refusal) setFacts(u *upstream.Upstream) {
 	r.FromProxy = true
 	if r.Status < 400 {
 		return
 	}
-	r.Inner = innerOutcome(r.Fields)
+	r.InnerOutcome = innerOutcome(r.Fields)
 	if r.Status == 407 {
 		r.Challenges = challenges(r.Fields)
 	}
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)], connect: true}
-	r.Own = ownError(&p, u.Spec().OwnErrors, 0)
+	r.ErrorPage = ownError(&p, u.Spec().OwnErrors, 0)
 }
 
 // Verdict is what an answer says, as package verdict takes it.
@@ -155,16 +155,16 @@ func (r *Response) Verdict(timing core.Timing) verdict.Facts {
 }
 
 // Verdict is what a refused CONNECT says, as package verdict takes it.
-func (r *Reply) Verdict(timing core.Timing) verdict.Facts {
+func (r *Refusal) Verdict(timing core.Timing) verdict.Facts {
 	f := verdict.Facts{Status: r.Status, RetryAfter: r.RetryAfter, Timing: timing, Tunnel: true}
 	r.Facts.state(&f)
 	return f
 }
 
 func (a *Facts) state(f *verdict.Facts) {
-	f.FromProxy, f.Inner, f.Challenged = a.FromProxy, a.Inner, a.Challenges != nil
+	f.FromProxy, f.InnerOutcome, f.Challenged = a.FromProxy, a.InnerOutcome, a.Challenges != nil
 	f.Schemes = wanted(a.Challenges)
-	if a.Own != nil {
-		f.Own, f.OwnReason = a.Own.Says, a.Own.Reason
+	if a.ErrorPage != nil {
+		f.ErrorPage, f.ErrorPageReason = a.ErrorPage.Kind, a.ErrorPage.Reason
 	}
 }

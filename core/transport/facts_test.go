@@ -67,8 +67,8 @@ func TestFactsOfAnAnswer(t *testing.T) {
 	}{
 		"good":           {"HTTP/1.1 200 OK\r\nX-Whirlpool-Outcome: success\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"the target's":   {"HTTP/1.1 500 No\r\nServer: x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"its own":        {tinyPage, Facts{FromProxy: true, Own: &OwnError{Mark: "tinyproxy", Says: verdict.OwnUnreachable, Reason: "destination_unavailable"}}},
-		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: all_breakers_open\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Inner: "all_breakers_open"}},
+		"its own":        {tinyPage, Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "tinyproxy", Kind: verdict.ErrorPageUnreachable, Reason: "destination_unavailable"}}},
+		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: all_breakers_open\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, InnerOutcome: "all_breakers_open"}},
 		"inner, twice":   {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nX-Whirlpool-Outcome: timeout\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"407":            {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
@@ -153,17 +153,17 @@ func TestFactsOfARefusedTunnel(t *testing.T) {
 		"opened":         {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Facts{}},
 		"nothing known":  {"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"a redirect":     {"HTTP/1.1 302 x\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"its own":        {tinyPage, Facts{FromProxy: true, Own: &OwnError{Mark: "tinyproxy", Says: verdict.OwnUnreachable, Reason: "destination_unavailable"}}},
-		"Via is no sign": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Own: &OwnError{Mark: "proxy-status", Says: verdict.OwnUnreachable, Reason: "dns_error"}}},
-		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Inner: "exhausted"}},
+		"its own":        {tinyPage, Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "tinyproxy", Kind: verdict.ErrorPageUnreachable, Reason: "destination_unavailable"}}},
+		"Via is no sign": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "proxy-status", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error"}}},
+		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, InnerOutcome: "exhausted"}},
 		"407":            {"HTTP/1.1 407 x\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Challenges: []string{"Negotiate"}}},
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
 		tun, f := tr.Tunnel(t.Context(), one(t, "http://"+saying(t, c.answer)), &Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
 		require.Nil(t, f)
-		tun.Drop()
-		assert.Equal(t, c.want, tun.Reply.Facts, name)
+		tun.Abort()
+		assert.Equal(t, c.want, tun.Refusal.Facts, name)
 	}
 }
 
@@ -202,7 +202,7 @@ func TestRulesSeeTheBody(t *testing.T) {
 		t.Cleanup(tr.Close)
 		r, body := answerOf(t, tr, p.Snapshot().All[0], "a.test:80")
 		assert.Equal(t, c.body, body, name)
-		assert.Equal(t, c.own, r.Own != nil, name)
+		assert.Equal(t, c.own, r.ErrorPage != nil, name)
 	}
 }
 
@@ -221,7 +221,7 @@ func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 	t.Cleanup(tr.Close)
 	var r Response
 	require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0], &Control{Deadline: time.Now().Add(time.Hour)}, get(), &r))
-	require.Nil(t, r.Own)
+	require.Nil(t, r.ErrorPage)
 	first, err := r.Body.Next()
 	require.NoError(t, err)
 	require.Equal(t, "some", string(first))
@@ -255,18 +255,18 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 		return r.Facts
 	}
 	apache, privoxy := one(t, "http://"+proxy("apache")), one(t, "http://"+proxy("privoxy"))
-	require.Nil(t, ask(apache, "dns").Own, "nothing is known of it yet")
+	require.Nil(t, ask(apache, "dns").ErrorPage, "nothing is known of it yet")
 	for range viaSamples / 2 {
 		for _, target := range []string{"200", "301"} {
 			require.Equal(t, Facts{FromProxy: true}, ask(apache, target))
 		}
 	}
-	require.Nil(t, ask(apache, "dns").Own, "there is nothing to compare with")
+	require.Nil(t, ask(apache, "dns").ErrorPage, "there is nothing to compare with")
 	ask(privoxy, "200")
-	require.Equal(t, &OwnError{Mark: "no via", Says: verdict.OwnUnclear}, ask(apache, "dns").Own)
-	require.Equal(t, &OwnError{Mark: "no via", Says: verdict.OwnUnclear}, ask(apache, "refused").Own)
-	require.Nil(t, ask(apache, "500").Own, "it was relayed")
-	require.Nil(t, ask(privoxy, "500").Own)
+	require.Equal(t, &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "dns").ErrorPage)
+	require.Equal(t, &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "refused").ErrorPage)
+	require.Nil(t, ask(apache, "500").ErrorPage, "it was relayed")
+	require.Nil(t, ask(privoxy, "500").ErrorPage)
 }
 
 // TestAllocNothingForTheFacts: neither for a good answer nor for a target's error.

@@ -40,8 +40,8 @@ var stepCauses = [...]struct{ timeout, other core.Cause }{
 
 // fault states why an attempt failed at that step. Nothing of an address with
 // credentials is ever part of a net or tls error, so err may be shown.
-func fault(at step, err error) *verdict.Fault {
-	f := &verdict.Fault{Err: err}
+func fault(at step, err error) *verdict.Error {
+	f := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		timeout = true
@@ -51,7 +51,7 @@ func fault(at step, err error) *verdict.Fault {
 	var dns *net.DNSError
 	switch {
 	case exhausted(err):
-		f.Cause, f.Reason, f.Sent = verdict.LocalLimit, "proxy_internal_error", at >= sending
+		f.Cause, f.Reason, f.PartSent = verdict.LocalLimit, "proxy_internal_error", at >= sending
 	case timeout:
 		f.Cause, f.Err = stepCauses[at].timeout, &late{at, err}
 	case at == dialing && errors.As(err, &dns):

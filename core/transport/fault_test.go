@@ -44,7 +44,7 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	tr.pools.Store(&upstream.Upstream{}, pool)
 	kept, other := net.Pipe()
 	pool.put(newPersistConn(kept, "", nil), tr, time.Now())
-	dial := func() (net.Conn, *verdict.Fault) {
+	dial := func() (net.Conn, *verdict.Error) {
 		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
 	}
 	c, f := dial()
@@ -67,7 +67,7 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 // To be out of ports is our own limit. To have no address from which a proxy can
 // be reached goes by the same name, and is none.
 func TestNoAddressToReachIt(t *testing.T) {
-	unreachable := func(to string) *verdict.Fault {
+	unreachable := func(to string) *verdict.Error {
 		return fault(dialing, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)), Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
 	}
 	require.Equal(t, verdict.LocalLimit, unreachable("127.0.0.1:1").Cause)

@@ -91,7 +91,7 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 					return narrow(ctx, network, address)
 				}})
 				defer tr.Close()
-				done := make(chan *verdict.Fault, 1)
+				done := make(chan *verdict.Error, 1)
 				go func() { done <- tr.RoundTrip(t.Context(), u, c, q, &Response{}) }()
 				select {
 				case f := <-done:
@@ -122,7 +122,7 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 			u := one(t, scheme+"://"+coretest.Serve(t, serve))
 			c := &Control{Deadline: time.Now().Add(300 * time.Millisecond)}
 			tr := New(Config{Dial: narrow, RootCAs: roots})
-			done := make(chan *verdict.Fault, 1)
+			done := make(chan *verdict.Error, 1)
 			go func() {
 				_, f := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
 				done <- f

@@ -11,57 +11,57 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// OwnError says that an answer with status 400 or above is a page of the proxy
+// ErrorPage says that an answer with status 400 or above is a page of the proxy
 // itself, not of the target.
-type OwnError struct {
+type ErrorPage struct {
 	Mark   string // how it was recognised: a mark of this file, or "own_error" for a rule of the configuration
-	Says   verdict.Own
+	Kind   verdict.ErrorPage
 	Reason string // RFC 9209 section 2.3 error token that says the same; "" if the page does not tell
 	Detail string // squid's name of the page, such as "ERR_DNS_FAIL"; "" for all others
 }
 
 // says is what a page with that error token says; of another page it is unclear.
-func says(reason string) verdict.Own {
+func says(reason string) verdict.ErrorPage {
 	if own, known := blame[reason]; known {
 		return own
 	}
-	return verdict.OwnUnclear
+	return verdict.ErrorPageUnclear
 }
 
 // blame maps the error tokens of RFC 9209 section 2.3 to what they blame.
-var blame = map[string]verdict.Own{
-	"dns_timeout":                        verdict.OwnUnreachable,
-	"dns_error":                          verdict.OwnUnreachable,
-	"destination_not_found":              verdict.OwnUnreachable,
-	"destination_unavailable":            verdict.OwnUnreachable,
-	"destination_ip_unroutable":          verdict.OwnUnreachable,
-	"connection_refused":                 verdict.OwnUnreachable,
-	"connection_terminated":              verdict.OwnUnreachable,
-	"connection_timeout":                 verdict.OwnUnreachable,
-	"connection_read_timeout":            verdict.OwnUnreachable,
-	"connection_write_timeout":           verdict.OwnUnreachable,
-	"tls_protocol_error":                 verdict.OwnUnreachable,
-	"tls_certificate_error":              verdict.OwnUnreachable,
-	"tls_alert_received":                 verdict.OwnUnreachable,
-	"http_response_incomplete":           verdict.OwnUnreachable,
-	"http_response_header_section_size":  verdict.OwnUnreachable,
-	"http_response_header_size":          verdict.OwnUnreachable,
-	"http_response_body_size":            verdict.OwnUnreachable,
-	"http_response_trailer_section_size": verdict.OwnUnreachable,
-	"http_response_trailer_size":         verdict.OwnUnreachable,
-	"http_response_transfer_coding":      verdict.OwnUnreachable,
-	"http_response_content_coding":       verdict.OwnUnreachable,
-	"http_response_timeout":              verdict.OwnUnreachable,
-	"http_upgrade_failed":                verdict.OwnUnreachable,
-	"http_protocol_error":                verdict.OwnUnreachable,
-	"destination_ip_prohibited":          verdict.OwnForbids,
-	"http_request_denied":                verdict.OwnForbids,
-	"connection_limit_reached":           verdict.OwnTrouble,
-	"proxy_internal_error":               verdict.OwnTrouble,
-	"proxy_configuration_error":          verdict.OwnTrouble,
-	"proxy_loop_detected":                verdict.OwnTrouble,
-	"http_request_error":                 verdict.OwnUnclear,
-	"proxy_internal_response":            verdict.OwnUnclear,
+var blame = map[string]verdict.ErrorPage{
+	"dns_timeout":                        verdict.ErrorPageUnreachable,
+	"dns_error":                          verdict.ErrorPageUnreachable,
+	"destination_not_found":              verdict.ErrorPageUnreachable,
+	"destination_unavailable":            verdict.ErrorPageUnreachable,
+	"destination_ip_unroutable":          verdict.ErrorPageUnreachable,
+	"connection_refused":                 verdict.ErrorPageUnreachable,
+	"connection_terminated":              verdict.ErrorPageUnreachable,
+	"connection_timeout":                 verdict.ErrorPageUnreachable,
+	"connection_read_timeout":            verdict.ErrorPageUnreachable,
+	"connection_write_timeout":           verdict.ErrorPageUnreachable,
+	"tls_protocol_error":                 verdict.ErrorPageUnreachable,
+	"tls_certificate_error":              verdict.ErrorPageUnreachable,
+	"tls_alert_received":                 verdict.ErrorPageUnreachable,
+	"http_response_incomplete":           verdict.ErrorPageUnreachable,
+	"http_response_header_section_size":  verdict.ErrorPageUnreachable,
+	"http_response_header_size":          verdict.ErrorPageUnreachable,
+	"http_response_body_size":            verdict.ErrorPageUnreachable,
+	"http_response_trailer_section_size": verdict.ErrorPageUnreachable,
+	"http_response_trailer_size":         verdict.ErrorPageUnreachable,
+	"http_response_transfer_coding":      verdict.ErrorPageUnreachable,
+	"http_response_content_coding":       verdict.ErrorPageUnreachable,
+	"http_response_timeout":              verdict.ErrorPageUnreachable,
+	"http_upgrade_failed":                verdict.ErrorPageUnreachable,
+	"http_protocol_error":                verdict.ErrorPageUnreachable,
+	"destination_ip_prohibited":          verdict.ErrorPageForbids,
+	"http_request_denied":                verdict.ErrorPageForbids,
+	"connection_limit_reached":           verdict.ErrorPageTrouble,
+	"proxy_internal_error":               verdict.ErrorPageTrouble,
+	"proxy_configuration_error":          verdict.ErrorPageTrouble,
+	"proxy_loop_detected":                verdict.ErrorPageTrouble,
+	"http_request_error":                 verdict.ErrorPageUnclear,
+	"proxy_internal_response":            verdict.ErrorPageUnclear,
 }
 
 // page is an answer with status 400 or above, as the marks see it. All slices are
@@ -326,10 +326,10 @@ func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) 
 
 // ownError returns nil unless the page is the proxy's own: by a rule of the
 // configuration or by a known mark.
-func ownError(p *page, rules []upstream.OwnError, habit viaWord) *OwnError {
+func ownError(p *page, rules []upstream.OwnError, habit viaWord) *ErrorPage {
 	for i := range rules {
 		if matches(&rules[i], p) {
-			return &OwnError{Mark: "own_error", Says: verdict.OwnUnclear}
+			return &ErrorPage{Mark: "own_error", Kind: verdict.ErrorPageUnclear}
 		}
 	}
 	p.read()
@@ -337,7 +337,7 @@ func ownError(p *page, rules []upstream.OwnError, habit viaWord) *OwnError {
 	if !ok {
 		return nil
 	}
-	own := &OwnError{Mark: name, Says: says(reason), Reason: reason}
+	own := &ErrorPage{Mark: name, Kind: says(reason), Reason: reason}
 	if name == "x-squid-error" {
 		own.Detail = squidPage(p.squidError)
 	}

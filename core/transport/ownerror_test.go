@@ -43,11 +43,11 @@ func pageOf(t *testing.T, answer string, connect bool) *page {
 	return &page{status: r.Status, reason: r.Reason, fields: r.Fields, body: reader.Buffered(), connect: connect}
 }
 
-func (o *OwnError) short() string {
+func (o *ErrorPage) short() string {
 	if o == nil {
 		return "-"
 	}
-	return strings.TrimSpace(o.Mark + " " + o.Says.String() + " " + o.Reason)
+	return strings.TrimSpace(o.Mark + " " + o.Kind.String() + " " + o.Reason)
 }
 
 // TestMeasuredAnswers: what real proxies wrote themselves is recognised, and what
@@ -75,7 +75,7 @@ func TestSquidsViaIsItsOwn(t *testing.T) {
 		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n"+via+"\r\n", false)
 	}
 	const one = "Via: 1.1 a (squid/5.7)\r\n"
-	require.Equal(t, &OwnError{Mark: "x-squid-error", Says: verdict.OwnUnreachable, Reason: "dns_error", Detail: "ERR_DNS_FAIL"}, ownError(page(one), nil, 0))
+	require.Equal(t, &ErrorPage{Mark: "x-squid-error", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error", Detail: "ERR_DNS_FAIL"}, ownError(page(one), nil, 0))
 	require.NotNil(t, ownError(page(""), nil, 0))
 	require.Nil(t, ownError(page(one), nil, viaWithout), "this proxy adds no Via: it is the target's")
 	require.NotNil(t, ownError(page(""), nil, viaWithout))
@@ -149,7 +149,7 @@ func FuzzOwnError(f *testing.F) {
 		require.NotEmpty(t, own.Mark)
 		_, known := blame[own.Reason]
 		require.True(t, known || own.Reason == "", own.Reason)
-		require.NotEqual(t, verdict.NotOwn, own.Says)
+		require.NotEqual(t, verdict.NoErrorPage, own.Kind)
 	})
 }
 
@@ -178,7 +178,7 @@ func TestRules(t *testing.T) {
 		own := ownError(pageOf(t, answer, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
 		require.Equal(t, c.want, own != nil, "%+v", c.rule)
 		if own != nil {
-			require.Equal(t, OwnError{Mark: "own_error", Says: verdict.OwnUnclear}, *own)
+			require.Equal(t, ErrorPage{Mark: "own_error", Kind: verdict.ErrorPageUnclear}, *own)
 		}
 	}
 }

@@ -162,7 +162,7 @@ func splitAuthority(authority string) (host string, port uint16, err error) {
 }
 
 // handshakeFault words a failed way to the target.
-func handshakeFault(err error) *verdict.Fault {
+func handshakeFault(err error) *verdict.Error {
 	f := fault(tunnelling, err)
 	var s *socksFault
 	if errors.As(err, &s) {

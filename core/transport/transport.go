@@ -76,10 +76,10 @@ func New(cfg Config) *Transport {
 // now on.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(d)) }
 
-// Avoid lets no connection lead to a, where this process itself listens: a pool
+// ForbidAddress lets no connection lead to a, where this process itself listens: a pool
 // that holds the gateway would go round for ever (RFC 9110 section 7.6.3), and
 // the API trusts whoever comes from this machine, which direct upstreams do.
-func (t *Transport) Avoid(a *net.TCPAddr) {
+func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.ownMu.Lock()
 	defer t.ownMu.Unlock()
 	all := []*net.TCPAddr{a}
@@ -99,12 +99,12 @@ func (t *Transport) Avoid(a *net.TCPAddr) {
 
 // Control is what steers one attempt from outside.
 type Control struct {
-	Started   time.Time     // when the attempt began; zero for now
-	Deadline  time.Time     // to the answer's head; never zero
-	Total     time.Time     // of the whole request, zero for none; not before Deadline
-	BodyIdle  time.Duration // how long a body may stand still while it is sent
-	Fresh     bool          // take no kept connection
-	Interrupt Interrupt
+	Started       time.Time     // when the attempt began; zero for now
+	Deadline      time.Time     // to the answer's head; never zero
+	Total         time.Time     // of the whole request, zero for none; not before Deadline
+	BodyIdle      time.Duration // how long a body may stand still while it is sent
+	NewConnection bool          // take no kept connection
+	Interrupt     Interrupt
 	// OnSlow is called when no byte of an answer has come for SlowAfter, and
 	// when a new connection does not stand at once: both may take long enough
 	// for a client to leave meanwhile. May be nil.
@@ -174,7 +174,7 @@ type Response struct {
 
 // RoundTrip makes one attempt through u. With a nil fault resp holds the
 // answer. ctx ends dialing only; reads and writes end by c.
-func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Fault {
+func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
 	pool := t.pool(u)
 	key := ""
 	c.Timing = core.Timing{}
@@ -200,12 +200,12 @@ func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		if f == nil || !lost(f) || !resp.unseen {
 			return f
 		}
-		c.Fresh = true
+		c.NewConnection = true
 	}
 }
 
 // try makes the attempt on the connection that resp has.
-func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Fault {
+func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	if !c.Interrupt.watch(pc.Conn) {
 		drop(pc.Conn)
@@ -228,7 +228,7 @@ func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Resp
 		resp.pool.lost(pc.key, t.cfg.Now())
 	}
 	drop(pc.Conn)
-	if resp.BodyBroke(q) {
+	if resp.RequestBodyBroken(q) {
 		f.Cause = verdict.RequestBroke
 	}
 	f.Sending = resp.sent != nil
@@ -246,19 +246,19 @@ func oversized(err error) bool {
 
 // lost reports whether the attempt failed because a kept connection was of no use
 // any more.
-func lost(f *verdict.Fault) bool {
+func lost(f *verdict.Error) bool {
 	return f.Cause == verdict.StaleConnection || f.Cause == verdict.Leftover
 }
 
 // closedEarly reports whether a fault is how a kept connection shows that the other
 // side had closed it meanwhile. The caller has seen that no byte of an answer has
 // come, not even of an interim one.
-func closedEarly(f *verdict.Fault) bool {
+func closedEarly(f *verdict.Error) bool {
 	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
 }
 
 // exchange sends the request and reads the answer's head.
-func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Fault {
+func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.asking = c
 	pc.out = pc.head(pc.out[:0], q)
@@ -283,13 +283,13 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Fa
 		resp.unseen = !pc.late // nor a part of it
 		return t.unsent(c, q, resp, w.Err)
 	}
-	resp.unseen = f.Err == errNoAnswer && socket.Refused(pc.tcp, len(pc.out))
+	resp.unseen = f.Err == errNoAnswer && socket.NotReceived(pc.tcp, len(pc.out))
 	return f
 }
 
 // unsent looks for an answer to a request that could not be sent: the proxy may
 // have given it before it closed.
-func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *verdict.Fault {
+func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if f := t.readHead(c, q, resp, true); f != nil {
 		return fault(sending, err)
 	}
@@ -301,7 +301,7 @@ func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *v
 // has been called, until the deadline. A connection whose answers are quick keeps
 // its deadline for several of them, since setting one moves a timer. closed says
 // that the request could not be sent, so that there is nothing to be patient for.
-func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *verdict.Fault {
+func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *verdict.Error {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
 	if !pc.reused {
@@ -432,11 +432,11 @@ func (t *Transport) Close() {
 	})
 }
 
-// Prune closes kept connections past their idle timeout.
-func (t *Transport) Prune() { t.prune(t.cfg.Now().Add(-t.cfg.IdleTimeout)) }
+// CloseExpired closes kept connections past their idle timeout.
+func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-t.cfg.IdleTimeout)) }
 
-// DropIdle closes every kept connection; the pools go on.
-func (t *Transport) DropIdle() { t.prune(t.cfg.Now()) }
+// CloseAllIdle closes every kept connection; the pools go on.
+func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
 func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {

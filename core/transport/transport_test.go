@@ -126,7 +126,7 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	defer tr.Close()
 	do := func(fresh bool) bool {
 		var resp Response
-		c := &Control{Deadline: time.Now().Add(2 * time.Second), Fresh: fresh}
+		c := &Control{Deadline: time.Now().Add(2 * time.Second), NewConnection: fresh}
 		if f := tr.RoundTrip(t.Context(), u, c, get(), &resp); f != nil {
 			require.Equal(t, verdict.StaleConnection, f.Cause, "%v", f)
 			return false
@@ -167,7 +167,7 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 		tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
 		require.Nil(t, f, framing)
 		defer tun.Conn.Close()
-		require.Zero(t, tun.Reply.Status, framing)
+		require.Zero(t, tun.Refusal.Status, framing)
 		rest := make([]byte, len("early bytes")-len(tun.Early))
 		_, err := io.ReadFull(tun.Conn, rest)
 		require.NoError(t, err, framing)

@@ -11,10 +11,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// BodyBroke reports whether the request's body ended before its time on its
+// RequestBodyBroken reports whether the request's body ended before its time on its
 // client's side, not because the attempt had failed. It is to be called before
 // Finish.
-func (r *Response) BodyBroke(q *Request) bool {
+func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
 	case err := <-r.sent: // nil, and never ready, without a body being sent
 		r.sent, r.half = nil, err != nil
@@ -46,7 +46,7 @@ func (q *Request) skip() {
 // answer, which may come before the body is through. The time for the answer's
 // head begins when the body has ended; until then the body must only not stand
 // still.
-func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Fault {
+func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
 	if _, err := pc.Write(pc.out); err != nil {
 		return t.unsent(c, q, resp, err)
@@ -108,7 +108,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 
 // awaitContinue waits for what the other side says to a head with an expectation. If
 // that is a final answer, the body is not sent, and the connection not kept.
-func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *verdict.Fault, final bool) {
+func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *verdict.Error, final bool) {
 	until := t.cfg.Now().Add(ContinueWait)
 	if c.Deadline.Before(until) {
 		until = c.Deadline
@@ -156,7 +156,7 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	plain, _ := pc.Conn.(*socket.Conn)
 	for q.Rest != nil {
 		q.Arm()
-		if left, ok := q.Rest.Unread(); ok && left >= socket.Bulk && plain != nil && q.From != nil {
+		if left, ok := q.Rest.Unread(); ok && left >= socket.SpliceMin && plain != nil && q.From != nil {
 			n, err := q.Pipes.Move(plain, q.From, left)
 			pc.stall.Stop()
 			if w := (*socket.WriteError)(nil); errors.As(err, &w) {

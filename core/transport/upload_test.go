@@ -25,7 +25,7 @@ import (
 func uploading(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
 	q := get()
-	q.From, q.Pipes = socket.Of(near).(*socket.Conn), socket.NewPipes(nil)
+	q.From, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
 	q.Rest.Start(http1.NewReader(q.From), http1.Length, int64(n))
 	q.Arm, q.Stop = func() {}, func() { q.From.SetReadDeadline(aLongTimeAgo) }
@@ -173,7 +173,7 @@ func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	client.Write(make([]byte, size/2))
 	client.(*net.TCPConn).CloseWrite()
 	require.Eventually(t, func() bool { return len(resp.sent) == 1 }, 10*time.Second, time.Millisecond)
-	assert.True(t, resp.BodyBroke(q))
+	assert.True(t, resp.RequestBodyBroken(q))
 	assert.False(t, resp.Finish(c, time.Now()))
 	assert.Nil(t, tr.pool(u).pop("", time.Now(), false))
 }

@@ -168,7 +168,7 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 					return
 				}
 				i := rapid.IntRange(0, len(leases)-1).Draw(t, "lease")
-				inFlight[leases[i].U]--
+				inFlight[leases[i].Proxy]--
 				leases[i].Release()
 				leases = slices.Delete(leases, i, i+1)
 			},

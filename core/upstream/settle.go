@@ -13,11 +13,11 @@ import (
 // rest of the pool's attempts say of a failure: nothing where breakers count
 // literally. A second call does nothing.
 func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
-	if l.U == nil || l.settled {
+	if l.Proxy == nil || l.settled {
 		return found
 	}
 	l.settled = true
-	u, counted, reported, enough := l.U, o.Verdict, o.Verdict, breaker.Literal
+	u, counted, reported, enough := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
 	if !u.pool.literal.Load() {
 		found, enough = l.weigh(o)
 		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // it would have failed through any proxy
@@ -36,7 +36,7 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 
 // weigh enters the attempt into the pool's ledger and returns what it says.
 func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.Evidence) {
-	u := l.U
+	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
 		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began, At: l.began + o.Latency,

@@ -143,7 +143,7 @@ func (u *Upstream) probable(at time.Duration) bool {
 // Lease is one attempt's hold on a proxy: a place in flight and the breaker's
 // permit. The zero Lease holds nothing. It belongs to one goroutine.
 type Lease struct {
-	U         *Upstream
+	Proxy     *Upstream
 	Target    evidence.Target // where the attempt leads; for whoever holds the lease to set
 	Elsewhere bool            // another proxy has served the same request; for whoever holds the lease to set
 	permit    breaker.Permit
@@ -167,7 +167,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	u.uses.Add(1)
 	began := max(now.Sub(u.epoch), 1)
 	u.lastUse.Store(int64(began))
-	return Lease{U: u, permit: permit, began: began}, true
+	return Lease{Proxy: u, permit: permit, began: began}, true
 }
 
 // Answered tells the breaker that an answer's head has come.
@@ -178,7 +178,7 @@ func (l *Lease) Answered() { l.permit.Answered() }
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
-	l.U.inFlight.Add(-1)
+	l.Proxy.inFlight.Add(-1)
 	*l = Lease{}
 	return rest
 }
@@ -186,12 +186,12 @@ func (l *Lease) Part() Lease {
 // Release ends the attempt. One that was not settled says nothing about the
 // proxy, and gives a probe's slot back.
 func (l *Lease) Release() {
-	if l.U == nil {
+	if l.Proxy == nil {
 		return
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
 	if !l.parted {
-		l.U.inFlight.Add(-1)
+		l.Proxy.inFlight.Add(-1)
 	}
 	*l = Lease{}
 }

@@ -34,7 +34,7 @@ func TestTheDocumentShowsTheTable(t *testing.T) {
 func document() string {
 	var b strings.Builder
 	b.WriteString("\n| cause | meaning | charged to | tried again | may have reached the target |\n|---|---|---|---|---|\n")
-	again := map[core.Again]string{core.Never: "no", core.Retry: "yes", core.Elsewhere: "at once, elsewhere", core.Replay: "at once, on a new connection"}
+	again := map[core.RetryKind]string{core.NoRetry: "no", core.RetryAfterBackoff: "yes", core.RetryElsewhere: "at once, elsewhere", core.Replay: "at once, on a new connection"}
 	for c := range causes {
 		r := &rows[c]
 		sent := "yes"

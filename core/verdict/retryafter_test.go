@@ -24,7 +24,7 @@ func TestRetryAfter(t *testing.T) {
 		assert.Equal(t, want, got, text)
 		assert.Equal(t, want > 0, ok, text)
 	}
-	facts := Facts{Status: 429, Listed: true, RetryAfter: "1"}
+	facts := Facts{Status: 429, StatusRetried: true, RetryAfter: "1"}
 	assert.Equal(t, time.Second, Judge(&facts).RetryAfter)
 	facts.Status = 500
 	assert.Zero(t, Judge(&facts).RetryAfter, "means something with 429 and 503 only")

@@ -2,7 +2,7 @@
 // charged to, whether and how the request may be tried again, and what the client is
 // told. Transport, gateway and engine state facts; nobody else concludes from them.
 //
-// [Judge] is for an attempt that has ended or brought an answer's head, [End] for an
+// [Judge] is for an attempt that has ended or brought an answer's head, [EndRelay] for an
 // answer that was relayed, [EndTunnel] for a tunnel. All three are pure functions.
 // What a cause means by itself stands in one table (cause.go).
 package verdict
@@ -15,40 +15,40 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Fault is why an attempt brought no answer. It carries no credentials.
-type Fault struct {
-	Cause   core.Cause
-	Reason  string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Sending bool   // the request's body had not been sent whole
-	Sent    bool   // of a LocalLimit: a part of the request may have left
-	Err     error
+// Error is why an attempt brought no answer. It carries no credentials.
+type Error struct {
+	Cause    core.Cause
+	Reason   string // RFC 9209 error token (section 2.3), or "http_<status>"
+	Sending  bool   // the request's body had not been sent whole
+	PartSent bool   // of a LocalLimit: a part of the request may have left
+	Err      error
 }
 
-func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Error) Error() string { return f.Err.Error() }
 
 // Unwrap returns the cause.
-func (f *Fault) Unwrap() error { return f.Err }
+func (f *Error) Unwrap() error { return f.Err }
 
 // Own is what a proxy's own error page says.
-type Own uint8
+type ErrorPage uint8
 
-// The kinds of error pages. NotOwn is an answer of the target.
+// The kinds of error pages. NoErrorPage is an answer of the target.
 const (
-	NotOwn Own = iota
-	OwnUnclear
-	OwnUnreachable // the proxy cannot reach the target
-	OwnForbids     // its rules forbid the request
-	OwnTrouble     // it cannot work
+	NoErrorPage ErrorPage = iota
+	ErrorPageUnclear
+	ErrorPageUnreachable // the proxy cannot reach the target
+	ErrorPageForbids     // its rules forbid the request
+	ErrorPageTrouble     // it cannot work
 )
 
 // String returns a word for tests.
-func (o Own) String() string {
+func (o ErrorPage) String() string {
 	return [...]string{"none", "unclear", "target_unreachable", "forbidden", "proxy_trouble"}[o]
 }
 
 // Facts are what is known of an attempt that has ended, or whose answer's head came.
 type Facts struct {
-	Fault      *Fault // why no answer came; nil if one did
+	Err        *Error // why no answer came; nil if one did
 	Status     int    // of the answer; 0 if none came
 	RetryAfter string // field of the answer, as it came
 	Latency    time.Duration
@@ -59,13 +59,13 @@ type Facts struct {
 
 	// Of an answer that may be the proxy's own: one to CONNECT, or to a request in
 	// absolute form sent to an HTTP proxy.
-	FromProxy  bool   // the answer is such a one
-	Challenged bool   // it carries Proxy-Authenticate
-	Own        Own    // it is the proxy's own error page
-	OwnReason  string // RFC 9209 error token of that page; "" if it does not tell
-	Inner      string // X-Whirlpool-Outcome of an inner gateway of this kind; "" without one
-	Schemes    string // of a 407: the login schemes offered, for people; "" where Basic is among them
-	Elsewhere  bool   // the target has just been served through another proxy
+	FromProxy       bool      // the answer is such a one
+	Challenged      bool      // it carries Proxy-Authenticate
+	ErrorPage       ErrorPage // it is the proxy's own error page
+	ErrorPageReason string    // RFC 9209 error token of that page; "" if it does not tell
+	InnerOutcome    string    // X-Whirlpool-Outcome of an inner gateway of this kind; "" without one
+	Schemes         string    // of a 407: the login schemes offered, for people; "" where Basic is among them
+	TargetServed    bool      // the target has just been served through another proxy
 
 	// Of the request.
 	Tunnel     bool // the client asked for a tunnel (CONNECT)
@@ -77,14 +77,14 @@ type Facts struct {
 	// Of the policies. Which statuses are retried follows the request's own policy;
 	// which of them breakers count, the global one: else one client could open the
 	// breakers for everybody.
-	Listed  bool // the request's policy retries Status
-	Counted bool // the global policy lists Status
+	StatusRetried bool // the request's policy retries Status
+	StatusCounted bool // the global policy lists Status
 
 	// Of what ended the attempt from outside.
-	Stopped      error // the client left, or ErrShutdown; nil if neither
-	TotalTimeout bool  // the request's total timeout has passed
-	OwnTimeout   bool  // and is tighter than the global policy's
-	Cut          bool  // the attempt was given up early, by what its proxy usually takes
+	Stopped        error // the client left, or ErrShutdown; nil if neither
+	TotalTimeout   bool  // the request's total timeout has passed
+	TighterTimeout bool  // and is tighter than the global policy's
+	CutShort       bool  // the attempt was given up early, by what its proxy usually takes
 
 	Now time.Time // for a Retry-After that is a date
 }
@@ -97,11 +97,11 @@ func Judge(f *Facts) core.Outcome {
 	c := CauseOf(f)
 	r := &rows[c]
 	o := core.Outcome{
-		Cause: c, Charge: r.charge, Again: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
-		Relay: r.answer && f.Status != 0, Silent: !r.answer, ClientStatus: 502, ClientCode: "upstream_failed",
+		Cause: c, Charge: r.charge, Retry: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
+		Relay: r.answer && f.Status != 0, NoTargetResponse: !r.answer, ClientStatus: 502, ClientCode: "upstream_failed",
 	}
-	if f.Fault != nil {
-		o.Err, o.Reason = f.Fault.Err, f.Fault.Reason
+	if f.Err != nil {
+		o.Err, o.Reason = f.Err.Err, f.Err.Reason
 	} else if c != Answered && c != TunnelOpen {
 		o.Reason = statusReason(f.Status)
 		o.Relay = true
@@ -114,53 +114,53 @@ func Judge(f *Facts) core.Outcome {
 // CauseOf names the cause, the strongest reason first.
 func CauseOf(f *Facts) core.Cause {
 	switch {
-	case f.Fault == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
+	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
 		return TunnelOpen
-	case f.Fault == nil && f.Inner == "exhausted":
+	case f.Err == nil && f.InnerOutcome == "exhausted":
 		return InnerGaveUp
-	case f.Fault == nil && f.Tunnel && f.Status != 407 && f.Own == OwnUnreachable:
+	case f.Err == nil && f.Tunnel && f.Status != 407 && f.ErrorPage == ErrorPageUnreachable:
 		return TargetUnreachable
-	case f.Fault == nil && f.Tunnel:
-		return Refusal(f.Status)
-	case f.Fault == nil && f.FromProxy && f.Challenged && f.Status == 407: // else it is the target's own 407
+	case f.Err == nil && f.Tunnel:
+		return RefusalCause(f.Status)
+	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // else it is the target's own 407
 		return CredentialsRefused
-	case f.Fault == nil && f.Own != NotOwn:
+	case f.Err == nil && f.ErrorPage != NoErrorPage:
 		return ownPage(f)
-	case f.Fault == nil && (f.Listed || f.Counted && f.Status >= 500):
+	case f.Err == nil && (f.StatusRetried || f.StatusCounted && f.Status >= 500):
 		return RetryStatus
-	case f.Fault == nil:
+	case f.Err == nil:
 		return Answered
 	case f.Stopped != nil && errors.Is(f.Stopped, ErrShutdown):
 		return ShuttingDown
 	case f.Stopped != nil: // what the connection said as it was ended is of no interest
 		return ClientLeft
-	case f.Fault.Cause == RequestBroke:
+	case f.Err.Cause == RequestBroke:
 		return RequestBroke
-	case f.TotalTimeout && rows[f.Fault.Cause].timeout:
+	case f.TotalTimeout && rows[f.Err.Cause].timeout:
 		return TotalTimeout
-	case f.Cut && rows[f.Fault.Cause].timeout:
+	case f.CutShort && rows[f.Err.Cause].timeout:
 		return CutShort
-	case f.Fault.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
+	case f.Err.Cause == StaleConnection && f.Replayed: // a new connection cannot be stale
 		return ConnectionClosed
-	case f.Fault.Cause == Leftover && f.Replayed:
+	case f.Err.Cause == Leftover && f.Replayed:
 		return AnswerMalformed
 	}
-	return f.Fault.Cause
+	return f.Err.Cause
 }
 
 // ownPage is the cause of an answer that is an error page of the proxy itself.
 func ownPage(f *Facts) core.Cause {
-	switch f.Own {
-	case OwnUnreachable:
+	switch f.ErrorPage {
+	case ErrorPageUnreachable:
 		return TargetUnreachable
-	case OwnForbids:
+	case ErrorPageForbids:
 		return ProxyForbids
 	}
 	return ProxyErrorPage
 }
 
-// Refusal is the cause of a CONNECT that was answered with a status of 300 or above.
-func Refusal(status int) core.Cause {
+// RefusalCause is the cause of a CONNECT that was answered with a status of 300 or above.
+func RefusalCause(status int) core.Cause {
 	switch {
 	case status == 407:
 		return CredentialsRefused
@@ -174,10 +174,10 @@ func Refusal(status int) core.Cause {
 func adjust(o *core.Outcome, f *Facts) {
 	switch o.Cause {
 	case RetryStatus:
-		if !f.Listed {
-			o.Again = core.Never // the request opted out of retrying it; it still counts
+		if !f.StatusRetried {
+			o.Retry = core.NoRetry // the request opted out of retrying it; it still counts
 		}
-		if !f.Counted || f.Status < 500 {
+		if !f.StatusCounted || f.Status < 500 {
 			o.Charge = core.ChargeNobody
 		}
 	case ProxyProtocol:
@@ -185,7 +185,7 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Charge = core.ChargeProxyOrTarget
 		}
 	case CredentialsRefused:
-		if f.Fault == nil && !f.Tunnel && f.Proven { // any target can write a page like this
+		if f.Err == nil && !f.Tunnel && f.Proven { // any target can write a page like this
 			o.Charge = core.ChargeProxyOrTarget
 		}
 		o.Reason = "proxy_configuration_error"
@@ -194,21 +194,21 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Err = &SchemeError{f.Schemes}
 		}
 	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
-		o.Relay = f.Fault == nil // where every proxy brings such a page, the last one is shown
-		if f.OwnReason != "" {
-			o.Reason = f.OwnReason
+		o.Relay = f.Err == nil // where every proxy brings such a page, the last one is shown
+		if f.ErrorPageReason != "" {
+			o.Reason = f.ErrorPageReason
 		}
 	case InnerGaveUp:
 		o.Relay = true
-		if f.Elsewhere { // then the inner gateway's pool is the likely cause
-			o.Again = core.Retry
+		if f.TargetServed { // then the inner gateway's pool is the likely cause
+			o.Retry = core.RetryAfterBackoff
 		}
 	case StaleConnection, Leftover:
 		if !f.Idempotent || !f.Replayable {
-			o.Again = core.Retry
+			o.Retry = core.RetryAfterBackoff
 		}
 	case TotalTimeout:
-		if f.OwnTimeout || f.Fault.Sending {
+		if f.TighterTimeout || f.Err.Sending {
 			o.Charge = core.ChargeNobody
 		}
 	case ClientLeft, ShuttingDown:
@@ -236,7 +236,7 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	switch {
 	case o.Cause == Answered, o.Cause == TunnelOpen:
 		o.Result = core.ResultSuccess
-	case o.Again == core.Replay:
+	case o.Retry == core.Replay:
 		o.Result = core.ResultReplay
 	case o.Cause == ClientLeft, o.Cause == RequestBroke, o.Cause == ShuttingDown:
 		o.Result = core.ResultCancelled
@@ -257,16 +257,16 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	switch {
 	case o.Cause == TotalTimeout:
 		o.ClientCode = "total_timeout"
-	case o.Cause == CredentialsRefused && f.Fault == nil:
+	case o.Cause == CredentialsRefused && f.Err == nil:
 		o.ClientCode = "upstream_auth"
 	}
-	unsent := r.unsent && !(f.Fault != nil && f.Fault.Sent)
-	if f.Fault == nil && !f.Tunnel && o.Cause != CredentialsRefused {
-		unsent = f.Inner == "" && unreached[f.OwnReason]
+	unsent := r.unsent && !(f.Err != nil && f.Err.PartSent)
+	if f.Err == nil && !f.Tunnel && o.Cause != CredentialsRefused {
+		unsent = f.InnerOutcome == "" && unreached[f.ErrorPageReason]
 	}
 	switch {
 	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that answered may have taken a part
-		o.Repeat = core.RepeatBodyGone
+		o.Repeat = core.RepeatBodyNotKept
 	case !f.Idempotent && !f.OptedIn && !unsent:
 		o.Repeat = core.RepeatUnsafe
 	}
@@ -297,8 +297,8 @@ type Relayed struct {
 	Direct       bool  // there is no proxy in between
 }
 
-// End concludes from how an answer was relayed; o is the outcome of its head.
-func End(o core.Outcome, r Relayed) core.Outcome {
+// EndRelay concludes from how an answer was relayed; o is the outcome of its head.
+func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	switch {
 	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
 		return ended(o, ClientLeft, core.ResultCancelled, "", o.Err)

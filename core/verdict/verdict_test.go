@@ -16,16 +16,16 @@ type concluded struct {
 	cause  core.Cause
 	result core.Result
 	charge core.Charge
-	again  core.Again
+	again  core.RetryKind
 }
 
 // TestTheTable has one case for each way that an attempt can end.
 func TestTheTable(t *testing.T) {
 	fault := func(c core.Cause) Facts {
-		return Facts{Idempotent: true, Replayable: true, Fault: &Fault{Cause: c, Err: errors.New("broken")}}
+		return Facts{Idempotent: true, Replayable: true, Err: &Error{Cause: c, Err: errors.New("broken")}}
 	}
 	answer := func(status int, listed, counted bool) Facts {
-		return Facts{Idempotent: true, Replayable: true, Status: status, Listed: listed, Counted: counted}
+		return Facts{Idempotent: true, Replayable: true, Status: status, StatusRetried: listed, StatusCounted: counted}
 	}
 	connect := func(status int) Facts {
 		f := answer(status, false, false)
@@ -38,7 +38,7 @@ func TestTheTable(t *testing.T) {
 	}
 	const (
 		success, failure, timeout, cancelled, replay = core.ResultSuccess, core.ResultFailure, core.ResultTimeout, core.ResultCancelled, core.ResultReplay
-		never, again, elsewhere                      = core.Never, core.Retry, core.Elsewhere
+		never, again, elsewhere                      = core.NoRetry, core.RetryAfterBackoff, core.RetryElsewhere
 	)
 	for name, c := range map[string]struct {
 		facts Facts
@@ -61,17 +61,17 @@ func TestTheTable(t *testing.T) {
 			concluded{Answered, success, nobody, never}},
 		"407 without a challenge": {with(answer(407, false, false), func(f *Facts) { f.FromProxy = true }),
 			concluded{Answered, success, nobody, never}},
-		"the proxy's page: it cannot reach the target": {with(answer(500, false, false), func(f *Facts) { f.FromProxy, f.Own = true, OwnUnreachable }),
+		"the proxy's page: it cannot reach the target": {with(answer(500, false, false), func(f *Facts) { f.FromProxy, f.ErrorPage = true, ErrorPageUnreachable }),
 			concluded{TargetUnreachable, failure, proxyOrTarget, again}},
-		"the proxy's page: forbidden": {with(answer(403, false, false), func(f *Facts) { f.FromProxy, f.Own = true, OwnForbids }),
+		"the proxy's page: forbidden": {with(answer(403, false, false), func(f *Facts) { f.FromProxy, f.ErrorPage = true, ErrorPageForbids }),
 			concluded{ProxyForbids, failure, ifServed, again}},
-		"the proxy's page: unclear": {with(answer(404, false, false), func(f *Facts) { f.FromProxy, f.Own = true, OwnUnclear }),
+		"the proxy's page: unclear": {with(answer(404, false, false), func(f *Facts) { f.FromProxy, f.ErrorPage = true, ErrorPageUnclear }),
 			concluded{ProxyErrorPage, failure, proxyOrTarget, again}},
-		"CONNECT 503, and why": {with(connect(503), func(f *Facts) { f.Own = OwnUnreachable }),
+		"CONNECT 503, and why": {with(connect(503), func(f *Facts) { f.ErrorPage = ErrorPageUnreachable }),
 			concluded{TargetUnreachable, failure, proxyOrTarget, again}},
-		"an inner gateway gave up": {with(answer(502, true, true), func(f *Facts) { f.FromProxy, f.Inner = true, "exhausted" }),
+		"an inner gateway gave up": {with(answer(502, true, true), func(f *Facts) { f.FromProxy, f.InnerOutcome = true, "exhausted" }),
 			concluded{InnerGaveUp, failure, proxyOrTarget, never}},
-		"but others are served": {with(answer(502, true, true), func(f *Facts) { f.FromProxy, f.Inner, f.Elsewhere = true, "exhausted", true }),
+		"but others are served": {with(answer(502, true, true), func(f *Facts) { f.FromProxy, f.InnerOutcome, f.TargetServed = true, "exhausted", true }),
 			concluded{InnerGaveUp, failure, proxyOrTarget, again}},
 		"bytes left over from an earlier answer": {fault(Leftover), concluded{Leftover, replay, nobody, core.Replay}},
 		"garbage on a fresh connection": {with(fault(Leftover), func(f *Facts) { f.Replayed = true }),
@@ -82,9 +82,9 @@ func TestTheTable(t *testing.T) {
 		"CONNECT 403":            {connect(403), concluded{TunnelRefused, failure, ifServed, again}},
 		"CONNECT 302":            {connect(302), concluded{TunnelRefused, failure, ifServed, again}},
 		"CONNECT 500":            {connect(500), concluded{TunnelFailed, failure, proxyOrTarget, again}},
-		"our CONNECT 403":        {fault(Refusal(403)), concluded{TunnelRefused, failure, ifServed, again}},
-		"our CONNECT 407":        {fault(Refusal(407)), concluded{CredentialsRefused, failure, proxy, elsewhere}},
-		"our CONNECT 503":        {fault(Refusal(503)), concluded{TunnelFailed, failure, proxyOrTarget, again}},
+		"our CONNECT 403":        {fault(RefusalCause(403)), concluded{TunnelRefused, failure, ifServed, again}},
+		"our CONNECT 407":        {fault(RefusalCause(407)), concluded{CredentialsRefused, failure, proxy, elsewhere}},
+		"our CONNECT 503":        {fault(RefusalCause(503)), concluded{TunnelFailed, failure, proxyOrTarget, again}},
 		"refused":                {fault(ProxyUnreachable), concluded{ProxyUnreachable, failure, proxy, again}},
 		"connecting took long":   {fault(ProxyConnectTimeout), concluded{ProxyConnectTimeout, timeout, proxy, again}},
 		"no SOCKS, or no HTTP":   {fault(ProxyProtocol), concluded{ProxyProtocol, failure, proxy, again}},
@@ -109,22 +109,22 @@ func TestTheTable(t *testing.T) {
 		"the request's body broke off": {fault(RequestBroke), concluded{RequestBroke, cancelled, client, never}},
 		"the global total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout = true }),
 			concluded{TotalTimeout, timeout, proxyOrTarget, never}},
-		"a request's own total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout, f.OwnTimeout = true, true }),
+		"a request's own total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout, f.TighterTimeout = true, true }),
 			concluded{TotalTimeout, timeout, nobody, never}},
-		"the client was still sending": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout, f.Fault.Sending = true, true }),
+		"the client was still sending": {with(fault(NoAnswerInTime), func(f *Facts) { f.TotalTimeout, f.Err.Sending = true, true }),
 			concluded{TotalTimeout, timeout, nobody, never}},
-		"cut short": {with(fault(NoAnswerInTime), func(f *Facts) { f.Cut = true }),
+		"cut short": {with(fault(NoAnswerInTime), func(f *Facts) { f.CutShort = true }),
 			concluded{CutShort, timeout, ifServed, again}},
-		"cut short by the total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.Cut, f.TotalTimeout = true, true }),
+		"cut short by the total timeout": {with(fault(NoAnswerInTime), func(f *Facts) { f.CutShort, f.TotalTimeout = true, true }),
 			concluded{TotalTimeout, timeout, proxyOrTarget, never}},
-		"closed right at the limit": {with(fault(ConnectionClosed), func(f *Facts) { f.Cut = true }),
+		"closed right at the limit": {with(fault(ConnectionClosed), func(f *Facts) { f.CutShort = true }),
 			concluded{ConnectionClosed, failure, proxyOrTarget, again}},
 		"a failure right at the total timeout": {with(fault(ProxyUnreachable), func(f *Facts) { f.TotalTimeout = true }),
 			concluded{ProxyUnreachable, failure, proxy, again}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Judge(&c.facts)
-			assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Again}, "%s", Word(o.Cause))
+			assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Retry}, "%s", Word(o.Cause))
 			counts := o.Charge == proxy || o.Charge == proxyOrTarget
 			switch {
 			case o.Result == success:
@@ -134,7 +134,7 @@ func TestTheTable(t *testing.T) {
 			default:
 				assert.Equal(t, core.Excluded, o.Verdict)
 			}
-			if o.Result == failure && c.facts.Fault == nil {
+			if o.Result == failure && c.facts.Err == nil {
 				assert.NotEmpty(t, o.Reason)
 			}
 		})
@@ -146,17 +146,17 @@ func TestWhatMayBeRepeated(t *testing.T) {
 		facts Facts
 		want  core.Repeat
 	}{
-		"a GET":                           {Facts{Idempotent: true, Replayable: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatAllowed},
-		"a POST that was reset":           {Facts{Replayable: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatUnsafe},
-		"a POST that was never sent":      {Facts{Replayable: true, Fault: &Fault{Cause: ProxyUnreachable}}, core.RepeatAllowed},
-		"a long body of which some went":  {Facts{Idempotent: true, Fault: &Fault{Cause: ConnectionClosed}}, core.RepeatBodyGone},
-		"a long body of which none went":  {Facts{Idempotent: true, Fault: &Fault{Cause: TunnelFailed}}, core.RepeatAllowed},
-		"a 407 may have taken some of it": {Facts{Idempotent: true, Status: 407, FromProxy: true, Challenged: true}, core.RepeatBodyGone},
-		"a page: the name is unknown":     {Facts{Replayable: true, Status: 503, FromProxy: true, Own: OwnUnreachable, OwnReason: "dns_error"}, core.RepeatAllowed},
-		"a page: no answer came":          {Facts{Replayable: true, Status: 504, FromProxy: true, Own: OwnUnreachable, OwnReason: "http_response_timeout"}, core.RepeatUnsafe},
-		"a page: forbidden":               {Facts{Replayable: true, Status: 403, FromProxy: true, Own: OwnForbids}, core.RepeatUnsafe},
-		"an inner gateway's page":         {Facts{Replayable: true, Status: 502, FromProxy: true, Own: OwnUnreachable, OwnReason: "dns_error", Inner: "not_retryable"}, core.RepeatUnsafe},
-		"out of memory while sending":     {Facts{Replayable: true, Fault: &Fault{Cause: LocalLimit, Sent: true}}, core.RepeatUnsafe},
+		"a GET":                           {Facts{Idempotent: true, Replayable: true, Err: &Error{Cause: ConnectionClosed}}, core.RepeatAllowed},
+		"a POST that was reset":           {Facts{Replayable: true, Err: &Error{Cause: ConnectionClosed}}, core.RepeatUnsafe},
+		"a POST that was never sent":      {Facts{Replayable: true, Err: &Error{Cause: ProxyUnreachable}}, core.RepeatAllowed},
+		"a long body of which some went":  {Facts{Idempotent: true, Err: &Error{Cause: ConnectionClosed}}, core.RepeatBodyNotKept},
+		"a long body of which none went":  {Facts{Idempotent: true, Err: &Error{Cause: TunnelFailed}}, core.RepeatAllowed},
+		"a 407 may have taken some of it": {Facts{Idempotent: true, Status: 407, FromProxy: true, Challenged: true}, core.RepeatBodyNotKept},
+		"a page: the name is unknown":     {Facts{Replayable: true, Status: 503, FromProxy: true, ErrorPage: ErrorPageUnreachable, ErrorPageReason: "dns_error"}, core.RepeatAllowed},
+		"a page: no answer came":          {Facts{Replayable: true, Status: 504, FromProxy: true, ErrorPage: ErrorPageUnreachable, ErrorPageReason: "http_response_timeout"}, core.RepeatUnsafe},
+		"a page: forbidden":               {Facts{Replayable: true, Status: 403, FromProxy: true, ErrorPage: ErrorPageForbids}, core.RepeatUnsafe},
+		"an inner gateway's page":         {Facts{Replayable: true, Status: 502, FromProxy: true, ErrorPage: ErrorPageUnreachable, ErrorPageReason: "dns_error", InnerOutcome: "not_retryable"}, core.RepeatUnsafe},
+		"out of memory while sending":     {Facts{Replayable: true, Err: &Error{Cause: LocalLimit, PartSent: true}}, core.RepeatUnsafe},
 	} {
 		o := Judge(&c.facts)
 		assert.Equal(t, c.want, o.Repeat, name)
@@ -181,15 +181,15 @@ func TestHowAnAnswerEnds(t *testing.T) {
 		relayed Relayed
 		want    concluded
 	}{
-		"whole":                         {Relayed{}, concluded{Answered, core.ResultSuccess, nobody, core.Never}},
-		"broken off":                    {Relayed{Broke: io.ErrUnexpectedEOF}, concluded{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.Never}},
-		"broken off by a direct target": {Relayed{Broke: io.ErrUnexpectedEOF, Direct: true}, concluded{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.Never}},
-		"the client left":               {Relayed{ClientLeft: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
-		"the request's body broke off":  {Relayed{Broke: io.EOF, RequestBroke: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
-		"the gateway ended it":          {Relayed{Broke: io.EOF, Stopped: true}, concluded{ClientLeft, core.ResultCancelled, client, core.Never}},
+		"whole":                         {Relayed{}, concluded{Answered, core.ResultSuccess, nobody, core.NoRetry}},
+		"broken off":                    {Relayed{Broke: io.ErrUnexpectedEOF}, concluded{AnswerBrokeOff, core.ResultFailure, proxyOrTarget, core.NoRetry}},
+		"broken off by a direct target": {Relayed{Broke: io.ErrUnexpectedEOF, Direct: true}, concluded{AnswerBrokeOff, core.ResultFailure, core.ChargeTarget, core.NoRetry}},
+		"the client left":               {Relayed{ClientLeft: true}, concluded{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
+		"the request's body broke off":  {Relayed{Broke: io.EOF, RequestBroke: true}, concluded{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
+		"the gateway ended it":          {Relayed{Broke: io.EOF, Stopped: true}, concluded{ClientLeft, core.ResultCancelled, client, core.NoRetry}},
 	} {
-		o := End(head, c.relayed)
-		assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Again}, name)
+		o := EndRelay(head, c.relayed)
+		assert.Equal(t, c.want, concluded{o.Cause, o.Result, o.Charge, o.Retry}, name)
 	}
 }
 

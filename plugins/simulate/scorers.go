@@ -216,14 +216,14 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 			return
 		}
 		lease.Target = targets[host]
-		i := p.index[lease.U.ID()]
+		i := p.index[lease.Proxy.ID()]
 		ok, latency := p.attempt(i, t)
 		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency}}
 		if ok {
 			e.outcome.Verdict, e.outcome.Status = core.Success, 200
 		}
 		e.seen = core.Observation{
-			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.U.IDHash(), HostHash: q.HostHash, Success: flag(ok), Latency: latency.Seconds(), Status: float64(e.outcome.Status),
+			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.Proxy.IDHash(), HostHash: q.HostHash, Success: flag(ok), Latency: latency.Seconds(), Status: float64(e.outcome.Status),
 		}
 		heap.Push(&running, e)
 	})

@@ -244,7 +244,7 @@ func Default() Config {
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
-		Selection:  Selection{First: d.First, Retry: d.Again, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
+		Selection:  Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
 		State:      State{Dir: "whirlpool-data"},
 		Metrics:    Metrics{RetentionHours: d.RetentionHours},
@@ -265,7 +265,7 @@ func (c *Config) Engine() engine.Config {
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
-		First: c.Selection.First, Again: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
+		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
 			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit), MaxConnections: c.Gateway.MaxConnections,
