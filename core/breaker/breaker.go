@@ -7,6 +7,7 @@
 package breaker
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,13 +16,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Config are the thresholds of a breaker.
+// Config are the thresholds of a breaker. A probe may hold the half-open breaker for 10 s, or as long as an
+// attempt may last (WithAttemptTimeout).
 type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
 	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
 	TimeoutDuration  time.Duration // open for so long, > 0
 	MaxTimeout       time.Duration // repeated trips lengthen the open time to this; below TimeoutDuration: they do not
-	Lease            time.Duration // how long a probe may hold the slot, > 0
+
+	probeTimeout time.Duration // 0: defaultProbeTimeout
 }
 
 // Default returns the defaults of the contract, 5 failures in 60 s open for 30 s,
@@ -29,8 +32,27 @@ type Config struct {
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, MaxTimeout: 2 * time.Minute,
-		Lease: 10 * time.Second,
 	}
+}
+
+const (
+	defaultProbeTimeout = 10 * time.Second
+	// probeSlack is what the probe timeout adds to the attempt timeout. A probe that times out is reported as a
+	// failure within it, and is not a probe that was lost.
+	probeSlack = time.Second
+)
+
+// WithAttemptTimeout returns c for attempts that last at most d (> 0): a probe may hold the half-open breaker a
+// second longer than that.
+func (c Config) WithAttemptTimeout(d time.Duration) Config {
+	c.probeTimeout = d + probeSlack
+	return c
+}
+
+// WithProbeTimeoutOf returns c with the probe timeout of other.
+func (c Config) WithProbeTimeoutOf(other Config) Config {
+	c.probeTimeout = other.probeTimeout
+	return c
 }
 
 // Validate reports the first field out of range.
@@ -44,8 +66,6 @@ func (c Config) Validate() error {
 		return fmt.Errorf("timeout_duration is %v; it must be above 0", c.TimeoutDuration)
 	case c.MaxTimeout < 0:
 		return fmt.Errorf("max_timeout is %v; it must be at least 0", c.MaxTimeout)
-	case c.Lease <= 0:
-		return fmt.Errorf("the probe's lease is %v; it must be above 0", c.Lease)
 	}
 	return nil
 }
@@ -94,7 +114,7 @@ type Breaker struct {
 	cfg        Config
 	failures   []time.Time // of the live window, oldest first from head
 	head       int
-	lease      time.Time // while the slot is taken: when it is lost
+	slotEnds   time.Time // while the slot is taken: when the probe loses it
 	answered   bool      // and the head of the probe's answer has come
 	lastChange time.Time
 	trips      Trips
@@ -182,7 +202,7 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 		return Permit{}, false
 	}
 	b.word.state.Store(w | slotTaken)
-	b.lease, b.answered = now.Add(b.cfg.Lease), false
+	b.slotEnds, b.answered = now.Add(cmp.Or(b.cfg.probeTimeout, defaultProbeTimeout)), false
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
@@ -201,8 +221,8 @@ func (p Permit) Answered() {
 	defer p.b.mu.Unlock()
 	if p.b.word.state.Load()>>genShift == p.gen {
 		p.b.answered = true
-		if soon := p.b.now().Add(proof); soon.Before(p.b.lease) {
-			p.b.lease = soon
+		if soon := p.b.now().Add(proof); soon.Before(p.b.slotEnds) {
+			p.b.slotEnds = soon
 		}
 	}
 }
@@ -335,8 +355,8 @@ func (b *Breaker) tick() {
 }
 
 // advance applies what the passing of time has changed: an open breaker past its
-// due time has been half-open since then; a probe past its lease has succeeded if
-// its answer has come, and else has lost the slot. Requires mu.
+// due time has been half-open since then; a probe past the probe timeout has succeeded if
+// the head of its answer has come, and else has lost the slot. Requires mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
@@ -346,9 +366,9 @@ func (b *Breaker) advance(now time.Time) {
 		}
 	case core.HalfOpen:
 		switch {
-		case w&slotTaken == 0 || !now.After(b.lease):
+		case w&slotTaken == 0 || !now.After(b.slotEnds):
 		case b.answered:
-			b.change(core.Closed, b.lease, ReasonProbeSuccess, "")
+			b.change(core.Closed, b.slotEnds, ReasonProbeSuccess, "")
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}

@@ -20,7 +20,7 @@ import (
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_000_000, 0)
-		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour, Lease: time.Minute}
+		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour}
 		opened := 0
 		b := breaker.New("p", cfg, func() time.Time { return now }, func(tr core.Transition) {
 			opened++
@@ -63,7 +63,7 @@ func TestTheCountUnderConcurrency(t *testing.T) {
 	for _, threshold := range []int{1, goroutines * each / 2, goroutines * each, goroutines*each + 1} {
 		for range 20 {
 			var opened, count atomic.Int64
-			b := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: time.Hour, TimeoutDuration: time.Hour, Lease: time.Minute},
+			b := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: time.Hour, TimeoutDuration: time.Hour},
 				time.Now, func(tr core.Transition) { opened.Add(1); count.Store(int64(tr.FailureCount)) })
 			var wg sync.WaitGroup
 			for range goroutines {

@@ -15,17 +15,18 @@ import (
 // model is a breaker as it is specified: one thing after the other, in plain
 // fields.
 type model struct {
-	cfg        breaker.Config
-	now        time.Time
-	state      core.State
-	generation int
-	failures   []time.Time
-	due, lease time.Time
-	taken      bool // the probe's slot
-	answered   bool
-	changed    time.Time
-	trips      breaker.Trips
-	events     []core.Transition
+	cfg           breaker.Config
+	attempt       time.Duration // attempt timeout
+	now           time.Time
+	state         core.State
+	generation    int
+	failures      []time.Time
+	due, slotEnds time.Time
+	taken         bool // the probe's slot
+	answered      bool
+	changed       time.Time
+	trips         breaker.Trips
+	events        []core.Transition
 }
 
 // admitted is a permit, in both.
@@ -61,9 +62,9 @@ func (m *model) look() {
 	if m.state == core.Open && !m.now.Before(m.due) {
 		m.change(core.HalfOpen, m.due, breaker.ReasonTimeout)
 	}
-	if m.state == core.HalfOpen && m.taken && m.now.After(m.lease) {
+	if m.state == core.HalfOpen && m.taken && m.now.After(m.slotEnds) {
 		if m.answered {
-			m.change(core.Closed, m.lease, breaker.ReasonProbeSuccess)
+			m.change(core.Closed, m.slotEnds, breaker.ReasonProbeSuccess)
 		} else {
 			m.taken = false
 			m.generation++
@@ -106,11 +107,16 @@ func history(t *rapid.T) {
 	seconds := func(label string, to int) time.Duration {
 		return time.Duration(rapid.IntRange(1, to).Draw(t, label)) * time.Second
 	}
-	config := func() breaker.Config {
-		return breaker.Config{FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12), TimeoutDuration: seconds("timeout", 12), MaxTimeout: seconds("longest", 40), Lease: seconds("lease", 12)}
-	}
 	start := time.Unix(1_000_000, 0)
-	m := &model{cfg: config(), now: start, changed: start}
+	m := &model{now: start, changed: start}
+	configure := func() {
+		m.attempt = seconds("attempt", 12)
+		m.cfg = breaker.Config{
+			FailureThreshold: rapid.IntRange(1, 4).Draw(t, "threshold"), WindowDuration: seconds("window", 12),
+			TimeoutDuration: seconds("timeout", 12), MaxTimeout: seconds("longest", 40),
+		}.WithAttemptTimeout(m.attempt)
+	}
+	configure()
 	var told []core.Transition
 	b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) { told = append(told, tr) })
 	var out []admitted
@@ -133,7 +139,7 @@ func history(t *rapid.T) {
 			}
 			a := admitted{p, m.generation, m.state == core.HalfOpen}
 			if a.probe {
-				m.taken, m.answered, m.lease = true, false, m.now.Add(m.cfg.Lease)
+				m.taken, m.answered, m.slotEnds = true, false, m.now.Add(m.attempt+time.Second)
 			}
 			out = append(out, a)
 		},
@@ -149,8 +155,8 @@ func history(t *rapid.T) {
 			a.permit.Answered()
 			if a.probe && a.generation == m.generation {
 				m.answered = true
-				if soon := m.now.Add(time.Second); soon.Before(m.lease) { // that long it may still break off
-					m.lease = soon
+				if soon := m.now.Add(time.Second); soon.Before(m.slotEnds) { // that long it may still break off
+					m.slotEnds = soon
 				}
 			}
 		},
@@ -165,7 +171,7 @@ func history(t *rapid.T) {
 			m.generation++
 		},
 		"configure": func(t *rapid.T) {
-			m.cfg = config()
+			configure()
 			b.Configure(m.cfg)
 		},
 		"state": func(t *rapid.T) {

@@ -11,9 +11,9 @@ import (
 )
 
 // probing returns a breaker whose probe has been taken at this moment, and its clock.
-func probing(t *testing.T, lease time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit, now *time.Time) {
+func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit, now *time.Time) {
 	now = new(time.Unix(1000, 0))
-	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: lease},
+	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second}.WithAttemptTimeout(hold-time.Second),
 		func() time.Time { return *now }, notify)
 	p, _ := b.Acquire()
 	p.Report(core.Failure, breaker.Literal)
@@ -23,31 +23,31 @@ func probing(t *testing.T, lease time.Duration, notify func(core.Transition)) (b
 	return b, probe, now
 }
 
-// What becomes of a probe around the end of its lease.
-func TestTheLeaseOfAProbe(t *testing.T) {
-	const lease = 10 * time.Second
+// A probe around the end of the probe timeout.
+func TestProbeTimeout(t *testing.T) {
+	const hold = 10 * time.Second
 	for name, c := range map[string]struct {
-		look     bool // somebody looks at the breaker after the lease, before the report
+		look     bool // somebody looks at the breaker after the probe timeout, before the report
 		answered bool
 		verdict  core.Verdict
 		want     core.State
 	}{
-		"late, and nobody has looked":    {false, false, core.Failure, core.Open},
-		"late, and the slot is lost":     {true, false, core.Failure, core.HalfOpen},
-		"lost probes do not close it":    {true, false, core.Success, core.HalfOpen},
-		"its answer still streams":       {true, true, core.Success, core.Closed},
-		"and breaks off after the lease": {true, true, core.Failure, core.Closed},
-		"or just when nobody has looked": {false, true, core.Failure, core.Open},
+		"late, and nobody has looked":            {false, false, core.Failure, core.Open},
+		"late, and the slot is lost":             {true, false, core.Failure, core.HalfOpen},
+		"lost probes do not close it":            {true, false, core.Success, core.HalfOpen},
+		"its answer still streams":               {true, true, core.Success, core.Closed},
+		"and breaks off after the probe timeout": {true, true, core.Failure, core.Closed},
+		"or just when nobody has looked":         {false, true, core.Failure, core.Open},
 	} {
 		t.Run(name, func(t *testing.T) {
 			events := 0
-			b, probe, now := probing(t, lease, func(core.Transition) { events++ })
+			b, probe, now := probing(t, hold, func(core.Transition) { events++ })
 			if c.answered {
-				*now = now.Add(lease / 2)
+				*now = now.Add(hold / 2)
 				probe.Answered()
-				require.Equal(t, core.HalfOpen, b.State(), "within its lease it may still fail")
+				require.Equal(t, core.HalfOpen, b.State(), "within the probe timeout it may still fail")
 			}
-			*now = now.Add(lease + 1)
+			*now = now.Add(hold + 1)
 			if c.look {
 				b.State()
 			}
@@ -61,7 +61,7 @@ func TestTheLeaseOfAProbe(t *testing.T) {
 }
 
 // A probe whose answer has begun, or whose tunnel stands, holds the slot for
-// another second at most, however long its lease.
+// another second at most, however long the probe timeout.
 func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	b, probe, now := probing(t, time.Minute, func(core.Transition) {})
 	*now = now.Add(10 * time.Second)

@@ -156,17 +156,8 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// leaseSlack is what a probe's lease has beyond the longest attempt, so that
-// one which times out is a failure and not a probe that was lost.
-const leaseSlack = time.Second
-
-// breaker is the pool's default, with a probe's lease a little longer than an
-// attempt.
-func (c *Config) breaker() breaker.Config {
-	b := c.Breaker
-	b.Lease = c.AttemptTimeout + leaseSlack
-	return b
-}
+// breaker returns the pool's default.
+func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(c.AttemptTimeout) }
 
 // check is for configurations that no file's checks have been through.
 func (c *Config) check() error {

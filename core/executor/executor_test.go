@@ -51,7 +51,7 @@ type bench struct {
 func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	b := &bench{rec: &coretest.Recorder{}}
 	b.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, Lease: time.Minute}, Now: time.Now,
+		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second}, Now: time.Now,
 	})
 	var specs []upstream.Spec
 	for i := range n {

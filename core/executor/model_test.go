@@ -167,7 +167,7 @@ func play(t *testing.T, p plan) (trace []string) {
 	since := func(at time.Time) time.Duration { return at.Sub(begun) }
 	say := func(line string) { trace = append(trace, line) }
 	pool := upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout, Lease: time.Hour}, Now: time.Now,
+		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout}, Now: time.Now,
 	})
 	var specs []upstream.Spec
 	hashes := map[float64]int{}

@@ -54,7 +54,7 @@ func start(t testing.TB, n, limit int) *fixture {
 	f := &fixture{now: time.Unix(1000, 0)}
 	clock := func() time.Time { return f.now }
 	f.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Minute}, Now: clock,
+		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second}, Now: clock,
 	})
 	var specs []upstream.Spec
 	for i := range n {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
@@ -76,9 +75,7 @@ func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
 	if s.Breaker == nil {
 		return defaults
 	}
-	cfg := *s.Breaker
-	cfg.Lease = defaults.Lease
-	return cfg
+	return s.Breaker.WithProbeTimeoutOf(defaults)
 }
 
 // SourceAPI marks proxies added through the API: a reload of the configuration
@@ -149,9 +146,7 @@ func CheckSpec(s *Spec) error {
 		return bad("url", "url is missing")
 	}
 	if s.Breaker != nil {
-		b := *s.Breaker
-		b.Lease = time.Second
-		if err := b.Validate(); err != nil {
+		if err := s.Breaker.Validate(); err != nil {
 			return bad("breaker", "breaker: %v", err)
 		}
 	}

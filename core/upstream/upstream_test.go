@@ -105,7 +105,7 @@ func TestIdsAreStable(t *testing.T) {
 }
 
 func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Pool {
-	return NewPool(PoolConfig{Literal: true, Breaker: breaker.Config{FailureThreshold: 2, WindowDuration: time.Minute, TimeoutDuration: time.Second, Lease: time.Second}, Now: now, Notify: notify})
+	return NewPool(PoolConfig{Literal: true, Breaker: breaker.Config{FailureThreshold: 2, WindowDuration: time.Minute, TimeoutDuration: time.Second}, Now: now, Notify: notify})
 }
 
 // TestTheWindowAgainstAModel: success rate, samples and latencies of the last

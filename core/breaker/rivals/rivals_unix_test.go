@@ -29,7 +29,7 @@ const (
 // attempts returns one admitted and successful attempt with each library, in
 // the form it offers to code that does not run inside a function of its own.
 func attempts() map[string]func() bool {
-	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window, TimeoutDuration: timeout, Lease: timeout},
+	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window, TimeoutDuration: timeout},
 		time.Now, func(core.Transition) {})
 	failsafe := circuitbreaker.NewBuilder[any]().WithFailureThresholdPeriod(threshold, window).WithDelay(timeout).Build()
 	sony := gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
