@@ -24,7 +24,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )

@@ -14,7 +14,7 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
 // The served document is valid, and an answer of each operation in it keeps to it.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
 // project is a plugin begun with `plugin new`, in an empty folder.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
 // An id may be any text without control characters but for "metrics", which is

@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
 // The pool changes while a retry waits and while an attempt runs.

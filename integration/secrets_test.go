@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
 // TestSecretsShowNowhere plants a credential of each sort, makes things go well

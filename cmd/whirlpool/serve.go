@@ -16,8 +16,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 )
 
 // options are serve's flags.

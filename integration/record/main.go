@@ -17,10 +17,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
-	"github.com/whirlpool-proxy/whirlpool/integration/lab"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"

@@ -1,8 +1,8 @@
-// Package lab is a laboratory of proxies that fail on purpose, on loopback. The
-// tests script them; the demo (whirlpool serve --demo) shows them.
+// Package lab runs forward proxies on loopback that fail on purpose. `whirlpool serve --demo` runs a pool of them
+// (Demo); the tests of integration/ script them.
 //
-// A Proxy is a forward proxy that answers for the origin itself: what an
-// arrival gets is its script's Behaviour. It records every arrival.
+// A Proxy answers plain requests itself, in place of the target. Its Script decides the Behaviour for each request.
+// It records every request (Arrival).
 package lab
 
 import (
@@ -18,39 +18,43 @@ import (
 	"time"
 )
 
-// Behaviour is what one arrival gets. The zero value answers 200.
+// Behaviour says how a Proxy answers one request. The zero value answers 200.
 type Behaviour struct {
 	Status  int           // of the answer; 0 means 200
 	Header  http.Header   // of the answer
 	Body    string        // of the answer; "" means the proxy's name
 	Delay   time.Duration // before the answer
 	Hole    bool          // never answer
-	Reset   bool          // RST
-	Fin     bool          // close without an answer
-	Garbage string        // send this in the answer's place, and close
-	Cut     int           // send so many bytes of the body and close; the length says more
-	Size    int64         // send a body of so many bytes
-	Count   bool          // of Counting, not of zeros
-	Pieces  int           // send the body in so many chunks, Every apart
+	Reset   bool          // close the connection with RST
+	Fin     bool          // close the connection without an answer
+	Garbage string        // send this instead of an answer and close
+	Cut     int           // send this many bytes of a longer body and close
+	Size    int64         // send a body of this many bytes
+	Count   bool          // with Size: the body is Counting, not zeros
+	Pieces  int           // send the body this many times, as chunks, Every apart
 	Every   time.Duration
-	Hold    chan struct{} // wait for it to be closed
-	To      string        // where a CONNECT leads; "" for where it asks
+	Hold    chan struct{} // answer when this channel is closed
+	To      string        // where a CONNECT leads; "" for the requested target
 }
 
-// OK answers 200; Status answers a status.
-func OK() Behaviour             { return Behaviour{} }
+// OK answers 200.
+func OK() Behaviour { return Behaviour{} }
+
+// Status answers with a status.
 func Status(code int) Behaviour { return Behaviour{Status: code} }
 
-// Challenge answers 407, as a proxy does that wants another login.
+// Challenge answers 407, like a proxy that refuses the credentials.
 func Challenge() Behaviour {
 	return Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Basic realm="proxy"`}}}
 }
+
+// Slow answers 200 after d.
 func Slow(d time.Duration) Behaviour { return Behaviour{Delay: d} }
 
-// Script tells what the n-th arrival (from 0) gets.
+// Script returns the Behaviour for the n-th request (from 0).
 type Script func(n int, r *http.Request) Behaviour
 
-// Always gives every arrival the same.
+// Always returns b for every request.
 func Always(b Behaviour) Script { return func(int, *http.Request) Behaviour { return b } }
 
 // Arrival is one request that reached a Proxy.
@@ -62,18 +66,18 @@ type Arrival struct {
 	Target string
 	Header http.Header
 	Body   []byte
-	Length int64 // of the body, which is kept up to 1 MiB
+	Length int64 // bytes of the body; Body holds the first MiB at most
 }
 
-// Proxy is one fake upstream proxy.
+// Proxy is one forward proxy of the lab. It is safe for concurrent use.
 type Proxy struct {
 	Name string
 	Addr string
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards the fields below, except wg
 	script   Script
 	arrivals []Arrival
-	conns    map[net.Conn]bool // true: inside a request
+	conns    map[net.Conn]bool // the accepted connections
 	connects int
 	listener net.Listener
 	wg       sync.WaitGroup
@@ -121,17 +125,17 @@ func (p *Proxy) serve(l net.Listener) {
 	}()
 }
 
-// Set changes what arrivals get from now on.
+// Set replaces the script, for requests from now on.
 func (p *Proxy) Set(s Script) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.script = s
 }
 
-// Do is Set with the same for every arrival.
+// Do is Set(Always(b)).
 func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
 
-// Refuse stops listening and drops every connection, for good.
+// Refuse stops listening and closes every connection. The proxy does not come back.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,36 +148,35 @@ func (p *Proxy) Refuse() {
 // Close stops the proxy.
 func (p *Proxy) Close() { p.Refuse() }
 
-// Arrivals returns what has arrived since the last Clear.
+// Arrivals returns the requests since the last Clear.
 func (p *Proxy) Arrivals() []Arrival {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Arrival(nil), p.arrivals...)
 }
 
-// Count is the number of arrivals.
+// Count returns the number of requests since the last Clear.
 func (p *Proxy) Count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.arrivals)
 }
 
-// Connections is the number of connections accepted so far; Open that of those
-// which stand.
+// Connections returns the number of connections accepted so far.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.connects
 }
 
-// Open is the number of standing connections.
+// Open returns the number of open connections.
 func (p *Proxy) Open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.conns)
 }
 
-// Clear forgets the arrivals.
+// Clear drops the recorded requests.
 func (p *Proxy) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,10 +211,8 @@ func (p *Proxy) conn(c net.Conn, number int) {
 	}
 }
 
-// gone waits until the other side closes.
-func gone(c net.Conn) {
-	io.Copy(io.Discard, c)
-}
+// awaitClose returns when the client closes the connection.
+func awaitClose(c net.Conn) { io.Copy(io.Discard, c) }
 
 func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour) (keep bool) {
 	if b.Hold != nil {
@@ -220,7 +221,7 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 	time.Sleep(b.Delay)
 	switch {
 	case b.Hole:
-		gone(c)
+		awaitClose(c)
 		return false
 	case b.Reset:
 		c.(*net.TCPConn).SetLinger(0)
@@ -289,13 +290,12 @@ func (p *Proxy) answer(c net.Conn, r *bufio.Reader, q *http.Request, b Behaviour
 	return err == nil
 }
 
-// zeros is an endless body.
+// zeros is an endless body of zero bytes.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Counting is an endless body in which no byte can be missed: numbers, one
-// after the other.
+// Counting is an endless body of consecutive numbers: lines of seven digits. A lost or repeated byte shows.
 func Counting() io.Reader { return &counting{} }
 
 type counting struct{ next int }
@@ -308,7 +308,7 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel joins the client with the target it asked for.
+// tunnel relays between the client and a target until both sides have closed.
 func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	target, err := net.DialTimeout("tcp", to, 2*time.Second)
 	if err != nil {
@@ -329,8 +329,8 @@ func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	return false
 }
 
-// random is for scripts that fail by chance.
-func random(n byte) bool {
+// oneIn reports true once in n calls on average.
+func oneIn(n byte) bool {
 	var b [1]byte
 	rand.Read(b[:])
 	return b[0]%n == 0

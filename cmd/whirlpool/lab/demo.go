@@ -16,25 +16,24 @@ import (
 	"time"
 )
 
-// Demo is six proxies of different quality and light traffic: what a newcomer
-// sees failover with. Every tunnel leads to one origin, whose certificate is
-// its own (curl -k).
+// Demo is a pool of six proxies of different quality, with light traffic, that shows failover. Every tunnel leads
+// to one target with a self-signed certificate (curl -k).
 type Demo struct {
 	url     string
-	origin  net.Listener
+	target  net.Listener
 	proxies []*Proxy
 	lines   []string
 }
 
-// StartDemo starts it on free ports of 127.0.0.1.
+// StartDemo starts a demo on free ports of 127.0.0.1.
 func StartDemo() (*Demo, error) {
 	d := &Demo{}
 	var err error
-	if d.origin, err = origin(); err != nil {
+	if d.target, err = startTarget(); err != nil {
 		return nil, err
 	}
-	third := func(int, *http.Request) Behaviour {
-		if random(3) {
+	flaky := func(int, *http.Request) Behaviour {
+		if oneIn(3) {
 			return Status(503)
 		}
 		return OK()
@@ -47,13 +46,13 @@ func StartDemo() (*Demo, error) {
 		{"alpha", "region=us&cost=1", Always(OK()), false},
 		{"bravo", "region=us&cost=2", Always(Slow(5 * time.Millisecond)), false},
 		{"charlie", "region=eu&cost=1", Always(Slow(10 * time.Millisecond)), false},
-		{"flaky", "region=eu", third, false},
+		{"flaky", "region=eu", flaky, false},
 		{"slow", "region=ap", Always(Slow(250 * time.Millisecond)), false},
 		{"dead", "region=ap", Always(OK()), true},
 	} {
 		proxy, err := Start(p.name, "127.0.0.1:0", func(n int, q *http.Request) Behaviour {
 			b := p.script(n, q)
-			b.To = d.origin.Addr().String()
+			b.To = d.target.Addr().String()
 			return b
 		})
 		if err != nil {
@@ -70,17 +69,17 @@ func StartDemo() (*Demo, error) {
 	return d, nil
 }
 
-// Proxies are the lab's proxies, as lines of a proxy list.
+// Proxies returns the proxies as lines of a proxy list.
 func (d *Demo) Proxies() []string { return d.lines }
 
-// Settings make the demo brisk: a newcomer should not wait for the defaults.
+// Settings returns configuration keys with values under which failover and recovery show within seconds.
 func (d *Demo) Settings() map[string]any {
 	return map[string]any{
 		"retry.base_delay": 0.1, "breaker.timeout_duration": "10s", "state.dir": "", "log.level": "warn",
 	}
 }
 
-// URL is what to ask for.
+// URL returns the URL that the demo requests.
 func (d *Demo) URL() string { return d.url }
 
 // Drive sends a few requests a second through the gateway until ctx ends.
@@ -95,7 +94,7 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 		case <-tick.C:
 		}
 		for _, p := range d.proxies {
-			if p.Count() > maxArrivals { // nobody asks for them, and a demo may run for days
+			if p.Count() > maxArrivals { // a demo may run for days
 				p.Clear()
 			}
 		}
@@ -110,21 +109,26 @@ func (d *Demo) Drive(ctx context.Context, gateway string) {
 	}
 }
 
+// maxArrivals bounds the requests that each proxy of a demo records.
 const maxArrivals = 1000
 
-// origin serves https on a free port of 127.0.0.1.
-func origin() (net.Listener, error) {
+// startTarget serves https on a free port of 127.0.0.1.
+func startTarget() (net.Listener, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"demo.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"demo.example"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}})
+	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +140,9 @@ func origin() (net.Listener, error) {
 	return l, nil
 }
 
-// Close stops the lab.
+// Close stops the proxies and the target.
 func (d *Demo) Close() {
-	d.origin.Close()
+	d.target.Close()
 	for _, p := range d.proxies {
 		p.Close()
 	}
