@@ -58,7 +58,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.response.Arm(&k.control, k.engine.opts.Now().Add(k.idle))
+	b.response.SetReadDeadline(&k.control, k.engine.opts.Now().Add(k.idle))
 	n, err := b.response.Body.Read(p)
 	if err != nil {
 		b.end(err)
@@ -108,7 +108,7 @@ func (b *answerBody) end(err error) {
 	}
 	status, broke := b.response.Status, b.response.RequestBodyBroken(&k.request)
 	b.response.Finish(&k.control, k.engine.opts.Now())
-	relayed := verdict.Relayed{RequestBroke: broke, Stopped: !k.control.Interrupt.Quiet(), ClientLeft: errors.Is(err, context.Canceled)}
+	relayed := verdict.Relayed{RequestBroke: broke, Stopped: k.control.Interrupt.Fired(), ClientLeft: errors.Is(err, context.Canceled)}
 	if err != io.EOF {
 		relayed.Broke = err
 	}

@@ -280,7 +280,7 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 		rest = &exactly{rest, q.ContentLength - read}
 	}
 	k.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
-	k.request.Rest, k.request.Arm, k.request.Stop = &k.rest, func() {}, k.closeBody
+	k.request.Rest, k.request.BeforeRead, k.request.StopRead = &k.rest, func() {}, k.closeBody
 	return nil
 }
 

@@ -138,8 +138,8 @@ func (c *conn) takeBody(q *transport.Request) error {
 // streamBody lets the transport read what is left of the request's body.
 func (c *conn) streamBody(q *transport.Request) {
 	c.watch.disabled = true
-	q.Rest, q.Arm, q.Stop = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
-	q.From, _ = c.raw.(*socket.Conn)
+	q.Rest, q.BeforeRead, q.StopRead = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
+	q.Source, _ = c.raw.(*socket.Conn)
 	q.Pipes = c.server.chunks.pipes
 }
 
@@ -231,7 +231,7 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	case cut != nil:
 		// Never a clean end: the client gets what there is, and must see that
 		// something is missing.
-		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.RequestBodyBroken(&c.call.request), Stopped: !c.call.control.Interrupt.Quiet()}
+		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.RequestBodyBroken(&c.call.request), Stopped: c.call.control.Interrupt.Fired()}
 		c.end(r, executor.Ending{Status: status, Relayed: relayed})
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(c.raw, c.set.BodyIdle)
@@ -290,7 +290,7 @@ func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut er
 				return cut, gone
 			}
 		}
-		r.Arm(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
+		r.SetReadDeadline(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
 		p, err := r.Body.Next()
 		if err != nil && err != io.EOF {
 			return err, false
@@ -322,7 +322,7 @@ func (c *conn) bulk(r *transport.Response) (cut error, gone bool) {
 		if !ok || left <= bulkTail {
 			return nil, false
 		}
-		r.Arm(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
+		r.SetReadDeadline(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
 		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
 		c.stall.Stop()
 		var w *socket.WriteError

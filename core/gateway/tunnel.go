@@ -74,7 +74,7 @@ type tunnel struct {
 // nil.
 func (t *tunnel) watch(tcp *socket.Conn) {
 	whole := t.whole // bound once
-	t.stall.While, t.conn.stall.While = whole, whole
+	t.stall.MayStall, t.conn.stall.MayStall = whole, whole
 	if t.tcp = tcp; tcp != nil {
 		tcp.OnFull = t.full
 	}

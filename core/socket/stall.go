@@ -16,9 +16,9 @@ import (
 // On systems other than Linux, where nobody can see what the other side takes, a
 // Stall is a deadline all the same.
 type Stall struct {
-	// While, if not nil, says that the write may stand still: it is not ended as
+	// MayStall, if not nil, says that the write may stand still: it is not ended as
 	// long as this returns true. It is called from a goroutine of its own.
-	While func() bool
+	MayStall func() bool
 
 	conn net.Conn
 	idle time.Duration
@@ -46,7 +46,7 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		return
 	}
 	if !seen {
-		if s.While != nil {
+		if s.MayStall != nil {
 			return
 		}
 		conn.SetWriteDeadline(time.Now().Add(idle))
@@ -89,7 +89,7 @@ func (s *Stall) look() {
 	switch {
 	case queued < 0:
 		return // closed: whoever closed it may not know of the watch (TLS says farewell)
-	case s.While != nil && s.While():
+	case s.MayStall != nil && s.MayStall():
 		s.still = 0
 	case s.stands(acked, queued):
 		s.ended = true

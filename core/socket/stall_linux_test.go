@@ -110,7 +110,7 @@ func TestStallWhile(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	c, _ := pair(t)
 	other, far := pair(t)
-	s := Stall{While: func() bool { return !PeerClosed(other) }}
+	s := Stall{MayStall: func() bool { return !PeerClosed(other) }}
 	c.OnFull = func() { s.Start(c, idle) }
 	ended := make(chan error)
 	go func() {

@@ -50,7 +50,7 @@ func answerOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority strin
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 	f := tr.RoundTrip(context.Background(), u, c, q, r)
 	require.Nil(t, f)
-	r.Arm(c, time.Now().Add(5*time.Second))
+	r.SetReadDeadline(c, time.Now().Add(5*time.Second))
 	b, err := io.ReadAll(&r.Body)
 	require.NoError(t, err)
 	r.Finish(c, time.Now())

@@ -78,7 +78,7 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 					q.Framing, q.Length = http1.Length, int64(n)
 				}
 				if q.Rest != nil {
-					q.Framing, q.Arm, q.Stop = http1.Chunked, func() {}, func() {}
+					q.Framing, q.BeforeRead, q.StopRead = http1.Chunked, func() {}, func() {}
 				}
 				q.Fields = append(q.Fields, http1.Field{Name: []byte("X-Long"), Value: bytes.Repeat([]byte("x"), 1<<20)})
 				var slow atomic.Int32
@@ -178,7 +178,7 @@ func TestTheEndOfABodyMayBeLate(t *testing.T) {
 	q := get()
 	q.Framing, q.Length, q.Rest = http1.Chunked, -1, &http1.Body{}
 	q.Rest.Start(http1.NewReader(in), http1.Chunked, -1)
-	q.Arm, q.Stop = func() {}, func() {}
+	q.BeforeRead, q.StopRead = func() {}, func() {}
 	c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: idle}
 	var resp Response
 	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))

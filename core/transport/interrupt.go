@@ -69,9 +69,9 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Quiet reports whether Fire has not been called.
-func (i *Interrupt) Quiet() bool {
+// Fired reports whether Fire has been called.
+func (i *Interrupt) Fired() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return !i.fired
+	return i.fired
 }

@@ -135,20 +135,20 @@ type Request struct {
 
 	// The body: Prefix is at hand and can be sent again, Rest comes after it
 	// and can be read once.
-	Framing http1.Framing
-	Length  int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
-	Prefix  []byte
-	Rest    *http1.Body
-	From    *socket.Conn  // what Rest is read from; nil if not plain TCP
-	Pipes   *socket.Pipes // for what passes from From to the proxy; nil without From
-	Arm     func()        // called before each wait for more of Rest
+	Framing    http1.Framing
+	Length     int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
+	Prefix     []byte
+	Rest       *http1.Body
+	Source     *socket.Conn  // what Rest is read from; nil if not plain TCP
+	Pipes      *socket.Pipes // for what passes from From to the proxy; nil without From
+	BeforeRead func()        // called before each wait for more of Rest
 	// Continue, if not nil, asks the sender for Rest, nothing of which has been read:
 	// it waits for 100 Continue (RFC 9110 section 10.1.1). So does the request then: Continue is
 	// called once the other side has said that, or nothing for ContinueWait, and not
 	// if it has given its final answer. It sets itself to nil. False says that
 	// the sender has left.
 	Continue func() bool
-	Stop     func() // ends such a wait from another goroutine, for good
+	StopRead func() // ends such a wait from another goroutine, for good
 }
 
 // once reports whether the request cannot be repeated on another connection.
@@ -340,8 +340,8 @@ func (r *Response) begin() {
 // Conn is the connection the answer's body comes from.
 func (r *Response) Conn() net.Conn { return r.pc.Conn }
 
-// Arm sets the deadline for the next piece of the body.
-func (r *Response) Arm(c *Control, deadline time.Time) {
+// SetReadDeadline sets the deadline for the next piece of the body.
+func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
 }
 
@@ -361,7 +361,7 @@ func (r *Response) Drain(c *Control) bool {
 		if r.Body.Done() {
 			return true
 		}
-		r.Arm(c, r.t.cfg.Now().Add(drainWait))
+		r.SetReadDeadline(c, r.t.cfg.Now().Add(drainWait))
 		return r.Body.Drain(maxDrain)
 	}
 	return false

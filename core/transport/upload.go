@@ -34,7 +34,7 @@ func (q *Request) broken() bool {
 // only once it has sent everything.
 func (q *Request) skip() {
 	for q.Rest != nil {
-		q.Arm()
+		q.BeforeRead()
 		if _, err := q.Rest.Next(); err != nil {
 			return
 		}
@@ -68,7 +68,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	pc.setReadDeadline(c, c.Total)
 	pc.armed = time.Time{} // not for long
 	sent := make(chan error, 1)
-	resp.sent, resp.stop = sent, q.Stop
+	resp.sent, resp.stop = sent, q.StopRead
 	var mu sync.Mutex
 	headless := true // once the head has come, the answer's body has deadlines of its own
 	go func() {
@@ -121,7 +121,7 @@ func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *ve
 		resp.keep = false
 		return nil, true
 	case err != nil:
-		if f := fault(waiting, clearer(err)); f.Cause != verdict.NoAnswerInTime || !c.Interrupt.Quiet() {
+		if f := fault(waiting, clearer(err)); f.Cause != verdict.NoAnswerInTime || c.Interrupt.Fired() {
 			return f, false
 		}
 	}
@@ -155,9 +155,9 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	}
 	plain, _ := pc.Conn.(*socket.Conn)
 	for q.Rest != nil {
-		q.Arm()
-		if left, ok := q.Rest.Unread(); ok && left >= socket.SpliceMin && plain != nil && q.From != nil {
-			n, err := q.Pipes.Move(plain, q.From, left)
+		q.BeforeRead()
+		if left, ok := q.Rest.Unread(); ok && left >= socket.SpliceMin && plain != nil && q.Source != nil {
+			n, err := q.Pipes.Move(plain, q.Source, left)
 			pc.stall.Stop()
 			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
 				q.Rest.Took(n, nil)

@@ -25,10 +25,10 @@ import (
 func uploading(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
 	q := get()
-	q.From, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil)
+	q.Source, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
-	q.Rest.Start(http1.NewReader(q.From), http1.Length, int64(n))
-	q.Arm, q.Stop = func() {}, func() { q.From.SetReadDeadline(aLongTimeAgo) }
+	q.Rest.Start(http1.NewReader(q.Source), http1.Length, int64(n))
+	q.BeforeRead, q.StopRead = func() {}, func() { q.Source.SetReadDeadline(aLongTimeAgo) }
 	return q, far
 }
 
@@ -140,7 +140,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 			c := &Control{Deadline: time.Now().Add(patience), BodyIdle: 10 * time.Second}
 			var resp Response
 			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
-			resp.Arm(c, time.Now().Add(10*time.Second))
+			resp.SetReadDeadline(c, time.Now().Add(10*time.Second))
 			end(client, size)
 			time.AfterFunc(3*patience, func() { close(over) })
 			got, err := io.ReadAll(&resp.Body)
