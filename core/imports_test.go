@@ -61,8 +61,9 @@ var arrows = map[string]string{
 	"core/selector":   "upstream",
 	"core/transport":  "http1 socket upstream verdict",
 	"core/executor":   "evidence retry selector upstream verdict",
-	"core/gateway":    "evidence executor http1 retry socket transport upstream verdict",
-	"core/engine":     "breaker evidence executor gateway http1 metrics retry selector transport upstream verdict",
+	"core/proxyhttp":  "evidence executor http1 transport upstream verdict",
+	"core/gateway":    "executor http1 proxyhttp retry socket transport verdict",
+	"core/engine":     "breaker executor gateway http1 metrics proxyhttp retry selector transport upstream",
 
 	"core/internal/coretest": "",
 }

@@ -109,11 +109,6 @@ type Outcome struct {
 	NoTargetResponse bool          // nothing of the target was heard: another proxy is tried without a wait
 	Reason           string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err              error         // free of credentials and of query strings; nil when an answer arrived
-
-	// What the client is told if this attempt is the last and its answer is not
-	// relayed: 502 or 504, and a stable word.
-	ClientStatus int
-	ClientCode   string
 }
 
 // Timing is what opening a connection took; zeros on a kept one.

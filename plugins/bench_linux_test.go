@@ -186,7 +186,7 @@ func (r *request) run() bool {
 	_, ok := executor.Do(context.Background(), r.e, x, r.call)
 	status := 200
 	if !ok {
-		status = x.Failure.Status
+		status = 502
 	}
 	end := executor.Ending{Status: status, At: time.Now()}
 	r.e.Finish(x, end)
@@ -215,7 +215,7 @@ func BenchmarkRequest(b *testing.B) {
 			defer cpu(b)()
 			for b.Loop() {
 				if !r.run() {
-					b.Fatal(r.x.Failure)
+					b.Fatal(r.x.Refusal)
 				}
 			}
 		})
@@ -228,7 +228,7 @@ func BenchmarkRequest(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for r := first.another(); pb.Next(); {
 					if !r.run() {
-						b.Error(r.x.Failure)
+						b.Error(r.x.Refusal)
 					}
 				}
 			})
@@ -246,8 +246,8 @@ func BenchmarkRefusal(b *testing.B) {
 			b.ReportAllocs()
 			defer cpu(b)()
 			for b.Loop() {
-				if r.run() || r.x.Failure.Code != "all_breakers_open" {
-					b.Fatal(r.x.Failure)
+				if r.run() || r.x.Final != core.FinalAllBreakersOpen {
+					b.Fatal(r.x.Refusal)
 				}
 			}
 		})

@@ -9,23 +9,15 @@ import (
 	"sync"
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
-	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // answer wraps what came in an http.Response.
 func (k *exchange) answer(q *http.Request, r *transport.Response) *http.Response {
-	header := http.Header{}
-	for i := range r.Fields {
-		f := &r.Fields[i]
-		if !f.HopByHop() {
-			header.Add(string(f.Name), string(f.Value))
-		}
-	}
-	header.Set("X-Whirlpool-Request-Id", k.x.ID.String())
-	header.Set("X-Whirlpool-Attempts", strconv.Itoa(k.x.Attempts))
-	header.Set("X-Whirlpool-Proxy-Id", k.x.Proxy.ID())
-	header.Set("X-Whirlpool-Outcome", k.x.Final.String())
+	header := proxyhttp.HeaderOf(r.Fields)
+	outcome := proxyhttp.Outcome{ID: k.x.ID, Attempts: k.x.Attempts, ProxyID: k.x.Proxy.ID(), Final: k.x.Final}
+	outcome.Set(header)
 	if r.Length >= 0 {
 		header.Set("Content-Length", strconv.FormatInt(r.Length, 10))
 	}
@@ -58,7 +50,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	b.response.SetReadDeadline(&k.control, k.engine.opts.Now().Add(k.idle))
+	b.response.SetReadDeadline(&k.call.Control, k.engine.opts.Now().Add(k.idle))
 	n, err := b.response.Body.Read(p)
 	if err != nil {
 		b.end(err)
@@ -70,12 +62,12 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // connection can be kept.
 func (b *answerBody) Close() error {
 	if !b.mu.TryLock() { // somebody reads: no longer
-		b.exchange.control.Interrupt.Fire()
+		b.exchange.call.Control.Interrupt.Fire()
 		b.mu.Lock()
 	}
 	defer b.mu.Unlock()
 	if b.err == nil {
-		if b.response.Drain(&b.exchange.control) {
+		if b.response.Drain(&b.exchange.call.Control) {
 			b.end(io.EOF)
 		} else {
 			b.end(context.Canceled)
@@ -106,11 +98,11 @@ func (b *answerBody) end(err error) {
 	if b.err = err; err != io.EOF && k.ctx.Err() != nil {
 		b.err = context.Cause(k.ctx)
 	}
-	status, broke := b.response.Status, b.response.RequestBodyBroken(&k.request)
-	b.response.Finish(&k.control, k.engine.opts.Now())
-	relayed := verdict.Relayed{RequestBroke: broke, Stopped: k.control.Interrupt.Fired(), ClientLeft: errors.Is(err, context.Canceled)}
-	if err != io.EOF {
-		relayed.Broke = err
+	status, broke, now := b.response.Status, err, k.engine.opts.Now()
+	if err == io.EOF {
+		broke = nil
 	}
-	k.finish(executor.Ending{Status: status, Relayed: relayed})
+	relayed := k.call.Close(broke, now)
+	relayed.ClientLeft = errors.Is(err, context.Canceled)
+	k.finish(executor.Ending{Status: status, Relayed: relayed, At: now})
 }

@@ -18,10 +18,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
-	"github.com/whirlpool-proxy/whirlpool/core/upstream"
-	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // Call is a request that the engine makes itself, for a Go program or the
@@ -39,9 +38,9 @@ type Call struct {
 type Result struct {
 	ID       core.RequestID
 	Final    core.Final
-	Response *http.Response      // nil if no answer came; else its body is to be closed
-	Failure  *executor.Failure   // why none came
-	Attempts []core.AttemptEvent // those finished so far; the one being relayed joins them when its body ends
+	Response *http.Response           // nil if no answer came; else its body is to be closed
+	Failure  *proxyhttp.ErrorResponse // why none came
+	Attempts []core.AttemptEvent      // those finished so far; the one being relayed joins them when its body ends
 }
 
 // RequestError is a request that cannot be made at all.
@@ -70,15 +69,13 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 
 // exchange is one Call under way.
 type exchange struct {
-	engine   *Engine
-	ctx      context.Context
-	x        executor.Exchange
-	control  transport.Control
-	request  transport.Request
-	response transport.Response
-	rest     http1.Body
-	entry    *metrics.Entry
-	ends     []func()
+	engine *Engine
+	ctx    context.Context
+	x      executor.Exchange
+	call   proxyhttp.Forward
+	rest   http1.Body
+	entry  *metrics.Entry
+	ends   []func()
 
 	closeBody func()
 	idle      time.Duration
@@ -91,12 +88,14 @@ type exchange struct {
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
 	k := &exchange{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
+	k.call.Transport, k.call.Now = e.transport, e.opts.Now
 	if body := call.Request.Body; body != nil {
 		k.closeBody = sync.OnceFunc(func() { body.Close() })
 	}
 	if !e.enter() {
 		k.closeBody()
-		return &Result{Final: core.FinalCancelled, Failure: executor.Cancelled(executor.ErrShutdown)}, nil
+		stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)
+		return &Result{Final: core.FinalCancelled, Failure: &stopped}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	k.ctx = ctx
@@ -114,21 +113,22 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, k.control.Interrupt.Fire)
+	stop := context.AfterFunc(ctx, k.call.Control.Interrupt.Fire)
 	k.entry = e.tracker.Track()
 	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
 	k.x.Progress = k.entry
 	k.atEnd(k.entry.Release, func() { e.executor.Abandon(&k.x) }, func() { stop() })
 	k.result = &Result{ID: k.x.ID}
-	response, ok := executor.Do(ctx, e.executor, &k.x, k)
+	response, ok := executor.Do(ctx, e.executor, &k.x, &k.call)
 	tried = true
 	k.result.Final = k.x.Final
 	if !ok {
-		k.finish(executor.Ending{Status: k.x.Failure.Status, Relayed: verdict.Relayed{ClientLeft: k.x.Final == core.FinalCancelled}})
-		if err := k.rest.Err(); k.request.Rest != nil && err != nil && err != io.EOF {
-			k.x.Failure.Message, k.x.Failure.Err = "the request's body ended early: "+err.Error(), err
+		failure := proxyhttp.RefusalResponse(&k.x.Refusal)
+		k.finish(executor.Ending{Status: failure.Status})
+		if err := k.rest.Err(); k.call.Request.Rest != nil && err != nil && err != io.EOF {
+			failure.Message, failure.Err = "the request's body ended early: "+err.Error(), err
 		}
-		k.result.Failure = &k.x.Failure
+		k.result.Failure = &failure
 		return k.result, nil
 	}
 	k.entry.Streaming()
@@ -162,16 +162,20 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	case q.Method != "" && !httpguts.ValidHeaderFieldName(q.Method):
 		return &RequestError{"the method is not a token (RFC 9110 section 9.1)"}
 	}
-	port := "80"
-	if u.Scheme == "https" {
-		port = "443"
-	}
 	host, err := httpguts.PunycodeHostPort(u.Host)
 	if err != nil {
 		return &RequestError{"the URL's host is not a name: " + err.Error()}
 	}
-	authority, err := upstream.HostPort(host, port)
-	if err != nil {
+	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
+	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
+	if strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return &RequestError{"the URL's query has a control character"}
+	}
+	target := proxyhttp.Target{
+		TLS: u.Scheme == "https", Absolute: []byte(u.Scheme + "://" + host + path), Path: []byte(path), Host: []byte(host),
+	}
+	var authority proxyhttp.Authority
+	if err := authority.Set(target.Host, target.Port()); err != nil {
 		return &RequestError{"the URL: " + err.Error()}
 	}
 	k.x.ID = k.engine.NewID()
@@ -184,21 +188,15 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	if k.x.Method == "" {
 		k.x.Method = http.MethodGet
 	}
-	k.x.Host = strings.Trim(authority[:strings.LastIndexByte(authority, ':')], "[]")
-	k.x.Target = upstream.Target(authority)
+	k.x.Host, k.x.Target = authority.Host, authority.Target
 	k.x.Listener = core.ListenAPI
 	k.x.Strict = call.RegionStrict
 	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
-	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
-	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
-	if strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return &RequestError{"the URL's query has a control character"}
+	k.call.Request = transport.Request{
+		Method: []byte(k.x.Method), Target: target.Absolute, Path: target.Path,
+		Authority: authority.HostPort, TLS: target.TLS, Idempotent: k.x.Idempotent,
 	}
-	k.request = transport.Request{
-		Method: []byte(k.x.Method), Target: []byte(u.Scheme + "://" + host + path), Path: []byte(path),
-		Authority: authority, TLS: u.Scheme == "https", Idempotent: k.x.Idempotent,
-	}
-	k.control.BodyIdle = cfg.BodyIdle
+	k.call.Control.BodyIdle = cfg.BodyIdle
 	if err := k.fields(q); err != nil {
 		return err
 	}
@@ -214,34 +212,22 @@ func (k *exchange) fields(q *http.Request) error {
 	if err != nil || !httpguts.ValidHostHeader(host) {
 		return &RequestError{"the Host is not one"}
 	}
-	fields := []http1.Field{{Name: []byte("Host"), Value: []byte(host), Kind: http1.Host}}
-	for name, values := range q.Header {
+	for name := range q.Header {
 		if !httpguts.ValidHeaderFieldName(name) {
 			return &RequestError{fmt.Sprintf("%q is not a header's name", name)}
 		}
-		if hopByHop(name, q.Header) {
-			continue
-		}
-		for _, v := range values {
-			if !httpguts.ValidHeaderFieldValue(v) {
-				return &RequestError{fmt.Sprintf("the value of the header %s has a control character", name)}
-			}
-			fields = append(fields, http1.Field{Name: []byte(name), Value: []byte(v)})
+	}
+	all := slices.DeleteFunc(proxyhttp.FieldsOf(q.Header), func(f http1.Field) bool {
+		return f.Kind == http1.Host || f.Kind == http1.Expect // which net/http takes from elsewhere
+	})
+	fields := proxyhttp.AppendRequestFields(nil, all, []byte(host))
+	for i := range fields {
+		if f := &fields[i]; !httpguts.ValidHeaderFieldValue(string(f.Value)) {
+			return &RequestError{fmt.Sprintf("the value of the header %s has a control character", f.Name)}
 		}
 	}
-	k.request.Fields = fields
+	k.call.Request.Fields = fields
 	return nil
-}
-
-// hopByHop reports whether a field is of this hop, or ours (RFC 9110 7.6.1).
-func hopByHop(name string, h http.Header) bool {
-	switch lower := strings.ToLower(name); lower {
-	case "connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
-		"content-length", "host", "expect":
-		return true
-	default:
-		return strings.HasPrefix(lower, "x-whirlpool-") || httpguts.HeaderValuesContainsToken(h["Connection"], name)
-	}
 }
 
 // expectsBody reports whether a request of that method says that it has no body.
@@ -254,7 +240,7 @@ func expectsBody(method string) bool {
 func (k *exchange) body(q *http.Request, limit int64) error {
 	if q.Body == nil || q.Body == http.NoBody {
 		if !expectsBody(k.x.Method) {
-			k.request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
+			k.call.Request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
 		}
 		return nil
 	}
@@ -262,25 +248,25 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 	if err != nil {
 		return &RequestError{"the body cannot be read: " + err.Error()}
 	}
-	k.request.Prefix = prefix
+	k.call.Request.Prefix = prefix
 	read := int64(len(prefix))
 	if said := q.ContentLength; said > 0 && (read > said || read < said && read <= limit) {
 		return &RequestError{errLength.Error()}
 	}
 	if read <= limit {
 		k.closeBody()
-		k.request.Framing, k.request.Length = http1.Length, read
+		k.call.Request.Framing, k.call.Request.Length = http1.Length, read
 		return nil
 	}
 	k.x.Replayable = false
-	k.request.Framing = http1.Chunked
+	k.call.Request.Framing = http1.Chunked
 	rest := io.Reader(q.Body)
 	if q.ContentLength > 0 {
-		k.request.Framing, k.request.Length = http1.Length, q.ContentLength
+		k.call.Request.Framing, k.call.Request.Length = http1.Length, q.ContentLength
 		rest = &exactly{rest, q.ContentLength - read}
 	}
 	k.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
-	k.request.Rest, k.request.BeforeRead, k.request.StopRead = &k.rest, func() {}, k.closeBody
+	k.call.Request.Rest, k.call.Request.BeforeRead, k.call.Request.StopRead = &k.rest, func() {}, k.closeBody
 	return nil
 }
 
@@ -299,23 +285,6 @@ func (e *exactly) Read(p []byte) (int, error) {
 		return 0, errLength
 	}
 	return n, err
-}
-
-// Try implements executor.Call.
-func (k *exchange) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
-	k.control.Started, k.control.Deadline, k.control.Total, k.control.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
-	if f := k.engine.transport.RoundTrip(ctx, a.Upstream, &k.control, &k.request, &k.response); f != nil {
-		return nil, verdict.Facts{Err: f, Timing: k.control.Timing}
-	}
-	return &k.response, k.response.Verdict(k.control.Timing)
-}
-
-// Discard implements executor.Call.
-func (k *exchange) Discard(r *transport.Response) {
-	if r != nil {
-		r.Drain(&k.control)
-		r.Finish(&k.control, k.engine.opts.Now())
-	}
 }
 
 func (k *exchange) finish(end executor.Ending) {

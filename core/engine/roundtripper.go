@@ -5,13 +5,13 @@ import (
 	"net/http"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
 // Error is a request that no proxy answered, as the RoundTripper returns it.
 type Error struct {
 	Final   core.Final
-	Failure executor.Failure
+	Failure proxyhttp.ErrorResponse
 }
 
 func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Message }
@@ -65,7 +65,7 @@ func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.CloseAllIdle
 
 func (rt roundTripper) call(q *http.Request) (call Call, err error) {
 	call.Request = q
-	call.Region, call.RegionStrict, err = executor.ParseRegion(q.Header.Get("X-Whirlpool-Region"))
+	call.Region, call.RegionStrict, err = proxyhttp.ParseRegion(q.Header.Get("X-Whirlpool-Region"))
 	if err != nil {
 		return call, &RequestError{err.Error()}
 	}

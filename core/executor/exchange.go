@@ -38,7 +38,7 @@ type Exchange struct {
 	Attempts int                // tries made, replays not counted
 	Proxy    *upstream.Upstream // of the last attempt; nil before one was chosen
 	Final    core.Final
-	Failure  Failure // why there is no answer to relay
+	Refusal  Refusal // why there is no answer to relay
 	Waited   time.Duration
 	Events   []core.AttemptEvent // only with Collect
 

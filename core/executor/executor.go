@@ -107,7 +107,7 @@ type Call[T any] interface {
 
 // Do tries c until an answer is final or nothing more may be tried. With true
 // it returns an answer to relay: the last one, good or (x.Final says) not.
-// With false there is none, and x.Failure tells why. Either way the caller
+// With false there is none, and x.Refusal tells why. Either way the caller
 // ends the exchange with Finish.
 //
 // A cancelled ctx stops at once; the Call must see to it that the attempt in
@@ -309,7 +309,7 @@ func (e *Executor) observe(x *Exchange, o *core.Outcome, t *Tuning) {
 }
 
 // next decides what follows a failed attempt: another after wait (again), the
-// answer at hand (relay), or x.Failure.
+// answer at hand (relay), or x.Refusal.
 func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tuning) (wait time.Duration, relay, again bool) {
 	relay = o.Relay
 	switch {
@@ -343,7 +343,7 @@ func (e *Executor) next(ctx context.Context, x *Exchange, o *core.Outcome, t *Tu
 		}
 	}
 	if !relay {
-		x.Failure = failureOf(x, o)
+		x.refused(x.failedKind(o))
 	}
 	if x.Final == core.FinalCancelled && ctx.Err() != nil {
 		x.cancelled(context.Cause(ctx))
@@ -434,7 +434,7 @@ func (e *Executor) wait(ctx context.Context, x *Exchange, d time.Duration) bool 
 	}
 	o := &x.event.Outcome
 	x.Final = core.FinalTimeout
-	x.Failure = failureOf(x, o)
+	x.refused(x.failedKind(o))
 	e.failed(x, o)
 	return false
 }

@@ -112,7 +112,7 @@ func (b *bench) run(ctx context.Context, x *Exchange, c *tries) (string, bool) {
 	answer, ok := Do(ctx, b.Executor, x, c)
 	status := 200
 	if !ok {
-		status = x.Failure.Status
+		status = 502
 	}
 	b.Finish(x, Ending{Status: status})
 	return answer, ok
@@ -173,17 +173,17 @@ func TestWhatIsNotRetried(t *testing.T) {
 		f      func(context.Context, *Attempt) verdict.Facts
 		tries  int
 		final  core.Final
-		says   string // why it was not tried again, to whom it has no answer for
+		kind   RefusalKind // 0 for an answer that is relayed
 	}{
-		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, ""},
-		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, "retry_non_idempotent allows it"},
-		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, "refused"},
-		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, ""},
-		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
-		"one of which nothing was sent can":     {func(x *Exchange) { x.Replayable = false }, refused, 3, core.FinalExhausted, "refused"},
-		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, "longer than gateway.replay_limit"},
-		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, ""},
-		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted, "reset"},
+		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, NotRepeatable},
+		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, AttemptFailed},
+		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, BodyNotKept},
+		"one of which nothing was sent can":     {func(x *Exchange) { x.Replayable = false }, refused, 3, core.FinalExhausted, AttemptFailed},
+		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, BodyNotKept},
+		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, 0},
+		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted, AttemptFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -193,7 +193,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 				b.run(t.Context(), x, k)
 				assert.Len(t, k.at, c.tries)
 				assert.Equal(t, c.final, x.Final)
-				assert.Regexp(t, c.says+"\\)?$", x.Failure.Message)
+				assert.Equal(t, c.kind, x.Refusal.Kind)
 				b.idle(t)
 			})
 		})
@@ -219,7 +219,7 @@ func TestTheTotalTimeout(t *testing.T) {
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
 		assert.Equal(t, core.FinalTimeout, x.Final)
-		assert.Equal(t, 504, x.Failure.Status)
+		assert.Equal(t, TimedOut, x.Refusal.Kind)
 		assert.Equal(t, time.Second, time.Since(c.begun), "the attempt in flight is cut")
 		assert.Zero(t, b.pool.Snapshot().All[0].Stats().Samples, "a request's own timeout says nothing about a proxy")
 		b.idle(t)
@@ -258,7 +258,7 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 		assert.False(t, ok)
 		assert.Len(t, c.at, 1)
 		assert.Equal(t, core.FinalTimeout, x.Final)
-		assert.Equal(t, "total_timeout", x.Failure.Code)
+		assert.Equal(t, NoTimeLeft, x.Refusal.Kind)
 		assert.Len(t, b.rec.Attempts(), 1)
 		b.idle(t)
 	})
@@ -301,8 +301,8 @@ func TestAllOpenInMidRequest(t *testing.T) {
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
 		assert.Equal(t, core.FinalAllBreakersOpen, x.Final)
-		assert.Equal(t, 503, x.Failure.Status)
-		assert.Equal(t, 30*time.Second, x.Failure.RetryAfter, "at once, not after the wait")
+		assert.Equal(t, NoProxy, x.Refusal.Kind)
+		assert.Equal(t, 30*time.Second, x.Refusal.RetryAfter, "at once, not after the wait")
 		assert.Zero(t, x.Waited)
 		assert.Len(t, c.at, 1)
 	})
@@ -544,7 +544,7 @@ func TestTenThousandInFlight(t *testing.T) {
 				}}
 				x := exchange(t, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} })
 				if _, ok := b.run(t.Context(), x, c); !ok || x.Final != core.FinalSuccess {
-					t.Errorf("%v: %s", x.Final, x.Failure.Message)
+					t.Errorf("%v: %s", x.Final, x.Refusal.Last.Err)
 				}
 			})
 		}

@@ -3,53 +3,71 @@ package executor
 import (
 	"errors"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 )
 
-// Failure says why a request ends without an answer of an origin.
-type Failure struct {
-	Status     int           // for the client: 502, 503 or 504
-	Code       string        // stable snake_case word for the client
-	Message    string        // for the person who reads it
-	Reason     string        // RFC 9209 error token
-	RetryAfter time.Duration // when trying again makes sense; 0 when unknown
-	Err        error         // of the last attempt; may be nil
+// Refusal is why an exchange ended without an answer to relay. Package proxyhttp words
+// it for the client.
+type Refusal struct {
+	Kind       RefusalKind
+	Final      core.Final
+	Attempts   int
+	ProxyID    string        // of the last attempt; "" if there was none
+	Last       core.Outcome  // of the last attempt; zero if there was none
+	RetryAfter time.Duration // until it makes sense to try again; 0 when unknown
+	Target     string        // with TargetSuspect
+	Err        error         // with NoProxy, NoneAccepts and Stopped
 }
+
+// RefusalKind says why an exchange was refused.
+type RefusalKind uint8
+
+// The reasons.
+const (
+	NoProxy       RefusalKind = iota + 1 // no proxy is admissible
+	NoneAccepts                          // each proxy that is left has refused the pool's credentials
+	Stopped                              // the exchange's context was cancelled
+	TimedOut                             // the request's total timeout passed during an attempt
+	NoTimeLeft                           // the next retry would begin after the total timeout
+	AttemptFailed                        // the last attempt failed, and none may follow
+	TargetSuspect                        // and none follows, as the target fails through every proxy
+	BudgetSpent                          // and the retry budget allows none
+	BodyNotKept                          // and the body, part of which has been sent, is not kept
+	NotRepeatable                        // and the request may have reached its target
+)
 
 // refuse ends an exchange for which no proxy is left: at the first choice or
 // in mid-request, at once and without queueing.
 func (e *Executor) refuse(x *Exchange, err error) {
-	x.Failure = Failure{Status: 503, Message: err.Error(), Reason: "destination_unavailable", Err: err}
+	x.refused(NoProxy)
+	f := &x.Refusal
+	f.Err, f.RetryAfter = err, 0
 	region, ofRegion := err.(*core.RegionError)
 	switch {
 	case ofRegion:
-		x.Final, x.Failure.Code = core.FinalNoProxyInRegion, "no_proxy_in_region"
+		x.Final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {
-			x.Failure.RetryAfter = max(region.Due.Sub(e.now()), time.Millisecond)
+			f.RetryAfter = max(region.Due.Sub(e.now()), time.Millisecond)
 		}
 	case errors.Is(err, core.ErrPoolEmpty):
-		x.Final, x.Failure.Code = core.FinalPoolEmpty, "pool_empty"
+		x.Final = core.FinalPoolEmpty
 	case errors.Is(err, core.ErrAllBusy):
-		x.Final, x.Failure.Code, x.Failure.RetryAfter = core.FinalAllBusy, "all_proxies_busy", time.Second
+		x.Final, f.RetryAfter = core.FinalAllBusy, time.Second
 	case errors.Is(err, selector.ErrCredentialsRefused):
 		// Every other proxy refused our credentials: not a matter of breakers.
-		x.Final, x.Failure.Status, x.Failure.Code = core.FinalExhausted, 502, "exhausted"
-		x.Failure.Reason = "proxy_configuration_error"
-		if last := x.event.Outcome.Err; last != nil {
-			x.Failure.Message += "; " + x.Proxy.ID() + ": " + last.Error()
-		}
+		x.Final, f.Kind = core.FinalExhausted, NoneAccepts
 	default:
-		x.Final, x.Failure.Code = core.FinalAllBreakersOpen, "all_breakers_open"
-		x.Failure.RetryAfter = time.Second
+		x.Final = core.FinalAllBreakersOpen
+		f.RetryAfter = time.Second
 		if at, ok := e.selector.NextTest(); ok {
-			x.Failure.RetryAfter = max(at.Sub(e.now()), time.Millisecond) // a probe is under way
+			f.RetryAfter = max(at.Sub(e.now()), time.Millisecond) // a probe is under way
 		}
 	}
-	e.say(x, slog.LevelError, "no proxy admissible", nil, slog.String("error", x.Failure.Code))
+	f.Final = x.Final
+	e.say(x, slog.LevelError, "no proxy admissible", nil, slog.String("error", x.Final.String()))
 }
 
 func (e *Executor) failed(x *Exchange, o *core.Outcome) {
@@ -58,47 +76,37 @@ func (e *Executor) failed(x *Exchange, o *core.Outcome) {
 
 // cancelled ends x because its context has been.
 func (x *Exchange) cancelled(cause error) {
-	x.Final, x.Failure = core.FinalCancelled, *Cancelled(cause)
+	x.Final = core.FinalCancelled
+	x.refused(Stopped)
+	x.Refusal.Err, x.Refusal.RetryAfter = cause, 0
 }
 
-// Cancelled is the failure of a request that was cancelled for that cause.
-func Cancelled(cause error) *Failure {
-	f := &Failure{Status: 503, Code: "cancelled", Message: cause.Error(), Reason: "proxy_internal_error", Err: cause}
-	if errors.Is(cause, ErrShutdown) {
-		f.Code = "shutting_down"
+// refused sets why x ends without an answer to relay; x.Final is set.
+func (x *Exchange) refused(kind RefusalKind) {
+	x.Refusal = Refusal{Kind: kind, Final: x.Final, Attempts: x.Attempts}
+	if x.Proxy != nil {
+		x.Refusal.ProxyID, x.Refusal.Last, x.Refusal.RetryAfter = x.Proxy.ID(), x.event.Outcome, x.event.Outcome.RetryAfter
 	}
-	return f
+	if kind == TargetSuspect {
+		x.Refusal.Target = x.Target.Name
+	}
 }
 
-// failureOf says why x ends, after a last attempt that brought no answer to relay.
-func failureOf(x *Exchange, o *core.Outcome) Failure {
-	f := Failure{Status: o.ClientStatus, Code: o.ClientCode, Reason: o.Reason, RetryAfter: o.RetryAfter, Err: o.Err}
+// failedKind is why no attempt follows the last one, which failed with o.
+func (x *Exchange) failedKind(o *core.Outcome) RefusalKind {
 	switch {
 	case x.Final == core.FinalTimeout && o.Retry == core.NoRetry:
-		f.Message = "the request's total timeout passed before an answer came"
-		return f
+		return TimedOut
 	case x.Final == core.FinalTimeout:
-		f.Status, f.Code, f.Reason = 504, "total_timeout", "http_response_timeout"
-		f.Message = "the next retry would begin after the request's total timeout"
-		return f
-	}
-	f.Message = "no proxy brought an answer: attempt " + strconv.Itoa(x.Attempts) + " through " + x.Proxy.ID() + " failed"
-	switch {
-	case o.Err != nil:
-		f.Message += ": " + o.Err.Error()
-	case o.Status == 407:
-		f.Message += ": the proxy refused the credentials the pool holds for it (407)"
-	}
-	switch {
+		return NoTimeLeft
 	case x.suspect:
-		f.Message += "; tried once only, as " + x.Target.Name + " fails through every proxy"
+		return TargetSuspect
 	case x.budget:
-		f.Message += "; the retry budget is spent"
+		return BudgetSpent
 	case x.Final != core.FinalNotRetryable || o.Retry == core.NoRetry:
+		return AttemptFailed
 	case o.Repeat == core.RepeatBodyNotKept:
-		f.Message += "; not tried again, as its body is longer than gateway.replay_limit"
-	default:
-		f.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"
+		return BodyNotKept
 	}
-	return f
+	return NotRepeatable
 }

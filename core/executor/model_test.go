@@ -124,10 +124,10 @@ func drawPlan(t *rapid.T) plan {
 func score(number, retries int) float64 { return float64((1 - 2*retries) * (number * 7 % 11)) }
 
 // told is how an end is put into words, by both.
-func told(at time.Duration, final core.Final, relayed bool, f Failure, attempts int, waited time.Duration, delivered, limit, budget bool) string {
+func told(at time.Duration, final core.Final, relayed bool, kind RefusalKind, attempts int, waited time.Duration, delivered, limit, budget bool) string {
 	end := "relayed"
 	if !relayed {
-		end = strconv.Itoa(f.Status) + " " + f.Code
+		end = "refused for reason " + strconv.Itoa(int(kind))
 	}
 	return fmt.Sprintf("%v %v: %s after %d attempts, %v waited, delivered %v, limit %v, budget %v", at, final, end, attempts, waited, delivered, limit, budget)
 }
@@ -256,7 +256,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.Len(t, rec.Requests(), 1)
 		r := rec.Requests()[0]
 		require.Equal(t, r.Attempts, x.Attempts)
-		say(told(since(r.Ended), r.Final, relayed, x.Failure, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
+		say(told(since(r.Ended), r.Final, relayed, x.Refusal.Kind, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
 			say(fmt.Sprintf("p%d is %v with %d failures, %d samples", i, v.State, v.FailureCount, u.Stats().Samples))
@@ -388,20 +388,23 @@ func (m *model) candidates(probes bool) (list []*party) {
 }
 
 var (
-	poolEmpty = Failure{Status: 503, Code: "pool_empty"}
-	allOpen   = Failure{Status: 503, Code: "all_breakers_open"}
-	allBusy   = Failure{Status: 503, Code: "all_proxies_busy"}
-	noneLeft  = Failure{Status: 502, Code: "exhausted"}
+	poolEmpty = refusal{NoProxy, core.FinalPoolEmpty}
+	allOpen   = refusal{NoProxy, core.FinalAllBreakersOpen}
+	allBusy   = refusal{NoProxy, core.FinalAllBusy}
+	noneLeft  = refusal{NoneAccepts, core.FinalExhausted}
 )
 
-// refusal is the word for it.
-var refusal = map[Failure]core.Final{poolEmpty: core.FinalPoolEmpty, allOpen: core.FinalAllBreakersOpen, allBusy: core.FinalAllBusy, noneLeft: core.FinalExhausted}
+// refusal is why no proxy can be chosen.
+type refusal struct {
+	kind  RefusalKind
+	final core.Final
+}
 
-func (m *model) choose(probes bool, attempt int) (*party, Failure) {
+func (m *model) choose(probes bool, attempt int) (*party, refusal) {
 	if list := m.candidates(probes); len(list) > 0 {
 		return slices.MaxFunc(list, func(a, b *party) int {
 			return int(score(a.number, min(attempt, 1)) - score(b.number, min(attempt, 1)))
-		}), Failure{}
+		}), refusal{}
 	}
 	// Half-open ones that are left for a request that would rather not probe,
 	// then the one tried longest ago.
@@ -415,7 +418,7 @@ func (m *model) choose(probes bool, attempt int) (*party, Failure) {
 		case p.full:
 			busy = true
 		default:
-			return p, Failure{}
+			return p, refusal{}
 		}
 	}
 	switch {
@@ -492,15 +495,15 @@ func (m *model) request(q planned) {
 	attempts, waited, delay, step := 0, time.Duration(0), time.Duration(0), 0
 
 	limit, budget := false, false
-	end := func(final core.Final, relayed bool, f Failure, delivered bool) {
+	end := func(final core.Final, relayed bool, kind RefusalKind, delivered bool) {
 		m.trace = append(m.trace, m.attempts...)
 		m.attempts = nil
-		m.trace = append(m.trace, told(m.now, final, relayed, f, attempts, waited, delivered, limit, budget))
+		m.trace = append(m.trace, told(m.now, final, relayed, kind, attempts, waited, delivered, limit, budget))
 	}
 	for {
 		p, none := m.choose(probes, attempts)
 		if p == nil {
-			end(refusal[none], false, none, false)
+			end(none.final, false, none.kind, false)
 			return
 		}
 		attempts++
@@ -571,7 +574,7 @@ func (m *model) request(q planned) {
 				record(o)
 				m.report(p, generation, o.verdict)
 			}
-			end(final, true, Failure{}, delivered)
+			end(final, true, 0, delivered)
 			return
 		}
 		p.tried, p.barred = step, o.again == core.RetryElsewhere
@@ -579,38 +582,33 @@ func (m *model) request(q planned) {
 		record(o)
 
 		relay := o.status != 0 && o.status != 407
-		failed := Failure{Status: 502, Code: "upstream_failed"}
-		switch {
-		case o.result == core.ResultTimeout:
-			failed = Failure{Status: 504, Code: "upstream_timeout"}
-		case o.status == 407:
-			failed.Code = "upstream_auth"
-		}
-		late := Failure{Status: 504, Code: "total_timeout"}
-		gone := Failure{Status: 503, Code: "cancelled"}
+		notKept := !q.Replayable && (!o.unsent || o.status != 0)
 		blocked := !slices.ContainsFunc(m.parties, func(p *party) bool { return !p.gone && m.admits(p) })
 		switch {
 		case o.result == core.ResultCancelled:
-			end(core.FinalCancelled, false, gone, false)
+			end(core.FinalCancelled, false, Stopped, false)
 			return
 		case o.result == core.ResultTimeout && o.again == core.NoRetry:
-			end(core.FinalTimeout, false, late, false)
+			end(core.FinalTimeout, false, TimedOut, false)
 			return
 		case o.again == core.NoRetry:
-			end(core.FinalNotRetryable, relay, failed, false)
+			end(core.FinalNotRetryable, relay, AttemptFailed, false)
 			return
 		case attempts == q.MaxAttempts:
 			limit = true
-			end(core.FinalExhausted, relay, failed, false)
+			end(core.FinalExhausted, relay, AttemptFailed, false)
 			return
-		case !q.Replayable && (!o.unsent || o.status != 0), !q.Idempotent && !q.OptIn && !o.unsent:
-			end(core.FinalNotRetryable, relay, failed, false)
+		case notKept:
+			end(core.FinalNotRetryable, relay, BodyNotKept, false)
+			return
+		case !q.Idempotent && !q.OptIn && !o.unsent:
+			end(core.FinalNotRetryable, relay, NotRepeatable, false)
 			return
 		case blocked && slices.ContainsFunc(m.parties, func(p *party) bool { return !p.gone }):
-			end(core.FinalAllBreakersOpen, false, allOpen, false)
+			end(core.FinalAllBreakersOpen, false, allOpen.kind, false)
 			return
 		case blocked:
-			end(core.FinalPoolEmpty, false, poolEmpty, false)
+			end(core.FinalPoolEmpty, false, poolEmpty.kind, false)
 			return
 		}
 		wait := planBase * float64(attempts)
@@ -632,18 +630,18 @@ func (m *model) request(q planned) {
 		}
 		delay = seconds(wait)
 		if timeout > 0 && m.now+delay >= deadline {
-			end(core.FinalTimeout, relay, late, false)
+			end(core.FinalTimeout, relay, NoTimeLeft, false)
 			return
 		}
 		if !m.afford() {
 			budget = true
-			end(core.FinalExhausted, relay, failed, false)
+			end(core.FinalExhausted, relay, BudgetSpent, false)
 			return
 		}
 		waited += delay
 		if m.now+delay > leave {
 			m.now = leave
-			end(core.FinalCancelled, false, gone, false)
+			end(core.FinalCancelled, false, Stopped, false)
 			return
 		}
 		m.now += delay

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -48,7 +48,8 @@ type conn struct {
 	continued bool // 100 Continue has been sent
 	finished  bool // the exchange has been recorded
 	x         executor.Exchange
-	call      httpCall
+	call      proxyhttp.Forward
+	dial      proxyhttp.Connect
 	watch     watcher
 	stall     socket.Stall
 	out       []byte        // head (and small body) being written
@@ -75,27 +76,25 @@ const (
 // memo keeps what rarely changes from one request of a connection to the next,
 // so that a request costs no allocation.
 type memo struct {
-	authorityFrom, defaultPort string // what the next two were taken from
-	authority                  string // host:port, lower case
-	host                       string // of it
-	target                     evidence.Target
-	regionFrom                 string // last X-Whirlpool-Region
-	region                     string // of it
-	strict                     bool   // of it
-	auth                       string // last Proxy-Authorization let in
-	authSet                    *settings
-	override                   string // last X-Whirlpool-Retry
-	global                     *retry.Policy
-	policy                     *retry.Policy // override merged over global
+	authority  proxyhttp.Authority // of the last target
+	regionFrom string              // last X-Whirlpool-Region
+	region     string              // of it
+	strict     bool                // of it
+	auth       string              // last Proxy-Authorization let in
+	authSet    *settings
+	override   string // last X-Whirlpool-Retry
+	global     *retry.Policy
+	policy     *retry.Policy // override merged over global
 }
 
 func newConn(s *Server, raw net.Conn) *conn {
 	raw = socket.Wrap(raw)
 	c := &conn{server: s, set: s.settings.Load(), raw: raw, reader: http1.NewReader(raw)}
 	c.outLoan.from, c.bodyLoan.from = s.spareOuts, s.spareBodies
-	c.call.conn = c
+	c.call.Transport, c.call.Now = s.Transport, s.Now
+	c.dial.Transport, c.dial.Control = s.Transport, &c.call.Control
 	c.watch.conn = c
-	c.call.control.OnSlow = c.watch.start
+	c.call.Control.OnSlow = c.watch.start
 	if plain, ok := raw.(*socket.Conn); ok {
 		plain.OnFull = c.full
 	}
@@ -107,7 +106,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 
 func (c *conn) serve() {
 	c.ctx, c.cancel = context.WithCancelCause(c.server.ctx)
-	stop := context.AfterFunc(c.ctx, c.call.control.Interrupt.Fire)
+	stop := context.AfterFunc(c.ctx, c.call.Control.Interrupt.Fire)
 	c.entry = c.server.Tracker.Track()
 	defer c.server.rescue()
 	defer func() {
@@ -154,8 +153,8 @@ func (c *conn) shrink() {
 	if cap(c.req.Fields) > usualFields {
 		c.req.Fields = nil
 	}
-	if cap(c.call.response.Fields) > usualFields {
-		c.call.response.Fields = nil
+	if cap(c.call.Response.Fields) > usualFields {
+		c.call.Response.Fields = nil
 	}
 }
 
@@ -180,43 +179,36 @@ func (c *conn) handle() (keep bool) {
 		x.Listener = core.ListenConnect
 	}
 	x.Idempotent = x.Connect || retry.Idempotent(x.Method)
-	x.Watch, x.Progress = c.call.control.OnSlow, c.entry
+	x.Watch, x.Progress = c.call.Control.OnSlow, c.entry
 
-	var t target
+	var t proxyhttp.Target
 	var err error
 	if x.Connect {
 		if c.req.Framing != http1.NoBody {
-			return c.answer(refusal{status: 400, code: "malformed_request", message: "a CONNECT with a body", reason: "http_request_error", close: true})
+			return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "malformed_request", Message: "a CONNECT with a body", Reason: "http_request_error", Close: true})
 		}
-		err = c.memo.remember(c.req.Target, "")
-	} else {
-		var authority []byte
-		c.req.Target = withoutFragment(c.req.Target)
-		if t, authority, err = parseTarget(c.req.Method, c.req.Target); err == nil {
-			port := "80"
-			if t.tls {
-				port = "443"
-			}
-			err = c.memo.remember(authority, port)
-		}
+		err = c.memo.authority.Set(c.req.Target, "")
+	} else if t, err = proxyhttp.ParseTarget(c.req.Method, c.req.Target); err == nil {
+		c.req.Target = t.Absolute
+		err = c.memo.authority.Set(t.Host, t.Port())
 	}
 	if err != nil {
-		return c.answer(refusal{status: 400, code: "bad_target", message: err.Error(), reason: "http_request_error"})
+		return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "bad_target", Message: err.Error(), Reason: "http_request_error"})
 	}
 	if !c.authorized() {
-		return c.answer(refusal{status: 407, code: "proxy_authentication_required", message: "this proxy wants a user name and password", reason: "http_request_denied"})
+		return c.answer(proxyhttp.ErrorResponse{Status: 407, Code: "proxy_authentication_required", Message: "this proxy wants a user name and password", Reason: "http_request_denied"})
 	}
 	if c.countHop() {
 		return c.answerLastHop()
 	}
 	x.Global = c.server.Policies.Current()
 	if x.Policy, err = c.policy(x.Global); err != nil {
-		return c.answer(refusal{status: 400, code: "invalid_retry_policy", message: err.Error(), reason: "http_request_error"})
+		return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "invalid_retry_policy", Message: err.Error(), Reason: "http_request_error"})
 	}
 	if x.Region, x.Strict, err = c.region(); err != nil {
-		return c.answer(refusal{status: 400, code: "invalid_region", message: err.Error(), reason: "http_request_error"})
+		return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "invalid_region", Message: err.Error(), Reason: "http_request_error"})
 	}
-	x.Host, x.Target = c.memo.host, c.memo.target
+	x.Host, x.Target = c.memo.authority.Host, c.memo.authority.Target
 	x.Started = c.server.Now()
 	c.entry.Begin(x.ID, x.Method, x.Host, x.Started)
 	if x.Connect {

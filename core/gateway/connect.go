@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
 	"time"
 
@@ -11,36 +10,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// connectCall is a CONNECT, as the executor tries it.
-type connectCall struct{ conn *conn }
-
-// Try implements executor.Call.
-func (k connectCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
-	c := k.conn
-	control := &c.call.control
-	control.Started, control.Deadline, control.Total, control.NewConnection = a.Started, a.Deadline, a.Total, true
-	tun, f := c.server.Transport.Tunnel(ctx, a.Upstream, control, c.memo.authority)
-	if f != nil {
-		return nil, verdict.Facts{Err: f, Timing: control.Timing}
-	}
-	if tun.Refusal.Status != 0 {
-		return &tun, tun.Refusal.Verdict(control.Timing)
-	}
-	return &tun, verdict.Facts{Status: http.StatusOK, Timing: control.Timing}
-}
-
-// Discard implements executor.Call.
-func (connectCall) Discard(t *transport.Tunnel) {
-	if t != nil && t.Refusal.Status == 0 {
-		t.Abort()
-	}
-}
+var established = []byte("Connection established")
 
 // connect serves a CONNECT: 200 once a tunnel stands, then bytes.
 func (c *conn) connect() (keep bool) {
 	c.x.Replayable = true
-	c.call.request.Rest = nil
-	tun, ok := executor.Do(c.ctx, c.server.Executor, &c.x, connectCall{c})
+	c.call.Request.Rest = nil
+	c.dial.Authority = c.memo.authority.HostPort
+	tun, ok := executor.Do(c.ctx, c.server.Executor, &c.x, &c.dial)
 	c.watch.stop()
 	switch {
 	case !ok:
@@ -51,12 +28,10 @@ func (c *conn) connect() (keep bool) {
 	c.tunnel.Store(tun)
 	c.server.Executor.Finish(&c.x, executor.Ending{Status: http.StatusOK, At: c.server.Now()}) // the request is over, the tunnel begins
 	c.entry.Tunnel()
-	b := append(c.borrowOut(), "HTTP/1.1 200 Connection established\r\n"...)
-	b = c.appendOutcome(b)
-	b = append(b, "\r\n"...)
-	b = append(b, tun.Early...)
-	c.out = b
-	if !c.write(b) {
+	h := c.newHead(http.StatusOK, established, true)
+	h.Length, h.Minor = -1, 1
+	c.out = append(h.Append(c.borrowOut()), tun.Early...)
+	if !c.write(c.out) {
 		c.raw.Close() // the tunnel ends as it begins
 	}
 	c.raw.SetDeadline(time.Time{})
@@ -71,7 +46,7 @@ func (c *conn) connect() (keep bool) {
 	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
 	c.server.Executor.EndTunnel(&c.x, verdict.TunnelEnd{
 		Up: total.up, Down: total.down, Died: died, Direct: tun.Direct, Stopped: c.ctx.Err() != nil,
-		Idle: c.server.Now().After(c.call.control.Deadline),
+		Idle: c.server.Now().After(c.call.Control.Deadline),
 	})
 	return false
 }
@@ -80,16 +55,8 @@ func (c *conn) connect() (keep bool) {
 func (c *conn) relayReply(r *transport.Refusal) (keep bool) {
 	c.finish(executor.Ending{Status: r.Status})
 	keep = c.reusable()
-	b := http1.AppendStatusLine(c.borrowOut(), r.Status, []byte(r.Reason))
-	b = http1.AppendFields(b, r.Fields)
-	b = http1.AppendFraming(b, http1.Length, int64(len(r.Body)))
-	b = append(b, "Proxy-Status: whirlpool; received-status="...)
-	b = append(b, byte('0'+r.Status/100), byte('0'+r.Status/10%10), byte('0'+r.Status%10))
-	b = append(b, "; next-hop="...)
-	b = appendString(b, c.x.Proxy.ID())
-	b = append(b, "\r\n"...)
-	b = c.appendOutcome(b)
-	b = appendConnection(b, keep, c.req.Minor)
-	b = append(b, "\r\n"...)
+	h := c.newHead(r.Status, []byte(r.Reason), keep)
+	h.Fields, h.Framing, h.Length, h.Received = r.Fields, http1.Length, int64(len(r.Body)), r.Status
+	b := h.Append(c.borrowOut())
 	return c.finishAnswer(append(b, r.Body...), keep)
 }

@@ -11,43 +11,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// httpCall is an absolute-form request, as the executor tries it.
-type httpCall struct {
-	conn     *conn
-	control  transport.Control
-	request  transport.Request
-	response transport.Response
-}
-
-// Try implements executor.Call.
-func (h *httpCall) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
-	h.control.Started, h.control.Deadline, h.control.Total, h.control.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
-	if f := h.conn.server.Transport.RoundTrip(ctx, a.Upstream, &h.control, &h.request, &h.response); f != nil {
-		return nil, verdict.Facts{Err: f, Timing: h.control.Timing}
-	}
-	return &h.response, h.response.Verdict(h.control.Timing)
-}
-
-// Discard implements executor.Call.
-func (h *httpCall) Discard(r *transport.Response) {
-	if r != nil {
-		r.Drain(&h.control)
-		r.Finish(&h.control, h.conn.server.Now())
-	}
-}
-
 // forward serves an absolute-form request.
-func (c *conn) forward(t target) (keep bool) {
+func (c *conn) forward(t proxyhttp.Target) (keep bool) {
 	h := &c.call
-	c.onward(t.host)
-	q := &h.request
+	c.onward(t.Host)
+	q := &h.Request
 	*q = transport.Request{
-		Method: c.req.Method, Target: c.req.Target, Path: t.path, Authority: c.memo.authority, TLS: t.tls,
+		Method: c.req.Method, Target: c.req.Target, Path: t.Path, Authority: c.memo.authority.HostPort, TLS: t.TLS,
 		Fields: c.fields, Idempotent: c.x.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
 	}
 	if err := c.takeBody(q); err != nil {
@@ -56,7 +32,7 @@ func (c *conn) forward(t target) (keep bool) {
 	if q.Framing != http1.NoBody {
 		c.x.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
 	}
-	h.control.BodyIdle = c.set.BodyIdle
+	h.Control.BodyIdle = c.set.BodyIdle
 	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
 	c.watch.stop()
 	if !ok {
@@ -71,13 +47,14 @@ func (c *conn) forward(t target) (keep bool) {
 
 // fail ends an exchange without an answer of an origin.
 func (c *conn) fail() (keep bool) {
-	f := &c.x.Failure
 	if errors.Is(context.Cause(c.ctx), executor.ErrClientLeft) {
 		c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
 		return false
 	}
-	c.finish(executor.Ending{Status: f.Status})
-	return c.answer(refusal{status: f.Status, code: f.Code, message: f.Message, reason: f.Reason, retryAfter: f.RetryAfter, close: c.call.request.Rest != nil})
+	a := proxyhttp.RefusalResponse(&c.x.Refusal)
+	a.Close = c.call.Request.Rest != nil
+	c.finish(executor.Ending{Status: a.Status})
+	return c.answer(a)
 }
 
 // finish records the exchange.
@@ -147,7 +124,7 @@ func (c *conn) streamBody(q *transport.Request) {
 // request is not tried again from then on.
 func (c *conn) sendContinue() bool {
 	c.continued = true
-	if q := &c.call.request; q.Continue != nil {
+	if q := &c.call.Request; q.Continue != nil {
 		q.Continue, c.x.Replayable = nil, false
 	}
 	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
@@ -193,9 +170,9 @@ func (c *conn) badBody(err error) bool {
 	var bad *http1.ProtocolError
 	switch {
 	case errors.As(err, &bad):
-		return c.answer(refusal{status: http.StatusBadRequest, code: "malformed_request", message: bad.Detail, reason: "http_request_error", close: true})
+		return c.answer(proxyhttp.ErrorResponse{Status: http.StatusBadRequest, Code: "malformed_request", Message: bad.Detail, Reason: "http_request_error", Close: true})
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return c.answer(refusal{status: http.StatusRequestTimeout, code: "request_timeout", message: "the request's body did not come within timeouts.body_idle", reason: "http_request_error", close: true})
+		return c.answer(proxyhttp.ErrorResponse{Status: http.StatusRequestTimeout, Code: "request_timeout", Message: "the request's body did not come within timeouts.body_idle", Reason: "http_request_error", Close: true})
 	}
 	return false
 }
@@ -203,7 +180,7 @@ func (c *conn) badBody(err error) bool {
 // relay writes the answer on to the client. The attempt is recorded before its
 // last byte is written, so that whoever has the answer finds it counted.
 func (c *conn) relay(r *transport.Response) (keep bool) {
-	keep = c.reusable() && c.call.request.Rest == nil
+	keep = c.reusable() && c.call.Request.Rest == nil
 	framing, length := r.Framing, r.Length
 	if framing == http1.UntilClose {
 		framing = http1.Chunked
@@ -211,28 +188,23 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	if framing == http1.Chunked && c.req.Minor == 0 {
 		framing, keep = http1.UntilClose, false
 	}
-	b := http1.AppendStatusLine(c.borrowOut(), r.Status, r.Reason)
-	b = http1.AppendFields(b, r.Fields)
+	h := c.newHead(r.Status, r.Reason, keep)
+	h.Fields, h.Framing, h.Length = r.Fields, framing, length
 	if c.set.Via {
-		b = http1.AppendField(b, "Via", viaValue[r.Minor])
+		h.Via = proxyhttp.Via(r.Minor)
 	}
-	b = http1.AppendFraming(b, framing, length)
-	b = c.appendOutcome(b)
-	b = appendConnection(b, keep, c.req.Minor)
-	b = append(b, "\r\n"...)
 	status := r.Status
-	c.out = b
+	c.out = h.Append(c.borrowOut())
 	c.entry.Streaming()
 	cut, gone := c.copyBody(r, framing == http1.Chunked, status)
 	switch {
 	case gone:
-		c.end(r, executor.Ending{Status: status, Relayed: verdict.Relayed{ClientLeft: true}})
+		c.end(status, nil, true)
 		return false
 	case cut != nil:
 		// Never a clean end: the client gets what there is, and must see that
 		// something is missing.
-		relayed := verdict.Relayed{Broke: cut, RequestBroke: r.RequestBodyBroken(&c.call.request), Stopped: c.call.control.Interrupt.Fired()}
-		c.end(r, executor.Ending{Status: status, Relayed: relayed})
+		relayed := c.end(status, cut, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(c.raw, c.set.BodyIdle)
 		}
@@ -241,21 +213,23 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 		}
 		return false
 	}
-	if c.call.request.Rest != nil {
+	if c.call.Request.Rest != nil {
 		c.lingerClose()
 	}
 	return keep
 }
 
 // end gives the upstream connection back and records the exchange, once.
-func (c *conn) end(r *transport.Response, end executor.Ending) {
+func (c *conn) end(status int, cut error, gone bool) (relayed verdict.Relayed) {
 	if c.finished {
-		return
+		return relayed
 	}
 	c.finished = true
-	end.At = c.server.Now()
-	r.Finish(&c.call.control, end.At)
-	c.finish(end)
+	now := c.server.Now()
+	relayed = c.call.Close(cut, now)
+	relayed.ClientLeft = gone
+	c.finish(executor.Ending{Status: status, Relayed: relayed, At: now})
+	return relayed
 }
 
 // copyBody writes c.out, which holds the head, and then the body. cut is why the
@@ -270,7 +244,7 @@ func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut er
 					if chunked {
 						c.out = append(c.out, http1.LastChunk...)
 					}
-					c.end(r, executor.Ending{Status: status}) // before the last byte is written
+					c.end(status, nil, false) // before the last byte is written
 					return nil, !c.write(c.out)
 				}
 				if err != nil {
@@ -290,7 +264,7 @@ func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut er
 				return cut, gone
 			}
 		}
-		r.SetReadDeadline(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
+		r.SetReadDeadline(&c.call.Control, c.server.Now().Add(c.set.BodyIdle))
 		p, err := r.Body.Next()
 		if err != nil && err != io.EOF {
 			return err, false
@@ -322,7 +296,7 @@ func (c *conn) bulk(r *transport.Response) (cut error, gone bool) {
 		if !ok || left <= bulkTail {
 			return nil, false
 		}
-		r.SetReadDeadline(&c.call.control, c.server.Now().Add(c.set.BodyIdle))
+		r.SetReadDeadline(&c.call.Control, c.server.Now().Add(c.set.BodyIdle))
 		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
 		c.stall.Stop()
 		var w *socket.WriteError

@@ -46,14 +46,12 @@ func (c *conn) answerLastHop() (keep bool) {
 	}
 	c.x.Final = core.FinalSuccess
 	keep = c.reusable() && c.discardBody()
-	b := http1.AppendStatusLine(c.borrowOut(), http.StatusOK, []byte("OK"))
+	h := c.newHead(http.StatusOK, []byte("OK"), keep)
+	h.Framing, h.Length = http1.Length, int64(len(echo))
 	if echo != nil {
-		b = append(b, "Content-Type: message/http\r\n"...)
+		h.ContentType = "message/http"
 	}
-	b = http1.AppendFraming(b, http1.Length, int64(len(echo)))
-	b = c.appendOutcome(b)
-	b = appendConnection(b, keep, c.req.Minor)
-	b = append(b, "\r\n"...)
+	b := h.Append(c.borrowOut())
 	return c.finishAnswer(append(b, echo...), keep)
 }
 

@@ -48,15 +48,3 @@ func TestAllocOfALoan(t *testing.T) {
 	// Below one and not zero: a garbage collection empties the pool.
 	require.Less(t, testing.AllocsPerRun(1000, func() { l.take(&b); l.back(&b) }), 0.5)
 }
-
-func TestTheErrorBodyIsJSON(t *testing.T) {
-	for message, want := range map[string]string{
-		"plain":          `{"error":"code","message":"plain"}`,
-		`say "no" \ <b>`: `{"error":"code","message":"say \"no\" \\ \u003cb\u003e"}`,
-		"über\n":         `{"error":"code","message":"über\n"}`,
-		"bad \xff":       `{"error":"code","message":"bad \ufffd"}`,
-		"":               `{"error":"code","message":""}`,
-	} {
-		require.Equal(t, want, string(appendError([]byte(nil), "code", message)))
-	}
-}

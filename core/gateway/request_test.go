@@ -418,47 +418,6 @@ func TestAFragmentIsCutOff(t *testing.T) {
 	require.Equal(t, 400, a.StatusCode)
 }
 
-func TestTargets(t *testing.T) {
-	for raw, want := range map[string]struct {
-		path, authority string
-		tls             bool
-	}{
-		"GET http://a.test/b?c":            {"/b?c", "a.test", false},
-		"GET HTTPS://a.test:1/b":           {"/b", "a.test:1", true},
-		"GET http://a.test":                {"/", "a.test", false},
-		"GET http://a.test?b=/c":           {"/?b=/c", "a.test", false},
-		"OPTIONS http://a.test":            {"*", "a.test", false},
-		"OPTIONS http://a.test/":           {"/", "a.test", false},
-		"GET http://[::1]:8/":              {"/", "[::1]:8", false},
-		"GET http://a.test/b@c:d":          {"/b@c:d", "a.test", false},
-		"GET http://a.test/http://b.test/": {"/http://b.test/", "a.test", false},
-		"GET http://a.test/b#c?d":          {"/b", "a.test", false},
-		"GET http://a.test#b@c/d":          {"/", "a.test", false},
-		"GET http://a.test?b#":             {"/?b", "a.test", false},
-		"GET http://#a.test/":              {},
-		"GET #":                            {},
-		"GET http://u@a.test/":             {},
-		"GET http://":                      {},
-		"GET http:///b":                    {},
-		"GET http:/a.test/":                {},
-		"GET a.test:80":                    {},
-		"GET *":                            {},
-		"GET /b":                           {},
-	} {
-		method, rest, _ := strings.Cut(raw, " ")
-		got, authority, err := parseTarget([]byte(method), withoutFragment([]byte(rest)))
-		if want.authority == "" {
-			require.Error(t, err, raw)
-			continue
-		}
-		require.NoError(t, err, raw)
-		require.Equal(t, want.path, string(got.path), raw)
-		require.Equal(t, want.authority, string(authority), raw)
-		require.Equal(t, want.authority, string(got.host), raw)
-		require.Equal(t, want.tls, got.tls, raw)
-	}
-}
-
 func TestLogins(t *testing.T) {
 	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
 	users := newUsers([]User{{"ann", "p:w"}, {"bob", ""}})

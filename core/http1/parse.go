@@ -436,6 +436,15 @@ func nominate(fields []Field) {
 	}
 }
 
+// Classify sets the kinds of fields that did not come from a Reader, those that
+// Connection names included.
+func Classify(fields []Field) {
+	for i := range fields {
+		fields[i].Kind = kindOf(fields[i].Name)
+	}
+	nominate(fields)
+}
+
 func nextToken(list []byte) (token, rest []byte) {
 	token, rest, _ = bytes.Cut(list, comma)
 	return trim(token), rest

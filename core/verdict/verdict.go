@@ -1,6 +1,6 @@
 // Package verdict decides what a finished attempt means: its cause, the party it is
-// charged to, whether and how the request may be tried again, and what the client is
-// told. Transport, gateway and engine state facts; nobody else concludes from them.
+// charged to, whether and how the request may be tried again.
+// Transport, gateway and engine state facts; nobody else concludes from them.
 //
 // [Judge] is for an attempt that has ended or brought an answer's head, [EndRelay] for an
 // answer that was relayed, [EndTunnel] for a tunnel. All three are pure functions.
@@ -98,7 +98,7 @@ func Judge(f *Facts) core.Outcome {
 	r := &rows[c]
 	o := core.Outcome{
 		Cause: c, Charge: r.charge, Retry: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
-		Relay: r.answer && f.Status != 0, NoTargetResponse: !r.answer, ClientStatus: 502, ClientCode: "upstream_failed",
+		Relay: r.answer && f.Status != 0, NoTargetResponse: !r.answer,
 	}
 	if f.Err != nil {
 		o.Err, o.Reason = f.Err.Err, f.Err.Reason
@@ -242,7 +242,6 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		o.Result = core.ResultCancelled
 	case r.timeout:
 		o.Result = core.ResultTimeout
-		o.ClientStatus, o.ClientCode = 504, "upstream_timeout"
 	default:
 		o.Result = core.ResultFailure
 	}
@@ -253,12 +252,6 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		o.Verdict = core.Failure
 	default:
 		o.Verdict = core.Excluded
-	}
-	switch {
-	case o.Cause == TotalTimeout:
-		o.ClientCode = "total_timeout"
-	case o.Cause == CredentialsRefused && f.Err == nil:
-		o.ClientCode = "upstream_auth"
 	}
 	unsent := r.unsent && !(f.Err != nil && f.Err.PartSent)
 	if f.Err == nil && !f.Tunnel && o.Cause != CredentialsRefused {

@@ -1,14 +1,14 @@
-package executor
+package proxyhttp
 
 import (
 	"fmt"
 	"strings"
 )
 
-// ParseRegion reads the value of an X-Whirlpool-Region header: a region's name
-// and, after a semicolon, the word "strict" in any case (Exchange.Strict). White
-// space around both is left out. An empty value is no region. The error names the
-// parameter that there is none of.
+// ParseRegion reads the value of an X-Whirlpool-Region field: the name of a region
+// and, after a semicolon, the word "strict" in any case (executor.Request.Strict).
+// White space around both is left out. An empty value is no region. The error quotes
+// a parameter that does not exist.
 func ParseRegion(value string) (region string, strict bool, err error) {
 	region, rest, more := strings.Cut(value, ";")
 	region = strings.Trim(region, " \t")

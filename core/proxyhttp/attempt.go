@@ -1,0 +1,90 @@
+package proxyhttp
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+var (
+	_ executor.Call[*transport.Response] = (*Forward)(nil)
+	_ executor.Call[*transport.Tunnel]   = (*Connect)(nil)
+)
+
+// Forward sends one request, attempt by attempt. It is an executor.Call, and is reused
+// from request to request. Its response is Response.
+type Forward struct {
+	Transport *transport.Transport
+	Now       func() time.Time
+	Control   transport.Control
+	Request   transport.Request
+	Response  transport.Response
+}
+
+// Try implements executor.Call.
+func (f *Forward) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
+	control(&f.Control, a)
+	if fault := f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response); fault != nil {
+		return nil, verdict.Facts{Err: fault, Timing: f.Control.Timing}
+	}
+	return &f.Response, f.Response.Verdict(f.Control.Timing)
+}
+
+// Discard implements executor.Call. A short rest of the body is read, so that the
+// connection can be kept.
+func (f *Forward) Discard(r *transport.Response) {
+	if r != nil {
+		r.Drain(&f.Control)
+		r.Finish(&f.Control, f.Now())
+	}
+}
+
+// Close ends the response's body and gives its connection back. broke is why the body
+// broke off; nil if it was read to its end, or not needed any more. It returns how the
+// response was relayed, as far as this side of it shows.
+func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
+	relayed := verdict.Relayed{Broke: broke}
+	if broke != nil {
+		relayed.RequestBroke, relayed.Stopped = f.Response.RequestBodyBroken(&f.Request), f.Control.Interrupt.Fired()
+	}
+	f.Response.Finish(&f.Control, now)
+	return relayed
+}
+
+// Connect opens one tunnel, attempt by attempt. It is an executor.Call. Its response
+// stands if Refusal.Status is 0, else it is a proxy's refusal.
+type Connect struct {
+	Transport *transport.Transport
+	Control   *transport.Control
+	Authority string // host:port of the target
+}
+
+// Try implements executor.Call.
+func (c *Connect) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
+	control(c.Control, a)
+	c.Control.NewConnection = true
+	tunnel, fault := c.Transport.Tunnel(ctx, a.Upstream, c.Control, c.Authority)
+	if fault != nil {
+		return nil, verdict.Facts{Err: fault, Timing: c.Control.Timing}
+	}
+	if tunnel.Refusal.Status != 0 {
+		return &tunnel, tunnel.Refusal.Verdict(c.Control.Timing)
+	}
+	return &tunnel, verdict.Facts{Status: http.StatusOK, Timing: c.Control.Timing}
+}
+
+// Discard implements executor.Call.
+func (c *Connect) Discard(t *transport.Tunnel) {
+	if t != nil && t.Refusal.Status == 0 {
+		t.Abort()
+	}
+}
+
+// control sets what the executor wants of an attempt.
+func control(c *transport.Control, a *executor.Attempt) {
+	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
+}

@@ -1,0 +1,92 @@
+package proxyhttp
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// RefusalResponse is the response to a request that the executor refused.
+func RefusalResponse(r *executor.Refusal) ErrorResponse {
+	switch r.Kind {
+	case executor.NoProxy:
+		return ErrorResponse{
+			Status: http.StatusServiceUnavailable, Code: r.Final.String(), Message: r.Err.Error(),
+			Reason: "destination_unavailable", RetryAfter: r.RetryAfter, Err: r.Err,
+		}
+	case executor.NoneAccepts: // not a matter of breakers
+		a := ErrorResponse{
+			Status: http.StatusBadGateway, Code: r.Final.String(), Message: r.Err.Error(),
+			Reason: "proxy_configuration_error", Err: r.Err,
+		}
+		if r.Last.Err != nil {
+			a.Message += "; " + r.ProxyID + ": " + r.Last.Err.Error()
+		}
+		return a
+	case executor.Stopped:
+		return StoppedResponse(r.Err)
+	case executor.TimedOut:
+		a := failed(r)
+		a.Message = "the request's total timeout passed before an answer came"
+		return a
+	case executor.NoTimeLeft:
+		return ErrorResponse{
+			Status: http.StatusGatewayTimeout, Code: "total_timeout", Reason: "http_response_timeout",
+			Message:    "the next retry would begin after the request's total timeout",
+			RetryAfter: r.RetryAfter, Err: r.Last.Err,
+		}
+	}
+	a := failed(r)
+	a.Message = "no proxy brought an answer: attempt " + strconv.Itoa(r.Attempts) + " through " + r.ProxyID + " failed"
+	switch {
+	case r.Last.Err != nil:
+		a.Message += ": " + r.Last.Err.Error()
+	case r.Last.Status == http.StatusProxyAuthRequired:
+		a.Message += ": the proxy refused the credentials the pool holds for it (407)"
+	}
+	switch r.Kind {
+	case executor.TargetSuspect:
+		a.Message += "; tried once only, as " + r.Target + " fails through every proxy"
+	case executor.BudgetSpent:
+		a.Message += "; the retry budget is spent"
+	case executor.BodyNotKept:
+		a.Message += "; not tried again, as its body is longer than gateway.replay_limit"
+	case executor.NotRepeatable:
+		a.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"
+	}
+	return a
+}
+
+// failed is the response that the last attempt's outcome calls for, without a message.
+func failed(r *executor.Refusal) ErrorResponse {
+	o := &r.Last
+	a := ErrorResponse{
+		Status: http.StatusBadGateway, Code: "upstream_failed", Reason: o.Reason, RetryAfter: r.RetryAfter, Err: o.Err,
+	}
+	switch {
+	case o.Cause == verdict.TotalTimeout:
+		a.Status, a.Code = http.StatusGatewayTimeout, "total_timeout"
+	case o.Result == core.ResultTimeout:
+		a.Status, a.Code = http.StatusGatewayTimeout, "upstream_timeout"
+	case o.Cause == verdict.CredentialsRefused && o.Status != 0:
+		a.Code = "upstream_auth"
+	}
+	return a
+}
+
+// StoppedResponse is the response to a request that was ended for that cause:
+// executor.ErrShutdown, or that its client left.
+func StoppedResponse(cause error) ErrorResponse {
+	a := ErrorResponse{
+		Status: http.StatusServiceUnavailable, Code: "cancelled", Message: cause.Error(),
+		Reason: "proxy_internal_error", Err: cause,
+	}
+	if errors.Is(cause, executor.ErrShutdown) {
+		a.Code = "shutting_down"
+	}
+	return a
+}

@@ -1,0 +1,216 @@
+package proxyhttp
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+)
+
+// Outcome is what every response says of its request, in X-Whirlpool-* fields.
+type Outcome struct {
+	ID       core.RequestID
+	Attempts int
+	ProxyID  string     // of the last attempt; "" if there was none
+	Final    core.Final // 0 counts as FinalNotRetryable: refused before any attempt
+}
+
+// The fields of an Outcome.
+const (
+	RequestIDField = "X-Whirlpool-Request-Id"
+	AttemptsField  = "X-Whirlpool-Attempts"
+	ProxyIDField   = "X-Whirlpool-Proxy-Id"
+	OutcomeField   = "X-Whirlpool-Outcome"
+)
+
+func (o *Outcome) proxyID() string {
+	if o.ProxyID == "" {
+		return "-"
+	}
+	return o.ProxyID
+}
+
+func (o *Outcome) final() string {
+	if o.Final == 0 {
+		return core.FinalNotRetryable.String()
+	}
+	return o.Final.String()
+}
+
+func (o *Outcome) append(b []byte) []byte {
+	b = append(b, RequestIDField+": "...)
+	b = o.ID.AppendTo(b)
+	b = append(b, "\r\n"+AttemptsField+": "...)
+	b = strconv.AppendInt(b, int64(o.Attempts), 10)
+	b = append(b, "\r\n"+ProxyIDField+": "...)
+	b = append(b, o.proxyID()...)
+	b = append(b, "\r\n"+OutcomeField+": "...)
+	b = append(b, o.final()...)
+	return append(b, "\r\n"...)
+}
+
+// Set sets the fields in h.
+func (o *Outcome) Set(h http.Header) {
+	h.Set(RequestIDField, o.ID.String())
+	h.Set(AttemptsField, strconv.Itoa(o.Attempts))
+	h.Set(ProxyIDField, o.proxyID())
+	h.Set(OutcomeField, o.final())
+}
+
+// Head is the head of a response to a client of the gateway.
+type Head struct {
+	Status      int
+	Reason      []byte
+	Fields      []http1.Field // of the proxy's response; those of its hop are left out
+	Via         []byte        // value of the Via field to add; nil for none
+	ContentType string        // "" for none
+	Framing     http1.Framing
+	Length      int64          // with Framing Length; without a body what is announced, -1 for nothing
+	Error       *ErrorResponse // what the head is for; nil unless it is an error response
+	Received    int            // status that a proxy refused a tunnel with; else 0
+	Outcome     Outcome
+	Close       bool // the connection ends with the response
+	Minor       int  // of the client's version
+}
+
+// Append appends the head with its final empty line.
+func (h *Head) Append(b []byte) []byte {
+	b = http1.AppendStatusLine(b, h.Status, h.Reason)
+	b = http1.AppendFields(b, h.Fields)
+	if h.Via != nil {
+		b = http1.AppendField(b, "Via", h.Via)
+	}
+	if h.ContentType != "" {
+		b = append(b, "Content-Type: "...)
+		b = append(b, h.ContentType...)
+		b = append(b, "\r\n"...)
+	}
+	b = http1.AppendFraming(b, h.Framing, h.Length)
+	if h.Error != nil || h.Received != 0 {
+		b = h.appendStatus(b)
+	}
+	b = h.Outcome.append(b)
+	switch {
+	case h.Close:
+		b = append(b, "Connection: close\r\n"...)
+	case h.Minor == 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// appendStatus appends why there is no response of a target: Proxy-Status (RFC 9209)
+// and the fields that go with some statuses.
+func (h *Head) appendStatus(b []byte) []byte {
+	b = append(b, "Proxy-Status: whirlpool; "...)
+	if h.Received != 0 {
+		b = append(b, "received-status="...)
+		b = strconv.AppendInt(b, int64(h.Received), 10)
+	} else {
+		b = appendErrorToken(b, h.Error.Reason)
+		b = append(b, "; details="...)
+		b = appendString(b, h.Error.Message)
+	}
+	if h.Outcome.ProxyID != "" {
+		b = append(b, "; next-hop="...)
+		b = appendString(b, h.Outcome.ProxyID)
+	}
+	b = append(b, "\r\n"...)
+	if h.Error == nil {
+		return b
+	}
+	if h.Status == http.StatusProxyAuthRequired {
+		b = append(b, "Proxy-Authenticate: Basic realm=\"whirlpool\", charset=\"UTF-8\"\r\n"...)
+	}
+	if s := h.Error.RetryAfterSeconds(); s > 0 {
+		b = append(b, "Retry-After: "...)
+		b = strconv.AppendInt(b, s, 10)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+// appendErrorToken appends an RFC 9209 section 2.3 error. It has no token for the
+// status that a proxy refused a tunnel with ("http_<status>").
+func appendErrorToken(b []byte, reason string) []byte {
+	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
+		reason = "destination_unavailable; received-status=" + status
+	}
+	return append(append(b, "error="...), reason...)
+}
+
+// ErrorResponse is a response that the gateway writes itself, because it has none to relay.
+type ErrorResponse struct {
+	Status     int           // 4xx if the request is at fault, else 502, 503 or 504
+	Code       string        // stable snake_case word
+	Message    string        // for people
+	Reason     string        // RFC 9209 error token, or "http_<status>"
+	RetryAfter time.Duration // until it makes sense to try again; 0 when unknown
+	Err        error         // of the last attempt; may be nil
+	Close      bool          // the client's connection ends with the response
+}
+
+// RetryAfterSeconds is the value of a Retry-After field (RFC 9110 section 10.2.3);
+// 0 for none.
+func (a *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(a.RetryAfter.Seconds())) }
+
+// AppendReason appends the reason phrase. It has the message in it: of a tunnel that is
+// refused most clients show their user nothing else.
+func (a *ErrorResponse) AppendReason(b []byte) []byte {
+	b = append(b, http.StatusText(a.Status)...)
+	b = append(b, ": "...)
+	for i := range len(a.Message) {
+		b = append(b, printable(a.Message[i]))
+	}
+	return b
+}
+
+// AppendBody appends {"error":code,"message":message}: the shape of every error, at the
+// gateway's port and in the REST API.
+func (a *ErrorResponse) AppendBody(b []byte) []byte {
+	b = append(b, `{"error":`...)
+	b = appendJSON(b, a.Code)
+	b = append(b, `,"message":`...)
+	b = appendJSON(b, a.Message)
+	return append(b, '}')
+}
+
+// appendJSON appends s as a JSON string, as encoding/json does. Most messages need no
+// escape.
+func appendJSON(b []byte, s string) []byte {
+	for i := range len(s) {
+		if ch := s[i]; ch < ' ' || ch > '~' || ch == '"' || ch == '\\' || ch == '<' || ch == '>' || ch == '&' {
+			quoted, _ := json.Marshal(s)
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// appendString appends s as an RFC 9651 string.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := range len(s) {
+		ch := printable(s[i])
+		if ch == '"' || ch == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, ch)
+	}
+	return append(b, '"')
+}
+
+// printable returns '?' for what is not printable ASCII.
+func printable(ch byte) byte {
+	if ch < ' ' || ch > '~' {
+		return '?'
+	}
+	return ch
+}

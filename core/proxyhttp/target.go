@@ -1,0 +1,100 @@
+package proxyhttp
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Target is a request target in absolute form, in its parts.
+type Target struct {
+	TLS      bool   // an https:// URL
+	Absolute []byte // the URL without its fragment
+	Path     []byte // the same in origin form
+	Host     []byte // value of the Host field to send: the URL's authority
+}
+
+// ParseTarget reads a request target in absolute form (RFC 9112 section 3.2.2). A
+// fragment, which a client should have kept to itself (RFC 9110 section 4.2.5), is
+// cut off: Java's HttpClient and Python's urllib send one after a redirect. The
+// slices are views of raw where that is possible.
+func ParseTarget(method, raw []byte) (t Target, err error) {
+	raw, _, _ = bytes.Cut(raw, []byte("#"))
+	rest := raw
+	switch {
+	case hasPrefixFold(rest, "http://"):
+		rest = rest[len("http://"):]
+	case hasPrefixFold(rest, "https://"):
+		rest, t.TLS = rest[len("https://"):], true
+	case len(rest) > 0 && rest[0] == '/' || string(rest) == "*":
+		return t, fmt.Errorf("this is an HTTP proxy: ask with an absolute URL " +
+			"(curl -x http://this-address http://example.com/) or CONNECT; the REST API listens elsewhere")
+	default:
+		return t, fmt.Errorf("the request target is not an absolute http:// or https:// URL")
+	}
+	end := bytes.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	t.Absolute, t.Host, t.Path = raw, rest[:end], rest[end:]
+	switch {
+	case len(t.Host) == 0:
+		return t, fmt.Errorf("the request target has no host")
+	case bytes.IndexByte(t.Host, '@') >= 0:
+		return t, fmt.Errorf("the request target has user information; send it as Authorization")
+	}
+	switch {
+	case len(t.Path) == 0 && string(method) == http.MethodOptions:
+		t.Path = []byte("*") // RFC 9112 section 3.2.4
+	case len(t.Path) == 0:
+		t.Path = []byte("/")
+	case t.Path[0] == '?':
+		t.Path = append([]byte("/"), t.Path...)
+	}
+	return t, nil
+}
+
+// Port is the default port of the target's scheme.
+func (t *Target) Port() string {
+	if t.TLS {
+		return "443"
+	}
+	return "80"
+}
+
+func hasPrefixFold(b []byte, lower string) bool {
+	return len(b) >= len(lower) && http1.EqualFold(b[:len(lower)], lower)
+}
+
+// Authority is the host and port that a request goes to. The zero value is ready for
+// Set.
+type Authority struct {
+	HostPort string          // in lower case
+	Host     string          // without the port and without brackets
+	Target   evidence.Target // what package evidence counts failures by
+
+	from, defaultPort string // what the fields above were set from
+}
+
+// Set reads an authority (RFC 3986 section 3.2) without user information.
+// defaultPort is for one without a port; "" demands a port. Set allocates nothing if
+// both are the same as at the last call. After an error a is as it was.
+func (a *Authority) Set(authority []byte, defaultPort string) error {
+	if string(authority) == a.from && defaultPort == a.defaultPort {
+		return nil
+	}
+	hostPort, err := upstream.HostPort(string(authority), defaultPort)
+	if err != nil {
+		return err
+	}
+	*a = Authority{
+		HostPort: hostPort, Host: strings.Trim(hostPort[:strings.LastIndexByte(hostPort, ':')], "[]"),
+		Target: upstream.Target(hostPort), from: string(authority), defaultPort: defaultPort,
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package proxyhttp
+
+import (
+	"cmp"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTargets(t *testing.T) {
+	for raw, want := range map[string]struct {
+		path, authority string
+		tls             bool
+	}{
+		"GET http://a.test/b?c":            {"/b?c", "a.test", false},
+		"GET HTTPS://a.test:1/b":           {"/b", "a.test:1", true},
+		"GET http://a.test":                {"/", "a.test", false},
+		"GET http://a.test?b=/c":           {"/?b=/c", "a.test", false},
+		"OPTIONS http://a.test":            {"*", "a.test", false},
+		"OPTIONS http://a.test/":           {"/", "a.test", false},
+		"GET http://[::1]:8/":              {"/", "[::1]:8", false},
+		"GET http://a.test/b@c:d":          {"/b@c:d", "a.test", false},
+		"GET http://a.test/http://b.test/": {"/http://b.test/", "a.test", false},
+		"GET http://a.test/b#c?d":          {"/b", "a.test", false},
+		"GET http://a.test#b@c/d":          {"/", "a.test", false},
+		"GET http://a.test?b#":             {"/?b", "a.test", false},
+		"GET http://#a.test/":              {},
+		"GET #":                            {},
+		"GET http://u@a.test/":             {},
+		"GET http://":                      {},
+		"GET http:///b":                    {},
+		"GET http:/a.test/":                {},
+		"GET a.test:80":                    {},
+		"GET *":                            {},
+		"GET /b":                           {},
+	} {
+		method, rest, _ := strings.Cut(raw, " ")
+		got, err := ParseTarget([]byte(method), []byte(rest))
+		if want.authority == "" {
+			require.Error(t, err, raw)
+			continue
+		}
+		require.NoError(t, err, raw)
+		require.Equal(t, want.path, string(got.Path), raw)
+		require.Equal(t, want.authority, string(got.Host), raw)
+		require.Equal(t, want.tls, got.TLS, raw)
+	}
+}
+
+// FuzzTarget: where a request goes is where net/url reads that it goes, and
+// what is sent on is what the client wrote.
+func FuzzTarget(f *testing.F) {
+	for _, raw := range []string{
+		"http://a.test", "http://a.test/", "HTTPS://A.test:8443/b?c=d", "http://a.test?q", "http://[::1]:80/", "http://[fe80::1%25eth0]/", "http://a.test:/",
+		"/path", "*", "http://u:p@a.test/", "http://a.test/#f", "http:///", "http://a.test:80:90/", "http://a.test\\@b.test/", "ftp://a.test/", "http://a,b/",
+	} {
+		f.Add("GET", raw)
+	}
+	f.Add("OPTIONS", "http://a.test")
+	f.Fuzz(func(t *testing.T, method, raw string) {
+		raw, _, _ = strings.Cut(raw, "#")
+		to, err := ParseTarget([]byte(method), []byte(raw))
+		if err != nil {
+			return
+		}
+		switch path := string(to.Path); {
+		case path == "/" || path == "*" && method == http.MethodOptions:
+		case strings.HasPrefix(path, "/?") && strings.HasSuffix(raw, path[1:]):
+		case strings.HasPrefix(path, "/") && strings.HasSuffix(raw, path):
+		default:
+			t.Fatalf("%s %q is sent on as %q", method, raw, path)
+		}
+		scheme, port := "http", "80"
+		if to.TLS {
+			scheme, port = "https", "443"
+		}
+		var a Authority
+		u, err := url.Parse(raw)
+		if a.Set(to.Host, port) != nil || err != nil {
+			return // either may be the stricter, net/url about escapes for one
+		}
+		host, _, _ := strings.Cut(u.Hostname(), "%") // it decodes what marks a zone
+		at, got, err := net.SplitHostPort(a.HostPort)
+		at, _, _ = strings.Cut(at, "%")
+		if err != nil || u.Scheme != scheme || at != strings.ToLower(host) || got != cmp.Or(u.Port(), port) {
+			t.Fatalf("%q goes by %s to %q; net/url: %s, %q", raw, scheme, a.HostPort, u.Scheme, u.Host)
+		}
+		if !strings.Contains(raw, string(to.Host)) {
+			t.Fatalf("%q: Host %q", raw, to.Host)
+		}
+	})
+}
