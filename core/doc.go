@@ -1,9 +1,9 @@
-// Package core is Whirlpool's vocabulary: the words every other package uses
-// for one request's way through the gateway, and the interfaces a plugin
-// fills. It holds values and small interfaces, no behaviour but the hash that host
-// and guests share, and imports the standard library only.
+// Package core defines the values that the other packages exchange while a request
+// passes through the gateway, and the interfaces that a plugin implements. It has no
+// behaviour except the hash that host and plugins share, and imports only the standard
+// library.
 //
-//	gateway -> executor -> [ selector -> breaker -> transport -> verdict.Judge -> record ]* -> answer
+//	gateway -> executor -> [ selector -> breaker -> transport -> verdict.Judge -> record ]* -> response
 //
-// Arrows point to core, never out of it; imports_test.go keeps it so.
+// Packages import core; core imports none of them (imports_test.go).
 package core

@@ -5,36 +5,38 @@ import (
 	"time"
 )
 
-// Why no proxy can be chosen for a request.
+// The reasons why the selector chooses no proxy.
 var (
 	ErrPoolEmpty       = errors.New("the pool has no proxy that takes requests")
 	ErrAllBreakersOpen = errors.New("no proxy is admissible: every circuit breaker is open")
 	ErrAllBusy         = errors.New("every admissible proxy is at its max_in_flight")
 )
 
-// RegionError says that a request insists on a region of which no proxy is
-// admissible.
+// RegionError reports that a request is limited to a region and no proxy of that
+// region is admissible.
 type RegionError struct {
-	Due time.Time // when the first of its circuit breakers may admit a request; zero if no breaker is the reason
+	// Due is the earliest time at which a breaker of the region becomes half-open. It
+	// is zero if no breaker is the reason.
+	Due time.Time
 }
 
 func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
-// Why a proxy or plugin cannot be changed as asked: there is none of that name,
-// or one that is there stands in the way. Errors wrap these.
+// Errors of a change to a proxy or a plugin: no such name, or the name is taken or in
+// use. Other errors wrap these.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("already exists")
 )
 
-// KeyError says which key of the configuration an error is of.
+// KeyError is an error in one configuration key.
 type KeyError struct {
 	Key   string
-	Value any // as it is written; nil if that says nothing
+	Value any // the configured value; nil if it does not help to explain the error
 	Err   error
 }
 
 func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
 
-// Unwrap is the error without the key.
+// Unwrap returns the error without the key.
 func (e *KeyError) Unwrap() error { return e.Err }

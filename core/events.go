@@ -2,8 +2,8 @@ package core
 
 import "time"
 
-// RequestID names one client request for the life of the process. It is
-// printed as 16 hexadecimal digits, in X-Whirlpool-Request-Id and in logs.
+// RequestID identifies one client request within the life of the process. It is printed
+// as 16 hexadecimal digits in X-Whirlpool-Request-Id and in the log.
 type RequestID uint64
 
 // AppendTo appends the 16 digits to b.
@@ -18,43 +18,46 @@ func (id RequestID) AppendTo(b []byte) []byte {
 // String returns the 16 digits.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
 
-// AttemptEvent is one finished attempt, recorded exactly once.
+// AttemptEvent is the record of one finished attempt. Each attempt has exactly one.
 type AttemptEvent struct {
 	Request     RequestID
 	ProxyID     string
-	Attempt     int           // 0 for the first; a replay carries the number it repeats
-	Delay       time.Duration // waited before it
-	RetryReason string        // of a retry: the Reason of the attempt before it
+	Attempt     int           // 0 for the first; a replay has the number of the attempt it replays
+	Delay       time.Duration // the wait before the attempt
+	RetryReason string        // Reason of the previous attempt; "" for the first attempt
 	Started     time.Time
 	Ended       time.Time
 	Outcome     Outcome
 }
 
-// RequestEvent is one finished request, recorded exactly once, however it
-// ended.
+// RequestEvent is the record of one finished request. Each request has exactly one,
+// however it ended.
 type RequestEvent struct {
 	Request    RequestID
-	PolicyHash string // of the policy it ran under
-	Policy     any    // that policy, as metrics show it
-	Attempts   int    // tries made, replays not counted; 0 when none was admissible
+	PolicyHash string // hash of the request's policy
+	Policy     any    // the request's policy, as metrics show it
+	Attempts   int    // attempts made, without replays; 0 if no proxy was admissible
 	Waited     time.Duration
 	Started    time.Time
 	Ended      time.Time
-	Status     int // given to the client; 0 when it was gone
+	Status     int // of the response to the client; 0 if the client had left
 	Final      Final
-	Delivered  bool // an answer of an origin (or a tunnel) reached the client and was not an exhausted failure
 	Listener   Listener
 
-	// The last outcome could have been retried, but max_attempts was reached, or
-	// the retry budget was empty.
+	// Delivered is set if a target's response, or a tunnel, reached the client, and the
+	// response is not the last of a request whose attempts all failed.
+	Delivered bool
+
+	// The last attempt could have been followed by a retry, but max_attempts was reached
+	// (LimitReached) or the retry budget was empty (BudgetSpent).
 	LimitReached, BudgetSpent bool
 }
 
-// Listener is where a request came in.
+// Listener is the way by which a request arrived.
 type Listener uint8
 
-// The listeners. ListenHTTP are absolute-form requests to the gateway's port,
-// ListenConnect its tunnels, ListenAPI what came by POST /request or by the
+// The listeners. ListenHTTP is a request in absolute form on the gateway's port,
+// ListenConnect a CONNECT on that port, ListenAPI a POST /request or a call of the
 // engine's Transport.
 const (
 	ListenHTTP Listener = iota
@@ -62,5 +65,5 @@ const (
 	ListenAPI
 )
 
-// String returns the word used in metrics.
+// String returns the name used in metrics.
 func (l Listener) String() string { return [...]string{"http", "connect", "api"}[l] }

@@ -10,8 +10,7 @@ import (
 
 const module = "github.com/whirlpool-proxy/whirlpool/"
 
-// Each heavy dependency stops at one package, or at the few that are named; nothing
-// else may reach it, not even through somebody else.
+// onlyIn maps each large dependency to the packages that may import it.
 var onlyIn = map[string]string{
 	"github.com/tetratelabs/wazero": "plugins/wasmhost",
 	"github.com/gofiber/fiber":      "api",
@@ -27,7 +26,7 @@ var onlyIn = map[string]string{
 	"golang.org/x/sys":              "core/socket",
 }
 
-func TestHeavyDependenciesStopWhereTheyShould(t *testing.T) {
+func TestLargeDependenciesAreImportedInOnePlace(t *testing.T) {
 	for pkg, imports := range importGraph(t) {
 		for _, imp := range imports {
 			for dep, folders := range onlyIn {
@@ -38,15 +37,15 @@ func TestHeavyDependenciesStopWhereTheyShould(t *testing.T) {
 				for _, folder := range strings.Fields(folders) {
 					ok = ok || pkg == folder || strings.HasPrefix(pkg, folder+"/")
 				}
-				require.True(t, ok, "%s imports %s, which only %s may", pkg, imp, folders)
+				require.True(t, ok, "%s imports %s; only %s may import it", pkg, imp, folders)
 			}
 		}
 	}
 }
 
-// arrows are the packages of core that each of them may import beside core
-// itself, the ground floor first: the order in which to read them.
-var arrows = map[string]string{
+// allowed lists the packages of core that each of them may import in addition to core
+// itself. A package stands below those that it imports, so this is an order to read them in.
+var allowed = map[string]string{
 	"core/socket":     "",
 	"core/http1":      "",
 	"core/strictjson": "",
@@ -68,22 +67,22 @@ var arrows = map[string]string{
 	"core/internal/coretest": "",
 }
 
-func TestArrowsWithinCore(t *testing.T) {
+func TestImportsWithinCore(t *testing.T) {
 	for pkg, imports := range importGraph(t) {
 		if !strings.HasPrefix(pkg, "core/") {
 			continue
 		}
-		allowed, known := arrows[pkg]
-		require.True(t, known, "%s is new: say in this test what it may import", pkg)
+		permitted, listed := allowed[pkg]
+		require.True(t, listed, "%s is new: list in this test which packages it may import", pkg)
 		for _, imp := range imports {
 			if own, ok := strings.CutPrefix(imp, module+"core/"); ok {
-				require.Contains(t, strings.Fields(allowed), own, "%s imports core/%s", pkg, own)
+				require.Contains(t, strings.Fields(permitted), own, "%s imports core/%s", pkg, own)
 			}
 		}
 	}
 }
 
-func TestArrowsPointToCore(t *testing.T) {
+func TestImportsPointToCore(t *testing.T) {
 	for pkg, imports := range importGraph(t) {
 		for _, imp := range imports {
 			own, ours := strings.CutPrefix(imp, module)
@@ -94,20 +93,20 @@ func TestArrowsPointToCore(t *testing.T) {
 				t.Errorf("core imports %s; it imports the standard library only", own)
 			}
 			if strings.HasPrefix(pkg, "core/") && !strings.HasPrefix(own, "core") {
-				t.Errorf("%s imports %s: arrows point to core, never out of it", pkg, own)
+				t.Errorf("%s imports %s: core imports only core", pkg, own)
 			}
 			if strings.HasPrefix(pkg, "sdk/abi") {
 				t.Errorf("%s imports %s: sdk/abi imports nothing", pkg, own)
 			}
 			if (pkg == "api" || strings.HasPrefix(pkg, "plugins")) && strings.HasPrefix(own, "cmd") {
-				t.Errorf("%s imports %s: cmd knows everyone, nobody knows cmd", pkg, own)
+				t.Errorf("%s imports %s: only cmd imports cmd", pkg, own)
 			}
 		}
 	}
 }
 
-// importGraph maps each package of the module, by its path inside it, to what
-// it imports; tests and test-only packages are left out.
+// importGraph maps each package of the module, by its path inside the module, to its
+// imports. It leaves out tests and packages that have only tests.
 func importGraph(t *testing.T) map[string][]string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"...").CombinedOutput()

@@ -2,24 +2,24 @@ package core
 
 import "time"
 
-// Verdict is what one attempt says about its proxy, and so what the breaker
-// and the statistics of that proxy hear. The zero value is invalid on purpose.
+// Verdict is what one attempt shows about its proxy. The breaker and the statistics of
+// the proxy count it. The zero value is invalid.
 type Verdict uint8
 
-// The verdicts. Excluded says nothing about the proxy: the client hung up, a 429
-// was meant for the client, or the target was at fault.
+// The verdicts. Excluded means that the attempt shows nothing about the proxy: for
+// example, the client left, a 429 was meant for the client, or the target failed.
 const (
 	Success Verdict = iota + 1
 	Failure
 	Excluded
 )
 
-// Result is how one attempt is counted in the metrics.
+// Result is how metrics count one attempt.
 type Result uint8
 
-// The results. Replay is a try on a kept connection that turned out to be dead;
-// the same attempt is made again on a new one. It is counted among the attempts,
-// but is no retry: max_attempts and backoff do not apply to it.
+// The results. ResultReplay is an attempt on an idle connection that the proxy had
+// closed; the attempt is made again on a new connection. It counts as an attempt, but
+// not as a retry: max_attempts and backoff do not apply to it.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure
@@ -28,7 +28,7 @@ const (
 	ResultReplay
 )
 
-// String returns the word used in metrics, answers and logs.
+// String returns the name used in metrics, the API and the log.
 func (r Result) String() string {
 	switch r {
 	case ResultSuccess:
@@ -45,82 +45,92 @@ func (r Result) String() string {
 	return "unknown"
 }
 
-// RetryKind says whether, and how, a request may be tried again after an attempt.
+// RetryKind says whether and how a request may be repeated after an attempt.
 type RetryKind uint8
 
-// NoRetry: the response is final. RetryAfterBackoff: after the backoff. RetryElsewhere: at once,
-// through another proxy (an upstream's 407). Replay: at once, through the same
-// proxy on a fresh connection, outside max_attempts.
+// The kinds of retry.
 const (
-	NoRetry RetryKind = iota
-	RetryAfterBackoff
-	RetryElsewhere
-	Replay
+	NoRetry           RetryKind = iota // the outcome is final
+	RetryAfterBackoff                  // retry after the backoff
+	RetryElsewhere                     // retry at once, and not through this proxy again
+	Replay                             // repeat at once, through the same proxy on a new connection
 )
 
-// Cause is why an attempt ended as it did. Package verdict names the values.
+// Cause is why an attempt ended as it did. Package verdict defines the values.
 type Cause uint8
 
 // Charge is the party that an attempt's failure is charged to.
 type Charge uint8
 
-// The charges. Which of the two a ChargeProxyOrTarget is, nobody can tell from one
-// attempt: package evidence compares the proxy with the rest of the pool.
+// The charges.
 const (
-	ChargeNobody        Charge = iota
-	ChargeProxy                // by its kind the failure can only be the proxy's own
-	ChargeProxyOrTarget        // the proxy's, unless the target fails through others too
-	ChargeProxyIfServed        // the proxy's if another proxy then serves the same request, else nobody's
+	ChargeNobody Charge = iota
+	// ChargeProxy is for a kind of failure that only the proxy can cause.
+	ChargeProxy
+	// ChargeProxyOrTarget is for a failure that either of the two can cause. One attempt
+	// does not show which: package evidence compares the proxy with the other proxies.
+	ChargeProxyOrTarget
+	// ChargeProxyIfServed charges the proxy if another proxy then serves the same
+	// request, and nobody otherwise.
+	ChargeProxyIfServed
 	ChargeTarget
 	ChargeClient
 	ChargeGateway
 )
 
-// String returns the word used in docs and tests.
+// String returns the name used in documents and tests.
 func (c Charge) String() string {
 	return [...]string{"nobody", "proxy", "proxy or target", "proxy if another serves", "target", "client", "gateway"}[c]
 }
 
-// Repeat says whether the request of an attempt could be sent once more.
+// Repeat says whether the request of an attempt can be sent a second time.
 type Repeat uint8
 
-// The answers. RepeatBodyNotKept: a part of the body has been sent and is not kept.
-// RepeatUnsafe: the request is not idempotent and may have reached its target.
+// The values of Repeat. RepeatBodyNotKept: a part of the body was sent and is no longer
+// available. RepeatUnsafe: the request is not idempotent and may have reached its target.
 const (
 	RepeatAllowed Repeat = iota
 	RepeatBodyNotKept
 	RepeatUnsafe
 )
 
-// Outcome is everything known about one finished attempt. Breaker, statistics,
-// metrics and log are all given the same value. Package verdict makes it.
+// Outcome is the result of judging one finished attempt. Breaker, statistics, metrics and
+// log all use the same value. Package verdict creates it.
 type Outcome struct {
-	Cause            Cause
-	Result           Result
-	Verdict          Verdict
-	Charge           Charge
-	Retry            RetryKind
-	Repeat           Repeat
-	Status           int           // of the answer; 0 when none arrived
-	Latency          time.Duration // to the answer's head, or to the tunnel standing
-	Timing           Timing        // of the connection, where one was opened for it
-	RetryAfter       time.Duration // what the answer asked for; 0 when it did not
-	Relay            bool          // the answer can be given to the client
-	NoTargetResponse bool          // nothing of the target was heard: another proxy is tried without a wait
-	Reason           string        // RFC 9209 error token, or "http_<status>"; "" on success
-	Err              error         // free of credentials and of query strings; nil when an answer arrived
+	Cause      Cause
+	Result     Result
+	Verdict    Verdict
+	Charge     Charge
+	Retry      RetryKind
+	Repeat     Repeat
+	Status     int           // of the response; 0 without one
+	Latency    time.Duration // until the response's head, or until the tunnel was open
+	Timing     Timing        // of the connection, if one was opened for the attempt
+	RetryAfter time.Duration // Retry-After of the response; 0 without one
+	Relay      bool          // the response may be relayed to the client
+	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
+	Err        error         // without credentials and query strings; nil if a response arrived
+
+	// NoTargetResponse is set if no response of the target arrived. A failover then
+	// begins without a wait.
+	NoTargetResponse bool
+
+	// The response to the client if this attempt is the last and its own response is not
+	// relayed: the status, 502 or 504, and a stable code.
+	ClientStatus int
+	ClientCode   string
 }
 
-// Timing is what opening a connection took; zeros on a kept one.
+// Timing is the time that it took to open a connection. It is zero for a reused one.
 type Timing struct {
 	Dial      time.Duration // TCP to the proxy
-	Handshake time.Duration // TLS to the proxy, CONNECT or SOCKS, TLS to the target
+	Handshake time.Duration // TLS with the proxy, CONNECT or SOCKS, and TLS with the target
 }
 
-// Final is how a whole request ended; it is the X-Whirlpool-Outcome header.
+// Final is how a request ended: the value of the header X-Whirlpool-Outcome.
 type Final uint8
 
-// The ends of a request.
+// The final outcomes.
 const (
 	FinalSuccess Final = iota + 1
 	FinalExhausted
@@ -133,7 +143,7 @@ const (
 	FinalNoProxyInRegion
 )
 
-// String returns the header's word.
+// String returns the header's value.
 func (f Final) String() string {
 	switch f {
 	case FinalSuccess:

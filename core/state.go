@@ -5,15 +5,15 @@ import "time"
 // State is the state of a proxy's circuit breaker.
 type State uint8
 
-// The three states; the numbers are those of the metric
-// whirlpool_circuit_breaker_state and of Candidate.BreakerState.
+// The states. The numbers are the values of the metric whirlpool_circuit_breaker_state
+// and of Candidate.BreakerState.
 const (
 	Closed   State = 0
 	Open     State = 1
 	HalfOpen State = 2
 )
 
-// String returns the word used in the API: closed, open, half_open.
+// String returns the name used in the API: closed, open or half_open.
 func (s State) String() string {
 	switch s {
 	case Closed:
@@ -30,8 +30,8 @@ func (s State) String() string {
 type Transition struct {
 	ProxyID      string
 	From, To     State
-	At           time.Time // when it took effect: a half-opening carries the due time
-	FailureCount int       // failures in the live window at that moment
-	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset
-	Why          string    // of an opening by evidence: what failed where, beside the rest of the pool; else ""
+	At           time.Time // when the change took effect: for a half-opening, the time at which it was due
+	FailureCount int       // failures in the window at that time
+	Reason       string    // threshold, timeout, probe_success, probe_failure or manual_reset
+	Why          string    // the evidence that opened the breaker, in words; "" for other transitions
 }
