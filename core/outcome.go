@@ -114,11 +114,6 @@ type Outcome struct {
 	// NoTargetResponse is set if no response of the target arrived. A failover then
 	// begins without a wait.
 	NoTargetResponse bool
-
-	// The response to the client if this attempt is the last and its own response is not
-	// relayed: the status, 502 or 504, and a stable code.
-	ClientStatus int
-	ClientCode   string
 }
 
 // Timing is the time that it took to open a connection. It is zero for a reused one.
