@@ -14,8 +14,8 @@ import (
 
 var update = flag.Bool("update", false, "write the table into docs/verdicts.md")
 
-// The table that users read is the one that the code goes by:
-// go test ./core/verdict -run Document -update writes it anew.
+// docs/verdicts.md has the code's table of causes.
+// go test ./core/verdict -run Document -update writes the table into the document.
 func TestTheDocumentShowsTheTable(t *testing.T) {
 	const file, begin, end = "../../docs/verdicts.md", "<!-- table -->\n", "<!-- end of table -->\n"
 	text, err := os.ReadFile(file)
@@ -33,15 +33,16 @@ func TestTheDocumentShowsTheTable(t *testing.T) {
 
 func document() string {
 	var b strings.Builder
-	b.WriteString("\n| cause | meaning | charged to | tried again | may have reached the target |\n|---|---|---|---|---|\n")
-	again := map[core.RetryKind]string{core.NoRetry: "no", core.RetryAfterBackoff: "yes", core.RetryElsewhere: "at once, elsewhere", core.Replay: "at once, on a new connection"}
-	for c := range causes {
+	b.WriteString("\n| cause | meaning | charged to | retried | may have reached the target |\n|---|---|---|---|---|\n")
+	kinds := map[core.RetryKind]string{core.NoRetry: "no", core.RetryAfterBackoff: "yes",
+		core.RetryElsewhere: "at once, through another proxy", core.Replay: "at once, on a new connection"}
+	for c := range numCauses {
 		r := &rows[c]
 		sent := "yes"
 		if r.unsent {
 			sent = "no"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.word, r.meaning, r.charge, again[r.again], sent)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", r.word, r.meaning, r.charge, kinds[r.retry], sent)
 	}
 	b.WriteString("\n")
 	return b.String()

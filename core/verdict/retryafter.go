@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// ParseRetryAfter reads a Retry-After value (RFC 9110 section 10.2.3): seconds
-// or a date. Anything else, and a date that has passed, is false.
-func ParseRetryAfter(v string, now time.Time) (time.Duration, bool) {
+// ParseRetryAfter parses a Retry-After value (RFC 9110 section 10.2.3): a number of seconds
+// or a date. ok is false for any other value, for 0 and for a date that has passed.
+func ParseRetryAfter(v string, now time.Time) (wait time.Duration, ok bool) {
 	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
-		n, err := strconv.ParseUint(v, 10, 31) // of a larger one the most, which a policy's cap is below
+		n, err := strconv.ParseUint(v, 10, 31) // a number out of range becomes the largest; every policy's cap is below it
 		if err != nil && !errors.Is(err, strconv.ErrRange) || n == 0 {
 			return 0, false
 		}
@@ -23,7 +23,7 @@ func ParseRetryAfter(v string, now time.Time) (time.Duration, bool) {
 	return at.Sub(now), true
 }
 
-// parseDate reads the three forms of an HTTP-date (RFC 9110 section 5.6.7).
+// parseDate parses the three forms of an HTTP-date (RFC 9110 section 5.6.7).
 func parseDate(v string) (time.Time, error) {
 	at, err := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", v)
 	if err != nil {

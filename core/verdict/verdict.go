@@ -1,10 +1,10 @@
-// Package verdict decides what a finished attempt means: its cause, the party it is
-// charged to, whether and how the request may be tried again.
-// Transport, gateway and engine state facts; nobody else concludes from them.
+// Package verdict computes the outcome of a finished attempt: its cause, the party that the
+// attempt is charged to, and whether and how the request may be repeated. The other packages
+// only collect facts; every conclusion is drawn here.
 //
-// [Judge] is for an attempt that has ended or brought an answer's head, [EndRelay] for an
-// answer that was relayed, [EndTunnel] for a tunnel. All three are pure functions.
-// What a cause means by itself stands in one table (cause.go).
+// [Judge] is called when an attempt has failed or the head of its response has arrived,
+// [EndRelay] when a response was relayed, [EndTunnel] when a tunnel has ended. All three are
+// pure functions. The table in cause.go lists the consequences of each cause.
 package verdict
 
 import (
@@ -15,90 +15,92 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Error is why an attempt brought no answer. It carries no credentials.
+// Error is the failure of an attempt that has no response. Its text has no credentials.
 type Error struct {
 	Cause    core.Cause
 	Reason   string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Sending  bool   // the request's body had not been sent whole
-	PartSent bool   // of a LocalLimit: a part of the request may have left
+	Sending  bool   // the request's body had not been sent completely
+	PartSent bool   // with cause LocalLimit: a part of the request may have been sent
 	Err      error
 }
 
-func (f *Error) Error() string { return f.Err.Error() }
+func (e *Error) Error() string { return e.Err.Error() }
 
-// Unwrap returns the cause.
-func (f *Error) Unwrap() error { return f.Err }
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
 
-// Own is what a proxy's own error page says.
+// ErrorPage is the meaning of a proxy's own error page.
 type ErrorPage uint8
 
-// The kinds of error pages. NoErrorPage is an answer of the target.
+// The kinds of error pages. NoErrorPage is a response of the target.
 const (
 	NoErrorPage ErrorPage = iota
 	ErrorPageUnclear
 	ErrorPageUnreachable // the proxy cannot reach the target
-	ErrorPageForbids     // its rules forbid the request
-	ErrorPageTrouble     // it cannot work
+	ErrorPageForbids     // the proxy's rules forbid the request
+	ErrorPageTrouble     // the proxy cannot work
 )
 
-// String returns a word for tests.
-func (o ErrorPage) String() string {
-	return [...]string{"none", "unclear", "target_unreachable", "forbidden", "proxy_trouble"}[o]
+// String returns a name for tests.
+func (p ErrorPage) String() string {
+	return [...]string{"none", "unclear", "target_unreachable", "forbidden", "proxy_trouble"}[p]
 }
 
-// Facts are what is known of an attempt that has ended, or whose answer's head came.
+// Facts describe an attempt that has failed, or whose response's head has arrived.
 type Facts struct {
-	Err        *Error // why no answer came; nil if one did
-	Status     int    // of the answer; 0 if none came
-	RetryAfter string // field of the answer, as it came
+	Err        *Error // nil if there is a response
+	Status     int    // of the response; 0 without one
+	RetryAfter string // field value of the response
 	Latency    time.Duration
 	Timing     core.Timing
 
-	Direct bool // there is no proxy in between: the gateway asked the target itself
+	Direct bool // the attempt went to the target without a proxy (direct://)
 	Proven bool // the proxy has served a request since it was configured
 
-	// Of an answer that may be the proxy's own: one to CONNECT, or to a request in
-	// absolute form sent to an HTTP proxy.
-	FromProxy       bool      // the answer is such a one
-	Challenged      bool      // it carries Proxy-Authenticate
-	ErrorPage       ErrorPage // it is the proxy's own error page
-	ErrorPageReason string    // RFC 9209 error token of that page; "" if it does not tell
-	InnerOutcome    string    // X-Whirlpool-Outcome of an inner gateway of this kind; "" without one
-	Schemes         string    // of a 407: the login schemes offered, for people; "" where Basic is among them
-	TargetServed    bool      // the target has just been served through another proxy
+	// FromProxy is set if the proxy may have written the response itself: a response to
+	// CONNECT, or to a request in absolute form sent to an HTTP proxy. The next five
+	// fields have a meaning only then.
+	FromProxy       bool
+	Challenged      bool      // the response has a Proxy-Authenticate field
+	ErrorPage       ErrorPage // the response is the proxy's own error page
+	ErrorPageReason string    // RFC 9209 error token of that page; "" if unknown
+	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
+	Schemes         string    // of a 407: the authentication schemes offered, for the log; "" if Basic is one of them
 
-	// Of the request.
-	Tunnel     bool // the client asked for a tunnel (CONNECT)
-	Idempotent bool // its method may be repeated
-	OptedIn    bool // retry_non_idempotent: the policy lets it be repeated in any case
-	Replayable bool // its body, if any, is kept and can be sent again
-	Replayed   bool // the attempt repeats one that a kept connection lost
+	TargetServed bool // another proxy has just relayed a response of the target
 
-	// Of the policies. Which statuses are retried follows the request's own policy;
-	// which of them breakers count, the global one: else one client could open the
-	// breakers for everybody.
+	// The request.
+	Tunnel     bool // it is a CONNECT
+	Idempotent bool // its method is idempotent
+	OptedIn    bool // its policy has retry_non_idempotent
+	Replayable bool // it has no body, or its body is kept and can be sent again
+	Replayed   bool // the attempt is a replay
+
+	// The request's own policy decides which statuses are retried. The global policy
+	// decides which of them breakers count; otherwise one client could open the breakers
+	// for all others.
 	StatusRetried bool // the request's policy retries Status
-	StatusCounted bool // the global policy lists Status
+	StatusCounted bool // the global policy retries Status
 
-	// Of what ended the attempt from outside.
-	Stopped        error // the client left, or ErrShutdown; nil if neither
+	// What ended the attempt from outside.
+	Stopped        error // why it was cancelled: the client left, or ErrShutdown; nil if it was not
 	TotalTimeout   bool  // the request's total timeout has passed
-	TighterTimeout bool  // and is tighter than the global policy's
-	CutShort       bool  // the attempt was given up early, by what its proxy usually takes
+	TighterTimeout bool  // and it is shorter than the global policy's
+	CutShort       bool  // the adaptive timeout has passed
 
 	Now time.Time // for a Retry-After that is a date
 }
 
-// ErrShutdown is Facts.Stopped when the gateway ends an attempt to shut down.
+// ErrShutdown is the value of Facts.Stopped when the gateway shuts down.
 var ErrShutdown = errors.New("the gateway is shutting down")
 
-// Judge concludes from the facts of an attempt.
+// Judge computes the outcome of an attempt from its facts.
 func Judge(f *Facts) core.Outcome {
 	c := CauseOf(f)
 	r := &rows[c]
 	o := core.Outcome{
-		Cause: c, Charge: r.charge, Retry: r.again, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
-		Relay: r.answer && f.Status != 0, NoTargetResponse: !r.answer,
+		Cause: c, Charge: r.charge, Retry: r.retry, Status: f.Status, Latency: f.Latency, Timing: f.Timing,
+		Relay: r.response && f.Status != 0, NoTargetResponse: !r.response,
 	}
 	if f.Err != nil {
 		o.Err, o.Reason = f.Err.Err, f.Err.Reason
@@ -111,7 +113,7 @@ func Judge(f *Facts) core.Outcome {
 	return o
 }
 
-// CauseOf names the cause, the strongest reason first.
+// CauseOf returns the cause of an attempt. If several apply, the first case below decides.
 func CauseOf(f *Facts) core.Cause {
 	switch {
 	case f.Err == nil && f.Tunnel && f.Status >= 200 && f.Status < 300:
@@ -122,17 +124,17 @@ func CauseOf(f *Facts) core.Cause {
 		return TargetUnreachable
 	case f.Err == nil && f.Tunnel:
 		return RefusalCause(f.Status)
-	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // else it is the target's own 407
+	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 is the target's
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
-		return ownPage(f)
+		return errorPageCause(f)
 	case f.Err == nil && (f.StatusRetried || f.StatusCounted && f.Status >= 500):
 		return RetryStatus
 	case f.Err == nil:
 		return Answered
 	case f.Stopped != nil && errors.Is(f.Stopped, ErrShutdown):
 		return ShuttingDown
-	case f.Stopped != nil: // what the connection said as it was ended is of no interest
+	case f.Stopped != nil: // the error is a consequence of the cancellation
 		return ClientLeft
 	case f.Err.Cause == RequestBroke:
 		return RequestBroke
@@ -148,8 +150,8 @@ func CauseOf(f *Facts) core.Cause {
 	return f.Err.Cause
 }
 
-// ownPage is the cause of an answer that is an error page of the proxy itself.
-func ownPage(f *Facts) core.Cause {
+// errorPageCause returns the cause of a response that is the proxy's own error page.
+func errorPageCause(f *Facts) core.Cause {
 	switch f.ErrorPage {
 	case ErrorPageUnreachable:
 		return TargetUnreachable
@@ -159,7 +161,7 @@ func ownPage(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// RefusalCause is the cause of a CONNECT that was answered with a status of 300 or above.
+// RefusalCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
 func RefusalCause(status int) core.Cause {
 	switch {
 	case status == 407:
@@ -170,22 +172,22 @@ func RefusalCause(status int) core.Cause {
 	return TunnelFailed
 }
 
-// adjust applies what the facts change in the cause's row.
+// adjust applies the exceptions to the cause's row of the table.
 func adjust(o *core.Outcome, f *Facts) {
 	switch o.Cause {
 	case RetryStatus:
 		if !f.StatusRetried {
-			o.Retry = core.NoRetry // the request opted out of retrying it; it still counts
+			o.Retry = core.NoRetry // the breaker still counts it
 		}
 		if !f.StatusCounted || f.Status < 500 {
 			o.Charge = core.ChargeNobody
 		}
 	case ProxyProtocol:
-		if f.Proven { // it speaks the protocol for other targets
+		if f.Proven { // the proxy speaks the protocol: the target may be the reason
 			o.Charge = core.ChargeProxyOrTarget
 		}
 	case CredentialsRefused:
-		if f.Err == nil && !f.Tunnel && f.Proven { // any target can write a page like this
+		if f.Err == nil && !f.Tunnel && f.Proven { // a target can send the same response
 			o.Charge = core.ChargeProxyOrTarget
 		}
 		o.Reason = "proxy_configuration_error"
@@ -194,13 +196,13 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Err = &SchemeError{f.Schemes}
 		}
 	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
-		o.Relay = f.Err == nil // where every proxy brings such a page, the last one is shown
+		o.Relay = f.Err == nil // if every attempt gets such a page, the client gets the last one
 		if f.ErrorPageReason != "" {
 			o.Reason = f.ErrorPageReason
 		}
 	case InnerGaveUp:
 		o.Relay = true
-		if f.TargetServed { // then the inner gateway's pool is the likely cause
+		if f.TargetServed { // so the inner gateway's own pool is the likely cause
 			o.Retry = core.RetryAfterBackoff
 		}
 	case StaleConnection, Leftover:
@@ -222,16 +224,16 @@ func adjust(o *core.Outcome, f *Facts) {
 	}
 }
 
-// SchemeError is a proxy that offers no login scheme which the gateway speaks.
+// SchemeError reports that a proxy offers no authentication scheme that the gateway supports.
 type SchemeError struct{ Schemes string } // such as "Digest or NTLM"
 
 func (e *SchemeError) Error() string {
-	return "the proxy wants a login by " + e.Schemes + "; the gateway speaks Basic only"
+	return "the proxy asks for authentication by " + e.Schemes + "; the gateway supports only Basic"
 }
 
-var errRequestBroke = errors.New("the request's body broke off")
+var errRequestBroke = errors.New("the request's body ended early")
 
-// conclude fills in what follows from cause and charge.
+// conclude sets the fields that follow from cause and charge.
 func conclude(o *core.Outcome, f *Facts, r *row) {
 	switch {
 	case o.Cause == Answered, o.Cause == TunnelOpen:
@@ -258,22 +260,23 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 		unsent = f.InnerOutcome == "" && unreached[f.ErrorPageReason]
 	}
 	switch {
-	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that answered may have taken a part
+	case !f.Replayable && !(unsent && f.Status == 0): // a proxy that sent a response may have read a part of the body
 		o.Repeat = core.RepeatBodyNotKept
 	case !f.Idempotent && !f.OptedIn && !unsent:
 		o.Repeat = core.RepeatUnsafe
 	}
 }
 
-// unreached are the error tokens (RFC 9209 section 2.3) by which a proxy says that no byte
-// of the request has reached the target. The others say that no answer came, which a
-// request that did its work can look like as well.
+// unreached holds the error tokens (RFC 9209 section 2.3) by which a proxy states that no byte
+// of the request has reached the target. The other tokens only state that no response came,
+// which can happen after the target has processed the request.
 var unreached = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// direct is the party charged where there may be no proxy to charge.
+// direct returns the party to charge: for an attempt without a proxy the target takes the
+// proxy's place.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if isDirect && (c == core.ChargeProxy || c == core.ChargeProxyOrTarget) {
 		return core.ChargeTarget
@@ -281,16 +284,17 @@ func direct(isDirect bool, c core.Charge) core.Charge {
 	return c
 }
 
-// Relayed are the facts of an answer that was passed on to the client.
+// Relayed are the facts about the relaying of a response.
 type Relayed struct {
-	Broke        error // why its body broke off on the proxy's side; nil if it came whole
-	ClientLeft   bool  // the client did not take it whole
-	RequestBroke bool  // the request's body broke off meanwhile, by the client's doing
-	Stopped      bool  // the gateway ended the attempt: the client had left, or it shuts down
-	Direct       bool  // there is no proxy in between
+	Broke        error // why the response's body ended early; nil if it was complete
+	ClientLeft   bool  // the client did not read the whole response
+	RequestBroke bool  // the client's request body ended early
+	Stopped      bool  // the gateway cancelled the attempt: the client left, or the gateway shuts down
+	Direct       bool  // the attempt went to the target without a proxy
 }
 
-// EndRelay concludes from how an answer was relayed; o is the outcome of its head.
+// EndRelay returns the outcome of an attempt whose response was relayed; o is its outcome
+// when the head arrived.
 func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	switch {
 	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
@@ -304,31 +308,32 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	return o
 }
 
-// TunnelEnd are the facts of a tunnel that has ended.
+// TunnelEnd are the facts about a tunnel that has ended.
 type TunnelEnd struct {
-	Up, Down int64 // bytes from the client, and to it
-	Died     error // what ended the target's direction before its first byte; nil if the client left first
-	Direct   bool  // there is no proxy in between
-	Stopped  bool  // the gateway ended it
-	Idle     bool  // nobody had said anything for as long as an attempt may take
+	Up, Down int64 // bytes from the client and to the client
+	Died     error // what ended the target's direction before its first byte; nil if the client closed first
+	Direct   bool  // the tunnel goes to the target without a proxy
+	Stopped  bool  // the gateway ended the tunnel
+	Idle     bool  // no byte passed in either direction for the attempt timeout
 }
 
-// EndTunnel concludes from how a tunnel ended; o is the outcome of its opening.
+// EndTunnel returns the outcome of an attempt whose tunnel has ended; o is its outcome when
+// the tunnel was opened.
 func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
 	case t.Down > 0:
 		return o
 	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Up == 0 && t.Idle:
-		// The client left before it heard anything, or there is no proxy, or somebody
-		// closed what was idle: none of that says anything of a proxy.
+		// The client closed before the target sent anything, or there is no proxy, or an
+		// idle tunnel was closed: the proxy is not the reason.
 		return ended(o, TunnelUnused, o.Result, "", nil)
 	case t.Died != nil:
 		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
 	}
-	return o // a client that left without a word had a tunnel that stood
+	return o // the client opened the tunnel and closed it unused
 }
 
-// ended is o, ended by another cause.
+// ended returns o with another cause and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err
 	o.Verdict = core.Excluded
@@ -338,8 +343,7 @@ func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err 
 	return o
 }
 
-// statusReason is "http_<status>"; for the statuses that a pool sees in numbers it
-// does not allocate.
+// statusReason returns "http_<status>". It does not allocate for the frequent statuses.
 func statusReason(status int) string {
 	switch status {
 	case 403:
