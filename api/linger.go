@@ -6,34 +6,35 @@ import (
 	"time"
 )
 
-// lingering takes connections whose Close lets the client read the answer
-// first: a body too large is refused before it has been read, and closing then
-// would reset the connection, with the refusal still under way.
-type lingering struct{ net.Listener }
+// lingerListener accepts connections whose Close waits until the client has read the
+// response. A body that is too large is refused before it has been read; closing the
+// connection then would reset it, and the response could get lost.
+type lingerListener struct{ net.Listener }
 
+// Limits on what a closed connection still reads.
 const (
 	lingerTime  = 2 * time.Second
-	lingerBytes = 2 * maxBody
+	lingerBytes = 2 * maxUpload
 )
 
-func (l lingering) Accept() (net.Conn, error) {
+func (l lingerListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return lingeringConn{tcp}, nil
+		return lingerConn{tcp}, nil
 	}
 	return c, err
 }
 
-type lingeringConn struct{ *net.TCPConn }
+type lingerConn struct{ *net.TCPConn }
 
-// Close ends the connection in this direction at once, and altogether when the
-// client has ended it too, in the background and within bounds.
-func (c lingeringConn) Close() error {
+// Close ends the direction to the client at once. The connection ends, in the
+// background, when the client has closed its direction or a limit is reached.
+func (c lingerConn) Close() error {
 	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return c.TCPConn.Close()
 	}
 	go func() {
-		io.CopyN(io.Discard, c.TCPConn, lingerBytes)
+		_, _ = io.CopyN(io.Discard, c.TCPConn, lingerBytes)
 		c.TCPConn.Close()
 	}()
 	return nil

@@ -7,198 +7,311 @@ import (
 	"mime/multipart"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// pluginView is a plugin with where it is in use.
+// Plugins is the registry of plugins. Its errors wrap core.ErrNotFound,
+// core.ErrConflict, a *wasmhost.CheckError or an error of the file system.
+type Plugins interface {
+	List() []plugins.Info
+	Get(name string) (plugins.Info, error)
+	// Put loads a module; with replace in place of the one that has the name. A nil
+	// config keeps the settings.
+	Put(name string, code []byte, config map[string]any, replace bool) (plugins.Info, error)
+	// Delete removes an upload unless inUse returns a use of it.
+	Delete(name string, inUse func(name string) string) error
+	RollBack(name string) (plugins.Info, error)
+	Release(name string) (plugins.Info, error)
+	pluginTester
+}
+
+var _ Plugins = (*plugins.Registry)(nil)
+
+// scorers is the engine as far as the choice of plugins needs it.
+type scorers interface {
+	// Scorers returns the names of the first scorer and the retry scorer.
+	Scorers() (first, retry string)
+	// Activate changes them; "" leaves one as it is.
+	Activate(first, retry string) error
+	HasBackoff(name string) bool
+}
+
+// pluginUses is which plugins are in use.
+type pluginUses struct {
+	mu       sync.Mutex // held while a plugin is activated or deleted, so that none is deleted that is in use
+	engine   scorers
+	policies Policies
+}
+
+// of returns the uses of a plugin: first, retry, backoff.
+func (u *pluginUses) of(name string) []string {
+	first, again := u.engine.Scorers()
+	uses := []string{}
+	if name == first {
+		uses = append(uses, "first")
+	}
+	if name == again {
+		uses = append(uses, "retry")
+	}
+	if name == u.policies.Current().BackoffStrategy {
+		uses = append(uses, "backoff")
+	}
+	return uses
+}
+
+// changePolicy merges o over the global policy, which may name another backoff.
+func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.mergePolicy(o)
+}
+
+// mergePolicy requires mu.
+func (u *pluginUses) mergePolicy(o retry.Override) (retry.View, error) {
+	return u.policies.Put(func(p retry.Policy) (retry.Policy, error) {
+		p = p.Merge(o)
+		return p, p.Validate(u.engine.HasBackoff)
+	})
+}
+
+// pluginHandler is the endpoints under /plugins.
+type pluginHandler struct {
+	registry Plugins
+	uses     *pluginUses
+	policies Policies
+	pool     Pool
+	engine   describer
+}
+
+func (h *pluginHandler) routes(r fiber.Router) {
+	r.Get("/plugins", h.list)
+	r.Post("/plugins", h.add)
+	r.Get("/plugins/:name", h.get)
+	r.Put("/plugins/:name", h.replace)
+	r.Delete("/plugins/:name", h.remove)
+	r.Post("/plugins/:name/test", h.test)
+	r.Post("/plugins/:name/activate", h.activate)
+	r.Post("/plugins/:name/rollback", h.rollBack)
+	r.Post("/plugins/:name/release", h.release)
+}
+
+// pluginView is one plugin.
 type pluginView struct {
-	plugins.Info
-	SpentSeconds float64  `json:"spent_seconds"` // in calls, all together
-	UsedFor      []string `json:"used_for"`
+	Name         string            `json:"name"`
+	Kind         string            `json:"kind"` // "" for an upload that does not load any more
+	Source       string            `json:"source"`
+	State        string            `json:"state"`
+	Path         string            `json:"path,omitempty"`
+	SHA256       string            `json:"sha256"`
+	ABIVersion   int               `json:"abi_version"`
+	Size         int               `json:"size"` // bytes
+	Learns       bool              `json:"learns"`
+	LoadedAt     time.Time         `json:"loaded_at"`
+	Calls        uint64            `json:"calls"`
+	Faults       uint64            `json:"faults"`
+	FaultsBy     map[string]uint64 `json:"faults_by_reason"`
+	LastError    string            `json:"last_error,omitempty"`
+	LastFaultAt  time.Time         `json:"last_fault_at,omitzero"`
+	Quarantined  bool              `json:"quarantined"`
+	CanRollBack  bool              `json:"can_roll_back"`
+	HidesUpload  bool              `json:"hides_upload"`
+	SpentSeconds float64           `json:"spent_seconds"` // all calls together
+	UsedFor      []string          `json:"used_for"`      // first, retry, backoff
 }
 
-func (s *Server) pluginOf(i plugins.Info) pluginView {
-	cfg, v := s.Engine.Config(), pluginView{i, i.Spent.Seconds(), []string{}}
-	for _, use := range []struct{ name, as string }{
-		{cfg.FirstScorer, "first"}, {cfg.RetryScorer, "retry"}, {s.Engine.Policies().Current().BackoffStrategy, "backoff"},
-	} {
-		if use.name == i.Name {
-			v.UsedFor = append(v.UsedFor, use.as)
-		}
+func (h *pluginHandler) view(i plugins.Info) pluginView {
+	return pluginView{
+		Name: i.Name, Kind: string(i.Kind), Source: i.Source, State: i.State, Path: i.Path, SHA256: i.SHA256,
+		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls, Faults: i.Faults,
+		FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt, Quarantined: i.Quarantined,
+		CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
 	}
-	return v
 }
 
-func (s *Server) listPlugins(c *fiber.Ctx) error {
-	out := []pluginView{}
-	for _, i := range s.Plugins.List() {
-		out = append(out, s.pluginOf(i))
-	}
-	return s.send(c, fiber.Map{"plugins": out})
-}
-
-func (s *Server) sendPlugin(c *fiber.Ctx, i plugins.Info, err error) error {
+func (h *pluginHandler) send(c *fiber.Ctx, i plugins.Info, err error) error {
 	var bad *wasmhost.CheckError
-	if errors.As(err, &bad) {
-		return refuse(422, "invalid_plugin", bad.Msg, nil)
+	switch {
+	case err == nil:
+		return send(c, h.view(i))
+	case errors.As(err, &bad):
+		return badPlugin(bad.Msg)
+	case isFileError(err):
+		return newProblem(fiber.StatusInternalServerError, "not_kept",
+			"the module cannot be written to [state] dir, so it is not loaded: "+err.Error())
 	}
-	if ofFiles(err) {
-		return refuse(500, "not_kept", "the module cannot be written to [state] dir, so it is not loaded: "+err.Error(), nil)
-	}
-	if err != nil {
-		return err
-	}
-	return s.send(c, s.pluginOf(i))
+	return err
 }
 
-// ofFiles reports whether it is the file system that failed.
-func ofFiles(err error) bool {
+// isFileError reports whether err comes from the file system.
+func isFileError(err error) bool {
 	var path *fs.PathError
 	var link *os.LinkError
 	return errors.As(err, &path) || errors.As(err, &link)
 }
 
-func (s *Server) getPlugin(c *fiber.Ctx) error {
-	i, err := s.Plugins.Get(c.Params("name"))
-	return s.sendPlugin(c, i, err)
+func (h *pluginHandler) list(c *fiber.Ctx) error {
+	out := []pluginView{}
+	for _, i := range h.registry.List() {
+		out = append(out, h.view(i))
+	}
+	return send(c, fiber.Map{"plugins": out})
 }
 
-// known refuses a form with a field that nobody reads: settings under another name,
-// or sent as a file, would silently not be the plugin's.
-func known(form *multipart.Form) error {
-	for field, values := range form.Value {
-		if field != "name" && field != "config" || len(values) > 1 {
-			return refuse(400, "invalid_field", field+": the form takes module, name and config, each once", fiber.Map{"field": field})
-		}
-	}
-	for field := range form.File {
-		if field != "module" {
-			return refuse(400, "invalid_field", field+" is sent as a file; the only file is module (curl: -F 'config=<FILE')", fiber.Map{"field": field})
-		}
-	}
-	return nil
+func (h *pluginHandler) get(c *fiber.Ctx) error {
+	i, err := h.registry.Get(c.Params("name"))
+	return h.send(c, i, err)
 }
 
-// upload reads a module: application/wasm, or multipart/form-data with the
-// fields module, name and config (a JSON object).
-func upload(c *fiber.Ctx) (name string, code []byte, config map[string]any, err error) {
-	kind := strings.ToLower(c.Get(fiber.HeaderContentType))
-	switch {
-	case strings.HasPrefix(kind, "application/wasm"):
-		return c.Query("name"), c.Body(), nil, nil
-	case strings.HasPrefix(kind, "multipart/form-data"):
-		form, err := c.MultipartForm()
-		if err != nil || len(form.File["module"]) != 1 {
-			return "", nil, nil, refuse(400, "invalid_request", "the form needs one file named module", nil)
-		}
-		if err := known(form); err != nil {
-			return "", nil, nil, err
-		}
-		f, err := form.File["module"][0].Open()
-		if err != nil {
-			return "", nil, nil, err
-		}
-		defer f.Close()
-		if code, err = io.ReadAll(f); err != nil {
-			return "", nil, nil, err
-		}
-		if text := c.FormValue("config"); text != "" {
-			v, err := strictjson.Parse([]byte(text))
-			object, ok := v.(map[string]any)
-			if err != nil || !ok {
-				return "", nil, nil, refuse(400, "invalid_field", "config must be a JSON object", fiber.Map{"field": "config"})
-			}
-			config = object
-		}
-		return c.FormValue("name"), code, config, nil
-	}
-	return "", nil, nil, refuse(415, "unsupported_media_type", "the body must be application/wasm or multipart/form-data", nil)
-}
-
-func (s *Server) addPlugin(c *fiber.Ctx) error {
-	name, code, config, err := upload(c)
+func (h *pluginHandler) add(c *fiber.Ctx) error {
+	up, err := readUpload(c)
 	if err != nil {
 		return err
 	}
-	if name == "" {
-		return refuse(422, "invalid_plugin", "the plugin needs a name: the form's field name, or ?name=NAME behind the path", nil)
+	if up.name == "" {
+		return badPlugin("the plugin needs a name: the form's field name, or ?name=NAME behind the path")
 	}
-	i, err := s.Plugins.Put(name, code, config, false)
+	i, err := h.registry.Put(up.name, up.code, up.config, false)
 	if err == nil {
-		c.Status(201)
+		c.Status(fiber.StatusCreated)
 	}
-	return s.sendPlugin(c, i, err)
+	return h.send(c, i, err)
 }
 
-func (s *Server) putPlugin(c *fiber.Ctx) error {
-	_, code, config, err := upload(c)
+func (h *pluginHandler) replace(c *fiber.Ctx) error {
+	up, err := readUpload(c)
 	if err != nil {
 		return err
 	}
-	i, err := s.Plugins.Put(c.Params("name"), code, config, true)
-	return s.sendPlugin(c, i, err)
+	i, err := h.registry.Put(c.Params("name"), up.code, up.config, true)
+	return h.send(c, i, err)
 }
 
-func (s *Server) deletePlugin(c *fiber.Ctx) error {
-	s.uses.Lock()
-	defer s.uses.Unlock()
-	err := s.Plugins.Delete(c.Params("name"), func(name string) string {
-		return strings.Join(s.pluginOf(plugins.Info{Name: name}).UsedFor, " and ")
-	})
-	if ofFiles(err) {
-		return refuse(500, "not_removed", "the upload cannot be removed from [state] dir, so it stays: "+err.Error(), nil)
+func (h *pluginHandler) remove(c *fiber.Ctx) error {
+	h.uses.mu.Lock()
+	defer h.uses.mu.Unlock()
+	err := h.registry.Delete(c.Params("name"), func(name string) string { return strings.Join(h.uses.of(name), " and ") })
+	if isFileError(err) {
+		return newProblem(fiber.StatusInternalServerError, "not_removed",
+			"the upload cannot be removed from [state] dir, so it stays: "+err.Error())
 	}
 	if err != nil {
 		return err
 	}
-	return c.SendStatus(204)
+	return c.SendStatus(fiber.StatusNoContent)
 }
 
-func (s *Server) rollBackPlugin(c *fiber.Ctx) error {
-	i, err := s.Plugins.RollBack(c.Params("name"))
-	return s.sendPlugin(c, i, err)
+func (h *pluginHandler) rollBack(c *fiber.Ctx) error {
+	i, err := h.registry.RollBack(c.Params("name"))
+	return h.send(c, i, err)
 }
 
-func (s *Server) releasePlugin(c *fiber.Ctx) error {
-	i, err := s.Plugins.Release(c.Params("name"))
-	return s.sendPlugin(c, i, err)
+func (h *pluginHandler) release(c *fiber.Ctx) error {
+	i, err := h.registry.Release(c.Params("name"))
+	return h.send(c, i, err)
 }
 
-// activatePlugin puts a plugin to use: for first attempts, retries or backoff.
-func (s *Server) activatePlugin(c *fiber.Ctx) error {
+// activate uses a plugin as first scorer, retry scorer or backoff.
+func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	var in struct {
 		For string `json:"for"`
 	}
 	if err := decode(c, &in); err != nil {
 		return err
 	}
-	s.uses.Lock()
-	defer s.uses.Unlock()
+	h.uses.mu.Lock()
+	defer h.uses.mu.Unlock()
 	name := c.Params("name")
-	i, err := s.Plugins.Get(name)
+	i, err := h.registry.Get(name)
 	if err != nil {
 		return err
 	}
 	if i.State == plugins.StateFailed {
-		return refuse(422, "invalid_plugin", i.LastError, nil)
+		return badPlugin(i.LastError)
 	}
 	switch in.For {
 	case "first":
-		err = s.Engine.Activate(name, "")
+		err = h.uses.engine.Activate(name, "")
 	case "retry":
-		err = s.Engine.Activate("", name)
+		err = h.uses.engine.Activate("", name)
 	case "backoff":
-		_, err = s.Engine.ActivateBackoff(name)
+		_, err = h.uses.mergePolicy(retry.Override{BackoffStrategy: &name})
 	default:
-		return refuse(400, "invalid_field", "for must be first, retry or backoff", fiber.Map{"field": "for"})
+		return badField("for", "for must be first, retry or backoff")
 	}
 	if err != nil {
-		return refuse(422, "invalid_plugin", err.Error(), nil)
+		return badPlugin(err.Error())
 	}
-	return s.send(c, s.pluginOf(i))
+	return send(c, h.view(i))
+}
+
+// upload is a module that a client sent.
+type upload struct {
+	name   string
+	code   []byte
+	config map[string]any // nil if the client sent none
+}
+
+// readUpload reads a body of application/wasm, or of multipart/form-data with the
+// fields module, name and config (a JSON object).
+func readUpload(c *fiber.Ctx) (upload, error) {
+	kind := strings.ToLower(c.Get(fiber.HeaderContentType))
+	switch {
+	case strings.HasPrefix(kind, "application/wasm"):
+		return upload{name: c.Query("name"), code: c.Body()}, nil
+	case strings.HasPrefix(kind, "multipart/form-data"):
+		return readForm(c)
+	}
+	return upload{}, badMediaType("the body must be application/wasm or multipart/form-data")
+}
+
+func readForm(c *fiber.Ctx) (up upload, err error) {
+	form, err := c.MultipartForm()
+	if err != nil || len(form.File["module"]) != 1 {
+		return up, newProblem(fiber.StatusBadRequest, "invalid_request", "the form needs one file named module")
+	}
+	if err := checkFields(form); err != nil {
+		return up, err
+	}
+	f, err := form.File["module"][0].Open()
+	if err != nil {
+		return up, err
+	}
+	defer f.Close()
+	if up.code, err = io.ReadAll(f); err != nil {
+		return up, err
+	}
+	up.name = c.FormValue("name")
+	if text := c.FormValue("config"); text != "" {
+		v, err := strictjson.Parse([]byte(text))
+		object, ok := v.(map[string]any)
+		if err != nil || !ok {
+			return up, badField("config", "config must be a JSON object")
+		}
+		up.config = object
+	}
+	return up, nil
+}
+
+// checkFields refuses unknown fields of a form: settings under a wrong name, or sent as
+// a file, would silently have no effect.
+func checkFields(form *multipart.Form) error {
+	for field, values := range form.Value {
+		if field != "name" && field != "config" || len(values) > 1 {
+			return badField(field, field+": the form takes module, name and config, each once")
+		}
+	}
+	for field := range form.File {
+		if field != "module" {
+			return badField(field, field+" is sent as a file; the only file is module (curl: -F 'config=<FILE')")
+		}
+	}
+	return nil
 }

@@ -11,18 +11,54 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-func sorted(s *upstream.Snapshot) []*upstream.Upstream {
+// Pool is the proxies and how to change them.
+type Pool interface {
+	Snapshot() *upstream.Snapshot
+	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
+	Update(id string, change func(*upstream.Spec) error) (*upstream.Upstream, error)
+	Remove(id string, drain bool) error
+	// At converts a moment, counted from the pool's epoch, to a time.
+	At(elapsed time.Duration) time.Time
+}
+
+var _ Pool = (*upstream.Pool)(nil)
+
+// proxies is the endpoints under /proxies.
+type proxies struct {
+	pool Pool
+}
+
+func (h *proxies) routes(r fiber.Router) {
+	r.Get("/proxies", h.list)
+	r.Post("/proxies", h.add)
+	r.Get("/proxies/:id", h.get)
+	r.Patch("/proxies/:id", h.change)
+	r.Delete("/proxies/:id", h.remove)
+}
+
+// proxyByID returns the proxy that the path names.
+func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
+	id, err := param(c, "id")
+	if err != nil {
+		return nil, err
+	}
+	u := pool.Snapshot().Get(id)
+	if u == nil {
+		return nil, notFound("there is no proxy " + strconv.Quote(clip(id)))
+	}
+	return u, nil
+}
+
+func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
 	all := slices.Clone(s.All)
 	slices.SortFunc(all, func(a, b *upstream.Upstream) int { return strings.Compare(a.ID(), b.ID()) })
 	return all
 }
 
-// proxyView is one proxy; its URL is without credentials.
+// proxyView is one proxy. Its URL is without credentials.
 type proxyView struct {
 	ID          string            `json:"id"`
 	URL         string            `json:"url"`
@@ -40,24 +76,24 @@ type proxyView struct {
 	LastUsed    *time.Time        `json:"last_used"`
 	SuccessRate float64           `json:"success_rate"`
 	Samples     int               `json:"samples"`
-	AvgLatency  float64           `json:"avg_latency"`
+	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// ownError describes an error page of a proxy's own; see upstream.OwnError.
+// ownError is a rule that recognizes error pages of the proxy itself.
 type ownError struct {
 	Status int    `json:"status,omitempty"`
 	Header string `json:"header,omitempty"`
 	Body   string `json:"body,omitempty"`
 }
 
-func proxyOf(u *upstream.Upstream) proxyView {
+func viewOfProxy(u *upstream.Upstream) proxyView {
 	spec, st := u.Spec(), u.Stats()
 	v := proxyView{
-		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost, MaxInFlight: spec.MaxInFlight,
-		Metadata: spec.Metadata, Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), InFlight: st.InFlight,
-		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
+		MaxInFlight: spec.MaxInFlight, Metadata: spec.Metadata, OwnErrors: make([]ownError, len(spec.OwnErrors)),
+		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), InFlight: st.InFlight, Uses: st.Uses,
+		SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
 	}
-	v.OwnErrors = make([]ownError, len(spec.OwnErrors))
 	for i, rule := range spec.OwnErrors {
 		v.OwnErrors[i] = ownError(rule)
 	}
@@ -71,23 +107,27 @@ func proxyOf(u *upstream.Upstream) proxyView {
 	return v
 }
 
-func (s *Server) listProxies(c *fiber.Ctx) error {
-	out := []proxyView{}
-	for _, u := range sorted(s.Engine.Pool().Snapshot()) {
-		out = append(out, proxyOf(u))
+func viewsOfProxies(all []*upstream.Upstream) []proxyView {
+	out := make([]proxyView, len(all))
+	for i, u := range all {
+		out[i] = viewOfProxy(u)
 	}
-	return s.send(c, fiber.Map{"proxies": out})
+	return out
 }
 
-func (s *Server) getProxy(c *fiber.Ctx) error {
-	u, err := s.proxy(c)
+func (h *proxies) list(c *fiber.Ctx) error {
+	return send(c, fiber.Map{"proxies": viewsOfProxies(sortedByID(h.pool.Snapshot()))})
+}
+
+func (h *proxies) get(c *fiber.Ctx) error {
+	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
 	}
-	return s.send(c, proxyOf(u))
+	return send(c, viewOfProxy(u))
 }
 
-// proxyInput is a proxy to add, or the changes of one.
+// proxyInput is a new proxy, or the changes to one. Absent fields are nil.
 type proxyInput struct {
 	ID          *string            `json:"id"`
 	URL         *string            `json:"url"`
@@ -96,30 +136,28 @@ type proxyInput struct {
 	Cost        *float64           `json:"cost"`
 	MaxInFlight *int               `json:"max_in_flight"`
 	Metadata    *map[string]string `json:"metadata"`
-	OwnErrors   *[]ownError        `json:"own_error"` // replaces the rules
+	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
 
-// over puts what p says over a spec.
-func (p *proxyInput) over(spec *upstream.Spec) error {
+// apply sets the fields of spec that p has.
+func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.URL != nil {
 		a, err := upstream.ParseAddress(*p.URL)
 		if err != nil {
-			return refuse(400, "invalid_field", "url: "+err.Error(), fiber.Map{"field": "url"})
+			return badField("url", "url: "+err.Error())
 		}
 		if a.Masked() {
-			return refuse(400, "invalid_field", "url: *** stands for credentials that are not shown; leave url out to keep them, or give them", fiber.Map{"field": "url"})
+			return badField("url", "url: *** stands for credentials that are not shown; leave url out to keep them, or give them")
 		}
 		spec.Address = a
 	}
-	if p.ID != nil {
-		if *p.ID == "" {
-			return refuse(400, "invalid_field", "id is empty", fiber.Map{"field": "id"})
-		}
-		spec.ID = *p.ID
+	if p.ID != nil && *p.ID == "" {
+		return badField("id", "id is empty")
 	}
-	if p.Weight != nil && *p.Weight <= 0 {
-		return refuse(400, "invalid_field", "weight must be above 0", fiber.Map{"field": "weight"})
+	if p.Weight != nil && *p.Weight <= 0 { // a Spec takes 0 for the default
+		return badField("weight", "weight must be above 0")
 	}
+	set(&spec.ID, p.ID)
 	set(&spec.Region, p.Region)
 	set(&spec.Weight, p.Weight)
 	set(&spec.Cost, p.Cost)
@@ -140,88 +178,92 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// addProxies takes one proxy, or {"proxies": [...]}: all of them or none.
-func (s *Server) addProxies(c *fiber.Ctx) error {
-	var many struct {
-		Proxies []proxyInput `json:"proxies"`
-	}
-	one := false
-	var peek map[string]json.RawMessage
-	if json.Unmarshal(c.Body(), &peek) == nil {
-		_, list := peek["proxies"]
-		one = !list
-	}
-	if one {
-		many.Proxies = make([]proxyInput, 1)
-		if err := decode(c, &many.Proxies[0]); err != nil {
-			return err
-		}
-	} else if err := decode(c, &many); err != nil {
+// add takes one proxy, or {"proxies": [...]}: it adds all of them or none.
+func (h *proxies) add(c *fiber.Ctx) error {
+	list, one, err := decodeProxies(c)
+	if err != nil {
 		return err
 	}
-	if len(many.Proxies) == 0 {
-		return refuse(400, "invalid_field", "proxies is empty", fiber.Map{"field": "proxies"})
-	}
-	specs := make([]upstream.Spec, len(many.Proxies))
-	for i := range many.Proxies {
+	specs := make([]upstream.Spec, len(list))
+	for i := range list {
 		specs[i].Source = upstream.SourceAPI
-		err := many.Proxies[i].over(&specs[i])
+		err := list[i].apply(&specs[i])
 		if err == nil {
-			err = specError(upstream.CheckSpec(&specs[i]))
+			err = proxyError(upstream.CheckSpec(&specs[i]))
 		}
 		if err != nil && !one {
-			return inList(i, err)
+			err = atIndex(i, err)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	added, err := s.Engine.Pool().Add(specs)
+	added, err := h.pool.Add(specs)
 	if err != nil {
-		return specError(err)
+		return proxyError(err)
 	}
-	out := make([]proxyView, len(added))
-	for i, u := range added {
-		out[i] = proxyOf(u)
-	}
-	c.Status(201)
+	c.Status(fiber.StatusCreated)
 	if one {
-		return s.send(c, out[0])
+		return send(c, viewOfProxy(added[0]))
 	}
-	return s.send(c, fiber.Map{"proxies": out})
+	return send(c, fiber.Map{"proxies": viewsOfProxies(added)})
 }
 
-// inList places what is wrong with one of several proxies.
-func inList(i int, err error) error {
-	p, ok := err.(*problem)
-	if !ok {
+// decodeProxies reads the body of an add. one reports whether the body is a proxy
+// itself, not a list.
+func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(c.Body(), &fields) == nil {
+		_, many := fields["proxies"]
+		one = !many
+	}
+	if one {
+		list = make([]proxyInput, 1)
+		return list, true, decode(c, &list[0])
+	}
+	var in struct {
+		Proxies []proxyInput `json:"proxies"`
+	}
+	if err := decode(c, &in); err != nil {
+		return nil, false, err
+	}
+	if len(in.Proxies) == 0 {
+		return nil, false, badField("proxies", "proxies is empty")
+	}
+	return in.Proxies, false, nil
+}
+
+// atIndex adds to a problem its place in the list of proxies.
+func atIndex(i int, err error) error {
+	var p *problem
+	if !errors.As(err, &p) {
 		return err
 	}
 	place := fmt.Sprintf("proxies[%d]", i)
 	message := place + ": " + p.body.Message
-	if details, ok := p.body.Details.(fiber.Map); ok {
-		place += fmt.Sprintf(".%v", details["field"])
+	if d, ok := p.body.Details.(fieldDetails); ok {
+		place += "." + d.Field
 	}
-	return refuse(p.status, p.body.Error, message, fiber.Map{"field": place})
+	return &problem{p.status, Error{p.body.Error, message, fieldDetails{Field: place}}}
 }
 
-func specError(err error) error {
+// proxyError turns an error of the pool into a problem.
+func proxyError(err error) error {
 	var field *upstream.SpecError
+	var duplicate *upstream.DuplicateError
 	switch {
 	case errors.As(err, &field):
-		return refuse(400, "invalid_field", field.Msg, fiber.Map{"field": field.Field})
-	case errors.Is(err, core.ErrConflict), errors.Is(err, upstream.ErrDraining):
-		return refuse(409, "conflict", err.Error(), nil)
-	case errors.Is(err, upstream.ErrSpec) && strings.Contains(err.Error(), "used twice"):
-		return refuse(409, "conflict", err.Error(), nil)
+		return badField(field.Field, field.Msg)
+	case errors.As(err, &duplicate), errors.Is(err, upstream.ErrDraining):
+		return conflict(err.Error())
 	case errors.Is(err, upstream.ErrSpec):
-		return refuse(400, "invalid_field", err.Error(), nil)
+		return newProblem(fiber.StatusBadRequest, "invalid_field", err.Error())
 	}
 	return err
 }
 
-func (s *Server) patchProxy(c *fiber.Ctx) error {
-	u, err := s.proxy(c)
+func (h *proxies) change(c *fiber.Ctx) error {
+	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
 	}
@@ -230,86 +272,30 @@ func (s *Server) patchProxy(c *fiber.Ctx) error {
 		return err
 	}
 	if in.ID != nil && *in.ID != u.ID() {
-		return refuse(400, "invalid_field", "id cannot be changed", fiber.Map{"field": "id"})
+		return badField("id", "id cannot be changed")
 	}
 	in.ID = nil
-	u, err = s.Engine.Pool().Update(u.ID(), in.over)
-	if err != nil {
-		return specError(err)
+	if u, err = h.pool.Update(u.ID(), in.apply); err != nil {
+		return proxyError(err)
 	}
-	return s.send(c, proxyOf(u))
+	return send(c, viewOfProxy(u))
 }
 
-// deleteProxy removes a proxy: with drain=true it stays listed until its last
-// request has ended.
-func (s *Server) deleteProxy(c *fiber.Ctx) error {
-	u, err := s.proxy(c)
+// remove takes a proxy out of the pool. With drain=true it stays listed until its last
+// attempt has ended.
+func (h *proxies) remove(c *fiber.Ctx) error {
+	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
 	}
 	drain := false
 	if q, given := query(c, "drain"); given {
 		if drain, err = strconv.ParseBool(q); err != nil {
-			return refuse(400, "invalid_field", "drain must be true or false", fiber.Map{"field": "drain"})
+			return badField("drain", "drain must be true or false")
 		}
 	}
-	if err := s.Engine.Pool().Remove(u.ID(), drain); err != nil {
+	if err := h.pool.Remove(u.ID(), drain); err != nil {
 		return err
 	}
-	return c.SendStatus(204)
-}
-
-func (s *Server) ready(c *fiber.Ctx) error {
-	if s.Engine.Draining() {
-		return refuse(503, "not_ready", "the gateway is shutting down", nil)
-	}
-	for _, u := range s.Engine.Pool().Snapshot().All {
-		if u.Breaker().State() != core.Open && !u.Draining() {
-			return s.send(c, fiber.Map{"status": "ready"})
-		}
-	}
-	return refuse(503, "not_ready", "no proxy takes traffic", nil)
-}
-
-func (s *Server) getConfig(c *fiber.Ctx) error {
-	return s.send(c, struct {
-		Running
-		PolicySource string `json:"policy_source"`
-	}{s.Running(), s.Engine.Policies().View().Source})
-}
-
-func (s *Server) postReload(c *fiber.Ctx) error {
-	status := s.Reload()
-	if !status.OK {
-		return refuse(422, "invalid_config", "the configuration was not reloaded; the running one stays", status)
-	}
-	return s.send(c, status)
-}
-
-func (s *Server) listRequests(c *fiber.Ctx) error {
-	limit := 200
-	if q, given := query(c, "limit"); given {
-		n, err := strconv.Atoi(q)
-		if err != nil || n < 1 || n > 10_000 {
-			return refuse(400, "invalid_field", "limit must be an integer from 1 to 10000", fiber.Map{"field": "limit"})
-		}
-		limit = n
-	}
-	state, given := query(c, "state")
-	if given && !slices.Contains(metrics.States(), state) {
-		return refuse(400, "invalid_field", "state must be one of "+strings.Join(metrics.States(), ", "), fiber.Map{"field": "state"})
-	}
-	return s.send(c, fiber.Map{"requests": s.Engine.Tracker().List(state, limit)})
-}
-
-func (s *Server) getRequest(c *fiber.Ctx) error {
-	id, err := param(c, "id")
-	if err != nil {
-		return err
-	}
-	r, ok := s.Engine.Tracker().Get(id)
-	if !ok {
-		return refuse(404, "not_found", fmt.Sprintf("no request %q runs or is among the latest", clip(id)), nil)
-	}
-	return s.send(c, r)
+	return c.SendStatus(fiber.StatusNoContent)
 }

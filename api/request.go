@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -9,15 +10,29 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
-	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
+
+// requester is the engine as far as POST /request needs it.
+type requester interface {
+	Do(ctx context.Context, call engine.Call) (*engine.Result, error)
+	Merge(o retry.Override) (*retry.Policy, error)
+}
+
+// sender is the endpoint POST /request.
+type sender struct {
+	engine requester
+	ctx    context.Context // ends when the server stops
+}
+
+func (h *sender) routes(r fiber.Router) { r.Post("/request", h.send) }
 
 // requestInput is a request to make through the pool.
 type requestInput struct {
@@ -31,100 +46,104 @@ type requestInput struct {
 	Strict     bool              `json:"region_strict"`
 }
 
-// requestOutput is what came back.
-type requestOutput struct {
-	RequestID  string                  `json:"request_id"`
-	Outcome    string                  `json:"outcome"`
-	Status     int                     `json:"status"`
-	Headers    map[string][]string     `json:"headers"`
-	Body       *string                 `json:"body,omitempty"`
-	BodyBase64 *string                 `json:"body_base64,omitempty"` // when it is not UTF-8
-	Truncated  bool                    `json:"truncated"`
-	Attempts   []metrics.AttemptRecord `json:"attempts"`
+// responseView is the response to such a request.
+type responseView struct {
+	RequestID  string              `json:"request_id"`
+	Outcome    string              `json:"outcome"`
+	Status     int                 `json:"status"`
+	Headers    map[string][]string `json:"headers"`
+	Body       *string             `json:"body,omitempty"`
+	BodyBase64 *string             `json:"body_base64,omitempty"` // if the body is not UTF-8
+	Truncated  bool                `json:"truncated"`
+	Attempts   []attemptView       `json:"attempts"`
 }
 
-// maxAnswer bounds the body of an answer given back as JSON.
-const maxAnswer = 10 << 20
+// failedRequest is the details of an error response.
+type failedRequest struct {
+	Attempts  []attemptView `json:"attempts"`
+	RequestID string        `json:"request_id"`
+}
 
-func (s *Server) request(c *fiber.Ctx) error {
+// maxResponseBody is the most bytes of a response's body that are returned.
+const maxResponseBody = 10 << 20
+
+func (h *sender) send(c *fiber.Ctx) error {
 	var in requestInput
 	if err := decode(c, &in); err != nil {
 		return err
 	}
-	call, err := s.call(&in)
+	call, err := h.call(&in)
 	if err != nil {
 		return err
 	}
-	result, err := s.Engine.Do(s.ctx, call)
+	result, err := h.engine.Do(h.ctx, call)
 	var bad *engine.RequestError
 	if errors.As(err, &bad) {
-		return refuse(400, "invalid_request", bad.Msg, nil)
+		return newProblem(fiber.StatusBadRequest, "invalid_request", bad.Msg)
 	}
 	if err != nil {
 		return err
 	}
 	if result.Response == nil {
-		f := result.Failure
-		if result.Final == core.FinalCancelled {
-			return refuse(503, "shutting_down", "the gateway is shutting down", fiber.Map{"request_id": result.ID.String(), "attempts": records(result.Attempts)})
-		}
-		code := f.Code
-		if result.Final != core.FinalNotRetryable {
-			code = result.Final.String()
-		}
-		if f.RetryAfter > 0 {
-			c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
-		}
-		return refuse(f.Status, code, f.Message, fiber.Map{"request_id": result.ID.String(), "attempts": records(result.Attempts)})
+		return noResponse(c, result)
 	}
+	return send(c, readResponse(result))
+}
+
+// noResponse returns the problem of a request without a response.
+func noResponse(c *fiber.Ctx, result *engine.Result) error {
+	f := result.Failure
+	p := newProblem(f.Status, f.Code, f.Message)
+	switch result.Final {
+	case core.FinalCancelled:
+		p = newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
+	case core.FinalNotRetryable:
+	default:
+		p.body.Error = result.Final.String()
+	}
+	if f.RetryAfter > 0 && result.Final != core.FinalCancelled {
+		c.Set(fiber.HeaderRetryAfter, wholeSeconds(f.RetryAfter))
+	}
+	p.body.Details = failedRequest{viewsOfAttempts(result.Attempts), result.ID.String()}
+	return p
+}
+
+// wholeSeconds returns d in seconds, rounded up, as Retry-After has it.
+func wholeSeconds(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }
+
+// readResponse reads the response's body and closes it, which ends the request.
+func readResponse(result *engine.Result) responseView {
 	r := result.Response
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer+1))
-	out := requestOutput{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
-	if len(body) > maxAnswer {
-		body, out.Truncated = body[:maxAnswer], true
-		result.Enough() // that there is more is no fault of the proxy's
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxResponseBody+1))
+	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
+	if len(body) > maxResponseBody {
+		body, v.Truncated = body[:maxResponseBody], true
+		result.Enough() // the proxy is not charged with the part that is left
 	}
 	r.Body.Close()
 	if utf8.Valid(body) {
 		text := string(body)
-		out.Body = &text
+		v.Body = &text
 	} else {
 		text := base64.StdEncoding.EncodeToString(body)
-		out.BodyBase64 = &text
+		v.BodyBase64 = &text
 	}
-	out.Outcome, out.Attempts = result.Final.String(), records(result.Attempts)
-	return s.send(c, out)
+	v.Outcome, v.Attempts = result.Final.String(), viewsOfAttempts(result.Attempts)
+	return v
 }
 
-func records(events []core.AttemptEvent) []metrics.AttemptRecord {
-	out := make([]metrics.AttemptRecord, len(events))
-	for i := range events {
-		out[i] = metrics.RecordOf(&events[i])
-	}
-	return out
-}
-
-func (s *Server) call(in *requestInput) (engine.Call, error) {
-	bad := func(field, msg string) (engine.Call, error) {
-		return engine.Call{}, refuse(400, "invalid_field", field+" "+msg, fiber.Map{"field": field})
-	}
+// call checks the input and turns it into a call of the engine.
+func (h *sender) call(in *requestInput) (call engine.Call, err error) {
 	if in.Strict && in.Region == "" {
-		return bad("region_strict", "needs a region")
+		return call, badField("region_strict", "region_strict needs a region")
 	}
 	u, err := url.Parse(in.URL)
 	if err != nil || u.Host == "" {
-		return bad("url", "must be an absolute http:// or https:// URL")
+		return call, badField("url", "url must be an absolute http:// or https:// URL")
 	}
-	var body []byte
-	switch {
-	case in.Body != nil && in.BodyBase64 != nil:
-		return bad("body", "and body_base64 exclude each other")
-	case in.Body != nil:
-		body = []byte(*in.Body)
-	case in.BodyBase64 != nil:
-		if body, err = base64.StdEncoding.DecodeString(*in.BodyBase64); err != nil {
-			return bad("body_base64", "is not base64")
-		}
+	body, err := in.body()
+	if err != nil {
+		return call, err
 	}
 	q := &http.Request{Method: in.Method, URL: u, Header: http.Header{}}
 	if q.Method == "" {
@@ -140,11 +159,28 @@ func (s *Server) call(in *requestInput) (engine.Call, error) {
 	if body != nil {
 		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
-	call := engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
+	call = engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
 	if in.Retry != nil {
-		if call.Policy, err = s.Engine.Merge(*in.Retry); err != nil {
-			return engine.Call{}, fieldError("retry.", err)
+		if call.Policy, err = h.engine.Merge(*in.Retry); err != nil {
+			return call, policyError("retry.", err)
 		}
 	}
 	return call, nil
+}
+
+// body returns the request's body; nil if there is none.
+func (in *requestInput) body() ([]byte, error) {
+	switch {
+	case in.Body != nil && in.BodyBase64 != nil:
+		return nil, badField("body", "body and body_base64 exclude each other")
+	case in.Body != nil:
+		return []byte(*in.Body), nil
+	case in.BodyBase64 != nil:
+		body, err := base64.StdEncoding.DecodeString(*in.BodyBase64)
+		if err != nil {
+			return nil, badField("body_base64", "body_base64 is not base64")
+		}
+		return body, nil
+	}
+	return nil, nil
 }

@@ -1,6 +1,10 @@
 package core
 
-import "time"
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
 
 // RequestID identifies one client request within the life of the process. It is printed
 // as 16 hexadecimal digits in X-Whirlpool-Request-Id and in the log.
@@ -17,6 +21,15 @@ func (id RequestID) AppendTo(b []byte) []byte {
 
 // String returns the 16 digits.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
+
+// ParseRequestID is the reverse of String.
+func ParseRequestID(s string) (RequestID, error) {
+	n, err := strconv.ParseUint(s, 16, 64)
+	if id := RequestID(n); err == nil && id.String() == s {
+		return id, nil
+	}
+	return 0, fmt.Errorf("a request id has 16 hexadecimal digits, in lower case")
+}
 
 // AttemptEvent is the record of one finished attempt. Each attempt has exactly one.
 type AttemptEvent struct {

@@ -35,26 +35,26 @@ func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previou
 
 // Info is one plugin, for people.
 type Info struct {
-	Name        string               `json:"name"`
-	Kind        wasmhost.Kind        `json:"kind"` // "" of an upload that does not load any more
-	Source      string               `json:"source"`
-	State       string               `json:"state"` // one of the states
-	Path        string               `json:"path,omitempty"`
-	SHA256      string               `json:"sha256"`
-	ABIVersion  int                  `json:"abi_version"`
-	Size        int                  `json:"size"` // bytes
-	Learns      bool                 `json:"learns"`
-	LoadedAt    time.Time            `json:"loaded_at"`
-	Calls       uint64               `json:"calls"`
-	Faults      uint64               `json:"faults"`
-	FaultsBy    map[string]uint64    `json:"faults_by_reason"`
-	LastError   string               `json:"last_error,omitempty"`
-	LastFaultAt time.Time            `json:"last_fault_at,omitzero"`
-	Spent       time.Duration        `json:"-"` // in calls, all together; one call of 17 is measured and stands for all
-	Quarantined bool                 `json:"quarantined"`
-	CanRollBack bool                 `json:"can_roll_back"`
-	HidesUpload bool                 `json:"hides_upload"` // of the same name: it serves again when the configuration's goes
-	Description wasmhost.Description `json:"-"`
+	Name        string
+	Kind        wasmhost.Kind // "" of an upload that does not load any more
+	Source      string
+	State       string // one of the states
+	Path        string
+	SHA256      string
+	ABIVersion  int
+	Size        int // bytes
+	Learns      bool
+	LoadedAt    time.Time
+	Calls       uint64
+	Faults      uint64
+	FaultsBy    map[string]uint64
+	LastError   string
+	LastFaultAt time.Time
+	Spent       time.Duration // in calls, all together; one call of 17 is measured and stands for all
+	Quarantined bool
+	CanRollBack bool
+	HidesUpload bool // of the same name: it serves again when the configuration's goes
+	Description wasmhost.Description
 }
 
 func (p *plugin) info() Info {

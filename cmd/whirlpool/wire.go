@@ -100,8 +100,9 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
-		Engine: g.engine, Plugins: reg, Keys: apiKeys(cfg), Running: g.running, Reload: g.reload, Log: g.log, Version: version,
-		LoopbackOnly: len(cfg.API.Keys) == 0,
+		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
+		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
+		Log: g.log, Version: version, Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }

@@ -450,13 +450,10 @@ func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }
 func (e *Engine) Tracker() *metrics.Tracker  { return e.tracker }
 func (e *Engine) Config() *Config            { return e.config.Load() }
 
-// ActivateBackoff makes a backoff the global policy's strategy, as PUT
-// /retry/policy does.
-func (e *Engine) ActivateBackoff(name string) (retry.View, error) {
-	return e.policies.Put(func(p retry.Policy) (retry.Policy, error) {
-		p.BackoffStrategy = name
-		return p, p.Validate(e.HasBackoff)
-	})
+// Scorers returns the names of the first scorer and the retry scorer.
+func (e *Engine) Scorers() (first, retry string) {
+	cfg := e.config.Load()
+	return cfg.FirstScorer, cfg.RetryScorer
 }
 
 // Describe fills a row as a scorer would see a proxy.

@@ -230,7 +230,10 @@ func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	require.NoError(t, err)
 	defer e.Shutdown(context.Background())
 	require.NoError(t, e.Activate("mine", ""))
-	_, err = e.ActivateBackoff("patience")
+	_, err = e.Policies().Put(func(p retry.Policy) (retry.Policy, error) {
+		p.BackoffStrategy = "patience"
+		return p, p.Validate(e.HasBackoff)
+	})
 	require.NoError(t, err)
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	require.Empty(t, log.String())
@@ -361,7 +364,7 @@ func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
 	require.EqualValues(t, requests, got.Load(), "each request arrived once")
 	s := e.Metrics().Summary()
 	require.Positive(t, s.Replays)
-	require.Zero(t, s.TotalRetries)
-	require.Equal(t, requests+s.Replays, s.TotalAttempts)
+	require.Zero(t, s.Retries)
+	require.Equal(t, requests+s.Replays, s.Attempts)
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }

@@ -119,9 +119,9 @@ func TestEverythingAtOnce(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	s := e.Metrics().Summary()
-	require.EqualValues(t, clients*each, s.TotalRequests)
+	require.EqualValues(t, clients*each, s.Requests)
 	require.EqualValues(t, clients*each, s.SuccessByAttempt["0"], "no proxy failed")
-	require.EqualValues(t, clients*each+s.Replays, s.TotalAttempts)
+	require.EqualValues(t, clients*each+s.Replays, s.Attempts)
 	require.EqualValues(t, clients*each, arrivals.Load())
 	require.Zero(t, e.Tracker().InFlight())
 	for _, u := range e.Pool().Snapshot().All {

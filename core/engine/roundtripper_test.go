@@ -120,7 +120,7 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 			quiet(t, e)
 		})
 	}
-	require.EqualValues(t, 2, e.Metrics().Summary().TotalAttempts)
+	require.EqualValues(t, 2, e.Metrics().Summary().Attempts)
 }
 
 // A context that ends is heeded while the request's body is waited for, an
@@ -323,7 +323,7 @@ func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 	}
 	wg.Wait()
 	quiet(t, e)
-	require.EqualValues(t, 400, e.Metrics().Summary().TotalRequests)
+	require.EqualValues(t, 400, e.Metrics().Summary().Requests)
 }
 
 // Shutdown waits for the Transport's requests as for the gateway's clients, cuts

@@ -137,39 +137,39 @@ func TestTheIdentities(t *testing.T) {
 				t.Fatalf("%s: %d, want %d", name, got, want)
 			}
 		}
-		check("requests", s.TotalRequests, requests)
-		check("attempts", s.TotalAttempts, attempts)
-		check("retries", s.TotalRetries, retries)
+		check("requests", s.Requests, requests)
+		check("attempts", s.Attempts, attempts)
+		check("retries", s.Retries, retries)
 		check("replays", s.Replays, replays)
-		check("events", s.CircuitBreakerEventsCount, opens)
+		check("events", s.Transitions, opens)
 		if fmt.Sprint(s.SuccessByAttempt) != fmt.Sprint(byAttempt) {
 			t.Fatalf("success_by_attempt %v, want %v", s.SuccessByAttempt, byAttempt)
 		}
-		check("seconds waited", uint64(s.RetryLatencySecondsTotal), uint64(waited/time.Second))
+		check("seconds waited", uint64(s.Waited/time.Second), uint64(waited/time.Second))
 		var inDays uint64
 		for _, p := range r.Series(24, 24*time.Hour) {
-			inDays += p.TotalRequests
-			if h, m, s := p.Timestamp.Clock(); h+m+s != 0 {
-				t.Fatalf("a day begins at %v", p.Timestamp)
+			inDays += p.Requests
+			if h, m, s := p.Start.Clock(); h+m+s != 0 {
+				t.Fatalf("a day begins at %v", p.Start)
 			}
 		}
 		check("requests in days", inDays, requests)
 		if days := len(r.Series(24, 24*time.Hour)); days > 2 {
 			t.Fatalf("24 hours lie in %d days", days)
 		}
-		var perProxy float64
+		var perProxy time.Duration
 		for _, p := range r.ByProxy(24) {
-			perProxy += p.AvgLatency * float64(p.TotalAttempts)
+			perProxy += p.Latency
 		}
-		if math.Abs(perProxy-latency.Seconds()) > 1e-3 {
-			t.Fatalf("%v s in attempts, want %v", perProxy, latency)
+		if perProxy != latency {
+			t.Fatalf("%v in attempts, want %v", perProxy, latency)
 		}
 		var inPoints, retriesInPoints uint64
 		points := r.Series(24, time.Hour)
 		for i, p := range points {
-			inPoints += p.TotalRequests
-			retriesInPoints += p.TotalRetries
-			if !p.Timestamp.Equal(p.Timestamp.Truncate(time.Hour)) || i > 0 && !p.Timestamp.After(points[i-1].Timestamp) {
+			inPoints += p.Requests
+			retriesInPoints += p.Retries
+			if !p.Start.Equal(p.Start.Truncate(time.Hour)) || i > 0 && !p.Start.After(points[i-1].Start) {
 				t.Fatalf("points are not hours, ascending: %v", points)
 			}
 		}
@@ -180,15 +180,16 @@ func TestTheIdentities(t *testing.T) {
 			if want == nil {
 				want = &sums{}
 			}
-			check(id+" successes", p.SuccessCount, want.ok)
-			check(id+" failures", p.FailureCount, want.failed)
-			check(id+" cancelled", p.CancelledCount, want.cancelled)
-			check(id+" attempts", p.TotalAttempts, want.ok+want.failed+want.cancelled)
+			check(id+" successes", p.Successes, want.ok)
+			check(id+" failures", p.Failures, want.failed)
+			check(id+" cancelled", p.Cancelled, want.cancelled)
+			check(id+" attempts", p.Attempts(), want.ok+want.failed+want.cancelled)
 			if id == "p0" {
-				check("openings", p.CircuitBreakerOpens, opens)
+				check("openings", p.BreakerOpens, opens)
 			}
 		}
-		check("events listed", uint64(len(r.Events(24).Events)), opens)
+		transitions, _ := r.Transitions(24)
+		check("transitions listed", uint64(len(transitions)), opens)
 		for range 2 { // a second scrape must not count again
 			now := scrape(r)
 			check("scraped requests", uint64(now.sum(t, "whirlpool_requests_total", "")), requests)
@@ -214,9 +215,9 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 	r.Attempt(&e)
 	r.Request(&core.RequestEvent{Attempts: 1, Ended: now, Final: core.FinalSuccess, Delivered: true})
 	now = noon.Add(60 * time.Minute)
-	assert.EqualValues(t, 1, r.Summary().TotalRequests, "a datum of exactly the retention's age is kept")
+	assert.EqualValues(t, 1, r.Summary().Requests, "a datum of exactly the retention's age is kept")
 	now = noon.Add(61 * time.Minute)
-	assert.Zero(t, r.Summary().TotalRequests)
+	assert.Zero(t, r.Summary().Requests)
 	assert.Empty(t, r.Series(24, time.Hour), "who asks for more gets what is retained")
 	assert.Len(t, r.ByProxy(1), 1, "per proxy the old edge is up to an hour over-inclusive")
 	r.Prune(func(string) bool { return false })
@@ -246,8 +247,8 @@ func TestAClockThatIsSetBack(t *testing.T) {
 		one()
 		now = now.Add(time.Minute)
 	}
-	assert.EqualValues(t, 60, r.Summary().TotalRequests)
-	assert.EqualValues(t, 60, r.ByProxy(1)["p"].TotalAttempts)
+	assert.EqualValues(t, 60, r.Summary().Requests)
+	assert.EqualValues(t, 60, r.ByProxy(1)["p"].Successes)
 }
 
 // So many policies are told apart; the others are one.
@@ -284,21 +285,21 @@ func TestAnHourWithAttemptsOnly(t *testing.T) {
 	r.Request(&core.RequestEvent{Attempts: 2, Ended: now, Final: core.FinalExhausted})
 	points := r.Series(24, time.Hour)
 	require.Len(t, points, 2)
-	assert.Equal(t, Point{Timestamp: noon, SuccessRate: 1}, points[0])
-	assert.Equal(t, Point{Timestamp: now, TotalRequests: 1, TotalRetries: 1}, points[1])
+	assert.Equal(t, Point{Start: noon, Attempts: 1}, points[0])
+	assert.Equal(t, Point{Start: now, Requests: 1, Attempts: 1, Retries: 1}, points[1])
 }
 
-func TestAFullHistoryOfEventsSaysSo(t *testing.T) {
+func TestTransitionsAreTruncated(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
-	for i := range maxEvents + 1 {
+	for i := range maxTransitions + 1 {
 		r.Transition(core.Transition{ProxyID: "p", From: core.Closed, To: core.Open, At: noon.Add(time.Duration(i) * time.Millisecond)})
 	}
 	now = noon.Add(time.Hour)
-	e := r.Events(24)
-	assert.True(t, e.Truncated)
-	assert.Len(t, e.Events, maxEvents)
-	assert.Equal(t, noon.Add(time.Millisecond), e.Events[0].Timestamp)
+	list, truncated := r.Transitions(24)
+	assert.True(t, truncated)
+	assert.Len(t, list, maxTransitions)
+	assert.Equal(t, noon.Add(time.Millisecond), list[0].At)
 }
 
 func TestConcurrentCounting(t *testing.T) {
@@ -320,7 +321,7 @@ func TestConcurrentCounting(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.EqualValues(t, 4000, r.Summary().TotalAttempts)
+	assert.EqualValues(t, 4000, r.Summary().Attempts)
 	assert.EqualValues(t, 4000, scrape(r).sum(t, "whirlpool_attempts_total", `error="http_503"`))
 }
 
@@ -346,18 +347,18 @@ func TestARequestIsFoundWhileItEnds(t *testing.T) {
 			}
 		}
 	})
-	for latest.Load() < keepFinished {
+	for latest.Load() < keepDone {
 		runtime.Gosched()
 	}
 	for range 200 {
 		id := latest.Load()
-		if _, ok := tr.Get(core.RequestID(id).String()); !ok && latest.Load() < id+keepFinished/2 {
+		if _, ok := tr.Get(core.RequestID(id)); !ok && latest.Load() < id+keepDone/2 {
 			t.Errorf("%v is not found", id)
 			break
 		}
 	}
 	for range 200 {
-		seen := map[string]bool{}
+		seen := map[core.RequestID]bool{}
 		for _, r := range tr.List("", 10) {
 			require.False(t, seen[r.ID], "it is told twice")
 			seen[r.ID] = true
@@ -374,32 +375,32 @@ func TestTracker(t *testing.T) {
 	assert.Zero(t, tr.InFlight())
 	e.Begin(7, "GET", "a.test", now)
 	e.Attempt(0, "p0")
-	e.Finished(&core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second), Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}})
+	first := core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second), Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}}
+	e.Finished(&first)
 	e.Waiting(now.Add(2*time.Second), 1)
-	r, ok := tr.Get(core.RequestID(7).String())
+	r, ok := tr.Get(7)
 	require.True(t, ok)
 	assert.Equal(t, StateWaiting, r.State)
-	assert.Equal(t, now.Add(2*time.Second), *r.NextRetryTime)
-	assert.Equal(t, []AttemptRecord{{ProxyID: "p0", Outcome: "failure", StatusCode: 503, Latency: 1, ErrorMessage: "broken"}}, r.Attempts)
+	assert.Equal(t, now.Add(2*time.Second), r.NextRetry)
+	assert.Equal(t, []core.AttemptEvent{first}, r.Attempts)
 	assert.Equal(t, 1, tr.InFlight())
 	e.End(core.FinalExhausted, 503, now)
 	e.End(core.FinalSuccess, 200, now) // once only
 	assert.Zero(t, tr.InFlight())
-	r, ok = tr.Get(core.RequestID(7).String())
+	r, ok = tr.Get(7)
 	require.True(t, ok)
-	assert.Equal(t, "exhausted", r.Outcome)
-	assert.Nil(t, r.NextRetryTime)
+	assert.Equal(t, core.FinalExhausted, r.Final)
 	// More than are kept: the oldest leave, and slices are not shared.
-	for i := range 2*keepFinished + 5 {
+	for i := range 2*keepDone + 5 {
 		e.Begin(core.RequestID(100+i), "GET", "a.test", now)
 		e.Finished(&core.AttemptEvent{ProxyID: fmt.Sprint(i)})
 		e.End(core.FinalSuccess, 200, now)
 	}
-	list := tr.List("", 10*keepFinished)
-	require.Len(t, list, keepFinished)
+	list := tr.List("", 10*keepDone)
+	require.Len(t, list, keepDone)
 	for i, r := range list {
-		n := 2*keepFinished + 4 - i
-		require.Equal(t, core.RequestID(100+n).String(), r.ID, "newest first")
+		n := 2*keepDone + 4 - i
+		require.Equal(t, core.RequestID(100+n), r.ID, "newest first")
 		require.Equal(t, fmt.Sprint(n), r.Attempts[0].ProxyID)
 	}
 	assert.Len(t, tr.List(StateDone, 3), 3)
@@ -422,7 +423,7 @@ func TestARecordCostsNoAllocation(t *testing.T) {
 		r.Request(&q)
 		entry.End(core.FinalSuccess, 200, now)
 	}
-	for range 2 * keepFinished {
+	for range 2 * keepDone {
 		one()
 	}
 	assert.Zero(t, testing.AllocsPerRun(1000, one))
@@ -470,7 +471,7 @@ func BenchmarkQuery(b *testing.B) {
 		{"summary", func() any { return r.Summary() }},
 		{"timeseries", func() any { return r.Series(24, time.Hour) }},
 		{"by-proxy", func() any { return r.ByProxy(24) }},
-		{"events=12000", func() any { return r.Events(24) }},
+		{"transitions=12000", func() any { list, _ := r.Transitions(24); return list }},
 	}
 	for _, q := range queries {
 		b.Run(q.name, func(b *testing.B) {

@@ -322,7 +322,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			if i < maxLabelled {
 				out <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
 				out <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
-				out <- prometheus.MustNewConstMetric(opensDesc, prometheus.GaugeValue, float64(stats[p.ID].CircuitBreakerOpens), p.ID)
+				out <- prometheus.MustNewConstMetric(opensDesc, prometheus.GaugeValue, float64(stats[p.ID].BreakerOpens), p.ID)
 			}
 		}
 		for s, n := range byState {

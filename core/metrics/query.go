@@ -8,67 +8,62 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Summary is the retry metrics of the whole retention.
+// Summary is the totals of the retention.
 type Summary struct {
-	TotalRequests             uint64                  `json:"total_requests"`
-	TotalAttempts             uint64                  `json:"total_attempts"`
-	TotalRetries              uint64                  `json:"total_retries"`
-	Replays                   uint64                  `json:"replays"`
-	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // "0" is the first attempt
-	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
-	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // waited before retries
-	ByPolicy                  map[string]PolicyCounts `json:"by_policy"`                   // by the policy's hash, since the start
-	RetentionHours            int                     `json:"retention_hours"`
+	Requests         uint64
+	Attempts         uint64 // first attempts, retries and replays
+	Retries          uint64
+	Replays          uint64
+	SuccessByAttempt map[string]uint64 // requests delivered by the number of their last attempt; "0" is the first
+	Transitions      uint64            // of all breakers
+	Waited           time.Duration     // all backoffs together
+	ByPolicy         map[string]PolicyCounts
 }
 
-// PolicyCounts are the requests that ran under one policy.
+// PolicyCounts are the requests that ran under one policy, since the start.
 type PolicyCounts struct {
-	Policy      any     `json:"policy,omitempty"` // absent for "other": those beyond the first so many
-	Requests    uint64  `json:"requests"`
-	Successes   uint64  `json:"successes"`
-	SuccessRate float64 `json:"success_rate"`
+	Policy    any // RequestEvent.Policy; nil for the hash "other", which has the policies beyond the first 1,000
+	Requests  uint64
+	Successes uint64
 }
 
 // Point is one hour or day.
 type Point struct {
-	Timestamp     time.Time `json:"timestamp"` // its beginning, UTC
-	TotalRequests uint64    `json:"total_requests"`
-	TotalRetries  uint64    `json:"total_retries"`
-	SuccessRate   float64   `json:"success_rate"` // of requests; 1 when only attempts fell into it, since none has failed
-	AvgLatency    float64   `json:"avg_latency"`  // s, of attempts, without backoff
+	Start     time.Time // UTC
+	Requests  uint64
+	Delivered uint64 // requests that succeeded
+	Attempts  uint64
+	Retries   uint64
+	Latency   time.Duration // of all attempts together, without backoff
 }
 
-// ProxyStats are one proxy's attempts.
+// AvgLatency returns the mean latency of the attempts; 0 without any.
+func (p *Point) AvgLatency() time.Duration { return average(p.Latency, p.Attempts) }
+
+// ProxyStats are the attempts through one proxy.
 type ProxyStats struct {
-	ProxyID             string  `json:"proxy_id"`
-	TotalAttempts       uint64  `json:"total_attempts"` // success + failure + cancelled
-	SuccessCount        uint64  `json:"success_count"`
-	FailureCount        uint64  `json:"failure_count"`
-	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or a kept connection had died and was replayed
-	AvgLatency          float64 `json:"avg_latency"`     // s
-	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
+	Successes    uint64
+	Failures     uint64
+	Cancelled    uint64        // the client left, or the attempt was replayed
+	Latency      time.Duration // of all attempts together
+	BreakerOpens uint64
 }
 
-// Event is one breaker transition.
-type Event struct {
-	ProxyID      string    `json:"proxy_id"`
-	FromState    string    `json:"from_state"`
-	ToState      string    `json:"to_state"`
-	Timestamp    time.Time `json:"timestamp"`
-	FailureCount int       `json:"failure_count"`
-	Reason       string    `json:"reason"`
-	Why          string    `json:"why"`
+// Attempts returns the number of attempts.
+func (p *ProxyStats) Attempts() uint64 { return p.Successes + p.Failures + p.Cancelled }
+
+// AvgLatency returns the mean latency of the attempts; 0 without any.
+func (p *ProxyStats) AvgLatency() time.Duration { return average(p.Latency, p.Attempts()) }
+
+func average(sum time.Duration, n uint64) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return sum / time.Duration(n)
 }
 
-// Events are the transitions of a window, oldest first.
-type Events struct {
-	Events    []Event                      `json:"events"`
-	Counts    map[string]map[string]uint64 `json:"counts"`    // proxy -> state entered -> times
-	Truncated bool                         `json:"truncated"` // older ones of the window are gone
-}
-
-// each calls f for each minute of the last d that holds something, oldest
-// first. d is clipped to the retention.
+// each calls f for each minute of the last d that has data, oldest first. d is clipped
+// to the retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -82,101 +77,86 @@ func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 
 // Summary returns the totals of the retention.
 func (r *Recorder) Summary() Summary {
-	s := Summary{SuccessByAttempt: map[string]uint64{}, ByPolicy: map[string]PolicyCounts{}, RetentionHours: r.RetentionHours()}
-	waited := time.Duration(0)
+	s := Summary{SuccessByAttempt: map[string]uint64{}, ByPolicy: map[string]PolicyCounts{}}
 	r.each(r.retention, func(_ time.Time, m *minute) {
-		s.TotalRequests += m.requests.Load()
-		s.TotalAttempts += m.attempts.Load()
-		s.TotalRetries += m.retries.Load()
+		s.Requests += m.requests.Load()
+		s.Attempts += m.attempts.Load()
+		s.Retries += m.retries.Load()
 		s.Replays += m.replays.Load()
-		s.CircuitBreakerEventsCount += m.events.Load()
-		waited += time.Duration(m.waited.Load())
+		s.Transitions += m.transitions.Load()
+		s.Waited += time.Duration(m.waited.Load())
 		for i := range m.successByAttempt {
 			if n := m.successByAttempt[i].Load(); n > 0 {
 				s.SuccessByAttempt[strconv.Itoa(i)] += n
 			}
 		}
 	})
-	s.RetryLatencySecondsTotal = round6(waited.Seconds())
 	r.policies.mu.RLock()
 	defer r.policies.mu.RUnlock()
 	for hash, c := range r.policies.byHash {
-		n, ok := c.requests.Load(), c.delivered.Load()
-		s.ByPolicy[hash] = PolicyCounts{c.policy, n, ok, ratio(ok, n)}
+		s.ByPolicy[hash] = PolicyCounts{Policy: c.policy, Requests: c.requests.Load(), Successes: c.delivered.Load()}
 	}
 	return s
 }
 
-// Series returns one point for each hour (or, with step 24 h, day) of the last
-// hours that has data, ascending.
+// Series returns a point for each hour (or, with a step of 24 h, each day) of the last
+// hours that has data, oldest first.
 func (r *Recorder) Series(hours int, step time.Duration) []Point {
-	type sum struct {
-		requests, delivered, retries, attempts uint64
-		latency                                time.Duration
-	}
 	points := []Point{}
-	var cur sum
-	var start time.Time
-	flush := func() {
-		if cur != (sum{}) {
-			p := Point{Timestamp: start, TotalRequests: cur.requests, TotalRetries: cur.retries, SuccessRate: 1, AvgLatency: average(cur.latency, cur.attempts)}
-			if cur.requests > 0 {
-				p.SuccessRate = ratio(cur.delivered, cur.requests)
-			}
-			points = append(points, p)
-		}
-		cur = sum{}
-	}
 	r.each(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
-		if t := at.Truncate(step); !t.Equal(start) {
-			flush()
-			start = t
+		if m.requests.Load() == 0 && m.attempts.Load() == 0 { // it has transitions only
+			return
 		}
-		cur.requests += m.requests.Load()
-		cur.delivered += m.delivered.Load()
-		cur.retries += m.retries.Load()
-		cur.attempts += m.attempts.Load()
-		cur.latency += time.Duration(m.latency.Load())
+		start := at.Truncate(step)
+		if len(points) == 0 || !points[len(points)-1].Start.Equal(start) {
+			points = append(points, Point{Start: start})
+		}
+		p := &points[len(points)-1]
+		p.Requests += m.requests.Load()
+		p.Delivered += m.delivered.Load()
+		p.Attempts += m.attempts.Load()
+		p.Retries += m.retries.Load()
+		p.Latency += time.Duration(m.latency.Load())
 	})
-	flush()
 	return points
 }
 
-// ByProxy returns the proxies with attempts or openings in the last hours. The
-// window reaches back to the beginning of its oldest hour.
+// ByProxy returns the proxies with attempts or openings in the last hours, by id. The
+// window begins at the beginning of its oldest hour.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
 	out := map[string]ProxyStats{}
 	r.proxies.Range(func(id, v any) bool {
-		p := v.(*proxy)
-		s := ProxyStats{ProxyID: id.(string)}
-		latency := time.Duration(0)
-		p.mu.Lock()
-		for i := range p.hours {
-			h := &p.hours[i]
-			if h.at < first || h.at > last { // later if the clock was set back
-				continue
-			}
-			s.TotalAttempts += uint64(h.attempts)
-			s.SuccessCount += uint64(h.success)
-			s.FailureCount += uint64(h.failed)
-			s.CancelledCount += uint64(h.cancelled)
-			s.CircuitBreakerOpens += uint64(h.opens)
-			latency += h.latency
-		}
-		p.mu.Unlock()
-		if s.TotalAttempts+s.CircuitBreakerOpens > 0 {
-			s.AvgLatency = average(latency, s.TotalAttempts)
-			out[s.ProxyID] = s
+		if s := v.(*proxy).stats(first, last); s.Attempts()+s.BreakerOpens > 0 {
+			out[id.(string)] = s
 		}
 		return true
 	})
 	return out
 }
 
-// Prune forgets proxies that are not in the pool and have no data within the
-// retention; the engine calls it now and then.
+// stats adds up the hours from first to last.
+func (p *proxy) stats(first, last int64) ProxyStats {
+	var s ProxyStats
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.hours {
+		h := &p.hours[i]
+		if h.at < first || h.at > last { // later than last if the clock was set back
+			continue
+		}
+		s.Successes += uint64(h.success)
+		s.Failures += uint64(h.failed)
+		s.Cancelled += uint64(h.cancelled)
+		s.BreakerOpens += uint64(h.opens)
+		s.Latency += h.latency
+	}
+	return s
+}
+
+// Prune drops proxies that are not in the pool and have no data within the retention. It
+// is meant to be called a few times a minute.
 func (r *Recorder) Prune(inPool func(id string) bool) {
 	recent := r.ByProxy(r.RetentionHours())
 	r.proxies.Range(func(id, _ any) bool {
@@ -187,25 +167,11 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 	})
 }
 
-// Events returns the transitions of the last hours.
-func (r *Recorder) Events(hours int) Events {
+// Transitions returns the breakers' transitions of the last hours, oldest first.
+// truncated reports that the oldest ones of the window are not kept any more.
+func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
-	list, truncated := r.events.since(from)
+	list, truncated = r.transitions.since(from)
 	slices.SortStableFunc(list, func(a, b core.Transition) int { return a.At.Compare(b.At) })
-	out := Events{Events: make([]Event, 0, len(list)), Counts: map[string]map[string]uint64{}, Truncated: truncated}
-	for _, t := range list {
-		out.Events = append(out.Events, Event{t.ProxyID, t.From.String(), t.To.String(), t.At.UTC(), t.FailureCount, t.Reason, t.Why})
-		if out.Counts[t.ProxyID] == nil {
-			out.Counts[t.ProxyID] = map[string]uint64{}
-		}
-		out.Counts[t.ProxyID][t.To.String()]++
-	}
-	return out
-}
-
-func average(sum time.Duration, n uint64) float64 {
-	if n == 0 {
-		return 0
-	}
-	return round6(sum.Seconds() / float64(n))
+	return list, truncated
 }

@@ -1,17 +1,16 @@
-// Package metrics counts: every attempt, every request and every breaker
-// transition exactly once, in buckets whose memory does not depend on traffic.
-// Its queries are what the REST API answers; its tally scope is what
-// Prometheus scrapes. (tally stops at this package.)
+// Package metrics counts every attempt, every request and every transition of a breaker
+// exactly once. Its memory does not depend on the traffic. The Recorder's queries are
+// for the REST API, its Handler for Prometheus; the Tracker lists the requests in
+// flight. Tally is used nowhere else.
 //
-// These identities hold at any quiescent moment:
+// When no request is in flight:
 //
-//	attempts = first tries + retries + replays = requests sent to proxies
+//	attempts = first attempts + retries + replays
 //	success + failure + cancelled = attempts, per proxy
-//	sum of success_by_attempt = requests delivered
+//	sum of SuccessByAttempt = requests delivered
 package metrics
 
 import (
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,51 +23,49 @@ import (
 const (
 	DefaultRetentionHours = 24
 	MaxRetentionHours     = 168
-	maxAttempts           = 10      // a policy allows no more
-	maxEvents             = 100_000 // kept transitions
-	maxPolicies           = 1_000   // policies told apart; the rest is "other"
+	maxAttempts           = 10      // of one request
+	maxTransitions        = 100_000 // that are kept
+	maxPolicies           = 1_000   // with counters of their own; all others are counted as "other"
 )
 
-// Config is what a Recorder is built from; zero values mean defaults.
+// Config is the settings of a Recorder.
 type Config struct {
-	RetentionHours int
-	Now            func() time.Time
+	RetentionHours int              // 1 to MaxRetentionHours; 0 for DefaultRetentionHours
+	Now            func() time.Time // nil for time.Now
 }
 
-// Recorder is safe for concurrent use.
+// Recorder counts events for the metrics. It is safe for concurrent use.
 type Recorder struct {
 	now       func() time.Time
-	start     time.Time
 	retention time.Duration
 
-	minutes []minute // a ring, by minute since the Unix epoch
-	rotate  sync.Mutex
+	minutes []minute   // a ring, by minute since the Unix epoch
+	rotate  sync.Mutex // held while a bucket is cleared
 
-	proxies  sync.Map // id -> *proxy
-	policies policies
-	events   events
-	totals   totals
-	sources  sources
-	exporter *exporter
+	proxies     sync.Map // id -> *proxy
+	policies    policies
+	transitions transitions
+	totals      totals
+	sources     sources
+	exporter    *exporter
 }
 
-// minute is one bucket. Its counters are added to without a lock; at is the
-// minute they belong to.
+// minute is the counters of one minute.
 type minute struct {
-	at               atomic.Int64
+	at               atomic.Int64 // minutes since the Unix epoch
 	requests         atomic.Uint64
 	delivered        atomic.Uint64
 	attempts         atomic.Uint64
 	retries          atomic.Uint64
 	replays          atomic.Uint64
 	latency          atomic.Int64 // ns, of attempts
-	waited           atomic.Int64 // ns, in backoffs
-	events           atomic.Uint64
+	waited           atomic.Int64 // ns, of backoffs
+	transitions      atomic.Uint64
 	successByAttempt [maxAttempts]atomic.Uint64
 }
 
 func (m *minute) clear() {
-	for _, c := range []*atomic.Uint64{&m.requests, &m.delivered, &m.attempts, &m.retries, &m.replays, &m.events} {
+	for _, c := range []*atomic.Uint64{&m.requests, &m.delivered, &m.attempts, &m.retries, &m.replays, &m.transitions} {
 		c.Store(0)
 	}
 	m.latency.Store(0)
@@ -86,23 +83,24 @@ func New(cfg Config) *Recorder {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &Recorder{now: cfg.Now, start: cfg.Now(), retention: time.Duration(cfg.RetentionHours) * time.Hour}
+	r := &Recorder{now: cfg.Now, retention: time.Duration(cfg.RetentionHours) * time.Hour}
 	r.minutes = make([]minute, cfg.RetentionHours*60+1)
 	r.policies.byHash = map[string]*policyCount{}
 	r.exporter = newExporter(r)
 	return r
 }
 
-// RetentionHours is how far back the queries reach.
+// RetentionHours returns how far back the queries reach.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// at returns the bucket of a moment, cleared if it held another minute.
+// at returns the bucket of a time. It clears a bucket that has the counters of another
+// minute.
 func (r *Recorder) at(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
 	if m.at.Load() != n {
 		r.rotate.Lock()
-		if m.at.Load() != n { // older, or the clock was set back by as much
+		if m.at.Load() != n {
 			m.clear()
 			m.at.Store(n)
 		}
@@ -111,14 +109,14 @@ func (r *Recorder) at(t time.Time) *minute {
 	return m
 }
 
-// Attempt records a finished attempt.
+// Attempt counts a finished attempt.
 func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	m := r.at(e.Ended)
 	took := e.Ended.Sub(e.Started)
 	m.attempts.Add(1)
 	m.latency.Add(int64(took))
 	switch {
-	case e.Outcome.Result == core.ResultReplay: // the same try goes on
+	case e.Outcome.Result == core.ResultReplay: // the attempt that follows has the same number
 		m.replays.Add(1)
 	case e.Attempt > 0:
 		m.retries.Add(1)
@@ -129,7 +127,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	r.proxy(e.ProxyID).attempt(e.Ended, e.Outcome.Result, took)
 }
 
-// Request records a finished request.
+// Request counts a finished request.
 func (r *Recorder) Request(e *core.RequestEvent) {
 	m := r.at(e.Ended)
 	m.requests.Add(1)
@@ -141,10 +139,10 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 	r.totals.request(e)
 }
 
-// Transition records a change of a breaker's state.
+// Transition counts a transition of a breaker.
 func (r *Recorder) Transition(t core.Transition) {
-	r.at(t.At).events.Add(1)
-	r.events.add(t)
+	r.at(t.At).transitions.Add(1)
+	r.transitions.add(t)
 	r.totals.transitions[t.To].Add(1)
 	if t.To == core.Open {
 		r.proxy(t.ProxyID).opened(t.At)
@@ -159,12 +157,12 @@ func (r *Recorder) proxy(id string) *proxy {
 	return p.(*proxy)
 }
 
-// proxy counts for one proxy, by the hour. It holds only hours with data: where the
-// list of proxies changes often, there are many that were used for one hour.
+// proxy is the counters of one proxy by the hour. It has only hours with data: if the
+// pool changes often, many proxies are used within one hour and never again.
 type proxy struct {
 	mu    sync.Mutex
 	keep  int64  // hours
-	hours []hour // ascending
+	hours []hour // guarded by mu; ascending
 }
 
 type hour struct {
@@ -173,11 +171,11 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour returns the bucket of a moment. Requires mu.
+// hour returns the bucket of a time. It requires mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
-	for i > 0 && p.hours[i-1].at > n { // a clock that was set back
+	for i > 0 && p.hours[i-1].at > n { // the clock was set back
 		i--
 	}
 	if i > 0 && p.hours[i-1].at == n {
@@ -200,7 +198,7 @@ func (p *proxy) attempt(at time.Time, result core.Result, took time.Duration) {
 	switch result {
 	case core.ResultSuccess:
 		h.success++
-	case core.ResultCancelled, core.ResultReplay: // neither says anything of the proxy
+	case core.ResultCancelled, core.ResultReplay: // neither a success nor a failure of the proxy
 		h.cancelled++
 	default:
 		h.failed++
@@ -213,14 +211,14 @@ func (p *proxy) opened(at time.Time) {
 	p.hour(at).opens++
 }
 
-// policies counts requests by the policy they ran under.
+// policies counts requests by policy.
 type policies struct {
 	mu     sync.RWMutex
-	byHash map[string]*policyCount
+	byHash map[string]*policyCount // guarded by mu
 }
 
 type policyCount struct {
-	policy              any // what the hash stands for; nil for the others
+	policy              any // RequestEvent.Policy; nil for otherPolicies
 	requests, delivered atomic.Uint64
 }
 
@@ -253,44 +251,35 @@ func (p *policies) add(hash string, policy any) *policyCount {
 	return c
 }
 
-// events keeps the latest transitions, oldest first.
-type events struct {
-	mu      sync.Mutex
+// transitions is the latest transitions of all breakers.
+type transitions struct {
+	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
-	next    int
-	dropped time.Time // the latest that had to go to make room
+	next    int       // the place of the next one once the ring is full
+	dropped time.Time // the time of the latest that was overwritten; zero if none was
 }
 
-func (e *events) add(t core.Transition) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.ring) < maxEvents {
-		e.ring = append(e.ring, t)
+func (l *transitions) add(t core.Transition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.ring) < maxTransitions {
+		l.ring = append(l.ring, t)
 		return
 	}
-	e.dropped = e.ring[e.next].At
-	e.ring[e.next] = t
-	e.next = (e.next + 1) % maxEvents
+	l.dropped = l.ring[l.next].At
+	l.ring[l.next] = t
+	l.next = (l.next + 1) % maxTransitions
 }
 
-// since returns the events after a moment, oldest first, and whether some are
-// missing.
-func (e *events) since(from time.Time) (list []core.Transition, truncated bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i := range e.ring {
-		if t := e.ring[(e.next+i)%len(e.ring)]; !t.At.Before(from) {
+// since returns the transitions that are not before from, in the order in which they
+// were added. truncated reports that some of them were overwritten.
+func (l *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.ring {
+		if t := l.ring[(l.next+i)%len(l.ring)]; !t.At.Before(from) {
 			list = append(list, t)
 		}
 	}
-	return list, !e.dropped.IsZero() && !e.dropped.Before(from)
+	return list, !l.dropped.IsZero() && !l.dropped.Before(from)
 }
-
-func ratio(part, whole uint64) float64 {
-	if whole == 0 {
-		return 0
-	}
-	return float64(part) / float64(whole)
-}
-
-func round6(f float64) float64 { return math.Round(f*1e6) / 1e6 }

@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -13,102 +12,67 @@ import (
 const (
 	StateSelecting  = "selecting"
 	StateAttempting = "attempting"
-	StateWaiting    = "waiting" // for its next retry
+	StateWaiting    = "waiting" // in the backoff before a retry
 	StateStreaming  = "streaming"
 	StateTunnel     = "tunnel"
 	StateDone       = "done"
 )
 
-// States returns all of them, in the order of a request's life.
+// States returns all states, in the order in which a request passes them.
 func States() []string {
 	return []string{StateSelecting, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
 }
 
-// keepFinished is how many finished requests are remembered.
-const keepFinished = 1_000
+// keepDone is how many requests that have ended are kept.
+const keepDone = 1_000
 
-// Tracker knows the requests in flight and the latest finished ones. It is
-// safe for concurrent use.
-type Tracker struct {
-	mu       sync.Mutex
-	entries  map[*Entry]struct{}
-	finished []followed // a ring
-	next     int
+// Request is one request. It never has a path or a query string.
+type Request struct {
+	ID             core.RequestID
+	Method         string
+	Host           string
+	State          string
+	Started        time.Time
+	CurrentAttempt int       // 0 is the first
+	ProxyID        string    // of the latest attempt; "" before the first
+	NextRetry      time.Time // only in StateWaiting
+	Ended          time.Time // only in StateDone, as are the next two
+	Final          core.Final
+	Status         int                 // of the response to the client; 0 if the client left before
+	Attempts       []core.AttemptEvent // finished attempts
 }
 
-// NewTracker returns a tracker of nothing yet.
+func (r *Request) copy() Request {
+	c := *r
+	c.Attempts = slices.Clone(r.Attempts)
+	return c
+}
+
+// Tracker is the list of the requests in flight and of those that ended lately. It is
+// safe for concurrent use.
+type Tracker struct {
+	mu      sync.Mutex // guards all fields; an entry's mu is locked before it
+	entries map[*Entry]struct{}
+	done    []Request // a ring
+	next    int       // the place of the next one once the ring is full
+}
+
+// NewTracker returns an empty tracker.
 func NewTracker() *Tracker {
 	return &Tracker{entries: map[*Entry]struct{}{}}
 }
 
-// Request is one request as GET /requests shows it. It never holds a path or a
-// query string.
-type Request struct {
-	ID             string          `json:"id"`
-	Method         string          `json:"method"`
-	Host           string          `json:"host"`
-	State          string          `json:"state"`
-	CurrentAttempt int             `json:"current_attempt"` // 0 is the first
-	ProxyID        string          `json:"proxy_id"`
-	NextRetryTime  *time.Time      `json:"next_retry_time"` // while waiting
-	StartedAt      time.Time       `json:"started_at"`
-	FinishedAt     *time.Time      `json:"finished_at"`
-	Outcome        string          `json:"outcome,omitempty"`
-	Status         int             `json:"status,omitempty"`
-	Attempts       []AttemptRecord `json:"attempts"`
-}
-
-// AttemptRecord is one finished attempt of a Request.
-type AttemptRecord struct {
-	Attempt      int     `json:"attempt"`
-	ProxyID      string  `json:"proxy_id"`
-	Outcome      string  `json:"outcome"`
-	StatusCode   int     `json:"status_code,omitempty"`
-	DelayBefore  float64 `json:"delay_before"` // s
-	Latency      float64 `json:"latency"`      // s
-	ErrorMessage string  `json:"error_message,omitempty"`
-}
-
-// RecordOf returns an attempt as the API shows it.
-func RecordOf(e *core.AttemptEvent) AttemptRecord {
-	a := AttemptRecord{
-		Attempt: e.Attempt, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(), StatusCode: e.Outcome.Status,
-		DelayBefore: round6(e.Delay.Seconds()), Latency: round6(e.Ended.Sub(e.Started).Seconds()),
-	}
-	if e.Outcome.Err != nil {
-		a.ErrorMessage = e.Outcome.Err.Error()
-	}
-	return a
-}
-
-// followed is what is known of one request; it is put into words when somebody
-// asks.
-type followed struct {
-	id       core.RequestID
-	method   string
-	host     string
-	state    string
-	started  time.Time
-	until    time.Time // of the wait
-	ended    time.Time
-	current  int
-	proxyID  string
-	final    core.Final
-	status   int
-	attempts []core.AttemptEvent
-}
-
-// Entry follows the requests of one client connection, one after the other. It
-// is written by one goroutine and read by others.
+// Entry is the tracker's row of one client connection, whose requests come one after
+// the other. One goroutine writes it, others read it.
 type Entry struct {
 	tracker *Tracker
 
-	mu     sync.Mutex
-	active bool
-	followed
+	mu       sync.Mutex // guards the fields below
+	inFlight bool
+	request  Request
 }
 
-// Track returns a new entry; Release it when its connection ends.
+// Track returns a new entry. Release it when the connection ends.
 func (t *Tracker) Track() *Entry {
 	e := &Entry{tracker: t}
 	t.mu.Lock()
@@ -117,131 +81,116 @@ func (t *Tracker) Track() *Entry {
 	return e
 }
 
-// Release ends the entry.
+// Release removes the entry from its tracker.
 func (e *Entry) Release() {
 	e.tracker.mu.Lock()
 	defer e.tracker.mu.Unlock()
 	delete(e.tracker.entries, e)
 }
 
-// Begin starts to follow a request.
+// Begin begins a request.
 func (e *Entry) Begin(id core.RequestID, method, host string, started time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.active = true
-	e.followed = followed{id: id, method: method, host: host, started: started, state: StateSelecting, attempts: e.attempts[:0]}
+	e.inFlight = true
+	e.request = Request{
+		ID: id, Method: method, Host: host, Started: started, State: StateSelecting, Attempts: e.request.Attempts[:0],
+	}
 }
 
-// Attempt says that an attempt begins.
+// Attempt begins an attempt. Number 0 is the first.
 func (e *Entry) Attempt(number int, proxyID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.state, e.current, e.proxyID = StateAttempting, number, proxyID
+	e.request.State, e.request.CurrentAttempt, e.request.ProxyID = StateAttempting, number, proxyID
 }
 
-// Waiting says that a retry waits.
+// Waiting begins the backoff before a retry.
 func (e *Entry) Waiting(until time.Time, retry int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.state, e.until, e.current = StateWaiting, until, retry
+	e.request.State, e.request.NextRetry, e.request.CurrentAttempt = StateWaiting, until, retry
 }
 
-// Finished says how an attempt went.
+// Finished ends an attempt.
 func (e *Entry) Finished(ev *core.AttemptEvent) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.attempts = append(e.attempts, *ev)
+	e.request.Attempts = append(e.request.Attempts, *ev)
 }
 
-// Streaming and Tunnel say that the answer goes to the client.
-func (e *Entry) Streaming() { e.set(StateStreaming) }
+// Streaming reports that the response is being relayed to the client.
+func (e *Entry) Streaming() { e.setState(StateStreaming) }
 
-// Tunnel says that a tunnel stands.
-func (e *Entry) Tunnel() { e.set(StateTunnel) }
+// Tunnel reports that the tunnel is open.
+func (e *Entry) Tunnel() { e.setState(StateTunnel) }
 
-func (e *Entry) set(state string) {
+func (e *Entry) setState(state string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.state = state
+	e.request.State = state
 }
 
-// End says that the request is over.
+// End ends the request. It has no effect after the first call.
 func (e *Entry) End(final core.Final, status int, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.active {
+	if !e.inFlight {
 		return
 	}
-	e.active = false
-	t := e.tracker
-	e.state, e.ended, e.final, e.status = StateDone, at, final, status
+	e.inFlight = false
+	r := &e.request
+	r.State, r.Ended, r.Final, r.Status = StateDone, at, final, status
+	r.Attempts = e.tracker.keep(r)
+}
+
+// keep adds a request that has ended. It returns an empty slice for the attempts of the
+// next request: that of the oldest request, which leaves.
+func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.finished) < keepFinished {
-		t.finished = append(t.finished, e.followed)
-		e.attempts = nil
-		return
+	if len(t.done) < keepDone {
+		t.done = append(t.done, *r)
+		return nil
 	}
-	// The oldest goes, and its slice is the next request's.
-	slot := &t.finished[t.next]
-	t.next = (t.next + 1) % keepFinished
-	spare := slot.attempts
-	*slot = e.followed
-	e.attempts = spare[:0]
+	oldest := &t.done[t.next]
+	t.next = (t.next + 1) % keepDone
+	spare = oldest.Attempts[:0]
+	*oldest = *r
+	return spare
 }
 
-// request puts f into words.
-func (f *followed) request() Request {
-	r := Request{
-		ID: f.id.String(), Method: f.method, Host: f.host, State: f.state, CurrentAttempt: f.current, ProxyID: f.proxyID,
-		StartedAt: f.started.UTC(), Attempts: make([]AttemptRecord, 0, len(f.attempts)),
-	}
-	for i := range f.attempts {
-		r.Attempts = append(r.Attempts, RecordOf(&f.attempts[i]))
-	}
-	switch f.state {
-	case StateWaiting:
-		until := f.until.UTC()
-		r.NextRetryTime = &until
-	case StateDone:
-		ended := f.ended.UTC()
-		r.FinishedAt, r.Outcome, r.Status = &ended, f.final.String(), f.status
-	}
-	return r
-}
-
-// List returns up to limit requests, the newest first: those in flight, then
-// finished ones. state filters, "" takes all.
+// List returns up to limit requests, the newest first: those in flight, then those that
+// have ended. It returns requests in any state if state is "".
 func (t *Tracker) List(state string, limit int) []Request {
 	out := []Request{}
-	running := map[string]struct{}{}
+	listed := map[core.RequestID]struct{}{}
 	for _, e := range t.connections() {
-		if r, ok := e.now(); ok && (state == "" || r.State == state) {
-			running[r.ID] = struct{}{}
+		if r, ok := e.current(); ok && (state == "" || r.State == state) {
+			listed[r.ID] = struct{}{}
 			out = append(out, r)
 		}
 	}
-	slices.SortFunc(out, func(a, b Request) int { return b.StartedAt.Compare(a.StartedAt) })
+	slices.SortFunc(out, func(a, b Request) int { return b.Started.Compare(a.Started) })
 	if len(out) > limit {
 		return out[:limit]
 	}
 	if state != "" && state != StateDone {
 		return out
 	}
-	// Whoever ends a request needs mu: only what is asked for is put into words.
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := len(t.finished) - 1; i >= 0 && len(out) < limit; i-- {
-		r := t.finished[(t.next+i)%len(t.finished)].request()
-		if _, twice := running[r.ID]; !twice { // it has ended since
-			out = append(out, r)
+	for i := len(t.done) - 1; i >= 0 && len(out) < limit; i-- {
+		r := &t.done[(t.next+i)%len(t.done)]
+		if _, twice := listed[r.ID]; !twice { // it has ended meanwhile
+			out = append(out, r.copy())
 		}
 	}
 	return out
 }
 
-// connections are the entries there are. Who looks for a request among them
-// first, and then among the finished ones, misses none that ends meanwhile.
+// connections returns all entries. A request that ends while somebody searches moves
+// from its entry to done, so entries are searched first.
 func (t *Tracker) connections() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,49 +201,50 @@ func (t *Tracker) connections() []*Entry {
 	return entries
 }
 
-func (e *Entry) now() (r Request, ok bool) {
+// current returns the request in flight.
+func (e *Entry) current() (r Request, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.active {
-		r = e.request()
+	if e.inFlight {
+		r = e.request.copy()
 	}
-	return r, e.active
+	return r, e.inFlight
+}
+
+// id returns the id of the request in flight.
+func (e *Entry) id() (id core.RequestID, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.request.ID, e.inFlight
 }
 
 // Get returns one request.
-func (t *Tracker) Get(id string) (Request, bool) {
-	n, err := strconv.ParseUint(id, 16, 64)
-	want := core.RequestID(n)
-	if err != nil || want.String() != id {
-		return Request{}, false
-	}
+func (t *Tracker) Get(id core.RequestID) (Request, bool) {
 	for _, e := range t.connections() {
-		e.mu.Lock()
-		if e.active && e.id == want {
-			defer e.mu.Unlock()
-			return e.request(), true
+		if at, ok := e.id(); !ok || at != id {
+			continue
 		}
-		e.mu.Unlock()
+		if r, ok := e.current(); ok && r.ID == id {
+			return r, true
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.finished {
-		if f := &t.finished[i]; f.id == want {
-			return f.request(), true
+	for i := range t.done {
+		if t.done[i].ID == id {
+			return t.done[i].copy(), true
 		}
 	}
 	return Request{}, false
 }
 
-// InFlight is the number of requests running.
+// InFlight returns the number of requests in flight.
 func (t *Tracker) InFlight() int {
 	n := 0
 	for _, e := range t.connections() {
-		e.mu.Lock()
-		if e.active {
+		if _, ok := e.id(); ok {
 			n++
 		}
-		e.mu.Unlock()
 	}
 	return n
 }

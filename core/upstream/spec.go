@@ -93,7 +93,7 @@ func check(specs []Spec) error {
 	for i := range specs {
 		s := &specs[i]
 		if _, twice := seen[s.ID]; twice {
-			return fmt.Errorf("%w: the id %q is used twice", ErrSpec, s.ID)
+			return &DuplicateError{s.ID}
 		}
 		if s.ID == "" {
 			return fmt.Errorf("%w: it has no id", ErrSpec)
@@ -124,6 +124,16 @@ func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
 
 // Unwrap is ErrSpec.
 func (e *SpecError) Unwrap() error { return ErrSpec }
+
+// DuplicateError is an id that two proxies have. It wraps ErrSpec.
+type DuplicateError struct{ ID string }
+
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("%v: the id %q is used twice", ErrSpec, e.ID)
+}
+
+// Unwrap returns ErrSpec.
+func (e *DuplicateError) Unwrap() error { return ErrSpec }
 
 // CheckSpec says what is wrong with a proxy's configuration; an id may still
 // be missing. Its errors wrap ErrSpec, those of a field are *SpecError.

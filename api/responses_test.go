@@ -36,13 +36,13 @@ const (
 	readerKey = "Bearer reader-key-0123456789"
 )
 
-// TestAnswers compares the answer of every endpoint with testdata/answers.golden, byte
+// TestResponses compares the answer of every endpoint with testdata/responses.golden, byte
 // by byte: the parts are real, the proxies are pipes in memory, the time is virtual.
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	g := &golden{t: t}
 	g.server(t) // Fiber and fasthttp start goroutines that never end with their first server
 	synctest.Test(t, func(t *testing.T) { g.record(t) })
-	path := filepath.Join("testdata", "answers.golden")
+	path := filepath.Join("testdata", "responses.golden")
 	if *update {
 		require.NoError(t, os.WriteFile(path, g.out.Bytes(), 0o644))
 	}
@@ -127,7 +127,8 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	})
 	status := ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []any{}, Restart: []string{"log.format"}}
 	g.served, err = New(Config{
-		Engine: e, Plugins: reg, Log: log, Version: "v1",
+		Engine: e, Pool: e.Pool(), Targets: e.Pool().Ledger(), Policies: e.Policies(), Metrics: e.Metrics(), Requests: e.Tracker(),
+		Plugins: reg, Log: log, Version: "v1",
 		Running: func() Running {
 			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888", Reload: status}
 		},

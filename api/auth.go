@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+// Key is one of the API's keys.
+type Key struct {
+	Name   string // for the log
+	Secret string
+	Admin  bool // may change things; without it, only read
+}
+
+// auth is who may use the API. It never changes.
+type auth struct {
+	keys         []hashedKey // none: no key is needed
+	loopbackOnly bool        // refuse requests for other hosts than this machine
+}
+
+type hashedKey struct {
+	name  string
+	sum   [sha256.Size]byte
+	admin bool
+}
+
+// SetKeys replaces the keys. With loopbackOnly, requests whose Host is not localhost or
+// a loopback address are refused.
+func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
+	a := &auth{loopbackOnly: loopbackOnly}
+	for _, k := range keys {
+		a.keys = append(a.keys, hashedKey{k.Name, sha256.Sum256([]byte(k.Secret)), k.Admin})
+	}
+	s.auth.Store(a)
+}
+
+// check returns the key of an Authorization header. It compares with every key, so
+// its time does not depend on their values.
+func (a *auth) check(header string) (found hashedKey, ok bool) {
+	scheme, key, _ := strings.Cut(header, " ")
+	sum := sha256.Sum256([]byte(key))
+	for _, k := range a.keys {
+		if subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1 && strings.EqualFold(scheme, "Bearer") {
+			found, ok = k, true
+		}
+	}
+	return found, ok
+}
+
+// admit returns nil for a request that may be served, else the reason why not.
+func (s *Server) admit(c *fiber.Ctx) error {
+	a := s.auth.Load()
+	// The host comes from the request itself: Fiber's Hostname prefers X-Forwarded-Host,
+	// which the script of a web page can set.
+	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
+	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !loopback(host) {
+		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
+			"this is the API, not the gateway's port; without api.keys it answers to localhost and loopback addresses only")
+	}
+	// With keys there is no such check: a page of another origin has no key, and a
+	// reverse proxy may have changed the host.
+	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
+		return newProblem(fiber.StatusForbidden, "cross_origin", "a page of another origin may not change anything here")
+	}
+	if len(a.keys) > 0 && !open(c.Path()) {
+		key, ok := a.check(c.Get(fiber.HeaderAuthorization))
+		if !ok {
+			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
+			return newProblem(fiber.StatusUnauthorized, "unauthorized", "this needs an Authorization: Bearer key of api.keys")
+		}
+		c.Locals(keyName, key.name)
+		if !key.admin && !readOnly(c) {
+			return newProblem(fiber.StatusForbidden, "forbidden", "this needs a key with the role admin")
+		}
+	}
+	// A few compressed bytes may become gigabytes.
+	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
+		return badMediaType("a body is taken as it is, without a Content-Encoding")
+	}
+	return nil
+}
+
+// keyName is the local under which Fiber keeps the name of a request's key.
+const keyName = "key name"
+
+// open reports whether a path needs no key.
+func open(path string) bool {
+	if _, ok := pages[path]; ok {
+		return true
+	}
+	switch path {
+	case "/healthz", "/readyz", "/api/v1", "/api/v1/", "/api/v1/healthz", "/api/v1/readyz", "/api/v1/openapi.json":
+		return true
+	}
+	return false
+}
+
+// readOnly reports whether a request changes nothing.
+func readOnly(c *fiber.Ctx) bool {
+	return c.Method() == fiber.MethodGet || c.Method() == fiber.MethodHead
+}
+
+// crossOrigin reports whether a page of another origin has made the browser send the
+// request.
+func crossOrigin(c *fiber.Ctx) bool {
+	origin := c.Get(fiber.HeaderOrigin)
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, c.Get(fiber.HeaderHost))
+}
+
+// loopback reports whether a host, with or without a port, is this machine.
+func loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+}

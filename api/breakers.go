@@ -1,0 +1,177 @@
+package api
+
+import (
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// breakers is the endpoints under /circuit-breakers.
+type breakers struct {
+	pool    Pool
+	metrics Metrics
+	now     func() time.Time
+}
+
+func (h *breakers) routes(r fiber.Router) {
+	r.Get("/circuit-breakers", h.list)
+	r.Get("/circuit-breakers/metrics", h.transitions) // before :id, which would match it
+	r.Get("/circuit-breakers/:id", h.get)
+	r.Post("/circuit-breakers/:id/reset", h.reset)
+}
+
+// breakerView is one breaker. Durations are seconds.
+type breakerView struct {
+	ProxyID          string     `json:"proxy_id"`
+	State            string     `json:"state"`
+	FailureCount     int        `json:"failure_count"`
+	FailureThreshold int        `json:"failure_threshold"`
+	WindowDuration   float64    `json:"window_duration"`
+	TimeoutDuration  float64    `json:"timeout_duration"`
+	NextTestTime     *time.Time `json:"next_test_time"`   // null unless open
+	RetryInSeconds   *float64   `json:"retry_in_seconds"` // until NextTestTime
+	LastStateChange  time.Time  `json:"last_state_change"`
+}
+
+func (h *breakers) view(u *upstream.Upstream) breakerView {
+	b := u.Breaker().Snapshot()
+	v := breakerView{
+		ProxyID: u.ID(), State: b.State.String(), FailureCount: b.FailureCount, FailureThreshold: b.Config.FailureThreshold,
+		WindowDuration: b.Config.WindowDuration.Seconds(), TimeoutDuration: b.Config.TimeoutDuration.Seconds(),
+		LastStateChange: b.LastChange.UTC(),
+	}
+	if b.State == core.Open {
+		at, in := b.NextTest.UTC(), max(b.NextTest.Sub(h.now()).Seconds(), 0)
+		v.NextTestTime, v.RetryInSeconds = &at, &in
+	}
+	return v
+}
+
+func (h *breakers) list(c *fiber.Ctx) error {
+	out := []breakerView{}
+	for _, u := range sortedByID(h.pool.Snapshot()) {
+		out = append(out, h.view(u))
+	}
+	return send(c, fiber.Map{"circuit_breakers": out})
+}
+
+func (h *breakers) get(c *fiber.Ctx) error {
+	u, err := proxyByID(c, h.pool)
+	if err != nil {
+		return err
+	}
+	return send(c, struct {
+		breakerView
+		Why whyView `json:"why"`
+	}{h.view(u), h.why(u.Why())})
+}
+
+func (h *breakers) reset(c *fiber.Ctx) error {
+	u, err := proxyByID(c, h.pool)
+	if err != nil {
+		return err
+	}
+	u.Breaker().Reset()
+	return send(c, h.view(u))
+}
+
+// whyView explains a breaker: the failures of its proxy beside those of the other
+// proxies.
+type whyView struct {
+	Summary     string           `json:"summary"`
+	Since       *time.Time       `json:"since"`
+	Failures    int              `json:"failures"`
+	Successes   int              `json:"successes"`
+	Evidence    float64          `json:"evidence"`     // in nats
+	Needed      float64          `json:"needed"`       // the evidence that opens the breaker
+	OwnFailures int              `json:"own_failures"` // of a kind that no target causes
+	OwnCauses   map[string]int   `json:"own_causes"`
+	Targets     []targetEvidence `json:"targets"`
+}
+
+// targetEvidence compares a proxy with the other proxies at one target.
+type targetEvidence struct {
+	Target       string         `json:"target"`
+	Failures     int            `json:"failures"`
+	Attempts     int            `json:"attempts"`
+	Causes       map[string]int `json:"causes"`
+	RestFailures int            `json:"rest_failures"`
+	RestAttempts int            `json:"rest_attempts"`
+	Noise        float64        `json:"noise"` // the usual share of failures at this target, 0 to 1
+	Evidence     float64        `json:"evidence"`
+}
+
+func (h *breakers) why(w evidence.Why) whyView {
+	v := whyView{
+		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence, Needed: w.Needed,
+		OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause), Targets: make([]targetEvidence, 0, len(w.Targets)),
+	}
+	if w.Failures > 0 {
+		at := h.pool.At(w.Since).UTC()
+		v.Since = &at
+	}
+	for _, t := range w.Targets {
+		v.Targets = append(v.Targets, targetEvidence{
+			Target: t.Name, Failures: t.Failures, Attempts: t.Attempts, Causes: countsByCause(t.Causes),
+			RestFailures: t.RestFailures, RestAttempts: t.RestAttempts, Noise: t.Noise, Evidence: t.Evidence,
+		})
+	}
+	return v
+}
+
+func causeWord(cause uint8) string { return verdict.Word(core.Cause(cause)) }
+
+func countsByCause(list []evidence.CauseCount) map[string]int {
+	out := map[string]int{}
+	for _, c := range list {
+		out[causeWord(c.Cause)] = c.Count
+	}
+	return out
+}
+
+// transitionView is one transition of a breaker.
+type transitionView struct {
+	ProxyID      string    `json:"proxy_id"`
+	FromState    string    `json:"from_state"`
+	ToState      string    `json:"to_state"`
+	Timestamp    time.Time `json:"timestamp"`
+	FailureCount int       `json:"failure_count"`
+	Reason       string    `json:"reason"`
+	Why          string    `json:"why"`
+}
+
+// transitionsView is the transitions of a time window, oldest first.
+type transitionsView struct {
+	Events         []transitionView          `json:"events"`
+	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> state entered -> times
+	Truncated      bool                      `json:"truncated"` // the oldest of the window are not kept any more
+	RetentionHours int                       `json:"retention_hours"`
+}
+
+func (h *breakers) transitions(c *fiber.Ctx) error {
+	hours, err := queryHours(c)
+	if err != nil {
+		return err
+	}
+	list, truncated := h.metrics.Transitions(hours)
+	v := transitionsView{
+		Events: make([]transitionView, 0, len(list)), Counts: map[string]map[string]int{},
+		Truncated: truncated, RetentionHours: h.metrics.RetentionHours(),
+	}
+	for _, t := range list {
+		v.Events = append(v.Events, transitionView{
+			ProxyID: t.ProxyID, FromState: t.From.String(), ToState: t.To.String(), Timestamp: t.At.UTC(),
+			FailureCount: t.FailureCount, Reason: t.Reason, Why: t.Why,
+		})
+		if v.Counts[t.ProxyID] == nil {
+			v.Counts[t.ProxyID] = map[string]int{}
+		}
+		v.Counts[t.ProxyID][t.To.String()]++
+	}
+	return send(c, v)
+}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+// Running is the configuration in force.
+type Running struct {
+	Config  any          `json:"config"`  // as in the file; secrets are masked
+	Gateway string       `json:"gateway"` // the address that clients connect to
+	Reload  ReloadStatus `json:"reload"`
+}
+
+// ReloadStatus is the result of the last reload of the configuration.
+type ReloadStatus struct {
+	OK      bool      `json:"ok"`
+	At      time.Time `json:"at"`
+	Faults  any       `json:"faults"`  // a list
+	Restart []string  `json:"restart"` // changed keys that take effect at the next start
+}
+
+// configHandler is the endpoints under /config.
+type configHandler struct {
+	running  func() Running
+	reload   func() ReloadStatus
+	policies Policies
+}
+
+func (h *configHandler) routes(r fiber.Router) {
+	r.Get("/config", h.get)
+	r.Post("/config/reload", h.postReload)
+}
+
+func (h *configHandler) get(c *fiber.Ctx) error {
+	return send(c, struct {
+		Running
+		PolicySource string `json:"policy_source"`
+	}{h.running(), h.policies.View().Source})
+}
+
+func (h *configHandler) postReload(c *fiber.Ctx) error {
+	status := h.reload()
+	if !status.OK {
+		p := newProblem(fiber.StatusUnprocessableEntity, "invalid_config", "the configuration was not reloaded; the running one stays")
+		p.body.Details = status
+		return p
+	}
+	return send(c, status)
+}

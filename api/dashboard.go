@@ -1,0 +1,28 @@
+package api
+
+import (
+	"embed"
+	"path/filepath"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+//go:embed dashboard
+var dashboard embed.FS
+
+// pages are the files of the dashboard by path. They need no key.
+var pages = map[string]string{"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js"}
+
+// pagePolicy allows the dashboard its own files and the API, and nothing else.
+const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
+	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+
+func sendPage(c *fiber.Ctx, file string) error {
+	content, err := dashboard.ReadFile("dashboard/" + file)
+	if err != nil {
+		return err
+	}
+	c.Type(filepath.Ext(file), "utf-8")
+	c.Set(fiber.HeaderContentSecurityPolicy, pagePolicy)
+	return c.Send(content)
+}

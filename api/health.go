@@ -1,0 +1,48 @@
+package api
+
+import (
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// drainer is the engine as far as /readyz needs it.
+type drainer interface {
+	Draining() bool
+}
+
+// health is the endpoints /healthz and /readyz.
+type health struct {
+	version string
+	engine  drainer
+	pool    Pool
+}
+
+func (h *health) routes(r fiber.Router) {
+	r.Get("/healthz", h.alive)
+	r.Get("/readyz", h.ready)
+}
+
+func (h *health) alive(c *fiber.Ctx) error {
+	return send(c, struct {
+		Status  string `json:"status"`
+		Version string `json:"version"`
+	}{"ok", h.version})
+}
+
+// ready responds 200 while the gateway accepts clients and a proxy accepts requests.
+func (h *health) ready(c *fiber.Ctx) error {
+	if h.engine.Draining() {
+		return notReady("the gateway is shutting down")
+	}
+	for _, u := range h.pool.Snapshot().All {
+		if u.Breaker().State() != core.Open && !u.Draining() {
+			return send(c, fiber.Map{"status": "ready"})
+		}
+	}
+	return notReady("no proxy takes traffic")
+}
+
+func notReady(message string) error {
+	return newProblem(fiber.StatusServiceUnavailable, "not_ready", message)
+}

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"errors"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+)
+
+// decode reads a JSON body strictly into v.
+func decode(c *fiber.Ctx, v any) error {
+	mime, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
+	if strings.TrimSpace(strings.ToLower(mime)) != fiber.MIMEApplicationJSON {
+		return badMediaType("the body must be application/json")
+	}
+	body := c.Body()
+	if len(body) > maxJSON {
+		return bodyTooLarge(maxJSON)
+	}
+	err := strictjson.Decode(body, v)
+	var field *strictjson.FieldError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &field):
+		return badField(field.Field, err.Error())
+	}
+	return newProblem(fiber.StatusBadRequest, "invalid_json", err.Error())
+}
+
+// param returns a parameter of the path, decoded.
+func param(c *fiber.Ctx, name string) (string, error) {
+	v, err := url.PathUnescape(c.Params(name))
+	if err != nil {
+		return "", notFound("the path has a malformed escape")
+	}
+	return v, nil
+}
+
+// query returns a parameter of the query, and whether it is there. A parameter that
+// occurs more than once is ambiguous: its value is "".
+func query(c *fiber.Ctx, name string) (value string, given bool) {
+	all := c.Context().QueryArgs().PeekMulti(name)
+	if len(all) != 1 {
+		return "", len(all) > 0
+	}
+	return string(all[0]), true
+}
+
+// queryInt returns an integer parameter of the query, or def if it is not there.
+func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
+	q, given := query(c, name)
+	if !given {
+		return def, nil
+	}
+	n, err := strconv.Atoi(q)
+	if err != nil || n < low || n > high || strings.HasPrefix(q, "+") {
+		limit := strconv.Itoa(low) + " to " + strconv.Itoa(high)
+		return 0, outOfRange(name, limit, name+" must be one integer from "+limit)
+	}
+	return n, nil
+}
+
+// queryHours returns the time window of a query on the metrics.
+func queryHours(c *fiber.Ctx) (int, error) {
+	return queryInt(c, "hours", 1, metrics.MaxRetentionHours, metrics.DefaultRetentionHours)
+}

@@ -1,0 +1,151 @@
+package api
+
+import (
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// Metrics is the recorder's queries.
+type Metrics interface {
+	Summary() metrics.Summary
+	Series(hours int, step time.Duration) []metrics.Point
+	ByProxy(hours int) map[string]metrics.ProxyStats
+	Transitions(hours int) (list []core.Transition, truncated bool)
+	RetentionHours() int
+	Handler() http.Handler
+}
+
+var _ Metrics = (*metrics.Recorder)(nil)
+
+// metricsHandler is the endpoints under /metrics/retries, and the scrape of Prometheus.
+type metricsHandler struct {
+	metrics Metrics
+}
+
+func (h *metricsHandler) routes(r fiber.Router) {
+	r.Get("/metrics/retries", h.summary)
+	r.Get("/metrics/retries/timeseries", h.series)
+	r.Get("/metrics/retries/by-proxy", h.byProxy)
+}
+
+func (h *metricsHandler) scrape() fiber.Handler { return adaptor.HTTPHandler(h.metrics.Handler()) }
+
+// summaryView is the totals of the retention.
+type summaryView struct {
+	TotalRequests             uint64                  `json:"total_requests"`
+	TotalAttempts             uint64                  `json:"total_attempts"`
+	TotalRetries              uint64                  `json:"total_retries"`
+	Replays                   uint64                  `json:"replays"`
+	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // "0" is the first attempt
+	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
+	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // all backoffs together
+	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by the policy's hash, since the start
+	RetentionHours            int                     `json:"retention_hours"`
+}
+
+// policyCounts are the requests under one policy.
+type policyCounts struct {
+	Policy      *policyView `json:"policy,omitempty"` // absent for the hash "other"
+	Requests    uint64      `json:"requests"`
+	Successes   uint64      `json:"successes"`
+	SuccessRate float64     `json:"success_rate"`
+}
+
+func (h *metricsHandler) summary(c *fiber.Ctx) error {
+	s := h.metrics.Summary()
+	v := summaryView{
+		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
+		SuccessByAttempt: s.SuccessByAttempt, CircuitBreakerEventsCount: s.Transitions, RetryLatencySecondsTotal: seconds(s.Waited),
+		ByPolicy: map[string]policyCounts{}, RetentionHours: h.metrics.RetentionHours(),
+	}
+	for hash, n := range s.ByPolicy {
+		counts := policyCounts{Requests: n.Requests, Successes: n.Successes, SuccessRate: ratio(n.Successes, n.Requests)}
+		if p, ok := n.Policy.(*retry.Policy); ok {
+			fields := viewOfPolicy(p)
+			counts.Policy = &fields
+		}
+		v.ByPolicy[hash] = counts
+	}
+	return send(c, v)
+}
+
+// pointView is one hour or day of the time series.
+type pointView struct {
+	Timestamp     time.Time `json:"timestamp"` // its beginning
+	TotalRequests uint64    `json:"total_requests"`
+	TotalRetries  uint64    `json:"total_retries"`
+	SuccessRate   float64   `json:"success_rate"` // of requests; 1 without any
+	AvgLatency    float64   `json:"avg_latency"`  // s, of attempts, without backoff
+}
+
+func (h *metricsHandler) series(c *fiber.Ctx) error {
+	hours, err := queryHours(c)
+	if err != nil {
+		return err
+	}
+	step := time.Hour
+	switch interval, given := query(c, "interval"); {
+	case !given, interval == "hour":
+	case interval == "day":
+		step = 24 * time.Hour
+	default:
+		return badField("interval", "interval must be hour or day")
+	}
+	points := []pointView{}
+	for _, p := range h.metrics.Series(hours, step) {
+		v := pointView{
+			Timestamp: p.Start.UTC(), TotalRequests: p.Requests, TotalRetries: p.Retries,
+			SuccessRate: 1, AvgLatency: seconds(p.AvgLatency()),
+		}
+		if p.Requests > 0 {
+			v.SuccessRate = ratio(p.Delivered, p.Requests)
+		}
+		points = append(points, v)
+	}
+	return send(c, fiber.Map{"data_points": points, "retention_hours": h.metrics.RetentionHours()})
+}
+
+// proxyStatsView is the attempts through one proxy.
+type proxyStatsView struct {
+	ProxyID             string  `json:"proxy_id"`
+	TotalAttempts       uint64  `json:"total_attempts"` // success + failure + cancelled
+	SuccessCount        uint64  `json:"success_count"`
+	FailureCount        uint64  `json:"failure_count"`
+	CancelledCount      uint64  `json:"cancelled_count"` // the client left, or the attempt was replayed
+	AvgLatency          float64 `json:"avg_latency"`     // s
+	CircuitBreakerOpens uint64  `json:"circuit_breaker_opens"`
+}
+
+func (h *metricsHandler) byProxy(c *fiber.Ctx) error {
+	hours, err := queryHours(c)
+	if err != nil {
+		return err
+	}
+	proxies := map[string]proxyStatsView{}
+	for id, p := range h.metrics.ByProxy(hours) {
+		proxies[id] = proxyStatsView{
+			ProxyID: id, TotalAttempts: p.Attempts(), SuccessCount: p.Successes, FailureCount: p.Failures,
+			CancelledCount: p.Cancelled, AvgLatency: seconds(p.AvgLatency()), CircuitBreakerOpens: p.BreakerOpens,
+		}
+	}
+	return send(c, fiber.Map{"proxies": proxies, "retention_hours": h.metrics.RetentionHours()})
+}
+
+// seconds returns a duration in seconds, rounded to microseconds.
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e6) / 1e6 }
+
+// ratio returns part / whole; 0 if whole is 0.
+func ratio(part, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}

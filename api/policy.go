@@ -1,0 +1,87 @@
+package api
+
+import (
+	"errors"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// Policies is the store of the global policy.
+type Policies interface {
+	Current() *retry.Policy
+	View() retry.View
+	Put(change func(retry.Policy) (retry.Policy, error)) (retry.View, error)
+}
+
+var _ Policies = (*retry.Store)(nil)
+
+// policyHandler is the endpoints under /retry/policy.
+type policyHandler struct {
+	policies Policies
+	plugins  *pluginUses
+}
+
+func (h *policyHandler) routes(r fiber.Router) {
+	r.Get("/retry/policy", h.get)
+	r.Put("/retry/policy", h.put)
+}
+
+// policyView is the fields of a policy. Times are seconds.
+type policyView struct {
+	MaxAttempts        int      `json:"max_attempts"`
+	BackoffStrategy    string   `json:"backoff_strategy"`
+	BaseDelay          float64  `json:"base_delay"`
+	Multiplier         float64  `json:"multiplier"`
+	MaxBackoffDelay    float64  `json:"max_backoff_delay"`
+	Jitter             bool     `json:"jitter"`
+	RetryStatusCodes   []int    `json:"retry_status_codes"`
+	Timeout            *float64 `json:"timeout"`
+	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
+	FailoverDelay      *float64 `json:"failover_delay"`
+}
+
+func viewOfPolicy(p *retry.Policy) policyView {
+	return policyView{
+		MaxAttempts: p.MaxAttempts, BackoffStrategy: p.BackoffStrategy, BaseDelay: p.BaseDelay, Multiplier: p.Multiplier,
+		MaxBackoffDelay: p.MaxBackoffDelay, Jitter: p.Jitter, RetryStatusCodes: p.RetryStatusCodes, Timeout: p.Timeout,
+		RetryNonIdempotent: p.RetryNonIdempotent, FailoverDelay: p.FailoverDelay,
+	}
+}
+
+// globalPolicyView is the global policy.
+type globalPolicyView struct {
+	policyView
+	UpdatedAt time.Time `json:"updated_at"`
+	Source    string    `json:"source"`
+}
+
+func sendPolicy(c *fiber.Ctx, v retry.View) error {
+	return send(c, globalPolicyView{viewOfPolicy(&v.Policy), v.UpdatedAt.UTC(), v.Source})
+}
+
+func (h *policyHandler) get(c *fiber.Ctx) error { return sendPolicy(c, h.policies.View()) }
+
+func (h *policyHandler) put(c *fiber.Ctx) error {
+	var o retry.Override
+	if err := decode(c, &o); err != nil {
+		return err
+	}
+	view, err := h.plugins.changePolicy(o)
+	if err != nil {
+		return policyError("", err)
+	}
+	return sendPolicy(c, view)
+}
+
+// policyError returns the problem of an invalid policy, whose fields are at prefix in the
+// input: "" or "retry.".
+func policyError(prefix string, err error) error {
+	var f *retry.FieldError
+	if errors.As(err, &f) {
+		return outOfRange(prefix+f.Field, f.Limit, prefix+err.Error())
+	}
+	return err
+}

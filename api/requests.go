@@ -1,0 +1,125 @@
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+)
+
+// Requests lists the requests in flight and those that ended lately.
+type Requests interface {
+	// List returns up to limit requests in a state ("" for any), the newest first.
+	List(state string, limit int) []metrics.Request
+	Get(id core.RequestID) (r metrics.Request, ok bool)
+}
+
+var _ Requests = (*metrics.Tracker)(nil)
+
+// requests is the endpoints under /requests.
+type requests struct {
+	tracker Requests
+}
+
+func (h *requests) routes(r fiber.Router) {
+	r.Get("/requests", h.list)
+	r.Get("/requests/:id", h.get)
+}
+
+// requestView is one request. It never has a path or a query string.
+type requestView struct {
+	ID             string        `json:"id"`
+	Method         string        `json:"method"`
+	Host           string        `json:"host"`
+	State          string        `json:"state"`
+	CurrentAttempt int           `json:"current_attempt"` // 0 is the first
+	ProxyID        string        `json:"proxy_id"`
+	NextRetryTime  *time.Time    `json:"next_retry_time"` // null unless waiting
+	StartedAt      time.Time     `json:"started_at"`
+	FinishedAt     *time.Time    `json:"finished_at"` // null unless done, as are the next two
+	Outcome        string        `json:"outcome,omitempty"`
+	Status         int           `json:"status,omitempty"`
+	Attempts       []attemptView `json:"attempts"`
+}
+
+// attemptView is one finished attempt.
+type attemptView struct {
+	Attempt      int     `json:"attempt"`
+	ProxyID      string  `json:"proxy_id"`
+	Outcome      string  `json:"outcome"`
+	StatusCode   int     `json:"status_code,omitempty"`
+	DelayBefore  float64 `json:"delay_before"` // s
+	Latency      float64 `json:"latency"`      // s
+	ErrorMessage string  `json:"error_message,omitempty"`
+}
+
+func viewOfRequest(r *metrics.Request) requestView {
+	v := requestView{
+		ID: r.ID.String(), Method: r.Method, Host: r.Host, State: r.State, CurrentAttempt: r.CurrentAttempt, ProxyID: r.ProxyID,
+		StartedAt: r.Started.UTC(), Attempts: viewsOfAttempts(r.Attempts),
+	}
+	switch r.State {
+	case metrics.StateWaiting:
+		until := r.NextRetry.UTC()
+		v.NextRetryTime = &until
+	case metrics.StateDone:
+		ended := r.Ended.UTC()
+		v.FinishedAt, v.Outcome, v.Status = &ended, r.Final.String(), r.Status
+	}
+	return v
+}
+
+func viewsOfAttempts(events []core.AttemptEvent) []attemptView {
+	out := make([]attemptView, len(events))
+	for i := range events {
+		e := &events[i]
+		out[i] = attemptView{
+			Attempt: e.Attempt, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(), StatusCode: e.Outcome.Status,
+			DelayBefore: seconds(e.Delay), Latency: seconds(e.Ended.Sub(e.Started)),
+		}
+		if e.Outcome.Err != nil {
+			out[i].ErrorMessage = e.Outcome.Err.Error()
+		}
+	}
+	return out
+}
+
+// Limits on the requests of one list.
+const (
+	maxRequests     = 10_000
+	defaultRequests = 200
+)
+
+func (h *requests) list(c *fiber.Ctx) error {
+	limit, err := queryInt(c, "limit", 1, maxRequests, defaultRequests)
+	if err != nil {
+		return err
+	}
+	state, given := query(c, "state")
+	if given && !slices.Contains(metrics.States(), state) {
+		return badField("state", "state must be one of "+strings.Join(metrics.States(), ", "))
+	}
+	out := []requestView{}
+	for _, r := range h.tracker.List(state, limit) {
+		out = append(out, viewOfRequest(&r))
+	}
+	return send(c, fiber.Map{"requests": out})
+}
+
+func (h *requests) get(c *fiber.Ctx) error {
+	text, err := param(c, "id")
+	if err != nil {
+		return err
+	}
+	if id, err := core.ParseRequestID(text); err == nil {
+		if r, ok := h.tracker.Get(id); ok {
+			return send(c, viewOfRequest(&r))
+		}
+	}
+	return notFound(fmt.Sprintf("no request %q is in flight or among the latest", clip(text)))
+}

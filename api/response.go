@@ -1,0 +1,136 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Error is the JSON of every error.
+type Error struct {
+	Error   string `json:"error"` // a stable word in snake_case
+	Message string `json:"message"`
+	Details any    `json:"details,omitempty"`
+}
+
+// problem is an error with its HTTP status.
+type problem struct {
+	status int
+	body   Error
+}
+
+func (p *problem) Error() string { return p.body.Message }
+
+// fieldDetails are the details of an error that one field of the input has caused.
+type fieldDetails struct {
+	Field string `json:"field"`
+	Limit string `json:"limit,omitempty"` // the allowed range, such as "1 to 10"
+}
+
+func newProblem(status int, code, message string) *problem {
+	return &problem{status, Error{Error: code, Message: message}}
+}
+
+func notFound(message string) error { return newProblem(fiber.StatusNotFound, "not_found", message) }
+
+// conflict is for input that cannot be applied to the present state.
+func conflict(message string) error { return newProblem(fiber.StatusConflict, "conflict", message) }
+
+// badField is for a field, or a query parameter, with a wrong value.
+func badField(field, message string) error {
+	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{Field: field}}}
+}
+
+// outOfRange is badField for a value outside a range.
+func outOfRange(field, limit, message string) error {
+	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{field, limit}}}
+}
+
+func badPlugin(message string) error {
+	return newProblem(fiber.StatusUnprocessableEntity, "invalid_plugin", message)
+}
+
+func badMediaType(message string) error {
+	return newProblem(fiber.StatusUnsupportedMediaType, "unsupported_media_type", message)
+}
+
+func bodyTooLarge(limit int) error {
+	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body is larger than %d bytes", limit))
+}
+
+// fail sends the response to a request that has failed. It is Fiber's error handler, so it also gets
+// the errors of Fiber itself.
+func (s *Server) fail(c *fiber.Ctx, err error) error {
+	p := s.problemOf(c, err)
+	c.Status(p.status)
+	return send(c, p.body)
+}
+
+func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
+	var p *problem
+	var f *fiber.Error
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, core.ErrNotFound):
+		return newProblem(fiber.StatusNotFound, "not_found", err.Error())
+	case errors.Is(err, core.ErrConflict):
+		return newProblem(fiber.StatusConflict, "conflict", err.Error())
+	case errors.As(err, &f):
+		return s.fiberProblem(c, f)
+	}
+	s.cfg.Log.Error("api", slog.Any("error", err), slog.String("path", clip(c.Path())))
+	return internal(fiber.StatusInternalServerError)
+}
+
+func internal(status int) *problem {
+	return newProblem(status, "internal", "something went wrong; the log says more")
+}
+
+// fiberProblem turns an error of Fiber into one of the API. Fiber's own message may
+// quote the request with its key, so it is not used.
+func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
+	switch {
+	case f.Code == fiber.StatusNotFound:
+		return newProblem(f.Code, "not_found", "there is nothing at "+clip(c.Path())+"; /api/v1/openapi.json says what there is")
+	case f.Code == fiber.StatusMethodNotAllowed:
+		allowed := c.GetRespHeader(fiber.HeaderAllow)
+		return newProblem(f.Code, "method_not_allowed", method(c)+" is not for "+clip(c.Path())+"; allowed: "+allowed)
+	case f.Code == fiber.StatusRequestEntityTooLarge:
+		err := s.admit(c) // a client without a key may send less: then the missing key is the cause
+		if err == nil {
+			err = bodyTooLarge(s.bodyLimit(&c.Request().Header))
+		}
+		return s.problemOf(c, err)
+	case f.Code == fiber.StatusRequestHeaderFieldsTooLarge:
+		return newProblem(f.Code, "header_too_large", "the header is larger than 16 KiB")
+	case f.Code < fiber.StatusInternalServerError:
+		return newProblem(f.Code, "bad_request", "this is not an HTTP request that can be read")
+	}
+	return internal(f.Code)
+}
+
+// send responds with v as JSON.
+func send(c *fiber.Ctx, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	return c.Send(body)
+}
+
+// clip shortens a text of the client's to quote it in a message.
+func clip(s string) string {
+	if len(s) > 100 {
+		s = s[:100] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}

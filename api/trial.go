@@ -1,0 +1,199 @@
+package api
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// pluginTester calls a plugin without using the result.
+type pluginTester interface {
+	TestScorer(name string, c core.Candidates) ([]float64, error)
+	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
+}
+
+// describer is the engine as far as a test of a scorer needs it.
+type describer interface {
+	// Describe fills the row that a scorer gets of a proxy.
+	Describe(u *upstream.Upstream, row *core.Candidate)
+}
+
+// testInput is the input of a plugin: records as in sdk/ABI.md, by the names of their
+// fields. Without candidates a scorer gets the proxies of the pool.
+type testInput struct {
+	Request    map[string]float64   `json:"request"`
+	Candidates []map[string]float64 `json:"candidates"`
+}
+
+// test calls a plugin without using the result.
+func (h *pluginHandler) test(c *fiber.Ctx) error {
+	name := c.Params("name")
+	i, err := h.registry.Get(name)
+	if err != nil {
+		return err
+	}
+	var in testInput
+	if len(c.Body()) > 0 {
+		if err := decode(c, &in); err != nil {
+			return err
+		}
+	}
+	if i.Kind == wasmhost.Backoff {
+		return h.testBackoff(c, name, &in)
+	}
+	return h.testScorer(c, name, &in)
+}
+
+func pluginFault(err error) error {
+	return newProblem(fiber.StatusUnprocessableEntity, "plugin_fault", err.Error())
+}
+
+// testBackoff responds with the delay before each retry of the global policy; with a
+// request, with the one delay that the request is about.
+func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
+	if in.Candidates != nil {
+		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
+	}
+	p := h.policies.Current()
+	delays := []float64{}
+	for n := 1; n <= p.MaxAttempts; n++ {
+		q := core.BackoffRequest{
+			Retry: float64(n), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
+			Random: 0.5, Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		}
+		if err := setFields("request", in.Request, &q); err != nil {
+			return err
+		}
+		d, err := h.registry.TestBackoff(name, &q)
+		if err != nil {
+			return pluginFault(err)
+		}
+		delays = append(delays, d)
+		if in.Request != nil {
+			break
+		}
+	}
+	return send(c, fiber.Map{"delays": delays})
+}
+
+// scoreView is the score of one candidate.
+type scoreView struct {
+	Candidate int     `json:"candidate"`
+	ProxyID   *string `json:"proxy_id,omitempty"` // absent for candidates of the input
+	Score     float64 `json:"score"`
+}
+
+func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) error {
+	var ids []string
+	var rows []core.Candidate
+	var err error
+	if in.Candidates != nil {
+		rows, err = candidatesOf(in)
+	} else {
+		ids, rows, err = h.poolCandidates()
+	}
+	if err != nil {
+		return err
+	}
+	n := float64(len(rows))
+	choice := trial.Choice{Request: core.RankRequest{Idempotent: 1, Count: n, PoolSize: n}, Rows: rows}
+	if err := setFields("request", in.Request, &choice.Request); err != nil {
+		return err
+	}
+	choice.Request.Count = n
+	scores, err := h.registry.TestScorer(name, &choice)
+	if err != nil {
+		return pluginFault(err)
+	}
+	out := make([]scoreView, len(scores))
+	for i, score := range scores {
+		out[i] = scoreView{Candidate: i, Score: score}
+		if ids != nil {
+			out[i].ProxyID = &ids[i]
+		}
+	}
+	return send(c, fiber.Map{"scores": out})
+}
+
+// maxCandidates is the most candidates of one test.
+const maxCandidates = 10_000
+
+// candidatesOf returns the candidates of the input.
+func candidatesOf(in *testInput) ([]core.Candidate, error) {
+	if len(in.Candidates) == 0 || len(in.Candidates) > maxCandidates {
+		return nil, badField("candidates", fmt.Sprintf("candidates must be 1 to %d", maxCandidates))
+	}
+	rows := make([]core.Candidate, len(in.Candidates))
+	for i, values := range in.Candidates {
+		rows[i] = core.Candidate{SuccessRate: 0.5, Weight: 1, SinceUse: -1, Rotation: float64(i)}
+		if err := setFields(fmt.Sprintf("candidates[%d]", i), values, &rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	selector.Normalize(rows)
+	for i, values := range in.Candidates { // a value of the input takes precedence
+		if n, ok := values["normalized_latency"]; ok {
+			rows[i].NormalizedLatency = n
+		}
+	}
+	return rows, nil
+}
+
+// poolCandidates returns the proxies of the pool as candidates.
+func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, err error) {
+	all := sortedByID(h.pool.Snapshot())
+	if len(all) == 0 {
+		return nil, nil, conflict("the pool has no proxies to score; give candidates")
+	}
+	rows = make([]core.Candidate, len(all))
+	for i, u := range all {
+		h.engine.Describe(u, &rows[i])
+		rows[i].Rotation = float64(i)
+		ids = append(ids, u.ID())
+	}
+	selector.Normalize(rows)
+	return ids, rows, nil
+}
+
+// setFields sets fields of a record, a pointer to a struct of float64, by their names in
+// sdk/ABI.md. path is the record's place in the input.
+func setFields(path string, values map[string]float64, record any) error {
+	v := reflect.ValueOf(record).Elem()
+	fields := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		fields[snakeCase(v.Type().Field(i).Name)] = v.Field(i)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		field, ok := fields[name]
+		if !ok {
+			names := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
+			place := path + "." + name
+			return badField(place, place+" is not a field of this record; there are "+names)
+		}
+		field.SetFloat(values[name])
+	}
+	return nil
+}
+
+// snakeCase turns a Go name into the one of sdk/ABI.md: IDHash becomes id_hash.
+func snakeCase(name string) string {
+	runes, out := []rune(name), strings.Builder{}
+	for i, r := range runes {
+		if i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
+			out.WriteByte('_')
+		}
+		out.WriteRune(unicode.ToLower(r))
+	}
+	return out.String()
+}
