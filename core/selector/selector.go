@@ -178,6 +178,7 @@ func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer
 	if len(q.candidates) == 0 {
 		return s.again(q, snap)
 	}
+	q.prefer()
 	return s.best(q, scorer)
 }
 
@@ -247,6 +248,30 @@ func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
 		}
 	}
 	s.gatherOf(q, snap.Group)
+}
+
+// prefer leaves out the candidates that have not shown that they work (package
+// upstream says which), if there are others.
+func (q *choice) prefer() {
+	n := 0
+	for _, u := range q.candidates {
+		if u.Preferred() {
+			n++
+		}
+	}
+	if n == 0 || n == len(q.candidates) {
+		return
+	}
+	all := q.candidates
+	q.candidates = q.candidates[:0]
+	for _, u := range all {
+		if u.Preferred() {
+			q.candidates = append(q.candidates, u)
+		}
+	}
+	if len(q.candidates) == 0 { // other requests have taken these places meanwhile
+		q.candidates = all
+	}
 }
 
 func (s *Selector) gatherOf(q *choice, snap *upstream.Group) {

@@ -72,7 +72,7 @@ func (t *trial) heard(v core.Verdict, doubts bool) (passed bool) {
 // Unexplored reports whether the proxy is to be explored at a moment
 // (Pool.Elapsed), and since when.
 func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, yes bool) {
-	if !u.Free() {
+	if !u.Free() || u.Unreached() {
 		return 0, false
 	}
 	last := max(time.Duration(u.lastUse.Load()), u.added)

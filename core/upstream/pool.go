@@ -155,7 +155,14 @@ func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
 
 // SetLiteral says whether breakers count failures without asking for evidence.
-func (p *Pool) SetLiteral(literal bool) { p.literal.Store(literal) }
+func (p *Pool) SetLiteral(literal bool) {
+	p.literal.Store(literal)
+	if literal {
+		for _, u := range p.Snapshot().All {
+			u.slow.limit.Store(unlimited)
+		}
+	}
+}
 
 // Snapshot returns the pool as it is now.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }

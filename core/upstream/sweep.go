@@ -13,6 +13,9 @@ func (p *Pool) watch(t core.Transition) {
 	if t.To == core.Closed {
 		if u := p.Snapshot().Get(t.ProxyID); u != nil {
 			u.window.trial.begin()
+			if !p.literal.Load() {
+				u.slow.limit.Store(unproven)
+			}
 		}
 	}
 	p.watchMu.Lock()

@@ -22,7 +22,8 @@ type Upstream struct {
 	*details
 	word     breaker.Word
 	inFlight atomic.Int64
-	room     atomic.Int64 // places in flight it may have; 0 once draining
+	room     atomic.Int32 // places in flight it may have; 0 once draining
+	slow     slowStart
 	weight   atomic.Uint64
 	lastUse  atomic.Int64 // ns after the epoch, of the last Acquire; 0 if never
 
@@ -55,6 +56,10 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
 	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
 	u.stats.init()
+	u.slow.limit.Store(unproven)
+	if p.literal.Load() {
+		u.slow.limit.Store(unlimited)
+	}
 	u.window.lastSuccess.Store(int64(u.added))
 	u.configure(spec)
 	return u
@@ -70,11 +75,11 @@ func (u *Upstream) configure(spec Spec) {
 		region = core.Hash53(spec.Region)
 	}
 	store(&u.regionHash, region)
-	room := int64(math.MaxInt64)
+	room := math.MaxInt32
 	if spec.MaxInFlight > 0 {
-		room = int64(spec.MaxInFlight)
+		room = min(spec.MaxInFlight, room)
 	}
-	u.room.Store(room)
+	u.room.Store(int32(room))
 }
 
 // drain lets nothing new through.
@@ -118,7 +123,7 @@ func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
 // Full reports whether the proxy is at its max_in_flight, or draining.
-func (u *Upstream) Full() bool { return u.inFlight.Load() >= u.room.Load() }
+func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 
 // Free reports whether the breaker is closed and the proxy not full: the common
 // case of Admissible, whatever its arguments.
@@ -155,7 +160,7 @@ type Lease struct {
 // Acquire begins an attempt, unless the proxy is full or draining or its
 // breaker admits nothing: this is where a half-open breaker's slot is taken.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
-	if u.inFlight.Add(1) > u.room.Load() {
+	if u.inFlight.Add(1) > int64(u.room.Load()) {
 		u.inFlight.Add(-1)
 		return Lease{}, false
 	}

@@ -213,9 +213,8 @@ func kindOf(t *testing.T, score []byte, observe wasmtest.Func) wasmhost.Kind {
 	return d.Kind
 }
 
-// A scorer that traps when there are five candidates, but not at the trial
-// call's 256.
-var failing = wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(5), []byte{0x46, wasmtest.If, wasmtest.Empty, wasmtest.Unreachable, wasmtest.End})...).Bytes()
+// A scorer that traps unless there are 256 candidates, as in the trial call.
+var failing = wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(256), []byte{0x47, wasmtest.If, wasmtest.Empty, wasmtest.Unreachable, wasmtest.End})...).Bytes()
 
 func TestFaultsAreCounted(t *testing.T) {
 	r := scorers(t, Plugin{Name: "failing", Code: failing}, "steady,duration=60")
