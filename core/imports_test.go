@@ -59,10 +59,11 @@ var allowed = map[string]string{
 	"core/proxylist":  "upstream",
 	"core/selector":   "upstream",
 	"core/transport":  "http1 socket upstream verdict",
+	"core/reach":      "upstream verdict",
 	"core/executor":   "evidence retry selector upstream verdict",
 	"core/proxyhttp":  "evidence executor http1 transport upstream verdict",
 	"core/gateway":    "executor http1 proxyhttp retry socket transport verdict",
-	"core/engine":     "breaker executor gateway http1 metrics proxyhttp retry selector transport upstream",
+	"core/engine":     "breaker executor gateway http1 metrics reach proxyhttp retry selector transport upstream",
 
 	"core/internal/coretest": "",
 }

@@ -77,6 +77,7 @@ const (
 	ReasonProbeSuccess = "probe_success"
 	ReasonProbeFailure = "probe_failure"
 	ReasonManualReset  = "manual_reset"
+	ReasonReachable    = "reachable"
 )
 
 // Word is the part of a breaker that every choice among proxies reads. It may lie
@@ -407,6 +408,33 @@ func (b *Breaker) Reset() {
 	}
 	b.failures, b.head = nil, 0
 	b.word.state.Store((w>>genShift + 1) << genShift)
+}
+
+// Retest lets an open breaker turn half-open now: there is reason to believe that
+// the proxy works again. It does nothing in another state.
+func (b *Breaker) Retest() {
+	b.mu.Lock()
+	defer b.unlock()
+	now := b.now()
+	b.advance(now)
+	if core.State(b.word.state.Load()&stateMask) == core.Open {
+		b.change(core.HalfOpen, now, ReasonReachable, "")
+	}
+}
+
+// Postpone keeps an open breaker open for at least d from now: the proxy is known not
+// to work. It does nothing in another state.
+func (b *Breaker) Postpone(d time.Duration) {
+	b.mu.Lock()
+	defer b.unlock()
+	now := b.now()
+	b.advance(now)
+	if core.State(b.word.state.Load()&stateMask) != core.Open {
+		return
+	}
+	if due := int64(now.Add(d).Sub(b.epoch)); due > b.word.due.Load() {
+		b.word.due.Store(due)
+	}
 }
 
 // Configure replaces the thresholds; they are used from the next input on.

@@ -21,6 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/reach"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -41,6 +42,7 @@ type Config struct {
 	BodyIdle       time.Duration
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
+	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
 	Memory         time.Duration // how long an attempt counts in a proxy's statistics; 0 for ever
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
@@ -51,7 +53,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, Adaptive: true, BodyIdle: time.Minute,
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, Adaptive: true, BodyIdle: time.Minute, Reachability: true,
 		FirstScorer: fallbackFirst, RetryScorer: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
@@ -97,6 +99,7 @@ type Engine struct {
 	transport *transport.Transport
 	executor  *executor.Executor
 	gateway   *gateway.Server
+	reach     *reach.Checker
 	ids       atomic.Uint64
 	idKey     uint64
 
@@ -151,13 +154,28 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.file = [2]string{cfg.FirstScorer, cfg.RetryScorer}
-	e.wg.Add(1)
-	go e.sweep()
+	e.reach = reach.New(reach.Config{
+		Pool: e.pool, Reach: e.transport.Reach, Now: opts.Now, Parallel: parallelChecks(opts.Files),
+	})
+	e.reach.SetEnabled(cfg.checksReachability())
+	e.wg.Go(e.sweep)
+	e.wg.Go(func() { e.reach.Run(e.life) })
 	return e, nil
 }
 
 // breaker returns the pool's default.
 func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(c.AttemptTimeout) }
+
+func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
+
+// parallelChecks is how many reachability checks run at once: at most an eighth of the
+// descriptors that the process may have open; files is 0 when their number is unknown.
+func parallelChecks(files int) int {
+	if files == 0 {
+		return reach.DefaultParallel
+	}
+	return max(min(files/8, reach.DefaultParallel), 1)
+}
 
 // check is for configurations that no file's checks have been through.
 func (c *Config) check() error {
@@ -266,6 +284,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	}
 	e.pool.SetLiteral(cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
+	e.reach.SetEnabled(cfg.checksReachability())
 	e.policies.ReloadFile(cfg.Retry, backoff)
 	e.gone("first", running.FirstScorer, cfg.FirstScorer, scorer)
 	e.gone("retry", running.RetryScorer, cfg.RetryScorer, scorer)
@@ -383,7 +402,6 @@ const sweepEvery = 100 * time.Millisecond
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
-	defer e.wg.Done()
 	tick, tidy := time.NewTicker(sweepEvery), time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	defer tidy.Stop()

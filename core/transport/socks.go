@@ -52,14 +52,9 @@ var socksReplies = map[byte]socksFault{
 	8: {"the proxy does not support this type of address", "proxy_configuration_error", verdict.TunnelFailed},
 }
 
-// socksHandshake asks the proxy at the other end of c for a connection to
-// authority (host:port). Names go to the proxy as they are: they are never
-// resolved here.
-func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
-	host, port, err := splitAuthority(authority)
-	if err != nil {
-		return err
-	}
+// socksGreet agrees with the proxy at the other end of c on a login method, and
+// logs in (RFC 1928 section 3, RFC 1929). buf has 262 bytes.
+func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 	login := a.Username != "" || a.Password != ""
 	hello := []byte{socksVersion, 1, socksNoAuth}
 	if login {
@@ -68,7 +63,6 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 	if _, err := c.Write(hello); err != nil {
 		return err
 	}
-	var buf [262]byte
 	if _, err := io.ReadFull(c, buf[:2]); err != nil {
 		return clearer(err)
 	}
@@ -78,13 +72,28 @@ func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
 	switch method := buf[1]; {
 	case method == socksNoAuth:
 	case method == socksUserPassword && login:
-		if err := socksLogin(c, a, buf[:]); err != nil {
+		if err := socksLogin(c, a, buf); err != nil {
 			return err
 		}
 	case method == socksNoneFit || method == socksUserPassword:
 		return &socksFault{"the proxy wants a login that the pool does not have", "proxy_configuration_error", verdict.CredentialsRefused}
 	default:
 		return notSOCKS("SOCKS5: the proxy chose login method %d, which was not offered", method)
+	}
+	return nil
+}
+
+// socksHandshake asks the proxy at the other end of c for a connection to
+// authority (host:port). Names go to the proxy as they are: they are never
+// resolved here.
+func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
+	host, port, err := splitAuthority(authority)
+	if err != nil {
+		return err
+	}
+	var buf [262]byte
+	if err := socksGreet(c, a, buf[:]); err != nil {
+		return err
 	}
 	req := append(buf[:0], socksVersion, socksConnect, 0)
 	if ip, err := netip.ParseAddr(host); err != nil {

@@ -49,6 +49,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	case core.Success:
 		ledger.Served(&a)
 	case core.Failure:
+		u.failedToReach.Store(verdict.Unreached(o.Cause))
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
@@ -56,11 +57,30 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		if enough.Enough = found.Worse; found.Worse {
 			why := u.book.Why(ledger)
 			u.why.Store(&why)
-			enough.Why = why.Text(func(c uint8) string { return verdict.Word(core.Cause(c)) })
+			enough.Why = why.Text(causeWord)
 		}
 	}
 	return found, enough
 }
+
+// CountUnreached counts a failed check of whether the proxy can be reached as a failure
+// for its breaker, if that admits an attempt. tries is how many have failed in a row. The
+// proxy's statistics do not change: no request was tried.
+func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
+	permit, ok := u.breaker.Acquire()
+	if !ok {
+		return
+	}
+	why := evidence.Why{
+		Failures: tries, Own: tries, OwnCause: []evidence.CauseCount{{Cause: uint8(cause), Count: tries}},
+		Evidence: evidence.Needed, Needed: evidence.Needed,
+	}
+	u.why.Store(&why)
+	u.failedToReach.Store(true)
+	permit.Report(core.Failure, breaker.Evidence{Enough: true, Why: why.Text(causeWord)})
+}
+
+func causeWord(c uint8) string { return verdict.Word(core.Cause(c)) }
 
 // Target names a target by its host:port, in lower case.
 func Target(authority string) evidence.Target {

@@ -49,6 +49,8 @@ type details struct {
 	pool *Pool
 	book evidence.Book                // failures, beside those of the rest of the pool
 	why  atomic.Pointer[evidence.Why] // of the last opening by evidence
+
+	failedToReach atomic.Bool // the last failure was that no connection to the proxy could be opened
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
@@ -118,6 +120,10 @@ func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
 
 // HasServed reports whether an attempt through the proxy has succeeded since it was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
+
+// FailedToReach reports whether the proxy's last failure was that no connection to it
+// could be opened.
+func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
 // Draining reports whether the proxy is being removed and takes nothing new.
 func (u *Upstream) Draining() bool { return u.draining.Load() }

@@ -51,6 +51,15 @@ const (
 	numCauses
 )
 
+// Unreached reports whether a cause is that no connection to the proxy could be opened.
+func Unreached(c core.Cause) bool {
+	switch c {
+	case ProxyNameUnknown, ProxyUnreachable, ProxyConnectTimeout, ProxyTLSFailed:
+		return true
+	}
+	return false
+}
+
 // row lists the consequences of a cause. adjust in verdict.go applies the exceptions.
 type row struct {
 	word     string // stable name in snake_case

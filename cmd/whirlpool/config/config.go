@@ -34,6 +34,7 @@ type Config struct {
 	RetryBudget RetryBudget    `koanf:"retry_budget" json:"retry_budget"`
 	Timeouts    Timeouts       `koanf:"timeouts" json:"timeouts"`
 	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
+	Health      Health         `koanf:"health" json:"health"`
 	Selection   Selection      `koanf:"selection" json:"selection"`
 	Plugins     map[string]any `koanf:"plugins" json:"-"`
 	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // what Plugins says
@@ -191,6 +192,11 @@ func (b Breaker) config() breaker.Config {
 	return c
 }
 
+// Health is the [health] section.
+type Health struct {
+	Reachability bool `koanf:"reachability" json:"reachability"` // BlameEvidence only
+}
+
 // Selection is the [selection] section.
 type Selection struct {
 	First         string   `koanf:"first" json:"first"`
@@ -244,6 +250,7 @@ func Default() Config {
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
+		Health:     Health{Reachability: d.Reachability},
 		Selection:  Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
 		State:      State{Dir: "whirlpool-data"},
@@ -264,6 +271,7 @@ func (c *Config) Engine() engine.Config {
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
+		Reachability:   c.Health.Reachability,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,

@@ -1,0 +1,201 @@
+// Package reach checks, beside the traffic, whether proxies can be reached at all. It
+// opens a connection to a proxy, greets it and closes the connection; it sends no request.
+//
+//   - A new proxy is checked at once. While its checks fail it is chosen last, and each
+//     failed check counts as a failure for its circuit breaker, so that a list of dead
+//     entries costs no client an attempt.
+//   - A proxy whose breaker opened because it could not be reached is checked again while the
+//     breaker is open: soon at first, and then after a tenth of the time that has passed. A
+//     check that succeeds turns the breaker half-open, and the next request probes it. A
+//     check that fails keeps it open.
+package reach
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// The times of checks.
+const (
+	tick       = 100 * time.Millisecond
+	firstWait  = 250 * time.Millisecond // from a failure to the next check
+	longest    = 30 * time.Second       // between two checks
+	localPause = time.Second            // after a check that failed for want of descriptors or ports
+)
+
+// DefaultParallel is how many checks run at once by default.
+const DefaultParallel = 256
+
+// Config is what a Checker is built from.
+type Config struct {
+	Pool *upstream.Pool
+	// Reach opens a connection to the proxy and closes it.
+	Reach    func(context.Context, *upstream.Upstream) *verdict.Error
+	Now      func() time.Time
+	Parallel int // checks at once, at least 1
+}
+
+// Checker checks the proxies of one pool.
+type Checker struct {
+	cfg Config
+
+	enabled atomic.Bool
+
+	mu      sync.Mutex
+	last    *upstream.Snapshot              // whose proxies are all in known
+	known   map[*upstream.Upstream]struct{} // proxies whose first check has been queued
+	queued  map[*upstream.Upstream]struct{} // in queue, or running
+	queue   queue
+	running int
+}
+
+// New returns a checker that is off.
+func New(cfg Config) *Checker {
+	return &Checker{cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{}}
+}
+
+// SetEnabled turns the checks on or off. Checks that run already are finished.
+func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
+
+// check is a proxy to be checked.
+type check struct {
+	u     *upstream.Upstream
+	at    time.Time
+	since time.Time // the first of the checks that have failed in a row, or when it was queued
+	tries int       // checks in a row that have failed
+}
+
+// Run checks proxies until ctx ends, and returns when the last check has ended.
+func (c *Checker) Run(ctx context.Context) {
+	var checks sync.WaitGroup
+	defer checks.Wait()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		for _, due := range c.due() {
+			checks.Go(func() { c.run(ctx, due) })
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// due queues the proxies that need a check, and takes out those whose time has come.
+func (c *Checker) due() (list []*check) {
+	if !c.enabled.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.cfg.Now()
+	c.queueNew(now)
+	for _, u := range c.cfg.Pool.NotClosed() {
+		if u.FailedToReach() && u.Breaker().State() == core.Open {
+			c.push(&check{u: u, at: now.Add(firstWait), since: now})
+		}
+	}
+	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
+		list = append(list, heap.Pop(&c.queue).(*check))
+		c.running++
+	}
+	return list
+}
+
+// queueNew queues the proxies that have joined the pool. Requires mu.
+func (c *Checker) queueNew(now time.Time) {
+	snap := c.cfg.Pool.Snapshot()
+	if snap == c.last {
+		return
+	}
+	c.last = snap
+	for u := range c.known {
+		if snap.Get(u.ID()) != u {
+			delete(c.known, u)
+		}
+	}
+	for _, u := range snap.All {
+		if _, ok := c.known[u]; !ok {
+			c.known[u] = struct{}{}
+			if !u.Direct() && !u.HasServed() {
+				c.push(&check{u: u, at: now, since: now})
+			}
+		}
+	}
+}
+
+// push queues a check, unless the proxy has one. Requires mu.
+func (c *Checker) push(k *check) {
+	if _, ok := c.queued[k.u]; !ok {
+		c.queued[k.u] = struct{}{}
+		heap.Push(&c.queue, k)
+	}
+}
+
+// run makes one check and queues the next, if there is to be one.
+func (c *Checker) run(ctx context.Context, k *check) {
+	fault := c.cfg.Reach(ctx, k.u)
+	again := ctx.Err() == nil && c.conclude(k, fault)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	if again && c.cfg.Pool.Snapshot().Get(k.u.ID()) == k.u {
+		heap.Push(&c.queue, k)
+	} else {
+		delete(c.queued, k.u)
+	}
+}
+
+// conclude applies the result of a check. It reports whether there is to be another,
+// and sets its time.
+func (c *Checker) conclude(k *check, fault *verdict.Error) (again bool) {
+	now := c.cfg.Now()
+	switch {
+	case fault == nil:
+		k.u.SetReached(true)
+		k.u.Breaker().Retest()
+		return false
+	case fault.Cause == verdict.LocalLimit:
+		k.at = now.Add(localPause)
+		return true
+	}
+	k.tries++
+	wait := min(max(now.Sub(k.since)/10, firstWait), longest)
+	k.at = now.Add(wait)
+	k.u.SetReached(false)
+	b := k.u.Breaker()
+	switch b.State() {
+	case core.Open:
+		b.Postpone(wait + tick)
+		return true
+	case core.Closed:
+		if k.u.HasServed() {
+			return false // the traffic shows what it can do
+		}
+	}
+	k.u.CountUnreached(fault.Cause, k.tries)
+	return true
+}
+
+// queue is a heap of checks, the next one first.
+type queue []*check
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)        { *q = append(*q, x.(*check)) }
+func (q *queue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}

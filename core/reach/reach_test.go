@@ -1,0 +1,245 @@
+package reach_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/reach"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// network is a set of proxies of which some cannot be reached, and counts the checks.
+type network struct {
+	mu      sync.Mutex
+	down    map[string]core.Cause
+	checks  map[string]int
+	running int
+	most    int
+	takes   time.Duration
+}
+
+func (n *network) reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
+	n.mu.Lock()
+	n.checks[u.ID()]++
+	n.running++
+	n.most = max(n.most, n.running)
+	n.mu.Unlock()
+	select {
+	case <-time.After(n.takes):
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.running--
+	if cause, down := n.down[u.ID()]; down {
+		return &verdict.Error{Cause: cause}
+	}
+	return nil
+}
+
+func (n *network) set(id string, cause core.Cause, down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if delete(n.down, id); down {
+		n.down[id] = cause
+	}
+}
+
+func (n *network) count(id string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.checks[id]
+}
+
+// start runs a checker over a pool of n proxies named p0, p1 ... in virtual time.
+func start(t *testing.T, n, parallel int, down map[string]core.Cause) (*upstream.Pool, *network) {
+	t.Helper()
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	specs := make([]upstream.Spec, n)
+	for i := range specs {
+		specs[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.0.0.%d:1", i)}}
+	}
+	require.NoError(t, pool.Apply(specs))
+	if down == nil {
+		down = map[string]core.Cause{}
+	}
+	w := &network{down: down, checks: map[string]int{}, takes: 10 * time.Millisecond}
+	c := reach.New(reach.Config{Pool: pool, Reach: w.reach, Now: time.Now, Parallel: parallel})
+	c.SetEnabled(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { c.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return pool, w
+}
+
+func get(t *testing.T, p *upstream.Pool, id string) *upstream.Upstream {
+	t.Helper()
+	u := p.Snapshot().Get(id)
+	require.NotNil(t, u)
+	return u
+}
+
+// attempt runs one attempt through a proxy that ends with a cause.
+func attempt(t *testing.T, u *upstream.Upstream, cause core.Cause) {
+	t.Helper()
+	lease, ok := u.Acquire(time.Now())
+	require.True(t, ok)
+	o := core.Outcome{Cause: cause, Verdict: core.Success}
+	if cause != verdict.Answered {
+		o.Verdict, o.Charge = core.Failure, core.ChargeProxy
+	}
+	lease.Target = upstream.Target("t.example:80")
+	lease.Settle(&o)
+	lease.Release()
+}
+
+func TestNewProxiesAreCheckedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 3, 8, nil)
+		time.Sleep(time.Minute)
+		for i := range 3 {
+			u := get(t, pool, fmt.Sprint("p", i))
+			require.Equal(t, 1, n.count(u.ID()))
+			require.False(t, u.Unreached())
+			require.Equal(t, core.Closed, u.Breaker().State())
+		}
+	})
+}
+
+// An entry that is dead opens its breaker without a request, and is checked less and
+// less often. When it comes back, the next request probes it.
+func TestADeadEntryCostsNoRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 2, 8, map[string]core.Cause{"p1": verdict.ProxyUnreachable})
+		u := get(t, pool, "p1")
+		time.Sleep(200 * time.Millisecond)
+		require.True(t, u.Unreached(), "chosen last from the first check on")
+		time.Sleep(2 * time.Second)
+		require.Equal(t, core.Open, u.Breaker().State(), "after failure_threshold checks")
+		why := u.Why()
+		require.Equal(t, 5, why.Own)
+		require.Zero(t, u.Stats().Samples)
+		require.Zero(t, u.Stats().Uses)
+
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, core.Open, u.Breaker().State(), "never half-open: no request is wasted as a probe")
+		before := n.count("p1")
+		time.Sleep(10 * time.Minute)
+		require.InDelta(t, 20, n.count("p1")-before, 1, "every 30 s")
+
+		n.set("p1", 0, false)
+		time.Sleep(31 * time.Second)
+		require.Equal(t, core.HalfOpen, u.Breaker().State())
+		require.False(t, u.Unreached())
+		attempt(t, u, verdict.Answered)
+		require.Equal(t, core.Closed, u.Breaker().State())
+		require.Equal(t, 1, n.count("p0"))
+	})
+}
+
+// A proxy that could not be reached for a moment is back soon after, and not 30 s later.
+func TestAShortOutageEndsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 2, 8, nil)
+		u := get(t, pool, "p0")
+		time.Sleep(time.Second)
+		attempt(t, u, verdict.Answered)
+		n.set("p0", verdict.ProxyUnreachable, true)
+		for range 8 {
+			if u.Breaker().State() == core.Closed {
+				attempt(t, u, verdict.ProxyUnreachable)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.Equal(t, core.Open, u.Breaker().State())
+		n.set("p0", 0, false)
+		time.Sleep(600 * time.Millisecond)
+		require.Equal(t, core.HalfOpen, u.Breaker().State())
+		attempt(t, u, verdict.Answered)
+		require.Equal(t, core.Closed, u.Breaker().State())
+	})
+}
+
+// A breaker that opened for another reason is left to its timeout.
+func TestOtherFailuresAreNotChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 2, 8, nil)
+		u := get(t, pool, "p0")
+		time.Sleep(time.Second)
+		attempt(t, u, verdict.Answered)
+		for u.Breaker().State() == core.Closed {
+			attempt(t, u, verdict.CredentialsRefused)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(29 * time.Second)
+		require.Equal(t, core.Open, u.Breaker().State())
+		require.Equal(t, 1, n.count("p0"))
+	})
+}
+
+// Want of descriptors says nothing of the proxy.
+func TestALocalLimitIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 1, 8, map[string]core.Cause{"p0": verdict.LocalLimit})
+		u := get(t, pool, "p0")
+		time.Sleep(time.Minute)
+		require.Equal(t, core.Closed, u.Breaker().State())
+		require.False(t, u.Unreached())
+		require.Greater(t, n.count("p0"), 10)
+		n.set("p0", 0, false)
+		time.Sleep(2 * time.Second)
+		before := n.count("p0")
+		time.Sleep(time.Minute)
+		require.Equal(t, before, n.count("p0"))
+	})
+}
+
+// Whatever comes and goes: no more checks at once than allowed, a proxy has at most one
+// check running, who can be reached is no dead entry for long, and no proxy that has left is
+// checked for ever.
+func TestChecksFollowThePool(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		parallel := rapid.IntRange(1, 4).Draw(rt, "parallel")
+		seed := rapid.Uint64().Draw(rt, "seed")
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			pool, n := start(t, 0, parallel, nil)
+			n.takes = time.Duration(rng.IntN(400)) * time.Millisecond
+			for range 30 {
+				var specs []upstream.Spec
+				for i := range 8 {
+					if rng.IntN(3) > 0 {
+						specs = append(specs, upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: "10.0.0.1:1"}})
+					}
+					n.set(fmt.Sprint("p", i), verdict.ProxyUnreachable, rng.IntN(2) == 0)
+				}
+				require.NoError(t, pool.Apply(specs))
+				time.Sleep(time.Duration(rng.IntN(5000)) * time.Millisecond)
+			}
+			for i := range 8 {
+				n.set(fmt.Sprint("p", i), 0, false)
+			}
+			time.Sleep(2 * time.Minute)
+			for _, u := range pool.Snapshot().All {
+				require.False(t, u.Unreached(), u.ID())
+				require.NotEqual(t, core.Open, u.Breaker().State(), u.ID())
+			}
+			require.LessOrEqual(t, n.most, parallel)
+			before := fmt.Sprint(n.checks)
+			time.Sleep(10 * time.Minute)
+			require.Equal(t, before, fmt.Sprint(n.checks))
+		})
+	})
+}
