@@ -418,6 +418,7 @@ func (b *Breaker) Retest() {
 	now := b.now()
 	b.advance(now)
 	if core.State(b.word.state.Load()&stateMask) == core.Open {
+		b.word.due.Store(int64(now.Sub(b.epoch)))
 		b.change(core.HalfOpen, now, ReasonReachable, "")
 	}
 }

@@ -170,6 +170,22 @@ func history(t *rapid.T) {
 			m.failures = nil
 			m.generation++
 		},
+		"retest": func(t *rapid.T) {
+			b.Retest()
+			m.look()
+			if m.state == core.Open {
+				m.due = m.now
+				m.change(core.HalfOpen, m.now, breaker.ReasonReachable)
+			}
+		},
+		"postpone": func(t *rapid.T) {
+			d := seconds("postponed by", 20)
+			b.Postpone(d)
+			m.look()
+			if at := m.now.Add(d); m.state == core.Open && at.After(m.due) {
+				m.due = at
+			}
+		},
 		"configure": func(t *rapid.T) {
 			configure()
 			b.Configure(m.cfg)

@@ -27,7 +27,7 @@ func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	}
 	open := timeout
 	for range t.n {
-		if open >= longest/2 {
+		if open > longest/2 {
 			open = longest
 			break
 		}

@@ -1,0 +1,85 @@
+package upstream
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// preferredFor is how many attempts in flight the proxy is preferred for, up to 100.
+func preferredFor(t *testing.T, u *Upstream) (n int) {
+	t.Helper()
+	var leases []Lease
+	for u.Preferred() && n < 100 {
+		lease, ok := u.Acquire(u.now())
+		require.True(t, ok)
+		leases = append(leases, lease)
+		n++
+	}
+	for _, l := range leases {
+		l.Release()
+	}
+	return n
+}
+
+func end(t *testing.T, u *Upstream, v core.Verdict, cause core.Cause) {
+	t.Helper()
+	lease, ok := u.Acquire(u.now())
+	require.True(t, ok)
+	o := core.Outcome{Verdict: v, Cause: cause}
+	if v == core.Failure {
+		o.Charge = core.ChargeProxy
+	}
+	lease.Target = Target("t.example:80")
+	lease.Settle(&o)
+	lease.Release()
+}
+
+func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
+	now := time.Unix(1000, 0)
+	pool := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
+	require.NoError(t, pool.Apply([]Spec{{ID: "a", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:1"}}, {ID: "b", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:2"}}}))
+	u := pool.Snapshot().Get("a")
+	served := func() { end(t, u, core.Success, verdict.Answered) }
+	failed := func() { end(t, u, core.Failure, verdict.ProxyUnreachable) }
+
+	require.Equal(t, 1, preferredFor(t, u), "unproven")
+	u.SetReached(false)
+	require.Equal(t, 0, preferredFor(t, u), "cannot be reached")
+	require.True(t, u.Unreached())
+	u.SetReached(true)
+	require.Equal(t, 1, preferredFor(t, u))
+
+	for _, want := range []int{2, 4, 8, 16, 32, 100, 100} {
+		now = now.Add(time.Second)
+		served()
+		require.Equal(t, want, preferredFor(t, u))
+	}
+	u.SetReached(false)
+	require.Equal(t, 100, preferredFor(t, u), "it has served: a check says less than that")
+
+	failed()
+	failed()
+	require.Equal(t, 100, preferredFor(t, u), "noise")
+	failed()
+	require.Equal(t, 2, preferredFor(t, u), "three in a row")
+	served()
+	require.Equal(t, 4, preferredFor(t, u))
+
+	for u.Breaker().State() == core.Closed {
+		now = now.Add(100 * time.Millisecond)
+		failed()
+	}
+	now = now.Add(31 * time.Second)
+	served() // its probe
+	require.Equal(t, core.Closed, u.Breaker().State())
+	require.LessOrEqual(t, preferredFor(t, u), 2, "slow start")
+
+	pool.SetLiteral(true)
+	require.Equal(t, 100, preferredFor(t, u), "the contract to the letter")
+}
