@@ -24,7 +24,7 @@ func TestARequestAllocatesNothing(t *testing.T) {
 	shut(t, pool, 1)
 	require.False(t, r.run())
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
-	require.Equal(t, core.FinalAllBreakersOpen, r.x.Final)
+	require.Equal(t, core.FinalAllBreakersOpen, r.x.Result().Final)
 }
 
 func TestADelayAllocatesNothing(t *testing.T) {

@@ -133,10 +133,10 @@ func BenchmarkDelay(b *testing.B) {
 	}
 }
 
-// answers is a Call that an upstream answers at once.
+// answers is a Sender whose upstream answers at once.
 type answers struct{ status int }
 
-func (a answers) Try(context.Context, *executor.Attempt) (int, verdict.Facts) {
+func (a answers) Send(context.Context, *executor.Attempt) (int, verdict.Facts) {
 	return a.status, verdict.Facts{Status: a.status}
 }
 
@@ -146,10 +146,11 @@ func (answers) Discard(int) {}
 // scorer, breaker, retry budget, metrics, a journal.
 type request struct {
 	e       *executor.Executor
+	q       executor.Request
 	x       executor.Exchange
 	tracker *metrics.Tracker
 	entry   *metrics.Entry
-	call    executor.Call[int]
+	call    executor.Sender[int]
 	own     *retry.Policy
 }
 
@@ -169,7 +170,7 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	tracker := metrics.NewTracker()
 	return &request{
 		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
-			First: scorer, Retry: scorer, Backoff: func(string) core.Backoff { return backoff },
+			FirstScorer: scorer, RetryScorer: scorer, Backoff: func(string) core.Backoff { return backoff },
 			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now()), AttemptTimeout: 10 * time.Second,
 		}, slog.New(slog.DiscardHandler), time.Now, rand.Uint64),
 		tracker: tracker, entry: tracker.Track(), call: answers{200}, own: &policy,
@@ -177,32 +178,30 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 }
 
 func (r *request) run() bool {
-	x := &r.x
-	x.Reset()
-	x.Policy, x.Global, x.Method, x.Host = r.own, r.own, "GET", "example.com"
-	x.Idempotent, x.Replayable, x.Progress = true, true, r.entry
-	x.Started = time.Now()
-	r.entry.Begin(x.ID, x.Method, x.Host, x.Started)
-	_, ok := executor.Do(context.Background(), r.e, x, r.call)
-	status := 200
-	if !ok {
-		status = 502
+	now := time.Now()
+	r.q = executor.Request{
+		Policy: r.own, Global: r.own, Method: "GET", Host: "example.com", Idempotent: true, Replayable: true,
+		Progress: r.entry, Started: now,
 	}
-	end := executor.Ending{Status: status, At: time.Now()}
-	r.e.Finish(x, end)
-	r.entry.End(x.Final, status, end.At)
-	return ok
+	r.entry.Begin(r.q.ID, r.q.Method, r.q.Host, now)
+	end := executor.Run(context.Background(), r.e, &r.x, &r.q, r.call)
+	if end.Refusal != nil {
+		end.Refusal.Close(502, time.Now())
+		return false
+	}
+	end.Relay.Close(200, verdict.Relayed{}, time.Now())
+	return true
 }
 
 // What a request pays for all that is decided and recorded, beside nothing:
 // an upstream that is called without any of it.
 func BenchmarkRequest(b *testing.B) {
 	b.Run("off", func(b *testing.B) {
-		call := executor.Call[int](answers{200})
+		call := executor.Sender[int](answers{200})
 		b.ReportAllocs()
 		defer cpu(b)()
 		for b.Loop() {
-			if status, _ := call.Try(context.Background(), nil); status != 200 {
+			if status, _ := call.Send(context.Background(), nil); status != 200 {
 				b.Fatal(status)
 			}
 		}
@@ -215,7 +214,7 @@ func BenchmarkRequest(b *testing.B) {
 			defer cpu(b)()
 			for b.Loop() {
 				if !r.run() {
-					b.Fatal(r.x.Refusal)
+					b.Fatal(r.x.Result().Final)
 				}
 			}
 		})
@@ -228,7 +227,7 @@ func BenchmarkRequest(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for r := first.another(); pb.Next(); {
 					if !r.run() {
-						b.Error(r.x.Refusal)
+						b.Error(r.x.Result().Final)
 					}
 				}
 			})
@@ -246,8 +245,8 @@ func BenchmarkRefusal(b *testing.B) {
 			b.ReportAllocs()
 			defer cpu(b)()
 			for b.Loop() {
-				if r.run() || r.x.Final != core.FinalAllBreakersOpen {
-					b.Fatal(r.x.Refusal)
+				if r.run() || r.x.Result().Final != core.FinalAllBreakersOpen {
+					b.Fatal(r.x.Result().Final)
 				}
 			}
 		})

@@ -67,87 +67,95 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 	return &p, nil
 }
 
-// exchange is one Call under way.
-type exchange struct {
-	engine *Engine
-	ctx    context.Context
-	x      executor.Exchange
-	call   proxyhttp.Forward
-	rest   http1.Body
-	entry  *metrics.Entry
-	ends   []func()
+// roundTrip is one Call under way.
+type roundTrip struct {
+	engine   *Engine
+	ctx      context.Context
+	request  executor.Request
+	exchange executor.Exchange
+	relay    *executor.Relay // of the response, once there is one
+	forward  proxyhttp.Forward
+	rest     http1.Body
+	entry    *metrics.Entry
+	atEnd    []func() // called by release, the last one first
 
 	closeBody func()
 	idle      time.Duration
-	finished  bool
 	result    *Result
 }
 
 // Do makes a request through the pool and closes its body. The error is a
-// *RequestError; what goes wrong on the way is in the Result.
+// *RequestError; other failures are in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
-	k := &exchange{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
-	k.call.Transport, k.call.Now = e.transport, e.opts.Now
+	r := &roundTrip{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
+	r.forward.Transport, r.forward.Now = e.transport, e.opts.Now
 	if body := call.Request.Body; body != nil {
-		k.closeBody = sync.OnceFunc(func() { body.Close() })
+		r.closeBody = sync.OnceFunc(func() { body.Close() })
 	}
 	if !e.enter() {
-		k.closeBody()
+		r.closeBody()
 		stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)
 		return &Result{Final: core.FinalCancelled, Failure: &stopped}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	k.ctx = ctx
-	outlived := context.AfterFunc(e.life, func() { cancel(executor.ErrShutdown) })
-	k.atEnd(e.calls.Done, k.closeBody, func() { cancel(nil) }, func() { outlived() })
-	tried := false
+	r.ctx = ctx
+	unlink := context.AfterFunc(e.life, func() { cancel(executor.ErrShutdown) })
+	r.deferEnd(e.calls.Done, r.closeBody, func() { cancel(nil) }, func() { unlink() })
+	ended := false
 	defer func() {
-		if !tried { // it cannot be made, or something panicked
-			k.release()
+		if !ended { // the request is invalid, or something panicked
+			r.release()
 		}
 	}()
-	unread := context.AfterFunc(ctx, k.closeBody) // ends a wait for the body
-	err := k.prepare(call, cfg)
+	unread := context.AfterFunc(ctx, r.closeBody) // ends a wait for the body
+	err := r.prepare(call, cfg)
 	unread()
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, k.call.Control.Interrupt.Fire)
-	k.entry = e.tracker.Track()
-	k.entry.Begin(k.x.ID, k.x.Method, k.x.Host, e.opts.Now())
-	k.x.Progress = k.entry
-	k.atEnd(k.entry.Release, func() { e.executor.Abandon(&k.x) }, func() { stop() })
-	k.result = &Result{ID: k.x.ID}
-	response, ok := executor.Do(ctx, e.executor, &k.x, &k.call)
-	tried = true
-	k.result.Final = k.x.Final
-	if !ok {
-		failure := proxyhttp.RefusalResponse(&k.x.Refusal)
-		k.finish(executor.Ending{Status: failure.Status})
-		if err := k.rest.Err(); k.call.Request.Rest != nil && err != nil && err != io.EOF {
+	r.result = &Result{ID: r.request.ID}
+	stop := context.AfterFunc(ctx, r.forward.Control.Interrupt.Fire)
+	r.entry = e.tracker.Track()
+	r.entry.Begin(r.request.ID, r.request.Method, r.request.Host, e.opts.Now())
+	r.request.Progress = r.entry
+	r.deferEnd(r.entry.Release, r.exchange.Abandon, func() { stop() })
+	ending := executor.Run(ctx, e.executor, &r.exchange, &r.request, &r.forward)
+	ended = true
+	if refusal := ending.Refusal; refusal != nil {
+		failure := proxyhttp.RefusalResponse(refusal)
+		refusal.Close(failure.Status, e.opts.Now())
+		if err := r.rest.Err(); r.forward.Request.Rest != nil && err != nil && err != io.EOF {
 			failure.Message, failure.Err = "the request's body ended early: "+err.Error(), err
 		}
-		k.result.Failure = &failure
-		return k.result, nil
+		r.result.Failure = &failure
+		r.finish()
+		return r.result, nil
 	}
-	k.entry.Streaming()
-	k.result.Response = k.answer(call.Request, response)
-	return k.result, nil
+	r.relay, r.result.Final = ending.Relay, r.exchange.Result().Final
+	r.result.Response = r.response(call.Request, ending.Response)
+	return r.result, nil
 }
 
-// atEnd adds to what release does, in reverse order.
-func (k *exchange) atEnd(f ...func()) { k.ends = append(k.ends, f...) }
+// finish puts the result of the exchange, which is closed, into the Result.
+func (r *roundTrip) finish() {
+	ended := r.exchange.Result()
+	r.result.Final, r.result.Attempts = ended.Final, ended.Events
+	r.release()
+}
 
-func (k *exchange) release() {
-	for _, f := range slices.Backward(k.ends) {
+// deferEnd adds to what release calls.
+func (r *roundTrip) deferEnd(f ...func()) { r.atEnd = append(r.atEnd, f...) }
+
+func (r *roundTrip) release() {
+	for _, f := range slices.Backward(r.atEnd) {
 		f()
 	}
-	k.ends = nil
+	r.atEnd = nil
 }
 
 // prepare turns a request into what the transport sends.
-func (k *exchange) prepare(call Call, cfg *Config) error {
+func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	u := q.URL
 	switch {
@@ -168,7 +176,7 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	}
 	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
 	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
-	if strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return &RequestError{"the URL's query has a control character"}
 	}
 	target := proxyhttp.Target{
@@ -178,32 +186,32 @@ func (k *exchange) prepare(call Call, cfg *Config) error {
 	if err := authority.Set(target.Host, target.Port()); err != nil {
 		return &RequestError{"the URL: " + err.Error()}
 	}
-	k.x.ID = k.engine.NewID()
-	k.x.Global = k.engine.policies.Current()
-	k.x.Policy = call.Policy
-	if k.x.Policy == nil {
-		k.x.Policy = k.x.Global
+	r.request.ID = r.engine.NewID()
+	r.request.Global = r.engine.policies.Current()
+	r.request.Policy = call.Policy
+	if r.request.Policy == nil {
+		r.request.Policy = r.request.Global
 	}
-	k.x.Method = q.Method
-	if k.x.Method == "" {
-		k.x.Method = http.MethodGet
+	r.request.Method = q.Method
+	if r.request.Method == "" {
+		r.request.Method = http.MethodGet
 	}
-	k.x.Host, k.x.Target = authority.Host, authority.Target
-	k.x.Listener = core.ListenAPI
-	k.x.Strict = call.RegionStrict
-	k.x.Region, k.x.Idempotent, k.x.Replayable, k.x.Collect = call.Region, retry.Idempotent(k.x.Method), true, true
-	k.call.Request = transport.Request{
-		Method: []byte(k.x.Method), Target: target.Absolute, Path: target.Path,
-		Authority: authority.HostPort, TLS: target.TLS, Idempotent: k.x.Idempotent,
+	r.request.Host, r.request.Target = authority.Host, authority.Target
+	r.request.Listener = core.ListenAPI
+	r.request.RegionStrict = call.RegionStrict
+	r.request.Region, r.request.Idempotent, r.request.Replayable, r.request.KeepEvents = call.Region, retry.Idempotent(r.request.Method), true, true
+	r.forward.Request = transport.Request{
+		Method: []byte(r.request.Method), Target: target.Absolute, Path: target.Path,
+		Authority: authority.HostPort, TLS: target.TLS, Idempotent: r.request.Idempotent,
 	}
-	k.call.Control.BodyIdle = cfg.BodyIdle
-	if err := k.fields(q); err != nil {
+	r.forward.Control.BodyIdle = cfg.BodyIdle
+	if err := r.fields(q); err != nil {
 		return err
 	}
-	return k.body(q, cfg.Gateway.ReplayLimit)
+	return r.body(q, cfg.Gateway.ReplayLimit)
 }
 
-func (k *exchange) fields(q *http.Request) error {
+func (r *roundTrip) fields(q *http.Request) error {
 	host := q.Host
 	if host == "" {
 		host = q.URL.Host
@@ -226,7 +234,7 @@ func (k *exchange) fields(q *http.Request) error {
 			return &RequestError{fmt.Sprintf("the value of the header %s has a control character", f.Name)}
 		}
 	}
-	k.call.Request.Fields = fields
+	r.forward.Request.Fields = fields
 	return nil
 }
 
@@ -237,10 +245,10 @@ func expectsBody(method string) bool {
 
 // body reads the request's body as far as it is kept for replay; a longer one
 // streams from there on.
-func (k *exchange) body(q *http.Request, limit int64) error {
+func (r *roundTrip) body(q *http.Request, limit int64) error {
 	if q.Body == nil || q.Body == http.NoBody {
-		if !expectsBody(k.x.Method) {
-			k.call.Request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
+		if !expectsBody(r.request.Method) {
+			r.forward.Request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
 		}
 		return nil
 	}
@@ -248,25 +256,25 @@ func (k *exchange) body(q *http.Request, limit int64) error {
 	if err != nil {
 		return &RequestError{"the body cannot be read: " + err.Error()}
 	}
-	k.call.Request.Prefix = prefix
+	r.forward.Request.Prefix = prefix
 	read := int64(len(prefix))
 	if said := q.ContentLength; said > 0 && (read > said || read < said && read <= limit) {
 		return &RequestError{errLength.Error()}
 	}
 	if read <= limit {
-		k.closeBody()
-		k.call.Request.Framing, k.call.Request.Length = http1.Length, read
+		r.closeBody()
+		r.forward.Request.Framing, r.forward.Request.Length = http1.Length, read
 		return nil
 	}
-	k.x.Replayable = false
-	k.call.Request.Framing = http1.Chunked
+	r.request.Replayable = false
+	r.forward.Request.Framing = http1.Chunked
 	rest := io.Reader(q.Body)
 	if q.ContentLength > 0 {
-		k.call.Request.Framing, k.call.Request.Length = http1.Length, q.ContentLength
+		r.forward.Request.Framing, r.forward.Request.Length = http1.Length, q.ContentLength
 		rest = &exactly{rest, q.ContentLength - read}
 	}
-	k.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
-	k.call.Request.Rest, k.call.Request.BeforeRead, k.call.Request.StopRead = &k.rest, func() {}, k.closeBody
+	r.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
+	r.forward.Request.Rest, r.forward.Request.BeforeRead, r.forward.Request.StopRead = &r.rest, func() {}, r.closeBody
 	return nil
 }
 
@@ -285,16 +293,4 @@ func (e *exactly) Read(p []byte) (int, error) {
 		return 0, errLength
 	}
 	return n, err
-}
-
-func (k *exchange) finish(end executor.Ending) {
-	if k.finished {
-		return
-	}
-	k.finished = true
-	end.At = k.engine.opts.Now()
-	k.engine.executor.Finish(&k.x, end)
-	k.entry.End(k.x.Final, end.Status, end.At)
-	k.result.Final, k.result.Attempts = k.x.Final, k.x.Events
-	k.release()
 }

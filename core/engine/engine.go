@@ -225,7 +225,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
-		First: first, Retry: again, Backoff: e.backoff, Observe: e.opts.Observe,
+		FirstScorer: first, RetryScorer: again, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 	}
 	if !cfg.Literal && e.pool != nil {

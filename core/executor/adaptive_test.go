@@ -30,7 +30,7 @@ func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.F
 func TestAnAttemptIsCutShort(t *testing.T) {
 	const usual = 100 * time.Millisecond
 	for name, c := range map[string]struct {
-		change   func(*Exchange)
+		change   func(*both)
 		tuning   func(*Tuning)
 		took     map[string]time.Duration
 		at       []time.Duration
@@ -40,9 +40,9 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 		"nobody answers": {nil, nil, map[string]time.Duration{"p0": time.Hour, "p1": time.Hour},
 			[]time.Duration{0, 300 * time.Millisecond, 2600 * time.Millisecond}, 1}, // the third is of p0 again, after the backoff, and has all the time
 		"it answers in time":        {nil, nil, map[string]time.Duration{"p0": 290 * time.Millisecond}, []time.Duration{0}, 0},
-		"it may not be repeated":    {func(x *Exchange) { x.Idempotent = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"its body is gone":          {func(x *Exchange) { x.Replayable = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"no attempt is left":        {func(x *Exchange) { x.Policy.MaxAttempts = 1 }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"it may not be repeated":    {func(x *both) { x.Idempotent = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"its body is gone":          {func(x *both) { x.Replayable = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"no attempt is left":        {func(x *both) { x.Policy.MaxAttempts = 1 }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
 		"switched off":              {nil, func(t *Tuning) { t.Adaptive = false }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
 		"a budget may not allow it": {nil, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
 	} {
@@ -84,8 +84,8 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 		for range 20 {
 			x := exchange(t, nil)
 			b.run(t.Context(), x, &tries{f: takes(took)})
-			require.Equal(t, core.FinalSuccess, x.Final)
-			cut += x.Attempts - 1
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			cut += x.Result().Attempts - 1
 		}
 		assert.Equal(t, 1, cut, "0.25 s, then three times that")
 	})
@@ -103,7 +103,7 @@ func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 		for range 20 {
 			x, k := exchange(t, nil), &tries{f: takes(took)}
 			b.run(t.Context(), x, k)
-			require.Equal(t, core.FinalSuccess, x.Final)
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
 			require.LessOrEqual(t, time.Since(k.begun), 760*time.Millisecond)
 		}
 		assert.Equal(t, core.Open, b.pool.Snapshot().All[0].Breaker().State())

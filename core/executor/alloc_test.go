@@ -22,7 +22,7 @@ type failing struct {
 	left  int
 }
 
-func (f *failing) Try(context.Context, *Attempt) (int, verdict.Facts) {
+func (f *failing) Send(context.Context, *Attempt) (int, verdict.Facts) {
 	if f.left--; f.left >= 0 {
 		return 0, f.facts
 	}
@@ -45,21 +45,19 @@ func TestAllocOfARetry(t *testing.T) {
 		"no connection": {Err: &verdict.Error{Cause: verdict.LocalLimit, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := start(t, 8, func(t *Tuning) { t.First, t.Retry = even{}, even{} })
+			b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.RetryScorer = even{}, even{} })
 			b.recorder = nowhere{}
 			b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 			zero := 0.0
-			shape := *exchange(t, func(p *retry.Policy) { p.FailoverDelay, p.RetryStatusCodes = &zero, []int{429} })
-			x, c := &Exchange{}, &failing{facts: facts}
+			shape := exchange(t, func(p *retry.Policy) { p.FailoverDelay, p.RetryStatusCodes = &zero, []int{429} })
+			x, c := &both{}, &failing{facts: facts}
 			request := func(failures int) float64 {
 				return testing.AllocsPerRun(500, func() {
-					x.Reset()
 					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
 					c.left = failures
-					Do(t.Context(), b.Executor, x, Call[int](c))
-					b.Finish(x, Ending{Status: 200})
-					if x.Final != core.FinalSuccess || x.Attempts != failures+1 {
-						t.Fatal(x.Final, x.Attempts)
+					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{}, b.now())
+					if x.Result().Final != core.FinalSuccess || x.Result().Attempts != failures+1 {
+						t.Fatal(x.Result().Final, x.Result().Attempts)
 					}
 				})
 			}
@@ -75,12 +73,10 @@ func TestAllocOfARefusal(t *testing.T) {
 	b := start(t, 3, nil)
 	b.recorder = nowhere{}
 	b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
-	shape, x, c := *exchange(t, nil), &Exchange{}, &failing{}
+	shape, x, c := exchange(t, nil), &both{}, &failing{}
 	refused := func() {
-		x.Reset()
 		x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
-		Do(t.Context(), b.Executor, x, Call[int](c))
-		b.Finish(x, Ending{Status: 503})
+		Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Refusal.Close(503, b.now())
 	}
 	for _, u := range b.pool.Snapshot().All {
 		for range 5 {
@@ -91,5 +87,5 @@ func TestAllocOfARefusal(t *testing.T) {
 		}
 	}
 	require.LessOrEqual(t, testing.AllocsPerRun(500, refused), 1.0)
-	require.Equal(t, core.FinalAllBreakersOpen, x.Final)
+	require.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
 }

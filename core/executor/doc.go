@@ -1,11 +1,12 @@
-// Package executor is the one attempt loop of Whirlpool, for HTTP requests and
-// CONNECT tunnels alike:
+// Package executor runs exchanges: one request, attempt by attempt, until it has a
+// response to relay, a tunnel, or neither. HTTP requests and CONNECT tunnels share the
+// one loop:
 //
-//	[ select -> admit -> attempt -> classify -> record ]* -> answer
+//	[ select -> admit -> send -> judge -> settle ]* -> relay, tunnel or refusal
 //
-// [Do] tries a [Call] through one proxy after another until an answer is
-// final, or attempts, deadline and retry budget are spent. It knows nothing of
-// sockets: what an attempt is, the Call says. After Do the caller has an
-// answer to relay (or the reason why there is none) and ends the exchange with
-// exactly one [Executor.Finish].
+// [Run] sends a [Request] through one proxy after another by way of a [Sender], until
+// a response is final, or attempts, total timeout or retry budget are spent. It
+// returns an [Ending]: a [Relay], a [Tunnel] or a [Refusal], which the caller closes.
+// An [Exchange] is the state in between. The package has no sockets and speaks no
+// protocol: package proxyhttp does, on both sides of it.
 package executor

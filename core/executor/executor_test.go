@@ -58,7 +58,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, b.pool.Apply(specs))
-	tuning := Tuning{First: coretest.Rotation{}, Retry: coretest.Rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
+	tuning := Tuning{FirstScorer: coretest.Rotation{}, RetryScorer: coretest.Rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
 	if change != nil {
 		change(&tuning)
 	}
@@ -75,7 +75,7 @@ type tries struct {
 	discarded int
 }
 
-func (c *tries) Try(ctx context.Context, a *Attempt) (string, verdict.Facts) {
+func (c *tries) Send(ctx context.Context, a *Attempt) (string, verdict.Facts) {
 	if c.begun.IsZero() {
 		c.begun = time.Now()
 	}
@@ -98,24 +98,31 @@ func proxysOwn407(context.Context, *Attempt) verdict.Facts {
 	return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 }
 
-func exchange(t require.TestingT, change func(*retry.Policy)) *Exchange {
+// both is a request with its exchange.
+type both struct {
+	Request
+	Exchange
+}
+
+func exchange(t require.TestingT, change func(*retry.Policy)) *both {
 	global, own := retry.DefaultPolicy(), retry.DefaultPolicy()
 	if change != nil {
 		change(&own)
 		require.NoError(t, own.Validate(func(string) bool { return true }))
 	}
-	return &Exchange{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}
+	return &both{Request: Request{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}}
 }
 
 // run does the whole of a request, as the gateway would.
-func (b *bench) run(ctx context.Context, x *Exchange, c *tries) (string, bool) {
-	answer, ok := Do(ctx, b.Executor, x, c)
-	status := 200
-	if !ok {
-		status = 502
+func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
+	end := Run(ctx, b.Executor, &x.Exchange, &x.Request, c)
+	switch {
+	case end.Refusal != nil:
+		end.Refusal.Close(502, time.Now())
+	case end.Relay != nil:
+		end.Relay.Close(200, verdict.Relayed{}, time.Now())
 	}
-	b.Finish(x, Ending{Status: status})
-	return answer, ok
+	return end.Response, end.Refusal == nil
 }
 
 // idle says that nothing is held: every permit and place in flight was given
@@ -135,7 +142,7 @@ func TestDelaysAndFailover(t *testing.T) {
 		assert.Equal(t, []time.Duration{0, time.Second, 3 * time.Second}, c.at)
 		assert.Equal(t, []string{"p0", "p1", "p2"}, c.ids)
 		assert.Equal(t, "p2", answer)
-		assert.Equal(t, core.FinalSuccess, x.Final)
+		assert.Equal(t, core.FinalSuccess, x.Result().Final)
 		assert.Equal(t, 2, c.discarded)
 		require.Len(t, b.rec.Requests(), 1)
 		assert.True(t, b.rec.Requests()[0].Delivered)
@@ -152,7 +159,7 @@ func TestTheLastAnswerIsRelayed(t *testing.T) {
 		x, c := exchange(t, nil), &tries{f: statuses(503)}
 		_, relayed := b.run(t.Context(), x, c)
 		assert.True(t, relayed)
-		assert.Equal(t, core.FinalExhausted, x.Final)
+		assert.Equal(t, core.FinalExhausted, x.Result().Final)
 		assert.Len(t, c.at, 3)
 		assert.Equal(t, 3*time.Second, time.Since(c.begun), "no wait after the last try")
 		assert.True(t, b.rec.Requests()[0].LimitReached)
@@ -169,21 +176,21 @@ func TestWhatIsNotRetried(t *testing.T) {
 		return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
 	}
 	for name, c := range map[string]struct {
-		change func(*Exchange)
+		change func(*both)
 		f      func(context.Context, *Attempt) verdict.Facts
 		tries  int
 		final  core.Final
 		kind   RefusalKind // 0 for an answer that is relayed
 	}{
-		"a POST whose answer is 503":            {func(x *Exchange) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, 0},
-		"a POST that was reset":                 {func(x *Exchange) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, NotRepeatable},
-		"a POST that was never sent is":         {func(x *Exchange) { x.Idempotent = false }, refused, 3, core.FinalExhausted, AttemptFailed},
-		"a GET whose body cannot be sent again": {func(x *Exchange) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, 0},
-		"a 407 may have taken some of it":       {func(x *Exchange) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, BodyNotKept},
-		"one of which nothing was sent can":     {func(x *Exchange) { x.Replayable = false }, refused, 3, core.FinalExhausted, AttemptFailed},
-		"nor one that was reset":                {func(x *Exchange) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, BodyNotKept},
-		"an unlisted status":                    {func(*Exchange) {}, statuses(500), 1, core.FinalSuccess, 0},
-		"a GET that was reset is":               {func(*Exchange) {}, reset, 3, core.FinalExhausted, AttemptFailed},
+		"a POST whose answer is 503":            {func(x *both) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a POST that was reset":                 {func(x *both) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, NotRepeatable},
+		"a POST that was never sent is":         {func(x *both) { x.Idempotent = false }, refused, 3, core.FinalExhausted, AttemptFailed},
+		"a GET whose body cannot be sent again": {func(x *both) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a 407 may have taken some of it":       {func(x *both) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, BodyNotKept},
+		"one of which nothing was sent can":     {func(x *both) { x.Replayable = false }, refused, 3, core.FinalExhausted, AttemptFailed},
+		"nor one that was reset":                {func(x *both) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, BodyNotKept},
+		"an unlisted status":                    {func(*both) {}, statuses(500), 1, core.FinalSuccess, 0},
+		"a GET that was reset is":               {func(*both) {}, reset, 3, core.FinalExhausted, AttemptFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -192,8 +199,8 @@ func TestWhatIsNotRetried(t *testing.T) {
 				c.change(x)
 				b.run(t.Context(), x, k)
 				assert.Len(t, k.at, c.tries)
-				assert.Equal(t, c.final, x.Final)
-				assert.Equal(t, c.kind, x.Refusal.Kind)
+				assert.Equal(t, c.final, x.Result().Final)
+				assert.Equal(t, c.kind, x.refusal.Kind)
 				b.idle(t)
 			})
 		})
@@ -218,8 +225,8 @@ func TestTheTotalTimeout(t *testing.T) {
 		x, c := exchange(t, func(p *retry.Policy) { p.Timeout = &one }), &tries{f: hang}
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
-		assert.Equal(t, core.FinalTimeout, x.Final)
-		assert.Equal(t, TimedOut, x.Refusal.Kind)
+		assert.Equal(t, core.FinalTimeout, x.Result().Final)
+		assert.Equal(t, TimedOut, x.refusal.Kind)
 		assert.Equal(t, time.Second, time.Since(c.begun), "the attempt in flight is cut")
 		assert.Zero(t, b.pool.Snapshot().All[0].Stats().Samples, "a request's own timeout says nothing about a proxy")
 		b.idle(t)
@@ -239,7 +246,7 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 		assert.True(t, relayed, "the last answer at hand")
 		assert.Equal(t, []time.Duration{0, 800 * time.Millisecond}, c.at)
 		assert.Equal(t, 1300*time.Millisecond, time.Since(c.begun))
-		assert.Equal(t, core.FinalTimeout, x.Final)
+		assert.Equal(t, core.FinalTimeout, x.Result().Final)
 	})
 }
 
@@ -253,12 +260,12 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 		b.now = func() time.Time { return time.Now().Add(late) }
 		x, c := exchange(t, nil), &tries{f: statuses(503, 200)}
 		x.Policy.Timeout, x.Global.Timeout = &timeout, &timeout
-		x.Watch = func() { late = 600 * time.Millisecond }
+		x.BeforeWait = func() { late = 600 * time.Millisecond }
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
 		assert.Len(t, c.at, 1)
-		assert.Equal(t, core.FinalTimeout, x.Final)
-		assert.Equal(t, NoTimeLeft, x.Refusal.Kind)
+		assert.Equal(t, core.FinalTimeout, x.Result().Final)
+		assert.Equal(t, NoTimeLeft, x.refusal.Kind)
 		assert.Len(t, b.rec.Attempts(), 1)
 		b.idle(t)
 	})
@@ -274,7 +281,7 @@ func TestAClientThatLeaves(t *testing.T) {
 				x, c := exchange(t, nil), &tries{f: f}
 				_, ok := b.run(ctx, x, c)
 				assert.False(t, ok)
-				assert.Equal(t, core.FinalCancelled, x.Final)
+				assert.Equal(t, core.FinalCancelled, x.Result().Final)
 				assert.Equal(t, 300*time.Millisecond, time.Since(c.begun))
 				assert.Len(t, c.at, 1)
 				b.idle(t)
@@ -300,10 +307,10 @@ func TestAllOpenInMidRequest(t *testing.T) {
 		x, c := exchange(t, nil), &tries{f: statuses(503)}
 		_, ok := b.run(t.Context(), x, c)
 		assert.False(t, ok)
-		assert.Equal(t, core.FinalAllBreakersOpen, x.Final)
-		assert.Equal(t, NoProxy, x.Refusal.Kind)
-		assert.Equal(t, 30*time.Second, x.Refusal.RetryAfter, "at once, not after the wait")
-		assert.Zero(t, x.Waited)
+		assert.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
+		assert.Equal(t, NoProxy, x.refusal.Kind)
+		assert.Equal(t, 30*time.Second, x.refusal.RetryAfter, "at once, not after the wait")
+		assert.Zero(t, x.Result().Waited)
 		assert.Len(t, c.at, 1)
 	})
 }
@@ -325,7 +332,7 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		_, ok := b.run(t.Context(), x, c)
 		assert.True(t, ok)
 		assert.Equal(t, []string{"p0", "p0"}, c.ids, "the same proxy, at once")
-		assert.Equal(t, 1, x.Attempts)
+		assert.Equal(t, 1, x.Result().Attempts)
 		require.Len(t, b.rec.Attempts(), 2)
 		assert.Equal(t, core.ResultReplay, b.rec.Attempts()[0].Outcome.Result)
 		assert.Equal(t, core.ResultSuccess, b.rec.Attempts()[1].Outcome.Result)
@@ -338,7 +345,7 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		x.Idempotent = false
 		b.run(t.Context(), x, c)
 		assert.Len(t, c.ids, 1)
-		assert.Equal(t, core.FinalNotRetryable, x.Final)
+		assert.Equal(t, core.FinalNotRetryable, x.Result().Final)
 		last := b.rec.Attempts()[len(b.rec.Attempts())-1].Outcome
 		assert.Equal(t, core.ResultFailure, last.Result)
 		assert.Equal(t, core.Excluded, last.Verdict, "who closed a kept connection has done nothing wrong")
@@ -389,7 +396,7 @@ func TestTheRetryBudget(t *testing.T) {
 		for range 50 {
 			x, c := exchange(t, func(p *retry.Policy) { p.BaseDelay, p.RetryStatusCodes = 0.1, []int{500} }), &tries{f: statuses(500)}
 			b.run(t.Context(), x, c)
-			retries += x.Attempts - 1
+			retries += x.Result().Attempts - 1
 		}
 		assert.LessOrEqual(t, retries, 5, "a tenth of the requests")
 		assert.Greater(t, retries, 0)
@@ -416,8 +423,8 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 		require.Equal(t, core.HalfOpen, u.Breaker().State())
 		x := exchange(t, nil)
 		func() {
-			defer func() { require.NotNil(t, recover()); b.Abandon(x) }()
-			Do(t.Context(), b.Executor, x, &tries{f: func(context.Context, *Attempt) verdict.Facts { panic("bug") }})
+			defer func() { require.NotNil(t, recover()); x.Abandon() }()
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context, *Attempt) verdict.Facts { panic("bug") }})
 		}()
 		b.idle(t)
 		assert.True(t, u.Breaker().Admissible(), "the probe's slot is free again")
@@ -431,21 +438,21 @@ func TestTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)
 		u := b.pool.Snapshot().All[0]
-		open := func() *Exchange {
+		open := func() *Tunnel {
 			x := exchange(t, nil)
-			x.Connect = true
-			_, ok := b.run(t.Context(), x, &tries{f: statuses(200)})
-			require.True(t, ok)
-			return x
+			x.Request.Tunnel = true
+			end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: statuses(200)})
+			require.NotNil(t, end.Tunnel)
+			return end.Tunnel
 		}
 		x := open()
 		assert.EqualValues(t, 1, u.InFlight(), "in flight as long as it stands")
-		b.TunnelProven(x)
+		x.Proven()
 		assert.Equal(t, 1.0, u.Stats().SuccessRate)
-		b.EndTunnel(x, verdict.TunnelEnd{Down: 1})
+		x.Close(verdict.TunnelEnd{Down: 1}, time.Now())
 		b.idle(t)
 		x = open()
-		b.EndTunnel(x, verdict.TunnelEnd{Died: io.ErrUnexpectedEOF})
+		x.Close(verdict.TunnelEnd{Died: io.ErrUnexpectedEOF}, time.Now())
 		assert.Equal(t, 0.5, u.Stats().SuccessRate, "an early death counts against the proxy")
 		b.idle(t)
 	})
@@ -455,18 +462,18 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 1, nil)
 		for _, c := range []struct {
-			end     Ending
+			relayed verdict.Relayed
 			result  core.Result
 			samples int
 		}{
-			{Ending{Status: 200}, core.ResultSuccess, 1},
-			{Ending{Status: 200, Relayed: verdict.Relayed{Broke: io.ErrUnexpectedEOF}}, core.ResultFailure, 2},
-			{Ending{Status: 200, Relayed: verdict.Relayed{ClientLeft: true}}, core.ResultCancelled, 2},
+			{verdict.Relayed{}, core.ResultSuccess, 1},
+			{verdict.Relayed{Broke: io.ErrUnexpectedEOF}, core.ResultFailure, 2},
+			{verdict.Relayed{ClientLeft: true}, core.ResultCancelled, 2},
 		} {
 			x := exchange(t, nil)
-			_, ok := Do(t.Context(), b.Executor, x, &tries{f: statuses(200)})
-			require.True(t, ok)
-			b.Finish(x, c.end)
+			end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: statuses(200)})
+			require.NotNil(t, end.Relay)
+			end.Relay.Close(200, c.relayed, time.Now())
 			assert.Equal(t, c.result, b.rec.Attempts()[len(b.rec.Attempts())-1].Outcome.Result)
 			assert.Equal(t, c.samples, b.pool.Snapshot().All[0].Stats().Samples)
 			b.idle(t)
@@ -512,8 +519,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 						replays++
 					}
 				}
-				if len(b.rec.Attempts())-before != len(c.at) || x.Attempts != len(c.at)-replays {
-					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays, x.Attempts)
+				if len(b.rec.Attempts())-before != len(c.at) || x.Result().Attempts != len(c.at)-replays {
+					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays, x.Result().Attempts)
 				}
 				b.idle(t)
 			}
@@ -543,8 +550,8 @@ func TestTenThousandInFlight(t *testing.T) {
 					return verdict.Facts{Status: 200}
 				}}
 				x := exchange(t, func(p *retry.Policy) { p.RetryStatusCodes = []int{429} })
-				if _, ok := b.run(t.Context(), x, c); !ok || x.Final != core.FinalSuccess {
-					t.Errorf("%v: %s", x.Final, x.Refusal.Last.Err)
+				if _, ok := b.run(t.Context(), x, c); !ok || x.Result().Final != core.FinalSuccess {
+					t.Errorf("%v: %s", x.Result().Final, x.refusal.Last.Err)
 				}
 			})
 		}

@@ -183,7 +183,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.True(t, ok)
 		defer held.Release()
 	}
-	tuning := Tuning{First: ranked{hashes, 0}, Retry: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
+	tuning := Tuning{FirstScorer: ranked{hashes, 0}, RetryScorer: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
 	for _, q := range p.Requests {
@@ -208,7 +208,7 @@ func play(t *testing.T, p plan) (trace []string) {
 			}
 		})
 		x.Global.Timeout = tenths(p.GlobalTimeout)
-		x.Idempotent, x.Replayable, x.Connect = q.Idempotent, q.Replayable, q.Connect
+		x.Idempotent, x.Replayable, x.Request.Tunnel = q.Idempotent, q.Replayable, q.Connect
 		steps := q.Steps
 		c := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
 			say(toldTry(since(time.Now()), a.Upstream.ID(), a.Number, since(a.Deadline), a.NewConnection))
@@ -232,21 +232,25 @@ func play(t *testing.T, p plan) (trace []string) {
 			}
 			return s.facts()
 		}}
-		_, relayed := Do(ctx, e, x, c)
-		end := Ending{Status: 200}
-		if x.Final == core.FinalSuccess && !x.Connect {
-			end.Relayed.ClientLeft = q.End == 2
-			if q.End == 1 {
-				end.Relayed.Broke = io.ErrUnexpectedEOF
-			}
-		}
-		e.Finish(x, end)
-		if x.Final == core.FinalSuccess && x.Connect {
+		end := Run(ctx, e, &x.Exchange, &x.Request, c)
+		switch {
+		case end.Refusal != nil:
+			end.Refusal.Close(502, time.Now())
+		case end.Tunnel != nil:
 			var early error
 			if q.End == 1 {
 				early = io.ErrUnexpectedEOF
 			}
-			e.EndTunnel(x, verdict.TunnelEnd{Died: early})
+			end.Tunnel.Close(verdict.TunnelEnd{Died: early}, time.Now())
+		default:
+			var relayed verdict.Relayed
+			if x.Result().Final == core.FinalSuccess {
+				relayed.ClientLeft = q.End == 2
+				if q.End == 1 {
+					relayed.Broke = io.ErrUnexpectedEOF
+				}
+			}
+			end.Relay.Close(200, relayed, time.Now())
 		}
 		leaves.Stop()
 		cancel(nil)
@@ -255,8 +259,8 @@ func play(t *testing.T, p plan) (trace []string) {
 		}
 		require.Len(t, rec.Requests(), 1)
 		r := rec.Requests()[0]
-		require.Equal(t, r.Attempts, x.Attempts)
-		say(told(since(r.Ended), r.Final, relayed, x.Refusal.Kind, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
+		require.Equal(t, r.Attempts, x.Result().Attempts)
+		say(told(since(r.Ended), r.Final, end.Refusal == nil, x.refusal.Kind, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
 			say(fmt.Sprintf("p%d is %v with %d failures, %d samples", i, v.State, v.FailureCount, u.Stats().Samples))

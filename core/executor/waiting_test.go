@@ -32,13 +32,13 @@ func (b between) Delay(r *core.BackoffRequest) (float64, error) {
 // late is a Call whose tries all fail with 429; it keeps how late each retry
 // began. Negative is early.
 type late struct {
-	x    *Exchange
+	x    *both
 	due  time.Time
 	by   []time.Duration
 	over func() // called when the first try is over
 }
 
-func (l *late) Try(context.Context, *Attempt) (int, verdict.Facts) {
+func (l *late) Send(context.Context, *Attempt) (int, verdict.Facts) {
 	now := time.Now()
 	if l.due.IsZero() {
 		l.over()
@@ -58,7 +58,7 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	wait := between{first: float64(n) / 25_000}
 	b := start(t, 10, func(t *Tuning) {
 		t.Backoff = func(string) core.Backoff { return wait }
-		t.First, t.Retry = none{}, none{}
+		t.FirstScorer, t.RetryScorer = none{}, none{}
 	})
 	b.Executor.recorder, b.Executor.log = nowhere{}, slog.New(slog.DiscardHandler)
 	var first, all sync.WaitGroup
@@ -67,9 +67,9 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	calls := make([]late, n)
 	for i := range calls {
 		all.Go(func() {
-			x := &Exchange{Policy: shape.Policy, Global: shape.Global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}
+			x := &both{Request: shape.Request}
 			calls[i] = late{x: x, over: first.Done}
-			Do(context.Background(), b.Executor, x, Call[int](&calls[i]))
+			Run(context.Background(), b.Executor, &x.Exchange, &x.Request, Sender[int](&calls[i]))
 		})
 	}
 	first.Wait()

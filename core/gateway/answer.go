@@ -16,7 +16,7 @@ func (c *conn) answer(a proxyhttp.ErrorResponse) (keep bool) {
 	h := c.newHead(a.Status, a.AppendReason(line[:0]), keep)
 	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), &a
 	b := h.Append(c.borrowOut())
-	if c.x.Method != http.MethodHead { // c.req's views may be overwritten by the body that was discarded
+	if c.request.Method != http.MethodHead { // c.req's views may be overwritten by the body that was discarded
 		b = append(b, body...)
 	}
 	return c.finishAnswer(b, keep)
@@ -24,16 +24,7 @@ func (c *conn) answer(a proxyhttp.ErrorResponse) (keep bool) {
 
 // newHead is the head of an answer to the request.
 func (c *conn) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
-	return proxyhttp.Head{Status: status, Reason: reason, Outcome: c.outcome(), Close: !keep, Minor: c.req.Minor}
-}
-
-// outcome is what has come of the request so far.
-func (c *conn) outcome() proxyhttp.Outcome {
-	o := proxyhttp.Outcome{ID: c.x.ID, Attempts: c.x.Attempts, Final: c.x.Final}
-	if c.x.Proxy != nil {
-		o.ProxyID = c.x.Proxy.ID()
-	}
-	return o
+	return proxyhttp.Head{Status: status, Reason: reason, Outcome: c.outcome, Close: !keep, Minor: c.req.Minor}
 }
 
 // reusable reports whether the connection may serve another request after this
@@ -41,7 +32,7 @@ func (c *conn) outcome() proxyhttp.Outcome {
 // is no request; one that is refused before a proxy is asked may have others behind
 // it.
 func (c *conn) reusable() bool {
-	early := c.x.Connect && c.x.Attempts > 0 && len(c.reader.Buffered()) > 0
+	early := c.request.Tunnel && c.outcome.Attempts > 0 && len(c.reader.Buffered()) > 0
 	return !c.req.Close && !c.server.draining.Load() && !early
 }
 

@@ -46,8 +46,9 @@ type conn struct {
 	req       http1.Request
 	reqBody   http1.Body
 	continued bool // 100 Continue has been sent
-	finished  bool // the exchange has been recorded
-	x         executor.Exchange
+	request   executor.Request
+	exchange  executor.Exchange
+	outcome   proxyhttp.Outcome // of the request, so far
 	call      proxyhttp.Forward
 	dial      proxyhttp.Connect
 	watch     watcher
@@ -110,7 +111,7 @@ func (c *conn) serve() {
 	c.entry = c.server.Tracker.Track()
 	defer c.server.rescue()
 	defer func() {
-		c.server.Executor.Abandon(&c.x)
+		c.exchange.Abandon()
 		c.stall.Stop()
 		stop()
 		c.cancel(executor.ErrClientLeft)
@@ -163,9 +164,9 @@ const usualFields = 64
 
 // begin readies the exchange for a request.
 func (c *conn) begin() {
-	c.x.Reset()
-	c.x.ID = c.server.NewID()
-	c.finished, c.continued, c.ended = false, false, time.Time{}
+	c.request = executor.Request{ID: c.server.NewID()}
+	c.outcome = proxyhttp.Outcome{ID: c.request.ID}
+	c.continued, c.ended = false, time.Time{}
 }
 
 // handle serves the request whose head is in c.req.
@@ -173,17 +174,17 @@ func (c *conn) handle() (keep bool) {
 	c.set = c.server.settings.Load()
 	c.begin()
 	c.reqBody.Start(c.reader, c.req.Framing, c.req.Length)
-	x := &c.x
+	x := &c.request
 	x.Method = method(c.req.Method)
-	if x.Connect = x.Method == http.MethodConnect; x.Connect {
+	if x.Tunnel = x.Method == http.MethodConnect; x.Tunnel {
 		x.Listener = core.ListenConnect
 	}
-	x.Idempotent = x.Connect || retry.Idempotent(x.Method)
-	x.Watch, x.Progress = c.call.Control.OnSlow, c.entry
+	x.Idempotent = x.Tunnel || retry.Idempotent(x.Method)
+	x.BeforeWait, x.Progress = c.call.Control.OnSlow, c.entry
 
 	var t proxyhttp.Target
 	var err error
-	if x.Connect {
+	if x.Tunnel {
 		if c.req.Framing != http1.NoBody {
 			return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "malformed_request", Message: "a CONNECT with a body", Reason: "http_request_error", Close: true})
 		}
@@ -205,13 +206,13 @@ func (c *conn) handle() (keep bool) {
 	if x.Policy, err = c.policy(x.Global); err != nil {
 		return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "invalid_retry_policy", Message: err.Error(), Reason: "http_request_error"})
 	}
-	if x.Region, x.Strict, err = c.region(); err != nil {
+	if x.Region, x.RegionStrict, err = c.region(); err != nil {
 		return c.answer(proxyhttp.ErrorResponse{Status: 400, Code: "invalid_region", Message: err.Error(), Reason: "http_request_error"})
 	}
 	x.Host, x.Target = c.memo.authority.Host, c.memo.authority.Target
 	x.Started = c.server.Now()
 	c.entry.Begin(x.ID, x.Method, x.Host, x.Started)
-	if x.Connect {
+	if x.Tunnel {
 		return c.connect()
 	}
 	return c.forward(t)

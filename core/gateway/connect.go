@@ -14,20 +14,25 @@ var established = []byte("Connection established")
 
 // connect serves a CONNECT: 200 once a tunnel stands, then bytes.
 func (c *conn) connect() (keep bool) {
-	c.x.Replayable = true
+	c.request.Replayable = true
 	c.call.Request.Rest = nil
 	c.dial.Authority = c.memo.authority.HostPort
-	tun, ok := executor.Do(c.ctx, c.server.Executor, &c.x, &c.dial)
-	c.watch.stop()
-	switch {
-	case !ok:
-		return c.fail()
-	case tun.Refusal.Status != 0:
-		return c.relayReply(&tun.Refusal)
+	ending := executor.Run(c.ctx, c.server.Executor, &c.exchange, &c.request, &c.dial)
+	c.ran()
+	switch tun := ending.Response; {
+	case ending.Refusal != nil:
+		return c.fail(ending.Refusal)
+	case ending.Relay != nil:
+		return c.relayReply(ending.Relay, &tun.Refusal)
+	default:
+		c.serveTunnel(ending.Tunnel, tun)
+		return false
 	}
+}
+
+// serveTunnel tells the client that the tunnel stands, and serves it to its end.
+func (c *conn) serveTunnel(x *executor.Tunnel, tun *transport.Tunnel) {
 	c.tunnel.Store(tun)
-	c.server.Executor.Finish(&c.x, executor.Ending{Status: http.StatusOK, At: c.server.Now()}) // the request is over, the tunnel begins
-	c.entry.Tunnel()
 	h := c.newHead(http.StatusOK, established, true)
 	h.Length, h.Minor = -1, 1
 	c.out = append(h.Append(c.borrowOut()), tun.Early...)
@@ -37,23 +42,23 @@ func (c *conn) connect() (keep bool) {
 	c.raw.SetDeadline(time.Time{})
 	c.outLoan.back(&c.out)
 	if len(tun.Early) > 0 {
-		c.server.Executor.TunnelProven(&c.x)
+		x.Proven()
 	}
-	t := tunnel{conn: c, upstream: tun.Conn}
+	t := tunnel{conn: c, upstream: tun.Conn, exchange: x}
 	t.watch(tun.TCP())
 	total, died := t.join(int64(len(tun.Early)))
 	c.server.Tunnels(total.up, total.down)
-	c.entry.End(c.x.Final, http.StatusOK, c.server.Now())
-	c.server.Executor.EndTunnel(&c.x, verdict.TunnelEnd{
+	now := c.server.Now()
+	x.Close(verdict.TunnelEnd{
 		Up: total.up, Down: total.down, Died: died, Direct: tun.Direct, Stopped: c.ctx.Err() != nil,
-		Idle: c.server.Now().After(c.call.Control.Deadline),
-	})
-	return false
+		Idle: now.After(c.call.Control.Deadline),
+	}, now)
 }
 
 // relayReply gives the client the last proxy's refusal of a CONNECT.
-func (c *conn) relayReply(r *transport.Refusal) (keep bool) {
-	c.finish(executor.Ending{Status: r.Status})
+func (c *conn) relayReply(x *executor.Relay, r *transport.Refusal) (keep bool) {
+	c.ended = c.server.Now()
+	x.Close(r.Status, verdict.Relayed{}, c.ended)
 	keep = c.reusable()
 	h := c.newHead(r.Status, []byte(r.Reason), keep)
 	h.Fields, h.Framing, h.Length, h.Received = r.Fields, http1.Length, int64(len(r.Body)), r.Status

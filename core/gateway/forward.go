@@ -24,47 +24,45 @@ func (c *conn) forward(t proxyhttp.Target) (keep bool) {
 	q := &h.Request
 	*q = transport.Request{
 		Method: c.req.Method, Target: c.req.Target, Path: t.Path, Authority: c.memo.authority.HostPort, TLS: t.TLS,
-		Fields: c.fields, Idempotent: c.x.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
+		Fields: c.fields, Idempotent: c.request.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
 	}
 	if err := c.takeBody(q); err != nil {
 		return c.badBody(err)
 	}
 	if q.Framing != http1.NoBody {
-		c.x.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
+		c.request.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
 	}
 	h.Control.BodyIdle = c.set.BodyIdle
-	response, ok := executor.Do(c.ctx, c.server.Executor, &c.x, h)
-	c.watch.stop()
-	if !ok {
-		if err := c.reqBody.Err(); q.Rest != nil && c.x.Final == core.FinalCancelled && err != nil && c.ctx.Err() == nil {
-			c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
-			return c.badBody(err)
-		}
-		return c.fail()
+	ending := executor.Run(c.ctx, c.server.Executor, &c.exchange, &c.request, h)
+	c.ran()
+	if ending.Refusal == nil {
+		return c.relay(ending.Relay, ending.Response)
 	}
-	return c.relay(response)
+	if err := c.reqBody.Err(); q.Rest != nil && ending.Refusal.Final == core.FinalCancelled && err != nil && c.ctx.Err() == nil {
+		c.ended = c.server.Now()
+		ending.Refusal.Close(0, c.ended)
+		return c.badBody(err)
+	}
+	return c.fail(ending.Refusal)
 }
 
-// fail ends an exchange without an answer of an origin.
-func (c *conn) fail() (keep bool) {
+// ran is called when Run has returned.
+func (c *conn) ran() {
+	c.watch.stop()
+	c.outcome = proxyhttp.OutcomeOf(c.request.ID, c.exchange.Result())
+}
+
+// fail ends an exchange without a response to relay.
+func (c *conn) fail(r *executor.Refusal) (keep bool) {
+	c.ended = c.server.Now()
 	if errors.Is(context.Cause(c.ctx), executor.ErrClientLeft) {
-		c.finish(executor.Ending{Relayed: verdict.Relayed{ClientLeft: true}})
+		r.Close(0, c.ended)
 		return false
 	}
-	a := proxyhttp.RefusalResponse(&c.x.Refusal)
+	a := proxyhttp.RefusalResponse(r)
 	a.Close = c.call.Request.Rest != nil
-	c.finish(executor.Ending{Status: a.Status})
+	r.Close(a.Status, c.ended)
 	return c.answer(a)
-}
-
-// finish records the exchange.
-func (c *conn) finish(end executor.Ending) {
-	if end.At.IsZero() {
-		end.At = c.server.Now()
-	}
-	c.ended = end.At
-	c.server.Executor.Finish(&c.x, end)
-	c.entry.End(c.x.Final, end.Status, end.At)
 }
 
 // takeBody reads the request's body, up to the size that is kept for replay. A
@@ -72,7 +70,7 @@ func (c *conn) finish(end executor.Ending) {
 // tried again.
 func (c *conn) takeBody(q *transport.Request) error {
 	c.watch.disabled = false
-	c.x.Replayable = true
+	c.request.Replayable = true
 	if c.req.Framing == http1.NoBody {
 		return nil
 	}
@@ -107,7 +105,7 @@ func (c *conn) takeBody(q *transport.Request) error {
 		q.Framing, q.Length = http1.Length, int64(len(c.body)) // its length is known by now
 		return nil
 	}
-	c.x.Replayable = false
+	c.request.Replayable = false
 	c.streamBody(q)
 	return nil
 }
@@ -125,7 +123,7 @@ func (c *conn) streamBody(q *transport.Request) {
 func (c *conn) sendContinue() bool {
 	c.continued = true
 	if q := &c.call.Request; q.Continue != nil {
-		q.Continue, c.x.Replayable = nil, false
+		q.Continue, c.request.Replayable = nil, false
 	}
 	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
@@ -179,7 +177,7 @@ func (c *conn) badBody(err error) bool {
 
 // relay writes the answer on to the client. The attempt is recorded before its
 // last byte is written, so that whoever has the answer finds it counted.
-func (c *conn) relay(r *transport.Response) (keep bool) {
+func (c *conn) relay(x *executor.Relay, r *transport.Response) (keep bool) {
 	keep = c.reusable() && c.call.Request.Rest == nil
 	framing, length := r.Framing, r.Length
 	if framing == http1.UntilClose {
@@ -195,16 +193,15 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	}
 	status := r.Status
 	c.out = h.Append(c.borrowOut())
-	c.entry.Streaming()
-	cut, gone := c.copyBody(r, framing == http1.Chunked, status)
+	cut, gone := c.copyBody(x, r, framing == http1.Chunked, status)
 	switch {
 	case gone:
-		c.end(status, nil, true)
+		c.end(x, status, nil, true)
 		return false
 	case cut != nil:
 		// Never a clean end: the client gets what there is, and must see that
 		// something is missing.
-		relayed := c.end(status, cut, false)
+		relayed := c.end(x, status, cut, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(c.raw, c.set.BodyIdle)
 		}
@@ -219,22 +216,19 @@ func (c *conn) relay(r *transport.Response) (keep bool) {
 	return keep
 }
 
-// end gives the upstream connection back and records the exchange, once.
-func (c *conn) end(status int, cut error, gone bool) (relayed verdict.Relayed) {
-	if c.finished {
-		return relayed
-	}
-	c.finished = true
-	now := c.server.Now()
-	relayed = c.call.Close(cut, now)
+// end gives the upstream connection back and records the exchange. Only the first
+// call counts.
+func (c *conn) end(x *executor.Relay, status int, cut error, gone bool) verdict.Relayed {
+	c.ended = c.server.Now()
+	relayed := c.call.Close(cut, c.ended)
 	relayed.ClientLeft = gone
-	c.finish(executor.Ending{Status: status, Relayed: relayed, At: now})
+	x.Close(status, relayed, c.ended)
 	return relayed
 }
 
 // copyBody writes c.out, which holds the head, and then the body. cut is why the
 // body broke off upstream, if it did; gone says that the client does not take it.
-func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut error, gone bool) {
+func (c *conn) copyBody(x *executor.Relay, r *transport.Response, chunked bool, status int) (cut error, gone bool) {
 	for {
 		// Everything that lies ready goes out in one write.
 		for len(c.out) < largeChunk {
@@ -244,7 +238,7 @@ func (c *conn) copyBody(r *transport.Response, chunked bool, status int) (cut er
 					if chunked {
 						c.out = append(c.out, http1.LastChunk...)
 					}
-					c.end(status, nil, false) // before the last byte is written
+					c.end(x, status, nil, false) // before the last byte is written
 					return nil, !c.write(c.out)
 				}
 				if err != nil {

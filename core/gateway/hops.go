@@ -12,7 +12,7 @@ import (
 // section 7.6.2) and reports whether none is left: the request goes no further.
 // Other methods, and what is no number, go on as they are.
 func (c *conn) countHop() (last bool) {
-	if c.x.Method != http.MethodTrace && c.x.Method != http.MethodOptions {
+	if c.request.Method != http.MethodTrace && c.request.Method != http.MethodOptions {
 		return false
 	}
 	for i := range c.req.Fields {
@@ -35,7 +35,7 @@ func (c *conn) countHop() (last bool) {
 // section 9.3.8), an OPTIONS with nothing.
 func (c *conn) answerLastHop() (keep bool) {
 	var echo []byte
-	if c.x.Method == http.MethodTrace {
+	if c.request.Method == http.MethodTrace {
 		echo = http1.AppendRequestLine(nil, c.req.Method, c.req.Target)
 		for i := range c.req.Fields {
 			if f := &c.req.Fields[i]; !secret(f) {
@@ -44,7 +44,7 @@ func (c *conn) answerLastHop() (keep bool) {
 		}
 		echo = append(echo, "\r\n"...)
 	}
-	c.x.Final = core.FinalSuccess
+	c.outcome.Final = core.FinalSuccess
 	keep = c.reusable() && c.discardBody()
 	h := c.newHead(http.StatusOK, []byte("OK"), keep)
 	h.Framing, h.Length = http1.Length, int64(len(echo))

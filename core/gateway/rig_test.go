@@ -79,7 +79,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
 	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial})
 	quiet := slog.New(slog.DiscardHandler)
-	tuning := executor.Tuning{First: constant{}, Retry: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
+	tuning := executor.Tuning{FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,

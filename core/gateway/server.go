@@ -39,9 +39,6 @@ type Tracker interface {
 type TrackerEntry interface {
 	executor.Progress
 	Begin(id core.RequestID, method, host string, started time.Time)
-	Streaming()
-	Tunnel()
-	End(final core.Final, status int, at time.Time)
 	Release()
 }
 

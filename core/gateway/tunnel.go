@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
@@ -63,6 +64,7 @@ func (c *chunks) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 // tunnel joins a client with upstream, which is its target by way of a proxy.
 type tunnel struct {
 	conn       *conn
+	exchange   *executor.Tunnel
 	upstream   net.Conn
 	tcp        *socket.Conn // below upstream
 	stall      socket.Stall // of what goes to it
@@ -115,7 +117,7 @@ func (t *tunnel) join(said int64) (total traffic, died error) {
 	heard := said > 0
 	n, err := t.splice(t.conn.raw, t.upstream, &t.conn.stall, func() {
 		heard = true
-		t.conn.server.Executor.TunnelProven(&t.conn.x)
+		t.exchange.Proven()
 	})
 	if !heard && !t.clientLeft.Load() {
 		if died = err; died == nil {

@@ -11,11 +11,11 @@ import (
 )
 
 var (
-	_ executor.Call[*transport.Response] = (*Forward)(nil)
-	_ executor.Call[*transport.Tunnel]   = (*Connect)(nil)
+	_ executor.Sender[*transport.Response] = (*Forward)(nil)
+	_ executor.Sender[*transport.Tunnel]   = (*Connect)(nil)
 )
 
-// Forward sends one request, attempt by attempt. It is an executor.Call, and is reused
+// Forward sends one request, attempt by attempt. It is an executor.Sender, and is reused
 // from request to request. Its response is Response.
 type Forward struct {
 	Transport *transport.Transport
@@ -25,8 +25,8 @@ type Forward struct {
 	Response  transport.Response
 }
 
-// Try implements executor.Call.
-func (f *Forward) Try(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
+// Send implements executor.Sender.
+func (f *Forward) Send(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
 	control(&f.Control, a)
 	if fault := f.Transport.RoundTrip(ctx, a.Upstream, &f.Control, &f.Request, &f.Response); fault != nil {
 		return nil, verdict.Facts{Err: fault, Timing: f.Control.Timing}
@@ -34,7 +34,7 @@ func (f *Forward) Try(ctx context.Context, a *executor.Attempt) (*transport.Resp
 	return &f.Response, f.Response.Verdict(f.Control.Timing)
 }
 
-// Discard implements executor.Call. A short rest of the body is read, so that the
+// Discard implements executor.Sender. A short rest of the body is read, so that the
 // connection can be kept.
 func (f *Forward) Discard(r *transport.Response) {
 	if r != nil {
@@ -55,7 +55,7 @@ func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	return relayed
 }
 
-// Connect opens one tunnel, attempt by attempt. It is an executor.Call. Its response
+// Connect opens one tunnel, attempt by attempt. It is an executor.Sender. Its response
 // stands if Refusal.Status is 0, else it is a proxy's refusal.
 type Connect struct {
 	Transport *transport.Transport
@@ -63,8 +63,8 @@ type Connect struct {
 	Authority string // host:port of the target
 }
 
-// Try implements executor.Call.
-func (c *Connect) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
+// Send implements executor.Sender.
+func (c *Connect) Send(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
 	control(c.Control, a)
 	c.Control.NewConnection = true
 	tunnel, fault := c.Transport.Tunnel(ctx, a.Upstream, c.Control, c.Authority)
@@ -77,7 +77,7 @@ func (c *Connect) Try(ctx context.Context, a *executor.Attempt) (*transport.Tunn
 	return &tunnel, verdict.Facts{Status: http.StatusOK, Timing: c.Control.Timing}
 }
 
-// Discard implements executor.Call.
+// Discard implements executor.Sender.
 func (c *Connect) Discard(t *transport.Tunnel) {
 	if t != nil && t.Refusal.Status == 0 {
 		t.Abort()

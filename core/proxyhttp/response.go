@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
@@ -18,6 +19,11 @@ type Outcome struct {
 	Attempts int
 	ProxyID  string     // of the last attempt; "" if there was none
 	Final    core.Final // 0 counts as FinalNotRetryable: refused before any attempt
+}
+
+// OutcomeOf returns the outcome of the request with that id.
+func OutcomeOf(id core.RequestID, r *executor.Result) Outcome {
+	return Outcome{ID: id, Attempts: r.Attempts, ProxyID: r.ProxyID, Final: r.Final}
 }
 
 // The fields of an Outcome.

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// response makes an http.Response of the transport's.
+func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Response {
+	header := proxyhttp.HeaderOf(in.Fields)
+	outcome := proxyhttp.OutcomeOf(r.request.ID, r.exchange.Result())
+	outcome.Set(header)
+	if in.Length >= 0 {
+		header.Set("Content-Length", strconv.FormatInt(in.Length, 10))
+	}
+	body := &responseBody{roundTrip: r, response: in}
+	out := &http.Response{
+		Status: strconv.Itoa(in.Status) + " " + string(in.Reason), StatusCode: in.Status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: in.Length, Request: q,
+		Body: body,
+	}
+	if in.Body.Done() { // nobody has to close an empty body
+		body.end(io.EOF)
+	}
+	return out
+}
+
+// responseBody reads an answer's body and ends the exchange with it. Close may be
+// called while somebody reads.
+type responseBody struct {
+	roundTrip *roundTrip
+	response  *transport.Response
+
+	mu  sync.Mutex // held while somebody reads
+	err error
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.roundTrip
+	if b.err != nil {
+		return 0, b.err
+	}
+	b.response.SetReadDeadline(&r.forward.Control, r.engine.opts.Now().Add(r.idle))
+	n, err := b.response.Body.Read(p)
+	if err != nil {
+		b.end(err)
+	}
+	return n, b.err
+}
+
+// Close ends the exchange. What is left of a short body is read, so that the
+// connection can be kept.
+func (b *responseBody) Close() error {
+	if !b.mu.TryLock() { // somebody reads: no longer
+		b.roundTrip.forward.Control.Interrupt.Fire()
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	if b.err == nil {
+		if b.response.Drain(&b.roundTrip.forward.Control) {
+			b.end(io.EOF)
+		} else {
+			b.end(context.Canceled)
+		}
+	}
+	b.err = http.ErrBodyReadAfterClose
+	return nil
+}
+
+// Enough closes an answer of which the caller took all it has use for. The
+// request is a success then, as if the answer had ended there, where Close
+// means that the caller has left.
+func (r *Result) Enough() {
+	b, ok := r.Response.Body.(*responseBody)
+	if !ok {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.end(io.EOF)
+	}
+}
+
+// end requires mu. The error is what ended the request's context, if it has ended.
+func (b *responseBody) end(err error) {
+	r := b.roundTrip
+	if b.err = err; err != io.EOF && r.ctx.Err() != nil {
+		b.err = context.Cause(r.ctx)
+	}
+	broke := err
+	if err == io.EOF {
+		broke = nil
+	}
+	status, now := b.response.Status, r.engine.opts.Now()
+	relayed := r.forward.Close(broke, now)
+	relayed.ClientLeft = errors.Is(err, context.Canceled)
+	r.relay.Close(status, relayed, now)
+	r.finish()
+}

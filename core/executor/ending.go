@@ -1,0 +1,170 @@
+package executor
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Ending is how Run ended. Exactly one of Relay, Tunnel and Refusal is not nil. The
+// caller closes it, and only its first Close counts. What is never closed is given
+// back by Exchange.Abandon or the exchange's next Run.
+type Ending[T any] struct {
+	Response T // with Relay and Tunnel; the caller owns it
+	Relay    *Relay
+	Tunnel   *Tunnel
+	Refusal  *Refusal
+}
+
+// Relay is a response to pass on to the client: a success, or the last failure.
+type Relay struct {
+	x      *Exchange
+	served bool // the response is a success so far; it has not been recorded
+}
+
+// Close records the attempt and the request. status is the one the client got, 0 if
+// it had left before. relayed says how the response was passed on.
+func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
+	x := r.x
+	if x.open != openRelay {
+		return
+	}
+	x.open = nothing
+	if r.served {
+		relayed.Direct = x.proxy.Direct()
+		x.event.Outcome = verdict.EndRelay(x.event.Outcome, relayed)
+		o := &x.event.Outcome
+		x.event.Ended = at
+		x.lease.Settle(o)
+		x.lease.Release()
+		x.recordServed()
+		switch {
+		case o.Result == core.ResultCancelled:
+			x.result.Final = core.FinalCancelled
+		case o.Result == core.ResultFailure:
+			x.result.Final = core.FinalNotRetryable // whatever the head said that the client has
+			x.logFailed(o)
+		}
+	}
+	x.finish(status, relayed.ClientLeft, at)
+}
+
+// Tunnel is a tunnel that stands. The request is over and recorded; its attempt holds
+// the proxy until Close.
+type Tunnel struct {
+	x *Exchange
+	// Status is the one that Run recorded for the client: the attempt's.
+	Status int
+}
+
+// Proven settles the attempt as a success: bytes came from the target. Close then only
+// ends it.
+func (t *Tunnel) Proven() {
+	if t.x.open == openTunnel {
+		t.x.lease.Settle(&t.x.event.Outcome)
+	}
+}
+
+// Close settles the attempt by how the tunnel ended, unless Proven has, and ends it.
+func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
+	x := t.x
+	if x.open != openTunnel {
+		return
+	}
+	x.open = nothing
+	o := verdict.EndTunnel(x.event.Outcome, end)
+	if o.Cause == verdict.TunnelDied {
+		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
+	}
+	if p := x.request.Progress; p != nil {
+		p.End(x.result.Final, t.Status, at)
+	}
+	x.lease.Settle(&o)
+	x.lease.Release()
+}
+
+// Refusal is why an exchange ended without a response to relay. Package proxyhttp words
+// it for the client.
+type Refusal struct {
+	x          *Exchange
+	Kind       RefusalKind
+	Final      core.Final
+	Attempts   int
+	ProxyID    string        // of the last attempt; "" if there was none
+	Last       core.Outcome  // of the last attempt; zero if there was none
+	RetryAfter time.Duration // until it makes sense to try again; 0 when unknown
+	Target     string        // with TargetSuspect
+	Err        error         // with NoProxy, NoneAccepts and Stopped
+}
+
+// RefusalKind says why an exchange was refused.
+type RefusalKind uint8
+
+// The kinds.
+const (
+	NoProxy       RefusalKind = iota + 1 // no proxy is admissible
+	NoneAccepts                          // each proxy that is left has refused the pool's credentials
+	Stopped                              // the exchange's context was cancelled
+	TimedOut                             // the total timeout passed during an attempt
+	NoTimeLeft                           // the next retry would begin after the total timeout
+	AttemptFailed                        // the last attempt failed, and no retry may follow
+	TargetSuspect                        // no retry follows, as the target is suspect
+	BudgetSpent                          // no retry follows, as the retry budget is spent
+	BodyNotKept                          // no retry follows: a part of the body was sent, and is not kept
+	NotRepeatable                        // no retry follows, as the request may have reached its target
+)
+
+// Close records the request. status is the one the client got, 0 if it had left
+// before.
+func (r *Refusal) Close(status int, at time.Time) {
+	if r.x.open != openRefusal {
+		return
+	}
+	r.x.open = nothing
+	r.x.finish(status, false, at)
+}
+
+// stand makes x's last attempt the tunnel that Run returns, and records the request.
+func (x *Exchange) stand() *Tunnel {
+	at := x.executor.now()
+	x.event.Ended = at
+	x.recordServed()
+	x.tunnel.Status = x.event.Outcome.Status
+	x.record(x.tunnel.Status, false, at)
+	if p := x.request.Progress; p != nil {
+		p.Tunnel()
+	}
+	x.open = openTunnel
+	return &x.tunnel
+}
+
+// recordServed records the attempt that served the request.
+func (x *Exchange) recordServed() {
+	x.recordAttempt(&x.event.Outcome)
+	if t := x.executor.tuning.Load(); t.Observe != nil && x.event.Outcome.Verdict != core.Excluded {
+		x.observe(&x.event.Outcome, t)
+	}
+}
+
+// finish records the request, which is over.
+func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
+	x.record(status, clientLeft, at)
+	if p := x.request.Progress; p != nil {
+		p.End(x.result.Final, status, at)
+	}
+}
+
+// record records the request.
+func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
+	x.releaseDeferred()
+	q, r := x.request, &x.result
+	x.final = core.RequestEvent{
+		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,
+		Started: x.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
+		LimitReached: x.limitReached, BudgetSpent: x.budgetSpent,
+		Delivered: r.Final == core.FinalSuccess && !clientLeft,
+	}
+	x.executor.recorder.Request(&x.final)
+}

@@ -1,0 +1,175 @@
+package executor
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// then is what follows a failed attempt.
+type then uint8
+
+const (
+	thenRefuse then = iota // the refusal is set
+	thenRelay              // the response at hand is relayed
+	thenRetry
+)
+
+// next decides what follows the last attempt, which failed with o. Before a retry
+// there is a wait.
+func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows then) {
+	relay := o.Relay
+	switch {
+	case o.Retry == core.NoRetry && o.Result == core.ResultCancelled:
+		x.result.Final, relay = core.FinalCancelled, false
+	case o.Retry == core.NoRetry && o.Result == core.ResultTimeout:
+		x.result.Final = core.FinalTimeout
+	case o.Retry == core.NoRetry && o.Cause == verdict.InnerGaveUp: // a gateway before this one relays it as well
+		x.result.Final = core.FinalExhausted
+	case o.Retry == core.NoRetry:
+		x.result.Final = core.FinalNotRetryable
+	case x.result.Attempts >= x.request.Policy.MaxAttempts:
+		x.result.Final, x.limitReached = core.FinalExhausted, true
+	case o.Repeat != core.RepeatAllowed:
+		x.result.Final = core.FinalNotRetryable
+	case x.suspect(o):
+		x.result.Final, x.targetSuspect = core.FinalExhausted, true
+	case x.blocked():
+		return 0, thenRefuse
+	default:
+		wait = x.backoff(o)
+		switch budget := x.tuning.Budget; {
+		case !x.deadline.IsZero() && wait >= x.deadline.Sub(x.executor.now()):
+			x.result.Final = core.FinalTimeout
+		case budget != nil && !budget.TryWithdraw(x.event.Ended):
+			x.result.Final, x.budgetSpent = core.FinalExhausted, true
+		default:
+			x.result.Waited += wait
+			x.delay, x.retryReason = wait, o.Reason
+			return wait, thenRetry
+		}
+	}
+	switch {
+	case x.result.Final == core.FinalCancelled && ctx.Err() != nil:
+		x.stopped(context.Cause(ctx))
+	case !relay:
+		x.setRefusal(x.failureKind(o))
+	}
+	if x.result.Final != core.FinalCancelled {
+		x.logFailed(o)
+	}
+	if relay {
+		return 0, thenRelay
+	}
+	return 0, thenRefuse
+}
+
+// suspect reports whether a failed request is not retried because its target is
+// suspect. One request a second is retried, to find out when the target recovers.
+func (x *Exchange) suspect(o *core.Outcome) bool {
+	targets := x.tuning.Targets
+	if targets == nil || x.triedAsUsual || o.Charge != core.ChargeProxyOrTarget {
+		return false
+	}
+	now := x.event.Ended.Sub(x.tuning.Epoch)
+	if !targets.Suspect(x.request.Target, now) {
+		return false
+	}
+	x.triedAsUsual = targets.TryAsUsual(x.request.Target, now)
+	return !x.triedAsUsual
+}
+
+// blocked reports whether no breaker admits an attempt, and sets the refusal then. A
+// backoff would only delay that.
+func (x *Exchange) blocked() bool {
+	err := x.executor.selector.Blocked(&x.query, x.executor.now())
+	if err != nil {
+		x.refuse(err)
+	}
+	return err != nil
+}
+
+// backoff returns the wait before the next attempt: none, the failover delay, or what
+// the strategy computes, within the policy's limits.
+func (x *Exchange) backoff(o *core.Outcome) time.Duration {
+	p, now := x.request.Policy, x.executor.now()
+	s := x.executor.selector
+	switch {
+	case o.Retry == core.RetryElsewhere:
+		return 0
+	case p.FailoverDelay != nil && s.Untried(&x.query, now):
+		return seconds(*p.FailoverDelay)
+	case o.RetryAfter > 0:
+	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
+		return 0 // a wait is for a target that responded, and does not serve others
+	}
+	r := core.BackoffRequest{
+		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
+		Random: float64(x.executor.rand()>>11) / (1 << 53), PreviousDelay: x.delay.Seconds(),
+		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
+		Elapsed: now.Sub(x.ready).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
+		HostHash: x.query.HostHash, IDHash: x.proxy.IDHash(), Now: unix(now),
+	}
+	if p.Jitter {
+		r.Jitter = 1
+	}
+	if !x.deadline.IsZero() {
+		r.Remaining = x.deadline.Sub(now).Seconds()
+	}
+	delay := p.BaseDelay
+	if b := x.tuning.Backoff(p.BackoffStrategy); b != nil {
+		if d, err := b.Delay(&r); err == nil && !math.IsNaN(d) {
+			delay = d
+		}
+	}
+	// In float seconds, then converted: 60*10^8 s would overflow a Duration.
+	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
+}
+
+// wait waits for d. It returns false, with the refusal set, if the context is
+// cancelled, or if the total timeout has passed because this machine woke it late.
+func (x *Exchange) wait(ctx context.Context, d time.Duration) bool {
+	if d > 0 && ctx.Err() == nil {
+		x.sleep(ctx, d)
+	}
+	if ctx.Err() != nil {
+		x.stopped(context.Cause(ctx))
+		return false
+	}
+	if x.deadline.IsZero() || x.executor.now().Before(x.deadline) {
+		return true
+	}
+	o := &x.event.Outcome
+	x.result.Final = core.FinalTimeout
+	x.setRefusal(x.failureKind(o))
+	x.logFailed(o)
+	return false
+}
+
+func (x *Exchange) sleep(ctx context.Context, d time.Duration) {
+	if x.request.BeforeWait != nil {
+		x.request.BeforeWait()
+	}
+	if p := x.request.Progress; p != nil {
+		p.Waiting(x.executor.now().Add(d), x.result.Attempts)
+	}
+	if x.timer == nil {
+		x.timer = time.NewTimer(d)
+	} else {
+		x.timer.Reset(d)
+	}
+	select {
+	case <-x.timer.C:
+	case <-ctx.Done():
+		x.timer.Stop()
+	}
+}
+
+func (x *Exchange) logFailed(o *core.Outcome) {
+	x.log(slog.LevelError, "request failed", o.Err,
+		slog.String("outcome", x.result.Final.String()), slog.String("reason", o.Reason))
+}

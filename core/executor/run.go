@@ -1,0 +1,263 @@
+package executor
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Attempt is one attempt, as the executor asks a Sender for it.
+type Attempt struct {
+	Upstream      *upstream.Upstream
+	Number        int       // 0 for the first
+	Started       time.Time // when the proxy was chosen
+	Deadline      time.Time // never zero
+	Total         time.Time // of the whole request; zero for none
+	NewConnection bool      // no idle connection: this replays what one lost
+}
+
+// Sender sends one request through the proxies that the executor chooses.
+type Sender[T any] interface {
+	// Send makes one attempt and holds its response, if one came, until Discard or
+	// until Run returns it. It does not keep a. A cancelled ctx must end it.
+	Send(ctx context.Context, a *Attempt) (T, verdict.Facts)
+	// Discard releases a response that is not going to be relayed.
+	Discard(T)
+}
+
+// Run runs the exchange of q: attempts by s until a response is final or no retry may
+// follow. A response to relay is the last one: a success, or a failure that the
+// Result names. A cancelled ctx ends it at once.
+func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
+	x.begin(e, q)
+	for x.choose() {
+		response, facts := s.Send(ctx, &x.attempt)
+		o := x.judge(ctx, &facts)
+		if o.Retry == core.Replay {
+			x.recordAttempt(&o)
+			x.beginReplay()
+			response, facts = s.Send(ctx, &x.attempt)
+			facts.Replayed = true
+			o = x.judge(ctx, &facts)
+		}
+		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
+			x.served(&o)
+			if q.Tunnel {
+				return Ending[T]{Response: response, Tunnel: x.stand()}
+			}
+			return Ending[T]{Response: response, Relay: x.relaying(true)}
+		}
+		x.settle(&o)
+		switch wait, then := x.next(ctx, &o); then {
+		case thenRetry:
+			s.Discard(response)
+			if !x.wait(ctx, wait) {
+				return refused[T](x)
+			}
+		case thenRelay:
+			return Ending[T]{Response: response, Relay: x.relaying(false)}
+		default:
+			s.Discard(response)
+			return refused[T](x)
+		}
+	}
+	return refused[T](x)
+}
+
+func refused[T any](x *Exchange) Ending[T] {
+	x.open = openRefusal
+	return Ending[T]{Refusal: &x.refusal}
+}
+
+// begin readies x for the request.
+func (x *Exchange) begin(e *Executor, q *Request) {
+	x.reset()
+	x.executor, x.tuning, x.request = e, e.tuning.Load(), q
+	if x.started = q.Started; x.started.IsZero() {
+		x.started = e.now()
+	}
+	if x.ready = q.Ready; x.ready.IsZero() {
+		x.ready = x.started
+	}
+	if q.Policy.Timeout != nil {
+		x.deadline = x.ready.Add(seconds(min(*q.Policy.Timeout, aYear)))
+	}
+	if x.tuning.Budget != nil {
+		x.tuning.Budget.Deposit(x.ready)
+	}
+	query := &x.query
+	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
+	query.HostHash = core.Hash53(q.Host)
+	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
+	query.RegionHash, query.Region = 0, selector.RegionScored
+	if q.Region != "" {
+		query.RegionHash, query.Region = core.Hash53(q.Region), selector.RegionPreferred
+		if q.RegionStrict {
+			query.Region = selector.RegionStrict
+		}
+	}
+}
+
+// choose selects a proxy for the next attempt and begins it. Without a proxy it sets
+// the refusal and returns false.
+func (x *Exchange) choose() bool {
+	q, number := x.request, x.result.Attempts
+	scorer, now := x.tuning.FirstScorer, x.ready
+	if number > 0 {
+		scorer, now = x.tuning.RetryScorer, x.executor.now()
+		if q.Region == "" {
+			x.query.RegionHash = x.proxy.RegionHash() // of the proxy that failed
+		}
+	}
+	x.query.Attempt = number
+	lease, err := x.executor.selector.Select(&x.query, scorer, now)
+	if err != nil {
+		x.refuse(err)
+		return false
+	}
+	id := lease.Proxy.ID()
+	if number > 0 { // logged only now: a retry for which there is no proxy is none
+		o := &x.event.Outcome
+		x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.delay), slog.String("reason", o.Reason),
+			slog.Int("status", o.Status), slog.String("next_proxy_id", id))
+	}
+	x.proxy, x.lease = lease.Proxy, lease
+	x.lease.Target = q.Target
+	x.event = core.AttemptEvent{
+		Request: q.ID, ProxyID: id, Attempt: number, Delay: x.delay, RetryReason: x.retryReason, Started: now,
+	}
+	x.result.Attempts, x.result.ProxyID = number+1, id
+	x.attempt = Attempt{Upstream: lease.Proxy, Number: number, Started: now, Total: x.deadline}
+	x.attempt.Deadline = x.attemptDeadline()
+	if q.Progress != nil {
+		q.Progress.Attempt(number, id)
+	}
+	return true
+}
+
+// beginReplay begins the last attempt anew, on a new connection.
+func (x *Exchange) beginReplay() {
+	x.event.Started = x.executor.now()
+	x.attempt.NewConnection, x.attempt.Started = true, x.event.Started
+	x.attempt.Deadline = x.attemptDeadline()
+}
+
+// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency, and
+// at least leastAttempt.
+const (
+	tailFactor   = 3
+	leastAttempt = 250 * time.Millisecond
+)
+
+// attemptDeadline returns the deadline of the attempt that begins, and sets cutShort.
+// It is the adaptive timeout's if a retry may follow and there is another proxy. A
+// retry budget may refuse the retry, so with one there is no adaptive timeout.
+func (x *Exchange) attemptDeadline() time.Time {
+	q, t := x.request, x.tuning
+	limit := t.AttemptTimeout
+	x.cutShort = false
+	if t.Adaptive && t.Budget == nil && x.result.Attempts < q.Policy.MaxAttempts && q.Replayable &&
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.proxy.HasPeers() {
+		if tail := x.proxy.Tail(); tail > 0 && max(tailFactor*tail, leastAttempt) < limit {
+			limit, x.cutShort = max(tailFactor*tail, leastAttempt), true
+		}
+	}
+	d := x.event.Started.Add(limit)
+	if !x.deadline.IsZero() && x.deadline.Before(d) {
+		return x.deadline
+	}
+	return d
+}
+
+// judge adds to the facts of an attempt what the exchange holds, and returns the
+// outcome.
+func (x *Exchange) judge(ctx context.Context, f *verdict.Facts) core.Outcome {
+	q, now := x.request, x.executor.now()
+	x.event.Ended = now
+	f.Now, f.Latency = now, now.Sub(x.event.Started)
+	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
+	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
+	f.Direct, f.Proven = x.proxy.Direct(), x.proxy.HasServed()
+	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
+	f.CutShort = x.cutShort && !now.Before(x.attempt.Deadline)
+	f.TotalTimeout, f.TighterTimeout = !x.deadline.IsZero() && !now.Before(x.deadline), q.tighterTimeout()
+	if ctx.Err() != nil {
+		f.Stopped = context.Cause(ctx)
+	}
+	if targets := x.tuning.Targets; f.InnerOutcome != "" && targets != nil {
+		f.TargetServed = targets.ServedElsewhere(q.Target, x.proxy.Hash(), now.Sub(x.tuning.Epoch))
+	}
+	return verdict.Judge(f)
+}
+
+// served keeps the outcome of an attempt that served the request. It is settled and
+// recorded when the relay or tunnel is closed.
+func (x *Exchange) served(o *core.Outcome) {
+	x.chargeDeferred()
+	x.event.Outcome, x.result.Final = *o, core.FinalSuccess
+	x.lease.Answered()
+}
+
+// relaying makes x's last response the relay that Run returns.
+func (x *Exchange) relaying(served bool) *Relay {
+	if p := x.request.Progress; p != nil {
+		p.Streaming()
+	}
+	x.open, x.relay.served = openRelay, served
+	return &x.relay
+}
+
+// settle settles a failed attempt and records it.
+func (x *Exchange) settle(o *core.Outcome) {
+	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: o.Retry == core.RetryElsewhere})
+	x.finding = evidence.Finding{}
+	if o.Cause == verdict.CutShort {
+		x.proxy.Stretch(o.Latency)
+	}
+	t := x.tuning
+	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
+		x.deferred = append(x.deferred, deferred{x.lease.Part(), *o})
+	} else {
+		x.finding = x.lease.Settle(o)
+		x.lease.Release()
+	}
+	x.recordAttempt(o)
+	if t.Observe != nil && o.Verdict != core.Excluded {
+		x.observe(o, t)
+	}
+}
+
+func (x *Exchange) recordAttempt(o *core.Outcome) {
+	x.event.Outcome = *o
+	x.executor.recorder.Attempt(&x.event)
+	if p := x.request.Progress; p != nil {
+		p.Finished(&x.event)
+	}
+	if x.request.KeepEvents {
+		x.result.Events = append(x.result.Events, x.event)
+	}
+}
+
+func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
+	ob := core.Observation{
+		Now: unix(x.event.Ended), IDHash: x.proxy.IDHash(), HostHash: x.query.HostHash,
+		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status), Delay: x.delay.Seconds(),
+	}
+	if o.Verdict == core.Success {
+		ob.Success = 1
+	}
+	t.Observe(&ob)
+}
+
+// aYear (s) is longer than any request takes. (A time.Duration holds 292 of them.)
+const aYear = 365 * 24 * 60 * 60
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func unix(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
