@@ -44,9 +44,9 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 		before, _ := queued()
 		time.Sleep(50 * time.Millisecond)
 		now, of := queued()
-		return before == now && of == clients && r.chunks.pipes.Made() > 0
+		return before == now && of == clients && r.chunks.pipes.Open() > 0
 	})
-	require.LessOrEqual(t, r.chunks.pipes.Made(), spare)
+	require.LessOrEqual(t, r.chunks.pipes.Open(), spare)
 	require.True(t, r.roomy(), "for the next client")
 	for _, c := range all {
 		a, err := http.ReadResponse(c.r, nil)

@@ -157,7 +157,7 @@ func (s *Server) roomy() bool {
 func (s *Server) pipeRoom() bool { return s.Files == 0 || 2*s.Connections() < s.room() }
 
 // room is how many descriptors there are for clients and their proxies.
-func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Made()-spareFiles, 2) }
+func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Open()-spareFiles, 2) }
 
 func (s *Server) serveConn(raw net.Conn) {
 	c := newConn(s, raw)

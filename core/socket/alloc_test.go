@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMoveCostsNoAllocation(t *testing.T) {
+func TestMoveAllocatesNothing(t *testing.T) {
 	for name, p := range map[string]*Pipes{"pipe": NewPipes(nil), "no pipe": NewPipes(func() bool { return false })} {
-		t.Run(name, func(t *testing.T) { moveCostsNoAllocation(t, p) })
+		t.Run(name, func(t *testing.T) { moveAllocatesNothing(t, p) })
 	}
 }
 
-func moveCostsNoAllocation(t *testing.T, p *Pipes) {
+func moveAllocatesNothing(t *testing.T, p *Pipes) {
 	src, from := pair(t)
 	dst, to := pair(t)
 	message, got := bytes.Repeat([]byte("x"), 1000), make([]byte, 1000)

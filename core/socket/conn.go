@@ -6,29 +6,29 @@ import (
 	"syscall"
 )
 
-// Conn is a TCP connection for one reader and one writer at a time; Idle counts
-// as a reader. Deadlines and Close end their calls as usual.
+// Conn is a TCP connection for one reader and one writer at a time; Idle counts as a
+// reader. Deadlines and Close end its calls as in package net.
 type Conn struct {
 	stream
-	// OnFull, if not nil, is called by Write, WriteThenRead and Pipes.Move before they wait for
-	// room in the kernel's buffer (on systems other than Linux: before every
-	// Write). It may set deadlines.
+	// OnFull, if not nil, is called by Write, WriteThenRead and Pipes.Move before they wait
+	// for room in the kernel's buffer. On systems other than Linux it is called before every
+	// Write. It may set deadlines.
 	OnFull func()
 
-	raw syscall.RawConn
-	in  direction
-	out direction
-	ask []byte // to be sent before the read
+	raw     syscall.RawConn
+	reading operation
+	writing operation
+	message []byte // to be written before the read
 
-	look  func(fd uintptr) // sets quiet
-	quiet bool
+	peekCall func(fd uintptr) // sets idle
+	idle     bool
 
-	pool *sync.Pool // where the read's buffer comes from; nil if it has one
-	lent *[]byte    // that buffer
+	pool   *sync.Pool // provides the read's buffer; nil if the caller does
+	pooled *[]byte    // that buffer
 }
 
-// stream is what a Conn leaves to others to do: a *net.TCPConn or, for a
-// connection that this package has made itself, an *os.File (descriptor).
+// stream is the connection below a Conn: a *net.TCPConn, or a descriptor for a connection
+// that this package has opened.
 type stream interface {
 	net.Conn
 	SyscallConn() (syscall.RawConn, error)
@@ -36,26 +36,26 @@ type stream interface {
 	SetLinger(seconds int) error
 }
 
-// direction is the call under way; its function is bound once, so that a call
-// costs no allocation.
-type direction struct {
+// operation is a read or write in progress. Its function value is created once per Conn, so
+// that a call does not allocate.
+type operation struct {
 	buf   []byte
 	n     int
 	errno syscall.Errno
 	call  func(fd uintptr) (done bool)
 }
 
-// Wrap returns c as a Conn if it is plain TCP, else c itself.
+// Wrap returns a *Conn for c if c is a *net.TCPConn, and c itself otherwise.
 func Wrap(c net.Conn) net.Conn {
 	if tcp, ok := c.(*net.TCPConn); ok {
-		if made, err := newConn(tcp); err == nil {
-			return made
+		if conn, err := newConn(tcp); err == nil {
+			return conn
 		}
 	}
 	return c
 }
 
-// WriteError is returned by WriteThenRead when the message could not be sent.
+// WriteError is the error of a call that reads and writes when its write has failed.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }

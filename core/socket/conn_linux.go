@@ -18,7 +18,7 @@ func newConn(s stream) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{stream: s, raw: raw}
-	c.in.call, c.out.call, c.look = c.receive, c.send, c.peek
+	c.reading.call, c.writing.call, c.peekCall = c.receive, c.send, c.peek
 	return c, nil
 }
 
@@ -31,56 +31,56 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 func (c *Conn) read(p []byte) (int, error) {
-	c.in.buf, c.in.n, c.in.errno = p, 0, 0
-	err := c.raw.Read(c.in.call)
-	c.in.buf = nil
+	c.reading.buf, c.reading.n, c.reading.errno = p, 0, 0
+	err := c.raw.Read(c.reading.call)
+	c.reading.buf = nil
 	switch {
 	case err != nil:
 		return 0, ended(err)
-	case c.in.errno != 0:
-		return 0, os.NewSyscallError("recvfrom", c.in.errno)
-	case c.in.n == 0:
+	case c.reading.errno != 0:
+		return 0, os.NewSyscallError("recvfrom", c.reading.errno)
+	case c.reading.n == 0:
 		return 0, io.EOF
 	}
-	return c.in.n, nil
+	return c.reading.n, nil
 }
 
-// ReadPooled reads into a buffer of the pool (of *[]byte), which it takes only
-// when there is something to read: while it waits it holds none. The buffer is the
-// caller's to give back; it is nil with an error.
+// ReadPooled reads into a buffer from the pool (of *[]byte). It takes the buffer when there
+// is something to read, so a waiting call holds none. The caller returns the buffer to the
+// pool; it is nil if there is an error.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }
 
-// WriteThenReadPooled is to WriteThenRead what ReadPooled is to Read.
+// WriteThenReadPooled is WriteThenRead with a buffer from the pool, as in ReadPooled.
 func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
 	c.pool = pool
-	n, err := c.askFor(message, nil)
-	lent := c.lent
-	c.pool, c.lent = nil, nil
-	if err != nil && lent != nil {
-		pool.Put(lent)
-		lent = nil
+	n, err := c.writeThenRead(message, nil)
+	buffer := c.pooled
+	c.pool, c.pooled = nil, nil
+	if err != nil && buffer != nil {
+		pool.Put(buffer)
+		buffer = nil
 	}
-	return lent, n, err
+	return buffer, n, err
 }
 
-// receive reads into c.in.buf, once.
+// receive writes c.message, if any, and then reads once into c.reading.buf.
 func (c *Conn) receive(fd uintptr) bool {
-	if c.ask != nil {
-		// From here on the poller remembers whatever comes, so there is no need
-		// to look before it says so.
-		c.in.n, c.in.errno = send(fd, c.ask)
-		if sent := c.in.n; c.in.errno == 0 && sent == len(c.ask) {
-			c.ask, c.in.n = nil, 0
+	if c.message != nil {
+		// The poller records everything that arrives from here on, so the read can
+		// wait for it without a first attempt.
+		c.reading.n, c.reading.errno = send(fd, c.message)
+		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
+			c.message, c.reading.n = nil, 0
 			return false
 		}
-		return true // Ask goes on with the rest
+		return true // WriteThenRead writes the rest
 	}
-	b := c.in.buf
+	b := c.reading.buf
 	if c.pool != nil {
-		c.lent = c.pool.Get().(*[]byte)
-		b = *c.lent
+		c.pooled = c.pool.Get().(*[]byte)
+		b = *c.pooled
 	}
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
@@ -89,14 +89,14 @@ func (c *Conn) receive(fd uintptr) bool {
 			continue
 		case syscall.EAGAIN:
 			if c.pool != nil {
-				c.pool.Put(c.lent)
-				c.lent = nil
+				c.pool.Put(c.pooled)
+				c.pooled = nil
 			}
 			return false
 		}
-		c.in.errno = errno
+		c.reading.errno = errno
 		if errno == 0 {
-			c.in.n = int(n)
+			c.reading.n = int(n)
 		}
 		return true
 	}
@@ -107,20 +107,20 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.out.buf, c.out.n, c.out.errno = p, 0, 0
-	err := c.raw.Write(c.out.call)
-	c.out.buf = nil
+	c.writing.buf, c.writing.n, c.writing.errno = p, 0, 0
+	err := c.raw.Write(c.writing.call)
+	c.writing.buf = nil
 	switch {
 	case err != nil:
 		err = ended(err)
-	case c.out.errno != 0:
-		err = os.NewSyscallError("sendto", c.out.errno)
+	case c.writing.errno != 0:
+		err = os.NewSyscallError("sendto", c.writing.errno)
 	}
-	return c.out.n, err
+	return c.writing.n, err
 }
 
-// ended is the error of a call that the poller has ended: because its deadline
-// has passed, or the connection was closed.
+// ended returns the error of a call that the poller has ended: the deadline has passed, or
+// the connection was closed.
 func ended(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -128,18 +128,18 @@ func ended(err error) error {
 	return net.ErrClosed
 }
 
-// send writes c.out.buf from c.out.n on until all has gone.
+// send writes the rest of c.writing.buf, from c.writing.n on.
 func (c *Conn) send(fd uintptr) bool {
-	for c.out.n < len(c.out.buf) {
-		n, errno := send(fd, c.out.buf[c.out.n:])
-		c.out.n += n
+	for c.writing.n < len(c.writing.buf) {
+		n, errno := send(fd, c.writing.buf[c.writing.n:])
+		c.writing.n += n
 		if errno == syscall.EAGAIN {
 			if c.OnFull != nil {
 				c.OnFull()
 			}
 			return false
 		}
-		if c.out.errno = errno; errno != 0 {
+		if c.writing.errno = errno; errno != 0 {
 			return true
 		}
 	}
@@ -148,7 +148,8 @@ func (c *Conn) send(fd uintptr) bool {
 
 func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), syscall.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
+			syscall.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), 0
@@ -159,45 +160,47 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// WriteThenRead sends message and then reads the beginning of the answer into p, as Write
-// and Read would. If something had come before, it is read first. When the
-// message could not be sent, the error is a *WriteError.
+// WriteThenRead writes message and then reads the beginning of the response into p, like
+// Write followed by Read. Bytes that had arrived before are read first. If the write fails,
+// the error is a *WriteError.
 func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)
 	}
-	return c.askFor(message, p)
+	return c.writeThenRead(message, p)
 }
 
-func (c *Conn) askFor(message, p []byte) (int, error) {
+func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	if len(message) == 0 {
 		return c.read(p)
 	}
-	c.ask = message
+	c.message = message
 	n, err := c.read(p)
-	if c.ask == nil {
+	if c.message == nil {
 		return n, err
 	}
-	// It did not go out whole or, the read's deadline having passed, not at all.
-	c.ask = nil
-	if c.in.errno != 0 && c.in.errno != syscall.EAGAIN {
-		return 0, &WriteError{os.NewSyscallError("sendto", c.in.errno)}
+	// The message was written in part, or not at all because the read deadline had passed.
+	c.message = nil
+	if c.reading.errno != 0 && c.reading.errno != syscall.EAGAIN {
+		return 0, &WriteError{os.NewSyscallError("sendto", c.reading.errno)}
 	}
-	if _, err := c.Write(message[c.in.n:]); err != nil {
+	if _, err := c.Write(message[c.reading.n:]); err != nil {
 		return 0, &WriteError{err}
 	}
 	return c.read(p)
 }
 
-// Idle looks, without taking anything or waiting, whether the connection is
-// open and nothing has come on it. A deadline that has passed does not matter.
-func (c *Conn) Idle() bool { return c.raw.Control(c.look) == nil && c.quiet }
+// Idle reports whether the connection is open and has no bytes to read. It does not wait
+// and does not consume anything. A deadline that has passed has no effect on it.
+func (c *Conn) Idle() bool { return c.raw.Control(c.peekCall) == nil && c.idle }
 
-func (c *Conn) peek(fd uintptr) { c.quiet = peek(fd) == syscall.EAGAIN }
+func (c *Conn) peek(fd uintptr) { c.idle = peek(fd) == syscall.EAGAIN }
 
-// peek looks at what comes next on fd, without taking it or waiting for it.
+// peek tries to read from fd without waiting and without consuming anything. It returns
+// EAGAIN if there is nothing to read.
 func peek(fd uintptr) syscall.Errno {
 	var b [1]byte
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
+		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return errno
 }

@@ -2,9 +2,7 @@
 
 package socket
 
-import (
-	"sync"
-)
+import "sync"
 
 func newConn(s stream) (*Conn, error) {
 	raw, err := s.SyscallConn()
@@ -19,8 +17,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.stream.Write(p)
 }
 
-// WriteThenRead sends message and reads the beginning of the answer into p. A message
-// that could not be sent is a *WriteError.
+// WriteThenRead writes message and then reads the beginning of the response into p. If the
+// write fails, the error is a *WriteError.
 func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(message) == 0 {
 		return c.Read(p)
@@ -31,19 +29,19 @@ func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	return c.Read(p)
 }
 
-// ReadPooled reads into a buffer of the pool (of *[]byte). The buffer is the
-// caller's to give back; it is nil with an error.
+// ReadPooled reads into a buffer from the pool (of *[]byte). The caller returns the buffer to
+// the pool; it is nil if there is an error.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }
 
-// WriteThenReadPooled is to WriteThenRead what ReadPooled is to Read.
+// WriteThenReadPooled is WriteThenRead with a buffer from the pool, as in ReadPooled.
 func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, int, error) {
-	lent := pool.Get().(*[]byte)
-	n, err := c.WriteThenRead(message, *lent)
+	buffer := pool.Get().(*[]byte)
+	n, err := c.WriteThenRead(message, *buffer)
 	if err != nil {
-		pool.Put(lent)
+		pool.Put(buffer)
 		return nil, 0, err
 	}
-	return lent, n, nil
+	return buffer, n, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
-// pair returns a Conn and the other end of it.
+// pair returns a Conn and its peer.
 func pair(t testing.TB) (*Conn, *net.TCPConn) {
 	near, far := coretest.Pair(t)
 	return Wrap(near).(*Conn), far
@@ -27,7 +27,7 @@ func TestReadWrite(t *testing.T) {
 	go func() { io.Copy(far, far); far.CloseWrite() }() // echo
 	sent := bytes.Repeat([]byte("whirlpool"), 1<<19)
 	go func() {
-		n, err := c.Write(sent) // far more than the sockets hold: it waits for room
+		n, err := c.Write(sent) // more than the sockets' buffers hold, so that Write waits
 		if err != nil || n != len(sent) {
 			t.Errorf("wrote %d: %v", n, err)
 		}
@@ -38,19 +38,19 @@ func TestReadWrite(t *testing.T) {
 	require.True(t, bytes.Equal(sent, got))
 }
 
-func TestAsk(t *testing.T) {
+func TestWriteThenRead(t *testing.T) {
 	buf := make([]byte, 64)
-	t.Run("an answer", func(t *testing.T) {
+	t.Run("a response", func(t *testing.T) {
 		c, far := pair(t)
 		go io.Copy(far, far)
 		n, err := c.WriteThenRead([]byte("hello"), buf)
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(buf[:n]))
-		n, err = c.WriteThenRead([]byte("again"), buf)
+		n, err = c.WriteThenRead([]byte("world"), buf)
 		require.NoError(t, err)
-		require.Equal(t, "again", string(buf[:n]))
+		require.Equal(t, "world", string(buf[:n]))
 	})
-	t.Run("a message larger than the socket takes at once", func(t *testing.T) {
+	t.Run("a message larger than the socket's buffer", func(t *testing.T) {
 		c, far := pair(t)
 		message := strings.Repeat("x", 16<<20)
 		go func() {
@@ -61,34 +61,34 @@ func TestAsk(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "got it", string(buf[:n]))
 	})
-	t.Run("what came before the question comes with the answer", func(t *testing.T) {
+	t.Run("bytes that arrived before the write", func(t *testing.T) {
 		c, far := pair(t)
 		far.Write([]byte("early "))
 		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 		go func() {
 			io.ReadFull(far, make([]byte, 5))
-			far.Write([]byte("answer"))
+			far.Write([]byte("bytes!"))
 		}()
 		got := make([]byte, 12)
 		n, err := c.WriteThenRead([]byte("hello"), got)
 		require.NoError(t, err)
 		_, err = io.ReadFull(c, got[n:])
 		require.NoError(t, err)
-		require.Equal(t, "early answer", string(got))
+		require.Equal(t, "early bytes!", string(got))
 	})
-	t.Run("the other side has closed", func(t *testing.T) {
+	t.Run("closed by the peer", func(t *testing.T) {
 		c, far := pair(t)
 		far.Close()
 		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.Error(t, err)
-		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the reset of its refusal must wake the read")
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the reset ends the read")
 		_, err = c.WriteThenRead([]byte("hello"), buf)
 		var w *WriteError
 		require.ErrorAs(t, err, &w)
 	})
-	t.Run("nobody answers", func(t *testing.T) {
+	t.Run("no response", func(t *testing.T) {
 		c, far := pair(t)
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		_, err := c.WriteThenRead([]byte("hello"), buf)
@@ -98,12 +98,12 @@ func TestAsk(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(got))
 	})
-	t.Run("an end that came before the question", func(t *testing.T) {
+	t.Run("an end of the stream before the write", func(t *testing.T) {
 		c, far := pair(t)
 		far.CloseWrite()
 		require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
-		// Nothing needs happen after the question that would wake the read, so
-		// whoever asks sets a deadline and reads again.
+		// Nothing may happen after the write that ends the read, so the caller sets a
+		// deadline and reads again.
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		_, err := c.WriteThenRead([]byte("hello"), buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -118,13 +118,13 @@ func TestAsk(t *testing.T) {
 		_, err := c.WriteThenRead([]byte("hello"), buf)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		var w *WriteError
-		require.False(t, errors.As(err, &w), "it is the read's, not the write's")
+		require.False(t, errors.As(err, &w), "the deadline is that of the read")
 		got := make([]byte, 5)
 		_, err = io.ReadFull(far, got)
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(got))
 	})
-	t.Run("closed meanwhile", func(t *testing.T) {
+	t.Run("closed by another goroutine", func(t *testing.T) {
 		c, far := pair(t)
 		go func() {
 			io.ReadFull(far, make([]byte, 5))
@@ -142,20 +142,20 @@ func TestDeadlines(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	var timeout net.Error
 	require.True(t, errors.As(err, &timeout) && timeout.Timeout())
-	require.True(t, c.Idle(), "a passed deadline says nothing about the connection")
+	require.True(t, c.Idle(), "a passed deadline has no effect")
 	much := make([]byte, 16<<20)
 	c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 	n, err := c.Write(much)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.Positive(t, n, "what went out before is counted")
+	require.Positive(t, n, "the bytes written before the deadline are counted")
 }
 
-// OnFull is called when the other side does not read, and only then; the deadline
-// it sets holds for the write that called it.
-func TestFull(t *testing.T) {
+// OnFull is called if the peer does not read, and only then. Its deadline applies to the
+// write that called it.
+func TestOnFull(t *testing.T) {
 	for name, write := range map[string]func(*Conn, []byte) error{
 		"Write": func(c *Conn, p []byte) error { _, err := c.Write(p); return err },
-		"Ask": func(c *Conn, p []byte) error {
+		"WriteThenRead": func(c *Conn, p []byte) error {
 			_, err := c.WriteThenRead(p, make([]byte, 1))
 			var w *WriteError
 			if errors.As(err, &w) {
@@ -166,9 +166,9 @@ func TestFull(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, far := pair(t)
-			full := 0
+			calls := 0
 			c.OnFull = func() {
-				full++
+				calls++
 				c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			}
 			go func() {
@@ -177,15 +177,15 @@ func TestFull(t *testing.T) {
 			}()
 			require.NoError(t, write(c, []byte("hello")))
 			if runtime.GOOS == "linux" {
-				require.Zero(t, full)
+				require.Zero(t, calls)
 			}
 			require.ErrorIs(t, write(c, make([]byte, 64<<20)), os.ErrDeadlineExceeded)
-			require.Positive(t, full)
+			require.Positive(t, calls)
 		})
 	}
 }
 
-func TestQuiet(t *testing.T) {
+func TestIdle(t *testing.T) {
 	c, far := pair(t)
 	require.True(t, c.Idle())
 	far.Write([]byte("x"))
@@ -193,12 +193,12 @@ func TestQuiet(t *testing.T) {
 	b := make([]byte, 1)
 	_, err := c.Read(b)
 	require.NoError(t, err)
-	require.Equal(t, "x", string(b), "Quiet took nothing")
+	require.Equal(t, "x", string(b), "Idle consumed nothing")
 	far.Close()
 	require.Eventually(t, func() bool { return !c.Idle() }, 10*time.Second, time.Millisecond)
 }
 
-func TestOf(t *testing.T) {
+func TestWrap(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
@@ -227,7 +227,7 @@ func TestNoAllocation(t *testing.T) {
 		c.Write(message)
 		c.Read(buf)
 		if !c.Idle() {
-			t.Error("there is nothing more")
+			t.Error("there is more to read")
 		}
 	})
 	require.Zero(t, allocs)

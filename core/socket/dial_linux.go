@@ -13,13 +13,12 @@ import (
 	"unsafe"
 )
 
-// Listen listens for TCP connections on an address; it accepts *Conns. What
-// each needs is set on the listener, and inherited: it costs no call per
-// connection. Multipath TCP, Go's default for listeners, is off: each
-// connection that does not use it would pay for it.
+// Listen listens for TCP connections on an address. Its connections are *Conns. They inherit
+// their socket options from the listener, which saves system calls. Multipath TCP, Go's
+// default for listeners, is off, because it has a cost for connections that do not use it.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		return raw.Control(options)
+		return raw.Control(setOptions)
 	}}
 	lc.SetMultipathTCP(false)
 	made, err := lc.Listen(ctx, "tcp", address)
@@ -38,8 +37,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return &listener{file: file, raw: raw, addr: made.Addr()}, nil
 }
 
-// listener accepts connections without package net, which would ask the kernel
-// for the addresses of both ends of each.
+// listener accepts connections without package net, which would query the addresses of both
+// ends of each connection.
 type listener struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -56,7 +55,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		for {
 			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 			switch errno {
-			case syscall.EINTR, syscall.ECONNABORTED: // that one has left already
+			case syscall.EINTR, syscall.ECONNABORTED: // the client has closed this connection already
 				continue
 			}
 			return errno != syscall.EAGAIN
@@ -70,16 +69,16 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
-	c, err := adopt(fd, netip.AddrPort{})
+	c, err := register(fd, netip.AddrPort{})
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
 	}
 	return c, nil
 }
 
-// Dial opens a connection to an IP address. It gives up at the deadline, or when
-// ctx is cancelled. slow, if not nil, is called before it waits, unless the
-// connection stands at once.
+// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
+// cancelled. slow, if not nil, is called before Dial waits; a connection that is established
+// at once needs no wait.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -92,23 +91,24 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	to = netip.AddrPortFrom(reached(to.Addr()), to.Port())
+	to = netip.AddrPortFrom(dialedAddr(to.Addr()), to.Port())
 	address := sockaddr(to)
-	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(address.family), syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(address.family),
+		syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, syscall.IPPROTO_TCP)
 	if errno != 0 {
 		return nil, os.NewSyscallError("socket", errno)
 	}
-	options(fd)
+	setOptions(fd)
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
-		errno = address.connect(fd) // on the same machine it stands by now
+		errno = address.connect(fd) // a connection within the machine is established by now
 	}
 	pending := errno == syscall.EALREADY
 	if errno != 0 && !pending {
 		syscall.Close(int(fd))
 		return nil, os.NewSyscallError("connect", errno)
 	}
-	c, err := adopt(fd, to)
+	c, err := register(fd, to)
 	if err != nil {
 		return nil, err
 	}
@@ -116,49 +116,47 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 		if slow != nil {
 			slow()
 		}
-		if err := c.connected(ctx, &address, deadline); err != nil {
+		if err := c.waitConnected(ctx, &address, deadline); err != nil {
 			c.Close()
 			return nil, err
 		}
 	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
-		// Nobody listens at this address of this machine, and the port that the
-		// kernel gave us is the very one we wanted to reach: TCP then connects a
-		// socket with itself.
-		c.SetLinger(0) // who is to listen there may do so at once
+		// There is no listener, and the kernel chose the destination port as the local
+		// port: TCP has connected the socket to itself.
+		c.SetLinger(0) // frees the port at once for a listener
 		c.Close()
 		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	}
 	return c, nil
 }
 
-// adopt gives a socket, whose other end is at to if that is known, into the care
-// of the runtime's poller. If that fails the socket is closed.
-func adopt(fd uintptr, to netip.AddrPort) (*Conn, error) {
-	d := descriptor{os.NewFile(fd, "tcp"), to}
+// register adds a socket to the runtime's poller and returns its connection. remote is the
+// address of the peer; it may be the zero value. If register fails, it closes the socket.
+func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
+	d := descriptor{os.NewFile(fd, "tcp"), remote}
 	if d.SetDeadline(time.Time{}) != nil {
-		// NewFile does not say why: the kernel has no memory for it, or lets this
-		// user watch no more (epoll(7), max_user_watches).
+		// NewFile does not return the reason: the kernel has no memory for the watch, or
+		// the user has too many of them (max_user_watches in epoll(7)).
 		d.Close()
 		return nil, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
 	}
 	return newConn(d)
 }
 
-// reached is the address that a connection to a really ends up at, so that
-// RemoteAddr says where it leads.
-func reached(a netip.Addr) netip.Addr {
-	a = a.Unmap() // ::ffff:1.2.3.4 is dialled as IPv4, as package net does
+// dialedAddr returns the address that a connection to a actually leads to, for RemoteAddr.
+func dialedAddr(a netip.Addr) netip.Addr {
+	a = a.Unmap() // ::ffff:1.2.3.4 is dialed as IPv4, as in package net
 	switch {
 	case !a.IsUnspecified():
 		return a
 	case a.Is4():
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}) // ip(7): of INADDR_ANY the kernel makes this machine
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}) // the kernel connects INADDR_ANY to the loopback address (ip(7))
 	}
 	return netip.IPv6Loopback()
 }
 
-// connected waits until the connection to address stands.
-func (c *Conn) connected(ctx context.Context, address *rawAddress, deadline time.Time) error {
+// waitConnected waits until the connection to address is established.
+func (c *Conn) waitConnected(ctx context.Context, address *rawAddress, deadline time.Time) error {
 	c.SetWriteDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { c.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -178,25 +176,26 @@ func (c *Conn) connected(ctx context.Context, address *rawAddress, deadline time
 	return c.SetWriteDeadline(time.Time{})
 }
 
-// options sets what every connection has: small writes go out at once (no Nagle),
-// and the kernel probes it when it is idle (KeepAliveIdle).
-func options(fd uintptr) {
-	set(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
-	set(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
-	set(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int32(KeepAliveIdle/time.Second))
+// setOptions sets the options of every connection: no Nagle algorithm, and keep-alive probes
+// after KeepAliveIdle.
+func setOptions(fd uintptr) {
+	setOption(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	setOption(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+	setOption(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int32(KeepAliveIdle/time.Second))
 }
 
-func set(fd uintptr, level, option int, value int32) {
-	syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+func setOption(fd uintptr, level, option int, value int32) {
+	syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&value)),
+		unsafe.Sizeof(value), 0)
 }
 
-// descriptor is a socket in the care of the runtime's poller.
+// descriptor is a socket that is registered with the runtime's poller.
 type descriptor struct {
 	*os.File
-	to netip.AddrPort // the other end, where it was chosen here
+	remote netip.AddrPort // the peer, if this package dialed it
 }
 
-// CloseWrite tells the other side that nothing more will come.
+// CloseWrite shuts down the writing side, as net.TCPConn.CloseWrite does.
 func (d descriptor) CloseWrite() error {
 	return d.control("shutdown", func(fd uintptr) syscall.Errno {
 		_, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
@@ -204,15 +203,15 @@ func (d descriptor) CloseWrite() error {
 	})
 }
 
-// SetLinger says what Close does with what has not been sent: see
-// net.TCPConn.SetLinger.
+// SetLinger sets how Close treats unsent bytes, as net.TCPConn.SetLinger does.
 func (d descriptor) SetLinger(seconds int) error {
 	return d.control("setsockopt", func(fd uintptr) syscall.Errno {
 		l := syscall.Linger{Linger: int32(seconds)}
 		if seconds >= 0 {
 			l.Onoff = 1
 		}
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_LINGER,
+			uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
 		return errno
 	})
 }
@@ -222,13 +221,13 @@ func (d descriptor) LocalAddr() net.Addr { return d.address(syscall.SYS_GETSOCKN
 
 // RemoteAddr implements net.Conn.
 func (d descriptor) RemoteAddr() net.Addr {
-	if d.to.IsValid() {
-		return net.TCPAddrFromAddrPort(d.to)
+	if d.remote.IsValid() {
+		return net.TCPAddrFromAddrPort(d.remote)
 	}
 	return d.address(syscall.SYS_GETPEERNAME)
 }
 
-// address asks the kernel for one; without an answer it is the zero address.
+// address queries the local or the remote address. If that fails, it is the zero address.
 func (d descriptor) address(call uintptr) net.Addr {
 	var address rawAddress
 	d.control("getsockname", func(fd uintptr) syscall.Errno {
@@ -239,7 +238,7 @@ func (d descriptor) address(call uintptr) net.Addr {
 	return net.TCPAddrFromAddrPort(address.addrPort())
 }
 
-// control makes a call that does not block.
+// control makes a system call that does not block.
 func (d descriptor) control(name string, call func(fd uintptr) syscall.Errno) error {
 	raw, err := d.SyscallConn()
 	if err != nil {
@@ -259,7 +258,7 @@ func (d descriptor) control(name string, call func(fd uintptr) syscall.Errno) er
 type rawAddress struct {
 	family uint16
 	port   [2]byte // big-endian
-	v4     [4]byte // of sockaddr_in; the flow of sockaddr_in6
+	v4     [4]byte // address of sockaddr_in, or flow of sockaddr_in6
 	v6     [16]byte
 	scope  uint32
 }
@@ -285,8 +284,8 @@ func (r *rawAddress) addrPort() netip.AddrPort {
 	return netip.AddrPortFrom(ip, uint16(r.port[0])<<8|uint16(r.port[1]))
 }
 
-// connect calls connect(2): EINPROGRESS the first time and EALREADY later mean
-// that the connection does not stand yet; any later call tells how it went.
+// connect calls connect(2). EINPROGRESS at the first call and EALREADY at later calls mean
+// that the connection is being established. A later call returns the result.
 func (r *rawAddress) connect(fd uintptr) syscall.Errno {
 	size := uintptr(syscall.SizeofSockaddrInet6)
 	if r.family == syscall.AF_INET {

@@ -15,7 +15,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return lc.Listen(ctx, "tcp", address)
 }
 
-// Dial opens a connection to an IP address, until the deadline or until ctx is
+// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
 // cancelled. slow, if not nil, is called first.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	if slow != nil {

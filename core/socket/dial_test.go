@@ -22,13 +22,13 @@ func TestDialAndListen(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := Listen(context.Background(), address)
 		if err != nil && address == "[::1]:0" {
-			t.Skip("no IPv6 here")
+			t.Skip("this machine has no IPv6")
 		}
 		require.NoError(t, err)
 		defer l.Close()
 		to := l.Addr().(*net.TCPAddr).AddrPort()
 		c, err := Dial(context.Background(), to, time.Now().Add(5*time.Second), func() {
-			t.Error("a connection on the same machine stands at once")
+			t.Error("a connection within the machine is established at once")
 		})
 		require.NoError(t, err)
 		defer c.Close()
@@ -42,7 +42,7 @@ func TestDialAndListen(t *testing.T) {
 		_, err = io.ReadFull(c, got)
 		require.NoError(t, err)
 		require.Equal(t, "hello", string(got))
-		for side, conn := range map[string]net.Conn{"dialled": c, "accepted": far} {
+		for side, conn := range map[string]net.Conn{"dialed": c, "accepted": far} {
 			conn.(*Conn).raw.Control(func(fd uintptr) {
 				for _, o := range []struct{ level, name, want int }{
 					{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1},
@@ -67,8 +67,9 @@ func TestDialRefused(t *testing.T) {
 	require.Contains(t, err.Error(), to.String())
 }
 
-// deaf listens with a queue that is full: further connections stay pending.
-func deaf(t *testing.T) netip.AddrPort {
+// fullListener returns the address of a listener whose queue is full: further connections
+// stay pending.
+func fullListener(t *testing.T) netip.AddrPort {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { syscall.Close(fd) })
@@ -84,12 +85,12 @@ func deaf(t *testing.T) netip.AddrPort {
 		}
 		t.Cleanup(func() { c.Close() })
 	}
-	t.Skip("this kernel's queue does not fill")
+	t.Skip("the queue does not fill on this kernel")
 	return to
 }
 
-func TestDialThatTakesItsTime(t *testing.T) {
-	to := deaf(t)
+func TestDialPending(t *testing.T) {
+	to := fullListener(t)
 	slow := 0
 	begin := time.Now()
 	_, err := Dial(context.Background(), to, begin.Add(50*time.Millisecond), func() { slow++ })
@@ -101,15 +102,15 @@ func TestDialThatTakesItsTime(t *testing.T) {
 	begin = time.Now()
 	_, err = Dial(ctx, to, begin.Add(time.Minute), cancel)
 	require.Error(t, err)
-	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends it")
+	require.Less(t, time.Since(begin), 5*time.Second, "a cancelled context ends the dial")
 }
 
-// A dial that would meet itself, as nobody listens and the kernel gives it the
-// very port it wants to reach, is refused, at whichever address of this machine.
-func TestDialDoesNotMeetItself(t *testing.T) {
-	runtime.LockOSThread() // for good: the thread, and its network, end with the test
+// Without a listener, the kernel may choose the destination port as the local port and connect
+// the socket to itself. Dial then returns ECONNREFUSED, for every address of this machine.
+func TestDialToItself(t *testing.T) {
+	runtime.LockOSThread() // never unlocked: the thread and its network namespace end with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skip("a network of one's own needs privileges: ", err)
+		t.Skip("a network namespace needs privileges: ", err)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
@@ -124,12 +125,12 @@ func TestDialDoesNotMeetItself(t *testing.T) {
 	require.NoError(t, unix.IoctlIfreq(fd, unix.SIOCSIFADDR, own))
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40000"), 0))
 	addresses := []string{"127.0.0.1:40000", "192.0.2.7:40000"}
-	if l, err := net.Listen("tcp", "[::1]:40000"); err == nil { // there is IPv6
+	if l, err := net.Listen("tcp", "[::1]:40000"); err == nil { // the machine has IPv6
 		l.Close()
 		addresses = append(addresses, "[::1]:40000")
 	}
 	for _, address := range addresses {
-		for range 2 { // nor does the first stand in the second's way
+		for range 2 { // the first connection does not block the second
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			_, err := Dial(ctx, netip.MustParseAddrPort(address), time.Now().Add(10*time.Second), nil)
 			cancel()
@@ -138,66 +139,68 @@ func TestDialDoesNotMeetItself(t *testing.T) {
 	}
 }
 
-// A socket that the poller does not take is closed, and the error says that this
-// machine is at a limit.
-func TestASocketThatThePollerDoesNotTake(t *testing.T) {
-	file, err := os.Create(filepath.Join(t.TempDir(), "file")) // no file of a disk can be watched
+// If the poller rejects a socket, the socket is closed and the error reports a limit of this
+// machine.
+func TestRegisterFails(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "file")) // epoll rejects regular files
 	require.NoError(t, err)
 	defer file.Close()
 	fd, err := unix.Dup(int(file.Fd()))
 	require.NoError(t, err)
 	require.NoError(t, unix.SetNonblock(fd, true))
-	_, err = adopt(uintptr(fd), netip.AddrPort{})
+	_, err = register(uintptr(fd), netip.AddrPort{})
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	require.ErrorIs(t, err, syscall.EBADF)
 }
 
-// An address that holds on one link only keeps the link.
-func TestTheLinkOfAnAddress(t *testing.T) {
+// A link-local address keeps its zone.
+func TestZone(t *testing.T) {
 	raw := rawAddress{family: syscall.AF_INET6, port: [2]byte{1, 2}, v6: [16]byte{0: 0xfe, 1: 0x80, 15: 1}, scope: 3}
 	require.Equal(t, "[fe80::1%3]:258", raw.addrPort().String())
 	raw.scope = 0
 	require.Equal(t, "[fe80::1]:258", raw.addrPort().String())
 }
 
-// What is dialled under another name is where the connection says it leads.
-func TestDialByAnotherName(t *testing.T) {
-	for name, at := range map[string]string{"::ffff:127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::ffff:0.0.0.0": "127.0.0.1", "::": "::1"} {
+// RemoteAddr is the address that the connection leads to, even if another one was dialed.
+func TestDialedAddr(t *testing.T) {
+	for name, at := range map[string]string{"::ffff:127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1",
+		"::ffff:0.0.0.0": "127.0.0.1", "::": "::1"} {
 		l, err := net.Listen("tcp", net.JoinHostPort(at, "0"))
 		if err != nil && at == "::1" {
-			continue // no IPv6 here
+			continue // the machine has no IPv6
 		}
 		require.NoError(t, err)
 		defer l.Close()
 		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-		c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr(name), port), time.Now().Add(5*time.Second), nil)
+		c, err := Dial(context.Background(), netip.AddrPortFrom(netip.MustParseAddr(name), port),
+			time.Now().Add(5*time.Second), nil)
 		require.NoError(t, err)
 		require.Equal(t, l.Addr().String(), c.RemoteAddr().String(), name)
 		c.Close()
 	}
 }
 
-// Acknowledgements wait for nothing: neither that of the handshake, for which a
-// side that speaks first waits, nor those of an answer in pieces, whose second one a
-// proxy with Nagle's algorithm keeps until the first is acknowledged.
-func TestDialEndsTheHandshake(t *testing.T) {
+// Acknowledgements are not delayed. A server that sends first waits for the acknowledgement of
+// the handshake. A proxy with Nagle's algorithm waits for that of the first part of a response
+// before it sends the second part.
+func TestAcknowledgementsAreNotDelayed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	raw, err := l.(*net.TCPListener).SyscallConn()
 	require.NoError(t, err)
-	stands := func() (there bool) { // on the other side, which is this machine
+	established := func() (accepted bool) { // on the listener's side
 		raw.Control(func(fd uintptr) {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			there = err == nil && n == 1
+			accepted = err == nil && n == 1
 		})
-		return there
+		return accepted
 	}
 	c, err := Dial(context.Background(), l.Addr().(*net.TCPAddr).AddrPort(), time.Now().Add(5*time.Second), nil)
 	require.NoError(t, err)
 	defer c.Close()
-	require.True(t, stands())
+	require.True(t, established())
 	require.NoError(t, c.(*Conn).stream.(descriptor).control("getsockopt", func(fd uintptr) syscall.Errno {
 		quick, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK)
 		require.NoError(t, err)

@@ -1,9 +1,9 @@
-// Package socket makes the kernel's part of a TCP connection cheap. A [Conn]
-// reads and writes without telling Go's scheduler: its system calls never block,
-// so no thread has to be handed over for them. It can [Conn.WriteThenRead]: send a message and
-// wait for the answer without first looking for one that cannot be there yet.
-// [Pipes] pass bytes on from one Conn to another inside the kernel, and a
-// [Stall] tells a slow reader from one that has stopped.
+// Package socket reduces the cost of TCP connections. The system calls of a [Conn] never
+// block, so they are made without informing Go's scheduler, and no thread is handed over
+// for them. [Conn.WriteThenRead] writes a message and waits for the response without a
+// first read, which would fail because the response cannot have arrived yet. [Pipes] copies
+// bytes from one Conn to another inside the kernel. [Stall] ends a write when the peer has
+// stopped reading, but not when it reads slowly.
 //
-// On systems other than Linux a Conn does the same by way of package net.
+// On systems other than Linux a Conn uses package net.
 package socket

@@ -7,30 +7,28 @@ import (
 	"sync/atomic"
 )
 
-// Pipes passes bytes on from one connection to another, inside the kernel
-// where that is possible (splice(2)). It is safe for concurrent use.
+// Pipes copies bytes from one connection to another, inside the kernel if possible
+// (splice(2)). It is safe for concurrent use.
 type Pipes struct {
-	room    func() bool
-	made    atomic.Int64
-	free    chan pipe // spare ones
-	moves   sync.Pool // of *move
-	buffers sync.Pool // of *[]byte, for what passes without a pipe
+	mayOpen func() bool
+	open    atomic.Int64 // pipes that exist
+	free    chan pipe    // unused pipes
+	moves   sync.Pool    // of *move
+	buffers sync.Pool    // of *[]byte, for copies without a pipe
 }
 
-// SpliceMin is from how many bytes on passing them on by Pipes costs less than reading
-// and writing them.
+// SpliceMin is the number of bytes from which on Pipes costs less than reading and writing.
 const SpliceMin = 64 << 10
 
-// spare is how many pipes are kept. A pipe is in use only while bytes are
-// under way, so few serve many connections.
-const spare = 16
+// maxSpare is the number of unused pipes that are kept. A pipe is in use only while it holds
+// bytes, so a few pipes serve many connections.
+const maxSpare = 16
 
-// NewPipes returns Pipes that has made none yet. A pipe takes two descriptors, and
-// a receiver that takes nothing keeps them in use for as long as it likes. So
-// room, if not nil, is asked before a pipe is made whether there may be another;
-// where there may not, bytes pass through a buffer.
-func NewPipes(room func() bool) *Pipes {
-	p := &Pipes{room: room, free: make(chan pipe, spare)}
+// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read
+// keeps a pipe in use. So mayOpen, if not nil, is called before a pipe is created. If it
+// returns false, the bytes are copied through a buffer.
+func NewPipes(mayOpen func() bool) *Pipes {
+	p := &Pipes{mayOpen: mayOpen, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
 	p.buffers.New = func() any { b := make([]byte, 32<<10); return &b }
 	runtime.AddCleanup(p, func(free chan pipe) {
@@ -41,13 +39,13 @@ func NewPipes(room func() bool) *Pipes {
 	return p
 }
 
-// Made is the number of pipes, including those that room is being asked about.
-func (p *Pipes) Made() int { return int(p.made.Load()) }
+// Open returns the number of pipes, including those that mayOpen is deciding about.
+func (p *Pipes) Open() int { return int(p.open.Load()) }
 
-// Move waits until something comes on src, as Read does, and passes up to limit
-// bytes of it on to dst, as Write does. n is the number of bytes that dst has
-// taken. The end of src is io.EOF. An error of dst is a *WriteError; what had
-// been taken from src by then is lost.
+// Move waits until src has something to read, as Read does, and copies up to limit bytes of it
+// to dst, as Write does. n is the number of bytes written to dst. At the end of src, err is
+// io.EOF. An error of dst is a *WriteError; bytes that were read from src and not written
+// to dst are lost.
 func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	m := p.moves.Get().(*move)
 	n, err = m.move(dst, src, limit)
@@ -55,11 +53,11 @@ func (p *Pipes) Move(dst, src *Conn, limit int64) (n int64, err error) {
 	return n, err
 }
 
-// copied is Move by way of a buffer.
-func (p *Pipes) copied(dst, src *Conn, limit int64) (int64, error) {
-	lent := p.buffers.Get().(*[]byte)
-	defer p.buffers.Put(lent)
-	buf := (*lent)[:min(limit, int64(len(*lent)))]
+// moveBuffered is Move through a buffer.
+func (p *Pipes) moveBuffered(dst, src *Conn, limit int64) (int64, error) {
+	buffer := p.buffers.Get().(*[]byte)
+	defer p.buffers.Put(buffer)
+	buf := (*buffer)[:min(limit, int64(len(*buffer)))]
 	m, err := src.Read(buf)
 	if m == 0 {
 		if err == nil {

@@ -9,25 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipe is an empty pipe, by its two ends.
+// pipe holds the file descriptors of the two ends of a pipe.
 type pipe struct{ out, in int }
 
-// pipeSize is how much a pipe is made to hold (F_SETPIPE_SZ). A user without
-// privileges may have 256 of them; further ones would hold 8 KiB (pipe(7),
-// pipe-user-pages-soft), for which a buffer does better.
+// pipeSize is the capacity of a pipe (F_SETPIPE_SZ). A user without privileges may have 256
+// such pipes (pipe-user-pages-soft in pipe(7)). Further pipes would hold 8 KiB, and a buffer is
+// faster than these.
 const pipeSize = 256 << 10
 
 func (p *Pipes) get() (pipe, bool) {
 	select {
-	case have := <-p.free:
-		return have, true
+	case unused := <-p.free:
+		return unused, true
 	default:
 	}
 	var fds [2]int
-	p.made.Add(1)
-	if p.room != nil && !p.room() || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
-		p.made.Add(-1)
-		return pipe{}, false // out of descriptors, say
+	p.open.Add(1)
+	if p.mayOpen != nil && !p.mayOpen() || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		p.open.Add(-1)
+		return pipe{}, false // for example, no file descriptor is left
 	}
 	made := pipe{out: fds[0], in: fds[1]}
 	if _, err := unix.FcntlInt(uintptr(made.out), unix.F_SETPIPE_SZ, pipeSize); err != nil {
@@ -37,18 +37,18 @@ func (p *Pipes) get() (pipe, bool) {
 	return made, true
 }
 
-func (p *Pipes) put(have pipe) {
+func (p *Pipes) put(unused pipe) {
 	select {
-	case p.free <- have:
+	case p.free <- unused:
 	default:
-		p.drop(have)
+		p.drop(unused)
 	}
 }
 
-// drop gives up a pipe.
-func (p *Pipes) drop(have pipe) {
-	have.close()
-	p.made.Add(-1)
+// drop closes a pipe.
+func (p *Pipes) drop(old pipe) {
+	old.close()
+	p.open.Add(-1)
 }
 
 func (p pipe) close() {
@@ -56,84 +56,85 @@ func (p pipe) close() {
 	unix.Close(p.in)
 }
 
-// move is one Move under way; its functions are bound once, so that it costs no
-// allocation.
+// move is one Move in progress. Its function values are created once, so that a Move does not
+// allocate.
 type move struct {
-	pipes *Pipes
-	pipe  pipe
-	dst   *Conn
-	limit int
-	held  int  // in the pipe
-	taken int  // by dst
-	again bool // src has been waited for
-	plain bool // splice(2) will not do: it goes by way of a buffer
-	errno syscall.Errno
-	fill  func(fd uintptr) (done bool)
-	drain func(fd uintptr) (done bool)
+	pipes     *Pipes
+	pipe      pipe
+	dst       *Conn
+	limit     int
+	inPipe    int  // bytes in the pipe
+	written   int  // bytes written to dst
+	waited    bool // the poller has waited for src at least once
+	buffered  bool // splice(2) does not work here: use moveBuffered
+	errno     syscall.Errno
+	fillCall  func(fd uintptr) (done bool)
+	drainCall func(fd uintptr) (done bool)
 }
 
 func newMove(p *Pipes) *move {
 	m := &move{pipes: p}
-	m.fill, m.drain = m.filled, m.drained
+	m.fillCall, m.drainCall = m.fillPipe, m.drainPipe
 	return m
 }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	m.dst, m.limit, m.held, m.taken, m.again, m.plain, m.errno = dst, int(min(limit, pipeSize)), 0, 0, false, false, 0
+	m.dst, m.limit, m.inPipe, m.written, m.waited, m.buffered, m.errno = dst, int(min(limit, pipeSize)), 0, 0,
+		false, false, 0
 	defer func() { m.dst = nil }()
-	err := src.raw.Read(m.fill)
+	err := src.raw.Read(m.fillCall)
 	switch {
 	case err != nil:
 		return 0, ended(err)
-	case m.plain:
-		return m.pipes.copied(dst, src, limit)
+	case m.buffered:
+		return m.pipes.moveBuffered(dst, src, limit)
 	case m.errno != 0:
 		return 0, os.NewSyscallError("splice", m.errno)
 	}
-	if err = dst.raw.Write(m.drain); err != nil {
+	if err = dst.raw.Write(m.drainCall); err != nil {
 		err = ended(err)
 	} else if m.errno != 0 {
 		err = os.NewSyscallError("splice", m.errno)
 	}
 	if err != nil {
 		m.pipes.drop(m.pipe)
-		return int64(m.taken), &WriteError{err}
+		return int64(m.written), &WriteError{err}
 	}
 	m.pipes.put(m.pipe)
-	return int64(m.taken), nil
+	return int64(m.written), nil
 }
 
-// filled takes what lies in fd; while it waits for something it holds neither a
-// pipe nor a buffer. Urgent data (tcp(7)) looks to splice(2) like the end of the
-// stream, or like nothing although the poller says that something is there. A
-// Read can tell, and gets past it.
-func (m *move) filled(fd uintptr) bool {
+// fillPipe moves bytes from fd into a pipe. While it waits it holds neither a pipe nor a buffer.
+// Urgent data (tcp(7)) looks to splice(2) like the end of the stream, or like nothing to read
+// although the poller reports fd readable. A normal read tells these cases apart and skips
+// the urgent data.
+func (m *move) fillPipe(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {
-		m.plain = true
+		m.buffered = true
 		return peek(fd) != syscall.EAGAIN
 	}
-	m.plain = false
-	if m.held, m.errno = splice(int(fd), m.pipe.in, m.limit); m.held > 0 {
+	m.buffered = false
+	if m.inPipe, m.errno = splice(int(fd), m.pipe.in, m.limit); m.inPipe > 0 {
 		return true
 	}
 	m.pipes.put(m.pipe)
 	switch {
-	case m.errno == syscall.EAGAIN && (!m.again || peek(fd) == syscall.EAGAIN):
-		m.again = true // the poller may speak of what has been taken since
+	case m.errno == syscall.EAGAIN && (!m.waited || peek(fd) == syscall.EAGAIN):
+		m.waited = true // the poller's report may be about bytes that were read since
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
-		m.plain = true
+		m.buffered = true
 	}
 	return true
 }
 
-// drained gives fd what the pipe holds.
-func (m *move) drained(fd uintptr) bool {
-	for m.taken < m.held {
+// drainPipe moves the bytes in the pipe to fd.
+func (m *move) drainPipe(fd uintptr) bool {
+	for m.written < m.inPipe {
 		var n int
-		n, m.errno = splice(m.pipe.out, int(fd), m.held-m.taken)
-		m.taken += n
+		n, m.errno = splice(m.pipe.out, int(fd), m.inPipe-m.written)
+		m.written += n
 		if m.errno == syscall.EAGAIN {
 			if m.dst.OnFull != nil {
 				m.dst.OnFull()
@@ -149,7 +150,8 @@ func (m *move) drained(fd uintptr) bool {
 
 func splice(from, to, n int) (int, syscall.Errno) {
 	for {
-		moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
+			unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		switch errno {
 		case 0:
 			return int(moved), 0

@@ -28,10 +28,10 @@ func descriptors(t *testing.T) int {
 	return len(open)
 }
 
-// Whoever waits holds no pipe, and of those that were in use few are kept.
-func TestPipesAreFew(t *testing.T) {
+// A waiting Move holds no pipe, and few unused pipes are kept.
+func TestUnusedPipes(t *testing.T) {
 	p := NewPipes(nil)
-	const many = 4 * spare
+	const many = 4 * maxSpare
 	var dst, src [many]*Conn
 	for i := range many {
 		dst[i], _ = pair(t)
@@ -43,7 +43,7 @@ func TestPipesAreFew(t *testing.T) {
 	done := make(chan struct{})
 	for i := range many {
 		go func() {
-			through(p, dst[i], src[i]) // nothing more comes: it waits
+			moveAll(p, dst[i], src[i]) // waits, as nothing more is sent
 			done <- struct{}{}
 		}()
 	}
@@ -53,7 +53,7 @@ func TestPipesAreFew(t *testing.T) {
 				return false
 			}
 		}
-		return descriptors(t) <= before+2*spare
+		return descriptors(t) <= before+2*maxSpare
 	}, 10*1e9, 1e6)
 	for i := range many {
 		src[i].Close()
@@ -63,12 +63,12 @@ func TestPipesAreFew(t *testing.T) {
 	}
 }
 
-// Those who take nothing hold no more than there may be; what comes for the
-// others passes, too.
-func TestPipesAreNoMoreThan(t *testing.T) {
+// Destinations that are not read hold at most the permitted number of pipes. The bytes for the
+// other destinations are still moved.
+func TestPipeLimit(t *testing.T) {
 	const most, many, size = 3, 12, 8 << 20
 	var p *Pipes
-	p = NewPipes(func() bool { return p.Made() <= most })
+	p = NewPipes(func() bool { return p.Open() <= most })
 	var dst, src [many]*Conn
 	var to, from [many]*net.TCPConn
 	for i := range many {
@@ -82,13 +82,13 @@ func TestPipesAreNoMoreThan(t *testing.T) {
 	for i := range many {
 		dst[i].OnFull = sync.OnceFunc(func() { stuck.Add(1) })
 		go func() {
-			through(p, dst[i], src[i])
+			moveAll(p, dst[i], src[i])
 			done <- struct{}{}
 		}()
 	}
 	require.Eventually(t, func() bool { return stuck.Load() == many }, 10*time.Second, time.Millisecond)
-	require.Equal(t, most, p.Made())
-	require.LessOrEqual(t, descriptors(t), before+2*most) // fewer when those of earlier tests go meanwhile
+	require.Equal(t, most, p.Open())
+	require.LessOrEqual(t, descriptors(t), before+2*most) // fewer if those of earlier tests are closed meanwhile
 	for i := range many {
 		_, err := io.ReadFull(to[i], make([]byte, size))
 		require.NoError(t, err)
@@ -97,30 +97,30 @@ func TestPipesAreNoMoreThan(t *testing.T) {
 	}
 }
 
-// Pipes that nobody has any longer leave no descriptor behind.
-func TestPipesAreClosedWithTheirOwner(t *testing.T) {
+// A Pipes that is no longer referenced leaves no file descriptor behind.
+func TestPipesAreCollected(t *testing.T) {
 	src, from := pair(t)
 	dst, _ := pair(t)
-	var fd, is string
+	var fd, link string
 	func() {
 		p := NewPipes(nil)
 		from.Write([]byte("hello"))
 		_, err := p.Move(dst, src, 5)
 		require.NoError(t, err)
-		spare := <-p.free
-		fd = fmt.Sprint("/proc/self/fd/", spare.in)
-		is, err = os.Readlink(fd)
+		unused := <-p.free
+		fd = fmt.Sprint("/proc/self/fd/", unused.in)
+		link, err = os.Readlink(fd)
 		require.NoError(t, err)
-		p.put(spare)
+		p.put(unused)
 	}()
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		now, err := os.Readlink(fd)
-		return err != nil || now != is
+		return err != nil || now != link
 	}, 10*time.Second, time.Millisecond)
 }
 
-// Without a descriptor left for a pipe the bytes go through a buffer.
+// Without a file descriptor for a pipe, the bytes are moved through a buffer.
 func TestMoveWithoutPipes(t *testing.T) {
 	p := NewPipes(nil)
 	src, from := pair(t)
@@ -141,9 +141,9 @@ func TestMoveWithoutPipes(t *testing.T) {
 	require.Equal(t, "hello", string(got))
 }
 
-// Whether there is a pipe is decided anew after each wait, and whoever waits has
-// no buffer either.
-func TestMoveWithPipesNowAndThen(t *testing.T) {
+// After each wait Move decides again whether it uses a pipe or a buffer. While it waits it holds
+// neither.
+func TestMoveAlternates(t *testing.T) {
 	var asked atomic.Int32
 	p := NewPipes(func() bool { return asked.Add(1)%3 == 0 })
 	p.free = make(chan pipe) // none is kept
@@ -156,12 +156,12 @@ func TestMoveWithPipesNowAndThen(t *testing.T) {
 	go func() {
 		for rest := sent; len(rest) > 0; rest = rest[min(10_000, len(rest)):] {
 			from.Write(rest[:min(10_000, len(rest))])
-			time.Sleep(100 * time.Microsecond) // so that it waits now and then
+			time.Sleep(100 * time.Microsecond) // so that Move waits from time to time
 		}
 		from.CloseWrite()
 	}()
 	go func() {
-		through(p, dst, src)
+		moveAll(p, dst, src)
 		dst.CloseWrite()
 	}()
 	got, err := io.ReadAll(to)
@@ -170,8 +170,8 @@ func TestMoveWithPipesNowAndThen(t *testing.T) {
 	require.Greater(t, asked.Load(), int32(30))
 }
 
-// A user without privileges may have so many pipes of full size; further ones,
-// which the kernel makes small, are not used.
+// A user without privileges may have a limited number of pipes of full size. The kernel makes
+// further pipes small, and these are not used.
 func TestSmallPipesAreNotUsed(t *testing.T) {
 	soft, err := os.ReadFile("/proc/sys/fs/pipe-user-pages-soft")
 	require.NoError(t, err)
@@ -179,18 +179,18 @@ func TestSmallPipesAreNotUsed(t *testing.T) {
 	require.NoError(t, err)
 	most := pages * os.Getpagesize() / pipeSize
 	if most == 0 || most > 1000 {
-		t.Skip("here nobody makes them small: ", pages)
+		t.Skip("this kernel does not make pipes small: ", pages)
 	}
-	runtime.LockOSThread() // for good: the thread ends with the test, without its privileges
+	runtime.LockOSThread() // never unlocked: the thread, without its privileges, ends with the test
 	var none [2]unix.CapUserData
 	require.NoError(t, unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]))
 	p := NewPipes(nil)
 	var all []pipe
-	for range most + 1 { // of the user's, who may have others
+	for range most + 1 { // the user may have others already
 		before := descriptors(t)
 		have, ok := p.get()
 		if !ok {
-			require.LessOrEqual(t, descriptors(t), before, "it leaves nothing behind")
+			require.LessOrEqual(t, descriptors(t), before, "no file descriptor is left behind")
 			break
 		}
 		all = append(all, have)
@@ -199,31 +199,30 @@ func TestSmallPipesAreNotUsed(t *testing.T) {
 		require.Equal(t, pipeSize, size)
 	}
 	require.LessOrEqual(t, len(all), most)
-	require.Equal(t, len(all), p.Made())
+	require.Equal(t, len(all), p.Open())
 	for _, have := range all {
 		p.drop(have)
 	}
 }
 
-// What the poller said of bytes that have been taken since is no reason to
-// leave the kernel: a peek tells it from urgent data.
-func TestMoveAfterALateWord(t *testing.T) {
+// If the poller reports bytes that were read since, Move waits again and does not switch to a
+// buffer. A peek tells this case apart from urgent data.
+func TestMoveAfterOutdatedReport(t *testing.T) {
 	p := NewPipes(nil)
 	m := newMove(p)
 	src, from := pair(t)
-	m.again, m.limit = true, 100
-	src.raw.Control(func(fd uintptr) { require.False(t, m.filled(fd), "nothing there: it waits") })
-	require.False(t, m.plain)
+	m.waited, m.limit = true, 100
+	src.raw.Control(func(fd uintptr) { require.False(t, m.fillPipe(fd), "there is nothing to read") })
+	require.False(t, m.buffered)
 	from.Write([]byte("x"))
 	require.Eventually(t, func() bool { return !src.Idle() }, 10*time.Second, time.Millisecond)
-	src.raw.Control(func(fd uintptr) { require.True(t, m.filled(fd)) })
-	require.Equal(t, 1, m.held)
+	src.raw.Control(func(fd uintptr) { require.True(t, m.fillPipe(fd)) })
+	require.Equal(t, 1, m.inPipe)
 	p.drop(m.pipe)
 }
 
-// Urgent data, which splice(2) does not pass, stops nothing: what follows goes
-// on, as with Read.
-func TestMovePastUrgentData(t *testing.T) {
+// splice(2) does not move urgent data. Move skips it, as Read does.
+func TestMoveSkipsUrgentData(t *testing.T) {
 	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
@@ -235,7 +234,7 @@ func TestMovePastUrgentData(t *testing.T) {
 	from.Write(make([]byte, 10_000))
 	from.CloseWrite()
 	src.SetReadDeadline(time.Now().Add(5 * time.Second))
-	n, err := through(p, dst, src)
+	n, err := moveAll(p, dst, src)
 	require.Equal(t, io.EOF, err)
 	require.EqualValues(t, 20_000, n)
 	dst.CloseWrite()

@@ -6,11 +6,11 @@ type pipe struct{}
 
 func (pipe) close() {}
 
-// move is one Move under way.
+// move is one Move in progress.
 type move struct{ pipes *Pipes }
 
 func newMove(p *Pipes) *move { return &move{p} }
 
 func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
-	return m.pipes.copied(dst, src, limit)
+	return m.pipes.moveBuffered(dst, src, limit)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// through moves all of src to dst.
-func through(p *Pipes, dst, src *Conn) (n int64, err error) {
+// moveAll moves all of src to dst.
+func moveAll(p *Pipes, dst, src *Conn) (n int64, err error) {
 	for err == nil {
 		var m int64
 		m, err = p.Move(dst, src, math.MaxInt64)
@@ -28,7 +28,7 @@ func through(p *Pipes, dst, src *Conn) (n int64, err error) {
 func TestMove(t *testing.T) {
 	p := NewPipes(nil)
 	var all sync.WaitGroup
-	for i := range 8 { // at once, through the same pipes
+	for i := range 8 { // concurrently
 		src, from := pair(t)
 		dst, to := pair(t)
 		sent := make([]byte, 4<<20+i)
@@ -37,7 +37,7 @@ func TestMove(t *testing.T) {
 			sent[j] = byte(random.Uint32())
 		}
 		all.Go(func() {
-			for rest := sent; len(rest) > 0; { // in pieces of every size
+			for rest := sent; len(rest) > 0; { // in pieces of different sizes
 				n := min(1+random.IntN(100_000), len(rest))
 				if _, err := from.Write(rest[:n]); err != nil {
 					t.Error(err)
@@ -48,7 +48,7 @@ func TestMove(t *testing.T) {
 			from.CloseWrite()
 		})
 		all.Go(func() {
-			n, err := through(p, dst, src)
+			n, err := moveAll(p, dst, src)
 			if err != io.EOF || n != int64(len(sent)) {
 				t.Errorf("moved %d of %d: %v", n, len(sent), err)
 			}
@@ -64,7 +64,7 @@ func TestMove(t *testing.T) {
 	all.Wait()
 }
 
-func TestMoveNoMoreThan(t *testing.T) {
+func TestMoveLimit(t *testing.T) {
 	p := NewPipes(nil)
 	src, from := pair(t)
 	dst, to := pair(t)
@@ -79,19 +79,19 @@ func TestMoveNoMoreThan(t *testing.T) {
 	rest := make([]byte, 7)
 	_, err = io.ReadFull(src, rest)
 	require.NoError(t, err)
-	require.Equal(t, ", world", string(rest), "what is left can be read")
+	require.Equal(t, ", world", string(rest), "the rest can be read")
 }
 
 func TestMoveEnds(t *testing.T) {
 	p := NewPipes(nil)
-	t.Run("nothing comes", func(t *testing.T) {
+	t.Run("read deadline", func(t *testing.T) {
 		src, from := pair(t)
 		dst, to := pair(t)
 		src.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		_, err := p.Move(dst, src, math.MaxInt64)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		var w *WriteError
-		require.False(t, errors.As(err, &w), "it is the source's")
+		require.False(t, errors.As(err, &w), "the error is that of the source")
 		src.SetReadDeadline(time.Time{})
 		from.Write([]byte("late"))
 		_, err = p.Move(dst, src, math.MaxInt64)
@@ -101,38 +101,38 @@ func TestMoveEnds(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "late", string(got))
 	})
-	t.Run("nobody takes", func(t *testing.T) {
+	t.Run("write deadline", func(t *testing.T) {
 		src, from := pair(t)
 		dst, _ := pair(t)
 		go from.Write(make([]byte, 64<<20))
 		dst.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-		n, err := through(p, dst, src)
+		n, err := moveAll(p, dst, src)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		var w *WriteError
 		require.ErrorAs(t, err, &w)
-		require.Positive(t, n, "what went out before is counted")
+		require.Positive(t, n, "the bytes written before the deadline are counted")
 	})
-	t.Run("who takes has left", func(t *testing.T) {
+	t.Run("destination closed", func(t *testing.T) {
 		src, from := pair(t)
 		dst, to := pair(t)
 		to.Close()
 		go from.Write(make([]byte, 64<<20))
-		_, err := through(p, dst, src)
+		_, err := moveAll(p, dst, src)
 		var w *WriteError
 		require.ErrorAs(t, err, &w)
 	})
-	t.Run("the source breaks off", func(t *testing.T) {
+	t.Run("source reset", func(t *testing.T) {
 		src, from := pair(t)
 		dst, _ := pair(t)
 		from.SetLinger(0)
 		from.Close()
-		_, err := through(p, dst, src)
+		_, err := moveAll(p, dst, src)
 		require.Error(t, err)
-		require.NotErrorIs(t, err, io.EOF, "a reset is not an end")
+		require.NotErrorIs(t, err, io.EOF, "a reset is no end of the stream")
 		var w *WriteError
 		require.False(t, errors.As(err, &w))
 	})
-	t.Run("closed meanwhile", func(t *testing.T) {
+	t.Run("source closed by another goroutine", func(t *testing.T) {
 		src, _ := pair(t)
 		dst, _ := pair(t)
 		time.AfterFunc(10*time.Millisecond, func() { src.Close() })

@@ -6,15 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seen says that Progress can tell.
-const seen = true
+// progressVisible is set if Progress works on this system.
+const progressVisible = true
 
-// Progress tells how far a connection has got with what was written to it. acked
-// is the number of bytes that the other side has acknowledged so far, queued the
-// number it has yet to acknowledge. If neither has changed since the last look,
-// and queued is above 0, the other side has taken nothing in between. For a
-// connection that is not TCP both are 0; for one that has been closed queued
-// is -1.
+// Progress returns how many of the bytes written to c the peer has acknowledged (acked), and
+// how many it has not (queued). If two calls return the same values and queued is above 0,
+// the peer has received nothing in between. Both are 0 if c is not TCP; queued is -1 if c is
+// closed.
 func Progress(c net.Conn) (acked uint64, queued int) {
 	tcp, ok := c.(*Conn)
 	if !ok {
@@ -32,26 +30,26 @@ func Progress(c net.Conn) (acked uint64, queued int) {
 	return acked, queued
 }
 
-// PeerClosed reports whether the other side of c has ended its direction or is gone,
-// even while there are still bytes of it to be read.
-func PeerClosed(c net.Conn) (left bool) {
+// PeerClosed reports whether the peer of c has shut down its writing side, closed or reset the
+// connection, even if there are still bytes to read.
+func PeerClosed(c net.Conn) (closed bool) {
 	tcp, ok := c.(*Conn)
 	if !ok {
 		return false
 	}
 	tcp.raw.Control(func(fd uintptr) {
-		look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // an error and a reset show unasked
-		n, err := unix.Poll(look, 0)
-		left = err == nil && n > 0
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}} // errors and resets are always reported
+		n, err := unix.Poll(fds, 0)
+		closed = err == nil && n > 0
 	})
-	return left
+	return closed
 }
 
-// NotReceived reports whether the other side of c, which has ended, had closed it before
-// the last n bytes that were written came there: its system has acknowledged none
-// of them and answered with a reset. A side that has only said that it sends
-// nothing more may still read them.
-func NotReceived(c *Conn, n int) (refused bool) {
+// NotReceived reports whether the peer of c had closed the connection before it received any
+// of the last n bytes written: its system has acknowledged none of them and has sent a reset.
+// A peer that has only shut down its writing side may still read them. NotReceived is meant to be called
+// after a read or write of c has failed.
+func NotReceived(c *Conn, n int) (lost bool) {
 	if c == nil {
 		return false
 	}
@@ -61,7 +59,7 @@ func NotReceived(c *Conn, n int) (refused bool) {
 			return
 		}
 		queued, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
-		refused = err == nil && queued >= n
+		lost = err == nil && queued >= n
 	})
-	return refused
+	return lost
 }

@@ -4,13 +4,13 @@ package socket
 
 import "net"
 
-const seen = false
+const progressVisible = false
 
-// PeerClosed says that nobody has: it cannot be seen here.
+// PeerClosed always returns false: this system has no way to find out.
 func PeerClosed(net.Conn) bool { return false }
 
-// Progress says that nothing is queued: it cannot be seen here.
+// Progress always returns 0, 0: this system has no way to find out.
 func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
 
-// NotReceived says that nothing was: it cannot be seen here.
+// NotReceived always returns false: this system has no way to find out.
 func NotReceived(*Conn, int) bool { return false }

@@ -7,70 +7,69 @@ import (
 	"time"
 )
 
-// Stall watches a write that has to wait. It ends the write when the other side
-// has taken nothing at all for some time, but not while it takes something,
-// however little. A deadline could not tell the two apart: the kernel wakes a
-// writer only when a third of its buffer is free. And where the kernel copies
-// (splice), what it holds is lost when it is interrupted. The zero value is ready.
+// Stall ends a write that waits for a peer that has stopped reading. It does not end the write
+// while the peer reads something, however slowly. A write deadline cannot tell the two apart,
+// because the kernel wakes a writer only when a third of its buffer is free. A deadline during
+// splice(2) would also lose the bytes in the pipe. The zero value is ready for use.
 //
-// On systems other than Linux, where nobody can see what the other side takes, a
-// Stall is a deadline all the same.
+// On systems other than Linux, which do not report what the peer has received, a Stall is a
+// write deadline.
 type Stall struct {
-	// MayStall, if not nil, says that the write may stand still: it is not ended as
-	// long as this returns true. It is called from a goroutine of its own.
+	// MayStall, if not nil, is called at each check. While it returns true the write is not
+	// ended. It is called on a goroutine of the Stall.
 	MayStall func() bool
 
 	conn net.Conn
 	idle time.Duration
 
-	mu     sync.Mutex
-	timer  *time.Timer
-	on     atomic.Bool // changed by Start and Stop only, under mu
-	acked  uint64      // at the last look
-	queued int
-	still  int  // looks in a row that saw no progress
-	ended  bool // look has ended the write
+	mu        sync.Mutex
+	timer     *time.Timer
+	running   atomic.Bool // changed by Start and Stop only, under mu
+	acked     uint64      // at the last check
+	queued    int
+	unchanged int  // checks in a row without progress
+	ended     bool // check has ended the write
 }
 
-// looks is how many times the watch looks within idle. A write may thus stand
-// still for an eighth of idle longer before it is ended.
-const looks = 8
+// checks is the number of checks within the idle time. A write may therefore last an eighth of
+// the idle time longer before it is ended.
+const checks = 8
 
-// Start begins to watch a write to conn. When it has stood still for idle it is
-// ended with os.ErrDeadlineExceeded. A second Start does nothing. It is meant to
-// be called from Conn.OnFull.
+// Start begins to check a write to conn. If the write makes no progress for idle, it ends with
+// os.ErrDeadlineExceeded. A second Start has no effect. Start is meant to be called from
+// Conn.OnFull.
 func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.on.Load() {
+	if s.running.Load() {
 		return
 	}
-	if !seen {
+	if !progressVisible {
 		if s.MayStall != nil {
 			return
 		}
 		conn.SetWriteDeadline(time.Now().Add(idle))
 		return
 	}
-	s.on.Store(true)
-	s.conn, s.idle, s.queued, s.still = conn, idle, 0, 0
+	s.running.Store(true)
+	s.conn, s.idle, s.queued, s.unchanged = conn, idle, 0, 0
 	if s.timer == nil {
-		s.timer = time.AfterFunc(idle/looks, s.look)
+		s.timer = time.AfterFunc(idle/checks, s.check)
 	} else {
-		s.timer.Reset(idle / looks)
+		s.timer.Reset(idle / checks)
 	}
 }
 
-// Stop ends the watch, if there is one. Where the watch has just ended a write that
-// got through all the same, the next one does not pay for it: Stop takes the
-// deadline away. It may be called only by the goroutine that writes.
+// Stop ends the checks. If a check has set a deadline and the write succeeded nevertheless, Stop
+// removes the deadline, so that the next write does not fail. Only the goroutine that writes
+// may call Stop.
 func (s *Stall) Stop() {
-	if !s.on.Load() {
+	if !s.running.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.on.Store(false)
+	s.running.Store(false)
 	s.timer.Stop()
 	if s.ended {
 		s.ended = false
@@ -78,41 +77,41 @@ func (s *Stall) Stop() {
 	}
 }
 
-// look ends a write that has not moved for long enough.
-func (s *Stall) look() {
+// check ends the write if it has made no progress for the idle time.
+func (s *Stall) check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.on.Load() {
+	if !s.running.Load() {
 		return
 	}
 	acked, queued := Progress(s.conn)
 	switch {
 	case queued < 0:
-		return // closed: whoever closed it may not know of the watch (TLS says farewell)
+		return // closed without Stop, for example by TLS
 	case s.MayStall != nil && s.MayStall():
-		s.still = 0
-	case s.stands(acked, queued):
+		s.unchanged = 0
+	case s.stalled(acked, queued):
 		s.ended = true
 		s.conn.SetWriteDeadline(time.Unix(1, 0))
 		return
 	}
-	s.timer.Reset(s.idle / looks)
+	s.timer.Reset(s.idle / checks)
 }
 
-// stands reports whether enough looks in a row have seen the same.
-func (s *Stall) stands(acked uint64, queued int) bool {
+// stalled reports whether enough checks in a row have seen no progress.
+func (s *Stall) stalled(acked uint64, queued int) bool {
 	if queued > 0 && queued == s.queued && acked == s.acked {
-		s.still++
+		s.unchanged++
 	} else {
-		s.still = 0
+		s.unchanged = 0
 	}
 	s.acked, s.queued = acked, queued
-	return s.still == looks
+	return s.unchanged == checks
 }
 
-// WaitAcked waits until the other side of c has acknowledged everything that was
-// written to it, or has taken nothing for idle, or c is closed. A reset that follows
-// takes nothing away from it then. On systems other than Linux it does not wait.
+// WaitAcked waits until the peer of c has acknowledged everything that was written, or has
+// acknowledged nothing for idle, or c is closed. After that a reset does not destroy bytes on
+// their way to the peer. On systems other than Linux WaitAcked does not wait.
 func WaitAcked(c net.Conn, idle time.Duration) {
 	last, moved := uint64(0), time.Now()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {

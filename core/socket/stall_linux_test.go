@@ -11,25 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Eight looks in a row without progress, not fewer; whatever the client takes
-// begins the count anew, and one that has taken all is waited for.
-func TestWhenAClientStandsStill(t *testing.T) {
+// A write has stalled after eight checks in a row without progress. Any progress starts the
+// count again. A peer that has received everything has not stalled.
+func TestStalled(t *testing.T) {
 	var s Stall
-	looks := func(times int, acked uint64, queued int) (stands bool) {
+	check := func(times int, acked uint64, queued int) (stalled bool) {
 		for range times {
-			stands = s.stands(acked, queued)
+			stalled = s.stalled(acked, queued)
 		}
-		return stands
+		return stalled
 	}
-	require.False(t, looks(8, 100, 50), "the first only sees where it is")
-	require.False(t, looks(8, 101, 50), "it takes, while as much comes after")
-	require.False(t, looks(8, 101, 60), "more is written: there was room")
-	require.True(t, looks(1, 101, 60))
-	require.False(t, looks(100, 161, 0))
+	require.False(t, check(8, 100, 50), "the first check has nothing to compare with")
+	require.False(t, check(8, 101, 50), "the peer reads, and as much is written")
+	require.False(t, check(8, 101, 60), "more is written")
+	require.True(t, check(1, 101, 60))
+	require.False(t, check(100, 161, 0))
 }
 
 func TestStall(t *testing.T) {
-	t.Run("nobody takes", func(t *testing.T) {
+	t.Run("the peer does not read", func(t *testing.T) {
 		c, _ := pair(t)
 		var s Stall
 		c.OnFull = func() { s.Start(c, 50*time.Millisecond) }
@@ -37,22 +37,22 @@ func TestStall(t *testing.T) {
 		s.Stop()
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	})
-	t.Run("it is closed", func(t *testing.T) {
+	t.Run("closed", func(t *testing.T) {
 		c, _ := pair(t)
 		var s Stall
 		s.Start(c, time.Hour)
 		c.Close()
 		require.True(t, s.timer.Stop())
-		s.look()
-		require.False(t, s.timer.Stop(), "nobody looks any longer")
+		s.check()
+		require.False(t, s.timer.Stop(), "no further check is scheduled")
 	})
-	t.Run("it gets through as it is ended", func(t *testing.T) {
+	t.Run("the write succeeds although a check has ended it", func(t *testing.T) {
 		c, far := pair(t)
 		var s Stall
 		c.OnFull = func() {
 			s.Start(c, time.Hour)
-			for range looks + 1 {
-				s.look()
+			for range checks + 1 {
+				s.check()
 			}
 		}
 		_, err := c.Write(make([]byte, 64<<20))
@@ -63,7 +63,7 @@ func TestStall(t *testing.T) {
 		_, err = c.Write([]byte("the next one"))
 		require.NoError(t, err)
 	})
-	t.Run("somebody takes little by little", func(t *testing.T) {
+	t.Run("the peer reads slowly", func(t *testing.T) {
 		c, far := pair(t)
 		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
 		var s Stall
@@ -72,7 +72,7 @@ func TestStall(t *testing.T) {
 			waits++
 			s.Start(c, time.Second)
 		}
-		go func() { // 4 MiB in two seconds and more
+		go func() { // 4 MiB in more than two seconds
 			piece := make([]byte, 32<<10)
 			for {
 				if _, err := io.ReadFull(far, piece); err != nil {
@@ -88,25 +88,25 @@ func TestStall(t *testing.T) {
 	})
 }
 
-func TestLeft(t *testing.T) {
-	for name, leave := range map[string]func(far *net.TCPConn){
-		"it has no more to say": func(far *net.TCPConn) { far.CloseWrite() },
-		"it closes":             func(far *net.TCPConn) { far.Close() },
-		"it resets":             func(far *net.TCPConn) { far.SetLinger(0); far.Close() },
+func TestPeerClosed(t *testing.T) {
+	for name, end := range map[string]func(far *net.TCPConn){
+		"shut down": func(far *net.TCPConn) { far.CloseWrite() },
+		"closed":    func(far *net.TCPConn) { far.Close() },
+		"reset":     func(far *net.TCPConn) { far.SetLinger(0); far.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, far := pair(t)
 			require.False(t, PeerClosed(c))
 			far.Write([]byte("unread"))
 			require.False(t, PeerClosed(c))
-			leave(far)
+			end(far)
 			require.Eventually(t, func() bool { return PeerClosed(c) }, 10*time.Second, time.Millisecond)
 		})
 	}
 }
 
-// A write may stand still while another is there, but no longer.
-func TestStallWhile(t *testing.T) {
+// MayStall keeps a write from being ended.
+func TestMayStall(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	c, _ := pair(t)
 	other, far := pair(t)
@@ -120,7 +120,7 @@ func TestStallWhile(t *testing.T) {
 	}()
 	select {
 	case err := <-ended:
-		t.Fatal("it was ended: ", err)
+		t.Fatal("the write was ended: ", err)
 	case <-time.After(10 * idle):
 	}
 	far.Close()

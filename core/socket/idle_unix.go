@@ -1,0 +1,16 @@
+//go:build unix && !(linux && (amd64 || arm64))
+
+package socket
+
+import "golang.org/x/sys/unix"
+
+// Idle reports whether the connection is open and has no bytes to read. It does not wait
+// and does not consume anything. A deadline that has passed has no effect on it.
+func (c *Conn) Idle() (idle bool) {
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		idle = err == unix.EAGAIN
+	})
+	return err == nil && idle
+}
