@@ -14,17 +14,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// moody takes all of a write, half of it or none; when it is stuck, a write
-// returns once it is something else.
-type moody struct {
+// modalSink writes all bytes of a write, half of them or none, depending on its mode. In mode
+// "blocked" a write waits for another mode.
+type modalSink struct {
 	mu      sync.Mutex
-	mood    string
+	mode    string
 	got     bytes.Buffer
 	writing bool
-	freed   chan struct{} // closed when it is stuck no more
+	freed   chan struct{} // closed at the end of mode "blocked"
 }
 
-func (s *moody) Write(p []byte) (int, error) {
+func (s *modalSink) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.writing {
@@ -32,13 +32,13 @@ func (s *moody) Write(p []byte) (int, error) {
 	}
 	s.writing = true
 	defer func() { s.writing = false }()
-	for s.mood == "stuck" {
+	for s.mode == "blocked" {
 		freed := s.freed
 		s.mu.Unlock()
 		<-freed
 		s.mu.Lock()
 	}
-	switch s.mood {
+	switch s.mode {
 	case "half":
 		n, _ := s.got.Write(p[:len(p)/2])
 		return n, errors.New("no space left")
@@ -48,43 +48,42 @@ func (s *moody) Write(p []byte) (int, error) {
 	return s.got.Write(p)
 }
 
-func (s *moody) be(mood string) {
+func (s *modalSink) set(mode string) {
 	s.mu.Lock()
-	if s.mood == "stuck" {
+	if s.mode == "blocked" {
 		close(s.freed)
 	}
-	s.mood, s.freed = mood, make(chan struct{})
+	s.mode, s.freed = mode, make(chan struct{})
 	s.mu.Unlock()
 	synctest.Wait()
 }
 
-// lines are what the sink has, whole lines or not.
-func (s *moody) lines() []string {
+// lines returns the lines written so far. The last one may be incomplete.
+func (s *modalSink) lines() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.SplitAfter(s.got.String(), "\n")
 }
 
-// ageless is a T of whose deadline rapid does not ask: in a bubble there is none.
-type ageless struct{ *testing.T }
+// noDeadline is a T without a Deadline method, which does not work in a synctest bubble.
+type noDeadline struct{ *testing.T }
 
-// Whatever the sink does, and whenever records are written and Close comes,
-// they come out in order, each once and whole, or are counted: by lost, or by
-// what Close returns.
-func TestTheRuleOfRecords(t *testing.T) {
-	filler := strings.Repeat("x", limit+1)
+// Whatever the sink does, and whenever Write and Close are called, the records are written in
+// order, each once and completely, or they are counted: by onLost or by the error of Close.
+func TestModel(t *testing.T) {
+	filler := strings.Repeat("x", maxPending+1)
 	synctest.Test(t, func(t *testing.T) {
-		rapid.Check(ageless{t}, func(t *rapid.T) {
-			s := &moody{}
+		rapid.Check(noDeadline{t}, func(t *rapid.T) {
+			s := &modalSink{}
 			var w *Writer
-			written, told := 0, 0
+			written, reported := 0, 0
 			w = New(s, func(n int) {
-				told += n
+				reported += n
 				written++
 				fmt.Fprintf(w, "%d lost.\n", n)
 			})
-			defer func() { // so that it ends
-				s.be("good")
+			defer func() { // so that the writer's goroutine ends
+				s.set("good")
 				w.Close()
 			}()
 			next := 0
@@ -94,12 +93,12 @@ func TestTheRuleOfRecords(t *testing.T) {
 				begun := time.Now()
 				var missing Unwritten
 				errors.As(w.Close(), &missing)
-				require.LessOrEqual(t, time.Since(begun), patience)
+				require.LessOrEqual(t, time.Since(begun), closeTimeout)
 				return int(missing)
 			}
 			t.Repeat(map[string]func(*rapid.T){
 				"write": func(t *rapid.T) {
-					size := rapid.SampledFrom([]int{0, 7, limit / 3, limit + 1}).Draw(t, "size")
+					size := rapid.SampledFrom([]int{0, 7, maxPending / 3, maxPending + 1}).Draw(t, "size")
 					next++
 					written++
 					begun := time.Now()
@@ -111,28 +110,29 @@ func TestTheRuleOfRecords(t *testing.T) {
 					time.Sleep(time.Duration(rapid.IntRange(1, 30).Draw(t, "ms")) * time.Millisecond)
 					synctest.Wait()
 				},
-				"mood": func(t *rapid.T) {
-					moods := []string{"good", "half", "none", "stuck"}
-					if closed { // whoever writes to one that gets stuck then has to wait
-						moods = moods[:3]
+				"mode": func(t *rapid.T) {
+					modes := []string{"good", "half", "none", "blocked"}
+					if closed { // a Write after Close would block
+						modes = modes[:3]
 					}
-					s.be(rapid.SampledFrom(moods).Draw(t, "mood"))
+					s.set(rapid.SampledFrom(modes).Draw(t, "mode"))
 				},
 				"close": func(t *rapid.T) {
-					if shut() == 0 && s.mood == "stuck" { // as above
-						s.be("good")
+					if shut() == 0 && s.mode == "blocked" { // as above
+						s.set("good")
 					}
 				},
 			})
-			ends := rapid.SampledFrom([]string{"good", s.mood}).Draw(t, "at the end")
-			s.be(ends)
+			ends := rapid.SampledFrom([]string{"good", s.mode}).Draw(t, "at the end")
+			s.set(ends)
 			before := closed
 			missing := shut()
 			arrived, last := 0, 0
 			for _, line := range s.lines() {
 				text, whole := strings.CutSuffix(strings.TrimSuffix(line, "\n"), ".")
 				var n, size int
-				if _, err := fmt.Sscanf(text, "record %d of %d ", &n, &size); err == nil && whole && strings.HasSuffix(text, " "+filler[:size]) {
+				if _, err := fmt.Sscanf(text, "record %d of %d ", &n, &size); err == nil && whole &&
+					strings.HasSuffix(text, " "+filler[:size]) {
 					require.Greater(t, n, last, "in order, and once")
 					last = n
 					arrived++
@@ -142,7 +142,7 @@ func TestTheRuleOfRecords(t *testing.T) {
 					require.False(t, whole, "%.40q", line)
 				}
 			}
-			require.Equal(t, written, arrived+told+missing)
+			require.Equal(t, written, arrived+reported+missing)
 			if ends == "good" && !before {
 				require.Zero(t, missing)
 			}
@@ -150,35 +150,34 @@ func TestTheRuleOfRecords(t *testing.T) {
 	})
 }
 
-// A Write after a Close that gave up waits for nobody, and what it writes comes
-// after what was written before.
-func TestLateWritesKeepTheirPlace(t *testing.T) {
+// A Write after a Close that timed out does not wait, and its record follows the earlier ones.
+func TestWriteAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &moody{}
+		s := &modalSink{}
 		w := New(s, nil)
-		s.be("stuck")
+		s.set("blocked")
 		fmt.Fprintln(w, "first")
-		synctest.Wait() // the sink has it, and is stuck with it
+		synctest.Wait() // the sink has it and blocks
 		fmt.Fprintln(w, "second")
 		require.Equal(t, Unwritten(2), w.Close())
 		begun := time.Now()
 		fmt.Fprintln(w, "late")
 		fmt.Fprintln(w, "later")
 		require.Zero(t, time.Since(begun))
-		s.be("good")
+		s.set("good")
 		fmt.Fprintln(w, "last")
 		require.Equal(t, "first\nsecond\nlate\nlater\nlast\n", s.got.String())
 		require.NoError(t, w.Close())
 	})
 }
 
-// A record that no buffer can hold is told of at Close, if nothing came after.
-func TestLossesAreToldAtClose(t *testing.T) {
+// A record that is too large for the buffer is reported at Close, if no record follows.
+func TestCloseReportsLosses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &moody{}
+		s := &modalSink{}
 		var w *Writer
 		w = New(s, func(n int) { fmt.Fprintln(w, n, "lost") })
-		w.Write(make([]byte, limit+1))
+		w.Write(make([]byte, maxPending+1))
 		require.NoError(t, w.Close())
 		require.Equal(t, "1 lost\n", s.got.String())
 	})

@@ -1,6 +1,6 @@
-// Package spool writes a log without making anybody wait for it: a record is put
-// down in memory, and a goroutine passes what has gathered on to the sink, in few
-// large writes. A sink that is slow, or stuck, delays nobody.
+// Package spool buffers a log. A Write stores its record in memory, and a goroutine writes the
+// stored records to the sink in few large writes. A sink that is slow or blocked delays no
+// Write.
 package spool
 
 import (
@@ -12,86 +12,86 @@ import (
 )
 
 const (
-	// pause lies between two writes to the sink. A record that comes after a
-	// quiet time goes out at once.
-	pause = 10 * time.Millisecond
-	// limit is how many bytes may wait for the sink.
-	limit = 4 << 20
-	// kept is the size up to which a buffer is kept for what comes next.
-	kept = 256 << 10
-	// patience is how long Close waits for a sink that takes nothing.
-	patience = time.Second
+	// flushInterval is the minimum time between two writes to the sink. A record that comes
+	// later than that is written at once.
+	flushInterval = 10 * time.Millisecond
+	// maxPending is the maximum number of bytes that wait for the sink.
+	maxPending = 4 << 20
+	// maxKeptBuffer is the maximum size of a buffer that is kept for reuse.
+	maxKeptBuffer = 256 << 10
+	// closeTimeout is how long Close waits for the sink.
+	closeTimeout = time.Second
 )
 
-// Writer is an io.Writer that does not wait for its sink. Each Write is one
-// record, that is a line. Records come out in order, each once and whole, or
-// are counted as lost. It is safe for concurrent use.
+// Writer is an io.Writer that does not wait for its sink. Each Write is one record, which is a
+// line. The sink gets the records in order. Each is written once and completely, or counted as
+// lost. A Writer is safe for concurrent use.
 type Writer struct {
-	sink io.Writer
-	lost func(records int)
-	cut  bool // the sink's last line is half a record; of whoever flushes
+	sink       io.Writer
+	onLost     func(records int)
+	brokenLine bool // the sink's last line is incomplete; owned by the caller of flush
 
-	mu      sync.Mutex
-	pending []byte // guarded by mu, as are the others up to idle
-	passing []byte // what the sink is being given
+	mu      sync.Mutex // guards the fields up to stopped
+	pending []byte
+	writing []byte // being written to the sink
 	spare   []byte
-	dropped int  // records that nobody has been told of
-	failing bool // the sink did not take all it was given last
-	idle    bool // run has ended and nobody flushes: whoever writes does
+	lost    int  // records lost and not yet reported
+	failed  bool // the last write to the sink has failed
+	stopped bool // run has ended, so Write has to flush
 
-	wake chan struct{} // has a token when there is something to flush
+	wake chan struct{} // holds a token if there is something to flush
 	once sync.Once     // for quit
 	quit chan struct{}
 	done chan struct{}
 }
 
-// Unwritten is how many records the sink has not taken when Close gives up.
+// Unwritten is the number of records that were not written to the sink before Close returned.
 type Unwritten int
 
 func (n Unwritten) Error() string {
-	return fmt.Sprintf("%d records were not written: the sink fails, or takes nothing", int(n))
+	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(n))
 }
 
-// New returns a writer to sink; Close it. When records had to be dropped, as
-// the sink took none or failed, lost is called with their number, as soon as
-// the sink takes some again. It may write to the Writer; nil if nobody wants to
-// know.
-func New(sink io.Writer, lost func(records int)) *Writer {
-	w := &Writer{sink: sink, lost: lost, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+// New returns a Writer for sink. The caller must Close it. If records were lost because the sink
+// blocked or failed, onLost is called with their number as soon as a write to the sink
+// succeeds. It may write to the Writer. onLost may be nil.
+func New(sink io.Writer, onLost func(records int)) *Writer {
+	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
+		done: make(chan struct{})}
 	go w.run()
 	return w
 }
 
-// Write puts p down for the sink. It never fails: what cannot be kept is counted
-// as lost. After Close it passes p on itself, unless another Write is doing so.
+// Write stores p for the sink. It does not fail: if there is no room, p is counted as lost. After
+// Close, Write writes p to the sink itself, unless another Write is doing so.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.pending) == 0 {
-		w.nudge()
+		w.requestFlush()
 	}
-	if len(w.pending)+len(p) > limit {
-		w.dropped++
+	if len(w.pending)+len(p) > maxPending {
+		w.lost++
 	} else {
 		w.pending = append(w.pending, p...)
 	}
-	if w.idle {
+	if w.stopped {
 		w.drain()
 	}
 	return len(p), nil
 }
 
-// Close passes on what has been written and tells of what was lost. It gives
-// up on a sink that takes nothing for a second; its error is an Unwritten.
+// Close writes the stored records to the sink and reports lost records. It waits for the sink for
+// at most a second. If records remain, the error is an Unwritten.
 func (w *Writer) Close() error {
 	w.once.Do(func() { close(w.quit) })
 	select {
 	case <-w.done:
-	case <-time.After(patience):
+	case <-time.After(closeTimeout):
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n := w.dropped + records(w.passing) + records(w.pending); n > 0 {
+	if n := w.lost + records(w.writing) + records(w.pending); n > 0 {
 		return Unwritten(n)
 	}
 	return nil
@@ -99,8 +99,8 @@ func (w *Writer) Close() error {
 
 func (w *Writer) run() {
 	defer close(w.done)
-	rest := time.NewTimer(0)
-	defer rest.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for closing := false; !closing; {
 		select {
 		case <-w.wake:
@@ -109,9 +109,9 @@ func (w *Writer) run() {
 		w.mu.Lock()
 		w.flush()
 		w.mu.Unlock()
-		rest.Reset(pause)
+		timer.Reset(flushInterval)
 		select {
-		case <-rest.C:
+		case <-timer.C:
 		case <-w.quit:
 			closing = true
 		}
@@ -121,67 +121,66 @@ func (w *Writer) run() {
 	w.mu.Unlock()
 }
 
-// nudge makes run flush soon.
-func (w *Writer) nudge() {
+// requestFlush makes run flush soon.
+func (w *Writer) requestFlush() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// drain flushes until there is no more to do, for a sink that failed before
-// too; what is written after that is for its writer to flush. It requires mu,
-// as flush does.
+// drain flushes until nothing is pending, even if the last write to the sink has failed. From
+// then on each Write flushes. It requires mu, as flush does.
 func (w *Writer) drain() {
-	w.idle, w.failing = false, false
-	for len(w.pending) > 0 || w.dropped > 0 && !w.failing {
+	w.stopped, w.failed = false, false
+	for len(w.pending) > 0 || w.lost > 0 && !w.failed {
 		w.flush()
 	}
-	w.idle = true
+	w.stopped = true
 }
 
-// flush tells of what was lost, so that a record about it stands behind what is
-// pending, and passes that on. It lets go of mu for both.
+// flush reports lost records and writes the pending ones to the sink. The report comes first, so
+// that a record about the loss follows the pending records. flush releases mu during both.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
-	w.pending, w.passing, w.spare = w.spare[:0], out, nil
-	if !w.failing {
-		lost, w.dropped = w.dropped, 0
+	w.pending, w.writing, w.spare = w.spare[:0], out, nil
+	if !w.failed {
+		lost, w.lost = w.lost, 0
 	}
 	w.mu.Unlock()
-	if lost > 0 && w.lost != nil {
-		w.lost(lost)
+	if lost > 0 && w.onLost != nil {
+		w.onLost(lost)
 	}
-	missed := w.put(out)
+	missed := w.write(out)
 	w.mu.Lock()
-	w.passing = nil
-	if cap(out) <= kept {
+	w.writing = nil
+	if cap(out) <= maxKeptBuffer {
 		w.spare = out[:0]
 	}
 	if len(out) > 0 {
-		w.failing = missed > 0
+		w.failed = missed > 0
 	}
-	if w.dropped += missed; w.dropped > 0 && !w.failing {
-		w.nudge()
+	if w.lost += missed; w.lost > 0 && !w.failed {
+		w.requestFlush()
 	}
 }
 
-// put gives the sink records and returns how many it did not take. One that it
-// took half of stays a line of its own.
-func (w *Writer) put(out []byte) (missed int) {
+// write writes records to the sink and returns the number of those that were not written. A record
+// that was written in part becomes a line of its own.
+func (w *Writer) write(out []byte) (missed int) {
 	if len(out) == 0 {
 		return 0
 	}
-	if w.cut {
+	if w.brokenLine {
 		if _, err := w.sink.Write([]byte{'\n'}); err != nil {
 			return records(out)
 		}
 	}
 	n, _ := w.sink.Write(out)
-	w.cut = n > 0 && out[n-1] != '\n'
+	w.brokenLine = n > 0 && out[n-1] != '\n'
 	rest := out[n:]
-	if w.cut {
-		rest = bytes.TrimPrefix(rest, []byte{'\n'}) // that record is there, and its line ends with what comes next
+	if w.brokenLine {
+		rest = bytes.TrimPrefix(rest, []byte{'\n'}) // only the end of that line is missing; the next write adds it
 	}
 	return records(rest)
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sink keeps what it is given, write by write. While its gate is shut it takes
-// nothing; while it fails it takes half.
+// sink records each write. While its gate is not closed it blocks. While failed is set it writes
+// half of the bytes.
 type sink struct {
 	mu     sync.Mutex
 	writes []string
 	failed bool
-	gate   chan struct{} // nil when open
+	gate   chan struct{} // nil: it does not block
 }
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -52,14 +52,14 @@ func (s *sink) fail(yes bool) {
 	s.failed = yes
 }
 
-// holds are the bytes that wait, and those of all buffers.
-func (w *Writer) holds() (waiting, all int) {
+// buffered returns the number of pending bytes and the capacity of the buffers.
+func (w *Writer) buffered() (waiting, capacity int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.pending), cap(w.pending) + cap(w.spare)
 }
 
-func TestTheFirstRecordGoesAtOnceTheNextTogether(t *testing.T) {
+func TestFlushInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}
 		w := New(s, nil)
@@ -73,11 +73,11 @@ func TestTheFirstRecordGoesAtOnceTheNextTogether(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, s.list(), 1)
 		require.Zero(t, time.Since(begun))
-		time.Sleep(pause)
+		time.Sleep(flushInterval)
 		synctest.Wait()
 		require.Equal(t, []string{"a\n", "b\nc\n"}, s.list())
 		time.Sleep(time.Minute)
-		require.Len(t, s.list(), 2, "no write without a record")
+		require.Len(t, s.list(), 2, "there is no write without a record")
 	})
 }
 
@@ -91,15 +91,15 @@ func TestCloseLosesNothing(t *testing.T) {
 		io.WriteString(w, line)
 	}
 	require.NoError(t, w.Close())
-	require.NoError(t, w.Close(), "twice does no harm")
+	require.NoError(t, w.Close(), "a second Close has no effect")
 	require.Equal(t, want.String(), s.all())
 	io.WriteString(w, "late\n")
 	require.Equal(t, want.String()+"late\n", s.all())
 }
 
-// TestAStuckSinkDelaysNobody: writers go on, memory has a bound, and when the
-// sink comes back it gets whole records in order and the number of the others.
-func TestAStuckSinkDelaysNobody(t *testing.T) {
+// A blocked sink delays no Write, and memory is bounded. When the sink works again, it gets complete
+// records in order and the number of lost ones.
+func TestBlockedSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{gate: make(chan struct{})}
 		var lost atomic.Int64
@@ -107,60 +107,60 @@ func TestAStuckSinkDelaysNobody(t *testing.T) {
 		w = New(s, func(n int) { lost.Add(int64(n)); fmt.Fprintf(w, "lost %d\n", n) })
 		begun := time.Now()
 		io.WriteString(w, "first\n")
-		synctest.Wait() // the sink has it, and is stuck with it
+		synctest.Wait() // the sink has it and blocks
 		record := strings.Repeat("x", 1<<20-1) + "\n"
 		for range 7 {
 			io.WriteString(w, record)
 		}
 		require.Zero(t, time.Since(begun))
-		waiting, _ := w.holds()
-		require.Equal(t, limit, waiting)
+		waiting, _ := w.buffered()
+		require.Equal(t, maxPending, waiting)
 		close(s.gate)
-		time.Sleep(10 * pause)
+		time.Sleep(10 * flushInterval)
 		synctest.Wait()
 		require.EqualValues(t, 3, lost.Load())
 		require.Equal(t, "first\n"+strings.Repeat(record, 4)+"lost 3\n", s.all())
-		_, held := w.holds()
-		require.LessOrEqual(t, held, 2*kept, "what the flood took is given back")
+		_, capacity := w.buffered()
+		require.LessOrEqual(t, capacity, 2*maxKeptBuffer, "large buffers are released")
 		w.Close()
 	})
 }
 
-func TestASinkThatFailsIsToldOfLater(t *testing.T) {
+func TestFailingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{failed: true}
 		var lost atomic.Int64
 		w := New(s, func(n int) { lost.Add(int64(n)) })
 		defer w.Close()
 		io.WriteString(w, "first\n")
-		time.Sleep(10 * pause)
+		time.Sleep(10 * flushInterval)
 		synctest.Wait()
 		io.WriteString(w, "second\n")
-		time.Sleep(10 * pause)
+		time.Sleep(10 * flushInterval)
 		synctest.Wait()
-		require.Zero(t, lost.Load(), "nobody to tell it to yet")
+		require.Zero(t, lost.Load(), "the loss is not yet reported")
 		s.fail(false)
 		io.WriteString(w, "third\n")
-		time.Sleep(10 * pause)
+		time.Sleep(10 * flushInterval)
 		synctest.Wait()
 		require.EqualValues(t, 2, lost.Load())
-		require.Equal(t, "fir\nthird\n", s.all(), "the half of the first record is a line of its own")
+		require.Equal(t, "fir\nthird\n", s.all(), "the first half of the first record is a line of its own")
 	})
 }
 
-func TestCloseGivesUpOnAStuckSink(t *testing.T) {
+func TestCloseTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{gate: make(chan struct{})}
 		w := New(s, nil)
 		io.WriteString(w, "never\n")
 		begun := time.Now()
 		w.Close()
-		require.Equal(t, patience, time.Since(begun))
+		require.Equal(t, closeTimeout, time.Since(begun))
 		close(s.gate) // so that the test can end
 	})
 }
 
-func TestManyWriters(t *testing.T) {
+func TestConcurrentWrites(t *testing.T) {
 	s := &sink{}
 	w := New(s, nil)
 	var wg sync.WaitGroup
@@ -185,14 +185,14 @@ func TestManyWriters(t *testing.T) {
 	}
 }
 
-func TestAllocOfAWrite(t *testing.T) {
+func TestAllocWrite(t *testing.T) {
 	w := New(io.Discard, nil)
 	defer w.Close()
 	record := []byte(strings.Repeat("x", 170) + "\n")
 	for range 1_000 {
 		w.Write(record) // both buffers grow
 	}
-	time.Sleep(2 * pause)
+	time.Sleep(2 * flushInterval)
 	require.Less(t, testing.AllocsPerRun(100, func() { w.Write(record) }), 0.5)
 }
 
