@@ -1,5 +1,5 @@
-// Package proxylist reads lists of proxies, one a line, in the forms that
-// vendors hand them out in:
+// Package proxylist parses lists of proxies with one proxy per line, in the forms that vendors
+// use:
 //
 //	host:port                      [2001:db8::1]:port
 //	host:port:user:pass            user:pass:host:port
@@ -7,15 +7,14 @@
 //	host:port##user:pass           host,port,user,pass
 //	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&id=a&NAME=VALUE]
 //
-// In URLs user and password may be percent-encoded and an '@' in the password
-// stands as it is; in the other forms they are taken as they are written, and
-// a password keeps its ':'. Without a scheme a proxy is http. A comment begins with
-// '#' or ';', at the beginning of a line or behind white space; blank lines are
-// skipped.
+// In a URL, user and password may be percent-encoded, and the password may contain an '@'. In
+// the other forms user and password are taken literally, and the password may contain a ':'.
+// The default scheme is http. A comment begins with '#' or ';' at the beginning of a line or
+// after white space. Blank lines are skipped.
 //
-// Four fields with colons are host:port:user:pass if only the second is a port,
-// user:pass:host:port if only the fourth is one. If both are, the host is taken to
-// be the one with a dot in it; if that does not decide, host:port:user:pass.
+// Four fields separated by colons are host:port:user:pass if only the second field is a port, and
+// user:pass:host:port if only the fourth one is. If both are, the host is the one that contains a
+// dot; if that does not decide either, the line is host:port:user:pass.
 package proxylist
 
 import (
@@ -30,69 +29,82 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// MaxLine bounds a line, in bytes.
+// MaxLine is the maximum length of a line, in bytes.
 const MaxLine = 64 << 10
 
-// Warning is a line that was skipped, or taken with a doubt. Its text never
-// has a credential in it.
+// Warning is a message about a line that was skipped or is ambiguous. It contains no
+// credentials.
 type Warning struct {
 	Line int
 	Msg  string
 }
 
-// Parse reads a whole list. name becomes each proxy's Source. A line that is
-// no proxy, or whose id is in taken, is skipped with a warning; the ids read
-// join taken, which may be nil. err is that of r.
+// Parse parses a list. Each proxy gets name as its Source. A line that is not a proxy, or whose
+// id is in taken, is skipped with a warning. Parse adds the ids that it reads to taken, which
+// may be nil. err is a read error of r.
 func Parse(r io.Reader, name string, taken map[string]bool) (specs []upstream.Spec, warnings []Warning, err error) {
-	in := bufio.NewReaderSize(r, 4096)
-	seen := map[upstream.Address]int{}
 	if taken == nil {
 		taken = map[string]bool{}
 	}
+	l := list{name: name, taken: taken, lines: map[upstream.Address]int{}}
+	in := bufio.NewReaderSize(r, 4096)
 	for n := 1; ; n++ {
-		line, tooLong, rerr := readLine(in)
+		line, tooLong, err := readLine(in)
 		if n == 1 {
 			line = strings.TrimPrefix(line, "\ufeff")
 		}
-		warn := func(format string, args ...any) {
-			warnings = append(warnings, Warning{n, fmt.Sprintf(format, args...)})
+		if tooLong {
+			l.warn(n, "the line is longer than %d bytes", MaxLine)
+		} else if line = stripComment(line); line != "" {
+			l.add(n, line)
 		}
-		line = strip(line)
-		switch {
-		case tooLong:
-			warn("the line is longer than %d bytes", MaxLine)
-		case line != "":
-			spec, doubt, perr := parse(line)
-			if perr == nil {
-				perr = upstream.CheckSpec(&spec)
-			}
-			first, twice := seen[spec.Address]
-			switch {
-			case perr != nil:
-				warn("%v", perr)
-			case twice:
-				warn("the same proxy as on line %d", first)
-			case spec.ID != "" && taken[spec.ID]:
-				warn("the id %q is another proxy's already", spec.ID)
-			default:
-				if doubt != "" {
-					warn("%s", doubt)
-				}
-				seen[spec.Address], taken[spec.ID] = n, true
-				spec.Source = name
-				specs = append(specs, spec)
-			}
+		if err == io.EOF {
+			return l.specs, l.warnings, nil
 		}
-		if rerr == io.EOF {
-			return specs, warnings, nil
-		}
-		if rerr != nil {
-			return specs, warnings, rerr
+		if err != nil {
+			return l.specs, l.warnings, err
 		}
 	}
 }
 
-// readLine returns a line without its end; of one that is too long, nothing.
+// list is the result of parsing the lines so far.
+type list struct {
+	name     string
+	taken    map[string]bool
+	lines    map[upstream.Address]int // the line of each proxy
+	specs    []upstream.Spec
+	warnings []Warning
+}
+
+func (l *list) warn(n int, format string, args ...any) {
+	l.warnings = append(l.warnings, Warning{n, fmt.Sprintf(format, args...)})
+}
+
+// add parses line n and adds its proxy.
+func (l *list) add(n int, line string) {
+	spec, doubt, err := parse(line)
+	if err == nil {
+		err = upstream.CheckSpec(&spec)
+	}
+	first, duplicate := l.lines[spec.Address]
+	switch {
+	case err != nil:
+		l.warn(n, "%v", err)
+	case duplicate:
+		l.warn(n, "the same proxy as on line %d", first)
+	case spec.ID != "" && l.taken[spec.ID]:
+		l.warn(n, "the id %q is already used by another proxy", spec.ID)
+	default:
+		if doubt != "" {
+			l.warn(n, "%s", doubt)
+		}
+		l.lines[spec.Address], l.taken[spec.ID] = n, true
+		spec.Source = l.name
+		l.specs = append(l.specs, spec)
+	}
+}
+
+// readLine reads one line. If it is too long, line is empty.
 func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	var b []byte
 	for {
@@ -108,8 +120,8 @@ func readLine(in *bufio.Reader) (line string, tooLong bool, err error) {
 	}
 }
 
-// strip takes comments and space off a line.
-func strip(line string) string {
+// stripComment returns line without comment and surrounding white space.
+func stripComment(line string) string {
 	line = strings.TrimSpace(line)
 	if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
 		return ""
@@ -122,23 +134,24 @@ func strip(line string) string {
 	return line
 }
 
-// ParseLine reads one proxy. Its errors never quote what may be a credential.
+// ParseLine parses one line. Its errors contain no part of the line that may be a credential.
 func ParseLine(line string) (upstream.Spec, error) {
-	spec, _, err := parse(strip(line))
+	spec, _, err := parse(stripComment(line))
 	return spec, err
 }
 
-var errForm = errors.New("this is none of the forms host:port, host:port:user:pass, user:pass@host:port or scheme://user:pass@host:port")
+var errForm = errors.New("the line has none of the forms host:port, host:port:user:pass, user:pass@host:port or " +
+	"scheme://user:pass@host:port")
 
 func parse(line string) (spec upstream.Spec, doubt string, err error) {
 	if strings.ContainsAny(line, "\x00\r\n") || strings.ContainsRune(line, '\ufffd') {
-		return spec, "", errors.New("the line has a control character, or is not UTF-8")
+		return spec, "", errors.New("the line has a control character or is not UTF-8")
 	}
 	if scheme, rest, ok := strings.Cut(line, "://"); ok && !strings.ContainsAny(scheme, ":@,") {
 		spec, err = parseURL(scheme, rest)
 		return spec, "", err
 	}
-	host, user, password, doubt, err := fields(line)
+	host, user, password, doubt, err := splitFields(line)
 	if err != nil {
 		return spec, "", err
 	}
@@ -150,10 +163,10 @@ func parse(line string) (spec upstream.Spec, doubt string, err error) {
 	return spec, doubt, err
 }
 
-// fields splits the forms without a scheme.
-func fields(line string) (host, user, password, doubt string, err error) {
-	if h, login, ok := strings.Cut(line, "##"); ok {
-		user, password, _ = strings.Cut(login, ":")
+// splitFields splits a line without a scheme.
+func splitFields(line string) (host, user, password, doubt string, err error) {
+	if h, credentials, ok := strings.Cut(line, "##"); ok {
+		user, password, _ = strings.Cut(credentials, ":")
 		return h, user, password, "", nil
 	}
 	if i := strings.LastIndexByte(line, '@'); i >= 0 {
@@ -163,8 +176,8 @@ func fields(line string) (host, user, password, doubt string, err error) {
 			user, password, _ = strings.Cut(left, ":")
 			return right, user, password, "", nil
 		case isHostPort(before(line, '@')):
-			host, login, _ := strings.Cut(line, "@")
-			user, password, _ = strings.Cut(login, ":")
+			host, credentials, _ := strings.Cut(line, "@")
+			user, password, _ = strings.Cut(credentials, ":")
 			return host, user, password, "", nil
 		}
 	}
@@ -186,17 +199,17 @@ func fields(line string) (host, user, password, doubt string, err error) {
 		if end < 0 || !strings.HasPrefix(line[end+1:], ":") {
 			return "", "", "", "", errForm
 		}
-		port, login, has := strings.Cut(line[end+2:], ":")
+		port, credentials, has := strings.Cut(line[end+2:], ":")
 		if has {
-			user, password, _ = strings.Cut(login, ":")
+			user, password, _ = strings.Cut(credentials, ":")
 		}
 		return line[:end+1] + ":" + port, user, password, "", nil
 	}
-	return colons(line)
+	return splitColons(line)
 }
 
-// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass,
-// whose @ are then the password's.
+// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass, so that
+// every '@' in it belongs to the password.
 func passwordHasAt(line string) bool {
 	for _, separator := range []string{":", ","} {
 		f := strings.SplitN(line, separator, 4)
@@ -207,8 +220,9 @@ func passwordHasAt(line string) bool {
 	return false
 }
 
-// colons tells host:port:user:pass from user:pass:host:port.
-func colons(line string) (host, user, password, doubt string, err error) {
+// splitColons splits host:port:user:pass and user:pass:host:port. doubt is a warning if the line
+// can be read as either.
+func splitColons(line string) (host, user, password, doubt string, err error) {
 	f := strings.Split(line, ":")
 	n := len(f)
 	switch {
@@ -220,28 +234,29 @@ func colons(line string) (host, user, password, doubt string, err error) {
 		}
 		return "", "", "", "", errForm
 	}
-	front := func() (string, string, string, string, error) {
+	hostFirst := func() (string, string, string, string, error) {
 		return f[0] + ":" + f[1], f[2], strings.Join(f[3:], ":"), doubt, nil
 	}
-	back := func() (string, string, string, string, error) {
+	hostLast := func() (string, string, string, string, error) {
 		return f[n-2] + ":" + f[n-1], f[0], strings.Join(f[1:n-2], ":"), "", nil
 	}
 	first, last := isPort(f[1]), isPort(f[n-1])
 	switch {
 	case first && !last:
-		return front()
+		return hostFirst()
 	case last && !first:
-		return back()
+		return hostLast()
 	case !first:
 		return "", "", "", "", errForm
 	}
 	switch dotFirst, dotLast := strings.Contains(f[0], "."), strings.Contains(f[n-2], "."); {
 	case dotLast && !dotFirst:
-		return back()
+		return hostLast()
 	case dotLast == dotFirst:
-		doubt = "host:port:user:pass or user:pass:host:port? taken as the first; write it as a URL to be sure"
+		doubt = "the line can be read as host:port:user:pass or as user:pass:host:port and is taken as the first; " +
+			"write it as a URL"
 	}
-	return front()
+	return hostFirst()
 }
 
 func before(s string, c byte) string {
@@ -259,7 +274,7 @@ func isHostPort(s string) bool {
 	return err == nil
 }
 
-// parseURL reads a URL with what its fragment says.
+// parseURL parses a URL and the options in its fragment.
 func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	options := ""
 	if i := strings.LastIndexByte(rest, '#'); i >= 0 && i > strings.LastIndexByte(rest, '@') {
@@ -278,14 +293,14 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 	}
 	for name, all := range values {
 		value := all[len(all)-1]
-		if err := option(&spec, name, value); err != nil {
+		if err := setOption(&spec, name, value); err != nil {
 			return spec, err
 		}
 	}
 	return spec, nil
 }
 
-func option(spec *upstream.Spec, name, value string) error {
+func setOption(spec *upstream.Spec, name, value string) error {
 	number := func() (float64, error) {
 		f, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(f >= 0 && f <= 1e6) {
@@ -298,7 +313,8 @@ func option(spec *upstream.Spec, name, value string) error {
 	switch name {
 	case "id":
 		spec.ID = value
-		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }) || len(value) > upstream.MaxIDLength {
+		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }) ||
+			len(value) > upstream.MaxIDLength {
 			return errors.New("the option id has a control character or is too long")
 		}
 	case "region", "country":

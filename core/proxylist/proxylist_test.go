@@ -50,13 +50,16 @@ func TestOptions(t *testing.T) {
 	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res")
 	require.NoError(t, err)
 	spec.Address = upstream.Address{}
-	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9, Metadata: map[string]string{"tier": "res"}}, spec)
+	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9,
+		Metadata: map[string]string{"tier": "res"}}, spec)
 }
 
-func TestBadLinesAreNamedAndSkipped(t *testing.T) {
-	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
-		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=theirs\nhttp://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
-	specs, warnings, err := Parse(strings.NewReader(list), "list.txt", map[string]bool{"theirs": true})
+func TestBadLinesAreReportedAndSkipped(t *testing.T) {
+	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n" +
+		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
+		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
+		"http://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
+	specs, warnings, err := Parse(strings.NewReader(list), "list.txt", map[string]bool{"taken": true})
 	require.NoError(t, err)
 	var hosts []string
 	for _, s := range specs {
@@ -73,7 +76,8 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 }
 
 func FuzzParseLine(f *testing.F) {
-	for _, s := range []string{"a:1", "u:p@h:1", "h:1:u:p", "http://u:p@h#x=1", "[::1]:80:u:p", "a,1,b,c", "h:1##u:p", "\x00", "::::", "@", "#", "://"} {
+	for _, s := range []string{"a:1", "u:p@h:1", "h:1:u:p", "http://u:p@h#x=1", "[::1]:80:u:p", "a,1,b,c", "h:1##u:p",
+		"\x00", "::::", "@", "#", "://"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -86,9 +90,10 @@ func FuzzParseLine(f *testing.F) {
 		}
 		host, err := upstream.HostPort(spec.Address.Host, "")
 		if err != nil || host != spec.Address.Host {
-			t.Fatalf("%q: host %q does not stand: %v", line, spec.Address.Host, err)
+			t.Fatalf("%q: host %q is not normalized: %v", line, spec.Address.Host, err)
 		}
-		if text := fmt.Sprintf("%v %+v %#v", spec, spec, spec); len(spec.Address.Password) > 8 && strings.Contains(text, spec.Address.Password.Reveal()) {
+		if text := fmt.Sprintf("%v %+v %#v", spec, spec, spec); len(spec.Address.Password) > 8 &&
+			strings.Contains(text, spec.Address.Password.Reveal()) {
 			t.Fatalf("%q shows its password: %s", line, text)
 		}
 	})

@@ -287,7 +287,7 @@ func TestAListThatIsNamedTwice(t *testing.T) {
 	c, err := load(t, "[pool]\nfiles = [\""+list+"\"]\n", func(src *Source) { src.Proxies = []string{list} })
 	require.NoError(t, err)
 	require.Equal(t, 1, c.ProxyCount())
-	require.Equal(t, []string{list + `:1: the id "a" is another proxy's already`}, c.Warnings)
+	require.Equal(t, []string{list + `:1: the id "a" is already used by another proxy`}, c.Warnings)
 }
 
 // A proxy where the path of a list belongs is not quoted: it may hold a password.
