@@ -9,7 +9,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // decode reads a JSON body strictly into v.
@@ -22,8 +22,8 @@ func decode(c *fiber.Ctx, v any) error {
 	if len(body) > maxJSON {
 		return bodyTooLarge(maxJSON)
 	}
-	err := strictjson.Decode(body, v)
-	var field *strictjson.FieldError
+	err := strict.DecodeJSON(body, v)
+	var field *strict.FieldError
 	switch {
 	case err == nil:
 		return nil

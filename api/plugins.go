@@ -13,7 +13,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -290,7 +290,7 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	}
 	up.name = c.FormValue("name")
 	if text := c.FormValue("config"); text != "" {
-		v, err := strictjson.Parse([]byte(text))
+		v, err := strict.ParseJSON([]byte(text))
 		object, ok := v.(map[string]any)
 		if err != nil || !ok {
 			return up, badField("config", "config must be a JSON object")

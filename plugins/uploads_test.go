@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
@@ -27,7 +27,7 @@ func TestSettingsSurviveARestart(t *testing.T) {
 		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 12, 0xb7, w.F64Store, 3, 8}, w.Const32(0))}) // f64.convert_i32_s of value_length
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
 	for text, length := range map[string]float64{"20": 2, "20.0": 2, "1000000": 7, "1e6": 5, "9007199254740993": 16, `"20.0"`: 4, "[1,2.50]": 5} {
-		config, err := strictjson.Parse([]byte(`{"n":` + text + `}`))
+		config, err := strict.ParseJSON([]byte(`{"n":` + text + `}`))
 		require.NoError(t, err)
 		r, err := plugins.New(opts)
 		require.NoError(t, err)

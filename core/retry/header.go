@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/dunglas/httpsfv"
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // ParseHeader reads the value of X-Whirlpool-Retry: a dictionary of RFC 9651
@@ -42,7 +42,7 @@ func ParseHeader(value string) (Override, error) {
 
 func parseJSON(value string) (Override, error) {
 	o, err := DecodeOverride([]byte(value))
-	var field *strictjson.FieldError
+	var field *strict.FieldError
 	switch {
 	case errors.As(err, &field):
 		return o, wrong(clip(field.Field), field.Msg)
@@ -110,7 +110,7 @@ func (o *Override) set(key string, member httpsfv.Member) error {
 			o.MaxBackoffDelay = &f
 		}
 	case "timeout", "failover_delay":
-		n := strictjson.Nullable{Set: true}
+		n := strict.Nullable{Set: true}
 		if s, ok := asText(value); !ok || s != "null" {
 			f, ok := asNumber(value)
 			if !ok {

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Policy is what a request may spend on retries. Times are seconds, as in the
@@ -155,16 +155,16 @@ func dedupe(codes []int) []int {
 
 // Override is a set of changes to a policy: what is nil (or not Set) stays.
 type Override struct {
-	MaxAttempts        *int                `json:"max_attempts"`
-	BackoffStrategy    *string             `json:"backoff_strategy"`
-	BaseDelay          *float64            `json:"base_delay"`
-	Multiplier         *float64            `json:"multiplier"`
-	MaxBackoffDelay    *float64            `json:"max_backoff_delay"`
-	Jitter             *bool               `json:"jitter"`
-	RetryStatusCodes   *[]int              `json:"retry_status_codes"`
-	Timeout            strictjson.Nullable `json:"timeout"`
-	RetryNonIdempotent *bool               `json:"retry_non_idempotent"`
-	FailoverDelay      strictjson.Nullable `json:"failover_delay"`
+	MaxAttempts        *int            `json:"max_attempts"`
+	BackoffStrategy    *string         `json:"backoff_strategy"`
+	BaseDelay          *float64        `json:"base_delay"`
+	Multiplier         *float64        `json:"multiplier"`
+	MaxBackoffDelay    *float64        `json:"max_backoff_delay"`
+	Jitter             *bool           `json:"jitter"`
+	RetryStatusCodes   *[]int          `json:"retry_status_codes"`
+	Timeout            strict.Nullable `json:"timeout"`
+	RetryNonIdempotent *bool           `json:"retry_non_idempotent"`
+	FailoverDelay      strict.Nullable `json:"failover_delay"`
 }
 
 // Merge returns p with the override's changes, unvalidated.
@@ -194,10 +194,10 @@ func set[T any](to *T, from *T) {
 }
 
 // DecodeOverride reads an override from a JSON object, strictly. Its errors are
-// those of strictjson.Decode.
+// those of strict.DecodeJSON.
 func DecodeOverride(data []byte) (Override, error) {
 	var o Override
-	err := strictjson.Decode(data, &o)
+	err := strict.DecodeJSON(data, &o)
 	return o, err
 }
 

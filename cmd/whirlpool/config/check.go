@@ -8,42 +8,17 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// check looks at what types do not say.
+// check checks what neither the types nor the range tags of Config say.
 func (l *loader) check() {
 	c := &l.cfg
-	within := func(key string, value, low, high float64) {
-		if !(value >= low && value <= high) {
-			l.fault(key, value, "must be "+decimal(low)+" to "+decimal(high))
-		}
-	}
-	duration := func(key string, d Duration, low, high string) {
-		min, _ := parseDuration(low)
-		max, _ := parseDuration(high)
-		if d < min || d > max {
-			l.fault(key, d.String(), fmt.Sprintf("must be %s to %s", low, high))
-		}
-	}
 	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen}, {"api.listen", c.API.Listen}} {
 		if err := checkListen(a.listen); err != nil {
 			l.fault(a.key, a.listen, err.Error())
 		}
 	}
-	within("gateway.replay_limit", float64(c.Gateway.ReplayLimit), 0, 1<<30)
-	within("gateway.max_connections", float64(c.Gateway.MaxConnections), 0, 1<<24)
-	duration("gateway.drain_grace", c.Gateway.DrainGrace, "0s", "1h")
-	duration("timeouts.connect", c.Timeouts.Connect, "10ms", "10m")
-	duration("timeouts.attempt", c.Timeouts.Attempt, "10ms", "1h")
-	duration("timeouts.body_idle", c.Timeouts.BodyIdle, "100ms", "24h")
-	within("retry_budget.ratio", c.RetryBudget.Ratio, 0, 1000)
-	within("retry_budget.min_per_second", c.RetryBudget.MinPerSecond, 0, 1e9)
-	duration("selection.memory", c.Selection.Memory, "0s", "24h")
-	within("selection.max_candidates", float64(c.Selection.MaxCandidates), 1, 1<<16)
-	within("metrics.retention_hours", float64(c.Metrics.RetentionHours), 1, metrics.MaxRetentionHours)
-	within("plugins.max_faults", float64(c.PluginHost.MaxFaults), 1, 1e6)
 	l.breaker("breaker", c.Breaker)
 	if c.Breaker.Blame != BlameEvidence && c.Breaker.Blame != BlameLiteral {
 		l.fault("breaker.blame", c.Breaker.Blame, "must be evidence or literal")
@@ -56,9 +31,6 @@ func (l *loader) check() {
 	}
 	l.people()
 }
-
-// decimal writes a limit out, without an exponent.
-func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // breaker checks a breaker's settings and reports whether they are good.
 func (l *loader) breaker(key string, b Breaker) bool {

@@ -4,7 +4,7 @@
 package config
 
 import (
-	"fmt"
+	"errors"
 	"maps"
 	"math"
 	"net"
@@ -54,9 +54,9 @@ type Config struct {
 type Gateway struct {
 	Listen         string   `koanf:"listen" json:"listen"`
 	Users          []User   `koanf:"users" json:"users"`
-	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit"`
-	MaxConnections int      `koanf:"max_connections" json:"max_connections"`
-	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace"`
+	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
+	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
+	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace" range:"0s,1h"`
 	Via            bool     `koanf:"via" json:"via"`
 }
 
@@ -128,16 +128,16 @@ type Pool struct {
 
 // RetryBudget is the [retry_budget] section.
 type RetryBudget struct {
-	Ratio        float64 `koanf:"ratio" json:"ratio"`
-	MinPerSecond float64 `koanf:"min_per_second" json:"min_per_second"`
+	Ratio        float64 `koanf:"ratio" json:"ratio" range:"0,1000"`
+	MinPerSecond float64 `koanf:"min_per_second" json:"min_per_second" range:"0,1000000000"`
 }
 
 // Timeouts is the [timeouts] section.
 type Timeouts struct {
-	Connect  Duration `koanf:"connect" json:"connect"`
-	Attempt  Duration `koanf:"attempt" json:"attempt"`
+	Connect  Duration `koanf:"connect" json:"connect" range:"10ms,10m"`
+	Attempt  Duration `koanf:"attempt" json:"attempt" range:"10ms,1h"`
 	Adaptive bool     `koanf:"adaptive" json:"adaptive"`
-	BodyIdle Duration `koanf:"body_idle" json:"body_idle"`
+	BodyIdle Duration `koanf:"body_idle" json:"body_idle" range:"100ms,24h"`
 }
 
 // Breaker is the [breaker] section.
@@ -201,13 +201,13 @@ type Health struct {
 type Selection struct {
 	First         string   `koanf:"first" json:"first"`
 	Retry         string   `koanf:"retry" json:"retry"`
-	Memory        Duration `koanf:"memory" json:"memory"`
-	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates"`
+	Memory        Duration `koanf:"memory" json:"memory" range:"0s,24h"`
+	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates" range:"1,65536"`
 }
 
 // PluginHost is the [plugins] section.
 type PluginHost struct {
-	MaxFaults int               `koanf:"max_faults" json:"max_faults"`
+	MaxFaults int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
 	CacheDir  string            `koanf:"cache_dir" json:"cache_dir"`
 	Modules   map[string]Plugin `koanf:"-" json:"modules"`
 }
@@ -225,9 +225,9 @@ type State struct {
 	Dir string `koanf:"dir" json:"dir"`
 }
 
-// Metrics is the [metrics] section.
+// Metrics is the [metrics] section. At most metrics.MaxRetentionHours are kept.
 type Metrics struct {
-	RetentionHours int `koanf:"retention_hours" json:"retention_hours"`
+	RetentionHours int `koanf:"retention_hours" json:"retention_hours" range:"1,168"`
 }
 
 // Log is the [log] section.
@@ -319,47 +319,55 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // MarshalText is String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-func parseDuration(v any) (Duration, error) {
-	const form = `a duration such as "3s", "200ms" or "1m30s", or a number of seconds`
-	switch v := v.(type) {
+var errDuration = errors.New(`must be a duration such as "3s", "200ms" or "1m30s", or a number of seconds`)
+
+// DecodeValue implements strict.Value.
+func (d *Duration) DecodeValue(from any) error {
+	switch v := from.(type) {
 	case string:
-		d, err := time.ParseDuration(v)
+		parsed, err := time.ParseDuration(v)
 		if err != nil {
-			return 0, fmt.Errorf("must be %s", form)
+			return errDuration
 		}
-		return Duration(d), nil
+		*d = Duration(parsed)
+		return nil
 	case int64:
-		return parseDuration(float64(v)) // exact up to 9e15: more than there is room for
+		return d.DecodeValue(float64(v)) // exact up to 2^53 s, which is out of range
 	case float64:
-		if math.Abs(v) < math.MaxInt64/float64(time.Second) { // also not NaN
-			return Duration(v * float64(time.Second)), nil
+		if math.Abs(v) < math.MaxInt64/float64(time.Second) { // false for NaN
+			*d = Duration(v * float64(time.Second))
+			return nil
 		}
 	}
-	return 0, fmt.Errorf("must be %s", form)
+	return errDuration
 }
 
 // Size is a number of bytes, or text such as "64KiB" or "1MiB".
 type Size int64
 
-func parseSize(v any) (Size, error) {
-	const form = `a number of bytes, or a size such as "64KiB" or "1MiB"`
-	switch v := v.(type) {
+var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)
+
+// DecodeValue implements strict.Value.
+func (s *Size) DecodeValue(from any) error {
+	switch v := from.(type) {
 	case int64:
-		return Size(v), nil
+		*s = Size(v)
+		return nil
 	case string:
 		text, unit := strings.TrimSpace(v), int64(1)
 		for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
-			if s, ok := strings.CutSuffix(text, suffix); ok {
-				text, unit = strings.TrimSpace(s), u
+			if number, ok := strings.CutSuffix(text, suffix); ok {
+				text, unit = strings.TrimSpace(number), u
 			}
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 || n > 1<<40/unit {
-			return 0, fmt.Errorf("must be %s", form)
+			return errSize
 		}
-		return Size(n * unit), nil
+		*s = Size(n * unit)
+		return nil
 	}
-	return 0, fmt.Errorf("must be %s", form)
+	return errSize
 }
 
 // Loopback reports whether an address to listen at is reachable from this

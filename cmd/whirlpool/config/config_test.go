@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -88,7 +89,7 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 			for i := range of.NumField() {
 				if name := of.Field(i).Tag.Get("koanf"); name != "" && name != "-" {
 					require.Contains(t, at, name, path)
-					look(join(path, name), of.Field(i).Type, at.(map[string]any)[name])
+					look(strict.Join(path, name), of.Field(i).Type, at.(map[string]any)[name])
 				}
 			}
 		}
@@ -305,8 +306,8 @@ func TestAProxyInThePlaceOfAList(t *testing.T) {
 // A credential on the wrong side of its "=", or at a key that is none, is not quoted.
 func TestAKeyThatIsASecret(t *testing.T) {
 	for text, want := range map[string]string{
-		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: is unknown here; known are drain_grace",
-		"\n\"the hunter2\" = 1\n":                     ":2: ***: is unknown here; known are api",
+		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: unknown field; there are drain_grace",
+		"\n\"the hunter2\" = 1\n":                     ":2: ***: unknown field; there are api",
 		"[retry]\n\"the hunter2\" = 1\n":              ":2: retry.***: unknown field; there are",
 		"[retry]\npassword = \"hunter2\"\n":           ":2: retry.password: unknown field; there are",
 		"[plugins.\"ann:hunter2\"]\nx = 1\n":          ":1: plugins.***: is missing",

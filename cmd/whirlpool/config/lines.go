@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // keyLines maps each key of a TOML document, as faults name it
@@ -27,7 +29,7 @@ func keyLines(doc []byte) map[string]int {
 		case unstable.Table, unstable.ArrayTable:
 			path, at := "", 0
 			for it := e.Key(); it.Next(); {
-				path = join(path, string(it.Node().Data))
+				path = strict.Join(path, string(it.Node().Data))
 				at = line(it.Node())
 				if n, ok := arrays[path]; ok && (e.Kind == unstable.Table || !it.IsLast()) {
 					path = fmt.Sprintf("%s[%d]", path, n-1)
@@ -59,7 +61,7 @@ func lineEnds(doc []byte) (ends []int) {
 func keyValue(lines map[string]int, prefix string, e *unstable.Node, line func(*unstable.Node) int) {
 	path, at := prefix, 0
 	for it := e.Key(); it.Next(); {
-		path = join(path, string(it.Node().Data))
+		path = strict.Join(path, string(it.Node().Data))
 		at = line(it.Node())
 		if _, seen := lines[path]; !seen {
 			lines[path] = at
@@ -86,13 +88,6 @@ func inside(lines map[string]int, path string, v *unstable.Node, at int, line fu
 			inside(lines, element, it.Node(), at, line)
 		}
 	}
-}
-
-func join(path, key string) string {
-	if path == "" {
-		return key
-	}
-	return path + "." + key
 }
 
 // lineOf finds the line of a key, or of what holds it.

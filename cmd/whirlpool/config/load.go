@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,7 +20,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/core/strictjson"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
 // Source says where a configuration comes from.
@@ -56,7 +55,7 @@ func Load(src Source) (*Config, error) {
 	l.cfg.filled = map[string]bool{}
 	tree := l.read()
 	if len(l.faults) == 0 {
-		decode("", tree, reflect.ValueOf(&l.cfg).Elem(), l.fault)
+		l.decode("", strict.TOML, tree, &l.cfg)
 		l.policy()
 		l.plugins()
 		l.check()
@@ -124,7 +123,31 @@ func (l *loader) read() map[string]any {
 	if _, set := tree["proxies"]; !set && proxies != nil {
 		tree["proxies"] = proxies
 	}
-	return normalize(tree).(map[string]any)
+	tree = normalize(tree).(map[string]any)
+	listOwnErrors(tree)
+	return tree
+}
+
+// listOwnErrors makes a list of an own_error that is one table.
+func listOwnErrors(tree map[string]any) {
+	proxies, _ := tree["proxies"].([]any)
+	for _, p := range proxies {
+		if proxy, ok := p.(map[string]any); ok {
+			if rule, ok := proxy["own_error"].(map[string]any); ok {
+				proxy["own_error"] = []any{rule}
+			}
+		}
+	}
+}
+
+// decode decodes a table and reports every error in it. It reports whether there was none.
+func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
+	before := len(l.faults)
+	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
+		l.fault(e.Field, e.Value, e.Msg)
+		return true
+	})
+	return len(l.faults) == before
 }
 
 // closeKeys gives each key as a variable names it, section__key, by what it is
@@ -204,40 +227,29 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] key by key, so that every fault is seen.
+// policy reads [retry] key by key: of each key that is wrong there is a fault.
 func (l *loader) policy() {
 	p := retry.DefaultPolicy()
+	anyStrategy := func(string) bool { return true } // the engine checks the name
 	for _, key := range slices.Sorted(maps.Keys(l.cfg.Retry)) {
 		value := l.cfg.Retry[key]
 		if value == "null" && (key == "timeout" || key == "failover_delay") {
 			value = nil // TOML has no null
 		}
-		object, err := json.Marshal(map[string]any{key: value})
-		if err != nil {
-			l.fault("retry."+key, nil, "must be a finite number")
+		var o retry.Override
+		if !l.decode("retry", strict.TOML.WithTag("json"), map[string]any{key: value}, &o) {
 			continue
 		}
-		o, err := retry.DecodeOverride(object)
-		if err == nil {
-			p = p.Merge(o)
-			one := retry.DefaultPolicy()
-			one = one.Merge(o)
-			err = one.Validate(func(string) bool { return true }) // the engine knows the strategies
-		}
-		var wrong *strictjson.FieldError
-		switch {
-		case errors.As(err, &wrong):
-			if strings.HasPrefix(wrong.Msg, "unknown") {
-				value = nil
-			}
+		p = p.Merge(o)
+		one := retry.DefaultPolicy()
+		one = one.Merge(o)
+		var wrong *retry.FieldError
+		if errors.As(one.Validate(anyStrategy), &wrong) {
 			l.fault("retry."+key, value, wrong.Msg)
-		case err != nil:
-			_, msg, _ := strings.Cut(err.Error(), " ")
-			l.fault("retry."+key, value, msg)
 		}
 	}
 	if len(l.faults) == 0 {
-		if err := p.Validate(func(string) bool { return true }); err != nil {
+		if err := p.Validate(anyStrategy); err != nil {
 			l.fault("retry", nil, err.Error())
 		}
 	}
@@ -255,7 +267,7 @@ func (l *loader) plugins() {
 		}
 		var p Plugin
 		key := "plugins." + name
-		decode(key, table, reflect.ValueOf(&p).Elem(), l.fault)
+		l.decode(key, strict.TOML, table, &p)
 		if p.Path == "" {
 			l.fault(key+".path", nil, "is missing: the .wasm file of the plugin")
 		} else {
@@ -266,7 +278,7 @@ func (l *loader) plugins() {
 		}
 		l.cfg.PluginHost.Modules[name] = p
 	}
-	decode("plugins", host, reflect.ValueOf(&l.cfg.PluginHost).Elem(), l.fault)
+	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
 // relative resolves a path in the configuration file, which is relative to that

@@ -1,4 +1,4 @@
-package strictjson
+package strict
 
 import (
 	"encoding/json"
@@ -27,7 +27,7 @@ type inner struct {
 
 func TestDecode(t *testing.T) {
 	var s sample
-	require.NoError(t, Decode([]byte(`{"name":"x","count":3.0,"rate":1e1,"on":true,"wait":null,"list":[{"url":"a"},{"url":"b"}],"map":{"A":1},"any":{"k":[1]}}`), &s))
+	require.NoError(t, DecodeJSON([]byte(`{"name":"x","count":3.0,"rate":1e1,"on":true,"wait":null,"list":[{"url":"a"},{"url":"b"}],"map":{"A":1},"any":{"k":[1]}}`), &s))
 	assert.Equal(t, "x", *s.Name)
 	assert.Equal(t, 3, *s.Count)
 	assert.Equal(t, 10.0, *s.Rate)
@@ -38,7 +38,7 @@ func TestDecode(t *testing.T) {
 	assert.Equal(t, map[string]float64{"A": 1}, s.Map)
 	assert.Equal(t, map[string]any{"k": []any{json.Number("1")}}, s.Any)
 	s = sample{}
-	require.NoError(t, Decode([]byte(`{"wait":1.5}`), &s))
+	require.NoError(t, DecodeJSON([]byte(`{"wait":1.5}`), &s))
 	assert.Equal(t, 1.5, *s.Wait.Value)
 	assert.Nil(t, s.Name, "what is absent stays nil")
 }
@@ -70,7 +70,7 @@ func TestWhatIsRefused(t *testing.T) {
 		strings.Repeat("[", MaxDepth+1):  "nested more than 32 deep",
 	} {
 		var s sample
-		err := Decode([]byte(text), &s)
+		err := DecodeJSON([]byte(text), &s)
 		if assert.Error(t, err, text) {
 			assert.Contains(t, err.Error(), message, text)
 		}
@@ -85,7 +85,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"any":[[[]],{"a":{}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var s sample
-		if Decode(data, &s) != nil {
+		if DecodeJSON(data, &s) != nil {
 			return
 		}
 		var std struct {

@@ -1,0 +1,304 @@
+// Package strict decodes JSON and TOML without guessing: unknown keys, keys in another case, equal keys, values of
+// another type and values out of range are errors. Each error names the path of its key, such as proxies[2].url.
+package strict
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// FieldError is an error in one field.
+type FieldError struct {
+	Field string // path, such as proxies[2].url; "" for the whole document
+	Value any    // the value of the document, where it helps to show it; it may be a secret
+	Msg   string // what the value must be
+}
+
+func (e *FieldError) Error() string {
+	if e.Field == "" {
+		return e.Msg
+	}
+	return e.Field + ": " + e.Msg
+}
+
+// Format is a format of documents: the names of its types in errors, and its limits.
+type Format struct {
+	tag                        string  // key of the struct tag that names a field
+	object, array, text, truth string  // as in "must be an object"
+	maxInt                     float64 // largest integer; the smallest is its negative
+}
+
+// The formats.
+var (
+	JSON = Format{
+		tag: "json", object: "an object", array: "an array", text: "a string", truth: "true or false", maxInt: 1 << 53,
+	}
+	TOML = Format{
+		tag: "koanf", object: "a table", array: "a list", text: "text in quotes", truth: "true or false",
+		maxInt: math.MaxInt32,
+	}
+)
+
+// WithTag returns f with another key of the struct tags that name fields.
+func (f Format) WithTag(key string) Format {
+	f.tag = key
+	return f
+}
+
+// Value is implemented by pointers to types with a notation of their own, such as a duration. The error is the
+// message of the FieldError, such as "must be a duration".
+type Value interface {
+	DecodeValue(from any) error
+}
+
+// Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
+// []any, string, bool and numbers (json.Number, int64, float64); an integer may be written 3.0. The struct's fields are named by tags "json" (JSON)
+// or "koanf" (TOML); a field that the document does not name keeps its value, a nil pointer stays nil. A tag
+// `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as its underlying type, and uses the
+// notation of the field. path is put before the path of each field.
+//
+// report is called with each error, in the order of the keys, until it returns false.
+func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {
+	d := &decoder{Format: f, report: report}
+	d.decode(path, document, reflect.ValueOf(v).Elem())
+}
+
+// decoder is one Decode.
+type decoder struct {
+	Format
+	report  func(*FieldError) bool
+	errors  int
+	stopped bool
+}
+
+func (d *decoder) fail(path string, value any, msg string) {
+	if !d.stopped {
+		d.errors++
+		d.stopped = !d.report(&FieldError{path, value, msg})
+	}
+}
+
+// wrong reports a value of another type.
+func (d *decoder) wrong(path, want string, from any) {
+	d.fail(path, from, "must be "+want+", not "+d.describe(from))
+}
+
+func (d *decoder) decode(path string, from any, to reflect.Value) {
+	if to.Kind() == reflect.Pointer {
+		to.Set(reflect.New(to.Type().Elem()))
+		d.decode(path, from, to.Elem())
+		return
+	}
+	switch v := to.Addr().Interface().(type) {
+	case *Nullable:
+		v.Set, v.Value = true, nil
+		if from != nil {
+			d.decode(path, from, reflect.ValueOf(&v.Value).Elem())
+		}
+		return
+	case Value:
+		if err := v.DecodeValue(from); err != nil {
+			d.fail(path, from, err.Error())
+		}
+		return
+	}
+	switch to.Kind() {
+	case reflect.Struct:
+		d.decodeStruct(path, from, to)
+	case reflect.Map:
+		d.decodeMap(path, from, to)
+	case reflect.Slice:
+		d.decodeSlice(path, from, to)
+	case reflect.Interface:
+		to.Set(reflect.ValueOf(&from).Elem())
+	default:
+		d.decodeScalar(path, from, to)
+	}
+}
+
+func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
+	object, ok := from.(map[string]any)
+	if !ok {
+		d.wrong(path, d.object, from)
+		return
+	}
+	fields := map[string]int{}
+	for i := range to.NumField() {
+		if name, _, _ := strings.Cut(to.Type().Field(i).Tag.Get(d.tag), ","); name != "" && name != "-" {
+			fields[name] = i
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		if d.stopped {
+			return
+		}
+		i, known := fields[key]
+		if !known {
+			d.fail(Join(path, key), nil, unknown(key, slices.Sorted(maps.Keys(fields))))
+			continue
+		}
+		before := d.errors
+		d.decode(Join(path, key), object[key], to.Field(i))
+		if limits := to.Type().Field(i).Tag.Get("range"); limits != "" && d.errors == before {
+			d.within(Join(path, key), object[key], limits, to.Field(i))
+		}
+	}
+}
+
+// unknown is the message about a key that is not among the known ones.
+func unknown(key string, known []string) string {
+	for _, name := range known {
+		if strings.EqualFold(name, key) {
+			return "unknown field; did you mean " + name + "?"
+		}
+	}
+	return "unknown field; there are " + strings.Join(known, ", ")
+}
+
+func (d *decoder) decodeMap(path string, from any, to reflect.Value) {
+	object, ok := from.(map[string]any)
+	if !ok {
+		d.wrong(path, d.object, from)
+		return
+	}
+	to.Set(reflect.MakeMapWithSize(to.Type(), len(object)))
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		if d.stopped {
+			return
+		}
+		v := reflect.New(to.Type().Elem()).Elem() // addressable
+		d.decode(Join(path, key), object[key], v)
+		to.SetMapIndex(reflect.ValueOf(key), v)
+	}
+}
+
+func (d *decoder) decodeSlice(path string, from any, to reflect.Value) {
+	list, ok := from.([]any)
+	if !ok {
+		d.wrong(path, d.array, from)
+		return
+	}
+	to.Set(reflect.MakeSlice(to.Type(), len(list), len(list)))
+	for i, item := range list {
+		if d.stopped {
+			return
+		}
+		d.decode(path+"["+strconv.Itoa(i)+"]", item, to.Index(i))
+	}
+}
+
+func (d *decoder) decodeScalar(path string, from any, to reflect.Value) {
+	switch to.Kind() {
+	case reflect.String:
+		s, ok := from.(string)
+		if !ok {
+			d.wrong(path, d.text, from)
+			return
+		}
+		to.SetString(s)
+	case reflect.Bool:
+		b, ok := from.(bool)
+		if !ok {
+			d.wrong(path, d.truth, from)
+			return
+		}
+		to.SetBool(b)
+	case reflect.Int, reflect.Int64:
+		if n, ok := d.number(path, "an integer", from); ok {
+			if n != math.Trunc(n) || math.Abs(n) > d.maxInt {
+				d.fail(path, from, "must be an integer")
+				return
+			}
+			to.SetInt(int64(n))
+		}
+	case reflect.Float64:
+		if n, ok := d.number(path, "a number", from); ok {
+			to.SetFloat(n)
+		}
+	default:
+		panic("strict: cannot decode into " + to.Type().String())
+	}
+}
+
+// number returns a finite number.
+func (d *decoder) number(path, want string, from any) (n float64, ok bool) {
+	switch v := from.(type) {
+	case json.Number:
+		var err error
+		if n, err = v.Float64(); err != nil {
+			n = math.Inf(1)
+		}
+	case int64:
+		n = float64(v)
+	case float64:
+		n = v
+	default:
+		d.wrong(path, want, from)
+		return 0, false
+	}
+	if math.IsNaN(n) || math.IsInf(n, 0) {
+		d.fail(path, nil, "is out of the range of numbers")
+		return 0, false
+	}
+	return n, true
+}
+
+// within checks a decoded value against the limits of a range tag.
+func (d *decoder) within(path string, from any, limits string, v reflect.Value) {
+	low, high, _ := strings.Cut(limits, ",")
+	if compare(v, low) < 0 || compare(v, high) > 0 {
+		d.fail(path, from, fmt.Sprintf("must be %s to %s", low, high))
+	}
+}
+
+// compare returns the sign of v minus a limit in the notation of v's type.
+func compare(v reflect.Value, limit string) int {
+	l := reflect.New(v.Type())
+	var err error
+	if own, ok := l.Interface().(Value); ok {
+		err = own.DecodeValue(limit)
+	} else {
+		err = json.Unmarshal([]byte(limit), l.Interface())
+	}
+	switch {
+	case err != nil:
+		panic("strict: the limit " + limit + " of a range tag: " + err.Error())
+	case v.CanInt():
+		return cmp.Compare(v.Int(), l.Elem().Int())
+	}
+	return cmp.Compare(v.Float(), l.Elem().Float())
+}
+
+// describe names the type of a value.
+func (d *decoder) describe(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "a boolean"
+	case string:
+		return "a string"
+	case json.Number, int64, float64:
+		return "a number"
+	case []any:
+		return d.array
+	case map[string]any:
+		return d.object
+	}
+	return "a date or time" // of TOML
+}
+
+// Join returns the path of a key within an object at a path.
+func Join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
