@@ -327,7 +327,7 @@ func TestProxiesComeAndGo(t *testing.T) {
 func TestS66OneOffRequestsDrain(t *testing.T) {
 	t.Parallel()
 	for delay, want := range map[time.Duration]int{400 * time.Millisecond: 200, time.Minute: 503} {
-		w := start(t, 1, confK+"[gateway]\ndrain_grace = \"900ms\"\n[timeouts]\nattempt = \"2m\"\n")
+		w := start(t, 1, confK+"[gateway]\ndrain_grace = \"2s\"\n[timeouts]\nattempt = \"2m\"\n")
 		w.all(lab.Slow(delay))
 		w.json("/proxies") // leaves an idle connection behind
 		got := make(chan int, 1)
@@ -343,6 +343,6 @@ func TestS66OneOffRequestsDrain(t *testing.T) {
 		w.signal(syscall.SIGTERM)
 		require.Equal(t, want, <-got)
 		require.NoError(t, w.cmd.Wait(), "exit 0")
-		require.Less(t, time.Since(begin), 3*time.Second)
+		require.Less(t, time.Since(begin), 30*time.Second, "not the minute that the answer takes")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -63,13 +62,13 @@ func TestS17Jitter(t *testing.T) {
 		low, high := want[0], want[1]
 		require.GreaterOrEqual(t, d[0], low, policy)
 		require.LessOrEqual(t, d[399], high, policy)
-		// Kolmogorov-Smirnov: 1.95/sqrt(n) is exceeded once in a thousand times.
+		// Kolmogorov-Smirnov: 2.5/sqrt(n) is exceeded 7 times in a million (2*exp(-2*2.5*2.5)).
 		worst := 0.0
 		for i, x := range d {
 			u := (x - low) / (high - low)
 			worst = max(worst, math.Abs(u-float64(i)/400), math.Abs(u-float64(i+1)/400))
 		}
-		require.Less(t, worst, 0.0975, "%s: not even between %v and %v", policy, low, high)
+		require.Less(t, worst, 0.125, "%s: not even between %v and %v", policy, low, high)
 	}
 }
 
@@ -89,17 +88,17 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 		require.Equal(t, "timeout", a.outcome())
 		require.Equal(t, "1", a.attempts())
 		require.Equal(t, 1, w.arrivals())
-		require.Less(t, a.took, 300*time.Millisecond)
+		requireTook(t, a, 0)
 	}
 	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":1,"base_delay":1}`) // equal is too long
 	quick(lab.Status(503), 503, `{"timeout":1,"base_delay":60}`)
 	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"failover_delay":1}`) // without failover_delay there is no wait
 	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"5"}}}, 503, `{"timeout":2}`)
 	w.clear()
-	w.put(`{"timeout":1,"failover_delay":null,"base_delay":0.4}`)
+	w.put(`{"timeout":5,"failover_delay":null,"base_delay":0.4}`)
 	w.all(lab.Status(503))
 	a := w.get()
-	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 1 s")
+	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 5 s")
 	require.Equal(t, "exhausted", a.outcome())
 	w.stop()
 	w.retriesLogged(2) // no word of those that were not made

@@ -49,7 +49,7 @@ var deaths = map[string]lab.Behaviour{
 }
 
 // quick shortens what a hanging target takes; everything else is as shipped.
-const quick = "[timeouts]\nattempt = \"300ms\"\n[retry]\nbase_delay = 0.1\n"
+const quick = "[timeouts]\nattempt = \"1s\"\n[retry]\nbase_delay = 0.1\n"
 
 // A target that fails through every proxy opens no breaker, and the other targets
 // lose nothing, one request after the other and many at once.
@@ -309,11 +309,21 @@ func TestASuspectTarget(t *testing.T) {
 		}
 	}
 	assert.GreaterOrEqual(t, one, 7)
-	assert.Less(t, time.Since(begin), 8*time.Second, "ten requests that wait 3 s each take 30 s")
+	assert.Less(t, time.Since(begin), 8*time.Second+10*tolerance(begin), "ten requests that wait 3 s each take 30 s")
 	w.all(lab.OK())
 	require.Equal(t, 200, w.get().status)
 	for _, f := range w.json("/targets")["targets"].([]any) {
 		assert.Equal(t, false, f.(map[string]any)["suspect"])
+	}
+}
+
+// noWaits checks that there were retries, and none of them waited.
+func (w *whirl) noWaits() {
+	w.t.Helper()
+	w.stop()
+	require.NotEmpty(w.t, w.loggedDelays())
+	for id, delays := range w.loggedDelays() {
+		require.Equal(w.t, []string{"0s"}, delays, id)
 	}
 }
 
@@ -324,10 +334,9 @@ func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 			w := start(t, 2, "")
 			w.fakes[0].Do(way)
 			for range 4 {
-				a := w.get()
-				require.Equal(t, 200, a.status)
-				require.Less(t, a.took, 900*time.Millisecond, "the backoff would take a second")
+				require.Equal(t, 200, w.get().status)
 			}
+			w.noWaits()
 		})
 	}
 }
@@ -341,7 +350,7 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 	a := outer.get()
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "1", a.attempts())
-	require.Less(t, a.took, 3*time.Second, "the inner gateway waits 0.5 s and 1 s")
+	requireTook(t, a, 1.5) // the inner gateway waits 0.5 s and 1 s
 	require.Equal(t, 3, inner.arrivals())
 	require.Equal(t, []string{"exhausted"}, a.header.Values("X-Whirlpool-Outcome"))
 }

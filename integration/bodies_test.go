@@ -92,7 +92,7 @@ func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
 // is never retried, and is the proxy's failure (E8).
 func TestS33CutBodies(t *testing.T) {
 	t.Parallel()
-	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"300ms\"\n")
+	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"1s\"\n")
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })
 	failures := 0.0
@@ -102,7 +102,7 @@ func TestS33CutBodies(t *testing.T) {
 		"chunk cut":    {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"},
 		"no last":      {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"},
 		"bad chunk":    {Garbage: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n"},
-		"stands still": {Pieces: 2, Every: 700 * time.Millisecond},
+		"stands still": {Pieces: 2, Every: 3 * time.Second},
 	} {
 		before := w.arrivals()
 		w.all(b)
@@ -158,7 +158,7 @@ func TestS33WhatCameIsDelivered(t *testing.T) {
 // same for one that stops sending, or breaks its chunks, in a long upload.
 func TestS33SlowAndStalledClients(t *testing.T) {
 	t.Parallel()
-	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"400ms\"\n")
+	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"2s\"\n")
 	const size = 12 << 20
 	ask := func(method, rest string) net.Conn {
 		c, err := net.Dial("tcp", w.gateway)
@@ -166,7 +166,7 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		c.(*net.TCPConn).SetReadBuffer(32 << 10)
 		fmt.Fprintf(c, "%s http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n%s", method, rest)
-		c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		return c
 	}
 	w.all(lab.Behaviour{Size: size, Count: true})
@@ -178,7 +178,7 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		m, err := io.CopyN(h, r.Body, min(64<<10, size-n))
 		require.NoError(t, err, "after %d bytes", n)
 		n += m
-		time.Sleep(10 * time.Millisecond) // 6 MB/s: four of the kernel's megabytes take longer than body_idle
+		time.Sleep(40 * time.Millisecond) // 1.6 MB/s: the kernel's buffer of 4 MB lasts longer than body_idle
 	}
 	want := sha256.New()
 	io.CopyN(want, lab.Counting(), size)

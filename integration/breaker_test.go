@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,7 +19,7 @@ import (
 )
 
 func TestS37S38TheBreakerOpens(t *testing.T) {
-	w := start(t, 1, confKB)
+	w := start(t, 1, confOpen)
 	w.all(lab.Status(503))
 	for range 4 {
 		w.get()
@@ -25,27 +28,16 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 4.0, b["failure_count"])
 	w.get()
-	tripped := time.Now()
 	b = w.breaker("F1")
 	require.Equal(t, "open", b["state"])
 	require.Equal(t, 5.0, b["failure_count"])
-	next, err := time.Parse(time.RFC3339, b["next_test_time"].(string))
-	require.NoError(t, err)
-	require.WithinDuration(t, tripped.Add(time.Second), next, 80*time.Millisecond)
 	events := w.json("/circuit-breakers/metrics")["events"].([]any)
 	require.Len(t, events, 1)
 	require.Equal(t, 5.0, events[0].(map[string]any)["failure_count"])
+	opened := w.at(events[0].(map[string]any)["timestamp"])
+	require.WithinDuration(t, opened.Add(10*time.Minute), w.at(b["next_test_time"]), 20*time.Millisecond)
 
-	// Failures older than the window do not count; a success clears nothing.
-	w.call("POST", "/circuit-breakers/F1/reset", "")
-	for range 4 {
-		w.get()
-	}
-	time.Sleep(2100 * time.Millisecond)
-	for range 4 {
-		w.get()
-	}
-	require.Equal(t, 4.0, w.breaker("F1")["failure_count"])
+	// A success clears nothing.
 	w.call("POST", "/circuit-breakers/F1/reset", "")
 	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
 		if n%2 == 0 {
@@ -62,28 +54,34 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 
 func (w *whirl) trip(f *lab.Proxy) {
 	f.Do(lab.Status(503))
-	w.driveTo(f, 5)
-	eventually(w.t, "open", func() bool { return w.breaker(f.Name)["state"] == "open" })
+	before := len(w.transitions(f.Name))
+	eventually(w.t, "open", func() bool {
+		w.driveTo(f, 1)
+		return slices.Contains(w.transitions(f.Name)[before:], "open")
+	})
 }
 
 func TestS41S42OneProbe(t *testing.T) {
 	w := start(t, 3, confKB)
 	w.trip(w.fakes[0])
+	w.fakes[0].Do(lab.OK())
 	before := w.fakes[0].Count()
-	begin := time.Now()
-	for time.Since(begin) < 800*time.Millisecond {
-		require.Equal(t, 200, w.get().status)
-	}
-	require.Equal(t, before, w.fakes[0].Count(), "no traffic while open")
+	w.driveTo(w.fakes[0], 1)
+	due := w.opened("F1").Add(time.Second)
+	require.False(t, w.fakes[0].Arrivals()[before].At.Before(due), "no traffic while open")
+	w.state("F1", "closed")
 
+	w.trip(w.fakes[0])
 	hold := make(chan struct{})
 	w.fakes[0].Do(lab.Behaviour{Hold: hold})
-	eventually(t, "half open", func() bool { return w.breaker("F1")["state"] == "half_open" })
+	w.state("F1", "half_open")
+	before = w.fakes[0].Count()
 	var wg sync.WaitGroup
+	var answered atomic.Int64
 	for range 60 {
-		wg.Go(func() { w.get() })
+		wg.Go(func() { w.get(); answered.Add(1) })
 	}
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, "59 answers", func() bool { return answered.Load() == 59 })
 	require.Equal(t, before+1, w.fakes[0].Count(), "exactly one probe")
 	close(hold)
 	wg.Wait()
@@ -99,11 +97,32 @@ func TestS41S42OneProbe(t *testing.T) {
 
 	// A failed probe opens it anew for the full time.
 	w.trip(w.fakes[0])
-	before = w.fakes[0].Count()
-	eventually(t, "the probe", func() bool { w.get(); return w.fakes[0].Count() == before+1 })
-	b = w.breaker("F1")
-	require.Equal(t, "open", b["state"])
-	require.InDelta(t, 1, b["retry_in_seconds"], 0.15)
+	w.state("F1", "half_open")
+	w.driveTo(w.fakes[0], 1)
+	w.reopened("F1")
+}
+
+// opened is when the breaker opened last.
+func (w *whirl) opened(id string) (at time.Time) {
+	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
+		if e := v.(map[string]any); e["proxy_id"] == id && e["to_state"] == "open" {
+			at = w.at(e["timestamp"])
+		}
+	}
+	return at
+}
+
+// reopened checks that a failed probe has opened the breaker for the full second of confKB.
+func (w *whirl) reopened(id string) {
+	w.t.Helper()
+	b := w.breaker(id)
+	states := w.transitions(id)
+	if b["state"] != "open" { // a slow machine: it is due again
+		require.Equal(w.t, []string{"half_open", "open", "half_open"}, states[len(states)-3:])
+		return
+	}
+	require.Equal(w.t, []string{"half_open", "open"}, states[len(states)-2:])
+	require.WithinDuration(w.t, w.opened(id).Add(time.Second), w.at(b["next_test_time"]), 20*time.Millisecond)
 }
 
 func TestS45AllOpen(t *testing.T) {
@@ -111,18 +130,19 @@ func TestS45AllOpen(t *testing.T) {
 	for _, f := range w.fakes {
 		w.trip(f)
 	}
-	w.write(strings.Replace(confKB, `"1s"`, `"30s"`, 1))
+	w.write(confOpen)
 	eventually(t, "the change is loaded and each may be probed", func() bool {
 		for _, f := range w.fakes {
-			if b := w.breaker(f.Name); b["timeout_duration"] != 30.0 || b["state"] != "half_open" {
+			if b := w.breaker(f.Name); b["timeout_duration"] != 600.0 || b["state"] != "half_open" {
 				return false
 			}
 		}
 		return true
 	})
 	for range 12 {
-		w.get() // the probes fail: open for 30 s now
+		w.get() // the probes fail: open for 10 min now
 	}
+	first := w.opened("F1")
 	n, conns := w.arrivals(), w.fakes[0].Connections()
 	for range 200 {
 		a := w.get()
@@ -131,7 +151,7 @@ func TestS45AllOpen(t *testing.T) {
 		require.Contains(t, a.body, `"error":"all_breakers_open"`)
 		after, err := strconv.Atoi(a.header.Get("Retry-After"))
 		require.NoError(t, err)
-		require.InDelta(t, 29, after, 2)
+		require.InDelta(t, 600-time.Since(first).Seconds(), after, 2+tolerance(a.asked).Seconds())
 	}
 	require.Equal(t, 503, w.do("POST", "x").status)
 	status, h, _ := w.connect("origin.test:443")
@@ -150,8 +170,7 @@ func TestS49HalfOpenWithoutTraffic(t *testing.T) {
 	w := start(t, 1, confKB)
 	w.trip(w.fakes[0])
 	w.all(lab.OK())
-	time.Sleep(1200 * time.Millisecond)
-	require.Equal(t, "half_open", w.breaker("F1")["state"])
+	w.state("F1", "half_open")
 	require.Equal(t, 200, w.get().status)
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 }
@@ -221,9 +240,9 @@ func TestS62ARequestThatWaits(t *testing.T) {
 		return len(list) == 1
 	})
 	require.Equal(t, 1.0, r["current_attempt"])
-	next, err := time.Parse(time.RFC3339, r["next_retry_time"].(string))
-	require.NoError(t, err)
-	require.WithinDuration(t, w.fakes[0].Arrivals()[0].Ended.Add(2*time.Second), next, 80*time.Millisecond)
+	next, first := w.at(r["next_retry_time"]), w.fakes[0].Arrivals()[0]
+	require.False(t, next.Before(first.At.Add(2*time.Second)), "the wait begins after the attempt")
+	require.WithinDuration(t, first.At.Add(2*time.Second), next, tolerance(first.At))
 	one := w.json("/requests/" + r["id"].(string))
 	require.Equal(t, "waiting", one["state"])
 }
@@ -258,17 +277,21 @@ func TestASecondSignal(t *testing.T) {
 func TestS64AClientThatLeavesCountsAgainstNobody(t *testing.T) {
 	w := start(t, 1, confKB)
 	w.all(lab.Behaviour{Hole: true})
-	for range 10 {
-		c := *w.client
-		c.Timeout = 100 * time.Millisecond
-		_, err := c.Get("http://origin.test/")
-		require.Error(t, err)
+	for i := range 10 {
+		ctx, leave := context.WithCancel(t.Context())
+		go func() {
+			eventually(t, "it arrives", func() bool { return w.arrivals() == i+1 })
+			leave()
+		}()
+		q, err := http.NewRequestWithContext(ctx, "GET", "http://origin.test/", nil)
+		require.NoError(t, err)
+		_, err = w.client.Do(q)
+		require.ErrorIs(t, err, context.Canceled)
 	}
 	eventually(t, "all cancelled", func() bool {
 		p, ok := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)["F1"].(map[string]any)
 		return ok && p["cancelled_count"] == float64(w.arrivals())
 	})
-	require.Greater(t, w.arrivals(), 4, "a client may leave before its request is on its way")
 	b := w.breaker("F1")
 	require.Equal(t, "closed", b["state"])
 	require.Equal(t, 0.0, b["failure_count"])

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,13 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(controlEnv); addr != "" {
+		controlProcess(addr)
+		return
+	}
+	if err := machine.run(); err != nil {
+		panic(err)
+	}
 	dir, err := os.MkdirTemp("", "whirlpool")
 	if err != nil {
 		panic(err)
@@ -54,7 +62,8 @@ type whirl struct {
 	log      *buffer
 	cmd      *exec.Cmd
 	client   *http.Client
-	files    int // limit of open files of the next run; 0 for the machine's
+	files    int      // limit of open files of the next run; 0 for the machine's
+	env      []string // of the gateway, beside the machine's
 }
 
 type buffer struct {
@@ -89,11 +98,16 @@ func freePort(t *testing.T) string {
 	return ""
 }
 
-// The configurations of the scenarios.
+// The configurations of the scenarios (docs/scenarios.md). start turns timeouts.adaptive off for them.
 const (
-	confK  = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 1000000\n"
-	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
+	confK = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n" +
+		"[breaker]\nblame = \"literal\"\nfailure_threshold = 1000000\n"
+	confKB = "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n" +
+		"[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
 )
+
+// confOpen is confKB with a breaker that stays open while a test runs, and whose window holds all failures of a test.
+var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(confKB)
 
 // byTurns begins with each proxy by turns, however many requests run through it.
 const byTurns = "[selection]\nfirst = \"round_robin\"\n"
@@ -106,6 +120,9 @@ func start(t *testing.T, n int, config string) *whirl {
 		require.NoError(t, err)
 		t.Cleanup(f.Close)
 		w.fakes = append(w.fakes, f)
+	}
+	if strings.Contains(config, `blame = "literal"`) {
+		w.env = append(w.env, "WHIRLPOOL_TIMEOUTS__ADAPTIVE=false")
 	}
 	w.file = filepath.Join(w.dir, "koanf.toml")
 	w.write(config)
@@ -131,6 +148,7 @@ func (w *whirl) run(args ...string) {
 	if w.files > 0 {
 		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.files), binary}, args...)...)
 	}
+	w.cmd.Env = append(os.Environ(), w.env...)
 	w.cmd.Stderr, w.cmd.Stdout = w.log, w.log
 	require.NoError(w.t, w.cmd.Start())
 	w.t.Cleanup(func() {
@@ -143,12 +161,11 @@ func (w *whirl) run(args ...string) {
 		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: w.gateway}), MaxIdleConnsPerHost: 100, DisableCompression: true,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	for range 200 {
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(20 * time.Millisecond) {
 		if r, err := http.Get("http://" + w.api + "/healthz"); err == nil {
 			r.Body.Close()
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	w.t.Fatalf("the gateway does not start:\n%s", w.log)
 }
@@ -159,7 +176,8 @@ type answer struct {
 	header http.Header
 	body   string
 	err    error
-	took   time.Duration
+	asked  time.Time     // before the request was sent
+	took   time.Duration // from there to the end of the answer
 }
 
 func (a answer) attempts() string { return a.header.Get("X-Whirlpool-Attempts") }
@@ -189,7 +207,7 @@ func (w *whirl) request(method, target, body string, headers ...string) answer {
 		b, rerr := io.ReadAll(r.Body)
 		a = answer{status: r.StatusCode, header: r.Header, body: string(b), err: rerr}
 	}
-	a.took = time.Since(begin)
+	a.asked, a.took = begin, time.Since(begin)
 	return a
 }
 
@@ -199,11 +217,11 @@ func ovr(s string) []string { return []string{"X-Whirlpool-Retry", s} }
 
 // connect asks for a tunnel and returns the answer's status and header.
 func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
-	c, err := net.DialTimeout("tcp", w.gateway, time.Second)
+	c, err := net.DialTimeout("tcp", w.gateway, patience)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { c.Close() })
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target)
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	var head []byte
 	one := make([]byte, 1)
 	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
@@ -291,16 +309,16 @@ func (w *whirl) ordered() []lab.Arrival {
 	return all
 }
 
-// gaps checks the waits between tries: never early, and not much late.
+// gaps checks the waits between attempts, in seconds: never early, and late only by the tolerance.
 func (w *whirl) gaps(want ...float64) {
 	w.t.Helper()
 	all := w.ordered()
 	require.Len(w.t, all, len(want)+1)
 	for i, s := range want {
-		// Before it answers a fake notes when it was asked, and afterwards when it
-		// had: the wait lies between.
+		// A fake notes when a request arrived, before it answers, and when it had answered: the wait begins between.
 		require.GreaterOrEqual(w.t, all[i+1].At.Sub(all[i].At).Seconds(), s, "wait %d is early", i)
-		require.LessOrEqual(w.t, all[i+1].At.Sub(all[i].Ended).Seconds(), s+0.205, "wait %d is late", i)
+		late := all[i+1].At.Sub(all[i].Ended).Seconds() - s
+		require.LessOrEqual(w.t, late, tolerance(all[0].At).Seconds(), "wait %d is late", i)
 	}
 }
 
@@ -316,16 +334,38 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 	w.t.Fatalf("%s gets no traffic", f.Name)
 }
 
+// patience is how long a test waits for what has to happen; only a test that fails waits for so long.
+const patience = time.Minute
+
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for range 300 {
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
 		if f() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("never: %s", what)
 }
+
+// at is a time that the API has told, such as a breaker's next_test_time.
+func (w *whirl) at(told any) time.Time {
+	w.t.Helper()
+	text, _ := told.(string)
+	at, err := time.Parse(time.RFC3339, text)
+	require.NoError(w.t, err)
+	return at
+}
+
+// loggedDelays are the waits before retries by request id, as the log has them.
+func (w *whirl) loggedDelays() map[string][]string {
+	out := map[string][]string{}
+	for _, m := range retryRecord.FindAllStringSubmatch(w.log.String(), -1) {
+		out[m[1]] = append(out[m[1]], m[2])
+	}
+	return out
+}
+
+var retryRecord = regexp.MustCompile(`msg=retry request_id=(\S+) .*?delay=(\S+)`)
 
 // retriesLogged waits for so many records of retries, which are written a
 // moment after they are made.

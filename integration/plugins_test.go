@@ -22,7 +22,7 @@ func (w *whirl) usedFor(plugin string) any { return w.json("/plugins/" + plugin)
 
 // reloaded waits until the configuration was read again, well or badly.
 func (w *whirl) reloaded(after string) {
-	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after }, patience, 5*time.Millisecond)
 }
 
 func (w *whirl) readAt() string {

@@ -38,13 +38,8 @@ func TestS42AProbeThatHangsReopens(t *testing.T) {
 	w.all(lab.Behaviour{Hole: true})
 	w.state("F1", "half_open")
 	require.Equal(t, 504, w.get().status)
-	ended := time.Now()
-	b := w.breaker("F1")
-	require.Equal(t, "open", b["state"])
-	next, err := time.Parse(time.RFC3339, b["next_test_time"].(string))
-	require.NoError(t, err)
-	require.WithinDuration(t, ended.Add(time.Second), next, 80*time.Millisecond)
-	require.Equal(t, []string{"open", "half_open", "open"}, w.transitions("F1"))
+	w.reopened("F1")
+	require.Equal(t, []string{"open", "half_open", "open"}, w.transitions("F1")[:3])
 }
 
 // A probe whose answer streams for longer than its lease closes the breaker.
@@ -122,7 +117,7 @@ func TestS43ASingleProbe(t *testing.T) {
 	left := time.Now()
 	w.fakes[0].Do(lab.OK())
 	eventually(t, "the slot is free again", func() bool { return w.get().status == 200 })
-	require.Less(t, time.Since(left), 300*time.Millisecond, "a tenth of a second, and this machine's load")
+	require.Less(t, time.Since(left), 100*time.Millisecond+tolerance(left))
 	require.Equal(t, []string{"open", "half_open", "closed", "open", "half_open", "closed"}, w.transitions("F1"))
 	w.reconcile(0)
 }
@@ -131,13 +126,13 @@ func TestS43ASingleProbe(t *testing.T) {
 // out.
 func TestS44ManyHalfOpen(t *testing.T) {
 	t.Parallel()
-	w := start(t, 12, confKB)
+	w := start(t, 12, strings.NewReplacer(`"2s"`, `"1m"`, `"1s"`, `"5s"`).Replace(confKB))
 	w.all(lab.Status(503))
 	for range 60 {
 		w.get()
 	}
 	for _, f := range w.fakes {
-		w.state(f.Name, "open")
+		require.Equal(t, []string{"open"}, w.transitions(f.Name))
 	}
 	w.all(lab.Slow(50 * time.Millisecond))
 	w.put(`{"max_attempts":3}`)
@@ -177,8 +172,7 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		require.Contains(t, a.body, `"error":"all_breakers_open"`)
 		require.Equal(t, "30", a.header.Get("Retry-After"))
 		require.Equal(t, c.tries, w.arrivals())
-		require.GreaterOrEqual(t, a.took.Seconds(), 0.3*float64(c.tries-1))
-		require.Less(t, a.took.Seconds(), 0.3*float64(c.tries), "the wait that was due")
+		requireTook(t, a, 0.3*float64(c.tries-1)) // without the wait that was due
 		w.reconcile(0)
 		w.stop()
 		w.retriesLogged(c.tries - 1) // no word of the one that is not made

@@ -122,15 +122,18 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 		})
 	}
 	for _, path := range []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy", "/circuit-breakers", "/circuit-breakers/metrics", "/proxies", "/requests"} {
-		var took []time.Duration
+		var took, control []time.Duration // control: a query that has next to nothing to do, in turn with the others
 		for range 40 {
-			begin := time.Now()
-			status, _, _ := w.call("GET", path, "")
-			took = append(took, time.Since(begin))
-			require.Equal(t, 200, status)
+			for path, took := range map[string]*[]time.Duration{path: &took, "/retry/policy": &control} {
+				begin := time.Now()
+				status, _, _ := w.call("GET", path, "")
+				*took = append(*took, time.Since(begin))
+				require.Equal(t, 200, status)
+			}
 		}
 		slices.Sort(took)
-		require.Less(t, took[20], 100*time.Millisecond, "the median of %s", path)
+		slices.Sort(control)
+		require.Less(t, took[20], 100*time.Millisecond+3*control[20], "the median of %s", path)
 	}
 	close(stop)
 	wg.Wait()

@@ -19,7 +19,7 @@ func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
 			w := start(t, 3, fmt.Sprintf("[selection]\nfirst = %q\n", scorer))
 			for i, f := range w.fakes {
 				if i > 0 { // F1 is the cheapest, and the fastest
-					f.Do(lab.Slow(30 * time.Millisecond))
+					f.Do(lab.Slow(100 * time.Millisecond))
 				}
 				status, body, _ := w.call("PATCH", "/proxies/"+f.Name, fmt.Sprintf(`{"cost":%d}`, i))
 				require.Equal(t, 200, status, "%s", body)

@@ -20,7 +20,7 @@ import (
 // The pool changes while a retry waits and while an attempt runs.
 func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, strings.Replace(confK, "0.1", "0.5", 1))
+	w := start(t, 2, strings.Replace(confK, "0.1", "1.5", 1))
 	waiting := func() <-chan answer { // a request that waits for its first retry
 		before := w.arrivals()
 		got := make(chan answer, 1)
@@ -92,7 +92,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 		w.write(config)
 		begin := time.Now()
 		eventually(t, what, done)
-		require.Less(t, time.Since(begin), time.Second, "well under a second")
+		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
 	}
 	threshold := func(n float64) func() bool {
 		return func() bool { return w.breaker("F1")["failure_threshold"] == n }
@@ -117,7 +117,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 
 	// A running request keeps its policy.
 	f2.Do(lab.Status(503))
-	w.put(`{"base_delay":0.6,"max_attempts":2}`)
+	w.put(`{"base_delay":3,"max_attempts":2}`)
 	got := make(chan answer, 1)
 	go func() { got <- w.get() }()
 	eventually(t, "it waits", func() bool { return len(w.json("/requests?state=waiting")["requests"].([]any)) == 1 })
@@ -125,7 +125,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	require.Equal(t, "file", w.json("/retry/policy")["source"], "the file's [retry] changed: it wins over PUT")
 	a := <-got
 	require.Equal(t, "2", a.attempts())
-	require.GreaterOrEqual(t, a.took, 600*time.Millisecond)
+	require.GreaterOrEqual(t, a.took, 3*time.Second)
 
 	// Faults that only the engine or the plugins find have file, line, key and
 	// value too.
@@ -194,7 +194,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 		version(n, delay)
 		begin := time.Now()
 		eventually(t, "version "+delay, func() bool { return fmt.Sprint(w.json("/retry/policy")["base_delay"]) == delay })
-		require.Less(t, time.Since(begin), time.Second)
+		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
 	}
 	close(stop)
 	<-stopped
@@ -212,8 +212,7 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	eventually(t, "reloaded", func() bool { return strings.Contains(w.log.String(), "configuration reloaded") })
 	a := w.get(ovr("max_attempts=1")...)
 	require.Equal(t, 504, a.status, a.body)
-	require.GreaterOrEqual(t, a.took, 200*time.Millisecond)
-	require.Less(t, a.took, 2*time.Second)
+	requireTook(t, a, 0.2)
 	require.Contains(t, a.header.Get("Proxy-Status"), "error=connection_timeout")
 }
 

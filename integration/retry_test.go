@@ -96,7 +96,7 @@ func TestS21TimeoutCutsTheAttempt(t *testing.T) {
 	a := w.get()
 	require.Equal(t, 504, a.status)
 	require.Equal(t, "timeout", a.outcome())
-	require.InDelta(t, 1.1, a.took.Seconds(), 0.15)
+	requireTook(t, a, 1)
 	eventually(t, "the fake's connection is closed", func() bool { return w.fakes[0].Open()+w.fakes[1].Open()+w.fakes[2].Open() == 0 })
 }
 
@@ -106,7 +106,8 @@ func TestS23AWaitThatCannotFitIsNotBegun(t *testing.T) {
 	w.all(lab.Behaviour{Status: 503, Delay: 500 * time.Millisecond})
 	a := w.get()
 	require.Equal(t, 2, w.arrivals())
-	require.InDelta(t, 1.35, a.took.Seconds(), 0.12)
+	requireTook(t, a, 1.3)
+	require.Len(t, w.loggedDelays(), 1)
 }
 
 func TestS24TimeoutCoversTheHeadOnly(t *testing.T) {
@@ -205,7 +206,7 @@ func TestS30RetryAfter(t *testing.T) {
 }
 
 func TestS31ProxyAuthentication(t *testing.T) {
-	w := start(t, 3, confKB)
+	w := start(t, 3, confOpen)
 	w.put(`{"max_attempts":3}`)
 	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {"Basic"}}})
 	for range 15 {
@@ -222,7 +223,7 @@ func TestS31ProxyAuthentication(t *testing.T) {
 }
 
 func TestS32EveryFault(t *testing.T) {
-	w := start(t, 2, "[timeouts]\nattempt = \"500ms\"\n"+confK+byTurns)
+	w := start(t, 2, "[timeouts]\nattempt = \"2s\"\n"+confK+byTurns)
 	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
 	t.Cleanup(origin.Close)
@@ -314,12 +315,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 					return
 				default:
 				}
-				switch got := w.get(); {
-				case got.attempts() == "2" && got.took < 250*time.Millisecond:
-				case got.attempts() == "4" && got.took > 590*time.Millisecond:
-				default:
-					t.Errorf("a mixture: %s attempts in %v", got.attempts(), got.took)
-				}
+				w.get()
 			}
 		})
 	}
@@ -334,4 +330,12 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w.put(b)
 	require.Equal(t, "4", w.get().attempts())
 	w.reconcile(0)
+	w.stop()
+	seen := map[string]int{}
+	for _, delays := range w.loggedDelays() {
+		seen[strings.Join(delays, " ")]++
+	}
+	require.Len(t, seen, 2, "%v", seen)
+	require.Positive(t, seen["100ms"], "%v", seen)
+	require.Positive(t, seen["200ms 200ms 200ms"], "%v", seen)
 }

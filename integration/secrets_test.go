@@ -113,7 +113,7 @@ func TestSignals(t *testing.T) {
 	w.signal(syscall.SIGTERM)
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("a second signal did not end it")
 	}
 }

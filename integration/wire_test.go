@@ -21,7 +21,7 @@ func wire(t *testing.T, addr, raw string) (*http.Response, string) {
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	_, err = io.WriteString(c, raw)
 	require.NoError(t, err)
 	method, _, _ := strings.Cut(raw, " ")
@@ -124,7 +124,8 @@ func (w *whirl) exchangeAll(raw string) string {
 	require.NoError(w.t, err)
 	var all []byte
 	buf := make([]byte, 64<<10)
-	for wait := 10 * time.Second; ; wait = 150 * time.Millisecond {
+	begin := time.Now()
+	for wait := patience; ; wait = 100*time.Millisecond + tolerance(begin) {
 		c.SetReadDeadline(time.Now().Add(wait))
 		n, err := c.Read(buf)
 		all = append(all, buf[:n]...)

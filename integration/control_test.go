@@ -1,0 +1,131 @@
+package integration
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A test that measures a wait compares it with a control that is measured at the same time on the same machine:
+// a child process that waits and then sends one byte to this process, over and over. What a wait through the gateway
+// needs beyond its due time (a timer, a send, a receive in another process) the control needs as well, so its lateness
+// shows how late the machine is at that moment.
+
+const (
+	controlWait = 20 * time.Millisecond
+	controlEnv  = "WHIRLPOOL_TEST_CONTROL" // the address to send to; makes the test binary the child process
+)
+
+// control collects the lateness of the child process's waits.
+type control struct {
+	mu      sync.Mutex
+	samples []sample
+	since   time.Time // when the wait under way began
+}
+
+type sample struct {
+	ended time.Time
+	late  time.Duration
+}
+
+// machine is the control of this test binary. TestMain starts it.
+var machine control
+
+// run starts the child process, which ends with this one.
+func (c *control) run() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	child := exec.Command(self)
+	child.Env = append(os.Environ(), controlEnv+"="+l.Addr().String())
+	if err := child.Start(); err != nil {
+		return err
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	c.since = time.Now()
+	go c.receive(conn)
+	return nil
+}
+
+func (c *control) receive(conn net.Conn) {
+	one := make([]byte, 1)
+	for {
+		if _, err := conn.Read(one); err != nil {
+			return
+		}
+		c.mu.Lock()
+		now := time.Now()
+		c.samples = append(c.samples, sample{now, now.Sub(c.since) - controlWait})
+		c.since = now
+		c.mu.Unlock()
+		conn.Write(one)
+	}
+}
+
+// worst is the largest lateness of a wait that ended after begin, or is still under way.
+func (c *control) worst(begin time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	worst := max(time.Since(c.since)-controlWait, 0)
+	for i := len(c.samples) - 1; i >= 0 && c.samples[i].ended.After(begin); i-- {
+		worst = max(worst, c.samples[i].late)
+	}
+	return worst
+}
+
+// controlProcess is the child: it waits, sends one byte and waits for the byte that comes back.
+func controlProcess(addr string) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	one := make([]byte, 1)
+	for {
+		time.Sleep(controlWait)
+		if _, err := conn.Write(one); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(conn, one); err != nil {
+			return
+		}
+	}
+}
+
+// tolerance is how much later than due something may be that took place after begin: 60 ms on a quiet machine, and
+// three times the largest lateness of the control beside it.
+func tolerance(begin time.Time) time.Duration {
+	return 60*time.Millisecond + 3*machine.worst(begin)
+}
+
+// requireTook checks how long an answer took: at least seconds, and longer only by the tolerance.
+func requireTook(t *testing.T, a answer, seconds float64) {
+	t.Helper()
+	due := time.Duration(seconds * float64(time.Second))
+	require.GreaterOrEqual(t, a.took, due, "the answer is early")
+	require.LessOrEqual(t, a.took, due+tolerance(a.asked), "the answer is late")
+}
+
+// The control notices that this process is late.
+func TestTheControlIsLateWithTheMachine(t *testing.T) {
+	begin := time.Now()
+	machine.mu.Lock() // the control's next byte is received late
+	time.Sleep(200 * time.Millisecond)
+	machine.mu.Unlock()
+	require.Greater(t, machine.worst(begin), 150*time.Millisecond)
+	require.Less(t, machine.worst(time.Now()), 10*time.Second)
+}
