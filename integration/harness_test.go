@@ -325,7 +325,7 @@ func (w *whirl) gaps(want ...float64) {
 // driveTo sends GETs until the fake has n more arrivals.
 func (w *whirl) driveTo(f *lab.Proxy, n int) {
 	goal := f.Count() + n
-	for range 100 * (n + 1) {
+	for begin := time.Now(); time.Since(begin) < patience; {
 		if f.Count() >= goal {
 			return
 		}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -316,6 +317,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 				default:
 				}
 				w.get()
+				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // or all would begin at the same time
 			}
 		})
 	}
