@@ -107,8 +107,10 @@ func TestTheGoPluginOfTheSDK(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, []any{"first"}, w.usedFor("idlest"))
-	require.Equal(t, 200, w.get().status)
-	require.Equal(t, 1.0, w.json("/plugins/idlest")["calls"])
+	eventually(t, "it is called", func() bool { // a busy machine may have no instance in time
+		require.Equal(t, 200, w.get().status)
+		return w.json("/plugins/idlest")["calls"].(float64) > 0
+	})
 }
 
 // Each example serves in a gateway with the configuration its README shows.
