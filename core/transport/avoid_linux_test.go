@@ -40,8 +40,9 @@ func TestAvoidAtEveryAddress(t *testing.T) {
 	tr.ForbidAddress(l.Addr().(*net.TCPAddr))
 	for _, ip := range []string{"127.0.0.1", "192.0.2.7", "192.0.2.8"} {
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-		_, f := tr.Tunnel(context.Background(), one(t, "direct://"), c, net.JoinHostPort(ip, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
-		require.NotNil(t, f, ip)
-		require.Equal(t, "destination_ip_prohibited", f.Reason, ip)
+		_, verr := tr.Tunnel(context.Background(), proxyAt(t, "direct://"), c,
+			net.JoinHostPort(ip, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
+		require.NotNil(t, verr, ip)
+		require.Equal(t, "destination_ip_prohibited", verr.Reason, ip)
 	}
 }

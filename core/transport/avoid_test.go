@@ -29,9 +29,9 @@ func TestAvoidWhateverItIsCalled(t *testing.T) {
 		for _, name := range names {
 			to := net.JoinHostPort(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 			c := &Control{Deadline: time.Now().Add(10 * time.Second)}
-			_, f := tr.Tunnel(context.Background(), one(t, "direct://"), c, to)
-			if assert.NotNil(t, f, "%s leads to %s", to, l.Addr()) {
-				assert.Contains(t, []string{"destination_ip_prohibited", "connection_refused"}, f.Reason, to)
+			_, verr := tr.Tunnel(context.Background(), proxyAt(t, "direct://"), c, to)
+			if assert.NotNil(t, verr, "%s leads to %s", to, l.Addr()) {
+				assert.Contains(t, []string{"destination_ip_prohibited", "connection_refused"}, verr.Reason, to)
 			}
 		}
 	}

@@ -7,15 +7,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Bounds of what is remembered of a Proxy-Authenticate.
+// The limits on the schemes kept of Proxy-Authenticate fields.
 const (
 	maxSchemes = 8
 	maxScheme  = 32 // bytes of a scheme's name
 )
 
-// challenges returns the authentication schemes that the Proxy-Authenticate fields
-// offer, in their order, each once (RFC 9110 section 11.7.1). It is nil without such
-// a field, and empty if none of them names a scheme.
+// challenges returns the authentication schemes of the Proxy-Authenticate fields in their order,
+// each once (RFC 9110 section 11.7.1). It returns nil without such a field, and an empty slice if
+// the fields name no scheme.
 func challenges(fields []http1.Field) []string {
 	var schemes []string
 	for i := range fields {
@@ -30,8 +30,8 @@ func challenges(fields []http1.Field) []string {
 	return schemes
 }
 
-// appendSchemes reads one field: a list of challenges, each of which may itself hold
-// a list (RFC 9110 section 11.6.1). A word is a scheme unless "=" follows.
+// appendSchemes parses one field: a list of challenges, each of which may contain a list of
+// parameters (RFC 9110 section 11.6.1). A token is a scheme unless "=" follows it.
 func appendSchemes(schemes []string, v string) []string {
 	for v = strings.TrimLeft(v, " \t,"); v != ""; v = strings.TrimLeft(v, " \t,") {
 		n := tokenLen(v, false)
@@ -45,10 +45,11 @@ func appendSchemes(schemes []string, v string) []string {
 			v = afterComma(v)
 			continue
 		}
-		if n <= maxScheme && len(schemes) < maxSchemes && !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, word) }) {
+		if n <= maxScheme && len(schemes) < maxSchemes &&
+			!slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, word) }) {
 			schemes = append(schemes, word)
 		}
-		// A token68 may come instead of parameters.
+		// A token68 may follow instead of parameters.
 		if n := tokenLen(v, true); n > 0 {
 			rest := strings.TrimLeft(v[n:], "=")
 			if rest = strings.TrimLeft(rest, " \t"); rest == "" || rest[0] == ',' {
@@ -59,8 +60,8 @@ func appendSchemes(schemes []string, v string) []string {
 	return schemes
 }
 
-// tokenLen is the length of the token (RFC 9110 section 5.6.2) that s begins with,
-// or of the token68 without its padding (section 11.2).
+// tokenLen returns the length of the token at the beginning of s (RFC 9110 section 5.6.2). With is68
+// it is that of the token68 without its padding (section 11.2).
 func tokenLen(s string, is68 bool) int {
 	for i := range len(s) {
 		c := s[i]
@@ -75,7 +76,7 @@ func tokenLen(s string, is68 bool) int {
 	return len(s)
 }
 
-// afterComma skips to what comes after the next comma outside of quotes.
+// afterComma returns the part of s after the next comma outside of quotes.
 func afterComma(s string) string {
 	quoted := false
 	for i := 0; i < len(s); i++ {
@@ -91,9 +92,9 @@ func afterComma(s string) string {
 	return ""
 }
 
-// wanted words the schemes that a proxy asks for and the gateway does not speak:
-// "Digest or NTLM". It is empty if Basic is among them, or if there are none.
-func wanted(schemes []string) string {
+// unsupportedSchemes joins the schemes that a proxy asks for: "Digest or NTLM". It returns "" without
+// schemes, and if Basic, the only scheme that the gateway supports, is one of them.
+func unsupportedSchemes(schemes []string) string {
 	if slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, "basic") }) {
 		return ""
 	}

@@ -11,7 +11,8 @@ import (
 
 func authenticate(values ...string) (fields []http1.Field) {
 	for _, v := range values {
-		fields = append(fields, http1.Field{Name: []byte("Proxy-Authenticate"), Value: []byte(v), Kind: http1.ProxyAuthenticate})
+		fields = append(fields, http1.Field{Name: []byte("Proxy-Authenticate"), Value: []byte(v),
+			Kind: http1.ProxyAuthenticate})
 	}
 	return fields
 }
@@ -25,13 +26,15 @@ func TestChallenges(t *testing.T) {
 	}{
 		{[]string{`Basic realm="x"`}, []string{"Basic"}},
 		{[]string{`basic`}, []string{"basic"}},
-		{[]string{`Digest realm="lab", nonce="c4", qop="auth", stale=false`, `Basic realm="lab"`}, []string{"Digest", "Basic"}}, // squid 5.7
+		{[]string{`Digest realm="lab", nonce="c4", qop="auth", stale=false`, `Basic realm="lab"`},
+			[]string{"Digest", "Basic"}}, // squid 5.7
 		{[]string{"Negotiate", "NTLM"}, []string{"Negotiate", "NTLM"}},
 		{[]string{"Negotiate, NTLM, Basic realm=x"}, []string{"Negotiate", "NTLM", "Basic"}},
 		{[]string{`Digest realm="a, Basic realm=b", nonce = "\"", NTLM`}, []string{"Digest", "NTLM"}},
 		{[]string{"NTLM TlRMTVNTUAACAAAA==, Basic"}, []string{"NTLM", "Basic"}},
 		{[]string{"NTLM TlRM/+=="}, []string{"NTLM"}},
-		{[]string{`Newauth realm="apps", type=1, title="Login to \"apps\"", Basic realm="simple"`}, []string{"Newauth", "Basic"}}, // RFC 9110 section 11.6.1
+		{[]string{`Newauth realm="apps", type=1, title="Login to \"apps\"", Basic realm="simple"`},
+			[]string{"Newauth", "Basic"}}, // RFC 9110 section 11.6.1
 		{[]string{" ,, Basic ,"}, []string{"Basic"}},
 		{[]string{"Basic", "BASIC", "basic"}, []string{"Basic"}},
 		{[]string{""}, []string{}},
@@ -46,17 +49,18 @@ func TestChallenges(t *testing.T) {
 }
 
 func TestWhatSchemesAreWanted(t *testing.T) {
-	require.Equal(t, "Digest or NTLM", wanted([]string{"Digest", "NTLM"}))
-	require.Equal(t, "Negotiate", wanted([]string{"Negotiate"}))
-	require.Empty(t, wanted([]string{"Digest", "BASIC"}))
-	require.Empty(t, wanted([]string{}))
-	require.Empty(t, wanted(nil))
+	require.Equal(t, "Digest or NTLM", unsupportedSchemes([]string{"Digest", "NTLM"}))
+	require.Equal(t, "Negotiate", unsupportedSchemes([]string{"Negotiate"}))
+	require.Empty(t, unsupportedSchemes([]string{"Digest", "BASIC"}))
+	require.Empty(t, unsupportedSchemes([]string{}))
+	require.Empty(t, unsupportedSchemes(nil))
 }
 
 // FuzzChallenges: schemes are a few short tokens, whatever the proxy sends, and a
 // list that is written down from them is read back.
 func FuzzChallenges(f *testing.F) {
-	for _, s := range []string{"Basic realm=\"x\"", "Digest a=b, c=\"d, e\", NTLM", "NTLM abc==", "\"", "a=", "=", ",", "Negotiate a b c"} {
+	for _, s := range []string{"Basic realm=\"x\"", "Digest a=b, c=\"d, e\", NTLM", "NTLM abc==", "\"", "a=", "=", ",",
+		"Negotiate a b c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, value string) {

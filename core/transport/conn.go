@@ -14,86 +14,84 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// asker is a connection whose next message may go out along with the read of
-// its answer.
-type asker struct {
+// pairedConn is a connection that can send a message together with the next read, which saves one
+// pass through Go's poller.
+type pairedConn struct {
 	net.Conn
-	ask []byte
+	message []byte
 }
 
-// send sends p: with the next Read if the connection is plain TCP, in which
-// case a failure shows there, as a *socket.WriteError.
-func (a *asker) send(p []byte) error {
-	if _, ok := a.Conn.(*socket.Conn); ok {
-		a.ask = p
+// send sends p. If the connection is plain TCP, p is sent by the next Read, which also returns its
+// error as a *socket.WriteError.
+func (c *pairedConn) send(p []byte) error {
+	if _, ok := c.Conn.(*socket.Conn); ok {
+		c.message = p
 		return nil
 	}
-	_, err := a.Conn.Write(p)
+	_, err := c.Conn.Write(p)
 	return err
 }
 
 // Read implements io.Reader.
-func (a *asker) Read(p []byte) (int, error) {
-	if a.ask == nil {
-		return a.Conn.Read(p)
+func (c *pairedConn) Read(p []byte) (int, error) {
+	if c.message == nil {
+		return c.Conn.Read(p)
 	}
-	ask := a.ask
-	a.ask = nil
-	return a.Conn.(*socket.Conn).WriteThenRead(ask, p)
+	message := c.message
+	c.message = nil
+	return c.Conn.(*socket.Conn).WriteThenRead(message, p)
 }
 
-// ReadPooled is Read for http1's readers: while it waits it holds no buffer, if
-// the connection is plain TCP. TLS reads into what it is given.
-func (a *asker) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
-	if plain, ok := a.Conn.(*socket.Conn); ok {
-		ask := a.ask
-		a.ask = nil
-		return plain.WriteThenReadPooled(ask, buffers)
+// ReadPooled implements the reader of package http1. While it waits on a plain TCP connection it
+// holds no buffer. TLS needs the buffer before it waits.
+func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
+	if plain, ok := c.Conn.(*socket.Conn); ok {
+		message := c.message
+		c.message = nil
+		return plain.WriteThenReadPooled(message, buffers)
 	}
-	lent := buffers.Get().(*[]byte)
-	n, err := a.Conn.Read(*lent)
+	buffer := buffers.Get().(*[]byte)
+	n, err := c.Conn.Read(*buffer)
 	if n == 0 && err != nil {
-		buffers.Put(lent)
+		buffers.Put(buffer)
 		return nil, 0, err
 	}
-	return lent, n, nil
+	return buffer, n, nil
 }
 
-// persistConn is a connection that may be kept: to a proxy, or through one to
-// a target.
+// persistConn is a connection that can be reused: to a proxy, or through a proxy to a target.
 type persistConn struct {
-	asker
-	reader http1.Reader
-	tcp    *socket.Conn // bottom of Conn; may be nil
-	gate   *gate        // below its TLS; nil if there is none
-	more   [1]byte      // what clean looks with
-	key    string       // "" for the proxy itself, else the target it leads to
-	login  []byte       // Proxy-Authorization to send; nil for none
-	out    []byte
-	armed  time.Time // the read deadline
-	asking *Control  // whose request is being written up to where its body streams; nil else
-	late   bool      // a write had to wait: there is a write deadline
+	pairedConn
+	reader       http1.Reader
+	tcp          *socket.Conn // below Conn; nil if there is none
+	gate         *gate        // below the TLS of Conn; nil without TLS
+	peekBuf      [1]byte      // for noExtraBytes and alive
+	key          string       // see idleKey
+	credentials  []byte       // Proxy-Authorization to send; nil for none
+	out          []byte
+	readDeadline time.Time
+	control      *Control // of the request being sent; nil while its body is streamed, and when idle
+	slowWrite    bool     // a write had to wait, so there is a write deadline
 
-	bodyIdle time.Duration // how long a body that streams may stand still
+	bodyIdle time.Duration // how long streaming the body may make no progress
 	stall    socket.Stall
 
 	reused bool
-	idleAt time.Time
+	idleAt time.Time // when it became idle
 }
 
-func newPersistConn(c net.Conn, key string, login []byte) *persistConn {
-	pc := &persistConn{asker: asker{Conn: c}, key: key, login: login}
+func newPersistConn(c net.Conn, key string, credentials []byte) *persistConn {
+	pc := &persistConn{pairedConn: pairedConn{Conn: c}, key: key, credentials: credentials}
 	pc.reader = *http1.NewBulkReader(pc)
-	pc.tcp, pc.gate = bottom(c)
+	pc.tcp, pc.gate = unwrap(c)
 	if pc.tcp != nil {
-		pc.tcp.OnFull = pc.full
+		pc.tcp.OnFull = pc.onFull
 	}
 	return pc
 }
 
-// bottom returns the TCP connection that c is or lies on, and the gate right
-// above it; nil for what is not there.
-func bottom(c net.Conn) (tcp *socket.Conn, g *gate) {
+// unwrap returns the TCP connection below c, and the gate between it and TLS. Both may be nil.
+func unwrap(c net.Conn) (tcp *socket.Conn, g *gate) {
 	for {
 		switch above := c.(type) {
 		case *socket.Conn:
@@ -110,23 +108,23 @@ func bottom(c net.Conn) (tcp *socket.Conn, g *gate) {
 	}
 }
 
-// drop closes c without TLS's farewell, which would wait for seconds for a
-// proxy that does not read.
+// drop closes c. It skips the close_notify of TLS, which waits for seconds if the peer does not
+// read.
 func drop(c net.Conn) {
-	if tcp, _ := bottom(c); tcp != nil {
+	if tcp, _ := unwrap(c); tcp != nil {
 		c = tcp
 	}
 	c.Close()
 }
 
-// gate lies below TLS. While it is shut, a Read above yields only what TLS has
-// taken off the wire already.
+// gate is a connection below TLS. While it is shut, a Read above TLS returns only bytes that TLS
+// has read already.
 type gate struct {
 	net.Conn
 	shut bool
 }
 
-// Read implements io.Reader. To TLS, running out of time is no end.
+// Read implements io.Reader. TLS does not treat a timeout as the end of the stream.
 func (g *gate) Read(p []byte) (int, error) {
 	if g.shut {
 		return 0, os.ErrDeadlineExceeded
@@ -134,10 +132,10 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// clean reports whether nothing has been read from the connection that no request
-// has asked for. TLS may hold a part of a record, which cannot be seen here; the
-// bytes that complete it will be seen by alive.
-func (pc *persistConn) clean() bool {
+// noExtraBytes reports whether the connection has no bytes after the end of the response. TLS may
+// have read a part of a record, which cannot be detected here; alive detects the bytes that
+// complete the record.
+func (pc *persistConn) noExtraBytes() bool {
 	if len(pc.reader.Buffered()) > 0 {
 		return false
 	}
@@ -145,32 +143,31 @@ func (pc *persistConn) clean() bool {
 		return true
 	}
 	pc.gate.shut = true
-	n, err := pc.Conn.Read(pc.more[:])
+	n, err := pc.Conn.Read(pc.peekBuf[:])
 	pc.gate.shut = false
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// full is called when the other side is slow to read a request: it has until
-// the attempt's deadline, and the client may leave meanwhile. A body that
-// streams only must not stand still.
-func (pc *persistConn) full() {
-	switch c := pc.asking; {
+// onFull is called when the peer is slow to read a request. The write gets the deadline of the
+// attempt, and the client may leave meanwhile. While the body is streamed, only progress counts.
+func (pc *persistConn) onFull() {
+	switch c := pc.control; {
 	case c == nil:
 		pc.stall.Start(pc.tcp, pc.bodyIdle)
-	case !pc.late:
-		pc.late = true
+	case !pc.slowWrite:
+		pc.slowWrite = true
 		c.Interrupt.setWriteDeadline(pc.Conn, c.Deadline)
-		c.slow()
+		c.callOnSlow()
 	}
 }
 
-// setReadDeadline sets the deadline unless c's Interrupt has fired.
+// setReadDeadline sets the deadline unless c.Interrupt has fired.
 func (pc *persistConn) setReadDeadline(c *Control, t time.Time) {
-	pc.armed = t
+	pc.readDeadline = t
 	c.Interrupt.setReadDeadline(pc.Conn, t)
 }
 
-// head appends the head of q as this connection needs it.
+// head appends the request's head in the form that the connection requires.
 func (pc *persistConn) head(b []byte, q *Request) []byte {
 	target := q.Target
 	if pc.key != "" {
@@ -178,8 +175,8 @@ func (pc *persistConn) head(b []byte, q *Request) []byte {
 	}
 	b = http1.AppendRequestLine(b, q.Method, target)
 	b = http1.AppendFields(b, q.Fields)
-	if pc.login != nil {
-		b = http1.AppendField(b, "Proxy-Authorization", pc.login)
+	if pc.credentials != nil {
+		b = http1.AppendField(b, "Proxy-Authorization", pc.credentials)
 	}
 	if q.Continue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
@@ -195,67 +192,69 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// alive reports whether the other side has neither closed an idle connection nor
-// sent anything on it since clean looked. What was sent would be taken for the answer
-// to the next request. A TCP connection is looked at without taking anything off it;
-// any other (of Config.Dial) is read for a moment, and not kept if something came.
+// alive reports whether the peer has neither closed an idle connection nor sent anything since
+// noExtraBytes. Such bytes would be taken for the response to the next request. For a TCP
+// connection alive does not consume anything. Any other connection (Config.Dial) is read for a
+// moment, and is not alive if that returns bytes.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
 	}
-	pc.armed = time.Time{}
-	pc.SetReadDeadline(time.Now().Add(lookFor))
-	n, err := pc.Conn.Read(pc.more[:])
+	pc.readDeadline = time.Time{}
+	pc.SetReadDeadline(time.Now().Add(aliveTimeout))
+	n, err := pc.Conn.Read(pc.peekBuf[:])
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// lookFor is how long alive waits where it cannot look without reading.
-const lookFor = 100 * time.Microsecond
+// aliveTimeout is how long alive reads from a connection that is not TCP.
+const aliveTimeout = 100 * time.Microsecond
 
-// idlePool keeps one proxy's idle connections, the latest first, and TLS sessions.
+// idlePool holds the idle connections and the TLS sessions of one proxy.
 type idlePool struct {
-	login []byte // Proxy-Authorization for this proxy; nil for none
+	credentials []byte // Proxy-Authorization for this proxy; nil for none
 
-	// TLS sessions with this proxy, and with targets through it. No other proxy
-	// shows them: a target would know who it is that comes by way of both.
+	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not
+	// used through other proxies: a target could link the requests of both.
 	sessions tls.ClientSessionCache
 
-	habit viaHabit
+	via viaHabit
 
-	mu     sync.Mutex
-	direct []*persistConn            // to the proxy itself
-	via    map[string][]*persistConn // through it, by target
-	lossy  map[string]time.Time      // by target: until when a request that cannot be repeated takes no kept connection
+	mu       sync.Mutex
+	toProxy  []*persistConn            // least recently used first
+	toTarget map[string][]*persistConn // through the proxy, by idleKey; least recently used first
+	// lossy holds, by idleKey, the time until which an unrepeatable request does not reuse a
+	// connection.
+	lossy  map[string]time.Time
 	count  int
 	closed bool
 }
 
 const (
-	// lossyFor is how long a request that cannot be repeated takes no kept connection
-	// after one was lost on such a connection.
+	// lossyFor is how long unrepeatable requests do not reuse a connection after one of them was
+	// lost on a reused connection.
 	lossyFor = 10 * time.Minute
-	// maxLossy bounds idlePool.lossy. A loss beyond it is not remembered.
+	// maxLossy is the maximum number of entries of idlePool.lossy.
 	maxLossy = 1000
 )
 
 func newIdlePool(a upstream.Address) *idlePool {
 	p := &idlePool{sessions: tls.NewLRUClientSessionCache(tlsSessions)}
 	if a.Scheme == upstream.HTTP || a.Scheme == upstream.HTTPS {
-		p.login = basic(a)
+		p.credentials = basicAuth(a)
 	}
 	return p
 }
 
-// get returns a kept connection that is alive, or nil. Every connection is looked at
-// before it is used again, however short a time ago it was kept.
-// once says that the request cannot be repeated: it gets none where one was lost.
-func (p *idlePool) get(key string, now time.Time, idle time.Duration, once bool) *persistConn {
+// get returns an idle connection, or nil if there is none. It checks each connection with alive,
+// however short its idle time was. An unrepeatable request gets no connection if another one was
+// lost (noteLoss).
+func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
-		pc := p.pop(key, now, once)
+		pc := p.pop(key, now, unrepeatable)
 		if pc == nil {
 			return nil
 		}
-		if now.Sub(pc.idleAt) < idle && pc.alive() {
+		if now.Sub(pc.idleAt) < idleTimeout && pc.alive() {
 			pc.reused = true
 			return pc
 		}
@@ -263,9 +262,9 @@ func (p *idlePool) get(key string, now time.Time, idle time.Duration, once bool)
 	}
 }
 
-// lost remembers that a request that cannot be repeated was lost because the other
-// side closed a kept connection.
-func (p *idlePool) lost(key string, now time.Time) {
+// noteLoss records that an unrepeatable request was lost because the peer had closed an idle
+// connection.
+func (p *idlePool) noteLoss(key string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.lossy) >= maxLossy {
@@ -280,15 +279,16 @@ func (p *idlePool) lost(key string, now time.Time) {
 	p.lossy[key] = now.Add(lossyFor)
 }
 
-func (p *idlePool) pop(key string, now time.Time, once bool) *persistConn {
+// pop takes the most recently used connection.
+func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if once && now.Before(p.lossy[key]) {
+	if unrepeatable && now.Before(p.lossy[key]) {
 		return nil
 	}
-	list := p.direct
+	list := p.toProxy
 	if key != "" {
-		list = p.via[key]
+		list = p.toTarget[key]
 	}
 	n := len(list)
 	if n == 0 {
@@ -301,61 +301,62 @@ func (p *idlePool) pop(key string, now time.Time, once bool) *persistConn {
 	return pc
 }
 
-// set requires mu.
+// set replaces the list of a key. It requires mu.
 func (p *idlePool) set(key string, list []*persistConn) {
 	switch {
 	case key == "":
-		p.direct = list
+		p.toProxy = list
 	case len(list) == 0:
-		delete(p.via, key)
+		delete(p.toTarget, key)
 	default:
-		if p.via == nil {
-			p.via = map[string][]*persistConn{}
+		if p.toTarget == nil {
+			p.toTarget = map[string][]*persistConn{}
 		}
-		p.via[key] = list
+		p.toTarget[key] = list
 	}
 }
 
-func (p *idlePool) put(pc *persistConn, t *Transport, now time.Time) {
+// put adds a connection, or closes it if the pool is full or closed.
+func (p *idlePool) put(pc *persistConn, now time.Time) {
 	pc.idleAt = now
 	pc.reader.Release()
-	pc.asking = nil
-	if pc.late {
-		pc.late = false
+	pc.control = nil
+	if pc.slowWrite {
+		pc.slowWrite = false
 		pc.SetWriteDeadline(time.Time{})
 	}
 	p.mu.Lock()
-	if p.closed || p.count >= t.cfg.MaxIdle {
+	if p.closed || p.count >= maxIdle {
 		p.mu.Unlock()
 		drop(pc.Conn)
 		return
 	}
-	list := p.direct
+	list := p.toProxy
 	if pc.key != "" {
-		list = p.via[pc.key]
+		list = p.toTarget[pc.key]
 	}
 	p.set(pc.key, append(list, pc))
 	p.count++
 	p.mu.Unlock()
 }
 
-// prune closes what has been idle since before then.
+// prune closes the connections that have been idle since before then.
 func (p *idlePool) prune(then time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keep := func(key string, list []*persistConn) {
-		stale := 0
-		for stale < len(list) && list[stale].idleAt.Before(then) { // oldest first
-			drop(list[stale].Conn)
-			stale++
+		expired := 0
+		for expired < len(list) && list[expired].idleAt.Before(then) {
+			drop(list[expired].Conn)
+			expired++
 		}
-		if stale > 0 {
-			p.count -= stale
-			p.set(key, append([]*persistConn(nil), list[stale:]...))
+		if expired > 0 {
+			p.count -= expired
+			p.set(key, append([]*persistConn(nil), list[expired:]...))
 		}
 	}
-	keep("", p.direct)
-	for key, list := range p.via {
+	keep("", p.toProxy)
+	for key, list := range p.toTarget {
 		keep(key, list)
 	}
 }

@@ -16,48 +16,60 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// take returns a connection on which q can be sent: a kept one or a new one.
-func (t *Transport) take(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control, q *Request) (*persistConn, *verdict.Error) {
+// conn returns a connection on which q can be sent: an idle one or a new one.
+func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
+	q *Request) (*persistConn, *verdict.Error) {
 	if !c.NewConnection {
-		if pc := pool.get(key, c.Started, t.cfg.IdleTimeout, q.once()); pc != nil {
+		if pc := pool.get(key, c.Started, q.unrepeatable()); pc != nil {
 			return pc, nil
 		}
 	}
 	if key == "" {
-		conn, f := t.dialProxy(ctx, u, u.Spec().Address, c)
-		if f != nil {
-			return nil, f
+		conn, verr := t.dialProxy(ctx, u, u.Spec().Address, c)
+		if verr != nil {
+			return nil, verr
 		}
-		return newPersistConn(conn, "", pool.login), nil
+		return newPersistConn(conn, "", pool.credentials), nil
 	}
-	tun, f := t.Tunnel(ctx, u, c, q.Authority)
-	if f != nil {
-		return nil, f
+	conn, verr := t.dialTarget(ctx, u, c, q)
+	if verr != nil {
+		return nil, verr
+	}
+	return newPersistConn(conn, key, nil), nil
+}
+
+// dialTarget opens a tunnel to the target of q, with TLS if the target is https://.
+func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Control,
+	q *Request) (net.Conn, *verdict.Error) {
+	tun, verr := t.Tunnel(ctx, u, c, q.Authority)
+	if verr != nil {
+		return nil, verr
 	}
 	if tun.Refusal.Status != 0 {
-		return nil, tun.refusal()
+		return nil, tun.refusalError()
 	}
 	conn := tun.Conn
 	if len(tun.Early) > 0 {
 		conn = &earlyConn{Conn: conn, early: tun.Early}
 	}
-	if q.TLS {
-		c.slow()
-		tctx, cancel := context.WithDeadline(ctx, c.Deadline)
-		defer cancel()
-		start := t.cfg.Now()
-		tc, err := t.tlsClient(tctx, u, conn, strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]"))
-		if err != nil {
-			drop(conn)
-			f := fault(targetTLS, err)
-			return nil, f
-		}
-		c.Timing.Handshake += t.cfg.Now().Sub(start)
-		conn = tc
+	if !q.TLS {
+		return conn, nil
 	}
-	return newPersistConn(conn, key, nil), nil
+	c.callOnSlow()
+	ctx, cancel := context.WithDeadline(ctx, c.Deadline)
+	defer cancel()
+	start := t.cfg.Now()
+	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
+	tc, err := t.tlsClient(ctx, u, conn, name)
+	if err != nil {
+		drop(conn)
+		return nil, newError(targetTLS, err)
+	}
+	c.Timing.Handshake += t.cfg.Now().Sub(start)
+	return tc, nil
 }
 
+// hostOf returns the host of host:port.
 func hostOf(authority string) string {
 	host, _, err := net.SplitHostPort(authority)
 	if err != nil {
@@ -66,57 +78,56 @@ func hostOf(authority string) string {
 	return host
 }
 
-// slow says that the attempt takes its time.
-func (c *Control) slow() {
+// callOnSlow calls OnSlow, if it is set.
+func (c *Control) callOnSlow() {
 	if c.OnSlow != nil {
 		c.OnSlow()
 	}
 }
 
 // dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy.
-func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn, *verdict.Error) {
+func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
+	*verdict.Error) {
 	start := t.cfg.Now()
-	deadline := start.Add(time.Duration(t.patience.Load()))
+	deadline := start.Add(time.Duration(t.connectTimeout.Load()))
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}
 	conn, err := t.dial(ctx, a, deadline, c)
-	if err != nil && exhausted(err) {
-		t.CloseAllIdle() // kept connections are the only thing to do without
+	if err != nil && isLocalLimit(err) {
+		t.CloseAllIdle() // idle connections are the only resource that can be given up
 		conn, err = t.dial(ctx, a, deadline, c)
 	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
-		f := fault(dialing, err)
-		return nil, f
+		return nil, newError(dialing, err)
 	}
-	if t.toItself(conn) {
+	if t.isForbidden(conn) {
 		conn.Close()
-		return nil, loop(a)
+		return nil, loopError(a)
 	}
 	if a.Scheme != upstream.HTTPS {
 		return conn, nil
 	}
-	c.slow()
+	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	tc, err := t.tlsClient(ctx, u, conn, hostOf(a.Host))
 	if err != nil {
 		conn.Close()
-		return nil, fault(greeting, err)
+		return nil, newError(proxyTLS, err)
 	}
 	c.Timing.Handshake = t.cfg.Now().Sub(dialled)
 	return tc, nil
 }
 
-// dial opens a TCP connection to a proxy, to which we speak first, or to a target
-// that is reached directly, which may be the first to speak.
+// dial opens a TCP connection to a.Host: a proxy, or the target of a direct connection.
 func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.Time, c *Control) (net.Conn, error) {
 	if to, err := netip.ParseAddrPort(a.Host); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
-		return socket.Dial(ctx, to, deadline, c.slow)
+		return socket.Dial(ctx, to, deadline, c.callOnSlow)
 	}
-	c.slow()
+	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	dial := t.cfg.Dial
@@ -130,9 +141,9 @@ func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.
 	return socket.Wrap(conn), nil
 }
 
-// toItself reports whether c leads to an address that ForbidAddress was given.
-func (t *Transport) toItself(c net.Conn) bool {
-	own := t.own.Load()
+// isForbidden reports whether c leads to an address of ForbidAddress.
+func (t *Transport) isForbidden(c net.Conn) bool {
+	own := t.forbidden.Load()
 	if own == nil {
 		return false
 	}
@@ -144,27 +155,29 @@ func (t *Transport) toItself(c net.Conn) bool {
 		if to.IP.Equal(a.IP) {
 			return true
 		}
-		// Who listens at every address is met at those that came since, too.
-		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() && (to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
+		// A listener on every address also accepts connections to addresses added since.
+		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() &&
+			(to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
 		}
 	}
 	return false
 }
 
-// loop is the fault of a way that leads back here: the entry's own, or for a
-// direct one its target's.
-func loop(a upstream.Address) *verdict.Error {
-	f := &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected", Err: errors.New("this entry of the pool is the gateway itself")}
+// loopError is the error of a connection to this gateway: of the proxy's configuration, or, through
+// direct://, of the request's target.
+func loopError(a upstream.Address) *verdict.Error {
+	verr := &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected",
+		Err: errors.New("the proxy is this gateway itself")}
 	if a.Scheme == upstream.Direct {
-		f.Reason, f.Err = "destination_ip_prohibited", errors.New("the gateway does not lead to itself or its API")
+		verr.Reason, verr.Err = "destination_ip_prohibited", errors.New("the target is this gateway or its API")
 	}
-	return f
+	return verr
 }
 
-// Refusal is a proxy's refusal of a CONNECT.
+// Refusal is a proxy's response to a CONNECT with a status of 300 or above.
 type Refusal struct {
-	Status     int // 0 if the tunnel stands
+	Status     int // 0 if the tunnel is open
 	Reason     string
 	RetryAfter string
 	Fields     []http1.Field // copies
@@ -172,80 +185,81 @@ type Refusal struct {
 	Facts
 }
 
-// Tunnel is a way to a target through a proxy.
+// Tunnel is a connection to a target through a proxy.
 type Tunnel struct {
 	Conn    net.Conn
-	Early   []byte // what came right after the proxy's reply: the target's first bytes
+	Early   []byte // the target's first bytes, if they arrived with the proxy's response
 	Refusal Refusal
 
-	Direct bool // there is no proxy in between
+	Direct bool // the connection goes to the target without a proxy
 }
 
-// TCP is the connection that Conn is or lies on; nil if there is none.
+// TCP returns the TCP connection below Conn, or nil if there is none.
 func (tun *Tunnel) TCP() *socket.Conn {
-	tcp, _ := bottom(tun.Conn)
+	tcp, _ := unwrap(tun.Conn)
 	return tcp
 }
 
-// Abort closes Conn without TLS's farewell, which would wait for seconds for a
-// proxy that does not read.
+// Abort closes Conn. It skips the close_notify of TLS, which waits for seconds if the proxy does not
+// read.
 func (tun *Tunnel) Abort() { drop(tun.Conn) }
 
-const maxReplyBody = 64 << 10
+// maxRefusalBody is the number of bytes read of the body of a Refusal.
+const maxRefusalBody = 64 << 10
 
-// refusal words a refused CONNECT as the fault of a request that wanted it.
-func (tun *Tunnel) refusal() *verdict.Error {
+// refusalError returns the error of a request whose tunnel the proxy has refused.
+func (tun *Tunnel) refusalError() *verdict.Error {
 	facts := tun.Refusal.Verdict(core.Timing{})
-	f := &verdict.Error{
+	verr := &verdict.Error{
 		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refusal.Status),
 		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Refusal.Status)),
 	}
 	if facts.Schemes != "" {
-		f.Err = &verdict.SchemeError{Schemes: facts.Schemes}
+		verr.Err = &verdict.SchemeError{Schemes: facts.Schemes}
 	}
-	return f
+	return verr
 }
 
-// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by
-// SOCKS5, or directly. A proxy that refuses with a status is no fault: see
-// Tunnel.Refusal.
-func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel, *verdict.Error) {
+// Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS5, or directly.
+// If the proxy refuses a CONNECT with a status, the error is nil and Tunnel.Refusal is set.
+func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel,
+	*verdict.Error) {
 	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
 		a.Host = authority
 	}
-	conn, f := t.dialProxy(ctx, u, a, c)
-	if f != nil {
-		return Tunnel{}, f
+	conn, verr := t.dialProxy(ctx, u, a, c)
+	if verr != nil {
+		return Tunnel{}, verr
 	}
 	if a.Scheme == upstream.Direct {
 		return Tunnel{Conn: conn, Direct: true}, nil
 	}
-	if !c.Interrupt.watch(conn) {
+	if !c.Interrupt.attach(conn) {
 		drop(conn)
-		return Tunnel{}, fault(dialing, errStopped)
+		return Tunnel{}, newError(dialing, errCancelled)
 	}
 	start := t.cfg.Now()
 	tun := Tunnel{Conn: conn}
-	if tunnels(a.Scheme) {
-		c.slow()
+	if usesTunnel(a.Scheme) {
+		c.callOnSlow()
 		c.Interrupt.setDeadline(conn, c.Deadline)
 		if err := socksHandshake(conn, a, authority); err != nil {
-			f = handshakeFault(err)
+			verr = socksFailure(err)
 		}
 	} else {
-		if f = t.connect(conn, a, authority, c, &tun); f == nil && tun.Refusal.Status != 0 {
+		if verr = t.connect(conn, a, authority, c, &tun); verr == nil && tun.Refusal.Status != 0 {
 			tun.Refusal.setFacts(u)
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
-	if !c.Interrupt.release() && f == nil {
-		f = fault(tunnelling, errStopped)
+	if !c.Interrupt.detach() && verr == nil {
+		verr = newError(tunnelling, errCancelled)
 	}
-	if f != nil {
+	if verr != nil {
 		drop(conn)
-		return Tunnel{}, f
+		return Tunnel{}, verr
 	}
 	if tun.Refusal.Status != 0 {
 		drop(conn)
@@ -255,30 +269,31 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	return tun, nil
 }
 
-// connect sends a CONNECT and reads its reply (RFC 9110 section 9.3.6). In a
-// 2xx, Content-Length and Transfer-Encoding mean nothing.
-func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control, tun *Tunnel) *verdict.Error {
+// connect sends a CONNECT and reads the response (RFC 9110 section 9.3.6). In a 2xx response,
+// Content-Length and Transfer-Encoding have no meaning.
+func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control,
+	tun *Tunnel) *verdict.Error {
 	b := make([]byte, 0, 256)
 	method := []byte("CONNECT")
 	b = http1.AppendRequestLine(b, method, []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))
-	if login := basic(a); login != nil {
-		b = http1.AppendField(b, "Proxy-Authorization", login)
+	if credentials := basicAuth(a); credentials != nil {
+		b = http1.AppendField(b, "Proxy-Authorization", credentials)
 	}
 	b = append(b, "\r\n"...)
-	if a.Scheme == upstream.HTTPS { // TLS sends now
+	if a.Scheme == upstream.HTTPS { // TLS writes at once
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
-	ask := asker{Conn: conn}
-	if err := ask.send(b); err != nil {
-		return fault(tunnelling, err)
+	pc := pairedConn{Conn: conn}
+	if err := pc.send(b); err != nil {
+		return newError(tunnelling, err)
 	}
-	r := http1.NewReader(&ask)
+	r := http1.NewReader(&pc)
 	defer r.Release()
 	var head http1.Response
 	slow := t.cfg.Now().Add(SlowAfter)
-	patient := !slow.Before(c.Deadline)
-	if patient {
+	final := !slow.Before(c.Deadline)
+	if final {
 		slow = c.Deadline
 	}
 	c.Interrupt.setDeadline(conn, slow)
@@ -287,12 +302,12 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		if err == nil {
 			break
 		}
-		if f := fault(tunnelling, clearer(err)); patient || f.Cause != verdict.TunnelTimeout {
-			return f
+		if verr := newError(tunnelling, readError(err)); final || verr.Cause != verdict.TunnelTimeout {
+			return verr
 		}
-		patient = true
+		final = true
 		c.Interrupt.setDeadline(conn, c.Deadline)
-		c.slow()
+		c.callOnSlow()
 	}
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)
@@ -301,13 +316,14 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	tun.Refusal = Refusal{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
 	for _, f := range head.Fields {
-		tun.Refusal.Fields = append(tun.Refusal.Fields, http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
+		tun.Refusal.Fields = append(tun.Refusal.Fields,
+			http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
 	}
 	var body http1.Body
 	body.Start(r, head.Framing, head.Length)
-	// The body is for diagnosis only: what does not come soon is not waited for.
+	// The body is only for diagnosis, so it gets little time.
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
-	tun.Refusal.Body, _ = io.ReadAll(io.LimitReader(&body, maxReplyBody))
+	tun.Refusal.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusalBody))
 	return nil
 }
 
@@ -326,6 +342,7 @@ func (c *earlyConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// itoa formats a number of three digits.
 func itoa(n int) string {
 	return string([]byte{'0' + byte(n/100%10), '0' + byte(n/10%10), '0' + byte(n%10)})
 }

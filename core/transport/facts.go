@@ -14,25 +14,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Facts are what an answer shows about who wrote it. They conclude nothing.
+// Facts are observations about the author of a response.
 type Facts struct {
-	// FromProxy: it came on an HTTP(S) proxy's own connection, to a request in
-	// absolute form or to a CONNECT. The other facts are looked for only then, and
-	// with a status of 400 or above.
+	// FromProxy is set if the response came on the connection of an HTTP or HTTPS proxy, to a
+	// request in absolute form or to a CONNECT. The other fields are set only then, and only for
+	// a status of 400 or above.
 	FromProxy bool
-	// Own is set if a mark shows that the page is the proxy's. A refused CONNECT
-	// always is; there nil says only that nothing is known of the page.
+	// ErrorPage is set if the response has a signature of a proxy's own error page. A response to
+	// CONNECT is always the proxy's own; nil then means that its signature is unknown.
 	ErrorPage *ErrorPage
-	// InnerOutcome is how a Whirlpool behind us ended the request, as core.Final words it
-	// (its X-Whirlpool-Outcome); "" if there is none.
+	// InnerOutcome is X-Whirlpool-Outcome (a value of core.Final), if the proxy is a Whirlpool
+	// itself; "" otherwise.
 	InnerOutcome string
-	// Challenges are the schemes of a 407's Proxy-Authenticate, at most 8: nil
-	// without such a field, empty if none can be read.
+	// Challenges are the schemes of a 407's Proxy-Authenticate, at most 8: nil without such a
+	// field, empty if the field names none.
 	Challenges []string
 }
 
-// innerOutcome returns the outcome that a Whirlpool behind us states; "" for none,
-// or for what is no outcome, or for several.
+// innerOutcome returns the value of X-Whirlpool-Outcome. It returns "" without that field, with an
+// unknown value and with several fields.
 func innerOutcome(fields []http1.Field) (inner string) {
 	seen := false
 	for i := range fields {
@@ -53,13 +53,13 @@ func innerOutcome(fields []http1.Field) (inner string) {
 	return inner
 }
 
-// How much of a page's beginning the rules see, and how long is waited for it.
+// The limits of peekBody: the number of bytes of the body that rules see, and the wait for them.
 const (
 	maxPage  = 8 << 10
 	pageWait = 100 * time.Millisecond
 )
 
-// setFacts sets the facts of an answer whose head has just come.
+// setFacts sets the facts of a response whose head has just arrived.
 func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	pc := r.pc
 	if pc.key != "" {
@@ -67,7 +67,7 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	}
 	r.FromProxy = true
 	if r.Status < 400 {
-		r.pool.habit.note(r.Fields, q.Authority)
+		r.pool.via.add(r.Fields, q.Authority)
 		return
 	}
 	r.InnerOutcome = innerOutcome(r.Fields)
@@ -76,27 +76,27 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 	}
 	p := page{status: r.Status, reason: r.Reason, fields: r.Fields}
 	rules := u.Spec().OwnErrors
-	r.lookAhead(c, rules, &p)
-	habit := viaWord(r.pool.habit.word.Load())
-	if r.ErrorPage = ownError(&p, rules, habit); r.ErrorPage == nil && habit.always() && p.vias == 0 && r.t.distinct(r.pool) {
-		r.ErrorPage = &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}
+	r.peekBody(c, rules, &p)
+	via := viaState(r.pool.via.state.Load())
+	if r.ErrorPage = findErrorPage(&p, rules, via); r.ErrorPage == nil && via.consistent() && p.vias == 0 &&
+		r.t.hasUniqueVia(r.pool) {
+		r.ErrorPage = &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}
 	}
 }
 
-// lookAhead sets p.body to what has come of the body, and consumes nothing: with
-// chunked framing the chunks' sizes are among it. It waits for more only where a
-// rule depends on it.
-func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
+// peekBody sets p.body to the bytes of the body that have arrived, without consuming them. With chunked
+// framing they include the chunk sizes. It waits for more only if a rule depends on the body.
+func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 	if r.Framing == http1.NoBody {
 		return
 	}
 	reader := &r.pc.reader
 	p.body = reader.Buffered()[:min(len(reader.Buffered()), maxPage)]
-	wanted := false
+	needed := false
 	for i := range rules {
-		wanted = wanted || rules[i].Body != "" && headMatches(&rules[i], p)
+		needed = needed || rules[i].Body != "" && headMatches(&rules[i], p)
 	}
-	if !wanted {
+	if !needed {
 		return
 	}
 	most := maxPage
@@ -116,7 +116,7 @@ func (r *Response) lookAhead(c *Control, rules []upstream.OwnError, p *page) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
-			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) { // it would not be met again
+			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) { // a later read would not return this error again
 				r.Body.Took(0, err)
 			}
 			break
@@ -140,30 +140,31 @@ func (r *Refusal) setFacts(u *upstream.Upstream) {
 	if r.Status == 407 {
 		r.Challenges = challenges(r.Fields)
 	}
-	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)], connect: true}
-	r.ErrorPage = ownError(&p, u.Spec().OwnErrors, 0)
+	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
+		connect: true}
+	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)
 }
 
-// Verdict is what an answer says, as package verdict takes it.
+// Verdict returns the facts of the response in the form that package verdict uses.
 func (r *Response) Verdict(timing core.Timing) verdict.Facts {
 	f := verdict.Facts{Status: r.Status, Timing: timing}
 	if r.RetryAfter != nil {
 		f.RetryAfter = string(r.RetryAfter)
 	}
-	r.Facts.state(&f)
+	r.Facts.fill(&f)
 	return f
 }
 
-// Verdict is what a refused CONNECT says, as package verdict takes it.
+// Verdict returns the facts of a refused CONNECT in the form that package verdict uses.
 func (r *Refusal) Verdict(timing core.Timing) verdict.Facts {
 	f := verdict.Facts{Status: r.Status, RetryAfter: r.RetryAfter, Timing: timing, Tunnel: true}
-	r.Facts.state(&f)
+	r.Facts.fill(&f)
 	return f
 }
 
-func (a *Facts) state(f *verdict.Facts) {
+func (a *Facts) fill(f *verdict.Facts) {
 	f.FromProxy, f.InnerOutcome, f.Challenged = a.FromProxy, a.InnerOutcome, a.Challenges != nil
-	f.Schemes = wanted(a.Challenges)
+	f.Schemes = unsupportedSchemes(a.Challenges)
 	if a.ErrorPage != nil {
 		f.ErrorPage, f.ErrorPageReason = a.ErrorPage.Kind, a.ErrorPage.Reason
 	}

@@ -24,7 +24,7 @@ import (
 
 // saying is a proxy that gives one answer to every request of a connection, in
 // pieces that it sends 5 ms apart.
-func saying(t testing.TB, pieces ...string) string {
+func respondWith(t testing.TB, pieces ...string) string {
 	return coretest.Serve(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			for i, p := range pieces {
@@ -43,13 +43,13 @@ func saying(t testing.TB, pieces ...string) string {
 }
 
 // answerOf asks u for a target and returns the answer, its body read to the end.
-func answerOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority string) (r *Response, body string) {
-	q := get()
+func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority string) (r *Response, body string) {
+	q := getRequest()
 	q.Authority = authority
 	r = &Response{}
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
-	f := tr.RoundTrip(context.Background(), u, c, q, r)
-	require.Nil(t, f)
+	verr := tr.RoundTrip(context.Background(), u, c, q, r)
+	require.Nil(t, verr)
 	r.SetReadDeadline(c, time.Now().Add(5*time.Second))
 	b, err := io.ReadAll(&r.Body)
 	require.NoError(t, err)
@@ -65,19 +65,25 @@ func TestFactsOfAnAnswer(t *testing.T) {
 		answer string
 		want   Facts
 	}{
-		"good":           {"HTTP/1.1 200 OK\r\nX-Whirlpool-Outcome: success\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"the target's":   {"HTTP/1.1 500 No\r\nServer: x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"its own":        {tinyPage, Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "tinyproxy", Kind: verdict.ErrorPageUnreachable, Reason: "destination_unavailable"}}},
-		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: all_breakers_open\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, InnerOutcome: "all_breakers_open"}},
+		"good": {"HTTP/1.1 200 OK\r\nX-Whirlpool-Outcome: success\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true}},
+		"the target's": {"HTTP/1.1 500 No\r\nServer: x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"its own": {tinyPage, Facts{FromProxy: true,
+			ErrorPage: &ErrorPage{Signature: "tinyproxy", Kind: verdict.ErrorPageUnreachable,
+				Reason: "destination_unavailable"}}},
+		"inner": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: all_breakers_open\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true, InnerOutcome: "all_breakers_open"}},
 		"inner, twice":   {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nX-Whirlpool-Outcome: timeout\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"407":            {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
-		"407 of nobody":  {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"401":            {"HTTP/1.1 401 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
+		"407 of nobody": {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"401": {"HTTP/1.1 401 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true}},
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		r, body := answerOf(t, tr, one(t, "http://"+saying(t, c.answer)), "a.test:80")
+		r, body := responseOf(t, tr, proxyAt(t, "http://"+respondWith(t, c.answer)), "a.test:80")
 		assert.Equal(t, c.want, r.Facts, name)
 		_, want, _ := strings.Cut(c.answer, "\r\n\r\n")
 		assert.Equal(t, want, body, name)
@@ -109,10 +115,11 @@ func TestFactsOfOthersThanProxies(t *testing.T) {
 		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: rules}}))
 		tr := New(Config{RootCAs: roots})
 		t.Cleanup(tr.Close)
-		q := get()
+		q := getRequest()
 		q.Authority, q.TLS = authority, useTLS
 		var r Response
-		require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0], &Control{Deadline: time.Now().Add(5 * time.Second)}, q, &r))
+		require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0],
+			&Control{Deadline: time.Now().Add(5 * time.Second)}, q, &r))
 		require.Equal(t, 407, r.Status)
 		return r.Facts
 	}
@@ -150,18 +157,27 @@ func TestFactsOfARefusedTunnel(t *testing.T) {
 		answer string
 		want   Facts
 	}{
-		"opened":         {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Facts{}},
-		"nothing known":  {"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"a redirect":     {"HTTP/1.1 302 x\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"its own":        {tinyPage, Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "tinyproxy", Kind: verdict.ErrorPageUnreachable, Reason: "destination_unavailable"}}},
-		"Via is no sign": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, ErrorPage: &ErrorPage{Mark: "proxy-status", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error"}}},
-		"inner":          {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, InnerOutcome: "exhausted"}},
-		"407":            {"HTTP/1.1 407 x\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true, Challenges: []string{"Negotiate"}}},
+		"opened": {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Facts{}},
+		"nothing known": {"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true}},
+		"a redirect": {"HTTP/1.1 302 x\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true}},
+		"its own": {tinyPage, Facts{FromProxy: true,
+			ErrorPage: &ErrorPage{Signature: "tinyproxy", Kind: verdict.ErrorPageUnreachable,
+				Reason: "destination_unavailable"}}},
+		"Via is no sign": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true, ErrorPage: &ErrorPage{Signature: "proxy-status", Kind: verdict.ErrorPageUnreachable,
+				Reason: "dns_error"}}},
+		"inner": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true, InnerOutcome: "exhausted"}},
+		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true, Challenges: []string{"Negotiate"}}},
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		tun, f := tr.Tunnel(t.Context(), one(t, "http://"+saying(t, c.answer)), &Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
-		require.Nil(t, f)
+		tun, verr := tr.Tunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.answer)),
+			&Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
+		require.Nil(t, verr)
 		tun.Abort()
 		assert.Equal(t, c.want, tun.Refusal.Facts, name)
 	}
@@ -194,13 +210,13 @@ func TestRulesSeeTheBody(t *testing.T) {
 		"good":               {[]string{strings.Replace(length(text), "500", "200", 1) + text}, text, false},
 		"no body":            {[]string{length("")}, "", false},
 	} {
-		a, err := upstream.ParseAddress("http://" + saying(t, c.pieces...))
+		a, err := upstream.ParseAddress("http://" + respondWith(t, c.pieces...))
 		require.NoError(t, err)
 		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Status: 500, Body: text}}}}))
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		r, body := answerOf(t, tr, p.Snapshot().All[0], "a.test:80")
+		r, body := responseOf(t, tr, p.Snapshot().All[0], "a.test:80")
 		assert.Equal(t, c.body, body, name)
 		assert.Equal(t, c.own, r.ErrorPage != nil, name)
 	}
@@ -220,7 +236,8 @@ func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
 	var r Response
-	require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0], &Control{Deadline: time.Now().Add(time.Hour)}, get(), &r))
+	require.Nil(t, tr.RoundTrip(t.Context(), p.Snapshot().All[0], &Control{Deadline: time.Now().Add(time.Hour)},
+		getRequest(), &r))
 	require.Nil(t, r.ErrorPage)
 	first, err := r.Body.Next()
 	require.NoError(t, err)
@@ -233,8 +250,8 @@ func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 	sections := map[string]string{}
 	for _, name := range []string{"apache", "privoxy"} {
-		for _, m := range readMeasured(t, "testdata/ownerrors/"+name+".txt") {
-			head, _, _ := strings.Cut(m.answer, "\r\n\r\n")
+		for _, m := range readRecorded(t, "testdata/ownerrors/"+name+".txt") {
+			head, _, _ := strings.Cut(m.response, "\r\n\r\n")
 			sections[name+" "+m.name] = head + "\r\n\r\n"
 		}
 	}
@@ -247,14 +264,14 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
 	ask := func(u *upstream.Upstream, section string) Facts {
-		q := get()
+		q := getRequest()
 		q.Target, q.Authority = []byte("http://"+section+"/"), section+":80"
 		var r Response
 		require.Nil(t, tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(5 * time.Second)}, q, &r))
 		defer drop(r.pc.Conn)
 		return r.Facts
 	}
-	apache, privoxy := one(t, "http://"+proxy("apache")), one(t, "http://"+proxy("privoxy"))
+	apache, privoxy := proxyAt(t, "http://"+proxy("apache")), proxyAt(t, "http://"+proxy("privoxy"))
 	require.Nil(t, ask(apache, "dns").ErrorPage, "nothing is known of it yet")
 	for range viaSamples / 2 {
 		for _, target := range []string{"200", "301"} {
@@ -263,8 +280,8 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 	}
 	require.Nil(t, ask(apache, "dns").ErrorPage, "there is nothing to compare with")
 	ask(privoxy, "200")
-	require.Equal(t, &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "dns").ErrorPage)
-	require.Equal(t, &ErrorPage{Mark: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "refused").ErrorPage)
+	require.Equal(t, &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "dns").ErrorPage)
+	require.Equal(t, &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "refused").ErrorPage)
 	require.Nil(t, ask(apache, "500").ErrorPage, "it was relayed")
 	require.Nil(t, ask(privoxy, "500").ErrorPage)
 }
@@ -272,7 +289,7 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 // TestAllocNothingForTheFacts: neither for a good answer nor for a target's error.
 func TestAllocNothingForTheFacts(t *testing.T) {
 	tr := New(Config{})
-	u := one(t, "http://127.0.0.1:1")
+	u := proxyAt(t, "http://127.0.0.1:1")
 	for _, answer := range []string{
 		"HTTP/1.1 200 OK\r\nServer: x\r\nVia: 1.1 a\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nVia: 1.1 a\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
@@ -280,7 +297,7 @@ func TestAllocNothingForTheFacts(t *testing.T) {
 		r := Response{t: tr, pool: tr.pool(u), pc: &persistConn{}}
 		reader := http1.NewReader(strings.NewReader(answer))
 		require.NoError(t, reader.ReadResponse(&r.Response, []byte("GET")))
-		q, c := get(), &Control{}
+		q, c := getRequest(), &Control{}
 		require.Zero(t, testing.AllocsPerRun(100, func() { r.setFacts(c, q, u) }), answer)
 	}
 }

@@ -28,7 +28,7 @@ import (
 
 // secured wraps what a proxy does in TLS, under a certificate for 127.0.0.1
 // from one of roots.
-func secured(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x509.CertPool) {
+func serveTLS(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x509.CertPool) {
 	s := httptest.NewTLSServer(nil)
 	defer s.Close()
 	roots = x509.NewCertPool()
@@ -44,7 +44,7 @@ func secured(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x5
 }
 
 // narrow opens connections whose sending side holds next to nothing.
-func narrow(ctx context.Context, network, address string) (net.Conn, error) {
+func dialSmallBuffer(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096) })
 	}}
@@ -58,21 +58,21 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 		for name, body := range map[string]func(*Request){
 			"no body":     func(*Request) {},
 			"a body":      func(q *Request) { q.Prefix = make([]byte, 100<<10) },
-			"a long body": func(q *Request) { q.Rest = rest(make([]byte, 100<<10)) },
+			"a long body": func(q *Request) { q.Rest = bodyOf(make([]byte, 100<<10)) },
 		} {
 			t.Run(scheme+" "+name, func(t *testing.T) {
 				hung, watched := make(chan struct{}), 1
 				defer close(hung)
 				serve, roots := func(net.Conn) { <-hung }, (*x509.CertPool)(nil)
 				if scheme == "https" {
-					serve, roots = secured(t, serve)
+					serve, roots = serveTLS(t, serve)
 					watched = 2 // the handshake is slow, too
 				}
-				u := one(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
+				u := proxyAt(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
 					c.(*net.TCPConn).SetReadBuffer(4096)
 					serve(c)
 				}))
-				q := get()
+				q := getRequest()
 				body(q)
 				if n := len(q.Prefix); n > 0 {
 					q.Framing, q.Length = http1.Length, int64(n)
@@ -88,16 +88,16 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 						slow.Store(0)
 						c.Deadline = time.Now().Add(300 * time.Millisecond)
 					}()
-					return narrow(ctx, network, address)
+					return dialSmallBuffer(ctx, network, address)
 				}})
 				defer tr.Close()
 				done := make(chan *verdict.Error, 1)
 				go func() { done <- tr.RoundTrip(t.Context(), u, c, q, &Response{}) }()
 				select {
-				case f := <-done:
-					require.NotNil(t, f)
-					assert.Contains(t, []core.Cause{verdict.NoAnswerInTime, verdict.RequestTimeout}, f.Cause)
-					assert.Equal(t, "connection_write_timeout", f.Reason)
+				case verr := <-done:
+					require.NotNil(t, verr)
+					assert.Contains(t, []core.Cause{verdict.NoAnswerInTime, verdict.RequestTimeout}, verr.Cause)
+					assert.Equal(t, "connection_write_timeout", verr.Reason)
 					assert.EqualValues(t, watched, slow.Load())
 				case <-time.After(20 * time.Second):
 					c.Interrupt.Fire()
@@ -117,20 +117,20 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 			defer close(hung)
 			serve, roots := func(net.Conn) { <-hung }, (*x509.CertPool)(nil)
 			if scheme == "https" {
-				serve, roots = secured(t, serve)
+				serve, roots = serveTLS(t, serve)
 			}
-			u := one(t, scheme+"://"+coretest.Serve(t, serve))
+			u := proxyAt(t, scheme+"://"+coretest.Serve(t, serve))
 			c := &Control{Deadline: time.Now().Add(300 * time.Millisecond)}
-			tr := New(Config{Dial: narrow, RootCAs: roots})
+			tr := New(Config{Dial: dialSmallBuffer, RootCAs: roots})
 			done := make(chan *verdict.Error, 1)
 			go func() {
-				_, f := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
-				done <- f
+				_, verr := tr.Tunnel(t.Context(), u, c, strings.Repeat("a", 8<<20)+".test:443")
+				done <- verr
 			}()
 			select {
-			case f := <-done:
-				require.NotNil(t, f)
-				assert.Equal(t, "connection_timeout", f.Reason)
+			case verr := <-done:
+				require.NotNil(t, verr)
+				assert.Equal(t, "connection_timeout", verr.Reason)
 			case <-time.After(20 * time.Second):
 				c.Interrupt.Fire()
 				<-done
@@ -142,23 +142,24 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 
 // A proxy that has taken a body and does not answer: the client is watched.
 func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	tr := New(Config{})
 	defer tr.Close()
-	q := get()
+	q := getRequest()
 	q.Prefix = make([]byte, 100<<10)
 	q.Framing, q.Length = http1.Length, int64(len(q.Prefix))
 	var slow atomic.Int32
-	f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(300 * time.Millisecond), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}, q, &Response{})
-	require.NotNil(t, f)
-	assert.Equal(t, "http_response_timeout", f.Reason)
+	verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(300 * time.Millisecond),
+		BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}, q, &Response{})
+	require.NotNil(t, verr)
+	assert.Equal(t, "http_response_timeout", verr.Reason)
 	assert.EqualValues(t, 1, slow.Load())
 }
 
 // The end of a body may come as late as any piece of it.
 func TestTheEndOfABodyMayBeLate(t *testing.T) {
 	const idle = 200 * time.Millisecond
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err == nil {
 			body, _ := io.ReadAll(r.Body)
@@ -175,7 +176,7 @@ func TestTheEndOfABodyMayBeLate(t *testing.T) {
 		time.Sleep(idle * 19 / 20)
 		io.WriteString(out, "0\r\n\r\n")
 	}()
-	q := get()
+	q := getRequest()
 	q.Framing, q.Length, q.Rest = http1.Chunked, -1, &http1.Body{}
 	q.Rest.Start(http1.NewReader(in), http1.Chunked, -1)
 	q.BeforeRead, q.StopRead = func() {}, func() {}
@@ -185,12 +186,13 @@ func TestTheEndOfABodyMayBeLate(t *testing.T) {
 	got, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
 	assert.Equal(t, "ab", string(got))
-	require.Eventually(t, func() bool { return len(resp.sent) == 1 }, 5*time.Second, time.Millisecond) // the answer may overtake its sender
+	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, 5*time.Second,
+		time.Millisecond) // the answer may overtake its sender
 	assert.True(t, resp.Finish(c, time.Now()), "the body went out whole")
 }
 
 // rest is a body that can be read once.
-func rest(b []byte) *http1.Body {
+func bodyOf(b []byte) *http1.Body {
 	body := &http1.Body{}
 	body.Start(http1.NewReader(io.Reader(bytes.NewReader(b))), http1.Length, int64(len(b)))
 	return body

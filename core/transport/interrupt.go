@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Interrupt ends the attempt in flight from another goroutine: the client has
-// left, or the gateway stops. The zero value is ready; it is safe for
-// concurrent use and reused from attempt to attempt.
+// Interrupt ends an attempt from another goroutine: the client has left, or the gateway shuts down.
+// The zero value is ready for use. It is safe for concurrent use and is reused for the attempts of
+// a client connection.
 type Interrupt struct {
 	mu    sync.Mutex
-	conn  net.Conn // whose reads and writes are to be ended
+	conn  net.Conn // whose reads and writes Fire ends
 	fired bool
 }
 
-// Fire ends the attempt in flight, and every later one at its beginning.
+// Fire ends the attempt in flight, and every later one when it begins.
 func (i *Interrupt) Fire() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -25,23 +25,23 @@ func (i *Interrupt) Fire() {
 	}
 }
 
-// watch makes c the connection that Fire ends; false if it has fired.
-func (i *Interrupt) watch(c net.Conn) bool {
+// attach sets the connection that Fire ends. It returns false if Fire has been called.
+func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn = c
 	return !i.fired
 }
 
-// release lets go of the connection; false if Fire has touched it.
-func (i *Interrupt) release() bool {
+// detach removes the connection. It returns false if Fire has been called.
+func (i *Interrupt) detach() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn = nil
 	return !i.fired
 }
 
-// The three below set c's deadlines unless Fire has.
+// The next three methods set deadlines of c unless Fire has been called.
 
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
@@ -67,6 +67,7 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 	}
 }
 
+// aLongTimeAgo is a deadline that ends reads and writes at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
 // Fired reports whether Fire has been called.

@@ -13,12 +13,12 @@ import (
 // timeout for the connection, and as long again for the greeting. A nil error says that the
 // proxy can be reached.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
-	timeout := time.Duration(t.patience.Load())
+	timeout := time.Duration(t.connectTimeout.Load())
 	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout)}
 	a := u.Spec().Address
-	conn, f := t.dialProxy(ctx, u, a, c)
-	if f != nil {
-		return f
+	conn, verr := t.dialProxy(ctx, u, a, c)
+	if verr != nil {
+		return verr
 	}
 	defer drop(conn)
 	if a.Scheme != upstream.SOCKS5 && a.Scheme != upstream.SOCKS5H {
@@ -27,7 +27,7 @@ func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Er
 	conn.SetDeadline(c.Deadline)
 	var buf [262]byte
 	if err := socksGreet(conn, a, buf[:]); err != nil {
-		return handshakeFault(err)
+		return socksFailure(err)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // A second connection to a TLS proxy resumes the first one's session.
 func TestSessionsAreResumed(t *testing.T) {
-	serve, roots := secured(t, func(c net.Conn) {
+	serve, roots := serveTLS(t, func(c net.Conn) {
 		readRequest(c)
 		answer := "HTTP/1.1 200 OK\r\n\r\nnew"
 		if c.(*tls.Conn).ConnectionState().DidResume {
@@ -26,24 +26,24 @@ func TestSessionsAreResumed(t *testing.T) {
 	address := coretest.Serve(t, serve)
 	tr := New(Config{RootCAs: roots})
 	visit := func(u *upstream.Upstream) string {
-		tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
-		require.Nil(t, f)
+		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
+		require.Nil(t, verr)
 		defer tun.Conn.Close()
 		rest, err := io.ReadAll(tun.Conn)
 		require.NoError(t, err)
 		return string(tun.Early) + string(rest)
 	}
-	u := one(t, "https://user:first@"+address)
+	u := proxyAt(t, "https://user:first@"+address)
 	require.Equal(t, "new", visit(u))
 	require.Equal(t, "resumed", visit(u))
 	// Another proxy, be it the same with other credentials, does not show that session.
-	require.Equal(t, "new", visit(one(t, "https://user:second@"+address)))
+	require.Equal(t, "new", visit(proxyAt(t, "https://user:second@"+address)))
 }
 
 // Two proxies do not show a target the same session: it would know who comes by
 // way of both.
 func TestSessionsAreNotSharedByProxies(t *testing.T) {
-	serve, roots := secured(t, func(c net.Conn) {
+	serve, roots := serveTLS(t, func(c net.Conn) {
 		readRequest(c)
 		answer := "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nnew"
 		if c.(*tls.Conn).ConnectionState().DidResume {
@@ -58,7 +58,7 @@ func TestSessionsAreNotSharedByProxies(t *testing.T) {
 	}
 	tr := New(Config{RootCAs: roots})
 	visit := func(u *upstream.Upstream) string {
-		q := get()
+		q := getRequest()
 		q.TLS, q.Authority = true, "127.0.0.1:443"
 		c, resp := &Control{Deadline: time.Now().Add(10 * time.Second)}, &Response{}
 		require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, resp))
@@ -67,7 +67,7 @@ func TestSessionsAreNotSharedByProxies(t *testing.T) {
 		resp.Finish(c, time.Now())
 		return string(body)
 	}
-	a, b := one(t, "http://"+coretest.Serve(t, through)), one(t, "http://"+coretest.Serve(t, through))
+	a, b := proxyAt(t, "http://"+coretest.Serve(t, through)), proxyAt(t, "http://"+coretest.Serve(t, through))
 	require.Equal(t, "new", visit(a))
 	require.Equal(t, "resumed", visit(a))
 	require.Equal(t, "new", visit(b))

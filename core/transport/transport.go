@@ -1,11 +1,11 @@
-// Package transport makes one attempt: one request, or one tunnel, through one
-// upstream proxy. What fails comes back as a fault; nothing that a proxy may
-// have seen is ever sent twice behind the caller's back.
+// Package transport makes one attempt: it sends one request, or opens one tunnel, through one
+// proxy. A failure is returned as a *verdict.Error. Transport sends a request a second time only
+// if it is certain that the proxy received no part of it.
 //
-// Requests for http:// targets go to http and https proxies in absolute form
-// over kept connections. For https:// targets, and through SOCKS5, a tunnel to
-// the target is opened (and kept) and the request goes through it in origin
-// form. The target's name is never resolved here, except for direct upstreams.
+// A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle
+// connection if there is one. For an https:// target, and through a SOCKS5 proxy, transport opens
+// a tunnel to the target, or reuses an idle one, and sends the request in origin form. Only
+// direct:// resolves the name of the target here.
 package transport
 
 import (
@@ -30,37 +30,34 @@ import (
 // DialFunc opens a connection, as net.Dialer.DialContext does.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Config is what a Transport is built from; every zero value means a default.
+// Config configures a Transport. A zero value means the default.
 type Config struct {
-	ConnectTimeout time.Duration  // to a proxy, TCP and TLS; default 3 s
-	IdleTimeout    time.Duration  // of kept connections; default 90 s
-	MaxIdle        int            // kept connections per proxy; default 512
-	Dial           DialFunc       // default package socket's
-	RootCAs        *x509.CertPool // default the system's
+	ConnectTimeout time.Duration  // for TCP and TLS to a proxy; default 3 s
+	Dial           DialFunc       // default: package socket
+	RootCAs        *x509.CertPool // default: those of the system
 	Now            func() time.Time
 }
 
+const (
+	idleTimeout = 90 * time.Second // an idle connection is closed after this time
+	maxIdle     = 512              // idle connections per proxy
+)
+
 // Transport is safe for concurrent use.
 type Transport struct {
-	cfg      Config
-	tls      *tls.Config
-	patience atomic.Int64 // ns, the connect timeout in force
-	pools    sync.Map     // *upstream.Upstream -> *idlePool
+	cfg            Config
+	tls            *tls.Config
+	connectTimeout atomic.Int64 // ns
+	pools          sync.Map     // *upstream.Upstream -> *idlePool
 
-	ownMu sync.Mutex // of changes
-	own   atomic.Pointer[[]*net.TCPAddr]
+	forbiddenMu sync.Mutex // guards changes of forbidden
+	forbidden   atomic.Pointer[[]*net.TCPAddr]
 }
 
 // New returns a transport.
 func New(cfg Config) *Transport {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 3 * time.Second
-	}
-	if cfg.IdleTimeout == 0 {
-		cfg.IdleTimeout = 90 * time.Second
-	}
-	if cfg.MaxIdle == 0 {
-		cfg.MaxIdle = 512
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -72,18 +69,17 @@ func New(cfg Config) *Transport {
 	return t
 }
 
-// SetConnectTimeout replaces the connect timeout for connections opened from
-// now on.
-func (t *Transport) SetConnectTimeout(d time.Duration) { t.patience.Store(int64(d)) }
+// SetConnectTimeout sets the connect timeout of connections opened from now on.
+func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress lets no connection lead to a, where this process itself listens: a pool
-// that holds the gateway would go round for ever (RFC 9110 section 7.6.3), and
-// the API trusts whoever comes from this machine, which direct upstreams do.
+// ForbidAddress makes every connection to a fail. a is an address on which this process listens.
+// A pool that contains the gateway itself would forward a request to it in an endless loop
+// (RFC 9110 section 7.6.3). The API trusts connections from this machine, which direct:// opens.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
-	t.ownMu.Lock()
-	defer t.ownMu.Unlock()
+	t.forbiddenMu.Lock()
+	defer t.forbiddenMu.Unlock()
 	all := []*net.TCPAddr{a}
-	if a.IP.IsUnspecified() { // it is met at every address of this machine
+	if a.IP.IsUnspecified() { // the listener accepts connections to every address of this machine
 		addrs, _ := net.InterfaceAddrs()
 		for _, at := range addrs {
 			if ip, ok := at.(*net.IPNet); ok {
@@ -91,71 +87,72 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 			}
 		}
 	}
-	if before := t.own.Load(); before != nil {
+	if before := t.forbidden.Load(); before != nil {
 		all = append(all, *before...)
 	}
-	t.own.Store(&all)
+	t.forbidden.Store(&all)
 }
 
-// Control is what steers one attempt from outside.
+// Control holds the deadlines of one attempt and the means to end it.
 type Control struct {
 	Started       time.Time     // when the attempt began; zero for now
-	Deadline      time.Time     // to the answer's head; never zero
-	Total         time.Time     // of the whole request, zero for none; not before Deadline
-	BodyIdle      time.Duration // how long a body may stand still while it is sent
-	NewConnection bool          // take no kept connection
+	Deadline      time.Time     // for the response's head; never zero
+	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
+	BodyIdle      time.Duration // how long sending the request's body may make no progress
+	NewConnection bool          // do not reuse an idle connection
 	Interrupt     Interrupt
-	// OnSlow is called when no byte of an answer has come for SlowAfter, and
-	// when a new connection does not stand at once: both may take long enough
-	// for a client to leave meanwhile. May be nil.
+	// OnSlow, if not nil, is called when no byte of a response has arrived for SlowAfter,
+	// and when a new connection is not established at once. The client may leave during
+	// such a wait, so the caller begins to watch its connection.
 	OnSlow func()
 	// Timing is set by the attempt.
 	Timing core.Timing
 }
 
-// SlowAfter is how long an answer takes before OnSlow is called, at least; at most
-// it is twice as long. So a client that has left holds a half-open breaker's probe
-// for no more than a tenth of a second before it is noticed.
+// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is
+// twice as long. A client that leaves during a half-open breaker's probe is therefore noticed
+// within a tenth of a second.
 const SlowAfter = 50 * time.Millisecond
 
-// ContinueWait is how long a request that expects 100 Continue waits for it, as curl
-// does; not every server knows of it.
+// ContinueWait is how long a request with Expect: 100-continue waits for the 100 response. The
+// value is that of curl. Not every server sends the response.
 const ContinueWait = time.Second
 
-// Request is one request, ready to go on: its fields are without those of the
-// client's hop.
+// Request is the request to send. Its fields do not include the hop-by-hop fields of the client.
 type Request struct {
 	Method     []byte
-	Target     []byte // as the client gave it, in absolute form
-	Path       []byte // the same in origin form
+	Target     []byte // in absolute form
+	Path       []byte // in origin form
 	Authority  string // host:port of the target
-	TLS        bool   // an https:// target
+	TLS        bool   // the target is https://
 	Fields     []http1.Field
 	Idempotent bool
 
-	// The body: Prefix is at hand and can be sent again, Rest comes after it
-	// and can be read once.
-	Framing    http1.Framing
-	Length     int64 // with Framing Length the whole body's, Prefix included; else as http1.Request
-	Prefix     []byte
-	Rest       *http1.Body
-	Source     *socket.Conn  // what Rest is read from; nil if not plain TCP
-	Pipes      *socket.Pipes // for what passes from From to the proxy; nil without From
+	// The body is Prefix followed by Rest. Prefix can be sent any number of times, Rest can be
+	// read once.
+	Framing http1.Framing
+	Length  int64 // with http1.Length the length of the whole body; otherwise as in http1.Request
+	Prefix  []byte
+	Rest    *http1.Body
+
+	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
+	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
 	BeforeRead func()        // called before each wait for more of Rest
-	// Continue, if not nil, asks the sender for Rest, nothing of which has been read:
-	// it waits for 100 Continue (RFC 9110 section 10.1.1). So does the request then: Continue is
-	// called once the other side has said that, or nothing for ContinueWait, and not
-	// if it has given its final answer. It sets itself to nil. False says that
-	// the sender has left.
+	StopRead   func()        // ends such a wait, and all later ones, from another goroutine
+
+	// Continue, if not nil, asks the client for Rest, of which nothing has been read: the
+	// client waits for a 100 response (RFC 9110 section 10.1.1). The attempt then sends
+	// Expect: 100-continue. It calls Continue after a 100 response or after ContinueWait, but
+	// not after a final response. Continue sets this field to nil. It returns false if the
+	// client has left.
 	Continue func() bool
-	StopRead func() // ends such a wait from another goroutine, for good
 }
 
-// once reports whether the request cannot be repeated on another connection.
-func (q *Request) once() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
+// unrepeatable reports whether the request must not be sent again on another connection.
+func (q *Request) unrepeatable() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
 
-// Response is an answer: its head has been read, its body is to come. Close it
-// when done.
+// Response is a response whose head has been read and whose body has not. The caller must call
+// Finish.
 type Response struct {
 	http1.Response
 	Body http1.Body
@@ -164,103 +161,107 @@ type Response struct {
 	t    *Transport
 	pool *idlePool
 	pc   *persistConn
-	keep bool
-	sent chan error // set while the request's body is still being sent
-	half bool       // it did not go out whole
-	stop func()
 
-	unseen bool // the request cannot have come to the other side
+	reusable    bool       // the response permits another request on the connection
+	sendDone    chan error // receives the result of sending the request's body; nil if it is not being sent
+	partlySent  bool       // sending the body has ended early
+	stopSend    func()
+	notReceived bool // the proxy has received no part of the request
 }
 
-// RoundTrip makes one attempt through u. With a nil fault resp holds the
-// answer. ctx ends dialing only; reads and writes end by c.
-func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
-	pool := t.pool(u)
-	key := ""
+// RoundTrip makes one attempt through u. If it returns nil, resp is the response. ctx ends
+// dialing only; c.Interrupt ends reads and writes.
+func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+	resp *Response) *verdict.Error {
+	pool, key := t.pool(u), idleKey(u, q)
 	c.Timing = core.Timing{}
 	if c.Started.IsZero() {
 		c.Started = t.cfg.Now()
 	}
-	if q.TLS || tunnels(u.Spec().Address.Scheme) {
-		key = q.Authority
-		if q.TLS {
-			key = "tls " + key
-		}
-	}
 	for {
-		pc, f := t.take(ctx, u, pool, key, c, q)
-		if f != nil {
-			return f
+		pc, verr := t.conn(ctx, u, pool, key, c, q)
+		if verr != nil {
+			return verr
 		}
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
-		f = t.try(u, c, q, resp)
-		if f == nil {
+		verr = t.attempt(u, c, q, resp)
+		if verr == nil {
 			resp.setFacts(c, q, u)
 		}
-		if f == nil || !lost(f) || !resp.unseen {
-			return f
+		if verr == nil || !lostConnection(verr) || !resp.notReceived {
+			return verr
 		}
 		c.NewConnection = true
 	}
 }
 
-// try makes the attempt on the connection that resp has.
-func (t *Transport) try(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
-	pc := resp.pc
-	if !c.Interrupt.watch(pc.Conn) {
-		drop(pc.Conn)
-		return fault(dialing, errStopped)
+// idleKey returns the key of the idle connections that q can use: "" for connections to the proxy
+// itself, otherwise the target of a tunnel.
+func idleKey(u *upstream.Upstream, q *Request) string {
+	switch {
+	case q.TLS:
+		return "tls " + q.Authority
+	case usesTunnel(u.Spec().Address.Scheme):
+		return q.Authority
 	}
-	f := t.exchange(c, q, resp)
-	if f == nil {
+	return ""
+}
+
+// attempt makes the attempt on the connection resp.pc.
+func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
+	pc := resp.pc
+	if !c.Interrupt.attach(pc.Conn) {
+		drop(pc.Conn)
+		return newError(dialing, errCancelled)
+	}
+	verr := t.sendRequest(c, q, resp)
+	if verr == nil {
 		return nil
 	}
-	c.Interrupt.release()
+	c.Interrupt.detach()
 	if pc.reused && resp.Status == 0 {
 		switch {
-		case f.Cause == verdict.AnswerMalformed && !oversized(f.Err):
-			f.Cause = verdict.Leftover
-		case len(pc.reader.Buffered()) == 0 && closedEarly(f):
-			f.Cause = verdict.StaleConnection
+		case verr.Cause == verdict.AnswerMalformed && !oversized(verr.Err):
+			verr.Cause = verdict.Leftover
+		case len(pc.reader.Buffered()) == 0 && closedEarly(verr):
+			verr.Cause = verdict.StaleConnection
 		}
 	}
-	if lost(f) && !resp.unseen && q.once() {
-		resp.pool.lost(pc.key, t.cfg.Now())
+	if lostConnection(verr) && !resp.notReceived && q.unrepeatable() {
+		resp.pool.noteLoss(pc.key, t.cfg.Now())
 	}
 	drop(pc.Conn)
 	if resp.RequestBodyBroken(q) {
-		f.Cause = verdict.RequestBroke
+		verr.Cause = verdict.RequestBroke
 	}
-	f.Sending = resp.sent != nil
+	verr.Sending = resp.sendDone != nil
 	resp.join()
 	resp.pc = nil
-	return f
+	return verr
 }
 
-// oversized reports whether an answer's head is malformed by its size only: then its
-// beginning was an answer's.
+// oversized reports whether err is about the size of a response's head. Such a head begins like
+// a response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
 }
 
-// lost reports whether the attempt failed because a kept connection was of no use
-// any more.
-func lost(f *verdict.Error) bool {
-	return f.Cause == verdict.StaleConnection || f.Cause == verdict.Leftover
+// lostConnection reports whether the attempt failed because the idle connection was not usable.
+func lostConnection(verr *verdict.Error) bool {
+	return verr.Cause == verdict.StaleConnection || verr.Cause == verdict.Leftover
 }
 
-// closedEarly reports whether a fault is how a kept connection shows that the other
-// side had closed it meanwhile. The caller has seen that no byte of an answer has
-// come, not even of an interim one.
-func closedEarly(f *verdict.Error) bool {
-	return errors.Is(f.Err, errNoAnswer) || f.Reason == "connection_terminated"
+// closedEarly reports whether the error can mean that the peer had closed an idle connection. The
+// caller has checked that no byte of a response has arrived, not even of an interim one.
+func closedEarly(verr *verdict.Error) bool {
+	return errors.Is(verr.Err, errNoResponse) || verr.Reason == "connection_terminated"
 }
 
-// exchange sends the request and reads the answer's head.
-func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Error {
+// sendRequest sends the request and reads the response's head.
+func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
-	pc.asking = c
+	pc.control = c
 	pc.out = pc.head(pc.out[:0], q)
 	inline := len(q.Prefix) <= 16<<10
 	if inline {
@@ -273,46 +274,46 @@ func (t *Transport) exchange(c *Control, q *Request, resp *Response) *verdict.Er
 		return t.upload(c, q, resp, inline)
 	}
 	if err := pc.send(pc.out); err != nil {
-		return t.unsent(c, q, resp, err)
+		return t.writeFailed(c, q, resp, err)
 	}
-	f := t.readHead(c, q, resp, false)
-	if f == nil {
+	verr := t.readHead(c, q, resp, false)
+	if verr == nil {
 		return nil
 	}
-	if w := (*socket.WriteError)(nil); errors.As(f.Err, &w) {
-		resp.unseen = !pc.late // nor a part of it
-		return t.unsent(c, q, resp, w.Err)
+	if w := (*socket.WriteError)(nil); errors.As(verr.Err, &w) {
+		resp.notReceived = !pc.slowWrite // a write that did not wait has sent nothing
+		return t.writeFailed(c, q, resp, w.Err)
 	}
-	resp.unseen = f.Err == errNoAnswer && socket.NotReceived(pc.tcp, len(pc.out))
-	return f
+	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.out))
+	return verr
 }
 
-// unsent looks for an answer to a request that could not be sent: the proxy may
-// have given it before it closed.
-func (t *Transport) unsent(c *Control, q *Request, resp *Response, err error) *verdict.Error {
-	if f := t.readHead(c, q, resp, true); f != nil {
-		return fault(sending, err)
+// writeFailed reads a response to a request that could not be sent: the proxy may have sent one
+// before it closed the connection.
+func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
+	if verr := t.readHead(c, q, resp, true); verr != nil {
+		return newError(sending, err)
 	}
-	resp.keep = false
+	resp.reusable = false
 	return nil
 }
 
-// readHead waits for the head of the answer: first for a moment, then, once OnSlow
-// has been called, until the deadline. A connection whose answers are quick keeps
-// its deadline for several of them, since setting one moves a timer. closed says
-// that the request could not be sent, so that there is nothing to be patient for.
-func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool) *verdict.Error {
+// readHead reads the response's head. It waits for a short time, then calls OnSlow and waits until
+// the deadline. The deadline of the first wait is kept for further fast responses on the same
+// connection, because setting a deadline moves a timer. writeFailed says that the request could
+// not be sent, so that OnSlow is not called.
+func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
 	if !pc.reused {
 		slow = t.cfg.Now().Add(SlowAfter)
 	}
 	latest := slow.Add(SlowAfter)
-	patient := closed || !latest.Before(c.Deadline)
+	final := writeFailed || !latest.Before(c.Deadline)
 	switch {
-	case patient:
+	case final:
 		pc.setReadDeadline(c, c.Deadline)
-	case pc.armed.Before(slow) || pc.armed.After(latest):
+	case pc.readDeadline.Before(slow) || pc.readDeadline.After(latest):
 		pc.setReadDeadline(c, latest)
 	}
 	for {
@@ -320,43 +321,44 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, closed bool
 		if err == nil {
 			break
 		}
-		f := fault(waiting, clearer(err))
-		if f.Cause != verdict.NoAnswerInTime || patient || !t.cfg.Now().Before(c.Deadline) {
-			return f
+		verr := newError(waiting, readError(err))
+		if verr.Cause != verdict.NoAnswerInTime || final || !t.cfg.Now().Before(c.Deadline) {
+			return verr
 		}
-		patient = true
+		final = true
 		pc.setReadDeadline(c, c.Deadline)
-		c.slow()
+		c.callOnSlow()
 	}
 	resp.begin()
 	return nil
 }
 
+// begin prepares r to read the body.
 func (r *Response) begin() {
 	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
-	r.keep = !r.Response.Close
+	r.reusable = !r.Response.Close
 }
 
-// Conn is the connection the answer's body comes from.
+// Conn returns the connection that the body is read from.
 func (r *Response) Conn() net.Conn { return r.pc.Conn }
 
-// SetReadDeadline sets the deadline for the next piece of the body.
+// SetReadDeadline sets the deadline for the next read of the body.
 func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
 }
 
-// What Drain reads of a body at most, and how long it waits.
+// The limits of Drain: the number of bytes that it reads, and how long it waits.
 const (
 	maxDrain  = 64 << 10
 	drainWait = 100 * time.Millisecond
 )
 
-// Drain reads what is left of the body if that is short, so that the connection
-// can be kept, and reports whether it has come to the body's clean end.
+// Drain reads the rest of the body if it is short, so that the connection can be reused. It reports
+// whether the body has ended as announced.
 func (r *Response) Drain(c *Control) bool {
 	for r.Body.Left() <= maxDrain {
 		if p, _ := r.Body.Ready(); p != nil {
-			continue // most often it is all there, and needs no deadline
+			continue // usually the rest has arrived already, and no deadline is needed
 		}
 		if r.Body.Done() {
 			return true
@@ -367,27 +369,27 @@ func (r *Response) Drain(c *Control) bool {
 	return false
 }
 
-// Finish ends the exchange. The connection is kept if the answer was read to its
-// clean end, else it is dropped. sentAll reports whether the request's body had
-// been sent whole; if not, the rest of it has not been read.
+// Finish ends the attempt. The connection is kept if the response has been read completely, and
+// closed otherwise. sentAll reports whether the whole request body was sent; if not, a part of
+// Request.Rest has not been read.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
 	}
 	pc := r.pc
 	r.pc = nil
-	sentAll = !r.half
-	if r.sent != nil {
+	sentAll = !r.partlySent
+	if r.sendDone != nil {
 		select {
-		case err := <-r.sent:
-			r.sent, sentAll = nil, err == nil
-		default: // the answer came first
+		case err := <-r.sendDone:
+			r.sendDone, sentAll = nil, err == nil
+		default: // the response came first
 			sentAll = false
 		}
 	}
-	keep := c.Interrupt.release() && r.keep && r.Body.Done() && sentAll && pc.clean()
+	keep := c.Interrupt.detach() && r.reusable && r.Body.Done() && sentAll && pc.noExtraBytes()
 	if keep {
-		r.pool.put(pc, r.t, now)
+		r.pool.put(pc, now)
 		return sentAll
 	}
 	drop(pc.Conn)
@@ -395,19 +397,19 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	return sentAll
 }
 
-// join waits for the sending of the request's body to stop.
+// join stops sending the request's body and waits until it has stopped.
 func (r *Response) join() {
-	if r.sent == nil {
+	if r.sendDone == nil {
 		return
 	}
-	if r.stop != nil {
-		r.stop()
+	if r.stopSend != nil {
+		r.stopSend()
 	}
-	<-r.sent
-	r.sent = nil
+	<-r.sendDone
+	r.sendDone = nil
 }
 
-// pool returns u's kept connections.
+// pool returns the idle connections of u.
 func (t *Transport) pool(u *upstream.Upstream) *idlePool {
 	if p, ok := t.pools.Load(u); ok {
 		return p.(*idlePool)
@@ -416,14 +418,14 @@ func (t *Transport) pool(u *upstream.Upstream) *idlePool {
 	return p.(*idlePool)
 }
 
-// CloseIdle drops the kept connections of a proxy that has left the pool.
+// CloseIdle closes the idle connections of a proxy that has left the pool.
 func (t *Transport) CloseIdle(u *upstream.Upstream) {
 	if p, ok := t.pools.LoadAndDelete(u); ok {
 		p.(*idlePool).close()
 	}
 }
 
-// Close drops every kept connection.
+// Close closes all idle connections.
 func (t *Transport) Close() {
 	t.pools.Range(func(u, p any) bool {
 		t.pools.Delete(u)
@@ -432,12 +434,13 @@ func (t *Transport) Close() {
 	})
 }
 
-// CloseExpired closes kept connections past their idle timeout.
-func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-t.cfg.IdleTimeout)) }
+// CloseExpired closes the connections that have been idle for too long.
+func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 
-// CloseAllIdle closes every kept connection; the pools go on.
+// CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
+// prune closes the connections that have been idle since before then.
 func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {
 		p.(*idlePool).prune(then)
@@ -445,25 +448,24 @@ func (t *Transport) prune(then time.Time) {
 	})
 }
 
-// tunnels reports whether even http:// targets are reached through a tunnel.
-func tunnels(scheme string) bool {
+// usesTunnel reports whether even a request for an http:// target goes through a tunnel.
+func usesTunnel(scheme string) bool {
 	return scheme == upstream.SOCKS5 || scheme == upstream.SOCKS5H || scheme == upstream.Direct
 }
 
-// basic returns the value of Proxy-Authorization for a, or nil.
-func basic(a upstream.Address) []byte {
+// basicAuth returns the value of Proxy-Authorization for a, or nil without credentials.
+func basicAuth(a upstream.Address) []byte {
 	if a.Username == "" && a.Password == "" {
 		return nil
 	}
 	return []byte("Basic " + base64.StdEncoding.EncodeToString([]byte(a.Username+":"+a.Password.Reveal())))
 }
 
-// tlsSessions is how many servers' sessions are kept for each proxy, to be resumed:
-// a handshake then costs both sides together about half, and with TLS 1.2 a round
-// trip less.
+// tlsSessions is the number of servers per proxy whose TLS sessions are kept. A resumed handshake
+// takes about half of the processor time, and with TLS 1.2 one round trip less.
 const tlsSessions = 32
 
-// tlsClient speaks TLS with host on c, which leads to u or through it.
+// tlsClient makes a TLS handshake with host on c. c leads to u, or to a target through u.
 func (t *Transport) tlsClient(ctx context.Context, u *upstream.Upstream, c net.Conn, host string) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
 	cfg.ServerName, cfg.ClientSessionCache = host, t.pool(u).sessions

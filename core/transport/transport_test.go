@@ -23,7 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-func one(t testing.TB, url string) *upstream.Upstream {
+func proxyAt(t testing.TB, url string) *upstream.Upstream {
 	a, err := upstream.ParseAddress(url)
 	require.NoError(t, err)
 	p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
@@ -31,9 +31,10 @@ func one(t testing.TB, url string) *upstream.Upstream {
 	return p.Snapshot().All[0]
 }
 
-func get() *Request {
-	return &Request{Method: []byte("GET"), Target: []byte("http://a.test/"), Path: []byte("/"), Authority: "a.test:80", Idempotent: true,
-		Fields: []http1.Field{{Name: []byte("Host"), Value: []byte("a.test"), Kind: http1.Host}}}
+func getRequest() *Request {
+	return &Request{Method: []byte("GET"), Target: []byte("http://a.test/"), Path: []byte("/"), Authority: "a.test:80",
+		Idempotent: true,
+		Fields:     []http1.Field{{Name: []byte("Host"), Value: []byte("a.test"), Kind: http1.Host}}}
 }
 
 // readRequest reads one head.
@@ -66,11 +67,12 @@ func TestHostileProxies(t *testing.T) {
 			readRequest(c)
 			c.(*net.TCPConn).SetLinger(0)
 		}, ""},
-		"garbage":                {say("hello there\r\n\r\n"), "http_protocol_error"},
-		"TLS":                    {say("\x15\x03\x01\x00\x02\x02\x46\r\n\r\n"), "http_protocol_error"},
-		"half a head":            {say("HTTP/1.1 200 OK\r\nContent-Le"), ""},
-		"a head of 1 MB":         {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 1<<20)), ""},
-		"two lengths":            {say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), "http_protocol_error"},
+		"garbage":        {say("hello there\r\n\r\n"), "http_protocol_error"},
+		"TLS":            {say("\x15\x03\x01\x00\x02\x02\x46\r\n\r\n"), "http_protocol_error"},
+		"half a head":    {say("HTTP/1.1 200 OK\r\nContent-Le"), ""},
+		"a head of 1 MB": {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 1<<20)), ""},
+		"two lengths": {say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+			"http_protocol_error"},
 		"an upgrade unasked for": {say("HTTP/1.1 101 Switching Protocols\r\n\r\n"), ""},
 		"never answers":          {func(c net.Conn) { io.Copy(io.Discard, c) }, "http_response_timeout"},
 		"a byte at a time, for ever": {func(c net.Conn) {
@@ -88,20 +90,22 @@ func TestHostileProxies(t *testing.T) {
 			defer tr.Close()
 			var resp Response
 			begun := time.Now()
-			f := tr.RoundTrip(t.Context(), one(t, "http://"+coretest.Serve(t, c.serve)), &Control{Deadline: begun.Add(300 * time.Millisecond)}, get(), &resp)
-			require.NotNil(t, f)
-			assert.NotEmpty(t, f.Reason)
+			verr := tr.RoundTrip(t.Context(), proxyAt(t, "http://"+coretest.Serve(t, c.serve)),
+				&Control{Deadline: begun.Add(300 * time.Millisecond)}, getRequest(), &resp)
+			require.NotNil(t, verr)
+			assert.NotEmpty(t, verr.Reason)
 			if c.reason != "" {
-				assert.Equal(t, c.reason, f.Reason)
+				assert.Equal(t, c.reason, verr.Reason)
 			}
 			assert.Less(t, time.Since(begun), 5*time.Second)
-			assert.NotEqual(t, verdict.StaleConnection, f.Cause, "a fresh connection is never stale")
+			assert.NotEqual(t, verdict.StaleConnection, verr.Cause, "a fresh connection is never stale")
 		})
 	}
-	f := New(Config{}).RoundTrip(t.Context(), one(t, "http://127.0.0.1:1"), &Control{Deadline: time.Now().Add(time.Second)}, get(), &Response{})
-	require.NotNil(t, f)
-	assert.Equal(t, "connection_refused", f.Reason)
-	assert.Equal(t, verdict.ProxyUnreachable, f.Cause)
+	verr := New(Config{}).RoundTrip(t.Context(), proxyAt(t, "http://127.0.0.1:1"),
+		&Control{Deadline: time.Now().Add(time.Second)}, getRequest(), &Response{})
+	require.NotNil(t, verr)
+	assert.Equal(t, "connection_refused", verr.Reason)
+	assert.Equal(t, verdict.ProxyUnreachable, verr.Cause)
 	for range 200 {
 		if runtime.NumGoroutine() <= before+2 {
 			return
@@ -114,7 +118,7 @@ func TestHostileProxies(t *testing.T) {
 func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	var accepted atomic.Int64
 	drop := make(chan struct{})
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		accepted.Add(1)
 		for range 2 {
 			readRequest(c)
@@ -127,8 +131,8 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	do := func(fresh bool) bool {
 		var resp Response
 		c := &Control{Deadline: time.Now().Add(2 * time.Second), NewConnection: fresh}
-		if f := tr.RoundTrip(t.Context(), u, c, get(), &resp); f != nil {
-			require.Equal(t, verdict.StaleConnection, f.Cause, "%v", f)
+		if verr := tr.RoundTrip(t.Context(), u, c, getRequest(), &resp); verr != nil {
+			require.Equal(t, verdict.StaleConnection, verr.Cause, "%v", verr)
 			return false
 		}
 		body, err := io.ReadAll(&resp.Body)
@@ -154,9 +158,10 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
 		"Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n",
 	} {
-		u := one(t, "http://me:secret@"+coretest.Serve(t, func(c net.Conn) {
+		u := proxyAt(t, "http://me:secret@"+coretest.Serve(t, func(c net.Conn) {
 			head := readRequest(c)
-			if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") || !strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
+			if !strings.HasPrefix(head, "CONNECT a.test:443 HTTP/1.1\r\n") ||
+				!strings.Contains(head, "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n") {
 				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 				return
 			}
@@ -164,8 +169,8 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}))
 		tr := New(Config{})
-		tun, f := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
-		require.Nil(t, f, framing)
+		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
+		require.Nil(t, verr, framing)
 		defer tun.Conn.Close()
 		require.Zero(t, tun.Refusal.Status, framing)
 		rest := make([]byte, len("early bytes")-len(tun.Early))
@@ -177,32 +182,36 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 
 // scripted is a connection whose other side says what it says, whatever it is
 // told.
-type scripted struct {
+type scriptedConn struct {
 	net.Conn
 	in  io.Reader
 	out bytes.Buffer
 }
 
-func (c *scripted) Read(p []byte) (int, error)  { return c.in.Read(p) }
-func (c *scripted) Write(p []byte) (int, error) { return c.out.Write(p) }
+func (c *scriptedConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
+func (c *scriptedConn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
 func TestSOCKS(t *testing.T) {
 	login := upstream.Address{Scheme: upstream.SOCKS5, Host: "p.test:1080", Username: "me", Password: "secret"}
 	ok := "\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
-	c := &scripted{in: strings.NewReader(ok + "early")}
+	c := &scriptedConn{in: strings.NewReader(ok + "early")}
 	require.NoError(t, socksHandshake(c, login, "a.test:80"))
-	assert.Equal(t, "\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x06a.test\x00\x50", c.out.String(), "the name goes as it is: RFC 1928, 1929")
+	assert.Equal(t, "\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x06a.test\x00\x50", c.out.String(),
+		"the name goes as it is: RFC 1928, 1929")
 	rest, _ := io.ReadAll(c.in)
 	assert.Equal(t, "early", string(rest), "not a byte more is read")
 	for i := range len(ok) {
-		assert.Error(t, socksHandshake(&scripted{in: strings.NewReader(ok[:i])}, login, "a.test:80"), "cut after %d bytes", i)
+		assert.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(ok[:i])}, login, "a.test:80"),
+			"cut after %d bytes", i)
 	}
 	for name, said := range map[string]string{
-		"version 4": "\x04\x00", "no method": "\x05\xff", "a method not offered": "\x05\x01", "a bad login": "\x05\x02\x01\x01",
-		"a refusal": "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "an unknown reply": "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
+		"version 4": "\x04\x00", "no method": "\x05\xff", "a method not offered": "\x05\x01",
+		"a bad login":        "\x05\x02\x01\x01",
+		"a refusal":          "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
+		"an unknown reply":   "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
 		"an unknown address": "\x05\x00\x05\x00\x00\x09\x00\x00",
 	} {
-		err := socksHandshake(&scripted{in: strings.NewReader(said)}, login, "a.test:80")
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(said)}, login, "a.test:80")
 		if assert.Error(t, err, name) {
 			assert.NotContains(t, err.Error(), "secret")
 		}
@@ -214,7 +223,8 @@ func FuzzSOCKS(f *testing.F) {
 	f.Add("\x05\x00\x05\x00\x00\x03\x06a.test\x00\x50", "[::1]:443")
 	f.Add("\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "1.2.3.4:1")
 	f.Fuzz(func(t *testing.T, said, authority string) {
-		err := socksHandshake(&scripted{in: strings.NewReader(said)}, upstream.Address{Username: "me", Password: "hunter2"}, authority)
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(said)},
+			upstream.Address{Username: "me", Password: "hunter2"}, authority)
 		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
 			t.Fatal(err)
 		}
@@ -224,7 +234,7 @@ func FuzzSOCKS(f *testing.F) {
 // TestAnInterruptEndsTheAttempt: from another goroutine, at any moment.
 func TestAnInterruptEndsTheAttempt(t *testing.T) {
 	tr := New(Config{})
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	for i := range 20 {
 		c := &Control{Deadline: time.Now().Add(10 * time.Second)}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -234,8 +244,8 @@ func TestAnInterruptEndsTheAttempt(t *testing.T) {
 			c.Interrupt.Fire()
 		}()
 		begun := time.Now()
-		f := tr.RoundTrip(ctx, u, c, get(), &Response{})
-		require.NotNil(t, f)
+		verr := tr.RoundTrip(ctx, u, c, getRequest(), &Response{})
+		require.NotNil(t, verr)
 		require.Less(t, time.Since(begun), 5*time.Second, fmt.Sprint(i))
 		cancel()
 	}
@@ -255,11 +265,11 @@ func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
 	})
 	tr := New(Config{})
 	defer tr.Close()
-	u := one(t, "http://"+addr)
+	u := proxyAt(t, "http://"+addr)
 	var resp Response
 	for range 3 {
 		c := Control{Deadline: time.Now().Add(5 * time.Second)}
-		require.Nil(t, tr.RoundTrip(context.Background(), u, &c, get(), &resp))
+		require.Nil(t, tr.RoundTrip(context.Background(), u, &c, getRequest(), &resp))
 		resp.Finish(&c, time.Now())
 		time.Sleep(2*SlowAfter + 50*time.Millisecond) // longer than the deadline of a quick answer
 	}

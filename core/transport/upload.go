@@ -11,28 +11,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// RequestBodyBroken reports whether the request's body ended before its time on its
-// client's side, not because the attempt had failed. It is to be called before
-// Finish.
+// RequestBodyBroken reports whether the client's request body ended early, for a reason other than a
+// failed attempt. It must be called before Finish.
 func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
-	case err := <-r.sent: // nil, and never ready, without a body being sent
-		r.sent, r.half = nil, err != nil
+	case err := <-r.sendDone: // nil if no body is being sent
+		r.sendDone, r.partlySent = nil, err != nil
 		return q.broken()
 	default:
 		return false
 	}
 }
 
-// broken reports whether the request's body ended before its time. Only the
-// goroutine that reads Rest may ask.
+// broken reports whether the request's body ended early. Only the goroutine that reads Rest may call it.
 func (q *Request) broken() bool {
 	return q.Rest != nil && q.Rest.Err() != nil && q.Rest.Err() != io.EOF
 }
 
-// skip reads on what the proxy no longer takes: many a client reads its answer
-// only once it has sent everything.
-func (q *Request) skip() {
+// discardRest reads the part of the body that the proxy does not read. Many clients read the response
+// only when they have sent everything.
+func (q *Request) discardRest() {
 	for q.Rest != nil {
 		q.BeforeRead()
 		if _, err := q.Rest.Next(); err != nil {
@@ -41,49 +39,48 @@ func (q *Request) skip() {
 	}
 }
 
-// upload is exchange for a larger body: it sends pc.out, which holds the head and
-// with prefixSent the body's Prefix, and then the body while it waits for the
-// answer, which may come before the body is through. The time for the answer's
-// head begins when the body has ended; until then the body must only not stand
-// still.
+// upload sends a request with a larger body. It writes pc.out, which holds the head and, with
+// prefixSent, the body's Prefix. Then it sends the rest of the body and reads the response's head at
+// the same time, since the response may arrive before the body has been sent. The attempt timeout
+// starts when the body has been sent. Until then only lack of progress ends the attempt.
 func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
 	if _, err := pc.Write(pc.out); err != nil {
-		return t.unsent(c, q, resp, err)
+		return t.writeFailed(c, q, resp, err)
 	}
-	patience := c.Deadline.Sub(t.cfg.Now())
+	headTimeout := c.Deadline.Sub(t.cfg.Now())
 	if q.Continue != nil {
-		if f, final := t.awaitContinue(c, q, resp); f != nil || final {
-			return f
+		if verr, final := t.awaitContinue(c, q, resp); verr != nil || final {
+			return verr
 		}
 	}
-	pc.asking = nil
-	if pc.late {
-		pc.late = false
+	pc.control = nil
+	if pc.slowWrite {
+		pc.slowWrite = false
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
 	if q.Rest == nil {
-		c.slow() // nobody else would notice that the client leaves
+		c.callOnSlow() // the client is not being read, so its connection must be watched
 	}
 	pc.setReadDeadline(c, c.Total)
-	pc.armed = time.Time{} // not for long
+	pc.readDeadline = time.Time{} // it is changed below
 	sent := make(chan error, 1)
-	resp.sent, resp.stop = sent, q.StopRead
+	resp.sendDone, resp.stopSend = sent, q.StopRead
 	var mu sync.Mutex
-	headless := true // once the head has come, the answer's body has deadlines of its own
+	headless := true // after the head, the response's body has its own deadlines
 	go func() {
 		err := sendBody(pc, c, q, prefixSent)
-		if q.broken() { // there will be no answer: whoever waits for one is to find out why
+		if q.broken() { // there will be no response: end the wait for it
 			sent <- err
 			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)
 			return
 		}
-		deadline := t.cfg.Now().Add(patience)
+		deadline := t.cfg.Now().Add(headTimeout)
 		if !c.Total.IsZero() && c.Total.Before(deadline) {
 			deadline = c.Total
 		}
 		if err != nil {
-			deadline = t.cfg.Now().Add(time.Second) // an answer may be on its way
+			deadline = t.cfg.Now().Add(time.Second) // a response may have been sent before
 		}
 		mu.Lock()
 		if headless {
@@ -91,7 +88,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		}
 		mu.Unlock()
 		if err != nil {
-			q.skip()
+			q.discardRest()
 		}
 		sent <- err
 	}()
@@ -100,15 +97,15 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 	headless = false
 	mu.Unlock()
 	if err != nil {
-		return fault(waiting, clearer(err))
+		return newError(waiting, readError(err))
 	}
 	resp.begin()
 	return nil
 }
 
-// awaitContinue waits for what the other side says to a head with an expectation. If
-// that is a final answer, the body is not sent, and the connection not kept.
-func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *verdict.Error, final bool) {
+// awaitContinue waits for the response to a head with Expect: 100-continue. After a final response the
+// body is not sent, and the connection is not reused.
+func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (verr *verdict.Error, final bool) {
 	until := t.cfg.Now().Add(ContinueWait)
 	if c.Deadline.Before(until) {
 		until = c.Deadline
@@ -118,22 +115,22 @@ func (t *Transport) awaitContinue(c *Control, q *Request, resp *Response) (f *ve
 	switch {
 	case err == nil && resp.Status != 100:
 		resp.begin()
-		resp.keep = false
+		resp.reusable = false
 		return nil, true
 	case err != nil:
-		if f := fault(waiting, clearer(err)); f.Cause != verdict.NoAnswerInTime || c.Interrupt.Fired() {
-			return f, false
+		if verr := newError(waiting, readError(err)); verr.Cause != verdict.NoAnswerInTime || c.Interrupt.Fired() {
+			return verr, false
 		}
 	}
 	if !q.Continue() {
-		f := fault(waiting, errStopped)
-		f.Cause = verdict.RequestBroke
-		return f, false
+		verr := newError(waiting, errCancelled)
+		verr.Cause = verdict.RequestBroke
+		return verr, false
 	}
 	return nil, false
 }
 
-// sendBody sends what has not gone with the head.
+// sendBody sends the part of the body that was not sent with the head.
 func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 	pc.bodyIdle = c.BodyIdle
 	write := func(p []byte) error {

@@ -22,9 +22,9 @@ import (
 
 // uploading returns a request whose body of n bytes comes over a connection,
 // and the other end of that.
-func uploading(t *testing.T, n int) (*Request, net.Conn) {
+func uploadRequest(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
-	q := get()
+	q := getRequest()
 	q.Source, q.Pipes = socket.Wrap(near).(*socket.Conn), socket.NewPipes(nil)
 	q.Framing, q.Length, q.Rest = http1.Length, int64(n), &http1.Body{}
 	q.Rest.Start(http1.NewReader(q.Source), http1.Length, int64(n))
@@ -52,10 +52,10 @@ func TestALongUpload(t *testing.T) {
 		})
 	}
 	t.Run("arrives whole", func(t *testing.T) {
-		u := one(t, takes(0))
+		u := proxyAt(t, takes(0))
 		tr := New(Config{})
 		defer tr.Close()
-		q, client := uploading(t, len(body))
+		q, client := uploadRequest(t, len(body))
 		go client.Write(body)
 		c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
 		var resp Response
@@ -67,45 +67,48 @@ func TestALongUpload(t *testing.T) {
 		resp.Finish(c, time.Now())
 	})
 	t.Run("waits for a proxy that is slow to read, not for one that has stopped", func(t *testing.T) {
-		u := one(t, takes(time.Hour))
+		u := proxyAt(t, takes(time.Hour))
 		tr := New(Config{})
 		defer tr.Close()
-		q, client := uploading(t, 64<<20)
+		q, client := uploadRequest(t, 64<<20)
 		go client.Write(make([]byte, 64<<20))
 		begin := time.Now()
-		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 200 * time.Millisecond}, q, &Response{})
-		require.NotNil(t, f)
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+			BodyIdle: 200 * time.Millisecond}, q, &Response{})
+		require.NotNil(t, verr)
 		assert.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
-		assert.NotEqual(t, verdict.RequestBroke, f.Cause, "the client has done nothing wrong")
+		assert.NotEqual(t, verdict.RequestBroke, verr.Cause, "the client has done nothing wrong")
 	})
 	t.Run("a client that breaks off is no fault of the proxy", func(t *testing.T) {
-		u := one(t, takes(0))
+		u := proxyAt(t, takes(0))
 		tr := New(Config{})
 		defer tr.Close()
-		q, client := uploading(t, len(body))
+		q, client := uploadRequest(t, len(body))
 		go func() {
 			client.Write(body[:4<<20])
 			client.Close()
 		}()
-		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
-		require.NotNil(t, f)
-		assert.Equal(t, verdict.RequestBroke, f.Cause)
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+			BodyIdle: 10 * time.Second}, q, &Response{})
+		require.NotNil(t, verr)
+		assert.Equal(t, verdict.RequestBroke, verr.Cause)
 		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
 		<-arrived
 	})
 	t.Run("a proxy that breaks off is", func(t *testing.T) {
-		u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 1<<20))
 			c.(*net.TCPConn).SetLinger(0)
 		}))
 		tr := New(Config{})
 		defer tr.Close()
-		q, client := uploading(t, 64<<20)
+		q, client := uploadRequest(t, 64<<20)
 		go client.Write(make([]byte, 64<<20))
-		f := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}, q, &Response{})
-		require.NotNil(t, f)
-		assert.NotEqual(t, verdict.RequestBroke, f.Cause)
-		assert.Equal(t, "connection_terminated", f.Reason)
+		verr := tr.RoundTrip(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second),
+			BodyIdle: 10 * time.Second}, q, &Response{})
+		require.NotNil(t, verr)
+		assert.NotEqual(t, verdict.RequestBroke, verr.Cause)
+		assert.Equal(t, "connection_terminated", verr.Reason)
 	})
 }
 
@@ -120,7 +123,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 			t.Parallel()
 			const size, patience = 32 << 20, 100 * time.Millisecond
 			over := make(chan struct{})
-			u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+			u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 				r, err := http.ReadRequest(bufio.NewReader(c))
 				if err != nil {
 					return
@@ -136,7 +139,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 			}))
 			tr := New(Config{})
 			defer tr.Close()
-			q, client := uploading(t, size)
+			q, client := uploadRequest(t, size)
 			c := &Control{Deadline: time.Now().Add(patience), BodyIdle: 10 * time.Second}
 			var resp Response
 			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
@@ -155,7 +158,7 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 // however whole its answer: the other side takes what comes next for the rest.
 func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	const size = 8 << 20
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 			io.Copy(io.Discard, c)
@@ -163,7 +166,7 @@ func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	}))
 	tr := New(Config{})
 	defer tr.Close()
-	q, client := uploading(t, size)
+	q, client := uploadRequest(t, size)
 	c := &Control{Deadline: time.Now().Add(10 * time.Second), BodyIdle: 10 * time.Second}
 	var resp Response
 	require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
@@ -172,7 +175,7 @@ func TestAfterHalfABodyNothingIsKept(t *testing.T) {
 	assert.Equal(t, "hello", string(got))
 	client.Write(make([]byte, size/2))
 	client.(*net.TCPConn).CloseWrite()
-	require.Eventually(t, func() bool { return len(resp.sent) == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, 10*time.Second, time.Millisecond)
 	assert.True(t, resp.RequestBodyBroken(q))
 	assert.False(t, resp.Finish(c, time.Now()))
 	assert.Nil(t, tr.pool(u).pop("", time.Now(), false))

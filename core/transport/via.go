@@ -7,80 +7,80 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// viaHabit remembers whether a proxy adds Via to what it relays, under which name.
+// viaHabit records whether a proxy adds a Via field to the responses that it relays, and with which name.
 // It is safe for concurrent use.
 //
-// A name counts as the proxy's only if it came with every good answer (status
-// below 400), of viaSamples at least, from more than one target, and if no other
-// proxy of the pool shows the same (Transport.distinct). Otherwise it could be
-// that of a cache in front of the target, whose error pages may come without it.
-type viaHabit struct{ word atomic.Uint64 }
+// A name is the proxy's own only if every successful response (status below 400) had it, if there were at
+// least viaSamples of them, from several targets, and if no other proxy of the pool adds the same name
+// (Transport.hasUniqueVia). Otherwise it could be the name of a cache in front of the targets, whose
+// error pages may come without it.
+type viaHabit struct{ state atomic.Uint64 }
 
-// viaSamples is how many good answers make a habit.
+// viaSamples is the minimum number of successful responses for a conclusion.
 const viaSamples = 8
 
-// viaWord is the state of a viaHabit: bits 0 to 7 count good answers up to
-// viaSamples, 8 says that they came from several targets, 9 that one of them had
-// no Via, 10 that its names differ; 16 to 39 are the hash of the first target, 40
-// to 63 that of the name.
-type viaWord uint64
+// viaState is the state of a viaHabit. Bits 0 to 7 count successful responses up to viaSamples. Bit 8 is
+// set if they came from several targets, bit 9 if one had no Via, bit 10 if the names differ. Bits
+// 16 to 39 are the hash of the first target, bits 40 to 63 that of the name.
+type viaState uint64
 
 const (
-	viaCount   viaWord = 0xff
-	viaTargets viaWord = 1 << 8
-	viaWithout viaWord = 1 << 9
-	viaDiffers viaWord = 1 << 10
+	viaCount   viaState = 0xff
+	viaTargets viaState = 1 << 8
+	viaMissing viaState = 1 << 9
+	viaDiffers viaState = 1 << 10
 )
 
-// without reports whether good answers have come without Via.
-func (w viaWord) without() bool { return w&viaWithout != 0 }
+// missing reports whether a successful response had no Via.
+func (s viaState) missing() bool { return s&viaMissing != 0 }
 
-// learnt reports whether enough answers came to say what the proxy does.
-func (w viaWord) learnt() bool { return w.without() || w&viaCount >= viaSamples }
+// known reports whether there were enough responses for a conclusion.
+func (s viaState) known() bool { return s.missing() || s&viaCount >= viaSamples }
 
-// always reports whether all answers came with the same name.
-func (w viaWord) always() bool {
-	return w&viaCount >= viaSamples && w&(viaTargets|viaWithout|viaDiffers) == viaTargets
+// consistent reports whether all responses had the same name.
+func (s viaState) consistent() bool {
+	return s&viaCount >= viaSamples && s&(viaTargets|viaMissing|viaDiffers) == viaTargets
 }
 
-func (w viaWord) name() uint32 { return uint32(w >> 40) }
+// name returns the hash of the name.
+func (s viaState) name() uint32 { return uint32(s >> 40) }
 
-// note takes a good answer of a target into account.
-func (h *viaHabit) note(fields []http1.Field, target string) {
-	was := viaWord(h.word.Load())
-	if was.without() {
-		return // for good: one such answer says that a missing Via means nothing
+// add records a successful response of a target.
+func (h *viaHabit) add(fields []http1.Field, target string) {
+	old := viaState(h.state.Load())
+	if old.missing() {
+		return // final: after one such response, a missing Via has no meaning
 	}
 	name, given := viaName(fields)
 	for {
-		is := was
+		next := old
 		switch {
 		case !given:
-			is |= viaWithout
-		case was&viaCount == 0:
-			is = 1 | viaWord(hash24(target))<<16 | viaWord(name)<<40
+			next |= viaMissing
+		case old&viaCount == 0:
+			next = 1 | viaState(hash24(target))<<16 | viaState(name)<<40
 		default:
-			if was&viaCount < viaSamples {
-				is++
+			if old&viaCount < viaSamples {
+				next++
 			}
-			if was.name() != name {
-				is |= viaDiffers
+			if old.name() != name {
+				next |= viaDiffers
 			}
-			if was&viaTargets == 0 && uint32(was>>16)&0xffffff != hash24(target) {
-				is |= viaTargets
+			if old&viaTargets == 0 && uint32(old>>16)&0xffffff != hash24(target) {
+				next |= viaTargets
 			}
 		}
-		if is == was || h.word.CompareAndSwap(uint64(was), uint64(is)) {
+		if next == old || h.state.CompareAndSwap(uint64(old), uint64(next)) {
 			return
 		}
-		if was = viaWord(h.word.Load()); was.without() {
+		if old = viaState(h.state.Load()); old.missing() {
 			return
 		}
 	}
 }
 
 // viaName hashes the name of the last intermediary in Via (RFC 9110 section 7.6.3):
-// the host of received-by. The port is left out, since Apache puts the target's.
+// the host of received-by. It ignores the port, because Apache inserts the target's.
 func viaName(fields []http1.Field) (hash uint32, given bool) {
 	for i := len(fields) - 1; i >= 0; i-- {
 		if fields[i].Kind != http1.Via {
@@ -89,7 +89,7 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 		v := fields[i].Value
 		v = v[bytes.LastIndexByte(v, ',')+1:]
 		at := skip(v, 0, true)
-		if name := skip(v, skip(v, at, false), true); name < len(v) { // after the protocol, which is the target's
+		if name := skip(v, skip(v, at, false), true); name < len(v) { // after the protocol
 			at = name
 		}
 		end := at
@@ -101,8 +101,8 @@ func viaName(fields []http1.Field) (hash uint32, given bool) {
 	return 0, false
 }
 
-// skip returns where the run of white space, or of anything else, that begins at i
-// ends.
+// skip returns the end of the run that begins at i: of white space if space is set, otherwise of all other
+// bytes.
 func skip(v []byte, i int, space bool) int {
 	for i < len(v) && (v[i] == ' ' || v[i] == '\t') == space {
 		i++
@@ -110,7 +110,7 @@ func skip(v []byte, i int, space bool) int {
 	return i
 }
 
-// hash24 is FNV-1a, folded to 24 bits.
+// hash24 returns the FNV-1a hash of s, folded to 24 bits.
 func hash24[T string | []byte](s T) uint32 {
 	h := uint32(2166136261)
 	for i := range len(s) {
@@ -119,16 +119,16 @@ func hash24[T string | []byte](s T) uint32 {
 	return h>>24 ^ h&0xffffff
 }
 
-// distinct reports whether the Via that a proxy adds is known to be its own: some
-// other proxy of the pool is known too, and none adds the same.
-func (t *Transport) distinct(of *idlePool) bool {
-	name, others, same := viaWord(of.habit.word.Load()).name(), 0, false
+// hasUniqueVia reports whether the Via name of a proxy is its own: the habit of at least one other proxy is
+// known, and no other proxy adds the same name.
+func (t *Transport) hasUniqueVia(of *idlePool) bool {
+	name, others, same := viaState(of.via.state.Load()).name(), 0, false
 	t.pools.Range(func(_, p any) bool {
-		other := viaWord(p.(*idlePool).habit.word.Load())
+		other := viaState(p.(*idlePool).via.state.Load())
 		if p == of || other == 0 {
 			return true
 		}
-		if other.learnt() {
+		if other.known() {
 			others++
 		}
 		same = same || other&viaCount > 0 && other.name() == name

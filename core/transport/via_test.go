@@ -43,31 +43,31 @@ func TestViaName(t *testing.T) {
 func TestViaHabit(t *testing.T) {
 	note := func(h *viaHabit, n int, target string, via ...string) {
 		for range n {
-			h.note(viaFields(via...), target)
+			h.add(viaFields(via...), target)
 		}
 	}
-	word := func(h *viaHabit) viaWord { return viaWord(h.word.Load()) }
+	word := func(h *viaHabit) viaState { return viaState(h.state.Load()) }
 	var h viaHabit
 	note(&h, 7, "a:80", "1.1 p")
-	require.False(t, word(&h).learnt())
+	require.False(t, word(&h).known())
 	note(&h, 100, "a:80", "1.1 p")
-	require.True(t, word(&h).learnt())
-	require.False(t, word(&h).always(), "one target only: its cache could have added it")
+	require.True(t, word(&h).known())
+	require.False(t, word(&h).consistent(), "one target only: its cache could have added it")
 	note(&h, 1, "b:80", "1.1 cdn, 1.1 p")
-	require.True(t, word(&h).always())
+	require.True(t, word(&h).consistent())
 	note(&h, 1, "a:80", "1.1 other")
-	require.False(t, word(&h).always())
-	require.False(t, word(&h).without())
+	require.False(t, word(&h).consistent())
+	require.False(t, word(&h).missing())
 	note(&h, 100, "a:80", "1.1 p")
-	require.False(t, word(&h).always(), "for good")
+	require.False(t, word(&h).consistent(), "for good")
 
 	var bare viaHabit
 	note(&bare, 9, "a:80", "1.1 p")
 	note(&bare, 1, "b:80")
-	require.True(t, word(&bare).without())
+	require.True(t, word(&bare).missing())
 	note(&bare, 100, "c:80", "1.1 p")
-	require.True(t, word(&bare).without())
-	require.False(t, word(&bare).always())
+	require.True(t, word(&bare).missing())
+	require.False(t, word(&bare).consistent())
 }
 
 // TestViaHabitForgetsNothingAtOnce: an answer without Via is remembered whatever
@@ -80,14 +80,14 @@ func TestViaHabitForgetsNothingAtOnce(t *testing.T) {
 			all.Go(func() {
 				for i := range 12 {
 					if g == 0 && i == 4 {
-						h.note(viaFields(), "a:80")
+						h.add(viaFields(), "a:80")
 					}
-					h.note(viaFields("1.1 p"), fmt.Sprintf("%d:80", i%3))
+					h.add(viaFields("1.1 p"), fmt.Sprintf("%d:80", i%3))
 				}
 			})
 		}
 		all.Wait()
-		require.True(t, viaWord(h.word.Load()).without())
+		require.True(t, viaState(h.state.Load()).missing())
 	}
 }
 
@@ -100,20 +100,20 @@ func TestDistinct(t *testing.T) {
 		p := newIdlePool(upstream.Address{})
 		tr.pools.Store(u, p)
 		for i := range viaSamples {
-			p.habit.note(viaFields(via...), fmt.Sprintf("%d:80", i%2))
+			p.via.add(viaFields(via...), fmt.Sprintf("%d:80", i%2))
 		}
 		return p
 	}
 	first := add("1.1 p")
-	require.True(t, viaWord(first.habit.word.Load()).always())
-	require.False(t, tr.distinct(first), "there is no other to compare with")
+	require.True(t, viaState(first.via.state.Load()).consistent())
+	require.False(t, tr.hasUniqueVia(first), "there is no other to compare with")
 	young := newIdlePool(upstream.Address{})
 	tr.pools.Store(&upstream.Upstream{}, young)
-	require.False(t, tr.distinct(first), "nothing is known of the other")
+	require.False(t, tr.hasUniqueVia(first), "nothing is known of the other")
 	add()
-	require.True(t, tr.distinct(first))
+	require.True(t, tr.hasUniqueVia(first))
 	add("1.1 q")
-	require.True(t, tr.distinct(first))
-	young.habit.note(viaFields("1.1 p"), "a:80")
-	require.False(t, tr.distinct(first), "another shows the same")
+	require.True(t, tr.hasUniqueVia(first))
+	young.via.add(viaFields("1.1 p"), "a:80")
+	require.False(t, tr.hasUniqueVia(first), "another shows the same")
 }

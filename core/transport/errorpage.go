@@ -11,25 +11,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ErrorPage says that an answer with status 400 or above is a page of the proxy
-// itself, not of the target.
+// ErrorPage describes a proxy's own error page: a response with a status of 400 or above that the proxy
+// wrote itself instead of relaying the target's response.
 type ErrorPage struct {
-	Mark   string // how it was recognised: a mark of this file, or "own_error" for a rule of the configuration
-	Kind   verdict.ErrorPage
-	Reason string // RFC 9209 section 2.3 error token that says the same; "" if the page does not tell
-	Detail string // squid's name of the page, such as "ERR_DNS_FAIL"; "" for all others
+	Signature string // how it was recognised: a signature of this file, or "own_error" for a configured rule
+	Kind      verdict.ErrorPage
+	Reason    string // the RFC 9209 error token with the same meaning (section 2.3); "" if unknown
+	Detail    string // squid's name of the page, such as "ERR_DNS_FAIL"; "" for other proxies
 }
 
-// says is what a page with that error token says; of another page it is unclear.
-func says(reason string) verdict.ErrorPage {
-	if own, known := blame[reason]; known {
-		return own
+// pageKind returns the kind of a page with the given error token.
+func pageKind(reason string) verdict.ErrorPage {
+	if kind, known := tokenKinds[reason]; known {
+		return kind
 	}
 	return verdict.ErrorPageUnclear
 }
 
-// blame maps the error tokens of RFC 9209 section 2.3 to what they blame.
-var blame = map[string]verdict.ErrorPage{
+// tokenKinds maps the error tokens of RFC 9209 section 2.3 to kinds of pages.
+var tokenKinds = map[string]verdict.ErrorPage{
 	"dns_timeout":                        verdict.ErrorPageUnreachable,
 	"dns_error":                          verdict.ErrorPageUnreachable,
 	"destination_not_found":              verdict.ErrorPageUnreachable,
@@ -64,25 +64,25 @@ var blame = map[string]verdict.ErrorPage{
 	"proxy_internal_response":            verdict.ErrorPageUnclear,
 }
 
-// page is an answer with status 400 or above, as the marks see it. All slices are
+// page is a response with a status of 400 or above in the form that the signatures use. All slices are
 // views.
 type page struct {
 	status  int
 	reason  []byte
 	fields  []http1.Field
-	body    []byte // its beginning, as far as it has come
-	connect bool   // it refuses a CONNECT: no target can have written it
+	body    []byte // the part that has arrived
+	connect bool   // the response to a CONNECT, which no target can have written
 
 	vias                          int    // Via fields
-	via                           []byte // the last of them
+	via                           []byte // the last Via field
 	server, agent, modified, date []byte
 	contentType, squidError       []byte
-	whirlpool                     bool // it carries X-Whirlpool-Outcome
-	sized                         bool // and Content-Length
+	whirlpool                     bool // the page has X-Whirlpool-Outcome
+	sized                         bool // the page has Content-Length
 	proxyStatus                   []string
 }
 
-// read gathers the fields that marks look at.
+// read sets the fields of p that the signatures use.
 func (p *page) read() {
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -112,25 +112,25 @@ func (p *page) read() {
 	}
 }
 
-// mark looks for a known own page of a proxy. reason is the RFC 9209 token for what
-// it says; "" if it does not tell.
+// signature looks for a known error page of a proxy. reason is the RFC 9209 token with the same meaning,
+// or "" if unknown.
 //
-// Each mark was measured (testdata/ownerrors). All but squid's count on answers
-// without Via only: a proxy that adds one adds it to what it relays. One that adds
-// nothing could relay such a page of a target that is itself the same software; no
-// mark can tell. The pages of
-// HAProxy, nginx, Apache, Traffic Server and Varnish have no mark: origins stand
-// behind the same servers, and a proxy that adds nothing relays their pages byte
-// for byte.
-func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
-	if p.bySquid(habit) {
+// Each signature was recorded from the real proxy (testdata/ownerrors). All of them except squid's
+// require a response without Via: a proxy that adds Via adds it to all responses that it relays. A
+// proxy that does not add Via may relay such a page from a target that runs the same software; no
+// signature can tell the two apart.
+//
+// The pages of HAProxy, nginx, Apache, Traffic Server and Varnish have no signature. The same servers
+// run in front of targets, and a proxy that adds nothing relays their pages unchanged.
+func (p *page) signature(via viaState) (name, reason string, ok bool) {
+	if p.bySquid(via) {
 		return "x-squid-error", squidReason(p.squidError), true
 	}
-	if !p.local() {
+	if !p.notRelayed() {
 		return "", "", false
 	}
-	// A proxy that adds no Via may relay a Proxy-Status of the target's own making.
-	if p.proxyStatus != nil && (p.connect || p.whirlpool || !habit.without()) {
+	// A proxy that adds no Via may relay a Proxy-Status of the target.
+	if p.proxyStatus != nil && (p.connect || p.whirlpool || !via.missing()) {
 		if reason, ok = proxyStatusError(p.proxyStatus, p.whirlpool); ok {
 			return "proxy-status", reason, true
 		}
@@ -140,7 +140,7 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 		return "tinyproxy", tinyproxyReasons[string(p.reason)], true
 	case p.byPrivoxy():
 		return "privoxy", privoxyReasons[string(p.reason)], true
-	case bytes.HasPrefix(p.agent, []byte("proxy.py")): // Proxy-agent is on its own pages only
+	case bytes.HasPrefix(p.agent, []byte("proxy.py")): // only proxy.py's own pages have Proxy-agent
 		return "proxy.py", badGateway(p.status), true
 	case p.by3proxy():
 		return "3proxy", threeproxyReasons[string(p.heading3())], true
@@ -150,14 +150,13 @@ func (p *page) mark(habit viaWord) (name, reason string, ok bool) {
 	return "", "", false
 }
 
-// byTinyproxy reports whether tinyproxy wrote the page: it gives it neither a date
-// nor a length.
+// byTinyproxy reports whether tinyproxy wrote the page. Its pages have neither a date nor a length.
 func (p *page) byTinyproxy() bool {
 	return bytes.HasPrefix(p.server, []byte("tinyproxy")) && p.date == nil && !p.sized && p.html()
 }
 
-// by3proxy reports whether 3proxy wrote the page. Its pages are fixed texts, sent at
-// once with a head that names neither server nor date nor length.
+// by3proxy reports whether 3proxy wrote the page. Its pages are fixed texts with a head that has neither
+// Server nor Date nor Content-Length.
 func (p *page) by3proxy() bool {
 	if p.server != nil || p.date != nil || p.sized || !p.html() {
 		return false
@@ -166,7 +165,7 @@ func (p *page) by3proxy() bool {
 	return known
 }
 
-// heading3 is the text of the first <h3> in what has come of the body.
+// heading3 returns the text of the first <h3> in the part of the body that has arrived.
 func (p *page) heading3() []byte {
 	_, after, _ := bytes.Cut(p.body, []byte("<h3>"))
 	text, _, _ := bytes.Cut(after, []byte("<"))
@@ -175,8 +174,8 @@ func (p *page) heading3() []byte {
 
 func (p *page) html() bool { return bytes.HasPrefix(p.contentType, []byte("text/html")) }
 
-// byPrivoxy reports whether Privoxy wrote the page. Pages made from its templates
-// carry a date before the Web; its others are plain text, without Server and Date.
+// byPrivoxy reports whether Privoxy wrote the page. Pages from its templates have a Last-Modified of
+// 1955. Its other pages are plain text without Server and Date.
 func (p *page) byPrivoxy() bool {
 	if string(p.modified) == "Wed, 08 Jun 1955 12:00:00 GMT" {
 		return true
@@ -185,24 +184,25 @@ func (p *page) byPrivoxy() bool {
 	return known && string(p.contentType) == "text/plain" && p.server == nil && p.date == nil
 }
 
-// local reports whether nothing shows that the answer was relayed.
-func (p *page) local() bool { return p.connect || p.vias == 0 }
+// notRelayed reports whether the response has no sign of having been relayed.
+func (p *page) notRelayed() bool { return p.connect || p.vias == 0 }
 
-// bySquid reports whether the page is that of a squid, the one that was asked.
-// squid adds Via to its own pages too, unless it is told not to. A second Via is
-// that of a squid behind it, which may be the target's.
-func (p *page) bySquid(habit viaWord) bool {
+// bySquid reports whether the page was written by the proxy, and the proxy is squid. squid adds Via to
+// its own pages as well, unless configured otherwise. A second Via is that of another squid behind the
+// proxy, which may be the target's.
+func (p *page) bySquid(via viaState) bool {
 	switch {
 	case p.squidError == nil || !p.html() || p.server != nil && !bytes.HasPrefix(p.server, []byte("squid")):
 		return false
-	case p.local():
+	case p.notRelayed():
 		return true
-	case habit.without(): // what it relays has no Via of its own: this one is the target's
+	case via.missing(): // the proxy adds no Via, so this one is the target's
 		return false
 	}
 	return p.vias == 1 && bytes.IndexByte(p.via, ',') < 0 && bytes.Contains(p.via, []byte("(squid"))
 }
 
+// badGateway returns the error token of a page that has no other sign than its status.
 func badGateway(status int) string {
 	if status == 502 {
 		return "destination_unavailable"
@@ -212,7 +212,7 @@ func badGateway(status int) string {
 
 // tinyproxyReasons are the reason phrases of tinyproxy 1.11.
 var tinyproxyReasons = map[string]string{
-	"Unable to connect":                  "destination_unavailable", // its resolver failed, or the connection
+	"Unable to connect":                  "destination_unavailable", // name resolution or the connection failed
 	"Could not retrieve all the headers": "http_response_incomplete",
 	"Access denied":                      "http_request_denied",
 	"Access violation":                   "http_request_denied",
@@ -253,8 +253,8 @@ var threeproxyReasons = map[string]string{
 	"Access to requested resource disallowed by administrator or you need valid username/password to use this resource": "http_request_denied",
 }
 
-// squidReasons are squid's pages (doc/errors of squid 5.7). ERR_CANNOT_FORWARD is
-// absent: squid gives it to a CONNECT whose name does not resolve, too.
+// squidReasons are squid's pages (doc/errors of squid 5.7). ERR_CANNOT_FORWARD is absent, because squid
+// also uses it for a CONNECT whose name does not resolve.
 var squidReasons = map[string]string{
 	"ERR_DNS_FAIL":                "dns_error",
 	"ERR_CONNECT_FAIL":            "destination_unavailable",
@@ -279,8 +279,7 @@ var squidReasons = map[string]string{
 	"ERR_UNSUP_REQ":               "http_request_error",
 }
 
-// squidReason reads X-Squid-Error: the name of the page, and the errno of Linux,
-// 0 for none.
+// squidReason parses X-Squid-Error: the name of the page and a Linux errno, which is 0 for none.
 func squidReason(value []byte) string {
 	name, errno, _ := bytes.Cut(value, []byte(" "))
 	if string(name) == "ERR_CONNECT_FAIL" {
@@ -296,11 +295,10 @@ func squidReason(value []byte) string {
 	return squidReasons[string(name)]
 }
 
-// proxyStatusError returns the error of the member of Proxy-Status that stands for
-// the proxy nearest to us, which is the last (RFC 9209 section 2). whirlpool says
-// that this proxy is a gateway of our kind: then only its own member counts, since
-// it relays others. What cannot be parsed is ignored, as RFC 9651 section 4.2 wants
-// it.
+// proxyStatusError returns the error parameter of the last member of Proxy-Status, which is that of the
+// nearest proxy (RFC 9209 section 2). whirlpool says that the proxy is a Whirlpool. It relays the
+// members of others, so only its own member counts. Malformed fields are ignored (RFC 9651 section
+// 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)
 	if err != nil || len(list) == 0 {
@@ -318,33 +316,33 @@ func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) 
 	if !given || !isToken {
 		return "", false
 	}
-	if _, known := blame[string(token)]; known {
+	if _, known := tokenKinds[string(token)]; known {
 		reason = string(token)
 	}
 	return reason, true
 }
 
-// ownError returns nil unless the page is the proxy's own: by a rule of the
-// configuration or by a known mark.
-func ownError(p *page, rules []upstream.OwnError, habit viaWord) *ErrorPage {
+// findErrorPage returns nil unless a configured rule or a known signature shows that the proxy wrote the
+// page itself.
+func findErrorPage(p *page, rules []upstream.OwnError, via viaState) *ErrorPage {
 	for i := range rules {
 		if matches(&rules[i], p) {
-			return &ErrorPage{Mark: "own_error", Kind: verdict.ErrorPageUnclear}
+			return &ErrorPage{Signature: "own_error", Kind: verdict.ErrorPageUnclear}
 		}
 	}
 	p.read()
-	name, reason, ok := p.mark(habit)
+	name, reason, ok := p.signature(via)
 	if !ok {
 		return nil
 	}
-	own := &ErrorPage{Mark: name, Kind: says(reason), Reason: reason}
+	own := &ErrorPage{Signature: name, Kind: pageKind(reason), Reason: reason}
 	if name == "x-squid-error" {
 		own.Detail = squidPage(p.squidError)
 	}
 	return own
 }
 
-// squidPage returns the page's name if it is one of squid's, fit for a log.
+// squidPage returns the page's name if it has the form of squid's names, so that it can be logged.
 func squidPage(value []byte) string {
 	name, _, _ := bytes.Cut(value, []byte(" "))
 	if len(name) > 64 || !bytes.HasPrefix(name, []byte("ERR_")) {
@@ -358,7 +356,7 @@ func squidPage(value []byte) string {
 	return string(name)
 }
 
-// matches reports whether every part of the rule holds for the page.
+// matches reports whether the page matches every part of the rule.
 func matches(rule *upstream.OwnError, p *page) bool {
 	return headMatches(rule, p) && (rule.Body == "" || bytes.Contains(p.body, []byte(rule.Body)))
 }

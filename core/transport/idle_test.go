@@ -25,7 +25,7 @@ import (
 )
 
 // way is one kind of connection that may be kept.
-type way struct {
+type route struct {
 	u      *upstream.Upstream
 	roots  *x509.CertPool
 	tls    bool          // the target's
@@ -35,8 +35,8 @@ type way struct {
 
 // ways leads to what answers in the place of proxy or origin, over every kind
 // of connection. What the proxy's side has to say it says at once.
-func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
-	secure, roots := secured(t, answer)
+func routes(t *testing.T, answer func(net.Conn)) map[string]*route {
+	secure, roots := serveTLS(t, answer)
 	through := func(serve func(net.Conn)) func(net.Conn) { // a tunnel to it
 		return func(c net.Conn) {
 			readRequest(c)
@@ -44,19 +44,19 @@ func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 			serve(c)
 		}
 	}
-	doubly, _ := secured(t, through(secure)) // with the same certificate
-	to := func(scheme string, tls bool, serve func(net.Conn)) *way {
-		w := &way{roots: roots, tls: tls, conns: make(chan net.Conn, 10)}
-		w.u = one(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
+	doubly, _ := serveTLS(t, through(secure)) // with the same certificate
+	to := func(scheme string, tls bool, serve func(net.Conn)) *route {
+		w := &route{roots: roots, tls: tls, conns: make(chan net.Conn, 10)}
+		w.u = proxyAt(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
 			w.opened.Add(1)
 			w.conns <- c
-			g := &gathering{Conn: c}
+			g := &bufferedConn{Conn: c}
 			defer g.Close()
 			serve(g)
 		}))
 		return w
 	}
-	return map[string]*way{
+	return map[string]*route{
 		"http by http":   to("http", false, answer),
 		"http by https":  to("https", false, secure),
 		"https by http":  to("http", true, through(secure)),
@@ -64,8 +64,8 @@ func ways(t *testing.T, answer func(net.Conn)) map[string]*way {
 	}
 }
 
-func (w *way) request() *Request {
-	q := get()
+func (w *route) request() *Request {
+	q := getRequest()
 	if q.TLS = w.tls; q.TLS {
 		q.Authority = "127.0.0.1:443"
 	}
@@ -73,13 +73,13 @@ func (w *way) request() *Request {
 }
 
 // do sends a request and returns its answer's body.
-func (w *way) do(t *testing.T, tr *Transport) string {
+func (w *route) do(t *testing.T, tr *Transport) string {
 	t.Helper()
 	q := w.request()
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 	var resp Response
-	f := tr.RoundTrip(t.Context(), w.u, c, q, &resp)
-	require.Nil(t, f)
+	verr := tr.RoundTrip(t.Context(), w.u, c, q, &resp)
+	require.Nil(t, verr)
 	body, err := io.ReadAll(&resp.Body)
 	require.NoError(t, err)
 	resp.Finish(c, time.Now())
@@ -87,25 +87,25 @@ func (w *way) do(t *testing.T, tr *Transport) string {
 }
 
 // gathering is a connection that sends all at once, before it reads or closes.
-type gathering struct {
+type bufferedConn struct {
 	net.Conn
 	out bytes.Buffer
 }
 
-func (g *gathering) Write(p []byte) (int, error) { return g.out.Write(p) }
+func (g *bufferedConn) Write(p []byte) (int, error) { return g.out.Write(p) }
 
-func (g *gathering) Read(p []byte) (int, error) {
+func (g *bufferedConn) Read(p []byte) (int, error) {
 	g.flush()
 	return g.Conn.Read(p)
 }
 
-func (g *gathering) Close() error {
+func (g *bufferedConn) Close() error {
 	g.SetWriteDeadline(time.Time{}) // TLS has set one
 	g.flush()
 	return g.Conn.Close()
 }
 
-func (g *gathering) flush() {
+func (g *bufferedConn) flush() {
 	g.Conn.Write(g.out.Bytes())
 	g.out.Reset()
 }
@@ -116,7 +116,7 @@ func flush(c net.Conn) {
 		switch above := c.(type) {
 		case *tls.Conn:
 			c = above.NetConn()
-		case *gathering:
+		case *bufferedConn:
 			above.flush()
 			return
 		}
@@ -125,16 +125,16 @@ func flush(c net.Conn) {
 
 // newest returns the connection that was put back last.
 func (p *idlePool) newest() *persistConn {
-	for _, list := range p.via {
+	for _, list := range p.toTarget {
 		return list[len(list)-1]
 	}
-	return p.direct[len(p.direct)-1]
+	return p.toProxy[len(p.toProxy)-1]
 }
 
 // Connections are kept, whatever they lie on, and none is used again whose
 // other side is seen to have closed it.
 func TestWhatIsKept(t *testing.T) {
-	for name, w := range ways(t, func(c net.Conn) {
+	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
@@ -158,7 +158,7 @@ func TestWhatIsKept(t *testing.T) {
 // A proxy that sends more than was asked for: no later request gets that for
 // an answer, be it taken off the wire by whichever layer.
 func TestAnAnswerNobodyAskedFor(t *testing.T) {
-	for name, w := range ways(t, func(c net.Conn) {
+	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nfor")
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain")
@@ -190,7 +190,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 		"reset":       func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
 		"half-closed": func(c *net.TCPConn) { c.CloseWrite() },
 	} {
-		for name, w := range ways(t, answer) {
+		for name, w := range routes(t, answer) {
 			for _, size := range []int{0, 100, 100 << 10} {
 				t.Run(fmt.Sprint(name, " ", how, " ", size), func(t *testing.T) {
 					tr := New(Config{RootCAs: w.roots})
@@ -207,18 +207,18 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 					pool := tr.pool(w.u)
 					resp := &Response{t: tr, pool: pool, pc: pool.pop(kept.key, time.Now(), false)}
 					resp.pc.reused = true
-					f := tr.try(w.u, c, q, resp)
-					require.NotNil(t, f)
-					assert.Equal(t, verdict.StaleConnection, f.Cause, "%+v", f)
+					verr := tr.attempt(w.u, c, q, resp)
+					require.NotNil(t, verr)
+					assert.Equal(t, verdict.StaleConnection, verr.Cause, "%+v", verr)
 					refused := how == "closed" || how == "reset" && name == "http by http"
 					unseen := size < 1000 && runtime.GOOS == "linux" && refused
-					assert.Equal(t, unseen, resp.unseen)
+					assert.Equal(t, unseen, resp.notReceived)
 				})
 			}
 		}
 	}
 	for said, stale := range map[string]bool{"": true, "H": false, "HTTP/1.1 103 Early Hints\r\n\r\n": false} {
-		for name, w := range ways(t, func(c net.Conn) {
+		for name, w := range routes(t, func(c net.Conn) {
 			readRequest(c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			readRequest(c)
@@ -228,9 +228,10 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 				tr := New(Config{RootCAs: w.roots})
 				defer tr.Close()
 				w.do(t, tr)
-				f := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(), &Response{})
-				require.NotNil(t, f)
-				assert.Equal(t, stale, f.Cause == verdict.StaleConnection, "%+v", f)
+				verr := tr.RoundTrip(t.Context(), w.u, &Control{Deadline: time.Now().Add(5 * time.Second)}, w.request(),
+					&Response{})
+				require.NotNil(t, verr)
+				assert.Equal(t, stale, verr.Cause == verdict.StaleConnection, "%+v", verr)
 			})
 		}
 	}
@@ -240,7 +241,7 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 // the connection is to be used again, so that connection is closed.
 func TestASecondAnswerIsNobodys(t *testing.T) {
 	say := make(chan struct{})
-	for name, w := range ways(t, func(c net.Conn) {
+	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
 			flush(c)
@@ -277,7 +278,7 @@ func TestBytesLeftOver(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nno colon\r\n\r\n": false, // an answer, and malformed
 	} {
 		t.Run(left, func(t *testing.T) {
-			u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+			u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 				readRequest(c)
 				io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
 				readRequest(c)
@@ -288,12 +289,12 @@ func TestBytesLeftOver(t *testing.T) {
 			defer tr.Close()
 			c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 			var resp Response
-			require.Nil(t, tr.RoundTrip(t.Context(), u, c, get(), &resp))
+			require.Nil(t, tr.RoundTrip(t.Context(), u, c, getRequest(), &resp))
 			resp.Finish(c, time.Now())
-			f := tr.RoundTrip(t.Context(), u, c, get(), &resp)
-			require.NotNil(t, f)
-			require.Equal(t, "http_protocol_error", f.Reason)
-			require.Equal(t, leftover, f.Cause == verdict.Leftover)
+			verr := tr.RoundTrip(t.Context(), u, c, getRequest(), &resp)
+			require.NotNil(t, verr)
+			require.Equal(t, "http_protocol_error", verr.Reason)
+			require.Equal(t, leftover, verr.Cause == verdict.Leftover)
 		})
 	}
 }
@@ -319,7 +320,7 @@ func TestAConnectionOfAnotherKind(t *testing.T) {
 		return near, nil
 	}})
 	defer tr.Close()
-	w := &way{u: one(t, "http://p.test:1")}
+	w := &route{u: proxyAt(t, "http://p.test:1")}
 	require.Equal(t, "first", w.do(t, tr))
 	say <- struct{}{}
 	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, 5*time.Second, time.Millisecond)
@@ -337,7 +338,7 @@ func TestAConnectionOfAnotherKind(t *testing.T) {
 // while what can be repeated goes on using those that are kept.
 func TestAPostLostOnAKeptConnection(t *testing.T) {
 	var opened, onKept atomic.Int32
-	u := one(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		opened.Add(1)
 		for n := 0; ; n++ {
 			head := readRequest(c)
@@ -348,15 +349,15 @@ func TestAPostLostOnAKeptConnection(t *testing.T) {
 		}
 	}))
 	now := time.Now()
-	tr := New(Config{Now: func() time.Time { return now }, IdleTimeout: time.Hour})
+	tr := New(Config{Now: func() time.Time { return now }})
 	defer tr.Close()
 	ask := func(method string, idempotent bool) bool {
-		q := get()
+		q := getRequest()
 		q.Method, q.Idempotent = []byte(method), idempotent
 		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
 		var resp Response
-		if f := tr.RoundTrip(t.Context(), u, c, q, &resp); f != nil {
-			require.Equal(t, verdict.StaleConnection, f.Cause, "%v", f)
+		if verr := tr.RoundTrip(t.Context(), u, c, q, &resp); verr != nil {
+			require.Equal(t, verdict.StaleConnection, verr.Cause, "%v", verr)
 			return false
 		}
 		resp.Finish(c, now)
@@ -388,10 +389,10 @@ func TestAPostLostOnAKeptConnection(t *testing.T) {
 func TestLossesAreBounded(t *testing.T) {
 	p, now := &idlePool{}, time.Now()
 	for i := range 2 * maxLossy {
-		p.lost(fmt.Sprint(i), now)
+		p.noteLoss(fmt.Sprint(i), now)
 	}
 	require.Len(t, p.lossy, maxLossy)
-	p.lost("late", now.Add(lossyFor))
+	p.noteLoss("late", now.Add(lossyFor))
 	require.Len(t, p.lossy, 1)
 }
 
@@ -400,15 +401,15 @@ func TestLossesAreBounded(t *testing.T) {
 func TestAStuckIdleConnection(t *testing.T) {
 	hung := make(chan struct{})
 	defer close(hung)
-	serve, roots := secured(t, func(c net.Conn) {
+	serve, roots := serveTLS(t, func(c net.Conn) {
 		readRequest(c)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		<-hung
 	})
-	w := &way{u: one(t, "https://"+coretest.Serve(t, serve))}
+	w := &route{u: proxyAt(t, "https://"+coretest.Serve(t, serve))}
 	for name, end := range map[string]func(*idlePool){
 		"prune": func(p *idlePool) { p.prune(time.Now().Add(time.Hour)) },
-		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), time.Minute, false) },
+		"get":   func(p *idlePool) { p.get("", time.Now().Add(time.Hour), false) },
 		"close": (*idlePool).close,
 	} {
 		tr := New(Config{RootCAs: roots})

@@ -17,9 +17,9 @@ import (
 // measured is an answer of a real proxy: a section of testdata/ownerrors, of which
 // "== get_dns => privoxy target_unreachable dns_error" is the first line. "=> -" is
 // an answer that no mark may take for the proxy's own.
-type measured struct{ name, want, answer string }
+type recorded struct{ name, want, response string }
 
-func readMeasured(t *testing.T, file string) (all []measured) {
+func readRecorded(t *testing.T, file string) (all []recorded) {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	for _, section := range strings.Split("\n"+string(data), "\n== ")[1:] {
@@ -29,7 +29,7 @@ func readMeasured(t *testing.T, file string) (all []measured) {
 			continue // there was no answer
 		}
 		head, body, _ := strings.Cut(answer+"\n", "\n\n")
-		all = append(all, measured{name, want, strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n" + body})
+		all = append(all, recorded{name, want, strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n" + body})
 	}
 	require.NotEmpty(t, all, file)
 	return all
@@ -47,7 +47,7 @@ func (o *ErrorPage) short() string {
 	if o == nil {
 		return "-"
 	}
-	return strings.TrimSpace(o.Mark + " " + o.Kind.String() + " " + o.Reason)
+	return strings.TrimSpace(o.Signature + " " + o.Kind.String() + " " + o.Reason)
 }
 
 // TestMeasuredAnswers: what real proxies wrote themselves is recognised, and what
@@ -57,11 +57,11 @@ func TestMeasuredAnswers(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(files), 17)
 	for _, file := range files {
-		for _, m := range readMeasured(t, file) {
-			p := pageOf(t, m.answer, strings.HasPrefix(m.name, "connect"))
+		for _, m := range readRecorded(t, file) {
+			p := pageOf(t, m.response, strings.HasPrefix(m.name, "connect"))
 			got := "-"
 			if p.status >= 400 {
-				got = ownError(p, nil, 0).short()
+				got = findErrorPage(p, nil, 0).short()
 			}
 			assert.Equal(t, m.want, got, "%s: %s", file, m.name)
 		}
@@ -75,20 +75,22 @@ func TestSquidsViaIsItsOwn(t *testing.T) {
 		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n"+via+"\r\n", false)
 	}
 	const one = "Via: 1.1 a (squid/5.7)\r\n"
-	require.Equal(t, &ErrorPage{Mark: "x-squid-error", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error", Detail: "ERR_DNS_FAIL"}, ownError(page(one), nil, 0))
-	require.NotNil(t, ownError(page(""), nil, 0))
-	require.Nil(t, ownError(page(one), nil, viaWithout), "this proxy adds no Via: it is the target's")
-	require.NotNil(t, ownError(page(""), nil, viaWithout))
-	require.Nil(t, ownError(page(one+"Via: 1.1 b (squid/5.7)\r\n"), nil, 0))
-	require.Nil(t, ownError(page("Via: 1.1 a (squid/5.7), 1.1 b (squid/5.7)\r\n"), nil, 0))
-	require.Nil(t, ownError(page("Via: 1.1 vm (tinyproxy/1.11.1)\r\n"), nil, 0))
-	require.Nil(t, ownError(pageOf(t, "HTTP/1.1 503 x\r\nServer: ATS\r\nContent-Type: text/html\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
+	require.Equal(t, &ErrorPage{Signature: "x-squid-error", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error",
+		Detail: "ERR_DNS_FAIL"}, findErrorPage(page(one), nil, 0))
+	require.NotNil(t, findErrorPage(page(""), nil, 0))
+	require.Nil(t, findErrorPage(page(one), nil, viaMissing), "this proxy adds no Via: it is the target's")
+	require.NotNil(t, findErrorPage(page(""), nil, viaMissing))
+	require.Nil(t, findErrorPage(page(one+"Via: 1.1 b (squid/5.7)\r\n"), nil, 0))
+	require.Nil(t, findErrorPage(page("Via: 1.1 a (squid/5.7), 1.1 b (squid/5.7)\r\n"), nil, 0))
+	require.Nil(t, findErrorPage(page("Via: 1.1 vm (tinyproxy/1.11.1)\r\n"), nil, 0))
+	require.Nil(t, findErrorPage(pageOf(t, "HTTP/1.1 503 x\r\nServer: ATS\r\nContent-Type: text/html\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
 }
 
 // TestDetailIsSquidsNameOnly: nothing else of the field goes into logs.
 func TestDetailIsSquidsNameOnly(t *testing.T) {
 	for value, want := range map[string]string{
-		"ERR_DNS_FAIL 0": "ERR_DNS_FAIL", "ERR_MINE": "ERR_MINE", "": "", "403 Forbidden": "", "ERR_<b>": "", "ERR_" + strings.Repeat("A", 70): "",
+		"ERR_DNS_FAIL 0": "ERR_DNS_FAIL", "ERR_MINE": "ERR_MINE", "": "", "403 Forbidden": "", "ERR_<b>": "",
+		"ERR_" + strings.Repeat("A", 70): "",
 	} {
 		require.Equal(t, want, squidPage([]byte(value)), value)
 	}
@@ -142,12 +144,12 @@ func FuzzOwnError(f *testing.F) {
 		if reader.ReadResponse(&r, []byte("GET")) != nil {
 			return
 		}
-		own := ownError(&page{status: r.Status, reason: r.Reason, fields: r.Fields, connect: connect}, nil, 0)
+		own := findErrorPage(&page{status: r.Status, reason: r.Reason, fields: r.Fields, connect: connect}, nil, 0)
 		if own == nil {
 			return
 		}
-		require.NotEmpty(t, own.Mark)
-		_, known := blame[own.Reason]
+		require.NotEmpty(t, own.Signature)
+		_, known := tokenKinds[own.Reason]
 		require.True(t, known || own.Reason == "", own.Reason)
 		require.NotEqual(t, verdict.NoErrorPage, own.Kind)
 	})
@@ -175,10 +177,10 @@ func TestRules(t *testing.T) {
 		{upstream.OwnError{Status: 500, Header: "X-Error: none", Body: "traffic"}, false},
 		{upstream.OwnError{Status: 500, Header: "X-Error: quota", Body: "none"}, false},
 	} {
-		own := ownError(pageOf(t, answer, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
+		own := findErrorPage(pageOf(t, answer, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
 		require.Equal(t, c.want, own != nil, "%+v", c.rule)
 		if own != nil {
-			require.Equal(t, ErrorPage{Mark: "own_error", Kind: verdict.ErrorPageUnclear}, *own)
+			require.Equal(t, ErrorPage{Signature: "own_error", Kind: verdict.ErrorPageUnclear}, *own)
 		}
 	}
 }

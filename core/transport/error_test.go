@@ -20,10 +20,11 @@ import (
 // A connection that ends without an answer has one name in metrics and in
 // Proxy-Status, by FIN as by RST.
 func TestAnEndWithoutAnAnswerIsATermination(t *testing.T) {
-	for _, err := range []error{clearer(io.EOF), clearer(io.ErrUnexpectedEOF), syscall.ECONNRESET, fmt.Errorf("read: %w", syscall.EPIPE)} {
-		f := fault(waiting, err)
-		require.Equal(t, "connection_terminated", f.Reason, "%v", err)
-		require.Equal(t, verdict.ConnectionClosed, f.Cause)
+	for _, err := range []error{readError(io.EOF), readError(io.ErrUnexpectedEOF), syscall.ECONNRESET,
+		fmt.Errorf("read: %w", syscall.EPIPE)} {
+		verr := newError(waiting, err)
+		require.Equal(t, "connection_terminated", verr.Reason, "%v", err)
+		require.Equal(t, verdict.ConnectionClosed, verr.Cause)
 	}
 }
 
@@ -43,35 +44,38 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	pool := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
 	tr.pools.Store(&upstream.Upstream{}, pool)
 	kept, other := net.Pipe()
-	pool.put(newPersistConn(kept, "", nil), tr, time.Now())
+	pool.put(newPersistConn(kept, "", nil), time.Now())
 	dial := func() (net.Conn, *verdict.Error) {
-		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"}, &Control{Deadline: time.Now().Add(time.Minute)})
+		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"},
+			&Control{Deadline: time.Now().Add(time.Minute)})
 	}
-	c, f := dial()
-	require.Nil(t, f)
+	c, verr := dial()
+	require.Nil(t, verr)
 	c.Close()
 	_, err := other.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err, "the kept connection has been closed")
 	require.Zero(t, pool.count)
 
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // the poller's, for one
-		require.Equal(t, verdict.LocalLimit, fault(dialing, os.NewSyscallError("epoll_ctl", e)).Cause)
+		require.Equal(t, verdict.LocalLimit, newError(dialing, os.NewSyscallError("epoll_ctl", e)).Cause)
 	}
 
 	left = 2
-	_, f = dial()
-	require.Equal(t, verdict.LocalLimit, f.Cause)
-	require.Equal(t, "proxy_internal_error", f.Reason)
+	_, verr = dial()
+	require.Equal(t, verdict.LocalLimit, verr.Cause)
+	require.Equal(t, "proxy_internal_error", verr.Reason)
 }
 
 // To be out of ports is our own limit. To have no address from which a proxy can
 // be reached goes by the same name, and is none.
 func TestNoAddressToReachIt(t *testing.T) {
 	unreachable := func(to string) *verdict.Error {
-		return fault(dialing, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)), Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
+		return newError(dialing, &net.OpError{Op: "dial", Net: "tcp",
+			Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)),
+			Err:  os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
 	}
 	require.Equal(t, verdict.LocalLimit, unreachable("127.0.0.1:1").Cause)
-	f := unreachable("[fe80::1]:1") // on no link
-	require.Equal(t, verdict.ProxyUnreachable, f.Cause)
-	require.Equal(t, "destination_ip_unroutable", f.Reason)
+	verr := unreachable("[fe80::1]:1") // on no link
+	require.Equal(t, verdict.ProxyUnreachable, verr.Cause)
+	require.Equal(t, "destination_ip_unroutable", verr.Reason)
 }

@@ -15,92 +15,91 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// step is how far an attempt had come when it failed.
+// step is the step of an attempt that has failed.
 type step uint8
 
 // The steps of an attempt, in order.
 const (
 	dialing    step = iota + 1 // opening a socket to the proxy, or directly to the target
-	greeting                   // TLS with an https:// proxy
+	proxyTLS                   // TLS with an https:// proxy
 	tunnelling                 // CONNECT or SOCKS
 	targetTLS                  // TLS with the target, inside the tunnel
 	sending                    // the request
-	waiting                    // for the answer's head
+	waiting                    // for the response's head
 )
 
-// stepCauses are the causes of a step's failure: of a deadline, and of anything else.
+// stepCauses lists the causes of a failed step: a timeout, and any other error.
 var stepCauses = [...]struct{ timeout, other core.Cause }{
 	dialing:    {verdict.ProxyConnectTimeout, verdict.ProxyUnreachable},
-	greeting:   {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
+	proxyTLS:   {verdict.ProxyConnectTimeout, verdict.ProxyTLSFailed},
 	tunnelling: {verdict.TunnelTimeout, verdict.TunnelBroke},
 	targetTLS:  {verdict.TunnelTimeout, verdict.TargetTLSFailed},
 	sending:    {verdict.RequestTimeout, verdict.RequestNotSent},
 	waiting:    {verdict.NoAnswerInTime, verdict.ConnectionClosed},
 }
 
-// fault states why an attempt failed at that step. Nothing of an address with
-// credentials is ever part of a net or tls error, so err may be shown.
-func fault(at step, err error) *verdict.Error {
-	f := &verdict.Error{Err: err}
+// newError returns the error of an attempt that failed at the given step. Errors of package net and
+// crypto/tls contain no credentials, so err may be shown.
+func newError(at step, err error) *verdict.Error {
+	verr := &verdict.Error{Err: err}
 	timeout := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		timeout = true
 	}
-	f.Reason = reason(at, err, timeout)
+	verr.Reason = reason(at, err, timeout)
 	var proto *http1.ProtocolError
 	var dns *net.DNSError
 	switch {
-	case exhausted(err):
-		f.Cause, f.Reason, f.PartSent = verdict.LocalLimit, "proxy_internal_error", at >= sending
+	case isLocalLimit(err):
+		verr.Cause, verr.Reason, verr.PartSent = verdict.LocalLimit, "proxy_internal_error", at >= sending
 	case timeout:
-		f.Cause, f.Err = stepCauses[at].timeout, &late{at, err}
+		verr.Cause, verr.Err = stepCauses[at].timeout, &timeoutError{at, err}
 	case at == dialing && errors.As(err, &dns):
-		f.Cause = verdict.ProxyNameUnknown
-	case at == targetTLS && f.Reason == "tls_certificate_error":
-		f.Cause = verdict.TargetCertificate
+		verr.Cause = verdict.ProxyNameUnknown
+	case at == targetTLS && verr.Reason == "tls_certificate_error":
+		verr.Cause = verdict.TargetCertificate
 	case at >= sending && errors.As(err, &proto):
-		f.Cause = verdict.AnswerMalformed
+		verr.Cause = verdict.AnswerMalformed
 	default:
-		f.Cause = stepCauses[at].other
+		verr.Cause = stepCauses[at].other
 	}
-	return f
+	return verr
 }
 
-// late is a deadline that passed, in words that say what was waited for.
-type late struct {
+// timeoutError is a deadline that has passed. Its text names the operation.
+type timeoutError struct {
 	at  step
 	err error
 }
 
-func (l *late) Error() string {
+func (l *timeoutError) Error() string {
 	switch l.at {
 	case dialing:
-		return "the connection did not stand in time"
-	case greeting, tunnelling, targetTLS:
+		return "the connection was not established in time"
+	case proxyTLS, tunnelling, targetTLS:
 		return "the proxy did not finish its handshake in time"
 	case sending:
-		return "the request was not taken in time"
+		return "the proxy did not read the request in time"
 	}
-	return "no answer came in time"
+	return "no response arrived in time"
 }
 
-func (l *late) Unwrap() error { return l.err }
+func (l *timeoutError) Unwrap() error { return l.err }
 
-// exhausted reports whether err says that this machine is at a limit of its
-// own, which is no fault of any proxy.
-func exhausted(err error) bool {
+// isLocalLimit reports whether err is a limit of this machine, which is no failure of the proxy.
+func isLocalLimit(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENOSPC} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
-	return errors.Is(err, syscall.EADDRNOTAVAIL) && !sourceless(err)
+	return errors.Is(err, syscall.EADDRNOTAVAIL) && !noSourceAddress(err)
 }
 
-// sourceless reports whether no address of this machine leads to where err says
-// that a dial went: to IPv6, say, where there is none. The kernel gives that the
-// same name as being out of ports (EADDRNOTAVAIL).
-func sourceless(err error) bool {
+// noSourceAddress reports whether this machine has no address from which the destination of a failed
+// dial can be reached, for example without IPv6. The kernel returns the same error code
+// (EADDRNOTAVAIL) as when it has no free port.
+func noSourceAddress(err error) bool {
 	var op *net.OpError
 	if !errors.As(err, &op) {
 		return false
@@ -117,6 +116,7 @@ func sourceless(err error) bool {
 	return false
 }
 
+// reason returns the RFC 9209 error token of err.
 func reason(at step, err error, timeout bool) string {
 	var (
 		dns     *net.DNSError
@@ -149,22 +149,23 @@ func reason(at step, err error, timeout bool) string {
 		return "tls_protocol_error"
 	case errors.As(err, &proto):
 		return "http_protocol_error"
-	case errors.Is(err, errNoAnswer), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, errNoResponse), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return "connection_terminated"
 	}
 	return "destination_unavailable"
 }
 
-// Errors of a proxy that answers, but not as it should.
+// Errors of attempts that have no other error.
 var (
-	errNoAnswer = errors.New("the proxy closed the connection without an answer")
-	errStopped  = errors.New("the attempt was called off")
+	errNoResponse = errors.New("the proxy closed the connection without a response")
+	errCancelled  = errors.New("the attempt was cancelled")
 )
 
-// clearer replaces an error whose text says nothing to a person.
-func clearer(err error) error {
+// readError replaces io.EOF by an error with a clear text.
+func readError(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return errNoAnswer
+		return errNoResponse
 	}
 	return err
 }
