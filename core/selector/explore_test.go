@@ -12,15 +12,15 @@ import (
 )
 
 // favourite ranks one proxy above all others.
-func (f *fixture) favourite(i int) rank {
-	return rank{score: func(c *core.Candidate) float64 { return flag(c.IDHash == f.get(i).IDHash()) }}
+func (f *fixture) favourite(i int) funcScorer {
+	return funcScorer{score: func(c *core.Candidate) float64 { return toFloat(c.IDHash == f.get(i).IDHash()) }}
 }
 
-// Of 10,000 idle proxies and 10 requests/s one first attempt in 20 goes to one of
-// them, to each once, and none of a retry or of a request that may not be repeated.
-func TestExplorationsAreBounded(t *testing.T) {
-	f := start(t, 10_000, 16)
-	favourite := rank{score: func(c *core.Candidate) float64 { return flag(c.Rotation == 0) }} // of the sample
+// With 10,000 idle proxies and 10 requests per second, one first attempt in 20 is an exploration, and each idle
+// proxy is explored once. Retries and requests that are not idempotent do not explore.
+func TestExplorationLimit(t *testing.T) {
+	f := newFixture(t, 10_000, 16)
+	favourite := funcScorer{score: func(c *core.Candidate) float64 { return toFloat(c.Rotation == 0) }} // of the sample
 	f.now = f.now.Add(time.Minute)
 	explored := map[string]int{}
 	idle := func(u string) bool {
@@ -36,16 +36,16 @@ func TestExplorationsAreBounded(t *testing.T) {
 		f.pool.Sweep()
 		others := []*Query{{Retryable: true}, {Idempotent: true}}
 		for _, q := range []*Query{{Attempt: 1, Idempotent: true, Retryable: true}, others[i%2]} {
-			before := f.s.explored.Load()
+			before := f.s.nextExploration.Load()
 			lease, err := f.s.Select(q, favourite, f.now)
 			require.NoError(t, err)
-			require.Equal(t, before, f.s.explored.Load(), "only first attempts of idempotent requests explore")
+			require.Equal(t, before, f.s.nextExploration.Load(), "only first attempts of idempotent requests explore")
 			lease.Release()
 		}
-		before := f.s.explored.Load()
+		before := f.s.nextExploration.Load()
 		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, favourite, f.now)
 		require.NoError(t, err)
-		if f.s.explored.Load() != before {
+		if f.s.nextExploration.Load() != before {
 			explored[lease.Proxy.ID()]++
 			require.True(t, idle(lease.Proxy.ID()), "%d", i)
 		}
@@ -57,13 +57,12 @@ func TestExplorationsAreBounded(t *testing.T) {
 		require.Equal(t, 1, n, id)
 		total += n
 	}
-	require.InDelta(t, 2*2000/exploreEvery, total, 2, "every turn counts, also that of a request that does not explore")
+	require.InDelta(t, 2*2000/exploreEvery, total, 2, "all first attempts count, also those that cannot explore")
 }
 
-// A proxy on trial is explored more often, and the one that was idle longest is
-// explored first.
-func TestTheOrderOfExplorations(t *testing.T) {
-	f := start(t, 4, 256)
+// The proxy that was idle longest is explored first.
+func TestExplorationOrder(t *testing.T) {
+	f := newFixture(t, 4, 256)
 	for i := 1; i < 4; i++ {
 		lease, ok := f.get(i).Acquire(f.now)
 		require.True(t, ok)
@@ -84,7 +83,7 @@ func TestTheOrderOfExplorations(t *testing.T) {
 	}
 	lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
 	require.NoError(t, err)
-	require.Equal(t, "p0", lease.Proxy.ID(), "no sweep has found any yet")
+	require.Equal(t, "p0", lease.Proxy.ID(), "no sweep has run yet")
 	lease.Release()
 	at := map[string]int{}
 	for i := range 100 {
@@ -96,10 +95,10 @@ func TestTheOrderOfExplorations(t *testing.T) {
 	require.Equal(t, map[string]int{"p1": 0, "p2": exploreEvery, "p3": 2 * exploreEvery}, at)
 }
 
-// However many choose at once, one of them explores.
-func TestOneExploresAtATime(t *testing.T) {
+// Among concurrent requests one explores.
+func TestConcurrentExplorations(t *testing.T) {
 	for range 50 {
-		f := start(t, 2, 256)
+		f := newFixture(t, 2, 256)
 		f.now = f.now.Add(time.Minute)
 		f.pool.Sweep()
 		require.NotEmpty(t, f.pool.Idle())
@@ -124,24 +123,26 @@ func TestOneExploresAtATime(t *testing.T) {
 	}
 }
 
-// leastInFlight ranks as the built-in of that name does.
-var leastInFlight = rank{score: func(c *core.Candidate) float64 { return -c.InFlight / c.Weight }}
+// leastInFlight ranks like the built-in least_in_flight.
+var leastInFlight = funcScorer{score: func(c *core.Candidate) float64 { return -c.InFlight / c.Weight }}
 
-// With nothing in flight least_in_flight chooses as round_robin does, with retries
-// between and in a pool of any size.
-func TestEqualLoadsTakeTheRotationsTurns(t *testing.T) {
+// If nothing is in flight, least_in_flight chooses in the same order as round_robin, in a pool of any size, and
+// also with retries in between.
+func TestEqualLoadsFollowTheRotation(t *testing.T) {
 	for _, n := range []int{1, 3, 7, 1000} {
-		load, turns := start(t, n, 64), start(t, n, 64)
+		load, turns := newFixture(t, n, 64), newFixture(t, n, 64)
 		for i := range 3 * n {
 			var ids [2]string
 			for k, f := range []*fixture{load, turns} {
-				lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, []rank{leastInFlight, rotate}[k], f.now)
+				lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true},
+					[]funcScorer{leastInFlight, rotation}[k], f.now)
 				require.NoError(t, err)
 				u := lease.Proxy
 				ids[k] = u.ID()
 				lease.Release()
 				if i%4 == 3 {
-					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: u}}}, leastInFlight, f.now)
+					again, err := f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: u}}},
+						leastInFlight, f.now)
 					require.NoError(t, err)
 					again.Release()
 				}
@@ -154,12 +155,12 @@ func TestEqualLoadsTakeTheRotationsTurns(t *testing.T) {
 	}
 }
 
-// A proxy that answers nothing holds no more than its part of 32 workers.
-func TestAProxyThatHangsHoldsItsPart(t *testing.T) {
-	f := start(t, 8, 256)
+// A proxy that does not respond gets no more than its share of 32 concurrent requests.
+func TestHangingProxy(t *testing.T) {
+	f := newFixture(t, 8, 256)
 	held, busy := 0, []func(){}
 	for range 1000 {
-		if held+len(busy) == 32 { // the others' requests end in order
+		if held+len(busy) == 32 { // the requests of the other proxies end in order
 			busy[0]()
 			busy = busy[1:]
 		}

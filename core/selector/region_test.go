@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// place puts some proxies into regions, by their numbers.
+// place sets the regions of proxies, by their numbers.
 func (f *fixture) place(t testing.TB, regions map[int]string) {
 	for i, region := range regions {
 		_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error { s.Region = region; return nil })
@@ -22,7 +22,7 @@ func (f *fixture) place(t testing.TB, regions map[int]string) {
 }
 
 func (f *fixture) choose(q *Query) (string, error) {
-	lease, err := f.s.Select(q, rotate, f.now)
+	lease, err := f.s.Select(q, rotation, f.now)
 	if err != nil {
 		return "", err
 	}
@@ -34,11 +34,11 @@ func wants(region string, how Region) *Query {
 	return &Query{Idempotent: true, Retryable: true, RegionHash: core.Hash53(region), Region: how}
 }
 
-// Of a pool of any size, first attempts go to the wanted region's proxies by turns,
-// also when requests for two regions come by turns.
-func TestFirstAttemptsKeepToTheRegion(t *testing.T) {
+// First attempts use the wanted region's proxies in turn, in a pool of any size, and also if requests for two
+// regions alternate.
+func TestPreferredRegion(t *testing.T) {
 	for _, n := range []int{6, 1000} {
-		f := start(t, n, 64)
+		f := newFixture(t, n, 64)
 		f.place(t, map[int]string{1: "us", 2: "eu", 3: "us", 4: "eu"})
 		uses := map[string]int{}
 		for range 100 {
@@ -52,9 +52,9 @@ func TestFirstAttemptsKeepToTheRegion(t *testing.T) {
 	}
 }
 
-// The preference ends where the region does; retries have none.
-func TestAPreferredRegionIsLeft(t *testing.T) {
-	f := start(t, 3, 256)
+// Retries, and first attempts without an admissible proxy in the region, use other regions.
+func TestOtherRegions(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu", 2: "eu"})
 	q := wants("us", RegionPreferred)
 	for _, attempt := range []string{"p0", "p1", "p2", "p0"} {
@@ -70,19 +70,18 @@ func TestAPreferredRegionIsLeft(t *testing.T) {
 	require.NotEqual(t, "p0", id, "its breaker is open")
 	id, err = f.choose(wants("jp", RegionPreferred))
 	require.NoError(t, err)
-	require.NotEqual(t, "p0", id, "there is none")
+	require.NotEqual(t, "p0", id, "no proxy is in the region")
 	id, err = f.choose(wants("eu", RegionScored))
 	require.NoError(t, err)
 	require.NotEmpty(t, id)
 }
 
-// TestAStrictRegion: whatever happens to the breakers and places of a pool, a
-// request that insists on a region is never served by a proxy of another, and is
-// refused only when no proxy of the region would take it.
-func TestAStrictRegion(outer *testing.T) {
+// TestStrictRegion: in every state of the breakers, a request that is limited to a region is not sent through a
+// proxy of another region, and fails only if no proxy of the region is admissible.
+func TestStrictRegion(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")
-		f := start(outer, n, rapid.IntRange(1, 12).Draw(t, "limit"))
+		f := newFixture(outer, n, rapid.IntRange(1, 12).Draw(t, "limit"))
 		regions := map[int]string{}
 		for i := range n {
 			regions[i] = rapid.SampledFrom([]string{"", "us", "eu"}).Draw(t, "region")
@@ -125,8 +124,8 @@ func TestAStrictRegion(outer *testing.T) {
 	})
 }
 
-func TestAStrictRegionOfFullProxies(t *testing.T) {
-	f := start(t, 2, 256)
+func TestStrictRegionBusy(t *testing.T) {
+	f := newFixture(t, 2, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu"})
 	_, err := f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
 	require.NoError(t, err)
@@ -139,15 +138,14 @@ func TestAStrictRegionOfFullProxies(t *testing.T) {
 	require.Equal(t, "p1", id)
 	lease.Release()
 
-	f = start(t, 0, 256)
+	f = newFixture(t, 0, 256)
 	_, err = f.choose(wants("us", RegionStrict))
 	require.True(t, errors.As(err, new(*core.RegionError)))
 }
 
-// A half-open breaker that waits for a probe, and a proxy that waits for an
-// exploration, get no request that wants another region.
-func TestProbesAndExplorationsKeepToTheRegion(t *testing.T) {
-	f := start(t, 3, 256)
+// A half-open breaker is not probed, and an idle proxy is not explored, with a request for another region.
+func TestProbesAndExplorationsByRegion(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu", 2: "us"})
 	f.settle(f.get(1), core.Failure)
 	f.now = f.now.Add(time.Minute)
@@ -163,5 +161,5 @@ func TestProbesAndExplorationsKeepToTheRegion(t *testing.T) {
 	}
 	id, err := f.choose(wants("jp", RegionPreferred))
 	require.NoError(t, err)
-	require.Equal(t, "p1", id, "no proxy is there: any will do")
+	require.Equal(t, "p1", id, "without a proxy in the region, any proxy may be probed")
 }

@@ -1,6 +1,5 @@
-// Package selector chooses the proxy of the next attempt: candidates of a pool
-// snapshot, ranked by a scorer plugin. Candidates are looked at without taking
-// anything; the breaker's permit is taken for the chosen one only.
+// Package selector chooses the proxy of the next attempt. A scorer ranks the candidates, which are the
+// admissible proxies of a pool snapshot. Only the chosen proxy is acquired.
 package selector
 
 import (
@@ -15,57 +14,57 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrCredentialsRefused says that the proxies still admissible have refused the pool's
-// credentials for this request; trying one of them again cannot help.
+// ErrCredentialsRefused is returned if the only admissible proxies have refused the configured credentials
+// during this request. Another attempt through one of them would fail in the same way.
 var ErrCredentialsRefused = errors.New("every admissible proxy refused the pool's credentials")
 
-// DefaultMaxCandidates is how many proxies are scored for one choice at most; of
-// a larger pool a sample of that size is scored.
+// DefaultMaxCandidates is the default maximum number of candidates of one choice. In a larger pool the
+// candidates are a sample of that size.
 const DefaultMaxCandidates = 256
 
-// Tried is a proxy that a request has been tried through.
+// Tried is a proxy through which a request has been attempted.
 type Tried struct {
 	Proxy  *upstream.Upstream
-	Barred bool // not again for this request
+	Barred bool // no further attempt of this request may use it
 }
 
-// Query is one request's side of its choices.
+// Query describes the request that a proxy is chosen for.
 type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
-	Retryable            bool    // another attempt may follow a failed one: the request will do for an exploration
-	HostHash, RegionHash float64 // core.Hash53; RegionHash is the wanted region's, 0 for none
+	Retryable            bool    // a retry is possible if this attempt fails, so it may be an exploration
+	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
 	Region               Region
-	Tried                []Tried // oldest first
+	Tried                []Tried // in the order of the attempts
 }
 
-// Region is how a request's wanted region (Query.RegionHash) is taken.
+// Region is how a request's wanted region (Query.RegionHash) is applied.
 type Region uint8
 
-// The ways to take it.
+// The ways to apply the wanted region.
 const (
-	RegionScored    Region = iota // scorers are told of it
-	RegionPreferred               // first attempts keep to it while a proxy of it is admissible
-	RegionStrict                  // no other region is used, in retries neither
+	RegionScored    Region = iota // it is an input of the scorer
+	RegionPreferred               // first attempts use only this region while one of its proxies is admissible
+	RegionStrict                  // no attempt uses another region
 )
 
-// kept reports whether the next attempt keeps to the wanted region.
-func (q *Query) kept() bool {
+// regionOnly reports whether the next attempt is limited to the wanted region.
+func (q *Query) regionOnly() bool {
 	return q.Region == RegionStrict || q.Region == RegionPreferred && q.Attempt == 0
 }
 
-// barred reports whether u is of a region that q may not use.
-func (q *Query) barred(u *upstream.Upstream) bool {
+// outsideRegion reports whether q must not use u because of its region.
+func (q *Query) outsideRegion(u *upstream.Upstream) bool {
 	return q.Region == RegionStrict && u.RegionHash() != q.RegionHash
 }
 
-// Reset readies q for another request; it keeps the memory of Tried.
+// Reset prepares q for another request. It keeps the memory of Tried.
 func (q *Query) Reset() {
 	clear(q.Tried)
 	*q = Query{Tried: q.Tried[:0]}
 }
 
-func (q *Query) tried(u *upstream.Upstream) bool {
+func (q *Query) hasTried(u *upstream.Upstream) bool {
 	for i := range q.Tried {
 		if q.Tried[i].Proxy == u {
 			return true
@@ -74,77 +73,76 @@ func (q *Query) tried(u *upstream.Upstream) bool {
 	return false
 }
 
-// choice is one choice under way. It is reused with its memory, which belongs
-// to the selector and not to the requests: many wait, few choose.
+// choice is a choice in progress. It is reused with its memory, and belongs to the Selector rather than to
+// the request, because few requests choose at the same time.
 type choice struct {
 	*Query
 	now        time.Time
-	elapsed    time.Duration // now, as upstreams take it
+	elapsed    time.Duration // since the epoch of the pool (Pool.Elapsed)
 	turn       uint64
 	seed       uint64
 	poolSize   int
-	ordered    bool // candidates are in the rotation's order
+	ordered    bool // the candidates begin with the one whose turn it is
 	candidates []*upstream.Upstream
 	scores     []float64
 }
 
 // Selector is safe for concurrent use.
 type Selector struct {
-	pool     *upstream.Pool
-	rand     func() uint64
-	limit    int
-	turn     atomic.Uint64
-	explored atomic.Uint64 // the turn from which an idle proxy may be explored again
-	shut     atomic.Pointer[shut]
-	ties     atomic.Uint64 // retries' choices settled by turns
-	idle     sync.Pool     // of *choice
+	pool            *upstream.Pool
+	rand            func() uint64
+	maxCandidates   int
+	turn            atomic.Uint64
+	nextExploration atomic.Uint64 // the turn from which on an idle proxy may be explored
+	allOpen         atomic.Pointer[allOpen]
+	tieTurn         atomic.Uint64 // counts the ties among candidates of retries
+	choices         sync.Pool     // of *choice
 }
 
-// shut is the finding that every breaker is open. It holds for everybody until
-// the pool changes or the first of them is due.
-type shut struct {
-	changes uint64 // of the pool, when it was found
+// allOpen records that all breakers are open. It is valid until the pool changes or a breaker becomes
+// half-open.
+type allOpen struct {
+	changes uint64 // Pool.Changes at that time
 	until   time.Time
 }
 
-// New returns a selector of pool's proxies; rand is its only chance.
+// New returns a Selector of pool's proxies. rand is its only source of randomness.
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
-	return &Selector{pool: pool, rand: rand, limit: max(maxCandidates, 1)}
+	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1)}
 }
 
-// NextTest is the pool's.
+// NextTest returns Pool.NextTest.
 func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
 
-// Select chooses a proxy at the moment now and takes its permit. Errors:
-// core.ErrPoolEmpty, core.ErrAllBreakersOpen, core.ErrAllBusy, ErrCredentialsRefused; with
-// RegionStrict a *core.RegionError for the first two. A scorer that fails leaves
-// the choice to the rotation.
+// Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
+// core.ErrAllBreakersOpen, core.ErrAllBusy or ErrCredentialsRefused. With RegionStrict it is a
+// *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
-	case q.Region == RegionStrict && (len(snap.All) == 0 || s.isShut(changes, now)):
+	case q.Region == RegionStrict && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
 		return upstream.Lease{}, s.regionError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
-	case s.isShut(changes, now):
+	case s.isAllOpen(changes, now):
 		return upstream.Lease{}, core.ErrAllBreakersOpen
 	}
-	c := s.begin(q, now)
-	defer s.end(c)
+	c := s.newChoice(q, now)
+	defer s.release(c)
 	lease, err := s.choose(c, snap, scorer)
 	switch {
 	case err == core.ErrAllBreakersOpen && q.Region == RegionStrict, err == core.ErrPoolEmpty && q.Region == RegionStrict:
 		err = s.regionError(q, now)
 	case err == core.ErrAllBreakersOpen:
-		if at, ok := s.pool.NextTest(); ok && at.After(now) { // no probe under way
-			s.shut.Store(&shut{changes, at})
+		if at, ok := s.pool.NextTest(); ok && at.After(now) { // a probe in flight could end at any time
+			s.allOpen.Store(&allOpen{changes, at})
 		}
 	}
 	return lease, err
 }
 
-func (s *Selector) begin(q *Query, now time.Time) *choice {
-	c, ok := s.idle.Get().(*choice)
+func (s *Selector) newChoice(q *Query, now time.Time) *choice {
+	c, ok := s.choices.Get().(*choice)
 	if !ok {
 		c = &choice{}
 	}
@@ -152,46 +150,47 @@ func (s *Selector) begin(q *Query, now time.Time) *choice {
 	return c
 }
 
-func (s *Selector) end(c *choice) {
+func (s *Selector) release(c *choice) {
 	c.Query = nil
-	s.idle.Put(c)
+	s.choices.Put(c)
 }
 
+// choose chooses and acquires a proxy.
 func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
 	q.poolSize = len(snap.All)
 	q.turn = s.turn.Load()
 	if q.Attempt == 0 {
 		q.turn = s.turn.Add(1) - 1
-		if lease, ok := s.overdue(q, snap); ok {
+		if lease, ok := s.probeOverdue(q, snap); ok {
 			return lease, nil
 		}
 		if lease, ok := s.explore(q, snap); ok {
 			return lease, nil
 		}
-		if q.kept() {
+		if q.regionOnly() {
 			if g := snap.Region(q.RegionHash); g != nil {
-				q.turn = g.Turn.Add(1) - 1 // else requests for two regions by turns would share one rotation
+				q.turn = g.Turn.Add(1) - 1 // each region has its own rotation
 			}
 		}
 	}
 	s.gather(q, snap)
 	if len(q.candidates) == 0 {
-		return s.again(q, snap)
+		return s.chooseTried(q, snap)
 	}
-	q.prefer()
-	return s.best(q, scorer)
+	q.keepPreferred()
+	return s.chooseBest(q, scorer)
 }
 
-func (s *Selector) isShut(changes uint64, now time.Time) bool {
-	found := s.shut.Load()
+func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
+	found := s.allOpen.Load()
 	return found != nil && found.changes == changes && now.Before(found.until)
 }
 
-// overdue sends the request, as its probe, to a half-open breaker that no scorer
-// has chosen for too long.
-func (s *Selector) overdue(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+// probeOverdue chooses a proxy whose breaker has been half-open for too long because no scorer has chosen
+// it. The attempt is the probe.
+func (s *Selector) probeOverdue(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && q.suits(u, snap) && u.Breaker().Overdue() {
+		if !u.Draining() && q.inRegion(u, snap) && u.Breaker().Overdue() {
 			if lease, ok := u.Acquire(q.now); ok {
 				return lease, true
 			}
@@ -200,33 +199,34 @@ func (s *Selector) overdue(q *choice, snap *upstream.Snapshot) (upstream.Lease, 
 	return upstream.Lease{}, false
 }
 
-// suits reports whether an attempt of q may go to u as far as regions matter.
-func (q *choice) suits(u *upstream.Upstream, snap *upstream.Snapshot) bool {
-	return !q.kept() || u.RegionHash() == q.RegionHash || q.Region != RegionStrict && snap.Region(q.RegionHash) == nil
+// inRegion reports whether the region of u permits an attempt of q.
+func (q *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !q.regionOnly() || u.RegionHash() == q.RegionHash || q.Region != RegionStrict &&
+		snap.Region(q.RegionHash) == nil
 }
 
-// Explorations are bounded: between two of them there are so many first attempts.
+// Limits of explorations: the number of first attempts from one exploration to the next.
 const (
 	exploreEvery = 20
-	trialEvery   = 5 // if the second is of a proxy on trial
+	trialEvery   = 5 // if the next is of a proxy on trial
 )
 
-// explore sends an idempotent request to a proxy that no choice has reached for
-// too long (package upstream says which and why).
+// explore chooses a proxy that has not been chosen for too long (package upstream defines the rule), if the
+// request is idempotent.
 func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	list := s.pool.Idle()
 	if len(list) == 0 || !q.Idempotent || !q.Retryable {
 		return upstream.Lease{}, false
 	}
-	from := s.explored.Load()
+	from := s.nextExploration.Load()
 	for _, u := range list {
 		if q.turn+exploreEvery-trialEvery < from {
 			break
 		}
-		if _, yes := u.Unexplored(q.elapsed); !yes || q.turn < from && !u.OnTrial() || !q.suits(u, snap) {
+		if _, yes := u.Unexplored(q.elapsed); !yes || q.turn < from && !u.OnTrial() || !q.inRegion(u, snap) {
 			continue
 		}
-		if !s.explored.CompareAndSwap(from, q.turn+exploreEvery) {
+		if !s.nextExploration.CompareAndSwap(from, q.turn+exploreEvery) {
 			break // another request explores
 		}
 		return u.Explore(q.now)
@@ -234,25 +234,25 @@ func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, 
 	return upstream.Lease{}, false
 }
 
-// gather lists the candidates: all admissible untried proxies or, of many, a
-// sample of them. They are those of the wanted region, if q keeps to it and there
-// are any or it has to.
+// gather sets the candidates: the admissible proxies that q has not tried, or a sample of them. If q is
+// limited to a region, they are of this region. If that region has none and is only preferred, they
+// are of any region.
 func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
-	if q.kept() {
+	if q.regionOnly() {
 		q.candidates = q.candidates[:0]
 		if g := snap.Region(q.RegionHash); g != nil {
-			s.gatherOf(q, g)
+			s.gatherFrom(q, g)
 		}
 		if len(q.candidates) > 0 || q.Region == RegionStrict {
 			return
 		}
 	}
-	s.gatherOf(q, snap.Group)
+	s.gatherFrom(q, snap.Group)
 }
 
-// prefer leaves out the candidates that have not shown that they work (package
-// upstream says which), if there are others.
-func (q *choice) prefer() {
+// keepPreferred removes the candidates that have not shown that they work (package upstream defines which),
+// unless it would remove all of them.
+func (q *choice) keepPreferred() {
 	n := 0
 	for _, u := range q.candidates {
 		if u.Preferred() {
@@ -269,24 +269,25 @@ func (q *choice) prefer() {
 			q.candidates = append(q.candidates, u)
 		}
 	}
-	if len(q.candidates) == 0 { // other requests have taken these places meanwhile
+	if len(q.candidates) == 0 { // other requests have taken these proxies since the count
 		q.candidates = all
 	}
 }
 
-func (s *Selector) gatherOf(q *choice, snap *upstream.Group) {
+// gatherFrom sets the candidates from a group of proxies.
+func (s *Selector) gatherFrom(q *choice, group *upstream.Group) {
 	q.candidates = q.candidates[:0]
-	if len(snap.All) > s.limit {
-		s.sample(q, snap)
+	if len(group.All) > s.maxCandidates {
+		s.sample(q, group)
 		return
 	}
 	q.ordered = len(q.Tried) > 0
-	// A retry's rotation goes on behind the proxy tried last.
+	// The rotation of a retry continues after the proxy tried last.
 	begin := 0
 	if n := len(q.Tried); n > 0 {
-		begin = slices.Index(snap.All, q.Tried[n-1].Proxy) + 1
+		begin = slices.Index(group.All, q.Tried[n-1].Proxy) + 1
 	}
-	for _, part := range [2][]*upstream.Upstream{snap.All[begin:], snap.All[:begin]} {
+	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
 		for _, u := range part {
 			if u.Free() && len(q.Tried) == 0 || q.admissible(u) {
 				q.candidates = append(q.candidates, u)
@@ -295,16 +296,15 @@ func (s *Selector) gatherOf(q *choice, snap *upstream.Group) {
 	}
 }
 
-// sample lists candidates of a large pool. The pool's turn-th proxy, or the next
-// admissible one, comes first, so that a rotation covers a pool of any size. Then
-// come those that follow a random place in the mixed order, which is nearly the
-// order of memory as well.
-func (s *Selector) sample(q *choice, snap *upstream.Group) {
+// sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
+// admissible one, so that a rotation covers a pool of any size. The others follow a random place in the
+// mixed order, which is nearly the order of memory as well.
+func (s *Selector) sample(q *choice, group *upstream.Group) {
 	q.ordered = true
-	all := snap.All
+	all := group.All
 	n := uint64(len(all))
 	var first *upstream.Upstream
-	for i := range uint64(s.limit) {
+	for i := range uint64(s.maxCandidates) {
 		if u := all[(q.turn+i)%n]; q.admissible(u) {
 			first = u
 			q.candidates = append(q.candidates, u)
@@ -312,41 +312,40 @@ func (s *Selector) sample(q *choice, snap *upstream.Group) {
 		}
 	}
 	at := int(s.rand() % n)
-	for i := 0; i < s.limit && len(q.candidates) < s.limit; i++ {
-		if u := snap.Mixed[at]; u != first && (u.Free() && len(q.Tried) == 0 || q.admissible(u)) {
+	for i := 0; i < s.maxCandidates && len(q.candidates) < s.maxCandidates; i++ {
+		if u := group.Mixed[at]; u != first && (u.Free() && len(q.Tried) == 0 || q.admissible(u)) {
 			q.candidates = append(q.candidates, u)
 		}
 		if at++; at == len(all) {
 			at = 0
 		}
 	}
-	if len(q.candidates) == 0 { // nearly all are out: look at each
+	if len(q.candidates) == 0 { // few proxies are admissible: check all of them
 		for _, u := range all {
-			if q.admissible(u) && len(q.candidates) < s.limit {
+			if q.admissible(u) && len(q.candidates) < s.maxCandidates {
 				q.candidates = append(q.candidates, u)
 			}
 		}
 	}
 }
 
-// admissible reports whether u may be chosen. A half-open breaker's probe is
-// for idempotent requests, since it may well fail.
+// admissible reports whether u may be chosen. A half-open breaker admits only idempotent requests, because
+// its probe is likely to fail.
 func (q *choice) admissible(u *upstream.Upstream) bool {
-	return u.Admissible(q.elapsed, q.Idempotent) && !(len(q.Tried) > 0 && q.tried(u))
+	return u.Admissible(q.elapsed, q.Idempotent) && !(len(q.Tried) > 0 && q.hasTried(u))
 }
 
-// Untried reports whether a proxy that q has not tried is admissible at the
-// moment now.
+// Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
-	c := s.begin(q, now)
-	defer s.end(c)
+	c := s.newChoice(q, now)
+	defer s.release(c)
 	s.gather(c, s.pool.Snapshot())
 	return len(c.candidates) > 0
 }
 
-// Blocked says why no proxy at all would be chosen for q at the moment now:
-// core.ErrPoolEmpty, core.ErrAllBreakersOpen or a *core.RegionError; nil if one
-// might be, even if it is at its max_in_flight now.
+// Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
+// core.ErrAllBreakersOpen or a *core.RegionError. It returns nil if a proxy can be chosen, even if that
+// proxy is at its max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
 	snap := s.pool.Snapshot()
 	if q.Region == RegionStrict {
@@ -355,13 +354,13 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 		}
 		return nil
 	}
-	if s.isShut(s.pool.Changes(), now) {
+	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
 	return blocked(snap.All, s.pool.Elapsed(now))
 }
 
-// blocked is Blocked for proxies of any region at a moment (Pool.Elapsed).
+// blocked is Blocked for the given proxies at a time of the pool's clock (Pool.Elapsed).
 func blocked(all []*upstream.Upstream, at time.Duration) error {
 	err := core.ErrPoolEmpty
 	for _, u := range all {
@@ -376,37 +375,39 @@ func blocked(all []*upstream.Upstream, at time.Duration) error {
 	return err
 }
 
-// again chooses when no untried proxy is a candidate: an untried one whose breaker
-// is half-open, even if the request is not idempotent; else the proxy that this
-// request tried longest ago.
-func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
+// chooseTried chooses when there is no candidate. Its first choice is an untried proxy whose breaker is
+// half-open, even if the request is not idempotent. Its second choice is the proxy that the request
+// tried longest ago.
+func (s *Selector) chooseTried(q *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	busy, barred := false, false
-	for _, u := range snap.All {
+	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
 		switch {
-		case u.Draining() || q.barred(u) || q.tried(u) || !u.BreakerAdmits(q.elapsed):
+		case u.Draining() || q.outsideRegion(u) || !u.BreakerAdmits(q.elapsed):
+			return upstream.Lease{}, false
 		case u.Full():
 			busy = true
-		default:
-			if lease, ok := u.Acquire(q.now); ok {
-				return lease, nil
-			}
+			return upstream.Lease{}, false
+		}
+		return u.Acquire(q.now)
+	}
+	for _, u := range snap.All {
+		if q.hasTried(u) {
+			continue
+		}
+		if lease, ok := acquire(u); ok {
+			return lease, nil
 		}
 	}
 	for i, t := range q.Tried {
-		later := false
-		for _, o := range q.Tried[i+1:] {
-			later = later || o.Proxy == t.Proxy
+		if slices.ContainsFunc(q.Tried[i+1:], func(later Tried) bool { return later.Proxy == t.Proxy }) {
+			continue
 		}
-		switch {
-		case later || t.Proxy.Draining() || q.barred(t.Proxy) || !t.Proxy.BreakerAdmits(q.elapsed):
-		case t.Barred:
-			barred = true
-		case t.Proxy.Full():
-			busy = true
-		default:
-			if lease, ok := t.Proxy.Acquire(q.now); ok {
-				return lease, nil
-			}
+		if t.Barred {
+			barred = barred || !t.Proxy.Draining() && !q.outsideRegion(t.Proxy) && t.Proxy.BreakerAdmits(q.elapsed)
+			continue
+		}
+		if lease, ok := acquire(t.Proxy); ok {
+			return lease, nil
 		}
 	}
 	switch {
@@ -420,7 +421,7 @@ func (s *Selector) again(q *choice, snap *upstream.Snapshot) (upstream.Lease, er
 	return upstream.Lease{}, core.ErrAllBreakersOpen
 }
 
-// regionError says that no proxy of the region that q insists on is admissible.
+// regionError returns the error of a request whose region has no admissible proxy.
 func (s *Selector) regionError(q *Query, now time.Time) error {
 	e := &core.RegionError{}
 	for _, u := range s.pool.NotClosed() {
@@ -429,7 +430,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 		}
 		v := u.Breaker().Snapshot()
 		if v.State == core.HalfOpen {
-			v.NextTest = now // its probe is under way
+			v.NextTest = now // its probe is in flight
 		}
 		if e.Due.IsZero() || v.NextTest.Before(e.Due) {
 			e.Due = v.NextTest
@@ -438,9 +439,8 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 	return e
 }
 
-// best scores the candidates and acquires the best of those that can still be
-// acquired.
-func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
+// chooseBest ranks the candidates and acquires the best one that can be acquired.
+func (s *Selector) chooseBest(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 	n := len(q.candidates)
 	if cap(q.scores) < n {
 		q.scores = make([]float64, max(n, 16))
@@ -452,10 +452,10 @@ func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 	} else {
 		q.seed = s.rand()
 		if err := scorer.Score(q, scores); err != nil {
-			place := q.firstPlace()
+			distance := q.firstRotation()
 			for i := range scores {
-				scores[i] = -float64(place)
-				place = q.nextPlace(place)
+				scores[i] = -float64(distance)
+				distance = q.nextRotation(distance)
 			}
 		} else if t, ok := scorer.(core.Tolerance); ok {
 			tolerance = t.Tolerance()
@@ -466,18 +466,17 @@ func (s *Selector) best(q *choice, scorer core.Scorer) (upstream.Lease, error) {
 		if lease, ok := q.candidates[i].Acquire(q.now); ok {
 			return lease, nil
 		}
-		// Somebody was faster: choose again among the rest.
+		// Another request has acquired it: choose among the others.
 		last := len(scores) - 1
 		scores[i], q.candidates[i] = scores[last], q.candidates[last]
 		scores, q.candidates = scores[:last], q.candidates[:last]
 	}
-	return s.again(q, s.pool.Snapshot())
+	return s.chooseTried(q, s.pool.Snapshot())
 }
 
-// pick returns the candidate with the best score. Scores within the tolerance
-// count as equal: then the fewest in flight for its weight wins. Of those that are
-// equal in this too, first attempts take the one whose turn it is in the rotation,
-// as round_robin does if all candidates are equal; retries take turns of their own.
+// pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; of
+// these, the candidate with the least load (Upstream.Load) is best. If several have the same load, first
+// attempts take the one whose turn it is in the rotation, and retries take them in turn.
 func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -501,11 +500,11 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// Load may have changed meanwhile; then an earlier one of them is as good.
+	// The load may have changed since. Then an earlier candidate is chosen.
 	turn := q.turn
 	switch {
 	case q.Attempt > 0:
-		turn = s.ties.Add(1) - 1
+		turn = s.tieTurn.Add(1) - 1
 	case q.ordered:
 		turn = 0
 	}
@@ -519,10 +518,9 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstPlace is the first candidate's distance from the rotation's turn, nextPlace
-// that of the candidate behind one whose distance is place. Distances go up by one
-// and, past the last candidate, begin again at 0.
-func (q *choice) firstPlace() int {
+// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. It grows by one
+// per candidate and continues at 0 after the last distance.
+func (q *choice) firstRotation() int {
 	n := len(q.candidates)
 	if q.ordered || n == 0 {
 		return 0
@@ -533,11 +531,12 @@ func (q *choice) firstPlace() int {
 	return 0
 }
 
-func (q *choice) nextPlace(place int) int {
-	if place++; place == len(q.candidates) {
+// nextRotation returns the rotation distance of the candidate after one with the given distance.
+func (q *choice) nextRotation(distance int) int {
+	if distance++; distance == len(q.candidates) {
 		return 0
 	}
-	return place
+	return distance
 }
 
 // Len implements core.Candidates.
@@ -548,22 +547,22 @@ func (q *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	*req = core.RankRequest{
 		Count: float64(len(q.candidates)), Now: float64(q.now.UnixNano()) / 1e9, Attempt: float64(q.Attempt),
 		Turn: float64(q.turn), Seed: float64(q.seed >> 11), HostHash: q.HostHash, RegionHash: q.RegionHash,
-		PoolSize: float64(q.poolSize), Idempotent: flag(q.Idempotent), Connect: flag(q.Connect),
+		PoolSize: float64(q.poolSize), Idempotent: toFloat(q.Idempotent), Connect: toFloat(q.Connect),
 	}
-	slowest, place := 0.0, q.firstPlace()
+	slowest, distance := 0.0, q.firstRotation()
 	rows = rows[:len(q.candidates)]
 	for i, u := range q.candidates {
 		c := &rows[i]
 		u.Fill(c, q.elapsed, q.RegionHash)
 		c.AffinityHash = core.Pair53(u.IDHash(), q.HostHash)
-		c.Rotation = float64(place)
-		place = q.nextPlace(place)
+		c.Rotation = float64(distance)
+		distance = q.nextRotation(distance)
 		slowest = max(slowest, c.LatencyMean)
 	}
 	normalize(rows, slowest)
 }
 
-// Normalize sets NormalizedLatency in rows that were not filled by a Query.
+// Normalize sets NormalizedLatency of rows that Fill has not set.
 func Normalize(rows []core.Candidate) {
 	slowest := 0.0
 	for i := range rows {
@@ -577,22 +576,22 @@ func normalize(rows []core.Candidate, slowest float64) {
 		c := &rows[i]
 		switch {
 		case c.LatencyMean > 0:
-			c.NormalizedLatency = (c.LatencyMean + jitter) / (slowest + jitter)
+			c.NormalizedLatency = (c.LatencyMean + latencyNoise) / (slowest + latencyNoise)
 		case c.Samples == 0:
-			c.NormalizedLatency = 0.5 // as good as the middle, until something is known
+			c.NormalizedLatency = 0.5 // unknown: the middle
 		case c.SuccessRate == 0:
-			c.NormalizedLatency = 1 // it never succeeded: nothing speaks for its speed
+			c.NormalizedLatency = 1 // it has never succeeded
 		default:
 			c.NormalizedLatency = 0
 		}
 	}
 }
 
-// jitter (s) is added to latencies before they are compared: a fraction of a
-// millisecond between two near proxies is noise, and must not decide.
-const jitter = 0.010
+// latencyNoise (seconds) is added to latencies before they are compared, so that differences of a fraction of
+// a millisecond do not decide.
+const latencyNoise = 0.010
 
-func flag(b bool) float64 {
+func toFloat(b bool) float64 {
 	if b {
 		return 1
 	}

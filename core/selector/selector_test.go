@@ -18,13 +18,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// rank is a scorer made of a function of a candidate's row.
-type rank struct {
+// funcScorer is a scorer that computes a score from a candidate's row.
+type funcScorer struct {
 	score     func(*core.Candidate) float64
 	tolerance float64
 }
 
-func (r rank) Score(c core.Candidates, scores []float64) error {
+func (r funcScorer) Score(c core.Candidates, scores []float64) error {
 	rows := make([]core.Candidate, c.Len())
 	var q core.RankRequest
 	c.Fill(&q, rows)
@@ -34,9 +34,9 @@ func (r rank) Score(c core.Candidates, scores []float64) error {
 	return nil
 }
 
-func (r rank) Tolerance() float64 { return r.tolerance }
+func (r funcScorer) Tolerance() float64 { return r.tolerance }
 
-var rotate = rank{score: func(c *core.Candidate) float64 { return -c.Rotation }}
+var rotation = funcScorer{score: func(c *core.Candidate) float64 { return -c.Rotation }}
 
 type failing struct{}
 
@@ -50,7 +50,7 @@ type fixture struct {
 	s    *Selector
 }
 
-func start(t testing.TB, n, limit int) *fixture {
+func newFixture(t testing.TB, n, limit int) *fixture {
 	f := &fixture{now: time.Unix(1000, 0)}
 	clock := func() time.Time { return f.now }
 	f.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
@@ -58,7 +58,8 @@ func start(t testing.TB, n, limit int) *fixture {
 	})
 	var specs []upstream.Spec
 	for i := range n {
-		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
+		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i),
+			Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, f.pool.Apply(specs))
 	var seed atomic.Uint64
@@ -81,36 +82,37 @@ func (f *fixture) settle(u *upstream.Upstream, v core.Verdict) {
 }
 
 func TestErrors(t *testing.T) {
-	f := start(t, 0, 256)
-	_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	f := newFixture(t, 0, 256)
+	_, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	assert.ErrorIs(t, err, core.ErrPoolEmpty)
 
-	f = start(t, 2, 256)
+	f = newFixture(t, 2, 256)
 	f.settle(f.get(0), core.Failure)
 	f.settle(f.get(1), core.Failure)
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	assert.ErrorIs(t, err, core.ErrAllBreakersOpen)
 	at, ok := f.s.NextTest()
 	assert.True(t, ok)
 	assert.Equal(t, f.now.Add(time.Second), at)
 
-	f = start(t, 1, 256)
+	f = newFixture(t, 1, 256)
 	_, err = f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
 	require.NoError(t, err)
-	lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	assert.ErrorIs(t, err, core.ErrAllBusy)
 	lease.Release()
 
-	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0), Barred: true}}}, rotate, f.now)
+	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0), Barred: true}}},
+		rotation, f.now)
 	assert.ErrorIs(t, err, ErrCredentialsRefused)
 }
 
-// A proxy that drains is none to wait for.
-func TestWhoDrainsIsNotBusy(t *testing.T) {
+// A draining proxy does not count as busy.
+func TestDraining(t *testing.T) {
 	for _, open := range []bool{false, true} {
-		f := start(t, 2, 256)
+		f := newFixture(t, 2, 256)
 		lease, ok := f.get(0).Acquire(f.now)
 		require.True(t, ok)
 		require.NoError(t, f.pool.Remove("p0", true))
@@ -121,21 +123,21 @@ func TestWhoDrainsIsNotBusy(t *testing.T) {
 		} else {
 			require.NoError(t, f.pool.Remove("p1", false))
 		}
-		_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		_, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 		assert.Equal(t, want, err)
-		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: lease.Proxy}}}, rotate, f.now)
+		_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: lease.Proxy}}}, rotation, f.now)
 		assert.Equal(t, want, err)
 		lease.Release()
 	}
 }
 
 func TestRotationIsFair(t *testing.T) {
-	for _, n := range []int{1, 3, 8, 1000} { // 1000: past the limit, a sample is scored
-		f := start(t, n, 64)
+	for _, n := range []int{1, 3, 8, 1000} { // with 1000 proxies the candidates are a sample
+		f := newFixture(t, n, 64)
 		uses := map[string]int{}
 		for range 3 * n {
 			q := Query{Idempotent: true}
-			lease, err := f.s.Select(&q, rotate, f.now)
+			lease, err := f.s.Select(&q, rotation, f.now)
 			require.NoError(t, err)
 			uses[lease.Proxy.ID()]++
 			lease.Release()
@@ -147,29 +149,29 @@ func TestRotationIsFair(t *testing.T) {
 	}
 }
 
-func TestRetriesGoElsewhereWhileThereIsElsewhere(t *testing.T) {
-	f := start(t, 3, 256)
+func TestRetriesUseUntriedProxiesFirst(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	q := Query{Idempotent: true}
 	var order []string
 	for i := range 6 {
 		q.Attempt = i
-		lease, err := f.s.Select(&q, rotate, f.now)
+		lease, err := f.s.Select(&q, rotation, f.now)
 		require.NoError(t, err)
 		order = append(order, lease.Proxy.ID())
 		q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
 		lease.Release()
 	}
 	assert.ElementsMatch(t, []string{"p0", "p1", "p2"}, order[:3])
-	assert.Equal(t, order[:3], order[3:], "then the one tried longest ago")
+	assert.Equal(t, order[:3], order[3:], "after that the proxy tried longest ago")
 	assert.False(t, f.s.Untried(&q, f.now))
 }
 
-func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
-	f := start(t, 3, 256)
+func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	f.settle(f.get(1), core.Failure)
 	f.now = f.now.Add(time.Second)
 	require.Equal(t, core.HalfOpen, f.get(1).Breaker().State())
-	first := rank{score: func(c *core.Candidate) float64 {
+	first := funcScorer{score: func(c *core.Candidate) float64 {
 		if c.IDHash == f.get(0).IDHash() {
 			return 1
 		}
@@ -181,28 +183,27 @@ func TestAHalfOpenSlotIsTakenByTheChosenOnly(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "p0", lease.Proxy.ID())
 		lease.Release()
-		require.True(t, f.get(1).Breaker().Admissible(), "listed, scored, not chosen: the slot is free")
+		require.True(t, f.get(1).Breaker().Admissible(), "a candidate that is not chosen is not probed")
 	}
-	// A request that may not be repeated does not probe while others remain.
+	// A request that is not idempotent is no probe while another proxy is admissible.
 	q := Query{}
 	for range 6 {
 		q.Reset()
-		lease, err := f.s.Select(&q, rotate, f.now)
+		lease, err := f.s.Select(&q, rotation, f.now)
 		require.NoError(t, err)
 		require.NotEqual(t, "p1", lease.Proxy.ID())
 		lease.Release()
 	}
 }
 
-// TestNoBreakerWedges is the fault named in PEERS 1.8: many proxies open, their
-// time passes, only one gets picked by the scorer; the others must get their
-// probe all the same.
-func TestNoBreakerWedges(t *testing.T) {
-	f := start(t, 5, 256)
+// TestEveryBreakerIsProbed: several breakers become half-open, and the scorer always chooses another proxy.
+// Each of them must get a probe nevertheless.
+func TestEveryBreakerIsProbed(t *testing.T) {
+	f := newFixture(t, 5, 256)
 	for i := 1; i < 5; i++ {
 		f.settle(f.get(i), core.Failure)
 	}
-	favourite := rank{score: func(c *core.Candidate) float64 {
+	preferFirst := funcScorer{score: func(c *core.Candidate) float64 {
 		if c.IDHash == f.get(0).IDHash() {
 			return 1
 		}
@@ -212,7 +213,7 @@ func TestNoBreakerWedges(t *testing.T) {
 		f.now = f.now.Add(200 * time.Millisecond)
 		f.pool.Sweep()
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, favourite, f.now)
+		lease, err := f.s.Select(&q, preferFirst, f.now)
 		require.NoError(t, err)
 		lease.Settle(&core.Outcome{Verdict: core.Success})
 		lease.Release()
@@ -222,8 +223,8 @@ func TestNoBreakerWedges(t *testing.T) {
 	}
 }
 
-func TestAFailingScorerLeavesItToTheRotation(t *testing.T) {
-	f := start(t, 3, 256)
+func TestFailingScorer(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	uses := map[string]int{}
 	for range 30 {
 		q := Query{Idempotent: true}
@@ -237,22 +238,21 @@ func TestAFailingScorerLeavesItToTheRotation(t *testing.T) {
 
 func TestOddScores(t *testing.T) {
 	for name, v := range map[string]float64{"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1)} {
-		f := start(t, 3, 256)
+		f := newFixture(t, 3, 256)
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, rank{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02}, f.now)
+		lease, err := f.s.Select(&q, funcScorer{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02}, f.now)
 		require.NoError(t, err, name)
 		require.NotNil(t, lease.Proxy, name)
 		lease.Release()
 	}
 }
 
-// TestNearTiesGoToTheLeastLoaded: 200 choices held at once between two proxies
-// whose scores differ by less than the tolerance split evenly; without the
-// tolerance all go to one.
-func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
+// TestTolerance: 200 attempts in flight are divided evenly between two proxies whose scores differ by less
+// than the tolerance. With a tolerance that is smaller than the difference, one proxy gets all of them.
+func TestTolerance(t *testing.T) {
 	share := func(tolerance float64) int {
-		f := start(t, 2, 256)
-		better := rank{tolerance: tolerance, score: func(c *core.Candidate) float64 {
+		f := newFixture(t, 2, 256)
+		better := funcScorer{tolerance: tolerance, score: func(c *core.Candidate) float64 {
 			if c.IDHash == f.get(0).IDHash() {
 				return 0.95
 			}
@@ -273,11 +273,38 @@ func TestNearTiesGoToTheLeastLoaded(t *testing.T) {
 	assert.Equal(t, 200, share(0))
 }
 
-// TestTiesTakeTurns: of equals the next in the pool's order comes first, then
-// each gets its share.
-func TestTiesTakeTurns(t *testing.T) {
-	f := start(t, 4, 256)
-	same := rank{score: func(*core.Candidate) float64 { return 1 }}
+// TestToleranceLimit: the tolerance is a fraction of the absolute value of the best score.
+func TestToleranceLimit(t *testing.T) {
+	for _, c := range []struct {
+		best, other, tolerance float64
+		tie                    bool
+	}{
+		{1, 0.981, 0.02, true}, {1, 0.979, 0.02, false}, {100, 98.1, 0.02, true}, {100, 97.9, 0.02, false},
+		{-1, -1.019, 0.02, true}, {-1, -1.021, 0.02, false}, {1, 0.91, 0.1, true}, {1, 0.89, 0.1, false},
+		{0, -0.001, 0.02, false}, {1, 1, 0, true}, {1, 0.999, 0, false},
+	} {
+		f := newFixture(t, 2, 256)
+		scorer := funcScorer{tolerance: c.tolerance, score: func(row *core.Candidate) float64 {
+			if row.IDHash == f.get(0).IDHash() {
+				return c.best
+			}
+			return c.other
+		}}
+		first, ok := f.get(0).Acquire(f.now) // so that the other proxy wins a tie
+		require.True(t, ok)
+		lease, err := f.s.Select(&Query{Idempotent: true, Attempt: 1}, scorer, f.now)
+		require.NoError(t, err)
+		assert.Equal(t, c.tie, lease.Proxy.ID() == "p1", "%+v", c)
+		first.Release()
+		lease.Release()
+	}
+}
+
+// TestTies: among equal candidates the first choice is the next one in the pool's order, and each gets the
+// same share.
+func TestTies(t *testing.T) {
+	f := newFixture(t, 4, 256)
+	same := funcScorer{score: func(*core.Candidate) float64 { return 1 }}
 	uses := map[string]int{}
 	for i := range 300 {
 		q := Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0)}}}
@@ -293,11 +320,11 @@ func TestTiesTakeTurns(t *testing.T) {
 }
 
 func TestRowsOfCandidates(t *testing.T) {
-	f := start(t, 3, 256)
+	f := newFixture(t, 3, 256)
 	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
-	q := f.s.begin(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
+	q := f.s.newChoice(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
 	f.s.gather(q, f.pool.Snapshot())
 	rows := make([]core.Candidate, q.Len())
 	var r core.RankRequest
@@ -307,16 +334,16 @@ func TestRowsOfCandidates(t *testing.T) {
 	assert.Equal(t, 0.0, rows[0].RegionMatch)
 	assert.Equal(t, 2.0, rows[1].Weight)
 	assert.Equal(t, 3.0, rows[1].Cost)
-	assert.Equal(t, 1.0, rows[1].NormalizedLatency, "the slowest of those measured")
+	assert.Equal(t, 1.0, rows[1].NormalizedLatency, "the slowest proxy")
 	assert.Equal(t, 0.5, rows[0].NormalizedLatency, "unknown")
 	assert.Equal(t, -1.0, rows[0].SinceUse)
 }
 
-// TestEveryChoiceIsAdmissible: whatever has happened to the breakers, what is
-// chosen is not open, not full and untried while an untried one is left.
+// TestEveryChoiceIsAdmissible: in every state of the breakers, the chosen proxy is admissible, and untried if
+// an untried proxy is admissible.
 func TestEveryChoiceIsAdmissible(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
-		f := start(outer, rapid.IntRange(1, 12).Draw(t, "proxies"), rapid.IntRange(1, 12).Draw(t, "limit"))
+		f := newFixture(outer, rapid.IntRange(1, 12).Draw(t, "proxies"), rapid.IntRange(1, 12).Draw(t, "limit"))
 		n := len(f.pool.Snapshot().All)
 		q := Query{Idempotent: true}
 		t.Repeat(map[string]func(*rapid.T){
@@ -331,18 +358,18 @@ func TestEveryChoiceIsAdmissible(outer *testing.T) {
 				for _, u := range f.pool.Snapshot().All {
 					if u.Breaker().Admissible() {
 						any = true
-						untried = untried || !q.tried(u)
+						untried = untried || !q.hasTried(u)
 					}
 				}
-				lease, err := f.s.Select(&q, rotate, f.now)
+				lease, err := f.s.Select(&q, rotation, f.now)
 				if (err == nil) != any {
 					t.Fatalf("an admissible proxy: %v, error: %v", any, err)
 				}
 				if err != nil {
 					return
 				}
-				if q.tried(lease.Proxy) && untried {
-					t.Fatal("tried again although another was left")
+				if q.hasTried(lease.Proxy) && untried {
+					t.Fatal("a tried proxy was chosen although an untried one is admissible")
 				}
 				q.Tried = append(q.Tried, Tried{Proxy: lease.Proxy})
 				q.Attempt++
@@ -354,7 +381,7 @@ func TestEveryChoiceIsAdmissible(outer *testing.T) {
 }
 
 func TestConcurrentChoices(t *testing.T) {
-	f := start(t, 4, 256)
+	f := newFixture(t, 4, 256)
 	f.settle(f.get(2), core.Failure)
 	f.now = f.now.Add(time.Second) // p2 is half-open: one probe only
 	var mu sync.Mutex
@@ -366,7 +393,7 @@ func TestConcurrentChoices(t *testing.T) {
 			for range 200 {
 				q.Reset()
 				q.Idempotent = true
-				lease, err := f.s.Select(&q, rotate, f.now)
+				lease, err := f.s.Select(&q, rotation, f.now)
 				if err != nil {
 					t.Error(err)
 					return
@@ -374,7 +401,7 @@ func TestConcurrentChoices(t *testing.T) {
 				mu.Lock()
 				uses[lease.Proxy.ID()]++
 				mu.Unlock()
-				if lease.Proxy.ID() != "p2" { // the probe is kept
+				if lease.Proxy.ID() != "p2" { // the probe stays in flight
 					lease.Release()
 				}
 			}
@@ -388,13 +415,13 @@ func TestConcurrentChoices(t *testing.T) {
 func BenchmarkSelect(b *testing.B) {
 	for _, n := range []int{10, 100, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			f := start(b, n, DefaultMaxCandidates)
+			f := newFixture(b, n, DefaultMaxCandidates)
 			q := Query{}
 			b.ReportAllocs()
 			for b.Loop() {
 				q.Reset()
 				q.Idempotent = true
-				lease, err := f.s.Select(&q, failing{}, f.now) // the choice itself, without a plugin
+				lease, err := f.s.Select(&q, failing{}, f.now) // without the cost of a scorer
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -404,62 +431,63 @@ func BenchmarkSelect(b *testing.B) {
 	}
 }
 
-// TestWhatIsShutOpensAtOnce: that all breakers are open is found once and then
-// known, and forgotten as soon as one of them is due or reset or a proxy comes.
-func TestWhatIsShutOpensAtOnce(t *testing.T) {
+// TestAllOpen: the selector records that all breakers are open, and discards the record as soon as one of them
+// becomes half-open or is reset, or a proxy is added.
+func TestAllOpen(t *testing.T) {
 	for name, open := range map[string]func(*fixture) string{
 		"time": func(f *fixture) string { f.now = f.now.Add(time.Second); return "" },
-		"a reset by hand": func(f *fixture) string {
+		"a manual reset": func(f *fixture) string {
 			f.get(3).Breaker().Reset()
 			return "p3"
 		},
 		"another proxy": func(f *fixture) string {
-			_, err := f.pool.Add([]upstream.Spec{{ID: "new", Address: upstream.Address{Scheme: upstream.HTTP, Host: "b.test:1"}}})
+			_, err := f.pool.Add([]upstream.Spec{{ID: "new",
+				Address: upstream.Address{Scheme: upstream.HTTP, Host: "b.test:1"}}})
 			require.NoError(t, err)
 			return "new"
 		},
 	} {
-		f := start(t, 10, 256)
+		f := newFixture(t, 10, 256)
 		for i := range 10 {
 			f.settle(f.get(i), core.Failure)
 		}
 		for range 3 {
-			_, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+			_, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 			require.ErrorIs(t, err, core.ErrAllBreakersOpen, name)
 		}
-		require.NotNil(t, f.s.shut.Load(), name)
+		require.NotNil(t, f.s.allOpen.Load(), name)
 		want := open(f)
-		lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 		require.NoError(t, err, name)
 		if want != "" {
 			require.Equal(t, want, lease.Proxy.ID(), name)
 		}
 	}
-	// A probe under way may end any moment, and no transition tells of it when
-	// it brings no verdict: nothing is remembered then.
-	f := start(t, 1, 256)
+	// A probe in flight may end at any time, and without a verdict it causes no transition. Then nothing is
+	// recorded.
+	f := newFixture(t, 1, 256)
 	f.settle(f.get(0), core.Failure)
 	f.now = f.now.Add(time.Second)
-	probe, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	probe, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.ErrorIs(t, err, core.ErrAllBreakersOpen)
 	probe.Release()
-	_, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+	_, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 	require.NoError(t, err)
 }
 
-// TestNothingStaysShut: breakers open and are reset by many while others
-// choose; when all is quiet, a closed breaker is chosen.
-func TestNothingStaysShut(t *testing.T) {
-	f := start(t, 3, 256)
+// TestAllOpenConcurrently: breakers open and are reset while requests choose. Afterwards a proxy with a closed
+// breaker is chosen.
+func TestAllOpenConcurrently(t *testing.T) {
+	f := newFixture(t, 3, 256)
 	for range 200 {
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() { f.settle(f.get(i), core.Failure) })
 			wg.Go(func() {
 				for range 5 {
-					if lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now); err == nil {
+					if lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now); err == nil {
 						lease.Release()
 					}
 				}
@@ -467,11 +495,11 @@ func TestNothingStaysShut(t *testing.T) {
 		}
 		wg.Go(func() { f.get(1).Breaker().Reset() })
 		wg.Wait()
-		lease, err := f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+		lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 		if f.get(1).Breaker().State() != core.Closed {
 			require.ErrorIs(t, err, core.ErrAllBreakersOpen)
 			f.get(1).Breaker().Reset()
-			lease, err = f.s.Select(&Query{Idempotent: true}, rotate, f.now)
+			lease, err = f.s.Select(&Query{Idempotent: true}, rotation, f.now)
 		}
 		require.NoError(t, err)
 		lease.Release()
@@ -481,16 +509,16 @@ func TestNothingStaysShut(t *testing.T) {
 	}
 }
 
-// TestASampleOfALargePool: at most the limit, none twice, all admissible, the
-// proxy whose turn it is first; and something as long as anything is left.
-func TestASampleOfALargePool(outer *testing.T) {
-	f := start(outer, 300, 20)
+// TestSample: a sample has at most the maximum number of candidates, no duplicates and only admissible proxies.
+// The first is the proxy whose turn it is. It is empty only if no proxy is admissible.
+func TestSample(outer *testing.T) {
+	f := newFixture(outer, 300, 20)
 	all := f.pool.Snapshot().All
 	rapid.Check(outer, func(t *rapid.T) {
 		for _, u := range all {
 			u.Breaker().Reset()
 		}
-		out := rapid.SampledFrom([]float64{0, 0.3, 0.95, 1}).Draw(t, "share that is out")
+		out := rapid.SampledFrom([]float64{0, 0.3, 0.95, 1}).Draw(t, "share of open breakers")
 		left := map[*upstream.Upstream]bool{}
 		for _, u := range all {
 			if rapid.Float64Range(0, 1).Draw(t, "chance") < out {
@@ -499,7 +527,7 @@ func TestASampleOfALargePool(outer *testing.T) {
 				left[u] = true
 			}
 		}
-		q := f.s.begin(&Query{Idempotent: true}, f.now)
+		q := f.s.newChoice(&Query{Idempotent: true}, f.now)
 		q.turn = rapid.Uint64().Draw(t, "turn")
 		f.s.gather(q, f.pool.Snapshot())
 		require.LessOrEqual(t, q.Len(), 20)
@@ -516,24 +544,23 @@ func TestASampleOfALargePool(outer *testing.T) {
 	})
 }
 
-// TestASampleIsFair: over many choices each proxy of a large pool is scored as
-// often as any other, whatever its place and its neighbours.
-func TestASampleIsFair(t *testing.T) {
+// TestSampleIsFair: over many choices each proxy of a large pool is in the sample equally often.
+func TestSampleIsFair(t *testing.T) {
 	const n, limit, choices = 1000, 50, 20_000
-	f := start(t, n, limit)
+	f := newFixture(t, n, limit)
 	drawn := map[string]int{}
-	q := f.s.begin(&Query{Idempotent: true}, f.now)
+	q := f.s.newChoice(&Query{Idempotent: true}, f.now)
 	for i := range uint64(choices) {
 		q.turn = i
 		f.s.gather(q, f.pool.Snapshot())
-		for _, u := range q.candidates[1:] { // the first is the rotation's
+		for _, u := range q.candidates[1:] { // the first is chosen by the rotation
 			drawn[u.ID()]++
 		}
 	}
-	for i := range n { // 49 of 1000 in each of 20,000: 980 expected, sd 31
+	for i := range n { // 49 of 1000 proxies in each of 20,000 samples: mean 980, standard deviation 31
 		require.InDelta(t, 980, drawn[fmt.Sprintf("p%d", i)], 160, "p%d", i)
 	}
-	apart := 0.0 // places between neighbours of a sample, in the pool's order
+	apart := 0.0 // distance in the pool's order between neighbours of a sample
 	place := map[*upstream.Upstream]int{}
 	for i, u := range f.pool.Snapshot().All {
 		place[u] = i
@@ -541,15 +568,15 @@ func TestASampleIsFair(t *testing.T) {
 	for i, u := range q.candidates[1 : len(q.candidates)-1] {
 		apart += math.Abs(float64(place[u] - place[q.candidates[i+2]]))
 	}
-	require.Greater(t, apart/float64(len(q.candidates)-2), 200.0, "neighbours in the pool are not neighbours in a sample: a third of the pool lies between two at random")
+	require.Greater(t, apart/float64(len(q.candidates)-2), 200.0,
+		"neighbours of a sample are far apart in the pool; two random ones are a third of the pool apart")
 }
 
-// TestRowsAgainstAModel: every column of every row, worked out anew from what
-// the pool shows of each proxy.
-func TestRowsAgainstAModel(outer *testing.T) {
+// TestRowsModel compares every column of every row with a value computed from the proxy's statistics.
+func TestRowsModel(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")
-		f := start(outer, n, 256)
+		f := newFixture(outer, n, 256)
 		used := map[string]time.Time{}
 		regions := []string{"", "eu", "us"}
 		for i := range n {
@@ -572,7 +599,8 @@ func TestRowsAgainstAModel(outer *testing.T) {
 				continue
 			}
 			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Success, core.Failure, core.Excluded}).Draw(t, "verdict")
-			lease.Settle(&core.Outcome{Verdict: v, Latency: time.Duration(rapid.IntRange(1, 400).Draw(t, "latency")) * time.Millisecond})
+			lease.Settle(&core.Outcome{Verdict: v,
+				Latency: time.Duration(rapid.IntRange(1, 400).Draw(t, "latency")) * time.Millisecond})
 			lease.Release()
 		}
 		region := rapid.SampledFrom(regions).Draw(t, "wanted")
@@ -580,7 +608,7 @@ func TestRowsAgainstAModel(outer *testing.T) {
 		if region != "" {
 			query.RegionHash = core.Hash53(region)
 		}
-		q := f.s.begin(&query, f.now)
+		q := f.s.newChoice(&query, f.now)
 		q.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")
 		f.s.gather(q, f.pool.Snapshot())
 		rows, request := make([]core.Candidate, q.Len()), core.RankRequest{}
@@ -595,9 +623,11 @@ func TestRowsAgainstAModel(outer *testing.T) {
 		for i, u := range q.candidates {
 			spec, stats := u.Spec(), u.Stats()
 			want := core.Candidate{
-				SuccessRate: stats.SuccessRate, Samples: float64(stats.Samples), InFlight: float64(stats.InFlight), Weight: spec.Weight, Cost: spec.Cost,
-				RegionMatch: flag(region != "" && spec.Region == region), SinceUse: -1, Uses: float64(stats.Uses), BreakerState: float64(u.Breaker().State()),
-				IDHash: core.Hash53(u.ID()), AffinityHash: core.Pair53(core.Hash53(u.ID()), query.HostHash),
+				SuccessRate: stats.SuccessRate, Samples: float64(stats.Samples), InFlight: float64(stats.InFlight),
+				Weight: spec.Weight, Cost: spec.Cost,
+				RegionMatch: toFloat(region != "" && spec.Region == region), SinceUse: -1, Uses: float64(stats.Uses),
+				BreakerState: float64(u.Breaker().State()),
+				IDHash:       core.Hash53(u.ID()), AffinityHash: core.Pair53(core.Hash53(u.ID()), query.HostHash),
 				Rotation: float64((uint64(i) + uint64(len(rows)) - q.turn%uint64(len(rows))) % uint64(len(rows))),
 			}
 			if at, ok := used[u.ID()]; ok {
@@ -614,7 +644,8 @@ func TestRowsAgainstAModel(outer *testing.T) {
 			require.InDelta(t, stats.LatencyMean.Seconds(), got.LatencyMean, 2e-9)
 			require.InDelta(t, stats.LatencyEWMA.Seconds(), got.LatencyEWMA, 2e-9)
 			require.InDelta(t, normalized, got.NormalizedLatency, 1e-6)
-			require.InDelta(t, want.SinceUse, got.SinceUse, 2e-9) // never used is told from used at once by 1 ns
+			require.InDelta(t, want.SinceUse, got.SinceUse,
+				2e-9) // 1 ns distinguishes a proxy used just now from one never used
 			require.GreaterOrEqual(t, got.ConsecutiveFailures, 0.0)
 			want.LatencyMean, want.LatencyEWMA, want.NormalizedLatency = got.LatencyMean, got.LatencyEWMA, got.NormalizedLatency
 			want.SinceUse, want.ConsecutiveFailures = got.SinceUse, got.ConsecutiveFailures
