@@ -40,7 +40,7 @@ func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 		for !r.draining.Load() {
 			runtime.Gosched()
 		}
-		r.eachConn((*conn).drain) // if it has not been drained yet
+		r.eachConn((*connection).drain) // if it has not been drained yet
 	})
 	meanwhile.Store(&drain)
 	r.dial().ended() // it asks the time, to know until when it waits

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
-	"os"
-	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -17,253 +14,142 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// forward serves an absolute-form request.
-func (c *conn) forward(t proxyhttp.Target) (keep bool) {
-	h := &c.call
-	c.onward(t.Host)
-	q := &h.Request
-	*q = transport.Request{
-		Method: c.req.Method, Target: c.req.Target, Path: t.Path, Authority: c.memo.authority.HostPort, TLS: t.TLS,
-		Fields: c.fields, Idempotent: c.request.Idempotent, Framing: c.req.Framing, Length: c.req.Length,
+// forwardTo serves a request in absolute form.
+func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
+	q := &r.forward.Request
+	r.fields = proxyhttp.AppendRequestFields(r.fields[:0], r.head.Fields, t.Host)
+	if r.set.Via {
+		r.fields = proxyhttp.AppendVia(r.fields, r.head.Minor)
 	}
-	if err := c.takeBody(q); err != nil {
-		return c.badBody(err)
+	*q = transport.Request{
+		Method: r.head.Method, Target: t.Absolute, Path: t.Path, Authority: r.cache.authority.HostPort, TLS: t.TLS,
+		Fields: r.fields, Idempotent: r.input.Idempotent, Framing: r.head.Framing, Length: r.head.Length,
+	}
+	if err := r.readBody(q); err != nil {
+		return r.respondBadBody(err)
 	}
 	if q.Framing != http1.NoBody {
-		c.request.Ready = c.server.Now() // a client that sends slowly does not use up the time of an attempt
+		r.input.Ready = r.server.Now() // a client that sends slowly uses up no timeout of an attempt
 	}
-	h.Control.BodyIdle = c.set.BodyIdle
-	ending := executor.Run(c.ctx, c.server.Executor, &c.exchange, &c.request, h)
-	c.ran()
+	r.forward.Control.BodyIdle = r.set.BodyIdle
+	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.forward)
+	r.ran()
 	if ending.Refusal == nil {
-		return c.relay(ending.Relay, ending.Response)
+		return r.relay(ending.Relay, ending.Response)
 	}
-	if err := c.reqBody.Err(); q.Rest != nil && ending.Refusal.Final == core.FinalCancelled && err != nil && c.ctx.Err() == nil {
-		c.ended = c.server.Now()
-		ending.Refusal.Close(0, c.ended)
-		return c.badBody(err)
+	err := r.body.Err()
+	if q.Rest != nil && err != nil && ending.Refusal.Final == core.FinalCancelled && r.conn.ctx.Err() == nil {
+		r.ended = r.server.Now()
+		ending.Refusal.Close(0, r.ended)
+		return r.respondBadBody(err)
 	}
-	return c.fail(ending.Refusal)
+	return r.respondRefusal(ending.Refusal)
 }
 
 // ran is called when Run has returned.
-func (c *conn) ran() {
-	c.watch.stop()
-	c.outcome = proxyhttp.OutcomeOf(c.request.ID, c.exchange.Result())
+func (r *request) ran() {
+	r.conn.watch.stop()
+	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
 }
 
-// fail ends an exchange without a response to relay.
-func (c *conn) fail(r *executor.Refusal) (keep bool) {
-	c.ended = c.server.Now()
-	if errors.Is(context.Cause(c.ctx), executor.ErrClientLeft) {
-		r.Close(0, c.ended)
+// respondRefusal ends an exchange without a response to relay.
+func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
+	r.ended = r.server.Now()
+	if errors.Is(context.Cause(r.conn.ctx), executor.ErrClientLeft) {
+		refusal.Close(0, r.ended)
 		return false
 	}
-	a := proxyhttp.RefusalResponse(r)
-	a.Close = c.call.Request.Rest != nil
-	r.Close(a.Status, c.ended)
-	return c.answer(a)
+	e := proxyhttp.RefusalResponse(refusal)
+	e.Close = r.forward.Request.Rest != nil
+	refusal.Close(e.Status, r.ended)
+	return r.respondError(e)
 }
 
-// takeBody reads the request's body, up to the size that is kept for replay. A
-// longer body streams from there on, and once that has begun its request is not
-// tried again.
-func (c *conn) takeBody(q *transport.Request) error {
-	c.watch.disabled = false
-	c.request.Replayable = true
-	if c.req.Framing == http1.NoBody {
-		return nil
-	}
-	c.detach(q)
-	fits := c.req.Framing == http1.Chunked || c.req.Length <= c.set.ReplayLimit
-	switch {
-	case !c.req.Continue:
-	case !fits: // the expectation goes on: RFC 9110 section 10.1.1
-		q.Continue = c.continueFunc
-		c.streamBody(q)
-		return nil
-	case !c.sendContinue():
-		return io.ErrUnexpectedEOF
-	}
-	if fits {
-		c.bodyLoan.take(&c.body)
-	}
-	for fits && !c.reqBody.Done() {
-		c.armBody()
-		p, err := c.reqBody.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		c.body = append(c.body, p...)
-		fits = int64(len(c.body)) <= c.set.ReplayLimit
-	}
-	q.Prefix = c.body
-	if c.reqBody.Done() {
-		q.Framing, q.Length = http1.Length, int64(len(c.body)) // its length is known by now
-		return nil
-	}
-	c.request.Replayable = false
-	c.streamBody(q)
-	return nil
-}
-
-// streamBody lets the transport read what is left of the request's body.
-func (c *conn) streamBody(q *transport.Request) {
-	c.watch.disabled = true
-	q.Rest, q.BeforeRead, q.StopRead = &c.reqBody, c.armBodyFunc, c.stopBodyFunc
-	q.Source, _ = c.raw.(*socket.Conn)
-	q.Pipes = c.server.chunks.pipes
-}
-
-// sendContinue tells the client to send the request's body. If that streams, the
-// request is not tried again from then on.
-func (c *conn) sendContinue() bool {
-	c.continued = true
-	if q := &c.call.Request; q.Continue != nil {
-		q.Continue, c.request.Replayable = nil, false
-	}
-	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
-}
-
-// detach copies what q holds of the head: they are views of the connection's
-// buffer, and reading the body overwrites it.
-func (c *conn) detach(q *transport.Request) {
-	arena := c.head[:0]
-	own := func(b []byte) []byte {
-		from := len(arena)
-		arena = append(arena, b...)
-		return arena[from:len(arena):len(arena)]
-	}
-	q.Method, q.Target, q.Path = own(q.Method), own(q.Target), own(q.Path)
-	c.req.Method = q.Method
-	for i := range q.Fields {
-		f := &q.Fields[i]
-		f.Name, f.Value = own(f.Name), own(f.Value)
-	}
-	c.head = arena
-}
-
-// armBody sets the deadline for the next piece of the request's body.
-func (c *conn) armBody() {
-	c.armed = time.Time{}
-	c.raw.SetReadDeadline(c.server.Now().Add(c.set.BodyIdle))
-	if c.bodyStopped.Load() { // looked at last, so that a stop right now is not undone
-		c.raw.SetReadDeadline(aLongTimeAgo)
-	}
-}
-
-// stopBody ends the wait for the request's body, from another goroutine and for
-// good: a request whose body has not been read to its end is the last on its
-// connection.
-func (c *conn) stopBody() {
-	c.bodyStopped.Store(true)
-	c.raw.SetReadDeadline(aLongTimeAgo)
-}
-
-// badBody answers a request whose body could not be read.
-func (c *conn) badBody(err error) bool {
-	var bad *http1.ProtocolError
-	switch {
-	case errors.As(err, &bad):
-		return c.answer(proxyhttp.ErrorResponse{Status: http.StatusBadRequest, Code: "malformed_request", Message: bad.Detail, Reason: "http_request_error", Close: true})
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return c.answer(proxyhttp.ErrorResponse{Status: http.StatusRequestTimeout, Code: "request_timeout", Message: "the request's body did not come within timeouts.body_idle", Reason: "http_request_error", Close: true})
-	}
-	return false
-}
-
-// relay writes the answer on to the client. The attempt is recorded before its
-// last byte is written, so that whoever has the answer finds it counted.
-func (c *conn) relay(x *executor.Relay, r *transport.Response) (keep bool) {
-	keep = c.reusable() && c.call.Request.Rest == nil
-	framing, length := r.Framing, r.Length
+// relay passes a response on to the client. The exchange is closed before the last byte
+// is written, so that a client that has the response finds it counted.
+func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
+	keep = r.reusable() && r.forward.Request.Rest == nil
+	framing := in.Framing
 	if framing == http1.UntilClose {
 		framing = http1.Chunked
 	}
-	if framing == http1.Chunked && c.req.Minor == 0 {
+	if framing == http1.Chunked && r.head.Minor == 0 {
 		framing, keep = http1.UntilClose, false
 	}
-	h := c.newHead(r.Status, r.Reason, keep)
-	h.Fields, h.Framing, h.Length = r.Fields, framing, length
-	if c.set.Via {
-		h.Via = proxyhttp.Via(r.Minor)
+	h := r.newHead(in.Status, in.Reason, keep)
+	h.Fields, h.Framing, h.Length = in.Fields, framing, in.Length
+	if r.set.Via {
+		h.Via = proxyhttp.Via(in.Minor)
 	}
-	status := r.Status
-	c.out = h.Append(c.borrowOut())
-	cut, gone := c.copyBody(x, r, framing == http1.Chunked, status)
+	r.out.buf = h.Append(r.out.take())
+	broke, left := r.copyBody(x, in, framing == http1.Chunked)
 	switch {
-	case gone:
-		c.end(x, status, nil, true)
+	case left:
+		r.closeRelay(x, in.Status, nil, true)
 		return false
-	case cut != nil:
-		// Never a clean end: the client gets what there is, and must see that
-		// something is missing.
-		relayed := c.end(x, status, cut, false)
+	case broke != nil:
+		// The client gets what there is, and an error instead of a clean end.
+		relayed := r.closeRelay(x, in.Status, broke, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
-			socket.WaitAcked(c.raw, c.set.BodyIdle)
+			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
 		}
-		if tcp, ok := c.raw.(*socket.Conn); ok {
-			tcp.SetLinger(0)
-		}
+		r.conn.reset()
 		return false
 	}
-	if c.call.Request.Rest != nil {
-		c.lingerClose()
+	if r.forward.Request.Rest != nil {
+		r.conn.linger(!r.body.Done())
 	}
 	return keep
 }
 
-// end gives the upstream connection back and records the exchange. Only the first
+// closeRelay gives the proxy connection back and closes the exchange. Only the first
 // call counts.
-func (c *conn) end(x *executor.Relay, status int, cut error, gone bool) verdict.Relayed {
-	c.ended = c.server.Now()
-	relayed := c.call.Close(cut, c.ended)
-	relayed.ClientLeft = gone
-	x.Close(status, relayed, c.ended)
+func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
+	r.ended = r.server.Now()
+	relayed := r.forward.Close(broke, r.ended)
+	relayed.ClientLeft = left
+	x.Close(status, relayed, r.ended)
 	return relayed
 }
 
-// copyBody writes c.out, which holds the head, and then the body. cut is why the
-// body broke off upstream, if it did; gone says that the client does not take it.
-func (c *conn) copyBody(x *executor.Relay, r *transport.Response, chunked bool, status int) (cut error, gone bool) {
+// copyBody writes r.out, which holds the head, and then the body. broke is why the body
+// broke off; left says that the client does not take it.
+func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
-		// Everything that lies ready goes out in one write.
-		for len(c.out) < largeChunk {
-			p, err := r.Body.Ready()
+		// All that is buffered goes out in one write.
+		for len(r.out.buf) < largeChunk {
+			p, err := in.Body.Ready()
 			if p == nil {
 				if err == io.EOF {
 					if chunked {
-						c.out = append(c.out, http1.LastChunk...)
+						r.out.buf = append(r.out.buf, http1.LastChunk...)
 					}
-					c.end(x, status, nil, false) // before the last byte is written
-					return nil, !c.write(c.out)
+					r.closeRelay(x, in.Status, nil, false)
+					return nil, !r.conn.write(r.out.buf)
 				}
 				if err != nil {
-					c.write(c.out)
+					r.conn.write(r.out.buf)
 					return err, false
 				}
 				break
 			}
-			c.out = appendPiece(c.out, p, chunked)
+			r.out.buf = appendPiece(r.out.buf, p, chunked)
 		}
-		if !c.write(c.out) {
+		if !r.conn.write(r.out.buf) {
 			return nil, true
 		}
-		c.outLoan.back(&c.out) // the next piece may be long in coming
-		if !chunked && r.Body.Left() >= socket.SpliceMin {
-			if cut, gone := c.bulk(r); cut != nil || gone {
-				return cut, gone
+		r.out.back() // the next piece may take long
+		if !chunked && in.Body.Left() >= socket.SpliceMin {
+			if broke, left := r.spliceBody(in); broke != nil || left {
+				return broke, left
 			}
 		}
-		r.SetReadDeadline(&c.call.Control, c.server.Now().Add(c.set.BodyIdle))
-		p, err := r.Body.Next()
+		in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(r.set.BodyIdle))
+		p, err := in.Body.Next()
 		if err != nil && err != io.EOF {
 			return err, false
 		}
-		c.out = appendPiece(c.borrowOut(), p, chunked)
+		r.out.buf = appendPiece(r.out.take(), p, chunked)
 	}
 }
 
@@ -274,32 +160,29 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 	return append(b, p...)
 }
 
-// bulkTail bytes of a body are left to copyBody, which records the exchange
+// bodyTail is how many bytes of a body are left to copyBody, which closes the exchange
 // before it writes the last ones.
-const bulkTail = 4 << 10
+const bodyTail = 4 << 10
 
-// bulk copies most of a long body from socket to socket.
-func (c *conn) bulk(r *transport.Response) (cut error, gone bool) {
-	dst, plain := c.raw.(*socket.Conn)
-	src, too := r.Conn().(*socket.Conn)
-	if !plain || !too {
-		return nil, false
-	}
+// spliceBody copies most of a long body inside the kernel.
+func (r *request) spliceBody(in *transport.Response) (broke error, left bool) {
 	for {
-		left, ok := r.Body.Unread()
-		if !ok || left <= bulkTail {
+		unread, ok := in.Body.Unread()
+		if !ok || unread <= bodyTail {
 			return nil, false
 		}
-		r.SetReadDeadline(&c.call.Control, c.server.Now().Add(c.set.BodyIdle))
-		n, err := c.server.chunks.pipes.Move(dst, src, left-bulkTail)
-		c.stall.Stop()
+		in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(r.set.BodyIdle))
+		n, ok, err := r.conn.out.splice(r.server.buffers.pipes, in.Conn(), unread-bodyTail)
+		if !ok {
+			return nil, false
+		}
 		var w *socket.WriteError
 		if errors.As(err, &w) {
-			r.Body.Took(n, nil)
+			in.Body.Took(n, nil)
 			return nil, true
 		}
-		if r.Body.Took(n, err); err != nil {
-			return r.Body.Err(), false
+		if in.Body.Took(n, err); err != nil {
+			return in.Body.Err(), false
 		}
 	}
 }

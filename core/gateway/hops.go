@@ -8,15 +8,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// countHop takes one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110
-// section 7.6.2) and reports whether none is left: the request goes no further.
-// Other methods, and what is no number, go on as they are.
-func (c *conn) countHop() (last bool) {
-	if c.request.Method != http.MethodTrace && c.request.Method != http.MethodOptions {
+// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section
+// 7.6.2) and reports whether it was 0: the request goes no further then. Other methods,
+// and a value that is no number, stay as they are.
+func (r *request) countHop() (last bool) {
+	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false
 	}
-	for i := range c.req.Fields {
-		f := &c.req.Fields[i]
+	for i := range r.head.Fields {
+		f := &r.head.Fields[i]
 		if f.Kind != http1.MaxForwards {
 			continue
 		}
@@ -30,32 +30,31 @@ func (c *conn) countHop() (last bool) {
 	return false
 }
 
-// answerLastHop answers a request that goes no further as if this were its
-// origin: a TRACE with the request itself, but for what is secret (RFC 9110
-// section 9.3.8), an OPTIONS with nothing.
-func (c *conn) answerLastHop() (keep bool) {
-	var echo []byte
-	if c.request.Method == http.MethodTrace {
-		echo = http1.AppendRequestLine(nil, c.req.Method, c.req.Target)
-		for i := range c.req.Fields {
-			if f := &c.req.Fields[i]; !secret(f) {
-				echo = http1.AppendField(echo, string(f.Name), f.Value)
+// respondLastHop responds to a request that goes no further as its target would: to a
+// TRACE with the request itself, without credentials and cookies (RFC 9110 section
+// 9.3.8), to an OPTIONS with nothing.
+func (r *request) respondLastHop() (keep bool) {
+	var trace []byte
+	if r.input.Method == http.MethodTrace {
+		trace = http1.AppendRequestLine(nil, r.head.Method, r.head.Target)
+		for i := range r.head.Fields {
+			if f := &r.head.Fields[i]; !secret(f) {
+				trace = http1.AppendField(trace, string(f.Name), f.Value)
 			}
 		}
-		echo = append(echo, "\r\n"...)
+		trace = append(trace, "\r\n"...)
 	}
-	c.outcome.Final = core.FinalSuccess
-	keep = c.reusable() && c.discardBody()
-	h := c.newHead(http.StatusOK, []byte("OK"), keep)
-	h.Framing, h.Length = http1.Length, int64(len(echo))
-	if echo != nil {
+	r.outcome.Final = core.FinalSuccess
+	keep = r.reusable() && r.discardBody()
+	h := r.newHead(http.StatusOK, []byte("OK"), keep)
+	h.Framing, h.Length = http1.Length, int64(len(trace))
+	if trace != nil {
 		h.ContentType = "message/http"
 	}
-	b := h.Append(c.borrowOut())
-	return c.finishAnswer(append(b, echo...), keep)
+	return r.respond(append(h.Append(r.out.take()), trace...), keep)
 }
 
-// secret reports whether a field is not shown to whoever may read the answer.
+// secret reports whether a field holds credentials or cookies.
 func secret(f *http1.Field) bool {
 	return f.Kind == http1.ProxyAuthorization || http1.EqualFold(f.Name, "authorization") || http1.EqualFold(f.Name, "cookie")
 }

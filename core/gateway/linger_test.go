@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func TestLingeringEnds(t *testing.T) {
 		raw, err := l.Accept()
 		require.NoError(t, err)
 		go client.Write(make([]byte, sent))
-		c := newConn(&Server{Config: Config{Now: time.Now}}, raw)
+		c := newConnection(t.Context(), raw, time.Now, new(atomic.Bool))
 		for range 4 { // the first buffer is full, if there is as much
 			if len(c.reader.Buffered()) < min(sent, 4<<10) {
 				require.NoError(t, c.reader.ReadAhead())
@@ -28,7 +29,7 @@ func TestLingeringEnds(t *testing.T) {
 		}
 		done := make(chan struct{})
 		go func() {
-			c.lingerClose()
+			c.linger(false)
 			close(done)
 		}()
 		select {

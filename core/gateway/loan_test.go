@@ -9,42 +9,36 @@ import (
 
 func TestALoanGoesBackWhole(t *testing.T) {
 	l := loan{from: newSpares()}
-	var b []byte
-	l.back(&b) // nothing to give back
-	l.take(&b)
-	b = append(b, "head"...)
-	l.take(&b) // once is enough
-	require.Equal(t, "head", string(b))
-	b = append(b, bytes.Repeat([]byte("x"), 100<<10)...)
-	l.back(&b)
-	require.Nil(t, b)
-	l.take(&b)
-	require.Empty(t, b)
-	b = append(b, make([]byte, spareBuffer+1)...) // too large for others
-	l.back(&b)
-	require.Nil(t, b)
-	l.take(&b)
-	require.LessOrEqual(t, cap(b), spareBuffer)
+	l.back() // nothing to give back
+	l.buf = append(l.take(), "head"...)
+	lent := l.lent
+	require.Empty(t, l.take())
+	require.Same(t, lent, l.lent, "one is enough")
+	require.Equal(t, "head", string(l.buf))
+	l.buf = append(l.buf, bytes.Repeat([]byte("x"), 100<<10)...)
+	l.back()
+	require.Nil(t, l.buf)
+	require.Empty(t, l.take())
+	l.buf = append(l.buf, make([]byte, spareBuffer+1)...) // too large for others
+	l.back()
+	require.Nil(t, l.buf)
+	require.LessOrEqual(t, cap(l.take()), spareBuffer)
 }
 
 // Two connections never hold the same buffer.
 func TestLoansAreApart(t *testing.T) {
 	spares := newSpares()
 	one, two := loan{from: spares}, loan{from: spares}
-	var a, b []byte
 	for range 100 {
-		one.take(&a)
-		two.take(&b)
-		a, b = append(a, "one"...), append(b, "two"...)
-		require.Equal(t, "one two", string(a)+" "+string(b))
-		one.back(&a)
-		two.back(&b)
+		one.buf, two.buf = append(one.take(), "one"...), append(two.take(), "two"...)
+		require.Equal(t, "one two", string(one.buf)+" "+string(two.buf))
+		one.back()
+		two.back()
 	}
 }
 
 func TestAllocOfALoan(t *testing.T) {
 	l := loan{from: newSpares()}
-	var b []byte
 	// Below one and not zero: a garbage collection empties the pool.
-	require.Less(t, testing.AllocsPerRun(1000, func() { l.take(&b); l.back(&b) }), 0.5)
+	require.Less(t, testing.AllocsPerRun(1000, func() { l.take(); l.back() }), 0.5)
 }

@@ -33,7 +33,7 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
 	}
 	queued := func() (bytes, of int) { // for the clients
-		r.eachConn(func(c *conn) {
+		r.eachConn(func(c *connection) {
 			if _, n := socket.Progress(c.raw); n > 0 {
 				bytes, of = bytes+n, of+1
 			}
@@ -44,9 +44,9 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 		before, _ := queued()
 		time.Sleep(50 * time.Millisecond)
 		now, of := queued()
-		return before == now && of == clients && r.chunks.pipes.Open() > 0
+		return before == now && of == clients && r.buffers.pipes.Open() > 0
 	})
-	require.LessOrEqual(t, r.chunks.pipes.Open(), spare)
+	require.LessOrEqual(t, r.buffers.pipes.Open(), spare)
 	require.True(t, r.roomy(), "for the next client")
 	for _, c := range all {
 		a, err := http.ReadResponse(c.r, nil)

@@ -3,16 +3,168 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// policy returns the policy the request runs under: the global one, with the
-// request's own merged over it.
-func (c *conn) policy(global *retry.Policy) (*retry.Policy, error) {
-	override, found, err := c.ownField("x-whirlpool-retry")
+// request is one HTTP request of a client, from its head to the last byte of its
+// response. It is reused for the next request on the connection.
+type request struct {
+	server *Server
+	conn   *connection
+	cache  cache
+
+	set       *settings // in force when the request began
+	head      http1.Request
+	body      http1.Body
+	continued bool      // 100 Continue has been sent
+	ended     time.Time // zero if the request was refused before it was run
+
+	input    executor.Request
+	exchange executor.Exchange
+	outcome  proxyhttp.Outcome // so far
+	forward  proxyhttp.Forward // for a request in absolute form
+	dial     proxyhttp.Connect // for a CONNECT
+
+	out       loan          // the head and body being written
+	kept      loan          // the body, as far as it can be sent again
+	fields    []http1.Field // as they are sent to the proxy
+	detached  []byte        // copy of a head whose buffer is overwritten by the body
+	callbacks callbacks
+}
+
+// callbacks are methods of a request, bound once for each connection.
+type callbacks struct {
+	awaitBody, stopBody, watch func()
+	sendContinue               func() bool
+}
+
+// usualFields is how many header fields an idle connection keeps room for.
+const usualFields = 64
+
+// init readies the request of a connection.
+func (r *request) init(s *Server, c *connection) {
+	r.server, r.conn, r.set = s, c, s.settings.Load()
+	c.out.patience = r.set.BodyIdle
+	r.out.from, r.kept.from = s.outs, s.bodies
+	r.callbacks = callbacks{awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue}
+	r.forward.Transport, r.forward.Now = s.Transport, s.Now
+	r.forward.Control.OnSlow = r.callbacks.watch
+	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
+}
+
+// begin readies r for the next request.
+func (r *request) begin() {
+	r.input = executor.Request{ID: r.server.NewID()}
+	r.outcome = proxyhttp.Outcome{ID: r.input.ID}
+	r.continued, r.ended = false, time.Time{}
+}
+
+// shrink gives back what an idle connection does not need.
+func (r *request) shrink() {
+	r.out.back()
+	r.kept.back()
+	if cap(r.detached) > smallChunk {
+		r.detached = nil
+	}
+	for _, fields := range []*[]http1.Field{&r.fields, &r.head.Fields, &r.forward.Response.Fields} {
+		if cap(*fields) > usualFields {
+			*fields = nil
+		}
+	}
+}
+
+// handle serves the request whose head has been read, and reports whether the
+// connection can serve another.
+func (r *request) handle(entry TrackerEntry) (keep bool) {
+	r.set = r.server.settings.Load()
+	r.conn.out.patience = r.set.BodyIdle
+	r.begin()
+	r.body.Start(r.conn.reader, r.head.Framing, r.head.Length)
+	in := &r.input
+	in.Method = method(r.head.Method)
+	if in.Tunnel = in.Method == http.MethodConnect; in.Tunnel {
+		in.Listener = core.ListenConnect
+	}
+	in.Idempotent = in.Tunnel || retry.Idempotent(in.Method)
+	in.BeforeWait, in.Progress = r.callbacks.watch, entry
+
+	target, bad := r.target()
+	switch {
+	case bad != nil:
+	case !r.authorized():
+		bad = &proxyhttp.ErrorResponse{
+			Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
+			Message: "this proxy wants a user name and password", Reason: "http_request_denied",
+		}
+	case r.countHop():
+		return r.respondLastHop()
+	default:
+		bad = r.steer()
+	}
+	if bad != nil {
+		return r.respondError(*bad)
+	}
+	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
+	in.Started = r.server.Now()
+	entry.Begin(in.ID, in.Method, in.Host, in.Started)
+	if in.Tunnel {
+		return r.connect()
+	}
+	return r.forwardTo(target)
+}
+
+// target reads where the request goes. The Target is that of a request in absolute
+// form.
+func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
+	var err error
+	if r.input.Tunnel {
+		if r.head.Framing != http1.NoBody {
+			bad = badRequest("malformed_request", "a CONNECT with a body")
+			bad.Close = true
+			return t, bad
+		}
+		err = r.cache.authority.Set(r.head.Target, "")
+	} else if t, err = proxyhttp.ParseTarget(r.head.Method, r.head.Target); err == nil {
+		r.head.Target = t.Absolute
+		err = r.cache.authority.Set(t.Host, t.Port())
+	}
+	if err != nil {
+		bad = badRequest("bad_target", err.Error())
+	}
+	return t, bad
+}
+
+// steer reads the fields by which a client steers the gateway: the retry policy and the
+// region of its request.
+func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
+	in := &r.input
+	in.Global = r.server.Policies.Current()
+	var err error
+	if in.Policy, err = r.policy(in.Global); err != nil {
+		return badRequest("invalid_retry_policy", err.Error())
+	}
+	if in.Region, in.RegionStrict, err = r.region(); err != nil {
+		return badRequest("invalid_region", err.Error())
+	}
+	return nil
+}
+
+func badRequest(code, message string) *proxyhttp.ErrorResponse {
+	return &proxyhttp.ErrorResponse{
+		Status: http.StatusBadRequest, Code: code, Message: message, Reason: "http_request_error",
+	}
+}
+
+// policy returns the policy of the request: the global one, with the override of the
+// request merged over it.
+func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
+	override, found, err := r.ownField("x-whirlpool-retry")
 	switch {
 	case err != nil:
 		return nil, err
@@ -21,36 +173,38 @@ func (c *conn) policy(global *retry.Policy) (*retry.Policy, error) {
 	case len(override) == 0:
 		return nil, fmt.Errorf("X-Whirlpool-Retry is empty")
 	}
-	if c.memo.policy == nil || c.memo.global != global || c.memo.override != string(override) {
+	c := &r.cache
+	if c.policy == nil || c.global != global || c.override != string(override) {
 		o, err := retry.ParseHeader(string(override))
 		if err != nil {
 			return nil, err
 		}
 		p := global.Merge(o)
-		if err := p.Validate(c.set.Strategies); err != nil {
+		if err := p.Validate(r.set.Strategies); err != nil {
 			return nil, err
 		}
-		c.memo.global, c.memo.override, c.memo.policy = global, string(override), &p
+		c.global, c.override, c.policy = global, string(override), &p
 	}
-	return c.memo.policy, nil
+	return c.policy, nil
 }
 
-// region returns the region that the request wants, and whether it insists on it.
-func (c *conn) region() (region string, strict bool, err error) {
-	value, _, err := c.ownField("x-whirlpool-region")
-	if err == nil && string(value) != c.memo.regionFrom {
+// region returns the wanted region, and whether no other may be used.
+func (r *request) region() (region string, strict bool, err error) {
+	c := &r.cache
+	value, _, err := r.ownField("x-whirlpool-region")
+	if err == nil && string(value) != c.regionValue {
 		if region, strict, err = proxyhttp.ParseRegion(string(value)); err == nil {
-			c.memo.regionFrom, c.memo.region, c.memo.strict = string(value), region, strict
+			c.regionValue, c.region, c.strict = string(value), region, strict
 		}
 	}
-	return c.memo.region, c.memo.strict, err
+	return c.region, c.strict, err
 }
 
-// ownField is the value of a field that steers the gateway, by its name in lower
-// case, and whether it is there. It may be there once.
-func (c *conn) ownField(name string) (value []byte, found bool, err error) {
-	for i := range c.req.Fields {
-		f := &c.req.Fields[i]
+// ownField returns the value of an X-Whirlpool-* field, by its name in lower case, and
+// whether it is there. It may be there once.
+func (r *request) ownField(name string) (value []byte, found bool, err error) {
+	for i := range r.head.Fields {
+		f := &r.head.Fields[i]
 		if f.Kind != http1.Whirlpool || !http1.EqualFold(f.Name, name) {
 			continue
 		}
@@ -62,22 +216,22 @@ func (c *conn) ownField(name string) (value []byte, found bool, err error) {
 	return value, found, nil
 }
 
-// authorized checks the client's credentials. Those that were good last time are
-// not looked up again until the settings change.
-func (c *conn) authorized() bool {
-	if len(c.set.users) == 0 {
+// authorized checks the client's credentials. Those that were accepted last time are
+// not checked again until the settings change.
+func (r *request) authorized() bool {
+	if len(r.set.users) == 0 {
 		return true
 	}
-	for i := range c.req.Fields {
-		f := &c.req.Fields[i]
+	for i := range r.head.Fields {
+		f := &r.head.Fields[i]
 		if f.Kind != http1.ProxyAuthorization {
 			continue
 		}
-		if c.memo.authSet == c.set && c.memo.auth == string(f.Value) {
+		if r.cache.loginFor == r.set && r.cache.login == string(f.Value) {
 			return true
 		}
-		if c.set.users.allow(string(f.Value)) {
-			c.memo.authSet, c.memo.auth = c.set, string(f.Value)
+		if r.set.users.allow(string(f.Value)) {
+			r.cache.loginFor, r.cache.login = r.set, string(f.Value)
 			return true
 		}
 		return false
@@ -85,33 +239,12 @@ func (c *conn) authorized() bool {
 	return false
 }
 
-// onward lists the fields that go on to the target.
-func (c *conn) onward(host []byte) {
-	c.fields = proxyhttp.AppendRequestFields(c.fields[:0], c.req.Fields, host)
-	if c.set.Via {
-		c.fields = proxyhttp.AppendVia(c.fields, c.req.Minor)
-	}
-}
-
 // method returns a string for a method without allocating for the usual ones.
 func method(b []byte) string {
-	switch string(b) {
-	case "GET":
-		return "GET"
-	case "HEAD":
-		return "HEAD"
-	case "POST":
-		return "POST"
-	case "PUT":
-		return "PUT"
-	case "DELETE":
-		return "DELETE"
-	case "OPTIONS":
-		return "OPTIONS"
-	case "PATCH":
-		return "PATCH"
-	case "CONNECT":
-		return "CONNECT"
+	for _, usual := range [...]string{"GET", "POST", "CONNECT", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"} {
+		if string(b) == usual {
+			return usual
+		}
 	}
 	return string(b)
 }

@@ -114,6 +114,12 @@ func (r *rig) eventually(what string, ok func() bool) {
 	}
 }
 
+// serveConn serves a connection that no listener has accepted.
+func (r *rig) serveConn(raw net.Conn) {
+	c := newConnection(r.ctx, raw, r.Now, &r.draining)
+	r.serve(c, newHTTPFront(r.Server, c).serve)
+}
+
 // free waits until nothing is held: no client, no place at the proxy.
 func (r *rig) free() {
 	r.t.Helper()

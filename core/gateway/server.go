@@ -19,18 +19,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// Settings are what a reload may change; each connection takes them anew for
-// each request.
+// Settings are what a reload may change. A request uses those in force when it began.
 type Settings struct {
 	Users          []User
-	Via            bool  // announce ourselves in Via (RFC 9110 7.6.3)
-	ReplayLimit    int64 // bytes of a request body kept for replay
-	MaxConnections int   // client connections at once; 0 for no limit
-	BodyIdle       time.Duration
-	Strategies     func(name string) bool // is there a backoff of that name
+	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
+	ReplayLimit    int64                  // bytes of a request body that are kept for replay
+	MaxConnections int                    // client connections at once; 0 for no limit
+	BodyIdle       time.Duration          // how long a body may stand still
+	Strategies     func(name string) bool // reports whether there is a backoff of that name
 }
 
-// Tracker is told of requests as they run, for GET /requests.
+// Tracker lists the requests in flight, for GET /requests.
 type Tracker interface {
 	Track() TrackerEntry
 }
@@ -59,17 +58,17 @@ type Config struct {
 type Server struct {
 	Config
 	settings atomic.Pointer[settings]
-	chunks   *chunks
+	buffers  *buffers
 
-	spareOuts, spareBodies *sync.Pool // what answers are put together in, and bodies kept for replay
+	outs, bodies *sync.Pool // buffers of loans: for responses, and for bodies kept for replay
 
 	ctx    context.Context // cancelled when the grace period of a drain ends
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
-	conns    map[*conn]struct{} // guarded by mu
-	clients  atomic.Int64       // how many they are, for who does not wait for mu
-	crowd    sync.Once          // says that clients have to wait
+	conns    map[*connection]struct{} // guarded by mu
+	clients  atomic.Int64             // the size of conns, read without mu
+	crowd    sync.Once                // logs that clients wait
 	draining atomic.Bool
 	refusing atomic.Int32
 	wg       sync.WaitGroup
@@ -83,8 +82,10 @@ type settings struct {
 // New returns a server; Serve starts it.
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &Server{Config: cfg, spareOuts: newSpares(), spareBodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{}}
-	s.chunks = newChunks(socket.NewPipes(s.pipeRoom))
+	s := &Server{
+		Config: cfg, outs: newSpares(), bodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*connection]struct{}{},
+	}
+	s.buffers = newBuffers(socket.NewPipes(s.pipeRoom))
 	s.Apply(set)
 	return s
 }
@@ -94,12 +95,15 @@ func (s *Server) Apply(set Settings) {
 	s.settings.Store(&settings{Settings: set, users: newUsers(set.Users)})
 }
 
-// Serve accepts clients until l is closed; Shutdown then ends them. It returns
-// nil after Shutdown, else what stopped it.
-func (s *Server) Serve(l net.Listener) error {
+// Serve accepts HTTP clients until l is closed; Shutdown then ends them. It returns nil
+// after Shutdown, else the error of l.
+func (s *Server) Serve(l net.Listener) error { return s.accept(l, newHTTPFront) }
+
+// accept accepts the clients of one front.
+func (s *Server) accept(l net.Listener, f newFront) error {
 	var pause time.Duration
 	for {
-		s.await()
+		s.awaitRoom()
 		raw, err := l.Accept()
 		if err != nil {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
@@ -112,7 +116,7 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		}
 		pause = 0
-		s.serveConn(raw)
+		s.admit(raw, f)
 	}
 }
 
@@ -120,19 +124,20 @@ func (s *Server) Serve(l net.Listener) error {
 // the API, configuration, a few kept connections.
 const spareFiles = 128
 
-// crowded is how long await waits between two looks.
-const crowded = 5 * time.Millisecond
+// roomPoll is the time between two looks of awaitRoom.
+const roomPoll = 5 * time.Millisecond
 
-// await waits while the present clients may need every descriptor that the
-// process may have: one for each client and, unless it is idle, one for its
-// proxy, beside those of the pipes. Further clients are better off in the
-// listener's queue than with a gateway that can open nothing for them.
-func (s *Server) await() {
+// awaitRoom waits while the clients may need every descriptor that the process may have
+// open: one for each client and, unless it is idle, one for its proxy, beside those of
+// the pipes. Further clients wait in the listener's queue rather than at a gateway that
+// can open nothing for them.
+func (s *Server) awaitRoom() {
 	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
 		s.crowd.Do(func() {
-			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once", slog.Int("clients", s.Connections()), slog.Int("files", s.Files))
+			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once",
+				slog.Int("clients", s.Connections()), slog.Int("files", s.Files))
 		})
-		time.Sleep(crowded)
+		time.Sleep(roomPoll)
 	}
 }
 
@@ -145,7 +150,7 @@ func (s *Server) roomy() bool {
 	defer s.mu.Unlock()
 	need := 0
 	for c := range s.conns {
-		if need++; c.phase.Load() != idle {
+		if need++; c.read.phase.Load() != idle {
 			need++
 		}
 	}
@@ -156,16 +161,17 @@ func (s *Server) roomy() bool {
 // that a client may need.
 func (s *Server) pipeRoom() bool { return s.Files == 0 || 2*s.Connections() < s.room() }
 
-// room is how many descriptors there are for clients and their proxies.
-func (s *Server) room() int { return max(s.Files-2*s.chunks.pipes.Open()-spareFiles, 2) }
+// room is the number of descriptors for clients and their proxies.
+func (s *Server) room() int { return max(s.Files-2*s.buffers.pipes.Open()-spareFiles, 2) }
 
-func (s *Server) serveConn(raw net.Conn) {
-	c := newConn(s, raw)
+// admit serves a connection in a goroutine of its own, or refuses it.
+func (s *Server) admit(raw net.Conn, f newFront) {
+	c := newConnection(s.ctx, raw, s.Now, &s.draining)
 	s.mu.Lock()
 	limit := s.settings.Load().MaxConnections
 	if s.draining.Load() || limit > 0 && len(s.conns) >= limit {
 		s.mu.Unlock()
-		s.refuse(c)
+		s.refuse(c, f)
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -174,7 +180,7 @@ func (s *Server) serveConn(raw net.Conn) {
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
-		c.serve()
+		s.serve(c, f(s, c).serve)
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.clients.Add(-1)
@@ -182,22 +188,28 @@ func (s *Server) serveConn(raw net.Conn) {
 	}()
 }
 
-// maxRefusing is how many clients are told at once that there are too many.
+// serve calls f, a method of c's front, and ends the connection.
+func (s *Server) serve(c *connection, f func()) {
+	defer s.rescue()
+	defer c.end()
+	f()
+}
+
+// maxRefusing is how many clients are refused with a response at once.
 const maxRefusing = 64
 
-// refuse answers a client beyond the limit in a goroutine of its own: that may
-// take half a second, for which those in the listener's queue would have to wait.
-// When maxRefusing are being answered already, the connection is just closed.
-func (s *Server) refuse(c *conn) {
+// refuse refuses a client beyond the limit in a goroutine of its own: that may take half
+// a second. When maxRefusing are being refused already, the connection is closed without
+// a response.
+func (s *Server) refuse(c *connection, f newFront) {
 	if s.refusing.Add(1) > maxRefusing {
 		s.refusing.Add(-1)
-		c.raw.Close()
+		c.end()
 		return
 	}
 	go func() {
-		defer s.rescue()
 		defer s.refusing.Add(-1)
-		c.refuse()
+		s.serve(c, f(s, c).refuse)
 	}()
 }
 
@@ -217,7 +229,7 @@ func (s *Server) Connections() int { return int(s.clients.Load()) }
 // close first.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
-	s.eachConn((*conn).drain)
+	s.eachConn((*connection).drain)
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -234,16 +246,16 @@ func (s *Server) Shutdown(ctx context.Context) {
 		return
 	case <-time.After(shutdownAnswer):
 	}
-	s.eachConn((*conn).close)
+	s.eachConn((*connection).close)
 	<-done
 }
 
 // shutdownAnswer is how long cancelled requests have to write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
-// eachConn calls f for each connection, without the lock: closing one may take
-// its time (TLS says farewell).
-func (s *Server) eachConn(f func(*conn)) {
+// eachConn calls f for each connection, without the lock: closing one may take long, as
+// TLS sends a close alert.
+func (s *Server) eachConn(f func(*connection)) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()

@@ -37,7 +37,7 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 			served := make(chan struct{})
 			go func() {
 				defer close(served)
-				newConn(r.Server, near).serve()
+				r.serveConn(near)
 			}()
 			select {
 			case <-served:

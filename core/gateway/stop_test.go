@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,12 +23,11 @@ func TestAStoppedBodyStaysStopped(t *testing.T) {
 	raw, err := l.Accept()
 	require.NoError(t, err)
 	defer raw.Close()
-	server := New(Config{Now: time.Now}, Settings{BodyIdle: time.Hour})
-	ended := func(c *conn) {
+	ended := func(d *readDeadline) {
 		t.Helper()
 		read := make(chan error, 1)
 		go func() {
-			_, err := c.raw.Read(make([]byte, 1))
+			_, err := d.conn.Read(make([]byte, 1))
 			read <- err
 		}()
 		select {
@@ -37,16 +37,18 @@ func TestAStoppedBodyStaysStopped(t *testing.T) {
 			t.Fatal("it waits for the client")
 		}
 	}
-	c := newConn(server, raw)
-	c.stopBodyFunc()
-	c.armBodyFunc()
-	ended(c)
+	var draining atomic.Bool
+	await := func(d *readDeadline) { d.await(time.Now().Add(time.Hour)) }
+	d := &readDeadline{conn: raw, draining: &draining}
+	d.stop()
+	await(d)
+	ended(d)
 	for range 1000 {
-		c = newConn(server, raw)
+		d = &readDeadline{conn: raw, draining: &draining}
 		var wg sync.WaitGroup
-		wg.Go(c.armBodyFunc)
-		wg.Go(c.stopBodyFunc)
+		wg.Go(func() { await(d) })
+		wg.Go(d.stop)
 		wg.Wait()
-		ended(c)
+		ended(d)
 	}
 }

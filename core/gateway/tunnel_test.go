@@ -220,7 +220,7 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 	}
 
 	client, _ := coretest.Pair(t)
-	c := newConn(newRig(t, nil, nil).Server, client)
+	c := newConnection(t.Context(), client, time.Now, new(atomic.Bool))
 	c.tunnel.Store(&transport.Tunnel{Conn: way})
 	begun := time.Now()
 	c.close()
@@ -234,7 +234,7 @@ func TestAStillTunnelStands(t *testing.T) {
 	near, far := coretest.Pair(t)
 	near.SetWriteBuffer(4 << 10)
 	far.SetReadBuffer(4 << 10)
-	go newConn(r.Server, near).serve()
+	go r.serveConn(near)
 	io.WriteString(far, connectTo)
 	c := &client{far, t, bufio.NewReader(far)}
 	c.established()

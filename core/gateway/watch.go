@@ -8,19 +8,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
-// watcher notices that the client has left while its request waits: for a slow
-// upstream, or for a retry. It reads ahead on the client's connection in a
-// goroutine of its own, which exists only during such waits; what it reads
-// stays in the connection's buffer for the next request.
-type watcher struct {
-	conn     *conn
-	disabled bool // the request's body still streams: its reader will notice
+// leaveWatch finds out that the client has left while its request waits: for a slow
+// proxy, or for a retry. It reads ahead on the client's connection in a goroutine that
+// exists only during such waits; what it reads stays in the connection's buffer.
+type leaveWatch struct {
+	conn     *connection
+	disabled bool // the request's body still streams: its reader finds out
 	running  bool
 	done     chan struct{}
 }
 
 // start begins to watch; a second start does nothing.
-func (w *watcher) start() {
+func (w *leaveWatch) start() {
 	if w.running || w.disabled {
 		return
 	}
@@ -28,14 +27,14 @@ func (w *watcher) start() {
 	if w.done == nil {
 		w.done = make(chan struct{}, 1)
 	}
-	w.conn.raw.SetReadDeadline(time.Time{})
-	go w.read()
+	w.conn.read.await(time.Time{})
+	go w.watch()
 }
 
-func (w *watcher) read() {
+func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error a pipelined request has come. Until it has been read, the
-	// client's leaving would not show.
+	// Without an error a pipelined request has come. Until it has been read, a client
+	// that leaves cannot be told from one that waits.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}
@@ -43,13 +42,12 @@ func (w *watcher) read() {
 }
 
 // stop ends the watch; afterwards the connection may be read again.
-func (w *watcher) stop() {
+func (w *leaveWatch) stop() {
 	if !w.running {
 		return
 	}
-	w.conn.raw.SetReadDeadline(aLongTimeAgo)
+	w.conn.read.interrupt()
 	<-w.done
 	w.running = false
-	w.conn.armed = time.Time{}
-	w.conn.raw.SetReadDeadline(time.Time{})
+	w.conn.read.await(time.Time{})
 }

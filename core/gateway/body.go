@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// readBody reads the request's body up to the size that is kept for replay. A longer
+// body streams from there on; once that has begun, its request is not repeated.
+func (r *request) readBody(q *transport.Request) error {
+	r.conn.watch.disabled = false
+	r.input.Replayable = true
+	if r.head.Framing == http1.NoBody {
+		return nil
+	}
+	r.detach(q)
+	fits := r.head.Framing == http1.Chunked || r.head.Length <= r.set.ReplayLimit
+	switch {
+	case !r.head.Continue:
+	case !fits: // the expectation goes on to the proxy (RFC 9110 section 10.1.1)
+		q.Continue = r.callbacks.sendContinue
+		r.streamBody(q)
+		return nil
+	case !r.sendContinue():
+		return io.ErrUnexpectedEOF
+	}
+	if fits {
+		r.kept.take()
+	}
+	for fits && !r.body.Done() {
+		r.awaitBody()
+		p, err := r.body.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		r.kept.buf = append(r.kept.buf, p...)
+		fits = int64(len(r.kept.buf)) <= r.set.ReplayLimit
+	}
+	q.Prefix = r.kept.buf
+	if r.body.Done() {
+		q.Framing, q.Length = http1.Length, int64(len(r.kept.buf))
+		return nil
+	}
+	r.input.Replayable = false
+	r.streamBody(q)
+	return nil
+}
+
+// streamBody lets the transport read what is left of the request's body.
+func (r *request) streamBody(q *transport.Request) {
+	r.conn.watch.disabled = true
+	q.Rest, q.BeforeRead, q.StopRead = &r.body, r.callbacks.awaitBody, r.callbacks.stopBody
+	q.Source, _ = r.conn.raw.(*socket.Conn)
+	q.Pipes = r.server.buffers.pipes
+}
+
+// awaitBody sets the deadline for the next piece of the request's body.
+func (r *request) awaitBody() { r.conn.read.await(r.server.Now().Add(r.set.BodyIdle)) }
+
+// sendContinue asks the client for the request's body. If that streams, the request is
+// not repeated from then on.
+func (r *request) sendContinue() bool {
+	r.continued = true
+	if q := &r.forward.Request; q.Continue != nil {
+		q.Continue, r.input.Replayable = nil, false
+	}
+	return r.conn.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+}
+
+// detach copies what q holds of the head: those are views of the connection's buffer,
+// which reading the body overwrites.
+func (r *request) detach(q *transport.Request) {
+	arena := r.detached[:0]
+	own := func(b []byte) []byte {
+		from := len(arena)
+		arena = append(arena, b...)
+		return arena[from:len(arena):len(arena)]
+	}
+	q.Method, q.Target, q.Path = own(q.Method), own(q.Target), own(q.Path)
+	r.head.Method = q.Method
+	for i := range q.Fields {
+		f := &q.Fields[i]
+		f.Name, f.Value = own(f.Name), own(f.Value)
+	}
+	r.detached = arena
+}
+
+// respondBadBody responds to a request whose body could not be read.
+func (r *request) respondBadBody(err error) bool {
+	e := proxyhttp.ErrorResponse{Reason: "http_request_error", Close: true}
+	var bad *http1.ProtocolError
+	switch {
+	case errors.As(err, &bad):
+		e.Status, e.Code, e.Message = http.StatusBadRequest, "malformed_request", bad.Detail
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e.Status, e.Code = http.StatusRequestTimeout, "request_timeout"
+		e.Message = "the request's body did not come within timeouts.body_idle"
+	default:
+		return false
+	}
+	return r.respondError(e)
+}

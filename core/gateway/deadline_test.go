@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// deadlines is a connection that keeps its last read deadline.
+type deadlines struct {
+	net.Conn
+	mu   sync.Mutex
+	last time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = t
+	return nil
+}
+
+func (d *deadlines) ended() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last.Equal(aLongTimeAgo)
+}
+
+// Whatever the order of the calls, a wait has the deadline it asked for, or none at all
+// if it has been ended.
+func TestAReadDeadlineHasOneOwner(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var draining atomic.Bool
+		c := &deadlines{}
+		d := &readDeadline{conn: c, draining: &draining}
+		now := time.Now()
+		phase, stopped := fresh, false
+		over := func() bool { return stopped || draining.Load() && phase != busy }
+		var want time.Time
+		t.Repeat(map[string]func(*rapid.T){
+			"await": func(*rapid.T) {
+				want = now.Add(time.Second)
+				d.await(want)
+				require.Equal(t, over(), c.ended())
+			},
+			"no deadline": func(*rapid.T) {
+				want = time.Time{}
+				d.await(want)
+				require.Equal(t, over(), c.ended())
+			},
+			"await a request": func(t *rapid.T) {
+				if phase == busy {
+					t.Skip("one is in flight")
+				}
+				require.Equal(t, !draining.Load(), d.awaitRequest(now))
+				if !over() {
+					left := c.last.Sub(now)
+					require.LessOrEqual(t, left, idleTimeout)
+					require.GreaterOrEqual(t, left, idleTimeout-idleSlack)
+				}
+			},
+			"time passes":   func(t *rapid.T) { now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "s")) * time.Second) },
+			"another phase": func(t *rapid.T) { phase = rapid.Int32Range(busy, idle).Draw(t, "phase"); d.enter(phase) },
+			"resume":        func(*rapid.T) { stopped = false; d.resume() },
+			"interrupt":     func(*rapid.T) { d.interrupt(); require.True(t, c.ended()); d.await(want) },
+			"stop":          func(*rapid.T) { stopped = true; d.stop(); require.True(t, c.ended()) },
+			"the gateway's drain": func(*rapid.T) {
+				before := c.ended()
+				draining.Store(true)
+				d.drain()
+				require.Equal(t, before || phase != busy, c.ended())
+			},
+		})
+	})
+}
+
+// A drain that comes while an idle connection begins to wait ends the wait.
+func TestADrainMeetsAWait(t *testing.T) {
+	for range 1000 {
+		var draining atomic.Bool
+		c := &deadlines{}
+		d := &readDeadline{conn: c, draining: &draining}
+		d.enter(busy)
+		var wg sync.WaitGroup
+		goesOn := false
+		wg.Go(func() {
+			d.enter(idle)
+			goesOn = d.awaitRequest(time.Now())
+		})
+		wg.Go(func() {
+			draining.Store(true)
+			d.drain()
+		})
+		wg.Wait()
+		require.True(t, !goesOn || c.ended())
+	}
+}

@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"net"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
+)
+
+// stallWriter writes to a connection and ends a write of which the other side takes
+// nothing for patience. It is the only owner of the connection's write deadline. One
+// goroutine writes.
+type stallWriter struct {
+	conn     net.Conn
+	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
+	stall    socket.Stall
+	patience time.Duration
+}
+
+// init readies w. Without tcp no write is ended.
+func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
+	w.conn, w.tcp = conn, tcp
+	if tcp != nil {
+		tcp.OnFull = func() { w.stall.Start(tcp, w.patience) }
+	}
+}
+
+// mayStall lets a write stand still as long as f returns true.
+func (w *stallWriter) mayStall(f func() bool) { w.stall.MayStall = f }
+
+// limit sets a deadline for everything that is written.
+func (w *stallWriter) limit(deadline time.Time) { w.conn.SetWriteDeadline(deadline) }
+
+// Write implements io.Writer.
+func (w *stallWriter) Write(p []byte) (int, error) {
+	n, err := w.conn.Write(p)
+	w.stall.Stop()
+	return n, err
+}
+
+// splice moves up to limit bytes from src inside the kernel, until src ends or what
+// comes is small. An error of the write is a *socket.WriteError. ok is false where the
+// kernel cannot do it.
+func (w *stallWriter) splice(pipes *socket.Pipes, src net.Conn, limit int64) (n int64, ok bool, err error) {
+	from, plain := src.(*socket.Conn)
+	to, too := w.conn.(*socket.Conn)
+	if !plain || !too {
+		return 0, false, nil
+	}
+	n, err = pipes.Move(to, from, limit)
+	w.stall.Stop()
+	return n, true, err
+}
