@@ -71,6 +71,40 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 	}
 }
 
+// Attempts that begin before any latency is known are cut short once the pool has served.
+func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
+		served := make(chan bool)
+		first := &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
+			if a.Upstream.ID() != "p0" {
+				return verdict.Facts{Status: 200}
+			}
+			require.NotNil(t, a.NewDeadline)
+			require.Equal(t, 10*time.Second, time.Until(a.NewDeadline()), "nothing is known yet")
+			<-served
+			require.Less(t, time.Until(a.NewDeadline()), time.Second)
+			time.Sleep(time.Until(a.Deadline))
+			return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime}}
+		}}
+		x := exchange(t, nil)
+		done := make(chan bool)
+		go func() {
+			_, ok := b.run(t.Context(), x, first)
+			done <- ok
+		}()
+		synctest.Wait()
+		_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p1": 20 * time.Millisecond})})
+		require.True(t, ok)
+		b.pool.Sweep()
+		b.pool.Sweep()
+		close(served)
+		require.True(t, <-done)
+		require.Equal(t, []time.Duration{0, 250 * time.Millisecond}, first.at)
+		require.Equal(t, 1, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount, "another proxy served the request")
+	})
+}
+
 // A proxy that has become slower is cut short once, gets more time, and is used.
 func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,8 @@ type Exchange struct {
 	refusal Refusal
 	final   core.RequestEvent
 	timer   *time.Timer
+
+	newDeadline func() time.Time // shorten
 }
 
 // open is what the caller of Run has to close.
@@ -63,7 +65,7 @@ func (x *Exchange) reset() {
 	x.Abandon()
 	query, events, timer, deferred := x.query, x.result.Events[:0], x.timer, x.deferred[:0]
 	query.Reset()
-	*x = Exchange{query: query, timer: timer, deferred: deferred}
+	*x = Exchange{query: query, timer: timer, deferred: deferred, newDeadline: x.newDeadline}
 	x.result.Events = events
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }

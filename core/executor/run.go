@@ -14,10 +14,13 @@ import (
 
 // Attempt is one attempt, as the executor asks a Sender for it.
 type Attempt struct {
-	Upstream      *upstream.Upstream
-	Number        int       // 0 for the first
-	Started       time.Time // when the proxy was chosen
-	Deadline      time.Time // never zero
+	Upstream *upstream.Upstream
+	Number   int       // 0 for the first
+	Started  time.Time // when the proxy was chosen
+	Deadline time.Time // never zero
+	// NewDeadline returns the deadline as of now, which is Deadline or earlier: with an
+	// adaptive timeout it depends on what the pool's proxies take. Nil if it cannot change.
+	NewDeadline   func() time.Time
 	Total         time.Time // of the whole request; zero for none
 	NewConnection bool      // no idle connection: this replays what one lost
 }
@@ -134,7 +137,7 @@ func (x *Exchange) choose() bool {
 	}
 	x.result.Attempts, x.result.ProxyID = number+1, id
 	x.attempt = Attempt{Upstream: lease.Proxy, Number: number, Started: now, Total: x.deadline}
-	x.attempt.Deadline = x.attemptDeadline()
+	x.setDeadline()
 	if q.Progress != nil {
 		q.Progress.Attempt(number, id)
 	}
@@ -145,7 +148,7 @@ func (x *Exchange) choose() bool {
 func (x *Exchange) beginReplay() {
 	x.event.Started = x.executor.now()
 	x.attempt.NewConnection, x.attempt.Started = true, x.event.Started
-	x.attempt.Deadline = x.attemptDeadline()
+	x.setDeadline()
 }
 
 // An adaptive timeout is tailFactor times the proxy's 99th percentile of latency, and
@@ -155,24 +158,37 @@ const (
 	leastAttempt = 250 * time.Millisecond
 )
 
-// attemptDeadline returns the deadline of the attempt that begins, and sets cutShort.
-// It is the adaptive timeout's if a retry may follow and there is another proxy. A
-// retry budget may refuse the retry, so with one there is no adaptive timeout.
-func (x *Exchange) attemptDeadline() time.Time {
-	q, t := x.request, x.tuning
-	limit := t.AttemptTimeout
-	x.cutShort = false
+// setDeadline sets the deadline of the attempt that begins. There is an adaptive timeout
+// if a retry may follow and there is another proxy. A retry budget may refuse the retry, so
+// with one there is no adaptive timeout.
+func (x *Exchange) setDeadline() {
+	q, t, a := x.request, x.tuning, &x.attempt
+	x.cutShort, a.NewDeadline = false, nil
+	a.Deadline = x.event.Started.Add(t.AttemptTimeout)
+	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
+		a.Deadline = x.deadline
+	}
 	if t.Adaptive && t.Budget == nil && x.result.Attempts < q.Policy.MaxAttempts && q.Replayable &&
 		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.proxy.HasPeers() {
-		if tail := x.proxy.Tail(); tail > 0 && max(tailFactor*tail, leastAttempt) < limit {
-			limit, x.cutShort = max(tailFactor*tail, leastAttempt), true
+		if x.newDeadline == nil {
+			x.newDeadline = x.shorten
+		}
+		a.NewDeadline = x.newDeadline
+		x.shorten()
+	}
+}
+
+// shorten brings the attempt's deadline forward to its adaptive timeout, and returns the
+// deadline. An attempt that began before the pool had served a request has none until the
+// first latencies are known.
+func (x *Exchange) shorten() time.Time {
+	a := &x.attempt
+	if tail := x.proxy.Tail(); tail > 0 {
+		if d := x.event.Started.Add(max(tailFactor*tail, leastAttempt)); d.Before(a.Deadline) {
+			a.Deadline, x.cutShort = d, true
 		}
 	}
-	d := x.event.Started.Add(limit)
-	if !x.deadline.IsZero() && x.deadline.Before(d) {
-		return x.deadline
-	}
-	return d
+	return a.Deadline
 }
 
 // judge adds to the facts of an attempt what the exchange holds, and returns the

@@ -87,4 +87,5 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 // control sets what the executor wants of an attempt.
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
+	c.NewDeadline = a.NewDeadline
 }

@@ -244,8 +244,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 	tun := Tunnel{Conn: conn}
 	if usesTunnel(a.Scheme) {
 		c.callOnSlow()
-		c.Interrupt.setDeadline(conn, c.Deadline)
-		if err := socksHandshake(conn, a, authority); err != nil {
+		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
+		if err := socksHandshake(&recheckedConn{conn, t, c}, a, authority); err != nil {
 			verr = socksFailure(err)
 		}
 	} else {
@@ -292,8 +292,8 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	defer r.Release()
 	var head http1.Response
 	slow := t.cfg.Now().Add(SlowAfter)
-	final := !slow.Before(c.Deadline)
-	if final {
+	waited := !slow.Before(c.Deadline)
+	if waited {
 		slow = c.Deadline
 	}
 	c.Interrupt.setDeadline(conn, slow)
@@ -302,12 +302,14 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		if err == nil {
 			break
 		}
-		if verr := newError(tunnelling, readError(err)); final || verr.Cause != verdict.TunnelTimeout {
+		if verr := newError(tunnelling, readError(err)); verr.Cause != verdict.TunnelTimeout || c.ended(t.cfg.Now()) {
 			return verr
 		}
-		final = true
-		c.Interrupt.setDeadline(conn, c.Deadline)
-		c.callOnSlow()
+		if !waited {
+			waited = true
+			c.callOnSlow()
+		}
+		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
 	}
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)

@@ -95,8 +95,11 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 
 // Control holds the deadlines of one attempt and the means to end it.
 type Control struct {
-	Started       time.Time     // when the attempt began; zero for now
-	Deadline      time.Time     // for the response's head; never zero
+	Started  time.Time // when the attempt began; zero for now
+	Deadline time.Time // for the response's head; never zero
+	// NewDeadline returns the deadline as of now, which may have moved to before Deadline;
+	// nil if it does not move.
+	NewDeadline   func() time.Time
 	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
 	BodyIdle      time.Duration // how long sending the request's body may make no progress
 	NewConnection bool          // do not reuse an idle connection
@@ -309,9 +312,9 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 		slow = t.cfg.Now().Add(SlowAfter)
 	}
 	latest := slow.Add(SlowAfter)
-	final := writeFailed || !latest.Before(c.Deadline)
+	waited := writeFailed || !latest.Before(c.Deadline)
 	switch {
-	case final:
+	case waited:
 		pc.setReadDeadline(c, c.Deadline)
 	case pc.readDeadline.Before(slow) || pc.readDeadline.After(latest):
 		pc.setReadDeadline(c, latest)
@@ -322,12 +325,14 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 			break
 		}
 		verr := newError(waiting, readError(err))
-		if verr.Cause != verdict.NoAnswerInTime || final || !t.cfg.Now().Before(c.Deadline) {
+		if verr.Cause != verdict.NoAnswerInTime || writeFailed || c.ended(t.cfg.Now()) {
 			return verr
 		}
-		final = true
-		pc.setReadDeadline(c, c.Deadline)
-		c.callOnSlow()
+		if !waited {
+			waited = true
+			c.callOnSlow()
+		}
+		pc.setReadDeadline(c, c.nextDeadline(t.cfg.Now()))
 	}
 	resp.begin()
 	return nil
