@@ -255,7 +255,7 @@ func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
 func (q *choice) keepPreferred() {
 	n := 0
 	for _, u := range q.candidates {
-		if u.Preferred() {
+		if u.Preferred(q.elapsed) {
 			n++
 		}
 	}
@@ -265,7 +265,7 @@ func (q *choice) keepPreferred() {
 	all := q.candidates
 	q.candidates = q.candidates[:0]
 	for _, u := range all {
-		if u.Preferred() {
+		if u.Preferred(q.elapsed) {
 			q.candidates = append(q.candidates, u)
 		}
 	}

@@ -30,7 +30,7 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	if counted != core.Excluded {
 		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
 		if !u.pool.literal.Load() {
-			u.slow.record(counted, load(&u.stats.failures))
+			u.countAttempt(counted)
 		}
 	}
 	l.permit.Report(reported, enough)

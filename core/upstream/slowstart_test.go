@@ -15,7 +15,7 @@ import (
 func preferredFor(t *testing.T, u *Upstream) (n int) {
 	t.Helper()
 	var leases []Lease
-	for u.Preferred() && n < 100 {
+	for u.Preferred(u.pool.Elapsed(u.now())) && n < 100 {
 		lease, ok := u.Acquire(u.now())
 		require.True(t, ok)
 		leases = append(leases, lease)
@@ -55,6 +55,18 @@ func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	u.SetReached(true)
 	require.Equal(t, 1, preferredFor(t, u))
 
+	failed()
+	require.Equal(t, 1, preferredFor(t, u), "noise")
+	failed()
+	require.Equal(t, 0, preferredFor(t, u), "all of its attempts have failed")
+	now = now.Add(1500 * time.Millisecond)
+	require.Equal(t, 1, preferredFor(t, u), "after a pause it is tried again")
+	failed()
+	now = now.Add(1500 * time.Millisecond)
+	require.Equal(t, 0, preferredFor(t, u), "the next pause is twice as long")
+	now = now.Add(time.Second)
+	require.Equal(t, 1, preferredFor(t, u))
+
 	for _, want := range []int{2, 4, 8, 16, 32, 100, 100} {
 		now = now.Add(time.Second)
 		served()
@@ -65,11 +77,7 @@ func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 
 	failed()
 	failed()
-	require.Equal(t, 100, preferredFor(t, u), "noise")
-	failed()
-	require.Equal(t, 2, preferredFor(t, u), "three in a row")
-	served()
-	require.Equal(t, 4, preferredFor(t, u))
+	require.Equal(t, 100, preferredFor(t, u), "scorers and breaker see the failures")
 
 	for u.Breaker().State() == core.Closed {
 		now = now.Add(100 * time.Millisecond)
