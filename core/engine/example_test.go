@@ -23,6 +23,7 @@ func ExampleEngine_Transport() {
 
 	cfg := engine.DefaultConfig()
 	cfg.Retry.FailoverDelay = new(float64) // another proxy is tried at once
+	cfg.Reachability = false               // else the dead proxy is found before the request tries it
 	for _, proxy := range []string{"http://127.0.0.1:1", "http://" + l.Addr().String()} {
 		address, err := upstream.ParseAddress(proxy)
 		if err != nil {
