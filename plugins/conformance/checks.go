@@ -33,14 +33,23 @@ func (k *kit) compiles() (string, error) {
 }
 
 func (k *kit) starts() (string, error) {
-	p, err := k.module.Probe()
+	var p *wasmhost.Probe
+	err := k.module.CheckStart(func() (err error) {
+		if p != nil {
+			p.Close()
+		}
+		p, err = k.module.Probe()
+		return err
+	})
+	if p != nil {
+		defer p.Close()
+	}
 	if err != nil {
 		if len(k.config) == 0 && refused(err) {
 			return "", fmt.Errorf("%w (it was given no settings)", err)
 		}
 		return "", err
 	}
-	defer p.Close()
 	k.learns = p.Learns()
 	spent := k.module.Limits().StartFuel - p.Fuel()
 	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel, p.Pages()), nil
@@ -272,8 +281,8 @@ func (k *kit) many() (string, error) {
 			return nil
 		}
 		_, err = score(p, trial.Plausible(n))
-		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && f.Reason == wasmhost.ReasonFuel {
-			detail = fmt.Sprintf("%d candidates take more fuel than there is: it serves pools up to the default max_candidates", n)
+		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && (f.Reason == wasmhost.ReasonFuel || f.Reason == wasmhost.ReasonTimeout) {
+			detail = fmt.Sprintf("%d candidates take more fuel or time than there is: it serves pools up to the default max_candidates", n)
 			return nil
 		}
 		return err
@@ -601,6 +610,31 @@ func (k *kit) dearestWait(limit int64) (fuel int64, err error) {
 		return nil
 	})
 	return fuel, err
+}
+
+// time makes the dearest calls that every module must be able to take.
+func (k *kit) time() (string, error) {
+	within := k.module.Limits().CallTimeout / 4
+	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
+	return detail, k.fresh(func(p *wasmhost.Probe) error {
+		if k.desc.Kind == wasmhost.Backoff {
+			for _, w := range trial.Waits() {
+				err := k.module.CheckCall(func() error {
+					_, err := p.Delay(&w.Request)
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", w.Name, err)
+				}
+			}
+			return nil
+		}
+		c := trial.Plausible(abi.MinCandidates)
+		return k.module.CheckCall(func() error {
+			_, err := score(p, c)
+			return err
+		})
+	})
 }
 
 // instances drives one instance hard and asks another, which must not notice.

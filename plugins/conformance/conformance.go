@@ -89,6 +89,7 @@ var dynamic = []struct {
 	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls, "", (*kit).poolChanged},
 	{"memory_stable", "free what a call allocates, or use fixed buffers: memory must not grow with the number of calls", secBuffers, "", (*kit).memory},
 	{"fuel", "do less for each candidate: a call close to its limit fails with a slightly harder one", secLimits, "", (*kit).fuel},
+	{"time", "do less in a call, or in other places of memory: on a slower machine it would be ended", secLimits, "", (*kit).time},
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
@@ -99,6 +100,7 @@ var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 var mends = map[string]string{
 	wasmhost.ReasonTrap:          "the call trapped: look for a bound, a division, a null or an assertion; what the guest printed is in the error",
 	wasmhost.ReasonFuel:          "the call took too many instructions: do less in it",
+	wasmhost.ReasonTimeout:       "the call took too long: do less in it, or in fewer places of memory",
 	wasmhost.ReasonMemory:        "reserve must find room: let memory grow",
 	wasmhost.ReasonStatus:        "return 0 when the scores are given",
 	wasmhost.ReasonNotFinite:     "guard divisions and logarithms: the answer must be a finite number",

@@ -39,7 +39,13 @@ func bombs() map[string]*w.Module {
 		around.Add(w.Func{Params: eight, Results: eight, Code: w.Join(
 			counted(8000, func(i int) []byte { return local(w.LocalGet, i) }), []byte{w.Loop, 3}, w.Const64(1), []byte{w.Br, 0, w.End})})
 	}
+	globals := w.Scorer()
+	for range 10_000 {
+		globals.Globals = append(globals.Globals, w.Global{Type: w.I32, Init: w.Const32(1)})
+	}
+	globals.Add(w.Func{Code: w.Repeat(10_000, w.CallTo(0)...)})
 	return map[string]*w.Module{
+		"calls over globals":  globals,
 		"values around loops": around,
 		"memory.fill":         one(w.Func{Code: w.Repeat(5000, w.Join(args(0, 0, 0), []byte{0xfc, 11, 0})...)}),
 		"memory.copy":         one(w.Func{Code: w.Repeat(20_000, w.Join(args(0, 0, 0), []byte{0xfc, 10, 0, 0})...)}),

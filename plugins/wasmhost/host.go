@@ -42,6 +42,12 @@ type Limits struct {
 	Wait      time.Duration // of a call for one of them, at most; default 100 ms
 	Hearing   time.Duration // the same of an observation, which is lost then; default 10 ms
 
+	// CallTimeout and StartTimeout are of the CPU time of the thread that runs
+	// the guest; of the clock where the system does not tell it. A call may take
+	// 12 times as long by the clock, 250 ms at least.
+	CallTimeout  time.Duration // of one call; default 20 ms
+	StartTimeout time.Duration // of everything from the start function to tolerance; default 250 ms
+
 	// Compilation cannot be stopped once it has begun, so it is bounded
 	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
 	FunctionWork int64 // default 1,000,000
@@ -53,9 +59,16 @@ func DefaultLimits() Limits {
 	return Limits{
 		Fuel: 3_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
 		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond, Hearing: 10 * time.Millisecond,
+		CallTimeout: DefaultCallTimeout, StartTimeout: DefaultStartTimeout,
 		FunctionWork: 1_000_000, ModuleWork: 24_000_000,
 	}
 }
+
+// The defaults of Limits.CallTimeout and StartTimeout.
+const (
+	DefaultCallTimeout  = 20 * time.Millisecond
+	DefaultStartTimeout = 250 * time.Millisecond
+)
 
 // FuelPerCandidate is what a call may burn for each candidate, in addition to
 // Limits.Fuel.
@@ -65,6 +78,7 @@ const FuelPerCandidate = 4_000
 type Host struct {
 	limits   Limits
 	cacheDir string
+	clock    clock
 	building chan struct{} // holds one for each module that compiles in the background
 
 	NoCache func(error) // unless nil it is told why compiled code is not kept, each time it is not
@@ -73,7 +87,7 @@ type Host struct {
 // New returns a host. cacheDir keeps compiled code from start to start; ""
 // keeps none.
 func New(limits Limits, cacheDir string) *Host {
-	return &Host{limits: limits, cacheDir: cacheDir, building: make(chan struct{}, atOnce())}
+	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
 }
 
 // atOnce is how many modules compile in the background at the same time: each
@@ -169,12 +183,12 @@ func (h *Host) admit(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits, keep: runtime.GOMAXPROCS(0) + 2}, nil
+	return &Module{desc: d, limits: h.limits, clock: h.clock, keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
 // build meters and compiles; nothing of the module has run yet.
 func (h *Host) build(m *Module, code []byte) error {
-	metered, err := meter.Rewrite(code, meter.Cost{Start: m.limits.StartFuel, Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
+	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
 	if err != nil {
 		return refuse("the module cannot be metered: %v", err)
 	}
@@ -207,9 +221,16 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 
 // prepare starts, configures and tries a compiled module; then it is ready.
 func (m *Module) prepare() error {
-	in, err := m.instantiate()
-	if err != nil {
+	var in *instance
+	err := m.CheckStart(func() (err error) {
+		if in != nil {
+			in.guest.Close(context.Background())
+		}
+		in, err = m.instantiate()
 		return err
+	})
+	if err != nil {
+		return refuse("%w", err)
 	}
 	m.mu.Lock()
 	m.live++
@@ -223,15 +244,15 @@ func (m *Module) prepare() error {
 
 // try runs a module once before it serves.
 func (m *Module) try(in *instance) error {
-	var err error
-	switch m.desc.Kind {
-	case Scorer:
-		scores := make([]float64, abi.MinCandidates)
-		err = in.score(trial{}, scores)
-	case Backoff:
+	scores := make([]float64, abi.MinCandidates)
+	err := m.CheckCall(func() error {
+		if m.desc.Kind == Scorer {
+			return in.score(trial{}, scores)
+		}
 		r := trialBackoff
-		_, err = in.delay(&r)
-	}
+		_, err := in.delay(&r)
+		return err
+	})
 	if err != nil {
 		return refuse("a trial call failed: %w", err)
 	}

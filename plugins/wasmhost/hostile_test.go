@@ -23,7 +23,7 @@ import (
 // so that a slow machine does not change what is tested.
 func patient() *wasmhost.Host {
 	limits := wasmhost.DefaultLimits()
-	limits.Wait = time.Minute
+	limits.Wait, limits.CallTimeout, limits.StartTimeout = time.Minute, time.Minute, time.Minute
 	return wasmhost.New(limits, "")
 }
 
@@ -40,8 +40,8 @@ const within = 10 * time.Second
 
 // spared is how much memory a hostile call may take: the guest's own 16 MiB as
 // it grows page by page and is copied each time it has grown by a quarter, or
-// the stack of a recursion, which wazero copies as it doubles, up to 100 MB.
-const spared = 256 << 20
+// the stack of a recursion, which wazero copies as it doubles.
+const spared = 96 << 20
 
 func wasi(name string, params string) w.Import {
 	i := w.Import{Module: "wasi_snapshot_preview1", Name: name, Results: []byte{w.I32}}
@@ -98,15 +98,15 @@ func calls() map[string]hostile {
 	score := func(x float64) []byte { return w.Join([]byte{w.LocalGet, 2}, w.ConstF64(x), []byte{w.F64Store, 3, 8}) }
 	return map[string]hostile{
 		"spins":               {w.Spin, "fuel", nil},
-		"calls itself":        {recursion, "fuel", nil},
-		"two call each other": {w.CallTo(added), "fuel", func(m *w.Module) { m.Add(w.Func{Code: w.CallTo(added + 1)}, w.Func{Code: w.CallTo(added)}) }},
-		"calls itself through a table": {w.CallTo(added), "fuel", func(m *w.Module) {
+		"calls itself":        {recursion, "trap", nil},
+		"two call each other": {w.CallTo(added), "trap", func(m *w.Module) { m.Add(w.Func{Code: w.CallTo(added + 1)}, w.Func{Code: w.CallTo(added)}) }},
+		"calls itself through a table": {w.CallTo(added), "trap", func(m *w.Module) {
 			m.Tables, m.Elements = []w.Limits{{Min: 1}}, []uint32{added}
 			m.Add(w.Func{Code: w.Join(w.Const32(0), []byte{w.CallIndirect, 0, 0})}) // the type of whirlpool_abi_v1
 		}},
 		"recursion with many results":   {w.Join(w.CallTo(added), w.Repeat(1000, w.Drop)), "trap", wide},
 		"recursion with large frames":   {w.CallTo(added), "fuel", deep},
-		"recursion with hidden frames":  {w.Join(w.Const32(0), w.CallTo(added)), "fuel", hidden},
+		"recursion with hidden frames":  {w.Join(w.Const32(0), w.CallTo(added)), "trap", hidden},
 		"grows memory for ever":         {w.Forever(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel", nil},
 		"grows memory past its limit":   {w.Join(w.Const32(300), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
 		"grows memory by 4 GiB":         {w.Join(w.Const32(65536), []byte{w.MemoryGrow, 0, w.Drop}), "fuel", nil},
@@ -447,7 +447,7 @@ func TestHostileBuffers(t *testing.T) {
 		"overlaps the old":                 {w.Const32(w.RegionAt + 8), "memory"}, // memory has not grown for it
 		"spins":                            {w.Join(w.Spin, w.Const32(8)), "fuel"},
 		"traps":                            {[]byte{w.Unreachable}, "trap"},
-		"recurses":                         {w.Join(w.Const32(8), w.CallTo(1)), "fuel"},
+		"recurses":                         {w.Join(w.Const32(8), w.CallTo(1)), "trap"},
 		"grows and returns what was there": {w.Join(w.Const32(16), []byte{w.MemoryGrow, 0, w.Drop}, w.Const32(w.RegionAt)), ""},
 		"grows in vain":                    {w.Join(w.Const32(1000), []byte{w.MemoryGrow, 0}), "memory"},
 	} {

@@ -120,13 +120,13 @@ func (m *Module) start() {
 }
 
 // release gives an instance back. No more are kept idle than can be at work at
-// once, and a few, for the sake of the memory they take. One that trapped, or
+// once, and a few, for the sake of the memory they take. One that trapped, that the host ended, or
 // whose memory cannot be trusted, is thrown away; after a wrong answer alone it is
 // kept, so that a module that learns loses nothing of what it has learned.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
-	if !m.closed && !spare && (err == nil || !spoiled(err)) {
+	if !m.closed && !spare && (err == nil || in.budget.err == nil && !spoiled(err)) {
 		m.free = append(m.free, in)
 		m.wake(1, nil)
 		m.start()
@@ -140,7 +140,7 @@ func (m *Module) release(in *instance, err error) {
 
 func spoiled(err error) bool {
 	var f *Fault
-	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonFuel || f.Reason == ReasonMemory
+	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
 // gone counts an instance out; the last one of a closed module closes it.

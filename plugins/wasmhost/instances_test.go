@@ -115,7 +115,7 @@ func TestLearnersTakeTurns(t *testing.T) {
 // A learner that listens slowly does not hold up the requests it hears of.
 func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Fuel, limits.Wait = 5_000_000_000, time.Minute // a second or more
+	limits.Fuel, limits.Wait, limits.CallTimeout = 5_000_000_000, time.Minute, time.Minute // a second or more
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: w.Spin}).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()

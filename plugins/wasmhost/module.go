@@ -49,6 +49,7 @@ type Fault struct {
 const (
 	ReasonTrap          = "trap"           // the guest trapped, or could not be started
 	ReasonFuel          = "fuel"           // it used up its fuel
+	ReasonTimeout       = "timeout"        // it took too long
 	ReasonMemory        = "memory"         // reserve gave no region that could be used
 	ReasonStatus        = "status"         // it returned another status than abi.StatusOK
 	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
@@ -65,6 +66,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 type Module struct {
 	desc    Description
 	limits  Limits
+	clock   clock
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
 
@@ -105,48 +107,55 @@ type instance struct {
 	module *Module
 	guest  api.Module
 	memory api.Memory
-	fuel   api.MutableGlobal
 
-	reserve, main, configure, observe, poolChanged api.Function
+	fuel, stackLeft api.MutableGlobal // the counters that meter.Rewrite adds
+	budget          budget
+	running         *entry // the function that is called, or was called last
+
+	reserve, main, configure, observe, poolChanged *entry
 
 	base, room uint32 // of the region that reserve gave last
 	stack      [4]uint64
 	tolerance  float64
 	pool       *[]Proxy // what it has been told of
 	world      world
-	ctx        context.Context // carries world
+	ctx        context.Context // carries the instance
 }
 
 func (m *Module) instantiate() (*instance, error) {
 	in := &instance{module: m}
-	ctx := context.WithValue(context.Background(), worldKey{}, &in.world)
+	in.world.in = in
+	ctx := context.WithValue(context.Background(), callerKey{}, in)
 	in.ctx = ctx
 	guest, err := m.begin(ctx)
 	if err != nil {
-		return nil, refuse("the module does not start (its start function may take %d units of fuel): %s", m.limits.StartFuel, firstLine(err)+in.world.said.because())
+		return nil, refuse("the module does not start: %s", firstLine(err))
 	}
 	in.guest, in.memory = guest, guest.ExportedMemory(abi.Memory)
 	fail := func(format string, args ...any) (*instance, error) {
 		guest.Close(ctx)
 		return nil, refuse(format, args...)
 	}
-	fuel, ok := guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
-	if !ok {
-		return fail("the module has lost its fuel gauge")
+	in.fuel = guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
+	in.stackLeft = guest.ExportedGlobal(meter.StackExport).(api.MutableGlobal)
+	in.allow(m.limits.StartFuel, m.limits.StartTimeout)
+	if start := in.export(meter.StartExport); start != nil {
+		if err := in.invoke(start); err != nil {
+			return fail("the module does not start (its start function may take %d units of fuel): %w", m.limits.StartFuel, err)
+		}
 	}
-	in.fuel = fuel // filled with StartFuel by the meter, less what the start function took
-	if init := guest.ExportedFunction(abi.Initialize); init != nil {
+	if init := in.export(abi.Initialize); init != nil {
 		if err := in.invoke(init); err != nil {
 			return fail("%s failed: %w", abi.Initialize, err)
 		}
 	}
-	in.reserve = guest.ExportedFunction(abi.Reserve)
-	in.configure = guest.ExportedFunction(abi.Configure)
-	in.observe = guest.ExportedFunction(abi.Observe)
-	in.poolChanged = guest.ExportedFunction(abi.PoolChanged)
-	in.main = guest.ExportedFunction(abi.Score)
+	in.reserve = in.export(abi.Reserve)
+	in.configure = in.export(abi.Configure)
+	in.observe = in.export(abi.Observe)
+	in.poolChanged = in.export(abi.PoolChanged)
+	in.main = in.export(abi.Score)
 	if m.desc.Kind == Backoff {
-		in.main = guest.ExportedFunction(abi.Backoff)
+		in.main = in.export(abi.Backoff)
 	}
 	if in.configure != nil {
 		if err := in.configureWith(m.config); err != nil {
@@ -155,7 +164,7 @@ func (m *Module) instantiate() (*instance, error) {
 	} else if len(m.config) > 0 {
 		return fail("the plugin takes no configuration: it exports no %s", abi.Configure)
 	}
-	if f := guest.ExportedFunction(abi.Tolerance); f != nil {
+	if f := in.export(abi.Tolerance); f != nil {
 		if err := in.invoke(f); err != nil {
 			return fail("%s failed: %w", abi.Tolerance, err)
 		}
@@ -168,9 +177,8 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// begin makes the guest and runs its start function. A panic of wazero's is the
-// module's fault, not the end of the process: nobody else would catch it in the
-// background.
+// begin makes the guest; no code of it runs. A panic of wazero's is the module's
+// fault, not the end of the process: nobody else would catch it in the background.
 func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -178,21 +186,6 @@ func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 		}
 	}()
 	return m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-}
-
-// invoke calls f with what is in the stack, within the fuel set before.
-func (in *instance) invoke(f api.Function) error {
-	in.world.said = in.world.said[:0]
-	err := f.CallWithStack(in.ctx, in.stack[:])
-	if err == nil {
-		return nil
-	}
-	reason := ReasonTrap
-	if int64(in.fuel.Get()) < 0 {
-		reason = ReasonFuel
-		err = errFuel
-	}
-	return &Fault{reason, errors.New(firstLine(err) + in.world.said.because())}
 }
 
 func firstLine(err error) string {
@@ -285,12 +278,17 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	return err
 }
 
+// allowCall sets what a call over so many candidates, or proxies, may take.
+func (in *instance) allowCall(candidates int) {
+	in.allow(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
+}
+
 func (in *instance) score(c core.Candidates, scores []float64) error {
 	n := c.Len()
 	const head = abi.RankRequestSize
 	rowsEnd := uint32(head + n*abi.CandidateSize)
 	size := rowsEnd + uint32(n)*abi.ScoreSize
-	in.fuel.Set(uint64(in.module.limits.Fuel + int64(n)*FuelPerCandidate))
+	in.allowCall(n)
 	view, err := in.region(size)
 	if err != nil {
 		return err
@@ -333,7 +331,7 @@ func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 }
 
 func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
-	in.fuel.Set(uint64(in.module.limits.Fuel))
+	in.allowCall(0)
 	view, err := in.region(abi.BackoffRequestSize)
 	if err != nil {
 		return 0, err
@@ -371,7 +369,7 @@ func (m *Module) Observe(o *core.Observation) error {
 }
 
 func (in *instance) learn(o *core.Observation) error {
-	in.fuel.Set(uint64(in.module.limits.Fuel))
+	in.allowCall(0)
 	view, err := in.region(abi.ObservationSize)
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func (p *Probe) SetPool(proxies []Proxy) error {
 // Reserve asks the guest for room, with the fuel of a call without candidates,
 // and returns what it answers, whatever that is.
 func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
-	p.in.fuel.Set(uint64(p.in.module.limits.Fuel))
+	p.in.allowCall(0)
 	p.in.stack[0] = uint64(bytes)
 	if err := p.in.invoke(p.in.reserve); err != nil {
 		return 0, err
@@ -80,7 +80,7 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 // ScoreAt calls score with addresses as they are given; the records are in
 // guest memory already (Write).
 func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
-	p.in.fuel.Set(uint64(p.in.module.limits.Fuel + int64(count)*FuelPerCandidate))
+	p.in.allowCall(int(count))
 	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}
 	if err := p.in.invoke(p.in.main); err != nil {
 		return 0, err
@@ -107,7 +107,7 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 
 // Fuel is what the last call (with the reserve before it, if it needed one) has
 // left of the fuel it was given; negative if it ran out.
-func (p *Probe) Fuel() int64 { return int64(p.in.fuel.Get()) }
+func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages is the size of the guest's memory now, in pages of 64 KiB.
 func (p *Probe) Pages() uint32 { return p.in.memory.Size() >> 16 }

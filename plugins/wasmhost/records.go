@@ -100,7 +100,7 @@ func (in *instance) tellPool() error {
 	if pool == in.pool || pool == nil {
 		return nil
 	}
-	in.fuel.Set(uint64(in.module.limits.Fuel + int64(len(*pool))*FuelPerCandidate))
+	in.allowCall(len(*pool))
 	w := layout{fixed: len(*pool) * abi.ProxySize}
 	for i, p := range *pool {
 		at := i * abi.ProxySize

@@ -39,7 +39,6 @@ const (
 
 var (
 	errAbort = errors.New("the plugin called abort")
-	errFuel  = errors.New("the plugin used up its fuel")
 )
 
 // allowedImports are the WASI functions that standard Go, TinyGo and
@@ -83,16 +82,19 @@ type world struct {
 	chance uint64
 	said   said
 
-	guest api.Module // during a call
+	in *instance
 }
-
-type worldKey struct{}
 
 // imports gives the guest the functions it asks for.
 func (m *Module) imports(ctx context.Context) error {
-	builders := map[string]wazero.HostModuleBuilder{}
+	builders := map[string]wazero.HostModuleBuilder{
+		meter.ImportModule: m.importMeter(m.runtime.NewHostModuleBuilder(meter.ImportModule)),
+	}
 	for _, f := range m.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
+		if module == meter.ImportModule {
+			continue
+		}
 		b := builders[module]
 		if b == nil {
 			b = m.runtime.NewHostModuleBuilder(module)
@@ -119,9 +121,8 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 			panic(fmt.Errorf("the plugin ended itself with code %d", uint32(p[0])))
 		}, valueTypes(f.params), nil
 	}
-	return func(ctx context.Context, guest api.Module, p []uint64) {
-		w := ctx.Value(worldKey{}).(*world)
-		w.guest = guest
+	return func(ctx context.Context, _ api.Module, p []uint64) {
+		w := &caller(ctx).world
 		w.pay(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
@@ -145,20 +146,16 @@ func valueTypes(letters string) []api.ValueType {
 
 // pay takes n from the guest's fuel and ends the call when there is none left.
 func (w *world) pay(n uint64) {
-	fuel, ok := w.guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
-	if !ok {
-		panic(errFuel)
-	}
-	left := int64(fuel.Get()) - int64(min(n, math.MaxInt32))
-	fuel.Set(uint64(left))
+	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
-		panic(errFuel)
+		left = w.in.refuel(left)
 	}
+	w.in.fuel.Set(uint64(left))
 }
 
 // bytes is size bytes of guest memory; nil if they end past it.
 func (w *world) bytes(address, size uint64) []byte {
-	mem := w.guest.Memory()
+	mem := w.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
 		return nil
 	}

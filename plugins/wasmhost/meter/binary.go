@@ -42,6 +42,24 @@ type in struct {
 	b   []byte
 	at  int
 	err error
+
+	functions *[]reference // unless nil, where function notes what it read
+}
+
+// reference is an index of a function, and where the input holds it.
+type reference struct {
+	from, to int
+	index    uint32
+}
+
+// function reads the index of a function.
+func (r *in) function() uint32 {
+	from := r.at
+	index := r.u32()
+	if r.functions != nil && r.err == nil {
+		*r.functions = append(*r.functions, reference{from, r.at, index})
+	}
+	return index
 }
 
 func (r *in) fail(format string, args ...any) {

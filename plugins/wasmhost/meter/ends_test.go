@@ -122,7 +122,7 @@ func TestEveryProgramEnds(t *testing.T) {
 		defer cancel()
 		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
 		defer rt.Close(context.Background())
-		guest, err := rt.InstantiateWithConfig(ctx, metered, wazero.NewModuleConfig().WithName(""))
+		guest, err := meter.Instantiate(ctx, rt, metered)
 		require.NoError(t, err)
 		got, err := guest.ExportedFunction("f").Call(ctx, 7)
 		require.NoError(t, ctx.Err(), "it did not end")
@@ -143,4 +143,35 @@ func TestEveryProgramEnds(t *testing.T) {
 	t.Logf("%d ended by themselves, %d by their fuel", ended, spent)
 	require.Positive(t, ended)
 	require.Positive(t, spent)
+}
+
+// In slices of any size the same program does the same, and stops at the same
+// instruction for want of fuel.
+func TestSlicesChangeNothing(t *testing.T) {
+	asked := 0
+	rapid.Check(t, func(t *rapid.T) {
+		code := draw(t)
+		total := int64(rapid.IntRange(0, 20_000).Draw(t, "fuel"))
+		first := rapid.Int64Range(0, total).Draw(t, "first")
+		run := func(first, slice int64) (result []uint64, left int64, failed bool) {
+			metered, err := meter.Rewrite(code, meter.Cost{Start: first})
+			require.NoError(t, err)
+			ctx := context.Background()
+			rt := wazero.NewRuntime(ctx)
+			defer rt.Close(ctx)
+			guest, err := meter.Instantiate(ctx, rt, metered)
+			require.NoError(t, err)
+			budget := &meter.Budget{Left: total - first, Slice: slice}
+			result, err = guest.ExportedFunction("f").Call(meter.WithBudget(ctx, budget), 7)
+			asked += budget.Asked
+			left = budget.Left + int64(guest.ExportedGlobal(meter.FuelExport).Get())
+			return result, left, err != nil
+		}
+		want, left, failed := run(total, 1)
+		got, gotLeft, gotFailed := run(first, rapid.Int64Range(1, 3000).Draw(t, "slice"))
+		require.Equal(t, want, got)
+		require.Equal(t, failed, gotFailed)
+		require.Equal(t, left, gotLeft)
+	})
+	require.Positive(t, asked)
 }

@@ -1,6 +1,10 @@
 package meter
 
-import "math"
+import (
+	"bytes"
+	"math"
+	"slices"
+)
 
 // function rewrites one body, in one of two ways. A function that has a loop
 // without calls keeps the counter in a local of its own, which the compiler
@@ -8,7 +12,7 @@ import "math"
 // on its way out. Every other function counts in the global itself.
 //
 //	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
-//	if  local.get $f  global.set fuel  unreachable  end
+//	if  local.get $f  call refuel  local.set $f  end
 //	block T          ;; a branch out of the function ends here
 //	  ...  loop  local.get $f  i64.const n  i64.sub  local.tee $f  ...
 //	  ...  local.get $f  global.set fuel  call g  global.get fuel  local.set $f
@@ -23,7 +27,12 @@ type function struct {
 	points []point
 	open   []frame // the open blocks
 	bulk   bool    // a bulk instruction's operand needs a local
+	stack  int64   // bytes of the frame that the entry's fuel does not stand for
 	cached bool    // the counter is kept in a local
+
+	types   []byte // of the locals, the parameters included
+	written []bool // whether a loop writes the local
+	passed  []int  // the locals that refuelLoop passes; noLocal where there is none
 
 	fuel, operand uint32 // indices of the locals that are added
 }
@@ -40,7 +49,8 @@ type frame struct {
 type point struct {
 	at   int
 	what addition
-	n    int64 // of check: the cost
+	n    int64 // of check: the cost; of renumber: the new index
+	skip int   // of renumber: how many bytes it replaces
 	loop bool  // of check: a loop's head
 	call bool  // of check: the way through it has a call
 	head int   // of check: the head of the loop that this is a branch of; 0 for none
@@ -49,16 +59,17 @@ type point struct {
 type addition byte
 
 const (
-	check addition = iota
+	check addition = iota // calls the host below zero, as do those that follow
 	chargeBytes
 	chargeElements
 	chargePages
-	putBack // before a call or a return: the counter goes into the global
-	takeUp  // after a call: and comes from there again
+	putBack  // before a call or a return: the counter goes into the global
+	takeUp   // after a call: and comes from there again
+	renumber // the index of a function
 )
 
 func (f *function) reset(w *writer, t *signature) {
-	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0]}
+	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0], types: f.types[:0], written: f.written[:0], passed: f.passed[:0]}
 }
 
 // maxLocals is wazero's own limit.
@@ -69,9 +80,14 @@ func (f *function) rewrite(raw []byte) error {
 	groups := r.count()
 	locals := uint64(len(f.type_.params))
 	first := r.at
+	f.types = append(f.types[:0], f.type_.params...)
 	for range groups {
-		locals += uint64(r.u32())
+		n := r.u32()
+		locals += uint64(n)
 		r.valueType()
+		if r.err == nil && locals < maxLocals {
+			f.types = append(f.types, bytes.Repeat(r.b[r.at-1:r.at], int(n))...)
+		}
 		if r.err != nil {
 			break
 		}
@@ -79,9 +95,11 @@ func (f *function) rewrite(raw []byte) error {
 	if r.err == nil && locals+2 > maxLocals {
 		r.fail("%d locals are too many", locals)
 	}
+	f.written = append(f.written[:0], make([]bool, len(f.types))...)
 	f.fuel, f.operand = uint32(locals), uint32(locals)+1
 	f.size.Values = int64(locals) + int64(len(f.type_.results))
 	declared := r.at
+	f.size.vectors = slices.Contains(f.type_.params, typeV128) || bytes.Contains(raw[first:declared], []byte{typeV128})
 	f.scan(r)
 	if r.err != nil {
 		return r.err
@@ -99,7 +117,7 @@ func (f *function) rewrite(raw []byte) error {
 	at := declared
 	for i, p := range f.points {
 		f.out = append(f.out, raw[at:p.at]...)
-		at = p.at
+		at = p.at + p.skip
 		f.add(&p, i == 0)
 	}
 	f.out = append(f.out, raw[at:]...)
@@ -145,7 +163,17 @@ func (f *function) scan(r *in) {
 		case opCall, opCallIndir:
 			f.points[region].call = true
 			f.points[f.points[region].head].call = true
-			f.points = append(f.points, point{at: at, what: putBack}, point{at: r.at, what: takeUp})
+			f.points = append(f.points, point{at: at, what: putBack})
+			if op == opCall {
+				f.renumber(r, at+1)
+			}
+			f.points = append(f.points, point{at: r.at, what: takeUp})
+		case opRefFunc:
+			f.renumber(r, at+1)
+		case opLocalSet, opLocalTee:
+			if f.open[len(f.open)-1].loops > 0 {
+				f.written[(&in{b: r.b, at: at + 1}).u32()] = true
+			}
 		case opReturn:
 			f.points = append(f.points, point{at: at, what: putBack})
 		case opEnd:
@@ -163,6 +191,16 @@ func (f *function) scan(r *in) {
 			}
 		}
 	}
+}
+
+// renumber notes the index of a function, which stands between from and r.
+func (f *function) renumber(r *in, from int) {
+	index := (&in{b: r.b, at: from}).u32()
+	if int(index) >= len(f.w.info.funcs) {
+		r.fail("the function %d does not exist", index)
+		return
+	}
+	f.points = append(f.points, point{at: from, what: renumber, n: int64(f.w.function(index)), skip: r.at - from})
 }
 
 // dispatch tells whether a loop is what Go makes of a function: blocks within
@@ -264,12 +302,23 @@ func (f *function) carried(label int) int64 {
 	return f.open[len(f.open)-1-label].label
 }
 
+// decide chooses where the counter is kept, and what is counted as stack.
 func (f *function) decide() {
+	f.size.mutable = int64(f.w.info.mutable) + 2 // the counters
+	for _, p := range f.points {
+		if p.what <= chargePages {
+			f.size.checks++
+		}
+	}
+	f.stack = max(0, f.size.frame()-StackPerFuel*f.points[0].n)
 	if !f.w.mayCache || len(f.type_.results) > 1 { // its block would need a type that may not be there
 		return
 	}
 	for _, p := range f.points {
 		f.cached = f.cached || p.loop && !p.call
+	}
+	if f.cached {
+		f.pass()
 	}
 }
 
@@ -278,13 +327,18 @@ func (f *function) add(p *point, entry bool) {
 	case p.what == check && p.n == 0: // the head of a loop that dispatches
 	case p.what == check && (entry || !f.cached):
 		f.getGlobal()
-		f.take(p.n)
+		f.take(p.n, false)
+		if entry {
+			f.countStack()
+		}
 		if entry && f.cached {
 			f.openBlock()
 		}
 	case p.what == check:
 		f.getLocal()
-		f.take(p.n)
+		f.take(p.n, p.loop)
+	case p.what == renumber:
+		f.out = appendU32(f.out, uint32(p.n))
 	case p.what == putBack && f.cached:
 		f.putBack()
 	case p.what == takeUp && f.cached:
@@ -312,25 +366,99 @@ func (f *function) openBlock() {
 	f.out = append(f.out, opBlock, t)
 }
 
-// take takes n from the counter on the stack and traps below zero.
-func (f *function) take(n int64) {
-	f.out = appendS64(append(f.out, opI64Const), n)
-	f.settle()
+// countStack subtracts what the frame may be larger than the entry's fuel stands
+// for, and calls the host below zero.
+func (f *function) countStack() {
+	if f.stack == 0 {
+		return
+	}
+	f.out = appendU32(append(f.out, opGlobalGet), f.w.stack)
+	f.out = append(appendS64(append(f.out, opI64Const), f.stack), opI64Sub)
+	f.out = appendU32(append(f.out, opGlobalSet), f.w.stack)
+	f.out = appendU32(append(f.out, opGlobalGet), f.w.stack)
+	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty, opCall)
+	f.out = append(appendU32(f.out, f.w.lookAtStack()), opEnd)
 }
 
-// settle subtracts what is on top of the stack from the counter below it,
-// stores the counter and traps if it is below zero.
-func (f *function) settle() {
+// take takes n from the counter on the stack and asks for more below zero.
+func (f *function) take(n int64, loop bool) {
+	f.out = appendS64(append(f.out, opI64Const), n)
+	f.settle(loop)
+}
+
+// settle subtracts what is on top of the stack from the counter below it, and
+// stores the counter; if it is below zero, the host gives more or ends the call.
+// loop says that this is the head of a loop without calls.
+func (f *function) settle(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.cached {
 		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 		f.getLocal()
 	}
 	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty)
-	if f.cached {
-		f.putBack()
+	f.getLocal()
+	switch {
+	case loop:
+		f.refuelLoop()
+	case f.cached:
+		f.out = appendU32(append(f.out, opCall), f.w.refuel())
+		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
+	default:
+		f.out = appendU32(append(f.out, opCall), f.w.refuel())
+		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 	}
-	f.out = append(f.out, opUnreachable, opEnd)
+	f.out = append(f.out, opEnd)
+}
+
+// passedTypes are the types of what refuelLoop takes and returns beside the fuel:
+// as many values as there are registers for.
+var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64, typeI64}
+
+const noLocal = -1
+
+// refuelLoop calls the host and passes it the locals that the loop writes; it
+// returns them as they are. wazero (1.12) writes a value that is in use before and
+// after a call to the stack where it is defined, here in every pass of the loop. A
+// local that is passed has another value after the call, so that it stays in its
+// register while no call is made.
+func (f *function) refuelLoop() {
+	for i, local := range f.passed {
+		switch t := passedTypes[i]; {
+		case local != noLocal:
+			f.out = appendU32(append(f.out, opLocalGet), uint32(local))
+		case t == typeI32:
+			f.out = append(f.out, opI32Const, 0)
+		case t == typeI64:
+			f.out = append(f.out, opI64Const, 0)
+		case t == typeF64:
+			f.out = append(f.out, opF64Const, 0, 0, 0, 0, 0, 0, 0, 0)
+		}
+	}
+	f.out = appendU32(append(f.out, opCall), f.w.refuelLoop())
+	for _, local := range slices.Backward(f.passed) {
+		if local == noLocal {
+			f.out = append(f.out, opDrop)
+		} else {
+			f.out = appendU32(append(f.out, opLocalSet), uint32(local))
+		}
+	}
+	f.out = appendU32(append(f.out, opLocalSet), f.fuel)
+}
+
+// pass chooses the locals that refuelLoop passes, in the order of passedTypes.
+func (f *function) pass() {
+	f.passed = f.passed[:0]
+	for range passedTypes {
+		f.passed = append(f.passed, noLocal)
+	}
+	for local, written := range f.written {
+		for i, t := range passedTypes {
+			if written && t == f.types[local] && f.passed[i] == noLocal {
+				f.passed[i] = local
+				break
+			}
+		}
+	}
 }
 
 // charge takes what a bulk instruction's last operand, which is on top of the
@@ -350,5 +478,5 @@ func (f *function) charge(what addition) {
 	case chargePages:
 		f.out = append(appendS64(append(f.out, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
 	}
-	f.settle()
+	f.settle(false)
 }

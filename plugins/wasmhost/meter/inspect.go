@@ -47,6 +47,8 @@ type Info struct {
 	Custom    []string // names of custom sections
 	types     []signature
 	funcs     []uint32 // type of each function, imports first
+	mutable   int      // of Globals, those that can be set
+	start     *uint32  // the start function
 }
 
 type signature struct{ params, results []byte }
@@ -130,7 +132,7 @@ func inspect(list []section) (Info, error) {
 	for _, s := range list {
 		r := &in{b: s.body}
 		i.section(r, s)
-		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secCode && s.id != secGlobal && s.id != secStart && s.id != secDataCount {
+		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secCode && s.id != secDataCount {
 			r.fail("bytes are left over")
 		}
 		if r.err != nil {
@@ -142,13 +144,21 @@ func inspect(list []section) (Info, error) {
 		if e.Kind != Function {
 			continue
 		}
-		if int(e.Index) >= len(i.funcs) || int(i.funcs[e.Index]) >= len(i.types) {
+		var ok bool
+		if e.Params, e.Results, ok = i.signature(e.Index); !ok {
 			return i, fmt.Errorf("the export %q is no function of the module", e.Name)
 		}
-		t := i.types[i.funcs[e.Index]]
-		e.Params, e.Results = t.params, t.results
 	}
 	return i, nil
+}
+
+// signature is what a function takes and gives; ok reports that it exists.
+func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
+	if int(function) >= len(i.funcs) || int(i.funcs[function]) >= len(i.types) {
+		return nil, nil, false
+	}
+	t := i.types[i.funcs[function]]
+	return t.params, t.results, true
 }
 
 func (i *Info) section(r *in, s section) {
@@ -184,14 +194,19 @@ func (i *Info) section(r *in, s section) {
 			i.memory(r)
 		}
 	case secGlobal:
-		i.Globals += int(r.count())
+		n := r.count()
+		i.Globals += int(n)
+		for ; n > 0 && r.err == nil; n-- {
+			r.valueType()
+			i.mutable += int(r.byte() & 1)
+			constant(r)
+		}
+	case secStart:
+		index := r.u32()
+		i.start = &index
 	case secExport:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
-			e := Export{Name: r.name(), Kind: Kind(r.byte()), Index: r.u32()}
-			if e.Kind > Global {
-				r.fail("an export of the unknown kind %d", e.Kind)
-			}
-			i.Exports = append(i.Exports, e)
+			i.Exports = append(i.Exports, export(r))
 		}
 	case secElement:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
@@ -203,6 +218,19 @@ func (i *Info) section(r *in, s section) {
 			data(r)
 		}
 	}
+}
+
+func export(r *in) Export {
+	e := Export{Name: r.name(), Kind: Kind(r.byte())}
+	switch {
+	case e.Kind == Function:
+		e.Index = r.function()
+	case e.Kind > Global:
+		r.fail("an export of the unknown kind %d", e.Kind)
+	default:
+		e.Index = r.u32()
+	}
+	return e
 }
 
 // element reads one segment (WebAssembly 2.0, 5.5.12) and returns its count, since
@@ -233,7 +261,7 @@ func element(r *in) (count uint32) {
 		if expressions {
 			constant(r)
 		} else {
-			r.u32()
+			r.function()
 		}
 	}
 	return count
@@ -268,8 +296,10 @@ func constant(r *in) {
 			r.bytes(4)
 		case opF64Const:
 			r.bytes(8)
-		case opGlobalGet, opRefFunc:
+		case opGlobalGet:
 			r.u32()
+		case opRefFunc:
+			r.function()
 		case opRefNull:
 			r.referenceType()
 		case opVector: // v128.const
@@ -281,42 +311,16 @@ func constant(r *in) {
 	}
 }
 
-// wellNamed reports whether a custom section is one that wazero can read: only
-// a "name" section (WebAssembly 2.0, 7.4.1) is ever looked into.
-func wellNamed(body []byte) bool {
-	r := &in{b: body}
-	if r.name() != "name" {
-		return true
-	}
-	for r.err == nil && r.left() > 0 {
-		id := r.byte()
-		sub := &in{b: r.bytes(r.u32())}
-		switch id {
-		case 0:
-			sub.name()
-		case 1:
-			names(sub)
-		case 2:
-			for n := sub.count(); n > 0 && sub.err == nil; n-- {
-				sub.u32()
-				names(sub)
-			}
-		default:
-			continue
-		}
-		if sub.err != nil || sub.left() > 0 {
-			return false
-		}
-	}
-	return r.err == nil
-}
+// The parts of a "name" section that are kept.
+const (
+	nameOfModule     = 0
+	namesOfFunctions = 1
+)
 
-func names(r *in) {
-	for n := r.count(); n > 0 && r.err == nil; n-- {
-		r.u32()
-		if !utf8.ValidString(r.name()) {
-			r.fail("a name is not UTF-8")
-		}
+// text reads a name that must be UTF-8.
+func (r *in) text() {
+	if !utf8.ValidString(r.name()) {
+		r.fail("a name is not UTF-8")
 	}
 }
 
@@ -357,7 +361,7 @@ func (i *Info) importOne(r *in) {
 		i.memory(r)
 	case Global:
 		r.valueType()
-		r.byte() // mutable or not
+		i.mutable += int(r.byte() & 1)
 		i.Globals++
 	default:
 		r.fail("an import of the unknown kind %d", imp.Kind)

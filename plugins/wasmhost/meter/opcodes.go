@@ -15,6 +15,7 @@ const (
 	opReturn      = 0x0f
 	opCall        = 0x10
 	opCallIndir   = 0x11
+	opDrop        = 0x1a
 	opLocalGet    = 0x20
 	opLocalSet    = 0x21
 	opLocalTee    = 0x22
@@ -38,6 +39,7 @@ const (
 	opVector      = 0xfd // a vector instruction's number follows
 	typeI32       = 0x7f
 	typeI64       = 0x7e
+	typeF64       = 0x7c
 	typeV128      = 0x7b
 	typeFuncref   = 0x70
 	typeExternref = 0x6f

@@ -1,21 +1,47 @@
 // Package meter makes a WebAssembly module count its own steps: every function
-// entry and every loop head takes from a counter what the straight way through
-// it can cost, and traps below zero. A module so rewritten ends after a bounded
-// number of instructions, whatever it does, without a clock and at a small
-// price; the same input ends at the same instruction each time.
+// entry and every loop head subtracts from a counter the cost of the straight way
+// through it, and calls the host when the counter is below zero. The host either
+// gives more or ends the call. So a module that was rewritten calls the host after
+// a bounded number of instructions, whatever it does; the same input does so at
+// the same instruction each time.
 //
-// The counter is a global of the module, appended behind its own so that no
-// index moves, and exported so that the host can fill it before each call.
+// A second counter does the same for the stack. What functions put on the stack is
+// bounded by the fuel that their entry costs (StackPerFuel); a function whose frame
+// may be larger subtracts the rest from the second counter.
+//
+// The counters are globals of the module, appended behind its own, and exported.
+// The functions that call the host are imported, behind the module's own imports:
+// the functions that the module defines move up by three.
 package meter
 
 import "fmt"
 
-// FuelExport is the name under which the counter is exported: a mutable i64.
-const FuelExport = "whirlpool_fuel"
+// The names of what is added to a module's exports.
+const (
+	FuelExport  = "whirlpool_fuel"  // the fuel that is left, a mutable i64
+	StackExport = "whirlpool_stack" // the stack until the host looks at it, in bytes, a mutable i64
+	StartExport = "whirlpool_start" // the start function, which is no start function any more, () -> ()
+)
+
+// The functions that a metered module imports.
+const (
+	ImportModule = "whirlpool"
+	RefuelImport = "refuel" // (i64) -> i64: takes the fuel that is left, below zero, and returns more
+	StackImport  = "stack"  // () -> (): the counter of stack is below zero
+
+	// RefuelLoopImport is RefuelImport for loops. It takes and returns
+	// RefuelLoopValues: the fuel, and values that it leaves as they are.
+	RefuelLoopImport = "refuel_loop"
+)
+
+// StackPerFuel is how many bytes of stack a function may take for each unit of
+// fuel that its entry costs, without counting them.
+const StackPerFuel = 64
 
 // Cost says what things cost in fuel; an instruction costs 1.
 type Cost struct {
 	Start        int64  // the counter's value at instantiation
+	Stack        int64  // the same of the counter of stack
 	Page         uint32 // of memory.grow, each page; default 1024
 	BytesPerFuel uint32 // of bulk memory instructions, a power of two; default 16
 
@@ -46,55 +72,181 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Exported(FuelExport) {
-		return nil, fmt.Errorf("it exports %q itself", FuelExport)
+	if err := info.fits(); err != nil {
+		return nil, err
 	}
-	for _, e := range info.Exports {
-		if e.Kind == Global && int(e.Index) >= info.Globals {
-			return nil, fmt.Errorf("the export %q is a global that does not exist", e.Name)
-		}
-	}
-	w := &writer{fuel: uint32(info.Globals), cost: cost, info: &info, mayCache: mayCache}
+	w := &writer{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info, mayCache: mayCache}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
-	doneGlobal, doneExport := false, false
+	extended := []byte{secType, secImport, secGlobal, secExport} // those that every metered module has
 	for _, s := range list {
 		if s.id != secCustom {
-			if !doneGlobal && rank(s.id) > rank(secGlobal) {
-				out, doneGlobal = appendSection(out, secGlobal, w.global(nil)), true
+			for len(extended) > 0 && rank(extended[0]) < rank(s.id) {
+				body, _ := w.section(extended[0], nil)
+				out, extended = appendSection(out, extended[0], body), extended[1:]
 			}
-			if !doneExport && rank(s.id) > rank(secExport) {
-				out, doneExport = appendSection(out, secExport, w.export(nil)), true
+			if len(extended) > 0 && extended[0] == s.id {
+				extended = extended[1:]
 			}
 		}
-		body := s.body
-		switch s.id {
-		case secCustom:
-			if !wellNamed(body) {
-				continue // an error in a custom section is none of the module's (5.5.3)
-			}
-		case secTable:
-			body, err = w.tables(body)
-		case secGlobal:
-			body, doneGlobal = w.global(body), true
-		case secExport:
-			body, doneExport = w.export(body), true
-		case secCode:
-			body, err = w.code(body)
-		}
+		body, err := w.section(s.id, s.body)
 		if err != nil {
 			return nil, err
 		}
-		out = appendSection(out, s.id, body)
+		if body != nil {
+			out = appendSection(out, s.id, body)
+		}
 	}
-	if !doneGlobal {
-		out = appendSection(out, secGlobal, w.global(nil))
-	}
-	if !doneExport {
-		out = appendSection(out, secExport, w.export(nil))
+	for _, id := range extended {
+		body, _ := w.section(id, nil)
+		out = appendSection(out, id, body)
 	}
 	return out, nil
+}
+
+// fits reports why what the rewriting adds does not fit into the module.
+func (i *Info) fits() error {
+	for _, name := range []string{FuelExport, StackExport, StartExport} {
+		if i.Exported(name) {
+			return fmt.Errorf("it exports %q itself", name)
+		}
+	}
+	for _, e := range i.Exports {
+		if e.Kind == Global && int(e.Index) >= i.Globals {
+			return fmt.Errorf("the export %q is a global that does not exist", e.Name)
+		}
+	}
+	if i.start != nil {
+		params, results, ok := i.signature(*i.start)
+		if !ok || len(params)+len(results) > 0 {
+			return fmt.Errorf("the start function %d does not exist, or takes or gives something", *i.start)
+		}
+	}
+	return nil
+}
+
+// section rewrites the body of a section. A body of nil is that of a section
+// which the module does not have; a result of nil leaves the section out.
+func (w *writer) section(id byte, body []byte) ([]byte, error) {
+	switch id {
+	case secCustom:
+		return w.names(body), nil
+	case secType:
+		return more(body, []byte{0x60, 1, typeI64, 1, typeI64}, []byte{0x60, 0, 0}, loopType()), nil
+	case secImport:
+		return more(body, w.imported(RefuelImport, 0), w.imported(StackImport, 1), w.imported(RefuelLoopImport, 2)), nil
+	case secTable:
+		return w.tables(body)
+	case secGlobal:
+		return w.globals(body)
+	case secExport:
+		return w.exports(body)
+	case secStart: // the host calls it (StartExport)
+		return nil, nil
+	case secElement:
+		return w.renumbered(body, func(r *in) { element(r) })
+	case secCode:
+		return w.code(body)
+	}
+	return body, nil
+}
+
+// added is how many functions are imported in addition, behind the module's own
+// imports. The functions that the module defines move up by as many.
+const added = 3
+
+// function is the new index of a function.
+func (w *writer) function(index uint32) uint32 {
+	if int(index) < w.imports() {
+		return index
+	}
+	return index + added
+}
+
+// imports is how many functions the module itself imports.
+func (w *writer) imports() int { return len(w.info.funcs) - w.info.Functions }
+
+// The indices of the functions that are added.
+func (w *writer) refuel() uint32      { return uint32(w.imports()) }
+func (w *writer) lookAtStack() uint32 { return uint32(w.imports()) + 1 }
+func (w *writer) refuelLoop() uint32  { return uint32(w.imports()) + 2 }
+
+// RefuelLoopValues are what RefuelLoopImport takes, and what it returns.
+func RefuelLoopValues() []byte { return append([]byte{typeI64}, passedTypes...) }
+
+func loopType() []byte {
+	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
+}
+
+// imported is the import of a function of the host; its type is one of those that
+// are added, the nth.
+func (w *writer) imported(name string, nth int) []byte {
+	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
+	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
+}
+
+// renumbered copies a section that is a vector, with the new indices of the
+// functions that read comes across in each element.
+func (w *writer) renumbered(body []byte, read func(*in)) ([]byte, error) {
+	var found []reference
+	r := &in{b: body, functions: &found}
+	for n := r.count(); n > 0 && r.err == nil; n-- {
+		read(r)
+	}
+	if r.err == nil && r.left() > 0 {
+		r.fail("bytes are left over")
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	out := make([]byte, 0, len(body)+len(body)/8)
+	at := 0
+	for _, f := range found {
+		if int(f.index) >= len(w.info.funcs) {
+			return nil, fmt.Errorf("the function %d does not exist", f.index)
+		}
+		out = appendU32(append(out, body[at:f.from]...), w.function(f.index))
+		at = f.to
+	}
+	return append(out, body[at:]...), nil
+}
+
+// names rewrites a "name" section (WebAssembly 2.0, 7.4.1), which wazero reads:
+// the names of the module and of its functions stay. A section that is malformed is
+// left out, since an error in a custom section is none of the module's (5.5.3). All
+// other custom sections stay as they are.
+func (w *writer) names(body []byte) []byte {
+	r := &in{b: body}
+	if r.name() != "name" {
+		return body
+	}
+	out := body[:r.at:r.at]
+	for r.left() > 0 && r.err == nil {
+		id := r.byte()
+		sub := &in{b: r.bytes(r.u32())}
+		if r.err != nil {
+			return nil
+		}
+		switch id {
+		case nameOfModule:
+			sub.text()
+			out = appendSection(out, id, sub.b)
+		case namesOfFunctions:
+			renamed, err := w.renumbered(sub.b, func(r *in) { r.function(); r.text() })
+			sub.at, sub.err = len(sub.b), err
+			out = appendSection(out, id, renamed)
+		default:
+			continue
+		}
+		if sub.err != nil || sub.left() > 0 {
+			return nil
+		}
+	}
+	if r.err != nil {
+		return nil
+	}
+	return out
 }
 
 func appendSection(b []byte, id byte, body []byte) []byte {
@@ -103,6 +255,7 @@ func appendSection(b []byte, id byte, body []byte) []byte {
 
 type writer struct {
 	fuel  uint32 // index of the counter
+	stack uint32 // index of the counter of stack
 	shift uint32 // log2 of the bytes a unit of fuel moves
 	cost  Cost
 	info  *Info
@@ -110,25 +263,50 @@ type writer struct {
 	mayCache bool
 }
 
-// more appends an element to a section that is a vector.
-func more(body, element []byte) []byte {
-	if body == nil {
-		return append([]byte{1}, element...)
+// more appends elements to a section that is a vector.
+func more(body []byte, elements ...[]byte) []byte {
+	n := uint32(0)
+	if body != nil {
+		r := &in{b: body}
+		n = r.u32()
+		body = body[r.at:]
 	}
-	r := &in{b: body}
-	n := r.u32()
-	out := appendU32(make([]byte, 0, len(body)+len(element)+1), n+1)
-	return append(append(out, body[r.at:]...), element...)
+	out := append(appendU32(nil, n+uint32(len(elements))), body...)
+	for _, e := range elements {
+		out = append(out, e...)
+	}
+	return out
 }
 
-func (w *writer) global(body []byte) []byte {
-	g := appendS64([]byte{typeI64, 1, opI64Const}, w.cost.Start)
-	return more(body, append(g, opEnd))
+func (w *writer) globals(body []byte) ([]byte, error) {
+	if body != nil {
+		var err error
+		body, err = w.renumbered(body, func(r *in) { r.valueType(); r.byte(); constant(r) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	counter := func(initial int64) []byte {
+		return append(appendS64([]byte{typeI64, 1, opI64Const}, initial), opEnd)
+	}
+	return more(body, counter(w.cost.Start), counter(w.cost.Stack)), nil
 }
 
-func (w *writer) export(body []byte) []byte {
-	e := appendBytes(nil, []byte(FuelExport))
-	return more(body, appendU32(append(e, byte(Global)), w.fuel))
+func (w *writer) exports(body []byte) ([]byte, error) {
+	if body != nil {
+		var err error
+		if body, err = w.renumbered(body, func(r *in) { export(r) }); err != nil {
+			return nil, err
+		}
+	}
+	one := func(name string, kind Kind, index uint32) []byte {
+		return appendU32(append(appendBytes(nil, []byte(name)), byte(kind)), index)
+	}
+	body = more(body, one(FuelExport, Global, w.fuel), one(StackExport, Global, w.stack))
+	if w.info.start != nil {
+		body = more(body, one(StartExport, Function, w.function(*w.info.start)))
+	}
+	return body, nil
 }
 
 // maxTables is of one module; every toolchain makes do with one.

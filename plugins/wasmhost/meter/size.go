@@ -17,6 +17,27 @@ type Size struct {
 	nested int64 // of each loop, how many it stands in, with itself
 	more   int64 // what instructions become beyond one each
 	widest int64 // what the widest block takes and gives
+
+	checks  int64 // calls of the host that metering adds
+	mutable int64 // globals of the module that can be set: each call is followed by a load of each
+	blocks  int64 // blocks and loops
+	globals int64 // instructions that read or write a global
+	most    int64 // what the widest call takes and gives
+	vectors bool  // values may have 128 bits
+}
+
+// frame is how many bytes of stack a call of the function takes at most. wazero
+// 1.12 gives each value that does not stay in a register a place of its own: a
+// value is what an instruction gives, and, where ways meet, each local, global and
+// the memory's address and size.
+func (s Size) frame() int64 {
+	const values, memory = 2, 2 // of an instruction
+	slot := int64(8)
+	if s.vectors {
+		slot = 16
+	}
+	meeting := s.Values + s.widest + s.globals + memory
+	return 64 + slot*(values*s.Instructions+meeting*(s.blocks+2)) + 2*slot*s.most
 }
 
 // Work estimates what compiling it costs; a unit is about a microsecond, and
@@ -27,7 +48,7 @@ type Size struct {
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+s.widest)
-	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300
+	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300 + float64(s.Calls+s.checks)*float64(s.mutable)/2
 	return int64(min(w, math.MaxInt32))
 }
 
@@ -50,6 +71,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 	switch op {
 	case opBlock, opIf, opLoop:
 		s.Edges++
+		s.blocks++
 		if op == opLoop {
 			s.Loops++
 		}
@@ -62,7 +84,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 	case opCall:
 		s.Calls++
 		if n := r.u32(); int(n) < len(info.funcs) {
-			s.Carried += info.arity(info.funcs[n])
+			s.carry(info.arity(info.funcs[n]))
 		}
 	case opTableGet, opTableSet:
 		s.Edges++
@@ -81,8 +103,18 @@ func (s *Size) note(info *Info, op byte, r in) {
 	case opCallIndir:
 		s.Calls++
 		s.more += indirect
-		s.Carried += info.arity(r.u32())
+		s.carry(info.arity(r.u32()))
+	case opGlobalGet, opGlobalSet:
+		s.globals++
+	case opVector:
+		s.vectors = true
 	}
+}
+
+// carry counts what a call takes and gives.
+func (s *Size) carry(values int64) {
+	s.Carried += values
+	s.most = max(s.most, values)
 }
 
 // What an instruction becomes beyond one: where it may trap it is compiled to

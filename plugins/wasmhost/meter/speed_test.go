@@ -22,8 +22,7 @@ func scoring(t testing.TB, module []byte, rc wazero.RuntimeConfig, n int) func()
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, rc)
 	t.Cleanup(func() { rt.Close(ctx) })
-	guest, err := rt.Instantiate(ctx, module)
-	require.NoError(t, err)
+	guest := instantiate(t, rt, module)
 	rows := uint64(abi.RankRequestSize)
 	scores := rows + uint64(n)*abi.CandidateSize
 	room, err := guest.ExportedFunction(abi.Reserve).Call(ctx, scores+uint64(n)*abi.ScoreSize)
@@ -71,10 +70,10 @@ func BenchmarkScorer(b *testing.B) {
 					for i, call := range ways {
 						call()
 						begun := time.Now()
-						for range 5 {
+						for range 50 {
 							call()
 						}
-						took[i] = float64(time.Since(begun)) / 5
+						took[i] = float64(time.Since(begun)) / 50
 					}
 					alone = append(alone, took[1])
 					toPlain = append(toPlain, took[1]/took[0])
@@ -100,8 +99,7 @@ func BenchmarkEndless(b *testing.B) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
 	defer rt.Close(ctx)
-	guest, err := rt.Instantiate(ctx, module)
-	require.NoError(b, err)
+	guest := instantiate(b, rt, module)
 	fuel := guest.ExportedGlobal(FuelExport).(api.MutableGlobal)
 	f := guest.ExportedFunction("f")
 	for b.Loop() {

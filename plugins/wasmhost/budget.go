@@ -1,0 +1,235 @@
+package wasmhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+)
+
+// Guest code cannot be preempted: a garbage collection waits for it, and with it
+// every goroutine. So a call gets its fuel in slices. At the end of each one the
+// guest calls the host, where Go's scheduler may stop it; the host checks the fuel,
+// the time and the stack of the call.
+
+// slice is how much fuel a call gets at once. A slice takes 5 µs to 2 ms.
+const slice = 20_000
+
+// The bounds of a call's stack. wazero begins with 10 KiB, doubles the stack
+// whenever it is full, up to 80 MB, and keeps it for the next call of the function.
+const (
+	maxStack  = 2 << 20  // bytes; a call whose stack grew beyond ends
+	keptStack = 64 << 10 // bytes; an idle instance keeps no more of any function
+
+	// stackStep is how many bytes functions with large frames may take until the
+	// host looks at the stack. Other functions take at most meter.StackPerFuel
+	// for each unit of a slice.
+	stackStep = 1 << 20
+)
+
+// Why the host ends a call.
+var (
+	errFuel  = errors.New("the plugin used up its fuel")
+	errStack = fmt.Errorf("the stack of the call grew beyond %d KiB", maxStack>>10)
+)
+
+// timeoutError says that a call took more CPU time than its timeout.
+type timeoutError struct{ timeout time.Duration }
+
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("the call took longer than %v of CPU time", e.timeout)
+}
+
+// lateError says that a call took too long by the clock, though little CPU time.
+type lateError struct{ limit time.Duration }
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("the call did not end within %v, for want of CPU time: the machine is loaded", e.limit)
+}
+
+// Is reports that a late call says as little against the module as a busy one.
+func (e *lateError) Is(target error) bool { return target == ErrBusy }
+
+// A call may take clockFactor times its timeout by the clock, minClock at least. A
+// guest cannot wait: a call that takes so long without the CPU time waits for a
+// processor, so it fails as if no instance had been free.
+const (
+	clockFactor = 12
+	minClock    = 250 * time.Millisecond
+)
+
+// budget is what the running call may still take.
+type budget struct {
+	fuel    int64         // beyond the guest's counter
+	timeout time.Duration // of the thread's CPU time
+	began   time.Time     // when the first slice ended; zero before
+	cpu     time.Duration // the thread's CPU time when it was locked
+	locked  bool          // the goroutine is locked to its thread
+
+	err error // why the host ended the call
+}
+
+// allow sets what the next calls may take together.
+func (in *instance) allow(fuel int64, timeout time.Duration) {
+	first := min(fuel, slice)
+	in.budget = budget{fuel: fuel - first, timeout: timeout}
+	in.fuel.Set(uint64(first))
+	in.stackLeft.Set(stackStep)
+}
+
+// fuelLeft is what the last call left; below zero if it needed more than it had.
+func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
+
+// refuel is called when the fuel that is left, below zero, does not suffice. It
+// returns what is left with the next slice, or ends the call.
+func (in *instance) refuel(left int64) int64 {
+	b := &in.budget
+	if left+b.fuel < 0 {
+		in.fuel.Set(uint64(left))
+		in.end(errFuel)
+	}
+	in.checkTime()
+	in.checkStack()
+	grant := min(b.fuel, slice-left)
+	b.fuel -= grant
+	return left + grant
+}
+
+// end ends the call: wazero returns an error to invoke.
+func (in *instance) end(err error) {
+	in.budget.err = err
+	panic(err)
+}
+
+// checkTime ends a call that has taken too long. The first eighth of its timeout is
+// not measured, so that short calls pay for no system call.
+func (in *instance) checkTime() {
+	b := &in.budget
+	now := in.module.clock.now()
+	if b.began.IsZero() {
+		b.began = now
+		return
+	}
+	elapsed := now.Sub(b.began)
+	switch {
+	case elapsed > max(minClock, clockFactor*b.timeout):
+		in.end(&lateError{max(minClock, clockFactor*b.timeout)})
+	case elapsed < b.timeout/8:
+	case !b.locked:
+		runtime.LockOSThread()
+		b.locked, b.cpu = true, in.module.clock.cpu()
+	case in.module.clock.cpu()-b.cpu > b.timeout-b.timeout/8:
+		in.end(&timeoutError{b.timeout})
+	}
+}
+
+// checkStack ends a call whose stack has grown too much.
+func (in *instance) checkStack() {
+	if in.running.stackSize() > maxStack {
+		in.end(errStack)
+	}
+	in.stackLeft.Set(stackStep)
+}
+
+// entry is an exported function of an instance, with the stack that its calls have.
+type entry struct {
+	name  string
+	call  api.Function
+	stack reflect.Value // the field of call that holds it
+}
+
+// export returns the exported function of that name, nil if there is none.
+func (in *instance) export(name string) *entry {
+	f := in.guest.ExportedFunction(name)
+	if f == nil {
+		return nil
+	}
+	return &entry{name, f, stackOf(f)}
+}
+
+// stackOf finds the stack of a function, which wazero 1.12 keeps in a field of its
+// implementation. The result is invalid where there is none, as in its interpreter,
+// which bounds the depth of calls itself.
+func stackOf(f api.Function) reflect.Value {
+	v := reflect.ValueOf(f)
+	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	if stack := v.Elem().FieldByName("stack"); stack.IsValid() && stack.Kind() == reflect.Slice {
+		return stack
+	}
+	return reflect.Value{}
+}
+
+// stackSize is in bytes.
+func (e *entry) stackSize() int {
+	if !e.stack.IsValid() {
+		return 0
+	}
+	return e.stack.Len()
+}
+
+// shrink gives back what the stack of e has grown to.
+func (in *instance) shrink(e *entry) {
+	if e.stackSize() > keptStack {
+		e.call = in.guest.ExportedFunction(e.name)
+		e.stack = stackOf(e.call)
+	}
+}
+
+// invoke calls f with what is in the stack, within what is allowed.
+func (in *instance) invoke(f *entry) error {
+	in.world.said = in.world.said[:0]
+	in.running = f
+	err := f.call.CallWithStack(in.ctx, in.stack[:])
+	if in.budget.locked {
+		in.budget.locked = false
+		runtime.UnlockOSThread()
+	}
+	in.shrink(f)
+	if err == nil {
+		return nil
+	}
+	return in.fault(err)
+}
+
+// fault says why a call failed.
+func (in *instance) fault(err error) error {
+	reason := ReasonTrap
+	var late *timeoutError
+	switch ended := in.budget.err; {
+	case ended == nil:
+		return &Fault{ReasonTrap, errors.New(firstLine(err) + in.world.said.because())}
+	case errors.Is(ended, errFuel):
+		reason = ReasonFuel
+	case errors.As(ended, &late):
+		reason = ReasonTimeout
+	case errors.Is(ended, ErrBusy):
+		return &Fault{ReasonBusy, ended}
+	}
+	return &Fault{reason, errors.New(in.budget.err.Error() + in.world.said.because())}
+}
+
+// importMeter gives the guest the functions that meter.Rewrite has it import.
+func (m *Module) importMeter(b wazero.HostModuleBuilder) wazero.HostModuleBuilder {
+	refuel := api.GoModuleFunc(func(ctx context.Context, _ api.Module, p []uint64) {
+		p[0] = uint64(caller(ctx).refuel(int64(p[0])))
+	})
+	look := api.GoModuleFunc(func(ctx context.Context, _ api.Module, _ []uint64) { caller(ctx).checkStack() })
+	one, many := []api.ValueType{api.ValueTypeI64}, meter.RefuelLoopValues()
+	return b.NewFunctionBuilder().WithGoModuleFunction(refuel, one, one).Export(meter.RefuelImport).
+		NewFunctionBuilder().WithGoModuleFunction(refuel, many, many).Export(meter.RefuelLoopImport).
+		NewFunctionBuilder().WithGoModuleFunction(look, nil, nil).Export(meter.StackImport)
+}
+
+type callerKey struct{}
+
+// caller is the instance whose guest calls the host.
+func caller(ctx context.Context) *instance { return ctx.Value(callerKey{}).(*instance) }

@@ -1,0 +1,28 @@
+package wasmhost
+
+import "time"
+
+// SetClock replaces the clock by which the host measures calls: the time, and the
+// CPU time of the calling thread.
+func (h *Host) SetClock(now func() time.Time, cpu func() time.Duration) { h.clock = clock{now, cpu} }
+
+// MaxStack and KeptStack are the bounds of a call's stack, in bytes.
+const (
+	MaxStack  = maxStack
+	KeptStack = keptStack
+)
+
+// Stacks are the sizes of the stacks of the module's idle instances, in bytes.
+func (m *Module) Stacks() []int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var sizes []int
+	for _, in := range m.free {
+		for _, e := range []*entry{in.reserve, in.main, in.configure, in.observe, in.poolChanged} {
+			if e != nil {
+				sizes = append(sizes, e.stackSize())
+			}
+		}
+	}
+	return sizes
+}

@@ -1,0 +1,172 @@
+package wasmhost_test
+
+import (
+	"math"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// manual is a clock that tests set: the time, and the CPU time of every thread.
+type manual struct{ clock, cpu atomic.Int64 }
+
+func (m *manual) host(limits wasmhost.Limits) *wasmhost.Host {
+	host := wasmhost.New(limits, "")
+	host.SetClock(
+		func() time.Time { return time.Unix(0, m.clock.Load()) },
+		func() time.Duration { return time.Duration(m.cpu.Load()) },
+	)
+	return host
+}
+
+// endless has a score that never ends by itself, except in the trial call, and any
+// amount of fuel.
+func endless(t *testing.T, host func(wasmhost.Limits) *wasmhost.Host) *wasmhost.Module {
+	limits := wasmhost.DefaultLimits()
+	limits.Fuel, limits.Wait = math.MaxInt64/2, time.Minute
+	m, err := host(limits).Load(w.Scorer(w.Unless256(w.Spin...)...).Bytes(), nil)
+	require.NoError(t, err)
+	t.Cleanup(m.Close)
+	return m
+}
+
+// A garbage collection, for which every goroutine must stop, ends while a guest
+// runs.
+func TestACollectionDoesNotWaitForAGuest(t *testing.T) {
+	var clock manual
+	m := endless(t, clock.host)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Score(rows{{}, {}}, make([]float64, 2)) }()
+	for range 20 {
+		runtime.GC()
+	}
+	require.Empty(t, ended, "the guest runs still")
+	clock.clock.Store(int64(time.Hour)) // the first slice ended long ago, or ends at this time
+	for len(ended) == 0 {
+		clock.clock.Add(int64(time.Hour))
+		runtime.Gosched()
+	}
+	require.ErrorIs(t, <-ended, wasmhost.ErrBusy)
+}
+
+func TestACallIsEndedAfterItsCPUTime(t *testing.T) {
+	var clock manual
+	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
+		host := wasmhost.New(limits, "")
+		host.SetClock( // a slice takes 1 ms, all of it CPU time
+			func() time.Time { return time.Unix(0, clock.clock.Add(1e6)) },
+			func() time.Duration { return time.Duration(clock.clock.Load()) },
+		)
+		return host
+	})
+	err := m.Score(rows{{}, {}}, make([]float64, 2))
+	require.EqualError(t, err, "timeout: the call took longer than 20ms of CPU time")
+	require.InDelta(t, 20e6, clock.clock.Load(), 3e6)
+	require.NoError(t, m.Score(make(rows, 256), make([]float64, 256)), "the next call has another instance")
+}
+
+// A machine on which a call waits for a processor 90 % of the time does not cut it
+// short, unless it takes 250 ms; then that is not the plugin's fault.
+func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
+	var clock manual
+	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
+		host := wasmhost.New(limits, "")
+		host.SetClock(
+			func() time.Time { return time.Unix(0, clock.clock.Add(1e6)) },
+			func() time.Duration { return time.Duration(clock.clock.Load() / 20) },
+		)
+		return host
+	})
+	err := m.Score(rows{{}, {}}, make([]float64, 2))
+	require.Equal(t, "busy", reasonOf(err))
+	require.ErrorIs(t, err, wasmhost.ErrBusy)
+	require.ErrorContains(t, err, "did not end within 250ms")
+	require.InDelta(t, 250e6, clock.clock.Load(), 3e6)
+}
+
+// A module whose calls or start take more than a quarter of what they may is
+// refused, with the figure.
+func TestAModuleThatIsSlowWhenTriedIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		took time.Duration // CPU time of the start, and of a call
+		says string
+	}{
+		"quick": {5 * time.Millisecond, ""},
+		"slow":  {6 * time.Millisecond, "a trial call failed: a call took 6ms of CPU time; it may take 5ms when it is tried, a quarter of plugins.call_timeout (20ms)"},
+		"slower": {70 * time.Millisecond,
+			"the start took 70ms of CPU time; it may take 62.5ms when it is tried, a quarter of the timeout of a start (250ms)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var cpu time.Duration
+			host := wasmhost.New(wasmhost.DefaultLimits(), "")
+			host.SetClock(time.Now, func() time.Duration { cpu += c.took; return cpu })
+			m, err := host.Load(w.Scorer().Bytes(), nil)
+			if c.says == "" {
+				require.NoError(t, err)
+				m.Close()
+				return
+			}
+			require.EqualError(t, err, c.says)
+		})
+	}
+}
+
+// The CPU time of a thread goes on while it works, and not while it sleeps.
+func TestThreadTime(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("it is the time by the clock here")
+	}
+	limits := wasmhost.DefaultLimits()
+	limits.Fuel, limits.CallTimeout = math.MaxInt64/2, 30*time.Millisecond
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Unless256(w.Spin...)...).Bytes(), nil)
+	require.NoError(t, err)
+	defer m.Close()
+	require.EqualError(t, m.Score(rows{{}, {}}, make([]float64, 2)), "timeout: the call took longer than 30ms of CPU time")
+}
+
+// deep is a scorer that calls itself so often and comes back.
+func deep(calls int32) *w.Module {
+	m := w.Scorer(w.Join(w.Const32(calls), w.CallTo(added))...)
+	return m.Add(w.Func{Params: []byte{w.I32}, Code: w.Join(
+		[]byte{w.LocalGet, 0, w.If, w.Empty, w.LocalGet, 0}, w.Const32(1), []byte{w.I32Sub}, w.CallTo(added), []byte{w.End})})
+}
+
+// A stack that grew is given back after the call, and the instance stays; one that
+// grows too much ends the call.
+func TestStacksAreBounded(t *testing.T) {
+	m, err := patient().Load(deep(10_000).Bytes(), nil)
+	require.NoError(t, err, "10,000 calls of a small function fit")
+	defer m.Close()
+	require.NoError(t, m.Score(rows{{}, {}}, make([]float64, 2)))
+	require.Equal(t, 1, m.Instances())
+	require.Len(t, m.Stacks(), 2)
+	for _, size := range m.Stacks() {
+		require.Positive(t, size, "wazero keeps it in the field that stackOf reads")
+		require.LessOrEqual(t, size, wasmhost.KeptStack)
+	}
+
+	_, err = patient().Load(deep(100_000).Bytes(), nil)
+	require.ErrorContains(t, err, "trap: the stack of the call grew beyond 2048 KiB")
+}
+
+// What the host allocates for the deepest recursion that ends by its stack is
+// bounded, however much a frame takes for its fuel.
+func TestADeepRecursionTakesLittleMemory(t *testing.T) {
+	for _, name := range []string{"calls itself", "recursion with many results", "recursion with hidden frames"} {
+		m, err := patient().Load(calls()[name].build(true).Bytes(), nil)
+		require.NoError(t, err)
+		defer m.Close()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		require.Equal(t, "trap", reasonOf(m.Score(rows{{}, {}}, make([]float64, 2))))
+		runtime.ReadMemStats(&after)
+		t.Logf("%s: %d KiB", name, (after.TotalAlloc-before.TotalAlloc)>>10)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8*wasmhost.MaxStack), name)
+	}
+}
