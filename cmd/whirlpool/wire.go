@@ -77,8 +77,10 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
+	limits := wasmhost.DefaultLimits()
+	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	reg, err := plugins.New(plugins.Options{
-		StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
+		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
 	})
 	if err != nil {
 		return nil, err
@@ -257,6 +259,7 @@ func postponed(started, cfg *config.Config) []string {
 		{"api.listen", cfg.API.Listen != started.API.Listen},
 		{"selection.max_candidates", cfg.Selection.MaxCandidates != started.Selection.MaxCandidates},
 		{"plugins.max_faults", cfg.PluginHost.MaxFaults != started.PluginHost.MaxFaults},
+		{"plugins.call_timeout", cfg.PluginHost.CallTimeout != started.PluginHost.CallTimeout},
 		{"plugins.cache_dir", cfg.PluginHost.CacheDir != started.PluginHost.CacheDir},
 		{"state.dir", cfg.State.Dir != started.State.Dir},
 		{"metrics.retention_hours", cfg.Metrics.RetentionHours != started.Metrics.RetentionHours},

@@ -207,9 +207,10 @@ type Selection struct {
 
 // PluginHost is the [plugins] section.
 type PluginHost struct {
-	MaxFaults int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
-	CacheDir  string            `koanf:"cache_dir" json:"cache_dir"`
-	Modules   map[string]Plugin `koanf:"-" json:"modules"`
+	MaxFaults   int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
+	CallTimeout Duration          `koanf:"call_timeout" json:"call_timeout" range:"1ms,10s"` // of CPU time
+	CacheDir    string            `koanf:"cache_dir" json:"cache_dir"`
+	Modules     map[string]Plugin `koanf:"-" json:"modules"`
 }
 
 // Plugin is one [plugins.NAME].
@@ -250,13 +251,15 @@ func Default() Config {
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
-		Health:     Health{Reachability: d.Reachability},
-		Selection:  Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
-		PluginHost: PluginHost{MaxFaults: plugins.DefaultMaxFaults, Modules: map[string]Plugin{}},
-		State:      State{Dir: "whirlpool-data"},
-		Metrics:    Metrics{RetentionHours: d.RetentionHours},
-		Log:        Log{Level: "info", Format: "text"},
-		Warnings:   []string{},
+		Health:    Health{Reachability: d.Reachability},
+		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
+		PluginHost: PluginHost{
+			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout), Modules: map[string]Plugin{},
+		},
+		State:    State{Dir: "whirlpool-data"},
+		Metrics:  Metrics{RetentionHours: d.RetentionHours},
+		Log:      Log{Level: "info", Format: "text"},
+		Warnings: []string{},
 	}
 }
 
