@@ -25,8 +25,13 @@ const slice = 20_000
 // The bounds of a call's stack. wazero begins with 10 KiB, doubles the stack
 // whenever it is full, up to 80 MB, and keeps it for the next call of the function.
 const (
-	maxStack  = 2 << 20  // bytes; a call whose stack grew beyond ends
-	keptStack = 64 << 10 // bytes; an idle instance keeps no more of any function
+	maxStack  = 1 << 20  // bytes; a call whose stack grew beyond ends
+	keptStack = 64 << 10 // bytes; a stack that grew beyond may be given back
+
+	// keptStacks is how many bytes of stacks that grew beyond keptStack the idle
+	// instances of a module keep together, so that calls which need them do not
+	// let them grow each time.
+	keptStacks = 4 << 20
 
 	// stackStep is how many bytes functions with large frames may take until the
 	// host looks at the stack. Other functions take at most meter.StackPerFuel
@@ -151,7 +156,9 @@ func (in *instance) export(name string) *entry {
 	if f == nil {
 		return nil
 	}
-	return &entry{name, f, stackOf(f)}
+	e := &entry{name, f, stackOf(f)}
+	in.entries = append(in.entries, e)
+	return e
 }
 
 // stackOf finds the stack of a function, which wazero 1.12 keeps in a field of its
@@ -176,12 +183,25 @@ func (e *entry) stackSize() int {
 	return e.stack.Len()
 }
 
-// shrink gives back what the stack of e has grown to.
-func (in *instance) shrink(e *entry) {
-	if e.stackSize() > keptStack {
-		e.call = in.guest.ExportedFunction(e.name)
-		e.stack = stackOf(e.call)
+// grown is how many bytes the stacks that grew beyond keptStack have.
+func (in *instance) grown() (bytes int) {
+	for _, e := range in.entries {
+		if size := e.stackSize(); size > keptStack {
+			bytes += size
+		}
 	}
+	return bytes
+}
+
+// shrink gives back the stacks that grew beyond keptStack.
+func (in *instance) shrink() {
+	for _, e := range in.entries {
+		if e.stackSize() > keptStack {
+			e.call = in.guest.ExportedFunction(e.name)
+			e.stack = stackOf(e.call)
+		}
+	}
+	in.large = false
 }
 
 // invoke calls f with what is in the stack, within what is allowed.
@@ -193,7 +213,7 @@ func (in *instance) invoke(f *entry) error {
 		in.budget.locked = false
 		runtime.UnlockOSThread()
 	}
-	in.shrink(f)
+	in.large = in.large || f.stackSize() > keptStack
 	if err == nil {
 		return nil
 	}

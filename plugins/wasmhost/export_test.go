@@ -6,10 +6,11 @@ import "time"
 // CPU time of the calling thread.
 func (h *Host) SetClock(now func() time.Time, cpu func() time.Duration) { h.clock = clock{now, cpu} }
 
-// MaxStack and KeptStack are the bounds of a call's stack, in bytes.
+// The bounds of stacks, in bytes.
 const (
-	MaxStack  = maxStack
-	KeptStack = keptStack
+	MaxStack   = maxStack
+	KeptStack  = keptStack
+	KeptStacks = keptStacks
 )
 
 // Stacks are the sizes of the stacks of the module's idle instances, in bytes.
@@ -18,10 +19,8 @@ func (m *Module) Stacks() []int {
 	defer m.mu.Unlock()
 	var sizes []int
 	for _, in := range m.free {
-		for _, e := range []*entry{in.reserve, in.main, in.configure, in.observe, in.poolChanged} {
-			if e != nil {
-				sizes = append(sizes, e.stackSize())
-			}
+		for _, e := range in.entries {
+			sizes = append(sizes, e.stackSize())
 		}
 	}
 	return sizes

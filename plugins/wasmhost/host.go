@@ -237,6 +237,7 @@ func (m *Module) prepare() error {
 	m.mu.Unlock()
 	m.tolerance = in.tolerance
 	err = m.try(in)
+	in.shrink() // a module that nobody uses keeps no large stacks
 	m.ready.Store(err == nil)
 	m.release(in, err)
 	return err

@@ -81,6 +81,9 @@ func (m *Module) take() (*instance, error) {
 	}
 	in := m.free[n-1]
 	m.free = m.free[:n-1]
+	if in.large {
+		m.stacks -= in.grown()
+	}
 	return in, nil
 }
 
@@ -127,6 +130,9 @@ func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
 	if !m.closed && !spare && (err == nil || in.budget.err == nil && !spoiled(err)) {
+		if in.large {
+			m.keepStacks(in)
+		}
 		m.free = append(m.free, in)
 		m.wake(1, nil)
 		m.start()
@@ -141,6 +147,16 @@ func (m *Module) release(in *instance, err error) {
 func spoiled(err error) bool {
 	var f *Fault
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
+}
+
+// keepStacks gives back the stacks of an instance that is idle from now on, unless
+// they fit into keptStacks. It requires mu.
+func (m *Module) keepStacks(in *instance) {
+	if size := in.grown(); m.stacks+size <= keptStacks {
+		m.stacks += size
+		return
+	}
+	in.shrink()
 }
 
 // gone counts an instance out; the last one of a closed module closes it.

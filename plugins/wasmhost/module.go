@@ -79,6 +79,7 @@ type Module struct {
 	mu       sync.Mutex
 	free     []*instance
 	keep     int          // instances that may be idle
+	stacks   int          // bytes of the stacks of idle instances that grew beyond keptStack
 	live     int          // instances that exist or start
 	waiting  []chan error // calls that want one: nil says try again
 	starting bool
@@ -111,6 +112,8 @@ type instance struct {
 	fuel, stackLeft api.MutableGlobal // the counters that meter.Rewrite adds
 	budget          budget
 	running         *entry // the function that is called, or was called last
+	entries         []*entry
+	large           bool // a stack grew beyond keptStack
 
 	reserve, main, configure, observe, poolChanged *entry
 

@@ -353,3 +353,42 @@ func (m *Module) Add(f ...Func) *Module {
 	m.Funcs = append(m.Funcs, f...)
 	return m
 }
+
+// Chase is code that reads and writes 16 MiB of memory for ever, in an order that
+// the processor's caches cannot follow: each address depends on the value read
+// before. It uses the local of that index, an i32; memory must have 256 pages.
+func Chase(local byte) []byte {
+	step := Join(
+		[]byte{LocalGet, local, LocalGet, local, 0x28, 2, 0, LocalGet, local, I32Add}, // i32.load
+		Const32(1664525), []byte{I32Mul}, Const32(1013904223), []byte{I32Add},
+		Const32(0xffffc0), []byte{0x71, LocalSet, local}, // and
+		Const32(7), []byte{I32Store, 2, 0},
+	)
+	return Forever(Repeat(8, step...)...)
+}
+
+// SlowStart is a scorer whose start function chases.
+func SlowStart() *Module {
+	m := Scorer(Scores(1)...).Add(Func{Locals: []Group{{Count: 1, Type: I32}}, Code: Chase(0)})
+	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
+	start := uint32(len(m.Funcs) - 1)
+	m.Start = &start
+	return m
+}
+
+// SlowScorer is a scorer that chases in each call, except in the trial.
+func SlowScorer() *Module {
+	m := Scorer(Unless256(Chase(4)...)...)
+	m.Func("score").Locals = []Group{{Count: 1, Type: I32}}
+	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
+	return m
+}
+
+// DeepScorer is a scorer that calls a function which calls itself so often; it
+// returns from each.
+func DeepScorer(calls int32) *Module {
+	const recursive = 3
+	m := Scorer(Join(Const32(calls), CallTo(recursive), Scores(1))...)
+	return m.Add(Func{Params: []byte{I32}, Code: Join(
+		[]byte{LocalGet, 0, If, Empty, LocalGet, 0}, Const32(1), []byte{I32Sub}, CallTo(recursive), []byte{End})})
+}

@@ -1,0 +1,123 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// latencies are of requests through the gateway, and of its own endpoints, while
+// something else goes on.
+type latencies struct {
+	requests int
+	p99      time.Duration // of requests
+	healthz  time.Duration // the slowest
+	resident int           // MiB at the end
+}
+
+func (l latencies) String() string {
+	return fmt.Sprintf("%d requests, p99 %v, slowest /healthz %v, %d MiB", l.requests, l.p99, l.healthz, l.resident)
+}
+
+// measure sends requests for so long, while beside runs again and again.
+func (w *whirl) measure(long time.Duration, beside func()) latencies {
+	end := time.Now().Add(long)
+	var mu sync.Mutex
+	var all []time.Duration
+	var l latencies
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for time.Now().Before(end) {
+				a := w.get()
+				if a.status != 200 {
+					w.t.Error(a.status, a.err)
+				}
+				mu.Lock()
+				all = append(all, a.took)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Go(func() {
+		for time.Now().Before(end) {
+			begin := time.Now()
+			r, err := http.Get("http://" + w.api + "/healthz")
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			r.Body.Close()
+			l.healthz = max(l.healthz, time.Since(begin))
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	for beside != nil && time.Now().Before(end) {
+		beside()
+	}
+	wg.Wait()
+	slices.Sort(all)
+	l.requests, l.p99, l.resident = len(all), all[len(all)*99/100], w.resident()>>10
+	return l
+}
+
+// One upload, or one plugin in use, does not slow the other requests, nor take much
+// memory, whatever it does with its fuel.
+func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
+	upload := func(w *whirl, want int, m *wt.Module) {
+		status, body := w.upload("POST", "hostile", m.Bytes())
+		require.Equal(t, want, status, body)
+	}
+	activate := func(w *whirl) {
+		status, raw, _ := w.call("POST", "/plugins/hostile/activate", `{"for":"first"}`)
+		require.Equal(t, 200, status, string(raw))
+	}
+	for name, c := range map[string]struct {
+		before func(w *whirl)
+		beside func(w *whirl)
+		memory int // MiB that the module may have: 16 in each of 16 instances (sdk/ABI.md, 7)
+	}{
+		"uploads whose start is slow": {beside: func(w *whirl) { upload(w, 422, wt.SlowStart()) }},
+		"a slow scorer in use": {
+			before: func(w *whirl) { upload(w, 201, wt.SlowScorer()); activate(w) },
+			memory: 16 * 16,
+		},
+		"uploads that recurse": {beside: func(w *whirl) {
+			upload(w, 201, wt.DeepScorer(10_000))
+			w.call("DELETE", "/plugins/hostile", "")
+		}},
+		"a scorer in use that recurses": {before: func(w *whirl) { upload(w, 201, wt.DeepScorer(10_000)); activate(w) }},
+		"twenty idle modules that recursed": {before: func(w *whirl) {
+			for i := range 20 {
+				status, body := w.upload("POST", fmt.Sprint("hostile", i), wt.DeepScorer(10_000).Bytes())
+				require.Equal(t, 201, status, body)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, 3, confK)
+			w.measure(time.Second, nil) // to warm up
+			alone := w.measure(2*time.Second, nil)
+			if c.before != nil {
+				c.before(w)
+			}
+			var beside func()
+			if c.beside != nil {
+				beside = func() { c.beside(w) }
+			}
+			attacked := w.measure(2*time.Second, beside)
+			t.Logf("alone:    %v", alone)
+			t.Logf("attacked: %v", attacked)
+			require.Less(t, attacked.p99, 2*alone.p99+10*time.Millisecond)
+			require.Less(t, attacked.healthz, max(100*time.Millisecond, 2*alone.healthz))
+			require.Less(t, attacked.resident, alone.resident+64+c.memory)
+		})
+	}
+}
