@@ -28,7 +28,7 @@ func guest(t *testing.T, dir string) func(config map[string]any) (*wasmhost.Modu
 	code, err := os.ReadFile(out)
 	require.NoError(t, err)
 	limits := wasmhost.DefaultLimits()
-	limits.Wait = time.Minute // for an instance in place of one that trapped
+	limits.Wait, limits.CallTimeout = time.Minute, time.Minute // a slow machine changes no reason
 	host := wasmhost.New(limits, t.TempDir())
 	return func(config map[string]any) (*wasmhost.Module, error) { return host.Load(code, config) }
 }
