@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestSizeOfAPair(t *testing.T) {
-	require.LessOrEqual(t, unsafe.Sizeof(pair{}), uintptr(64))
+func TestSizeOfARecord(t *testing.T) {
+	require.LessOrEqual(t, unsafe.Sizeof(record{}), uintptr(64))
 }
 
 // try is a proxy's attempt in the tests below.
@@ -49,7 +49,7 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	require.False(t, f.TargetFails)
 	w := b.Why(l)
 	require.Equal(t, 11, w.Failures)
-	require.Equal(t, 10, w.Targets[0].Counted)
+	require.Equal(t, 10, w.Targets[0].Confirmed)
 	require.Equal(t, []CauseCount{{0, 11}}, w.Targets[0].Causes)
 	require.Equal(t, 2, w.Targets[0].RestAttempts)
 	require.Equal(t, "t0.example:443", w.Targets[0].Name)
@@ -131,18 +131,18 @@ func TestTheLedgerIsBoundedAndForgets(t *testing.T) {
 	}
 	n := len(l.Targets())
 	require.LessOrEqual(t, n, 64)
-	require.EqualValues(t, n, l.live.Load())
+	require.EqualValues(t, n, l.size.Load())
 	require.NotNil(t, l.find(site(999)), "the newest is there")
 	pairs := 0
-	for p := b.pairs.Load(); p != nil; p = p.next.Load() {
+	for p := b.records.Load(); p != nil; p = p.next.Load() {
 		pairs++
 	}
-	require.Equal(t, maxPairs, pairs)
+	require.Equal(t, maxRecords, pairs)
 	l.Sweep(time.Minute)
 	require.Len(t, l.Targets(), n)
 	l.Sweep(3*time.Minute + time.Second)
 	require.Empty(t, l.Targets())
-	require.Zero(t, l.live.Load())
+	require.Zero(t, l.size.Load())
 }
 
 func TestInvariants(t *testing.T) {
@@ -193,14 +193,14 @@ func TestInvariants(t *testing.T) {
 				l.Sweep(now)
 			},
 			"": func(t *rapid.T) {
-				require.Len(t, l.Targets(), int(l.live.Load()))
+				require.Len(t, l.Targets(), int(l.size.Load()))
 				for i := range books {
 					w := books[i].Why(l)
 					all := w.Own
 					for _, v := range w.Targets {
-						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Counted <= v.Failures, "%+v", v)
+						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Confirmed <= v.Failures, "%+v", v)
 						require.True(t, v.RestFailures >= 0 && v.RestFailures <= v.RestAttempts, "%+v", v)
-						require.True(t, v.Noise >= floor && v.Noise <= P1, "%+v", v)
+						require.True(t, v.Noise >= minNoise && v.Noise <= P1, "%+v", v)
 						all += v.Failures
 					}
 					require.LessOrEqual(t, all, w.Failures)
@@ -235,7 +235,7 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.Len(t, l.Targets(), int(l.live.Load()))
+	require.Len(t, l.Targets(), int(l.size.Load()))
 }
 
 // scenes are the cases of the hot path.

@@ -1,41 +1,46 @@
 package evidence
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	ringSize = 32
-	never    = int64(-1) << 62
+	ringSize = 32              // attempts that a target keeps
+	never    = int64(-1) << 62 // a time before all others, in ns
 )
 
-// target is a target with a recent failure.
+// target is a target with a recent failure, as all proxies have found it.
 type target struct {
 	hash uint64
 	name string
 
-	seq        atomic.Uint32 // attempts
-	failed     atomic.Uint32 // of these
-	confirmed  atomic.Uint32 // failures after which the target served the same proxy again
-	suspect    atomic.Bool
-	lastServed atomic.Int64 // ns since the epoch
-	ring       [ringSize]atomic.Uint64
+	attempts    atomic.Uint32
+	failures    atomic.Uint32
+	transients  atomic.Uint32 // failures after which the target served the same proxy again
+	suspect     atomic.Bool
+	lastSuccess atomic.Int64            // ns after the epoch
+	ring        [ringSize]atomic.Uint64 // the latest attempts, as marks
 
-	lastFailure atomic.Int64
-	usual       atomic.Int64 // when a suspect target's request was last tried as usual
+	lastFailure atomic.Int64 // ns after the epoch
+	lastUsual   atomic.Int64 // when a request last got all its attempts although the target was suspect
 
 	mu sync.Mutex
-	// Successes and confirmed failures before the counters stood at the bases;
-	// of at most siteMemory attempts.
-	oldServed, oldConfirmed   float64
-	baseServed, baseConfirmed uint32
+	// The attempts before the counters had the values of base, scaled down to
+	// targetMemory attempts.
+	oldSuccesses, oldTransients   float64
+	baseSuccesses, baseTransients uint32
 }
 
-// mark is an attempt in the ring: 39 bits of time in µs, of a failure's end or
-// the beginning of an attempt that succeeded, 24 of the proxy's hash, one for a
-// failure. The zero mark is none. Times compare within half their range, three days.
+// mark is an attempt in the ring. 0 stands for no attempt.
+//
+//	bits 25-63  time in µs: the end of a failure, the beginning of a success
+//	bits  1-24  hash of the proxy
+//	bit   0     1 for a failure
+//
+// The times wrap around after six days. A comparison is right within three.
 type mark uint64
 
 const (
@@ -57,76 +62,78 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is a moment of the last three days or later.
+// since reports whether the mark's time is the given one or later.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
 
-// micros is a moment in µs. Two of them compare within half an hour.
+// micros returns a time in µs, modulo 2^32. A comparison of two is right within half an hour.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedAfter reports whether, of the latest attempts of the other proxies, one that
-// began at the moment or later was served.
-func (t *target) servedAfter(proxy uint64, at uint32) bool {
+// servedOtherSince reports whether one of the latest attempts, of another proxy and begun at the
+// given time (micros) or later, was a success.
+func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
-		if m != 0 && !m.failed() && !m.of(proxy) && int32(m.micros()-at) >= 0 {
+		if m != 0 && !m.failed() && !m.of(proxy) && int32(m.micros()-began) >= 0 {
 			return true
 		}
 	}
 	return false
 }
 
-func (t *target) served() uint32 { return t.seq.Load() - t.failed.Load() }
-func (t *target) push(m mark)    { t.ring[(t.seq.Add(1)-1)%ringSize].Store(uint64(m)) }
-func (t *target) nth(i int) mark { return mark(t.ring[(t.seq.Load()-1-uint32(i))%ringSize].Load()) }
+func (t *target) successes() uint32 { return t.attempts.Load() - t.failures.Load() }
+func (t *target) push(m mark)       { t.ring[(t.attempts.Add(1)-1)%ringSize].Store(uint64(m)) }
 
-// serve records a success.
-func (t *target) serve(a *Attempt) {
+// nth returns the attempt before the latest n; 0 is the latest.
+func (t *target) nth(n int) mark {
+	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
+}
+
+// addSuccess records a success.
+func (t *target) addSuccess(a *Attempt) {
 	t.push(newMark(a.began(), a.Proxy, false))
-	t.lastServed.Store(int64(a.At))
+	t.lastSuccess.Store(int64(a.At))
 	if t.suspect.Load() {
 		t.suspect.Store(false)
 	}
 }
 
-// fail records a failure that may be the target's.
-func (t *target) fail(a *Attempt) {
-	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that served() is never below 0
-	t.failed.Add(1)
+// addFailure records a failure that the target may have caused.
+func (t *target) addFailure(a *Attempt) {
+	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that successes() is never below 0
+	t.failures.Add(1)
 	t.lastFailure.Store(int64(a.At))
 	if !t.suspect.Load() && t.failsForAll(a.Peers) {
-		t.usual.Store(int64(a.At))
+		t.lastUsual.Store(int64(a.At))
 		t.suspect.Store(true)
 	}
 }
 
-// failsForAll reports whether the latest attempts all failed, and through several proxies.
+// failsForAll reports whether the latest attempts all failed, through several proxies: through
+// suspectProxies, or all if there are fewer, but at least two.
 func (t *target) failsForAll(peers int) bool {
-	want := min(suspectBy, max(peers+1, 2))
-	var seen [suspectBy]uint64
+	want := min(suspectProxies, max(peers+1, 2))
+	var proxies [suspectProxies]uint64
 	n := 0
-	for i := range suspectRow {
+	for i := range suspectFailures {
 		m := t.nth(i)
 		if m == 0 || !m.failed() {
 			return false
 		}
-		known := false
-		for _, p := range seen[:n] {
-			known = known || p == m.proxy()
-		}
-		if !known && n < len(seen) {
-			seen[n] = m.proxy()
+		if n < len(proxies) && !slices.Contains(proxies[:n], m.proxy()) {
+			proxies[n] = m.proxy()
 			n++
 		}
 	}
 	return n >= want
 }
 
-// rest counts the latest attempts of the other proxies, those of the last minute, and
-// tells whether one that began at since or later was served.
-func (t *target) rest(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
-	for i := 0; i < ringSize && attempts < recent; i++ {
+// others returns the number of the latest attempts of the other proxies, at most comparedAttempts of the
+// last minute, and of the failures among them. servedSince reports whether one that began
+// at since or later was a success.
+func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
+	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
 		if m == 0 || m.of(proxy) || !m.since(now-time.Minute) {
 			continue
@@ -141,8 +148,8 @@ func (t *target) rest(proxy uint64, now, since time.Duration) (attempts, failure
 	return attempts, failures, servedSince
 }
 
-// only reports whether the latest attempts, up to 32, were all the proxy's.
-func (t *target) only(proxy uint64) bool {
+// onlyUsedBy reports whether all attempts in the ring are the proxy's.
+func (t *target) onlyUsedBy(proxy uint64) bool {
 	for i := range ringSize {
 		if m := t.nth(i); m != 0 && !m.of(proxy) {
 			return false
@@ -151,37 +158,37 @@ func (t *target) only(proxy uint64) bool {
 	return true
 }
 
-// finding says what the others had at the target. Nothing is known of a nil target.
+// finding returns the conclusion from the other proxies' attempts at the target: none if t is nil.
 func (t *target) finding(a *Attempt) Finding {
 	if t == nil {
 		return Finding{}
 	}
-	attempts, failures, served := t.rest(a.Proxy, a.At, a.At-justServed)
+	attempts, failures, served := t.others(a.Proxy, a.At, a.At-justServed)
 	return Finding{TargetFails: failures >= 4 && failures == attempts, JustServed: served}
 }
 
-// likelyNoise reports whether a failure may be noise: the others are served,
-// or have not tried.
-func (t *target) likelyNoise(a *Attempt) bool {
-	attempts, failures, _ := t.rest(a.Proxy, a.At, a.At)
+// mayBeNoise reports whether a failure may be noise: the target has served other
+// proxies, or they have not tried it.
+func (t *target) mayBeNoise(a *Attempt) bool {
+	attempts, failures, _ := t.others(a.Proxy, a.At, a.At)
 	return attempts == 0 || failures < attempts
 }
 
-// noise is the share of failures among the attempts of the others, if served and
-// confirmed are the proxy's own. pool is the pool's share.
-func (t *target) noise(pool float64, ownServed, ownConfirmed uint32) float64 {
+// noise returns the share of transient failures among the attempts of the other proxies.
+// ownSuccesses and ownTransients are the attempts of the proxy itself, which are left out.
+func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) float64 {
 	t.mu.Lock()
-	served := t.served()
-	confirmed := t.confirmed.Load()
-	s := t.oldServed + float64(max(int32(served-t.baseServed), 0)) // a failure may be counted late
-	f := t.oldConfirmed + float64(max(int32(confirmed-t.baseConfirmed), 0))
-	if n := s + f; n > 2*siteMemory {
-		k := siteMemory / n
+	successes := t.successes()
+	transients := t.transients.Load()
+	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0)) // a failure that is pushed but not yet counted
+	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
+	if n := s + f; n > 2*targetMemory {
+		k := targetMemory / n
 		s, f = s*k, f*k
-		t.oldServed, t.oldConfirmed, t.baseServed, t.baseConfirmed = s, f, served, confirmed
+		t.oldSuccesses, t.oldTransients, t.baseSuccesses, t.baseTransients = s, f, successes, transients
 	}
 	t.mu.Unlock()
-	s = max(s-float64(ownServed), 0)
-	f = max(f-float64(ownConfirmed), 0)
-	return clamp((f+mixWeight*pool)/(s+f+mixWeight), P1)
+	s = max(s-float64(ownSuccesses), 0)
+	f = max(f-float64(ownTransients), 0)
+	return clamp((f+poolWeight*poolNoise)/(s+f+poolWeight), P1)
 }

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Text is the explanation for a person and the log: how many attempts failed in
-// which way at which target, beside what the rest of the pool had there. word names
-// a cause. At most three targets are named.
-func (w *Why) Text(word func(cause uint8) string) string {
+// Text explains the evidence to people, in one sentence for the log: how many attempts failed
+// at which target and by which cause, compared with the other proxies. It names at most three targets.
+// causeWord returns the word for a cause.
+func (w *Why) Text(causeWord func(cause uint8) string) string {
 	if w.Failures == 0 {
 		return ""
 	}
 	var parts []string
 	if w.Outage > 0 {
-		parts = append(parts, fmt.Sprintf("%d failures since the pool was last served by any target", w.Outage))
+		parts = append(parts, fmt.Sprintf("%d failures since the pool's last success at any target", w.Outage))
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
@@ -22,22 +22,22 @@ func (w *Why) Text(word func(cause uint8) string) string {
 			parts = append(parts, fmt.Sprintf("and failures at %d more targets", len(w.Targets)-i))
 			break
 		}
-		parts = append(parts, fmt.Sprintf("%d of %d attempts failed at %s%s, where the rest of the pool failed %d of %d",
-			t.Failures, t.Attempts, t.Name, named(t.Causes, word), t.RestFailures, t.RestAttempts))
+		parts = append(parts, fmt.Sprintf("%d of %d attempts failed at %s%s, where the other proxies failed %d of %d",
+			t.Failures, t.Attempts, t.Name, causeList(t.Causes, causeWord), t.RestFailures, t.RestAttempts))
 	}
 	if w.Own > 0 {
-		parts = append(parts, fmt.Sprintf("%d failures of a kind that no target causes%s", w.Own, named(w.OwnCause, word)))
+		parts = append(parts, fmt.Sprintf("%d failures that no target causes%s", w.Own, causeList(w.OwnCause, causeWord)))
 	}
 	return strings.Join(parts, "; ")
 }
 
-func named(causes []CauseCount, word func(uint8) string) string {
+func causeList(causes []CauseCount, causeWord func(uint8) string) string {
 	if len(causes) == 0 {
 		return ""
 	}
 	words := make([]string, len(causes))
 	for i, c := range causes {
-		words[i] = fmt.Sprintf("%s %d", word(c.Cause), c.Count)
+		words[i] = fmt.Sprintf("%s %d", causeWord(c.Cause), c.Count)
 	}
 	return " (" + strings.Join(words, ", ") + ")"
 }

@@ -12,9 +12,9 @@ func TestTheExplanation(t *testing.T) {
 		{Name: "a.test:80", Failures: 3, Attempts: 4, Causes: []CauseCount{{1, 3}}, RestFailures: 1, RestAttempts: 20},
 		{Name: "b.test:80", Failures: 1, Attempts: 1, RestAttempts: 7},
 	}}
-	require.Equal(t, "3 of 4 attempts failed at a.test:80 (closed 3), where the rest of the pool failed 1 of 20; "+
-		"1 of 1 attempts failed at b.test:80, where the rest of the pool failed 0 of 7; "+
-		"1 failures of a kind that no target causes (refused 1)", why.Text(word))
+	require.Equal(t, "3 of 4 attempts failed at a.test:80 (closed 3), where the other proxies failed 1 of 20; "+
+		"1 of 1 attempts failed at b.test:80, where the other proxies failed 0 of 7; "+
+		"1 failures that no target causes (refused 1)", why.Text(word))
 	why.Targets = append(why.Targets, why.Targets...)
 	require.Contains(t, why.Text(word), "and failures at 1 more targets")
 	require.Empty(t, (&Why{}).Text(word))

@@ -91,7 +91,7 @@ func (x *Exchange) chargeDeferred() {
 		d := &x.deferred[i]
 		if d.lease.Proxy != x.proxy {
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
-			d.lease.Elsewhere = true
+			d.lease.ServedByOther = true
 			d.lease.Settle(&d.outcome)
 		}
 	}

@@ -154,13 +154,13 @@ func (u *Upstream) probable(at time.Duration) bool {
 // Lease is one attempt's hold on a proxy: a place in flight and the breaker's
 // permit. The zero Lease holds nothing. It belongs to one goroutine.
 type Lease struct {
-	Proxy     *Upstream
-	Target    evidence.Target // where the attempt leads; for whoever holds the lease to set
-	Elsewhere bool            // another proxy has served the same request; for whoever holds the lease to set
-	permit    breaker.Permit
-	began     time.Duration // after the pool's epoch
-	settled   bool
-	parted    bool // its place in flight was given back
+	Proxy         *Upstream
+	Target        evidence.Target // of the attempt; the caller sets it
+	ServedByOther bool            // another proxy has served the same request; the caller sets it
+	permit        breaker.Permit
+	began         time.Duration // after the pool's epoch
+	settled       bool
+	parted        bool // its place in flight was given back
 }
 
 // Acquire begins an attempt, unless the proxy is full or draining or its

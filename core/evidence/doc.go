@@ -1,0 +1,97 @@
+// Package evidence decides whether the failures of a proxy show that the proxy is
+// bad, by comparing it with the other proxies of its pool at the same targets.
+//
+// # The question
+//
+// A failed attempt has one of three explanations:
+//
+//   - The target fails, whichever proxy is used.
+//   - Noise: some attempts fail for no lasting reason.
+//   - The proxy is bad.
+//
+// Only a bad proxy's circuit breaker may open.
+//
+// # The test
+//
+// The rule is a sequential probability ratio test (SPRT), repeated as a CUSUM
+// chart. It compares two hypotheses about the proxy:
+//
+//   - The proxy is as good as the others: its attempts at a target fail with
+//     probability q, the noise of that target.
+//   - The proxy is bad: its attempts fail with probability [P1] = 0.85.
+//
+// Each attempt adds its log-likelihood ratio to the proxy's evidence: the logarithm
+// of the result's probability for a bad proxy, divided by its probability for a
+// good one.
+//
+//	failure: log(P1 / q)           above 0; +4.4 if q is 1 %
+//	success: log((1-P1) / (1-q))   below 0; -1.9 if q is 1 %
+//
+// The unit is the nat: an evidence of x nats means that all results together are
+// e^x times likelier for a bad proxy than for a good one. (Wald, "Sequential tests
+// of statistical hypotheses", Annals of Mathematical Statistics 16, 1945.)
+//
+// An episode begins with a failure, at evidence 0. It ends when the evidence is back
+// at 0 or below, and its attempts are then forgotten. (Page, "Continuous inspection
+// schemes", Biometrika 41, 1954.) The proxy is worse than the others if the evidence
+// reaches [Needed] = 13.5 nats within an episode. For a good proxy this is a false
+// alarm. By Wald's inequality it happens in at most one of e^13.5 = 730,000 episodes.
+//
+// Example: q is 1 % and a proxy dies. Its evidence is 4.4, 8.9, 13.3 and 17.8 after
+// the first four failures: the fourth exceeds 13.5. docs/verdicts.md has a
+// longer example and a picture.
+//
+// # Which failures count
+//
+// A failure that only the proxy can cause (connection refused, TLS, SOCKS
+// greeting, credentials) is an own failure. It counts at once.
+//
+// Any other failure may be the target's. It is pending until other proxies have
+// tried the same target:
+//
+//   - It is confirmed, and counts, as soon as the target has served another proxy
+//     in an attempt that began after the failure. An attempt that began earlier
+//     proves nothing: the target may have died since.
+//   - It is discarded if eight attempts of other proxies fail there instead.
+//
+// So the failures at a dead target never count.
+//
+// # Noise
+//
+// The noise q of a target is the share of failures among the attempts of the other
+// proxies there. Only transient failures are included: those after which the target
+// served the same proxy again. Otherwise dead proxies would count as noise, and a
+// pool that is half dead would excuse all its proxies. A target with few attempts
+// borrows the noise of the pool: all transient failures at all targets. Own
+// failures are compared with the pool's transient own failures.
+//
+// # Special cases
+//
+// Ban. A target that serves other proxies but never this one has probably banned it.
+// The proxy is still good for other targets. If several targets serve the pool,
+// the evidence from a target without a success in the episode is therefore limited
+// (see Book.limitBan).
+//
+// No comparison. In a pool that never had a second proxy every failure counts, and
+// the breaker's failure_threshold alone decides. If the other proxies do not try
+// the target, or their breakers are not closed, pending failures count
+// against the noise as it was measured before. For the first of these reasons it takes
+// a number of sequential failures: failures of which each attempt began after the
+// one before had failed. Attempts that fail at the same time are one observation.
+//
+// Outage. If all proxies fail everywhere (at several targets, or by own failures)
+// there is no success to confirm anything. The failures since the pool's last success
+// are then compared with the pool's noise. In a pool that has served before,
+// they must also span 0.1 s.
+//
+// Half of the pool. If half of the breakers or more are not closed, the failures of
+// an episode must span 0.25 s, so that a short disturbance does not open the rest.
+//
+// # Data structures
+//
+// A [Ledger] belongs to a pool and holds the targets with a recent failure. A [Book]
+// belongs to a proxy and holds its failures at up to 16 of these targets, in one
+// record per target. A success takes no lock and allocates nothing. At a target without a
+// recent failure it costs a few atomic loads and one addition. A target takes
+// about 400 bytes, a record 64.
+package evidence

@@ -1,0 +1,266 @@
+package evidence
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config limits a ledger. Zero values stand for the defaults.
+type Config struct {
+	MaxTargets int           // targets in the ledger, rounded up to a power of two; default 8192
+	Forget     time.Duration // a target without a failure for this long is removed; default 2 minutes
+}
+
+// Ledger holds the targets with a recent failure of one pool. It is safe for
+// concurrent use.
+type Ledger struct {
+	cfg   Config
+	slots []atomic.Pointer[target] // a set-associative table with sets of setSize slots
+	mask  uint64
+
+	// Every success reads the following. They change seldom.
+	size      atomic.Int64 // targets in slots
+	hasServed atomic.Bool  // the pool has had a success
+	inStreak  atomic.Bool  // the pool has had a failure since its last success
+	serving   serving
+
+	recent recentSuccesses
+
+	_ [64]byte // separates the cache line above from the fields that failures change
+
+	first     atomic.Pointer[Book] // of the first proxy that had a failure
+	hasOthers atomic.Bool          // the pool has had a second proxy
+
+	// A streak of the pool is a series of failures without a success between them.
+	streaks     atomic.Uint64 // streaks that have ended
+	streakBegan atomic.Int64  // first failure of the streak, ns after the epoch
+
+	mu              sync.Mutex // guards the following, and changes of slots
+	noise, ownNoise rate       // of the pool: transient failures that the targets or the proxies may have caused; own ones
+}
+
+// setSize is the number of slots that a target may lie in.
+const setSize = 4
+
+// NewLedger returns an empty ledger.
+func NewLedger(cfg Config) *Ledger {
+	if cfg.MaxTargets <= 0 {
+		cfg.MaxTargets = 8192
+	}
+	if cfg.Forget <= 0 {
+		cfg.Forget = 2 * time.Minute
+	}
+	size := setSize
+	for size < cfg.MaxTargets {
+		size *= 2
+	}
+	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
+}
+
+// set returns the slots that a target may lie in. It mixes the hash, because a weak
+// hash may have the same low bits for many targets.
+func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
+	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
+	return l.slots[i : i+setSize]
+}
+
+// find returns the target's entry, or nil. It compares names as well, because clients
+// choose the names and can make two of one hash.
+func (l *Ledger) find(at Target) *target {
+	set := l.set(at.Hash)
+	for i := range set {
+		if t := set[i].Load(); t != nil && t.hash == at.Hash && t.name == at.Name {
+			return t
+		}
+	}
+	return nil
+}
+
+// findOrAdd returns the target's entry. A new entry replaces the one with the oldest
+// last failure, if the set is full.
+func (l *Ledger) findOrAdd(at Target) *target {
+	if t := l.find(at); t != nil {
+		return t
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	set := l.set(at.Hash)
+	place := &set[0]
+	for i := range set {
+		t := set[i].Load()
+		if t == nil {
+			place = &set[i]
+			break
+		}
+		if t.hash == at.Hash && t.name == at.Name {
+			return t
+		}
+		if t.lastFailure.Load() < place.Load().lastFailure.Load() {
+			place = &set[i]
+		}
+	}
+	t := &target{hash: at.Hash, name: at.Name}
+	t.lastSuccess.Store(never)
+	if place.Swap(t) == nil {
+		l.size.Add(1)
+	}
+	return t
+}
+
+// Served records a success.
+func (l *Ledger) Served(a *Attempt) {
+	a.Book.successes.Add(1)
+	if !l.hasServed.Load() {
+		l.hasServed.Store(true)
+	}
+	l.recent.add(a.Target.Hash, a.Proxy, a.At)
+	if l.inStreak.Load() {
+		l.inStreak.Store(false)
+		l.streaks.Add(1)
+	}
+	l.serving.add(a.Target.Hash)
+	if l.size.Load() == 0 {
+		return
+	}
+	t := l.find(a.Target)
+	if t == nil {
+		return
+	}
+	t.addSuccess(a)
+	for r := a.Book.records.Load(); r != nil; r = r.next.Load() {
+		if r.target == t {
+			r.addSuccess()
+			return
+		}
+	}
+}
+
+// Failed records a failure and returns the conclusion from it.
+func (l *Ledger) Failed(a *Attempt) Finding {
+	b := a.Book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.Gen < b.gen { // admitted before the breaker changed its state
+		return l.find(a.Target).finding(a)
+	}
+	l.beginStreak(a)
+	b.updateEpisode(l, a)
+	b.updateStreaks(l)
+	b.add(l, a)
+	f := b.addAtTarget(l, a)
+	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
+	b.outage = b.everythingFails(l, a)
+	f.Worse = l.onlyProxy(a) || b.outage || b.worse(l, a)
+	return f
+}
+
+// beginStreak begins a streak of the pool with a failure that follows a success.
+func (l *Ledger) beginStreak(a *Attempt) {
+	if !a.ServedByOther && !l.inStreak.Load() {
+		l.streakBegan.Store(int64(a.At))
+		l.inStreak.Store(true)
+	}
+}
+
+// onlyProxy reports whether the pool has never had another proxy.
+func (l *Ledger) onlyProxy(a *Attempt) bool {
+	if l.hasOthers.Load() {
+		return false
+	}
+	if !l.first.CompareAndSwap(nil, a.Book) && l.first.Load() != a.Book || a.Peers > 0 {
+		l.hasOthers.Store(true)
+		return false
+	}
+	return true
+}
+
+// addNoise adds the transient failures of a proxy, and the successes after them, to
+// the noise of the pool.
+func (l *Ledger) addNoise(failures, own, successes float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noise.add(failures, failures+own+successes)
+	l.ownNoise.add(own, failures+own+successes)
+}
+
+// poolNoise returns the pool's noise, and its noise of own failures.
+func (l *Ledger) poolNoise() (noise, own float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.noise.estimate(P1), l.ownNoise.estimate(maxOwnNoise)
+}
+
+// Suspect reports whether the target fails through several proxies and serves none:
+// its latest nine attempts failed, through at least three proxies.
+func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
+	if l.size.Load() == 0 {
+		return false
+	}
+	e := l.find(t)
+	return e != nil && e.suspect.Load()
+}
+
+// ServedElsewhere reports whether the target has served another proxy of the pool within
+// the last 2 s.
+func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
+	return l.recent.servedOther(t.Hash, proxy, now, justServed) || l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+}
+
+// TryAsUsual reports whether a request gets all its attempts: always if its target is
+// not suspect, and otherwise once a second.
+func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
+	e := l.find(t)
+	if e == nil || !e.suspect.Load() {
+		return true
+	}
+	last := e.lastUsual.Load()
+	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
+}
+
+// Sweep removes the targets without a recent failure. The caller calls it every few
+// seconds or minutes.
+func (l *Ledger) Sweep(now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.slots {
+		t := l.slots[i].Load()
+		if t != nil && int64(now)-t.lastFailure.Load() > int64(l.cfg.Forget) {
+			l.slots[i].Store(nil)
+			l.size.Add(-1)
+		}
+	}
+	l.serving.sweep(now, l.cfg.Forget)
+}
+
+// serving is whether more than one target serves the pool: in this period, which
+// lasts Config.Forget, or in the one before.
+type serving struct {
+	several       atomic.Bool   // in this period
+	first         atomic.Uint64 // hash of this period's first target, 0 before its first success
+	severalBefore atomic.Bool   // in the period before
+	began         time.Duration // of this period; for sweep only
+}
+
+// add records that a target has served the pool.
+func (s *serving) add(hash uint64) {
+	if s.several.Load() {
+		return
+	}
+	if first := s.first.Load(); first != hash && (first != 0 || !s.first.CompareAndSwap(0, hash)) {
+		s.several.Store(true)
+	}
+}
+
+// sweep begins a new period if this one has lasted long enough. Calls must not overlap.
+func (s *serving) sweep(now, period time.Duration) {
+	if now-s.began >= period {
+		s.began = now
+		s.severalBefore.Store(s.several.Swap(false))
+		s.first.Store(0)
+	}
+}
+
+// severalTargets reports whether more than one target serves the pool. If only one does,
+// a proxy that it has banned is as useless as a dead one.
+func (s *serving) severalTargets() bool { return s.several.Load() || s.severalBefore.Load() }

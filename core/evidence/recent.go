@@ -1,0 +1,54 @@
+package evidence
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// recentSuccesses is a table of each target's latest success, which includes targets
+// without a recent failure. The hash of a target is its place in the table; targets that share a
+// place overwrite each other. An entry is one word:
+//
+//	bit  63      several proxies were served within the same tick
+//	bits 36-62   hash of the target
+//	bits 20-35   hash of the proxy
+//	bits  0-19   time in ticks of 250 ms
+//
+// A success stores a word at most twice per tick. Otherwise it only loads one.
+type recentSuccesses [recentSize]atomic.Uint64
+
+const (
+	recentSize    = 1 << 10
+	recentTick    = 250 * time.Millisecond
+	recentSeveral = 1 << 63
+	recentTarget  = 1<<27 - 1
+	recentProxy   = 1<<16 - 1
+	recentTime    = 1<<20 - 1 // ticks in three days, after which the time wraps around
+)
+
+func recentWord(target, proxy uint64, at time.Duration) uint64 {
+	return (target>>10&recentTarget)<<36 | (proxy&recentProxy)<<20 | uint64(at/recentTick)&recentTime
+}
+
+// add records that the target has served the proxy.
+func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
+	place := &s[target%recentSize]
+	word := recentWord(target, proxy, at)
+	switch old := place.Load(); {
+	case !sameTarget(old, word) || old&recentTime != word&recentTime:
+		place.Store(word)
+	case old&recentSeveral == 0 && !sameProxy(old, word):
+		place.Store(old | recentSeveral)
+	}
+}
+
+// servedOther reports whether the target served another proxy within the given duration.
+// It may miss a success that was overwritten, and is exact to one tick.
+func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Duration) bool {
+	word, want := s[target%recentSize].Load(), recentWord(target, proxy, at)
+	age := time.Duration((want-word)&recentTime) * recentTick
+	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= within
+}
+
+func sameTarget(a, b uint64) bool { return (a^b)>>36&recentTarget == 0 }
+func sameProxy(a, b uint64) bool  { return (a^b)>>20&recentProxy == 0 }

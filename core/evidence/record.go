@@ -1,0 +1,145 @@
+package evidence
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// record is what one proxy has had at one target. It takes 64 bytes.
+//
+// A failure is pending at first. Pending failures are kept in two batches: the first waits
+// for a success of another proxy in an attempt that began after the whole batch had ended, and the second
+// collects the failures since then. So no failure needs a time of its own.
+type record struct {
+	target    *target
+	next      atomic.Pointer[record]
+	successes atomic.Uint32 // of the proxy at the target
+	failures  uint32
+	streak    atomic.Uint32 // failures since the last success
+
+	before tallies // when the episode began
+
+	confirmed          uint16 // failures of the episode that count
+	batch              uint8  // pending failures of the first batch
+	nextBatch          uint8  // pending failures of the second batch
+	batchEnd           uint32 // end of the first batch, µs
+	othersFailedBefore uint16 // failures of the other proxies at batchEnd, the low 16 bits
+
+	episode uint16 // number of the book's episode that the record belongs to
+	bans    uint8  // episodes in a row that ended although this target had confirmed failures
+	causes  causes
+}
+
+// tallies are numbers of attempts at a target: of the proxy, and of the other proxies.
+type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
+
+// maxBans is where the number of possible bans stops.
+const maxBans = math.MaxUint8
+
+// beginEpisode makes the record one of a new episode.
+func (r *record) beginEpisode(episode uint16) {
+	r.episode, r.confirmed, r.batch, r.nextBatch, r.causes = episode, 0, 0, 0, causes{}
+	r.before.successes, r.before.failures = r.successes.Load(), r.failures
+	r.before.otherSuccesses, r.before.otherFailures = r.others()
+}
+
+// addSuccess counts a success. It makes the failures before it transient ones.
+func (r *record) addSuccess() {
+	r.successes.Add(1)
+	if r.streak.Load() > 0 {
+		r.target.transients.Add(r.streak.Swap(0))
+	}
+}
+
+// addFailure counts a failure, which is pending.
+func (r *record) addFailure(a *Attempt) {
+	r.resolve(a)
+	if r.nextBatch < math.MaxUint8 {
+		r.nextBatch++
+	}
+	r.failures++
+	if r.batch == 0 {
+		r.closeBatch(a)
+	}
+	if r.streak.Add(1) == 1 {
+		r.bans = 0 // the target has served the proxy since its last failure
+	}
+	r.causes.add(a.Cause)
+}
+
+// resolve confirms or discards the first batch of pending failures, if the other proxies'
+// attempts decide it. latest is the latest failure of the proxy.
+func (r *record) resolve(latest *Attempt) {
+	switch {
+	case r.batch == 0:
+	case r.target.servedOtherSince(latest.Proxy, r.batchEnd):
+		r.confirmed += min(uint16(r.batch), math.MaxUint16-r.confirmed)
+		r.batch = 0
+		r.closeBatch(latest)
+	case r.othersFailed() >= discardAfter:
+		r.batch, r.nextBatch = 0, 0
+	}
+}
+
+// closeBatch makes the failures so far the first batch.
+func (r *record) closeBatch(latest *Attempt) {
+	_, failures := r.others()
+	r.batch, r.nextBatch, r.batchEnd, r.othersFailedBefore = r.nextBatch, 0, micros(latest.At), uint16(failures)
+}
+
+// pending returns the number of pending failures.
+func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
+
+// likelyConfirmed returns how many pending failures are expected to be confirmed: at most 4,
+// which reach Needed at a noise of 1 %, and none if two attempts of other proxies have failed since.
+func (r *record) likelyConfirmed() int {
+	if r.othersFailed() >= 2 {
+		return 0
+	}
+	return min(r.pending(), 4)
+}
+
+// others returns the numbers of attempts of the other proxies at the target.
+func (r *record) others() (successes, failures uint32) {
+	return r.target.successes() - r.successes.Load(), r.target.failures.Load() - r.failures
+}
+
+// othersFailed returns the number of failures of the other proxies since batchEnd, modulo 2^16.
+func (r *record) othersFailed() uint16 {
+	_, failures := r.others()
+	return uint16(failures) - r.othersFailedBefore
+}
+
+// episodeSuccesses returns the proxy's successes at the target within the episode.
+func (r *record) episodeSuccesses() uint32 { return r.successes.Load() - r.before.successes }
+
+// targetEvidence is the evidence from one target.
+type targetEvidence struct {
+	value   float64 // of successes and confirmed failures, in nats
+	failure float64 // of one failure, in nats
+	noise   float64
+}
+
+// evidence returns the evidence from the target, before a limit for a ban.
+func (r *record) evidence(poolNoise float64) targetEvidence {
+	successes := r.episodeSuccesses()
+	failures := r.failures - r.before.failures
+	q := r.target.noise(poolNoise, successes, failures-min(failures, r.streak.Load()))
+	failure, success := llr(q)
+	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
+}
+
+// causes counts up to three different causes. It ignores further ones.
+type causes [3]struct{ cause, n uint8 }
+
+func (c *causes) add(cause uint8) {
+	for i := range c {
+		if c[i].n == 0 || c[i].cause == cause {
+			c[i].cause = cause
+			if c[i].n < math.MaxUint8 {
+				c[i].n++
+			}
+			return
+		}
+	}
+}

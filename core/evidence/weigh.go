@@ -1,0 +1,119 @@
+package evidence
+
+import "math"
+
+// sum is the evidence against a proxy, in nats.
+type sum struct {
+	total     float64 // of successes, own failures and confirmed failures
+	potential float64 // total, if the pending failures are confirmed as expected
+}
+
+// worse reports whether the evidence suffices. If half of the pool's breakers are not closed,
+// the episode must have lasted for minEpisode as well.
+func (b *Book) worse(l *Ledger, a *Attempt) bool {
+	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.At-b.began >= minEpisode)
+}
+
+// evidence returns the evidence of the episode. a is the latest attempt.
+func (b *Book) evidence(l *Ledger, a *Attempt) sum {
+	noise, ownNoise := l.poolNoise()
+	o := b.overview()
+	uncompared := b.enoughUncompared(&o, a)
+	several := l.serving.severalTargets()
+	ownFailure, _ := llr(ownNoise)
+	_, success := llr(noise)
+	s := sum{total: float64(b.ownFailures)*ownFailure + float64(o.successesElsewhere)*success + b.evicted}
+	s.potential = s.total
+	for r := range b.current {
+		e := r.evidence(noise)
+		if a.Peers == 0 || uncompared && r.target.onlyUsedBy(a.Proxy) {
+			e.value += float64(r.pending()) * e.failure
+		}
+		limited := e.value
+		if several && r.episodeSuccesses() == 0 {
+			limited = b.limitBan(r, e.value, &o)
+		}
+		s.total += limited
+		s.potential += max(limited, min(e.value+float64(r.likelyConfirmed())*e.failure, Needed))
+	}
+	return s
+}
+
+// overview is what the records of an episode have in sum.
+type overview struct {
+	served             bool   // the proxy has had a success
+	successesElsewhere uint64 // successes at targets without a record
+	confirmed          int    // confirmed failures and own failures
+	confirmedTargets   int    // targets with confirmed failures
+	uncompared         int    // pending failures at targets that no other proxy tries
+}
+
+// overview resolves the pending failures and sums up the records.
+func (b *Book) overview() overview {
+	successes := b.successes.Load() - b.successesBefore
+	o := overview{served: successes > 0, successesElsewhere: successes, confirmed: int(b.ownFailures)}
+	for r := range b.current {
+		r.resolve(&b.latest)
+		if r.confirmed > 0 {
+			o.confirmedTargets++
+			o.confirmed += int(r.confirmed)
+		}
+		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
+		// A single failure at a target does not count here: a client may try many dead targets, each of
+		// them once. A suspect target does not count either, since its requests get one attempt each.
+		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.latest.Proxy) {
+			o.uncompared += n
+		}
+	}
+	return o
+}
+
+// enoughUncompared reports whether there are so many pending failures at targets that no other
+// proxy tries, and so many sequential failures, that they count without a comparison.
+func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
+	needed := min(2*a.Threshold, maxUncompared)
+	return o.uncompared >= needed && b.sequential >= needed
+}
+
+// limitBan limits the evidence from a target that has not served the proxy in the episode, and
+// so may have banned it.
+//
+//   - If the proxy has been served by other targets, in this episode or when the last one
+//     ended, the evidence is at most banLimit. Each further episode that ended in this way
+//     divides the limit by 4.
+//   - If this is the only target where the proxy has confirmed failures, and it has no
+//     success and no own failures, only the evidence above Needed counts: in sum twice as much is needed.
+//
+// The limit does not apply while several targets fail in the proxy's streak.
+func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
+	limit := banLimit * math.Pow(0.25, float64(r.bans))
+	othersFail := o.confirmed-int(r.confirmed) >= 3 && b.streak.besidesWorst() >= 4
+	switch {
+	case r.bans > 0 && !othersFail, o.served && !b.streak.several():
+		return min(value, limit)
+	case o.confirmedTargets == 1 && b.ownFailures == 0:
+		return min(value, max(limit, value-Needed))
+	}
+	return value
+}
+
+// everythingFails reports whether the failures since the pool's last success show an outage of
+// the whole pool:
+//
+//   - The proxy has failed at least failure_threshold times, and more than one target fails.
+//   - All its failures together exceed the pool's noise by Needed. Those at the target that fails most may
+//     be due to that target, so the others exceed it by 0.6 x Needed and are at least
+//     a fifth of all.
+//   - In a pool that has served before, the streak has lasted for minOutage.
+func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
+	if b.poolStreak.failures < a.Threshold || !b.poolStreak.several() {
+		return false
+	}
+	noise, own := l.poolNoise()
+	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise
+	all, besides := float64(b.poolStreak.failures), float64(b.poolStreak.besidesWorst())
+	if 5*besides < all || all*failure < Needed || besides*failure < 0.6*Needed {
+		return false
+	}
+	return !l.hasServed.Load() || int64(a.At)-l.streakBegan.Load() >= int64(minOutage)
+}

@@ -1,0 +1,125 @@
+package evidence
+
+import "time"
+
+// CauseCount is the number of failures with one cause, up to 255.
+type CauseCount struct {
+	Cause uint8 // Attempt.Cause
+	Count int
+}
+
+// Why lists the evidence against a proxy in its current episode.
+type Why struct {
+	Since     time.Duration // beginning of the episode, counted from the ledger's epoch; 0 without a failure
+	Last      time.Duration // latest failure, counted in the same way
+	Failures  int           // of the episode
+	Successes int           // of the episode
+	Evidence  float64       // in nats
+	Needed    float64       // constant Needed, in nats
+
+	Outage int // failures since the pool's last success, if everything fails; else 0
+
+	Own      int          // own failures
+	OwnCause []CauseCount // up to three causes of own failures
+	OwnNoise float64      // share of own failures in the pool, 0 to 1
+
+	Targets []TargetWhy // at most 16, the newest record first
+}
+
+// TargetWhy compares a proxy with the other proxies at one target, since the episode's first
+// failure there.
+type TargetWhy struct {
+	Name                       string       // host:port
+	Failures, Attempts         int          // of the proxy
+	Confirmed                  int          // failures that count
+	Causes                     []CauseCount // up to three causes
+	RestFailures, RestAttempts int          // of the other proxies
+	Noise                      float64      // usual share of failures there, 0 to 1
+	Evidence                   float64      // in nats, before the limit for a ban
+	Bans                       int          // episodes in a row that ended although the target had confirmed failures
+}
+
+// Why returns the evidence against the proxy as it is now. Later attempts change it, so the reason of
+// an opening is read when the breaker opens.
+func (b *Book) Why(l *Ledger) Why {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures == 0 {
+		return Why{Needed: Needed}
+	}
+	noise, ownNoise := l.poolNoise()
+	w := Why{
+		Since: b.began, Last: b.latest.At, Failures: int(b.failures), Successes: int(b.successes.Load() - b.successesBefore),
+		Evidence: b.evidence(l, &b.latest).total, Needed: Needed,
+		Own: int(b.ownFailures), OwnCause: b.ownCauses.list(), OwnNoise: ownNoise,
+	}
+	if b.outage {
+		w.Outage = b.poolStreak.failures
+	}
+	for r := range b.current {
+		w.Targets = append(w.Targets, r.why(noise))
+	}
+	return w
+}
+
+func (r *record) why(poolNoise float64) TargetWhy {
+	e := r.evidence(poolNoise)
+	successes, failures := r.others()
+	w := TargetWhy{
+		Name: r.target.name, Failures: int(r.failures - r.before.failures), Confirmed: int(r.confirmed), Causes: r.causes.list(),
+		RestFailures: int(failures - r.before.otherFailures), Noise: e.noise, Evidence: e.value, Bans: int(r.bans),
+	}
+	w.Attempts = w.Failures + int(r.episodeSuccesses())
+	w.RestAttempts = w.RestFailures + int(successes-r.before.otherSuccesses)
+	return w
+}
+
+func (c *causes) list() (counts []CauseCount) {
+	for _, e := range c {
+		if e.n > 0 {
+			counts = append(counts, CauseCount{e.cause, int(e.n)})
+		}
+	}
+	return counts
+}
+
+// TargetView is a target with a recent failure.
+type TargetView struct {
+	Name               string  // host:port
+	Attempts, Failures int     // since the ledger holds the target; they wrap around at 2^32
+	FailureRate        float64 // Failures / Attempts
+	Proxies            int     // proxies that failed in the latest 32 attempts
+	Suspect            bool
+	LastFailure        time.Duration // counted from the ledger's epoch
+	LastSuccess        time.Duration // counted in the same way; 0 if there was none since the ledger holds the target
+}
+
+// Targets returns the targets with a recent failure, in no order.
+func (l *Ledger) Targets() []TargetView {
+	var views []TargetView
+	for i := range l.slots {
+		if t := l.slots[i].Load(); t != nil {
+			views = append(views, t.view())
+		}
+	}
+	return views
+}
+
+func (t *target) view() TargetView {
+	attempts := t.attempts.Load()
+	v := TargetView{
+		Name: t.name, Attempts: int(attempts), Failures: int(min(t.failures.Load(), attempts)), Suspect: t.suspect.Load(),
+		LastFailure: time.Duration(t.lastFailure.Load()), LastSuccess: max(0, time.Duration(t.lastSuccess.Load())),
+	}
+	if attempts > 0 {
+		v.FailureRate = float64(v.Failures) / float64(attempts)
+	}
+	proxies := map[uint64]struct{}{}
+	for i := range ringSize {
+		if m := t.nth(i); m != 0 && m.failed() {
+			proxies[m.proxy()] = struct{}{}
+		}
+	}
+	v.Proxies = len(proxies)
+	return v
+}
