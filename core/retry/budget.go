@@ -5,30 +5,30 @@ import (
 	"time"
 )
 
-// BudgetConfig bounds retries to a fraction of requests.
+// BudgetConfig limits retries to a fraction of the requests.
 type BudgetConfig struct {
 	Ratio        float64 // retries per request, 0 to 1; 0 for no budget
-	MinPerSecond float64 // retries allowed in any case
+	MinPerSecond float64 // retries per second that are always allowed
 }
 
-// Budget is Finagle's RetryBudget (https://twitter.github.io/finagle/guide/Clients.html#retries):
-// each request deposits Ratio, each retry withdraws 1, a deposit is forgotten
-// after ten seconds, and MinPerSecond retries a second are allowed in addition. It
-// is safe for concurrent use. Where there is no Budget (nil) there is no limit.
+// Budget implements Finagle's RetryBudget (https://twitter.github.io/finagle/guide/Clients.html#retries): each
+// request deposits Ratio, each retry withdraws 1, and a deposit expires after ten seconds. MinPerSecond
+// retries per second are allowed in addition. A Budget is safe for concurrent use. A nil Budget means no
+// limit.
 type Budget struct {
 	cfg   BudgetConfig
 	start time.Time
 
 	mu       sync.Mutex
-	second   int64 // of the newest slot, since start
+	second   int64 // the newest slot, in seconds since start
 	deposits [budgetSeconds]float64
 	spent    [budgetSeconds]float64
 }
 
+// budgetSeconds is the lifetime of a deposit.
 const budgetSeconds = 10
 
-// NewBudget returns a budget that counts seconds from start, or nil if
-// cfg.Ratio is 0.
+// NewBudget returns a Budget whose clock begins at start. It returns nil if cfg.Ratio is 0.
 func NewBudget(cfg BudgetConfig, start time.Time) *Budget {
 	if cfg.Ratio <= 0 {
 		return nil
@@ -36,7 +36,7 @@ func NewBudget(cfg BudgetConfig, start time.Time) *Budget {
 	return &Budget{cfg: cfg, start: start}
 }
 
-// slot moves on to the second of now and returns its place. Requires mu.
+// slot advances to the second of now and returns its index. It requires mu.
 func (b *Budget) slot(now time.Time) int64 {
 	second := int64(now.Sub(b.start) / time.Second)
 	for b.second < second {
@@ -48,14 +48,14 @@ func (b *Budget) slot(now time.Time) int64 {
 	return b.second % budgetSeconds
 }
 
-// Deposit counts one request that begins now.
+// Deposit records a request.
 func (b *Budget) Deposit(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.deposits[b.slot(now)] += b.cfg.Ratio
 }
 
-// TryWithdraw takes one retry out, if the budget has it.
+// TryWithdraw withdraws one retry. It returns false if the budget is spent.
 func (b *Budget) TryWithdraw(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

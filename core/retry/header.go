@@ -10,26 +10,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// ParseHeader reads the value of X-Whirlpool-Retry: a dictionary of RFC 9651
-// whose keys are the policy's fields, e.g.
+// ParseHeader parses the value of X-Whirlpool-Retry. It is a dictionary of RFC 9651 whose keys are the fields of
+// the policy, for example
 //
 //	max_attempts=5, backoff_strategy=linear, retry_status_codes=(429 503), retry_non_idempotent
 //
-// or the JSON object that PUT /retry/policy takes. Numbers that may be absent
-// take the token null too, booleans true and false, and strategy is short for
-// backoff_strategy. Ranges are checked when the merged policy is. Errors are
-// *FieldError.
+// or the JSON object of PUT /retry/policy. In a dictionary, fields that may be null accept the token null,
+// booleans accept true and false, and strategy is a short name of backoff_strategy. Ranges are checked after
+// merging, by Policy.Validate. The error is a *FieldError.
 func ParseHeader(value string) (Override, error) {
-	if strings.HasPrefix(value, "{") { // no dictionary begins so
+	if strings.HasPrefix(value, "{") { // a dictionary cannot begin with it
 		return parseJSON(value)
 	}
 	var o Override
 	dict, err := httpsfv.UnmarshalDictionary([]string{value})
 	if err != nil {
-		return o, wrong("X-Whirlpool-Retry", "is neither a dictionary of RFC 9651, such as max_attempts=5, base_delay=0.2, nor a JSON object")
+		return o, fieldError("X-Whirlpool-Retry",
+			"is neither a dictionary of RFC 9651, such as max_attempts=5, base_delay=0.2, nor a JSON object")
 	}
 	if len(dict.Names()) == 0 {
-		return o, namesNothing()
+		return o, noFields()
 	}
 	for _, key := range dict.Names() {
 		member, _ := dict.Get(key)
@@ -45,99 +45,116 @@ func parseJSON(value string) (Override, error) {
 	var field *strict.FieldError
 	switch {
 	case errors.As(err, &field):
-		return o, wrong(clip(field.Field), field.Msg)
+		return o, fieldError(clip(field.Field), field.Msg)
 	case err != nil:
-		return o, wrong("X-Whirlpool-Retry", "is not JSON: "+err.Error())
+		return o, fieldError("X-Whirlpool-Retry", "is not JSON: "+err.Error())
 	case o == (Override{}):
-		return o, namesNothing()
+		return o, noFields()
 	}
 	return o, nil
 }
 
-func namesNothing() error { return wrong("X-Whirlpool-Retry", "names no field") }
+func noFields() error { return fieldError("X-Whirlpool-Retry", "names no field") }
 
+// set sets one field from a member of the dictionary.
 func (o *Override) set(key string, member httpsfv.Member) error {
-	var value any
 	switch m := member.(type) {
 	case httpsfv.Item:
 		if len(m.Params.Names()) > 0 {
-			return wrong(key, "takes no parameters")
+			return fieldError(key, "takes no parameters")
 		}
-		value = m.Value
+		return o.setItem(key, m.Value)
 	case httpsfv.InnerList:
 		if key != "retry_status_codes" {
-			return wrong(key, "does not take a list")
+			return fieldError(key, "does not take a list")
 		}
-		if len(m.Params.Names()) > 0 {
-			return wrong(key, "takes no parameters")
-		}
-		codes := make([]int, 0, len(m.Items))
-		for _, item := range m.Items {
-			n, ok := item.Value.(int64)
-			if !ok || n < math.MinInt32 || n > math.MaxInt32 || len(item.Params.Names()) > 0 {
-				return wrong(key, "must be a list of integers, such as (429 503)")
-			}
-			codes = append(codes, int(n))
-		}
-		o.RetryStatusCodes = &codes
-		return nil
+		return o.setCodes(key, m)
 	}
+	return nil
+}
+
+func (o *Override) setCodes(key string, list httpsfv.InnerList) error {
+	if len(list.Params.Names()) > 0 {
+		return fieldError(key, "takes no parameters")
+	}
+	codes := make([]int, 0, len(list.Items))
+	for _, item := range list.Items {
+		n, ok := item.Value.(int64)
+		if !ok || n < math.MinInt32 || n > math.MaxInt32 || len(item.Params.Names()) > 0 {
+			return fieldError(key, "must be a list of integers, such as (429 503)")
+		}
+		codes = append(codes, int(n))
+	}
+	o.RetryStatusCodes = &codes
+	return nil
+}
+
+func (o *Override) setItem(key string, value any) error {
 	switch key {
 	case "max_attempts":
 		f, ok := asNumber(value)
 		if !ok || f != math.Trunc(f) {
-			return wrong(key, "must be an integer")
+			return fieldError(key, "must be an integer")
 		}
 		n := int(f)
 		o.MaxAttempts = &n
+		return nil
 	case "backoff_strategy", "strategy":
 		s, ok := asText(value)
 		if !ok {
-			return wrong(key, "must be a name")
+			return fieldError(key, "must be a name")
 		}
 		o.BackoffStrategy = &s
-	case "base_delay", "multiplier", "max_backoff_delay":
-		f, ok := asNumber(value)
-		if !ok {
-			return wrong(key, "must be a number")
-		}
-		switch key {
-		case "base_delay":
-			o.BaseDelay = &f
-		case "multiplier":
-			o.Multiplier = &f
-		default:
-			o.MaxBackoffDelay = &f
-		}
-	case "timeout", "failover_delay":
-		n := strict.Nullable{Set: true}
-		if s, ok := asText(value); !ok || s != "null" {
-			f, ok := asNumber(value)
-			if !ok {
-				return wrong(key, "must be a number or null")
-			}
-			n.Value = &f
-		}
-		if key == "timeout" {
-			o.Timeout = n
-		} else {
-			o.FailoverDelay = n
-		}
-	case "jitter", "retry_non_idempotent":
-		b, ok := asBool(value)
-		if !ok {
-			return wrong(key, "must be ?1 or ?0")
-		}
-		if key == "jitter" {
-			o.Jitter = &b
-		} else {
-			o.RetryNonIdempotent = &b
-		}
+		return nil
+	case "base_delay":
+		return setNumber(&o.BaseDelay, key, value)
+	case "multiplier":
+		return setNumber(&o.Multiplier, key, value)
+	case "max_backoff_delay":
+		return setNumber(&o.MaxBackoffDelay, key, value)
+	case "timeout":
+		return setNullable(&o.Timeout, key, value)
+	case "failover_delay":
+		return setNullable(&o.FailoverDelay, key, value)
+	case "jitter":
+		return setBool(&o.Jitter, key, value)
+	case "retry_non_idempotent":
+		return setBool(&o.RetryNonIdempotent, key, value)
 	case "retry_status_codes":
-		return wrong(key, "must be a list of integers, such as (429 503)")
-	default:
-		return wrong("X-Whirlpool-Retry", fmt.Sprintf("has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key)))
+		return fieldError(key, "must be a list of integers, such as (429 503)")
 	}
+	return fieldError("X-Whirlpool-Retry", fmt.Sprintf(
+		"has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key)))
+}
+
+func setNumber(to **float64, key string, value any) error {
+	f, ok := asNumber(value)
+	if !ok {
+		return fieldError(key, "must be a number")
+	}
+	*to = &f
+	return nil
+}
+
+func setNullable(to *strict.Nullable, key string, value any) error {
+	*to = strict.Nullable{Set: true}
+	if s, ok := asText(value); ok && s == "null" {
+		return nil
+	}
+	f, ok := asNumber(value)
+	if !ok {
+		return fieldError(key, "must be a number or null")
+	}
+	to.Value = &f
+	return nil
+}
+
+func setBool(to **bool, key string, value any) error {
+	b, ok := asBool(value)
+	if !ok {
+		return fieldError(key, "must be ?1 or ?0")
+	}
+	*to = &b
 	return nil
 }
 

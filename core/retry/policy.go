@@ -1,6 +1,5 @@
-// Package retry is what a request may spend on retries, and when: the policy
-// with its ranges and merging, the classification of every outcome, and the
-// retry budget.
+// Package retry holds the retry policy with its ranges, the merging of a request's override, and the retry
+// budget.
 package retry
 
 import (
@@ -14,25 +13,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// Policy is what a request may spend on retries. Times are seconds, as in the
-// API. A Policy in use is never changed: a change makes a new one.
+// Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy in use is not changed;
+// a change creates another one.
 type Policy struct {
-	MaxAttempts        int      `json:"max_attempts"`       // total tries, 1 to 10
-	BackoffStrategy    string   `json:"backoff_strategy"`   // name of a backoff plugin
+	MaxAttempts        int      `json:"max_attempts"`       // including the first, 1 to 10
+	BackoffStrategy    string   `json:"backoff_strategy"`   // name of a backoff
 	BaseDelay          float64  `json:"base_delay"`         // 0.1 to 60
 	Multiplier         float64  `json:"multiplier"`         // 1.1 to 10
 	MaxBackoffDelay    float64  `json:"max_backoff_delay"`  // 1 to 300
 	Jitter             bool     `json:"jitter"`             //
-	RetryStatusCodes   []int    `json:"retry_status_codes"` // 408, 425, 429, 500 to 599
-	Timeout            *float64 `json:"timeout"`            // to the answer's head, all tries; >= 0.1; nil for none
+	RetryStatusCodes   []int    `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
+	Timeout            *float64 `json:"timeout"`            // of all attempts, to the response head; >= 0.1; nil for none
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
-	FailoverDelay      *float64 `json:"failover_delay"` // before a retry through a proxy not tried yet, 0 to 300; nil: as the backoff says
+	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
 
 	codes codeSet
 	hash  string
 }
 
-// codeSet holds status codes 400 to 599.
+// codeSet is a set of status codes from 400 to 599.
 type codeSet [4]uint64
 
 func (s *codeSet) add(code int) { s[(code-400)>>6] |= 1 << ((code - 400) & 63) }
@@ -50,7 +49,7 @@ func DefaultPolicy() Policy {
 	return p
 }
 
-// seal computes what follows from the fields. Every constructor ends with it.
+// seal computes the fields that depend on others. Every constructor calls it last.
 func (p *Policy) seal() {
 	p.codes = codeSet{}
 	for _, code := range p.RetryStatusCodes {
@@ -62,46 +61,48 @@ func (p *Policy) seal() {
 	sorted := slices.Clone(p.RetryStatusCodes)
 	slices.Sort(sorted)
 	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
-		number(p.Timeout), p.RetryNonIdempotent, number(p.FailoverDelay))
+		formatNumber(p.Timeout), p.RetryNonIdempotent, formatNumber(p.FailoverDelay))
 	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)
 }
 
-func number(f *float64) string {
+func formatNumber(f *float64) string {
 	if f == nil {
 		return "null"
 	}
 	return strconv.FormatFloat(*f, 'g', -1, 64)
 }
 
-// Retries reports whether an answer with that status is tried again.
+// Retries reports whether the policy retries a response with that status.
 func (p *Policy) Retries(status int) bool { return p.codes.has(status) }
 
-// Hash names the policy in metrics: equal policies have equal hashes.
+// Hash identifies the policy in metrics. Equal policies have equal hashes.
 func (p *Policy) Hash() string { return p.hash }
 
-// FieldError is a field that may not be as it is.
+// FieldError is an error in one field of a policy or override.
 type FieldError struct {
 	Field string
 	Msg   string
-	Limit string // what it may be, if that is a range, such as "1 to 10"
+	Limit string // the permitted range, such as "1 to 10"; "" if there is none
 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Msg }
 
-func wrong(field, msg string) error { return &FieldError{Field: field, Msg: msg} }
+func fieldError(field, msg string) error { return &FieldError{Field: field, Msg: msg} }
 
-func outOf(limit, field string, value any) error {
+func outOfRange(limit, field string, value any) error {
 	return &FieldError{field, fmt.Sprintf("must be %s, not %v", limit, value), limit}
 }
 
-// Validate checks every range and seals the policy for use; strategies reports
-// whether a backoff plugin of that name exists. The error is a *FieldError.
+// Validate checks every range and prepares the policy for use. strategies reports whether a backoff of that
+// name exists. The error is a *FieldError.
 func (p *Policy) Validate(strategies func(string) bool) error {
 	if p.MaxAttempts < 1 || p.MaxAttempts > 10 {
-		return outOf("1 to 10", "max_attempts", p.MaxAttempts)
+		return outOfRange("1 to 10", "max_attempts", p.MaxAttempts)
 	}
 	if !strategies(p.BackoffStrategy) {
-		return wrong("backoff_strategy", fmt.Sprintf("%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in", clip(p.BackoffStrategy)))
+		return fieldError("backoff_strategy", fmt.Sprintf(
+			"%q is not a backoff plugin; exponential, linear, fixed and decorrelated_jitter are built in",
+			clip(p.BackoffStrategy)))
 	}
 	for _, r := range []struct {
 		field    string
@@ -119,15 +120,15 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 			if r.max == math.MaxFloat64 {
 				limit = fmt.Sprintf("at least %v", r.min)
 			}
-			return outOf(limit, r.field, *r.value)
+			return outOfRange(limit, r.field, *r.value)
 		}
 	}
 	if p.RetryStatusCodes == nil {
 		p.RetryStatusCodes = []int{}
 	}
 	for i, code := range p.RetryStatusCodes {
-		if !retryable(code) {
-			return wrong("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code))
+		if !retryableStatus(code) {
+			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code))
 		}
 		if slices.Contains(p.RetryStatusCodes[:i], code) {
 			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)
@@ -138,11 +139,12 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	return nil
 }
 
-func retryable(code int) bool {
+// retryableStatus reports whether retry_status_codes may contain code.
+func retryableStatus(code int) bool {
 	return code == 408 || code == 425 || code == 429 || code >= 500 && code <= 599
 }
 
-// dedupe keeps the first of equal codes, in order.
+// dedupe removes duplicate codes and keeps the order.
 func dedupe(codes []int) []int {
 	out := make([]int, 0, len(codes))
 	for _, code := range codes {
@@ -153,7 +155,7 @@ func dedupe(codes []int) []int {
 	return out
 }
 
-// Override is a set of changes to a policy: what is nil (or not Set) stays.
+// Override is a set of changes to a policy. Fields that are nil or not Set do not change.
 type Override struct {
 	MaxAttempts        *int            `json:"max_attempts"`
 	BackoffStrategy    *string         `json:"backoff_strategy"`
@@ -167,7 +169,7 @@ type Override struct {
 	FailoverDelay      strict.Nullable `json:"failover_delay"`
 }
 
-// Merge returns p with the override's changes, unvalidated.
+// Merge returns p with the changes of o. The result is not validated.
 func (p *Policy) Merge(o Override) Policy {
 	q := *p
 	set(&q.MaxAttempts, o.MaxAttempts)
@@ -193,21 +195,20 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// DecodeOverride reads an override from a JSON object, strictly. Its errors are
-// those of strict.DecodeJSON.
+// DecodeOverride parses an override from a JSON object, strictly. Its errors are those of strict.DecodeJSON.
 func DecodeOverride(data []byte) (Override, error) {
 	var o Override
 	err := strict.DecodeJSON(data, &o)
 	return o, err
 }
 
-// Equal reports whether two policies are the same in every field.
+// Equal reports whether two policies have the same fields.
 func (p *Policy) Equal(q *Policy) bool {
 	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes)
 }
 
-// Idempotent reports whether a method may be repeated without opting in:
-// the idempotent ones of RFC 9110 section 9.2.2 less PUT.
+// Idempotent reports whether a request of that method may be repeated without retry_non_idempotent: the
+// idempotent methods of RFC 9110 section 9.2.2 except PUT.
 func Idempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":
@@ -216,6 +217,7 @@ func Idempotent(method string) bool {
 	return false
 }
 
+// clip shortens a text that is quoted in an error.
 func clip(s string) string {
 	if len(s) > 64 {
 		s = s[:64] + "..."

@@ -39,16 +39,22 @@ func TestPolicyRanges(t *testing.T) {
 			[]func(*Policy){func(p *Policy) { p.BaseDelay = 0.0999 }, func(p *Policy) { p.BaseDelay = 60.01 }}},
 		{"multiplier", []func(*Policy){func(p *Policy) { p.Multiplier = 1.1 }, func(p *Policy) { p.Multiplier = 10 }},
 			[]func(*Policy){func(p *Policy) { p.Multiplier = 1.09 }, func(p *Policy) { p.Multiplier = 10.01 }}},
-		{"max_backoff_delay", []func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 1 }, func(p *Policy) { p.MaxBackoffDelay = 300 }},
+		{"max_backoff_delay", []func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 1 },
+			func(p *Policy) { p.MaxBackoffDelay = 300 }},
 			[]func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 0.99 }, func(p *Policy) { p.MaxBackoffDelay = 300.1 }}},
-		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = f(1e300) }, func(p *Policy) { p.Timeout = nil }},
-			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) }, func(p *Policy) { p.Timeout = f(math.Inf(1)) }, func(p *Policy) { p.Timeout = f(math.NaN()) }}},
-		{"failover_delay", []func(*Policy){func(p *Policy) { p.FailoverDelay = f(0) }, func(p *Policy) { p.FailoverDelay = f(300) }},
+		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = f(1e300) },
+			func(p *Policy) { p.Timeout = nil }},
+			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) },
+				func(p *Policy) { p.Timeout = f(math.Inf(1)) }, func(p *Policy) { p.Timeout = f(math.NaN()) }}},
+		{"failover_delay", []func(*Policy){func(p *Policy) { p.FailoverDelay = f(0) },
+			func(p *Policy) { p.FailoverDelay = f(300) }},
 			[]func(*Policy){func(p *Policy) { p.FailoverDelay = f(-0.1) }, func(p *Policy) { p.FailoverDelay = f(301) }}},
 		{"backoff_strategy", []func(*Policy){func(p *Policy) { p.BackoffStrategy = "linear" }},
 			[]func(*Policy){func(p *Policy) { p.BackoffStrategy = "LINEAR" }, func(p *Policy) { p.BackoffStrategy = "" }}},
-		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{408, 425, 429, 500, 599} }, func(p *Policy) { p.RetryStatusCodes = nil }},
-			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{404} }, func(p *Policy) { p.RetryStatusCodes = []int{600} }, func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
+		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{408, 425, 429, 500, 599} },
+			func(p *Policy) { p.RetryStatusCodes = nil }},
+			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{404} },
+				func(p *Policy) { p.RetryStatusCodes = []int{600} }, func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
 	} {
 		for _, change := range c.good {
 			p := DefaultPolicy()
@@ -68,7 +74,8 @@ func TestPolicyRanges(t *testing.T) {
 }
 
 func TestHeader(t *testing.T) {
-	o, err := ParseHeader("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent, jitter=?0, timeout=null, failover_delay=0")
+	o, err := ParseHeader("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), " +
+		"retry_non_idempotent, jitter=?0, timeout=null, failover_delay=0")
 	require.NoError(t, err)
 	p := DefaultPolicy()
 	q := p.Merge(o)
@@ -80,11 +87,13 @@ func TestHeader(t *testing.T) {
 	assert.True(t, q.RetryNonIdempotent)
 	assert.Nil(t, q.Timeout)
 	assert.Zero(t, *q.FailoverDelay)
-	assert.Equal(t, 2.0, q.Multiplier, "what is not named stays")
-	assert.Equal(t, DefaultPolicy(), p, "the global policy is not touched")
+	assert.Equal(t, 2.0, q.Multiplier, "fields that are not named do not change")
+	assert.Equal(t, DefaultPolicy(), p, "the global policy does not change")
 	for _, same := range []string{
-		`{"max_attempts":5,"backoff_strategy":"linear","base_delay":0.2,"retry_status_codes":[429,503],"retry_non_idempotent":true,"jitter":false,"timeout":null,"failover_delay":0}`,
-		"max_attempts=5, strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent=true, jitter=false, timeout=null, failover_delay=0",
+		`{"max_attempts":5,"backoff_strategy":"linear","base_delay":0.2,"retry_status_codes":[429,503],` +
+			`"retry_non_idempotent":true,"jitter":false,"timeout":null,"failover_delay":0}`,
+		"max_attempts=5, strategy=linear, base_delay=0.2, retry_status_codes=(429 503), " +
+			"retry_non_idempotent=true, jitter=false, timeout=null, failover_delay=0",
 	} {
 		o, err := ParseHeader(same)
 		require.NoError(t, err, same)
@@ -93,9 +102,12 @@ func TestHeader(t *testing.T) {
 		assert.Equal(t, q, again, same)
 	}
 	for _, bad := range []string{
-		"{}", "{", `{"max_attempts":5,"max_attempts":5}`, `{"MAX_ATTEMPTS":5}`, `{"max_attempts":"5"}`, `{"strategy":"linear"}`, `{"max_attempts":5} x`, "jitter=yes", "jitter=null",
-		"", " ", "nonsense", "unknown=1", "max_attempts", "max_attempts=abc", "max_attempts=3.5", "max_attempts=(1)", "base_delay=?1", "jitter=1",
-		"retry_status_codes=503", "retry_status_codes=(a)", "retry_status_codes=(503;a)", "retry_status_codes=(99999999999)", "timeout=soon",
+		"{}", "{", `{"max_attempts":5,"max_attempts":5}`, `{"MAX_ATTEMPTS":5}`, `{"max_attempts":"5"}`,
+		`{"strategy":"linear"}`, `{"max_attempts":5} x`, "jitter=yes", "jitter=null",
+		"", " ", "nonsense", "unknown=1", "max_attempts", "max_attempts=abc", "max_attempts=3.5", "max_attempts=(1)",
+		"base_delay=?1", "jitter=1",
+		"retry_status_codes=503", "retry_status_codes=(a)", "retry_status_codes=(503;a)",
+		"retry_status_codes=(99999999999)", "timeout=soon",
 		"max_attempts=5;x=1", "MAX_ATTEMPTS=5", "max_attempts=5,", "backoff_strategy=3", "max_attempts=5 base_delay=1",
 	} {
 		_, err := ParseHeader(bad)
@@ -104,17 +116,18 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// What is wrong goes into the answer's first line: it quotes no more than a little.
-func TestWhatIsQuotedIsShort(t *testing.T) {
+// The error becomes part of the error response, so it quotes only the beginning of a value.
+func TestErrorsAreShort(t *testing.T) {
 	long := strings.Repeat("a", 50_000)
-	for _, bad := range []string{long, long + "=1", `{"` + long + `": 1}`, `{"max_attempts": "` + long + `"}`, `{"max_attempts": 1` + strings.Repeat("0", 50_000) + `}`} {
+	for _, bad := range []string{long, long + "=1", `{"` + long + `": 1}`, `{"max_attempts": "` + long + `"}`,
+		`{"max_attempts": 1` + strings.Repeat("0", 50_000) + `}`} {
 		_, err := ParseHeader(bad)
 		require.Error(t, err)
 		assert.Less(t, len(err.Error()), 300)
 	}
 }
 
-// FuzzParseHeader: no value panics, and what passes Validate is in range.
+// FuzzParseHeader: no value panics, and a policy that passes Validate is in range.
 func FuzzParseHeader(f *testing.F) {
 	f.Add("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent")
 	f.Add("timeout=null, failover_delay=0.5, jitter")
@@ -129,7 +142,8 @@ func FuzzParseHeader(f *testing.F) {
 		if q.Validate(builtin) != nil {
 			return
 		}
-		if q.MaxAttempts < 1 || q.MaxAttempts > 10 || !(q.BaseDelay >= 0.1 && q.BaseDelay <= 60) || !(q.MaxBackoffDelay >= 1 && q.MaxBackoffDelay <= 300) {
+		if q.MaxAttempts < 1 || q.MaxAttempts > 10 || !(q.BaseDelay >= 0.1 && q.BaseDelay <= 60) ||
+			!(q.MaxBackoffDelay >= 1 && q.MaxBackoffDelay <= 300) {
 			t.Fatalf("%q: %+v", value, q)
 		}
 	})
@@ -166,30 +180,31 @@ func TestStore(t *testing.T) {
 	five := func(p Policy) (Policy, error) { p.MaxAttempts = 5; return p, p.Validate(builtin) }
 	v, err := s.Put(five)
 	require.NoError(t, err)
-	assert.True(t, v.UpdatedAt.After(noon), "grows although the clock stands")
+	assert.True(t, v.UpdatedAt.After(noon), "it grows even if the clock does not")
 	assert.Equal(t, SourceRuntime, v.Source)
 	again, err := s.Put(five)
 	require.NoError(t, err)
-	assert.Equal(t, v, again, "no change, no new date")
+	assert.Equal(t, v, again, "without a change the time stays")
 	_, err = s.Put(func(Policy) (Policy, error) { return Policy{}, errors.New("no") })
 	assert.Error(t, err)
 	assert.Equal(t, v, s.View(), "an error changes nothing")
 	s.ReloadFile(DefaultPolicy(), builtin)
-	assert.Equal(t, v, s.View(), "the file's policy did not change: what was put stays")
+	assert.Equal(t, v, s.View(), "the file's policy has not changed: the update remains")
 	_, err = s.Put(func(p Policy) (Policy, error) {
 		p.BackoffStrategy = "mine"
 		return p, p.Validate(func(string) bool { return true })
 	})
 	require.NoError(t, err)
 	s.ReloadFile(DefaultPolicy(), builtin)
-	assert.Equal(t, v.Policy, s.View().Policy, "its strategy is no more: the file's takes its place, and what else was put stays")
+	assert.Equal(t, v.Policy, s.View().Policy,
+		"the file's backoff replaces one that no longer exists; the rest of the update remains")
 	assert.Equal(t, SourceRuntime, s.View().Source)
 	s.ReloadFile(*policy(t, func(p *Policy) { p.MaxAttempts = 7 }), builtin)
 	assert.Equal(t, 7, s.Current().MaxAttempts)
 	assert.Equal(t, SourceFile, s.View().Source)
 }
 
-func TestStoreIsNeverAMixture(t *testing.T) {
+func TestConcurrentUpdates(t *testing.T) {
 	s := NewStore(*policy(t, func(p *Policy) { p.MaxAttempts, p.BaseDelay = 2, 0.2 }), time.Now)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -201,7 +216,7 @@ func TestStoreIsNeverAMixture(t *testing.T) {
 					return
 				default:
 					if p := s.Current(); float64(p.MaxAttempts) != p.BaseDelay*10 {
-						t.Errorf("%d tries with %v s", p.MaxAttempts, p.BaseDelay)
+						t.Errorf("%d attempts with %v s", p.MaxAttempts, p.BaseDelay)
 						return
 					}
 				}
@@ -220,11 +235,12 @@ func TestStoreIsNeverAMixture(t *testing.T) {
 	wg.Wait()
 }
 
-// TestBudgetAgainstAModel: a balance recomputed from the whole history.
-func TestBudgetAgainstAModel(t *testing.T) {
+// TestBudgetModel compares the budget with a balance computed from the whole history.
+func TestBudgetModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
-		cfg := BudgetConfig{Ratio: rapid.Float64Range(0.01, 1).Draw(t, "ratio"), MinPerSecond: rapid.Float64Range(0, 2).Draw(t, "min")}
+		cfg := BudgetConfig{Ratio: rapid.Float64Range(0.01, 1).Draw(t, "ratio"),
+			MinPerSecond: rapid.Float64Range(0, 2).Draw(t, "min")}
 		b := NewBudget(cfg, now)
 		type event struct {
 			second int64
@@ -249,7 +265,7 @@ func TestBudgetAgainstAModel(t *testing.T) {
 			"withdraw": func(t *rapid.T) {
 				have := balance()
 				if have > 1-1e-9 && have < 1+1e-9 {
-					return // rounding may go either way
+					return // rounding decides
 				}
 				got := b.TryWithdraw(now)
 				if got != (have >= 1) {
@@ -261,5 +277,5 @@ func TestBudgetAgainstAModel(t *testing.T) {
 			},
 		})
 	})
-	assert.Nil(t, NewBudget(BudgetConfig{}, time.Now()), "no ratio, no budget")
+	assert.Nil(t, NewBudget(BudgetConfig{}, time.Now()), "without a ratio there is no budget")
 }

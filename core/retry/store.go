@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The sources of the policy in force.
+// The sources of the current policy.
 const (
 	SourceFile    = "file"
 	SourceRuntime = "runtime"
@@ -18,39 +18,38 @@ type Store struct {
 	now     func() time.Time
 
 	mu        sync.Mutex
-	file      Policy // what the configuration said last
+	file      Policy // the policy of the last configuration
 	source    string
 	updatedAt time.Time
 }
 
-// NewStore returns a store with the configuration's policy.
+// NewStore returns a Store with the policy of the configuration.
 func NewStore(file Policy, now func() time.Time) *Store {
 	s := &Store{now: now, file: file, source: SourceFile, updatedAt: now()}
 	s.current.Store(&file)
 	return s
 }
 
-// Current returns the policy in force: one atomic load.
+// Current returns the current policy. It costs one atomic load.
 func (s *Store) Current() *Policy { return s.current.Load() }
 
-// View is the policy in force with its history.
+// View is the current policy with its source.
 type View struct {
 	Policy    Policy
-	UpdatedAt time.Time // of the last change; the start's at first
+	UpdatedAt time.Time // time of the last change, initially that of NewStore
 	Source    string    // SourceFile or SourceRuntime
 }
 
-// View returns the policy in force.
+// View returns the current policy and its source.
 func (s *Store) View() View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return View{*s.current.Load(), s.updatedAt, s.source}
 }
 
-// Put replaces the policy at run time: change gets the one in force and
-// returns the next, or an error that changes nothing. Requests that begin
-// after Put returns use the new policy.
-func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
+// Update changes the policy at run time. change receives the current policy and returns the next one; with an
+// error, the policy does not change. Requests that begin after Update use the new policy.
+func (s *Store) Update(change func(Policy) (Policy, error)) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next, err := change(*s.current.Load())
@@ -61,10 +60,9 @@ func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	return View{next, s.updatedAt, s.source}, nil
 }
 
-// ReloadFile takes the configuration's policy: it comes into force if it
-// differs from what the configuration said before, else a policy put at run
-// time stays. One whose strategy is no more, says strategies, takes the
-// configuration's instead.
+// ReloadFile sets the policy of a reloaded configuration. It replaces the current policy if the configuration's
+// policy has changed. Otherwise a policy set at run time remains, except that a backoff that no longer
+// exists (strategies) is replaced by that of the configuration.
 func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +78,7 @@ func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	}
 }
 
-// replace requires mu. updatedAt grows with each change, and stays with none.
+// replace sets the current policy. updatedAt grows with each change. It requires mu.
 func (s *Store) replace(p Policy, source string) {
 	if old := s.current.Load(); old.Equal(&p) && source == s.source {
 		return
