@@ -47,9 +47,9 @@ func (s *Store) View() View {
 	return View{*s.current.Load(), s.updatedAt, s.source}
 }
 
-// Update changes the policy at run time. change receives the current policy and returns the next one; with an
-// error, the policy does not change. Requests that begin after Update use the new policy.
-func (s *Store) Update(change func(Policy) (Policy, error)) (View, error) {
+// Put changes the policy at run time. change receives the current policy and returns the next one; with an
+// error, the policy does not change. Requests that begin after Put use the new policy.
+func (s *Store) Put(change func(Policy) (Policy, error)) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next, err := change(*s.current.Load())
