@@ -6,11 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/gofiber/fiber/v2"
@@ -101,15 +99,12 @@ func noResponse(c *fiber.Ctx, result *engine.Result) error {
 	default:
 		p.body.Error = result.Final.String()
 	}
-	if f.RetryAfter > 0 && result.Final != core.FinalCancelled {
-		c.Set(fiber.HeaderRetryAfter, wholeSeconds(f.RetryAfter))
+	if after := f.RetryAfterSeconds(); after > 0 && result.Final != core.FinalCancelled {
+		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(after, 10))
 	}
 	p.body.Details = failedRequest{viewsOfAttempts(result.Attempts), result.ID.String()}
 	return p
 }
-
-// wholeSeconds returns d in seconds, rounded up, as Retry-After has it.
-func wholeSeconds(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }
 
 // readResponse reads the response's body and closes it, which ends the request.
 func readResponse(result *engine.Result) responseView {

@@ -13,10 +13,10 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -152,16 +152,7 @@ var (
 // call makes a request and records its answer: what differs from run to run or
 // with each build of a module is masked.
 func (g *golden) call(t *testing.T, method, path, body string, header ...string) (status int, answer []byte) {
-	q := httptest.NewRequest(method, "/", strings.NewReader(body))
-	q.RequestURI = path
-	q.Host = "localhost"
-	if body != "" {
-		q.Header.Set("Content-Type", "application/json")
-	}
-	for i := 0; i < len(header); i += 2 {
-		q.Header.Set(header[i], header[i+1])
-	}
-	r, answer := roundTrip(t, g.served, q)
+	r, answer := roundTrip(t, g.served, method, requestHead(method, path, "localhost", body, header...), body)
 	fmt.Fprintf(&g.out, "%s %s", method, requestID.ReplaceAllString(path, "ID"))
 	for i := 0; i < len(header); i += 2 {
 		fmt.Fprintf(&g.out, " [%s: %s]", header[i], header[i+1])
@@ -188,45 +179,18 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 	return r.StatusCode, answer
 }
 
-// roundTrip serves one request on a connection in memory.
-func roundTrip(t require.TestingT, s *Server, q *http.Request) (*http.Response, []byte) {
-	c := &memoryConn{}
-	path := q.RequestURI
-	if path == "" {
-		path = q.URL.RequestURI()
+func requestHead(method, path, host, body string, header ...string) string {
+	h := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n", method, path, host, len(body))
+	if body != "" && !slices.Contains(header, "Content-Type") {
+		h += "Content-Type: application/json\r\n"
 	}
-	var body []byte
-	if q.Body != nil {
-		body, _ = io.ReadAll(q.Body)
+	for i := 0; i < len(header); i += 2 {
+		if header[i] != "Host" {
+			h += header[i] + ": " + header[i+1] + "\r\n"
+		}
 	}
-	fmt.Fprintf(&c.in, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", q.Method, path, q.Host)
-	for name, values := range q.Header {
-		fmt.Fprintf(&c.in, "%s: %s\r\n", name, values[0])
-	}
-	fmt.Fprintf(&c.in, "Content-Length: %d\r\n\r\n%s", len(body), body)
-	s.app.Handler()                 // builds the tree of routes
-	_ = s.app.Server().ServeConn(c) // what fails has been answered
-	r, err := http.ReadResponse(bufio.NewReader(&c.out), q)
-	require.NoError(t, err, "%s %s", q.Method, path)
-	answer, err := io.ReadAll(r.Body)
-	require.NoError(t, err)
-	return r, answer
+	return h
 }
-
-// memoryConn is a client's connection: what the client sent and what it is answered.
-type memoryConn struct {
-	net.Conn
-	in, out bytes.Buffer
-}
-
-func (c *memoryConn) Read(p []byte) (int, error)       { return c.in.Read(p) }
-func (c *memoryConn) Write(p []byte) (int, error)      { return c.out.Write(p) }
-func (c *memoryConn) Close() error                     { return nil }
-func (c *memoryConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (c *memoryConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
-func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
-func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 
 func form(fields map[string]string, module []byte) (body, contentType string) {
 	var b bytes.Buffer
@@ -359,13 +323,11 @@ func (g *golden) record(t *testing.T) {
 
 // waiting records a request that waits for its retry.
 func (g *golden) waiting(t *testing.T) {
-	q := httptest.NewRequest("POST", "/api/v1/request", strings.NewReader(`{"url":"http://target.test/","region":"US","region_strict":true,"retry":{"max_attempts":2}}`))
-	q.Header.Set("Content-Type", "application/json")
-	q.Host = "localhost"
+	const body = `{"url":"http://target.test/","region":"US","region_strict":true,"retry":{"max_attempts":2}}`
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		roundTrip(g.t, g.served, q)
+		roundTrip(g.t, g.served, "POST", requestHead("POST", "/api/v1/request", "localhost", body), body)
 	}()
 	time.Sleep(100 * time.Millisecond)
 	g.call(t, "GET", "/api/v1/requests?state=waiting", "")
@@ -444,8 +406,6 @@ func (g *golden) keys(t *testing.T) {
 }
 
 func (g *golden) hosts(t *testing.T) {
-	q := httptest.NewRequest("GET", "/api/v1/proxies", nil)
-	q.Host = "evil.test"
-	r, body := roundTrip(t, g.served, q)
+	r, body := roundTrip(t, g.served, "GET", requestHead("GET", "/api/v1/proxies", "evil.test", ""), "")
 	fmt.Fprintf(&g.out, "GET /api/v1/proxies of another host\n%d\n%s\n\n", r.StatusCode, body)
 }

@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +72,15 @@ type Server struct {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
+// openapiJSON returns openapi.yaml as JSON.
+var openapiJSON = sync.OnceValues(func() ([]byte, error) {
+	var doc map[string]any
+	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
+		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	}
+	return json.Marshal(doc)
+})
+
 // Limits on the body of a request, in bytes.
 const (
 	maxJSON   = 1 << 20
@@ -82,11 +92,11 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg}
-	var err error
-	if s.spec, err = jsonOf(openapiYAML); err != nil {
-		return nil, fmt.Errorf("openapi.yaml: %w", err)
+	spec, err := openapiJSON()
+	if err != nil {
+		return nil, err
 	}
+	s := &Server{cfg: cfg, spec: spec}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.app = fiber.New(fiber.Config{
@@ -99,14 +109,6 @@ func New(cfg Config) (*Server, error) {
 		return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyLimit(h)}
 	}
 	return s, nil
-}
-
-func jsonOf(document []byte) ([]byte, error) {
-	var doc map[string]any
-	if err := yaml.Unmarshal(document, &doc); err != nil {
-		return nil, err
-	}
-	return json.Marshal(doc)
 }
 
 // Serve accepts connections from l until Shutdown.

@@ -1,0 +1,351 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// noon is the time of every test with fakes.
+var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// rig is a server whose parts are fakes, except for values that need no faking: a pool
+// and a policy.
+type rig struct {
+	*Server
+	now      time.Time
+	engine   *fakeEngine
+	pool     *upstream.Pool
+	targets  fakeTargets
+	policies *retry.Store
+	metrics  *fakeMetrics
+	tracker  *fakeTracker
+	plugins  *fakePlugins
+	reload   ReloadStatus
+	log      *bytes.Buffer
+}
+
+// newRig returns a server with the proxies F1 and F2. change may be nil.
+func newRig(t testing.TB, change func(*rig, *Config)) *rig {
+	r := &rig{now: noon, log: &bytes.Buffer{}, metrics: &fakeMetrics{}, tracker: &fakeTracker{}, plugins: newFakePlugins()}
+	clock := func() time.Time { return r.now }
+	cfg := breaker.Default()
+	cfg.FailureThreshold = 1
+	r.pool = upstream.NewPool(upstream.PoolConfig{Breaker: cfg, Literal: true, Now: clock})
+	require.NoError(t, r.pool.Apply([]upstream.Spec{
+		proxySpec(t, "F1", "http://user:secret@f1.test:8080"), proxySpec(t, "F2", "http://f2.test:8080"),
+	}))
+	r.policies = retry.NewStore(retry.DefaultPolicy(), clock)
+	r.engine = &fakeEngine{policies: r.policies, first: "random", retry: "random"}
+	r.reload = ReloadStatus{OK: true, At: noon, Faults: []string{}, Restart: []string{}}
+	config := Config{
+		Engine: r.engine, Pool: r.pool, Targets: &r.targets, Policies: r.policies, Metrics: r.metrics, Requests: r.tracker,
+		Plugins: r.plugins, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: clock, Version: "v1",
+		Reload:  func() ReloadStatus { return r.reload },
+		Running: func() Running { return Running{Config: map[string]any{}, Gateway: "127.0.0.1:8888", Reload: r.reload} },
+	}
+	if change != nil {
+		change(r, &config)
+	}
+	var err error
+	r.Server, err = New(config)
+	require.NoError(t, err)
+	return r
+}
+
+func proxySpec(t testing.TB, id, url string) upstream.Spec {
+	a, err := upstream.ParseAddress(url)
+	require.NoError(t, err)
+	return upstream.Spec{ID: id, Address: a, Weight: 1, Source: "config"}
+}
+
+// trip opens the breaker of a proxy.
+func (r *rig) trip(id string) {
+	lease, ok := r.pool.Snapshot().Get(id).Acquire(r.now)
+	if !ok {
+		panic("the proxy is not admissible")
+	}
+	lease.Settle(&core.Outcome{Result: core.ResultFailure, Verdict: core.Failure})
+	lease.Release()
+}
+
+// exchange is one request to the API and the response that is wanted.
+type exchange struct {
+	name   string
+	method string // default GET
+	path   string // after /api/v1
+	body   string
+	header string // one field, "Name: value"; default Content-Type: application/json with a body
+	status int
+	want   string // the response's body; "" for any
+}
+
+// check sends each request and compares the response. An error must have the form of
+// Error.
+func (r *rig) check(t *testing.T, list []exchange) {
+	t.Helper()
+	for _, x := range list {
+		if x.method == "" {
+			x.method = "GET"
+		}
+		name := strings.TrimSpace(x.name + " " + x.method + " " + x.path + " " + clip(x.body))
+		response, body := r.send(t, x.method, "/api/v1"+x.path, x.body, x.header)
+		require.Equal(t, x.status, response.StatusCode, "%s: %s", name, body)
+		if x.want != "" {
+			require.Equal(t, x.want, string(body), name)
+		}
+		if x.status >= 400 {
+			requireError(t, body, name)
+		}
+	}
+}
+
+func requireError(t require.TestingT, body []byte, name string) {
+	var e struct {
+		Error, Message string
+		Details        any
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(&e), "%s: %s", name, body)
+	require.Regexp(t, `^[a-z0-9_]+$`, e.Error, name)
+	require.NotEmpty(t, e.Message, name)
+}
+
+// send makes a request addressed to localhost.
+func (r *rig) send(t require.TestingT, method, path, body string, headers ...string) (*http.Response, []byte) {
+	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path)
+	if body != "" && !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Content-Type:") }) {
+		headers = append(headers, "Content-Type: application/json")
+	}
+	for _, h := range headers {
+		if h != "" {
+			head += h + "\r\n"
+		}
+	}
+	return roundTrip(t, r.Server, method, head+fmt.Sprintf("Content-Length: %d\r\n", len(body)), body)
+}
+
+// roundTrip serves one request on a connection in memory. head is without the empty
+// line at its end.
+func roundTrip(t require.TestingT, s *Server, method, head, body string) (*http.Response, []byte) {
+	c := &memoryConn{}
+	c.in.WriteString(head + "Connection: close\r\n\r\n" + body)
+	s.app.Handler()                 // builds the tree of routes
+	_ = s.app.Server().ServeConn(c) // an error here is also in the response
+	response, err := http.ReadResponse(bufio.NewReader(&c.out), &http.Request{Method: method})
+	require.NoError(t, err, "%q", head)
+	content, err := io.ReadAll(response.Body)
+	require.NoError(t, err, "%q", head)
+	return response, content
+}
+
+// memoryConn is a client connection: the bytes of the client and those of the server.
+type memoryConn struct {
+	net.Conn
+	in, out bytes.Buffer
+}
+
+func (c *memoryConn) Read(p []byte) (int, error)       { return c.in.Read(p) }
+func (c *memoryConn) Write(p []byte) (int, error)      { return c.out.Write(p) }
+func (c *memoryConn) Close() error                     { return nil }
+func (c *memoryConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *memoryConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
+func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
+
+// fakeEngine responds to every call with result.
+type fakeEngine struct {
+	draining     bool
+	first, retry string
+	policies     *retry.Store
+	calls        []engine.Call
+	result       *engine.Result
+	err          error
+}
+
+var _ Engine = (*fakeEngine)(nil)
+
+func (e *fakeEngine) Draining() bool { return e.draining }
+
+func (e *fakeEngine) Do(_ context.Context, call engine.Call) (*engine.Result, error) {
+	e.calls = append(e.calls, call)
+	return e.result, e.err
+}
+
+func (e *fakeEngine) Merge(o retry.Override) (*retry.Policy, error) {
+	p := e.policies.Current().Merge(o)
+	return &p, p.Validate(e.HasBackoff)
+}
+
+func (e *fakeEngine) HasBackoff(name string) bool { return name == "exponential" || name == "fixed" }
+
+func (e *fakeEngine) Scorers() (first, retry string) { return e.first, e.retry }
+
+func (e *fakeEngine) Activate(first, retry string) error {
+	if first == "fixed" || retry == "fixed" {
+		return errors.New("fixed is a backoff")
+	}
+	if first != "" {
+		e.first = first
+	}
+	if retry != "" {
+		e.retry = retry
+	}
+	return nil
+}
+
+func (e *fakeEngine) Describe(u *upstream.Upstream, row *core.Candidate) {
+	row.Weight = u.Spec().Weight
+}
+
+type fakeTargets struct{ list []evidence.TargetView }
+
+func (f *fakeTargets) Targets() []evidence.TargetView { return slices.Clone(f.list) }
+
+// fakeMetrics returns its fields, and keeps the arguments of the last query.
+type fakeMetrics struct {
+	summary     metrics.Summary
+	points      []metrics.Point
+	proxies     map[string]metrics.ProxyStats
+	transitions []core.Transition
+	truncated   bool
+
+	hours int
+	step  time.Duration
+}
+
+func (m *fakeMetrics) Summary() metrics.Summary { return m.summary }
+
+func (m *fakeMetrics) Series(hours int, step time.Duration) []metrics.Point {
+	m.hours, m.step = hours, step
+	return m.points
+}
+
+func (m *fakeMetrics) ByProxy(hours int) map[string]metrics.ProxyStats {
+	m.hours = hours
+	return m.proxies
+}
+
+func (m *fakeMetrics) Transitions(hours int) (list []core.Transition, truncated bool) {
+	m.hours = hours
+	return m.transitions, m.truncated
+}
+
+func (m *fakeMetrics) RetentionHours() int { return 48 }
+
+func (m *fakeMetrics) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "scrape") })
+}
+
+// fakeTracker has the requests of list, and keeps the arguments of the last List.
+type fakeTracker struct {
+	list  []metrics.Request
+	state string
+	limit int
+}
+
+func (f *fakeTracker) List(state string, limit int) []metrics.Request {
+	f.state, f.limit = state, limit
+	return f.list
+}
+
+func (f *fakeTracker) Get(id core.RequestID) (metrics.Request, bool) {
+	for _, r := range f.list {
+		if r.ID == id {
+			return r, true
+		}
+	}
+	return metrics.Request{}, false
+}
+
+// fakePlugins is a registry of a scorer, random, and a backoff, fixed. Every method
+// fails with err unless it is nil.
+type fakePlugins struct {
+	all  map[string]plugins.Info
+	err  error
+	puts []upload
+	row  core.Candidate      // the first candidate of the last TestScorer
+	wait core.BackoffRequest // of the last TestBackoff
+}
+
+func newFakePlugins() *fakePlugins {
+	return &fakePlugins{all: map[string]plugins.Info{
+		"fixed":  {Name: "fixed", Kind: wasmhost.Backoff, Source: plugins.SourceBuiltin, State: plugins.StateReady},
+		"random": {Name: "random", Kind: wasmhost.Scorer, Source: plugins.SourceBuiltin, State: plugins.StateReady},
+		"broken": {Name: "broken", Source: plugins.SourceAPI, State: plugins.StateFailed, LastError: "it does not load"},
+	}}
+}
+
+func (f *fakePlugins) List() []plugins.Info {
+	return []plugins.Info{f.all["broken"], f.all["fixed"], f.all["random"]}
+}
+
+func (f *fakePlugins) Get(name string) (plugins.Info, error) {
+	i, ok := f.all[name]
+	if !ok {
+		return i, fmt.Errorf("plugin %q %w", name, core.ErrNotFound)
+	}
+	return i, nil
+}
+
+func (f *fakePlugins) Put(name string, code []byte, config map[string]any, _ bool) (plugins.Info, error) {
+	f.puts = append(f.puts, upload{name, code, config})
+	return plugins.Info{Name: name}, f.err
+}
+
+func (f *fakePlugins) Delete(name string, inUse func(string) string) error {
+	if f.err == nil && inUse(name) != "" {
+		return fmt.Errorf("plugin %q is in use as %s: %w", name, inUse(name), core.ErrConflict)
+	}
+	return f.err
+}
+
+func (f *fakePlugins) RollBack(name string) (plugins.Info, error) {
+	return plugins.Info{Name: name}, f.err
+}
+func (f *fakePlugins) Release(name string) (plugins.Info, error) {
+	return plugins.Info{Name: name}, f.err
+}
+
+// TestScorer scores by weight.
+func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error) {
+	var req core.RankRequest
+	rows := make([]core.Candidate, c.Len())
+	c.Fill(&req, rows)
+	f.row = rows[0]
+	scores := make([]float64, len(rows))
+	for i := range rows {
+		scores[i] = rows[i].Weight
+	}
+	return scores, f.err
+}
+
+func (f *fakePlugins) TestBackoff(_ string, q *core.BackoffRequest) (float64, error) {
+	f.wait = *q
+	return q.BaseDelay * q.Retry, f.err
+}
