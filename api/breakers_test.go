@@ -101,7 +101,7 @@ func TestTransitions(t *testing.T) {
 // checkHours sends wrong values of hours.
 func (r *rig) checkHours(t *testing.T, path string) {
 	t.Helper()
-	for _, q := range []string{"", "0", "-1", "169", "1.5", "abc", "+1", "99999999999999999999", "1&hours=2", "0x1"} {
+	for _, q := range []string{"", "0", "-1", "169", "1.5", "abc", "+1", "%2B1", "99999999999999999999", "1&hours=2", "0x1"} {
 		r.check(t, []exchange{{path: path + "?hours=" + q, status: 400,
 			want: `{"error":"invalid_field","message":"hours must be one integer from 1 to 168","details":{"field":"hours","limit":"1 to 168"}}`}})
 	}

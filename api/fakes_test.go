@@ -289,7 +289,8 @@ type fakePlugins struct {
 	all  map[string]plugins.Info
 	err  error
 	puts []upload
-	row  core.Candidate      // the first candidate of the last TestScorer
+	rank core.RankRequest    // of the last TestScorer
+	row  core.Candidate      // the first candidate of it
 	wait core.BackoffRequest // of the last TestBackoff
 }
 
@@ -334,9 +335,8 @@ func (f *fakePlugins) Release(name string) (plugins.Info, error) {
 
 // TestScorer scores by weight.
 func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error) {
-	var req core.RankRequest
 	rows := make([]core.Candidate, c.Len())
-	c.Fill(&req, rows)
+	c.Fill(&f.rank, rows)
 	f.row = rows[0]
 	scores := make([]float64, len(rows))
 	for i := range rows {

@@ -175,6 +175,8 @@ func TestTestScorer(t *testing.T) {
 	})
 	require.InDelta(t, 1.01/3.01, r.plugins.row.NormalizedLatency, 1e-9)
 	require.Equal(t, 0.5, r.plugins.row.SuccessRate, "the default")
+	r.check(t, []exchange{{method: "POST", path: path, status: 200, body: `{"request":{"count":9,"pool_size":8,"attempt":1},"candidates":[{}]}`}})
+	require.Equal(t, core.RankRequest{Count: 1, PoolSize: 8, Attempt: 1, Idempotent: 1}, r.plugins.rank, "there are as many candidates as there are")
 	many := strings.Repeat("{},", maxCandidates) + "{}"
 	r.check(t, []exchange{
 		{method: "POST", path: path, status: 400, body: `{"candidates":[]}`, want: bad("candidates", "candidates must be 1 to 10000")},

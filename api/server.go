@@ -100,7 +100,7 @@ func New(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.app = fiber.New(fiber.Config{
-		DisableStartupMessage: true, ErrorHandler: s.fail, BodyLimit: maxUpload, Immutable: true, CaseSensitive: true,
+		DisableStartupMessage: true, ErrorHandler: s.fail, Immutable: true, CaseSensitive: true,
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10,
 	})
 	s.routes()
@@ -178,9 +178,10 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a request that has changed something, and the name of its key.
+// logChange logs a request that has succeeded and may have changed something, with the
+// name of its key.
 func (s *Server) logChange(c *fiber.Ctx) {
-	if readOnly(c) || c.Response().StatusCode() >= 400 {
+	if readOnly(c) {
 		return
 	}
 	switch c.Route().Path {

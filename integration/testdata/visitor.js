@@ -29,7 +29,7 @@
   async function visit() {
     await until("asks for a key", () => !one("#login").hidden && one("main").hidden);
     enter("not-the-key");
-    await until("says that it is another's", () => text("#login [role=alert]") === "this is none of its keys");
+    await until("says that it is another's", () => text("#login [role=alert]") === "the API does not accept this key");
     enter("reads-only");
     await until("shows the proxies", () => one("#login").hidden && !one("main").hidden && text("#link") === "live" && one("#proxies").rows.length === 3 && row("random"));
     const here = (await api("config")).gateway;
@@ -42,19 +42,19 @@
     const reset = row("F1").querySelector("button");
     reset.focus();
     await fetch("traffic");
-    await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3saved by a retry"));
-    await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3proxies in service"));
+    await until("counts the requests", () => text("#tiles").includes("9requests12 attempts") && text("#tiles").includes("3successful after a retry"));
+    await until("shows the open breaker", () => row("F1").querySelector(".pill").textContent.startsWith("open ") && text("#tiles").includes("2 of 3breakers closed"));
     await until("draws how long it is open", () => row("F1").querySelector(".band .open").getAttribute("width") < 72 && !row("F2").querySelector(".band .open"));
-    await until("tells of the event", () => [...one("#events").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
+    await until("tells of the event", () => [...one("#transitions").rows[0].cells].slice(1).map(cell => cell.textContent).join() === "F1,closed → open,threshold");
     await until("shows a retried request", () => /^F1 503,F[23] 200$/.test([...one("#requests").rows[0].querySelectorAll(".step")].map(step => step.textContent).join()));
-    await until("draws the traffic", () => one("#chart .first") && one("#chart .saved") && !one("#chart .lost"));
+    await until("draws the traffic", () => one("#chart .first") && one("#chart .retried") && !one("#chart .failed"));
     if (document.activeElement !== reset) throw new Error("a button loses its focus when the page is brought up to date");
     reset.click();
     await until("closes the breaker", () => row("F1").querySelector(".pill").textContent === "closed");
     press("random", "use for first");
     await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
 
-    await until("draws the policy", () => document.querySelectorAll("#tries circle").length === 3);
+    await until("draws the policy", () => document.querySelectorAll("#attempts circle").length === 3);
     one("summary").click();
     change("max_attempts", "4");
     change("retry_status_codes", "404");
@@ -64,7 +64,7 @@
     await until("keeps what was typed", () => one("#change [name=max_attempts]").value === "4");
     change("retry_status_codes", "503, 429");
     one("#change").requestSubmit();
-    await until("puts a policy in force", () => text("#change [role=status]").startsWith("in force") && document.querySelectorAll("#tries circle").length === 4);
+    await until("puts a policy in force", () => text("#change [role=status]").startsWith("applied at") && document.querySelectorAll("#attempts circle").length === 4);
 
     const reread = what => { refresh(); return text("#reload").includes(what); };
     await fetch("edit?max_attempts=11");
@@ -73,14 +73,14 @@
     await until("tells that it was", () => reread("") && one("#reload").hidden);
 
     await fetch("stop");
-    await until("says that nobody answers", () => text("#link").includes("does not answer; what is below is of") && one("main").className === "stale");
+    await until("says that nobody answers", () => text("#link").includes("does not respond; this page is from") && one("main").className === "stale");
     await fetch("go");
     await until("goes on by itself", () => text("#link") === "live" && one("main").className === "");
 
     const timeout = AbortSignal.timeout;
     AbortSignal.timeout = () => timeout.call(AbortSignal, 1000);
     await fetch("hang");
-    await until("does not wait for ever", () => text("#link").includes("does not answer"));
+    await until("does not wait for ever", () => text("#link").includes("does not respond"));
     await fetch("go");
     AbortSignal.timeout = timeout;
     await until("goes on then, too", () => text("#link") === "live");
