@@ -26,7 +26,7 @@ const (
 	trailer
 )
 
-// ErrTruncated is a body that ended before its framing said so.
+// ErrTruncated is the error of a body that is shorter than its framing says.
 var ErrTruncated = errors.New("the body was cut short")
 
 // Start readies b for a message read from r.
@@ -37,13 +37,13 @@ func (b *Body) Start(r *Reader, f Framing, length int64) {
 	}
 }
 
-// Done reports whether the body has been read to its clean end.
+// Done reports whether the body has been read to its end, without an error.
 func (b *Body) Done() bool { return b.r == nil || b.err == io.EOF }
 
-// Err is what ended the body; nil while it goes on, io.EOF at a clean end.
+// Err returns the error that ended the body; nil while it goes on, io.EOF at a clean end.
 func (b *Body) Err() error { return b.err }
 
-// Left is the number of bytes still to come, or -1 when that is not known.
+// Left returns the number of bytes still to come, or -1 if it is unknown.
 func (b *Body) Left() int64 {
 	switch {
 	case b.Done():
@@ -132,7 +132,7 @@ func (b *Body) ended(err error) error {
 }
 
 // chunkLine consumes one line of chunked framing (RFC 9112 section 7.1) if it
-// is buffered whole, and says whether it was.
+// is buffered whole, and reports whether it was.
 func (b *Body) chunkLine() (bool, error) {
 	buffered := b.r.Buffered()
 	i := bytes.IndexByte(buffered, '\n')
@@ -154,7 +154,7 @@ func (b *Body) chunkLine() (bool, error) {
 		}
 		b.state = chunkSize
 	case chunkSize:
-		size, err := parseChunkSize(line, b.r.answers)
+		size, err := parseChunkSize(line, b.r.responses)
 		if err != nil {
 			return false, err
 		}
@@ -167,11 +167,11 @@ func (b *Body) chunkLine() (bool, error) {
 			b.err = io.EOF
 			return true, nil
 		}
-		most, values := int64(MaxFields), uint8(valueChar)
-		if b.r.answers {
-			most, values = MaxAnswerFields, answerChar
+		limit, values := int64(MaxFields), uint8(valueChar)
+		if b.r.responses {
+			limit, values = MaxResponseFields, responseChar
 		}
-		if b.left++; b.left > most || bytes.IndexByte(line, ':') <= 0 || !all(line, values) {
+		if b.left++; b.left > limit || bytes.IndexByte(line, ':') <= 0 || !all(line, values) {
 			return false, malformed("the trailer section")
 		}
 	}
@@ -182,7 +182,7 @@ const maxChunkLine = 4 << 10
 
 // parseChunkSize reads up to 15 digits. A response may have a zero before those: Go's
 // and curl's clients take 16, and some origins write a fixed number of them.
-func parseChunkSize(line []byte, answer bool) (int64, error) {
+func parseChunkSize(line []byte, response bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
 		digits, ext = line[:i], trim(line[i:])
@@ -190,7 +190,7 @@ func parseChunkSize(line []byte, answer bool) (int64, error) {
 			return 0, malformed("a chunk's size line")
 		}
 	}
-	if answer && len(digits) == 16 && digits[0] == '0' {
+	if response && len(digits) == 16 && digits[0] == '0' {
 		digits = digits[1:]
 	}
 	if len(digits) == 0 || len(digits) > 15 {
@@ -252,9 +252,9 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Unread is the number of bytes that may be taken straight from the connection
-// the body comes from, for a copy in the kernel; false while bytes are buffered
-// or when framing does not allow it.
+// Unread returns the number of bytes that may be taken straight from the connection,
+// for a copy in the kernel; false while bytes are buffered, or if the framing does not
+// allow it.
 func (b *Body) Unread() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false
@@ -262,8 +262,8 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took tells the body that n of its Unread bytes have been taken from the
-// connection, and if err is not nil that the connection has then ended with it.
+// Took records that n of the Unread bytes have been taken from the connection, and that
+// the connection has then ended with err, if that is not nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	switch {

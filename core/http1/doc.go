@@ -1,6 +1,6 @@
 // Package http1 reads and writes HTTP/1.1 messages (RFC 9112) for a proxy:
-// requests strictly, so that none means one thing here and another at the next
-// hop, responses repaired where that leaves no doubt, and without allocating, so
+// requests strictly, so that the next hop reads each of them in the same way;
+// responses with the repairs that RFC 9112 describes; and both without allocating, so
 // that a message costs little more than its system calls.
 //
 // A [Reader] owns the read side of one connection. [Reader.ReadRequest] and

@@ -16,13 +16,13 @@ func TestTheNumberOfTrailersIsLimited(t *testing.T) {
 		answers bool
 		limit   int
 	}{
-		"request": {false, MaxFields}, "response": {true, MaxAnswerFields},
+		"request": {false, MaxFields}, "response": {true, MaxResponseFields},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, n := range []int{0, 1, c.limit - 1, c.limit, c.limit + 1, 2 * c.limit} {
 				for _, data := range []string{"", "5\r\nhello\r\n", strings.Repeat("1\r\nx\r\n", 2*c.limit)} {
 					r := NewReader(strings.NewReader(data + "0\r\n" + strings.Repeat("T: v\r\n", n) + "\r\nnext"))
-					r.answers = c.answers
+					r.responses = c.answers
 					var b Body
 					b.Start(r, Chunked, 0)
 					_, err := io.Copy(io.Discard, &b)

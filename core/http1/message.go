@@ -1,10 +1,10 @@
 package http1
 
-// Kind names the header fields that a proxy itself must look at.
+// Kind names the header fields that a proxy has to read.
 type Kind uint8
 
-// The known fields. Nominated marks a field that the message's Connection
-// field declares hop-by-hop (RFC 9110 section 7.6.1).
+// The kinds. Other is any other field; Nominated is one that the message's
+// Connection field names, which makes it hop-by-hop (RFC 9110 section 7.6.1).
 const (
 	Other Kind = iota
 	Nominated
@@ -33,9 +33,9 @@ type Field struct {
 	Kind        Kind
 }
 
-// HopByHop reports whether the field ends at this hop: it is never forwarded.
-// Content-Length and Transfer-Encoding count too, since whoever writes the
-// forwarded message frames it anew; so do our own X-Whirlpool-* fields.
+// HopByHop reports whether the field ends at this hop and is not forwarded (RFC 9110
+// section 7.6.1). Content-Length and Transfer-Encoding are among them, since the
+// forwarded message is framed anew, and so are the X-Whirlpool-* fields.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
 	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
@@ -74,16 +74,16 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // with Framing Length; without a body (HEAD, 304, empty) what was announced, else -1
+	Length     int64 // with Framing Length; without a body (HEAD, 304, empty) the announced length, else -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }
 
-// ProtocolError is a message that breaks the rules. Detail is fit for the
-// answer to whoever sent it; it quotes nothing of the message.
+// ProtocolError is the error of a message that breaks the rules. Detail can be sent to
+// the sender of the message; it quotes nothing of it.
 type ProtocolError struct {
 	Detail string
-	Status int // for a request like that: 400, 414 or 431
+	Status int // of the response to such a request: 400, 414 or 431
 }
 
 func (e *ProtocolError) Error() string { return "malformed HTTP message: " + e.Detail }

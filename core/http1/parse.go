@@ -20,7 +20,7 @@ func (r *Reader) ReadRequest(q *Request) error {
 	if q.Method, q.Target, q.Minor, err = requestLine(line); err != nil {
 		return err
 	}
-	s := scan{values: valueChar, most: MaxFields}
+	s := scan{values: valueChar, limit: MaxFields}
 	if q.Fields, err = s.fields(rest, q.Fields); err != nil {
 		return err
 	}
@@ -80,13 +80,13 @@ const (
 )
 
 // ReadResponse reads the head of the final response to a request of that method
-// into p. It skips interim ones (1xx), which RFC 9110 section 15.2 would have
-// passed on: Python's http.client takes any but 100 for the final answer, and then
-// gives each request the answer to the one before it. What follows a 2xx to CONNECT
-// is no body but the tunnel's. Errors are as ReadRequest's; after one, p.Status is 0
-// if nothing that has come was the beginning of an answer.
+// into p. It skips interim responses (1xx), although RFC 9110 section 15.2 wants them
+// forwarded: Python's http.client takes any but 100 for the final response, and is then
+// one response behind. The bytes after a 2xx to CONNECT are no body but the tunnel's.
+// Errors are as ReadRequest's; after one, p.Status is 0 unless the beginning of a
+// response had come.
 //
-// A head that RFC 9112 tells a recipient how to repair is repaired: white space
+// The faults that RFC 9112 lets a recipient repair are repaired: white space
 // before a colon is dropped (section 5.1), a folded line is joined (5.2), a bare LF
 // ends a line (2.2), equal Content-Lengths are one (6.3), and Transfer-Encoding
 // overrides Content-Length, after which the connection ends (6.3). Control characters
@@ -101,7 +101,7 @@ func (r *Reader) ReadContinue(p *Response, method []byte) error {
 }
 
 func (r *Reader) readFinal(p *Response, method []byte, or100 bool) error {
-	r.answers = true
+	r.responses = true
 	for interim := 0; interim <= MaxHead; {
 		size, err := r.readResponse(p, method)
 		if err != nil {
@@ -111,7 +111,7 @@ func (r *Reader) readFinal(p *Response, method []byte, or100 bool) error {
 			return nil
 		}
 		if p.Status == 101 {
-			return malformed("101 Switching Protocols, which nobody asked for")
+			return malformed("101 Switching Protocols, which was not asked for")
 		}
 		interim += size
 	}
@@ -157,7 +157,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if status < 100 { // above 599 there are some in the wild: LinkedIn's 999
 		return 0, 0, nil, malformed("the status is below 100")
 	}
-	if reason = trim(line[3:]); !all(reason, answerChar) {
+	if reason = trim(line[3:]); !all(reason, responseChar) {
 		return 0, 0, nil, malformed("the reason phrase has a CR, LF or NUL")
 	}
 	return minor, status, reason, nil
@@ -165,7 +165,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse reads the head of a response; loose repairs what is to be repaired.
+// parse reads the head of a response; with loose it makes the repairs.
 func (p *Response) parse(head, method []byte, loose bool) error {
 	line, rest, ok := bytes.Cut(head, crlf)
 	if loose {
@@ -181,7 +181,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	}
 	*p = Response{Status: status, Reason: reason, Minor: minor, Fields: p.Fields[:0], Length: -1}
 	s := scan{
-		values: answerChar, most: MaxAnswerFields, answer: true,
+		values: responseChar, limit: MaxResponseFields, response: true,
 		unframed: status/100 == 2 && string(method) == "CONNECT",
 		bodiless: status < 200 || status == 204 || status == 304 || string(method) == "HEAD",
 	}
@@ -198,7 +198,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// RFC 9110 section 8.6: no length there. Who says one may send a body, too.
+		// A 204 has no length (RFC 9110 section 8.6). With one, a body may follow.
 		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {
@@ -218,7 +218,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	return nil
 }
 
-// scan gathers what the fields of one head say about the message itself.
+// scan collects what the fields of one head say about the message itself.
 type scan struct {
 	host, retryAfter []byte
 	hosts            int
@@ -230,15 +230,15 @@ type scan struct {
 	nominated        int // field names in Connection
 
 	values   uint8 // the class of bytes that a value may have
-	most     int   // number of fields
-	answer   bool  // of a response, where equal lengths are one
+	limit    int   // of the number of fields
+	response bool  // of a response: equal lengths are one
 	unframed bool  // Content-Length and Transfer-Encoding mean nothing: RFC 9110 section 9.3.6
-	bodiless bool  // there is no body whatever they say: RFC 9112 section 6.3
-	noLength bool  // a bodiless message says no usable length
+	bodiless bool  // there is no body, whatever the fields say: RFC 9112 section 6.3
+	noLength bool  // a bodiless message has no valid length
 }
 
 func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
-	values, most := s.values, s.most
+	values, limit := s.values, s.limit
 	for len(block) > 0 {
 		i := bytes.IndexByte(block, '\n')
 		if i < 1 || block[i-1] != '\r' {
@@ -251,12 +251,12 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 			return fields, malformed("a header line without a name and a colon")
 		}
 		name, value := line[:colon], trim(line[colon+1:])
-		if !isToken(name) || !all(value, values) || len(fields) == most {
+		if !isToken(name) || !all(value, values) || len(fields) == limit {
 			return fields, s.bad(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
 		if f.Kind != Other {
-			if err := s.known(&f); err != nil {
+			if err := s.read(&f); err != nil {
 				return fields, err
 			}
 		}
@@ -268,7 +268,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
-// looseFields is fields for a response that is to be repaired: see ReadResponse.
+// looseFields is fields for a response, with the repairs that ReadResponse lists.
 func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
@@ -296,7 +296,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			name = name[:len(name)-1]
 		}
 		value := trim(line[colon+1:])
-		if !isToken(name) || !all(value, s.values) || len(fields) == s.most {
+		if !isToken(name) || !all(value, s.values) || len(fields) == s.limit {
 			return fields, s.bad(name, value)
 		}
 		f := Field{Name: name, Value: value, Kind: kindOf(name)}
@@ -304,7 +304,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			return fields, malformed("a folded Content-Length or Transfer-Encoding")
 		}
 		if f.Kind != Other {
-			if err := s.known(&f); err != nil {
+			if err := s.read(&f); err != nil {
 				return fields, err
 			}
 		}
@@ -318,7 +318,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// bad says what is wrong with a field that was refused.
+// bad returns the error of a field that was refused.
 func (s *scan) bad(name, value []byte) error {
 	switch {
 	case !isToken(name):
@@ -328,14 +328,15 @@ func (s *scan) bad(name, value []byte) error {
 	case !all(value, s.values):
 		return malformed(badValue)
 	}
-	return tooManyFields(s.most)
+	return tooManyFields(s.limit)
 }
 
-func tooManyFields(most int) error {
-	return &ProtocolError{Detail: "more than " + strconv.Itoa(most) + " header fields", Status: 431}
+func tooManyFields(limit int) error {
+	return &ProtocolError{Detail: "more than " + strconv.Itoa(limit) + " header fields", Status: 431}
 }
 
-func (s *scan) known(f *Field) error {
+// read reads a field that has a kind.
+func (s *scan) read(f *Field) error {
 	if f.Kind == ContentLength || f.Kind == TransferEncoding {
 		err := s.framing(f)
 		if err != nil && s.bodiless {
@@ -382,9 +383,9 @@ func (s *scan) framing(f *Field) error {
 		s.chunked = true
 	case !s.hasLength && ParseLength(f.Value) >= 0:
 		s.length, s.hasLength = ParseLength(f.Value), true
-	case !s.answer && s.hasLength:
+	case !s.response && s.hasLength:
 		return malformed("more than one Content-Length")
-	case !s.answer:
+	case !s.response:
 		return malformed(badLength)
 	default: // equal ones are one, in one field or in several: RFC 9112 section 6.3
 		for rest, more := f.Value, true; more; {
@@ -413,12 +414,12 @@ func withoutZeros(digits []byte) []byte {
 	return digits
 }
 
-// maxNominated bounds the field names in Connection: each of them is compared with each
+// maxNominated is how many field names Connection may have: each is compared with each
 // field.
 const maxNominated = 100
 
-// nominate marks the fields that Connection names as hop-by-hop. Fields on
-// which the message's meaning rests cannot be talked away like that.
+// nominate marks the fields that Connection names as hop-by-hop. The fields that have a
+// kind of their own stay: a sender cannot remove Host or a framing like that.
 func nominate(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
@@ -450,7 +451,7 @@ func nextToken(list []byte) (token, rest []byte) {
 	return trim(token), rest
 }
 
-// kindOf recognises a field name, in any case.
+// kindOf returns the kind of a field name in any case.
 func kindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
@@ -574,7 +575,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// class holds, for each byte, what it may be part of.
+// class holds, for each byte, the elements of a message that it may be part of.
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {
@@ -588,7 +589,7 @@ var class = func() (t [256]uint8) {
 			t[c] |= valueChar
 		}
 		if c != 0 && c != '\r' && c != '\n' {
-			t[c] |= answerChar
+			t[c] |= responseChar
 		}
 	}
 	return t
@@ -597,8 +598,8 @@ var class = func() (t [256]uint8) {
 const (
 	tokenChar = 1 << iota
 	targetChar
-	valueChar  // of a field of a request
-	answerChar // of a field of a response: RFC 9110 section 5.5 lets a recipient keep control characters
+	valueChar    // of a field of a request
+	responseChar // of a field of a response: RFC 9110 section 5.5 lets a recipient keep control characters
 )
 
 func all(b []byte, bit uint8) bool {

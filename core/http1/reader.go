@@ -8,9 +8,9 @@ import (
 
 // Limits of one head.
 const (
-	MaxHead         = 64 << 10 // bytes
-	MaxFields       = 200      // of a request
-	MaxAnswerFields = 1000     // of a response
+	MaxHead           = 64 << 10 // bytes
+	MaxFields         = 200      // of a request
+	MaxResponseFields = 1000     // of a response
 )
 
 const (
@@ -34,12 +34,12 @@ type Reader struct {
 	pooled *[]byte // buf's origin, to be given back
 	start  *sync.Pool
 
-	begin   int  // where in buf the head that was read last begins
-	answers bool // responses are read: they are repaired, see ReadResponse
+	begin     int  // where in buf the head that was read last begins
+	responses bool // heads are read as responses, and repaired
 }
 
-// pooledSource is a source that takes a buffer only once there is something to
-// read, so that a connection that waits holds none.
+// pooledSource is a source that takes a buffer only when there is something to read, so
+// that a connection that waits holds none.
 type pooledSource interface {
 	ReadPooled(buffers *sync.Pool) (*[]byte, int, error)
 }
@@ -78,8 +78,8 @@ func (r *Reader) giveBack() {
 	r.pooled = nil
 }
 
-// ReadAhead blocks until more bytes than now are buffered, or the source ends.
-// Views stay valid: it appends only, and does nothing when the buffer is full.
+// ReadAhead blocks until more bytes are buffered, or the source ends. Views stay valid:
+// it only appends, and does nothing if the buffer is full.
 func (r *Reader) ReadAhead() error {
 	if r.buf == nil {
 		return r.first()
@@ -109,8 +109,7 @@ func (r *Reader) first() (err error) {
 }
 
 // fill reads more, growing the buffer up to limit bytes. When that many are
-// buffered already it returns errFull, which the caller may replace by an error of
-// its own.
+// buffered it returns errFull, which the caller may replace.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
 		return r.first()
@@ -185,8 +184,8 @@ func (r *Reader) head() ([]byte, error) {
 			return r.consume(from+i+2, from+i+4), nil
 		}
 		if r.w > r.r {
-			if head, err := r.unfinished(&u); head != nil || err != nil {
-				return head, err
+			if whole, err := r.unfinished(&u); whole != nil || err != nil {
+				return whole, err
 			}
 		}
 		if err := r.fill(MaxHead); err != nil {
@@ -201,32 +200,32 @@ func (r *Reader) head() ([]byte, error) {
 	}
 }
 
-// unfinished checks a head whose end has not been found, and returns it if it ends
-// with a bare LF and may.
+// unfinished checks a head whose end has not been found. It returns a response's head
+// that ends with a bare LF.
 func (r *Reader) unfinished(u *unfinished) ([]byte, error) {
-	come := r.buf[r.r:r.w]
-	if r.answers {
-		if end, next := looseEnd(come, max(u.searched-2, 0)); end > 0 {
+	head := r.buf[r.r:r.w]
+	if r.responses {
+		if end, next := looseEnd(head, max(u.searched-2, 0)); end > 0 {
 			return r.consume(r.r+end, r.r+next), nil
 		}
-		if err := u.answer(come); err != nil {
+		if err := u.response(head); err != nil {
 			return nil, err
 		}
-	} else if err := u.request(come); err != nil {
+	} else if err := u.request(head); err != nil {
 		return nil, err
 	}
-	u.searched = len(come)
+	u.searched = len(head)
 	return nil, nil
 }
 
-// consume consumes a head that reaches up to end, and what ends it up to next.
+// consume consumes a head that ends at end, and the empty line after it, up to next.
 func (r *Reader) consume(end, next int) []byte {
 	r.begin, r.r = r.r, next
 	return r.buf[r.begin:end]
 }
 
-// looseEnd returns where a head with bare LFs ends, without its final empty line and
-// with it; 0, 0 if it is not there. It looks for the end of a line from that index on.
+// looseEnd returns the end of a head with bare LFs, without its final empty line and
+// with it; 0, 0 if there is none. It searches from that index on.
 func looseEnd(b []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')

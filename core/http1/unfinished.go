@@ -2,18 +2,18 @@ package http1
 
 import "bytes"
 
-// unfinished checks a head that has not come whole, so that one that can no longer
-// become valid is refused before its end, which may never come. It looks at each byte
-// when it comes, and at a request line again when that is complete.
+// unfinished checks a head that has not arrived whole: one that cannot become valid any
+// more is refused before its end, which may never come. It checks each byte once, and a
+// request line again when that is complete.
 type unfinished struct {
 	searched int  // how many bytes have been searched for the end
 	seen     int  // how many have been checked
 	lines    int  // complete lines among them
 	line     int  // where the line after those begins
-	named    bool // that line has the method or the name, and what ends it
+	named    bool // that line has its method or name, and the delimiter after it
 	spaces   int  // in a request's first line
 	version  int  // where the version behind the second of them begins
-	fields   scan // what the complete lines of fields say
+	fields   scan // of the complete lines of fields
 }
 
 // request checks the beginning of a request's head.
@@ -92,7 +92,7 @@ func (u *unfinished) field(line []byte) error {
 	if f.Kind == Other {
 		return nil
 	}
-	if err := u.fields.known(&f); err != nil {
+	if err := u.fields.read(&f); err != nil {
 		return err
 	}
 	switch {
@@ -128,8 +128,8 @@ func (u *unfinished) text(b []byte) error {
 	return nil
 }
 
-// answer checks the beginning of a response's head: its status line.
-func (u *unfinished) answer(head []byte) error {
+// response checks the beginning of a response's head: its status line.
+func (u *unfinished) response(head []byte) error {
 	const begin = "HTTP/1."
 	if n := min(len(head), len(begin)); string(head[:n]) != begin[:n] && string(head) != "\r" {
 		return malformed(badStatusLine)
