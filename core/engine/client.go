@@ -2,17 +2,11 @@ package engine
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -20,36 +14,34 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
-	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// Call is a request that the engine makes itself, for a Go program or the
-// REST API.
+// Call is a request of a Go program or of POST /request.
 type Call struct {
 	Request *http.Request
 	Policy  *retry.Policy // valid; nil for the global one
-	Region  string        // wanted, "" for none
-	// RegionStrict is for Region alone: without an admissible proxy of it there is
-	// no answer (core.FinalNoProxyInRegion).
+	Region  string        // the wanted region; "" for none
+	// RegionStrict forbids proxies of other regions. Without an admissible one the
+	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
 }
 
-// Result is what became of a Call.
+// Result is the result of a Call.
 type Result struct {
 	ID       core.RequestID
 	Final    core.Final
-	Response *http.Response           // nil if no answer came; else its body is to be closed
-	Failure  *proxyhttp.ErrorResponse // why none came
-	Attempts []core.AttemptEvent      // those finished so far; the one being relayed joins them when its body ends
+	Response *http.Response           // nil if there is none; else the caller closes its body
+	Failure  *proxyhttp.ErrorResponse // why there is no Response; else nil
+	Attempts []core.AttemptEvent      // the finished ones; that of the Response is added when its body ends
 }
 
-// RequestError is a request that cannot be made at all.
+// RequestError is the error of an invalid request.
 type RequestError struct{ Msg string }
 
 func (e *RequestError) Error() string { return e.Msg }
 
-// Override merges the value of an X-Whirlpool-Retry header over the global
-// policy. The error is a *retry.FieldError.
+// Override merges the value of an X-Whirlpool-Retry field over the global policy. The
+// error is a *retry.FieldError.
 func (e *Engine) Override(header string) (*retry.Policy, error) {
 	o, err := retry.ParseHeader(header)
 	if err != nil {
@@ -58,7 +50,7 @@ func (e *Engine) Override(header string) (*retry.Policy, error) {
 	return e.Merge(o)
 }
 
-// Merge is the global policy with an override's changes.
+// Merge returns the global policy with the changes of an override.
 func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 	p := e.policies.Current().Merge(o)
 	if err := p.Validate(e.HasBackoff); err != nil {
@@ -152,145 +144,4 @@ func (r *roundTrip) release() {
 		f()
 	}
 	r.atEnd = nil
-}
-
-// prepare turns a request into what the transport sends.
-func (r *roundTrip) prepare(call Call, cfg *Config) error {
-	q := call.Request
-	u := q.URL
-	switch {
-	case call.RegionStrict && call.Region == "":
-		return &RequestError{"RegionStrict is set without a Region"}
-	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
-		return &RequestError{"the URL must be an absolute http:// or https:// one"}
-	case u.User != nil && q.Header.Get("Authorization") == "": // which http.Client makes of it
-		return &RequestError{"the URL has user information; send it as Authorization"}
-	case q.Method == http.MethodConnect:
-		return &RequestError{"CONNECT is for the gateway's port"}
-	case q.Method != "" && !httpguts.ValidHeaderFieldName(q.Method):
-		return &RequestError{"the method is not a token (RFC 9110 section 9.1)"}
-	}
-	host, err := httpguts.PunycodeHostPort(u.Host)
-	if err != nil {
-		return &RequestError{"the URL's host is not a name: " + err.Error()}
-	}
-	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
-	path = strings.ReplaceAll(path, " ", "%20") // a query may come with spaces
-	if strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-		return &RequestError{"the URL's query has a control character"}
-	}
-	target := proxyhttp.Target{
-		TLS: u.Scheme == "https", Absolute: []byte(u.Scheme + "://" + host + path), Path: []byte(path), Host: []byte(host),
-	}
-	var authority proxyhttp.Authority
-	if err := authority.Set(target.Host, target.Port()); err != nil {
-		return &RequestError{"the URL: " + err.Error()}
-	}
-	r.request.ID = r.engine.NewID()
-	r.request.Global = r.engine.policies.Current()
-	r.request.Policy = call.Policy
-	if r.request.Policy == nil {
-		r.request.Policy = r.request.Global
-	}
-	r.request.Method = q.Method
-	if r.request.Method == "" {
-		r.request.Method = http.MethodGet
-	}
-	r.request.Host, r.request.Target = authority.Host, authority.Target
-	r.request.Listener = core.ListenAPI
-	r.request.RegionStrict = call.RegionStrict
-	r.request.Region, r.request.Idempotent, r.request.Replayable, r.request.KeepEvents = call.Region, retry.Idempotent(r.request.Method), true, true
-	r.forward.Request = transport.Request{
-		Method: []byte(r.request.Method), Target: target.Absolute, Path: target.Path,
-		Authority: authority.HostPort, TLS: target.TLS, Idempotent: r.request.Idempotent,
-	}
-	r.forward.Control.BodyIdle = cfg.BodyIdle
-	if err := r.fields(q); err != nil {
-		return err
-	}
-	return r.body(q, cfg.Gateway.ReplayLimit)
-}
-
-func (r *roundTrip) fields(q *http.Request) error {
-	host := q.Host
-	if host == "" {
-		host = q.URL.Host
-	}
-	host, err := httpguts.PunycodeHostPort(host)
-	if err != nil || !httpguts.ValidHostHeader(host) {
-		return &RequestError{"the Host is not one"}
-	}
-	for name := range q.Header {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return &RequestError{fmt.Sprintf("%q is not a header's name", name)}
-		}
-	}
-	all := slices.DeleteFunc(proxyhttp.FieldsOf(q.Header), func(f http1.Field) bool {
-		return f.Kind == http1.Host || f.Kind == http1.Expect // which net/http takes from elsewhere
-	})
-	fields := proxyhttp.AppendRequestFields(nil, all, []byte(host))
-	for i := range fields {
-		if f := &fields[i]; !httpguts.ValidHeaderFieldValue(string(f.Value)) {
-			return &RequestError{fmt.Sprintf("the value of the header %s has a control character", f.Name)}
-		}
-	}
-	r.forward.Request.Fields = fields
-	return nil
-}
-
-// expectsBody reports whether a request of that method says that it has no body.
-func expectsBody(method string) bool {
-	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
-}
-
-// body reads the request's body as far as it is kept for replay; a longer one
-// streams from there on.
-func (r *roundTrip) body(q *http.Request, limit int64) error {
-	if q.Body == nil || q.Body == http.NoBody {
-		if !expectsBody(r.request.Method) {
-			r.forward.Request.Length = -1 // nothing is said of a length (RFC 9110 section 8.6)
-		}
-		return nil
-	}
-	prefix, err := io.ReadAll(io.LimitReader(q.Body, limit+1))
-	if err != nil {
-		return &RequestError{"the body cannot be read: " + err.Error()}
-	}
-	r.forward.Request.Prefix = prefix
-	read := int64(len(prefix))
-	if said := q.ContentLength; said > 0 && (read > said || read < said && read <= limit) {
-		return &RequestError{errLength.Error()}
-	}
-	if read <= limit {
-		r.closeBody()
-		r.forward.Request.Framing, r.forward.Request.Length = http1.Length, read
-		return nil
-	}
-	r.request.Replayable = false
-	r.forward.Request.Framing = http1.Chunked
-	rest := io.Reader(q.Body)
-	if q.ContentLength > 0 {
-		r.forward.Request.Framing, r.forward.Request.Length = http1.Length, q.ContentLength
-		rest = &exactly{rest, q.ContentLength - read}
-	}
-	r.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
-	r.forward.Request.Rest, r.forward.Request.BeforeRead, r.forward.Request.StopRead = &r.rest, func() {}, r.closeBody
-	return nil
-}
-
-var errLength = errors.New("the body is not as long as its Content-Length says")
-
-// exactly fails unless r has n more bytes: what is sent has to be as long as it
-// was said to be.
-type exactly struct {
-	r io.Reader
-	n int64
-}
-
-func (e *exactly) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	if e.n -= int64(n); e.n < 0 || e.n > 0 && err == io.EOF {
-		return 0, errLength
-	}
-	return n, err
 }

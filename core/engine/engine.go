@@ -1,8 +1,7 @@
-// Package engine assembles the parts of the gateway and keeps them in step:
-// New builds them from one Config, Serve takes clients, Reload changes a
-// running engine, Shutdown drains it. It is a Go library as well: Transport is
-// an http.RoundTripper that retries through the pool, without a port of its
-// own. Start from DefaultConfig, with a registry of package plugins.
+// Package engine assembles the gateway: New builds its parts from one Config, Serve
+// accepts clients, Reload changes a running engine, Shutdown drains it. It is a Go
+// library as well: Transport returns an http.RoundTripper that retries through the pool,
+// without a port. Start from DefaultConfig, with a registry of package plugins.
 package engine
 
 import (
@@ -28,50 +27,50 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Config is the engine's part of the configuration. Reload takes a whole new
-// one; fields marked (start) are used by New only.
+// Config is the engine's part of the configuration. Reload takes a whole new one; fields
+// marked (start) are used by New only.
 type Config struct {
 	Proxies        []upstream.Spec
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Breaker        breaker.Config
-	Literal        bool // breakers count failures, and ask for no evidence: breaker.blame
+	Literal        bool // breakers count failures without evidence: breaker.blame
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
-	Adaptive       bool // executor.Tuning's
+	Adaptive       bool // adaptive timeouts
 	BodyIdle       time.Duration
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
-	Memory         time.Duration // how long an attempt counts in a proxy's statistics; 0 for ever
+	Memory         time.Duration // how long an attempt stays in a proxy's statistics; 0 for ever
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
 	Gateway        gateway.Settings
 }
 
-// DefaultConfig returns the defaults; what is missing are proxies.
+// DefaultConfig returns the defaults, without proxies.
 func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, Adaptive: true, BodyIdle: time.Minute, Reachability: true,
-		FirstScorer: fallbackFirst, RetryScorer: fallbackAgain, Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
+		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
+		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
 	}
 }
 
-// Plugins gives the scorers and backoffs by name. A handle stays the same
-// while the module behind it is swapped. Where a scorer fails, the one named
-// fallback answers.
+// Plugins returns scorers and backoffs by name. A handle stays the same while its module
+// is replaced. If a scorer fails, the one named fallback ranks instead.
 type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
 }
 
-// The scorers that answer for one that fails, and rank if no other is named.
+// The default scorers, which also rank when another fails.
 const (
 	fallbackFirst = "least_in_flight"
-	fallbackAgain = "performance"
+	fallbackRetry = "performance"
 )
 
 // Options are what an engine needs beside its Config. Only Plugins is
@@ -79,7 +78,7 @@ const (
 type Options struct {
 	Plugins     Plugins
 	Observe     func(*core.Observation)  // plugins that learn; may be nil
-	PoolChanged func(*upstream.Snapshot) // told of each change of the pool; may be nil
+	PoolChanged func(*upstream.Snapshot) // called after each change of the pool; may be nil
 	Log         *slog.Logger             // default: none
 	Now         func() time.Time         // default: time.Now
 	Rand        func() uint64            // default: math/rand/v2
@@ -91,7 +90,6 @@ type Options struct {
 // Engine is safe for concurrent use.
 type Engine struct {
 	opts      Options
-	plugins   atomic.Pointer[Plugins]
 	pool      *upstream.Pool
 	policies  *retry.Store
 	metrics   *metrics.Recorder
@@ -105,19 +103,19 @@ type Engine struct {
 
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
-	file      [2]string // guarded by reload: First and Again as the last Config had them
+	file      [2]string // guarded by reload: FirstScorer and RetryScorer of the last Config
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
 	wg        sync.WaitGroup
 
-	callsMu  sync.Mutex // taken to begin a call, and to stop taking them
+	callsMu  sync.Mutex // held to begin a call, and to forbid more
 	calls    sync.WaitGroup
-	life     context.Context // of the calls
+	life     context.Context // of calls and background work
 	endCalls context.CancelFunc
 }
 
-// New checks cfg whole and builds an engine from it.
+// New checks cfg and builds an engine from it.
 func New(cfg Config, opts Options) (*Engine, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -132,9 +130,12 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.life, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
-	e.transport = transport.New(transport.Config{ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now})
+	e.transport = transport.New(transport.Config{
+		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now,
+	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
-		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now, Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
+		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
+		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 	})
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
@@ -143,7 +144,6 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return nil, err
 	}
-	e.plugins.Store(&opts.Plugins)
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	sel := selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
@@ -163,7 +163,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	return e, nil
 }
 
-// breaker returns the pool's default.
+// breaker returns the breaker settings of the pool.
 func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(c.AttemptTimeout) }
 
 func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
@@ -177,7 +177,7 @@ func parallelChecks(files int) int {
 	return max(min(files/8, reach.DefaultParallel), 1)
 }
 
-// check is for configurations that no file's checks have been through.
+// check is for a Config that a Go program made: a file's has been checked already.
 func (c *Config) check() error {
 	var field *retry.FieldError
 	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
@@ -197,7 +197,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// settings are the gateway's, with what the engine knows.
+// settings returns the gateway's settings.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
 	set.BodyIdle, set.Strategies = cfg.BodyIdle, e.HasBackoff
@@ -206,26 +206,26 @@ func (e *Engine) settings(cfg *Config) gateway.Settings {
 
 // tuning checks cfg and resolves the names in it, before anything takes effect.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
-	var faults []error
+	var errs []error
 	check := func(key, name string, err error) {
 		if err != nil {
-			faults = append(faults, &core.KeyError{Key: key, Value: name, Err: err})
+			errs = append(errs, &core.KeyError{Key: key, Value: name, Err: err})
 		}
 	}
 	first, err := plugins.Scorer(cfg.FirstScorer, fallbackFirst)
 	check("selection.first", cfg.FirstScorer, err)
-	again, err := plugins.Scorer(cfg.RetryScorer, fallbackAgain)
+	retrying, err := plugins.Scorer(cfg.RetryScorer, fallbackRetry)
 	check("selection.retry", cfg.RetryScorer, err)
 	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
 	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
-	if len(faults) > 0 {
-		return executor.Tuning{}, errors.Join(faults...)
+	if len(errs) > 0 {
+		return executor.Tuning{}, errors.Join(errs...)
 	}
 	if err := cfg.check(); err != nil {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
-		FirstScorer: first, RetryScorer: again, Backoff: e.backoff, Observe: e.opts.Observe,
+		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 	}
 	if !cfg.Literal && e.pool != nil {
@@ -235,7 +235,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 }
 
 func (e *Engine) backoff(strategy string) core.Backoff {
-	b, err := (*e.plugins.Load()).Backoff(strategy)
+	b, err := e.opts.Plugins.Backoff(strategy)
 	if err != nil {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 // HasBackoff reports whether a backoff of that name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
-// Check says why New and Reload would refuse a configuration.
+// Check returns the error that New and Reload would return for a configuration.
 func Check(cfg Config, plugins Plugins) error {
 	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
 	if _, err := e.tuning(&cfg, plugins); err != nil {
@@ -254,12 +254,11 @@ func Check(cfg Config, plugins Plugins) error {
 	return upstream.Check(cfg.Proxies)
 }
 
-// Reload checks cfg whole and then lets it take effect between requests:
-// running requests keep their policy, proxies that stay keep their breakers
-// and statistics, a retry budget that stays what it holds. plugins resolves cfg's
-// names, which may be about to come into being. On an error nothing has changed. A
-// scorer or backoff that was activated stays until the Config names another or it
-// is gone.
+// Reload checks cfg and then lets it take effect between requests: requests in flight
+// keep their policy, proxies that stay keep their breakers and statistics, an unchanged
+// retry budget keeps its balance. plugins resolves the names in cfg; it may have plugins
+// that the engine's does not have yet. After an error nothing has changed. An activated
+// scorer or backoff stays until the Config names another or it does not exist any more.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -276,7 +275,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Budget == running.Budget { // what it holds stays
+	if cfg.Budget == running.Budget { // keep its balance
 		tuning.Budget = e.executor.Tuning().Budget
 	}
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
@@ -286,9 +285,9 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.pool.SetMemory(cfg.Memory)
 	e.reach.SetEnabled(cfg.checksReachability())
 	e.policies.ReloadFile(cfg.Retry, backoff)
-	e.gone("first", running.FirstScorer, cfg.FirstScorer, scorer)
-	e.gone("retry", running.RetryScorer, cfg.RetryScorer, scorer)
-	e.gone("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
+	e.logReplaced("first", running.FirstScorer, cfg.FirstScorer, scorer)
+	e.logReplaced("retry", running.RetryScorer, cfg.RetryScorer, scorer)
+	e.logReplaced("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
 	e.executor.Tune(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
 	e.gateway.Apply(e.settings(&cfg))
@@ -297,26 +296,26 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// gone tells of a plugin that had been in use and is no more.
-func (e *Engine) gone(use, before, now string, there func(string) bool) {
-	if before != now && !there(before) {
-		e.opts.Log.Warn("a plugin in use is gone", slog.String("for", use), slog.String("plugin", before), slog.String("now", now))
+// logReplaced logs that a plugin in use was replaced, as it does not exist any more.
+func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
+	if before != now && !exists(before) {
+		e.opts.Log.Warn("a plugin in use is gone",
+			slog.String("for", use), slog.String("plugin", before), slog.String("now", now))
 	}
 }
 
-// Activate names the scorers of first attempts and retries; "" leaves one as
-// it is.
-func (e *Engine) Activate(first, again string) error {
+// Activate sets the first scorer and the retry scorer by name; "" leaves one as it is.
+func (e *Engine) Activate(first, retrying string) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	cfg := *e.config.Load()
 	if first != "" {
 		cfg.FirstScorer = first
 	}
-	if again != "" {
-		cfg.RetryScorer = again
+	if retrying != "" {
+		cfg.RetryScorer = retrying
 	}
-	tuning, err := e.tuning(&cfg, *e.plugins.Load())
+	tuning, err := e.tuning(&cfg, e.opts.Plugins)
 	if err != nil {
 		return err
 	}
@@ -326,15 +325,15 @@ func (e *Engine) Activate(first, again string) error {
 	return nil
 }
 
-// ForbidAddress lets no entry of the pool lead to a, where this process listens: the
-// API's address. Serve says so of the gateway's.
+// ForbidAddress lets no proxy lead to a, an address where this process listens: the
+// API's. Serve does the same for the gateway's.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		e.transport.ForbidAddress(tcp)
 	}
 }
 
-// Serve takes clients from l until Shutdown.
+// Serve accepts clients from l until Shutdown.
 func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()
 	e.listeners = append(e.listeners, l)
@@ -343,10 +342,10 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Shutdown stops taking clients, and calls of Do, and lets running requests
-// finish until ctx ends; what still runs then is answered 503 or closed.
+// Shutdown accepts no more clients and no more calls of Do, and waits for the requests in
+// flight until ctx ends. Those that are left get a 503 or are cut off.
 func (e *Engine) Shutdown(ctx context.Context) {
-	e.stopOnce.Do(e.stopTaking)
+	e.stopOnce.Do(e.forbidCalls)
 	e.reload.Lock()
 	for _, l := range e.listeners {
 		l.Close()
@@ -355,7 +354,7 @@ func (e *Engine) Shutdown(ctx context.Context) {
 	e.gateway.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
-		e.calls.Wait() // for ever, if an answer's body is never closed
+		e.calls.Wait() // for ever, if the body of a response is never closed
 		close(ended)
 	}()
 	select {
@@ -367,13 +366,13 @@ func (e *Engine) Shutdown(ctx context.Context) {
 	e.transport.Close()
 }
 
-func (e *Engine) stopTaking() {
+func (e *Engine) forbidCalls() {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
 	close(e.stop)
 }
 
-// enter begins a call, unless a shutdown has.
+// enter begins a call, unless Shutdown has begun.
 func (e *Engine) enter() bool {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
@@ -394,11 +393,11 @@ func (e *Engine) Draining() bool {
 	}
 }
 
-// sweepEvery is how often breakers whose time has come turn half-open without
-// traffic; who asks for their state is told without it.
+// sweepEvery is the period in which due breakers become half-open without traffic. (Their
+// state is right without it, whenever it is read.)
 const sweepEvery = 100 * time.Millisecond
 
-// tidyEvery is how often idle connections and forgotten proxies are dropped.
+// tidyEvery is the period in which expired connections and removed proxies are dropped.
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
@@ -420,7 +419,7 @@ func (e *Engine) sweep() {
 	}
 }
 
-// transition hears of each breaker's changes, in order.
+// transition receives the changes of each breaker, in order.
 func (e *Engine) transition(t core.Transition) {
 	e.metrics.Transition(t)
 	level := slog.LevelInfo
@@ -437,8 +436,8 @@ func (e *Engine) transition(t core.Transition) {
 	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(), attrs...)
 }
 
-// NewID returns an id no other request of this process has: a counter,
-// scattered by a bijection (the finalizer of splitmix64) keyed at start.
+// NewID returns an id that no other request of this process has: a counter under a
+// bijection, the finalizer of splitmix64 (Steele, Lea, Flood 2014), with a random key.
 func (e *Engine) NewID() core.RequestID {
 	z := e.ids.Add(1) ^ e.idKey
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -446,7 +445,7 @@ func (e *Engine) NewID() core.RequestID {
 	return core.RequestID(z ^ z>>31)
 }
 
-// tracker gives the gateway its entries.
+// tracker returns entries as the gateway's interface.
 type tracker struct{ *metrics.Tracker }
 
 func (t tracker) Track() gateway.TrackerEntry { return t.Tracker.Track() }
@@ -460,13 +459,20 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	return out
 }
 
-// Pool is what requests go through; with Policies, Metrics, Tracker and Config it
-// is what the API shows and steers.
-func (e *Engine) Pool() *upstream.Pool       { return e.pool }
-func (e *Engine) Policies() *retry.Store     { return e.policies }
+// Pool returns the proxies.
+func (e *Engine) Pool() *upstream.Pool { return e.pool }
+
+// Policies returns the global retry policy and its store.
+func (e *Engine) Policies() *retry.Store { return e.policies }
+
+// Metrics returns the recorder of attempts and requests.
 func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }
-func (e *Engine) Tracker() *metrics.Tracker  { return e.tracker }
-func (e *Engine) Config() *Config            { return e.config.Load() }
+
+// Tracker returns the list of requests in flight.
+func (e *Engine) Tracker() *metrics.Tracker { return e.tracker }
+
+// Config returns the configuration in force. It is not to be changed.
+func (e *Engine) Config() *Config { return e.config.Load() }
 
 // Scorers returns the names of the first scorer and the retry scorer.
 func (e *Engine) Scorers() (first, retry string) {
@@ -474,7 +480,7 @@ func (e *Engine) Scorers() (first, retry string) {
 	return cfg.FirstScorer, cfg.RetryScorer
 }
 
-// Describe fills a row as a scorer would see a proxy.
+// Describe fills the row of a proxy as a scorer would get it.
 func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {
 	u.Fill(row, e.pool.Elapsed(e.opts.Now()), 0)
 }

@@ -26,19 +26,19 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: in.Length, Request: q,
 		Body: body,
 	}
-	if in.Body.Done() { // nobody has to close an empty body
+	if in.Body.Done() { // an empty body need not be closed
 		body.end(io.EOF)
 	}
 	return out
 }
 
-// responseBody reads an answer's body and ends the exchange with it. Close may be
-// called while somebody reads.
+// responseBody is the body of a response, and ends the exchange with it. Close may be
+// called during a Read.
 type responseBody struct {
 	roundTrip *roundTrip
 	response  *transport.Response
 
-	mu  sync.Mutex // held while somebody reads
+	mu  sync.Mutex // held during Read
 	err error
 }
 
@@ -57,10 +57,10 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// Close ends the exchange. What is left of a short body is read, so that the
-// connection can be kept.
+// Close ends the exchange. The rest of a short body is read, so that the connection can
+// be used again.
 func (b *responseBody) Close() error {
-	if !b.mu.TryLock() { // somebody reads: no longer
+	if !b.mu.TryLock() { // end the Read
 		b.roundTrip.forward.Control.Interrupt.Fire()
 		b.mu.Lock()
 	}
@@ -76,9 +76,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes an answer of which the caller took all it has use for. The
-// request is a success then, as if the answer had ended there, where Close
-// means that the caller has left.
+// Enough closes the response when the caller needs no more of its body. The request is a
+// success then, as if the body had ended; after Close it counts as cancelled.
 func (r *Result) Enough() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {

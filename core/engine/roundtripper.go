@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
-// Error is a request that no proxy answered, as the RoundTripper returns it.
+// Error is the RoundTripper's error for a request without a response.
 type Error struct {
 	Final   core.Final
 	Failure proxyhttp.ErrorResponse
@@ -16,23 +16,22 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Message }
 
-// Unwrap is the error of the last attempt.
+// Unwrap returns the error of the last attempt.
 func (e *Error) Unwrap() error { return e.Failure.Err }
 
-// Transport returns an http.RoundTripper that sends each request through the
-// pool, with retries and breakers, until Shutdown. An answer that exhausted the
-// retries is returned as it is; without an answer the error is an *Error, a
-// *RequestError or what ended the request's context.
+// Transport returns an http.RoundTripper that sends each request through the pool, with
+// retries and breakers, until Shutdown. A failing response is returned as it is when no
+// retry may follow; without a response the error is an *Error, a *RequestError, or the
+// cause of the end of the request's context.
 //
-// A request's body is read up to gateway.replay_limit bytes before the first
-// attempt; one that is longer is not tried again once it has begun to go out.
-// X-Whirlpool-Retry and X-Whirlpool-Region in a request's header steer it as they
-// do at the gateway's port, and an answer's header tells the same of it. Unlike
-// net/http's, this transport adds no header of its own (no User-Agent, no
-// Accept-Encoding), so answers come as they were encoded, and it carries no
-// trailers.
+// A request's body is read up to gateway.replay_limit bytes before the first attempt; a
+// longer one is not repeated when a part of it has been sent. X-Whirlpool-Retry and
+// X-Whirlpool-Region in a request's header do the same as at the gateway's port, and the
+// header of the response has the same X-Whirlpool-* fields. Unlike net/http's, this
+// transport adds no header fields (no User-Agent, no Accept-Encoding), so a body arrives
+// as it was encoded, and it carries no trailers.
 //
-// As with net/http's, an answer's body is to be closed, and holds its
+// As with net/http's, the caller closes the body of a response, which holds its
 // connection until then or until it has been read to its end.
 func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
 
@@ -59,8 +58,8 @@ func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
 	return r.Response, nil
 }
 
-// CloseIdleConnections is what http.Client's calls: it closes the kept
-// connections to the pool's proxies.
+// CloseIdleConnections closes the idle connections to the proxies. http.Client's method
+// of that name calls it.
 func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.CloseAllIdle() }
 
 func (rt roundTripper) call(q *http.Request) (call Call, err error) {

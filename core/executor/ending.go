@@ -25,7 +25,7 @@ type Relay struct {
 }
 
 // Close records the attempt and the request. status is the one the client got, 0 if
-// it had left before. relayed says how the response was passed on.
+// it had left before. relayed holds how the response was passed on.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -44,7 +44,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // whatever the head said that the client has
+			x.result.Final = core.FinalNotRetryable // although the client has a head that says otherwise
 			x.logFailed(o)
 		}
 	}
@@ -99,7 +99,7 @@ type Refusal struct {
 	Err        error         // with NoProxy, NoneAccepts and Stopped
 }
 
-// RefusalKind says why an exchange was refused.
+// RefusalKind is the kind of a Refusal.
 type RefusalKind uint8
 
 // The kinds.

@@ -37,7 +37,7 @@ type Exchange struct {
 	limitReached  bool // no retry followed, as max_attempts was reached
 	budgetSpent   bool // no retry followed, as the retry budget was spent
 
-	open    open // what Run returned and nobody has closed yet
+	open    open // what Run returned and has not been closed
 	relay   Relay
 	tunnel  Tunnel
 	refusal Refusal
@@ -47,7 +47,7 @@ type Exchange struct {
 	newDeadline func() time.Time // shorten
 }
 
-// open is what the caller of Run has to close.
+// open is the kind of ending that has to be closed.
 type open uint8
 
 const (
@@ -60,7 +60,7 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (x *Exchange) Result() *Result { return &x.result }
 
-// reset readies x for the next request; buffers and the timer are kept.
+// reset readies x for the next request, with its buffers and timer.
 func (x *Exchange) reset() {
 	x.Abandon()
 	query, events, timer, deferred := x.query, x.result.Events[:0], x.timer, x.deferred[:0]
@@ -70,7 +70,7 @@ func (x *Exchange) reset() {
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }
 
-// Abandon gives back what an exchange holds if nobody has closed its ending, after a
+// Abandon gives back what an exchange holds if its ending has not been closed, after a
 // panic for example. It reports nothing to the breaker and records nothing.
 func (x *Exchange) Abandon() {
 	x.open = nothing

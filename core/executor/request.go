@@ -27,7 +27,7 @@ type Request struct {
 	BeforeWait   func()    // called before each wait for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
 	Started      time.Time // when the request came; zero for the call of Run
-	Ready        time.Time // when its kept body had been read: timeouts count from here; zero for Started
+	Ready        time.Time // when its body had been read for replay: timeouts count from here; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
@@ -49,8 +49,8 @@ type Result struct {
 	Events   []core.AttemptEvent // of the finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the total timeout is tighter than the global
-// policy's, so that it says nothing about a proxy when it passes.
+// tighterTimeout reports whether the total timeout is tighter than the global policy's.
+// When it passes, that is no evidence against a proxy then.
 func (q *Request) tighterTimeout() bool {
 	own, global := q.Policy.Timeout, q.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

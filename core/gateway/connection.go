@@ -46,7 +46,7 @@ func (c *connection) end() {
 	c.raw.Close()
 }
 
-// close closes the connection and its tunnel. Whoever reads or writes there ends.
+// close closes the connection and its tunnel, which ends their reads and writes.
 func (c *connection) close() {
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {
@@ -74,9 +74,9 @@ const (
 )
 
 // linger lets the client read the last response although it is still sending: a plain
-// close would reset the connection, and many a client reads only when it has sent
-// everything. unfinished says that a request has not been read to its end. A drain ends
-// the wait.
+// close would reset the connection, and many clients read only when they have sent
+// everything. unfinished is set if the body of the request has not been read to its end.
+// A drain ends the wait.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime

@@ -1,9 +1,10 @@
-// Package gateway is the listener: an HTTP/1.1 forward proxy on one port.
-// It takes absolute-form requests and CONNECT, authenticates the client,
-// takes off the policy a request brings along, hands it to the executor and
-// writes the answer back. Whatever Whirlpool itself answers, it answers here.
+// Package gateway is the gateway's port: a forward proxy with HTTP/1.1 clients.
 //
-// One goroutine serves one client connection (conn.go); a second one exists
-// only while a slow attempt or a backoff is watched for the client's leaving
-// (watch.go), and for the other direction of a tunnel (tunnel.go).
+// A [Server] accepts connections. A connection holds one client's bytes and deadlines;
+// its front speaks HTTP on it, and serves one request after another: it authenticates the
+// client, reads the retry policy and region of the request, runs the exchange, and relays
+// the response. A CONNECT ends in a tunnel.
+//
+// One goroutine serves one client. A second one exists only while a slow attempt or a
+// backoff is watched for a client that leaves, and for the other direction of a tunnel.
 package gateway

@@ -112,8 +112,8 @@ func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bo
 	return relayed
 }
 
-// copyBody writes r.out, which holds the head, and then the body. broke is why the body
-// broke off; left says that the client does not take it.
+// copyBody writes r.out, which holds the head, and then the body. broke is the error that
+// the body broke off with; left reports that the client does not take it.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
 		// All that is buffered goes out in one write.

@@ -9,7 +9,7 @@ package gateway
 type front interface {
 	// serve serves the client until one of the two ends the connection.
 	serve()
-	// refuse tells the client that the gateway takes no more connections.
+	// refuse sends the client the error that the gateway accepts no more connections.
 	refuse()
 }
 

@@ -56,5 +56,6 @@ func (r *request) respondLastHop() (keep bool) {
 
 // secret reports whether a field holds credentials or cookies.
 func secret(f *http1.Field) bool {
-	return f.Kind == http1.ProxyAuthorization || http1.EqualFold(f.Name, "authorization") || http1.EqualFold(f.Name, "cookie")
+	return f.Kind == http1.ProxyAuthorization || http1.EqualFold(f.Name, "authorization") ||
+		http1.EqualFold(f.Name, "cookie")
 }

@@ -23,7 +23,7 @@ type httpFront struct {
 // a request costs no allocation.
 type cache struct {
 	authority   proxyhttp.Authority // of the last target
-	regionValue string              // last X-Whirlpool-Region, and what it says
+	regionValue string              // last X-Whirlpool-Region, and its parts
 	region      string
 	strict      bool
 	login       string    // last Proxy-Authorization that was accepted,

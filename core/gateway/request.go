@@ -52,7 +52,9 @@ func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.set = s, c, s.settings.Load()
 	c.out.patience = r.set.BodyIdle
 	r.out.from, r.kept.from = s.outs, s.bodies
-	r.callbacks = callbacks{awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue}
+	r.callbacks = callbacks{
+		awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue,
+	}
 	r.forward.Transport, r.forward.Now = s.Transport, s.Now
 	r.forward.Control.OnSlow = r.callbacks.watch
 	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control

@@ -120,8 +120,8 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 	}
 }
 
-// spareFiles are the descriptors kept for everything but clients: listeners,
-// the API, configuration, a few kept connections.
+// spareFiles is the number of descriptors for everything but clients: listeners, the API,
+// configuration, a few idle connections.
 const spareFiles = 128
 
 // roomPoll is the time between two looks of awaitRoom.

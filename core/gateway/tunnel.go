@@ -17,9 +17,11 @@ import (
 
 // serveTunnel joins a client with its target until both have ended, and closes the
 // exchange. greeting is what the front's protocol puts before the tunnel's first byte. A
-// tunnel without a byte that lasts longer than unusedAfter was left open by its client,
-// and says nothing about the proxy.
-func (s *Server) serveTunnel(c *connection, x *executor.Tunnel, way *transport.Tunnel, greeting *loan, unusedAfter time.Time) {
+// tunnel without a byte that lasts longer than unusedAfter is one that its client does not
+// use: it counts neither for nor against the proxy.
+func (s *Server) serveTunnel(
+	c *connection, x *executor.Tunnel, way *transport.Tunnel, greeting *loan, unusedAfter time.Time,
+) {
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
@@ -63,7 +65,7 @@ func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.cl
 
 // join passes bytes on until both directions have ended, or one has failed. When one has
 // ended, the other may stand still for halfIdle at most, since a side that has left
-// looks like one that still reads. heard says that bytes of the target have come before.
+// looks like one that still reads. heard is set if bytes of the target have come before.
 // up and down are the bytes passed on. died is what ended the target's direction, if
 // nothing had come from the target and the client had not left first; else nil.
 func (t *tunnel) join(heard bool) (up, down int64, died error) {

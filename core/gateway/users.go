@@ -16,7 +16,7 @@ type User struct {
 }
 
 // users checks Proxy-Authorization: Basic (RFC 7617). The zero value lets
-// everybody in. Passwords are kept as digests only.
+// everybody in. It holds digests of the passwords only.
 type users map[[sha256.Size]byte][sha256.Size]byte
 
 func newUsers(list []User) users {

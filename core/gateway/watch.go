@@ -33,8 +33,8 @@ func (w *leaveWatch) start() {
 
 func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error a pipelined request has come. Until it has been read, a client
-	// that leaves cannot be told from one that waits.
+	// Without an error a pipelined request has come. Until that has been read, a client
+	// that leaves looks like one that waits.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}

@@ -579,7 +579,8 @@ func trim(b []byte) []byte {
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0:
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z',
+			bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0:
 			t[c] |= tokenChar
 		}
 		if c > ' ' && c != 0x7f {

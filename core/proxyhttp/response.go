@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Outcome is what every response says of its request, in X-Whirlpool-* fields.
+// Outcome is the state of a request as every response has it, in X-Whirlpool-* fields.
 type Outcome struct {
 	ID       core.RequestID
 	Attempts int

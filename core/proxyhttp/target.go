@@ -20,8 +20,8 @@ type Target struct {
 }
 
 // ParseTarget reads a request target in absolute form (RFC 9112 section 3.2.2). A
-// fragment, which a client should have kept to itself (RFC 9110 section 4.2.5), is
-// cut off: Java's HttpClient and Python's urllib send one after a redirect. The
+// fragment, which a client should not send (RFC 9110 section 4.2.5), is cut off: Java's
+// HttpClient and Python's urllib send one after a redirect. The
 // slices are views of raw where that is possible.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))

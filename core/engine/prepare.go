@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// prepare checks a call and turns it into the requests of executor and transport.
+func (r *roundTrip) prepare(call Call, cfg *Config) error {
+	q := call.Request
+	switch {
+	case call.RegionStrict && call.Region == "":
+		return &RequestError{"RegionStrict is set without a Region"}
+	case q.Method == http.MethodConnect:
+		return &RequestError{"CONNECT is for the gateway's port"}
+	case q.Method != "" && !httpguts.ValidHeaderFieldName(q.Method):
+		return &RequestError{"the method is not a token (RFC 9110 section 9.1)"}
+	}
+	target, err := targetOf(q)
+	if err != nil {
+		return err
+	}
+	var authority proxyhttp.Authority
+	if err := authority.Set(target.Host, target.Port()); err != nil {
+		return &RequestError{"the URL: " + err.Error()}
+	}
+	in := &r.request
+	*in = executor.Request{
+		ID: r.engine.NewID(), Policy: call.Policy, Global: r.engine.policies.Current(), Method: q.Method,
+		Host: authority.Host, Target: authority.Target, Region: call.Region, RegionStrict: call.RegionStrict,
+		Listener: core.ListenAPI, Replayable: true, KeepEvents: true,
+	}
+	if in.Policy == nil {
+		in.Policy = in.Global
+	}
+	if in.Method == "" {
+		in.Method = http.MethodGet
+	}
+	in.Idempotent = retry.Idempotent(in.Method)
+	r.forward.Request = transport.Request{
+		Method: []byte(in.Method), Target: target.Absolute, Path: target.Path,
+		Authority: authority.HostPort, TLS: target.TLS, Idempotent: in.Idempotent,
+	}
+	r.forward.Control.BodyIdle = cfg.BodyIdle
+	if err := r.fields(q); err != nil {
+		return err
+	}
+	return r.body(q, cfg.Gateway.ReplayLimit)
+}
+
+// targetOf returns the target of a request's URL.
+func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
+	u := q.URL
+	switch {
+	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
+		return t, &RequestError{"the URL must be an absolute http:// or https:// one"}
+	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client turns one into the other
+		return t, &RequestError{"the URL has user information; send it as Authorization"}
+	}
+	host, err := httpguts.PunycodeHostPort(u.Host)
+	if err != nil {
+		return t, &RequestError{"the URL's host is not a name: " + err.Error()}
+	}
+	path := (&url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery, ForceQuery: u.ForceQuery}).RequestURI()
+	path = strings.ReplaceAll(path, " ", "%20") // net/url leaves the spaces of a query
+	if strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		return t, &RequestError{"the URL's query has a control character"}
+	}
+	return proxyhttp.Target{
+		TLS: u.Scheme == "https", Absolute: []byte(u.Scheme + "://" + host + path), Path: []byte(path), Host: []byte(host),
+	}, nil
+}
+
+// fields sets the header fields that are sent.
+func (r *roundTrip) fields(q *http.Request) error {
+	host := q.Host
+	if host == "" {
+		host = q.URL.Host
+	}
+	host, err := httpguts.PunycodeHostPort(host)
+	if err != nil || !httpguts.ValidHostHeader(host) {
+		return &RequestError{"the Host is not one"}
+	}
+	for name := range q.Header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return &RequestError{fmt.Sprintf("%q is not a header's name", name)}
+		}
+	}
+	all := slices.DeleteFunc(proxyhttp.FieldsOf(q.Header), func(f http1.Field) bool {
+		return f.Kind == http1.Host || f.Kind == http1.Expect // net/http's clients set Host elsewhere
+	})
+	fields := proxyhttp.AppendRequestFields(nil, all, []byte(host))
+	for i := range fields {
+		if f := &fields[i]; !httpguts.ValidHeaderFieldValue(string(f.Value)) {
+			return &RequestError{fmt.Sprintf("the value of the header %s has a control character", f.Name)}
+		}
+	}
+	r.forward.Request.Fields = fields
+	return nil
+}
+
+// definesBody reports whether the method gives a body a meaning. A request of such a
+// method without a body has a Content-Length of 0 (RFC 9110 section 8.6).
+func definesBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
+// body reads the request's body up to limit bytes, which are kept for replay; a longer
+// one streams from there on.
+func (r *roundTrip) body(q *http.Request, limit int64) error {
+	if q.Body == nil || q.Body == http.NoBody {
+		if !definesBody(r.request.Method) {
+			r.forward.Request.Length = -1 // none is announced
+		}
+		return nil
+	}
+	out := &r.forward.Request
+	prefix, err := io.ReadAll(io.LimitReader(q.Body, limit+1))
+	if err != nil {
+		return &RequestError{"the body cannot be read: " + err.Error()}
+	}
+	out.Prefix = prefix
+	read := int64(len(prefix))
+	if length := q.ContentLength; length > 0 && (read > length || read < length && read <= limit) {
+		return &RequestError{errLength.Error()}
+	}
+	if read <= limit {
+		r.closeBody()
+		out.Framing, out.Length = http1.Length, read
+		return nil
+	}
+	r.request.Replayable = false
+	out.Framing = http1.Chunked
+	rest := io.Reader(q.Body)
+	if q.ContentLength > 0 {
+		out.Framing, out.Length = http1.Length, q.ContentLength
+		rest = &exactly{rest, q.ContentLength - read}
+	}
+	r.rest.Start(http1.NewReader(rest), http1.UntilClose, 0)
+	out.Rest, out.BeforeRead, out.StopRead = &r.rest, func() {}, r.closeBody
+	return nil
+}
+
+var errLength = errors.New("the body is not as long as its Content-Length says")
+
+// exactly reads from r, and fails unless r has exactly n more bytes.
+type exactly struct {
+	r io.Reader
+	n int64
+}
+
+func (e *exactly) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if e.n -= int64(n); e.n < 0 || e.n > 0 && err == io.EOF {
+		return 0, errLength
+	}
+	return n, err
+}
