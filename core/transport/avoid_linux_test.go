@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who listens at every address is met at all of this machine's, those included
-// that it does not speak from when it speaks to itself.
-func TestAvoidAtEveryAddress(t *testing.T) {
-	runtime.LockOSThread() // for good: the thread, and its network, end with the test
+// If the gateway listens on every address, every address of this machine is forbidden, also those that are not the
+// source address of a connection to itself.
+func TestForbidEveryAddress(t *testing.T) {
+	runtime.LockOSThread() // never unlocked: the thread and its network namespace end with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skip("a network of one's own needs privileges: ", err)
+		t.Skip("a network namespace needs privileges: ", err)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// No spelling of an address leads to where this process listens.
-func TestAvoidWhateverItIsCalled(t *testing.T) {
+// A forbidden address is recognised in every spelling.
+func TestForbidAddress(t *testing.T) {
 	for at, names := range map[string][]string{
 		"127.0.0.1": {"127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::", "localhost"},
 		"0.0.0.0":   {"127.0.0.1", "127.0.0.2", "0.0.0.0", "::", "localhost"},
@@ -20,7 +20,7 @@ func TestAvoidWhateverItIsCalled(t *testing.T) {
 	} {
 		l, err := net.Listen("tcp", net.JoinHostPort(at, "0"))
 		if err != nil {
-			t.Log("not here: ", err)
+			t.Log("this machine cannot listen there: ", err)
 			continue
 		}
 		defer l.Close()

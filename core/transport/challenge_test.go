@@ -48,7 +48,7 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
-func TestWhatSchemesAreWanted(t *testing.T) {
+func TestUnsupportedSchemes(t *testing.T) {
 	require.Equal(t, "Digest or NTLM", unsupportedSchemes([]string{"Digest", "NTLM"}))
 	require.Equal(t, "Negotiate", unsupportedSchemes([]string{"Negotiate"}))
 	require.Empty(t, unsupportedSchemes([]string{"Digest", "BASIC"}))
@@ -56,8 +56,7 @@ func TestWhatSchemesAreWanted(t *testing.T) {
 	require.Empty(t, unsupportedSchemes(nil))
 }
 
-// FuzzChallenges: schemes are a few short tokens, whatever the proxy sends, and a
-// list that is written down from them is read back.
+// FuzzChallenges: the result is a few short tokens for every input, and a list of them parses to the same result.
 func FuzzChallenges(f *testing.F) {
 	for _, s := range []string{"Basic realm=\"x\"", "Digest a=b, c=\"d, e\", NTLM", "NTLM abc==", "\"", "a=", "=", ",",
 		"Negotiate a b c"} {

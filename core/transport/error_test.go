@@ -28,23 +28,23 @@ func TestAnEndWithoutAnAnswerIsATermination(t *testing.T) {
 	}
 }
 
-// Out of descriptors or ports is no fault of the proxy: kept connections are
-// given up, and if that does not help the attempt says nothing against it.
-func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
+// If this machine has no file descriptor or port failures, the idle connections are closed. If that does not help, the
+// attempt fails with LocalLimit.
+func TestLocalLimit(t *testing.T) {
 	full := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
-	left := 1
+	failures := 1
 	tr := New(Config{Dial: func(context.Context, string, string) (net.Conn, error) {
-		if left == 0 {
+		if failures == 0 {
 			c, _ := net.Pipe()
 			return c, nil
 		}
-		left--
+		failures--
 		return nil, full
 	}})
 	pool := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
 	tr.pools.Store(&upstream.Upstream{}, pool)
-	kept, other := net.Pipe()
-	pool.put(newPersistConn(kept, "", nil), time.Now())
+	idle, other := net.Pipe()
+	pool.put(newPersistConn(idle, "", nil), time.Now())
 	dial := func() (net.Conn, *verdict.Error) {
 		return tr.dialProxy(context.Background(), nil, upstream.Address{Scheme: upstream.HTTP, Host: "p.test:1"},
 			&Control{Deadline: time.Now().Add(time.Minute)})
@@ -53,29 +53,29 @@ func TestOurOwnLimitsAreNotTheProxys(t *testing.T) {
 	require.Nil(t, verr)
 	c.Close()
 	_, err := other.Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err, "the kept connection has been closed")
+	require.Equal(t, io.EOF, err, "the idle connection has been closed")
 	require.Zero(t, pool.count)
 
-	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // the poller's, for one
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.ENOMEM} { // for example, of the poller
 		require.Equal(t, verdict.LocalLimit, newError(dialing, os.NewSyscallError("epoll_ctl", e)).Cause)
 	}
 
-	left = 2
+	failures = 2
 	_, verr = dial()
 	require.Equal(t, verdict.LocalLimit, verr.Cause)
 	require.Equal(t, "proxy_internal_error", verr.Reason)
 }
 
-// To be out of ports is our own limit. To have no address from which a proxy can
-// be reached goes by the same name, and is none.
-func TestNoAddressToReachIt(t *testing.T) {
+// EADDRNOTAVAIL means that this machine has no free port, which is a local limit, or that it has no address from which
+// the proxy can be reached, which is not.
+func TestNoSourceAddress(t *testing.T) {
 	unreachable := func(to string) *verdict.Error {
 		return newError(dialing, &net.OpError{Op: "dial", Net: "tcp",
 			Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(to)),
 			Err:  os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)})
 	}
 	require.Equal(t, verdict.LocalLimit, unreachable("127.0.0.1:1").Cause)
-	verr := unreachable("[fe80::1]:1") // on no link
+	verr := unreachable("[fe80::1]:1") // without a zone
 	require.Equal(t, verdict.ProxyUnreachable, verr.Cause)
 	require.Equal(t, "destination_ip_unroutable", verr.Reason)
 }

@@ -14,32 +14,32 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// measured is an answer of a real proxy: a section of testdata/ownerrors, of which
-// "== get_dns => privoxy target_unreachable dns_error" is the first line. "=> -" is
-// an answer that no mark may take for the proxy's own.
+// recorded is a response of a real proxy: a section of testdata/ownerrors. A section begins with a line such as
+// "== get_dns => privoxy target_unreachable dns_error". "=> -" means that the response is not recognised as the
+// proxy's own.
 type recorded struct{ name, want, response string }
 
 func readRecorded(t *testing.T, file string) (all []recorded) {
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	for _, section := range strings.Split("\n"+string(data), "\n== ")[1:] {
-		title, answer, _ := strings.Cut(section, "\n")
+		title, response, _ := strings.Cut(section, "\n")
 		name, want, _ := strings.Cut(title, " => ")
 		if strings.Contains(title, ": ") {
-			continue // there was no answer
+			continue // there was no response
 		}
-		head, body, _ := strings.Cut(answer+"\n", "\n\n")
+		head, body, _ := strings.Cut(response+"\n", "\n\n")
 		all = append(all, recorded{name, want, strings.ReplaceAll(head, "\n", "\r\n") + "\r\n\r\n" + body})
 	}
 	require.NotEmpty(t, all, file)
 	return all
 }
 
-// pageOf reads an answer to a GET or a CONNECT.
-func pageOf(t *testing.T, answer string, connect bool) *page {
+// pageOf parses a response to a GET or a CONNECT.
+func pageOf(t *testing.T, response string, connect bool) *page {
 	var r http1.Response
-	reader := http1.NewReader(strings.NewReader(answer))
-	require.NoError(t, reader.ReadResponse(&r, []byte("GET")), answer)
+	reader := http1.NewReader(strings.NewReader(response))
+	require.NoError(t, reader.ReadResponse(&r, []byte("GET")), response)
 	return &page{status: r.Status, reason: r.Reason, fields: r.Fields, body: reader.Buffered(), connect: connect}
 }
 
@@ -50,9 +50,8 @@ func (o *ErrorPage) short() string {
 	return strings.TrimSpace(o.Signature + " " + o.Kind.String() + " " + o.Reason)
 }
 
-// TestMeasuredAnswers: what real proxies wrote themselves is recognised, and what
-// they relayed is not.
-func TestMeasuredAnswers(t *testing.T) {
+// TestRecordedResponses: the error pages of real proxies are recognised, and the responses that they relayed are not.
+func TestRecordedResponses(t *testing.T) {
 	files, err := filepath.Glob("testdata/ownerrors/*.txt")
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(files), 17)
@@ -68,9 +67,9 @@ func TestMeasuredAnswers(t *testing.T) {
 	}
 }
 
-// TestSquidsViaIsItsOwn: squid adds Via to its own pages as to those of a squid that
-// is the target; only one that the asked proxy wrote is its own.
-func TestSquidsViaIsItsOwn(t *testing.T) {
+// TestSquidVia: squid adds Via to its own pages and to those of a target that is squid as well. Only the pages of the
+// proxy are recognised.
+func TestSquidVia(t *testing.T) {
 	page := func(via string) *page {
 		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n"+via+"\r\n", false)
 	}
@@ -78,7 +77,7 @@ func TestSquidsViaIsItsOwn(t *testing.T) {
 	require.Equal(t, &ErrorPage{Signature: "x-squid-error", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error",
 		Detail: "ERR_DNS_FAIL"}, findErrorPage(page(one), nil, 0))
 	require.NotNil(t, findErrorPage(page(""), nil, 0))
-	require.Nil(t, findErrorPage(page(one), nil, viaMissing), "this proxy adds no Via: it is the target's")
+	require.Nil(t, findErrorPage(page(one), nil, viaMissing), "the proxy adds no Via, so the page is the target's")
 	require.NotNil(t, findErrorPage(page(""), nil, viaMissing))
 	require.Nil(t, findErrorPage(page(one+"Via: 1.1 b (squid/5.7)\r\n"), nil, 0))
 	require.Nil(t, findErrorPage(page("Via: 1.1 a (squid/5.7), 1.1 b (squid/5.7)\r\n"), nil, 0))
@@ -86,8 +85,8 @@ func TestSquidsViaIsItsOwn(t *testing.T) {
 	require.Nil(t, findErrorPage(pageOf(t, "HTTP/1.1 503 x\r\nServer: ATS\r\nContent-Type: text/html\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
 }
 
-// TestDetailIsSquidsNameOnly: nothing else of the field goes into logs.
-func TestDetailIsSquidsNameOnly(t *testing.T) {
+// TestSquidPage: only the name of the page is logged.
+func TestSquidPage(t *testing.T) {
 	for value, want := range map[string]string{
 		"ERR_DNS_FAIL 0": "ERR_DNS_FAIL", "ERR_MINE": "ERR_MINE", "": "", "403 Forbidden": "", "ERR_<b>": "",
 		"ERR_" + strings.Repeat("A", 70): "",
@@ -116,7 +115,7 @@ func TestProxyStatus(t *testing.T) {
 		{[]string{"a; error=dns error"}, false, "", false},         //
 		{[]string{""}, false, "", false},                           //
 		{[]string{"whirlpool; error=connection_refused"}, true, "connection_refused", true},
-		{[]string{"cdn; error=connection_refused"}, true, "", false}, // relayed by a gateway of our kind
+		{[]string{"cdn; error=connection_refused"}, true, "", false}, // relayed by a Whirlpool
 	} {
 		reason, ok := proxyStatusError(c.values, c.whirlpool)
 		require.Equal(t, c.reason, reason, c.values)
@@ -124,23 +123,22 @@ func TestProxyStatus(t *testing.T) {
 	}
 }
 
-// FuzzOwnError: nothing that an answer holds makes the marks panic, and what they
-// say is of a known kind.
-func FuzzOwnError(f *testing.F) {
+// FuzzErrorPage: no response causes a panic, and every result has a known kind.
+func FuzzErrorPage(f *testing.F) {
 	files, err := filepath.Glob("testdata/ownerrors/*.txt")
 	require.NoError(f, err)
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		require.NoError(f, err)
 		for _, section := range strings.Split(string(data), "\n== ")[1:] {
-			_, answer, _ := strings.Cut(section, "\n")
-			f.Add(strings.ReplaceAll(answer, "\n", "\r\n"), false)
+			_, response, _ := strings.Cut(section, "\n")
+			f.Add(strings.ReplaceAll(response, "\n", "\r\n"), false)
 		}
 	}
 	f.Add("HTTP/1.1 502 x\r\nProxy-Status: a; error=dns_error\r\n\r\n", true)
-	f.Fuzz(func(t *testing.T, answer string, connect bool) {
+	f.Fuzz(func(t *testing.T, response string, connect bool) {
 		var r http1.Response
-		reader := http1.NewReader(strings.NewReader(answer))
+		reader := http1.NewReader(strings.NewReader(response))
 		if reader.ReadResponse(&r, []byte("GET")) != nil {
 			return
 		}
@@ -155,9 +153,9 @@ func FuzzOwnError(f *testing.F) {
 	})
 }
 
-// TestRules: all parts of a rule must hold, and any rule does.
+// TestRules: a page matches if it matches all parts of one rule.
 func TestRules(t *testing.T) {
-	const answer = "HTTP/1.1 500 Oops\r\nX-Error: over quota\r\nX-Other: a\r\n\r\n<p>Out of traffic</p>"
+	const response = "HTTP/1.1 500 Oops\r\nX-Error: over quota\r\nX-Other: a\r\n\r\n<p>Out of traffic</p>"
 	for _, c := range []struct {
 		rule upstream.OwnError
 		want bool
@@ -177,7 +175,7 @@ func TestRules(t *testing.T) {
 		{upstream.OwnError{Status: 500, Header: "X-Error: none", Body: "traffic"}, false},
 		{upstream.OwnError{Status: 500, Header: "X-Error: quota", Body: "none"}, false},
 	} {
-		own := findErrorPage(pageOf(t, answer, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
+		own := findErrorPage(pageOf(t, response, false), []upstream.OwnError{{Status: 599}, c.rule}, 0)
 		require.Equal(t, c.want, own != nil, "%+v", c.rule)
 		if own != nil {
 			require.Equal(t, ErrorPage{Signature: "own_error", Kind: verdict.ErrorPageUnclear}, *own)

@@ -22,8 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// saying is a proxy that gives one answer to every request of a connection, in
-// pieces that it sends 5 ms apart.
+// respondWith starts a proxy that sends the same response to every request of a connection, in pieces 5 ms apart.
 func respondWith(t testing.TB, pieces ...string) string {
 	return coretest.Serve(t, func(c net.Conn) {
 		for readRequest(c) != "" {
@@ -42,7 +41,7 @@ func respondWith(t testing.TB, pieces ...string) string {
 	})
 }
 
-// answerOf asks u for a target and returns the answer, its body read to the end.
+// responseOf sends a request through u and returns the response and its body.
 func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority string) (r *Response, body string) {
 	q := getRequest()
 	q.Authority = authority
@@ -59,11 +58,11 @@ func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority str
 
 const tinyPage = "HTTP/1.1 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<h1>Unable to connect</h1>"
 
-// TestFactsOfAnAnswer: what an HTTP proxy answers to a request in absolute form.
-func TestFactsOfAnAnswer(t *testing.T) {
+// TestResponseFacts: responses of an HTTP proxy to a request in absolute form.
+func TestResponseFacts(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer string
-		want   Facts
+		response string
+		want     Facts
 	}{
 		"good": {"HTTP/1.1 200 OK\r\nX-Whirlpool-Outcome: success\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
@@ -77,22 +76,21 @@ func TestFactsOfAnAnswer(t *testing.T) {
 		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
-		"407 of nobody": {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"407, no field": {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"401": {"HTTP/1.1 401 x\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		r, body := responseOf(t, tr, proxyAt(t, "http://"+respondWith(t, c.answer)), "a.test:80")
+		r, body := responseOf(t, tr, proxyAt(t, "http://"+respondWith(t, c.response)), "a.test:80")
 		assert.Equal(t, c.want, r.Facts, name)
-		_, want, _ := strings.Cut(c.answer, "\r\n\r\n")
+		_, want, _ := strings.Cut(c.response, "\r\n\r\n")
 		assert.Equal(t, want, body, name)
 	}
 }
 
-// TestFactsOfOthersThanProxies: what comes directly, or through a tunnel, no proxy
-// has written.
-func TestFactsOfOthersThanProxies(t *testing.T) {
+// TestTargetFacts: a response through direct:// or through a tunnel is always the target's.
+func TestTargetFacts(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Date"] = nil
 		w.Header().Set("Server", "squid")
@@ -123,7 +121,7 @@ func TestFactsOfOthersThanProxies(t *testing.T) {
 		require.Equal(t, 407, r.Status)
 		return r.Facts
 	}
-	proxy := coretest.Serve(t, func(c net.Conn) { // leads every CONNECT to the TLS server
+	proxy := coretest.Serve(t, func(c net.Conn) { // connects every CONNECT to the TLS server
 		readRequest(c)
 		to, err := net.Dial("tcp", secure.Listener.Addr().String())
 		if err != nil {
@@ -147,25 +145,24 @@ func TestFactsOfOthersThanProxies(t *testing.T) {
 	require.Empty(t, ask("direct://", plain.Listener.Addr().String(), false))
 	require.Empty(t, ask("socks5h://"+socks, "example.com:80", false))
 	require.Empty(t, ask("http://"+proxy, "example.com:443", true))
-	require.NotEmpty(t, ask(plain.URL, "example.com:80", false), "asked as a proxy it would be one")
+	require.NotEmpty(t, ask(plain.URL, "example.com:80", false), "the same server used as a proxy")
 }
 
-// TestFactsOfARefusedTunnel: also where a request for an https:// target wanted it,
-// the reply is the proxy's.
-func TestFactsOfARefusedTunnel(t *testing.T) {
+// TestRefusalFacts: the response to a CONNECT is always the proxy's.
+func TestRefusalFacts(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer string
-		want   Facts
+		response string
+		want     Facts
 	}{
 		"opened": {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Facts{}},
-		"nothing known": {"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\nContent-Length: 0\r\n\r\n",
+		"unknown page": {"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.22.1\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
 		"a redirect": {"HTTP/1.1 302 x\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true}},
 		"its own": {tinyPage, Facts{FromProxy: true,
 			ErrorPage: &ErrorPage{Signature: "tinyproxy", Kind: verdict.ErrorPageUnreachable,
 				Reason: "destination_unavailable"}}},
-		"Via is no sign": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n",
+		"with Via": {"HTTP/1.1 502 x\r\nVia: 1.1 a\r\nProxy-Status: a; error=dns_error\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, ErrorPage: &ErrorPage{Signature: "proxy-status", Kind: verdict.ErrorPageUnreachable,
 				Reason: "dns_error"}}},
 		"inner": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nContent-Length: 0\r\n\r\n",
@@ -175,7 +172,7 @@ func TestFactsOfARefusedTunnel(t *testing.T) {
 	} {
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
-		tun, verr := tr.Tunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.answer)),
+		tun, verr := tr.Tunnel(t.Context(), proxyAt(t, "http://"+respondWith(t, c.response)),
 			&Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
 		require.Nil(t, verr)
 		tun.Abort()
@@ -183,9 +180,9 @@ func TestFactsOfARefusedTunnel(t *testing.T) {
 	}
 }
 
-// TestRulesSeeTheBody: also where it comes later than the head, and it is relayed
-// whole.
-func TestRulesSeeTheBody(t *testing.T) {
+// TestBodyRules: rules are applied to the body, also if it arrives after the head. The body is still relayed
+// completely.
+func TestBodyRules(t *testing.T) {
 	const text = "Out of traffic"
 	long := strings.Repeat("x", 20<<10)
 	length := func(body string) string {
@@ -207,7 +204,7 @@ func TestRulesSeeTheBody(t *testing.T) {
 		"beyond 8 KiB":       {[]string{length(long + text), long + text}, long + text, false},
 		"before 8 KiB":       {[]string{length(text + long), text + long}, text + long, true},
 		"other status":       {[]string{strings.Replace(length(text), "500", "501", 1) + text}, text, false},
-		"good":               {[]string{strings.Replace(length(text), "500", "200", 1) + text}, text, false},
+		"success":            {[]string{strings.Replace(length(text), "500", "200", 1) + text}, text, false},
 		"no body":            {[]string{length("")}, "", false},
 	} {
 		a, err := upstream.ParseAddress("http://" + respondWith(t, c.pieces...))
@@ -223,7 +220,7 @@ func TestRulesSeeTheBody(t *testing.T) {
 }
 
 // TestAPageThatDoesNotComeIsNotWaitedFor: a body that a rule looks for and that
-// stays away holds up the answer for pageWait at most.
+// stays away holds up the response for pageWait at most.
 func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 	a, err := upstream.ParseAddress("http://" + coretest.Serve(t, func(c net.Conn) {
 		readRequest(c)
@@ -245,7 +242,7 @@ func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 }
 
 // TestNoViaWhereItsAnswersHaveOne plays what Apache and Privoxy were measured to
-// answer: the error pages of Apache's mod_proxy look like any other Apache's, but
+// response: the error pages of Apache's mod_proxy look like any other Apache's, but
 // for the Via that is missing.
 func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 	sections := map[string]string{}
@@ -272,32 +269,32 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 		return r.Facts
 	}
 	apache, privoxy := proxyAt(t, "http://"+proxy("apache")), proxyAt(t, "http://"+proxy("privoxy"))
-	require.Nil(t, ask(apache, "dns").ErrorPage, "nothing is known of it yet")
+	require.Nil(t, ask(apache, "dns").ErrorPage, "the proxy's habit is unknown")
 	for range viaSamples / 2 {
 		for _, target := range []string{"200", "301"} {
 			require.Equal(t, Facts{FromProxy: true}, ask(apache, target))
 		}
 	}
-	require.Nil(t, ask(apache, "dns").ErrorPage, "there is nothing to compare with")
+	require.Nil(t, ask(apache, "dns").ErrorPage, "there is no other proxy to compare with")
 	ask(privoxy, "200")
 	require.Equal(t, &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "dns").ErrorPage)
 	require.Equal(t, &ErrorPage{Signature: "no via", Kind: verdict.ErrorPageUnclear}, ask(apache, "refused").ErrorPage)
-	require.Nil(t, ask(apache, "500").ErrorPage, "it was relayed")
+	require.Nil(t, ask(apache, "500").ErrorPage, "the response has Via")
 	require.Nil(t, ask(privoxy, "500").ErrorPage)
 }
 
-// TestAllocNothingForTheFacts: neither for a good answer nor for a target's error.
-func TestAllocNothingForTheFacts(t *testing.T) {
+// TestAllocFacts: setFacts does not allocate, for a successful response and for an error of the target.
+func TestAllocFacts(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://127.0.0.1:1")
-	for _, answer := range []string{
+	for _, response := range []string{
 		"HTTP/1.1 200 OK\r\nServer: x\r\nVia: 1.1 a\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nVia: 1.1 a\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
 	} {
 		r := Response{t: tr, pool: tr.pool(u), pc: &persistConn{}}
-		reader := http1.NewReader(strings.NewReader(answer))
+		reader := http1.NewReader(strings.NewReader(response))
 		require.NoError(t, reader.ReadResponse(&r.Response, []byte("GET")))
 		q, c := getRequest(), &Control{}
-		require.Zero(t, testing.AllocsPerRun(100, func() { r.setFacts(c, q, u) }), answer)
+		require.Zero(t, testing.AllocsPerRun(100, func() { r.setFacts(c, q, u) }), response)
 	}
 }

@@ -26,8 +26,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// secured wraps what a proxy does in TLS, under a certificate for 127.0.0.1
-// from one of roots.
+// serveTLS wraps serve in TLS with a certificate for 127.0.0.1, which roots contains.
 func serveTLS(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x509.CertPool) {
 	s := httptest.NewTLSServer(nil)
 	defer s.Close()
@@ -43,7 +42,7 @@ func serveTLS(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x
 	}, roots
 }
 
-// narrow opens connections whose sending side holds next to nothing.
+// dialSmallBuffer opens connections with a small send buffer.
 func dialSmallBuffer(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096) })
@@ -51,9 +50,9 @@ func dialSmallBuffer(ctx context.Context, network, address string) (net.Conn, er
 	return d.DialContext(ctx, network, address)
 }
 
-// A proxy that does not read: what it is sent goes out only in part. The
-// attempt ends with its time, and whoever watches the client is told.
-func TestAProxyThatDoesNotRead(t *testing.T) {
+// If the proxy does not read, the request is sent only in part. The attempt ends at its deadline, and OnSlow is
+// called.
+func TestProxyDoesNotRead(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		for name, body := range map[string]func(*Request){
 			"no body":     func(*Request) {},
@@ -66,7 +65,7 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 				serve, roots := func(net.Conn) { <-hung }, (*x509.CertPool)(nil)
 				if scheme == "https" {
 					serve, roots = serveTLS(t, serve)
-					watched = 2 // the handshake is slow, too
+					watched = 2 // also for the handshake
 				}
 				u := proxyAt(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
 					c.(*net.TCPConn).SetReadBuffer(4096)
@@ -84,7 +83,7 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 				var slow atomic.Int32
 				c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}
 				tr := New(Config{RootCAs: roots, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-					defer func() { // from here on it counts, however long the machine took to come here
+					defer func() { // the time until here depends on the load of the machine
 						slow.Store(0)
 						c.Deadline = time.Now().Add(300 * time.Millisecond)
 					}()
@@ -109,8 +108,8 @@ func TestAProxyThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// The same with a CONNECT, which has to be long for that.
-func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
+// The same with a CONNECT, which must be long to fill the buffer.
+func TestProxyDoesNotReadConnect(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
 			hung := make(chan struct{})
@@ -140,8 +139,8 @@ func TestAProxyThatDoesNotReadACONNECT(t *testing.T) {
 	}
 }
 
-// A proxy that has taken a body and does not answer: the client is watched.
-func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
+// OnSlow is called if the proxy has read a body and does not respond.
+func TestNoResponseAfterBody(t *testing.T) {
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	tr := New(Config{})
 	defer tr.Close()
@@ -156,8 +155,8 @@ func TestAProxyThatTakesItsTimeAfterABody(t *testing.T) {
 	assert.EqualValues(t, 1, slow.Load())
 }
 
-// The end of a body may come as late as any piece of it.
-func TestTheEndOfABodyMayBeLate(t *testing.T) {
+// The time for the end of a body is the same as for any piece of it.
+func TestLateEndOfBody(t *testing.T) {
 	const idle = 200 * time.Millisecond
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
@@ -187,11 +186,11 @@ func TestTheEndOfABodyMayBeLate(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "ab", string(got))
 	require.Eventually(t, func() bool { return len(resp.sendDone) == 1 }, 5*time.Second,
-		time.Millisecond) // the answer may overtake its sender
-	assert.True(t, resp.Finish(c, time.Now()), "the body went out whole")
+		time.Millisecond) // the response may arrive before the sender has finished
+	assert.True(t, resp.Finish(c, time.Now()), "the body was sent completely")
 }
 
-// rest is a body that can be read once.
+// rest returns a body that can be read once.
 func bodyOf(b []byte) *http1.Body {
 	body := &http1.Body{}
 	body.Start(http1.NewReader(io.Reader(bytes.NewReader(b))), http1.Length, int64(len(b)))

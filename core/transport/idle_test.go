@@ -24,27 +24,27 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// way is one kind of connection that may be kept.
+// route is a kind of connection: to a proxy, or through one to a target.
 type route struct {
 	u      *upstream.Upstream
 	roots  *x509.CertPool
-	tls    bool          // the target's
-	conns  chan net.Conn // each as the proxy got it
+	tls    bool          // the target is https://
+	conns  chan net.Conn // the connections accepted by the proxy
 	opened atomic.Int32
 }
 
-// ways leads to what answers in the place of proxy or origin, over every kind
-// of connection. What the proxy's side has to say it says at once.
-func routes(t *testing.T, answer func(net.Conn)) map[string]*route {
-	secure, roots := serveTLS(t, answer)
-	through := func(serve func(net.Conn)) func(net.Conn) { // a tunnel to it
+// routes returns routes of every kind to a server. respond serves a connection of the proxy or the target. Everything
+// that it writes before it reads again is sent at once.
+func routes(t *testing.T, respond func(net.Conn)) map[string]*route {
+	secure, roots := serveTLS(t, respond)
+	through := func(serve func(net.Conn)) func(net.Conn) { // opens a tunnel to it
 		return func(c net.Conn) {
 			readRequest(c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 			serve(c)
 		}
 	}
-	doubly, _ := serveTLS(t, through(secure)) // with the same certificate
+	twice, _ := serveTLS(t, through(secure)) // with the same certificate
 	to := func(scheme string, tls bool, serve func(net.Conn)) *route {
 		w := &route{roots: roots, tls: tls, conns: make(chan net.Conn, 10)}
 		w.u = proxyAt(t, scheme+"://"+coretest.Serve(t, func(c net.Conn) {
@@ -57,10 +57,10 @@ func routes(t *testing.T, answer func(net.Conn)) map[string]*route {
 		return w
 	}
 	return map[string]*route{
-		"http by http":   to("http", false, answer),
+		"http by http":   to("http", false, respond),
 		"http by https":  to("https", false, secure),
 		"https by http":  to("http", true, through(secure)),
-		"https by https": to("https", true, doubly),
+		"https by https": to("https", true, twice),
 	}
 }
 
@@ -72,7 +72,7 @@ func (w *route) request() *Request {
 	return q
 }
 
-// do sends a request and returns its answer's body.
+// do sends a request and returns the response's body.
 func (w *route) do(t *testing.T, tr *Transport) string {
 	t.Helper()
 	q := w.request()
@@ -86,7 +86,7 @@ func (w *route) do(t *testing.T, tr *Transport) string {
 	return string(body)
 }
 
-// gathering is a connection that sends all at once, before it reads or closes.
+// bufferedConn buffers writes until it reads or closes.
 type bufferedConn struct {
 	net.Conn
 	out bytes.Buffer
@@ -100,7 +100,7 @@ func (g *bufferedConn) Read(p []byte) (int, error) {
 }
 
 func (g *bufferedConn) Close() error {
-	g.SetWriteDeadline(time.Time{}) // TLS has set one
+	g.SetWriteDeadline(time.Time{}) // TLS has set a deadline
 	g.flush()
 	return g.Conn.Close()
 }
@@ -110,7 +110,7 @@ func (g *bufferedConn) flush() {
 	g.out.Reset()
 }
 
-// flush sends what the gathering connection below c holds.
+// flush sends the buffered bytes of the bufferedConn below c.
 func flush(c net.Conn) {
 	for {
 		switch above := c.(type) {
@@ -123,7 +123,7 @@ func flush(c net.Conn) {
 	}
 }
 
-// newest returns the connection that was put back last.
+// newest returns the connection that became idle last.
 func (p *idlePool) newest() *persistConn {
 	for _, list := range p.toTarget {
 		return list[len(list)-1]
@@ -131,9 +131,8 @@ func (p *idlePool) newest() *persistConn {
 	return p.toProxy[len(p.toProxy)-1]
 }
 
-// Connections are kept, whatever they lie on, and none is used again whose
-// other side is seen to have closed it.
-func TestWhatIsKept(t *testing.T) {
+// Connections of every kind are reused, unless the peer has closed them.
+func TestReuseByRoute(t *testing.T) {
 	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -147,17 +146,17 @@ func TestWhatIsKept(t *testing.T) {
 			}
 			require.EqualValues(t, 1, w.opened.Load())
 			(<-w.conns).(*net.TCPConn).CloseWrite()
-			kept := tr.pool(w.u).newest()
-			require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+			idle := tr.pool(w.u).newest()
+			require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
 			w.do(t, tr)
 			require.EqualValues(t, 2, w.opened.Load())
 		})
 	}
 }
 
-// A proxy that sends more than was asked for: no later request gets that for
-// an answer, be it taken off the wire by whichever layer.
-func TestAnAnswerNobodyAskedFor(t *testing.T) {
+// If a proxy sends a second response with the first one, no later request gets it, whether TLS or the reader has read
+// it.
+func TestUnrequestedResponse(t *testing.T) {
 	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nfor")
@@ -175,12 +174,10 @@ func TestAnAnswerNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// A kept connection that is closed between the look at it and its next use: it is
-// seen whether nothing of the request can have come to the other side, so that the
-// request may go out again on another connection. Else the fault is Stale, whatever
-// shows it, and whenever. Once a byte of an answer has come it is not.
-func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
-	answer := func(c net.Conn) {
+// The peer closes an idle connection after alive has checked it. The cause is StaleConnection, and notReceived is set if
+// the peer cannot have received any part of the request. After a byte of a response the cause is another one.
+func TestStaleConnection(t *testing.T) {
+	respond := func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
@@ -190,41 +187,41 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 		"reset":       func(c *net.TCPConn) { c.SetLinger(0); c.Close() },
 		"half-closed": func(c *net.TCPConn) { c.CloseWrite() },
 	} {
-		for name, w := range routes(t, answer) {
+		for name, w := range routes(t, respond) {
 			for _, size := range []int{0, 100, 100 << 10} {
 				t.Run(fmt.Sprint(name, " ", how, " ", size), func(t *testing.T) {
 					tr := New(Config{RootCAs: w.roots})
 					defer tr.Close()
 					w.do(t, tr)
-					kept := tr.pool(w.u).newest()
+					idle := tr.pool(w.u).newest()
 					end((<-w.conns).(*net.TCPConn))
-					require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+					require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
 					q := w.request()
 					if size > 0 {
 						q.Prefix, q.Framing, q.Length = make([]byte, size), http1.Length, int64(size)
 					}
 					c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
 					pool := tr.pool(w.u)
-					resp := &Response{t: tr, pool: pool, pc: pool.pop(kept.key, time.Now(), false)}
+					resp := &Response{t: tr, pool: pool, pc: pool.pop(idle.key, time.Now(), false)}
 					resp.pc.reused = true
 					verr := tr.attempt(w.u, c, q, resp)
 					require.NotNil(t, verr)
 					assert.Equal(t, verdict.StaleConnection, verr.Cause, "%+v", verr)
 					refused := how == "closed" || how == "reset" && name == "http by http"
-					unseen := size < 1000 && runtime.GOOS == "linux" && refused
-					assert.Equal(t, unseen, resp.notReceived)
+					notReceived := size < 1000 && runtime.GOOS == "linux" && refused
+					assert.Equal(t, notReceived, resp.notReceived)
 				})
 			}
 		}
 	}
-	for said, stale := range map[string]bool{"": true, "H": false, "HTTP/1.1 103 Early Hints\r\n\r\n": false} {
+	for reply, stale := range map[string]bool{"": true, "H": false, "HTTP/1.1 103 Early Hints\r\n\r\n": false} {
 		for name, w := range routes(t, func(c net.Conn) {
 			readRequest(c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			readRequest(c)
-			io.WriteString(c, said)
+			io.WriteString(c, reply)
 		}) {
-			t.Run(fmt.Sprintf("%s says %q", name, said), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s replies %q", name, reply), func(t *testing.T) {
 				tr := New(Config{RootCAs: w.roots})
 				defer tr.Close()
 				w.do(t, tr)
@@ -237,15 +234,14 @@ func TestAConnectionClosedInBetweenIsStale(t *testing.T) {
 	}
 }
 
-// A second answer on a kept connection is never the next request's: it is there when
-// the connection is to be used again, so that connection is closed.
-func TestASecondAnswerIsNobodys(t *testing.T) {
-	say := make(chan struct{})
+// If a second response arrives on an idle connection, the connection is not reused.
+func TestLateUnrequestedResponse(t *testing.T) {
+	next := make(chan struct{})
 	for name, w := range routes(t, func(c net.Conn) {
 		for readRequest(c) != "" {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
 			flush(c)
-			<-say
+			<-next
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
 			flush(c)
 		}
@@ -255,18 +251,18 @@ func TestASecondAnswerIsNobodys(t *testing.T) {
 			defer tr.Close()
 			for range 5 {
 				require.Equal(t, "first", w.do(t, tr))
-				kept := tr.pool(w.u).newest()
-				say <- struct{}{}
-				require.Eventually(t, func() bool { return !kept.alive() }, 5*time.Second, time.Millisecond)
+				idle := tr.pool(w.u).newest()
+				next <- struct{}{}
+				require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
 			}
 			require.EqualValues(t, 5, w.opened.Load())
 		})
 	}
 }
 
-// What was left over from the answer before, and came after the look at a kept
-// connection, is not taken for an answer: the request may go out again.
-func TestBytesLeftOver(t *testing.T) {
+// Bytes that were left over from the previous response, and arrive after alive has checked the connection, are not taken
+// for a response. The cause is Leftover, so that the request may be repeated.
+func TestLeftover(t *testing.T) {
 	for left, leftover := range map[string]bool{
 		"a body behind a 204":                          true,
 		"a body behind a 204\r\n":                      true,
@@ -275,7 +271,7 @@ func TestBytesLeftOver(t *testing.T) {
 		"\x00":                                true,
 		"bodyHTTP/1.1 200 OK\r\n\r\n":         true,
 		"HTTP/1.1 2000 OK\r\n\r\n":            true,
-		"HTTP/1.1 200 OK\r\nno colon\r\n\r\n": false, // an answer, and malformed
+		"HTTP/1.1 200 OK\r\nno colon\r\n\r\n": false, // a malformed response
 	} {
 		t.Run(left, func(t *testing.T) {
 			u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
@@ -299,10 +295,9 @@ func TestBytesLeftOver(t *testing.T) {
 	}
 }
 
-// A connection that cannot be looked at without reading is read before it is used
-// again.
-func TestAConnectionOfAnotherKind(t *testing.T) {
-	say := make(chan struct{})
+// A connection that is not TCP is read before it is reused.
+func TestReuseWithoutTCP(t *testing.T) {
+	next := make(chan struct{})
 	var opened atomic.Int32
 	tr := New(Config{Dial: func(context.Context, string, string) (net.Conn, error) {
 		opened.Add(1)
@@ -311,7 +306,7 @@ func TestAConnectionOfAnotherKind(t *testing.T) {
 			defer far.Close()
 			for readRequest(far) != "" {
 				io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
-				if _, more := <-say; more {
+				if _, more := <-next; more {
 					far.SetWriteDeadline(time.Now().Add(5 * time.Second))
 					io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
 				}
@@ -322,27 +317,26 @@ func TestAConnectionOfAnotherKind(t *testing.T) {
 	defer tr.Close()
 	w := &route{u: proxyAt(t, "http://p.test:1")}
 	require.Equal(t, "first", w.do(t, tr))
-	say <- struct{}{}
+	next <- struct{}{}
 	require.Eventually(t, func() bool { return !tr.pool(w.u).newest().alive() }, 5*time.Second, time.Millisecond)
 	require.Equal(t, "first", w.do(t, tr))
 	require.EqualValues(t, 2, opened.Load())
-	close(say)
+	close(next)
 	for range 3 {
 		require.Equal(t, "first", w.do(t, tr))
 	}
 	require.EqualValues(t, 2, opened.Load())
 }
 
-// A proxy that closes every second kept connection when it reads a POST on it loses
-// one POST; for ten minutes after that a POST goes to it on a new connection only,
-// while what can be repeated goes on using those that are kept.
-func TestAPostLostOnAKeptConnection(t *testing.T) {
-	var opened, onKept atomic.Int32
+// A proxy closes every second reused connection when it reads a POST. One POST is lost. For ten minutes after that, each
+// POST gets a new connection, while requests that can be repeated still reuse connections.
+func TestLostPost(t *testing.T) {
+	var opened, onReused atomic.Int32
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		opened.Add(1)
 		for n := 0; ; n++ {
 			head := readRequest(c)
-			if head == "" || n > 0 && strings.HasPrefix(head, "POST") && onKept.Add(1)%2 == 1 {
+			if head == "" || n > 0 && strings.HasPrefix(head, "POST") && onReused.Add(1)%2 == 1 {
 				return
 			}
 			io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
@@ -351,7 +345,7 @@ func TestAPostLostOnAKeptConnection(t *testing.T) {
 	now := time.Now()
 	tr := New(Config{Now: func() time.Time { return now }})
 	defer tr.Close()
-	ask := func(method string, idempotent bool) bool {
+	do := func(method string, idempotent bool) bool {
 		q := getRequest()
 		q.Method, q.Idempotent = []byte(method), idempotent
 		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
@@ -365,28 +359,28 @@ func TestAPostLostOnAKeptConnection(t *testing.T) {
 	}
 	failed := 0
 	for range 100 {
-		if !ask("POST", false) {
+		if !do("POST", false) {
 			failed++
 		}
 	}
 	require.Equal(t, 1, failed)
 	before := opened.Load()
 	for range 10 {
-		require.True(t, ask("GET", true))
+		require.True(t, do("GET", true))
 	}
 	require.Equal(t, before, opened.Load())
 	now = now.Add(lossyFor)
 	failed = 0
 	for range 10 {
-		if !ask("POST", false) {
+		if !do("POST", false) {
 			failed++
 		}
 	}
-	require.Equal(t, 1, failed, "it is forgotten, and learnt again")
+	require.Equal(t, 1, failed, "the loss expires, and the next one is recorded")
 }
 
-// What is remembered of losses is bounded.
-func TestLossesAreBounded(t *testing.T) {
+// The number of recorded losses is limited.
+func TestMaxLossy(t *testing.T) {
 	p, now := &idlePool{}, time.Now()
 	for i := range 2 * maxLossy {
 		p.noteLoss(fmt.Sprint(i), now)
@@ -396,9 +390,8 @@ func TestLossesAreBounded(t *testing.T) {
 	require.Len(t, p.lossy, 1)
 }
 
-// A proxy that reads nothing more holds up neither whoever closes the idle
-// connections nor whoever looks for one among them: TLS's farewell would.
-func TestAStuckIdleConnection(t *testing.T) {
+// Closing an idle TLS connection does not wait for a proxy that does not read. The close_notify of TLS would.
+func TestCloseDoesNotWait(t *testing.T) {
 	hung := make(chan struct{})
 	defer close(hung)
 	serve, roots := serveTLS(t, func(c net.Conn) {
@@ -424,4 +417,88 @@ func TestAStuckIdleConnection(t *testing.T) {
 		end(pool)
 		require.Less(t, time.Since(begun), 4*time.Second, name) // crypto/tls waits for 5
 	}
+}
+
+// A connection that became idle just now is checked as well before a POST uses it: with the clock standing still, no
+// idle time excuses the check.
+func TestAliveIsCheckedAtOnce(t *testing.T) {
+	now := time.Now()
+	conns := make(chan net.Conn, 2)
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		conns <- c
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
+		}
+	}))
+	tr := New(Config{Now: func() time.Time { return now }})
+	defer tr.Close()
+	post := func() *verdict.Error {
+		q := getRequest()
+		q.Method, q.Idempotent = []byte("POST"), false
+		c := &Control{Deadline: time.Now().Add(5 * time.Second)}
+		var resp Response
+		verr := tr.RoundTrip(t.Context(), u, c, q, &resp)
+		if verr == nil {
+			resp.Finish(c, now)
+		}
+		return verr
+	}
+	require.Nil(t, post())
+	idle := tr.pool(u).newest()
+	require.Equal(t, now, idle.idleAt)
+	(<-conns).(*net.TCPConn).CloseWrite()
+	require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
+	require.Nil(t, post(), "the second POST is sent on a new connection")
+	require.Len(t, conns, 1)
+}
+
+// An idle connection is reused until idleTimeout, and closed after it.
+func TestIdleTimeout(t *testing.T) {
+	now := time.Now()
+	var opened atomic.Int32
+	w := &route{u: proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		opened.Add(1)
+		for readRequest(c) != "" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}))}
+	tr := New(Config{Now: func() time.Time { return now }})
+	defer tr.Close()
+	p := tr.pool(w.u)
+	put := func() *persistConn {
+		w.do(t, tr)
+		p.newest().idleAt = now // do uses the real time
+		return p.newest()
+	}
+	put()
+	now = now.Add(idleTimeout - 1)
+	pc := put()
+	require.EqualValues(t, 1, opened.Load())
+	now = now.Add(idleTimeout - 1)
+	tr.CloseExpired()
+	require.Same(t, pc, p.newest())
+	now = now.Add(1)
+	put()
+	require.EqualValues(t, 2, opened.Load(), "the connection has expired")
+	now = now.Add(idleTimeout + 1)
+	tr.CloseExpired()
+	require.Zero(t, p.count)
+}
+
+// At most maxIdle connections of a proxy are idle. A further one is closed.
+func TestMaxIdle(t *testing.T) {
+	p := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
+	defer p.close()
+	var peers []net.Conn
+	for range maxIdle + 1 {
+		near, far := net.Pipe()
+		peers = append(peers, far)
+		p.put(newPersistConn(near, "", nil), time.Now())
+	}
+	require.Len(t, p.toProxy, maxIdle)
+	_, err := peers[maxIdle].Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err, "the last one is closed")
+	peers[maxIdle-1].SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err = peers[maxIdle-1].Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the others are open")
 }

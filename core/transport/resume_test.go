@@ -17,15 +17,15 @@ import (
 func TestSessionsAreResumed(t *testing.T) {
 	serve, roots := serveTLS(t, func(c net.Conn) {
 		readRequest(c)
-		answer := "HTTP/1.1 200 OK\r\n\r\nnew"
+		response := "HTTP/1.1 200 OK\r\n\r\nnew"
 		if c.(*tls.Conn).ConnectionState().DidResume {
-			answer = "HTTP/1.1 200 OK\r\n\r\nresumed"
+			response = "HTTP/1.1 200 OK\r\n\r\nresumed"
 		}
-		io.WriteString(c, answer)
+		io.WriteString(c, response)
 	})
 	address := coretest.Serve(t, serve)
 	tr := New(Config{RootCAs: roots})
-	visit := func(u *upstream.Upstream) string {
+	connect := func(u *upstream.Upstream) string {
 		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(10 * time.Second)}, "a.test:443")
 		require.Nil(t, verr)
 		defer tun.Conn.Close()
@@ -34,30 +34,29 @@ func TestSessionsAreResumed(t *testing.T) {
 		return string(tun.Early) + string(rest)
 	}
 	u := proxyAt(t, "https://user:first@"+address)
-	require.Equal(t, "new", visit(u))
-	require.Equal(t, "resumed", visit(u))
-	// Another proxy, be it the same with other credentials, does not show that session.
-	require.Equal(t, "new", visit(proxyAt(t, "https://user:second@"+address)))
+	require.Equal(t, "new", connect(u))
+	require.Equal(t, "resumed", connect(u))
+	// The session is not used for another proxy, nor for the same proxy with other credentials.
+	require.Equal(t, "new", connect(proxyAt(t, "https://user:second@"+address)))
 }
 
-// Two proxies do not show a target the same session: it would know who comes by
-// way of both.
-func TestSessionsAreNotSharedByProxies(t *testing.T) {
+// A TLS session with a target is not used through another proxy, because the target could link the requests.
+func TestSessionsAreNotShared(t *testing.T) {
 	serve, roots := serveTLS(t, func(c net.Conn) {
 		readRequest(c)
-		answer := "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nnew"
+		response := "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nnew"
 		if c.(*tls.Conn).ConnectionState().DidResume {
-			answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nresumed"
+			response = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nresumed"
 		}
-		io.WriteString(c, answer)
+		io.WriteString(c, response)
 	})
-	through := func(c net.Conn) { // a proxy that is the target as well
+	through := func(c net.Conn) { // proxy and target in one
 		readRequest(c)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		serve(c)
 	}
 	tr := New(Config{RootCAs: roots})
-	visit := func(u *upstream.Upstream) string {
+	connect := func(u *upstream.Upstream) string {
 		q := getRequest()
 		q.TLS, q.Authority = true, "127.0.0.1:443"
 		c, resp := &Control{Deadline: time.Now().Add(10 * time.Second)}, &Response{}
@@ -68,7 +67,7 @@ func TestSessionsAreNotSharedByProxies(t *testing.T) {
 		return string(body)
 	}
 	a, b := proxyAt(t, "http://"+coretest.Serve(t, through)), proxyAt(t, "http://"+coretest.Serve(t, through))
-	require.Equal(t, "new", visit(a))
-	require.Equal(t, "resumed", visit(a))
-	require.Equal(t, "new", visit(b))
+	require.Equal(t, "new", connect(a))
+	require.Equal(t, "resumed", connect(a))
+	require.Equal(t, "new", connect(b))
 }

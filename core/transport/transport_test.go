@@ -23,6 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
+// proxyAt returns the proxy with that URL.
 func proxyAt(t testing.TB, url string) *upstream.Upstream {
 	a, err := upstream.ParseAddress(url)
 	require.NoError(t, err)
@@ -31,13 +32,14 @@ func proxyAt(t testing.TB, url string) *upstream.Upstream {
 	return p.Snapshot().All[0]
 }
 
+// getRequest returns a GET request for http://a.test/.
 func getRequest() *Request {
 	return &Request{Method: []byte("GET"), Target: []byte("http://a.test/"), Path: []byte("/"), Authority: "a.test:80",
 		Idempotent: true,
 		Fields:     []http1.Field{{Name: []byte("Host"), Value: []byte("a.test"), Kind: http1.Host}}}
 }
 
-// readRequest reads one head.
+// readRequest reads the head of a request.
 func readRequest(c net.Conn) string {
 	var head strings.Builder
 	r := bufio.NewReader(c)
@@ -50,10 +52,10 @@ func readRequest(c net.Conn) string {
 	}
 }
 
-// TestHostileProxies: each way to fail is a fault with a reason, in time, and
-// leaves neither goroutine nor connection behind.
+// TestHostileProxies: each kind of failure ends before the deadline with an error that has a reason, and leaves no
+// goroutine behind.
 func TestHostileProxies(t *testing.T) {
-	say := func(s string) func(net.Conn) {
+	send := func(s string) func(net.Conn) {
 		return func(c net.Conn) { readRequest(c); io.WriteString(c, s) }
 	}
 	before := runtime.NumGoroutine()
@@ -61,21 +63,21 @@ func TestHostileProxies(t *testing.T) {
 		serve  func(net.Conn)
 		reason string
 	}{
-		"closes at once":           {func(net.Conn) {}, ""},
-		"closes without an answer": {func(c net.Conn) { readRequest(c) }, ""},
+		"closes at once":            {func(net.Conn) {}, ""},
+		"closes without a response": {func(c net.Conn) { readRequest(c) }, ""},
 		"resets": {func(c net.Conn) {
 			readRequest(c)
 			c.(*net.TCPConn).SetLinger(0)
 		}, ""},
-		"garbage":        {say("hello there\r\n\r\n"), "http_protocol_error"},
-		"TLS":            {say("\x15\x03\x01\x00\x02\x02\x46\r\n\r\n"), "http_protocol_error"},
-		"half a head":    {say("HTTP/1.1 200 OK\r\nContent-Le"), ""},
-		"a head of 1 MB": {say("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 1<<20)), ""},
-		"two lengths": {say("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+		"garbage":        {send("hello there\r\n\r\n"), "http_protocol_error"},
+		"TLS":            {send("\x15\x03\x01\x00\x02\x02\x46\r\n\r\n"), "http_protocol_error"},
+		"half a head":    {send("HTTP/1.1 200 OK\r\nContent-Le"), ""},
+		"a head of 1 MB": {send("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 1<<20)), ""},
+		"two lengths": {send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
 			"http_protocol_error"},
-		"an upgrade unasked for": {say("HTTP/1.1 101 Switching Protocols\r\n\r\n"), ""},
-		"never answers":          {func(c net.Conn) { io.Copy(io.Discard, c) }, "http_response_timeout"},
-		"a byte at a time, for ever": {func(c net.Conn) {
+		"an unrequested upgrade": {send("HTTP/1.1 101 Switching Protocols\r\n\r\n"), ""},
+		"no response":            {func(c net.Conn) { io.Copy(io.Discard, c) }, "http_response_timeout"},
+		"an endless head, a byte at a time": {func(c net.Conn) {
 			readRequest(c)
 			for range 1000 {
 				if _, err := io.WriteString(c, "H"); err != nil {
@@ -98,7 +100,7 @@ func TestHostileProxies(t *testing.T) {
 				assert.Equal(t, c.reason, verr.Reason)
 			}
 			assert.Less(t, time.Since(begun), 5*time.Second)
-			assert.NotEqual(t, verdict.StaleConnection, verr.Cause, "a fresh connection is never stale")
+			assert.NotEqual(t, verdict.StaleConnection, verr.Cause, "a new connection cannot be stale")
 		})
 	}
 	verr := New(Config{}).RoundTrip(t.Context(), proxyAt(t, "http://127.0.0.1:1"),
@@ -115,7 +117,7 @@ func TestHostileProxies(t *testing.T) {
 	t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 }
 
-func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
+func TestReuse(t *testing.T) {
 	var accepted atomic.Int64
 	drop := make(chan struct{})
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
@@ -144,16 +146,16 @@ func TestConnectionsAreKeptAndFoundStale(t *testing.T) {
 	require.True(t, do(false))
 	require.True(t, do(false))
 	require.EqualValues(t, 1, accepted.Load())
-	close(drop)     // the proxy closes the kept connection, now or in a moment
-	if !do(false) { // found out by trying, or before
+	close(drop)     // the proxy closes the idle connection soon
+	if !do(false) { // unless the close was detected before the attempt
 		require.True(t, do(true))
 	}
 	require.EqualValues(t, 2, accepted.Load())
 }
 
-// A length or an encoding in a 2xx to CONNECT means nothing (RFC 9110 section
-// 9.3.6), be it as wrong as it likes: what follows the head is the target's.
-func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
+// Content-Length and Transfer-Encoding in a 2xx response to CONNECT are ignored, even if they are invalid (RFC 9110
+// section 9.3.6). The bytes after the head are the target's.
+func TestEarlyBytes(t *testing.T) {
 	for _, framing := range []string{
 		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
 		"Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n",
@@ -180,8 +182,7 @@ func TestEarlyBytesAfterConnectAreKept(t *testing.T) {
 	}
 }
 
-// scripted is a connection whose other side says what it says, whatever it is
-// told.
+// scriptedConn is a connection that reads from in and records writes in out.
 type scriptedConn struct {
 	net.Conn
 	in  io.Reader
@@ -192,26 +193,26 @@ func (c *scriptedConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
 func (c *scriptedConn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
 func TestSOCKS(t *testing.T) {
-	login := upstream.Address{Scheme: upstream.SOCKS5, Host: "p.test:1080", Username: "me", Password: "secret"}
+	address := upstream.Address{Scheme: upstream.SOCKS5, Host: "p.test:1080", Username: "me", Password: "secret"}
 	ok := "\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50"
 	c := &scriptedConn{in: strings.NewReader(ok + "early")}
-	require.NoError(t, socksHandshake(c, login, "a.test:80"))
+	require.NoError(t, socksHandshake(c, address, "a.test:80"))
 	assert.Equal(t, "\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x06a.test\x00\x50", c.out.String(),
-		"the name goes as it is: RFC 1928, 1929")
+		"the name is not resolved (RFC 1928, RFC 1929)")
 	rest, _ := io.ReadAll(c.in)
-	assert.Equal(t, "early", string(rest), "not a byte more is read")
+	assert.Equal(t, "early", string(rest), "no further byte is read")
 	for i := range len(ok) {
-		assert.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(ok[:i])}, login, "a.test:80"),
+		assert.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(ok[:i])}, address, "a.test:80"),
 			"cut after %d bytes", i)
 	}
-	for name, said := range map[string]string{
+	for name, reply := range map[string]string{
 		"version 4": "\x04\x00", "no method": "\x05\xff", "a method not offered": "\x05\x01",
-		"a bad login":        "\x05\x02\x01\x01",
-		"a refusal":          "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
-		"an unknown reply":   "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
-		"an unknown address": "\x05\x00\x05\x00\x00\x09\x00\x00",
+		"refused credentials": "\x05\x02\x01\x01",
+		"a refusal":           "\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
+		"an unknown reply":    "\x05\x00\x05\x63\x00\x01\x00\x00\x00\x00\x00\x00",
+		"an unknown address":  "\x05\x00\x05\x00\x00\x09\x00\x00",
 	} {
-		err := socksHandshake(&scriptedConn{in: strings.NewReader(said)}, login, "a.test:80")
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, address, "a.test:80")
 		if assert.Error(t, err, name) {
 			assert.NotContains(t, err.Error(), "secret")
 		}
@@ -222,8 +223,8 @@ func FuzzSOCKS(f *testing.F) {
 	f.Add("\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", "a.test:80")
 	f.Add("\x05\x00\x05\x00\x00\x03\x06a.test\x00\x50", "[::1]:443")
 	f.Add("\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", "1.2.3.4:1")
-	f.Fuzz(func(t *testing.T, said, authority string) {
-		err := socksHandshake(&scriptedConn{in: strings.NewReader(said)},
+	f.Fuzz(func(t *testing.T, reply, authority string) {
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)},
 			upstream.Address{Username: "me", Password: "hunter2"}, authority)
 		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
 			t.Fatal(err)
@@ -231,8 +232,8 @@ func FuzzSOCKS(f *testing.F) {
 	})
 }
 
-// TestAnInterruptEndsTheAttempt: from another goroutine, at any moment.
-func TestAnInterruptEndsTheAttempt(t *testing.T) {
+// TestInterrupt: Fire ends the attempt at any time.
+func TestInterrupt(t *testing.T) {
 	tr := New(Config{})
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	for i := range 20 {
@@ -251,9 +252,8 @@ func TestAnInterruptEndsTheAttempt(t *testing.T) {
 	}
 }
 
-// TestAKeptConnectionOutlivesItsDeadline: the deadline of an answer that has
-// come says nothing about the connection, however long it is idle then.
-func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
+// TestReuseAfterDeadline: the read deadline of a response does not end the idle connection.
+func TestReuseAfterDeadline(t *testing.T) {
 	var opened atomic.Int32
 	addr := coretest.Serve(t, func(c net.Conn) {
 		opened.Add(1)
@@ -271,7 +271,7 @@ func TestAKeptConnectionOutlivesItsDeadline(t *testing.T) {
 		c := Control{Deadline: time.Now().Add(5 * time.Second)}
 		require.Nil(t, tr.RoundTrip(context.Background(), u, &c, getRequest(), &resp))
 		resp.Finish(&c, time.Now())
-		time.Sleep(2*SlowAfter + 50*time.Millisecond) // longer than the deadline of a quick answer
+		time.Sleep(2*SlowAfter + 50*time.Millisecond) // longer than the deadline of a fast response
 	}
 	require.EqualValues(t, 1, opened.Load())
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// uploading returns a request whose body of n bytes comes over a connection,
-// and the other end of that.
+// uploadRequest returns a request whose body of n bytes is read from a connection, and the peer of that
+// connection.
 func uploadRequest(t *testing.T, n int) (*Request, net.Conn) {
 	near, far := coretest.Pair(t)
 	q := getRequest()
@@ -32,14 +32,14 @@ func uploadRequest(t *testing.T, n int) (*Request, net.Conn) {
 	return q, far
 }
 
-func TestALongUpload(t *testing.T) {
+func TestUpload(t *testing.T) {
 	body := make([]byte, 8<<20+1)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range body {
 		body[i] = byte(random.Uint32())
 	}
 	arrived := make(chan []byte, 1)
-	takes := func(pause time.Duration) string {
+	readAfter := func(pause time.Duration) string {
 		return "http://" + coretest.Serve(t, func(c net.Conn) {
 			r, err := http.ReadRequest(bufio.NewReader(c))
 			if err != nil {
@@ -51,8 +51,8 @@ func TestALongUpload(t *testing.T) {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		})
 	}
-	t.Run("arrives whole", func(t *testing.T) {
-		u := proxyAt(t, takes(0))
+	t.Run("complete", func(t *testing.T) {
+		u := proxyAt(t, readAfter(0))
 		tr := New(Config{})
 		defer tr.Close()
 		q, client := uploadRequest(t, len(body))
@@ -66,8 +66,8 @@ func TestALongUpload(t *testing.T) {
 		require.NoError(t, err)
 		resp.Finish(c, time.Now())
 	})
-	t.Run("waits for a proxy that is slow to read, not for one that has stopped", func(t *testing.T) {
-		u := proxyAt(t, takes(time.Hour))
+	t.Run("the proxy stops reading", func(t *testing.T) {
+		u := proxyAt(t, readAfter(time.Hour))
 		tr := New(Config{})
 		defer tr.Close()
 		q, client := uploadRequest(t, 64<<20)
@@ -77,10 +77,10 @@ func TestALongUpload(t *testing.T) {
 			BodyIdle: 200 * time.Millisecond}, q, &Response{})
 		require.NotNil(t, verr)
 		assert.GreaterOrEqual(t, time.Since(begin), 200*time.Millisecond)
-		assert.NotEqual(t, verdict.RequestBroke, verr.Cause, "the client has done nothing wrong")
+		assert.NotEqual(t, verdict.RequestBroke, verr.Cause, "the client is not the reason")
 	})
-	t.Run("a client that breaks off is no fault of the proxy", func(t *testing.T) {
-		u := proxyAt(t, takes(0))
+	t.Run("the client closes", func(t *testing.T) {
+		u := proxyAt(t, readAfter(0))
 		tr := New(Config{})
 		defer tr.Close()
 		q, client := uploadRequest(t, len(body))
@@ -95,7 +95,7 @@ func TestALongUpload(t *testing.T) {
 		assert.ErrorIs(t, q.Rest.Err(), http1.ErrTruncated)
 		<-arrived
 	})
-	t.Run("a proxy that breaks off is", func(t *testing.T) {
+	t.Run("the proxy resets", func(t *testing.T) {
 		u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 1<<20))
 			c.(*net.TCPConn).SetLinger(0)
@@ -112,40 +112,40 @@ func TestALongUpload(t *testing.T) {
 	})
 }
 
-// An answer that began before the request's body had ended keeps the time that
-// its own body has, however the request's ends.
-func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
+// If the response begins before the request's body has been sent, the end of the request does not change the deadline
+// of the response's body.
+func TestEarlyResponse(t *testing.T) {
 	for name, end := range map[string]func(client net.Conn, left int){
-		"it arrives whole":     func(client net.Conn, left int) { client.Write(make([]byte, left)) },
-		"the proxy takes less": func(client net.Conn, left int) { go client.Write(make([]byte, left)) },
+		"complete":                func(client net.Conn, left int) { client.Write(make([]byte, left)) },
+		"the proxy stops reading": func(client net.Conn, left int) { go client.Write(make([]byte, left)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const size, patience = 32 << 20, 100 * time.Millisecond
-			over := make(chan struct{})
+			const size, headTimeout = 32 << 20, 100 * time.Millisecond
+			finish := make(chan struct{})
 			u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 				r, err := http.ReadRequest(bufio.NewReader(c))
 				if err != nil {
 					return
 				}
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
-				if name == "the proxy takes less" {
+				if name == "the proxy stops reading" {
 					c.(*net.TCPConn).CloseRead()
 				} else {
 					io.Copy(io.Discard, r.Body)
 				}
-				<-over
+				<-finish
 				fmt.Fprint(c, "there")
 			}))
 			tr := New(Config{})
 			defer tr.Close()
 			q, client := uploadRequest(t, size)
-			c := &Control{Deadline: time.Now().Add(patience), BodyIdle: 10 * time.Second}
+			c := &Control{Deadline: time.Now().Add(headTimeout), BodyIdle: 10 * time.Second}
 			var resp Response
 			require.Nil(t, tr.RoundTrip(t.Context(), u, c, q, &resp))
 			resp.SetReadDeadline(c, time.Now().Add(10*time.Second))
 			end(client, size)
-			time.AfterFunc(3*patience, func() { close(over) })
+			time.AfterFunc(3*headTimeout, func() { close(finish) })
 			got, err := io.ReadAll(&resp.Body)
 			require.NoError(t, err)
 			assert.Equal(t, "hellothere", string(got))
@@ -154,9 +154,9 @@ func TestTheEndOfAnUploadDoesNotHurryItsAnswer(t *testing.T) {
 	}
 }
 
-// A connection on which a request's body did not go out whole is not kept,
-// however whole its answer: the other side takes what comes next for the rest.
-func TestAfterHalfABodyNothingIsKept(t *testing.T) {
+// A connection on which a request's body was not sent completely is not reused, because the peer would take the next
+// request for the rest of the body.
+func TestIncompleteBodyIsNotReused(t *testing.T) {
 	const size = 8 << 20
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {

@@ -27,7 +27,7 @@ func TestViaName(t *testing.T) {
 	}
 	want := viaFields("1.1 proxyhost")
 	require.True(t, same(want, viaFields("1.0 proxyhost (squid/5.7)")))
-	require.True(t, same(want, viaFields("1.1 proxyhost:18080")), "Apache gives the target's port")
+	require.True(t, same(want, viaFields("1.1 proxyhost:18080")), "Apache inserts the target's port")
 	require.True(t, same(want, viaFields("1.1 cdn, HTTP/1.1 proxyhost")))
 	require.True(t, same(want, viaFields("1.1\tproxyhost\t(x)")))
 	require.True(t, same(want, viaFields("1.1 cdn", "1.1 proxyhost")))
@@ -41,38 +41,37 @@ func TestViaName(t *testing.T) {
 }
 
 func TestViaHabit(t *testing.T) {
-	note := func(h *viaHabit, n int, target string, via ...string) {
+	add := func(h *viaHabit, n int, target string, via ...string) {
 		for range n {
 			h.add(viaFields(via...), target)
 		}
 	}
-	word := func(h *viaHabit) viaState { return viaState(h.state.Load()) }
+	state := func(h *viaHabit) viaState { return viaState(h.state.Load()) }
 	var h viaHabit
-	note(&h, 7, "a:80", "1.1 p")
-	require.False(t, word(&h).known())
-	note(&h, 100, "a:80", "1.1 p")
-	require.True(t, word(&h).known())
-	require.False(t, word(&h).consistent(), "one target only: its cache could have added it")
-	note(&h, 1, "b:80", "1.1 cdn, 1.1 p")
-	require.True(t, word(&h).consistent())
-	note(&h, 1, "a:80", "1.1 other")
-	require.False(t, word(&h).consistent())
-	require.False(t, word(&h).missing())
-	note(&h, 100, "a:80", "1.1 p")
-	require.False(t, word(&h).consistent(), "for good")
+	add(&h, 7, "a:80", "1.1 p")
+	require.False(t, state(&h).known())
+	add(&h, 100, "a:80", "1.1 p")
+	require.True(t, state(&h).known())
+	require.False(t, state(&h).consistent(), "all responses are of one target, whose cache may have added it")
+	add(&h, 1, "b:80", "1.1 cdn, 1.1 p")
+	require.True(t, state(&h).consistent())
+	add(&h, 1, "a:80", "1.1 other")
+	require.False(t, state(&h).consistent())
+	require.False(t, state(&h).missing())
+	add(&h, 100, "a:80", "1.1 p")
+	require.False(t, state(&h).consistent(), "the state is final")
 
 	var bare viaHabit
-	note(&bare, 9, "a:80", "1.1 p")
-	note(&bare, 1, "b:80")
-	require.True(t, word(&bare).missing())
-	note(&bare, 100, "c:80", "1.1 p")
-	require.True(t, word(&bare).missing())
-	require.False(t, word(&bare).consistent())
+	add(&bare, 9, "a:80", "1.1 p")
+	add(&bare, 1, "b:80")
+	require.True(t, state(&bare).missing())
+	add(&bare, 100, "c:80", "1.1 p")
+	require.True(t, state(&bare).missing())
+	require.False(t, state(&bare).consistent())
 }
 
-// TestViaHabitForgetsNothingAtOnce: an answer without Via is remembered whatever
-// others do meanwhile.
-func TestViaHabitForgetsNothingAtOnce(t *testing.T) {
+// TestViaHabitConcurrently: a response without Via is recorded, whatever is recorded at the same time.
+func TestViaHabitConcurrently(t *testing.T) {
 	for range 200 {
 		var h viaHabit
 		var all sync.WaitGroup
@@ -91,11 +90,10 @@ func TestViaHabitForgetsNothingAtOnce(t *testing.T) {
 	}
 }
 
-// TestDistinct: a name that two proxies of the pool show is nobody's own, and
-// without another proxy nothing is known of it.
-func TestDistinct(t *testing.T) {
+// TestHasUniqueVia: a name is not unique if two proxies of the pool add it, or if there is no other proxy.
+func TestHasUniqueVia(t *testing.T) {
 	tr := New(Config{})
-	add := func(via ...string) *idlePool {
+	addProxy := func(via ...string) *idlePool {
 		u := &upstream.Upstream{}
 		p := newIdlePool(upstream.Address{})
 		tr.pools.Store(u, p)
@@ -104,16 +102,16 @@ func TestDistinct(t *testing.T) {
 		}
 		return p
 	}
-	first := add("1.1 p")
+	first := addProxy("1.1 p")
 	require.True(t, viaState(first.via.state.Load()).consistent())
-	require.False(t, tr.hasUniqueVia(first), "there is no other to compare with")
-	young := newIdlePool(upstream.Address{})
-	tr.pools.Store(&upstream.Upstream{}, young)
-	require.False(t, tr.hasUniqueVia(first), "nothing is known of the other")
-	add()
+	require.False(t, tr.hasUniqueVia(first), "there is no other proxy to compare with")
+	unknown := newIdlePool(upstream.Address{})
+	tr.pools.Store(&upstream.Upstream{}, unknown)
+	require.False(t, tr.hasUniqueVia(first), "the habit of the other proxy is unknown")
+	addProxy()
 	require.True(t, tr.hasUniqueVia(first))
-	add("1.1 q")
+	addProxy("1.1 q")
 	require.True(t, tr.hasUniqueVia(first))
-	young.via.add(viaFields("1.1 p"), "a:80")
-	require.False(t, tr.hasUniqueVia(first), "another shows the same")
+	unknown.via.add(viaFields("1.1 p"), "a:80")
+	require.False(t, tr.hasUniqueVia(first), "another proxy adds the same name")
 }
