@@ -28,8 +28,8 @@ func TestAnEndWithoutAnAnswerIsATermination(t *testing.T) {
 	}
 }
 
-// If this machine has no file descriptor or port failures, the idle connections are closed. If that does not help, the
-// attempt fails with LocalLimit.
+// If this machine has no file descriptor or port left, the idle connections are closed. If that does not
+// help, the attempt fails with LocalLimit.
 func TestLocalLimit(t *testing.T) {
 	full := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
 	failures := 1
@@ -66,8 +66,8 @@ func TestLocalLimit(t *testing.T) {
 	require.Equal(t, "proxy_internal_error", verr.Reason)
 }
 
-// EADDRNOTAVAIL means that this machine has no free port, which is a local limit, or that it has no address from which
-// the proxy can be reached, which is not.
+// EADDRNOTAVAIL means that this machine has no free port, which is a local limit, or that it has no address from
+// which the proxy can be reached, which is not.
 func TestNoSourceAddress(t *testing.T) {
 	unreachable := func(to string) *verdict.Error {
 		return newError(dialing, &net.OpError{Op: "dial", Net: "tcp",

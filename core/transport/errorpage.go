@@ -250,7 +250,8 @@ var threeproxyReasons = map[string]string{
 	"Access control list denies you to access this resource": "http_request_denied",
 	"Your request violates configured policy":                "http_request_denied",
 	"Required action is not supported by proxy server":       "http_request_error",
-	"Access to requested resource disallowed by administrator or you need valid username/password to use this resource": "http_request_denied",
+	"Access to requested resource disallowed by administrator or you need valid username/password to use this " +
+		"resource": "http_request_denied",
 }
 
 // squidReasons are squid's pages (doc/errors of squid 5.7). ERR_CANNOT_FORWARD is absent, because squid

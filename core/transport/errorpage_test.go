@@ -71,7 +71,8 @@ func TestRecordedResponses(t *testing.T) {
 // proxy are recognised.
 func TestSquidVia(t *testing.T) {
 	page := func(via string) *page {
-		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n"+via+"\r\n", false)
+		return pageOf(t, "HTTP/1.1 503 x\r\nServer: squid/5.7\r\nContent-Type: text/html;charset=utf-8\r\n"+
+			"X-Squid-Error: ERR_DNS_FAIL 0\r\n"+via+"\r\n", false)
 	}
 	const one = "Via: 1.1 a (squid/5.7)\r\n"
 	require.Equal(t, &ErrorPage{Signature: "x-squid-error", Kind: verdict.ErrorPageUnreachable, Reason: "dns_error",
@@ -82,7 +83,8 @@ func TestSquidVia(t *testing.T) {
 	require.Nil(t, findErrorPage(page(one+"Via: 1.1 b (squid/5.7)\r\n"), nil, 0))
 	require.Nil(t, findErrorPage(page("Via: 1.1 a (squid/5.7), 1.1 b (squid/5.7)\r\n"), nil, 0))
 	require.Nil(t, findErrorPage(page("Via: 1.1 vm (tinyproxy/1.11.1)\r\n"), nil, 0))
-	require.Nil(t, findErrorPage(pageOf(t, "HTTP/1.1 503 x\r\nServer: ATS\r\nContent-Type: text/html\r\nX-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
+	require.Nil(t, findErrorPage(pageOf(t, "HTTP/1.1 503 x\r\nServer: ATS\r\nContent-Type: text/html\r\n"+
+		"X-Squid-Error: ERR_DNS_FAIL 0\r\n\r\n", false), nil, 0))
 }
 
 // TestSquidPage: only the name of the page is logged.

@@ -56,7 +56,8 @@ func responseOf(t testing.TB, tr *Transport, u *upstream.Upstream, authority str
 	return r, string(b)
 }
 
-const tinyPage = "HTTP/1.1 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<h1>Unable to connect</h1>"
+const tinyPage = "HTTP/1.1 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\n" +
+	"Connection: close\r\n\r\n<h1>Unable to connect</h1>"
 
 // TestResponseFacts: responses of an HTTP proxy to a request in absolute form.
 func TestResponseFacts(t *testing.T) {
@@ -72,7 +73,8 @@ func TestResponseFacts(t *testing.T) {
 				Reason: "destination_unavailable"}}},
 		"inner": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: all_breakers_open\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, InnerOutcome: "all_breakers_open"}},
-		"inner, twice":   {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nX-Whirlpool-Outcome: timeout\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"inner, twice": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nX-Whirlpool-Outcome: timeout\r\n" +
+			"Content-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
 		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
@@ -140,7 +142,8 @@ func TestTargetFacts(t *testing.T) {
 		io.ReadFull(c, make([]byte, int(head[4])+2))
 		c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
 		readRequest(c)
-		io.WriteString(c, "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nServer: tinyproxy\r\nContent-Type: text/html\r\n\r\n")
+		io.WriteString(c, "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nServer: tinyproxy\r\n"+
+			"Content-Type: text/html\r\n\r\n")
 	})
 	require.Empty(t, ask("direct://", plain.Listener.Addr().String(), false))
 	require.Empty(t, ask("socks5h://"+socks, "example.com:80", false))
@@ -289,7 +292,8 @@ func TestAllocFacts(t *testing.T) {
 	u := proxyAt(t, "http://127.0.0.1:1")
 	for _, response := range []string{
 		"HTTP/1.1 200 OK\r\nServer: x\r\nVia: 1.1 a\r\nContent-Length: 0\r\n\r\n",
-		"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nVia: 1.1 a\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nDate: x\r\nVia: 1.1 a\r\nContent-Type: text/html\r\n" +
+			"Content-Length: 0\r\n\r\n",
 	} {
 		r := Response{t: tr, pool: tr.pool(u), pc: &persistConn{}}
 		reader := http1.NewReader(strings.NewReader(response))

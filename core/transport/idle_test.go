@@ -174,8 +174,9 @@ func TestUnrequestedResponse(t *testing.T) {
 	}
 }
 
-// The peer closes an idle connection after alive has checked it. The cause is StaleConnection, and notReceived is set if
-// the peer cannot have received any part of the request. After a byte of a response the cause is another one.
+// The peer closes an idle connection after alive has checked it. The cause is StaleConnection, and notReceived
+// is set if the peer cannot have received any part of the request. After a byte of a response the cause is
+// another one.
 func TestStaleConnection(t *testing.T) {
 	respond := func(c net.Conn) {
 		for readRequest(c) != "" {
@@ -260,8 +261,8 @@ func TestLateUnrequestedResponse(t *testing.T) {
 	}
 }
 
-// Bytes that were left over from the previous response, and arrive after alive has checked the connection, are not taken
-// for a response. The cause is Leftover, so that the request may be repeated.
+// Bytes that were left over from the previous response, and arrive after alive has checked the connection, are
+// not taken for a response. The cause is Leftover, so that the request may be repeated.
 func TestLeftover(t *testing.T) {
 	for left, leftover := range map[string]bool{
 		"a body behind a 204":                          true,
@@ -328,8 +329,8 @@ func TestReuseWithoutTCP(t *testing.T) {
 	require.EqualValues(t, 2, opened.Load())
 }
 
-// A proxy closes every second reused connection when it reads a POST. One POST is lost. For ten minutes after that, each
-// POST gets a new connection, while requests that can be repeated still reuse connections.
+// A proxy closes every second reused connection when it reads a POST. One POST is lost. For ten minutes after
+// that, each POST gets a new connection, while requests that can be repeated still reuse connections.
 func TestLostPost(t *testing.T) {
 	var opened, onReused atomic.Int32
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
