@@ -1,10 +1,13 @@
-# Whirlpool. The two commands a newcomer needs: `make run` and `make test`.
+# Whirlpool. The two commands a newcomer needs: `make run` and `make test`. While you work: `make unit`.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# Packages whose tests need nothing but Go: no Debian package, no network.
+UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | grep -v /plugins/builtin$$)
+
 DEBS    := chromium curl python3-requests clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test check deps builtins examples bench bench-rivals bench-peers pgo fuzz clean
+.PHONY: help build run test unit check deps builtins examples bench bench-rivals bench-peers pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,16 +20,20 @@ run: build ## start the gateway and its dashboard on an embedded lab of flaky pr
 
 test: deps check ## every test, under the race detector (allocations and simulations without); needs Go and node 20 with npm, installs the rest
 	go test -race -timeout 30m $$(go list ./... | grep -v /integration$$)
-	go test -race -timeout 30m ./integration # alone: it measures waits
+	go test -race -timeout 60m ./integration # alone: it takes most of the time
 	go test -run Alloc ./core/... ./plugins/...
 	go test ./core/evidence # its simulations, each of one goroutine
 
-check: ## gofmt, go vet, staticcheck
+unit: ## the tests of core, api, cmd and plugins, without the race detector; needs Go only
+	go test $(UNIT)
+
+check: ## gofmt, lines of at most 120 columns, go vet, staticcheck
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	.ci/lines
 	go vet ./...
 	go tool staticcheck ./...
 
-deps: ## Debian packages of the clients the tests use
+deps: ## install the Debian packages of the clients that the tests use
 	@.ci/deps $(DEBS)
 
 builtins: ## rebuild the built-in plugins, byte for byte, with the pinned compiler
