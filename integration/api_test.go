@@ -24,9 +24,11 @@ func TestS01DefaultPolicy(t *testing.T) {
 	require.NoError(t, err)
 	delete(p, "updated_at")
 	require.Equal(t, map[string]any{
-		"max_attempts": 3.0, "backoff_strategy": "exponential", "base_delay": 1.0, "multiplier": 2.0, "max_backoff_delay": 30.0,
-		"jitter": false, "retry_status_codes": []any{502.0, 503.0, 504.0}, "timeout": nil, "retry_non_idempotent": false,
-		"failover_delay": nil, "source": "file",
+		"max_attempts": 3.0, "backoff_strategy": "exponential", "base_delay": 1.0, "multiplier": 2.0,
+		"max_backoff_delay": 30.0,
+		"jitter":            false, "retry_status_codes": []any{502.0, 503.0, 504.0}, "timeout": nil,
+		"retry_non_idempotent": false,
+		"failover_delay":       nil, "source": "file",
 	}, p)
 }
 
@@ -51,8 +53,10 @@ func TestS02PutMerges(t *testing.T) {
 func TestS03EdgesAreTaken(t *testing.T) {
 	w := start(t, 1, confK)
 	for _, body := range []string{
-		`{"max_attempts":1,"base_delay":0.1,"multiplier":1.1,"max_backoff_delay":1,"timeout":0.1,"retry_status_codes":[]}`,
-		`{"max_attempts":10,"base_delay":60,"multiplier":10,"max_backoff_delay":300,"timeout":1e300,"retry_status_codes":[599,408,425,429,500]}`,
+		`{"max_attempts":1,"base_delay":0.1,"multiplier":1.1,"max_backoff_delay":1,"timeout":0.1,` +
+			`"retry_status_codes":[]}`,
+		`{"max_attempts":10,"base_delay":60,"multiplier":10,"max_backoff_delay":300,"timeout":1e300,` +
+			`"retry_status_codes":[599,408,425,429,500]}`,
 		`{"max_attempts":3.0}`,
 	} {
 		w.put(body)
@@ -78,7 +82,8 @@ func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 	for field, values := range map[string]string{
 		"max_attempts": `0|11|-1|3.5|"3"|true|null`, "base_delay": `0.0999|0|60.01|"1"`, "multiplier": `1.0|1.09|10.01`,
 		"max_backoff_delay": `0.99|300.1`, "backoff_strategy": `"EXPONENTIAL"|""|1|"round_robin"`, "jitter": `"true"|1`,
-		"retry_status_codes": `[404]|[200]|[600]|["503"]|503|null`, "timeout": `0|0.05|-1|1e400`, "updated_at": `"2026-01-01T00:00:00Z"`, "nope": `1`,
+		"retry_status_codes": `[404]|[200]|[600]|["503"]|503|null`, "timeout": `0|0.05|-1|1e400`,
+		"updated_at": `"2026-01-01T00:00:00Z"`, "nope": `1`,
 		"MAX_ATTEMPTS": `5`,
 	} {
 		for _, v := range strings.Split(values, "|") {
@@ -86,7 +91,8 @@ func TestS04To06BadPoliciesChangeNothing(t *testing.T) {
 			bad(fmt.Sprintf(`{"jitter":true,"%s":%s}`, field, v), 400)
 		}
 	}
-	for _, body := range []string{"{", "[]", "null", "{}{}", `{"max_attempts":5,"max_attempts":9}`, "{\"backoff_strategy\":\"\xff\"}", strings.Repeat("[", 10_000), `{"max_attempts":NaN}`} {
+	for _, body := range []string{"{", "[]", "null", "{}{}", `{"max_attempts":5,"max_attempts":9}`,
+		"{\"backoff_strategy\":\"\xff\"}", strings.Repeat("[", 10_000), `{"max_attempts":NaN}`} {
 		bad(body, 400)
 	}
 	require.Contains(t, bad(`{"base_delay":60.01}`, 400), `"details":{"field":"base_delay","limit":"0.1 to 60"}`)
@@ -112,7 +118,8 @@ func TestS07S08Breakers(t *testing.T) {
 	status, body, _ := w.call("POST", "/proxies", `{"url":"http://u:hunter2secret@127.0.0.1:9"}`)
 	require.Equal(t, 201, status, "%s", body)
 	for path, want := range map[string]int{
-		"127.0.0.1:9": 200, "127.0.0.1%3A9": 200, "unknown": 404, "..%2Fretry%2Fpolicy": 404, strings.Repeat("x", 300): 404, "%00": 404,
+		"127.0.0.1:9": 200, "127.0.0.1%3A9": 200, "unknown": 404, "..%2Fretry%2Fpolicy": 404,
+		strings.Repeat("x", 300): 404, "%00": 404,
 	} {
 		status, body, _ := w.call("GET", "/circuit-breakers/"+path, "")
 		require.Equal(t, want, status, "%s: %s", path, body)
@@ -122,10 +129,13 @@ func TestS07S08Breakers(t *testing.T) {
 
 func TestS10Hours(t *testing.T) {
 	w := start(t, 1, confK)
-	for _, path := range []string{"/circuit-breakers/metrics", "/metrics/retries/timeseries", "/metrics/retries/by-proxy"} {
+	for _, path := range []string{"/circuit-breakers/metrics", "/metrics/retries/timeseries",
+		"/metrics/retries/by-proxy"} {
 		for query, want := range map[string]int{
-			"": 200, "?hours=1": 200, "?hours=24": 200, "?hours=168": 200, "?hours=0": 400, "?hours=-1": 400, "?hours=169": 400,
-			"?hours=1.5": 400, "?hours=abc": 400, "?hours=": 400, "?hours=99999999999999999999": 400, "?hours=1&hours=2": 400,
+			"": 200, "?hours=1": 200, "?hours=24": 200, "?hours=168": 200, "?hours=0": 400, "?hours=-1": 400,
+			"?hours=169": 400,
+			"?hours=1.5": 400, "?hours=abc": 400, "?hours=": 400, "?hours=99999999999999999999": 400,
+			"?hours=1&hours=2": 400,
 		} {
 			status, body, _ := w.call("GET", path+query, "")
 			require.Equal(t, want, status, "%s%s: %s", path, query, body)
@@ -173,9 +183,12 @@ func TestS11Reset(t *testing.T) {
 }
 
 func TestS12Keys(t *testing.T) {
-	w := start(t, 1, confK+"[[api.keys]]\nname=\"a\"\nkey=\"adminkey1234\"\nrole=\"admin\"\n[[api.keys]]\nname=\"r\"\nkey=\"readkey12345\"\nrole=\"read\"\n")
-	for _, path := range []string{"/retry/policy", "/circuit-breakers", "/circuit-breakers/F1", "/circuit-breakers/metrics", "/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy"} {
-		for key, want := range map[string]int{"": 401, "Bearer wrongkey1234": 401, "Bearer x": 401, "Basic adminkey1234": 401, "Bearer adminkey1234": 200, "Bearer readkey12345": 200} {
+	w := start(t, 1, confK+"[[api.keys]]\nname=\"a\"\nkey=\"adminkey1234\"\nrole=\"admin\"\n[[api.keys]]\n"+
+		"name=\"r\"\nkey=\"readkey12345\"\nrole=\"read\"\n")
+	for _, path := range []string{"/retry/policy", "/circuit-breakers", "/circuit-breakers/F1",
+		"/circuit-breakers/metrics", "/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy"} {
+		for key, want := range map[string]int{"": 401, "Bearer wrongkey1234": 401, "Bearer x": 401,
+			"Basic adminkey1234": 401, "Bearer adminkey1234": 200, "Bearer readkey12345": 200} {
 			status, _, _ := w.call("GET", path, "", "Authorization", key)
 			require.Equal(t, want, status, "%s with %q", path, key)
 		}
@@ -184,22 +197,29 @@ func TestS12Keys(t *testing.T) {
 	require.Equal(t, 403, status)
 	status, _, _ = w.call("PUT", "/retry/policy", "{}", "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 200, status)
-	status, _, _ = w.call("OPTIONS", "/retry/policy", "", "Origin", "https://page.example", "Access-Control-Request-Method", "PUT")
+	status, _, _ = w.call("OPTIONS", "/retry/policy", "", "Origin", "https://page.example",
+		"Access-Control-Request-Method", "PUT")
 	require.Equal(t, 401, status, "a page of another origin may not even ask")
-	status, _, _ = w.call("PUT", "/proxies/nope", "{}", "Authorization", "Bearer adminkey1234", "Origin", "https://whirlpool.example")
+	status, _, _ = w.call("PUT", "/proxies/nope", "{}", "Authorization", "Bearer adminkey1234", "Origin",
+		"https://whirlpool.example")
 	require.Equal(t, 405, status, "behind a reverse proxy that gives another Host the dashboard's requests are taken")
 	_, _, _ = w.call("POST", "/request", `{"url":"http://origin.test/"}`, "Authorization", "Bearer adminkey1234")
 	eventually(t, "what changed is logged, and by whom", func() bool {
-		return strings.Contains(w.log.String(), `msg="changed through the API" method=PUT path=/api/v1/retry/policy key=a`)
+		return strings.Contains(w.log.String(),
+			`msg="changed through the API" method=PUT path=/api/v1/retry/policy key=a`)
 	})
-	require.Equal(t, 1, strings.Count(w.log.String(), "changed through the API"), "no refusal, no look and no request is: %s", w.log)
+	require.Equal(t, 1, strings.Count(w.log.String(), "changed through the API"),
+		"no refusal, no look and no request is: %s", w.log)
 	// Who may not upload is told so before a large body is read: here it never comes.
-	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401, "Authorization: Bearer readkey12345\r\n": 403} {
-		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\nContent-Type: application/wasm\r\n"+key+"Content-Length: 20000000\r\n\r\n")
+	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401,
+		"Authorization: Bearer readkey12345\r\n": 403} {
+		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\n"+
+			"Content-Type: application/wasm\r\n"+key+"Content-Length: 20000000\r\n\r\n")
 		require.Equal(t, want, r.StatusCode, "%q: %s", key, body)
 	}
 	large := strings.Repeat(" ", 2<<20)
-	status, body, _ := w.call("POST", "/plugins?name=x", large, "Authorization", "Bearer adminkey1234", "Content-Type", "application/wasm")
+	status, body, _ := w.call("POST", "/plugins?name=x", large, "Authorization", "Bearer adminkey1234", "Content-Type",
+		"application/wasm")
 	require.Equal(t, 422, status, string(body))
 	status, body, _ = w.call("PUT", "/retry/policy", large, "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 413, status)
@@ -221,7 +241,8 @@ func TestS12Keys(t *testing.T) {
 
 func TestS13Methods(t *testing.T) {
 	w := start(t, 1, confK)
-	for _, q := range [][2]string{{"PATCH", "/retry/policy"}, {"DELETE", "/retry/policy"}, {"POST", "/metrics/retries"}} {
+	for _, q := range [][2]string{{"PATCH", "/retry/policy"}, {"DELETE", "/retry/policy"},
+		{"POST", "/metrics/retries"}} {
 		status, body, h := w.call(q[0], q[1], "")
 		require.Equal(t, 405, status, "%v", q)
 		require.NotEmpty(t, h.Get("Allow"))
@@ -248,7 +269,8 @@ func TestS13Methods(t *testing.T) {
 func TestOneOffRequest(t *testing.T) {
 	w := start(t, 3, confK)
 	w.fakes[0].Do(lab.Status(503))
-	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/x","headers":{"X-A":"b"},"retry":{"max_attempts":2}}`)
+	status, body, _ := w.call("POST", "/request",
+		`{"url":"http://origin.test/x","headers":{"X-A":"b"},"retry":{"max_attempts":2}}`)
 	require.Equal(t, 200, status, "%s", body)
 	require.Contains(t, string(body), `"status":200`)
 	require.Contains(t, string(body), `"attempts":[{"attempt":0,"proxy_id":"F1","outcome":"failure","status_code":503`)
@@ -265,9 +287,12 @@ func TestOneOffRequest(t *testing.T) {
 func TestOwnErrorsThroughTheAPI(t *testing.T) {
 	w := start(t, 1, confK)
 	rules := func() any { return w.json("/proxies/x")["own_error"] }
-	status, body, _ := w.call("POST", "/proxies", `{"id":"x","url":"http://127.0.0.1:9","own_error":[{"status":500,"header":"X-Error: quota"},{"body":"Out of traffic"}]}`)
+	status, body, _ := w.call("POST", "/proxies",
+		`{"id":"x","url":"http://127.0.0.1:9","own_error":[{"status":500,"header":"X-Error: quota"},{"body":"Out of `+
+			`traffic"}]}`)
 	require.Equal(t, 201, status, "%s", body)
-	require.Equal(t, []any{map[string]any{"status": 500.0, "header": "X-Error: quota"}, map[string]any{"body": "Out of traffic"}}, rules())
+	require.Equal(t, []any{map[string]any{"status": 500.0, "header": "X-Error: quota"},
+		map[string]any{"body": "Out of traffic"}}, rules())
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"weight":2}`)
 	require.Equal(t, 200, status, "%s", body)
 	require.Len(t, rules(), 2)
@@ -276,8 +301,10 @@ func TestOwnErrorsThroughTheAPI(t *testing.T) {
 	require.Equal(t, []any{}, rules())
 	require.Equal(t, []any{}, w.json("/proxies/F1")["own_error"])
 	for bad, field := range map[string]string{
-		`[{}]`: "own_error[0]", `[{"status":500},{"status":200}]`: "own_error[1].status", `[{"header":": x"}]`: "own_error[0].header",
-		`[{"header":"a b"}]`: "own_error[0].header", `[{"body":"` + strings.Repeat("x", 1025) + `"}]`: "own_error[0].body", `[{"status":"500"}]`: "own_error",
+		`[{}]`: "own_error[0]", `[{"status":500},{"status":200}]`: "own_error[1].status",
+		`[{"header":": x"}]`: "own_error[0].header",
+		`[{"header":"a b"}]`: "own_error[0].header", `[{"body":"` + strings.Repeat("x",
+			1025) + `"}]`: "own_error[0].body", `[{"status":"500"}]`: "own_error",
 	} {
 		status, body, _ = w.call("PATCH", "/proxies/x", `{"own_error":`+bad+`}`)
 		require.Equal(t, 400, status, "%s", body)
@@ -304,7 +331,8 @@ func TestProxiesComeAndGo(t *testing.T) {
 	shown := w.json("/proxies/x")["url"].(string)
 	status, body, _ = w.call("PATCH", "/proxies/x", `{"url":"`+shown+`"}`)
 	require.Equal(t, 400, status, "what is shown has no credentials: %s", body)
-	for bad, field := range map[string]string{`{"id":"y"}`: "url", `{"url":"ftp://h"}`: "url", `{"url":"http://h:1","cost":-1}`: "cost", `{"url":"http://h:1","id":"metrics"}`: "id"} {
+	for bad, field := range map[string]string{`{"id":"y"}`: "url", `{"url":"ftp://h"}`: "url",
+		`{"url":"http://h:1","cost":-1}`: "cost", `{"url":"http://h:1","id":"metrics"}`: "id"} {
 		status, body, _ = w.call("POST", "/proxies", bad)
 		require.Equal(t, 400, status, "%s", body)
 		require.Contains(t, string(body), `"details":{"field":"`+field+`"}`)

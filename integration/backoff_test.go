@@ -51,10 +51,12 @@ func TestS17Jitter(t *testing.T) {
 	w := start(t, 3, confK)
 	w.all(lab.Status(503))
 	for policy, want := range map[string][2]float64{
-		`{"jitter":true,"base_delay":0.2,"max_attempts":2}`:                                                                       {0.1, 0.3},
-		`{"jitter":true,"base_delay":0.8,"max_backoff_delay":1,"max_attempts":2}`:                                                 {0.4, 1},
-		`{"jitter":true,"base_delay":60,"backoff_strategy":"exponential","multiplier":10,"max_backoff_delay":1,"max_attempts":2}`: {0.5, 1},
-		`{"jitter":true,"base_delay":0.5,"backoff_strategy":"linear","max_backoff_delay":1,"max_attempts":2}`:                     {0.25, 0.75},
+		`{"jitter":true,"base_delay":0.2,"max_attempts":2}`:                       {0.1, 0.3},
+		`{"jitter":true,"base_delay":0.8,"max_backoff_delay":1,"max_attempts":2}`: {0.4, 1},
+		`{"jitter":true,"base_delay":60,"backoff_strategy":"exponential","multiplier":10,"max_backoff_delay":1,` +
+			`"max_attempts":2}`: {0.5, 1},
+		`{"jitter":true,"base_delay":0.5,"backoff_strategy":"linear","max_backoff_delay":1,"max_attempts":2}`: {0.25,
+			0.75},
 	} {
 		w.put(policy)
 		d := w.delays(400)

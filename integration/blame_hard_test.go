@@ -85,7 +85,8 @@ func TestADeadTargetInLockstepOpensNoBreaker(t *testing.T) {
 
 // 256 requests at once for a dead target, to a gateway that knows nothing yet.
 func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
-	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {Cut: 10}, "503": lab.Status(503)} {
+	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {Cut: 10},
+		"503": lab.Status(503)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 6, "[retry]\nbase_delay = 0.1\n")

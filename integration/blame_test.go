@@ -217,7 +217,8 @@ func pow3(p float64) float64 { return p * p * p }
 // A proxy that begins to fail always, in whichever way, among good ones.
 func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
 	ways := map[string]lab.Behaviour{
-		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true}, "hangs": {Hole: true},
+		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true},
+		"hangs":   {Hole: true},
 		"garbage": {Garbage: "SSH-2.0-OpenSSH\r\n"}, "credentials": lab.Challenge(), "cuts": {Cut: 10},
 	}
 	for name, way := range ways {
@@ -329,7 +330,8 @@ func (w *whirl) noWaits() {
 
 // Nothing of the target was heard: another proxy is asked without a wait.
 func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
-	for name, way := range map[string]lab.Behaviour{"reset": {Reset: true}, "closed": {Fin: true}, "credentials": lab.Challenge()} {
+	for name, way := range map[string]lab.Behaviour{"reset": {Reset: true}, "closed": {Fin: true},
+		"credentials": lab.Challenge()} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 2, "")
 			w.fakes[0].Do(way)
@@ -346,7 +348,8 @@ func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 func TestTwoLevelsOfGateways(t *testing.T) {
 	inner := start(t, 4, "[retry]\nbase_delay = 0.5\n")
 	inner.all(lab.Status(503))
-	outer := start(t, 0, "[[proxies]]\nurl = \"http://"+inner.gateway+"\"\n[[proxies]]\nid = \"again\"\nurl = \"http://"+inner.gateway+"\"\n")
+	outer := start(t, 0, "[[proxies]]\nurl = \"http://"+
+		inner.gateway+"\"\n[[proxies]]\nid = \"again\"\nurl = \"http://"+inner.gateway+"\"\n")
 	a := outer.get()
 	require.Equal(t, 503, a.status)
 	require.Equal(t, "1", a.attempts())
@@ -358,7 +361,8 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 // A proxy that wants a login which the gateway does not speak is told apart.
 func TestASchemeThatIsNotSpoken(t *testing.T) {
 	w := start(t, 1, "")
-	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Digest realm="x", nonce="y"`, "NTLM"}}})
+	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Digest realm="x", nonce="y"`,
+		"NTLM"}}})
 	a := w.get()
 	require.Equal(t, 502, a.status)
 	require.Contains(t, a.body, "Digest or NTLM")
@@ -371,7 +375,8 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 // tried, and its breaker opens, although all its answers come fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
 	w := start(t, 3, "[selection]\nfirst = \"performance\"\n")
-	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>"})
+	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +
+		"Content-Type: text/html\r\nConnection: close\r\n\r\n<html>"})
 	for range 60 {
 		require.Equal(t, 200, w.get().status)
 	}

@@ -145,7 +145,9 @@ func TestS33WhatCameIsDelivered(t *testing.T) {
 	requests := w.json("/metrics/retries")["total_requests"].(float64)
 	_, err = io.WriteString(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n")
 	require.NoError(t, err)
-	eventually(t, "the end is noticed", func() bool { return w.json("/metrics/retries")["total_requests"] == requests+1 })
+	eventually(t, "the end is noticed", func() bool {
+		return w.json("/metrics/retries")["total_requests"] == requests+1
+	})
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
 	require.NoError(t, err)
 	n, err := io.Copy(io.Discard, r.Body)

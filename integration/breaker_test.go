@@ -215,7 +215,8 @@ func TestS58S60Reconcile(t *testing.T) {
 		`whirlpool_requests_total{listener="http",outcome="exhausted"} 5`,
 		`whirlpool_attempts_total{error="",outcome="success"} 95`,
 		`whirlpool_attempts_total{error="http_503",outcome="failure"} 75`,
-		`whirlpool_retry_success_total 45`, `whirlpool_retry_limit_exceeded_total 5`, `whirlpool_retry_budget_exhausted_total 0`,
+		`whirlpool_retry_success_total 45`, `whirlpool_retry_limit_exceeded_total 5`,
+		`whirlpool_retry_budget_exhausted_total 0`,
 		`whirlpool_attempt_duration_seconds_count{phase="ttfb"} 170`,
 	} {
 		require.Contains(t, string(text), line+"\n")
@@ -366,8 +367,10 @@ func TestS68Reload(t *testing.T) {
 		}
 	})
 	for bad, key := range map[string]string{
-		"[retry\n": "TOML", "[retry]\nmax_attempts = 11\n": "retry.max_attempts", "[[proxies]]\nid=\"F1\"\nurl=\"http://127.0.0.1:1\"\n": "F1",
-		"[selection]\nfirst = \"nope\"\n": "selection.first", "[pool]\nfiles = [\"missing.txt\"]\n": "pool.files",
+		"[retry\n": "TOML", "[retry]\nmax_attempts = 11\n": "retry.max_attempts",
+		"[[proxies]]\nid=\"F1\"\nurl=\"http://127.0.0.1:1\"\n": "F1",
+		"[selection]\nfirst = \"nope\"\n":                      "selection.first",
+		"[pool]\nfiles = [\"missing.txt\"]\n":                  "pool.files",
 	} {
 		count := strings.Count(w.log.String(), "not reloaded")
 		w.write(bad)

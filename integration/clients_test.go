@@ -31,7 +31,8 @@ func TestRealClients(t *testing.T) {
 	for _, args := range [][]string{
 		{"-x", "http://" + w.gateway, "http://origin.test/"},
 		{"-x", "http://" + w.gateway, "--proxytunnel", "http://" + origin.Addr + "/"},
-		{"-x", "http://" + w.gateway, "-d", "a=b", "-H", "X-Whirlpool-Retry: retry_non_idempotent", "http://origin.test/"},
+		{"-x", "http://" + w.gateway, "-d", "a=b", "-H", "X-Whirlpool-Retry: retry_non_idempotent",
+			"http://origin.test/"},
 	} {
 		out, err := exec.Command("curl", append([]string{"-sSf", "-m", "10"}, args...)...).CombinedOutput()
 		require.NoError(t, err, "%v: %s", args, out)
@@ -43,7 +44,8 @@ for i in range(20):
     r = s.get("http://origin.test/", proxies=p, timeout=10)
     assert r.status_code == 200, r.status_code
     assert int(r.headers["X-Whirlpool-Attempts"]) in (1, 2)
-r = s.post("http://origin.test/", data=b"x" * 100000, proxies=p, headers={"X-Whirlpool-Retry": "retry_non_idempotent"}, timeout=10)
+h = {"X-Whirlpool-Retry": "retry_non_idempotent"}
+r = s.post("http://origin.test/", data=b"x" * 100000, proxies=p, headers=h, timeout=10)
 assert r.status_code == 200, (r.status_code, r.text, dict(r.headers))
 print("ok")`
 	out, err := exec.Command("/usr/bin/python3", "-c", script).CombinedOutput()
@@ -66,7 +68,8 @@ except requests.exceptions.ProxyError as e:
 		return string(out)
 	}
 	require.Contains(t, shown(), "Tunnel connection failed: 502 Bad Gateway: no proxy brought an answer: attempt")
-	require.Contains(t, shown(), "Tunnel connection failed: 503 Service Unavailable: no proxy is admissible: every circuit breaker is open")
+	require.Contains(t, shown(), "Tunnel connection failed: 503 Service Unavailable: no proxy is admissible: every "+
+		"circuit breaker is open")
 }
 
 // The README's five minutes, line by line, on the demo.
@@ -99,7 +102,8 @@ func TestTheTour(t *testing.T) {
 	for range 20 {
 		out, err := exec.Command("sh", "-c", printed[1]+" -f -sS -m 10").CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		tunnel := strings.Replace(printed[1], "http://demo", "https://demo", 1) + " -k -f -sS -m 10" // what a newcomer tries next
+		// what a newcomer tries next
+		tunnel := strings.Replace(printed[1], "http://demo", "https://demo", 1) + " -k -f -sS -m 10"
 		out, err = exec.Command("sh", "-c", tunnel).CombinedOutput()
 		require.NoError(t, err, "%s\n%s", tunnel, out)
 	}
@@ -107,10 +111,12 @@ func TestTheTour(t *testing.T) {
 
 func TestConfigCheckNamesEveryFault(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bad.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[retry]\nmax_attempts = 11\n[gateway]\nlisen = \"a\"\n[[proxies]]\nurl = \"ftp://u:hunter2secret@h\"\n[api]\nlisten = \"0.0.0.0:1\"\n"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("[retry]\nmax_attempts = 11\n[gateway]\nlisen = \"a\"\n[[proxies]]\n"+
+		"url = \"ftp://u:hunter2secret@h\"\n[api]\nlisten = \"0.0.0.0:1\"\n"), 0o600))
 	out, err := exec.Command(binary, "config", "check", file).CombinedOutput()
 	require.Error(t, err)
-	for _, want := range []string{":2: retry.max_attempts = 11", ":4: gateway.lisen", ":6: proxies[0].url", ":8: api.listen", "api.keys"} {
+	for _, want := range []string{":2: retry.max_attempts = 11", ":4: gateway.lisen", ":6: proxies[0].url",
+		":8: api.listen", "api.keys"} {
 		require.Contains(t, string(out), want)
 	}
 	require.NotContains(t, string(out), "hunter2secret")
@@ -155,9 +161,11 @@ func TestUsers(t *testing.T) {
 	a := w.get()
 	require.Equal(t, 407, a.status)
 	require.Contains(t, a.header.Get("Proxy-Authenticate"), "Basic")
-	out, err := exec.Command("curl", "-sSf", "-x", "http://ann:open%20sesame@"+w.gateway, "http://origin.test/").CombinedOutput()
+	out, err := exec.Command("curl", "-sSf", "-x", "http://ann:open%20sesame@"+w.gateway,
+		"http://origin.test/").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.NotContains(t, w.fakes[0].Arrivals()[0].Header.Get("Proxy-Authorization"), "YW5u", "the client's login stays here")
+	require.NotContains(t, w.fakes[0].Arrivals()[0].Header.Get("Proxy-Authorization"), "YW5u",
+		"the client's login stays here")
 }
 
 // A quarter of a gigabyte each way in bounded memory. (A whole one passes too,
@@ -209,7 +217,10 @@ func TestACutBodyIsNoCleanEnd(t *testing.T) {
 	require.Error(t, a.err)
 	require.Equal(t, 1.0, w.breaker("F1")["failure_count"])
 	require.Equal(t, 1, w.arrivals(), "nothing is retried once a byte has gone out")
-	eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "reason=http_response_incomplete") })
+	eventually(t, "the log says so", func() bool {
+		return strings.Contains(w.log.String(),
+			"reason=http_response_incomplete")
+	})
 	w.reconcile(0)
 }
 

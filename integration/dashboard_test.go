@@ -93,7 +93,10 @@ role = "admin"
 		rw.Header().Set("Content-Type", "text/javascript")
 		rw.Write(visitor)
 	})
-	mux.HandleFunc("/edit", func(_ http.ResponseWriter, q *http.Request) { w.write(config(q.FormValue("max_attempts"))) })
+	mux.HandleFunc("/edit", func(_ http.ResponseWriter,
+		q *http.Request) {
+		w.write(config(q.FormValue("max_attempts")))
+	})
 	mux.HandleFunc("/stop", func(http.ResponseWriter, *http.Request) { stopped.Store(true) })
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { hangs.Store(true) })
 	mux.HandleFunc("/go", func(http.ResponseWriter, *http.Request) { stopped.Store(false); hangs.Store(false) })
@@ -111,7 +114,8 @@ role = "admin"
 	defer server.Close()
 
 	said := &buffer{}
-	browser := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+	browser := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--no-first-run",
 		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")
 	browser.Stdout, browser.Stderr = said, said
 	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it is many processes
@@ -128,7 +132,9 @@ role = "admin"
 		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")
 		require.Equal(t, 200, status)
-		require.Contains(t, string(policy), `{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.1,"multiplier":2,"max_backoff_delay":30,"jitter":false,"retry_status_codes":[503,429],"timeout":null,"retry_non_idempotent":false,"failover_delay":null,`)
+		require.Contains(t, string(policy), `{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.1,`+
+			`"multiplier":2,"max_backoff_delay":30,"jitter":false,"retry_status_codes":[503,429],"timeout":null,`+
+			`"retry_non_idempotent":false,"failover_delay":null,`)
 	case <-time.After(3 * time.Minute):
 		t.Fatalf("the visitor does not report; the browser says:\n%s", said)
 	}

@@ -93,7 +93,11 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 			upload(w, 201, wt.DeepScorer(10_000))
 			w.call("DELETE", "/plugins/hostile", "")
 		}},
-		"a scorer in use that recurses": {before: func(w *whirl) { upload(w, 201, wt.DeepScorer(10_000)); activate(w) }},
+		"a scorer in use that recurses": {before: func(w *whirl) {
+			upload(w, 201,
+				wt.DeepScorer(10_000))
+			activate(w)
+		}},
 		"twenty idle modules that recursed": {before: func(w *whirl) {
 			for i := range 20 {
 				status, body := w.upload("POST", fmt.Sprint("hostile", i), wt.DeepScorer(10_000).Bytes())

@@ -146,7 +146,8 @@ func (w *whirl) run(args ...string) {
 	args = append([]string{"serve", "--config", w.file, "--listen", w.gateway, "--api", w.api}, args...)
 	w.cmd = exec.Command(binary, args...)
 	if w.files > 0 {
-		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.files), binary}, args...)...)
+		w.cmd = exec.Command("sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, w.files), binary},
+			args...)...)
 	}
 	w.cmd.Env = append(os.Environ(), w.env...)
 	w.cmd.Stderr, w.cmd.Stdout = w.log, w.log
@@ -158,8 +159,9 @@ func (w *whirl) run(args ...string) {
 		require.NotContains(w.t, w.log.String(), "panic")
 	})
 	w.client = &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: w.gateway}), MaxIdleConnsPerHost: 100, DisableCompression: true,
-		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
+		Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: w.gateway}), MaxIdleConnsPerHost: 100,
+		DisableCompression: true,
+		ReadBufferSize:     64 << 10, WriteBufferSize: 64 << 10,
 	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(20 * time.Millisecond) {
 		if r, err := http.Get("http://" + w.api + "/healthz"); err == nil {
@@ -371,7 +373,10 @@ var retryRecord = regexp.MustCompile(`msg=retry request_id=(\S+) .*?delay=(\S+)`
 // moment after they are made.
 func (w *whirl) retriesLogged(n int) {
 	w.t.Helper()
-	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool { return strings.Count(w.log.String(), "msg=retry") == n })
+	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool {
+		return strings.Count(w.log.String(),
+			"msg=retry") == n
+	})
 }
 
 // reconcile checks that the books balance: (I1) each attempt arrived at a proxy or
@@ -389,7 +394,8 @@ func (w *whirl) reconcile(refused int) {
 		attempts += num(p["total_attempts"])
 		success += num(p["success_count"])
 		opens[id] = num(p["circuit_breaker_opens"])
-		require.Equal(w.t, num(p["total_attempts"]), num(p["success_count"])+num(p["failure_count"])+num(p["cancelled_count"]), "I2")
+		require.Equal(w.t, num(p["total_attempts"]), num(p["success_count"])+num(p["failure_count"])+
+			num(p["cancelled_count"]), "I2")
 	}
 	for _, n := range s["success_by_attempt"].(map[string]any) {
 		byAttempt += num(n)

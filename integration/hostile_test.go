@@ -113,24 +113,33 @@ func TestBadUploads(t *testing.T) {
 		body         [2]string // and its Content-Type
 		status       int
 	}{
-		"too large":                 {"POST", "/plugins?name=x", [2]string{strings.Repeat("\x00", 33<<20), "application/wasm"}, 413},
-		"no type":                   {"POST", "/plugins?name=x", [2]string{string(good), ""}, 415},
-		"JSON":                      {"POST", "/plugins?name=x", [2]string{"{}", "application/json"}, 415},
-		"a name with a slash":       {"POST", "/plugins?name=..%2Fx", [2]string{string(good), "application/wasm"}, 422},
-		"no name":                   {"POST", "/plugins", [2]string{string(good), "application/wasm"}, 422},
-		"a name that is built in":   {"POST", "/plugins?name=random", [2]string{string(good), "application/wasm"}, 422},
-		"a name that is taken":      {"POST", "/plugins?name=mine", [2]string{string(good), "application/wasm"}, 409},
-		"a name that is not there":  {"PUT", "/plugins/nobody", [2]string{string(good), "application/wasm"}, 404},
-		"another kind":              {"PUT", "/plugins/waits", [2]string{string(good), "application/wasm"}, 422},
-		"a form without a module":   {"POST", "/plugins", multi(map[string]string{"name": "x"}, nil), 400},
-		"a form with two":           {"POST", "/plugins", multi(map[string]string{"name": "x", "module": "y"}, map[string][]byte{"other": good}), 400},
-		"a form cut off":            {"POST", "/plugins", [2]string{"--b\r\nContent-Disposition: form-data; name=\"module\"; filename=\"m\"\r\n\r\nx", "multipart/form-data; boundary=b"}, 400},
+		"too large": {"POST", "/plugins?name=x", [2]string{strings.Repeat("\x00", 33<<20),
+			"application/wasm"}, 413},
+		"no type":                  {"POST", "/plugins?name=x", [2]string{string(good), ""}, 415},
+		"JSON":                     {"POST", "/plugins?name=x", [2]string{"{}", "application/json"}, 415},
+		"a name with a slash":      {"POST", "/plugins?name=..%2Fx", [2]string{string(good), "application/wasm"}, 422},
+		"no name":                  {"POST", "/plugins", [2]string{string(good), "application/wasm"}, 422},
+		"a name that is built in":  {"POST", "/plugins?name=random", [2]string{string(good), "application/wasm"}, 422},
+		"a name that is taken":     {"POST", "/plugins?name=mine", [2]string{string(good), "application/wasm"}, 409},
+		"a name that is not there": {"PUT", "/plugins/nobody", [2]string{string(good), "application/wasm"}, 404},
+		"another kind":             {"PUT", "/plugins/waits", [2]string{string(good), "application/wasm"}, 422},
+		"a form without a module":  {"POST", "/plugins", multi(map[string]string{"name": "x"}, nil), 400},
+		"a form with two": {"POST", "/plugins", multi(map[string]string{"name": "x", "module": "y"},
+			map[string][]byte{"other": good}), 400},
+		"a form cut off": {"POST", "/plugins",
+			[2]string{"--b\r\nContent-Disposition: form-data; name=\"module\"; filename=\"m\"\r\n\r\nx",
+				"multipart/form-data; boundary=b"}, 400},
 		"a form without a boundary": {"POST", "/plugins", [2]string{"x", "multipart/form-data"}, 400},
-		"settings it does not take": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{"a":1}`}, map[string][]byte{"module": good}), 422},
-		"settings that are a list":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `[]`}, map[string][]byte{"module": good}), 400},
-		"settings sent as a file":   {"POST", "/plugins", multi(map[string]string{"name": "x"}, map[string][]byte{"module": good, "config": []byte(`{}`)}), 400},
-		"settings misspelt":         {"POST", "/plugins", multi(map[string]string{"name": "x", "confg": `{}`}, map[string][]byte{"module": good}), 400},
-		"settings that are broken":  {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{`}, map[string][]byte{"module": good}), 400},
+		"settings it does not take": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{"a":1}`},
+			map[string][]byte{"module": good}), 422},
+		"settings that are a list": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `[]`},
+			map[string][]byte{"module": good}), 400},
+		"settings sent as a file": {"POST", "/plugins", multi(map[string]string{"name": "x"},
+			map[string][]byte{"module": good, "config": []byte(`{}`)}), 400},
+		"settings misspelt": {"POST", "/plugins", multi(map[string]string{"name": "x", "confg": `{}`},
+			map[string][]byte{"module": good}), 400},
+		"settings that are broken": {"POST", "/plugins", multi(map[string]string{"name": "x", "config": `{`},
+			map[string][]byte{"module": good}), 400},
 	} {
 		status, body, h := w.call(c.method, c.path, c.body[0], "Content-Type", c.body[1])
 		require.Equal(t, c.status, status, "%s: %s", name, body)
@@ -181,10 +190,14 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 1.0, metric(`whirlpool_plugin_quarantined{plugin="mine"}`))
 	require.Equal(t, 4.0, metric(`whirlpool_plugin_calls_total{plugin="mine",result="fault"}`))
 	require.Equal(t, 4.0, metric(`whirlpool_plugin_faults_total{plugin="mine",reason="trap"}`))
-	eventually(t, "the quarantine is logged", func() bool { return strings.Contains(w.log.String(), "plugin quarantined") })
+	eventually(t, "the quarantine is logged", func() bool {
+		return strings.Contains(w.log.String(),
+			"plugin quarantined")
+	})
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin failed: the built-in answered"), w.log)
 	require.Equal(t, 1, strings.Count(w.log.String(), "plugin quarantined"), w.log)
-	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()}, "the built-in rotates")
+	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()},
+		"the built-in rotates")
 
 	status, raw, _ := w.call("POST", "/plugins/mine/test", `{"candidates":[{}]}`)
 	require.Equal(t, 422, status, "a quarantined plugin may be tried: %s", raw)
@@ -210,7 +223,8 @@ func TestQuarantine(t *testing.T) {
 	require.Equal(t, 409, status, "it is in use")
 
 	// A backoff that says NaN, but for its trial, where it is the first retry of three.
-	honest := wt.Join([]byte{wt.LocalGet, 0, wt.F64Load, 3, 24}, wt.ConstF64(30), []byte{0x61, wt.If, wt.F64}, wt.ConstF64(0), []byte{0x05}, wt.ConstF64(math.NaN()), []byte{wt.End})
+	honest := wt.Join([]byte{wt.LocalGet, 0, wt.F64Load, 3, 24}, wt.ConstF64(30), []byte{0x61, wt.If, wt.F64},
+		wt.ConstF64(0), []byte{0x05}, wt.ConstF64(math.NaN()), []byte{wt.End})
 	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
 	require.Equal(t, 201, status, body)
 	w.put(`{"max_backoff_delay":1}`)
@@ -254,9 +268,12 @@ func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 // into its memory.
 func TestWhatAPluginWritesIsSwallowed(t *testing.T) {
 	w := start(t, 2, confK)
-	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0), []byte{wt.Drop})...)
-	m.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "fd_write", Params: wt.Repeat(4, wt.I32), Results: []byte{wt.I32}}}
-	m.Data = []wt.Data{{Offset: 0, Bytes: []byte{8, 0, 0, 0, 14, 0, 0, 0}}, {Offset: 8, Bytes: []byte("guest-was-here")}}
+	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0),
+		[]byte{wt.Drop})...)
+	m.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "fd_write", Params: wt.Repeat(4, wt.I32),
+		Results: []byte{wt.I32}}}
+	m.Data = []wt.Data{{Offset: 0, Bytes: []byte{8, 0, 0, 0, 14, 0, 0, 0}},
+		{Offset: 8, Bytes: []byte("guest-was-here")}}
 	status, body := w.upload("POST", "mine", m.Bytes())
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
@@ -301,7 +318,9 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 	w := start(t, 2, confK)
 	pages := wt.Join(wt.Const32(255), []byte{wt.MemoryGrow, 0, wt.Drop})
 	walk := wt.Join(wt.Const32(40_000), []byte{wt.LocalSet, 3, wt.Loop, wt.Empty}, // read all over memory, 40,000 times
-		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8), []byte{0x71, 0x28, 2, 0, wt.Drop}, // and, i32.load
+		// and, i32.load
+		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8),
+		[]byte{0x71, 0x28, 2, 0, wt.Drop},
 		[]byte{wt.LocalGet, 3}, wt.Const32(1), []byte{wt.I32Sub, 0x22, 3, wt.BrIf, 0, wt.End})
 	status, body := w.upload("POST", "mine", wt.Scorer(wt.Join(pages, walk)...).Bytes())
 	require.Equal(t, 201, status, body)
@@ -316,7 +335,8 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 				if a.status != 200 {
 					t.Error(a.status, a.err)
 				}
-				for old := slowest.Load(); int64(a.took) > old && !slowest.CompareAndSwap(old, int64(a.took)); old = slowest.Load() {
+				for old := slowest.Load(); int64(a.took) > old && !slowest.CompareAndSwap(old,
+					int64(a.took)); old = slowest.Load() {
 				}
 			}
 		})
@@ -328,7 +348,8 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 	require.NotNil(t, m)
 	resident, err := strconv.ParseFloat(m[1], 64)
 	require.NoError(t, err)
-	t.Logf("%v calls, %v; slowest request %v; %.0f MiB resident", i["calls"], i["faults_by_reason"], time.Duration(slowest.Load()), resident/(1<<20))
+	t.Logf("%v calls, %v; slowest request %v; %.0f MiB resident", i["calls"], i["faults_by_reason"],
+		time.Duration(slowest.Load()), resident/(1<<20))
 	for reason := range i["faults_by_reason"].(map[string]any) {
 		require.Equal(t, "busy", reason)
 	}
@@ -349,13 +370,15 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	w.stateDir = filepath.Join(w.dir, "state")
 	w.write(confK)
 	w.run()
-	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(), builtin.Modules()["weighted"]}
+	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(),
+		builtin.Modules()["weighted"]}
 	status, body := w.upload("POST", "mine", versions[0])
 	require.Equal(t, 201, status, body)
 	var sets [2]struct{ body, typ string } // one wants one pair of settings, the other two, or it refuses
 	for i, settings := range []string{`{"e":"f"}`, `{"a":{"b":1.5},"c":"d"}`} {
 		sets[i].body, sets[i].typ = form(t, map[string]string{"name": "set", "config": settings}, map[string][]byte{
-			"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32), Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, byte(i + 1), 0x47}}).Bytes()})
+			"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32),
+				Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, byte(i + 1), 0x47}}).Bytes()})
 	}
 	status, raw, _ := w.call("POST", "/plugins", sets[0].body, "Content-Type", sets[0].typ)
 	require.Equal(t, 201, status, string(raw))
@@ -414,7 +437,10 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	require.Equal(t, "ready", w.json("/plugins/mine")["state"])
 	for _, name := range []string{"half", "empty", "odd", "folder"} {
 		require.Equal(t, "failed", w.json("/plugins/" + name)["state"], name)
-		eventually(t, "the log names "+name, func() bool { return strings.Contains(w.log.String(), "plugin="+name+" ") })
+		eventually(t, "the log names "+name, func() bool {
+			return strings.Contains(w.log.String(),
+				"plugin="+name+" ")
+		})
 	}
 	require.Equal(t, 200, w.get().status)
 	status, body = w.upload("PUT", "half", versions[0])
@@ -433,7 +459,8 @@ func TestUploadsSurviveAKill(t *testing.T) {
 func TestAHundredSwapsUnderLoad(t *testing.T) {
 	w := start(t, 4, confK)
 	same := builtin.Modules()["performance"]
-	versions := [][]byte{same, slices.Concat(same, []byte{0, 5, 4, 'n', 'o', 't', 'e'})} // a custom section: other bytes, the same answers
+	// a custom section: other bytes, the same answers
+	versions := [][]byte{same, slices.Concat(same, []byte{0, 5, 4, 'n', 'o', 't', 'e'})}
 	status, body := w.upload("POST", "mine", versions[0])
 	require.Equal(t, 201, status, body)
 	for _, use := range []string{"first", "retry"} {
@@ -491,8 +518,10 @@ func TestAHundredSwapsUnderLoad(t *testing.T) {
 	took := time.Since(begin)
 	beside50, beside99, o := load(swaps("unused")) // the same work, but nobody's plugin changes
 	without50, without99, m := load(func() { time.Sleep(took) })
-	t.Logf("p50 and p99 of requests: %v and %v over %d across 100 swaps; %v and %v over %d while an unused plugin is swapped; %v and %v over %d without: %.2f and %.2f times the p99",
-		with50, with99, n, beside50, beside99, o, without50, without99, m, with99.Seconds()/without99.Seconds(), beside99.Seconds()/without99.Seconds())
+	t.Logf("p50 and p99 of requests: %v and %v over %d across 100 swaps; %v and %v over %d while an unused plugin is "+
+		"swapped; %v and %v over %d without: %.2f and %.2f times the p99",
+		with50, with99, n, beside50, beside99, o, without50, without99, m,
+		with99.Seconds()/without99.Seconds(), beside99.Seconds()/without99.Seconds())
 	i := w.json("/plugins/mine")
 	require.Equal(t, "ready", i["state"])
 	require.Equal(t, 0.0, i["faults"], "%v", i)
@@ -537,7 +566,8 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 			late = held()
 		}
 	}
-	t.Logf("after 200: %.0f MiB, %v goroutines, %v descriptors; after 1000: %.0f MiB, %v, %v", early[0]/(1<<20), early[1], early[2], late[0]/(1<<20), late[1], late[2])
+	t.Logf("after 200: %.0f MiB, %v goroutines, %v descriptors; after 1000: %.0f MiB, %v, %v", early[0]/(1<<20),
+		early[1], early[2], late[0]/(1<<20), late[1], late[2])
 	require.Zero(t, failed.Load())
 	require.Less(t, late[0], early[0]+16<<20)
 	require.Less(t, late[1], early[1]+10)

@@ -86,7 +86,8 @@ func TestS64TenThousandInFlight(t *testing.T) {
 	wg.Wait()
 	require.Zero(t, lost.Load())
 	require.EqualValues(t, clients, ok.Load()+failed.Load())
-	require.Greater(t, ok.Load(), int64(clients*99/100), "a retry fails in one case of ten, the third try in one of a hundred")
+	require.Greater(t, ok.Load(), int64(clients*99/100),
+		"a retry fails in one case of ten, the third try in one of a hundred")
 	s := w.json("/metrics/retries")
 	require.Equal(t, float64(clients), s["total_requests"])
 	w.reconcile(0)

@@ -34,7 +34,8 @@ func TestAnIdleConnectionIsSmall(t *testing.T) {
 	w.get()
 	before := w.resident()
 	const clients = 500
-	request := "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000)
+	request := "POST http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nContent-Length: 100000\r\n\r\n" +
+		strings.Repeat("x", 100_000)
 	for range clients {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)

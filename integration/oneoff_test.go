@@ -75,7 +75,8 @@ func TestRequestsByState(t *testing.T) {
 func TestS10EmptyAndRepeatedParameters(t *testing.T) {
 	w := start(t, 1, confK)
 	for path, names := range map[string][]string{
-		"/requests": {"state", "limit"}, "/metrics/retries/timeseries": {"hours", "interval"}, "/circuit-breakers/metrics": {"hours"}, "/metrics/retries/by-proxy": {"hours"},
+		"/requests": {"state", "limit"}, "/metrics/retries/timeseries": {"hours", "interval"},
+		"/circuit-breakers/metrics": {"hours"}, "/metrics/retries/by-proxy": {"hours"},
 	} {
 		for _, name := range names {
 			for _, query := range []string{name + "=", name, name + "=1&" + name + "=1"} {
@@ -110,7 +111,10 @@ func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w.stateDir = w.file // a file, where a folder should be
 	w.write(confK)
 	w.run()
-	eventually(t, "the log tells", func() bool { return strings.Contains(w.log.String(), "uploaded plugins could not be restored") })
+	eventually(t, "the log tells", func() bool {
+		return strings.Contains(w.log.String(),
+			"uploaded plugins could not be restored")
+	})
 	status, body := w.upload("POST", "mine", wt.Scorer(wt.Scores(1)...).Bytes())
 	require.Equal(t, 500, status)
 	require.Contains(t, body, "[state] dir")

@@ -27,7 +27,8 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	doc, err := openapi3.NewLoader().LoadFromData(raw)
 	require.NoError(t, err)
 	require.NoError(t, doc.Validate(context.Background()))
-	require.NotContains(t, string(raw), `"required":[]`, "OpenAPI 3.0 wants at least one there, which this validator does not see")
+	require.NotContains(t, string(raw), `"required":[]`,
+		"OpenAPI 3.0 wants at least one there, which this validator does not see")
 	doc.Servers = nil
 	router, err := gorillamux.NewRouter(doc)
 	require.NoError(t, err)
@@ -40,16 +41,28 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/retry/policy", ""}, {"PUT", "/retry/policy", `{"max_attempts":2,"timeout":null}`},
 		{"GET", "/circuit-breakers", ""}, {"GET", "/circuit-breakers/F1", ""}, {"GET", "/circuit-breakers/nope", ""},
 		{"POST", "/circuit-breakers/F1/reset", ""}, {"GET", "/circuit-breakers/metrics?hours=1", ""},
-		{"GET", "/targets?limit=1", ""}, {"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""}, {"GET", "/metrics/retries/by-proxy", ""},
-		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`}, {"PATCH", "/proxies/127.0.0.1:9", `{"weight":3,"own_error":[{"status":500,"body":"x"}]}`}, {"GET", "/proxies/127.0.0.1:9", ""},
-		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""}, {"POST", "/request", `{"url":"http://origin.test/"}`},
-		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""}, {"GET", "/plugins/performance", ""},
+		{"GET", "/targets?limit=1", ""}, {"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""},
+		{"GET", "/metrics/retries/by-proxy", ""},
+		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`},
+		{"PATCH", "/proxies/127.0.0.1:9", `{"weight":3,"own_error":[{"status":500,"body":"x"}]}`},
+		{"GET", "/proxies/127.0.0.1:9", ""},
+		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""},
+		{"POST", "/request", `{"url":"http://origin.test/"}`},
+		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""},
+		{"GET", "/plugins/performance", ""},
 		{"POST", "/plugins/performance/test", ""},
-		{"POST", "/plugins/performance/test", `{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,"region_match":1}]}`},
-		{"POST", "/plugins/linear/test", `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`}, {"POST", "/plugins/linear/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`}, {"POST", "/plugins/random/rollback", ""},
-		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)}, {"POST", "/plugins/mine/rollback", ""},
-		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""}, {"DELETE", "/plugins/mine", ""},
-		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""}, {"GET", "/readyz", ""},
+		{"POST", "/plugins/performance/test",
+			`{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,` +
+				`"region_match":1}]}`},
+		{"POST", "/plugins/linear/test", `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`},
+		{"POST", "/plugins/linear/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`},
+		{"POST", "/plugins/random/rollback", ""},
+		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)},
+		{"POST", "/plugins/mine/rollback", ""},
+		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""},
+		{"DELETE", "/plugins/mine", ""},
+		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""},
+		{"GET", "/readyz", ""},
 	} {
 		q, err := http.NewRequest(c.method, "http://"+w.api+"/api/v1"+c.path, bytes.NewReader([]byte(c.body)))
 		require.NoError(t, err)
@@ -72,11 +85,14 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		require.NoError(t, err, "%s %s is not in the document", c.method, c.path)
 		met[c.method+" "+route.Path] = true
 		in := &openapi3filter.RequestValidationInput{Request: find, PathParams: params, Route: route,
-			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true}}
+			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
+				IncludeResponseStatus: true}}
 		require.NoError(t, openapi3filter.ValidateRequest(context.Background(), in), "%s %s", c.method, c.path)
-		out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: r.StatusCode, Header: r.Header, Options: in.Options}
+		out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: r.StatusCode,
+			Header: r.Header, Options: in.Options}
 		out.SetBodyBytes(body)
-		require.NoError(t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s: %s", c.method, c.path, body)
+		require.NoError(t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s: %s", c.method, c.path,
+			body)
 	}
 	for path, item := range doc.Paths.Map() {
 		for method, operation := range item.Operations() {

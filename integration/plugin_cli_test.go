@@ -35,7 +35,8 @@ func broken(t *testing.T) string {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "broken.wasm")
 	// A module of version 7 of the ABI.
-	require.NoError(t, os.WriteFile(path, bytes.Replace(code, []byte("whirlpool_abi_v1"), []byte("whirlpool_abi_v7"), 1), 0o644))
+	require.NoError(t, os.WriteFile(path, bytes.Replace(code, []byte("whirlpool_abi_v1"), []byte("whirlpool_abi_v7"),
+		1), 0o644))
 	return path
 }
 
@@ -62,7 +63,8 @@ func TestExitCodes(t *testing.T) {
 		{2, "whirlpool: stat /does/not/exist: no such file", []string{"config", "check", "/does/not/exist"}},
 		{2, "whirlpool: /tmp is a folder", []string{"config", "check", "/tmp"}},
 		{2, `whirlpool: "frobnicate" is not one of its commands; see whirlpool --help`, []string{"frobnicate"}},
-		{2, `whirlpool: plugin: "frobnicate" is not one of its commands; see whirlpool plugin --help`, []string{"plugin", "frobnicate"}},
+		{2, `whirlpool: plugin: "frobnicate" is not one of its commands; see whirlpool plugin --help`,
+			[]string{"plugin", "frobnicate"}},
 		{2, "unknown flag: --frob; see whirlpool serve --help", []string{"serve", "--frob"}},
 		{2, "config check: FILE is missing; see whirlpool config check --help", []string{"config", "check"}},
 		{2, `serve: "x" is one argument too many`, []string{"serve", "x"}},
@@ -141,7 +143,8 @@ func TestVerify(t *testing.T) {
 	}
 	require.Equal(t, 1, failed)
 	out, _, _ := command(t, "plugin", "verify", broken(t))
-	require.Contains(t, out, "FAIL  version                the module was built for version 7 of the ABI; this host speaks version 1\n"+
+	require.Contains(t, out, "FAIL  version                the module was built for version 7 of the ABI; this host "+
+		"speaks version 1\n"+
 		"      mend: export an empty function whirlpool_abi_v1 (sdk/ABI.md, \"10. Versions\")\n")
 }
 
@@ -166,7 +169,8 @@ func TestBench(t *testing.T) {
 func TestSimulate(t *testing.T) {
 	play := func(args ...string) string {
 		t.Helper()
-		out, errs, code := command(t, append([]string{"plugin", "simulate", builtins + "least_in_flight.wasm"}, args...)...)
+		out, errs, code := command(t, append([]string{"plugin", "simulate", builtins + "least_in_flight.wasm"},
+			args...)...)
 		require.Zero(t, code, errs)
 		return out
 	}
@@ -222,7 +226,8 @@ func TestRecord(t *testing.T) {
 	_, errs, code := command(t, "plugin", "record", trace, "--api", "http://"+freePort(t))
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "connection refused")
-	_, errs, code = command(t, "plugin", "record", filepath.Join(trace, "no", "folder"), "--api", "http://"+w.api, "--for", "1h")
+	_, errs, code = command(t, "plugin", "record", filepath.Join(trace, "no", "folder"), "--api", "http://"+w.api,
+		"--for", "1h")
 	require.Equal(t, 2, code, errs)
 	_, _, code = command(t, "plugin", "record", trace, "--every", "0s")
 	require.Equal(t, 2, code)

@@ -200,7 +200,8 @@ func TestThePluginPage(t *testing.T) {
 			script.WriteString(command + "\n")
 		}
 	}
-	text := strings.NewReplacer("127.0.0.1:8889", w.api, "127.0.0.1:8888", w.gateway, "plugin record ", "plugin record --api http://"+w.api+" ").Replace(script.String())
+	text := strings.NewReplacer("127.0.0.1:8889", w.api, "127.0.0.1:8888", w.gateway, "plugin record ",
+		"plugin record --api http://"+w.api+" ").Replace(script.String())
 	cmd := exec.Command("sh", "-e", "-x", "-c", text)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))

@@ -22,7 +22,8 @@ func (w *whirl) usedFor(plugin string) any { return w.json("/plugins/" + plugin)
 
 // reloaded waits until the configuration was read again, well or badly.
 func (w *whirl) reloaded(after string) {
-	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after }, patience, 5*time.Millisecond)
+	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after },
+		patience, 5*time.Millisecond)
 }
 
 func (w *whirl) readAt() string {
@@ -95,15 +96,18 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 		}
 		return code, list, string(raw)
 	}
-	code, got, _ := scores("performance", `{"candidates":[{"success_rate":1,"samples":100,"latency_mean":0.1},{"success_rate":1,"samples":100,"latency_mean":0.2},{}]}`)
+	code, got, _ := scores("performance", `{"candidates":[{"success_rate":1,"samples":100,"latency_mean":0.1},`+
+		`{"success_rate":1,"samples":100,"latency_mean":0.2},{}]}`)
 	require.Equal(t, 200, code)
 	require.InDeltaSlice(t, []float64{0.7 + 0.3*(1-0.11/0.21), 0.7, 0.5}, got, 1e-9)
 	code, got, _ = scores("least_in_flight", `{"candidates":[{"in_flight":4,"weight":2}]}`)
 	require.Equal(t, 200, code)
 	require.Equal(t, []float64{-2}, got)
 	for body, field := range map[string]string{
-		`{"candidates":[]}`: "candidates", `{"candidates":[{"sucess_rate":1}]}`: "candidates[0].sucess_rate", `{"request":{"x":1}}`: "request.x",
-		`{"candidates":[{"weight":"1"}]}`: "candidates[0].weight", `{"candidates":3}`: "candidates", `{"Candidates":[]}`: "Candidates",
+		`{"candidates":[]}`: "candidates", `{"candidates":[{"sucess_rate":1}]}`: "candidates[0].sucess_rate",
+		`{"request":{"x":1}}`:             "request.x",
+		`{"candidates":[{"weight":"1"}]}`: "candidates[0].weight", `{"candidates":3}`: "candidates",
+		`{"Candidates":[]}`: "Candidates",
 	} {
 		code, _, raw := scores("performance", body)
 		require.Equal(t, 400, code, raw)
@@ -124,7 +128,8 @@ func TestALearnerLearns(t *testing.T) {
 	learner := wasmtest.Scorer(wasmtest.Join(
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	learner.Add(wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
-		wasmtest.Const32(0), wasmtest.Const32(0), []byte{0x2b, 3, 8}, wasmtest.ConstF64(1), []byte{0xa0}, []byte{wasmtest.F64Store, 3, 8})})
+		wasmtest.Const32(0), wasmtest.Const32(0), []byte{0x2b, 3,
+			8}, wasmtest.ConstF64(1), []byte{0xa0}, []byte{wasmtest.F64Store, 3, 8})})
 	w := start(t, 2, confK)
 	code, raw, _ := w.call("POST", "/plugins?name=learner", string(learner.Bytes()), "Content-Type", "application/wasm")
 	require.Equal(t, 201, code, string(raw))
@@ -139,9 +144,12 @@ func TestALearnerLearns(t *testing.T) {
 // A new build keeps the settings of the one before, unless it brings its own.
 func TestANewBuildKeepsItsSettings(t *testing.T) {
 	// Every score is the number of its settings.
-	plugin := wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
-	plugin.Add(wasmtest.Func{Export: "configure", Params: []byte{wasmtest.I32, wasmtest.I32}, Results: []byte{wasmtest.I32}, Code: wasmtest.Join(
-		wasmtest.Const32(0), []byte{wasmtest.LocalGet, 1, 0xb7}, []byte{wasmtest.F64Store, 3, 8}, wasmtest.Const32(0))})
+	plugin := wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8},
+		[]byte{wasmtest.F64Store, 3, 0})...)
+	plugin.Add(wasmtest.Func{Export: "configure", Params: []byte{wasmtest.I32, wasmtest.I32},
+		Results: []byte{wasmtest.I32}, Code: wasmtest.Join(
+			wasmtest.Const32(0), []byte{wasmtest.LocalGet, 1, 0xb7}, []byte{wasmtest.F64Store, 3,
+				8}, wasmtest.Const32(0))})
 	w := start(t, 1, confK)
 	send := func(method, path, config string) {
 		var body bytes.Buffer
@@ -194,7 +202,8 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
 	large := wasmtest.Scorer(wasmtest.Unreachable) // whose fault is found in the background
 	large.Custom = map[string][]byte{"padding": make([]byte, wasmhost.SlowBytes)}
-	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "large.upload"), append([]byte("null\n"), large.Bytes()...), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "large.upload"),
+		append([]byte("null\n"), large.Bytes()...), 0o600))
 	w.write(strings.Replace(confK, "fixed", "mine", 1) + "[selection]\nfirst = \"mine\"\nretry = \"mine\"\n")
 	out, errs, code = command(t, "config", "check", w.file)
 	require.Equal(t, 0, code, out+errs)

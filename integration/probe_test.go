@@ -164,7 +164,8 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ proxies, threshold, tries int }{{3, 1, 3}, {1, 5, 5}} {
 		w := start(t, c.proxies, fmt.Sprintf(
-			"[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.3\nmax_attempts = 10\n[breaker]\nblame = \"literal\"\nfailure_threshold = %d\n", c.threshold))
+			"[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.3\nmax_attempts = 10\n[breaker]\n"+
+				"blame = \"literal\"\nfailure_threshold = %d\n", c.threshold))
 		w.all(lab.Status(503))
 		a := w.get()
 		require.Equal(t, 503, a.status)

@@ -20,7 +20,8 @@ import (
 func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
-	for i, id := range []string{"a/b", "a b", "per%cent", "ü", "?q=1", "#f", "retry", "Metrics", "metrics/", "x:1", strings.Repeat("i", 256)} {
+	for i, id := range []string{"a/b", "a b", "per%cent", "ü", "?q=1", "#f", "retry", "Metrics", "metrics/", "x:1",
+		strings.Repeat("i", 256)} {
 		status, body, _ := w.call("POST", "/proxies", fmt.Sprintf(`{"id":%q,"url":"http://127.0.0.1:%d"}`, id, i+1))
 		require.Equal(t, 201, status, "%s", body)
 		at := "/circuit-breakers/" + url.PathEscape(id)
@@ -42,7 +43,9 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 	events := w.json("/circuit-breakers/metrics")
 	require.Contains(t, events, "events")
 	w.write(confK + "[[proxies]]\nid = \"metrics\"\nurl = \"http://127.0.0.1:1\"\n")
-	eventually(t, "refused in the file", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == false })
+	eventually(t, "refused in the file", func() bool {
+		return w.json("/config")["reload"].(map[string]any)["ok"] == false
+	})
 	status, _, _ := w.call("POST", "/circuit-breakers/metrics/reset", "")
 	require.Equal(t, 404, status)
 }
@@ -58,7 +61,8 @@ func TestS59TotalsStandStill(t *testing.T) {
 	for range 60 {
 		w.get()
 	}
-	paths := []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/timeseries?interval=day", "/metrics/retries/by-proxy", "/circuit-breakers/metrics"}
+	paths := []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/timeseries?interval=day",
+		"/metrics/retries/by-proxy", "/circuit-breakers/metrics"}
 	first := map[string]string{}
 	for _, p := range paths {
 		_, body, _ := w.call("GET", p, "")
@@ -121,7 +125,8 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for _, path := range []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy", "/circuit-breakers", "/circuit-breakers/metrics", "/proxies", "/requests"} {
+	for _, path := range []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy",
+		"/circuit-breakers", "/circuit-breakers/metrics", "/proxies", "/requests"} {
 		var took, control []time.Duration // control: a query that has next to nothing to do, in turn with the others
 		for range 40 {
 			for path, took := range map[string]*[]time.Duration{path: &took, "/retry/policy": &control} {

@@ -22,7 +22,8 @@ func TestEachRefusalIsLogged(t *testing.T) {
 	for range 500 {
 		a := w.get()
 		require.Equal(t, 503, a.status)
-		require.Equal(t, `{"error":"all_breakers_open","message":"no proxy is admissible: every circuit breaker is open"}`, a.body)
+		require.Equal(t, `{"error":"all_breakers_open","message":"no proxy is admissible: every circuit breaker is `+
+			`open"}`, a.body)
 	}
 	require.Equal(t, before, w.arrivals())
 	w.stop()

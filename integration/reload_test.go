@@ -121,7 +121,8 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	got := make(chan answer, 1)
 	go func() { got <- w.get() }()
 	eventually(t, "it waits", func() bool { return len(w.json("/requests?state=waiting")["requests"].([]any)) == 1 })
-	reload(strings.Replace(conf("1000000"), "0.1", "0.2", 1), "new policy", func() bool { return w.json("/retry/policy")["base_delay"] == 0.2 })
+	reload(strings.Replace(conf("1000000"), "0.1", "0.2", 1), "new policy",
+		func() bool { return w.json("/retry/policy")["base_delay"] == 0.2 })
 	require.Equal(t, "file", w.json("/retry/policy")["source"], "the file's [retry] changed: it wins over PUT")
 	a := <-got
 	require.Equal(t, "2", a.attempts())
@@ -163,7 +164,8 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	version := func(n int, delay string) {
 		folder := fmt.Sprintf("..version%d", n)
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o700))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, "koanf.toml"), []byte(strings.Replace(string(text), "0.1", delay, 1)), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, "koanf.toml"),
+			[]byte(strings.Replace(string(text), "0.1", delay, 1)), 0o600))
 		require.NoError(t, os.Symlink(folder, filepath.Join(dir, "..tmp")))
 		require.NoError(t, os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")))
 		os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..version%d", n-1)))
@@ -193,7 +195,9 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 		delay := fmt.Sprintf("0.%d", n+1)
 		version(n, delay)
 		begin := time.Now()
-		eventually(t, "version "+delay, func() bool { return fmt.Sprint(w.json("/retry/policy")["base_delay"]) == delay })
+		eventually(t, "version "+delay, func() bool {
+			return fmt.Sprint(w.json("/retry/policy")["base_delay"]) == delay
+		})
 		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
 	}
 	close(stop)
@@ -205,7 +209,8 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	t.Parallel()
 	full := blackHole(t)
 	conf := func(d string) string {
-		return confK + "[timeouts]\nconnect = \"" + d + "\"\n[[proxies]]\nid = \"full\"\nurl = \"http://" + full + "\"\n"
+		return confK + "[timeouts]\nconnect = \"" + d + "\"\n[[proxies]]\nid = \"full\"\nurl = \"http://" + full +
+			"\"\n"
 	}
 	w := start(t, 0, conf("10s"))
 	w.write(conf("200ms"))
@@ -239,7 +244,8 @@ func blackHole(t *testing.T) string {
 // is JSON of the one shape, a 405 with Allow, for HEAD without a body.
 func TestS13EveryRouteEveryMethod(t *testing.T) {
 	t.Parallel()
-	w := start(t, 1, confK+"[[api.keys]]\nname = \"a\"\nkey = \"adminkey1234\"\nrole = \"admin\"\n[[api.keys]]\nname = \"r\"\nkey = \"readkey12345\"\nrole = \"read\"\n")
+	w := start(t, 1, confK+"[[api.keys]]\nname = \"a\"\nkey = \"adminkey1234\"\nrole = \"admin\"\n[[api.keys]]\n"+
+		"name = \"r\"\nkey = \"readkey12345\"\nrole = \"read\"\n")
 	admin, read := []string{"Authorization", "Bearer adminkey1234"}, []string{"Authorization", "Bearer readkey12345"}
 	_, doc, _ := w.call("GET", "/openapi.json", "")
 	var spec struct{ Paths map[string]map[string]any }
@@ -330,7 +336,8 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 			method, path, body string
 			want               int
 		}{
-			{"POST", "/proxies", fmt.Sprintf(`{"proxies":[{"id":"X0","url":"http://%s"},{"id":"X1","url":"http://%s"},{"id":"X2","url":"http://%s"}]}`, x[0].Addr, x[1].Addr, x[2].Addr), 201},
+			{"POST", "/proxies", fmt.Sprintf(`{"proxies":[{"id":"X0","url":"http://%s"},{"id":"X1",`+
+				`"url":"http://%s"},{"id":"X2","url":"http://%s"}]}`, x[0].Addr, x[1].Addr, x[2].Addr), 201},
 			{"PATCH", "/proxies/X1", `{"weight":2}`, 200},
 			{"PATCH", "/proxies/X2", `{"url":"http://` + x[0].Addr + `"}`, 200},
 			{"PATCH", "/proxies/F1", `{"max_in_flight":5}`, 200},

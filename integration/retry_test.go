@@ -28,12 +28,12 @@ func TestS15S16Strategies(t *testing.T) {
 	w := start(t, 3, confK)
 	w.all(lab.Status(503))
 	for policy, want := range map[string][]float64{
-		`{"max_attempts":4,"backoff_strategy":"linear","base_delay":0.2,"max_backoff_delay":30}`:                     {0.2, 0.4, 0.6},
-		`{"max_attempts":4,"backoff_strategy":"fixed","base_delay":0.3,"max_backoff_delay":30}`:                      {0.3, 0.3, 0.3},
-		`{"max_attempts":4,"backoff_strategy":"exponential","base_delay":0.4,"multiplier":10,"max_backoff_delay":1}`: {0.4, 1, 1},
-		`{"max_attempts":4,"backoff_strategy":"linear","base_delay":0.4,"max_backoff_delay":1}`:                      {0.4, 0.8, 1},
+		`"backoff_strategy":"linear","base_delay":0.2,"max_backoff_delay":30`:                     {0.2, 0.4, 0.6},
+		`"backoff_strategy":"fixed","base_delay":0.3,"max_backoff_delay":30`:                      {0.3, 0.3, 0.3},
+		`"backoff_strategy":"exponential","base_delay":0.4,"multiplier":10,"max_backoff_delay":1`: {0.4, 1, 1},
+		`"backoff_strategy":"linear","base_delay":0.4,"max_backoff_delay":1`:                      {0.4, 0.8, 1},
 	} {
-		w.put(policy)
+		w.put(`{"max_attempts":4,` + policy + `}`)
 		w.clear()
 		a := w.get()
 		require.Equal(t, 503, a.status)
@@ -98,7 +98,10 @@ func TestS21TimeoutCutsTheAttempt(t *testing.T) {
 	require.Equal(t, 504, a.status)
 	require.Equal(t, "timeout", a.outcome())
 	requireTook(t, a, 1)
-	eventually(t, "the fake's connection is closed", func() bool { return w.fakes[0].Open()+w.fakes[1].Open()+w.fakes[2].Open() == 0 })
+	eventually(t, "the fake's connection is closed", func() bool {
+		return w.fakes[0].Open()+w.fakes[1].Open()+
+			w.fakes[2].Open() == 0
+	})
 }
 
 func TestS23AWaitThatCannotFitIsNotBegun(t *testing.T) {
@@ -128,7 +131,8 @@ func TestS25S26Idempotency(t *testing.T) {
 		w.driveTo(w.fakes[1], 1) // the next is F1's turn
 		w.clear()
 		w.fakes[0].Do(lab.Status(503))
-		return w.do(method, map[bool]string{true: "payload", false: ""}[method == "POST" || method == "PUT"], headers...), w.arrivals()
+		return w.do(method, map[bool]string{true: "payload", false: ""}[method == "POST" || method == "PUT"],
+			headers...), w.arrivals()
 	}
 	for _, m := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"} {
 		a, n := try(m)
@@ -160,7 +164,8 @@ func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
 		w.clear()
 		body := strings.Repeat("0123456789", size/10+1)[:size]
 		for range 2 {
-			a := w.do("POST", body, "X-Whirlpool-Retry", "retry_non_idempotent", "X-Mark", "here", "Expect", "100-continue")
+			a := w.do("POST", body, "X-Whirlpool-Retry", "retry_non_idempotent", "X-Mark", "here", "Expect",
+				"100-continue")
 			require.Equal(t, 200, a.status, "%d: %s", size, a.body)
 		}
 		all := w.ordered()
@@ -197,7 +202,8 @@ func TestS28S29OtherStatusesPass(t *testing.T) {
 func TestS30RetryAfter(t *testing.T) {
 	w := start(t, 1, confK)
 	w.put(`{"retry_status_codes":[429,503],"max_attempts":2,"max_backoff_delay":2}`)
-	for value, want := range map[string]float64{"1": 1, "3600": 2, "junk": 0.1, time.Now().Add(4 * time.Hour).UTC().Format(http.TimeFormat): 2} {
+	for value, want := range map[string]float64{"1": 1, "3600": 2, "junk": 0.1,
+		time.Now().Add(4 * time.Hour).UTC().Format(http.TimeFormat): 2} {
 		w.clear()
 		w.all(lab.Behaviour{Status: 429, Header: http.Header{"Retry-After": {value}}})
 		w.get()
@@ -232,7 +238,8 @@ func TestS32EveryFault(t *testing.T) {
 	f1 := w.fakes[0]
 	faults := map[string]lab.Behaviour{
 		"hole": {Hole: true}, "rst": {Reset: true}, "fin0": {Fin: true}, "garbage": {Garbage: "what is this\r\n\r\n"},
-		"half head": {Garbage: "HTTP/1.1 200 OK\r\nContent-Le"}, "1 MB head": {Garbage: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)},
+		"half head": {Garbage: "HTTP/1.1 200 OK\r\nContent-Le"}, "1 MB head": {Garbage: "HTTP/1.1 200 OK\r\nX: " +
+			strings.Repeat("x", 1<<20)},
 		"tls": {Garbage: "\x15\x03\x01\x00\x02\x02\x28"},
 	}
 	turn := func() { // the next first attempt is F1's
@@ -294,7 +301,8 @@ func TestS34S35Overrides(t *testing.T) {
 	w.get(ovr("max_attempts=1")...)
 	require.Equal(t, 1, w.arrivals())
 	w.clear()
-	for _, bad := range []string{"max_attempts=11", "nonsense", "unknown=1", "max_attempts=", `{"max_attempts":11}`, "", "base_delay=a"} {
+	for _, bad := range []string{"max_attempts=11", "nonsense", "unknown=1", "max_attempts=", `{"max_attempts":11}`, "",
+		"base_delay=a"} {
 		require.Equal(t, 400, w.get(ovr(bad)...).status, bad)
 	}
 	require.Equal(t, 400, w.get("X-Whirlpool-Retry", "max_attempts=2", "X-Whirlpool-Retry", "max_attempts=2").status)

@@ -129,7 +129,8 @@ func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
 	}
 }
 
-// sameScore reports whether the latencies of proxies, all with the same success rate, are so near that performance takes
+// sameScore reports whether the latencies of proxies, all with the same success rate, are so near that performance
+// takes
 // their scores as equal: within 2 %. On a slow machine they may not be.
 func (w *whirl) sameScore(ids ...string) bool {
 	var all []float64
@@ -265,7 +266,8 @@ func TestSmuggling(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	w.fakes[0].Set(func(_ int, r *http.Request) lab.Behaviour { return lab.Behaviour{Body: r.URL.Path} })
-	io.WriteString(c, strings.Repeat("GET http://a.test/one HTTP/1.1\r\nHost: a.test\r\n\r\nGET http://a.test/two HTTP/1.1\r\nHost: a.test\r\n\r\n", 2)+
+	io.WriteString(c, strings.Repeat("GET http://a.test/one HTTP/1.1\r\nHost: a.test\r\n\r\n"+
+		"GET http://a.test/two HTTP/1.1\r\nHost: a.test\r\n\r\n", 2)+
 		"GET http://a.test/end HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
 	c.SetReadDeadline(time.Now().Add(patience))
 	answers, err := io.ReadAll(c)

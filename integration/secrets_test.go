@@ -31,11 +31,14 @@ key = "canary-api-key-0123456789"
 role = "admin"
 `)
 	key := []string{"Authorization", "Bearer canary-api-key-0123456789"}
-	login := []string{"Proxy-Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("alice:canary-client"))}
-	secrets := []string{"canary", "hunter2secret", base64.StdEncoding.EncodeToString([]byte("user:hunter2secret")), login[1][6:]}
+	login := []string{"Proxy-Authorization", "Basic " +
+		base64.StdEncoding.EncodeToString([]byte("alice:canary-client"))}
+	secrets := []string{"canary", "hunter2secret", base64.StdEncoding.EncodeToString([]byte("user:hunter2secret")),
+		login[1][6:]}
 	var seen []string
 	look := func(text string) { seen = append(seen, text) }
-	for _, b := range []lab.Behaviour{lab.OK(), lab.Status(503), lab.Challenge(), {Reset: true}, {Fin: true}, {Garbage: "nonsense\r\n\r\n"}} {
+	for _, b := range []lab.Behaviour{lab.OK(), lab.Status(503), lab.Challenge(), {Reset: true}, {Fin: true},
+		{Garbage: "nonsense\r\n\r\n"}} {
 		w.all(b)
 		a := w.do("GET", "", append(login, "Cookie", "canary-cookie")...)
 		look(a.body)
@@ -48,13 +51,15 @@ role = "admin"
 	look(w.get().body) // no login
 	look(w.get("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("alice:canary-wrong"))).body)
 	for _, body := range []string{
-		`{"url":"http://u:canary-added@127.0.0.1:1"}`, `{"url":"ftp://u:canary-bad@127.0.0.1:1"}`, `{"url":"http://u:canary-port@127.0.0.1:99999"}`,
+		`{"url":"http://u:canary-added@127.0.0.1:1"}`, `{"url":"ftp://u:canary-bad@127.0.0.1:1"}`,
+		`{"url":"http://u:canary-port@127.0.0.1:99999"}`,
 		`{"url":"http://u:canary-broken@`,
 	} {
 		_, answer, _ := w.call("POST", "/proxies", body, key...)
 		look(string(answer))
 	}
-	for _, path := range []string{"/proxies", "/config", "/requests", "/circuit-breakers", "/circuit-breakers/metrics", "/metrics/retries",
+	for _, path := range []string{"/proxies", "/config", "/requests", "/circuit-breakers", "/circuit-breakers/metrics",
+		"/metrics/retries",
 		"/metrics/retries/by-proxy", "/plugins", "/retry/policy"} {
 		status, answer, _ := w.call("GET", path, "", key...)
 		require.Equal(t, 200, status, path)

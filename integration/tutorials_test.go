@@ -66,9 +66,11 @@ func TestTutorials(t *testing.T) {
 			}
 			require.Equal(t, [3]int{3, 3, 3}, arrivals())
 
-			cmd := exec.Command("bash", "-euxo", "pipefail", "-c", tutorial(t, filepath.Join(root, "sdk", language, "README.md")))
+			cmd := exec.Command("bash", "-euxo", "pipefail", "-c", tutorial(t,
+				filepath.Join(root, "sdk", language, "README.md")))
 			cmd.Dir = t.TempDir()
-			cmd.Env = append(os.Environ(), "W="+root, "API=http://"+w.api+"/api/v1", "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+			cmd.Env = append(os.Environ(), "W="+root, "API=http://"+w.api+"/api/v1",
+				"PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s", out)
 
@@ -133,11 +135,13 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 			other, err := lab.Start("other", "127.0.0.1:0", lab.Always(lab.OK())) // of a proxy in the README
 			require.NoError(t, err)
 			t.Cleanup(other.Close)
-			config := strings.NewReplacer(`path = "`, `path = "`+built+"/", "10.0.0.7:3128", other.Addr).Replace(block[1])
+			config := strings.NewReplacer(`path = "`, `path = "`+built+"/", "10.0.0.7:3128",
+				other.Addr).Replace(block[1])
 			w := start(t, 3, config)
 			name := pluginName.FindStringSubmatch(config)[1]
 			plugin := func() map[string]any { return w.json("/plugins/" + name) }
-			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond) // standard Go compiles for a second
+			// standard Go compiles for a second
+			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond)
 			if plugin()["kind"] == "backoff" {
 				w.fakes[0].Do(lab.Status(503))
 			}

@@ -69,10 +69,13 @@ func TestEveryKindOfUpstream(t *testing.T) {
 	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
-	tlsProxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = plain.Listener.Addr().String() }})
+	tlsProxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Host = plain.Listener.Addr().String()
+	}})
 	t.Cleanup(tlsProxy.Close)
 	roots := filepath.Join(t.TempDir(), "roots.pem")
-	require.NoError(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
+	require.NoError(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: secure.Certificate().Raw}), 0o600))
 	t.Setenv("SSL_CERT_FILE", roots)
 	through := func(proxy, target string) (int, string) {
 		w := start(t, 0, confK+"[[proxies]]\nurl = \""+proxy+"\"\n")
@@ -114,7 +117,8 @@ func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(secure.Close)
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
-	r, body := wire(t, w.gateway, "GET "+secure.URL+"/ HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=2\r\n\r\n")
+	r, body := wire(t, w.gateway, "GET "+secure.URL+"/ HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=2\r\n"+
+		"\r\n")
 	require.Equal(t, 502, r.StatusCode, body)
 	require.Equal(t, "2", r.Header.Get("X-Whirlpool-Attempts"))
 	require.Contains(t, r.Header.Get("Proxy-Status"), "error=tls_certificate_error")

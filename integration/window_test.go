@@ -101,7 +101,8 @@ func TestS47ManyFailuresAtOnce(t *testing.T) {
 // events sees one legal history.
 func TestS48OneHistory(t *testing.T) {
 	t.Parallel()
-	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
+	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\n"+
+		"blame = \"literal\"\nfailure_threshold = 3\nwindow_duration = \"1s\"\ntimeout_duration = \"50ms\"\n")
 	var sick atomic.Bool
 	for _, f := range w.fakes {
 		f.Set(func(int, *http.Request) lab.Behaviour {
@@ -134,7 +135,8 @@ func TestS48OneHistory(t *testing.T) {
 	}
 	loop(func() { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) })
 	loop(func() { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) })
-	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure", "F2probe_success"}
+	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
+		"F2probe_success"}
 	eventually(t, "each kind of change", func() bool {
 		for range 10 {
 			time.Sleep(100 * time.Millisecond)
@@ -162,7 +164,8 @@ func TestS48OneHistory(t *testing.T) {
 			from, to, reason := e["from_state"].(string), e["to_state"].(string), e["reason"].(string)
 			require.Equal(t, state, from, "a chain")
 			require.Contains(t, []string{
-				"closed open threshold", "open half_open timeout", "half_open closed probe_success", "half_open open probe_failure",
+				"closed open threshold", "open half_open timeout", "half_open closed probe_success",
+				"half_open open probe_failure",
 				"open closed manual_reset", "half_open closed manual_reset",
 			}, from+" "+to+" "+reason)
 			require.LessOrEqual(t, last, e["timestamp"].(string), "ascending")
@@ -185,15 +188,19 @@ func TestS48OneHistory(t *testing.T) {
 // included, the books balance and the log has one record for each retry.
 func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
 	t.Parallel()
-	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"1s\"\n")
+	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\n"+
+		"failure_threshold = 4\nwindow_duration = \"1s\"\ntimeout_duration = \"100ms\"\n[timeouts]\nattempt = \"1s\"\n")
 	weather := []lab.Behaviour{
-		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Challenge(), lab.Status(429), lab.Status(404), {Fin: true}, {Reset: true},
-		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(1500 * time.Millisecond), {Pieces: 3, Every: time.Millisecond},
+		lab.OK(), lab.OK(), lab.OK(), lab.OK(), lab.Status(503), lab.Challenge(), lab.Status(429), lab.Status(404),
+		{Fin: true}, {Reset: true},
+		{Garbage: "nonsense\r\n\r\n"}, {Cut: 10}, lab.Slow(20 * time.Millisecond), lab.Slow(1500 * time.Millisecond),
+		{Pieces: 3, Every: time.Millisecond},
 	}
 	for _, f := range w.fakes {
 		f.Set(func(int, *http.Request) lab.Behaviour { return weather[rand.IntN(len(weather))] })
 	}
-	overrides := []string{"max_attempts=3", "max_attempts=5, retry_non_idempotent", "timeout=0.5", "failover_delay=0", "retry_status_codes=(429 503)"}
+	overrides := []string{"max_attempts=3", "max_attempts=5, retry_non_idempotent", "timeout=0.5", "failover_delay=0",
+		"retry_status_codes=(429 503)"}
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {

@@ -37,7 +37,8 @@ func wire(t *testing.T, addr, raw string) (*http.Response, string) {
 func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
-	for _, url := range []string{"http://" + w.gateway, "https://" + w.gateway, "socks5://" + w.gateway, "http://" + w.api} {
+	for _, url := range []string{"http://" + w.gateway, "https://" + w.gateway, "socks5://" + w.gateway,
+		"http://" + w.api} {
 		status, body, _ := w.call("POST", "/proxies", `{"id":"self","url":"`+url+`"}`)
 		require.Equal(t, 201, status, "%s", body)
 		for range 2 {
@@ -62,7 +63,8 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	_, port, err := net.SplitHostPort(w.api)
 	require.NoError(t, err)
 	for _, host := range []string{"127.0.0.1:", "localhost:", "0.0.0.0:", "[::ffff:127.0.0.1]:"} {
-		r, body := wire(t, w.gateway, "GET http://"+host+port+"/api/v1/retry/policy HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=1\r\n\r\n")
+		r, body := wire(t, w.gateway, "GET http://"+
+			host+port+"/api/v1/retry/policy HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=1\r\n\r\n")
 		require.Equal(t, 502, r.StatusCode, body)
 		require.Contains(t, r.Header.Get("Proxy-Status"), "destination_ip_prohibited")
 	}
@@ -79,21 +81,24 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
 	for raw, want := range map[string]int{
-		"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n":                                                                                 421,
-		"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n":                                                                                     404,
-		"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n":                                                                                   421,
-		"GET /api/v1/retry/policy HTTP/1.1\r\nHost: rebound.example\r\n\r\n":                                                                              421,
-		"GET /api/v1/proxies HTTP/1.1\r\nHost: rebound.example\r\nX-Forwarded-Host: localhost\r\n\r\n":                                                    421,
-		"GET /api/v1/proxies HTTP/1.1\r\nHost: rebound.example\r\nForwarded: host=localhost\r\n\r\n":                                                      421,
-		"PUT /api/v1/retry/policy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n{":  415,
-		"POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\n{": 415,
+		"CONNECT origin.test:80 HTTP/1.1\r\nHost: origin.test:80\r\n\r\n":                              421,
+		"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n":                                  404,
+		"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n":                                421,
+		"GET /api/v1/retry/policy HTTP/1.1\r\nHost: rebound.example\r\n\r\n":                           421,
+		"GET /api/v1/proxies HTTP/1.1\r\nHost: rebound.example\r\nX-Forwarded-Host: localhost\r\n\r\n": 421,
+		"GET /api/v1/proxies HTTP/1.1\r\nHost: rebound.example\r\nForwarded: host=localhost\r\n\r\n":   421,
+		"PUT /api/v1/retry/policy HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+			"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\n{": 415,
+		"POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/wasm\r\n" +
+			"Content-Encoding: br\r\nContent-Length: 1\r\n\r\n{": 415,
 		"GET /healthz HTTP/1.0\r\n\r\n":                     200,
 		"GET /healthz HTTP/1.1\r\nHost: [::1]:8889\r\n\r\n": 200,
 		"canary\r\n\r\n":                                    400,
-		"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\r\nContent-Length: -1\r\n\r\n":    400,
-		"GET /" + strings.Repeat("a", 20_000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n":                              431,
-		"PUT /api/v1/retry/policy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{":              413,
-		"POST /api/v1/circuit-breakers/F1/reset HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n": 403,
+		"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\r\nContent-Length: -1\r\n\r\n": 400,
+		"GET /" + strings.Repeat("a", 20_000) +
+			" HTTP/1.1\r\nHost: localhost\r\n\r\n": 431,
+		"PUT /api/v1/retry/policy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{":           413,
+		"POST /api/v1/circuit-breakers/F1/reset HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\n\r\n": 403,
 	} {
 		r, body := wire(t, w.api, raw)
 		require.Equal(t, want, r.StatusCode, "%.100q: %s", raw, body)
@@ -150,8 +155,10 @@ func TestRequestsOnTheWire(t *testing.T) {
 		{"an empty port", "GET http://o.test:/ HTTP/1.1\r\nHost: o.test\r\n", "http://o.test:/"},
 		{"IPv6", "GET http://[2001:db8::1]:8/ HTTP/1.1\r\nHost: x\r\n", "http://[2001:db8::1]:8/"},
 		{"upper case", "GET HTTP://O.TEST/ HTTP/1.1\r\nHost: x\r\n", "HTTP://O.TEST/"},
-		{"of this hop", "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: X-Gone, close\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\n" +
-			"TE: trailers\r\nTrailer: X-T\r\nUpgrade: h2c\r\nX-Whirlpool-Region: US\r\nX-WHIRLPOOL-Nonsense: 1\r\nX-Whirlpool-Retry: max_attempts=1\r\n", "http://o.test/"},
+		{"of this hop", "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: X-Gone, close\r\nX-Gone: 1\r\n" +
+			"Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\n" +
+			"TE: trailers\r\nTrailer: X-T\r\nUpgrade: h2c\r\nX-Whirlpool-Region: US\r\nX-WHIRLPOOL-Nonsense: 1\r\n" +
+			"X-Whirlpool-Retry: max_attempts=1\r\n", "http://o.test/"},
 	} {
 		w.clear()
 		got := w.exchangeAll(c.sent + login + "X-Stays: 1\r\n\r\n")
@@ -159,7 +166,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 		a := w.fakes[0].Arrivals()[0]
 		require.Equal(t, c.target, a.Target, c.name)
 		a.Header.Del("X-Stays")
-		require.Equal(t, "Basic dXNlcjpodW50ZXIyc2VjcmV0", a.Header.Get("Proxy-Authorization"), "the pool's, not the client's")
+		require.Equal(t, "Basic dXNlcjpodW50ZXIyc2VjcmV0", a.Header.Get("Proxy-Authorization"),
+			"the pool's, not the client's")
 		a.Header.Del("Proxy-Authorization")
 		require.Empty(t, a.Header, c.name)
 	}
@@ -171,7 +179,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 		"POST http://o.test/no HTTP/1.1\r\nHost: o\r\nContent-Length: 3\r\n\r\nabc" +
 		"HEAD http://o.test/2 HTTP/1.1\r\nHost: o\r\n" + login + "\r\n" +
 		"CONNECT o.test:443 HTTP/1.1\r\nHost: o\r\n\r\n" +
-		"POST http://o.test/3 HTTP/1.1\r\nHost: o\r\n" + login + "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2;x=y\r\nde\r\n0\r\nX-T: 1\r\n\r\n" +
+		"POST http://o.test/3 HTTP/1.1\r\nHost: o\r\n" + login +
+		"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2;x=y\r\nde\r\n0\r\nX-T: 1\r\n\r\n" +
 		"GET http://o.test/4 HTTP/1.1\r\nHost: o\r\nConnection: close\r\n" + login + "\r\n")
 	require.Equal(t, []string{"200", "407", "200", "407", "100", "200", "200"}, statuses(got), got)
 	require.True(t, strings.HasSuffix(got, "<closed>"))
@@ -179,7 +188,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 	for _, a := range w.fakes[0].Arrivals() {
 		bodies = append(bodies, a.Method+" "+a.Target+" "+string(a.Body))
 	}
-	require.Equal(t, []string{"POST http://o.test/1 abc", "HEAD http://o.test/2 ", "POST http://o.test/3 de", "GET http://o.test/4 "}, bodies)
+	require.Equal(t, []string{"POST http://o.test/1 abc", "HEAD http://o.test/2 ", "POST http://o.test/3 de",
+		"GET http://o.test/4 "}, bodies)
 
 	// Refused, each with everything an answer carries.
 	before := w.arrivals()
@@ -204,7 +214,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 	} {
 		got := w.exchangeAll(raw + "\r\n")
 		require.Equal(t, []string{want}, statuses(got), "%.120q", raw)
-		for _, field := range []string{"X-Whirlpool-Request-Id: ", "X-Whirlpool-Attempts: 0\r\n", "X-Whirlpool-Proxy-Id: -\r\n", "X-Whirlpool-Outcome: not_retryable\r\n",
+		for _, field := range []string{"X-Whirlpool-Request-Id: ", "X-Whirlpool-Attempts: 0\r\n",
+			"X-Whirlpool-Proxy-Id: -\r\n", "X-Whirlpool-Outcome: not_retryable\r\n",
 			"Proxy-Status: whirlpool; error=http_request_", "Content-Type: application/json\r\n", `{"error":"`} {
 			require.Contains(t, got, field, "%.120q", raw)
 		}
@@ -231,23 +242,38 @@ func TestAnswersOnTheWire(t *testing.T) {
 		want                        []string // in order
 		not                         string
 	}{
-		{"interim answers", "GET", "1", "100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", []string{"200 OK", "hi"}, "103"},
-		{"of this hop", "GET", "1", "200 OK\r\nConnection: X-Gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nProxy-Authenticate: Basic\r\nX-Whirlpool-Attempts: 9\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 2\r\n\r\nhi",
+		{"interim answers", "GET", "1", "100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n" +
+			"Content-Length: 2\r\n\r\nhi", []string{"200 OK", "hi"}, "103"},
+		{"of this hop", "GET", "1", "200 OK\r\nConnection: X-Gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\n" +
+			"Proxy-Authenticate: Basic\r\nX-Whirlpool-Attempts: 9\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n" +
+			"Content-Length: 2\r\n\r\nhi",
 			[]string{"Set-Cookie: a", "Set-Cookie: b", "X-Whirlpool-Attempts: 1", "hi"}, "X-Gone"},
-		{"until the end", "GET", "1", "200 OK\r\n\r\nhello", []string{"Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"}, "Content-Length"},
-		{"until the end, for HTTP/1.0", "GET", "0", "200 OK\r\n\r\nhello", []string{"Connection: close", "\r\n\r\nhello<closed>"}, "chunked"},
-		{"chunks, for HTTP/1.0", "GET", "0", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", []string{"Connection: close", "\r\n\r\nhello<closed>"}, "chunked"},
-		{"trailers", "GET", "1", "200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n", []string{"5\r\nhello\r\n0\r\n\r\n"}, "X-T"},
+		{"until the end", "GET", "1", "200 OK\r\n\r\nhello", []string{"Transfer-Encoding: chunked",
+			"5\r\nhello\r\n0\r\n\r\n"}, "Content-Length"},
+		{"until the end, for HTTP/1.0", "GET", "0", "200 OK\r\n\r\nhello",
+			[]string{"Connection: close", "\r\n\r\nhello<closed>"}, "chunked"},
+		{"chunks, for HTTP/1.0", "GET", "0", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+			[]string{"Connection: close", "\r\n\r\nhello<closed>"}, "chunked"},
+		{"trailers", "GET", "1", "200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n5\r\nhello\r\n0\r\n" +
+			"X-T: 1\r\n\r\n", []string{"5\r\nhello\r\n0\r\n\r\n"}, "X-T"},
 		{"204", "GET", "1", "204 No\r\nContent-Length: 5\r\n\r\n", []string{"204 No", "\r\n\r\n"}, "Content-Length"},
-		{"304", "GET", "1", "304 Not\r\nContent-Length: 50\r\nETag: x\r\n\r\n", []string{"304 Not", "ETag: x", "Content-Length: 50"}, "chunked"},
-		{"HEAD", "HEAD", "1", "200 OK\r\nContent-Length: 50\r\n\r\n", []string{"200 OK", "Content-Length: 50"}, "chunked"},
+		{"304", "GET", "1", "304 Not\r\nContent-Length: 50\r\nETag: x\r\n\r\n",
+			[]string{"304 Not", "ETag: x", "Content-Length: 50"}, "chunked"},
+		{"HEAD", "HEAD", "1", "200 OK\r\nContent-Length: 50\r\n\r\n", []string{"200 OK", "Content-Length: 50"},
+			"chunked"},
 		{"HEAD of chunks", "HEAD", "1", "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", []string{"200 OK"}, "chunked"},
-		{"a status of its own", "GET", "1", "999 Request denied\r\nContent-Length: 2\r\n\r\nno", []string{"999 Request denied", "Outcome: success", "no"}, "502"},
-		{"more than it said", "GET", "1", "200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nsmuggled", []string{"200 OK", "hi"}, "smuggled"},
-		{"a length and chunks", "GET", "1", "200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", []string{"200 OK", "chunked", "2\r\nhi\r\n0\r\n\r\n"}, "Content-Length"},
-		{"what can be repaired", "GET", "1", " 200 OK\nA : b\r\n c\nContent-Length: 02\nContent-Length: 2\n\nhi", []string{"HTTP/1.1 200 OK\r\nA: b   c\r\nContent-Length: 2\r\n", "hi"}, "502"},
-		{"two lengths", "GET", "1", "200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!", []string{"502 Bad Gateway", "error=http_protocol_error"}, "hi\r\n"},
-		{"101", "GET", "1", "101 Switching Protocols\r\nUpgrade: x\r\n\r\n", []string{"502 Bad Gateway", "error=http_protocol_error"}, "101 Switching Protocols\r\n"},
+		{"a status of its own", "GET", "1", "999 Request denied\r\nContent-Length: 2\r\n\r\nno",
+			[]string{"999 Request denied", "Outcome: success", "no"}, "502"},
+		{"more than it said", "GET", "1", "200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\n\r\nsmuggled",
+			[]string{"200 OK", "hi"}, "smuggled"},
+		{"a length and chunks", "GET", "1", "200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n" +
+			"hi\r\n0\r\n\r\n", []string{"200 OK", "chunked", "2\r\nhi\r\n0\r\n\r\n"}, "Content-Length"},
+		{"what can be repaired", "GET", "1", " 200 OK\nA : b\r\n c\nContent-Length: 02\nContent-Length: 2\n\nhi",
+			[]string{"HTTP/1.1 200 OK\r\nA: b   c\r\nContent-Length: 2\r\n", "hi"}, "502"},
+		{"two lengths", "GET", "1", "200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi!",
+			[]string{"502 Bad Gateway", "error=http_protocol_error"}, "hi\r\n"},
+		{"101", "GET", "1", "101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+			[]string{"502 Bad Gateway", "error=http_protocol_error"}, "101 Switching Protocols\r\n"},
 		{"nothing", "GET", "1", "", []string{"502 Bad Gateway", "error=connection_terminated"}, "200 OK"},
 	} {
 		raw := ""

@@ -53,7 +53,8 @@ func (b *bench) allCases() []benchCase {
 		{name: "abs 100KB c64", plan: loadPlan{Mode: "abs", Path: "/102400", Conns: 64}},
 		{name: "tunnel 100KB c64", plan: loadPlan{Mode: "tunnel", Path: "/102400", Conns: 64}},
 		{name: "abs faults10% c64", plan: loadPlan{Mode: "abs", Path: "/faults/1024", Conns: 64}},
-		{name: "503 all open c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Status: 503}, config: openBreakers, dead: true},
+		{name: "503 all open c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Status: 503},
+			config: openBreakers, dead: true},
 		{name: "abs open 5000/s c64", plan: loadPlan{Mode: "abs", Path: "/1024", Conns: 64, Rate: 5000}},
 		{name: "download 64MB c4", plan: loadPlan{Mode: "abs", Path: "/67108864", Conns: 4}},
 		{name: "upload 32MB c4", plan: loadPlan{Mode: "upload", Path: "/2", Conns: 4}},
@@ -150,7 +151,8 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 	if c.pinned {
 		cpu = otherCPU
 	}
-	cmd := onCPU(cpu, self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status", fmt.Sprint(max(c.plan.Status, 200)),
+	cmd := onCPU(cpu, self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status",
+		fmt.Sprint(max(c.plan.Status, 200)),
 		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

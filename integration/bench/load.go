@@ -99,7 +99,8 @@ func newGenerator(p *loadPlan) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{plan: p, status: strconv.Itoa(p.Status), buf: make([]byte, 64<<10), took: make([]time.Duration, 0, 1<<20)}
+	g := &generator{plan: p, status: strconv.Itoa(p.Status), buf: make([]byte, 64<<10),
+		took: make([]time.Duration, 0, 1<<20)}
 	g.proxy = unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 	if g.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -109,12 +110,15 @@ func newGenerator(p *loadPlan) (*generator, error) {
 	}
 	switch p.Mode {
 	case "abs":
-		g.request = fmt.Appendf(nil, "GET http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
+		g.request = fmt.Appendf(nil, "GET http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\n"+
+			"Accept: */*\r\n\r\n", p.Path)
 	case "upload":
-		g.request = fmt.Appendf(nil, "POST http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\nContent-Length: %d\r\n\r\n", p.Path, uploadSize)
+		g.request = fmt.Appendf(nil, "POST http://origin.test%s HTTP/1.1\r\nHost: origin.test\r\n"+
+			"Content-Length: %d\r\n\r\n", p.Path, uploadSize)
 		g.upload = uploadSize
 	case "tunnel", "connect":
-		g.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n", p.Path)
+		g.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: origin.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
+			p.Path)
 	default:
 		return nil, fmt.Errorf("no mode %q", p.Mode)
 	}
@@ -326,7 +330,8 @@ func (u *user) receive(ended bool) error {
 		if u.length = contentLength(head); u.length < 0 {
 			return fmt.Errorf("an answer without Content-Length")
 		}
-		u.closing = u.plan.Mode == "connect" || head[len("HTTP/1.")] == '0' || bytes.Contains(head, []byte("onnection: close"))
+		u.closing = u.plan.Mode == "connect" || head[len("HTTP/1.")] == '0' ||
+			bytes.Contains(head, []byte("onnection: close"))
 		u.inBody, u.skip = true, u.length-rest
 	}
 }

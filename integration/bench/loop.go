@@ -45,7 +45,8 @@ func (l *loop) add(fd int, h handler) error {
 		l.handlers = append(l.handlers, nil)
 	}
 	l.handlers[fd] = h
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(fd)}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
+		Fd: int32(fd)}
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
@@ -83,7 +84,8 @@ func (l *loop) poll(d time.Duration) (int, error) {
 	if d != 0 {
 		call = syscall.Syscall6
 	}
-	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)),
+	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
+		uintptr(len(l.events)),
 		uintptr(unsafe.Pointer(timeout)), 0, 0)
 	if errno == syscall.EINTR {
 		return 0, nil
@@ -98,7 +100,8 @@ func (l *loop) poll(d time.Duration) (int, error) {
 
 // receive reads into p. With n = 0 and no error the other side has closed.
 func receive(fd int, p []byte) (n int, again bool, err error) {
-	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0))
+	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
+		0, 0, 0))
 }
 
 // discard drops up to n received bytes without copying them (tcp(7), MSG_TRUNC).
@@ -107,7 +110,8 @@ func discard(fd int, n int64) (int, bool, error) {
 }
 
 func send(fd int, p []byte) (n int, again bool, err error) {
-	return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0))
+	return result(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
+		unix.MSG_NOSIGNAL, 0, 0))
 }
 
 func result(n, _ uintptr, errno syscall.Errno) (int, bool, error) {
@@ -141,7 +145,8 @@ func newZeros() (zeros, error) {
 // send sends up to n zeros (sendfile(2)).
 func (z zeros) send(fd int, n int64) (int, bool, error) {
 	var offset int64
-	return result(syscall.RawSyscall6(unix.SYS_SENDFILE, uintptr(fd), uintptr(z.fd), uintptr(unsafe.Pointer(&offset)), uintptr(min(n, z.size)), 0, 0))
+	return result(syscall.RawSyscall6(unix.SYS_SENDFILE, uintptr(fd), uintptr(z.fd), uintptr(unsafe.Pointer(&offset)),
+		uintptr(min(n, z.size)), 0, 0))
 }
 
 // stream is a non-blocking socket with what is still to be sent on it and what

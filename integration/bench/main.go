@@ -49,8 +49,9 @@ func main() {
 		plan.Duration = *duration
 		err = plan.run(os.Stdout)
 	default:
-		b := bench{binary: *binary, before: *before, rounds: *rounds, duration: *duration, out: *out, config: *config, profiles: *profiles,
-			cases: list(*only), peers: list(*among)}
+		b := bench{binary: *binary, before: *before, rounds: *rounds, duration: *duration, out: *out, config: *config,
+			profiles: *profiles,
+			cases:    list(*only), peers: list(*among)}
 		err = b.run()
 	}
 	if err != nil {

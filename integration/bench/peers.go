@@ -144,7 +144,8 @@ Upstream http %s
 
 // theFloor is this program in another role.
 func theFloor(_, addr, _ string, threads int, upstreams []string) ([]string, error) {
-	return append([]string{self(), "-role", "floor", "-addr", addr, "-threads", strconv.Itoa(threads)}, upstreams...), nil
+	return append([]string{self(), "-role", "floor", "-addr", addr, "-threads", strconv.Itoa(threads)},
+		upstreams...), nil
 }
 
 // running is a started proxy.

@@ -15,9 +15,11 @@ import (
 // report prints the table of medians, and writes it and the chart where asked.
 func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[string][]sample) error {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in pinned cases the proxy has one for itself.\n\n",
+	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in "+
+		"pinned cases the proxy has one for itself.\n\n",
 		b.rounds, b.duration, kernel(), runtime.NumCPU(), fakes)
-	fmt.Fprintf(&s, "| case | proxy | req/s | p50 ms | p99 ms | CPU us/req | MB/s | RSS MiB | failed | req/s : haproxy, each round | CPU : haproxy |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&s, "| case | proxy | req/s | p50 ms | p99 ms | CPU us/req | MB/s | RSS MiB | failed | req/s : "+
+		"haproxy, each round | CPU : haproxy |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, c := range cases {
 		reference := results[c.name]["haproxy"]
 		for _, p := range peers {
@@ -36,7 +38,8 @@ func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[s
 				fmt.Fprintf(os.Stderr, "%s, %s: %d failed, for example: %s\n", c.name, p.name, failed, fault)
 			}
 			fmt.Fprintf(&s, "| %s | %s | %.0f | %.2f | %.2f | %.1f | %.0f | %.0f | %d |", c.name, p.name,
-				med(all, rate), med(all, func(x sample) float64 { return x.P50 / 1e3 }), med(all, func(x sample) float64 { return x.P99 / 1e3 }),
+				med(all, rate), med(all, func(x sample) float64 { return x.P50 / 1e3 }),
+				med(all, func(x sample) float64 { return x.P99 / 1e3 }),
 				med(all, cpu), med(all, func(x sample) float64 { return float64(x.Bytes) / x.Seconds / 1e6 }),
 				med(all, func(x sample) float64 { return x.resident }), failed)
 			if len(reference) == len(all) && p.name != "haproxy" {
@@ -56,7 +59,8 @@ func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[s
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.out, "bench-peers.md"), []byte("Written by integration/bench with: `"+strings.Join(os.Args[1:], " ")+"`\n\n"+s.String()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.out, "bench-peers.md"), []byte("Written by integration/bench with: `"+
+		strings.Join(os.Args[1:], " ")+"`\n\n"+s.String()), 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.out, "bench-peers.svg"), []byte(chart(cases, peers, results)), 0o644)
@@ -79,7 +83,8 @@ func med(all []sample, of func(sample) float64) float64 {
 
 // chart draws requests/s of each peer as a share of the best in each case.
 func chart(cases []benchCase, peers []peer, results map[string]map[string][]sample) string {
-	colours := map[string]string{"whirlpool": "#0b7a75", "haproxy": "#d08c00", "squid": "#7a5195", "tinyproxy": "#999999", "floor": "#d9d9d9"}
+	colours := map[string]string{"whirlpool": "#0b7a75", "haproxy": "#d08c00", "squid": "#7a5195",
+		"tinyproxy": "#999999", "floor": "#d9d9d9"}
 	const left, width, bar, gap = 170, 520, 12, 14
 	var s strings.Builder
 	y := 44
@@ -98,17 +103,22 @@ func chart(cases []benchCase, peers []peer, results map[string]map[string][]samp
 			if best > 0 {
 				w = v / best * width
 			}
-			fmt.Fprintf(&s, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d" class="n">%.0f</text>`+"\n",
+			fmt.Fprintf(&s, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/><text x="%.1f" y="%d" `+
+				`class="n">%.0f</text>`+"\n",
 				left, y, w, bar-2, colours[p.name], left+w+4, y+bar-3, v)
 			y += bar
 		}
 		y += gap
 	}
 	var head strings.Builder
-	fmt.Fprintf(&head, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+
-		`<style>.n{font-size:9px;fill:#555}</style><rect width="100%%" height="100%%" fill="white"/>`+"\n"+`<text x="10" y="18" font-weight="bold">requests a second (median), bars relative to the best in each case</text>`+"\n", left+width+60, y+10)
+	fmt.Fprintf(&head, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" `+
+		`font-size="12">`+
+		`<style>.n{font-size:9px;fill:#555}</style><rect width="100%%" height="100%%" fill="white"/>`+"\n"+
+		`<text x="10" y="18" font-weight="bold">requests a second (median), bars relative to the best in each `+
+		`case</text>`+"\n", left+width+60, y+10)
 	for i, p := range peers {
-		fmt.Fprintf(&head, `<rect x="%d" y="26" width="10" height="10" fill="%s"/><text x="%d" y="35">%s</text>`+"\n", left+i*110, colours[p.name], left+i*110+14, p.name)
+		fmt.Fprintf(&head, `<rect x="%d" y="26" width="10" height="10" fill="%s"/><text x="%d" y="35">%s</text>`+"\n",
+			left+i*110, colours[p.name], left+i*110+14, p.name)
 	}
 	return head.String() + s.String() + "</svg>\n"
 }

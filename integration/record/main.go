@@ -52,7 +52,8 @@ func record(out io.Writer) error {
 		return err
 	}
 	cfg := engine.DefaultConfig()
-	cfg.Proxies, cfg.Retry.BaseDelay, cfg.AttemptTimeout, cfg.BodyIdle, cfg.FirstScorer = list, 0.1, time.Second, time.Second, "random"
+	cfg.Proxies, cfg.Retry.BaseDelay, cfg.FirstScorer = list, 0.1, "random"
+	cfg.AttemptTimeout, cfg.BodyIdle = time.Second, time.Second
 	tape := &tape{registry: registry}
 	e, err := engine.New(cfg, engine.Options{Plugins: tape, Observe: tape.observe, Log: log})
 	if err != nil {
