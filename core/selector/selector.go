@@ -360,7 +360,7 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	return blocked(snap.All, s.pool.Elapsed(now))
 }
 
-// blocked is Blocked for the given proxies at a time of the pool's clock (Pool.Elapsed).
+// blocked is Blocked for a list of proxies. at is a time as returned by Pool.Elapsed.
 func blocked(all []*upstream.Upstream, at time.Duration) error {
 	err := core.ErrPoolEmpty
 	for _, u := range all {
@@ -430,7 +430,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 		}
 		v := u.Breaker().Snapshot()
 		if v.State == core.HalfOpen {
-			v.NextTest = now // its probe is in flight
+			v.NextTest = now // its probe may end at any time
 		}
 		if e.Due.IsZero() || v.NextTest.Before(e.Due) {
 			e.Due = v.NextTest

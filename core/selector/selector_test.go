@@ -185,7 +185,7 @@ func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
 		lease.Release()
 		require.True(t, f.get(1).Breaker().Admissible(), "a candidate that is not chosen is not probed")
 	}
-	// A request that is not idempotent is no probe while another proxy is admissible.
+	// A request that is not idempotent is not used as a probe while another proxy is admissible.
 	q := Query{}
 	for range 6 {
 		q.Reset()

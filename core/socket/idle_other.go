@@ -2,6 +2,6 @@
 
 package socket
 
-// Idle always returns false, because this system has no way to find out. No connection is
-// reused.
-func (c *Conn) Quiet() bool { return false }
+// Idle always returns false: this package cannot check a connection on this system. Connections are
+// therefore not reused.
+func (c *Conn) Idle() bool { return false }

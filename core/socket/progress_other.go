@@ -6,11 +6,11 @@ import "net"
 
 const progressVisible = false
 
-// PeerClosed always returns false: this system has no way to find out.
+// PeerClosed always returns false: this system does not report it.
 func PeerClosed(net.Conn) bool { return false }
 
-// Progress always returns 0, 0: this system has no way to find out.
+// Progress always returns 0, 0: this system does not report it.
 func Progress(net.Conn) (acked uint64, queued int) { return 0, 0 }
 
-// NotReceived always returns false: this system has no way to find out.
+// NotReceived always returns false: this system does not report it.
 func NotReceived(*Conn, int) bool { return false }

@@ -141,7 +141,7 @@ func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.
 	return socket.Wrap(conn), nil
 }
 
-// isForbidden reports whether c leads to an address of ForbidAddress.
+// isForbidden reports whether c leads to an address that was passed to ForbidAddress.
 func (t *Transport) isForbidden(c net.Conn) bool {
 	own := t.forbidden.Load()
 	if own == nil {

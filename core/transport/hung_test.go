@@ -83,7 +83,7 @@ func TestProxyDoesNotRead(t *testing.T) {
 				var slow atomic.Int32
 				c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}
 				tr := New(Config{RootCAs: roots, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-					defer func() { // the time until here depends on the load of the machine
+					defer func() { // set the deadline now: the time until here depends on the load
 						slow.Store(0)
 						c.Deadline = time.Now().Add(300 * time.Millisecond)
 					}()

@@ -420,8 +420,8 @@ func TestCloseDoesNotWait(t *testing.T) {
 	}
 }
 
-// A connection that became idle just now is checked as well before a POST uses it: with the clock standing still, no
-// idle time excuses the check.
+// alive checks a connection even if its idle time is 0. The clock of this test does not move, so a check that
+// depends on the idle time would let the second POST use the closed connection.
 func TestAliveIsCheckedAtOnce(t *testing.T) {
 	now := time.Now()
 	conns := make(chan net.Conn, 2)

@@ -15,7 +15,7 @@ import (
 // failed attempt. It must be called before Finish.
 func (r *Response) RequestBodyBroken(q *Request) bool {
 	select {
-	case err := <-r.sendDone: // nil if no body is being sent
+	case err := <-r.sendDone: // sendDone is nil if no body is being sent
 		r.sendDone, r.partlySent = nil, err != nil
 		return q.broken()
 	default:
