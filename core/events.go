@@ -57,8 +57,8 @@ type RequestEvent struct {
 	Final      Final
 	Listener   Listener
 
-	// Delivered is set if a target's response, or a tunnel, reached the client, and the
-	// response is not the last of a request whose attempts all failed.
+	// Delivered is set if the client received a response of a target, or a tunnel. The
+	// response of a failed attempt, relayed because it was the last, does not count.
 	Delivered bool
 
 	// The last attempt could have been followed by a retry, but max_attempts was reached

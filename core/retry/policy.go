@@ -1,5 +1,5 @@
-// Package retry holds the retry policy with its ranges, the merging of a request's override, and the retry
-// budget.
+// Package retry defines the retry policy, checks its ranges, merges a request's override into it, and limits
+// retries by a budget.
 package retry
 
 import (

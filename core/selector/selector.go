@@ -95,7 +95,7 @@ type Selector struct {
 	turn            atomic.Uint64
 	nextExploration atomic.Uint64 // the turn from which on an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
-	tieTurn         atomic.Uint64 // counts the ties among candidates of retries
+	tieTurn         atomic.Uint64 // number of ties in choices for retries
 	choices         sync.Pool     // of *choice
 }
 
@@ -518,8 +518,8 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. It grows by one
-// per candidate and continues at 0 after the last distance.
+// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance of
+// each further candidate is larger by one; the distance after the largest one is 0.
 func (q *choice) firstRotation() int {
 	n := len(q.candidates)
 	if q.ordered || n == 0 {

@@ -73,7 +73,7 @@ type persistConn struct {
 	control      *Control // of the request being sent; nil while its body is streamed, and when idle
 	slowWrite    bool     // a write had to wait, so there is a write deadline
 
-	bodyIdle time.Duration // how long streaming the body may make no progress
+	bodyIdle time.Duration // maximum time without progress while the body is streamed
 	stall    socket.Stall
 
 	reused bool

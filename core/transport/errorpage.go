@@ -188,8 +188,8 @@ func (p *page) byPrivoxy() bool {
 func (p *page) notRelayed() bool { return p.connect || p.vias == 0 }
 
 // bySquid reports whether the page was written by the proxy, and the proxy is squid. squid adds Via to
-// its own pages as well, unless configured otherwise. A second Via is that of another squid behind the
-// proxy, which may be the target's.
+// its own pages as well, unless configured otherwise. If there is a second Via, another squid behind
+// the proxy may have written the page.
 func (p *page) bySquid(via viaState) bool {
 	switch {
 	case p.squidError == nil || !p.html() || p.server != nil && !bytes.HasPrefix(p.server, []byte("squid")):
@@ -202,7 +202,7 @@ func (p *page) bySquid(via viaState) bool {
 	return p.vias == 1 && bytes.IndexByte(p.via, ',') < 0 && bytes.Contains(p.via, []byte("(squid"))
 }
 
-// badGateway returns the error token of a page that has no other sign than its status.
+// badGateway returns the error token that the status alone implies.
 func badGateway(status int) string {
 	if status == 502 {
 		return "destination_unavailable"
@@ -297,8 +297,8 @@ func squidReason(value []byte) string {
 }
 
 // proxyStatusError returns the error parameter of the last member of Proxy-Status, which is that of the
-// nearest proxy (RFC 9209 section 2). whirlpool says that the proxy is a Whirlpool. It relays the
-// members of others, so only its own member counts. Malformed fields are ignored (RFC 9651 section
+// nearest proxy (RFC 9209 section 2). whirlpool says that the proxy is a Whirlpool. A Whirlpool
+// relays the members of others, so only its own member counts. Malformed fields are ignored (RFC 9651 section
 // 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)

@@ -113,7 +113,7 @@ func TestProxyStatus(t *testing.T) {
 		{[]string{"a; error=\"dns_error\""}, false, "", false},     // no token
 		{[]string{"a; error"}, false, "", false},                   //
 		{[]string{"(a b); error=dns_error"}, false, "", false},     // no item
-		{[]string{"a; error=dns_error,"}, false, "", false},        // malformed as a whole
+		{[]string{"a; error=dns_error,"}, false, "", false},        // the whole field is malformed
 		{[]string{"a; error=dns error"}, false, "", false},         //
 		{[]string{""}, false, "", false},                           //
 		{[]string{"whirlpool; error=connection_refused"}, true, "connection_refused", true},

@@ -468,7 +468,7 @@ func TestIdleTimeout(t *testing.T) {
 	p := tr.pool(w.u)
 	put := func() *persistConn {
 		w.do(t, tr)
-		p.newest().idleAt = now // do uses the real time
+		p.newest().idleAt = now // do has set the real time
 		return p.newest()
 	}
 	put()

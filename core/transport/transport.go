@@ -101,7 +101,7 @@ type Control struct {
 	// nil if it does not move.
 	NewDeadline   func() time.Time
 	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
-	BodyIdle      time.Duration // how long sending the request's body may make no progress
+	BodyIdle      time.Duration // maximum time without progress while the request's body is sent
 	NewConnection bool          // do not reuse an idle connection
 	Interrupt     Interrupt
 	// OnSlow, if not nil, is called when no byte of a response has arrived for SlowAfter,
@@ -210,7 +210,7 @@ func idleKey(u *upstream.Upstream, q *Request) string {
 	return ""
 }
 
-// attempt makes the attempt on the connection resp.pc.
+// attempt sends q on the connection resp.pc and reads the head of the response.
 func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	if !c.Interrupt.attach(pc.Conn) {
