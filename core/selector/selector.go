@@ -16,7 +16,7 @@ import (
 
 // ErrCredentialsRefused is returned if the only admissible proxies have refused the configured credentials
 // during this request. Another attempt through one of them would fail in the same way.
-var ErrCredentialsRefused = errors.New("every admissible proxy refused the pool's credentials")
+var ErrCredentialsRefused = errors.New("every admissible proxy refused its credentials")
 
 // DefaultMaxCandidates is the default maximum number of candidates of one choice. In a larger pool the
 // candidates are a sample of that size.

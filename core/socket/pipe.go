@@ -17,7 +17,7 @@ type Pipes struct {
 	buffers sync.Pool    // of *[]byte, for copies without a pipe
 }
 
-// SpliceMin is the number of bytes from which on Pipes costs less than reading and writing.
+// SpliceMin is the smallest number of bytes for which Pipes costs less than a Read and a Write.
 const SpliceMin = 64 << 10
 
 // maxSpare is the number of unused pipes that are kept. A pipe is in use only while it holds

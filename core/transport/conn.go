@@ -340,7 +340,7 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Unlock()
 }
 
-// prune closes the connections that have been idle since before then.
+// prune closes the connections that became idle before then.
 func (p *idlePool) prune(then time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// recheckEvery is how often a wait for a response looks whether its deadline has moved.
+// recheckEvery is the time between two calls of Control.NewDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to NewDeadline and returns until when to wait for a response
-// before the deadline is looked at again.
+// nextDeadline sets Deadline to the result of NewDeadline. It returns the time at which the wait for a response is
+// interrupted to call nextDeadline again, at the latest Deadline.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.NewDeadline == nil {
 		return c.Deadline
@@ -23,17 +23,17 @@ func (c *Control) nextDeadline(now time.Time) time.Time {
 	return c.Deadline
 }
 
-// ended reports whether a wait for a response is over: its deadline has passed, or the
-// attempt was interrupted.
+// ended reports whether the deadline has passed or the attempt was interrupted.
 func (c *Control) ended(now time.Time) bool { return c.Interrupt.Fired() || !now.Before(c.Deadline) }
 
-// recheckedConn is a connection whose reads follow the attempt's deadline when that moves.
+// recheckedConn is a connection whose reads end at Control.NewDeadline.
 type recheckedConn struct {
 	net.Conn
 	t *Transport
 	c *Control
 }
 
+// Read implements io.Reader.
 func (r *recheckedConn) Read(p []byte) (int, error) {
 	for {
 		n, err := r.Conn.Read(p)

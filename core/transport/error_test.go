@@ -17,9 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// A connection that ends without an answer has one name in metrics and in
-// Proxy-Status, by FIN as by RST.
-func TestAnEndWithoutAnAnswerIsATermination(t *testing.T) {
+// A connection that ends without a response has the same reason and cause, whether it was closed or reset.
+func TestConnectionTerminated(t *testing.T) {
 	for _, err := range []error{readError(io.EOF), readError(io.ErrUnexpectedEOF), syscall.ECONNRESET,
 		fmt.Errorf("read: %w", syscall.EPIPE)} {
 		verr := newError(waiting, err)

@@ -247,7 +247,7 @@ func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 // TestNoViaWhereItsAnswersHaveOne plays what Apache and Privoxy were measured to
 // response: the error pages of Apache's mod_proxy look like any other Apache's, but
 // for the Via that is missing.
-func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
+func TestMissingVia(t *testing.T) {
 	sections := map[string]string{}
 	for _, name := range []string{"apache", "privoxy"} {
 		for _, m := range readRecorded(t, "testdata/ownerrors/"+name+".txt") {
@@ -255,7 +255,7 @@ func TestNoViaWhereItsAnswersHaveOne(t *testing.T) {
 			sections[name+" "+m.name] = head + "\r\n\r\n"
 		}
 	}
-	proxy := func(name string) string { // answers by the host it is asked for
+	proxy := func(name string) string { // the host of the request selects the response
 		return coretest.Serve(t, func(c net.Conn) {
 			q, _, _ := strings.Cut(strings.TrimPrefix(readRequest(c), "GET http://"), "/")
 			io.WriteString(c, sections[name+" get_"+q])

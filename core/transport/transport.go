@@ -97,8 +97,7 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 type Control struct {
 	Started  time.Time // when the attempt began; zero for now
 	Deadline time.Time // for the response's head; never zero
-	// NewDeadline returns the deadline as of now, which may have moved to before Deadline;
-	// nil if it does not move.
+	// NewDeadline, if not nil, returns the current deadline, which may be earlier than Deadline.
 	NewDeadline   func() time.Time
 	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
 	BodyIdle      time.Duration // maximum time without progress while the request's body is sent
@@ -243,8 +242,8 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 	return verr
 }
 
-// oversized reports whether err is about the size of a response's head. Such a head begins like
-// a response.
+// oversized reports whether err is about the size of a response's head. A head that is only too large has a valid
+// beginning, so it is not left over from an earlier response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -445,7 +444,7 @@ func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 // CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
-// prune closes the connections that have been idle since before then.
+// prune closes the connections that became idle before then.
 func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {
 		p.(*idlePool).prune(then)

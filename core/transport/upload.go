@@ -63,7 +63,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.callOnSlow() // the client is not being read, so its connection must be watched
 	}
 	pc.setReadDeadline(c, c.Total)
-	pc.readDeadline = time.Time{} // it is changed below
+	pc.readDeadline = time.Time{} // the goroutine below changes the deadline
 	sent := make(chan error, 1)
 	resp.sendDone, resp.stopSend = sent, q.StopRead
 	var mu sync.Mutex

@@ -51,7 +51,7 @@ const (
 	numCauses
 )
 
-// Unreached reports whether a cause is that no connection to the proxy could be opened.
+// Unreached reports whether c means that no connection to the proxy could be opened.
 func Unreached(c core.Cause) bool {
 	switch c {
 	case ProxyNameUnknown, ProxyUnreachable, ProxyConnectTimeout, ProxyTLSFailed:
