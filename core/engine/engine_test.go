@@ -32,7 +32,8 @@ func (rotation) Scorer(string, string) (core.Scorer, error)  { return rotation{}
 func (rotation) Backoff(string) (core.Backoff, error)        { return rotation{}, nil }
 func (rotation) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil }
 
-func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error), proxies ...string) *engine.Engine {
+func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error),
+	proxies ...string) *engine.Engine {
 	cfg := engine.DefaultConfig()
 	cfg.Reachability = false // the tests count and fail dials of their own
 	cfg.AttemptTimeout, cfg.BodyIdle = time.Second, time.Second
@@ -179,7 +180,8 @@ func TestAReloadChangesTheMemory(t *testing.T) {
 // X-Whirlpool-Region and Call.Region are checked before anything is tried.
 func TestWantedRegions(t *testing.T) {
 	cfg := engine.DefaultConfig()
-	cfg.Proxies = []upstream.Spec{{ID: "p", Region: "EU", Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
+	cfg.Proxies = []upstream.Spec{{ID: "p", Region: "EU",
+		Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}}}
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
 	require.NoError(t, err)
 	defer e.Shutdown(context.Background())
@@ -282,7 +284,8 @@ func TestTheTransportsBodies(t *testing.T) {
 		bad        string
 	}{
 		{size: 10, said: 10}, {size: large, said: large}, {size: large, said: -1},
-		{size: large, said: large + 1, bad: "Content-Length"}, {size: large, said: large - 1, bad: "Content-Length"}, {size: large, said: 10, bad: "Content-Length"},
+		{size: large, said: large + 1, bad: "Content-Length"}, {size: large, said: large - 1, bad: "Content-Length"},
+		{size: large, said: 10, bad: "Content-Length"},
 	} {
 		b := &body{Reader: io.LimitReader(zeros{}, c.size)}
 		q, err := http.NewRequest("PUT", "http://example.org/", b)
@@ -319,7 +322,9 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5") }))
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "5")
+	}))
 	e := newEngine(t, nil, "http://"+l.Addr().String())
 	defer e.Shutdown(context.Background())
 	r, err := (&http.Client{Transport: e.Transport()}).Head("http://example.org/")

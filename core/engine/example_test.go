@@ -19,7 +19,9 @@ func ExampleEngine_Transport() {
 	if err != nil {
 		panic(err)
 	}
-	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello from ", r.Host) }))
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "hello from ", r.Host)
+	}))
 
 	cfg := engine.DefaultConfig()
 	cfg.Retry.FailoverDelay = new(float64) // another proxy is tried at once

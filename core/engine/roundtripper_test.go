@@ -102,7 +102,8 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 			q, err := http.NewRequestWithContext(c.ctx, "PUT", c.url, b)
 			require.NoError(t, err)
 			q.ContentLength = c.length
-			q.Header["Connection"], q.Header["X-Whirlpool-Retry"], q.Header["X"] = []string{"X"}, []string{"max_attempts=2"}, []string{"y"}
+			q.Header["Connection"], q.Header["X-Whirlpool-Retry"], q.Header["X"] =
+				[]string{"X"}, []string{"max_attempts=2"}, []string{"y"}
 			if c.header != "" {
 				q.Header["X-Whirlpool-Retry"] = []string{c.header}
 			}
@@ -351,7 +352,9 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 		return c
 	}
 	slow, stuck := ask("slow"), ask("stuck")
-	require.Eventually(t, func() bool { return e.Tracker().InFlight() == 2 && at.open.Load() == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return e.Tracker().InFlight() == 2 && at.open.Load() == 2
+	}, 5*time.Second, time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	down := make(chan struct{})
 	go func() {
@@ -374,7 +377,9 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	got = <-stuck
 	require.ErrorIs(t, got.err, executor.ErrShutdown)
 	<-down
-	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond, "no connection is kept")
+	require.Eventually(t, func() bool {
+		return at.open.Load() == 0
+	}, 5*time.Second, time.Millisecond, "no connection is kept")
 	var failed *engine.Error
 	require.True(t, errors.As(got.err, &failed))
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)

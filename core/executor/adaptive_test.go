@@ -28,7 +28,12 @@ func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.F
 // An attempt through a proxy that takes much longer than it usually does is given up
 // for another proxy, and counts against the first only if the other one answers.
 func TestAnAttemptIsCutShort(t *testing.T) {
-	const usual = 100 * time.Millisecond
+	type (
+		took  = map[string]time.Duration
+		times = []time.Duration
+	)
+	const s, ms, usual = time.Second, time.Millisecond, 100 * time.Millisecond
+	withBudget := func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }
 	for name, c := range map[string]struct {
 		change   func(*both)
 		tuning   func(*Tuning)
@@ -36,15 +41,15 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 		at       []time.Duration
 		failures int // of p0
 	}{
-		"another one answers": {nil, nil, map[string]time.Duration{"p0": time.Hour}, []time.Duration{0, 300 * time.Millisecond}, 1},
-		"nobody answers": {nil, nil, map[string]time.Duration{"p0": time.Hour, "p1": time.Hour},
-			[]time.Duration{0, 300 * time.Millisecond, 2600 * time.Millisecond}, 1}, // the third is of p0 again, after the backoff, and has all the time
-		"it answers in time":        {nil, nil, map[string]time.Duration{"p0": 290 * time.Millisecond}, []time.Duration{0}, 0},
-		"it may not be repeated":    {func(x *both) { x.Idempotent = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"its body is gone":          {func(x *both) { x.Replayable = false }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"no attempt is left":        {func(x *both) { x.Policy.MaxAttempts = 1 }, nil, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"switched off":              {nil, func(t *Tuning) { t.Adaptive = false }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
-		"a budget may not allow it": {nil, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }, map[string]time.Duration{"p0": 9 * time.Second}, []time.Duration{0}, 0},
+		"another one answers": {nil, nil, took{"p0": time.Hour}, times{0, 300 * ms}, 1},
+		"nobody answers": {nil, nil, took{"p0": time.Hour, "p1": time.Hour},
+			times{0, 300 * ms, 2600 * ms}, 1}, // the third is p0's again, with the whole attempt timeout
+		"it answers in time":        {nil, nil, took{"p0": 290 * ms}, times{0}, 0},
+		"it may not be repeated":    {func(x *both) { x.Idempotent = false }, nil, took{"p0": 9 * s}, times{0}, 0},
+		"its body is gone":          {func(x *both) { x.Replayable = false }, nil, took{"p0": 9 * s}, times{0}, 0},
+		"no attempt is left":        {func(x *both) { x.Policy.MaxAttempts = 1 }, nil, took{"p0": 9 * s}, times{0}, 0},
+		"switched off":              {nil, func(t *Tuning) { t.Adaptive = false }, took{"p0": 9 * s}, times{0}, 0},
+		"a budget may not allow it": {nil, withBudget, took{"p0": 9 * s}, times{0}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -41,8 +41,9 @@ func (even) Score(core.Candidates, []float64) error { return nil }
 // that they stay closed.
 func TestAllocOfARetry(t *testing.T) {
 	for name, facts := range map[string]verdict.Facts{
-		"an answer":     {Status: 429},
-		"no connection": {Err: &verdict.Error{Cause: verdict.LocalLimit, Reason: "proxy_internal_error", Err: errors.New("too many open files")}},
+		"an answer": {Status: 429},
+		"no connection": {Err: &verdict.Error{Cause: verdict.LocalLimit, Reason: "proxy_internal_error",
+			Err: errors.New("too many open files")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.RetryScorer = even{}, even{} })
@@ -53,7 +54,8 @@ func TestAllocOfARetry(t *testing.T) {
 			x, c := &both{}, &failing{facts: facts}
 			request := func(failures int) float64 {
 				return testing.AllocsPerRun(500, func() {
-					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
+					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable =
+						shape.Policy, shape.Global, "GET", "a.test", true, true
 					c.left = failures
 					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{}, b.now())
 					if x.Result().Final != core.FinalSuccess || x.Result().Attempts != failures+1 {
@@ -75,7 +77,8 @@ func TestAllocOfARefusal(t *testing.T) {
 	b.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	shape, x, c := exchange(t, nil), &both{}, &failing{}
 	refused := func() {
-		x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable = shape.Policy, shape.Global, "GET", "a.test", true, true
+		x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable =
+			shape.Policy, shape.Global, "GET", "a.test", true, true
 		Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Refusal.Close(503, b.now())
 	}
 	for _, u := range b.pool.Snapshot().All {

@@ -40,12 +40,13 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 					x.Request.Tunnel = rapid.Bool().Draw(t, "tunnel")
 					x.Policy.MaxAttempts = 1
 					status := rapid.SampledFrom([]int{0, 200, 503}).Draw(t, "status")
-					end = Run(context.Background(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context, *Attempt) verdict.Facts {
-						if status == 0 {
-							return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
-						}
-						return verdict.Facts{Status: status}
-					}})
+					end = Run(context.Background(), b.Executor, &x.Exchange, &x.Request,
+						&tries{f: func(context.Context, *Attempt) verdict.Facts {
+							if status == 0 {
+								return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
+							}
+							return verdict.Facts{Status: status}
+						}})
 					set := 0
 					for _, is := range []bool{end.Relay != nil, end.Tunnel != nil, end.Refusal != nil} {
 						if is {

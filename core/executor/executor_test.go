@@ -51,18 +51,24 @@ type bench struct {
 func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	b := &bench{rec: &coretest.Recorder{}}
 	b.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second}, Now: time.Now,
+		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second},
+		Now:     time.Now,
 	})
 	var specs []upstream.Spec
 	for i := range n {
-		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i), Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
+		specs = append(specs, upstream.Spec{ID: fmt.Sprintf("p%d", i),
+			Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, b.pool.Apply(specs))
-	tuning := Tuning{FirstScorer: coretest.Rotation{}, RetryScorer: coretest.Rotation{}, Backoff: func(string) core.Backoff { return doubling{} }, AttemptTimeout: 10 * time.Second}
+	tuning := Tuning{
+		FirstScorer: coretest.Rotation{}, RetryScorer: coretest.Rotation{}, AttemptTimeout: 10 * time.Second,
+		Backoff: func(string) core.Backoff { return doubling{} },
+	}
 	if change != nil {
 		change(&tuning)
 	}
-	b.Executor = New(selector.New(b.pool, rand.Uint64, 256), b.rec, tuning, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now, rand.Uint64)
+	b.Executor = New(selector.New(b.pool, rand.Uint64, 256), b.rec, tuning,
+		slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now, rand.Uint64)
 	return b
 }
 
@@ -110,7 +116,8 @@ func exchange(t require.TestingT, change func(*retry.Policy)) *both {
 		change(&own)
 		require.NoError(t, own.Validate(func(string) bool { return true }))
 	}
-	return &both{Request: Request{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true, Replayable: true}}
+	return &both{Request: Request{Policy: &own, Global: &global, Method: "GET", Host: "a.test", Idempotent: true,
+		Replayable: true}}
 }
 
 // run does the whole of a request, as the gateway would.
@@ -175,6 +182,8 @@ func TestWhatIsNotRetried(t *testing.T) {
 	reset := func(context.Context, *Attempt) verdict.Facts {
 		return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
 	}
+	post, plain := func(x *both) { x.Idempotent = false }, func(*both) {}
+	bodyNotKept := func(x *both) { x.Replayable = false }
 	for name, c := range map[string]struct {
 		change func(*both)
 		f      func(context.Context, *Attempt) verdict.Facts
@@ -182,15 +191,15 @@ func TestWhatIsNotRetried(t *testing.T) {
 		final  core.Final
 		kind   RefusalKind // 0 for an answer that is relayed
 	}{
-		"a POST whose answer is 503":            {func(x *both) { x.Idempotent = false }, statuses(503), 1, core.FinalNotRetryable, 0},
-		"a POST that was reset":                 {func(x *both) { x.Idempotent = false }, reset, 1, core.FinalNotRetryable, NotRepeatable},
-		"a POST that was never sent is":         {func(x *both) { x.Idempotent = false }, refused, 3, core.FinalExhausted, AttemptFailed},
-		"a GET whose body cannot be sent again": {func(x *both) { x.Replayable = false }, statuses(503), 1, core.FinalNotRetryable, 0},
-		"a 407 may have taken some of it":       {func(x *both) { x.Replayable = false }, proxysOwn407, 1, core.FinalNotRetryable, BodyNotKept},
-		"one of which nothing was sent can":     {func(x *both) { x.Replayable = false }, refused, 3, core.FinalExhausted, AttemptFailed},
-		"nor one that was reset":                {func(x *both) { x.Replayable = false }, reset, 1, core.FinalNotRetryable, BodyNotKept},
-		"an unlisted status":                    {func(*both) {}, statuses(500), 1, core.FinalSuccess, 0},
-		"a GET that was reset is":               {func(*both) {}, reset, 3, core.FinalExhausted, AttemptFailed},
+		"a POST whose answer is 503":            {post, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a POST that was reset":                 {post, reset, 1, core.FinalNotRetryable, NotRepeatable},
+		"a POST that was never sent is":         {post, refused, 3, core.FinalExhausted, AttemptFailed},
+		"a GET whose body cannot be sent again": {bodyNotKept, statuses(503), 1, core.FinalNotRetryable, 0},
+		"a 407 may have taken some of it":       {bodyNotKept, proxysOwn407, 1, core.FinalNotRetryable, BodyNotKept},
+		"one of which nothing was sent can":     {bodyNotKept, refused, 3, core.FinalExhausted, AttemptFailed},
+		"nor one that was reset":                {bodyNotKept, reset, 1, core.FinalNotRetryable, BodyNotKept},
+		"an unlisted status":                    {plain, statuses(500), 1, core.FinalSuccess, 0},
+		"a GET that was reset is":               {plain, reset, 3, core.FinalExhausted, AttemptFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -215,7 +224,8 @@ func hang(ctx context.Context, a *Attempt) verdict.Facts {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: errors.New("timeout")}}
+	return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout",
+		Err: errors.New("timeout")}}
 }
 
 func TestTheTotalTimeout(t *testing.T) {
@@ -237,7 +247,9 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timeout := 1.5
 		b := start(t, 3, nil)
-		x := exchange(t, func(p *retry.Policy) { p.Timeout, p.BaseDelay, p.Multiplier, p.MaxAttempts = &timeout, 0.3, 1.1, 10 })
+		x := exchange(t, func(p *retry.Policy) {
+			p.Timeout, p.BaseDelay, p.Multiplier, p.MaxAttempts = &timeout, 0.3, 1.1, 10
+		})
 		c := &tries{f: func(context.Context, *Attempt) verdict.Facts {
 			time.Sleep(500 * time.Millisecond)
 			return verdict.Facts{Status: 503}
@@ -272,7 +284,8 @@ func TestAWaitThatEndsTooLate(t *testing.T) {
 }
 
 func TestAClientThatLeaves(t *testing.T) {
-	for name, f := range map[string]func(context.Context, *Attempt) verdict.Facts{"during an attempt": hang, "during a wait": statuses(503)} {
+	for name, f := range map[string]func(context.Context, *Attempt) verdict.Facts{"during an attempt": hang,
+		"during a wait": statuses(503)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := start(t, 2, nil)
@@ -383,9 +396,14 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 		assert.Equal(t, time.Second, wait(nil, nil, answer("soon")))
 		zero := 0.0
 		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
-		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}), "another proxy, at once")
-		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return broken{} } }, answer("")), "base_delay where the plugin fails")
-		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) { t.Backoff = func(string) core.Backoff { return nil } }, answer("")))
+		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}),
+			"another proxy, at once")
+		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) {
+			t.Backoff = func(string) core.Backoff { return broken{} }
+		}, answer("")), "base_delay where the plugin fails")
+		assert.Equal(t, time.Second, wait(nil, func(t *Tuning) {
+			t.Backoff = func(string) core.Backoff { return nil }
+		}, answer("")))
 	})
 }
 
@@ -394,7 +412,8 @@ func TestTheRetryBudget(t *testing.T) {
 		b := start(t, 3, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now()) })
 		retries := 0
 		for range 50 {
-			x, c := exchange(t, func(p *retry.Policy) { p.BaseDelay, p.RetryStatusCodes = 0.1, []int{500} }), &tries{f: statuses(500)}
+			x, c := exchange(t, func(p *retry.Policy) { p.BaseDelay, p.RetryStatusCodes = 0.1, []int{500} }),
+				&tries{f: statuses(500)}
 			b.run(t.Context(), x, c)
 			retries += x.Result().Attempts - 1
 		}
@@ -424,7 +443,9 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 		x := exchange(t, nil)
 		func() {
 			defer func() { require.NotNil(t, recover()); x.Abandon() }()
-			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context, *Attempt) verdict.Facts { panic("bug") }})
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context, *Attempt) verdict.Facts {
+				panic("bug")
+			}})
 		}()
 		b.idle(t)
 		assert.True(t, u.Breaker().Admissible(), "the probe's slot is free again")
@@ -501,7 +522,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					case 2:
 						return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 					case 3:
-						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errors.New("refused")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused",
+							Err: errors.New("refused")}}
 					case 4:
 						return verdict.Facts{Err: &verdict.Error{Cause: verdict.StaleConnection, Err: errors.New("stale")}}
 					case 5:
@@ -520,7 +542,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					}
 				}
 				if len(b.rec.Attempts())-before != len(c.at) || x.Result().Attempts != len(c.at)-replays {
-					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays, x.Result().Attempts)
+					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays,
+						x.Result().Attempts)
 				}
 				b.idle(t)
 			}

@@ -106,13 +106,16 @@ func drawPlan(t *rapid.T) plan {
 	}
 	for range n("requests", 1, 6) {
 		q := planned{
-			Gap: n("gap", 0, 80), Idempotent: n("idempotent", 0, 3) > 0, Replayable: n("replayable", 0, 5) > 0, Connect: n("connect", 0, 3) == 0,
-			OptIn: n("opt in", 0, 2) == 0, MaxAttempts: n("max", 1, 6), Timeout: seldom("timeout", 50), Failover: max(n("failover", -8, 4), -1),
-			Broken: n("broken", 0, 4) == 0, Leave: seldom("leave", 40), End: seldom("end", 2),
+			Gap: n("gap", 0, 80), Idempotent: n("idempotent", 0, 3) > 0, Replayable: n("replayable", 0, 5) > 0,
+			Connect: n("connect", 0, 3) == 0,
+			OptIn:   n("opt in", 0, 2) == 0, MaxAttempts: n("max", 1, 6), Timeout: seldom("timeout", 50),
+			Failover: max(n("failover", -8, 4), -1),
+			Broken:   n("broken", 0, 4) == 0, Leave: seldom("leave", 40), End: seldom("end", 2),
 			Codes: rapid.SliceOfNDistinct(rapid.SampledFrom([]int{503, 500, 429}), 0, 3, rapid.ID).Draw(t, "codes"),
 		}
 		for range 2 * q.MaxAttempts {
-			q.Steps = append(q.Steps, step{n("kind", 0, kinds-1), n("took", 0, 900), seldom("after", 3), seldom("act", 2), n("which", 0, p.Proxies-1)})
+			q.Steps = append(q.Steps, step{n("kind", 0, kinds-1), n("took", 0, 900), seldom("after", 3), seldom("act", 2),
+				n("which", 0, p.Proxies-1)})
 		}
 		p.Requests = append(p.Requests, q)
 	}
@@ -124,12 +127,14 @@ func drawPlan(t *rapid.T) plan {
 func score(number, retries int) float64 { return float64((1 - 2*retries) * (number * 7 % 11)) }
 
 // told is how an end is put into words, by both.
-func told(at time.Duration, final core.Final, relayed bool, kind RefusalKind, attempts int, waited time.Duration, delivered, limit, budget bool) string {
+func told(at time.Duration, final core.Final, relayed bool, kind RefusalKind, attempts int, waited time.Duration,
+	delivered, limit, budget bool) string {
 	end := "relayed"
 	if !relayed {
 		end = "refused for reason " + strconv.Itoa(int(kind))
 	}
-	return fmt.Sprintf("%v %v: %s after %d attempts, %v waited, delivered %v, limit %v, budget %v", at, final, end, attempts, waited, delivered, limit, budget)
+	return fmt.Sprintf("%v %v: %s after %d attempts, %v waited, delivered %v, limit %v, budget %v", at, final, end,
+		attempts, waited, delivered, limit, budget)
 }
 
 func toldTry(at time.Duration, id string, number int, deadline time.Duration, fresh bool) string {
@@ -167,14 +172,16 @@ func play(t *testing.T, p plan) (trace []string) {
 	since := func(at time.Time) time.Duration { return at.Sub(begun) }
 	say := func(line string) { trace = append(trace, line) }
 	pool := upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout}, Now: time.Now,
+		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout},
+		Now:     time.Now,
 	})
 	var specs []upstream.Spec
 	hashes := map[float64]int{}
 	for i := range p.Proxies {
 		id := fmt.Sprint("p", i)
 		hashes[core.Hash53(id)] = i
-		specs = append(specs, upstream.Spec{ID: id, MaxInFlight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
+		specs = append(specs, upstream.Spec{ID: id, MaxInFlight: 1,
+			Address: upstream.Address{Scheme: upstream.HTTP, Host: "a.test:1"}})
 	}
 	require.NoError(t, pool.Apply(specs))
 	all := pool.Snapshot().All
@@ -183,7 +190,8 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.True(t, ok)
 		defer held.Release()
 	}
-	tuning := Tuning{FirstScorer: ranked{hashes, 0}, RetryScorer: ranked{hashes, 1}, AttemptTimeout: planAttempt, Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
+	tuning := Tuning{FirstScorer: ranked{hashes, 0}, RetryScorer: ranked{hashes, 1}, AttemptTimeout: planAttempt,
+		Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
 	for _, q := range p.Requests {
@@ -198,7 +206,8 @@ func play(t *testing.T, p plan) (trace []string) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		leaves := time.AfterFunc(q.leave(), func() { cancel(ErrClientLeft) })
 		x := exchange(t, func(own *retry.Policy) {
-			own.MaxAttempts, own.BaseDelay, own.MaxBackoffDelay, own.RetryStatusCodes, own.RetryNonIdempotent = q.MaxAttempts, planBase, planCap, q.Codes, q.OptIn
+			own.MaxAttempts, own.BaseDelay, own.MaxBackoffDelay, own.RetryStatusCodes, own.RetryNonIdempotent =
+				q.MaxAttempts, planBase, planCap, q.Codes, q.OptIn
 			if own.Timeout = tenths(p.GlobalTimeout); q.Timeout > 0 {
 				own.Timeout = tenths(q.Timeout)
 			}
@@ -260,7 +269,8 @@ func play(t *testing.T, p plan) (trace []string) {
 		require.Len(t, rec.Requests(), 1)
 		r := rec.Requests()[0]
 		require.Equal(t, r.Attempts, x.Result().Attempts)
-		say(told(since(r.Ended), r.Final, end.Refusal == nil, x.refusal.Kind, r.Attempts, r.Waited, r.Delivered, r.LimitReached, r.BudgetSpent))
+		say(told(since(r.Ended), r.Final, end.Refusal == nil, x.refusal.Kind, r.Attempts, r.Waited, r.Delivered,
+			r.LimitReached, r.BudgetSpent))
 		for i, u := range all {
 			v := u.Breaker().Snapshot()
 			say(fmt.Sprintf("p%d is %v with %d failures, %d samples", i, v.State, v.FailureCount, u.Stats().Samples))
@@ -680,7 +690,8 @@ func (p plan) expected() []string {
 		m.request(q)
 		for i, party := range m.parties {
 			m.admits(party)
-			m.trace = append(m.trace, fmt.Sprintf("p%d is %v with %d failures, %d samples", i, party.state, m.live(party), party.samples))
+			m.trace = append(m.trace, fmt.Sprintf("p%d is %v with %d failures, %d samples", i, party.state, m.live(party),
+				party.samples))
 		}
 	}
 	return m.trace

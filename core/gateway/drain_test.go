@@ -61,7 +61,8 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 	kept := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	kept.answer("GET")
 	fresh := r.dial()
-	running := r.ask("GET http://slow.test/ HTTP/1.1\r\nHost: slow.test\r\n\r\nGET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	running := r.ask("GET http://slow.test/ HTTP/1.1\r\nHost: slow.test\r\n\r\nGET http://a.test/ HTTP/1.1\r\n" +
+		"Host: a.test\r\n\r\n")
 	<-asked
 	r.eventually("all are served", func() bool { return r.Connections() == 3 })
 	shut := make(chan struct{})
@@ -144,7 +145,9 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 
 // One client more than the limit is told so; when one has left there is room.
 func TestTheLimitOfConnections(t *testing.T) {
-	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) { o.MaxConnections = 2 })
+	r := newRig(t, answering(func(*http.Request, string) string {
+		return ok("hello")
+	}), func(o *options) { o.MaxConnections = 2 })
 	one, two := r.dial(), r.dial()
 	r.eventually("both are served", func() bool { return r.Connections() == 2 })
 	three := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")

@@ -41,7 +41,8 @@ func (f lineFront) serve() {
 	}
 	policy := f.server.Policies.Current()
 	in := executor.Request{
-		ID: f.server.NewID(), Policy: policy, Global: policy, Host: to.Host, Target: to.Target, Tunnel: true, Idempotent: true,
+		ID: f.server.NewID(), Policy: policy, Global: policy, Host: to.Host, Target: to.Target, Tunnel: true,
+		Idempotent: true,
 		Replayable: true, Listener: core.ListenConnect,
 	}
 	var control transport.Control

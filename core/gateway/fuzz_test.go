@@ -8,7 +8,8 @@ import (
 
 // FuzzAllow: who is let in is who net/http reads from the same credentials.
 func FuzzAllow(f *testing.F) {
-	for _, value := range []string{"Basic YW5uOnA6dw==", "basic YW5uOnA6dw==", "Basic  YW5uOnA6dw== ", "Basic YW5uOnA6dw", "Basic YW5u", "Bearer YW5uOnA6dw==", "Basic", "", "Basic Ym9iOg==", "Basic Og=="} {
+	for _, value := range []string{"Basic YW5uOnA6dw==", "basic YW5uOnA6dw==", "Basic  YW5uOnA6dw== ",
+		"Basic YW5uOnA6dw", "Basic YW5u", "Bearer YW5uOnA6dw==", "Basic", "", "Basic Ym9iOg==", "Basic Og=="} {
 		f.Add(value)
 	}
 	list := map[string]string{"ann": "p:w", "bob": ""}
@@ -19,7 +20,8 @@ func FuzzAllow(f *testing.F) {
 	known := newUsers(some)
 	f.Fuzz(func(t *testing.T, value string) {
 		scheme, token, _ := strings.Cut(value, " ")
-		name, password, ok := (&http.Request{Header: http.Header{"Authorization": {scheme + " " + strings.TrimSpace(token)}}}).BasicAuth()
+		name, password, ok := (&http.Request{Header: http.Header{"Authorization": {scheme + " " +
+			strings.TrimSpace(token)}}}).BasicAuth()
 		want, listed := list[name]
 		if got := known.allow(value); got != (ok && listed && password == want) {
 			t.Fatalf("%q is let in: %v; net/http: %q %q %v", value, got, name, password, ok)

@@ -10,8 +10,11 @@ import (
 // Max-Forwards is counted down for TRACE and OPTIONS only, and at 0 the gateway
 // answers itself.
 func TestMaxForwards(t *testing.T) {
-	r := newRig(t, answering(func(q *http.Request, _ string) string { return ok("went on with " + q.Header.Get("Max-Forwards")) }), nil)
-	const fields = "Host: a.test\r\nAuthorization: Basic eDp5\r\nProxy-Authorization: Basic eDp5\r\nCookie: a=b\r\nX-Seen: 1\r\n"
+	r := newRig(t, answering(func(q *http.Request, _ string) string {
+		return ok("went on with " + q.Header.Get("Max-Forwards"))
+	}), nil)
+	const fields = "Host: a.test\r\nAuthorization: Basic eDp5\r\nProxy-Authorization: Basic eDp5\r\nCookie: a=b\r\n" +
+		"X-Seen: 1\r\n"
 	for _, want := range []struct{ method, value, body string }{
 		{"TRACE", "5", "went on with 4"},
 		{"OPTIONS", "1", "went on with 0"},

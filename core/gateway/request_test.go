@@ -29,31 +29,37 @@ func TestRefusals(t *testing.T) {
 		o.Strategies = func(name string) bool { return name == "exponential" }
 	})
 	const login = "Proxy-Authorization: Basic YW5uOnA6dw==\r\n"
+	const (
+		get          = "GET http://a.test/ HTTP/1.1\r\n" + host
+		post         = "POST http://a.test/ HTTP/1.1\r\n" + host
+		unauthorized = "proxy_authentication_required"
+		tooLarge     = "request_header_too_large"
+	)
 	for raw, want := range map[string]struct {
 		status int
 		code   string
 		closes bool
 	}{
-		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "\r\n": {status: 204},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + "\r\n":         {407, "proxy_authentication_required", false},
-		connectTo: {407, "proxy_authentication_required", false},
-		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabc":                                {407, "proxy_authentication_required", false},
-		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 70000\r\n\r\n" + strings.Repeat("a", 70_000): {407, "proxy_authentication_required", true},
-		"POST http://a.test/ HTTP/1.1\r\n" + host + "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n":           {407, "proxy_authentication_required", true},
-		"POST http://a.test/ HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":                    {407, "proxy_authentication_required", true},
-		"POST http://a.test/ HTTP/1.1\r\n" + host + login + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":            {400, "malformed_request", true},
-		"GET /a HTTP/1.1\r\n" + host + login + "\r\n":                                                             {400, "bad_target", false},
-		"CONNECT a.test HTTP/1.1\r\n" + host + login + "\r\n":                                                     {400, "bad_target", false},
-		"CONNECT a.test:1 HTTP/1.1\r\n" + host + login + "Content-Length: 1\r\n\r\na":                             {400, "malformed_request", true},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n":           {400, "invalid_retry_policy", false},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Region: EU;loose\r\n\r\n":                 {400, "invalid_region", false},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n":        {400, "invalid_retry_policy", false},
-		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":                                                        {400, "malformed_request", true},
-		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":                                                         {400, "malformed_request", true},
-		"GET http://a.test/\r\n\r\n":   {400, "malformed_request", true},
-		"\x16\x03\x01\x02\x00\r\n\r\n": {400, "malformed_request", true},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + "X: " + strings.Repeat("x", 70_000) + "\r\n\r\n": {431, "request_header_too_large", true},
-		"GET http://a.test/ HTTP/1.1\r\n" + host + strings.Repeat("X: x\r\n", 200) + "\r\n":         {431, "request_header_too_large", true},
+		get + login + "\r\n":                  {status: 204},
+		get + "\r\n":                          {407, unauthorized, false},
+		connectTo:                             {407, unauthorized, false},
+		post + "Content-Length: 3\r\n\r\nabc": {407, unauthorized, false},
+		post + "Content-Length: 70000\r\n\r\n" + strings.Repeat("a", 70_000):          {407, unauthorized, true},
+		post + "Content-Length: 3\r\nExpect: 100-continue\r\n\r\n":                    {407, unauthorized, true},
+		post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":                             {407, unauthorized, true},
+		post + login + "Transfer-Encoding: chunked\r\n\r\nzz\r\n":                     {400, "malformed_request", true},
+		"GET /a HTTP/1.1\r\n" + host + login + "\r\n":                                 {400, "bad_target", false},
+		"CONNECT a.test HTTP/1.1\r\n" + host + login + "\r\n":                         {400, "bad_target", false},
+		"CONNECT a.test:1 HTTP/1.1\r\n" + host + login + "Content-Length: 1\r\n\r\na": {400, "malformed_request", true},
+		get + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n":                    {400, "invalid_retry_policy", false},
+		get + login + "X-Whirlpool-Region: EU;loose\r\n\r\n":                          {400, "invalid_region", false},
+		get + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n":                 {400, "invalid_retry_policy", false},
+		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":                            {400, "malformed_request", true},
+		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":                             {400, "malformed_request", true},
+		"GET http://a.test/\r\n\r\n":                                                  {400, "malformed_request", true},
+		"\x16\x03\x01\x02\x00\r\n\r\n":                                                {400, "malformed_request", true},
+		get + "X: " + strings.Repeat("x", 70_000) + "\r\n\r\n":                        {431, tooLarge, true},
+		get + strings.Repeat("X: x\r\n", 200) + "\r\n":                                {431, tooLarge, true},
 	} {
 		c := r.ask(raw)
 		method, _, _ := strings.Cut(raw, " ")
@@ -145,7 +151,9 @@ func TestExpectContinue(t *testing.T) {
 
 // A body that stands still is answered, if nothing of it has gone on.
 func TestABodyThatStandsStill(t *testing.T) {
-	r := newRig(t, answering(func(_ *http.Request, body string) string { return ok(body) }), func(o *options) { o.BodyIdle = 50 * time.Millisecond })
+	r := newRig(t, answering(func(_ *http.Request, body string) string {
+		return ok(body)
+	}), func(o *options) { o.BodyIdle = 50 * time.Millisecond })
 	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhel")
 	a, body := c.answer("POST")
 	require.Equal(t, 408, a.StatusCode)
@@ -157,7 +165,10 @@ func TestABodyThatStandsStill(t *testing.T) {
 // What a request brings along for the gateway rules that request only.
 func TestPoliciesOfOneConnection(t *testing.T) {
 	var calls atomic.Int64
-	r := newRig(t, answering(func(*http.Request, string) string { calls.Add(1); return reply("503 No", "") }), func(o *options) {
+	r := newRig(t, answering(func(*http.Request, string) string {
+		calls.Add(1)
+		return reply("503 No", "")
+	}), func(o *options) {
 		o.policy = func(p *retry.Policy) { p.BaseDelay = 0.1 }
 	})
 	c := r.dial()
@@ -179,7 +190,9 @@ func TestPoliciesOfOneConnection(t *testing.T) {
 // Users that a reload takes away are out with their next request, on a
 // connection that was let in before too.
 func TestUsersAreCheckedAnew(t *testing.T) {
-	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) { o.Users = []User{{"ann", "p:w"}} })
+	r := newRig(t, answering(func(*http.Request, string) string {
+		return ok("")
+	}), func(o *options) { o.Users = []User{{"ann", "p:w"}} })
 	c := r.dial()
 	ask := func() int {
 		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic YW5uOnA6dw==\r\n\r\n")
@@ -200,7 +213,8 @@ func TestUsersAreCheckedAnew(t *testing.T) {
 // Via announces the gateway in both directions, after what is there.
 func TestVia(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
-		return "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nX-Seen: " + strings.Join(q.Header.Values("Via"), "|") + "\r\nContent-Length: 0\r\n\r\n"
+		return "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nX-Seen: " + strings.Join(q.Header.Values("Via"), "|") +
+			"\r\nContent-Length: 0\r\n\r\n"
 	}), func(o *options) { o.Via = true })
 	a, _ := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nVia: 1.0 near\r\n\r\n").answer("GET")
 	require.Equal(t, "1.0 near|1.1 whirlpool", a.Header.Get("X-Seen"))
@@ -212,9 +226,11 @@ func TestVia(t *testing.T) {
 // An inner gateway's X-Whirlpool fields end here: the client is given ours, once.
 func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
-		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\nContent-Length: 0\r\n\r\n"
+		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\n" +
+			"Content-Length: 0\r\n\r\n"
 	}), nil)
-	for _, q := range []string{"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"} {
+	for _, q := range []string{"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+		"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"} {
 		a, _ := r.ask(q).answer("GET")
 		require.Equal(t, 503, a.StatusCode)
 		require.Len(t, a.Header.Values("X-Whirlpool-Outcome"), 1, q)
@@ -250,13 +266,16 @@ func TestPipelinedRequests(t *testing.T) {
 		}
 	}, nil)
 	get := func(host, path string, long int) string {
-		return "GET http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nX-Long: " + strings.Repeat("x", long) + "\r\n\r\n"
+		return "GET http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nX-Long: " + strings.Repeat("x", long) +
+			"\r\n\r\n"
 	}
 	post := func(host, path string, long int) string {
-		return "POST http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: " + strconv.Itoa(long) + "\r\n\r\n" + strings.Repeat("y", long)
+		return "POST http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: " + strconv.Itoa(long) +
+			"\r\n\r\n" + strings.Repeat("y", long)
 	}
 	c := r.dial()
-	go io.WriteString(c, get("slow.test", "/1", 10)+get("a.test", "/2", 10_000)+post("slow.test", "/3", 20_000)+get("slow.test", "/4", 6_000)+
+	go io.WriteString(c, get("slow.test", "/1", 10)+get("a.test", "/2", 10_000)+post("slow.test", "/3",
+		20_000)+get("slow.test", "/4", 6_000)+
 		post("a.test", "/5", 100_000)+get("slow.test", "/6", 1)+connectTo+strings.Repeat("z", 50_000))
 	for _, want := range []string{"/1 10", "/2 10000", "/3 20000", "/4 6000", "/5 100000", "/6 1"} {
 		a, body := c.answer("GET")
@@ -326,10 +345,13 @@ func TestWhatComesBehindALongBody(t *testing.T) {
 	body := strings.Repeat("whirlpool", size/9+1)[:size]
 	const behind = "GET http://a.test/behind HTTP/1.1\r\nHost: a.test\r\n\r\n"
 	for name, head := range map[string]string{
-		"at once":  "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
-		"asked":    "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
-		"HTTP/1.0": "PUT http://a.test/ HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
-		"chunked":  "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n" + strconv.FormatInt(size, 16) + "\r\n",
+		"at once": "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n",
+		"asked": "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: " +
+			strconv.Itoa(size) + "\r\n\r\n",
+		"HTTP/1.0": "PUT http://a.test/ HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: " + strconv.Itoa(size) +
+			"\r\n\r\n",
+		"chunked": "PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			strconv.FormatInt(size, 16) + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -423,8 +445,10 @@ func TestLogins(t *testing.T) {
 	users := newUsers([]User{{"ann", "p:w"}, {"bob", ""}})
 	for value, want := range map[string]bool{
 		basic("ann:p:w"): true, strings.ToUpper(basic("ann:p:w")[:5]) + basic("ann:p:w")[5:]: true, basic("bob:"): true,
-		basic("ann:p"): false, basic("ann:"): false, basic("bob"): false, basic("eve:"): false, basic(":"): false, basic(""): false,
-		"": false, "Basic": false, "Basic !": false, "Bearer " + basic("ann:p:w")[6:]: false, basic("ann:p:w")[6:]: false,
+		basic("ann:p"): false, basic("ann:"): false, basic("bob"): false, basic("eve:"): false, basic(":"): false,
+		basic(""): false,
+		"":        false, "Basic": false, "Basic !": false, "Bearer " + basic("ann:p:w")[6:]: false,
+		basic("ann:p:w")[6:]: false,
 	} {
 		require.Equal(t, want, users.allow(value), value)
 	}
@@ -452,7 +476,8 @@ func TestHost(t *testing.T) {
 			io.WriteString(c, ok(hosts))
 		}
 	}, nil)
-	for _, from := range []string{"1.0\r\n", "1.0\r\nHost:\r\n", "1.0\r\nHost: b.test\r\n", "1.1\r\nHost:\r\n", "1.1\r\nHost: b.test\r\n"} {
+	for _, from := range []string{"1.0\r\n", "1.0\r\nHost:\r\n", "1.0\r\nHost: b.test\r\n", "1.1\r\nHost:\r\n",
+		"1.1\r\nHost: b.test\r\n"} {
 		_, body := r.ask("GET http://a.test:81/ HTTP/" + from + "\r\n").answer("GET")
 		require.Equal(t, "Host: a.test:81\r\n", body, "%q", from)
 	}

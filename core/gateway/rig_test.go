@@ -59,7 +59,10 @@ type rig struct {
 // newRig starts a gateway; proxy serves each of its connections.
 func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	ids := atomic.Uint64{}
-	o := options{attempt: patience, policy: func(*retry.Policy) {}, now: time.Now, newID: func() core.RequestID { return core.RequestID(ids.Add(1)) }}
+	o := options{
+		attempt: patience, policy: func(*retry.Policy) {}, now: time.Now,
+		newID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
+	}
 	o.BodyIdle, o.ReplayLimit, o.Strategies = patience, 1<<20, func(string) bool { return true }
 	if change != nil {
 		change(&o)
@@ -79,7 +82,10 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r := &rig{t: t, proxy: pool.Snapshot().All[0], recorded: &recorder{}}
 	trans := transport.New(transport.Config{Now: o.now, Dial: o.dial})
 	quiet := slog.New(slog.DiscardHandler)
-	tuning := executor.Tuning{FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} }, AttemptTimeout: o.attempt}
+	tuning := executor.Tuning{
+		FirstScorer: constant{}, RetryScorer: constant{}, Backoff: func(string) core.Backoff { return constant{} },
+		AttemptTimeout: o.attempt,
+	}
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
@@ -123,7 +129,9 @@ func (r *rig) serveConn(raw net.Conn) {
 // free waits until nothing is held: no client, no place at the proxy.
 func (r *rig) free() {
 	r.t.Helper()
-	r.eventually("every client's place and the proxy's are free", func() bool { return r.Connections() == 0 && r.proxy.InFlight() == 0 })
+	r.eventually("every client's place and the proxy's are free", func() bool {
+		return r.Connections() == 0 && r.proxy.InFlight() == 0
+	})
 }
 
 // client is a connection to the gateway.

@@ -19,8 +19,12 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 		ask   string
 		proxy func(q *http.Request, body string) string
 	}{
-		"answers at once":  {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string { return ok("hello") }},
-		"a body in pieces": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string { return ok(body) }},
+		"answers at once": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string {
+			return ok("hello")
+		}},
+		"a body in pieces": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string {
+			return ok(body)
+		}},
 		"an answer in chunks": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string {
 			return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n" + body + "\r\n0\r\n\r\n"
 		}},

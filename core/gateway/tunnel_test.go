@@ -230,7 +230,9 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 // A tunnel may stand as still as it likes, also while its client takes nothing.
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
-	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) { c.Write(make([]byte, size)) }), func(o *options) { o.BodyIdle = idle })
+	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
+		c.Write(make([]byte, size))
+	}), func(o *options) { o.BodyIdle = idle })
 	near, far := coretest.Pair(t)
 	near.SetWriteBuffer(4 << 10)
 	far.SetReadBuffer(4 << 10)

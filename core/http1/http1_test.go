@@ -19,18 +19,19 @@ const get = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
 // smuggled are requests that two parsers might read differently (RFC 9112
 // sections 2.2, 5, 6 and 11.2): each is refused, not repaired.
 var smuggled = map[string]string{
-	"two lengths that differ":           get + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-	"the same length twice":             get + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-	"a list of lengths":                 get + "Content-Length: 5, 5\r\n\r\nhello",
-	"length and chunked":                get + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	"chunked and length":                get + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-	"chunked twice":                     get + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-	"chunked, chunked":                  get + "Transfer-Encoding: chunked, chunked\r\n\r\n",
-	"gzip, chunked":                     get + "Transfer-Encoding: gzip, chunked\r\n\r\n",
-	"identity":                          get + "Transfer-Encoding: identity\r\n\r\n",
-	"xchunked":                          get + "Transfer-Encoding: xchunked\r\n\r\n",
-	"chunked with a vertical tab":       get + "Transfer-Encoding: \vchunked\r\n\r\n",
-	"chunked in HTTP/1.0":               "POST http://a.test/ HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"two lengths that differ":     get + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+	"the same length twice":       get + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+	"a list of lengths":           get + "Content-Length: 5, 5\r\n\r\nhello",
+	"length and chunked":          get + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"chunked and length":          get + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+	"chunked twice":               get + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+	"chunked, chunked":            get + "Transfer-Encoding: chunked, chunked\r\n\r\n",
+	"gzip, chunked":               get + "Transfer-Encoding: gzip, chunked\r\n\r\n",
+	"identity":                    get + "Transfer-Encoding: identity\r\n\r\n",
+	"xchunked":                    get + "Transfer-Encoding: xchunked\r\n\r\n",
+	"chunked with a vertical tab": get + "Transfer-Encoding: \vchunked\r\n\r\n",
+	"chunked in HTTP/1.0": "POST http://a.test/ HTTP/1.0\r\nHost: a.test\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	"a space before the colon":          get + "Content-Length : 5\r\n\r\nhello",
 	"a tab before the colon":            get + "Transfer-Encoding\t: chunked\r\n\r\n",
 	"obs-fold":                          get + "X: a\r\n b\r\n\r\n",
@@ -104,9 +105,11 @@ func TestWhereTheConnectionEnds(t *testing.T) {
 }
 
 func TestRequestHeads(t *testing.T) {
-	raw := "\r\nPOST http://a.test/x?y HTTP/1.1\r\nhOST:a.test\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nX-Whirlpool-Retry: max_attempts=1\r\n" +
+	raw := "\r\nPOST http://a.test/x?y HTTP/1.1\r\nhOST:a.test\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\n" +
+		"X-Whirlpool-Retry: max_attempts=1\r\n" +
 		"Expect: 100-continue\r\nContent-Length: 3\r\nAccept: */*\r\n\r\nabcGET http://b.test/ HTTP/1.0\r\n\r\n"
-	for name, src := range map[string]io.Reader{"whole": strings.NewReader(raw), "by the byte": iotest.OneByteReader(strings.NewReader(raw))} {
+	for name, src := range map[string]io.Reader{"whole": strings.NewReader(raw),
+		"by the byte": iotest.OneByteReader(strings.NewReader(raw))} {
 		t.Run(name, func(t *testing.T) {
 			r := NewReader(src)
 			var q Request
@@ -161,11 +164,13 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", get, NoBody, -1, true}, // a body may follow it all the same
 		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", get, Length, 3, false},
 		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", get, NoBody, 9, false},
-		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
+		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n" +
+			"Content-Length: 0\r\n\r\n", get, NoBody, 0, false},
 		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
 		// A 2xx to CONNECT has no framing, whatever it says; a refusal has.
 		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, false},
-		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect, NoBody, -1, false},
+		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect,
+			NoBody, -1, false},
 		{"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, true},
 		{"HTTP/1.1 200 OK\r\n\r\n", connect, NoBody, -1, false},
 		{"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\n", connect, Length, 3, false},
@@ -177,7 +182,8 @@ func TestResponseFraming(t *testing.T) {
 		assert.Equal(t, c.close, p.Close, c.raw)
 	}
 	for _, raw := range []string{
-		"HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 099 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "ICY 200 OK\r\n\r\n", "hello\r\n\r\n",
+		"HTTP/1.1 20 OK\r\n\r\n", "HTTP/1.1 099 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n",
+		"ICY 200 OK\r\n\r\n", "hello\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
 		"HTTP/1.1 099 Low\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 	} {
@@ -204,8 +210,10 @@ func TestChunkedBodies(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "abc0123456789", got)
 		for _, bad := range []string{
-			"3\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "g\r\n", "-1\r\n", "+1\r\na\r\n", "0x3\r\nabc\r\n", " 3\r\nabc\r\n", "\r\n",
-			"1000000000000000\r\n", "3 x\r\nabc\r\n", "3;a\x00b\r\nabc\r\n", "0\r\nno colon\r\n\r\n", "0\r\n: x\r\n\r\n", "3\r\nabc\n0\r\n\r\n",
+			"3\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "g\r\n", "-1\r\n", "+1\r\na\r\n", "0x3\r\nabc\r\n",
+			" 3\r\nabc\r\n", "\r\n",
+			"1000000000000000\r\n", "3 x\r\nabc\r\n", "3;a\x00b\r\nabc\r\n", "0\r\nno colon\r\n\r\n", "0\r\n: x\r\n\r\n",
+			"3\r\nabc\n0\r\n\r\n",
 			strings.Repeat("0", maxChunkLine+10),
 		} {
 			_, err := body(bad, one)
@@ -327,7 +335,8 @@ func TestAnAnswersHeadCostsNoAllocation(t *testing.T) {
 }
 
 func BenchmarkReadResponse(b *testing.B) {
-	raw := []byte("HTTP/1.1 200 OK\r\nServer: x\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: text/html\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n")
+	raw := []byte("HTTP/1.1 200 OK\r\nServer: x\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n" +
+		"Content-Type: text/html\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n")
 	src := bytes.NewReader(raw)
 	r := NewReader(src)
 	var p Response
@@ -386,7 +395,8 @@ func TestReadersShareNoBuffer(t *testing.T) {
 // Who speaks TLS or SOCKS to a port for HTTP says nothing that would ever end
 // a head: the first byte tells, from either side.
 func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
-	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50", "\x00", "\xff", "\r\n\x05"} {
+	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50",
+		"\x00", "\xff", "\r\n\x05"} {
 		from, to := io.Pipe()
 		t.Cleanup(func() { from.Close() })
 		go io.WriteString(to, first) // and then nothing

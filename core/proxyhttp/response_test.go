@@ -44,7 +44,8 @@ func TestTheErrorBodyIsJSON(t *testing.T) {
 func TestRefusalResponses(t *testing.T) {
 	broken := errors.New("broken")
 	last := func(change func(*core.Outcome)) core.Outcome {
-		o := core.Outcome{Cause: verdict.ConnectionClosed, Result: core.ResultFailure, Reason: "connection_terminated", Err: broken}
+		o := core.Outcome{Cause: verdict.ConnectionClosed, Result: core.ResultFailure, Reason: "connection_terminated",
+			Err: broken}
 		change(&o)
 		return o
 	}
@@ -68,31 +69,41 @@ func TestRefusalResponses(t *testing.T) {
 			503, "cancelled", "proxy_internal_error", executor.ErrClientLeft.Error(), executor.ErrClientLeft},
 		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrShutdown, Last: failed},
 			503, "shutting_down", "proxy_internal_error", executor.ErrShutdown.Error(), executor.ErrShutdown},
-		{executor.Refusal{Kind: executor.TimedOut, Last: last(func(o *core.Outcome) { o.Cause, o.Result = verdict.TotalTimeout, core.ResultTimeout })},
+		{executor.Refusal{Kind: executor.TimedOut, Last: last(func(o *core.Outcome) {
+			o.Cause, o.Result = verdict.TotalTimeout, core.ResultTimeout
+		})},
 			504, "total_timeout", "connection_terminated", "the request's total timeout passed before an answer came", broken},
 		{executor.Refusal{Kind: executor.NoTimeLeft, Last: failed},
-			504, "total_timeout", "http_response_timeout", "the next retry would begin after the request's total timeout", broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: failed}, 502, "upstream_failed", "connection_terminated", attempt, broken},
+			504, "total_timeout", "http_response_timeout", "the next retry would begin after the request's total timeout",
+			broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Last: failed}, 502, "upstream_failed", "connection_terminated",
+			attempt, broken},
 		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) { o.Result = core.ResultTimeout })},
 			504, "upstream_timeout", "connection_terminated", attempt, broken},
 		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
 			o.Cause, o.Status, o.Err = verdict.CredentialsRefused, 407, nil
 		})}, 502, "upstream_auth", "connection_terminated",
-			"no proxy brought an answer: attempt 2 through p failed: the proxy refused the credentials the pool holds for it (407)", nil},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) { o.Cause = verdict.CredentialsRefused })},
+			"no proxy brought an answer: attempt 2 through p failed: " +
+				"the proxy refused the credentials the pool holds for it (407)", nil},
+		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
+			o.Cause = verdict.CredentialsRefused
+		})},
 			502, "upstream_failed", "connection_terminated", attempt, broken},
 		{executor.Refusal{Kind: executor.TargetSuspect, Target: "a.test:443", Last: failed},
-			502, "upstream_failed", "connection_terminated", attempt + "; tried once only, as a.test:443 fails through every proxy", broken},
+			502, "upstream_failed", "connection_terminated",
+			attempt + "; tried once only, as a.test:443 fails through every proxy", broken},
 		{executor.Refusal{Kind: executor.BudgetSpent, Last: failed},
 			502, "upstream_failed", "connection_terminated", attempt + "; the retry budget is spent", broken},
 		{executor.Refusal{Kind: executor.BodyNotKept, Last: failed},
-			502, "upstream_failed", "connection_terminated", attempt + "; not tried again, as its body is longer than gateway.replay_limit", broken},
+			502, "upstream_failed", "connection_terminated",
+			attempt + "; not tried again, as its body is longer than gateway.replay_limit", broken},
 		{executor.Refusal{Kind: executor.NotRepeatable, Last: failed},
 			502, "upstream_failed", "connection_terminated",
 			attempt + "; not tried again, as it may have reached its target (retry_non_idempotent allows it)", broken},
 	} {
 		c.r.Attempts, c.r.ProxyID = 2, "p"
-		require.Equal(t, ErrorResponse{Status: c.status, Code: c.code, Reason: c.reason, Message: c.says, Err: c.err}, RefusalResponse(&c.r))
+		require.Equal(t, ErrorResponse{Status: c.status, Code: c.code, Reason: c.reason, Message: c.says, Err: c.err},
+			RefusalResponse(&c.r))
 	}
 	for kind := executor.NoProxy; kind <= executor.NotRepeatable; kind++ {
 		r := executor.Refusal{Kind: kind, RetryAfter: 1500 * time.Millisecond, Err: broken}
@@ -110,8 +121,9 @@ func TestHeads(t *testing.T) {
 	outcome := Outcome{ID: 0xabc, Attempts: 2, ProxyID: "p", Final: core.FinalExhausted}
 	h := Head{
 		Status: 503, Reason: []byte("No"), Minor: 1, Framing: http1.Length, Length: 0, Outcome: outcome,
-		Fields: []http1.Field{{Name: []byte("X"), Value: []byte("y")}, {Name: []byte("Keep-Alive"), Value: []byte("z"), Kind: http1.KeepAlive}},
-		Via:    Via(0), Error: &ErrorResponse{Reason: "http_request_error", Message: `a "b"`, RetryAfter: time.Second},
+		Fields: []http1.Field{{Name: []byte("X"), Value: []byte("y")},
+			{Name: []byte("Keep-Alive"), Value: []byte("z"), Kind: http1.KeepAlive}},
+		Via: Via(0), Error: &ErrorResponse{Reason: "http_request_error", Message: `a "b"`, RetryAfter: time.Second},
 	}
 	r, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(h.Append(nil))), nil)
 	require.NoError(t, err)
@@ -139,8 +151,10 @@ func TestHeads(t *testing.T) {
 // header.
 func TestFieldsOfThisHop(t *testing.T) {
 	h := http.Header{
-		"Connection": {"X-Mine, close"}, "X-Mine": {"1"}, "Keep-Alive": {"1"}, "Proxy-Connection": {"1"}, "Proxy-Authorization": {"1"},
-		"Te": {"trailers"}, "Trailer": {"X"}, "Transfer-Encoding": {"chunked"}, "Upgrade": {"h2c"}, "Content-Length": {"4"},
+		"Connection": {"X-Mine, close"}, "X-Mine": {"1"}, "Keep-Alive": {"1"}, "Proxy-Connection": {"1"},
+		"Proxy-Authorization": {"1"},
+		"Te":                  {"trailers"}, "Trailer": {"X"}, "Transfer-Encoding": {"chunked"},
+		"Upgrade": {"h2c"}, "Content-Length": {"4"},
 		"X-Whirlpool-Retry": {"1"}, "Accept": {"a", "b"}, "Expect": {"100-continue"},
 	}
 	out := AppendRequestFields(nil, FieldsOf(h), []byte("a.test"))

@@ -55,8 +55,10 @@ func TestTargets(t *testing.T) {
 // what is sent on is what the client wrote.
 func FuzzTarget(f *testing.F) {
 	for _, raw := range []string{
-		"http://a.test", "http://a.test/", "HTTPS://A.test:8443/b?c=d", "http://a.test?q", "http://[::1]:80/", "http://[fe80::1%25eth0]/", "http://a.test:/",
-		"/path", "*", "http://u:p@a.test/", "http://a.test/#f", "http:///", "http://a.test:80:90/", "http://a.test\\@b.test/", "ftp://a.test/", "http://a,b/",
+		"http://a.test", "http://a.test/", "HTTPS://A.test:8443/b?c=d", "http://a.test?q", "http://[::1]:80/",
+		"http://[fe80::1%25eth0]/", "http://a.test:/",
+		"/path", "*", "http://u:p@a.test/", "http://a.test/#f", "http:///", "http://a.test:80:90/",
+		"http://a.test\\@b.test/", "ftp://a.test/", "http://a,b/",
 	} {
 		f.Add("GET", raw)
 	}
