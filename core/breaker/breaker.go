@@ -1,9 +1,10 @@
-// Package breaker is the circuit breaker of one proxy: closed, open for a
-// time after too many failures, then half-open with exactly one probe.
+// Package breaker is the circuit breaker of one proxy. It is closed, opens after too
+// many failures, and after a time becomes half-open and admits exactly one probe. The probe's
+// result closes it or opens it again.
 //
-// Every admission is a [Permit] that carries the generation it was given in.
-// A report from an older generation never changes state, so a request that
-// began before the trip can neither close nor reopen a breaker.
+// Every admission is a [Permit] with the generation of the breaker. Each change of state begins
+// a new generation. A report with the permit of an older generation changes nothing, so an
+// attempt that began before the breaker opened can neither close it nor open it again.
 package breaker
 
 import (
@@ -16,19 +17,18 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Config are the thresholds of a breaker. A probe may hold the half-open breaker for 10 s, or as long as an
-// attempt may last (WithAttemptTimeout).
+// Config holds the settings of a breaker.
 type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
-	WindowDuration   time.Duration // sliding; a failure aged exactly this still counts; > 0
-	TimeoutDuration  time.Duration // open for so long, > 0
-	MaxTimeout       time.Duration // repeated trips lengthen the open time to this; below TimeoutDuration: they do not
+	WindowDuration   time.Duration // length of the sliding window, which includes a failure exactly that old; > 0
+	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
+	MaxTimeout       time.Duration // limit to which repeated trips lengthen that time; if below TimeoutDuration they do not
 
-	probeTimeout time.Duration // 0: defaultProbeTimeout
+	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
 }
 
-// Default returns the defaults of the contract, 5 failures in 60 s open for 30 s,
-// and open times of at most 2 minutes after repeated trips.
+// Default returns the default settings: 5 failures within 60 s open the breaker for 30 s,
+// and repeated trips for up to 2 minutes.
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, MaxTimeout: 2 * time.Minute,
@@ -37,13 +37,13 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is what the probe timeout adds to the attempt timeout. A probe that times out is reported as a
-	// failure within it, and is not a probe that was lost.
+	// probeSlack is the difference between probe timeout and attempt timeout. A probe that reaches its
+	// attempt timeout is reported as a failure in this time, before the breaker gives it up as lost.
 	probeSlack = time.Second
 )
 
-// WithAttemptTimeout returns c for attempts that last at most d (> 0): a probe may hold the half-open breaker a
-// second longer than that.
+// WithAttemptTimeout returns c with the probe timeout for attempts that last at most d (> 0): one
+// second more.
 func (c Config) WithAttemptTimeout(d time.Duration) Config {
 	c.probeTimeout = d + probeSlack
 	return c
@@ -70,35 +70,35 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// The reasons of transitions.
+// Reasons of transitions (core.Transition.Reason).
 const (
-	ReasonThreshold    = "threshold"
-	ReasonTimeout      = "timeout"
+	ReasonThreshold    = "threshold" // enough failures
+	ReasonTimeout      = "timeout"   // open for the open time
 	ReasonProbeSuccess = "probe_success"
 	ReasonProbeFailure = "probe_failure"
-	ReasonManualReset  = "manual_reset"
-	ReasonReachable    = "reachable"
+	ReasonManualReset  = "manual_reset" // Reset
+	ReasonReachable    = "reachable"    // Retest
 )
 
-// Word is the part of a breaker that every choice among proxies reads. It may lie
-// inside a struct of the breaker's owner (see [NewAt]), so that looking at a
-// breaker costs no further cache miss. The zero Word is closed.
+// Word is the part of a breaker that every selection reads. It may lie inside a struct of
+// the breaker's owner (see [NewAt]), which saves a cache miss per candidate. The zero Word is
+// closed.
 type Word struct {
-	state atomic.Uint64 // generation << 3 | slot taken << 2 | state; changed under mu
-	due   atomic.Int64  // ns after the epoch: when it turns, or has turned, half-open
+	state atomic.Uint64 // generation << 3 | probing << 2 | state; changed under mu
+	due   atomic.Int64  // ns after the epoch: when the breaker becomes, or became, half-open
 }
 
 const (
 	stateMask = 0b011
-	slotTaken = 0b100
+	probing   = 0b100 // a probe holds the half-open breaker
 	genShift  = 3
 )
 
 // Closed reports whether the breaker is closed: one atomic load.
 func (w *Word) Closed() bool { return core.State(w.state.Load()&stateMask) == core.Closed }
 
-// Open reports whether the breaker is open and still is at a moment, which is
-// counted from the breaker's epoch.
+// Open reports whether the breaker is open at a time, which is counted from the
+// breaker's epoch.
 func (w *Word) Open(at time.Duration) bool {
 	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
 }
@@ -109,44 +109,43 @@ type Breaker struct {
 	id     string
 	now    func() time.Time
 	notify func(core.Transition)
-	epoch  time.Time // has a monotonic reading, which the word's due is counted from
+	epoch  time.Time // with a monotonic reading; Word.due counts from it
 
 	mu         sync.Mutex
 	cfg        Config
-	failures   []time.Time // of the live window, oldest first from head
+	failures   []time.Time // those from index head on lie in the window; oldest first
 	head       int
-	slotEnds   time.Time // while the slot is taken: when the probe loses it
-	answered   bool      // and the head of the probe's answer has come
+	probeEnds  time.Time // end of the probe's timeout, while probing
+	answered   bool      // the probe has a response head or an open tunnel, while probing
 	lastChange time.Time
 	trips      Trips
-	pending    []core.Transition // to be told, in order
+	pending    []core.Transition // not yet passed to notify, in order
 
-	notifyMu sync.Mutex // serialises notify; taken before mu is taken again
+	notifyMu sync.Mutex // serializes calls of notify; locked before mu
 }
 
-// New returns a closed breaker. notify hears of every transition once, in
-// order, with no lock held that the breaker's methods need.
+// New returns a closed breaker. It calls notify once for every transition, in order. notify may
+// call the breaker's methods, unless they cause another transition.
 func New(id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
 	return NewAt(new(Word), now(), id, cfg, now, notify)
 }
 
-// NewAt is New for a breaker whose word, a zero one, lies at a place of the
-// caller's; epoch is a moment at or before the present, of the same clock.
+// NewAt is like New, but uses the caller's zero word. epoch is a time of the same clock, not
+// after now().
 func NewAt(word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
 	return &Breaker{word: word, id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: now()}
 }
 
-// Permit is the right to one attempt. Report it exactly once; the zero Permit
-// reports to nobody.
+// Permit is a breaker's admission of one attempt. The holder calls Report exactly once. A report
+// with the zero Permit does nothing.
 type Permit struct {
-	b   *Breaker
-	gen uint64
-	// probe is set on the one permit of a half-open generation.
-	probe bool
+	b     *Breaker
+	gen   uint64
+	probe bool // the breaker was half-open
 }
 
-// Admissible peeks: it reports whether Acquire would probably succeed now, and
-// takes nothing.
+// Admissible reports whether Acquire would probably succeed now. It changes nothing except
+// that an open breaker that is due becomes half-open.
 func (b *Breaker) Admissible() bool {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -154,11 +153,10 @@ func (b *Breaker) Admissible() bool {
 	}
 	b.tick()
 	w = b.word.state.Load()
-	return core.State(w&stateMask) != core.Open && w&slotTaken == 0
+	return core.State(w&stateMask) != core.Open && w&probing == 0
 }
 
-// State is the state now; an open breaker whose time has come turns half-open
-// here as well.
+// State returns the state. An open breaker that is due becomes half-open first.
 func (b *Breaker) State() core.State {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -168,10 +166,10 @@ func (b *Breaker) State() core.State {
 	return core.State(b.word.state.Load() & stateMask)
 }
 
-// Overdue reports whether the breaker has been half-open with a free slot for
-// longer than timeout_duration: nobody has chosen it.
+// Overdue reports whether the breaker has been half-open without a probe for longer than
+// timeout_duration, because no selection has chosen the proxy.
 func (b *Breaker) Overdue() bool {
-	if b.State() != core.HalfOpen || b.word.state.Load()&slotTaken != 0 {
+	if b.State() != core.HalfOpen || b.word.state.Load()&probing != 0 {
 		return false
 	}
 	b.mu.Lock()
@@ -180,8 +178,8 @@ func (b *Breaker) Overdue() bool {
 	return now.Sub(b.dueTime(now)) > b.cfg.TimeoutDuration
 }
 
-// Acquire asks for a permit. Closed, it costs one atomic load. Half-open, it
-// is given to one caller at a time.
+// Acquire returns a permit, and false if the breaker admits nothing: if it is open, or half-open
+// with a probe. A closed breaker costs one atomic load.
 func (b *Breaker) Acquire() (Permit, bool) {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -199,21 +197,21 @@ func (b *Breaker) acquireProbe() (Permit, bool) {
 	switch {
 	case core.State(w&stateMask) == core.Closed:
 		return Permit{b: b, gen: w >> genShift}, true
-	case core.State(w&stateMask) == core.Open, w&slotTaken != 0:
+	case core.State(w&stateMask) == core.Open, w&probing != 0:
 		return Permit{}, false
 	}
-	b.word.state.Store(w | slotTaken)
-	b.slotEnds, b.answered = now.Add(cmp.Or(b.cfg.probeTimeout, defaultProbeTimeout)), false
+	b.word.state.Store(w | probing)
+	b.probeEnds, b.answered = now.Add(cmp.Or(b.cfg.probeTimeout, defaultProbeTimeout)), false
 	return Permit{b: b, gen: w >> genShift, probe: true}, true
 }
 
-// proof is how long a probe whose answer has begun may still fail.
-const proof = time.Second
+// answeredTimeout is the time in which a probe may still fail after Answered.
+const answeredTimeout = time.Second
 
-// Answered says that an answer has come whose body is still to come, or that a
-// tunnel stands. A probe that has got so far, and does not break off within a
-// second, is a success: else a long download or an idle tunnel would hold the
-// slot, and a pool of them would never close a breaker.
+// Answered records that the attempt has a response head or an open tunnel. A probe that does not
+// fail within the next second is then a success. Otherwise a long download or an idle tunnel
+// would hold the half-open breaker, and the breaker of a proxy with only such attempts would
+// never close.
 func (p Permit) Answered() {
 	if !p.probe {
 		return
@@ -222,39 +220,39 @@ func (p Permit) Answered() {
 	defer p.b.mu.Unlock()
 	if p.b.word.state.Load()>>genShift == p.gen {
 		p.b.answered = true
-		if soon := p.b.now().Add(proof); soon.Before(p.b.slotEnds) {
-			p.b.slotEnds = soon
+		if end := p.b.now().Add(answeredTimeout); end.Before(p.b.probeEnds) {
+			p.b.probeEnds = end
 		}
 	}
 }
 
-// Generation is the breaker's when the permit was given. It goes up with every
-// change of state and with each reset.
+// Generation returns the breaker's generation at the admission. It increases with every
+// change of state, with each reset and with each probe that ends without a result.
 func (p Permit) Generation() uint64 { return p.gen }
 
-// Probe reports whether the permit is the one of a half-open breaker.
+// Probe reports whether the attempt is the probe of a half-open breaker.
 func (p Permit) Probe() bool { return p.probe }
 
-// Evidence says whether a failure may open a closed breaker once failure_threshold
-// of them lie in the window.
+// Evidence is the second condition for opening a closed breaker, beside failure_threshold
+// failures in the window.
 type Evidence struct {
 	Enough bool
-	Why    string // of a transition, for people; may be empty
+	Why    string // explanation for people, copied to the transition; may be empty
 }
 
-// Literal is the evidence where the count alone decides.
+// Literal is the evidence if the number of failures alone decides.
 var Literal = Evidence{Enough: true}
 
-// Report settles the permit; e matters for a failure only.
+// Report ends the attempt with a verdict. It reads e for failures only.
 func (p Permit) Report(v core.Verdict, e Evidence) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
-		return // a success does not clear the window
+		return // a success of a closed breaker does not clear the window
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// Not advanced before: a probe that is late, but whose slot nobody has
-	// taken back yet, has its say.
+	// advance is not called here, so that the report of a late probe still counts if nothing has
+	// ended the probe yet.
 	now := b.now()
 	w := b.word.state.Load()
 	if w>>genShift != p.gen {
@@ -276,7 +274,7 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 }
 
-// fail counts a failure of a closed breaker. Requires mu.
+// fail counts a failure of a closed breaker, and opens it if both conditions hold. Requires mu.
 func (b *Breaker) fail(now time.Time, e Evidence) {
 	b.push(now)
 	if b.live() >= b.cfg.FailureThreshold && e.Enough {
@@ -284,14 +282,15 @@ func (b *Breaker) fail(now time.Time, e Evidence) {
 	}
 }
 
-// mostFailures bounds the failures that are remembered, unless the threshold is higher:
-// without enough evidence a breaker stays closed however many there are.
-const mostFailures = 1000
+// maxFailures is the number of failures kept (24 KB), unless the threshold is higher. A closed breaker
+// collects failures without end as long as there is not enough evidence.
+const maxFailures = 1000
 
+// push adds a failure to the window. Requires mu.
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
-	if b.live() >= max(b.cfg.FailureThreshold, mostFailures) {
-		b.head++ // the threshold is met in any case
+	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
+		b.head++ // the threshold is met without the oldest one
 	}
 	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
@@ -300,6 +299,7 @@ func (b *Breaker) push(now time.Time) {
 	b.failures = append(b.failures, now)
 }
 
+// prune removes the failures that are older than the window. Requires mu.
 func (b *Breaker) prune(now time.Time) {
 	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
 		b.head++
@@ -309,8 +309,10 @@ func (b *Breaker) prune(now time.Time) {
 	}
 }
 
+// live returns the number of failures in the window, as of the last prune. Requires mu.
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
+// open opens the breaker for a time that grows with repeated trips. Requires mu.
 func (b *Breaker) open(now time.Time, reason, why string) {
 	var closed time.Duration
 	if reason == ReasonThreshold {
@@ -321,13 +323,13 @@ func (b *Breaker) open(now time.Time, reason, why string) {
 	b.change(core.Open, now, reason, why)
 }
 
-// dueTime is counted from now, since the epoch's time of day is wrong once the
-// clock has been set or the machine has slept.
+// dueTime returns the time when an open breaker is due. It is computed from now: epoch plus due
+// would be wrong after the clock was set or the machine was suspended.
 func (b *Breaker) dueTime(now time.Time) time.Time {
 	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
 }
 
-// change moves to another state in a new generation. Requires mu.
+// change sets the state, begins a new generation and queues the transition. Requires mu.
 func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
@@ -341,13 +343,13 @@ func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason, Why: why})
 }
 
-// tick lets time take effect.
+// tick applies advance, without the lock in the common cases.
 func (b *Breaker) tick() {
 	w := b.word.state.Load()
 	if b.word.Open(b.now().Sub(b.epoch)) {
-		return // the common case of an open breaker, without the lock
+		return // open and not due
 	}
-	if core.State(w&stateMask) == core.HalfOpen && w&slotTaken == 0 {
+	if core.State(w&stateMask) == core.HalfOpen && w&probing == 0 {
 		return
 	}
 	b.mu.Lock()
@@ -355,9 +357,9 @@ func (b *Breaker) tick() {
 	b.advance(b.now())
 }
 
-// advance applies what the passing of time has changed: an open breaker past its
-// due time has been half-open since then; a probe past the probe timeout has succeeded if
-// the head of its answer has come, and else has lost the slot. Requires mu.
+// advance makes the changes of state that depend on time. An open breaker that is due becomes
+// half-open. A probe whose timeout has passed is a success if it was answered; otherwise it is lost, and the
+// breaker admits another. Requires mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
@@ -367,17 +369,17 @@ func (b *Breaker) advance(now time.Time) {
 		}
 	case core.HalfOpen:
 		switch {
-		case w&slotTaken == 0 || !now.After(b.slotEnds):
+		case w&probing == 0 || !now.After(b.probeEnds):
 		case b.answered:
-			b.change(core.Closed, b.slotEnds, ReasonProbeSuccess, "")
+			b.change(core.Closed, b.probeEnds, ReasonProbeSuccess, "")
 		default:
 			b.word.state.Store((w>>genShift+1)<<genShift | uint64(core.HalfOpen))
 		}
 	}
 }
 
-// unlock releases mu and then tells of the transitions made under it. The
-// order is kept: whoever holds notifyMu tells all that is pending.
+// unlock unlocks mu and then calls notify for the pending transitions. The goroutine that
+// holds notifyMu takes all of them, so that they keep their order.
 func (b *Breaker) unlock() {
 	pending := len(b.pending) > 0
 	b.mu.Unlock()
@@ -387,15 +389,16 @@ func (b *Breaker) unlock() {
 	b.notifyMu.Lock()
 	defer b.notifyMu.Unlock()
 	b.mu.Lock()
-	told := b.pending
+	transitions := b.pending
 	b.pending = nil
 	b.mu.Unlock()
-	for _, t := range told {
+	for _, t := range transitions {
 		b.notify(t)
 	}
 }
 
-// Reset closes the breaker by hand: window cleared, permits given before void.
+// Reset closes the breaker, clears its window and begins a new generation: earlier permits have
+// no effect.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -410,8 +413,8 @@ func (b *Breaker) Reset() {
 	b.word.state.Store((w>>genShift + 1) << genShift)
 }
 
-// Retest lets an open breaker turn half-open now: there is reason to believe that
-// the proxy works again. It does nothing in another state.
+// Retest makes an open breaker half-open now, because the proxy may work again. It does nothing
+// in another state.
 func (b *Breaker) Retest() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -423,8 +426,8 @@ func (b *Breaker) Retest() {
 	}
 }
 
-// Postpone keeps an open breaker open for at least d from now: the proxy is known not
-// to work. It does nothing in another state.
+// Postpone keeps an open breaker open for at least d from now, because the proxy still fails. It
+// does nothing in another state.
 func (b *Breaker) Postpone(d time.Duration) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -438,30 +441,30 @@ func (b *Breaker) Postpone(d time.Duration) {
 	}
 }
 
-// Configure replaces the thresholds; they are used from the next input on.
+// Configure replaces the settings. The present state and its due time stay.
 func (b *Breaker) Configure(cfg Config) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cfg = cfg
 }
 
-// Config returns the thresholds in force.
+// Config returns the settings.
 func (b *Breaker) Config() Config {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.cfg
 }
 
-// View is a breaker at one moment.
+// View is the state of a breaker at one time.
 type View struct {
 	State        core.State
-	FailureCount int // in the live window; at most 1000, or failure_threshold
+	FailureCount int // failures in the window, at most the larger of 1000 and failure_threshold
 	Config       Config
-	NextTest     time.Time // zero unless open
+	NextTest     time.Time // when an open breaker becomes half-open; zero in the other states
 	LastChange   time.Time
 }
 
-// Snapshot returns the breaker as it is now.
+// Snapshot returns the state of the breaker now.
 func (b *Breaker) Snapshot() View {
 	b.mu.Lock()
 	defer b.unlock()

@@ -15,18 +15,18 @@ import (
 // model is a breaker as it is specified: one thing after the other, in plain
 // fields.
 type model struct {
-	cfg           breaker.Config
-	attempt       time.Duration // attempt timeout
-	now           time.Time
-	state         core.State
-	generation    int
-	failures      []time.Time
-	due, slotEnds time.Time
-	taken         bool // the probe's slot
-	answered      bool
-	changed       time.Time
-	trips         breaker.Trips
-	events        []core.Transition
+	cfg            breaker.Config
+	attempt        time.Duration // attempt timeout
+	now            time.Time
+	state          core.State
+	generation     int
+	failures       []time.Time
+	due, probeEnds time.Time
+	taken          bool // the probe's slot
+	answered       bool
+	changed        time.Time
+	trips          breaker.Trips
+	events         []core.Transition
 }
 
 // admitted is a permit, in both.
@@ -62,9 +62,9 @@ func (m *model) look() {
 	if m.state == core.Open && !m.now.Before(m.due) {
 		m.change(core.HalfOpen, m.due, breaker.ReasonTimeout)
 	}
-	if m.state == core.HalfOpen && m.taken && m.now.After(m.slotEnds) {
+	if m.state == core.HalfOpen && m.taken && m.now.After(m.probeEnds) {
 		if m.answered {
-			m.change(core.Closed, m.slotEnds, breaker.ReasonProbeSuccess)
+			m.change(core.Closed, m.probeEnds, breaker.ReasonProbeSuccess)
 		} else {
 			m.taken = false
 			m.generation++
@@ -139,7 +139,7 @@ func history(t *rapid.T) {
 			}
 			a := admitted{p, m.generation, m.state == core.HalfOpen}
 			if a.probe {
-				m.taken, m.answered, m.slotEnds = true, false, m.now.Add(m.attempt+time.Second)
+				m.taken, m.answered, m.probeEnds = true, false, m.now.Add(m.attempt+time.Second)
 			}
 			out = append(out, a)
 		},
@@ -155,8 +155,8 @@ func history(t *rapid.T) {
 			a.permit.Answered()
 			if a.probe && a.generation == m.generation {
 				m.answered = true
-				if soon := m.now.Add(time.Second); soon.Before(m.slotEnds) { // that long it may still break off
-					m.slotEnds = soon
+				if soon := m.now.Add(time.Second); soon.Before(m.probeEnds) { // that long it may still break off
+					m.probeEnds = soon
 				}
 			}
 		},

@@ -2,22 +2,22 @@ package breaker
 
 import "time"
 
-// Trips makes a breaker that opens again and again stay open longer: for
-// timeout_duration the first time, then twice as long each time, up to
-// max_timeout. A breaker that has stayed closed for twice its last open time
-// loses one step, and so on for each further step. The zero Trips is a
-// breaker that has never opened. It is not safe for concurrent use.
+// Trips computes the open times of a breaker: timeout_duration after the first trip, and
+// twice the last open time after each further trip, up to max_timeout. The time that the
+// breaker stays closed takes the doublings back, one for every period of twice the last open
+// time. The zero Trips stands for a breaker that has never opened. It is not safe for
+// concurrent use.
 //
-// Envoy's outlier detection lengthens its ejections in the same way
+// Envoy's outlier detection lengthens its ejections in a similar way
 // (base_ejection_time, max_ejection_time).
 type Trips struct {
-	n    int           // steps: 0 before the first trip
+	n    int           // trips, less those taken back
 	last time.Duration // the last open time
 }
 
-// Next counts a trip and returns how long the breaker stays open. closed is how
-// long it had been closed: 0 after a failed probe. A longest below timeout
-// stands for timeout: every trip lasts equally long.
+// Next counts a trip and returns the time that the breaker stays open. closed is the time that it
+// was closed before; 0 after a failed probe. If longest (max_timeout) is below timeout
+// (timeout_duration), every open time is timeout.
 func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
 	for t.n > 0 && closed >= 2*t.last {
@@ -33,10 +33,10 @@ func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 		}
 		open *= 2
 	}
-	t.n = min(t.n+1, maxSteps)
+	t.n = min(t.n+1, maxTrips)
 	t.last = open
 	return open
 }
 
-// maxSteps bounds the steps that a breaker has to lose.
-const maxSteps = 16
+// maxTrips limits Trips.n, so that the doublings of a long outage are taken back within a limited time.
+const maxTrips = 16
