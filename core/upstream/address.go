@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// Secret is text that must not be seen: every way of printing or encoding it
-// gives "***". Reveal gives the text itself.
+// Secret is a text that must not appear in logs, errors or responses. Printing and encoding give
+// "***"; Reveal gives the text.
 type Secret string
 
 const mask = "***"
@@ -26,24 +26,24 @@ func (s Secret) String() string {
 // GoString masks %#v.
 func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
-// MarshalText masks JSON, TOML and the like.
+// MarshalText masks JSON and TOML.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Reveal returns the text, for the one place that sends it.
+// Reveal returns the text itself, to send it to the proxy.
 func (s Secret) Reveal() string { return string(s) }
 
-// The schemes of an upstream proxy. socks5 and socks5h are the same here: the
-// target's name is always resolved by the proxy (RFC 1928).
+// The schemes of a proxy's URL. socks5 and socks5h mean the same: the proxy resolves the
+// target's name (RFC 1928).
 const (
 	HTTP    = "http"
 	HTTPS   = "https"
 	SOCKS5  = "socks5"
 	SOCKS5H = "socks5h"
-	Direct  = "direct" // no proxy at all
+	Direct  = "direct" // no proxy: connect to the target itself
 )
 
-// Address is where a proxy is and how to log in there. Two addresses that
-// differ in any field are two proxies.
+// Address is the address of a proxy with its credentials. Addresses that differ in a field belong
+// to different proxies.
 type Address struct {
 	Scheme   string
 	Host     string // host:port in lower case, IPv6 in brackets; "" for direct
@@ -53,9 +53,9 @@ type Address struct {
 
 var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS5: "1080", SOCKS5H: "1080"}
 
-// ParseAddress reads a proxy's URL: scheme://[user[:password]@]host[:port].
-// User and password may be percent-encoded; a password may contain '@' or ':'
-// as they are. Its errors never quote what may be a credential.
+// ParseAddress parses a proxy's URL: scheme://[user[:password]@]host[:port]. User name and
+// password may be percent-encoded, but '@' and ':' in a password need not be. Its errors never
+// quote a part that may be a credential.
 func ParseAddress(s string) (Address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
 	if !ok {
@@ -91,8 +91,8 @@ func ParseAddress(s string) (Address, error) {
 	return a, nil
 }
 
-// unescape decodes %XX, and leaves text that only looks like it alone: many a
-// vendor's password has a bare % in it.
+// unescape decodes %XX. It returns a text with an invalid %XX unchanged, since some vendors' passwords
+// contain a bare %.
 func unescape(s string) string {
 	if plain, err := url.PathUnescape(s); err == nil {
 		return plain
@@ -100,12 +100,11 @@ func unescape(s string) string {
 	return s
 }
 
-// maxHost is what a domain name (RFC 1035) and SOCKS5 (RFC 1928) have room for.
+// maxHost is the maximal length of a host in bytes, for domain names (RFC 1035) and SOCKS5 (RFC 1928).
 const maxHost = 255
 
-// HostPort checks host[:port] and returns it as host:port in lower case.
-// Without a port, or with an empty one (RFC 3986 section 3.2.3), it takes
-// defaultPort; with that empty, a port is required.
+// HostPort checks host[:port] and returns it as host:port in lower case. defaultPort replaces a
+// missing or empty port (RFC 3986, section 3.2.3). If defaultPort is empty, a port is required.
 func HostPort(s, defaultPort string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -137,18 +136,18 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host = strings.ToLower(host); len(host) > maxHost {
 		return "", errors.New("the host has more than 255 bytes")
 	}
-	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") { // before an IPv6 address's zone
+	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") { // % begins the zone of an IPv6 address
 		return "", errors.New("the host has a character that no host name has")
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// noHost reports whether a character is in no host name and in no IP address.
+// noHost reports whether a character is allowed neither in a host name nor in an IP address.
 func noHost(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
 }
 
-// place is where a proxy is: what ids are made from.
+// place returns the part of the address from which ids are made.
 func (a Address) place() string {
 	if a.Scheme == Direct {
 		return Direct
@@ -156,8 +155,8 @@ func (a Address) place() string {
 	return a.Host
 }
 
-// Masked reports whether a was read from what Redacted gives for an address with
-// credentials: they are not known then.
+// Masked reports whether a was parsed from the output of Redacted for an address with credentials,
+// which are then missing.
 func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.
@@ -169,5 +168,5 @@ func (a Address) Redacted() string {
 	return fmt.Sprintf("%s://%s%s", a.Scheme, login, a.Host)
 }
 
-// String is Redacted, so that no format verb can show a credential.
+// String returns Redacted, so that no format verb can print credentials.
 func (a Address) String() string { return a.Redacted() }

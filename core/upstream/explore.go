@@ -9,43 +9,45 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// A scorer that has seen a proxy fail chooses it no more, and so never learns
-// that it is well again. Therefore a proxy with a closed breaker that no choice
-// has reached for 30 s is chosen once, whatever its score: an exploration. If that
-// succeeds although the proxy's window has failures in it (or says that the
-// proxy is more than twice as slow), the proxy is on trial: while no choice
-// reaches it, it is explored once a second. After four successes the window
-// begins anew with them, so that every scorer sees what the proxy is now. The
-// first failure ends a trial, and nothing is forgotten. A breaker that closes
-// puts its proxy on trial as well. A proxy that keeps failing is explored after
-// a tenth of the time it has been failing: at least 30 s, at most 10 minutes.
+// A scorer that avoids a proxy because of its failures gets no new statistics of it, and would avoid it
+// for ever. Therefore an idle proxy gets explorations: first attempts whatever its score.
+//
+//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If
+//     it keeps failing, the next exploration waits for a tenth of the time since its last success:
+//     30 s at least, 10 minutes at most.
+//   - If an exploration succeeds, and the proxy's window is worse than that (it has failures or more
+//     than twice the latency), a trial begins: an exploration each second while no selection
+//     chooses the proxy.
+//   - Four successes in a row end the trial, and the window then keeps only these four. So all scorers
+//     use the new state of the proxy. The first failure ends the trial too, and the window stays.
+//   - A trial also begins when a breaker closes.
 
 // The times of explorations.
 const (
-	idleAfter   = 30 * time.Second // without a choice
-	idleLongest = 10 * time.Minute // for a proxy that keeps failing
-	trialEvery  = time.Second      // of a proxy on trial
+	idleAfter   = 30 * time.Second // without a selection, until an exploration
+	idleLongest = 10 * time.Minute // the same for a proxy that keeps failing
+	trialEvery  = time.Second      // between the explorations of a trial
 )
 
-// trialSuccesses in a row end a trial.
+// trialSuccesses is the number of successes in a row that end a trial.
 const trialSuccesses = 4
 
-// sweepRows bounds the proxies that one sweep looks at: time takes effect on a
-// pool of 100,000 within 10 s.
+// sweepRows is the number of proxies that one sweep visits. Ten sweeps a second visit a pool of
+// 100,000 within 10 s.
 const sweepRows = 1000
 
-// maxIdle bounds the proxies that are known to wait for an exploration.
+// maxIdle is the maximal length of Pool.Idle.
 const maxIdle = 64
 
-// trial is how many successes are still to come until what was before them is
-// forgotten: 0 if there is no trial, negative while an exploration runs.
+// trial counts the successes that are missing for the end of a trial. It is 0 without a trial, and
+// negative while an exploration is in flight.
 type trial struct{ left atomic.Int32 }
 
-// begin puts the proxy on trial, if it is not.
+// begin begins a trial, unless there is one.
 func (t *trial) begin() { t.left.CompareAndSwap(0, trialSuccesses) }
 
-// asked tells that an exploration has begun.
-func (t *trial) asked() {
+// explore records that an exploration has begun.
+func (t *trial) explore() {
 	left := t.left.Load()
 	if left == 0 {
 		left = trialSuccesses
@@ -53,15 +55,15 @@ func (t *trial) asked() {
 	t.left.Store(min(left, -left))
 }
 
-// heard takes the verdict of an attempt during a trial, and whether the window
-// doubts it. It reports whether the trial has ended well. Requires the window's mu.
-func (t *trial) heard(v core.Verdict, doubts bool) (passed bool) {
+// add counts an attempt during a trial. worse is whether the window is worse than the attempt
+// (window.worseThan). It reports whether the trial has ended with enough successes. Requires the window's mu.
+func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	left := t.left.Load()
 	switch left = max(left, -left) - 1; {
 	case left < 0:
 		return false
-	case v != core.Success || !doubts:
-		left = 0 // it fails still, or there is nothing to forget
+	case v != core.Success || !worse:
+		left = 0 // it still fails, or the window is as good as the attempt
 	default:
 		passed = left == 0
 	}
@@ -69,9 +71,9 @@ func (t *trial) heard(v core.Verdict, doubts bool) (passed bool) {
 	return passed
 }
 
-// Unexplored reports whether the proxy is to be explored at a moment
-// (Pool.Elapsed), and since when.
-func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, yes bool) {
+// Unexplored reports whether an exploration of the proxy is due at a time (Pool.Elapsed), and
+// since when.
+func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) {
 	if !u.Free() || u.Unreached() {
 		return 0, false
 	}
@@ -83,26 +85,26 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, yes bool) 
 	return last + wait, at > last+wait
 }
 
-// OnTrial reports whether the proxy is being found to be well again.
+// OnTrial reports whether the proxy is in a trial.
 func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
 
-// Explore is Acquire for an exploration.
+// Explore is like Acquire and begins an exploration.
 func (u *Upstream) Explore(now time.Time) (Lease, bool) {
 	lease, ok := u.Acquire(now)
 	if ok {
-		u.window.trial.asked()
+		u.window.trial.explore()
 	}
 	return lease, ok
 }
 
-// waiting is a proxy that is to be explored, and since when.
-type waiting struct {
+// dueExploration is a proxy whose exploration is due, and since when.
+type dueExploration struct {
 	u     *Upstream
 	since time.Duration
 }
 
-// Idle returns proxies that are to be explored, the one that has waited longest
-// first. They are found by Sweep; Unexplored says whether they still are.
+// Idle returns proxies whose exploration was due at the last Sweep, the longest first. The
+// caller checks with Unexplored whether it still is.
 func (p *Pool) Idle() []*Upstream {
 	if list := p.idle.Load(); list != nil {
 		return *list
@@ -110,16 +112,16 @@ func (p *Pool) Idle() []*Upstream {
 	return nil
 }
 
-// sweepWindows lets time take effect on the windows of some proxies, the next in
-// turn, and finds those among them that are to be explored.
+// sweepWindows removes old attempts from the windows of the next sweepRows proxies, and finds those
+// proxies whose exploration is due.
 func (p *Pool) sweepWindows() {
 	p.sweepMu.Lock()
 	defer p.sweepMu.Unlock()
 	all, at, memory := p.Snapshot().All, p.Elapsed(p.now()), time.Duration(p.memory.Load())
-	found := p.waiting[:0]
-	look := func(u *Upstream) {
-		if since, yes := u.Unexplored(at); yes {
-			found = append(found, waiting{u, since})
+	found := p.dueBuffer[:0]
+	check := func(u *Upstream) {
+		if since, due := u.Unexplored(at); due {
+			found = append(found, dueExploration{u, since})
 		}
 	}
 	for range min(len(all), sweepRows) {
@@ -132,24 +134,24 @@ func (p *Pool) sweepWindows() {
 		p.swept++
 		u.window.age(&u.stats, at, memory)
 		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
-		look(u)
+		check(u)
 	}
 	if len(all) > sweepRows {
 		for _, u := range p.Idle() {
-			look(u)
+			check(u)
 		}
 	}
-	p.waiting = found
+	p.dueBuffer = found
 	if len(found) == 0 {
 		p.idle.Store(nil)
 		return
 	}
-	slices.SortStableFunc(found, func(a, b waiting) int { return cmp.Compare(a.since, b.since) })
-	found = slices.CompactFunc(found, func(a, b waiting) bool { return a.u == b.u })
+	slices.SortStableFunc(found, func(a, b dueExploration) int { return cmp.Compare(a.since, b.since) })
+	found = slices.CompactFunc(found, func(a, b dueExploration) bool { return a.u == b.u })
 	list := make([]*Upstream, min(len(found), maxIdle))
 	for i := range list {
 		list[i] = found[i].u
 	}
-	clear(p.waiting)
+	clear(p.dueBuffer)
 	p.idle.Store(&list)
 }

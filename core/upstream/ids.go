@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// AssignIDs gives each spec without an id one that is stable from start to
-// start: host:port, or for the second and later ones at the same place
-// host:port-2, host:port-3 in their order.
+// AssignIDs gives each spec without an id one that stays the same in the next process: host:port or,
+// for the second and later ones with the same host and port, host:port-2, host:port-3 in their order.
 func AssignIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
@@ -36,9 +35,9 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// keepIDs gives specs without an id the one that their address was assigned
-// before: where many share a place, the others keep theirs, and with it breaker
-// and statistics, when one of them leaves or their order changes.
+// keepIDs gives each spec without an id the one that was assigned to its address before. So proxies that
+// share host and port keep their ids, breakers and statistics if one of them is removed or their order
+// changes.
 func (s *Snapshot) keepIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
@@ -64,7 +63,7 @@ func (s *Snapshot) keepIDs(specs []Spec) {
 	}
 }
 
-// assigned reports whether an id is one that AssignIDs gives at a place.
+// assigned reports whether AssignIDs may have made the id for a place.
 func assigned(id, place string) bool {
 	rest, ok := strings.CutPrefix(id, place)
 	if !ok || rest == "" {

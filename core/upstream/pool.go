@@ -14,68 +14,68 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
 
-// PoolConfig is what a Pool is built from.
+// PoolConfig holds the settings of a pool.
 type PoolConfig struct {
-	Breaker  breaker.Config // of proxies without their own
-	Literal  bool           // breakers count failures, and ask for no evidence
-	Memory   time.Duration  // as SetMemory takes it
+	Breaker  breaker.Config // for proxies without breaker settings of their own
+	Literal  bool           // breakers open by the number of failures, without evidence
+	Memory   time.Duration  // see SetMemory
 	Now      func() time.Time
 	Notify   func(core.Transition)
-	OnRemove func(*Upstream) // after the last request through it; may be nil
-	OnChange func(*Snapshot) // after each change, in order; may be nil
+	OnRemove func(*Upstream) // called after the last attempt through a removed proxy; may be nil
+	OnChange func(*Snapshot) // called after each change, in order; may be nil
 }
 
-// Pool is the set of proxies. It is safe for concurrent use: readers take a
-// Snapshot, changes make a new one.
+// Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
+// change publishes a new one.
 type Pool struct {
 	snapshot atomic.Pointer[Snapshot]
 	now      func() time.Time
-	epoch    time.Time     // what moments are counted from; has a monotonic reading
-	changes  atomic.Uint64 // published snapshots and breakers' transitions
+	epoch    time.Time     // beginning of all time counts; with a monotonic reading
+	changes  atomic.Uint64 // published snapshots plus transitions of breakers
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
 	onChange func(*Snapshot)
 	ledger   *evidence.Ledger
-	literal  atomic.Bool // breakers count failures, and ask the ledger for nothing
+	literal  atomic.Bool // breakers open by the number of failures, without evidence
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
-	retired []*Upstream // removed, with requests still running
+	retired []*Upstream // removed proxies with attempts in flight
 
 	memory  atomic.Int64                // ns
-	tail    atomic.Uint64               // float64 bits of s: the largest Tail of its proxies, as of the last sweeps
-	idle    atomic.Pointer[[]*Upstream] // to be explored, as of the last Sweep
-	sweepMu sync.Mutex
-	swept   int       // guarded by sweepMu: the next place in the snapshot that a sweep looks at
-	waiting []waiting // guarded by sweepMu: memory for a sweep
+	tail    atomic.Uint64               // largest Tail of the proxies at the last full round of sweeps; float64 bits, s
+	idle    atomic.Pointer[[]*Upstream] // see Idle
+	sweepMu sync.Mutex                  // guards the following three
 
-	sweptTail float64 // guarded by sweepMu: the largest Tail (s) since the sweeps began anew
+	swept     int              // index in the snapshot where the next sweep begins
+	dueBuffer []dueExploration // reused by each sweep
+	sweptTail float64          // largest Tail in this round of sweeps, s
 
 	watchMu   sync.Mutex
-	notClosed map[string]struct{}         // ids whose breaker is not closed
-	overdue   atomic.Pointer[[]*Upstream] // half-open and unchosen for too long, as of the last Sweep
-	nextTest  atomic.Int64                // the earliest due time, ns after the epoch; 0: to be found again
-	leaving   atomic.Int64                // proxies that leave when their last request has ended
+	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
+	overdue   atomic.Pointer[[]*Upstream] // see Overdue
+	nextTest  atomic.Int64                // earliest due time of a breaker, ns after the epoch; 0 if it has to be computed
+	leaving   atomic.Int64                // proxies that are removed when their last attempt has ended
 }
 
-// Snapshot is the pool at one moment; it never changes.
+// Snapshot is the pool at one time. It never changes.
 type Snapshot struct {
 	*Group
 	byID    map[string]*Upstream
 	regions map[float64]*Group // by RegionHash
 }
 
-// Group is the proxies that a choice is made of: the whole pool's or a region's.
+// Group is the proxies that a selection chooses from: the whole pool or a region.
 type Group struct {
 	All   []*Upstream   // in the order of configuration
-	Mixed []*Upstream   // in the order of their IDHash: as good as a random one
-	Turn  atomic.Uint64 // first attempts that asked for this group; from 0 with each snapshot
+	Mixed []*Upstream   // in the order of IDHash, which is as good as random
+	Turn  atomic.Uint64 // first attempts through this group, since the snapshot
 }
 
-// Region returns the proxies of a region by its core.Hash53; nil if there are none.
+// Region returns the proxies of the region with a core.Hash53, or nil.
 func (s *Snapshot) Region(hash float64) *Group { return s.regions[hash] }
 
-// Get returns the proxy with that id, or nil.
+// Get returns the proxy with an id, or nil.
 func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 
 // NewPool returns an empty pool.
@@ -94,29 +94,29 @@ func NewPool(cfg PoolConfig) *Pool {
 	return p
 }
 
-// Epoch is the moment that moments are counted from.
+// Epoch returns the time from which Elapsed counts.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
-// At is the moment that long after the pool's epoch. It is counted from now, since the
-// epoch's time of day is wrong once the clock has been set or the machine has slept.
+// At returns the time of day at a time counted by Elapsed. It is computed from now: the sum
+// of epoch and elapsed would be wrong after the clock was set or the machine was suspended.
 func (p *Pool) At(elapsed time.Duration) time.Time {
 	now := p.now()
 	return now.Add(elapsed - p.Elapsed(now))
 }
 
-// DefaultMemory is what a pool's memory is by default.
+// DefaultMemory is the default of SetMemory.
 const DefaultMemory = 10 * time.Minute
 
-// SetMemory says how long an attempt counts in its proxy's statistics, from its
-// end on, in steps of 0.1 s; 0 is for ever. Without another attempt the statistics
-// follow within 0.1 s, in a pool of more than 1000 proxies within 0.1 s for every 1000.
+// SetMemory sets the time after its end for which an attempt counts in its proxy's statistics, in steps
+// of 0.1 s; 0 stands for ever. Without traffic the statistics are late by up to 0.1 s per 1000
+// proxies of the pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
-// Elapsed counts a moment from the pool's epoch: the form in which an Upstream
-// takes moments.
+// Elapsed returns a time as the duration since the pool's epoch, the form that methods of
+// Upstream take.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
-// publish requires mu.
+// publish completes a snapshot and makes it the pool's. Requires mu.
 func (p *Pool) publish(next *Snapshot) {
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) })
 	next.regions = map[float64]*Group{}
@@ -142,19 +142,19 @@ func (p *Pool) publish(next *Snapshot) {
 	}
 }
 
-// Changes goes up with each snapshot published and each transition of a breaker.
-// While it stays the same, what was concluded from snapshot and breakers still
-// holds, except for what the passing of time changes (NextTest).
+// Changes returns a number that increases with each published snapshot and each transition of a
+// breaker. While it is the same, conclusions from the snapshot and the breakers' states stay right, until
+// NextTest.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
-// Ledger is what the pool knows of targets, by which breakers judge failures.
+// Ledger returns the evidence of the pool, by which breakers open.
 func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 
-// ForgetTargets drops what the ledger holds of targets without a recent failure. It is
-// meant to be called a few times a minute.
+// ForgetTargets removes the targets without a recent failure from the ledger. The caller calls it a
+// few times a minute.
 func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
 
-// SetLiteral says whether breakers count failures without asking for evidence.
+// SetLiteral sets whether breakers open by the number of failures, without evidence.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)
 	if literal {
@@ -167,10 +167,10 @@ func (p *Pool) SetLiteral(literal bool) {
 // Snapshot returns the pool as it is now.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
-// Reconfigure replaces the configured proxies and the breakers' defaults.
-// Proxies that stay (same id and address) keep breaker and statistics; those
-// added through the API stay. Specs without an id keep the one that their
-// address has, or get one (AssignIDs). If there is an error, nothing has changed.
+// Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
+// id and address keep their breakers and statistics. Proxies added through the API stay. Specs
+// without an id keep the one that was assigned to their address, or get one (AssignIDs). After an error
+// nothing has changed.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -185,11 +185,11 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 			specs = append(specs, *u.Spec())
 		}
 	}
-	AssignIDs(specs) // none that a proxy of the API's has
+	AssignIDs(specs) // after the API's proxies are added, so that their ids are not used twice
 	return p.apply(defaults, specs)
 }
 
-// Apply is Reconfigure with the breakers' defaults as they are.
+// Apply is like Reconfigure without a change of the default settings.
 func (p *Pool) Apply(specs []Spec) error {
 	p.mu.Lock()
 	defaults := p.breaker
@@ -197,7 +197,7 @@ func (p *Pool) Apply(specs []Spec) error {
 	return p.Reconfigure(defaults, specs)
 }
 
-// Add adds proxies; all or, on an error, none.
+// Add adds proxies and returns them. After an error none is added.
 func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +223,8 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	return out, nil
 }
 
-// Update changes one proxy's configuration. A new address begins anew.
+// Update changes one proxy's configuration. If the address changes, breaker and statistics
+// are new.
 func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,10 +250,10 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	return p.Snapshot().byID[id], nil
 }
 
-// ErrDraining says that a proxy is being removed, and cannot be changed any more.
+// ErrDraining is the error that a proxy is being removed and cannot be changed.
 var ErrDraining = errors.New("is being removed")
 
-// specs are those of the proxies that stay.
+// specs returns the specs of the proxies that are not draining.
 func (s *Snapshot) specs() []Spec {
 	out := make([]Spec, 0, len(s.All)+1)
 	for _, u := range s.All {
@@ -263,8 +264,8 @@ func (s *Snapshot) specs() []Spec {
 	return out
 }
 
-// Remove takes a proxy out: at once nothing new goes through it. With drain it
-// stays listed until its last request has ended.
+// Remove removes a proxy. It admits no more attempts at once. With drain it stays in the
+// snapshot until its last attempt has ended.
 func (p *Pool) Remove(id string, drain bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -274,12 +275,12 @@ func (p *Pool) Remove(id string, drain bool) error {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
 	u.drain()
-	if drain && u.InFlight() > 0 { // looked at once: an attempt that is refused counts for a moment
+	if drain && u.InFlight() > 0 { // read once: Acquire adds to it for a moment before it refuses an attempt
 		if !u.leaving {
 			u.leaving = true
 			p.leaving.Add(1)
 		}
-		return nil // Sweep takes it out
+		return nil // Sweep removes it
 	}
 	p.drop(func(o *Upstream) bool { return o == u })
 	return nil
@@ -300,14 +301,14 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	p.publish(next)
 }
 
-// apply checks specs whole, then publishes them. Requires mu.
+// apply checks all specs, then publishes a snapshot of them. Requires mu.
 func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	if err := check(specs); err != nil {
 		return err
 	}
 	old := p.Snapshot()
 	next := &Snapshot{Group: &Group{All: make([]*Upstream, len(specs))}, byID: make(map[string]*Upstream, len(specs))}
-	var fresh []int
+	var added []int
 	for i := range specs {
 		spec := &specs[i]
 		if spec.Weight == 0 {
@@ -315,7 +316,7 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		}
 		u := old.byID[spec.ID]
 		if u == nil || u.Spec().Address != spec.Address || u.Draining() {
-			fresh = append(fresh, i)
+			added = append(added, i)
 			continue
 		}
 		if !u.Spec().equal(spec) {
@@ -324,15 +325,15 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		u.breaker.Configure(spec.breaker(defaults))
 		next.All[i] = u
 	}
-	// New ones are made in the mixed order, so that it is the order of memory.
-	slices.SortFunc(fresh, func(i, j int) int { return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID)) })
-	for _, i := range fresh {
+	// New proxies are allocated in the order of Mixed, so that a sample of neighbours is sequential in memory.
+	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID)) })
+	for _, i := range added {
 		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
 	}
 	for _, u := range next.All {
 		next.byID[u.id] = u
 	}
-	for _, u := range old.All { // what drains stays listed, whatever else changes
+	for _, u := range old.All { // draining proxies stay
 		if u.Draining() && next.byID[u.id] == nil {
 			next.All = append(next.All, u)
 			next.byID[u.id] = u
@@ -348,8 +349,8 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	return nil
 }
 
-// forget drains a proxy that is out of the pool, and gives it up at once or when
-// its last request has ended. Requires mu.
+// forget drains a proxy that is no longer in the pool. It calls onRemove at once, or leaves
+// that to Sweep if attempts are in flight. Requires mu.
 func (p *Pool) forget(u *Upstream) {
 	u.drain()
 	if u.leaving {

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Settle tells breaker and statistics how the attempt went, and returns what the
-// rest of the pool's attempts say of a failure: nothing where breakers count
+// Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its
+// proxy. It returns the ledger's finding from a failure; an empty one if breakers count
 // literally. A second call does nothing.
 func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	if l.Proxy == nil || l.settled {
@@ -20,9 +20,9 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	u, counted, reported, enough := l.Proxy, o.Verdict, o.Verdict, breaker.Literal
 	if !u.pool.literal.Load() {
 		found, enough = l.weigh(o)
-		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // it would have failed through any proxy
+		if found.TargetFails && !found.Worse && o.Charge != core.ChargeProxy { // every proxy fails at the target
 			counted = core.Excluded
-			if l.permit.Probe() && u.pool.others(u) > 0 { // where nobody else serves, a probe that fails has failed
+			if l.permit.Probe() && u.pool.others(u) > 0 { // without another proxy, the probe counts as a failure
 				reported = core.Excluded
 			}
 		}
@@ -37,7 +37,8 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	return found
 }
 
-// weigh enters the attempt into the pool's ledger and returns what it says.
+// weigh records the attempt in the pool's ledger. It returns the finding and the evidence for
+// the breaker.
 func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.Evidence) {
 	u := l.Proxy
 	ledger := u.pool.ledger
@@ -63,9 +64,9 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	return found, enough
 }
 
-// CountUnreached counts a failed check of whether the proxy can be reached as a failure
-// for its breaker, if that admits an attempt. tries is how many have failed in a row. The
-// proxy's statistics do not change: no request was tried.
+// CountUnreached reports to the breaker that a check of whether the proxy can be reached failed. It does
+// nothing if the breaker admits nothing. tries is the number of checks that have failed in a row. The
+// statistics do not change, since no request was sent.
 func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	permit, ok := u.breaker.Acquire()
 	if !ok {
@@ -82,16 +83,16 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 
 func causeWord(c uint8) string { return verdict.Word(core.Cause(c)) }
 
-// Target names a target by its host:port, in lower case.
+// Target returns the target with an authority: host:port in lower case.
 func Target(authority string) evidence.Target {
 	return evidence.Target{Hash: uint64(core.Hash53(authority)), Name: authority}
 }
 
-// Hash is IDHash as a whole number, which it is.
+// Hash returns IDHash as an integer. No digit is lost.
 func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 
-// Why says what the proxy's failures are, beside those of the rest of the pool: while
-// its breaker is closed the failures of late, else those that opened it.
+// Why returns the evidence against the proxy: the evidence that opened its breaker or, if the breaker is
+// closed, that of the current episode.
 func (u *Upstream) Why() evidence.Why {
 	if why := u.why.Load(); why != nil && !u.word.Closed() {
 		return *why

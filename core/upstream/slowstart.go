@@ -8,40 +8,41 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// A proxy that has not shown that it works gets little traffic while others have
-// shown it. Each proxy has a preferred number of attempts in flight:
+// A proxy gets few attempts in flight until it has had some successes, as long as other proxies are
+// available. Each proxy has a preferred number of attempts in flight:
 //
-//	none   it cannot be reached, and has never served a request; or all of its attempts,
-//	       two or more, have failed: for 1 s from the last, then 2 s, 4 s, and 8 s each further time
-//	1      until its first success, and after its breaker has closed
-//	x 2    with each success, as in TCP's slow start (RFC 5681, section 3.1)
-//	any    from 64 on
+//	0          while it cannot be reached and has never served a request. Also if all its attempts,
+//	           at least two, have failed: for 1 s after the second, then 2 s, 4 s, and 8 s after
+//	           each further one
+//	1          until its first success, and after its breaker has closed
+//	doubled    by each success, as in TCP's slow start (RFC 5681, section 3.1)
+//	unlimited  from 64 on
 //
-// A choice prefers the proxies with fewer attempts in flight than that. Where there is
-// none, every admissible proxy is as good as before: nothing is refused, and nothing waits.
+// A selection prefers the proxies with fewer attempts in flight than that. If there is none, it
+// ignores the number: no request is refused and none waits.
 //
-// The failures of a proxy that has served change nothing here: scorers see them, and the
-// breaker does. With a limit of 2 after a failure, a scorer that sends everything to the best
-// proxy would be sent to worse ones (plugin simulate, outage: 94 % of the oracle instead of
-// 99 %; after three failures in a row still 98.5 %).
+// Failures of a proxy that has served do not lower the number, since scorers and breaker use them
+// already. Otherwise a scorer that sends everything to the best proxy would have to use worse ones: with a
+// limit of 2 after one failure it had 94 % of the oracle's successes in the scenario outage of
+// plugin simulate, with a limit of 2 after three failures in a row 98.5 %, and without a limit 99 %.
 const (
-	unreached  = -1
-	unserved   = 0
-	unproven   = 1
-	provenFrom = 64
+	unreached  = -1 // stands for 0: the proxy cannot be reached
+	unserved   = 0  // all attempts have failed
+	unproven   = 1  // until the first success
+	provenFrom = 64 // successes double the number up to this
 	unlimited  = math.MaxInt32
 )
 
-// The pauses of a proxy all of whose attempts have failed.
+// The time for which a proxy is not preferred if all its attempts have failed.
 const (
-	firstPause = time.Second
-	pauseSteps = 3
+	firstPause = time.Second // after the second failure
+	pauseSteps = 3           // doublings by further failures
 )
 
 // slowStart is a proxy's preferred number of attempts in flight.
 type slowStart struct{ limit atomic.Int32 }
 
-// countAttempt takes the verdict of an attempt that counts, after the window has.
+// countAttempt adjusts the preferred number after an attempt that is already in the window.
 func (u *Upstream) countAttempt(v core.Verdict) {
 	limit := u.slow.limit.Load()
 	switch {
@@ -57,8 +58,8 @@ func (u *Upstream) countAttempt(v core.Verdict) {
 	}
 }
 
-// Preferred reports whether the proxy has fewer attempts in flight than it is
-// preferred for at a moment (Pool.Elapsed).
+// Preferred reports whether the proxy has fewer attempts in flight than its preferred number at a
+// time (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slow.limit.Load()
 	if limit > unserved {
@@ -67,17 +68,16 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastUse.Load()) > u.pause()
 }
 
-// pause is how long a proxy all of whose attempts have failed is not preferred.
+// pause returns the time for which a proxy is not preferred if all its attempts have failed.
 func (u *Upstream) pause() time.Duration {
 	return firstPause << min(max(int(load(&u.stats.failures))-2, 0), pauseSteps)
 }
 
-// Unreached reports whether the last try to reach the proxy failed, and it
-// has never served a request.
+// Unreached reports whether the last check could not reach the proxy, and the proxy has never
+// served a request.
 func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
 
-// SetReached takes the result of a connection that was opened to see whether the
-// proxy can be reached.
+// SetReached records whether a check could open a connection to the proxy.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
 	case ok:

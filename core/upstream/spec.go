@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Spec is what is configured of one proxy.
+// Spec is the configuration of one proxy.
 type Spec struct {
 	ID          string
 	Address     Address
@@ -19,27 +19,27 @@ type Spec struct {
 	Cost        float64 // >= 0
 	MaxInFlight int     // 0 for no limit
 	Metadata    map[string]string
-	Breaker     *breaker.Config // nil for the pool's
-	OwnErrors   []OwnError      // how the proxy's own error pages are told from its targets'
-	Source      string          // who put it there: "config", "api", or a file's name
+	Breaker     *breaker.Config // nil for the settings of the pool
+	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
+	Source      string          // "config", "api", or the name of a proxy list
 }
 
-// OwnError describes an error page that a proxy writes itself. All parts that are
-// given must hold; at least one is.
+// OwnError is a rule that recognizes an error page of the proxy itself. All given parts must
+// match; at least one must be given.
 type OwnError struct {
-	Status int    // 400 to 999; 0 for any of them
-	Header string // a field that is there, "Name", or whose value contains a text, "Name: text"; "" for any
-	Body   string // a text within the body's first 8 KiB; "" for any
+	Status int    // 400 to 999; 0 for all of them
+	Header string // "Name": the field is present; "Name: text": its value contains the text; "" for all
+	Body   string // a text in the first 8 KiB of the body; "" for all
 }
 
-// Bounds of the own_error rules of a proxy.
+// Limits of the own_error rules of a proxy.
 const (
 	MaxOwnErrors    = 32
 	maxOwnErrorText = 1024 // bytes of a header or body
 )
 
-// check returns the part that is wrong, "" for the whole rule, and why; msg is ""
-// if nothing is.
+// check returns the wrong part of the rule ("" for the whole rule) and a message, which is "" for a
+// valid rule.
 func (o *OwnError) check() (part, msg string) {
 	name, _, _ := strings.Cut(o.Header, ":")
 	switch {
@@ -57,8 +57,7 @@ func (o *OwnError) check() (part, msg string) {
 	return "", ""
 }
 
-// notToken reports whether r may not be part of a field's name (RFC 9110 section
-// 5.6.2).
+// notToken reports whether r is not allowed in a field name (RFC 9110, section 5.6.2).
 func notToken(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
@@ -70,7 +69,7 @@ func (s *Spec) equal(o *Spec) bool {
 		slices.Equal(s.OwnErrors, o.OwnErrors)
 }
 
-// breaker returns the thresholds of the proxy's breaker.
+// breaker returns the settings of the proxy's breaker.
 func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
 	if s.Breaker == nil {
 		return defaults
@@ -78,14 +77,14 @@ func (s *Spec) breaker(defaults breaker.Config) breaker.Config {
 	return s.Breaker.WithProbeTimeoutOf(defaults)
 }
 
-// SourceAPI marks proxies added through the API: a reload of the configuration
-// leaves them alone.
+// SourceAPI is the Source of proxies added through the API. A reload of the configuration does not
+// change them.
 const SourceAPI = "api"
 
-// MaxIDLength bounds an id, in bytes.
+// MaxIDLength is the maximal length of an id, in bytes.
 const MaxIDLength = 256
 
-// ErrSpec is wrapped by every complaint about a proxy's configuration.
+// ErrSpec is wrapped by every error about a proxy's configuration.
 var ErrSpec = errors.New("invalid proxy")
 
 func check(specs []Spec) error {
@@ -106,26 +105,25 @@ func check(specs []Spec) error {
 	return nil
 }
 
-// Check says what is wrong with a list of proxies, ids not yet assigned.
+// Check returns the first error in a list of proxies. Ids may be missing.
 func Check(specs []Spec) error {
 	specs = slices.Clone(specs)
 	AssignIDs(specs)
 	return check(specs)
 }
 
-// SpecError is a field of a proxy's configuration that may not be as it is. It
-// wraps ErrSpec.
+// SpecError is an invalid field of a proxy's configuration. It wraps ErrSpec.
 type SpecError struct {
 	Field string // id, url, weight, cost, max_in_flight, breaker, own_error[0].status
-	Msg   string // names the field
+	Msg   string // with the field's name
 }
 
 func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
 
-// Unwrap is ErrSpec.
+// Unwrap returns ErrSpec.
 func (e *SpecError) Unwrap() error { return ErrSpec }
 
-// DuplicateError is an id that two proxies have. It wraps ErrSpec.
+// DuplicateError is the error that two proxies have the same id. It wraps ErrSpec.
 type DuplicateError struct{ ID string }
 
 func (e *DuplicateError) Error() string {
@@ -135,8 +133,8 @@ func (e *DuplicateError) Error() string {
 // Unwrap returns ErrSpec.
 func (e *DuplicateError) Unwrap() error { return ErrSpec }
 
-// CheckSpec says what is wrong with a proxy's configuration; an id may still
-// be missing. Its errors wrap ErrSpec, those of a field are *SpecError.
+// CheckSpec returns the first error in a proxy's configuration. The id may be missing. All errors wrap
+// ErrSpec; an error of a field is a *SpecError.
 func CheckSpec(s *Spec) error {
 	bad := func(field, format string, args ...any) error { return &SpecError{field, fmt.Sprintf(format, args...)} }
 	switch {

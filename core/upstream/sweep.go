@@ -7,7 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// watch keeps the set of proxies whose breaker is not closed.
+// watch updates the set of proxies whose breaker is not closed, and prepares a proxy whose
+// breaker closes for new traffic.
 func (p *Pool) watch(t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Closed {
@@ -28,8 +29,8 @@ func (p *Pool) watch(t core.Transition) {
 	}
 }
 
-// NextTest returns the earliest time at which a breaker that is not closed may
-// let a probe through; false if all are closed.
+// NextTest returns the earliest time at which a breaker that is not closed may admit a probe,
+// and false if all breakers are closed.
 func (p *Pool) NextTest() (time.Time, bool) {
 	now := p.now()
 	if in := time.Duration(p.nextTest.Load()) - p.Elapsed(now); in > 0 {
@@ -40,7 +41,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		v := u.breaker.Snapshot()
 		at := v.NextTest
 		if v.State == core.HalfOpen {
-			at = now // its probe is under way
+			at = now // its probe may be in flight
 		}
 		if v.State != core.Closed && (!found || at.Before(earliest)) {
 			earliest, found = at, true
@@ -52,8 +53,8 @@ func (p *Pool) NextTest() (time.Time, bool) {
 	return earliest, found
 }
 
-// Overdue returns proxies whose half-open breaker no request has probed for as
-// long as its timeout. They are found by Sweep.
+// Overdue returns the proxies whose breaker has been half-open without a probe for longer than
+// its timeout_duration, as of the last Sweep.
 func (p *Pool) Overdue() []*Upstream {
 	if list := p.overdue.Load(); list != nil {
 		return *list
@@ -79,7 +80,7 @@ func (p *Pool) NotClosed() []*Upstream {
 	return out
 }
 
-// others is how many proxies beside u have a closed breaker.
+// others returns the number of proxies other than u with a closed breaker.
 func (p *Pool) others(u *Upstream) int {
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
@@ -90,9 +91,8 @@ func (p *Pool) others(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
-// Sweep lets time take effect without traffic: due breakers turn half-open,
-// old attempts are forgotten, drained proxies leave. It is meant to be called ten
-// times a second.
+// Sweep does what depends on time and not on traffic: it makes due breakers half-open, removes old
+// attempts from the statistics, and removes drained proxies. The caller calls it ten times a second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
 	var overdue []*Upstream

@@ -2,9 +2,9 @@ package upstream
 
 import "time"
 
-// Tail is how long nearly all answers through the proxy take to their head, between
-// the 99th percentile and the largest of late. Where nothing is known of the proxy it
-// is the largest of the pool's; 0 if nothing is known of any.
+// Tail returns the time within which nearly all responses through the proxy have begun. It lies between
+// the 99th percentile and the largest of the last few hundred latencies. For a proxy without a
+// success it is the largest Tail of the pool; 0 if there is none.
 func (u *Upstream) Tail() time.Duration {
 	tail := load(&u.window.tail)
 	if tail == 0 {
@@ -13,9 +13,9 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
-// Stretch says that an attempt was given up after d without an answer. Tail is at least
-// that from now on, so that a proxy which has become slower gets more time: once, until
-// it has answered. One that hangs does not get more and more.
+// Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so
+// that a proxy that has become slower gets more time. It does so once until the next success, so
+// that a proxy that hangs does not get more and more time.
 func (u *Upstream) Stretch(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()

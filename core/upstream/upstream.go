@@ -1,6 +1,6 @@
-// Package upstream holds the proxies of the pool: each with its breaker, its
-// requests in flight and the window of its last 100 attempts; and the pool
-// itself, whose snapshots are immutable.
+// Package upstream holds the pool and its proxies. Each proxy has a circuit breaker, a count of
+// the attempts in flight and statistics of its last 100 attempts. Readers of the pool take an
+// immutable snapshot.
 package upstream
 
 import (
@@ -15,17 +15,16 @@ import (
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
 //
-// It is a row of 128 bytes, two cache lines, that holds all that a choice reads of
-// a proxy, so that looking at hundreds of them stays cheap. What is needed only of
-// the one that is chosen lies behind details.
+// The struct holds what a selection reads of every candidate, in 128 bytes (two cache lines), so
+// that a selection among hundreds of proxies stays cheap. The other fields are in details.
 type Upstream struct {
 	*details
 	word     breaker.Word
 	inFlight atomic.Int64
-	room     atomic.Int32 // places in flight it may have; 0 once draining
+	room     atomic.Int32 // max_in_flight; 0 while draining
 	slow     slowStart
 	weight   atomic.Uint64
-	lastUse  atomic.Int64 // ns after the epoch, of the last Acquire; 0 if never
+	lastUse  atomic.Int64 // last Acquire, ns after the epoch; 0 if there was none
 
 	regionHash atomic.Uint64 // 0 without a region
 	cost       atomic.Uint64
@@ -34,23 +33,23 @@ type Upstream struct {
 	stats      stats
 }
 
-// details are what a choice does not read.
+// details are the fields that a selection does not read.
 type details struct {
 	id       string
 	spec     atomic.Pointer[Spec]
 	breaker  *breaker.Breaker
 	now      func() time.Time
-	epoch    time.Time     // the pool's
-	added    time.Duration // when it joined the pool, after the epoch
+	epoch    time.Time     // of the pool
+	added    time.Duration // when the proxy was added to the pool, after the epoch
 	draining atomic.Bool
-	leaving  bool // draining with requests running; guarded by the pool's mu
+	leaving  bool // draining with attempts in flight; guarded by the pool's mu
 	window   window
 
 	pool *Pool
-	book evidence.Book                // failures, beside those of the rest of the pool
-	why  atomic.Pointer[evidence.Why] // of the last opening by evidence
+	book evidence.Book                // the proxy's failures
+	why  atomic.Pointer[evidence.Why] // why the breaker opened last
 
-	failedToReach atomic.Bool // the last failure was that no connection to the proxy could be opened
+	failedToReach atomic.Bool // in the last failure no connection to the proxy was opened
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
@@ -67,7 +66,7 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	return u
 }
 
-// configure takes another configuration. Requires the pool's mu.
+// configure replaces the configuration. Requires the pool's mu.
 func (u *Upstream) configure(spec Spec) {
 	u.spec.Store(&spec)
 	store(&u.weight, spec.Weight)
@@ -84,29 +83,31 @@ func (u *Upstream) configure(spec Spec) {
 	u.room.Store(int32(room))
 }
 
-// drain lets nothing new through.
+// drain ends the admission of attempts.
 func (u *Upstream) drain() {
 	u.draining.Store(true)
 	u.room.Store(0)
 }
 
-// ID is the proxy's stable id; IDHash its core.Hash53.
-func (u *Upstream) ID() string      { return u.id }
+// ID returns the proxy's id.
+func (u *Upstream) ID() string { return u.id }
+
+// IDHash returns the core.Hash53 of the id.
 func (u *Upstream) IDHash() float64 { return u.idHash }
 
-// RegionHash is the core.Hash53 of the proxy's region; 0 without one.
+// RegionHash returns the core.Hash53 of the proxy's region; 0 if it has none.
 func (u *Upstream) RegionHash() float64 { return load(&u.regionHash) }
 
-// Spec is the proxy's configuration; not to be changed.
+// Spec returns the proxy's configuration. The caller must not change it.
 func (u *Upstream) Spec() *Spec { return u.spec.Load() }
 
-// Breaker is the proxy's circuit breaker.
+// Breaker returns the proxy's circuit breaker.
 func (u *Upstream) Breaker() *breaker.Breaker { return u.breaker }
 
-// InFlight is the number of attempts and tunnels running through the proxy.
+// InFlight returns the number of attempts in flight, open tunnels included.
 func (u *Upstream) InFlight() int64 { return u.inFlight.Load() }
 
-// Load is InFlight divided by the proxy's weight.
+// Load returns InFlight divided by the proxy's weight.
 func (u *Upstream) Load() float64 {
 	n := u.inFlight.Load()
 	if n == 0 {
@@ -115,56 +116,54 @@ func (u *Upstream) Load() float64 {
 	return float64(n) / load(&u.weight)
 }
 
-// Direct reports whether there is no proxy: targets are reached from here.
+// Direct reports whether this is direct://: attempts connect to the target itself.
 func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
 
 // HasServed reports whether an attempt through the proxy has succeeded since it was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
 
-// FailedToReach reports whether the proxy's last failure was that no connection to it
-// could be opened.
+// FailedToReach reports whether in the proxy's last failure no connection to it was opened.
 func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
-// Draining reports whether the proxy is being removed and takes nothing new.
+// Draining reports whether the proxy is being removed. It admits no attempts then.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
-// Full reports whether the proxy is at its max_in_flight, or draining.
+// Full reports whether the proxy has max_in_flight attempts, or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 
-// Free reports whether the breaker is closed and the proxy not full: the common
-// case of Admissible, whatever its arguments.
+// Free reports whether the breaker is closed and the proxy is not full. Admissible is then true for
+// all arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
-// BreakerAdmits peeks: it reports whether the breaker would probably give a
-// permit at a moment (Pool.Elapsed), and takes nothing.
-func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.probable(at) }
+// BreakerAdmits reports whether the breaker would probably admit an attempt at a time
+// (Pool.Elapsed), without taking a permit.
+func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.halfOpen(at) }
 
-// Admissible reports whether Acquire would probably succeed at a moment, and
-// takes nothing. probe says whether it would do to be the probe of a half-open
-// breaker.
+// Admissible reports whether Acquire would probably succeed at a time (Pool.Elapsed), without
+// taking a permit. probe is whether the attempt may be the probe of a half-open breaker.
 func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
-	return !u.Full() && (u.word.Closed() || probe && u.probable(at))
+	return !u.Full() && (u.word.Closed() || probe && u.halfOpen(at))
 }
 
-// probable is for a breaker that was not closed a moment ago.
-func (u *Upstream) probable(at time.Duration) bool {
+// halfOpen reports whether a breaker that is not closed is half-open without a probe.
+func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.word.Open(at) && u.breaker.Admissible()
 }
 
-// Lease is one attempt's hold on a proxy: a place in flight and the breaker's
-// permit. The zero Lease holds nothing. It belongs to one goroutine.
+// Lease is one attempt's hold on a proxy: its place in flight and the breaker's permit. The
+// zero Lease holds nothing. One goroutine uses it at a time.
 type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
 	permit        breaker.Permit
-	began         time.Duration // after the pool's epoch
+	began         time.Duration // Pool.Elapsed of its beginning
 	settled       bool
-	parted        bool // its place in flight was given back
+	parted        bool // Part has given its place in flight back
 }
 
-// Acquire begins an attempt, unless the proxy is full or draining or its
-// breaker admits nothing: this is where a half-open breaker's slot is taken.
+// Acquire begins an attempt. It returns false if the proxy is full or draining, or its breaker
+// admits nothing. The attempt becomes the probe of a half-open breaker.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	if u.inFlight.Add(1) > int64(u.room.Load()) {
 		u.inFlight.Add(-1)
@@ -181,11 +180,11 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 	return Lease{Proxy: u, permit: permit, began: began}, true
 }
 
-// Answered tells the breaker that an answer's head has come.
+// Answered reports to the breaker that the attempt has a response head or an open tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part gives the place in flight back and returns what is left of the lease, to
-// be settled and released later; l itself holds nothing then.
+// Part gives the place in flight back and returns a lease with the permit, which the caller settles
+// and releases later. l holds nothing afterwards.
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
@@ -194,8 +193,8 @@ func (l *Lease) Part() Lease {
 	return rest
 }
 
-// Release ends the attempt. One that was not settled says nothing about the
-// proxy, and gives a probe's slot back.
+// Release ends the attempt. If it is not settled, it counts neither for nor against the
+// proxy, and the breaker may admit another probe.
 func (l *Lease) Release() {
 	if l.Proxy == nil {
 		return
@@ -207,9 +206,9 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// Fill writes what the proxy knows of itself at a moment (Pool.Elapsed) into a
-// candidate's row; region is the wanted region's core.Hash53, 0 for none.
-// Affinity, rotation and normalized latency are for the selector.
+// Fill writes the proxy's data at a time (Pool.Elapsed) into a candidate. region is the
+// core.Hash53 of the wanted region, 0 for none. The selector fills in affinity, rotation and
+// normalized latency.
 func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	s := &u.stats
 	c.SuccessRate = load(&s.successRate)
@@ -236,18 +235,18 @@ func (u *Upstream) Fill(c *core.Candidate, at time.Duration, region float64) {
 	c.IDHash = u.idHash
 }
 
-// Stats are the proxy's figures for people.
+// Stats are the proxy's statistics.
 type Stats struct {
-	SuccessRate float64 // over Samples; 0.5 without any
-	Samples     int
-	LatencyMean time.Duration // 0 without any
-	LatencyEWMA time.Duration
+	SuccessRate float64       // share of successes among Samples, 0 to 1; 0.5 without samples
+	Samples     int           // attempts in the statistics, at most 100
+	LatencyMean time.Duration // of the successes; 0 without a success
+	LatencyEWMA time.Duration // moving average of the successes; 0 without a success
 	InFlight    int64
-	Uses        uint64
-	LastUsed    time.Time // zero if never
+	Uses        uint64    // attempts since the proxy was added
+	LastUsed    time.Time // beginning of the last attempt; zero if there was none
 }
 
-// Stats returns the figures as they are now.
+// Stats returns the statistics as they are now.
 func (u *Upstream) Stats() Stats {
 	s := Stats{
 		SuccessRate: load(&u.stats.successRate), Samples: int(load(&u.stats.samples)),

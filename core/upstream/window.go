@@ -9,47 +9,48 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// windowSize is how many attempts a proxy is judged by.
+// windowSize is the number of attempts in a proxy's statistics.
 const windowSize = 100
 
-// ewmaAlpha is the weight of the newest latency.
+// ewmaAlpha is the weight of the latest latency in the moving average.
 const ewmaAlpha = 0.1
 
-// stats are what follows from a window, readable without a lock: float64 bits.
+// stats are the figures computed from a window, as the bits of float64 values. They are read
+// without a lock.
 type stats struct{ successRate, samples, mean, ewma, failures atomic.Uint64 }
 
 func (s *stats) init() { store(&s.successRate, 0.5) }
 
-// stamp is a moment in tenths of a second after the pool's epoch. It holds 13 years.
+// stamp is a time in tenths of a second after the pool's epoch. It wraps around after 13 years.
 type stamp uint32
 
 func stampOf(at time.Duration) stamp { return stamp(max(at, 0) / (100 * time.Millisecond)) }
 
-// window keeps the last 100 attempts that said something about a proxy, without
-// those older than the pool's memory.
+// window holds a proxy's last 100 attempts that were not excluded, without those older than
+// the pool's memory.
 type window struct {
 	mu        sync.Mutex
 	latency   [windowSize]float32 // s, of successes; NaN for failures
 	ended     [windowSize]stamp
 	next, n   int
 	successes int
-	sum       float64 // of their latencies
+	sum       float64 // of the latencies of the successes, s
 
-	oldest      atomic.Uint32 // stamp of the oldest attempt in the window; meaningless if it is empty
-	lastSuccess atomic.Int64  // ns after the epoch; of an attempt or, before any, when the proxy was added
-	tail        atomic.Uint64 // float64 bits of s: what nearly all answers take at most; 0 without any
-	stretched   bool          // tail was raised by an attempt that was given up since the last success; guarded by mu
+	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
+	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; before that, when the proxy was added
+	tail        atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
+	stretched   bool          // Stretch has raised tail since the last success; guarded by mu
 	trial       trial
 }
 
-// tailDecay is the part of its distance to the latest latency by which tail comes down
-// with each success. It goes up at once, so that it stays between the 99th percentile
-// and the largest of the last few hundred latencies.
+// tailDecay is the share of its distance to the latest latency by which tail decreases with each
+// success. A larger latency raises tail at once. So tail stays between the 99th percentile and the
+// largest of the last few hundred latencies.
 const tailDecay = 0.01
 
-// add takes one attempt, which ended at a moment (Pool.Elapsed). Latency counts
-// for successes only: the time a failure took says how it failed, not how fast the
-// proxy is. Attempts older than memory are dropped; 0 keeps them.
+// add adds an attempt that ended at a time (Pool.Elapsed), and removes those older than memory
+// unless memory is 0. It uses the latencies of successes only: that of a failure depends on
+// how the attempt failed, not on the speed of the proxy.
 func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -66,7 +67,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		w.successes++
 		w.sum += float64(w.latency[i])
 		if w.successes == 1 {
-			w.sum = float64(w.latency[i]) // a fresh start: nothing of rounding remains
+			w.sum = float64(w.latency[i]) // removes the rounding errors of earlier sums
 		}
 		if ewma := load(&to.ewma); ewma > 0 {
 			s = ewma + ewmaAlpha*(s-ewma)
@@ -85,7 +86,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		store(&to.failures, load(&to.failures)+1)
 	}
 	w.dropOlder(at, memory)
-	if w.trial.heard(v, w.doubts(latency)) {
+	if w.trial.add(v, w.worseThan(latency)) {
 		for w.n > trialSuccesses {
 			w.drop()
 		}
@@ -94,7 +95,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 	w.publish(to)
 }
 
-// drop forgets the oldest attempt of a window that has one. Requires mu.
+// drop removes the oldest attempt. Requires mu, and a window that is not empty.
 func (w *window) drop() {
 	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
 		w.successes--
@@ -103,10 +104,10 @@ func (w *window) drop() {
 	w.n--
 }
 
-// first is the oldest attempt's place. Requires mu.
+// first returns the index of the oldest attempt. Requires mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
-// dropOlder forgets the attempts that ended before at - memory. Requires mu.
+// dropOlder removes the attempts that ended before at - memory. Requires mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
@@ -116,7 +117,7 @@ func (w *window) dropOlder(at, memory time.Duration) {
 	}
 }
 
-// age lets time take effect on a window that may have got no attempt since.
+// age removes the attempts that are too old by now.
 func (w *window) age(to *stats, at, memory time.Duration) {
 	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
 		return
@@ -127,7 +128,7 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
-// mean (s) is 0 without a success. Requires mu.
+// mean returns the mean latency in seconds; 0 without a success. Requires mu.
 func (w *window) mean() float64 {
 	if w.successes == 0 {
 		return 0
@@ -135,17 +136,16 @@ func (w *window) mean() float64 {
 	return max(w.sum, 0) / float64(w.successes)
 }
 
-// doubts reports whether a success of that latency speaks against what else the
-// window says: there are failures in it, or it says that the proxy is more than
-// twice as slow. Requires mu.
-func (w *window) doubts(latency time.Duration) bool {
+// worseThan reports whether the window is worse than a success with the given latency: it has
+// failures, or a mean latency of more than twice that. Requires mu.
+func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// publish requires mu.
+// publish computes the figures of the window. Requires mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
-	if w.n < windowSize { // older failures in a row may have been forgotten
+	if w.n < windowSize { // some of the failures in a row may have been removed
 		store(&to.failures, min(load(&to.failures), float64(w.n)))
 	}
 	if w.successes == 0 {
