@@ -22,7 +22,7 @@ type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
 	WindowDuration   time.Duration // length of the sliding window, which includes a failure exactly that old; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
-	MaxTimeout       time.Duration // limit to which repeated trips lengthen that time; if below TimeoutDuration they do not
+	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
 
 	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
 }
@@ -132,7 +132,9 @@ func New(id string, cfg Config, now func() time.Time, notify func(core.Transitio
 
 // NewAt is like New, but uses the caller's zero word. epoch is a time of the same clock, not
 // after now().
-func NewAt(word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition)) *Breaker {
+func NewAt(
+	word *Word, epoch time.Time, id string, cfg Config, now func() time.Time, notify func(core.Transition),
+) *Breaker {
 	return &Breaker{word: word, id: id, cfg: cfg, now: now, notify: notify, epoch: epoch, lastChange: now()}
 }
 
@@ -340,7 +342,9 @@ func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	}
 	b.lastChange = at
 	b.word.state.Store((w>>genShift+1)<<genShift | uint64(to))
-	b.pending = append(b.pending, core.Transition{ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason, Why: why})
+	b.pending = append(b.pending, core.Transition{
+		ProxyID: b.id, From: from, To: to, At: at, FailureCount: count, Reason: reason, Why: why,
+	})
 }
 
 // tick applies advance, without the lock in the common cases.
@@ -471,7 +475,9 @@ func (b *Breaker) Snapshot() View {
 	now := b.now()
 	b.advance(now)
 	b.prune(now)
-	v := View{State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange}
+	v := View{
+		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange,
+	}
 	if v.State == core.Open {
 		v.NextTest = b.dueTime(now)
 	}

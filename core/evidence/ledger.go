@@ -204,7 +204,8 @@ func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
 // ServedElsewhere reports whether the target has served another proxy of the pool within
 // the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.recent.servedOther(t.Hash, proxy, now, justServed) || l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+	return l.recent.servedOther(t.Hash, proxy, now, justServed) ||
+		l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
 }
 
 // TryAsUsual reports whether a request gets all its attempts: always if its target is

@@ -66,8 +66,9 @@ func (r *record) why(poolNoise float64) TargetWhy {
 	e := r.evidence(poolNoise)
 	successes, failures := r.others()
 	w := TargetWhy{
-		Name: r.target.name, Failures: int(r.failures - r.before.failures), Confirmed: int(r.confirmed), Causes: r.causes.list(),
-		RestFailures: int(failures - r.before.otherFailures), Noise: e.noise, Evidence: e.value, Bans: int(r.bans),
+		Name: r.target.name, Failures: int(r.failures - r.before.failures), Confirmed: int(r.confirmed),
+		Causes: r.causes.list(), RestFailures: int(failures - r.before.otherFailures),
+		Noise: e.noise, Evidence: e.value, Bans: int(r.bans),
 	}
 	w.Attempts = w.Failures + int(r.episodeSuccesses())
 	w.RestAttempts = w.RestFailures + int(successes-r.before.otherSuccesses)

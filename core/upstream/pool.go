@@ -80,7 +80,10 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
-	p := &Pool{now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker, notClosed: map[string]struct{}{}}
+	p := &Pool{
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker,
+		notClosed: map[string]struct{}{},
+	}
 	p.ledger = evidence.NewLedger(evidence.Config{})
 	p.literal.Store(cfg.Literal)
 	p.notify = func(t core.Transition) {
@@ -118,7 +121,8 @@ func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
 // publish completes a snapshot and makes it the pool's. Requires mu.
 func (p *Pool) publish(next *Snapshot) {
-	next.Mixed = slices.SortedFunc(slices.Values(next.All), func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) })
+	byHash := func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) }
+	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
 	next.regions = map[float64]*Group{}
 	for _, u := range next.All {
 		hash := u.RegionHash()
@@ -289,7 +293,8 @@ func (p *Pool) Remove(id string, drain bool) error {
 // drop publishes a snapshot without the proxies that match. Requires mu.
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
-	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, len(old.All))}, byID: make(map[string]*Upstream, len(old.All))}
+	n := len(old.All)
+	next := &Snapshot{Group: &Group{All: make([]*Upstream, 0, n)}, byID: make(map[string]*Upstream, n)}
 	for _, u := range old.All {
 		if match(u) {
 			p.forget(u)

@@ -12,29 +12,29 @@ import (
 )
 
 const (
-	retries  = 9    // after the first attempt: the most that a policy allows
-	requests = 1000 // that each backoff waits for
-	meanDown = 5.0  // s, of an outage
+	retries  = 9    // after the first attempt: the maximum of a policy
+	requests = 1000 // per backoff, each with an outage of its own
+	meanDown = 5.0  // mean length of an outage, s
 )
 
-// Backoffs is how backoffs wait, each with the default policy.
+// Backoffs is the report on a backoff plugin and the built-ins, with the default policy.
 type Backoffs struct {
 	Policy  retry.Policy `json:"policy"`
-	Outages int          `json:"outages"`     // that each lived through
-	Down    float64      `json:"mean_outage"` // s
-	Results []Waits      `json:"results"`     // the plugin's, then the built-ins'
+	Outages int          `json:"outages"`     // per backoff
+	Down    float64      `json:"mean_outage"` // mean length of an outage, s
+	Results []Waits      `json:"results"`     // of the plugin, then of the built-ins
 }
 
-// Waits is how one backoff waits. Delays are clamped to the policy's cap, as
-// the gateway clamps them.
+// Waits is the result of one backoff. Delays are limited to the policy's cap, as in
+// the gateway.
 type Waits struct {
 	Backoff string  `json:"backoff"`
-	Delays  []Delay `json:"delays"` // before each retry, had every attempt failed
-	// Through outages of random length, with up to 9 retries:
-	Recovered float64 `json:"recovered"`    // share of the requests that succeeded
-	Retries   float64 `json:"mean_retries"` // of a request
-	Late      float64 `json:"mean_late"`    // s, from the outage's end to the success
-	Faults    int     `json:"faults"`       // calls that failed; exponential answered for them
+	Delays  []Delay `json:"delays"` // before each retry of requests that never succeed
+	// Of requests in outages of random length, with up to 9 retries:
+	Recovered float64 `json:"recovered"`    // share of the requests that succeeded, 0 to 1
+	Retries   float64 `json:"mean_retries"` // mean per request
+	Late      float64 `json:"mean_late"`    // mean time from the end of the outage to the success, s
+	Faults    int     `json:"faults"`       // plugin faults; exponential replaced the plugin in these calls
 	LastFault string  `json:"last_fault,omitempty"`
 }
 
@@ -45,10 +45,9 @@ type Delay struct {
 	Max  float64 `json:"max"`
 }
 
-// PlayBackoff sends requests into outages, each waiting by a backoff plugin and
-// by the built-ins, then asks each for the waits of requests that never
-// succeed. All face the same outages; the same seed gives the same report. A
-// plugin that learns is told of each attempt.
+// PlayBackoff simulates requests in outages, with a backoff plugin and with the built-ins, and then
+// requests that never succeed. All backoffs get the same outages. The same seed gives
+// the same report. Each attempt is passed to the plugin as an observation.
 func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (Backoffs, error) {
 	policy := retry.DefaultPolicy()
 	policy.Jitter = jitter
@@ -58,12 +57,19 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 		return Backoffs{}, fmt.Errorf("exponential: %w", err)
 	}
 	defer exponential.Close()
-	for _, c := range []Plugin{plugin, builtIn("exponential"), builtIn("linear"), builtIn("fixed"), builtIn("decorrelated_jitter")} {
+	backoffs := []Plugin{plugin}
+	for _, name := range []string{"exponential", "linear", "fixed", "decorrelated_jitter"} {
+		backoffs = append(backoffs, builtIn(name))
+	}
+	for _, c := range backoffs {
 		m, err := host.Load(c.Code, c.Config)
 		if err != nil {
 			return Backoffs{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
-		w := &waiter{m: m, fallback: exponential, policy: &policy, r: rand.New(rand.NewPCG(seed, 4)), now: defaultStart, out: Waits{Backoff: c.Name}}
+		w := &waiter{
+			m: m, fallback: exponential, policy: &policy, r: rand.New(rand.NewPCG(seed, 4)), now: defaultStart,
+			out: Waits{Backoff: c.Name},
+		}
 		err = w.play()
 		m.Close()
 		if err != nil {
@@ -74,7 +80,7 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 	return report, nil
 }
 
-// waiter is one backoff at work.
+// waiter simulates requests with one backoff.
 type waiter struct {
 	m, fallback *wasmhost.Module
 	policy      *retry.Policy
@@ -118,12 +124,12 @@ func (w *waiter) play() error {
 	return nil
 }
 
-// request is one request into an outage of so many seconds, which began with
-// it. It returns the retries used and how long after the outage's end it
-// succeeded, -1 if it did not. Delays are added up in sums, if any.
+// request simulates a request in an outage of down seconds, which begins with the request. It returns
+// the number of retries and the time from the end of the outage to the success, -1
+// without a success. It adds the delays to sums, unless that is nil.
 func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
 	begin, previous := w.now, 0.0
-	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // so that one more call changes no later request
+	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // of its own: later requests do not depend on the number of calls
 	defer func() { w.now = begin + 3600 }()
 	for n := 0; ; n++ {
 		up := w.now-begin >= down
@@ -135,8 +141,9 @@ func (w *waiter) request(down float64, sums []Delay) (used int, late float64, er
 			return n, -1, nil
 		}
 		d, err := w.wait(&core.BackoffRequest{
-			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier, Cap: w.policy.MaxBackoffDelay, Jitter: flag(w.policy.Jitter),
-			Random: random.Float64(), PreviousDelay: previous, LastStatus: 503, Elapsed: w.now - begin, Remaining: -1, MaxAttempts: retries + 1,
+			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier, Cap: w.policy.MaxBackoffDelay,
+			Jitter: flag(w.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
+			Elapsed: w.now - begin, Remaining: -1, MaxAttempts: retries + 1,
 			HostHash: core.Hash53("host-1.test"), IDHash: core.Hash53(trial.ID(0)), Now: w.now,
 		})
 		if err != nil {
@@ -152,8 +159,8 @@ func (w *waiter) request(down float64, sums []Delay) (used int, late float64, er
 	}
 }
 
-// wait asks for a delay and clamps it, as the gateway does; exponential answers
-// for a call that fails.
+// wait returns the delay of the backoff, limited as in the gateway. Exponential replaces the plugin
+// in a call that fails.
 func (w *waiter) wait(q *core.BackoffRequest) (float64, error) {
 	d, err := w.m.Delay(q)
 	if err != nil {
@@ -166,7 +173,10 @@ func (w *waiter) wait(q *core.BackoffRequest) (float64, error) {
 }
 
 func (w *waiter) observe(attempt int, up bool, delay float64) {
-	o := core.Observation{Now: w.now, IDHash: core.Hash53(trial.ID(0)), HostHash: core.Hash53("host-1.test"), Attempt: float64(attempt), Success: flag(up), Latency: 0.05, Status: 503, Delay: delay}
+	o := core.Observation{
+		Now: w.now, IDHash: core.Hash53(trial.ID(0)), HostHash: core.Hash53("host-1.test"), Attempt: float64(attempt),
+		Success: flag(up), Latency: 0.05, Status: 503, Delay: delay,
+	}
 	if up {
 		o.Status = 200
 	}

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Seen is a proxy at one moment, as GET /api/v1/proxies shows it.
+// Seen is a proxy at one time, as GET /api/v1/proxies shows it.
 type Seen struct {
 	ID          string            `json:"id"`
 	Region      string            `json:"region"`
@@ -18,30 +18,29 @@ type Seen struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a gateway that is looked at from time to time. A
-// proxy's success and latency are those of its last 100 attempts; one without
-// an attempt so far is not in the trace, and one that comes later is taken to
-// have been so from the beginning.
+// Recorder makes a trace of a running gateway, whose proxies the caller reads from time to time. Success
+// and latency of a proxy are those of its last 100 attempts. A proxy is in the trace if it
+// has attempts; its first state is used for the time before as well.
 type Recorder struct {
 	trace Trace
 	index map[string]int
-	uses  map[string]float64 // when first seen
-	used  float64
-	last  float64
+	uses  map[string]float64 // uses of each proxy at its first Look
+	used  float64            // attempts since then, of all proxies
+	last  float64            // time of the last Look, s
 }
 
-// unmeasured is the latency (s) of a proxy that has never answered in time to
-// have one.
+// unmeasured is the latency of a proxy without a success, s.
 const unmeasured = 1
 
-// NewRecorder returns a recorder. start is when it begins, in seconds since
-// the Unix epoch.
+// NewRecorder returns a recorder. start is the beginning of the trace, in seconds since the Unix
+// epoch.
 func NewRecorder(start float64) *Recorder {
-	return &Recorder{trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{}, uses: map[string]float64{}}
+	return &Recorder{
+		trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{}, uses: map[string]float64{},
+	}
 }
 
-// Look takes the proxies as they are at a time, in s from the beginning; times
-// only grow.
+// Look records the proxies at a time, in seconds from the beginning. Times must not decrease.
 func (r *Recorder) Look(at float64, proxies []Seen) {
 	r.last, r.used = at, 0
 	for _, s := range proxies {
@@ -74,8 +73,7 @@ func (r *Recorder) Look(at float64, proxies []Seen) {
 	}
 }
 
-// Trace is what has been recorded until the last look. Its rate is that of the
-// attempts seen.
+// Trace returns the trace until the last Look. Its rate is the mean rate of attempts.
 func (r *Recorder) Trace() (*Trace, error) {
 	if len(r.trace.Proxies) == 0 {
 		return nil, errors.New("no proxy has been used yet: there is nothing to record")

@@ -16,38 +16,38 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Columns is how many stretches of time a trace is divided into for plots.
+// Columns is the number of columns of a plot over time.
 const Columns = 60
 
-// Scorers is how scorers did on a trace.
+// Scorers is the report on scorers and one trace.
 type Scorers struct {
 	Requests int      `json:"requests"`
 	Duration float64  `json:"duration"` // s
 	Proxies  []string `json:"proxies"`
-	Results  []Result `json:"results"` // the plugin's, performance's, random's, the oracle's
+	Results  []Result `json:"results"` // of the plugin, performance, random and the oracle
 }
 
-// Result is how one scorer did.
+// Result is the result of one scorer.
 type Result struct {
 	Scorer      string      `json:"scorer"`
-	SuccessRate float64     `json:"success_rate"` // of all requests
-	Latency     float64     `json:"mean_latency"` // s, of all attempts
-	Cost        float64     `json:"mean_cost"`    // of an attempt
-	Regret      float64     `json:"regret"`       // requests that would be expected to succeed besides, had the likeliest proxy been taken each time
-	Refused     int         `json:"refused"`      // requests when every breaker was open
-	Faults      int         `json:"faults"`       // calls that failed; the rotation answered for them
+	SuccessRate float64     `json:"success_rate"` // share of all requests, 0 to 1
+	Latency     float64     `json:"mean_latency"` // of all attempts, s
+	Cost        float64     `json:"mean_cost"`    // per attempt
+	Regret      float64     `json:"regret"`       // expected successes that the oracle has more
+	Refused     int         `json:"refused"`      // requests while every breaker was open
+	Faults      int         `json:"faults"`       // plugin faults; rotation replaced the scorer in these calls
 	LastFault   string      `json:"last_fault,omitempty"`
 	Shares      []float64   `json:"shares"`   // of the attempts, by proxy
-	Timeline    [][]float64 `json:"timeline"` // by proxy, its share in each of Columns stretches of time
+	Timeline    [][]float64 `json:"timeline"` // of the attempts, by proxy and column
 }
 
-// sweepEvery is how often time takes effect on the pool, as in a gateway.
+// sweepEvery is the time between two calls of Pool.Sweep, as in the gateway.
 const sweepEvery = 100 * time.Millisecond
 
-// oracle is the name of the one that knows the trace.
+// oracle is the name of the scorer that reads the trace and always chooses the best proxy.
 const oracle = "oracle"
 
-// Plugin is what is played.
+// Plugin is a plugin to simulate.
 type Plugin struct {
 	Name   string
 	Code   []byte
@@ -56,18 +56,18 @@ type Plugin struct {
 
 func builtIn(name string) Plugin { return Plugin{Name: name, Code: builtin.Modules()[name]} }
 
-// NoBreaker never opens: whether a proxy is avoided is left to the scorer.
+// NoBreaker returns the settings of a breaker that never opens, so that only the scorer avoids bad
+// proxies.
 func NoBreaker() breaker.Config {
 	c := breaker.Default()
 	c.FailureThreshold = math.MaxInt
 	return c
 }
 
-// PlayScorer plays a trace with a scorer, the built-ins performance and random,
-// and an oracle that always takes the proxy likeliest to succeed. All face the
-// same requests and the same luck; the same seed gives the same report. The
-// choices are made by core/selector on a clock of its own. Each request is one
-// attempt.
+// PlayScorer simulates a trace with a scorer plugin, the built-ins performance and random, and an
+// oracle that always chooses the proxy with the highest probability of success. All get the same
+// requests and the same random numbers. The same seed gives the same report. Selection is that of
+// core/selector, with a simulated clock. Each request is one attempt.
 func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.Config, seed uint64) (Scorers, error) {
 	report := Scorers{Duration: t.Duration}
 	for _, p := range t.Proxies {
@@ -87,7 +87,7 @@ func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.C
 		report.Results = append(report.Results, p.result(c.Name))
 	}
 	p := newPlay(t, seed)
-	p.knowing()
+	p.withOracle()
 	report.Requests = p.requests
 	report.Results = append(report.Results, p.result(oracle))
 	return report, nil
@@ -97,19 +97,22 @@ func PlayScorer(host *wasmhost.Host, plugin Plugin, t *Trace, breakers breaker.C
 type play struct {
 	trace    *Trace
 	seed     uint64
-	chance   float64    // of the seed, for luck
-	arrivals *rand.Rand // the same for everyone
+	chance   float64    // seed of luck
+	arrivals *rand.Rand // times of requests, the same for all scorers
 	index    map[string]int
-	from     []int // where each proxy's State is
+	from     []int // index of each proxy's current State
 
 	requests, attempts, successes, refused int
 	latency, cost, regret                  float64
-	taken                                  [][]int // by proxy and column
+	taken                                  [][]int // attempts by proxy and column
 	scorer                                 *counted
 }
 
 func newPlay(t *Trace, seed uint64) *play {
-	p := &play{trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11), arrivals: rand.New(rand.NewPCG(seed, 1)), index: map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)), scorer: &counted{}}
+	p := &play{
+		trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11), arrivals: rand.New(rand.NewPCG(seed, 1)),
+		index: map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)), scorer: &counted{},
+	}
 	for i := range t.Proxies {
 		p.index[t.Proxies[i].ID] = i
 		p.taken[i] = make([]int, Columns)
@@ -117,8 +120,8 @@ func newPlay(t *Trace, seed uint64) *play {
 	return p
 }
 
-// counted counts the calls of a scorer that fail; the selector's rotation
-// answers for them.
+// counted is a scorer that counts its plugin faults. The selector's rotation replaces the
+// scorer in these calls.
 type counted struct {
 	*wasmhost.Module
 	faults int
@@ -137,7 +140,7 @@ func (c *counted) Score(candidates core.Candidates, scores []float64) error {
 	return c.fault(c.Module.Score(candidates, scores))
 }
 
-// ending is an attempt under way.
+// ending is an attempt in flight, with its result.
 type ending struct {
 	at      time.Time
 	lease   upstream.Lease
@@ -145,7 +148,7 @@ type ending struct {
 	seen    core.Observation
 }
 
-// endings is a heap, the earliest first.
+// endings is a heap of attempts, the earliest end first.
 type endings []*ending
 
 func (e endings) Len() int           { return len(e) }
@@ -159,7 +162,7 @@ func (e *endings) Pop() any {
 	return last
 }
 
-// each calls f with the time of each request, in s from the beginning.
+// each calls f with the time of each request, in seconds from the beginning.
 func (p *play) each(f func(t float64)) {
 	for t := p.arrivals.ExpFloat64() / p.trace.Rate; t < p.trace.Duration; t += p.arrivals.ExpFloat64() / p.trace.Rate {
 		f(t)
@@ -167,7 +170,7 @@ func (p *play) each(f func(t float64)) {
 	}
 }
 
-// with plays with a scorer.
+// with simulates the trace with a scorer.
 func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 	p.scorer = &counted{Module: m}
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
@@ -218,12 +221,15 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 		lease.Target = targets[host]
 		i := p.index[lease.Proxy.ID()]
 		ok, latency := p.attempt(i, t)
-		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency}}
+		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{
+			Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency,
+		}}
 		if ok {
 			e.outcome.Verdict, e.outcome.Status = core.Success, 200
 		}
 		e.seen = core.Observation{
-			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.Proxy.IDHash(), HostHash: q.HostHash, Success: flag(ok), Latency: latency.Seconds(), Status: float64(e.outcome.Status),
+			Now: float64(e.at.UnixNano()) / 1e9, IDHash: lease.Proxy.IDHash(), HostHash: q.HostHash, Success: flag(ok),
+			Latency: latency.Seconds(), Status: float64(e.outcome.Status),
 		}
 		heap.Push(&running, e)
 	})
@@ -231,8 +237,8 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 	return nil
 }
 
-// knowing plays with the oracle.
-func (p *play) knowing() {
+// withOracle simulates the trace with the oracle.
+func (p *play) withOracle() {
 	p.each(func(t float64) { p.attempt(p.bestIndex(t), t) })
 }
 
@@ -246,7 +252,8 @@ func flag(b bool) float64 {
 func (p *play) specs() []upstream.Spec {
 	specs := make([]upstream.Spec, len(p.trace.Proxies))
 	for i, x := range p.trace.Proxies {
-		specs[i] = upstream.Spec{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Address: upstream.Address{Scheme: upstream.HTTP, Host: "simulated:1"}}
+		address := upstream.Address{Scheme: upstream.HTTP, Host: "simulated:1"}
+		specs[i] = upstream.Spec{ID: x.ID, Region: x.Region, Weight: x.Weight, Cost: x.Cost, Address: address}
 	}
 	return specs
 }
@@ -259,12 +266,13 @@ func (p *play) pool() []wasmhost.Proxy {
 	return list
 }
 
-// luck is uniform in [0, 1), for this request and what it is about.
+// luck returns a random number in [0, 1) for the request and a subject. It is the same for all
+// scorers.
 func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// attempt runs a request through a proxy and counts it.
+// attempt simulates an attempt through a proxy and counts it.
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
 	s := x.at(t, &p.from[i])
@@ -281,7 +289,7 @@ func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	return ok, time.Duration(seconds * 1e9)
 }
 
-// bestIndex is the proxy that is likeliest to succeed, the fastest of equals.
+// bestIndex returns the proxy with the highest probability of success, the fastest of equals.
 func (p *play) bestIndex(t float64) int {
 	best, have := 0, State{Success: -1}
 	for i := range p.trace.Proxies {

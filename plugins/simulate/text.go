@@ -9,19 +9,19 @@ import (
 	"text/tabwriter"
 )
 
-// Style is what plots are drawn with.
+// Style is the set of characters for plots.
 type Style struct {
-	levels []rune // of a cell, the emptiest first
+	levels []rune // of a cell, from empty to full
 	bar    string
 }
 
 // Unicode draws with block elements.
 func Unicode() Style { return Style{[]rune(" ▁▂▃▄▅▆▇█"), "█"} }
 
-// ASCII is for terminals that show nothing else.
+// ASCII draws with ASCII characters, for terminals without others.
 func ASCII() Style { return Style{[]rune(" .:-=+*#%@"), "#"} }
 
-// cell draws a share, 0 to 1. A share above 0 is never left blank.
+// cell draws a share, 0 to 1. A share above 0 is never blank.
 func (s Style) cell(share float64) string {
 	last := len(s.levels) - 1
 	i := int(math.Round(share * float64(last)))
@@ -31,16 +31,17 @@ func (s Style) cell(share float64) string {
 	return string(s.levels[min(max(i, 0), last)])
 }
 
-// rows is how many proxies a plot shows, those chosen most.
+// rows is the number of proxies in a plot: those with the largest shares.
 const rows = 12
 
-// Write writes the report for people: a table of scorers, one of shares, and a
-// plot of each scorer's shares over time.
+// Write writes the report as text: a table of scorers, a table of shares, and a plot of each
+// scorer's shares over time.
 func (r Scorers) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "scorer\tsuccess\tmean latency\tmean cost\tregret\trefused\n")
 	for _, x := range r.Results {
-		fmt.Fprintf(w, "%s\t%.2f %%\t%.3g ms\t%.3f\t%.1f\t%d\n", x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
+		fmt.Fprintf(w, "%s\t%.2f %%\t%.3g ms\t%.3f\t%.1f\t%d\n",
+			x.Scorer, 100*x.SuccessRate, 1000*x.Latency, x.Cost, x.Regret, x.Refused)
 	}
 	shown := r.busiest()
 	fmt.Fprintf(w, "\nshare of requests")
@@ -66,7 +67,8 @@ func (r Scorers) Write(out io.Writer, s Style) error {
 		width = max(width, len([]rune(r.Proxies[i])))
 	}
 	width = min(width, 30)
-	fmt.Fprintf(out, "\n%d requests in %.0f s; each column is %.4g s, its height the share of the requests in it\n", r.Requests, r.Duration, r.Duration/Columns)
+	fmt.Fprintf(out, "\n%d requests in %.0f s; each column is %.4g s, its height the share of the requests in it\n",
+		r.Requests, r.Duration, r.Duration/Columns)
 	for _, x := range r.Results {
 		fmt.Fprintf(out, "\n%s\n", x.Scorer)
 		for _, i := range shown {
@@ -84,13 +86,14 @@ func (r Scorers) writeFaults(out io.Writer) error {
 	var err error
 	for _, x := range r.Results {
 		if x.Faults > 0 {
-			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and the rotation answered for it; the last: %s\n", x.Scorer, x.Faults, x.LastFault)
+			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and the rotation answered for it; the last: %s\n",
+				x.Scorer, x.Faults, x.LastFault)
 		}
 	}
 	return err
 }
 
-// busiest are the proxies that anyone chose most, in the trace's order.
+// busiest returns the proxies with the largest share of any scorer, in the order of the trace.
 func (r Scorers) busiest() []int {
 	most := func(i int) (share float64) {
 		for _, x := range r.Results {
@@ -119,8 +122,8 @@ func (r Scorers) busiest() []int {
 // barWidth is the length of the longest bar.
 const barWidth = 40
 
-// Write writes the report for people: a table of waits, how each did in
-// outages, and a plot of the mean waits.
+// Write writes the report as text: a table of waits, a table of results in outages, and a plot of the
+// mean waits.
 func (r Backoffs) Write(out io.Writer, s Style) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "wait (s) before")
@@ -162,13 +165,14 @@ func (r Backoffs) Write(out io.Writer, s Style) error {
 	var err error
 	for _, x := range r.Results {
 		if x.Faults > 0 {
-			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and exponential answered for it; the last: %s\n", x.Backoff, x.Faults, x.LastFault)
+			_, err = fmt.Fprintf(out, "\n%s failed in %d calls, and exponential answered for it; the last: %s\n",
+				x.Backoff, x.Faults, x.LastFault)
 		}
 	}
 	return err
 }
 
-// String is the mean and, where they differ, the range.
+// String returns the mean and, if the delays differ, their range.
 func (d Delay) String() string {
 	if d.Max-d.Min < 0.005 {
 		return fmt.Sprintf("%.2f", d.Mean)

@@ -1,6 +1,6 @@
-// Package simulate plays plugins on traces: what a scorer would have chosen,
-// and how long a backoff would have waited, beside the built-ins. Time is
-// simulated, chance comes from a seed. It is behind `whirlpool plugin simulate`.
+// Package simulate compares plugins with the built-ins in a simulation: scorers on a trace of
+// proxies, backoffs in outages. Time is simulated, and random numbers come from a seed.
+// `whirlpool plugin simulate` uses it.
 package simulate
 
 import (
@@ -16,23 +16,22 @@ import (
 	"strings"
 )
 
-// Trace is how the proxies of a pool do over time, and how many requests come.
+// Trace describes the proxies of a pool over time, and the requests.
 //
-// It is written as JSON lines. A line without "proxy" says something of the
-// whole, and may be missing:
+// Its file format is JSON lines. An optional line without "proxy" describes the requests:
 //
 //	{"duration": 600, "rate": 20, "hosts": 8, "region": "EU", "start": 1767225600}
 //
-// Any other line says how a proxy does from a moment on, until its next line;
-// what a line leaves out stays as it was:
+// Each other line describes a proxy from a time on, until the proxy's next line. A value that is missing in a
+// later line does not change:
 //
-//	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU", "metadata": {"plan": "gold"}}
-//	{"proxy": "a", "at": 300, "success": 0.4}
+//	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
+//	{"proxy": "a", "at": 300, "success": 0.4, "metadata": {"plan": "gold"}}
 type Trace struct {
-	Duration float64 // s; by default 600 or, if that is longer, the last "at" and a minute
-	Rate     float64 // requests per second, on average; default 20
-	Hosts    int     // that are asked for, each as often; default 8
-	Region   string  // wanted by every request; "" for none
+	Duration float64 // s; the default is the larger of 600 and the last "at" plus 60
+	Rate     float64 // mean number of requests per second; default 20
+	Hosts    int     // number of targets, with equal shares of the requests; default 8
+	Region   string  // wanted region of all requests; "" for none
 	Start    float64 // s since the Unix epoch; default 1767225600, 2026-01-01 00:00 UTC
 	Proxies  []Proxy
 }
@@ -42,22 +41,22 @@ type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
 	Metadata     map[string]string
-	States       []State // by time; the first is at 0
+	States       []State // in the order of time; the first is at 0
 }
 
-// State is how a proxy does from a moment on.
+// State is the behaviour of a proxy from a time on.
 type State struct {
 	At      float64 // s from the beginning
-	Success float64 // probability, 0 to 1
-	Latency float64 // s, the middle of a range of 20 % up and down
+	Success float64 // probability of success, 0 to 1
+	Latency float64 // mean latency, s; latencies differ from it by up to 20 %
 }
 
-// The bounds of a trace.
+// The limits of a trace.
 const (
-	maxRequests = 2_000_000
-	maxLooks    = 100_000_000 // requests times proxies
-	maxProxies  = 1000
-	maxHosts    = 1000
+	maxRequests   = 2_000_000
+	maxCandidates = 100_000_000 // candidates: requests times proxies
+	maxProxies    = 1000
+	maxHosts      = 1000
 )
 
 const (
@@ -83,10 +82,10 @@ type line struct {
 	Start    *float64          `json:"start,omitempty"`
 }
 
-// Read reads a trace. Its errors name the line.
+// Read reads a trace. Its errors contain the line number.
 func Read(r io.Reader) (*Trace, error) {
 	t := &Trace{Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
-	at := map[string]int{} // places in t.Proxies
+	at := map[string]int{} // index in t.Proxies, by id
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
 	n, last := 0, 0.0
@@ -195,8 +194,9 @@ func (t *Trace) check() error {
 		return fmt.Errorf("duration is %v and rate %v; both must be above 0", t.Duration, t.Rate)
 	case t.Duration*t.Rate > maxRequests:
 		return fmt.Errorf("duration %v at rate %v makes more than %d requests", t.Duration, t.Rate, maxRequests)
-	case t.Duration*t.Rate*float64(len(t.Proxies)) > maxLooks:
-		return fmt.Errorf("%.0f requests among %d proxies are too many; take a shorter duration or a lower rate", t.Duration*t.Rate, len(t.Proxies))
+	case t.Duration*t.Rate*float64(len(t.Proxies)) > maxCandidates:
+		return fmt.Errorf("%.0f requests among %d proxies are too many; take a shorter duration or a lower rate",
+			t.Duration*t.Rate, len(t.Proxies))
 	case t.Hosts < 1 || t.Hosts > maxHosts:
 		return fmt.Errorf("hosts is %d; it must be 1 to %d", t.Hosts, maxHosts)
 	case !(t.Start >= 0 && t.Start < 1e11):
@@ -205,7 +205,7 @@ func (t *Trace) check() error {
 	return nil
 }
 
-// Write writes the trace so that Read reads the same.
+// Write writes the trace in the format of Read.
 func (t *Trace) Write(w io.Writer) error {
 	e := json.NewEncoder(w)
 	head := line{Duration: &t.Duration, Rate: &t.Rate, Hosts: &t.Hosts, Start: &t.Start}
@@ -234,8 +234,8 @@ func (t *Trace) Write(w io.Writer) error {
 	return nil
 }
 
-// at is how a proxy does at time t. from is where in States to begin to look; at
-// moves it on, since time never goes back.
+// at returns the state at time t. from is the index of the state at the last call; at advances it, so t
+// must not decrease.
 func (p *Proxy) at(t float64, from *int) State {
 	for *from+1 < len(p.States) && p.States[*from+1].At <= t {
 		*from++
@@ -243,7 +243,7 @@ func (p *Proxy) at(t float64, from *int) State {
 	return p.States[*from]
 }
 
-// Scenarios are what Generate can make, with what they show.
+// Scenarios are the traces that Generate can make.
 var Scenarios = []struct{ Name, Shows string }{
 	{"swap", "half way the best proxies and the worst change places"},
 	{"steady", "nothing changes"},
@@ -251,9 +251,8 @@ var Scenarios = []struct{ Name, Shows string }{
 	{"drift", "every proxy's success wanders"},
 }
 
-// Generate makes a trace of a specification: a scenario's name and, after
-// commas, proxies=5, duration=600, rate=20, hosts=8. Seed decides what chance
-// there is in it.
+// Generate makes a trace from a specification: a scenario's name and, after commas, any of proxies=5,
+// duration=600, rate=20, hosts=8 (the defaults). Random parts come from the seed.
 func Generate(spec string, seed uint64) (*Trace, error) {
 	name, rest, _ := strings.Cut(spec, ",")
 	t := &Trace{Duration: defaultDuration, Rate: defaultRate, Hosts: defaultHosts, Start: defaultStart}
@@ -284,7 +283,7 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 	}
 	r := rand.New(rand.NewPCG(seed, 7))
 	for i := range proxies {
-		x := float64(i) / float64(proxies-1) // 0 the best and dearest, 1 the worst
+		x := float64(i) / float64(proxies-1) // 0 for the best and most expensive proxy, 1 for the worst
 		t.Proxies = append(t.Proxies, Proxy{
 			ID: fmt.Sprintf("proxy-%d", i+1), Region: []string{"EU", "US"}[i%2], Weight: 1, Cost: math.Round(10*(1-x)) / 10,
 			States: []State{{Success: 0.98 - 0.5*x, Latency: 0.05 + 0.25*x}},
