@@ -32,6 +32,6 @@ type Transition struct {
 	From, To     State
 	At           time.Time // when the change took effect: for a half-opening, the time at which it was due
 	FailureCount int       // failures in the window at that time
-	Reason       string    // threshold, timeout, probe_success, probe_failure or manual_reset, reachable
+	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset or reachable
 	Why          string    // the evidence that opened the breaker, in words; "" for other transitions
 }

@@ -156,29 +156,29 @@ func (s *Selector) release(c *choice) {
 }
 
 // choose chooses and acquires a proxy.
-func (s *Selector) choose(q *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
-	q.poolSize = len(snap.All)
-	q.turn = s.turn.Load()
-	if q.Attempt == 0 {
-		q.turn = s.turn.Add(1) - 1
-		if lease, ok := s.probeOverdue(q, snap); ok {
+func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
+	c.poolSize = len(snap.All)
+	c.turn = s.turn.Load()
+	if c.Attempt == 0 {
+		c.turn = s.turn.Add(1) - 1
+		if lease, ok := s.probeOverdue(c, snap); ok {
 			return lease, nil
 		}
-		if lease, ok := s.explore(q, snap); ok {
+		if lease, ok := s.explore(c, snap); ok {
 			return lease, nil
 		}
-		if q.regionOnly() {
-			if g := snap.Region(q.RegionHash); g != nil {
-				q.turn = g.Turn.Add(1) - 1 // each region has its own rotation
+		if c.regionOnly() {
+			if g := snap.Region(c.RegionHash); g != nil {
+				c.turn = g.Turn.Add(1) - 1 // each region has its own rotation
 			}
 		}
 	}
-	s.gather(q, snap)
-	if len(q.candidates) == 0 {
-		return s.chooseTried(q, snap)
+	s.gather(c, snap)
+	if len(c.candidates) == 0 {
+		return s.chooseTried(c, snap)
 	}
-	q.keepPreferred()
-	return s.chooseBest(q, scorer)
+	c.keepPreferred()
+	return s.chooseBest(c, scorer)
 }
 
 func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
@@ -188,10 +188,10 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 
 // probeOverdue chooses a proxy whose breaker has been half-open for too long because no scorer has chosen
 // it. The attempt is the probe.
-func (s *Selector) probeOverdue(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && q.inRegion(u, snap) && u.Breaker().Overdue() {
-			if lease, ok := u.Acquire(q.now); ok {
+		if !u.Draining() && c.inRegion(u, snap) && u.Breaker().Overdue() {
+			if lease, ok := u.Acquire(c.now); ok {
 				return lease, true
 			}
 		}
@@ -200,9 +200,9 @@ func (s *Selector) probeOverdue(q *choice, snap *upstream.Snapshot) (upstream.Le
 }
 
 // inRegion reports whether the region of u permits an attempt of q.
-func (q *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
-	return !q.regionOnly() || u.RegionHash() == q.RegionHash || q.Region != RegionStrict &&
-		snap.Region(q.RegionHash) == nil
+func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
+	return !c.regionOnly() || u.RegionHash() == c.RegionHash || c.Region != RegionStrict &&
+		snap.Region(c.RegionHash) == nil
 }
 
 // Limits of explorations: the number of first attempts from one exploration to the next.
@@ -213,23 +213,23 @@ const (
 
 // explore chooses a proxy that has not been chosen for too long (package upstream defines the rule), if the
 // request is idempotent.
-func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
+func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	list := s.pool.Idle()
-	if len(list) == 0 || !q.Idempotent || !q.Retryable {
+	if len(list) == 0 || !c.Idempotent || !c.Retryable {
 		return upstream.Lease{}, false
 	}
 	from := s.nextExploration.Load()
 	for _, u := range list {
-		if q.turn+exploreEvery-trialEvery < from {
+		if c.turn+exploreEvery-trialEvery < from {
 			break
 		}
-		if _, yes := u.Unexplored(q.elapsed); !yes || q.turn < from && !u.OnTrial() || !q.inRegion(u, snap) {
+		if _, yes := u.Unexplored(c.elapsed); !yes || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) {
 			continue
 		}
-		if !s.nextExploration.CompareAndSwap(from, q.turn+exploreEvery) {
+		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
 			break // another request explores
 		}
-		return u.Explore(q.now)
+		return u.Explore(c.now)
 	}
 	return upstream.Lease{}, false
 }
@@ -237,60 +237,60 @@ func (s *Selector) explore(q *choice, snap *upstream.Snapshot) (upstream.Lease, 
 // gather sets the candidates: the admissible proxies that q has not tried, or a sample of them. If q is
 // limited to a region, they are of this region. If that region has none and is only preferred, they
 // are of any region.
-func (s *Selector) gather(q *choice, snap *upstream.Snapshot) {
-	if q.regionOnly() {
-		q.candidates = q.candidates[:0]
-		if g := snap.Region(q.RegionHash); g != nil {
-			s.gatherFrom(q, g)
+func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
+	if c.regionOnly() {
+		c.candidates = c.candidates[:0]
+		if g := snap.Region(c.RegionHash); g != nil {
+			s.gatherFrom(c, g)
 		}
-		if len(q.candidates) > 0 || q.Region == RegionStrict {
+		if len(c.candidates) > 0 || c.Region == RegionStrict {
 			return
 		}
 	}
-	s.gatherFrom(q, snap.Group)
+	s.gatherFrom(c, snap.Group)
 }
 
 // keepPreferred removes the candidates that have not shown that they work (package upstream defines which),
 // unless it would remove all of them.
-func (q *choice) keepPreferred() {
+func (c *choice) keepPreferred() {
 	n := 0
-	for _, u := range q.candidates {
-		if u.Preferred(q.elapsed) {
+	for _, u := range c.candidates {
+		if u.Preferred(c.elapsed) {
 			n++
 		}
 	}
-	if n == 0 || n == len(q.candidates) {
+	if n == 0 || n == len(c.candidates) {
 		return
 	}
-	all := q.candidates
-	q.candidates = q.candidates[:0]
+	all := c.candidates
+	c.candidates = c.candidates[:0]
 	for _, u := range all {
-		if u.Preferred(q.elapsed) {
-			q.candidates = append(q.candidates, u)
+		if u.Preferred(c.elapsed) {
+			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(q.candidates) == 0 { // other requests have taken these proxies since the count
-		q.candidates = all
+	if len(c.candidates) == 0 { // other requests have taken these proxies since the count
+		c.candidates = all
 	}
 }
 
 // gatherFrom sets the candidates from a group of proxies.
-func (s *Selector) gatherFrom(q *choice, group *upstream.Group) {
-	q.candidates = q.candidates[:0]
+func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
+	c.candidates = c.candidates[:0]
 	if len(group.All) > s.maxCandidates {
-		s.sample(q, group)
+		s.sample(c, group)
 		return
 	}
-	q.ordered = len(q.Tried) > 0
+	c.ordered = len(c.Tried) > 0
 	// The rotation of a retry continues after the proxy tried last.
 	begin := 0
-	if n := len(q.Tried); n > 0 {
-		begin = slices.Index(group.All, q.Tried[n-1].Proxy) + 1
+	if n := len(c.Tried); n > 0 {
+		begin = slices.Index(group.All, c.Tried[n-1].Proxy) + 1
 	}
 	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
 		for _, u := range part {
-			if u.Free() && len(q.Tried) == 0 || q.admissible(u) {
-				q.candidates = append(q.candidates, u)
+			if u.Free() && len(c.Tried) == 0 || c.admissible(u) {
+				c.candidates = append(c.candidates, u)
 			}
 		}
 	}
@@ -299,31 +299,31 @@ func (s *Selector) gatherFrom(q *choice, group *upstream.Group) {
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
 // admissible one, so that a rotation covers a pool of any size. The others follow a random place in the
 // mixed order, which is nearly the order of memory as well.
-func (s *Selector) sample(q *choice, group *upstream.Group) {
-	q.ordered = true
+func (s *Selector) sample(c *choice, group *upstream.Group) {
+	c.ordered = true
 	all := group.All
 	n := uint64(len(all))
 	var first *upstream.Upstream
 	for i := range uint64(s.maxCandidates) {
-		if u := all[(q.turn+i)%n]; q.admissible(u) {
+		if u := all[(c.turn+i)%n]; c.admissible(u) {
 			first = u
-			q.candidates = append(q.candidates, u)
+			c.candidates = append(c.candidates, u)
 			break
 		}
 	}
 	at := int(s.rand() % n)
-	for i := 0; i < s.maxCandidates && len(q.candidates) < s.maxCandidates; i++ {
-		if u := group.Mixed[at]; u != first && (u.Free() && len(q.Tried) == 0 || q.admissible(u)) {
-			q.candidates = append(q.candidates, u)
+	for i := 0; i < s.maxCandidates && len(c.candidates) < s.maxCandidates; i++ {
+		if u := group.Mixed[at]; u != first && (u.Free() && len(c.Tried) == 0 || c.admissible(u)) {
+			c.candidates = append(c.candidates, u)
 		}
 		if at++; at == len(all) {
 			at = 0
 		}
 	}
-	if len(q.candidates) == 0 { // few proxies are admissible: check all of them
+	if len(c.candidates) == 0 { // few proxies are admissible: check all of them
 		for _, u := range all {
-			if q.admissible(u) && len(q.candidates) < s.maxCandidates {
-				q.candidates = append(q.candidates, u)
+			if c.admissible(u) && len(c.candidates) < s.maxCandidates {
+				c.candidates = append(c.candidates, u)
 			}
 		}
 	}
@@ -331,8 +331,8 @@ func (s *Selector) sample(q *choice, group *upstream.Group) {
 
 // admissible reports whether u may be chosen. A half-open breaker admits only idempotent requests, because
 // its probe is likely to fail.
-func (q *choice) admissible(u *upstream.Upstream) bool {
-	return u.Admissible(q.elapsed, q.Idempotent) && !(len(q.Tried) > 0 && q.hasTried(u))
+func (c *choice) admissible(u *upstream.Upstream) bool {
+	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u))
 }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
@@ -378,32 +378,32 @@ func blocked(all []*upstream.Upstream, at time.Duration) error {
 // chooseTried chooses when there is no candidate. Its first choice is an untried proxy whose breaker is
 // half-open, even if the request is not idempotent. Its second choice is the proxy that the request
 // tried longest ago.
-func (s *Selector) chooseTried(q *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
+func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lease, error) {
 	busy, barred := false, false
 	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
 		switch {
-		case u.Draining() || q.outsideRegion(u) || !u.BreakerAdmits(q.elapsed):
+		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed):
 			return upstream.Lease{}, false
 		case u.Full():
 			busy = true
 			return upstream.Lease{}, false
 		}
-		return u.Acquire(q.now)
+		return u.Acquire(c.now)
 	}
 	for _, u := range snap.All {
-		if q.hasTried(u) {
+		if c.hasTried(u) {
 			continue
 		}
 		if lease, ok := acquire(u); ok {
 			return lease, nil
 		}
 	}
-	for i, t := range q.Tried {
-		if slices.ContainsFunc(q.Tried[i+1:], func(later Tried) bool { return later.Proxy == t.Proxy }) {
+	for i, t := range c.Tried {
+		if slices.ContainsFunc(c.Tried[i+1:], func(later Tried) bool { return later.Proxy == t.Proxy }) {
 			continue
 		}
 		if t.Barred {
-			barred = barred || !t.Proxy.Draining() && !q.outsideRegion(t.Proxy) && t.Proxy.BreakerAdmits(q.elapsed)
+			barred = barred || !t.Proxy.Draining() && !c.outsideRegion(t.Proxy) && t.Proxy.BreakerAdmits(c.elapsed)
 			continue
 		}
 		if lease, ok := acquire(t.Proxy); ok {
@@ -415,7 +415,7 @@ func (s *Selector) chooseTried(q *choice, snap *upstream.Snapshot) (upstream.Lea
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
 		return upstream.Lease{}, ErrCredentialsRefused
-	case errors.Is(blocked(snap.All, q.elapsed), core.ErrPoolEmpty):
+	case errors.Is(blocked(snap.All, c.elapsed), core.ErrPoolEmpty):
 		return upstream.Lease{}, core.ErrPoolEmpty
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
@@ -440,44 +440,44 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 }
 
 // chooseBest ranks the candidates and acquires the best one that can be acquired.
-func (s *Selector) chooseBest(q *choice, scorer core.Scorer) (upstream.Lease, error) {
-	n := len(q.candidates)
-	if cap(q.scores) < n {
-		q.scores = make([]float64, max(n, 16))
+func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, error) {
+	n := len(c.candidates)
+	if cap(c.scores) < n {
+		c.scores = make([]float64, max(n, 16))
 	}
-	scores := q.scores[:n]
+	scores := c.scores[:n]
 	tolerance := 0.0
 	if n == 1 {
 		scores[0] = 0
 	} else {
-		q.seed = s.rand()
-		if err := scorer.Score(q, scores); err != nil {
-			distance := q.firstRotation()
+		c.seed = s.rand()
+		if err := scorer.Score(c, scores); err != nil {
+			distance := c.firstRotation()
 			for i := range scores {
 				scores[i] = -float64(distance)
-				distance = q.nextRotation(distance)
+				distance = c.nextRotation(distance)
 			}
 		} else if t, ok := scorer.(core.Tolerance); ok {
 			tolerance = t.Tolerance()
 		}
 	}
 	for len(scores) > 0 {
-		i := s.pick(q, scores, tolerance)
-		if lease, ok := q.candidates[i].Acquire(q.now); ok {
+		i := s.pick(c, scores, tolerance)
+		if lease, ok := c.candidates[i].Acquire(c.now); ok {
 			return lease, nil
 		}
 		// Another request has acquired it: choose among the others.
 		last := len(scores) - 1
-		scores[i], q.candidates[i] = scores[last], q.candidates[last]
-		scores, q.candidates = scores[:last], q.candidates[:last]
+		scores[i], c.candidates[i] = scores[last], c.candidates[last]
+		scores, c.candidates = scores[:last], c.candidates[:last]
 	}
-	return s.chooseTried(q, s.pool.Snapshot())
+	return s.chooseTried(c, s.pool.Snapshot())
 }
 
 // pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; of
 // these, the candidate with the least load (Upstream.Load) is best. If several have the same load, first
 // attempts take the one whose turn it is in the rotation, and retries take them in turn.
-func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
+func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
 		if score > best { // false for NaN
@@ -490,7 +490,7 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 		if !(score >= floor) {
 			continue
 		}
-		switch l := q.candidates[i].Load(); {
+		switch l := c.candidates[i].Load(); {
 		case l < load:
 			chosen, equals, load = i, 1, l
 		case l == load:
@@ -501,16 +501,16 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 		return chosen
 	}
 	// The load may have changed since. Then an earlier candidate is chosen.
-	turn := q.turn
+	turn := c.turn
 	switch {
-	case q.Attempt > 0:
+	case c.Attempt > 0:
 		turn = s.tieTurn.Add(1) - 1
-	case q.ordered:
+	case c.ordered:
 		turn = 0
 	}
 	turn %= uint64(equals)
 	for i := chosen + 1; i < len(scores) && turn > 0; i++ {
-		if scores[i] >= floor && q.candidates[i].Load() == load {
+		if scores[i] >= floor && c.candidates[i].Load() == load {
 			chosen = i
 			turn--
 		}
@@ -520,44 +520,44 @@ func (s *Selector) pick(q *choice, scores []float64, tolerance float64) int {
 
 // firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance of
 // each further candidate is larger by one; the distance after the largest one is 0.
-func (q *choice) firstRotation() int {
-	n := len(q.candidates)
-	if q.ordered || n == 0 {
+func (c *choice) firstRotation() int {
+	n := len(c.candidates)
+	if c.ordered || n == 0 {
 		return 0
 	}
-	if turn := int(q.turn % uint64(n)); turn > 0 {
+	if turn := int(c.turn % uint64(n)); turn > 0 {
 		return n - turn
 	}
 	return 0
 }
 
 // nextRotation returns the rotation distance of the candidate after one with the given distance.
-func (q *choice) nextRotation(distance int) int {
-	if distance++; distance == len(q.candidates) {
+func (c *choice) nextRotation(distance int) int {
+	if distance++; distance == len(c.candidates) {
 		return 0
 	}
 	return distance
 }
 
 // Len implements core.Candidates.
-func (q *choice) Len() int { return len(q.candidates) }
+func (c *choice) Len() int { return len(c.candidates) }
 
 // Fill implements core.Candidates.
-func (q *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
+func (c *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	*req = core.RankRequest{
-		Count: float64(len(q.candidates)), Now: float64(q.now.UnixNano()) / 1e9, Attempt: float64(q.Attempt),
-		Turn: float64(q.turn), Seed: float64(q.seed >> 11), HostHash: q.HostHash, RegionHash: q.RegionHash,
-		PoolSize: float64(q.poolSize), Idempotent: toFloat(q.Idempotent), Connect: toFloat(q.Connect),
+		Count: float64(len(c.candidates)), Now: float64(c.now.UnixNano()) / 1e9, Attempt: float64(c.Attempt),
+		Turn: float64(c.turn), Seed: float64(c.seed >> 11), HostHash: c.HostHash, RegionHash: c.RegionHash,
+		PoolSize: float64(c.poolSize), Idempotent: toFloat(c.Idempotent), Connect: toFloat(c.Connect),
 	}
-	slowest, distance := 0.0, q.firstRotation()
-	rows = rows[:len(q.candidates)]
-	for i, u := range q.candidates {
-		c := &rows[i]
-		u.Fill(c, q.elapsed, q.RegionHash)
-		c.AffinityHash = core.Pair53(u.IDHash(), q.HostHash)
-		c.Rotation = float64(distance)
-		distance = q.nextRotation(distance)
-		slowest = max(slowest, c.LatencyMean)
+	slowest, distance := 0.0, c.firstRotation()
+	rows = rows[:len(c.candidates)]
+	for i, u := range c.candidates {
+		row := &rows[i]
+		u.Fill(row, c.elapsed, c.RegionHash)
+		row.AffinityHash = core.Pair53(u.IDHash(), c.HostHash)
+		row.Rotation = float64(distance)
+		distance = c.nextRotation(distance)
+		slowest = max(slowest, row.LatencyMean)
 	}
 	normalize(rows, slowest)
 }

@@ -324,11 +324,11 @@ func TestRowsOfCandidates(t *testing.T) {
 	_, err := f.pool.Update("p1", func(s *upstream.Spec) error { s.Region, s.Weight, s.Cost = "eu", 2, 3; return nil })
 	require.NoError(t, err)
 	f.settle(f.get(1), core.Success)
-	q := f.s.newChoice(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
-	f.s.gather(q, f.pool.Snapshot())
-	rows := make([]core.Candidate, q.Len())
+	c := f.s.newChoice(&Query{Idempotent: true, RegionHash: core.Hash53("eu")}, f.now)
+	f.s.gather(c, f.pool.Snapshot())
+	rows := make([]core.Candidate, c.Len())
 	var r core.RankRequest
-	q.Fill(&r, rows)
+	c.Fill(&r, rows)
 	assert.Equal(t, 3.0, r.Count)
 	assert.Equal(t, 1.0, rows[1].RegionMatch)
 	assert.Equal(t, 0.0, rows[0].RegionMatch)
@@ -527,19 +527,19 @@ func TestSample(outer *testing.T) {
 				left[u] = true
 			}
 		}
-		q := f.s.newChoice(&Query{Idempotent: true}, f.now)
-		q.turn = rapid.Uint64().Draw(t, "turn")
-		f.s.gather(q, f.pool.Snapshot())
-		require.LessOrEqual(t, q.Len(), 20)
-		require.Equal(t, len(left) > 0, q.Len() > 0)
+		c := f.s.newChoice(&Query{Idempotent: true}, f.now)
+		c.turn = rapid.Uint64().Draw(t, "turn")
+		f.s.gather(c, f.pool.Snapshot())
+		require.LessOrEqual(t, c.Len(), 20)
+		require.Equal(t, len(left) > 0, c.Len() > 0)
 		seen := map[*upstream.Upstream]bool{}
-		for _, u := range q.candidates {
+		for _, u := range c.candidates {
 			require.True(t, left[u], "admissible")
 			require.False(t, seen[u], "once")
 			seen[u] = true
 		}
-		if turn := all[q.turn%300]; left[turn] {
-			require.Same(t, turn, q.candidates[0])
+		if turn := all[c.turn%300]; left[turn] {
+			require.Same(t, turn, c.candidates[0])
 		}
 	})
 }
@@ -549,11 +549,11 @@ func TestSampleIsFair(t *testing.T) {
 	const n, limit, choices = 1000, 50, 20_000
 	f := newFixture(t, n, limit)
 	drawn := map[string]int{}
-	q := f.s.newChoice(&Query{Idempotent: true}, f.now)
+	c := f.s.newChoice(&Query{Idempotent: true}, f.now)
 	for i := range uint64(choices) {
-		q.turn = i
-		f.s.gather(q, f.pool.Snapshot())
-		for _, u := range q.candidates[1:] { // the first is chosen by the rotation
+		c.turn = i
+		f.s.gather(c, f.pool.Snapshot())
+		for _, u := range c.candidates[1:] { // the first is chosen by the rotation
 			drawn[u.ID()]++
 		}
 	}
@@ -565,10 +565,10 @@ func TestSampleIsFair(t *testing.T) {
 	for i, u := range f.pool.Snapshot().All {
 		place[u] = i
 	}
-	for i, u := range q.candidates[1 : len(q.candidates)-1] {
-		apart += math.Abs(float64(place[u] - place[q.candidates[i+2]]))
+	for i, u := range c.candidates[1 : len(c.candidates)-1] {
+		apart += math.Abs(float64(place[u] - place[c.candidates[i+2]]))
 	}
-	require.Greater(t, apart/float64(len(q.candidates)-2), 200.0,
+	require.Greater(t, apart/float64(len(c.candidates)-2), 200.0,
 		"neighbours of a sample are far apart in the pool; two random ones are a third of the pool apart")
 }
 
@@ -608,19 +608,19 @@ func TestRowsModel(outer *testing.T) {
 		if region != "" {
 			query.RegionHash = core.Hash53(region)
 		}
-		q := f.s.newChoice(&query, f.now)
-		q.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")
-		f.s.gather(q, f.pool.Snapshot())
-		rows, request := make([]core.Candidate, q.Len()), core.RankRequest{}
+		c := f.s.newChoice(&query, f.now)
+		c.turn = rapid.Uint64Range(0, 1000).Draw(t, "turn")
+		f.s.gather(c, f.pool.Snapshot())
+		rows, request := make([]core.Candidate, c.Len()), core.RankRequest{}
 		if len(rows) == 0 {
 			return
 		}
-		q.Fill(&request, rows)
+		c.Fill(&request, rows)
 		slowest := 0.0
-		for _, u := range q.candidates {
+		for _, u := range c.candidates {
 			slowest = max(slowest, u.Stats().LatencyMean.Seconds())
 		}
-		for i, u := range q.candidates {
+		for i, u := range c.candidates {
 			spec, stats := u.Spec(), u.Stats()
 			want := core.Candidate{
 				SuccessRate: stats.SuccessRate, Samples: float64(stats.Samples), InFlight: float64(stats.InFlight),
@@ -628,7 +628,7 @@ func TestRowsModel(outer *testing.T) {
 				RegionMatch: toFloat(region != "" && spec.Region == region), SinceUse: -1, Uses: float64(stats.Uses),
 				BreakerState: float64(u.Breaker().State()),
 				IDHash:       core.Hash53(u.ID()), AffinityHash: core.Pair53(core.Hash53(u.ID()), query.HostHash),
-				Rotation: float64((uint64(i) + uint64(len(rows)) - q.turn%uint64(len(rows))) % uint64(len(rows))),
+				Rotation: float64((uint64(i) + uint64(len(rows)) - c.turn%uint64(len(rows))) % uint64(len(rows))),
 			}
 			if at, ok := used[u.ID()]; ok {
 				want.SinceUse = f.now.Sub(at).Seconds()

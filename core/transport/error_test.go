@@ -65,8 +65,8 @@ func TestLocalLimit(t *testing.T) {
 	require.Equal(t, "proxy_internal_error", verr.Reason)
 }
 
-// EADDRNOTAVAIL means that this machine has no free port, which is a local limit, or that it has no address from
-// which the proxy can be reached, which is not.
+// EADDRNOTAVAIL has two meanings. If this machine has no free port, the cause is a local limit. If it has no address
+// from which the proxy can be reached, the cause is that the proxy is unreachable.
 func TestNoSourceAddress(t *testing.T) {
 	unreachable := func(to string) *verdict.Error {
 		return newError(dialing, &net.OpError{Op: "dial", Net: "tcp",

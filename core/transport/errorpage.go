@@ -210,7 +210,7 @@ func badGateway(status int) string {
 	return ""
 }
 
-// tinyproxyReasons are the reason phrases of tinyproxy 1.11.
+// tinyproxyReasons maps the reason phrases of tinyproxy 1.11 to error tokens.
 var tinyproxyReasons = map[string]string{
 	"Unable to connect":                  "destination_unavailable", // name resolution or the connection failed
 	"Could not retrieve all the headers": "http_response_incomplete",
@@ -222,7 +222,7 @@ var tinyproxyReasons = map[string]string{
 	"Bad Request":                        "http_request_error",
 }
 
-// privoxyReasons are the reason phrases of Privoxy 3.0.34.
+// privoxyReasons maps the reason phrases of Privoxy 3.0.34 to error tokens.
 var privoxyReasons = map[string]string{
 	"No such domain":                            "dns_error",
 	"Connect failed":                            "destination_unavailable",
@@ -240,7 +240,7 @@ var privoxyReasons = map[string]string{
 	"Bad request received from client":          "http_request_error",
 }
 
-// threeproxyReasons are the texts of 3proxy 1.0 (src/proxy.c).
+// threeproxyReasons maps the texts of 3proxy's pages (3proxy 1.0, src/proxy.c) to error tokens.
 var threeproxyReasons = map[string]string{
 	"Host Not Found or connection failed":                    "destination_unavailable",
 	"Failed to connect parent proxy":                         "proxy_configuration_error",
@@ -254,7 +254,7 @@ var threeproxyReasons = map[string]string{
 		"resource": "http_request_denied",
 }
 
-// squidReasons are squid's pages (doc/errors of squid 5.7). ERR_CANNOT_FORWARD is absent, because squid
+// squidReasons maps the names of squid's pages (doc/errors of squid 5.7) to error tokens. ERR_CANNOT_FORWARD is absent, because squid
 // also uses it for a CONNECT whose name does not resolve.
 var squidReasons = map[string]string{
 	"ERR_DNS_FAIL":                "dns_error",

@@ -162,10 +162,11 @@ func (r *Refusal) Verdict(timing core.Timing) verdict.Facts {
 	return f
 }
 
-func (a *Facts) fill(f *verdict.Facts) {
-	f.FromProxy, f.InnerOutcome, f.Challenged = a.FromProxy, a.InnerOutcome, a.Challenges != nil
-	f.Schemes = unsupportedSchemes(a.Challenges)
-	if a.ErrorPage != nil {
-		f.ErrorPage, f.ErrorPageReason = a.ErrorPage.Kind, a.ErrorPage.Reason
+// fill sets the fields of to that f determines.
+func (f *Facts) fill(to *verdict.Facts) {
+	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
+	to.Schemes = unsupportedSchemes(f.Challenges)
+	if f.ErrorPage != nil {
+		to.ErrorPage, to.ErrorPageReason = f.ErrorPage.Kind, f.ErrorPage.Reason
 	}
 }

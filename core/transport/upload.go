@@ -80,7 +80,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 			deadline = c.Total
 		}
 		if err != nil {
-			deadline = t.cfg.Now().Add(time.Second) // a response may have been sent before
+			deadline = t.cfg.Now().Add(time.Second) // the proxy may have sent a response before the error
 		}
 		mu.Lock()
 		if headless {
