@@ -29,9 +29,6 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	}
 	if counted != core.Excluded {
 		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
-		if !u.pool.literal.Load() {
-			u.countAttempt(counted)
-		}
 	}
 	l.permit.Report(reported, enough)
 	return found
@@ -49,12 +46,16 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	switch o.Verdict {
 	case core.Success:
 		ledger.Served(&a)
+		u.countSuccess()
 	case core.Failure:
 		u.failedToReach.Store(verdict.Unreached(o.Cause))
 		cfg := u.breaker.Config()
 		a.Threshold, a.Window = cfg.FailureThreshold, cfg.WindowDuration
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
 		found = ledger.Failed(&a)
+		if found.JustServed && verdict.TimedOut(o.Cause) {
+			u.countTimeout()
+		}
 		if enough.Enough = found.Worse; found.Worse {
 			why := u.book.Why(ledger)
 			u.why.Store(&why)

@@ -4,16 +4,14 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
-
-	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// A proxy gets few attempts in flight until it has had some successes, as long as other proxies are
-// available. Each proxy has a preferred number of attempts in flight:
+// A proxy gets few attempts in flight until it has had some successes, as long as other proxies
+// are available. Each proxy has a preferred number of attempts in flight:
 //
-//	0          while it cannot be reached and has never served a request. Also if all its attempts,
-//	           at least two, have failed: for 1 s after the second, then 2 s, 4 s, and 8 s after
-//	           each further one
+//	0          while it cannot be reached and has never served a request. Also if at least two
+//	           of its attempts have timed out at targets that serve other proxies, and none has
+//	           succeeded: for 1 s after the second, then 2 s, 4 s, and 8 s after each further one
 //	1          until its first success, and after its breaker has closed
 //	doubled    by each success, as in TCP's slow start (RFC 5681, section 3.1)
 //	unlimited  from 64 on
@@ -21,45 +19,49 @@ import (
 // A selection prefers the proxies with fewer attempts in flight than that. If there is none, it
 // ignores the number: no request is refused and none waits.
 //
-// Failures of a proxy that has served do not lower the number, since scorers and breaker use them
-// already. Otherwise a scorer that sends everything to the best proxy would have to use worse ones: with a
-// limit of 2 after one failure it had 94 % of the oracle's successes in the scenario outage of
-// plugin simulate, with a limit of 2 after three failures in a row 98.5 %, and without a limit 99 %.
+// Other failures do not lower the number, since they cost little time, and scorers and breaker
+// use them already. With a limit of 2 after one failure, a scorer that sends everything to the
+// best proxy had 94 % of the oracle's successes in the scenario outage of plugin simulate, with
+// a limit of 2 after three failures in a row 98.5 %, and without a limit 99 %.
 const (
 	unreached  = -1 // stands for 0: the proxy cannot be reached
-	unserved   = 0  // all attempts have failed
+	unserved   = 0  // attempts have timed out, and none has succeeded
 	unproven   = 1  // until the first success
 	provenFrom = 64 // successes double the number up to this
 	unlimited  = math.MaxInt32
 )
 
-// The time for which a proxy is not preferred if all its attempts have failed.
+// The time for which a proxy is not preferred if its attempts have timed out.
 const (
-	firstPause = time.Second // after the second failure
-	pauseSteps = 3           // doublings by further failures
+	firstPause = time.Second // after the second timeout
+	pauseSteps = 3           // doublings by further timeouts
 )
 
 // slowStart is a proxy's preferred number of attempts in flight.
 type slowStart struct{ limit atomic.Int32 }
 
-// countAttempt adjusts the preferred number after an attempt that is already in the window.
-func (u *Upstream) countAttempt(v core.Verdict) {
+// countSuccess raises the preferred number.
+func (u *Upstream) countSuccess() {
 	limit := u.slow.limit.Load()
-	switch {
-	case v == core.Success && limit < unlimited:
-		next := max(limit, unproven) * 2
-		if next >= provenFrom {
-			next = unlimited
-		}
-		u.slow.limit.CompareAndSwap(limit, next)
-	case v != core.Failure:
-	case limit == unproven && !u.HasServed() && load(&u.stats.failures) >= 2:
+	if limit == unlimited {
+		return
+	}
+	next := max(limit, unproven) * 2
+	if next >= provenFrom {
+		next = unlimited
+	}
+	u.slow.limit.CompareAndSwap(limit, next)
+}
+
+// countTimeout counts an attempt that timed out at a target that serves other proxies.
+func (u *Upstream) countTimeout() {
+	if !u.HasServed() && u.timeouts.Add(1) >= 2 {
 		u.slow.limit.CompareAndSwap(unproven, unserved)
 	}
 }
 
-// Preferred reports whether the proxy has fewer attempts in flight than its preferred number at a
-// time (Pool.Elapsed).
+// Preferred reports whether the proxy has fewer attempts in flight than its preferred
+// number at a moment (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slow.limit.Load()
 	if limit > unserved {
@@ -68,16 +70,16 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastUse.Load()) > u.pause()
 }
 
-// pause returns the time for which a proxy is not preferred if all its attempts have failed.
+// pause returns the time for which a proxy is not preferred if its attempts have timed out.
 func (u *Upstream) pause() time.Duration {
-	return firstPause << min(max(int(load(&u.stats.failures))-2, 0), pauseSteps)
+	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
 }
 
-// Unreached reports whether the last check could not reach the proxy, and the proxy has never
+// Unreached reports whether the last check could not reach the proxy, and it has never
 // served a request.
 func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
 
-// SetReached records whether a check could open a connection to the proxy.
+// SetReached takes the result of a check of whether the proxy can be reached.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
 	case ok:

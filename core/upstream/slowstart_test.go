@@ -33,7 +33,10 @@ func end(t *testing.T, u *Upstream, v core.Verdict, cause core.Cause) {
 	require.True(t, ok)
 	o := core.Outcome{Verdict: v, Cause: cause}
 	if v == core.Failure {
-		o.Charge = core.ChargeProxy
+		o.Charge = core.ChargeProxyOrTarget
+		if verdict.Unreached(cause) {
+			o.Charge = core.ChargeProxy
+		}
 	}
 	lease.Target = Target("t.example:80")
 	lease.Settle(&o)
@@ -42,8 +45,13 @@ func end(t *testing.T, u *Upstream, v core.Verdict, cause core.Cause) {
 
 func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	now := time.Unix(1000, 0)
-	pool := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
-	require.NoError(t, pool.Apply([]Spec{{ID: "a", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:1"}}, {ID: "b", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:2"}}}))
+	cfg := breaker.Default()
+	cfg.FailureThreshold = 20
+	pool := NewPool(PoolConfig{Breaker: cfg, Now: func() time.Time { return now }})
+	require.NoError(t, pool.Apply([]Spec{
+		{ID: "a", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:1"}},
+		{ID: "b", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:2"}},
+	}))
 	u := pool.Snapshot().Get("a")
 	served := func() { end(t, u, core.Success, verdict.Answered) }
 	failed := func() { end(t, u, core.Failure, verdict.ProxyUnreachable) }
@@ -55,13 +63,24 @@ func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	u.SetReached(true)
 	require.Equal(t, 1, preferredFor(t, u))
 
-	failed()
+	timedOut := func(elsewhere bool) {
+		if elsewhere { // the target serves another proxy
+			end(t, pool.Snapshot().Get("b"), core.Success, verdict.Answered)
+		}
+		end(t, u, core.Failure, verdict.NoAnswerInTime)
+	}
+	for range 3 {
+		timedOut(false)
+		require.Equal(t, 1, preferredFor(t, u), "the target may be dead")
+	}
+	now = now.Add(time.Second)
+	timedOut(true)
 	require.Equal(t, 1, preferredFor(t, u), "noise")
-	failed()
-	require.Equal(t, 0, preferredFor(t, u), "all of its attempts have failed")
+	timedOut(true)
+	require.Equal(t, 0, preferredFor(t, u), "it lets attempts time out where others are served")
 	now = now.Add(1500 * time.Millisecond)
 	require.Equal(t, 1, preferredFor(t, u), "after a pause it is tried again")
-	failed()
+	timedOut(true)
 	now = now.Add(1500 * time.Millisecond)
 	require.Equal(t, 0, preferredFor(t, u), "the next pause is twice as long")
 	now = now.Add(time.Second)
@@ -75,6 +94,8 @@ func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	u.SetReached(false)
 	require.Equal(t, 100, preferredFor(t, u), "it has served: a check says less than that")
 
+	now = now.Add(2 * time.Minute) // beyond the breaker's window
+	served()
 	failed()
 	failed()
 	require.Equal(t, 100, preferredFor(t, u), "scorers and breaker see the failures")

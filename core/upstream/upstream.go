@@ -49,7 +49,8 @@ type details struct {
 	book evidence.Book                // the proxy's failures
 	why  atomic.Pointer[evidence.Why] // why the breaker opened last
 
-	failedToReach atomic.Bool // in the last failure no connection to the proxy was opened
+	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
+	failedToReach atomic.Bool  // in the last failure no connection to the proxy was opened
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {

@@ -51,6 +51,9 @@ const (
 	numCauses
 )
 
+// TimedOut reports whether c means that a timeout ended the attempt.
+func TimedOut(c core.Cause) bool { return rows[c].timeout }
+
 // Unreached reports whether c means that no connection to the proxy could be opened.
 func Unreached(c core.Cause) bool {
 	switch c {
