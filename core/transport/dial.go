@@ -222,8 +222,8 @@ func (tun *Tunnel) refusalError() *verdict.Error {
 
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS5, or directly.
 // If the proxy refuses a CONNECT with a status, the error is nil and Tunnel.Refusal is set.
-func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control, authority string) (Tunnel,
-	*verdict.Error) {
+func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control,
+	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
 	a := u.Spec().Address
 	if a.Scheme == upstream.Direct {
@@ -273,43 +273,18 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // Content-Length and Transfer-Encoding have no meaning.
 func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
-	b := make([]byte, 0, 256)
-	method := []byte("CONNECT")
-	b = http1.AppendRequestLine(b, method, []byte(authority))
-	b = http1.AppendField(b, "Host", []byte(authority))
-	if credentials := basicAuth(a); credentials != nil {
-		b = http1.AppendField(b, "Proxy-Authorization", credentials)
-	}
-	b = append(b, "\r\n"...)
 	if a.Scheme == upstream.HTTPS { // TLS writes at once
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}
-	if err := pc.send(b); err != nil {
+	if err := pc.send(appendConnect(make([]byte, 0, 256), a, authority)); err != nil {
 		return newError(tunnelling, err)
 	}
 	r := http1.NewReader(&pc)
 	defer r.Release()
 	var head http1.Response
-	slow := t.cfg.Now().Add(SlowAfter)
-	waited := !slow.Before(c.Deadline)
-	if waited {
-		slow = c.Deadline
-	}
-	c.Interrupt.setDeadline(conn, slow)
-	for {
-		err := r.ReadResponse(&head, method)
-		if err == nil {
-			break
-		}
-		if verr := newError(tunnelling, readError(err)); verr.Cause != verdict.TunnelTimeout || c.ended(t.cfg.Now()) {
-			return verr
-		}
-		if !waited {
-			waited = true
-			c.callOnSlow()
-		}
-		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
+	if verr := t.awaitConnect(conn, r, c, &head); verr != nil {
+		return verr
 	}
 	if head.Status < 300 {
 		tun.Early = append(tun.Early, r.Buffered()...)
@@ -329,12 +304,50 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	return nil
 }
 
+var connectMethod = []byte("CONNECT")
+
+// appendConnect appends a CONNECT for authority to b.
+func appendConnect(b []byte, a upstream.Address, authority string) []byte {
+	b = http1.AppendRequestLine(b, connectMethod, []byte(authority))
+	b = http1.AppendField(b, "Host", []byte(authority))
+	if credentials := basicAuth(a); credentials != nil {
+		b = http1.AppendField(b, "Proxy-Authorization", credentials)
+	}
+	return append(b, "\r\n"...)
+}
+
+// awaitConnect reads the head of the response to a CONNECT. It calls OnSlow after SlowAfter.
+func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, head *http1.Response) *verdict.Error {
+	slow := t.cfg.Now().Add(SlowAfter)
+	waited := !slow.Before(c.Deadline)
+	if waited {
+		slow = c.Deadline
+	}
+	c.Interrupt.setDeadline(conn, slow)
+	for {
+		err := r.ReadResponse(head, connectMethod)
+		if err == nil {
+			return nil
+		}
+		verr := newError(tunnelling, readError(err))
+		if verr.Cause != verdict.TunnelTimeout || c.ended(t.cfg.Now()) {
+			return verr
+		}
+		if !waited {
+			waited = true
+			c.callOnSlow()
+		}
+		c.Interrupt.setDeadline(conn, c.nextDeadline(t.cfg.Now()))
+	}
+}
+
 // earlyConn is a connection whose first bytes have been read already.
 type earlyConn struct {
 	net.Conn
 	early []byte
 }
 
+// Read implements io.Reader.
 func (c *earlyConn) Read(p []byte) (int, error) {
 	if len(c.early) > 0 {
 		n := copy(p, c.early)

@@ -254,8 +254,8 @@ var threeproxyReasons = map[string]string{
 		"resource": "http_request_denied",
 }
 
-// squidReasons maps the names of squid's pages (doc/errors of squid 5.7) to error tokens. ERR_CANNOT_FORWARD is absent, because squid
-// also uses it for a CONNECT whose name does not resolve.
+// squidReasons maps the names of squid's pages (doc/errors of squid 5.7) to error tokens. ERR_CANNOT_FORWARD is
+// absent, because squid also uses it for a CONNECT whose name does not resolve.
 var squidReasons = map[string]string{
 	"ERR_DNS_FAIL":                "dns_error",
 	"ERR_CONNECT_FAIL":            "destination_unavailable",

@@ -72,9 +72,9 @@ func New(cfg Config) *Transport {
 // SetConnectTimeout sets the connect timeout of connections opened from now on.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes every connection to a fail. a is an address on which this process listens.
-// A pool that contains the gateway itself would forward a request to it in an endless loop
-// (RFC 9110 section 7.6.3). The API trusts connections from this machine, and direct:// would open them for any client.
+// ForbidAddress makes every connection to a fail. a is an address on which this process listens. A pool that
+// contains the gateway itself would forward a request to it in an endless loop (RFC 9110 section 7.6.3). The API
+// trusts connections from this machine, and direct:// would open them for any client.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.forbiddenMu.Lock()
 	defer t.forbiddenMu.Unlock()

@@ -63,44 +63,68 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.callOnSlow() // the client is not being read, so its connection must be watched
 	}
 	pc.setReadDeadline(c, c.Total)
-	pc.readDeadline = time.Time{} // the goroutine below changes the deadline
-	sent := make(chan error, 1)
-	resp.sendDone, resp.stopSend = sent, q.StopRead
-	var mu sync.Mutex
-	headless := true // after the head, the response's body has its own deadlines
-	go func() {
-		err := sendBody(pc, c, q, prefixSent)
-		if q.broken() { // there will be no response: end the wait for it
-			sent <- err
-			c.Interrupt.setReadDeadline(pc.Conn, aLongTimeAgo)
-			return
-		}
-		deadline := t.cfg.Now().Add(headTimeout)
-		if !c.Total.IsZero() && c.Total.Before(deadline) {
-			deadline = c.Total
-		}
-		if err != nil {
-			deadline = t.cfg.Now().Add(time.Second) // the proxy may have sent a response before the error
-		}
-		mu.Lock()
-		if headless {
-			c.Interrupt.setReadDeadline(pc.Conn, deadline)
-		}
-		mu.Unlock()
-		if err != nil {
-			q.discardRest()
-		}
-		sent <- err
-	}()
+	pc.readDeadline = time.Time{} // sendRest changes the deadline
+	done := make(chan error, 1)
+	resp.sendDone, resp.stopSend = done, q.StopRead
+	head := &headWait{pc: pc, c: c}
+	go func() { t.sendRest(c, q, head, prefixSent, headTimeout, done) }()
 	err := pc.reader.ReadResponse(&resp.Response, q.Method)
-	mu.Lock()
-	headless = false
-	mu.Unlock()
+	head.end()
 	if err != nil {
 		return newError(waiting, readError(err))
 	}
 	resp.begin()
 	return nil
+}
+
+// sendRest sends the rest of the request's body and reports the result to done. It sets the deadline for the head of
+// the response: headTimeout after the body has been sent.
+func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
+	done chan<- error) {
+	err := sendBody(head.pc, c, q, prefixSent)
+	if q.broken() { // there will be no response: end the wait for it
+		done <- err
+		c.Interrupt.setReadDeadline(head.pc.Conn, aLongTimeAgo)
+		return
+	}
+	deadline := t.cfg.Now().Add(headTimeout)
+	if !c.Total.IsZero() && c.Total.Before(deadline) {
+		deadline = c.Total
+	}
+	if err != nil {
+		deadline = t.cfg.Now().Add(time.Second) // the proxy may have sent a response before the error
+	}
+	head.setDeadline(deadline)
+	if err != nil {
+		q.discardRest()
+	}
+	done <- err
+}
+
+// headWait is the wait for a response's head while the request's body is being sent.
+type headWait struct {
+	pc *persistConn
+	c  *Control
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// setDeadline sets the deadline of the wait. After end it has no effect: the response's body has deadlines of
+// its own.
+func (h *headWait) setDeadline(deadline time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended {
+		h.c.Interrupt.setReadDeadline(h.pc.Conn, deadline)
+	}
+}
+
+// end ends the wait.
+func (h *headWait) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
 }
 
 // awaitContinue waits for the response to a head with Expect: 100-continue. After a final response the
@@ -150,19 +174,13 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 			return err
 		}
 	}
-	plain, _ := pc.Conn.(*socket.Conn)
 	for q.Rest != nil {
 		q.BeforeRead()
-		if left, ok := q.Rest.Unread(); ok && left >= socket.SpliceMin && plain != nil && q.Source != nil {
-			n, err := q.Pipes.Move(plain, q.Source, left)
-			pc.stall.Stop()
-			if w := (*socket.WriteError)(nil); errors.As(err, &w) {
-				q.Rest.Took(n, nil)
-				return w.Err
-			}
-			if q.Rest.Took(n, err); err != nil {
-				return q.Rest.Err()
-			}
+		moved, err := moveBody(pc, q)
+		if err != nil {
+			return err
+		}
+		if moved {
 			continue
 		}
 		p, err := q.Rest.Next()
@@ -182,4 +200,24 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 		}
 	}
 	return nil
+}
+
+// moveBody moves a part of the body inside the kernel if the body is large and both connections are plain TCP.
+// Otherwise moved is false.
+func moveBody(pc *persistConn, q *Request) (moved bool, err error) {
+	plain, isPlain := pc.Conn.(*socket.Conn)
+	left, known := q.Rest.Unread()
+	if !isPlain || q.Source == nil || !known || left < socket.SpliceMin {
+		return false, nil
+	}
+	n, err := q.Pipes.Move(plain, q.Source, left)
+	pc.stall.Stop()
+	if w := (*socket.WriteError)(nil); errors.As(err, &w) {
+		q.Rest.Took(n, nil)
+		return true, w.Err
+	}
+	if q.Rest.Took(n, err); err != nil {
+		return true, q.Rest.Err()
+	}
+	return true, nil
 }
