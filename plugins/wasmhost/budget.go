@@ -206,13 +206,14 @@ func (in *instance) shrink() {
 
 // invoke calls f with what is in the stack, within what is allowed.
 func (in *instance) invoke(f *entry) error {
-	in.world.said = in.world.said[:0]
+	in.world.printed.reset()
 	in.running = f
 	err := f.call.CallWithStack(in.ctx, in.stack[:])
 	if in.budget.locked {
 		in.budget.locked = false
 		runtime.UnlockOSThread()
 	}
+	in.world.printed.flush()
 	in.large = in.large || f.stackSize() > keptStack
 	if err == nil {
 		return nil
@@ -222,19 +223,24 @@ func (in *instance) invoke(f *entry) error {
 
 // fault says why a call failed.
 func (in *instance) fault(err error) error {
-	reason := ReasonTrap
-	var late *timeoutError
-	switch ended := in.budget.err; {
-	case ended == nil:
-		return &Fault{ReasonTrap, errors.New(firstLine(err) + in.world.said.because())}
-	case errors.Is(ended, errFuel):
-		reason = ReasonFuel
-	case errors.As(ended, &late):
-		reason = ReasonTimeout
-	case errors.Is(ended, ErrBusy):
-		return &Fault{ReasonBusy, ended}
+	ended := in.budget.err
+	if errors.Is(ended, ErrBusy) {
+		return &Fault{Reason: ReasonBusy, Err: ended}
 	}
-	return &Fault{reason, errors.New(in.budget.err.Error() + in.world.said.because())}
+	f := &Fault{Reason: ReasonTrap, Stack: stackOfError(err, len(in.module.desc.Imports))}
+	text := firstLine(err)
+	if ended != nil {
+		text = ended.Error()
+	}
+	var late *timeoutError
+	switch {
+	case errors.Is(ended, errFuel):
+		f.Reason = ReasonFuel
+	case errors.As(ended, &late):
+		f.Reason = ReasonTimeout
+	}
+	f.Err = errors.New(text + in.world.printed.because())
+	return f
 }
 
 // importMeter gives the guest the functions that meter.Rewrite has it import.

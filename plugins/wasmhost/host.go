@@ -79,6 +79,7 @@ type Host struct {
 	limits   Limits
 	cacheDir string
 	clock    clock
+	output   Output        // nil for none
 	building chan struct{} // holds one for each module that compiles in the background
 
 	NoCache func(error) // unless nil it is told why compiled code is not kept, each time it is not
@@ -183,7 +184,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits, clock: h.clock, keep: runtime.GOMAXPROCS(0) + 2}, nil
+	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
 // build meters and compiles; nothing of the module has run yet.

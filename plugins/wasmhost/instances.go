@@ -51,10 +51,10 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
-			return nil, &Fault{ReasonBusy, ErrBusy}
+			return nil, &Fault{Reason: ReasonBusy, Err: ErrBusy}
 		}
 		if err != nil {
-			return nil, &Fault{ReasonTrap, err}
+			return nil, &Fault{Reason: ReasonTrap, Err: err}
 		}
 		m.mu.Lock()
 		in, err = m.take()
@@ -64,7 +64,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		}
 		if time.Since(begun) >= wait {
 			m.mu.Unlock()
-			return nil, &Fault{ReasonBusy, ErrBusy}
+			return nil, &Fault{Reason: ReasonBusy, Err: ErrBusy}
 		}
 	}
 }

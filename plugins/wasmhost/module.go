@@ -43,6 +43,7 @@ var (
 type Fault struct {
 	Reason string // one of those below
 	Err    error
+	Stack  []string // the functions that ran when the guest trapped, the innermost first
 }
 
 // The reasons of faults, as metrics, API and sdk/ABI.md name them.
@@ -67,6 +68,7 @@ type Module struct {
 	desc    Description
 	limits  Limits
 	clock   clock
+	output  Output
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
 
@@ -75,6 +77,7 @@ type Module struct {
 	ready     atomic.Bool // all above and tolerance are set
 	tolerance float64
 	pool      atomic.Pointer[[]Proxy]
+	settings  atomic.Pointer[[]Setting]
 
 	mu       sync.Mutex
 	free     []*instance
@@ -127,7 +130,7 @@ type instance struct {
 
 func (m *Module) instantiate() (*instance, error) {
 	in := &instance{module: m}
-	in.world.in = in
+	in.world.in, in.world.printed.output = in, m.output
 	ctx := context.WithValue(context.Background(), callerKey{}, in)
 	in.ctx = ctx
 	guest, err := m.begin(ctx)
@@ -137,7 +140,9 @@ func (m *Module) instantiate() (*instance, error) {
 	in.guest, in.memory = guest, guest.ExportedMemory(abi.Memory)
 	fail := func(format string, args ...any) (*instance, error) {
 		guest.Close(ctx)
-		return nil, refuse(format, args...)
+		err := refuse(format, args...)
+		in.logFault("the start of an instance", err)
+		return nil, err
 	}
 	in.fuel = guest.ExportedGlobal(meter.FuelExport).(api.MutableGlobal)
 	in.stackLeft = guest.ExportedGlobal(meter.StackExport).(api.MutableGlobal)
@@ -159,6 +164,9 @@ func (m *Module) instantiate() (*instance, error) {
 	in.main = in.export(abi.Score)
 	if m.desc.Kind == Backoff {
 		in.main = in.export(abi.Backoff)
+	}
+	if err := in.stateSettings(m.config); err != nil {
+		return fail("%w", err)
 	}
 	if in.configure != nil {
 		if err := in.configureWith(m.config); err != nil {
@@ -211,13 +219,13 @@ func (in *instance) region(size uint32) ([]byte, error) {
 		in.base, in.room = uint32(in.stack[0]), want
 		if in.base == 0 || in.base%abi.Alignment != 0 {
 			in.room = 0
-			return nil, &Fault{ReasonMemory, fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
+			return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
 		}
 	}
 	view, ok := in.memory.Read(in.base, size)
 	if !ok {
 		in.room = 0
-		return nil, &Fault{ReasonMemory, fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
+		return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
 	}
 	return view, nil
 }
@@ -277,6 +285,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if err == nil {
 		err = in.score(c, scores)
 	}
+	in.logFault(abi.Score, err)
 	m.release(in, err)
 	return err
 }
@@ -302,16 +311,16 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
-		return &Fault{ReasonStatus, fmt.Errorf("%s returned %d", abi.Score, status)}
+		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Score, status)}
 	}
 	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // again: memory may have moved
 	if !ok {
-		return &Fault{ReasonMemory, errors.New("the guest's memory has shrunk")}
+		return &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
 	}
 	for i := range scores[:n] {
 		s := math.Float64frombits(binary.LittleEndian.Uint64(view[i*8:]))
 		if !(math.Abs(s) <= math.MaxFloat64) { // NaN or infinite
-			return &Fault{ReasonNotFinite, fmt.Errorf("the score of candidate %d is %v", i, s)}
+			return &Fault{Reason: ReasonNotFinite, Err: fmt.Errorf("the score of candidate %d is %v", i, s)}
 		}
 		scores[i] = s
 	}
@@ -329,6 +338,7 @@ func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 	if err == nil {
 		d, err = in.delay(r)
 	}
+	in.logFault(abi.Backoff, err)
 	m.release(in, err)
 	return d, err
 }
@@ -347,9 +357,9 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	d := math.Float64frombits(in.stack[0])
 	switch {
 	case math.IsNaN(d) || math.IsInf(d, 0):
-		return 0, &Fault{ReasonNotFinite, fmt.Errorf("the delay is %v", d)}
+		return 0, &Fault{Reason: ReasonNotFinite, Err: fmt.Errorf("the delay is %v", d)}
 	case d < 0:
-		return 0, &Fault{ReasonNegativeDelay, fmt.Errorf("the delay is %v", d)}
+		return 0, &Fault{Reason: ReasonNegativeDelay, Err: fmt.Errorf("the delay is %v", d)}
 	}
 	return d, nil
 }
@@ -367,6 +377,7 @@ func (m *Module) Observe(o *core.Observation) error {
 	if err = in.tellPool(); err == nil {
 		err = in.learn(o)
 	}
+	in.logFault(abi.Observe, err)
 	m.release(in, err)
 	return err
 }

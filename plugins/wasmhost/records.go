@@ -143,7 +143,7 @@ func (in *instance) configureWith(config []pair) error {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
-		return &Fault{ReasonStatus, fmt.Errorf("it refused its configuration with status %d%s", status, in.world.said.because())}
+		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("it refused its configuration with status %d%s", status, in.world.printed.because())}
 	}
 	return nil
 }

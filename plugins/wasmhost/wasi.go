@@ -3,7 +3,6 @@ package wasmhost
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
@@ -37,10 +36,6 @@ const (
 	wasiSpipe  = 70
 )
 
-var (
-	errAbort = errors.New("the plugin called abort")
-)
-
 // allowedImports are the WASI functions that standard Go, TinyGo and
 // AssemblyScript bring along, by name. They are our own and reach nothing: no
 // files, no sockets, no environment; the clock is a counter, randomness a
@@ -66,8 +61,8 @@ var allowedImports = map[string]wasiFunc{
 	"fd_prestat_dir_name": {"iii", func(*world, []uint64) uint32 { return wasiBadf }},
 }
 
-// wasiFunc is one of them: its parameters (i for i32, I for i64) and what it
-// does with them, which gives an error of WASI.
+// wasiFunc is one of them: its parameters (i for i32, I for i64, d for f64) and
+// what it does with them, which gives an error of WASI.
 type wasiFunc struct {
 	params string
 	call   func(w *world, p []uint64) uint32
@@ -80,9 +75,9 @@ const tick = 1_000_000
 type world struct {
 	now    uint64 // ns
 	chance uint64
-	said   said
 
-	in *instance
+	printed printed
+	in      *instance
 }
 
 // imports gives the guest the functions it asks for.
@@ -92,7 +87,7 @@ func (m *Module) imports(ctx context.Context) error {
 	}
 	for _, f := range m.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
-		if module == meter.ImportModule {
+		if _, own := ownImports[name]; module == ownModule && !own { // importMeter has added it
 			continue
 		}
 		b := builders[module]
@@ -112,8 +107,15 @@ func (m *Module) imports(ctx context.Context) error {
 }
 
 func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api.ValueType) {
+	if f, ok := ownImports[name]; ok && module == ownModule {
+		return func(ctx context.Context, _ api.Module, p []uint64) {
+			w := &caller(ctx).world
+			w.pay(hostCallFuel)
+			f.call(w, p)
+		}, valueTypes(f.params), nil
+	}
 	if module == envModule {
-		return func(context.Context, api.Module, []uint64) { panic(errAbort) }, valueTypes("iiii"), nil
+		return func(ctx context.Context, _ api.Module, p []uint64) { caller(ctx).world.abort(p) }, valueTypes(abortParams), nil
 	}
 	f := allowedImports[name]
 	if f.call == nil {
@@ -137,8 +139,11 @@ func valueTypes(letters string) []api.ValueType {
 	out := make([]api.ValueType, len(letters))
 	for i, c := range letters {
 		out[i] = api.ValueTypeI32
-		if c == 'I' {
+		switch c {
+		case 'I':
 			out[i] = api.ValueTypeI64
+		case 'd':
+			out[i] = api.ValueTypeF64
 		}
 	}
 	return out
@@ -280,7 +285,7 @@ func (w *world) describe(p []uint64) uint32 {
 	return wasiOK
 }
 
-// write swallows all but the beginning, which says why a call failed.
+// write splits what is written into log lines.
 func (w *world) write(p []uint64) uint32 {
 	n := p[2]
 	w.pay(n * hostItemFuel)
@@ -298,7 +303,7 @@ func (w *world) write(p []uint64) uint32 {
 		if b == nil && size > 0 {
 			return wasiFault
 		}
-		w.said.add(b)
+		w.printed.write(int(p[0]), b)
 		total += size
 	}
 	return w.put32(p[3], total)

@@ -26,6 +26,29 @@ const (
 	PoolChanged = "pool_changed" // (proxies, count i32) -> ()
 	Observe     = "observe"      // (observation i32) -> ()
 	Tolerance   = "tolerance"    // () -> f64
+	Describe    = "describe"     // () -> address i32 of a text, after Initialize
+)
+
+// What a module may import from the module ImportModule.
+const (
+	ImportModule = "whirlpool"
+
+	Log    = "log"    // (level, address, length i32) -> ()
+	Metric = "metric" // (kind, name, length i32, value f64) -> ()
+)
+
+// The levels of Log.
+const (
+	LevelDebug = iota
+	LevelInfo
+	LevelWarn
+	LevelError
+)
+
+// The kinds of Metric.
+const (
+	MetricCounter = iota // the value is added
+	MetricGauge          // the value is set
 )
 
 // StatusOK is what Score and Configure return when all went well. Every other

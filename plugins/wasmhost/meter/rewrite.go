@@ -152,16 +152,16 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// added is how many functions are imported in addition, behind the module's own
+// Added is how many functions are imported in addition, behind the module's own
 // imports. The functions that the module defines move up by as many.
-const added = 3
+const Added = 3
 
 // function is the new index of a function.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
 	}
-	return index + added
+	return index + Added
 }
 
 // imports is how many functions the module itself imports.

@@ -1,0 +1,149 @@
+// Package output keeps what a plugin writes: its last log lines, and its metrics.
+package output
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// The bounds of what is kept of a plugin.
+const (
+	MaxLines   = 100 // the last
+	MaxMetrics = 20  // names; values of others are not taken
+)
+
+// A plugin may write burst lines at once, and perSecond in the long run; the lines
+// beyond are counted, and not kept.
+const (
+	burst     = 100
+	perSecond = 20
+)
+
+// Line is one line of a plugin's log.
+type Line struct {
+	Number uint64 // 1 for the plugin's first line; lines that were not kept have none
+	At     time.Time
+	Level  wasmhost.Level
+	Text   string
+}
+
+// String is the line as commands print it: its level and its text.
+func (l Line) String() string { return fmt.Sprintf("%-5s  %s", l.Level, l.Text) }
+
+// Metric is one metric of a plugin.
+type Metric struct {
+	Name  string
+	Kind  wasmhost.MetricKind
+	Value float64
+}
+
+// Output is the output of one plugin, whatever its module is. It is safe for
+// concurrent use.
+type Output struct {
+	now    func() time.Time
+	onLine func(Line) // nil for none; called for each line that is kept, under mu
+
+	mu      sync.Mutex
+	lines   []Line // the last MaxLines
+	number  uint64
+	tokens  float64 // lines that may be written now
+	filled  time.Time
+	dropped int // lines since the last one that was kept
+	metrics map[string]*Metric
+	refused bool // a metric beyond MaxMetrics was reported in the log
+}
+
+var _ wasmhost.Output = (*Output)(nil)
+
+// New returns an output that is empty. onLine may be nil; it must return soon, and
+// not call the output.
+func New(now func() time.Time, onLine func(Line)) *Output {
+	return &Output{now: now, onLine: onLine, tokens: burst, filled: now(), metrics: map[string]*Metric{}}
+}
+
+// Log implements wasmhost.Output.
+func (o *Output) Log(level wasmhost.Level, text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.log(level, text)
+}
+
+// log requires mu.
+func (o *Output) log(level wasmhost.Level, text string) {
+	now := o.now()
+	o.tokens = min(burst, o.tokens+perSecond*now.Sub(o.filled).Seconds())
+	o.filled = now
+	if o.tokens < 1 {
+		o.dropped++
+		return
+	}
+	o.tokens--
+	if o.dropped > 0 {
+		o.keep(Line{At: now, Level: wasmhost.LevelWarn, Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.dropped, perSecond)})
+		o.dropped = 0
+	}
+	o.keep(Line{At: now, Level: level, Text: text})
+}
+
+func (o *Output) keep(l Line) {
+	o.number++
+	l.Number = o.number
+	if len(o.lines) == MaxLines {
+		o.lines = append(o.lines[:0], o.lines[1:]...)
+	}
+	o.lines = append(o.lines, l)
+	if o.onLine != nil {
+		o.onLine(l)
+	}
+}
+
+// Lines returns the last lines whose number is above after, the oldest first.
+func (o *Output) Lines(after uint64) []Line {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := slices.IndexFunc(o.lines, func(l Line) bool { return l.Number > after })
+	if at < 0 {
+		return []Line{}
+	}
+	return slices.Clone(o.lines[at:])
+}
+
+// Metric implements wasmhost.Output. A name keeps the kind that it had first.
+func (o *Output) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := o.metrics[string(name)]
+	switch {
+	case m != nil:
+	case len(o.metrics) < MaxMetrics:
+		m = &Metric{Name: string(name), Kind: kind}
+		o.metrics[m.Name] = m
+	default:
+		if !o.refused {
+			o.refused = true
+			o.log(wasmhost.LevelWarn, fmt.Sprintf("the metric %s is not taken: a plugin has at most %d", string(name), MaxMetrics))
+		}
+		return
+	}
+	if m.Kind == wasmhost.Counter {
+		m.Value += max(value, 0)
+	} else {
+		m.Value = value
+	}
+}
+
+// Metrics returns the metrics, by name.
+func (o *Output) Metrics() []Metric {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make([]Metric, 0, len(o.metrics))
+	for _, name := range slices.Sorted(maps.Keys(o.metrics)) {
+		all = append(all, *o.metrics[name])
+	}
+	return all
+}

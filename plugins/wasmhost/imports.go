@@ -1,0 +1,146 @@
+package wasmhost
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"unicode/utf16"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// ownModule is the module of the functions that are not WASI's.
+const ownModule = meter.ImportModule
+
+// ownImports are these functions, by name. They return nothing.
+var ownImports = map[string]ownFunc{
+	abi.Log:    {"iii", (*world).log},
+	abi.Metric: {"iiid", (*world).metric},
+}
+
+// ownFunc is one of them: its parameters, as wasiFunc's, and what it does.
+type ownFunc struct {
+	params string
+	call   func(w *world, p []uint64)
+}
+
+const abortParams = "iiii"
+
+// importSignature is the signature of a function that a module may import; ok
+// reports whether it may.
+func importSignature(module, name string) (signature string, ok bool) {
+	params, results := "", ""
+	switch {
+	case module == wasiModule:
+		var f wasiFunc
+		f, ok = allowedImports[name]
+		params = f.params
+		if f.call != nil {
+			results = "i"
+		}
+	case module == ownModule:
+		var f ownFunc
+		f, ok = ownImports[name]
+		params = f.params
+	case module == envModule && name == envAbort:
+		params, ok = abortParams, true
+	}
+	return meter.Signature(valueTypes(params), valueTypes(results)), ok
+}
+
+// log is log(level, address, length).
+func (w *world) log(p []uint64) {
+	level, text := Level(int32(p[0])), w.must(abi.Log, p[1], p[2])
+	w.pay(uint64(len(text)) / hostByteFuel)
+	if level < LevelDebug || level > LevelError {
+		level = LevelError
+	}
+	why := whyNot
+	line := printable(string(text[:min(len(text), MaxLine+1)]))
+	switch {
+	case line == "":
+		return
+	case level == LevelError && panics.MatchString(line):
+		why = whyPanic
+	case level == LevelError:
+		why = whyLogged
+	}
+	w.printed.log(level, why, line)
+}
+
+// metric is metric(kind, name, length, value).
+func (w *world) metric(p []uint64) {
+	kind, name, value := MetricKind(int32(p[0])), w.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
+	w.pay(uint64(len(name)) / hostByteFuel)
+	var wrong string
+	switch {
+	case kind != Counter && kind != Gauge:
+		wrong = fmt.Sprintf("the kind %d is neither counter (0) nor gauge (1)", kind)
+	case !isMetricName(name):
+		wrong = fmt.Sprintf("a name has 1 to %d letters, digits and _, and does not begin with a digit", MaxName)
+	case !(math.Abs(value) <= math.MaxFloat64):
+		wrong = "the value is not finite"
+	case kind == Counter && value < 0:
+		wrong = "a counter does not go down"
+	}
+	switch out := w.printed.output; {
+	case out == nil:
+	case wrong != "":
+		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s", printable(string(name[:min(len(name), MaxName)])), wrong))
+	default:
+		out.Metric(kind, name, value)
+	}
+}
+
+func isMetricName(name []byte) bool {
+	for i, c := range name {
+		letter := c == '_' || c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return len(name) > 0 && len(name) <= MaxName
+}
+
+// must is size bytes of guest memory; it ends the call if they end past it.
+func (w *world) must(function string, address, size uint64) []byte {
+	b := w.bytes(address&math.MaxUint32, size&math.MaxUint32)
+	if b == nil && size&math.MaxUint32 > 0 {
+		panic(fmt.Errorf("%s: %d bytes at %d end past the guest's memory", function, uint32(size), uint32(address)))
+	}
+	return b
+}
+
+// abort is abort(message, file, line, column), as AssemblyScript calls it.
+func (w *world) abort(p []uint64) {
+	text := w.utf16(p[0])
+	if file := w.utf16(p[1]); file != "" {
+		text += fmt.Sprintf(" (%s:%d:%d)", file, uint32(p[2]), uint32(p[3]))
+	}
+	if text = printable(text); text != "" {
+		w.printed.log(LevelError, whyPanic, text)
+	}
+	panic(errors.New("the plugin called abort"))
+}
+
+// utf16 is a string of AssemblyScript, "" if there is none at that address: its
+// length in bytes stands before it.
+func (w *world) utf16(address uint64) string {
+	address &= math.MaxUint32
+	const head = 4
+	if address < head {
+		return ""
+	}
+	size := w.bytes(address-head, head)
+	if size == nil {
+		return ""
+	}
+	b := w.bytes(address, min(uint64(binary.LittleEndian.Uint32(size)), 2*MaxLine)&^1)
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = binary.LittleEndian.Uint16(b[2*i:])
+	}
+	return string(utf16.Decode(units))
+}

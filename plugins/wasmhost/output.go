@@ -1,0 +1,219 @@
+package wasmhost
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
+)
+
+// Level is how important a log line of a plugin is, as sdk/ABI.md numbers it.
+type Level int
+
+// The levels.
+const (
+	LevelDebug Level = iota
+	LevelInfo
+	LevelWarn
+	LevelError
+)
+
+// String is the level's name: debug, info, warn or error.
+func (l Level) String() string {
+	if l < LevelDebug || l > LevelError {
+		return "error"
+	}
+	return [...]string{"debug", "info", "warn", "error"}[l]
+}
+
+// MetricKind is how the values of a plugin's metric add up, as sdk/ABI.md numbers
+// it.
+type MetricKind int
+
+// The kinds of metrics.
+const (
+	Counter MetricKind = iota // each value is added
+	Gauge                     // the last value counts
+)
+
+// Output receives what a plugin writes, while the call that writes it runs. It is
+// safe for concurrent use.
+type Output interface {
+	// Log receives a line of at most MaxLine bytes of printable text.
+	Log(level Level, text string)
+	// Metric receives a finite value, of a counter one that is not negative. name
+	// is [a-zA-Z_][a-zA-Z0-9_]*, at most MaxName bytes, and good until Metric
+	// returns.
+	Metric(kind MetricKind, name []byte, value float64)
+}
+
+// The longest text of a log line, and the longest name of a metric, in bytes.
+const (
+	MaxLine = 500
+	MaxName = 64
+)
+
+// WithOutput returns a host like h that gives what its modules write to output.
+func (h *Host) WithOutput(output Output) *Host {
+	other := *h
+	other.output = output
+	return &other
+}
+
+// printed is what a guest writes in a call, through fd_write and the host's log.
+type printed struct {
+	output Output
+	parts  [2][]byte // of the standard output and error: the line that has not ended
+	why    [4]string // texts that may say why the call failed, the best first
+}
+
+// The places in printed.why.
+const (
+	whyPanic  = iota // the first text of a panic
+	whyLogged        // the last log line of level error
+	whyError         // the first line on the standard error
+	whyOutput        // the first line on the standard output
+	whyNot           // none of them
+)
+
+// panics matches what the runtimes of languages write when they panic; place a line
+// of Go's stack that names a file and a line, without its folder.
+var (
+	panics = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
+	place  = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
+)
+
+// reset begins a call.
+func (p *printed) reset() {
+	if p.why != ([4]string{}) {
+		p.why = [4]string{}
+	}
+}
+
+// write takes what a guest writes to descriptor 1 or 2, and splits it into lines.
+func (p *printed) write(descriptor int, b []byte) {
+	part := &p.parts[descriptor-1]
+	for len(b) > 0 {
+		var line []byte
+		line, ended := b, false
+		line, b, ended = bytes.Cut(b, newline)
+		*part = append(*part, line[:min(len(line), MaxLine+1-min(len(*part), MaxLine+1))]...)
+		if ended {
+			p.endLine(descriptor)
+		}
+	}
+}
+
+var newline = []byte{'\n'}
+
+func (p *printed) endLine(descriptor int) {
+	raw := string(p.parts[descriptor-1])
+	p.parts[descriptor-1] = p.parts[descriptor-1][:0]
+	level, why := LevelInfo, whyOutput
+	if descriptor == 2 {
+		level, why = LevelWarn, whyError
+		switch at := place.FindStringSubmatch(raw); {
+		case panics.MatchString(raw):
+			level, why = LevelError, whyPanic
+		case at != nil && p.why[whyPanic] != "" && !strings.HasSuffix(p.why[whyPanic], ")"):
+			p.why[whyPanic] += " (" + at[1] + ")"
+		}
+	}
+	text := printable(raw)
+	if text == "" {
+		return
+	}
+	p.log(level, why, text)
+}
+
+// log takes a line.
+func (p *printed) log(level Level, why int, text string) {
+	if why == whyLogged || why < whyNot && p.why[why] == "" {
+		p.why[why] = text
+	}
+	if p.output != nil {
+		p.output.Log(level, text)
+	}
+}
+
+// flush ends lines that have not ended: a call is over.
+func (p *printed) flush() {
+	for i, part := range p.parts {
+		if len(part) > 0 {
+			p.endLine(i + 1)
+		}
+	}
+}
+
+// because is what says why a call failed, to follow what happened; "" if nothing
+// was written.
+func (p *printed) because() string {
+	for _, text := range p.why {
+		if text != "" {
+			return ": " + text
+		}
+	}
+	return ""
+}
+
+// printable is one line of text that can be shown.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(s))
+	if len(s) > MaxLine {
+		s = strings.ToValidUTF8(s[:MaxLine-3], "") + "..."
+	}
+	return s
+}
+
+// names finds the functions in the stack of a wazero error: the name, or $ and the
+// index.
+var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
+
+// maxFrames is how many functions of a stack are shown.
+const maxFrames = 10
+
+// stackOfError is the functions that ran when a call failed, the innermost first.
+// imports is how many functions the module imports itself.
+func stackOfError(err error, imports int) (frames []string) {
+	_, stack, _ := strings.Cut(err.Error(), "wasm stack trace:\n")
+	for _, found := range names.FindAllStringSubmatch(stack, maxFrames+1) {
+		name := found[1]
+		if digits, ok := strings.CutPrefix(name, "$"); ok {
+			if index, err := strconv.Atoi(digits); err == nil && index >= imports+meter.Added {
+				name = fmt.Sprint("$", index-meter.Added)
+			}
+		}
+		frames = append(frames, printable(name))
+	}
+	if len(frames) > maxFrames {
+		frames = append(frames[:maxFrames], "...")
+	}
+	return frames
+}
+
+// logFault writes the error of a call, if it failed, to the plugin's log, with the
+// functions that ran.
+func (in *instance) logFault(call string, err error) {
+	if err == nil || in.world.printed.output == nil {
+		return
+	}
+	text := call + " failed: " + err.Error()
+	var f *Fault
+	if errors.As(err, &f) && len(f.Stack) > 0 {
+		text += "; in " + strings.Join(f.Stack, ", called by ")
+	}
+	in.world.printed.output.Log(LevelError, printable(text))
+}

@@ -1,0 +1,214 @@
+package wasmhost
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// Setting is one setting of a module, as its describe states it.
+type Setting struct {
+	Name    string   `json:"name"`
+	Type    string   `json:"type"`              // number, integer, boolean or text
+	Min     *float64 `json:"min,omitempty"`     // of numbers; nil for no bound
+	Max     *float64 `json:"max,omitempty"`     // likewise
+	Values  []string `json:"values,omitempty"`  // of texts, those that are taken; none for any
+	Default string   `json:"default,omitempty"` // as it would be configured
+	Text    string   `json:"text,omitempty"`    // one line about it
+}
+
+// The types of settings.
+const (
+	typeNumber  = "number"
+	typeInteger = "integer"
+	typeBoolean = "boolean"
+	typeText    = "text"
+)
+
+// The bounds of what describe may state.
+const (
+	maxDescription = 16 << 10 // bytes
+	maxSettings    = 100
+)
+
+// Settings are those that the module states; nil if it states none, or has not
+// started.
+func (m *Module) Settings() []Setting {
+	if s := m.settings.Load(); s != nil {
+		return *s
+	}
+	return nil
+}
+
+// describe calls the module's describe.
+func (in *instance) describe(f *entry) ([]Setting, error) {
+	if err := in.invoke(f); err != nil {
+		return nil, err
+	}
+	at := uint32(in.stack[0])
+	if at >= in.memory.Size() {
+		return nil, fmt.Errorf("it returned %d, which is past the end of memory", at)
+	}
+	view, _ := in.memory.Read(at, min(in.memory.Size()-at, maxDescription+1))
+	end := bytes.IndexByte(view, 0)
+	if end < 0 {
+		return nil, fmt.Errorf("the text at %d has no zero byte at its end, or more than %d bytes", at, maxDescription)
+	}
+	return parseSettings(string(view[:end]))
+}
+
+// parseSettings reads the text of describe: a line for each setting, with its name,
+// type, range, default and description between tabs.
+func parseSettings(text string) ([]Setting, error) {
+	settings := []Setting{}
+	for n, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		if line == "" {
+			continue
+		}
+		s, err := parseSetting(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+		if slices.ContainsFunc(settings, func(other Setting) bool { return other.Name == s.Name }) {
+			return nil, fmt.Errorf("line %d: the setting %q is there twice", n+1, s.Name)
+		}
+		if settings = append(settings, s); len(settings) > maxSettings {
+			return nil, fmt.Errorf("it states more than %d settings", maxSettings)
+		}
+	}
+	return settings, nil
+}
+
+func parseSetting(line string) (Setting, error) {
+	fields := strings.Split(line, "\t")
+	if len(fields) > 5 {
+		return Setting{}, errors.New("it has more than name, type, range, default and description")
+	}
+	fields = append(fields, make([]string, 5-len(fields))...)
+	s := Setting{Name: fields[0], Type: fields[1], Default: fields[3], Text: printable(fields[4])}
+	if s.Name == "" || printable(s.Name) != s.Name || len(s.Name) > MaxName {
+		return Setting{}, fmt.Errorf("a setting's name has 1 to %d characters", MaxName)
+	}
+	var err error
+	switch {
+	case !slices.Contains([]string{typeNumber, typeInteger, typeBoolean, typeText}, s.Type):
+		err = fmt.Errorf("its type %q is none of number, integer, boolean and text", printable(s.Type))
+	case fields[2] == "":
+	case s.Type == typeText:
+		s.Values = strings.Split(fields[2], "|")
+	case s.Type == typeBoolean:
+		err = errors.New("a boolean has no range")
+	default:
+		s.Min, s.Max, err = parseRange(fields[2])
+	}
+	if err == nil && s.Default != "" {
+		if err = s.check(pair{s.Name, s.Default}); err != nil {
+			err = fmt.Errorf("its default: %w", err)
+		}
+	}
+	if err != nil {
+		return Setting{}, fmt.Errorf("the setting %q: %w", s.Name, err)
+	}
+	return s, nil
+}
+
+// parseRange reads 0..1, 0.. or ..1; both ends belong to it.
+func parseRange(text string) (low, high *float64, err error) {
+	a, b, ok := strings.Cut(text, "..")
+	if !ok {
+		return nil, nil, fmt.Errorf("its range %q is not of the form 0..1", printable(text))
+	}
+	for _, end := range []struct {
+		text string
+		to   **float64
+	}{{a, &low}, {b, &high}} {
+		if end.text == "" {
+			continue
+		}
+		v, err := strconv.ParseFloat(end.text, 64)
+		if err != nil || !(math.Abs(v) <= math.MaxFloat64) {
+			return nil, nil, fmt.Errorf("%q in its range is no finite number", printable(end.text))
+		}
+		*end.to = &v
+	}
+	return low, high, nil
+}
+
+// check reports why a configured value is not one of the setting's.
+func (s Setting) check(p pair) error {
+	wrong := func(must string) error {
+		return fmt.Errorf("the setting %s is %q; it must be %s", s.Name, printable(p.value), must)
+	}
+	n := p.number()
+	switch s.Type {
+	case typeBoolean:
+		if p.value != "true" && p.value != "false" {
+			return wrong("true or false")
+		}
+	case typeText:
+		if len(s.Values) > 0 && !slices.Contains(s.Values, p.value) {
+			return wrong(strings.Join(s.Values, ", ") + " (one of them)")
+		}
+	default:
+		if math.IsNaN(n) || math.IsInf(n, 0) || p.value == "true" || p.value == "false" {
+			return wrong("a " + s.Type)
+		}
+		if s.Type == typeInteger && n != math.Trunc(n) {
+			return wrong("an integer")
+		}
+		if s.Min != nil && n < *s.Min || s.Max != nil && n > *s.Max {
+			return wrong(s.bounds())
+		}
+	}
+	return nil
+}
+
+func (s Setting) bounds() string {
+	switch {
+	case s.Max == nil:
+		return "at least " + text(*s.Min)
+	case s.Min == nil:
+		return "at most " + text(*s.Max)
+	}
+	return text(*s.Min) + " to " + text(*s.Max)
+}
+
+// checkSettings reports what is wrong with a configuration, of a module that states
+// its settings.
+func checkSettings(settings []Setting, config []pair) error {
+	for _, p := range config {
+		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == p.key })
+		if at < 0 {
+			names := make([]string, len(settings))
+			for i, s := range settings {
+				names[i] = s.Name
+			}
+			return fmt.Errorf("there is no setting %q; there are %s", printable(p.key), strings.Join(names, ", "))
+		}
+		if err := settings[at].check(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stateSettings lets the module state its settings, and checks its configuration
+// against them.
+func (in *instance) stateSettings(config []pair) error {
+	f := in.export(abi.Describe)
+	if f == nil {
+		return nil
+	}
+	settings, err := in.describe(f)
+	if err != nil {
+		return fmt.Errorf("%s failed: %w", abi.Describe, err)
+	}
+	in.module.settings.Store(&settings)
+	return checkSettings(settings, config)
+}
