@@ -9,11 +9,13 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
@@ -88,6 +90,7 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 			}
 			t.Run("scorer", func(t *testing.T) { everything(t, read("everything.wasm")) })
 			t.Run("backoff", func(t *testing.T) { wait(t, read("wait.wasm")) })
+			t.Run("writes", func(t *testing.T) { writes(t, read("wait.wasm"), panicked[language]) })
 			if language == "rust" {
 				t.Run("panic", func(t *testing.T) { panics(t, read("everything.wasm")) })
 			}
@@ -148,7 +151,57 @@ func panics(t *testing.T, code []byte) {
 	defer m.Close()
 	c := among(1)
 	c.req.Attempt = -1
-	require.ErrorContains(t, m.Score(c, make([]float64, 1)), "panic in src/lib.rs, line ")
+	require.ErrorContains(t, m.Score(c, make([]float64, 1)), "panicked at 'a panic', src/lib.rs:61")
+}
+
+// panicked is the error of a panic in testdata/LANGUAGE/wait.
+var panicked = map[string]string{
+	"c":              "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
+	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13", // otherwise since Rust 1.73
+	"assemblyscript": "trap: the plugin called abort: no spoon (testdata/assemblyscript/wait.ts:21:22)",
+	"go":             "trap: wasm error: unreachable: panic: no spoon (main.go:22)",
+}
+
+// writes checks what a module writes, the error of its panic and the settings that it
+// states.
+func writes(t *testing.T, code []byte, panicked string) {
+	out := output.New(time.Now, nil)
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(out).Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	low, high, one, nine := 0.0, 1.0, 1.0, 9.0
+	require.Equal(t, []wasmhost.Setting{
+		{Name: "margin", Type: "number", Min: &low, Max: &high, Default: "0.25", Text: "how near is equal"},
+		{Name: "steps", Type: "integer", Min: &one, Max: &nine, Default: "3"},
+		{Name: "eager", Type: "boolean", Default: "true"},
+		{Name: "mode", Type: "text", Values: []string{"fast", "slow"}, Default: "fast"},
+	}, m.Settings())
+	require.Empty(t, out.Lines(0))
+	_, err = m.Delay(&core.BackoffRequest{Retry: -1, BaseDelay: 10})
+	require.NoError(t, err)
+	var lines []string
+	for _, l := range out.Lines(0) {
+		lines = append(lines, l.String())
+	}
+	require.ElementsMatch(t, []string{"warn   to the standard error", "info   waiting"}, lines)
+	require.Equal(t, []output.Metric{{Name: "level", Kind: wasmhost.Gauge, Value: 0.5}, {Name: "waits_total", Value: 2}}, out.Metrics())
+	_, err = m.Delay(&core.BackoffRequest{Retry: -2})
+	require.EqualError(t, err, panicked)
+	lines = nil
+	for _, l := range out.Lines(2) {
+		lines = append(lines, l.String())
+	}
+	require.Contains(t, strings.Join(lines, "\n"), "error  backoff failed: "+panicked)
+}
+
+func TestGoWrites(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "wait.wasm")
+	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/wait")
+	code, err := os.ReadFile(out)
+	require.NoError(t, err)
+	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
+	require.True(t, report.OK)
+	writes(t, code, panicked["go"])
 }
 
 func wait(t *testing.T, code []byte) {

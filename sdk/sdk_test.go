@@ -130,7 +130,7 @@ func TestEveryHook(t *testing.T) {
 
 	t.Run("failures end the call and the instance", func(t *testing.T) {
 		for mode, want := range map[string]string{
-			"panic": "trap: wasm error: unreachable: panic: the dish ran away",
+			"panic": "trap: wasm error: unreachable: panic: the dish ran away (main.go:60)",
 			"index": "trap: wasm error: unreachable: panic: runtime error: index out of range [1] with length 1",
 			"spin":  "fuel: the plugin used up its fuel", "recurse": "fuel: the plugin used up its fuel", "eat": "fuel: the plugin used up its fuel",
 		} {

@@ -165,7 +165,7 @@ func (p *printed) because() string {
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
-		case r == '\t':
+		case r == '\t' || r == '\n':
 			return ' '
 		case !unicode.IsPrint(r):
 			return '?'

@@ -17,6 +17,7 @@
 //   pool_changed(proxies: Proxies, count: i32): void   the pool, before the first call that follows a change
 //   observe(observation: Observation): void            learns from an attempt; makes the plugin one instance
 //   tolerance(): f64                                   scores within this fraction of the best count as equal
+//   describe(): usize                                  states the settings: describeSettings(text)
 //   backoff(request: BackoffRequest): f64              in score's place: the seconds to wait, 0 or more
 
 import { Candidate, Pair, Proxy } from "./records";
@@ -131,6 +132,54 @@ export function say(text: string): void {
   store<usize>(piece, changetype<usize>(bytes));
   store<u32>(piece, bytes.byteLength, 4);
   fd_write(2, piece, 1, piece + 8);
+}
+
+// @ts-ignore: decorator
+@external("whirlpool", "log")
+declare function host_log(level: i32, text: usize, length: usize): void;
+
+// @ts-ignore: decorator
+@external("whirlpool", "metric")
+declare function host_metric(kind: i32, name: usize, length: usize, value: f64): void;
+
+/** The levels of log lines. */
+export enum Level { DEBUG, INFO, WARN, ERROR }
+
+/**
+ * Writes a log line, of which the host keeps the last 100, and at most 20 a second.
+ * The last one of level ERROR in a call that fails is in its error, unless the call
+ * panics (a throw, or an assertion): then the message, file and line are.
+ */
+export function log(level: Level, text: string): void {
+  const bytes = String.UTF8.encode(text);
+  host_log(level, changetype<usize>(bytes), bytes.byteLength);
+}
+
+/**
+ * Adds a finite value that is not negative to a counter of the plugin, on /metrics as
+ * whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and _; a
+ * plugin has at most 20.
+ */
+export function count(name: string, value: f64): void {
+  const bytes = String.UTF8.encode(name);
+  host_metric(0, changetype<usize>(bytes), bytes.byteLength, value);
+}
+
+/** Sets a gauge of the plugin to a finite value; for its name see count. */
+export function gauge(name: string, value: f64): void {
+  const bytes = String.UTF8.encode(name);
+  host_metric(1, changetype<usize>(bytes), bytes.byteLength, value);
+}
+
+/**
+ * What describe returns: the settings, so that the host checks and shows them. A text
+ * with a line for each: name, type (number, integer, boolean or text), range ("0..1",
+ * "0..", or of a text "fast|slow"), default and one line about it, with tabs between
+ * them. Those at the end may be left out.
+ */
+export function describeSettings(text: string): usize {
+  const bytes = String.UTF8.encode(text, true);
+  return changetype<usize>(bytes);
 }
 
 /** The id of a proxy. */

@@ -163,13 +163,23 @@ WP_EXPORT(observe) void observe(const wp_observation *observation);
 /* Optional: scores within this fraction of the best count as equal, 0..1. */
 WP_EXPORT(tolerance) double tolerance(void);
 
+/* Optional, before configure: states the settings, so that the host checks and
+ * shows them. A text with a line for each: name, type (number, integer, boolean or
+ * text), range ("0..1", "0..", or of a text "fast|slow"), default and one line about
+ * it, with tabs between them. Those at the end may be left out. */
+WP_EXPORT(describe) const char *describe(void);
+
 /*
- * What every module must export; and the one import, there if wp_say is used.
+ * What every module must export; and the imports, each there if it is used.
  */
 
 #ifdef __wasm__
 __attribute__((import_module("wasi_snapshot_preview1"), import_name("fd_write")))
 int32_t wp_fd_write(int32_t file, const void *pieces, int32_t count, uint32_t *written);
+__attribute__((import_module("whirlpool"), import_name("log")))
+void wp_host_log(int32_t level, const char *text, uint32_t length);
+__attribute__((import_module("whirlpool"), import_name("metric")))
+void wp_host_metric(int32_t kind, const char *name, uint32_t length, double value);
 
 WP_EXPORT(whirlpool_abi_v1) void whirlpool_abi_v1(void) {}
 
@@ -222,6 +232,49 @@ static inline void wp_say(const char *text) {
   (void)text;
 #endif
 }
+
+static inline uint32_t wp_length(const char *text) {
+  uint32_t length = 0;
+  while (text[length] != 0) length++;
+  return length;
+}
+
+/* The levels of log lines. */
+enum { WP_DEBUG, WP_INFO, WP_WARN, WP_ERROR };
+
+/* Writes a log line, of which the host keeps the last 100, and at most 20 a second.
+ * The last one of level WP_ERROR in a call that fails is in its error. */
+static inline void wp_log(int32_t level, const char *text) {
+#ifdef __wasm__
+  wp_host_log(level, text, wp_length(text));
+#else
+  (void)level, (void)text;
+#endif
+}
+
+static inline void wp_metric(int32_t kind, const char *name, double value) {
+#ifdef __wasm__
+  wp_host_metric(kind, name, wp_length(name), value);
+#else
+  (void)kind, (void)name, (void)value;
+#endif
+}
+
+/* Adds a finite value that is not negative to a counter of the plugin, on /metrics as
+ * whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and _; a
+ * plugin has at most 20. */
+static inline void wp_count(const char *name, double value) { wp_metric(0, name, value); }
+
+/* Sets a gauge of the plugin to a finite value; for its name see wp_count. */
+static inline void wp_gauge(const char *name, double value) { wp_metric(1, name, value); }
+
+/* Ends the call, which fails; the text is in its error, with file and line. */
+#define wp_panic(text) (wp_log(WP_ERROR, "panicked at " __FILE__ ":" WP_TEXT(__LINE__) ": " text), __builtin_trap())
+#define WP_TEXT(x) WP_TEXT_OF(x)
+#define WP_TEXT_OF(x) #x
+
+/* Ends the call unless the condition holds. */
+#define wp_assert(condition) ((condition) ? (void)0 : wp_panic(#condition " does not hold"))
 
 /* Refuses a setting and says why, in words such as "it must be 0 to 1". It
  * returns what configure is to return. */

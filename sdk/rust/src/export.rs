@@ -103,6 +103,25 @@ macro_rules! __export {
     };
 }
 
+/// States the settings of the plugin, so that the host checks and shows them: a text
+/// for each, with its name, type (number, integer, boolean or text), range (`0..1`,
+/// `0..`, or of a text `fast|slow`), default and one line about it, with tabs between
+/// them. Those at the end may be left out.
+///
+/// ```
+/// whirlpool::settings!("margin\tnumber\t0..1\t0.25\thow near is equal");
+/// ```
+#[macro_export]
+macro_rules! settings {
+    ($($line:literal),+ $(,)?) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        extern "C" fn describe() -> *const u8 {
+            concat!($($line, "\n",)+ "\0").as_ptr()
+        }
+    };
+}
+
 // SAFETY, of each hook: calls take turns, so the plugin is borrowed once; the
 // host's addresses are of as many records as it says.
 #[doc(hidden)]

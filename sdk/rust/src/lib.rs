@@ -31,6 +31,7 @@
 
 mod export;
 mod hash;
+mod output;
 mod records;
 mod say;
 
@@ -40,6 +41,7 @@ pub use export::reserve;
 #[doc(hidden)]
 pub use export::{slice, Slot};
 pub use hash::{hash53, pair53, uniform};
+pub use output::{count, gauge, log, Level};
 pub use records::{BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest, Settings};
 pub use say::{say, Refused};
 
@@ -84,23 +86,11 @@ pub trait Tolerance {
     fn tolerance(&self) -> f64;
 }
 
-/// A panic ends the call: the built-in plugin answers in its place. Where it
-/// was is in the error that is shown; its message is not, for the code that
-/// formats one is larger than most plugins.
+/// A panic ends the call: the built-in plugin answers in its place. Its place and
+/// its message are in the error that is shown.
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
-    if let Some(place) = info.location() {
-        say("panic in ");
-        say(place.file());
-        say(", line ");
-        let (mut digits, mut n, mut at) = ([0; 10], place.line(), 10);
-        while at > 0 && (n > 0 || at == 10) {
-            at -= 1;
-            digits[at] = b'0' + (n % 10) as u8;
-            n /= 10;
-        }
-        say(core::str::from_utf8(&digits[at..]).unwrap_or_default());
-    }
+    output::panicked(info);
     core::arch::wasm32::unreachable()
 }
