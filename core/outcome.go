@@ -80,7 +80,8 @@ const (
 
 // String returns the name used in documents and tests.
 func (c Charge) String() string {
-	return [...]string{"nobody", "proxy", "proxy or target", "proxy if another serves", "target", "client", "gateway"}[c]
+	return [...]string{"nobody", "proxy", "proxy or target", "proxy if another serves", "target", "client",
+		"gateway"}[c]
 }
 
 // Repeat says whether the request of an attempt can be sent a second time.

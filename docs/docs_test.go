@@ -34,7 +34,8 @@ func files(t *testing.T, patterns ...string) []string {
 func TestEveryScenarioIsDescribed(t *testing.T) {
 	page := read(t, "scenarios.md")
 	for _, file := range files(t, "../integration/*_test.go") {
-		for _, test := range regexp.MustCompile(`(?m)^func Test((?:S\d\d)+)(?:To(\d\d))?`).FindAllStringSubmatch(read(t, file), -1) {
+		for _, test := range regexp.MustCompile(`(?m)^func Test((?:S\d\d)+)(?:To(\d\d))?`).FindAllStringSubmatch(read(t,
+			file), -1) {
 			for _, number := range regexp.MustCompile(`\d\d`).FindAllString(test[1]+test[2], -1) {
 				require.Contains(t, page, "\n| S"+number+" | ", "%s in %s", test[0], file)
 			}

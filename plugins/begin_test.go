@@ -116,7 +116,8 @@ func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
 	module := large(wasmtest.Scorer(wasmtest.Unreachable).Bytes())
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.upload"), append([]byte("null\n"), module...), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plugins", "mine.upload"), append([]byte("null\n"), module...),
+		0o600))
 	r, err := plugins.New(plugins.Options{StateDir: dir, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer r.Close()
@@ -173,7 +174,8 @@ func TestManyLargeModules(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
 	const many = 30
-	slow := wasmtest.Scorer().Add(wasmtest.Func{Code: wasmtest.Repeat(3000, 0x41, 0, 0x41, 0, 0x28, 2, 0, wasmtest.I32Store, 2, 0)})
+	slow := wasmtest.Scorer().Add(wasmtest.Func{Code: wasmtest.Repeat(3000, 0x41, 0, 0x41, 0, 0x28, 2, 0,
+		wasmtest.I32Store, 2, 0)})
 	for i := range many {
 		file := filepath.Join(dir, "plugins", fmt.Sprintf("p%d.upload", i))
 		require.NoError(t, os.WriteFile(file, append([]byte("null\n"), large(slow.Bytes())...), 0o600))

@@ -28,7 +28,8 @@ func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	pool := upstream.NewPool(upstream.PoolConfig{Literal: true, Breaker: breaker.Default(), Now: time.Now})
 	specs := make([]upstream.Spec, n)
 	for i := range specs {
-		specs[i].Address = upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.%d.%d.%d:3128", i>>16, i>>8&255, i&255)}
+		specs[i].Address = upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.%d.%d.%d:3128", i>>16,
+			i>>8&255, i&255)}
 		specs[i].Region = []string{"", "eu", "us"}[i%3]
 	}
 	require.NoError(t, pool.Apply(specs))
@@ -121,7 +122,8 @@ func BenchmarkDelay(b *testing.B) {
 		b.Run("backoff="+name, func(b *testing.B) {
 			p, err := r.Backoff(name)
 			require.NoError(b, err)
-			q := core.BackoffRequest{Retry: 2, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1, MaxAttempts: 3}
+			q := core.BackoffRequest{Retry: 2, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1,
+				MaxAttempts: 3}
 			b.ReportAllocs()
 			defer cpu(b)()
 			for b.Loop() {
@@ -171,7 +173,8 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	return &request{
 		e: executor.New(s, metrics.New(metrics.Config{}), executor.Tuning{
 			FirstScorer: scorer, RetryScorer: scorer, Backoff: func(string) core.Backoff { return backoff },
-			Budget: retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now()), AttemptTimeout: 10 * time.Second,
+			Budget:         retry.NewBudget(retry.BudgetConfig{Ratio: 0.2, MinPerSecond: 10}, time.Now()),
+			AttemptTimeout: 10 * time.Second,
 		}, slog.New(slog.DiscardHandler), time.Now, rand.Uint64),
 		tracker: tracker, entry: tracker.Track(), call: answers{200}, own: &policy,
 	}

@@ -42,14 +42,16 @@ func measure(t testing.TB) usage {
 	require.NoError(t, err)
 	maps, err := os.ReadFile("/proc/self/maps")
 	require.NoError(t, err)
-	return usage{pages * os.Getpagesize() >> 20, int(m.HeapAlloc >> 20), runtime.NumGoroutine(), len(fds), bytes.Count(maps, []byte("\n"))}
+	return usage{pages * os.Getpagesize() >> 20, int(m.HeapAlloc >> 20), runtime.NumGoroutine(), len(fds),
+		bytes.Count(maps, []byte("\n"))}
 }
 
 // A thousand swaps and a thousand reloads, with calls all the while, leave the
 // process as large as two hundred do.
 func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 	const swaps, settled = 1000, 200
-	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), CacheDir: t.TempDir()})
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(),
+		CacheDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	modules := builtin.Modules()

@@ -24,8 +24,10 @@ func TestEverythingAtOnce(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
-	learner := w.Scorer(w.Scores(2)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}}, w.Func{Export: "pool_changed", Params: w.Repeat(2, w.I32)})
-	codes := [][]byte{builtin.Modules()["random"], learner.Bytes(), w.Scorer(w.Unless256(w.Unreachable)...).Bytes(), w.Scorer(w.Scores(1)...).Bytes()}
+	learner := w.Scorer(w.Scores(2)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}},
+		w.Func{Export: "pool_changed", Params: w.Repeat(2, w.I32)})
+	codes := [][]byte{builtin.Modules()["random"], learner.Bytes(), w.Scorer(w.Unless256(w.Unreachable)...).Bytes(),
+		w.Scorer(w.Scores(1)...).Bytes()}
 	for _, name := range []string{"used", "other"} {
 		_, err = r.Put(name, codes[0], nil, false)
 		require.NoError(t, err)
@@ -62,7 +64,8 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	many(4, 300, func(i int) { may(scorer.Score(make(rows, 1+i%50), make([]float64, 50))) })
 	many(2, 300, func(i int) {
-		d, err := backoff.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.5, Multiplier: 2, Cap: 9, RetryAfter: float64(i % 4)})
+		d, err := backoff.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.5, Multiplier: 2, Cap: 9,
+			RetryAfter: float64(i % 4)})
 		may(err)
 		if d != 0.5 && d != 3 {
 			t.Errorf("a delay of %v", d)

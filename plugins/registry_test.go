@@ -61,10 +61,13 @@ func TestScorersAgainstNativeTwins(t *testing.T) {
 		unit := rapid.Float64Range(0, 1)
 		list := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) core.Candidate {
 			return core.Candidate{
-				SuccessRate: unit.Draw(t, "rate"), NormalizedLatency: unit.Draw(t, "latency"), Samples: float64(rapid.IntRange(0, 100).Draw(t, "samples")),
-				InFlight: float64(rapid.IntRange(0, 50).Draw(t, "in flight")), Weight: rapid.Float64Range(0.1, 9).Draw(t, "weight"), Cost: unit.Draw(t, "cost"),
-				RegionMatch: float64(rapid.IntRange(0, 1).Draw(t, "region")), ConsecutiveFailures: float64(rapid.IntRange(0, 5).Draw(t, "failures")),
-				Rotation: float64(rapid.IntRange(0, 99).Draw(t, "rotation")),
+				SuccessRate: unit.Draw(t, "rate"), NormalizedLatency: unit.Draw(t, "latency"),
+				Samples:  float64(rapid.IntRange(0, 100).Draw(t, "samples")),
+				InFlight: float64(rapid.IntRange(0, 50).Draw(t, "in flight")),
+				Weight:   rapid.Float64Range(0.1, 9).Draw(t, "weight"), Cost: unit.Draw(t, "cost"),
+				RegionMatch:         float64(rapid.IntRange(0, 1).Draw(t, "region")),
+				ConsecutiveFailures: float64(rapid.IntRange(0, 5).Draw(t, "failures")),
+				Rotation:            float64(rapid.IntRange(0, 99).Draw(t, "rotation")),
 			}
 		}), 1, 300).Draw(t, "candidates")
 		scores := make([]float64, len(list))
@@ -88,9 +91,12 @@ func TestBackoffsAgainstNativeTwins(t *testing.T) {
 		return 0.5*d + (min(1.5*d, q.Cap)-0.5*d)*q.Random
 	}
 	twins := map[string]func(q *core.BackoffRequest) float64{
-		"exponential": func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay*math.Pow(q.Multiplier, q.Retry-1)) },
-		"linear":      func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay*q.Retry) },
-		"fixed":       func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay) },
+		"exponential": func(q *core.BackoffRequest) float64 {
+			return jitter(q,
+				q.BaseDelay*math.Pow(q.Multiplier, q.Retry-1))
+		},
+		"linear": func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay*q.Retry) },
+		"fixed":  func(q *core.BackoffRequest) float64 { return jitter(q, q.BaseDelay) },
 		"decorrelated_jitter": func(q *core.BackoffRequest) float64 {
 			high := max(q.BaseDelay, 3*max(q.BaseDelay, q.PreviousDelay))
 			return min(q.Cap, q.BaseDelay+(high-q.BaseDelay)*q.Random)
@@ -98,9 +104,12 @@ func TestBackoffsAgainstNativeTwins(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		q := core.BackoffRequest{
-			Retry: float64(rapid.IntRange(1, 10).Draw(t, "retry")), BaseDelay: rapid.Float64Range(0.1, 60).Draw(t, "base"),
-			Multiplier: rapid.Float64Range(1.1, 10).Draw(t, "multiplier"), Cap: rapid.Float64Range(1, 300).Draw(t, "cap"),
-			Jitter: float64(rapid.IntRange(0, 1).Draw(t, "jitter")), Random: rapid.Float64Range(0, 0.999).Draw(t, "random"),
+			Retry: float64(rapid.IntRange(1, 10).Draw(t, "retry")), BaseDelay: rapid.Float64Range(0.1, 60).Draw(t,
+				"base"),
+			Multiplier: rapid.Float64Range(1.1, 10).Draw(t, "multiplier"),
+			Cap:        rapid.Float64Range(1, 300).Draw(t, "cap"),
+			Jitter:     float64(rapid.IntRange(0, 1).Draw(t, "jitter")), Random: rapid.Float64Range(0, 0.999).Draw(t,
+				"random"),
 			PreviousDelay: rapid.Float64Range(0, 300).Draw(t, "previous"),
 		}
 		for name, twin := range twins {
@@ -117,7 +126,8 @@ func TestBackoffsAgainstNativeTwins(t *testing.T) {
 // A swap loses no call, and costs the callers no error.
 func TestSwapsUnderLoad(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Wait = time.Minute // however slow the machine: a call that finds every instance at work is not what is looked for
+	// however slow the machine: a call that finds every instance at work is not what is looked for
+	limits.Wait = time.Minute
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: limits})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
@@ -159,7 +169,8 @@ func TestSettingsThatLookTheSame(t *testing.T) {
 	// It scores the first candidate by the second byte of its setting.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
-		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 8, 0x2d, 0, 1, 0xb7, w.F64Store, 3, 8}, w.Const32(0))}) // i32.load8_u, f64.convert_i32_s
+		// i32.load8_u, f64.convert_i32_s
+		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 8, 0x2d, 0, 1, 0xb7, w.F64Store, 3, 8}, w.Const32(0))})
 	r := registry(t)
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, m.Bytes(), 0o600))

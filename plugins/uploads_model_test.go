@@ -54,7 +54,8 @@ func TestUploadsAgainstAModel(t *testing.T) {
 		names := map[string]*named{"a": {}, "b": {}}
 		name := rapid.SampledFrom([]string{"a", "b"})
 		module := rapid.Custom(func(t *rapid.T) *made {
-			return &made{rapid.SampledFrom([]wasmhost.Kind{wasmhost.Scorer, wasmhost.Backoff}).Draw(t, "kind"), float64(rapid.IntRange(1, 3).Draw(t, "answer"))}
+			return &made{rapid.SampledFrom([]wasmhost.Kind{wasmhost.Scorer, wasmhost.Backoff}).Draw(t, "kind"),
+				float64(rapid.IntRange(1, 3).Draw(t, "answer"))}
 		})
 		tables := func() map[string]plugins.Spec {
 			specs := map[string]plugins.Spec{}
@@ -171,8 +172,10 @@ func serves(r *plugins.Registry, name string, n *named) error {
 		return err
 	}
 	hides, back := n.table != nil && n.upload != nil, n.table == nil && n.before != nil
-	if i.Source != source || i.Kind != want.kind || i.HidesUpload != hides || i.CanRollBack != back || i.State != plugins.StateReady {
-		return fmt.Errorf("%+v is shown; it should be %+v of %s, hides an upload: %v, can roll back: %v", i, want, source, hides, back)
+	if i.Source != source || i.Kind != want.kind || i.HidesUpload != hides || i.CanRollBack != back ||
+		i.State != plugins.StateReady {
+		return fmt.Errorf("%+v is shown; it should be %+v of %s, hides an upload: %v, can roll back: %v", i, want,
+			source, hides, back)
 	}
 	var answer float64
 	s, errS := r.Scorer(name, plugins.FallbackRetry)

@@ -24,9 +24,11 @@ func TestSettingsSurviveARestart(t *testing.T) {
 	// It scores the first candidate by the length of its setting's text.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
-		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 12, 0xb7, w.F64Store, 3, 8}, w.Const32(0))}) // f64.convert_i32_s of value_length
+		// f64.convert_i32_s of value_length
+		w.Const32(0), []byte{w.LocalGet, 0, 0x28, 2, 12, 0xb7, w.F64Store, 3, 8}, w.Const32(0))})
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
-	for text, length := range map[string]float64{"20": 2, "20.0": 2, "1000000": 7, "1e6": 5, "9007199254740993": 16, `"20.0"`: 4, "[1,2.50]": 5} {
+	for text, length := range map[string]float64{"20": 2, "20.0": 2, "1000000": 7, "1e6": 5, "9007199254740993": 16,
+		`"20.0"`: 4, "[1,2.50]": 5} {
 		config, err := strict.ParseJSON([]byte(`{"n":` + text + `}`))
 		require.NoError(t, err)
 		r, err := plugins.New(opts)
@@ -61,7 +63,8 @@ func TestUploadsOfAnEarlierBuild(t *testing.T) {
 // What the disk does not take, or does not let go, changes nothing and leaves
 // nothing behind.
 func TestADiskThatFails(t *testing.T) {
-	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: filepath.Join(t.TempDir(), "a[b]")} // which is no pattern
+	// which is no pattern
+	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: filepath.Join(t.TempDir(), "a[b]")}
 	dir := filepath.Join(opts.StateDir, "plugins")
 	inTheWay := func(name string) { require.NoError(t, os.MkdirAll(filepath.Join(dir, name+".upload", "x"), 0o700)) }
 	mine, code := w.Scorer(w.Scores(4)...).Bytes(), builtin.Modules()["random"]
@@ -149,7 +152,8 @@ func TestAnUploadThatNoLongerLoads(t *testing.T) {
 			r := reopen(t, opts)
 			_, err := r.Put("mine", scorer, nil, false)
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"), append([]byte(damage.settings), damage.module...), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"),
+				append([]byte(damage.settings), damage.module...), 0o600))
 			log.take()
 
 			r = reopen(t, opts)
@@ -205,7 +209,8 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 5.0, d)
 	scores := make([]float64, 2)
-	require.NoError(t, held.Score(rows{{SuccessRate: 1, Weight: 1, InFlight: 5}, {SuccessRate: 0.5, Weight: 1}}, scores))
+	require.NoError(t, held.Score(rows{{SuccessRate: 1, Weight: 1, InFlight: 5}, {SuccessRate: 0.5, Weight: 1}},
+		scores))
 	require.InDeltaSlice(t, []float64{1, 0.65}, scores, 1e-9)
 	_, err = r.Scorer("mine", "")
 	require.ErrorContains(t, err, `there is no scorer named "mine"`)
@@ -213,7 +218,8 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	require.NoError(t, r.Delete("mine", func(string) string { return "" }))
 	require.NoError(t, os.WriteFile(filepath.Join(opts.StateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
 	r = reopen(t, opts)
-	require.NoError(t, r.Delete("mine", func(string) string { return "" }), "one that does not load is deleted as any other")
+	require.NoError(t, r.Delete("mine", func(string) string { return "" }),
+		"one that does not load is deleted as any other")
 	_, err = reopen(t, opts).Get("mine")
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
@@ -258,7 +264,8 @@ func TestAnUploadBehindTheConfiguration(t *testing.T) {
 		require.NoError(t, held.Score(rows{{}}, scores))
 		require.Equal(t, []float64{score}, scores)
 	}
-	const hidden, back = "[plugins.NAME] of the configuration takes the place of the upload of that name", "[plugins.NAME] is gone from the configuration: the upload of that name serves again"
+	const hidden, back = "[plugins.NAME] of the configuration takes the place of the upload of that " +
+		"name", "[plugins.NAME] is gone from the configuration: the upload of that name serves again"
 
 	file(2)
 	c, err := r.Stage(table)
@@ -359,11 +366,17 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 	}{
 		{"nothing of it", func() error { return put("mine", "random", true) }, func() { remove("other") }, ""},
 		{"a new one", func() error { return put("new", "random", false) }, func() { reload(nil) }, ""},
-		{"replaced, deleted", func() error { return put("mine", "random", true) }, func() { remove("mine") }, `plugin "mine" not found`},
+		{"replaced, deleted", func() error { return put("mine", "random", true) }, func() { remove("mine") },
+			`plugin "mine" not found`},
 		{"rolled back, deleted", rollBack, func() { remove("mine") }, `plugin "mine" not found`},
-		{"replaced, configured", func() error { return put("mine", "random", true) }, func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) }, `plugin "mine" comes from the configuration, and is changed there`},
-		{"rolled back, configured", rollBack, func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) }, `plugin "mine" has no earlier upload to go back to`},
-		{"new, configured", func() error { return put("late", "random", false) }, func() { reload(map[string]plugins.Spec{"late": {Path: path}}) }, `plugin "late" comes from the configuration, and is changed there`},
+		{"replaced, configured", func() error { return put("mine", "random", true) },
+			func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) }, `plugin "mine" comes from the ` +
+				`configuration, and is changed there`},
+		{"rolled back, configured", rollBack, func() { reload(map[string]plugins.Spec{"mine": {Path: path}}) },
+			`plugin "mine" has no earlier upload to go back to`},
+		{"new, configured", func() error { return put("late", "random", false) },
+			func() { reload(map[string]plugins.Spec{"late": {Path: path}}) }, `plugin "late" comes from the ` +
+				`configuration, and is changed there`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.NoError(t, put("other", "random", false))

@@ -24,7 +24,8 @@ func TestAllOfTheGoSDKIsEmbedded(t *testing.T) {
 			return fs.SkipDir
 		}
 		if strings.HasSuffix(path, ".go") && strings.Contains(path, "/") {
-			require.False(t, strings.HasSuffix(path, "_test.go"), "%s: tests of the SDK stand in sdk itself, so that nobody is given them", path)
+			require.False(t, strings.HasSuffix(path, "_test.go"),
+				"%s: tests of the SDK stand in sdk itself, so that nobody is given them", path)
 			require.True(t, embedded[path], "%s is missing from sdk.Go", path)
 		}
 		return err

@@ -40,10 +40,14 @@ func TestCheckScorer(t *testing.T) {
 	calls := 0.0
 	for want, s := range map[string]scorer.Scorer{
 		"": scores(func(_ *abi.RankRequest, c []abi.Candidate, out []float64) { out[0] = c[0].Weight }),
-		"event 0: it answered NaN; it must be finite": scores(func(_ *abi.RankRequest, _ []abi.Candidate, out []float64) {
+		"event 0: it answered NaN; it must be finite": scores(func(_ *abi.RankRequest, _ []abi.Candidate,
+			out []float64) {
 			out[len(out)-1] = math.NaN()
 		}),
-		"event 0: it wrote to the candidates": scores(func(_ *abi.RankRequest, c []abi.Candidate, _ []float64) { c[0].Cost++ }),
+		"event 0: it wrote to the candidates": scores(func(_ *abi.RankRequest, c []abi.Candidate,
+			_ []float64) {
+			c[0].Cost++
+		}),
 		"it answered differently to the same events: chance is the request's Seed or Random, the time its Now": scores(
 			func(_ *abi.RankRequest, _ []abi.Candidate, out []float64) { calls++; out[0] = calls }),
 		"without settings: there is no setting b": picky{},

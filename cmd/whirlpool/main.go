@@ -57,7 +57,8 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 			o.source.Optional = !cmd.Flags().Changed("config")
 			o.source.Environ = os.Environ()
 			o.source.Overrides = map[string]any{}
-			for flag, key := range map[string]string{"listen": "gateway.listen", "api": "api.listen", "log-level": "log.level"} {
+			for flag, key := range map[string]string{"listen": "gateway.listen", "api": "api.listen",
+				"log-level": "log.level"} {
 				if f := cmd.Flags().Lookup(flag); f.Changed {
 					o.source.Overrides[key] = f.Value.String()
 				}
@@ -72,8 +73,10 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.source.File, "config", defaultFile, "configuration `FILE`, watched for changes; the default need not exist")
-	f.StringArrayVar(&o.source.Proxies, "proxies", nil, "`FILE` of proxies, one a line, watched, or - for standard input; may be repeated")
+	f.StringVar(&o.source.File, "config", defaultFile,
+		"configuration `FILE`, watched for changes; the default need not exist")
+	f.StringArrayVar(&o.source.Proxies, "proxies", nil,
+		"`FILE` of proxies, one a line, watched, or - for standard input; may be repeated")
 	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
 	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the whole run to `FILE` (go tool pprof)")

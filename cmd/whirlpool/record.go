@@ -38,7 +38,8 @@ of the API, where it has some, is taken from ` + keyVariable + `.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			g := &watchedGateway{url: strings.TrimSuffix(api, "/") + "/api/v1/proxies", key: os.Getenv(keyVariable), client: &http.Client{Timeout: 10 * time.Second}}
+			g := &watchedGateway{url: strings.TrimSuffix(api, "/") + "/api/v1/proxies", key: os.Getenv(keyVariable),
+				client: &http.Client{Timeout: 10 * time.Second}}
 			// That it can be written is seen before the time is spent.
 			_, err := os.Stat(args[0])
 			fresh := errors.Is(err, fs.ErrNotExist)
@@ -57,7 +58,8 @@ of the API, where it has some, is taken from ` + keyVariable + `.`,
 			if err := writeTrace(args[0], t); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0], len(t.Proxies), t.Duration, t.Rate)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0],
+				len(t.Proxies), t.Duration, t.Rate)
 			return nil
 		},
 	}
@@ -76,7 +78,8 @@ type watchedGateway struct {
 
 // record looks at once and then every so often. The first look must succeed;
 // one that fails later is told and left out.
-func (g *watchedGateway) record(ctx context.Context, every, length time.Duration, tell io.Writer) (*simulate.Trace, error) {
+func (g *watchedGateway) record(ctx context.Context, every, length time.Duration, tell io.Writer) (*simulate.Trace,
+	error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)
 	proxies, err := g.look(ctx)

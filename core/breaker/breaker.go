@@ -31,7 +31,8 @@ type Config struct {
 // and repeated trips for up to 2 minutes.
 func Default() Config {
 	return Config{
-		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second, MaxTimeout: 2 * time.Minute,
+		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
+		MaxTimeout: 2 * time.Minute,
 	}
 }
 
@@ -476,7 +477,8 @@ func (b *Breaker) Snapshot() View {
 	b.advance(now)
 	b.prune(now)
 	v := View{
-		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg, LastChange: b.lastChange,
+		State: core.State(b.word.state.Load() & stateMask), FailureCount: b.live(), Config: b.cfg,
+		LastChange: b.lastChange,
 	}
 	if v.State == core.Open {
 		v.NextTest = b.dueTime(now)

@@ -15,7 +15,8 @@ import (
 
 func TestOneProbeAmongMany(t *testing.T) {
 	var clock atomic.Int64
-	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second},
+	b := breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute,
+		TimeoutDuration: time.Second},
 		func() time.Time { return time.Unix(1000, clock.Load()) }, func(core.Transition) {})
 	for round := range 200 {
 		p, ok := b.Acquire()

@@ -20,7 +20,8 @@ import (
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_000_000, 0)
-		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"), WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour}
+		cfg := breaker.Config{FailureThreshold: rapid.IntRange(1, 8).Draw(t, "threshold"),
+			WindowDuration: 10 * time.Second, TimeoutDuration: time.Hour}
 		opened := 0
 		b := breaker.New("p", cfg, func() time.Time { return now }, func(tr core.Transition) {
 			opened++
@@ -30,10 +31,12 @@ func TestTheCountAgainstAModel(t *testing.T) {
 		})
 		var failures []time.Time
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 999, 1000, 2500, 10_000}).Draw(t, "ms")) * time.Millisecond)
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 999, 1000, 2500, 10_000}).Draw(t,
+				"ms")) * time.Millisecond)
 			p, ok := b.Acquire()
 			require.True(t, ok)
-			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t,
+				"verdict")
 			e := breaker.Evidence{Enough: rapid.Bool().Draw(t, "enough"), Why: "5 of 5"}
 			p.Report(v, e)
 			if v == core.Failure {
@@ -63,7 +66,8 @@ func TestTheCountUnderConcurrency(t *testing.T) {
 	for _, threshold := range []int{1, goroutines * each / 2, goroutines * each, goroutines*each + 1} {
 		for range 20 {
 			var opened, count atomic.Int64
-			b := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: time.Hour, TimeoutDuration: time.Hour},
+			b := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: time.Hour,
+				TimeoutDuration: time.Hour},
 				time.Now, func(tr core.Transition) { opened.Add(1); count.Store(int64(tr.FailureCount)) })
 			var wg sync.WaitGroup
 			for range goroutines {

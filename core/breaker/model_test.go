@@ -42,7 +42,8 @@ func (m *model) live(at time.Time) int {
 }
 
 func (m *model) change(to core.State, at time.Time, reason string) {
-	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at, FailureCount: m.live(at), Reason: reason})
+	m.events = append(m.events, core.Transition{ProxyID: "p", From: m.state, To: to, At: at, FailureCount: m.live(at),
+		Reason: reason})
 	var closed time.Duration
 	if m.state == core.Closed {
 		closed = at.Sub(m.changed)
@@ -118,7 +119,9 @@ func history(t *rapid.T) {
 	}
 	configure()
 	var told []core.Transition
-	b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) { told = append(told, tr) })
+	b := breaker.New("p", m.cfg, func() time.Time { return m.now }, func(tr core.Transition) {
+		told = append(told, tr)
+	})
 	var out []admitted
 	one := func(t *rapid.T) int {
 		if len(out) == 0 {
@@ -128,7 +131,8 @@ func history(t *rapid.T) {
 	}
 	t.Repeat(map[string]func(*rapid.T){
 		"time": func(t *rapid.T) {
-			m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 1000, 3000, 7000, 15_000}).Draw(t, "ms")) * time.Millisecond)
+			m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 1000, 3000, 7000, 15_000}).Draw(t,
+				"ms")) * time.Millisecond)
 		},
 		"acquire": func(t *rapid.T) {
 			p, ok := b.Acquire()
@@ -145,7 +149,8 @@ func history(t *rapid.T) {
 		},
 		"report": func(t *rapid.T) {
 			i := one(t)
-			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t, "verdict")
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Failure, core.Failure, core.Excluded}).Draw(t,
+				"verdict")
 			out[i].permit.Report(v, breaker.Literal)
 			m.report(out[i], v)
 			out = slices.Delete(out, i, i+1)
@@ -200,7 +205,8 @@ func history(t *rapid.T) {
 		},
 		"overdue": func(t *rapid.T) {
 			m.look()
-			require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration, b.Overdue())
+			require.Equal(t, m.state == core.HalfOpen && !m.taken && m.now.Sub(m.due) > m.cfg.TimeoutDuration,
+				b.Overdue())
 		},
 		"snapshot": func(t *rapid.T) {
 			m.look()

@@ -11,9 +11,11 @@ import (
 )
 
 // probing returns a breaker whose probe has been taken at this moment, and its clock.
-func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit, now *time.Time) {
+func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit,
+	now *time.Time) {
 	now = new(time.Unix(1000, 0))
-	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second}.WithAttemptTimeout(hold-time.Second),
+	b = breaker.New("p", breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute,
+		TimeoutDuration: time.Second}.WithAttemptTimeout(hold-time.Second),
 		func() time.Time { return *now }, notify)
 	p, _ := b.Acquire()
 	p.Report(core.Failure, breaker.Literal)

@@ -73,7 +73,8 @@ func TestOnlyProxiesAreDialled(t *testing.T) {
 		mu.Unlock()
 		return nil, fmt.Errorf("refused")
 	}
-	e := newEngine(t, dial, "http://10.0.0.1:1", "https://10.0.0.2:2", "socks5://10.0.0.3:3", "socks5h://u:p@10.0.0.4:4")
+	e := newEngine(t, dial, "http://10.0.0.1:1", "https://10.0.0.2:2", "socks5://10.0.0.3:3",
+		"socks5h://u:p@10.0.0.4:4")
 	defer e.Shutdown(context.Background())
 	client := &http.Client{Transport: e.Transport()}
 	for range 4 {

@@ -81,7 +81,8 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 		return t, &RequestError{"the URL's query has a control character"}
 	}
 	return proxyhttp.Target{
-		TLS: u.Scheme == "https", Absolute: []byte(u.Scheme + "://" + host + path), Path: []byte(path), Host: []byte(host),
+		TLS: u.Scheme == "https", Absolute: []byte(u.Scheme + "://" + host + path), Path: []byte(path),
+		Host: []byte(host),
 	}, nil
 }
 

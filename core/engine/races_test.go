@@ -88,7 +88,8 @@ func TestEverythingAtOnce(t *testing.T) {
 	})
 	always(func(i int) { may(e.Activate("a", "b")) })
 	always(func(i int) {
-		added, err := e.Pool().Add([]upstream.Spec{{ID: "more", Address: cfg.Proxies[0].Address, Source: upstream.SourceAPI}})
+		added, err := e.Pool().Add([]upstream.Spec{{ID: "more", Address: cfg.Proxies[0].Address,
+			Source: upstream.SourceAPI}})
 		may(err)
 		if err == nil {
 			may(e.Pool().Remove(added[0].ID(), i%2 == 0))

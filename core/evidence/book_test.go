@@ -198,7 +198,8 @@ func TestInvariants(t *testing.T) {
 					w := books[i].Why(l)
 					all := w.Own
 					for _, v := range w.Targets {
-						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Confirmed <= v.Failures, "%+v", v)
+						require.True(t, v.Failures > 0 && v.Failures <= v.Attempts && v.Confirmed <= v.Failures, "%+v",
+							v)
 						require.True(t, v.RestFailures >= 0 && v.RestFailures <= v.RestAttempts, "%+v", v)
 						require.True(t, v.Noise >= minNoise && v.Noise <= P1, "%+v", v)
 						all += v.Failures

@@ -15,7 +15,8 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 	var books [proxies]Book
 	try := func(p int, host uint64, fails bool) (f Finding) {
 		at += time.Millisecond
-		a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: Target{Hash: host}, Began: at - time.Millisecond/2, At: at,
+		a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: Target{Hash: host}, Began: at - time.Millisecond/2,
+			At:        at,
 			Threshold: threshold, Window: time.Minute, Peers: proxies - 1}
 		if fails {
 			return l.Failed(a)

@@ -35,8 +35,9 @@ const (
 	// target. The number is twice the breaker's failure_threshold, 10 by default.
 	maxUncompared = 12
 
-	minOutage  = time.Second / 10 // that everything must fail for, in a pool that has served (docs/decisions/bursts.md)
-	minEpisode = time.Second / 4  // that failures must span if half of the pool is not closed (docs/decisions/bursts.md)
+	minOutage = time.Second / 10 // that everything must fail for, in a pool that has served (docs/decisions/bursts.md)
+	// that failures must span if half of the pool is not closed (docs/decisions/bursts.md)
+	minEpisode = time.Second / 4
 )
 
 // The constants of a target's state.

@@ -36,8 +36,9 @@ type Ledger struct {
 	streaks     atomic.Uint64 // streaks that have ended
 	streakBegan atomic.Int64  // first failure of the streak, ns after the epoch
 
-	mu              sync.Mutex // guards the following, and changes of slots
-	noise, ownNoise rate       // of the pool: transient failures that the targets or the proxies may have caused; own ones
+	mu sync.Mutex // guards the following, and changes of slots
+	// of the pool: transient failures that the targets or the proxies may have caused; own ones
+	noise, ownNoise rate
 }
 
 // setSize is the number of slots that a target may lie in.

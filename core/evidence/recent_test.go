@@ -14,7 +14,8 @@ func TestATargetThatHasJustServedAnother(t *testing.T) {
 	target := Target{Hash: 77 << 20, Name: "a.test:80"}
 	at := func(proxy uint64, book *Book, s float64) *Attempt {
 		when := time.Duration(s * float64(time.Second))
-		return &Attempt{Proxy: proxy, Book: book, Target: target, At: when, Began: when, Threshold: 5, Window: time.Minute, Peers: 1, Pool: 2}
+		return &Attempt{Proxy: proxy, Book: book, Target: target, At: when, Began: when, Threshold: 5,
+			Window: time.Minute, Peers: 1, Pool: 2}
 	}
 	l.Served(at(1, &a, 10))
 	require.True(t, l.ServedElsewhere(target, 2, 11*time.Second))

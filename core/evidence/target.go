@@ -180,7 +180,8 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0)) // a failure that is pushed but not yet counted
+	// a failure that is pushed but not yet counted
+	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {
 		k := targetMemory / n

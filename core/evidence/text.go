@@ -26,7 +26,8 @@ func (w *Why) Text(causeWord func(cause uint8) string) string {
 			t.Failures, t.Attempts, t.Name, causeList(t.Causes, causeWord), t.RestFailures, t.RestAttempts))
 	}
 	if w.Own > 0 {
-		parts = append(parts, fmt.Sprintf("%d failures that no target causes%s", w.Own, causeList(w.OwnCause, causeWord)))
+		parts = append(parts, fmt.Sprintf("%d failures that no target causes%s", w.Own,
+			causeList(w.OwnCause, causeWord)))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -49,8 +49,9 @@ func (b *Book) Why(l *Ledger) Why {
 	}
 	noise, ownNoise := l.poolNoise()
 	w := Why{
-		Since: b.began, Last: b.latest.At, Failures: int(b.failures), Successes: int(b.successes.Load() - b.successesBefore),
-		Evidence: b.evidence(l, &b.latest).total, Needed: Needed,
+		Since: b.began, Last: b.latest.At, Failures: int(b.failures),
+		Successes: int(b.successes.Load() - b.successesBefore),
+		Evidence:  b.evidence(l, &b.latest).total, Needed: Needed,
 		Own: int(b.ownFailures), OwnCause: b.ownCauses.list(), OwnNoise: ownNoise,
 	}
 	if b.outage {
@@ -109,7 +110,8 @@ func (l *Ledger) Targets() []TargetView {
 func (t *target) view() TargetView {
 	attempts := t.attempts.Load()
 	v := TargetView{
-		Name: t.name, Attempts: int(attempts), Failures: int(min(t.failures.Load(), attempts)), Suspect: t.suspect.Load(),
+		Name: t.name, Attempts: int(attempts), Failures: int(min(t.failures.Load(), attempts)),
+		Suspect:     t.suspect.Load(),
 		LastFailure: time.Duration(t.lastFailure.Load()), LastSuccess: max(0, time.Duration(t.lastSuccess.Load())),
 	}
 	if attempts > 0 {

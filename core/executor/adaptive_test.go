@@ -60,7 +60,8 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 					}
 				})
 				for range 10 { // both are known to take so long
-					_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p0": usual, "p1": usual})})
+					_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p0": usual,
+						"p1": usual})})
 					require.True(t, ok)
 				}
 				x, k := exchange(t, nil), &tries{f: takes(c.took)}
@@ -99,14 +100,16 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 			done <- ok
 		}()
 		synctest.Wait()
-		_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p1": 20 * time.Millisecond})})
+		_, ok := b.run(t.Context(), exchange(t, nil),
+			&tries{f: takes(map[string]time.Duration{"p1": 20 * time.Millisecond})})
 		require.True(t, ok)
 		b.pool.Sweep()
 		b.pool.Sweep()
 		close(served)
 		require.True(t, <-done)
 		require.Equal(t, []time.Duration{0, 250 * time.Millisecond}, first.at)
-		require.Equal(t, 1, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount, "another proxy served the request")
+		require.Equal(t, 1, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount,
+			"another proxy served the request")
 	})
 }
 

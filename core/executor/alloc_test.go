@@ -57,7 +57,8 @@ func TestAllocOfARetry(t *testing.T) {
 					x.Policy, x.Global, x.Method, x.Host, x.Idempotent, x.Replayable =
 						shape.Policy, shape.Global, "GET", "a.test", true, true
 					c.left = failures
-					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{}, b.now())
+					Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200,
+						verdict.Relayed{}, b.now())
 					if x.Result().Final != core.FinalSuccess || x.Result().Attempts != failures+1 {
 						t.Fatal(x.Result().Final, x.Result().Attempts)
 					}

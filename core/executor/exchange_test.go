@@ -32,7 +32,8 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 				return n
 			}
 			relayed := func() verdict.Relayed {
-				return rapid.SampledFrom([]verdict.Relayed{{}, {Broke: io.ErrUnexpectedEOF}, {ClientLeft: true}}).Draw(t, "relayed")
+				return rapid.SampledFrom([]verdict.Relayed{{}, {Broke: io.ErrUnexpectedEOF},
+					{ClientLeft: true}}).Draw(t, "relayed")
 			}
 			closed := func() { open, inFlight = false, 0 }
 			t.Repeat(map[string]func(*rapid.T){
@@ -43,7 +44,8 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 					end = Run(context.Background(), b.Executor, &x.Exchange, &x.Request,
 						&tries{f: func(context.Context, *Attempt) verdict.Facts {
 							if status == 0 {
-								return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("reset")}}
+								return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed,
+									Err: errors.New("reset")}}
 							}
 							return verdict.Facts{Status: status}
 						}})
@@ -61,7 +63,8 @@ func TestAnEndingIsClosedOnce(outer *testing.T) {
 					if end.Tunnel != nil {
 						requests++
 					}
-					if end.Refusal == nil && (status != 200 || end.Tunnel != nil) || status == 0 && x.Result().Attempts == 1 {
+					if end.Refusal == nil && (status != 200 || end.Tunnel != nil) || status == 0 &&
+						x.Result().Attempts == 1 {
 						attempts++
 					}
 				},

@@ -443,7 +443,8 @@ func TestAPanicGivesThePermitBack(t *testing.T) {
 		x := exchange(t, nil)
 		func() {
 			defer func() { require.NotNil(t, recover()); x.Abandon() }()
-			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context, *Attempt) verdict.Facts {
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, &tries{f: func(context.Context,
+				*Attempt) verdict.Facts {
 				panic("bug")
 			}})
 		}()
@@ -522,13 +523,16 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					case 2:
 						return verdict.Facts{Status: 407, FromProxy: true, Challenged: true}
 					case 3:
-						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused",
-							Err: errors.New("refused")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable,
+							Reason: "connection_refused",
+							Err:    errors.New("refused")}}
 					case 4:
-						return verdict.Facts{Err: &verdict.Error{Cause: verdict.StaleConnection, Err: errors.New("stale")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.StaleConnection,
+							Err: errors.New("stale")}}
 					case 5:
 						cancel(ErrClientLeft)
-						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed, Err: errors.New("gone")}}
+						return verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed,
+							Err: errors.New("gone")}}
 					}
 					return verdict.Facts{Status: 200}
 				}}
@@ -542,7 +546,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 					}
 				}
 				if len(b.rec.Attempts())-before != len(c.at) || x.Result().Attempts != len(c.at)-replays {
-					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before, replays,
+					t.Fatalf("%d tries, %d recorded, %d replays, %d counted", len(c.at), len(b.rec.Attempts())-before,
+						replays,
 						x.Result().Attempts)
 				}
 				b.idle(t)

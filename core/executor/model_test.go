@@ -114,7 +114,8 @@ func drawPlan(t *rapid.T) plan {
 			Codes: rapid.SliceOfNDistinct(rapid.SampledFrom([]int{503, 500, 429}), 0, 3, rapid.ID).Draw(t, "codes"),
 		}
 		for range 2 * q.MaxAttempts {
-			q.Steps = append(q.Steps, step{n("kind", 0, kinds-1), n("took", 0, 900), seldom("after", 3), seldom("act", 2),
+			q.Steps = append(q.Steps, step{n("kind", 0, kinds-1), n("took", 0, 900), seldom("after", 3),
+				seldom("act", 2),
 				n("which", 0, p.Proxies-1)})
 		}
 		p.Requests = append(p.Requests, q)
@@ -172,8 +173,9 @@ func play(t *testing.T, p plan) (trace []string) {
 	since := func(at time.Time) time.Duration { return at.Sub(begun) }
 	say := func(line string) { trace = append(trace, line) }
 	pool := upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow, TimeoutDuration: planTimeout},
-		Now:     time.Now,
+		Breaker: breaker.Config{FailureThreshold: p.Threshold, WindowDuration: planWindow,
+			TimeoutDuration: planTimeout},
+		Now: time.Now,
 	})
 	var specs []upstream.Spec
 	hashes := map[float64]int{}
@@ -690,7 +692,8 @@ func (p plan) expected() []string {
 		m.request(q)
 		for i, party := range m.parties {
 			m.admits(party)
-			m.trace = append(m.trace, fmt.Sprintf("p%d is %v with %d failures, %d samples", i, party.state, m.live(party),
+			m.trace = append(m.trace, fmt.Sprintf("p%d is %v with %d failures, %d samples", i, party.state,
+				m.live(party),
 				party.samples))
 		}
 	}

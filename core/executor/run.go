@@ -263,7 +263,8 @@ func (x *Exchange) recordAttempt(o *core.Outcome) {
 func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
 	ob := core.Observation{
 		Now: unix(x.event.Ended), IDHash: x.proxy.IDHash(), HostHash: x.query.HostHash,
-		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status), Delay: x.delay.Seconds(),
+		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status),
+		Delay: x.delay.Seconds(),
 	}
 	if o.Verdict == core.Success {
 		ob.Success = 1

@@ -64,7 +64,10 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 					require.GreaterOrEqual(t, left, idleTimeout-idleSlack)
 				}
 			},
-			"time passes":   func(t *rapid.T) { now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "s")) * time.Second) },
+			"time passes": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t,
+					"s")) * time.Second)
+			},
 			"another phase": func(t *rapid.T) { phase = rapid.Int32Range(busy, idle).Draw(t, "phase"); d.enter(phase) },
 			"resume":        func(*rapid.T) { stopped = false; d.resume() },
 			"interrupt":     func(*rapid.T) { d.interrupt(); require.True(t, c.ended()); d.await(want) },

@@ -43,7 +43,8 @@ func TestAnEarlyAnswer(t *testing.T) {
 					}
 				}, nil)
 				const upload = 24 << 20
-				c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: " + strconv.Itoa(upload) + "\r\n\r\n")
+				c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: " + strconv.Itoa(upload) +
+					"\r\n\r\n")
 				c.send(strings.Repeat("b", upload))
 				a, body := c.answer("POST")
 				require.Equal(t, 413, a.StatusCode)

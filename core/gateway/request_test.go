@@ -24,10 +24,11 @@ import (
 // on unless it is in doubt where the next request begins.
 func TestRefusals(t *testing.T) {
 	const host = "Host: a.test\r\n"
-	r := newRig(t, answering(func(*http.Request, string) string { return reply("204 No Content", "") }), func(o *options) {
-		o.Users = []User{{"ann", "p:w"}}
-		o.Strategies = func(name string) bool { return name == "exponential" }
-	})
+	r := newRig(t, answering(func(*http.Request, string) string { return reply("204 No Content", "") }),
+		func(o *options) {
+			o.Users = []User{{"ann", "p:w"}}
+			o.Strategies = func(name string) bool { return name == "exponential" }
+		})
 	const login = "Proxy-Authorization: Basic YW5uOnA6dw==\r\n"
 	const (
 		get          = "GET http://a.test/ HTTP/1.1\r\n" + host
@@ -51,15 +52,17 @@ func TestRefusals(t *testing.T) {
 		"GET /a HTTP/1.1\r\n" + host + login + "\r\n":                                 {400, "bad_target", false},
 		"CONNECT a.test HTTP/1.1\r\n" + host + login + "\r\n":                         {400, "bad_target", false},
 		"CONNECT a.test:1 HTTP/1.1\r\n" + host + login + "Content-Length: 1\r\n\r\na": {400, "malformed_request", true},
-		get + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n":                    {400, "invalid_retry_policy", false},
-		get + login + "X-Whirlpool-Region: EU;loose\r\n\r\n":                          {400, "invalid_region", false},
-		get + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n":                 {400, "invalid_retry_policy", false},
-		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":                            {400, "malformed_request", true},
-		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":                             {400, "malformed_request", true},
-		"GET http://a.test/\r\n\r\n":                                                  {400, "malformed_request", true},
-		"\x16\x03\x01\x02\x00\r\n\r\n":                                                {400, "malformed_request", true},
-		get + "X: " + strings.Repeat("x", 70_000) + "\r\n\r\n":                        {431, tooLarge, true},
-		get + strings.Repeat("X: x\r\n", 200) + "\r\n":                                {431, tooLarge, true},
+		get + login + "X-Whirlpool-Retry: max_attempts=11\r\n\r\n": {400, "invalid_retry_policy",
+			false},
+		get + login + "X-Whirlpool-Region: EU;loose\r\n\r\n": {400, "invalid_region", false},
+		get + login + "X-Whirlpool-Retry: backoff_strategy=x\r\n\r\n": {400, "invalid_retry_policy",
+			false},
+		"GET http://a.test/ HTTP/1.1\r\n" + login + "\r\n":     {400, "malformed_request", true},
+		"GET http://a.test/ HTTP/2.0\r\n" + host + "\r\n":      {400, "malformed_request", true},
+		"GET http://a.test/\r\n\r\n":                           {400, "malformed_request", true},
+		"\x16\x03\x01\x02\x00\r\n\r\n":                         {400, "malformed_request", true},
+		get + "X: " + strings.Repeat("x", 70_000) + "\r\n\r\n": {431, tooLarge, true},
+		get + strings.Repeat("X: x\r\n", 200) + "\r\n":         {431, tooLarge, true},
 	} {
 		c := r.ask(raw)
 		method, _, _ := strings.Cut(raw, " ")
@@ -113,7 +116,8 @@ func TestKeepAlive(t *testing.T) {
 				if value, ok := strings.CutPrefix(line, "Connection: "); ok {
 					field = value
 				}
-				require.False(t, c.version == "1.0" && strings.HasPrefix(line, "Transfer-Encoding"), "HTTP/1.0 knows no chunks")
+				require.False(t, c.version == "1.0" && strings.HasPrefix(line, "Transfer-Encoding"),
+					"HTTP/1.0 knows no chunks")
 			}
 			want := c.answer
 			if target == "/refused" && c.host == "cut.test" { // it has a length
@@ -132,7 +136,8 @@ func TestKeepAlive(t *testing.T) {
 
 // 100 Continue goes out once the request is let in, and to who can read it.
 func TestExpectContinue(t *testing.T) {
-	r := newRig(t, answering(func(q *http.Request, body string) string { return ok(q.Header.Get("Expect") + body) }), nil)
+	r := newRig(t, answering(func(q *http.Request, body string) string { return ok(q.Header.Get("Expect") + body) }),
+		nil)
 	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
 	require.Equal(t, "HTTP/1.1 100 Continue", c.line())
 	require.Empty(t, c.line())
@@ -270,7 +275,8 @@ func TestPipelinedRequests(t *testing.T) {
 			"\r\n\r\n"
 	}
 	post := func(host, path string, long int) string {
-		return "POST http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: " + strconv.Itoa(long) +
+		return "POST http://" + host + path + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: " +
+			strconv.Itoa(long) +
 			"\r\n\r\n" + strings.Repeat("y", long)
 	}
 	c := r.dial()

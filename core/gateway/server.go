@@ -83,7 +83,8 @@ type settings struct {
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{
-		Config: cfg, outs: newSpares(), bodies: newSpares(), ctx: ctx, cancel: cancel, conns: map[*connection]struct{}{},
+		Config: cfg, outs: newSpares(), bodies: newSpares(), ctx: ctx, cancel: cancel,
+		conns: map[*connection]struct{}{},
 	}
 	s.buffers = newBuffers(socket.NewPipes(s.pipeRoom))
 	s.Apply(set)

@@ -25,9 +25,10 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 		"a body in pieces": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string {
 			return ok(body)
 		}},
-		"an answer in chunks": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", func(*http.Request, string) string {
-			return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n" + body + "\r\n0\r\n\r\n"
-		}},
+		"an answer in chunks": {"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",
+			func(*http.Request, string) string {
+				return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n" + body + "\r\n0\r\n\r\n"
+			}},
 		"the gateway's refusals": {"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", nil},
 		"a refused CONNECT":      {connectTo, func(*http.Request, string) string { return reply("403 No", body) }},
 	} {

@@ -93,7 +93,8 @@ func TestATunnelInBulk(t *testing.T) {
 // other, and the connection goes on.
 func TestARefusedConnect(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
-		return "HTTP/1.1 403 Not here\r\nX-Why: policy\r\nConnection: X-Gone\r\nX-Gone: 1\r\nContent-Length: 4\r\n\r\nnope"
+		return "HTTP/1.1 403 Not here\r\nX-Why: policy\r\nConnection: X-Gone\r\nX-Gone: 1\r\nContent-Length: 4\r\n" +
+			"\r\nnope"
 	}), nil)
 	c := r.dial()
 	for range 2 {
@@ -152,7 +153,8 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 		"it answers nothing":     {func(s sides) { heard(s); s.later(); s.proxy.Close() }, 1, 1},
 		"what is idle is closed": {func(s sides) { s.later(); s.proxy.Close() }, 0, 0},
 		"the gateway stops":      {func(s sides) { heard(s); s.stop() }, 0, 0},
-		"the client leaves":      {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() }, 0, 0},
+		"the client leaves": {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() },
+			0, 0},
 		"bytes came back": {func(s sides) {
 			io.WriteString(s.proxy, "hello")
 			s.proxy.Close()

@@ -161,7 +161,8 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 200 OK\r\n\r\n", get, UntilClose, -1, true},
 		{"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", get, Length, 3, true},
 		{"HTTP/1.1 204 No Content\r\n\r\n", get, NoBody, -1, false},
-		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", get, NoBody, -1, true}, // a body may follow it all the same
+		// a body may follow it all the same
+		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", get, NoBody, -1, true},
 		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", get, Length, 3, false},
 		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", get, NoBody, 9, false},
 		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n" +
@@ -212,7 +213,8 @@ func TestChunkedBodies(t *testing.T) {
 		for _, bad := range []string{
 			"3\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "g\r\n", "-1\r\n", "+1\r\na\r\n", "0x3\r\nabc\r\n",
 			" 3\r\nabc\r\n", "\r\n",
-			"1000000000000000\r\n", "3 x\r\nabc\r\n", "3;a\x00b\r\nabc\r\n", "0\r\nno colon\r\n\r\n", "0\r\n: x\r\n\r\n",
+			"1000000000000000\r\n", "3 x\r\nabc\r\n", "3;a\x00b\r\nabc\r\n", "0\r\nno colon\r\n\r\n",
+			"0\r\n: x\r\n\r\n",
 			"3\r\nabc\n0\r\n\r\n",
 			strings.Repeat("0", maxChunkLine+10),
 		} {
@@ -373,7 +375,8 @@ func TestReadersShareNoBuffer(t *testing.T) {
 	message := "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40960\r\n\r\n" + body
 	readers := make([]*Reader, 4)
 	for i := range readers {
-		readers[i] = NewReader(strings.NewReader(strings.Repeat(strings.ReplaceAll(message, "x", string(rune('a'+i))), 20)))
+		readers[i] = NewReader(strings.NewReader(strings.Repeat(strings.ReplaceAll(message, "x", string(rune('a'+i))),
+			20)))
 	}
 	for round := range 20 {
 		for i, r := range readers {

@@ -176,7 +176,8 @@ func (r *Reader) head() ([]byte, error) {
 			u = unfinished{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
-			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS?") // and may never have an end
+			// and may never have an end
+			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS?")
 		}
 		// The terminator may straddle what was searched before.
 		from := r.r + max(u.searched-3, 0)

@@ -72,13 +72,16 @@ func TestRefusalResponses(t *testing.T) {
 		{executor.Refusal{Kind: executor.TimedOut, Last: last(func(o *core.Outcome) {
 			o.Cause, o.Result = verdict.TotalTimeout, core.ResultTimeout
 		})},
-			504, "total_timeout", "connection_terminated", "the request's total timeout passed before an answer came", broken},
+			504, "total_timeout", "connection_terminated", "the request's total timeout passed before an answer came",
+			broken},
 		{executor.Refusal{Kind: executor.NoTimeLeft, Last: failed},
-			504, "total_timeout", "http_response_timeout", "the next retry would begin after the request's total timeout",
+			504, "total_timeout", "http_response_timeout",
+			"the next retry would begin after the request's total timeout",
 			broken},
 		{executor.Refusal{Kind: executor.AttemptFailed, Last: failed}, 502, "upstream_failed", "connection_terminated",
 			attempt, broken},
-		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) { o.Result = core.ResultTimeout })},
+		{executor.Refusal{Kind: executor.AttemptFailed,
+			Last: last(func(o *core.Outcome) { o.Result = core.ResultTimeout })},
 			504, "upstream_timeout", "connection_terminated", attempt, broken},
 		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
 			o.Cause, o.Status, o.Err = verdict.CredentialsRefused, 407, nil

@@ -68,7 +68,8 @@ func start(t *testing.T, n, parallel int, down map[string]core.Cause) (*upstream
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	specs := make([]upstream.Spec, n)
 	for i := range specs {
-		specs[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.0.0.%d:1", i)}}
+		specs[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP,
+			Host: fmt.Sprintf("10.0.0.%d:1", i)}}
 	}
 	require.NoError(t, pool.Apply(specs))
 	if down == nil {
@@ -221,7 +222,8 @@ func TestChecksFollowThePool(t *testing.T) {
 				var specs []upstream.Spec
 				for i := range 8 {
 					if rng.IntN(3) > 0 {
-						specs = append(specs, upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: "10.0.0.1:1"}})
+						specs = append(specs, upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1,
+							Address: upstream.Address{Scheme: upstream.HTTP, Host: "10.0.0.1:1"}})
 					}
 					n.set(fmt.Sprint("p", i), verdict.ProxyUnreachable, rng.IntN(2) == 0)
 				}

@@ -16,14 +16,15 @@ import (
 // Policy is the retry policy of a request. Times are in seconds, as in the API. A Policy in use is not changed;
 // a change creates another one.
 type Policy struct {
-	MaxAttempts        int      `json:"max_attempts"`       // including the first, 1 to 10
-	BackoffStrategy    string   `json:"backoff_strategy"`   // name of a backoff
-	BaseDelay          float64  `json:"base_delay"`         // 0.1 to 60
-	Multiplier         float64  `json:"multiplier"`         // 1.1 to 10
-	MaxBackoffDelay    float64  `json:"max_backoff_delay"`  // 1 to 300
-	Jitter             bool     `json:"jitter"`             //
-	RetryStatusCodes   []int    `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
-	Timeout            *float64 `json:"timeout"`            // of all attempts, to the response head; >= 0.1; nil for none
+	MaxAttempts      int     `json:"max_attempts"`       // including the first, 1 to 10
+	BackoffStrategy  string  `json:"backoff_strategy"`   // name of a backoff
+	BaseDelay        float64 `json:"base_delay"`         // 0.1 to 60
+	Multiplier       float64 `json:"multiplier"`         // 1.1 to 10
+	MaxBackoffDelay  float64 `json:"max_backoff_delay"`  // 1 to 300
+	Jitter           bool    `json:"jitter"`             //
+	RetryStatusCodes []int   `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
+	// of all attempts, to the response head; >= 0.1; nil for none
+	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
 
@@ -128,7 +129,8 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 	}
 	for i, code := range p.RetryStatusCodes {
 		if !retryableStatus(code) {
-			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried", code))
+			return fieldError("retry_status_codes", fmt.Sprintf("has %d; 408, 425, 429 and 500 to 599 can be retried",
+				code))
 		}
 		if slices.Contains(p.RetryStatusCodes[:i], code) {
 			p.RetryStatusCodes = dedupe(p.RetryStatusCodes)

@@ -41,20 +41,24 @@ func TestPolicyRanges(t *testing.T) {
 			[]func(*Policy){func(p *Policy) { p.Multiplier = 1.09 }, func(p *Policy) { p.Multiplier = 10.01 }}},
 		{"max_backoff_delay", []func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 1 },
 			func(p *Policy) { p.MaxBackoffDelay = 300 }},
-			[]func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 0.99 }, func(p *Policy) { p.MaxBackoffDelay = 300.1 }}},
+			[]func(*Policy){func(p *Policy) { p.MaxBackoffDelay = 0.99 },
+				func(p *Policy) { p.MaxBackoffDelay = 300.1 }}},
 		{"timeout", []func(*Policy){func(p *Policy) { p.Timeout = f(0.1) }, func(p *Policy) { p.Timeout = f(1e300) },
 			func(p *Policy) { p.Timeout = nil }},
 			[]func(*Policy){func(p *Policy) { p.Timeout = f(0.05) }, func(p *Policy) { p.Timeout = f(-1) },
 				func(p *Policy) { p.Timeout = f(math.Inf(1)) }, func(p *Policy) { p.Timeout = f(math.NaN()) }}},
 		{"failover_delay", []func(*Policy){func(p *Policy) { p.FailoverDelay = f(0) },
 			func(p *Policy) { p.FailoverDelay = f(300) }},
-			[]func(*Policy){func(p *Policy) { p.FailoverDelay = f(-0.1) }, func(p *Policy) { p.FailoverDelay = f(301) }}},
+			[]func(*Policy){func(p *Policy) { p.FailoverDelay = f(-0.1) },
+				func(p *Policy) { p.FailoverDelay = f(301) }}},
 		{"backoff_strategy", []func(*Policy){func(p *Policy) { p.BackoffStrategy = "linear" }},
-			[]func(*Policy){func(p *Policy) { p.BackoffStrategy = "LINEAR" }, func(p *Policy) { p.BackoffStrategy = "" }}},
+			[]func(*Policy){func(p *Policy) { p.BackoffStrategy = "LINEAR" },
+				func(p *Policy) { p.BackoffStrategy = "" }}},
 		{"retry_status_codes", []func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{408, 425, 429, 500, 599} },
 			func(p *Policy) { p.RetryStatusCodes = nil }},
 			[]func(*Policy){func(p *Policy) { p.RetryStatusCodes = []int{404} },
-				func(p *Policy) { p.RetryStatusCodes = []int{600} }, func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
+				func(p *Policy) { p.RetryStatusCodes = []int{600} },
+				func(p *Policy) { p.RetryStatusCodes = []int{200} }}},
 	} {
 		for _, change := range c.good {
 			p := DefaultPolicy()
@@ -163,7 +167,8 @@ func TestEqualPoliciesHaveEqualHashes(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := draw(t, "a"), draw(t, "b")
-		same := a.MaxAttempts == b.MaxAttempts && a.Jitter == b.Jitter && (a.FailoverDelay == nil) == (b.FailoverDelay == nil)
+		same := a.MaxAttempts == b.MaxAttempts && a.Jitter == b.Jitter &&
+			(a.FailoverDelay == nil) == (b.FailoverDelay == nil)
 		for _, code := range []int{502, 503} {
 			same = same && a.Retries(code) == b.Retries(code)
 		}

@@ -131,7 +131,8 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	defer s.release(c)
 	lease, err := s.choose(c, snap, scorer)
 	switch {
-	case err == core.ErrAllBreakersOpen && q.Region == RegionStrict, err == core.ErrPoolEmpty && q.Region == RegionStrict:
+	case err == core.ErrAllBreakersOpen && q.Region == RegionStrict, err == core.ErrPoolEmpty &&
+		q.Region == RegionStrict:
 		err = s.regionError(q, now)
 	case err == core.ErrAllBreakersOpen:
 		if at, ok := s.pool.NextTest(); ok && at.After(now) { // a probe in flight could end at any time

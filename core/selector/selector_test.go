@@ -54,7 +54,8 @@ func newFixture(t testing.TB, n, limit int) *fixture {
 	f := &fixture{now: time.Unix(1000, 0)}
 	clock := func() time.Time { return f.now }
 	f.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
-		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second}, Now: clock,
+		Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: time.Second},
+		Now:     clock,
 	})
 	var specs []upstream.Spec
 	for i := range n {
@@ -240,7 +241,8 @@ func TestOddScores(t *testing.T) {
 	for name, v := range map[string]float64{"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1)} {
 		f := newFixture(t, 3, 256)
 		q := Query{Idempotent: true}
-		lease, err := f.s.Select(&q, funcScorer{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02}, f.now)
+		lease, err := f.s.Select(&q, funcScorer{score: func(*core.Candidate) float64 { return v }, tolerance: 0.02},
+			f.now)
 		require.NoError(t, err, name)
 		require.NotNil(t, lease.Proxy, name)
 		lease.Release()
@@ -582,7 +584,8 @@ func TestRowsModel(outer *testing.T) {
 		for i := range n {
 			_, err := f.pool.Update(fmt.Sprintf("p%d", i), func(s *upstream.Spec) error {
 				s.Region = rapid.SampledFrom(regions).Draw(t, "region")
-				s.Weight, s.Cost = rapid.Float64Range(0.1, 9).Draw(t, "weight"), rapid.Float64Range(0, 9).Draw(t, "cost")
+				s.Weight, s.Cost = rapid.Float64Range(0.1, 9).Draw(t, "weight"), rapid.Float64Range(0, 9).Draw(t,
+					"cost")
 				return nil
 			})
 			require.NoError(t, err)
@@ -598,7 +601,8 @@ func TestRowsModel(outer *testing.T) {
 			if rapid.IntRange(0, 4).Draw(t, "held") == 0 {
 				continue
 			}
-			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Success, core.Failure, core.Excluded}).Draw(t, "verdict")
+			v := rapid.SampledFrom([]core.Verdict{core.Success, core.Success, core.Failure, core.Excluded}).Draw(t,
+				"verdict")
 			lease.Settle(&core.Outcome{Verdict: v,
 				Latency: time.Duration(rapid.IntRange(1, 400).Draw(t, "latency")) * time.Millisecond})
 			lease.Release()
@@ -647,7 +651,8 @@ func TestRowsModel(outer *testing.T) {
 			require.InDelta(t, want.SinceUse, got.SinceUse,
 				2e-9) // 1 ns distinguishes a proxy used just now from one never used
 			require.GreaterOrEqual(t, got.ConsecutiveFailures, 0.0)
-			want.LatencyMean, want.LatencyEWMA, want.NormalizedLatency = got.LatencyMean, got.LatencyEWMA, got.NormalizedLatency
+			want.LatencyMean, want.LatencyEWMA = got.LatencyMean, got.LatencyEWMA
+			want.NormalizedLatency = got.NormalizedLatency
 			want.SinceUse, want.ConsecutiveFailures = got.SinceUse, got.ConsecutiveFailures
 			require.Equal(t, want, got)
 		}

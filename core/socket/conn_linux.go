@@ -83,7 +83,8 @@ func (c *Conn) receive(fd uintptr) bool {
 		b = *c.pooled
 	}
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
+			0, 0)
 		switch errno {
 		case syscall.EINTR:
 			continue

@@ -53,7 +53,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	var errno syscall.Errno
 	err := l.raw.Read(func(on uintptr) bool {
 		for {
-			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+			fd, _, errno = syscall.RawSyscall6(syscall.SYS_ACCEPT4, on, 0, 0,
+				syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 			switch errno {
 			case syscall.EINTR, syscall.ECONNABORTED: // the client has closed this connection already
 				continue

@@ -229,7 +229,9 @@ func TestMoveSkipsUrgentData(t *testing.T) {
 	raw, err := from.SyscallConn()
 	require.NoError(t, err)
 	from.Write(make([]byte, 10_000))
-	require.NoError(t, raw.Control(func(fd uintptr) { err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil) }))
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
+	}))
 	require.NoError(t, err)
 	from.Write(make([]byte, 10_000))
 	from.CloseWrite()

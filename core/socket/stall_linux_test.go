@@ -65,7 +65,9 @@ func TestStall(t *testing.T) {
 	})
 	t.Run("the peer reads slowly", func(t *testing.T) {
 		c, far := pair(t)
-		c.raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10) })
+		c.raw.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 64<<10)
+		})
 		var s Stall
 		waits := 0
 		c.OnFull = func() {

@@ -180,7 +180,8 @@ func (w *Writer) write(out []byte) (missed int) {
 	w.brokenLine = n > 0 && out[n-1] != '\n'
 	rest := out[n:]
 	if w.brokenLine {
-		rest = bytes.TrimPrefix(rest, []byte{'\n'}) // only the newline of that record is missing; the next write adds it
+		// only the newline of that record is missing; the next write adds it
+		rest = bytes.TrimPrefix(rest, []byte{'\n'})
 	}
 	return records(rest)
 }

@@ -27,7 +27,8 @@ type inner struct {
 
 func TestDecode(t *testing.T) {
 	var s sample
-	require.NoError(t, DecodeJSON([]byte(`{"name":"x","count":3.0,"rate":1e1,"on":true,"wait":null,"list":[{"url":"a"},{"url":"b"}],"map":{"A":1},"any":{"k":[1]}}`), &s))
+	require.NoError(t, DecodeJSON([]byte(`{"name":"x","count":3.0,"rate":1e1,"on":true,"wait":null,`+
+		`"list":[{"url":"a"},{"url":"b"}],"map":{"A":1},"any":{"k":[1]}}`), &s))
 	assert.Equal(t, "x", *s.Name)
 	assert.Equal(t, 3, *s.Count)
 	assert.Equal(t, 10.0, *s.Rate)
@@ -99,7 +100,8 @@ func FuzzDecode(f *testing.F) {
 		if err := json.Unmarshal(data, &std); err != nil {
 			t.Fatalf("encoding/json refuses %q: %v", data, err)
 		}
-		for _, pair := range [][2]any{{s.Name, std.Name}, {s.Rate, std.Rate}, {s.On, std.On}, {s.Wait.Value, std.Wait}, {s.List, std.List}} {
+		for _, pair := range [][2]any{{s.Name, std.Name}, {s.Rate, std.Rate}, {s.On, std.On}, {s.Wait.Value, std.Wait},
+			{s.List, std.List}} {
 			if !reflect.DeepEqual(pair[0], pair[1]) {
 				t.Fatalf("%q: %v, encoding/json: %v", data, pair[0], pair[1])
 			}

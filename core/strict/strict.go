@@ -59,10 +59,10 @@ type Value interface {
 }
 
 // Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
-// []any, string, bool and numbers (json.Number, int64, float64); an integer may be written 3.0. The struct's fields are named by tags "json" (JSON)
-// or "koanf" (TOML); a field that the document does not name keeps its value, a nil pointer stays nil. A tag
-// `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as its underlying type, and uses the
-// notation of the field. path is put before the path of each field.
+// []any, string, bool and numbers (json.Number, int64, float64); an integer may be written 3.0. The struct's fields are
+// named by tags "json" (JSON) or "koanf" (TOML); a field that the document does not name keeps its value, a nil pointer
+// stays nil. A tag `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as its underlying type, and
+// uses the notation of the field. path is put before the path of each field.
 //
 // report is called with each error, in the order of the keys, until it returns false.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {

@@ -61,9 +61,11 @@ func TestDecodeTOML(t *testing.T) {
 			"s.by.a.N: unknown field; did you mean n?", "s.own: must be a table, not a list",
 			"s.rows[1].n: must be an integer", "s.rows[2]: must be a table, not a number",
 		}},
-		"integers of 32 bits": {map[string]any{"own": map[string]any{"n": int64(1 << 31)}}, []string{"s.own.n: must be an integer"}},
-		"a date":              {map[string]any{"name": time.Time{}}, []string{"s.name: must be text in quotes, not a date or time"}},
-		"no table":            {int64(1), []string{"s: must be a table, not a number"}},
+		"integers of 32 bits": {map[string]any{"own": map[string]any{"n": int64(1 << 31)}},
+			[]string{"s.own.n: must be an integer"}},
+		"a date": {map[string]any{"name": time.Time{}},
+			[]string{"s.name: must be text in quotes, not a date or time"}},
+		"no table": {int64(1), []string{"s: must be a table, not a number"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
@@ -87,9 +89,10 @@ func TestDecodeKeepsOtherFields(t *testing.T) {
 
 func TestDecodeStops(t *testing.T) {
 	errs := 0
-	TOML.Decode("", map[string]any{"count": "x", "name": int64(1), "rows": []any{int64(1), int64(2)}}, &table{}, func(*FieldError) bool {
-		errs++
-		return errs < 2
-	})
+	TOML.Decode("", map[string]any{"count": "x", "name": int64(1), "rows": []any{int64(1), int64(2)}}, &table{},
+		func(*FieldError) bool {
+			errs++
+			return errs < 2
+		})
 	require.Equal(t, 2, errs)
 }

@@ -139,7 +139,8 @@ func reason(at step, err error, timeout bool) string {
 		return "http_response_timeout"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection_refused"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err,
+		syscall.EADDRNOTAVAIL):
 		return "destination_ip_unroutable"
 	case errors.As(err, &cert), errors.As(err, &invalid):
 		return "tls_certificate_error"

@@ -116,7 +116,8 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 			break
 		}
 		if err := reader.ReadAhead(); err != nil {
-			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) { // a later read would not return this error again
+			// a later read would not return this error again
+			if err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
 				r.Body.Took(0, err)
 			}
 			break

@@ -45,7 +45,9 @@ func serveTLS(t testing.TB, serve func(net.Conn)) (with func(net.Conn), roots *x
 // dialSmallBuffer opens connections with a small send buffer.
 func dialSmallBuffer(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096) })
+		return raw.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096)
+		})
 	}}
 	return d.DialContext(ctx, network, address)
 }
@@ -79,10 +81,13 @@ func TestProxyDoesNotRead(t *testing.T) {
 				if q.Rest != nil {
 					q.Framing, q.BeforeRead, q.StopRead = http1.Chunked, func() {}, func() {}
 				}
-				q.Fields = append(q.Fields, http1.Field{Name: []byte("X-Long"), Value: bytes.Repeat([]byte("x"), 1<<20)})
+				q.Fields = append(q.Fields, http1.Field{Name: []byte("X-Long"),
+					Value: bytes.Repeat([]byte("x"), 1<<20)})
 				var slow atomic.Int32
-				c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: time.Minute, OnSlow: func() { slow.Add(1) }}
-				tr := New(Config{RootCAs: roots, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				c := &Control{Deadline: time.Now().Add(time.Minute), BodyIdle: time.Minute,
+					OnSlow: func() { slow.Add(1) }}
+				tr := New(Config{RootCAs: roots, Dial: func(ctx context.Context, network, address string) (net.Conn,
+					error) {
 					defer func() { // set the deadline now: the time until here depends on the load
 						slow.Store(0)
 						c.Deadline = time.Now().Add(300 * time.Millisecond)

@@ -157,7 +157,8 @@ func TestReuse(t *testing.T) {
 // section 9.3.6). The bytes after the head are the target's.
 func TestEarlyBytes(t *testing.T) {
 	for _, framing := range []string{
-		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+		"", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n",
+		"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
 		"Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: x\r\nTransfer-Encoding: gzip\r\n",
 	} {
 		u := proxyAt(t, "http://me:secret@"+coretest.Serve(t, func(c net.Conn) {

@@ -59,7 +59,8 @@ var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS5: "1080", SO
 func ParseAddress(s string) (Address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
 	if !ok {
-		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks5://, socks5h:// or direct://")
+		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks5://, socks5h:// or " +
+			"direct://")
 	}
 	a := Address{Scheme: strings.ToLower(scheme)}
 	rest = strings.TrimSuffix(rest, "/")
@@ -136,7 +137,8 @@ func HostPort(s, defaultPort string) (string, error) {
 	if host = strings.ToLower(host); len(host) > maxHost {
 		return "", errors.New("the host has more than 255 bytes")
 	}
-	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") { // % begins the zone of an IPv6 address
+	// % begins the zone of an IPv6 address
+	if strings.ContainsFunc(host, noHost) || !v6 && strings.Contains(host, "%") {
 		return "", errors.New("the host has a character that no host name has")
 	}
 	return net.JoinHostPort(host, port), nil

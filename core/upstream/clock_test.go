@@ -33,7 +33,8 @@ func TestTheClockIsSet(t *testing.T) {
 
 		var told []core.Transition
 		p := NewPool(PoolConfig{Literal: true, Now: now, Notify: func(tr core.Transition) { told = append(told, tr) },
-			Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second}})
+			Breaker: breaker.Config{FailureThreshold: 1, WindowDuration: time.Minute,
+				TimeoutDuration: 30 * time.Second}})
 		require.NoError(t, p.Apply([]Spec{{ID: "p", Address: Address{Scheme: HTTP, Host: "a.test:1"}}}))
 		u := p.Snapshot().Get("p")
 		fail := func() {

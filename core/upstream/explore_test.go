@@ -20,7 +20,8 @@ type rig struct {
 
 func newRig(t *testing.T, proxies int) *rig {
 	r := &rig{t: t, now: time.Unix(1000, 0)}
-	r.Pool = NewPool(PoolConfig{Literal: true, Breaker: breaker.Default(), Memory: DefaultMemory, Now: func() time.Time { return r.now }})
+	r.Pool = NewPool(PoolConfig{Literal: true, Breaker: breaker.Default(), Memory: DefaultMemory,
+		Now: func() time.Time { return r.now }})
 	list := make([]Spec, proxies)
 	for i := range list {
 		list[i] = Spec{ID: fmt.Sprint(i), Address: Address{Scheme: HTTP, Host: "a.test:1"}}

@@ -54,8 +54,9 @@ type Pool struct {
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
-	nextTest  atomic.Int64                // earliest due time of a breaker, ns after the epoch; 0 if it has to be computed
-	leaving   atomic.Int64                // proxies that are removed when their last attempt has ended
+	// earliest due time of a breaker, ns after the epoch; 0 if it has to be computed
+	nextTest atomic.Int64
+	leaving  atomic.Int64 // proxies that are removed when their last attempt has ended
 }
 
 // Snapshot is the pool at one time. It never changes.
@@ -331,7 +332,9 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 		next.All[i] = u
 	}
 	// New proxies are allocated in the order of Mixed, so that a sample of neighbours is sequential in memory.
-	slices.SortFunc(added, func(i, j int) int { return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID)) })
+	slices.SortFunc(added, func(i, j int) int {
+		return cmp.Compare(core.Hash53(specs[i].ID), core.Hash53(specs[j].ID))
+	})
 	for _, i := range added {
 		next.All[i] = p.newUpstream(specs[i], specs[i].breaker(defaults))
 	}

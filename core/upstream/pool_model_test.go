@@ -59,12 +59,13 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		now := time.Unix(1000, 0)
 		inFlight, gone := map[*Upstream]int{}, map[*Upstream]bool{}
-		p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }, OnRemove: func(u *Upstream) {
-			if gone[u] || inFlight[u] > 0 {
-				t.Fatalf("%s is given up with %d attempts running, before: %v", u.ID(), inFlight[u], gone[u])
-			}
-			gone[u] = true
-		}})
+		p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now },
+			OnRemove: func(u *Upstream) {
+				if gone[u] || inFlight[u] > 0 {
+					t.Fatalf("%s is given up with %d attempts running, before: %v", u.ID(), inFlight[u], gone[u])
+				}
+				gone[u] = true
+			}})
 		var members []member
 		var left []*Upstream // out of the pool
 		var leases []Lease
@@ -103,11 +104,16 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 					next = append(next, member{u: u})
 				}
 				for _, m := range members {
-					if (m.api || m.draining) && !slices.ContainsFunc(list, func(s Spec) bool { return s.ID == m.u.ID() }) {
+					if (m.api || m.draining) && !slices.ContainsFunc(list,
+						func(s Spec) bool { return s.ID == m.u.ID() }) {
 						next = append(next, m)
 					}
 				}
-				leave(func(m member) bool { return !slices.ContainsFunc(next, func(n member) bool { return n.u == m.u }) })
+				leave(func(m member) bool {
+					return !slices.ContainsFunc(next, func(n member) bool {
+						return n.u == m.u
+					})
+				})
 				members = next
 			},
 			"add": func(*rapid.T) {

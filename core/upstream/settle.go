@@ -40,7 +40,8 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	u := l.Proxy
 	ledger := u.pool.ledger
 	a := evidence.Attempt{
-		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began, At: l.began + o.Latency,
+		Proxy: u.Hash(), Book: &u.book, Gen: l.permit.Generation(), Target: l.Target, Began: l.began,
+		At:  l.began + o.Latency,
 		Own: o.Charge == core.ChargeProxy, Cause: uint8(o.Cause), ServedByOther: l.ServedByOther,
 	}
 	switch o.Verdict {

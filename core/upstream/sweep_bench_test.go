@@ -19,7 +19,8 @@ func BenchmarkSweep(b *testing.B) {
 				list[i].Address = Address{Scheme: HTTP, Host: fmt.Sprintf("10.%d.%d.%d:3128", i>>16, i>>8&255, i&255)}
 			}
 			now := time.Now()
-			p := NewPool(PoolConfig{Breaker: breaker.Default(), Memory: DefaultMemory, Now: func() time.Time { return now }})
+			p := NewPool(PoolConfig{Breaker: breaker.Default(), Memory: DefaultMemory,
+				Now: func() time.Time { return now }})
 			require.NoError(b, p.Apply(list))
 			now = now.Add(time.Minute)
 			b.ReportAllocs()

@@ -42,8 +42,11 @@ func TestParseAddress(t *testing.T) {
 		assert.Equal(t, want, got, text)
 	}
 	for _, bad := range []string{
-		"", "a.test:80", "ftp://a.test", "http://", "http://:80", "http://a.test:0", "http://a.test:65536", "http://a.test:x", "http://a b:1",
-		"direct://a.test", "http://2001:db8::1:80", "http://[a.test]:80", "http://[2001:db8::1", "http://[1.2.3.4]:80", "http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2", "http://" + strings.Repeat("a", 256) + ":80",
+		"", "a.test:80", "ftp://a.test", "http://", "http://:80", "http://a.test:0", "http://a.test:65536",
+		"http://a.test:x", "http://a b:1",
+		"direct://a.test", "http://2001:db8::1:80", "http://[a.test]:80", "http://[2001:db8::1", "http://[1.2.3.4]:80",
+		"http://hunter2:hunter2@a.test:nope", "http://u:hunter2\r\nX: y@a.test:1", "http://a.test/hunter2",
+		"http://" + strings.Repeat("a", 256) + ":80",
 		"http://a\x01.test:1", "http://[fe80::1%a b]:1", "http://[fe80::1%a\nb]:1", "http://a%.test:1",
 	} {
 		_, err := ParseAddress(bad)
@@ -61,7 +64,8 @@ func FuzzParseAddress(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p := a.Password.Reveal(); len(p) > 3 && !strings.Contains(a.Scheme+"://"+a.Host, p) && strings.Contains(fmt.Sprintf("%v %+v %#v %s", a, a, a.Password, a.Redacted()), p) {
+		if p := a.Password.Reveal(); len(p) > 3 && !strings.Contains(a.Scheme+"://"+a.Host, p) &&
+			strings.Contains(fmt.Sprintf("%v %+v %#v %s", a, a, a.Password, a.Redacted()), p) {
 			t.Fatalf("%q shows its password", s)
 		}
 		if a.Scheme != Direct {
@@ -77,7 +81,8 @@ func TestASecretDoesNotShow(t *testing.T) {
 	require.NoError(t, err)
 	raw, err := json.Marshal(map[string]any{"a": a, "p": a.Password})
 	require.NoError(t, err)
-	for _, text := range []string{fmt.Sprint(a), fmt.Sprintf("%+v", a), fmt.Sprintf("%#v", a.Password), fmt.Sprintf("%q", a.Password), fmt.Sprintf("%x", a.Password), string(raw), a.Redacted()} {
+	for _, text := range []string{fmt.Sprint(a), fmt.Sprintf("%+v", a), fmt.Sprintf("%#v", a.Password),
+		fmt.Sprintf("%q", a.Password), fmt.Sprintf("%x", a.Password), string(raw), a.Redacted()} {
 		assert.NotContains(t, text, "hunter2")
 		assert.NotContains(t, text, fmt.Sprintf("%x", "hunter2"))
 	}
@@ -105,7 +110,8 @@ func TestIdsAreStable(t *testing.T) {
 }
 
 func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Pool {
-	return NewPool(PoolConfig{Literal: true, Breaker: breaker.Config{FailureThreshold: 2, WindowDuration: time.Minute, TimeoutDuration: time.Second}, Now: now, Notify: notify})
+	return NewPool(PoolConfig{Literal: true, Breaker: breaker.Config{FailureThreshold: 2, WindowDuration: time.Minute,
+		TimeoutDuration: time.Second}, Now: now, Notify: notify})
 }
 
 // TestTheWindowAgainstAModel: success rate, samples and latencies of the last
@@ -128,7 +134,8 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 		bad := rapid.Float64Range(0, 1).Draw(t, "share of failures")
 		for range n {
 			at += time.Duration(rapid.IntRange(0, 5).Draw(t, "tenths")) * 100 * time.Millisecond
-			a := attempt{rapid.Float64Range(0, 1).Draw(t, "chance") >= bad, float64(rapid.IntRange(0, 5000).Draw(t, "ms")) / 1000, at}
+			a := attempt{rapid.Float64Range(0, 1).Draw(t, "chance") >= bad,
+				float64(rapid.IntRange(0, 5000).Draw(t, "ms")) / 1000, at}
 			v := core.Failure
 			if a.ok {
 				v = core.Success
@@ -282,7 +289,8 @@ func TestABadListChangesNothing(t *testing.T) {
 
 func TestDraining(t *testing.T) {
 	var left []string
-	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now, OnRemove: func(u *Upstream) { left = append(left, u.ID()) }})
+	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now,
+		OnRemove: func(u *Upstream) { left = append(left, u.ID()) }})
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
 	a := p.Snapshot().Get("a.test:1")
 	lease, ok := a.Acquire(time.Now())
@@ -353,7 +361,9 @@ func TestTheMixedOrder(outer *testing.T) {
 			}
 			s := p.Snapshot()
 			require.ElementsMatch(t, s.All, s.Mixed)
-			require.True(t, slices.IsSortedFunc(s.Mixed, func(a, b *Upstream) int { return cmp.Compare(a.IDHash(), b.IDHash()) }))
+			require.True(t, slices.IsSortedFunc(s.Mixed, func(a, b *Upstream) int {
+				return cmp.Compare(a.IDHash(), b.IDHash())
+			}))
 			for _, u := range s.All {
 				require.Same(t, u, s.Get(u.ID()))
 			}
@@ -455,7 +465,8 @@ func TestOwnErrorRules(t *testing.T) {
 	require.NoError(t, err)
 	spec := func(rules ...OwnError) *Spec { return &Spec{Address: a, OwnErrors: rules} }
 	for _, good := range []OwnError{
-		{Status: 400}, {Status: 999}, {Header: "X-Error"}, {Header: "X-Error:"}, {Header: "x-error: a: b"}, {Body: "x"}, {Status: 500, Header: "A", Body: "x"},
+		{Status: 400}, {Status: 999}, {Header: "X-Error"}, {Header: "X-Error:"}, {Header: "x-error: a: b"}, {Body: "x"},
+		{Status: 500, Header: "A", Body: "x"},
 		{Header: "A: " + strings.Repeat("x", 1021)}, {Body: strings.Repeat("x", 1024)},
 	} {
 		require.NoError(t, CheckSpec(spec(good)), "%+v", good)

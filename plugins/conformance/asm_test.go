@@ -62,7 +62,8 @@ func (m module) without(name string) module {
 // plugin has room for 19 pages of records, and says so when there is none.
 func plugin(m *wt.Module) module {
 	m.Memories = []wt.Limits{{Min: 20}}
-	return module{m}.with("reserve", "i>i", get(0), wt.Const32(19<<16), ops(opGtU), when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt))
+	return module{m}.with("reserve", "i>i", get(0), wt.Const32(19<<16), ops(opGtU), when(wt.Const32(0), ops(wt.Return)),
+		wt.Const32(wt.RegionAt))
 }
 
 // scorer gives each candidate the f64 that code leaves; its row is local 1, how
@@ -88,4 +89,5 @@ func backoff(code ...[]byte) module {
 }
 
 // counting counts up the f64 at address 16 and leaves it.
-var counting = wt.Join(wt.Const32(0), wt.Const32(0), load(wt.F64Load, 16), wt.ConstF64(1), ops(opAddF64), store(wt.F64Store, 16), wt.Const32(0), load(wt.F64Load, 16))
+var counting = wt.Join(wt.Const32(0), wt.Const32(0), load(wt.F64Load, 16), wt.ConstF64(1), ops(opAddF64),
+	store(wt.F64Store, 16), wt.Const32(0), load(wt.F64Load, 16))

@@ -52,7 +52,8 @@ func (k *kit) starts() (string, error) {
 	}
 	k.learns = p.Learns()
 	spent := k.module.Limits().StartFuel - p.Fuel()
-	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel, p.Pages()), nil
+	return fmt.Sprintf("%d of %d units of start fuel, %d pages of memory", spent, k.module.Limits().StartFuel,
+		p.Pages()), nil
 }
 
 // refused reports whether configure refused its settings, rather than failed.
@@ -281,8 +282,10 @@ func (k *kit) many() (string, error) {
 			return nil
 		}
 		_, err = score(p, trial.Plausible(n))
-		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && (f.Reason == wasmhost.ReasonFuel || f.Reason == wasmhost.ReasonTimeout) {
-			detail = fmt.Sprintf("%d candidates take more fuel or time than there is: it serves pools up to the default max_candidates", n)
+		if f := (*wasmhost.Fault)(nil); errors.As(err, &f) && (f.Reason == wasmhost.ReasonFuel ||
+			f.Reason == wasmhost.ReasonTimeout) {
+			detail = fmt.Sprintf("%d candidates take more fuel or time than there is: it serves pools up to the "+
+				"default max_candidates", n)
 			return nil
 		}
 		return err
@@ -305,14 +308,16 @@ func (k *kit) finite() (string, error) {
 
 func (k *kit) deterministic() (string, error) {
 	c := trial.Plausible(50)
-	return k.same("scores", func(p *wasmhost.Probe) ([]float64, error) { return score(p, c) }, func(i int, first, then float64) error {
-		return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first, then)
-	})
+	return k.same("scores", func(p *wasmhost.Probe) ([]float64, error) { return score(p, c) },
+		func(i int, first, then float64) error {
+			return fmt.Errorf("the same request gave candidate %d a score of %v, then of %v", i, first, then)
+		})
 }
 
 // same asks three instances twice each: a module that does not learn gives the same
 // answer every time.
-func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error), wrong func(i int, first, then float64) error) (string, error) {
+func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
+	wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
 		return "", skip("a module that learns may answer otherwise the second time")
 	}
@@ -393,8 +398,11 @@ func surrounded(p *wasmhost.Probe, c *trial.Choice, guard uint32, filler byte) (
 	head := bytes.NewBuffer(nil)
 	binary.Write(head, binary.LittleEndian, c.Request)
 	for at, b := range map[uint32][]byte{
-		base: bytes.Repeat([]byte{filler}, int(guard)), request: head.Bytes(), request + abi.RankRequestSize: bytes.Repeat([]byte{filler}, int(guard)),
-		rows: records.Bytes(), rows + n*abi.CandidateSize: bytes.Repeat([]byte{filler}, int(guard)), end: bytes.Repeat([]byte{filler}, int(guard)),
+		base: bytes.Repeat([]byte{filler}, int(guard)), request: head.Bytes(),
+		request + abi.RankRequestSize: bytes.Repeat([]byte{filler}, int(guard)),
+		rows:                          records.Bytes(), rows + n*abi.CandidateSize: bytes.Repeat([]byte{filler},
+			int(guard)),
+		end: bytes.Repeat([]byte{filler}, int(guard)),
 	} {
 		if err := p.Write(at, b); err != nil {
 			return nil, err
@@ -407,7 +415,9 @@ func surrounded(p *wasmhost.Probe, c *trial.Choice, guard uint32, filler byte) (
 	if status != abi.StatusOK {
 		return nil, fmt.Errorf("score returned %d", status)
 	}
-	for name, at := range map[string]uint32{"before the request": base, "behind the request": request + abi.RankRequestSize, "before the scores": scores - guard, "behind the scores": end} {
+	for name, at := range map[string]uint32{"before the request": base,
+		"behind the request": request + abi.RankRequestSize, "before the scores": scores - guard,
+		"behind the scores": end} {
 		got, err := p.Read(at, guard)
 		if err != nil {
 			return nil, err
@@ -453,9 +463,10 @@ func delays(p *wasmhost.Probe, waits []trial.Wait) ([]float64, error) {
 
 func (k *kit) sameWaits() (string, error) {
 	waits := trial.Waits()
-	return k.same("waits", func(p *wasmhost.Probe) ([]float64, error) { return delays(p, waits) }, func(i int, first, then float64) error {
-		return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first, then)
-	})
+	return k.same("waits", func(p *wasmhost.Probe) ([]float64, error) { return delays(p, waits) },
+		func(i int, first, then float64) error {
+			return fmt.Errorf("%s: the same question gave %v s, then %v s", waits[i].Name, first, then)
+		})
 }
 
 func (k *kit) observe() (string, error) {
@@ -483,10 +494,12 @@ func (k *kit) observe() (string, error) {
 func pools() [][]wasmhost.Proxy {
 	large := make([]wasmhost.Proxy, 300)
 	for i := range large {
-		large[i] = wasmhost.Proxy{ID: trial.ID(i), Region: []string{"", "EU", "US-EAST"}[i%3], Weight: 1, Cost: float64(i % 7), Metadata: map[string]string{"plan": "gold", "n": fmt.Sprint(i)}}
+		large[i] = wasmhost.Proxy{ID: trial.ID(i), Region: []string{"", "EU", "US-EAST"}[i%3], Weight: 1,
+			Cost: float64(i % 7), Metadata: map[string]string{"plan": "gold", "n": fmt.Sprint(i)}}
 	}
 	odd := []wasmhost.Proxy{
-		{ID: "größer-€", Region: "Zürich", Weight: 1e6, Cost: 1e12, Metadata: map[string]string{"": "", "ключ": "значение"}},
+		{ID: "größer-€", Region: "Zürich", Weight: 1e6, Cost: 1e12,
+			Metadata: map[string]string{"": "", "ключ": "значение"}},
 		{ID: string(bytes.Repeat([]byte("x"), 256)), Weight: 1e-9},
 	}
 	return [][]wasmhost.Proxy{large[:1], large[:10], odd, {}, large, large[:10]}
@@ -545,7 +558,8 @@ func (k *kit) memory() (string, error) {
 			return err
 		}
 		if after = p.Pages(); after > before {
-			return fmt.Errorf("memory grew from %d to %d pages in %d calls, after as many before them", before, after, made)
+			return fmt.Errorf("memory grew from %d to %d pages in %d calls, after as many before them", before, after,
+				made)
 		}
 		return nil
 	})
@@ -570,7 +584,8 @@ func (k *kit) fuel() (string, error) {
 		return "", err
 	}
 	limit += abi.MinCandidates * wasmhost.FuelPerCandidate
-	detail := fmt.Sprintf("%d units for one candidate, %.1f for each more; %d for %d, of %d", one, float64(all-one)/(abi.MinCandidates-1), all, abi.MinCandidates, limit)
+	detail := fmt.Sprintf("%d units for one candidate, %.1f for each more; %d for %d, of %d", one,
+		float64(all-one)/(abi.MinCandidates-1), all, abi.MinCandidates, limit)
 	return detail, enough(all, limit)
 }
 

@@ -55,10 +55,14 @@ const (
 // static are the checks that need no run, as wasmhost names them.
 var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
-	{wasmhost.CheckParses, "a binary WebAssembly module", "give the .wasm file that the compiler wrote, whole, and tell it to do without what is later than WebAssembly 2.0 (threads, exceptions, 64-bit memory)", secLimits},
-	{wasmhost.CheckImports, "", "do without what needs it: files, sockets, threads and the environment do not exist in a plugin", secLimits},
+	{wasmhost.CheckParses, "a binary WebAssembly module",
+		"give the .wasm file that the compiler wrote, whole, and tell it to do without what is later than " +
+			"WebAssembly 2.0 (threads, exceptions, 64-bit memory)", secLimits},
+	{wasmhost.CheckImports, "", "do without what needs it: files, sockets, threads and the environment do not exist " +
+		"in a plugin", secLimits},
 	{wasmhost.CheckVersion, "1", "export an empty function whirlpool_abi_v1", secVersions},
-	{wasmhost.CheckExports, "", "export what the table lists; most linkers need it said (clang: --export=NAME, Go: //go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
+	{wasmhost.CheckExports, "", "export what the table lists; most linkers need it said (clang: --export=NAME, Go: " +
+		"//go:wasmexport, Rust: #[no_mangle] extern \"C\")", secExports},
 	{wasmhost.CheckSignatures, "", "change the function's parameters and result to those of the table", secExports},
 	{wasmhost.CheckMemory, "", "ask the linker for less initial memory", secLimits},
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
@@ -71,25 +75,39 @@ var dynamic = []struct {
 	kind                wasmhost.Kind // "" for both
 	run                 func(*kit) (string, error)
 }{
-	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "", (*kit).meters},
-	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "", (*kit).compiles},
+	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "",
+		(*kit).meters},
+	{"compiles", "the module is not valid: look at the compiler's and the linker's flags", secLimits, "",
+		(*kit).compiles},
 	{"starts", "do less before the first call, and do not trap there", secCalls, "", (*kit).starts},
-	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no room; it may be the same address each time", secBuffers, "", (*kit).reserve},
+	{"reserve", "return the address of a region of at least as many bytes, a multiple of 8, and 0 when there is no " +
+		"room; it may be the same address each time", secBuffers, "", (*kit).reserve},
 	{"answers", "", secCalls, "", (*kit).answers},
 	{"reserve_large", "when memory does not grow as far, return 0", secBuffers, "", (*kit).reserveLarge},
-	{"configure", "return 0 for settings that are well, another number for others; never trap", secCalls, "", (*kit).configure},
-	{"score_counts", "write one score for each candidate, for any count from 1 to 256, and return 0", secCalls, wasmhost.Scorer, (*kit).counts},
-	{"score_many", "reserve more memory, or return 0 from reserve when there are too many candidates", secBuffers, wasmhost.Scorer, (*kit).many},
-	{"score_finite", "guard divisions and logarithms: every score must be a finite number", secCalls, wasmhost.Scorer, (*kit).finite},
-	{"score_deterministic", "take chance from the request's seed and time from its now, and initialize what you read", secRecords, wasmhost.Scorer, (*kit).deterministic},
-	{"score_range", "read and write only the rows and scores there are: count of each", secBuffers, wasmhost.Scorer, (*kit).outside},
+	{"configure", "return 0 for settings that are well, another number for others; never trap", secCalls, "",
+		(*kit).configure},
+	{"score_counts", "write one score for each candidate, for any count from 1 to 256, and return 0", secCalls,
+		wasmhost.Scorer, (*kit).counts},
+	{"score_many", "reserve more memory, or return 0 from reserve when there are too many candidates", secBuffers,
+		wasmhost.Scorer, (*kit).many},
+	{"score_finite", "guard divisions and logarithms: every score must be a finite number", secCalls, wasmhost.Scorer,
+		(*kit).finite},
+	{"score_deterministic", "take chance from the request's seed and time from its now, and initialize what you read",
+		secRecords, wasmhost.Scorer, (*kit).deterministic},
+	{"score_range", "read and write only the rows and scores there are: count of each", secBuffers, wasmhost.Scorer,
+		(*kit).outside},
 	{"backoff_range", "return a finite number of seconds, at least 0", secCalls, wasmhost.Backoff, (*kit).waits},
-	{"backoff_deterministic", "take chance from the request's random and time from its now, and initialize what you read", secRecords, wasmhost.Backoff, (*kit).sameWaits},
+	{"backoff_deterministic", "take chance from the request's random and time from its now, and initialize what you " +
+		"read", secRecords, wasmhost.Backoff, (*kit).sameWaits},
 	{"observe", "take every observation of the documented ranges without a trap", secCalls, "", (*kit).observe},
-	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls, "", (*kit).poolChanged},
-	{"memory_stable", "free what a call allocates, or use fixed buffers: memory must not grow with the number of calls", secBuffers, "", (*kit).memory},
-	{"fuel", "do less for each candidate: a call close to its limit fails with a slightly harder one", secLimits, "", (*kit).fuel},
-	{"time", "do less in a call, or in other places of memory: on a slower machine it would be ended", secLimits, "", (*kit).time},
+	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls,
+		"", (*kit).poolChanged},
+	{"memory_stable", "free what a call allocates, or use fixed buffers: memory must not grow with the number of calls",
+		secBuffers, "", (*kit).memory},
+	{"fuel", "do less for each candidate: a call close to its limit fails with a slightly harder one", secLimits, "",
+		(*kit).fuel},
+	{"time", "do less in a call, or in other places of memory: on a slower machine it would be ended", secLimits, "",
+		(*kit).time},
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
@@ -98,7 +116,8 @@ var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
 // mends say what to mend of a call that failed, by the reason of its fault.
 var mends = map[string]string{
-	wasmhost.ReasonTrap:          "the call trapped: look for a bound, a division, a null or an assertion; what the guest printed is in the error",
+	wasmhost.ReasonTrap: "the call trapped: look for a bound, a division, a null or an assertion; what the " +
+		"guest printed is in the error",
 	wasmhost.ReasonFuel:          "the call took too many instructions: do less in it",
 	wasmhost.ReasonTimeout:       "the call took too long: do less in it, or in fewer places of memory",
 	wasmhost.ReasonMemory:        "reserve must find room: let memory grow",

@@ -37,7 +37,8 @@ func TestBuiltInsConform(t *testing.T) {
 			require.True(t, passed[must], "%s: %s", name, must)
 		}
 		if r.Kind == wasmhost.Scorer {
-			require.True(t, passed["score_counts"] && passed["score_many"] && passed["score_finite"] && passed["score_deterministic"] && passed["score_range"])
+			require.True(t, passed["score_counts"] && passed["score_many"] && passed["score_finite"] &&
+				passed["score_deterministic"] && passed["score_range"])
 		} else {
 			require.True(t, passed["backoff_range"] && passed["backoff_deterministic"])
 		}
@@ -51,8 +52,9 @@ func TestHandmadeModulesConform(t *testing.T) {
 	for name, m := range map[string]module{
 		"scorer":  scorer(success),
 		"backoff": backoff(one),
-		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i", wt.Const32(0)),
-		"picky":   scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
+		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i",
+			wt.Const32(0)),
+		"picky": scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
 	} {
 		r := Run(host(), m.Bytes(), nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))
@@ -63,7 +65,8 @@ func TestHandmadeModulesConform(t *testing.T) {
 // refusal.
 func TestASmallBackoff(t *testing.T) {
 	m := backoff(wt.ConstF64(1)).with("configure", "ii>i", wt.Const32(0)).
-		with("reserve", "i>i", get(0), wt.Const32(4096), ops(opGtU), when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt))
+		with("reserve", "i>i", get(0), wt.Const32(4096), ops(opGtU), when(wt.Const32(0), ops(wt.Return)),
+			wt.Const32(wt.RegionAt))
 	r := Run(host(), m.Bytes(), nil)
 	for _, c := range r.Checks {
 		require.NotEqual(t, Fail, c.Result, "%s: %s", c.Name, c.Detail)
@@ -100,7 +103,8 @@ func TestEachCheckFails(t *testing.T) {
 	spin := ops(wt.Loop, wt.Empty, wt.Br, 0, wt.End)
 	// burn takes about six instructions n times.
 	burn := func(n int32, local byte) []byte {
-		return wt.Join(wt.Const32(n), set(local), ops(wt.Loop, wt.Empty), get(local), wt.Const32(1), ops(wt.I32Sub, opTee, local, wt.BrIf, 0), ops(wt.End))
+		return wt.Join(wt.Const32(n), set(local), ops(wt.Loop, wt.Empty), get(local), wt.Const32(1),
+			ops(wt.I32Sub, opTee, local, wt.BrIf, 0), ops(wt.End))
 	}
 	for _, c := range []struct {
 		check, says string
@@ -113,11 +117,13 @@ func TestEachCheckFails(t *testing.T) {
 			return m.Bytes()
 		}()},
 		{"version", "no function whirlpool_abi_v1", scorer(success).without("whirlpool_abi_v1").Bytes()},
-		{"version", "built for version 2", scorer(success).without("whirlpool_abi_v1").with("whirlpool_abi_v2", ">").Bytes()},
+		{"version", "built for version 2", scorer(success).without("whirlpool_abi_v1").with("whirlpool_abi_v2",
+			">").Bytes()},
 		{"exports", "does not export reserve", scorer(success).without("reserve").Bytes()},
 		{"exports", "neither score", scorer(success).without("score").Bytes()},
 		{"exports", "both score", scorer(success).with("backoff", "i>F", one).Bytes()},
-		{"signatures", "score has the signature (i32, i32) -> i32", scorer(success).with("score", "ii>i", wt.Const32(0)).Bytes()},
+		{"signatures", "score has the signature (i32, i32) -> i32", scorer(success).with("score", "ii>i",
+			wt.Const32(0)).Bytes()},
 		{"memory", "300 pages", func() []byte {
 			m := scorer(success)
 			m.Memories = []wt.Limits{{Min: 300}}
@@ -135,30 +141,44 @@ func TestEachCheckFails(t *testing.T) {
 		{"starts", "tolerance", scorer(success).with("tolerance", ">F", minus).Bytes()},
 		{"reserve", "no multiple of 8", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt+4)).Bytes()},
 		{"reserve", "past the guest's memory", scorer(success).with("reserve", "i>i", wt.Const32(1<<22)).Bytes()},
-		{"reserve", "no room", scorer(success).with("reserve", "i>i", get(0), wt.Const32(8192), ops(opGtU), when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt)).Bytes()},
+		{"reserve", "no room", scorer(success).with("reserve", "i>i", get(0), wt.Const32(8192), ops(opGtU),
+			when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt)).Bytes()},
 		// Takes more each time, and gives nothing back.
-		{"reserve", "in a row", scorer(success).with("reserve", "i>i", wt.Const32(8), load(opLoadI32, 0), ops(opEqz), when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
-			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
+		{"reserve", "in a row", scorer(success).with("reserve", "i>i", wt.Const32(8), load(opLoadI32, 0), ops(opEqz),
+			when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
+			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0),
+			wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
 		// Its own data lies where the host may write.
-		{"answers", "unreachable", scorer(success, wt.Const32(wt.RegionAt+8000), load(opLoadI32, 0), when(ops(wt.Unreachable))).Bytes()},
-		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i", wt.Const32(wt.RegionAt)).Bytes()},
-		{"configure", "an unknown setting", scorer(success).with("configure", "ii>i", get(1), when(ops(wt.Unreachable)), wt.Const32(0)).Bytes()},
-		{"score_counts", "255 plausible candidates", scorer(success, get(3), wt.Const32(200), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
+		{"answers", "unreachable", scorer(success, wt.Const32(wt.RegionAt+8000), load(opLoadI32, 0),
+			when(ops(wt.Unreachable))).Bytes()},
+		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i",
+			wt.Const32(wt.RegionAt)).Bytes()},
+		{"configure", "an unknown setting", scorer(success).with("configure", "ii>i", get(1), when(ops(wt.Unreachable)),
+			wt.Const32(0)).Bytes()},
+		{"score_counts", "255 plausible candidates", scorer(success, get(3), wt.Const32(200), ops(opGtU),
+			when(ops(wt.Unreachable))).Bytes()},
 		{"answers", "score returned 3", scorer(success).with("score", "iiii>i", wt.Const32(3)).Bytes()},
-		{"score_many", "4096 plausible candidates", scorer(success, get(3), wt.Const32(300), ops(opGtU), when(ops(wt.Unreachable))).Bytes()},
-		{"score_finite", "no request has used yet: not_finite", scorer(one, get(1), load(wt.F64Load, 8), ops(opDivF64)).Bytes()},
-		{"score_finite", "breaker half open", scorer(success, get(1), load(wt.F64Load, 96), one, ops(opAddF64), wt.ConstF64(2), ops(opLtF64, opEqz), when(ops(wt.Unreachable))).Bytes()},
+		{"score_many", "4096 plausible candidates", scorer(success, get(3), wt.Const32(300), ops(opGtU),
+			when(ops(wt.Unreachable))).Bytes()},
+		{"score_finite", "no request has used yet: not_finite", scorer(one, get(1), load(wt.F64Load, 8),
+			ops(opDivF64)).Bytes()},
+		{"score_finite", "breaker half open", scorer(success, get(1), load(wt.F64Load, 96), one, ops(opAddF64),
+			wt.ConstF64(2), ops(opLtF64, opEqz), when(ops(wt.Unreachable))).Bytes()},
 		{"score_deterministic", "the same request", scorer(counting).Bytes()},
 		{"score_range", "behind the rows", scorer(get(1), load(wt.F64Load, 128)).Bytes()},
 		{"score_range", "behind the scores", scorer(success, get(2), one, store(wt.F64Store, 8)).Bytes()},
-		{"backoff_range", "retry 6", backoff(wt.ConstF64(5), get(0), load(wt.F64Load, 0), ops(opLtF64), when(minus, ops(wt.Return)), one).Bytes()},
+		{"backoff_range", "retry 6", backoff(wt.ConstF64(5), get(0), load(wt.F64Load, 0), ops(opLtF64),
+			when(minus, ops(wt.Return)), one).Bytes()},
 		{"answers", "the delay is NaN", backoff(wt.ConstF64(math.NaN())).Bytes()},
 		{"backoff_deterministic", "then", backoff(counting).Bytes()},
-		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(wt.F64Load, 32), wt.ConstF64(0.5), ops(opLtF64), when(ops(wt.Unreachable))).Bytes()},
-		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz), when(ops(wt.Unreachable))).Bytes()},
+		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(wt.F64Load, 32), wt.ConstF64(0.5),
+			ops(opLtF64), when(ops(wt.Unreachable))).Bytes()},
+		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz),
+			when(ops(wt.Unreachable))).Bytes()},
 		{"memory_stable", "memory grew", backoff(
 			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), wt.Const32(1), ops(wt.I32Add), store(wt.I32Store, 0),
-			wt.Const32(8), load(opLoadI32, 0), wt.Const32(0x7ff), ops(opAnd, opEqz), when(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop)), one).Bytes()},
+			wt.Const32(8), load(opLoadI32, 0), wt.Const32(0x7ff), ops(opAnd, opEqz),
+			when(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop)), one).Bytes()},
 		{"fuel", "units of fuel", scorer(success, burn(2475, 4)).Bytes()},
 	} {
 		t.Run(c.check+"/"+c.says, func(t *testing.T) {
@@ -251,7 +271,8 @@ func TestHostileModules(t *testing.T) {
 		"eats memory":      {wt.Scorer(grow...)},
 		"scores NaN":       {wt.Scorer(wt.Scores(math.NaN())...)},
 		"waits forever":    backoff(wt.ConstF64(math.Inf(1))),
-		"nearly spins":     scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1), ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),
+		"nearly spins": scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1),
+			ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),
 	} {
 		begin := time.Now()
 		r := Run(host(), m.Bytes(), nil)

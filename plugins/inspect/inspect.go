@@ -47,9 +47,11 @@ func Run(host *wasmhost.Host, code []byte) Report {
 	info, _ := meter.Inspect(code) // its error is among the findings
 	sum := sha256.Sum256(code)
 	r := Report{
-		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]), Size: len(code),
-		MemoryMin: info.MemoryMin, MemoryMax: info.MemoryMax, TableMin: info.TableMin, Functions: info.Functions, DataBytes: info.DataBytes,
-		Exports: []Item{}, Imports: []Item{}, CustomSections: append([]string{}, info.Custom...), Faults: []string{},
+		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]),
+		Size:      len(code),
+		MemoryMin: info.MemoryMin, MemoryMax: info.MemoryMax, TableMin: info.TableMin, Functions: info.Functions,
+		DataBytes: info.DataBytes,
+		Exports:   []Item{}, Imports: []Item{}, CustomSections: append([]string{}, info.Custom...), Faults: []string{},
 	}
 	for _, e := range info.Exports {
 		r.Exports = append(r.Exports, item(e.Name, e.Kind, e.Params, e.Results))

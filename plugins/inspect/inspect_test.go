@@ -36,7 +36,8 @@ func TestScorer(t *testing.T) {
 	require.Empty(t, r.Imports)
 	out := text(t, r)
 	for _, line := range []string{
-		"kind             scorer\n", "abi version      1\n", "memory           0 pages of 64 KiB, no bound of its own\n",
+		"kind             scorer\n", "abi version      1\n",
+		"memory           0 pages of 64 KiB, no bound of its own\n",
 		`func "tolerance" () -> f64`, "imports          none\n",
 	} {
 		require.Contains(t, out, line)
@@ -66,7 +67,8 @@ func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
 
 func TestText(t *testing.T) {
 	m := wasmtest.Scorer(wasmtest.Scores(1)...)
-	m.Imports = []wasmtest.Import{{Module: "env", Name: "abort", Params: []byte{wasmtest.I32, wasmtest.I32, wasmtest.I32, wasmtest.I32}}}
+	m.Imports = []wasmtest.Import{{Module: "env", Name: "abort", Params: []byte{wasmtest.I32, wasmtest.I32,
+		wasmtest.I32, wasmtest.I32}}}
 	m.Tables = []wasmtest.Limits{{Min: 3}}
 	m.Custom = map[string][]byte{"producers": nil}
 	code := m.Bytes()

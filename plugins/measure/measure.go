@@ -74,7 +74,8 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 		return Report{}, err
 	}
 	defer own.close()
-	r := Report{Kind: own.module.Description().Kind, LoadMillis: float64(o.Now().Sub(begin)) / 1e6, Builtin: "performance"}
+	r := Report{Kind: own.module.Description().Kind, LoadMillis: float64(o.Now().Sub(begin)) / 1e6,
+		Builtin: "performance"}
 	if r.Kind == wasmhost.Backoff {
 		r.Builtin = "exponential"
 	}
@@ -214,7 +215,8 @@ func (r Report) Write(out io.Writer) error {
 			fmt.Fprintf(w, "%s\t-\t-\t-\t-\t-\t  %s\n", n, row.Error)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.2f\t%d\t%.2f %%\t\n", n, row.Nanos, row.Builtin, row.Ratio, row.Fuel, 100*float64(row.Fuel)/float64(row.FuelLimit))
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.2f\t%d\t%.2f %%\t\n", n, row.Nanos, row.Builtin, row.Ratio, row.Fuel,
+			100*float64(row.Fuel)/float64(row.FuelLimit))
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -75,7 +75,8 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestWhatDoesNotLoad(t *testing.T) {
-	_, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), []byte("no"), measure.Options{Now: ticking(), Rounds: 1})
+	_, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), []byte("no"),
+		measure.Options{Now: ticking(), Rounds: 1})
 	var check *wasmhost.CheckError
 	require.ErrorAs(t, err, &check)
 }
@@ -83,9 +84,12 @@ func TestWhatDoesNotLoad(t *testing.T) {
 // A scorer that has no room for 1,000 candidates is timed as far as it goes.
 func TestWhatItRefuses(t *testing.T) {
 	small := wasmtest.Scorer(wasmtest.Scores(1)...)
-	small.Func("reserve").Code = wasmtest.Join([]byte{wasmtest.LocalGet, 0}, wasmtest.Const32(60_000), []byte{0x4b, wasmtest.If, wasmtest.Empty}, // gt_u
+	// gt_u
+	small.Func("reserve").Code = wasmtest.Join([]byte{wasmtest.LocalGet, 0}, wasmtest.Const32(60_000),
+		[]byte{0x4b, wasmtest.If, wasmtest.Empty},
 		wasmtest.Const32(0), []byte{wasmtest.Return, wasmtest.End}, wasmtest.Const32(wasmtest.RegionAt))
-	r, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), small.Bytes(), measure.Options{Now: ticking(), Round: time.Millisecond, Rounds: 1})
+	r, err := measure.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), small.Bytes(),
+		measure.Options{Now: ticking(), Round: time.Millisecond, Rounds: 1})
 	require.NoError(t, err)
 	require.Empty(t, r.Rows[2].Error)
 	require.Contains(t, r.Rows[3].Error, "memory")

@@ -39,10 +39,14 @@ type language struct {
 }
 
 var languages = map[string]language{
-	"go":   {"Go", "main.go", "main_test.go", "Go 1.26", "the packages of whirlpool/sdk (`go doc ./whirlpool/sdk/observe`)", sdk.Go, ".", "whirlpool/sdk"},
-	"rust": {"Rust", "src/lib.rs", "in src/lib.rs", "cargo and Rust's library for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or Debian's cargo, libstd-rust-dev-wasm32 and lld)", "whirlpool/src/lib.rs", sdk.Rust, "rust", "whirlpool"},
-	"as":   {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time", "whirlpool/index.ts", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
-	"c":    {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
+	"go": {"Go", "main.go", "main_test.go", "Go 1.26",
+		"the packages of whirlpool/sdk (`go doc ./whirlpool/sdk/observe`)", sdk.Go, ".", "whirlpool/sdk"},
+	"rust": {"Rust", "src/lib.rs", "in src/lib.rs",
+		"cargo and Rust's library for wasm32-unknown-unknown (rustup target add wasm32-unknown-unknown, or Debian's " +
+			"cargo, libstd-rust-dev-wasm32 and lld)", "whirlpool/src/lib.rs", sdk.Rust, "rust", "whirlpool"},
+	"as": {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time",
+		"whirlpool/index.ts", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
+	"c": {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
 }
 
 // Languages are the ones there are.
@@ -65,7 +69,8 @@ func (p Plugin) Check() error {
 		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
 	}
 	if !slices.Contains(Languages(), p.Lang) {
-		return fmt.Errorf("%w: the language is %q: give one of %s", ErrArgument, p.Lang, strings.Join(Languages(), ", "))
+		return fmt.Errorf("%w: the language is %q: give one of %s", ErrArgument, p.Lang,
+			strings.Join(Languages(), ", "))
 	}
 	if p.Kind != wasmhost.Scorer && p.Kind != wasmhost.Backoff {
 		return fmt.Errorf("%w: the kind is %q: give %s or %s", ErrArgument, p.Kind, wasmhost.Scorer, wasmhost.Backoff)

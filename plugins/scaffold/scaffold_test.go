@@ -38,7 +38,8 @@ func TestWrite(t *testing.T) {
 			require.NoError(t, err)
 			require.Contains(t, string(readme), "module=@my-plugin_2.wasm")
 			require.Contains(t, string(readme), "[plugins.my-plugin_2.config]\n")
-			require.Contains(t, string(readme), `{"for":"`+map[wasmhost.Kind]string{wasmhost.Scorer: "first", wasmhost.Backoff: "backoff"}[kind]+`"}`)
+			require.Contains(t, string(readme), `{"for":"`+map[wasmhost.Kind]string{wasmhost.Scorer: "first",
+				wasmhost.Backoff: "backoff"}[kind]+`"}`)
 			for _, path := range regexp.MustCompile(`whirlpool/[A-Za-z/._]*\w`).FindAllString(string(readme), -1) {
 				require.True(t, exists(filepath.Join(dir, path)), "%s: the README of %s names %s", kind, lang, path)
 			}

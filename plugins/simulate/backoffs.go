@@ -141,7 +141,8 @@ func (w *waiter) request(down float64, sums []Delay) (used int, late float64, er
 			return n, -1, nil
 		}
 		d, err := w.wait(&core.BackoffRequest{
-			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier, Cap: w.policy.MaxBackoffDelay,
+			Retry: float64(n + 1), BaseDelay: w.policy.BaseDelay, Multiplier: w.policy.Multiplier,
+			Cap:    w.policy.MaxBackoffDelay,
 			Jitter: flag(w.policy.Jitter), Random: random.Float64(), PreviousDelay: previous, LastStatus: 503,
 			Elapsed: w.now - begin, Remaining: -1, MaxAttempts: retries + 1,
 			HostHash: core.Hash53("host-1.test"), IDHash: core.Hash53(trial.ID(0)), Now: w.now,

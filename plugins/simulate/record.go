@@ -36,7 +36,8 @@ const unmeasured = 1
 // epoch.
 func NewRecorder(start float64) *Recorder {
 	return &Recorder{
-		trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{}, uses: map[string]float64{},
+		trace: Trace{Hosts: defaultHosts, Start: math.Floor(start)}, index: map[string]int{},
+		uses: map[string]float64{},
 	}
 }
 

@@ -11,7 +11,8 @@ func TestRecorder(t *testing.T) {
 	r := NewRecorder(1800000000.5)
 	_, err := r.Trace()
 	require.ErrorContains(t, err, "no proxy has been used")
-	a := Seen{ID: "a", Region: "EU", Weight: 2, Cost: 3, Metadata: map[string]string{"plan": "gold"}, Uses: 1000, Samples: 100, SuccessRate: 0.9, AvgLatency: 0.1}
+	a := Seen{ID: "a", Region: "EU", Weight: 2, Cost: 3, Metadata: map[string]string{"plan": "gold"}, Uses: 1000,
+		Samples: 100, SuccessRate: 0.9, AvgLatency: 0.1}
 	b := Seen{ID: "b", Weight: 1, Metadata: map[string]string{}, SuccessRate: 0.5}
 	r.Look(0, []Seen{a, b})
 	_, err = r.Trace()
@@ -24,7 +25,8 @@ func TestRecorder(t *testing.T) {
 	got, err := r.Trace()
 	require.NoError(t, err)
 	require.Equal(t, &Trace{Duration: 10, Rate: 10, Hosts: 8, Start: 1800000000, Proxies: []Proxy{
-		{ID: "a", Region: "EU", Weight: 2, Cost: 3, Metadata: map[string]string{"plan": "gold"}, States: []State{{0, 0.9, 0.1}, {10, 0.8, 0.1}}},
+		{ID: "a", Region: "EU", Weight: 2, Cost: 3, Metadata: map[string]string{"plan": "gold"},
+			States: []State{{0, 0.9, 0.1}, {10, 0.8, 0.1}}},
 		{ID: "b", Weight: 1, States: []State{{0, 0, unmeasured}}},
 	}}, got)
 	var file bytes.Buffer

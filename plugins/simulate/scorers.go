@@ -110,8 +110,10 @@ type play struct {
 
 func newPlay(t *Trace, seed uint64) *play {
 	p := &play{
-		trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11), arrivals: rand.New(rand.NewPCG(seed, 1)),
-		index: map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)), scorer: &counted{},
+		trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11),
+		arrivals: rand.New(rand.NewPCG(seed, 1)),
+		index:    map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)),
+		scorer: &counted{},
 	}
 	for i := range t.Proxies {
 		p.index[t.Proxies[i].ID] = i

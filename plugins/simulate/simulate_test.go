@@ -82,7 +82,8 @@ func TestFaultsOfTracesNameTheLine(t *testing.T) {
 		require.ErrorContains(t, err, says, text)
 	}
 	for spec, says := range map[string]string{
-		"storm": `no scenario "storm"`, "swap,proxies=1": "proxies is 1", "swap,x=1": `"x" is none of`, "swap,rate=fast": "not KEY=NUMBER", "swap,rate=-1": "above 0",
+		"storm": `no scenario "storm"`, "swap,proxies=1": "proxies is 1", "swap,x=1": `"x" is none of`,
+		"swap,rate=fast": "not KEY=NUMBER", "swap,rate=-1": "above 0",
 	} {
 		_, err := Generate(spec, 1)
 		require.ErrorContains(t, err, says)
@@ -187,15 +188,20 @@ func TestLearnersHear(t *testing.T) {
 		[]byte{wasmtest.Block, wasmtest.Empty, wasmtest.Loop, wasmtest.Empty},
 		[]byte{wasmtest.LocalGet, 3, 0x45, wasmtest.BrIf, 1},
 		[]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(1), []byte{wasmtest.I32Sub, wasmtest.LocalSet, 3},
-		[]byte{wasmtest.LocalGet, 2, wasmtest.LocalGet, 3}, wasmtest.Const32(8), []byte{wasmtest.I32Mul, wasmtest.I32Add},
+		[]byte{wasmtest.LocalGet, 2, wasmtest.LocalGet, 3}, wasmtest.Const32(8),
+		[]byte{wasmtest.I32Mul, wasmtest.I32Add},
 		wasmtest.ConstF64(1), wasmtest.ConstF64(0.5),
-		[]byte{wasmtest.LocalGet, 1, wasmtest.LocalGet, 3}, wasmtest.Const32(128), []byte{wasmtest.I32Mul, wasmtest.I32Add, wasmtest.F64Load, 3, 104},
+		[]byte{wasmtest.LocalGet, 1, wasmtest.LocalGet, 3}, wasmtest.Const32(128),
+		[]byte{wasmtest.I32Mul, wasmtest.I32Add, wasmtest.F64Load, 3, 104},
 		wasmtest.Const32(favourite), []byte{wasmtest.F64Load, 3, 0, 0x61, 0x1b}, // f64.eq, select
 		[]byte{wasmtest.F64Store, 3, 0, wasmtest.Br, 0, wasmtest.End, wasmtest.End},
 	)
 	observe := wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
-		[]byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 32}, wasmtest.ConstF64(1), []byte{0x61, wasmtest.If, wasmtest.Empty}, // success
-		wasmtest.Const32(favourite), []byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 8, wasmtest.F64Store, 3, 0, wasmtest.End},
+		// success
+		[]byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 32}, wasmtest.ConstF64(1),
+		[]byte{0x61, wasmtest.If, wasmtest.Empty},
+		wasmtest.Const32(favourite), []byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 8, wasmtest.F64Store, 3, 0,
+			wasmtest.End},
 	)}
 	tr, err := Read(strings.NewReader(`
 {"duration": 60, "rate": 10}
@@ -204,7 +210,8 @@ func TestLearnersHear(t *testing.T) {
 {"proxy": "good", "success": 1, "latency": 0.001}
 `))
 	require.NoError(t, err)
-	r, err := PlayScorer(host(), Plugin{Name: "last", Code: wasmtest.Scorer(score...).Add(observe).Bytes()}, tr, NoBreaker(), 1)
+	r, err := PlayScorer(host(), Plugin{Name: "last", Code: wasmtest.Scorer(score...).Add(observe).Bytes()}, tr,
+		NoBreaker(), 1)
 	require.NoError(t, err)
 	require.Greater(t, r.Results[0].Shares[2], 0.95)
 	require.Equal(t, wasmhost.Scorer, kindOf(t, score, observe))
@@ -217,7 +224,8 @@ func kindOf(t *testing.T, score []byte, observe wasmtest.Func) wasmhost.Kind {
 }
 
 // A scorer that traps unless there are 256 candidates, as in the trial call.
-var failing = wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(256), []byte{0x47, wasmtest.If, wasmtest.Empty, wasmtest.Unreachable, wasmtest.End})...).Bytes()
+var failing = wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(256),
+	[]byte{0x47, wasmtest.If, wasmtest.Empty, wasmtest.Unreachable, wasmtest.End})...).Bytes()
 
 func TestFaultsAreCounted(t *testing.T) {
 	tr, err := Read(strings.NewReader(`
@@ -312,7 +320,8 @@ func TestBackoffs(t *testing.T) {
 // the cap.
 func TestBackoffsThatLearn(t *testing.T) {
 	code := wasmtest.Backoff(wasmtest.Join(wasmtest.Const32(16), []byte{wasmtest.F64Load, 3, 0})...).Add(wasmtest.Func{
-		Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(wasmtest.Const32(16), wasmtest.Const32(16), []byte{wasmtest.F64Load, 3, 0}, wasmtest.ConstF64(0.001), []byte{0xa0, wasmtest.F64Store, 3, 0})}).Bytes()
+		Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(wasmtest.Const32(16), wasmtest.Const32(16),
+			[]byte{wasmtest.F64Load, 3, 0}, wasmtest.ConstF64(0.001), []byte{0xa0, wasmtest.F64Store, 3, 0})}).Bytes()
 	by := waits(t, Plugin{Name: "counting", Code: code}, false)
 	first, last := by["plugin"].Delays[0], by["plugin"].Delays[8]
 	require.Greater(t, first.Min, 1.0, "a thousand requests of two attempts at least came before")
@@ -321,13 +330,15 @@ func TestBackoffsThatLearn(t *testing.T) {
 }
 
 func TestBackoffsText(t *testing.T) {
-	r, err := PlayBackoff(host(), Plugin{Name: "mine", Code: wasmtest.Backoff(wasmtest.ConstF64(3)...).Bytes()}, false, 1)
+	r, err := PlayBackoff(host(), Plugin{Name: "mine", Code: wasmtest.Backoff(wasmtest.ConstF64(3)...).Bytes()}, false,
+		1)
 	require.NoError(t, err)
 	var b strings.Builder
 	require.NoError(t, r.Write(&b, ASCII()))
 	require.Contains(t, b.String(), "wait (s) before  mine  exponential  linear  fixed  decorrelated_jitter\n")
 	require.Contains(t, b.String(), "retry 6          3.00  30.00        6.00    1.00   ")
-	require.Contains(t, b.String(), fmt.Sprintf("\nretry 6\n  %-19s |#### 3.00\n  %-19s |%s 30.00\n", "mine", "exponential", strings.Repeat("#", barWidth)))
+	require.Contains(t, b.String(), fmt.Sprintf("\nretry 6\n  %-19s |#### 3.00\n  %-19s |%s 30.00\n", "mine",
+		"exponential", strings.Repeat("#", barWidth)))
 }
 
 // What backoffs return above the cap is clamped, as the gateway does.

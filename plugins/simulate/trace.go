@@ -285,7 +285,8 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 	for i := range proxies {
 		x := float64(i) / float64(proxies-1) // 0 for the best and most expensive proxy, 1 for the worst
 		t.Proxies = append(t.Proxies, Proxy{
-			ID: fmt.Sprintf("proxy-%d", i+1), Region: []string{"EU", "US"}[i%2], Weight: 1, Cost: math.Round(10*(1-x)) / 10,
+			ID: fmt.Sprintf("proxy-%d", i+1), Region: []string{"EU", "US"}[i%2], Weight: 1,
+			Cost:   math.Round(10*(1-x)) / 10,
 			States: []State{{Success: 0.98 - 0.5*x, Latency: 0.05 + 0.25*x}},
 		})
 	}
@@ -299,7 +300,8 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 	case "outage":
 		p := &t.Proxies[0]
 		well := p.States[0]
-		p.States = append(p.States, State{t.Duration / 3, 0.02, 1}, State{t.Duration * 2 / 3, well.Success, well.Latency})
+		p.States = append(p.States, State{t.Duration / 3, 0.02, 1}, State{t.Duration * 2 / 3, well.Success,
+			well.Latency})
 	case "drift":
 		const steps = 60
 		for i := range t.Proxies {

@@ -49,8 +49,10 @@ func Plausible(n int) *Choice {
 		latency := 0.02 * math.Exp(2*r.Float64())
 		id := core.Hash53(ID(i))
 		c.Rows[i] = core.Candidate{
-			SuccessRate: r.Float64(), Samples: float64(1 + r.IntN(100)), LatencyMean: latency, LatencyEWMA: latency * (0.8 + 0.4*r.Float64()),
-			InFlight: float64(r.IntN(8)), Weight: float64(1 + r.IntN(4)), Cost: float64(r.IntN(5)), RegionMatch: float64(r.IntN(2)),
+			SuccessRate: r.Float64(), Samples: float64(1 + r.IntN(100)), LatencyMean: latency,
+			LatencyEWMA: latency * (0.8 + 0.4*r.Float64()),
+			InFlight:    float64(r.IntN(8)), Weight: float64(1 + r.IntN(4)), Cost: float64(r.IntN(5)),
+			RegionMatch:         float64(r.IntN(2)),
 			ConsecutiveFailures: float64(r.IntN(3)), SinceUse: 10 * r.Float64(), Uses: float64(r.IntN(10000)),
 			IDHash: id, AffinityHash: core.Pair53(id, c.Request.HostHash), Rotation: float64(i),
 		}
@@ -73,7 +75,8 @@ func Edges() []*Choice {
 		return c
 	}
 	unused := func(c *core.Candidate) {
-		*c = core.Candidate{SuccessRate: 0.5, NormalizedLatency: 0.5, Weight: 1, SinceUse: -1, IDHash: c.IDHash, AffinityHash: c.AffinityHash, Rotation: c.Rotation}
+		*c = core.Candidate{SuccessRate: 0.5, NormalizedLatency: 0.5, Weight: 1, SinceUse: -1, IDHash: c.IDHash,
+			AffinityHash: c.AffinityHash, Rotation: c.Rotation}
 	}
 	list := []*Choice{
 		edge("a pool no request has used yet", func(_ int, c *core.Candidate) { unused(c) }),
@@ -82,17 +85,30 @@ func Edges() []*Choice {
 				unused(c)
 			}
 		}),
-		edge("every breaker half open", func(_ int, c *core.Candidate) { c.BreakerState, c.ConsecutiveFailures, c.SuccessRate = 2, 5, 0 }),
+		edge("every breaker half open", func(_ int, c *core.Candidate) {
+			c.BreakerState, c.ConsecutiveFailures,
+				c.SuccessRate = 2, 5, 0
+		}),
 		edge("no attempt ever succeeded", func(_ int, c *core.Candidate) {
 			c.SuccessRate, c.LatencyMean, c.LatencyEWMA, c.NormalizedLatency = 0, 0, 0, 1
 		}),
-		edge("latencies of an hour", func(_ int, c *core.Candidate) { c.LatencyMean, c.LatencyEWMA, c.NormalizedLatency = 3600, 3600, 1 }),
+		edge("latencies of an hour", func(_ int, c *core.Candidate) {
+			c.LatencyMean, c.LatencyEWMA,
+				c.NormalizedLatency = 3600, 3600, 1
+		}),
 		edge("latencies of a nanosecond", func(_ int, c *core.Candidate) { c.LatencyMean, c.LatencyEWMA = 1e-9, 1e-9 }),
 		edge("the largest weights and costs", func(_ int, c *core.Candidate) { c.Weight, c.Cost = 1e6, 1e12 }),
 		edge("the smallest weights, no costs", func(_ int, c *core.Candidate) { c.Weight, c.Cost = 1e-9, 0 }),
 		edge("a million requests in flight", func(_ int, c *core.Candidate) { c.InFlight, c.Uses = 1e6, 1e15 }),
-		edge("every proxy alike", func(_ int, c *core.Candidate) { unused(c); c.IDHash, c.AffinityHash, c.Rotation = 7, 7, 0 }),
-		edge("every column zero but the weight, which never is", func(_ int, c *core.Candidate) { *c = core.Candidate{Weight: 1} }),
+		edge("every proxy alike", func(_ int, c *core.Candidate) {
+			unused(c)
+			c.IDHash, c.AffinityHash, c.Rotation = 7,
+				7, 0
+		}),
+		edge("every column zero but the weight, which never is", func(_ int,
+			c *core.Candidate) {
+			*c = core.Candidate{Weight: 1}
+		}),
 	}
 	zero := Plausible(3)
 	zero.Name, zero.Request = "a request of zeros", core.RankRequest{Count: 3}
@@ -113,8 +129,9 @@ type Wait struct {
 // the edges.
 func Waits() []Wait {
 	plain := core.BackoffRequest{
-		Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503, Elapsed: 0.2, Remaining: -1, MaxAttempts: 3,
-		HostHash: core.Hash53(host), IDHash: core.Hash53(ID(0)), Now: now,
+		Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503, Elapsed: 0.2, Remaining: -1,
+		MaxAttempts: 3,
+		HostHash:    core.Hash53(host), IDHash: core.Hash53(ID(0)), Now: now,
 	}
 	var list []Wait
 	for n := 1; n <= 10; n++ {
@@ -147,7 +164,8 @@ func Observations(n int) []core.Observation {
 	list := make([]core.Observation, n)
 	for i := range list {
 		o := core.Observation{
-			Now: now + float64(i)/100, IDHash: core.Hash53(ID(r.IntN(20))), HostHash: core.Hash53(host), Attempt: float64(r.IntN(3)),
+			Now: now + float64(i)/100, IDHash: core.Hash53(ID(r.IntN(20))), HostHash: core.Hash53(host),
+			Attempt: float64(r.IntN(3)),
 			Success: 1, Latency: 0.02 + 0.2*r.Float64(), Status: 200,
 		}
 		switch r.IntN(4) {

@@ -89,7 +89,8 @@ func TestCallsShareInstances(t *testing.T) {
 func TestLearnersTakeTurns(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait, limits.Hearing = time.Minute, time.Minute
-	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}}).Bytes(), nil)
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe",
+		Params: []byte{w.I32}}).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
 	require.True(t, m.Learns())
@@ -116,7 +117,8 @@ func TestLearnersTakeTurns(t *testing.T) {
 func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait, limits.CallTimeout = 5_000_000_000, time.Minute, time.Minute // a second or more
-	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: w.Spin}).Bytes(), nil)
+	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe",
+		Params: []byte{w.I32}, Code: w.Spin}).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
 	ended := make(chan error, 2)

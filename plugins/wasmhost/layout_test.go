@@ -29,10 +29,12 @@ func TestCoreAndABIHaveTheSameRecords(t *testing.T) {
 
 func TestSettingsAsText(t *testing.T) {
 	got := pairs(map[string]any{
-		"b": true, "a": "x y", "n": int64(20), "f": 1e6, "half": 0.5, "list": []any{"de", "us", int64(3)}, "t": map[string]any{"low": 1.0, "Up": nil}, "t-2": "", "j": json.Number("1e6"),
+		"b": true, "a": "x y", "n": int64(20), "f": 1e6, "half": 0.5, "list": []any{"de", "us", int64(3)},
+		"t": map[string]any{"low": 1.0, "Up": nil}, "t-2": "", "j": json.Number("1e6"),
 		"when": time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	})
 	require.Equal(t, []pair{
-		{"a", "x y"}, {"b", "true"}, {"f", "1e+06"}, {"half", "0.5"}, {"j", "1e+06"}, {"list", "de,us,3"}, {"n", "20"}, {"t-2", ""}, {"t.Up", ""}, {"t.low", "1"}, {"when", "2026-01-02T03:04:05Z"},
+		{"a", "x y"}, {"b", "true"}, {"f", "1e+06"}, {"half", "0.5"}, {"j", "1e+06"}, {"list", "de,us,3"}, {"n", "20"},
+		{"t-2", ""}, {"t.Up", ""}, {"t.low", "1"}, {"when", "2026-01-02T03:04:05Z"},
 	}, got)
 }

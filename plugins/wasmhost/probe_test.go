@@ -55,7 +55,8 @@ func TestExamineTellsAll(t *testing.T) {
 	for _, f := range found {
 		checks = append(checks, f.Check)
 	}
-	require.Equal(t, []string{wasmhost.CheckVersion, wasmhost.CheckExports, wasmhost.CheckExports, wasmhost.CheckExports}, checks)
+	require.Equal(t, []string{wasmhost.CheckVersion, wasmhost.CheckExports, wasmhost.CheckExports,
+		wasmhost.CheckExports}, checks)
 	_, found = host.Examine(make([]byte, 1001))
 	require.Len(t, found, 1)
 	require.Equal(t, wasmhost.CheckSize, found[0].Check)

@@ -32,17 +32,24 @@ func slow() map[string]*w.Module {
 	for name, n := range map[string]int{"100 values": 100, "1,000 values": 1000} {
 		wide := w.Repeat(n, w.I64)
 		// A loop that takes all of them and goes round with each in its neighbour's place.
-		around := w.Func{Params: wide, Results: wide, Code: w.Join(get(n), []byte{w.Loop, 3}, w.Const64(1), []byte{w.Br, 0, w.End})}
-		all[name+" around a loop"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 0), w.CallTo(added), w.Repeat(n, w.Drop))...)...).Add(around)
+		around := w.Func{Params: wide, Results: wide, Code: w.Join(get(n), []byte{w.Loop, 3}, w.Const64(1),
+			[]byte{w.Br, 0, w.End})}
+		all[name+" around a loop"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 0), w.CallTo(added),
+			w.Repeat(n, w.Drop))...)...).Add(around)
 		// The same in locals: what would set them is paid for only where it runs.
 		var set []byte
 		for i := range n {
 			set = w.Uint(append(w.Uint(append(set, w.LocalGet), uint32((i+1)%n)), w.LocalSet), uint32(i))
 		}
-		never := w.Join([]byte{w.LocalGet, 0, 0x50, w.If, w.Empty, w.Loop, w.Empty}, set, []byte{w.LocalGet, 0, 0x50, w.BrIf, 0, w.End, w.End}) // eqz
-		use := w.Join(get(n), w.Repeat(n-1, 0x7c), []byte{w.Drop})                                                                              // add
-		meet := w.Func{Params: wide, Code: w.Join(w.Forever(w.Join(never, never, []byte{w.LocalGet, 0, 0x50, w.BrIf, 1})...), use)}
-		all[name+" where ways meet"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 1), w.CallTo(added))...)...).Add(meet)
+		// eqz
+		never := w.Join([]byte{w.LocalGet, 0, 0x50, w.If, w.Empty, w.Loop, w.Empty}, set,
+			[]byte{w.LocalGet, 0, 0x50, w.BrIf, 0, w.End, w.End})
+		// add
+		use := w.Join(get(n), w.Repeat(n-1, 0x7c), []byte{w.Drop})
+		meet := w.Func{Params: wide, Code: w.Join(w.Forever(w.Join(never, never,
+			[]byte{w.LocalGet, 0, 0x50, w.BrIf, 1})...), use)}
+		all[name+" where ways meet"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 1),
+			w.CallTo(added))...)...).Add(meet)
 	}
 	return all
 }

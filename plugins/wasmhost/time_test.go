@@ -99,9 +99,12 @@ func TestAModuleThatIsSlowWhenTriedIsRefused(t *testing.T) {
 		says string
 	}{
 		"quick": {5 * time.Millisecond, ""},
-		"slow":  {6 * time.Millisecond, "a trial call failed: a call took 6ms of CPU time; it may take 5ms when it is tried, a quarter of plugins.call_timeout (20ms)"},
+		"slow": {6 * time.Millisecond,
+			"a trial call failed: a call took 6ms of CPU time; it may take 5ms when it is tried, a " +
+				"quarter of plugins.call_timeout (20ms)"},
 		"slower": {70 * time.Millisecond,
-			"the start took 70ms of CPU time; it may take 62.5ms when it is tried, a quarter of the timeout of a start (250ms)"},
+			"the start took 70ms of CPU time; it may take 62.5ms when it is tried, a quarter of the timeout of a " +
+				"start (250ms)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var cpu time.Duration
@@ -128,7 +131,8 @@ func TestThreadTime(t *testing.T) {
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Unless256(w.Spin...)...).Bytes(), nil)
 	require.NoError(t, err)
 	defer m.Close()
-	require.EqualError(t, m.Score(rows{{}, {}}, make([]float64, 2)), "timeout: the call took longer than 30ms of CPU time")
+	require.EqualError(t, m.Score(rows{{}, {}}, make([]float64, 2)),
+		"timeout: the call took longer than 30ms of CPU time")
 }
 
 // A call whose stack grows too much is ended. Stacks that grew in the trial are

@@ -38,20 +38,24 @@ func TestWASIReachesNothing(t *testing.T) {
 		{name: "environ_get", params: "ii", args: args(8, 16), at: 16, out: untouched},
 		{name: "clock_time_get", params: "iIi", args: w.Join(args(0), i64(0), args(8)), at: 8, out: 1_000_000},
 		{name: "clock_time_get", params: "iIi", args: w.Join(args(1), i64(0), args(8)), at: 8, out: 1_000_000},
-		{name: "clock_time_get", params: "iIi", args: w.Join(args(1), i64(0), args(end)), code: 21, at: 8, out: untouched},
+		{name: "clock_time_get", params: "iIi", args: w.Join(args(1), i64(0), args(end)), code: 21, at: 8,
+			out: untouched},
 		{name: "clock_res_get", params: "ii", args: args(0, 8), at: 8, out: 1_000_000},
 		{name: "random_get", params: "ii", args: args(8, 8), at: 8, out: 0xe220a8397b1dcdaf},
 		{name: "random_get", params: "ii", args: args(8, 3), at: 8, out: 0xffffffffff1dcdaf},
 		{name: "random_get", params: "ii", args: args(end, 100), code: 21, at: 8, out: untouched},
 		{name: "sched_yield", at: 8, out: untouched},
-		{name: "poll_oneoff", params: "iiii", args: args(128, 8, 1, 48), at: 48, out: 0xffffffff00000001, data: subscription},
+		{name: "poll_oneoff", params: "iiii", args: args(128, 8, 1, 48), at: 48, out: 0xffffffff00000001,
+			data: subscription},
 		{name: "poll_oneoff", params: "iiii", args: args(128, 8, 1, 48), at: 16, out: 0, data: subscription},
 		{name: "poll_oneoff", params: "iiii", args: args(128, 8, 1, 48), at: 16, out: 1<<16 | 8, data: file},
 		{name: "poll_oneoff", params: "iiii", args: args(128, 8, 0, 48), code: 28, at: 48, out: untouched},
 		{name: "poll_oneoff", params: "iiii", args: args(end, 8, 1, 48), code: 21, at: 48, out: untouched},
-		{name: "fd_write", params: "iiii", args: args(1, 128, 2, 8), at: 8, out: 0xffffffff00000000 | 16, data: []byte{0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0}},
+		{name: "fd_write", params: "iiii", args: args(1, 128, 2, 8), at: 8, out: 0xffffffff00000000 | 16,
+			data: []byte{0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0}},
 		{name: "fd_write", params: "iiii", args: args(2, 128, 0, 8), at: 8, out: 0xffffffff00000000},
-		{name: "fd_write", params: "iiii", args: args(1, 128, 1, 8), code: 21, at: 8, out: untouched, data: []byte{0, 0, 0, 0, 0, 0, 2, 0}},
+		{name: "fd_write", params: "iiii", args: args(1, 128, 1, 8), code: 21, at: 8, out: untouched,
+			data: []byte{0, 0, 0, 0, 0, 0, 2, 0}},
 		{name: "fd_write", params: "iiii", args: args(3, 128, 1, 8), code: 8, at: 8, out: untouched},
 		{name: "fd_write", params: "iiii", args: args(0, 128, 1, 8), code: 8, at: 8, out: untouched},
 		{name: "fd_read", params: "iiii", args: args(0, 128, 1, 8), at: 8, out: 0xffffffff00000000},
@@ -71,7 +75,8 @@ func TestWASIReachesNothing(t *testing.T) {
 	} {
 		m := w.Scorer(w.Join(
 			[]byte{w.LocalGet, 2}, c.args, w.CallTo(0), []byte{0xb8, w.F64Store, 3, 0}, // f64.convert_i32_u
-			[]byte{w.LocalGet, 2}, w.Const32(c.at), []byte{0x29, 3, 0}, i64(32), []byte{0x88, 0xba, w.F64Store, 3, 8}, // i64.load, i64.shr_u, f64.convert_i64_u
+			// i64.load, i64.shr_u, f64.convert_i64_u
+			[]byte{w.LocalGet, 2}, w.Const32(c.at), []byte{0x29, 3, 0}, i64(32), []byte{0x88, 0xba, w.F64Store, 3, 8},
 			[]byte{w.LocalGet, 2}, w.Const32(c.at), []byte{0x28, 2, 0, 0xb8, w.F64Store, 3, 16})...) // i32.load
 		m.Imports = []w.Import{wasi(c.name, c.params)}
 		m.Data = []w.Data{{Offset: 0, Bytes: ones}, {Offset: 128, Bytes: c.data}}
@@ -118,7 +123,8 @@ func FuzzWASI(f *testing.F) {
 	for i := range pointed {
 		f.Add(uint8(i), uint32(8), uint32(128), uint32(1), uint32(16), []byte{128, 0, 0, 0, 8, 0, 0, 0})
 		f.Add(uint8(i), uint32(65530), uint32(8), uint32(1), uint32(65530), []byte{}) // memory ends at 65536
-		f.Add(uint8(i), uint32(1), uint32(65530), uint32(0xffffffff), uint32(0xfffffff8), []byte{0xff, 0xff, 0xff, 0xff})
+		f.Add(uint8(i), uint32(1), uint32(65530), uint32(0xffffffff), uint32(0xfffffff8),
+			[]byte{0xff, 0xff, 0xff, 0xff})
 	}
 	host := wasmhost.New(wasmhost.DefaultLimits(), "")
 	f.Fuzz(func(t *testing.T, which uint8, a, b, c, d uint32, data []byte) {
@@ -134,7 +140,8 @@ func FuzzWASI(f *testing.F) {
 		}
 		m := w.Scorer(w.Join(
 			[]byte{w.LocalGet, 2}, code, w.CallTo(0), []byte{0xb8, w.F64Store, 3, 0}, // f64.convert_i32_u
-			[]byte{w.LocalGet, 2}, w.Const32(16), []byte{0x29, 3, 0, 0xba, w.F64Store, 3, 8})...) // i64.load, f64.convert_i64_u
+			// i64.load, f64.convert_i64_u
+			[]byte{w.LocalGet, 2}, w.Const32(16), []byte{0x29, 3, 0, 0xba, w.F64Store, 3, 8})...)
 		m.Imports = []w.Import{wasi(call.name, call.params)}
 		m.Data = []w.Data{{Offset: 128, Bytes: data[:min(len(data), 512)]}}
 		loaded, err := host.Compile(m.Bytes())

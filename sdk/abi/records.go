@@ -2,13 +2,14 @@ package abi
 
 // RankRequest says what a scorer is asked to choose for. Times are seconds.
 type RankRequest struct {
-	Count      float64 // candidates that follow
-	Now        float64 // since the Unix epoch
-	Attempt    float64 // 0 for a request's first attempt
-	Turn       float64 // goes up by one with each first attempt
-	Seed       float64 // 53 random bits, fresh for each call
-	HostHash   float64 // 53-bit hash of the target's host
-	RegionHash float64 // 53-bit hash of the wanted region: the request's, in a retry else that of the proxy that failed; 0 for none
+	Count    float64 // candidates that follow
+	Now      float64 // since the Unix epoch
+	Attempt  float64 // 0 for a request's first attempt
+	Turn     float64 // goes up by one with each first attempt
+	Seed     float64 // 53 random bits, fresh for each call
+	HostHash float64 // 53-bit hash of the target's host
+	// 53-bit hash of the wanted region: the request's, in a retry else that of the proxy that failed; 0 for none
+	RegionHash float64
 	PoolSize   float64 // proxies in the pool, candidates or not
 	Idempotent float64 // 1 if the request may be repeated
 	Connect    float64 // 1 if the request is a CONNECT
@@ -16,11 +17,13 @@ type RankRequest struct {
 
 // Candidate is what a scorer is told of one proxy.
 type Candidate struct {
-	SuccessRate         float64 // 0..1 over the last 100 attempts; 0.5 without any
-	Samples             float64 // attempts behind SuccessRate, 0..100
-	LatencyMean         float64 // s, over the last 100 attempts
-	LatencyEWMA         float64 // s, exponentially weighted (alpha 0.1)
-	NormalizedLatency   float64 // (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no attempts, 1 if none succeeded, else 0
+	SuccessRate float64 // 0..1 over the last 100 attempts; 0.5 without any
+	Samples     float64 // attempts behind SuccessRate, 0..100
+	LatencyMean float64 // s, over the last 100 attempts
+	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
+	// (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no
+	// attempts, 1 if none succeeded, else 0
+	NormalizedLatency   float64
 	InFlight            float64 // attempts running through it now
 	Weight              float64 // configured, > 0, default 1
 	Cost                float64 // configured, >= 0, default 0

@@ -117,7 +117,8 @@ func twice(run func() ([]float64, error)) error {
 		return err
 	}
 	if !slices.Equal(first, second) {
-		return fmt.Errorf("it answered differently to the same events: chance is the request's Seed or Random, the time its Now")
+		return fmt.Errorf("it answered differently to the same events: chance is the request's Seed or Random, the " +
+			"time its Now")
 	}
 	return nil
 }

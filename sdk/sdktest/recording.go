@@ -51,7 +51,8 @@ func Read(from io.Reader) (Recording, error) {
 			}
 		}
 		if told != 1 {
-			return nil, fmt.Errorf("the recording: event %d must be one of Request with Candidates, Backoff or Observation", i)
+			return nil, fmt.Errorf("the recording: event %d must be one of Request with Candidates, Backoff or "+
+				"Observation", i)
 		}
 	}
 	return r, nil

@@ -55,8 +55,10 @@ func traces() []*trace {
 		}
 	}
 	list := []*trace{
-		{name: "one proxy of five is dead"}, {name: "outages of 0.4 s", last: about(0.4)}, {name: "outages of 5 s", last: about(5)},
-		{name: "outages of 15 s", last: about(15)}, {name: "5 s, memoryless", last: func(r *random.Source) float64 { return -5 * math.Log(1-r.Float64()) }},
+		{name: "one proxy of five is dead"}, {name: "outages of 0.4 s", last: about(0.4)},
+		{name: "outages of 5 s", last: about(5)},
+		{name: "outages of 15 s", last: about(15)}, {name: "5 s, memoryless",
+			last: func(r *random.Source) float64 { return -5 * math.Log(1-r.Float64()) }},
 	}
 	for i, t := range list {
 		r := random.From(float64(i))
@@ -166,7 +168,8 @@ func outcome(p func() plugin) (text string, ours, theirs map[string]result) {
 	var out strings.Builder
 	ours, theirs = map[string]result{}, map[string]result{}
 	fmt.Fprintf(&out, "%-27s %-21s %-28s %s\n", "", "served", "median s until success", "failed attempts")
-	fmt.Fprintf(&out, "%-27s %-21s %-28s %s\n", "", "exponential adaptive", "exponential adaptive at best", "adaptive/exponential")
+	fmt.Fprintf(&out, "%-27s %-21s %-28s %s\n", "", "exponential adaptive", "exponential adaptive at best",
+		"adaptive/exponential")
 	seconds := func(f float64) string {
 		if math.IsInf(f, 1) {
 			return "never"
@@ -176,7 +179,8 @@ func outcome(p func() plugin) (text string, ours, theirs map[string]result) {
 	for _, t := range traces() {
 		e, a := t.run(configured()), t.run(p())
 		theirs[t.name], ours[t.name] = e, a
-		fmt.Fprintf(&out, "%-27s %9.0f %% %6.0f %% %11s %8s %7s %20.2f\n", t.name, 100*e.served, 100*a.served, seconds(e.median), seconds(a.median), seconds(a.best), float64(a.load)/float64(e.load))
+		fmt.Fprintf(&out, "%-27s %9.0f %% %6.0f %% %11s %8s %7s %20.2f\n", t.name, 100*e.served, 100*a.served,
+			seconds(e.median), seconds(a.median), seconds(a.best), float64(a.load)/float64(e.load))
 	}
 	return out.String(), ours, theirs
 }
@@ -259,7 +263,8 @@ func TestWaitsStayWithinTheirLimits(t *testing.T) {
 		o.Now, o.HostHash = now, float64(r.Intn(5))
 		a.Observe(&o)
 		q := sdktest.BackoffRequest(1+r.Intn(9), fmt.Sprint(r.Intn(5)))
-		q.Now, q.HostHash, q.Jitter, q.Random, q.Cap = now+r.Float64(), float64(r.Intn(5)), float64(r.Intn(2)), r.Float64(), 10
+		q.Now, q.HostHash = now+r.Float64(), float64(r.Intn(5))
+		q.Jitter, q.Random, q.Cap = float64(r.Intn(2)), r.Float64(), 10
 		wait := a.Delay(&q)
 		require.True(t, wait >= shortest && wait <= q.Cap, "%v", wait)
 		require.Equal(t, wait, a.Delay(&q))
@@ -288,5 +293,6 @@ func TestTheModule(t *testing.T) {
 	exampletest.Output(t, ".", text)
 	check(t, ours, theirs)
 
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"quiet": "long"}), `the setting quiet is "long"; it must be a number from 1 to 3600`)
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"quiet": "long"}),
+		`the setting quiet is "long"; it must be a number from 1 to 3600`)
 }

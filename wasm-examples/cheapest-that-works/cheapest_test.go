@@ -59,8 +59,10 @@ func settings(t *testing.T, wasm exampletest.Wasm) {
 	p = exampletest.Scorer(t, wasm, map[string]any{"latency": 3, "failures": 5, "rest": 10})
 	require.Equal(t, 0, sdktest.Best(p.Score(sdktest.Request(), pool)))
 
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"rest": 10, "sucess": 0.5}), `the setting sucess is "0.5"; there are success, failures, latency and rest`)
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"latency": "fast"}), `the setting latency is "fast"; it must be seconds, 0 for any`)
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"rest": 10, "sucess": 0.5}),
+		`the setting sucess is "0.5"; there are success, failures, latency and rest`)
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"latency": "fast"}),
+		`the setting latency is "fast"; it must be seconds, 0 for any`)
 }
 
 func TestItsOwnTests(t *testing.T) {

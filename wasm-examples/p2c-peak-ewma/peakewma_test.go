@@ -115,7 +115,8 @@ func (f *farm) run(seconds float64) (latencies []float64) {
 		for len(f.running) > 0 && f.running[0].at <= f.now {
 			e := heap.Pop(&f.running).(end)
 			e.server.candidate.InFlight--
-			f.observe(abi.Observation{Now: e.at, IDHash: e.server.candidate.IDHash, Success: 1, Latency: e.latency, Status: 200})
+			f.observe(abi.Observation{Now: e.at, IDHash: e.server.candidate.IDHash, Success: 1, Latency: e.latency,
+				Status: 200})
 		}
 		q := sdktest.Request()
 		q.Now, q.Seed = f.now, float64(f.chance.Uint64()>>11)
@@ -159,7 +160,8 @@ func outcome(p func() plugin) (text string, p99 map[string]float64, slow [3]floa
 		what    string
 		mean    float64
 		seconds float64
-	}{{"a fast one's share, in the minute before", 0.02, 60}, {"while it is 50 times slower", 1, 20}, {"in the minute after it", 0.02, 60}} {
+	}{{"a fast one's share, in the minute before", 0.02, 60}, {"while it is 50 times slower", 1,
+		20}, {"in the minute after it", 0.02, 60}} {
 		f.servers[0].mean = part.mean
 		all := len(f.run(part.seconds))
 		slow[i] = float64(f.servers[0].requests) / float64(all)
@@ -244,10 +246,12 @@ func TestTheModule(t *testing.T) {
 	require.Less(t, slow[1], 0.03)
 	exampletest.Output(t, ".", text)
 
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"decays": 1}), "there is no setting decays; there are decay, failure, max_proxies")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"decays": 1}),
+		"there is no setting decays; there are decay, failure, max_proxies")
 
 	// Call by call it says what the same source says natively.
-	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t, configure.Setting{Key: "decay", Value: "5"}))
+	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t,
+		configure.Setting{Key: "decay", Value: "5"}))
 	module.SaysWhat(here.score, here.observe, 0)
 }
 

@@ -91,7 +91,8 @@ func TestAWeightOfThreeHasThreeTimesTheHosts(t *testing.T) {
 
 func TestEveryHashHasAFiniteScore(t *testing.T) {
 	p := exampletest.Scorer(t, exampletest.Build(t, "."), nil)
-	scores := p.Score(abi.RankRequest{}, []abi.Candidate{{AffinityHash: 0, Weight: 1}, {AffinityHash: 1, Weight: 1e-6}, {AffinityHash: 1<<53 - 1, Weight: 1e6}})
+	scores := p.Score(abi.RankRequest{}, []abi.Candidate{{AffinityHash: 0, Weight: 1}, {AffinityHash: 1, Weight: 1e-6},
+		{AffinityHash: 1<<53 - 1, Weight: 1e6}})
 	require.InDelta(t, -53*0.6931471805599453, scores[0], 1e-12)
 	require.Zero(t, scores[2])
 }

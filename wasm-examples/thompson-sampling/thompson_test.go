@@ -145,7 +145,8 @@ func TestTheModule(t *testing.T) {
 	require.Greater(t, swapped["bravo"], 0.9)
 	exampletest.Output(t, ".", text)
 
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"half_life": 0}), "the setting half_life is \"0\"; it must be a number from 0.1 to 86400")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"half_life": 0}),
+		"the setting half_life is \"0\"; it must be a number from 0.1 to 86400")
 
 	// Call by call it says what the same source says natively.
 	module, here := exampletest.Scorer(t, wasm, nil), native(t)

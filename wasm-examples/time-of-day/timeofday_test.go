@@ -104,7 +104,8 @@ func offset(t *testing.T, wasm exampletest.Wasm) {
 func quality(t *testing.T, wasm exampletest.Wasm) {
 	p := load(t, wasm, config)
 	list := rows()
-	require.Equal(t, 0, sdktest.Best(p.Score(abi.RankRequest{Now: at("07:00:00")}, list)), "nobody's hour: the best of all")
+	require.Equal(t, 0, sdktest.Best(p.Score(abi.RankRequest{Now: at("07:00:00")}, list)),
+		"nobody's hour: the best of all")
 	require.Equal(t, 1, sdktest.Best(p.Score(abi.RankRequest{Now: at("21:00:00")}, list)), "the worse, in its hour")
 	list[1].ConsecutiveFailures = 3
 	require.Equal(t, 0, sdktest.Best(p.Score(abi.RankRequest{Now: at("21:00:00")}, list)), "unless it fails")
@@ -116,7 +117,8 @@ func pools(t *testing.T, wasm exampletest.Wasm) {
 	for range 50 { // the garbage of earlier pools must not fill memory
 		many := make([]wasmhost.Proxy, 5000)
 		for i := range many {
-			many[i] = wasmhost.Proxy{ID: fmt.Sprintf("proxy-%d", i+1), Region: "eu", Metadata: map[string]string{"hours": "15-16"}}
+			many[i] = wasmhost.Proxy{ID: fmt.Sprintf("proxy-%d", i+1), Region: "eu",
+				Metadata: map[string]string{"hours": "15-16"}}
 		}
 		p.SetPool(many)
 		require.GreaterOrEqual(t, p.Score(abi.RankRequest{Now: at("15:00:00")}, list)[999], 1.0)
@@ -124,12 +126,17 @@ func pools(t *testing.T, wasm exampletest.Wasm) {
 }
 
 func refused(t *testing.T, wasm exampletest.Wasm) {
-	for _, hours := range []string{"", "8", "8-", "-8", "8-8", "8-25", "24-2", "8-20-22", "eight-20", "8-20,", "8.5-20"} {
-		require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"hours": map[string]any{"asia": "0-24", "eu": hours}}), fmt.Sprintf(`the setting hours.eu is "%s"; it must be hours such as`, hours))
+	for _, hours := range []string{"", "8", "8-", "-8", "8-8", "8-25", "24-2", "8-20-22", "eight-20", "8-20,",
+		"8.5-20"} {
+		require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"hours": map[string]any{"asia": "0-24",
+			"eu": hours}}), fmt.Sprintf(`the setting hours.eu is "%s"; it must be hours such as`, hours))
 	}
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": 15}), `the setting utc_offset is "15"; it must be hours, -14 to 14`)
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": "CET"}), "it must be hours, -14 to 14")
-	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"timezone": 1}), "there are utc_offset and hours.REGION")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": 15}),
+		`the setting utc_offset is "15"; it must be hours, -14 to 14`)
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"utc_offset": "CET"}),
+		"it must be hours, -14 to 14")
+	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"timezone": 1}),
+		"there are utc_offset and hours.REGION")
 }
 
 func recovers(t *testing.T, wasm exampletest.Wasm) { exampletest.Recovers(t, wasm, nil, 1) }

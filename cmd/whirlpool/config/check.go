@@ -14,7 +14,8 @@ import (
 // check checks what neither the types nor the range tags of Config say.
 func (l *loader) check() {
 	c := &l.cfg
-	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen}, {"api.listen", c.API.Listen}} {
+	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen},
+		{"api.listen", c.API.Listen}} {
 		if err := checkListen(a.listen); err != nil {
 			l.fault(a.key, a.listen, err.Error())
 		}
@@ -54,7 +55,8 @@ func (l *loader) breaker(key string, b Breaker) bool {
 func (l *loader) people() {
 	c := &l.cfg
 	if len(c.Gateway.Users) == 0 && checkListen(c.Gateway.Listen) == nil && !Loopback(c.Gateway.Listen) {
-		c.Warnings = append(c.Warnings, "everybody who reaches "+c.Gateway.Listen+" may use the gateway: there are no [[gateway.users]]")
+		c.Warnings = append(c.Warnings, "everybody who reaches "+
+			c.Gateway.Listen+" may use the gateway: there are no [[gateway.users]]")
 	}
 	seen := map[string]bool{}
 	for i, u := range c.Gateway.Users {
@@ -85,7 +87,8 @@ func (l *loader) people() {
 		}
 	}
 	if len(c.API.Keys) == 0 && checkListen(c.API.Listen) == nil && !Loopback(c.API.Listen) {
-		l.fault("api.listen", c.API.Listen, "without keys the API listens on loopback only; add [[api.keys]] with name, key and role = \"admin\", or listen on 127.0.0.1")
+		l.fault("api.listen", c.API.Listen, "without keys the API listens on loopback only; add [[api.keys]] with "+
+			"name, key and role = \"admin\", or listen on 127.0.0.1")
 	}
 }
 

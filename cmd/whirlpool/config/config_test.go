@@ -101,7 +101,8 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 	require.NoError(t, err)
 	var fields map[string]any
 	require.NoError(t, json.Unmarshal(policy, &fields))
-	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)), slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
+	require.ElementsMatch(t, slices.Collect(maps.Keys(fields)),
+		slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
 // TestOwnErrors: one rule may stand alone, several make a list.
@@ -122,7 +123,8 @@ url = "http://d:1"
 `, nil)
 	require.NoError(t, err)
 	specs := c.specs
-	require.Equal(t, []upstream.OwnError{{Status: 500, Header: "X-Error: quota", Body: "Out of traffic"}}, specs[0].OwnErrors)
+	require.Equal(t, []upstream.OwnError{{Status: 500, Header: "X-Error: quota", Body: "Out of traffic"}},
+		specs[0].OwnErrors)
 	require.Equal(t, []upstream.OwnError{{Status: 500}, {Header: "X-Error"}}, specs[1].OwnErrors)
 	require.Equal(t, []upstream.OwnError{{Body: "Out of traffic"}}, specs[2].OwnErrors)
 	require.Empty(t, specs[3].OwnErrors)
@@ -130,31 +132,47 @@ url = "http://d:1"
 
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
-		"[gateway]\nlisten = 5\n":                                                                        {"gateway.listen", ":2: "},
-		"[gateway]\nlisen = \"x:1\"\n":                                                                   {"gateway.lisen", ":2: ", "listen"},
-		"\n\n[retry]\nmax_attempts = 11\n":                                                               {"retry.max_attempts", ":4: ", "11"},
-		"[timeouts]\nattempt = \"ten\"\n":                                                                {"timeouts.attempt", ":2: ", "ten"},
-		"[breaker]\nfailure_threshold = 0\n":                                                             {"breaker.failure_threshold", ":2: "},
-		"[[proxies]]\nurl = \"http://h:1\"\nbreaker = { failure_threshold = 0 }\n":                       {"proxies[0].breaker.failure_threshold", ":3: "},
-		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { status = 200 }\n":                              {"proxies[0].own_error[0].status", ":3: ", "is 200; it must be 400 to 999"},
-		"[[proxies]]\nurl = \"http://h:1\"\nown_error = {}\n":                                            {"proxies[0].own_error[0]", ":3: ", "names no status, header or body"},
-		"[[proxies]]\nurl = \"http://h:1\"\nown_error = [{ status = 500 },\n { header = \"a b\" }]\n":    {"proxies[0].own_error[1].header", ":4: ", "must be the name of a header field"},
-		"[[proxies]]\nurl = \"http://h:1\"\nown_error = { text = \"x\" }\n":                              {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
-		"[[proxies]]\nurl = \"http://h:1\"\nown_error = 500\n":                                           {"proxies[0].own_error", ":3: ", "must be a list"},
-		"[breaker]\nwindow_duration = 18446744074\n":                                                     {"breaker.window_duration", ":2: ", "a duration such as"}, // 2^64 ns and 0.3 s
-		"[breaker]\nblame = \"both\"\n":                                                                  {"breaker.blame", ":2: "},
-		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n":                                                   {"proxies[0].url", ":3: "},
-		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]", "x"},
-		"[metrics]\nretention_hours = 169\n":                                                             {"metrics.retention_hours", ":2: ", "169"},
-		"[[proxies]]\nurl = \"http://a:1\"\nweight = 0\n":                                                {"proxies[0].weight", ":3: ", "above 0"},
-		"[gateway]\nmax_connections = -1\n":                                                              {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
-		"[log]\nlevel = \"loud\"\n":                                                                      {"log.level", ":2: ", "loud"},
-		"[selection]\nmemory = \"25h\"\n":                                                                {"selection.memory", ":2: ", "must be 0s to 24h"},
-		"[nonsense]\nx = 1\n":                                                                            {"nonsense", ":1: "},
-		"[api]\nlisten = \"0.0.0.0:8889\"\n":                                                             {"api.listen", "api.keys"},
-		"[gateway\n":                                                                                     {":1: "},
-		"[pool]\nfiles = [\"absent.txt\"]\n":                                                             {"pool.files", "absent.txt"},
-		"[[api.keys]]\nkey = \"hunter22\"\nrole = \"read\"\n[[api.keys]]\nkey = \"hunter22\"\nrole = \"admin\"\n": {":5: api.keys[1].key: is that of api.keys[0] already"},
+		"[gateway]\nlisten = 5\n":            {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":       {"gateway.lisen", ":2: ", "listen"},
+		"\n\n[retry]\nmax_attempts = 11\n":   {"retry.max_attempts", ":4: ", "11"},
+		"[timeouts]\nattempt = \"ten\"\n":    {"timeouts.attempt", ":2: ", "ten"},
+		"[breaker]\nfailure_threshold = 0\n": {"breaker.failure_threshold", ":2: "},
+		"[[proxies]]\nurl = \"http://h:1\"\n" +
+			"breaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
+		"[[proxies]]\nurl = \"http://h:1\"\n" +
+			"own_error = { status = 200 }\n": {"proxies[0].own_error[0].status", ":3: ",
+			"is 200; it must be 400 to 999"},
+		"[[proxies]]\nurl = \"http://h:1\"\n" +
+			"own_error = {}\n": {"proxies[0].own_error[0]", ":3: ", "names no status, header or body"},
+		"[[proxies]]\nurl = \"http://h:1\"\nown_error = [{ status = 500 },\n" +
+			" { header = \"a b\" }]\n": {"proxies[0].own_error[1].header", ":4: ",
+			"must be the name of a header field"},
+		"[[proxies]]\nurl = \"http://h:1\"\n" +
+			"own_error = { text = \"x\" }\n": {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
+		"[[proxies]]\nurl = \"http://h:1\"\n" +
+			"own_error = 500\n": {"proxies[0].own_error", ":3: ", "must be a list"},
+		// 2^64 ns and 0.3 s
+		"[breaker]\nwindow_duration = 18446744074\n":   {"breaker.window_duration", ":2: ", "a duration such as"},
+		"[breaker]\nblame = \"both\"\n":                {"breaker.blame", ":2: "},
+		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
+		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]",
+			"x"},
+		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
+		"[[proxies]]\nurl = \"http://a:1\"\n" +
+			"weight = 0\n": {"proxies[0].weight", ":3: ", "above 0"},
+		"[gateway]\nmax_connections = -1\n": {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
+		"[log]\nlevel = \"loud\"\n": {"log.level",
+			":2: ", "loud"},
+		"[selection]\nmemory = \"25h\"\n": {"selection.memory", ":2: ", "must be 0s to 24h"},
+		"[nonsense]\nx = 1\n": {"nonsense",
+			":1: "},
+		"[api]\nlisten = \"0.0.0.0:8889\"\n": {"api.listen",
+			"api.keys"},
+		"[gateway\n": {":1: "},
+		"[pool]\nfiles = [\"absent.txt\"]\n": {"pool.files",
+			"absent.txt"},
+		"[[api.keys]]\nkey = \"hunter22\"\nrole = \"read\"\n[[api.keys]]\nkey = \"hunter22\"\n" +
+			"role = \"admin\"\n": {":5: api.keys[1].key: is that of api.keys[0] already"},
 		"[pool]\nfiles = [\"\"]\n":                       {"pool.files[0]", ":2: "},
 		"[[proxies]]\nid = \"a\"\n":                      {"proxies[0].url: is missing", ":1: "},
 		"[[proxies]]\nurl = \"http://a:1\"\ncost = -1\n": {"proxies[0].cost", ":3: ", "0 to 1e12"},
@@ -169,20 +187,25 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	_, err := load(t, "[log]\nlevel = \"loud\"\n[breaker]\nfailure_threshold = 0\n[retry]\nmax_attempts = 11\nx = 1\n[gateway]\nvia = 1\n", nil)
+	_, err := load(t, "[log]\nlevel = \"loud\"\n[breaker]\nfailure_threshold = 0\n[retry]\nmax_attempts = 11\nx = 1\n"+
+		"[gateway]\nvia = 1\n", nil)
 	var keys []string
 	for _, f := range err.(*Error).Faults {
 		keys = append(keys, f.Key)
 	}
-	require.Equal(t, []string{"log.level", "breaker.failure_threshold", "retry.max_attempts", "retry.x", "gateway.via"}, keys, "in the file's order")
+	require.Equal(t, []string{"log.level", "breaker.failure_threshold", "retry.max_attempts", "retry.x", "gateway.via"},
+		keys, "in the file's order")
 }
 
 func TestSecretsAreNotQuoted(t *testing.T) {
 	for _, text := range []string{
 		"[[proxies]]\nurl = \"ftp://u:hunter2@x\"\n", "[[proxies]]\nurl = \"http://u:hunter2@x:99999\"\n",
-		"[[gateway.users]]\nname = \"\"\npassword = \"hunter2\"\n", "[[api.keys]]\nname = \"a\"\nkey = \"hunter2\"\nrole = \"king\"\n",
-		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n", "[api]\nkeys = [\"hunter2\"]\n", "[api]\nkeys = \"hunter2\"\n",
-		"[gateway]\nusers = \"u:hunter2\"\n", "proxies = \"http://u:hunter2@x:1\"\n", "[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n",
+		"[[gateway.users]]\nname = \"\"\npassword = \"hunter2\"\n",
+		"[[api.keys]]\nname = \"a\"\nkey = \"hunter2\"\nrole = \"king\"\n",
+		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n", "[api]\nkeys = [\"hunter2\"]\n",
+		"[api]\nkeys = \"hunter2\"\n",
+		"[gateway]\nusers = \"u:hunter2\"\n", "proxies = \"http://u:hunter2@x:1\"\n",
+		"[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n",
 		"[pool]\nfiles = \"http://u:hunter2@x:1\"\n", "[plugins.x]\npath = \"p\"\nconfig = \"hunter2\"\n",
 	} {
 		_, err := load(t, text, nil)
@@ -196,13 +219,15 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 // sets nothing.
 func TestAVariableWithOneUnderscore(t *testing.T) {
 	c, err := load(t, "", func(s *Source) {
-		s.Environ = []string{"WHIRLPOOL_GATEWAY_LISTEN=127.0.0.1:2", "WHIRLPOOL_RETRY_MAX_ATTEMPTS=4", "WHIRLPOOL_API_KEY=x", "WHIRLPOOL_HOME=/"}
+		s.Environ = []string{"WHIRLPOOL_GATEWAY_LISTEN=127.0.0.1:2", "WHIRLPOOL_RETRY_MAX_ATTEMPTS=4",
+			"WHIRLPOOL_API_KEY=x", "WHIRLPOOL_HOME=/"}
 	})
 	require.NoError(t, err)
 	assert.Equal(t, "127.0.0.1:8888", c.Gateway.Listen)
 	assert.ElementsMatch(t, []string{
 		"the environment variable WHIRLPOOL_GATEWAY_LISTEN sets nothing; did you mean WHIRLPOOL_GATEWAY__LISTEN?",
-		"the environment variable WHIRLPOOL_RETRY_MAX_ATTEMPTS sets nothing; did you mean WHIRLPOOL_RETRY__MAX_ATTEMPTS?",
+		"the environment variable WHIRLPOOL_RETRY_MAX_ATTEMPTS sets nothing; did you mean " +
+			"WHIRLPOOL_RETRY__MAX_ATTEMPTS?",
 	}, c.Warnings)
 }
 
@@ -240,12 +265,14 @@ func TestAByteOrderMark(t *testing.T) {
 func TestIdsOfLists(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"a.txt": "http://a:1#id=x\nhttp://b:1#id=metrics\nhttp://c:1#id=y\nhttp://d:1\n", "b.txt": "http://e:1#id=y\nhttp://f:1\n",
+		"a.txt": "http://a:1#id=x\nhttp://b:1#id=metrics\nhttp://c:1#id=y\nhttp://d:1\n",
+		"b.txt": "http://e:1#id=y\nhttp://f:1\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	file := filepath.Join(dir, "koanf.toml")
-	require.NoError(t, os.WriteFile(file, []byte("[pool]\nfiles = [\"a.txt\", \"b.txt\"]\n[[proxies]]\nid = \"x\"\nurl = \"http://z:1\"\n"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("[pool]\nfiles = [\"a.txt\", \"b.txt\"]\n[[proxies]]\nid = \"x\"\n"+
+		"url = \"http://z:1\"\n"), 0o600))
 	c, err := Load(Source{File: file})
 	require.NoError(t, err)
 	assert.Equal(t, 4, c.ProxyCount())
@@ -269,7 +296,8 @@ func TestAListOfNonsense(t *testing.T) {
 // A file of which no line is a proxy is another file, and no empty list.
 func TestAFileThatIsNoList(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
-	for text, ok := range map[string]bool{"\n<html>\n502 Bad Gateway\n</html>\n": false, "": true, "# none yet\n": true, "nonsense\nh:1\n": true} {
+	for text, ok := range map[string]bool{"\n<html>\n502 Bad Gateway\n</html>\n": false, "": true, "# none yet\n": true,
+		"nonsense\nh:1\n": true} {
 		require.NoError(t, os.WriteFile(list, []byte(text), 0o600))
 		_, err := load(t, "[pool]\nfiles = [\""+list+"\"]\n", nil)
 		if ok {
@@ -342,7 +370,8 @@ func TestAListFromStandardInput(t *testing.T) {
 }
 
 func TestAnOpenGatewayIsToldOf(t *testing.T) {
-	for listen, warnings := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "localhost:1": 0, ":1": 1, "0.0.0.0:1": 1, "10.0.0.1:1": 1} {
+	for listen, warnings := range map[string]int{"127.0.0.1:1": 0, "[::1]:1": 0, "localhost:1": 0, ":1": 1,
+		"0.0.0.0:1": 1, "10.0.0.1:1": 1} {
 		c, err := load(t, "[gateway]\nlisten = \""+listen+"\"\n", nil)
 		require.NoError(t, err)
 		require.Len(t, c.Warnings, warnings, listen)
@@ -391,7 +420,8 @@ func FuzzLoad(f *testing.F) {
 func many(n int) string {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "[[proxies]]\nid = \"p%d\"\nurl = \"http://u%d:p@10.0.0.1:80\"\nregion = \"r%d\"\nmetadata = { vendor = \"x\" }\n", i, i, i%10)
+		fmt.Fprintf(&b, "[[proxies]]\nid = \"p%d\"\nurl = \"http://u%d:p@10.0.0.1:80\"\nregion = \"r%d\"\n"+
+			"metadata = { vendor = \"x\" }\n", i, i, i%10)
 	}
 	return b.String()
 }

@@ -78,7 +78,8 @@ func (l *loader) place(key string, value any, msg string) Fault {
 // may be a credential that stands on the wrong side of its "=".
 func shown(key string) string {
 	odd := strings.IndexFunc(key, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.[]", r))
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("_-.[]", r))
 	})
 	if odd < 0 {
 		return key

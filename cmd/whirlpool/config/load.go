@@ -103,7 +103,9 @@ func (l *loader) read() map[string]any {
 			key := strings.ToLower(strings.TrimPrefix(name, envPrefix))
 			if !strings.Contains(key, "__") && key != "proxies" {
 				if right := meant[key]; right != "" {
-					l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix, strings.ToUpper(right)))
+					l.cfg.Warnings = append(l.cfg.Warnings,
+						fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix,
+							strings.ToUpper(right)))
 				}
 				return "", nil // WHIRLPOOL_SOMETHING that is not ours
 			}

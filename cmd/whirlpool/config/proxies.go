@@ -31,7 +31,8 @@ func (l *loader) proxies() {
 		if *p.Weight == 0 { // to a Spec that is one without a weight
 			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
 		}
-		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost, MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
+		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
+			MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
 		if p.Breaker != nil {
 			own := p.Breaker.over(c.Breaker)
 			if !l.breaker(key+".breaker", own) {
@@ -120,7 +121,8 @@ func (l *loader) list(path, key string) {
 	}
 	for i, w := range warnings {
 		if i == maxWarnings { // of a file that is no list at all, say
-			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path, len(warnings)-i))
+			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path,
+				len(warnings)-i))
 			break
 		}
 		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
@@ -138,7 +140,8 @@ func (l *loader) ids() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {
 		if first, twice := seen[p.ID]; twice && p.ID != "" {
-			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", p.ID, first))
+			l.fault(fmt.Sprintf("proxies[%d].id", i), nil, fmt.Sprintf("%q is the id of proxies[%d] already", p.ID,
+				first))
 		}
 		seen[p.ID] = i
 	}

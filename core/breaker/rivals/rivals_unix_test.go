@@ -29,9 +29,11 @@ const (
 // attempts returns one admitted and successful attempt with each library, in
 // the form it offers to code that does not run inside a function of its own.
 func attempts() map[string]func() bool {
-	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window, TimeoutDuration: timeout},
+	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window,
+		TimeoutDuration: timeout},
 		time.Now, func(core.Transition) {})
-	failsafe := circuitbreaker.NewBuilder[any]().WithFailureThresholdPeriod(threshold, window).WithDelay(timeout).Build()
+	failsafe := circuitbreaker.NewBuilder[any]().WithFailureThresholdPeriod(threshold,
+		window).WithDelay(timeout).Build()
 	sony := gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Interval: window, BucketPeriod: window / 10, Timeout: timeout,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.TotalFailures >= threshold },

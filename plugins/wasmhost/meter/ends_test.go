@@ -46,13 +46,15 @@ func (p *program) statement(labels int) (code []byte, ends bool) {
 	label := func() []byte { return w.Uint(nil, uint32(p.pick("label", labels))) }
 	switch p.pick("statement", 14) {
 	case 0, 1: // the local goes on as in a generator of random numbers
-		return w.Join([]byte{w.LocalGet, l}, w.Const32(1103515245), []byte{w.I32Mul}, w.Const32(12345), []byte{w.I32Add, w.LocalSet, p.local()}), false
+		return w.Join([]byte{w.LocalGet, l}, w.Const32(1103515245), []byte{w.I32Mul}, w.Const32(12345),
+			[]byte{w.I32Add, w.LocalSet, p.local()}), false
 	case 2:
 		return w.Join([]byte{w.Block, w.Empty}, p.block(labels+1), []byte{w.End}), false
 	case 3, 4:
 		return w.Join([]byte{w.Loop, w.Empty}, p.block(labels+1), []byte{w.End}), false
 	case 5:
-		return w.Join([]byte{w.LocalGet, l, w.If, w.Empty}, p.block(labels+1), []byte{0x05}, p.block(labels+1), []byte{w.End}), false
+		return w.Join([]byte{w.LocalGet, l, w.If, w.Empty}, p.block(labels+1), []byte{0x05}, p.block(labels+1),
+			[]byte{w.End}), false
 	case 6:
 		return w.Join([]byte{w.Br}, label()), true
 	case 7:
@@ -62,7 +64,8 @@ func (p *program) statement(labels int) (code []byte, ends bool) {
 	case 9: // what Go makes of a function
 		return p.dispatch(l, labels), false
 	case 10:
-		return w.Join([]byte{w.LocalGet, l}, w.CallTo(uint32(p.pick("callee", p.funcs))), []byte{w.LocalSet, p.local()}), false
+		return w.Join([]byte{w.LocalGet, l}, w.CallTo(uint32(p.pick("callee", p.funcs))),
+			[]byte{w.LocalSet, p.local()}), false
 	case 11:
 		return []byte{w.LocalGet, l, w.Return}, true
 	case 12: // a branch to the function's own label, with its result
@@ -103,7 +106,8 @@ func draw(t *rapid.T) []byte {
 	p := &program{t: t, funcs: 3, left: 60}
 	m := &w.Module{}
 	for range p.funcs {
-		m.Add(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Locals: []w.Group{{Count: numbers - 1, Type: w.I32}},
+		m.Add(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Locals: []w.Group{{Count: numbers - 1,
+			Type: w.I32}},
 			Code: w.Join([]byte{w.Block, w.Empty}, p.block(1), []byte{w.End, w.LocalGet, p.local()})})
 	}
 	m.Funcs[0].Export = "f"

@@ -20,12 +20,15 @@ func TestNothingIsReadInTwoWays(t *testing.T) {
 		code []byte
 		says string
 	}{
-		"v128.const, its opcode over-long":    {within([]byte{0xfd, 0x8c, 0x00}, sixteen), "more bytes than it needs"},
-		"a vector opcode in five bytes":       {within([]byte{0xfd, 0x8d, 0x80, 0x80, 0x80, 0x00}, sixteen), "more bytes than it needs"},
-		"select of a (ref null 28)":           {within([]byte{0x1c, 1, 0x63, 0x1c, 0x0f}, fifteen), "value type 0x63"},
-		"select of a (ref 28)":                {within([]byte{0x1c, 1, 0x64, 0x1c, 0x0f}, fifteen), "value type 0x64"},
-		"a block of a (ref null 28)":          {within([]byte{w.Block, 0x63, 0x1c, 0x0f}, fifteen, []byte{w.End}), "block type -29"},
-		"the same, over-long":                 {within([]byte{w.Block, 0xe3, 0xff, 0xff, 0xff, 0x7f, 0x1c, 0x0f}, fifteen, []byte{w.End}), "block type -29"},
+		"v128.const, its opcode over-long": {within([]byte{0xfd, 0x8c, 0x00}, sixteen), "more bytes than it needs"},
+		"a vector opcode in five bytes": {within([]byte{0xfd, 0x8d, 0x80, 0x80, 0x80, 0x00}, sixteen),
+			"more bytes than it needs"},
+		"select of a (ref null 28)": {within([]byte{0x1c, 1, 0x63, 0x1c, 0x0f}, fifteen), "value type 0x63"},
+		"select of a (ref 28)":      {within([]byte{0x1c, 1, 0x64, 0x1c, 0x0f}, fifteen), "value type 0x64"},
+		"a block of a (ref null 28)": {within([]byte{w.Block, 0x63, 0x1c, 0x0f}, fifteen, []byte{w.End}),
+			"block type -29"},
+		"the same, over-long": {within([]byte{w.Block, 0xe3, 0xff, 0xff, 0xff, 0x7f, 0x1c, 0x0f},
+			fifteen, []byte{w.End}), "block type -29"},
 		"a block of a type that is not there": {within([]byte{w.Block, 0x3f, w.End}), "block type 63"},
 		"a ref.null of a type":                {within([]byte{0xd0, 0x80, 0x1c, 0x0f}, fifteen), "reference type 0x80"},
 	} {

@@ -69,7 +69,8 @@ const (
 )
 
 func (f *function) reset(w *writer, t *signature) {
-	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0], types: f.types[:0], written: f.written[:0], passed: f.passed[:0]}
+	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0], types: f.types[:0],
+		written: f.written[:0], passed: f.passed[:0]}
 }
 
 // maxLocals is wazero's own limit.
@@ -412,7 +413,8 @@ func (f *function) settle(loop bool) {
 
 // passedTypes are the types of what refuelLoop takes and returns beside the fuel:
 // as many values as there are registers for.
-var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64, typeI64}
+var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64,
+	typeI64}
 
 const noLocal = -1
 

@@ -50,7 +50,8 @@ func host(ctx context.Context, rt wazero.Runtime) error {
 	one := []api.ValueType{api.ValueTypeI64}
 	_, err := rt.NewHostModuleBuilder(ImportModule).
 		NewFunctionBuilder().WithGoModuleFunction(refuel, one, one).Export(RefuelImport).
-		NewFunctionBuilder().WithGoModuleFunction(refuel, RefuelLoopValues(), RefuelLoopValues()).Export(RefuelLoopImport).
+		NewFunctionBuilder().WithGoModuleFunction(refuel, RefuelLoopValues(),
+		RefuelLoopValues()).Export(RefuelLoopImport).
 		NewFunctionBuilder().WithGoModuleFunction(stack, nil, nil).Export(StackImport).
 		Instantiate(ctx)
 	return err

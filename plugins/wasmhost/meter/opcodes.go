@@ -67,7 +67,8 @@ func (f *function) skip(r *in, op byte) addition {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
 		r.blockType(len(f.w.info.types))
-	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b: // unreachable nop else end return drop select
+	// unreachable nop else end return drop select
+	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b:
 	case op == opCall:
 		r.u32()
 	case op == opBr, op == opBrIf:
@@ -164,7 +165,8 @@ func (f *function) skipMisc(r *in) addition {
 func (f *function) skipVector(r *in) {
 	from := r.at
 	sub := r.u32()
-	if canonical := appendU32(nil, sub); r.at-from != len(canonical) { // wazero reads one byte, and a nop where it has two
+	// wazero reads one byte, and a nop where it has two
+	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
 	switch {

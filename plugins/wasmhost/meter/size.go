@@ -48,7 +48,9 @@ func (s Size) frame() int64 {
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+s.widest)
-	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 + meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300 + float64(s.Calls+s.checks)*float64(s.mutable)/2
+	w := float64(20+s.Instructions+s.more+10*s.Calls+s.Carried) + values + values*values/5_000 + meets/2 +
+		meets*meets/250_000 + edges*edges/50 + loops*loops/2 + nested*values*0.6 + nested*values*values/300 +
+		float64(s.Calls+s.checks)*float64(s.mutable)/2
 	return int64(min(w, math.MaxInt32))
 }
 
@@ -61,7 +63,8 @@ func (t signature) work() int64 {
 
 // String names what makes it large.
 func (s Size) String() string {
-	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops", s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
+	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops",
+		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
 // note counts an instruction, whose immediates stand in r.
@@ -97,7 +100,8 @@ func (s *Size) note(info *Info, op byte, r in) {
 		case sub == miscMemoryFill, sub == miscTableFill: // are loops
 			s.Loops++
 			s.Edges += 2
-		case sub == miscMemoryInit, sub == miscMemoryCopy, sub == miscTableInit, sub == miscTableCopy, sub == miscTableGrow:
+		case sub == miscMemoryInit, sub == miscMemoryCopy, sub == miscTableInit, sub == miscTableCopy,
+			sub == miscTableGrow:
 			s.Edges += 3
 		}
 	case opCallIndir:

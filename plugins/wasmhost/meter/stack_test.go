@@ -36,7 +36,8 @@ func shapes() map[string]func(call []byte) w.Func {
 			for i := range n {
 				loads = w.Join(loads, load(i))
 			}
-			return w.Func{Code: w.Join(w.Const32(0), loads, load(n), call, w.Repeat(n, w.I32Add), []byte{w.I32Store, 2, 0})}
+			return w.Func{Code: w.Join(w.Const32(0), loads, load(n), call, w.Repeat(n, w.I32Add),
+				[]byte{w.I32Store, 2, 0})}
 		}
 		all[fmt.Sprint(n, " operands in a loop that is not entered")] = func(call []byte) w.Func {
 			var loads []byte
@@ -44,7 +45,8 @@ func shapes() map[string]func(call []byte) w.Func {
 				loads = w.Join(loads, load(i))
 			}
 			loads = w.Join(w.Const32(0), loads, load(n), call, w.Repeat(n, w.I32Add), []byte{w.I32Store, 2, 0})
-			return w.Func{Code: w.Join(load(0), []byte{w.If, w.Empty, w.Loop, w.Empty}, loads, []byte{w.End, w.End}, call)}
+			return w.Func{Code: w.Join(load(0), []byte{w.If, w.Empty, w.Loop, w.Empty}, loads, []byte{w.End, w.End},
+				call)}
 		}
 		all[fmt.Sprint(n, " vectors")] = func(call []byte) w.Func {
 			loads := w.Repeat(n, w.Join(w.Const32(0), []byte{0xfd, 0, 0, 0})...)
@@ -52,11 +54,13 @@ func shapes() map[string]func(call []byte) w.Func {
 			return w.Func{Code: w.Join(w.Const32(0), loads, call, adds, []byte{0xfd, 11, 0, 0})}
 		}
 		all[fmt.Sprint(n, " locals in blocks")] = func(call []byte) w.Func {
-			one := w.Join(load(0), []byte{w.If, w.Empty}, set, []byte{w.End}, load(1), []byte{w.If, w.Empty}, call, []byte{w.End}, use)
+			one := w.Join(load(0), []byte{w.If, w.Empty}, set, []byte{w.End}, load(1), []byte{w.If, w.Empty}, call,
+				[]byte{w.End}, use)
 			return w.Func{Locals: locals, Code: w.Join(set, call, w.Repeat(8, one...))}
 		}
 		all[fmt.Sprint(n, " locals in loops")] = func(call []byte) w.Func {
-			one := w.Join(load(0), []byte{w.If, w.Empty, w.Loop, w.Empty}, set, call, use, load(0), []byte{w.BrIf, 0, w.End, w.End})
+			one := w.Join(load(0), []byte{w.If, w.Empty, w.Loop, w.Empty}, set, call, use, load(0),
+				[]byte{w.BrIf, 0, w.End, w.End})
 			return w.Func{Locals: locals, Code: w.Join(set, call, w.Repeat(8, one...))}
 		}
 	}
@@ -92,7 +96,8 @@ func TestFramesAreCounted(t *testing.T) {
 				stack := int64(1<<40 - guest.ExportedGlobal(meter.StackExport).Get())
 				counted = append(counted, fuel*meter.StackPerFuel+stack)
 			})
-			_, err = rt.NewHostModuleBuilder("test").NewFunctionBuilder().WithGoModuleFunction(host, nil, nil).Export("look").Instantiate(ctx)
+			_, err = rt.NewHostModuleBuilder("test").NewFunctionBuilder().WithGoModuleFunction(host, nil,
+				nil).Export("look").Instantiate(ctx)
 			require.NoError(t, err)
 			guest, err := meter.Instantiate(ctx, rt, metered)
 			require.NoError(t, err)

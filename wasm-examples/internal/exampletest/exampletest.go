@@ -127,7 +127,8 @@ func (p *Plugin) Observe(o abi.Observation) {
 
 // SaysWhat plays sdktest's recording to a scorer that learns and to another,
 // whose scores it must give within delta.
-func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation), delta float64) {
+func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
+	delta float64) {
 	p.t.Helper()
 	for _, e := range sdktest.Recorded() {
 		switch {

@@ -21,7 +21,8 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	const fails, total = 120.0, 420.0       // s
 	const column = total / simulate.Columns // s
-	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(), "no breakers": simulate.NoBreaker()} {
+	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(),
+		"no breakers": simulate.NoBreaker()} {
 		for _, lasts := range []float64{1, 150} { // s
 			trace := &simulate.Trace{Duration: total, Rate: 20, Hosts: 50, Start: sdktest.Epoch}
 			for i, id := range []string{"proxy-1", "proxy-2", "proxy-3"} {
