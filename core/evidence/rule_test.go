@@ -32,10 +32,7 @@ func TestNoiseOpensNothing(t *testing.T) {
 			row := fmt.Sprintf("%-11s %4.1f %%, openings:", kinds[kind], noise*100)
 			for _, n := range []int{2, 3, 8, 100} {
 				for _, targets := range []int{1, 5} {
-					requests := 40_000
-					if n == 8 && targets == 5 {
-						requests = 300_000
-					}
+					const requests = 600_000
 					p := newPool(n, rates(n)[(n+targets)%3], uint64(n)+1)
 					p.random = targets == 5
 					p.target = func() int { return p.rng.IntN(targets) }

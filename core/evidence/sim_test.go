@@ -48,6 +48,8 @@ type proxy struct {
 	until    time.Duration
 	closedAt time.Duration
 	trips    breaker.Trips
+	checked  time.Duration // when package reach checks it next; 0 if it was reached when it failed last
+	since    time.Duration // when it was found unreachable
 	failures []time.Duration
 	attempts int // since marked
 	live     int // failures in the window when it opened last
@@ -88,7 +90,23 @@ func site(i int) Target {
 	return Target{Hash: uint64(i+1) * 0x9e3779b97f4a7c15, Name: name}
 }
 
+// check is a reachability check, as those of package reach: a breaker that opened since
+// the proxy could not be reached turns half-open as soon as it can.
+func (p *pool) check(x *proxy) {
+	if x.checked == 0 || p.now < x.checked {
+		return
+	}
+	if p.fails(x.id, 0) != own {
+		x.until = p.now
+		return
+	}
+	x.checked = p.now + max((p.now-x.since)/10, 250*time.Millisecond)
+}
+
 func (p *pool) admissible(x *proxy) bool {
+	if x.state == 1 {
+		p.check(x)
+	}
 	if x.state == 1 && p.now >= x.until {
 		x.state, x.probing = 2, false
 		x.gen++
@@ -180,6 +198,10 @@ func (p *pool) settle(t attempt) (f Finding) {
 		}
 		x.state, x.until = 1, p.now+x.trips.Next(closed, defaults.TimeoutDuration, defaults.MaxTimeout)
 		x.gen++
+		x.checked = 0
+		if t.fault == own {
+			x.checked, x.since = p.now+250*time.Millisecond, p.now
+		}
 		if !t.probe {
 			p.openings++
 			x.live = len(x.failures)
