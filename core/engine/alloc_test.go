@@ -14,10 +14,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A request on a kept connection, through a kept connection, allocates nothing
-// from its first byte to its last: parsed, recorded, answered. (What WASM costs
-// is held by the tests of plugins.) Not under the race detector, where
-// sync.Pool loses things on purpose.
+// A request on a client connection and a proxy connection that are both in use already
+// allocates nothing, from parsing to recording. (The tests of plugins cover WASM.) It does
+// not run under the race detector, where sync.Pool drops items at random.
 func TestARequestOverSocketsCostsNoAllocation(t *testing.T) {
 	reply := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
 	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {

@@ -25,7 +25,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// rotation stands in for the plugins, which core does not know.
+// rotation is a set of plugins for these tests: core imports no plugins.
 type rotation struct{ coretest.Rotation }
 
 func (rotation) Scorer(string, string) (core.Scorer, error)  { return rotation{}, nil }
@@ -51,7 +51,7 @@ func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, 
 	return e
 }
 
-// Nothing but the proxies is ever dialled, and no target's name resolved.
+// Only proxies are dialled, and no name of a target is resolved.
 func TestOnlyProxiesAreDialled(t *testing.T) {
 	var mu sync.Mutex
 	dialled := map[string]bool{}
@@ -95,8 +95,8 @@ func keys(m map[string]bool) (out []string) {
 	return out
 }
 
-// What a Go program fills in is checked as what stands in a file is, and a
-// policy that it changes is in force as changed.
+// A Config of a Go program is checked like a file's, and a policy that it changes is in
+// force.
 func TestConfigsOfPrograms(t *testing.T) {
 	for key, change := range map[string]func(*engine.Config){
 		"retry.max_attempts":       func(c *engine.Config) { c.Retry.MaxAttempts = 11 },
@@ -122,7 +122,7 @@ func TestConfigsOfPrograms(t *testing.T) {
 	require.False(t, e.Policies().Current().Retries(503))
 }
 
-// A reload that leaves the retry budget as it was leaves what it holds.
+// A reload without a change of the retry budget keeps its balance.
 func TestAReloadKeepsTheBudget(t *testing.T) {
 	var fail atomic.Bool
 	proxy := coretest.Serve(t, func(c net.Conn) {
@@ -154,7 +154,7 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 	require.Equal(t, "3", attempts())
 }
 
-// A reload's memory holds for what was remembered before.
+// A new selection.memory applies to attempts made before the reload.
 func TestAReloadChangesTheMemory(t *testing.T) {
 	var passed atomic.Int64
 	start := time.Now()
@@ -178,7 +178,7 @@ func TestAReloadChangesTheMemory(t *testing.T) {
 	require.Zero(t, u.Stats().Samples)
 }
 
-// X-Whirlpool-Region and Call.Region are checked before anything is tried.
+// X-Whirlpool-Region and Call.Region are checked before the first attempt.
 func TestWantedRegions(t *testing.T) {
 	cfg := engine.DefaultConfig()
 	cfg.Proxies = []upstream.Spec{{ID: "p", Region: "EU",
@@ -205,7 +205,7 @@ func TestWantedRegions(t *testing.T) {
 	require.Zero(t, e.Pool().Snapshot().Get("p").Stats().Uses)
 }
 
-// without are plugins of which one is no more.
+// without are plugins, one of which has been removed.
 type without struct {
 	rotation
 	name string
@@ -225,8 +225,8 @@ func (w without) Backoff(name string) (core.Backoff, error) {
 	return w.rotation.Backoff(name)
 }
 
-// A plugin that was activated and is gone gives way to the file's, and the log
-// says so, once; one that stays stays.
+// If an activated plugin does not exist any more, a reload uses the one in the file, and
+// logs that once; an activated plugin that still exists stays.
 func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	var log bytes.Buffer
 	cfg := engine.DefaultConfig()
@@ -256,7 +256,7 @@ func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	require.Empty(t, log.String())
 }
 
-// body is a request's body that knows whether it was closed.
+// body is a request body that records whether it was closed.
 type body struct {
 	io.Reader
 	closed atomic.Bool
@@ -267,8 +267,8 @@ func (b *body) Close() error {
 	return nil
 }
 
-// The contract of http.RoundTripper: the request's body is closed however it
-// ends, and what is sent is as long as it was said to be.
+// As http.RoundTripper demands, the request's body is always closed, and as many bytes are
+// sent as Content-Length announced.
 func TestTheTransportsBodies(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -318,7 +318,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// An answer to HEAD says how long the body would have been.
+// A response to HEAD has the length of the body that a GET would get.
 func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -335,10 +335,10 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	require.Equal(t, "5", r.Header.Get("Content-Length"))
 }
 
-// A proxy that closes each connection after its answer, without a word: every
-// second one at once, which the next request may see before it tries, the others
-// when that begins to arrive. The books show a replay for it, no retry, and
-// nothing against the proxy.
+// A proxy closes each connection after one response without saying so: every second one at
+// once, which the next request may see before it is sent, the others when that request
+// arrives. Each is recorded as a replay, not as a retry, and nothing is charged to the
+// proxy.
 func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
 	var got atomic.Int64
 	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {

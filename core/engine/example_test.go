@@ -14,7 +14,7 @@ import (
 )
 
 func ExampleEngine_Transport() {
-	// A proxy that answers for the origin itself; the other in the pool refuses.
+	// A proxy that responds in place of the target; the other one in the pool refuses.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)

@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Everything that can be done to an engine that runs, at once: each request
-// gets its answer, each is counted once, and nothing is held afterwards.
+// Everything that can be done to a running engine is done at once: each request gets its
+// response and is counted once, and nothing is held afterwards.
 func TestEverythingAtOnce(t *testing.T) {
 	var arrivals atomic.Uint64
 	cfg := engine.DefaultConfig()

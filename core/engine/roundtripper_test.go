@@ -22,14 +22,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
-// conns counts a proxy's connections that are open, and how often one has sent
-// the whole of an answer.
+// conns counts a proxy's open connections, and how often one has sent a whole response.
 type conns struct {
 	address    string
 	open, idle atomic.Int64
 }
 
-// through is an engine whose one proxy answers for the origin itself.
+// through returns an engine with one proxy, which responds in place of the target.
 func through(t *testing.T, h http.HandlerFunc) (*engine.Engine, *conns) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -63,15 +62,14 @@ func text(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-// quiet waits until nothing is held: no attempt runs, no request is followed.
+// quiet waits until nothing is held: no attempt and no request in flight.
 func quiet(t *testing.T, e *engine.Engine) {
 	require.Eventually(t, func() bool {
 		return e.Tracker().InFlight() == 0 && e.Pool().Snapshot().All[0].InFlight() == 0
 	}, 5*time.Second, time.Millisecond)
 }
 
-// Whatever it comes to, the request's body is closed, and the request is as it
-// was.
+// In every case the request's body is closed, and the request is unchanged.
 func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 	e, _ := through(t, echo)
 	gone, cancel := context.WithCancel(context.Background())
@@ -124,8 +122,8 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 	require.EqualValues(t, 2, e.Metrics().Summary().Attempts)
 }
 
-// A context that ends is heeded while the request's body is waited for, an
-// answer, and the answer's body; and it is what the error tells.
+// A context that ends interrupts the wait for the request's body, for the response, and for
+// its body; its cause is the error.
 func TestTheTransportHeedsTheContext(t *testing.T) {
 	for _, where := range []string{"the request's body", "the answer", "the answer's body"} {
 		t.Run(where, func(t *testing.T) {
@@ -173,7 +171,8 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 	})
 }
 
-// What becomes of the connection when an answer is not read to its end.
+// A proxy connection is used again after a response that was not read to its end only if
+// little is left of it.
 func TestAnAnswerThatIsClosedEarly(t *testing.T) {
 	for name, c := range map[string]struct {
 		rest int // bytes behind the first
@@ -222,7 +221,7 @@ func get(t *testing.T, url string) *http.Request {
 	return q
 }
 
-// Who reads a body may be another than who closes it.
+// A body may be closed by another goroutine than the one that reads it.
 func TestCloseEndsARead(t *testing.T) {
 	held := make(chan struct{})
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
@@ -247,7 +246,7 @@ func TestCloseEndsARead(t *testing.T) {
 	quiet(t, e)
 }
 
-// An answer without a body holds nothing, closed or not.
+// A response without a body holds nothing, closed or not.
 func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(map[string]int{"/204": 204, "/304": 304, "/200": 200}[r.URL.Path])
@@ -264,8 +263,8 @@ func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
 }
 
-// What http.Client makes of a URL's user, and of a host in letters beyond
-// ASCII, goes on as net/http's own transport sends it.
+// User information in a URL, and a host name beyond ASCII, are sent as net/http's own
+// transport sends them.
 func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
@@ -294,7 +293,7 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 	}
 }
 
-// Many at once, through one Transport; a redirect among them.
+// Many requests share one Transport, a redirect among them.
 func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/first" {
@@ -327,8 +326,8 @@ func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 	require.EqualValues(t, 400, e.Metrics().Summary().Requests)
 }
 
-// Shutdown waits for the Transport's requests as for the gateway's clients, cuts
-// off those that are left, and takes no more.
+// Shutdown waits for the Transport's requests as for the gateway's clients, cuts off those
+// that are left, and accepts no more.
 func TestShutdownEndsTheTransport(t *testing.T) {
 	held := make(chan struct{})
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
@@ -385,7 +384,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }
 
-// A panic on the way holds nothing: whoever recovers can go on.
+// A panic leaves nothing held, so a caller that recovers can go on.
 func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
 	e := newEngine(t, func(context.Context, string, string) (net.Conn, error) { panic("bug") }, "http://127.0.0.1:1")
 	b := &body{Reader: strings.NewReader("body")}

@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// takes is an attempt that is answered after d, or given up at its deadline.
+// takes is an attempt that gets its response after d, or ends at its deadline.
 func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.Facts {
 	return func(ctx context.Context, a *Attempt) verdict.Facts {
 		if d := d[a.Upstream.ID()]; d < time.Until(a.Deadline) {
@@ -25,8 +25,9 @@ func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.F
 	}
 }
 
-// An attempt through a proxy that takes much longer than it usually does is given up
-// for another proxy, and counts against the first only if the other one answers.
+// An attempt that takes much longer than its proxy usually does is cut short for a retry
+// through another proxy. It counts against the first proxy only if the other one serves the
+// request.
 func TestAnAttemptIsCutShort(t *testing.T) {
 	type (
 		took  = map[string]time.Duration
@@ -113,7 +114,7 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 	})
 }
 
-// A proxy that has become slower is cut short once, gets more time, and is used.
+// A proxy that has become slower is cut short once, gets more time, and serves again.
 func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
@@ -133,7 +134,7 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	})
 }
 
-// A proxy that hangs is given a little more time once, not more and more.
+// A proxy that hangs gets more time once, and not again.
 func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })

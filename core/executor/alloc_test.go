@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// failing is a Call that fails with facts a few times, and then succeeds.
+// failing is a Sender whose first attempts fail with facts, and whose next one succeeds.
 type failing struct {
 	facts verdict.Facts
 	left  int
@@ -31,14 +31,13 @@ func (f *failing) Send(context.Context, *Attempt) (int, verdict.Facts) {
 
 func (*failing) Discard(int) {}
 
-// even is a scorer to which all are the same.
+// even is a scorer that scores all candidates alike.
 type even struct{}
 
 func (even) Score(core.Candidates, []float64) error { return nil }
 
-// TestAllocOfARetry: a request costs no allocation, a retry two at most, its
-// record in the log included. None of the failures counts for a breaker, so
-// that they stay closed.
+// A request costs no allocation, a retry at most two, with its record in the log. None of
+// the failures counts for a breaker, so that all stay closed.
 func TestAllocOfARetry(t *testing.T) {
 	for name, facts := range map[string]verdict.Facts{
 		"an answer": {Status: 429},
@@ -70,8 +69,7 @@ func TestAllocOfARetry(t *testing.T) {
 	}
 }
 
-// TestAllocOfARefusal: a request that finds every breaker open costs one
-// allocation, for its id in the log.
+// A request that finds every breaker open costs one allocation, for its id in the log.
 func TestAllocOfARefusal(t *testing.T) {
 	b := start(t, 3, nil)
 	b.recorder = nowhere{}

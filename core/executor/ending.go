@@ -54,9 +54,8 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 // Tunnel is a tunnel that stands. The request is over and recorded; its attempt holds
 // the proxy until Close.
 type Tunnel struct {
-	x *Exchange
-	// Status is the one that Run recorded for the client: the attempt's.
-	Status int
+	x      *Exchange
+	status int // the attempt's, which Run recorded for the client
 }
 
 // Proven settles the attempt as a success: bytes came from the target. Close then only
@@ -79,7 +78,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
 	}
 	if p := x.request.Progress; p != nil {
-		p.End(x.result.Final, t.Status, at)
+		p.End(x.result.Final, t.status, at)
 	}
 	x.lease.Settle(&o)
 	x.lease.Release()
@@ -131,8 +130,8 @@ func (x *Exchange) stand() *Tunnel {
 	at := x.executor.now()
 	x.event.Ended = at
 	x.recordServed()
-	x.tunnel.Status = x.event.Outcome.Status
-	x.record(x.tunnel.Status, false, at)
+	x.tunnel.status = x.event.Outcome.Status
+	x.record(x.tunnel.status, false, at)
 	if p := x.request.Progress; p != nil {
 		p.Tunnel()
 	}

@@ -72,7 +72,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	return b
 }
 
-// tries is a Call made of a function; it remembers when it was called.
+// tries is a Sender made of a function. It records when each attempt began.
 type tries struct {
 	f         func(ctx context.Context, a *Attempt) verdict.Facts
 	at        []time.Duration
@@ -120,7 +120,7 @@ func exchange(t require.TestingT, change func(*retry.Policy)) *both {
 		Replayable: true}}
 }
 
-// run does the whole of a request, as the gateway would.
+// run runs a whole exchange, as the gateway does.
 func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	end := Run(ctx, b.Executor, &x.Exchange, &x.Request, c)
 	switch {
@@ -132,8 +132,7 @@ func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	return end.Response, end.Refusal == nil
 }
 
-// idle says that nothing is held: every permit and place in flight was given
-// back.
+// idle requires that nothing is held: every permit and place in flight has been given back.
 func (b *bench) idle(t require.TestingT) {
 	for _, u := range b.pool.Snapshot().All {
 		require.Zero(t, u.InFlight(), u.ID())
@@ -216,7 +215,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 	}
 }
 
-// hang is an attempt that ends when its deadline passes, or its client leaves.
+// hang is an attempt that ends at its deadline, or when the client leaves.
 func hang(ctx context.Context, a *Attempt) verdict.Facts {
 	timer := time.NewTimer(time.Until(a.Deadline))
 	defer timer.Stop()
@@ -262,8 +261,8 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 	})
 }
 
-// A machine that is late wakes who waits for a retry when there is no time left
-// for it: no proxy is asked, and none blamed.
+// If a slow machine wakes a waiting request when its total timeout has passed, no attempt
+// follows, and no proxy is charged.
 func TestAWaitThatEndsTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timeout := 1.5
@@ -503,8 +502,8 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestEveryExchangeIsRecordedOnce: whatever attempts do, tries are recorded
-// once each, requests once, and nothing is held at the end.
+// Whatever the attempts do, each attempt and each request is recorded once, and nothing is
+// held at the end.
 func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {
@@ -559,8 +558,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	})
 }
 
-// TestTenThousandInFlight: nothing is lost and nothing is held afterwards, with
-// a retune while they run.
+// With ten thousand requests in flight and a new tuning meanwhile, none is lost and nothing
+// is held at the end.
 func TestTenThousandInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 8, nil)

@@ -23,9 +23,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// A plan is what befalls a pool: requests one after the other, and how each
-// attempt that they make goes. It is played to an executor and to the model,
-// which tell what they see in the same words.
+// A plan is a series of requests and the course of each of their attempts. It is run by an
+// executor and by the model, which describe it in the same words.
 type plan struct {
 	Proxies, Threshold int
 	Full               int // the proxy with that number is at its max_in_flight
@@ -83,8 +82,7 @@ const (
 	tenth       = 100 * time.Millisecond
 )
 
-// took is no whole number of milliseconds, so that no two things of a plan
-// happen at once; nor does the client leave at one.
+// took is never a whole number of milliseconds, so that no two events of a plan coincide.
 func (s step) took() time.Duration {
 	return time.Duration(s.Took)*time.Millisecond + 111*time.Microsecond
 }
@@ -123,11 +121,11 @@ func drawPlan(t *rapid.T) plan {
 	return p
 }
 
-// score ranks the proxies, no two alike: for first attempts (retries 0), and
-// for retries (1) the other way round.
+// score ranks the proxies, no two alike: for first attempts (retries 0), and in the opposite
+// order for retries (1).
 func score(number, retries int) float64 { return float64((1 - 2*retries) * (number * 7 % 11)) }
 
-// told is how an end is put into words, by both.
+// told describes the end of a request.
 func told(at time.Duration, final core.Final, relayed bool, kind RefusalKind, attempts int, waited time.Duration,
 	delivered, limit, budget bool) string {
 	end := "relayed"
@@ -167,7 +165,7 @@ type linear struct{}
 
 func (linear) Delay(r *core.BackoffRequest) (float64, error) { return r.BaseDelay * r.Retry, nil }
 
-// play runs the plan through an executor.
+// play runs the plan with an executor.
 func play(t *testing.T, p plan) (trace []string) {
 	begun := time.Now()
 	since := func(at time.Time) time.Duration { return at.Sub(begun) }
@@ -314,8 +312,8 @@ func (s step) facts() verdict.Facts {
 	return a
 }
 
-// The model: one request after the other, everything in the order in which it
-// is specified, all of it looked at anew for each decision.
+// The model runs one request after another, in the order of the specification, and evaluates
+// everything anew for each decision.
 type model struct {
 	plan
 	now      time.Duration
@@ -392,8 +390,8 @@ func (m *model) report(p *party, generation int, v core.Verdict) {
 	}
 }
 
-// candidates are those that a request would be sent to, were the scorer to
-// choose: untried, admissible, and half-open ones for who may be repeated.
+// candidates returns the proxies that a scorer would choose from: untried, admissible, and
+// half-open only if the request may be repeated.
 func (m *model) candidates(probes bool) (list []*party) {
 	for _, p := range m.parties {
 		if !p.gone && !p.full && p.tried == 0 && m.admits(p) && (probes || p.state == core.Closed) {
@@ -410,7 +408,7 @@ var (
 	noneLeft  = refusal{NoneAccepts, core.FinalExhausted}
 )
 
-// refusal is why no proxy can be chosen.
+// refusal is the reason for having no candidate.
 type refusal struct {
 	kind  RefusalKind
 	final core.Final
@@ -448,7 +446,7 @@ func (m *model) choose(probes bool, attempt int) (*party, refusal) {
 	return nil, allOpen
 }
 
-// outcome is a row of the matrix.
+// outcome is a row of the table of verdicts.
 type outcome struct {
 	result  core.Result
 	verdict core.Verdict
@@ -488,7 +486,7 @@ func (m *model) classify(q planned, kind int) outcome {
 	return outcome{core.ResultSuccess, core.Success, core.NoRetry, status, false}
 }
 
-// request is one of the plan.
+// request runs one request of the plan.
 func (m *model) request(q planned) {
 	m.now += time.Duration(q.Gap) * tenth
 	begun := m.now
@@ -664,8 +662,8 @@ func (m *model) request(q planned) {
 	}
 }
 
-// afford takes a retry out of the budget: what the last ten seconds, by whole
-// ones, brought in and cost.
+// afford withdraws a retry from the budget: the deposits and withdrawals of the last ten
+// whole seconds.
 func (m *model) afford() bool {
 	if m.Ratio == 0 {
 		return true
@@ -700,8 +698,8 @@ func (p plan) expected() []string {
 	return m.trace
 }
 
-// Whatever befalls them, requests are tried where, when and as often as is
-// specified, counted once, and blame whom they should.
+// Requests are sent through the specified proxies at the specified times, counted once, and
+// charged as specified.
 func TestAgainstAModel(outer *testing.T) {
 	for range 20 { // a plan takes 0.2 ms
 		rapid.Check(outer, func(t *rapid.T) {

@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// between is a backoff of a random delay, from 0.1 to 1 s; the first comes on
-// top of the time in which all begin.
+// between is a backoff of a random delay, from 0.1 to 1 s. The first one has the time in
+// which all requests begin added.
 type between struct{ first float64 }
 
 func (b between) Delay(r *core.BackoffRequest) (float64, error) {
@@ -29,8 +29,8 @@ func (b between) Delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// late is a Call whose tries all fail with 429; it keeps how late each retry
-// began. Negative is early.
+// late is a Sender whose attempts all fail with 429. It records how late each retry began; a
+// negative value is early.
 type late struct {
 	x    *both
 	due  time.Time
@@ -51,9 +51,8 @@ func (l *late) Send(context.Context, *Attempt) (int, verdict.Facts) {
 
 func (*late) Discard(int) {}
 
-// waiting runs n exchanges at once, in real time, each with so many retries,
-// and returns how late the retries began. whenAll is called when all have been
-// tried once.
+// waiting runs n exchanges at once, in real time, each with so many retries, and returns how
+// late the retries began. whenAll is called after all first attempts.
 func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	wait := between{first: float64(n) / 25_000}
 	b := start(t, 10, func(t *Tuning) {
@@ -85,13 +84,13 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	return by
 }
 
-// nowhere is a recorder that keeps nothing.
+// nowhere is a recorder that discards everything.
 type nowhere struct{}
 
 func (nowhere) Attempt(*core.AttemptEvent) {}
 func (nowhere) Request(*core.RequestEvent) {}
 
-// none is a scorer that leaves the choice to the rotation.
+// none is a scorer that fails, which leaves the choice to the rotation.
 type none struct{}
 
 func (none) Score(core.Candidates, []float64) error { return errors.New("no scorer") }
@@ -102,9 +101,8 @@ func TestNoRetryIsEarly(t *testing.T) {
 	}
 }
 
-// 100,000 requests that wait for their retries at once: how late these begin,
-// and the memory of one that waits. (Point 5 of the targets: never early, p99
-// at most 10 ms late.)
+// BenchmarkWaiting measures how late 100,000 waiting retries begin, and the memory of one
+// that waits. (Point 5 of the targets: never early, the 99th percentile at most 10 ms late.)
 func BenchmarkWaiting(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(map[int]string{1_000: "waiters=1000", 100_000: "waiters=100000"}[n], func(b *testing.B) {

@@ -31,8 +31,8 @@ func (d *deadlines) ended() bool {
 	return d.last.Equal(aLongTimeAgo)
 }
 
-// Whatever the order of the calls, a wait has the deadline it asked for, or none at all
-// if it has been ended.
+// Whatever the order of the calls, a wait has the deadline that was asked for, unless it has
+// been ended.
 func TestAReadDeadlineHasOneOwner(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var draining atomic.Bool

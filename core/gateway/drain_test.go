@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// A connection that begins to wait for a request just as the drain begins is
-// closed at once, as one that waited already.
+// A connection that begins to wait for a request just as the drain begins is closed at once,
+// like one that waited before.
 func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 	var meanwhile atomic.Pointer[func()]
 	r := newRig(t, nil, func(o *options) {
@@ -47,8 +47,8 @@ func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 	<-shut
 }
 
-// A drain closes who waits, lets who runs finish, and says that no more is
-// taken on that connection.
+// A drain closes idle connections and lets requests in flight finish; their responses say
+// that the connection ends.
 func TestADrainLetsRequestsFinish(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
 	r := newRig(t, answering(func(q *http.Request, body string) string {
@@ -86,8 +86,8 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 	require.Equal(t, []string{"success", "success"}, r.recorded.finals(), "the pipelined request was not begun")
 }
 
-// When the time of a drain is up, who waits for a retry or an answer is told so,
-// and tunnels and answers that have begun are cut.
+// When the grace period of a drain ends, requests that wait for a retry or a response get an
+// error response, and tunnels and responses that have begun are cut.
 func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	begun, over := make(chan struct{}, 5), make(chan struct{})
 	defer close(over)
@@ -143,7 +143,7 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	require.Zero(t, r.proxy.InFlight())
 }
 
-// One client more than the limit is told so; when one has left there is room.
+// One client more than the limit is refused; when another has left, there is room.
 func TestTheLimitOfConnections(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("hello")
@@ -171,7 +171,7 @@ func TestTheLimitOfConnections(t *testing.T) {
 	}
 }
 
-// A tunnel whose target takes nothing does not hold the shutdown up.
+// A tunnel whose target does not read does not delay the shutdown.
 func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
@@ -194,7 +194,7 @@ func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
 	}
 }
 
-// A panic ends the client it befalls, one that is refused as well, and no other.
+// A panic ends one client, served or refused, and no other.
 func TestAPanicEndsOneClient(t *testing.T) {
 	var broken atomic.Bool
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) {
@@ -218,8 +218,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	r.free()
 }
 
-// A drain does not wait for a client that has been answered before it had sent
-// everything.
+// A drain does not wait for a client that got a response before it had sent everything,
 func TestADrainEndsLingering(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
 	c := r.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n")
@@ -233,7 +232,7 @@ func TestADrainEndsLingering(t *testing.T) {
 	require.Less(t, time.Since(begun), lingerWait/2)
 }
 
-// Nor for one that goes on sending after it was answered during the drain.
+// nor for one that goes on sending after it got a response during the drain.
 func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
 	asked, draining := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {

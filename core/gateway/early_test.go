@@ -15,10 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A client that reads nothing before it has sent everything gets the whole of
-// an answer that came early, though the proxy took next to nothing of the
-// request. (An answer larger than what the kernel holds for a client that does not
-// read would have to wait for it, with a gateway or without.)
+// A client that reads only after it has sent everything gets the whole of an early response,
+// although the proxy has read little of the request. (A response larger than the kernel's
+// buffers would block such a client without a gateway as well.)
 func TestAnEarlyAnswer(t *testing.T) {
 	for _, size := range []int{10, 64 << 10, 128 << 10} {
 		for framing, head := range map[string]string{

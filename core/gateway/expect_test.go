@@ -25,7 +25,7 @@ const (
 	goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 )
 
-// head is how a proxy reads a request's head only.
+// head reads the head of a request only, as a proxy.
 func head(t *testing.T, b *bufio.Reader) *http.Request {
 	q, err := http.ReadRequest(b)
 	if err != nil {
@@ -37,7 +37,7 @@ func head(t *testing.T, b *bufio.Reader) *http.Request {
 	return q
 }
 
-// counting counts what is read of a body.
+// counting counts the bytes read of a body.
 type counting struct {
 	io.Reader
 	n atomic.Int64
@@ -49,8 +49,8 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// An origin that answers by the head gets none of the body, and its answer, of
-// whatever kind, reaches the client without a 100 before it.
+// A target that responds to the head gets none of the body, and its response, of any status,
+// reaches the client without a 100 before it.
 func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
 	for _, status := range []string{"413 Content Too Large", "417 Expectation Failed", "401 Unauthorized", "200 OK"} {
 		rest := make(chan int64, 1)
@@ -76,7 +76,7 @@ func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
 	}
 }
 
-// net/http's client, which waits, sends nothing.
+// net/http's client, which waits for the 100, sends nothing.
 func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -100,13 +100,13 @@ func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	require.Zero(t, body.n.Load())
 }
 
-// zeros reads as zeros without end.
+// zeros reads as endless zeros.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// The client is asked for its body when the origin asks, or says nothing for a
-// while, once.
+// The client is asked for its body once: when the target asks, or when it is silent for a
+// while.
 func TestAnExpectationThatIsMet(t *testing.T) {
 	for name, say := range map[string]string{"asked": "HTTP/1.1 103 Hints\r\n\r\n" + goOn, "silent": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -145,8 +145,8 @@ func TestAnExpectationThatIsMet(t *testing.T) {
 	}
 }
 
-// Until the client has been asked for the body the request is tried again like one
-// without a body; afterwards it is not.
+// Until the client has been asked for the body, the request is retried like one without a
+// body; afterwards it is not.
 func TestAnExpectationIsTriedAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		first    string // what the proxy says to the first try
@@ -190,8 +190,7 @@ func TestAnExpectationIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A kept connection that the proxy closes on reading the head costs nothing: the
-// request goes out again.
+// If the proxy closes a reused connection on reading the head, the request is sent again.
 func TestAnExpectationOnAStaleConnection(t *testing.T) {
 	var opened atomic.Int32
 	r := newRig(t, func(c net.Conn) {

@@ -139,8 +139,8 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 			return nil, true
 		}
 		r.out.back() // the next piece may take long
-		if !chunked && in.Body.Left() >= socket.SpliceMin {
-			if broke, left := r.spliceBody(in); broke != nil || left {
+		if src := r.conn.out.spliceSource(in.Conn()); src != nil && !chunked && in.Body.Left() >= socket.SpliceMin {
+			if broke, left := r.spliceBody(in, src); broke != nil || left {
 				return broke, left
 			}
 		}
@@ -165,17 +165,14 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 const bodyTail = 4 << 10
 
 // spliceBody copies most of a long body inside the kernel.
-func (r *request) spliceBody(in *transport.Response) (broke error, left bool) {
+func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke error, left bool) {
 	for {
 		unread, ok := in.Body.Unread()
 		if !ok || unread <= bodyTail {
 			return nil, false
 		}
 		in.SetReadDeadline(&r.forward.Control, r.server.Now().Add(r.set.BodyIdle))
-		n, ok, err := r.conn.out.splice(r.server.buffers.pipes, in.Conn(), unread-bodyTail)
-		if !ok {
-			return nil, false
-		}
+		n, err := r.conn.out.splice(r.server.buffers.pipes, src, unread-bodyTail)
 		var w *socket.WriteError
 		if errors.As(err, &w) {
 			in.Body.Took(n, nil)

@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// lineFront is a front of another protocol: the client sends "host:port" and a line
-// break, and has a tunnel after the answer "+".
+// lineFront is a front of another protocol: the client sends "host:port" and a line break,
+// and has a tunnel after the response "+".
 type lineFront struct {
 	server *Server
 	conn   *connection
@@ -63,8 +63,8 @@ func (f lineFront) serve() {
 	}
 }
 
-// A second front comes in beside the HTTP one, and shares listener, connection, executor
-// and tunnel with it.
+// A second front works beside the HTTP front, and shares listener, connection, executor and
+// tunnel with it.
 func TestAnotherFront(t *testing.T) {
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) { io.Copy(c, b) }), nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzAllow: who is let in is who net/http reads from the same credentials.
+// FuzzAllow: net/http reads the same user and password from accepted credentials.
 func FuzzAllow(f *testing.F) {
 	for _, value := range []string{"Basic YW5uOnA6dw==", "basic YW5uOnA6dw==", "Basic  YW5uOnA6dw== ",
 		"Basic YW5uOnA6dw", "Basic YW5u", "Bearer YW5uOnA6dw==", "Basic", "", "Basic Ym9iOg==", "Basic Og=="} {

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An origin that writes a body behind a 204 is no fault of its proxy: what is left
-// over on the kept connection is not the next request's answer, which goes out once
-// more if it may be repeated. Nobody is charged.
+// A target that writes a body after a 204 is no fault of its proxy: the bytes left on the
+// idle connection are not taken for the next response, the next request is repeated if it
+// may be, and nobody is charged.
 func TestABodyBehindA204(t *testing.T) {
 	for method, status := range map[string]int{"GET": 200, "POST": 502} {
 		t.Run(method, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestABodyBehindA204(t *testing.T) {
 	}
 }
 
-// What HTTP lets a recipient repair is relayed, repaired.
+// A response with faults that HTTP lets a recipient repair is repaired and relayed.
 func TestARepairedAnswer(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return "HTTP/1.1  200 OK\nX-XSS-Protection : 1\nA: b\n c\nContent-Length: 5\r\nContent-Length: 5\n\nhello"
@@ -72,7 +72,7 @@ func TestARepairedAnswer(t *testing.T) {
 	}
 }
 
-// 40 interim answers in one segment, or in 40, come before the answer to be relayed.
+// 40 interim responses in one segment, or in 40, come before the response that is relayed.
 func TestManyInterimAnswers(t *testing.T) {
 	for name, write := range map[string]func(net.Conn, string){
 		"in one segment": func(c net.Conn, one string) {

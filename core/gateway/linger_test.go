@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A client that goes on sending after it was answered is read for a while, and
-// then no more: whatever lies in the buffer, nothing goes round in circles.
+// A client that goes on sending after its response is read for a limited time, whatever lies
+// in the buffer.
 func TestLingeringEnds(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

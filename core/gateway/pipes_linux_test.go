@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// Clients that take nothing of what they asked for hold none of the descriptors
-// that others need, and get it all when they do.
+// Clients that do not read their responses hold none of the descriptors that others need,
+// and get everything when they read.
 func TestPipesLeaveRoomForClients(t *testing.T) {
 	const clients, spare = 8, 3
 	body := strings.Repeat("whirlpool", 1<<20)

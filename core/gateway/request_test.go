@@ -20,8 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// What is refused says so in its status and its code, and the connection goes
-// on unless it is in doubt where the next request begins.
+// An error response has the status and code of its cause, and the connection goes on unless
+// the beginning of the next request is unknown.
 func TestRefusals(t *testing.T) {
 	const host = "Host: a.test\r\n"
 	r := newRig(t, answering(func(*http.Request, string) string { return reply("204 No Content", "") }),
@@ -81,8 +81,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The version and the Connection field decide whether a connection is kept, and
-// the answer says so in the words of its version.
+// The version and the Connection field decide whether a connection goes on, and the response
+// says so in the terms of its version.
 func TestKeepAlive(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		if q.Host == "cut.test" { // a body that only the connection's end ends
@@ -134,7 +134,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// 100 Continue goes out once the request is let in, and to who can read it.
+// 100 Continue is sent when the request has been accepted, to clients of HTTP/1.1.
 func TestExpectContinue(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, body string) string { return ok(q.Header.Get("Expect") + body) }),
 		nil)
@@ -154,7 +154,7 @@ func TestExpectContinue(t *testing.T) {
 	require.Equal(t, "hello", body, "and no expectations, which do not go on")
 }
 
-// A body that stands still is answered, if nothing of it has gone on.
+// A body that stands still gets an error response, if nothing of it has been sent on.
 func TestABodyThatStandsStill(t *testing.T) {
 	r := newRig(t, answering(func(_ *http.Request, body string) string {
 		return ok(body)
@@ -167,7 +167,7 @@ func TestABodyThatStandsStill(t *testing.T) {
 	require.Empty(t, r.recorded.results(), "nothing was tried")
 }
 
-// What a request brings along for the gateway rules that request only.
+// The X-Whirlpool-* fields of a request apply to that request only.
 func TestPoliciesOfOneConnection(t *testing.T) {
 	var calls atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string {
@@ -192,8 +192,8 @@ func TestPoliciesOfOneConnection(t *testing.T) {
 	}
 }
 
-// Users that a reload takes away are out with their next request, on a
-// connection that was let in before too.
+// A user that a reload removes is refused with the next request, on an accepted connection
+// as well.
 func TestUsersAreCheckedAnew(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("")
@@ -215,7 +215,7 @@ func TestUsersAreCheckedAnew(t *testing.T) {
 	require.Equal(t, 200, ask())
 }
 
-// Via announces the gateway in both directions, after what is there.
+// The gateway adds itself to Via in both directions, after what is there.
 func TestVia(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nX-Seen: " + strings.Join(q.Header.Values("Via"), "|") +
@@ -228,7 +228,8 @@ func TestVia(t *testing.T) {
 	require.Equal(t, "1.0 whirlpool", a.Header.Get("X-Seen"), "the version is the client's own")
 }
 
-// An inner gateway's X-Whirlpool fields end here: the client is given ours, once.
+// The X-Whirlpool-* fields of an inner gateway end here: the client gets each field once,
+// from this gateway.
 func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\n" +
@@ -244,9 +245,9 @@ func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	}
 }
 
-// Pipelined requests are answered in order, whatever their sizes; while one is
-// slow, and so its client watched, nothing of the next ones is lost. A tunnel
-// may be the last.
+// Pipelined requests get their responses in order, whatever their sizes; while one is slow,
+// and its client therefore watched, nothing of the next ones is lost. A tunnel may be the
+// last.
 func TestPipelinedRequests(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -295,8 +296,7 @@ func TestPipelinedRequests(t *testing.T) {
 	require.Equal(t, strings.Repeat("z", 50_000), string(echo))
 }
 
-// A client that leaves while its answer is awaited ends the attempt, and it
-// counts against nobody.
+// A client that leaves during an attempt ends it, and nobody is charged.
 func TestAClientThatLeaves(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
@@ -314,8 +314,8 @@ func TestAClientThatLeaves(t *testing.T) {
 	r.free()
 }
 
-// An answer that comes before the request's body is through reaches a client
-// that is still sending, and is the connection's last.
+// A response that comes before the end of the request's body reaches a client that is still
+// sending, and is the last on the connection.
 func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
@@ -344,8 +344,8 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	require.Equal(t, []string{"success"}, r.recorded.finals())
 }
 
-// Of a body that is passed on in the kernel goes what belongs to it, and no byte
-// of what the client sent behind it; the connection ends with it.
+// Of a body that is sent in the kernel only its own bytes are sent, none of those behind it;
+// the connection ends with it.
 func TestWhatComesBehindALongBody(t *testing.T) {
 	const size = 3<<20 + 7
 	body := strings.Repeat("whirlpool", size/9+1)[:size]
@@ -397,8 +397,8 @@ func TestWhatComesBehindALongBody(t *testing.T) {
 	}
 }
 
-// A client that breaks off its request's body while the answer comes, and a
-// gateway that stops, say nothing about the proxy that waits.
+// A client that breaks off the request's body during the response, and a gateway that stops,
+// are no evidence against the proxy.
 func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	for name, end := range map[string]func(c *client, s *Server){
 		"by the client": func(c *client, _ *Server) { c.CloseWrite() },
@@ -431,7 +431,7 @@ func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	}
 }
 
-// A fragment does not go on, in either form of the target; a CONNECT has none.
+// A fragment is not sent on in any form of the target. A CONNECT has none.
 func TestAFragmentIsCutOff(t *testing.T) {
 	seen := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
@@ -461,7 +461,7 @@ func TestLogins(t *testing.T) {
 	require.True(t, newUsers(nil).allow(""), "without users everybody may")
 }
 
-// Exactly one Host field goes on, the target's, whatever came.
+// Exactly one Host field is sent, the target's, whatever the request had.
 func TestHost(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)

@@ -30,8 +30,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// patience is how long anything here may take that is to happen: far more than
-// it does, so that a busy machine fails no test.
+// patience is the time limit for everything that has to happen: far longer than it takes, so
+// that a busy machine fails no test.
 const patience = 30 * time.Second
 
 // options are what a rig is built from.
@@ -46,8 +46,7 @@ type options struct {
 	dial    transport.DialFunc // to the proxy
 }
 
-// rig is a gateway over one proxy, which is the test's function, on real
-// sockets.
+// rig is a gateway on real sockets with one proxy, which is a function of the test.
 type rig struct {
 	*Server
 	t        *testing.T
@@ -110,7 +109,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	return r
 }
 
-// eventually waits for what is to happen.
+// eventually waits until ok returns true.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
@@ -164,7 +163,7 @@ func (c *client) send(raw string) {
 	require.NoError(c.t, err)
 }
 
-// fill sends until nothing has been taken for that long.
+// fill sends until nothing has been read for that long.
 func (c *client) fill(still time.Duration) {
 	c.t.Helper()
 	for err := error(nil); !errors.Is(err, os.ErrDeadlineExceeded); {
@@ -174,7 +173,7 @@ func (c *client) fill(still time.Duration) {
 	}
 }
 
-// answer reads the answer to a request with that method.
+// answer reads the response to a request with that method.
 func (c *client) answer(method string) (*http.Response, string) {
 	c.t.Helper()
 	a, err := http.ReadResponse(c.r, &http.Request{Method: method})
@@ -184,7 +183,7 @@ func (c *client) answer(method string) (*http.Response, string) {
 	return a, string(body)
 }
 
-// established reads the head of the answer to a CONNECT that stands.
+// established reads the head of a successful response to CONNECT.
 func (c *client) established() *http.Response {
 	c.t.Helper()
 	a, err := http.ReadResponse(c.r, &http.Request{Method: "CONNECT"})
@@ -201,7 +200,7 @@ func (c *client) line() string {
 	return strings.TrimSuffix(line, "\r\n")
 }
 
-// ended says that nothing more comes: the gateway has closed.
+// ended requires that the gateway has closed the connection, and that no bytes are left.
 func (c *client) ended() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.r)
@@ -209,7 +208,7 @@ func (c *client) ended() {
 	require.Empty(c.t, string(rest))
 }
 
-// goesOn says that the connection serves another request.
+// goesOn requires that the connection serves another request.
 func (c *client) goesOn() {
 	c.t.Helper()
 	c.send("BREW / HTTP/1.1\r\nHost: a.test\r\n\r\n") // refused by the gateway itself
@@ -217,7 +216,7 @@ func (c *client) goesOn() {
 	require.Equal(c.t, 400, a.StatusCode)
 }
 
-// answering is a proxy that answers each request with what f returns.
+// answering is a proxy that responds to each request with what f returns.
 func answering(f func(q *http.Request, body string) string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -237,14 +236,14 @@ func answering(f func(q *http.Request, body string) string) func(net.Conn) {
 	}
 }
 
-// ok answers with a body.
+// ok returns a 200 with a body.
 func ok(body string) string { return reply("200 OK", body) }
 
 func reply(status, body string) string {
 	return "HTTP/1.1 " + status + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// tunnelling is a proxy that lets every CONNECT through, to serve.
+// tunnelling is a proxy that accepts every CONNECT and then calls serve.
 func tunnelling(serve func(c net.Conn, r *bufio.Reader)) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -266,7 +265,7 @@ func (r *rig) connect() *client {
 
 const connectTo = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
 
-// constant scores every proxy alike and waits the base delay.
+// constant scores every proxy alike and waits for the base delay.
 type constant struct{}
 
 func (constant) Score(_ core.Candidates, scores []float64) error {
@@ -275,7 +274,7 @@ func (constant) Score(_ core.Candidates, scores []float64) error {
 }
 func (constant) Delay(r *core.BackoffRequest) (float64, error) { return r.BaseDelay, nil }
 
-// recorder keeps what it is told.
+// recorder keeps the events and counts of a rig.
 type recorder struct {
 	coretest.Recorder
 	mu       sync.Mutex
@@ -288,7 +287,7 @@ func (r *recorder) tunnel(up, down int64) {
 	r.up, r.down = r.up+up, r.down+down
 }
 
-// finals are how the requests ended, in order.
+// finals returns the final outcomes of the requests, in order.
 func (r *recorder) finals() (all []string) {
 	for _, e := range r.Requests() {
 		all = append(all, e.Final.String())
@@ -296,7 +295,7 @@ func (r *recorder) finals() (all []string) {
 	return all
 }
 
-// results are how the attempts were counted, in order.
+// results returns the results of the attempts, in order.
 func (r *recorder) results() (all []string) {
 	for _, e := range r.Attempts() {
 		all = append(all, e.Outcome.Result.String())
@@ -304,7 +303,7 @@ func (r *recorder) results() (all []string) {
 	return all
 }
 
-// untracked follows nothing.
+// untracked is a tracker that keeps nothing.
 type untracked struct{}
 
 func (untracked) Track() TrackerEntry                             { return untracked{} }

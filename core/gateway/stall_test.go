@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
-// A client that takes nothing of what it asked for is given up, whoever
-// answers and however: its goroutine and its place do not stay for ever.
+// A client that does not read its responses is disconnected after body_idle, for every kind
+// of response; its goroutine and its place at the proxy are given back.
 func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 	body := strings.Repeat("x", 20<<10)
 	for name, c := range map[string]struct {

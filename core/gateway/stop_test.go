@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The sending of a request's body that has been stopped does not wait for the
-// client again, in whatever order stop and the next wait come.
+// After stop no wait for the client's body lasts, whatever the order of stop and the next
+// wait.
 func TestAStoppedBodyStaysStopped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

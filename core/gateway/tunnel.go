@@ -182,29 +182,31 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn, first func()) (n int64, er
 		if !full {
 			continue
 		}
-		spliced, ok, err := t.splice(dst, src)
-		n += spliced
-		switch {
-		case err == io.EOF:
-			return n, nil
-		case err != nil:
-			return n, err
-		case !ok:
+		from := dst.spliceSource(src)
+		if from == nil {
 			buf = t.buffers.get(largeChunk)
+			continue
+		}
+		spliced, err := t.splice(dst, from)
+		n += spliced
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
 		}
 	}
 }
 
 // splice copies src to dst inside the kernel while it comes in large pieces; when they
-// are so small that a buffer does better, it returns. ok is false where the kernel
-// cannot do it.
-func (t *tunnel) splice(dst *stallWriter, src net.Conn) (n int64, ok bool, err error) {
+// are so small that a buffer does better, it returns.
+func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error) {
 	for {
 		t.await(src)
-		m, ok, err := dst.splice(t.buffers.pipes, src, math.MaxInt64)
+		m, err := dst.splice(t.buffers.pipes, src, math.MaxInt64)
 		n += m
-		if !ok || err != nil || m < smallChunk {
-			return n, ok, err
+		if err != nil || m < smallChunk {
+			return n, err
 		}
 	}
 }

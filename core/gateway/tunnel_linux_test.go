@@ -15,10 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A client that has left is noticed although nobody reads from it, as its target
-// takes nothing: then its tunnel stands no longer than a body. As long as the
-// client is there it may stand.
-func TestATunnelWhoseClientLeftStandsNoLonger(t *testing.T) {
+// A client that has left is found out although nothing reads from it, because its target
+// does not read: the tunnel then ends after body_idle. While the client is there, it stays.
+func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	over := make(chan struct{})
 	defer close(over)
@@ -32,9 +31,9 @@ func TestATunnelWhoseClientLeftStandsNoLonger(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
 }
 
-// What a target has said before it takes no more reaches the client, though the
-// client goes on sending: the answer to an upload that is too large, say.
-func TestTheLastWordsOfATargetThatTakesNoMore(t *testing.T) {
+// What a target has sent before it stops reading reaches the client although the client goes
+// on sending: the response to an upload that is too large, for example.
+func TestAResponseOfATargetThatStopsReading(t *testing.T) {
 	said := make(chan int, 1)
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
 		n := 0
@@ -60,8 +59,8 @@ func TestTheLastWordsOfATargetThatTakesNoMore(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
 }
 
-// What comes along with a CONNECT is watched like everything else: its client may
-// leave while it finds no room.
+// Writing the bytes after a CONNECT is watched like every write: the client may leave while
+// they wait.
 func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	dialled := make(chan *net.TCPConn, 1)

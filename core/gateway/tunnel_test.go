@@ -21,8 +21,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// A tunnel carries the bytes of both sides, those that came along with the
-// CONNECT and with its answer first, and each side's end by itself.
+// A tunnel carries the bytes of both sides, those after the CONNECT and after its response
+// first, and the end of each side by itself.
 func TestATunnelCarriesEverything(t *testing.T) {
 	said := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
@@ -69,7 +69,7 @@ func TestATunnelCarriesEverything(t *testing.T) {
 	require.Equal(t, 1.0, r.proxy.Stats().SuccessRate)
 }
 
-// Megabytes both ways at once: the copy in the kernel takes over.
+// Megabytes in both directions at once are copied in the kernel.
 func TestATunnelInBulk(t *testing.T) {
 	const size = 8 << 20
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
@@ -89,8 +89,8 @@ func TestATunnelInBulk(t *testing.T) {
 	require.EqualValues(t, len(sent), r.recorded.down)
 }
 
-// A proxy's refusal of a CONNECT reaches the client as an answer like any
-// other, and the connection goes on.
+// A proxy's refusal of a CONNECT reaches the client as a response like any other, and the
+// connection goes on.
 func TestARefusedConnect(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 403 Not here\r\nX-Why: policy\r\nConnection: X-Gone\r\nX-Gone: 1\r\nContent-Length: 4\r\n" +
@@ -115,10 +115,9 @@ func TestARefusedConnect(t *testing.T) {
 	r.free()
 }
 
-// Whose fault the end of a tunnel is: before its first byte back it is the
-// proxy's, unless the client left, or nobody had anything to say for as long as
-// an attempt may take.
-func TestWhoseFaultATunnelsEndIs(t *testing.T) {
+// The end of a tunnel before its first byte from the target is charged to the proxy, unless
+// the client left, or neither side had sent anything for as long as an attempt may take.
+func TestTheChargeOfATunnelsEnd(t *testing.T) {
 	type sides struct {
 		t      *testing.T
 		proxy  *net.TCPConn
@@ -186,8 +185,7 @@ func TestWhoseFaultATunnelsEndIs(t *testing.T) {
 	}
 }
 
-// Where a target is reached directly there is no proxy whose fault anything could
-// be, whatever the target does.
+// With a direct connection to the target there is no proxy to charge.
 func TestADirectTargetIsNoProxy(t *testing.T) {
 	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // and closes
 	r := newRig(t, nil, func(o *options) { o.url = "direct://" })
@@ -204,7 +202,8 @@ func TestADirectTargetIsNoProxy(t *testing.T) {
 	require.Zero(t, r.proxy.Stats().Samples)
 }
 
-// A tunnel that is cut waits for no proxy that does not read: TLS's farewell would.
+// A tunnel is cut without waiting for a proxy that does not read; a close alert of TLS would
+// wait.
 func TestATunnelIsCutAtOnce(t *testing.T) {
 	certified := httptest.NewTLSServer(nil)
 	defer certified.Close()
@@ -229,7 +228,7 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 	require.Less(t, time.Since(begun), 4*time.Second) // crypto/tls waits for 5
 }
 
-// A tunnel may stand as still as it likes, also while its client takes nothing.
+// A tunnel may stand still for any time, also while its client does not read.
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
@@ -250,8 +249,8 @@ func TestAStillTunnelStands(t *testing.T) {
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
 
-// Once one side of a tunnel has ended, the other holds it no longer than a body
-// may stand still: whoever has left for good looks the same as who listens on.
+// When one side of a tunnel has ended, the other may stand still for body_idle at most: a
+// side that has left looks like one that still reads.
 func TestATunnelHalfClosedAndStill(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
@@ -337,8 +336,8 @@ func (c *taking) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Of what a client sends along with its CONNECT the counts have what was passed
-// on, and a tunnel that takes no more of it ends.
+// Of the bytes after a CONNECT only those passed on are counted, and a tunnel that takes no
+// more of them ends.
 func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
 	way := &taking{}
 	way.room.Store(1 << 10)
@@ -363,7 +362,7 @@ func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
 	require.EqualValues(t, 5, r.recorded.up)
 }
 
-// What comes along with a CONNECT that fails is taken for no request.
+// The bytes after a CONNECT that fails are not taken for a request.
 func TestEarlyBytesWithoutATunnel(t *testing.T) {
 	asked := make(chan string, 10)
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

@@ -38,16 +38,20 @@ func (w *stallWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// splice moves up to limit bytes from src inside the kernel, until src ends or what
-// comes is small. An error of the write is a *socket.WriteError. ok is false where the
-// kernel cannot do it.
-func (w *stallWriter) splice(pipes *socket.Pipes, src net.Conn, limit int64) (n int64, ok bool, err error) {
-	from, plain := src.(*socket.Conn)
-	to, too := w.conn.(*socket.Conn)
-	if !plain || !too {
-		return 0, false, nil
+// spliceSource returns src as a source for splice; nil if the kernel cannot move bytes
+// from one connection to the other, as one of them is not plain TCP.
+func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
+	from, _ := src.(*socket.Conn)
+	if _, plain := w.conn.(*socket.Conn); !plain {
+		return nil
 	}
-	n, err = pipes.Move(to, from, limit)
+	return from
+}
+
+// splice moves up to limit bytes from src inside the kernel, until src ends or what
+// comes is small. An error of the write is a *socket.WriteError.
+func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64) (n int64, err error) {
+	n, err = pipes.Move(w.tcp, src, limit)
 	w.stall.Stop()
-	return n, true, err
+	return n, err
 }

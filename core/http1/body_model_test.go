@@ -24,9 +24,9 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// TestABodyHoweverItIsTaken: a body has the same bytes and the same end whether
-// it is taken by Next, Ready and Read or past the reader (Unread, Took), in any
-// order and however it comes; and what stands behind it is left alone.
+// A body has the same bytes and the same end whether it is read with Next, Ready and Read or
+// past the reader (Unread, Took), in any order and in packets of any size. The bytes after
+// it are not consumed.
 func TestABodyHoweverItIsTaken(t *testing.T) {
 	const behind = "HTTP/1.1 200 OK\r\n"
 	rapid.Check(t, func(t *rapid.T) {

@@ -16,8 +16,8 @@ import (
 
 const get = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
 
-// smuggled are requests that two parsers might read differently (RFC 9112
-// sections 2.2, 5, 6 and 11.2): each is refused, not repaired.
+// smuggled are requests that two parsers might read differently (RFC 9112 sections 2.2, 5, 6
+// and 11.2). Each is refused, not repaired.
 var smuggled = map[string]string{
 	"two lengths that differ":     get + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
 	"the same length twice":       get + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
@@ -83,8 +83,8 @@ func TestRequestsThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 
 func TestOversizedHeads(t *testing.T) {
 	for name, raw := range map[string]string{
-		"one long field":  get + "X: " + strings.Repeat("a", MaxHead) + "\r\n\r\n",
-		"a long target":   "GET http://a.test/" + strings.Repeat("a", MaxHead) + " HTTP/1.1\r\nHost: a.test\r\n\r\n",
+		"one long field":  get + "X: " + strings.Repeat("a", maxHead) + "\r\n\r\n",
+		"a long target":   "GET http://a.test/" + strings.Repeat("a", maxHead) + " HTTP/1.1\r\nHost: a.test\r\n\r\n",
 		"too many fields": get + strings.Repeat("X: a\r\n", MaxFields) + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestRequestHeads(t *testing.T) {
 	}
 }
 
-// Every X-Whirlpool-* field ends here, however long its name.
+// Every X-Whirlpool-* field ends at this hop, however long its name.
 func TestOurOwnFields(t *testing.T) {
 	for n := range 30 {
 		name := "X-Whirlpool-" + strings.Repeat("a", n)
@@ -244,8 +244,8 @@ func TestLengthBodies(t *testing.T) {
 	assert.EqualError(t, err, "reset")
 }
 
-// FuzzReadRequest holds the parser to this: what it lets through, net/http
-// reads in the same way; and where the packets break changes nothing.
+// FuzzReadRequest: net/http reads an accepted request in the same way, and the division into
+// packets makes no difference.
 func FuzzReadRequest(f *testing.F) {
 	for _, raw := range smuggled {
 		f.Add([]byte(raw))
@@ -368,8 +368,8 @@ func BenchmarkReadRequest(b *testing.B) {
 	}
 }
 
-// A reader that is released between messages reads on as if nothing
-// had happened, and never shares a buffer with another.
+// A reader that is released between messages goes on reading correctly, and never shares a
+// buffer with another.
 func TestReadersShareNoBuffer(t *testing.T) {
 	body := strings.Repeat("x", 40<<10)
 	message := "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40960\r\n\r\n" + body
@@ -395,8 +395,8 @@ func TestReadersShareNoBuffer(t *testing.T) {
 	}
 }
 
-// Who speaks TLS or SOCKS to a port for HTTP says nothing that would ever end
-// a head: the first byte tells, from either side.
+// TLS or SOCKS on a port for HTTP is refused at its first byte, in both directions: it never
+// contains the end of a head.
 func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
 	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50",
 		"\x00", "\xff", "\r\n\x05"} {

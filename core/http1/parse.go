@@ -102,7 +102,7 @@ func (r *Reader) ReadContinue(p *Response, method []byte) error {
 
 func (r *Reader) readFinal(p *Response, method []byte, or100 bool) error {
 	r.responses = true
-	for interim := 0; interim <= MaxHead; {
+	for interim := 0; interim <= maxHead; {
 		size, err := r.readResponse(p, method)
 		if err != nil {
 			return err

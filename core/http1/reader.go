@@ -8,7 +8,7 @@ import (
 
 // Limits of one head.
 const (
-	MaxHead           = 64 << 10 // bytes
+	maxHead           = 64 << 10 // bytes
 	MaxFields         = 200      // of a request
 	MaxResponseFields = 1000     // of a response
 )
@@ -105,7 +105,7 @@ func (r *Reader) first() (err error) {
 	}
 	r.pooled = r.start.Get().(*[]byte)
 	r.buf = *r.pooled
-	return r.fill(MaxHead)
+	return r.fill(maxHead)
 }
 
 // fill reads more, growing the buffer up to limit bytes. When that many are
@@ -189,7 +189,7 @@ func (r *Reader) head() ([]byte, error) {
 				return whole, err
 			}
 		}
-		if err := r.fill(MaxHead); err != nil {
+		if err := r.fill(maxHead); err != nil {
 			if err == io.EOF && u.searched > 0 {
 				return nil, io.ErrUnexpectedEOF
 			}

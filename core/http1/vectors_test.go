@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// answer is a response as its bytes come, and what is read of it.
+// answer is a response and the expected result of reading it.
 type answer struct {
 	raw     string
 	method  string // GET if empty
@@ -31,7 +31,7 @@ const (
 	empty   = "Content-Length: 0\r\n\r\n"
 )
 
-// ways are the ways in which the bytes may come.
+// ways are the ways in which the bytes may arrive.
 func ways(raw string) map[string]io.Reader {
 	return map[string]io.Reader{
 		"whole":       strings.NewReader(raw),
@@ -39,8 +39,7 @@ func ways(raw string) map[string]io.Reader {
 	}
 }
 
-// answers are of the kinds that the tests of llhttp, net/http, curl and squid have, in
-// words of our own.
+// answers are of the kinds in the tests of llhttp, net/http, curl and squid, written anew.
 var answers = map[string]answer{
 	"plain": {
 		raw:    ok200 + "A: b\r\nContent-Length: 5\r\n\r\nhello",
@@ -282,10 +281,10 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// net/http's client takes and refuses the same, except where the table says that
-// it does not: it passes over no interim answers here, it refuses control characters,
-// and it is stricter about answers without a body. What it takes and we do not could be
-// read as something else by others.
+// net/http's client accepts and refuses the same responses, with the exceptions in the
+// table: here it skips no interim responses, it refuses control characters, and it is
+// stricter about responses without a body. What only net/http accepts can be read
+// differently by others.
 func TestAnswersAsGoReadsThem(t *testing.T) {
 	for name, a := range answers {
 		t.Run(name, func(t *testing.T) {
@@ -303,8 +302,8 @@ func TestAnswersAsGoReadsThem(t *testing.T) {
 	}
 }
 
-// A request's head that can no longer become valid is refused before it has ended,
-// wherever the packets break; one that can is waited for.
+// The head of a request that cannot become valid any more is refused before its end, however
+// it is divided into packets; other heads are waited for.
 func TestUnfinishedRequests(t *testing.T) {
 	const line = "GET http://a.test/ HTTP/1.1\r\n"
 	for head, refused := range map[string]bool{
@@ -373,7 +372,7 @@ func TestUnfinishedRequests(t *testing.T) {
 	}
 }
 
-// So is an answer whose status line, as far as it has come, is none.
+// A response is refused as soon as its status line cannot become valid.
 func TestUnfinishedAnswers(t *testing.T) {
 	for head, refused := range map[string]bool{
 		"H": false, "HTTP/1.": false, "HTTP/1.1 2": false, "\r": false, ok200: false, ok200 + "A : b": false,
@@ -395,7 +394,7 @@ func TestUnfinishedAnswers(t *testing.T) {
 	}
 }
 
-// A minor version above 1 is taken as 1 (RFC 9110 section 2.5).
+// A minor version above 1 counts as 1 (RFC 9110 section 2.5).
 func TestHigherMinorVersions(t *testing.T) {
 	for _, minor := range "123456789" {
 		var q Request
@@ -406,7 +405,7 @@ func TestHigherMinorVersions(t *testing.T) {
 	}
 }
 
-// ReadContinue stops at a 100 and at what is final, and passes over other interim answers.
+// ReadContinue returns a 100 and the final response, and skips other interim responses.
 func TestReadContinue(t *testing.T) {
 	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 	r := NewReader(strings.NewReader("HTTP/1.1 103 Hints\r\n\r\n" + goOn + goOn + ok200 + "\r\n"))
@@ -417,9 +416,9 @@ func TestReadContinue(t *testing.T) {
 	}
 }
 
-// FuzzReadResponse holds the parser to this: what it repairs has no CR, LF or NUL in
-// it, and is written on so that it is read again as the same, without repair; and
-// where the packets break changes nothing.
+// FuzzReadResponse: a repaired response has no CR, LF or NUL in it; when it is written again
+// it is read as the same, without a repair; and the division into packets makes no
+// difference.
 func FuzzReadResponse(f *testing.F) {
 	for _, a := range answers {
 		f.Add([]byte(a.raw), a.method)

@@ -37,8 +37,8 @@ func TestParseRegion(t *testing.T) {
 	}
 }
 
-// What is taken is a region without white space around it, and none of its
-// parameters is in it.
+// FuzzParseRegion: an accepted value has a region without white space around it and without
+// parameters in it.
 func FuzzParseRegion(f *testing.F) {
 	f.Add("US;strict")
 	f.Add(" a b ; Strict;")

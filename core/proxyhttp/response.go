@@ -28,10 +28,10 @@ func OutcomeOf(id core.RequestID, r *executor.Result) Outcome {
 
 // The fields of an Outcome.
 const (
-	RequestIDField = "X-Whirlpool-Request-Id"
-	AttemptsField  = "X-Whirlpool-Attempts"
-	ProxyIDField   = "X-Whirlpool-Proxy-Id"
-	OutcomeField   = "X-Whirlpool-Outcome"
+	requestIDField = "X-Whirlpool-Request-Id"
+	attemptsField  = "X-Whirlpool-Attempts"
+	proxyIDField   = "X-Whirlpool-Proxy-Id"
+	outcomeField   = "X-Whirlpool-Outcome"
 )
 
 func (o *Outcome) proxyID() string {
@@ -49,23 +49,23 @@ func (o *Outcome) final() string {
 }
 
 func (o *Outcome) append(b []byte) []byte {
-	b = append(b, RequestIDField+": "...)
+	b = append(b, requestIDField+": "...)
 	b = o.ID.AppendTo(b)
-	b = append(b, "\r\n"+AttemptsField+": "...)
+	b = append(b, "\r\n"+attemptsField+": "...)
 	b = strconv.AppendInt(b, int64(o.Attempts), 10)
-	b = append(b, "\r\n"+ProxyIDField+": "...)
+	b = append(b, "\r\n"+proxyIDField+": "...)
 	b = append(b, o.proxyID()...)
-	b = append(b, "\r\n"+OutcomeField+": "...)
+	b = append(b, "\r\n"+outcomeField+": "...)
 	b = append(b, o.final()...)
 	return append(b, "\r\n"...)
 }
 
 // Set sets the fields in h.
 func (o *Outcome) Set(h http.Header) {
-	h.Set(RequestIDField, o.ID.String())
-	h.Set(AttemptsField, strconv.Itoa(o.Attempts))
-	h.Set(ProxyIDField, o.proxyID())
-	h.Set(OutcomeField, o.final())
+	h.Set(requestIDField, o.ID.String())
+	h.Set(attemptsField, strconv.Itoa(o.Attempts))
+	h.Set(proxyIDField, o.proxyID())
+	h.Set(outcomeField, o.final())
 }
 
 // Head is the head of a response to a client of the gateway.

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Proxy-Status names errors that RFC 9209 knows; a status is told as one.
+// Proxy-Status names an error of RFC 9209, or the status that a proxy responded with.
 func TestProxyErrors(t *testing.T) {
 	for reason, want := range map[string]string{
 		"connection_refused":    "error=connection_refused",
@@ -119,7 +119,7 @@ func TestRefusalResponses(t *testing.T) {
 	}
 }
 
-// What a head says of the request it says in net/http's terms as well.
+// A head has the same fields as Outcome.Set sets in net/http's terms.
 func TestHeads(t *testing.T) {
 	outcome := Outcome{ID: 0xabc, Attempts: 2, ProxyID: "p", Final: core.FinalExhausted}
 	h := Head{
@@ -145,8 +145,8 @@ func TestHeads(t *testing.T) {
 	require.True(t, r.Close)
 	want = http.Header{}
 	none.Set(want)
-	require.Equal(t, "-", want.Get(ProxyIDField))
-	require.Equal(t, "not_retryable", want.Get(OutcomeField))
+	require.Equal(t, "-", want.Get(proxyIDField))
+	require.Equal(t, "not_retryable", want.Get(outcomeField))
 	require.Equal(t, want, r.Header)
 }
 

@@ -51,8 +51,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// FuzzTarget: where a request goes is where net/url reads that it goes, and
-// what is sent on is what the client wrote.
+// FuzzTarget: a request goes to the host and port that net/url reads, and its path is sent
+// as the client wrote it.
 func FuzzTarget(f *testing.F) {
 	for _, raw := range []string{
 		"http://a.test", "http://a.test/", "HTTPS://A.test:8443/b?c=d", "http://a.test?q", "http://[::1]:80/",

@@ -1,4 +1,4 @@
-// Package coretest is what tests of several packages of core share.
+// Package coretest has helpers for the tests of several packages of core.
 package coretest
 
 import (
@@ -12,8 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Serve gives each connection to its address to serve, and closes it then, until
-// the test ends.
+// Serve listens until the test ends. It calls serve for each connection, and closes it then.
 func Serve(t testing.TB, serve func(net.Conn)) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -46,8 +45,7 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	return b.(*net.TCPConn), a.(*net.TCPConn)
 }
 
-// Recorder keeps what it is told of attempts and requests. It is safe for
-// concurrent use.
+// Recorder keeps the events of attempts and requests. It is safe for concurrent use.
 type Recorder struct {
 	mu       sync.Mutex
 	attempts []core.AttemptEvent
@@ -68,21 +66,21 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 	r.requests = append(r.requests, *e)
 }
 
-// Attempts are those told so far, in order.
+// Attempts returns the attempt events so far, in order.
 func (r *Recorder) Attempts() []core.AttemptEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.attempts)
 }
 
-// Requests are those told so far, in order.
+// Requests returns the request events so far, in order.
 func (r *Recorder) Requests() []core.RequestEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.requests)
 }
 
-// Rotation is a scorer that ranks proxies as their turn comes.
+// Rotation is a scorer that ranks proxies in turn.
 type Rotation struct{}
 
 // Score implements core.Scorer.
