@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/inspect"
 	"github.com/whirlpool-proxy/whirlpool/plugins/measure"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/scaffold"
 	"github.com/whirlpool-proxy/whirlpool/plugins/simulate"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -37,7 +38,10 @@ command was not understood, or a file could not be read.`,
 // report is what each of the commands gives: JSON by its tags, text by Write.
 type report interface{ Write(io.Writer) error }
 
-func pluginHost() *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), "") }
+// host returns a host that keeps what the module writes.
+func (s *subject) host() *wasmhost.Host {
+	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
+}
 
 // subject is what a command is about: a module's FILE, and its settings.
 type subject struct {
@@ -46,17 +50,39 @@ type subject struct {
 	code   []byte
 	config map[string]any
 	asJSON bool
+	output *output.Output
+}
+
+// maxShown is how many of the module's log lines are shown: the last ones.
+const maxShown = 20
+
+// showLog prints the last lines that the module wrote to the standard error.
+func (s *subject) showLog() {
+	lines := s.output.Lines(0)
+	if len(lines) == 0 {
+		return
+	}
+	w := s.cmd.ErrOrStderr()
+	fmt.Fprintln(w, "the module's log:")
+	if more := len(lines) - maxShown; more > 0 {
+		fmt.Fprintf(w, "  (%d lines before)\n", more)
+		lines = lines[more:]
+	}
+	for _, l := range lines {
+		fmt.Fprintf(w, "  %v\n", l)
+	}
 }
 
 // about makes cmd one about a subject without settings.
 func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
-	s := &subject{cmd: cmd}
+	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) (err error) {
 		s.file = args[0]
 		if s.code, err = os.ReadFile(s.file); err != nil {
 			return usageError{err}
 		}
+		defer s.showLog()
 		return run(s)
 	}
 	return cmd
@@ -108,7 +134,7 @@ func inspectCommand() *cobra.Command {
 signatures, size, memory. Nothing of it runs. Of a faulty module it tells what
 can be told, and what is wrong (exit code 1).`,
 	}, func(s *subject) error {
-		r := inspect.Run(pluginHost(), s.code)
+		r := inspect.Run(s.host(), s.code)
 		if err := s.show(r); err != nil {
 			return err
 		}
@@ -128,7 +154,7 @@ what it answers to plausible requests and to those at the edge, and what that
 costs. Each failed check says what to mend (exit code 1).`,
 		Example: "  whirlpool plugin verify mine.wasm --config margin=0.5",
 	}, func(s *subject) error {
-		r := conformance.Run(pluginHost(), s.code, s.config)
+		r := conformance.Run(s.host(), s.code, s.config)
 		if err := s.show(r); err != nil {
 			return err
 		}
@@ -146,7 +172,7 @@ func benchCommand() *cobra.Command {
 beside the built-in of its kind (performance or exponential) in the same run.
 It takes about seven seconds.`,
 	}, func(s *subject) error {
-		r, err := measure.Run(pluginHost(), s.code, measure.Options{
+		r, err := measure.Run(s.host(), s.code, measure.Options{
 			Config: s.config, Now: time.Now, Round: measure.DefaultRound, Rounds: measure.DefaultRounds,
 			Progress: func(step string) { fmt.Fprintf(s.cmd.ErrOrStderr(), "%s ...\n", step) },
 		})
@@ -206,7 +232,7 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 				return err
 			}
 		}
-		host := pluginHost()
+		host := s.host()
 		plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(s.file), ".wasm"), Code: s.code, Config: s.config}
 		d, err := host.Describe(s.code)
 		if err != nil {

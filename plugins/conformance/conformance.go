@@ -144,7 +144,7 @@ type kit struct {
 // Run checks a module. config is what its configure is told, as in a
 // [plugins.NAME.config] table; nil for nothing.
 func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
-	k := &kit{host: host, code: code, config: config}
+	k := &kit{host: host.OnlyCPUTime(), code: code, config: config}
 	var found []wasmhost.Finding
 	k.desc, found = host.Examine(code)
 	r := Report{Kind: k.desc.Kind, Size: k.desc.Size}

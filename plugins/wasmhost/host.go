@@ -80,6 +80,7 @@ type Host struct {
 	cacheDir string
 	clock    clock
 	output   Output        // nil for none
+	cpuOnly  bool          // no call is ended for the time it takes by the clock
 	building chan struct{} // holds one for each module that compiles in the background
 
 	NoCache func(error) // unless nil it is told why compiled code is not kept, each time it is not
@@ -94,6 +95,14 @@ func New(limits Limits, cacheDir string) *Host {
 // atOnce is how many modules compile in the background at the same time: each
 // takes a processor and some 50 MB, and requests need theirs.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
+
+// OnlyCPUTime returns a host like h that ends no call for the time it takes by the
+// clock: tools use it, which may run at low priority beside a load.
+func (h *Host) OnlyCPUTime() *Host {
+	other := *h
+	other.cpuOnly = true
+	return &other
+}
 
 // CheckError says why a module may not serve, and what to mend.
 type CheckError struct {
@@ -184,7 +193,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, keep: runtime.GOMAXPROCS(0) + 2}, nil
+	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, cpuOnly: h.cpuOnly, keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
 // build meters and compiles; nothing of the module has run yet.

@@ -69,6 +69,7 @@ type Module struct {
 	limits  Limits
 	clock   clock
 	output  Output
+	cpuOnly bool
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
 

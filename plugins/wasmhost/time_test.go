@@ -91,6 +91,21 @@ func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
 	require.InDelta(t, 250e6, clock.clock.Load(), 3e6)
 }
 
+// For a tool only CPU time counts.
+func TestOnlyCPUTime(t *testing.T) {
+	var clock manual
+	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
+		host := wasmhost.New(limits, "")
+		host.SetClock(
+			func() time.Time { return time.Unix(0, clock.clock.Add(1e9)) },
+			func() time.Duration { return time.Duration(clock.clock.Load() / 1e3) },
+		)
+		return host.OnlyCPUTime()
+	})
+	require.Equal(t, "timeout", reasonOf(m.Score(rows{{}, {}}, make([]float64, 2))))
+	require.Greater(t, clock.clock.Load(), int64(15e9))
+}
+
 // A module whose calls or start take more than a quarter of what they may is
 // refused, with the figure.
 func TestAModuleThatIsSlowWhenTriedIsRefused(t *testing.T) {
