@@ -44,7 +44,7 @@ func TestLargeDependenciesAreImportedInOnePlace(t *testing.T) {
 }
 
 // allowed lists the packages of core that each of them may import in addition to core
-// itself. A package stands below those that it imports, so this is an order to read them in.
+// itself. Each package follows those that it imports, so this is an order in which to read them.
 var allowed = map[string]string{
 	"core/socket":    "",
 	"core/http1":     "",

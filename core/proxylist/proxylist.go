@@ -82,7 +82,7 @@ func (l *list) warn(n int, format string, args ...any) {
 
 // add parses line n and adds its proxy.
 func (l *list) add(n int, line string) {
-	spec, doubt, err := parse(line)
+	spec, warning, err := parse(line)
 	if err == nil {
 		err = upstream.CheckSpec(&spec)
 	}
@@ -95,8 +95,8 @@ func (l *list) add(n int, line string) {
 	case spec.ID != "" && l.taken[spec.ID]:
 		l.warn(n, "the id %q is already used by another proxy", spec.ID)
 	default:
-		if doubt != "" {
-			l.warn(n, "%s", doubt)
+		if warning != "" {
+			l.warn(n, "%s", warning)
 		}
 		l.lines[spec.Address], l.taken[spec.ID] = n, true
 		spec.Source = l.name
@@ -143,7 +143,7 @@ func ParseLine(line string) (upstream.Spec, error) {
 var errForm = errors.New("the line has none of the forms host:port, host:port:user:pass, user:pass@host:port or " +
 	"scheme://user:pass@host:port")
 
-func parse(line string) (spec upstream.Spec, doubt string, err error) {
+func parse(line string) (spec upstream.Spec, warning string, err error) {
 	if strings.ContainsAny(line, "\x00\r\n") || strings.ContainsRune(line, '\ufffd') {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
 	}
@@ -151,7 +151,7 @@ func parse(line string) (spec upstream.Spec, doubt string, err error) {
 		spec, err = parseURL(scheme, rest)
 		return spec, "", err
 	}
-	host, user, password, doubt, err := splitFields(line)
+	host, user, password, warning, err := splitFields(line)
 	if err != nil {
 		return spec, "", err
 	}
@@ -160,11 +160,11 @@ func parse(line string) (spec upstream.Spec, doubt string, err error) {
 	}
 	spec.Address = upstream.Address{Scheme: upstream.HTTP, Username: user, Password: upstream.Secret(password)}
 	spec.Address.Host, err = upstream.HostPort(host, "")
-	return spec, doubt, err
+	return spec, warning, err
 }
 
 // splitFields splits a line without a scheme.
-func splitFields(line string) (host, user, password, doubt string, err error) {
+func splitFields(line string) (host, user, password, warning string, err error) {
 	if h, credentials, ok := strings.Cut(line, "##"); ok {
 		user, password, _ = strings.Cut(credentials, ":")
 		return h, user, password, "", nil
@@ -220,9 +220,9 @@ func passwordHasAt(line string) bool {
 	return false
 }
 
-// splitColons splits host:port:user:pass and user:pass:host:port. doubt is a warning if the line
+// splitColons splits host:port:user:pass and user:pass:host:port. warning is a warning if the line
 // can be read as either.
-func splitColons(line string) (host, user, password, doubt string, err error) {
+func splitColons(line string) (host, user, password, warning string, err error) {
 	f := strings.Split(line, ":")
 	n := len(f)
 	switch {
@@ -235,7 +235,7 @@ func splitColons(line string) (host, user, password, doubt string, err error) {
 		return "", "", "", "", errForm
 	}
 	hostFirst := func() (string, string, string, string, error) {
-		return f[0] + ":" + f[1], f[2], strings.Join(f[3:], ":"), doubt, nil
+		return f[0] + ":" + f[1], f[2], strings.Join(f[3:], ":"), warning, nil
 	}
 	hostLast := func() (string, string, string, string, error) {
 		return f[n-2] + ":" + f[n-1], f[0], strings.Join(f[1:n-2], ":"), "", nil
@@ -253,7 +253,7 @@ func splitColons(line string) (host, user, password, doubt string, err error) {
 	case dotLast && !dotFirst:
 		return hostLast()
 	case dotLast == dotFirst:
-		doubt = "the line can be read as host:port:user:pass or as user:pass:host:port and is taken as the first; " +
+		warning = "the line can be read as host:port:user:pass or as user:pass:host:port and is taken as the first; " +
 			"write it as a URL"
 	}
 	return hostFirst()

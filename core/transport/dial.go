@@ -212,7 +212,7 @@ func (tun *Tunnel) refusalError() *verdict.Error {
 	facts := tun.Refusal.Verdict(core.Timing{})
 	verr := &verdict.Error{
 		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refusal.Status),
-		Err: errors.New("the proxy answers CONNECT with " + itoa(tun.Refusal.Status)),
+		Err: errors.New("the proxy responds to CONNECT with status " + itoa(tun.Refusal.Status)),
 	}
 	if facts.Schemes != "" {
 		verr.Err = &verdict.SchemeError{Schemes: facts.Schemes}

@@ -222,9 +222,8 @@ func TestBodyRules(t *testing.T) {
 	}
 }
 
-// TestAPageThatDoesNotComeIsNotWaitedFor: a body that a rule looks for and that
-// stays away holds up the response for pageWait at most.
-func TestAPageThatDoesNotComeIsNotWaitedFor(t *testing.T) {
+// TestPageWait: if the body that a rule needs does not arrive, the response is delayed by at most pageWait.
+func TestPageWait(t *testing.T) {
 	a, err := upstream.ParseAddress("http://" + coretest.Serve(t, func(c net.Conn) {
 		readRequest(c)
 		io.WriteString(c, "HTTP/1.1 500 x\r\nContent-Length: 100\r\n\r\nsome")
