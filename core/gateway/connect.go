@@ -22,7 +22,7 @@ func (r *request) connect() (keep bool) {
 	case ending.Refusal != nil:
 		return r.respondRefusal(ending.Refusal)
 	case ending.Relay != nil:
-		return r.relayRefusal(ending.Relay, &way.Refusal)
+		return r.relayRefusal(ending.Relay, &way.Refused)
 	default:
 		h := r.newHead(http.StatusOK, established, true)
 		h.Length, h.Minor = -1, 1
@@ -33,7 +33,7 @@ func (r *request) connect() (keep bool) {
 }
 
 // relayRefusal passes on the last proxy's refusal of a CONNECT.
-func (r *request) relayRefusal(x *executor.Relay, refusal *transport.Refusal) (keep bool) {
+func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keep bool) {
 	r.ended = r.server.Now()
 	x.Close(refusal.Status, verdict.Relayed{}, r.ended)
 	keep = r.reusable()

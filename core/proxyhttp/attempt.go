@@ -71,15 +71,15 @@ func (c *Connect) Send(ctx context.Context, a *executor.Attempt) (*transport.Tun
 	if fault != nil {
 		return nil, verdict.Facts{Err: fault, Timing: c.Control.Timing}
 	}
-	if tunnel.Refusal.Status != 0 {
-		return &tunnel, tunnel.Refusal.Verdict(c.Control.Timing)
+	if tunnel.Refused.Status != 0 {
+		return &tunnel, tunnel.Refused.Verdict(c.Control.Timing)
 	}
 	return &tunnel, verdict.Facts{Status: http.StatusOK, Timing: c.Control.Timing}
 }
 
 // Discard implements executor.Sender.
 func (c *Connect) Discard(t *transport.Tunnel) {
-	if t != nil && t.Refusal.Status == 0 {
+	if t != nil && t.Refused.Status == 0 {
 		t.Abort()
 	}
 }

@@ -45,8 +45,8 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	if verr != nil {
 		return nil, verr
 	}
-	if tun.Refusal.Status != 0 {
-		return nil, tun.refusalError()
+	if tun.Refused.Status != 0 {
+		return nil, tun.refusedError()
 	}
 	conn := tun.Conn
 	if len(tun.Early) > 0 {
@@ -175,8 +175,8 @@ func loopError(a upstream.Address) *verdict.Error {
 	return verr
 }
 
-// Refusal is a proxy's response to a CONNECT with a status of 300 or above.
-type Refusal struct {
+// RefusedConnect is a proxy's response to a CONNECT with a status of 300 or above.
+type RefusedConnect struct {
 	Status     int // 0 if the tunnel is open
 	Reason     string
 	RetryAfter string
@@ -189,7 +189,7 @@ type Refusal struct {
 type Tunnel struct {
 	Conn    net.Conn
 	Early   []byte // the target's first bytes, if they arrived with the proxy's response
-	Refusal Refusal
+	Refused RefusedConnect
 
 	Direct bool // the connection goes to the target without a proxy
 }
@@ -204,15 +204,15 @@ func (tun *Tunnel) TCP() *socket.Conn {
 // read.
 func (tun *Tunnel) Abort() { drop(tun.Conn) }
 
-// maxRefusalBody is the number of bytes read of the body of a Refusal.
-const maxRefusalBody = 64 << 10
+// maxRefusedBody is the number of bytes read of the body of a RefusedConnect.
+const maxRefusedBody = 64 << 10
 
-// refusalError returns the error of a request whose tunnel the proxy has refused.
-func (tun *Tunnel) refusalError() *verdict.Error {
-	facts := tun.Refusal.Verdict(core.Timing{})
+// refusedError returns the error of a request whose tunnel the proxy has refused.
+func (tun *Tunnel) refusedError() *verdict.Error {
+	facts := tun.Refused.Verdict(core.Timing{})
 	verr := &verdict.Error{
-		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refusal.Status),
-		Err: errors.New("the proxy responds to CONNECT with status " + itoa(tun.Refusal.Status)),
+		Cause: verdict.CauseOf(&facts), Reason: "http_" + itoa(tun.Refused.Status),
+		Err: errors.New("the proxy responds to CONNECT with status " + itoa(tun.Refused.Status)),
 	}
 	if facts.Schemes != "" {
 		verr.Err = &verdict.SchemeError{Schemes: facts.Schemes}
@@ -221,7 +221,7 @@ func (tun *Tunnel) refusalError() *verdict.Error {
 }
 
 // Tunnel opens a connection to authority (host:port) through u: by CONNECT, by SOCKS5, or directly.
-// If the proxy refuses a CONNECT with a status, the error is nil and Tunnel.Refusal is set.
+// If the proxy refuses a CONNECT with a status, the error is nil and Tunnel.Refused is set.
 func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control,
 	authority string) (Tunnel, *verdict.Error) {
 	c.Timing = core.Timing{}
@@ -249,8 +249,8 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 			verr = socksFailure(err)
 		}
 	} else {
-		if verr = t.connect(conn, a, authority, c, &tun); verr == nil && tun.Refusal.Status != 0 {
-			tun.Refusal.setFacts(u)
+		if verr = t.connect(conn, a, authority, c, &tun); verr == nil && tun.Refused.Status != 0 {
+			tun.Refused.setFacts(u)
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)
@@ -261,7 +261,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 		drop(conn)
 		return Tunnel{}, verr
 	}
-	if tun.Refusal.Status != 0 {
+	if tun.Refused.Status != 0 {
 		drop(conn)
 		return tun, nil
 	}
@@ -291,16 +291,16 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		r.Discard(len(tun.Early))
 		return nil
 	}
-	tun.Refusal = Refusal{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
+	tun.Refused = RefusedConnect{Status: head.Status, Reason: string(head.Reason), RetryAfter: string(head.RetryAfter)}
 	for _, f := range head.Fields {
-		tun.Refusal.Fields = append(tun.Refusal.Fields,
+		tun.Refused.Fields = append(tun.Refused.Fields,
 			http1.Field{Name: append([]byte(nil), f.Name...), Value: append([]byte(nil), f.Value...), Kind: f.Kind})
 	}
 	var body http1.Body
 	body.Start(r, head.Framing, head.Length)
 	// The body is only for diagnosis, so it gets little time.
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
-	tun.Refusal.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusalBody))
+	tun.Refused.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusedBody))
 	return nil
 }
 

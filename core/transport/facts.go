@@ -132,7 +132,7 @@ func (r *Response) peekBody(c *Control, rules []upstream.OwnError, p *page) {
 }
 
 // setFacts sets the facts of a refused CONNECT.
-func (r *Refusal) setFacts(u *upstream.Upstream) {
+func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	r.FromProxy = true
 	if r.Status < 400 {
 		return
@@ -157,7 +157,7 @@ func (r *Response) Verdict(timing core.Timing) verdict.Facts {
 }
 
 // Verdict returns the facts of a refused CONNECT in the form that package verdict uses.
-func (r *Refusal) Verdict(timing core.Timing) verdict.Facts {
+func (r *RefusedConnect) Verdict(timing core.Timing) verdict.Facts {
 	f := verdict.Facts{Status: r.Status, RetryAfter: r.RetryAfter, Timing: timing, Tunnel: true}
 	r.Facts.fill(&f)
 	return f

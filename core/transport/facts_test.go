@@ -151,8 +151,8 @@ func TestTargetFacts(t *testing.T) {
 	require.NotEmpty(t, ask(plain.URL, "example.com:80", false), "the same server used as a proxy")
 }
 
-// TestRefusalFacts: the response to a CONNECT is always the proxy's.
-func TestRefusalFacts(t *testing.T) {
+// TestRefusedConnectFacts: the response to a CONNECT is always the proxy's.
+func TestRefusedConnectFacts(t *testing.T) {
 	for name, c := range map[string]struct {
 		response string
 		want     Facts
@@ -179,7 +179,7 @@ func TestRefusalFacts(t *testing.T) {
 			&Control{Deadline: time.Now().Add(5 * time.Second)}, "a.test:443")
 		require.Nil(t, verr)
 		tun.Abort()
-		assert.Equal(t, c.want, tun.Refusal.Facts, name)
+		assert.Equal(t, c.want, tun.Refused.Facts, name)
 	}
 }
 

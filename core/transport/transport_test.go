@@ -175,7 +175,7 @@ func TestEarlyBytes(t *testing.T) {
 		tun, verr := tr.Tunnel(t.Context(), u, &Control{Deadline: time.Now().Add(time.Second)}, "a.test:443")
 		require.Nil(t, verr, framing)
 		defer tun.Conn.Close()
-		require.Zero(t, tun.Refusal.Status, framing)
+		require.Zero(t, tun.Refused.Status, framing)
 		rest := make([]byte, len("early bytes")-len(tun.Early))
 		_, err := io.ReadFull(tun.Conn, rest)
 		require.NoError(t, err, framing)

@@ -123,7 +123,7 @@ func CauseOf(f *Facts) core.Cause {
 	case f.Err == nil && f.Tunnel && f.Status != 407 && f.ErrorPage == ErrorPageUnreachable:
 		return TargetUnreachable
 	case f.Err == nil && f.Tunnel:
-		return RefusalCause(f.Status)
+		return RefusedConnectCause(f.Status)
 	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 is the target's
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
@@ -161,8 +161,8 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// RefusalCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
-func RefusalCause(status int) core.Cause {
+// RefusedConnectCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
+func RefusedConnectCause(status int) core.Cause {
 	switch {
 	case status == 407:
 		return CredentialsRefused
