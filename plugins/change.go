@@ -1,8 +1,6 @@
 package plugins
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,10 +12,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Change is a set of plugins that is ready to take effect.
+// Change is a set of plugins of the configuration that is ready to take effect.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded, and not put in a place yet
+	ready map[string]*version // loaded, and without a place yet
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -25,30 +23,42 @@ type Change struct {
 	notes []note
 }
 
-// note is for the log, once the change has taken effect.
+// note is a log record about a plugin, written when the change takes effect.
 type note struct{ msg, plugin string }
 
-// Stage loads the configuration's plugins. Nothing has changed before Commit;
-// Rollback forgets it all, and one of the two has to follow soon. The error
-// names the plugin.
+// Stage loads the configuration's plugins. Nothing changes before Commit; Rollback drops the change. One of the two
+// must follow soon: until then every other change of the registry waits. The error is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
-// Begin is Stage for a start: what takes long to compile does so in the
-// background while the built-ins answer for it, and is not waited for.
+// Begin is Stage for a start of the gateway: modules that are slow to compile do so in the background, and the
+// built-ins answer until they serve.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
-// stage compiles first and takes mu then: what is done by the API meanwhile
-// waits for no compiler.
+// stage loads without a lock, and takes mu when all is loaded. It loads again if another change of the configuration
+// has taken effect meanwhile.
 func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
-	r.staging.Lock() // until Commit or Rollback, as is mu
-	c := &Change{r: r, ready: map[string]*version{}, swaps: map[*plugin]*version{}}
-	err := c.load(specs, begin)
 	r.mu.Lock()
-	if err != nil {
-		c.Rollback()
-		return nil, err
+	for {
+		configured := r.configured
+		r.mu.Unlock()
+		c := &Change{r: r, ready: map[string]*version{}, swaps: map[*plugin]*version{}}
+		err := c.load(specs, begin)
+		r.mu.Lock()
+		if err == nil && r.configured == configured {
+			c.arrange(specs)
+			return c, nil
+		}
+		c.closeReady()
+		if err != nil {
+			r.mu.Unlock()
+			return nil, err
+		}
 	}
-	c.all = maps.Clone(*r.byName.Load())
+}
+
+// arrange gives the loaded versions their places. It requires mu.
+func (c *Change) arrange(specs map[string]Spec) {
+	c.all = maps.Clone(*c.r.byName.Load())
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if v := c.ready[name]; v != nil {
 			c.place(name, v)
@@ -61,18 +71,17 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 		}
 		if v.hides.Load() {
 			c.put(name, c.ready[name])
-			c.notes = append(c.notes, note{"[plugins.NAME] is gone from the configuration: the upload of that name serves again", name})
+			c.notes = append(c.notes,
+				note{"[plugins.NAME] is gone from the configuration: the upload of that name serves again", name})
 			continue
 		}
 		delete(c.all, name)
 		c.gone = append(c.gone, p)
 	}
-	return c, nil
 }
 
-// load makes what is new in specs, and the uploads hidden so far by what is no
-// longer there, ready. It requires staging only: nobody else changes what comes
-// from the configuration, and a hidden upload can be deleted, but not replaced.
+// load loads the plugins that are new or changed in specs, and the uploads that are no longer hidden by a plugin of
+// the configuration. A hidden upload can be deleted meanwhile, but not replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
@@ -101,8 +110,7 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	}
 	if p := c.r.get(name); p != nil {
 		was := p.current.Load()
-		sum := sha256.Sum256(code)
-		if was.sum == hex.EncodeToString(sum[:]) && was.source == SourceConfig && sameSpec(was.spec, spec) {
+		if was.sum == sha256Of(code) && was.source == SourceConfig && sameSpec(was.spec, spec) {
 			return nil
 		}
 	}
@@ -114,21 +122,22 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	return nil
 }
 
-// place puts a module of the configuration in its place.
+// place gives a module of the configuration its place. It requires mu.
 func (c *Change) place(name string, v *version) {
 	if p := c.all[name]; p != nil {
 		was := p.current.Load()
 		hides := was.hides.Load()
 		if was.source == SourceAPI {
 			hides = c.r.opts.StateDir != ""
-			c.notes = append(c.notes, note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
+			c.notes = append(c.notes,
+				note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
 		}
 		v.hides.Store(hides)
 	}
 	c.put(name, v)
 }
 
-// put gives a name another module.
+// put gives a name another module. It requires mu.
 func (c *Change) put(name string, v *version) {
 	delete(c.ready, name)
 	c.fresh = append(c.fresh, v)
@@ -145,46 +154,48 @@ func (c *Change) put(name string, v *version) {
 
 func sameSpec(a, b Spec) bool {
 	sameConfig := len(a.Config)+len(b.Config) == 0 || reflect.DeepEqual(a.Config, b.Config)
-	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && sameConfig
+	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && a.Observe == b.Observe &&
+		sameConfig
 }
 
-// Scorer is Registry.Scorer as it will be after Commit; so is Backoff.
+// Scorer is Registry.Scorer as it will be after Commit.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(c.all, name, fallback)
 }
 
-// Backoff is the backoff of that name.
+// Backoff is Registry.Backoff as it will be after Commit.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
 
 // Commit lets the change take effect.
 func (c *Change) Commit() {
+	c.r.configured++
 	c.r.enter(c.all, c.fresh, func() {
 		for p, v := range c.swaps {
 			p.swap(v)
 		}
 	})
 	for _, p := range c.gone {
-		p.current.Load().module.Close()
+		p.retire()
 	}
+	c.closeReady()
+	c.r.mu.Unlock()
 	for _, n := range c.notes {
 		c.r.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))
 	}
-	c.end()
 }
 
-// end closes what has found no place.
-func (c *Change) end() {
-	for _, v := range c.ready {
-		v.module.Close()
-	}
-	c.r.mu.Unlock()
-	c.r.staging.Unlock()
-}
-
-// Rollback forgets the change.
+// Rollback drops the change.
 func (c *Change) Rollback() {
 	for _, v := range c.fresh {
 		v.module.Close()
 	}
-	c.end()
+	c.closeReady()
+	c.r.mu.Unlock()
+}
+
+// closeReady closes the versions that have no place.
+func (c *Change) closeReady() {
+	for _, v := range c.ready {
+		v.module.Close()
+	}
 }

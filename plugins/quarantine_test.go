@@ -66,9 +66,8 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-// Whatever calls, releases, swaps and roll-backs come in whatever order, a
-// plugin is quarantined exactly when as many calls in a row have failed as may,
-// each call has its answer, and every one is counted and logged as it should.
+// Calls, releases, replacements and roll-backs in any order: a plugin is quarantined exactly when max_faults of its last
+// 10*max_faults calls have failed, each call is answered, and every one is counted and logged.
 func TestQuarantineAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
@@ -84,12 +83,13 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 		b, err := r.Backoff("mine")
 		require.NoError(t, err)
 
-		row, quarantined := 0, false
+		var failed []uint64 // numbers of the calls of this module that failed
+		quarantined := false
 		calls, faults := uint64(0), map[string]uint64{}
 		logged := time.Time{}
 		t.Repeat(map[string]func(*rapid.T){
 			"call": func(t *rapid.T) {
-				mood := rapid.IntRange(0, 4).Draw(t, "mood")
+				mood := rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}).Draw(t, "mood")
 				d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.25, Multiplier: 2, Cap: 30, RetryAfter: float64(mood)})
 				require.NoError(t, err)
 				want, warnings, errors := good, 0, 0
@@ -98,12 +98,11 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				}
 				if !quarantined {
 					calls++
-					if mood == 0 {
-						row = 0
-					} else {
-						row++
+					if mood > 0 {
+						failed = append(failed, calls)
 						faults[reasons[mood]]++
-						if quarantined = row >= most; quarantined {
+						n := len(failed)
+						if quarantined = n >= most && calls-failed[n-most] < uint64(10*most); quarantined {
 							errors = 1
 						} else if logged.IsZero() || now.now.Sub(logged) >= 10*time.Second {
 							warnings = 1
@@ -128,13 +127,13 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 			"release": func(t *rapid.T) {
 				_, err := r.Release("mine")
 				require.NoError(t, err)
-				row, quarantined = 0, false
+				failed, quarantined = nil, false
 			},
 			"swap": func(t *rapid.T) {
 				earlier, good = good, float64(rapid.IntRange(1, 99).Draw(t, "good"))
 				_, err := r.Put("mine", moody(good), nil, true)
 				require.NoError(t, err)
-				row, quarantined = 0, false
+				failed, quarantined = nil, false
 			},
 			"refused swap": func(t *rapid.T) {
 				_, err := r.Put("mine", w.Backoff(w.ConstF64(-1)...).Bytes(), nil, true)
@@ -148,7 +147,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				}
 				require.NoError(t, err)
 				earlier, good = good, earlier
-				row, quarantined = 0, false
+				failed, quarantined = nil, false
 			},
 			"": func(t *rapid.T) {
 				i, err := r.Get("mine")
@@ -197,53 +196,97 @@ func (f filling) Fill(q *core.RankRequest, to []core.Candidate) {
 	f.during()
 }
 
-// A plugin that answers well but fails at every outcome it is told of is
-// quarantined too.
+// afterCalls returns the info of a plugin once as many of its calls have ended.
+func afterCalls(t *testing.T, r *plugins.Registry, name string, calls uint64) plugins.Info {
+	var i plugins.Info
+	require.Eventually(t, func() bool {
+		var err error
+		i, err = r.Get(name)
+		require.NoError(t, err)
+		return i.Calls >= calls
+	}, 30*time.Second, time.Millisecond)
+	return i
+}
+
+// A plugin whose answers are good, but that fails at its observations, is quarantined too.
 func TestFailingObservations(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 3})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	odd := w.Join( // fails where the time is not 0
 		[]byte{w.LocalGet, 0, w.F64Load, 3, 0}, w.ConstF64(0), []byte{0x62, w.If, w.Empty, w.Unreachable, w.End})
-	_, err = r.Put("mine", w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: odd}).Bytes(), nil, false)
+	module := w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: odd}).Bytes()
+	_, err = r.Put("mine", module, nil, false)
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	for i, now := range []float64{1, 1, 0, 1, 1, 1} {
-		i0, err := r.Get("mine")
-		require.NoError(t, err)
-		require.False(t, i0.Quarantined, "before %d", i)
+	var last plugins.Info
+	for i, now := range []float64{1, 0, 0, 1, 0, 1} {
+		require.False(t, last.Quarantined, "before %d", i)
 		require.NoError(t, s.Score(rows{{}}, []float64{0}))
 		r.Observe(&core.Observation{Now: now})
+		last = afterCalls(t, r, "mine", uint64(2*i+2))
 	}
-	i, err := r.Get("mine")
-	require.NoError(t, err)
-	require.True(t, i.Quarantined)
-	require.Equal(t, []uint64{5, 12}, []uint64{i.Faults, i.Calls}, "of 6 answers and 6 observations")
+	require.Eventually(t, func() bool {
+		last, err = r.Get("mine")
+		return err == nil && last.Quarantined
+	}, 30*time.Second, time.Millisecond)
+	require.Equal(t, []uint64{3, 12}, []uint64{last.Faults, last.Calls}, "of 6 answers and 6 observations")
 	_, err = r.Release("mine")
 	require.NoError(t, err)
 	r.Observe(&core.Observation{Now: 1})
-	i, err = r.Get("mine")
-	require.NoError(t, err)
-	require.False(t, i.Quarantined, "the row begins anew")
+	require.False(t, afterCalls(t, r, "mine", 13).Quarantined, "the count begins anew")
 }
 
-// A plugin that fails at every other call is never quarantined; its state and
-// a warning every ten seconds say how often it fails.
-func TestAPluginThatFailsOften(t *testing.T) {
+// A plugin that fails for one target only, or at every second call, is quarantined within 50 calls.
+func TestQuarantineByShare(t *testing.T) {
+	for name, fails := range map[string]func(call int) bool{
+		"every second call":      func(call int) bool { return call%2 == 1 },
+		"one target of ten":      func(call int) bool { return call%10 == 9 },
+		"good at first, then no": func(call int) bool { return call >= 40 && call%2 == 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := registry(t)
+			_, err := r.Put("mine", moody(7), nil, false)
+			require.NoError(t, err)
+			b, err := r.Backoff("mine")
+			require.NoError(t, err)
+			for call := range 50 {
+				q := &core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30}
+				if fails(call) {
+					q.RetryAfter = 2
+				}
+				_, err := b.Delay(q)
+				require.NoError(t, err)
+			}
+			i, err := r.Get("mine")
+			require.NoError(t, err)
+			require.True(t, i.Quarantined)
+			require.EqualValues(t, plugins.DefaultMaxFaults, i.Faults)
+		})
+	}
+}
+
+// A plugin that fails at one call of twenty is not quarantined. Its state, and a warning every ten seconds, say how
+// often it fails.
+func TestAPluginThatFailsSometimes(t *testing.T) {
 	log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	_, err = r.Put("mine", moody(7), nil, false)
 	require.NoError(t, err)
+	log.take()
 	b, err := r.Backoff("mine")
 	require.NoError(t, err)
 	var last time.Time
 	for range 60 {
-		for i := range 10 {
-			last = now.now
-			_, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, RetryAfter: float64(i % 2)})
+		for i := range 20 {
+			q := &core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30}
+			if i == 10 {
+				q.RetryAfter, last = 1, now.now
+			}
+			_, err := b.Delay(q)
 			require.NoError(t, err)
 		}
 		now.now = now.now.Add(time.Second)
@@ -251,11 +294,11 @@ func TestAPluginThatFailsOften(t *testing.T) {
 	i, err := r.Get("mine")
 	require.NoError(t, err)
 	require.Equal(t, plugins.StateReady, i.State)
-	require.Equal(t, []uint64{300, 600}, []uint64{i.Faults, i.Calls})
+	require.Equal(t, []uint64{60, 1200}, []uint64{i.Faults, i.Calls})
 	require.Equal(t, last.UTC(), i.LastFaultAt)
 	warnings, errors := log.take()
 	require.Equal(t, []int{6, 0}, []int{warnings, errors})
-	require.Equal(t, []string{"50", "100"}, []string{log.last["faults"], log.last["calls"]}, "since the warning before")
+	require.Equal(t, []string{"10", "200"}, []string{log.last["faults"], log.last["calls"]}, "since the warning before")
 	i, err = r.Get("fixed")
 	require.NoError(t, err)
 	require.Zero(t, i.LastFaultAt)

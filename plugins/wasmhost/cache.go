@@ -17,7 +17,7 @@ const maxCached = 32
 // cacheFor is the cache for a module, nil without one: a cache spares time, and
 // that it cannot be opened is no reason not to serve.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
-	if h.cacheDir == "" || len(code) < SlowBytes {
+	if h.cacheDir == "" || !Slow(code) {
 		return nil
 	}
 	cache, err := openCache(h.cacheDir)

@@ -173,6 +173,22 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 // is better begun than loaded while somebody waits.
 const SlowBytes = 64 << 10
 
+// slowWork is the estimated time to compile (meter.Size.Work, about a microsecond a unit) from which a module is slow.
+const slowWork = 100_000
+
+// Slow reports whether a module is expected to take longer than 0.1 s to compile: a large one, or one of few bytes
+// with much to compile. It is false for a module that cannot be compiled.
+func Slow(code []byte) bool {
+	if len(code) >= SlowBytes {
+		return true
+	}
+	if _, err := meter.Rewrite(code, meter.Cost{}); err != nil {
+		return false
+	}
+	_, err := meter.Rewrite(code, meter.Cost{FunctionWork: slowWork, ModuleWork: slowWork})
+	return err != nil
+}
+
 // Compile checks, meters and compiles a module without starting it; only
 // Module.Probe does. The error is a *CheckError when the module is at fault.
 func (h *Host) Compile(code []byte) (*Module, error) {

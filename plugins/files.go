@@ -13,15 +13,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// savedExt is the ending of the files that uploads are kept in: a line with the
-// settings in JSON, then the module. It is one file, so that whatever happens
-// while it is replaced, a module never meets the settings of another.
+// savedExt is the ending of the files of uploads: a line with the settings in JSON, then the module. It is one file,
+// so that a module never gets the settings of another, whatever happens while the file is replaced.
 const savedExt = ".upload"
 
 func (r *Registry) file(name string) string {
 	return filepath.Join(r.opts.StateDir, "plugins", name+savedExt)
 }
 
+// save writes the file of an upload. It requires mu.
 func (r *Registry) save(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
@@ -39,8 +39,7 @@ func (r *Registry) save(name string, v *version) error {
 // halfExt is the ending of a file that is being written.
 const halfExt = ".new"
 
-// writeFile replaces a file whole or not at all, and leaves nothing behind: what
-// fills the disk would keep the next, smaller file out as well.
+// writeFile replaces a file whole or not at all. A half file would leave less room on a full disk, so it is removed.
 func writeFile(path string, data []byte) error {
 	half := path + halfExt
 	err := writeAll(half, data)
@@ -53,7 +52,7 @@ func writeFile(path string, data []byte) error {
 	return err
 }
 
-// writeAll writes a file that survives the loss of power.
+// writeAll writes a file and flushes it to the disk.
 func writeAll(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -63,6 +62,7 @@ func writeAll(path string, data []byte) error {
 	return cmp.Or(err, f.Sync(), f.Close())
 }
 
+// unsave removes the file of an upload. It requires mu.
 func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
@@ -73,9 +73,8 @@ func (r *Registry) unsave(name string) error {
 	return nil
 }
 
-// restore loads what was uploaded before the restart. What cannot be read, and a
-// file whose name is none for a plugin, is logged and left where it is, for it must
-// not stop the gateway; half of an upload is removed.
+// restore loads the uploads of earlier runs. Files that cannot be read, or whose name is none for a plugin, are logged
+// and stay: they must not stop the gateway. Half-written files are removed.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return
@@ -91,8 +90,8 @@ func (r *Registry) restore() {
 		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process died while it wrote it
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
-			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the "+
-				"file", "file", path)
+			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the file",
+				"file", path)
 		case isUpload:
 			if err := CheckName(name); err != nil {
 				r.opts.Log.Error("an uploaded plugin could not be restored", "plugin", name, "error", err)
@@ -103,8 +102,8 @@ func (r *Registry) restore() {
 	}
 }
 
-// saved loads what save has kept of an upload. One that does not load any more
-// is a version that never serves: who uses its name is served by the built-in.
+// saved loads the module that save has written. One that does not load any more gives a version that never serves:
+// the built-in answers for it.
 func (r *Registry) saved(name string, begin bool) *version {
 	code, spec, err := r.read(name)
 	if err == nil {
@@ -122,10 +121,9 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost says what to do about an upload that does not load any more.
+// lost adds to an error how to get rid of an upload that does not load any more.
 func lost(name string, err error) error {
-	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
-		name)
+	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err, name)
 }
 
 func (r *Registry) read(name string) (code []byte, spec Spec, err error) {

@@ -1,0 +1,31 @@
+package plugins
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// compiler bounds how many uploads are checked and compiled at a time. Those that are slow to compile have a lane of
+// their own, so that the others do not wait for them.
+type compiler struct{ quick, slow chan struct{} }
+
+func newCompiler() *compiler {
+	return &compiler{quick: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slow: make(chan struct{}, 1)}
+}
+
+// run calls f when there is room for the module in its lane.
+func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
+	lane := c.quick
+	if wasmhost.Slow(code) {
+		lane = c.slow
+	}
+	select {
+	case lane <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-lane }()
+	return f()
+}

@@ -1,0 +1,118 @@
+package plugins
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// States of a plugin. Unless it is ready, the built-in answers for it.
+const (
+	StateReady       = "ready"
+	StateCompiling   = "compiling"   // in the background, after a start
+	StateFailed      = "failed"      // it does not load; last_error says why
+	StateQuarantined = "quarantined" // too many calls failed
+)
+
+func (v *version) state() string {
+	switch {
+	case v.failed.Load() != nil:
+		return StateFailed
+	case !v.module.Ready():
+		return StateCompiling
+	case v.quarantined.Load():
+		return StateQuarantined
+	}
+	return StateReady
+}
+
+// Info describes one plugin at one moment.
+type Info struct {
+	Name        string
+	Kind        wasmhost.Kind // "" for an upload that does not load any more
+	Source      string        // SourceBuiltin, SourceConfig or SourceAPI
+	State       string        // StateReady and so on
+	Path        string        // of the file, if the source is the configuration
+	SHA256      string        // of the module, in hexadecimal
+	ABIVersion  int
+	Size        int       // of the module, in bytes
+	Learns      bool      // it takes observations
+	LoadedAt    time.Time // UTC
+	Calls       uint64    // answers and observations
+	Faults      uint64    // the failed ones of Calls
+	FaultsBy    map[string]uint64
+	LastError   string
+	LastFaultAt time.Time     // UTC; zero without a fault
+	Missed      uint64        // observations that came faster than the plugin took them
+	Spent       time.Duration // of all calls together; an estimate
+	Quarantined bool
+	CanRollBack bool
+	HidesUpload bool // an upload of the same name serves again when this plugin of the configuration goes
+	Description wasmhost.Description
+}
+
+func (p *plugin) info() Info {
+	v := p.current.Load()
+	d := v.module.Description()
+	p.faultMu.Lock()
+	defer p.faultMu.Unlock()
+	faults := uint64(0) // read before calls, which are counted first: calls are never fewer
+	for _, n := range p.byReason {
+		faults += n
+	}
+	lastError := p.lastError
+	if failed := v.failed.Load(); failed != nil {
+		lastError = (*failed).Error()
+	}
+	return Info{
+		Name: p.name, Kind: d.Kind, Source: v.source, State: v.state(), Path: v.spec.Path, SHA256: v.sum,
+		ABIVersion: d.ABIVersion, Size: d.Size, Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(),
+		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
+		LastFaultAt: p.lastFault.UTC(), Missed: p.observer.missed.Load(), Spent: time.Duration(p.spent.Load()),
+		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(), Description: d,
+	}
+}
+
+// List returns every plugin, by name.
+func (r *Registry) List() []Info {
+	all := *r.byName.Load()
+	out := make([]Info, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, all[name].info())
+	}
+	return out
+}
+
+// Get returns one plugin. The error wraps core.ErrNotFound.
+func (r *Registry) Get(name string) (Info, error) {
+	p := r.get(name)
+	if p == nil {
+		return Info{}, notFound(name)
+	}
+	return p.info(), nil
+}
+
+func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
+
+// TestScorer calls a scorer; nothing uses its scores.
+func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
+	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
+	if err != nil {
+		return nil, notFound(name)
+	}
+	scores := make([]float64, c.Len())
+	return scores, p.current.Load().module.Score(c, scores)
+}
+
+// TestBackoff calls a backoff; nobody waits for its delay, in seconds.
+func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
+	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
+	if err != nil {
+		return 0, notFound(name)
+	}
+	return p.current.Load().module.Delay(q)
+}

@@ -1,0 +1,377 @@
+package plugins
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+const (
+	maxUploads  = 100 // uploaded plugins: their modules stay in memory and on disk
+	maxPending  = 16  // uploads that are checked or wait for it: their modules are in memory
+	maxFinished = 100 // finished uploads whose outcome is kept
+)
+
+// ErrTooManyUploads is returned while as many uploads are being checked as may.
+var ErrTooManyUploads = errors.New("too many uploads are being checked; try again later")
+
+// conflict is a core.ErrConflict with a message of its own.
+type conflict string
+
+func (c conflict) Error() string { return string(c) }
+func (c conflict) Unwrap() error { return core.ErrConflict }
+
+func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(format, args...)) }
+
+// FailedCheck is one check of sdk/ABI.md that a module fails.
+type FailedCheck struct {
+	Name   string // as `whirlpool plugin verify` prints it
+	Detail string // what the module did
+	Fix    string // what to change
+}
+
+// Rejection is the error for a module that fails checks.
+type Rejection struct{ Failed []FailedCheck }
+
+func (r *Rejection) Error() string {
+	parts := make([]string, len(r.Failed))
+	for i, c := range r.Failed {
+		parts[i] = fmt.Sprintf("check %s failed: %s", c.Name, c.Detail)
+		if c.Fix != "" {
+			parts[i] += "; " + c.Fix
+		}
+	}
+	return strings.Join(parts, ". ")
+}
+
+// UploadState is the state of an Upload.
+type UploadState string
+
+// The states of an upload.
+const (
+	UploadChecking UploadState = "checking" // it is checked and compiled, or waits for that
+	UploadDone     UploadState = "done"     // the plugin serves
+	UploadFailed   UploadState = "failed"
+)
+
+// UploadStatus describes one upload at one moment.
+type UploadStatus struct {
+	ID         string
+	Name       string // of the plugin
+	SHA256     string
+	State      UploadState
+	StartedAt  time.Time // UTC
+	FinishedAt time.Time // UTC; zero while it is checked
+	Plugin     Info      // when it is done
+	Err        error     // when it has failed; see Registry.Put
+}
+
+// Upload is a module on its way into the registry.
+type Upload struct {
+	id, name, sum string
+	started       time.Time
+	after         *Upload       // of the same name, submitted before; nil if it has ended
+	done          chan struct{} // closed when the fields below are set
+
+	finished time.Time
+	plugin   Info
+	err      error
+}
+
+// ID names the upload; Registry.Upload takes it.
+func (u *Upload) ID() string { return u.id }
+
+// Done is closed when the upload is done or has failed.
+func (u *Upload) Done() <-chan struct{} { return u.done }
+
+// Status returns the upload as it is now.
+func (u *Upload) Status() UploadStatus {
+	s := UploadStatus{ID: u.id, Name: u.name, SHA256: u.sum, State: UploadChecking, StartedAt: u.started.UTC()}
+	select {
+	case <-u.done:
+		s.FinishedAt, s.Plugin, s.Err, s.State = u.finished.UTC(), u.plugin, u.err, UploadDone
+		if u.err != nil {
+			s.State = UploadFailed
+		}
+	default:
+	}
+	return s
+}
+
+// uploads are those under way, and the last that are not.
+type uploads struct {
+	mu      sync.Mutex // guards the fields below
+	last    uint64
+	pending int
+	byID    map[string]*Upload
+	byName  map[string]*Upload // the last one under way
+	ended   []string           // ids, the oldest first
+}
+
+// Submit begins to load a module under a name: with replace in place of the one that has the name, else under a new
+// name. The module is checked (Options.Check), compiled and tried once before it serves; modules that are slow to
+// compile do not hold up others. A nil config keeps the settings of the module before; an empty one does not.
+//
+// What is wrong at first sight is an error here, and no upload. The errors, here and of the upload, are a
+// *wasmhost.CheckError or a *Rejection if the module is at fault, and wrap core.ErrNotFound if there is none to
+// replace, core.ErrConflict if the name is taken or cannot be changed, ErrTooManyUploads, or an error of the file
+// system.
+func (r *Registry) Submit(name string, code []byte, config map[string]any, replace bool) (*Upload, error) {
+	if err := CheckName(name); err != nil {
+		return nil, &wasmhost.CheckError{Msg: err.Error()}
+	}
+	d, err := r.host.Describe(code)
+	if err != nil {
+		if allowed := r.mayPut(name, "", replace); allowed != nil {
+			err = allowed
+		}
+		return nil, err
+	}
+	if err := r.mayPut(name, d.Kind, replace); err != nil {
+		return nil, err
+	}
+	if p := r.get(name); p != nil && config == nil {
+		config = p.current.Load().spec.Config
+	}
+	u, err := r.uploads.begin(name, sha256Of(code), r.now())
+	if err != nil {
+		return nil, err
+	}
+	r.background.Go(func() {
+		if u.after != nil { // the last one submitted serves in the end
+			<-u.after.done
+			u.after = nil
+		}
+		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
+		r.uploads.end(u, plugin, err, r.now())
+	})
+	return u, nil
+}
+
+// Put is Submit, and waits for the upload.
+func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
+	u, err := r.Submit(name, code, config, replace)
+	if err != nil {
+		return Info{}, err
+	}
+	<-u.done
+	return u.plugin, u.err
+}
+
+// Upload returns an upload that Submit began. The last 100 that ended are kept.
+func (r *Registry) Upload(id string) (*Upload, error) {
+	r.uploads.mu.Lock()
+	defer r.uploads.mu.Unlock()
+	if u := r.uploads.byID[id]; u != nil {
+		return u, nil
+	}
+	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
+}
+
+func (u *uploads) begin(name, sum string, now time.Time) (*Upload, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.pending == maxPending {
+		return nil, ErrTooManyUploads
+	}
+	if u.byID == nil {
+		u.byID, u.byName = map[string]*Upload{}, map[string]*Upload{}
+	}
+	u.last++
+	u.pending++
+	up := &Upload{
+		id: strconv.FormatUint(u.last, 10), name: name, sum: sum, started: now, after: u.byName[name],
+		done: make(chan struct{}),
+	}
+	u.byID[up.id], u.byName[name] = up, up
+	return up, nil
+}
+
+func (u *uploads) end(up *Upload, plugin Info, err error, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.pending--
+	if u.byName[up.name] == up {
+		delete(u.byName, up.name)
+	}
+	u.ended = append(u.ended, up.id)
+	if len(u.ended) > maxFinished {
+		delete(u.byID, u.ended[0])
+		u.ended = u.ended[1:]
+	}
+	up.finished, up.plugin, up.err = now, plugin, err
+	close(up.done)
+}
+
+// upload checks and loads a module and puts it in its place.
+func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (Info, error) {
+	var v *version
+	err := r.compiler.run(r.closing, code, func() (err error) {
+		if r.opts.Check != nil {
+			if err := r.opts.Check(r.closing, code, spec.Config); err != nil {
+				return err
+			}
+		}
+		v, err = r.load(name, code, SourceAPI, spec, false)
+		return err
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
+}
+
+// mayPut returns why a module of a kind ("" if that is not known) may not come under a name.
+func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
+	p := r.get(name)
+	switch {
+	case p != nil && p.current.Load().source == SourceConfig:
+		return conflictf("plugin %q comes from the configuration, and is changed there", name)
+	case p != nil && !replace:
+		return conflictf("plugin %q exists; PUT replaces it", name)
+	case p == nil && replace:
+		return notFound(name)
+	case p == nil && r.uploaded() >= maxUploads:
+		return conflictf("%d plugins are uploaded; delete one first", maxUploads)
+	case p != nil && kind != "" && p.kind() != "" && p.kind() != kind:
+		return &wasmhost.CheckError{Msg: fmt.Sprintf("%q is a %s; a %s needs another name", name, p.kind(), kind)}
+	}
+	return nil
+}
+
+// uploaded returns the number of uploaded plugins.
+func (r *Registry) uploaded() (n int) {
+	for _, p := range *r.byName.Load() {
+		if p.current.Load().source == SourceAPI {
+			n++
+		}
+	}
+	return n
+}
+
+// take keeps an upload and puts it in its place, if that is still allowed: while it was compiled, the name may have
+// been given to another plugin.
+func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.closing.Err()
+	if err == nil {
+		err = allowed()
+	}
+	if err == nil {
+		err = r.save(name, v)
+	}
+	if err != nil {
+		v.module.Close()
+		return Info{}, err
+	}
+	p := r.install(name, v)
+	r.opts.Log.Info("plugin loaded", slog.String("plugin", name), slog.String("source", v.source),
+		slog.String("sha256", v.sum))
+	return p.info(), nil
+}
+
+// install requires mu.
+func (r *Registry) install(name string, v *version) *plugin {
+	all := *r.byName.Load()
+	p := all[name]
+	if p != nil && p.takes(v) {
+		r.enter(all, []*version{v}, func() { p.swap(v) })
+		return p
+	}
+	all = maps.Clone(all)
+	all[name] = r.newPlugin(name, v)
+	r.enter(all, []*version{v}, func() {})
+	return all[name]
+}
+
+// Delete removes an uploaded plugin, also one that a plugin of the configuration hides. inUse returns what uses a
+// plugin, "" for nothing; it is called with a lock of the registry held, and must not change plugins. The error wraps
+// core.ErrNotFound, core.ErrConflict or an error of the file system.
+func (r *Registry) Delete(name string, inUse func(name string) string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.get(name)
+	if p == nil {
+		return notFound(name)
+	}
+	switch v := p.current.Load(); {
+	case v.hides.Load():
+		err := r.unsave(name)
+		v.hides.Store(err != nil)
+		return err
+	case v.source != SourceAPI:
+		return conflictf("plugin %q was not uploaded, so it is not deleted here", name)
+	}
+	if by := inUse(name); by != "" {
+		return conflictf("plugin %q is in use as %s; activate another first", name, by)
+	}
+	if err := r.unsave(name); err != nil { // it would be there again after a restart
+		return err
+	}
+	all := maps.Clone(*r.byName.Load())
+	delete(all, name)
+	r.publish(all)
+	p.retire()
+	return nil
+}
+
+// canRollBack: a plugin of the configuration is changed there.
+func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
+
+// RollBack puts the module before the current one back in its place. The error wraps core.ErrNotFound or
+// core.ErrConflict, is a *wasmhost.CheckError, or one of the file system.
+func (r *Registry) RollBack(name string) (Info, error) {
+	var to origin
+	allowed := func() error {
+		p := r.get(name)
+		if p == nil {
+			return notFound(name)
+		}
+		cur := p.current.Load()
+		if !cur.canRollBack() {
+			return conflictf("plugin %q has no earlier upload to go back to", name)
+		}
+		to = *cur.previous
+		return nil
+	}
+	if err := allowed(); err != nil {
+		return Info{}, err
+	}
+	var v *version
+	err := r.compiler.run(r.closing, to.code, func() (err error) {
+		v, err = r.load(name, to.code, to.source, to.spec, false)
+		return err
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return r.take(name, v, func() error {
+		loaded := to.sum
+		if err := allowed(); err != nil {
+			return err
+		}
+		if to.sum != loaded {
+			return conflictf("plugin %q was changed meanwhile; roll back again", name)
+		}
+		return nil
+	})
+}
+
+// Release ends a plugin's quarantine. The error wraps core.ErrNotFound.
+func (r *Registry) Release(name string) (Info, error) {
+	p := r.get(name)
+	if p == nil {
+		return Info{}, notFound(name)
+	}
+	p.release()
+	return p.info(), nil
+}
