@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
@@ -19,13 +21,15 @@ import (
 )
 
 // Plugins is the registry of plugins. Its errors wrap core.ErrNotFound,
-// core.ErrConflict, a *wasmhost.CheckError or an error of the file system.
+// core.ErrConflict, plugins.ErrTooManyUploads, a *wasmhost.CheckError, a *plugins.Rejection or
+// an error of the file system.
 type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
-	// Put loads a module; with replace in place of the one that has the name. A nil
-	// config keeps the settings.
-	Put(name string, code []byte, config map[string]any, replace bool) (plugins.Info, error)
+	// Submit begins to load a module; with replace in place of the one that has the name.
+	// A nil config keeps the settings.
+	Submit(name string, code []byte, config map[string]any, replace bool) (*plugins.Upload, error)
+	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an upload unless inUse returns a use of it.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
@@ -101,6 +105,7 @@ func (h *pluginHandler) routes(r fiber.Router) {
 	r.Post("/plugins/:name/activate", h.activate)
 	r.Post("/plugins/:name/rollback", h.rollBack)
 	r.Post("/plugins/:name/release", h.release)
+	r.Get("/uploads/:id", h.upload)
 }
 
 // pluginView is one plugin.
@@ -123,8 +128,9 @@ type pluginView struct {
 	Quarantined  bool              `json:"quarantined"`
 	CanRollBack  bool              `json:"can_roll_back"`
 	HidesUpload  bool              `json:"hides_upload"`
-	SpentSeconds float64           `json:"spent_seconds"` // all calls together
-	UsedFor      []string          `json:"used_for"`      // first, retry, backoff
+	Missed       uint64            `json:"observations_missed"` // they came faster than the plugin took them
+	SpentSeconds float64           `json:"spent_seconds"`       // all calls together
+	UsedFor      []string          `json:"used_for"`            // first, retry, backoff
 }
 
 func (h *pluginHandler) view(i plugins.Info) pluginView {
@@ -132,17 +138,29 @@ func (h *pluginHandler) view(i plugins.Info) pluginView {
 		Name: i.Name, Kind: string(i.Kind), Source: i.Source, State: i.State, Path: i.Path, SHA256: i.SHA256,
 		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls, Faults: i.Faults,
 		FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt, Quarantined: i.Quarantined,
-		CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
+		CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
 	}
 }
 
 func (h *pluginHandler) send(c *fiber.Ctx, i plugins.Info, err error) error {
+	if err != nil {
+		return pluginProblem(err)
+	}
+	return send(c, h.view(i))
+}
+
+// pluginProblem returns the response to an error of the registry.
+func pluginProblem(err error) error {
 	var bad *wasmhost.CheckError
+	var rejected *plugins.Rejection
 	switch {
-	case err == nil:
-		return send(c, h.view(i))
+	case errors.As(err, &rejected):
+		details := fiber.Map{"checks": failedChecks(rejected)}
+		return &problem{fiber.StatusUnprocessableEntity, Error{"invalid_plugin", rejected.Error(), details}}
 	case errors.As(err, &bad):
 		return badPlugin(bad.Msg)
+	case errors.Is(err, plugins.ErrTooManyUploads):
+		return newProblem(fiber.StatusTooManyRequests, "too_many_uploads", err.Error())
 	case isFileError(err):
 		return newProblem(fiber.StatusInternalServerError, "not_kept",
 			"the module cannot be written to [state] dir, so it is not loaded: "+err.Error())
@@ -178,11 +196,7 @@ func (h *pluginHandler) add(c *fiber.Ctx) error {
 	if up.name == "" {
 		return badPlugin("the plugin needs a name: the form's field name, or ?name=NAME behind the path")
 	}
-	i, err := h.registry.Put(up.name, up.code, up.config, false)
-	if err == nil {
-		c.Status(fiber.StatusCreated)
-	}
-	return h.send(c, i, err)
+	return h.submit(c, up, false)
 }
 
 func (h *pluginHandler) replace(c *fiber.Ctx) error {
@@ -190,8 +204,8 @@ func (h *pluginHandler) replace(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	i, err := h.registry.Put(c.Params("name"), up.code, up.config, true)
-	return h.send(c, i, err)
+	up.name = utils.CopyString(c.Params("name"))
+	return h.submit(c, up, true)
 }
 
 func (h *pluginHandler) remove(c *fiber.Ctx) error {
@@ -265,7 +279,7 @@ func readUpload(c *fiber.Ctx) (upload, error) {
 	kind := strings.ToLower(c.Get(fiber.HeaderContentType))
 	switch {
 	case strings.HasPrefix(kind, "application/wasm"):
-		return upload{name: c.Query("name"), code: c.Body()}, nil
+		return upload{name: utils.CopyString(c.Query("name")), code: bytes.Clone(c.Body())}, nil
 	case strings.HasPrefix(kind, "multipart/form-data"):
 		return readForm(c)
 	}
@@ -288,7 +302,7 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	if up.code, err = io.ReadAll(f); err != nil {
 		return up, err
 	}
-	up.name = c.FormValue("name")
+	up.name = utils.CopyString(c.FormValue("name"))
 	if text := c.FormValue("config"); text != "" {
 		v, err := strict.ParseJSON([]byte(text))
 		object, ok := v.(map[string]any)

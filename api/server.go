@@ -192,6 +192,9 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	if name, ok := c.Locals(keyName).(string); ok && name != "" {
 		attrs = append(attrs, slog.String("key", name))
 	}
+	if sum, ok := c.Locals(auditSHA256).(string); ok {
+		attrs = append(attrs, slog.String("sha256", sum))
+	}
 	s.cfg.Log.Info("changed through the API", attrs...)
 }
 

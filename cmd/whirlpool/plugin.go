@@ -31,7 +31,7 @@ say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
 command was not understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand())
+	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(), checkCommand())
 	return cmd
 }
 

@@ -52,7 +52,11 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	log, level, done := openLog(cfg.Log, logTo)
 	defer done() // its error could only be told where the log goes
-	g, err := wire(o.source, cfg, log, level)
+	program, err := os.Executable()
+	if err != nil {
+		program = ""
+	}
+	g, err := wire(o.source, cfg, log, level, program)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,10 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar) (*gateway, error) {
+// wire makes the parts. program is the executable that checks uploads; "" checks them in this process.
+func wire(
+	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
+) (*gateway, error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	g.keepFile(cfg)
 	for _, w := range cfg.Warnings {
@@ -81,6 +84,7 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
+		Check: (&checker{limits, cacheDir(cfg), program}).check,
 	})
 	if err != nil {
 		return nil, err
@@ -98,6 +102,7 @@ func wire(src config.Source, cfg *config.Config, log *slog.Logger, level *slog.L
 	if err != nil {
 		return nil, placed(cfg, err)
 	}
+	reg.SetUsed(g.usesPlugin)
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
@@ -179,11 +184,17 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	return out
 }
 
+// usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
+func (g *gateway) usesPlugin(name string) bool {
+	first, retry := g.engine.Scorers()
+	return name == first || name == retry || name == g.engine.Policies().Current().BackoffStrategy
+}
+
 func (g *gateway) pluginStates() []metrics.PluginState {
 	list := g.plugins.List()
 	out := make([]metrics.PluginState, 0, len(list))
 	for _, p := range list {
-		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Quarantined: p.Quarantined})
+		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined})
 	}
 	return out
 }

@@ -30,7 +30,7 @@ func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change f
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
 	log = &bytes.Buffer{}
-	g, err = wire(src, cfg, slog.New(slog.NewTextHandler(log, nil)), &slog.LevelVar{})
+	g, err = wire(src, cfg, slog.New(slog.NewTextHandler(log, nil)), &slog.LevelVar{}, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	return g, log, change
@@ -81,7 +81,7 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	src := config.Source{File: path, Optional: true, Overrides: map[string]any{"state.dir": ""}}
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
-	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{})
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	require.True(t, g.reload().OK, "it is not there yet")
@@ -224,7 +224,7 @@ func TestTheTargetOfALinkIsWatched(t *testing.T) {
 	src := config.Source{File: link}
 	cfg, err := config.Load(src)
 	require.NoError(t, err)
-	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{})
+	g, err := wire(src, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, "")
 	require.NoError(t, err)
 	t.Cleanup(g.plugins.Close)
 	w, err := fsnotify.NewWatcher()

@@ -125,6 +125,7 @@ type PluginState struct {
 	Calls, Faults uint64
 	FaultsBy      map[string]uint64 // by reason; together Faults
 	Spent         time.Duration     // in calls, all together
+	Missed        uint64            // observations that the plugin was too slow for
 	Quarantined   bool
 }
 
@@ -293,6 +294,7 @@ var (
 	proxiesDesc  = prometheus.NewDesc("whirlpool_proxies", "proxies by breaker state", []string{"state"}, nil)
 	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
 	pluginFaults = prometheus.NewDesc("whirlpool_plugin_faults_total", "plugin calls that failed and were answered by the built-in, by reason", []string{"plugin", "reason"}, nil)
+	pluginMissed = prometheus.NewDesc("whirlpool_plugin_observations_missed_total", "observations that came faster than the plugin took them", []string{"plugin"}, nil)
 	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
 	waitedDesc   = prometheus.NewDesc("whirlpool_retry_wait_seconds_total", "waited before retries, all together", nil, nil)
 	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
@@ -336,6 +338,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			for reason, n := range p.FaultsBy {
 				out <- prometheus.MustNewConstMetric(pluginFaults, prometheus.CounterValue, float64(n), p.Name, reason)
 			}
+			out <- prometheus.MustNewConstMetric(pluginMissed, prometheus.CounterValue, float64(p.Missed), p.Name)
 			out <- prometheus.MustNewConstSummary(pluginTime, p.Calls+p.Faults, p.Spent.Seconds(), nil, p.Name)
 			q := 0.0
 			if p.Quarantined {

@@ -215,10 +215,11 @@ type PluginHost struct {
 
 // Plugin is one [plugins.NAME].
 type Plugin struct {
-	Path   string         `koanf:"path" json:"path"`
-	SHA256 string         `koanf:"sha256" json:"sha256,omitempty"`
-	Kind   string         `koanf:"kind" json:"kind,omitempty"`
-	Config map[string]any `koanf:"config" json:"-"`
+	Path    string         `koanf:"path" json:"path"`
+	SHA256  string         `koanf:"sha256" json:"sha256,omitempty"`
+	Kind    string         `koanf:"kind" json:"kind,omitempty"`
+	Observe bool           `koanf:"observe" json:"observe,omitempty"` // observations come also while it is not in use
+	Config  map[string]any `koanf:"config" json:"-"`
 }
 
 // State is the [state] section.
@@ -288,7 +289,7 @@ func (c *Config) Engine() engine.Config {
 func (c *Config) Modules() map[string]plugins.Spec {
 	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
 	for name, p := range c.PluginHost.Modules {
-		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Config: p.Config}
+		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe, Config: p.Config}
 	}
 	return out
 }

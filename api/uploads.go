@@ -1,0 +1,132 @@
+package api
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+// uploadWait is how long the response to an upload waits for the checks at most, unless the client asks for less
+// (Prefer: respond-async or wait=SECONDS, RFC 7240). After it the response is 202 and names the upload.
+const uploadWait = 30 * time.Second
+
+// auditSHA256 is the local of a request with the SHA-256 of the module that it uploads, for the log.
+const auditSHA256 = "sha256"
+
+// uploadView is one upload.
+type uploadView struct {
+	ID         string      `json:"id"`
+	Name       string      `json:"name"` // of the plugin
+	SHA256     string      `json:"sha256"`
+	State      string      `json:"state"` // checking, done, failed
+	StartedAt  time.Time   `json:"started_at"`
+	FinishedAt time.Time   `json:"finished_at,omitzero"`
+	Plugin     *pluginView `json:"plugin,omitempty"` // as it was when the upload was done
+	Error      *Error      `json:"error,omitempty"`  // of an upload that has failed
+}
+
+// failedCheck is a check that a module fails.
+type failedCheck struct {
+	Name   string `json:"name"` // as `whirlpool plugin verify` prints it
+	Detail string `json:"detail"`
+	Fix    string `json:"fix"`
+}
+
+func failedChecks(r *plugins.Rejection) []failedCheck {
+	checks := make([]failedCheck, len(r.Failed))
+	for i, f := range r.Failed {
+		checks[i] = failedCheck(f)
+	}
+	return checks
+}
+
+// submit uploads a module and responds when it serves or has failed, or with 202 if that takes long.
+func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
+	u, err := h.registry.Submit(up.name, up.code, up.config, replace)
+	if err != nil {
+		return pluginProblem(err)
+	}
+	c.Locals(auditSHA256, u.Status().SHA256)
+	if !waitFor(u, preferredWait(c.Get("Prefer"))) {
+		c.Set(fiber.HeaderLocation, "/api/v1/uploads/"+u.ID())
+		c.Status(fiber.StatusAccepted)
+		return send(c, h.viewUpload(u.Status()))
+	}
+	status := u.Status()
+	if status.Err == nil && !replace {
+		c.Status(fiber.StatusCreated)
+	}
+	return h.send(c, status.Plugin, status.Err)
+}
+
+// waitFor reports whether the upload ends within d.
+func waitFor(u *plugins.Upload, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-u.Done():
+		return true
+	case <-timer.C:
+	}
+	return false
+}
+
+// preferredWait reads the header field Prefer of an upload.
+func preferredWait(prefer string) time.Duration {
+	wait := uploadWait
+	for _, p := range strings.Split(prefer, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "respond-async":
+			wait = 0
+		case "wait":
+			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
+				return min(time.Duration(n)*time.Second, uploadWait) // also of an asynchronous one
+			}
+		}
+	}
+	return wait
+}
+
+// upload responds with the state of an upload.
+func (h *pluginHandler) upload(c *fiber.Ctx) error {
+	u, err := h.registry.Upload(c.Params("id"))
+	if err != nil {
+		return err
+	}
+	return send(c, h.viewUpload(u.Status()))
+}
+
+func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
+	v := uploadView{
+		ID: s.ID, Name: s.Name, SHA256: s.SHA256, State: string(s.State), StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
+	}
+	switch s.State {
+	case plugins.UploadDone:
+		view := h.view(s.Plugin)
+		v.Plugin = &view
+	case plugins.UploadFailed:
+		v.Error = uploadError(s.Err)
+	}
+	return v
+}
+
+// uploadError returns what the response to the upload would have been.
+func uploadError(err error) *Error {
+	var p *problem
+	switch err = pluginProblem(err); {
+	case errors.As(err, &p):
+		return &p.body
+	case errors.Is(err, core.ErrConflict):
+		return &Error{Error: "conflict", Message: err.Error()}
+	case errors.Is(err, core.ErrNotFound):
+		return &Error{Error: "not_found", Message: err.Error()}
+	}
+	return &Error{Error: "internal", Message: err.Error()}
+}

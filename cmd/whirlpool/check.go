@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// An upload is checked as `whirlpool plugin verify` checks. The checks run in a child process of low priority, with
+// its own memory: neither a module that compiles for seconds nor one that does its worst at a check slows requests
+// down. The child leaves the compiled code of a slow module in the cache directory, where the gateway finds it.
+
+// checkTimeout is how long the checks of one module may take. At low priority on a busy machine an honest module of
+// standard Go, which takes a second of CPU time, is checked within 20 s.
+const checkTimeout = 2 * time.Minute
+
+// checkHeader is the first line of a check child's standard input, in JSON. The module follows it.
+type checkHeader struct {
+	Limits   wasmhost.Limits
+	CacheDir string
+	Config   map[string]any
+}
+
+// checker checks uploads.
+type checker struct {
+	limits   wasmhost.Limits
+	cacheDir string
+	program  string // the executable of the child; "" to check in this process
+}
+
+// check is plugins.Options.Check.
+func (c *checker) check(ctx context.Context, code []byte, config map[string]any) error {
+	report, err := c.report(ctx, code, config)
+	if err != nil {
+		return err
+	}
+	var failed []plugins.FailedCheck
+	for _, f := range report.Checks {
+		if f.Result == conformance.Fail {
+			failed = append(failed, plugins.FailedCheck{Name: f.Name, Detail: f.Detail, Fix: f.Mend})
+		}
+	}
+	if len(failed) > 0 {
+		return &plugins.Rejection{Failed: failed}
+	}
+	return nil
+}
+
+func (c *checker) report(ctx context.Context, code []byte, config map[string]any) (conformance.Report, error) {
+	if c.program == "" {
+		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
+	}
+	header, err := json.Marshal(checkHeader{c.limits, c.cacheDir, config})
+	if err != nil {
+		return conformance.Report{}, &wasmhost.CheckError{Msg: "the settings cannot be written as JSON: " + err.Error()}
+	}
+	timed, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(timed, c.program, "plugin", "check")
+	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // nothing of the gateway's, which may hold keys
+	cmd.Stdin = io.MultiReader(bytes.NewReader(header), bytes.NewReader([]byte("\n")), bytes.NewReader(code))
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	isolate(cmd)
+	runtime.LockOSThread() // Linux ends the child when the thread that started it ends
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil { // the executable is gone, or there may be no more processes
+		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
+	}
+	err = cmd.Wait()
+	var report conformance.Report
+	switch {
+	case ctx.Err() != nil:
+		return report, ctx.Err()
+	case timed.Err() != nil:
+		return report, unfinished(fmt.Sprintf("the checks took longer than %v", checkTimeout))
+	case err != nil:
+		return report, unfinished("the checks ended early: " + err.Error())
+	}
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+		return report, fmt.Errorf("the report of the checks: %w", err)
+	}
+	return report, nil
+}
+
+// unfinished rejects a module whose checks came to no end.
+func unfinished(detail string) error {
+	return &plugins.Rejection{Failed: []plugins.FailedCheck{{
+		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify shows how far it comes",
+	}}}
+}
+
+// checkCommand is the child. It is hidden, since people use verify.
+func checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Check the module on standard input for a gateway", Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			lowerPriority()
+			in := bufio.NewReader(cmd.InOrStdin())
+			line, err := in.ReadBytes('\n')
+			if err != nil {
+				return usage("check is what the gateway starts for an upload; use verify")
+			}
+			var h checkHeader
+			d := json.NewDecoder(bytes.NewReader(line))
+			d.UseNumber() // the numbers as they were uploaded
+			if err := d.Decode(&h); err != nil {
+				return usageError{err}
+			}
+			code, err := io.ReadAll(in)
+			if err != nil {
+				return err
+			}
+			host := wasmhost.New(h.Limits, h.CacheDir)
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(conformance.Run(host, code, h.Config))
+		},
+	}
+}

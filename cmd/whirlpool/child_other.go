@@ -1,0 +1,9 @@
+//go:build !linux
+
+package main
+
+import "os/exec"
+
+func isolate(*exec.Cmd) {}
+
+func lowerPriority() {}
