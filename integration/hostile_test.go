@@ -91,9 +91,10 @@ func TestBadUploads(t *testing.T) {
 		"a compile bomb":   {bomb.Bytes(), "too long to compile"},
 		"a huge memory":    {huge.Bytes(), "at most 256 are given"},
 		"another version":  {old.Bytes(), "version 7"},
-		"a spin":           {wt.Scorer(wt.Spin...).Bytes(), "a trial call failed: fuel"},
-		"a trap":           {wt.Scorer(wt.Unreachable).Bytes(), "a trial call failed: trap"},
-		"NaN":              {wt.Scorer(wt.Scores(math.NaN())...).Bytes(), "a trial call failed: not_finite"},
+		"a spin":           {wt.Scorer(wt.Spin...).Bytes(), "check answers failed: 10 plausible candidates: fuel"},
+		"a trap":           {wt.Scorer(wt.Unreachable).Bytes(), "check answers failed: 10 plausible candidates: trap"},
+		"NaN":              {wt.Scorer(wt.Scores(math.NaN())...).Bytes(),
+			"check answers failed: 10 plausible candidates: not_finite"},
 	} {
 		for method, plugin := range map[string]string{"POST": "fresh", "PUT": "mine"} {
 			status, body := w.upload(method, plugin, c.code)
@@ -160,7 +161,8 @@ func TestBadUploads(t *testing.T) {
 // API, the metrics and once in the log, and can be ended.
 func TestQuarantine(t *testing.T) {
 	w := start(t, 3, confK+"[plugins]\nmax_faults = 4\n")
-	status, body := w.upload("POST", "mine", wt.Scorer(wt.Unless256(wt.Unreachable)...).Bytes())
+	traps := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Unreachable), wt.Scores(1))...).Bytes()
+	status, body := w.upload("POST", "mine", traps)
 	require.Equal(t, 201, status, body)
 	for _, use := range []string{"first", "retry"} {
 		status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"`+use+`"}`)
@@ -199,7 +201,7 @@ func TestQuarantine(t *testing.T) {
 	require.EqualValues(t, []int{3, 3, 3}, []int{w.fakes[0].Count(), w.fakes[1].Count(), w.fakes[2].Count()},
 		"the built-in rotates")
 
-	status, raw, _ := w.call("POST", "/plugins/mine/test", `{"candidates":[{}]}`)
+	status, raw, _ := w.call("POST", "/plugins/mine/test", `{"request":{"now":1.8e9},"candidates":[{}]}`)
 	require.Equal(t, 422, status, "a quarantined plugin may be tried: %s", raw)
 	require.Contains(t, string(raw), `"plugin_fault"`)
 	require.Contains(t, string(raw), "trap: wasm error: unreachable")
@@ -222,9 +224,8 @@ func TestQuarantine(t *testing.T) {
 	status, _, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 409, status, "it is in use")
 
-	// A backoff that says NaN, but for its trial, where it is the first retry of three.
-	honest := wt.Join([]byte{wt.LocalGet, 0, wt.F64Load, 3, 24}, wt.ConstF64(30), []byte{0x61, wt.If, wt.F64},
-		wt.ConstF64(0), []byte{0x05}, wt.ConstF64(math.NaN()), []byte{wt.End})
+	// A backoff that answers NaN, but not when it is checked.
+	honest := wt.Join(wt.Live(wt.BackoffNow, wt.Join(wt.ConstF64(math.NaN()), []byte{wt.Return})...), wt.ConstF64(0))
 	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
 	require.Equal(t, 201, status, body)
 	w.put(`{"max_backoff_delay":1}`)
@@ -245,7 +246,8 @@ func TestQuarantine(t *testing.T) {
 // and holds nobody else up.
 func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 	w := start(t, 2, confK+"[plugins]\nmax_faults = 1000000\n")
-	status, body := w.upload("POST", "mine", wt.Scorer(wt.Unless256(wt.Spin...)...).Bytes())
+	spins := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Spin...), wt.Scores(1))...).Bytes()
+	status, body := w.upload("POST", "mine", spins)
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
 	require.Equal(t, 200, status, string(raw))
@@ -269,7 +271,7 @@ func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 func TestWhatAPluginWritesIsSwallowed(t *testing.T) {
 	w := start(t, 2, confK)
 	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0),
-		[]byte{wt.Drop})...)
+		[]byte{wt.Drop}, wt.Scores(1))...)
 	m.Imports = []wt.Import{{Module: "wasi_snapshot_preview1", Name: "fd_write", Params: wt.Repeat(4, wt.I32),
 		Results: []byte{wt.I32}}}
 	m.Data = []wt.Data{{Offset: 0, Bytes: []byte{8, 0, 0, 0, 14, 0, 0, 0}},
@@ -322,7 +324,8 @@ func TestASlowPluginUnderLoad(t *testing.T) {
 		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8),
 		[]byte{0x71, 0x28, 2, 0, wt.Drop},
 		[]byte{wt.LocalGet, 3}, wt.Const32(1), []byte{wt.I32Sub, 0x22, 3, wt.BrIf, 0, wt.End})
-	status, body := w.upload("POST", "mine", wt.Scorer(wt.Join(pages, walk)...).Bytes())
+	slow := wt.Scorer(wt.Join(wt.Scores(1), wt.Live(wt.ScorerNow, wt.Join(pages, walk)...))...)
+	status, body := w.upload("POST", "mine", slow.Bytes())
 	require.Equal(t, 201, status, body)
 	status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"first"}`)
 	require.Equal(t, 200, status, string(raw))
@@ -377,7 +380,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	var sets [2]struct{ body, typ string } // one wants one pair of settings, the other two, or it refuses
 	for i, settings := range []string{`{"e":"f"}`, `{"a":{"b":1.5},"c":"d"}`} {
 		sets[i].body, sets[i].typ = form(t, map[string]string{"name": "set", "config": settings}, map[string][]byte{
-			"module": wt.Scorer().Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32),
+			"module": wt.Scorer(wt.Scores(1)...).Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32),
 				Results: []byte{wt.I32}, Code: []byte{wt.LocalGet, 1, 0x41, byte(i + 1), 0x47}}).Bytes()})
 	}
 	status, raw, _ := w.call("POST", "/plugins", sets[0].body, "Content-Type", sets[0].typ)

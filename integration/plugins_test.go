@@ -125,7 +125,7 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 func TestALearnerLearns(t *testing.T) {
 	// It counts observations in memory, at address 8, and scores the first
 	// candidate by that count.
-	learner := wasmtest.Scorer(wasmtest.Join(
+	learner := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	learner.Add(wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
 		wasmtest.Const32(0), wasmtest.Const32(0), []byte{0x2b, 3,
@@ -134,18 +134,31 @@ func TestALearnerLearns(t *testing.T) {
 	code, raw, _ := w.call("POST", "/plugins?name=learner", string(learner.Bytes()), "Content-Type", "application/wasm")
 	require.Equal(t, 201, code, string(raw))
 	require.Equal(t, true, w.json("/plugins/learner")["learns"])
+	learned := func(want int) {
+		eventually(t, fmt.Sprintf("%d observations", want), func() bool {
+			_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
+			return string(raw) == fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, want)
+		})
+	}
+	w.get() // not in use yet: it is not observed
+	code, raw, _ = w.call("POST", "/plugins/learner/activate", `{"for":"first"}`)
+	require.Equal(t, 200, code, string(raw))
 	for range 7 {
 		w.get()
 	}
-	_, raw, _ = w.call("POST", "/plugins/learner/test", `{"candidates":[{}]}`)
-	require.JSONEq(t, fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, 7), string(raw))
+	learned(7)
+	code, raw, _ = w.call("POST", "/plugins/random/activate", `{"for":"first"}`)
+	require.Equal(t, 200, code, string(raw))
+	w.get()
+	learned(7)
+	require.Equal(t, 0.0, w.json("/plugins/learner")["observations_missed"])
 }
 
 // A new build keeps the settings of the one before, unless it brings its own.
 func TestANewBuildKeepsItsSettings(t *testing.T) {
 	// Every score is the number of its settings.
-	plugin := wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8},
-		[]byte{wasmtest.F64Store, 3, 0})...)
+	plugin := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
+		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	plugin.Add(wasmtest.Func{Export: "configure", Params: []byte{wasmtest.I32, wasmtest.I32},
 		Results: []byte{wasmtest.I32}, Code: wasmtest.Join(
 			wasmtest.Const32(0), []byte{wasmtest.LocalGet, 1, 0xb7}, []byte{wasmtest.F64Store, 3,

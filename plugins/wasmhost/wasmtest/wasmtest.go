@@ -287,6 +287,19 @@ func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
 
+// The offsets of now in the records of calls, for Live.
+const (
+	ScorerNow  byte = 8
+	BackoffNow byte = 112
+	ObserveNow byte = 0
+)
+
+// Live is code that runs only at a real time: where now, at that offset of the record that parameter 0 points to, is
+// 1.75e9 s (2025) or later. The checks of an upload and its trial call are earlier.
+func Live(now byte, code ...byte) []byte {
+	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End}) // ge
+}
+
 // Forever is code in a loop without end.
 func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
@@ -302,13 +315,13 @@ const RegionAt = 1024
 // plugin is what both kinds have: version, a reserve that gives RegionAt, one
 // page of memory of at most 256 that grows on demand.
 func plugin(main Func) *Module {
-	// grow to hold bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1), giving up where that fails
+	// grow to hold bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1); 0 where that fails
 	const wanted = 0
 	more := Join(
 		[]byte{Block, Empty, Loop, Empty},
 		[]byte{MemorySize, 0}, Const32(16), []byte{0x74}, // shl
 		[]byte{LocalGet, wanted}, Const32(RegionAt), []byte{I32Add, 0x4f, BrIf, 1}, // ge_u
-		Const32(1), []byte{MemoryGrow, 0}, Const32(-1), []byte{0x46, BrIf, 1}, // eq
+		Const32(1), []byte{MemoryGrow, 0}, Const32(-1), []byte{0x46, If, Empty}, Const32(0), []byte{Return, End}, // eq
 		[]byte{Br, 0, End, End},
 		Const32(RegionAt),
 	)
