@@ -289,6 +289,12 @@ type fakePlugins struct {
 	all  map[string]plugins.Info
 	err  error
 	puts []upload
+
+	refuse error // of Submit
+	slow   bool  // uploads end by end
+	end    func()
+	last   *plugins.Upload
+
 	rank core.RankRequest    // of the last TestScorer
 	row  core.Candidate      // the first candidate of it
 	wait core.BackoffRequest // of the last TestBackoff
@@ -314,9 +320,25 @@ func (f *fakePlugins) Get(name string) (plugins.Info, error) {
 	return i, nil
 }
 
-func (f *fakePlugins) Put(name string, code []byte, config map[string]any, _ bool) (plugins.Info, error) {
+func (f *fakePlugins) Submit(name string, code []byte, config map[string]any, _ bool) (*plugins.Upload, error) {
 	f.puts = append(f.puts, upload{name, code, config})
-	return plugins.Info{Name: name}, f.err
+	if f.refuse != nil {
+		return nil, f.refuse
+	}
+	u, end := plugins.NewUpload("7", name, "sum", noon)
+	f.end = func() { end(plugins.Info{Name: name}, f.err, noon) }
+	f.last = u
+	if !f.slow {
+		f.end()
+	}
+	return u, nil
+}
+
+func (f *fakePlugins) Upload(id string) (*plugins.Upload, error) {
+	if f.last == nil || id != f.last.ID() {
+		return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
+	}
+	return f.last, nil
 }
 
 func (f *fakePlugins) Delete(name string, inUse func(string) string) error {

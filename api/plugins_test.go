@@ -18,7 +18,7 @@ import (
 func pluginJSON(name, kind, source, state, more, usedFor string) string {
 	return fmt.Sprintf(`{"name":%q,"kind":%q,"source":%q,"state":%q,"sha256":"","abi_version":0,"size":0,"learns":false,`+
 		`"loaded_at":"0001-01-01T00:00:00Z","calls":0,"faults":0,"faults_by_reason":null,%s"quarantined":false,"can_roll_back":false,`+
-		`"hides_upload":false,"spent_seconds":0,"used_for":[%s]}`, name, kind, source, state, more, usedFor)
+		`"hides_upload":false,"observations_missed":0,"spent_seconds":0,"used_for":[%s]}`, name, kind, source, state, more, usedFor)
 }
 
 func TestPlugins(t *testing.T) {
@@ -34,12 +34,12 @@ func TestPlugins(t *testing.T) {
 	r.plugins.all["fixed"] = plugins.Info{
 		Name: "fixed", Kind: wasmhost.Backoff, Source: "config", State: "quarantined", Path: "p", SHA256: "s", ABIVersion: 1, Size: 2,
 		Learns: true, LoadedAt: noon, Calls: 3, Faults: 4, FaultsBy: map[string]uint64{"trap": 4}, LastError: "e", LastFaultAt: noon,
-		Spent: 1500, Quarantined: true, CanRollBack: true, HidesUpload: true,
+		Spent: 1500, Quarantined: true, CanRollBack: true, HidesUpload: true, Missed: 5,
 	}
 	r.check(t, []exchange{{path: "/plugins/fixed", status: 200, want: `{"name":"fixed","kind":"backoff","source":"config","state":"quarantined",` +
 		`"path":"p","sha256":"s","abi_version":1,"size":2,"learns":true,"loaded_at":"2026-11-28T12:00:00Z","calls":3,"faults":4,` +
 		`"faults_by_reason":{"trap":4},"last_error":"e","last_fault_at":"2026-11-28T12:00:00Z","quarantined":true,"can_roll_back":true,` +
-		`"hides_upload":true,"spent_seconds":0.0000015,"used_for":[]}`}})
+		`"hides_upload":true,"observations_missed":5,"spent_seconds":0.0000015,"used_for":[]}`}})
 }
 
 const (
@@ -107,6 +107,8 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 		code           string
 	}{
 		{&wasmhost.CheckError{Msg: "no module"}, 422, 500, "invalid_plugin"},
+		{&plugins.Rejection{Failed: []plugins.FailedCheck{{Name: "score_counts"}}}, 422, 500, "invalid_plugin"},
+		{plugins.ErrTooManyUploads, 429, 500, "too_many_uploads"},
 		{fmt.Errorf("plugin %w", core.ErrNotFound), 404, 404, "not_found"},
 		{fmt.Errorf("plugin %w", core.ErrConflict), 409, 409, "conflict"},
 		{file, 500, 500, "not_kept"},

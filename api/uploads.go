@@ -128,5 +128,5 @@ func uploadError(err error) *Error {
 	case errors.Is(err, core.ErrNotFound):
 		return &Error{Error: "not_found", Message: err.Error()}
 	}
-	return &Error{Error: "internal", Message: err.Error()}
+	return &internal(fiber.StatusInternalServerError).body
 }

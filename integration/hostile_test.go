@@ -93,7 +93,7 @@ func TestBadUploads(t *testing.T) {
 		"another version":  {old.Bytes(), "version 7"},
 		"a spin":           {wt.Scorer(wt.Spin...).Bytes(), "check answers failed: 10 plausible candidates: fuel"},
 		"a trap":           {wt.Scorer(wt.Unreachable).Bytes(), "check answers failed: 10 plausible candidates: trap"},
-		"NaN":              {wt.Scorer(wt.Scores(math.NaN())...).Bytes(),
+		"NaN": {wt.Scorer(wt.Scores(math.NaN())...).Bytes(),
 			"check answers failed: 10 plausible candidates: not_finite"},
 	} {
 		for method, plugin := range map[string]string{"POST": "fresh", "PUT": "mine"} {

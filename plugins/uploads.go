@@ -78,12 +78,20 @@ type UploadStatus struct {
 type Upload struct {
 	id, name, sum string
 	started       time.Time
-	after         *Upload       // of the same name, submitted before; nil if it has ended
 	done          chan struct{} // closed when the fields below are set
 
 	finished time.Time
 	plugin   Info
 	err      error
+}
+
+// NewUpload returns an upload that has begun, and the function that ends it.
+func NewUpload(id, name, sha256 string, started time.Time) (u *Upload, end func(plugin Info, err error, at time.Time)) {
+	u = &Upload{id: id, name: name, sum: sha256, started: started, done: make(chan struct{})}
+	return u, func(plugin Info, err error, at time.Time) {
+		u.plugin, u.err, u.finished = plugin, err, at
+		close(u.done)
+	}
 }
 
 // ID names the upload; Registry.Upload takes it.
@@ -141,17 +149,17 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	if p := r.get(name); p != nil && config == nil {
 		config = p.current.Load().spec.Config
 	}
-	u, err := r.uploads.begin(name, sha256Of(code), r.now())
+	u, end, before, err := r.uploads.begin(name, sha256Of(code), r.now())
 	if err != nil {
 		return nil, err
 	}
 	r.background.Go(func() {
-		if u.after != nil { // the last one submitted serves in the end
-			<-u.after.done
-			u.after = nil
+		if before != nil { // the last one submitted serves in the end
+			<-before.done
 		}
 		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
-		r.uploads.end(u, plugin, err, r.now())
+		r.uploads.end(u)
+		end(plugin, err, r.now())
 	})
 	return u, nil
 }
@@ -176,26 +184,27 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-func (u *uploads) begin(name, sum string, now time.Time) (*Upload, error) {
+// begin returns a new upload with the function that ends it, and the upload of that name that is under way already.
+func (u *uploads) begin(name, sum string, now time.Time) (up *Upload, end func(Info, error, time.Time), before *Upload,
+	err error,
+) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.pending == maxPending {
-		return nil, ErrTooManyUploads
+		return nil, nil, nil, ErrTooManyUploads
 	}
 	if u.byID == nil {
 		u.byID, u.byName = map[string]*Upload{}, map[string]*Upload{}
 	}
 	u.last++
 	u.pending++
-	up := &Upload{
-		id: strconv.FormatUint(u.last, 10), name: name, sum: sum, started: now, after: u.byName[name],
-		done: make(chan struct{}),
-	}
+	before = u.byName[name]
+	up, end = NewUpload(strconv.FormatUint(u.last, 10), name, sum, now)
 	u.byID[up.id], u.byName[name] = up, up
-	return up, nil
+	return up, end, before, nil
 }
 
-func (u *uploads) end(up *Upload, plugin Info, err error, now time.Time) {
+func (u *uploads) end(up *Upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.pending--
@@ -207,8 +216,6 @@ func (u *uploads) end(up *Upload, plugin Info, err error, now time.Time) {
 		delete(u.byID, u.ended[0])
 		u.ended = u.ended[1:]
 	}
-	up.finished, up.plugin, up.err = now, plugin, err
-	close(up.done)
 }
 
 // upload checks and loads a module and puts it in its place.
