@@ -13,7 +13,8 @@ var ABI []byte
 // Go is the Go SDK by path below this folder. It needs the standard library
 // and itself only, as module github.com/whirlpool-proxy/whirlpool/sdk/...
 //
-//go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go
+//go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go
+//go:embed pool/*.go random/*.go scorer/*.go tolerance/*.go
 //go:embed output/*.go settings/*.go
 //go:embed sdktest/*.go sdktest/recording.json
 var Go embed.FS

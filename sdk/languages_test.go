@@ -25,13 +25,16 @@ import (
 var languages = map[string]func(t *testing.T, out string){
 	"c": func(t *testing.T, out string) {
 		for _, name := range []string{"everything", "wait"} {
-			run(t, nil, "clang", "--target=wasm32", "-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
-				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out, name+".wasm"), "testdata/c/"+name+".c")
+			run(t, nil, "clang", "--target=wasm32", "-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall",
+				"-Werror",
+				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out,
+					name+".wasm"), "testdata/c/"+name+".c")
 		}
 	},
 	"rust": func(t *testing.T, out string) {
 		target := t.TempDir()
-		run(t, []string{"CARGO_TARGET_DIR=" + target}, "rust/cargo.sh", "build", "--quiet", "--offline", "--locked", "--release", "--lib", "--examples",
+		run(t, []string{"CARGO_TARGET_DIR=" + target}, "rust/cargo.sh", "build", "--quiet", "--offline", "--locked",
+			"--release", "--lib", "--examples",
 			"--target=wasm32-unknown-unknown", "--manifest-path=testdata/rust/Cargo.toml")
 		release := filepath.Join(target, "wasm32-unknown-unknown", "release")
 		require.NoError(t, os.Rename(filepath.Join(release, "everything.wasm"), filepath.Join(out, "everything.wasm")))
@@ -39,7 +42,8 @@ var languages = map[string]func(t *testing.T, out string){
 	},
 	"assemblyscript": func(t *testing.T, out string) {
 		for _, name := range []string{"everything", "wait"} {
-			run(t, nil, "assemblyscript/asc.sh", "testdata/assemblyscript/"+name+".ts", "-O3", "--outFile", filepath.Join(out, name+".wasm"))
+			run(t, nil, "assemblyscript/asc.sh", "testdata/assemblyscript/"+name+".ts", "-O3", "--outFile",
+				filepath.Join(out, name+".wasm"))
 		}
 	},
 }
@@ -99,7 +103,8 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 }
 
 func TestTheRustCrateItself(t *testing.T) {
-	out := run(t, []string{"CARGO_TARGET_DIR=" + t.TempDir()}, "rust/cargo.sh", "test", "--quiet", "--offline", "--locked", "--manifest-path=rust/Cargo.toml")
+	out := run(t, []string{"CARGO_TARGET_DIR=" + t.TempDir()}, "rust/cargo.sh", "test", "--quiet", "--offline",
+		"--locked", "--manifest-path=rust/Cargo.toml")
 	require.Contains(t, out, "5 passed")
 }
 
@@ -156,8 +161,9 @@ func panics(t *testing.T, code []byte) {
 
 // panicked is the error of a panic in testdata/LANGUAGE/wait.
 var panicked = map[string]string{
-	"c":              "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
-	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13", // otherwise since Rust 1.73
+	"c": "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
+	// otherwise since Rust 1.73
+	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13",
 	"assemblyscript": "trap: the plugin called abort: no spoon (testdata/assemblyscript/wait.ts:21:22)",
 	"go":             "trap: wasm error: unreachable: panic: no spoon (main.go:22)",
 }
@@ -184,7 +190,8 @@ func writes(t *testing.T, code []byte, panicked string) {
 		lines = append(lines, l.String())
 	}
 	require.ElementsMatch(t, []string{"warn   to the standard error", "info   waiting"}, lines)
-	require.Equal(t, []output.Metric{{Name: "level", Kind: wasmhost.Gauge, Value: 0.5}, {Name: "waits_total", Value: 2}}, out.Metrics())
+	require.Equal(t, []output.Metric{{Name: "level", Kind: wasmhost.Gauge, Value: 0.5},
+		{Name: "waits_total", Value: 2}}, out.Metrics())
 	_, err = m.Delay(&core.BackoffRequest{Retry: -2})
 	require.EqualError(t, err, panicked)
 	lines = nil
@@ -196,7 +203,8 @@ func writes(t *testing.T, code []byte, panicked string) {
 
 func TestGoWrites(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "wait.wasm")
-	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/wait")
+	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w",
+		"-o", out, "./testdata/wait")
 	code, err := os.ReadFile(out)
 	require.NoError(t, err)
 	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)

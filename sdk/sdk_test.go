@@ -77,12 +77,15 @@ func TestEveryHook(t *testing.T) {
 
 	t.Run("settings", func(t *testing.T) {
 		for want, config := range map[string]map[string]any{
-			`the setting limits.near is "2"; it must be a number from 0 to 1`:                               {"limits": map[string]any{"near": 2}},
-			`the setting limits.near is ""; it must be a number from 0 to 1`:                                {"limits": map[string]any{"near": ""}},
-			`the setting count is "1.5"; it must be a whole number from 1 to 1.048576e+06`:                  {"count": 1.5},
-			`the setting flag is "yes"; it must be true or false`:                                           {"flag": "yes"},
-			"there is no setting moed; there are mode, limits.near, count, flag":                            {"moed": "pool"},
-			"configure failed: status: it refused its configuration with status 1: there is no setting a; ": {"a": 1},
+			`the setting limits.near is "2"; it must be a number ` +
+				`from 0 to 1`: {"limits": map[string]any{"near": 2}},
+			`the setting limits.near is ""; it must be a number ` +
+				`from 0 to 1`: {"limits": map[string]any{"near": ""}},
+			`the setting count is "1.5"; it must be a whole number from 1 to 1.048576e+06`: {"count": 1.5},
+			`the setting flag is "yes"; it must be true or false`:                          {"flag": "yes"},
+			"there is no setting moed; there are mode, limits.near, count, flag":           {"moed": "pool"},
+			"configure failed: status: it refused its configuration with status 1: " +
+				"there is no setting a; ": {"a": 1},
 		} {
 			_, err := load(config)
 			require.ErrorContains(t, err, want)
@@ -115,7 +118,8 @@ func TestEveryHook(t *testing.T) {
 		require.Equal(t, []float64{0, 0}, score(t, m, among(2)))
 		big := make([]wasmhost.Proxy, 500)
 		for i := range big {
-			big[i] = wasmhost.Proxy{ID: strconv.Itoa(i) + "-proxy-or-other", Region: "somewhere", Metadata: map[string]string{"tier": "gold", "seller": "somebody"}}
+			big[i] = wasmhost.Proxy{ID: strconv.Itoa(i) + "-proxy-or-other", Region: "somewhere",
+				Metadata: map[string]string{"tier": "gold", "seller": "somebody"}}
 		}
 		m.SetPool(big)
 		require.Equal(t, []float64{0, 0}, score(t, m, among(2)), "a pool of 500 is within its fuel")
@@ -132,7 +136,8 @@ func TestEveryHook(t *testing.T) {
 		for mode, want := range map[string]string{
 			"panic": "trap: wasm error: unreachable: panic: the dish ran away (main.go:60)",
 			"index": "trap: wasm error: unreachable: panic: runtime error: index out of range [1] with length 1",
-			"spin":  "fuel: the plugin used up its fuel", "recurse": "fuel: the plugin used up its fuel", "eat": "fuel: the plugin used up its fuel",
+			"spin":  "fuel: the plugin used up its fuel", "recurse": "fuel: the plugin used up its fuel",
+			"eat": "fuel: the plugin used up its fuel",
 		} {
 			m := start(t, map[string]any{"mode": mode})
 			bad := among(1)

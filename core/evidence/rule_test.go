@@ -133,7 +133,8 @@ func TestABadProxyOpens(t *testing.T) {
 func TestADeadTargetOpensNothing(t *testing.T) {
 	for _, warm := range []int{0, 3000} {
 		for _, share := range []float64{0.01, 0.1, 0.5, 1} {
-			row := fmt.Sprintf("dead from request %d, %.0f %% of requests; openings, tries of a dead proxy:", warm, share*100)
+			row := fmt.Sprintf("dead from request %d, %.0f %% of requests; openings, tries of a dead proxy:", warm,
+				share*100)
 			for _, n := range []int{2, 3, 8, 100} {
 				for _, at := range []int{1, 256} {
 					openings, tries := 0, outcome{}

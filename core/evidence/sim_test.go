@@ -64,7 +64,8 @@ const (
 
 func newPool(n int, rate float64, seed uint64) *pool {
 	p := &pool{
-		rng: rand.New(rand.NewPCG(seed, 1)), ledger: NewLedger(Config{}), step: time.Duration(float64(time.Second) / rate),
+		rng: rand.New(rand.NewPCG(seed, 1)), ledger: NewLedger(Config{}),
+		step:  time.Duration(float64(time.Second) / rate),
 		tries: 3, opened: map[int]int{}, now: time.Minute,
 	}
 	for i := range n {

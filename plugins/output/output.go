@@ -84,7 +84,8 @@ func (o *Output) log(level wasmhost.Level, text string) {
 	}
 	o.tokens--
 	if o.dropped > 0 {
-		o.keep(Line{At: now, Level: wasmhost.LevelWarn, Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.dropped, perSecond)})
+		o.keep(Line{At: now, Level: wasmhost.LevelWarn,
+			Text: fmt.Sprintf("%d lines were not kept: at most %d a second are", o.dropped, perSecond)})
 		o.dropped = 0
 	}
 	o.keep(Line{At: now, Level: level, Text: text})
@@ -126,7 +127,8 @@ func (o *Output) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
 	default:
 		if !o.refused {
 			o.refused = true
-			o.log(wasmhost.LevelWarn, fmt.Sprintf("the metric %s is not taken: a plugin has at most %d", string(name), MaxMetrics))
+			o.log(wasmhost.LevelWarn, fmt.Sprintf("the metric %s is not taken: a plugin has at most %d", string(name),
+				MaxMetrics))
 		}
 		return
 	}

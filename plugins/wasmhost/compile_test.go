@@ -27,7 +27,8 @@ func bombs() map[string]*w.Module {
 	locals := []w.Group{{Count: 3000, Type: w.I32}}
 	wide := w.Repeat(1000, w.I64)
 	blocks := w.Scorer().Add(w.Func{Params: wide, Results: wide, Code: w.Join(
-		counted(1000, func(i int) []byte { return local(w.LocalGet, i) }), w.Repeat(5000, w.Block, 3, w.End))}) // 3 is its own type
+		// 3 is its own type
+		counted(1000, func(i int) []byte { return local(w.LocalGet, i) }), w.Repeat(5000, w.Block, 3, w.End))})
 	results := w.Scorer().Add(
 		w.Func{Results: wide, Code: w.Repeat(1000, 0x42, 0)},
 		w.Func{Code: w.Repeat(3000, w.Block, w.Empty, w.Call, 3, w.Unreachable, w.End)})
@@ -39,7 +40,8 @@ func bombs() map[string]*w.Module {
 	around := w.Scorer()
 	for range 100 { // a loop that takes 8,000 values and goes round with each in its neighbour's place
 		around.Add(w.Func{Params: eight, Results: eight, Code: w.Join(
-			counted(8000, func(i int) []byte { return local(w.LocalGet, i) }), []byte{w.Loop, 3}, w.Const64(1), []byte{w.Br, 0, w.End})})
+			counted(8000, func(i int) []byte { return local(w.LocalGet, i) }), []byte{w.Loop,
+				3}, w.Const64(1), []byte{w.Br, 0, w.End})})
 	}
 	globals := w.Scorer()
 	for range 10_000 {
@@ -55,32 +57,45 @@ func bombs() map[string]*w.Module {
 		"nested loops":        one(w.Func{Code: w.Join(w.Repeat(10_000, w.Loop, w.Empty), w.Repeat(10_000, w.End))}),
 		"loops":               one(w.Func{Code: w.Repeat(100_000, w.Loop, w.Empty, w.End)}),
 		"ifs":                 one(w.Func{Code: w.Repeat(1_000_000, 0x41, 1, w.If, w.Empty, w.End)}),
-		"nested ifs":          one(w.Func{Code: w.Join(w.Repeat(100_000, 0x41, 1, w.If, w.Empty), w.Repeat(100_000, w.End))}),
-		"nested blocks":       one(w.Func{Code: w.Join(w.Repeat(1_000_000, w.Block, w.Empty), w.Repeat(1_000_000, w.End))}),
-		"one br_table":        one(w.Func{Code: w.Join([]byte{w.Block, w.Empty}, w.Const32(0), w.Uint([]byte{w.BrTable}, 1_000_000), w.Repeat(1_000_001, 0), []byte{w.End})}),
-		"many br_tables":      one(w.Func{Code: w.Repeat(4000, w.Join([]byte{w.Block, w.Empty}, w.Const32(0), w.Uint([]byte{w.BrTable}, 1000), w.Repeat(1001, 0), []byte{w.End})...)}),
-		"values over blocks":  blocks,
-		"results of calls":    results,
-		"calls":               one(w.Func{Code: w.Repeat(1_000_000, w.Call, 0)}),
-		"locals":              many,
-		"one long function":   one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(5_000_000, w.LocalGet, 0, w.I32Add))}),
-		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0), w.Repeat(1_000_000, w.I32Add))}),
-		"a vast type":         withImport(w.Repeat(100_000, w.I64)),
-		"vast types":          withTypes(400, 9_000),
+		"nested ifs": one(w.Func{Code: w.Join(w.Repeat(100_000, 0x41, 1, w.If, w.Empty),
+			w.Repeat(100_000, w.End))}),
+		"nested blocks": one(w.Func{Code: w.Join(w.Repeat(1_000_000, w.Block, w.Empty),
+			w.Repeat(1_000_000, w.End))}),
+		"one br_table": one(w.Func{Code: w.Join([]byte{w.Block, w.Empty}, w.Const32(0),
+			w.Uint([]byte{w.BrTable}, 1_000_000), w.Repeat(1_000_001, 0), []byte{w.End})}),
+		"many br_tables": one(w.Func{Code: w.Repeat(4000, w.Join([]byte{w.Block, w.Empty}, w.Const32(0),
+			w.Uint([]byte{w.BrTable}, 1000), w.Repeat(1001, 0), []byte{w.End})...)}),
+		"values over blocks": blocks,
+		"results of calls":   results,
+		"calls":              one(w.Func{Code: w.Repeat(1_000_000, w.Call, 0)}),
+		"locals":             many,
+		"one long function": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32},
+			Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(5_000_000, w.LocalGet, 0, w.I32Add))}),
+		"many values at once": one(w.Func{Params: []byte{w.I32}, Results: []byte{w.I32},
+			Code: w.Join([]byte{w.LocalGet, 0}, w.Repeat(1_000_000, w.LocalGet, 0, 0x28, 2, 0),
+				w.Repeat(1_000_000, w.I32Add))}),
+		"a vast type": withImport(w.Repeat(100_000, w.I64)),
+		"vast types":  withTypes(400, 9_000),
 		// Each loop's head has a place for each value, and they are told apart again and again.
-		"values in nested loops": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 300, Type: w.I32}}, Code: w.Join(
-			counted(300, func(i int) []byte {
-				return w.Join([]byte{w.Loop, w.Empty}, local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add}, local(w.LocalSet, i+1))
-			}), w.Repeat(300, w.LocalGet, 0, w.BrIf, 0, w.End))}),
-		"values in a loop": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 40_000, Type: w.I32}}, Code: w.Join([]byte{w.Loop, w.Empty},
-			counted(40_000, func(i int) []byte {
-				return w.Join(local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add}, local(w.LocalSet, i+1))
-			}), []byte{w.LocalGet, 0, w.BrIf, 0, w.End})}),
+		"values in nested loops": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 300, Type: w.I32}},
+			Code: w.Join(
+				counted(300, func(i int) []byte {
+					return w.Join([]byte{w.Loop, w.Empty}, local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add},
+						local(w.LocalSet, i+1))
+				}), w.Repeat(300, w.LocalGet, 0, w.BrIf, 0, w.End))}),
+		"values in a loop": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 40_000, Type: w.I32}},
+			Code: w.Join([]byte{w.Loop, w.Empty},
+				counted(40_000, func(i int) []byte {
+					return w.Join(local(w.LocalGet, i+1), w.Const32(1), []byte{w.I32Add}, local(w.LocalSet, i+1))
+				}), []byte{w.LocalGet, 0, w.BrIf, 0, w.End})}),
 		"calls through a table": one(w.Func{Code: w.Repeat(80_000, 0x41, 0, w.CallIndirect, 0, 0)}),
-		"loads and stores":      one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}), // 5 KB each
-		"divisions":             one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0, w.I32DivS, w.Drop)}),
-		"truncations":           one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa, w.Drop)}),
-		"vector loads":          one(w.Func{Code: w.Repeat(300_000, 0x41, 0, 0xfd, 7, 0, 0, w.Drop)}),
+		// 5 KB each
+		"loads and stores": one(w.Func{Code: w.Repeat(225_000, 0x41, 0, 0x41, 0, 0x28, 2, 0, w.I32Store, 2, 0)}),
+		"divisions": one(w.Func{Params: []byte{w.I32}, Code: w.Repeat(225_000, w.LocalGet, 0, w.LocalGet, 0,
+			w.I32DivS, w.Drop)}),
+		"truncations": one(w.Func{Params: []byte{w.F64}, Code: w.Repeat(300_000, w.LocalGet, 0, 0xaa,
+			w.Drop)}),
+		"vector loads": one(w.Func{Code: w.Repeat(300_000, 0x41, 0, 0xfd, 7, 0, 0, w.Drop)}),
 		"locals over branches": one(w.Func{Params: []byte{w.I32}, Locals: locals, Code: w.Join(
 			[]byte{w.Block, w.Empty},
 			counted(30_000, func(i int) []byte {

@@ -44,9 +44,11 @@ type Finding struct {
 
 // signatures of what a module may export to the host.
 var signatures = map[string]string{
-	abi.VersionExport: "()", abi.Reserve: "(i32) -> i32", abi.Score: "(i32, i32, i32, i32) -> i32", abi.Backoff: "(i32) -> f64",
-	abi.Initialize: "()", abi.Configure: "(i32, i32) -> i32", abi.PoolChanged: "(i32, i32)", abi.Observe: "(i32)", abi.Tolerance: "() -> f64",
-	abi.Describe: "() -> i32",
+	abi.VersionExport: "()", abi.Reserve: "(i32) -> i32", abi.Score: "(i32, i32, i32, i32) -> i32",
+	abi.Backoff:    "(i32) -> f64",
+	abi.Initialize: "()", abi.Configure: "(i32, i32) -> i32", abi.PoolChanged: "(i32, i32)", abi.Observe: "(i32)",
+	abi.Tolerance: "() -> f64",
+	abi.Describe:  "() -> i32",
 }
 
 // Describe checks a module as far as that is possible without running it. The
@@ -86,7 +88,8 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		want, ok := importSignature(imp.Module, imp.Name)
 		switch got := meter.Signature(imp.Params, imp.Results); {
 		case !ok || imp.Kind != meter.Function:
-			wrong(CheckImports, "the module imports %q; a plugin may import only the functions that sdk/ABI.md lists", name)
+			wrong(CheckImports, "the module imports %q; a plugin may import only the functions that sdk/ABI.md lists",
+				name)
 		case got != want:
 			wrong(CheckImports, "the module imports %q with the signature %s; it must be %s", name, got, want)
 		}
@@ -106,9 +109,11 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	}
 	switch {
 	case d.ABIVersion == 0:
-		wrong(CheckVersion, "the module exports no function %s, which says what version of the ABI it was built for", abi.VersionExport)
+		wrong(CheckVersion, "the module exports no function %s, which says what version of the ABI it was built for",
+			abi.VersionExport)
 	case functions[abi.VersionExport] == "":
-		wrong(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d", d.ABIVersion, abi.Version)
+		wrong(CheckVersion, "the module was built for version %d of the ABI; this host speaks version %d", d.ABIVersion,
+			abi.Version)
 	default:
 		d.ABIVersion = abi.Version
 	}
@@ -136,13 +141,15 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		}
 	}
 	if info.MemoryMin > h.limits.MemoryPages {
-		wrong(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin, h.limits.MemoryPages)
+		wrong(CheckMemory, "the module wants %d pages of memory; at most %d are given", info.MemoryMin,
+			h.limits.MemoryPages)
 	}
 	if info.Globals > maxGlobals {
 		wrong(CheckMemory, "the module has %d globals; at most %d are taken", info.Globals, maxGlobals)
 	}
 	if info.Elements > h.limits.TableSize {
-		wrong(CheckTable, "the module has %d elements in its segments; at most %d are taken", info.Elements, h.limits.TableSize)
+		wrong(CheckTable, "the module has %d elements in its segments; at most %d are taken", info.Elements,
+			h.limits.TableSize)
 	}
 	if info.TableMin > h.limits.TableSize {
 		wrong(CheckTable, "the module wants a table of %d; at most %d are given", info.TableMin, h.limits.TableSize)

@@ -74,7 +74,8 @@ func imports(list ...w.Import) func(m *w.Module) {
 }
 
 func calls() map[string]hostile {
-	recursion := w.Join([]byte{w.LocalGet, 0, w.LocalGet, 1, w.LocalGet, 2, w.LocalGet, 3}, w.CallTo(self), []byte{w.Drop})
+	recursion := w.Join([]byte{w.LocalGet, 0, w.LocalGet, 1, w.LocalGet, 2, w.LocalGet, 3}, w.CallTo(self),
+		[]byte{w.Drop})
 	wide := func(m *w.Module) { // a function that gives a thousand values, and calls itself
 		many := w.Repeat(1000, w.I64)
 		m.Add(w.Func{Results: many, Code: w.CallTo(added)})
@@ -88,61 +89,81 @@ func calls() map[string]hostile {
 		m.Add(w.Func{Locals: []w.Group{{Count: 2000, Type: w.I32}}, Code: code})
 	}
 	hidden := func(m *w.Module) { // 20,000 values live over a call, in a loop that is never entered
-		values := w.Join(w.Repeat(20_000, w.LocalGet, 0, 0x28, 2, 0), w.Const32(0), w.CallTo(added), w.Repeat(19_999, w.I32Add), []byte{w.Drop})
+		values := w.Join(w.Repeat(20_000, w.LocalGet, 0, 0x28, 2, 0), w.Const32(0), w.CallTo(added),
+			w.Repeat(19_999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Params: []byte{w.I32}, Code: w.Join(
-			[]byte{w.LocalGet, 0, w.If, w.Empty, w.Loop, w.Empty}, values, []byte{w.End, w.End}, w.Const32(0), w.CallTo(added))})
+			[]byte{w.LocalGet, 0, w.If, w.Empty, w.Loop, w.Empty}, values, []byte{w.End,
+				w.End}, w.Const32(0), w.CallTo(added))})
 	}
 	at := func(address int32, x float64) []byte {
 		return w.Join(w.Const32(address), w.ConstF64(x), []byte{w.F64Store, 3, 0})
 	}
 	score := func(x float64) []byte { return w.Join([]byte{w.LocalGet, 2}, w.ConstF64(x), []byte{w.F64Store, 3, 8}) }
 	return map[string]hostile{
-		"spins":               {w.Spin, "fuel", nil},
-		"calls itself":        {recursion, "trap", nil},
-		"two call each other": {w.CallTo(added), "trap", func(m *w.Module) { m.Add(w.Func{Code: w.CallTo(added + 1)}, w.Func{Code: w.CallTo(added)}) }},
+		"spins":        {w.Spin, "fuel", nil},
+		"calls itself": {recursion, "trap", nil},
+		"two call each other": {w.CallTo(added), "trap", func(m *w.Module) {
+			m.Add(w.Func{Code: w.CallTo(added + 1)},
+				w.Func{Code: w.CallTo(added)})
+		}},
 		"calls itself through a table": {w.CallTo(added), "trap", func(m *w.Module) {
 			m.Tables, m.Elements = []w.Limits{{Min: 1}}, []uint32{added}
 			m.Add(w.Func{Code: w.Join(w.Const32(0), []byte{w.CallIndirect, 0, 0})}) // the type of whirlpool_abi_v1
 		}},
-		"recursion with many results":   {w.Join(w.CallTo(added), w.Repeat(1000, w.Drop)), "trap", wide},
-		"recursion with large frames":   {w.CallTo(added), "fuel", deep},
-		"recursion with hidden frames":  {w.Join(w.Const32(0), w.CallTo(added)), "trap", hidden},
-		"grows memory for ever":         {w.Forever(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel", nil},
-		"grows memory past its limit":   {w.Join(w.Const32(300), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
-		"grows memory by 4 GiB":         {w.Join(w.Const32(65536), []byte{w.MemoryGrow, 0, w.Drop}), "fuel", nil},
-		"takes all memory there is":     {w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
-		"grows a table for ever":        {w.Forever(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop), "fuel", func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
-		"grows a table by a billion":    {w.Join([]byte{0xd0, 0x70}, w.Const32(1<<30), []byte{0xfc, 15, 0, w.Drop}), "fuel", func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
-		"fills memory for ever":         {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0})...), "fuel", nil},
-		"copies memory for ever":        {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 10, 0, 0})...), "fuel", nil},
-		"unreachable":                   {[]byte{w.Unreachable}, "trap", nil},
-		"divides by zero":               {w.Join(args(1, 0), []byte{w.I32DivS, w.Drop}), "trap", nil},
-		"calls a function that is none": {w.Join(w.Const32(5), []byte{w.CallIndirect, 0, 0}), "trap", func(m *w.Module) { m.Tables = []w.Limits{{Min: 10}} }},
-		"calls one of another type":     {w.Join(w.Const32(0), []byte{w.CallIndirect, 0, 0}), "trap", func(m *w.Module) { m.Tables, m.Elements = []w.Limits{{Min: 10}}, []uint32{self} }},
-		"reads past the end":            {w.Join(w.Const32(-8), []byte{w.F64Load, 3, 0, w.Drop}), "trap", nil},
-		"writes past the end":           {at(math.MaxInt32, 1), "trap", nil},
-		"writes with a large offset":    {w.Join(w.Const32(-1), w.ConstF64(1), w.Uint([]byte{w.F64Store, 3}, math.MaxUint32)), "trap", nil},
-		"a score of NaN":                {score(math.NaN()), "not_finite", nil},
-		"a score of +Inf":               {score(math.Inf(1)), "not_finite", nil},
-		"a score of -Inf":               {score(math.Inf(-1)), "not_finite", nil},
-		"a denormal score":              {score(math.SmallestNonzeroFloat64), "", nil},
-		"the largest score":             {score(math.MaxFloat64), "", nil},
-		"a score of -0":                 {score(math.Copysign(0, -1)), "", nil},
-		"status 1":                      {w.Join(w.Const32(1), []byte{w.Return}), "status", nil},
-		"status -1":                     {w.Join(w.Const32(-1), []byte{w.Return}), "status", nil},
-		"writes over what it is given":  {w.Join([]byte{w.LocalGet, 0}, args(255, 80+2*128), []byte{0xfc, 11, 0}), "", nil},
-		"writes over all of memory":     {w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0}), "", nil},
-		"moves memory, then scores":     {w.Join(w.Const32(100), []byte{w.MemoryGrow, 0, w.Drop}, w.Scores(3)), "", nil},
-		"exits with 0":                  {w.Join(w.Const32(0), w.CallTo(0)), "trap", imports(exit)},
-		"exits with 1":                  {w.Join(w.Const32(1), w.CallTo(0)), "trap", imports(exit)},
-		"aborts":                        {w.Join(args(0, 0, 0, 0), w.CallTo(0)), "trap", imports(abort)},
-		"wants random bytes for ever":   {w.Forever(w.Join(args(0, 65536), w.CallTo(0), []byte{w.Drop})...), "fuel", imports(wasi("random_get", "ii"))},
-		"wants the time for ever":       {w.Forever(w.Join(args(0), w.Const64(0), args(8), w.CallTo(0), []byte{w.Drop})...), "fuel", imports(wasi("clock_time_get", "iIi"))},
-		"writes for ever":               {w.Forever(w.Join(args(1, 0, 8000, 0), w.CallTo(0), []byte{w.Drop})...), "fuel", imports(wasi("fd_write", "iiii"))},
-		"polls 1,000 files for ever":    {w.Forever(w.Join(args(0, 0, 1000, 0), w.CallTo(0), []byte{w.Drop})...), "fuel", imports(wasi("poll_oneoff", "iiii"))},
-		"polls 4 billion files":         {w.Join(args(0, 0, -1, 0), w.CallTo(0), []byte{w.Drop}), "fuel", imports(wasi("poll_oneoff", "iiii"))},
-		"polls past the end":            {w.Join(args(0, 0, 4000, 0), w.CallTo(0), []byte{w.Drop}), "", imports(wasi("poll_oneoff", "iiii"))},
-		"yields for ever":               {w.Forever(w.CallTo(0)[0], 0, w.Drop), "fuel", imports(wasi("sched_yield", ""))},
+		"recursion with many results":  {w.Join(w.CallTo(added), w.Repeat(1000, w.Drop)), "trap", wide},
+		"recursion with large frames":  {w.CallTo(added), "fuel", deep},
+		"recursion with hidden frames": {w.Join(w.Const32(0), w.CallTo(added)), "trap", hidden},
+		"grows memory for ever": {w.Forever(w.Join(w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})...), "fuel",
+			nil},
+		"grows memory past its limit": {w.Join(w.Const32(300), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
+		"grows memory by 4 GiB":       {w.Join(w.Const32(65536), []byte{w.MemoryGrow, 0, w.Drop}), "fuel", nil},
+		"takes all memory there is":   {w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}), "", nil},
+		"grows a table for ever": {w.Forever(0xd0, 0x70, 0x41, 100, 0xfc, 15, 0, w.Drop), "fuel",
+			func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
+		"grows a table by a billion": {w.Join([]byte{0xd0, 0x70}, w.Const32(1<<30), []byte{0xfc, 15, 0, w.Drop}),
+			"fuel", func(m *w.Module) { m.Tables = []w.Limits{{Min: 1}} }},
+		"fills memory for ever":  {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0})...), "fuel", nil},
+		"copies memory for ever": {w.Forever(w.Join(args(0, 0, 65536), []byte{0xfc, 10, 0, 0})...), "fuel", nil},
+		"unreachable":            {[]byte{w.Unreachable}, "trap", nil},
+		"divides by zero":        {w.Join(args(1, 0), []byte{w.I32DivS, w.Drop}), "trap", nil},
+		"calls a function that is none": {w.Join(w.Const32(5), []byte{w.CallIndirect, 0, 0}), "trap",
+			func(m *w.Module) { m.Tables = []w.Limits{{Min: 10}} }},
+		"calls one of another type": {w.Join(w.Const32(0), []byte{w.CallIndirect, 0, 0}), "trap",
+			func(m *w.Module) { m.Tables, m.Elements = []w.Limits{{Min: 10}}, []uint32{self} }},
+		"reads past the end":  {w.Join(w.Const32(-8), []byte{w.F64Load, 3, 0, w.Drop}), "trap", nil},
+		"writes past the end": {at(math.MaxInt32, 1), "trap", nil},
+		"writes with a large offset": {w.Join(w.Const32(-1), w.ConstF64(1),
+			w.Uint([]byte{w.F64Store, 3}, math.MaxUint32)), "trap", nil},
+		"a score of NaN":    {score(math.NaN()), "not_finite", nil},
+		"a score of +Inf":   {score(math.Inf(1)), "not_finite", nil},
+		"a score of -Inf":   {score(math.Inf(-1)), "not_finite", nil},
+		"a denormal score":  {score(math.SmallestNonzeroFloat64), "", nil},
+		"the largest score": {score(math.MaxFloat64), "", nil},
+		"a score of -0":     {score(math.Copysign(0, -1)), "", nil},
+		"status 1":          {w.Join(w.Const32(1), []byte{w.Return}), "status", nil},
+		"status -1":         {w.Join(w.Const32(-1), []byte{w.Return}), "status", nil},
+		"writes over what it is given": {w.Join([]byte{w.LocalGet, 0}, args(255, 80+2*128), []byte{0xfc, 11, 0}), "",
+			nil},
+		"writes over all of memory": {w.Join(args(0, 0, 65536), []byte{0xfc, 11, 0}), "", nil},
+		"moves memory, then scores": {w.Join(w.Const32(100), []byte{w.MemoryGrow, 0, w.Drop}, w.Scores(3)), "",
+			nil},
+		"exits with 0": {w.Join(w.Const32(0), w.CallTo(0)), "trap", imports(exit)},
+		"exits with 1": {w.Join(w.Const32(1), w.CallTo(0)), "trap", imports(exit)},
+		"aborts":       {w.Join(args(0, 0, 0, 0), w.CallTo(0)), "trap", imports(abort)},
+		"wants random bytes for ever": {w.Forever(w.Join(args(0, 65536), w.CallTo(0), []byte{w.Drop})...), "fuel",
+			imports(wasi("random_get", "ii"))},
+		"wants the time for ever": {w.Forever(w.Join(args(0), w.Const64(0), args(8), w.CallTo(0),
+			[]byte{w.Drop})...), "fuel", imports(wasi("clock_time_get", "iIi"))},
+		"writes for ever": {w.Forever(w.Join(args(1, 0, 8000, 0), w.CallTo(0), []byte{w.Drop})...),
+			"fuel", imports(wasi("fd_write", "iiii"))},
+		"polls 1,000 files for ever": {w.Forever(w.Join(args(0, 0, 1000, 0), w.CallTo(0), []byte{w.Drop})...),
+			"fuel", imports(wasi("poll_oneoff", "iiii"))},
+		"polls 4 billion files": {w.Join(args(0, 0, -1, 0), w.CallTo(0), []byte{w.Drop}), "fuel",
+			imports(wasi("poll_oneoff", "iiii"))},
+		"polls past the end": {w.Join(args(0, 0, 4000, 0), w.CallTo(0), []byte{w.Drop}), "",
+			imports(wasi("poll_oneoff", "iiii"))},
+		"yields for ever": {w.Forever(w.CallTo(0)[0], 0, w.Drop), "fuel",
+			imports(wasi("sched_yield", ""))},
 	}
 }
 
@@ -245,29 +266,41 @@ func TestHostileStarts(t *testing.T) {
 		module *w.Module
 		says   string
 	}{
-		"the start function spins":        {start(w.Func{Code: w.Spin}), "does not start (its start function may take 20000000 units"},
-		"the start function traps":        {start(w.Func{Code: []byte{w.Unreachable}}), "does not start"},
-		"the start function recurses":     {start(w.Func{Code: w.CallTo(added)}), "does not start"},
-		"the start function grows memory": {start(w.Func{Code: w.Forever(w.Const32(1)[0], 1, w.MemoryGrow, 0, w.Drop)}), "does not start"},
+		"the start function spins": {start(w.Func{Code: w.Spin}),
+			"does not start (its start function may take 20000000 units"},
+		"the start function traps":    {start(w.Func{Code: []byte{w.Unreachable}}), "does not start"},
+		"the start function recurses": {start(w.Func{Code: w.CallTo(added)}), "does not start"},
+		"the start function grows memory": {start(w.Func{Code: w.Forever(w.Const32(1)[0], 1, w.MemoryGrow, 0, w.Drop)}),
+			"does not start"},
 		"the start function grows tables": {tables, "does not start"},
 		"the start function exits":        {exits, "does not start"},
 		"_initialize spins":               {with("_initialize", nil, nil, w.Spin), "_initialize failed: fuel"},
-		"_initialize traps":               {with("_initialize", nil, nil, []byte{w.Unreachable}), "_initialize failed: trap"},
-		"configure spins":                 {with("configure", two, one, w.Join(w.Spin, w.Const32(0))), "configure failed: fuel"},
-		"configure traps":                 {with("configure", two, one, []byte{w.Unreachable}), "configure failed: trap"},
-		"configure refuses":               {with("configure", two, one, w.Const32(7)), "refused its configuration with status 7"},
-		"tolerance spins":                 {with("tolerance", nil, []byte{w.F64}, w.Join(w.Spin, w.ConstF64(0))), "tolerance failed: fuel"},
-		"tolerance is NaN":                {with("tolerance", nil, []byte{w.F64}, w.ConstF64(math.NaN())), "tolerance returned NaN; it must be 0 to 1"},
-		"tolerance is 2":                  {with("tolerance", nil, []byte{w.F64}, w.ConstF64(2)), "tolerance returned 2; it must be 0 to 1"},
-		"tolerance is negative":           {with("tolerance", nil, []byte{w.F64}, w.ConstF64(-0.1)), "it must be 0 to 1"},
-		"reserve spins":                   {reserve(w.Spin, w.Const32(8)), "fuel"},
-		"reserve traps":                   {reserve([]byte{w.Unreachable}), "trap"},
-		"reserve returns 0":               {reserve(w.Const32(0)), "returned 0: it must be an address other than 0 and a multiple of 8"},
-		"reserve is not aligned":          {reserve(w.Const32(1028)), "multiple of 8"},
-		"reserve ends past the end":       {reserve(w.Const32(65536 - 8)), "past the end of memory"},
-		"reserve is near 4 GiB":           {reserve(w.Const32(-8)), "past the end of memory"},
-		"data past the end of memory":     {segment(w.Data{Offset: 65530, Bytes: []byte("too long")}), "does not start"},
-		"data at a negative offset":       {segment(w.Data{Offset: -1, Bytes: []byte("x")}), "does not start"},
+		"_initialize traps": {with("_initialize", nil, nil, []byte{w.Unreachable}),
+			"_initialize failed: trap"},
+		"configure spins": {with("configure", two, one, w.Join(w.Spin, w.Const32(0))),
+			"configure failed: fuel"},
+		"configure traps": {with("configure", two, one, []byte{w.Unreachable}),
+			"configure failed: trap"},
+		"configure refuses": {with("configure", two, one, w.Const32(7)),
+			"refused its configuration with status 7"},
+		"tolerance spins": {with("tolerance", nil, []byte{w.F64}, w.Join(w.Spin, w.ConstF64(0))),
+			"tolerance failed: fuel"},
+		"tolerance is NaN": {with("tolerance", nil, []byte{w.F64}, w.ConstF64(math.NaN())),
+			"tolerance returned NaN; it must be 0 to 1"},
+		"tolerance is 2": {with("tolerance", nil, []byte{w.F64}, w.ConstF64(2)),
+			"tolerance returned 2; it must be 0 to 1"},
+		"tolerance is negative": {with("tolerance", nil, []byte{w.F64}, w.ConstF64(-0.1)),
+			"it must be 0 to 1"},
+		"reserve spins": {reserve(w.Spin, w.Const32(8)), "fuel"},
+		"reserve traps": {reserve([]byte{w.Unreachable}), "trap"},
+		"reserve returns 0": {reserve(w.Const32(0)),
+			"returned 0: it must be an address other than 0 and a multiple of 8"},
+		"reserve is not aligned":    {reserve(w.Const32(1028)), "multiple of 8"},
+		"reserve ends past the end": {reserve(w.Const32(65536 - 8)), "past the end of memory"},
+		"reserve is near 4 GiB":     {reserve(w.Const32(-8)), "past the end of memory"},
+		"data past the end of memory": {segment(w.Data{Offset: 65530, Bytes: []byte("too long")}),
+			"does not start"},
+		"data at a negative offset": {segment(w.Data{Offset: -1, Bytes: []byte("x")}), "does not start"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
@@ -300,7 +333,10 @@ func TestHostileDeclarations(t *testing.T) {
 		return m.Bytes()
 	}
 	imported := func(module, name string, kind byte, desc ...byte) []byte {
-		return change(func(m *w.Module) { m.Imports = []w.Import{{Module: module, Name: name, Kind: kind, Desc: desc}} })
+		return change(func(m *w.Module) {
+			m.Imports = []w.Import{{Module: module, Name: name, Kind: kind,
+				Desc: desc}}
+		})
 	}
 	forbidden := func(name string) []byte {
 		return change(func(m *w.Module) { m.Imports = []w.Import{wasi(name, "iiii")} })
@@ -317,15 +353,24 @@ func TestHostileDeclarations(t *testing.T) {
 		"only a header":         {w.Header(), "exports no function whirlpool_abi_v1"},
 		"a header of version 2": {[]byte("\x00asm\x02\x00\x00\x00"), "version 1"},
 		"a component":           {[]byte("\x00asm\x0d\x00\x01\x00"), "version 1"},
-		"another ABI":           {change(func(m *w.Module) { m.Func("whirlpool_abi_v1").Export = "whirlpool_abi_v9" }), "built for version 9 of the ABI; this host speaks version 1"},
-		"no version":            {change(func(m *w.Module) { m.Func("whirlpool_abi_v1").Export = "" }), "exports no function whirlpool_abi_v1"},
-		"an ABI of 2^70":        {change(func(m *w.Module) { m.Func("whirlpool_abi_v1").Export = "whirlpool_abi_v1180591620717411303424" }), "exports no function whirlpool_abi_v1"},
+		"another ABI": {change(func(m *w.Module) { m.Func("whirlpool_abi_v1").Export = "whirlpool_abi_v9" }),
+			"built for version 9 of the ABI; this host speaks version 1"},
+		"no version": {change(func(m *w.Module) { m.Func("whirlpool_abi_v1").Export = "" }),
+			"exports no function whirlpool_abi_v1"},
+		"an ABI of 2^70": {change(func(m *w.Module) {
+			m.Func("whirlpool_abi_v1").Export = "whirlpool_abi_v1180591620717411303424"
+		}), "exports no function whirlpool_abi_v1"},
 		"both kinds": {change(func(m *w.Module) {
 			m.Add(w.Func{Export: "backoff", Params: []byte{w.I32}, Results: []byte{w.F64}, Code: w.ConstF64(1)})
 		}), "it must be one kind of plugin"},
-		"no kind":           {change(func(m *w.Module) { m.Func("score").Export = "" }), "exports neither score (a scorer) nor backoff"},
-		"no reserve":        {change(func(m *w.Module) { m.Func("reserve").Export = "" }), "does not export reserve"},
-		"a wrong signature": {change(func(m *w.Module) { f := m.Func("score"); f.Params, f.Code = w.Repeat(3, w.I32), w.Const32(0) }), "score has the signature (i32, i32, i32) -> i32; it must be (i32, i32, i32, i32) -> i32"},
+		"no kind": {change(func(m *w.Module) { m.Func("score").Export = "" }),
+			"exports neither score (a scorer) nor backoff"},
+		"no reserve": {change(func(m *w.Module) { m.Func("reserve").Export = "" }), "does not export reserve"},
+		"a wrong signature": {change(func(m *w.Module) {
+			f := m.Func("score")
+			f.Params, f.Code = w.Repeat(3, w.I32),
+				w.Const32(0)
+		}), "score has the signature (i32, i32, i32) -> i32; it must be (i32, i32, i32, i32) -> i32"},
 		"score as a global": {change(func(m *w.Module) {
 			m.Func("score").Export = ""
 			m.Globals = []w.Global{{Type: w.I32, Init: w.Const32(0)}}
@@ -342,58 +387,119 @@ func TestHostileDeclarations(t *testing.T) {
 			m.Func("reserve").Code = w.Const32(8)
 			m.Func("score").Code = w.Const32(0)
 		}), "memory"},
-		"memory as a function":        {change(func(m *w.Module) { m.Exports = []w.Export{{Name: "memory", Kind: w.KindFunc, Index: 0}} }), "not a memory"},
-		"two memories":                {change(func(m *w.Module) { m.Memories = append(m.Memories, w.Limits{Min: 1}) }), "memor"},
-		"a huge memory":               {change(func(m *w.Module) { m.Memories = []w.Limits{{Min: 65536}} }), "wants 65536 pages of memory; at most 256 are given"},
-		"a memory of 2^32-1":          {change(func(m *w.Module) { m.Memories = []w.Limits{{Min: math.MaxUint32}} }), "at most 256 are given"},
-		"a maximum below the minimum": {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 1, Min: 2, Max: 1}} }), "m"},
-		"shared memory":               {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 3, Min: 1, Max: 2}} }), "shared and 64-bit memories are not taken"},
-		"memory64":                    {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 4, Min: 1}} }), "shared and 64-bit memories are not taken"},
-		"a memory of kind 0x80":       {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 0x80, Min: 1}} }), "unknown kind"},
-		"imported memory":             {imported("env", "memory", w.KindMemory, 0, 1), `imports "env.memory"`},
-		"an imported table":           {imported("env", "table", w.KindTable, 0x70, 0, 1), `imports "env.table"`},
-		"an imported global":          {imported("env", "fuel", w.KindGlobal, w.I64, 1), `imports "env.fuel"`},
-		"a huge table":                {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: 1 << 30}} }), "wants a table of 1073741824; at most 100000 are given"},
-		"tables that add up":          {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: 60_000}, {Min: 60_000}} }), "at most 100000 are given"},
-		"tables past 2^32":            {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: math.MaxUint32}, {Min: 2}} }), "at most 100000 are given"},
-		"100,001 elements":            {change(func(m *w.Module) { m.Tables, m.Elements = []w.Limits{{Min: 1}}, make([]uint32, 100_001) }), "100001 elements in its segments; at most 100000 are taken"},
+		"memory as a function": {change(func(m *w.Module) {
+			m.Exports = []w.Export{{Name: "memory",
+				Kind: w.KindFunc, Index: 0}}
+		}), "not a memory"},
+		"two memories": {change(func(m *w.Module) { m.Memories = append(m.Memories, w.Limits{Min: 1}) }),
+			"memor"},
+		"a huge memory": {change(func(m *w.Module) { m.Memories = []w.Limits{{Min: 65536}} }),
+			"wants 65536 pages of memory; at most 256 are given"},
+		"a memory of 2^32-1": {change(func(m *w.Module) { m.Memories = []w.Limits{{Min: math.MaxUint32}} }),
+			"at most 256 are given"},
+		"a maximum below the minimum": {change(func(m *w.Module) {
+			m.Memories = []w.Limits{{Flag: 1, Min: 2,
+				Max: 1}}
+		}), "m"},
+		"shared memory": {change(func(m *w.Module) {
+			m.Memories = []w.Limits{{Flag: 3, Min: 1,
+				Max: 2}}
+		}), "shared and 64-bit memories are not taken"},
+		"memory64": {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 4, Min: 1}} }),
+			"shared and 64-bit memories are not taken"},
+		"a memory of kind 0x80": {change(func(m *w.Module) { m.Memories = []w.Limits{{Flag: 0x80, Min: 1}} }),
+			"unknown kind"},
+		"imported memory":    {imported("env", "memory", w.KindMemory, 0, 1), `imports "env.memory"`},
+		"an imported table":  {imported("env", "table", w.KindTable, 0x70, 0, 1), `imports "env.table"`},
+		"an imported global": {imported("env", "fuel", w.KindGlobal, w.I64, 1), `imports "env.fuel"`},
+		"a huge table": {change(func(m *w.Module) { m.Tables = []w.Limits{{Min: 1 << 30}} }),
+			"wants a table of 1073741824; at most 100000 are given"},
+		"tables that add up": {change(func(m *w.Module) {
+			m.Tables = []w.Limits{{Min: 60_000},
+				{Min: 60_000}}
+		}), "at most 100000 are given"},
+		"tables past 2^32": {change(func(m *w.Module) {
+			m.Tables = []w.Limits{{Min: math.MaxUint32},
+				{Min: 2}}
+		}), "at most 100000 are given"},
+		"100,001 elements": {change(func(m *w.Module) {
+			m.Tables, m.Elements = []w.Limits{{Min: 1}},
+				make([]uint32, 100_001)
+		}), "100001 elements in its segments; at most 100000 are taken"},
 		"10,001 globals": {change(func(m *w.Module) {
 			for range 10_001 {
 				m.Globals = append(m.Globals, w.Global{Type: w.I32, Init: w.Const32(0)})
 			}
 		}), "has 10001 globals; at most 10000 are taken"},
-		"1,001 imports":     {change(func(m *w.Module) { m.Imports = slices.Repeat([]w.Import{abort}, 1001) }), "has 1001 imports; at most 1000 are taken"},
+		"1,001 imports": {change(func(m *w.Module) { m.Imports = slices.Repeat([]w.Import{abort}, 1001) }),
+			"has 1001 imports; at most 1000 are taken"},
 		"a thousand tables": {change(func(m *w.Module) { m.Tables = make([]w.Limits, 1000) }), "at most 100 are taken"},
-		"50,001 locals":     {change(func(m *w.Module) { m.Func("score").Locals = []w.Group{{Count: 50_001, Type: w.I64}} }), "locals are too many"},
+		"50,001 locals": {change(func(m *w.Module) {
+			m.Func("score").Locals = []w.Group{{Count: 50_001,
+				Type: w.I64}}
+		}), "locals are too many"},
 		"2^32 locals": {change(func(m *w.Module) {
-			m.Func("score").Locals = []w.Group{{Count: math.MaxUint32, Type: w.I64}, {Count: math.MaxUint32, Type: w.I64}}
+			m.Func("score").Locals = []w.Group{{Count: math.MaxUint32, Type: w.I64},
+				{Count: math.MaxUint32, Type: w.I64}}
 		}), "locals are too many"},
 		"the host's own export": {change(func(m *w.Module) {
 			m.Func("reserve").Export = ""
-			m.Add(w.Func{Export: "reserve", Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Const32(8)}, w.Func{Export: "whirlpool_fuel"})
+			m.Add(w.Func{Export: "reserve", Params: []byte{w.I32}, Results: []byte{w.I32}, Code: w.Const32(8)},
+				w.Func{Export: "whirlpool_fuel"})
 		}), "whirlpool_fuel"},
-		"the gauge's index, read": {change(func(m *w.Module) { m.Func("score").Code = w.Join([]byte{w.GlobalGet, 0, w.Drop}, w.Const32(0)) }), "global 0 does not exist"},
+		"the gauge's index, read": {change(func(m *w.Module) {
+			m.Func("score").Code = w.Join([]byte{w.GlobalGet, 0,
+				w.Drop}, w.Const32(0))
+		}), "global 0 does not exist"},
 		"the gauge's index, set": {change(func(m *w.Module) {
 			m.Func("score").Code = w.Join(w.Const64(1<<60), []byte{w.GlobalSet, 0}, w.Const32(0))
 		}), "global 0 does not exist"},
-		"the gauge's index, exported":      {change(func(m *w.Module) { m.Exports = append(m.Exports, w.Export{Name: "g", Kind: w.KindGlobal}) }), "global"},
-		"the local that is added":          {change(func(m *w.Module) { m.Func("score").Code = w.Join([]byte{w.LocalGet, 4, w.Drop}, w.Const32(0)) }), "local 4 does not exist"},
-		"a branch out of the function":     {change(func(m *w.Module) { m.Func("score").Code = w.Join(w.Const32(0), []byte{w.Br, 2}) }), "branch"},
-		"code that is not valid":           {change(func(m *w.Module) { m.Func("score").Code = []byte{w.I32Add} }), "does not compile"},
-		"an opcode of exceptions":          {change(func(m *w.Module) { m.Func("score").Code = []byte{0x06, 0x40, 0x0b, 0x41, 0} }), "0x6 is not of WebAssembly 2.0, but of exceptions"},
-		"a tail call":                      {change(func(m *w.Module) { m.Func("score").Code = []byte{0x12, 2} }), "0x12 is not of WebAssembly 2.0, but a tail call"},
-		"an atomic":                        {change(func(m *w.Module) { m.Func("score").Code = []byte{0xfe, 3, 0, 0x41, 0} }), "0xfe is not of WebAssembly 2.0, but of threads"},
-		"sockets":                          {forbidden("sock_open"), `imports "wasi_snapshot_preview1.sock_open"`},
-		"accepting":                        {forbidden("sock_accept"), `imports "wasi_snapshot_preview1.sock_accept"`},
-		"files":                            {forbidden("path_open"), `imports "wasi_snapshot_preview1.path_open"`},
-		"folders":                          {forbidden("fd_readdir"), `imports "wasi_snapshot_preview1.fd_readdir"`},
-		"signals":                          {forbidden("proc_raise"), `imports "wasi_snapshot_preview1.proc_raise"`},
-		"another WASI":                     {imported("wasi_unstable", "fd_write", w.KindFunc, 0), `imports "wasi_unstable.fd_write"`},
-		"a component of WASI 0.2":          {imported("wasi:cli/environment@0.2.0", "get-environment", w.KindFunc, 0), `imports "wasi:cli/environment@0.2.0.get-environment"`},
-		"an import of itself":              {imported("", "score", w.KindFunc, 0), `imports ".score"`},
-		"an import with a wrong signature": {change(func(m *w.Module) { m.Imports = []w.Import{wasi("clock_time_get", "i")} }), "it must be (i32, i64, i32) -> i32"},
-		"a long name":                      {change(func(m *w.Module) { m.Imports = []w.Import{{Module: long, Name: long}} }), "imports"},
-		"a name that is no text":           {change(func(m *w.Module) { m.Imports = []w.Import{{Module: "\xff\n\x1b[2J", Name: "x"}} }), "imports"},
+		"the gauge's index, exported": {change(func(m *w.Module) {
+			m.Exports = append(m.Exports,
+				w.Export{Name: "g", Kind: w.KindGlobal})
+		}), "global"},
+		"the local that is added": {change(func(m *w.Module) {
+			m.Func("score").Code = w.Join([]byte{w.LocalGet,
+				4, w.Drop}, w.Const32(0))
+		}), "local 4 does not exist"},
+		"a branch out of the function": {change(func(m *w.Module) {
+			m.Func("score").Code = w.Join(w.Const32(0),
+				[]byte{w.Br, 2})
+		}), "branch"},
+		"code that is not valid": {change(func(m *w.Module) { m.Func("score").Code = []byte{w.I32Add} }),
+			"does not compile"},
+		"an opcode of exceptions": {change(func(m *w.Module) {
+			m.Func("score").Code = []byte{0x06, 0x40, 0x0b,
+				0x41, 0}
+		}), "0x6 is not of WebAssembly 2.0, but of exceptions"},
+		"a tail call": {change(func(m *w.Module) { m.Func("score").Code = []byte{0x12, 2} }),
+			"0x12 is not of WebAssembly 2.0, but a tail call"},
+		"an atomic": {change(func(m *w.Module) {
+			m.Func("score").Code = []byte{0xfe, 3, 0, 0x41,
+				0}
+		}), "0xfe is not of WebAssembly 2.0, but of threads"},
+		"sockets":   {forbidden("sock_open"), `imports "wasi_snapshot_preview1.sock_open"`},
+		"accepting": {forbidden("sock_accept"), `imports "wasi_snapshot_preview1.sock_accept"`},
+		"files":     {forbidden("path_open"), `imports "wasi_snapshot_preview1.path_open"`},
+		"folders":   {forbidden("fd_readdir"), `imports "wasi_snapshot_preview1.fd_readdir"`},
+		"signals":   {forbidden("proc_raise"), `imports "wasi_snapshot_preview1.proc_raise"`},
+		"another WASI": {imported("wasi_unstable", "fd_write", w.KindFunc, 0),
+			`imports "wasi_unstable.fd_write"`},
+		"a component of WASI 0.2": {imported("wasi:cli/environment@0.2.0", "get-environment", w.KindFunc, 0),
+			`imports "wasi:cli/environment@0.2.0.get-environment"`},
+		"an import of itself": {imported("", "score", w.KindFunc, 0), `imports ".score"`},
+		"an import with a wrong signature": {change(func(m *w.Module) {
+			m.Imports = []w.Import{wasi("clock_time_get",
+				"i")}
+		}), "it must be (i32, i64, i32) -> i32"},
+		"a long name": {change(func(m *w.Module) {
+			m.Imports = []w.Import{{Module: long,
+				Name: long}}
+		}), "imports"},
+		"a name that is no text": {change(func(m *w.Module) {
+			m.Imports = []w.Import{{Module: "\xff\n\x1b[2J",
+				Name: "x"}}
+		}), "imports"},
 		"a long export": {change(func(m *w.Module) {
 			m.Exports = append(m.Exports, w.Export{Name: long, Kind: w.KindFunc, Index: 1 << 20})
 		}), "the export"},
@@ -423,7 +529,8 @@ func reserveLater(later ...byte) *w.Module {
 	m := w.Scorer(w.Scores(1)...)
 	m.Globals = []w.Global{{Type: w.I32, Init: w.Const32(0)}}
 	f := m.Func("reserve")
-	f.Code = w.Join([]byte{w.GlobalGet, 0, w.If, w.Empty}, later, []byte{w.Return, w.End}, w.Const32(1), []byte{w.GlobalSet, 0}, f.Code)
+	f.Code = w.Join([]byte{w.GlobalGet, 0, w.If, w.Empty}, later, []byte{w.Return, w.End}, w.Const32(1),
+		[]byte{w.GlobalSet, 0}, f.Code)
 	return m
 }
 
@@ -435,21 +542,22 @@ func TestHostileBuffers(t *testing.T) {
 		later  []byte
 		reason string
 	}{
-		"0":                                {w.Const32(0), "memory"},
-		"not aligned":                      {w.Const32(1025), "memory"},
-		"aligned to 4":                     {w.Const32(1028), "memory"},
-		"ends past the end":                {w.Const32(65536 - 4096), "memory"},
-		"the very end":                     {w.Const32(65536), "memory"},
-		"past the end":                     {w.Const32(1 << 24), "memory"},
-		"near 2 GiB":                       {w.Const32(math.MaxInt32 - 7), "memory"},
-		"near 4 GiB":                       {w.Const32(-8), "memory"},
-		"so that it wraps":                 {w.Const32(-65536), "memory"},
-		"overlaps the old":                 {w.Const32(w.RegionAt + 8), "memory"}, // memory has not grown for it
-		"spins":                            {w.Join(w.Spin, w.Const32(8)), "fuel"},
-		"traps":                            {[]byte{w.Unreachable}, "trap"},
-		"recurses":                         {w.Join(w.Const32(8), w.CallTo(1)), "trap"},
-		"grows and returns what was there": {w.Join(w.Const32(16), []byte{w.MemoryGrow, 0, w.Drop}, w.Const32(w.RegionAt)), ""},
-		"grows in vain":                    {w.Join(w.Const32(1000), []byte{w.MemoryGrow, 0}), "memory"},
+		"0":                 {w.Const32(0), "memory"},
+		"not aligned":       {w.Const32(1025), "memory"},
+		"aligned to 4":      {w.Const32(1028), "memory"},
+		"ends past the end": {w.Const32(65536 - 4096), "memory"},
+		"the very end":      {w.Const32(65536), "memory"},
+		"past the end":      {w.Const32(1 << 24), "memory"},
+		"near 2 GiB":        {w.Const32(math.MaxInt32 - 7), "memory"},
+		"near 4 GiB":        {w.Const32(-8), "memory"},
+		"so that it wraps":  {w.Const32(-65536), "memory"},
+		"overlaps the old":  {w.Const32(w.RegionAt + 8), "memory"}, // memory has not grown for it
+		"spins":             {w.Join(w.Spin, w.Const32(8)), "fuel"},
+		"traps":             {[]byte{w.Unreachable}, "trap"},
+		"recurses":          {w.Join(w.Const32(8), w.CallTo(1)), "trap"},
+		"grows and returns what was there": {w.Join(w.Const32(16), []byte{w.MemoryGrow, 0, w.Drop},
+			w.Const32(w.RegionAt)), ""},
+		"grows in vain": {w.Join(w.Const32(1000), []byte{w.MemoryGrow, 0}), "memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := host.Load(reserveLater(c.later...).Bytes(), nil)
@@ -467,12 +575,14 @@ func TestHostileBuffers(t *testing.T) {
 // A reserve that gives another place each time gets the records there.
 func TestABufferThatMoves(t *testing.T) {
 	code := w.Join(
-		[]byte{w.LocalGet, 2}, []byte{w.LocalGet, 1, w.F64Load, 3, 0}, []byte{w.F64Store, 3, 0}, // the first score is the first success rate
+		// the first score is the first success rate
+		[]byte{w.LocalGet, 2}, []byte{w.LocalGet, 1, w.F64Load, 3, 0}, []byte{w.F64Store, 3, 0},
 		w.Const32(1), []byte{w.MemoryGrow, 0, w.Drop})
 	m := w.Scorer(code...)
 	m.Memories[0].Min = 32
 	m.Globals = []w.Global{{Type: w.I32, Init: w.Const32(4096)}}
-	m.Func("reserve").Code = w.Join([]byte{w.GlobalGet, 0}, w.Const32(4096), []byte{w.I32Add, w.GlobalSet, 0, w.GlobalGet, 0})
+	m.Func("reserve").Code = w.Join([]byte{w.GlobalGet, 0}, w.Const32(4096),
+		[]byte{w.I32Add, w.GlobalSet, 0, w.GlobalGet, 0})
 	loaded := load(t, m)
 	defer loaded.Close()
 	for n := 1; n < 600; n += 7 {
@@ -490,8 +600,10 @@ func TestHostileObservers(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   []byte
 		reason string
-	}{"spins": {w.Spin, "fuel"}, "traps": {[]byte{w.Unreachable}, "trap"}, "grows": {w.Join(w.Const32(200), []byte{w.MemoryGrow, 0, w.Drop}), ""}} {
-		m, err := host.Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: c.code}).Bytes(), nil)
+	}{"spins": {w.Spin, "fuel"}, "traps": {[]byte{w.Unreachable}, "trap"}, "grows": {w.Join(w.Const32(200),
+		[]byte{w.MemoryGrow, 0, w.Drop}), ""}} {
+		m, err := host.Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32},
+			Code: c.code}).Bytes(), nil)
 		require.NoError(t, err)
 		for range 3 {
 			require.Equal(t, c.reason, reasonOf(m.Observe(&core.Observation{})), name)
@@ -501,7 +613,8 @@ func TestHostileObservers(t *testing.T) {
 		m.Close()
 		require.Zero(t, m.Instances())
 
-		m, err = host.Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "pool_changed", Params: w.Repeat(2, w.I32), Code: c.code}).Bytes(), nil)
+		m, err = host.Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "pool_changed", Params: w.Repeat(2, w.I32),
+			Code: c.code}).Bytes(), nil)
 		require.NoError(t, err)
 		m.SetPool(pool)
 		require.Equal(t, c.reason, reasonOf(m.Score(rows{{}}, []float64{0})), name)
@@ -530,7 +643,9 @@ func TestHostileBackoffs(t *testing.T) {
 		"traps":              {[]byte{w.Unreachable}, "trap", 0},
 		"fills what it gets": {w.Join([]byte{w.LocalGet, 0}, args(255, 120), []byte{0xfc, 11, 0}, honest), "", 1},
 	} {
-		code := w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(0), []byte{0x62, w.If, w.F64}, c.code, []byte{0x05}, honest, []byte{w.End}) // ne, else
+		// ne, else
+		code := w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(0), []byte{0x62, w.If, w.F64}, c.code,
+			[]byte{0x05}, honest, []byte{w.End})
 		m, err := host.Load(w.Backoff(code...).Bytes(), nil)
 		require.NoError(t, err, name)
 		for range 3 {
@@ -550,7 +665,8 @@ func TestHostileBackoffs(t *testing.T) {
 // Scores of a call that failed are not to be used, and the next call has
 // nothing of the guest's before it.
 func TestGuestsDoNotMeet(t *testing.T) {
-	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0}) // the score is what stands at 8
+	// the score is what stands at 8
+	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0})
 	write := w.Join(w.Const32(0), w.ConstF64(42), []byte{w.F64Store, 3, 8})
 	host := patient()
 	one, err := host.Load(w.Scorer(w.Join(read, write)...).Bytes(), nil)
@@ -578,7 +694,10 @@ func TestLargeModules(t *testing.T) {
 		"custom sections": func(m *w.Module) {
 			m.Custom = map[string][]byte{"name": make([]byte, 10<<20), "x": make([]byte, 5<<20)}
 		},
-		"globals": func(m *w.Module) { m.Globals = slices.Repeat([]w.Global{{Type: w.I32, Init: w.Const32(1)}}, 9_000) },
+		"globals": func(m *w.Module) {
+			m.Globals = slices.Repeat([]w.Global{{Type: w.I32, Init: w.Const32(1)}},
+				9_000)
+		},
 		"exports": func(m *w.Module) {
 			for i := range 50_000 {
 				m.Exports = append(m.Exports, w.Export{Name: strconv.Itoa(i), Kind: w.KindFunc})

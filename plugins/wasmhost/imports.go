@@ -88,7 +88,8 @@ func (w *world) metric(p []uint64) {
 	switch out := w.printed.output; {
 	case out == nil:
 	case wrong != "":
-		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s", printable(string(name[:min(len(name), MaxName)])), wrong))
+		out.Log(LevelWarn, fmt.Sprintf("the metric %q is not taken: %s",
+			printable(string(name[:min(len(name), MaxName)])), wrong))
 	default:
 		out.Metric(kind, name, value)
 	}

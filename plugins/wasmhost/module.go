@@ -150,7 +150,8 @@ func (m *Module) instantiate() (*instance, error) {
 	in.allow(m.limits.StartFuel, m.limits.StartTimeout)
 	if start := in.export(meter.StartExport); start != nil {
 		if err := in.invoke(start); err != nil {
-			return fail("the module does not start (its start function may take %d units of fuel): %w", m.limits.StartFuel, err)
+			return fail("the module does not start (its start function may take %d units of fuel): %w",
+				m.limits.StartFuel, err)
 		}
 	}
 	if init := in.export(abi.Initialize); init != nil {
@@ -220,13 +221,16 @@ func (in *instance) region(size uint32) ([]byte, error) {
 		in.base, in.room = uint32(in.stack[0]), want
 		if in.base == 0 || in.base%abi.Alignment != 0 {
 			in.room = 0
-			return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d", abi.Reserve, want, in.base, abi.Alignment)}
+			return nil, &Fault{Reason: ReasonMemory,
+				Err: fmt.Errorf("%s(%d) returned %d: it must be an address other than 0 and a multiple of %d",
+					abi.Reserve, want, in.base, abi.Alignment)}
 		}
 	}
 	view, ok := in.memory.Read(in.base, size)
 	if !ok {
 		in.room = 0
-		return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s gave %d bytes at %d, past the end of memory", abi.Reserve, size, in.base)}
+		return nil, &Fault{Reason: ReasonMemory, Err: fmt.Errorf("%s gave %d bytes at %d, past the end of memory",
+			abi.Reserve, size, in.base)}
 	}
 	return view, nil
 }
@@ -306,7 +310,8 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	if err != nil {
 		return err
 	}
-	c.Fill((*core.RankRequest)(unsafe.Pointer(&view[0])), unsafe.Slice((*core.Candidate)(unsafe.Pointer(&view[head])), n))
+	c.Fill((*core.RankRequest)(unsafe.Pointer(&view[0])), unsafe.Slice((*core.Candidate)(unsafe.Pointer(&view[head])),
+		n))
 	in.stack = [4]uint64{uint64(in.base), uint64(in.base + head), uint64(in.base + rowsEnd), uint64(n)}
 	if err := in.invoke(in.main); err != nil {
 		return err

@@ -92,22 +92,27 @@ func TestWhatACallWritesIsLogged(t *testing.T) {
 	g := newWriter()
 	out, err := g.score(t,
 		g.write(1, "to the output\nand "), g.log(0, "for debugging"), g.write(1, "more\n\n"),
-		g.write(2, "a\x1b[31mb"), g.log(1, "information"), g.log(2, " warning "), g.log(3, "error"), g.log(9, "worse"), g.log(-1, strings.Repeat("x", 600)), g.log(1, ""),
+		g.write(2, "a\x1b[31mb"), g.log(1, "information"), g.log(2, " warning "), g.log(3, "error"), g.log(9, "worse"),
+		g.log(-1, strings.Repeat("x", 600)), g.log(1, ""),
 		g.metric(0, "calls_total", 1), g.metric(1, "level", -2.5), g.metric(0, "calls_total", -1),
-		g.metric(2, "kind", 1), g.metric(1, "no good", 1), g.metric(1, "", 1), g.metric(1, "9", 1), g.metric(1, "nan", math.NaN()), g.metric(1, strings.Repeat("n", 65), 1),
+		g.metric(2, "kind", 1), g.metric(1, "no good", 1), g.metric(1, "", 1), g.metric(1, "9", 1),
+		g.metric(1, "nan", math.NaN()), g.metric(1, strings.Repeat("n", 65), 1),
 	)
 	require.NoError(t, err)
 	require.Equal(t, written{
-		"info to the output", "debug for debugging", "info and more", "info information", "warn warning", "error error", "error worse",
+		"info to the output", "debug for debugging", "info and more", "info information", "warn warning", "error error",
+		"error worse",
 		"error " + strings.Repeat("x", 497) + "...",
 		"metric 0 calls_total 1", "metric 1 level -2.5",
 		`warn the metric "calls_total" is not taken: a counter does not go down`,
 		`warn the metric "kind" is not taken: the kind 2 is neither counter (0) nor gauge (1)`,
-		`warn the metric "no good" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
+		`warn the metric "no good" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a ` +
+			`digit`,
 		`warn the metric "" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
 		`warn the metric "9" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
 		`warn the metric "nan" is not taken: the value is not finite`,
-		`warn the metric "` + strings.Repeat("n", 64) + `" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
+		`warn the metric "` + strings.Repeat("n",
+			64) + `" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
 		"warn a?[31mb", // a line ends with the call
 	}, out)
 }
@@ -128,7 +133,8 @@ func TestThePanicIsInTheError(t *testing.T) {
 			return [][]byte{g.write(2, "one\n"), g.log(3, "two"), g.log(2, "three"), g.log(3, "four"), trap}
 		}, ": four"},
 		"Go": {func(g *writer) [][]byte {
-			return [][]byte{g.write(2, "here I am\n"), g.log(3, "odd"), g.write(2, "pan"), g.write(2, "ic: the dish ran away [recovered]\n\ngoroutine 1 [running]:\nmain.eat(...)\n\t"),
+			return [][]byte{g.write(2, "here I am\n"), g.log(3, "odd"), g.write(2, "pan"),
+				g.write(2, "ic: the dish ran away [recovered]\n\ngoroutine 1 [running]:\nmain.eat(...)\n\t"),
 				g.write(2, "/home/me/mine/main.go:42 +0x5\nmain.score(0x1)\n\t/home/me/mine/other.go:7 +0x9\n"), trap}
 		}, ": panic: the dish ran away [recovered] (main.go:42)"},
 		"Rust": {func(g *writer) [][]byte {
@@ -202,12 +208,15 @@ func TestSettingsAreStated(t *testing.T) {
 		).Bytes()
 	}
 	number := func(x float64) *float64 { return &x }
-	text := "margin\tnumber\t0..1\t0.1\tscores nearer than this are equal\nsteps\tinteger\t1..\nmax\tnumber\t..5\neager\tboolean\t\ttrue\nmode\ttext\tfast|slow\tfast\tthe \x1b way\nname\ttext\n"
-	m, err := patient().Load(build(text), map[string]any{"margin": 0.5, "steps": 3, "eager": false, "mode": "slow", "name": "x"})
+	text := "margin\tnumber\t0..1\t0.1\tscores nearer than this are equal\nsteps\tinteger\t1..\nmax\tnumber\t..5\n" +
+		"eager\tboolean\t\ttrue\nmode\ttext\tfast|slow\tfast\tthe \x1b way\nname\ttext\n"
+	m, err := patient().Load(build(text), map[string]any{"margin": 0.5, "steps": 3, "eager": false, "mode": "slow",
+		"name": "x"})
 	require.NoError(t, err)
 	defer m.Close()
 	require.Equal(t, []wasmhost.Setting{
-		{Name: "margin", Type: "number", Min: number(0), Max: number(1), Default: "0.1", Text: "scores nearer than this are equal"},
+		{Name: "margin", Type: "number", Min: number(0), Max: number(1), Default: "0.1",
+			Text: "scores nearer than this are equal"},
 		{Name: "steps", Type: "integer", Min: number(1)},
 		{Name: "max", Type: "number", Max: number(5)},
 		{Name: "eager", Type: "boolean", Default: "true"},
@@ -226,7 +235,8 @@ func TestSettingsAreStated(t *testing.T) {
 		{map[string]any{"max": 6}, `the setting max is "6"; it must be at most 5`},
 		{map[string]any{"eager": 1}, `the setting eager is "1"; it must be true or false`},
 		{map[string]any{"mode": "odd"}, `the setting mode is "odd"; it must be fast, slow (one of them)`},
-		{map[string]any{"margins": 1}, `there is no setting "margins"; there are margin, steps, max, eager, mode, name`},
+		{map[string]any{"margins": 1}, `there is no setting "margins"; there are margin, steps, max, eager, mode, ` +
+			`name`},
 	} {
 		_, err := patient().Load(build(text), c.config)
 		require.EqualError(t, err, c.says)

@@ -143,7 +143,8 @@ func (in *instance) configureWith(config []pair) error {
 		return err
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
-		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("it refused its configuration with status %d%s", status, in.world.printed.because())}
+		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("it refused its configuration with status %d%s", status,
+			in.world.printed.because())}
 	}
 	return nil
 }
@@ -219,13 +220,17 @@ type trial struct{}
 func (trial) Len() int { return abi.MinCandidates }
 
 func (trial) Fill(req *core.RankRequest, rows []core.Candidate) {
-	*req = core.RankRequest{Count: float64(len(rows)), Now: 1.7e9, Turn: 7, Seed: 0x12345678, HostHash: core.Hash53("example.com"), PoolSize: float64(len(rows)), Idempotent: 1}
+	*req = core.RankRequest{Count: float64(len(rows)), Now: 1.7e9, Turn: 7, Seed: 0x12345678,
+		HostHash: core.Hash53("example.com"), PoolSize: float64(len(rows)), Idempotent: 1}
 	for i := range rows {
 		f := float64(i)
 		rows[i] = core.Candidate{
-			SuccessRate: 1 - f/512, Samples: math.Mod(f, 101), LatencyMean: 0.01 * f, LatencyEWMA: 0.01 * f, NormalizedLatency: f / 256,
-			InFlight: math.Mod(f, 5), Weight: 1, Cost: math.Mod(f, 3), RegionMatch: math.Mod(f, 2), SinceUse: f - 1, Uses: f,
-			IDHash: core.Hash53(strconv.Itoa(i)), AffinityHash: core.Hash53(strconv.Itoa(-i)), Rotation: f,
+			SuccessRate: 1 - f/512, Samples: math.Mod(f, 101), LatencyMean: 0.01 * f, LatencyEWMA: 0.01 * f,
+			NormalizedLatency: f / 256,
+			InFlight:          math.Mod(f, 5), Weight: 1, Cost: math.Mod(f, 3), RegionMatch: math.Mod(f, 2),
+			SinceUse: f - 1,
+			Uses:     f,
+			IDHash:   core.Hash53(strconv.Itoa(i)), AffinityHash: core.Hash53(strconv.Itoa(-i)), Rotation: f,
 		}
 	}
 }

@@ -115,7 +115,10 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 		}, valueTypes(f.params), nil
 	}
 	if module == envModule {
-		return func(ctx context.Context, _ api.Module, p []uint64) { caller(ctx).world.abort(p) }, valueTypes(abortParams), nil
+		return func(ctx context.Context, _ api.Module,
+			p []uint64) {
+			caller(ctx).world.abort(p)
+		}, valueTypes(abortParams), nil
 	}
 	f := allowedImports[name]
 	if f.call == nil {

@@ -19,7 +19,8 @@ func Number(name string, low, high, preset float64, text string) Setting {
 
 // Integer is a setting that is a whole number from low to high.
 func Integer(name string, low, high, preset int64, text string) Setting {
-	return Setting{name, "integer", strconv.FormatInt(low, 10) + ".." + strconv.FormatInt(high, 10), strconv.FormatInt(preset, 10), text}
+	return Setting{name, "integer", strconv.FormatInt(low, 10) + ".." + strconv.FormatInt(high, 10),
+		strconv.FormatInt(preset, 10), text}
 }
 
 // Boolean is a setting that is true or false.

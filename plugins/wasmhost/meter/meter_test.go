@@ -29,7 +29,8 @@ func corpus(t testing.TB) []string {
 	require.NoError(t, err)
 	var files []string
 	for _, version := range []string{"v1", "v2"} {
-		found, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "internal", "integration_test", "spectest", version, "testdata", "*.wasm"))
+		found, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "internal", "integration_test",
+			"spectest", version, "testdata", "*.wasm"))
 		require.NoError(t, err)
 		files = append(files, found...)
 	}
@@ -112,7 +113,8 @@ func results(ctx context.Context, module []byte) (out map[string]string, spent m
 	definitions := guest.ExportedFunctionDefinitions()
 	for _, name := range slices.Sorted(maps.Keys(definitions)) {
 		d := definitions[name]
-		if name == StartExport || len(d.ParamTypes()) > 2 || slices.Contains(d.ResultTypes(), funcref) || strings.Contains(name, "infinite") || strings.Contains(name, "runaway") {
+		if name == StartExport || len(d.ParamTypes()) > 2 || slices.Contains(d.ResultTypes(), funcref) ||
+			strings.Contains(name, "infinite") || strings.Contains(name, "runaway") {
 			continue
 		}
 		for _, arg := range []uint64{0, 1, 5} {
@@ -167,11 +169,12 @@ func build(code ...byte) []byte {
 
 // endless are functions that never return by themselves.
 var endless = map[string][]byte{
-	"loop":                 {opLoop, blockEmpty, 0x0c, 0, opEnd},
-	"recursion":            {opLocalGet, 0, 0x10, 0},
-	"fill":                 {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
-	"grow":                 {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
-	"dispatch":             {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd, 0x0c, 0, opEnd},
+	"loop":      {opLoop, blockEmpty, 0x0c, 0, opEnd},
+	"recursion": {opLocalGet, 0, 0x10, 0},
+	"fill":      {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
+	"grow":      {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
+	"dispatch": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd, 0x0c, 0,
+		opEnd},
 	"dispatch to the head": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 1, opEnd, opEnd},
 	"dispatch to another": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd,
 		opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 2, opEnd, opEnd, opEnd},
@@ -258,7 +261,8 @@ func TestVastCountsAreRefused(t *testing.T) {
 		_, err := Inspect(module)
 		require.Error(t, err, name)
 	}
-	for _, sub := range [][]byte{append([]byte{1, 4}, vast...), append([]byte{2, 6, 1, 0}, vast...), append([]byte{0, 4}, vast...)} {
+	for _, sub := range [][]byte{append([]byte{1, 4}, vast...), append([]byte{2, 6, 1, 0}, vast...),
+		append([]byte{0, 4}, vast...)} {
 		out, err := Rewrite(appendSection(build(), secCustom, append(appendBytes(nil, []byte("name")), sub...)), Cost{})
 		require.NoError(t, err)
 		require.NotContains(t, string(out), string(vast), "a part of a name section that is malformed is left out")
@@ -299,7 +303,8 @@ func FuzzRewrite(f *testing.F) {
 		out, err := Rewrite(module, Cost{})
 		// wazero makes room for whatever count it reads; the host refuses such
 		// a module before.
-		if _, bad := Inspect(module); bad != nil || err != nil && strings.Contains(err.Error(), "more than there can be") {
+		if _, bad := Inspect(module); bad != nil || err != nil && strings.Contains(err.Error(),
+			"more than there can be") {
 			return
 		}
 		plain := compile(rt, module)

@@ -75,7 +75,8 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if err := info.fits(); err != nil {
 		return nil, err
 	}
-	w := &writer{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info, mayCache: mayCache}
+	w := &writer{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info,
+		mayCache: mayCache}
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
@@ -342,7 +343,8 @@ func (w *writer) typeWork() (work int64, err error) {
 	for i, t := range w.info.types {
 		n := t.work()
 		if w.cost.FunctionWork > 0 && n > w.cost.FunctionWork {
-			return 0, fmt.Errorf("the type %d would take too long to compile: %d parameters and results", i, len(t.params)+len(t.results))
+			return 0, fmt.Errorf("the type %d would take too long to compile: %d parameters and results", i,
+				len(t.params)+len(t.results))
 		}
 		work += n
 	}
@@ -376,10 +378,12 @@ func (w *writer) code(body []byte) ([]byte, error) {
 			return nil, fmt.Errorf("function %d: %w", len(w.info.funcs)-len(own)+i, err)
 		}
 		if n := f.size.Work(); w.cost.FunctionWork > 0 && n > w.cost.FunctionWork {
-			return nil, fmt.Errorf("function %d would take too long to compile (%v: %d units, at most %d); split it", len(w.info.funcs)-len(own)+i, f.size, n, w.cost.FunctionWork)
+			return nil, fmt.Errorf("function %d would take too long to compile (%v: %d units, at most %d); split it",
+				len(w.info.funcs)-len(own)+i, f.size, n, w.cost.FunctionWork)
 		}
 		if work += f.size.Work(); w.cost.ModuleWork > 0 && work > w.cost.ModuleWork {
-			return nil, fmt.Errorf("it would take too long to compile (more than %d units by function %d); make it smaller", w.cost.ModuleWork, len(w.info.funcs)-len(own)+i)
+			return nil, fmt.Errorf("it would take too long to compile (more than %d units by function %d); make it "+
+				"smaller", w.cost.ModuleWork, len(w.info.funcs)-len(own)+i)
 		}
 		out = appendBytes(out, f.out)
 	}

@@ -28,7 +28,8 @@ func init() {
 	backoff.Register(wait{})
 	settings.State(
 		settings.Number("margin", 0, 1, 0.25, "how near is equal"),
-		settings.Integer("steps", 1, 9, 3, ""), settings.Boolean("eager", true, ""), settings.Text("mode", "fast", "", "fast", "slow"),
+		settings.Integer("steps", 1, 9, 3, ""), settings.Boolean("eager", true, ""),
+		settings.Text("mode", "fast", "", "fast", "slow"),
 	)
 }
 
