@@ -40,7 +40,7 @@ func (s *codeSet) has(code int) bool {
 	return code >= 400 && code <= 599 && s[(code-400)>>6]&(1<<((code-400)&63)) != 0
 }
 
-// DefaultPolicy returns the contract's defaults.
+// DefaultPolicy returns the policy with the default values.
 func DefaultPolicy() Policy {
 	p := Policy{
 		MaxAttempts: 3, BackoffStrategy: "exponential", BaseDelay: 1, Multiplier: 2, MaxBackoffDelay: 30,

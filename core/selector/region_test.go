@@ -143,7 +143,7 @@ func TestStrictRegionBusy(t *testing.T) {
 	require.True(t, errors.As(err, new(*core.RegionError)))
 }
 
-// A half-open breaker is not probed, and an idle proxy is not explored, with a request for another region.
+// A request for a region neither probes nor explores a proxy of another region.
 func TestProbesAndExplorationsByRegion(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu", 2: "us"})

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// pairedConn is a connection that can send a message together with the next read, which saves one
-// pass through Go's poller.
+// pairedConn is a connection that can send a message together with the next read
+// (socket.Conn.WriteThenRead).
 type pairedConn struct {
 	net.Conn
 	message []byte

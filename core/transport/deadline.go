@@ -10,8 +10,8 @@ import (
 // recheckEvery is the time between two calls of Control.NewDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of NewDeadline. It returns the time at which the wait for a response is
-// interrupted to call nextDeadline again, at the latest Deadline.
+// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next
+// read, which is earlier than Deadline if nextDeadline has to be called again after that read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.NewDeadline == nil {
 		return c.Deadline

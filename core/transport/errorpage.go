@@ -232,7 +232,7 @@ var privoxyReasons = map[string]string{
 	"Certificate validation failed":             "tls_certificate_error",
 	"Request blocked by Privoxy":                "http_request_denied",
 	"Request not trusted or feature disabled":   "http_request_denied",
-	"Forwarding failure":                        "proxy_configuration_error", // its parent proxy
+	"Forwarding failure":                        "proxy_configuration_error", // to the parent proxy
 	"Internal Privoxy Error":                    "proxy_internal_error",
 	"Too many open connections":                 "connection_limit_reached",
 	"Invalid header received from client":       "http_request_error",

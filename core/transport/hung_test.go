@@ -195,7 +195,7 @@ func TestLateEndOfBody(t *testing.T) {
 	assert.True(t, resp.Finish(c, time.Now()), "the body was sent completely")
 }
 
-// rest returns a body that can be read once.
+// bodyOf returns a body that can be read once.
 func bodyOf(b []byte) *http1.Body {
 	body := &http1.Body{}
 	body.Start(http1.NewReader(io.Reader(bytes.NewReader(b))), http1.Length, int64(len(b)))

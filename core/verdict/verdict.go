@@ -284,7 +284,7 @@ func direct(isDirect bool, c core.Charge) core.Charge {
 	return c
 }
 
-// Relayed are the facts about the relaying of a response.
+// Relayed describes how a response was relayed.
 type Relayed struct {
 	Broke        error // why the response's body ended early; nil if it was complete
 	ClientLeft   bool  // the client did not read the whole response
@@ -308,7 +308,7 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	return o
 }
 
-// TunnelEnd are the facts about a tunnel that has ended.
+// TunnelEnd describes how a tunnel has ended.
 type TunnelEnd struct {
 	Up, Down int64 // bytes from the client and to the client
 	Died     error // what ended the target's direction before its first byte; nil if the client closed first
