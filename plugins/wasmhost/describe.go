@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Description is what can be said of a module without running it.
+// Description is what a module declares.
 type Description struct {
 	Kind       Kind     `json:"kind"`
 	ABIVersion int      `json:"abi_version"`
@@ -24,7 +24,7 @@ type Description struct {
 	WantsPool  bool     `json:"wants_pool"` // it exports pool_changed
 }
 
-// The checks that need no run, in their order.
+// The checks that run nothing of the module, in their order.
 const (
 	CheckSize       = "size"
 	CheckParses     = "parses"
@@ -36,13 +36,13 @@ const (
 	CheckTable      = "table"
 )
 
-// Finding is one thing that is wrong with a module.
+// Finding is one fault in what a module declares.
 type Finding struct {
-	Check string // one of the checks above
-	Msg   string // what is wrong, and what to mend
+	Check string // CheckSize and so on
+	Msg   string // what is wrong, and what to change
 }
 
-// signatures of what a module may export to the host.
+// signatures are the types of the exports that the host calls.
 var signatures = map[string]string{
 	abi.VersionExport: "()", abi.Reserve: "(i32) -> i32", abi.Score: "(i32, i32, i32, i32) -> i32",
 	abi.Backoff:    "(i32) -> f64",
@@ -51,8 +51,8 @@ var signatures = map[string]string{
 	abi.Describe:  "() -> i32",
 }
 
-// Describe checks a module as far as that is possible without running it. The
-// error is a *CheckError.
+// Describe reads what a module declares, without running it. The error, a
+// *CheckError, is the first finding of Examine.
 func (h *Host) Describe(code []byte) (Description, error) {
 	d, found := h.Examine(code)
 	if len(found) > 0 {
@@ -61,8 +61,8 @@ func (h *Host) Describe(code []byte) (Description, error) {
 	return d, nil
 }
 
-// Examine says all that can be told of a module without running it, and all
-// that is wrong with it, in the order of the checks.
+// Examine reads what a module declares, without running it, and returns all findings
+// in the order of the checks.
 func (h *Host) Examine(code []byte) (Description, []Finding) {
 	d := Description{Size: len(code), Exports: []string{}, Imports: []string{}}
 	var found []Finding

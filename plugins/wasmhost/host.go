@@ -162,7 +162,7 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 			}
 		}
 		<-h.building
-		m.gone()
+		m.ended()
 		done(err)
 	}()
 	return m, nil

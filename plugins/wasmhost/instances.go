@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// ErrBusy is wrapped by the fault of a call that waited for an instance in
-// vain: all were at work. It says nothing against the module's answers.
+// ErrBusy is wrapped by the fault of a call that got no instance, because all were
+// in use, or too little CPU time. The module itself did nothing wrong.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
-// instances is how many may exist at once.
+// instances returns how many instances may exist at once.
 func (m *Module) instances() int {
 	if m.desc.Learns {
 		return 1
@@ -19,9 +19,9 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire takes an idle instance. Where there is none one is started, in the
-// background and only up to a bound, so that neither a slow start nor many
-// slow calls hold this one up for longer than wait.
+// acquire returns an instance for one call. If none is idle, another is started in
+// the background, up to a limit, and acquire waits for the first that becomes idle.
+// It waits for at most wait.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -32,7 +32,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		m.mu.Unlock()
 		return in, err
 	}
-	// From here on nothing is quick.
+	// No instance is idle: time and allocations matter less from here on.
 	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -47,7 +47,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			m.mu.Lock()
 			if i := slices.Index(m.waiting, again); i >= 0 {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
-			} else { // woken this very moment: let another have it
+			} else { // woken at the same time: wake another call in place of this one
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
@@ -69,8 +69,8 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// take removes the instance that became idle last, and returns nil if there is
-// none. It requires mu.
+// take removes and returns the instance that became idle last, nil if there is none.
+// It requires mu.
 func (m *Module) take() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
@@ -87,10 +87,10 @@ func (m *Module) take() (*instance, error) {
 	return in, nil
 }
 
-// wake tells the n calls that wait longest to try again, or why they need not.
-// The instance is not reserved for them: a call that comes meanwhile may take it,
-// since one that runs already can use it sooner than one that has yet to be
-// scheduled. It requires mu.
+// wake sends err to the n calls that have waited longest; nil means that they try to
+// take an instance again. The instance is not reserved for them: a call that comes
+// meanwhile may take it, because a goroutine that runs uses it sooner than one that
+// has yet to be scheduled. It requires mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
 	for _, w := range m.waiting[:n] {
@@ -99,8 +99,8 @@ func (m *Module) wake(n int, err error) {
 	m.waiting = m.waiting[n:]
 }
 
-// start makes instances, one after the other, while calls wait and there may
-// be more. It requires mu.
+// start begins to start an instance if a call waits, the limit permits it and no
+// other instance is being started. It requires mu.
 func (m *Module) start() {
 	if m.starting || m.closed || len(m.waiting) == 0 || m.live >= m.instances() {
 		return
@@ -114,7 +114,7 @@ func (m *Module) start() {
 		if err != nil {
 			m.wake(1, err)
 			m.mu.Unlock()
-			m.gone()
+			m.ended()
 			return
 		}
 		m.mu.Unlock()
@@ -122,10 +122,10 @@ func (m *Module) start() {
 	}()
 }
 
-// release gives an instance back. No more are kept idle than can be at work at
-// once, and a few, for the sake of the memory they take. One that trapped, that the host ended, or
-// whose memory cannot be trusted, is thrown away; after a wrong answer alone it is
-// kept, so that a module that learns loses nothing of what it has learned.
+// release returns an instance after a call that ended with err. At most m.keep idle
+// instances are kept, because each takes memory. An instance is closed if its call
+// trapped or was ended by the host, because its memory may be inconsistent. After a
+// wrong answer it is kept, so that a module that learns keeps its memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
@@ -141,7 +141,7 @@ func (m *Module) release(in *instance, err error) {
 	}
 	m.mu.Unlock()
 	in.guest.Close(context.Background())
-	m.gone()
+	m.ended()
 }
 
 func spoiled(err error) bool {
@@ -149,8 +149,8 @@ func spoiled(err error) bool {
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks gives back the stacks of an instance that is idle from now on, unless
-// they fit into keptStacks. It requires mu.
+// keepStacks frees the large stacks of an instance that becomes idle, unless they fit
+// into keptStacks. It requires mu.
 func (m *Module) keepStacks(in *instance) {
 	if size := in.grown(); m.stacks+size <= keptStacks {
 		m.stacks += size
@@ -159,8 +159,9 @@ func (m *Module) keepStacks(in *instance) {
 	in.shrink()
 }
 
-// gone counts an instance out; the last one of a closed module closes it.
-func (m *Module) gone() {
+// ended counts an instance that has been closed. The last one of a closed module
+// frees the module.
+func (m *Module) ended() {
 	m.mu.Lock()
 	m.live--
 	last := m.closed && m.live == 0
@@ -171,7 +172,7 @@ func (m *Module) gone() {
 	}
 }
 
-// Instances is how many exist or start at the moment.
+// Instances returns how many instances exist or are being started.
 func (m *Module) Instances() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

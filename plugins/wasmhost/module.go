@@ -19,8 +19,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The records of core and of sdk/abi are the same bytes: core's are written
-// straight into guest memory. Here their sizes, in a test their fields.
+// The records of core and of sdk/abi have the same layout, because those of core are
+// written into the memory of a module as they are. Their sizes are compared here, their
+// fields in a test.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}
@@ -32,38 +33,38 @@ var (
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// ErrClosed is returned by a module that has been replaced, ErrNotReady by one
-// that is not compiled yet, or never will be (Host.Begin).
+// ErrClosed is returned by a module that has been closed, ErrNotReady by one that is
+// not compiled yet, or cannot be (Host.Begin).
 var (
 	ErrClosed   = errors.New("the plugin has been replaced")
 	ErrNotReady = errors.New("the plugin is not ready")
 )
 
-// Fault is a call that a guest did not answer as it must.
+// Fault is a failed call of a module.
 type Fault struct {
-	Reason string // one of those below
+	Reason string // ReasonTrap and so on
 	Err    error
-	Stack  []string // the functions that ran when the guest trapped, the innermost first
+	Stack  []string // the functions that ran when the call trapped, the innermost first
 }
 
 // The reasons of faults, as metrics, API and sdk/ABI.md name them.
 const (
-	ReasonTrap          = "trap"           // the guest trapped, or could not be started
-	ReasonFuel          = "fuel"           // it used up its fuel
-	ReasonTimeout       = "timeout"        // it took too long
-	ReasonMemory        = "memory"         // reserve gave no region that could be used
-	ReasonStatus        = "status"         // it returned another status than abi.StatusOK
+	ReasonTrap          = "trap"           // the call trapped, or no instance could be started
+	ReasonFuel          = "fuel"           // the call used up its fuel
+	ReasonTimeout       = "timeout"        // the call used up its CPU time
+	ReasonMemory        = "memory"         // reserve returned no usable region
+	ReasonStatus        = "status"         // the status is not abi.StatusOK
 	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
 	ReasonNegativeDelay = "negative_delay" // a delay is below 0
-	ReasonBusy          = "busy"           // every instance was at work (ErrBusy)
+	ReasonBusy          = "busy"           // ErrBusy
 )
 
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a loaded plugin. It is safe for concurrent use: each call has an
-// instance to itself, of at most Limits.Instances, and of the only one if the
-// module learns. The zero Module never serves.
+// Module is a module that is loaded, or is being loaded. It is safe for concurrent
+// use: each call has an instance to itself. There are at most Limits.Instances, and
+// one if the module learns. The zero Module never serves.
 type Module struct {
 	desc    Description
 	limits  Limits
@@ -75,7 +76,7 @@ type Module struct {
 
 	compiled  wazero.CompiledModule
 	config    []pair
-	ready     atomic.Bool // all above and tolerance are set
+	ready     atomic.Bool // the fields above and tolerance are set
 	tolerance float64
 	pool      atomic.Pointer[[]Proxy]
 	settings  atomic.Pointer[[]Setting]
@@ -85,21 +86,21 @@ type Module struct {
 	keep     int          // instances that may be idle
 	stacks   int          // bytes of the stacks of idle instances that grew beyond keptStack
 	live     int          // instances that exist or start
-	waiting  []chan error // calls that want one: nil says try again
+	waiting  []chan error // calls that wait for an instance; see wake
 	starting bool
 	closed   bool
 }
 
-// Description is what the module says of itself.
+// Description returns what the module declares.
 func (m *Module) Description() Description { return m.desc }
 
-// Learns reports whether the module wants to be told of outcomes.
+// Learns reports whether the module takes observations.
 func (m *Module) Learns() bool { return m.desc.Learns }
 
 // Ready reports whether the module serves.
 func (m *Module) Ready() bool { return m.ready.Load() }
 
-// Tolerance is the module's own, 0 without one.
+// Tolerance implements core.Tolerance: the module's own, 0 without one.
 func (m *Module) Tolerance() float64 {
 	if !m.ready.Load() {
 		return 0
@@ -107,7 +108,7 @@ func (m *Module) Tolerance() float64 {
 	return m.tolerance
 }
 
-// instance is one running copy of a module.
+// instance is a module that runs: its own memory.
 type instance struct {
 	module *Module
 	guest  api.Module
@@ -115,7 +116,7 @@ type instance struct {
 
 	fuel, stackLeft api.MutableGlobal // the counters that meter.Rewrite adds
 	budget          budget
-	running         *entry // the function that is called, or was called last
+	running         *entry // the function that runs, or ran last
 	entries         []*entry
 	large           bool // a stack grew beyond keptStack
 
@@ -124,7 +125,7 @@ type instance struct {
 	base, room uint32 // of the region that reserve gave last
 	stack      [4]uint64
 	tolerance  float64
-	pool       *[]Proxy // what it has been told of
+	pool       *[]Proxy // the pool that it has
 	world      world
 	ctx        context.Context // carries the instance
 }
@@ -190,8 +191,9 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// begin makes the guest; no code of it runs. A panic of wazero's is the module's
-// fault, not the end of the process: nobody else would catch it in the background.
+// begin instantiates the module; none of its code runs. A panic of wazero becomes an
+// error: it comes from an invalid module, and nothing else recovers it in the
+// background.
 func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -209,8 +211,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns a view of size bytes of guest memory, for which it asks the guest
-// (reserve) if it has less. The view is good until the guest runs again.
+// region returns size bytes of the memory, from reserve if the region before is
+// smaller. They are valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.room {
 		want := (size + 4095) &^ 4095
@@ -235,7 +237,7 @@ func (in *instance) region(size uint32) ([]byte, error) {
 	return view, nil
 }
 
-// Close ends the module when its running calls have ended.
+// Close closes the module; running calls end first. Later ones return ErrClosed.
 func (m *Module) Close() {
 	m.mu.Lock()
 	if m.closed {
@@ -276,8 +278,8 @@ func (m *Module) destroy() {
 	}
 }
 
-// Score implements core.Scorer. Its errors are *Fault or ErrClosed; then
-// scores holds nothing to use.
+// Score implements core.Scorer. Its errors are *Fault, ErrClosed or ErrNotReady; then
+// the content of scores is undefined.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if c.Len() == 0 {
 		return nil
@@ -286,7 +288,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if err != nil {
 		return err
 	}
-	err = in.tellPool()
+	err = in.updatePool()
 	if err == nil {
 		err = in.score(c, scores)
 	}
@@ -295,7 +297,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	return err
 }
 
-// allowCall sets what a call over so many candidates, or proxies, may take.
+// allowCall sets the budget of a call over so many candidates, or proxies.
 func (in *instance) allowCall(candidates int) {
 	in.allow(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
 }
@@ -333,13 +335,13 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	return nil
 }
 
-// Delay implements core.Backoff. Its errors are *Fault or ErrClosed.
+// Delay implements core.Backoff; the result is in seconds. Its errors are those of Score.
 func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 	in, err := m.acquire(m.limits.Wait)
 	if err != nil {
 		return 0, err
 	}
-	err = in.tellPool()
+	err = in.updatePool()
 	var d float64
 	if err == nil {
 		d, err = in.delay(r)
@@ -370,8 +372,8 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// Observe tells a module that learns of an attempt; others are told nothing. The
-// attempt's request waits for it.
+// Observe passes a finished attempt to a module that learns, and does nothing for
+// others. Its errors are those of Score.
 func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil
@@ -380,7 +382,7 @@ func (m *Module) Observe(o *core.Observation) error {
 	if err != nil {
 		return err
 	}
-	if err = in.tellPool(); err == nil {
+	if err = in.updatePool(); err == nil {
 		err = in.learn(o)
 	}
 	in.logFault(abi.Observe, err)

@@ -7,13 +7,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Probe is one instance of a module in the hands of a tool: it shows what a
-// call cost and lets the guest's memory be seen, which serving needs neither
-// of. It belongs to one goroutine.
+// Probe is one instance of a module, for tools: it reports the fuel of a call and
+// gives access to the memory. It is used by one goroutine at a time.
 type Probe struct{ in *instance }
 
-// Configure sets what instances that start from now on are configured with. It
-// is for modules from Compile, between their probes.
+// Configure sets the configuration of the instances that are started later. It is for
+// modules from Compile, while no Probe starts.
 func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }
 
 // Probe starts an instance and configures it. The error is a *CheckError.
@@ -27,7 +26,7 @@ func (m *Module) Probe() (*Probe, error) {
 	m.mu.Unlock()
 	in, err := m.instantiate()
 	if err != nil {
-		m.gone()
+		m.ended()
 		return nil, err
 	}
 	return &Probe{in}, nil
@@ -36,7 +35,7 @@ func (m *Module) Probe() (*Probe, error) {
 // Close ends the instance.
 func (p *Probe) Close() {
 	p.in.guest.Close(context.Background())
-	p.in.module.gone()
+	p.in.module.ended()
 }
 
 // Score is one call of a scorer, as Module.Score makes it.
@@ -48,7 +47,7 @@ func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.del
 // Learns reports whether the module exports observe.
 func (p *Probe) Learns() bool { return p.in.observe != nil }
 
-// Observe tells a module that learns of an attempt.
+// Observe passes an observation to a module that learns, as Module.Observe does.
 func (p *Probe) Observe(o *core.Observation) error {
 	if !p.Learns() {
 		return nil
@@ -56,14 +55,14 @@ func (p *Probe) Observe(o *core.Observation) error {
 	return p.in.learn(o)
 }
 
-// SetPool tells a module that wants to know what proxies there are, now.
+// SetPool passes the proxies of the pool to the instance, now.
 func (p *Probe) SetPool(proxies []Proxy) error {
 	p.in.module.pool.Store(&proxies)
-	return p.in.tellPool()
+	return p.in.updatePool()
 }
 
-// Reserve asks the guest for room, with the fuel of a call without candidates,
-// and returns what it answers, whatever that is.
+// Reserve calls reserve with the fuel of a call without candidates, and returns its
+// result unchecked.
 func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	p.in.allowCall(0)
 	p.in.stack[0] = uint64(bytes)
@@ -77,8 +76,7 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	return p.in.base, nil
 }
 
-// ScoreAt calls score with addresses as they are given; the records are in
-// guest memory already (Write).
+// ScoreAt calls score with the given addresses. The records have been written (Write).
 func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
 	p.in.allowCall(int(count))
 	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}
@@ -88,7 +86,7 @@ func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32
 	return int32(p.in.stack[0]), nil
 }
 
-// Write puts bytes into guest memory.
+// Write writes bytes into the memory.
 func (p *Probe) Write(address uint32, bytes []byte) error {
 	if !p.in.memory.Write(address, bytes) {
 		return fmt.Errorf("%d bytes at %d end past the guest's memory", len(bytes), address)
@@ -96,7 +94,7 @@ func (p *Probe) Write(address uint32, bytes []byte) error {
 	return nil
 }
 
-// Read returns a copy of guest memory.
+// Read returns a copy of part of the memory.
 func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	view, ok := p.in.memory.Read(address, size)
 	if !ok {
@@ -105,12 +103,12 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel is what the last call (with the reserve before it, if it needed one) has
-// left of the fuel it was given; negative if it ran out.
+// Fuel returns the fuel that the last call left, together with a reserve before it;
+// negative if it needed more than it had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
-// Pages is the size of the guest's memory now, in pages of 64 KiB.
+// Pages returns the size of the memory now, in pages of 64 KiB.
 func (p *Probe) Pages() uint32 { return p.in.memory.Size() >> 16 }
 
-// Limits are what the module is held to.
+// Limits returns the limits of the module.
 func (m *Module) Limits() Limits { return m.limits }

@@ -15,11 +15,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// pair is a key and its value, as abi.Pair tells a guest.
+// pair is a key and its value, as in abi.Pair.
 type pair struct{ key, value string }
 
-// pairs flattens a configuration table: tables inside it have their names
-// joined with dots, and then the keys are put in order.
+// pairs flattens a configuration table: keys of tables within it are joined with
+// dots. The result is sorted by key.
 func pairs(config map[string]any) []pair {
 	var out []pair
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -36,7 +36,7 @@ func pairs(config map[string]any) []pair {
 	return out
 }
 
-// text is a setting's value as a guest reads it.
+// text returns the value of a setting as the module gets it.
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -76,23 +76,22 @@ func (p pair) number() float64 {
 	return math.NaN()
 }
 
-// Proxy is one proxy of the pool, as a plugin that exports pool_changed is
-// told of it.
+// Proxy is one proxy of the pool, as a plugin gets it that exports pool_changed.
 type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
 	Metadata     map[string]string
 }
 
-// SetPool names the proxies of the pool; each instance is told before its next
-// call.
+// SetPool sets the proxies of the pool. Each instance gets them before its next call.
 func (m *Module) SetPool(proxies []Proxy) {
 	if m.desc.WantsPool {
 		m.pool.Store(&proxies)
 	}
 }
 
-func (in *instance) tellPool() error {
+// updatePool calls pool_changed if the instance does not have the current pool.
+func (in *instance) updatePool() error {
 	if in.poolChanged == nil {
 		return nil
 	}
@@ -132,6 +131,7 @@ func (in *instance) tellPool() error {
 	return nil
 }
 
+// configureWith calls configure.
 func (in *instance) configureWith(config []pair) error {
 	w := layout{fixed: 0}
 	at := w.pairs(config)
@@ -149,14 +149,15 @@ func (in *instance) configureWith(config []pair) error {
 	return nil
 }
 
-// layout builds records that point into each other; addresses are put right
-// when it is known where the guest has room (put).
+// layout builds records that contain addresses of each other. The addresses are
+// relative to the beginning until put writes the records into memory.
 type layout struct {
 	fixed  int // bytes at the beginning, written by offset
 	bytes  []byte
-	fixups []int // where addresses stand, relative to the beginning so far
+	fixups []int // the offsets of the addresses
 }
 
+// grow appends n zero bytes, aligned, and returns their offset.
 func (w *layout) grow(n int) int {
 	if len(w.bytes) < w.fixed {
 		w.bytes = append(w.bytes, make([]byte, w.fixed-len(w.bytes))...)
@@ -176,12 +177,13 @@ func (w *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(w.bytes[at:], math.Float64bits(v))
 }
 
+// address writes the address of the offset to, at the offset at.
 func (w *layout) address(at, to int) {
 	w.u32(at, uint32(to))
 	w.fixups = append(w.fixups, at)
 }
 
-// text writes an address and a length at a place, and the text somewhere.
+// text appends a text, and writes its address and its length at the offset at.
 func (w *layout) text(at int, s string) {
 	to := w.grow(len(s) + 1)
 	copy(w.bytes[to:], s)
@@ -189,6 +191,7 @@ func (w *layout) text(at int, s string) {
 	w.u32(at+4, uint32(len(s)))
 }
 
+// pairs appends the records of pairs, and returns the offset of the first.
 func (w *layout) pairs(list []pair) int {
 	first := w.grow(len(list) * abi.PairSize)
 	for i, p := range list {
@@ -200,6 +203,7 @@ func (w *layout) pairs(list []pair) int {
 	return first
 }
 
+// put writes the records into memory, at in.base.
 func (in *instance) put(w *layout) error {
 	w.grow(8)
 	view, err := in.region(uint32(len(w.bytes)))
@@ -213,8 +217,7 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// trial is a made-up choice among as many candidates as a scorer must be able
-// to take.
+// trial is a choice for tests, among as many candidates as every scorer must take.
 type trial struct{}
 
 func (trial) Len() int { return abi.MinCandidates }

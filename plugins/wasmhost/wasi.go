@@ -18,12 +18,11 @@ const (
 	envAbort   = "abort" // AssemblyScript's assertion
 )
 
-// What a call of a host function costs a guest in fuel: what runs then is not the
-// guest's own code, which pays for itself.
+// The fuel of a call of a host function: the host's code is not metered.
 const (
 	hostCallFuel = 100
-	hostItemFuel = 10 // of each buffer or subscription it names
-	hostByteFuel = 4  // random bytes for one
+	hostItemFuel = 10 // for each buffer or subscription that is passed
+	hostByteFuel = 4  // bytes for one unit
 )
 
 // The errors of WASI (snapshot 1) that are returned.
@@ -36,10 +35,10 @@ const (
 	wasiSpipe  = 70
 )
 
-// allowedImports are the WASI functions that standard Go, TinyGo and
-// AssemblyScript bring along, by name. They are our own and reach nothing: no
-// files, no sockets, no environment; the clock is a counter, randomness a
-// fixed sequence, and what is written is swallowed.
+// allowedImports are the WASI functions that the runtimes of standard Go, TinyGo and
+// AssemblyScript import, by name. This implementation gives access to nothing: there
+// are no files, sockets or environment; the clock is a counter, random bytes are a
+// fixed sequence, and written lines go to the plugin's log.
 var allowedImports = map[string]wasiFunc{
 	"args_get":            {"ii", func(*world, []uint64) uint32 { return wasiOK }},
 	"args_sizes_get":      {"ii", (*world).none},
@@ -62,16 +61,16 @@ var allowedImports = map[string]wasiFunc{
 }
 
 // wasiFunc is one of them: its parameters (i for i32, I for i64, d for f64) and
-// what it does with them, which gives an error of WASI.
+// the function, which returns an error of WASI.
 type wasiFunc struct {
 	params string
 	call   func(w *world, p []uint64) uint32
 }
 
-// tick is what a guest's clock goes on by each time it is read: 1 ms.
+// tick is how far the clock of an instance advances with each reading: 1 ms, in ns.
 const tick = 1_000_000
 
-// world is all that an instance knows of what is outside.
+// world is the state of the host functions of one instance.
 type world struct {
 	now    uint64 // ns
 	chance uint64
@@ -80,7 +79,7 @@ type world struct {
 	in      *instance
 }
 
-// imports gives the guest the functions it asks for.
+// imports instantiates the host functions that the module imports.
 func (m *Module) imports(ctx context.Context) error {
 	builders := map[string]wazero.HostModuleBuilder{
 		meter.ImportModule: m.importMeter(m.runtime.NewHostModuleBuilder(meter.ImportModule)),
@@ -131,7 +130,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 		w.pay(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
-				p[i] &= math.MaxUint32 // what is above is not defined
+				p[i] &= math.MaxUint32 // the upper half is not defined
 			}
 		}
 		p[0] = uint64(f.call(w, p))
@@ -152,7 +151,7 @@ func valueTypes(letters string) []api.ValueType {
 	return out
 }
 
-// pay takes n from the guest's fuel and ends the call when there is none left.
+// pay subtracts n from the fuel of the call, and ends it if too little is left.
 func (w *world) pay(n uint64) {
 	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
@@ -161,7 +160,7 @@ func (w *world) pay(n uint64) {
 	w.in.fuel.Set(uint64(left))
 }
 
-// bytes is size bytes of guest memory; nil if they end past it.
+// bytes returns size bytes of the memory; nil if they end past it.
 func (w *world) bytes(address, size uint64) []byte {
 	mem := w.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
@@ -192,7 +191,7 @@ func (w *world) put64(address uint64, v uint64) uint32 {
 	return wasiOK
 }
 
-// none says that there are 0 arguments, or variables, of 0 bytes.
+// none reports that there are 0 arguments, or variables, of 0 bytes.
 func (w *world) none(p []uint64) uint32 {
 	if err := w.put32(p[0], 0); err != wasiOK {
 		return err
@@ -224,8 +223,8 @@ func (w *world) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll waits for nothing: the clock goes on by the shortest wait asked for, and
-// every file that is not the clock is a bad one.
+// poll does not wait: the clock advances by the shortest time that is asked for. A
+// subscription to a file is answered with an error.
 func (w *world) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
@@ -241,10 +240,10 @@ func (w *world) poll(p []uint64) uint32 {
 	for i := range n {
 		s, e := in[i*subscription:], out[i*event:]
 		kind, failed := s[8], uint16(wasiBadf)
-		if kind == 0 { // a clock: its id, timeout, precision, flags
+		if kind == 0 { // a clock: its id, timeout, precision and flags follow
 			failed = wasiOK
 			timeout := binary.LittleEndian.Uint64(s[24:])
-			if s[40]&1 != 0 { // until a moment
+			if s[40]&1 != 0 { // the timeout is a time of the clock
 				timeout -= min(timeout, w.now)
 			}
 			wait = min(wait, timeout)
@@ -261,9 +260,10 @@ func (w *world) poll(p []uint64) uint32 {
 	return w.put32(p[3], uint32(n))
 }
 
-// standard is success for the three standard files; there are no others.
+// standard succeeds for the three standard files, which are the only ones.
 func (w *world) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
 
+// either returns standard for the three standard files.
 func (w *world) either(p []uint64, standard uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
@@ -271,8 +271,8 @@ func (w *world) either(p []uint64, standard uint32) uint32 {
 	return standard
 }
 
-// describe says of the standard files that they are character devices that may
-// be read or written.
+// describe reports the standard files as character devices that may be read and
+// written.
 func (w *world) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
 	b := w.bytes(p[1], 24)
@@ -312,7 +312,7 @@ func (w *world) write(p []uint64) uint32 {
 	return w.put32(p[3], total)
 }
 
-// read finds the end of the standard input.
+// read reports the end of the standard input.
 func (w *world) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:
