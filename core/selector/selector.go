@@ -540,6 +540,8 @@ func (c *choice) nextRotation(distance int) int {
 	return distance
 }
 
+var _ core.Candidates = (*choice)(nil)
+
 // Len implements core.Candidates.
 func (c *choice) Len() int { return len(c.candidates) }
 

@@ -27,6 +27,8 @@ type Conn struct {
 	pooled *[]byte    // that buffer
 }
 
+var _ net.Conn = (*Conn)(nil)
+
 // stream is the connection below a Conn: a *net.TCPConn, or a descriptor for a connection
 // that this package has opened.
 type stream interface {

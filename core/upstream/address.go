@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,13 @@ import (
 type Secret string
 
 const mask = "***"
+
+// Without one of these a Secret would be printed or encoded in clear text.
+var (
+	_ fmt.Stringer           = Secret("")
+	_ fmt.GoStringer         = Secret("")
+	_ encoding.TextMarshaler = Secret("")
+)
 
 func (s Secret) String() string {
 	if s == "" {

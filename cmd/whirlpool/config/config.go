@@ -4,6 +4,7 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"maps"
 	"math"
@@ -17,6 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -313,6 +315,14 @@ func (c *Config) Filled() map[string]bool { return c.filled }
 
 // ProxyCount is how many proxies are configured, files included.
 func (c *Config) ProxyCount() int { return len(c.specs) }
+
+// The decoder and the encoder look for these methods; without them they would take the underlying types.
+var (
+	_ strict.Value           = (*Duration)(nil)
+	_ strict.Value           = (*Size)(nil)
+	_ encoding.TextMarshaler = Duration(0)
+	_ encoding.TextMarshaler = Address("")
+)
 
 // Duration is written as "1.5s", "200ms", "1h"; a bare number is seconds.
 type Duration time.Duration
