@@ -90,7 +90,8 @@ func (r *Registry) restore() {
 		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process died while it wrote it
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
-			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the file",
+			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the "+
+				"file",
 				"file", path)
 		case isUpload:
 			if err := CheckName(name); err != nil {
@@ -123,7 +124,8 @@ const lostMsg = "an uploaded plugin does not load any more"
 
 // lost adds to an error how to get rid of an upload that does not load any more.
 func lost(name string, err error) error {
-	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err, name)
+	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
+		name)
 }
 
 func (r *Registry) read(name string) (code []byte, spec Spec, err error) {

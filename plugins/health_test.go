@@ -19,7 +19,10 @@ func TestBusyFaults(t *testing.T) {
 		"a second of every three":  {func(at time.Duration) bool { return at%(3*time.Second) < time.Second }, false},
 		"every third call":         {func(at time.Duration) bool { return at/(10*time.Millisecond)%3 == 0 }, false},
 		"from the fifth second on": {func(at time.Duration) bool { return at > 5*time.Second }, true},
-		"one in the first, one in the last second": {func(at time.Duration) bool { return at == 0 || at == 9*time.Second }, false},
+		"one in the first, one in the last second": {func(at time.Duration) bool {
+			return at == 0 ||
+				at == 9*time.Second
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h health

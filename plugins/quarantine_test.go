@@ -28,7 +28,9 @@ func moody(good float64) []byte {
 }
 
 func mood(n float64, code []byte) []byte {
-	return w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(n), []byte{0x61, w.If, w.Empty}, code, []byte{w.Return, w.End}) // eq
+	// eq
+	return w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(n), []byte{0x61, w.If, w.Empty}, code,
+		[]byte{w.Return, w.End})
 }
 
 // reasons of the moods; mood 0 is a good one.
@@ -66,8 +68,8 @@ type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-// Calls, releases, replacements and roll-backs in any order: a plugin is quarantined exactly when max_faults of its last
-// 10*max_faults calls have failed, each call is answered, and every one is counted and logged.
+// Calls, releases, replacements and roll-backs in any order: a plugin is quarantined exactly when max_faults of its
+// last 10*max_faults calls have failed, each call is answered, and every one is counted and logged.
 func TestQuarantineAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
@@ -90,7 +92,8 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"call": func(t *rapid.T) {
 				mood := rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}).Draw(t, "mood")
-				d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.25, Multiplier: 2, Cap: 30, RetryAfter: float64(mood)})
+				d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.25, Multiplier: 2, Cap: 30,
+					RetryAfter: float64(mood)})
 				require.NoError(t, err)
 				want, warnings, errors := good, 0, 0
 				if quarantined || mood > 0 {
@@ -114,7 +117,8 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				}
 				require.Equal(t, want, d)
 				gotWarnings, gotErrors := log.take()
-				require.Equal(t, [2]int{warnings, errors}, [2]int{gotWarnings, gotErrors}, "warnings and errors in the log")
+				require.Equal(t, [2]int{warnings, errors}, [2]int{gotWarnings, gotErrors},
+					"warnings and errors in the log")
 				if errors > 0 {
 					require.Equal(t, "plugin quarantined: the built-in answers for it", log.last["msg"])
 					require.Equal(t, "mine", log.last["plugin"])
@@ -153,7 +157,8 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				i, err := r.Get("mine")
 				require.NoError(t, err)
 				require.Equal(t, quarantined, i.Quarantined)
-				require.Equal(t, map[bool]string{true: plugins.StateQuarantined, false: plugins.StateReady}[quarantined], i.State)
+				require.Equal(t, map[bool]string{true: plugins.StateQuarantined,
+					false: plugins.StateReady}[quarantined], i.State)
 				require.Equal(t, calls, i.Calls)
 				require.Equal(t, faults, i.FaultsBy)
 				require.Equal(t, earlier != 0, i.CanRollBack)

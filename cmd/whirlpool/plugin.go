@@ -31,7 +31,8 @@ say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
 Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
 command was not understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(), checkCommand())
+	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(),
+		checkCommand())
 	return cmd
 }
 
@@ -91,7 +92,8 @@ func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 // aboutConfigured makes cmd one about a subject with --config.
 func aboutConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	var config settings
-	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil, "a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
+	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil,
+		"a setting, `KEY=VALUE`, as of [plugins.NAME.config]; may be repeated")
 	return about(cmd, func(s *subject) (err error) {
 		if s.config, err = config.table(); err != nil {
 			return err
@@ -218,7 +220,9 @@ SPEC is one of
 
 ` + scenarios() + `
 and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
-		Example: "  whirlpool plugin simulate mine.wasm\n  whirlpool plugin simulate mine.wasm --generate outage,proxies=10 --write-trace outage.jsonl\n  whirlpool plugin simulate mine.wasm --trace outage.jsonl --seed 2",
+		Example: "  whirlpool plugin simulate mine.wasm\n" +
+			"  whirlpool plugin simulate mine.wasm --generate outage,proxies=10 --write-trace outage.jsonl\n" +
+			"  whirlpool plugin simulate mine.wasm --trace outage.jsonl --seed 2",
 	}, func(s *subject) error {
 		if o.trace != "" && s.cmd.Flags().Changed("generate") {
 			return usage("give --trace or --generate, not both")
@@ -233,7 +237,8 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 			}
 		}
 		host := s.host()
-		plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(s.file), ".wasm"), Code: s.code, Config: s.config}
+		plugin := simulate.Plugin{Name: strings.TrimSuffix(filepath.Base(s.file), ".wasm"), Code: s.code,
+			Config: s.config}
 		d, err := host.Describe(s.code)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.file, err)
@@ -361,7 +366,8 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 			for _, f := range files {
 				fmt.Fprintln(out, filepath.Join(dir, f))
 			}
-			fmt.Fprintf(out, "\nThe SDK is in %s. Next: cd %s && make && make test; the README has the rest.\n", filepath.Join(dir, "whirlpool"), dir)
+			fmt.Fprintf(out, "\nThe SDK is in %s. Next: cd %s && make && make test; the README has the rest.\n",
+				filepath.Join(dir, "whirlpool"), dir)
 			return nil
 		},
 	}

@@ -73,7 +73,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
 	if cfg.Log.Format == "json" { // a program reads it, and often what goes to out as well
-		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()), slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
+		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
+			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
 	} else {
 		greet(out, g.address, apiListener.Addr().String(), cfg.ProxyCount(), demo)
 	}
@@ -85,7 +86,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	go func() { failed <- g.api.Serve(apiListener) }()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		g.log.Warn("nothing tells of changes of files: they are looked at every "+lookEvery.String(), slog.Any("error", err))
+		g.log.Warn("nothing tells of changes of files: they are looked at every "+lookEvery.String(),
+			slog.Any("error", err))
 	}
 	stopWatch := watch(g, watcher)
 	defer stopWatch()
@@ -113,7 +115,8 @@ func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", gateway, proxies)
 	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", api, api)
 	if proxies == 0 {
-		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST /api/v1/proxies; --demo brings some of its own")
+		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST "+
+			"/api/v1/proxies; --demo brings some of its own")
 	}
 	if demo != nil {
 		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", gateway, demo.URL())

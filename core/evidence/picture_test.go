@@ -82,7 +82,8 @@ func picture(curves ...curve) string {
 	x := func(n int) float64 { return left + float64(n)*width/60 }
 	y := func(nats float64) float64 { return top + height - nats*height/most }
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 350" font-family="sans-serif" font-size="12">
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 350"`+
+		` font-family="sans-serif" font-size="12">
 <title>Evidence against a proxy over its attempts, in three situations</title>
 <rect width="680" height="350" fill="white"/>
 `)
@@ -116,7 +117,8 @@ func picture(curves ...curve) string {
 			last := len(c.evidence)
 			text(x(last)+6, y(min(c.evidence[last-1], most))+12, "start", "the breaker opens")
 		}
-		line(left, y(0)+52+float64(i)*16, left+24, y(0)+52+float64(i)*16, fmt.Sprintf(`stroke="%s" stroke-width="2"`, c.color))
+		line(left, y(0)+52+float64(i)*16, left+24, y(0)+52+float64(i)*16,
+			fmt.Sprintf(`stroke="%s" stroke-width="2"`, c.color))
 		text(left+30, y(0)+56+float64(i)*16, "start", c.label)
 	}
 	b.WriteString("</svg>\n")

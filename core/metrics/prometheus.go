@@ -193,7 +193,8 @@ var counters = []described{
 	{"attempts_total", "attempts by how they ended and, of those that failed, why", []string{"outcome", "error"}},
 	{"circuit_breaker_transitions_total", "transitions of circuit breakers by the state they led to", []string{"to"}},
 	{"retries_total", "retries by why the attempt before had failed", []string{"reason"}},
-	{"tunnel_bytes_total", "bytes through finished tunnels, up to the target or down to the client", []string{"direction"}},
+	{"tunnel_bytes_total", "bytes through finished tunnels, up to the target or down to the client",
+		[]string{"direction"}},
 	{"retry_success_total", "requests that a retry saved", nil},
 	{"retry_limit_exceeded_total", "requests whose attempts were spent", nil},
 	{"retry_budget_exhausted_total", "requests for which the retry budget had nothing left", nil},
@@ -207,7 +208,8 @@ var gauges = []described{
 
 func newExporter(r *Recorder) *exporter {
 	e := &exporter{recorder: r, registry: prometheus.NewRegistry(), last: map[string]uint64{}}
-	e.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), (*collector)(e))
+	e.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), (*collector)(e))
 	e.reporter = tallyprom.NewReporter(tallyprom.Options{Registerer: e.registry, OnRegisterError: func(error) {}})
 	for _, m := range counters {
 		e.reporter.RegisterCounter(prefix+tallyprom.DefaultSeparator+m.name, m.labels, m.help)
@@ -288,18 +290,29 @@ type collector exporter
 const maxLabelled = 1_000
 
 var (
-	breakerDesc  = prometheus.NewDesc("whirlpool_circuit_breaker_state", "0 closed, 1 open, 2 half-open", []string{"proxy_id"}, nil)
-	opensDesc    = prometheus.NewDesc("whirlpool_circuit_breaker_opens", "openings within the retention", []string{"proxy_id"}, nil)
-	inFlightDesc = prometheus.NewDesc("whirlpool_proxy_in_flight", "attempts and tunnels running", []string{"proxy_id"}, nil)
-	proxiesDesc  = prometheus.NewDesc("whirlpool_proxies", "proxies by breaker state", []string{"state"}, nil)
-	pluginDesc   = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result", []string{"plugin", "result"}, nil)
-	pluginFaults = prometheus.NewDesc("whirlpool_plugin_faults_total", "plugin calls that failed and were answered by the built-in, by reason", []string{"plugin", "reason"}, nil)
-	pluginMissed = prometheus.NewDesc("whirlpool_plugin_observations_missed_total", "observations that came faster than the plugin took them", []string{"plugin"}, nil)
-	quarantine   = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined", []string{"plugin"}, nil)
-	waitedDesc   = prometheus.NewDesc("whirlpool_retry_wait_seconds_total", "waited before retries, all together", nil, nil)
-	requestDesc  = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end", nil, nil)
-	attemptDesc  = prometheus.NewDesc("whirlpool_attempt_duration_seconds", "of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
-	pluginTime   = prometheus.NewDesc("whirlpool_plugin_duration_seconds", "time in plugin calls, of which one in 17 is measured and stands for all", []string{"plugin"}, nil)
+	breakerDesc = prometheus.NewDesc("whirlpool_circuit_breaker_state", "0 closed, 1 open, 2 half-open",
+		[]string{"proxy_id"}, nil)
+	opensDesc = prometheus.NewDesc("whirlpool_circuit_breaker_opens", "openings within the retention",
+		[]string{"proxy_id"}, nil)
+	inFlightDesc = prometheus.NewDesc("whirlpool_proxy_in_flight", "attempts and tunnels running", []string{"proxy_id"},
+		nil)
+	proxiesDesc = prometheus.NewDesc("whirlpool_proxies", "proxies by breaker state", []string{"state"}, nil)
+	pluginDesc  = prometheus.NewDesc("whirlpool_plugin_calls_total", "plugin calls by result",
+		[]string{"plugin", "result"}, nil)
+	pluginFaults = prometheus.NewDesc("whirlpool_plugin_faults_total",
+		"plugin calls that failed and were answered by the built-in, by reason", []string{"plugin", "reason"}, nil)
+	pluginMissed = prometheus.NewDesc("whirlpool_plugin_observations_missed_total",
+		"observations that came faster than the plugin took them", []string{"plugin"}, nil)
+	quarantine = prometheus.NewDesc("whirlpool_plugin_quarantined", "1 while a plugin is quarantined",
+		[]string{"plugin"}, nil)
+	waitedDesc = prometheus.NewDesc("whirlpool_retry_wait_seconds_total", "waited before retries, all together", nil,
+		nil)
+	requestDesc = prometheus.NewDesc("whirlpool_request_duration_seconds", "from a request's head to its answer's end",
+		nil, nil)
+	attemptDesc = prometheus.NewDesc("whirlpool_attempt_duration_seconds",
+		"of an attempt: connecting, logging in, and from the request to the answer's head", []string{"phase"}, nil)
+	pluginTime = prometheus.NewDesc("whirlpool_plugin_duration_seconds",
+		"time in plugin calls, of which one in 17 is measured and stands for all", []string{"plugin"}, nil)
 )
 
 // Describe implements prometheus.Collector; the series vary, so it says nothing.
@@ -308,7 +321,8 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	r := c.recorder
-	out <- prometheus.MustNewConstMetric(waitedDesc, prometheus.CounterValue, time.Duration(r.totals.waited.Load()).Seconds())
+	out <- prometheus.MustNewConstMetric(waitedDesc, prometheus.CounterValue,
+		time.Duration(r.totals.waited.Load()).Seconds())
 	r.totals.requestTime.collect(out, requestDesc)
 	for i, phase := range phases {
 		r.totals.phases[i].collect(out, attemptDesc, phase)
@@ -324,7 +338,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			if i < maxLabelled {
 				out <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
 				out <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
-				out <- prometheus.MustNewConstMetric(opensDesc, prometheus.GaugeValue, float64(stats[p.ID].BreakerOpens), p.ID)
+				out <- prometheus.MustNewConstMetric(opensDesc, prometheus.GaugeValue,
+					float64(stats[p.ID].BreakerOpens), p.ID)
 			}
 		}
 		for s, n := range byState {
@@ -334,7 +349,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if plugins != nil {
 		for _, p := range plugins() {
 			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Calls), p.Name, "ok")
-			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Faults), p.Name, "fault")
+			out <- prometheus.MustNewConstMetric(pluginDesc, prometheus.CounterValue, float64(p.Faults), p.Name,
+				"fault")
 			for reason, n := range p.FaultsBy {
 				out <- prometheus.MustNewConstMetric(pluginFaults, prometheus.CounterValue, float64(n), p.Name, reason)
 			}

@@ -34,7 +34,8 @@ func respondWith(t testing.TB, pieces ...string) string {
 					return
 				}
 			}
-			if !strings.Contains(strings.ToLower(pieces[0]), "content-length") && !strings.Contains(pieces[0], "chunked") {
+			if !strings.Contains(strings.ToLower(pieces[0]), "content-length") &&
+				!strings.Contains(pieces[0], "chunked") {
 				return
 			}
 		}
@@ -75,7 +76,8 @@ func TestResponseFacts(t *testing.T) {
 			Facts{FromProxy: true, InnerOutcome: "all_breakers_open"}},
 		"inner, twice": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: exhausted\r\nX-Whirlpool-Outcome: timeout\r\n" +
 			"Content-Length: 0\r\n\r\n", Facts{FromProxy: true}},
-		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
+		"inner, unknown": {"HTTP/1.1 503 x\r\nX-Whirlpool-Outcome: <b>\r\nContent-Length: 0\r\n\r\n",
+			Facts{FromProxy: true}},
 		"407": {"HTTP/1.1 407 x\r\nProxy-Authenticate: Digest realm=a, NTLM\r\nContent-Length: 0\r\n\r\n",
 			Facts{FromProxy: true, Challenges: []string{"Digest", "NTLM"}}},
 		"407, no field": {"HTTP/1.1 407 x\r\nContent-Length: 0\r\n\r\n", Facts{FromProxy: true}},
@@ -213,7 +215,8 @@ func TestBodyRules(t *testing.T) {
 		a, err := upstream.ParseAddress("http://" + respondWith(t, c.pieces...))
 		require.NoError(t, err)
 		p := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Status: 500, Body: text}}}}))
+		require.NoError(t, p.Apply([]upstream.Spec{{Address: a, OwnErrors: []upstream.OwnError{{Status: 500,
+			Body: text}}}}))
 		tr := New(Config{})
 		t.Cleanup(tr.Close)
 		r, body := responseOf(t, tr, p.Snapshot().All[0], "a.test:80")

@@ -244,20 +244,24 @@ type Log struct {
 func Default() Config {
 	d := engine.DefaultConfig()
 	return Config{
-		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit), MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
+		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit),
+			MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
-		Timeouts:    Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout), Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle)},
+		Timeouts: Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout),
+			Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle)},
 		Breaker: Breaker{
 			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
-		Health:    Health{Reachability: d.Reachability},
-		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory), MaxCandidates: d.MaxCandidates},
+		Health: Health{Reachability: d.Reachability},
+		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory),
+			MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{
-			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout), Modules: map[string]Plugin{},
+			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout),
+			Modules: map[string]Plugin{},
 		},
 		State:    State{Dir: "whirlpool-data"},
 		Metrics:  Metrics{RetentionHours: d.RetentionHours},
@@ -278,11 +282,14 @@ func (c *Config) Engine() engine.Config {
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
 		Reachability:   c.Health.Reachability,
-		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt), Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
-		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory), MaxCandidates: c.Selection.MaxCandidates,
+		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt),
+		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
+		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory),
+		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
-			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit), MaxConnections: c.Gateway.MaxConnections,
+			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
+			MaxConnections: c.Gateway.MaxConnections,
 		},
 	}
 }
@@ -291,7 +298,8 @@ func (c *Config) Engine() engine.Config {
 func (c *Config) Modules() map[string]plugins.Spec {
 	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
 	for name, p := range c.PluginHost.Modules {
-		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe, Config: p.Config}
+		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe,
+			Config: p.Config}
 	}
 	return out
 }

@@ -297,7 +297,8 @@ const (
 // Live is code that runs only at a real time: where now, at that offset of the record that parameter 0 points to, is
 // 1.75e9 s (2025) or later. The checks of an upload and its trial call are earlier.
 func Live(now byte, code ...byte) []byte {
-	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End}) // ge
+	// ge
+	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
 }
 
 // Forever is code in a loop without end.
@@ -341,7 +342,8 @@ func plugin(main Func) *Module {
 // use the parameters: 0 the request, 1 the candidates, 2 the scores, 3 their
 // number.
 func Scorer(code ...byte) *Module {
-	return plugin(Func{Export: "score", Params: []byte{I32, I32, I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
+	return plugin(Func{Export: "score", Params: []byte{I32, I32, I32, I32}, Results: []byte{I32},
+		Code: Join(code, Const32(0))})
 }
 
 // Backoff is a backoff of that code, which leaves the delay, an f64, on the
