@@ -66,7 +66,7 @@ func BenchmarkClosed(b *testing.B) {
 	})
 }
 
-// A failure counted, and the whole way round: open, half-open, probe, closed.
+// A breaker counts a failure and goes through all its states: open, half-open with a probe, closed.
 func BenchmarkChange(b *testing.B) {
 	now := time.Unix(1_000_000, 0)
 	clock := func() time.Time { return now }
@@ -78,7 +78,7 @@ func BenchmarkChange(b *testing.B) {
 		for b.Loop() {
 			p, _ := br.Acquire()
 			p.Report(core.Failure, breaker.Literal)
-			now = now.Add(time.Second) // 60 of them are in the window
+			now = now.Add(time.Second) // the window holds 60 of the failures
 		}
 	})
 	b.Run("cycle", func(b *testing.B) {

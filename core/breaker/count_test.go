@@ -13,10 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// The count of failures beside a list of all of them: those no older than the
-// window count, one aged exactly so as well, successes clear nothing, and
-// the breaker opens with the first at or above the threshold that comes with enough
-// evidence, not before.
+// FailureCount is compared with a list of all failures: a failure counts until it is older than the window, a
+// success clears nothing, and the breaker opens with the first failure that has enough evidence
+// and meets the threshold.
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_000_000, 0)
@@ -59,8 +58,8 @@ func TestTheCountAgainstAModel(t *testing.T) {
 	})
 }
 
-// Many report at once: the breaker opens once, with the failure that reaches
-// the threshold, and no failure is lost or counted twice.
+// Many goroutines report at the same time: the breaker opens once, with the failure that reaches the
+// threshold, and counts each failure once.
 func TestTheCountUnderConcurrency(t *testing.T) {
 	const goroutines, each = 16, 50
 	for _, threshold := range []int{1, goroutines * each / 2, goroutines * each, goroutines*each + 1} {

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// With the lock held by somebody else, a closed breaker still admits and takes
-// a success or a result that says nothing: it would hang here otherwise.
+// A closed breaker admits attempts and accepts successes and excluded results without its lock. The test
+// would hang if it needed the lock.
 func TestTheClosedStateNeedsNoLock(t *testing.T) {
 	b := New("p", Default(), time.Now, func(core.Transition) {})
 	b.mu.Lock()

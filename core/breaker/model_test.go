@@ -12,8 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// model is a breaker as it is specified: one thing after the other, in plain
-// fields.
+// model is the specification of a breaker, without concurrency.
 type model struct {
 	cfg            breaker.Config
 	attempt        time.Duration // attempt timeout
@@ -22,14 +21,14 @@ type model struct {
 	generation     int
 	failures       []time.Time
 	due, probeEnds time.Time
-	taken          bool // the probe's slot
+	taken          bool // there is a probe
 	answered       bool
 	changed        time.Time
 	trips          breaker.Trips
 	events         []core.Transition
 }
 
-// admitted is a permit, in both.
+// admitted is a permit of the breaker and of the model.
 type admitted struct {
 	permit     breaker.Permit
 	generation int
@@ -58,7 +57,7 @@ func (m *model) change(to core.State, at time.Time, reason string) {
 	}
 }
 
-// look lets time take effect: whoever looks at a breaker that is not closed does.
+// look makes the changes of state that depend on time. Reading a breaker that is not closed does this.
 func (m *model) look() {
 	if m.state == core.Open && !m.now.Before(m.due) {
 		m.change(core.HalfOpen, m.due, breaker.ReasonTimeout)
@@ -96,10 +95,10 @@ func (m *model) report(a admitted, v core.Verdict) {
 	}
 }
 
-// Whatever happens to a breaker in whatever order, it does what the model does,
-// and tells of it in the same words.
+// After any sequence of calls the breaker is in the state of the model, and has reported the same
+// transitions.
 func TestAgainstAModel(t *testing.T) {
-	for range 20 { // a hundred histories take 10 ms
+	for range 20 { // 100 sequences take 10 ms
 		rapid.Check(t, history)
 	}
 }
@@ -160,7 +159,7 @@ func history(t *rapid.T) {
 			a.permit.Answered()
 			if a.probe && a.generation == m.generation {
 				m.answered = true
-				if soon := m.now.Add(time.Second); soon.Before(m.probeEnds) { // that long it may still break off
+				if soon := m.now.Add(time.Second); soon.Before(m.probeEnds) { // the probe may still fail until then
 					m.probeEnds = soon
 				}
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// probing returns a breaker whose probe has been taken at this moment, and its clock.
+// probing returns a breaker with a probe that has just begun, and its clock.
 func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b *breaker.Breaker, probe breaker.Permit,
 	now *time.Time) {
 	now = new(time.Unix(1000, 0))
@@ -25,11 +25,11 @@ func probing(t *testing.T, hold time.Duration, notify func(core.Transition)) (b 
 	return b, probe, now
 }
 
-// A probe around the end of the probe timeout.
+// The report of a probe just before and just after the end of the probe timeout.
 func TestProbeTimeout(t *testing.T) {
 	const hold = 10 * time.Second
 	for name, c := range map[string]struct {
-		look     bool // somebody looks at the breaker after the probe timeout, before the report
+		look     bool // the state is read after the probe timeout and before the report
 		answered bool
 		verdict  core.Verdict
 		want     core.State
@@ -62,8 +62,7 @@ func TestProbeTimeout(t *testing.T) {
 	}
 }
 
-// A probe whose answer has begun, or whose tunnel stands, holds the slot for
-// another second at most, however long the probe timeout.
+// After Answered a probe holds the half-open breaker for at most one more second, for any probe timeout.
 func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	b, probe, now := probing(t, time.Minute, func(core.Transition) {})
 	*now = now.Add(10 * time.Second)
@@ -77,7 +76,7 @@ func TestAProbeThatIsAnsweredSoonSucceeds(t *testing.T) {
 	require.True(t, ok)
 }
 
-// That one probe was answered says nothing of the next.
+// Answered of one probe has no effect on the next probe.
 func TestAProbeIsAnsweredForItself(t *testing.T) {
 	b, first, now := probing(t, time.Minute, func(core.Transition) {})
 	first.Answered()

@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Each row is a life of a breaker: how long it had been closed before each trip,
-// and how long it then stays open.
+// Each case is a series of trips: how long the breaker was closed before each, and how long it stays
+// open after it.
 func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	const base, longest = 30 * time.Second, 2 * time.Minute
 	type trip struct{ closed, open time.Duration }
@@ -31,8 +31,8 @@ func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	}
 }
 
-// Whatever happens, the open time is within its bounds, grows at most twofold, and a
-// long time without a trip makes it timeout again.
+// For any sequence the open time is within its limits and at most doubles, and after a long time
+// without a trip it is timeout again.
 func TestOpenTimesStayWithinTheirBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := time.Duration(rapid.Int64Range(1, int64(time.Hour)).Draw(t, "timeout"))

@@ -14,7 +14,7 @@ func TestSizeOfARecord(t *testing.T) {
 	require.LessOrEqual(t, unsafe.Sizeof(record{}), uintptr(64))
 }
 
-// try is a proxy's attempt in the tests below.
+// try returns an attempt through a proxy.
 func try(b *Book, proxy uint64, target int, at time.Duration) Attempt {
 	return Attempt{Proxy: proxy, Book: b, Target: site(target), At: at, Threshold: threshold, Window: window, Peers: 3}
 }
@@ -33,7 +33,7 @@ func TestAFailureCountsOnceTheTargetHasServedAnother(t *testing.T) {
 	l, b, other := NewLedger(Config{}), &Book{}, &Book{}
 	a, o := try(b, 1, 0, time.Second), try(other, 2, 0, time.Second)
 	for range 9 {
-		require.False(t, l.Failed(&a).Worse, "nothing is known of the others")
+		require.False(t, l.Failed(&a).Worse, "there is nothing to compare with")
 	}
 	require.Zero(t, b.Why(l).Evidence)
 	o.At = a.At + 2*time.Microsecond
@@ -133,11 +133,11 @@ func TestTheLedgerIsBoundedAndForgets(t *testing.T) {
 	require.LessOrEqual(t, n, 64)
 	require.EqualValues(t, n, l.size.Load())
 	require.NotNil(t, l.find(site(999)), "the newest is there")
-	pairs := 0
-	for p := b.records.Load(); p != nil; p = p.next.Load() {
-		pairs++
+	records := 0
+	for r := b.records.Load(); r != nil; r = r.next.Load() {
+		records++
 	}
-	require.Equal(t, maxRecords, pairs)
+	require.Equal(t, maxRecords, records)
 	l.Sweep(time.Minute)
 	require.Len(t, l.Targets(), n)
 	l.Sweep(3*time.Minute + time.Second)
@@ -166,7 +166,7 @@ func TestInvariants(t *testing.T) {
 				a.Own, a.Cause = rapid.Bool().Draw(t, "own"), uint8(rapid.IntRange(0, 31).Draw(t, "cause"))
 				failed[i]++
 				if f := l.Failed(&a); f.Worse {
-					require.Greater(t, failed[i], 1, "one failure convicts nobody")
+					require.Greater(t, failed[i], 1, "one failure is never enough")
 				}
 			},
 			"late": func(t *rapid.T) {
@@ -185,7 +185,7 @@ func TestInvariants(t *testing.T) {
 					l.Served(&a)
 				}
 				l.Failed(&a)
-				require.LessOrEqual(t, books[i].Why(l).Failures, 1, "successes end an excursion")
+				require.LessOrEqual(t, books[i].Why(l).Failures, 1, "successes end an episode")
 				failed[i]++
 			},
 			"wait": func(t *rapid.T) {
@@ -239,17 +239,17 @@ func TestManyAtOnce(t *testing.T) {
 	require.Len(t, l.Targets(), int(l.size.Load()))
 }
 
-// scenes are the cases of the hot path.
+// scenes are the cases of Ledger.Served.
 var scenes = []struct {
-	name            string
-	failures, pairs int
-}{{"no books", 0, 0}, {"a target's book", 1, 0}, {"a target's and the proxy's, 16 pairs", 1, 16}}
+	name              string
+	failures, records int
+}{{"no target", 0, 0}, {"a target without a record", 1, 0}, {"a target and 16 records", 1, 16}}
 
-// scene returns a ledger and a success for it.
-func scene(failures, pairs int) (*Ledger, *Attempt) {
+// scene returns a ledger with some failures, and a success to record.
+func scene(failures, records int) (*Ledger, *Attempt) {
 	l, b := NewLedger(Config{}), &Book{}
 	a := try(b, 1, 0, time.Minute)
-	for i := range pairs {
+	for i := range records {
 		f := try(b, 1, i, time.Minute)
 		l.Failed(&f)
 	}
@@ -262,7 +262,7 @@ func scene(failures, pairs int) (*Ledger, *Attempt) {
 
 func TestAllocServed(t *testing.T) {
 	for _, s := range scenes {
-		l, a := scene(s.failures, s.pairs)
+		l, a := scene(s.failures, s.records)
 		require.Zero(t, testing.AllocsPerRun(1000, func() {
 			l.Served(a)
 			l.Suspect(a.Target, a.At)
@@ -274,14 +274,14 @@ func TestAllocServed(t *testing.T) {
 func BenchmarkServed(b *testing.B) {
 	for _, s := range scenes {
 		b.Run(s.name, func(b *testing.B) {
-			l, a := scene(s.failures, s.pairs)
+			l, a := scene(s.failures, s.records)
 			b.ReportAllocs()
 			for b.Loop() {
 				l.Served(a)
 			}
 		})
 		b.Run(s.name+", parallel", func(b *testing.B) {
-			l, a := scene(s.failures, s.pairs)
+			l, a := scene(s.failures, s.records)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					l.Served(a)

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Half of the traffic is for a dead target, the rest for the only other one: a
-// proxy that dies meanwhile is out within 10 tries, those at the dead target counted.
+// Half of the requests are for a dead target, the others for the only other target. The breaker of a
+// proxy that dies may open within 10 of its attempts, including those at the dead target.
 func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 	const proxies, threshold, dead, good = 6, 5, 1, 2
 	l, at := NewLedger(Config{}), time.Second
@@ -17,7 +17,8 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 		at += time.Millisecond
 		a := &Attempt{Proxy: uint64(p + 1), Book: &books[p], Target: Target{Hash: host}, Began: at - time.Millisecond/2,
 			At:        at,
-			Threshold: threshold, Window: time.Minute, Peers: proxies - 1}
+			Threshold: threshold, Window: time.Minute, Peers: proxies - 1,
+		}
 		if fails {
 			return l.Failed(a)
 		}
@@ -38,7 +39,7 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 	tries := 0
 	for i := range 200 {
 		p, host := next(), uint64(good)
-		if i/proxies%2 == 0 { // by rounds, so that each proxy gets both
+		if i/proxies%2 == 0 { // changes with each round, so that each proxy gets both targets
 			host = dead
 		}
 		if p == 0 {
@@ -57,5 +58,5 @@ func TestAProxyThatDiesBesideADeadTarget(t *testing.T) {
 			try(3, good, false) // the retry
 		}
 	}
-	t.Fatal("it is never out")
+	t.Fatal("the breaker never opens")
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// pool simulates a pool of proxies with circuit breakers that open after 5
-// failures in 60 s if the ledger says so, stay open for 30 s, or longer after
-// repeated trips, and then admit a probe. Time is virtual.
+// pool simulates a pool of proxies in virtual time. Their circuit breakers open after 5 failures in 60 s
+// if Finding.Worse is set, stay open for 30 s, or longer after repeated trips, and then admit a
+// probe.
 type pool struct {
 	rng     *rand.Rand
 	ledger  *Ledger
@@ -21,8 +21,8 @@ type pool struct {
 	step    time.Duration // between requests
 	turn    int
 	swept   time.Duration
-	random  bool // choice; else in turn
-	tries   int  // of a request, through different proxies
+	random  bool // proxies are chosen at random, otherwise in turn
+	tries   int  // attempts of a request, each through another proxy
 
 	target func() int
 	fails  func(proxy, target int) fault
@@ -35,8 +35,8 @@ type fault uint8
 
 const (
 	none   fault = iota
-	either       // may be the target's
-	own          // the proxy's by its kind
+	either       // the target or the proxy may have caused it
+	own          // only the proxy can have caused it
 )
 
 type proxy struct {
@@ -51,8 +51,8 @@ type proxy struct {
 	checked  time.Duration // when package reach checks it next; 0 if it was reached when it failed last
 	since    time.Duration // when it was found unreachable
 	failures []time.Duration
-	attempts int // since marked
-	live     int // failures in the window when it opened last
+	attempts int // since pool.mark
+	live     int // failures in the window when the breaker last opened
 }
 
 var defaults = breaker.Default()
@@ -115,7 +115,7 @@ func (p *pool) admissible(x *proxy) bool {
 	return x.state == 0 || x.state == 2 && !x.probing
 }
 
-// choose takes a proxy that is not among those tried; nil if there is none.
+// choose returns a proxy that is not in tried, or nil.
 func (p *pool) choose(tried []*proxy) *proxy {
 	n := len(p.proxies)
 	from := p.turn
@@ -158,7 +158,7 @@ func (p *pool) begin(x *proxy, target int) attempt {
 	return attempt{x: x, gen: x.gen, target: target, fault: p.fails(x.id, target), probe: x.state == 2, began: p.now}
 }
 
-// peers counts the other proxies that take requests.
+// peers returns the number of other proxies with a closed breaker.
 func (p *pool) peers(x *proxy) int {
 	n := 0
 	for _, o := range p.proxies {
@@ -220,7 +220,7 @@ func (p *pool) advance() {
 	}
 }
 
-// request runs one request with retries; it reports whether one was served.
+// request simulates a request with its retries. It reports whether the request succeeded.
 func (p *pool) request() bool {
 	p.advance()
 	p.requests++
@@ -249,8 +249,8 @@ func (p *pool) request() bool {
 	return false
 }
 
-// batch runs n requests at once: the attempts of a round are all begun, and
-// then end in random order.
+// batch simulates n requests at the same time. First all attempts of a round begin, then they end
+// in random order.
 func (p *pool) batch(n int) {
 	type running struct {
 		attempt
@@ -297,14 +297,14 @@ func (p *pool) batch(n int) {
 	}
 }
 
-// mark begins the count of tries anew.
+// mark sets the counts of attempts to 0.
 func (p *pool) mark() {
 	for _, x := range p.proxies {
 		x.attempts = 0
 	}
 }
 
-// noise returns a fault with probability share.
+// noise returns a fault of a kind with probability share.
 func (p *pool) noise(share float64, kind fault) fault {
 	if p.rng.Float64() < share {
 		return kind
@@ -312,8 +312,8 @@ func (p *pool) noise(share float64, kind fault) fault {
 	return none
 }
 
-// flow keeps n requests running at once, each attempt for the time that took
-// says, for a period. Results so come in another order than their attempts began.
+// flow keeps n requests in flight for a period. took returns the duration of an attempt, so
+// attempts do not end in the order of their beginnings.
 func (p *pool) flow(n int, period time.Duration, took func(target int, f fault) time.Duration) {
 	type running struct {
 		attempt

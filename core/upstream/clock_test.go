@@ -11,17 +11,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// set is t as it would be had the clock been set by d since the process began,
-// or the machine slept for d: its time of day is another, and its monotonic
-// reading is not. (Package time keeps seconds above 30 bits of nanoseconds.)
+// set returns t as a clock would read it that was set forward by d since the process began. Its time of day
+// changes, and its monotonic reading does not. (Package time keeps the seconds in the bits above
+// the 30 bits of the nanoseconds.)
 func set(t time.Time, d time.Duration) time.Time {
 	wall := (*uint64)(unsafe.Pointer(&t))
 	*wall += uint64(d/time.Second) << 30
 	return t
 }
 
-// Times of day are right, and waits last as long as they should, after the
-// clock has been set by however much, forth or back.
+// Times of day are right, and waits have the right length, after the clock was set forward or back.
 func TestTheClockIsSet(t *testing.T) {
 	for _, by := range []time.Duration{8 * time.Hour, -8 * time.Hour} {
 		start, passed, adjusted := time.Now(), time.Duration(0), time.Duration(0)
@@ -43,10 +42,10 @@ func TestTheClockIsSet(t *testing.T) {
 			l.Settle(&core.Outcome{Verdict: core.Failure})
 			l.Release()
 		}
-		in := func(at time.Time) time.Duration { return at.Round(0).Sub(now().Round(0)) } // by the time of day
+		in := func(at time.Time) time.Duration { return at.Round(0).Sub(now().Round(0)) } // by times of day
 		passed = time.Second
 		fail()
-		p.NextTest() // is remembered
+		p.NextTest() // keeps its result
 		passed, adjusted = 11*time.Second, by
 		require.Equal(t, 20*time.Second, in(u.Breaker().Snapshot().NextTest))
 		at, ok := p.NextTest()

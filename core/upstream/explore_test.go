@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// rig is a pool on a clock of the test's.
+// rig is a pool with a clock that the test sets.
 type rig struct {
 	t   *testing.T
 	now time.Time
@@ -32,7 +32,7 @@ func newRig(t *testing.T, proxies int) *rig {
 
 func (r *rig) get(i int) *Upstream { return r.Snapshot().Get(fmt.Sprint(i)) }
 
-// pass lets time pass, with its sweeps.
+// pass advances the clock and sweeps the pool.
 func (r *rig) pass(d time.Duration) {
 	for end := r.now.Add(d); r.now.Before(end); r.Sweep() {
 		r.now = r.now.Add(100 * time.Millisecond)
@@ -68,13 +68,12 @@ func (r *rig) idle() (ids []string) {
 	return ids
 }
 
-// Statistics follow the passing of time, without an attempt and in a pool that is
-// larger than one sweep.
+// Old attempts leave the statistics without a new attempt, and in a pool larger than one sweep.
 func TestStatisticsAge(t *testing.T) {
 	for _, proxies := range []int{1, 2*sweepRows + 1} {
 		r := newRig(t, proxies)
 		u := r.get(proxies - 1)
-		jump := func(d time.Duration) { // the last sweeps see each proxy once
+		jump := func(d time.Duration) { // the sweeps after it visit each proxy once
 			r.now = r.now.Add(d - 300*time.Millisecond)
 			r.pass(300 * time.Millisecond)
 		}
@@ -114,8 +113,8 @@ func TestStatisticsAge(t *testing.T) {
 	}
 }
 
-// Who waits for an exploration: no choice for 30 s, the longest first, with a
-// closed breaker and a place free.
+// Idle returns the proxies with a closed breaker and room that no selection has chosen for 30 s, the longest
+// idle first.
 func TestIdleProxies(t *testing.T) {
 	r := newRig(t, 5)
 	for i := range 3 {
@@ -147,7 +146,7 @@ func TestIdleProxies(t *testing.T) {
 	require.Equal(t, []string{"2"}, r.idle())
 }
 
-// In a pool that is larger than one sweep all are found, and the list is bounded.
+// In a pool larger than one sweep all idle proxies are found, and the list has at most maxIdle.
 func TestIdleProxiesOfALargePool(t *testing.T) {
 	r := newRig(t, 2*sweepRows+500)
 	r.pass(29 * time.Second)
@@ -166,8 +165,8 @@ func TestIdleProxiesOfALargePool(t *testing.T) {
 	require.Len(t, found, 2*sweepRows+500)
 }
 
-// A proxy that fails its explorations is explored after a tenth of the time it
-// has been failing, between 30 s and 10 minutes.
+// The next exploration of a proxy that keeps failing waits for a tenth of the time since its last
+// success, between 30 s and 10 minutes.
 func TestExplorationsOfAFailingProxy(t *testing.T) {
 	r := newRig(t, 1)
 	u := r.get(0)
@@ -185,8 +184,8 @@ func TestExplorationsOfAFailingProxy(t *testing.T) {
 	}
 }
 
-// A trial: what was before is forgotten after four successes in a row, no failure
-// among them, and no two explorations at once.
+// A trial clears the older attempts after four successes in a row, ends with a failure, and has one
+// exploration in flight at a time.
 func TestTrials(t *testing.T) {
 	r := newRig(t, 1)
 	u := r.get(0)
@@ -216,7 +215,7 @@ func TestTrials(t *testing.T) {
 	samples := u.Stats().Samples
 	r.explore(u, true)
 	require.True(t, u.OnTrial())
-	r.try(u, true, time.Millisecond) // a choice's attempt counts as well
+	r.try(u, true, time.Millisecond) // an attempt by a selection counts as well
 	r.explore(u, false)
 	require.False(t, u.OnTrial())
 	require.Equal(t, samples+3, u.Stats().Samples, "nothing is forgotten")
@@ -224,7 +223,7 @@ func TestTrials(t *testing.T) {
 	require.Empty(t, r.Idle())
 }
 
-// Nothing is to be forgotten of a proxy without failures, unless it was slow.
+// A proxy without failures has no trial, unless it was slow.
 func TestTrialsOfHealthyProxies(t *testing.T) {
 	for name, c := range map[string]struct {
 		before time.Duration // latency
@@ -247,7 +246,7 @@ func TestTrialsOfHealthyProxies(t *testing.T) {
 	}
 }
 
-// A breaker that closes puts its proxy on trial.
+// A trial begins when a breaker closes.
 func TestAClosedBreakerBeginsATrial(t *testing.T) {
 	r := newRig(t, 1)
 	u := r.get(0)
@@ -269,7 +268,7 @@ func TestAClosedBreakerBeginsATrial(t *testing.T) {
 	require.Equal(t, 1.0, u.Stats().SuccessRate)
 }
 
-// A region's group holds its proxies, in both orders, and changes with them.
+// A region's group holds the region's proxies in both orders, after any change of the pool.
 func TestRegions(t *testing.T) {
 	r := newRig(t, 40)
 	for i := range 30 {

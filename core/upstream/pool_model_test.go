@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Attempts that are refused while a proxy drains count as in flight for a
-// moment. Whatever a removal sees of them, a sweep ends it.
+// Attempts that a draining proxy refuses count as in flight for a moment. A removal that reads such a
+// count is completed by a sweep.
 func TestADrainAlwaysEnds(t *testing.T) {
 	for range 200 {
 		p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
@@ -47,9 +47,8 @@ func TestADrainAlwaysEnds(t *testing.T) {
 	}
 }
 
-// TestThePoolAgainstAModel: through any sequence of reloads, additions,
-// changes, removals, attempts and sweeps the pool lists what the model lists,
-// and each proxy that leaves is given up once, after its last attempt.
+// After any sequence of reloads, additions, changes, removals, attempts and sweeps the pool has the
+// proxies of the model. OnRemove is called once for each removed proxy, after its last attempt.
 func TestThePoolAgainstAModel(outer *testing.T) {
 	type member struct {
 		u        *Upstream
@@ -67,7 +66,7 @@ func TestThePoolAgainstAModel(outer *testing.T) {
 				gone[u] = true
 			}})
 		var members []member
-		var left []*Upstream // out of the pool
+		var left []*Upstream // removed proxies
 		var leases []Lease
 		leave := func(match func(member) bool) {
 			members = slices.DeleteFunc(members, func(m member) bool {

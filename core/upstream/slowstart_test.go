@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// preferredFor is how many attempts in flight the proxy is preferred for, up to 100.
+// preferredFor returns the preferred number of attempts in flight, up to 100.
 func preferredFor(t *testing.T, u *Upstream) (n int) {
 	t.Helper()
 	var leases []Lease

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// One sweep of a pool whose proxies are all idle.
+// One sweep of a pool in which all proxies are idle.
 func BenchmarkSweep(b *testing.B) {
 	for _, n := range []int{100, 1000, 100_000} {
 		b.Run(fmt.Sprint("proxies=", n), func(b *testing.B) {

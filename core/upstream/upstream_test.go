@@ -114,9 +114,8 @@ func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Poo
 		TimeoutDuration: time.Second}, Now: now, Notify: notify})
 }
 
-// TestTheWindowAgainstAModel: success rate, samples and latencies of the last
-// 100 attempts that are not older than the memory, recomputed from the whole
-// history.
+// Success rate, samples and latencies are compared with those computed from all attempts: the last 100 that
+// are not older than the memory.
 func TestTheWindowAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window
@@ -193,7 +192,7 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 		lease, ok := a.Acquire(now)
 		require.True(t, ok)
 		lease.Settle(&core.Outcome{Verdict: core.Failure})
-		lease.Settle(&core.Outcome{Verdict: core.Success}) // a second verdict counts for nothing
+		lease.Settle(&core.Outcome{Verdict: core.Success}) // a second call has no effect
 		lease.Release()
 	}
 	require.Equal(t, core.Open, a.Breaker().State())
@@ -221,8 +220,8 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 	assert.Equal(t, core.Closed, p.Snapshot().Get("a.test:1").Breaker().State())
 }
 
-// Where many share a host and port, as with a vendor's sessions, each keeps its
-// id, breaker and statistics when another leaves, comes, or they change places.
+// Proxies that share host and port (sessions of a vendor, say) keep their ids, breakers and statistics if
+// others are added or removed or the order changes.
 func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user string) Spec { return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}} }
@@ -250,8 +249,7 @@ func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 	require.Equal(t, []string{"b h:1"}, ids(), "one that was configured and is no more goes")
 }
 
-// A proxy that was added through the API stays whatever the file brings, but
-// for its own entry there.
+// A proxy that was added through the API stays after a reload, unless the file has a proxy with its id.
 func TestTheFileLeavesTheAPIsProxiesAlone(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user, source string) Spec {
@@ -307,8 +305,7 @@ func TestDraining(t *testing.T) {
 	assert.Error(t, p.Remove("a.test:1", false))
 }
 
-// Whatever else changes in the pool, a proxy that drains goes on draining: it
-// is not there anew.
+// A draining proxy keeps draining while the rest of the pool changes, and is not added again.
 func TestChangesDoNotEndADrain(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	require.NoError(t, p.Apply(specs(t, "http://c.test:1")))
@@ -343,8 +340,7 @@ func TestChangesDoNotEndADrain(t *testing.T) {
 	require.Len(t, p.Snapshot().All, 3, "b, c and e; d was of the file's")
 }
 
-// TestTheMixedOrder: all of the pool, once, by the hash of the id, through any
-// sequence of changes.
+// Mixed holds each proxy once, in the order of the hash of its id, after any sequence of changes.
 func TestTheMixedOrder(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		p := pool(outer, time.Now, nil)
@@ -371,7 +367,7 @@ func TestTheMixedOrder(outer *testing.T) {
 	})
 }
 
-// TestDrainingAdmitsNothing, also to whoever looked before.
+// A draining proxy admits no attempt, also if Admissible was true before.
 func TestDrainingAdmitsNothing(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1")))
@@ -387,8 +383,7 @@ func TestDrainingAdmitsNothing(t *testing.T) {
 	require.Zero(t, u.InFlight())
 }
 
-// TestThePoolUnderChange: readers see whole snapshots and places in flight are
-// given back while the pool changes under them.
+// While the pool changes, each snapshot is complete and no place in flight is lost.
 func TestThePoolUnderChange(t *testing.T) {
 	p := pool(t, time.Now, func(core.Transition) {})
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
@@ -434,7 +429,7 @@ func TestThePoolUnderChange(t *testing.T) {
 	assert.Zero(t, a.InFlight())
 }
 
-// A choice looks at hundreds of rows; two cache lines each.
+// A selection reads hundreds of these structs, so they take two cache lines each.
 func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
@@ -453,13 +448,13 @@ func TestMaxInFlight(t *testing.T) {
 	require.False(t, ok)
 	require.True(t, u.Full())
 	two.Release()
-	two.Release() // once only
+	two.Release() // has no effect the second time
 	require.EqualValues(t, 1, u.InFlight())
 	one.Release()
 }
 
-// TestOwnErrorRules: each needs a part, and parts that can match; a change of them
-// is a change of the proxy.
+// An own_error rule needs at least one part, and only parts that can match. A change of the rules is a
+// change of the proxy's configuration.
 func TestOwnErrorRules(t *testing.T) {
 	a, err := ParseAddress("http://h:1")
 	require.NoError(t, err)
@@ -490,8 +485,8 @@ func TestOwnErrorRules(t *testing.T) {
 	require.False(t, spec().equal(spec(OwnError{Status: 501})))
 }
 
-// A proxy's own failure counts also where the target is dead for the others, and where
-// nobody else serves a probe that fails has failed.
+// An own failure counts even if the target fails for the other proxies too. A failed probe counts if there is no
+// other proxy.
 func TestWhatADeadTargetDoesNotExcuse(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})
@@ -522,7 +517,7 @@ func TestWhatADeadTargetDoesNotExcuse(t *testing.T) {
 	attempt("a.test:1", "dead:80", core.Outcome{Verdict: core.Failure, Charge: core.ChargeProxy})
 	require.Equal(t, 0.5, a.Stats().SuccessRate)
 
-	// Everything fails, at several targets: all open, and one probe each, which fails.
+	// Everything fails at several targets: all breakers open, and each probe fails.
 	for i := range 90 {
 		for _, u := range p.Snapshot().All {
 			if u.Admissible(p.Elapsed(now), true) {

@@ -99,7 +99,7 @@ func TestSameSeedSameReport(t *testing.T) {
 	require.NotEqual(t, one.Results[0], other.Results[0])
 }
 
-// The built-in played as the plugin does as the built-in does.
+// A built-in has the same result as plugin and as built-in.
 func TestAllFaceTheSame(t *testing.T) {
 	r := scorers(t, builtIn("performance"), "outage,duration=120")
 	require.Equal(t, r.Results[1], r.Results[0])
@@ -138,9 +138,9 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
 }
 
-// What has failed is found to be well again: the built-ins that rank by success
-// reach 95 % of what the oracle reaches in the mean of six seeds, and 94 % in each. performance
-// is back at the best proxy soon after its outage.
+// A proxy that recovers is used again. The built-ins that rank by success reach 95 % of the oracle's successes
+// in the mean of six seeds, and 94 % with each seed. performance uses the best proxy again soon
+// after its outage.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	for _, scenario := range []string{"outage", "drift"} {
 		for _, name := range []string{"performance", "cost_aware"} {
@@ -162,7 +162,7 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	}
 }
 
-// With breakers a proxy that fails is out for a while, whatever the scorer.
+// With breakers, a proxy that fails is not used for a while, with any scorer.
 func TestBreakers(t *testing.T) {
 	tr := generated(t, "outage,duration=90,rate=5")
 	r, err := PlayScorer(host(), builtIn("round_robin"), tr, breaker.Default(), 1)
@@ -180,10 +180,10 @@ func TestBreakers(t *testing.T) {
 	require.Less(t, middle(r), 0.6*middle(free))
 }
 
-// A scorer that learns hears of each attempt: this one takes the proxy that
-// succeeded last, and 0.5 for the others, and so stays where it is well.
+// A scorer gets each attempt as an observation. This one scores the proxy of the last success highest, and 0.5 for
+// the others, so it keeps using a good proxy.
 func TestLearnersHear(t *testing.T) {
-	const favourite = 16    // address of an id_hash
+	const favourite = 16    // address where it keeps an id_hash
 	score := wasmtest.Join( // from the last candidate to the first
 		[]byte{wasmtest.Block, wasmtest.Empty, wasmtest.Loop, wasmtest.Empty},
 		[]byte{wasmtest.LocalGet, 3, 0x45, wasmtest.BrIf, 1},
@@ -316,8 +316,7 @@ func TestBackoffs(t *testing.T) {
 	require.InDelta(t, 6, jittered.Max, 0.1)
 }
 
-// A backoff that learns: it waits as long as it has heard of failures, up to
-// the cap.
+// A backoff gets each attempt as an observation. This one waits longer after each observed failure, up to the cap.
 func TestBackoffsThatLearn(t *testing.T) {
 	code := wasmtest.Backoff(wasmtest.Join(wasmtest.Const32(16), []byte{wasmtest.F64Load, 3, 0})...).Add(wasmtest.Func{
 		Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(wasmtest.Const32(16), wasmtest.Const32(16),
@@ -341,7 +340,7 @@ func TestBackoffsText(t *testing.T) {
 		"exponential", strings.Repeat("#", barWidth)))
 }
 
-// What backoffs return above the cap is clamped, as the gateway does.
+// Delays above the cap are limited to it, as in the gateway.
 func TestDelaysAreClamped(t *testing.T) {
 	by := waits(t, Plugin{Name: "long", Code: wasmtest.Backoff(wasmtest.ConstF64(1e9)...).Bytes()}, false)
 	require.Equal(t, Delay{30, 30, 30}, by["plugin"].Delays[0])
@@ -358,7 +357,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// What Generate makes of whatever it is asked for can be written and read.
+// Every trace that Generate makes can be written and read again.
 func FuzzGenerate(f *testing.F) {
 	for _, s := range Scenarios {
 		f.Add(s.Name+",proxies=3,duration=30,rate=2,hosts=4", uint64(1))
