@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/valyala/fasthttp"
 
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 )
@@ -134,6 +135,30 @@ func TestBodyLimit(t *testing.T) {
 		if x.status != 201 {
 			requireError(t, body, x.name)
 		}
+	}
+}
+
+// A refused upload is not read into memory, whatever the status of its refusal.
+func TestBodyLimitOfAClient(t *testing.T) {
+	open, keys := newRig(t, nil), newRig(t, withKeys)
+	for _, x := range []struct {
+		server *rig
+		path   string
+		header string
+		limit  int
+	}{
+		{open, "/api/v1/plugins", "", maxUpload},
+		{open, "/api/v1/proxies", "", maxJSON},
+		{keys, "/api/v1/plugins", "", maxJSON},
+		{keys, "/api/v1/plugins/a", "Bearer wrong", maxJSON},
+		{keys, "/api/v1/plugins/a", "Bearer readers-key", maxJSON},
+		{keys, "/api/v1/plugins/a", "Bearer admins-key", maxUpload},
+		{keys, "/api/v1/proxies", "Bearer admins-key", maxJSON},
+	} {
+		var h fasthttp.RequestHeader
+		h.SetRequestURI(x.path)
+		h.Set("Authorization", x.header)
+		require.Equal(t, x.limit, x.server.bodyLimit(&h), x.path+" "+x.header)
 	}
 }
 
