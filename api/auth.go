@@ -61,27 +61,27 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
 	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !loopback(host) {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
-			"this is the API, not the gateway's port; without api.keys it answers to localhost and loopback addresses only")
+			"this port is the API, not the gateway; without api.keys it accepts requests addressed to localhost or a loopback address only")
 	}
 	// With keys there is no such check: a page of another origin has no key, and a
 	// reverse proxy may have changed the host.
 	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
-		return newProblem(fiber.StatusForbidden, "cross_origin", "a page of another origin may not change anything here")
+		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
 	if len(a.keys) > 0 && !open(c.Path()) {
 		key, ok := a.check(c.Get(fiber.HeaderAuthorization))
 		if !ok {
 			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
-			return newProblem(fiber.StatusUnauthorized, "unauthorized", "this needs an Authorization: Bearer key of api.keys")
+			return newProblem(fiber.StatusUnauthorized, "unauthorized", "a key of api.keys is required: Authorization: Bearer KEY")
 		}
 		c.Locals(keyName, key.name)
 		if !key.admin && !readOnly(c) {
-			return newProblem(fiber.StatusForbidden, "forbidden", "this needs a key with the role admin")
+			return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
 		}
 	}
 	// A few compressed bytes may become gigabytes.
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
-		return badMediaType("a body is taken as it is, without a Content-Encoding")
+		return badMediaType("a body with a Content-Encoding is not accepted")
 	}
 	return nil
 }

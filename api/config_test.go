@@ -13,6 +13,6 @@ func TestConfig(t *testing.T) {
 	})
 	r.reload = ReloadStatus{At: noon, Faults: []string{"line 3"}, Restart: []string{"log.format"}}
 	r.check(t, []exchange{{method: "POST", path: "/config/reload", status: 422,
-		want: `{"error":"invalid_config","message":"the configuration was not reloaded; the running one stays","details":` +
+		want: `{"error":"invalid_config","message":"the configuration was not reloaded; the previous one stays in force","details":` +
 			`{"ok":false,"at":"2026-11-28T12:00:00Z","faults":["line 3"],"restart":["log.format"]}}`}})
 }

@@ -40,7 +40,7 @@ func (h *health) ready(c *fiber.Ctx) error {
 			return send(c, fiber.Map{"status": "ready"})
 		}
 	}
-	return notReady("no proxy takes traffic")
+	return notReady("no proxy accepts requests")
 }
 
 func notReady(message string) error {

@@ -37,7 +37,7 @@ func decode(c *fiber.Ctx, v any) error {
 func param(c *fiber.Ctx, name string) (string, error) {
 	v, err := url.PathUnescape(c.Params(name))
 	if err != nil {
-		return "", notFound("the path has a malformed escape")
+		return "", notFound("the path has an invalid percent escape")
 	}
 	return v, nil
 }

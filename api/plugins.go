@@ -194,7 +194,7 @@ func (h *pluginHandler) add(c *fiber.Ctx) error {
 		return err
 	}
 	if up.name == "" {
-		return badPlugin("the plugin needs a name: the form's field name, or ?name=NAME behind the path")
+		return badPlugin("the plugin needs a name: the field name of the form, or ?name=NAME in the URL")
 	}
 	return h.submit(c, up, false)
 }
@@ -319,7 +319,7 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {
 		if field != "name" && field != "config" || len(values) > 1 {
-			return badField(field, field+": the form takes module, name and config, each once")
+			return badField(field, field+": the form has the fields module, name and config, each at most once")
 		}
 	}
 	for field := range form.File {

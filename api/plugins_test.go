@@ -73,7 +73,7 @@ func TestUpload(t *testing.T) {
 		r.check(t, []exchange{x.exchange})
 		require.Equal(t, []upload{x.put}, r.plugins.puts)
 	}
-	name := `{"error":"invalid_plugin","message":"the plugin needs a name: the form's field name, or ?name=NAME behind the path"}`
+	name := `{"error":"invalid_plugin","message":"the plugin needs a name: the field name of the form, or ?name=NAME in the URL"}`
 	one := `{"error":"invalid_request","message":"the form needs one file named module"}`
 	r := newRig(t, nil)
 	r.check(t, []exchange{
@@ -84,9 +84,9 @@ func TestUpload(t *testing.T) {
 		{method: "POST", path: "/plugins", body: part(`name="module"`, "code") + "--b--", header: multi, status: 400, want: one},
 		{method: "POST", path: "/plugins", body: "nonsense", header: multi, status: 400},
 		{method: "POST", path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="settings"`, "{}") + "--b--", header: multi, status: 400,
-			want: bad("settings", "settings: the form takes module, name and config, each once")},
+			want: bad("settings", "settings: the form has the fields module, name and config, each at most once")},
 		{method: "POST", path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="name"`, "b") + "--b--", header: multi, status: 400,
-			want: bad("name", "name: the form takes module, name and config, each once")},
+			want: bad("name", "name: the form has the fields module, name and config, each at most once")},
 		{method: "POST", path: "/plugins", body: module + part(`name="config"; filename="c"`, "{}") + "--b--", header: multi, status: 400,
 			want: strings.Replace(bad("config", "config is sent as a file; the only file is module (curl: -F 'config=<FILE')"), "<", `\u003c`, 1)},
 		{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "[]") + "--b--", header: multi, status: 400,

@@ -147,7 +147,7 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 			return badField("url", "url: "+err.Error())
 		}
 		if a.Masked() {
-			return badField("url", "url: *** stands for credentials that are not shown; leave url out to keep them, or give them")
+			return badField("url", "url: *** stands for hidden credentials; omit url to keep them, or write them out")
 		}
 		spec.Address = a
 	}

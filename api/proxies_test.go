@@ -75,7 +75,7 @@ func TestAddWrongProxies(t *testing.T) {
 		{`"id":"x"`, "url", "url is missing", 400},
 		{`"url":""`, "url", "", 400},
 		{`"url":"f3.test:1"`, "url", "", 400},
-		{`"url":"http://***@f3.test:1"`, "url", "url: *** stands for credentials that are not shown; leave url out to keep them, or give them", 400},
+		{`"url":"http://***@f3.test:1"`, "url", "url: *** stands for hidden credentials; omit url to keep them, or write them out", 400},
 		{`"url":"http://f3.test:1","id":""`, "id", "id is empty", 400},
 		{`"url":"http://f3.test:1","id":"metrics"`, "id", "", 400},
 		{`"url":"http://f3.test:1","id":"` + strings.Repeat("x", 257) + `"`, "id", "", 400},

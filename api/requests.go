@@ -121,5 +121,5 @@ func (h *requests) get(c *fiber.Ctx) error {
 			return send(c, viewOfRequest(&r))
 		}
 	}
-	return notFound(fmt.Sprintf("no request %q is in flight or among the latest", clip(text)))
+	return notFound(fmt.Sprintf("no request %q is in flight or among the latest that have ended", clip(text)))
 }

@@ -52,7 +52,7 @@ func TestRequests(t *testing.T) {
 		{path: "/requests/0000000000000010", status: 200, want: waiting},
 		{path: "/requests/0000000000000011", status: 200, want: done},
 		{path: "/requests/0000000000000013", status: 404,
-			want: `{"error":"not_found","message":"no request \"0000000000000013\" is in flight or among the latest"}`},
+			want: `{"error":"not_found","message":"no request \"0000000000000013\" is in flight or among the latest that have ended"}`},
 		{path: "/requests/10", status: 404},
 		{path: "/requests/000000000000001g", status: 404},
 		{path: "/requests/%2e%2e", status: 404},

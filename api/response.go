@@ -85,12 +85,12 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	case errors.As(err, &f):
 		return s.fiberProblem(c, f)
 	}
-	s.cfg.Log.Error("api", slog.Any("error", err), slog.String("path", clip(c.Path())))
+	s.cfg.Log.Error("a request to the API failed", slog.Any("error", err), slog.String("path", clip(c.Path())))
 	return internal(fiber.StatusInternalServerError)
 }
 
 func internal(status int) *problem {
-	return newProblem(status, "internal", "something went wrong; the log says more")
+	return newProblem(status, "internal", "internal error; the log has the details")
 }
 
 // fiberProblem turns an error of Fiber into one of the API. Fiber's own message may
@@ -98,10 +98,10 @@ func internal(status int) *problem {
 func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	switch {
 	case f.Code == fiber.StatusNotFound:
-		return newProblem(f.Code, "not_found", "there is nothing at "+clip(c.Path())+"; /api/v1/openapi.json says what there is")
+		return newProblem(f.Code, "not_found", "there is no endpoint "+clip(c.Path())+"; /api/v1/openapi.json lists all")
 	case f.Code == fiber.StatusMethodNotAllowed:
 		allowed := c.GetRespHeader(fiber.HeaderAllow)
-		return newProblem(f.Code, "method_not_allowed", method(c)+" is not for "+clip(c.Path())+"; allowed: "+allowed)
+		return newProblem(f.Code, "method_not_allowed", clip(c.Path())+" does not accept "+method(c)+"; it accepts "+allowed)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
 		err := s.admit(c) // a client without a key may send less: then the missing key is the cause
 		if err == nil {
@@ -111,7 +111,7 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	case f.Code == fiber.StatusRequestHeaderFieldsTooLarge:
 		return newProblem(f.Code, "header_too_large", "the header is larger than 16 KiB")
 	case f.Code < fiber.StatusInternalServerError:
-		return newProblem(f.Code, "bad_request", "this is not an HTTP request that can be read")
+		return newProblem(f.Code, "bad_request", "the request is not valid HTTP")
 	}
 	return internal(f.Code)
 }

@@ -25,13 +25,13 @@ func TestHealth(t *testing.T) {
 	r.trip("F1")
 	ready(200, `{"status":"ready"}`)
 	r.trip("F2")
-	ready(503, `{"error":"not_ready","message":"no proxy takes traffic"}`)
+	ready(503, `{"error":"not_ready","message":"no proxy accepts requests"}`)
 	r.pool.Snapshot().Get("F1").Breaker().Reset()
 	ready(200, `{"status":"ready"}`)
 	lease, _ := r.pool.Snapshot().Get("F1").Acquire(r.now)
 	defer lease.Release()
 	require.NoError(t, r.pool.Remove("F1", true))
-	ready(503, `{"error":"not_ready","message":"no proxy takes traffic"}`)
+	ready(503, `{"error":"not_ready","message":"no proxy accepts requests"}`)
 	r.pool.Snapshot().Get("F2").Breaker().Reset()
 	r.engine.draining = true
 	ready(503, `{"error":"not_ready","message":"the gateway is shutting down"}`)
@@ -68,16 +68,16 @@ func TestPathsAndMethods(t *testing.T) {
 		status       int
 		allow, want  string
 	}{
-		{"GET", "/nope", 404, "", "there is nothing at /nope;"},
-		{"GET", "/api/v1/nope", 404, "", "there is nothing at /api/v1/nope;"},
+		{"GET", "/nope", 404, "", "there is no endpoint /nope;"},
+		{"GET", "/api/v1/nope", 404, "", "there is no endpoint /api/v1/nope;"},
 		{"GET", "/API/v1/proxies", 404, "", ""},
 		{"GET", "/api/v2/proxies", 404, "", ""},
 		{"GET", "/" + strings.Repeat("a", 1000), 404, "", "..."},
 		{"GET", "/api/v1/proxies/%zz", 404, "", ""},
-		{"DELETE", "/api/v1/proxies", 405, "GET, HEAD, POST", "DELETE is not for /api/v1/proxies; allowed: GET, HEAD, POST"},
+		{"DELETE", "/api/v1/proxies", 405, "GET, HEAD, POST", "/api/v1/proxies does not accept DELETE; it accepts GET, HEAD, POST"},
 		{"POST", "/api/v1/retry/policy", 405, "GET, HEAD, PUT", ""},
 		{"TRACE", "/api/v1/config", 405, "GET, HEAD", ""},
-		{"BREW", "/api/v1/config", 405, "GET, HEAD", "BREW is not for"},
+		{"BREW", "/api/v1/config", 405, "GET, HEAD", "does not accept BREW"},
 		{"GET", "/api/v1/request", 405, "POST", ""},
 	} {
 		response, body := r.send(t, x.method, x.path, "")
@@ -229,7 +229,7 @@ func (panicking) Handler() http.Handler    { return http.NotFoundHandler() }
 // A panic in a handler is a response without details, which are in the log.
 func TestPanic(t *testing.T) {
 	r := newRig(t, func(_ *rig, cfg *Config) { cfg.Metrics = panicking{} })
-	r.check(t, []exchange{{path: "/metrics/retries", status: 500, want: `{"error":"internal","message":"something went wrong; the log says more"}`}})
+	r.check(t, []exchange{{path: "/metrics/retries", status: 500, want: `{"error":"internal","message":"internal error; the log has the details"}`}})
 	require.Contains(t, r.log.String(), "panic in the API")
 	require.Contains(t, r.log.String(), "secret")
 }

@@ -154,7 +154,7 @@ func candidatesOf(in *testInput) ([]core.Candidate, error) {
 func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, err error) {
 	all := sortedByID(h.pool.Snapshot())
 	if len(all) == 0 {
-		return nil, nil, conflict("the pool has no proxies to score; give candidates")
+		return nil, nil, conflict("the pool has no proxies to score; send candidates")
 	}
 	rows = make([]core.Candidate, len(all))
 	for i, u := range all {
@@ -179,7 +179,7 @@ func setFields(path string, values map[string]float64, record any) error {
 		if !ok {
 			names := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
 			place := path + "." + name
-			return badField(place, place+" is not a field of this record; there are "+names)
+			return badField(place, place+" is not a field of this record; its fields are "+names)
 		}
 		field.SetFloat(values[name])
 	}
