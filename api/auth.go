@@ -61,7 +61,7 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
 	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !loopback(host) {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
-			"this port is the API, not the gateway; without api.keys it accepts requests addressed to localhost or a loopback address only")
+			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
 	// With keys there is no such check: a page of another origin has no key, and a
 	// reverse proxy may have changed the host.
@@ -72,7 +72,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		key, ok := a.check(c.Get(fiber.HeaderAuthorization))
 		if !ok {
 			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
-			return newProblem(fiber.StatusUnauthorized, "unauthorized", "a key of api.keys is required: Authorization: Bearer KEY")
+			return newProblem(fiber.StatusUnauthorized, "unauthorized",
+				"a key of api.keys is required: Authorization: Bearer KEY")
 		}
 		c.Locals(keyName, key.name)
 		if !key.admin && !readOnly(c) {

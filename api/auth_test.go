@@ -25,7 +25,8 @@ const (
 var endpoints = map[string]access{
 	"GET /": anyone, "GET /dashboard.css": anyone, "GET /dashboard.js": anyone,
 	"GET /healthz": anyone, "GET /readyz": anyone, "GET /metrics": reader,
-	"GET /api/v1/": anyone, "GET /api/v1/openapi.json": anyone, "GET /api/v1/healthz": anyone, "GET /api/v1/readyz": anyone,
+	"GET /api/v1/": anyone, "GET /api/v1/openapi.json": anyone, "GET /api/v1/healthz": anyone,
+	"GET /api/v1/readyz":       anyone,
 	"GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
 	"GET /api/v1/circuit-breakers": reader, "GET /api/v1/circuit-breakers/metrics": reader,
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,
@@ -36,8 +37,10 @@ var endpoints = map[string]access{
 	"PATCH /api/v1/proxies/:id": admin, "DELETE /api/v1/proxies/:id": admin,
 	"POST /api/v1/request": admin,
 	"GET /api/v1/requests": reader, "GET /api/v1/requests/:id": reader,
-	"GET /api/v1/uploads/:id": reader, "GET /api/v1/plugins": reader, "POST /api/v1/plugins": admin, "GET /api/v1/plugins/:name": reader,
-	"PUT /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin, "POST /api/v1/plugins/:name/test": admin,
+	"GET /api/v1/uploads/:id": reader, "GET /api/v1/plugins": reader, "POST /api/v1/plugins": admin,
+	"GET /api/v1/plugins/:name": reader,
+	"PUT /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin,
+	"POST /api/v1/plugins/:name/test":     admin,
 	"POST /api/v1/plugins/:name/activate": admin, "POST /api/v1/plugins/:name/rollback": admin,
 	"POST /api/v1/plugins/:name/release": admin,
 	"GET /api/v1/config":                 reader, "POST /api/v1/config/reload": admin,
@@ -76,7 +79,8 @@ func TestAccess(t *testing.T) {
 	}
 	for _, endpoint := range slices.Sorted(maps.Keys(endpoints)) {
 		for _, header := range []string{
-			"", readerHeader, adminHeader, "Authorization: Bearer admins-keyx", "Authorization: Bearer admins-ke", "Authorization: Bearer ",
+			"", readerHeader, adminHeader, "Authorization: Bearer admins-keyx", "Authorization: Bearer admins-ke",
+			"Authorization: Bearer ",
 			"Authorization: Basic admins-key", "Authorization: admins-key", "Authorization: Bearer  admins-key",
 		} {
 			r := newRig(t, withKeys)
@@ -110,7 +114,8 @@ func TestKeysAreReplaced(t *testing.T) {
 		return response.StatusCode
 	}
 	require.Equal(t, 401, status(adminHeader))
-	require.Equal(t, 200, status("Authorization: bearer next-key"), "the scheme is case-insensitive (RFC 9110 section 11.1)")
+	require.Equal(t, 200, status("Authorization: bearer next-key"),
+		"the scheme is case-insensitive (RFC 9110 section 11.1)")
 	r.SetKeys(nil, false)
 	require.Equal(t, 200, status(""), "without keys none is needed")
 }
@@ -186,7 +191,8 @@ func TestChangesAreLogged(t *testing.T) {
 	for _, x := range []struct {
 		method, path, body, header, logged string
 	}{
-		{"POST", "/circuit-breakers/F1/reset", "", adminHeader, "method=POST path=/api/v1/circuit-breakers/F1/reset key=ops"},
+		{"POST", "/circuit-breakers/F1/reset", "", adminHeader,
+			"method=POST path=/api/v1/circuit-breakers/F1/reset key=ops"},
 		{"DELETE", "/proxies/F1", "", adminHeader, "method=DELETE path=/api/v1/proxies/F1 key=ops"},
 		{"GET", "/proxies", "", adminHeader, ""},
 		{"HEAD", "/proxies", "", adminHeader, ""},

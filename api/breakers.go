@@ -41,9 +41,9 @@ type breakerView struct {
 func (h *breakers) view(u *upstream.Upstream) breakerView {
 	b := u.Breaker().Snapshot()
 	v := breakerView{
-		ProxyID: u.ID(), State: b.State.String(), FailureCount: b.FailureCount, FailureThreshold: b.Config.FailureThreshold,
-		WindowDuration: b.Config.WindowDuration.Seconds(), TimeoutDuration: b.Config.TimeoutDuration.Seconds(),
-		LastStateChange: b.LastChange.UTC(),
+		ProxyID: u.ID(), State: b.State.String(), FailureCount: b.FailureCount,
+		FailureThreshold: b.Config.FailureThreshold, WindowDuration: b.Config.WindowDuration.Seconds(),
+		TimeoutDuration: b.Config.TimeoutDuration.Seconds(), LastStateChange: b.LastChange.UTC(),
 	}
 	if b.State == core.Open {
 		at, in := b.NextTest.UTC(), max(b.NextTest.Sub(h.now()).Seconds(), 0)
@@ -108,8 +108,9 @@ type targetEvidence struct {
 
 func (h *breakers) why(w evidence.Why) whyView {
 	v := whyView{
-		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence, Needed: w.Needed,
-		OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause), Targets: make([]targetEvidence, 0, len(w.Targets)),
+		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence,
+		Needed: w.Needed, OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause),
+		Targets: make([]targetEvidence, 0, len(w.Targets)),
 	}
 	if w.Failures > 0 {
 		at := h.pool.At(w.Since).UTC()

@@ -43,7 +43,8 @@ func (h *configHandler) get(c *fiber.Ctx) error {
 func (h *configHandler) postReload(c *fiber.Ctx) error {
 	status := h.reload()
 	if !status.OK {
-		p := newProblem(fiber.StatusUnprocessableEntity, "invalid_config", "the configuration was not reloaded; the previous one stays in force")
+		p := newProblem(fiber.StatusUnprocessableEntity, "invalid_config",
+			"the configuration was not reloaded; the previous one stays in force")
 		p.body.Details = status
 		return p
 	}

@@ -50,7 +50,8 @@ type rig struct {
 
 // newRig returns a server with the proxies F1 and F2. change may be nil.
 func newRig(t testing.TB, change func(*rig, *Config)) *rig {
-	r := &rig{now: noon, log: &bytes.Buffer{}, metrics: &fakeMetrics{}, tracker: &fakeTracker{}, plugins: newFakePlugins()}
+	r := &rig{now: noon, log: &bytes.Buffer{}, metrics: &fakeMetrics{}, tracker: &fakeTracker{},
+		plugins: newFakePlugins()}
 	clock := func() time.Time { return r.now }
 	cfg := breaker.Default()
 	cfg.FailureThreshold = 1
@@ -62,10 +63,14 @@ func newRig(t testing.TB, change func(*rig, *Config)) *rig {
 	r.engine = &fakeEngine{policies: r.policies, first: "random", retry: "random"}
 	r.reload = ReloadStatus{OK: true, At: noon, Faults: []string{}, Restart: []string{}}
 	config := Config{
-		Engine: r.engine, Pool: r.pool, Targets: &r.targets, Policies: r.policies, Metrics: r.metrics, Requests: r.tracker,
-		Plugins: r.plugins, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: clock, Version: "v1",
-		Reload:  func() ReloadStatus { return r.reload },
-		Running: func() Running { return Running{Config: map[string]any{}, Gateway: "127.0.0.1:8888", Reload: r.reload} },
+		Engine: r.engine, Pool: r.pool, Targets: &r.targets, Policies: r.policies, Metrics: r.metrics,
+		Requests: r.tracker,
+		Plugins:  r.plugins, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: clock, Version: "v1",
+		Reload: func() ReloadStatus { return r.reload },
+		Running: func() Running {
+			return Running{Config: map[string]any{}, Gateway: "127.0.0.1:8888",
+				Reload: r.reload}
+		},
 	}
 	if change != nil {
 		change(r, &config)
@@ -103,9 +108,19 @@ type exchange struct {
 	want   string // the response's body; "" for any
 }
 
+// get is an exchange without a body.
+func get(path string, status int, want ...string) exchange {
+	return call("GET", path, "", status, want...)
+}
+
+// call is an exchange with a JSON body, if it is not "".
+func call(method, path, body string, status int, want ...string) exchange {
+	return exchange{method: method, path: path, body: body, status: status, want: strings.Join(want, "")}
+}
+
 // check sends each request and compares the response. An error must have the form of
 // Error.
-func (r *rig) check(t *testing.T, list []exchange) {
+func (r *rig) check(t *testing.T, list ...exchange) {
 	t.Helper()
 	for _, x := range list {
 		if x.method == "" {
@@ -138,7 +153,8 @@ func requireError(t require.TestingT, body []byte, name string) {
 // send makes a request addressed to localhost.
 func (r *rig) send(t require.TestingT, method, path, body string, headers ...string) (*http.Response, []byte) {
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path)
-	if body != "" && !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Content-Type:") }) {
+	if body != "" && !slices.ContainsFunc(headers,
+		func(h string) bool { return strings.HasPrefix(h, "Content-Type:") }) {
 		headers = append(headers, "Content-Type: application/json")
 	}
 	for _, h := range headers {
@@ -304,7 +320,8 @@ func newFakePlugins() *fakePlugins {
 	return &fakePlugins{all: map[string]plugins.Info{
 		"fixed":  {Name: "fixed", Kind: wasmhost.Backoff, Source: plugins.SourceBuiltin, State: plugins.StateReady},
 		"random": {Name: "random", Kind: wasmhost.Scorer, Source: plugins.SourceBuiltin, State: plugins.StateReady},
-		"broken": {Name: "broken", Source: plugins.SourceAPI, State: plugins.StateFailed, LastError: "it does not load"},
+		"broken": {Name: "broken", Source: plugins.SourceAPI, State: plugins.StateFailed,
+			LastError: "it does not load"},
 	}}
 }
 

@@ -46,8 +46,8 @@ type summaryView struct {
 	Replays                   uint64                  `json:"replays"`
 	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // "0" is the first attempt
 	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
-	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // all backoffs together
-	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by the policy's hash, since the start
+	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // all backoffs
+	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by hash, since the start
 	RetentionHours            int                     `json:"retention_hours"`
 }
 
@@ -63,11 +63,13 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 	s := h.metrics.Summary()
 	v := summaryView{
 		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
-		SuccessByAttempt: s.SuccessByAttempt, CircuitBreakerEventsCount: s.Transitions, RetryLatencySecondsTotal: seconds(s.Waited),
-		ByPolicy: map[string]policyCounts{}, RetentionHours: h.metrics.RetentionHours(),
+		SuccessByAttempt: s.SuccessByAttempt, CircuitBreakerEventsCount: s.Transitions,
+		RetryLatencySecondsTotal: seconds(s.Waited), ByPolicy: map[string]policyCounts{},
+		RetentionHours: h.metrics.RetentionHours(),
 	}
 	for hash, n := range s.ByPolicy {
-		counts := policyCounts{Requests: n.Requests, Successes: n.Successes, SuccessRate: ratio(n.Successes, n.Requests)}
+		rate := ratio(n.Successes, n.Requests)
+		counts := policyCounts{Requests: n.Requests, Successes: n.Successes, SuccessRate: rate}
 		if p, ok := n.Policy.(*retry.Policy); ok {
 			fields := viewOfPolicy(p)
 			counts.Policy = &fields

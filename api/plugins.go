@@ -50,7 +50,7 @@ type scorers interface {
 
 // pluginUses is which plugins are in use.
 type pluginUses struct {
-	mu       sync.Mutex // held while a plugin is activated or deleted, so that none is deleted that is in use
+	mu       sync.Mutex // held while a plugin is activated or deleted: a plugin in use is not deleted
 	engine   scorers
 	policies Policies
 }
@@ -136,9 +136,10 @@ type pluginView struct {
 func (h *pluginHandler) view(i plugins.Info) pluginView {
 	return pluginView{
 		Name: i.Name, Kind: string(i.Kind), Source: i.Source, State: i.State, Path: i.Path, SHA256: i.SHA256,
-		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls, Faults: i.Faults,
-		FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt, Quarantined: i.Quarantined,
-		CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed, SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
+		ABIVersion: i.ABIVersion, Size: i.Size, Learns: i.Learns, LoadedAt: i.LoadedAt, Calls: i.Calls,
+		Faults: i.Faults, FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
+		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed,
+		SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
 	}
 }
 
@@ -211,7 +212,8 @@ func (h *pluginHandler) replace(c *fiber.Ctx) error {
 func (h *pluginHandler) remove(c *fiber.Ctx) error {
 	h.uses.mu.Lock()
 	defer h.uses.mu.Unlock()
-	err := h.registry.Delete(c.Params("name"), func(name string) string { return strings.Join(h.uses.of(name), " and ") })
+	inUse := func(name string) string { return strings.Join(h.uses.of(name), " and ") }
+	err := h.registry.Delete(c.Params("name"), inUse)
 	if isFileError(err) {
 		return newProblem(fiber.StatusInternalServerError, "not_removed",
 			"the upload cannot be removed from [state] dir, so it stays: "+err.Error())

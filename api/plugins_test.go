@@ -16,9 +16,12 @@ import (
 )
 
 func pluginJSON(name, kind, source, state, more, usedFor string) string {
-	return fmt.Sprintf(`{"name":%q,"kind":%q,"source":%q,"state":%q,"sha256":"","abi_version":0,"size":0,"learns":false,`+
-		`"loaded_at":"0001-01-01T00:00:00Z","calls":0,"faults":0,"faults_by_reason":null,%s"quarantined":false,"can_roll_back":false,`+
-		`"hides_upload":false,"observations_missed":0,"spent_seconds":0,"used_for":[%s]}`, name, kind, source, state, more, usedFor)
+	return fmt.Sprintf(`{"name":%q,"kind":%q,"source":%q,"state":%q,"sha256":"","abi_version":0,"size":0,`+
+		`"learns":false,`+
+		`"loaded_at":"0001-01-01T00:00:00Z","calls":0,"faults":0,"faults_by_reason":null,%s"quarantined":false,`+
+		`"can_roll_back":false,`+
+		`"hides_upload":false,"observations_missed":0,"spent_seconds":0,"used_for":[%s]}`, name, kind, source, state,
+		more, usedFor)
 }
 
 func TestPlugins(t *testing.T) {
@@ -26,20 +29,25 @@ func TestPlugins(t *testing.T) {
 	broken := pluginJSON("broken", "", "api", "failed", `"last_error":"it does not load",`, "")
 	fixed := pluginJSON("fixed", "backoff", "builtin", "ready", "", "")
 	random := pluginJSON("random", "scorer", "builtin", "ready", "", `"first","retry"`)
-	r.check(t, []exchange{
-		{path: "/plugins", status: 200, want: `{"plugins":[` + broken + "," + fixed + "," + random + "]}"},
-		{path: "/plugins/random", status: 200, want: random},
-		{path: "/plugins/nope", status: 404, want: `{"error":"not_found","message":"plugin \"nope\" not found"}`},
-	})
+	r.check(t,
+		get("/plugins", 200, `{"plugins":[`+broken+","+fixed+","+random+"]}"),
+		get("/plugins/random", 200, random),
+		get("/plugins/nope", 404, `{"error":"not_found","message":"plugin \"nope\" not found"}`),
+	)
 	r.plugins.all["fixed"] = plugins.Info{
-		Name: "fixed", Kind: wasmhost.Backoff, Source: "config", State: "quarantined", Path: "p", SHA256: "s", ABIVersion: 1, Size: 2,
-		Learns: true, LoadedAt: noon, Calls: 3, Faults: 4, FaultsBy: map[string]uint64{"trap": 4}, LastError: "e", LastFaultAt: noon,
-		Spent: 1500, Quarantined: true, CanRollBack: true, HidesUpload: true, Missed: 5,
+		Name: "fixed", Kind: wasmhost.Backoff, Source: "config", State: "quarantined", Path: "p", SHA256: "s",
+		ABIVersion: 1, Size: 2,
+		Learns: true, LoadedAt: noon, Calls: 3, Faults: 4, FaultsBy: map[string]uint64{"trap": 4}, LastError: "e",
+		LastFaultAt: noon,
+		Spent:       1500, Quarantined: true, CanRollBack: true, HidesUpload: true, Missed: 5,
 	}
-	r.check(t, []exchange{{path: "/plugins/fixed", status: 200, want: `{"name":"fixed","kind":"backoff","source":"config","state":"quarantined",` +
-		`"path":"p","sha256":"s","abi_version":1,"size":2,"learns":true,"loaded_at":"2026-11-28T12:00:00Z","calls":3,"faults":4,` +
-		`"faults_by_reason":{"trap":4},"last_error":"e","last_fault_at":"2026-11-28T12:00:00Z","quarantined":true,"can_roll_back":true,` +
-		`"hides_upload":true,"observations_missed":5,"spent_seconds":0.0000015,"used_for":[]}`}})
+	r.check(t, get("/plugins/fixed", 200,
+		`{"name":"fixed","kind":"backoff","source":"config","state":"quarantined",`+
+			`"path":"p","sha256":"s","abi_version":1,"size":2,"learns":true,"loaded_at":"2026-11-28T12:00:00Z",`+
+			`"calls":3,"faults":4,`+
+			`"faults_by_reason":{"trap":4},"last_error":"e","last_fault_at":"2026-11-28T12:00:00Z",`+
+			`"quarantined":true,"can_roll_back":true,`+
+			`"hides_upload":true,"observations_missed":5,"spent_seconds":0.0000015,"used_for":[]}`))
 }
 
 const (
@@ -58,43 +66,65 @@ func TestUpload(t *testing.T) {
 		exchange
 		put upload
 	}{
-		{exchange{path: "/plugins?name=a", body: "code", header: wasm, status: 201}, upload{"a", []byte("code"), nil}},
-		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + "--b--", header: multi, status: 201}, upload{"a", []byte("code"), nil}},
-		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="config"`, `{"x":true}`) + "--b--", header: multi, status: 201},
+		{exchange{path: "/plugins?name=a", body: "code", header: wasm, status: 201},
+			upload{"a", []byte("code"), nil}},
+		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + "--b--", header: multi, status: 201},
+			upload{"a", []byte("code"), nil}},
+		{exchange{path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="config"`, `{"x":true}`) +
+			"--b--", header: multi, status: 201},
 			upload{"a", []byte("code"), map[string]any{"x": true}}},
-		{exchange{path: "/plugins?name=a", body: module + "--b--", header: multi, status: 201}, upload{"a", []byte("code"), nil}},
-		{exchange{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: 200}, upload{"random", []byte("code"), nil}},
-		{exchange{method: "PUT", path: "/plugins/random", body: module + "--b--", header: multi, status: 200}, upload{"random", []byte("code"), nil}},
+		{exchange{path: "/plugins?name=a", body: module + "--b--", header: multi, status: 201},
+			upload{"a", []byte("code"), nil}},
+		{exchange{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: 200},
+			upload{"random", []byte("code"), nil}},
+		{exchange{method: "PUT", path: "/plugins/random", body: module + "--b--", header: multi, status: 200},
+			upload{"random", []byte("code"), nil}},
 	} {
 		r := newRig(t, nil)
 		if x.method == "" {
 			x.method = "POST"
 		}
-		r.check(t, []exchange{x.exchange})
+		r.check(t, x.exchange)
 		require.Equal(t, []upload{x.put}, r.plugins.puts)
 	}
-	name := `{"error":"invalid_plugin","message":"the plugin needs a name: the field name of the form, or ?name=NAME in the URL"}`
+	name := `{"error":"invalid_plugin","message":"the plugin needs a name: the field name of the form,` +
+		` or ?name=NAME in the URL"}`
 	one := `{"error":"invalid_request","message":"the form needs one file named module"}`
 	r := newRig(t, nil)
-	r.check(t, []exchange{
-		{method: "POST", path: "/plugins", body: "code", header: wasm, status: 422, want: name},
-		{method: "POST", path: "/plugins", body: module + "--b--", header: multi, status: 422, want: name},
-		{method: "POST", path: "/plugins", body: part(`name="name"`, "a") + "--b--", header: multi, status: 400, want: one},
-		{method: "POST", path: "/plugins", body: module + module + "--b--", header: multi, status: 400, want: one},
-		{method: "POST", path: "/plugins", body: part(`name="module"`, "code") + "--b--", header: multi, status: 400, want: one},
-		{method: "POST", path: "/plugins", body: "nonsense", header: multi, status: 400},
-		{method: "POST", path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="settings"`, "{}") + "--b--", header: multi, status: 400,
+	r.check(t,
+		exchange{method: "POST", path: "/plugins", body: "code", header: wasm, status: 422, want: name},
+		exchange{method: "POST", path: "/plugins", body: module + "--b--", header: multi, status: 422, want: name},
+		exchange{method: "POST", path: "/plugins", body: part(`name="name"`, "a") + "--b--", header: multi,
+			status: 400,
+			want:   one},
+		exchange{method: "POST", path: "/plugins", body: module + module + "--b--", header: multi, status: 400,
+			want: one},
+		exchange{method: "POST", path: "/plugins", body: part(`name="module"`, "code") + "--b--", header: multi,
+			status: 400,
+			want:   one},
+		exchange{method: "POST", path: "/plugins", body: "nonsense", header: multi, status: 400},
+		exchange{method: "POST", path: "/plugins",
+			body: module + part(`name="name"`, "a") + part(`name="settings"`, "{}") +
+				"--b--", header: multi, status: 400,
 			want: bad("settings", "settings: the form has the fields module, name and config, each at most once")},
-		{method: "POST", path: "/plugins", body: module + part(`name="name"`, "a") + part(`name="name"`, "b") + "--b--", header: multi, status: 400,
+		exchange{method: "POST", path: "/plugins",
+			body: module + part(`name="name"`, "a") + part(`name="name"`, "b") +
+				"--b--", header: multi, status: 400,
 			want: bad("name", "name: the form has the fields module, name and config, each at most once")},
-		{method: "POST", path: "/plugins", body: module + part(`name="config"; filename="c"`, "{}") + "--b--", header: multi, status: 400,
-			want: strings.Replace(bad("config", "config is sent as a file; the only file is module (curl: -F 'config=<FILE')"), "<", `\u003c`, 1)},
-		{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "[]") + "--b--", header: multi, status: 400,
-			want: bad("config", "config must be a JSON object")},
-		{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "{") + "--b--", header: multi, status: 400},
-		{method: "POST", path: "/plugins?name=a", body: "{}", status: 415},
-		{method: "PUT", path: "/plugins/random", body: "{}", status: 415},
-	})
+		exchange{method: "POST", path: "/plugins", body: module + part(`name="config"; filename="c"`, "{}") + "--b--",
+			header: multi, status: 400,
+			want: strings.Replace(bad("config",
+				"config is sent as a file; the only file is module (curl: -F 'config=<FILE')"), "<", `\u003c`, 1)},
+		exchange{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "[]") + "--b--",
+			header: multi,
+			status: 400,
+			want:   bad("config", "config must be a JSON object")},
+		exchange{method: "POST", path: "/plugins?name=a", body: module + part(`name="config"`, "{") + "--b--",
+			header: multi,
+			status: 400},
+		call("POST", "/plugins?name=a", "{}", 415),
+		call("PUT", "/plugins/random", "{}", 415),
+	)
 	require.Empty(t, r.plugins.puts)
 }
 
@@ -120,26 +150,27 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 		for _, e := range []exchange{
 			{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: x.status},
 			{method: "PUT", path: "/plugins/random", body: "code", header: wasm, status: x.status},
-			{method: "POST", path: "/plugins/random/rollback", status: x.status},
-			{method: "POST", path: "/plugins/random/release", status: x.status},
+			call("POST", "/plugins/random/rollback", "", x.status),
+			call("POST", "/plugins/random/release", "", x.status),
 		} {
 			response, body := r.send(t, e.method, "/api/v1"+e.path, e.body, e.header)
 			require.Equal(t, e.status, response.StatusCode, "%v: %s %s: %s", x.err, e.method, e.path, body)
 			require.Contains(t, string(body), `{"error":"`+x.code+`"`)
 			require.NotContains(t, string(body), "secret")
 		}
-		r.check(t, []exchange{{method: "DELETE", path: "/plugins/fixed", status: x.remove}})
+		r.check(t, call("DELETE", "/plugins/fixed", "", x.remove))
 	}
 	r := newRig(t, nil)
 	r.plugins.err = file
-	r.check(t, []exchange{{method: "DELETE", path: "/plugins/fixed", status: 500,
-		want: `{"error":"not_removed","message":"the upload cannot be removed from [state] dir, so it stays: write /state/a: full"}`}})
+	r.check(t, call("DELETE", "/plugins/fixed", "", 500,
+		`{"error":"not_removed","message":"the upload cannot be removed from [state] dir,`+
+			` so it stays: write /state/a: full"}`))
 	r.plugins.err = nil
-	r.check(t, []exchange{
-		{method: "DELETE", path: "/plugins/fixed", status: 204},
-		{method: "DELETE", path: "/plugins/random", status: 409,
-			want: `{"error":"conflict","message":"plugin \"random\" is in use as first and retry: already exists"}`},
-	})
+	r.check(t,
+		call("DELETE", "/plugins/fixed", "", 204),
+		call("DELETE", "/plugins/random", "", 409,
+			`{"error":"conflict","message":"plugin \"random\" is in use as first and retry: already exists"}`),
+	)
 }
 
 func TestActivate(t *testing.T) {
@@ -147,7 +178,7 @@ func TestActivate(t *testing.T) {
 	r.plugins.all["other"] = plugins.Info{Name: "other", Kind: wasmhost.Scorer}
 	activate := func(name, use string, status int, want string) {
 		t.Helper()
-		r.check(t, []exchange{{method: "POST", path: "/plugins/" + name + "/activate", body: `{"for":"` + use + `"}`, status: status, want: want}})
+		r.check(t, call("POST", "/plugins/"+name+"/activate", `{"for":"`+use+`"}`, status, want))
 	}
 	activate("other", "first", 200, pluginJSON("other", "scorer", "", "", "", `"first"`))
 	require.Equal(t, []string{"other", "random"}, []string{r.engine.first, r.engine.retry})
@@ -168,49 +199,55 @@ func TestActivate(t *testing.T) {
 func TestTestScorer(t *testing.T) {
 	r := newRig(t, nil)
 	const path = "/plugins/random/test"
-	r.check(t, []exchange{
-		{method: "POST", path: path, status: 200,
-			want: `{"scores":[{"candidate":0,"proxy_id":"F1","score":1},{"candidate":1,"proxy_id":"F2","score":1}]}`},
-		{method: "POST", path: path, status: 200, body: `{"request":{"attempt":2}}`},
-		{method: "POST", path: path, status: 200, body: `{"candidates":[{"weight":3,"latency_mean":1},{"latency_mean":3,"normalized_latency":0.25}]}`,
-			want: `{"scores":[{"candidate":0,"score":3},{"candidate":1,"score":1}]}`},
-	})
+	r.check(t,
+		call("POST", path, "", 200,
+			`{"scores":[{"candidate":0,"proxy_id":"F1","score":1},{"candidate":1,"proxy_id":"F2","score":1}]}`),
+		call("POST", path, `{"request":{"attempt":2}}`, 200),
+		call("POST", path,
+			`{"candidates":[{"weight":3,"latency_mean":1},{"latency_mean":3,"normalized_latency":0.25}]}`, 200,
+			`{"scores":[{"candidate":0,"score":3},{"candidate":1,"score":1}]}`),
+	)
 	require.InDelta(t, 1.01/3.01, r.plugins.row.NormalizedLatency, 1e-9)
 	require.Equal(t, 0.5, r.plugins.row.SuccessRate, "the default")
-	r.check(t, []exchange{{method: "POST", path: path, status: 200, body: `{"request":{"count":9,"pool_size":8,"attempt":1},"candidates":[{}]}`}})
-	require.Equal(t, core.RankRequest{Count: 1, PoolSize: 8, Attempt: 1, Idempotent: 1}, r.plugins.rank, "there are as many candidates as there are")
+	r.check(t, call("POST", path, `{"request":{"count":9,"pool_size":8,"attempt":1},"candidates":[{}]}`,
+		200))
+	require.Equal(t, core.RankRequest{Count: 1, PoolSize: 8, Attempt: 1, Idempotent: 1}, r.plugins.rank,
+		"there are as many candidates as there are")
 	many := strings.Repeat("{},", maxCandidates) + "{}"
-	r.check(t, []exchange{
-		{method: "POST", path: path, status: 400, body: `{"candidates":[]}`, want: bad("candidates", "candidates must be 1 to 10000")},
-		{method: "POST", path: path, status: 400, body: `{"candidates":[` + many + `]}`, want: bad("candidates", "candidates must be 1 to 10000")},
-		{method: "POST", path: path, status: 400, body: `{"candidates":[{},{"nope":1}]}`},
-		{method: "POST", path: path, status: 400, body: `{"request":{"nope":1}}`},
-		{method: "POST", path: path, status: 400, body: `{"request":{"attempt":"1"}}`},
-		{method: "POST", path: "/plugins/nope/test", status: 404},
-	})
+	r.check(t,
+		call("POST", path, `{"candidates":[]}`, 400, bad("candidates", "candidates must be 1 to 10000")),
+		call("POST", path, `{"candidates":[`+many+`]}`, 400, bad("candidates", "candidates must be 1 to 10000")),
+		call("POST", path, `{"candidates":[{},{"nope":1}]}`, 400),
+		call("POST", path, `{"request":{"nope":1}}`, 400),
+		call("POST", path, `{"request":{"attempt":"1"}}`, 400),
+		call("POST", "/plugins/nope/test", "", 404),
+	)
 	_, body := r.send(t, "POST", "/api/v1"+path, `{"candidates":[{},{"nope":1}]}`)
 	require.Contains(t, string(body), `"details":{"field":"candidates[1].nope"}`)
 	r.plugins.err = errors.New("trap")
-	r.check(t, []exchange{{method: "POST", path: path, status: 422, want: `{"error":"plugin_fault","message":"trap"}`}})
+	r.check(t, call("POST", path, "", 422, `{"error":"plugin_fault","message":"trap"}`))
 }
 
 func TestTestBackoff(t *testing.T) {
 	r := newRig(t, nil)
 	const path = "/plugins/fixed/test"
-	r.check(t, []exchange{
-		{method: "POST", path: path, status: 200, want: `{"delays":[1,2,3]}`},
-		{method: "POST", path: path, status: 200, body: `{"request":{"retry":4,"base_delay":2}}`, want: `{"delays":[8]}`},
-		{method: "POST", path: path, status: 400, body: `{"request":{"nope":4}}`},
-		{method: "POST", path: path, status: 400, body: `{"candidates":[]}`, want: bad("candidates", "candidates are for scorers; fixed is a backoff")},
-	})
-	require.Equal(t, core.BackoffRequest{Retry: 4, BaseDelay: 2, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1, MaxAttempts: 3}, r.plugins.wait)
+	r.check(t,
+		call("POST", path, "", 200, `{"delays":[1,2,3]}`),
+		call("POST", path, `{"request":{"retry":4,"base_delay":2}}`, 200, `{"delays":[8]}`),
+		call("POST", path, `{"request":{"nope":4}}`, 400),
+		call("POST", path, `{"candidates":[]}`, 400,
+			bad("candidates", "candidates are for scorers; fixed is a backoff")),
+	)
+	require.Equal(t, core.BackoffRequest{Retry: 4, BaseDelay: 2, Multiplier: 2, Cap: 30, Random: 0.5, Remaining: -1,
+		MaxAttempts: 3}, r.plugins.wait)
 	r.plugins.err = errors.New("trap")
-	r.check(t, []exchange{{method: "POST", path: path, status: 422, want: `{"error":"plugin_fault","message":"trap"}`}})
+	r.check(t, call("POST", path, "", 422, `{"error":"plugin_fault","message":"trap"}`))
 }
 
 func TestSnakeCase(t *testing.T) {
 	for name, want := range map[string]string{
-		"IDHash": "id_hash", "LatencyEWMA": "latency_ewma", "SinceUse": "since_use", "Now": "now", "RetryAfter": "retry_after",
+		"IDHash": "id_hash", "LatencyEWMA": "latency_ewma", "SinceUse": "since_use", "Now": "now",
+		"RetryAfter": "retry_after",
 	} {
 		require.Equal(t, want, snakeCase(name))
 	}

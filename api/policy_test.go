@@ -11,30 +11,35 @@ import (
 
 func TestPolicy(t *testing.T) {
 	r := newRig(t, nil)
-	const rest = `"backoff_strategy":"exponential","base_delay":1,"multiplier":2,"max_backoff_delay":30,"jitter":false,`
-	r.check(t, []exchange{{path: "/retry/policy", status: 200, want: `{"max_attempts":3,` + rest +
-		`"retry_status_codes":[502,503,504],"timeout":null,"retry_non_idempotent":false,"failover_delay":null,` +
-		`"updated_at":"2026-11-28T12:00:00Z","source":"file"}`}})
+	const rest = `"backoff_strategy":"exponential","base_delay":1,"multiplier":2,"max_backoff_delay":30,` +
+		`"jitter":false,`
+	r.check(t, get("/retry/policy", 200, `{"max_attempts":3,`+rest+
+		`"retry_status_codes":[502,503,504],"timeout":null,"retry_non_idempotent":false,"failover_delay":null,`+
+		`"updated_at":"2026-11-28T12:00:00Z","source":"file"}`))
 	r.now = noon.Add(time.Second)
-	const changed = `{"max_attempts":5,` + rest + `"retry_status_codes":[503],"timeout":2.5,"retry_non_idempotent":true,"failover_delay":0,` +
+	const changed = `{"max_attempts":5,` + rest +
+		`"retry_status_codes":[503],"timeout":2.5,"retry_non_idempotent":true,"failover_delay":0,` +
 		`"updated_at":"2026-11-28T12:00:01Z","source":"runtime"}`
-	r.check(t, []exchange{
-		{method: "PUT", path: "/retry/policy", status: 200, want: changed,
-			body: `{"max_attempts":5,"retry_status_codes":[503],"timeout":2.5,"retry_non_idempotent":true,"failover_delay":0}`},
-		{name: "no change", method: "PUT", path: "/retry/policy", body: `{}`, status: 200, want: changed},
-		{path: "/retry/policy", status: 200, want: changed},
-	})
+	r.check(t,
+		call("PUT", "/retry/policy",
+			`{"max_attempts":5,"retry_status_codes":[503],"timeout":2.5,"retry_non_idempotent":true,`+
+				`"failover_delay":0}`, 200, changed),
+		exchange{name: "no change", method: "PUT", path: "/retry/policy", body: `{}`, status: 200, want: changed},
+		get("/retry/policy", 200, changed),
+	)
 	before := r.policies.View()
-	r.check(t, []exchange{
-		{method: "PUT", path: "/retry/policy", body: `{"jitter":true,"max_attempts":0}`, status: 400,
-			want: `{"error":"invalid_field","message":"max_attempts must be 1 to 10, not 0","details":{"field":"max_attempts","limit":"1 to 10"}}`},
-		{method: "PUT", path: "/retry/policy", body: `{"backoff_strategy":"random"}`, status: 400},
-		{method: "PUT", path: "/retry/policy", body: `{"retry_status_codes":[404]}`, status: 400},
-		{method: "PUT", path: "/retry/policy", body: `{"timeout":"1"}`, status: 400},
-		{method: "PUT", path: "/retry/policy", body: `{"updated_at":"2026-11-28T12:00:01Z"}`, status: 400},
-	})
+	r.check(t,
+		call("PUT", "/retry/policy", `{"jitter":true,"max_attempts":0}`, 400,
+			`{"error":"invalid_field","message":"max_attempts must be 1 to 10, not 0",`+
+				`"details":{"field":"max_attempts","limit":"1 to 10"}}`),
+		call("PUT", "/retry/policy", `{"backoff_strategy":"random"}`, 400),
+		call("PUT", "/retry/policy", `{"retry_status_codes":[404]}`, 400),
+		call("PUT", "/retry/policy", `{"timeout":"1"}`, 400),
+		call("PUT", "/retry/policy", `{"updated_at":"2026-11-28T12:00:01Z"}`, 400),
+	)
 	require.Equal(t, before, r.policies.View())
-	r.check(t, []exchange{{name: "null clears", method: "PUT", path: "/retry/policy", body: `{"timeout":null,"failover_delay":null}`, status: 200}})
+	r.check(t, exchange{name: "null clears", method: "PUT", path: "/retry/policy",
+		body: `{"timeout":null,"failover_delay":null}`, status: 200})
 	require.Nil(t, r.policies.Current().Timeout)
 	require.Nil(t, r.policies.Current().FailoverDelay)
 	require.Equal(t, retry.SourceRuntime, r.policies.View().Source)

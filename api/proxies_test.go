@@ -14,20 +14,24 @@ import (
 )
 
 const (
-	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","in_flight":0,"uses":0,"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0}`
-	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","in_flight":0,"uses":0,"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0}`
+	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
+		`"metadata":{},"own_error":[],` +
+		`"source":"config","draining":false,"state":"closed","in_flight":0,"uses":0,"last_used":null,` +
+		`"success_rate":0.5,"samples":0,"avg_latency":0}`
+	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
+		`"metadata":{},"own_error":[],` +
+		`"source":"config","draining":false,"state":"closed","in_flight":0,"uses":0,"last_used":null,` +
+		`"success_rate":0.5,"samples":0,"avg_latency":0}`
 )
 
 func TestProxies(t *testing.T) {
 	r := newRig(t, nil)
-	r.check(t, []exchange{
-		{path: "/proxies", status: 200, want: `{"proxies":[` + viewF1 + "," + viewF2 + "]}"},
-		{path: "/proxies/F1", status: 200, want: viewF1},
-		{path: "/proxies/nope", status: 404, want: `{"error":"not_found","message":"there is no proxy \"nope\""}`},
-		{path: "/proxies/" + strings.Repeat("x", 300), status: 404},
-	})
+	r.check(t,
+		get("/proxies", 200, `{"proxies":[`+viewF1+","+viewF2+"]}"),
+		get("/proxies/F1", 200, viewF1),
+		get("/proxies/nope", 404, `{"error":"not_found","message":"there is no proxy \"nope\""}`),
+		get("/proxies/"+strings.Repeat("x", 300), 404),
+	)
 	u := r.pool.Snapshot().Get("F1")
 	r.now = noon.Add(time.Second)
 	lease, ok := u.Acquire(r.now)
@@ -38,26 +42,32 @@ func TestProxies(t *testing.T) {
 	require.NoError(t, json.Unmarshal(body, &v))
 	require.Equal(t, noon.Add(time.Second), *v.LastUsed)
 	require.Equal(t, proxyView{
-		ID: "F1", URL: "http://***@f1.test:8080", Weight: 1, Metadata: map[string]string{}, OwnErrors: []ownError{}, Source: "config",
-		State: "closed", InFlight: 1, Uses: 1, LastUsed: v.LastUsed, SuccessRate: 1, Samples: 1, AvgLatency: 0.25,
+		ID: "F1", URL: "http://***@f1.test:8080", Weight: 1, Metadata: map[string]string{}, OwnErrors: []ownError{},
+		Source: "config",
+		State:  "closed", InFlight: 1, Uses: 1, LastUsed: v.LastUsed, SuccessRate: 1, Samples: 1, AvgLatency: 0.25,
 	}, v)
 	lease.Release()
 }
 
 func TestAddProxies(t *testing.T) {
-	full := `{"id":"F3","url":"http://bob:hunter2@f3.test:1","region":"EU","weight":2,"cost":3,"max_in_flight":4,"metadata":{"a":"b"},` +
+	full := `{"id":"F3","url":"http://bob:hunter2@f3.test:1","region":"EU","weight":2,"cost":3,` +
+		`"max_in_flight":4,"metadata":{"a":"b"},` +
 		`"own_error":[{"status":500,"header":"X: y","body":"z"}]}`
-	fullView := `{"id":"F3","url":"http://***@f3.test:1","region":"EU","weight":2,"cost":3,"max_in_flight":4,"metadata":{"a":"b"},` +
-		`"own_error":[{"status":500,"header":"X: y","body":"z"}],"source":"api","draining":false,"state":"closed","in_flight":0,"uses":0,` +
+	fullView := `{"id":"F3","url":"http://***@f3.test:1","region":"EU","weight":2,"cost":3,"max_in_flight":4,` +
+		`"metadata":{"a":"b"},` +
+		`"own_error":[{"status":500,"header":"X: y","body":"z"}],"source":"api","draining":false,` +
+		`"state":"closed","in_flight":0,"uses":0,` +
 		`"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0}`
 	r := newRig(t, nil)
-	r.check(t, []exchange{{method: "POST", path: "/proxies", body: full, status: 201, want: fullView}})
-	require.Equal(t, proxySpec(t, "", "http://bob:hunter2@f3.test:1").Address, r.pool.Snapshot().Get("F3").Spec().Address)
-	r.check(t, []exchange{{method: "DELETE", path: "/proxies/F3", status: 204},
-		{method: "POST", path: "/proxies", body: `{"proxies":[` + full + `]}`, status: 201, want: `{"proxies":[` + fullView + "]}"},
-		{name: "its address is its id", method: "POST", path: "/proxies", body: `{"url":"http://f4.test:1"}`, status: 201},
-		{path: "/proxies/f4.test:1", status: 200}, {path: "/proxies/f4.test%3A1", status: 200},
-	})
+	r.check(t, call("POST", "/proxies", full, 201, fullView))
+	require.Equal(t, proxySpec(t, "", "http://bob:hunter2@f3.test:1").Address,
+		r.pool.Snapshot().Get("F3").Spec().Address)
+	r.check(t, call("DELETE", "/proxies/F3", "", 204),
+		call("POST", "/proxies", `{"proxies":[`+full+`]}`, 201, `{"proxies":[`+fullView+"]}"),
+		exchange{name: "its address is its id", method: "POST", path: "/proxies", body: `{"url":"http://f4.test:1"}`,
+			status: 201},
+		get("/proxies/f4.test:1", 200), get("/proxies/f4.test%3A1", 200),
+	)
 	require.Equal(t, upstream.SourceAPI, r.pool.Snapshot().Get("f4.test:1").Spec().Source)
 }
 
@@ -75,7 +85,8 @@ func TestAddWrongProxies(t *testing.T) {
 		{`"id":"x"`, "url", "url is missing", 400},
 		{`"url":""`, "url", "", 400},
 		{`"url":"f3.test:1"`, "url", "", 400},
-		{`"url":"http://***@f3.test:1"`, "url", "url: *** stands for hidden credentials; omit url to keep them, or write them out", 400},
+		{`"url":"http://***@f3.test:1"`, "url",
+			"url: *** stands for hidden credentials; omit url to keep them, or write them out", 400},
 		{`"url":"http://f3.test:1","id":""`, "id", "id is empty", 400},
 		{`"url":"http://f3.test:1","id":"metrics"`, "id", "", 400},
 		{`"url":"http://f3.test:1","id":"` + strings.Repeat("x", 257) + `"`, "id", "", 400},
@@ -95,7 +106,7 @@ func TestAddWrongProxies(t *testing.T) {
 		{`"url":"http://f3.test:1","state":"open"`, "state", "", 400},
 	} {
 		r := newRig(t, nil)
-		r.check(t, []exchange{{method: "POST", path: "/proxies", body: "{" + x.fields + "}", status: x.status}})
+		r.check(t, call("POST", "/proxies", "{"+x.fields+"}", x.status))
 		_, body := r.send(t, "POST", "/api/v1/proxies", "{"+x.fields+"}")
 		require.Contains(t, string(body), fmt.Sprintf(`"details":{"field":%q}`, x.field), x.fields)
 		if x.message != "" {
@@ -107,15 +118,16 @@ func TestAddWrongProxies(t *testing.T) {
 		require.Len(t, r.pool.Snapshot().All, 2)
 	}
 	r := newRig(t, nil)
-	r.check(t, []exchange{
-		{method: "POST", path: "/proxies", body: `{"proxies":[]}`, status: 400, want: bad("proxies", "proxies is empty")},
-		{method: "POST", path: "/proxies", body: `{"proxies":{}}`, status: 400},
-		{method: "POST", path: "/proxies", body: `{"proxies":[],"url":"http://f3.test:1"}`, status: 400},
-		{method: "POST", path: "/proxies", body: `{"url":"http://f3.test:1","id":"F1"}`, status: 409,
-			want: `{"error":"conflict","message":"proxy \"F1\" already exists"}`},
-		{method: "POST", path: "/proxies", body: `{"proxies":[{"url":"http://f3.test:1","id":"x"},{"url":"http://f4.test:1","id":"x"}]}`, status: 409,
-			want: `{"error":"conflict","message":"invalid proxy: the id \"x\" is used twice"}`},
-	})
+	r.check(t,
+		call("POST", "/proxies", `{"proxies":[]}`, 400, bad("proxies", "proxies is empty")),
+		call("POST", "/proxies", `{"proxies":{}}`, 400),
+		call("POST", "/proxies", `{"proxies":[],"url":"http://f3.test:1"}`, 400),
+		call("POST", "/proxies", `{"url":"http://f3.test:1","id":"F1"}`, 409,
+			`{"error":"conflict","message":"proxy \"F1\" already exists"}`),
+		call("POST", "/proxies",
+			`{"proxies":[{"url":"http://f3.test:1","id":"x"},{"url":"http://f4.test:1","id":"x"}]}`, 409,
+			`{"error":"conflict","message":"invalid proxy: the id \"x\" is used twice"}`),
+	)
 	require.Len(t, r.pool.Snapshot().All, 2)
 }
 
@@ -123,16 +135,18 @@ func TestChangeProxy(t *testing.T) {
 	r := newRig(t, nil)
 	change := func(body string, status int) {
 		t.Helper()
-		r.check(t, []exchange{{method: "PATCH", path: "/proxies/F1", body: body, status: status}})
+		r.check(t, call("PATCH", "/proxies/F1", body, status))
 	}
 	spec := func() *upstream.Spec { return r.pool.Snapshot().Get("F1").Spec() }
-	r.check(t, []exchange{{method: "PATCH", path: "/proxies/F1", body: `{}`, status: 200, want: viewF1}})
-	change(`{"id":"F1","weight":3,"region":"EU","cost":1,"max_in_flight":5,"metadata":{"k":"v"},"own_error":[{"body":"x"}]}`, 200)
+	r.check(t, call("PATCH", "/proxies/F1", `{}`, 200, viewF1))
+	change(`{"id":"F1","weight":3,"region":"EU","cost":1,"max_in_flight":5,"metadata":{"k":"v"},`+
+		`"own_error":[{"body":"x"}]}`, 200)
 	require.EqualValues(t, 3, spec().Weight)
 	require.Equal(t, "EU", spec().Region)
 	require.EqualValues(t, 5, spec().MaxInFlight)
 	require.Equal(t, []upstream.OwnError{{Body: "x"}}, spec().OwnErrors)
-	require.Equal(t, proxySpec(t, "", "http://user:secret@f1.test:8080").Address, spec().Address, "a change without a url keeps the credentials")
+	require.Equal(t, proxySpec(t, "", "http://user:secret@f1.test:8080").Address, spec().Address,
+		"a change without a url keeps the credentials")
 	change(`{"own_error":[]}`, 200)
 	require.Empty(t, spec().OwnErrors)
 	change(`{"url":"http://f1.test:9"}`, 200)
@@ -146,30 +160,31 @@ func TestChangeProxy(t *testing.T) {
 	change(`{"url":"http://***@f1.test:9"}`, 400)
 	change(`{"own_error":[{"status":1}]}`, 400)
 	require.Equal(t, before, *spec())
-	r.check(t, []exchange{{method: "PATCH", path: "/proxies/nope", body: `{}`, status: 404}})
+	r.check(t, call("PATCH", "/proxies/nope", `{}`, 404))
 
 	lease, _ := r.pool.Snapshot().Get("F1").Acquire(r.now)
 	defer lease.Release()
 	require.NoError(t, r.pool.Remove("F1", true))
-	r.check(t, []exchange{{name: "draining", method: "PATCH", path: "/proxies/F1", body: `{"weight":4}`, status: 409,
-		want: `{"error":"conflict","message":"proxy \"F1\" is being removed"}`}})
+	r.check(t, exchange{name: "draining", method: "PATCH", path: "/proxies/F1", body: `{"weight":4}`, status: 409,
+		want: `{"error":"conflict","message":"proxy \"F1\" is being removed"}`})
 }
 
 func TestRemoveProxy(t *testing.T) {
 	r := newRig(t, nil)
 	lease, _ := r.pool.Snapshot().Get("F1").Acquire(r.now)
 	for _, q := range []string{"maybe", "", "2", "true&drain=true"} {
-		r.check(t, []exchange{{method: "DELETE", path: "/proxies/F1?drain=" + q, status: 400, want: bad("drain", "drain must be true or false")}})
+		r.check(t, call("DELETE", "/proxies/F1?drain="+q, "", 400,
+			bad("drain", "drain must be true or false")))
 	}
-	r.check(t, []exchange{{method: "DELETE", path: "/proxies/F1?drain=true", status: 204}})
+	r.check(t, call("DELETE", "/proxies/F1?drain=true", "", 204))
 	require.True(t, r.pool.Snapshot().Get("F1").Draining(), "an attempt is in flight")
-	r.check(t, []exchange{{method: "DELETE", path: "/proxies/F1?drain=false", status: 204}})
+	r.check(t, call("DELETE", "/proxies/F1?drain=false", "", 204))
 	require.Nil(t, r.pool.Snapshot().Get("F1"))
 	lease.Release()
-	r.check(t, []exchange{
-		{method: "DELETE", path: "/proxies/F1", status: 404},
-		{method: "DELETE", path: "/proxies/F2", status: 204},
-		{path: "/proxies", status: 200, want: `{"proxies":[]}`},
-		{method: "POST", path: "/plugins/random/test", status: 409},
-	})
+	r.check(t,
+		call("DELETE", "/proxies/F1", "", 404),
+		call("DELETE", "/proxies/F2", "", 204),
+		get("/proxies", 200, `{"proxies":[]}`),
+		call("POST", "/plugins/random/test", "", 409),
+	)
 }

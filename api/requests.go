@@ -60,8 +60,8 @@ type attemptView struct {
 
 func viewOfRequest(r *metrics.Request) requestView {
 	v := requestView{
-		ID: r.ID.String(), Method: r.Method, Host: r.Host, State: r.State, CurrentAttempt: r.CurrentAttempt, ProxyID: r.ProxyID,
-		StartedAt: r.Started.UTC(), Attempts: viewsOfAttempts(r.Attempts),
+		ID: r.ID.String(), Method: r.Method, Host: r.Host, State: r.State, CurrentAttempt: r.CurrentAttempt,
+		ProxyID: r.ProxyID, StartedAt: r.Started.UTC(), Attempts: viewsOfAttempts(r.Attempts),
 	}
 	switch r.State {
 	case metrics.StateWaiting:

@@ -18,56 +18,70 @@ import (
 )
 
 var attempts = []core.AttemptEvent{
-	{ProxyID: "F1", Started: noon, Ended: noon.Add(1500 * time.Microsecond), Outcome: core.Outcome{Result: core.ResultFailure, Err: errors.New("refused")}},
-	{ProxyID: "F2", Attempt: 1, Delay: time.Second, Started: noon, Ended: noon.Add(time.Second), Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}},
+	{ProxyID: "F1", Started: noon, Ended: noon.Add(1500 * time.Microsecond),
+		Outcome: core.Outcome{Result: core.ResultFailure, Err: errors.New("refused")}},
+	{ProxyID: "F2", Attempt: 1, Delay: time.Second, Started: noon, Ended: noon.Add(time.Second),
+		Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}},
 }
 
-const attemptViews = `[{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,"error_message":"refused"},` +
+const attemptViews = `[{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,` +
+	`"error_message":"refused"},` +
 	`{"attempt":1,"proxy_id":"F2","outcome":"success","status_code":200,"delay_before":1,"latency":1}]`
 
 func TestRequests(t *testing.T) {
 	r := newRig(t, nil)
-	r.check(t, []exchange{{path: "/requests", status: 200, want: `{"requests":[]}`}})
+	r.check(t, get("/requests", 200, `{"requests":[]}`))
 	r.tracker.list = []metrics.Request{
-		{ID: 0x10, Method: "GET", Host: "a.test", State: metrics.StateWaiting, Started: noon, CurrentAttempt: 1, ProxyID: "F1",
+		{ID: 0x10, Method: "GET", Host: "a.test", State: metrics.StateWaiting, Started: noon, CurrentAttempt: 1,
+			ProxyID:   "F1",
 			NextRetry: noon.Add(time.Second), Attempts: attempts[:1]},
-		{ID: 0x11, Method: "GET", Host: "a.test", State: metrics.StateDone, Started: noon, CurrentAttempt: 1, ProxyID: "F2",
-			NextRetry: noon, Ended: noon.Add(3 * time.Second), Final: core.FinalSuccess, Status: 200, Attempts: attempts},
+		{ID: 0x11, Method: "GET", Host: "a.test", State: metrics.StateDone, Started: noon, CurrentAttempt: 1,
+			ProxyID:   "F2",
+			NextRetry: noon, Ended: noon.Add(3 * time.Second), Final: core.FinalSuccess, Status: 200,
+			Attempts: attempts},
 		{ID: 0x12, Method: "CONNECT", Host: "a.test", State: metrics.StateSelecting, Started: noon},
 	}
 	const (
-		waiting = `{"id":"0000000000000010","method":"GET","host":"a.test","state":"waiting","current_attempt":1,"proxy_id":"F1",` +
-			`"next_retry_time":"2026-11-28T12:00:01Z","started_at":"2026-11-28T12:00:00Z","finished_at":null,"attempts":[` +
-			`{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,"error_message":"refused"}]}`
-		done = `{"id":"0000000000000011","method":"GET","host":"a.test","state":"done","current_attempt":1,"proxy_id":"F2",` +
-			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:03Z","outcome":"success",` +
+		waiting = `{"id":"0000000000000010","method":"GET","host":"a.test","state":"waiting",` +
+			`"current_attempt":1,"proxy_id":"F1",` +
+			`"next_retry_time":"2026-11-28T12:00:01Z","started_at":"2026-11-28T12:00:00Z","finished_at":null,` +
+			`"attempts":[` +
+			`{"attempt":0,"proxy_id":"F1","outcome":"failure","delay_before":0,"latency":0.0015,` +
+			`"error_message":"refused"}]}`
+		done = `{"id":"0000000000000011","method":"GET","host":"a.test","state":"done","current_attempt":1,` +
+			`"proxy_id":"F2",` +
+			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:03Z",` +
+			`"outcome":"success",` +
 			`"status":200,"attempts":` + attemptViews + "}"
-		selecting = `{"id":"0000000000000012","method":"CONNECT","host":"a.test","state":"selecting","current_attempt":0,"proxy_id":"",` +
+		selecting = `{"id":"0000000000000012","method":"CONNECT","host":"a.test","state":"selecting",` +
+			`"current_attempt":0,"proxy_id":"",` +
 			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":null,"attempts":[]}`
 	)
-	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 10000","details":{"field":"limit","limit":"1 to 10000"}}`
+	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 10000",` +
+		`"details":{"field":"limit","limit":"1 to 10000"}}`
 	state := bad("state", "state must be one of selecting, attempting, waiting, streaming, tunnel, done")
-	r.check(t, []exchange{
-		{path: "/requests", status: 200, want: `{"requests":[` + waiting + "," + done + "," + selecting + "]}"},
-		{path: "/requests/0000000000000010", status: 200, want: waiting},
-		{path: "/requests/0000000000000011", status: 200, want: done},
-		{path: "/requests/0000000000000013", status: 404,
-			want: `{"error":"not_found","message":"no request \"0000000000000013\" is in flight or among the latest that have ended"}`},
-		{path: "/requests/10", status: 404},
-		{path: "/requests/000000000000001g", status: 404},
-		{path: "/requests/%2e%2e", status: 404},
-		{path: "/requests?limit=0", status: 400, want: limit},
-		{path: "/requests?limit=10001", status: 400, want: limit},
-		{path: "/requests?limit=x", status: 400, want: limit},
-		{path: "/requests?limit=1&limit=1", status: 400, want: limit},
-		{path: "/requests?state=nope", status: 400, want: state},
-		{path: "/requests?state=", status: 400, want: state},
-		{path: "/requests?state=done&state=done", status: 400, want: state},
-	})
+	r.check(t,
+		get("/requests", 200, `{"requests":[`+waiting+","+done+","+selecting+"]}"),
+		get("/requests/0000000000000010", 200, waiting),
+		get("/requests/0000000000000011", 200, done),
+		get("/requests/0000000000000013", 404,
+			`{"error":"not_found",`+
+				`"message":"no request \"0000000000000013\" is in flight or among the latest that have ended"}`),
+		get("/requests/10", 404),
+		get("/requests/000000000000001g", 404),
+		get("/requests/%2e%2e", 404),
+		get("/requests?limit=0", 400, limit),
+		get("/requests?limit=10001", 400, limit),
+		get("/requests?limit=x", 400, limit),
+		get("/requests?limit=1&limit=1", 400, limit),
+		get("/requests?state=nope", 400, state),
+		get("/requests?state=", 400, state),
+		get("/requests?state=done&state=done", 400, state),
+	)
 	for query, want := range map[string]fakeTracker{
 		"": {limit: 200}, "?limit=10000": {limit: 10_000}, "?state=waiting&limit=1": {state: "waiting", limit: 1},
 	} {
-		r.check(t, []exchange{{path: "/requests" + query, status: 200}})
+		r.check(t, get("/requests"+query, 200))
 		require.Equal(t, want, fakeTracker{state: r.tracker.state, limit: r.tracker.limit}, query)
 	}
 }
@@ -85,35 +99,37 @@ func TestSendRequest(t *testing.T) {
 	send := func(body string) engine.Call {
 		t.Helper()
 		r.engine.calls, r.engine.result = nil, responseOf("hi")
-		r.check(t, []exchange{{method: "POST", path: "/request", body: body, status: 200, want: head + `"body":"hi","truncated":false,"attempts":` + attemptViews + "}"}})
+		r.check(t, call("POST", "/request", body, 200,
+			head+`"body":"hi","truncated":false,"attempts":`+attemptViews+"}"))
 		require.Len(t, r.engine.calls, 1)
 		return r.engine.calls[0]
 	}
-	call := send(`{"url":"https://a.test:8/p?q"}`)
-	require.Equal(t, "GET", call.Request.Method)
-	require.Equal(t, "https://a.test:8/p?q", call.Request.URL.String())
-	require.Nil(t, call.Request.Body)
-	require.Nil(t, call.Policy)
-	call = send(`{"url":"http://a.test/","method":"PUT","headers":{"host":"b.test","x-a":"c"},"body":"text","region":"EU","region_strict":true,"retry":{"max_attempts":7}}`)
-	require.Equal(t, "PUT", call.Request.Method)
-	require.Equal(t, "b.test", call.Request.Host)
-	require.Equal(t, http.Header{"X-A": {"c"}}, call.Request.Header)
-	body, err := io.ReadAll(call.Request.Body)
+	c := send(`{"url":"https://a.test:8/p?q"}`)
+	require.Equal(t, "GET", c.Request.Method)
+	require.Equal(t, "https://a.test:8/p?q", c.Request.URL.String())
+	require.Nil(t, c.Request.Body)
+	require.Nil(t, c.Policy)
+	c = send(`{"url":"http://a.test/","method":"PUT","headers":{"host":"b.test","x-a":"c"},"body":"text",` +
+		`"region":"EU","region_strict":true,"retry":{"max_attempts":7}}`)
+	require.Equal(t, "PUT", c.Request.Method)
+	require.Equal(t, "b.test", c.Request.Host)
+	require.Equal(t, http.Header{"X-A": {"c"}}, c.Request.Header)
+	body, err := io.ReadAll(c.Request.Body)
 	require.NoError(t, err)
 	require.Equal(t, "text", string(body))
-	require.EqualValues(t, 4, call.Request.ContentLength)
-	require.Equal(t, "EU", call.Region)
-	require.True(t, call.RegionStrict)
-	require.Equal(t, 7, call.Policy.MaxAttempts)
+	require.EqualValues(t, 4, c.Request.ContentLength)
+	require.Equal(t, "EU", c.Region)
+	require.True(t, c.RegionStrict)
+	require.Equal(t, 7, c.Policy.MaxAttempts)
 	require.Equal(t, 3, r.policies.Current().MaxAttempts, "the global policy stays")
-	call = send(`{"url":"http://a.test/","body_base64":"/wAB"}`)
-	body, err = io.ReadAll(call.Request.Body)
+	c = send(`{"url":"http://a.test/","body_base64":"/wAB"}`)
+	body, err = io.ReadAll(c.Request.Body)
 	require.NoError(t, err)
 	require.Equal(t, "\xff\x00\x01", string(body))
 
 	r.engine.result = responseOf("\xff\x00\x01")
-	r.check(t, []exchange{{method: "POST", path: "/request", body: `{"url":"http://a.test/"}`, status: 200,
-		want: head + `"body_base64":"/wAB","truncated":false,"attempts":` + attemptViews + "}"}})
+	r.check(t, call("POST", "/request", `{"url":"http://a.test/"}`, 200,
+		head+`"body_base64":"/wAB","truncated":false,"attempts":`+attemptViews+"}"))
 }
 
 func TestLongAndBrokenResponses(t *testing.T) {
@@ -127,7 +143,8 @@ func TestLongAndBrokenResponses(t *testing.T) {
 		{"at the limit", strings.NewReader(long), `"body":"` + long + `"`, `"truncated":false`},
 		{"longer", strings.NewReader(long + "\xff"), `"body":"` + long + `"`, `"truncated":true`},
 		{"broken", io.MultiReader(strings.NewReader("hal"), &brokenReader{}), `"body":"hal"`, `"truncated":true`},
-		{"binary", strings.NewReader("\xff"), `"body_base64":"` + base64.StdEncoding.EncodeToString([]byte("\xff")) + `"`, `"truncated":false`},
+		{"binary", strings.NewReader("\xff"), `"body_base64":"` + base64.StdEncoding.EncodeToString([]byte("\xff")) +
+			`"`, `"truncated":false`},
 	} {
 		r := newRig(t, nil)
 		r.engine.result = responseOf("")
@@ -164,14 +181,18 @@ func TestRequestWithoutAResponse(t *testing.T) {
 		message    string
 		retryAfter string
 	}{
-		{"exhausted", engine.Result{Final: core.FinalExhausted, Failure: &proxyhttp.ErrorResponse{Status: 502, Code: "connect_failed", Message: "no luck"}},
+		{"exhausted", engine.Result{Final: core.FinalExhausted,
+			Failure: &proxyhttp.ErrorResponse{Status: 502, Code: "connect_failed", Message: "no luck"}},
 			502, "exhausted", "no luck", ""},
-		{"not retryable", engine.Result{Final: core.FinalNotRetryable, Failure: &proxyhttp.ErrorResponse{Status: 504, Code: "response_timeout", Message: "late"}},
+		{"not retryable", engine.Result{Final: core.FinalNotRetryable, Failure: &proxyhttp.ErrorResponse{Status: 504,
+			Code: "response_timeout", Message: "late"}},
 			504, "response_timeout", "late", ""},
 		{"open breakers", engine.Result{Final: core.FinalAllBreakersOpen,
-			Failure: &proxyhttp.ErrorResponse{Status: 503, Code: "x", Message: "all open", RetryAfter: 1100 * time.Millisecond}},
+			Failure: &proxyhttp.ErrorResponse{Status: 503, Code: "x", Message: "all open",
+				RetryAfter: 1100 * time.Millisecond}},
 			503, "all_breakers_open", "all open", "2"},
-		{"stopping", engine.Result{Final: core.FinalCancelled, Failure: &proxyhttp.ErrorResponse{Status: 502, Code: "x", Message: "y", RetryAfter: time.Second}},
+		{"stopping", engine.Result{Final: core.FinalCancelled,
+			Failure: &proxyhttp.ErrorResponse{Status: 502, Code: "x", Message: "y", RetryAfter: time.Second}},
 			503, "shutting_down", "the gateway is shutting down", ""},
 	} {
 		r := newRig(t, nil)
@@ -188,22 +209,26 @@ func TestRequestWithoutAResponse(t *testing.T) {
 func TestWrongRequests(t *testing.T) {
 	r := newRig(t, nil)
 	const url = bodyPrefix
-	r.check(t, []exchange{
-		{method: "POST", path: "/request", body: `{}`, status: 400, want: bad("url", "url must be an absolute http:// or https:// URL")},
-		{method: "POST", path: "/request", body: `{"url":"/p"}`, status: 400, want: bad("url", "url must be an absolute http:// or https:// URL")},
-		{method: "POST", path: "/request", body: `{"url":"http://%zz/"}`, status: 400},
-		{method: "POST", path: "/request", body: url + `"region_strict":true}`, status: 400, want: bad("region_strict", "region_strict needs a region")},
-		{method: "POST", path: "/request", body: url + `"body":"","body_base64":""}`, status: 400, want: bad("body", "body and body_base64 exclude each other")},
-		{method: "POST", path: "/request", body: url + `"body_base64":"*"}`, status: 400, want: bad("body_base64", "body_base64 is not base64")},
-		{method: "POST", path: "/request", body: url + `"retry":{"max_attempts":0}}`, status: 400,
-			want: `{"error":"invalid_field","message":"retry.max_attempts must be 1 to 10, not 0","details":{"field":"retry.max_attempts","limit":"1 to 10"}}`},
-		{method: "POST", path: "/request", body: url + `"retry":{"nope":0}}`, status: 400},
-		{method: "POST", path: "/request", body: url + `"headers":{"A":1}}`, status: 400},
-	})
+	r.check(t,
+		call("POST", "/request", `{}`, 400, bad("url", "url must be an absolute http:// or https:// URL")),
+		call("POST", "/request", `{"url":"/p"}`, 400, bad("url", "url must be an absolute http:// or https:// URL")),
+		call("POST", "/request", `{"url":"http://%zz/"}`, 400),
+		call("POST", "/request", url+`"region_strict":true}`, 400,
+			bad("region_strict", "region_strict needs a region")),
+		call("POST", "/request", url+`"body":"","body_base64":""}`, 400,
+			bad("body", "body and body_base64 exclude each other")),
+		call("POST", "/request", url+`"body_base64":"*"}`, 400, bad("body_base64", "body_base64 is not base64")),
+		call("POST", "/request", url+`"retry":{"max_attempts":0}}`, 400,
+			`{"error":"invalid_field","message":"retry.max_attempts must be 1 to 10, not 0",`+
+				`"details":{"field":"retry.max_attempts","limit":"1 to 10"}}`),
+		call("POST", "/request", url+`"retry":{"nope":0}}`, 400),
+		call("POST", "/request", url+`"headers":{"A":1}}`, 400),
+	)
 	require.Empty(t, r.engine.calls)
 	r.engine.err = &engine.RequestError{Msg: "the method is no token"}
-	r.check(t, []exchange{{name: "the engine's own check", method: "POST", path: "/request", body: url + `"method":"A B"}`, status: 400,
-		want: `{"error":"invalid_request","message":"the method is no token"}`}})
+	r.check(t, exchange{name: "the engine's own check", method: "POST", path: "/request",
+		body: url + `"method":"A B"}`, status: 400,
+		want: `{"error":"invalid_request","message":"the method is no token"}`})
 }
 
 const bodyPrefix = `{"url":"http://a.test/",`

@@ -61,7 +61,8 @@ func badMediaType(message string) error {
 }
 
 func bodyTooLarge(limit int) error {
-	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body is larger than %d bytes", limit))
+	message := fmt.Sprintf("the body is larger than %d bytes", limit)
+	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", message)
 }
 
 // fail sends the response to a request that has failed. It is Fiber's error handler, so it also gets
@@ -96,12 +97,13 @@ func internal(status int) *problem {
 // fiberProblem turns an error of Fiber into one of the API. Fiber's own message may
 // quote the request with its key, so it is not used.
 func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
+	path := clip(c.Path())
 	switch {
 	case f.Code == fiber.StatusNotFound:
-		return newProblem(f.Code, "not_found", "there is no endpoint "+clip(c.Path())+"; /api/v1/openapi.json lists all")
+		return newProblem(f.Code, "not_found", "there is no endpoint "+path+"; /api/v1/openapi.json lists all")
 	case f.Code == fiber.StatusMethodNotAllowed:
-		allowed := c.GetRespHeader(fiber.HeaderAllow)
-		return newProblem(f.Code, "method_not_allowed", clip(c.Path())+" does not accept "+method(c)+"; it accepts "+allowed)
+		message := path + " does not accept " + method(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
+		return newProblem(f.Code, "method_not_allowed", message)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
 		err := s.admit(c) // a client without a key may send less: then the missing key is the cause
 		if err == nil {

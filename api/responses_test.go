@@ -84,7 +84,8 @@ func proxyDial(_ context.Context, _, address string) (net.Conn, error) {
 			if strings.HasSuffix(q.URL.Path, "/binary") {
 				text = "\xff\x00\x01"
 			}
-			fmt.Fprintf(theirs, "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", status, len(text), text)
+			fmt.Fprintf(theirs, "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", status,
+				len(text), text)
 		}
 	}()
 	return ours, nil
@@ -109,7 +110,8 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	cfg.Proxies = []upstream.Spec{
 		spec(t, "F1", "http://user:secret@p1.test:8080", func(s *upstream.Spec) {
 			s.Region, s.Weight, s.Cost, s.MaxInFlight = "EU", 2, 0.5, 7
-			s.Metadata, s.OwnErrors = map[string]string{"rack": "a"}, []upstream.OwnError{{Status: 403, Body: "blocked"}}
+			s.Metadata, s.OwnErrors = map[string]string{"rack": "a"},
+				[]upstream.OwnError{{Status: 403, Body: "blocked"}}
 		}),
 		spec(t, "F2", "http://p2.test:8080", nil),
 	}
@@ -118,7 +120,8 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	require.NoError(t, cfg.Retry.Validate(func(string) bool { return true }))
 	cfg.FirstScorer, cfg.RetryScorer = "round_robin", "round_robin"
 	random := uint64(0)
-	e, err := engine.New(cfg, engine.Options{Plugins: reg, Log: log, Dial: proxyDial, Rand: func() uint64 { random++; return random }})
+	e, err := engine.New(cfg, engine.Options{Plugins: reg, Log: log, Dial: proxyDial,
+		Rand: func() uint64 { random++; return random }})
 	require.NoError(t, err)
 	t.Cleanup(func() { // within the bubble
 		ctx, cancel := context.WithCancel(context.Background())
@@ -127,10 +130,12 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	})
 	status := ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []any{}, Restart: []string{"log.format"}}
 	g.served, err = New(Config{
-		Engine: e, Pool: e.Pool(), Targets: e.Pool().Ledger(), Policies: e.Policies(), Metrics: e.Metrics(), Requests: e.Tracker(),
-		Plugins: reg, Log: log, Version: "v1",
+		Engine: e, Pool: e.Pool(), Targets: e.Pool().Ledger(), Policies: e.Policies(), Metrics: e.Metrics(),
+		Requests: e.Tracker(),
+		Plugins:  reg, Log: log, Version: "v1",
 		Running: func() Running {
-			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888", Reload: status}
+			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888",
+				Reload: status}
 		},
 		Reload: func() ReloadStatus { return status },
 	})
@@ -161,7 +166,8 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 		fmt.Fprintf(&g.out, " %s", body)
 	}
 	fmt.Fprintf(&g.out, "\n%d", r.StatusCode)
-	for _, name := range []string{"Content-Type", "Cache-Control", "Allow", "Retry-After", "Www-Authenticate", "X-Content-Type-Options"} {
+	for _, name := range []string{"Content-Type", "Cache-Control", "Allow", "Retry-After", "Www-Authenticate",
+		"X-Content-Type-Options"} {
 		if v := r.Header.Get(name); v != "" {
 			fmt.Fprintf(&g.out, " [%s: %s]", name, v)
 		}
@@ -213,7 +219,8 @@ func (g *golden) record(t *testing.T) {
 	post := func(path, body string) { g.call(t, "POST", path, body) }
 
 	for _, path := range []string{
-		"/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1", "/api/v1/openapi.json", "/", "/dashboard.css",
+		"/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz", "/api/v1", "/api/v1/openapi.json", "/",
+		"/dashboard.css",
 		"/dashboard.js", "/nothing", "/api/v1/nothing", "/metrics",
 	} {
 		get(path)
@@ -222,8 +229,10 @@ func (g *golden) record(t *testing.T) {
 	get("/api/v1/retry/policy")
 	time.Sleep(time.Second)
 	for _, body := range []string{
-		`{"max_attempts":4,"timeout":30,"retry_status_codes":[503,502],"jitter":false,"failover_delay":null,"retry_non_idempotent":true}`,
-		`{"timeout":null,"base_delay":1}`, `{}`, `{"max_attempts":11}`, `{"backoff_strategy":"nope"}`, `{"nope":1}`, `{"jitter":1}`, `{`, `[]`,
+		`{"max_attempts":4,"timeout":30,"retry_status_codes":[503,502],"jitter":false,"failover_delay":null,` +
+			`"retry_non_idempotent":true}`,
+		`{"timeout":null,"base_delay":1}`, `{}`, `{"max_attempts":11}`, `{"backoff_strategy":"nope"}`, `{"nope":1}`,
+		`{"jitter":1}`, `{`, `[]`,
 		`{"retry_status_codes":[404]}`, `{"jitter":true,"jitter":true}`, "\"\xff\"",
 	} {
 		g.call(t, "PUT", "/api/v1/retry/policy", body)
@@ -237,13 +246,19 @@ func (g *golden) record(t *testing.T) {
 
 	get("/api/v1/proxies")
 	for _, body := range []string{
-		`{"url":"http://bob:hunter2@p3.test:3128","id":"F3","region":"US","weight":1.5,"cost":1,"max_in_flight":2,"metadata":{"a":"b"},"own_error":[{"status":502,"header":"X-Proxy: no","body":"x"}]}`,
+		`{"url":"http://bob:hunter2@p3.test:3128","id":"F3","region":"US","weight":1.5,"cost":1,` +
+			`"max_in_flight":2,"metadata":{"a":"b"},"own_error":[{"status":502,"header":"X-Proxy: no","body":"x"}]}`,
 		`{"proxies":[{"url":"http://p4.test:1"},{"url":"socks5://p5.test:1","id":"five"}]}`,
-		`{"url":"http://p6.test:1","id":"F1"}`, `{"proxies":[{"url":"http://p6.test:1","id":"x"},{"url":"http://p7.test:1","id":"x"}]}`,
-		`{"url":"ftp://x"}`, `{}`, `{"url":"http://p6.test:1","id":""}`, `{"url":"http://p6.test:1","weight":0}`, `{"url":"http://p6.test:1","weight":-1}`,
-		`{"url":"http://p6.test:1","cost":-1}`, `{"url":"http://p6.test:1","max_in_flight":-1}`, `{"url":"http://***@p6.test:1"}`,
-		`{"proxies":[]}`, `{"proxies":[{"url":"http://p6.test:1"},{"url":"nope"}]}`, `{"proxies":[{"url":"http://p6.test:1","id":"metrics"}]}`,
-		`{"proxies":[{"url":"http://p6.test:1","nope":1}]}`, `{"url":"http://p6.test:1","own_error":[{}]}`, `{"url":1}`,
+		`{"url":"http://p6.test:1","id":"F1"}`,
+		`{"proxies":[{"url":"http://p6.test:1","id":"x"},{"url":"http://p7.test:1","id":"x"}]}`,
+		`{"url":"ftp://x"}`, `{}`, `{"url":"http://p6.test:1","id":""}`, `{"url":"http://p6.test:1","weight":0}`,
+		`{"url":"http://p6.test:1","weight":-1}`,
+		`{"url":"http://p6.test:1","cost":-1}`, `{"url":"http://p6.test:1","max_in_flight":-1}`,
+		`{"url":"http://***@p6.test:1"}`,
+		`{"proxies":[]}`, `{"proxies":[{"url":"http://p6.test:1"},{"url":"nope"}]}`,
+		`{"proxies":[{"url":"http://p6.test:1","id":"metrics"}]}`,
+		`{"proxies":[{"url":"http://p6.test:1","nope":1}]}`, `{"url":"http://p6.test:1","own_error":[{}]}`,
+		`{"url":1}`,
 		`{"proxies":[{"url":"http://p6.test:1","id":"F1"}]}`,
 	} {
 		post("/api/v1/proxies", body)
@@ -251,7 +266,8 @@ func (g *golden) record(t *testing.T) {
 	get("/api/v1/proxies/F3")
 	get("/api/v1/proxies/nope")
 	get("/api/v1/proxies/%zz")
-	for _, body := range []string{`{"weight":3,"region":"AP"}`, `{"id":"other"}`, `{"id":"five","cost":2}`, `{"url":"http://user@p8.test:1"}`, `{"weight":0}`, `{"own_error":[{"status":1}]}`, `{`} {
+	for _, body := range []string{`{"weight":3,"region":"AP"}`, `{"id":"other"}`, `{"id":"five","cost":2}`,
+		`{"url":"http://user@p8.test:1"}`, `{"weight":0}`, `{"own_error":[{"status":1}]}`, `{`} {
 		g.call(t, "PATCH", "/api/v1/proxies/five", body)
 	}
 	g.call(t, "PATCH", "/api/v1/proxies/nope", `{}`)
@@ -270,9 +286,12 @@ func (g *golden) record(t *testing.T) {
 		`{"url":"http://target.test/","region":"nowhere","region_strict":true}`,
 		`{"url":"http://target.test/","region":"EU","region_strict":true,"retry":{"max_attempts":3}}`,
 		`{"url":"http://target.test/","region":"EU","region_strict":true,"retry":{"max_attempts":3}}`,
-		`{"url":"/relative"}`, `{"url":"ftp://x/"}`, `{"url":"http://u:p@x/"}`, `{"url":"http://x/","method":"CONNECT"}`, `{"url":"http://x/","method":"A B"}`,
-		`{"url":"http://x/","body":"a","body_base64":"YQ=="}`, `{"url":"http://x/","body_base64":"?"}`, `{"url":"http://x/","region_strict":true}`,
-		`{"url":"http://x/","retry":{"max_attempts":0}}`, `{"url":"http://x/","headers":{"A B":"c"}}`, `{"url":"http://x/","headers":{"A":"c\n"}}`, `{"nope":1}`,
+		`{"url":"/relative"}`, `{"url":"ftp://x/"}`, `{"url":"http://u:p@x/"}`,
+		`{"url":"http://x/","method":"CONNECT"}`, `{"url":"http://x/","method":"A B"}`,
+		`{"url":"http://x/","body":"a","body_base64":"YQ=="}`, `{"url":"http://x/","body_base64":"?"}`,
+		`{"url":"http://x/","region_strict":true}`,
+		`{"url":"http://x/","retry":{"max_attempts":0}}`, `{"url":"http://x/","headers":{"A B":"c"}}`,
+		`{"url":"http://x/","headers":{"A":"c\n"}}`, `{"nope":1}`,
 	} {
 		post("/api/v1/request", body)
 	}
@@ -281,18 +300,22 @@ func (g *golden) record(t *testing.T) {
 	require.NoError(t, json.Unmarshal(list, &requests))
 	require.NotEmpty(t, requests.Requests)
 	get("/api/v1/requests/" + requests.Requests[0].ID)
-	for _, path := range []string{"/ffff", "?limit=2", "?limit=0", "?limit=x", "?limit=1&limit=2", "?state=done&limit=1", "?state=waiting", "?state=nope"} {
+	for _, path := range []string{"/ffff", "?limit=2", "?limit=0", "?limit=x", "?limit=1&limit=2",
+		"?state=done&limit=1", "?state=waiting", "?state=nope"} {
 		get("/api/v1/requests" + path)
 	}
 
 	get("/api/v1/circuit-breakers")
-	for _, path := range []string{"/F1", "/F2", "/nope", "/metrics", "/metrics?hours=1", "/metrics?hours=0", "/metrics?hours=169", "/metrics?hours=1&hours=2", "/metrics?hours=+1"} {
+	for _, path := range []string{"/F1", "/F2", "/nope", "/metrics", "/metrics?hours=1", "/metrics?hours=0",
+		"/metrics?hours=169", "/metrics?hours=1&hours=2", "/metrics?hours=+1"} {
 		get("/api/v1/circuit-breakers" + path)
 	}
-	for _, path := range []string{"", "?limit=1", "?limit=1&cursor=1", "?limit=0", "?limit=1001", "?cursor=-1", "?cursor=x"} {
+	for _, path := range []string{"", "?limit=1", "?limit=1&cursor=1", "?limit=0", "?limit=1001", "?cursor=-1",
+		"?cursor=x"} {
 		get("/api/v1/targets" + path)
 	}
-	for _, path := range []string{"", "/timeseries", "/timeseries?interval=day", "/timeseries?interval=week", "/timeseries?hours=x", "/by-proxy", "/by-proxy?hours=0"} {
+	for _, path := range []string{"", "/timeseries", "/timeseries?interval=day", "/timeseries?interval=week",
+		"/timeseries?hours=x", "/by-proxy", "/by-proxy?hours=0"} {
 		get("/api/v1/metrics/retries" + path)
 	}
 	post("/api/v1/circuit-breakers/F1/reset", "")
@@ -303,7 +326,8 @@ func (g *golden) record(t *testing.T) {
 	for range 4 {
 		post("/api/v1/request", `{"url":"http://other.test/","retry":{"max_attempts":3}}`)
 	}
-	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1", "circuit-breakers/F2"} {
+	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1",
+		"circuit-breakers/F2"} {
 		get("/api/v1/" + path)
 	}
 
@@ -358,12 +382,14 @@ func (g *golden) plugins(t *testing.T) {
 	g.call(t, "PUT", "/api/v1/plugins/mine", string(module), "Content-Type", "application/wasm")
 	g.call(t, "PUT", "/api/v1/plugins/nope", string(module), "Content-Type", "application/wasm")
 	g.call(t, "PUT", "/api/v1/plugins/mine", "nonsense", "Content-Type", "application/wasm")
-	for _, body := range []string{`{"for":"first"}`, `{"for":"retry"}`, `{"for":"backoff"}`, `{"for":"lunch"}`, `{}`, `{"for":1}`} {
+	for _, body := range []string{`{"for":"first"}`, `{"for":"retry"}`, `{"for":"backoff"}`, `{"for":"lunch"}`, `{}`,
+		`{"for":1}`} {
 		g.call(t, "POST", "/api/v1/plugins/mine/activate", body)
 	}
 	g.call(t, "POST", "/api/v1/plugins/linear/activate", `{"for":"backoff"}`)
 	g.call(t, "POST", "/api/v1/plugins/nope/activate", `{"for":"first"}`)
-	for _, path := range []string{"mine/rollback", "random/rollback", "nope/rollback", "mine/release", "nope/release"} {
+	for _, path := range []string{"mine/rollback", "random/rollback", "nope/rollback", "mine/release",
+		"nope/release"} {
 		g.call(t, "POST", "/api/v1/plugins/"+path, "")
 	}
 	g.call(t, "DELETE", "/api/v1/plugins/mine", "")
@@ -373,7 +399,8 @@ func (g *golden) plugins(t *testing.T) {
 	g.call(t, "POST", "/api/v1/plugins/performance/activate", `{"for":"retry"}`)
 	g.call(t, "DELETE", "/api/v1/plugins/mine", "")
 	for _, body := range []string{
-		``, `{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,"normalized_latency":1}]}`,
+		``, `{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,` +
+			`"normalized_latency":1}]}`,
 		`{"candidates":[]}`, `{"candidates":[{"nope":1}]}`, `{"request":{"nope":1}}`, `{"request":{"attempt":"x"}}`,
 	} {
 		g.call(t, "POST", "/api/v1/plugins/performance/test", body)

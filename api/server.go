@@ -148,7 +148,9 @@ func (s *Server) routes() {
 	(&proxies{pool: cfg.Pool}).routes(v1)
 	(&sender{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requests{tracker: cfg.Requests}).routes(v1)
-	(&pluginHandler{registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine}).routes(v1)
+	(&pluginHandler{
+		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
+	}).routes(v1)
 	(&configHandler{running: cfg.Running, reload: cfg.Reload, policies: cfg.Policies}).routes(v1)
 }
 

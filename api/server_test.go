@@ -15,12 +15,12 @@ func TestHealth(t *testing.T) {
 	r := newRig(t, nil)
 	ready := func(status int, want string) {
 		t.Helper()
-		r.check(t, []exchange{{path: "/readyz", status: status, want: want}})
+		r.check(t, get("/readyz", status, want))
 		response, body := r.send(t, "GET", "/readyz", "")
 		require.Equal(t, status, response.StatusCode)
 		require.Equal(t, want, string(body))
 	}
-	r.check(t, []exchange{{path: "/healthz", status: 200, want: `{"status":"ok","version":"v1"}`}})
+	r.check(t, get("/healthz", 200, `{"status":"ok","version":"v1"}`))
 	ready(200, `{"status":"ready"}`)
 	r.trip("F1")
 	ready(200, `{"status":"ready"}`)
@@ -35,13 +35,14 @@ func TestHealth(t *testing.T) {
 	r.pool.Snapshot().Get("F2").Breaker().Reset()
 	r.engine.draining = true
 	ready(503, `{"error":"not_ready","message":"the gateway is shutting down"}`)
-	r.check(t, []exchange{{name: "it is alive nevertheless", path: "/healthz", status: 200}})
+	r.check(t, exchange{name: "it is alive nevertheless", path: "/healthz", status: 200})
 }
 
 func TestPagesAndDocuments(t *testing.T) {
 	r := newRig(t, withKeys)
 	for path, kind := range map[string]string{
-		"/": "text/html; charset=utf-8", "/dashboard.css": "text/css; charset=utf-8", "/dashboard.js": "text/javascript; charset=utf-8",
+		"/": "text/html; charset=utf-8", "/dashboard.css": "text/css; charset=utf-8",
+		"/dashboard.js": "text/javascript; charset=utf-8",
 	} {
 		response, body := r.send(t, "GET", path, "")
 		require.Equal(t, 200, response.StatusCode, path)
@@ -74,7 +75,8 @@ func TestPathsAndMethods(t *testing.T) {
 		{"GET", "/api/v2/proxies", 404, "", ""},
 		{"GET", "/" + strings.Repeat("a", 1000), 404, "", "..."},
 		{"GET", "/api/v1/proxies/%zz", 404, "", ""},
-		{"DELETE", "/api/v1/proxies", 405, "GET, HEAD, POST", "/api/v1/proxies does not accept DELETE; it accepts GET, HEAD, POST"},
+		{"DELETE", "/api/v1/proxies", 405, "GET, HEAD, POST",
+			"/api/v1/proxies does not accept DELETE; it accepts GET, HEAD, POST"},
 		{"POST", "/api/v1/retry/policy", 405, "GET, HEAD, PUT", ""},
 		{"TRACE", "/api/v1/config", 405, "GET, HEAD", ""},
 		{"BREW", "/api/v1/config", 405, "GET, HEAD", "does not accept BREW"},
@@ -174,8 +176,9 @@ func TestHeaderLimit(t *testing.T) {
 
 // The endpoints with a JSON body, and a body that each takes.
 var withBody = map[string]string{
-	"PUT /retry/policy": `{"max_attempts":2}`, "POST /proxies": `{"url":"http://f3.test:1"}`, "PATCH /proxies/F1": `{"weight":2}`,
-	"POST /request": `{"url":"http://a.test/"}`, "POST /plugins/random/activate": `{"for":"first"}`,
+	"PUT /retry/policy": `{"max_attempts":2}`, "POST /proxies": `{"url":"http://f3.test:1"}`,
+	"PATCH /proxies/F1": `{"weight":2}`,
+	"POST /request":     `{"url":"http://a.test/"}`, "POST /plugins/random/activate": `{"for":"first"}`,
 	"POST /plugins/random/test": `{"candidates":[{"weight":3}]}`,
 }
 
@@ -193,8 +196,10 @@ func TestBadBodies(t *testing.T) {
 			{good, "Content-Encoding: gzip", 415},
 			{good, "Content-Encoding: identity", 0},
 			{good, "Content-Type: Application/JSON; charset=utf-8", 0},
-			{"{", "", 400}, {"[]", "", 400}, {"null", "", 400}, {"1", "", 400}, {`""`, "", 400}, {"{}{}", "", 400}, {good + good, "", 400},
-			{`{"nope":1}`, "", 400}, {"\"\xff\"", "", 400}, {strings.Repeat("[", 10_000), "", 400}, {`{"":1}`, "", 400},
+			{"{", "", 400}, {"[]", "", 400}, {"null", "", 400}, {"1", "", 400}, {`""`, "", 400}, {"{}{}", "", 400},
+			{good + good, "", 400},
+			{`{"nope":1}`, "", 400}, {"\"\xff\"", "", 400}, {strings.Repeat("[", 10_000), "", 400},
+			{`{"":1}`, "", 400},
 			{strings.ToUpper(good), "", 400},
 			{strings.Repeat(" ", maxJSON+1), "", 413},
 		} {
@@ -229,7 +234,8 @@ func (panicking) Handler() http.Handler    { return http.NotFoundHandler() }
 // A panic in a handler is a response without details, which are in the log.
 func TestPanic(t *testing.T) {
 	r := newRig(t, func(_ *rig, cfg *Config) { cfg.Metrics = panicking{} })
-	r.check(t, []exchange{{path: "/metrics/retries", status: 500, want: `{"error":"internal","message":"internal error; the log has the details"}`}})
+	r.check(t, get("/metrics/retries", 500,
+		`{"error":"internal","message":"internal error; the log has the details"}`))
 	require.Contains(t, r.log.String(), "panic in the API")
 	require.Contains(t, r.log.String(), "secret")
 }
@@ -241,10 +247,12 @@ func FuzzRequest(f *testing.F) {
 		f.Add(method, "/api/v1"+path, "application/json", body)
 	}
 	f.Add("GET", "/api/v1/targets?limit=1&cursor=2", "", "")
-	f.Add("POST", "/api/v1/plugins", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"module\"; filename=\"a\"\r\n\r\nx\r\n--b--")
+	f.Add("POST", "/api/v1/plugins", "multipart/form-data; boundary=b",
+		"--b\r\nContent-Disposition: form-data; name=\"module\"; filename=\"a\"\r\n\r\nx\r\n--b--")
 	f.Add("DELETE", "/api/v1/proxies/F1?drain=true", "", "")
 	f.Fuzz(func(t *testing.T, method, path, kind, body string) {
-		if strings.ContainsAny(method+path+kind, "\r\n \x00") || method == "" || !strings.HasPrefix(path, "/") || method == "HEAD" {
+		if strings.ContainsAny(method+path+kind, "\r\n \x00") || method == "" || !strings.HasPrefix(path,
+			"/") || method == "HEAD" {
 			t.Skip("no request line")
 		}
 		r := newRig(t, nil)

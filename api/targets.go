@@ -89,8 +89,8 @@ func worseFirst(a, b evidence.TargetView) int {
 
 func (h *targets) view(t *evidence.TargetView) targetView {
 	v := targetView{
-		Target: t.Name, Attempts: t.Attempts, Failures: t.Failures, FailureRate: t.FailureRate, ProxiesFailing: t.Proxies,
-		Suspect: t.Suspect, LastFailure: h.pool.At(t.LastFailure).UTC(),
+		Target: t.Name, Attempts: t.Attempts, Failures: t.Failures, FailureRate: t.FailureRate,
+		ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.At(t.LastFailure).UTC(),
 	}
 	if t.LastSuccess > 0 {
 		at := h.pool.At(t.LastSuccess).UTC()

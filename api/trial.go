@@ -190,7 +190,8 @@ func setFields(path string, values map[string]float64, record any) error {
 func snakeCase(name string) string {
 	runes, out := []rune(name), strings.Builder{}
 	for i, r := range runes {
-		if i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
+		nextIsLower := i+1 < len(runes) && unicode.IsLower(runes[i+1])
+		if i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || nextIsLower) {
 			out.WriteByte('_')
 		}
 		out.WriteRune(unicode.ToLower(r))

@@ -105,7 +105,8 @@ func (h *pluginHandler) upload(c *fiber.Ctx) error {
 
 func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	v := uploadView{
-		ID: s.ID, Name: s.Name, SHA256: s.SHA256, State: string(s.State), StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
+		ID: s.ID, Name: s.Name, SHA256: s.SHA256, State: string(s.State),
+		StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
 	}
 	switch s.State {
 	case plugins.UploadDone:

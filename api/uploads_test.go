@@ -15,12 +15,13 @@ import (
 // A module that fails checks is refused with their names.
 func TestRejectedUpload(t *testing.T) {
 	r := newRig(t, nil)
-	r.plugins.err = &plugins.Rejection{Failed: []plugins.FailedCheck{{Name: "score_counts", Detail: "one score", Fix: "write all"}}}
-	r.check(t, []exchange{{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 422,
+	r.plugins.err = &plugins.Rejection{Failed: []plugins.FailedCheck{{Name: "score_counts", Detail: "one score",
+		Fix: "write all"}}}
+	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 422,
 		want: `{"error":"invalid_plugin","message":"check score_counts failed: one score; write all",` +
-			`"details":{"checks":[{"name":"score_counts","detail":"one score","fix":"write all"}]}}`}})
+			`"details":{"checks":[{"name":"score_counts","detail":"one score","fix":"write all"}]}}`})
 	r.plugins.refuse = plugins.ErrTooManyUploads
-	r.check(t, []exchange{{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429}})
+	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429})
 }
 
 // An upload that takes long, or whose client does not want to wait, is answered by 202 and its state.
@@ -31,11 +32,12 @@ func TestAcceptedUpload(t *testing.T) {
 		err  error
 		want string
 	}{
-		{nil, `{"id":"7","name":"a","sha256":"sum","state":"done",` + ended + `"plugin":` + pluginJSON("a", "", "", "", "", "") + `}`},
+		{nil, `{"id":"7","name":"a","sha256":"sum","state":"done",` + ended + `"plugin":` + pluginJSON("a", "", "",
+			"", "", "") + `}`},
 		{fmt.Errorf("name %w", core.ErrConflict), `{"id":"7","name":"a","sha256":"sum","state":"failed",` + ended +
 			`"error":{"error":"conflict","message":"name already exists"}}`},
 		{errors.New("secret"), `{"id":"7","name":"a","sha256":"sum","state":"failed",` + ended +
-			`"error":{"error":"internal","message":"something went wrong; the log says more"}}`},
+			`"error":{"error":"internal","message":"internal error; the log has the details"}}`},
 	} {
 		r := newRig(t, nil)
 		r.plugins.slow, r.plugins.err = true, x.err
@@ -44,16 +46,18 @@ func TestAcceptedUpload(t *testing.T) {
 		require.JSONEq(t, begun, string(body))
 		require.Equal(t, "/api/v1/uploads/7", response.Header.Get("Location"))
 		require.Contains(t, r.log.String(), "sha256=sum")
-		r.check(t, []exchange{{path: "/uploads/7", status: 200, want: begun}, {path: "/uploads/8", status: 404}})
+		r.check(t, get("/uploads/7", 200, begun), get("/uploads/8", 404))
 		r.plugins.end()
-		r.check(t, []exchange{{path: "/uploads/7", status: 200, want: x.want}})
+		r.check(t, get("/uploads/7", 200, x.want))
 	}
 }
 
 func TestPreferredWait(t *testing.T) {
 	for prefer, want := range map[string]time.Duration{
-		"": uploadWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second, "Respond-Async, wait=2": 2 * time.Second,
-		"wait=2, respond-async": 2 * time.Second, "wait=1000": uploadWait, "wait=x": uploadWait, "wait=-1": uploadWait, "handling=lenient": uploadWait,
+		"": uploadWait, "respond-async": 0, "wait=5": 5 * time.Second, `wait = "5"`: 5 * time.Second,
+		"Respond-Async, wait=2": 2 * time.Second,
+		"wait=2, respond-async": 2 * time.Second, "wait=1000": uploadWait, "wait=x": uploadWait,
+		"wait=-1": uploadWait, "handling=lenient": uploadWait,
 	} {
 		require.Equal(t, want, preferredWait(prefer), prefer)
 	}

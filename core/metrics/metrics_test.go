@@ -76,20 +76,25 @@ func TestTheIdentities(t *testing.T) {
 					byProxy[id] = &sums{}
 				}
 				if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
-					r.Attempt(&core.AttemptEvent{ProxyID: id, Attempt: i, Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultReplay}})
+					r.Attempt(&core.AttemptEvent{ProxyID: id, Attempt: i, Started: now, Ended: now,
+						Outcome: core.Outcome{Result: core.ResultReplay}})
 					replays++
 					attempts++
 					byProxy[id].cancelled++
 				}
-				last = rapid.SampledFrom([]core.Result{core.ResultSuccess, core.ResultFailure, core.ResultTimeout, core.ResultCancelled}).Draw(t, "result")
+				last = rapid.SampledFrom([]core.Result{core.ResultSuccess, core.ResultFailure, core.ResultTimeout,
+					core.ResultCancelled}).Draw(t, "result")
 				took := time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond
-				e := core.AttemptEvent{ProxyID: id, Attempt: i, Started: now.Add(-took), Ended: now, Outcome: core.Outcome{Result: last}}
+				e := core.AttemptEvent{ProxyID: id, Attempt: i, Started: now.Add(-took), Ended: now,
+					Outcome: core.Outcome{Result: last}}
 				latency += took
 				if last != core.ResultSuccess {
-					e.Outcome.Reason = rapid.SampledFrom([]string{"", "http_503", "connection_refused"}).Draw(t, "reason")
+					e.Outcome.Reason = rapid.SampledFrom([]string{"", "http_503", "connection_refused"}).Draw(t,
+						"reason")
 				}
 				if i > 0 {
-					e.RetryReason, e.Delay = "http_503", time.Duration(rapid.IntRange(0, 30).Draw(t, "delay"))*time.Second
+					e.RetryReason, e.Delay = "http_503",
+						time.Duration(rapid.IntRange(0, 30).Draw(t, "delay"))*time.Second
 					waited += e.Delay
 					retries++
 				}
@@ -105,13 +110,16 @@ func TestTheIdentities(t *testing.T) {
 				}
 			}
 			now = now.Add(time.Second)
-			took := rapid.SampledFrom([]time.Duration{time.Millisecond, 10 * time.Millisecond, 11 * time.Millisecond, time.Minute}).Draw(t, "took")
+			took := rapid.SampledFrom([]time.Duration{time.Millisecond, 10 * time.Millisecond, 11 * time.Millisecond,
+				time.Minute}).Draw(t, "took")
 			all += took
 			if took <= 10*time.Millisecond {
 				quick++
 			}
-			q := core.RequestEvent{Attempts: tries, Started: now.Add(-took), Ended: now, Final: core.FinalExhausted, PolicyHash: "h",
-				Listener: rapid.SampledFrom([]core.Listener{core.ListenHTTP, core.ListenConnect, core.ListenAPI}).Draw(t, "listener")}
+			q := core.RequestEvent{Attempts: tries, Started: now.Add(-took), Ended: now, Final: core.FinalExhausted,
+				PolicyHash: "h",
+				Listener: rapid.SampledFrom([]core.Listener{core.ListenHTTP, core.ListenConnect,
+					core.ListenAPI}).Draw(t, "listener")}
 			if tries > 0 && last == core.ResultSuccess {
 				q.Final, q.Delivered = core.FinalSuccess, true
 				delivered++
@@ -197,8 +205,10 @@ func TestTheIdentities(t *testing.T) {
 			check("scraped retries", uint64(now.sum(t, "whirlpool_retries_total", "")), retries)
 			check("saved by a retry", uint64(now.sum(t, "whirlpool_retry_success_total", "")), recovered)
 			check("attempts spent", uint64(now.sum(t, "whirlpool_retry_limit_exceeded_total", "")), limited)
-			check("scraped seconds waited", uint64(now.sum(t, "whirlpool_retry_wait_seconds_total", "")), uint64(waited/time.Second))
-			check("requests of at most 10 ms", uint64(now.sum(t, "whirlpool_request_duration_seconds_bucket", `le="0.01"`)), quick)
+			check("scraped seconds waited", uint64(now.sum(t, "whirlpool_retry_wait_seconds_total", "")),
+				uint64(waited/time.Second))
+			check("requests of at most 10 ms",
+				uint64(now.sum(t, "whirlpool_request_duration_seconds_bucket", `le="0.01"`)), quick)
 			check("timed requests", uint64(now.sum(t, "whirlpool_request_duration_seconds_count", "")), requests)
 			if sum := now.sum(t, "whirlpool_request_duration_seconds_sum", ""); math.Abs(sum-all.Seconds()) > 1e-6 {
 				t.Fatalf("requests took %v s, want %v", sum, all)
@@ -235,7 +245,8 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	now := noon.Add(48 * time.Hour)
 	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
 	one := func() {
-		r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess}})
+		r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now,
+			Outcome: core.Outcome{Result: core.ResultSuccess}})
 		r.Request(&core.RequestEvent{Attempts: 1, Ended: now, Final: core.FinalSuccess, Delivered: true})
 	}
 	for range len(r.minutes) {
@@ -267,8 +278,9 @@ func TestPoliciesAreBounded(t *testing.T) {
 func TestThePhasesOfAnAttempt(t *testing.T) {
 	r := New(Config{})
 	now := time.Now()
-	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200,
-		Latency: 4 * time.Second, Timing: core.Timing{Dial: time.Second, Handshake: 2 * time.Second}}})
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now,
+		Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200,
+			Latency: 4 * time.Second, Timing: core.Timing{Dial: time.Second, Handshake: 2 * time.Second}}})
 	for phase, want := range map[string]float64{"dial": 1, "handshake": 2, "ttfb": 1} {
 		require.Equal(t, want, scrape(r).sum(t, "whirlpool_attempt_duration_seconds_sum", phase), phase)
 	}
@@ -279,9 +291,11 @@ func TestThePhasesOfAnAttempt(t *testing.T) {
 func TestAnHourWithAttemptsOnly(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
-	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure}})
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now,
+		Outcome: core.Outcome{Result: core.ResultFailure}})
 	now = noon.Add(time.Hour)
-	r.Attempt(&core.AttemptEvent{ProxyID: "p", Attempt: 1, Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure}})
+	r.Attempt(&core.AttemptEvent{ProxyID: "p", Attempt: 1, Started: now, Ended: now,
+		Outcome: core.Outcome{Result: core.ResultFailure}})
 	r.Request(&core.RequestEvent{Attempts: 2, Ended: now, Final: core.FinalExhausted})
 	points := r.Series(24, time.Hour)
 	require.Len(t, points, 2)
@@ -293,7 +307,8 @@ func TestTransitionsAreTruncated(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
 	for i := range maxTransitions + 1 {
-		r.Transition(core.Transition{ProxyID: "p", From: core.Closed, To: core.Open, At: noon.Add(time.Duration(i) * time.Millisecond)})
+		r.Transition(core.Transition{ProxyID: "p", From: core.Closed, To: core.Open,
+			At: noon.Add(time.Duration(i) * time.Millisecond)})
 	}
 	now = noon.Add(time.Hour)
 	list, truncated := r.Transitions(24)
@@ -309,9 +324,11 @@ func TestConcurrentCounting(t *testing.T) {
 		wg.Go(func() {
 			for k := range 500 {
 				now := time.Now()
-				e := core.AttemptEvent{ProxyID: fmt.Sprintf("p%d", k%3), Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}}
+				e := core.AttemptEvent{ProxyID: fmt.Sprintf("p%d", k%3), Started: now, Ended: now,
+					Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}}
 				r.Attempt(&e)
-				r.Request(&core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalExhausted, PolicyHash: fmt.Sprint(i % 2)})
+				r.Request(&core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalExhausted,
+					PolicyHash: fmt.Sprint(i % 2)})
 				if k%100 == 0 {
 					r.Summary()
 					r.ByProxy(24)
@@ -375,7 +392,8 @@ func TestTracker(t *testing.T) {
 	assert.Zero(t, tr.InFlight())
 	e.Begin(7, "GET", "a.test", now)
 	e.Attempt(0, "p0")
-	first := core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second), Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}}
+	first := core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second),
+		Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}}
 	e.Finished(&first)
 	e.Waiting(now.Add(2*time.Second), 1)
 	r, ok := tr.Get(7)
@@ -413,8 +431,10 @@ func TestARecordCostsNoAllocation(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return now }})
 	tr := NewTracker()
 	entry := tr.Track()
-	a := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
-	q := core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"}
+	a := core.AttemptEvent{ProxyID: "p", Started: now, Ended: now,
+		Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
+	q := core.RequestEvent{Attempts: 1, Started: now, Ended: now, Final: core.FinalSuccess, Delivered: true,
+		PolicyHash: "h"}
 	one := func() {
 		entry.Begin(1, "GET", "a.test", now)
 		entry.Attempt(0, "p")
@@ -450,8 +470,10 @@ func full() *Recorder {
 		at := noon.Add(time.Duration(i-24*60+1) * time.Minute)
 		for p := i % 60; p < 1000; p += 60 { // each proxy once an hour
 			id := fmt.Sprintf("proxy-%d.example.net:3128", p)
-			r.Attempt(&core.AttemptEvent{ProxyID: id, Started: at.Add(-time.Second), Ended: at, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}})
-			r.Request(&core.RequestEvent{Attempts: 1, Started: at.Add(-time.Second), Ended: at, Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"})
+			r.Attempt(&core.AttemptEvent{ProxyID: id, Started: at.Add(-time.Second), Ended: at,
+				Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}})
+			r.Request(&core.RequestEvent{Attempts: 1, Started: at.Add(-time.Second), Ended: at,
+				Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"})
 			if p%2 == 0 {
 				r.Transition(core.Transition{ProxyID: id, To: core.Open, At: at, Reason: "threshold"})
 			}
@@ -480,7 +502,8 @@ func BenchmarkQuery(b *testing.B) {
 			writer.Go(func() {
 				tick := time.NewTicker(10 * time.Millisecond)
 				defer tick.Stop()
-				a := core.AttemptEvent{ProxyID: "proxy-1.example.net:3128", Started: noon, Ended: noon, Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
+				a := core.AttemptEvent{ProxyID: "proxy-1.example.net:3128", Started: noon, Ended: noon,
+					Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
 				for {
 					select {
 					case <-stop:
@@ -546,7 +569,8 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 // form that Prometheus wants.
 func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
-	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, RetryReason: "http_503", Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
+	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, RetryReason: "http_503",
+		Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}})
 	r.AddTunnelBytes(1, 2)
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
