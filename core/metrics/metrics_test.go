@@ -3,7 +3,6 @@ package metrics
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"net/http/httptest"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,6 +313,9 @@ func TestTransitionsAreTruncated(t *testing.T) {
 	assert.True(t, truncated)
 	assert.Len(t, list, maxTransitions)
 	assert.Equal(t, noon.Add(time.Millisecond), list[0].At)
+	now = now.Add(time.Minute)
+	_, truncated = r.Transitions(1)
+	assert.False(t, truncated, "the one that was overwritten is older than an hour")
 }
 
 func TestConcurrentCounting(t *testing.T) {
@@ -340,90 +341,6 @@ func TestConcurrentCounting(t *testing.T) {
 	wg.Wait()
 	assert.EqualValues(t, 4000, r.Summary().Attempts)
 	assert.EqualValues(t, 4000, scrape(r).sum(t, "whirlpool_attempts_total", `error="http_503"`))
-}
-
-// Who asks for a request that has begun finds it, once, whether it ends
-// meanwhile or not.
-func TestARequestIsFoundWhileItEnds(t *testing.T) {
-	tr := NewTracker()
-	var latest atomic.Uint64
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		e := tr.Track()
-		for id := uint64(1); ; id++ {
-			e.Begin(core.RequestID(id), "GET", "a.test", noon)
-			latest.Store(id)
-			for begun := time.Now(); time.Since(begun) < 20*time.Microsecond; { // that is how long it takes
-			}
-			select {
-			case <-stop:
-				return
-			default:
-				e.End(core.FinalSuccess, 200, noon)
-			}
-		}
-	})
-	for latest.Load() < keepDone {
-		runtime.Gosched()
-	}
-	for range 200 {
-		id := latest.Load()
-		if _, ok := tr.Get(core.RequestID(id)); !ok && latest.Load() < id+keepDone/2 {
-			t.Errorf("%v is not found", id)
-			break
-		}
-	}
-	for range 200 {
-		seen := map[core.RequestID]bool{}
-		for _, r := range tr.List("", 10) {
-			require.False(t, seen[r.ID], "it is told twice")
-			seen[r.ID] = true
-		}
-	}
-	close(stop)
-	wg.Wait()
-}
-
-func TestTracker(t *testing.T) {
-	now := noon
-	tr := NewTracker()
-	e := tr.Track()
-	assert.Zero(t, tr.InFlight())
-	e.Begin(7, "GET", "a.test", now)
-	e.Attempt(0, "p0")
-	first := core.AttemptEvent{ProxyID: "p0", Started: now, Ended: now.Add(time.Second),
-		Outcome: core.Outcome{Result: core.ResultFailure, Status: 503, Err: errors.New("broken")}}
-	e.Finished(&first)
-	e.Waiting(now.Add(2*time.Second), 1)
-	r, ok := tr.Get(7)
-	require.True(t, ok)
-	assert.Equal(t, StateWaiting, r.State)
-	assert.Equal(t, now.Add(2*time.Second), r.NextRetry)
-	assert.Equal(t, []core.AttemptEvent{first}, r.Attempts)
-	assert.Equal(t, 1, tr.InFlight())
-	e.End(core.FinalExhausted, 503, now)
-	e.End(core.FinalSuccess, 200, now) // once only
-	assert.Zero(t, tr.InFlight())
-	r, ok = tr.Get(7)
-	require.True(t, ok)
-	assert.Equal(t, core.FinalExhausted, r.Final)
-	// More than are kept: the oldest leave, and slices are not shared.
-	for i := range 2*keepDone + 5 {
-		e.Begin(core.RequestID(100+i), "GET", "a.test", now)
-		e.Finished(&core.AttemptEvent{ProxyID: fmt.Sprint(i)})
-		e.End(core.FinalSuccess, 200, now)
-	}
-	list := tr.List("", 10*keepDone)
-	require.Len(t, list, keepDone)
-	for i, r := range list {
-		n := 2*keepDone + 4 - i
-		require.Equal(t, core.RequestID(100+n), r.ID, "newest first")
-		require.Equal(t, fmt.Sprint(n), r.Attempts[0].ProxyID)
-	}
-	assert.Len(t, tr.List(StateDone, 3), 3)
-	assert.Empty(t, tr.List(StateWaiting, 3))
-	e.Release()
 }
 
 func TestARecordCostsNoAllocation(t *testing.T) {
@@ -530,6 +447,79 @@ func BenchmarkQuery(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 		})
 	}
+}
+
+// A minute that has transitions only is no point of the series.
+func TestAMinuteWithTransitionsOnly(t *testing.T) {
+	r := New(Config{Now: func() time.Time { return noon }})
+	r.Transition(core.Transition{ProxyID: "p", To: core.Open, At: noon})
+	require.Empty(t, r.Series(24, time.Hour))
+	stats := r.ByProxy(24)["p"]
+	require.Equal(t, ProxyStats{BreakerOpens: 1}, stats)
+	require.Zero(t, stats.AvgLatency())
+}
+
+func TestTransitionsOfAWindow(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 2})
+	add := func(id string, ago time.Duration) {
+		r.Transition(core.Transition{ProxyID: id, To: core.Open, At: now.Add(-ago)})
+	}
+	ids := func(hours int) (out []string) {
+		list, truncated := r.Transitions(hours)
+		require.False(t, truncated)
+		for _, t := range list {
+			out = append(out, t.ProxyID)
+		}
+		return out
+	}
+	add("oldest", 2*time.Hour+time.Second)
+	add("old", 2*time.Hour)
+	add("new", time.Second)
+	add("late", time.Minute) // the half-opening of an open breaker has the time at which it was due
+	add("hour", time.Hour)
+	require.Equal(t, []string{"hour", "late", "new"}, ids(1))
+	require.Equal(t, []string{"old", "hour", "late", "new"}, ids(2))
+	require.Equal(t, []string{"old", "hour", "late", "new"}, ids(24), "the retention is two hours")
+}
+
+// Goroutines that begin a minute at the same moment clear its bucket once.
+func TestAMinuteThatBeginsForMany(t *testing.T) {
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
+	const minutes, counters = 100, 8
+	for range minutes {
+		r.rotate.Lock()
+		var wg sync.WaitGroup
+		for range counters {
+			wg.Go(func() { r.Request(&core.RequestEvent{Started: now, Ended: now, Final: core.FinalExhausted}) })
+		}
+		for range 100 { // most of them find the bucket of another minute, and wait for rotate
+			runtime.Gosched()
+		}
+		r.rotate.Unlock()
+		wg.Wait()
+		now = now.Add(time.Minute)
+	}
+	require.EqualValues(t, minutes*counters, r.Summary().Requests)
+}
+
+// Only so many proxies have series of their own, but all are counted.
+func TestProxiesOfAScrapeAreBounded(t *testing.T) {
+	r := New(Config{Now: func() time.Time { return noon }})
+	r.Observe(func() []ProxyState {
+		list := make([]ProxyState, maxLabelled+5)
+		for i := range list {
+			list[i] = ProxyState{ID: strconv.Itoa(i), State: core.Open, InFlight: 1}
+		}
+		return list
+	}, func() []PluginState { return []PluginState{{Name: "a", Quarantined: true}, {Name: "b"}} }, nil)
+	page := scrape(r)
+	require.EqualValues(t, maxLabelled+5, page.sum(t, "whirlpool_proxies", `state="open"`))
+	require.EqualValues(t, maxLabelled, page.sum(t, "whirlpool_proxy_in_flight", ""))
+	require.EqualValues(t, maxLabelled, page.sum(t, "whirlpool_circuit_breaker_state", ""))
+	require.EqualValues(t, 1, page.sum(t, "whirlpool_plugin_quarantined", `"a"`))
+	require.EqualValues(t, 0, page.sum(t, "whirlpool_plugin_quarantined", `"b"`))
 }
 
 // A proxy has buckets for the hours it was used in, and for no more than the

@@ -53,13 +53,15 @@ func (r *Request) copy() Request {
 type Tracker struct {
 	mu      sync.Mutex // guards all fields; an entry's mu is locked before it
 	entries map[*Entry]struct{}
-	done    []Request // a ring
+	done    []Request // a ring of keepDone
 	next    int       // the place of the next one once the ring is full
+
+	keepDone int // never changes
 }
 
 // NewTracker returns an empty tracker.
 func NewTracker() *Tracker {
-	return &Tracker{entries: map[*Entry]struct{}{}}
+	return &Tracker{entries: map[*Entry]struct{}{}, keepDone: keepDone}
 }
 
 // Entry is the tracker's row of one client connection, whose requests come one after
@@ -149,12 +151,12 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.done) < keepDone {
+	if len(t.done) < t.keepDone {
 		t.done = append(t.done, *r)
 		return nil
 	}
 	oldest := &t.done[t.next]
-	t.next = (t.next + 1) % keepDone
+	t.next = (t.next + 1) % t.keepDone
 	spare = oldest.Attempts[:0]
 	*oldest = *r
 	return spare
