@@ -41,7 +41,7 @@ func ParseHeader(value string) (Override, error) {
 }
 
 func parseJSON(value string) (Override, error) {
-	o, err := DecodeOverride([]byte(value))
+	o, err := decodeOverride([]byte(value))
 	var field *strict.FieldError
 	switch {
 	case errors.As(err, &field):

@@ -197,8 +197,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// DecodeOverride parses an override from a JSON object, strictly. Its errors are those of strict.DecodeJSON.
-func DecodeOverride(data []byte) (Override, error) {
+// decodeOverride parses an override from a JSON object, strictly. Its errors are those of strict.DecodeJSON.
+func decodeOverride(data []byte) (Override, error) {
 	var o Override
 	err := strict.DecodeJSON(data, &o)
 	return o, err

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// ParseRetryAfter parses a Retry-After value (RFC 9110 section 10.2.3): a number of seconds
+// parseRetryAfter parses a Retry-After value (RFC 9110 section 10.2.3): a number of seconds
 // or a date. ok is false for any other value, for 0 and for a date that has passed.
-func ParseRetryAfter(v string, now time.Time) (wait time.Duration, ok bool) {
+func parseRetryAfter(v string, now time.Time) (wait time.Duration, ok bool) {
 	if len(v) > 0 && v[0] >= '0' && v[0] <= '9' {
 		// a number out of range becomes the largest; every policy's cap is below it
 		n, err := strconv.ParseUint(v, 10, 31)

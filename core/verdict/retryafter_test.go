@@ -21,7 +21,7 @@ func TestRetryAfter(t *testing.T) {
 		"Tue, 24 Nov 2026 11:59:59 GMT":   0,
 		"Tue, 24 Nov 2026 12:00:30 +0100": 0,
 	} {
-		got, ok := ParseRetryAfter(text, noon)
+		got, ok := parseRetryAfter(text, noon)
 		assert.Equal(t, want, got, text)
 		assert.Equal(t, want > 0, ok, text)
 	}
@@ -31,14 +31,14 @@ func TestRetryAfter(t *testing.T) {
 	assert.Zero(t, Judge(&facts).RetryAfter, "Retry-After has a meaning with 429 and 503 only")
 }
 
-// FuzzParseRetryAfter: every wait is above 0, and dates are parsed as net/http does.
-func FuzzParseRetryAfter(f *testing.F) {
+// FuzzRetryAfter: every wait is above 0, and dates are parsed as net/http does.
+func FuzzRetryAfter(f *testing.F) {
 	for _, v := range []string{"1", "3600", "99999999999999999999", "-1", "1.5", "0x10", "1_000",
 		"Tue, 24 Nov 2026 12:00:30 GMT", "Tuesday, 24-Nov-26 12:00:30 GMT", "Tue Nov 24 12:00:30 2026"} {
 		f.Add(v)
 	}
 	f.Fuzz(func(t *testing.T, v string) {
-		got, ok := ParseRetryAfter(v, noon)
+		got, ok := parseRetryAfter(v, noon)
 		if ok != (got > 0) {
 			t.Fatalf("%q: %v %v", v, got, ok)
 		}

@@ -123,7 +123,7 @@ func CauseOf(f *Facts) core.Cause {
 	case f.Err == nil && f.Tunnel && f.Status != 407 && f.ErrorPage == ErrorPageUnreachable:
 		return TargetUnreachable
 	case f.Err == nil && f.Tunnel:
-		return RefusedConnectCause(f.Status)
+		return refusedConnectCause(f.Status)
 	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 is the target's
 		return CredentialsRefused
 	case f.Err == nil && f.ErrorPage != NoErrorPage:
@@ -161,8 +161,8 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// RefusedConnectCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
-func RefusedConnectCause(status int) core.Cause {
+// refusedConnectCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
+func refusedConnectCause(status int) core.Cause {
 	switch {
 	case status == 407:
 		return CredentialsRefused
@@ -220,7 +220,7 @@ func adjust(o *core.Outcome, f *Facts) {
 	}
 	o.Charge = direct(f.Direct, o.Charge)
 	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
-		o.RetryAfter, _ = ParseRetryAfter(f.RetryAfter, f.Now)
+		o.RetryAfter, _ = parseRetryAfter(f.RetryAfter, f.Now)
 	}
 }
 
