@@ -47,7 +47,8 @@ func viewOfPolicy(p *retry.Policy) policyView {
 	return policyView{
 		MaxAttempts: p.MaxAttempts, BackoffStrategy: p.BackoffStrategy, BaseDelay: p.BaseDelay,
 		Multiplier: p.Multiplier, MaxBackoffDelay: p.MaxBackoffDelay, Jitter: p.Jitter,
-		RetryStatusCodes: p.RetryStatusCodes, Timeout: p.Timeout, RetryNonIdempotent: p.RetryNonIdempotent, FailoverDelay: p.FailoverDelay,
+		RetryStatusCodes: p.RetryStatusCodes, Timeout: p.Timeout,
+		RetryNonIdempotent: p.RetryNonIdempotent, FailoverDelay: p.FailoverDelay,
 	}
 }
 

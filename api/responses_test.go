@@ -21,6 +21,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -162,7 +163,7 @@ func (g *golden) call(t *testing.T, method, path, body string, header ...string)
 	for i := 0; i < len(header); i += 2 {
 		fmt.Fprintf(&g.out, " [%s: %s]", header[i], header[i+1])
 	}
-	if len(body) < 1000 && !strings.ContainsAny(body, "\x00\xff\n") {
+	if len(body) < 1000 && utf8.ValidString(body) && !strings.ContainsAny(body, "\x00\n") {
 		fmt.Fprintf(&g.out, " %s", body)
 	}
 	fmt.Fprintf(&g.out, "\n%d", r.StatusCode)

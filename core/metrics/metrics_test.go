@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"math"
 	"net/http/httptest"
@@ -274,8 +273,8 @@ func TestPoliciesAreBounded(t *testing.T) {
 
 // The time to the answer's head is counted without that of connecting.
 func TestThePhasesOfAnAttempt(t *testing.T) {
-	r := New(Config{})
-	now := time.Now()
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }})
 	r.Attempt(&core.AttemptEvent{ProxyID: "p", Started: now, Ended: now,
 		Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200,
 			Latency: 4 * time.Second, Timing: core.Timing{Dial: time.Second, Handshake: 2 * time.Second}}})
@@ -319,12 +318,12 @@ func TestTransitionsAreTruncated(t *testing.T) {
 }
 
 func TestConcurrentCounting(t *testing.T) {
-	r := New(Config{})
+	now := noon
+	r := New(Config{Now: func() time.Time { return now }})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			for k := range 500 {
-				now := time.Now()
 				e := core.AttemptEvent{ProxyID: fmt.Sprintf("p%d", k%3), Started: now, Ended: now,
 					Outcome: core.Outcome{Result: core.ResultFailure, Reason: "http_503"}}
 				r.Attempt(&e)
@@ -376,76 +375,6 @@ func BenchmarkRecord(b *testing.B) {
 	for b.Loop() {
 		r.Attempt(&a)
 		r.Request(&q)
-	}
-}
-
-// full returns a recorder of 24 full hours and 1,000 proxies, with 12,000
-// transitions.
-func full() *Recorder {
-	r := New(Config{Now: func() time.Time { return noon }})
-	for i := range 24 * 60 {
-		at := noon.Add(time.Duration(i-24*60+1) * time.Minute)
-		for p := i % 60; p < 1000; p += 60 { // each proxy once an hour
-			id := fmt.Sprintf("proxy-%d.example.net:3128", p)
-			r.Attempt(&core.AttemptEvent{ProxyID: id, Started: at.Add(-time.Second), Ended: at,
-				Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}})
-			r.Request(&core.RequestEvent{Attempts: 1, Started: at.Add(-time.Second), Ended: at,
-				Final: core.FinalSuccess, Delivered: true, PolicyHash: "h"})
-			if p%2 == 0 {
-				r.Transition(core.Transition{ProxyID: id, To: core.Open, At: at, Reason: "threshold"})
-			}
-		}
-	}
-	return r
-}
-
-// The queries of the API over a full store, with the JSON their answers become,
-// while another goroutine records 5,000 attempts a second (N3).
-func BenchmarkQuery(b *testing.B) {
-	r := full()
-	queries := []struct {
-		name string
-		ask  func() any
-	}{
-		{"summary", func() any { return r.Summary() }},
-		{"timeseries", func() any { return r.Series(24, time.Hour) }},
-		{"by-proxy", func() any { return r.ByProxy(24) }},
-		{"transitions=12000", func() any { list, _ := r.Transitions(24); return list }},
-	}
-	for _, q := range queries {
-		b.Run(q.name, func(b *testing.B) {
-			stop := make(chan struct{})
-			var writer sync.WaitGroup
-			writer.Go(func() {
-				tick := time.NewTicker(10 * time.Millisecond)
-				defer tick.Stop()
-				a := core.AttemptEvent{ProxyID: "proxy-1.example.net:3128", Started: noon, Ended: noon,
-					Outcome: core.Outcome{Result: core.ResultSuccess, Status: 200}}
-				for {
-					select {
-					case <-stop:
-						return
-					case <-tick.C:
-						for range 50 {
-							r.Attempt(&a)
-						}
-					}
-				}
-			})
-			var took []time.Duration
-			b.ReportAllocs()
-			for b.Loop() {
-				begin := time.Now()
-				if _, err := json.Marshal(q.ask()); err != nil {
-					b.Fatal(err)
-				}
-				took = append(took, time.Since(begin))
-			}
-			close(stop)
-			writer.Wait()
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
-		})
 	}
 }
 

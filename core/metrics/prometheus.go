@@ -187,6 +187,8 @@ func (e *exporter) flush() {
 // collector is the metrics that do not go through tally.
 type collector exporter
 
+var _ prometheus.Collector = (*collector)(nil)
+
 // maxLabelled is the most proxies with series of their own.
 const maxLabelled = 1_000
 
