@@ -114,7 +114,7 @@ type Breaker struct {
 
 	mu         sync.Mutex
 	cfg        Config
-	failures   []time.Time // those from index head on lie in the window; oldest first
+	failures   []time.Time // failures[head:] are in the window, oldest first
 	head       int
 	probeEnds  time.Time // end of the probe's timeout, while probing
 	answered   bool      // the probe has a response head or an open tunnel, while probing

@@ -15,15 +15,15 @@ const (
 	Needed = 13.5
 )
 
-// The constants of the noise. Numbers of attempts say how fast an estimate changes.
+// The constants of the noise. More attempts make an estimate change more slowly.
 const (
 	minNoise    = 0.01 // of any estimate: one failure adds 4.4 nats at most
 	maxOwnNoise = 0.5  // of the estimate for own failures: one own failure adds at least 0.53 nats
 
-	priorWeight  = 4.0 // attempts, at minNoise, that the pool's noise begins with
-	poolMemory   = 500 // attempts that the pool's noise is an average of
-	poolWeight   = 8.0 // attempts, at the pool's noise, that a target's noise begins with
-	targetMemory = 300 // attempts that a target's noise is an average of
+	priorWeight  = 4.0 // the pool's noise begins as if it had this many attempts at minNoise
+	poolMemory   = 500 // the pool's noise is the mean of about this many attempts
+	poolWeight   = 8.0 // a target's noise begins as if it had this many attempts at the pool's noise
+	targetMemory = 300 // a target's noise is the mean of about this many attempts
 )
 
 // The constants of pending failures and special cases.

@@ -33,7 +33,7 @@ type record struct {
 // tallies are numbers of attempts at a target: of the proxy, and of the other proxies.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
-// maxBans is where the number of possible bans stops.
+// maxBans limits record.bans.
 const maxBans = math.MaxUint8
 
 // beginEpisode makes the record one of a new episode.
@@ -43,7 +43,7 @@ func (r *record) beginEpisode(episode uint16) {
 	r.before.otherSuccesses, r.before.otherFailures = r.others()
 }
 
-// addSuccess counts a success. It makes the failures before it transient ones.
+// addSuccess counts a success. The failures since the success before it become transient failures.
 func (r *record) addSuccess() {
 	r.successes.Add(1)
 	if r.streak.Load() > 0 {

@@ -31,7 +31,7 @@ type Why struct {
 type TargetWhy struct {
 	Name                       string       // host:port
 	Failures, Attempts         int          // of the proxy
-	Confirmed                  int          // failures that count
+	Confirmed                  int          // confirmed failures
 	Causes                     []CauseCount // up to three causes
 	RestFailures, RestAttempts int          // of the other proxies
 	Noise                      float64      // usual share of failures there, 0 to 1

@@ -15,8 +15,8 @@ import (
 //   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If
 //     it keeps failing, the next exploration waits for a tenth of the time since its last success:
 //     30 s at least, 10 minutes at most.
-//   - If an exploration succeeds, and the proxy's window is worse than that (it has failures or more
-//     than twice the latency), a trial begins: an exploration each second while no selection
+//   - If an exploration succeeds, and the proxy's window has failures or more than twice its
+//     latency, a trial begins: an exploration each second while no selection
 //     chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four. So all scorers
 //     use the new state of the proxy. The first failure ends the trial too, and the window stays.

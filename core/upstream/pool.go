@@ -111,8 +111,8 @@ func (p *Pool) At(elapsed time.Duration) time.Time {
 // DefaultMemory is the default of SetMemory.
 const DefaultMemory = 10 * time.Minute
 
-// SetMemory sets the time after its end for which an attempt counts in its proxy's statistics, in steps
-// of 0.1 s; 0 stands for ever. Without traffic the statistics are late by up to 0.1 s per 1000
+// SetMemory sets how long after its end an attempt counts in its proxy's statistics, in steps of 0.1 s;
+// 0 stands for ever. Without traffic the statistics are late by up to 0.1 s per 1000
 // proxies of the pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
