@@ -43,7 +43,7 @@ const maxRecords = 16
 // unlearned are the failures since the proxy's last success. If the proxy serves again, they
 // were transient and are added to the noise of the pool.
 type unlearned struct {
-	failures, own float64 // those that the target may have caused; own failures
+	failures, own float64 // failures that may be noise; own failures
 	successes     uint64  // Book.successes when these were last added
 }
 

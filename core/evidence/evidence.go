@@ -35,8 +35,8 @@ const (
 	// target. The number is twice the breaker's failure_threshold, 10 by default.
 	maxUncompared = 12
 
-	minOutage = time.Second / 10 // that everything must fail for, in a pool that has served (docs/decisions/bursts.md)
-	// that failures must span if half of the pool is not closed (docs/decisions/bursts.md)
+	minOutage = time.Second / 10 // minimal length of an outage, in a pool that has served (docs/decisions/bursts.md)
+	// time that failures must span if half of the breakers are not closed (same page)
 	minEpisode = time.Second / 4
 )
 

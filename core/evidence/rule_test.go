@@ -411,7 +411,7 @@ func TestADeadProxyOpensUnderLoad(t *testing.T) {
 
 // Property c: at most 1 % of the attempts go through a bad proxy, from 10 requests a second on. At one
 // request a second the 12 attempts until its breaker opens are 1 % of 20 minutes already, and each
-// successful probe (one of five) closes the breaker for 12 more.
+// successful probe (one of five) closes the breaker until 12 more.
 func TestABadProxyGetsFewTries(t *testing.T) {
 	row := "80 % among 5 %, 20 minutes, share of the attempts:"
 	for _, rate := range []float64{1, 10, 40, 200, 1000} {

@@ -81,8 +81,12 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 //   - If the proxy has been served by other targets, in this episode or when the last one
 //     ended, the evidence is at most banLimit. Each further episode that ended in this way
 //     divides the limit by 4.
-//   - If this is the only target where the proxy has confirmed failures, and it has no
-//     success and no own failures, only the evidence above Needed counts: in sum twice as much is needed.
+//   - If the proxy has neither a success nor an own failure in the episode, and this is the only target with
+//     confirmed failures, the first Needed nats above banLimit do not count. So twice the evidence opens the breaker.
+//
+// The second case decides if one target gets nearly all requests, for example 98 %. The breaker of a dead
+// proxy then opens after 8 attempts (5 to 9), and with banLimit alone after 46 (5 to 282). With no limit,
+// a ban by a target with 70 % of the requests opened the breaker in 16 of 60 runs instead of 8.
 //
 // The limit does not apply while several targets fail in the proxy's streak.
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
