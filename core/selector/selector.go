@@ -200,7 +200,7 @@ func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Le
 	return upstream.Lease{}, false
 }
 
-// inRegion reports whether the region of u permits an attempt of q.
+// inRegion reports whether an attempt of the request may use u, as far as the wanted region is concerned.
 func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 	return !c.regionOnly() || u.RegionHash() == c.RegionHash || c.Region != RegionStrict &&
 		snap.Region(c.RegionHash) == nil
@@ -235,8 +235,8 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 	return upstream.Lease{}, false
 }
 
-// gather sets the candidates: the admissible proxies that q has not tried, or a sample of them. If q is
-// limited to a region, they are of this region. If that region has none and is only preferred, they
+// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If the
+// attempt is limited to a region, they are of this region. If that region has none and is only preferred, they
 // are of any region.
 func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 	if c.regionOnly() {
@@ -442,26 +442,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 
 // chooseBest ranks the candidates and acquires the best one that can be acquired.
 func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, error) {
-	n := len(c.candidates)
-	if cap(c.scores) < n {
-		c.scores = make([]float64, max(n, 16))
-	}
-	scores := c.scores[:n]
-	tolerance := 0.0
-	if n == 1 {
-		scores[0] = 0
-	} else {
-		c.seed = s.rand()
-		if err := scorer.Score(c, scores); err != nil {
-			distance := c.firstRotation()
-			for i := range scores {
-				scores[i] = -float64(distance)
-				distance = c.nextRotation(distance)
-			}
-		} else if t, ok := scorer.(core.Tolerance); ok {
-			tolerance = t.Tolerance()
-		}
-	}
+	scores, tolerance := s.rank(c, scorer)
 	for len(scores) > 0 {
 		i := s.pick(c, scores, tolerance)
 		if lease, ok := c.candidates[i].Acquire(c.now); ok {
@@ -473,6 +454,32 @@ func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, er
 		scores, c.candidates = scores[:last], c.candidates[:last]
 	}
 	return s.chooseTried(c, s.pool.Snapshot())
+}
+
+// rank computes the scores of the candidates. If the scorer fails, the rotation determines them.
+func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolerance float64) {
+	n := len(c.candidates)
+	if cap(c.scores) < n {
+		c.scores = make([]float64, max(n, 16))
+	}
+	scores = c.scores[:n]
+	if n == 1 {
+		scores[0] = 0
+		return scores, 0
+	}
+	c.seed = s.rand()
+	if err := scorer.Score(c, scores); err != nil {
+		distance := c.firstRotation()
+		for i := range scores {
+			scores[i] = -float64(distance)
+			distance = c.nextRotation(distance)
+		}
+		return scores, 0
+	}
+	if t, ok := scorer.(core.Tolerance); ok {
+		tolerance = t.Tolerance()
+	}
+	return scores, tolerance
 }
 
 // pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; of
