@@ -54,15 +54,18 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 // Tunnel is a tunnel that stands. The request is over and recorded; its attempt holds
 // the proxy until Close.
 type Tunnel struct {
-	x      *Exchange
-	status int // the attempt's, which Run recorded for the client
+	x          *Exchange
+	status     int  // the one recorded for the client: the attempt's
+	unrecorded bool // see Exchange.recordTunnel
 }
 
 // Proven settles the attempt as a success: bytes came from the target. Close then only
 // ends it.
 func (t *Tunnel) Proven() {
 	if t.x.open == openTunnel {
+		t.x.chargeDeferred(false)
 		t.x.lease.Settle(&t.x.event.Outcome)
+		t.x.recordTunnel()
 	}
 }
 
@@ -82,6 +85,7 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	}
 	x.lease.Settle(&o)
 	x.lease.Release()
+	x.recordTunnel()
 }
 
 // Refusal is why an exchange ended without a response to relay. Package proxyhttp words
@@ -127,16 +131,27 @@ func (r *Refusal) Close(status int, at time.Time) {
 
 // stand makes x's last attempt the tunnel that Run returns, and records the request.
 func (x *Exchange) stand() *Tunnel {
-	at := x.executor.now()
-	x.event.Ended = at
-	x.recordServed()
-	x.tunnel.status = x.event.Outcome.Status
-	x.record(x.tunnel.status, false, at)
+	x.event.Ended = x.executor.now()
+	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
+	x.open = openTunnel
+	if _, retry := x.tunnel.Silence(); !retry {
+		x.recordTunnel()
+	}
 	if p := x.request.Progress; p != nil {
 		p.Tunnel()
 	}
-	x.open = openTunnel
 	return &x.tunnel
+}
+
+// recordTunnel records the attempt that opened a tunnel and the request, once: at once if
+// the tunnel cannot be retried, else when the target has sent its first byte or the tunnel
+// has ended.
+func (x *Exchange) recordTunnel() {
+	if x.tunnel.unrecorded {
+		x.tunnel.unrecorded = false
+		x.recordServed()
+		x.record(x.tunnel.status, false, x.event.Ended)
+	}
 }
 
 // recordServed records the attempt that served the request.

@@ -83,19 +83,29 @@ func (x *Exchange) Abandon() {
 type deferred struct {
 	lease   upstream.Lease // its place in flight has been given back
 	outcome core.Outcome
+	tunnel  bool // of a tunnel that was too slow: another one has to pass on bytes of the target
 }
 
-// chargeDeferred charges the deferred attempts: another proxy has served the request.
-func (x *Exchange) chargeDeferred() {
+// chargeDeferred charges the deferred attempts: another proxy has served the request. If
+// it has only opened a tunnel, attempts whose tunnel was too slow stay deferred.
+func (x *Exchange) chargeDeferred(opened bool) {
+	kept := 0
 	for i := range x.deferred {
 		d := &x.deferred[i]
+		if opened && d.tunnel {
+			x.deferred[kept] = *d
+			kept++
+			continue
+		}
 		if d.lease.Proxy != x.proxy {
 			d.outcome.Verdict, d.outcome.Charge = core.Failure, core.ChargeProxyOrTarget
 			d.lease.ServedByOther = true
 			d.lease.Settle(&d.outcome)
 		}
+		d.lease.Release()
 	}
-	x.releaseDeferred()
+	clear(x.deferred[kept:])
+	x.deferred = x.deferred[:kept]
 }
 
 // releaseDeferred releases the deferred attempts. Those not charged count neither for

@@ -39,6 +39,12 @@ type Sender[T any] interface {
 // Result names. A cancelled ctx ends it at once.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
+	return attempts(ctx, x, s)
+}
+
+// attempts makes attempts until a response is final or no retry may follow.
+func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
+	q := x.request
 	for x.choose() {
 		response, facts := s.Send(ctx, &x.attempt)
 		o := x.judge(ctx, &facts)
@@ -215,7 +221,7 @@ func (x *Exchange) judge(ctx context.Context, f *verdict.Facts) core.Outcome {
 // served keeps the outcome of an attempt that served the request. It is settled and
 // recorded when the relay or tunnel is closed.
 func (x *Exchange) served(o *core.Outcome) {
-	x.chargeDeferred()
+	x.chargeDeferred(x.request.Tunnel)
 	x.event.Outcome, x.result.Final = *o, core.FinalSuccess
 	x.lease.Answered()
 }
@@ -238,7 +244,7 @@ func (x *Exchange) settle(o *core.Outcome) {
 	}
 	t := x.tuning
 	if o.Charge == core.ChargeProxyIfServed && (t.Targets != nil || o.Cause == verdict.CutShort) {
-		x.deferred = append(x.deferred, deferred{x.lease.Part(), *o})
+		x.deferred = append(x.deferred, deferred{lease: x.lease.Part(), outcome: *o})
 	} else {
 		x.finding = x.lease.Settle(o)
 		x.lease.Release()

@@ -27,7 +27,7 @@ func (r *request) connect() (keep bool) {
 		h := r.newHead(http.StatusOK, established, true)
 		h.Length, h.Minor = -1, 1
 		r.out.buf = h.Append(r.out.take())
-		r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.out, r.forward.Control.Deadline)
+		r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
 		return false
 	}
 }

@@ -55,7 +55,7 @@ func (f lineFront) serve() {
 	case end.Tunnel != nil:
 		greeting := loan{from: f.server.outs}
 		greeting.buf = append(greeting.take(), "+\r\n"...)
-		f.server.serveTunnel(f.conn, end.Tunnel, end.Response, &greeting, control.Deadline)
+		f.server.serveTunnel(f.conn, end.Tunnel, end.Response, &call, &greeting)
 	case end.Relay != nil:
 		io.WriteString(&f.conn.out, "-\r\n")
 	default:

@@ -10,18 +10,21 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // serveTunnel joins a client with its target until both have ended, and closes the
-// exchange. greeting is what the front's protocol puts before the tunnel's first byte. A
-// tunnel without a byte that lasts longer than unusedAfter is one that its client does not
+// exchange. dial opened the tunnel, and opens another one if it fails before the target has
+// sent anything. greeting is what the front's protocol puts before the tunnel's first byte. A
+// tunnel without a byte that lasts longer than an attempt may is one that its client does not
 // use: it counts neither for nor against the proxy.
 func (s *Server) serveTunnel(
-	c *connection, x *executor.Tunnel, way *transport.Tunnel, greeting *loan, unusedAfter time.Time,
+	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
+	unusedAfter := dial.Control.Deadline
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
@@ -29,14 +32,17 @@ func (s *Server) serveTunnel(
 	}
 	greeting.back()
 	c.read.await(time.Time{})
-	if len(way.Early) > 0 {
-		x.Proven()
-	}
-	t := &tunnel{client: c, target: way.Conn, exchange: x, buffers: s.buffers, halfIdle: c.out.patience}
+	t := &tunnel{client: c, target: way.Conn, exchange: x, dial: dial, buffers: s.buffers, halfIdle: c.out.patience}
 	t.out.init(way.Conn, way.TCP())
 	t.out.patience = t.halfIdle
 	t.out.mayStall(t.whole)
 	c.out.mayStall(t.whole)
+	if len(way.Early) > 0 {
+		x.Proven()
+	} else if _, retry := x.Silence(); retry {
+		dial.Control.OnSlow = nil // the tunnel reads from the client, and so finds out that it leaves
+		t.opening.phase = replaceable
+	}
 	up, down, died := t.join(len(way.Early) > 0)
 	down += int64(len(way.Early))
 	s.Tunnels(up, down)
@@ -53,6 +59,8 @@ type tunnel struct {
 	target     net.Conn
 	out        stallWriter // to target
 	exchange   *executor.Tunnel
+	dial       *proxyhttp.Connect
+	opening    opening
 	buffers    *buffers
 	halfIdle   time.Duration // how long one direction may stand still when the other has ended
 	half       atomic.Bool   // one direction has ended
@@ -71,47 +79,35 @@ func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.cl
 func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	done := make(chan int64, 1)
 	go func() {
-		n, err := t.early()
+		n, err := t.sendFirst()
 		if err == nil {
 			var more int64
-			more, err = t.copy(&t.out, t.client.raw, nil)
+			more, err = t.copy(&t.out, t.client.raw)
 			n += more
 		}
 		if w := (*socket.WriteError)(nil); !errors.As(err, &w) || socket.PeerClosed(t.client.raw) {
 			t.clientLeft.Store(true)
 		}
-		t.ended(t.target, err)
+		t.ended(t.clientEnded(), err)
 		done <- n
 	}()
-	down, err := t.copy(&t.client.out, t.target, func() {
-		heard = true
-		t.exchange.Proven()
-	})
+	var err error
+	if !heard {
+		down, heard, err = t.receiveFirst()
+	}
+	if err == nil {
+		var more int64
+		more, err = t.copy(&t.client.out, t.target)
+		down += more
+	}
 	if !heard && !t.clientLeft.Load() {
-		if died = err; died == nil {
-			died = io.ErrUnexpectedEOF
-		}
-		err = died
+		died = err
 	}
 	t.ended(t.client.raw, err)
 	up = <-done
 	t.client.raw.Close()
 	t.target.Close()
 	return up, down, died
-}
-
-// early passes on what the client has sent before the tunnel stood.
-func (t *tunnel) early() (n int64, err error) {
-	r := t.client.reader
-	if early := r.Buffered(); len(early) > 0 {
-		m, werr := t.out.Write(early)
-		if n = int64(m); werr != nil {
-			err = &socket.WriteError{Err: werr}
-		}
-		r.Discard(len(early))
-	}
-	r.Release()
-	return n, err
 }
 
 // ended is called when a direction has ended; dst is the connection it wrote to. The
@@ -148,9 +144,9 @@ func (t *tunnel) await(src net.Conn) {
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends; an error of dst is a *socket.WriteError. first
-// is called once, before the first byte is passed on. A quiet direction holds no buffer.
-func (t *tunnel) copy(dst *stallWriter, src net.Conn, first func()) (n int64, err error) {
+// copy copies src to dst until src ends; an error of dst is a *socket.WriteError. A quiet
+// direction holds no buffer.
+func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
 	for {
@@ -159,9 +155,6 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn, first func()) (n int64, er
 		t.await(src)
 		buf, m, rerr = t.buffers.read(src, buf)
 		if m > 0 {
-			if n == 0 && first != nil {
-				first()
-			}
 			w, werr := dst.Write((*buf)[:m])
 			n += int64(w)
 			if werr != nil {

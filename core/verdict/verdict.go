@@ -333,6 +333,19 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	return o // the client opened the tunnel and closed it unused
 }
 
+// RetryTunnel returns the outcome of an attempt whose tunnel died, or let the client's first
+// bytes wait for too long (silent), before the target sent anything. The request may be sent
+// through another proxy: what the client has sent is a TLS ClientHello or nothing.
+func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
+	if silent {
+		o = ended(o, CutShort, core.ResultTimeout, "http_response_timeout", died)
+	} else {
+		o = ended(o, TunnelDied, core.ResultFailure, "connection_terminated", died)
+	}
+	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
+	return o
+}
+
 // ended returns o with another cause and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err

@@ -1,0 +1,102 @@
+package gateway
+
+// TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
+const (
+	tlsRecordHeader    = 5
+	tlsHandshake       = 22 // type of a record
+	tlsClientHello     = 1  // type of a handshake message
+	tlsHandshakeHeader = 4
+	tlsMaxRecord       = 1 << 14
+	tlsEarlyData       = 42 // type of an extension
+)
+
+// hello is what the bytes that a client has sent first are.
+type hello uint8
+
+const (
+	notHello     hello = iota // something else, or more than a ClientHello, or one that announces early data
+	partialHello              // the beginning of a ClientHello, or nothing
+	wholeHello                // one ClientHello and nothing behind it
+)
+
+// classify reports whether b, all that a client has sent, is a TLS ClientHello without
+// early data or the beginning of one. Such bytes cause nothing at the target, so that they
+// may be sent again.
+func classify(b []byte) hello {
+	message := make([]byte, 0, len(b))
+	for len(b) > 0 {
+		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {
+			return notHello
+		}
+		if len(b) < tlsRecordHeader {
+			break
+		}
+		size := int(b[3])<<8 | int(b[4])
+		if size == 0 || size > tlsMaxRecord {
+			return notHello
+		}
+		record := b[tlsRecordHeader:min(tlsRecordHeader+size, len(b))]
+		message = append(message, record...)
+		b = b[tlsRecordHeader+len(record):]
+		if len(record) < size {
+			break
+		}
+	}
+	if len(message) > 0 && message[0] != tlsClientHello {
+		return notHello
+	}
+	if len(message) < tlsHandshakeHeader {
+		return partialHello
+	}
+	size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
+	switch body := message[tlsHandshakeHeader:]; {
+	case len(body) < size:
+		return partialHello
+	case len(body) > size || len(b) > 0 || hasEarlyData(body):
+		return notHello
+	}
+	return wholeHello
+}
+
+// hasEarlyData reports whether the body of a ClientHello has the extension early_data. It
+// reports true as well if the body is malformed.
+func hasEarlyData(body []byte) bool {
+	rest, ok := skip(body, 2+32, 0)              // version and random
+	for _, lengthBytes := range []int{1, 2, 1} { // session id, cipher suites, compression methods
+		if ok {
+			rest, ok = skip(rest, 0, lengthBytes)
+		}
+	}
+	if ok && len(rest) == 0 {
+		return false // no extensions
+	}
+	if !ok || len(rest) < 2 || int(rest[0])<<8|int(rest[1]) != len(rest)-2 {
+		return true
+	}
+	for rest = rest[2:]; len(rest) > 0; {
+		if len(rest) < 4 || rest[0] == 0 && rest[1] == tlsEarlyData {
+			return true
+		}
+		if rest, ok = skip(rest, 2, 2); !ok {
+			return true
+		}
+	}
+	return false
+}
+
+// skip returns b without its first n bytes and without the field behind them whose length
+// is written in lengthBytes bytes. ok is false if b is too short.
+func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
+	if len(b) < n+lengthBytes {
+		return nil, false
+	}
+	size := 0
+	for _, d := range b[n : n+lengthBytes] {
+		size = size<<8 | int(d)
+	}
+	b = b[n+lengthBytes:]
+	if len(b) < size {
+		return nil, false
+	}
+	return b[size:], true
+}

@@ -1,0 +1,185 @@
+package integration
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// listen serves each connection by f, and closes it afterwards.
+func listen(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// brokenTunnels are ways in which a proxy accepts a CONNECT and then passes nothing on.
+var brokenTunnels = map[string]func(net.Conn){
+	"closes at once": func(net.Conn) {},
+	"closes after the ClientHello": func(c net.Conn) {
+		c.Read(make([]byte, 1))
+	},
+	"resets after the ClientHello": func(c net.Conn) {
+		c.Read(make([]byte, 1))
+		c.(*net.TCPConn).SetLinger(0)
+	},
+	"passes nothing on": func(c net.Conn) { io.Copy(io.Discard, c) },
+}
+
+// Three of eight proxies accept each CONNECT and pass nothing on: every TLS handshake
+// succeeds, and those proxies are out soon.
+func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
+	for name, broken := range brokenTunnels {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 8, "[retry]\nmax_attempts = 4\n")
+			site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, "hello") }))
+			defer site.Close()
+			dead := listen(t, broken)
+			for i, f := range w.fakes {
+				f.Do(lab.Behaviour{To: site.Listener.Addr().String()})
+				if i < 3 {
+					f.Do(lab.Behaviour{To: dead})
+				}
+			}
+			var failed atomic.Int64
+			var wg sync.WaitGroup
+			const workers, requests = 8, 15
+			for range workers {
+				wg.Go(func() {
+					for range requests {
+						if err := fetchOverTLS(w, "site.test:443"); err != nil {
+							failed.Add(1)
+							t.Log(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			assert.Zero(t, failed.Load())
+			for _, f := range w.fakes[3:] {
+				assert.Equal(t, "closed", w.breaker(f.Name)["state"])
+			}
+			assert.EqualValues(t, workers*requests, w.json("/metrics/retries")["total_requests"])
+			w.reconcile(0)
+		})
+	}
+}
+
+// fetchOverTLS opens a tunnel and makes one HTTPS request in it.
+func fetchOverTLS(w *whirl, target string) error {
+	c, err := net.Dial("tcp", w.gateway)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", target)
+	r := bufio.NewReader(c)
+	a, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
+	if err != nil {
+		return err
+	}
+	if a.StatusCode != 200 {
+		return fmt.Errorf("CONNECT got %d", a.StatusCode)
+	}
+	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	fmt.Fprintf(tc, "GET / HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n")
+	body, err := io.ReadAll(tc)
+	if err != nil && len(body) == 0 {
+		return err
+	}
+	return nil
+}
+
+// What is no ClientHello is never sent again: it may have caused something.
+func TestOtherBytesAreNotSentAgain(t *testing.T) {
+	w := start(t, 3, "")
+	var got atomic.Int64
+	dead := listen(t, func(c net.Conn) {
+		if n, _ := c.Read(make([]byte, 64)); n > 0 {
+			got.Add(1)
+		}
+	})
+	w.all(lab.Behaviour{To: dead})
+	for range 6 {
+		status, _, c := w.connect("site.test:443")
+		require.Equal(t, 200, status)
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: site.test\r\nContent-Length: 0\r\n\r\n")
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		c.Close()
+	}
+	require.EqualValues(t, 6, got.Load())
+}
+
+// A tunnel that its client does not use is not replaced while it stands.
+func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
+	w := start(t, 3, "")
+	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
+	for range 20 { // latencies become known
+		_, _, c := w.connect("site.test:443")
+		c.Close()
+	}
+	_, _, c := w.connect("site.test:443")
+	defer c.Close()
+	before := w.arrivals()
+	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_, err := c.Read(make([]byte, 1))
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+	require.Equal(t, before, w.arrivals())
+}
+
+// A client that sends more than a ClientHello before the target has sent anything, and a
+// target that takes its time, are not cut.
+func TestAPatientTunnelIsNotCut(t *testing.T) {
+	w := start(t, 3, "")
+	site := listen(t, func(c net.Conn) {
+		c.Read(make([]byte, 64<<10))
+		time.Sleep(3 * time.Second)
+		io.WriteString(c, "late")
+	})
+	w.all(lab.Behaviour{To: site})
+	for range 12 { // latencies become known
+		_, _, c := w.connect("site.test:443")
+		c.Close()
+	}
+	_, _, c := w.connect("site.test:443")
+	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	go tc.Handshake()
+	time.Sleep(200 * time.Millisecond)
+	_, err := c.Write([]byte{20, 3, 3, 0, 1, 1}) // no longer a ClientHello alone
+	require.NoError(t, err)
+	eventually(t, "the target's bytes", func() bool { return w.json("/metrics/retries")["total_requests"].(float64) >= 13 })
+	w.reconcile(0)
+}
