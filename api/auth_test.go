@@ -38,7 +38,7 @@ var endpoints = map[string]access{
 	"POST /api/v1/request": admin,
 	"GET /api/v1/requests": reader, "GET /api/v1/requests/:id": reader,
 	"GET /api/v1/uploads/:id": reader, "GET /api/v1/plugins": reader, "POST /api/v1/plugins": admin,
-	"GET /api/v1/plugins/:name": reader,
+	"GET /api/v1/plugins/:name": reader, "GET /api/v1/plugins/:name/logs": reader,
 	"PUT /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin,
 	"POST /api/v1/plugins/:name/test":     admin,
 	"POST /api/v1/plugins/:name/activate": admin, "POST /api/v1/plugins/:name/rollback": admin,

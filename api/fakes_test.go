@@ -26,6 +26,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -363,6 +364,16 @@ func (f *fakePlugins) Delete(name string, inUse func(string) string) error {
 		return fmt.Errorf("plugin %q is in use as %s: %w", name, inUse(name), core.ErrConflict)
 	}
 	return f.err
+}
+
+func (f *fakePlugins) Log(name string, after uint64) ([]output.Line, error) {
+	if _, err := f.Get(name); err != nil {
+		return nil, err
+	}
+	all := []output.Line{
+		{Number: 1, At: noon, Level: wasmhost.LevelInfo, Text: "hello"}, {Number: 2, At: noon, Level: wasmhost.LevelError, Text: "no spoon"},
+	}
+	return all[min(after, 2):], nil
 }
 
 func (f *fakePlugins) RollBack(name string) (plugins.Info, error) {

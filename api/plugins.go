@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -34,6 +35,8 @@ type Plugins interface {
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
+	// Log returns the last log lines of a plugin whose number is above after.
+	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }
 
@@ -105,6 +108,7 @@ func (h *pluginHandler) routes(r fiber.Router) {
 	r.Post("/plugins/:name/activate", h.activate)
 	r.Post("/plugins/:name/rollback", h.rollBack)
 	r.Post("/plugins/:name/release", h.release)
+	r.Get("/plugins/:name/logs", h.log)
 	r.Get("/uploads/:id", h.upload)
 }
 
@@ -131,6 +135,7 @@ type pluginView struct {
 	Missed       uint64            `json:"observations_missed"` // they came faster than the plugin took them
 	SpentSeconds float64           `json:"spent_seconds"`       // all calls together
 	UsedFor      []string          `json:"used_for"`            // first, retry, backoff
+	Settings     []settingView     `json:"settings,omitempty"`  // that the module states
 }
 
 func (h *pluginHandler) view(i plugins.Info) pluginView {
@@ -140,6 +145,7 @@ func (h *pluginHandler) view(i plugins.Info) pluginView {
 		Faults: i.Faults, FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
 		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed,
 		SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
+		Settings: viewsOfSettings(i.Settings),
 	}
 }
 

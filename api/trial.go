@@ -66,6 +66,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
 	}
 	p := h.policies.Current()
+	before := h.lastLine(name)
 	delays := []float64{}
 	for n := 1; n <= p.MaxAttempts; n++ {
 		q := core.BackoffRequest{
@@ -84,7 +85,7 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 			break
 		}
 	}
-	return send(c, fiber.Map{"delays": delays})
+	return h.sendTest(c, name, before, "delays", delays)
 }
 
 // scoreView is the score of one candidate.
@@ -112,6 +113,7 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 		return err
 	}
 	choice.Request.Count = n
+	before := h.lastLine(name)
 	scores, err := h.registry.TestScorer(name, &choice)
 	if err != nil {
 		return pluginFault(err)
@@ -123,7 +125,17 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 			out[i].ProxyID = &ids[i]
 		}
 	}
-	return send(c, fiber.Map{"scores": out})
+	return h.sendTest(c, name, before, "scores", out)
+}
+
+// sendTest responds with the result of a test, and with the log lines of the plugin since
+// the line of that number, if there are any.
+func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, before uint64, field string, result any) error {
+	response := fiber.Map{field: result}
+	if lines, err := h.registry.Log(name, before); err == nil && len(lines) > 0 {
+		response["log"] = viewsOfLines(lines)
+	}
+	return send(c, response)
 }
 
 // maxCandidates is the most candidates of one test.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -53,6 +54,8 @@ type Info struct {
 	CanRollBack bool
 	HidesUpload bool // an upload of the same name serves again when this plugin of the configuration goes
 	Description wasmhost.Description
+	Settings    []wasmhost.Setting // that the module states; nil for none
+	Metrics     []output.Metric    // the plugin's own
 }
 
 func (p *plugin) info() Info {
@@ -74,6 +77,7 @@ func (p *plugin) info() Info {
 		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
 		LastFaultAt: p.lastFault.UTC(), Missed: p.observer.missed.Load(), Spent: time.Duration(p.spent.Load()),
 		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(), Description: d,
+		Settings: v.module.Settings(), Metrics: v.output.Metrics(),
 	}
 }
 

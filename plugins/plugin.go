@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -56,6 +57,7 @@ type version struct {
 
 	quarantined atomic.Bool
 	health      health
+	output      *output.Output // of the plugin
 }
 
 func (r *Registry) newPlugin(name string, v *version) *plugin {
@@ -103,7 +105,7 @@ func sha256Of(code []byte) string {
 // load makes a version of a module's bytes. With begin, a module that is slow to compile is returned before it
 // serves; the built-in answers until it does.
 func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
-	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now()}
+	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
 		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.Path, v.sum)}
 	}
@@ -112,7 +114,7 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 	if begin && wasmhost.Slow(code) {
 		m, err = r.begin(name, code, v)
 	} else {
-		m, err = r.host.Load(code, spec.Config)
+		m, err = r.host.WithOutput(v.output).Load(code, spec.Config)
 	}
 	if err != nil {
 		return nil, err
@@ -129,7 +131,7 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module, error) {
 	r.background.Add(1)
 	begun := r.now()
-	m, err := r.host.Begin(code, v.spec.Config, func(err error) {
+	m, err := r.host.WithOutput(v.output).Begin(code, v.spec.Config, func(err error) {
 		defer r.background.Done()
 		if errors.Is(err, wasmhost.ErrClosed) { // it has left before its turn
 			return

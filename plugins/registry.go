@@ -22,6 +22,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -59,6 +60,9 @@ type Options struct {
 	// Check examines an upload before it is loaded. Its error for a bad module is a *Rejection; after any other error
 	// the upload fails without being the module's fault. nil: uploads are only loaded and tried once.
 	Check func(ctx context.Context, code []byte, config map[string]any) error
+	// OnLine receives each log line of a plugin that is kept, while the call that writes it runs. It must return soon,
+	// and not call the registry. nil for none.
+	OnLine func(plugin string, l output.Line)
 }
 
 // Registry is all plugins, by name. It is safe for concurrent use.

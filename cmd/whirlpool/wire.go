@@ -194,7 +194,11 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	list := g.plugins.List()
 	out := make([]metrics.PluginState, 0, len(list))
 	for _, p := range list {
-		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined})
+		own := make(map[string]float64, len(p.Metrics))
+		for _, m := range p.Metrics {
+			own[m.Name] = m.Value
+		}
+		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: own})
 	}
 	return out
 }

@@ -494,7 +494,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
 		func() []PluginState {
-			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1}}}
+			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1}, Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
 	w := httptest.NewRecorder()
@@ -510,6 +510,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	}
 	require.Equal(t, 3.0, scrape(r).sum(t, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
 	require.Equal(t, 1.0, scrape(r).sum(t, "whirlpool_plugin_calls_total", `result="fault"`))
+	require.Contains(t, text, `whirlpool_plugin_metric{name="level",plugin="a"} -2.5`)
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)

@@ -29,6 +29,7 @@ type PluginState struct {
 	Spent         time.Duration     // in all calls together
 	Missed        uint64            // observations that the plugin was too slow for
 	Quarantined   bool
+	Own           map[string]float64 // the plugin's own metrics, by name
 }
 
 // sources are the values that are read at each scrape.
@@ -209,6 +210,7 @@ var (
 	quarantineDesc = desc("plugin_quarantined", "1 while a plugin is quarantined", "plugin")
 	pluginTimeDesc = desc("plugin_duration_seconds",
 		"time in plugin calls, estimated from one call in 17", "plugin")
+	ownDesc     = desc("plugin_metric", "a plugin's own counters and gauges", "plugin", "name")
 	waitedDesc  = desc("retry_wait_seconds_total", "time in backoffs, all together")
 	requestDesc = desc("request_duration_seconds", "time from the head of a request to the end of its response")
 	attemptDesc = desc("attempt_duration_seconds", "time of an attempt by phase: TCP connection (dial), "+
@@ -274,6 +276,9 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 		quarantined = 1
 	}
 	emit(out, quarantineDesc, prometheus.GaugeValue, quarantined, p.Name)
+	for name, value := range p.Own { // counters and gauges, which one metric cannot be both
+		emit(out, ownDesc, prometheus.UntypedValue, value, p.Name, name)
+	}
 }
 
 func (h *histogram) collect(out chan<- prometheus.Metric, desc *prometheus.Desc, labels ...string) {

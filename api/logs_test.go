@@ -1,0 +1,36 @@
+package api
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+func TestPluginLogs(t *testing.T) {
+	r := newRig(t, nil)
+	const line2 = `{"number":2,"at":"2026-11-28T12:00:00Z","level":"error","text":"no spoon"}`
+	const line1 = `{"number":1,"at":"2026-11-28T12:00:00Z","level":"info","text":"hello"}`
+	r.check(t,
+		exchange{path: "/plugins/random/logs", status: 200, want: `{"lines":[` + line1 + "," + line2 + `]}`},
+		exchange{path: "/plugins/random/logs?after=1", status: 200, want: `{"lines":[` + line2 + `]}`},
+		exchange{path: "/plugins/random/logs?after=2", status: 200, want: `{"lines":[]}`},
+		exchange{path: "/plugins/random/logs?after=-1", status: 400},
+		exchange{path: "/plugins/nope/logs", status: 404},
+	)
+}
+
+func TestAPluginShowsItsSettings(t *testing.T) {
+	r := newRig(t, nil)
+	low := 0.5
+	r.plugins.all["mine"] = plugins.Info{Name: "mine", Settings: []wasmhost.Setting{
+		{Name: "margin", Type: "number", Min: &low, Default: "1", Text: "how near"},
+		{Name: "mode", Type: "text", Values: []string{"a", "b"}},
+	}}
+	_, body := r.send(t, "GET", "/api/v1/plugins/mine", "")
+	require.Contains(t, string(body),
+		`"settings":[{"name":"margin","type":"number","min":0.5,"default":"1","text":"how near"},`+
+			`{"name":"mode","type":"text","values":["a","b"]}]`)
+}
