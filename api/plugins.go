@@ -56,6 +56,15 @@ type pluginUses struct {
 	mu       sync.Mutex // held while a plugin is activated or deleted: a plugin in use is not deleted
 	engine   scorers
 	policies Policies
+
+	activated func(use, plugin string) // see Config; may be nil
+}
+
+// notify calls activated.
+func (u *pluginUses) notify(use, plugin string) {
+	if u.activated != nil {
+		u.activated(use, plugin)
+	}
 }
 
 // of returns the uses of a plugin: first, retry, backoff.
@@ -78,7 +87,11 @@ func (u *pluginUses) of(name string) []string {
 func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.mergePolicy(o)
+	view, err := u.mergePolicy(o)
+	if err == nil && o.BackoffStrategy != nil {
+		u.notify("backoff", "")
+	}
+	return view, err
 }
 
 // mergePolicy requires mu.
@@ -250,7 +263,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	}
 	h.uses.mu.Lock()
 	defer h.uses.mu.Unlock()
-	name := c.Params("name")
+	name := utils.CopyString(c.Params("name")) // it is kept
 	i, err := h.registry.Get(name)
 	if err != nil {
 		return err
@@ -271,6 +284,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	if err != nil {
 		return badPlugin(err.Error())
 	}
+	h.uses.notify(in.For, name)
 	return send(c, h.view(i))
 }
 

@@ -50,9 +50,12 @@ type Config struct {
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reads the configuration again
-	Log      *slog.Logger
-	Now      func() time.Time // default time.Now
-	Version  string
+	// Activated is called after a plugin was activated for a use (first, retry, backoff), and with "" after a change
+	// of the policy has chosen the backoff; may be nil.
+	Activated func(use, plugin string)
+	Log       *slog.Logger
+	Now       func() time.Time // default time.Now
+	Version   string
 
 	Keys         []Key
 	LoopbackOnly bool // accept requests addressed to this machine only; meant for no Keys
@@ -131,7 +134,7 @@ func (s *Server) routes() {
 		s.app.Get(path, func(c *fiber.Ctx) error { return sendPage(c, file) })
 	}
 	cfg := &s.cfg
-	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies}
+	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, activated: cfg.Activated}
 	health := &health{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool}
 	metrics := &metricsHandler{metrics: cfg.Metrics}
 	health.routes(s.app)

@@ -238,3 +238,36 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	i = w.json("/plugins/mine")
 	require.Equal(t, []any{"ready", 1.0}, []any{i["state"], i["calls"]})
 }
+
+// What was activated is in use again after a restart, unless the configuration names another plugin since.
+func TestAnActivationOutlivesARestart(t *testing.T) {
+	w := start(t, 2, confK)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	w.write(confK)
+	w.run()
+	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
+	require.Equal(t, 201, status, body)
+	for path, use := range map[string]string{"mine": "first", "random": "retry", "linear": "backoff"} {
+		status, raw, _ := w.call("POST", "/plugins/"+path+"/activate", `{"for":"`+use+`"}`)
+		require.Equal(t, 200, status, string(raw))
+	}
+	w.kill()
+	w.run()
+	require.Equal(t, []any{"first"}, w.usedFor("mine"))
+	require.Equal(t, []any{"retry"}, w.usedFor("random"))
+	require.Equal(t, []any{"backoff"}, w.usedFor("linear"))
+	eventually(t, "the log says so", func() bool {
+		return strings.Contains(w.log.String(), `msg="an activated plugin is in use again after the restart" for=first plugin=mine`)
+	})
+	require.Equal(t, 200, w.get().status)
+
+	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // of this run only
+	require.Equal(t, 200, status, string(raw))
+	w.kill()
+	w.write(confK + "[selection]\nretry = \"weighted\"\n")
+	w.run()
+	require.Equal(t, []any{"first"}, w.usedFor("mine"))
+	require.Equal(t, []any{"retry"}, w.usedFor("weighted"))
+	require.Empty(t, w.usedFor("linear"))
+}

@@ -31,6 +31,7 @@ type gateway struct {
 	engine  *engine.Engine
 	api     *api.Server
 	started *config.Config // what the process began with
+	active  *activations
 
 	reloading sync.Mutex // one reload at a time; it takes as long as new plugins take to compile
 
@@ -103,12 +104,15 @@ func wire(
 		return nil, placed(cfg, err)
 	}
 	reg.SetUsed(g.usesPlugin)
+	g.active = newActivations(cfg.State.Dir, g.log)
+	g.active.restore(cfg, g.engine)
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
+		Activated: g.activated,
 		Log: g.log, Version: version, Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
@@ -182,6 +186,14 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost, Metadata: spec.Metadata})
 	}
 	return out
+}
+
+// activated records the activation of a plugin.
+func (g *gateway) activated(use, plugin string) {
+	g.mu.Lock()
+	configured := configuredPlugins(g.cfg)[use]
+	g.mu.Unlock()
+	g.active.set(use, configured, plugin)
 }
 
 // usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
