@@ -31,7 +31,14 @@ type checkHeader struct {
 	Limits   wasmhost.Limits
 	CacheDir string
 	Config   map[string]any
+	Nice     int // see setNice
 }
+
+// The priorities of children: a slow module gets a tenth of the gateway's share of a busy processor, others a third.
+const (
+	niceSlow  = 10
+	niceOther = 5
+)
 
 // checker checks uploads.
 type checker struct {
@@ -62,7 +69,11 @@ func (c *checker) report(ctx context.Context, code []byte, config map[string]any
 	if c.program == "" {
 		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
 	}
-	header, err := json.Marshal(checkHeader{c.limits, c.cacheDir, config})
+	nice := niceOther
+	if wasmhost.Slow(code) {
+		nice = niceSlow
+	}
+	header, err := json.Marshal(checkHeader{c.limits, c.cacheDir, config, nice})
 	if err != nil {
 		return conformance.Report{}, &wasmhost.CheckError{Msg: "the settings cannot be written as JSON: " + err.Error()}
 	}
@@ -107,7 +118,6 @@ func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the module on standard input for a gateway", Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			lowerPriority()
 			in := bufio.NewReader(cmd.InOrStdin())
 			line, err := in.ReadBytes('\n')
 			if err != nil {
@@ -119,6 +129,7 @@ func checkCommand() *cobra.Command {
 			if err := d.Decode(&h); err != nil {
 				return usageError{err}
 			}
+			setNice(h.Nice)
 			code, err := io.ReadAll(in)
 			if err != nil {
 				return err

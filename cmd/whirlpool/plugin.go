@@ -24,15 +24,20 @@ import (
 
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "plugin", Short: "Write, check and try plugins (sdk/ABI.md)",
+		Use: "plugin", Short: "Write, check and try plugins, and load them into a gateway (sdk/ABI.md)",
 		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers) or
-say how long to wait before a retry (backoffs). sdk/ABI.md is their contract.
+compute the wait before a retry (backoffs). sdk/ABI.md is their contract.
+
+push, list, activate, rollback, release, delete and test work with a gateway that runs: --to is the URL of its API,
+and the key comes from --key-file or $WHIRLPOOL_API_KEY.
 
 Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
 command was not understood, or a file could not be read.`,
 	}
-	cmd.AddCommand(inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(),
-		checkCommand())
+	cmd.AddCommand(
+		inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(), checkCommand(),
+	)
+	cmd.AddCommand(remoteCommands()...)
 	return cmd
 }
 
