@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,6 +99,14 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 				wt.DeepScorer(10_000))
 			activate(w)
 		}},
+		"uploads that are slow to compile": {beside: func(w *whirl) {
+			upload(w, 201, wt.SlowToCompile())
+			w.call("DELETE", "/plugins/hostile", "")
+		}},
+		"a slow learner that nobody uses": {
+			before: func(w *whirl) { upload(w, 201, wt.SlowLearner()) },
+			memory: 16,
+		},
 		"twenty idle modules that recursed": {before: func(w *whirl) {
 			for i := range 20 {
 				status, body := w.upload("POST", fmt.Sprint("hostile", i), wt.DeepScorer(10_000).Bytes())
@@ -123,5 +132,26 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 			require.Less(t, attacked.healthz, max(100*time.Millisecond, 2*alone.healthz))
 			require.Less(t, attacked.resident, alone.resident+64+c.memory)
 		})
+	}
+}
+
+// A module that is slow to compile holds up no other: a small one uploaded after it serves first. The state of an
+// upload that nobody waits for can be read.
+func TestSmallUploadsPassSlowOnes(t *testing.T) {
+	w := start(t, 1, confK)
+	var states []string
+	for i := range 3 {
+		slow := string(wt.SlowToCompile().Bytes())
+		status, raw, h := w.call("POST", fmt.Sprintf("/plugins?name=slow%d", i), slow, "Content-Type", "application/wasm",
+			"Prefer", "respond-async")
+		require.Equal(t, 202, status, string(raw))
+		states = append(states, strings.TrimPrefix(h.Get("Location"), "/api/v1"))
+	}
+	status, body := w.upload("POST", "small", wt.Scorer(wt.Scores(1)...).Bytes())
+	require.Equal(t, 201, status, body)
+	require.Equal(t, "checking", w.json(states[2])["state"])
+	for i, path := range states {
+		eventually(t, "the slow ones serve as well", func() bool { return w.json(path)["state"] == "done" })
+		require.Equal(t, "ready", w.json(fmt.Sprintf("/plugins/slow%d", i))["state"])
 	}
 }

@@ -391,11 +391,29 @@ func SlowStart() *Module {
 	return m
 }
 
-// SlowScorer is a scorer that chases in each call, except in the trial.
+// SlowScorer is a scorer that chases in each call at a real time (Live).
 func SlowScorer() *Module {
-	m := Scorer(Unless256(Chase(4)...)...)
+	m := Scorer(Join(Scores(1), Live(ScorerNow, Chase(4)...))...)
 	m.Func("score").Locals = []Group{{Count: 1, Type: I32}}
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
+	return m
+}
+
+// SlowLearner is a scorer that chases in each observation at a real time.
+func SlowLearner() *Module {
+	m := Scorer(Scores(1)...).Add(Func{
+		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}}, Code: Live(ObserveNow, Chase(1)...),
+	})
+	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
+	return m
+}
+
+// SlowToCompile is a scorer of few bytes that takes about a second to compile: functions with many nested loops.
+func SlowToCompile() *Module {
+	m := Scorer(Scores(1)...)
+	for range 3 {
+		m.Add(Func{Code: Join(Repeat(450, Loop, Empty), Repeat(450, End))})
+	}
 	return m
 }
 
