@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sink records each write. While its gate is not closed it blocks. While failed is set it writes
-// half of the bytes.
+// sink records each write. A write waits until gate, if not nil, is closed. If failed is set, a write
+// stores half of the bytes and returns an error.
 type sink struct {
 	mu     sync.Mutex
 	writes []string

@@ -192,10 +192,10 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// alive reports whether the peer has neither closed an idle connection nor sent anything since
-// noExtraBytes. Such bytes would be taken for the response to the next request. For a TCP
-// connection alive does not consume anything. Any other connection (Config.Dial) is read for a
-// moment, and is not alive if that returns bytes.
+// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent
+// anything since noExtraBytes. Bytes that it sent would be taken for the response to the next request.
+// On a TCP connection alive does not consume them. From any other connection (Config.Dial) it reads for
+// a moment; if that returns bytes, the connection is not alive.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
