@@ -24,8 +24,8 @@ test: deps check ## every test, under the race detector (allocations and simulat
 	go test -run Alloc ./core/... ./plugins/...
 	go test ./core/evidence # its simulations, each of one goroutine
 
-unit: ## the tests of core, api, cmd and plugins, without the race detector; needs Go only
-	go test $(UNIT)
+unit: ## the tests of core, api, cmd, docs and plugins, with a fifth of the random cases, no race detector; needs Go only
+	go test -short $(UNIT)
 
 check: ## gofmt, lines of at most 120 columns, go vet, staticcheck
 	@unformatted=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }

@@ -426,15 +426,22 @@ func many(n int) string {
 	return b.String()
 }
 
+// processorTime is what this process has taken so far; other processes do not change it.
+func processorTime(t *testing.T) time.Duration {
+	var used syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 // The time a file takes grows with its length, not with its square: ten thousand
 // proxies took 20 s.
 func TestAFileOfManyProxies(t *testing.T) {
 	took := map[int]time.Duration{1_000: time.Hour, 20_000: time.Hour}
 	for range 3 {
 		for n := range took {
-			begin := time.Now()
+			begin := processorTime(t)
 			c, err := load(t, many(n), nil)
-			took[n] = min(took[n], time.Since(begin))
+			took[n] = min(took[n], processorTime(t)-begin)
 			require.NoError(t, err)
 			require.Equal(t, n, c.ProxyCount())
 		}
