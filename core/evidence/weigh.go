@@ -86,7 +86,7 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 //
 // The second case decides if one target gets nearly all requests, for example 98 %. The breaker of a dead
 // proxy then opens after 8 attempts (5 to 9), and with banLimit alone after 46 (5 to 282). With no limit,
-// a ban by a target with 70 % of the requests opened the breaker in 16 of 60 runs instead of 8.
+// a ban by a target with 70 % of the requests opened the breaker in 16 of 60 runs instead of 7.
 //
 // The limit does not apply while several targets fail in the proxy's streak.
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
