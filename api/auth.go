@@ -18,10 +18,10 @@ type Key struct {
 	Admin  bool // may change things; without it, only read
 }
 
-// auth is who may use the API. It never changes.
+// auth decides who may use the API. It never changes.
 type auth struct {
-	keys         []hashedKey // none: no key is needed
-	loopbackOnly bool        // refuse requests for other hosts than this machine
+	keys         []hashedKey // without any, no key is needed
+	loopbackOnly bool        // refuse requests whose Host is not this machine
 }
 
 type hashedKey struct {

@@ -11,21 +11,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// breakers is the endpoints under /circuit-breakers.
-type breakers struct {
+// breakerHandler serves the endpoints under /circuit-breakers.
+type breakerHandler struct {
 	pool    Pool
 	metrics Metrics
 	now     func() time.Time
 }
 
-func (h *breakers) routes(r fiber.Router) {
+func (h *breakerHandler) routes(r fiber.Router) {
 	r.Get("/circuit-breakers", h.list)
 	r.Get("/circuit-breakers/metrics", h.transitions) // before :id, which would match it
 	r.Get("/circuit-breakers/:id", h.get)
 	r.Post("/circuit-breakers/:id/reset", h.reset)
 }
 
-// breakerView is one breaker. Durations are seconds.
+// breakerView is the JSON of one breaker. Durations are seconds.
 type breakerView struct {
 	ProxyID          string     `json:"proxy_id"`
 	State            string     `json:"state"`
@@ -38,7 +38,7 @@ type breakerView struct {
 	LastStateChange  time.Time  `json:"last_state_change"`
 }
 
-func (h *breakers) view(u *upstream.Upstream) breakerView {
+func (h *breakerHandler) view(u *upstream.Upstream) breakerView {
 	b := u.Breaker().Snapshot()
 	v := breakerView{
 		ProxyID: u.ID(), State: b.State.String(), FailureCount: b.FailureCount,
@@ -52,7 +52,7 @@ func (h *breakers) view(u *upstream.Upstream) breakerView {
 	return v
 }
 
-func (h *breakers) list(c *fiber.Ctx) error {
+func (h *breakerHandler) list(c *fiber.Ctx) error {
 	out := []breakerView{}
 	for _, u := range sortedByID(h.pool.Snapshot()) {
 		out = append(out, h.view(u))
@@ -60,7 +60,7 @@ func (h *breakers) list(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"circuit_breakers": out})
 }
 
-func (h *breakers) get(c *fiber.Ctx) error {
+func (h *breakerHandler) get(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (h *breakers) get(c *fiber.Ctx) error {
 	}{h.view(u), h.why(u.Why())})
 }
 
-func (h *breakers) reset(c *fiber.Ctx) error {
+func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ type targetEvidence struct {
 	Evidence     float64        `json:"evidence"`
 }
 
-func (h *breakers) why(w evidence.Why) whyView {
+func (h *breakerHandler) why(w evidence.Why) whyView {
 	v := whyView{
 		Summary: w.Text(causeWord), Failures: w.Failures, Successes: w.Successes, Evidence: w.Evidence,
 		Needed: w.Needed, OwnFailures: w.Own, OwnCauses: countsByCause(w.OwnCause),
@@ -135,7 +135,7 @@ func countsByCause(list []evidence.CauseCount) map[string]int {
 	return out
 }
 
-// transitionView is one transition of a breaker.
+// transitionView is the JSON of one transition of a breaker.
 type transitionView struct {
 	ProxyID      string    `json:"proxy_id"`
 	FromState    string    `json:"from_state"`
@@ -146,7 +146,7 @@ type transitionView struct {
 	Why          string    `json:"why"`
 }
 
-// transitionsView is the transitions of a time window, oldest first.
+// transitionsView is the JSON of the transitions of a time window, the oldest first.
 type transitionsView struct {
 	Events         []transitionView          `json:"events"`
 	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> state entered -> times
@@ -154,7 +154,7 @@ type transitionsView struct {
 	RetentionHours int                       `json:"retention_hours"`
 }
 
-func (h *breakers) transitions(c *fiber.Ctx) error {
+func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 	hours, err := queryHours(c)
 	if err != nil {
 		return err

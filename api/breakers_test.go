@@ -47,14 +47,14 @@ func TestRetryInIsNeverNegative(t *testing.T) {
 	r := newRig(t, nil)
 	r.trip("F1")
 	late := noon.Add(time.Hour) // the API's clock; the breaker's stands still
-	h := breakers{pool: r.pool, now: func() time.Time { return late }}
+	h := breakerHandler{pool: r.pool, now: func() time.Time { return late }}
 	require.Zero(t, *h.view(r.pool.Snapshot().Get("F1")).RetryInSeconds)
 }
 
 func TestWhyOfABreaker(t *testing.T) {
 	r := newRig(t, nil)
 	r.now = noon.Add(time.Minute)
-	h := breakers{pool: r.pool, now: func() time.Time { return r.now }}
+	h := breakerHandler{pool: r.pool, now: func() time.Time { return r.now }}
 	own, atTarget, since := uint8(verdict.ProxyUnreachable), uint8(verdict.TunnelRefused), noon.Add(30*time.Second)
 	why := evidence.Why{
 		Since: 30 * time.Second, Failures: 3, Successes: 1, Evidence: 14, Needed: 13.5, Own: 2,

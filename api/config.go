@@ -21,7 +21,7 @@ type ReloadStatus struct {
 	Restart []string  `json:"restart"` // changed keys that take effect at the next start
 }
 
-// configHandler is the endpoints under /config.
+// configHandler serves the endpoints under /config.
 type configHandler struct {
 	running  func() Running
 	reload   func() ReloadStatus

@@ -6,24 +6,24 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// drainer is the engine as far as /readyz needs it.
+// drainer is the part of the engine that /readyz uses.
 type drainer interface {
 	Draining() bool
 }
 
-// health is the endpoints /healthz and /readyz.
-type health struct {
+// healthHandler serves /healthz and /readyz.
+type healthHandler struct {
 	version string
 	engine  drainer
 	pool    Pool
 }
 
-func (h *health) routes(r fiber.Router) {
+func (h *healthHandler) routes(r fiber.Router) {
 	r.Get("/healthz", h.alive)
 	r.Get("/readyz", h.ready)
 }
 
-func (h *health) alive(c *fiber.Ctx) error {
+func (h *healthHandler) alive(c *fiber.Ctx) error {
 	return send(c, struct {
 		Status  string `json:"status"`
 		Version string `json:"version"`
@@ -31,7 +31,7 @@ func (h *health) alive(c *fiber.Ctx) error {
 }
 
 // ready responds 200 while the gateway accepts clients and a proxy accepts requests.
-func (h *health) ready(c *fiber.Ctx) error {
+func (h *healthHandler) ready(c *fiber.Ctx) error {
 	if h.engine.Draining() {
 		return notReady("the gateway is shutting down")
 	}

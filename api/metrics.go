@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Metrics is the recorder's queries.
+// Metrics is the recorder: its queries and its scrape.
 type Metrics interface {
 	Summary() metrics.Summary
 	Series(hours int, step time.Duration) []metrics.Point
@@ -25,7 +25,7 @@ type Metrics interface {
 
 var _ Metrics = (*metrics.Recorder)(nil)
 
-// metricsHandler is the endpoints under /metrics/retries, and the scrape of Prometheus.
+// metricsHandler serves the endpoints under /metrics/retries, and the scrapes of Prometheus.
 type metricsHandler struct {
 	metrics Metrics
 }
@@ -38,7 +38,7 @@ func (h *metricsHandler) routes(r fiber.Router) {
 
 func (h *metricsHandler) scrape() fiber.Handler { return adaptor.HTTPHandler(h.metrics.Handler()) }
 
-// summaryView is the totals of the retention.
+// summaryView is the JSON of the totals of the retention.
 type summaryView struct {
 	TotalRequests             uint64                  `json:"total_requests"`
 	TotalAttempts             uint64                  `json:"total_attempts"`
@@ -51,7 +51,7 @@ type summaryView struct {
 	RetentionHours            int                     `json:"retention_hours"`
 }
 
-// policyCounts are the requests under one policy.
+// policyCounts is the JSON of the requests under one policy.
 type policyCounts struct {
 	Policy      *policyView `json:"policy,omitempty"` // absent for the hash "other"
 	Requests    uint64      `json:"requests"`
@@ -79,7 +79,7 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 	return send(c, v)
 }
 
-// pointView is one hour or day of the time series.
+// pointView is the JSON of one hour or day of the time series.
 type pointView struct {
 	Timestamp     time.Time `json:"timestamp"` // its beginning
 	TotalRequests uint64    `json:"total_requests"`
@@ -115,7 +115,7 @@ func (h *metricsHandler) series(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"data_points": points, "retention_hours": h.metrics.RetentionHours()})
 }
 
-// proxyStatsView is the attempts through one proxy.
+// proxyStatsView is the JSON of the attempts through one proxy.
 type proxyStatsView struct {
 	ProxyID             string  `json:"proxy_id"`
 	TotalAttempts       uint64  `json:"total_attempts"` // success + failure + cancelled

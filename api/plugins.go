@@ -42,7 +42,7 @@ type Plugins interface {
 
 var _ Plugins = (*plugins.Registry)(nil)
 
-// scorers is the engine as far as the choice of plugins needs it.
+// scorers is the part of the engine that chooses plugins.
 type scorers interface {
 	// Scorers returns the names of the first scorer and the retry scorer.
 	Scorers() (first, retry string)
@@ -51,7 +51,7 @@ type scorers interface {
 	HasBackoff(name string) bool
 }
 
-// pluginUses is which plugins are in use.
+// pluginUses reports and changes which plugins are in use.
 type pluginUses struct {
 	mu       sync.Mutex // held while a plugin is activated or deleted: a plugin in use is not deleted
 	engine   scorers
@@ -102,7 +102,7 @@ func (u *pluginUses) mergePolicy(o retry.Override) (retry.View, error) {
 	})
 }
 
-// pluginHandler is the endpoints under /plugins.
+// pluginHandler serves the endpoints under /plugins.
 type pluginHandler struct {
 	registry Plugins
 	uses     *pluginUses
@@ -125,7 +125,7 @@ func (h *pluginHandler) routes(r fiber.Router) {
 	r.Get("/uploads/:id", h.upload)
 }
 
-// pluginView is one plugin.
+// pluginView is the JSON of one plugin.
 type pluginView struct {
 	Name         string            `json:"name"`
 	Kind         string            `json:"kind"` // "" for an upload that does not load any more

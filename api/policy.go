@@ -18,7 +18,7 @@ type Policies interface {
 
 var _ Policies = (*retry.Store)(nil)
 
-// policyHandler is the endpoints under /retry/policy.
+// policyHandler serves the endpoints under /retry/policy.
 type policyHandler struct {
 	policies Policies
 	plugins  *pluginUses
@@ -29,7 +29,7 @@ func (h *policyHandler) routes(r fiber.Router) {
 	r.Put("/retry/policy", h.put)
 }
 
-// policyView is the fields of a policy. Times are seconds.
+// policyView is the JSON of a policy. Times are seconds.
 type policyView struct {
 	MaxAttempts        int      `json:"max_attempts"`
 	BackoffStrategy    string   `json:"backoff_strategy"`
@@ -52,7 +52,7 @@ func viewOfPolicy(p *retry.Policy) policyView {
 	}
 }
 
-// globalPolicyView is the global policy.
+// globalPolicyView is the JSON of the global policy.
 type globalPolicyView struct {
 	policyView
 	UpdatedAt time.Time `json:"updated_at"`

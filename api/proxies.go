@@ -14,7 +14,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Pool is the proxies and how to change them.
+// Pool is the pool of proxies.
 type Pool interface {
 	Snapshot() *upstream.Snapshot
 	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
@@ -26,12 +26,12 @@ type Pool interface {
 
 var _ Pool = (*upstream.Pool)(nil)
 
-// proxies is the endpoints under /proxies.
-type proxies struct {
+// proxyHandler serves the endpoints under /proxies.
+type proxyHandler struct {
 	pool Pool
 }
 
-func (h *proxies) routes(r fiber.Router) {
+func (h *proxyHandler) routes(r fiber.Router) {
 	r.Get("/proxies", h.list)
 	r.Post("/proxies", h.add)
 	r.Get("/proxies/:id", h.get)
@@ -39,7 +39,7 @@ func (h *proxies) routes(r fiber.Router) {
 	r.Delete("/proxies/:id", h.remove)
 }
 
-// proxyByID returns the proxy that the path names.
+// proxyByID returns the proxy whose id is in the path.
 func proxyByID(c *fiber.Ctx, pool Pool) (*upstream.Upstream, error) {
 	id, err := param(c, "id")
 	if err != nil {
@@ -58,7 +58,7 @@ func sortedByID(s *upstream.Snapshot) []*upstream.Upstream {
 	return all
 }
 
-// proxyView is one proxy. Its URL is without credentials.
+// proxyView is the JSON of one proxy. Its URL is without credentials.
 type proxyView struct {
 	ID          string            `json:"id"`
 	URL         string            `json:"url"`
@@ -115,11 +115,11 @@ func viewsOfProxies(all []*upstream.Upstream) []proxyView {
 	return out
 }
 
-func (h *proxies) list(c *fiber.Ctx) error {
+func (h *proxyHandler) list(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": viewsOfProxies(sortedByID(h.pool.Snapshot()))})
 }
 
-func (h *proxies) get(c *fiber.Ctx) error {
+func (h *proxyHandler) get(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.ID != nil && *p.ID == "" {
 		return badField("id", "id is empty")
 	}
-	if p.Weight != nil && *p.Weight <= 0 { // a Spec takes 0 for the default
+	if p.Weight != nil && *p.Weight <= 0 { // in a Spec 0 means the default
 		return badField("weight", "weight must be above 0")
 	}
 	set(&spec.ID, p.ID)
@@ -179,7 +179,7 @@ func set[T any](to *T, from *T) {
 }
 
 // add takes one proxy, or {"proxies": [...]}: it adds all of them or none.
-func (h *proxies) add(c *fiber.Ctx) error {
+func (h *proxyHandler) add(c *fiber.Ctx) error {
 	list, one, err := decodeProxies(c)
 	if err != nil {
 		return err
@@ -209,8 +209,7 @@ func (h *proxies) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": viewsOfProxies(added)})
 }
 
-// decodeProxies reads the body of an add. one reports whether the body is a proxy
-// itself, not a list.
+// decodeProxies reads one proxy or a list. one reports whether it was one proxy.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -262,7 +261,7 @@ func proxyError(err error) error {
 	return err
 }
 
-func (h *proxies) change(c *fiber.Ctx) error {
+func (h *proxyHandler) change(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err
@@ -283,7 +282,7 @@ func (h *proxies) change(c *fiber.Ctx) error {
 
 // remove takes a proxy out of the pool. With drain=true it stays listed until its last
 // attempt has ended.
-func (h *proxies) remove(c *fiber.Ctx) error {
+func (h *proxyHandler) remove(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {
 		return err

@@ -14,24 +14,24 @@ import (
 
 // Requests lists the requests in flight and those that ended lately.
 type Requests interface {
-	// List returns up to limit requests in a state ("" for any), the newest first.
+	// List returns up to limit requests in one state ("" for any), the newest first.
 	List(state string, limit int) []metrics.Request
 	Get(id core.RequestID) (r metrics.Request, ok bool)
 }
 
 var _ Requests = (*metrics.Tracker)(nil)
 
-// requests is the endpoints under /requests.
-type requests struct {
+// requestHandler serves the endpoints under /requests.
+type requestHandler struct {
 	tracker Requests
 }
 
-func (h *requests) routes(r fiber.Router) {
+func (h *requestHandler) routes(r fiber.Router) {
 	r.Get("/requests", h.list)
 	r.Get("/requests/:id", h.get)
 }
 
-// requestView is one request. It never has a path or a query string.
+// requestView is the JSON of one request. It never has a path or a query string.
 type requestView struct {
 	ID             string        `json:"id"`
 	Method         string        `json:"method"`
@@ -47,7 +47,7 @@ type requestView struct {
 	Attempts       []attemptView `json:"attempts"`
 }
 
-// attemptView is one finished attempt.
+// attemptView is the JSON of one finished attempt.
 type attemptView struct {
 	Attempt      int     `json:"attempt"`
 	ProxyID      string  `json:"proxy_id"`
@@ -95,7 +95,7 @@ const (
 	defaultRequests = 200
 )
 
-func (h *requests) list(c *fiber.Ctx) error {
+func (h *requestHandler) list(c *fiber.Ctx) error {
 	limit, err := queryInt(c, "limit", 1, maxRequests, defaultRequests)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (h *requests) list(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"requests": out})
 }
 
-func (h *requests) get(c *fiber.Ctx) error {
+func (h *requestHandler) get(c *fiber.Ctx) error {
 	text, err := param(c, "id")
 	if err != nil {
 		return err

@@ -39,15 +39,15 @@ func newProblem(status int, code, message string) *problem {
 
 func notFound(message string) error { return newProblem(fiber.StatusNotFound, "not_found", message) }
 
-// conflict is for input that cannot be applied to the present state.
+// conflict is a problem of input that does not fit the present state.
 func conflict(message string) error { return newProblem(fiber.StatusConflict, "conflict", message) }
 
-// badField is for a field, or a query parameter, with a wrong value.
+// badField is a problem of a field, or a query parameter, with a wrong value.
 func badField(field, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{Field: field}}}
 }
 
-// outOfRange is badField for a value outside a range.
+// outOfRange is a badField with the range of allowed values.
 func outOfRange(field, limit, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{field, limit}}}
 }
@@ -65,8 +65,8 @@ func bodyTooLarge(limit int) error {
 	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", message)
 }
 
-// fail sends the response to a request that has failed. It is Fiber's error handler, so it also gets
-// the errors of Fiber itself.
+// fail sends the response to a request that has failed. It is the error handler of Fiber
+// and gets the errors of Fiber, too.
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := s.problemOf(c, err)
 	c.Status(p.status)
@@ -105,7 +105,7 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 		message := path + " does not accept " + method(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
 		return newProblem(f.Code, "method_not_allowed", message)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
-		err := s.admit(c) // a client without a key may send less: then the missing key is the cause
+		err := s.admit(c) // without a key the limit is lower: then the missing key is the problem
 		if err == nil {
 			err = bodyTooLarge(s.bodyLimit(&c.Request().Header))
 		}

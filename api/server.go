@@ -38,8 +38,8 @@ type Engine interface {
 
 var _ Engine = (*engine.Engine)(nil)
 
-// Config is the parts that a Server shows and changes. All are required except
-// Keys and Now.
+// Config holds the parts of the program that a Server shows and changes. All fields are
+// required except Activated, Now, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -58,7 +58,7 @@ type Config struct {
 	Version   string
 
 	Keys         []Key
-	LoopbackOnly bool // accept requests addressed to this machine only; meant for no Keys
+	LoopbackOnly bool // refuse requests whose Host is not this machine; meant for no Keys
 }
 
 // Server serves the API. It is safe for concurrent use.
@@ -75,7 +75,7 @@ type Server struct {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// openapiJSON returns openapi.yaml as JSON.
+// openapiJSON returns openapi.yaml as JSON. The document is converted once.
 var openapiJSON = sync.OnceValues(func() ([]byte, error) {
 	var doc map[string]any
 	if err := yaml.Unmarshal(openapiYAML, &doc); err != nil {
@@ -135,7 +135,7 @@ func (s *Server) routes() {
 	}
 	cfg := &s.cfg
 	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, activated: cfg.Activated}
-	health := &health{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool}
+	health := &healthHandler{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool}
 	metrics := &metricsHandler{metrics: cfg.Metrics}
 	health.routes(s.app)
 	s.app.Get("/metrics", metrics.scrape())
@@ -146,11 +146,11 @@ func (s *Server) routes() {
 	health.routes(v1)
 	metrics.routes(v1)
 	(&policyHandler{policies: cfg.Policies, plugins: uses}).routes(v1)
-	(&breakers{pool: cfg.Pool, metrics: cfg.Metrics, now: cfg.Now}).routes(v1)
-	(&targets{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
-	(&proxies{pool: cfg.Pool}).routes(v1)
-	(&sender{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
-	(&requests{tracker: cfg.Requests}).routes(v1)
+	(&breakerHandler{pool: cfg.Pool, metrics: cfg.Metrics, now: cfg.Now}).routes(v1)
+	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
+	(&proxyHandler{pool: cfg.Pool}).routes(v1)
+	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
+	(&requestHandler{tracker: cfg.Requests}).routes(v1)
 	(&pluginHandler{
 		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
 	}).routes(v1)
@@ -162,7 +162,7 @@ func (s *Server) openapi(c *fiber.Ctx) error {
 	return c.Send(s.spec)
 }
 
-// guard comes before every handler: it refuses requests that are not admitted, turns a
+// guard runs before every handler: it refuses requests that are not admitted, turns a
 // panic into a response, and logs changes.
 func (s *Server) guard(c *fiber.Ctx) (err error) {
 	defer func() {
@@ -214,16 +214,16 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// acceptAnyMethod makes a method that Fiber does not have be answered like any other
-// that a path does not allow. Fiber itself would respond in plain text, before any
-// handler.
+// acceptAnyMethod lets requests with an unknown method reach the handlers, so that the
+// response is the same as for any method that a path does not accept. Fiber alone would
+// respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler
 	server.Handler = func(c *fasthttp.RequestCtx) {
 		if method := string(c.Method()); !slices.Contains(fiber.DefaultMethods, method) {
 			c.SetUserValue(originalMethod, method)
-			c.Request.Header.SetMethod(fiber.MethodTrace) // which no path allows
+			c.Request.Header.SetMethod(fiber.MethodTrace) // no path accepts it
 		}
 		next(c)
 	}

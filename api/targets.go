@@ -19,15 +19,15 @@ type Targets interface {
 
 var _ Targets = (*evidence.Ledger)(nil)
 
-// targets is the endpoint /targets.
-type targets struct {
+// targetHandler serves /targets.
+type targetHandler struct {
 	ledger Targets
 	pool   Pool
 }
 
-func (h *targets) routes(r fiber.Router) { r.Get("/targets", h.list) }
+func (h *targetHandler) routes(r fiber.Router) { r.Get("/targets", h.list) }
 
-// targetView is a target with a recent failure.
+// targetView is the JSON of a target with a recent failure.
 type targetView struct {
 	Target         string     `json:"target"` // host:port
 	Attempts       int        `json:"attempts"`
@@ -39,7 +39,7 @@ type targetView struct {
 	LastSuccess    *time.Time `json:"last_success"`
 }
 
-// targetsView is one page of the targets.
+// targetsView is the JSON of one page of the targets.
 type targetsView struct {
 	NextCursor *string      `json:"next_cursor"` // null on the last page
 	Targets    []targetView `json:"targets"`
@@ -53,12 +53,12 @@ const (
 )
 
 // list responds with the suspect targets first, then by failures.
-func (h *targets) list(c *fiber.Ctx) error {
+func (h *targetHandler) list(c *fiber.Ctx) error {
 	limit, err := queryInt(c, "limit", 1, maxTargets, defaultTargets)
 	if err != nil {
 		return err
 	}
-	offset, err := queryInt(c, "cursor", 0, 1<<30, 0) // next_cursor of the page before
+	offset, err := queryInt(c, "cursor", 0, 1<<30, 0) // next_cursor of the previous page
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func worseFirst(a, b evidence.TargetView) int {
 	return cmp.Or(cmp.Compare(b.Failures, a.Failures), strings.Compare(a.Name, b.Name))
 }
 
-func (h *targets) view(t *evidence.TargetView) targetView {
+func (h *targetHandler) view(t *evidence.TargetView) targetView {
 	v := targetView{
 		Target: t.Name, Attempts: t.Attempts, Failures: t.Failures, FailureRate: t.FailureRate,
 		ProxiesFailing: t.Proxies, Suspect: t.Suspect, LastFailure: h.pool.At(t.LastFailure).UTC(),

@@ -23,7 +23,7 @@ type pluginTester interface {
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
 }
 
-// describer is the engine as far as a test of a scorer needs it.
+// describer is the part of the engine that the test of a scorer uses.
 type describer interface {
 	// Describe fills the row that a scorer gets of a proxy.
 	Describe(u *upstream.Upstream, row *core.Candidate)

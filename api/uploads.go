@@ -19,7 +19,7 @@ const uploadWait = 30 * time.Second
 // auditSHA256 is the local of a request with the SHA-256 of the module that it uploads, for the log.
 const auditSHA256 = "sha256"
 
-// uploadView is one upload.
+// uploadView is the JSON of one upload.
 type uploadView struct {
 	ID         string      `json:"id"`
 	Name       string      `json:"name"` // of the plugin
@@ -46,7 +46,7 @@ func failedChecks(r *plugins.Rejection) []failedCheck {
 	return checks
 }
 
-// submit uploads a module and responds when it serves or has failed, or with 202 if that takes long.
+// submit uploads a module. It responds when the upload has ended, or with 202 if that takes long.
 func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	u, err := h.registry.Submit(up.name, up.code, up.config, replace)
 	if err != nil {

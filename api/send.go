@@ -18,19 +18,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// requester is the engine as far as POST /request needs it.
+// requester is the part of the engine that POST /request uses.
 type requester interface {
 	Do(ctx context.Context, call engine.Call) (*engine.Result, error)
 	Merge(o retry.Override) (*retry.Policy, error)
 }
 
-// sender is the endpoint POST /request.
-type sender struct {
+// sendHandler serves POST /request.
+type sendHandler struct {
 	engine requester
 	ctx    context.Context // ends when the server stops
 }
 
-func (h *sender) routes(r fiber.Router) { r.Post("/request", h.send) }
+func (h *sendHandler) routes(r fiber.Router) { r.Post("/request", h.send) }
 
 // requestInput is a request to make through the pool.
 type requestInput struct {
@@ -44,7 +44,7 @@ type requestInput struct {
 	Strict     bool              `json:"region_strict"`
 }
 
-// responseView is the response to such a request.
+// responseView is the JSON of the response to such a request.
 type responseView struct {
 	RequestID  string              `json:"request_id"`
 	Outcome    string              `json:"outcome"`
@@ -56,7 +56,7 @@ type responseView struct {
 	Attempts   []attemptView       `json:"attempts"`
 }
 
-// failedRequest is the details of an error response.
+// failedRequest holds the details of an error response.
 type failedRequest struct {
 	Attempts  []attemptView `json:"attempts"`
 	RequestID string        `json:"request_id"`
@@ -65,7 +65,7 @@ type failedRequest struct {
 // maxResponseBody is the most bytes of a response's body that are returned.
 const maxResponseBody = 10 << 20
 
-func (h *sender) send(c *fiber.Ctx) error {
+func (h *sendHandler) send(c *fiber.Ctx) error {
 	var in requestInput
 	if err := decode(c, &in); err != nil {
 		return err
@@ -113,7 +113,7 @@ func readResponse(result *engine.Result) responseView {
 	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxResponseBody {
 		body, v.Truncated = body[:maxResponseBody], true
-		result.Enough() // the proxy is not charged with the part that is left
+		result.Enough() // the proxy is not charged for the rest of the body
 	}
 	r.Body.Close()
 	if utf8.Valid(body) {
@@ -128,7 +128,7 @@ func readResponse(result *engine.Result) responseView {
 }
 
 // call checks the input and turns it into a call of the engine.
-func (h *sender) call(in *requestInput) (call engine.Call, err error) {
+func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 	if in.Strict && in.Region == "" {
 		return call, badField("region_strict", "region_strict needs a region")
 	}
