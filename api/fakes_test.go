@@ -371,7 +371,8 @@ func (f *fakePlugins) Log(name string, after uint64) ([]output.Line, error) {
 		return nil, err
 	}
 	all := []output.Line{
-		{Number: 1, At: noon, Level: wasmhost.LevelInfo, Text: "hello"}, {Number: 2, At: noon, Level: wasmhost.LevelError, Text: "no spoon"},
+		{Number: 1, At: noon, Level: wasmhost.LevelInfo, Text: "hello"},
+		{Number: 2, At: noon, Level: wasmhost.LevelError, Text: "no spoon"},
 	}
 	return all[min(after, 2):], nil
 }

@@ -108,8 +108,8 @@ func controlProcess(addr string) {
 
 // tolerance is how much later than due something may be that took place after begin: 60 ms on a quiet machine, and
 // eight times the largest lateness of the control beside it and in the 5 s before. On its way from a timer of the
-// gateway to the note of a fake a retry waits for a processor up to eight times (timer, dial, accept, goroutines, reads),
-// the control twice.
+// gateway to the note of a fake a retry waits for a processor up to eight times (timer, dial, accept, goroutines,
+// reads), the control twice.
 func tolerance(begin time.Time) time.Duration {
 	return 60*time.Millisecond + 8*machine.worst(begin.Add(-5*time.Second))
 }

@@ -142,7 +142,8 @@ func TestSmallUploadsPassSlowOnes(t *testing.T) {
 	var states []string
 	for i := range 3 {
 		slow := string(wt.SlowToCompile().Bytes())
-		status, raw, h := w.call("POST", fmt.Sprintf("/plugins?name=slow%d", i), slow, "Content-Type", "application/wasm",
+		status, raw, h := w.call("POST", fmt.Sprintf("/plugins?name=slow%d", i), slow, "Content-Type",
+			"application/wasm",
 			"Prefer", "respond-async")
 		require.Equal(t, 202, status, string(raw))
 		states = append(states, strings.TrimPrefix(h.Get("Location"), "/api/v1"))

@@ -258,7 +258,8 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 	require.Equal(t, []any{"retry"}, w.usedFor("random"))
 	require.Equal(t, []any{"backoff"}, w.usedFor("linear"))
 	eventually(t, "the log says so", func() bool {
-		return strings.Contains(w.log.String(), `msg="an activated plugin is in use again after the restart" for=first plugin=mine`)
+		return strings.Contains(w.log.String(),
+			`msg="an activated plugin is in use again after the restart" for=first plugin=mine`)
 	})
 	require.Equal(t, 200, w.get().status)
 

@@ -60,7 +60,9 @@ func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 8, "[retry]\nmax_attempts = 4\n")
-			site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, "hello") }))
+			site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(rw, "hello")
+			}))
 			defer site.Close()
 			dead := listen(t, broken)
 			for i, f := range w.fakes {
@@ -180,6 +182,8 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	_, err := c.Write([]byte{20, 3, 3, 0, 1, 1}) // no longer a ClientHello alone
 	require.NoError(t, err)
-	eventually(t, "the target's bytes", func() bool { return w.json("/metrics/retries")["total_requests"].(float64) >= 13 })
+	eventually(t, "the target's bytes", func() bool {
+		return w.json("/metrics/retries")["total_requests"].(float64) >= 13
+	})
 	w.reconcile(0)
 }

@@ -115,7 +115,8 @@ func (r *Registry) saved(name string, begin bool) *version {
 	}
 	err = lost(name, err)
 	r.opts.Log.Error(lostMsg, "plugin", name, "error", err)
-	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loaded: r.now(), output: r.outputOf(name)}
+	v := &version{origin: origin{source: SourceAPI, spec: spec}, module: new(wasmhost.Module), loaded: r.now(),
+		output: r.outputOf(name)}
 	v.failed.Store(&err)
 	return v
 }

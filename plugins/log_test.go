@@ -49,7 +49,8 @@ func TestALogBelongsToThePlugin(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, scorer.Score(rows{{}, {}}, make([]float64, 2)))
 
-	require.Equal(t, []string{"mine 1 one", "other 1 three", "mine 2 two", "mine 3 two"}, heard, "the trial calls log, too")
+	require.Equal(t, []string{"mine 1 one", "other 1 three", "mine 2 two", "mine 3 two"}, heard,
+		"the trial calls log, too")
 	lines, err := r.Log("mine", 1)
 	require.NoError(t, err)
 	require.Len(t, lines, 2)

@@ -129,9 +129,11 @@ func (a *activations) restore(cfg *config.Config, e *engine.Engine) {
 		if kept.Configured != configured[use] {
 			continue
 		}
-		attrs := []any{slog.String("for", use), slog.String("plugin", kept.Active), slog.String("configured", kept.Configured)}
+		attrs := []any{slog.String("for", use), slog.String("plugin", kept.Active),
+			slog.String("configured", kept.Configured)}
 		if err := activate(e, use, kept.Active); err != nil {
-			a.log.Warn("an activated plugin is not in use again after the restart", append(attrs, slog.Any("error", err))...)
+			a.log.Warn("an activated plugin is not in use again after the restart",
+				append(attrs, slog.Any("error", err))...)
 			continue
 		}
 		a.log.Info("an activated plugin is in use again after the restart", attrs...)

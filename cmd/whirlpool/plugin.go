@@ -35,7 +35,8 @@ Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 th
 command was not understood, or a file could not be read.`,
 	}
 	cmd.AddCommand(
-		inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(), checkCommand(),
+		inspectCommand(), verifyCommand(), benchCommand(), simulateCommand(), newCommand(), recordCommand(),
+		checkCommand(),
 	)
 	cmd.AddCommand(remoteCommands()...)
 	return cmd

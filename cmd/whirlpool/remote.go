@@ -159,7 +159,8 @@ func (r *remote) send(q request, v any) (status int, err error) {
 		return out.StatusCode, nil
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return out.StatusCode, fmt.Errorf("%s answers %d, and no JSON; is it the API of a gateway?", r.base.Host, out.StatusCode)
+		return out.StatusCode, fmt.Errorf("%s answers %d, and no JSON; is it the API of a gateway?", r.base.Host,
+			out.StatusCode)
 	}
 	return out.StatusCode, nil
 }
@@ -235,7 +236,8 @@ func remoteCommands() []*cobra.Command {
 		body, _ := json.Marshal(map[string]string{"for": args[1]}) // a text can always be written
 		return request{method: "POST", path: pluginPath(args[0], "activate"), body: body, kind: "application/json"}
 	}
-	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry or backoff", use, "%s is active")
+	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry or backoff", use,
+		"%s is active")
 	activate.Long = `Use a plugin of a running gateway as the first scorer (USE is first), the retry scorer (retry) or the backoff
 (backoff). With a [state] dir the gateway keeps it: after a restart the plugin is in use again, unless the
 configuration names another since.`
@@ -355,7 +357,8 @@ func (r *remote) push(name string, code []byte, settings map[string]any) (json.R
 		return nil, err
 	}
 	var raw json.RawMessage
-	status, err := r.send(request{method: method, path: path, body: body, kind: kind, prefer: fmt.Sprintf("wait=%d", pushWait)}, &raw)
+	status, err := r.send(request{method: method, path: path, body: body, kind: kind,
+		prefer: fmt.Sprintf("wait=%d", pushWait)}, &raw)
 	if err != nil {
 		return nil, err
 	}

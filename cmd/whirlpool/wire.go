@@ -84,7 +84,8 @@ func wire(
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	reg, err := plugins.New(plugins.Options{
-		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults, Log: g.log,
+		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults,
+		Log:   g.log,
 		Check: (&checker{limits, cacheDir(cfg), program}).check,
 	})
 	if err != nil {
@@ -183,7 +184,8 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 	out := make([]wasmhost.Proxy, 0, len(s.All))
 	for _, u := range s.All {
 		spec := u.Spec()
-		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost, Metadata: spec.Metadata})
+		out = append(out, wasmhost.Proxy{ID: spec.ID, Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
+			Metadata: spec.Metadata})
 	}
 	return out
 }
@@ -210,7 +212,8 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 		for _, m := range p.Metrics {
 			own[m.Name] = m.Value
 		}
-		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults, FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: own})
+		out = append(out, metrics.PluginState{Name: p.Name, Calls: p.Calls - p.Faults, Faults: p.Faults,
+			FaultsBy: p.FaultsBy, Spent: p.Spent, Missed: p.Missed, Quarantined: p.Quarantined, Own: own})
 	}
 	return out
 }
@@ -246,7 +249,8 @@ func (g *gateway) reload() api.ReloadStatus {
 		g.log.Warn("configuration: " + w)
 	}
 	if len(status.Restart) > 0 {
-		g.log.Warn("what has changed here takes effect with the next start", slog.String("keys", strings.Join(status.Restart, ", ")))
+		g.log.Warn("what has changed here takes effect with the next start",
+			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
 	if cfg.ProxyCount() == 0 { // a list that was emptied by mistake, or is being written
@@ -308,7 +312,9 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	}
 	// Where the API listens does not change before the next start.
 	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
-		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil, "are gone, but until the next start the API listens on "+listen+", where it needs them; keep a key, or restart")}}
+		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
+			"are gone, but until the next start the API listens on "+
+				listen+", where it needs them; keep a key, or restart")}}
 	}
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {

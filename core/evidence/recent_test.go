@@ -25,7 +25,8 @@ func TestATargetThatHasJustServedAnother(t *testing.T) {
 	require.True(t, l.Failed(at(2, &b, 11)).JustServed)
 	l.Served(at(1, &a, 11.5))
 	l.Served(at(2, &b, 11.5))
-	require.True(t, l.ServedElsewhere(target, 1, 12*time.Second), "the success of one proxy does not hide that of another")
+	require.True(t, l.ServedElsewhere(target, 1, 12*time.Second),
+		"the success of one proxy does not hide that of another")
 	require.True(t, l.ServedElsewhere(target, 2, 12*time.Second))
 	l.Served(at(2, &b, 14))
 	require.False(t, l.Failed(at(2, &b, 14.1)).JustServed, "by itself")

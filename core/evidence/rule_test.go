@@ -280,7 +280,8 @@ func TestEverythingFails(t *testing.T) {
 	for _, kind := range []fault{either, own} {
 		for _, targets := range []int{1, 2, 5} {
 			var row strings.Builder
-			fmt.Fprintf(&row, "everything fails by %s faults at %d targets; opened, most attempts:", kinds[kind], targets)
+			fmt.Fprintf(&row, "everything fails by %s faults at %d targets; opened, most attempts:", kinds[kind],
+				targets)
 			for _, n := range []int{2, 8, 100} {
 				p := newPool(n, 100, 3)
 				p.target = func() int { return p.rng.IntN(targets) }

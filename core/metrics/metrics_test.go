@@ -494,7 +494,8 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r.Reloaded(true, noon)
 	r.Observe(func() []ProxyState { return []ProxyState{{ID: "\"p\"\\"}, {ID: "q", State: core.Open, InFlight: 3}} },
 		func() []PluginState {
-			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1}, Own: map[string]float64{"level": -2.5}}}
+			return []PluginState{{Name: "a", Calls: 2, Faults: 1, FaultsBy: map[string]uint64{"trap": 1},
+				Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
 	w := httptest.NewRecorder()

@@ -209,12 +209,14 @@ func (h *Host) admit(code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, cpuOnly: h.cpuOnly, keep: runtime.GOMAXPROCS(0) + 2}, nil
+	return &Module{desc: d, limits: h.limits, clock: h.clock, output: h.output, cpuOnly: h.cpuOnly,
+		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
 // build meters and compiles; nothing of the module has run yet.
 func (h *Host) build(m *Module, code []byte) error {
-	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork, ModuleWork: m.limits.ModuleWork})
+	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
+		ModuleWork: m.limits.ModuleWork})
 	if err != nil {
 		return refuse("the module cannot be metered: %v", err)
 	}

@@ -402,7 +402,8 @@ func SlowScorer() *Module {
 // SlowLearner is a scorer that chases in each observation at a real time.
 func SlowLearner() *Module {
 	m := Scorer(Scores(1)...).Add(Func{
-		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}}, Code: Live(ObserveNow, Chase(1)...),
+		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}},
+		Code: Live(ObserveNow, Chase(1)...),
 	})
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
 	return m
