@@ -238,9 +238,9 @@ func remoteCommands() []*cobra.Command {
 	}
 	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry or backoff", use,
 		"%s is active")
-	activate.Long = `Use a plugin of a running gateway as the first scorer (USE is first), the retry scorer (retry) or the backoff
-(backoff). With a [state] dir the gateway keeps it: after a restart the plugin is in use again, unless the
-configuration names another since.`
+	activate.Long = `Use a plugin of a running gateway as the first scorer (USE is first), the retry scorer
+(retry) or the backoff (backoff). With a [state] dir the gateway keeps it: after a restart the plugin is in use
+again, unless the configuration names another since.`
 	remove := func(args []string) request { return request{method: "DELETE", path: pluginPath(args[0])} }
 	return []*cobra.Command{
 		pushCommand(), listCommand(), activate,
@@ -284,9 +284,9 @@ func pushCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use: "push FILE", Short: "Upload a module to a gateway",
-		Long: `Upload a module to a running gateway, as a new plugin or in place of the module that the plugin has. The gateway
-checks it as verify does, and refuses a module that fails a check (exit code 1). Without --config the settings of
-the module before stay.`,
+		Long: `Upload a module to a running gateway, as a new plugin or in place of the module that the plugin
+has. The gateway checks it as verify does, and refuses a module that fails a check (exit code 1). Without
+--config the settings of the module before stay.`,
 		Example: "  whirlpool plugin push mine.wasm --to https://gateway.example:8889 --key-file key --activate first",
 	}
 	f := cmd.Flags()
@@ -422,8 +422,9 @@ func testCommand() *cobra.Command {
 	var input string
 	cmd := &cobra.Command{
 		Use: "test NAME", Short: "Call a plugin of a gateway without using its answer",
-		Long: `Call a plugin of a running gateway; nothing uses its answer. A scorer scores the proxies of the pool, a backoff
-gives its delays by the policy in force. --input gives other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
+		Long: `Call a plugin of a running gateway; nothing uses its answer. A scorer scores the proxies of the
+pool, a backoff gives its delays by the policy in force. --input gives other inputs, as POST
+/api/v1/plugins/NAME/test takes them.`,
 	}
 	cmd.Flags().StringVar(&input, "input", "", "JSON `FILE` with the inputs, or - for the standard input")
 	return onGateway(cmd, func(r *remote, args []string) error {
