@@ -204,7 +204,7 @@ func TestThePluginPage(t *testing.T) {
 		"plugin record --api http://"+w.api+" ").Replace(script.String())
 	cmd := exec.Command("sh", "-e", "-x", "-c", text)
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "WHIRLPOOL_URL=http://"+w.api)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "\nX-Whirlpool-Proxy-Id: F3\r\n", "the plugin steers")
