@@ -42,12 +42,9 @@ func TestClassifyAClientHello(t *testing.T) {
 	// With early_data as the last extension.
 	early := append(bytes.Clone(whole), 0, 42, 0, 0)
 	grow := func(at, bytes int) {
-		for i := at + bytes - 1; i >= at; i-- {
-			if early[i] += 4; early[i] >= 4 {
-				return
-			}
-			early[i-1]++
-			return
+		last := at + bytes - 1
+		if early[last] += 4; early[last] < 4 {
+			early[last-1]++
 		}
 	}
 	grow(3, 2) // record

@@ -36,6 +36,8 @@ func Text(name, preset, text string, values ...string) Setting {
 func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
 // stated is the text of describe; it ends in a zero byte.
+//
+//lint:ignore U1000 describe, in the WebAssembly build, returns it
 var stated = "\x00"
 
 // State states the settings. The host refuses any other, and values out of their
