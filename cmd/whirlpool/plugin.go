@@ -28,8 +28,9 @@ func pluginCommand() *cobra.Command {
 		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers) or
 compute the wait before a retry (backoffs). sdk/ABI.md is their contract.
 
-push, list, activate, rollback, release, delete and test work with a gateway that runs: --to is the URL of its API,
-and the key comes from --key-file or $WHIRLPOOL_API_KEY.
+push, list, activate, rollback, release, delete, logs and test work with a gateway
+that runs: --to is the URL of its API, and the key comes from --key-file or
+$WHIRLPOOL_API_KEY.
 
 Exit codes: 0 all is well; 1 the module failed a check, or the command did; 2 the
 command was not understood, or a file could not be read.`,

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -247,7 +248,7 @@ again, unless the configuration names another since.`
 		onPlugin("rollback NAME", "Put the module before the last upload back", post("rollback"), "%s is rolled back"),
 		onPlugin("release NAME", "End the quarantine of a plugin", post("release"), "%s is released"),
 		onPlugin("delete NAME", "Delete an uploaded plugin", remove, "%s is deleted"),
-		testCommand(),
+		logsCommand(), testCommand(),
 	}
 }
 
@@ -447,6 +448,7 @@ pool, a backoff gives its delays by the policy in force. --input gives other inp
 				Score     float64 `json:"score"`
 			} `json:"scores"`
 			Delays []float64 `json:"delays"`
+			Log    []logLine `json:"log"` // written by the call
 		}
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
@@ -464,6 +466,9 @@ pool, a backoff gives its delays by the policy in force. --input gives other inp
 				fmt.Fprintf(t, "delay %d\t%v s\n", i+1, d)
 			}
 			t.Flush() // its error is the writer's
+			for _, l := range out.Log {
+				r.note("%v", l)
+			}
 		})
 	})
 }
@@ -474,4 +479,70 @@ func readInput(file string, stdin io.Reader) ([]byte, error) {
 		return io.ReadAll(stdin)
 	}
 	return os.ReadFile(file)
+}
+
+// followEvery is how often logs --follow reads new lines.
+const followEvery = time.Second
+
+func logsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "logs NAME", Short: "Print the last log lines of a plugin of a gateway",
+		Long: `Print the last log lines of a plugin of a running gateway, at most 100. With --json
+each line is a JSON object.`,
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until the command is ended")
+	return onGateway(cmd, func(r *remote, args []string) error {
+		after := uint64(0)
+		for {
+			var log struct {
+				Lines []logLine `json:"lines"`
+			}
+			path := fmt.Sprintf("%s?after=%d", pluginPath(args[0], "logs"), after)
+			if _, err := r.send(request{method: "GET", path: path}, &log); err != nil {
+				return err
+			}
+			for _, l := range log.Lines {
+				if err := r.printLine(l); err != nil {
+					return err
+				}
+				after = l.Number
+			}
+			if !follow {
+				return nil
+			}
+			select {
+			case <-r.cmd.Context().Done():
+				return nil
+			case <-time.After(followEvery):
+			}
+		}
+	})
+}
+
+// logLine is a log line of a plugin, as the API has it.
+type logLine struct {
+	Number uint64    `json:"number"`
+	At     time.Time `json:"at"`
+	Level  string    `json:"level"`
+	Text   string    `json:"text"`
+}
+
+func (r *remote) printLine(l logLine) error {
+	if r.asJSON {
+		return json.NewEncoder(r.cmd.OutOrStdout()).Encode(l)
+	}
+	_, err := fmt.Fprintln(r.cmd.OutOrStdout(), l)
+	return err
+}
+
+// String is the line for people. What could control a terminal is left out: the plugin wrote the text.
+func (l logLine) String() string {
+	text := strings.Map(func(r rune) rune {
+		if r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, l.Text)
+	return fmt.Sprintf("%s %-5s %s", l.At.UTC().Format("2006-01-02T15:04:05.000Z"), l.Level, text)
 }
