@@ -125,11 +125,13 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 			if c.beside != nil {
 				beside = func() { c.beside(w) }
 			}
+			begin := time.Now()
 			attacked := w.measure(2*time.Second, beside)
 			t.Logf("alone:    %v", alone)
 			t.Logf("attacked: %v", attacked)
-			require.Less(t, attacked.p99, 2*alone.p99+10*time.Millisecond)
-			require.Less(t, attacked.healthz, max(100*time.Millisecond, 2*alone.healthz))
+			late := tolerance(begin) // 60 ms if nothing else runs
+			require.Less(t, attacked.p99, 2*alone.p99+late/6)
+			require.Less(t, attacked.healthz, 2*alone.healthz+40*time.Millisecond+late)
 			require.Less(t, attacked.resident, alone.resident+64+c.memory)
 		})
 	}
