@@ -196,6 +196,24 @@ func TestActivate(t *testing.T) {
 	require.Equal(t, "fixed", r.policies.Current().BackoffStrategy)
 }
 
+// Activated is called for each activation, and for a policy that names another backoff.
+func TestActivationsAreReported(t *testing.T) {
+	var got []string
+	r := newRig(t, func(_ *rig, cfg *Config) {
+		cfg.Activated = func(use, plugin string) { got = append(got, use+"="+plugin) }
+	})
+	r.check(t,
+		call("POST", "/plugins/random/activate", `{"for":"first"}`, 200),
+		call("POST", "/plugins/random/activate", `{"for":"retry"}`, 200),
+		call("POST", "/plugins/fixed/activate", `{"for":"backoff"}`, 200),
+		call("POST", "/plugins/fixed/activate", `{"for":"first"}`, 422),
+		call("PUT", "/retry/policy", `{"backoff_strategy":"exponential"}`, 200),
+		call("PUT", "/retry/policy", `{"backoff_strategy":"nope"}`, 400),
+		call("PUT", "/retry/policy", `{"max_attempts":2}`, 200),
+	)
+	require.Equal(t, []string{"first=random", "retry=random", "backoff=fixed", "backoff="}, got)
+}
+
 func TestTestScorer(t *testing.T) {
 	r := newRig(t, nil)
 	const path = "/plugins/random/test"

@@ -37,10 +37,10 @@ func newProblem(status int, code, message string) *problem {
 	return &problem{status, Error{Error: code, Message: message}}
 }
 
-func notFound(message string) error { return newProblem(fiber.StatusNotFound, "not_found", message) }
+func notFound(message string) *problem { return newProblem(fiber.StatusNotFound, "not_found", message) }
 
 // conflict is a problem of input that does not fit the present state.
-func conflict(message string) error { return newProblem(fiber.StatusConflict, "conflict", message) }
+func conflict(message string) *problem { return newProblem(fiber.StatusConflict, "conflict", message) }
 
 // badField is a problem of a field, or a query parameter, with a wrong value.
 func badField(field, message string) error {
@@ -74,20 +74,30 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 }
 
 func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
-	var p *problem
-	var f *fiber.Error
-	switch {
-	case errors.As(err, &p):
+	if p := knownProblem(err); p != nil {
 		return p
-	case errors.Is(err, core.ErrNotFound):
-		return newProblem(fiber.StatusNotFound, "not_found", err.Error())
-	case errors.Is(err, core.ErrConflict):
-		return newProblem(fiber.StatusConflict, "conflict", err.Error())
-	case errors.As(err, &f):
+	}
+	var f *fiber.Error
+	if errors.As(err, &f) {
 		return s.fiberProblem(c, f)
 	}
 	s.cfg.Log.Error("a request to the API failed", slog.Any("error", err), slog.String("path", clip(c.Path())))
 	return internal(fiber.StatusInternalServerError)
+}
+
+// knownProblem returns the problem that err wraps, or that its kind stands for; nil if
+// there is none.
+func knownProblem(err error) *problem {
+	var p *problem
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, core.ErrNotFound):
+		return notFound(err.Error())
+	case errors.Is(err, core.ErrConflict):
+		return conflict(err.Error())
+	}
+	return nil
 }
 
 func internal(status int) *problem {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
@@ -26,7 +27,10 @@ func TestHealth(t *testing.T) {
 	ready(200, `{"status":"ready"}`)
 	r.trip("F2")
 	ready(503, `{"error":"not_ready","message":"no proxy accepts requests"}`)
+	r.now = r.now.Add(time.Minute)
+	ready(200, `{"status":"ready"}`) // half-open breakers admit probes
 	r.pool.Snapshot().Get("F1").Breaker().Reset()
+	r.trip("F2")
 	ready(200, `{"status":"ready"}`)
 	lease, _ := r.pool.Snapshot().Get("F1").Acquire(r.now)
 	defer lease.Release()

@@ -1,14 +1,12 @@
 package api
 
 import (
-	"errors"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
@@ -118,16 +116,10 @@ func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns what the response to the upload would have been.
+// uploadError returns the error that a response to the upload would have.
 func uploadError(err error) *Error {
-	var p *problem
-	switch err = pluginProblem(err); {
-	case errors.As(err, &p):
+	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body
-	case errors.Is(err, core.ErrConflict):
-		return &Error{Error: "conflict", Message: err.Error()}
-	case errors.Is(err, core.ErrNotFound):
-		return &Error{Error: "not_found", Message: err.Error()}
 	}
 	return &internal(fiber.StatusInternalServerError).body
 }

@@ -24,7 +24,7 @@ func TestRejectedUpload(t *testing.T) {
 	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429})
 }
 
-// An upload that takes long, or whose client does not want to wait, is answered by 202 and its state.
+// An upload that takes long, or whose client does not want to wait, gets 202 and the state of the upload.
 func TestAcceptedUpload(t *testing.T) {
 	begun := `{"id":"7","name":"a","sha256":"sum","state":"checking","started_at":"2026-11-28T12:00:00Z"}`
 	ended := `"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:00Z",`
@@ -36,6 +36,8 @@ func TestAcceptedUpload(t *testing.T) {
 			"", "", "") + `}`},
 		{fmt.Errorf("name %w", core.ErrConflict), `{"id":"7","name":"a","sha256":"sum","state":"failed",` + ended +
 			`"error":{"error":"conflict","message":"name already exists"}}`},
+		{fmt.Errorf("name %w", core.ErrNotFound), `{"id":"7","name":"a","sha256":"sum","state":"failed",` + ended +
+			`"error":{"error":"not_found","message":"name not found"}}`},
 		{errors.New("secret"), `{"id":"7","name":"a","sha256":"sum","state":"failed",` + ended +
 			`"error":{"error":"internal","message":"internal error; the log has the details"}}`},
 	} {
