@@ -177,7 +177,7 @@ func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
 	x.final = core.RequestEvent{
 		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,
 		Started: x.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
-		LimitReached: x.limitReached, BudgetSpent: x.budgetSpent,
+		LimitReached: x.retry.limitReached, BudgetSpent: x.retry.budgetSpent,
 		Delivered: r.Final == core.FinalSuccess && !clientLeft,
 	}
 	x.executor.recorder.Request(&x.final)

@@ -21,21 +21,15 @@ type Exchange struct {
 	ready    time.Time
 	deadline time.Time // of the whole request; zero without a total timeout
 
-	query       selector.Query
-	attempt     Attempt
-	proxy       *upstream.Upstream // of the last attempt; nil before the first
-	lease       upstream.Lease
-	event       core.AttemptEvent // of the last attempt
-	finding     evidence.Finding  // of the last attempt, if it failed
-	cutShort    bool              // the attempt's deadline is its adaptive timeout
-	delay       time.Duration     // waited before the last attempt
-	retryReason string            // why the last attempt is a retry
-	deferred    []deferred        // attempts that are charged once another proxy serves the request
-
-	triedAsUsual  bool // the target is suspect, and this request is retried all the same
-	targetSuspect bool // no retry followed, as the target is suspect
-	limitReached  bool // no retry followed, as max_attempts was reached
-	budgetSpent   bool // no retry followed, as the retry budget was spent
+	query    selector.Query
+	attempt  Attempt
+	proxy    *upstream.Upstream // of the last attempt; nil before the first
+	lease    upstream.Lease
+	event    core.AttemptEvent // of the last attempt
+	finding  evidence.Finding  // of the last attempt, if it failed
+	cutShort bool              // the attempt's deadline is its adaptive timeout
+	deferred []deferred        // attempts that are charged once another proxy serves the request
+	retry    retryState
 
 	open    open // what Run returned and has not been closed
 	relay   Relay
@@ -45,6 +39,17 @@ type Exchange struct {
 	timer   *time.Timer
 
 	newDeadline func() time.Time // shorten
+}
+
+// retryState is the state of an exchange's retries.
+type retryState struct {
+	delay  time.Duration // waited before the last attempt
+	reason string        // why the last attempt is a retry
+
+	triedAsUsual  bool // the target is suspect, and this request is retried all the same
+	targetSuspect bool // no retry followed, as the target is suspect
+	limitReached  bool // no retry followed, as max_attempts was reached
+	budgetSpent   bool // no retry followed, as the retry budget was spent
 }
 
 // open is the kind of ending that has to be closed.
@@ -60,13 +65,15 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (x *Exchange) Result() *Result { return &x.result }
 
-// reset readies x for the next request, with its buffers and timer.
+// reset readies x for the next request. It leaves what each request sets before it is
+// read: assigning a whole Exchange would put a copy of it on the stack.
 func (x *Exchange) reset() {
 	x.Abandon()
-	query, events, timer, deferred := x.query, x.result.Events[:0], x.timer, x.deferred[:0]
-	query.Reset()
-	*x = Exchange{query: query, timer: timer, deferred: deferred, newDeadline: x.newDeadline}
-	x.result.Events = events
+	x.result = Result{Events: x.result.Events[:0]}
+	x.deadline = time.Time{}
+	x.query.Reset()
+	x.proxy, x.finding = nil, evidence.Finding{}
+	x.retry = retryState{}
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }
 

@@ -194,6 +194,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
+	x := &both{} // reused, as a client connection does
 	for _, q := range p.Requests {
 		rec := &coretest.Recorder{}
 		e.recorder = rec
@@ -205,7 +206,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		e.Tune(tuning)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		leaves := time.AfterFunc(q.leave(), func() { cancel(ErrClientLeft) })
-		x := exchange(t, func(own *retry.Policy) {
+		x.Request = exchange(t, func(own *retry.Policy) {
 			own.MaxAttempts, own.BaseDelay, own.MaxBackoffDelay, own.RetryStatusCodes, own.RetryNonIdempotent =
 				q.MaxAttempts, planBase, planCap, q.Codes, q.OptIn
 			if own.Timeout = tenths(p.GlobalTimeout); q.Timeout > 0 {
@@ -215,7 +216,7 @@ func play(t *testing.T, p plan) (trace []string) {
 				d := float64(q.Failover) / 10
 				own.FailoverDelay = &d
 			}
-		})
+		}).Request
 		x.Global.Timeout = tenths(p.GlobalTimeout)
 		x.Idempotent, x.Replayable, x.Request.Tunnel = q.Idempotent, q.Replayable, q.Connect
 		steps := q.Steps

@@ -65,9 +65,9 @@ func (x *Exchange) failureKind(o *core.Outcome) RefusalKind {
 		return TimedOut
 	case final == core.FinalTimeout:
 		return NoTimeLeft
-	case x.targetSuspect:
+	case x.retry.targetSuspect:
 		return TargetSuspect
-	case x.budgetSpent:
+	case x.retry.budgetSpent:
 		return BudgetSpent
 	case final != core.FinalNotRetryable || o.Retry == core.NoRetry:
 		return AttemptFailed

@@ -33,11 +33,11 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 	case o.Retry == core.NoRetry:
 		x.result.Final = core.FinalNotRetryable
 	case x.result.Attempts >= x.request.Policy.MaxAttempts:
-		x.result.Final, x.limitReached = core.FinalExhausted, true
+		x.result.Final, x.retry.limitReached = core.FinalExhausted, true
 	case o.Repeat != core.RepeatAllowed:
 		x.result.Final = core.FinalNotRetryable
 	case x.suspect(o):
-		x.result.Final, x.targetSuspect = core.FinalExhausted, true
+		x.result.Final, x.retry.targetSuspect = core.FinalExhausted, true
 	case x.blocked():
 		return 0, thenRefuse
 	default:
@@ -46,10 +46,10 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 		case !x.deadline.IsZero() && wait >= x.deadline.Sub(x.executor.now()):
 			x.result.Final = core.FinalTimeout
 		case budget != nil && !budget.TryWithdraw(x.event.Ended):
-			x.result.Final, x.budgetSpent = core.FinalExhausted, true
+			x.result.Final, x.retry.budgetSpent = core.FinalExhausted, true
 		default:
 			x.result.Waited += wait
-			x.delay, x.retryReason = wait, o.Reason
+			x.retry.delay, x.retry.reason = wait, o.Reason
 			return wait, thenRetry
 		}
 	}
@@ -72,15 +72,15 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 // suspect. One request a second is retried, to find out when the target recovers.
 func (x *Exchange) suspect(o *core.Outcome) bool {
 	targets := x.tuning.Targets
-	if targets == nil || x.triedAsUsual || o.Charge != core.ChargeProxyOrTarget {
+	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget {
 		return false
 	}
 	now := x.event.Ended.Sub(x.tuning.Epoch)
 	if !targets.Suspect(x.request.Target, now) {
 		return false
 	}
-	x.triedAsUsual = targets.TryAsUsual(x.request.Target, now)
-	return !x.triedAsUsual
+	x.retry.triedAsUsual = targets.TryAsUsual(x.request.Target, now)
+	return !x.retry.triedAsUsual
 }
 
 // blocked reports whether no breaker admits an attempt, and sets the refusal then. A
@@ -109,7 +109,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
-		Random: float64(x.executor.rand()>>11) / (1 << 53), PreviousDelay: x.delay.Seconds(),
+		Random: float64(x.executor.rand()>>11) / (1 << 53), PreviousDelay: x.retry.delay.Seconds(),
 		RetryAfter: o.RetryAfter.Seconds(), LastStatus: float64(o.Status),
 		Elapsed: now.Sub(x.ready).Seconds(), Remaining: -1, MaxAttempts: float64(p.MaxAttempts),
 		HostHash: x.query.HostHash, IDHash: x.proxy.IDHash(), Now: unix(now),
@@ -167,6 +167,14 @@ func (x *Exchange) sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 		x.timer.Stop()
 	}
+}
+
+// logRetry logs a retry through the proxy with that id, and the outcome of the attempt
+// before it.
+func (x *Exchange) logRetry(id string) {
+	o := &x.event.Outcome
+	x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.retry.delay), slog.String("reason", o.Reason),
+		slog.Int("status", o.Status), slog.String("next_proxy_id", id))
 }
 
 func (x *Exchange) logFailed(o *core.Outcome) {

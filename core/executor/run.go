@@ -2,7 +2,6 @@ package executor
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -131,18 +130,18 @@ func (x *Exchange) choose() bool {
 		return false
 	}
 	id := lease.Proxy.ID()
-	if number > 0 { // logged only now: a retry for which there is no proxy is none
-		o := &x.event.Outcome
-		x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.delay), slog.String("reason", o.Reason),
-			slog.Int("status", o.Status), slog.String("next_proxy_id", id))
+	if number > 0 {
+		x.logRetry(id) // only now: without a proxy there is no retry
 	}
 	x.proxy, x.lease = lease.Proxy, lease
 	x.lease.Target = q.Target
-	x.event = core.AttemptEvent{
-		Request: q.ID, ProxyID: id, Attempt: number, Delay: x.delay, RetryReason: x.retryReason, Started: now,
-	}
+	e, a := &x.event, &x.attempt
+	*e = core.AttemptEvent{} // and then field by field, which needs no copy on the stack
+	e.Request, e.ProxyID, e.Attempt, e.Started = q.ID, id, number, now
+	e.Delay, e.RetryReason = x.retry.delay, x.retry.reason
+	*a = Attempt{}
+	a.Upstream, a.Number, a.Started, a.Total = lease.Proxy, number, now, x.deadline
 	x.result.Attempts, x.result.ProxyID = number+1, id
-	x.attempt = Attempt{Upstream: lease.Proxy, Number: number, Started: now, Total: x.deadline}
 	x.setDeadline()
 	if q.Progress != nil {
 		q.Progress.Attempt(number, id)
@@ -270,7 +269,7 @@ func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
 	ob := core.Observation{
 		Now: unix(x.event.Ended), IDHash: x.proxy.IDHash(), HostHash: x.query.HostHash,
 		Attempt: float64(x.event.Attempt), Latency: o.Latency.Seconds(), Status: float64(o.Status),
-		Delay: x.delay.Seconds(),
+		Delay: x.retry.delay.Seconds(),
 	}
 	if o.Verdict == core.Success {
 		ob.Success = 1

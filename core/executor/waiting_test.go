@@ -43,7 +43,7 @@ func (l *late) Send(context.Context, *Attempt) (int, verdict.Facts) {
 	if l.due.IsZero() {
 		l.over()
 	} else {
-		l.by = append(l.by, now.Sub(l.due.Add(l.x.delay)))
+		l.by = append(l.by, now.Sub(l.due.Add(l.x.retry.delay)))
 	}
 	l.due = time.Now()
 	return 0, verdict.Facts{Status: 429}

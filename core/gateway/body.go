@@ -108,5 +108,5 @@ func (r *request) respondBadBody(err error) bool {
 	default:
 		return false
 	}
-	return r.respondError(e)
+	return r.respondError(&e)
 }

@@ -24,12 +24,17 @@ func (r *request) connect() (keep bool) {
 	case ending.Relay != nil:
 		return r.relayRefusal(ending.Relay, &way.Refused)
 	default:
-		h := r.newHead(http.StatusOK, established, true)
-		h.Length, h.Minor = -1, 1
-		r.out.buf = h.Append(r.out.take())
+		r.establish()
 		r.server.serveTunnel(r.conn, ending.Tunnel, way, &r.dial, &r.out)
 		return false
 	}
+}
+
+// establish puts the response to a CONNECT whose tunnel stands into r.out.
+func (r *request) establish() {
+	h := r.newHead(http.StatusOK, established, true)
+	h.Length, h.Minor = -1, 1
+	r.out.buf = h.Append(r.out.take())
 }
 
 // relayRefusal passes on the last proxy's refusal of a CONNECT.

@@ -62,7 +62,7 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	e := proxyhttp.RefusalResponse(refusal)
 	e.Close = r.forward.Request.Rest != nil
 	refusal.Close(e.Status, r.ended)
-	return r.respondError(e)
+	return r.respondError(&e)
 }
 
 // relay passes a response on to the client. The exchange is closed before the last byte

@@ -95,7 +95,7 @@ func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 		code = "request_header_too_large"
 	}
 	f.head, f.body = http1.Request{}, http1.Body{}
-	f.respondError(proxyhttp.ErrorResponse{
+	f.respondError(&proxyhttp.ErrorResponse{
 		Status: err.Status, Code: code, Message: err.Detail, Reason: "http_request_error", Close: true,
 	})
 }
@@ -104,7 +104,7 @@ func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 func (f *httpFront) refuse() {
 	f.begin()
 	f.conn.out.limit(f.server.Now().Add(time.Second))
-	f.respondError(proxyhttp.ErrorResponse{
+	f.respondError(&proxyhttp.ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "too_many_connections", Reason: "connection_limit_reached",
 		Message:    "the gateway holds gateway.max_connections clients already, or is shutting down",
 		RetryAfter: time.Second, Close: true,

@@ -62,8 +62,9 @@ func (r *request) init(s *Server, c *connection) {
 
 // begin readies r for the next request.
 func (r *request) begin() {
-	r.input = executor.Request{ID: r.server.NewID()}
-	r.outcome = proxyhttp.Outcome{ID: r.input.ID}
+	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
+	r.input.ID = r.server.NewID()
+	r.outcome.ID = r.input.ID
 	r.continued, r.ended = false, time.Time{}
 }
 
@@ -97,20 +98,17 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry
 
 	target, bad := r.target()
-	switch {
-	case bad != nil:
-	case !r.authorized():
-		bad = &proxyhttp.ErrorResponse{
-			Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
-			Message: "this proxy wants a user name and password", Reason: "http_request_denied",
-		}
-	case r.countHop():
+	if bad == nil {
+		bad = r.authorize()
+	}
+	if bad == nil && r.countHop() {
 		return r.respondLastHop()
-	default:
+	}
+	if bad == nil {
 		bad = r.steer()
 	}
 	if bad != nil {
-		return r.respondError(*bad)
+		return r.respondError(bad)
 	}
 	in.Host, in.Target = r.cache.authority.Host, r.cache.authority.Target
 	in.Started = r.server.Now()
@@ -218,6 +216,17 @@ func (r *request) ownField(name string) (value []byte, found bool, err error) {
 	return value, found, nil
 }
 
+// authorize refuses a client without valid credentials.
+func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
+	if r.authorized() {
+		return nil
+	}
+	return &proxyhttp.ErrorResponse{
+		Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
+		Message: "this proxy wants a user name and password", Reason: "http_request_denied",
+	}
+}
+
 // authorized checks the client's credentials. Those that were accepted last time are
 // not checked again until the settings change.
 func (r *request) authorized() bool {
@@ -243,10 +252,23 @@ func (r *request) authorized() bool {
 
 // method returns a string for a method without allocating for the usual ones.
 func method(b []byte) string {
-	for _, usual := range [...]string{"GET", "POST", "CONNECT", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"} {
-		if string(b) == usual {
-			return usual
-		}
+	switch string(b) {
+	case "GET":
+		return "GET"
+	case "HEAD":
+		return "HEAD"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "DELETE":
+		return "DELETE"
+	case "OPTIONS":
+		return "OPTIONS"
+	case "PATCH":
+		return "PATCH"
+	case "CONNECT":
+		return "CONNECT"
 	}
 	return string(b)
 }

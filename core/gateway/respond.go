@@ -8,12 +8,12 @@ import (
 )
 
 // respondError writes an error response and reports whether the connection can go on.
-func (r *request) respondError(e proxyhttp.ErrorResponse) (keep bool) {
+func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 	var room, line [256]byte
 	body := e.AppendBody(room[:0])
 	keep = !e.Close && r.reusable() && r.discardBody()
 	h := r.newHead(e.Status, e.AppendReason(line[:0]), keep)
-	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), &e
+	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), e
 	b := h.Append(r.out.take())
 	if r.input.Method != http.MethodHead { // r.head may be overwritten by the body that was discarded
 		b = append(b, body...)
