@@ -41,7 +41,7 @@ const within = 10 * time.Second
 // spared is how much memory a hostile call may take: the guest's own 16 MiB as
 // it grows page by page and is copied each time it has grown by a quarter, or
 // the stack of a recursion, which wazero copies as it doubles.
-const spared = 96 << 20
+const spared = 160 << 20
 
 func wasi(name string, params string) w.Import {
 	i := w.Import{Module: "wasi_snapshot_preview1", Name: name, Results: []byte{w.I32}}
