@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ErrClientLeft and ErrShutdown are the causes a caller cancels an exchange's
-// context with. Any cause but ErrShutdown counts as the client having left.
+// ErrClientLeft and ErrShutdown are the causes for which a caller cancels an exchange's
+// context. Any cause but ErrShutdown counts as a client that has left.
 var (
 	ErrClientLeft = errors.New("the client hung up")
 	ErrShutdown   = verdict.ErrShutdown
@@ -23,9 +23,14 @@ var (
 
 // Selector chooses a proxy and takes its permit. It never blocks.
 type Selector interface {
+	// Select chooses a proxy for q, ranked by scorer. Its errors are those of
+	// selector.Selector's.
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
+	// Untried reports whether a proxy that q has not tried is admissible.
 	Untried(q *selector.Query, now time.Time) bool
+	// Blocked returns why no proxy at all can be chosen for q; nil if one can.
 	Blocked(q *selector.Query, now time.Time) error
+	// NextTest returns when a breaker that is not closed may admit a probe; false without one.
 	NextTest() (time.Time, bool)
 }
 
@@ -48,7 +53,8 @@ type Targets interface {
 	TryAsUsual(target evidence.Target, now time.Duration) bool
 }
 
-// Tuning is what a reload may change while requests run.
+// Tuning holds the settings that a reload may change. An exchange uses those in force
+// when it began.
 type Tuning struct {
 	FirstScorer    core.Scorer                        // ranks candidates of first attempts
 	RetryScorer    core.Scorer                        // ranks candidates of retries

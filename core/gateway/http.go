@@ -26,8 +26,8 @@ type cache struct {
 	regionValue string              // last X-Whirlpool-Region, and its parts
 	region      string
 	strict      bool
-	login       string    // last Proxy-Authorization that was accepted,
-	loginFor    *settings // and the settings it was accepted under
+	accepted    string    // last Proxy-Authorization that was accepted,
+	acceptedBy  *settings // and the settings it was accepted under
 	override    string    // last X-Whirlpool-Retry,
 	global      *retry.Policy
 	policy      *retry.Policy // and that merged over global

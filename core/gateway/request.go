@@ -23,7 +23,7 @@ type request struct {
 	head      http1.Request
 	body      http1.Body
 	continued bool      // 100 Continue has been sent
-	ended     time.Time // zero if the request was refused before it was run
+	ended     time.Time // when the exchange was closed; zero without one
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -238,11 +238,11 @@ func (r *request) authorized() bool {
 		if f.Kind != http1.ProxyAuthorization {
 			continue
 		}
-		if r.cache.loginFor == r.set && r.cache.login == string(f.Value) {
+		if r.cache.acceptedBy == r.set && r.cache.accepted == string(f.Value) {
 			return true
 		}
 		if r.set.users.allow(string(f.Value)) {
-			r.cache.loginFor, r.cache.login = r.set, string(f.Value)
+			r.cache.acceptedBy, r.cache.accepted = r.set, string(f.Value)
 			return true
 		}
 		return false
