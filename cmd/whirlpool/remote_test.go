@@ -136,7 +136,8 @@ func TestPluginCommands(t *testing.T) {
 			"2026-11-28T12:00:00.500Z warn  hot\n", "", "GET /plugins/mine/logs"},
 		"logs as JSON": {[]string{"logs", "mine", "--json"}, map[string][]string{"GET /plugins/mine/logs": {
 			`200 {"lines":[{"number":7,"at":"2026-11-28T12:00:00Z","level":"warn","text":"hot"}]}`}}, 0,
-			`{"number":7,"at":"2026-11-28T12:00:00Z","level":"warn","text":"hot"}` + "\n", "", "GET /plugins/mine/logs"},
+			`{"number":7,"at":"2026-11-28T12:00:00Z","level":"warn","text":"hot"}` + "\n", "",
+			"GET /plugins/mine/logs"},
 		"a wrong key": {[]string{"list"},
 			map[string][]string{"GET /plugins": {`401 {"error":"unauthorized","message":"no"}`}}, 1, "",
 			"--key-file or $WHIRLPOOL_API_KEY", "GET /plugins"},
