@@ -87,6 +87,9 @@ func (c *checker) report(ctx context.Context, code []byte, config map[string]any
 	isolate(cmd)
 	runtime.LockOSThread() // Linux ends the child when the thread that started it ends
 	defer runtime.UnlockOSThread()
+	if ctx.Err() != nil {
+		return conformance.Report{}, ctx.Err()
+	}
 	if err := cmd.Start(); err != nil { // the executable is gone, or there may be no more processes
 		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
 	}
