@@ -32,10 +32,12 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, err)
 	oneScore := wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 2}, wasmtest.ConstF64(1),
 		[]byte{wasmtest.F64Store, 3, 0})...).Bytes()
-	nanOn503 := wasmtest.Backoff(wasmtest.Join([]byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 64}, wasmtest.ConstF64(503),
-		[]byte{0x61, wasmtest.If, wasmtest.Empty}, wasmtest.Const64(0x7ff8000000000000), // eq
+	nanOn503 := wasmtest.Backoff(wasmtest.Join([]byte{wasmtest.LocalGet, 0, wasmtest.F64Load, 3, 64},
+		wasmtest.ConstF64(503), []byte{0x61, wasmtest.If, wasmtest.Empty}, wasmtest.Const64(0x7ff8000000000000), // eq
 		[]byte{0xbf, wasmtest.Return, wasmtest.End}, wasmtest.ConstF64(1))...).Bytes() // f64.reinterpret_i64
-	for name, program := range map[string]string{"child": self, "no program": "", "program is gone": filepath.Join(t.TempDir(), "gone")} {
+	for name, program := range map[string]string{
+		"child": self, "no program": "", "program is gone": filepath.Join(t.TempDir(), "gone"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			c := &checker{limits: wasmhost.DefaultLimits(), program: program}
 			require.NoError(t, c.check(t.Context(), builtin.Modules()["random"], nil))

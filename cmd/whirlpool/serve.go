@@ -20,19 +20,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// options are serve's flags.
+// options are the flags of serve.
 type options struct {
 	source     config.Source
 	demo       bool
 	cpuProfile string
 }
 
-// serve runs until a signal ends it.
+// serve runs the gateway until a signal ends it.
 func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGPIPE) // who reads the log may leave; a Go program would die with its next record
+	signal.Ignore(syscall.SIGPIPE) // the reader of the log may end; by default the next record would end the process
 	stopProfile, err := profile(o.cpuProfile)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
 	log, level, done := openLog(cfg.Log, logTo)
-	defer done() // its error could only be told where the log goes
+	defer done() // its error could only be logged
 	program, err := os.Executable()
 	if err != nil {
 		program = ""
@@ -72,7 +72,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
-	if cfg.Log.Format == "json" { // a program reads it, and often what goes to out as well
+	if cfg.Log.Format == "json" { // a program reads the log, and often out as well
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
 			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
 	} else {
@@ -101,7 +101,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			return g.drain(signals)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				go g.reload() // the next signal does not wait for it
+				go g.reload() // the next signal is handled meanwhile
 				continue
 			}
 			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
@@ -110,7 +110,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 }
 
-// greet tells whoever has started the gateway where everything is.
+// greet prints the addresses of the gateway, the dashboard and the API.
 func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
 	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", gateway, proxies)
 	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", api, api)
@@ -123,7 +123,7 @@ func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
 	}
 }
 
-// profile writes a CPU profile to a file, "" for none, until stop.
+// profile writes a CPU profile to a file until stop is called; "" writes none.
 func profile(file string) (stop func(), err error) {
 	if file == "" {
 		return func() {}, nil
@@ -142,7 +142,7 @@ func profile(file string) (stop func(), err error) {
 	}, nil
 }
 
-// use adds the demo's proxies, and its settings where no flag says otherwise.
+// use adds the demo's proxies, and its settings unless a flag sets them.
 func (o *options) use(demo *lab.Demo) {
 	o.source.URLs = append(o.source.URLs, demo.Proxies()...)
 	for key, value := range demo.Settings() {
@@ -152,19 +152,18 @@ func (o *options) use(demo *lab.Demo) {
 	}
 }
 
-// grace is what running requests have after a signal.
+// grace returns the time that requests in flight have after a signal.
 func (g *gateway) grace() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
-// echo is how long after a signal another is taken for the same one: timeout(1)
-// sends its signal to the process and then to the group that the process is in.
-const echo = 100 * time.Millisecond
+// sameSignal is the time after a signal within which another one counts as the same: timeout(1) signals the process and
+// then its process group.
+const sameSignal = 100 * time.Millisecond
 
-// drain lets running requests finish within the grace period; a second signal
-// ends the process at once.
+// drain waits for the requests in flight, for at most the grace period. A second signal ends the process at once.
 func (g *gateway) drain(signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace())
 	defer cancel()
@@ -180,7 +179,7 @@ func (g *gateway) drain(signals <-chan os.Signal) error {
 		case <-done:
 			return nil
 		case s := <-signals:
-			if s != syscall.SIGHUP && time.Since(begun) > echo {
+			if s != syscall.SIGHUP && time.Since(begun) > sameSignal {
 				return errors.New("stopped by a second signal")
 			}
 		}

@@ -6,8 +6,7 @@ import (
 	"syscall"
 )
 
-// openFiles is how many descriptors the process may have open (ulimit -n); 0
-// when that is not known.
+// openFiles returns the limit on open file descriptors (ulimit -n), 0 if it is unknown.
 func openFiles() int {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur > math.MaxInt32 {
@@ -16,7 +15,7 @@ func openFiles() int {
 	return int(l.Cur)
 }
 
-// inode tells one file from another of the same name.
+// inode returns the inode number, which differs between a file and its replacement.
 func inode(info os.FileInfo) uint64 {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return s.Ino

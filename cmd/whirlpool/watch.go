@@ -12,19 +12,17 @@ import (
 )
 
 const (
-	// settle is how long the folders must be quiet before files are read: an
-	// editor writes in several steps. A folder that is never quiet (somebody's
-	// log file lies in it) is waited for up to maxSettle.
+	// settle is the time without changes in the folders after which files are read: an editor writes in several
+	// steps. If the folders keep changing (a log file is in one), files are read after maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
-	// lookEvery finds changes on file systems that announce none, and on machines
-	// that have no inotify instance left (containers share them).
+	// lookEvery is the interval of checks without notifications: some file systems send none, and a machine may have
+	// no inotify instance left (containers share them).
 	lookEvery = 2 * time.Second
 )
 
-// watch reloads when the configuration, or a file that it names, changes: in
-// place, by rename, or behind a symbolic link (Kubernetes). Folders are
-// watched, not files; without w they are only looked at now and then.
+// watch reloads when the configuration file or a file that it names changes: in place, by rename, or behind a symbolic
+// link (Kubernetes). It watches folders, not files. Without w it checks every lookEvery only.
 func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
@@ -41,9 +39,8 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 		defer look.Stop()
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
-		// It looks once more after a reload: the files may have changed while they
-		// were being read, or be other files now. Not at once: a list that is written
-		// for a minute would be read without a pause.
+		// A reload is followed by another check, since the files may have changed while they were read. It comes after a
+		// pause, since a file that is written for a minute would otherwise be read all the time.
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				seen = now
@@ -51,7 +48,7 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 				quiet.Reset(maxSettle)
 			}
 		}
-		var since time.Time // of the first event not looked at yet
+		var since time.Time // of the first event since the last check
 		for {
 			select {
 			case <-done:
@@ -80,8 +77,8 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 	}
 }
 
-// fingerprint tells the watched files' state, and has w, if there is one, watch
-// their folders: those they are named in, and those they lie in.
+// fingerprint returns the state of the watched files. With w it also watches their folders, and those that symbolic
+// links lead to.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)
@@ -97,7 +94,7 @@ func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 			continue
 		}
 		watch(path)
-		if target, err := filepath.EvalSymlinks(path); err == nil { // of a link, where it leads
+		if target, err := filepath.EvalSymlinks(path); err == nil { // the target of a symbolic link
 			watch(target)
 		}
 		if info, err := os.Stat(path); err == nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// gateway is the parts put together.
+// gateway is the parts of a running process.
 type gateway struct {
 	source  config.Source
 	log     *slog.Logger
@@ -30,19 +30,19 @@ type gateway struct {
 	plugins *plugins.Registry
 	engine  *engine.Engine
 	api     *api.Server
-	started *config.Config // what the process began with
+	started *config.Config // at the start of the process
 	active  *activations
 
-	reloading sync.Mutex // one reload at a time; it takes as long as new plugins take to compile
+	reloading sync.Mutex // held during a reload, which takes as long as new plugins take to compile
 
-	mu      sync.Mutex       // guards what follows, for a moment
+	mu      sync.Mutex       // guards the fields below
 	cfg     *config.Config   // in force
 	status  api.ReloadStatus // of the last reload
-	address string           // where clients connect
+	address string           // the listening address of the gateway
 }
 
-// openLog begins the log. Nobody who writes to it waits for where it goes;
-// done passes on what has not arrived there yet.
+// openLog opens the log. Its writers do not wait for out, which may be slow; done writes the records that are still
+// queued.
 func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.LevelVar, done func() error) {
 	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
@@ -57,7 +57,7 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	return log, level, w.Close
 }
 
-// inSeconds writes durations as the API does; slog's JSON has bare nanoseconds.
+// inSeconds writes durations in seconds, as the API does. slog's JSON writes nanoseconds.
 func inSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
@@ -77,7 +77,7 @@ func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
 ) (*gateway, error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
-	g.keepFile(cfg)
+	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
@@ -94,7 +94,7 @@ func wire(
 	g.plugins = reg
 	change, err := reg.Begin(cfg.Modules())
 	if err != nil {
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
 	g.engine, err = engine.New(cfg.Engine(), engine.Options{
@@ -102,7 +102,7 @@ func wire(
 		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
 	})
 	if err != nil {
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	reg.SetUsed(g.usesPlugin)
 	g.active = newActivations(cfg.State.Dir, g.log)
@@ -119,8 +119,7 @@ func wire(
 	return g, err
 }
 
-// cacheDir is where compiled plugins are kept: with the state, if nothing else
-// is said.
+// cacheDir returns the folder of compiled plugins; the default is in [state] dir.
 func cacheDir(cfg *config.Config) string {
 	if cfg.PluginHost.CacheDir == "" && cfg.State.Dir != "" {
 		return filepath.Join(cfg.State.Dir, "cache")
@@ -128,22 +127,21 @@ func cacheDir(cfg *config.Config) string {
 	return cfg.PluginHost.CacheDir
 }
 
-// dryRun looks for what only the parts themselves can tell: plugins that do
-// not load, names that do not exist.
+// dryRun checks what only the parts can check: whether plugins load and names exist.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
-	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // uploads may be named
+	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // the configuration may name uploads
 	if err != nil {
 		return nil, err
 	}
 	defer reg.Close()
 	change, err := reg.Stage(cfg.Modules())
 	if err != nil {
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
 	if err := engine.Check(cfg.Engine(), reg); err != nil {
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	reg.Wait()
 	for _, p := range reg.List() {
@@ -154,22 +152,21 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// placed says where in the configuration the causes of an error stand that only
-// the parts could find.
-func placed(cfg *config.Config, err error) error {
+// withPlaces returns an error of the parts as a *config.Error, with the place of each cause in the configuration.
+func withPlaces(cfg *config.Config, err error) error {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
-	placed := &config.Error{}
+	out := &config.Error{}
 	for _, err := range all {
 		f := cfg.Fault("", nil, err.Error())
 		if k := (*core.KeyError)(nil); errors.As(err, &k) {
 			f = cfg.Fault(k.Key, k.Value, k.Err.Error())
 		}
-		placed.Faults = append(placed.Faults, f)
+		out.Faults = append(out.Faults, f)
 	}
-	return placed
+	return out
 }
 
 func apiKeys(cfg *config.Config) []api.Key {
@@ -218,15 +215,14 @@ func (g *gateway) pluginStates() []metrics.PluginState {
 	return out
 }
 
-// running is what GET /config shows.
+// running returns the response of GET /config.
 func (g *gateway) running() api.Running {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.status}
 }
 
-// reload reads the configuration again, checks it whole, and lets it take
-// effect; on an error nothing has changed.
+// reload loads and checks the configuration again and applies it. After an error nothing has changed.
 func (g *gateway) reload() api.ReloadStatus {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
@@ -237,14 +233,14 @@ func (g *gateway) reload() api.ReloadStatus {
 	if err == nil {
 		g.cfg = cfg
 	}
-	status.Restart = postponed(g.started, g.cfg)
+	status.Restart = needRestart(g.started, g.cfg)
 	g.status = status
 	g.mu.Unlock()
 	if err != nil {
 		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
 		return status
 	}
-	g.keepFile(cfg)
+	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
@@ -253,7 +249,7 @@ func (g *gateway) reload() api.ReloadStatus {
 			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
-	if cfg.ProxyCount() == 0 { // a list that was emptied by mistake, or is being written
+	if cfg.ProxyCount() == 0 { // perhaps by mistake, or a proxy list is being written
 		level = slog.LevelWarn
 	}
 	g.log.Log(context.Background(), level, "configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
@@ -270,17 +266,16 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// keepFile remembers that there is a configuration file. If it vanishes later, that
-// is a fault, and not an empty configuration, which would have neither proxies nor
-// users.
-func (g *gateway) keepFile(cfg *config.Config) {
+// requireFile makes the configuration file required once it has been found. If it disappears later, the reload fails;
+// otherwise it would remove all proxies and users.
+func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
 	}
 }
 
-// postponed names the keys that are read at a start only and have changed since.
-func postponed(started, cfg *config.Config) []string {
+// needRestart returns the changed keys that take effect at the next start only.
+func needRestart(started, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {
 		key     string
@@ -310,7 +305,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Where the API listens does not change before the next start.
+	// The listening address of the API does not change before the next start.
 	if listen := g.started.API.Listen; len(cfg.API.Keys) == 0 && !config.Loopback(listen) {
 		return nil, &config.Error{Faults: []config.Fault{cfg.Fault("api.keys", nil,
 			"are gone, but until the next start the API listens on "+
@@ -318,11 +313,11 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	}
 	change, err := g.plugins.Stage(cfg.Modules())
 	if err != nil {
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	if err := engine.Check(cfg.Engine(), change); err != nil {
 		change.Rollback()
-		return nil, placed(cfg, err)
+		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
 	if err := g.engine.Reload(cfg.Engine(), g.plugins); err != nil {

@@ -30,10 +30,10 @@ func (l *loader) check() {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		l.fault("log.format", c.Log.Format, "must be text or json")
 	}
-	l.people()
+	l.access()
 }
 
-// breaker checks a breaker's settings and reports whether they are good.
+// breaker checks a breaker's settings and reports whether they are valid.
 func (l *loader) breaker(key string, b Breaker) bool {
 	before := len(l.faults)
 	if b.FailureThreshold < 1 {
@@ -51,8 +51,8 @@ func (l *loader) breaker(key string, b Breaker) bool {
 	return len(l.faults) == before
 }
 
-// people checks users and keys.
-func (l *loader) people() {
+// access checks users and API keys.
+func (l *loader) access() {
 	c := &l.cfg
 	if len(c.Gateway.Users) == 0 && checkListen(c.Gateway.Listen) == nil && !Loopback(c.Gateway.Listen) {
 		c.Warnings = append(c.Warnings, "everybody who reaches "+

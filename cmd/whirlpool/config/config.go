@@ -1,6 +1,5 @@
-// Package config reads Whirlpool's configuration: defaults, then a TOML file,
-// then the environment, then flags (koanf stops here). It is checked whole;
-// every fault is named with file, line, key and value.
+// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then flags. Only
+// this package imports koanf. The configuration is checked as a whole; each error names file, line, key and value.
 package config
 
 import (
@@ -24,30 +23,29 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Config is the effective configuration. As JSON it is what GET /config shows:
-// secrets are masked.
+// Config is the effective configuration. Its JSON, the response of GET /config, masks secrets.
 type Config struct {
 	Gateway     Gateway        `koanf:"gateway" json:"gateway"`
 	API         API            `koanf:"api" json:"api"`
 	Proxies     []Proxy        `koanf:"proxies" json:"proxies"`
 	Pool        Pool           `koanf:"pool" json:"pool"`
 	Retry       map[string]any `koanf:"retry" json:"-"`
-	Policy      retry.Policy   `koanf:"-" json:"retry"` // what Retry says
+	Policy      retry.Policy   `koanf:"-" json:"retry"` // decoded from Retry
 	RetryBudget RetryBudget    `koanf:"retry_budget" json:"retry_budget"`
 	Timeouts    Timeouts       `koanf:"timeouts" json:"timeouts"`
 	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
 	Health      Health         `koanf:"health" json:"health"`
 	Selection   Selection      `koanf:"selection" json:"selection"`
 	Plugins     map[string]any `koanf:"plugins" json:"-"`
-	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // what Plugins says
+	PluginHost  PluginHost     `koanf:"-" json:"plugins"` // decoded from Plugins
 	State       State          `koanf:"state" json:"state"`
 	Metrics     Metrics        `koanf:"metrics" json:"metrics"`
 	Log         Log            `koanf:"log" json:"log"`
 
-	specs    []upstream.Spec // of Proxies and the files
-	files    []string        // read beside the main one
-	found    bool            // the main one is there
-	filled   map[string]bool // the files that have something in them
+	specs    []upstream.Spec // from Proxies and the proxy lists
+	files    []string        // proxy lists that were read
+	found    bool            // the configuration file exists
+	filled   map[string]bool // the files that are not empty
 	place    func(key string, value any, msg string) Fault
 	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped, variables that set nothing
 }
@@ -62,7 +60,7 @@ type Gateway struct {
 	Via            bool     `koanf:"via" json:"via"`
 }
 
-// User may use the gateway.
+// User is a user of the gateway.
 type User struct {
 	Name     string          `koanf:"name" json:"name"`
 	Password upstream.Secret `koanf:"password" json:"password"`
@@ -74,7 +72,7 @@ type API struct {
 	Keys   []Key  `koanf:"keys" json:"keys"`
 }
 
-// Key lets its bearer use the API.
+// Key is a key of the API.
 type Key struct {
 	Name string          `koanf:"name" json:"name"`
 	Key  upstream.Secret `koanf:"key" json:"key"`
@@ -86,7 +84,7 @@ type Proxy struct {
 	ID          string            `koanf:"id" json:"id"`
 	URL         Address           `koanf:"url" json:"url"`
 	Region      string            `koanf:"region" json:"region"`
-	Weight      *float64          `koanf:"weight" json:"weight"` // nil only until it is checked
+	Weight      *float64          `koanf:"weight" json:"weight"` // not nil once it is checked
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
@@ -94,10 +92,10 @@ type Proxy struct {
 	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`
 }
 
-// OwnErrors are a proxy's own_error: one table, or a list of them.
+// OwnErrors is the own_error of a proxy: one table, or a list of tables.
 type OwnErrors []OwnError
 
-// OwnError describes an error page of the proxy's own; see upstream.OwnError.
+// OwnError is a rule for a proxy's own error page; see upstream.OwnError.
 type OwnError struct {
 	Status int    `koanf:"status" json:"status,omitempty"`
 	Header string `koanf:"header" json:"header,omitempty"`
@@ -111,7 +109,7 @@ func (o OwnErrors) specs() (specs []upstream.OwnError) {
 	return specs
 }
 
-// Address is a proxy's URL as it is written; it shows without credentials.
+// Address is a proxy's URL as it is written. Its text form masks the credentials.
 type Address string
 
 // MarshalText masks the credentials.
@@ -151,14 +149,14 @@ type Breaker struct {
 	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral, for all proxies
 }
 
-// The values of breaker.blame: a breaker opens when its failures say that the proxy
-// is worse than the rest of the pool, or when there are failure_threshold of them.
+// The values of breaker.blame. A breaker opens when its failures are evidence that the proxy is worse than the other
+// proxies, or when there are failure_threshold of them.
 const (
 	BlameEvidence = "evidence"
 	BlameLiteral  = "literal"
 )
 
-// OwnBreaker is what a proxy has otherwise than [breaker].
+// OwnBreaker is the breaker of a proxy: the settings that differ from [breaker].
 type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
@@ -166,7 +164,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// over returns b with what o says instead.
+// over returns b with the settings of o in place of its own.
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -270,7 +268,7 @@ func Default() Config {
 	}
 }
 
-// Engine returns the engine's part.
+// Engine returns the configuration of the engine.
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {
@@ -304,8 +302,8 @@ func (c *Config) Modules() map[string]plugins.Spec {
 	return out
 }
 
-// Files are the files, in addition to the main one, whose change is a change of
-// the configuration.
+// Files returns the files that belong to the configuration in addition to the configuration file: proxy lists and
+// modules.
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
 	for _, name := range slices.Sorted(maps.Keys(c.PluginHost.Modules)) {
@@ -314,14 +312,13 @@ func (c *Config) Files() []string {
 	return out
 }
 
-// Found reports whether there is a configuration file: an optional one may be
-// absent.
+// Found reports whether the configuration file exists. An optional one may be absent.
 func (c *Config) Found() bool { return c.found }
 
-// Filled are the files, of lists and the main one, that have something in them.
+// Filled returns the configuration file and the proxy lists that are not empty.
 func (c *Config) Filled() map[string]bool { return c.filled }
 
-// ProxyCount is how many proxies are configured, files included.
+// ProxyCount returns the number of configured proxies, those of proxy lists included.
 func (c *Config) ProxyCount() int { return len(c.specs) }
 
 // The decoder and the encoder look for these methods; without them they would take the underlying types.
@@ -392,8 +389,7 @@ func (s *Size) DecodeValue(from any) error {
 	return errSize
 }
 
-// Loopback reports whether an address to listen at is reachable from this
-// machine only.
+// Loopback reports whether a listening address can be reached from this machine only.
 func Loopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

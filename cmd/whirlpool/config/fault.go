@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Fault is one thing wrong with a configuration.
+// Fault is one error in a configuration.
 type Fault struct {
 	File  string `json:"file"`
-	Line  int    `json:"line,omitempty"` // 0 when it is not in the file
+	Line  int    `json:"line,omitempty"` // 0 if the key is not in the file
 	Key   string `json:"key"`
 	Value string `json:"value,omitempty"` // never a secret
 	Msg   string `json:"message"`
@@ -35,7 +35,7 @@ func (f Fault) String() string {
 	return b.String()
 }
 
-// Error is every fault of a configuration.
+// Error is all faults of a configuration.
 type Error struct{ Faults []Fault }
 
 func (e *Error) Error() string {
@@ -50,10 +50,9 @@ func (l *loader) fault(key string, value any, msg string) {
 	l.faults = append(l.faults, l.place(key, value, msg))
 }
 
-// place words a fault: where its key was set, and with the value unless that
-// may be a secret.
+// place returns a fault with the place where its key was set, and with the value unless that may be a secret.
 func (l *loader) place(key string, value any, msg string) Fault {
-	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: shown(key), Msg: msg}
+	f := Fault{File: l.src.File, Line: lineOf(l.lines, key), Key: maskedKey(key), Msg: msg}
 	if _, flag := l.src.Overrides[key]; flag || strings.HasPrefix(key, "--") {
 		f.File, f.Line = "command line", 0
 	}
@@ -74,9 +73,9 @@ func (l *loader) place(key string, value any, msg string) Fault {
 	return f
 }
 
-// shown is a key as faults name it. None of ours has to be quoted; one that had
-// may be a credential that stands on the wrong side of its "=".
-func shown(key string) string {
+// maskedKey returns a key for use in a fault. No known key needs quotes in TOML; a part that needs them may be a
+// credential on the wrong side of a "=", and is masked.
+func maskedKey(key string) string {
 	odd := strings.IndexFunc(key, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
 			strings.ContainsRune("_-.[]", r))
@@ -87,8 +86,8 @@ func shown(key string) string {
 	return key[:strings.LastIndexByte(key[:odd], '.')+1] + "***"
 }
 
-// secret reports whether the value of a key may be a credential or contain one,
-// perhaps by mistake (a URL where the path of a list belongs).
+// secret reports whether the value of a key may be or contain a credential, also by mistake (a proxy's URL in place of
+// the path of a proxy list).
 func secret(key string) bool {
 	for _, section := range []string{"proxies", "gateway.users", "api.keys", "pool"} {
 		if strings.HasPrefix(key, section) {
@@ -98,5 +97,5 @@ func secret(key string) bool {
 	return strings.HasPrefix(key, "plugins.") && strings.Contains(key, ".config")
 }
 
-// Fault words a fault that shows only when the configuration is put to use.
+// Fault returns a fault that is found only when the configuration is used.
 func (c *Config) Fault(key string, value any, msg string) Fault { return c.place(key, value, msg) }

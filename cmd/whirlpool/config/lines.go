@@ -10,16 +10,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// keyLines maps each key of a TOML document, as faults name it
-// ("proxies[1].url"), to the line it stands on. A document with a syntax error
-// gives what comes before it.
+// keyLines maps each key of a TOML document, such as proxies[1].url, to its line. Of a document with a syntax error it
+// returns the keys before the error.
 func keyLines(doc []byte) map[string]int {
 	lines := map[string]int{}
 	arrays := map[string]int{}
 	prefix := ""
 	p := unstable.Parser{}
 	p.Reset(doc)
-	ends := lineEnds(doc) // the parser would count from the beginning for each key
+	ends := lineEnds(doc) // the parser itself counts from the beginning for each key
 	line := func(n *unstable.Node) int {
 		before, _ := slices.BinarySearch(ends, int(n.Raw.Offset))
 		return before + 1
@@ -48,7 +47,7 @@ func keyLines(doc []byte) map[string]int {
 	return lines
 }
 
-// lineEnds are the offsets of the line feeds.
+// lineEnds returns the offsets of the line feeds.
 func lineEnds(doc []byte) (ends []int) {
 	for i, c := range doc {
 		if c == '\n' {
@@ -90,7 +89,7 @@ func inside(lines map[string]int, path string, v *unstable.Node, at int, line fu
 	}
 }
 
-// lineOf finds the line of a key, or of what holds it.
+// lineOf returns the line of a key, or of the nearest table around it; 0 if there is none.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if n, ok := lines[key]; ok {

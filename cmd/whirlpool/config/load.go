@@ -23,21 +23,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 )
 
-// Source says where a configuration comes from.
+// Source is where a configuration comes from.
 type Source struct {
 	File      string   // TOML; "" for none
 	Optional  bool     // File need not exist
 	Environ   []string // as os.Environ
 	Overrides map[string]any
 	Proxies   []string        // files of --proxies
-	Stdin     []byte          // what standard input brought, for Stdin among Proxies
+	Stdin     []byte          // the standard input, for Stdin among Proxies
 	URLs      []string        // of --proxy
-	Once      bool            // it is not loaded again: its files may be pipes
-	Filled    map[string]bool // the files that had something in them before, by Config.Filled; nil at a start
+	Once      bool            // it is not loaded again, so its files may be pipes
+	Filled    map[string]bool // Config.Filled of the configuration before; nil at the start
 }
 
-// envPrefix begins the name of each variable that overrides a key:
-// WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is a list of tables.
+// envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is
+// a list of tables.
 const envPrefix = "WHIRLPOOL_"
 
 // loader reads one configuration.
@@ -49,7 +49,7 @@ type loader struct {
 	cfg     Config
 }
 
-// Load reads and checks a configuration whole. Its error is an *Error.
+// Load loads and checks a configuration. The error is an *Error with all faults.
 func Load(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}}
 	l.cfg.filled = map[string]bool{}
@@ -74,7 +74,7 @@ func Load(src Source) (*Config, error) {
 // read merges file, environment and flags.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
-	var proxies any // of the file; koanf copies what it holds, which takes its time where they are thousands
+	var proxies any // of the file; kept apart because koanf copies its values, which is slow for thousands
 	if l.src.File != "" {
 		doc, err := l.readFile(l.src.File)
 		switch {
@@ -96,18 +96,18 @@ func (l *loader) read() map[string]any {
 			}
 		}
 	}
-	meant := closeKeys()
+	similar := similarKeys()
 	environ := env.Provider(".", env.Opt{
 		Prefix: envPrefix, EnvironFunc: func() []string { return l.src.Environ },
 		TransformFunc: func(name, value string) (string, any) {
 			key := strings.ToLower(strings.TrimPrefix(name, envPrefix))
 			if !strings.Contains(key, "__") && key != "proxies" {
-				if right := meant[key]; right != "" {
+				if right := similar[key]; right != "" {
 					l.cfg.Warnings = append(l.cfg.Warnings,
 						fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix,
 							strings.ToUpper(right)))
 				}
-				return "", nil // WHIRLPOOL_SOMETHING that is not ours
+				return "", nil // another program's variable
 			}
 			key = strings.ReplaceAll(key, "__", ".")
 			if _, flag := l.src.Overrides[key]; !flag {
@@ -152,9 +152,8 @@ func (l *loader) decode(path string, format strict.Format, tree map[string]any, 
 	return len(l.faults) == before
 }
 
-// closeKeys gives each key as a variable names it, section__key, by what it is
-// with one underscore between the two.
-func closeKeys() map[string]string {
+// similarKeys maps section_key, with one underscore too few, to section__key, the name of a variable's key.
+func similarKeys() map[string]string {
 	out := map[string]string{}
 	add := func(section string, of reflect.Type, tag string) {
 		for i := range of.NumField() {
@@ -173,15 +172,15 @@ func closeKeys() map[string]string {
 	return out
 }
 
-// syntax reports what the TOML parser says, with its place.
+// syntax reports an error of the TOML parser with its place.
 func (l *loader) syntax(err error) {
 	f := Fault{File: l.src.File, Msg: "TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		f.Line, _ = d.Position()
-		f.Key = shown(strings.Join(d.Key(), "."))
+		f.Key = maskedKey(strings.Join(d.Key(), "."))
 		for _, part := range d.Key() {
-			f.Msg = strings.ReplaceAll(f.Msg, part, shown(part))
+			f.Msg = strings.ReplaceAll(f.Msg, part, maskedKey(part))
 		}
 	}
 	l.faults = append(l.faults, f)
@@ -196,7 +195,7 @@ func envValue(s string) any {
 	return s
 }
 
-// normalize brings a tree to the types of go-toml: lists as []any.
+// normalize converts a tree to the types of strict.TOML: lists as []any, integers as int64.
 func normalize(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -283,8 +282,7 @@ func (l *loader) plugins() {
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// relative resolves a path in the configuration file, which is relative to that
-// file's folder.
+// relative resolves a path that is relative to the folder of the configuration file.
 func (l *loader) relative(path string) string {
 	if filepath.IsAbs(path) || l.src.File == "" {
 		return path
@@ -292,9 +290,8 @@ func (l *loader) relative(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file. A pipe would have to be written again for the
-// second reading, and nothing could be reloaded until then. What has become empty
-// is being written, or its writer has failed or met a full disk.
+// readFile reads a whole file. A pipe is refused: a reload would wait for its next writer. A file that has become empty
+// is refused as well: it is being written, or its writer has failed or found the disk full.
 func (l *loader) readFile(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// proxies turns [[proxies]] and the files into specs.
+// proxies makes specs of [[proxies]], of the proxy lists and of the flags.
 func (l *loader) proxies() {
 	c := &l.cfg
 	for i, p := range c.Proxies {
@@ -28,7 +28,7 @@ func (l *loader) proxies() {
 			one := 1.0
 			p.Weight, c.Proxies[i].Weight = &one, &one
 		}
-		if *p.Weight == 0 { // to a Spec that is one without a weight
+		if *p.Weight == 0 { // in a Spec, 0 stands for no weight
 			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
@@ -77,8 +77,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// looksLikeProxy reports whether what should be the path of a list is really a
-// proxy: it may hold a password, which no fault may quote.
+// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. It may contain a password, so
+// no fault shows it.
 func looksLikeProxy(path string) bool {
 	if _, err := os.Stat(path); err == nil {
 		return false
@@ -87,13 +87,13 @@ func looksLikeProxy(path string) bool {
 	return err == nil || strings.Contains(path, "://") || strings.Contains(path, "@")
 }
 
-// maxWarnings is how many lines of a list are named one by one.
+// maxWarnings bounds the warnings about the lines of one proxy list.
 const maxWarnings = 1000
 
-// Stdin among Source.Proxies is the list that came from standard input.
+// Stdin in Source.Proxies stands for Source.Stdin.
 const Stdin = "-"
 
-// list reads one file of proxies.
+// list reads one proxy list.
 func (l *loader) list(path, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -113,14 +113,14 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	// Of an error page, say, that was downloaded in its place no line is a proxy; of
-	// a list that is named twice they all are, under ids that are taken.
+	// A file without a valid line is no proxy list: an error page that was downloaded in its place, for example. If a
+	// list is named twice, its lines are valid, but their ids are taken.
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
 		l.fault(key, path, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
 		return
 	}
 	for i, w := range warnings {
-		if i == maxWarnings { // of a file that is no list at all, say
+		if i == maxWarnings { // the file is probably no proxy list
 			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path,
 				len(warnings)-i))
 			break
@@ -135,7 +135,7 @@ func anyProxy(list []byte) bool {
 	return len(specs) > 0
 }
 
-// ids looks for ids that are used twice in [[proxies]].
+// ids reports ids that are used twice in [[proxies]].
 func (l *loader) ids() {
 	seen := map[string]int{}
 	for i, p := range l.cfg.Proxies {
