@@ -49,7 +49,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/proxies/F2", ""}, {"DELETE", "/proxies/127.0.0.1:9", ""},
 		{"POST", "/request", `{"url":"http://origin.test/"}`},
 		{"GET", "/requests?limit=5", ""}, {"GET", "/requests/" + id, ""}, {"GET", "/plugins", ""},
-		{"GET", "/plugins/performance", ""},
+		{"GET", "/plugins/performance", ""}, {"GET", "/plugins/performance/logs", ""},
 		{"POST", "/plugins/performance/test", ""},
 		{"POST", "/plugins/performance/test",
 			`{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,` +
