@@ -59,7 +59,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"POST", "/plugins/random/rollback", ""},
 		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)},
 		{"POST", "/plugins/mine/rollback", ""},
-		{"GET", "/uploads/1", ""}, {"GET", "/uploads/nope", ""},
+		{"GET", "/uploads/1", ""}, {"GET", "/uploads/nope", ""}, {"GET", "/plugins/performance/logs?after=0", ""},
 		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""},
 		{"DELETE", "/plugins/mine", ""},
 		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""},
