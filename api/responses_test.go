@@ -40,9 +40,10 @@ const (
 // TestResponses compares the answer of every endpoint with testdata/responses.golden, byte
 // by byte: the parts are real, the proxies are pipes in memory, the time is virtual.
 func TestResponses(t *testing.T) {
-	g := &golden{t: t}
+	g := &golden{t: t, doc: newDocument(t)}
 	g.server(t) // Fiber and fasthttp start goroutines that never end with their first server
 	synctest.Test(t, func(t *testing.T) { g.record(t) })
+	g.doc.requireAllMet(t)
 	path := filepath.Join("testdata", "responses.golden")
 	if *update {
 		require.NoError(t, os.WriteFile(path, g.out.Bytes(), 0o644))
@@ -57,6 +58,7 @@ func TestResponses(t *testing.T) {
 }
 
 type golden struct {
+	doc    *document
 	t      *testing.T
 	out    bytes.Buffer
 	served *Server
@@ -147,7 +149,7 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 }
 
 var (
-	requestID = regexp.MustCompile(`[0-9a-f]{16}`)
+	requestID = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 	moduleID  = regexp.MustCompile(`"sha256":"[0-9a-f]{64}"`)
 	size      = regexp.MustCompile(`"size":[0-9]+`)
 	decimals  = regexp.MustCompile(`(\.[0-9]{2})[0-9]+`)
@@ -159,6 +161,7 @@ var (
 // with each build of a module is masked.
 func (g *golden) call(t *testing.T, method, path, body string, header ...string) (status int, answer []byte) {
 	r, answer := roundTrip(t, g.served, method, requestHead(method, path, "localhost", body, header...), body)
+	g.doc.compare(t, method, path, r, answer)
 	fmt.Fprintf(&g.out, "%s %s", method, requestID.ReplaceAllString(path, "ID"))
 	for i := 0; i < len(header); i += 2 {
 		fmt.Fprintf(&g.out, " [%s: %s]", header[i], header[i+1])
@@ -376,6 +379,9 @@ func (g *golden) plugins(t *testing.T) {
 	for _, fields := range []map[string]string{{"name": "x", "config": "[]"}, {"name": "x", "settings": "{}"}} {
 		body, kind = form(fields, module)
 		g.call(t, "POST", "/api/v1/plugins", body, "Content-Type", kind)
+	}
+	for _, path := range []string{"uploads/1", "uploads/99", "plugins/random/logs", "plugins/random/logs?after=x"} {
+		g.call(t, "GET", "/api/v1/"+path, "")
 	}
 	body, kind = form(map[string]string{"name": "x"}, nil)
 	g.call(t, "POST", "/api/v1/plugins", body, "Content-Type", kind)
