@@ -101,7 +101,7 @@ func New(opts Options) (*Registry, error) {
 	}
 	r := &Registry{opts: opts, host: wasmhost.New(opts.Limits, opts.CacheDir), compiler: newCompiler()}
 	r.closing, r.stop = context.WithCancel(context.Background())
-	r.host.NoCache = func(err error) {
+	r.host.OnCacheError = func(err error) {
 		r.opts.Log.Warn("compiled plugins are not kept (plugins.cache_dir): a large one is compiled again at each "+
 			"start",
 			slog.Any("error", err))

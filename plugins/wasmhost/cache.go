@@ -14,21 +14,21 @@ import (
 // maxCached is how many compiled modules the cache keeps: the newest.
 const maxCached = 32
 
-// cacheFor is the cache for a module, nil without one: a cache spares time, and
-// that it cannot be opened is no reason not to serve.
+// cacheFor returns the cache for a module, nil for none. A cache that cannot be opened
+// costs time, and is no error of the module.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	if h.cacheDir == "" || !Slow(code) {
 		return nil
 	}
 	cache, err := openCache(h.cacheDir)
-	if err != nil && h.NoCache != nil {
-		h.NoCache(err)
+	if err != nil && h.OnCacheError != nil {
+		h.OnCacheError(err)
 	}
 	return cache
 }
 
-// openCache opens the cache of compiled modules and drops what is old in it.
-// Whatever is missing is compiled again.
+// openCache opens the cache of compiled modules, and deletes all but the newest. A
+// module that is missing is compiled again.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	type entry struct {
 		path string

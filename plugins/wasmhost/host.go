@@ -1,10 +1,10 @@
 // Package wasmhost runs plugins: it checks, meters, compiles and calls modules
 // of sdk/ABI.md. (wazero stops here.)
 //
-// A call costs no allocation: the host writes records of float64 straight into
-// the guest's memory, calls once for all candidates and reads the scores back.
-// Every call has fuel; a guest has no files, no network, no environment and no
-// real clock.
+// A call makes no allocation: the host writes records of float64 directly into the
+// memory of an instance, calls once for all candidates, and reads the scores. Each call
+// is limited in fuel, CPU time and stack. A module has no access to files, network,
+// environment or the clock.
 package wasmhost
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Kind is what a module decides.
+// Kind is the kind of a plugin.
 type Kind string
 
 // The kinds.
@@ -30,35 +30,35 @@ const (
 	Backoff Kind = "backoff"
 )
 
-// Limits bound what a module may cost.
+// Limits are the limits of a module.
 type Limits struct {
-	Fuel        int64  // instructions of one call, about; default 3,000,000 and 4,000 per candidate
-	StartFuel   int64  // of its initialisation; default 20,000,000; standard Go takes 1 to 2 million
+	Fuel        int64  // of one call, besides FuelPerCandidate; about instructions; default 3,000,000
+	StartFuel   int64  // from the start function to tolerance; default 20,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements of all tables together; default 100,000
 
-	Instances int           // of a module, at once; default 16, or 2 a processor
-	Wait      time.Duration // of a call for one of them, at most; default 100 ms
-	Hearing   time.Duration // the same of an observation, which is lost then; default 10 ms
+	Instances   int           // of a module; default 16, or 2 for each processor if that is more
+	Wait        time.Duration // how long a call waits for an instance; default 100 ms
+	ObserveWait time.Duration // the same for an observation; default 10 ms
 
-	// CallTimeout and StartTimeout are of the CPU time of the thread that runs
-	// the guest; of the clock where the system does not tell it. A call may take
-	// 12 times as long by the clock, 250 ms at least.
+	// CallTimeout and StartTimeout limit the CPU time of the thread; on systems other
+	// than Linux the time by the clock. By the clock a call may take 12 times as
+	// long, at least 250 ms.
 	CallTimeout  time.Duration // of one call; default 20 ms
-	StartTimeout time.Duration // of everything from the start function to tolerance; default 250 ms
+	StartTimeout time.Duration // from the start function to tolerance; default 250 ms
 
-	// Compilation cannot be stopped once it has begun, so it is bounded
-	// beforehand: meter.Size.Work, a unit of which is about a microsecond.
+	// A compilation cannot be stopped, so its work (meter.Size.Work) is estimated
+	// before it begins. A unit is about a microsecond.
 	FunctionWork int64 // default 1,000,000
 	ModuleWork   int64 // default 24,000,000
 }
 
-// DefaultLimits are generous to honest plugins.
+// DefaultLimits returns the defaults of Limits.
 func DefaultLimits() Limits {
 	return Limits{
 		Fuel: 3_000_000, StartFuel: 20_000_000, MemoryPages: 256, ModuleBytes: 16 << 20, TableSize: 100_000,
-		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond, Hearing: 10 * time.Millisecond,
+		Instances: max(16, 2*runtime.GOMAXPROCS(0)), Wait: 100 * time.Millisecond, ObserveWait: 10 * time.Millisecond,
 		CallTimeout: DefaultCallTimeout, StartTimeout: DefaultStartTimeout,
 		FunctionWork: 1_000_000, ModuleWork: 24_000_000,
 	}
@@ -70,7 +70,7 @@ const (
 	DefaultStartTimeout = 250 * time.Millisecond
 )
 
-// FuelPerCandidate is what a call may burn for each candidate, in addition to
+// FuelPerCandidate is the fuel of a call for each candidate, in addition to
 // Limits.Fuel.
 const FuelPerCandidate = 4_000
 
@@ -83,17 +83,17 @@ type Host struct {
 	cpuOnly  bool          // no call is ended for the time it takes by the clock
 	building chan struct{} // holds one for each module that compiles in the background
 
-	NoCache func(error) // unless nil it is told why compiled code is not kept, each time it is not
+	// OnCacheError is called with the reason whenever compiled code cannot be kept; nil for none.
+	OnCacheError func(error)
 }
 
-// New returns a host. cacheDir keeps compiled code from start to start; ""
-// keeps none.
+// New returns a host. Compiled code is kept in cacheDir; "" keeps none.
 func New(limits Limits, cacheDir string) *Host {
 	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
 }
 
-// atOnce is how many modules compile in the background at the same time: each
-// takes a processor and some 50 MB, and requests need theirs.
+// atOnce returns how many modules compile in the background at the same time: each
+// takes a processor and some 50 MB.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
 // OnlyCPUTime returns a host like h that ends no call for the time it takes by the
@@ -104,7 +104,7 @@ func (h *Host) OnlyCPUTime() *Host {
 	return &other
 }
 
-// CheckError says why a module may not serve, and what to mend.
+// CheckError is the error for a module that is rejected. It says what to change.
 type CheckError struct {
 	Msg string
 	Err error // the *Fault of the call that failed, if one did
@@ -118,7 +118,7 @@ func refuse(format string, args ...any) error {
 	return &CheckError{Msg: clip(err.Error()), Err: errors.Unwrap(err)}
 }
 
-// clip shortens what may quote a module's names, which have any length.
+// clip shortens a text that quotes names of a module, which have any length.
 func clip(s string) string {
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "..."
@@ -126,9 +126,9 @@ func clip(s string) string {
 	return s
 }
 
-// Load makes a module ready to serve: checked, metered, compiled, configured
-// and tried once. config is its [plugins.NAME.config] table. The error is a
-// *CheckError when the module is at fault.
+// Load checks, meters, compiles, configures and tries a module, which then serves.
+// config is its [plugins.NAME.config] table. The error is a *CheckError if the module
+// is at fault.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	m, err := h.Compile(code)
 	if err != nil {
@@ -142,21 +142,21 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is Load for a module whose compilation would keep somebody waiting: it
-// checks what can be checked at once and does the rest in the background. Until
-// then the module answers ErrNotReady. done is called once, from another
-// goroutine: with nil when the module serves, or with why it never will.
+// Begin is Load for a module that is slow to compile: it checks what takes no time,
+// and does the rest in the background. Until then calls return ErrNotReady. done is
+// called once, from another goroutine: with nil when the module serves, or with the
+// error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
 		return nil, err
 	}
 	m.Configure(config)
-	m.live++ // what is being built counts as a call: Close waits for it
+	m.live++ // Close waits for the build as for a call
 	go func() {
 		h.building <- struct{}{}
 		err := ErrClosed
-		if !m.isClosed() { // while it waited for its turn
+		if !m.isClosed() { // closed while it waited
 			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}
@@ -168,9 +168,8 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 	return m, nil
 }
 
-// SlowBytes is the size from which a module takes long to compile (a standard
-// Go guest of 1.8 MB: 0.8 s), so that its compiled code is kept on disk and it
-// is better begun than loaded while somebody waits.
+// SlowBytes is the size, in bytes, from which a module is slow to compile; one of
+// standard Go, with 1.8 MB, takes 0.9 s.
 const SlowBytes = 64 << 10
 
 // slowWork is the estimated time to compile (meter.Size.Work, about a microsecond a unit) from which a module is slow.
@@ -189,8 +188,8 @@ func Slow(code []byte) bool {
 	return err != nil
 }
 
-// Compile checks, meters and compiles a module without starting it; only
-// Module.Probe does. The error is a *CheckError when the module is at fault.
+// Compile checks, meters and compiles a module. Only Module.Probe starts it. The error
+// is a *CheckError if the module is at fault.
 func (h *Host) Compile(code []byte) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
@@ -203,7 +202,7 @@ func (h *Host) Compile(code []byte) (*Module, error) {
 	return m, nil
 }
 
-// admit checks a module as far as that takes no time.
+// admit makes the checks that take no time.
 func (h *Host) admit(code []byte) (*Module, error) {
 	d, err := h.Describe(code)
 	if err != nil {
@@ -213,7 +212,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles; nothing of the module has run yet.
+// build meters and compiles. It runs nothing of the module.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
@@ -227,7 +226,7 @@ func (h *Host) build(m *Module, code []byte) error {
 		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {
 			return m.imports(ctx)
 		}
-		m.runtime.Close(ctx) // perhaps it is the file that is damaged
+		m.runtime.Close(ctx) // the file in the cache may be damaged
 	}
 	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
 	if m.compiled, err = compile(ctx, m.runtime, metered); err != nil {
@@ -236,8 +235,8 @@ func (h *Host) build(m *Module, code []byte) error {
 	return m.imports(ctx)
 }
 
-// compile is wazero's, whose validation panics at some modules that are not
-// valid (an index of a type that does not exist, in its version 1.12).
+// compile compiles with wazero. Its validation panics for some invalid modules (in
+// version 1.12 for an index of a type that does not exist).
 func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.CompiledModule, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -247,7 +246,7 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// prepare starts, configures and tries a compiled module; then it is ready.
+// prepare starts, configures and tries a compiled module, which is ready then.
 func (m *Module) prepare() error {
 	var in *instance
 	err := m.CheckStart(func() (err error) {
@@ -265,13 +264,13 @@ func (m *Module) prepare() error {
 	m.mu.Unlock()
 	m.tolerance = in.tolerance
 	err = m.try(in)
-	in.shrink() // a module that nobody uses keeps no large stacks
+	in.shrink() // an unused module keeps no large stacks
 	m.ready.Store(err == nil)
 	m.release(in, err)
 	return err
 }
 
-// try runs a module once before it serves.
+// try makes a call before the module serves.
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {

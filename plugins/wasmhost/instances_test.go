@@ -88,7 +88,7 @@ func TestCallsShareInstances(t *testing.T) {
 // A learner has one instance, and its calls take turns.
 func TestLearnersTakeTurns(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	limits.Wait, limits.Hearing = time.Minute, time.Minute
+	limits.Wait, limits.ObserveWait = time.Minute, time.Minute
 	m, err := wasmhost.New(limits, "").Load(w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe",
 		Params: []byte{w.I32}}).Bytes(), nil)
 	require.NoError(t, err)

@@ -378,7 +378,7 @@ func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil
 	}
-	in, err := m.acquire(m.limits.Hearing)
+	in, err := m.acquire(m.limits.ObserveWait)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ const (
 	secDataCount
 )
 
-// rank is the order in which sections stand: DataCount comes before Code.
+// rank is the order of sections: DataCount comes before Code.
 func rank(id byte) int {
 	switch id {
 	case secDataCount:
@@ -36,8 +36,7 @@ const maxCount = 1 << 20
 
 var errShort = errors.New("it ends too early")
 
-// in reads a module's bytes. The first error stays; after it everything reads
-// as zero.
+// in reads a module's bytes. The first error stays; all reads after it return zero.
 type in struct {
 	b   []byte
 	at  int
@@ -151,9 +150,9 @@ func (r *in) limits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
-// Types are read strictly: wazero takes some that are not of WebAssembly 2.0,
-// whatever features it is told to allow, and those go on in the bytes behind,
-// so that it would read other instructions from there on than were metered.
+// Types are read strictly: wazero accepts some that are not of WebAssembly 2.0, whatever
+// features are enabled. They are longer, so that it would read other instructions
+// behind them than were metered.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 

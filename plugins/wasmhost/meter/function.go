@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// function rewrites one body, in one of two ways. A function that has a loop
-// without calls keeps the counter in a local of its own, which the compiler
-// keeps in a register, and puts it back into the global before every call and
-// on its way out. Every other function counts in the global itself.
+// function rewrites one body, in one of two ways. A function that has a loop without
+// calls keeps the counter in an additional local, which the compiler keeps in a
+// register, and writes it back to the global before each call and when it returns.
+// Every other function keeps it in the global.
 //
 //	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
 //	if  local.get $f  call refuel  local.set $f  end
@@ -40,12 +40,12 @@ type function struct {
 // frame is an open block.
 type frame struct {
 	region int   // what its instructions are charged to: index into points
-	branch bool  // the dispatch of a loop: where it ends a branch begins
+	branch bool  // it belongs to the dispatch of a loop: a branch begins at its end
 	label  int64 // how many values a branch to it carries
-	loops  int64 // that it stands in, with itself
+	loops  int64 // around it, itself included
 }
 
-// point is a place in the input, before the byte at, where something is added.
+// point is a place in the input, before the byte at, where code is added or replaced.
 type point struct {
 	at   int
 	what addition
@@ -63,8 +63,8 @@ const (
 	chargeBytes
 	chargeElements
 	chargePages
-	putBack  // before a call or a return: the counter goes into the global
-	takeUp   // after a call: and comes from there again
+	putBack  // before a call or a return: the local is written to the global
+	takeUp   // after a call: the local is read from the global
 	renumber // the index of a function
 )
 
@@ -73,7 +73,7 @@ func (f *function) reset(w *writer, t *signature) {
 		written: f.written[:0], passed: f.passed[:0]}
 }
 
-// maxLocals is wazero's own limit.
+// maxLocals is the limit of wazero.
 const maxLocals = 50_000
 
 func (f *function) rewrite(raw []byte) error {
@@ -129,8 +129,8 @@ func (f *function) rewrite(raw []byte) error {
 	return nil
 }
 
-// scan walks the instructions, notes where something is added and what the
-// ways cost, and decides where the counter is kept.
+// scan reads the instructions, records the points and their costs, and decides where
+// the counter is kept.
 func (f *function) scan(r *in) {
 	f.open = append(f.open, frame{label: int64(len(f.type_.results))})
 	f.points = append(f.points, point{at: r.at})
@@ -204,15 +204,13 @@ func (f *function) renumber(r *in, from int) {
 	f.points = append(f.points, point{at: from, what: renumber, n: int64(f.w.function(index)), skip: r.at - from})
 }
 
-// dispatch tells whether a loop is what Go makes of a function: blocks within
-// blocks, and in the innermost a table of branches to their ends. r stands behind
-// the loop's opcode and type. The result is the number of blocks, 0 for any other
-// loop.
+// dispatch reports whether a loop is a function as Go compiles it: blocks within
+// blocks, and in the innermost a table of branches to their ends. r is behind the
+// loop's opcode and type. The result is the number of blocks, 0 for any other loop.
 //
-// Each jump within such a function goes round the loop once more. If the loop's
-// head paid for one pass, as elsewhere, every jump would pay for the whole
-// function. So each branch pays for itself here, and the head for nothing: it only
-// ever leads to a branch, or out.
+// Each jump within such a function is one more pass of the loop. If the loop's head paid
+// for a pass, as elsewhere, every jump would pay for the whole function. So each
+// branch pays for itself, and the head for nothing: it leads to a branch, or out.
 func (f *function) dispatch(r in) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -239,10 +237,10 @@ func (f *function) dispatch(r in) (blocks int) {
 	return 0
 }
 
-// dispatchCost is of the local.get and the br_table that lead to a branch.
+// dispatchCost is the cost of the local.get and the br_table that lead to a branch.
 const dispatchCost = 2
 
-// branch begins a branch of a loop that dispatches.
+// branch begins a branch of a dispatch loop.
 func (f *function) branch(at, before int) {
 	head := f.points[before].head
 	if head == 0 {
@@ -253,14 +251,14 @@ func (f *function) branch(at, before int) {
 	f.points = append(f.points, point{at: at, n: dispatchCost + f.moving(0), head: head})
 }
 
-// What an instruction costs beyond 1.
+// The cost of an instruction beyond 1.
 const (
-	leaving    = 99 // where the guest's own code is left for a moment
-	atOnce     = 32 // so many values move for nothing, where ways part or meet and in calls
-	forOneMore = 8  // of those beyond, so many move for a unit of fuel
+	leaving    = 99 // for an instruction that leaves the compiled code
+	atOnce     = 32 // values that branches, blocks and calls move at no cost
+	forOneMore = 8  // values beyond these for a unit of fuel
 )
 
-// extra is what an instruction costs beyond 1; r stands behind its opcode.
+// extra returns the cost of an instruction beyond 1; r is behind its opcode.
 func (f *function) extra(op byte, r in) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:
@@ -289,13 +287,13 @@ func (f *function) extra(op byte, r in) int64 {
 	return 0
 }
 
-// moving is the cost of moving n values, and perhaps every local, where ways part
-// or meet. No instruction of the module stands for it.
+// moving returns the cost of moving n values, and perhaps every local, at a branch or
+// at the end of a block. The module has no instructions for these moves.
 func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
 
 func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
 
-// carried is how many values a branch to a label takes along.
+// carried returns how many values a branch to a label carries.
 func (f *function) carried(label int) int64 {
 	if label >= len(f.open) {
 		return 0
@@ -358,7 +356,7 @@ func (f *function) putBack() {
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
-// openBlock takes the place of the function's own label.
+// openBlock opens the block that takes the place of the function's label.
 func (f *function) openBlock() {
 	t := byte(blockEmpty)
 	if len(f.type_.results) == 1 {
@@ -463,8 +461,8 @@ func (f *function) pass() {
 	}
 }
 
-// charge takes what a bulk instruction's last operand, which is on top of the
-// stack and stays there, makes it cost.
+// charge subtracts the cost of a bulk instruction, which depends on its last operand:
+// that is on top of the stack, and stays there.
 func (f *function) charge(what addition) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
 	if f.cached {

@@ -33,7 +33,7 @@ type Export struct {
 	Params, Results []byte // of functions
 }
 
-// Info is what a module says of itself.
+// Info is what a module declares.
 type Info struct {
 	Imports   []Import
 	Exports   []Export
@@ -53,7 +53,7 @@ type Info struct {
 
 type signature struct{ params, results []byte }
 
-// String is the kind's word in WebAssembly's text.
+// String returns the kind as in WebAssembly's text format.
 func (k Kind) String() string {
 	switch k {
 	case Function:
@@ -68,8 +68,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", byte(k))
 }
 
-// Signature writes a function's type as WebAssembly's text does its types:
-// (i32, f64) -> i32.
+// Signature returns a function's type as text: (i32, f64) -> i32.
 func Signature(params, results []byte) string {
 	text := "(" + typeNames(params) + ")"
 	if len(results) > 0 {
@@ -116,8 +115,8 @@ func (i *Info) Exported(name string) bool {
 	return false
 }
 
-// Inspect reads a module's declarations. It does not validate its code. With
-// an error it returns what could be read before it.
+// Inspect reads a module's declarations. It does not validate its code. With an error
+// it returns the declarations before it.
 func Inspect(module []byte) (Info, error) {
 	list, err := sections(module)
 	info, malformed := inspect(list)
@@ -233,9 +232,8 @@ func export(r *in) Export {
 	return e
 }
 
-// element reads one segment (WebAssembly 2.0, 5.5.12) and returns its count, since
-// wazero makes room for whatever count a segment declares. Whether its content is
-// valid is left to wazero.
+// element reads one segment (WebAssembly 2.0, 5.5.12) and returns its count: wazero
+// allocates for any count that a segment declares. wazero validates the content.
 func element(r *in) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
@@ -331,7 +329,7 @@ func addUpTo(a, b uint32) uint32 {
 	return a + b
 }
 
-// maxPages is as much memory as 32 bits address.
+// maxPages is the memory that 32 bits address.
 const maxPages = 1 << 16
 
 func (i *Info) memory(r *in) {

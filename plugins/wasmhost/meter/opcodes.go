@@ -1,7 +1,7 @@
 package meter
 
-// The opcodes and types that the meter writes, or treats apart (WebAssembly 2.0,
-// 5.4 and 5.3).
+// The opcodes and types that the meter writes or distinguishes (WebAssembly 2.0, 5.4
+// and 5.3).
 const (
 	opUnreachable = 0x00
 	opBlock       = 0x02
@@ -61,8 +61,8 @@ const (
 	miscTableFill
 )
 
-// skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and tells what
-// its operand is charged by; check stands for nothing.
+// skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and returns how its
+// operand is charged; check stands for none.
 func (f *function) skip(r *in, op byte) addition {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
@@ -186,7 +186,7 @@ func (f *function) skipVector(r *in) {
 	}
 }
 
-// later says what an opcode is of that came after WebAssembly 2.0.
+// later names the proposal, later than WebAssembly 2.0, that an opcode belongs to.
 func later(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

@@ -38,7 +38,7 @@ const (
 // fuel that its entry costs, without counting them.
 const StackPerFuel = 64
 
-// Cost says what things cost in fuel; an instruction costs 1.
+// Cost is the cost of instructions in fuel (1 if it is not here), and limits of the module.
 type Cost struct {
 	Start        int64  // the counter's value at instantiation
 	Stack        int64  // the same of the counter of stack
@@ -50,13 +50,13 @@ type Cost struct {
 	FunctionWork, ModuleWork int64 // Size.Work of a function, and of all together, at most; 0 for no bound
 }
 
-// Rewrite returns the module metered. An error means that the module is
-// malformed, or uses what WebAssembly 2.0 does not have.
+// Rewrite returns the metered module. The error is for a module that is malformed, not
+// of WebAssembly 2.0, or beyond a limit of cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite keeps the counter in locals where that pays only if it may.
+// rewrite keeps the counter in locals, where that is faster, only if mayCache is set.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -310,11 +310,11 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// maxTables is of one module; every toolchain makes do with one.
+// maxTables is the most tables of a module; toolchains make one.
 const maxTables = 100
 
-// tables lets the first table grow into what all tables together leave of the
-// bound, and the others not at all.
+// tables limits the growth of tables: the first may take what all together leave of
+// cost.Table, the others do not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &in{b: body}
 	n := r.count()
@@ -338,7 +338,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	return out, r.err
 }
 
-// typeWork is what the module's types cost to compile.
+// typeWork returns the work of compiling the module's types.
 func (w *writer) typeWork() (work int64, err error) {
 	for i, t := range w.info.types {
 		n := t.work()

@@ -5,18 +5,18 @@ import (
 	"math"
 )
 
-// Size is how much there is to compile in one function.
+// Size is the size of one function, as far as its compilation depends on it.
 type Size struct {
 	Instructions int64
 	Calls        int64
-	Carried      int64 // what calls take and give, all together
+	Carried      int64 // parameters and results of all calls
 	Values       int64 // parameters, results and locals
-	Edges        int64 // places where ways part or meet: blocks, branches, targets of br_table
+	Edges        int64 // blocks, branches and targets of br_table
 	Loops        int64
 
-	nested int64 // of each loop, how many it stands in, with itself
-	more   int64 // what instructions become beyond one each
-	widest int64 // what the widest block takes and gives
+	nested int64 // the sum over all loops of the loops around each, itself included
+	more   int64 // machine instructions beyond one for each instruction
+	widest int64 // parameters and results of the block that has the most
 
 	checks  int64 // calls of the host that metering adds
 	mutable int64 // globals of the module that can be set: each call is followed by a load of each
@@ -40,11 +40,11 @@ func (s Size) frame() int64 {
 	return 64 + slot*(values*s.Instructions+meeting*(s.blocks+2)) + 2*slot*s.most
 }
 
-// Work estimates what compiling it costs; a unit is about a microsecond, and
-// half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped once it
-// compiles. The terms that grow faster than the code (edges, loops, values that
-// meet at many edges) are those by which a small module could keep it busy for
-// ever. A function of standard Go has 1,700 units on average and 230,000 at most.
+// Work estimates the work of compiling the function; a unit is about a microsecond, and
+// half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped while it
+// compiles. The terms that grow faster than the code (edges, loops, values at many
+// edges) are those by which a small module could keep it busy for hours. A
+// function of standard Go has 1,700 units on average and 230,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+s.widest)
@@ -54,20 +54,20 @@ func (s Size) Work() int64 {
 	return int64(min(w, math.MaxInt32))
 }
 
-// work is the same of a function type: wazero makes a way in for each, whether or
+// work is the same for a function type: wazero compiles an entry for each, whether or
 // not a function has it.
 func (t signature) work() int64 {
 	n := float64(len(t.params) + len(t.results))
 	return int64(10 + n + n*n/1_000)
 }
 
-// String names what makes it large.
+// String lists the parts of the size.
 func (s Size) String() string {
 	return fmt.Sprintf("%d instructions, %d calls, %d parameters and locals, %d blocks and branches, %d loops",
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
-// note counts an instruction, whose immediates stand in r.
+// note counts an instruction; r is behind its opcode.
 func (s *Size) note(info *Info, op byte, r in) {
 	s.Instructions++
 	s.more += becomes(op, r)
@@ -121,8 +121,8 @@ func (s *Size) carry(values int64) {
 	s.most = max(s.most, values)
 }
 
-// What an instruction becomes beyond one: where it may trap it is compiled to
-// the way out as well, of 5 KB and more.
+// Machine instructions beyond one: the exit of an instruction that may trap is
+// compiled with it, 5 KB or more.
 const (
 	access   = 8  // loads and stores, and conversions that saturate
 	divide   = 6  // of whole numbers
@@ -131,8 +131,8 @@ const (
 	lanes    = 3  // vectors, other than loads and stores
 )
 
-// becomes is how much more than one an instruction is to compile; its
-// immediates stand in r.
+// becomes returns the machine instructions of an instruction beyond one; r is behind
+// its opcode.
 func becomes(op byte, r in) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
@@ -152,7 +152,7 @@ func becomes(op byte, r in) int64 {
 	return 0
 }
 
-// arity is how many values a function or block of that type takes and gives.
+// arity returns the number of parameters and results of a type.
 func (i *Info) arity(t uint32) int64 {
 	if int(t) >= len(i.types) {
 		return 0
@@ -160,7 +160,7 @@ func (i *Info) arity(t uint32) int64 {
 	return int64(len(i.types[t].params) + len(i.types[t].results))
 }
 
-// block is how many values a block takes and gives; its type stands in r.
+// block returns the number of parameters and results of a block; its type is in r.
 func (i *Info) block(r in) (params, results int64) {
 	switch t := int64(r.leb(33, true)); {
 	case t >= 0 && t < int64(len(i.types)):
