@@ -1,9 +1,9 @@
 // Package api is the REST API under /api/v1 and the dashboard. openapi.yaml describes
-// requests and responses; integration tests compare it with the server.
+// requests and responses; TestResponses compares it with the server.
 //
-// There is one file for each noun of the API: its endpoints, the JSON they take and
-// give, and the interface that they need of the rest of the program. The JSON types
-// belong to this package alone. Fiber is used nowhere else.
+// There is one file for each noun of the API. It has the endpoints, their JSON types and
+// the interface to the part of the program that they show or change. Fiber is used
+// nowhere else.
 package api
 
 import (
