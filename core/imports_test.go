@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,6 +84,10 @@ func TestImportsWithinCore(t *testing.T) {
 	}
 }
 
+// registryImports are the packages below plugins that the registry may import. The others are tools, for authors of
+// plugins and for the checks of uploads.
+var registryImports = []string{"plugins/builtin", "plugins/output", "plugins/wasmhost"}
+
 func TestImportsPointToCore(t *testing.T) {
 	for pkg, imports := range importGraph(t) {
 		for _, imp := range imports {
@@ -98,6 +103,9 @@ func TestImportsPointToCore(t *testing.T) {
 			}
 			if strings.HasPrefix(pkg, "sdk/abi") {
 				t.Errorf("%s imports %s: sdk/abi imports nothing", pkg, own)
+			}
+			if pkg == "plugins" && strings.HasPrefix(own, "plugins/") && !slices.Contains(registryImports, own) {
+				t.Errorf("plugins imports %s: the registry needs no tool", own)
 			}
 			if (pkg == "api" || strings.HasPrefix(pkg, "plugins")) && strings.HasPrefix(own, "cmd") {
 				t.Errorf("%s imports %s: only cmd imports cmd", pkg, own)

@@ -1,5 +1,5 @@
 // Package builtin holds the plugins that come with Whirlpool, as modules.
-// Their source is in src/, and `make builtins` gives the same bytes.
+// Their source is in src/; `make builtins` builds the same bytes.
 package builtin
 
 import (

@@ -1,6 +1,5 @@
-// Package conformance is the kit behind `whirlpool plugin verify`: it tells
-// whether a module, written in whatever language, keeps to sdk/ABI.md, check
-// by check, and of each that fails what to mend.
+// Package conformance checks whether a module, in whatever language it was written, conforms to sdk/ABI.md. Each failed
+// check says what to change. `whirlpool plugin verify` uses it, and the gateway for uploads.
 package conformance
 
 import (
@@ -17,25 +16,25 @@ import (
 // Result of a check.
 type Result string
 
-// The results.
+// The results of a check.
 const (
 	Pass Result = "PASS"
 	Fail Result = "FAIL"
-	Skip Result = "SKIP" // it does not apply, or could not be tried
+	Skip Result = "SKIP" // it does not apply, or was not run
 )
 
 // Check is one check with its result.
 type Check struct {
 	Name    string `json:"name"`
 	Result  Result `json:"result"`
-	Detail  string `json:"detail"`         // what was seen
-	Mend    string `json:"mend,omitempty"` // of a failed check
+	Detail  string `json:"detail"`         // what the module did
+	Mend    string `json:"mend,omitempty"` // of a failed check: what to change
 	Section string `json:"section"`        // of sdk/ABI.md
 }
 
-// Report is the whole of it.
+// Report is the result of all checks.
 type Report struct {
-	OK     bool          `json:"ok"` // nothing failed
+	OK     bool          `json:"ok"` // no check failed
 	Kind   wasmhost.Kind `json:"kind,omitempty"`
 	Size   int           `json:"size"` // bytes
 	Checks []Check       `json:"checks"`
@@ -52,7 +51,7 @@ const (
 	secVersions = "10. Versions"
 )
 
-// static are the checks that need no run, as wasmhost names them.
+// static are the checks that do not run the module, by their names in wasmhost.
 var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
 	{wasmhost.CheckParses, "a binary WebAssembly module",
@@ -68,8 +67,7 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic are the checks that run the module, in their order. All after the
-// last that is needed make calls.
+// dynamic are the checks that run the module, in their order. All after the last needed one make calls.
 var dynamic = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for both
@@ -111,10 +109,10 @@ var dynamic = []struct {
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
-// needed are the dynamic checks that all after them build on.
+// needed are the dynamic checks without which those after them cannot run.
 var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
-// mends say what to mend of a call that failed, by the reason of its fault.
+// mends say what to change after a failed call, by the reason of its fault.
 var mends = map[string]string{
 	wasmhost.ReasonTrap: "the call trapped: look for a bound, a division, a null or an assertion; what the " +
 		"guest printed is in the error",
@@ -131,7 +129,7 @@ type skip string
 
 func (s skip) Error() string { return string(s) }
 
-// kit is what the checks share.
+// kit is the state that the checks share.
 type kit struct {
 	host   *wasmhost.Host
 	code   []byte
@@ -141,8 +139,7 @@ type kit struct {
 	learns bool
 }
 
-// Run checks a module. config is what its configure is told, as in a
-// [plugins.NAME.config] table; nil for nothing.
+// Run checks a module. config is its settings, as in [plugins.NAME.config]; nil for none.
 func Run(host *wasmhost.Host, code []byte, config map[string]any) Report {
 	k := &kit{host: host.OnlyCPUTime(), code: code, config: config}
 	var found []wasmhost.Finding
@@ -196,11 +193,10 @@ func (c *Check) settle(err error, mend string) {
 	}
 }
 
-// listed is how much of what is wrong is told in one check.
+// listed bounds the errors in the detail of one check.
 const listed = 3
 
-// static reports the checks that need no run, and the name of the first that
-// failed.
+// static adds the checks that do not run the module, and returns the name of the first that failed.
 func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	good := map[string]string{
 		wasmhost.CheckSize:       fmt.Sprintf("%d bytes", k.desc.Size),
@@ -239,8 +235,7 @@ func (k *kit) static(r *Report, found []wasmhost.Finding) (failed string) {
 	return failed
 }
 
-// Write writes the report for people: a line for each check, and below one
-// that failed what to mend.
+// Write writes the report as text: a line for each check, and after a failed one what to change.
 func (r Report) Write(w io.Writer) error {
 	var b strings.Builder
 	counts := map[Result]int{}

@@ -1,6 +1,5 @@
-// Package inspect says what a plugin's module declares, and of a faulty one
-// all that can be told with all that is wrong; nothing of it runs. It is behind
-// `whirlpool plugin inspect`.
+// Package inspect reports what a module declares, without running it. Of a module with errors it reports what can be
+// read, and all the errors. `whirlpool plugin inspect` uses it.
 package inspect
 
 import (
@@ -16,15 +15,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Report is what a module says of itself.
+// Report is what a module declares.
 type Report struct {
-	OK             bool          `json:"ok"` // nothing is wrong
+	OK             bool          `json:"ok"` // there are no faults
 	Kind           wasmhost.Kind `json:"kind,omitempty"`
 	ABIVersion     int           `json:"abi_version,omitempty"`
 	SHA256         string        `json:"sha256"`
 	Size           int           `json:"size"`             // bytes
 	MemoryMin      uint32        `json:"memory_min_pages"` // of 64 KiB
-	MemoryMax      uint32        `json:"memory_max_pages"` // the module's own bound; 65536 without one
+	MemoryMax      uint32        `json:"memory_max_pages"` // the limit that the module declares; 65536 without one
 	TableMin       uint32        `json:"table_elements"`
 	Functions      int           `json:"functions"`
 	DataBytes      int           `json:"data_bytes"`
@@ -36,7 +35,7 @@ type Report struct {
 
 // Item is one export or import.
 type Item struct {
-	Name      string `json:"name"` // of an import module.name
+	Name      string `json:"name"` // of an import: module.name
 	Kind      string `json:"kind"` // func, memory, table or global
 	Signature string `json:"signature,omitempty"`
 }
@@ -44,7 +43,7 @@ type Item struct {
 // Run inspects a module.
 func Run(host *wasmhost.Host, code []byte) Report {
 	desc, found := host.Examine(code)
-	info, _ := meter.Inspect(code) // its error is among the findings
+	info, _ := meter.Inspect(code) // its error is in found
 	sum := sha256.Sum256(code)
 	r := Report{
 		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]),
@@ -75,7 +74,7 @@ func item(name string, kind meter.Kind, params, results []byte) Item {
 	return i
 }
 
-// Write writes the report for people.
+// Write writes the report as text.
 func (r Report) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "kind\t%s\n", or(string(r.Kind), "unknown"))
@@ -124,7 +123,7 @@ func list(w io.Writer, title string, items []Item) {
 	}
 }
 
-// quoted lists names of a stranger's choosing, which may hold anything.
+// quoted lists names that the module chose. They may contain any bytes, so they are quoted.
 func quoted(names []string) string {
 	out := make([]string, len(names))
 	for i, n := range names {

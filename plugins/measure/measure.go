@@ -1,6 +1,5 @@
-// Package measure times a plugin beside the built-in of its kind, in the same
-// run and by turns, so that what else the machine does weighs on both. It is
-// behind `whirlpool plugin bench`.
+// Package measure times a plugin and the built-in of its kind, by turns in one run, so that other load on the machine
+// slows both. `whirlpool plugin bench` uses it.
 package measure
 
 import (
@@ -21,48 +20,47 @@ type Options struct {
 	Now      func() time.Time
 	Round    time.Duration     // of one timing; each figure is the median of Rounds
 	Rounds   int               // >= 1
-	Progress func(step string) // told before each step; may be nil
+	Progress func(step string) // called before each step; may be nil
 }
 
-// Rounds and Round of the command: under ten seconds in all.
+// Defaults of Round and Rounds: a run takes less than ten seconds.
 const (
 	DefaultRounds = 5
 	DefaultRound  = 150 * time.Millisecond
 )
 
-// Report is what was measured.
+// Report is the result of a run.
 type Report struct {
 	Kind       wasmhost.Kind `json:"kind"`
-	Builtin    string        `json:"builtin"`      // what it is beside
+	Builtin    string        `json:"builtin"`      // the built-in it is compared with
 	LoadMillis float64       `json:"load_ms"`      // check, meter, compile, start, try
-	Pages      uint32        `json:"memory_pages"` // of 64 KiB, an instance, after the largest call
+	Pages      uint32        `json:"memory_pages"` // memory of an instance after the largest call, in pages of 64 KiB
 	Rows       []Row         `json:"calls"`
-	// FuelPerCandidate is what each candidate beyond the first adds; scorers.
+	// FuelPerCandidate is the fuel for each candidate after the first; of scorers only.
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 
-// Row is one size of choice; of a backoff there is one row, without candidates.
+// Row is the result for one number of candidates. A backoff has one row, without candidates.
 type Row struct {
 	Candidates int     `json:"candidates,omitempty"`
 	Nanos      float64 `json:"ns_per_call"`
 	Builtin    float64 `json:"builtin_ns_per_call"`
 	Ratio      float64 `json:"ratio"`      // Nanos / Builtin
 	Fuel       int64   `json:"fuel"`       // of one call
-	FuelLimit  int64   `json:"fuel_limit"` // that it may take
+	FuelLimit  int64   `json:"fuel_limit"` // limit of one call
 	Error      string  `json:"error,omitempty"`
 }
 
-// sizes of the choices a scorer is timed with.
+// sizes are the numbers of candidates that a scorer is timed with.
 var sizes = []int{1, 10, 100, 1000}
 
-// subject is one module under the clock.
+// subject is one module that is timed.
 type subject struct {
 	module *wasmhost.Module
 	probe  *wasmhost.Probe
 }
 
-// Run measures a module. The error is a *wasmhost.CheckError when it does not
-// load.
+// Run measures a module. The error is a *wasmhost.CheckError if the module does not load.
 func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -121,8 +119,7 @@ func (s *subject) close() {
 	s.module.Close()
 }
 
-// work are the two ways to make the same call: as in service, and by a probe
-// that shows its fuel.
+// work is one call in two forms: as the gateway makes it, and by a probe that reports the fuel.
 type work struct {
 	serve func(*wasmhost.Module) error
 	probe func(*wasmhost.Probe) error
@@ -136,7 +133,7 @@ func rank(n int) work {
 	}
 }
 
-// wait is the third retry of a plausible policy.
+// wait is the input of a backoff: the third retry of a plausible policy.
 func wait() work {
 	q := trial.Waits()[2].Request
 	return work{
@@ -175,8 +172,8 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	return r
 }
 
-// timed calls f for a round and returns the ns of one call. The clock is read
-// so rarely that reading it takes little time compared with the calls.
+// timed calls f for a round and returns the time of one call, in ns. It reads the clock so rarely that the readings take
+// little of the time.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()
@@ -202,7 +199,7 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-// Write writes the report for people.
+// Write writes the report as text.
 func (r Report) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "candidates\tns/call\t%s\tratio\tfuel\tof its limit\t\n", r.Builtin)

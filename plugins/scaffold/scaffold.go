@@ -1,6 +1,5 @@
-// Package scaffold writes the folder a new plugin begins in: source, test,
-// build and SDK, which builds and passes its test at once. It is behind
-// `whirlpool plugin new`.
+// Package scaffold writes the folder of a new plugin: source, test, build and SDK. It builds and passes its test as it
+// is. `whirlpool plugin new` uses it.
 package scaffold
 
 import (
@@ -21,21 +20,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// In templates/ stand, for each language, files for both kinds of plugin (all)
-// and for either; and one README for all.
+// templates/ has, for each language, the files for both kinds of plugin (all) and for either kind, and one README.
 //
 //go:embed all:templates
 var templates embed.FS
 
-// language is what differs from one to the other.
+// language is what differs between languages.
 type language struct {
 	Language string // its name
-	Source   string // the plugin's own file
+	Source   string // the file with the plugin's code
 	Test     string
-	Needs    string // to be built
-	Hooks    string // where the SDK says what a plugin may have beside its one function
+	Needs    string // tools that the build needs
+	Hooks    string // where the SDK describes the optional functions
 	sdk      embed.FS
-	from, to string // where the SDK stands in sdk, and in the folder
+	from, to string // folder of the SDK in sdk, and in the new folder
 }
 
 var languages = map[string]language{
@@ -49,21 +47,20 @@ var languages = map[string]language{
 	"c": {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
 }
 
-// Languages are the ones there are.
+// Languages returns the languages that Plugin.Lang can name.
 func Languages() []string { return []string{"go", "rust", "as", "c"} }
 
-// Plugin is what is to be begun.
+// Plugin is the plugin to write.
 type Plugin struct {
-	Name string // as [plugins.NAME] and the API take it
+	Name string // see plugins.CheckName
 	Lang string // one of Languages
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by errors about what was asked for; the others are
-// the file system's.
+// ErrArgument is wrapped by errors in a Plugin or a folder. Other errors come from the file system.
 var ErrArgument = errors.New("cannot begin a plugin")
 
-// Check says what is wrong with p.
+// Check returns an error if p cannot be written. It wraps ErrArgument.
 func (p Plugin) Check() error {
 	if err := plugins.CheckName(p.Name); err != nil {
 		return fmt.Errorf("%w named %q: %w", ErrArgument, p.Name, err)
@@ -78,8 +75,8 @@ func (p Plugin) Check() error {
 	return nil
 }
 
-// Write writes the folder, which must not exist or be empty, and returns the
-// paths of its files but the SDK's, relative to it. It overwrites nothing.
+// Write writes a new folder, or into an empty one. It returns the paths of the files relative to the folder, without
+// those of the SDK. It overwrites nothing.
 func Write(dir string, p Plugin) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -101,14 +98,14 @@ func Write(dir string, p Plugin) ([]string, error) {
 	return own, w.err
 }
 
-// data is what templates are filled in with.
+// data is the input of the templates.
 type data struct {
 	language
 	Plugin
 	Scorer bool
 }
 
-// Config is a setting to try, as JSON; Toml as TOML.
+// Config returns an example of a setting in JSON.
 func (d data) Config() string {
 	if d.Scorer {
 		return `"prefer":"PROXY-ID"`
@@ -116,7 +113,7 @@ func (d data) Config() string {
 	return `"factor":0.5`
 }
 
-// Toml is Config as a line of koanf.toml.
+// Toml returns the setting of Config as a line of TOML.
 func (d data) Toml() string {
 	if d.Scorer {
 		return `prefer = "PROXY-ID"`
@@ -124,7 +121,7 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// For is what the plugin is activated for.
+// For returns the use that the plugin is activated for.
 func (d data) For() string {
 	if d.Scorer {
 		return "first"
@@ -132,7 +129,7 @@ func (d data) For() string {
 	return "backoff"
 }
 
-// writer writes files. The first error stays; after it nothing is written.
+// writer writes files. After the first error, which it keeps, it writes nothing.
 type writer struct {
 	dir     string
 	data    data
@@ -140,8 +137,8 @@ type writer struct {
 	err     error
 }
 
-// templates fills in the files at a path, into the folder; base is what their
-// paths lose.
+// templates executes the templates below a path and writes the results into the folder. It removes base from their
+// paths.
 func (w *writer) templates(at, base string) {
 	w.walk(templates, at, func(name string, text []byte) {
 		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))
@@ -189,7 +186,7 @@ func (w *writer) walk(from fs.FS, at string, f func(name string, text []byte)) {
 	}
 }
 
-// write writes one new file; scripts may be executed.
+// write writes one new file. Shell scripts are executable.
 func (w *writer) write(name string, text []byte) {
 	if w.err != nil {
 		return

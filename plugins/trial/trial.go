@@ -1,6 +1,5 @@
-// Package trial makes up the choices that plugins are tried with: plausible
-// ones, and those at the edge of what can happen. The same arguments give the
-// same choice, always.
+// Package trial makes samples: inputs for tests and measurements of plugins, plausible ones and extreme ones. The same
+// arguments always give the same sample.
 package trial
 
 import (
@@ -11,9 +10,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Choice is a choice among made-up proxies. It implements core.Candidates.
+// Choice is a sample for scorers: a choice among invented proxies. It implements core.Candidates.
 type Choice struct {
-	Name    string // what is particular about it
+	Name    string // says what is special about it
 	Request core.RankRequest
 	Rows    []core.Candidate
 }
@@ -34,10 +33,10 @@ const (
 	now  = 1.7e9 // s since the Unix epoch
 )
 
-// ID is the id of the i-th made-up proxy.
+// ID returns the id of the i-th invented proxy.
 func ID(i int) string { return fmt.Sprintf("proxy-%d", i) }
 
-// Plausible is a choice among n proxies of all sorts.
+// Plausible returns a choice among n proxies of different quality.
 func Plausible(n int) *Choice {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	c := &Choice{Name: fmt.Sprintf("%d plausible candidates", n), Request: core.RankRequest{
@@ -64,7 +63,7 @@ func Plausible(n int) *Choice {
 	return c
 }
 
-// Edges are choices at the edge of what a host can tell.
+// Edges returns choices with the extreme values that a host can give.
 func Edges() []*Choice {
 	edge := func(name string, change func(i int, c *core.Candidate)) *Choice {
 		c := Plausible(5)
@@ -119,14 +118,13 @@ func Edges() []*Choice {
 	return append(list, zero, retry)
 }
 
-// Wait is what a backoff is asked, with a name.
+// Wait is a sample for backoffs.
 type Wait struct {
 	Name    string
 	Request core.BackoffRequest
 }
 
-// Waits are questions for a backoff: the retries of plausible policies, and
-// the edges.
+// Waits returns samples for backoffs: the retries of plausible policies, and extreme values.
 func Waits() []Wait {
 	plain := core.BackoffRequest{
 		Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503, Elapsed: 0.2, Remaining: -1,
@@ -157,8 +155,7 @@ func Waits() []Wait {
 	return list
 }
 
-// Observations are n attempts as a plugin that learns is told of them,
-// through the proxies of Plausible.
+// Observations returns n observations of attempts through the proxies of Plausible.
 func Observations(n int) []core.Observation {
 	r := rand.New(rand.NewPCG(uint64(n), 2))
 	list := make([]core.Observation, n)
