@@ -1,6 +1,7 @@
 package sdk_test
 
 import (
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/conformance"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -95,6 +98,7 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 			t.Run("scorer", func(t *testing.T) { everything(t, read("everything.wasm")) })
 			t.Run("backoff", func(t *testing.T) { wait(t, read("wait.wasm")) })
 			t.Run("writes", func(t *testing.T) { writes(t, read("wait.wasm"), panicked[language]) })
+			t.Run("story", func(t *testing.T) { story(t, read("wait.wasm"), panicked[language]) })
 			if language == "rust" {
 				t.Run("panic", func(t *testing.T) { panics(t, read("everything.wasm")) })
 			}
@@ -201,6 +205,51 @@ func writes(t *testing.T, code []byte, panicked string) {
 	require.Contains(t, strings.Join(lines, "\n"), "error  backoff failed: "+panicked)
 }
 
+// story is that of a plugin's author: upload, read the log line, break it, read the panic,
+// replace it, roll back.
+func story(t *testing.T, code []byte, panicked string) {
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.Put("mine", code, map[string]any{"margin": 2}, false)
+	require.ErrorContains(t, err, `the setting margin is "2"; it must be 0 to 1`)
+	_, err = r.Put("mine", code, nil, false)
+	require.NoError(t, err)
+	backoff, err := r.Backoff("mine")
+	require.NoError(t, err)
+	texts := func() (all string) {
+		lines, err := r.Log("mine", 0)
+		require.NoError(t, err)
+		for _, l := range lines {
+			all += l.String() + "\n"
+		}
+		return all
+	}
+	delay := func(retry float64) {
+		_, err := backoff.Delay(&core.BackoffRequest{Retry: retry, BaseDelay: 10, Multiplier: 2, Cap: 100})
+		require.NoError(t, err, "the built-in answers for a plugin that fails")
+	}
+
+	delay(-1)
+	require.Contains(t, texts(), "info   waiting\n")
+	delay(-2)
+	require.Contains(t, texts(), "error  backoff failed: "+panicked)
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.Equal(t, panicked, i.LastError)
+	require.EqualValues(t, 1, i.Faults)
+
+	_, err = r.Put("mine", builtin.Modules()["fixed"], nil, true)
+	require.NoError(t, err)
+	delay(-2)
+	i, err = r.RollBack("mine")
+	require.NoError(t, err)
+	require.Len(t, i.Settings, 4)
+	before := texts()
+	delay(-1)
+	require.Greater(t, len(texts()), len(before), "the log goes on")
+}
+
 func TestGoWrites(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "wait.wasm")
 	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w",
@@ -210,6 +259,7 @@ func TestGoWrites(t *testing.T) {
 	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
 	require.True(t, report.OK)
 	writes(t, code, panicked["go"])
+	story(t, code, panicked["go"])
 }
 
 func wait(t *testing.T, code []byte) {
