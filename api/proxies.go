@@ -71,6 +71,7 @@ type proxyView struct {
 	Source      string            `json:"source"`
 	Draining    bool              `json:"draining"`
 	State       string            `json:"state"`
+	Unreached   bool              `json:"unreached"` // the last check could not reach it, and it has never served
 	InFlight    int64             `json:"in_flight"`
 	Uses        uint64            `json:"uses"`
 	LastUsed    *time.Time        `json:"last_used"`
@@ -91,7 +92,7 @@ func viewOfProxy(u *upstream.Upstream) proxyView {
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
 		MaxInFlight: spec.MaxInFlight, Metadata: spec.Metadata, OwnErrors: make([]ownError, len(spec.OwnErrors)),
-		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), InFlight: st.InFlight,
+		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(), InFlight: st.InFlight,
 		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
 	}
 	for i, rule := range spec.OwnErrors {
