@@ -44,7 +44,7 @@ func (p *program) block(labels int) (code []byte) {
 func (p *program) statement(labels int) (code []byte, ends bool) {
 	l := p.local()
 	label := func() []byte { return w.Uint(nil, uint32(p.pick("label", labels))) }
-	switch p.pick("statement", 14) {
+	switch p.pick("statement", 15) {
 	case 0, 1: // the local goes on as in a generator of random numbers
 		return w.Join([]byte{w.LocalGet, l}, w.Const32(1103515245), []byte{w.I32Mul}, w.Const32(12345),
 			[]byte{w.I32Add, w.LocalSet, p.local()}), false
@@ -68,6 +68,8 @@ func (p *program) statement(labels int) (code []byte, ends bool) {
 			[]byte{w.LocalSet, p.local()}), false
 	case 11:
 		return []byte{w.LocalGet, l, w.Return}, true
+	case 14: // a tail call
+		return w.Uint([]byte{w.LocalGet, l, w.ReturnCall}, uint32(p.pick("callee", p.funcs))), true
 	case 12: // a branch to the function's own label, with its result
 		return w.Uint([]byte{w.LocalGet, l, w.Br}, uint32(labels)), true
 	}
@@ -124,7 +126,7 @@ func TestEveryProgramEnds(t *testing.T) {
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
+		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).WithCloseOnContextDone(true))
 		defer rt.Close(context.Background())
 		guest, err := meter.Instantiate(ctx, rt, metered)
 		require.NoError(t, err)
@@ -161,7 +163,7 @@ func TestSlicesChangeNothing(t *testing.T) {
 			metered, err := meter.Rewrite(code, meter.Cost{Start: first})
 			require.NoError(t, err)
 			ctx := context.Background()
-			rt := wazero.NewRuntime(ctx)
+			rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features))
 			defer rt.Close(ctx)
 			guest, err := meter.Instantiate(ctx, rt, metered)
 			require.NoError(t, err)

@@ -175,6 +175,13 @@ func (f *function) scan(r *in) {
 			if f.open[len(f.open)-1].loops > 0 {
 				f.written[(&in{b: r.b, at: at + 1}).u32()] = true
 			}
+		case opTailCall, opTailIndir:
+			f.points[region].call = true
+			f.points[f.points[region].head].call = true
+			f.points = append(f.points, point{at: at, what: putBack})
+			if op == opTailCall {
+				f.renumber(r, at+1)
+			}
 		case opReturn:
 			f.points = append(f.points, point{at: at, what: putBack})
 		case opEnd:
@@ -271,11 +278,11 @@ func (f *function) extra(op byte, r in) int64 {
 			r.u32()
 		}
 		return f.moving(f.carried(int(r.u32()))) // all of its targets take the same
-	case opCall:
+	case opCall, opTailCall:
 		if n := r.u32(); int(n) < len(f.w.info.funcs) {
 			return moves(f.w.info.arity(f.w.info.funcs[n]))
 		}
-	case opCallIndir:
+	case opCallIndir, opTailIndir:
 		return moves(f.w.info.arity(r.u32()))
 	case opMemoryGrow, opRefFunc:
 		return leaving

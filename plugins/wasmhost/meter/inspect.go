@@ -303,6 +303,7 @@ func constant(r *in) {
 		case opVector: // v128.const
 			r.u32()
 			r.bytes(16)
+		case opI32Add, opI32Sub, opI32Mul, opI64Add, opI64Sub, opI64Mul: // extended constant expressions
 		default:
 			r.fail("the opcode %#x is no constant's", op)
 		}

@@ -28,7 +28,7 @@ func corpus(t testing.TB) []string {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	require.NoError(t, err)
 	var files []string
-	for _, version := range []string{"v1", "v2"} {
+	for _, version := range []string{"v1", "v2", "tail-call", "extended-const"} {
 		found, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "internal", "integration_test",
 			"spectest", version, "testdata", "*.wasm"))
 		require.NoError(t, err)
@@ -41,7 +41,7 @@ func corpus(t testing.TB) []string {
 // Everything that compiles compiles metered, and says the same of itself.
 func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features))
 	defer rt.Close(ctx)
 	taken := 0
 	for _, path := range corpus(t) {
@@ -102,7 +102,7 @@ func TestSameResults(t *testing.T) {
 // results calls every export that takes at most two numbers with a few of
 // them. spent is the fuel of the calls that came back.
 func results(ctx context.Context, module []byte) (out map[string]string, spent map[string]int64, ok bool) {
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(64))
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	defer rt.Close(ctx)
 	guest, err := Instantiate(ctx, rt, module)
 	if err != nil {
@@ -171,6 +171,7 @@ func build(code ...byte) []byte {
 var endless = map[string][]byte{
 	"loop":      {opLoop, blockEmpty, 0x0c, 0, opEnd},
 	"recursion": {opLocalGet, 0, 0x10, 0},
+	"tail call": {opLocalGet, 0, opTailCall, 0},
 	"fill":      {opLoop, blockEmpty, 0x41, 0, 0x41, 0, 0x41, 0x80, 0x80, 4, 0xfc, 11, 0, 0x0c, 0, opEnd},
 	"grow":      {opLoop, blockEmpty, 0x41, 1, opMemoryGrow, 0, 0x1a, 0x0c, 0, opEnd},
 	"dispatch": {opLoop, blockEmpty, opBlock, blockEmpty, opLocalGet, 0, opBrTable, 0, 0, opEnd, 0x0c, 0,
@@ -214,7 +215,7 @@ func TestALoopThatDispatchesPaysForWhatItRuns(t *testing.T) {
 func TestNothingRunsForEver(t *testing.T) {
 	ctx := context.Background()
 	for name, code := range endless {
-		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithMemoryLimitPages(100))
+		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(Features).WithMemoryLimitPages(100))
 		out, err := Rewrite(build(code...), Cost{Start: 1_000_000})
 		require.NoError(t, err, name)
 		guest := instantiate(t, rt, out)
@@ -298,7 +299,7 @@ func FuzzRewrite(f *testing.F) {
 		f.Add(build(code...))
 	}
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(64))
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	f.Fuzz(func(t *testing.T, module []byte) {
 		out, err := Rewrite(module, Cost{})
 		// wazero makes room for whatever count it reads; the host refuses such

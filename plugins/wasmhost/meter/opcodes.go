@@ -15,6 +15,8 @@ const (
 	opReturn      = 0x0f
 	opCall        = 0x10
 	opCallIndir   = 0x11
+	opTailCall    = 0x12 // return_call
+	opTailIndir   = 0x13 // return_call_indirect
 	opDrop        = 0x1a
 	opLocalGet    = 0x20
 	opLocalSet    = 0x21
@@ -29,6 +31,10 @@ const (
 	opF32Const    = 0x43
 	opF64Const    = 0x44
 	opI64LtS      = 0x53
+	opI32Add      = 0x6a
+	opI32Sub      = 0x6b
+	opI32Mul      = 0x6c
+	opI64Add      = 0x7c
 	opI64Sub      = 0x7d
 	opI64Mul      = 0x7e
 	opI64ShrU     = 0x88
@@ -69,7 +75,7 @@ func (f *function) skip(r *in, op byte) addition {
 		r.blockType(len(f.w.info.types))
 	// unreachable nop else end return drop select
 	case op <= 0x01, op == opElse, op == opEnd, op == opReturn, op == 0x1a, op == 0x1b:
-	case op == opCall:
+	case op == opCall, op == opTailCall:
 		r.u32()
 	case op == opBr, op == opBrIf:
 		f.label(r)
@@ -78,7 +84,7 @@ func (f *function) skip(r *in, op byte) addition {
 			f.label(r)
 		}
 		f.label(r)
-	case op == opCallIndir: // wazero panics at a type that does not exist
+	case op == opCallIndir, op == opTailIndir: // wazero panics at a type that does not exist
 		if t := r.u32(); int(t) >= len(f.w.info.types) {
 			r.fail("the type %d does not exist", t)
 		}
@@ -191,8 +197,6 @@ func later(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
 		return ", but of exceptions"
-	case op == 0x12, op == 0x13:
-		return ", but a tail call"
 	case op == 0xfb:
 		return ", but of garbage collection"
 	case op == 0xfe:

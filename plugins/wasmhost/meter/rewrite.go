@@ -14,7 +14,12 @@
 // the functions that the module defines move up by three.
 package meter
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+)
 
 // The names of what is added to a module's exports.
 const (
@@ -50,8 +55,12 @@ type Cost struct {
 	FunctionWork, ModuleWork int64 // Size.Work of a function, and of all together, at most; 0 for no bound
 }
 
-// Rewrite returns the metered module. The error is for a module that is malformed, not
-// of WebAssembly 2.0, or beyond a limit of cost.
+// Features are what a metered module may use, and the host must enable: WebAssembly 2.0,
+// tail calls and extended constant expressions.
+const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
+
+// Rewrite returns the metered module. The error is for a module that is malformed, uses
+// anything beyond Features, or is beyond a limit of cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }

@@ -84,7 +84,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 		s.Edges++
 	case opBrTable:
 		s.Edges += int64(r.u32())
-	case opCall:
+	case opCall, opTailCall:
 		s.Calls++
 		if n := r.u32(); int(n) < len(info.funcs) {
 			s.carry(info.arity(info.funcs[n]))
@@ -104,7 +104,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 			sub == miscTableGrow:
 			s.Edges += 3
 		}
-	case opCallIndir:
+	case opCallIndir, opTailIndir:
 		s.Calls++
 		s.more += indirect
 		s.carry(info.arity(r.u32()))

@@ -250,6 +250,7 @@ const (
 	Return       byte = 0x0f
 	Call         byte = 0x10
 	CallIndirect byte = 0x11 // type, table
+	ReturnCall   byte = 0x12
 	Drop         byte = 0x1a
 	LocalGet     byte = 0x20
 	LocalSet     byte = 0x21
@@ -265,6 +266,8 @@ const (
 	I32Mul       byte = 0x6c
 	I32DivS      byte = 0x6d
 	Empty        byte = 0x40 // a block type
+
+	ReturnCallIndirect byte = 0x13 // type, table
 )
 
 // Const32 is i32.const.
