@@ -34,6 +34,13 @@ var languages = map[string]func(t *testing.T, out string){
 					name+".wasm"), "testdata/c/"+name+".c")
 		}
 	},
+	"c++": func(t *testing.T, out string) { // the same sources
+		for _, name := range []string{"everything", "wait"} {
+			run(t, nil, "clang++", "--target=wasm32", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
+				"-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
+				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out, name+".wasm"), "testdata/c/"+name+".c")
+		}
+	},
 	"rust": func(t *testing.T, out string) {
 		target := t.TempDir()
 		run(t, []string{"CARGO_TARGET_DIR=" + target}, "rust/cargo.sh", "build", "--quiet", "--offline", "--locked",
@@ -165,7 +172,8 @@ func panics(t *testing.T, code []byte) {
 
 // panicked is the error of a panic in testdata/LANGUAGE/wait.
 var panicked = map[string]string{
-	"c": "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
+	"c++": "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
+	"c":   "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
 	// otherwise since Rust 1.73
 	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13",
 	"assemblyscript": "trap: the plugin called abort: no spoon (testdata/assemblyscript/wait.ts:21:22)",

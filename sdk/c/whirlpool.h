@@ -1,5 +1,5 @@
 /*
- * whirlpool.h: a Whirlpool plugin in C, version 1 of the contract in
+ * whirlpool.h: a Whirlpool plugin in C or C++, version 1 of the contract in
  * sdk/ABI.md. A plugin is one file that includes this header and defines the
  * functions it wants of those declared here: score, or backoff, and any of the
  * optional ones. What it defines is exported; the rest is not there. No libc
@@ -7,6 +7,8 @@
  *
  *   clang --target=wasm32 -ffreestanding -nostdlib -O2 -mbulk-memory \
  *         -Wl,--no-entry -Wl,-z,stack-size=16384 -o plugin.wasm plugin.c
+ *
+ * In C++ it is clang++, with -fno-exceptions -fno-rtti.
  *
  * On any other target the same file compiles to ordinary functions, so a
  * native test includes the plugin's source and calls them.
@@ -20,6 +22,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#define _Static_assert static_assert
+#endif
 
 #ifdef __wasm__
 #define WP_EXPORT(name) __attribute__((export_name(#name)))
@@ -324,5 +331,10 @@ static inline double wp_uniform(double seed, int32_t i) {
   z = (z ^ z >> 27) * 0x94d049bb133111eb;
   return (double)(((z ^ z >> 31) >> 11) + 1) * (1.0 / 9007199254740992.0);
 }
+
+#ifdef __cplusplus
+#undef _Static_assert
+}
+#endif
 
 #endif
