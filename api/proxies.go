@@ -92,8 +92,9 @@ func viewOfProxy(u *upstream.Upstream) proxyView {
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
 		MaxInFlight: spec.MaxInFlight, Metadata: spec.Metadata, OwnErrors: make([]ownError, len(spec.OwnErrors)),
-		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(), InFlight: st.InFlight,
-		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
+		InFlight: st.InFlight,
+		Uses:     st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
 	}
 	for i, rule := range spec.OwnErrors {
 		v.OwnErrors[i] = ownError(rule)

@@ -16,11 +16,13 @@ import (
 const (
 	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,"last_used":null,` +
+		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
+		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0}`
 	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,"last_used":null,` +
+		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
+		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0}`
 )
 

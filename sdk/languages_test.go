@@ -38,7 +38,8 @@ var languages = map[string]func(t *testing.T, out string){
 		for _, name := range []string{"everything", "wait"} {
 			run(t, nil, "clang++", "--target=wasm32", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
 				"-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
-				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out, name+".wasm"), "testdata/c/"+name+".c")
+				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out,
+					name+".wasm"), "testdata/c/"+name+".c")
 		}
 	},
 	"rust": func(t *testing.T, out string) {

@@ -53,7 +53,8 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 		}
 		summary := map[string]any{"proxies": len(t.Proxies), "duration": t.Duration, "rate": t.Rate}
 		return r.show(summary, func(w io.Writer) {
-			fmt.Fprintf(w, "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0], len(t.Proxies), t.Duration, t.Rate)
+			fmt.Fprintf(w, "%s: %d proxies in %.0f s, %.3g attempts a second\n", args[0], len(t.Proxies), t.Duration,
+				t.Rate)
 		})
 	})
 	return cmd

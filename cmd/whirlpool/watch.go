@@ -39,8 +39,8 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 		defer look.Stop()
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
-		// A reload is followed by another check, since the files may have changed while they were read. It comes after a
-		// pause, since a file that is written for a minute would otherwise be read all the time.
+		// A reload is followed by another check, since the files may have changed while they were read. It comes after
+		// a pause, since a file that is written for a minute would otherwise be read all the time.
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				seen = now

@@ -172,8 +172,8 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	return r
 }
 
-// timed calls f for a round and returns the time of one call, in ns. It reads the clock so rarely that the readings take
-// little of the time.
+// timed calls f for a round and returns the time of one call, in ns. It reads the clock so rarely that the readings
+// take little of the time.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()

@@ -126,7 +126,8 @@ func TestEveryProgramEnds(t *testing.T) {
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).WithCloseOnContextDone(true))
+		rt := wazero.NewRuntimeWithConfig(ctx,
+			wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).WithCloseOnContextDone(true))
 		defer rt.Close(context.Background())
 		guest, err := meter.Instantiate(ctx, rt, metered)
 		require.NoError(t, err)

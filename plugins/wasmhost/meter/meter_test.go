@@ -215,7 +215,8 @@ func TestALoopThatDispatchesPaysForWhatItRuns(t *testing.T) {
 func TestNothingRunsForEver(t *testing.T) {
 	ctx := context.Background()
 	for name, code := range endless {
-		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCoreFeatures(Features).WithMemoryLimitPages(100))
+		rt := wazero.NewRuntimeWithConfig(ctx,
+			wazero.NewRuntimeConfig().WithCoreFeatures(Features).WithMemoryLimitPages(100))
 		out, err := Rewrite(build(code...), Cost{Start: 1_000_000})
 		require.NoError(t, err, name)
 		guest := instantiate(t, rt, out)
