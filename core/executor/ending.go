@@ -51,8 +51,9 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Tunnel is a tunnel that stands. The request is over and recorded; its attempt holds
-// the proxy until Close.
+// Tunnel is a tunnel that stands. Its attempt holds the proxy until Close. The request is
+// recorded at once if the tunnel cannot be retried, else with the target's first byte or when
+// the tunnel has ended.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // the one recorded for the client: the attempt's
@@ -80,12 +81,13 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	if o.Cause == verdict.TunnelDied {
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
 	}
+	x.recordTunnel()
 	if p := x.request.Progress; p != nil {
 		p.End(x.result.Final, t.status, at)
 	}
 	x.lease.Settle(&o)
 	x.lease.Release()
-	x.recordTunnel()
+	x.releaseDeferred()
 }
 
 // Refusal is why an exchange ended without a response to relay. Package proxyhttp words
@@ -134,7 +136,7 @@ func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
 	x.open = openTunnel
-	if _, retry := x.tunnel.Silence(); !retry {
+	if !x.tunnel.CanRetry() {
 		x.recordTunnel()
 	}
 	if p := x.request.Progress; p != nil {
@@ -157,13 +159,14 @@ func (x *Exchange) recordTunnel() {
 // recordServed records the attempt that served the request.
 func (x *Exchange) recordServed() {
 	x.recordAttempt(&x.event.Outcome)
-	if t := x.executor.tuning.Load(); t.Observe != nil && x.event.Outcome.Verdict != core.Excluded {
+	if t := x.tuning; t.Observe != nil && x.event.Outcome.Verdict != core.Excluded {
 		x.observe(&x.event.Outcome, t)
 	}
 }
 
 // finish records the request, which is over.
 func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
+	x.releaseDeferred()
 	x.record(status, clientLeft, at)
 	if p := x.request.Progress; p != nil {
 		p.End(x.result.Final, status, at)
@@ -172,7 +175,6 @@ func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
 
 // record records the request.
 func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
-	x.releaseDeferred()
 	q, r := x.request, &x.result
 	x.final = core.RequestEvent{
 		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,

@@ -11,23 +11,32 @@ import (
 // latencies known of a proxy are those of opening tunnels; the target's first bytes take longer.
 const leastSilence = 500 * time.Millisecond
 
-// Silence returns how long the target may leave the client's first bytes without a response
-// before RetryTunnel should be called; 0 is no limit. ok is false if no retry may follow: no
-// attempt is left, there is no other proxy, or breakers count literally.
-func (t *Tunnel) Silence() (limit time.Duration, ok bool) {
+// CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left,
+// there is another proxy, and breakers do not count literally.
+func (t *Tunnel) CanRetry() bool {
 	x := t.x
-	if x.open != openTunnel || x.tuning.Targets == nil || x.result.Attempts >= x.request.Policy.MaxAttempts ||
-		x.proxy.Direct() || !x.proxy.HasPeers() {
-		return 0, false
-	}
-	if x.tuning.Adaptive {
-		limit = x.tuning.AttemptTimeout
-		if tail := x.proxy.Tail(); tail > 0 {
-			limit = min(limit, max(tailFactor*tail, leastSilence))
-		}
-	}
-	return limit, true
+	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
+		!x.proxy.Direct() && x.proxy.HasPeers() &&
+		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
+
+// Silence returns how long the target may leave the client's first bytes without a response
+// before RetryTunnel should be called; 0 is no limit. A retry budget may refuse the retry, so
+// with one there is no limit.
+func (t *Tunnel) Silence() time.Duration {
+	tuning := t.x.tuning
+	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
+		return 0
+	}
+	if tail := t.x.proxy.Tail(); tail > 0 {
+		return min(max(tailFactor*tail, leastSilence), tuning.AttemptTimeout)
+	}
+	return tuning.AttemptTimeout
+}
+
+// UnusedAfter returns the time from which a tunnel without a byte is one that its client does
+// not use.
+func (t *Tunnel) UnusedAfter() time.Time { return t.x.event.Started.Add(t.x.tuning.AttemptTimeout) }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another
 // proxy. Nothing has come from the target, and what the client has sent is a TLS ClientHello

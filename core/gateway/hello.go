@@ -21,20 +21,21 @@ const (
 
 // classify reports whether b, all that a client has sent, is a TLS ClientHello without
 // early data or the beginning of one. Such bytes cause nothing at the target, so that they
-// may be sent again.
-func classify(b []byte) hello {
+// may be sent again. As long as b is shorter than needed, more bytes do not change the result.
+func classify(b []byte) (kind hello, needed int) {
 	message := make([]byte, 0, len(b))
-	for len(b) > 0 {
+	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
 		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {
-			return notHello
+			return notHello, 0
 		}
 		if len(b) < tlsRecordHeader {
 			break
 		}
 		size := int(b[3])<<8 | int(b[4])
 		if size == 0 || size > tlsMaxRecord {
-			return notHello
+			return notHello, 0
 		}
+		needed += size
 		record := b[tlsRecordHeader:min(tlsRecordHeader+size, len(b))]
 		message = append(message, record...)
 		b = b[tlsRecordHeader+len(record):]
@@ -43,19 +44,19 @@ func classify(b []byte) hello {
 		}
 	}
 	if len(message) > 0 && message[0] != tlsClientHello {
-		return notHello
+		return notHello, 0
 	}
 	if len(message) < tlsHandshakeHeader {
-		return partialHello
+		return partialHello, 0
 	}
 	size := int(message[1])<<16 | int(message[2])<<8 | int(message[3])
 	switch body := message[tlsHandshakeHeader:]; {
 	case len(body) < size:
-		return partialHello
+		return partialHello, needed
 	case len(body) > size || len(b) > 0 || hasEarlyData(body):
-		return notHello
+		return notHello, 0
 	}
-	return wholeHello
+	return wholeHello, 0
 }
 
 // hasEarlyData reports whether the body of a ClientHello has the extension early_data. It

@@ -24,27 +24,43 @@ func clientHello(t testing.TB, config *tls.Config) []byte {
 	return b[:n]
 }
 
+func kindOf(b []byte) hello {
+	kind, _ := classify(b)
+	return kind
+}
+
 func TestClassifyAClientHello(t *testing.T) {
 	whole := clientHello(t, &tls.Config{ServerName: "site.test"})
 	for n := range whole {
-		require.Equal(t, partialHello, classify(whole[:n]), "%d bytes", n)
+		require.Equal(t, partialHello, kindOf(whole[:n]), "%d bytes", n)
 	}
-	require.Equal(t, wholeHello, classify(whole))
-	require.Equal(t, wholeHello, classify(clientHello(t, &tls.Config{ServerName: "s", MaxVersion: tls.VersionTLS12})))
+	require.Equal(t, wholeHello, kindOf(whole))
+	require.Equal(t, wholeHello, kindOf(clientHello(t, &tls.Config{ServerName: "s", MaxVersion: tls.VersionTLS12})))
 
 	// The same message in two records.
 	body := whole[5:]
 	split := append([]byte{22, 3, 1, 0, 100}, body[:100]...)
 	split = append(split, 22, 3, 1, byte((len(body)-100)>>8), byte(len(body)-100))
 	split = append(split, body[100:]...)
-	require.Equal(t, wholeHello, classify(split))
+	require.Equal(t, wholeHello, kindOf(split))
+
+	// No byte changes the result before the needed number of them has come.
+	for n, needed := range map[int]int{0: 0, 4: 0, 8: 0, 9: 105, 104: 105, 105: 110, 110: len(split)} {
+		_, got := classify(split[:n])
+		require.Equal(t, needed, got, "%d bytes", n)
+	}
 
 	// With early_data as the last extension.
 	early := append(bytes.Clone(whole), 0, 42, 0, 0)
-	grow := func(at, bytes int) {
-		last := at + bytes - 1
-		if early[last] += 4; early[last] < 4 {
-			early[last-1]++
+	grow := func(at, size int) { // a length of size bytes, by the four bytes of the extension
+		n := 0
+		for _, b := range early[at : at+size] {
+			n = n<<8 | int(b)
+		}
+		n += 4
+		for i := at + size - 1; i >= at; i-- {
+			early[i] = byte(n)
+			n >>= 8
 		}
 	}
 	grow(3, 2) // record
@@ -54,7 +70,7 @@ func TestClassifyAClientHello(t *testing.T) {
 	extensions += 2 + int(early[extensions])<<8 + int(early[extensions+1])
 	extensions += 1 + int(early[extensions])
 	grow(extensions, 2)
-	require.Equal(t, notHello, classify(early))
+	require.Equal(t, notHello, kindOf(early))
 
 	for name, b := range map[string][]byte{
 		"http":             []byte("GET / HTTP/1.1\r\n\r\n"),
@@ -67,7 +83,7 @@ func TestClassifyAClientHello(t *testing.T) {
 		"no TLS version":   {22, 2, 0, 0, 4},
 		"cut inside":       {22, 3, 1, 0, 8, 1, 0, 0, 4, 3, 3, 0, 0},
 	} {
-		require.Equal(t, notHello, classify(b), name)
+		require.Equal(t, notHello, kindOf(b), name)
 	}
 }
 
@@ -78,15 +94,15 @@ func FuzzClassify(f *testing.F) {
 	f.Add(whole[:40])
 	f.Add([]byte("SSH-2.0-x\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if classify(b) != wholeHello {
+		if kindOf(b) != wholeHello {
 			return
 		}
 		for n := range b {
-			if got := classify(b[:n]); got != partialHello {
+			if got := kindOf(b[:n]); got != partialHello {
 				t.Fatalf("%d of %d bytes: %d", n, len(b), got)
 			}
 		}
-		if classify(append(bytes.Clone(b), 0)) != notHello {
+		if kindOf(append(bytes.Clone(b), 0)) != notHello {
 			t.Fatal("a byte behind it")
 		}
 	})

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
-	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -22,21 +22,23 @@ const maxFlight = 64 << 10
 // is kept. As long as that is a TLS ClientHello or nothing, a tunnel that ends, or lets the
 // ClientHello wait for too long, is replaced by one through another proxy.
 type opening struct {
-	mu    sync.Mutex
-	phase phase
-	sent  []byte    // by the client
-	since time.Time // when the ClientHello was sent; zero if the target's silence is not limited
+	mu     sync.Mutex // of the following, and of the tunnel's target and out until the phase is final
+	ended  sync.Cond  // of mu: the phase is not reconnecting any more
+	phase  phase
+	sent   []byte    // by the client
+	needed int       // as long as sent is shorter, it is a part of a ClientHello
+	since  time.Time // when the ClientHello was sent; zero if the target's silence is not limited
 }
 
 type phase uint8
 
 const (
-	settled      phase = iota // the tunnel is not replaced
+	final        phase = iota // the tunnel is not replaced any more
 	replaceable               // what the client has sent may be sent again
 	reconnecting              // the tunnel has failed, and there is no new one yet
 )
 
-// sendFirst passes on what the client sends before the tunnel is settled.
+// sendFirst passes on what the client sends until the tunnel is final.
 func (t *tunnel) sendFirst() (n int64, err error) {
 	r := t.client.reader
 	if early := r.Buffered(); len(early) > 0 {
@@ -44,7 +46,7 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 		r.Discard(len(early))
 	}
 	r.Release()
-	for err == nil && !t.settled() {
+	for err == nil && !t.isFinal() {
 		var buf *[]byte
 		var m int
 		var readErr, writeErr error
@@ -66,15 +68,15 @@ func (t *tunnel) sendFirst() (n int64, err error) {
 	return n, err
 }
 
-func (t *tunnel) settled() bool {
+func (t *tunnel) isFinal() bool {
 	t.opening.mu.Lock()
 	defer t.opening.mu.Unlock()
-	return t.opening.phase == settled
+	return t.opening.phase == final
 }
 
 // forward passes p on to the target and keeps it while the tunnel may be replaced. Its
-// error is a *socket.WriteError. While the tunnel may be replaced there is none: the other
-// direction ends as well, and replaces it.
+// error is a *socket.WriteError. While the tunnel may be replaced a write error is ignored: the
+// read from the target then fails too, and replaces the tunnel.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -87,34 +89,43 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 }
 
 // keep keeps p, and passes it on if there is a tunnel. It returns false if the tunnel is
-// settled; p has not been passed on then.
+// final; p has not been passed on then.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.phase == settled {
-		return false
+	full := len(o.sent)+len(p) > maxFlight
+	for full && o.phase == reconnecting {
+		o.ended.Wait()
 	}
-	if len(o.sent)+len(p) > maxFlight && o.phase == replaceable {
-		o.settle()
+	switch {
+	case o.phase == final:
+		return false
+	case full:
+		o.finalize()
 		return false
 	}
 	o.sent = append(o.sent, p...)
 	if o.phase == reconnecting {
 		return true
 	}
-	kind := classify(o.sent)
-	if kind == notHello {
-		o.settle()
-		return false
+	kind := partialHello
+	if len(o.sent) >= o.needed {
+		if kind, o.needed = classify(o.sent); kind == notHello {
+			o.finalize()
+			return false
+		}
 	}
 	t.out.Write(p)
 	t.limitSilence(kind)
 	return true
 }
 
-// settle requires mu.
-func (o *opening) settle() { o.phase, o.sent = settled, nil }
+// finalize makes the tunnel final. It requires mu.
+func (o *opening) finalize() {
+	o.phase, o.sent = final, nil
+	o.ended.Broadcast()
+}
 
 // recheckEvery is how often the limit of a silence is looked at: it depends on what the
 // pool's proxies take.
@@ -132,7 +143,7 @@ func (t *tunnel) limitSilence(kind hello) {
 // extend lets the target be silent until the next look at the limit. It returns false if
 // the limit has passed. It requires the opening's mu.
 func (t *tunnel) extend(now time.Time) bool {
-	limit, _ := t.exchange.Silence()
+	limit := t.exchange.Silence()
 	if limit == 0 {
 		t.target.SetReadDeadline(time.Time{})
 		return true
@@ -176,7 +187,7 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 	if o.phase == reconnecting {
 		t.client.cancel(executor.ErrClientLeft)
 	}
-	o.settle()
+	o.finalize()
 	return t.target
 }
 
@@ -214,7 +225,7 @@ func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 // first passes on p, the first bytes from the target: the tunnel stays.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
-	t.opening.settle()
+	t.opening.finalize()
 	if !t.opening.since.IsZero() {
 		t.unlimit()
 	}
@@ -228,11 +239,13 @@ func (t *tunnel) first(p []byte) (n int64, err error) {
 }
 
 // replace replaces a tunnel that failed with err. It returns what has come through the new
-// one. ok is false if the tunnel is settled, or no other proxy opens one.
+// one. ok is false if the tunnel is final or its client does not use it, or if no other proxy
+// opens one.
 func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
-	ok = o.phase == replaceable && t.client.ctx.Err() == nil
+	unused := len(o.sent) == 0 && t.client.now().After(t.exchange.UnusedAfter())
+	ok = o.phase == replaceable && !unused && t.client.ctx.Err() == nil
 	if ok {
 		o.phase = reconnecting
 	}
@@ -250,7 +263,7 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 		return way.Early, true
 	}
 	t.drop(&ending)
-	o.settle()
+	o.finalize()
 	return nil, false
 }
 
@@ -265,15 +278,18 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 		t.out.Write(o.sent)
 	}
 	o.since = time.Time{}
-	if _, retry := t.exchange.Silence(); !retry || len(way.Early) > 0 || classify(o.sent) == notHello {
-		o.settle()
+	kind, needed := classify(o.sent)
+	o.needed = needed
+	if !t.exchange.CanRetry() || len(way.Early) > 0 || kind == notHello {
+		o.finalize()
 		return
 	}
 	o.phase = replaceable
-	t.limitSilence(classify(o.sent))
+	o.ended.Broadcast()
+	t.limitSilence(kind)
 }
 
-// drop ends an exchange that has no use for the client any more.
+// drop ends an exchange that is of no use for the client any more. The client has got its 200.
 func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {
@@ -281,10 +297,8 @@ func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 		t.dial.Discard(ending.Response)
 		ending.Tunnel.Close(verdict.TunnelEnd{Stopped: true}, now)
 	case ending.Relay != nil:
-		ending.Relay.Close(0, verdict.Relayed{}, now)
+		ending.Relay.Close(http.StatusOK, verdict.Relayed{}, now)
 	default:
-		ending.Refusal.Close(0, now)
+		ending.Refusal.Close(http.StatusOK, now)
 	}
 }
-
-var _ executor.Sender[*transport.Tunnel] = (*proxyhttp.Connect)(nil)

@@ -24,7 +24,6 @@ import (
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
-	unusedAfter := dial.Control.Deadline
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
@@ -37,9 +36,10 @@ func (s *Server) serveTunnel(
 	t.out.patience = t.halfIdle
 	t.out.mayStall(t.whole)
 	c.out.mayStall(t.whole)
+	t.opening.ended.L = &t.opening.mu
 	if len(way.Early) > 0 {
 		x.Proven()
-	} else if _, retry := x.Silence(); retry {
+	} else if x.CanRetry() {
 		dial.Control.OnSlow = nil // the tunnel reads from the client, and so finds out that it leaves
 		t.opening.phase = replaceable
 	}
@@ -48,7 +48,8 @@ func (s *Server) serveTunnel(
 	s.Tunnels(up, down)
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
-		Up: up, Down: down, Died: died, Direct: way.Direct, Stopped: c.ctx.Err() != nil, Idle: now.After(unusedAfter),
+		Up: up, Down: down, Died: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
+		Idle: now.After(x.UnusedAfter()),
 	}, now)
 }
 

@@ -143,28 +143,35 @@ func (c *Checker) push(k *check) {
 
 // run makes one check and queues the next, if there is to be one.
 func (c *Checker) run(ctx context.Context, k *check) {
-	fault := c.cfg.Reach(ctx, k.u)
-	again := ctx.Err() == nil && c.conclude(k, fault)
+	another := false
+	if c.inPool(k.u) {
+		started := c.cfg.Now()
+		verr := c.cfg.Reach(ctx, k.u)
+		another = ctx.Err() == nil && c.inPool(k.u) && c.conclude(k, verr, c.cfg.Now().Sub(started))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	if again && c.cfg.Pool.Snapshot().Get(k.u.ID()) == k.u {
+	if another {
 		heap.Push(&c.queue, k)
 	} else {
 		delete(c.queued, k.u)
 	}
 }
 
-// conclude applies the result of a check. It reports whether there is to be another,
-// and sets its time.
-func (c *Checker) conclude(k *check, fault *verdict.Error) (again bool) {
+// inPool reports whether u has not been removed from the pool.
+func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
+
+// conclude applies the result of a check that took so long. It reports whether there is to be
+// another, and sets its time.
+func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
 	now := c.cfg.Now()
 	switch {
-	case fault == nil:
+	case verr == nil:
 		k.u.SetReached(true)
 		k.u.Breaker().Retest()
 		return false
-	case fault.Cause == verdict.LocalLimit:
+	case verr.Cause == verdict.LocalLimit:
 		k.at = now.Add(localPause)
 		return true
 	}
@@ -175,14 +182,14 @@ func (c *Checker) conclude(k *check, fault *verdict.Error) (again bool) {
 	b := k.u.Breaker()
 	switch b.State() {
 	case core.Open:
-		b.Postpone(wait + tick)
+		b.Postpone(wait + took + 5*tick) // until the next check has ended
 		return true
 	case core.Closed:
 		if k.u.HasServed() {
 			return false // the traffic shows what it can do
 		}
 	}
-	k.u.CountUnreached(fault.Cause, k.tries)
+	k.u.CountUnreached(verr.Cause, k.tries)
 	return true
 }
 

@@ -28,7 +28,7 @@ type Stall struct {
 	acked     uint64      // at the last check
 	queued    int
 	unchanged int  // checks in a row without progress
-	ended     bool // check has ended the write
+	ended     bool // the connection has a write deadline
 }
 
 // checks is the number of checks within the idle time. A write may therefore last an eighth of
@@ -48,6 +48,8 @@ func (s *Stall) Start(conn net.Conn, idle time.Duration) {
 		if s.MayStall != nil {
 			return
 		}
+		s.conn, s.ended = conn, true
+		s.running.Store(true)
 		conn.SetWriteDeadline(time.Now().Add(idle))
 		return
 	}
@@ -70,7 +72,9 @@ func (s *Stall) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running.Store(false)
-	s.timer.Stop()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	if s.ended {
 		s.ended = false
 		s.conn.SetWriteDeadline(time.Time{})

@@ -48,11 +48,18 @@ func (t *trial) begin() { t.left.CompareAndSwap(0, trialSuccesses) }
 
 // explore records that an exploration has begun.
 func (t *trial) explore() {
-	left := t.left.Load()
-	if left == 0 {
-		left = trialSuccesses
+	if !t.left.CompareAndSwap(0, -trialSuccesses) {
+		if left := t.left.Load(); left > 0 {
+			t.left.CompareAndSwap(left, -left)
+		}
 	}
-	t.left.Store(min(left, -left))
+}
+
+// release ends an exploration that says nothing about the proxy.
+func (t *trial) release() {
+	if left := t.left.Load(); left < 0 {
+		t.left.CompareAndSwap(left, -left)
+	}
 }
 
 // add counts an attempt during a trial. worse is whether the window is worse than the attempt

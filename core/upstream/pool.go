@@ -82,17 +82,11 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
-		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onChange: cfg.OnChange, breaker: cfg.Breaker,
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, notify: cfg.Notify, onChange: cfg.OnChange, breaker: cfg.Breaker,
 		notClosed: map[string]struct{}{},
 	}
 	p.ledger = evidence.NewLedger(evidence.Config{})
 	p.literal.Store(cfg.Literal)
-	p.notify = func(t core.Transition) {
-		p.watch(t)
-		if cfg.Notify != nil {
-			cfg.Notify(t)
-		}
-	}
 	p.SetMemory(cfg.Memory)
 	p.snapshot.Store(&Snapshot{Group: &Group{}, byID: map[string]*Upstream{}})
 	return p

@@ -27,7 +27,9 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 			}
 		}
 	}
-	if counted != core.Excluded {
+	if counted == core.Excluded {
+		u.window.trial.release()
+	} else {
 		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
 	}
 	l.permit.Report(reported, enough)
@@ -55,7 +57,7 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 		a.Peers, a.Pool = u.pool.others(u), len(u.pool.Snapshot().All)
 		found = ledger.Failed(&a)
 		if found.JustServed && verdict.TimedOut(o.Cause) {
-			u.countTimeout()
+			u.countTimeout(a.At)
 		}
 		if enough.Enough = found.Worse; found.Worse {
 			why := u.book.Why(ledger)

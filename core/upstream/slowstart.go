@@ -53,9 +53,14 @@ func (u *Upstream) countSuccess() {
 	u.slow.limit.CompareAndSwap(limit, next)
 }
 
-// countTimeout counts an attempt that timed out at a target that serves other proxies.
-func (u *Upstream) countTimeout() {
-	if !u.HasServed() && u.timeouts.Add(1) >= 2 {
+// countTimeout counts an attempt that timed out at a target that serves other proxies, and
+// ended at a moment (Pool.Elapsed).
+func (u *Upstream) countTimeout(at time.Duration) {
+	if u.HasServed() {
+		return
+	}
+	u.lastTimeout.Store(int64(at))
+	if u.timeouts.Add(1) >= 2 {
 		u.slow.limit.CompareAndSwap(unproven, unserved)
 	}
 }
@@ -67,7 +72,7 @@ func (u *Upstream) Preferred(at time.Duration) bool {
 	if limit > unserved {
 		return u.inFlight.Load() < int64(limit)
 	}
-	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastUse.Load()) > u.pause()
+	return limit == unserved && u.inFlight.Load() == 0 && at-time.Duration(u.lastTimeout.Load()) > u.pause()
 }
 
 // pause returns the time for which a proxy is not preferred if its attempts have timed out.

@@ -9,22 +9,22 @@ import (
 
 // watch updates the set of proxies whose breaker is not closed, and prepares a proxy whose
 // breaker closes for new traffic.
-func (p *Pool) watch(t core.Transition) {
+func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Closed {
-		if u := p.Snapshot().Get(t.ProxyID); u != nil {
-			u.window.trial.begin()
-			if !p.literal.Load() {
-				u.slow.limit.Store(unproven)
-			}
+		u.window.trial.begin()
+		if !p.literal.Load() {
+			u.slow.limit.Store(unproven)
 		}
 	}
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()
 	p.nextTest.Store(0)
-	if t.To == core.Closed {
+	switch {
+	case p.Snapshot().Get(t.ProxyID) != u: // it was removed, while an attempt was in flight
+	case t.To == core.Closed:
 		delete(p.notClosed, t.ProxyID)
-	} else {
+	default:
 		p.notClosed[t.ProxyID] = struct{}{}
 	}
 }

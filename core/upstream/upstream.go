@@ -49,6 +49,7 @@ type details struct {
 	book evidence.Book                // the proxy's failures
 	why  atomic.Pointer[evidence.Why] // why the breaker opened last
 
+	lastTimeout   atomic.Int64 // ns after the epoch: the end of the last of timeouts
 	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
 	failedToReach atomic.Bool  // in the last failure no connection to the proxy was opened
 }
@@ -56,7 +57,12 @@ type details struct {
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	d := &details{id: spec.ID, now: p.now, epoch: p.epoch, pool: p, added: p.Elapsed(p.now())}
 	u := &Upstream{details: d, idHash: core.Hash53(spec.ID)}
-	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, p.notify)
+	u.breaker = breaker.NewAt(&u.word, p.epoch, spec.ID, cfg, p.now, func(t core.Transition) {
+		p.watch(u, t)
+		if p.notify != nil {
+			p.notify(t)
+		}
+	})
 	u.stats.init()
 	u.slow.limit.Store(unproven)
 	if p.literal.Load() {
