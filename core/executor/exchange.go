@@ -78,7 +78,7 @@ func (x *Exchange) reset() {
 }
 
 // Abandon gives back what an exchange holds if its ending has not been closed, after a
-// panic for example. It reports nothing to the breaker and records nothing.
+// panic for example. The breaker gets no result, and nothing is recorded.
 func (x *Exchange) Abandon() {
 	x.open = nothing
 	x.lease.Release()

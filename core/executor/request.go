@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Request is what Run is given. It must not change until the Ending is closed, but for
-// Replayable.
+// Request is what Run is given. The caller must not change it until the Ending is closed, but
+// for Replayable.
 type Request struct {
 	ID           core.RequestID
 	Policy       *retry.Policy // the policy of this request

@@ -214,7 +214,7 @@ func (s *Server) refuse(c *connection, f newFront) {
 	}()
 }
 
-// rescue, deferred, keeps a panic from ending more than one client.
+// rescue, deferred, keeps a panic in a client's own goroutine from ending more than that client.
 func (s *Server) rescue() {
 	if p := recover(); p != nil {
 		s.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))

@@ -56,7 +56,7 @@ func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 }
 
 // Connect opens one tunnel, attempt by attempt. It is an executor.Sender. Its response
-// stands if Refusal.Status is 0, else it is a proxy's refusal.
+// stands if Refused.Status is 0, else it is a proxy's refusal.
 type Connect struct {
 	Transport *transport.Transport
 	Control   *transport.Control

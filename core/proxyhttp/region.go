@@ -6,7 +6,7 @@ import (
 )
 
 // ParseRegion reads the value of an X-Whirlpool-Region field: the name of a region
-// and, after a semicolon, the word "strict" in any case (executor.Request.Strict).
+// and, after a semicolon, the word "strict" in any case (executor.Request.RegionStrict).
 // White space around both is left out. An empty value is no region. The error quotes
 // a parameter that does not exist.
 func ParseRegion(value string) (region string, strict bool, err error) {

@@ -330,8 +330,8 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 	}
 }
 
-// admissible reports whether u may be chosen. A half-open breaker admits only idempotent requests, because
-// its probe is likely to fail.
+// admissible reports whether u may be a candidate. A half-open breaker is one for idempotent requests
+// only, because its probe is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u))
 }

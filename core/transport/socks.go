@@ -75,6 +75,9 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 		if err := socksAuthenticate(c, a, buf); err != nil {
 			return err
 		}
+	case method == socksNoMethod && hasCredentials:
+		return &socksError{"the proxy accepts neither user name and password nor a connection without them",
+			"proxy_configuration_error", verdict.CredentialsRefused}
 	case method == socksNoMethod || method == socksUserPassword:
 		return &socksError{"the proxy requires credentials, and none are configured",
 			"proxy_configuration_error", verdict.CredentialsRefused}

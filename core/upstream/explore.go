@@ -40,7 +40,7 @@ const sweepRows = 1000
 const maxIdle = 64
 
 // trial counts the successes that are missing for the end of a trial. It is 0 without a trial, and
-// negative while an exploration is in flight.
+// negative from the beginning of an exploration until its result.
 type trial struct{ left atomic.Int32 }
 
 // begin begins a trial, unless there is one.
