@@ -220,7 +220,8 @@ func (h *Host) build(m *Module, code []byte) error {
 		return refuse("the module cannot be metered: %v", err)
 	}
 	ctx := context.Background()
-	rc := wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).WithMemoryLimitPages(m.limits.MemoryPages).WithDebugInfoEnabled(false)
+	rc := wazero.NewRuntimeConfig().WithCoreFeatures(meter.Features).
+		WithMemoryLimitPages(m.limits.MemoryPages).WithDebugInfoEnabled(false)
 	if m.cache = h.cacheFor(code); m.cache != nil {
 		m.runtime = wazero.NewRuntimeWithConfig(ctx, rc.WithCompilationCache(m.cache))
 		if m.compiled, err = compile(ctx, m.runtime, metered); err == nil {

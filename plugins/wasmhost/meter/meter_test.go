@@ -102,7 +102,8 @@ func TestSameResults(t *testing.T) {
 // results calls every export that takes at most two numbers with a few of
 // them. spent is the fuel of the calls that came back.
 func results(ctx context.Context, module []byte) (out map[string]string, spent map[string]int64, ok bool) {
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features).WithMemoryLimitPages(64))
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
+		WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	defer rt.Close(ctx)
 	guest, err := Instantiate(ctx, rt, module)
 	if err != nil {
@@ -300,7 +301,8 @@ func FuzzRewrite(f *testing.F) {
 		f.Add(build(code...))
 	}
 	ctx := context.Background()
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features).WithMemoryLimitPages(64))
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
+		WithCoreFeatures(Features).WithMemoryLimitPages(64))
 	f.Fuzz(func(t *testing.T, module []byte) {
 		out, err := Rewrite(module, Cost{})
 		// wazero makes room for whatever count it reads; the host refuses such
