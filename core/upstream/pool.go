@@ -82,7 +82,8 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
-		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, notify: cfg.Notify, onChange: cfg.OnChange, breaker: cfg.Breaker,
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, notify: cfg.Notify, onChange: cfg.OnChange,
+		breaker:   cfg.Breaker,
 		notClosed: map[string]struct{}{},
 	}
 	p.ledger = evidence.NewLedger(evidence.Config{})
