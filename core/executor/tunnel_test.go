@@ -1,0 +1,136 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+var errDied = errors.New("died")
+
+// tunnels runs a CONNECT through the first of two proxies, and gives its tunnel to f.
+func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f func(*testing.T, *bench, *both, *tries, *Tunnel)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var epoch time.Time
+		b := start(t, 2, func(tuning *Tuning) {
+			tuning.Targets, epoch = evidence.NewLedger(evidence.Config{}), time.Now()
+			tuning.Epoch, tuning.Adaptive = epoch, true
+			if change != nil {
+				change(tuning)
+			}
+		})
+		x, k := exchange(t, policy), &tries{f: statuses(200)}
+		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
+		time.Sleep(time.Second)
+		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k)
+		require.NotNil(t, end.Tunnel)
+		f(t, b, x, k, end.Tunnel)
+		x.Abandon()
+		for _, u := range b.pool.Snapshot().All {
+			require.Zero(t, u.InFlight())
+		}
+	})
+}
+
+func failures(b *bench) (n []int) {
+	for _, u := range b.pool.Snapshot().All {
+		n = append(n, u.Breaker().Snapshot().FailureCount)
+	}
+	return n
+}
+
+// A tunnel that died counts against its proxy at once, and the request is recorded once.
+func TestADeadTunnelIsRetried(t *testing.T) {
+	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+		require.True(t, tunnel.CanRetry())
+		require.Empty(t, b.rec.Requests(), "not yet")
+		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
+		require.NotNil(t, end.Tunnel)
+		require.Equal(t, []string{"p0", "p1"}, k.ids)
+		require.Equal(t, []int{1, 0}, failures(b))
+		end.Tunnel.Proven()
+		end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		require.Len(t, b.rec.Requests(), 1)
+		require.Equal(t, 2, b.rec.Requests()[0].Attempts)
+		attempts := b.rec.Attempts()
+		require.Len(t, attempts, 2)
+		require.Equal(t, verdict.TunnelDied, attempts[0].Outcome.Cause)
+		require.Equal(t, core.ResultSuccess, attempts[1].Outcome.Result)
+	})
+}
+
+// A silent tunnel counts against its proxy only if another proxy passes on a byte, also if
+// that is the last attempt.
+func TestASilentTunnelIsChargedLater(t *testing.T) {
+	for _, served := range []bool{true, false} {
+		tunnels(t, nil, func(p *retry.Policy) { p.MaxAttempts = 2 }, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+			end := RetryTunnel(t.Context(), tunnel, errDied, true, k)
+			require.NotNil(t, end.Tunnel)
+			require.False(t, end.Tunnel.CanRetry())
+			require.Equal(t, []int{0, 0}, failures(b))
+			if served {
+				end.Tunnel.Proven()
+				require.Equal(t, []int{1, 0}, failures(b))
+			}
+			end.Tunnel.Close(verdict.TunnelEnd{Stopped: !served}, time.Now())
+			require.Equal(t, served, failures(b)[0] == 1)
+			require.Len(t, b.rec.Requests(), 1)
+		})
+	}
+}
+
+// No other proxy opens a tunnel: the request has failed, and is recorded once.
+func TestATunnelIsRetriedInVain(t *testing.T) {
+	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+		k.f = func(_ context.Context, a *Attempt) verdict.Facts {
+			return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errDied}}
+		}
+		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
+		require.NotNil(t, end.Refusal)
+		require.Empty(t, b.rec.Requests())
+		end.Refusal.Close(200, time.Now())
+		require.Len(t, b.rec.Requests(), 1)
+		require.Equal(t, core.FinalExhausted, b.rec.Requests()[0].Final)
+		require.Len(t, b.rec.Attempts(), b.rec.Requests()[0].Attempts)
+	})
+}
+
+// The target's silence has no limit where a retry may be refused, or no retry is possible.
+func TestSilence(t *testing.T) {
+	for name, c := range map[string]struct {
+		tuning func(*Tuning)
+		policy func(*retry.Policy)
+		retry  bool
+		limit  time.Duration
+	}{
+		"nothing known":     {nil, nil, true, 10 * time.Second},
+		"not adaptive":      {func(t *Tuning) { t.Adaptive = false }, nil, true, 0},
+		"a retry budget":    {func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }, nil, true, 0},
+		"counted by number": {func(t *Tuning) { t.Targets = nil }, nil, false, 0},
+		"one attempt":       {nil, func(p *retry.Policy) { p.MaxAttempts = 1 }, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tunnels(t, c.tuning, c.policy, func(t *testing.T, _ *bench, _ *both, _ *tries, tunnel *Tunnel) {
+				require.Equal(t, c.retry, tunnel.CanRetry())
+				require.Equal(t, c.limit, tunnel.Silence())
+			})
+		})
+	}
+	timeout := 5.0
+	tunnels(t, nil, func(p *retry.Policy) { p.Timeout = &timeout }, func(t *testing.T, _ *bench, _ *both, _ *tries, tunnel *Tunnel) {
+		require.True(t, tunnel.CanRetry())
+		time.Sleep(5 * time.Second)
+		require.False(t, tunnel.CanRetry(), "the total timeout has passed")
+	})
+}
