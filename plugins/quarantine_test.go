@@ -16,24 +16,24 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// moody is a backoff that does what RetryAfter (4th of moods and so on) asks
-// for; good is what it answers when all is well.
-func moody(good float64) []byte {
+// scriptedBackoff is a backoff whose RetryAfter selects its behaviour: 1 to 4 are the faults of
+// reasons, and anything else returns good.
+func scriptedBackoff(good float64) []byte {
 	return w.Backoff(w.Join(
-		mood(1, w.ConstF64(-1)),
-		mood(2, []byte{w.Unreachable}),
-		mood(3, w.Join(w.Const64(0x7ff8000000000000), []byte{0xbf})), // f64.reinterpret_i64: NaN
-		mood(4, w.Join(w.Spin, w.ConstF64(0))),
+		behaves(1, w.ConstF64(-1)),
+		behaves(2, []byte{w.Unreachable}),
+		behaves(3, w.Join(w.Const64(0x7ff8000000000000), []byte{0xbf})), // f64.reinterpret_i64: NaN
+		behaves(4, w.Join(w.Spin, w.ConstF64(0))),
 		w.ConstF64(good))...).Bytes()
 }
 
-func mood(n float64, code []byte) []byte {
+func behaves(n float64, code []byte) []byte {
 	// eq
 	return w.Join([]byte{w.LocalGet, 0, w.F64Load, 3, 56}, w.ConstF64(n), []byte{0x61, w.If, w.Empty}, code,
 		[]byte{w.Return, w.End})
 }
 
-// reasons of the moods; mood 0 is a good one.
+// reasons are the faults of scriptedBackoff's behaviours; 0 is a good one.
 var reasons = []string{"", "negative_delay", "trap", "not_finite", "fuel"}
 
 // entries counts what is logged.
@@ -80,7 +80,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 		require.NoError(t, err)
 		defer r.Close()
 		good, earlier := 7.0, 0.0 // what the module and the one before answer; 0 for none
-		_, err = r.Put("mine", moody(good), nil, false)
+		_, err = r.Put("mine", scriptedBackoff(good), nil, false)
 		require.NoError(t, err)
 		b, err := r.Backoff("mine")
 		require.NoError(t, err)
@@ -91,19 +91,19 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 		logged := time.Time{}
 		t.Repeat(map[string]func(*rapid.T){
 			"call": func(t *rapid.T) {
-				mood := rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}).Draw(t, "mood")
+				behaviour := rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}).Draw(t, "behaviour")
 				d, err := b.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 0.25, Multiplier: 2, Cap: 30,
-					RetryAfter: float64(mood)})
+					RetryAfter: float64(behaviour)})
 				require.NoError(t, err)
 				want, warnings, errors := good, 0, 0
-				if quarantined || mood > 0 {
+				if quarantined || behaviour > 0 {
 					want = 0.25 // exponential's answer
 				}
 				if !quarantined {
 					calls++
-					if mood > 0 {
+					if behaviour > 0 {
 						failed = append(failed, calls)
-						faults[reasons[mood]]++
+						faults[reasons[behaviour]]++
 						n := len(failed)
 						if quarantined = n >= most && calls-failed[n-most] < uint64(10*most); quarantined {
 							errors = 1
@@ -122,7 +122,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				if errors > 0 {
 					require.Equal(t, "plugin quarantined: the built-in answers for it", log.last["msg"])
 					require.Equal(t, "mine", log.last["plugin"])
-					require.Equal(t, reasons[mood], log.last["reason"])
+					require.Equal(t, reasons[behaviour], log.last["reason"])
 				}
 			},
 			"time": func(t *rapid.T) {
@@ -135,7 +135,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 			},
 			"swap": func(t *rapid.T) {
 				earlier, good = good, float64(rapid.IntRange(1, 99).Draw(t, "good"))
-				_, err := r.Put("mine", moody(good), nil, true)
+				_, err := r.Put("mine", scriptedBackoff(good), nil, true)
 				require.NoError(t, err)
 				failed, quarantined = nil, false
 			},
@@ -252,7 +252,7 @@ func TestQuarantineByShare(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := registry(t)
-			_, err := r.Put("mine", moody(7), nil, false)
+			_, err := r.Put("mine", scriptedBackoff(7), nil, false)
 			require.NoError(t, err)
 			b, err := r.Backoff("mine")
 			require.NoError(t, err)
@@ -279,7 +279,7 @@ func TestAPluginThatFailsSometimes(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
-	_, err = r.Put("mine", moody(7), nil, false)
+	_, err = r.Put("mine", scriptedBackoff(7), nil, false)
 	require.NoError(t, err)
 	log.take()
 	b, err := r.Backoff("mine")

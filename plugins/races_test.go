@@ -32,7 +32,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		_, err = r.Put(name, codes[0], nil, false)
 		require.NoError(t, err)
 	}
-	_, err = r.Put("waits", moody(3), nil, false)
+	_, err = r.Put("waits", scriptedBackoff(3), nil, false)
 	require.NoError(t, err)
 	scorer, err := r.Scorer("used", plugins.FallbackFirst)
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		may(err)
 	})
 	many(1, 40, func(i int) {
-		_, err := r.Put("waits", moody(3), nil, true)
+		_, err := r.Put("waits", scriptedBackoff(3), nil, true)
 		may(err)
 	})
 	many(2, 40, func(i int) {

@@ -201,7 +201,7 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	r := reopen(t, opts)
 	held, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	_, err = r.Put("mine", moody(5), nil, true)
+	_, err = r.Put("mine", scriptedBackoff(5), nil, true)
 	require.NoError(t, err)
 	b, err := r.Backoff("mine")
 	require.NoError(t, err)

@@ -206,14 +206,14 @@ func (in *instance) shrink() {
 
 // invoke calls f with what is in the stack, within what is allowed.
 func (in *instance) invoke(f *entry) error {
-	in.world.printed.reset()
+	in.host.printed.reset()
 	in.running = f
 	err := f.call.CallWithStack(in.ctx, in.stack[:])
 	if in.budget.locked {
 		in.budget.locked = false
 		runtime.UnlockOSThread()
 	}
-	in.world.printed.flush()
+	in.host.printed.flush()
 	in.large = in.large || f.stackSize() > keptStack
 	if err == nil {
 		return nil
@@ -239,7 +239,7 @@ func (in *instance) fault(err error) error {
 	case errors.As(ended, &late):
 		f.Reason = ReasonTimeout
 	}
-	f.Err = errors.New(text + in.world.printed.because())
+	f.Err = errors.New(text + in.host.printed.because())
 	return f
 }
 

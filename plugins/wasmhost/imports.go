@@ -16,14 +16,14 @@ const ownModule = meter.ImportModule
 
 // ownImports are these functions, by name. They return nothing.
 var ownImports = map[string]ownFunc{
-	abi.Log:    {"iii", (*world).log},
-	abi.Metric: {"iiid", (*world).metric},
+	abi.Log:    {"iii", (*hostState).log},
+	abi.Metric: {"iiid", (*hostState).metric},
 }
 
 // ownFunc is one of them: its parameters, as wasiFunc's, and what it does.
 type ownFunc struct {
 	params string
-	call   func(w *world, p []uint64)
+	call   func(w *hostState, p []uint64)
 }
 
 const abortParams = "iiii"
@@ -51,7 +51,7 @@ func importSignature(module, name string) (signature string, ok bool) {
 }
 
 // log is log(level, address, length).
-func (w *world) log(p []uint64) {
+func (w *hostState) log(p []uint64) {
 	level, text := Level(int32(p[0])), w.must(abi.Log, p[1], p[2])
 	w.pay(uint64(len(text)) / hostByteFuel)
 	if level < LevelDebug || level > LevelError {
@@ -71,7 +71,7 @@ func (w *world) log(p []uint64) {
 }
 
 // metric is metric(kind, name, length, value).
-func (w *world) metric(p []uint64) {
+func (w *hostState) metric(p []uint64) {
 	kind, name, value := MetricKind(int32(p[0])), w.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
 	w.pay(uint64(len(name)) / hostByteFuel)
 	var wrong string
@@ -106,7 +106,7 @@ func isMetricName(name []byte) bool {
 }
 
 // must is size bytes of guest memory; it ends the call if they end past it.
-func (w *world) must(function string, address, size uint64) []byte {
+func (w *hostState) must(function string, address, size uint64) []byte {
 	b := w.bytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
 		panic(fmt.Errorf("%s: %d bytes at %d end past the guest's memory", function, uint32(size), uint32(address)))
@@ -115,7 +115,7 @@ func (w *world) must(function string, address, size uint64) []byte {
 }
 
 // abort is abort(message, file, line, column), as AssemblyScript calls it.
-func (w *world) abort(p []uint64) {
+func (w *hostState) abort(p []uint64) {
 	text := w.utf16(p[0])
 	if file := w.utf16(p[1]); file != "" {
 		text += fmt.Sprintf(" (%s:%d:%d)", file, uint32(p[2]), uint32(p[3]))
@@ -128,7 +128,7 @@ func (w *world) abort(p []uint64) {
 
 // utf16 is a string of AssemblyScript, "" if there is none at that address: its
 // length in bytes stands before it.
-func (w *world) utf16(address uint64) string {
+func (w *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4
 	if address < head {

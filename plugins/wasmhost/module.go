@@ -126,13 +126,13 @@ type instance struct {
 	stack      [4]uint64
 	tolerance  float64
 	pool       *[]Proxy // the pool that it has
-	world      world
+	host       hostState
 	ctx        context.Context // carries the instance
 }
 
 func (m *Module) instantiate() (*instance, error) {
 	in := &instance{module: m}
-	in.world.in, in.world.printed.output = in, m.output
+	in.host.in, in.host.printed.output = in, m.output
 	ctx := context.WithValue(context.Background(), callerKey{}, in)
 	in.ctx = ctx
 	guest, err := m.begin(ctx)

@@ -207,7 +207,7 @@ func stackOfError(err error, imports int) (frames []string) {
 // logFault writes the error of a call, if it failed, to the plugin's log, with the
 // functions that ran.
 func (in *instance) logFault(call string, err error) {
-	if err == nil || in.world.printed.output == nil {
+	if err == nil || in.host.printed.output == nil {
 		return
 	}
 	text := call + " failed: " + err.Error()
@@ -215,5 +215,5 @@ func (in *instance) logFault(call string, err error) {
 	if errors.As(err, &f) && len(f.Stack) > 0 {
 		text += "; in " + strings.Join(f.Stack, ", called by ")
 	}
-	in.world.printed.output.Log(LevelError, printable(text))
+	in.host.printed.output.Log(LevelError, printable(text))
 }

@@ -144,7 +144,7 @@ func (in *instance) configureWith(config []pair) error {
 	}
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("it refused its configuration with status %d%s", status,
-			in.world.printed.because())}
+			in.host.printed.because())}
 	}
 	return nil
 }

@@ -40,38 +40,38 @@ const (
 // are no files, sockets or environment; the clock is a counter, random bytes are a
 // fixed sequence, and written lines go to the plugin's log.
 var allowedImports = map[string]wasiFunc{
-	"args_get":            {"ii", func(*world, []uint64) uint32 { return wasiOK }},
-	"args_sizes_get":      {"ii", (*world).none},
-	"environ_get":         {"ii", func(*world, []uint64) uint32 { return wasiOK }},
-	"environ_sizes_get":   {"ii", (*world).none},
-	"clock_res_get":       {"ii", func(w *world, p []uint64) uint32 { return w.put64(p[1], tick) }},
-	"clock_time_get":      {"iIi", (*world).clock},
-	"random_get":          {"ii", (*world).random},
-	"sched_yield":         {"", func(*world, []uint64) uint32 { return wasiOK }},
-	"poll_oneoff":         {"iiii", (*world).poll},
+	"args_get":            {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"args_sizes_get":      {"ii", (*hostState).none},
+	"environ_get":         {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"environ_sizes_get":   {"ii", (*hostState).none},
+	"clock_res_get":       {"ii", func(w *hostState, p []uint64) uint32 { return w.put64(p[1], tick) }},
+	"clock_time_get":      {"iIi", (*hostState).clock},
+	"random_get":          {"ii", (*hostState).random},
+	"sched_yield":         {"", func(*hostState, []uint64) uint32 { return wasiOK }},
+	"poll_oneoff":         {"iiii", (*hostState).poll},
 	"proc_exit":           {"i", nil}, // has no result
-	"fd_write":            {"iiii", (*world).write},
-	"fd_read":             {"iiii", (*world).read},
-	"fd_close":            {"i", (*world).standard},
-	"fd_seek":             {"iIii", func(w *world, p []uint64) uint32 { return w.either(p, wasiSpipe) }},
-	"fd_fdstat_get":       {"ii", (*world).describe},
-	"fd_fdstat_set_flags": {"ii", (*world).standard},
-	"fd_prestat_get":      {"ii", func(*world, []uint64) uint32 { return wasiBadf }},
-	"fd_prestat_dir_name": {"iii", func(*world, []uint64) uint32 { return wasiBadf }},
+	"fd_write":            {"iiii", (*hostState).write},
+	"fd_read":             {"iiii", (*hostState).read},
+	"fd_close":            {"i", (*hostState).standard},
+	"fd_seek":             {"iIii", func(w *hostState, p []uint64) uint32 { return w.either(p, wasiSpipe) }},
+	"fd_fdstat_get":       {"ii", (*hostState).describe},
+	"fd_fdstat_set_flags": {"ii", (*hostState).standard},
+	"fd_prestat_get":      {"ii", func(*hostState, []uint64) uint32 { return wasiBadf }},
+	"fd_prestat_dir_name": {"iii", func(*hostState, []uint64) uint32 { return wasiBadf }},
 }
 
 // wasiFunc is one of them: its parameters (i for i32, I for i64, d for f64) and
 // the function, which returns an error of WASI.
 type wasiFunc struct {
 	params string
-	call   func(w *world, p []uint64) uint32
+	call   func(w *hostState, p []uint64) uint32
 }
 
 // tick is how far the clock of an instance advances with each reading: 1 ms, in ns.
 const tick = 1_000_000
 
-// world is the state of the host functions of one instance.
-type world struct {
+// hostState is the state of the host functions of one instance.
+type hostState struct {
 	now    uint64 // ns
 	chance uint64
 
@@ -108,7 +108,7 @@ func (m *Module) imports(ctx context.Context) error {
 func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api.ValueType) {
 	if f, ok := ownImports[name]; ok && module == ownModule {
 		return func(ctx context.Context, _ api.Module, p []uint64) {
-			w := &caller(ctx).world
+			w := &caller(ctx).host
 			w.pay(hostCallFuel)
 			f.call(w, p)
 		}, valueTypes(f.params), nil
@@ -116,7 +116,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 	if module == envModule {
 		return func(ctx context.Context, _ api.Module,
 			p []uint64) {
-			caller(ctx).world.abort(p)
+			caller(ctx).host.abort(p)
 		}, valueTypes(abortParams), nil
 	}
 	f := allowedImports[name]
@@ -126,7 +126,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 		}, valueTypes(f.params), nil
 	}
 	return func(ctx context.Context, _ api.Module, p []uint64) {
-		w := &caller(ctx).world
+		w := &caller(ctx).host
 		w.pay(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
@@ -152,7 +152,7 @@ func valueTypes(letters string) []api.ValueType {
 }
 
 // pay subtracts n from the fuel of the call, and ends it if too little is left.
-func (w *world) pay(n uint64) {
+func (w *hostState) pay(n uint64) {
 	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
 		left = w.in.refuel(left)
@@ -161,7 +161,7 @@ func (w *world) pay(n uint64) {
 }
 
 // bytes returns size bytes of the memory; nil if they end past it.
-func (w *world) bytes(address, size uint64) []byte {
+func (w *hostState) bytes(address, size uint64) []byte {
 	mem := w.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
 		return nil
@@ -173,7 +173,7 @@ func (w *world) bytes(address, size uint64) []byte {
 	return b
 }
 
-func (w *world) put32(address uint64, v uint32) uint32 {
+func (w *hostState) put32(address uint64, v uint32) uint32 {
 	b := w.bytes(address, 4)
 	if b == nil {
 		return wasiFault
@@ -182,7 +182,7 @@ func (w *world) put32(address uint64, v uint32) uint32 {
 	return wasiOK
 }
 
-func (w *world) put64(address uint64, v uint64) uint32 {
+func (w *hostState) put64(address uint64, v uint64) uint32 {
 	b := w.bytes(address, 8)
 	if b == nil {
 		return wasiFault
@@ -192,20 +192,20 @@ func (w *world) put64(address uint64, v uint64) uint32 {
 }
 
 // none reports that there are 0 arguments, or variables, of 0 bytes.
-func (w *world) none(p []uint64) uint32 {
+func (w *hostState) none(p []uint64) uint32 {
 	if err := w.put32(p[0], 0); err != wasiOK {
 		return err
 	}
 	return w.put32(p[1], 0)
 }
 
-func (w *world) clock(p []uint64) uint32 {
+func (w *hostState) clock(p []uint64) uint32 {
 	w.now += tick
 	return w.put64(p[2], w.now)
 }
 
 // random fills memory with the same bytes in every instance (SplitMix64).
-func (w *world) random(p []uint64) uint32 {
+func (w *hostState) random(p []uint64) uint32 {
 	w.pay(p[1] / hostByteFuel)
 	b := w.bytes(p[0], p[1])
 	if b == nil && p[1] > 0 {
@@ -225,7 +225,7 @@ func (w *world) random(p []uint64) uint32 {
 
 // poll does not wait: the clock advances by the shortest time that is asked for. A
 // subscription to a file is answered with an error.
-func (w *world) poll(p []uint64) uint32 {
+func (w *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
 	w.pay(n * hostItemFuel)
@@ -261,10 +261,10 @@ func (w *world) poll(p []uint64) uint32 {
 }
 
 // standard succeeds for the three standard files, which are the only ones.
-func (w *world) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
+func (w *hostState) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
 
 // either returns standard for the three standard files.
-func (w *world) either(p []uint64, standard uint32) uint32 {
+func (w *hostState) either(p []uint64, standard uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
 	}
@@ -273,7 +273,7 @@ func (w *world) either(p []uint64, standard uint32) uint32 {
 
 // describe reports the standard files as character devices that may be read and
 // written.
-func (w *world) describe(p []uint64) uint32 {
+func (w *hostState) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
 	b := w.bytes(p[1], 24)
 	switch {
@@ -289,7 +289,7 @@ func (w *world) describe(p []uint64) uint32 {
 }
 
 // write splits what is written into log lines.
-func (w *world) write(p []uint64) uint32 {
+func (w *hostState) write(p []uint64) uint32 {
 	n := p[2]
 	w.pay(n * hostItemFuel)
 	list := w.bytes(p[1], n*8)
@@ -313,7 +313,7 @@ func (w *world) write(p []uint64) uint32 {
 }
 
 // read reports the end of the standard input.
-func (w *world) read(p []uint64) uint32 {
+func (w *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:
 		return w.put32(p[3], 0)
