@@ -52,8 +52,8 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 }
 
 // Tunnel is a tunnel that stands. Its attempt holds the proxy until Close. The request is
-// recorded at once if the tunnel cannot be retried, else with the target's first byte or when
-// the tunnel has ended.
+// recorded with the target's first byte or when the tunnel has ended; at once without a proxy, or
+// if breakers count literally.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // the one recorded for the client: the attempt's
@@ -80,6 +80,9 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	o := verdict.EndTunnel(x.event.Outcome, end)
 	if o.Cause == verdict.TunnelDied {
 		x.log(slog.LevelInfo, "tunnel died before its first byte", o.Err)
+		if t.unrecorded {
+			x.event.Outcome, x.event.Ended, x.result.Final = o, at, core.FinalExhausted
+		}
 	}
 	x.recordTunnel()
 	if p := x.request.Progress; p != nil {
@@ -136,7 +139,7 @@ func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
 	x.open = openTunnel
-	if !x.tunnel.CanRetry() {
+	if x.tuning.Targets == nil || x.proxy.Direct() {
 		x.recordTunnel()
 	}
 	if p := x.request.Progress; p != nil {
@@ -145,9 +148,9 @@ func (x *Exchange) stand() *Tunnel {
 	return &x.tunnel
 }
 
-// recordTunnel records the attempt that opened a tunnel and the request, once: at once if
-// the tunnel cannot be retried, else when the target has sent its first byte or the tunnel
-// has ended.
+// recordTunnel records the attempt that opened a tunnel and the request, once: when the target
+// has sent its first byte or the tunnel has ended. A tunnel without a proxy, or where breakers
+// count literally, is recorded when it is open.
 func (x *Exchange) recordTunnel() {
 	if x.tunnel.unrecorded {
 		x.tunnel.unrecorded = false

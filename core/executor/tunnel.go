@@ -49,7 +49,9 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	}
 	x.open, t.unrecorded = nothing, false
 	x.request.BeforeWait = nil
+	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
+	o.Latency = x.event.Ended.Sub(x.event.Started) // so that a proxy of slow targets gets more time
 	x.settle(&o)
 	if n := len(x.deferred); silent && n > 0 {
 		x.deferred[n-1].tunnel = true

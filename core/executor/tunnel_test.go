@@ -134,3 +134,38 @@ func TestSilence(t *testing.T) {
 		require.False(t, tunnel.CanRetry(), "the total timeout has passed")
 	})
 }
+
+// A tunnel that dies when no attempt is left is a failed request, not a success.
+func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
+	one := func(p *retry.Policy) { p.MaxAttempts = 1 }
+	tunnels(t, nil, one, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+		require.Empty(t, b.rec.Requests())
+		tunnel.Close(verdict.TunnelEnd{Up: 1, Died: errDied}, time.Now())
+		require.Len(t, b.rec.Requests(), 1)
+		require.Equal(t, core.FinalExhausted, b.rec.Requests()[0].Final)
+		require.Equal(t, core.ResultFailure, b.rec.Attempts()[0].Outcome.Result)
+		require.Equal(t, []int{1, 0}, failures(b))
+	})
+}
+
+// A slow target is not cut for ever: each cut gives its proxy more time.
+func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
+	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+		tunnel.Proven()
+		tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		b.pool.Sweep()
+		b.pool.Sweep()
+		x, k = exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+			time.Sleep(10 * time.Millisecond)
+			return verdict.Facts{Status: 200}
+		}}
+		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
+		tunnel = Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k).Tunnel
+		slow := b.pool.Snapshot().Get(k.ids[0])
+		before := slow.Tail()
+		time.Sleep(500 * time.Millisecond)
+		RetryTunnel(t.Context(), tunnel, errDied, true, k)
+		require.Greater(t, slow.Tail(), max(before, 500*time.Millisecond))
+		x.Abandon()
+	})
+}

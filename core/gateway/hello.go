@@ -23,7 +23,7 @@ const (
 // early data or the beginning of one. Such bytes cause nothing at the target, so that they
 // may be sent again. As long as b is shorter than needed, more bytes do not change the result.
 func classify(b []byte) (kind hello, needed int) {
-	message := make([]byte, 0, len(b))
+	var message []byte // a part of b, if it lies in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
 		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {
 			return notHello, 0
@@ -36,9 +36,14 @@ func classify(b []byte) (kind hello, needed int) {
 			return notHello, 0
 		}
 		needed += size
-		record := b[tlsRecordHeader:min(tlsRecordHeader+size, len(b))]
-		message = append(message, record...)
-		b = b[tlsRecordHeader+len(record):]
+		end := min(tlsRecordHeader+size, len(b))
+		record := b[tlsRecordHeader:end:end]
+		if message == nil {
+			message = record
+		} else {
+			message = append(message, record...)
+		}
+		b = b[end:]
 		if len(record) < size {
 			break
 		}

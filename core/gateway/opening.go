@@ -105,16 +105,20 @@ func (t *tunnel) keep(p []byte) bool {
 		o.finalize()
 		return false
 	}
-	o.sent = append(o.sent, p...)
-	if o.phase == reconnecting {
-		return true
+	all := p // most often the client has sent nothing before
+	if len(o.sent) > 0 {
+		all = append(o.sent, p...)
 	}
 	kind := partialHello
-	if len(o.sent) >= o.needed {
-		if kind, o.needed = classify(o.sent); kind == notHello {
+	if o.phase == replaceable && len(all) >= o.needed {
+		if kind, o.needed = classify(all); kind == notHello {
 			o.finalize()
 			return false
 		}
+	}
+	o.sent = append(o.sent, p...)
+	if o.phase == reconnecting {
+		return true
 	}
 	t.out.Write(p)
 	t.limitSilence(kind)

@@ -251,26 +251,37 @@ func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 	s.gatherFrom(c, snap.Group)
 }
 
-// keepPreferred removes the candidates that have not shown that they work (package upstream defines which),
-// unless it would remove all of them.
+// keepPreferred removes the candidates that have not shown that they work (package upstream defines which).
+// If that would remove all of them, it removes only those that cannot be reached; and none if all are such.
 func (c *choice) keepPreferred() {
-	n := 0
+	preferred, reached := 0, 0
 	for _, u := range c.candidates {
 		if u.Preferred(c.elapsed) {
-			n++
+			preferred++
+		}
+		if !u.Unreached() {
+			reached++
 		}
 	}
-	if n == 0 || n == len(c.candidates) {
-		return
+	switch n := len(c.candidates); {
+	case preferred == n:
+	case preferred > 0:
+		c.keep(func(u *upstream.Upstream) bool { return u.Preferred(c.elapsed) })
+	case reached > 0 && reached < n:
+		c.keep(func(u *upstream.Upstream) bool { return !u.Unreached() })
 	}
+}
+
+// keep removes the candidates for which ok is false, unless it would remove all of them.
+func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 	all := c.candidates
 	c.candidates = c.candidates[:0]
 	for _, u := range all {
-		if u.Preferred(c.elapsed) {
+		if ok(u) {
 			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(c.candidates) == 0 { // other requests have taken these proxies since the count
+	if len(c.candidates) == 0 { // other requests have taken these places meanwhile
 		c.candidates = all
 	}
 }

@@ -343,6 +343,7 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 		o = ended(o, TunnelDied, core.ResultFailure, "connection_terminated", died)
 	}
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.RetryAfterBackoff, core.RepeatAllowed, true, false
+	o.Status = 0
 	return o
 }
 
