@@ -18,8 +18,17 @@ import (
 
 var errDied = errors.New("died")
 
+// opened is a tunnel that stands, and what it belongs to.
+type opened struct {
+	*testing.T
+	*bench
+	x *both
+	k *tries
+	*Tunnel
+}
+
 // tunnels runs a CONNECT through the first of two proxies, and gives its tunnel to f.
-func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f func(*testing.T, *bench, *both, *tries, *Tunnel)) {
+func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f func(opened)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var epoch time.Time
@@ -35,7 +44,7 @@ func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f f
 		time.Sleep(time.Second)
 		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k)
 		require.NotNil(t, end.Tunnel)
-		f(t, b, x, k, end.Tunnel)
+		f(opened{t, b, x, k, end.Tunnel})
 		x.Abandon()
 		for _, u := range b.pool.Snapshot().All {
 			require.Zero(t, u.InFlight())
@@ -52,7 +61,8 @@ func failures(b *bench) (n []int) {
 
 // A tunnel that died counts against its proxy at once, and the request is recorded once.
 func TestADeadTunnelIsRetried(t *testing.T) {
-	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+	tunnels(t, nil, nil, func(o opened) {
+		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 		require.True(t, tunnel.CanRetry())
 		require.Empty(t, b.rec.Requests(), "not yet")
 		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
@@ -74,7 +84,8 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 // that is the last attempt.
 func TestASilentTunnelIsChargedLater(t *testing.T) {
 	for _, served := range []bool{true, false} {
-		tunnels(t, nil, func(p *retry.Policy) { p.MaxAttempts = 2 }, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+		tunnels(t, nil, func(p *retry.Policy) { p.MaxAttempts = 2 }, func(o opened) {
+			t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 			end := RetryTunnel(t.Context(), tunnel, errDied, true, k)
 			require.NotNil(t, end.Tunnel)
 			require.False(t, end.Tunnel.CanRetry())
@@ -92,9 +103,11 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 
 // No other proxy opens a tunnel: the request has failed, and is recorded once.
 func TestATunnelIsRetriedInVain(t *testing.T) {
-	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+	tunnels(t, nil, nil, func(o opened) {
+		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
 		k.f = func(_ context.Context, a *Attempt) verdict.Facts {
-			return verdict.Facts{Err: &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errDied}}
+			refused := &verdict.Error{Cause: verdict.ProxyUnreachable, Reason: "connection_refused", Err: errDied}
+			return verdict.Facts{Err: refused}
 		}
 		end := RetryTunnel(t.Context(), tunnel, errDied, false, k)
 		require.NotNil(t, end.Refusal)
@@ -108,6 +121,7 @@ func TestATunnelIsRetriedInVain(t *testing.T) {
 
 // The target's silence has no limit where a retry may be refused, or no retry is possible.
 func TestSilence(t *testing.T) {
+	budget := func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }
 	for name, c := range map[string]struct {
 		tuning func(*Tuning)
 		policy func(*retry.Policy)
@@ -116,19 +130,21 @@ func TestSilence(t *testing.T) {
 	}{
 		"nothing known":     {nil, nil, true, 10 * time.Second},
 		"not adaptive":      {func(t *Tuning) { t.Adaptive = false }, nil, true, 0},
-		"a retry budget":    {func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }, nil, true, 0},
+		"a retry budget":    {budget, nil, true, 0},
 		"counted by number": {func(t *Tuning) { t.Targets = nil }, nil, false, 0},
 		"one attempt":       {nil, func(p *retry.Policy) { p.MaxAttempts = 1 }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tunnels(t, c.tuning, c.policy, func(t *testing.T, _ *bench, _ *both, _ *tries, tunnel *Tunnel) {
+			tunnels(t, c.tuning, c.policy, func(o opened) {
+				t, tunnel := o.T, o.Tunnel
 				require.Equal(t, c.retry, tunnel.CanRetry())
 				require.Equal(t, c.limit, tunnel.Silence())
 			})
 		})
 	}
 	timeout := 5.0
-	tunnels(t, nil, func(p *retry.Policy) { p.Timeout = &timeout }, func(t *testing.T, _ *bench, _ *both, _ *tries, tunnel *Tunnel) {
+	tunnels(t, nil, func(p *retry.Policy) { p.Timeout = &timeout }, func(o opened) {
+		t, tunnel := o.T, o.Tunnel
 		require.True(t, tunnel.CanRetry())
 		time.Sleep(5 * time.Second)
 		require.False(t, tunnel.CanRetry(), "the total timeout has passed")
@@ -138,7 +154,8 @@ func TestSilence(t *testing.T) {
 // A tunnel that dies when no attempt is left is a failed request, not a success.
 func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 	one := func(p *retry.Policy) { p.MaxAttempts = 1 }
-	tunnels(t, nil, one, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+	tunnels(t, nil, one, func(o opened) {
+		t, b, tunnel := o.T, o.bench, o.Tunnel
 		require.Empty(t, b.rec.Requests())
 		tunnel.Close(verdict.TunnelEnd{Up: 1, Died: errDied}, time.Now())
 		require.Len(t, b.rec.Requests(), 1)
@@ -150,7 +167,8 @@ func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 
 // A slow target is not cut for ever: each cut gives its proxy more time.
 func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
-	tunnels(t, nil, nil, func(t *testing.T, b *bench, x *both, k *tries, tunnel *Tunnel) {
+	tunnels(t, nil, nil, func(o opened) {
+		t, b, x, k, tunnel := o.T, o.bench, o.x, o.k, o.Tunnel
 		tunnel.Proven()
 		tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
 		b.pool.Sweep()
