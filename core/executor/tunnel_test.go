@@ -168,17 +168,17 @@ func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 // A slow target is not cut for ever: each cut gives its proxy more time.
 func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
-		t, b, x, k, tunnel := o.T, o.bench, o.x, o.k, o.Tunnel
-		tunnel.Proven()
-		tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		t, b := o.T, o.bench
+		o.Tunnel.Proven()
+		o.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
 		b.pool.Sweep()
 		b.pool.Sweep()
-		x, k = exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+		x, k := exchange(t, nil), &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
 			time.Sleep(10 * time.Millisecond)
 			return verdict.Facts{Status: 200}
 		}}
 		x.Request.Tunnel, x.Target = true, upstream.Target("a.test:443")
-		tunnel = Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k).Tunnel
+		tunnel := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, k).Tunnel
 		slow := b.pool.Snapshot().Get(k.ids[0])
 		before := slow.Tail()
 		time.Sleep(500 * time.Millisecond)
