@@ -187,3 +187,21 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 	})
 	w.reconcile(0)
 }
+
+// Targets close the tunnels that browsers keep in reserve: nobody is charged, and nothing is
+// retried.
+func TestATunnelInReserveIsNobodysFault(t *testing.T) {
+	w := start(t, 3, "")
+	w.all(lab.Behaviour{To: listen(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
+	var wg sync.WaitGroup
+	for range 12 {
+		_, _, c := w.connect("site.test:443")
+		wg.Go(func() { c.Read(make([]byte, 1)) })
+	}
+	wg.Wait()
+	w.reconcile(0)
+	require.Equal(t, 12, w.arrivals())
+	for _, f := range w.fakes {
+		require.Zero(t, w.breaker(f.Name)["failure_count"])
+	}
+}

@@ -34,9 +34,19 @@ func (t *Tunnel) Silence() time.Duration {
 	return tuning.AttemptTimeout
 }
 
+// unusedAfter is how long a tunnel without a byte stands until it counts as unused: browsers
+// keep such tunnels in reserve, and targets close them. A proxy that opens tunnels and drops
+// them does so at once.
+const unusedAfter = time.Second
+
 // UnusedAfter returns the time from which a tunnel without a byte is one that its client does
-// not use.
-func (t *Tunnel) UnusedAfter() time.Time { return t.x.event.Started.Add(t.x.tuning.AttemptTimeout) }
+// not use: unusedAfter from its opening or, where breakers count literally, the attempt timeout.
+func (t *Tunnel) UnusedAfter() time.Time {
+	if t.x.tuning.Targets == nil {
+		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
+	}
+	return t.x.event.Ended.Add(unusedAfter)
+}
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another
 // proxy. Nothing has come from the target, and what the client has sent is a TLS ClientHello

@@ -19,8 +19,8 @@ import (
 // serveTunnel joins a client with its target until both have ended, and closes the
 // exchange. dial opened the tunnel, and opens another one if it fails before the target has
 // sent anything. greeting is what the front's protocol puts before the tunnel's first byte. A
-// tunnel without a byte that lasts longer than an attempt may is one that its client does not
-// use: it counts neither for nor against the proxy.
+// tunnel without a byte that ends after executor.Tunnel.UnusedAfter counts neither for nor
+// against the proxy.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {

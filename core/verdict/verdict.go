@@ -314,7 +314,7 @@ type TunnelEnd struct {
 	Died     error // what ended the target's direction before its first byte; nil if the client closed first
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
-	Idle     bool  // no byte passed in either direction for the attempt timeout
+	Idle     bool  // no byte passed in either direction until the client counts as not using the tunnel
 }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended; o is its outcome when
