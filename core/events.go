@@ -69,8 +69,8 @@ type RequestEvent struct {
 // Listener is the way by which a request arrived.
 type Listener uint8
 
-// The listeners. ListenHTTP is a request in absolute form on the gateway's port,
-// ListenConnect a CONNECT on that port, ListenAPI a POST /request or a call of the
+// The listeners. ListenHTTP stands for a request in absolute form on the gateway's port,
+// ListenConnect for a CONNECT on that port, ListenAPI for a POST /request or a call of the
 // engine's Transport.
 const (
 	ListenHTTP Listener = iota

@@ -17,9 +17,9 @@ const (
 // Result is how metrics count one attempt.
 type Result uint8
 
-// The results. ResultReplay is an attempt on an idle connection that the proxy had
-// closed; the attempt is made again on a new connection. It counts as an attempt, but
-// not as a retry: max_attempts and backoff do not apply to it.
+// The results. ResultReplay is an attempt that failed because the proxy had closed its idle
+// connection. A replay on a new connection follows, with the same attempt number: metrics
+// count the failed attempt, but no retry, and max_attempts and backoff do not apply.
 const (
 	ResultSuccess Result = iota + 1
 	ResultFailure

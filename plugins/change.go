@@ -81,7 +81,8 @@ func (c *Change) arrange(specs map[string]Spec) {
 }
 
 // load loads the plugins that are new or changed in specs, and the uploads that are no longer hidden by a plugin of
-// the configuration. A hidden upload can be deleted meanwhile, but not replaced.
+// the configuration. Until the change is applied, a hidden upload may be
+// deleted, but not replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {

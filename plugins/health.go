@@ -15,8 +15,8 @@ const DefaultMaxFaults = 5
 // windowFactor is the length of the window in which faults are counted, as a multiple of Options.MaxFaults.
 const windowFactor = 10
 
-// Faults without an instance to call (wasmhost.ReasonBusy) come many at a time, whenever the whole machine stalls
-// for a moment. They quarantine a plugin when they are at least half of its calls for as long as busyFor.
+// Calls that find no free instance (wasmhost.ReasonBusy) fail many at a time when the machine stalls. A plugin is
+// quarantined if at least half of its calls, and at least busyLeast, fail in this way for busyFor.
 const (
 	busyFor   = 2 * time.Second
 	busyLeast = 20 // of them

@@ -102,8 +102,8 @@ func sha256Of(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// load makes a version of a module's bytes. With begin, a module that is slow to compile is returned before it
-// serves; the built-in answers until it does.
+// load makes a version from a module's bytes. If begin is set and the module is slow to compile, load returns
+// before it is compiled; until then the built-in is used.
 func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
 	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {

@@ -236,7 +236,8 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
 }
 
-// mayPut returns why a module of a kind ("" if that is not known) may not come under a name.
+// mayPut returns nil if a module of that kind ("" if it is unknown) may be uploaded under the name, and the error
+// otherwise.
 func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {

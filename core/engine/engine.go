@@ -393,11 +393,11 @@ func (e *Engine) Draining() bool {
 	}
 }
 
-// sweepEvery is the period in which due breakers become half-open without traffic. (Their
-// state is right without it, whenever it is read.)
+// sweepEvery is the interval at which due breakers become half-open without traffic. (Whoever
+// reads their state gets the right one at any time.)
 const sweepEvery = 100 * time.Millisecond
 
-// tidyEvery is the period in which expired connections and removed proxies are dropped.
+// tidyEvery is the interval at which expired connections and removed proxies are dropped.
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {

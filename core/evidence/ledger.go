@@ -37,7 +37,8 @@ type Ledger struct {
 	streakBegan atomic.Int64  // first failure of the streak, ns after the epoch
 
 	mu sync.Mutex // guards the following, and changes of slots
-	// of the pool: transient failures that the targets or the proxies may have caused; own ones
+	// noise is the pool's rate of transient failures that a target or a proxy may have caused,
+	// ownNoise its rate of own failures.
 	noise, ownNoise rate
 }
 

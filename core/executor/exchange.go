@@ -65,8 +65,9 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (x *Exchange) Result() *Result { return &x.result }
 
-// reset readies x for the next request. It leaves what each request sets before it is
-// read: assigning a whole Exchange would put a copy of it on the stack.
+// reset readies x for the next request. It does not clear the fields that every request
+// sets before it reads them, and does not assign a new Exchange, because that would put a copy
+// on the stack.
 func (x *Exchange) reset() {
 	x.Abandon()
 	x.result = Result{Events: x.result.Events[:0]}

@@ -48,8 +48,8 @@ type Targets interface {
 	Suspect(target evidence.Target, now time.Duration) bool
 	// ServedElsewhere reports whether the target has just served another proxy.
 	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
-	// TryAsUsual reports whether a request for a suspect target is retried like any
-	// other: one a second is.
+	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It
+	// returns true at most once a second per target.
 	TryAsUsual(target evidence.Target, now time.Duration) bool
 }
 

@@ -39,7 +39,7 @@ func (x *Exchange) refuse(err error) {
 	x.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
 }
 
-// stopped ends x, whose context was cancelled for that cause.
+// stopped ends x after its context was cancelled with cause.
 func (x *Exchange) stopped(cause error) {
 	x.result.Final = core.FinalCancelled
 	x.setRefusal(Stopped)

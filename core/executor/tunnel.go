@@ -20,9 +20,9 @@ func (t *Tunnel) CanRetry() bool {
 		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
-// Silence returns how long the target may leave the client's first bytes without a response
-// before RetryTunnel should be called; 0 is no limit. A retry budget may refuse the retry, so
-// with one there is no limit.
+// Silence returns how long the caller should wait for a response to the client's first bytes
+// before it calls RetryTunnel; 0 means no limit. With a retry budget it returns 0, because the
+// budget may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
 	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {

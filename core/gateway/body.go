@@ -67,8 +67,8 @@ func (r *request) streamBody(q *transport.Request) {
 // awaitBody sets the deadline for the next piece of the request's body.
 func (r *request) awaitBody() { r.conn.read.await(r.server.Now().Add(r.set.BodyIdle)) }
 
-// sendContinue asks the client for the request's body. If that streams, the request is
-// not repeated from then on.
+// sendContinue asks the client for the request's body. If the body is streamed, the request
+// cannot be repeated after this call.
 func (r *request) sendContinue() bool {
 	r.continued = true
 	if q := &r.forward.Request; q.Continue != nil {

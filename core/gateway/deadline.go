@@ -65,8 +65,8 @@ func (d *readDeadline) set(until time.Time) {
 // enter begins a phase. An idle connection that drains is closed by the next wait.
 func (d *readDeadline) enter(phase int32) { d.phase.Store(phase) }
 
-// drain ends the wait of a connection without a request in flight. The gateway's
-// draining is set before.
+// drain ends the wait of a connection without a request in flight. The gateway
+// sets draining before it calls drain.
 func (d *readDeadline) drain() {
 	if d.phase.Load() != busy {
 		d.conn.SetReadDeadline(aLongTimeAgo)

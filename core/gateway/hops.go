@@ -9,8 +9,8 @@ import (
 )
 
 // countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section
-// 7.6.2) and reports whether it was 0: the request goes no further then. Other methods,
-// and a value that is no number, stay as they are.
+// 7.6.2) and reports whether it was 0: if so, the request is not forwarded. Other methods, and
+// a value that is not a number, stay unchanged.
 func (r *request) countHop() (last bool) {
 	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false

@@ -242,9 +242,9 @@ func (t *tunnel) first(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// replace replaces a tunnel that failed with err. It returns what has come through the new
-// one. ok is false if the tunnel is final or its client does not use it, or if no other proxy
-// opens one.
+// replace replaces a tunnel that failed with err. It returns the bytes that the target has
+// already sent through the new tunnel. ok is false if the tunnel is final or unused, if the
+// client has left, or if no other proxy opens a tunnel.
 func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()

@@ -26,7 +26,7 @@ const (
 	trailer
 )
 
-// ErrTruncated is the error of a body that is shorter than its framing says.
+// ErrTruncated is the error of a body that is shorter than its framing announces.
 var ErrTruncated = errors.New("the body was cut short")
 
 // Start readies b for a message read from r.

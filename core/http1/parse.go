@@ -539,7 +539,7 @@ func equalFoldBytes(a, b []byte) bool {
 	return len(a) == len(b) && bytes.EqualFold(a, b)
 }
 
-// EqualFold reports whether b is lower (given in lower case), in any case.
+// EqualFold reports whether b equals lower, ignoring ASCII case. lower must be in lower case.
 func EqualFold(b []byte, lower string) bool { return equalFold(b, lower) }
 
 // version returns x of HTTP/1.x, or -1.

@@ -141,8 +141,8 @@ func (h *Head) appendStatus(b []byte) []byte {
 	return b
 }
 
-// appendErrorToken appends an RFC 9209 section 2.3 error. It has no token for the
-// status that a proxy refused a tunnel with ("http_<status>").
+// appendErrorToken appends the error type of reason (RFC 9209 section 2.3). The RFC has none
+// for a tunnel that a proxy refused with a status ("http_<status>").
 func appendErrorToken(b []byte, reason string) []byte {
 	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
 		reason = "destination_unavailable; received-status=" + status
@@ -165,8 +165,8 @@ type ErrorResponse struct {
 // 0 for none.
 func (a *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(a.RetryAfter.Seconds())) }
 
-// AppendReason appends the reason phrase. It has the message in it: of a tunnel that is
-// refused most clients show their user nothing else.
+// AppendReason appends the reason phrase. The phrase includes the message, because for a
+// refused tunnel most clients show their user only the reason phrase.
 func (a *ErrorResponse) AppendReason(b []byte) []byte {
 	b = append(b, http.StatusText(a.Status)...)
 	b = append(b, ": "...)

@@ -47,7 +47,7 @@ func (c *Conn) read(p []byte) (int, error) {
 
 // ReadPooled reads into a buffer from the pool (of *[]byte). It takes the buffer when there
 // is something to read, so a waiting call holds none. The caller returns the buffer to the
-// pool; it is nil if there is an error.
+// pool; on an error the buffer is nil.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }

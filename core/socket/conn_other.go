@@ -30,7 +30,7 @@ func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 }
 
 // ReadPooled reads into a buffer from the pool (of *[]byte). The caller returns the buffer to
-// the pool; it is nil if there is an error.
+// the pool; on an error the buffer is nil.
 func (c *Conn) ReadPooled(pool *sync.Pool) (*[]byte, int, error) {
 	return c.WriteThenReadPooled(nil, pool)
 }

@@ -143,8 +143,8 @@ func (p *Pool) publish(next *Snapshot) {
 }
 
 // Changes returns a number that increases with each published snapshot and each transition of a
-// breaker. While it is the same, conclusions from the snapshot and the breakers' states stay right, until
-// NextTest.
+// breaker. As long as it is unchanged and NextTest has not passed, conclusions from the snapshot and the
+// breakers' states stay valid.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
 // Ledger returns the evidence of the pool, by which breakers open.
@@ -168,9 +168,9 @@ func (p *Pool) SetLiteral(literal bool) {
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
-// id and address keep their breakers and statistics. Proxies added through the API stay. Specs
-// without an id keep the one that was assigned to their address, or get one (AssignIDs). After an error
-// nothing has changed.
+// id and address keep their breakers and statistics. Proxies added through the API stay. A spec
+// without an id gets the id that was assigned to its address, or else a new one (AssignIDs). If
+// Reconfigure returns an error, the pool is unchanged.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

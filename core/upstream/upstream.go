@@ -142,7 +142,7 @@ func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()
 // all arguments.
 func (u *Upstream) Free() bool { return u.word.Closed() && !u.Full() }
 
-// BreakerAdmits reports whether the breaker would probably admit an attempt at a time
+// BreakerAdmits reports whether the breaker would probably admit an attempt at the time at
 // (Pool.Elapsed), without taking a permit.
 func (u *Upstream) BreakerAdmits(at time.Duration) bool { return u.word.Closed() || u.halfOpen(at) }
 

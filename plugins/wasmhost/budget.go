@@ -59,7 +59,7 @@ func (e *lateError) Error() string {
 	return fmt.Sprintf("the call did not end within %v, for want of CPU time: the machine is loaded", e.limit)
 }
 
-// Is reports that a late call says as little against the module as a busy one.
+// Is makes a late call an ErrBusy: neither is a fault of the module.
 func (e *lateError) Is(target error) bool { return target == ErrBusy }
 
 // A call may take clockFactor times its timeout by the clock, minClock at least. A
@@ -107,7 +107,7 @@ func (in *instance) refuel(left int64) int64 {
 	return left + grant
 }
 
-// end ends the call: wazero returns an error to invoke.
+// end aborts the running call by a panic, which wazero returns as an error to (*instance).invoke.
 func (in *instance) end(err error) {
 	in.budget.err = err
 	panic(err)

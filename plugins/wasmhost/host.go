@@ -212,7 +212,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles. It runs nothing of the module.
+// build meters and compiles code. It runs none of the module's code.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})

@@ -191,7 +191,7 @@ func (w *hostState) put64(address uint64, v uint64) uint32 {
 	return wasiOK
 }
 
-// none reports that there are 0 arguments, or variables, of 0 bytes.
+// none reports an empty list of arguments or of environment variables.
 func (w *hostState) none(p []uint64) uint32 {
 	if err := w.put32(p[0], 0); err != wasiOK {
 		return err

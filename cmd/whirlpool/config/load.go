@@ -228,7 +228,7 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] key by key: of each key that is wrong there is a fault.
+// policy reads [retry] key by key, and records a fault for each key that is wrong.
 func (l *loader) policy() {
 	p := retry.DefaultPolicy()
 	anyStrategy := func(string) bool { return true } // the engine checks the name

@@ -45,7 +45,7 @@ type frame struct {
 	loops  int64 // around it, itself included
 }
 
-// point is a place in the input, before the byte at, where code is added or replaced.
+// point is a place in the input, in front of byte number at, where code is added or replaced.
 type point struct {
 	at   int
 	what addition
@@ -423,11 +423,10 @@ var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, t
 
 const noLocal = -1
 
-// refuelLoop calls the host and passes it the locals that the loop writes; it
-// returns them as they are. wazero (1.12) writes a value that is in use before and
-// after a call to the stack where it is defined, here in every pass of the loop. A
-// local that is passed has another value after the call, so that it stays in its
-// register while no call is made.
+// refuelLoop calls the host and passes it the locals that the loop writes; the
+// host returns them unchanged. wazero (1.12) spills a value that is live across a call
+// at the place of its definition: here in every pass of the loop. A passed local gets
+// a new value from the call, so it stays in its register in passes without a call.
 func (f *function) refuelLoop() {
 	for i, local := range f.passed {
 		switch t := passedTypes[i]; {

@@ -182,7 +182,7 @@ func (w *writer) refuel() uint32      { return uint32(w.imports()) }
 func (w *writer) lookAtStack() uint32 { return uint32(w.imports()) + 1 }
 func (w *writer) refuelLoop() uint32  { return uint32(w.imports()) + 2 }
 
-// RefuelLoopValues are what RefuelLoopImport takes, and what it returns.
+// RefuelLoopValues returns the types of both the parameters and the results of RefuelLoopImport.
 func RefuelLoopValues() []byte { return append([]byte{typeI64}, passedTypes...) }
 
 func loopType() []byte {
