@@ -60,6 +60,7 @@ func TestTheShippedFile(t *testing.T) {
 	assert.Equal(t, empty.Policy, shipped.Policy)
 	assert.Equal(t, empty.Timeouts, shipped.Timeouts)
 	assert.Equal(t, empty.Breaker, shipped.Breaker)
+	assert.Equal(t, empty.Health, shipped.Health)
 	assert.Equal(t, empty.Selection, shipped.Selection)
 	assert.Equal(t, empty.Metrics, shipped.Metrics)
 	assert.Equal(t, empty.Pool, shipped.Pool)
