@@ -135,8 +135,9 @@ func TestEveryHook(t *testing.T) {
 	t.Run("failures end the call and the instance", func(t *testing.T) {
 		for mode, want := range map[string]string{
 			"panic": "trap: wasm error: unreachable: panic: the dish ran away (main.go:60)",
-			"index": "trap: wasm error: unreachable: panic: runtime error: index out of range [1] with length 1",
-			"spin":  "fuel: the plugin used up its fuel", "recurse": "fuel: the plugin used up its fuel",
+			"index": "trap: wasm error: unreachable: panic: " +
+				"runtime error: index out of range [1] with length 1 (main.go:63)",
+			"spin": "fuel: the plugin used up its fuel", "recurse": "fuel: the plugin used up its fuel",
 			"eat": "fuel: the plugin used up its fuel",
 		} {
 			m := start(t, map[string]any{"mode": mode})
