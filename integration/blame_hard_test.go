@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -138,7 +140,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 // to others.
 func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	w := start(t, 3, "")
-	good := coreServe(t)
+	good := listen(t, func(c net.Conn) { io.Copy(c, c) })
 	for _, f := range w.fakes {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}

@@ -117,26 +117,14 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 
 // The same inside tunnels: the target resets after the ClientHello.
 func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer dead.Close()
-	go func() {
-		for {
-			c, err := dead.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				c.Read(make([]byte, 1))
-				c.(*net.TCPConn).SetLinger(0)
-				c.Close()
-			}()
-		}
-	}()
+	dead := listen(t, func(c net.Conn) {
+		c.Read(make([]byte, 1))
+		c.(*net.TCPConn).SetLinger(0)
+	})
 	w := start(t, 4, "")
-	good := coreServe(t)
+	good := listen(t, func(c net.Conn) { io.Copy(c, c) })
 	for i := range 24 {
-		target := dead.Addr().String()
+		target := dead
 		if i%2 == 1 {
 			target = good
 		}
@@ -154,23 +142,6 @@ func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 		c.Close()
 	}
 	assert.Equal(t, map[string]int{"closed": 4}, w.states())
-}
-
-// coreServe is a target that echoes.
-func coreServe(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { io.Copy(c, c); c.Close() }()
-		}
-	}()
-	return l.Addr().String()
 }
 
 // Proxies that all fail now and then, at random: the gateway refuses nothing, and no
@@ -272,7 +243,7 @@ func TestAnOriginsOwn407(t *testing.T) {
 func TestAnOriginListedAsAProxy(t *testing.T) {
 	w := start(t, 4, "")
 	w.fakes[0].Do(lab.Status(400))
-	target := coreServe(t)
+	target := listen(t, func(c net.Conn) { io.Copy(c, c) })
 	for range 40 {
 		status, _, c := w.connect(target)
 		require.Equal(t, 200, status)

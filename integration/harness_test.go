@@ -243,6 +243,28 @@ func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
 	return status, h, c
 }
 
+// listen listens until the test ends. It calls f for each connection, and closes the connection
+// when f returns.
+func listen(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
 // call asks the API.
 func (w *whirl) call(method, path, body string, headers ...string) (int, []byte, http.Header) {
 	q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, strings.NewReader(body))

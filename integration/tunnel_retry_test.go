@@ -19,27 +19,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// listen serves each connection by f, and closes it afterwards.
-func listen(t *testing.T, f func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				f(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
 // brokenTunnels are ways in which a proxy accepts a CONNECT and then passes nothing on.
 var brokenTunnels = map[string]func(net.Conn){
 	"closes at once": func(net.Conn) {},
