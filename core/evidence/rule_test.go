@@ -96,7 +96,8 @@ func untilOpen(t *testing.T, seeds, targets, n int, bad, peers float64, kind fau
 	return o
 }
 
-// Property b (with 1,000 targets, a median of 8): the breaker of a proxy that dies opens after 6 attempts (median), at most 12.
+// Property b: the breaker of a proxy that dies opens after 6 attempts (median), at most 12.
+// With 1,000 targets the median is 8.
 func TestADeadProxyOpens(t *testing.T) {
 	for _, kind := range []fault{either, own} {
 		for _, peers := range []float64{0, 0.01, 0.02, 0.05} {
