@@ -85,8 +85,20 @@ func (c *Control) callOnSlow() {
 	}
 }
 
-// dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy.
+// dialProxy opens a connection to u at a: TCP, and TLS to an https:// proxy. At the limit of
+// open files it closes all idle connections and tries once more.
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
+	*verdict.Error) {
+	conn, verr := t.dialProxyOnce(ctx, u, a, c)
+	if verr != nil && verr.Cause == verdict.LocalLimit {
+		t.CloseAllIdle() // idle connections are the only resource that can be given up
+		conn, verr = t.dialProxyOnce(ctx, u, a, c)
+	}
+	return conn, verr
+}
+
+// dialProxyOnce opens a connection to u at a: TCP, and TLS to an https:// proxy.
+func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.connectTimeout.Load()))
@@ -94,10 +106,6 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 		deadline = c.Deadline
 	}
 	conn, err := t.dial(ctx, a, deadline, c)
-	if err != nil && isLocalLimit(err) {
-		t.CloseAllIdle() // idle connections are the only resource that can be given up
-		conn, err = t.dial(ctx, a, deadline, c)
-	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {

@@ -27,6 +27,20 @@ func TestConnectionTerminated(t *testing.T) {
 	}
 }
 
+// At the limit of open files a check of a proxy fails and leaves the idle connections alone: clients use them.
+func TestACheckClosesNoIdleConnection(t *testing.T) {
+	tr := New(Config{Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+	}})
+	pool := newIdlePool(upstream.Address{Scheme: upstream.HTTP})
+	u := proxyAt(t, "http://p.test:1")
+	tr.pools.Store(u, pool)
+	idle, _ := net.Pipe()
+	pool.put(newPersistConn(idle, "", nil), time.Now())
+	require.Equal(t, verdict.LocalLimit, tr.Reach(context.Background(), u).Cause)
+	require.Equal(t, 1, pool.count)
+}
+
 // If this machine has no file descriptor or port left, the idle connections are closed. If that does not
 // help, the attempt fails with LocalLimit.
 func TestLocalLimit(t *testing.T) {
