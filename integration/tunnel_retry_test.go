@@ -184,3 +184,25 @@ func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 		require.Zero(t, w.breaker(f.Name)["failure_count"])
 	}
 }
+
+// A client that sends a part of a ClientHello and waits is charged to nobody, and nothing is
+// retried: the target that gives up has nothing to answer.
+func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
+	w := start(t, 3, "")
+	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) {
+		time.Sleep(1500 * time.Millisecond)
+		c.Read(make([]byte, 64))
+	})})
+	var wg sync.WaitGroup
+	for range 12 {
+		_, _, c := w.connect("site.test:443")
+		io.WriteString(c, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+		wg.Go(func() { c.Read(make([]byte, 1)) })
+	}
+	wg.Wait()
+	w.reconcile(0)
+	require.Equal(t, 12, w.arrivals())
+	for _, f := range w.fakes {
+		require.Zero(t, w.breaker(f.Name)["failure_count"])
+	}
+}

@@ -34,13 +34,15 @@ func (t *Tunnel) Silence() time.Duration {
 	return tuning.AttemptTimeout
 }
 
-// unusedAfter is how long a tunnel without a byte stands until it counts as unused: browsers
-// keep such tunnels in reserve, and targets close them. A proxy that opens tunnels and drops
-// them does so at once.
+// unusedAfter is the time after which a tunnel counts as unused if the target has nothing to
+// answer yet: the client has sent nothing, or a part of a ClientHello. Browsers keep such
+// tunnels in reserve, and targets close them. A proxy that opens tunnels and drops them does so
+// at once.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time from which a tunnel without a byte is one that its client does
-// not use: unusedAfter from its opening or, where breakers count literally, the attempt timeout.
+// UnusedAfter returns the time from which a tunnel counts as unused, as long as the target has
+// nothing to answer: unusedAfter from its opening or, where breakers count literally, the
+// attempt timeout.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)

@@ -27,6 +27,7 @@ type opening struct {
 	phase  phase
 	sent   []byte    // by the client
 	needed int       // as long as sent is shorter, it is a part of a ClientHello
+	part   int       // length of the incomplete ClientHello that the client has sent; 0 after a complete one
 	since  time.Time // when the ClientHello was sent; zero if the target's silence is not limited
 }
 
@@ -118,11 +119,28 @@ func (t *tunnel) keep(p []byte) bool {
 	}
 	o.sent = append(o.sent, p...)
 	if o.phase == reconnecting {
-		return true
+		return true // reconnected classifies the bytes
 	}
+	o.setPart(kind)
 	t.out.Write(p)
 	t.limitSilence(kind)
 	return true
+}
+
+// setPart sets part; kind is the kind of the bytes in sent. It requires mu.
+func (o *opening) setPart(kind hello) {
+	o.part = 0
+	if kind == partialHello {
+		o.part = len(o.sent)
+	}
+}
+
+// unused reports whether the client has sent nothing, or only a part of a ClientHello, among
+// the up bytes that it has sent: the target has nothing to answer.
+func (o *opening) unused(up int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return up == int64(o.part)
 }
 
 // finalize makes the tunnel final. It requires mu.
@@ -244,12 +262,12 @@ func (t *tunnel) first(p []byte) (n int64, err error) {
 
 // replace replaces a tunnel that failed with err. It returns the bytes that the target has
 // already sent through the new tunnel. ok is false if the tunnel is final or unused, if the
-// client has left, or if no other proxy opens a tunnel.
+// client has left, or if there is no other proxy or none opens a tunnel.
 func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
-	unused := len(o.sent) == 0 && t.client.now().After(t.exchange.UnusedAfter())
-	ok = o.phase == replaceable && !unused && t.client.ctx.Err() == nil
+	unused := len(o.sent) == o.part && t.client.now().After(t.exchange.UnusedAfter())
+	ok = o.phase == replaceable && !unused && t.client.ctx.Err() == nil && t.exchange.CanRetry()
 	if ok {
 		o.phase = reconnecting
 	}
@@ -284,7 +302,8 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	o.since = time.Time{}
 	kind, needed := classify(o.sent)
 	o.needed = needed
-	if !t.exchange.CanRetry() || len(way.Early) > 0 || kind == notHello {
+	o.setPart(kind)
+	if len(way.Early) > 0 || kind == notHello {
 		o.finalize()
 		return
 	}

@@ -19,8 +19,8 @@ import (
 // serveTunnel joins a client with its target until both have ended, and closes the
 // exchange. dial opened the tunnel, and opens another one if it fails before the target has
 // sent anything. greeting is what the front's protocol puts before the tunnel's first byte. A
-// tunnel without a byte that ends after executor.Tunnel.UnusedAfter counts neither for nor
-// against the proxy.
+// tunnel that its client does not use (see verdict.TunnelEnd) counts neither for nor against
+// the proxy.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
@@ -39,7 +39,7 @@ func (s *Server) serveTunnel(
 	t.opening.ended.L = &t.opening.mu
 	if len(way.Early) > 0 {
 		x.Proven()
-	} else if x.CanRetry() {
+	} else {
 		dial.Control.OnSlow = nil // the tunnel reads from the client, and so finds out that it leaves
 		t.opening.phase = replaceable
 	}
@@ -49,7 +49,7 @@ func (s *Server) serveTunnel(
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
 		Up: up, Down: down, Died: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
-		Idle: now.After(x.UnusedAfter()),
+		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()),
 	}, now)
 }
 

@@ -151,7 +151,20 @@ func TestTheChargeOfATunnelsEnd(t *testing.T) {
 		}, 1, 1},
 		"it answers nothing":     {func(s sides) { heard(s); s.later(); s.proxy.Close() }, 1, 1},
 		"what is idle is closed": {func(s sides) { s.later(); s.proxy.Close() }, 0, 0},
-		"the gateway stops":      {func(s sides) { heard(s); s.stop() }, 0, 0},
+		"of a ClientHello comes only a part": {func(s sides) {
+			s.client.send("\x16\x03\x01\x02\x00")
+			_, err := io.ReadFull(s.proxy, make([]byte, 5))
+			require.NoError(s.t, err)
+			s.later()
+			s.proxy.Close()
+		}, 0, 0},
+		"a part of a ClientHello, and at once": {func(s sides) {
+			s.client.send("\x16\x03\x01\x02\x00")
+			_, err := io.ReadFull(s.proxy, make([]byte, 5))
+			require.NoError(s.t, err)
+			s.proxy.Close()
+		}, 1, 1},
+		"the gateway stops": {func(s sides) { heard(s); s.stop() }, 0, 0},
 		"the client leaves": {func(s sides) { heard(s); s.client.Close(); io.ReadAll(s.proxy); s.proxy.Close() },
 			0, 0},
 		"bytes came back": {func(s sides) {

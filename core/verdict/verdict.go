@@ -38,12 +38,11 @@ const (
 	ErrorPageUnclear
 	ErrorPageUnreachable // the proxy cannot reach the target
 	ErrorPageForbids     // the proxy's rules forbid the request
-	ErrorPageTrouble     // the proxy cannot work
 )
 
 // String returns a name for tests.
 func (p ErrorPage) String() string {
-	return [...]string{"none", "unclear", "target_unreachable", "forbidden", "proxy_trouble"}[p]
+	return [...]string{"none", "unclear", "target_unreachable", "forbidden"}[p]
 }
 
 // Facts describe an attempt that has failed, or whose response's head has arrived.
@@ -314,7 +313,7 @@ type TunnelEnd struct {
 	Died     error // what ended the target's direction before its first byte; nil if the client closed first
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
-	Idle     bool  // no byte passed in either direction until the client counts as not using the tunnel
+	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
 }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended; o is its outcome when
@@ -323,9 +322,9 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
 	case t.Down > 0:
 		return o
-	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Up == 0 && t.Idle:
+	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Unused:
 		// The client closed before the target sent anything, or there is no proxy, or an
-		// idle tunnel was closed: the proxy is not the reason.
+		// unused tunnel was closed: the proxy is not the reason.
 		return ended(o, TunnelUnused, o.Result, "", nil)
 	case t.Died != nil:
 		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)

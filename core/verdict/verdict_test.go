@@ -245,8 +245,8 @@ func TestEndTunnel(t *testing.T) {
 		"died at once":                      {TunnelEnd{Died: io.EOF}, TunnelDied},
 		"the client left before a response": {TunnelEnd{Up: 1}, TunnelUnused},
 		"the client sent nothing":           {TunnelEnd{}, TunnelOpen},
-		"idle tunnel closed":                {TunnelEnd{Died: io.EOF, Idle: true}, TunnelUnused},
-		"bytes of the client, then idle":    {TunnelEnd{Up: 1, Died: io.EOF, Idle: true}, TunnelDied},
+		"idle tunnel closed":                {TunnelEnd{Died: io.EOF, Unused: true}, TunnelUnused},
+		"part of a ClientHello, then idle":  {TunnelEnd{Up: 1, Died: io.EOF, Unused: true}, TunnelUnused},
 		"direct":                            {TunnelEnd{Up: 1, Died: io.EOF, Direct: true}, TunnelUnused},
 		"shutdown":                          {TunnelEnd{Up: 1, Died: io.EOF, Stopped: true}, TunnelUnused},
 	} {
