@@ -48,17 +48,23 @@ type Checker struct {
 
 	enabled atomic.Bool
 
-	mu      sync.Mutex
-	last    *upstream.Snapshot              // whose proxies are all in known
-	known   map[*upstream.Upstream]struct{} // proxies whose first check has been queued
-	queued  map[*upstream.Upstream]struct{} // in queue, or running
+	mu     sync.Mutex
+	last   *upstream.Snapshot              // whose proxies are all in known
+	known  map[*upstream.Upstream]struct{} // proxies whose first check has been queued
+	queued map[*upstream.Upstream]struct{} // in queue, or running
+	// failing holds when the breaker of a proxy opened. The entry stays when the breaker is
+	// half-open or opens again, until the proxy has served a request.
+	failing map[*upstream.Upstream]time.Time
 	queue   queue
 	running int
 }
 
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
-	return &Checker{cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{}}
+	return &Checker{
+		cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{},
+		failing: map[*upstream.Upstream]time.Time{},
+	}
 }
 
 // SetEnabled turns the checks on or off. Checks that run already are finished.
@@ -68,7 +74,7 @@ func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 type check struct {
 	u     *upstream.Upstream
 	at    time.Time
-	since time.Time // the first of the checks that have failed in a row, or when it was queued
+	since time.Time // when the proxy was first checked, or its breaker opened (Checker.failing)
 	tries int       // checks in a row that have failed
 }
 
@@ -100,8 +106,9 @@ func (c *Checker) due() (list []*check) {
 	now := c.cfg.Now()
 	c.queueNew(now)
 	for _, u := range c.cfg.Pool.NotClosed() {
-		if u.FailedToReach() && u.Breaker().State() == core.Open {
-			c.push(&check{u: u, at: now.Add(firstWait), since: now})
+		if _, queued := c.queued[u]; !queued && u.FailedToReach() && u.Breaker().State() == core.Open {
+			since := c.failingSince(u, now)
+			c.push(&check{u: u, at: now.Add(waitAfter(now.Sub(since))), since: since})
 		}
 	}
 	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
@@ -110,6 +117,21 @@ func (c *Checker) due() (list []*check) {
 	}
 	return list
 }
+
+// failingSince returns when the breaker of u opened first since u served a request. A proxy that
+// accepts checks and refuses requests is therefore checked, and probed, less and less often.
+// Requires mu.
+func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
+	since, ok := c.failing[u]
+	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
+		since = now
+		c.failing[u] = since
+	}
+	return since
+}
+
+// waitAfter returns the wait until the next check of a proxy that has been failing for a time.
+func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), longest) }
 
 // queueNew queues the proxies that have joined the pool. Requires mu.
 func (c *Checker) queueNew(now time.Time) {
@@ -121,6 +143,7 @@ func (c *Checker) queueNew(now time.Time) {
 	for u := range c.known {
 		if snap.Get(u.ID()) != u {
 			delete(c.known, u)
+			delete(c.failing, u)
 		}
 	}
 	for _, u := range snap.All {
@@ -133,12 +156,10 @@ func (c *Checker) queueNew(now time.Time) {
 	}
 }
 
-// push queues a check, unless the proxy has one. Requires mu.
+// push queues a check of a proxy that has none. Requires mu.
 func (c *Checker) push(k *check) {
-	if _, ok := c.queued[k.u]; !ok {
-		c.queued[k.u] = struct{}{}
-		heap.Push(&c.queue, k)
-	}
+	c.queued[k.u] = struct{}{}
+	heap.Push(&c.queue, k)
 }
 
 // run makes one check and queues the next, if there is to be one.
@@ -176,7 +197,7 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 		return true
 	}
 	k.tries++
-	wait := min(max(now.Sub(k.since)/10, firstWait), longest)
+	wait := waitAfter(now.Sub(k.since))
 	k.at = now.Add(wait)
 	k.u.SetReached(false)
 	b := k.u.Breaker()

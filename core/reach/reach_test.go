@@ -181,6 +181,37 @@ func TestAShortOutageEndsSoon(t *testing.T) {
 	})
 }
 
+// A proxy that accepts checks and refuses requests is probed less and less often, until it serves
+// a request. After that a failure counts as a new one.
+func TestAProxyThatAcceptsChecksOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, _ := start(t, 2, 8, nil)
+		u := get(t, pool, "p0")
+		time.Sleep(time.Second)
+		attempts := func(d time.Duration) (n int) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				if u.Breaker().Admissible() {
+					attempt(t, u, verdict.ProxyUnreachable)
+					n++
+				}
+			}
+			return n
+		}
+		require.Less(t, attempts(time.Minute), 60, "5 until the breaker opens, and probes")
+		require.Less(t, attempts(10*time.Minute), 40)
+
+		require.Eventually(t, u.Breaker().Admissible, time.Minute, 50*time.Millisecond)
+		attempt(t, u, verdict.Answered)
+		for u.Breaker().State() == core.Closed {
+			attempt(t, u, verdict.ProxyUnreachable)
+			time.Sleep(10 * time.Millisecond)
+		}
+		opened := time.Now()
+		require.Eventually(t, u.Breaker().Admissible, time.Minute, 50*time.Millisecond)
+		require.Less(t, time.Since(opened), time.Second)
+	})
+}
+
 // A breaker that opened for another reason is left to its timeout.
 func TestOtherFailuresAreNotChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -129,6 +129,11 @@ func (u *Upstream) Direct() bool { return u.Spec().Address.Scheme == Direct }
 // HasServed reports whether an attempt through the proxy has succeeded since it was added.
 func (u *Upstream) HasServed() bool { return time.Duration(u.window.lastSuccess.Load()) > u.added }
 
+// ServedSince reports whether an attempt through the proxy has succeeded after a time (Pool.Elapsed).
+func (u *Upstream) ServedSince(at time.Duration) bool {
+	return u.HasServed() && time.Duration(u.window.lastSuccess.Load()) > at
+}
+
 // FailedToReach reports whether in the proxy's last failure no connection to it was opened.
 func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
