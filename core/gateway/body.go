@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// readBody reads the request's body up to the size that is kept for replay. A longer
-// body streams from there on; once that has begun, its request is not repeated.
+// readBody reads the request's body up to replay_limit bytes and keeps them for repeats. A longer
+// body is streamed to the proxy instead, and its request is not repeated.
 func (r *request) readBody(q *transport.Request) error {
 	r.conn.watch.disabled = false
 	r.input.Replayable = true
@@ -24,7 +24,7 @@ func (r *request) readBody(q *transport.Request) error {
 	fits := r.head.Framing == http1.Chunked || r.head.Length <= r.set.ReplayLimit
 	switch {
 	case !r.head.Continue:
-	case !fits: // the expectation goes on to the proxy (RFC 9110 section 10.1.1)
+	case !fits: // the proxy gets the Expect field (RFC 9110 section 10.1.1)
 		q.Continue = r.callbacks.sendContinue
 		r.streamBody(q)
 		return nil
@@ -56,7 +56,7 @@ func (r *request) readBody(q *transport.Request) error {
 	return nil
 }
 
-// streamBody lets the transport read what is left of the request's body.
+// streamBody makes the transport read the unread rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
 	r.conn.watch.disabled = true
 	q.Rest, q.BeforeRead, q.StopRead = &r.body, r.callbacks.awaitBody, r.callbacks.stopBody
@@ -77,8 +77,8 @@ func (r *request) sendContinue() bool {
 	return r.conn.write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
 }
 
-// detach copies what q holds of the head: those are views of the connection's buffer,
-// which reading the body overwrites.
+// detach copies q's method, target and fields. They are slices of the connection's read buffer, and
+// reading the body overwrites that buffer.
 func (r *request) detach(q *transport.Request) {
 	arena := r.detached[:0]
 	own := func(b []byte) []byte {

@@ -12,7 +12,7 @@ const (
 	largeChunk = 32 << 10
 )
 
-// buffers lends out copy buffers of the two sizes, and pipes.
+// buffers is a pool of copy buffers in two sizes, and a pool of pipes.
 type buffers struct {
 	small, large sync.Pool
 	pipes        *socket.Pipes
@@ -42,8 +42,8 @@ func (c *buffers) put(b *[]byte) {
 	}
 }
 
-// read reads from src into buf, or if that is nil into a small buffer, which a plain TCP
-// connection takes only when there is something to read.
+// read reads from src into buf. If buf is nil, it takes a small buffer from the pool; with a plain
+// TCP connection it does so only when src has data.
 func (c *buffers) read(src net.Conn, buf *[]byte) (*[]byte, int, error) {
 	if buf == nil {
 		if plain, ok := src.(*socket.Conn); ok {

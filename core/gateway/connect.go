@@ -11,7 +11,7 @@ import (
 
 var established = []byte("Connection established")
 
-// connect serves a CONNECT: 200 when a tunnel stands, then its bytes.
+// connect serves a CONNECT: it sends 200 once a tunnel is open, and then serves the tunnel.
 func (r *request) connect() (keep bool) {
 	r.input.Replayable = true
 	r.forward.Request.Rest = nil
@@ -30,14 +30,14 @@ func (r *request) connect() (keep bool) {
 	}
 }
 
-// establish puts the response to a CONNECT whose tunnel stands into r.out.
+// establish writes the response to a successful CONNECT into r.out.
 func (r *request) establish() {
 	h := r.newHead(http.StatusOK, established, true)
 	h.Length, h.Minor = -1, 1
 	r.out.buf = h.Append(r.out.take())
 }
 
-// relayRefusal passes on the last proxy's refusal of a CONNECT.
+// relayRefusal relays the response by which the last proxy refused the CONNECT.
 func (r *request) relayRefusal(x *executor.Relay, refusal *transport.RefusedConnect) (keep bool) {
 	r.ended = r.server.Now()
 	x.Close(refusal.Status, verdict.Relayed{}, r.ended)

@@ -12,22 +12,22 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// connection is one client connection: its bytes, its deadlines and its end. A front
-// speaks a protocol on it. drain and close may be called by any goroutine; the rest
-// belongs to the one that serves the connection.
+// connection is one client connection with its deadlines. A front speaks a protocol on it. drain
+// and close may be called from any goroutine, all other methods only from the goroutine that serves
+// the connection.
 type connection struct {
 	raw    net.Conn
-	reader *http1.Reader // buffers what is read; it parses HTTP only where it is asked to
+	reader *http1.Reader // read buffer; fronts of other protocols use it without its HTTP parser
 	read   readDeadline
 	out    stallWriter
 	watch  leaveWatch
 	now    func() time.Time
-	ctx    context.Context // cancelled when the client has left, or the gateway stops
+	ctx    context.Context // cancelled when the client leaves or the gateway stops
 	cancel context.CancelCauseFunc
-	tunnel atomic.Pointer[transport.Tunnel] // ends with the connection; nil for none
+	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
 }
 
-// newConnection takes a connection from a listener. end releases it.
+// newConnection wraps a connection that a listener has accepted. The caller must call end.
 func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, draining *atomic.Bool) *connection {
 	raw = socket.Wrap(raw)
 	c := &connection{raw: raw, reader: http1.NewReader(raw), now: now}
@@ -39,14 +39,15 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	return c
 }
 
-// end closes the connection and releases what it holds.
+// end closes the connection and stops its timers.
 func (c *connection) end() {
 	c.out.stall.Stop()
 	c.cancel(executor.ErrClientLeft)
 	c.raw.Close()
 }
 
-// close closes the connection and its tunnel, which ends their reads and writes.
+// close closes the connection and its tunnel. Reads and writes that are in progress return an
+// error.
 func (c *connection) close() {
 	c.raw.Close()
 	if t := c.tunnel.Load(); t != nil {
@@ -54,34 +55,35 @@ func (c *connection) close() {
 	}
 }
 
-// drain closes the connection if it has no request in flight. The gateway's draining is
-// set before.
+// drain closes the connection if it has no request in flight. The gateway sets its draining flag
+// before the call.
 func (c *connection) drain() { c.read.drain() }
 
-// draining reports whether the gateway drains.
+// draining reports whether the gateway is shutting down.
 func (c *connection) draining() bool { return c.read.draining.Load() }
 
-// write writes b and reports whether the client has taken it.
+// write writes b and reports whether the write succeeded.
 func (c *connection) write(b []byte) bool {
 	_, err := c.out.Write(b)
 	return err == nil
 }
 
 const (
-	lingerShort = 500 * time.Millisecond // wait for more from a client that has nothing to send
-	lingerWait  = 5 * time.Second        // wait for more from a client in mid-request
-	lingerTime  = 30 * time.Second       // limit on all of it
+	lingerShort = 500 * time.Millisecond // read timeout if the request has been read completely
+	lingerWait  = 5 * time.Second        // read timeout if the client is still sending a request
+	lingerTime  = 30 * time.Second       // limit for the whole of linger
 )
 
-// linger lets the client read the last response although it is still sending: a plain
-// close would reset the connection, and many clients read only when they have sent
-// everything. unfinished is set if the body of the request has not been read to its end.
-// A drain ends the wait.
+// linger lets a client that is still sending read the last response. Closing the connection at once
+// would reset it, and many clients read the response only after they have sent everything. So
+// linger closes the sending direction, and reads and discards what the client sends, until the
+// client closes or a timeout passes. unfinished is set if the request's body has not been read
+// completely. A drain ends linger.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
 	switch {
-	case c.draining(): // the phase stays, so that the short wait is not ended
+	case c.draining(): // stay in the busy phase: drain must not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -92,7 +94,7 @@ func (c *connection) linger(unfinished bool) {
 	c.read.resume()
 	for end := c.now().Add(limit); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
-		c.reader.Release() // a full buffer would take nothing more
+		c.reader.Release() // ReadAhead reads nothing into a full buffer
 		until := c.now().Add(wait)
 		if until.After(end) {
 			until = end
@@ -104,8 +106,8 @@ func (c *connection) linger(unfinished bool) {
 	}
 }
 
-// reset makes the connection's end visible to the client as an error: what has been
-// written arrives, and then a reset instead of a clean end.
+// reset makes the next close send a TCP reset, after the bytes already written. The client then
+// sees an error instead of a regular end.
 func (c *connection) reset() {
 	if tcp, ok := c.raw.(*socket.Conn); ok {
 		tcp.SetLinger(0)

@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// readDeadline is the only owner of a client connection's read deadline. The goroutine
-// that reads sets it for each wait; two others may end a wait: drain, when the gateway
-// stops and the connection is idle, and stop, when the rest of a request's body is of
-// no use any more. A wait that one of them has ended stays ended, whatever order the
-// calls come in: each setter looks again after it has set the deadline.
+// readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine
+// that reads sets it before each read. Two calls from other goroutines make the pending read
+// return: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of
+// a request's body is not needed any more. Both stay in effect whatever the order of calls: set
+// checks for them again after it has set the deadline.
 type readDeadline struct {
 	conn     net.Conn
 	draining *atomic.Bool // the gateway's
 	phase    atomic.Int32
 	stopped  atomic.Bool
-	idle     time.Time // what the deadline was set to for an idle connection; zero if another was set since
+	idle     time.Time // the deadline that awaitRequest set; zero if await has set another one since
 }
 
 // The phases of a connection.
 const (
-	fresh int32 = iota // its first request has not come
+	fresh int32 = iota // no request has been read yet
 	busy               // a request is in flight
-	idle               // it waits for another request, or for its client to close
+	idle               // it waits for the next request, or for the client to close
 )
 
 const (
@@ -38,8 +38,8 @@ const (
 // aLongTimeAgo as a deadline ends a blocked read or write at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// awaitRequest sets the deadline for the next head. It returns false if none may come,
-// as the gateway drains.
+// awaitRequest sets the deadline for the next request's head. It returns false if the gateway
+// drains, so that no further request is served.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
 	if until := now.Add(idleTimeout); until.Sub(d.idle) > idleSlack {
 		d.idle = until
@@ -48,13 +48,13 @@ func (d *readDeadline) awaitRequest(now time.Time) bool {
 	return !d.draining.Load()
 }
 
-// await sets the deadline for anything else; zero is none.
+// await sets the deadline for all other reads; the zero time means none.
 func (d *readDeadline) await(until time.Time) {
 	d.idle = time.Time{}
 	d.set(until)
 }
 
-// set sets the deadline and leaves the fields that belong to one goroutine alone.
+// set sets the deadline. Unlike await it may be called from any goroutine.
 func (d *readDeadline) set(until time.Time) {
 	d.conn.SetReadDeadline(until)
 	if d.stopped.Load() || d.phase.Load() != busy && d.draining.Load() {
@@ -62,28 +62,29 @@ func (d *readDeadline) set(until time.Time) {
 	}
 }
 
-// enter begins a phase. An idle connection that drains is closed by the next wait.
+// enter changes the phase. If the gateway drains, an idle connection is closed by its next read.
 func (d *readDeadline) enter(phase int32) { d.phase.Store(phase) }
 
-// drain ends the wait of a connection without a request in flight. The gateway
-// sets draining before it calls drain.
+// drain makes the pending read return if no request is in flight. The gateway sets draining before
+// it calls drain.
 func (d *readDeadline) drain() {
 	if d.phase.Load() != busy {
 		d.conn.SetReadDeadline(aLongTimeAgo)
 	}
 }
 
-// stop ends the wait for a request's body and each later one, until resume.
+// stop makes the pending read of a request's body return, and each later one, until resume is
+// called.
 func (d *readDeadline) stop() {
 	d.stopped.Store(true)
 	d.conn.SetReadDeadline(aLongTimeAgo)
 }
 
-// resume allows waits again after stop.
+// resume ends the effect of stop.
 func (d *readDeadline) resume() {
 	d.idle = time.Time{}
 	d.stopped.Store(false)
 }
 
-// interrupt ends the wait of another goroutine. The next await allows waits again.
+// interrupt makes another goroutine's pending read return. The next await sets a new deadline.
 func (d *readDeadline) interrupt() { d.conn.SetReadDeadline(aLongTimeAgo) }

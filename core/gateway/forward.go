@@ -29,7 +29,7 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 		return r.respondBadBody(err)
 	}
 	if q.Framing != http1.NoBody {
-		r.input.Ready = r.server.Now() // a client that sends slowly uses up no timeout of an attempt
+		r.input.Ready = r.server.Now() // the attempt timeout begins after the client has sent the body
 	}
 	r.forward.Control.BodyIdle = r.set.BodyIdle
 	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.forward)
@@ -46,13 +46,13 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	return r.respondRefusal(ending.Refusal)
 }
 
-// ran is called when Run has returned.
+// ran is called after executor.Run has returned.
 func (r *request) ran() {
 	r.conn.watch.stop()
 	r.outcome = proxyhttp.OutcomeOf(r.input.ID, r.exchange.Result())
 }
 
-// respondRefusal ends an exchange without a response to relay.
+// respondRefusal sends the error response for an exchange that has no response to relay.
 func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	r.ended = r.server.Now()
 	if errors.Is(context.Cause(r.conn.ctx), executor.ErrClientLeft) {
@@ -65,8 +65,8 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	return r.respondError(&e)
 }
 
-// relay passes a response on to the client. The exchange is closed before the last byte
-// is written, so that a client that has the response finds it counted.
+// relay relays a response to the client. The exchange is closed before the last byte is written, so
+// that a client that has read the whole response finds its request counted in the metrics.
 func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	keep = r.reusable() && r.forward.Request.Rest == nil
 	framing := in.Framing
@@ -88,7 +88,7 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 		r.closeRelay(x, in.Status, nil, true)
 		return false
 	case broke != nil:
-		// The client gets what there is, and an error instead of a clean end.
+		// The client gets the bytes that have arrived, and then a reset instead of a regular end.
 		relayed := r.closeRelay(x, in.Status, broke, false)
 		if !relayed.RequestBroke && !relayed.Stopped {
 			socket.WaitAcked(r.conn.raw, r.set.BodyIdle)
@@ -102,8 +102,8 @@ func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	return keep
 }
 
-// closeRelay gives the proxy connection back and closes the exchange. Only the first
-// call counts.
+// closeRelay returns the proxy connection to its pool and closes the exchange. Later calls have no
+// effect.
 func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bool) verdict.Relayed {
 	r.ended = r.server.Now()
 	relayed := r.forward.Close(broke, r.ended)
@@ -112,11 +112,11 @@ func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bo
 	return relayed
 }
 
-// copyBody writes r.out, which holds the head, and then the body. broke is the error that
-// the body broke off with; left reports that the client does not take it.
+// copyBody writes r.out, which holds the head, and then the body. broke is the error that ended the
+// proxy's body early. left is set if a write to the client failed.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
-		// All that is buffered goes out in one write.
+		// All buffered bytes are written in one call.
 		for len(r.out.buf) < largeChunk {
 			p, err := in.Body.Ready()
 			if p == nil {
@@ -138,7 +138,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		if !r.conn.write(r.out.buf) {
 			return nil, true
 		}
-		r.out.back() // the next piece may take long
+		r.out.back() // the next bytes may take long
 		if src := r.conn.out.spliceSource(in.Conn()); src != nil && !chunked && in.Body.Left() >= socket.SpliceMin {
 			if broke, left := r.spliceBody(in, src); broke != nil || left {
 				return broke, left
@@ -160,11 +160,11 @@ func appendPiece(b, p []byte, chunked bool) []byte {
 	return append(b, p...)
 }
 
-// bodyTail is how many bytes of a body are left to copyBody, which closes the exchange
-// before it writes the last ones.
+// bodyTail is the number of bytes at the end of a body that spliceBody leaves to copyBody: copyBody
+// closes the exchange before it writes the last bytes.
 const bodyTail = 4 << 10
 
-// spliceBody copies most of a long body inside the kernel.
+// spliceBody copies a long body inside the kernel, except for its last bodyTail bytes.
 func (r *request) spliceBody(in *transport.Response, src *socket.Conn) (broke error, left bool) {
 	for {
 		unread, ok := in.Body.Unread()

@@ -1,17 +1,16 @@
 package gateway
 
-// front speaks one protocol with one client. The Server owns the connection: it ends it
-// when serve or refuse has returned, drains it and closes it. HTTP/1.1 is the only
-// front so far (httpFront). Another one, for SOCKS5, reads its requests with the
-// connection's reader, runs them with executor.Run and a proxyhttp.Connect, and gives
-// the tunnel to Server.serveTunnel. TLS to clients is no front but a listener
-// (tls.NewListener): every front then works on its connections.
+// front speaks one protocol with one client. The Server owns the connection: it drains it, closes
+// it, and ends it after serve or refuse has returned. HTTP/1.1 (httpFront) is the only front so
+// far. A front for SOCKS5 would read its requests with the connection's reader, run them with
+// executor.Run and a proxyhttp.Connect, and pass the tunnel to Server.serveTunnel. TLS to clients
+// needs no front but a listener (tls.NewListener), which works with every front.
 type front interface {
-	// serve serves the client until one of the two ends the connection.
+	// serve serves the client until the client or the gateway ends the connection.
 	serve()
-	// refuse sends the client the error that the gateway accepts no more connections.
+	// refuse tells the client that the gateway accepts no more connections.
 	refuse()
 }
 
-// newFront returns the front for a connection of one listener.
+// newFront returns the front of a new connection.
 type newFront func(*Server, *connection) front

@@ -10,20 +10,20 @@ const (
 	tlsEarlyData       = 42 // type of an extension
 )
 
-// hello is what the bytes that a client has sent first are.
+// hello is the kind of the bytes that a client has sent first.
 type hello uint8
 
 const (
-	notHello     hello = iota // something else, or more than a ClientHello, or one that announces early data
-	partialHello              // the beginning of a ClientHello, or nothing
-	wholeHello                // one ClientHello and nothing behind it
+	notHello     hello = iota // other bytes, or more than a ClientHello, or a ClientHello with early data
+	partialHello              // a part of a ClientHello, or nothing
+	wholeHello                // exactly one ClientHello
 )
 
-// classify reports whether b, all that a client has sent, is a TLS ClientHello without
-// early data or the beginning of one. Such bytes cause nothing at the target, so that they
-// may be sent again. As long as b is shorter than needed, more bytes do not change the result.
+// classify returns the kind of b, which is everything that a client has sent. A ClientHello without
+// early data has no effect at the target, so it may be sent again. needed is the length that b must
+// have before another call can return another kind; 0 if the kind is final.
 func classify(b []byte) (kind hello, needed int) {
-	var message []byte // a part of b, if it lies in one record
+	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
 		if b[0] != tlsHandshake || len(b) > 1 && b[1] != 3 {
 			return notHello, 0
@@ -64,8 +64,8 @@ func classify(b []byte) (kind hello, needed int) {
 	return wholeHello, 0
 }
 
-// hasEarlyData reports whether the body of a ClientHello has the extension early_data. It
-// reports true as well if the body is malformed.
+// hasEarlyData reports whether the body of a ClientHello has the extension early_data (RFC 8446
+// section 4.2.10). It also returns true if the body is malformed.
 func hasEarlyData(body []byte) bool {
 	rest, ok := skip(body, 2+32, 0)              // version and random
 	for _, lengthBytes := range []int{1, 2, 1} { // session id, cipher suites, compression methods
@@ -90,8 +90,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skip returns b without its first n bytes and without the field behind them whose length
-// is written in lengthBytes bytes. ok is false if b is too short.
+// skip returns b without its first n bytes and without the length-prefixed field that follows them;
+// the prefix has lengthBytes bytes. ok is false if b is too short.
 func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

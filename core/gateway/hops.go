@@ -30,9 +30,9 @@ func (r *request) countHop() (last bool) {
 	return false
 }
 
-// respondLastHop responds to a request that goes no further as its target would: to a
-// TRACE with the request itself, without credentials and cookies (RFC 9110 section
-// 9.3.8), to an OPTIONS with nothing.
+// respondLastHop responds to a request whose Max-Forwards is 0, in place of the target: to a TRACE
+// with the request itself, without credentials and cookies (RFC 9110 section 9.3.8), to an OPTIONS
+// with an empty body.
 func (r *request) respondLastHop() (keep bool) {
 	var trace []byte
 	if r.input.Method == http.MethodTrace {

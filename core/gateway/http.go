@@ -19,18 +19,18 @@ type httpFront struct {
 	entry TrackerEntry
 }
 
-// cache keeps what rarely changes from one request of a connection to the next, so that
-// a request costs no allocation.
+// cache keeps values that seldom change between the requests of a connection, so that a request
+// allocates nothing.
 type cache struct {
 	authority   proxyhttp.Authority // of the last target
-	regionValue string              // last X-Whirlpool-Region, and its parts
+	regionValue string              // last X-Whirlpool-Region; region and strict are its parts
 	region      string
 	strict      bool
-	accepted    string    // last Proxy-Authorization that was accepted,
-	acceptedBy  *settings // and the settings it was accepted under
-	override    string    // last X-Whirlpool-Retry,
+	accepted    string    // last accepted Proxy-Authorization
+	acceptedBy  *settings // the settings in force at that time
+	override    string    // last X-Whirlpool-Retry
 	global      *retry.Policy
-	policy      *retry.Policy // and that merged over global
+	policy      *retry.Policy // override merged over global
 }
 
 func newHTTPFront(s *Server, c *connection) front {
@@ -51,7 +51,7 @@ func (f *httpFront) serve() {
 	}
 }
 
-// next serves one request and reports whether another may follow.
+// next serves one request and reports whether the connection can serve another.
 func (f *httpFront) next() bool {
 	now := f.ended
 	if now.IsZero() {
@@ -72,7 +72,8 @@ func (f *httpFront) next() bool {
 	return keep
 }
 
-// unreadable responds to a head that could not be read, if a response makes sense.
+// unreadable handles an error of ReadRequest. It sends an error response if the client has sent a
+// malformed head.
 func (f *httpFront) unreadable(err error) {
 	var bad *http1.ProtocolError
 	switch {
@@ -83,8 +84,8 @@ func (f *httpFront) unreadable(err error) {
 	}
 }
 
-// refuseHead refuses a head that breaks the rules, and ends the connection: where the
-// next message would begin is unknown.
+// refuseHead sends an error response to a malformed head. The connection then ends, because the
+// start of a next request is unknown.
 func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 	f.begin()
 	code := "malformed_request"

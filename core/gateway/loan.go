@@ -2,25 +2,25 @@ package gateway
 
 import "sync"
 
-// spareBuffer is the size up to which a buffer is kept for the next borrower.
+// spareBuffer is the maximum size of a buffer that goes back to its pool.
 const spareBuffer = 2 << 20
 
-// newSpares returns a pool of buffers (*[]byte). They grow as they are used; unused ones
-// are freed by the second garbage collection.
+// newSpares returns a pool of buffers (*[]byte). The buffers grow with use. The pool drops unused
+// ones at the second garbage collection.
 func newSpares() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
 
-// loan is a buffer that a connection has while a message needs it, so that thousands of
-// idle connections hold none.
+// loan is a buffer that a connection borrows for one message, so that idle connections hold no
+// buffer.
 type loan struct {
 	from *sync.Pool
 	buf  []byte  // nil without a buffer
-	lent *[]byte // where buf is from
+	lent *[]byte // the pool's pointer to buf
 }
 
-// take borrows a buffer, unless there is one, and returns it empty. The caller stores
-// what it makes of it in buf.
+// take borrows a buffer if the loan has none, and returns it with length 0. The caller appends to
+// it and stores the result in buf.
 func (l *loan) take() []byte {
 	if l.lent == nil {
 		l.lent = l.from.Get().(*[]byte)
@@ -29,7 +29,7 @@ func (l *loan) take() []byte {
 	return l.buf[:0]
 }
 
-// back gives the buffer back, as large as it has grown.
+// back returns the buffer to the pool.
 func (l *loan) back() {
 	if l.lent == nil {
 		return

@@ -15,31 +15,31 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// maxFlight bounds the client's first bytes that are kept to be sent again.
+// maxFlight is the maximum number of bytes from the client that are kept to be sent again.
 const maxFlight = 64 << 10
 
-// opening is the time of a tunnel before the target's first byte. What the client has sent
-// is kept. As long as that is a TLS ClientHello or nothing, a tunnel that ends, or lets the
-// ClientHello wait for too long, is replaced by one through another proxy.
+// opening is the state of a tunnel before the target's first byte. It keeps what the client has
+// sent. While that is nothing, a part of a ClientHello, or a ClientHello, the tunnel is replaced by
+// one through another proxy if it ends or if the target does not answer the ClientHello in time.
 type opening struct {
-	mu     sync.Mutex // of the following, and of the tunnel's target and out until the phase is final
-	ended  sync.Cond  // of mu: the phase is not reconnecting any more
+	mu     sync.Mutex // guards the fields below, and the tunnel's target and out until the phase is final
+	ended  sync.Cond  // signals the end of the phase reconnecting; uses mu
 	phase  phase
-	sent   []byte    // by the client
-	needed int       // as long as sent is shorter, it is a part of a ClientHello
+	sent   []byte    // bytes from the client
+	needed int       // length of sent at which it must be classified again
 	part   int       // length of the incomplete ClientHello that the client has sent; 0 after a complete one
-	since  time.Time // when the ClientHello was sent; zero if the target's silence is not limited
+	since  time.Time // when the ClientHello was sent; zero if there is no limit for the target's answer
 }
 
 type phase uint8
 
 const (
-	final        phase = iota // the tunnel is not replaced any more
-	replaceable               // what the client has sent may be sent again
-	reconnecting              // the tunnel has failed, and there is no new one yet
+	final        phase = iota // the tunnel cannot be replaced any more
+	replaceable               // the tunnel can be replaced
+	reconnecting              // the tunnel has failed, and another proxy is being tried
 )
 
-// sendFirst passes on what the client sends until the tunnel is final.
+// sendFirst forwards bytes from the client to the target until the phase is final.
 func (t *tunnel) sendFirst() (n int64, err error) {
 	r := t.client.reader
 	if early := r.Buffered(); len(early) > 0 {
@@ -75,9 +75,9 @@ func (t *tunnel) isFinal() bool {
 	return t.opening.phase == final
 }
 
-// forward passes p on to the target and keeps it while the tunnel may be replaced. Its
-// error is a *socket.WriteError. While the tunnel may be replaced a write error is ignored: the
-// read from the target then fails too, and replaces the tunnel.
+// forward writes p to the target. While the tunnel can be replaced, it also keeps p and ignores
+// write errors: then the read from the target fails as well, and the tunnel is replaced. Otherwise
+// a write error is a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -89,8 +89,8 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// keep keeps p, and passes it on if there is a tunnel. It returns false if the tunnel is
-// final; p has not been passed on then.
+// keep keeps p for another tunnel, and writes it to the present one if there is one. It returns
+// false, and has written nothing, if the phase is final.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -106,7 +106,7 @@ func (t *tunnel) keep(p []byte) bool {
 		o.finalize()
 		return false
 	}
-	all := p // most often the client has sent nothing before
+	all := p // usually this is the client's first read
 	if len(o.sent) > 0 {
 		all = append(o.sent, p...)
 	}
@@ -127,7 +127,7 @@ func (t *tunnel) keep(p []byte) bool {
 	return true
 }
 
-// setPart sets part; kind is the kind of the bytes in sent. It requires mu.
+// setPart sets part; kind is the kind of sent. The caller holds mu.
 func (o *opening) setPart(kind hello) {
 	o.part = 0
 	if kind == partialHello {
@@ -135,26 +135,26 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the client has sent nothing, or only a part of a ClientHello, among
-// the up bytes that it has sent: the target has nothing to answer.
+// unused reports whether the target has nothing to answer: the up bytes that the client has sent
+// are none, or a part of a ClientHello.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return up == int64(o.part)
 }
 
-// finalize makes the tunnel final. It requires mu.
+// finalize makes the phase final. The caller holds mu.
 func (o *opening) finalize() {
 	o.phase, o.sent = final, nil
 	o.ended.Broadcast()
 }
 
-// recheckEvery is how often the limit of a silence is looked at: it depends on what the
-// pool's proxies take.
+// recheckEvery is the interval at which the limit for the target's answer is computed again: it
+// depends on the latencies of the pool, which may become known meanwhile.
 const recheckEvery = 250 * time.Millisecond
 
-// limitSilence begins to limit the time in which the target has to send something, if the
-// ClientHello is whole. It requires the opening's mu.
+// limitSilence starts the limit for the target's answer if the client has sent a whole ClientHello.
+// The caller holds the opening's mu.
 func (t *tunnel) limitSilence(kind hello) {
 	if kind == wholeHello {
 		t.opening.since = t.client.now()
@@ -162,8 +162,8 @@ func (t *tunnel) limitSilence(kind hello) {
 	}
 }
 
-// extend lets the target be silent until the next look at the limit. It returns false if
-// the limit has passed. It requires the opening's mu.
+// extend sets the deadline of the next read from the target. It returns false if the limit for the
+// target's answer has passed. The caller holds the opening's mu.
 func (t *tunnel) extend(now time.Time) bool {
 	limit := t.exchange.Silence()
 	if limit == 0 {
@@ -178,7 +178,7 @@ func (t *tunnel) extend(now time.Time) bool {
 	return true
 }
 
-// waitOn reports whether the target may go on being silent after a read ended with err.
+// waitOn reports whether to go on waiting for the target after a read has returned err.
 func (t *tunnel) waitOn(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -193,15 +193,15 @@ func (t *tunnel) waitOn(err error) bool {
 	return true
 }
 
-// unlimit ends the limit of the target's silence. It requires the opening's mu.
+// unlimit removes the limit for the target's answer. The caller holds the opening's mu.
 func (t *tunnel) unlimit() {
 	t.opening.since = time.Time{}
 	t.target.SetReadDeadline(time.Time{})
 	t.await(t.target)
 }
 
-// clientEnded is called when nothing more comes from the client. It returns the connection
-// that was written to.
+// clientEnded is called when the client sends nothing more. It makes the phase final and returns
+// the connection to the target.
 func (t *tunnel) clientEnded() (target net.Conn) {
 	o := &t.opening
 	o.mu.Lock()
@@ -213,10 +213,10 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 	return t.target
 }
 
-// receiveFirst passes on the first bytes from the target, and replaces the tunnel while it
-// may. heard is set if there were any; n is how many of them the client has got. An error of
-// the client's connection is a *socket.WriteError. A target that ended without a byte is
-// io.ErrUnexpectedEOF.
+// receiveFirst forwards the first bytes from the target to the client. Until they arrive, it
+// replaces the tunnel when that is possible. heard is set if the target has sent bytes; n of them
+// were written to the client. A write error is a *socket.WriteError. If the target ends without a
+// byte, the error is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	for {
 		t.await(t.target)
@@ -244,7 +244,7 @@ func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	}
 }
 
-// first passes on p, the first bytes from the target: the tunnel stays.
+// first forwards p, the first bytes from the target. The tunnel is not replaced after that.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
@@ -260,9 +260,9 @@ func (t *tunnel) first(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// replace replaces a tunnel that failed with err. It returns the bytes that the target has
-// already sent through the new tunnel. ok is false if the tunnel is final or unused, if the
-// client has left, or if there is no other proxy or none opens a tunnel.
+// replace opens a tunnel through another proxy after the present one has failed with err. It
+// returns the bytes that the target has already sent through the new tunnel. ok is false if the
+// phase is final, the tunnel is unused, the client has left, or no other proxy opens a tunnel.
 func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
@@ -289,8 +289,8 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	return nil, false
 }
 
-// reconnected makes way the tunnel, and sends again what the client has sent. It requires
-// the opening's mu.
+// reconnected installs way as the tunnel, and sends the client's bytes again. The caller holds the
+// opening's mu.
 func (t *tunnel) reconnected(way *transport.Tunnel) {
 	o := &t.opening
 	t.client.tunnel.Store(way)
@@ -312,7 +312,8 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	t.limitSilence(kind)
 }
 
-// drop ends an exchange that is of no use for the client any more. The client has got its 200.
+// drop closes an exchange whose ending cannot be used any more. The client has already received its
+// 200.
 func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {

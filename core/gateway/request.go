@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// request is one HTTP request of a client, from its head to the last byte of its
-// response. It is reused for the next request on the connection.
+// request is one HTTP request of a client, from the end of its head to the last byte of its
+// response. The connection uses the same value for all its requests.
 type request struct {
 	server *Server
 	conn   *connection
@@ -23,7 +23,7 @@ type request struct {
 	head      http1.Request
 	body      http1.Body
 	continued bool      // 100 Continue has been sent
-	ended     time.Time // when the exchange was closed; zero without one
+	ended     time.Time // when the exchange was closed; zero if there was none
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -31,23 +31,24 @@ type request struct {
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
-	out       loan          // the head and body being written
-	kept      loan          // the body, as far as it can be sent again
-	fields    []http1.Field // as they are sent to the proxy
-	detached  []byte        // copy of a head whose buffer is overwritten by the body
+	out       loan          // the response that is being written
+	kept      loan          // the body, kept for repeats
+	fields    []http1.Field // those that are sent to the proxy
+	detached  []byte        // copy of the head, see detach
 	callbacks callbacks
 }
 
-// callbacks are methods of a request, bound once for each connection.
+// callbacks are methods of a request as function values. They are created once per connection,
+// because creating one allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch func()
 	sendContinue               func() bool
 }
 
-// usualFields is how many header fields an idle connection keeps room for.
+// usualFields is the number of header fields that an idle connection keeps memory for.
 const usualFields = 64
 
-// init readies the request of a connection.
+// init prepares r for a connection.
 func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.set = s, c, s.settings.Load()
 	c.out.patience = r.set.BodyIdle
@@ -60,7 +61,7 @@ func (r *request) init(s *Server, c *connection) {
 	r.dial.Transport, r.dial.Control = s.Transport, &r.forward.Control
 }
 
-// begin readies r for the next request.
+// begin prepares r for the next request.
 func (r *request) begin() {
 	r.input, r.outcome = executor.Request{}, proxyhttp.Outcome{}
 	r.input.ID = r.server.NewID()
@@ -68,7 +69,7 @@ func (r *request) begin() {
 	r.continued, r.ended = false, time.Time{}
 }
 
-// shrink gives back what an idle connection does not need.
+// shrink releases memory that an idle connection does not need.
 func (r *request) shrink() {
 	r.out.back()
 	r.kept.back()
@@ -82,8 +83,8 @@ func (r *request) shrink() {
 	}
 }
 
-// handle serves the request whose head has been read, and reports whether the
-// connection can serve another.
+// handle serves the request whose head has been read, and reports whether the connection can serve
+// another one.
 func (r *request) handle(entry TrackerEntry) (keep bool) {
 	r.set = r.server.settings.Load()
 	r.conn.out.patience = r.set.BodyIdle
@@ -119,7 +120,7 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	return r.forwardTo(target)
 }
 
-// target reads where the request goes. The Target is that of a request in absolute
+// target parses the request's target. The returned Target is set only for a request in absolute
 // form.
 func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	var err error
@@ -140,8 +141,7 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the fields by which a client steers the gateway: the retry policy and the
-// region of its request.
+// steer reads the X-Whirlpool-* fields of the request: its retry policy and its region.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
@@ -161,8 +161,8 @@ func badRequest(code, message string) *proxyhttp.ErrorResponse {
 	}
 }
 
-// policy returns the policy of the request: the global one, with the override of the
-// request merged over it.
+// policy returns the request's retry policy: the global policy, merged with the override in
+// X-Whirlpool-Retry.
 func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	override, found, err := r.ownField("x-whirlpool-retry")
 	switch {
@@ -188,7 +188,7 @@ func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	return c.policy, nil
 }
 
-// region returns the wanted region, and whether no other may be used.
+// region returns the region that the client asks for. strict is set if no other region may be used.
 func (r *request) region() (region string, strict bool, err error) {
 	c := &r.cache
 	value, _, err := r.ownField("x-whirlpool-region")
@@ -200,8 +200,8 @@ func (r *request) region() (region string, strict bool, err error) {
 	return c.region, c.strict, err
 }
 
-// ownField returns the value of an X-Whirlpool-* field, by its name in lower case, and
-// whether it is there. It may be there once.
+// ownField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear
+// only once.
 func (r *request) ownField(name string) (value []byte, found bool, err error) {
 	for i := range r.head.Fields {
 		f := &r.head.Fields[i]
@@ -216,7 +216,7 @@ func (r *request) ownField(name string) (value []byte, found bool, err error) {
 	return value, found, nil
 }
 
-// authorize refuses a client without valid credentials.
+// authorize returns a 407 response if the client has no valid credentials, otherwise nil.
 func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	if r.authorized() {
 		return nil
@@ -227,8 +227,8 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	}
 }
 
-// authorized checks the client's credentials. Those that were accepted last time are
-// not checked again until the settings change.
+// authorized checks the client's credentials. Credentials that have been accepted once on this
+// connection are not checked again until the settings change.
 func (r *request) authorized() bool {
 	if len(r.set.users) == 0 {
 		return true
@@ -250,7 +250,7 @@ func (r *request) authorized() bool {
 	return false
 }
 
-// method returns a string for a method without allocating for the usual ones.
+// method converts b to a string. It allocates only for unusual methods.
 func method(b []byte) string {
 	switch string(b) {
 	case "GET":

@@ -19,13 +19,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// Settings are what a reload may change. A request uses those in force when it began.
+// Settings are the settings that a reload may change. A request uses the settings that were in
+// force when it began.
 type Settings struct {
 	Users          []User
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	MaxConnections int                    // client connections at once; 0 for no limit
-	BodyIdle       time.Duration          // how long a body may stand still
+	BodyIdle       time.Duration          // maximum time without progress of a body
 	Strategies     func(name string) bool // reports whether there is a backoff of that name
 }
 
@@ -34,20 +35,20 @@ type Tracker interface {
 	Track() TrackerEntry
 }
 
-// TrackerEntry follows the requests of one client connection, one after the other.
+// TrackerEntry tracks the requests of one client connection, one at a time.
 type TrackerEntry interface {
 	executor.Progress
 	Begin(id core.RequestID, method, host string, started time.Time)
 	Release()
 }
 
-// Config is what a Server is built from. Every field is needed.
+// Config has the dependencies of a Server. All fields are required.
 type Config struct {
 	Executor  *executor.Executor
 	Transport *transport.Transport
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
-	Tunnels   func(up, down int64) // bytes of a finished tunnel
+	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
 	Files     int                  // descriptors the process may have open; 0 when unknown
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -60,7 +61,7 @@ type Server struct {
 	settings atomic.Pointer[settings]
 	buffers  *buffers
 
-	outs, bodies *sync.Pool // buffers of loans: for responses, and for bodies kept for replay
+	outs, bodies *sync.Pool // buffers of loans: for responses, and for request bodies
 
 	ctx    context.Context // cancelled when the grace period of a drain ends
 	cancel context.CancelCauseFunc
@@ -68,7 +69,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*connection]struct{} // guarded by mu
 	clients  atomic.Int64             // the size of conns, read without mu
-	crowd    sync.Once                // logs that clients wait
+	crowd    sync.Once                // logs once that clients wait
 	draining atomic.Bool
 	refusing atomic.Int32
 	wg       sync.WaitGroup
@@ -79,7 +80,7 @@ type settings struct {
 	users users
 }
 
-// New returns a server; Serve starts it.
+// New returns a Server. Serve makes it accept clients.
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{
@@ -91,16 +92,16 @@ func New(cfg Config, set Settings) *Server {
 	return s
 }
 
-// Apply replaces the settings for requests that begin from now on.
+// Apply replaces the settings. Requests that have begun keep the old ones.
 func (s *Server) Apply(set Settings) {
 	s.settings.Store(&settings{Settings: set, users: newUsers(set.Users)})
 }
 
-// Serve accepts HTTP clients until l is closed; Shutdown then ends them. It returns nil
-// after Shutdown, else the error of l.
+// Serve accepts HTTP clients from l until l is closed. It returns nil after Shutdown or when l is
+// closed, otherwise the error of l.
 func (s *Server) Serve(l net.Listener) error { return s.accept(l, newHTTPFront) }
 
-// accept accepts the clients of one front.
+// accept accepts clients from l and serves each with a front.
 func (s *Server) accept(l net.Listener, f newFront) error {
 	var pause time.Duration
 	for {
@@ -110,7 +111,7 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// Out of file descriptors or the like: it passes, as in net/http.
+			// For example, no file descriptor is left. net/http retries as well.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.Log.Error("accept", slog.Any("error", err), slog.Duration("pause", pause))
 			time.Sleep(pause)
@@ -121,17 +122,16 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 	}
 }
 
-// spareFiles is the number of descriptors for everything but clients: listeners, the API,
-// configuration, a few idle connections.
+// spareFiles is the number of file descriptors reserved for everything but clients: listeners, the
+// API, configuration, a few idle connections.
 const spareFiles = 128
 
-// roomPoll is the time between two looks of awaitRoom.
+// roomPoll is the interval at which awaitRoom checks for free descriptors.
 const roomPoll = 5 * time.Millisecond
 
-// awaitRoom waits while the clients may need every descriptor that the process may have
-// open: one for each client and, unless it is idle, one for its proxy, beside those of
-// the pipes. Further clients wait in the listener's queue rather than at a gateway that
-// can open nothing for them.
+// awaitRoom waits while the clients may need all file descriptors of the process: one for each
+// client connection and one for the proxy connection of each request in flight, besides those of
+// the pipes. Meanwhile new clients wait in the listener's queue.
 func (s *Server) awaitRoom() {
 	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
 		s.crowd.Do(func() {
@@ -158,14 +158,14 @@ func (s *Server) roomy() bool {
 	return need < room
 }
 
-// pipeRoom reports whether another pipe may be made without taking a descriptor
-// that a client may need.
+// pipeRoom reports whether another pipe can be created without using descriptors that clients may
+// need.
 func (s *Server) pipeRoom() bool { return s.Files == 0 || 2*s.Connections() < s.room() }
 
-// room is the number of descriptors for clients and their proxies.
+// room returns the number of file descriptors for clients and their proxy connections.
 func (s *Server) room() int { return max(s.Files-2*s.buffers.pipes.Open()-spareFiles, 2) }
 
-// admit serves a connection in a goroutine of its own, or refuses it.
+// admit serves a connection in a new goroutine, or refuses it.
 func (s *Server) admit(raw net.Conn, f newFront) {
 	c := newConnection(s.ctx, raw, s.Now, &s.draining)
 	s.mu.Lock()
@@ -189,19 +189,19 @@ func (s *Server) admit(raw net.Conn, f newFront) {
 	}()
 }
 
-// serve calls f, a method of c's front, and ends the connection.
+// serve runs f, a method of c's front, and ends the connection.
 func (s *Server) serve(c *connection, f func()) {
 	defer s.rescue()
 	defer c.end()
 	f()
 }
 
-// maxRefusing is how many clients are refused with a response at once.
+// maxRefusing is the maximum number of clients that are being refused with a response.
 const maxRefusing = 64
 
-// refuse refuses a client beyond the limit in a goroutine of its own: that may take half
-// a second. When maxRefusing are being refused already, the connection is closed without
-// a response.
+// refuse sends a client beyond the limit an error response, in a new goroutine, because that may
+// take half a second. If maxRefusing clients are being refused already, the connection is closed
+// without a response.
 func (s *Server) refuse(c *connection, f newFront) {
 	if s.refusing.Add(1) > maxRefusing {
 		s.refusing.Add(-1)
@@ -214,20 +214,20 @@ func (s *Server) refuse(c *connection, f newFront) {
 	}()
 }
 
-// rescue, deferred, keeps a panic in a client's own goroutine from ending more than that client.
+// rescue is deferred by a client's goroutine. It recovers from a panic, so that only this client is
+// affected.
 func (s *Server) rescue() {
 	if p := recover(); p != nil {
 		s.Log.Error("panic while serving a client", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 	}
 }
 
-// Connections is the number of client connections.
+// Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.clients.Load()) }
 
-// Shutdown drains: connections without a request close at once, running
-// requests and tunnels may finish until ctx ends; then retries that wait are
-// answered 503 and what is left is closed. The listener is the caller's to
-// close first.
+// Shutdown drains the server. Connections without a request are closed at once. Requests and
+// tunnels in flight may finish until ctx ends; then requests that wait for a retry get a 503, and
+// all connections are closed. The caller must close the listener before.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
 	s.eachConn((*connection).drain)
@@ -251,11 +251,11 @@ func (s *Server) Shutdown(ctx context.Context) {
 	<-done
 }
 
-// shutdownAnswer is how long cancelled requests have to write their 503.
+// shutdownAnswer is the time that cancelled requests have to write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
-// eachConn calls f for each connection, without the lock: closing one may take long, as
-// TLS sends a close alert.
+// eachConn calls f for each connection. It does not hold the lock meanwhile, because closing a TLS
+// connection may take long (it sends a close alert).
 func (s *Server) eachConn(f func(*connection)) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.conns))

@@ -16,18 +16,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// serveTunnel joins a client with its target until both have ended, and closes the
-// exchange. dial opened the tunnel, and opens another one if it fails before the target has
-// sent anything. greeting is what the front's protocol puts before the tunnel's first byte. A
-// tunnel that its client does not use (see verdict.TunnelEnd) counts neither for nor against
-// the proxy.
+// serveTunnel copies bytes between the client and the target until both directions have ended, and
+// closes the exchange. dial has opened the tunnel way; it opens another one if way fails before the
+// target has sent anything. greeting holds the front's bytes that precede the tunnel's first byte,
+// such as the response to CONNECT.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
-		c.raw.Close() // the tunnel ends as it begins
+		c.raw.Close() // join then ends at once
 	}
 	greeting.back()
 	c.read.await(time.Time{})
@@ -40,7 +39,7 @@ func (s *Server) serveTunnel(
 	if len(way.Early) > 0 {
 		x.Proven()
 	} else {
-		dial.Control.OnSlow = nil // the tunnel reads from the client, and so finds out that it leaves
+		dial.Control.OnSlow = nil // sendFirst reads from the client, and so notices when it leaves
 		t.opening.phase = replaceable
 	}
 	up, down, died := t.join(len(way.Early) > 0)
@@ -53,30 +52,30 @@ func (s *Server) serveTunnel(
 	}, now)
 }
 
-// tunnel joins a client connection with target, the connection that leads to the target
-// through a proxy.
+// tunnel copies bytes between a client connection and target, a connection through a proxy.
 type tunnel struct {
 	client     *connection
 	target     net.Conn
-	out        stallWriter // to target
+	out        stallWriter // writes to target
 	exchange   *executor.Tunnel
 	dial       *proxyhttp.Connect
 	opening    opening
 	buffers    *buffers
-	halfIdle   time.Duration // how long one direction may stand still when the other has ended
+	halfIdle   time.Duration // maximum time without progress of one direction after the other has ended
 	half       atomic.Bool   // one direction has ended
 	clientLeft atomic.Bool
 }
 
-// whole reports whether both directions are open: then either may stand still. While
-// target takes nothing the client is not read from, but a client that closes is seen.
+// whole reports whether both directions are open. Then either may make no progress for any time.
+// While the target accepts no bytes, the client is not read from, so whole also checks whether the
+// client has closed.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.client.raw) }
 
-// join passes bytes on until both directions have ended, or one has failed. When one has
-// ended, the other may stand still for halfIdle at most, since a side that has left
-// looks like one that still reads. heard is set if bytes of the target have come before.
-// up and down are the bytes passed on. died is what ended the target's direction, if
-// nothing had come from the target and the client had not left first; else nil.
+// join copies bytes until both directions have ended, or one has failed. When one direction has
+// ended, the other may make no progress for halfIdle at most, because a peer that has left cannot
+// be told from one that only reads. heard is set if the target has already sent bytes. up and down
+// are the numbers of bytes copied. died is the error that ended the target's direction if the
+// target has sent nothing and the client had not left before; otherwise nil.
 func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	done := make(chan int64, 1)
 	go func() {
@@ -111,10 +110,10 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// ended is called when a direction has ended; dst is the connection it wrote to. The
-// first direction to end half-closes dst; after the second, or with an error, both
-// connections are closed. But where dst takes no more, what comes from it is passed on
-// first (RFC 9110 section 9.3.6).
+// ended is called when a direction has ended; dst is the connection it wrote to. After the first
+// direction, dst is half-closed. After the second, or after an error, both connections are closed.
+// But if dst accepts no more bytes, the bytes that come from dst are copied first (RFC 9110 section
+// 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
@@ -125,14 +124,13 @@ func (t *tunnel) ended(dst net.Conn, err error) {
 	}
 }
 
-// refused reports whether err is that of a write to a side that has closed.
+// refused reports whether err is the error of a write to a peer that has closed.
 func refused(err error) bool {
 	var w *socket.WriteError
 	return errors.As(err, &w) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET))
 }
 
-// await sets the deadline for the next read from src, when the other direction has
-// ended.
+// await sets the deadline of the next read from src if the other direction has ended.
 func (t *tunnel) await(src net.Conn) {
 	if !t.half.Load() {
 		return
@@ -145,8 +143,8 @@ func (t *tunnel) await(src net.Conn) {
 	src.SetReadDeadline(until)
 }
 
-// copy copies src to dst until src ends; an error of dst is a *socket.WriteError. A quiet
-// direction holds no buffer.
+// copy copies src to dst until src ends. A write error is a *socket.WriteError. No buffer is held
+// while src has no data.
 func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	var buf *[]byte
 	defer func() { t.buffers.put(buf) }()
@@ -192,8 +190,8 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	}
 }
 
-// splice copies src to dst inside the kernel while it comes in large pieces; when they
-// are so small that a buffer does better, it returns.
+// splice copies src to dst inside the kernel. It returns when src has only small pieces left, for
+// which a buffer is faster.
 func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error) {
 	for {
 		t.await(src)

@@ -9,14 +9,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// User may use the listener.
+// User is the account of a client.
 type User struct {
 	Name     string
 	Password string
 }
 
-// users checks Proxy-Authorization: Basic (RFC 7617). The zero value lets
-// everybody in. It holds digests of the passwords only.
+// users checks the field Proxy-Authorization: Basic (RFC 7617). It holds only digests of the names
+// and passwords. The zero value accepts every client.
 type users map[[sha256.Size]byte][sha256.Size]byte
 
 func newUsers(list []User) users {
@@ -27,8 +27,8 @@ func newUsers(list []User) users {
 	return u
 }
 
-// allow reports whether a Proxy-Authorization value names a user with the
-// right password, in a time that does not depend on where a password differs.
+// allow reports whether value, a Proxy-Authorization, has the name and password of a user. The time
+// it takes does not depend on the position at which a password differs.
 func (u users) allow(value string) bool {
 	if len(u) == 0 {
 		return true

@@ -8,17 +8,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
-// leaveWatch finds out that the client has left while its request waits: for a slow
-// proxy, or for a retry. It reads ahead on the client's connection in a goroutine that
-// exists only during such waits; what it reads stays in the connection's buffer.
+// leaveWatch notices that the client leaves while its request waits for a slow proxy or for a
+// retry. During such a wait a goroutine reads from the client's connection into the connection's
+// buffer.
 type leaveWatch struct {
 	conn     *connection
-	disabled bool // the request's body still streams: its reader finds out
+	disabled bool // the request's body is being streamed; then its reader notices
 	running  bool
 	done     chan struct{}
 }
 
-// start begins to watch; a second start does nothing.
+// start starts the watch if it is not running.
 func (w *leaveWatch) start() {
 	if w.running || w.disabled {
 		return
@@ -33,15 +33,15 @@ func (w *leaveWatch) start() {
 
 func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error a pipelined request has come. Until that has been read, a client
-	// that leaves looks like one that waits.
+	// Without an error the client has sent a pipelined request. Until that is read, a client
+	// that leaves cannot be noticed.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}
 	w.done <- struct{}{}
 }
 
-// stop ends the watch; afterwards the connection may be read again.
+// stop stops the watch. Then the connection may be read by the caller.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return

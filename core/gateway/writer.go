@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// stallWriter writes to a connection and ends a write of which the other side takes
-// nothing for patience. It is the only owner of the connection's write deadline. One
-// goroutine writes.
+// stallWriter writes to a connection. A write ends with an error if the peer accepts no bytes for
+// patience. Nothing else may set the connection's write deadline. It is not safe for concurrent
+// use.
 type stallWriter struct {
 	conn     net.Conn
 	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
@@ -17,7 +17,7 @@ type stallWriter struct {
 	patience time.Duration
 }
 
-// init readies w. Without tcp no write is ended.
+// init prepares w. If tcp is nil, patience does not apply.
 func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	w.conn, w.tcp = conn, tcp
 	if tcp != nil {
@@ -25,10 +25,10 @@ func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	}
 }
 
-// mayStall lets a write stand still as long as f returns true.
+// mayStall suspends patience while f returns true.
 func (w *stallWriter) mayStall(f func() bool) { w.stall.MayStall = f }
 
-// limit sets a deadline for everything that is written.
+// limit sets a deadline for all writes.
 func (w *stallWriter) limit(deadline time.Time) { w.conn.SetWriteDeadline(deadline) }
 
 // Write implements io.Writer.
@@ -38,8 +38,8 @@ func (w *stallWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// spliceSource returns src as a source for splice; nil if the kernel cannot move bytes
-// from one connection to the other, as one of them is not plain TCP.
+// spliceSource returns src as a source for splice. It returns nil if src or the writer's connection
+// is not plain TCP.
 func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
 	from, _ := src.(*socket.Conn)
 	if _, plain := w.conn.(*socket.Conn); !plain {
@@ -48,8 +48,8 @@ func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
 	return from
 }
 
-// splice moves up to limit bytes from src inside the kernel, until src ends or what
-// comes is small. An error of the write is a *socket.WriteError.
+// splice moves up to limit bytes from src inside the kernel. It returns when src has ended or has
+// only small pieces left. A write error is a *socket.WriteError.
 func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64) (n int64, err error) {
 	n, err = pipes.Move(w.tcp, src, limit)
 	w.stall.Stop()
