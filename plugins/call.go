@@ -10,7 +10,8 @@ import (
 
 var errQuarantined = errors.New("the plugin is quarantined")
 
-// Scorer is a scorer by name, whatever its module is at the moment. It implements core.Scorer and core.Tolerance.
+// Scorer calls the scorer plugin of one name. It implements core.Scorer and core.Tolerance. The
+// plugin's module may be replaced between two calls.
 type Scorer struct{ plugin, fallback *plugin }
 
 var (
@@ -19,7 +20,7 @@ var (
 	_ core.Backoff   = (*Backoff)(nil)
 )
 
-// Score implements core.Scorer. Where the plugin fails, the built-in answers.
+// Score implements core.Scorer. If the plugin fails, the built-in scorer computes the scores.
 func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 	p := s.plugin
 	for v := p.current.Load(); !v.quarantined.Load(); v = p.current.Load() {
@@ -49,10 +50,11 @@ func (s *Scorer) Tolerance() float64 {
 	return v.module.Tolerance()
 }
 
-// Backoff is a backoff by name, whatever its module is at the moment.
+// Backoff calls the backoff plugin of one name. The plugin's module may be replaced between two
+// calls.
 type Backoff struct{ plugin, fallback *plugin }
 
-// Delay implements core.Backoff. Where the plugin fails, the built-in answers.
+// Delay implements core.Backoff. If the plugin fails, the built-in backoff computes the delay.
 func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	p := b.plugin
 	if !p.observer.called.Load() {
@@ -76,23 +78,25 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	return b.fallback.current.Load().module.Delay(r)
 }
 
-// failed handles the error of a call, and reports whether to call again, since the module has just been replaced.
+// failed counts the error of a call. It returns true if the caller should call again, because the
+// module has just been replaced.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
 		return false
 	case errors.Is(err, wasmhost.ErrClosed):
-		return p.current.Load() != v // else the plugin has left the registry
+		return p.current.Load() != v // otherwise the plugin has been removed
 	}
 	p.fault(v, err)
 	return false
 }
 
-// timedEvery: one call of this many is timed and stands for all of them, because two readings of the clock take
-// longer than a small plugin. It is odd, so that answers and observations are both timed where they alternate.
+// timedEvery is the number of calls of which one is timed; its time is counted for all of them. Two readings of the
+// clock take longer than a call of a small plugin. The number is odd, so that with alternating calls of score and
+// observe both are timed.
 const timedEvery = 17
 
-// beginTiming returns the zero time for a call that is not timed.
+// beginTiming returns the start time of a call, or the zero time if the call is not timed.
 func (p *plugin) beginTiming() time.Time {
 	if p.calls.Load()%timedEvery != 0 {
 		return time.Time{}

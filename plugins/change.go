@@ -12,10 +12,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Change is a set of plugins of the configuration that is ready to take effect.
+// Change is a set of configured plugins that have been loaded and wait for Commit or Rollback.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded, and without a place yet
+	ready map[string]*version // loaded, not yet in all
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -23,19 +23,20 @@ type Change struct {
 	notes []note
 }
 
-// note is a log record about a plugin, written when the change takes effect.
+// note is a log record that Commit writes.
 type note struct{ msg, plugin string }
 
-// Stage loads the configuration's plugins. Nothing changes before Commit; Rollback drops the change. One of the two
-// must follow soon: until then every other change of the registry waits. The error is a *core.KeyError.
+// Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback
+// discards the change. The caller must call one of the two soon, because all other changes of the
+// registry wait meanwhile. The error is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
-// Begin is Stage for a start of the gateway: modules that are slow to compile do so in the background, and the
-// built-ins answer until they serve.
+// Begin is Stage for the start of the gateway. Modules that take long to compile are compiled in
+// the background. Until they are ready, the built-ins are called instead.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
-// stage loads without a lock, and takes mu when all is loaded. It loads again if another change of the configuration
-// has taken effect meanwhile.
+// stage loads the plugins without a lock, and then locks mu. It loads again if the configuration
+// has been changed meanwhile.
 func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	r.mu.Lock()
 	for {
@@ -56,7 +57,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 	}
 }
 
-// arrange gives the loaded versions their places. It requires mu.
+// arrange enters the loaded versions into c.all. The caller holds mu.
 func (c *Change) arrange(specs map[string]Spec) {
 	c.all = maps.Clone(*c.r.byName.Load())
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
@@ -80,14 +81,13 @@ func (c *Change) arrange(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs, and the uploads that are no longer hidden by a plugin of
-// the configuration. Until the change is applied, a hidden upload may be
-// deleted, but not replaced.
+// load loads the plugins that are new or changed in specs, and the uploads that these plugins do
+// not hide any more. Until Commit or Rollback a hidden upload may be deleted, but not replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
 			key := "plugins." + name
-			if k := (*core.KeyError)(nil); errors.As(err, &k) { // one within it
+			if k := (*core.KeyError)(nil); errors.As(err, &k) { // it already names the key
 				key, err = key+"."+k.Key, k.Err
 			}
 			return &core.KeyError{Key: key, Err: err}
@@ -123,7 +123,7 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	return nil
 }
 
-// place gives a module of the configuration its place. It requires mu.
+// place enters a module of the configuration into c.all. The caller holds mu.
 func (c *Change) place(name string, v *version) {
 	if p := c.all[name]; p != nil {
 		was := p.current.Load()
@@ -138,7 +138,7 @@ func (c *Change) place(name string, v *version) {
 	c.put(name, v)
 }
 
-// put gives a name another module. It requires mu.
+// put enters a module under a name. The caller holds mu.
 func (c *Change) put(name string, v *version) {
 	delete(c.ready, name)
 	c.fresh = append(c.fresh, v)
@@ -159,15 +159,15 @@ func sameSpec(a, b Spec) bool {
 		sameConfig
 }
 
-// Scorer is Registry.Scorer as it will be after Commit.
+// Scorer returns what Registry.Scorer will return after Commit.
 func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(c.all, name, fallback)
 }
 
-// Backoff is Registry.Backoff as it will be after Commit.
+// Backoff returns what Registry.Backoff will return after Commit.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
 
-// Commit lets the change take effect.
+// Commit makes the change take effect.
 func (c *Change) Commit() {
 	c.r.configured++
 	c.r.enter(c.all, c.fresh, func() {
@@ -185,7 +185,7 @@ func (c *Change) Commit() {
 	}
 }
 
-// Rollback drops the change.
+// Rollback discards the change.
 func (c *Change) Rollback() {
 	for _, v := range c.fresh {
 		v.module.Close()
@@ -194,7 +194,7 @@ func (c *Change) Rollback() {
 	c.r.mu.Unlock()
 }
 
-// closeReady closes the versions that have no place.
+// closeReady closes the loaded versions that were not entered into c.all.
 func (c *Change) closeReady() {
 	for _, v := range c.ready {
 		v.module.Close()

@@ -7,15 +7,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// compiler bounds how many uploads are checked and compiled at a time. Those that are slow to compile have a lane of
-// their own, so that the others do not wait for them.
+// compiler limits the number of uploads that are checked and compiled at the same time. Modules
+// that take long to compile have a limit of their own, so that the others do not wait for them.
 type compiler struct{ quick, slow chan struct{} }
 
 func newCompiler() *compiler {
 	return &compiler{quick: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), slow: make(chan struct{}, 1)}
 }
 
-// run calls f when there is room for the module in its lane.
+// run calls f as soon as the limit for the module permits.
 func (c *compiler) run(ctx context.Context, code []byte, f func() error) error {
 	lane := c.quick
 	if wasmhost.Slow(code) {

@@ -13,15 +13,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// savedExt is the ending of the files of uploads: a line with the settings in JSON, then the module. It is one file,
-// so that a module never gets the settings of another, whatever happens while the file is replaced.
+// savedExt is the extension of an upload's file: one line of JSON with the settings, followed by
+// the module. Both are in one file, so that a module is never read with the settings of another
+// one.
 const savedExt = ".upload"
 
 func (r *Registry) file(name string) string {
 	return filepath.Join(r.opts.StateDir, "plugins", name+savedExt)
 }
 
-// save writes the file of an upload. It requires mu.
+// save writes the file of an upload. The caller holds mu.
 func (r *Registry) save(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
@@ -36,10 +37,11 @@ func (r *Registry) save(name string, v *version) error {
 	return writeFile(r.file(name), slices.Concat(settings, []byte("\n"), v.code))
 }
 
-// halfExt is the ending of a file that is being written.
+// halfExt is the extension of a file while it is being written.
 const halfExt = ".new"
 
-// writeFile replaces a file whole or not at all. A half file would leave less room on a full disk, so it is removed.
+// writeFile replaces a file completely or not at all. After an error it removes the incomplete
+// file.
 func writeFile(path string, data []byte) error {
 	half := path + halfExt
 	err := writeAll(half, data)
@@ -52,7 +54,7 @@ func writeFile(path string, data []byte) error {
 	return err
 }
 
-// writeAll writes a file and flushes it to the disk.
+// writeAll writes a file and syncs it to the disk.
 func writeAll(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -62,7 +64,7 @@ func writeAll(path string, data []byte) error {
 	return cmp.Or(err, f.Sync(), f.Close())
 }
 
-// unsave removes the file of an upload. It requires mu.
+// unsave removes the file of an upload. The caller holds mu.
 func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
@@ -73,8 +75,9 @@ func (r *Registry) unsave(name string) error {
 	return nil
 }
 
-// restore loads the uploads of earlier runs. Files that cannot be read, or whose name is none for a plugin, are logged
-// and stay: they must not stop the gateway. Half-written files are removed.
+// restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a
+// plugin's name, is logged and kept: it must not keep the gateway from starting. Incomplete files
+// are removed.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return
@@ -87,7 +90,7 @@ func (r *Registry) restore() {
 	for _, f := range files {
 		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
 		switch path := filepath.Join(dir, f.Name()); {
-		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process died while it wrote it
+		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process ended during the write
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
 			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the "+
@@ -103,8 +106,8 @@ func (r *Registry) restore() {
 	}
 }
 
-// saved loads the module that save has written. One that does not load any more gives a version that never serves:
-// the built-in answers for it.
+// saved loads a module that save has written. If the module cannot be loaded any more, the version
+// fails every call, and the built-in is called instead.
 func (r *Registry) saved(name string, begin bool) *version {
 	code, spec, err := r.read(name)
 	if err == nil {
@@ -123,7 +126,7 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost adds to an error how to get rid of an upload that does not load any more.
+// lost adds to err how to remove an upload that cannot be loaded any more.
 func lost(name string, err error) error {
 	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
 		name)
@@ -136,7 +139,7 @@ func (r *Registry) read(name string) (code []byte, spec Spec, err error) {
 	}
 	settings, code, _ := bytes.Cut(data, []byte("\n"))
 	d := json.NewDecoder(bytes.NewReader(settings))
-	d.UseNumber() // as it was uploaded
+	d.UseNumber() // numbers keep their text
 	if err := d.Decode(&spec.Config); err != nil {
 		return nil, spec, fmt.Errorf("%s: its first line: %w", r.file(name), err)
 	}

@@ -8,33 +8,34 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// DefaultMaxFaults is how many of a plugin's last calls may fail before it is quarantined: as many as that among ten
-// times as many calls, in a row or not.
+// DefaultMaxFaults is the default of Options.MaxFaults: a plugin is quarantined when that many of
+// its last windowFactor*MaxFaults calls have failed.
 const DefaultMaxFaults = 5
 
-// windowFactor is the length of the window in which faults are counted, as a multiple of Options.MaxFaults.
+// windowFactor is the number of calls in the window in which faults are counted, as a multiple of
+// Options.MaxFaults.
 const windowFactor = 10
 
-// Calls that find no free instance (wasmhost.ReasonBusy) fail many at a time when the machine stalls. A plugin is
-// quarantined if at least half of its calls, and at least busyLeast, fail in this way for busyFor.
+// If the machine stalls, many calls at a time find no free instance (wasmhost.ReasonBusy). A plugin is quarantined
+// only if for busyFor at least half of its calls, and at least busyLeast calls, fail for this reason.
 const (
 	busyFor   = 2 * time.Second
-	busyLeast = 20 // of them
+	busyLeast = 20 // calls
 )
 
-// health decides on the quarantine of one version. It is guarded by plugin.faultMu. A call that succeeds costs it
-// nothing: it works with the number of calls at each fault.
+// health decides when one version is quarantined. plugin.faultMu guards it. It uses the numbers of
+// the calls that failed, so that a successful call need not update it.
 type health struct {
-	recent []uint64 // the numbers of the calls that failed last, at most MaxFaults; a ring
-	next   int      // the oldest in recent, once it is full
+	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
+	next   int      // index of the oldest number once recent is full
 
 	busy      uint64 // faults of the period in which most calls are busy
-	busyCall  uint64 // number of the call that began it
+	busyCall  uint64 // number of the period's first call
 	busySince time.Time
 }
 
-// fault counts the failure of call number n, and reports whether max faults lie within the last windowFactor*max
-// calls.
+// fault counts the failure of call number n. It returns true if max faults lie within the last
+// windowFactor*max calls.
 func (h *health) fault(n uint64, max int) bool {
 	if len(h.recent) < max {
 		h.recent = append(h.recent, n)
@@ -45,7 +46,8 @@ func (h *health) fault(n uint64, max int) bool {
 	return len(h.recent) == max && int64(n-h.recent[h.next]) < int64(max)*windowFactor
 }
 
-// busyFault counts a call that found no instance, and reports whether that has been the rule for busyFor.
+// busyFault counts a call that found no free instance. It returns true if most calls have failed in
+// that way for busyFor.
 func (h *health) busyFault(n uint64, now time.Time) bool {
 	if calls := n - h.busyCall + 1; h.busy == 0 || 2*(h.busy+1) < calls {
 		h.busy, h.busyCall, h.busySince = 0, n, now
@@ -54,14 +56,14 @@ func (h *health) busyFault(n uint64, now time.Time) bool {
 	return h.busy >= busyLeast && now.Sub(h.busySince) >= busyFor
 }
 
-// logEvery is the shortest time between two log records about a plugin's faults. Each has the numbers of faults and
-// calls since the one before.
+// logEvery is the minimum time between two log records about a plugin's faults. A record has the
+// numbers of faults and calls since the last one.
 const logEvery = 10 * time.Second
 
-// succeeded counts a call.
+// succeeded counts a successful call.
 func (p *plugin) succeeded() { p.calls.Add(1) }
 
-// fault counts a call of a version that failed, and quarantines the version after too many.
+// fault counts a failed call of a version, and quarantines the version after too many.
 func (p *plugin) fault(v *version, err error) {
 	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault

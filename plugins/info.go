@@ -11,11 +11,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// States of a plugin. Unless it is ready, the built-in answers for it.
+// States of a plugin. If it is not ready, the built-in is called instead.
 const (
 	StateReady       = "ready"
-	StateCompiling   = "compiling"   // in the background, after a start
-	StateFailed      = "failed"      // it does not load; last_error says why
+	StateCompiling   = "compiling"   // in the background, after the gateway has started
+	StateFailed      = "failed"      // it cannot be loaded; last_error has the reason
 	StateQuarantined = "quarantined" // too many calls failed
 )
 
@@ -41,20 +41,20 @@ type Info struct {
 	SHA256      string        // of the module, in hexadecimal
 	ABIVersion  int
 	Size        int       // of the module, in bytes
-	Learns      bool      // it takes observations
+	Learns      bool      // it has the function observe
 	LoadedAt    time.Time // UTC
-	Calls       uint64    // answers and observations
+	Calls       uint64    // of all functions, including failed ones
 	Faults      uint64    // the failed ones of Calls
 	FaultsBy    map[string]uint64
 	LastError   string
 	LastFaultAt time.Time     // UTC; zero without a fault
-	Missed      uint64        // observations that came faster than the plugin took them
-	Spent       time.Duration // of all calls together; an estimate
+	Missed      uint64        // observations discarded because the queue was full
+	Spent       time.Duration // time of all calls; an estimate
 	Quarantined bool
 	CanRollBack bool
-	HidesUpload bool // an upload of the same name serves again when this plugin of the configuration goes
+	HidesUpload bool // an upload of the same name is used again if this configured plugin is removed
 	Description wasmhost.Description
-	Settings    []wasmhost.Setting // that the module states; nil for none
+	Settings    []wasmhost.Setting // stated by the module; nil for none
 	Metrics     []output.Metric    // the plugin's own
 }
 
@@ -63,7 +63,7 @@ func (p *plugin) info() Info {
 	d := v.module.Description()
 	p.faultMu.Lock()
 	defer p.faultMu.Unlock()
-	faults := uint64(0) // read before calls, which are counted first: calls are never fewer
+	faults := uint64(0) // read before calls, so that Faults <= Calls
 	for _, n := range p.byReason {
 		faults += n
 	}
@@ -81,7 +81,7 @@ func (p *plugin) info() Info {
 	}
 }
 
-// List returns every plugin, by name.
+// List returns all plugins, sorted by name.
 func (r *Registry) List() []Info {
 	all := *r.byName.Load()
 	out := make([]Info, 0, len(all))
@@ -102,7 +102,7 @@ func (r *Registry) Get(name string) (Info, error) {
 
 func notFound(name string) error { return fmt.Errorf("plugin %q %w", name, core.ErrNotFound) }
 
-// TestScorer calls a scorer; nothing uses its scores.
+// TestScorer calls a scorer and returns the scores. They have no effect.
 func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Scorer)
 	if err != nil {
@@ -112,7 +112,7 @@ func (r *Registry) TestScorer(name string, c core.Candidates) ([]float64, error)
 	return scores, p.current.Load().module.Score(c, scores)
 }
 
-// TestBackoff calls a backoff; nobody waits for its delay, in seconds.
+// TestBackoff calls a backoff and returns the delay in seconds. It has no effect.
 func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, error) {
 	p, err := find(*r.byName.Load(), name, wasmhost.Backoff)
 	if err != nil {

@@ -2,7 +2,7 @@ package plugins
 
 import "github.com/whirlpool-proxy/whirlpool/plugins/output"
 
-// outputOf returns the output of a plugin, a new one for a name that the registry does not have yet.
+// outputOf returns the output of a plugin. For an unknown name it returns a new one.
 func (r *Registry) outputOf(name string) *output.Output {
 	if all := r.byName.Load(); all != nil {
 		if p := (*all)[name]; p != nil {
@@ -16,8 +16,8 @@ func (r *Registry) outputOf(name string) *output.Output {
 	return output.New(r.now, onLine)
 }
 
-// Log returns the last lines that a plugin wrote whose number is above after, the oldest first; at most
-// output.MaxLines are kept. The error wraps core.ErrNotFound.
+// Log returns the plugin's log lines with a number above after, the oldest first. The registry
+// keeps the last output.MaxLines. The error wraps core.ErrNotFound.
 func (r *Registry) Log(name string, after uint64) ([]output.Line, error) {
 	p := r.get(name)
 	if p == nil {

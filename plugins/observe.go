@@ -10,27 +10,28 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// observer passes observations on to one plugin, in a goroutine of its own, so that no request waits for it.
+// observer passes observations to one plugin in a separate goroutine, so that no request waits for
+// the plugin.
 type observer struct {
-	queue  chan core.Observation // set by start, once, before the plugin is among Registry.learners
+	queue  chan core.Observation // set once by startObserving
 	done   chan struct{}         // closed by close
 	closed sync.Once
-	missed atomic.Uint64 // observations that did not fit into the queue
-	called atomic.Bool   // a request has called the plugin since it was in use last
+	missed atomic.Uint64 // observations discarded because the queue was full
+	called atomic.Bool   // a request has called the plugin since it was last in use
 }
 
 const (
-	// queued is how many observations wait for a plugin at most.
+	// queued is the size of a plugin's queue.
 	queued = 1024
-	// A plugin that learns takes at most one of observeShare parts of one processor for its observations: after each
-	// observeSlice of work it pauses accordingly.
+	// The observations of a plugin use at most 1/observeShare of one processor: after each observeSlice of calls the
+	// observer pauses.
 	observeShare = 4
 	observeSlice = 2 * time.Millisecond
 )
 
-// Observe queues a finished attempt for the plugins that take observations and are in use (SetUsed), or whose
-// configuration has observe = true. It waits for nothing: what does not fit into a plugin's queue is counted as
-// missed (Info.Missed).
+// Observe queues a finished attempt for the plugins that take observations and are in use (SetUsed)
+// or configured with observe = true. It does not block. If a plugin's queue is full, the
+// observation is counted as missed (Info.Missed).
 func (r *Registry) Observe(o *core.Observation) {
 	learners := *r.learners.Load()
 	if len(learners) == 0 {
@@ -58,7 +59,7 @@ func (p *plugin) queueObservation(o *core.Observation) {
 	}
 }
 
-// startObserving requires Registry.mu.
+// startObserving starts the plugin's observer. The caller holds Registry.mu.
 func (p *plugin) startObserving() {
 	if p.observer.queue == nil {
 		p.observer.queue = make(chan core.Observation, queued)
@@ -68,7 +69,7 @@ func (p *plugin) startObserving() {
 
 // observe calls the plugin with the queued observations until the plugin is retired.
 func (p *plugin) observe() {
-	var busy time.Duration // since the last pause
+	var busy time.Duration // time spent in calls since the last pause
 	for {
 		select {
 		case <-p.observer.done:
@@ -90,7 +91,7 @@ func (p *plugin) observe() {
 	}
 }
 
-// observeNow calls the plugin's module, if it serves.
+// observeNow calls the plugin with one observation, if its module is ready.
 func (p *plugin) observeNow(o *core.Observation) {
 	v := p.current.Load()
 	if v.quarantined.Load() {

@@ -16,15 +16,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// plugin is one name. Its module can change.
+// plugin is one name of the registry. Its module can be replaced.
 type plugin struct {
 	name     string
 	registry *Registry
 	current  atomic.Pointer[version]
 
-	calls  atomic.Uint64 // answers and observations, failed ones included
+	calls  atomic.Uint64 // of all functions, including failed ones
 	faults atomic.Uint64
-	spent  atomic.Int64 // ns in calls; an estimate (timedEvery)
+	spent  atomic.Int64 // ns spent in calls; an estimate, see timedEvery
 
 	observer observer
 
@@ -32,13 +32,13 @@ type plugin struct {
 	byReason  map[string]uint64
 	lastError string
 	lastFault time.Time
-	logged    time.Time // when a fault was logged last
-	atLog     counts    // the counts at that time
+	logged    time.Time // time of the last log record about faults
+	atLog     counts    // the counts at the time logged
 }
 
 type counts struct{ calls, faults uint64 }
 
-// origin is all that it takes to load a module again.
+// origin has what is needed to load a module again.
 type origin struct {
 	code   []byte
 	sum    string // SHA-256 of code, in hexadecimal
@@ -46,14 +46,14 @@ type origin struct {
 	spec   Spec
 }
 
-// version is one module that a plugin has or had.
+// version is one module of a plugin, in use or not.
 type version struct {
 	origin
 	module   *wasmhost.Module
 	loaded   time.Time
-	previous *origin               // the module before, from the same source
-	hides    atomic.Bool           // an upload of that name is kept, and serves when this one of the configuration goes
-	failed   atomic.Pointer[error] // why the module never serves
+	previous *origin               // the previous module from the same source
+	hides    atomic.Bool           // an upload of the same name is used again if this configured plugin is removed
+	failed   atomic.Pointer[error] // why the module cannot be loaded
 
 	quarantined atomic.Bool
 	health      health
@@ -67,30 +67,30 @@ func (r *Registry) newPlugin(name string, v *version) *plugin {
 	return p
 }
 
-// kind is "" for an upload that does not load any more.
+// kind returns the kind of the current version; "" if it cannot be loaded.
 func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
 
 func (v *version) kind() wasmhost.Kind { return v.module.Description().Kind }
 
-// takes reports whether callers that hold p can be served by v. They may hold a name without a kind as a scorer; a
-// backoff is looked up for each use.
+// takes reports whether v can replace the current version for the callers that hold p. A plugin of
+// unknown kind may be held as a scorer. Backoffs are looked up for each use.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() == wasmhost.Scorer
 }
 
-// swap replaces the plugin's module. Calls that run end with the old one, later ones go to the new one.
+// swap replaces the plugin's module. Calls in progress finish with the old one.
 func (p *plugin) swap(v *version) {
 	old := p.current.Load()
 	if old.failed.Load() == nil && old.source == v.source {
-		was := old.origin // a copy: a pointer into old would keep all versions before it
+		was := old.origin // a copy: a pointer into old would keep all earlier versions in memory
 		v.previous = &was
 	}
 	p.current.Store(v)
 	old.module.Close()
 }
 
-// retire ends a plugin that has left the registry.
+// retire closes a plugin that has been removed from the registry.
 func (p *plugin) retire() {
 	p.observer.close()
 	p.current.Load().module.Close()
@@ -102,8 +102,8 @@ func sha256Of(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// load makes a version from a module's bytes. If begin is set and the module is slow to compile, load returns
-// before it is compiled; until then the built-in is used.
+// load makes a version from the bytes of a module. If begin is set and the module takes long to
+// compile, load compiles it in the background and returns at once.
 func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
 	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
@@ -127,13 +127,13 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 	return v, nil
 }
 
-// begin compiles in the background.
+// begin compiles a module in the background.
 func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module, error) {
 	r.background.Add(1)
 	begun := r.now()
 	m, err := r.host.WithOutput(v.output).Begin(code, v.spec.Config, func(err error) {
 		defer r.background.Done()
-		if errors.Is(err, wasmhost.ErrClosed) { // it has left before its turn
+		if errors.Is(err, wasmhost.ErrClosed) { // the plugin has been removed before its module was compiled
 			return
 		}
 		if err != nil {

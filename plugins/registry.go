@@ -65,25 +65,25 @@ type Options struct {
 	OnLine func(plugin string, l output.Line)
 }
 
-// Registry is all plugins, by name. It is safe for concurrent use.
+// Registry holds all plugins by name. It is safe for concurrent use.
 //
-// No lock of a registry is held while a guest runs or a module compiles.
+// It holds no lock while a module runs or is compiled.
 type Registry struct {
 	opts     Options
 	host     *wasmhost.Host
 	compiler *compiler
-	used     atomic.Pointer[func(name string) bool] // which plugins are in use; nil: all
-	closing  context.Context                        // ended by Close
+	used     atomic.Pointer[func(name string) bool] // reports whether a plugin is in use; nil: all are
+	closing  context.Context                        // cancelled by Close
 	stop     context.CancelFunc
 
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
-	learners atomic.Pointer[[]*plugin]          // the plugins of byName that take observations
+	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
 	// mu is held by one change at a time: it guards the replacement of byName, the files of uploads, and configured.
 	// A Change holds it from the end of Stage to Commit or Rollback.
 	mu         sync.Mutex
-	configured uint64         // counts the changes by the configuration
-	background sync.WaitGroup // modules that compile in the background, and uploads
+	configured uint64         // number of changes by the configuration
+	background sync.WaitGroup // background compilations and uploads
 
 	poolMu sync.Mutex // guards pool, and orders its changes and the entries of modules; taken after mu
 	pool   []wasmhost.Proxy
@@ -91,7 +91,8 @@ type Registry struct {
 	uploads uploads
 }
 
-// New returns a registry of the built-ins and of the modules uploaded earlier. Close ends it.
+// New returns a registry with the built-ins and the modules uploaded earlier. The caller must call
+// Close.
 func New(opts Options) (*Registry, error) {
 	if opts.MaxFaults == 0 {
 		opts.MaxFaults = DefaultMaxFaults
@@ -119,15 +120,16 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// SetUsed sets the function that reports whether a plugin is in use: chosen as first scorer, retry scorer or backoff.
-// It is called for each observation. Only plugins in use get observations, besides those whose configuration asks
-// for them, and backoffs that a request's own policy has called. Without the function all plugins get them.
+// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer
+// or backoff. It is called for each observation. Observations go to the plugins in use, to those
+// configured with observe = true, and to backoffs that a request's own policy has called. Without
+// the function they go to all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
 
-// Wait waits for the modules that compile in the background: then each plugin serves, or has failed.
+// Wait waits until all background compilations have ended.
 func (r *Registry) Wait() { r.background.Wait() }
 
-// Close ends every module after its running calls.
+// Close closes all modules after their calls in progress.
 func (r *Registry) Close() {
 	r.stop()
 	for _, p := range *r.byName.Load() {
@@ -145,7 +147,7 @@ func (r *Registry) now() time.Time {
 
 func (r *Registry) get(name string) *plugin { return (*r.byName.Load())[name] }
 
-// publish requires mu.
+// publish replaces byName and learners. The caller holds mu.
 func (r *Registry) publish(all map[string]*plugin) {
 	learners := []*plugin{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -158,7 +160,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter publishes all. The new versions in it get the pool before their first call, and every change of it later.
+// enter publishes all by calling swap. The versions in fresh are told the pool's proxies before
+// their first call, and of every later change of the pool.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -169,7 +172,7 @@ func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) 
 	r.publish(all)
 }
 
-// PoolChanged passes the proxies of the pool on to the plugins that take them.
+// PoolChanged tells the plugins which proxies the pool has.
 func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -179,12 +182,14 @@ func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
 	}
 }
 
-// Scorer returns the scorer of that name. Where it fails, the built-in named fallback answers.
+// Scorer returns the scorer of that name. If it fails, the built-in named fallback is called
+// instead.
 func (r *Registry) Scorer(name, fallback string) (core.Scorer, error) {
 	return scorer(*r.byName.Load(), name, fallback)
 }
 
-// Backoff returns the backoff of that name. Where it fails, the built-in FallbackBackoff answers.
+// Backoff returns the backoff of that name. If it fails, the built-in FallbackBackoff is called
+// instead.
 func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }
@@ -205,7 +210,8 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 	return &Backoff{p, all[FallbackBackoff]}, nil
 }
 
-// find returns the plugin of a name. An upload that does not load has no kind, and is found as either.
+// find returns the plugin of a name and kind. An upload that cannot be loaded has no kind and
+// matches both.
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {
@@ -223,7 +229,7 @@ func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, err
 
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
 
-// CheckName returns an error for a name that a plugin of the user cannot have.
+// CheckName returns an error if name is not permitted for a user's plugin.
 func CheckName(name string) error {
 	if !nameForm.MatchString(name) {
 		return fmt.Errorf("a plugin's name is a lower-case letter and up to 63 lower-case letters, digits, _ or -")
@@ -234,7 +240,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// maxFile bounds the size of a plugin's file, in bytes.
+// maxFile is the maximum size of a plugin's file in bytes.
 const maxFile = 64 << 20
 
 func readModule(path string) ([]byte, error) {

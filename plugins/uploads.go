@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	maxUploads  = 100 // uploaded plugins: their modules stay in memory and on disk
-	maxPending  = 16  // uploads that are checked or wait for it: their modules are in memory
-	maxFinished = 100 // finished uploads whose outcome is kept
+	maxUploads  = 100 // number of uploaded plugins; their modules are kept in memory and on disk
+	maxPending  = 16  // number of uploads being checked or waiting; their modules are in memory
+	maxFinished = 100 // number of finished uploads whose status is kept
 )
 
-// ErrTooManyUploads is returned while as many uploads are being checked as may.
+// ErrTooManyUploads means that maxPending uploads are being checked already.
 var ErrTooManyUploads = errors.New("too many uploads are being checked; try again later")
 
-// conflict is a core.ErrConflict with a message of its own.
+// conflict is an error that wraps core.ErrConflict.
 type conflict string
 
 func (c conflict) Error() string { return string(c) }
@@ -33,12 +33,12 @@ func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(f
 
 // FailedCheck is one check of sdk/ABI.md that a module fails.
 type FailedCheck struct {
-	Name   string // as `whirlpool plugin verify` prints it
+	Name   string // the name that `whirlpool plugin verify` prints
 	Detail string // what the module did
 	Fix    string // what to change
 }
 
-// Rejection is the error for a module that fails checks.
+// Rejection is the error of an upload whose module fails checks.
 type Rejection struct{ Failed []FailedCheck }
 
 func (r *Rejection) Error() string {
@@ -57,24 +57,24 @@ type UploadState string
 
 // The states of an upload.
 const (
-	UploadChecking UploadState = "checking" // it is checked and compiled, or waits for that
-	UploadDone     UploadState = "done"     // the plugin serves
+	UploadChecking UploadState = "checking" // being checked and compiled, or waiting for that
+	UploadDone     UploadState = "done"     // the plugin is ready
 	UploadFailed   UploadState = "failed"
 )
 
-// UploadStatus describes one upload at one moment.
+// UploadStatus describes an upload at one moment.
 type UploadStatus struct {
 	ID         string
 	Name       string // of the plugin
 	SHA256     string
 	State      UploadState
 	StartedAt  time.Time // UTC
-	FinishedAt time.Time // UTC; zero while it is checked
-	Plugin     Info      // when it is done
-	Err        error     // when it has failed; see Registry.Put
+	FinishedAt time.Time // UTC; zero before the end
+	Plugin     Info      // set in the state UploadDone
+	Err        error     // set in the state UploadFailed; see Registry.Put
 }
 
-// Upload is a module on its way into the registry.
+// Upload is a module that is being checked and entered into the registry.
 type Upload struct {
 	id, name, sum string
 	started       time.Time
@@ -85,7 +85,7 @@ type Upload struct {
 	err      error
 }
 
-// NewUpload returns an upload that has begun, and the function that ends it.
+// NewUpload returns an upload and the function that ends it.
 func NewUpload(id, name, sha256 string, started time.Time) (u *Upload, end func(plugin Info, err error, at time.Time)) {
 	u = &Upload{id: id, name: name, sum: sha256, started: started, done: make(chan struct{})}
 	return u, func(plugin Info, err error, at time.Time) {
@@ -94,13 +94,13 @@ func NewUpload(id, name, sha256 string, started time.Time) (u *Upload, end func(
 	}
 }
 
-// ID names the upload; Registry.Upload takes it.
+// ID returns the argument for Registry.Upload.
 func (u *Upload) ID() string { return u.id }
 
-// Done is closed when the upload is done or has failed.
+// Done returns a channel that is closed at the end of the upload.
 func (u *Upload) Done() <-chan struct{} { return u.done }
 
-// Status returns the upload as it is now.
+// Status returns the present status.
 func (u *Upload) Status() UploadStatus {
 	s := UploadStatus{ID: u.id, Name: u.name, SHA256: u.sum, State: UploadChecking, StartedAt: u.started.UTC()}
 	select {
@@ -124,14 +124,15 @@ type uploads struct {
 	ended   []string           // ids, the oldest first
 }
 
-// Submit begins to load a module under a name: with replace in place of the one that has the name, else under a new
-// name. The module is checked (Options.Check), compiled and tried once before it serves; modules that are slow to
-// compile do not hold up others. A nil config keeps the settings of the module before; an empty one does not.
+// Submit begins to load a module under a name: if replace is set, in place of the plugin that has
+// the name, otherwise as a new plugin. The module is checked (Options.Check), compiled and called
+// once before it is used. Modules that take long to compile do not delay others. If config is nil,
+// the settings of the replaced module are kept.
 //
-// What is wrong at first sight is an error here, and no upload. The errors, here and of the upload, are a
-// *wasmhost.CheckError or a *Rejection if the module is at fault, and wrap core.ErrNotFound if there is none to
-// replace, core.ErrConflict if the name is taken or cannot be changed, ErrTooManyUploads, or an error of the file
-// system.
+// Submit returns an error, and no upload, if the module cannot be accepted at all. That error, and
+// the upload's error, is a *wasmhost.CheckError or a *Rejection if the module is the reason.
+// Otherwise it wraps core.ErrNotFound if there is no plugin to replace, core.ErrConflict if the
+// name is taken or cannot be changed, or ErrTooManyUploads, or it is an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace bool) (*Upload, error) {
 	if err := CheckName(name); err != nil {
 		return nil, &wasmhost.CheckError{Msg: err.Error()}
@@ -154,7 +155,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 		return nil, err
 	}
 	r.background.Go(func() {
-		if before != nil { // the last one submitted serves in the end
+		if before != nil { // uploads of one name are entered in the order of Submit
 			<-before.done
 		}
 		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
@@ -164,7 +165,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	return u, nil
 }
 
-// Put is Submit, and waits for the upload.
+// Put calls Submit and waits for the upload's end.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
 	u, err := r.Submit(name, code, config, replace)
 	if err != nil {
@@ -174,7 +175,8 @@ func (r *Registry) Put(name string, code []byte, config map[string]any, replace 
 	return u.plugin, u.err
 }
 
-// Upload returns an upload that Submit began. The last 100 that ended are kept.
+// Upload returns an upload that Submit has begun. The last maxFinished uploads that have ended are
+// kept.
 func (r *Registry) Upload(id string) (*Upload, error) {
 	r.uploads.mu.Lock()
 	defer r.uploads.mu.Unlock()
@@ -184,7 +186,8 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// begin returns a new upload with the function that ends it, and the upload of that name that is under way already.
+// begin returns a new upload, the function that ends it, and the earlier upload of the same name if
+// that has not ended.
 func (u *uploads) begin(name, sum string, now time.Time) (up *Upload, end func(Info, error, time.Time), before *Upload,
 	err error,
 ) {
@@ -218,7 +221,7 @@ func (u *uploads) end(up *Upload) {
 	}
 }
 
-// upload checks and loads a module and puts it in its place.
+// upload checks and loads a module and enters it into the registry.
 func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (Info, error) {
 	var v *version
 	err := r.compiler.run(r.closing, code, func() (err error) {
@@ -236,8 +239,8 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	return r.take(name, v, func() error { return r.mayPut(name, v.kind(), replace) })
 }
 
-// mayPut returns nil if a module of that kind ("" if it is unknown) may be uploaded under the name, and the error
-// otherwise.
+// mayPut returns an error if a module of that kind must not be uploaded under the name. kind is ""
+// if it is unknown.
 func (r *Registry) mayPut(name string, kind wasmhost.Kind, replace bool) error {
 	p := r.get(name)
 	switch {
@@ -265,8 +268,8 @@ func (r *Registry) uploaded() (n int) {
 	return n
 }
 
-// take keeps an upload and puts it in its place, if that is still allowed: while it was compiled, the name may have
-// been given to another plugin.
+// take saves an upload and enters it into the registry. It asks allowed first, because the name may
+// have been given to another plugin during the compilation.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -287,7 +290,7 @@ func (r *Registry) take(name string, v *version, allowed func() error) (Info, er
 	return p.info(), nil
 }
 
-// install requires mu.
+// install enters a version under a name. The caller holds mu.
 func (r *Registry) install(name string, v *version) *plugin {
 	all := *r.byName.Load()
 	p := all[name]
@@ -301,9 +304,9 @@ func (r *Registry) install(name string, v *version) *plugin {
 	return all[name]
 }
 
-// Delete removes an uploaded plugin, also one that a plugin of the configuration hides. inUse returns what uses a
-// plugin, "" for nothing; it is called with a lock of the registry held, and must not change plugins. The error wraps
-// core.ErrNotFound, core.ErrConflict or an error of the file system.
+// Delete removes an uploaded plugin, even if a configured plugin hides it. inUse returns what uses
+// a plugin, or "". It is called while a lock of the registry is held, and must not change plugins.
+// The error wraps core.ErrNotFound or core.ErrConflict, or is an error of the file system.
 func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -322,7 +325,7 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	if by := inUse(name); by != "" {
 		return conflictf("plugin %q is in use as %s; activate another first", name, by)
 	}
-	if err := r.unsave(name); err != nil { // it would be there again after a restart
+	if err := r.unsave(name); err != nil { // otherwise the plugin would be back after a restart
 		return err
 	}
 	all := maps.Clone(*r.byName.Load())
@@ -332,11 +335,12 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	return nil
 }
 
-// canRollBack: a plugin of the configuration is changed there.
+// canRollBack reports whether RollBack can replace v. The previous module of a configured plugin is
+// restored in the configuration.
 func (v *version) canRollBack() bool { return v.source == SourceAPI && v.previous != nil }
 
-// RollBack puts the module before the current one back in its place. The error wraps core.ErrNotFound or
-// core.ErrConflict, is a *wasmhost.CheckError, or one of the file system.
+// RollBack replaces the current module by the previous one. The error wraps core.ErrNotFound or
+// core.ErrConflict, is a *wasmhost.CheckError, or an error of the file system.
 func (r *Registry) RollBack(name string) (Info, error) {
 	var to origin
 	allowed := func() error {
