@@ -19,14 +19,14 @@ import (
 // guest calls the host, where Go's scheduler may stop it; the host checks the fuel,
 // the time and the stack of the call.
 
-// slice is how much fuel a call gets at once. A slice takes 5 µs to 2 ms.
+// slice is the fuel that a call gets at a time. It lasts for 5 µs to 2 ms.
 const slice = 20_000
 
 // The bounds of a call's stack. wazero begins with 10 KiB, doubles the stack
 // whenever it is full, up to 80 MB, and keeps it for the next call of the function.
 const (
-	maxStack  = 1 << 20  // bytes; a call whose stack grew beyond ends
-	keptStack = 64 << 10 // bytes; a stack that grew beyond may be given back
+	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
+	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
 	// keptStacks is how many bytes of stacks that grew beyond keptStack the idle
 	// instances of a module keep together, so that calls which need them do not
@@ -39,27 +39,27 @@ const (
 	stackStep = 1 << 20
 )
 
-// Why the host ends a call.
+// Reasons for which the host ends a call.
 var (
 	errFuel  = errors.New("the plugin used up its fuel")
 	errStack = fmt.Errorf("the stack of the call grew beyond %d KiB", maxStack>>10)
 )
 
-// timeoutError says that a call took more CPU time than its timeout.
+// timeoutError means that a call used more CPU time than its timeout.
 type timeoutError struct{ timeout time.Duration }
 
 func (e *timeoutError) Error() string {
 	return fmt.Sprintf("the call took longer than %v of CPU time", e.timeout)
 }
 
-// lateError says that a call took too long by the clock, though little CPU time.
+// lateError means that a call took too long by the clock, although it used little CPU time.
 type lateError struct{ limit time.Duration }
 
 func (e *lateError) Error() string {
 	return fmt.Sprintf("the call did not end within %v, for want of CPU time: the machine is loaded", e.limit)
 }
 
-// Is makes a late call an ErrBusy: neither is a fault of the module.
+// Is makes errors.Is(err, ErrBusy) true: a late call is not the module's fault.
 func (e *lateError) Is(target error) bool { return target == ErrBusy }
 
 // A call may take clockFactor times its timeout by the clock, minClock at least. A
@@ -70,18 +70,18 @@ const (
 	minClock    = 250 * time.Millisecond
 )
 
-// budget is what the running call may still take.
+// budget is the fuel and time that is left for the call in progress.
 type budget struct {
-	fuel    int64         // beyond the guest's counter
+	fuel    int64         // in addition to the module's own counter
 	timeout time.Duration // of the thread's CPU time
-	began   time.Time     // when the first slice ended; zero before
+	began   time.Time     // end of the first slice; zero before
 	cpu     time.Duration // the thread's CPU time when it was locked
 	locked  bool          // the goroutine is locked to its thread
 
-	err error // why the host ended the call
+	err error // reason for which the host ended the call
 }
 
-// allow sets what the next calls may take together.
+// allow sets the fuel and CPU time for the following calls together.
 func (in *instance) allow(fuel int64, timeout time.Duration) {
 	first := min(fuel, slice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
@@ -89,11 +89,12 @@ func (in *instance) allow(fuel int64, timeout time.Duration) {
 	in.stackLeft.Set(stackStep)
 }
 
-// fuelLeft is what the last call left; below zero if it needed more than it had.
+// fuelLeft returns the fuel that the last call has left. It is negative if the call needed more
+// than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called when the fuel that is left, below zero, does not suffice. It
-// returns what is left with the next slice, or ends the call.
+// refuel is called when the module's counter is below zero; left is its value. It returns the
+// counter's new value, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
@@ -113,8 +114,8 @@ func (in *instance) end(err error) {
 	panic(err)
 }
 
-// checkTime ends a call that has taken too long. The first eighth of its timeout is
-// not measured, so that short calls pay for no system call.
+// checkTime ends a call that has taken too long. It makes no system call during the first eighth of
+// the timeout, so that short calls stay cheap.
 func (in *instance) checkTime() {
 	b := &in.budget
 	now := in.module.clock.now()
@@ -135,7 +136,7 @@ func (in *instance) checkTime() {
 	}
 }
 
-// checkStack ends a call whose stack has grown too much.
+// checkStack ends a call whose stack has grown too large.
 func (in *instance) checkStack() {
 	if in.running.stackSize() > maxStack {
 		in.end(errStack)
@@ -143,14 +144,14 @@ func (in *instance) checkStack() {
 	in.stackLeft.Set(stackStep)
 }
 
-// entry is an exported function of an instance, with the stack that its calls have.
+// entry is an exported function of an instance and the stack of its calls.
 type entry struct {
 	name  string
 	call  api.Function
-	stack reflect.Value // the field of call that holds it
+	stack reflect.Value // the field of call that has the stack; see stackOf
 }
 
-// export returns the exported function of that name, nil if there is none.
+// export returns the exported function of that name, or nil.
 func (in *instance) export(name string) *entry {
 	f := in.guest.ExportedFunction(name)
 	if f == nil {
@@ -161,9 +162,8 @@ func (in *instance) export(name string) *entry {
 	return e
 }
 
-// stackOf finds the stack of a function, which wazero 1.12 keeps in a field of its
-// implementation. The result is invalid where there is none, as in its interpreter,
-// which bounds the depth of calls itself.
+// stackOf finds the field of wazero's function that has its stack (wazero 1.12). The result is
+// invalid with wazero's interpreter, which limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -175,7 +175,7 @@ func stackOf(f api.Function) reflect.Value {
 	return reflect.Value{}
 }
 
-// stackSize is in bytes.
+// stackSize returns the size of the stack in bytes.
 func (e *entry) stackSize() int {
 	if !e.stack.IsValid() {
 		return 0
@@ -183,7 +183,7 @@ func (e *entry) stackSize() int {
 	return e.stack.Len()
 }
 
-// grown is how many bytes the stacks that grew beyond keptStack have.
+// grown returns the total size of the stacks larger than keptStack, in bytes.
 func (in *instance) grown() (bytes int) {
 	for _, e := range in.entries {
 		if size := e.stackSize(); size > keptStack {
@@ -193,7 +193,7 @@ func (in *instance) grown() (bytes int) {
 	return bytes
 }
 
-// shrink gives back the stacks that grew beyond keptStack.
+// shrink frees the stacks larger than keptStack.
 func (in *instance) shrink() {
 	for _, e := range in.entries {
 		if e.stackSize() > keptStack {
@@ -204,7 +204,7 @@ func (in *instance) shrink() {
 	in.large = false
 }
 
-// invoke calls f with what is in the stack, within what is allowed.
+// invoke calls f within the budget. The parameters are in the instance's stack field.
 func (in *instance) invoke(f *entry) error {
 	in.host.printed.reset()
 	in.running = f
@@ -221,7 +221,7 @@ func (in *instance) invoke(f *entry) error {
 	return in.fault(err)
 }
 
-// fault says why a call failed.
+// fault returns the *Fault of a failed call.
 func (in *instance) fault(err error) error {
 	ended := in.budget.err
 	if errors.Is(ended, ErrBusy) {
@@ -243,7 +243,7 @@ func (in *instance) fault(err error) error {
 	return f
 }
 
-// importMeter gives the guest the functions that meter.Rewrite has it import.
+// importMeter adds the functions that a metered module imports (meter.Rewrite).
 func (m *Module) importMeter(b wazero.HostModuleBuilder) wazero.HostModuleBuilder {
 	refuel := api.GoModuleFunc(func(ctx context.Context, _ api.Module, p []uint64) {
 		p[0] = uint64(caller(ctx).refuel(int64(p[0])))
@@ -257,5 +257,5 @@ func (m *Module) importMeter(b wazero.HostModuleBuilder) wazero.HostModuleBuilde
 
 type callerKey struct{}
 
-// caller is the instance whose guest calls the host.
+// caller returns the instance whose code has called the host.
 func caller(ctx context.Context) *instance { return ctx.Value(callerKey{}).(*instance) }

@@ -11,11 +11,11 @@ import (
 	"github.com/tetratelabs/wazero"
 )
 
-// maxCached is how many compiled modules the cache keeps: the newest.
+// maxCached is the maximum number of compiled modules in the cache.
 const maxCached = 32
 
-// cacheFor returns the cache for a module, nil for none. A cache that cannot be opened
-// costs time, and is no error of the module.
+// cacheFor returns the cache for a module, or nil. If a cache cannot be opened, the module is
+// compiled without it.
 func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	if h.cacheDir == "" || !Slow(code) {
 		return nil
@@ -27,15 +27,14 @@ func (h *Host) cacheFor(code []byte) wazero.CompilationCache {
 	return cache
 }
 
-// openCache opens the cache of compiled modules, and deletes all but the newest. A
-// module that is missing is compiled again.
+// openCache opens the cache of compiled modules. It deletes all but the newest maxCached modules.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	type entry struct {
 		path string
 		made time.Time
 	}
 	var all []entry
-	// One folder for each version of wazero, in it a file for each module.
+	// wazero makes a folder for each of its versions, with a file for each module.
 	paths, _ := fs.Glob(os.DirFS(dir), "wazero-*/*")
 	for _, path := range paths {
 		path = filepath.Join(dir, path)

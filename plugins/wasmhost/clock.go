@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// clock measures calls.
+// clock measures the time of calls.
 type clock struct {
 	now func() time.Time
-	cpu func() time.Duration // the CPU time of the calling thread
+	cpu func() time.Duration // returns the CPU time of the calling thread
 }
 
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
-// quickest runs f up to three times, until it takes no more than enough of the
-// thread's CPU time, and returns the least that it took: the caches are cold and
-// the memory untouched the first time.
+// quickest calls f up to three times, and stops after a call that used at most enough CPU time. It
+// returns the shortest CPU time. The first call is slower, because caches are cold and memory is
+// new.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -36,17 +36,17 @@ func (c clock) quickest(enough time.Duration, f func() error) (least time.Durati
 	return least, nil
 }
 
-// share is the part of a timeout that a module may take when it is tried: a call
-// that serves may be more expensive, and the machine slower.
+// share is the fraction of a timeout that a module may use when it is checked. Later calls may be
+// more expensive, and the machine slower.
 const share = 4
 
-// CheckCall runs a call of a module that is tried. The error is that of the call,
-// or says that it takes more than a quarter of Limits.CallTimeout.
+// CheckCall makes a call of a module that is being checked. It returns the call's error, or an
+// error if the call uses more than a quarter of Limits.CallTimeout.
 func (m *Module) CheckCall(call func() error) error {
 	return m.checkTime("a call", "plugins.call_timeout", m.limits.CallTimeout, call)
 }
 
-// CheckStart is the same of the start of an instance and Limits.StartTimeout.
+// CheckStart is CheckCall for the start of an instance and Limits.StartTimeout.
 func (m *Module) CheckStart(start func() error) error {
 	return m.checkTime("the start", "the timeout of a start", m.limits.StartTimeout, start)
 }

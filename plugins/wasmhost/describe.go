@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Description is what a module declares.
+// Description has what a module declares in its sections.
 type Description struct {
 	Kind       Kind     `json:"kind"`
 	ABIVersion int      `json:"abi_version"`
@@ -24,7 +24,7 @@ type Description struct {
 	WantsPool  bool     `json:"wants_pool"` // it exports pool_changed
 }
 
-// The checks that run nothing of the module, in their order.
+// The checks that do not run the module, in order.
 const (
 	CheckSize       = "size"
 	CheckParses     = "parses"
@@ -36,13 +36,13 @@ const (
 	CheckTable      = "table"
 )
 
-// Finding is one fault in what a module declares.
+// Finding is one error in a module's declarations.
 type Finding struct {
 	Check string // CheckSize and so on
-	Msg   string // what is wrong, and what to change
+	Msg   string // the error, and what to change
 }
 
-// signatures are the types of the exports that the host calls.
+// signatures has the types of the exports that the host calls.
 var signatures = map[string]string{
 	abi.VersionExport: "()", abi.Reserve: "(i32) -> i32", abi.Score: "(i32, i32, i32, i32) -> i32",
 	abi.Backoff:    "(i32) -> f64",
@@ -51,8 +51,8 @@ var signatures = map[string]string{
 	abi.Describe:  "() -> i32",
 }
 
-// Describe reads what a module declares, without running it. The error, a
-// *CheckError, is the first finding of Examine.
+// Describe reads a module's declarations without running the module. The error is a *CheckError
+// with the first finding of Examine.
 func (h *Host) Describe(code []byte) (Description, error) {
 	d, found := h.Examine(code)
 	if len(found) > 0 {
@@ -61,8 +61,8 @@ func (h *Host) Describe(code []byte) (Description, error) {
 	return d, nil
 }
 
-// Examine reads what a module declares, without running it, and returns all findings
-// in the order of the checks.
+// Examine reads a module's declarations without running the module. It returns all findings in the
+// order of the checks.
 func (h *Host) Examine(code []byte) (Description, []Finding) {
 	d := Description{Size: len(code), Exports: []string{}, Imports: []string{}}
 	var found []Finding
@@ -94,7 +94,7 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 			wrong(CheckImports, "the module imports %q with the signature %s; it must be %s", name, got, want)
 		}
 	}
-	functions := map[string]string{} // by name, their signatures
+	functions := map[string]string{} // signatures by name
 	for _, e := range info.Exports {
 		d.Exports = append(d.Exports, e.Name)
 		if e.Kind == meter.Function {
@@ -157,12 +157,11 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 	return d, found
 }
 
-// maxImports bounds the imports of a module: each takes 30 bytes of an instance.
-// There are 21 that are allowed.
+// maxImports is the maximum number of a module's imports. Each takes 30 bytes of an instance. There
+// are 21 permitted functions.
 const maxImports = 1_000
 
-// maxGlobals bounds the globals of a module: each takes 100 bytes of an instance,
-// beside its memory.
+// maxGlobals is the maximum number of a module's globals. Each takes 100 bytes of an instance.
 const maxGlobals = 10_000
 
 func cutVersion(name string) (int, bool) {

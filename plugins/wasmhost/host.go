@@ -30,16 +30,16 @@ const (
 	Backoff Kind = "backoff"
 )
 
-// Limits are the limits of a module.
+// Limits are the limits for one module.
 type Limits struct {
-	Fuel        int64  // of one call, besides FuelPerCandidate; about instructions; default 3,000,000
+	Fuel        int64  // for one call, in addition to FuelPerCandidate; roughly instructions; default 3,000,000
 	StartFuel   int64  // from the start function to tolerance; default 20,000,000; standard Go takes 1 to 2 million
 	MemoryPages uint32 // of 64 KiB; default 256 (16 MiB)
 	ModuleBytes int    // default 16 MiB
 	TableSize   uint32 // elements of all tables together; default 100,000
 
-	Instances   int           // of a module; default 16, or 2 for each processor if that is more
-	Wait        time.Duration // how long a call waits for an instance; default 100 ms
+	Instances   int           // maximum number; default 16, or 2 per processor if that is more
+	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
 	ObserveWait time.Duration // the same for an observation; default 10 ms
 
 	// CallTimeout and StartTimeout limit the CPU time of the thread; on systems other
@@ -70,8 +70,7 @@ const (
 	DefaultStartTimeout = 250 * time.Millisecond
 )
 
-// FuelPerCandidate is the fuel of a call for each candidate, in addition to
-// Limits.Fuel.
+// FuelPerCandidate is the fuel that a call gets for each candidate, in addition to Limits.Fuel.
 const FuelPerCandidate = 4_000
 
 // Host loads modules. It is safe for concurrent use.
@@ -80,31 +79,31 @@ type Host struct {
 	cacheDir string
 	clock    clock
 	output   Output        // nil for none
-	cpuOnly  bool          // no call is ended for the time it takes by the clock
-	building chan struct{} // holds one for each module that compiles in the background
+	cpuOnly  bool          // only CPU time ends calls
+	building chan struct{} // semaphore of background compilations
 
-	// OnCacheError is called with the reason whenever compiled code cannot be kept; nil for none.
+	// OnCacheError, if not nil, is called with the error if compiled code cannot be cached.
 	OnCacheError func(error)
 }
 
-// New returns a host. Compiled code is kept in cacheDir; "" keeps none.
+// New returns a host. Compiled code is cached in the folder cacheDir; "" means no cache.
 func New(limits Limits, cacheDir string) *Host {
 	return &Host{limits: limits, cacheDir: cacheDir, clock: systemClock(), building: make(chan struct{}, atOnce())}
 }
 
-// atOnce returns how many modules compile in the background at the same time: each
-// takes a processor and some 50 MB.
+// atOnce returns the maximum number of background compilations. Each uses one processor and about
+// 50 MB.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
-// OnlyCPUTime returns a host like h that ends no call for the time it takes by the
-// clock: tools use it, which may run at low priority beside a load.
+// OnlyCPUTime returns a host like h that ends calls only by their CPU time. It is for tools, which
+// may run at low priority.
 func (h *Host) OnlyCPUTime() *Host {
 	other := *h
 	other.cpuOnly = true
 	return &other
 }
 
-// CheckError is the error for a module that is rejected. It says what to change.
+// CheckError is the error for a module that is refused. Its text has what to change.
 type CheckError struct {
 	Msg string
 	Err error // the *Fault of the call that failed, if one did
@@ -118,7 +117,7 @@ func refuse(format string, args ...any) error {
 	return &CheckError{Msg: clip(err.Error()), Err: errors.Unwrap(err)}
 }
 
-// clip shortens a text that quotes names of a module, which have any length.
+// clip shortens a text that contains names of a module, which can have any length.
 func clip(s string) string {
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "..."
@@ -126,9 +125,8 @@ func clip(s string) string {
 	return s
 }
 
-// Load checks, meters, compiles, configures and tries a module, which then serves.
-// config is its [plugins.NAME.config] table. The error is a *CheckError if the module
-// is at fault.
+// Load checks, meters, compiles and configures a module, and calls it once. config is its
+// [plugins.NAME.config] table. The error is a *CheckError if the module is the reason.
 func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	m, err := h.Compile(code)
 	if err != nil {
@@ -142,21 +140,20 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is Load for a module that is slow to compile: it checks what takes no time,
-// and does the rest in the background. Until then calls return ErrNotReady. done is
-// called once, from another goroutine: with nil when the module serves, or with the
-// error.
+// Begin is Load for a module that takes long to compile. It makes the quick checks at once and the
+// rest in the background. Until then calls return ErrNotReady. At the end done is called once, from
+// another goroutine, with nil or the error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
 		return nil, err
 	}
 	m.Configure(config)
-	m.live++ // Close waits for the build as for a call
+	m.live++ // Close waits for the build
 	go func() {
 		h.building <- struct{}{}
 		err := ErrClosed
-		if !m.isClosed() { // closed while it waited
+		if !m.isClosed() { // not closed meanwhile
 			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}
@@ -168,15 +165,16 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 	return m, nil
 }
 
-// SlowBytes is the size, in bytes, from which a module is slow to compile; one of
-// standard Go, with 1.8 MB, takes 0.9 s.
+// SlowBytes is the size in bytes from which a module counts as slow to compile. A module of
+// standard Go has 1.8 MB and takes 0.9 s.
 const SlowBytes = 64 << 10
 
-// slowWork is the estimated time to compile (meter.Size.Work, about a microsecond a unit) from which a module is slow.
+// slowWork is the estimated time of compilation (meter.Size.Work) from which a module counts as
+// slow.
 const slowWork = 100_000
 
-// Slow reports whether a module is expected to take longer than 0.1 s to compile: a large one, or one of few bytes
-// with much to compile. It is false for a module that cannot be compiled.
+// Slow reports whether a module is expected to take more than 0.1 s to compile: it is large, or has
+// much to compile in few bytes. It is false for a module that cannot be compiled.
 func Slow(code []byte) bool {
 	if len(code) >= SlowBytes {
 		return true
@@ -188,8 +186,8 @@ func Slow(code []byte) bool {
 	return err != nil
 }
 
-// Compile checks, meters and compiles a module. Only Module.Probe starts it. The error
-// is a *CheckError if the module is at fault.
+// Compile checks, meters and compiles a module. Only Module.Probe can call it. The error is a
+// *CheckError if the module is the reason.
 func (h *Host) Compile(code []byte) (*Module, error) {
 	m, err := h.admit(code)
 	if err != nil {
@@ -202,7 +200,7 @@ func (h *Host) Compile(code []byte) (*Module, error) {
 	return m, nil
 }
 
-// admit makes the checks that take no time.
+// admit makes the checks that take little time.
 func (h *Host) admit(code []byte) (*Module, error) {
 	d, err := h.Describe(code)
 	if err != nil {
@@ -212,7 +210,7 @@ func (h *Host) admit(code []byte) (*Module, error) {
 		keep: runtime.GOMAXPROCS(0) + 2}, nil
 }
 
-// build meters and compiles code. It runs none of the module's code.
+// build meters and compiles code. It does not run it.
 func (h *Host) build(m *Module, code []byte) error {
 	metered, err := meter.Rewrite(code, meter.Cost{Table: m.limits.TableSize, FunctionWork: m.limits.FunctionWork,
 		ModuleWork: m.limits.ModuleWork})
@@ -236,8 +234,8 @@ func (h *Host) build(m *Module, code []byte) error {
 	return m.imports(ctx)
 }
 
-// compile compiles with wazero. Its validation panics for some invalid modules (in
-// version 1.12 for an index of a type that does not exist).
+// compile compiles a module with wazero. It recovers from panics: wazero 1.12 panics on an index of
+// a type that does not exist.
 func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.CompiledModule, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -247,7 +245,7 @@ func compile(ctx context.Context, rt wazero.Runtime, code []byte) (_ wazero.Comp
 	return rt.CompileModule(ctx, code)
 }
 
-// prepare starts, configures and tries a compiled module, which is ready then.
+// prepare starts and configures a compiled module, and calls it once.
 func (m *Module) prepare() error {
 	var in *instance
 	err := m.CheckStart(func() (err error) {
@@ -271,7 +269,7 @@ func (m *Module) prepare() error {
 	return err
 }
 
-// try makes a call before the module serves.
+// try makes the first call of a module.
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {

@@ -11,16 +11,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// ownModule is the module of the functions that are not WASI's.
+// ownModule is the name under which a module imports the functions that are not WASI's.
 const ownModule = meter.ImportModule
 
-// ownImports are these functions, by name. They return nothing.
+// ownImports are the functions of ownModule by name. They have no results.
 var ownImports = map[string]ownFunc{
 	abi.Log:    {"iii", (*hostState).log},
 	abi.Metric: {"iiid", (*hostState).metric},
 }
 
-// ownFunc is one of them: its parameters, as wasiFunc's, and what it does.
+// ownFunc is a function of ownModule: its parameters in the letters of wasiFunc, and its
+// implementation.
 type ownFunc struct {
 	params string
 	call   func(w *hostState, p []uint64)
@@ -28,8 +29,8 @@ type ownFunc struct {
 
 const abortParams = "iiii"
 
-// importSignature is the signature of a function that a module may import; ok
-// reports whether it may.
+// importSignature returns the signature of a function that a module may import. ok is false if the
+// function is not permitted.
 func importSignature(module, name string) (signature string, ok bool) {
 	params, results := "", ""
 	switch {
@@ -50,7 +51,7 @@ func importSignature(module, name string) (signature string, ok bool) {
 	return meter.Signature(valueTypes(params), valueTypes(results)), ok
 }
 
-// log is log(level, address, length).
+// log implements the import log(level, address, length).
 func (w *hostState) log(p []uint64) {
 	level, text := Level(int32(p[0])), w.must(abi.Log, p[1], p[2])
 	w.pay(uint64(len(text)) / hostByteFuel)
@@ -70,7 +71,7 @@ func (w *hostState) log(p []uint64) {
 	w.printed.log(level, why, line)
 }
 
-// metric is metric(kind, name, length, value).
+// metric implements the import metric(kind, name, length, value).
 func (w *hostState) metric(p []uint64) {
 	kind, name, value := MetricKind(int32(p[0])), w.must(abi.Metric, p[1], p[2]), math.Float64frombits(p[3])
 	w.pay(uint64(len(name)) / hostByteFuel)
@@ -105,7 +106,7 @@ func isMetricName(name []byte) bool {
 	return len(name) > 0 && len(name) <= MaxName
 }
 
-// must is size bytes of guest memory; it ends the call if they end past it.
+// must returns size bytes of the module's memory. If they exceed the memory, it ends the call.
 func (w *hostState) must(function string, address, size uint64) []byte {
 	b := w.bytes(address&math.MaxUint32, size&math.MaxUint32)
 	if b == nil && size&math.MaxUint32 > 0 {
@@ -114,7 +115,7 @@ func (w *hostState) must(function string, address, size uint64) []byte {
 	return b
 }
 
-// abort is abort(message, file, line, column), as AssemblyScript calls it.
+// abort implements AssemblyScript's import abort(message, file, line, column).
 func (w *hostState) abort(p []uint64) {
 	text := w.utf16(p[0])
 	if file := w.utf16(p[1]); file != "" {
@@ -126,8 +127,8 @@ func (w *hostState) abort(p []uint64) {
 	panic(errors.New("the plugin called abort"))
 }
 
-// utf16 is a string of AssemblyScript, "" if there is none at that address: its
-// length in bytes stands before it.
+// utf16 returns the AssemblyScript string at an address, or "" if there is none. The string's
+// length in bytes precedes it.
 func (w *hostState) utf16(address uint64) string {
 	address &= math.MaxUint32
 	const head = 4

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// ErrBusy is wrapped by the fault of a call that got no instance, because all were
-// in use, or too little CPU time. The module itself did nothing wrong.
+// ErrBusy is wrapped by the Fault of a call that found no free instance, or too little CPU time. It
+// is not the module's fault.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
-// instances returns how many instances may exist at once.
+// instances returns the maximum number of instances.
 func (m *Module) instances() int {
 	if m.desc.Learns {
 		return 1
@@ -19,9 +19,8 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire returns an instance for one call. If none is idle, another is started in
-// the background, up to a limit, and acquire waits for the first that becomes idle.
-// It waits for at most wait.
+// acquire returns an instance for one call. If none is idle, it starts another one in the
+// background, up to the limit, and waits for the first that becomes idle, at most for wait.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -32,7 +31,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		m.mu.Unlock()
 		return in, err
 	}
-	// No instance is idle: time and allocations matter less from here on.
+	// No instance is idle, so time and allocations matter less from here on.
 	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -47,7 +46,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			m.mu.Lock()
 			if i := slices.Index(m.waiting, again); i >= 0 {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
-			} else { // woken at the same time: wake another call in place of this one
+			} else { // woken at the same time: wake another call instead
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
@@ -69,8 +68,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	}
 }
 
-// take removes and returns the instance that became idle last, nil if there is none.
-// It requires mu.
+// take removes and returns the instance that became idle last, or nil. The caller holds mu.
 func (m *Module) take() (*instance, error) {
 	if m.closed {
 		return nil, ErrClosed
@@ -87,10 +85,9 @@ func (m *Module) take() (*instance, error) {
 	return in, nil
 }
 
-// wake sends err to the n calls that have waited longest; nil means that they try to
-// take an instance again. The instance is not reserved for them: a call that comes
-// meanwhile may take it, because a goroutine that runs uses it sooner than one that
-// has yet to be scheduled. It requires mu.
+// wake sends err to the n calls that have waited longest; nil means that they call take again. The
+// instance is not reserved for them: another call may take it first, which wastes less time than
+// waiting for a goroutine to be scheduled. The caller holds mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
 	for _, w := range m.waiting[:n] {
@@ -99,8 +96,8 @@ func (m *Module) wake(n int, err error) {
 	m.waiting = m.waiting[n:]
 }
 
-// start begins to start an instance if a call waits, the limit permits it and no
-// other instance is being started. It requires mu.
+// start starts an instance if a call waits, the limit permits it, and no other instance is being
+// started. The caller holds mu.
 func (m *Module) start() {
 	if m.starting || m.closed || len(m.waiting) == 0 || m.live >= m.instances() {
 		return
@@ -122,10 +119,10 @@ func (m *Module) start() {
 	}()
 }
 
-// release returns an instance after a call that ended with err. At most m.keep idle
-// instances are kept, because each takes memory. An instance is closed if its call
-// trapped or was ended by the host, because its memory may be inconsistent. After a
-// wrong answer it is kept, so that a module that learns keeps its memory.
+// release returns an instance after a call that ended with err. At most m.keep idle instances are
+// kept, because each takes memory. An instance is closed if its call trapped or was ended by the
+// host, because its memory may be inconsistent. After a wrong result it is kept, so that a module
+// that learns keeps its memory.
 func (m *Module) release(in *instance, err error) {
 	m.mu.Lock()
 	spare := len(m.free) >= m.keep && len(m.waiting) == 0
@@ -149,8 +146,8 @@ func spoiled(err error) bool {
 	return !errors.As(err, &f) || f.Reason == ReasonTrap || f.Reason == ReasonMemory
 }
 
-// keepStacks frees the large stacks of an instance that becomes idle, unless they fit
-// into keptStacks. It requires mu.
+// keepStacks frees the large stacks of an instance that becomes idle, unless they fit into
+// keptStacks. The caller holds mu.
 func (m *Module) keepStacks(in *instance) {
 	if size := in.grown(); m.stacks+size <= keptStacks {
 		m.stacks += size
@@ -159,8 +156,8 @@ func (m *Module) keepStacks(in *instance) {
 	in.shrink()
 }
 
-// ended counts an instance that has been closed. The last one of a closed module
-// frees the module.
+// ended counts down the instances after one has been closed. The last one of a closed module frees
+// the module.
 func (m *Module) ended() {
 	m.mu.Lock()
 	m.live--
@@ -172,7 +169,7 @@ func (m *Module) ended() {
 	}
 }
 
-// Instances returns how many instances exist or are being started.
+// Instances returns the number of instances, including those that are being started.
 func (m *Module) Instances() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

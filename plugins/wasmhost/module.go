@@ -33,8 +33,8 @@ var (
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// ErrClosed is returned by a module that has been closed, ErrNotReady by one that is
-// not compiled yet, or cannot be (Host.Begin).
+// ErrClosed is the error of a call of a closed module. ErrNotReady is that of a module that
+// is still being compiled, or cannot be compiled (Host.Begin).
 var (
 	ErrClosed   = errors.New("the plugin has been replaced")
 	ErrNotReady = errors.New("the plugin is not ready")
@@ -42,12 +42,12 @@ var (
 
 // Fault is a failed call of a module.
 type Fault struct {
-	Reason string // ReasonTrap and so on
+	Reason string // one of the Reason constants
 	Err    error
-	Stack  []string // the functions that ran when the call trapped, the innermost first
+	Stack  []string // functions in progress when the call trapped, the innermost first
 }
 
-// The reasons of faults, as metrics, API and sdk/ABI.md name them.
+// The reasons of faults. Metrics, API and sdk/ABI.md use these words.
 const (
 	ReasonTrap          = "trap"           // the call trapped, or no instance could be started
 	ReasonFuel          = "fuel"           // the call used up its fuel
@@ -62,9 +62,9 @@ const (
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Module is a module that is loaded, or is being loaded. It is safe for concurrent
-// use: each call has an instance to itself. There are at most Limits.Instances, and
-// one if the module learns. The zero Module never serves.
+// Module is a module that is loaded or being loaded. It is safe for concurrent use: each call has
+// an instance to itself. There are at most Limits.Instances instances, and only one if the module
+// learns. A call of the zero Module returns ErrNotReady.
 type Module struct {
 	desc    Description
 	limits  Limits
@@ -83,24 +83,24 @@ type Module struct {
 
 	mu       sync.Mutex
 	free     []*instance
-	keep     int          // instances that may be idle
-	stacks   int          // bytes of the stacks of idle instances that grew beyond keptStack
-	live     int          // instances that exist or start
-	waiting  []chan error // calls that wait for an instance; see wake
+	keep     int          // maximum number of idle instances
+	stacks   int          // bytes of the idle instances' stacks larger than keptStack
+	live     int          // number of instances, including those being started
+	waiting  []chan error // calls that wait for an instance, see wake
 	starting bool
 	closed   bool
 }
 
-// Description returns what the module declares.
+// Description returns the module's declarations.
 func (m *Module) Description() Description { return m.desc }
 
 // Learns reports whether the module takes observations.
 func (m *Module) Learns() bool { return m.desc.Learns }
 
-// Ready reports whether the module serves.
+// Ready reports whether the module can be called.
 func (m *Module) Ready() bool { return m.ready.Load() }
 
-// Tolerance implements core.Tolerance: the module's own, 0 without one.
+// Tolerance implements core.Tolerance. It is 0 for a module that does not export tolerance.
 func (m *Module) Tolerance() float64 {
 	if !m.ready.Load() {
 		return 0
@@ -108,26 +108,26 @@ func (m *Module) Tolerance() float64 {
 	return m.tolerance
 }
 
-// instance is a module that runs: its own memory.
+// instance is a running module with a memory of its own.
 type instance struct {
 	module *Module
 	guest  api.Module
 	memory api.Memory
 
-	fuel, stackLeft api.MutableGlobal // the counters that meter.Rewrite adds
+	fuel, stackLeft api.MutableGlobal // counters added by meter.Rewrite
 	budget          budget
-	running         *entry // the function that runs, or ran last
+	running         *entry // the function called last
 	entries         []*entry
-	large           bool // a stack grew beyond keptStack
+	large           bool // a stack is larger than keptStack
 
 	reserve, main, configure, observe, poolChanged *entry
 
-	base, room uint32 // of the region that reserve gave last
+	base, room uint32 // address and size of the region that reserve returned last
 	stack      [4]uint64
 	tolerance  float64
-	pool       *[]Proxy // the pool that it has
+	pool       *[]Proxy // the proxies that the instance has received last
 	host       hostState
-	ctx        context.Context // carries the instance
+	ctx        context.Context // has the instance as a value; see caller
 }
 
 func (m *Module) instantiate() (*instance, error) {
@@ -191,9 +191,8 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// begin instantiates the module; none of its code runs. A panic of wazero becomes an
-// error: it comes from an invalid module, and nothing else recovers it in the
-// background.
+// begin instantiates the module without running its code. It converts a panic of wazero, which an
+// invalid module can cause, into an error: in the background nothing else would recover it.
 func (m *Module) begin(ctx context.Context) (guest api.Module, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -211,8 +210,8 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(strings.ToValidUTF8(line, "?"), " (recovered by wazero)")
 }
 
-// region returns size bytes of the memory, from reserve if the region before is
-// smaller. They are valid until the module's code runs again.
+// region returns size bytes of the memory. It calls reserve if the last region is smaller. The
+// slice is valid until the module's code runs again.
 func (in *instance) region(size uint32) ([]byte, error) {
 	if size > in.room {
 		want := (size + 4095) &^ 4095
@@ -237,7 +236,7 @@ func (in *instance) region(size uint32) ([]byte, error) {
 	return view, nil
 }
 
-// Close closes the module; running calls end first. Later ones return ErrClosed.
+// Close closes the module after its calls in progress. Later calls return ErrClosed.
 func (m *Module) Close() {
 	m.mu.Lock()
 	if m.closed {
@@ -278,7 +277,7 @@ func (m *Module) destroy() {
 	}
 }
 
-// Score implements core.Scorer. Its errors are *Fault, ErrClosed or ErrNotReady; then
+// Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady. After an error
 // the content of scores is undefined.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
 	if c.Len() == 0 {
@@ -297,7 +296,7 @@ func (m *Module) Score(c core.Candidates, scores []float64) error {
 	return err
 }
 
-// allowCall sets the budget of a call over so many candidates, or proxies.
+// allowCall sets the budget of a call with that number of candidates or proxies.
 func (in *instance) allowCall(candidates int) {
 	in.allow(in.module.limits.Fuel+int64(candidates)*FuelPerCandidate, in.module.limits.CallTimeout)
 }
@@ -321,7 +320,7 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Score, status)}
 	}
-	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // again: memory may have moved
+	view, ok := in.memory.Read(in.base+rowsEnd, uint32(n)*abi.ScoreSize) // read again: the memory may have moved
 	if !ok {
 		return &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
 	}
@@ -335,7 +334,7 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 	return nil
 }
 
-// Delay implements core.Backoff; the result is in seconds. Its errors are those of Score.
+// Delay implements core.Backoff. The result is in seconds. The errors are those of Score.
 func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
 	in, err := m.acquire(m.limits.Wait)
 	if err != nil {
@@ -372,8 +371,8 @@ func (in *instance) delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// Observe passes a finished attempt to a module that learns, and does nothing for
-// others. Its errors are those of Score.
+// Observe passes a finished attempt to a module that learns. For other modules it does nothing. The
+// errors are those of Score.
 func (m *Module) Observe(o *core.Observation) error {
 	if !m.desc.Learns {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Level is how important a log line of a plugin is, as sdk/ABI.md numbers it.
+// Level is the severity of a plugin's log line. The numbers are those of sdk/ABI.md.
 type Level int
 
 // The levels.
@@ -23,7 +23,7 @@ const (
 	LevelError
 )
 
-// String is the level's name: debug, info, warn or error.
+// String returns the level's name: debug, info, warn or error.
 func (l Level) String() string {
 	if l < LevelDebug || l > LevelError {
 		return "error"
@@ -31,20 +31,19 @@ func (l Level) String() string {
 	return [...]string{"debug", "info", "warn", "error"}[l]
 }
 
-// MetricKind is how the values of a plugin's metric add up, as sdk/ABI.md numbers
-// it.
+// MetricKind is the kind of a plugin's metric. The numbers are those of sdk/ABI.md.
 type MetricKind int
 
 // The kinds of metrics.
 const (
-	Counter MetricKind = iota // each value is added
-	Gauge                     // the last value counts
+	Counter MetricKind = iota // the sum of all values
+	Gauge                     // the last value
 )
 
-// Output receives what a plugin writes, while the call that writes it runs. It is
-// safe for concurrent use.
+// Output receives what a plugin writes, during the call that writes it. It must be safe for
+// concurrent use.
 type Output interface {
-	// Log receives a line of at most MaxLine bytes of printable text.
+	// Log receives a line of printable text of at most MaxLine bytes.
 	Log(level Level, text string)
 	// Metric receives a finite value, of a counter one that is not negative. name
 	// is [a-zA-Z_][a-zA-Z0-9_]*, at most MaxName bytes, and good until Metric
@@ -58,18 +57,18 @@ const (
 	MaxName = 64
 )
 
-// WithOutput returns a host like h that gives what its modules write to output.
+// WithOutput returns a host like h whose modules write to output.
 func (h *Host) WithOutput(output Output) *Host {
 	other := *h
 	other.output = output
 	return &other
 }
 
-// printed is what a guest writes in a call, through fd_write and the host's log.
+// printed collects what a module writes during a call, through fd_write and the host's log.
 type printed struct {
 	output Output
-	parts  [2][]byte // of the standard output and error: the line that has not ended
-	why    [4]string // texts that may say why the call failed, the best first
+	parts  [2][]byte // the unfinished lines of standard output and standard error
+	why    [4]string // texts that may explain why the call failed, the best first
 }
 
 // The places in printed.why.
@@ -84,18 +83,20 @@ const (
 // panics matches what the runtimes of languages write when they panic; place a line
 // of Go's stack that names a file and a line, without its folder.
 var (
+	// panics matches the panic messages of the languages' runtimes. place matches a line of Go's
+	// stack trace that has a file and a line number.
 	panics = regexp.MustCompile(`^(panic: |fatal error: |(thread .* )?panicked at )`)
 	place  = regexp.MustCompile(`^\t(?:.*/)?([^/\s]+\.go:\d+)`)
 )
 
-// reset begins a call.
+// reset clears p before a call.
 func (p *printed) reset() {
 	if p.why != ([4]string{}) {
 		p.why = [4]string{}
 	}
 }
 
-// write takes what a guest writes to descriptor 1 or 2, and splits it into lines.
+// write splits the bytes that a module writes to descriptor 1 or 2 into lines.
 func (p *printed) write(descriptor int, b []byte) {
 	part := &p.parts[descriptor-1]
 	for len(b) > 0 {
@@ -131,7 +132,7 @@ func (p *printed) endLine(descriptor int) {
 	p.log(level, why, text)
 }
 
-// log takes a line.
+// log passes on one line.
 func (p *printed) log(level Level, why int, text string) {
 	if why == whyLogged || why < whyNot && p.why[why] == "" {
 		p.why[why] = text
@@ -141,7 +142,7 @@ func (p *printed) log(level Level, why int, text string) {
 	}
 }
 
-// flush ends lines that have not ended: a call is over.
+// flush passes on unfinished lines at the end of a call.
 func (p *printed) flush() {
 	for i, part := range p.parts {
 		if len(part) > 0 {
@@ -150,8 +151,7 @@ func (p *printed) flush() {
 	}
 }
 
-// because is what says why a call failed, to follow what happened; "" if nothing
-// was written.
+// because returns the text that best explains why the call failed, or "".
 func (p *printed) because() string {
 	for _, text := range p.why {
 		if text != "" {
@@ -161,7 +161,7 @@ func (p *printed) because() string {
 	return ""
 }
 
-// printable is one line of text that can be shown.
+// printable returns the printable part of s, as one line.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -178,15 +178,14 @@ func printable(s string) string {
 	return s
 }
 
-// names finds the functions in the stack of a wazero error: the name, or $ and the
-// index.
+// names matches a function in the stack of a wazero error: its name, or $ and its index.
 var names = regexp.MustCompile(`(?m)^\t\.?(\S+?)\(`)
 
-// maxFrames is how many functions of a stack are shown.
+// maxFrames is the maximum number of functions of a stack that are shown.
 const maxFrames = 10
 
-// stackOfError is the functions that ran when a call failed, the innermost first.
-// imports is how many functions the module imports itself.
+// stackOfError returns the functions in progress when a call failed, the innermost first. imports
+// is the number of functions that the module itself imports.
 func stackOfError(err error, imports int) (frames []string) {
 	_, stack, _ := strings.Cut(err.Error(), "wasm stack trace:\n")
 	for _, found := range names.FindAllStringSubmatch(stack, maxFrames+1) {
@@ -204,8 +203,7 @@ func stackOfError(err error, imports int) (frames []string) {
 	return frames
 }
 
-// logFault writes the error of a call, if it failed, to the plugin's log, with the
-// functions that ran.
+// logFault writes the error of a failed call and its stack to the plugin's log.
 func (in *instance) logFault(call string, err error) {
 	if err == nil || in.host.printed.output == nil {
 		return

@@ -7,12 +7,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Probe is one instance of a module, for tools: it reports the fuel of a call and
-// gives access to the memory. It is used by one goroutine at a time.
+// Probe is one instance of a module for tools. It gives access to the fuel and the memory. It is
+// not safe for concurrent use.
 type Probe struct{ in *instance }
 
-// Configure sets the configuration of the instances that are started later. It is for
-// modules from Compile, while no Probe starts.
+// Configure sets the configuration of instances that are started later. It is for modules from
+// Compile, and must not be called while Module.Probe runs.
 func (m *Module) Configure(config map[string]any) { m.config = pairs(config) }
 
 // Probe starts an instance and configures it. The error is a *CheckError.
@@ -32,22 +32,22 @@ func (m *Module) Probe() (*Probe, error) {
 	return &Probe{in}, nil
 }
 
-// Close ends the instance.
+// Close closes the instance.
 func (p *Probe) Close() {
 	p.in.guest.Close(context.Background())
 	p.in.module.ended()
 }
 
-// Score is one call of a scorer, as Module.Score makes it.
+// Score calls a scorer as Module.Score does.
 func (p *Probe) Score(c core.Candidates, scores []float64) error { return p.in.score(c, scores) }
 
-// Delay is one call of a backoff, as Module.Delay makes it.
+// Delay calls a backoff as Module.Delay does.
 func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.delay(r) }
 
 // Learns reports whether the module exports observe.
 func (p *Probe) Learns() bool { return p.in.observe != nil }
 
-// Observe passes an observation to a module that learns, as Module.Observe does.
+// Observe passes an observation to the module as Module.Observe does.
 func (p *Probe) Observe(o *core.Observation) error {
 	if !p.Learns() {
 		return nil
@@ -55,7 +55,7 @@ func (p *Probe) Observe(o *core.Observation) error {
 	return p.in.learn(o)
 }
 
-// SetPool passes the proxies of the pool to the instance, now.
+// SetPool passes the proxies of the pool to the instance.
 func (p *Probe) SetPool(proxies []Proxy) error {
 	p.in.module.pool.Store(&proxies)
 	return p.in.updatePool()
@@ -76,7 +76,7 @@ func (p *Probe) Reserve(bytes uint32) (address uint32, err error) {
 	return p.in.base, nil
 }
 
-// ScoreAt calls score with the given addresses. The records have been written (Write).
+// ScoreAt calls score with the given addresses. The caller has written the records (Write).
 func (p *Probe) ScoreAt(request, candidates, scores, count uint32) (status int32, err error) {
 	p.in.allowCall(int(count))
 	p.in.stack = [4]uint64{uint64(request), uint64(candidates), uint64(scores), uint64(count)}
@@ -103,11 +103,11 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that the last call left, together with a reserve before it;
-// negative if it needed more than it had.
+// Fuel returns the fuel that the last call, and a reserve before it, have left. It is negative if
+// they needed more than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
-// Pages returns the size of the memory now, in pages of 64 KiB.
+// Pages returns the present size of the memory in pages of 64 KiB.
 func (p *Probe) Pages() uint32 { return p.in.memory.Size() >> 16 }
 
 // Limits returns the limits of the module.

@@ -15,11 +15,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// pair is a key and its value, as in abi.Pair.
+// pair is a key and a value of a configuration, as in abi.Pair.
 type pair struct{ key, value string }
 
-// pairs flattens a configuration table: keys of tables within it are joined with
-// dots. The result is sorted by key.
+// pairs flattens a configuration table, sorted by key. Keys of nested tables are joined with dots.
 func pairs(config map[string]any) []pair {
 	var out []pair
 	for _, key := range slices.Sorted(maps.Keys(config)) {
@@ -36,7 +35,7 @@ func pairs(config map[string]any) []pair {
 	return out
 }
 
-// text returns the value of a setting as the module gets it.
+// text returns a setting's value in the form that the module receives.
 func text(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -76,14 +75,14 @@ func (p pair) number() float64 {
 	return math.NaN()
 }
 
-// Proxy is one proxy of the pool, as a plugin gets it that exports pool_changed.
+// Proxy is one proxy of the pool in the form that pool_changed receives.
 type Proxy struct {
 	ID, Region   string
 	Weight, Cost float64
 	Metadata     map[string]string
 }
 
-// SetPool sets the proxies of the pool. Each instance gets them before its next call.
+// SetPool sets the proxies of the pool. Each instance receives them before its next call.
 func (m *Module) SetPool(proxies []Proxy) {
 	if m.desc.WantsPool {
 		m.pool.Store(&proxies)
@@ -149,12 +148,12 @@ func (in *instance) configureWith(config []pair) error {
 	return nil
 }
 
-// layout builds records that contain addresses of each other. The addresses are
-// relative to the beginning until put writes the records into memory.
+// layout builds records that contain the addresses of other records. The addresses are relative to
+// the first byte until put writes the records into memory.
 type layout struct {
 	fixed  int // bytes at the beginning, written by offset
 	bytes  []byte
-	fixups []int // the offsets of the addresses
+	fixups []int // offsets of the addresses
 }
 
 // grow appends n zero bytes, aligned, and returns their offset.
@@ -177,13 +176,13 @@ func (w *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(w.bytes[at:], math.Float64bits(v))
 }
 
-// address writes the address of the offset to, at the offset at.
+// address writes, at offset at, the address of offset to.
 func (w *layout) address(at, to int) {
 	w.u32(at, uint32(to))
 	w.fixups = append(w.fixups, at)
 }
 
-// text appends a text, and writes its address and its length at the offset at.
+// text appends a text, and writes its address and length at offset at.
 func (w *layout) text(at int, s string) {
 	to := w.grow(len(s) + 1)
 	copy(w.bytes[to:], s)
@@ -191,7 +190,7 @@ func (w *layout) text(at int, s string) {
 	w.u32(at+4, uint32(len(s)))
 }
 
-// pairs appends the records of pairs, and returns the offset of the first.
+// pairs appends the records of list and returns the offset of the first one.
 func (w *layout) pairs(list []pair) int {
 	first := w.grow(len(list) * abi.PairSize)
 	for i, p := range list {
@@ -203,7 +202,7 @@ func (w *layout) pairs(list []pair) int {
 	return first
 }
 
-// put writes the records into memory, at in.base.
+// put writes the records into memory at in.base.
 func (in *instance) put(w *layout) error {
 	w.grow(8)
 	view, err := in.region(uint32(len(w.bytes)))
@@ -217,7 +216,8 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// trial is a choice for tests, among as many candidates as every scorer must take.
+// trial is a choice for the first call of a scorer, with as many candidates as every scorer must
+// accept.
 type trial struct{}
 
 func (trial) Len() int { return abi.MinCandidates }

@@ -12,15 +12,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Setting is one setting of a module, as its describe states it.
+// Setting is one setting of a module, as stated by its function describe.
 type Setting struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`              // number, integer, boolean or text
 	Min     *float64 `json:"min,omitempty"`     // of numbers; nil for no bound
 	Max     *float64 `json:"max,omitempty"`     // likewise
-	Values  []string `json:"values,omitempty"`  // of texts, those that are taken; none for any
-	Default string   `json:"default,omitempty"` // as it would be configured
-	Text    string   `json:"text,omitempty"`    // one line about it
+	Values  []string `json:"values,omitempty"`  // permitted texts; empty for any
+	Default string   `json:"default,omitempty"` // in the form of the configuration
+	Text    string   `json:"text,omitempty"`    // one line of description
 }
 
 // The types of settings.
@@ -31,14 +31,14 @@ const (
 	typeText    = "text"
 )
 
-// The bounds of what describe may state.
+// The limits for the result of describe.
 const (
 	maxDescription = 16 << 10 // bytes
 	maxSettings    = 100
 )
 
-// Settings are those that the module states; nil if it states none, or has not
-// started.
+// Settings returns the settings that the module states. It is nil if there are none, or before the
+// first start.
 func (m *Module) Settings() []Setting {
 	if s := m.settings.Load(); s != nil {
 		return *s
@@ -63,8 +63,8 @@ func (in *instance) describe(f *entry) ([]Setting, error) {
 	return parseSettings(string(view[:end]))
 }
 
-// parseSettings reads the text of describe: a line for each setting, with its name,
-// type, range, default and description between tabs.
+// parseSettings parses the text of describe: one line per setting, with name, type, range, default
+// and description separated by tabs.
 func parseSettings(text string) ([]Setting, error) {
 	settings := []Setting{}
 	for n, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
@@ -118,7 +118,7 @@ func parseSetting(line string) (Setting, error) {
 	return s, nil
 }
 
-// parseRange reads 0..1, 0.. or ..1; both ends belong to it.
+// parseRange parses an inclusive range such as 0..1, 0.. or ..1.
 func parseRange(text string) (low, high *float64, err error) {
 	a, b, ok := strings.Cut(text, "..")
 	if !ok {
@@ -140,7 +140,7 @@ func parseRange(text string) (low, high *float64, err error) {
 	return low, high, nil
 }
 
-// check reports why a configured value is not one of the setting's.
+// check returns an error if the value of p is not permitted.
 func (s Setting) check(p pair) error {
 	wrong := func(must string) error {
 		return fmt.Errorf("the setting %s is %q; it must be %s", s.Name, printable(p.value), must)
@@ -179,8 +179,7 @@ func (s Setting) bounds() string {
 	return text(*s.Min) + " to " + text(*s.Max)
 }
 
-// checkSettings reports what is wrong with a configuration, of a module that states
-// its settings.
+// checkSettings checks the configuration of a module that states its settings.
 func checkSettings(settings []Setting, config []pair) error {
 	for _, p := range config {
 		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == p.key })
@@ -198,8 +197,7 @@ func checkSettings(settings []Setting, config []pair) error {
 	return nil
 }
 
-// stateSettings lets the module state its settings, and checks its configuration
-// against them.
+// stateSettings calls describe, and checks the module's configuration.
 func (in *instance) stateSettings(config []pair) error {
 	f := in.export(abi.Describe)
 	if f == nil {

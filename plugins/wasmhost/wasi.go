@@ -15,14 +15,14 @@ import (
 const (
 	wasiModule = "wasi_snapshot_preview1"
 	envModule  = "env"
-	envAbort   = "abort" // AssemblyScript's assertion
+	envAbort   = "abort" // import of AssemblyScript
 )
 
-// The fuel of a call of a host function: the host's code is not metered.
+// The fuel for a call of a host function, whose code is not metered.
 const (
 	hostCallFuel = 100
-	hostItemFuel = 10 // for each buffer or subscription that is passed
-	hostByteFuel = 4  // bytes for one unit
+	hostItemFuel = 10 // per buffer or subscription
+	hostByteFuel = 4  // bytes per unit of fuel
 )
 
 // The errors of WASI (snapshot 1) that are returned.
@@ -35,10 +35,10 @@ const (
 	wasiSpipe  = 70
 )
 
-// allowedImports are the WASI functions that the runtimes of standard Go, TinyGo and
-// AssemblyScript import, by name. This implementation gives access to nothing: there
-// are no files, sockets or environment; the clock is a counter, random bytes are a
-// fixed sequence, and written lines go to the plugin's log.
+// allowedImports are the WASI functions that modules of standard Go, TinyGo and AssemblyScript
+// import, by name. This implementation gives access to nothing outside the module: there are no
+// files, sockets or environment variables, the clock is a counter, random bytes are a fixed
+// sequence, and written lines go to the plugin's log.
 var allowedImports = map[string]wasiFunc{
 	"args_get":            {"ii", func(*hostState, []uint64) uint32 { return wasiOK }},
 	"args_sizes_get":      {"ii", (*hostState).none},
@@ -60,14 +60,14 @@ var allowedImports = map[string]wasiFunc{
 	"fd_prestat_dir_name": {"iii", func(*hostState, []uint64) uint32 { return wasiBadf }},
 }
 
-// wasiFunc is one of them: its parameters (i for i32, I for i64, d for f64) and
-// the function, which returns an error of WASI.
+// wasiFunc is a WASI function: the types of its parameters (i for i32, I for i64, d for f64) and
+// its implementation, which returns a WASI error number.
 type wasiFunc struct {
 	params string
 	call   func(w *hostState, p []uint64) uint32
 }
 
-// tick is how far the clock of an instance advances with each reading: 1 ms, in ns.
+// tick is the time by which the clock of an instance advances with each reading: 1 ms, in ns.
 const tick = 1_000_000
 
 // hostState is the state of the host functions of one instance.
@@ -79,14 +79,14 @@ type hostState struct {
 	in      *instance
 }
 
-// imports instantiates the host functions that the module imports.
+// imports provides the host functions that the module imports.
 func (m *Module) imports(ctx context.Context) error {
 	builders := map[string]wazero.HostModuleBuilder{
 		meter.ImportModule: m.importMeter(m.runtime.NewHostModuleBuilder(meter.ImportModule)),
 	}
 	for _, f := range m.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
-		if _, own := ownImports[name]; module == ownModule && !own { // importMeter has added it
+		if _, own := ownImports[name]; module == ownModule && !own { // added by importMeter
 			continue
 		}
 		b := builders[module]
@@ -130,7 +130,7 @@ func hostFunc(module, name string) (call api.GoModuleFunc, params, results []api
 		w.pay(hostCallFuel)
 		for i, c := range f.params {
 			if c == 'i' {
-				p[i] &= math.MaxUint32 // the upper half is not defined
+				p[i] &= math.MaxUint32 // the upper half is undefined
 			}
 		}
 		p[0] = uint64(f.call(w, p))
@@ -151,7 +151,7 @@ func valueTypes(letters string) []api.ValueType {
 	return out
 }
 
-// pay subtracts n from the fuel of the call, and ends it if too little is left.
+// pay subtracts n from the call's fuel. If too little is left, it ends the call.
 func (w *hostState) pay(n uint64) {
 	left := int64(w.in.fuel.Get()) - int64(min(n, math.MaxInt32))
 	if left < 0 {
@@ -160,7 +160,7 @@ func (w *hostState) pay(n uint64) {
 	w.in.fuel.Set(uint64(left))
 }
 
-// bytes returns size bytes of the memory; nil if they end past it.
+// bytes returns size bytes of the module's memory, or nil if they exceed it.
 func (w *hostState) bytes(address, size uint64) []byte {
 	mem := w.in.memory
 	if mem == nil || size > uint64(mem.Size()) {
@@ -191,7 +191,7 @@ func (w *hostState) put64(address uint64, v uint64) uint32 {
 	return wasiOK
 }
 
-// none reports an empty list of arguments or of environment variables.
+// none implements args_sizes_get and environ_sizes_get with empty lists.
 func (w *hostState) none(p []uint64) uint32 {
 	if err := w.put32(p[0], 0); err != wasiOK {
 		return err
@@ -204,7 +204,7 @@ func (w *hostState) clock(p []uint64) uint32 {
 	return w.put64(p[2], w.now)
 }
 
-// random fills memory with the same bytes in every instance (SplitMix64).
+// random fills memory with bytes that are the same in every instance (SplitMix64).
 func (w *hostState) random(p []uint64) uint32 {
 	w.pay(p[1] / hostByteFuel)
 	b := w.bytes(p[0], p[1])
@@ -223,8 +223,8 @@ func (w *hostState) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll does not wait: the clock advances by the shortest time that is asked for. A
-// subscription to a file is answered with an error.
+// poll does not wait. It advances the clock by the shortest timeout asked for. Subscriptions to
+// files get an error.
 func (w *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
 	n := p[2]
@@ -243,7 +243,7 @@ func (w *hostState) poll(p []uint64) uint32 {
 		if kind == 0 { // a clock: its id, timeout, precision and flags follow
 			failed = wasiOK
 			timeout := binary.LittleEndian.Uint64(s[24:])
-			if s[40]&1 != 0 { // the timeout is a time of the clock
+			if s[40]&1 != 0 { // the timeout is absolute
 				timeout -= min(timeout, w.now)
 			}
 			wait = min(wait, timeout)
@@ -260,10 +260,10 @@ func (w *hostState) poll(p []uint64) uint32 {
 	return w.put32(p[3], uint32(n))
 }
 
-// standard succeeds for the three standard files, which are the only ones.
+// standard succeeds for the three standard files; there are no others.
 func (w *hostState) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
 
-// either returns standard for the three standard files.
+// either returns standard for a standard file, otherwise an error.
 func (w *hostState) either(p []uint64, standard uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
@@ -271,8 +271,7 @@ func (w *hostState) either(p []uint64, standard uint32) uint32 {
 	return standard
 }
 
-// describe reports the standard files as character devices that may be read and
-// written.
+// describe describes the standard files as readable and writable character devices.
 func (w *hostState) describe(p []uint64) uint32 {
 	const characters, mayReadOrWrite = 2, 1<<1 | 1<<6
 	b := w.bytes(p[1], 24)
@@ -288,7 +287,7 @@ func (w *hostState) describe(p []uint64) uint32 {
 	return wasiOK
 }
 
-// write splits what is written into log lines.
+// write splits the written bytes into log lines.
 func (w *hostState) write(p []uint64) uint32 {
 	n := p[2]
 	w.pay(n * hostItemFuel)
@@ -312,7 +311,7 @@ func (w *hostState) write(p []uint64) uint32 {
 	return w.put32(p[3], total)
 }
 
-// read reports the end of the standard input.
+// read reports the end of standard input.
 func (w *hostState) read(p []uint64) uint32 {
 	switch p[0] {
 	case 0:

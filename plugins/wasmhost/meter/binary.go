@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// The ids of sections (WebAssembly 2.0, 5.5.2).
+// The ids of the sections (WebAssembly 2.0, section 5.5.2).
 const (
 	secCustom = iota
 	secType
@@ -22,7 +22,7 @@ const (
 	secDataCount
 )
 
-// rank is the order of sections: DataCount comes before Code.
+// rank returns the position of a section in a module: DataCount precedes Code.
 func rank(id byte) int {
 	switch id {
 	case secDataCount:
@@ -31,21 +31,21 @@ func rank(id byte) int {
 	return 2 * int(id)
 }
 
-// maxCount bounds the declared number of anything in a module.
+// maxCount is the maximum number of declared items of any kind in a module.
 const maxCount = 1 << 20
 
 var errShort = errors.New("it ends too early")
 
-// in reads a module's bytes. The first error stays; all reads after it return zero.
+// in reads a module's bytes. After the first error, which it keeps, all reads return zero.
 type in struct {
 	b   []byte
 	at  int
 	err error
 
-	functions *[]reference // unless nil, where function notes what it read
+	functions *[]reference // if not nil, the method function appends to it
 }
 
-// reference is an index of a function, and where the input holds it.
+// reference is the index of a function and its position in the input.
 type reference struct {
 	from, to int
 	index    uint32
@@ -93,7 +93,7 @@ func (r *in) bytes(n uint32) []byte {
 	return r.b[r.at-int(n) : r.at]
 }
 
-// leb reads a LEB128 number of at most bits bits and returns its low 64.
+// leb reads a LEB128 number of at most bits bits and returns its low 64 bits.
 func (r *in) leb(bits uint, signed bool) uint64 {
 	var v uint64
 	for shift := uint(0); ; shift += 7 {
@@ -124,8 +124,7 @@ func (r *in) u32() uint32 {
 	return uint32(v)
 }
 
-// count reads the length of a vector, each element of which takes a byte at
-// least.
+// count reads the length of a vector whose elements have at least one byte each.
 func (r *in) count() uint32 {
 	n := r.u32()
 	if uint64(n) > uint64(r.left()) || n > maxCount {
@@ -181,7 +180,8 @@ func (r *in) referenceType() byte {
 	return t
 }
 
-// blockType reads a block's: empty, a value type, or one of so many types.
+// blockType reads the type of a block: empty, a value type, or the index of one of types function
+// types.
 func (r *in) blockType(types int) {
 	t := int64(r.leb(33, true))
 	short := byte(t & 0x7f)
@@ -211,7 +211,7 @@ func appendS64(b []byte, v int64) []byte {
 
 func appendBytes(b, p []byte) []byte { return append(appendU32(b, uint32(len(p))), p...) }
 
-// section is one section as it stands.
+// section is one section of the input.
 type section struct {
 	id   byte
 	body []byte
@@ -219,7 +219,7 @@ type section struct {
 
 var magic = [8]byte{0, 'a', 's', 'm', 1, 0, 0, 0}
 
-// sections splits a module (WebAssembly 2.0, 5.5.16).
+// sections splits a module into its sections (WebAssembly 2.0, section 5.5.16).
 func sections(module []byte) ([]section, error) {
 	if len(module) < len(magic) || [8]byte(module[:8]) != magic {
 		return nil, errors.New("it does not begin like a binary module of version 1")

@@ -25,47 +25,47 @@ type function struct {
 	size   Size
 	out    []byte
 	points []point
-	open   []frame // the open blocks
-	bulk   bool    // a bulk instruction's operand needs a local
-	stack  int64   // bytes of the frame that the entry's fuel does not stand for
+	open   []frame // the blocks that have not ended
+	bulk   bool    // a local is needed for the operand of a bulk instruction
+	stack  int64   // bytes of the frame that the fuel of the entry does not cover
 	cached bool    // the counter is kept in a local
 
-	types   []byte // of the locals, the parameters included
-	written []bool // whether a loop writes the local
-	passed  []int  // the locals that refuelLoop passes; noLocal where there is none
+	types   []byte // of the locals, including the parameters
+	written []bool // by local: a loop writes it
+	passed  []int  // the locals that refuelLoop passes; noLocal for none
 
-	fuel, operand uint32 // indices of the locals that are added
+	fuel, operand uint32 // indices of the added locals
 }
 
-// frame is an open block.
+// frame is a block that has not ended.
 type frame struct {
-	region int   // what its instructions are charged to: index into points
-	branch bool  // it belongs to the dispatch of a loop: a branch begins at its end
-	label  int64 // how many values a branch to it carries
-	loops  int64 // around it, itself included
+	region int   // index into points: the check that pays for its instructions
+	branch bool  // it belongs to a dispatch loop: a branch begins at its end
+	label  int64 // number of values of a branch to the block
+	loops  int64 // number of loops around it, including itself
 }
 
-// point is a place in the input, in front of byte number at, where code is added or replaced.
+// point is a position in the input, before byte at, at which code is inserted or replaced.
 type point struct {
 	at   int
 	what addition
 	n    int64 // of check: the cost; of renumber: the new index
-	skip int   // of renumber: how many bytes it replaces
-	loop bool  // of check: a loop's head
-	call bool  // of check: the way through it has a call
-	head int   // of check: the head of the loop that this is a branch of; 0 for none
+	skip int   // of renumber: number of bytes replaced
+	loop bool  // of check: it is at a loop's head
+	call bool  // of check: the code that it pays for has a call
+	head int   // of check in a dispatch loop: the loop's head; 0 for none
 }
 
 type addition byte
 
 const (
-	check addition = iota // calls the host below zero, as do those that follow
+	check addition = iota // subtracts from the counter; below zero it calls the host
 	chargeBytes
 	chargeElements
 	chargePages
-	putBack  // before a call or a return: the local is written to the global
-	takeUp   // after a call: the local is read from the global
-	renumber // the index of a function
+	putBack  // before a call or return: copies the local to the global
+	takeUp   // after a call: copies the global to the local
+	renumber // replaces the index of a function
 )
 
 func (f *function) reset(w *writer, t *signature) {
@@ -73,7 +73,7 @@ func (f *function) reset(w *writer, t *signature) {
 		written: f.written[:0], passed: f.passed[:0]}
 }
 
-// maxLocals is the limit of wazero.
+// maxLocals is wazero's maximum number of locals.
 const maxLocals = 50_000
 
 func (f *function) rewrite(raw []byte) error {
@@ -129,12 +129,12 @@ func (f *function) rewrite(raw []byte) error {
 	return nil
 }
 
-// scan reads the instructions, records the points and their costs, and decides where
-// the counter is kept.
+// scan reads the instructions, records the points and their costs, and decides where the counter is
+// kept.
 func (f *function) scan(r *in) {
 	f.open = append(f.open, frame{label: int64(len(f.type_.results))})
 	f.points = append(f.points, point{at: r.at})
-	branches := 0 // blocks to come that are the dispatch of a loop
+	branches := 0 // number of following blocks that belong to a dispatch loop
 	for r.err == nil {
 		at := r.at
 		op := r.byte()
@@ -201,7 +201,7 @@ func (f *function) scan(r *in) {
 	}
 }
 
-// renumber notes the index of a function, which stands between from and r.
+// renumber records a point for the index of a function, which is between from and r.
 func (f *function) renumber(r *in, from int) {
 	index := (&in{b: r.b, at: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
@@ -211,13 +211,13 @@ func (f *function) renumber(r *in, from int) {
 	f.points = append(f.points, point{at: from, what: renumber, n: int64(f.w.function(index)), skip: r.at - from})
 }
 
-// dispatch reports whether a loop is a function as Go compiles it: blocks within
-// blocks, and in the innermost a table of branches to their ends. r is behind the
-// loop's opcode and type. The result is the number of blocks, 0 for any other loop.
+// dispatch reports whether a loop is a dispatch loop, as Go compiles a function: nested blocks, and
+// in the innermost one a table of branches to their ends. r is after the loop's opcode and type.
+// blocks is the number of nested blocks; 0 for any other loop.
 //
-// Each jump within such a function is one more pass of the loop. If the loop's head paid
-// for a pass, as elsewhere, every jump would pay for the whole function. So each
-// branch pays for itself, and the head for nothing: it leads to a branch, or out.
+// Each jump within such a function is one pass of the loop. If the check at the loop's head paid
+// for a whole pass, as in other loops, each jump would pay for the whole function. So each branch
+// has its own check, and the head pays for nothing.
 func (f *function) dispatch(r in) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
@@ -230,7 +230,7 @@ func (f *function) dispatch(r in) (blocks int) {
 			}
 			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
 				if l := int(r.u32()); l >= blocks && (l == blocks || f.carried(l-blocks) > 0) {
-					return 0 // it leads to the head itself, or out and takes values along
+					return 0 // it leads to the head, or out of the loop with values
 				}
 			}
 			if r.err != nil {
@@ -244,7 +244,7 @@ func (f *function) dispatch(r in) (blocks int) {
 	return 0
 }
 
-// dispatchCost is the cost of the local.get and the br_table that lead to a branch.
+// dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
 // branch begins a branch of a dispatch loop.
@@ -258,14 +258,14 @@ func (f *function) branch(at, before int) {
 	f.points = append(f.points, point{at: at, n: dispatchCost + f.moving(0), head: head})
 }
 
-// The cost of an instruction beyond 1.
+// The cost of an instruction in addition to 1.
 const (
-	leaving    = 99 // for an instruction that leaves the compiled code
-	atOnce     = 32 // values that branches, blocks and calls move at no cost
-	forOneMore = 8  // values beyond these for a unit of fuel
+	leaving    = 99 // of an instruction that leaves the compiled code
+	atOnce     = 32 // number of values that branches, blocks and calls move without cost
+	forOneMore = 8  // number of further values per unit of fuel
 )
 
-// extra returns the cost of an instruction beyond 1; r is behind its opcode.
+// extra returns the cost of an instruction in addition to 1. r is after its opcode.
 func (f *function) extra(op byte, r in) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:
@@ -277,7 +277,7 @@ func (f *function) extra(op byte, r in) int64 {
 		for n := r.count(); n > 0; n-- {
 			r.u32()
 		}
-		return f.moving(f.carried(int(r.u32()))) // all of its targets take the same
+		return f.moving(f.carried(int(r.u32()))) // all targets take the same number
 	case opCall, opTailCall:
 		if n := r.u32(); int(n) < len(f.w.info.funcs) {
 			return moves(f.w.info.arity(f.w.info.funcs[n]))
@@ -294,13 +294,13 @@ func (f *function) extra(op byte, r in) int64 {
 	return 0
 }
 
-// moving returns the cost of moving n values, and perhaps every local, at a branch or
-// at the end of a block. The module has no instructions for these moves.
+// moving returns the cost of moving n values, and possibly every local, at a branch or at the end
+// of a block. There are no instructions for these moves in the module.
 func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
 
 func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
 
-// carried returns how many values a branch to a label carries.
+// carried returns the number of values of a branch to a label.
 func (f *function) carried(label int) int64 {
 	if label >= len(f.open) {
 		return 0
@@ -308,16 +308,16 @@ func (f *function) carried(label int) int64 {
 	return f.open[len(f.open)-1-label].label
 }
 
-// decide chooses where the counter is kept, and what is counted as stack.
+// decide decides where the counter is kept, and which part of the frame is counted as stack.
 func (f *function) decide() {
-	f.size.mutable = int64(f.w.info.mutable) + 2 // the counters
+	f.size.mutable = int64(f.w.info.mutable) + 2 // the two counters
 	for _, p := range f.points {
 		if p.what <= chargePages {
 			f.size.checks++
 		}
 	}
 	f.stack = max(0, f.size.frame()-StackPerFuel*f.points[0].n)
-	if !f.w.mayCache || len(f.type_.results) > 1 { // its block would need a type that may not be there
+	if !f.w.mayCache || len(f.type_.results) > 1 { // the added block would need a type that the module may not have
 		return
 	}
 	for _, p := range f.points {
@@ -330,7 +330,7 @@ func (f *function) decide() {
 
 func (f *function) add(p *point, entry bool) {
 	switch {
-	case p.what == check && p.n == 0: // the head of a loop that dispatches
+	case p.what == check && p.n == 0: // the head of a dispatch loop
 	case p.what == check && (entry || !f.cached):
 		f.getGlobal()
 		f.take(p.n, false)
@@ -363,7 +363,7 @@ func (f *function) putBack() {
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
 
-// openBlock opens the block that takes the place of the function's label.
+// openBlock opens the block that replaces the function's own label.
 func (f *function) openBlock() {
 	t := byte(blockEmpty)
 	if len(f.type_.results) == 1 {
@@ -372,8 +372,8 @@ func (f *function) openBlock() {
 	f.out = append(f.out, opBlock, t)
 }
 
-// countStack subtracts what the frame may be larger than the entry's fuel stands
-// for, and calls the host below zero.
+// countStack subtracts the part of the frame that the entry's fuel does not cover, and calls the
+// host if the counter is below zero.
 func (f *function) countStack() {
 	if f.stack == 0 {
 		return
@@ -386,15 +386,15 @@ func (f *function) countStack() {
 	f.out = append(appendU32(f.out, f.w.lookAtStack()), opEnd)
 }
 
-// take takes n from the counter on the stack and asks for more below zero.
+// take subtracts n from the counter on the operand stack, and calls the host if it is below zero.
 func (f *function) take(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
 	f.settle(loop)
 }
 
-// settle subtracts what is on top of the stack from the counter below it, and
-// stores the counter; if it is below zero, the host gives more or ends the call.
-// loop says that this is the head of a loop without calls.
+// settle subtracts the top of the operand stack from the counter below it, and stores the counter.
+// If it is below zero, the host returns a new value or ends the call. loop is set at the head of a
+// loop without calls.
 func (f *function) settle(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.cached {
@@ -416,8 +416,8 @@ func (f *function) settle(loop bool) {
 	f.out = append(f.out, opEnd)
 }
 
-// passedTypes are the types of what refuelLoop takes and returns beside the fuel:
-// as many values as there are registers for.
+// passedTypes are the types of the values that refuelLoop takes and returns in addition to the
+// fuel. There are as many as registers.
 var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64,
 	typeI64}
 
@@ -467,8 +467,8 @@ func (f *function) pass() {
 	}
 }
 
-// charge subtracts the cost of a bulk instruction, which depends on its last operand:
-// that is on top of the stack, and stays there.
+// charge subtracts the cost of a bulk instruction, which depends on its last operand. The operand
+// stays on top of the stack.
 func (f *function) charge(what addition) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
 	if f.cached {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is what an import or export is (WebAssembly 2.0, 5.5.5 and 5.5.10).
+// Kind is the kind of an import or export (WebAssembly 2.0, sections 5.5.5 and 5.5.10).
 type Kind byte
 
 // The kinds.
@@ -17,8 +17,8 @@ const (
 	Global
 )
 
-// Import is one import. Params and Results are value types as the binary
-// format writes them, of functions only.
+// Import is one import. Params and Results are value types in the binary format; they are set only
+// for functions.
 type Import struct {
 	Module, Name    string
 	Kind            Kind
@@ -33,13 +33,13 @@ type Export struct {
 	Params, Results []byte // of functions
 }
 
-// Info is what a module declares.
+// Info has the declarations of a module.
 type Info struct {
 	Imports   []Import
 	Exports   []Export
-	Functions int    // its own
+	Functions int    // without imports
 	MemoryMin uint32 // pages
-	MemoryMax uint32 // pages; without its own bound 65536, all that 32 bits address
+	MemoryMax uint32 // pages; 65536, the address space, if the module states none
 	TableMin  uint32 // elements of all tables together
 	Elements  uint32 // of all element segments together
 	Globals   int    // imports included
@@ -47,7 +47,7 @@ type Info struct {
 	Custom    []string // names of custom sections
 	types     []signature
 	funcs     []uint32 // type of each function, imports first
-	mutable   int      // of Globals, those that can be set
+	mutable   int      // number of mutable globals
 	start     *uint32  // the start function
 }
 
@@ -115,8 +115,8 @@ func (i *Info) Exported(name string) bool {
 	return false
 }
 
-// Inspect reads a module's declarations. It does not validate its code. With an error
-// it returns the declarations before it.
+// Inspect reads a module's declarations. It does not validate the code. With an error it returns
+// the declarations before the error.
 func Inspect(module []byte) (Info, error) {
 	list, err := sections(module)
 	info, malformed := inspect(list)
@@ -151,7 +151,8 @@ func inspect(list []section) (Info, error) {
 	return i, nil
 }
 
-// signature is what a function takes and gives; ok reports that it exists.
+// signature returns the parameters and results of a function. ok is false if there is no such
+// function.
 func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 	if int(function) >= len(i.funcs) || int(i.funcs[function]) >= len(i.types) {
 		return nil, nil, false
@@ -232,8 +233,8 @@ func export(r *in) Export {
 	return e
 }
 
-// element reads one segment (WebAssembly 2.0, 5.5.12) and returns its count: wazero
-// allocates for any count that a segment declares. wazero validates the content.
+// element reads one segment (WebAssembly 2.0, section 5.5.12) and returns its count, because wazero
+// allocates memory for any count. wazero validates the content.
 func element(r *in) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
@@ -265,7 +266,7 @@ func element(r *in) (count uint32) {
 	return count
 }
 
-// data reads one segment (WebAssembly 2.0, 5.5.14).
+// data reads one segment (WebAssembly 2.0, section 5.5.14).
 func data(r *in) {
 	switch flags := r.u32(); flags {
 	case 0:
@@ -280,7 +281,7 @@ func data(r *in) {
 	r.bytes(r.u32())
 }
 
-// constant reads a constant expression to its end.
+// constant reads a constant expression.
 func constant(r *in) {
 	for r.err == nil {
 		switch op := r.byte(); op {
@@ -310,13 +311,13 @@ func constant(r *in) {
 	}
 }
 
-// The parts of a "name" section that are kept.
+// The subsections of a "name" section that are kept.
 const (
 	nameOfModule     = 0
 	namesOfFunctions = 1
 )
 
-// text reads a name that must be UTF-8.
+// text reads a name, which must be UTF-8.
 func (r *in) text() {
 	if !utf8.ValidString(r.name()) {
 		r.fail("a name is not UTF-8")
@@ -330,7 +331,7 @@ func addUpTo(a, b uint32) uint32 {
 	return a + b
 }
 
-// maxPages is the memory that 32 bits address.
+// maxPages is the number of pages that 32 bits can address.
 const maxPages = 1 << 16
 
 func (i *Info) memory(r *in) {

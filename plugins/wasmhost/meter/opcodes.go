@@ -41,8 +41,8 @@ const (
 	opI64ExtendU  = 0xad
 	opRefNull     = 0xd0
 	opRefFunc     = 0xd2
-	opMisc        = 0xfc // one of those below follows
-	opVector      = 0xfd // a vector instruction's number follows
+	opMisc        = 0xfc // prefix of the misc instructions below
+	opVector      = 0xfd // prefix of the vector instructions
 	typeI32       = 0x7f
 	typeI64       = 0x7e
 	typeF64       = 0x7c
@@ -84,7 +84,7 @@ func (f *function) skip(r *in, op byte) addition {
 			f.label(r)
 		}
 		f.label(r)
-	case op == opCallIndir, op == opTailIndir: // wazero panics at a type that does not exist
+	case op == opCallIndir, op == opTailIndir: // wazero panics if the type does not exist
 		if t := r.u32(); int(t) >= len(f.w.info.types) {
 			r.fail("the type %d does not exist", t)
 		}
@@ -97,7 +97,7 @@ func (f *function) skip(r *in, op byte) addition {
 		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
-	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // so do the locals that are added
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // likewise the added locals
 		if l := r.u32(); l >= f.fuel {
 			r.fail("the local %d does not exist", l)
 		}
@@ -135,8 +135,8 @@ func (f *function) skip(r *in, op byte) addition {
 	return check
 }
 
-// label reads the target of a branch. One that does not exist is refused here: the
-// block that the rewriting adds might otherwise become that target.
+// label reads the target of a branch. It fails if there is no such block, because the block added
+// by openBlock might become that target.
 func (f *function) label(r *in) {
 	if l := r.u32(); int(l) >= len(f.open) {
 		r.fail("a branch leaves more blocks than there are")
@@ -171,7 +171,7 @@ func (f *function) skipMisc(r *in) addition {
 func (f *function) skipVector(r *in) {
 	from := r.at
 	sub := r.u32()
-	// wazero reads one byte, and a nop where it has two
+	// wazero reads one byte; a second one it takes for a nop
 	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
@@ -192,7 +192,7 @@ func (f *function) skipVector(r *in) {
 	}
 }
 
-// later names the proposal, later than WebAssembly 2.0, that an opcode belongs to.
+// later returns the name of the proposal later than WebAssembly 2.0 that an opcode belongs to.
 func later(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

@@ -21,51 +21,50 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// The names of what is added to a module's exports.
+// The names of the added exports.
 const (
-	FuelExport  = "whirlpool_fuel"  // the fuel that is left, a mutable i64
-	StackExport = "whirlpool_stack" // the stack until the host looks at it, in bytes, a mutable i64
-	StartExport = "whirlpool_start" // the start function, which is no start function any more, () -> ()
+	FuelExport  = "whirlpool_fuel"  // a mutable i64: the fuel left
+	StackExport = "whirlpool_stack" // a mutable i64: bytes of stack until the next call of StackImport
+	StartExport = "whirlpool_start" // () -> (): the module's start function, which the host must call
 )
 
 // The functions that a metered module imports.
 const (
 	ImportModule = "whirlpool"
-	RefuelImport = "refuel" // (i64) -> i64: takes the fuel that is left, below zero, and returns more
-	StackImport  = "stack"  // () -> (): the counter of stack is below zero
+	RefuelImport = "refuel" // (i64) -> i64: takes the negative counter and returns its new value
+	StackImport  = "stack"  // () -> (): called when the counter of stack is below zero
 
 	// RefuelLoopImport is RefuelImport for loops. It takes and returns
 	// RefuelLoopValues: the fuel, and values that it leaves as they are.
 	RefuelLoopImport = "refuel_loop"
 )
 
-// StackPerFuel is how many bytes of stack a function may take for each unit of
-// fuel that its entry costs, without counting them.
+// StackPerFuel is the number of bytes of stack that each unit of fuel of a function's entry covers.
 const StackPerFuel = 64
 
 // Cost is the cost of instructions in fuel (1 if it is not here), and limits of the module.
 type Cost struct {
 	Start        int64  // the counter's value at instantiation
-	Stack        int64  // the same of the counter of stack
-	Page         uint32 // of memory.grow, each page; default 1024
-	BytesPerFuel uint32 // of bulk memory instructions, a power of two; default 16
+	Stack        int64  // the same for the counter of stack
+	Page         uint32 // cost of memory.grow per page; default 1024
+	BytesPerFuel uint32 // bytes of a bulk memory instruction per unit; a power of two; default 16
 
-	Table uint32 // elements that all tables together may have; 0 for no bound
+	Table uint32 // maximum number of elements of all tables; 0 for no limit
 
-	FunctionWork, ModuleWork int64 // Size.Work of a function, and of all together, at most; 0 for no bound
+	FunctionWork, ModuleWork int64 // maximum Size.Work of a function and of the module; 0 for no limit
 }
 
-// Features are what a metered module may use, and the host must enable: WebAssembly 2.0,
-// tail calls and extended constant expressions.
+// Features are the features that a metered module may use, and the host must enable: WebAssembly
+// 2.0, tail calls and extended constant expressions.
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
-// Rewrite returns the metered module. The error is for a module that is malformed, uses
-// anything beyond Features, or is beyond a limit of cost.
+// Rewrite returns the metered module. It returns an error if the module is malformed, uses a
+// feature that is not in Features, or exceeds a limit of cost.
 func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite keeps the counter in locals, where that is faster, only if mayCache is set.
+// rewrite is Rewrite. Only if mayCache is set it keeps the counter in locals where that is faster.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -89,7 +88,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
-	extended := []byte{secType, secImport, secGlobal, secExport} // those that every metered module has
+	extended := []byte{secType, secImport, secGlobal, secExport} // sections that every metered module has
 	for _, s := range list {
 		if s.id != secCustom {
 			for len(extended) > 0 && rank(extended[0]) < rank(s.id) {
@@ -115,7 +114,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	return out, nil
 }
 
-// fits reports why what the rewriting adds does not fit into the module.
+// fits returns an error if the added items exceed a limit of the format.
 func (i *Info) fits() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.Exported(name) {
@@ -136,8 +135,8 @@ func (i *Info) fits() error {
 	return nil
 }
 
-// section rewrites the body of a section. A body of nil is that of a section
-// which the module does not have; a result of nil leaves the section out.
+// section rewrites the body of a section. A nil body stands for a section that the module does not
+// have. If the result is nil, the section is removed.
 func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:
@@ -152,7 +151,7 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 		return w.globals(body)
 	case secExport:
 		return w.exports(body)
-	case secStart: // the host calls it (StartExport)
+	case secStart: // removed: the host calls StartExport instead
 		return nil, nil
 	case secElement:
 		return w.renumbered(body, func(r *in) { element(r) })
@@ -162,11 +161,11 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// Added is how many functions are imported in addition, behind the module's own
-// imports. The functions that the module defines move up by as many.
+// Added is the number of added imports. They follow the module's own imports, so the indices of the
+// module's own functions grow by Added.
 const Added = 3
 
-// function is the new index of a function.
+// function returns the new index of a function.
 func (w *writer) function(index uint32) uint32 {
 	if int(index) < w.imports() {
 		return index
@@ -174,10 +173,10 @@ func (w *writer) function(index uint32) uint32 {
 	return index + Added
 }
 
-// imports is how many functions the module itself imports.
+// imports returns the number of functions that the module itself imports.
 func (w *writer) imports() int { return len(w.info.funcs) - w.info.Functions }
 
-// The indices of the functions that are added.
+// The indices of the added functions.
 func (w *writer) refuel() uint32      { return uint32(w.imports()) }
 func (w *writer) lookAtStack() uint32 { return uint32(w.imports()) + 1 }
 func (w *writer) refuelLoop() uint32  { return uint32(w.imports()) + 2 }
@@ -189,15 +188,14 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported is the import of a function of the host; its type is one of those that
-// are added, the nth.
+// imported returns the import of a host function. Its type is the nth of the added types.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumbered copies a section that is a vector, with the new indices of the
-// functions that read comes across in each element.
+// renumbered copies a section that is a vector, with the new indices of the functions that read
+// reads in each element.
 func (w *writer) renumbered(body []byte, read func(*in)) ([]byte, error) {
 	var found []reference
 	r := &in{b: body, functions: &found}
@@ -222,10 +220,10 @@ func (w *writer) renumbered(body []byte, read func(*in)) ([]byte, error) {
 	return append(out, body[at:]...), nil
 }
 
-// names rewrites a "name" section (WebAssembly 2.0, 7.4.1), which wazero reads:
-// the names of the module and of its functions stay. A section that is malformed is
-// left out, since an error in a custom section is none of the module's (5.5.3). All
-// other custom sections stay as they are.
+// names rewrites a "name" section (WebAssembly 2.0, section 7.4.1). It keeps the names of the
+// module and its functions, which wazero reads. A malformed section is removed, because an error in
+// a custom section must not make the module invalid (section 5.5.3). Other custom sections are not
+// changed.
 func (w *writer) names(body []byte) []byte {
 	r := &in{b: body}
 	if r.name() != "name" {
@@ -266,7 +264,7 @@ func appendSection(b []byte, id byte, body []byte) []byte {
 type writer struct {
 	fuel  uint32 // index of the counter
 	stack uint32 // index of the counter of stack
-	shift uint32 // log2 of the bytes a unit of fuel moves
+	shift uint32 // log2 of Cost.BytesPerFuel
 	cost  Cost
 	info  *Info
 
@@ -319,11 +317,11 @@ func (w *writer) exports(body []byte) ([]byte, error) {
 	return body, nil
 }
 
-// maxTables is the most tables of a module; toolchains make one.
+// maxTables is the maximum number of tables. Compilers make one.
 const maxTables = 100
 
-// tables limits the growth of tables: the first may take what all together leave of
-// cost.Table, the others do not grow.
+// tables limits the growth of the tables: the first one may grow until all together have cost.Table
+// elements; the others may not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
 	r := &in{b: body}
 	n := r.count()
@@ -360,7 +358,7 @@ func (w *writer) typeWork() (work int64, err error) {
 	return work, nil
 }
 
-// code rewrites every function body (WebAssembly 2.0, 5.5.13).
+// code rewrites all function bodies (WebAssembly 2.0, section 5.5.13).
 func (w *writer) code(body []byte) ([]byte, error) {
 	r := &in{b: body}
 	n := r.count()

@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Size is the size of one function, as far as its compilation depends on it.
+// Size has the properties of a function that determine the time of its compilation.
 type Size struct {
 	Instructions int64
 	Calls        int64
@@ -14,24 +14,23 @@ type Size struct {
 	Edges        int64 // blocks, branches and targets of br_table
 	Loops        int64
 
-	nested int64 // the sum over all loops of the loops around each, itself included
-	more   int64 // machine instructions beyond one for each instruction
-	widest int64 // parameters and results of the block that has the most
+	nested int64 // sum over all loops of the number of loops around each, including itself
+	more   int64 // machine instructions in addition to one per instruction
+	widest int64 // largest number of parameters and results of a block
 
-	checks  int64 // calls of the host that metering adds
-	mutable int64 // globals of the module that can be set: each call is followed by a load of each
+	checks  int64 // calls of the host added by metering
+	mutable int64 // mutable globals of the module: after each call all are loaded
 	blocks  int64 // blocks and loops
 	globals int64 // instructions that read or write a global
-	most    int64 // what the widest call takes and gives
+	most    int64 // largest number of parameters and results of a call
 	vectors bool  // values may have 128 bits
 }
 
-// frame is how many bytes of stack a call of the function takes at most. wazero
-// 1.12 gives each value that does not stay in a register a place of its own: a
-// value is what an instruction gives, and, where ways meet, each local, global and
-// the memory's address and size.
+// frame returns the maximum stack of a call in bytes. wazero 1.12 reserves a place on the stack for
+// each value that is not kept in a register: each result of an instruction and, where branches
+// meet, each local, each global, and the memory's address and size.
 func (s Size) frame() int64 {
-	const values, memory = 2, 2 // of an instruction
+	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
 	if s.vectors {
 		slot = 16
@@ -40,11 +39,11 @@ func (s Size) frame() int64 {
 	return 64 + slot*(values*s.Instructions+meeting*(s.blocks+2)) + 2*slot*s.most
 }
 
-// Work estimates the work of compiling the function; a unit is about a microsecond, and
-// half a kilobyte. It was fitted to wazero 1.12, which cannot be stopped while it
-// compiles. The terms that grow faster than the code (edges, loops, values at many
-// edges) are those by which a small module could keep it busy for hours. A
-// function of standard Go has 1,700 units on average and 230,000 at most.
+// Work estimates the work of compiling the function. A unit is about one microsecond and half a
+// kilobyte of memory. The formula was fitted to wazero 1.12, whose compilation cannot be cancelled.
+// Terms that grow faster than the code (edges, loops, values at many edges) are those by which a
+// small module could take hours to compile. A function of standard Go has 1,700 units on average,
+// and 230,000 at most.
 func (s Size) Work() int64 {
 	meets := float64(s.Edges) * float64(s.Values+s.widest)
 	edges, loops, nested, values := float64(s.Edges), float64(s.Loops), float64(s.nested), float64(s.Values+s.widest)
@@ -54,8 +53,8 @@ func (s Size) Work() int64 {
 	return int64(min(w, math.MaxInt32))
 }
 
-// work is the same for a function type: wazero compiles an entry for each, whether or
-// not a function has it.
+// work estimates the work of compiling a function type: wazero compiles an entry for each type,
+// even if no function has it.
 func (t signature) work() int64 {
 	n := float64(len(t.params) + len(t.results))
 	return int64(10 + n + n*n/1_000)
@@ -67,7 +66,7 @@ func (s Size) String() string {
 		s.Instructions, s.Calls, s.Values, s.Edges, s.Loops)
 }
 
-// note counts an instruction; r is behind its opcode.
+// note adds an instruction. r is after its opcode.
 func (s *Size) note(info *Info, op byte, r in) {
 	s.Instructions++
 	s.more += becomes(op, r)
@@ -94,10 +93,10 @@ func (s *Size) note(info *Info, op byte, r in) {
 	case opRefFunc:
 		s.Calls++
 	case opMemoryGrow:
-		s.Edges += 2 // what is charged for it, and its own
+		s.Edges += 2 // one for metering, one of its own
 	case opMisc:
 		switch sub := r.u32(); {
-		case sub == miscMemoryFill, sub == miscTableFill: // are loops
+		case sub == miscMemoryFill, sub == miscTableFill: // they are compiled to loops
 			s.Loops++
 			s.Edges += 2
 		case sub == miscMemoryInit, sub == miscMemoryCopy, sub == miscTableInit, sub == miscTableCopy,
@@ -115,24 +114,24 @@ func (s *Size) note(info *Info, op byte, r in) {
 	}
 }
 
-// carry counts what a call takes and gives.
+// carry adds the parameters and results of a call.
 func (s *Size) carry(values int64) {
 	s.Carried += values
 	s.most = max(s.most, values)
 }
 
-// Machine instructions beyond one: the exit of an instruction that may trap is
+// Machine instructions in addition to one. The exit of an instruction that may trap is
 // compiled with it, 5 KB or more.
 const (
 	access   = 8  // loads and stores, and conversions that saturate
-	divide   = 6  // of whole numbers
+	divide   = 6  // of integers
 	indirect = 20 // calls through a table
-	truncate = 12 // to whole numbers
-	lanes    = 3  // vectors, other than loads and stores
+	truncate = 12 // to integers
+	lanes    = 3  // vector instructions, except loads and stores
 )
 
-// becomes returns the machine instructions of an instruction beyond one; r is behind
-// its opcode.
+// becomes returns the machine instructions of an instruction in addition to one. r is after its
+// opcode.
 func becomes(op byte, r in) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
@@ -160,7 +159,7 @@ func (i *Info) arity(t uint32) int64 {
 	return int64(len(i.types[t].params) + len(i.types[t].results))
 }
 
-// block returns the number of parameters and results of a block; its type is in r.
+// block returns the number of parameters and results of a block. r is at its type.
 func (i *Info) block(r in) (params, results int64) {
 	switch t := int64(r.leb(33, true)); {
 	case t >= 0 && t < int64(len(i.types)):
