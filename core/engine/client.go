@@ -19,7 +19,7 @@ import (
 // Call is a request of a Go program or of POST /request.
 type Call struct {
 	Request *http.Request
-	Policy  *retry.Policy // valid; nil for the global one
+	Policy  *retry.Policy // must be valid; nil for the global one
 	Region  string        // the wanted region; "" for none
 	// RegionStrict forbids proxies of other regions. Without an admissible one the
 	// request is refused (core.FinalNoProxyInRegion).
@@ -31,8 +31,8 @@ type Result struct {
 	ID       core.RequestID
 	Final    core.Final
 	Response *http.Response           // nil if there is none; else the caller closes its body
-	Failure  *proxyhttp.ErrorResponse // why there is no Response; else nil
-	Attempts []core.AttemptEvent      // the finished ones; that of the Response is added when its body ends
+	Failure  *proxyhttp.ErrorResponse // the reason if there is no Response; otherwise nil
+	Attempts []core.AttemptEvent      // finished attempts; that of Response is added when its body ends
 }
 
 // RequestError is the error of an invalid request.
@@ -59,25 +59,25 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 	return &p, nil
 }
 
-// roundTrip is one Call under way.
+// roundTrip is a Call in progress.
 type roundTrip struct {
 	engine   *Engine
 	ctx      context.Context
 	request  executor.Request
 	exchange executor.Exchange
-	relay    *executor.Relay // of the response, once there is one
+	relay    *executor.Relay // of the response; nil before
 	forward  proxyhttp.Forward
 	rest     http1.Body
 	entry    *metrics.Entry
-	atEnd    []func() // called by release, the last one first
+	atEnd    []func() // called by release in reverse order
 
 	closeBody func()
 	idle      time.Duration
 	result    *Result
 }
 
-// Do makes a request through the pool and closes its body. The error is a
-// *RequestError; other failures are in the Result.
+// Do sends a request through the pool. It closes the request's body. The error is a *RequestError;
+// other failures are in the Result.
 func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	cfg := e.Config()
 	r := &roundTrip{engine: e, idle: cfg.BodyIdle, closeBody: func() {}}
@@ -96,7 +96,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	r.deferEnd(e.calls.Done, r.closeBody, func() { cancel(nil) }, func() { unlink() })
 	ended := false
 	defer func() {
-		if !ended { // the request is invalid, or something panicked
+		if !ended { // the request is invalid, or there was a panic
 			r.release()
 		}
 	}()
@@ -129,14 +129,14 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 	return r.result, nil
 }
 
-// finish puts the result of the exchange, which is closed, into the Result.
+// finish copies the result of the closed exchange into the Result.
 func (r *roundTrip) finish() {
 	ended := r.exchange.Result()
 	r.result.Final, r.result.Attempts = ended.Final, ended.Events
 	r.release()
 }
 
-// deferEnd adds to what release calls.
+// deferEnd adds functions to those that release calls.
 func (r *roundTrip) deferEnd(f ...func()) { r.atEnd = append(r.atEnd, f...) }
 
 func (r *roundTrip) release() {

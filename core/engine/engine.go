@@ -27,14 +27,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Config is the engine's part of the configuration. Reload takes a whole new one; fields
-// marked (start) are used by New only.
+// Config is the part of the configuration that the engine uses. Reload replaces all of it, except
+// for fields marked (start), which only New uses.
 type Config struct {
 	Proxies        []upstream.Spec
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
 	Breaker        breaker.Config
-	Literal        bool // breakers count failures without evidence: breaker.blame
+	Literal        bool // breakers count failures without evidence (breaker.blame = "literal")
 	ConnectTimeout time.Duration
 	AttemptTimeout time.Duration
 	Adaptive       bool // adaptive timeouts
@@ -42,7 +42,7 @@ type Config struct {
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
-	Memory         time.Duration // how long an attempt stays in a proxy's statistics; 0 for ever
+	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
 	Gateway        gateway.Settings
@@ -60,34 +60,33 @@ func DefaultConfig() Config {
 	}
 }
 
-// Plugins returns scorers and backoffs by name. A handle stays the same while its module
-// is replaced. If a scorer fails, the one named fallback ranks instead.
+// Plugins returns scorers and backoffs by name. A returned scorer or backoff stays valid while its
+// module is replaced. If a scorer fails, the scorer named fallback is called instead.
 type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
 }
 
-// The default scorers, which also rank when another fails.
+// The default scorers. They are also the fallback if another scorer fails.
 const (
 	fallbackFirst = "least_in_flight"
 	fallbackRetry = "performance"
 )
 
-// Options are what an engine needs beside its Config. Only Plugins is
-// required; the rest has defaults fit for production.
+// Options are the dependencies of an engine. Only Plugins is required.
 type Options struct {
 	Plugins     Plugins
-	Observe     func(*core.Observation)  // plugins that learn; may be nil
+	Observe     func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
 	PoolChanged func(*upstream.Snapshot) // called after each change of the pool; may be nil
 	Log         *slog.Logger             // default: none
 	Now         func() time.Time         // default: time.Now
 	Rand        func() uint64            // default: math/rand/v2
 	Dial        transport.DialFunc       // how sockets to proxies are opened
 	RootCAs     *x509.CertPool           // default: the system's
-	Files       int                      // descriptors the process may have open; 0 when unknown
+	Files       int                      // maximum number of open file descriptors; 0 if unknown
 }
 
-// Engine is safe for concurrent use.
+// Engine is the gateway without its API. It is safe for concurrent use.
 type Engine struct {
 	opts      Options
 	pool      *upstream.Pool
@@ -103,15 +102,15 @@ type Engine struct {
 
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
-	file      [2]string // guarded by reload: FirstScorer and RetryScorer of the last Config
+	file      [2]string // FirstScorer and RetryScorer of the last Config; guarded by reload
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
 	wg        sync.WaitGroup
 
-	callsMu  sync.Mutex // held to begin a call, and to forbid more
+	callsMu  sync.Mutex // guards the start of calls
 	calls    sync.WaitGroup
-	life     context.Context // of calls and background work
+	life     context.Context // cancelled when calls and background work must end
 	endCalls context.CancelFunc
 }
 
@@ -168,8 +167,8 @@ func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(
 
 func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
 
-// parallelChecks is how many reachability checks run at once: at most an eighth of the
-// descriptors that the process may have open; files is 0 when their number is unknown.
+// parallelChecks returns the maximum number of simultaneous reachability checks: at most an eighth
+// of the file descriptors. files is 0 if their number is unknown.
 func parallelChecks(files int) int {
 	if files == 0 {
 		return reach.DefaultParallel
@@ -177,7 +176,7 @@ func parallelChecks(files int) int {
 	return max(min(files/8, reach.DefaultParallel), 1)
 }
 
-// check is for a Config that a Go program made: a file's has been checked already.
+// check validates a Config made by a Go program. One read from a file has been validated before.
 func (c *Config) check() error {
 	var field *retry.FieldError
 	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
@@ -197,14 +196,14 @@ func (c *Config) check() error {
 	return nil
 }
 
-// settings returns the gateway's settings.
+// settings returns the gateway's part of cfg.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
 	set.BodyIdle, set.Strategies = cfg.BodyIdle, e.HasBackoff
 	return set
 }
 
-// tuning checks cfg and resolves the names in it, before anything takes effect.
+// tuning validates cfg and returns the executor's part of it.
 func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	var errs []error
 	check := func(key, name string, err error) {
@@ -245,7 +244,7 @@ func (e *Engine) backoff(strategy string) core.Backoff {
 // HasBackoff reports whether a backoff of that name exists.
 func (e *Engine) HasBackoff(name string) bool { return e.backoff(name) != nil }
 
-// Check returns the error that New and Reload would return for a configuration.
+// Check returns the error that New and Reload would return for cfg.
 func Check(cfg Config, plugins Plugins) error {
 	e := &Engine{opts: Options{Plugins: plugins, Now: time.Now}}
 	if _, err := e.tuning(&cfg, plugins); err != nil {
@@ -254,11 +253,11 @@ func Check(cfg Config, plugins Plugins) error {
 	return upstream.Check(cfg.Proxies)
 }
 
-// Reload checks cfg and then lets it take effect between requests: requests in flight
-// keep their policy, proxies that stay keep their breakers and statistics, an unchanged
-// retry budget keeps its balance. plugins resolves the names in cfg; it may have plugins
-// that the engine's does not have yet. After an error nothing has changed. An activated
-// scorer or backoff stays until the Config names another or it does not exist any more.
+// Reload validates cfg and then puts it into effect. Requests in flight keep their policy, proxies
+// that stay in the pool keep their breakers and statistics, and an unchanged retry budget keeps its
+// balance. plugins resolves the names in cfg; it may have plugins that the engine's Plugins do not
+// have yet. After an error nothing has changed. An activated scorer or backoff stays in use until
+// cfg names another one, or until it does not exist any more.
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -296,7 +295,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	return nil
 }
 
-// logReplaced logs that a plugin in use was replaced, as it does not exist any more.
+// logReplaced logs that a plugin in use does not exist any more and has been replaced.
 func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) {
 	if before != now && !exists(before) {
 		e.opts.Log.Warn("a plugin in use is gone",
@@ -304,7 +303,7 @@ func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) 
 	}
 }
 
-// Activate sets the first scorer and the retry scorer by name; "" leaves one as it is.
+// Activate sets the first scorer and the retry scorer by name; "" leaves one unchanged.
 func (e *Engine) Activate(first, retrying string) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
@@ -325,8 +324,8 @@ func (e *Engine) Activate(first, retrying string) error {
 	return nil
 }
 
-// ForbidAddress lets no proxy lead to a, an address where this process listens: the
-// API's. Serve does the same for the gateway's.
+// ForbidAddress refuses proxies at the address a, on which this process listens. It is called for
+// the API's address; Serve does the same for the gateway's.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		e.transport.ForbidAddress(tcp)
@@ -342,8 +341,8 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Shutdown accepts no more clients and no more calls of Do, and waits for the requests in
-// flight until ctx ends. Those that are left get a 503 or are cut off.
+// Shutdown refuses new clients and new calls of Do, and waits until ctx ends for the requests in
+// flight. After that the remaining ones get a 503 or are cut off.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
 	e.reload.Lock()
@@ -354,7 +353,7 @@ func (e *Engine) Shutdown(ctx context.Context) {
 	e.gateway.Shutdown(ctx)
 	ended := make(chan struct{})
 	go func() {
-		e.calls.Wait() // for ever, if the body of a response is never closed
+		e.calls.Wait() // does not return if the body of a response is never closed
 		close(ended)
 	}()
 	select {
@@ -372,7 +371,7 @@ func (e *Engine) forbidCalls() {
 	close(e.stop)
 }
 
-// enter begins a call, unless Shutdown has begun.
+// enter begins a call. It returns false if Shutdown has begun.
 func (e *Engine) enter() bool {
 	e.callsMu.Lock()
 	defer e.callsMu.Unlock()
@@ -397,7 +396,7 @@ func (e *Engine) Draining() bool {
 // reads their state gets the right one at any time.)
 const sweepEvery = 100 * time.Millisecond
 
-// tidyEvery is the interval at which expired connections and removed proxies are dropped.
+// tidyEvery is the interval at which expired connections and removed proxies are closed.
 const tidyEvery = 30 * time.Second
 
 func (e *Engine) sweep() {
@@ -419,7 +418,7 @@ func (e *Engine) sweep() {
 	}
 }
 
-// transition receives the changes of each breaker, in order.
+// transition is called for each transition of a breaker, in order.
 func (e *Engine) transition(t core.Transition) {
 	e.metrics.Transition(t)
 	level := slog.LevelInfo
@@ -436,8 +435,8 @@ func (e *Engine) transition(t core.Transition) {
 	e.opts.Log.LogAttrs(context.Background(), level, "circuit breaker "+t.To.String(), attrs...)
 }
 
-// NewID returns an id that no other request of this process has: a counter under a
-// bijection, the finalizer of splitmix64 (Steele, Lea, Flood 2014), with a random key.
+// NewID returns an id that is unique within this process: a counter mapped by a bijection, the
+// finalizer of splitmix64 (Steele, Lea, Flood 2014), with a random key.
 func (e *Engine) NewID() core.RequestID {
 	z := e.ids.Add(1) ^ e.idKey
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
@@ -445,7 +444,7 @@ func (e *Engine) NewID() core.RequestID {
 	return core.RequestID(z ^ z>>31)
 }
 
-// tracker returns entries as the gateway's interface.
+// tracker implements gateway.Tracker with a metrics.Tracker.
 type tracker struct{ *metrics.Tracker }
 
 func (t tracker) Track() gateway.TrackerEntry { return t.Tracker.Track() }
@@ -471,7 +470,7 @@ func (e *Engine) Metrics() *metrics.Recorder { return e.metrics }
 // Tracker returns the list of requests in flight.
 func (e *Engine) Tracker() *metrics.Tracker { return e.tracker }
 
-// Config returns the configuration in force. It is not to be changed.
+// Config returns the configuration in force. The caller must not change it.
 func (e *Engine) Config() *Config { return e.config.Load() }
 
 // Scorers returns the names of the first scorer and the retry scorer.
@@ -480,7 +479,7 @@ func (e *Engine) Scorers() (first, retry string) {
 	return cfg.FirstScorer, cfg.RetryScorer
 }
 
-// Describe fills the row of a proxy as a scorer would get it.
+// Describe fills row with the values that a scorer would get for a proxy.
 func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {
 	u.Fill(row, e.pool.Elapsed(e.opts.Now()), 0)
 }

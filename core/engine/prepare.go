@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// prepare checks a call and turns it into the requests of executor and transport.
+// prepare validates a call and makes the requests for packages executor and transport.
 func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	q := call.Request
 	switch {
@@ -68,7 +68,7 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 	switch {
 	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
 		return t, &RequestError{"the URL must be an absolute http:// or https:// one"}
-	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client turns one into the other
+	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client converts user information to Authorization
 		return t, &RequestError{"the URL has user information; send it as Authorization"}
 	}
 	host, err := httpguts.PunycodeHostPort(u.Host)
@@ -102,7 +102,7 @@ func (r *roundTrip) fields(q *http.Request) error {
 		}
 	}
 	all := slices.DeleteFunc(proxyhttp.FieldsOf(q.Header), func(f http1.Field) bool {
-		return f.Kind == http1.Host || f.Kind == http1.Expect // net/http's clients set Host elsewhere
+		return f.Kind == http1.Host || f.Kind == http1.Expect // net/http has Host in Request.Host
 	})
 	fields := proxyhttp.AppendRequestFields(nil, all, []byte(host))
 	for i := range fields {
@@ -120,12 +120,12 @@ func definesBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
-// body reads the request's body up to limit bytes, which are kept for replay; a longer
-// one streams from there on.
+// body reads up to limit bytes of the request's body and keeps them for repeats. A longer body is
+// streamed.
 func (r *roundTrip) body(q *http.Request, limit int64) error {
 	if q.Body == nil || q.Body == http.NoBody {
 		if !definesBody(r.request.Method) {
-			r.forward.Request.Length = -1 // none is announced
+			r.forward.Request.Length = -1 // no Content-Length
 		}
 		return nil
 	}
@@ -158,7 +158,7 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 
 var errLength = errors.New("the body is not as long as its Content-Length says")
 
-// exactly reads from r, and fails unless r has exactly n more bytes.
+// exactly reads n bytes from r. It fails if r has fewer or more.
 type exactly struct {
 	r io.Reader
 	n int64

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// response makes an http.Response of the transport's.
+// response converts a response of package transport to an http.Response.
 func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Response {
 	header := proxyhttp.HeaderOf(in.Fields)
 	outcome := proxyhttp.OutcomeOf(r.request.ID, r.exchange.Result())
@@ -26,14 +26,14 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, ContentLength: in.Length, Request: q,
 		Body: body,
 	}
-	if in.Body.Done() { // an empty body need not be closed
+	if in.Body.Done() { // the caller need not close an empty body
 		body.end(io.EOF)
 	}
 	return out
 }
 
-// responseBody is the body of a response, and ends the exchange with it. Close may be
-// called during a Read.
+// responseBody is the body of a response. Its end closes the exchange. Close may be called during a
+// Read.
 type responseBody struct {
 	roundTrip *roundTrip
 	response  *transport.Response
@@ -57,10 +57,10 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// Close ends the exchange. The rest of a short body is read, so that the connection can
-// be used again.
+// Close closes the exchange. If little of the body is left, it is read first, so that the
+// connection can be reused.
 func (b *responseBody) Close() error {
-	if !b.mu.TryLock() { // end the Read
+	if !b.mu.TryLock() { // make the Read return
 		b.roundTrip.forward.Control.Interrupt.Fire()
 		b.mu.Lock()
 	}
@@ -76,8 +76,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes the response when the caller needs no more of its body. The request is a
-// success then, as if the body had ended; after Close it counts as cancelled.
+// Enough closes the response although the body has not been read to its end. The request then
+// counts as a success; after Close it would count as cancelled.
 func (r *Result) Enough() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {
@@ -90,7 +90,8 @@ func (r *Result) Enough() {
 	}
 }
 
-// end requires mu. The error is what ended the request's context, if it has ended.
+// end closes the exchange. The caller holds mu. It returns the cause if the request's context has
+// ended.
 func (b *responseBody) end(err error) {
 	r := b.roundTrip
 	if b.err = err; err != io.EOF && r.ctx.Err() != nil {

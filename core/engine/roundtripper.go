@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
-// Error is the RoundTripper's error for a request without a response.
+// Error is the error of the RoundTripper for a request that got no response.
 type Error struct {
 	Final   core.Final
 	Failure proxyhttp.ErrorResponse
@@ -19,20 +19,20 @@ func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Mess
 // Unwrap returns the error of the last attempt.
 func (e *Error) Unwrap() error { return e.Failure.Err }
 
-// Transport returns an http.RoundTripper that sends each request through the pool, with
-// retries and breakers, until Shutdown. A failing response is returned as it is when no
-// retry may follow; without a response the error is an *Error, a *RequestError, or the
-// cause of the end of the request's context.
+// Transport returns an http.RoundTripper that sends each request through the pool, with retries and
+// breakers, until Shutdown. If no retry may follow a response that counts as a failure, it returns
+// that response. Without a response the error is an *Error, a *RequestError, or the cause of the
+// end of the request's context.
 //
-// A request's body is read up to gateway.replay_limit bytes before the first attempt; a
-// longer one is not repeated when a part of it has been sent. X-Whirlpool-Retry and
-// X-Whirlpool-Region in a request's header do the same as at the gateway's port, and the
-// header of the response has the same X-Whirlpool-* fields. Unlike net/http's, this
-// transport adds no header fields (no User-Agent, no Accept-Encoding), so a body arrives
-// as it was encoded, and it carries no trailers.
+// Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A
+// longer body is streamed, and its request is not repeated after a part of it has been sent. The
+// request fields X-Whirlpool-Retry and X-Whirlpool-Region work as at the gateway's port, and the
+// response has the same X-Whirlpool-* fields. Unlike net/http's Transport this one adds no header
+// fields (no User-Agent, no Accept-Encoding), does not decode bodies, and does not support
+// trailers.
 //
-// As with net/http's, the caller closes the body of a response, which holds its
-// connection until then or until it has been read to its end.
+// As with net/http, the caller must close the response's body. Its connection is in use until then,
+// or until the body has been read to its end.
 func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
 
 type roundTripper struct{ engine *Engine }
@@ -58,8 +58,7 @@ func (rt roundTripper) RoundTrip(q *http.Request) (*http.Response, error) {
 	return r.Response, nil
 }
 
-// CloseIdleConnections closes the idle connections to the proxies. http.Client's method
-// of that name calls it.
+// CloseIdleConnections closes the idle connections to the proxies. http.Client calls it.
 func (rt roundTripper) CloseIdleConnections() { rt.engine.transport.CloseAllIdle() }
 
 func (rt roundTripper) call(q *http.Request) (call Call, err error) {

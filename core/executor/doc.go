@@ -1,12 +1,12 @@
-// Package executor runs exchanges: one request, attempt by attempt, until it has a
-// response to relay, a tunnel, or neither. HTTP requests and CONNECT tunnels share the
-// one loop:
+// Package executor runs exchanges. An exchange sends one request in one or more attempts, until it has a
+// response to relay, a tunnel, or a refusal. HTTP requests and CONNECT tunnels share
+// the loop:
 //
 //	[ select -> admit -> send -> judge -> settle ]* -> relay, tunnel or refusal
 //
-// [Run] sends a [Request] through one proxy after another by way of a [Sender], until
-// a response is final, or attempts, total timeout or retry budget are spent. It
+// [Run] uses a [Sender] to send a [Request] through one proxy after another, until
+// a response is final, or no attempt, time or retry budget is left. It
 // returns an [Ending]: a [Relay], a [Tunnel] or a [Refusal], which the caller closes.
-// An [Exchange] is the state in between. The package has no sockets and speaks no
-// protocol: package proxyhttp does, on both sides of it.
+// An [Exchange] has the state of a request. The package has no sockets and no
+// protocol; package proxyhttp has the HTTP of both sides.
 package executor

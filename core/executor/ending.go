@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Ending is how Run ended. Exactly one of Relay, Tunnel and Refusal is not nil. The
-// caller closes it, and only its first Close counts. What is never closed is given
-// back by Exchange.Abandon or the exchange's next Run.
+// Ending is the result of Run. Exactly one of Relay, Tunnel and Refusal is not nil. The caller must
+// close it; later calls of Close have no effect. If it is not closed, Exchange.Abandon or the
+// exchange's next Run releases it.
 type Ending[T any] struct {
 	Response T // with Relay and Tunnel; the caller owns it
 	Relay    *Relay
@@ -18,14 +18,14 @@ type Ending[T any] struct {
 	Refusal  *Refusal
 }
 
-// Relay is a response to pass on to the client: a success, or the last failure.
+// Relay is a response to be relayed to the client: a success, or the failure of the last attempt.
 type Relay struct {
 	x      *Exchange
-	served bool // the response is a success so far; it has not been recorded
+	served bool // the attempt is a success so far, and has not been recorded
 }
 
-// Close records the attempt and the request. status is the one the client got, 0 if
-// it had left before. relayed holds how the response was passed on.
+// Close records the attempt and the request. status is the one sent to the client, or 0 if the
+// client had left before. relayed describes how the response was relayed.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -44,24 +44,24 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // although the client has a head that says otherwise
+			x.result.Final = core.FinalNotRetryable // although the client has received another X-Whirlpool-Outcome
 			x.logFailed(o)
 		}
 	}
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Tunnel is a tunnel that stands. Its attempt holds the proxy until Close. The request is
-// recorded with the target's first byte or when the tunnel has ended; at once without a proxy, or
-// if breakers count literally.
+// Tunnel is an open tunnel. Until Close its attempt counts as in flight. The request is recorded at
+// the target's first byte or at the tunnel's end; at once if there is no proxy, or if breakers
+// count literally.
 type Tunnel struct {
 	x          *Exchange
-	status     int  // the one recorded for the client: the attempt's
+	status     int  // status recorded for the client
 	unrecorded bool // see Exchange.recordTunnel
 }
 
-// Proven settles the attempt as a success: bytes came from the target. Close then only
-// ends it.
+// Proven settles the attempt as a success, because the target has sent a byte. Close then only ends
+// the attempt.
 func (t *Tunnel) Proven() {
 	if t.x.open == openTunnel {
 		t.x.chargeDeferred(false)
@@ -70,7 +70,8 @@ func (t *Tunnel) Proven() {
 	}
 }
 
-// Close settles the attempt by how the tunnel ended, unless Proven has, and ends it.
+// Close ends the attempt. If Proven has not been called, it settles the attempt by how the tunnel
+// ended.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.open != openTunnel {
@@ -93,8 +94,8 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.releaseDeferred()
 }
 
-// Refusal is why an exchange ended without a response to relay. Package proxyhttp words
-// it for the client.
+// Refusal is the reason for which an exchange ended without a response to relay. Package proxyhttp
+// makes the error response of it.
 type Refusal struct {
 	x          *Exchange
 	Kind       RefusalKind
@@ -102,7 +103,7 @@ type Refusal struct {
 	Attempts   int
 	ProxyID    string        // of the last attempt; "" if there was none
 	Last       core.Outcome  // of the last attempt; zero if there was none
-	RetryAfter time.Duration // until it makes sense to try again; 0 when unknown
+	RetryAfter time.Duration // time after which the client may try again; 0 if unknown
 	Target     string        // with TargetSuspect
 	Err        error         // with NoProxy, NoneAccepts and Stopped
 }
@@ -113,18 +114,18 @@ type RefusalKind uint8
 // The kinds.
 const (
 	NoProxy       RefusalKind = iota + 1 // no proxy is admissible
-	NoneAccepts                          // each proxy that is left has refused the pool's credentials
+	NoneAccepts                          // each remaining proxy has refused its credentials
 	Stopped                              // the exchange's context was cancelled
 	TimedOut                             // the total timeout passed during an attempt
 	NoTimeLeft                           // the next retry would begin after the total timeout
 	AttemptFailed                        // the last attempt failed, and no retry may follow
-	TargetSuspect                        // no retry follows, as the target is suspect
-	BudgetSpent                          // no retry follows, as the retry budget is spent
-	BodyNotKept                          // no retry follows: a part of the body was sent, and is not kept
-	NotRepeatable                        // no retry follows, as the request may have reached its target
+	TargetSuspect                        // no retry, because the target is suspect
+	BudgetSpent                          // no retry, because the retry budget is spent
+	BodyNotKept                          // no retry, because a part of the body was sent and not kept
+	NotRepeatable                        // no retry, because the request may have reached its target
 )
 
-// Close records the request. status is the one the client got, 0 if it had left
+// Close records the request. status is the one sent to the client, or 0 if the client had left
 // before.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.open != openRefusal {
@@ -134,7 +135,8 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// stand makes x's last attempt the tunnel that Run returns, and records the request.
+// stand makes the last attempt the tunnel that Run returns, and records the request if that must
+// not wait.
 func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
@@ -148,9 +150,9 @@ func (x *Exchange) stand() *Tunnel {
 	return &x.tunnel
 }
 
-// recordTunnel records the attempt that opened a tunnel and the request, once: when the target
-// has sent its first byte or the tunnel has ended. A tunnel without a proxy, or where breakers
-// count literally, is recorded when it is open.
+// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the
+// target's first byte, or at the tunnel's end; for a tunnel without a proxy, or if breakers count
+// literally, when the tunnel is open. Later calls have no effect.
 func (x *Exchange) recordTunnel() {
 	if x.tunnel.unrecorded {
 		x.tunnel.unrecorded = false
@@ -167,7 +169,7 @@ func (x *Exchange) recordServed() {
 	}
 }
 
-// finish records the request, which is over.
+// finish records the request and ends it.
 func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
 	x.releaseDeferred()
 	x.record(status, clientLeft, at)

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Exchange is the state of one request. It is reused from request to request, so that
-// a request costs no allocation; the zero value is ready. It belongs to one goroutine.
+// Exchange is the state of one request. It is reused for further requests, so that a request
+// allocates nothing. The zero value is ready for use. It is not safe for concurrent use.
 type Exchange struct {
 	executor *Executor
 	tuning   *Tuning
@@ -28,31 +28,31 @@ type Exchange struct {
 	event    core.AttemptEvent // of the last attempt
 	finding  evidence.Finding  // of the last attempt, if it failed
 	cutShort bool              // the attempt's deadline is its adaptive timeout
-	deferred []deferred        // attempts that are charged once another proxy serves the request
+	deferred []deferred        // failed attempts to be charged if another proxy serves the request
 	retry    retryState
 
-	open    open // what Run returned and has not been closed
+	open    open // kind of the ending that has not been closed
 	relay   Relay
 	tunnel  Tunnel
 	refusal Refusal
 	final   core.RequestEvent
 	timer   *time.Timer
 
-	newDeadline func() time.Time // shorten
+	newDeadline func() time.Time // the method shorten
 }
 
-// retryState is the state of an exchange's retries.
+// retryState is the part of an exchange's state that concerns retries.
 type retryState struct {
-	delay  time.Duration // waited before the last attempt
-	reason string        // why the last attempt is a retry
+	delay  time.Duration // wait before the last attempt
+	reason string        // reason of the retry, for the log
 
-	triedAsUsual  bool // the target is suspect, and this request is retried all the same
-	targetSuspect bool // no retry followed, as the target is suspect
-	limitReached  bool // no retry followed, as max_attempts was reached
-	budgetSpent   bool // no retry followed, as the retry budget was spent
+	triedAsUsual  bool // the target is suspect, and this request is retried nevertheless
+	targetSuspect bool // no retry, because the target is suspect
+	limitReached  bool // no retry, because max_attempts was reached
+	budgetSpent   bool // no retry, because the retry budget was spent
 }
 
-// open is the kind of ending that has to be closed.
+// open is the kind of an ending that has not been closed.
 type open uint8
 
 const (
@@ -65,9 +65,8 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (x *Exchange) Result() *Result { return &x.result }
 
-// reset readies x for the next request. It does not clear the fields that every request
-// sets before it reads them, and does not assign a new Exchange, because that would put a copy
-// on the stack.
+// reset prepares x for the next request. It keeps the fields that each request sets before it reads
+// them. It does not assign a new Exchange, because that would copy one on the stack.
 func (x *Exchange) reset() {
 	x.Abandon()
 	x.result = Result{Events: x.result.Events[:0]}
@@ -78,24 +77,25 @@ func (x *Exchange) reset() {
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }
 
-// Abandon gives back what an exchange holds if its ending has not been closed, after a
-// panic for example. The breaker gets no result, and nothing is recorded.
+// Abandon releases an ending that has not been closed, for example after a panic. The attempt is
+// not settled, and nothing is recorded.
 func (x *Exchange) Abandon() {
 	x.open = nothing
 	x.lease.Release()
 	x.releaseDeferred()
 }
 
-// deferred is a failed attempt that is charged to its proxy if another proxy serves the
-// same request: a refused tunnel, for example, which may be the rule of every proxy.
+// deferred is a failed attempt that is charged to its proxy only if another proxy serves the same
+// request. An example is a refused tunnel, which may be refused by every proxy.
 type deferred struct {
-	lease   upstream.Lease // its place in flight has been given back
+	lease   upstream.Lease // does not count as in flight any more
 	outcome core.Outcome
-	tunnel  bool // of a tunnel that was too slow: another one has to pass on bytes of the target
+	tunnel  bool // the tunnel was too slow: charged once another tunnel has a byte of the target
 }
 
-// chargeDeferred charges the deferred attempts: another proxy has served the request. If
-// it has only opened a tunnel, attempts whose tunnel was too slow stay deferred.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request. If
+// opened is set, it has only opened a tunnel: then attempts whose tunnel was too slow stay
+// deferred.
 func (x *Exchange) chargeDeferred(opened bool) {
 	kept := 0
 	for i := range x.deferred {
@@ -116,8 +116,7 @@ func (x *Exchange) chargeDeferred(opened bool) {
 	x.deferred = x.deferred[:kept]
 }
 
-// releaseDeferred releases the deferred attempts. Those not charged count neither for
-// nor against their proxies.
+// releaseDeferred releases the deferred attempts. Those that were not charged are excluded.
 func (x *Exchange) releaseDeferred() {
 	for i := range x.deferred {
 		x.deferred[i].lease.Release()

@@ -21,14 +21,14 @@ var (
 	ErrShutdown   = verdict.ErrShutdown
 )
 
-// Selector chooses a proxy and takes its permit. It never blocks.
+// Selector chooses a proxy for an attempt and takes its permit. It never blocks.
 type Selector interface {
-	// Select chooses a proxy for q, ranked by scorer. Its errors are those of
+	// Select chooses a proxy for q; scorer ranks the candidates. The errors are those of
 	// selector.Selector's.
 	Select(q *selector.Query, scorer core.Scorer, now time.Time) (upstream.Lease, error)
 	// Untried reports whether a proxy that q has not tried is admissible.
 	Untried(q *selector.Query, now time.Time) bool
-	// Blocked returns why no proxy at all can be chosen for q; nil if one can.
+	// Blocked returns an error if no proxy can be chosen for q.
 	Blocked(q *selector.Query, now time.Time) error
 	// NextTest returns when a breaker that is not closed may admit a probe; false without one.
 	NextTest() (time.Time, bool)
@@ -40,7 +40,7 @@ type Recorder interface {
 	Request(*core.RequestEvent)
 }
 
-// Targets reports which targets fail through every proxy. Moments count from the
+// Targets reports which targets fail through every proxy. Moments are measured from the
 // pool's epoch.
 type Targets interface {
 	// Suspect reports whether several proxies in a row failed at the target while
@@ -84,7 +84,7 @@ func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Tim
 	return e
 }
 
-// Tune replaces the tuning for exchanges that begin from now on.
+// Tune replaces the tuning. Exchanges that have begun keep the old one.
 func (e *Executor) Tune(t Tuning) { e.tuning.Store(&t) }
 
 // Tuning returns the tuning in force.

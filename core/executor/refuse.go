@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 )
 
-// refuse ends x, as no proxy can be chosen for its next attempt. It does so at once;
-// a request never waits for a proxy.
+// refuse ends x, because no proxy can be chosen for the next attempt. A request never waits for a
+// proxy.
 func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now
@@ -30,7 +30,7 @@ func (x *Exchange) refuse(err error) {
 	default:
 		after = time.Second
 		if at, ok := x.executor.selector.NextTest(); ok {
-			after = max(at.Sub(now()), time.Millisecond) // a probe is under way
+			after = max(at.Sub(now()), time.Millisecond) // a probe is in flight
 		}
 	}
 	x.result.Final = final
@@ -46,7 +46,7 @@ func (x *Exchange) stopped(cause error) {
 	x.refusal.Err, x.refusal.RetryAfter = cause, 0
 }
 
-// setRefusal sets the refusal after result.Final has been set.
+// setRefusal sets the refusal. The caller has set result.Final before.
 func (x *Exchange) setRefusal(kind RefusalKind) {
 	x.refusal = Refusal{x: x, Kind: kind, Final: x.result.Final, Attempts: x.result.Attempts, ProxyID: x.result.ProxyID}
 	if x.proxy != nil {
@@ -57,7 +57,7 @@ func (x *Exchange) setRefusal(kind RefusalKind) {
 	}
 }
 
-// failureKind is why no retry follows the last attempt, which failed with o.
+// failureKind returns the reason for which no retry follows the last attempt, whose outcome is o.
 func (x *Exchange) failureKind(o *core.Outcome) RefusalKind {
 	final := x.result.Final
 	switch {

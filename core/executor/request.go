@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Request is what Run is given. The caller must not change it until the Ending is closed, but
-// for Replayable.
+// Request is the input of Run. The caller must not change it until the Ending is closed, except for
+// Replayable.
 type Request struct {
 	ID           core.RequestID
 	Policy       *retry.Policy // the policy of this request
@@ -18,16 +18,16 @@ type Request struct {
 	Host         string        // of the target, without port, lower case; for scorers and the log
 	Target       evidence.Target
 	Region       string // the wanted region; "" for none
-	RegionStrict bool   // no proxy of another region is used
+	RegionStrict bool   // proxies of other regions are not used
 	Idempotent   bool   // may be repeated without opting in (RFC 9110 section 9.2.2)
-	Tunnel       bool   // a tunnel is asked for
+	Tunnel       bool   // the request is a CONNECT
 	Listener     core.Listener
 	Replayable   bool      // the body, if any, can be sent again; a Sender may set it to false
 	Progress     Progress  // receives each step; nil for none
 	BeforeWait   func()    // called before each wait for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
-	Started      time.Time // when the request came; zero for the call of Run
-	Ready        time.Time // when its body had been read for replay: timeouts count from here; zero for Started
+	Started      time.Time // arrival of the request; zero for the time of Run
+	Ready        time.Time // the timeouts start here, when the body has been read; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
@@ -35,22 +35,22 @@ type Progress interface {
 	Attempt(number int, proxyID string)
 	Waiting(until time.Time, retry int)
 	Finished(*core.AttemptEvent)
-	Streaming() // a response is about to be relayed
-	Tunnel()    // a tunnel stands
+	Streaming() // a response is being relayed
+	Tunnel()    // a tunnel is open
 	End(final core.Final, status int, at time.Time)
 }
 
-// Result is the state of an exchange that Run has returned.
+// Result is the state of an exchange after Run has returned.
 type Result struct {
-	Final    core.Final // of a relay, it may change when that is closed
+	Final    core.Final // may change when a relay is closed
 	Attempts int        // without replays
 	ProxyID  string     // of the last attempt; "" if there was none
 	Waited   time.Duration
-	Events   []core.AttemptEvent // of the finished attempts; only with KeepEvents
+	Events   []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the total timeout is tighter than the global policy's.
-// When it passes, that is no evidence against a proxy then.
+// tighterTimeout reports whether the request's total timeout is shorter than the global policy's.
+// If it then passes, no proxy is charged.
 func (q *Request) tighterTimeout() bool {
 	own, global := q.Policy.Timeout, q.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

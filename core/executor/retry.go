@@ -10,17 +10,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// then is what follows a failed attempt.
+// then is the step that follows a failed attempt.
 type then uint8
 
 const (
-	thenRefuse then = iota // the refusal is set
-	thenRelay              // the response at hand is relayed
+	thenRefuse then = iota // end the exchange with the refusal that is set
+	thenRelay              // relay the last attempt's response
 	thenRetry
 )
 
-// next decides what follows the last attempt, which failed with o. Before a retry
-// there is a wait.
+// next decides the step after the last attempt, whose outcome is o. wait is the time before a
+// retry.
 func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows then) {
 	relay := o.Relay
 	switch {
@@ -28,7 +28,7 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 		x.result.Final, relay = core.FinalCancelled, false
 	case o.Retry == core.NoRetry && o.Result == core.ResultTimeout:
 		x.result.Final = core.FinalTimeout
-	case o.Retry == core.NoRetry && o.Cause == verdict.InnerGaveUp: // a gateway before this one relays it as well
+	case o.Retry == core.NoRetry && o.Cause == verdict.InnerGaveUp: // the response of the inner gateway is relayed
 		x.result.Final = core.FinalExhausted
 	case o.Retry == core.NoRetry:
 		x.result.Final = core.FinalNotRetryable
@@ -68,8 +68,8 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 	return 0, thenRefuse
 }
 
-// suspect reports whether a failed request is not retried because its target is
-// suspect. One request a second is retried, to find out when the target recovers.
+// suspect reports whether a failed request is not retried because its target is suspect. One
+// request a second is retried nevertheless, so that the target's recovery is noticed.
 func (x *Exchange) suspect(o *core.Outcome) bool {
 	targets := x.tuning.Targets
 	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget {
@@ -83,8 +83,8 @@ func (x *Exchange) suspect(o *core.Outcome) bool {
 	return !x.retry.triedAsUsual
 }
 
-// blocked reports whether no breaker admits an attempt, and sets the refusal then. A
-// backoff would only delay that.
+// blocked reports whether no breaker admits an attempt. It then sets the refusal, because a backoff
+// could only delay it.
 func (x *Exchange) blocked() bool {
 	err := x.executor.selector.Blocked(&x.query, x.executor.now())
 	if err != nil {
@@ -93,8 +93,8 @@ func (x *Exchange) blocked() bool {
 	return err != nil
 }
 
-// backoff returns the wait before the next attempt: none, the failover delay, or what
-// the strategy computes, within the policy's limits.
+// backoff returns the wait before the next attempt: 0, the failover delay, or the delay that the
+// strategy computes, limited by the policy.
 func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 	p, now := x.request.Policy, x.executor.now()
 	s := x.executor.selector
@@ -105,7 +105,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0:
 	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
-		return 0 // a wait is for a target that responded, and does not serve others
+		return 0 // wait only for a target that has responded and does not serve other proxies
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
@@ -126,12 +126,12 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 			delay = d
 		}
 	}
-	// In float seconds, then converted: 60*10^8 s would overflow a Duration.
+	// Computed in seconds as a float: 60*10^8 s would overflow a Duration.
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 
-// wait waits for d. It returns false, with the refusal set, if the context is
-// cancelled, or if the total timeout has passed because this machine woke it late.
+// wait waits for d. It returns false, with the refusal set, if the context is cancelled, or if the
+// total timeout has passed when it returns.
 func (x *Exchange) wait(ctx context.Context, d time.Duration) bool {
 	if d > 0 && ctx.Err() == nil {
 		x.sleep(ctx, d)
@@ -169,8 +169,8 @@ func (x *Exchange) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// logRetry logs a retry through the proxy with that id, and the outcome of the attempt
-// before it.
+// logRetry logs that a retry begins through the proxy with that id, and the outcome of the previous
+// attempt.
 func (x *Exchange) logRetry(id string) {
 	o := &x.event.Outcome
 	x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.retry.delay), slog.String("reason", o.Reason),

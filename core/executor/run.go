@@ -11,31 +11,31 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Attempt is one attempt, as the executor asks a Sender for it.
+// Attempt describes one attempt to a Sender.
 type Attempt struct {
 	Upstream *upstream.Upstream
 	Number   int       // 0 for the first
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// NewDeadline returns the deadline as of now, which is Deadline or earlier: with an
-	// adaptive timeout it depends on what the pool's proxies take. Nil if it cannot change.
+	// NewDeadline returns the present deadline, which may be earlier than Deadline: with an
+	// adaptive timeout it depends on the pool's latencies. Nil if it cannot change.
 	NewDeadline   func() time.Time
 	Total         time.Time // of the whole request; zero for none
-	NewConnection bool      // no idle connection: this replays what one lost
+	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
 }
 
 // Sender sends one request through the proxies that the executor chooses.
 type Sender[T any] interface {
 	// Send makes one attempt and holds its response, if one came, until Discard or
-	// until Run returns it. It does not keep a. A cancelled ctx must end it.
+	// until Run returns it. It must not keep a. It must end when ctx is cancelled.
 	Send(ctx context.Context, a *Attempt) (T, verdict.Facts)
-	// Discard releases a response that is not going to be relayed.
+	// Discard releases a response that is not relayed.
 	Discard(T)
 }
 
-// Run runs the exchange of q: attempts by s until a response is final or no retry may
-// follow. A response to relay is the last one: a success, or a failure that the
-// Result names. A cancelled ctx ends it at once.
+// Run runs the exchange of q. It makes attempts with s until a response is final or no retry may
+// follow. The response to relay is the last one: a success, or a failure. Run ends at once when ctx
+// is cancelled.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
 	return attempts(ctx, x, s)
@@ -83,7 +83,7 @@ func refused[T any](x *Exchange) Ending[T] {
 	return Ending[T]{Refusal: &x.refusal}
 }
 
-// begin readies x for the request.
+// begin prepares x for the request.
 func (x *Exchange) begin(e *Executor, q *Request) {
 	x.reset()
 	x.executor, x.tuning, x.request = e, e.tuning.Load(), q
@@ -120,7 +120,7 @@ func (x *Exchange) choose() bool {
 	if number > 0 {
 		scorer, now = x.tuning.RetryScorer, x.executor.now()
 		if q.Region == "" {
-			x.query.RegionHash = x.proxy.RegionHash() // of the proxy that failed
+			x.query.RegionHash = x.proxy.RegionHash() // region of the proxy that failed
 		}
 	}
 	x.query.Attempt = number
@@ -131,12 +131,12 @@ func (x *Exchange) choose() bool {
 	}
 	id := lease.Proxy.ID()
 	if number > 0 {
-		x.logRetry(id) // only now: without a proxy there is no retry
+		x.logRetry(id) // only now it is certain that there is a retry
 	}
 	x.proxy, x.lease = lease.Proxy, lease
 	x.lease.Target = q.Target
 	e, a := &x.event, &x.attempt
-	*e = core.AttemptEvent{} // and then field by field, which needs no copy on the stack
+	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
 	e.Request, e.ProxyID, e.Attempt, e.Started = q.ID, id, number, now
 	e.Delay, e.RetryReason = x.retry.delay, x.retry.reason
 	*a = Attempt{}
@@ -149,7 +149,7 @@ func (x *Exchange) choose() bool {
 	return true
 }
 
-// beginReplay begins the last attempt anew, on a new connection.
+// beginReplay prepares the last attempt to be made once more on a new connection.
 func (x *Exchange) beginReplay() {
 	x.event.Started = x.executor.now()
 	x.attempt.NewConnection, x.attempt.Started = true, x.event.Started
@@ -163,9 +163,9 @@ const (
 	leastAttempt = 250 * time.Millisecond
 )
 
-// setDeadline sets the deadline of the attempt that begins. There is an adaptive timeout
-// if a retry may follow and there is another proxy. A retry budget may refuse the retry, so
-// with one there is no adaptive timeout.
+// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry
+// may follow and there is another proxy. It does not apply with a retry budget, which may refuse
+// the retry.
 func (x *Exchange) setDeadline() {
 	q, t, a := x.request, x.tuning, &x.attempt
 	x.cutShort, a.NewDeadline = false, nil
@@ -183,9 +183,8 @@ func (x *Exchange) setDeadline() {
 	}
 }
 
-// shorten brings the attempt's deadline forward to its adaptive timeout, and returns the
-// deadline. An attempt that began before the pool had served a request has none until the
-// first latencies are known.
+// shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool
+// had no latencies when the attempt began, the adaptive timeout applies as soon as there are some.
 func (x *Exchange) shorten() time.Time {
 	a := &x.attempt
 	if tail := x.proxy.Tail(); tail > 0 {
@@ -196,8 +195,7 @@ func (x *Exchange) shorten() time.Time {
 	return a.Deadline
 }
 
-// judge adds to the facts of an attempt what the exchange holds, and returns the
-// outcome.
+// judge completes the facts of an attempt and returns its outcome.
 func (x *Exchange) judge(ctx context.Context, f *verdict.Facts) core.Outcome {
 	q, now := x.request, x.executor.now()
 	x.event.Ended = now
@@ -217,7 +215,7 @@ func (x *Exchange) judge(ctx context.Context, f *verdict.Facts) core.Outcome {
 	return verdict.Judge(f)
 }
 
-// served keeps the outcome of an attempt that served the request. It is settled and
+// served keeps the outcome of an attempt that served the request. The attempt is settled and
 // recorded when the relay or tunnel is closed.
 func (x *Exchange) served(o *core.Outcome) {
 	x.chargeDeferred(x.request.Tunnel)
@@ -225,7 +223,7 @@ func (x *Exchange) served(o *core.Outcome) {
 	x.lease.Answered()
 }
 
-// relaying makes x's last response the relay that Run returns.
+// relaying makes the last response the relay that Run returns.
 func (x *Exchange) relaying(served bool) *Relay {
 	if p := x.request.Progress; p != nil {
 		p.Streaming()
@@ -277,7 +275,7 @@ func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
 	t.Observe(&ob)
 }
 
-// aYear (s) is longer than any request takes. (A time.Duration holds 292 of them.)
+// aYear in seconds is longer than any request. (A time.Duration can hold 292 years.)
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// leastSilence is how long a tunnel may let the client's first bytes wait, at least. The
-// latencies known of a proxy are those of opening tunnels; the target's first bytes take longer.
+// leastSilence is the minimum time that the target gets for its answer to a ClientHello. The
+// proxy's known latencies are those of opening a tunnel; the target's first bytes take longer.
 const leastSilence = 500 * time.Millisecond
 
 // CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left,
@@ -20,9 +20,8 @@ func (t *Tunnel) CanRetry() bool {
 		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
-// Silence returns how long the caller should wait for a response to the client's first bytes
-// before it calls RetryTunnel; 0 means no limit. With a retry budget it returns 0, because the
-// budget may refuse the retry.
+// Silence returns the time that the caller should wait for the target's answer before it calls
+// RetryTunnel; 0 means no limit. It returns 0 with a retry budget, which may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
 	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
@@ -50,10 +49,11 @@ func (t *Tunnel) UnusedAfter() time.Time {
 	return t.x.event.Ended.Add(unusedAfter)
 }
 
-// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another
-// proxy. Nothing has come from the target, and what the client has sent is a TLS ClientHello
-// or nothing, so that it may be sent again. died is why; silent says that the tunnel still
-// stands, but let the client's bytes wait for too long. BeforeWait is not called any more.
+// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy.
+// The target has sent nothing, and the client has sent a ClientHello, a part of one, or nothing,
+// which may be sent again. died is the error of the tunnel. silent is set if the tunnel is still
+// open, but the target has not answered the ClientHello in time. Request.BeforeWait is not called
+// any more.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
@@ -63,7 +63,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
-	o.Latency = x.event.Ended.Sub(x.event.Started) // so that a proxy of slow targets gets more time
+	o.Latency = x.event.Ended.Sub(x.event.Started) // so that the proxy of a slow target gets more time
 	x.settle(&o)
 	if n := len(x.deferred); silent && n > 0 {
 		x.deferred[n-1].tunnel = true

@@ -15,8 +15,8 @@ var (
 	_ executor.Sender[*transport.Tunnel]   = (*Connect)(nil)
 )
 
-// Forward sends one request, attempt by attempt. It is an executor.Sender, and is reused
-// from request to request. Its response is Response.
+// Forward sends one request; each attempt is one call of Send. It implements executor.Sender, and
+// is reused for further requests. Response has the response.
 type Forward struct {
 	Transport *transport.Transport
 	Now       func() time.Time
@@ -34,8 +34,8 @@ func (f *Forward) Send(ctx context.Context, a *executor.Attempt) (*transport.Res
 	return &f.Response, f.Response.Verdict(f.Control.Timing)
 }
 
-// Discard implements executor.Sender. A short rest of the body is read, so that the
-// connection can be kept.
+// Discard implements executor.Sender. It reads the rest of a short body, so that the connection can
+// be reused.
 func (f *Forward) Discard(r *transport.Response) {
 	if r != nil {
 		r.Drain(&f.Control)
@@ -43,9 +43,9 @@ func (f *Forward) Discard(r *transport.Response) {
 	}
 }
 
-// Close ends the response's body and gives its connection back. broke is why the body
-// broke off; nil if it was read to its end, or not needed any more. It returns how the
-// response was relayed, as far as this side of it shows.
+// Close ends the response's body and releases its connection. broke is the error that ended the
+// body early; nil if it was read to its end or is not needed any more. It returns the facts about
+// the relay that are known here.
 func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	relayed := verdict.Relayed{Broke: broke}
 	if broke != nil {
@@ -55,8 +55,8 @@ func (f *Forward) Close(broke error, now time.Time) verdict.Relayed {
 	return relayed
 }
 
-// Connect opens one tunnel, attempt by attempt. It is an executor.Sender. Its response
-// stands if Refused.Status is 0, else it is a proxy's refusal.
+// Connect opens one tunnel; each attempt is one call of Send. It implements executor.Sender. A
+// Tunnel that it returns is open if Refused.Status is 0; otherwise it is a proxy's refusal.
 type Connect struct {
 	Transport *transport.Transport
 	Control   *transport.Control
@@ -84,7 +84,7 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 	}
 }
 
-// control sets what the executor wants of an attempt.
+// control copies the settings of an attempt.
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
 	c.NewDeadline = a.NewDeadline

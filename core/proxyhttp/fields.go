@@ -12,14 +12,13 @@ var (
 	viaValue = [2][]byte{[]byte("1.0 whirlpool"), []byte("1.1 whirlpool")} // by minor version
 )
 
-// Via is the value of the Via field for a message that was received as HTTP/1.minor
-// (RFC 9110 section 7.6.3).
+// Via returns the value of the Via field for a message that was received as HTTP/1.minor (RFC 9110
+// section 7.6.3).
 func Via(minor int) []byte { return viaValue[minor] }
 
-// AppendRequestFields appends the header fields of a request that are sent to its
-// target: those of q that pass this hop, with host as the value of Host (RFC 9112
-// section 3.2.2). An expectation of 100-continue ends at this hop; see
-// transport.Request.Continue.
+// AppendRequestFields appends the header fields that are sent to the target: those of q without the
+// hop-by-hop fields, with host as the value of Host (RFC 9112 section 3.2.2). Expect: 100-continue
+// is not forwarded; see transport.Request.Continue.
 func AppendRequestFields(dst, q []http1.Field, host []byte) []http1.Field {
 	hasHost := false
 	for _, f := range q {
@@ -42,8 +41,7 @@ func AppendVia(dst []http1.Field, minor int) []http1.Field {
 	return append(dst, http1.Field{Name: viaName, Value: Via(minor), Kind: http1.Via})
 }
 
-// FieldsOf returns the fields of h. Names and values are as they are in h, not
-// checked.
+// FieldsOf returns the fields of h, unchecked.
 func FieldsOf(h http.Header) []http1.Field {
 	fields := make([]http1.Field, 0, len(h))
 	for name, values := range h {
@@ -55,7 +53,7 @@ func FieldsOf(h http.Header) []http1.Field {
 	return fields
 }
 
-// HeaderOf returns those of a response's fields that pass this hop.
+// HeaderOf returns a response's fields without the hop-by-hop fields.
 func HeaderOf(fields []http1.Field) http.Header {
 	h := http.Header{}
 	for i := range fields {

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// RefusalResponse is the response to a request that the executor refused.
+// RefusalResponse returns the error response to a request that the executor refused.
 func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	switch r.Kind {
 	case executor.NoProxy:
@@ -18,7 +18,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusServiceUnavailable, Code: r.Final.String(), Message: r.Err.Error(),
 			Reason: "destination_unavailable", RetryAfter: r.RetryAfter, Err: r.Err,
 		}
-	case executor.NoneAccepts: // not a matter of breakers
+	case executor.NoneAccepts: // no breaker is involved
 		a := ErrorResponse{
 			Status: http.StatusBadGateway, Code: r.Final.String(), Message: r.Err.Error(),
 			Reason: "proxy_configuration_error", Err: r.Err,
@@ -61,7 +61,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// failed is the response that the last attempt's outcome calls for, without a message.
+// failed returns the error response for the last attempt's outcome, without a message.
 func failed(r *executor.Refusal) ErrorResponse {
 	o := &r.Last
 	a := ErrorResponse{
@@ -78,8 +78,8 @@ func failed(r *executor.Refusal) ErrorResponse {
 	return a
 }
 
-// StoppedResponse is the response to a request that was ended for that cause:
-// executor.ErrShutdown, or that its client left.
+// StoppedResponse returns the error response to a request that was cancelled with cause:
+// executor.ErrShutdown, or executor.ErrClientLeft.
 func StoppedResponse(cause error) ErrorResponse {
 	a := ErrorResponse{
 		Status: http.StatusServiceUnavailable, Code: "cancelled", Message: cause.Error(),

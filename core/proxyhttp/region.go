@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// ParseRegion reads the value of an X-Whirlpool-Region field: the name of a region
-// and, after a semicolon, the word "strict" in any case (executor.Request.RegionStrict).
-// White space around both is left out. An empty value is no region. The error quotes
-// a parameter that does not exist.
+// ParseRegion parses an X-Whirlpool-Region field: the name of a region, optionally followed by a
+// semicolon and the word "strict" in any case (executor.Request.RegionStrict). White space around
+// both is ignored. An empty value means no region. The error quotes an unknown parameter.
 func ParseRegion(value string) (region string, strict bool, err error) {
 	region, rest, more := strings.Cut(value, ";")
 	region = strings.Trim(region, " \t")

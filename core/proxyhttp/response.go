@@ -13,12 +13,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Outcome is the state of a request as every response has it, in X-Whirlpool-* fields.
+// Outcome has the values of the X-Whirlpool-* fields that every response has.
 type Outcome struct {
 	ID       core.RequestID
 	Attempts int
 	ProxyID  string     // of the last attempt; "" if there was none
-	Final    core.Final // 0 counts as FinalNotRetryable: refused before any attempt
+	Final    core.Final // 0 stands for FinalNotRetryable: refused before any attempt
 }
 
 // OutcomeOf returns the outcome of the request with that id.
@@ -72,19 +72,19 @@ func (o *Outcome) Set(h http.Header) {
 type Head struct {
 	Status      int
 	Reason      []byte
-	Fields      []http1.Field // of the proxy's response; those of its hop are left out
+	Fields      []http1.Field // of the proxy's response; hop-by-hop fields are not sent
 	Via         []byte        // value of the Via field to add; nil for none
 	ContentType string        // "" for none
 	Framing     http1.Framing
-	Length      int64          // with Framing Length; without a body what is announced, -1 for nothing
-	Error       *ErrorResponse // what the head is for; nil unless it is an error response
-	Received    int            // status that a proxy refused a tunnel with; else 0
+	Length      int64          // Content-Length if Framing is Length; -1 for none
+	Error       *ErrorResponse // the error response; nil if there is none
+	Received    int            // status by which a proxy refused a tunnel; otherwise 0
 	Outcome     Outcome
 	Close       bool // the connection ends with the response
-	Minor       int  // of the client's version
+	Minor       int  // minor version of the client's HTTP/1
 }
 
-// Append appends the head with its final empty line.
+// Append appends the head, including the empty line at its end.
 func (h *Head) Append(b []byte) []byte {
 	b = http1.AppendStatusLine(b, h.Status, h.Reason)
 	b = http1.AppendFields(b, h.Fields)
@@ -110,8 +110,8 @@ func (h *Head) Append(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendStatus appends why there is no response of a target: Proxy-Status (RFC 9209)
-// and the fields that go with some statuses.
+// appendStatus appends Proxy-Status (RFC 9209) with the reason for which there is no response of a
+// target, and the fields that belong to some statuses.
 func (h *Head) appendStatus(b []byte) []byte {
 	b = append(b, "Proxy-Status: whirlpool; "...)
 	if h.Received != 0 {
@@ -150,13 +150,13 @@ func appendErrorToken(b []byte, reason string) []byte {
 	return append(append(b, "error="...), reason...)
 }
 
-// ErrorResponse is a response that the gateway writes itself, because it has none to relay.
+// ErrorResponse is a response that the gateway writes itself.
 type ErrorResponse struct {
-	Status     int           // 4xx if the request is at fault, else 502, 503 or 504
+	Status     int           // 4xx if the request is the reason, otherwise 502, 503 or 504
 	Code       string        // stable snake_case word
-	Message    string        // for people
+	Message    string        // text for the user
 	Reason     string        // RFC 9209 error token, or "http_<status>"
-	RetryAfter time.Duration // until it makes sense to try again; 0 when unknown
+	RetryAfter time.Duration // time after which the client may try again; 0 if unknown
 	Err        error         // of the last attempt; may be nil
 	Close      bool          // the client's connection ends with the response
 }
@@ -176,8 +176,8 @@ func (a *ErrorResponse) AppendReason(b []byte) []byte {
 	return b
 }
 
-// AppendBody appends {"error":code,"message":message}: the shape of every error, at the
-// gateway's port and in the REST API.
+// AppendBody appends {"error":code,"message":message}, the form of every error at the gateway's
+// port and in the REST API.
 func (a *ErrorResponse) AppendBody(b []byte) []byte {
 	b = append(b, `{"error":`...)
 	b = appendJSON(b, a.Code)
@@ -213,7 +213,7 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// printable returns '?' for what is not printable ASCII.
+// printable returns ch, or '?' if ch is not printable ASCII.
 func printable(ch byte) byte {
 	if ch < ' ' || ch > '~' {
 		return '?'

@@ -11,18 +11,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Target is a request target in absolute form, in its parts.
+// Target is a parsed request target in absolute form.
 type Target struct {
 	TLS      bool   // an https:// URL
-	Absolute []byte // the URL without its fragment
-	Path     []byte // the same in origin form
+	Absolute []byte // URL without its fragment
+	Path     []byte // URL in origin form
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
-// ParseTarget reads a request target in absolute form (RFC 9112 section 3.2.2). A
-// fragment, which a client should not send (RFC 9110 section 4.2.5), is cut off: Java's
-// HttpClient and Python's urllib send one after a redirect. The
-// slices are views of raw where that is possible.
+// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a
+// fragment, which a client should not send (RFC 9110 section 4.2.5), but Java's HttpClient and
+// Python's urllib send after a redirect. The slices refer to raw where that is possible.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
 	rest := raw
@@ -71,19 +70,18 @@ func hasPrefixFold(b []byte, lower string) bool {
 	return len(b) >= len(lower) && http1.EqualFold(b[:len(lower)], lower)
 }
 
-// Authority is the host and port that a request goes to. The zero value is ready for
-// Set.
+// Authority is the host and port of a request's target. The zero value is ready for Set.
 type Authority struct {
 	HostPort string          // in lower case
 	Host     string          // without the port and without brackets
-	Target   evidence.Target // what package evidence counts failures by
+	Target   evidence.Target // the target in package evidence
 
-	from, defaultPort string // what the fields above were set from
+	from, defaultPort string // arguments of the last Set
 }
 
-// Set reads an authority (RFC 3986 section 3.2) without user information.
-// defaultPort is for one without a port; "" demands a port. Set allocates nothing if
-// both are the same as at the last call. After an error a is as it was.
+// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if
+// the authority has no port; if defaultPort is "", the port is required. Set allocates nothing if
+// its arguments are those of the last call. After an error a is unchanged.
 func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {
 		return nil
