@@ -45,6 +45,13 @@ type requestView struct {
 	Outcome        string        `json:"outcome,omitempty"`
 	Status         int           `json:"status,omitempty"`
 	Attempts       []attemptView `json:"attempts"`
+	Queue          *queueView    `json:"queue,omitempty"` // of a request that has waited in a queue
+}
+
+// queueView is the JSON of a request's waits in queues.
+type queueView struct {
+	Priority string  `json:"priority"`
+	Waited   float64 `json:"waited"` // s, without the wait that has not ended
 }
 
 // attemptView is the JSON of one finished attempt.
@@ -62,6 +69,9 @@ func viewOfRequest(r *metrics.Request) requestView {
 	v := requestView{
 		ID: r.ID.String(), Method: r.Method, Host: r.Host, State: r.State, CurrentAttempt: r.CurrentAttempt,
 		ProxyID: r.ProxyID, StartedAt: r.Started.UTC(), Attempts: viewsOfAttempts(r.Attempts),
+	}
+	if r.Priority != core.AnyPriority {
+		v.Queue = &queueView{r.Priority.String(), seconds(r.Queued)}
 	}
 	switch r.State {
 	case metrics.StateWaiting:

@@ -40,6 +40,8 @@ func TestRequests(t *testing.T) {
 			NextRetry: noon, Ended: noon.Add(3 * time.Second), Final: core.FinalSuccess, Status: 200,
 			Attempts: attempts},
 		{ID: 0x12, Method: "CONNECT", Host: "a.test", State: metrics.StateSelecting, Started: noon},
+		{ID: 0x14, Method: "GET", Host: "a.test", State: metrics.StateQueued, Started: noon,
+			Priority: core.PriorityLow, Queued: 250 * time.Millisecond},
 	}
 	const (
 		waiting = `{"id":"0000000000000010","method":"GET","host":"a.test","state":"waiting",` +
@@ -56,12 +58,16 @@ func TestRequests(t *testing.T) {
 		selecting = `{"id":"0000000000000012","method":"CONNECT","host":"a.test","state":"selecting",` +
 			`"current_attempt":0,"proxy_id":"",` +
 			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":null,"attempts":[]}`
+		queued = `{"id":"0000000000000014","method":"GET","host":"a.test","state":"queued",` +
+			`"current_attempt":0,"proxy_id":"",` +
+			`"next_retry_time":null,"started_at":"2026-11-28T12:00:00Z","finished_at":null,"attempts":[],` +
+			`"queue":{"priority":"low","waited":0.25}}`
 	)
 	limit := `{"error":"invalid_field","message":"limit must be one integer from 1 to 10000",` +
 		`"details":{"field":"limit","limit":"1 to 10000"}}`
-	state := bad("state", "state must be one of selecting, attempting, waiting, streaming, tunnel, done")
+	state := bad("state", "state must be one of selecting, queued, attempting, waiting, streaming, tunnel, done")
 	r.check(t,
-		get("/requests", 200, `{"requests":[`+waiting+","+done+","+selecting+"]}"),
+		get("/requests", 200, `{"requests":[`+waiting+","+done+","+selecting+","+queued+"]}"),
 		get("/requests/0000000000000010", 200, waiting),
 		get("/requests/0000000000000011", 200, done),
 		get("/requests/0000000000000013", 404,

@@ -293,7 +293,7 @@ func (g *golden) record(t *testing.T) {
 		`{"url":"/relative"}`, `{"url":"ftp://x/"}`, `{"url":"http://u:p@x/"}`,
 		`{"url":"http://x/","method":"CONNECT"}`, `{"url":"http://x/","method":"A B"}`,
 		`{"url":"http://x/","body":"a","body_base64":"YQ=="}`, `{"url":"http://x/","body_base64":"?"}`,
-		`{"url":"http://x/","region_strict":true}`,
+		`{"url":"http://x/","region_strict":true}`, `{"url":"http://x/","priority":"urgent"}`,
 		`{"url":"http://x/","retry":{"max_attempts":0}}`, `{"url":"http://x/","headers":{"A B":"c"}}`,
 		`{"url":"http://x/","headers":{"A":"c\n"}}`, `{"nope":1}`,
 	} {

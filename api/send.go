@@ -42,6 +42,7 @@ type requestInput struct {
 	Retry      *retry.Override   `json:"retry"`
 	Region     string            `json:"region"`
 	Strict     bool              `json:"region_strict"`
+	Priority   *string           `json:"priority"` // nil for normal
 }
 
 // responseView is the JSON of the response to such a request.
@@ -155,6 +156,11 @@ func (h *sendHandler) call(in *requestInput) (call engine.Call, err error) {
 		q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
 	call = engine.Call{Request: q, Region: in.Region, RegionStrict: in.Strict}
+	if in.Priority != nil {
+		if call.Priority, err = core.ParsePriority(*in.Priority); err != nil {
+			return call, badField("priority", "priority: "+err.Error())
+		}
+	}
 	if in.Retry != nil {
 		if call.Policy, err = h.engine.Merge(*in.Retry); err != nil {
 			return call, policyError("retry.", err)

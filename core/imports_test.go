@@ -51,6 +51,7 @@ var allowed = map[string]string{
 	"core/http1":     "",
 	"core/strict":    "",
 	"core/spool":     "",
+	"core/queue":     "",
 	"core/breaker":   "",
 	"core/evidence":  "",
 	"core/metrics":   "",
@@ -61,10 +62,10 @@ var allowed = map[string]string{
 	"core/selector":  "upstream",
 	"core/transport": "http1 socket upstream verdict",
 	"core/reach":     "upstream verdict",
-	"core/executor":  "evidence retry selector upstream verdict",
+	"core/executor":  "evidence queue retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
 	"core/gateway":   "executor http1 proxyhttp retry socket transport verdict",
-	"core/engine":    "breaker executor gateway http1 metrics reach proxyhttp retry selector transport upstream",
+	"core/engine":    "breaker executor gateway http1 metrics queue reach proxyhttp retry selector transport upstream",
 
 	"core/internal/coretest": "",
 }

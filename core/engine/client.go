@@ -24,6 +24,7 @@ type Call struct {
 	// RegionStrict forbids proxies of other regions. Without an admissible one the
 	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
+	Priority     core.Priority // in the queue; AnyPriority for PriorityNormal
 }
 
 // Result is the result of a Call.

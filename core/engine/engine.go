@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
@@ -33,6 +34,7 @@ type Config struct {
 	Proxies        []upstream.Spec
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
+	Queue          queue.Config // of requests that wait for a place at a proxy, or for a retry of the budget
 	Breaker        breaker.Config
 	Literal        bool // breakers count failures without evidence (breaker.blame = "literal")
 	ConnectTimeout time.Duration
@@ -52,6 +54,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
+		Queue:          queue.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
 		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
@@ -135,6 +138,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
 		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
+		OnFree: func() { e.executor.PlaceFreed() },
 	})
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
@@ -147,6 +151,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	sel := selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
+	e.metrics.ObserveQueues(e.queueStates)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
@@ -190,6 +195,14 @@ func (c *Config) check() error {
 			return &core.KeyError{Key: "timeouts." + key, Value: d, Err: errors.New("must be above 0")}
 		}
 	}
+	if c.Queue.MaxWaiting < 0 {
+		return &core.KeyError{
+			Key: "queue.max_waiting", Value: c.Queue.MaxWaiting, Err: errors.New("must not be negative"),
+		}
+	}
+	if c.Queue.MaxWait < 0 {
+		return &core.KeyError{Key: "queue.max_wait", Value: c.Queue.MaxWait, Err: errors.New("must not be negative")}
+	}
 	if c.Memory < 0 {
 		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}
 	}
@@ -226,6 +239,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	t := executor.Tuning{
 		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
+		Queue: cfg.Queue,
 	}
 	if !cfg.Literal && e.pool != nil {
 		t.Targets, t.Epoch = e.pool.Ledger(), e.pool.Epoch()
@@ -407,6 +421,7 @@ func (e *Engine) sweep() {
 		select {
 		case <-tick.C:
 			e.pool.Sweep()
+			e.executor.ServeQueues()
 		case <-tidy.C:
 			e.transport.CloseExpired()
 			e.pool.ForgetTargets()
@@ -455,6 +470,22 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	for _, u := range all {
 		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight()})
 	}
+	return out
+}
+
+func (e *Engine) queueStates() (out []metrics.QueueState) {
+	add := func(name string, counts map[core.Priority]queue.Counts) {
+		for _, p := range core.Priorities() {
+			c := counts[p]
+			out = append(out, metrics.QueueState{
+				Queue: name, Priority: p.String(),
+				Waiting: c.Waiting, Queued: c.Queued, Expired: c.Expired, Full: c.Full, Waited: c.Waited,
+			})
+		}
+	}
+	places, retries := e.executor.Queues()
+	add("place", places)
+	add("retry", retries)
 	return out
 }
 

@@ -26,10 +26,10 @@ func (e *Error) Unwrap() error { return e.Failure.Err }
 //
 // Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A
 // longer body is streamed, and its request is not repeated after a part of it has been sent. The
-// request fields X-Whirlpool-Retry and X-Whirlpool-Region work as at the gateway's port, and the
-// response has the same X-Whirlpool-* fields. Unlike net/http's Transport this one adds no header
-// fields (no User-Agent, no Accept-Encoding), does not decode bodies, and does not support
-// trailers.
+// request fields X-Whirlpool-Retry, X-Whirlpool-Region and X-Whirlpool-Priority work as at the
+// gateway's port, and the response has the same X-Whirlpool-* fields. Unlike net/http's Transport
+// this one adds no header fields (no User-Agent, no Accept-Encoding), does not decode bodies, and
+// does not support trailers.
 //
 // As with net/http, the caller must close the response's body. Its connection is in use until then,
 // or until the body has been read to its end.
@@ -66,6 +66,11 @@ func (rt roundTripper) call(q *http.Request) (call Call, err error) {
 	call.Region, call.RegionStrict, err = proxyhttp.ParseRegion(q.Header.Get("X-Whirlpool-Region"))
 	if err != nil {
 		return call, &RequestError{err.Error()}
+	}
+	if h := q.Header.Get("X-Whirlpool-Priority"); h != "" {
+		if call.Priority, err = core.ParsePriority(h); err != nil {
+			return call, &RequestError{"X-Whirlpool-Priority: " + err.Error()}
+		}
 	}
 	if h := q.Header.Get("X-Whirlpool-Retry"); h != "" {
 		if call.Policy, err = rt.engine.Override(h); err != nil {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -37,6 +39,9 @@ type Exchange struct {
 	refusal Refusal
 	final   core.RequestEvent
 	timer   *time.Timer
+
+	forPlace placeWaiter
+	forRetry queue.Waiter[*retry.Budget]
 
 	newDeadline func() time.Time // the method shorten
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -61,6 +62,7 @@ type Tuning struct {
 	Backoff        func(strategy string) core.Backoff // nil for an unknown strategy
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
+	Queue          queue.Config                       // limits of both queues
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
 	Epoch          time.Time                          // of Targets' moments
@@ -75,11 +77,14 @@ type Executor struct {
 	now      func() time.Time
 	rand     func() uint64
 	tuning   atomic.Pointer[Tuning]
+	places   *queue.Queue[place]         // requests that wait for a place in flight at a proxy
+	retries  *queue.Queue[*retry.Budget] // requests that wait for a retry of the budget
 }
 
 // New returns an executor; now and rand are its only sources of time and randomness.
 func New(s Selector, r Recorder, t Tuning, log *slog.Logger, now func() time.Time, rand func() uint64) *Executor {
 	e := &Executor{selector: s, recorder: r, log: log, now: now, rand: rand}
+	e.places, e.retries = queue.New[place](now), queue.New[*retry.Budget](now)
 	e.Tune(t)
 	return e
 }

@@ -53,6 +53,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	b.pool = upstream.NewPool(upstream.PoolConfig{Literal: true,
 		Breaker: breaker.Config{FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second},
 		Now:     time.Now,
+		OnFree:  func() { b.PlaceFreed() },
 	})
 	var specs []upstream.Spec
 	for i := range n {

@@ -21,6 +21,7 @@ type Request struct {
 	RegionStrict bool   // proxies of other regions are not used
 	Idempotent   bool   // may be repeated without opting in (RFC 9110 section 9.2.2)
 	Tunnel       bool   // the request is a CONNECT
+	Priority     core.Priority
 	Listener     core.Listener
 	Replayable   bool      // the body, if any, can be sent again; a Sender may set it to false
 	Progress     Progress  // receives each step; nil for none
@@ -33,6 +34,8 @@ type Request struct {
 // Progress receives the steps of one request, for the tracker.
 type Progress interface {
 	Attempt(number int, proxyID string)
+	Queued(p core.Priority, at time.Time) // the request waits in a queue
+	Dequeued(at time.Time)                // that wait has ended
 	Waiting(until time.Time, retry int)
 	Finished(*core.AttemptEvent)
 	Streaming() // a response is being relayed

@@ -42,15 +42,20 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 		return 0, thenRefuse
 	default:
 		wait = x.backoff(o)
-		switch budget := x.tuning.Budget; {
-		case !x.deadline.IsZero() && wait >= x.deadline.Sub(x.executor.now()):
+		if !x.deadline.IsZero() && wait >= x.deadline.Sub(x.executor.now()) {
 			x.result.Final = core.FinalTimeout
-		case budget != nil && !budget.TryWithdraw(x.event.Ended):
-			x.result.Final, x.retry.budgetSpent = core.FinalExhausted, true
-		default:
+			break
+		}
+		switch queued, ok := x.withdraw(ctx); {
+		case ok: // the time in the queue is a part of the backoff
+			wait = max(wait, queued)
 			x.result.Waited += wait
 			x.retry.delay, x.retry.reason = wait, o.Reason
-			return wait, thenRetry
+			return wait - queued, thenRetry
+		case ctx.Err() != nil:
+			x.result.Final, relay = core.FinalCancelled, false
+		default:
+			x.result.Final, x.retry.budgetSpent = core.FinalExhausted, true
 		}
 	}
 	switch {

@@ -44,7 +44,7 @@ func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sen
 // attempts makes attempts until a response is final or no retry may follow.
 func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
-	for x.choose() {
+	for x.choose(ctx) {
 		response, facts := s.Send(ctx, &x.attempt)
 		o := x.judge(ctx, &facts)
 		if o.Retry == core.Replay {
@@ -98,6 +98,7 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 	}
 	if x.tuning.Budget != nil {
 		x.tuning.Budget.Deposit(x.ready)
+		e.retries.Serve()
 	}
 	query := &x.query
 	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
@@ -114,7 +115,7 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 
 // choose selects a proxy for the next attempt and begins it. Without a proxy it sets
 // the refusal and returns false.
-func (x *Exchange) choose() bool {
+func (x *Exchange) choose(ctx context.Context) bool {
 	q, number := x.request, x.result.Attempts
 	scorer, now := x.tuning.FirstScorer, x.ready
 	if number > 0 {
@@ -124,9 +125,8 @@ func (x *Exchange) choose() bool {
 		}
 	}
 	x.query.Attempt = number
-	lease, err := x.executor.selector.Select(&x.query, scorer, now)
-	if err != nil {
-		x.refuse(err)
+	lease, now, ok := x.acquire(ctx, scorer, now)
+	if !ok {
 		return false
 	}
 	id := lease.Proxy.ID()

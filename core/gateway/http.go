@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -26,9 +27,10 @@ type cache struct {
 	regionValue string              // last X-Whirlpool-Region; region and strict are its parts
 	region      string
 	strict      bool
-	accepted    string    // last accepted Proxy-Authorization
-	acceptedBy  *settings // the settings in force at that time
-	override    string    // last X-Whirlpool-Retry
+	accepted    string        // last accepted Proxy-Authorization
+	acceptedBy  *settings     // the settings in force at that time
+	priority    core.Priority // the highest priority that their user may ask for
+	override    string        // last X-Whirlpool-Retry
 	global      *retry.Policy
 	policy      *retry.Policy // override merged over global
 }

@@ -141,7 +141,7 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the X-Whirlpool-* fields of the request: its retry policy and its region.
+// steer reads the X-Whirlpool-* fields of the request: its retry policy, region and priority.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
@@ -151,6 +151,9 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	}
 	if in.Region, in.RegionStrict, err = r.region(); err != nil {
 		return badRequest("invalid_region", err.Error())
+	}
+	if in.Priority, err = r.priority(); err != nil {
+		return badRequest("invalid_priority", err.Error())
 	}
 	return nil
 }
@@ -200,6 +203,24 @@ func (r *request) region() (region string, strict bool, err error) {
 	return c.region, c.strict, err
 }
 
+// priority returns the priority of the request: the one it asks for, or the highest that
+// its user may ask for if that is lower.
+func (r *request) priority() (core.Priority, error) {
+	limit := core.AnyPriority
+	if r.cache.acceptedBy == r.set {
+		limit = r.cache.priority
+	}
+	value, found, err := r.ownField("x-whirlpool-priority")
+	if err != nil || !found {
+		return core.PriorityNormal.AtMost(limit), err
+	}
+	p, err := core.ParsePriority(string(value))
+	if err != nil {
+		return p, fmt.Errorf("X-Whirlpool-Priority: %w", err)
+	}
+	return p.AtMost(limit), nil
+}
+
 // ownField returns the value of an X-Whirlpool-* field; name is in lower case. The field may appear
 // only once.
 func (r *request) ownField(name string) (value []byte, found bool, err error) {
@@ -241,11 +262,11 @@ func (r *request) authorized() bool {
 		if r.cache.acceptedBy == r.set && r.cache.accepted == string(f.Value) {
 			return true
 		}
-		if r.set.users.allow(string(f.Value)) {
-			r.cache.acceptedBy, r.cache.accepted = r.set, string(f.Value)
-			return true
+		priority, ok := r.set.users.allow(string(f.Value))
+		if ok {
+			r.cache.acceptedBy, r.cache.accepted, r.cache.priority = r.set, string(f.Value), priority
 		}
-		return false
+		return ok
 	}
 	return false
 }

@@ -312,6 +312,8 @@ func (untracked) Attempt(int, string)                             {}
 func (untracked) Waiting(time.Time, int)                          {}
 func (untracked) Finished(*core.AttemptEvent)                     {}
 func (untracked) Streaming()                                      {}
+func (untracked) Queued(core.Priority, time.Time)                 {}
+func (untracked) Dequeued(time.Time)                              {}
 func (untracked) Tunnel()                                         {}
 func (untracked) End(core.Final, int, time.Time)                  {}
 func (untracked) Release()                                        {}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
@@ -13,39 +14,47 @@ import (
 type User struct {
 	Name     string
 	Password string
+	Priority core.Priority // the highest that a request of the user may have; AnyPriority for no limit
 }
 
 // users checks the field Proxy-Authorization: Basic (RFC 7617). It holds only digests of the names
 // and passwords. The zero value accepts every client.
-type users map[[sha256.Size]byte][sha256.Size]byte
+type users map[[sha256.Size]byte]account
+
+// account is what users keeps of a user.
+type account struct {
+	password [sha256.Size]byte
+	priority core.Priority
+}
 
 func newUsers(list []User) users {
 	u := make(users, len(list))
 	for _, user := range list {
-		u[sha256.Sum256([]byte(user.Name))] = sha256.Sum256([]byte(user.Password))
+		u[sha256.Sum256([]byte(user.Name))] = account{sha256.Sum256([]byte(user.Password)), user.Priority}
 	}
 	return u
 }
 
 // allow reports whether value, a Proxy-Authorization, has the name and password of a user. The time
-// it takes does not depend on the position at which a password differs.
-func (u users) allow(value string) bool {
+// it takes does not depend on the position at which a password differs. priority is the highest that
+// a request of the user may have.
+func (u users) allow(value string) (priority core.Priority, ok bool) {
 	if len(u) == 0 {
-		return true
+		return core.AnyPriority, true
 	}
 	scheme, token, _ := strings.Cut(value, " ")
 	if !http1.EqualFold([]byte(scheme), "basic") {
-		return false
+		return core.AnyPriority, false
 	}
 	plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token))
 	if err != nil {
-		return false
+		return core.AnyPriority, false
 	}
 	name, password, found := strings.Cut(string(plain), ":")
 	if !found {
-		return false
+		return core.AnyPriority, false
 	}
 	want := u[sha256.Sum256([]byte(name))]
 	got := sha256.Sum256([]byte(password))
-	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+	return want.priority, subtle.ConstantTimeCompare(want.password[:], got[:]) == 1
 }

@@ -498,6 +498,10 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 				Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
+	r.ObserveQueues(func() []QueueState {
+		return []QueueState{{Queue: "place", Priority: "low", Waiting: 3, Queued: 9, Expired: 4, Full: 5,
+			Waited: 1500 * time.Millisecond}}
+	})
 	w := httptest.NewRecorder()
 	r.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()
@@ -512,6 +516,12 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	require.Equal(t, 3.0, scrape(r).sum(t, "whirlpool_plugin_duration_seconds_count", `plugin="a"`))
 	require.Equal(t, 1.0, scrape(r).sum(t, "whirlpool_plugin_calls_total", `result="fault"`))
 	require.Contains(t, text, `whirlpool_plugin_metric{name="level",plugin="a"} -2.5`)
+	for name, value := range map[string]string{
+		"queue_waiting": "3", "queued_total": "9", "queue_expired_total": "4", "queue_full_total": "5",
+		"queue_wait_seconds_total": "1.5",
+	} {
+		require.Contains(t, text, "\nwhirlpool_"+name+`{priority="low",queue="place"} `+value+"\n")
+	}
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)

@@ -38,6 +38,7 @@ type sources struct {
 	proxies    func() []ProxyState
 	plugins    func() []PluginState
 	inFlight   func() int
+	queues     func() []QueueState
 	reloadOK   float64
 	reloadedAt time.Time
 }
@@ -229,7 +230,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		r.totals.phases[i].collect(out, attemptDesc, phase)
 	}
 	r.sources.mu.Lock()
-	proxies, plugins := r.sources.proxies, r.sources.plugins
+	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
 	r.sources.mu.Unlock()
 	if proxies != nil {
 		r.collectProxies(out, proxies())
@@ -237,6 +238,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if plugins != nil {
 		for _, p := range plugins() {
 			p.collect(out)
+		}
+	}
+	if queues != nil {
+		for _, s := range queues() {
+			s.collect(out)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 // The states of a request.
 const (
 	StateSelecting  = "selecting"
+	StateQueued     = "queued" // in a queue, for a place at a proxy or a retry of the budget
 	StateAttempting = "attempting"
 	StateWaiting    = "waiting" // in the backoff before a retry
 	StateStreaming  = "streaming"
@@ -20,7 +21,7 @@ const (
 
 // States returns all states, in the order in which a request passes them.
 func States() []string {
-	return []string{StateSelecting, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
+	return []string{StateSelecting, StateQueued, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
 }
 
 // keepDone is how many requests that have ended are kept.
@@ -33,10 +34,13 @@ type Request struct {
 	Host           string
 	State          string
 	Started        time.Time
-	CurrentAttempt int       // 0 is the first
-	ProxyID        string    // of the latest attempt; "" before the first
-	NextRetry      time.Time // only in StateWaiting
-	Ended          time.Time // only in StateDone, as are the next two
+	CurrentAttempt int           // 0 is the first
+	ProxyID        string        // of the latest attempt; "" before the first
+	NextRetry      time.Time     // only in StateWaiting
+	Priority       core.Priority // of a request that has waited in a queue; else AnyPriority
+	QueuedSince    time.Time     // only in StateQueued
+	Queued         time.Duration // time in queues until QueuedSince
+	Ended          time.Time     // only in StateDone, as are the next two
 	Final          core.Final
 	Status         int                 // of the response to the client; 0 if the client left before
 	Attempts       []core.AttemptEvent // finished attempts
@@ -105,6 +109,21 @@ func (e *Entry) Attempt(number int, proxyID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.request.State, e.request.CurrentAttempt, e.request.ProxyID = StateAttempting, number, proxyID
+}
+
+// Queued begins a wait in a queue.
+func (e *Entry) Queued(p core.Priority, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.request.State, e.request.Priority, e.request.QueuedSince = StateQueued, p, at
+}
+
+// Dequeued ends a wait in a queue.
+func (e *Entry) Dequeued(at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.request.Queued += at.Sub(e.request.QueuedSince)
+	e.request.State = StateSelecting
 }
 
 // Waiting begins the backoff before a retry.

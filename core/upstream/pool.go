@@ -22,6 +22,7 @@ type PoolConfig struct {
 	Now      func() time.Time
 	Notify   func(core.Transition)
 	OnRemove func(*Upstream) // called after the last attempt through a removed proxy; may be nil
+	OnFree   func()          // called when an attempt has given its place in flight back; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
 }
 
@@ -34,6 +35,7 @@ type Pool struct {
 	changes  atomic.Uint64 // published snapshots plus transitions of breakers
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
+	onFree   func()
 	onChange func(*Snapshot)
 	ledger   *evidence.Ledger
 	literal  atomic.Bool // breakers open by the number of failures, without evidence
@@ -82,7 +84,7 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
-		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, notify: cfg.Notify, onChange: cfg.OnChange,
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify, onChange: cfg.OnChange,
 		breaker:   cfg.Breaker,
 		notClosed: map[string]struct{}{},
 	}

@@ -200,7 +200,7 @@ func (l *Lease) Answered() { l.permit.Answered() }
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
-	l.Proxy.inFlight.Add(-1)
+	l.Proxy.leave()
 	*l = Lease{}
 	return rest
 }
@@ -213,9 +213,17 @@ func (l *Lease) Release() {
 	}
 	l.Settle(&core.Outcome{Verdict: core.Excluded})
 	if !l.parted {
-		l.Proxy.inFlight.Add(-1)
+		l.Proxy.leave()
 	}
 	*l = Lease{}
+}
+
+// leave gives the place in flight of one attempt back.
+func (u *Upstream) leave() {
+	u.inFlight.Add(-1)
+	if f := u.pool.onFree; f != nil {
+		f()
+	}
 }
 
 // Fill writes the proxy's data at a time (Pool.Elapsed) into a candidate. region is the

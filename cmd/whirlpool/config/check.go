@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -68,6 +69,9 @@ func (l *loader) access() {
 			l.fault(key+".password", nil, "is missing")
 		case seen[u.Name]:
 			l.fault(key+".name", nil, "is there twice")
+		}
+		if _, err := core.ParsePriority(u.Priority); u.Priority != "" && err != nil {
+			l.fault(key+".priority", u.Priority, "must be high, normal or low")
 		}
 		seen[u.Name] = true
 	}

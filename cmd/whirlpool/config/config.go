@@ -13,9 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -32,6 +34,7 @@ type Config struct {
 	Retry       map[string]any `koanf:"retry" json:"-"`
 	Policy      retry.Policy   `koanf:"-" json:"retry"` // decoded from Retry
 	RetryBudget RetryBudget    `koanf:"retry_budget" json:"retry_budget"`
+	Queue       Queue          `koanf:"queue" json:"queue"`
 	Timeouts    Timeouts       `koanf:"timeouts" json:"timeouts"`
 	Breaker     Breaker        `koanf:"breaker" json:"breaker"`
 	Health      Health         `koanf:"health" json:"health"`
@@ -64,6 +67,7 @@ type Gateway struct {
 type User struct {
 	Name     string          `koanf:"name" json:"name"`
 	Password upstream.Secret `koanf:"password" json:"password"`
+	Priority string          `koanf:"priority" json:"priority,omitempty"` // the highest; "" for no limit
 }
 
 // API is the [api] section.
@@ -130,6 +134,12 @@ type Pool struct {
 type RetryBudget struct {
 	Ratio        float64 `koanf:"ratio" json:"ratio" range:"0,1000"`
 	MinPerSecond float64 `koanf:"min_per_second" json:"min_per_second" range:"0,1000000000"`
+}
+
+// Queue is the [queue] section.
+type Queue struct {
+	MaxWaiting int      `koanf:"max_waiting" json:"max_waiting" range:"0,1000000"`
+	MaxWait    Duration `koanf:"max_wait" json:"max_wait" range:"0s,10m"`
 }
 
 // Timeouts is the [timeouts] section.
@@ -247,6 +257,7 @@ func Default() Config {
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
+		Queue:       Queue{MaxWaiting: d.Queue.MaxWaiting, MaxWait: Duration(d.Queue.MaxWait)},
 		Timeouts: Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout),
 			Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle)},
 		Breaker: Breaker{
@@ -272,11 +283,13 @@ func Default() Config {
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {
-		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal()})
+		priority, _ := core.ParsePriority(u.Priority) // checked; "" is no limit
+		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal(), Priority: priority})
 	}
 	return engine.Config{
 		Proxies: c.specs, Retry: c.Policy,
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
+		Queue:          queue.Config{MaxWaiting: c.Queue.MaxWaiting, MaxWait: time.Duration(c.Queue.MaxWait)},
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
 		Reachability:   c.Health.Reachability,

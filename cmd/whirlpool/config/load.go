@@ -56,6 +56,9 @@ func Load(src Source) (*Config, error) {
 	tree := l.read()
 	if len(l.faults) == 0 {
 		l.decode("", strict.TOML, tree, &l.cfg)
+		if _, set := tree["queue"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
+			l.cfg.Queue.MaxWaiting = 0
+		}
 		l.policy()
 		l.plugins()
 		l.check()

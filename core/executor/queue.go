@@ -1,0 +1,167 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// place is the kind of a request that waits for a place in flight. Requests of one kind can use
+// the same proxies.
+type place struct {
+	region  float64 // the region of a request that uses no other; else 0
+	connect bool
+	barred  *Exchange // the exchange, if it must not use a proxy that it has tried; else nil
+}
+
+// placeWaiter waits for a place in flight.
+type placeWaiter struct {
+	queue.Waiter[place]
+	scorer core.Scorer
+	lease  upstream.Lease // what take has acquired
+	at     time.Time      // when it did
+	err    error          // why it failed
+}
+
+// acquire chooses a proxy for an attempt that begins at now and acquires it. While every admissible
+// proxy is at its max_in_flight, the request waits in the queue; the attempt then begins at the time
+// that is returned. Without a proxy acquire sets the refusal and returns false.
+func (x *Exchange) acquire(
+	ctx context.Context, scorer core.Scorer, now time.Time,
+) (lease upstream.Lease, begins time.Time, ok bool) {
+	places, waits := x.executor.places, x.tuning.Queue.Enabled()
+	if !waits || places.Empty() {
+		lease, err := x.executor.selector.Select(&x.query, scorer, now)
+		if err == nil {
+			return lease, now, true
+		}
+		if err != core.ErrAllBusy || !waits {
+			x.refuse(err)
+			return lease, now, false
+		}
+	}
+	w, q := &x.forPlace, &x.query
+	w.Kind = place{connect: q.Connect}
+	if q.Region == selector.RegionStrict {
+		w.Kind.region = q.RegionHash
+	}
+	for i := range q.Tried {
+		if q.Tried[i].Barred {
+			w.Kind.barred = x
+		}
+	}
+	if w.Take == nil {
+		w.Take = x.takePlace
+	}
+	w.scorer, w.lease, w.err = scorer, upstream.Lease{}, nil
+	err := await(ctx, x, places, &w.Waiter)
+	if err == nil {
+		err = w.err
+	}
+	switch {
+	case ctx.Err() != nil:
+		w.lease.Release()
+		x.stopped(context.Cause(ctx))
+	case errors.Is(err, queue.ErrExpired):
+		x.refuse(fmt.Errorf("%w, and no place has become free in the time that the request may wait", core.ErrAllBusy))
+	case errors.Is(err, queue.ErrFull):
+		x.refuse(fmt.Errorf("%w, and the queue of the requests that wait is full", core.ErrAllBusy))
+	case err != nil:
+		x.refuse(err)
+	default:
+		return w.lease, w.at, true
+	}
+	return lease, now, false
+}
+
+// takePlace chooses a proxy for the request that waits.
+func (x *Exchange) takePlace() queue.Result {
+	w := &x.forPlace
+	w.at = x.executor.now()
+	switch w.lease, w.err = x.executor.selector.Select(&x.query, w.scorer, w.at); w.err {
+	case nil:
+		return queue.Taken
+	case core.ErrAllBusy:
+		w.err = nil
+		return queue.Nothing
+	}
+	return queue.Failed
+}
+
+// withdraw withdraws a retry from the budget. While the budget is spent, the request waits in the
+// queue; waited is for how long. It returns false if the budget stays spent, or ctx has ended.
+func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
+	budget, retries, waits := x.tuning.Budget, x.executor.retries, x.tuning.Queue.Enabled()
+	if budget == nil {
+		return 0, true
+	}
+	if (!waits || retries.Empty()) && budget.TryWithdraw(x.event.Ended) {
+		return 0, true
+	}
+	if !waits {
+		return 0, false
+	}
+	w := &x.forRetry
+	w.Kind = budget
+	if w.Take == nil {
+		w.Take = x.takeRetry
+	}
+	began := x.executor.now()
+	err := await(ctx, x, retries, w)
+	return x.executor.now().Sub(began), err == nil && ctx.Err() == nil
+}
+
+// takeRetry withdraws a retry for the request that waits.
+func (x *Exchange) takeRetry() queue.Result {
+	if x.forRetry.Kind.TryWithdraw(x.executor.now()) {
+		return queue.Taken
+	}
+	return queue.Nothing
+}
+
+// await lets x take from q, and waits until there is something to take.
+func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
+	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
+	w.Priority = request.Priority.AtMost(core.AnyPriority)
+	waits, err := q.Enter(w, limits.MaxWaiting)
+	if !waits {
+		return err
+	}
+	longest := limits.MaxWait
+	if !x.deadline.IsZero() {
+		longest = min(longest, x.deadline.Sub(began))
+	}
+	if request.BeforeWait != nil {
+		request.BeforeWait()
+	}
+	if request.Progress == nil {
+		return q.Wait(ctx, w, longest)
+	}
+	request.Progress.Queued(w.Priority, began)
+	err = q.Wait(ctx, w, longest)
+	request.Progress.Dequeued(x.executor.now())
+	return err
+}
+
+// PlaceFreed lets a request that waits take the place in flight that an attempt has given back.
+// It costs one atomic load while none waits.
+func (e *Executor) PlaceFreed() { e.places.ServeOne() }
+
+// ServeQueues lets requests that wait take what has become free by itself: by the time that has
+// passed, a change of the pool or of a breaker. To be called regularly.
+func (e *Executor) ServeQueues() {
+	e.places.Serve()
+	e.retries.Serve()
+}
+
+// Queues returns the totals of both queues: of requests that wait for a place in flight, and for a
+// retry of the budget.
+func (e *Executor) Queues() (places, retries map[core.Priority]queue.Counts) {
+	return e.places.Counts(), e.retries.Counts()
+}

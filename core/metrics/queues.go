@@ -1,0 +1,43 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// QueueState is the requests of one priority in one queue at the time of a scrape.
+type QueueState struct {
+	Queue    string // what they wait for: "place" at a proxy, or "retry" of the budget
+	Priority string
+	Waiting  int
+	Queued   uint64        // requests that have waited or wait
+	Expired  uint64        // requests that waited as long as they may
+	Full     uint64        // requests that were refused or displaced because the queue was full
+	Waited   time.Duration // by all requests whose wait has ended
+}
+
+// ObserveQueues sets the function that is called at each scrape for the state of the queues.
+func (r *Recorder) ObserveQueues(queues func() []QueueState) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.queues = queues
+}
+
+func queueDesc(name, help string) *prometheus.Desc { return desc(name, help, "queue", "priority") }
+
+var (
+	queueWaitingDesc = queueDesc("queue_waiting", "requests that wait for a place at a proxy, or a retry of the budget")
+	queuedDesc       = queueDesc("queued_total", "requests that have waited in a queue, or wait")
+	queueExpiredDesc = queueDesc("queue_expired_total", "requests that waited for queue.max_wait in vain")
+	queueFullDesc    = queueDesc("queue_full_total", "requests that a full queue did not take, or gave up for others")
+	queueTimeDesc    = queueDesc("queue_wait_seconds_total", "time that requests have waited in a queue")
+)
+
+func (s *QueueState) collect(out chan<- prometheus.Metric) {
+	emit(out, queueWaitingDesc, prometheus.GaugeValue, float64(s.Waiting), s.Queue, s.Priority)
+	emit(out, queuedDesc, prometheus.CounterValue, float64(s.Queued), s.Queue, s.Priority)
+	emit(out, queueExpiredDesc, prometheus.CounterValue, float64(s.Expired), s.Queue, s.Priority)
+	emit(out, queueFullDesc, prometheus.CounterValue, float64(s.Full), s.Queue, s.Priority)
+	emit(out, queueTimeDesc, prometheus.CounterValue, s.Waited.Seconds(), s.Queue, s.Priority)
+}

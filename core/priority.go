@@ -1,0 +1,46 @@
+package core
+
+import "fmt"
+
+// Priority decides which request goes first when several wait in a queue. A larger value
+// is a lower priority.
+type Priority uint8
+
+// The priorities. AnyPriority is the zero value: a request without a priority is treated as
+// PriorityNormal, a limit without one allows every priority.
+const (
+	AnyPriority Priority = iota
+	PriorityHigh
+	PriorityNormal
+	PriorityLow
+)
+
+// PriorityCount is the number of priorities, AnyPriority left out.
+const PriorityCount = int(PriorityLow)
+
+var priorityNames = [...]string{PriorityHigh: "high", PriorityNormal: "normal", PriorityLow: "low"}
+
+// Priorities returns all priorities, the highest first.
+func Priorities() [PriorityCount]Priority {
+	return [...]Priority{PriorityHigh, PriorityNormal, PriorityLow}
+}
+
+func (p Priority) String() string { return priorityNames[p] }
+
+// ParsePriority returns the priority with that name: high, normal or low. The error names them.
+func ParsePriority(name string) (Priority, error) {
+	for _, p := range Priorities() {
+		if name == priorityNames[p] {
+			return p, nil
+		}
+	}
+	return AnyPriority, fmt.Errorf("%.40q is not a priority; it must be high, normal or low", name)
+}
+
+// AtMost returns p, or the limit if p is higher. A p of AnyPriority counts as PriorityNormal.
+func (p Priority) AtMost(limit Priority) Priority {
+	if p == AnyPriority {
+		p = PriorityNormal
+	}
+	return max(p, limit)
+}

@@ -1,0 +1,301 @@
+// Package queue holds requests that wait for a resource of which all is in use: places in flight
+// at proxies, or retries of the retry budget. When a unit of the resource becomes free, one of
+// them takes it.
+//
+// Requests of one priority take in the order in which they came. Between priorities the queue is a
+// self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16
+// units go to high, 3 to normal and 1 to low. A priority whose requests do not wait leaves its
+// share to the others. Whatever the others do, low gets 1 of 18 units (5.6 %) at least.
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Config limits how many requests wait, and for how long.
+type Config struct {
+	MaxWaiting int           // requests that wait at the same time; 0 for none
+	MaxWait    time.Duration // the longest wait of a request
+}
+
+// Default returns the default limits.
+func Default() Config { return Config{MaxWaiting: 1024, MaxWait: time.Second} }
+
+// Enabled reports whether requests wait at all.
+func (c Config) Enabled() bool { return c.MaxWaiting > 0 && c.MaxWait > 0 }
+
+// Why a request ends its wait without having taken anything.
+var (
+	ErrFull    = errors.New("the queue is full")
+	ErrExpired = errors.New("the longest wait has passed")
+)
+
+// Result is the result of Waiter.Take.
+type Result uint8
+
+// The results.
+const (
+	Nothing Result = iota // nothing is free that the request can use: it waits on
+	Taken                 // the request has taken a unit
+	Failed                // the request cannot take anything any more: its wait ends
+)
+
+// Waiter is a request that may wait in a queue. It can be used again after its wait.
+type Waiter[K comparable] struct {
+	Priority core.Priority // not AnyPriority
+	Kind     K             // requests of one kind can use the same units
+	// Take takes a unit for the request, if one is free that it can use. The queue calls it with its
+	// lock held, mostly in the goroutine that has freed a unit. It must not call the queue.
+	Take func() Result
+
+	next, prev *Waiter[K]
+	since      time.Time
+	waiting    bool
+	err        error         // why the wait has ended; nil if Take has taken or failed
+	ended      chan struct{} // receives when waiting becomes false
+	timer      *time.Timer
+}
+
+// line is the requests of one priority that wait, the oldest first.
+type line[K comparable] struct {
+	first, last *Waiter[K]
+	length      int
+	tag         uint64 // the line with the smallest tag takes next; 0 if it is empty and has taken last
+	counts      Counts
+}
+
+// Counts are the totals of one priority.
+type Counts struct {
+	Waiting int           // requests that wait now
+	Queued  uint64        // requests that have waited or wait
+	Expired uint64        // requests that waited as long as they may
+	Full    uint64        // requests that were refused or displaced because the queue was full
+	Waited  time.Duration // by all requests whose wait has ended
+}
+
+// Queue is safe for concurrent use. Make one with New.
+type Queue[K comparable] struct {
+	now     func() time.Time
+	waiting atomic.Int32 // requests in lines, and those that are about to enter one
+
+	mu    sync.Mutex // guards the fields below and the lines
+	clock uint64     // the largest tag that has taken
+	lines [core.PriorityCount + 1]line[K]
+	kinds map[K]int      // requests that wait, by kind
+	none  map[K]struct{} // the kinds that found nothing; of serve only
+}
+
+// New returns an empty queue whose only source of time is now.
+func New[K comparable](now func() time.Time) *Queue[K] {
+	return &Queue[K]{now: now, kinds: map[K]int{}, none: map[K]struct{}{}}
+}
+
+// stride is how far the tag of a line is ahead of the clock when it begins to wait for a unit. A line
+// whose requests leave without a unit keeps its tag, so that the next one waits no longer for that.
+var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
+
+// share is the part of a queue, in sixteenths, that requests of other priorities cannot displace.
+var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
+
+// Empty reports whether no request waits. It takes no lock.
+func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
+
+// Enter lets w wait if it cannot take a unit at once; then it reports true, and Wait has to be
+// called. It takes none at once if a request of the same kind waits already. In a full queue, w
+// displaces the youngest request of a priority that holds more than its share of the queue; if
+// there is none, the error is ErrFull.
+func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting.Add(1) // before Take: a unit that is freed after it must find w
+	if q.kinds[w.Kind] == 0 && w.Take() != Nothing {
+		q.waiting.Add(-1)
+		return false, nil
+	}
+	l := &q.lines[w.Priority]
+	if q.length() >= maxWaiting && !q.displace(w.Priority, maxWaiting) {
+		q.waiting.Add(-1)
+		l.counts.Full++
+		return false, ErrFull
+	}
+	if w.ended == nil {
+		w.ended = make(chan struct{}, 1)
+	}
+	if l.tag == 0 {
+		l.tag = q.clock + stride[w.Priority]
+	}
+	w.waiting, w.err, w.since = true, nil, q.now()
+	w.prev, w.next = l.last, nil
+	if l.last != nil {
+		l.last.next = w
+	} else {
+		l.first = w
+	}
+	l.last = w
+	l.length++
+	l.counts.Queued++
+	q.kinds[w.Kind]++
+	return true, nil
+}
+
+// Wait waits until Take has taken a unit or failed, and returns nil then. Its error is ErrExpired
+// after the longest wait, ErrFull if w was displaced, or the cause of the end of ctx. ctx may have
+// ended although the error is nil.
+func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
+	if w.timer == nil {
+		w.timer = time.NewTimer(maxWait)
+	} else {
+		w.timer.Reset(maxWait)
+	}
+	var err error
+	select {
+	case <-w.ended:
+		w.timer.Stop()
+		return w.err
+	case <-w.timer.C:
+		err = ErrExpired
+	case <-ctx.Done():
+		w.timer.Stop()
+		err = context.Cause(ctx)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.waiting {
+		if err == ErrExpired {
+			q.lines[w.Priority].counts.Expired++
+		}
+		q.end(w, err)
+	}
+	<-w.ended
+	return w.err
+}
+
+// ServeOne lets one request take a unit that has become free. Without a request that waits it
+// takes no lock.
+func (q *Queue[K]) ServeOne() {
+	if q.Empty() {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serve()
+}
+
+// Serve lets requests take units until nothing is free that one of them can use.
+func (q *Queue[K]) Serve() {
+	if q.Empty() {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.serve() {
+	}
+}
+
+// Counts returns the totals by priority.
+func (q *Queue[K]) Counts() map[core.Priority]Counts {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := make(map[core.Priority]Counts, core.PriorityCount)
+	for _, p := range core.Priorities() {
+		c := q.lines[p].counts
+		c.Waiting = q.lines[p].length
+		out[p] = c
+	}
+	return out
+}
+
+// serve lets one request take a unit, and reports whether one has. It asks the lines in the order
+// of their tags, and each kind of request once. Requires mu.
+func (q *Queue[K]) serve() bool {
+	clear(q.none)
+	order := core.Priorities()
+	slices.SortStableFunc(order[:], func(a, b core.Priority) int {
+		if q.lines[a].tag < q.lines[b].tag {
+			return -1
+		}
+		if q.lines[a].tag > q.lines[b].tag {
+			return 1
+		}
+		return 0
+	})
+	for _, p := range order {
+		l := &q.lines[p]
+		for w := l.first; w != nil && len(q.none) < len(q.kinds); {
+			next := w.next
+			if _, found := q.none[w.Kind]; !found {
+				switch w.Take() {
+				case Taken:
+					q.end(w, nil)
+					q.clock = max(q.clock, l.tag)
+					if l.tag = 0; l.length > 0 {
+						l.tag = q.clock + stride[p]
+					}
+					return true
+				case Failed:
+					q.end(w, nil)
+				case Nothing:
+					q.none[w.Kind] = struct{}{}
+				}
+			}
+			w = next
+		}
+	}
+	return false
+}
+
+// displace ends the wait of the youngest request of the lowest priority that holds more than its
+// share of the queue, for a request of the priority p. It reports false if there is none. A request
+// of a priority that holds its own share displaces lower priorities only. Requires mu.
+func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
+	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
+	order := core.Priorities()
+	for _, other := range slices.Backward(order[:]) {
+		l := &q.lines[other]
+		if other != p && l.length > limit(other) && (other > p || q.lines[p].length < limit(p)) {
+			l.counts.Full++
+			q.end(l.last, ErrFull)
+			return true
+		}
+	}
+	return false
+}
+
+// end ends the wait of w. Requires mu.
+func (q *Queue[K]) end(w *Waiter[K], err error) {
+	l := &q.lines[w.Priority]
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		l.last = w.prev
+	}
+	w.next, w.prev = nil, nil
+	l.length--
+	l.counts.Waited += q.now().Sub(w.since)
+	if q.kinds[w.Kind]--; q.kinds[w.Kind] == 0 {
+		delete(q.kinds, w.Kind)
+	}
+	q.waiting.Add(-1)
+	w.waiting, w.err = false, err
+	w.ended <- struct{}{}
+}
+
+// length is the number of requests that wait. Requires mu.
+func (q *Queue[K]) length() (n int) {
+	for i := range q.lines {
+		n += q.lines[i].length
+	}
+	return n
+}
