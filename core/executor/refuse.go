@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 )
 
-// refuse ends x, because no proxy can be chosen for the next attempt. A request never waits for a
-// proxy.
+// refuse ends x, because no proxy can be chosen for the next attempt. A request waits for a proxy that is at
+// its max_in_flight (acquire), never for a breaker.
 func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now

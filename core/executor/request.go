@@ -25,7 +25,7 @@ type Request struct {
 	Listener     core.Listener
 	Replayable   bool      // the body, if any, can be sent again; a Sender may set it to false
 	Progress     Progress  // receives each step; nil for none
-	BeforeWait   func()    // called before each wait for a retry; nil for none
+	BeforeWait   func()    // called before each wait: in a queue, or for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
 	Started      time.Time // arrival of the request; zero for the time of Run
 	Ready        time.Time // the timeouts start here, when the body has been read; zero for Started
