@@ -1,0 +1,152 @@
+// Package faults generates traces of failing proxies: a Pool says how each proxy behaves at
+// each moment. A trace is a function of its seed. Moments count from the beginning of a run.
+package faults
+
+import (
+	"math/rand/v2"
+	"sort"
+	"time"
+)
+
+// State is the behaviour of a proxy towards one target at one moment.
+type State struct {
+	Refuses bool          // refuses connections
+	Hangs   bool          // accepts connections and never responds
+	Fails   float64       // probability that an attempt gets a 503, 0 to 1
+	Latency time.Duration // median time until the response
+}
+
+// Loss returns the probability that an attempt fails, 0 to 1.
+func (s State) Loss() float64 {
+	if s.Refuses || s.Hangs {
+		return 1
+	}
+	return s.Fails
+}
+
+// Change is a State and the moment at which it begins.
+type Change struct {
+	At time.Duration
+	State
+}
+
+// Span is a period: From is inside it, To is not.
+type Span struct{ From, To time.Duration }
+
+// Proxy is the behaviour of one proxy over time.
+type Proxy struct {
+	Changes []Change       // in the order of time; the first is at 0
+	Bans    map[int][]Span // by target: when the target refuses this proxy with a 503
+}
+
+// Pool is the behaviour of all proxies over time.
+type Pool []Proxy
+
+// At returns the state of the proxy towards a target at a moment.
+func (p *Proxy) At(target int, at time.Duration) State {
+	i := sort.Search(len(p.Changes), func(i int) bool { return p.Changes[i].At > at })
+	s := p.Changes[max(i-1, 0)].State
+	if within(p.Bans[target], at) {
+		s.Fails = 1
+	}
+	return s
+}
+
+func within(spans []Span, at time.Duration) bool {
+	i := sort.Search(len(spans), func(i int) bool { return spans[i].To > at })
+	return i < len(spans) && spans[i].From <= at
+}
+
+// Steady returns a proxy that never changes.
+func Steady(s State) Proxy { return Proxy{Changes: []Change{{0, s}}} }
+
+// Switch returns a proxy that changes from one state to another at a moment.
+func Switch(before, after State, at time.Duration) Proxy {
+	return Proxy{Changes: []Change{{0, before}, {at, after}}}
+}
+
+// GilbertElliott is the Markov chain of two states for bursts of errors (Gilbert, "Capacity
+// of a Burst-Noise Channel", 1960; Elliott 1963), in continuous time: the lengths of good
+// periods and of bursts are exponential.
+type GilbertElliott struct {
+	Good  time.Duration // mean length of a good period, above 0
+	Burst time.Duration // mean length of a burst, above 0
+}
+
+// Stationary returns the share of time spent in bursts.
+func (g GilbertElliott) Stationary() float64 {
+	return g.Burst.Seconds() / (g.Good + g.Burst).Seconds()
+}
+
+// Bursts returns the bursts of a run of the given length. The chain begins in its
+// stationary distribution.
+func (g GilbertElliott) Bursts(rng *rand.Rand, length time.Duration) (bursts []Span) {
+	draw := func(mean time.Duration) time.Duration { return time.Duration(rng.ExpFloat64() * float64(mean)) }
+	at := time.Duration(0)
+	bad := rng.Float64() < g.Stationary()
+	for at < length {
+		if !bad {
+			at += draw(g.Good)
+		} else {
+			end := at + draw(g.Burst)
+			bursts = append(bursts, Span{at, end})
+			at = end
+		}
+		bad = !bad
+	}
+	if n := len(bursts); n > 0 && bursts[n-1].From >= length {
+		bursts = bursts[:n-1]
+	}
+	return bursts
+}
+
+// Bursty returns a proxy that is in state bad during bursts and in state good otherwise.
+func Bursty(good, bad State, bursts []Span) Proxy {
+	p := Steady(good)
+	for _, b := range bursts {
+		if b.From == 0 {
+			p.Changes[0].State = bad
+		} else {
+			p.Changes = append(p.Changes, Change{b.From, bad})
+		}
+		p.Changes = append(p.Changes, Change{b.To, good})
+	}
+	return p
+}
+
+// Independent returns a pool of n proxies, each with bursts of its own.
+func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, length time.Duration) Pool {
+	pool := make(Pool, n)
+	for i := range pool {
+		pool[i] = Bursty(good, bad, g.Bursts(rng, length))
+	}
+	return pool
+}
+
+// Correlated returns a pool of n proxies of several vendors, in turn. All proxies of a vendor
+// have their bursts together.
+func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad State, length time.Duration) Pool {
+	bursts := make([][]Span, vendors)
+	for v := range bursts {
+		bursts[v] = g.Bursts(rng, length)
+	}
+	pool := make(Pool, n)
+	for i := range pool {
+		pool[i] = Bursty(good, bad, bursts[i%vendors])
+	}
+	return pool
+}
+
+// Banned returns a pool of n proxies in a steady state. Each target bans each proxy during
+// bursts of their own.
+func (g GilbertElliott) Banned(rng *rand.Rand, n, targets int, good State, length time.Duration) Pool {
+	pool := make(Pool, n)
+	for i := range pool {
+		pool[i] = Steady(good)
+		pool[i].Bans = map[int][]Span{}
+		for target := range targets {
+			pool[i].Bans[target] = g.Bursts(rng, length)
+		}
+	}
+	return pool
+}

@@ -1,0 +1,150 @@
+// Package stats has the statistics of the criteria: intervals of proportions, of quantiles
+// and of the share of a gap. All intervals have a confidence of 95 %.
+package stats
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// z is the 97.5th percentile of the standard normal distribution.
+const z = 1.959963984540054
+
+// Interval is an estimate with its 95 % confidence interval.
+type Interval struct {
+	Value float64 `json:"value"`
+	Low   float64 `json:"low"`
+	High  float64 `json:"high"`
+}
+
+// Wilson returns the share of successes k among n trials with the score interval of
+// Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
+// Without trials the interval is 0 to 1, and the value is NaN.
+func Wilson(k, n int) Interval {
+	if n == 0 {
+		return Interval{math.NaN(), 0, 1}
+	}
+	trials := float64(n)
+	p := float64(k) / trials
+	center := (p + z*z/(2*trials)) / (1 + z*z/trials)
+	half := z / (1 + z*z/trials) * math.Sqrt(p*(1-p)/trials+z*z/(4*trials*trials))
+	return Interval{p, max(center-half, 0), min(center+half, 1)}
+}
+
+// Quantile returns the q-th quantile (0 to 1) of a sample and its distribution-free
+// interval: the order statistics whose ranks enclose the quantile, by the normal
+// approximation of the binomial distribution. It sorts the sample. The quantile of an empty
+// sample is NaN.
+func Quantile(sample []float64, q float64) Interval {
+	n := len(sample)
+	if n == 0 {
+		return Interval{math.NaN(), math.NaN(), math.NaN()}
+	}
+	slices.Sort(sample)
+	at := func(rank float64) float64 { return sample[min(max(int(rank), 1), n)-1] }
+	mean, half := q*float64(n), z*math.Sqrt(float64(n)*q*(1-q))
+	return Interval{at(math.Ceil(mean)), at(math.Floor(mean - half)), at(math.Ceil(mean+half) + 1)}
+}
+
+// Median returns the median of a sample, which it sorts; of an even number of values the
+// lower one of the two in the middle.
+func Median(sample []float64) float64 { return Quantile(sample, 0.5).Value }
+
+// resamples is the number of resamples of a bootstrap.
+const resamples = 1000
+
+// Gap returns the share of the gap between base and best that ours closes: (ours - base) /
+// (best - base), where each is the number of requests served on the same trace. The interval
+// is the percentile bootstrap (Efron 1979) over requests, with the seed. Without a gap the
+// value is 1 if ours is not below best, and NaN otherwise.
+func Gap(base, ours, best []bool, seed uint64) Interval {
+	var count [8]float64 // requests by which of the three served them
+	for i := range base {
+		count[index(base[i], ours[i], best[i])]++
+	}
+	value := gap(count)
+	rng := rand.New(rand.NewPCG(seed, 0x6761702e))
+	values := make([]float64, 0, resamples)
+	for range resamples {
+		if v := gap(multinomial(rng, count, len(base))); !math.IsNaN(v) {
+			values = append(values, v)
+		}
+	}
+	if len(values) == 0 {
+		return Interval{value, value, value}
+	}
+	slices.Sort(values)
+	last := float64(len(values) - 1)
+	return Interval{value, values[int(0.025*last)], values[int(math.Ceil(0.975*last))]}
+}
+
+func index(base, ours, best bool) int {
+	n := 0
+	for bit, served := range []bool{base, ours, best} {
+		if served {
+			n |= 1 << bit
+		}
+	}
+	return n
+}
+
+func gap(count [8]float64) float64 {
+	var base, ours, best float64
+	for i, n := range count {
+		if i&1 != 0 {
+			base += n
+		}
+		if i&2 != 0 {
+			ours += n
+		}
+		if i&4 != 0 {
+			best += n
+		}
+	}
+	if best == base {
+		if ours >= best {
+			return 1
+		}
+		return math.NaN()
+	}
+	return (ours - base) / (best - base)
+}
+
+// multinomial draws n requests from the distribution of count.
+func multinomial(rng *rand.Rand, count [8]float64, n int) (drawn [8]float64) {
+	left, mass := float64(n), float64(n)
+	for i, c := range count {
+		if left == 0 || mass <= 0 {
+			break
+		}
+		k := binomial(rng, left, min(c/mass, 1))
+		drawn[i] = k
+		left -= k
+		mass -= c
+	}
+	return drawn
+}
+
+// binomial draws a number of successes among n trials of probability p: exactly for rare
+// ones, otherwise by the normal approximation.
+func binomial(rng *rand.Rand, n, p float64) float64 {
+	if p > 0.5 {
+		return n - binomial(rng, n, 1-p)
+	}
+	if n*p > 50 {
+		return min(max(math.Round(n*p+math.Sqrt(n*p*(1-p))*rng.NormFloat64()), 0), n)
+	}
+	if p <= 0 {
+		return 0
+	}
+	// The gaps between successes are geometric (Devroye 1986, section X.4.3).
+	k, at := 0.0, 0.0
+	for {
+		at += math.Floor(math.Log(1-rng.Float64())/math.Log1p(-p)) + 1
+		if at > n {
+			return k
+		}
+		k++
+	}
+}
