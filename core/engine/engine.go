@@ -44,6 +44,7 @@ type Config struct {
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
+	NoSlowStart    bool          // for measurements: no limit of attempts in flight for new proxies (start)
 	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
@@ -138,7 +139,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
 		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
-		OnFree: func() { e.executor.PlaceFreed() },
+		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
 	})
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {

@@ -24,6 +24,8 @@ type PoolConfig struct {
 	OnRemove func(*Upstream) // called after the last attempt through a removed proxy; may be nil
 	OnFree   func()          // called when an attempt has given its place in flight back; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
+
+	NoSlowStart bool // no limit of attempts in flight for proxies that have not served a request
 }
 
 // Pool is the set of proxies. It is safe for concurrent use: readers take a Snapshot, and each
@@ -39,6 +41,7 @@ type Pool struct {
 	onChange func(*Snapshot)
 	ledger   *evidence.Ledger
 	literal  atomic.Bool // breakers open by the number of failures, without evidence
+	noStart  bool        // PoolConfig.NoSlowStart
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
@@ -86,6 +89,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
 		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify, onChange: cfg.OnChange,
 		breaker:   cfg.Breaker,
+		noStart:   cfg.NoSlowStart,
 		notClosed: map[string]struct{}{},
 	}
 	p.ledger = evidence.NewLedger(evidence.Config{})

@@ -40,6 +40,14 @@ const (
 // slowStart is a proxy's preferred number of attempts in flight.
 type slowStart struct{ limit atomic.Int32 }
 
+// startLimit returns the preferred number of a proxy that is new, or whose breaker has closed.
+func (p *Pool) startLimit() int32 {
+	if p.noStart || p.literal.Load() {
+		return unlimited
+	}
+	return unproven
+}
+
 // countSuccess raises the preferred number.
 func (u *Upstream) countSuccess() {
 	limit := u.slow.limit.Load()

@@ -43,6 +43,24 @@ func end(t *testing.T, u *Upstream, v core.Verdict, cause core.Cause) {
 	lease.Release()
 }
 
+func TestNoSlowStart(t *testing.T) {
+	now := time.Unix(1000, 0)
+	cfg := breaker.Default()
+	cfg.FailureThreshold = 5
+	pool := NewPool(PoolConfig{Breaker: cfg, Now: func() time.Time { return now }, NoSlowStart: true})
+	require.NoError(t, pool.Apply([]Spec{{ID: "a", Weight: 1, Address: Address{Scheme: HTTP, Host: "h:1"}}}))
+	u := pool.Snapshot().Get("a")
+	require.Equal(t, 100, preferredFor(t, u), "a new proxy")
+	for range 5 {
+		end(t, u, core.Failure, verdict.ProxyUnreachable)
+	}
+	require.Equal(t, core.Open, u.Breaker().State())
+	now = now.Add(time.Hour)
+	end(t, u, core.Success, verdict.Answered)
+	require.Equal(t, core.Closed, u.Breaker().State())
+	require.Equal(t, 100, preferredFor(t, u), "a proxy whose breaker has closed")
+}
+
 func TestAProxyIsPreferredForWhatItHasShown(t *testing.T) {
 	now := time.Unix(1000, 0)
 	cfg := breaker.Default()

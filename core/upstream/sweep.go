@@ -13,9 +13,7 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Closed {
 		u.window.trial.begin()
-		if !p.literal.Load() {
-			u.slow.limit.Store(unproven)
-		}
+		u.slow.limit.Store(p.startLimit())
 	}
 	p.watchMu.Lock()
 	defer p.watchMu.Unlock()

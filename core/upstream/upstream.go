@@ -64,10 +64,7 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 		}
 	})
 	u.stats.init()
-	u.slow.limit.Store(unproven)
-	if p.literal.Load() {
-		u.slow.limit.Store(unlimited)
-	}
+	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
 	u.configure(spec)
 	return u
