@@ -1,0 +1,139 @@
+package virtual
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// A proxy is bad while at least badLoss of its attempts fail, and healthy if it never changes
+// and at most healthyLoss do.
+const (
+	badLoss     = 0.7
+	healthyLoss = 0.05
+)
+
+func countEvents(events [][]core.AttemptEvent) (n int) {
+	for _, list := range events {
+		n += len(list)
+	}
+	return n
+}
+
+// transitions returns the transitions of all breakers by proxy, in the order of time.
+func transitions(e *engine.Engine) map[int][]core.Transition {
+	list, _ := e.Metrics().Transitions(24)
+	byProxy := map[int][]core.Transition{}
+	for _, t := range list {
+		i, err := strconv.Atoi(t.ProxyID)
+		if err != nil {
+			panic(err) // the ids are numbers
+		}
+		byProxy[i] = append(byProxy[i], t)
+	}
+	for i := range byProxy {
+		slices.SortStableFunc(byProxy[i], func(a, b core.Transition) int { return a.At.Compare(b.At) })
+	}
+	return byProxy
+}
+
+// count fills an outcome from the attempts of each request and the transitions.
+func (n *network) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request,
+	byProxy map[int][]core.Transition) {
+	begun := make([][]time.Time, len(n.workload.Pool)) // attempts by proxy
+	for id, list := range events {
+		for _, ev := range list {
+			if ev.Outcome.Result != core.ResultReplay {
+				o.Attempts[id]++
+			}
+			proxy, _ := strconv.Atoi(ev.ProxyID)
+			begun[proxy] = append(begun[proxy], ev.Started)
+			if n.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(n.start)).Loss() >= badLoss {
+				o.OnBad++
+			}
+		}
+	}
+	end := time.Now()
+	healthy, out := time.Duration(0), time.Duration(0)
+	for i := range n.workload.Pool {
+		p := &n.workload.Pool[i]
+		spans := notClosed(byProxy[i], end)
+		if len(p.Changes) == 1 && p.Changes[0].Loss() <= healthyLoss {
+			healthy += end.Sub(n.start)
+			for _, s := range spans {
+				out += s.to.Sub(s.from)
+			}
+		}
+		for _, s := range spans {
+			if s.open {
+				o.Late += s.count(begun[i])
+			}
+		}
+		for _, t := range byProxy[i] {
+			if t.From == core.Closed && t.To == core.Open {
+				o.Opened++
+			}
+		}
+		o.Excluded = append(o.Excluded, n.excluded(p, byProxy[i])...)
+	}
+	if healthy > 0 {
+		o.HealthyOut = out.Seconds() / healthy.Seconds()
+	}
+}
+
+// span is a time in which a breaker is open or half-open.
+type span struct {
+	from, to time.Time
+	open     bool
+}
+
+// count returns how many of the moments are inside the span.
+func (s span) count(moments []time.Time) (n int) {
+	for _, at := range moments {
+		if at.After(s.from) && at.Before(s.to) {
+			n++
+		}
+	}
+	return n
+}
+
+// notClosed returns the times in which a breaker was not closed.
+func notClosed(list []core.Transition, end time.Time) (spans []span) {
+	for i, t := range list {
+		if t.To == core.Closed {
+			continue
+		}
+		to := end
+		if i+1 < len(list) {
+			to = list[i+1].At
+		}
+		spans = append(spans, span{t.At, to, t.To == core.Open})
+	}
+	return spans
+}
+
+// excluded returns the seconds from each moment at which a proxy began to fail every attempt
+// to the opening of its breaker, if it opened before the proxy recovered.
+func (n *network) excluded(p *faults.Proxy, list []core.Transition) (seconds []float64) {
+	for i, c := range p.Changes {
+		if i == 0 || c.Loss() < 1 || p.Changes[i-1].Loss() == 1 {
+			continue
+		}
+		died, recovers := n.start.Add(c.At), time.Time{}
+		if i+1 < len(p.Changes) {
+			recovers = n.start.Add(p.Changes[i+1].At)
+		}
+		for _, t := range list {
+			if t.To == core.Open && !t.At.Before(died) && (recovers.IsZero() || t.At.Before(recovers)) {
+				seconds = append(seconds, t.At.Sub(died).Seconds())
+				break
+			}
+		}
+	}
+	return seconds
+}

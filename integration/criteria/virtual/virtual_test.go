@@ -1,0 +1,148 @@
+package virtual
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+)
+
+var (
+	out   = flag.String("out", "", "run the jobs of the criteria and write their outcomes to this file")
+	file  = flag.String("koanf", "../../../koanf.toml", "the gateway's configuration")
+	seed  = flag.Uint64("seed", 1, "of the workloads")
+	scale = flag.Float64("scale", 1, "multiplies the number of requests")
+)
+
+// builtins returns a registry of the built-in plugins.
+func builtins(t *testing.T) *plugins.Registry {
+	reg, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(reg.Close)
+	return reg
+}
+
+// shipped returns the configuration of koanf.toml.
+func shipped(t *testing.T) engine.Config {
+	cfg, err := config.Load(config.Source{File: *file})
+	require.NoError(t, err)
+	return cfg.Engine()
+}
+
+// TestJobs is the part of `make criteria` that runs in virtual time. The program in the folder
+// above starts it; each line of its output is a finished run.
+func TestJobs(t *testing.T) {
+	if *out == "" {
+		t.Skip("run by integration/criteria")
+	}
+	f, err := os.Create(*out)
+	require.NoError(t, err)
+	defer f.Close()
+	var mu sync.Mutex // guards f
+	reg, cfg := builtins(t), shipped(t)
+	t.Run("all", func(t *testing.T) {
+		for _, job := range workload.Jobs(workload.Catalog{Seed: *seed, Scale: *scale}) {
+			for _, variant := range job.Variants {
+				t.Run(job.Workload.Name+", "+variant, func(t *testing.T) {
+					t.Parallel()
+					o := play(t, cfg, reg, job.Workload, variant)
+					mu.Lock()
+					defer mu.Unlock()
+					require.NoError(t, json.NewEncoder(f).Encode(o))
+					fmt.Printf("%s, %s\n", job.Workload.Name, variant)
+				})
+			}
+		}
+	})
+}
+
+// play runs a workload by a variant, or by the oracle.
+func play(
+	t *testing.T, cfg engine.Config, reg engine.Plugins, w *workload.Workload, variant string,
+) *workload.Outcome {
+	if variant == workload.OracleName {
+		return w.Oracle(cfg.Retry.MaxAttempts)
+	}
+	all := workload.Variants()
+	v := all[slices.IndexFunc(all, func(v workload.Variant) bool { return v.Name == variant })]
+	v.Change(&cfg)
+	o := Run(t, cfg, reg, w)
+	o.Variant = variant
+	return o
+}
+
+var catalog = workload.Catalog{Seed: 1, Scale: 0.1}
+
+func TestAHealthyPoolServesAll(t *testing.T) {
+	w := catalog.Noise(0, 100)
+	o := Run(t, shipped(t), builtins(t), w)
+	require.Equal(t, w.Requests, o.ServedCount())
+	require.Equal(t, w.Requests, o.AttemptCount())
+	require.Zero(t, o.OnBad+o.Late+o.Opened)
+	require.Zero(t, o.HealthyOut)
+	require.True(t, o.Reconciled)
+}
+
+// Without retries as many requests fail as the workload's luck says, whatever is chosen.
+func TestASingleAttemptHasTheWorkloadsLuck(t *testing.T) {
+	w := catalog.Noise(0.3, 100)
+	lucky := 0
+	for id := range w.Requests {
+		if w.Luck(id, 0) >= 0.3 {
+			lucky++
+		}
+	}
+	require.Equal(t, lucky, play(t, shipped(t), builtins(t), w, workload.Single).ServedCount())
+	require.Equal(t, lucky, w.Oracle(1).ServedCount())
+}
+
+func TestADeadProxyIsExcluded(t *testing.T) {
+	w := catalog.Noise(0, 50)
+	w.Requests = 1500
+	w.Pool = slices.Clone(w.Pool)
+	w.Pool[3] = faults.Switch(faults.State{}, faults.State{Fails: 1}, w.Length()/3)
+	o := Run(t, shipped(t), builtins(t), w)
+	require.Equal(t, w.Requests, o.ServedCount())
+	require.Len(t, o.Excluded, 1)
+	require.Positive(t, o.Excluded[0])
+	require.GreaterOrEqual(t, o.OnBad, 5, "the breaker's threshold")
+	require.Positive(t, o.Opened)
+	require.Zero(t, o.Late)
+	require.True(t, o.Reconciled)
+}
+
+// Hanging and refusing proxies cost time, but no request of one that may be retried.
+func TestRefusingAndHangingProxies(t *testing.T) {
+	for _, w := range catalog.Waits() {
+		o := Run(t, shipped(t), builtins(t), w)
+		require.Greater(t, o.ServedCount(), w.Requests*99/100, w.Name)
+		require.True(t, o.Reconciled, w.Name)
+	}
+}
+
+func TestTheSameSeedGivesTheSameOutcome(t *testing.T) {
+	w := workload.Kinds()[1].Make(catalog, 0.2)
+	require.Equal(t, Run(t, shipped(t), builtins(t), w), Run(t, shipped(t), builtins(t), w))
+}
+
+func TestParse(t *testing.T) {
+	target, id, err := parse("t12.example", "/345")
+	require.NoError(t, err)
+	require.Equal(t, []int{12, 345}, []int{target, id})
+	for _, bad := range [][2]string{{"x.example", "/1"}, {"t1.example", "/x"}} {
+		_, _, err := parse(bad[0], bad[1])
+		require.Error(t, err)
+	}
+}

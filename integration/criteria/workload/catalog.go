@@ -1,0 +1,218 @@
+package workload
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+)
+
+// Catalog makes the workloads of the criteria from one seed.
+type Catalog struct {
+	Seed  uint64
+	Scale float64 // multiplies the number of requests; 1 for the figures of the report
+}
+
+// The states of the proxies.
+var (
+	healthy = faults.State{Fails: 0.01, Latency: 50 * time.Millisecond}
+	failing = faults.State{Fails: 1, Latency: 10 * time.Millisecond}
+	hanging = faults.State{Hangs: true}
+	dead    = faults.State{Refuses: true}
+)
+
+// proxies is the number of proxies of most workloads.
+const proxies = 8
+
+// base returns a workload without a pool: 10,000 requests at 50 a second for 6 targets.
+func (c Catalog) base(name string) *Workload {
+	w := &Workload{Name: name, Seed: c.Seed, Rate: 50, Targets: 6}
+	c.resize(w, 10_000)
+	return w
+}
+
+// resize sets the number of requests, which the catalog's scale multiplies.
+func (c Catalog) resize(w *Workload, requests int) {
+	w.Requests = max(int(float64(requests)*c.Scale), 100)
+}
+
+func (w *Workload) rng() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0x6661756c)) }
+
+// Kind is a kind of faults, at several levels.
+type Kind struct {
+	Name, Text string
+	Levels     []float64 // share of attempts, or of the proxies' time, that fails
+	Make       func(c Catalog, level float64) *Workload
+}
+
+// Kinds are the kinds of faults of SC-001.
+func Kinds() []Kind {
+	shares := []float64{0.05, 0.1, 0.2, 0.3}
+	chain := func(level float64, burst time.Duration) faults.GilbertElliott {
+		return faults.GilbertElliott{Burst: burst, Good: time.Duration(float64(burst) * (1 - level) / level)}
+	}
+	return []Kind{
+		{"independent", "each attempt gets a 503 with the given probability", []float64{0.05, 0.1, 0.2, 0.3, 0.5},
+			func(c Catalog, level float64) *Workload {
+				w := c.base(levelName("independent", level))
+				s := healthy
+				s.Fails = level
+				w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, proxies)
+				return w
+			}},
+		{"bursty", "each proxy has bursts in which every attempt gets a 503 (Gilbert-Elliott, mean 10 s)", shares,
+			func(c Catalog, level float64) *Workload {
+				w := c.base(levelName("bursty", level))
+				w.Pool = chain(level, 10*time.Second).Independent(w.rng(), proxies, healthy, failing, w.Length())
+				return w
+			}},
+		{"correlated", "the two proxies of each of four vendors have their bursts (503, mean 10 s) together", shares,
+			func(c Catalog, level float64) *Workload {
+				w := c.base(levelName("correlated", level))
+				w.Pool = chain(level, 10*time.Second).Correlated(w.rng(), proxies, 4, healthy, failing, w.Length())
+				return w
+			}},
+		{"black holes", "each proxy has periods (mean 20 s) in which it accepts connections and never responds", shares,
+			func(c Catalog, level float64) *Workload {
+				w := c.base(levelName("black holes", level))
+				w.Pool = chain(level, 20*time.Second).Independent(w.rng(), proxies, healthy, hanging, w.Length())
+				return w
+			}},
+		{"bans", "each of six targets bans each proxy for periods (503, mean 30 s) of their own", shares,
+			func(c Catalog, level float64) *Workload {
+				w := c.base(levelName("bans", level))
+				w.Pool = chain(level, 30*time.Second).Banned(w.rng(), proxies, w.Targets, healthy, w.Length())
+				return w
+			}},
+	}
+}
+
+func levelName(kind string, level float64) string { return fmt.Sprintf("%s %g", kind, level) }
+
+// FailingRates are the probabilities with which two of eight proxies fail in SC-002.
+func FailingRates() []float64 { return []float64{0.7, 0.8, 0.9, 1} }
+
+// TwoFailing is a workload of SC-002: two of eight proxies fail with a probability, the
+// others 1 % of attempts.
+func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
+	w := c.base(fmt.Sprintf("two failing %g at %g/s", fails, rate))
+	w.Rate = rate
+	c.resize(w, requests)
+	bad := failing
+	bad.Fails = fails
+	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-2), faults.Steady(bad), faults.Steady(bad))
+	return w
+}
+
+// Noise is a workload whose proxies are all healthy, with a share of random errors.
+func (c Catalog) Noise(fails, rate float64) *Workload {
+	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
+	w.Rate = rate
+	s := healthy
+	s.Fails = fails
+	w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, proxies)
+	return w
+}
+
+// Waits are the workloads of SC-003, beside the black holes of Kinds.
+func (c Catalog) Waits() []*Workload {
+	hang := c.base("one of eight hangs")
+	hang.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(hanging))
+	refuse := c.base("one of eight refuses")
+	refuse.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(dead))
+	mix := c.base("one refuses, one fails, one hangs")
+	mix.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-3),
+		faults.Steady(dead), faults.Steady(failing), faults.Steady(hanging))
+	return []*Workload{hang, refuse, mix}
+}
+
+// Deaths is the workload of SC-004: one proxy after the other fails completely for 40 s: with
+// a 503, by refusing, by hanging.
+func (c Catalog) Deaths() *Workload {
+	w := c.base("one dies after the other")
+	w.Rate = 100
+	const minute = time.Minute
+	rounds := max(int(3*c.Scale), 1)
+	w.Requests = int(w.Rate * minute.Seconds() * float64(rounds*proxies+1))
+	how := []faults.State{failing, dead, hanging}
+	for i := range proxies {
+		p := faults.Steady(healthy)
+		for round := range rounds {
+			at := time.Duration(round*proxies+i+1) * minute
+			p.Changes = append(p.Changes, faults.Change{At: at, State: how[(round+i)%len(how)]},
+				faults.Change{At: at + 40*time.Second, State: healthy})
+		}
+		w.Pool = append(w.Pool, p)
+	}
+	return w
+}
+
+// Choices are the workloads of SC-005.
+func (c Catalog) Choices() []*Workload {
+	steady := func(name string, fails ...float64) *Workload {
+		w := c.base(name)
+		for _, f := range fails {
+			s := healthy
+			s.Fails = f
+			w.Pool = append(w.Pool, faults.Steady(s))
+		}
+		return w
+	}
+	zipf := make([]float64, 10)
+	for i := range zipf {
+		zipf[i] = 0.9 * (1 - 1/float64(i+1))
+	}
+	swap := c.base("swap every 60 s")
+	for i := range proxies {
+		p, good := faults.Proxy{}, i < proxies/2
+		for at := time.Duration(0); at < swap.Length(); at += time.Minute {
+			s := healthy
+			if !good {
+				s.Fails = 0.6
+			}
+			p.Changes = append(p.Changes, faults.Change{At: at, State: s})
+			good = !good
+		}
+		swap.Pool = append(swap.Pool, p)
+	}
+	return []*Workload{
+		steady("equal", slices.Repeat([]float64{0.3}, 8)...),
+		steady("two classes", 0.02, 0.02, 0.02, 0.02, 0.6, 0.6, 0.6, 0.6),
+		steady("three classes", 0.05, 0.05, 0.05, 0.4, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7),
+		steady("Zipf", zipf...),
+		swap,
+	}
+}
+
+// Dead is the workload of SC-010: three of ten proxies are dead (one refuses, one hangs, one
+// responds 503), the others fail 2 % of attempts.
+func (c Catalog) Dead() *Workload {
+	w := c.base("three of ten are dead")
+	s := healthy
+	s.Fails = 0.02
+	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(s)}, 7),
+		faults.Steady(dead), faults.Steady(hanging), faults.Steady(failing))
+	w.MaxAttempts = 10
+	return w
+}
+
+// Even is the other workload of SC-010: each attempt fails with a probability.
+func (c Catalog) Even(fails float64) *Workload {
+	w := c.Noise(fails, 50)
+	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)
+	w.MaxAttempts = 10
+	return w
+}
+
+// Crowd is the workload of SC-008: n requests that are all in flight at once, of which each
+// tenth attempt fails.
+func (c Catalog) Crowd(n int) *Workload {
+	w := c.base(fmt.Sprintf("%d in flight", n))
+	w.Requests, w.Rate = n, 2*float64(n)
+	s := faults.State{Fails: 0.1, Latency: 5 * time.Second}
+	w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, 4)
+	w.MaxAttempts = 5
+	return w
+}

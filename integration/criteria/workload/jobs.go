@@ -1,0 +1,69 @@
+package workload
+
+// Job is a workload to be run by some variants.
+type Job struct {
+	Workload *Workload
+	Variants []string // names of Variants, or OracleName
+}
+
+// PartsLevel is the level of each kind at which the variants with one part turned off are
+// compared.
+const PartsLevel = 0.2
+
+// Rates (1/s) of SC-002: every proxy gets 2.5 and 0.05 requests a second.
+const (
+	HotRate  = 20.0
+	ColdRate = 0.4
+)
+
+// NoiseLevels are the shares of random errors at which SC-002 measures the capacity that
+// breakers take from a healthy pool.
+func NoiseLevels() []float64 { return []float64{0.01, 0.02, 0.05} }
+
+// NoiseRate is the number of requests per second of these workloads.
+const NoiseRate = 200.0
+
+// CrowdSize is the number of requests in flight at once in SC-008.
+const CrowdSize = 10_000
+
+// Jobs returns all runs in virtual time, in the order of the criteria. The same workload is
+// listed once.
+func Jobs(c Catalog) (jobs []Job) {
+	all := append([]string{Default}, append(Parts(), Single, Rotation, OracleName)...)
+	curve := []string{Default, Single, Rotation, OracleName}
+	for _, k := range Kinds() {
+		for _, level := range k.Levels {
+			variants := curve
+			if level == PartsLevel {
+				variants = all
+			}
+			jobs = append(jobs, Job{k.Make(c, level), variants})
+		}
+	}
+	for _, fails := range FailingRates() {
+		jobs = append(jobs, Job{c.TwoFailing(fails, HotRate, 10_000), all}, Job{c.TwoFailing(fails, ColdRate, 4000), all})
+	}
+	for _, fails := range NoiseLevels() {
+		jobs = append(jobs, Job{c.Noise(fails, NoiseRate), []string{Default}})
+	}
+	for _, w := range c.Waits() {
+		jobs = append(jobs, Job{w, all})
+	}
+	jobs = append(jobs, Job{c.Deaths(), []string{Default, "no reachability checks"}})
+	for _, w := range c.Choices() {
+		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Rotation, OracleName}})
+	}
+	jobs = append(jobs, Job{c.Dead(), all}, Job{c.Even(0.5), curve}, Job{c.Crowd(CrowdSize), []string{Default}})
+	return unique(jobs)
+}
+
+func unique(jobs []Job) (kept []Job) {
+	seen := map[string]bool{}
+	for _, j := range jobs {
+		if !seen[j.Workload.Name] {
+			seen[j.Workload.Name] = true
+			kept = append(kept, j)
+		}
+	}
+	return kept
+}

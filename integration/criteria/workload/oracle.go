@@ -1,0 +1,57 @@
+package workload
+
+import (
+	"slices"
+	"time"
+)
+
+// OracleName is the name of the variant that Oracle plays.
+const OracleName = "oracle"
+
+// Oracle returns the outcome of a gateway that reads the trace: at each attempt it chooses,
+// of the proxies that the request has not used, the one with the least probability of
+// failing at that moment, the fastest of equals. It does not know the luck of an attempt. It
+// makes at most attempts attempts, and waits before none.
+func (w *Workload) Oracle(attempts int) *Outcome {
+	if w.MaxAttempts > 0 {
+		attempts = w.MaxAttempts
+	}
+	o := &Outcome{Workload: w.Name, Variant: OracleName, Reconciled: true}
+	for id, q := range w.Schedule() {
+		at, served, n := q.At, false, 0
+		var used []int
+		for n < min(attempts, len(w.Pool)) && !served {
+			i := w.best(q.Target, at, used)
+			state := w.Pool[i].At(q.Target, at)
+			if state.Loss() > 0.7 {
+				o.OnBad++
+			}
+			used = append(used, i)
+			at += w.Latency(id, n, state.Latency)
+			served = w.Luck(id, n) >= state.Loss()
+			n++
+		}
+		o.Served, o.Attempts = append(o.Served, served), append(o.Attempts, uint8(n))
+		o.Latency = append(o.Latency, float64(at-q.At)/float64(time.Millisecond))
+	}
+	return o
+}
+
+// best returns the proxy outside used that is best for a target at a moment.
+func (w *Workload) best(target int, at time.Duration, used []int) int {
+	best := -1
+	for i := range w.Pool {
+		if slices.Contains(used, i) {
+			continue
+		}
+		if best < 0 {
+			best = i
+			continue
+		}
+		a, b := w.Pool[i].At(target, at), w.Pool[best].At(target, at)
+		if a.Loss() < b.Loss() || a.Loss() == b.Loss() && a.Latency < b.Latency {
+			best = i
+		}
+	}
+	return best
+}

@@ -1,0 +1,57 @@
+package workload
+
+import (
+	"math"
+
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+)
+
+// Variant is a change of the gateway's configuration.
+type Variant struct {
+	Name   string
+	Change func(*engine.Config)
+}
+
+// The names of the variants that the report compares with.
+const (
+	Default  = "default"
+	Single   = "single attempt"
+	Rotation = "random rotation"
+)
+
+// Variants returns the variants of the gateway. The first one is the shipped configuration,
+// each of the following has one part turned off, up to Single; Rotation has none of the parts.
+func Variants() []Variant {
+	breakers := func(c *engine.Config) { c.Breaker.FailureThreshold = math.MaxInt32 }
+	adaptive := func(c *engine.Config) { c.Adaptive = false }
+	reachability := func(c *engine.Config) { c.Reachability = false }
+	slowStart := func(c *engine.Config) { c.NoSlowStart = true }
+	random := func(c *engine.Config) { c.FirstScorer, c.RetryScorer = "random", "random" }
+	return []Variant{
+		{Default, func(*engine.Config) {}},
+		{"no breakers", breakers},
+		{"no adaptive timeout", adaptive},
+		{"no reachability checks", reachability},
+		{"no slow start", slowStart},
+		{"random scorers", random},
+		{Single, func(c *engine.Config) { c.Retry.MaxAttempts = 1 }},
+		{Rotation, func(c *engine.Config) {
+			for _, off := range []func(*engine.Config){breakers, adaptive, reachability, slowStart, random} {
+				off(c)
+			}
+		}},
+	}
+}
+
+// Parts returns the names of the variants with one part turned off.
+func Parts() (names []string) {
+	for _, v := range Variants() {
+		if v.Name == Single {
+			return names
+		}
+		if v.Name != Default {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
