@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -25,16 +26,25 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
 // Run runs a workload through an engine with a configuration, whose proxies it replaces.
-func Run(t *testing.T, cfg engine.Config, plugins engine.Plugins, w *workload.Workload) *workload.Outcome {
+// cache is a folder for the compiled built-in plugins, which each run loads anew.
+func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *workload.Outcome {
 	var o *workload.Outcome
-	synctest.Test(t, func(t *testing.T) { o = run(t, cfg, plugins, w) })
+	synctest.Test(t, func(t *testing.T) {
+		reg, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), CacheDir: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reg.Close()
+		o = run(t, cfg, reg, w)
+	})
 	return o
 }
 
-func run(t *testing.T, cfg engine.Config, plugins engine.Plugins, w *workload.Workload) *workload.Outcome {
+func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Workload) *workload.Outcome {
 	n := &network{workload: w, start: time.Now(), reached: make([]atomic.Int32, w.Requests)}
 	cfg.Proxies = nil
 	for i := range w.Pool {
@@ -46,7 +56,7 @@ func run(t *testing.T, cfg engine.Config, plugins engine.Plugins, w *workload.Wo
 		cfg.Retry.MaxAttempts = w.MaxAttempts
 	}
 	rng := lockedRand{rng: rand.New(rand.NewPCG(w.Seed, 0x656e67))}
-	e, err := engine.New(cfg, engine.Options{Plugins: plugins, Dial: n.dial, Rand: rng.Uint64})
+	e, err := engine.New(cfg, engine.Options{Plugins: reg, Observe: reg.Observe, Dial: n.dial, Rand: rng.Uint64})
 	if err != nil {
 		t.Fatal(err)
 	}

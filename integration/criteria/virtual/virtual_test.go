@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -16,7 +15,6 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
-	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
 var (
@@ -25,14 +23,6 @@ var (
 	seed  = flag.Uint64("seed", 1, "of the workloads")
 	scale = flag.Float64("scale", 1, "multiplies the number of requests")
 )
-
-// builtins returns a registry of the built-in plugins.
-func builtins(t *testing.T) *plugins.Registry {
-	reg, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(reg.Close)
-	return reg
-}
 
 // shipped returns the configuration of koanf.toml.
 func shipped(t *testing.T) engine.Config {
@@ -51,13 +41,13 @@ func TestJobs(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	var mu sync.Mutex // guards f
-	reg, cfg := builtins(t), shipped(t)
+	cache, cfg := t.TempDir(), shipped(t)
 	t.Run("all", func(t *testing.T) {
 		for _, job := range workload.Jobs(workload.Catalog{Seed: *seed, Scale: *scale}) {
 			for _, variant := range job.Variants {
 				t.Run(job.Workload.Name+", "+variant, func(t *testing.T) {
 					t.Parallel()
-					o := play(t, cfg, reg, job.Workload, variant)
+					o := play(t, cfg, cache, job.Workload, variant)
 					mu.Lock()
 					defer mu.Unlock()
 					require.NoError(t, json.NewEncoder(f).Encode(o))
@@ -69,16 +59,14 @@ func TestJobs(t *testing.T) {
 }
 
 // play runs a workload by a variant, or by the oracle.
-func play(
-	t *testing.T, cfg engine.Config, reg engine.Plugins, w *workload.Workload, variant string,
-) *workload.Outcome {
+func play(t *testing.T, cfg engine.Config, cache string, w *workload.Workload, variant string) *workload.Outcome {
 	if variant == workload.OracleName {
 		return w.Oracle(cfg.Retry.MaxAttempts)
 	}
 	all := workload.Variants()
 	v := all[slices.IndexFunc(all, func(v workload.Variant) bool { return v.Name == variant })]
 	v.Change(&cfg)
-	o := Run(t, cfg, reg, w)
+	o := Run(t, cfg, cache, w)
 	o.Variant = variant
 	return o
 }
@@ -87,7 +75,7 @@ var catalog = workload.Catalog{Seed: 1, Scale: 0.1}
 
 func TestAHealthyPoolServesAll(t *testing.T) {
 	w := catalog.Noise(0, 100)
-	o := Run(t, shipped(t), builtins(t), w)
+	o := Run(t, shipped(t), t.TempDir(), w)
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Equal(t, w.Requests, o.AttemptCount())
 	require.Zero(t, o.OnBad+o.Late+o.Opened)
@@ -104,7 +92,7 @@ func TestASingleAttemptHasTheWorkloadsLuck(t *testing.T) {
 			lucky++
 		}
 	}
-	require.Equal(t, lucky, play(t, shipped(t), builtins(t), w, workload.Single).ServedCount())
+	require.Equal(t, lucky, play(t, shipped(t), t.TempDir(), w, workload.Single).ServedCount())
 	require.Equal(t, lucky, w.Oracle(1).ServedCount())
 }
 
@@ -113,7 +101,7 @@ func TestADeadProxyIsExcluded(t *testing.T) {
 	w.Requests = 1500
 	w.Pool = slices.Clone(w.Pool)
 	w.Pool[3] = faults.Switch(faults.State{}, faults.State{Fails: 1}, w.Length()/3)
-	o := Run(t, shipped(t), builtins(t), w)
+	o := Run(t, shipped(t), t.TempDir(), w)
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Len(t, o.Excluded, 1)
 	require.Positive(t, o.Excluded[0])
@@ -126,7 +114,7 @@ func TestADeadProxyIsExcluded(t *testing.T) {
 // Hanging and refusing proxies cost time, but no request of one that may be retried.
 func TestRefusingAndHangingProxies(t *testing.T) {
 	for _, w := range catalog.Waits() {
-		o := Run(t, shipped(t), builtins(t), w)
+		o := Run(t, shipped(t), t.TempDir(), w)
 		require.Greater(t, o.ServedCount(), w.Requests*99/100, w.Name)
 		require.True(t, o.Reconciled, w.Name)
 	}
@@ -134,7 +122,7 @@ func TestRefusingAndHangingProxies(t *testing.T) {
 
 func TestTheSameSeedGivesTheSameOutcome(t *testing.T) {
 	w := workload.Kinds()[1].Make(catalog, 0.2)
-	require.Equal(t, Run(t, shipped(t), builtins(t), w), Run(t, shipped(t), builtins(t), w))
+	require.Equal(t, Run(t, shipped(t), t.TempDir(), w), Run(t, shipped(t), t.TempDir(), w))
 }
 
 func TestParse(t *testing.T) {
