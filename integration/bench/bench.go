@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
 // bench is one run of the comparison.
@@ -23,6 +25,7 @@ type bench struct {
 	out          string
 	config       string
 	profiles     string
+	measured     int // measurements so far, which number the profiles
 	cases, peers []string
 }
 
@@ -84,7 +87,7 @@ func (b *bench) run() error {
 		return err
 	}
 	defer stop()
-	var peers []peer
+	var taking []peer
 	for _, p := range b.allPeers() {
 		if b.peers != nil && !slices.Contains(b.peers, p.name) {
 			continue
@@ -93,7 +96,7 @@ func (b *bench) run() error {
 			fmt.Fprintf(os.Stderr, "%s is not installed; left out\n", p.name)
 			continue
 		}
-		peers = append(peers, p)
+		taking = append(taking, p)
 	}
 	var cases []benchCase
 	for _, c := range b.allCases() {
@@ -102,15 +105,15 @@ func (b *bench) run() error {
 		}
 	}
 	results := map[string]map[string][]sample{} // case, peer
-	total, done := b.rounds*len(cases)*len(peers), 0
+	total, done := b.rounds*len(cases)*len(taking), 0
 	for round := range b.rounds {
 		for _, c := range cases {
 			if results[c.name] == nil {
 				results[c.name] = map[string][]sample{}
 			}
-			for i := range peers {
+			for i := range taking {
 				// The one that comes first differs from round to round.
-				p := peers[(i+round)%len(peers)]
+				p := taking[(i+round)%len(taking)]
 				done++
 				if p.only != nil && !p.only(c) {
 					continue
@@ -129,7 +132,7 @@ func (b *bench) run() error {
 		}
 	}
 	fmt.Fprintln(os.Stderr)
-	return b.report(cases, peers, results)
+	return b.report(cases, taking, results)
 }
 
 func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error) {
@@ -137,21 +140,21 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 		upstreams = slices.Clone(upstreams)
 		for i := range upstreams {
 			var err error
-			if upstreams[i], err = freeAddr(); err != nil {
+			if upstreams[i], err = peers.FreeAddr(); err != nil {
 				return sample{}, err
 			}
 		}
 	}
-	r, err := start(p, c.pinned, b.config+c.config, upstreams)
+	r, err := b.start(p, c, upstreams)
 	if err != nil {
 		return sample{}, err
 	}
-	defer r.stop()
+	defer r.Stop()
 	cpu := ""
 	if c.pinned {
 		cpu = otherCPU
 	}
-	cmd := onCPU(cpu, self(), "-role", "load", "-addr", r.addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status",
+	cmd := peers.OnCPU(cpu, self(), "-role", "load", "-addr", r.Addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status",
 		fmt.Sprint(max(c.plan.Status, 200)),
 		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
 	cmd.Stderr = os.Stderr
@@ -163,9 +166,9 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 		return sample{}, err
 	}
 	time.Sleep(warmup)
-	before, _ := r.usage()
+	before, _ := r.Usage()
 	time.Sleep(b.duration)
-	after, resident := r.usage()
+	after, resident := r.Usage()
 	var s sample
 	if err := json.NewDecoder(out).Decode(&s.loadResult); err != nil {
 		return sample{}, err
@@ -185,17 +188,9 @@ const (
 	otherCPU = "1"
 )
 
-// onCPU is a command bound to a CPU (taskset(1)), or to none if that is "".
-func onCPU(cpu string, args ...string) *exec.Cmd {
-	if cpu != "" {
-		args = append([]string{"taskset", "-c", cpu}, args...)
-	}
-	return exec.Command(args[0], args[1:]...)
-}
-
 // startFakes starts the upstream proxies in a process of their own.
 func startFakes(cpu string) (addrs []string, stop func(), err error) {
-	cmd := onCPU(cpu, self(), "-role", "fakes")
+	cmd := peers.OnCPU(cpu, self(), "-role", "fakes")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

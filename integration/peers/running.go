@@ -1,0 +1,144 @@
+//go:build linux
+
+package peers
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Running is a started peer.
+type Running struct {
+	Addr string
+
+	cmd      *exec.Cmd
+	dir      string
+	graceful bool
+}
+
+// Options of Start.
+type Options struct {
+	Upstreams []string
+	Checks    bool   // see Setup
+	CPU       string // the only CPU it may use (taskset(1)); "" for all
+	Graceful  bool   // Stop sends SIGTERM and waits up to 5 s: it may have a profile to write
+}
+
+// Start starts a peer and waits until it listens.
+func Start(name string, prepare Prepare, o Options) (*Running, error) {
+	dir, err := os.MkdirTemp("", "peer-"+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	r := &Running{dir: dir, graceful: o.Graceful}
+	if err := r.start(name, prepare, o); err != nil {
+		r.Stop()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
+	if r.Addr, err = FreeAddr(); err != nil {
+		return err
+	}
+	threads := runtime.NumCPU()
+	if o.CPU != "" {
+		threads = 1
+	}
+	args, err := prepare(Setup{Dir: r.dir, Addr: r.Addr, Threads: threads, Upstreams: o.Upstreams, Checks: o.Checks})
+	if err != nil {
+		return err
+	}
+	cmd := OnCPU(o.CPU, args...)
+	out, err := os.Create(filepath.Join(r.dir, "output"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	// Its own process group, so that workers end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r.cmd = cmd
+	for range 1000 {
+		if c, err := net.Dial("tcp", r.Addr); err == nil {
+			c.Close()
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	written, _ := os.ReadFile(filepath.Join(r.dir, "output"))
+	return fmt.Errorf("%s does not listen on %s after 10 s; its output: %s", name, r.Addr, written)
+}
+
+// Stop ends the peer and removes its files.
+func (r *Running) Stop() {
+	defer os.RemoveAll(r.dir)
+	if r.cmd == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { r.cmd.Wait(); close(done) }()
+	if r.graceful {
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+		}
+	}
+	syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+	<-done
+}
+
+// Usage returns the CPU time (s) and the resident memory (MiB) of the peer with its children.
+func (r *Running) Usage() (cpu, resident float64) {
+	group := strconv.Itoa(r.cmd.Process.Pid)
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		// Fields after the command's name, which may hold anything (proc(5)).
+		f := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+		if len(f) < 22 || f[2] != group {
+			continue
+		}
+		for _, i := range []int{11, 12} { // utime, stime in clock ticks of 10 ms
+			n, _ := strconv.ParseFloat(f[i], 64)
+			cpu += n / 100
+		}
+		pages, _ := strconv.ParseFloat(f[21], 64)
+		resident += pages * float64(os.Getpagesize()) / (1 << 20)
+	}
+	return cpu, resident
+}
+
+// OnCPU is a command bound to a CPU (taskset(1)), or to none if that is "".
+func OnCPU(cpu string, args ...string) *exec.Cmd {
+	if cpu != "" {
+		args = append([]string{"taskset", "-c", cpu}, args...)
+	}
+	return exec.Command(args[0], args[1:]...)
+}
+
+// FreeAddr returns an address on loopback where nobody listens.
+func FreeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
