@@ -70,13 +70,16 @@ type RequestEvent struct {
 type Listener uint8
 
 // The listeners. ListenHTTP stands for a request in absolute form on the gateway's port,
-// ListenConnect for a CONNECT on that port, ListenAPI for a POST /request or a call of the
-// engine's Transport.
+// ListenConnect for a CONNECT on that port, ListenSOCKS5 for a SOCKS5 request on that port,
+// ListenAPI for a POST /request or a call of the engine's Transport.
 const (
 	ListenHTTP Listener = iota
 	ListenConnect
 	ListenAPI
+	ListenSOCKS5
+
+	NumListeners // the number of listeners
 )
 
 // String returns the name used in metrics.
-func (l Listener) String() string { return [...]string{"http", "connect", "api"}[l] }
+func (l Listener) String() string { return [...]string{"http", "connect", "api", "socks5"}[l] }

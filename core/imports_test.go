@@ -49,6 +49,7 @@ func TestLargeDependenciesAreImportedInOnePlace(t *testing.T) {
 var allowed = map[string]string{
 	"core/socket":    "",
 	"core/http1":     "",
+	"core/socks5":    "",
 	"core/strict":    "",
 	"core/spool":     "",
 	"core/queue":     "",
@@ -60,11 +61,11 @@ var allowed = map[string]string{
 	"core/upstream":  "breaker evidence verdict",
 	"core/proxylist": "upstream",
 	"core/selector":  "upstream",
-	"core/transport": "http1 socket upstream verdict",
+	"core/transport": "http1 socket socks5 upstream verdict",
 	"core/reach":     "upstream verdict",
 	"core/executor":  "evidence queue retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
-	"core/gateway":   "executor http1 proxyhttp retry socket transport verdict",
+	"core/gateway":   "executor http1 proxyhttp retry socket socks5 transport verdict",
 	"core/engine":    "breaker executor gateway http1 metrics queue reach proxyhttp retry selector transport upstream",
 
 	"core/internal/coretest": "",

@@ -1,10 +1,16 @@
 package gateway
 
+import (
+	"io"
+	"log/slog"
+
+	"github.com/whirlpool-proxy/whirlpool/core/socks5"
+)
+
 // front speaks one protocol with one client. The Server owns the connection: it drains it, closes
-// it, and ends it after serve or refuse has returned. HTTP/1.1 (httpFront) is the only front so
-// far. A front for SOCKS5 would read its requests with the connection's reader, run them with
-// executor.Run and a proxyhttp.Connect, and pass the tunnel to Server.serveTunnel. TLS to clients
-// needs no front but a listener (tls.NewListener), which works with every front.
+// it, and ends it after serve or refuse has returned. A front runs its requests with executor.Run,
+// and passes a tunnel to Server.serveTunnel. TLS to clients needs no front but a listener
+// (tls.NewListener), which works with every front.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()
@@ -14,3 +20,31 @@ type front interface {
 
 // newFront returns the front of a new connection.
 type newFront func(*Server, *connection) front
+
+// anyFront serves HTTP/1.1 or SOCKS5: the first byte of a client's connection decides.
+type anyFront struct {
+	server *Server
+	conn   *connection
+}
+
+func newAnyFront(s *Server, c *connection) front { return anyFront{s, c} }
+
+func (f anyFront) serve() {
+	if !f.conn.read.awaitRequest(f.server.Now()) {
+		return
+	}
+	if err := f.conn.reader.ReadAhead(); err != nil {
+		if err != io.EOF {
+			f.server.Log.Debug("client connection ended", slog.Any("error", err))
+		}
+		return
+	}
+	if first := f.conn.reader.Buffered(); len(first) > 0 && first[0] == socks5.Version {
+		newSOCKSFront(f.server, f.conn).serve()
+		return
+	}
+	newHTTPFront(f.server, f.conn).serve()
+}
+
+// refuse implements front. It responds by HTTP before the client has sent anything.
+func (f anyFront) refuse() { newHTTPFront(f.server, f.conn).refuse() }

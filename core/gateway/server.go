@@ -97,9 +97,9 @@ func (s *Server) Apply(set Settings) {
 	s.settings.Store(&settings{Settings: set, users: newUsers(set.Users)})
 }
 
-// Serve accepts HTTP clients from l until l is closed. It returns nil after Shutdown or when l is
+// Serve accepts HTTP and SOCKS5 clients from l until l is closed. It returns nil after Shutdown or when l is
 // closed, otherwise the error of l.
-func (s *Server) Serve(l net.Listener) error { return s.accept(l, newHTTPFront) }
+func (s *Server) Serve(l net.Listener) error { return s.accept(l, newAnyFront) }
 
 // accept accepts clients from l and serves each with a front.
 func (s *Server) accept(l net.Listener, f newFront) error {

@@ -177,7 +177,7 @@ func (r *Reader) head() ([]byte, error) {
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
 			// and may never have an end
-			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS?")
+			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
 		// The terminator may straddle what was searched before.
 		from := r.r + max(u.searched-3, 0)

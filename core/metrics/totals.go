@@ -10,7 +10,7 @@ import (
 
 // totals are the counters since the start, for Prometheus.
 type totals struct {
-	requests    [core.ListenAPI + 1][core.FinalNoProxyInRegion + 1]atomic.Uint64
+	requests    [core.NumListeners][core.FinalNoProxyInRegion + 1]atomic.Uint64
 	succeeded   atomic.Uint64 // attempts
 	transitions [core.HalfOpen + 1]atomic.Uint64
 	recovered   atomic.Uint64 // requests that succeeded after a retry

@@ -9,20 +9,9 @@ import (
 	"strconv"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
-)
-
-// The numbers of SOCKS version 5 (RFC 1928) with user name and password (RFC 1929).
-const (
-	socksVersion      = 5
-	socksNoAuth       = 0
-	socksUserPassword = 2
-	socksNoMethod     = 0xff
-	socksConnect      = 1
-	socksIPv4         = 1
-	socksName         = 3
-	socksIPv6         = 4
 )
 
 // socksError is an error that the proxy reports.
@@ -56,9 +45,9 @@ var socksReplies = map[byte]socksError{
 // authenticates (RFC 1928 section 3, RFC 1929). buf has at least 262 bytes.
 func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 	hasCredentials := a.Username != "" || a.Password != ""
-	hello := []byte{socksVersion, 1, socksNoAuth}
+	hello := []byte{socks5.Version, 1, socks5.NoAuth}
 	if hasCredentials {
-		hello = []byte{socksVersion, 2, socksNoAuth, socksUserPassword}
+		hello = []byte{socks5.Version, 2, socks5.NoAuth, socks5.UserPassword}
 	}
 	if _, err := c.Write(hello); err != nil {
 		return err
@@ -66,19 +55,19 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 	if _, err := io.ReadFull(c, buf[:2]); err != nil {
 		return readError(err)
 	}
-	if buf[0] != socksVersion {
+	if buf[0] != socks5.Version {
 		return notSOCKS("SOCKS5: the proxy replies with version %d", buf[0])
 	}
 	switch method := buf[1]; {
-	case method == socksNoAuth:
-	case method == socksUserPassword && hasCredentials:
+	case method == socks5.NoAuth:
+	case method == socks5.UserPassword && hasCredentials:
 		if err := socksAuthenticate(c, a, buf); err != nil {
 			return err
 		}
-	case method == socksNoMethod && hasCredentials:
+	case method == socks5.NoMethod && hasCredentials:
 		return &socksError{"the proxy accepts neither user name and password nor a connection without them",
 			"proxy_configuration_error", verdict.CredentialsRefused}
-	case method == socksNoMethod || method == socksUserPassword:
+	case method == socks5.NoMethod || method == socks5.UserPassword:
 		return &socksError{"the proxy requires credentials, and none are configured",
 			"proxy_configuration_error", verdict.CredentialsRefused}
 	default:
@@ -113,17 +102,17 @@ func appendSOCKSRequest(b []byte, authority string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = append(b, socksVersion, socksConnect, 0)
+	b = append(b, socks5.Version, socks5.Connect, 0)
 	if ip, err := netip.ParseAddr(host); err != nil {
 		if len(host) > 255 {
 			return nil, errors.New("SOCKS5: the target's name has more than 255 bytes")
 		}
-		b = append(b, socksName, byte(len(host)))
+		b = append(b, socks5.Name, byte(len(host)))
 		b = append(b, host...)
 	} else if ip = ip.Unmap(); ip.Is4() {
-		b = append(append(b, socksIPv4), ip.AsSlice()...)
+		b = append(append(b, socks5.IPv4), ip.AsSlice()...)
 	} else {
-		b = append(append(b, socksIPv6), ip.AsSlice()...)
+		b = append(append(b, socks5.IPv6), ip.AsSlice()...)
 	}
 	return append(b, byte(port>>8), byte(port)), nil
 }
@@ -134,7 +123,7 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 	if _, err := io.ReadFull(c, buf[:4]); err != nil {
 		return readError(err)
 	}
-	if buf[0] != socksVersion {
+	if buf[0] != socks5.Version {
 		return notSOCKS("SOCKS5: the proxy replies with version %d", buf[0])
 	}
 	if code := buf[1]; code != 0 {
@@ -146,11 +135,11 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 	// The bound address must be read, but is not used.
 	size := 0
 	switch buf[3] {
-	case socksIPv4:
+	case socks5.IPv4:
 		size = 4
-	case socksIPv6:
+	case socks5.IPv6:
 		size = 16
-	case socksName:
+	case socks5.Name:
 		if _, err := io.ReadFull(c, buf[:1]); err != nil {
 			return readError(err)
 		}

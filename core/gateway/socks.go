@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/socks5"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929): one CONNECT request, which
+// is run like an HTTP CONNECT under the global retry policy.
+type socksFront struct {
+	server *Server
+	conn   *connection
+	users  users
+	limit  core.Priority // the highest that the client's user may have
+	buf    loan
+}
+
+func newSOCKSFront(s *Server, c *connection) *socksFront {
+	set := s.settings.Load()
+	c.out.patience = set.BodyIdle
+	return &socksFront{server: s, conn: c, users: set.users, buf: loan{from: s.outs}}
+}
+
+// serve authenticates the client, reads its request and serves the tunnel.
+func (f *socksFront) serve() {
+	err := f.authenticate()
+	var to proxyhttp.Authority
+	if err == nil {
+		to, err = f.target()
+	}
+	if err != nil {
+		f.server.Log.Debug("SOCKS5 client refused", slog.Any("error", err))
+		f.conn.linger(false)
+		return
+	}
+	f.conn.read.enter(busy)
+	f.connect(&to)
+}
+
+// errMethod and errCredentials are the reasons for which a client is not admitted.
+var (
+	errMethod      = errors.New("the SOCKS5 client offers no acceptable authentication method")
+	errCredentials = errors.New("the SOCKS5 client has sent a wrong user name or password")
+)
+
+// authenticate chooses an authentication method and checks the client's credentials. Without
+// configured users any credentials are accepted.
+func (f *socksFront) authenticate() error {
+	var method byte = socks5.NoMethod
+	err := f.read(func(b []byte) (int, error) {
+		offered, n, err := socks5.ParseMethods(b)
+		for _, m := range offered {
+			switch {
+			case m == socks5.NoAuth && len(f.users) == 0:
+				method = m
+			case m == socks5.UserPassword && method != socks5.NoAuth:
+				method = m
+			}
+		}
+		return n, err
+	})
+	if err != nil {
+		return err
+	}
+	f.send(socks5.Version, method)
+	switch method {
+	case socks5.NoMethod:
+		return errMethod
+	case socks5.NoAuth:
+		return nil
+	}
+	var name, password string
+	err = f.read(func(b []byte) (n int, err error) {
+		name, password, n, err = socks5.ParseCredentials(b)
+		return n, err
+	})
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if f.limit, ok = f.users.allowPassword(name, password); !ok {
+		f.send(socks5.AuthVersion, 1) // any status but 0 is a failure
+		return errCredentials
+	}
+	f.send(socks5.AuthVersion, 0)
+	return nil
+}
+
+// target reads the client's request and returns its target. If the request cannot be carried out,
+// target sends the reply.
+func (f *socksFront) target() (to proxyhttp.Authority, err error) {
+	err = f.read(func(b []byte) (int, error) {
+		hostPort, n, err := socks5.ParseRequest(b)
+		if err != nil {
+			return n, err
+		}
+		if err := to.Set([]byte(hostPort), ""); err != nil {
+			return n, &socks5.RequestError{Reply: socks5.GeneralFailure, Msg: err.Error()}
+		}
+		return n, nil
+	})
+	if bad := (*socks5.RequestError)(nil); errors.As(err, &bad) {
+		f.reply(bad.Reply)
+	}
+	return to, err
+}
+
+// connect runs the client's request and serves the tunnel.
+func (f *socksFront) connect(to *proxyhttp.Authority) {
+	s := f.server
+	policy := s.Policies.Current()
+	entry := s.Tracker.Track()
+	defer entry.Release()
+	in := executor.Request{
+		ID: s.NewID(), Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
+		Tunnel: true, Idempotent: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
+		BeforeWait: f.conn.watch.start, Progress: entry, Priority: core.PriorityNormal.AtMost(f.limit),
+	}
+	entry.Begin(in.ID, in.Method, in.Host, in.Started)
+	control := transport.Control{OnSlow: f.conn.watch.start}
+	defer context.AfterFunc(f.conn.ctx, control.Interrupt.Fire)()
+	var x executor.Exchange
+	defer x.Abandon()
+	dial := proxyhttp.Connect{Transport: s.Transport, Control: &control, Authority: to.HostPort}
+	ending := executor.Run(f.conn.ctx, s.Executor, &x, &in, &dial)
+	f.conn.watch.stop()
+	switch {
+	case ending.Tunnel != nil:
+		f.buf.buf = socks5.AppendReply(f.buf.take(), socks5.Succeeded)
+		s.serveTunnel(f.conn, ending.Tunnel, ending.Response, &dial, &f.buf)
+		return
+	case ending.Relay != nil:
+		refused := ending.Response.Refused.Status
+		ending.Relay.Close(refused, verdict.Relayed{}, s.Now())
+		f.reply(replyToStatus(refused))
+	default:
+		response := proxyhttp.RefusalResponse(ending.Refusal)
+		ending.Refusal.Close(response.Status, s.Now())
+		f.reply(replyToReason(response.Reason))
+	}
+	f.conn.linger(false)
+}
+
+// replyToStatus returns the reply for a CONNECT that a proxy refused with an HTTP status.
+func replyToStatus(status int) socks5.Reply {
+	switch status {
+	case http.StatusForbidden, http.StatusUnavailableForLegalReasons:
+		return socks5.NotAllowed
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return socks5.HostUnreachable
+	}
+	return socks5.GeneralFailure
+}
+
+// replyToReason returns the reply for an RFC 9209 error token (section 2.3).
+func replyToReason(reason string) socks5.Reply {
+	switch reason {
+	case "connection_refused":
+		return socks5.ConnectionRefused
+	case "destination_ip_unroutable":
+		return socks5.NetworkUnreachable
+	case "dns_error", "dns_timeout", "destination_not_found", "connection_timeout":
+		return socks5.HostUnreachable
+	case "destination_ip_prohibited":
+		return socks5.NotAllowed
+	}
+	return socks5.GeneralFailure
+}
+
+// read reads one message of the client. parse returns its length, or socks5.ErrIncomplete.
+func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
+	for {
+		n, err := parse(f.conn.reader.Buffered())
+		if err == nil {
+			f.conn.reader.Discard(n)
+			return nil
+		}
+		if !errors.Is(err, socks5.ErrIncomplete) {
+			return err
+		}
+		if err := f.conn.reader.ReadAhead(); err != nil {
+			return err
+		}
+	}
+}
+
+// send sends bytes to the client. A write error is noticed by the next read.
+func (f *socksFront) send(b ...byte) { f.conn.write(b) }
+
+// reply sends a reply to the client's request.
+func (f *socksFront) reply(code socks5.Reply) {
+	var b [16]byte
+	f.conn.write(socks5.AppendReply(b[:0], code))
+}

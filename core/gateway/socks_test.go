@@ -1,0 +1,139 @@
+package gateway
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Messages of SOCKS5 clients.
+const (
+	socksHello   = "\x05\x01\x00"                       // no authentication
+	socksTarget  = "\x05\x01\x00\x03\x06a.test\x01\xbb" // CONNECT a.test:443
+	socksSuccess = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+)
+
+// receive reads len(want) bytes and requires that they are want.
+func (c *client) receive(want string) {
+	c.t.Helper()
+	got := make([]byte, len(want))
+	_, err := io.ReadFull(c.r, got)
+	require.NoError(c.t, err)
+	require.Equal(c.t, want, string(got))
+}
+
+// A SOCKS5 client has a tunnel on the port of HTTP, whatever pieces its messages come in, and with
+// every type of address.
+func TestSOCKS5(t *testing.T) {
+	targets := make(chan string, 1)
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		q, err := http.ReadRequest(b)
+		if err != nil {
+			return
+		}
+		targets <- q.Host
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		io.Copy(c, b)
+	}, nil)
+	for target, request := range map[string]string{
+		"a.test:443":          socksTarget,
+		"192.0.2.1:80":        "\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x50",
+		"[2001:db8::1]:65535": "\x05\x01\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff",
+	} {
+		for name, send := range map[string]func(c *client){
+			"in turn": func(c *client) {
+				c.send(socksHello)
+				c.receive("\x05\x00")
+				c.send(request)
+				c.receive(socksSuccess)
+				c.send("early")
+			},
+			"at once": func(c *client) {
+				c.send(socksHello + request + "early")
+				c.receive("\x05\x00" + socksSuccess)
+			},
+			"by bytes": func(c *client) {
+				for _, b := range []byte(socksHello + request + "early") {
+					c.send(string([]byte{b}))
+				}
+				c.receive("\x05\x00" + socksSuccess)
+			},
+		} {
+			t.Run(target+" "+name, func(t *testing.T) {
+				c := r.dial()
+				c.t = t
+				send(c)
+				c.receive("early")
+				require.Equal(t, target, <-targets)
+				c.CloseWrite()
+				c.ended()
+			})
+		}
+	}
+	r.free()
+	for _, final := range r.recorded.finals() {
+		require.Equal(t, "success", final)
+	}
+	r.connect().Close() // HTTP works on the same port
+}
+
+// A request that cannot be carried out gets the reply of RFC 1928 that fits, and the connection ends.
+func TestSOCKS5Refusals(t *testing.T) {
+	status := make(chan string, 1)
+	r := newRig(t, answering(func(*http.Request, string) string { return reply(<-status, "no") }), nil)
+	for name, c := range map[string]struct {
+		status, send, reply string
+	}{
+		"BIND":                   {"", socksHello + "\x05\x02\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
+		"UDP":                    {"", socksHello + "\x05\x03\x00\x01\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x07"},
+		"unknown address":        {"", socksHello + "\x05\x01\x00\x02\xc0\x00\x02\x01\x00\x50", "\x05\x00\x05\x08"},
+		"a host that is no name": {"", socksHello + "\x05\x01\x00\x03\x03a b\x01\xbb", "\x05\x00\x05\x01"},
+		"no port":                {"", socksHello + "\x05\x01\x00\x03\x06a.test\x00\x00", "\x05\x00\x05\x01"},
+		"no acceptable method":   {"", "\x05\x01\x01", "\x05\xff"},
+		"the proxy forbids it":   {"403 Forbidden", socksHello + socksTarget, "\x05\x00\x05\x02"},
+		"the proxy cannot":       {"502 Bad Gateway", socksHello + socksTarget, "\x05\x00\x05\x04"},
+	} {
+		if c.status != "" {
+			status <- c.status
+		}
+		client := r.ask(c.send)
+		got, err := io.ReadAll(client.r)
+		require.NoError(t, err, name)
+		require.Equal(t, c.reply, string(got[:min(len(got), len(c.reply))]), name)
+	}
+	r.free()
+
+	c := r.ask(socksHello + "\x04\x01") // another version
+	c.receive("\x05\x00\x05\x01")
+	io.Copy(io.Discard, c.r)
+}
+
+// With users, a SOCKS5 client needs a name and password (RFC 1929). Without users it may send any.
+func TestSOCKS5Users(t *testing.T) {
+	echo := tunnelling(func(c net.Conn, b *bufio.Reader) { io.Copy(c, b) })
+	login := func(name, password string) string {
+		return "\x01" + string([]byte{byte(len(name))}) + name + string([]byte{byte(len(password))}) + password
+	}
+	r := newRig(t, echo, func(o *options) { o.Users = []User{{Name: "ann", Password: "open sesame"}} })
+	c := r.ask("\x05\x02\x00\x02" + login("ann", "open sesame") + socksTarget)
+	c.receive("\x05\x02\x01\x00" + socksSuccess)
+	c.Close()
+	for _, wrong := range []string{login("ann", "open"), login("", ""), login("bob", "open sesame")} {
+		c = r.ask("\x05\x01\x02" + wrong + socksTarget)
+		c.receive("\x05\x02\x01\x01")
+		c.ended()
+	}
+	c = r.ask(socksHello)
+	c.receive("\x05\xff")
+	c.ended()
+	r.free()
+
+	r = newRig(t, echo, nil)
+	r.ask("\x05\x01\x02" + login("ann", "any") + socksTarget).receive("\x05\x02\x01\x00" + socksSuccess)
+	r.ask("\x05\x02\x02\x00" + socksTarget).receive("\x05\x00" + socksSuccess)
+}

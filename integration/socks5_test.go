@@ -1,0 +1,78 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// site returns the port of a web site with and without TLS, to which every proxy's tunnels lead.
+func site(w *whirl, withTLS bool) *httptest.Server {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(rw, "<title>the site</title>hello "+r.Host)
+	}))
+	if withTLS {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	w.t.Cleanup(s.Close)
+	w.all(lab.Behaviour{To: s.Listener.Addr().String()})
+	return s
+}
+
+// curl, requests and Chromium use the gateway as a SOCKS5 proxy. The proxy that fails is replaced
+// by another one, as for a CONNECT.
+func TestSOCKS5Clients(t *testing.T) {
+	w := start(t, 3, "")
+	site(w, true)
+	w.fakes[0].Do(lab.Status(503))
+	run := func(name string, args ...string) string {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		return string(out)
+	}
+	for range 6 {
+		require.Contains(t, run("curl", "-sSfk", "-m", "20", "--socks5-hostname", w.gateway, "https://site.test/"), "hello")
+	}
+	script := `import requests, urllib3
+urllib3.disable_warnings()
+p = {"https": "socks5h://` + w.gateway + `"}
+for i in range(6):
+    print(requests.get("https://site.test/", proxies=p, timeout=20, verify=False).text)`
+	require.Equal(t, 6, strings.Count(run("/usr/bin/python3", "-c", script), "hello site.test"))
+	page := run("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--proxy-server=socks5://"+w.gateway,
+		"--dump-dom", "https://site.test/")
+	require.Contains(t, page, "<title>the site</title>")
+	require.Regexp(t, `whirlpool_requests_total\{listener="socks5",outcome="success"\} 1[3-9]`, w.scrape())
+	w.reconcile(0)
+}
+
+// A SOCKS5 client needs the user name and password of an HTTP client, if there are users.
+func TestSOCKS5Users(t *testing.T) {
+	w := start(t, 1, "[[gateway.users]]\nname = \"ann\"\npassword = \"open sesame\"\n")
+	site(w, false)
+	get := func(user string) ([]byte, error) {
+		args := []string{"-sSf", "-m", "10", "--socks5-hostname", w.gateway, "http://site.test/"}
+		if user != "" {
+			args = append(args, "--proxy-user", user)
+		}
+		return exec.Command("curl", args...).CombinedOutput()
+	}
+	out, err := get("ann:open sesame")
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "hello")
+	for _, user := range []string{"", "ann:open", "bob:open sesame"} {
+		out, err := get(user)
+		require.Error(t, err, "%s: %s", user, out)
+	}
+	require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
+}
