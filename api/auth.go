@@ -87,6 +87,16 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return nil
 }
 
+// admitsKey reports whether an Authorization header permits reading.
+func (s *Server) admitsKey(header string) bool {
+	a := s.auth.Load()
+	if len(a.keys) == 0 {
+		return true
+	}
+	_, ok := a.check(header)
+	return ok
+}
+
 // keyName is the local under which Fiber keeps the name of a request's key.
 const keyName = "key name"
 

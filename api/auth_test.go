@@ -24,7 +24,8 @@ const (
 // endpoints are all endpoints with the access they need.
 var endpoints = map[string]access{
 	"GET /": anyone, "GET /dashboard.css": anyone, "GET /dashboard.js": anyone,
-	"GET /healthz": anyone, "GET /readyz": anyone, "GET /metrics": reader,
+	"GET /plugins.js": anyone,
+	"GET /healthz":    anyone, "GET /readyz": anyone, "GET /metrics": reader,
 	"GET /api/v1/": anyone, "GET /api/v1/openapi.json": anyone, "GET /api/v1/healthz": anyone,
 	"GET /api/v1/readyz":       anyone,
 	"GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
@@ -39,10 +40,11 @@ var endpoints = map[string]access{
 	"GET /api/v1/requests": reader, "GET /api/v1/requests/:id": reader,
 	"GET /api/v1/uploads/:id": reader, "GET /api/v1/plugins": reader, "POST /api/v1/plugins": admin,
 	"GET /api/v1/plugins/:name": reader, "GET /api/v1/plugins/:name/logs": reader,
-	"PUT /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin,
+	"PUT /api/v1/plugins/:name": admin, "PATCH /api/v1/plugins/:name": admin, "DELETE /api/v1/plugins/:name": admin,
 	"POST /api/v1/plugins/:name/test":     admin,
 	"POST /api/v1/plugins/:name/activate": admin, "POST /api/v1/plugins/:name/rollback": admin,
 	"POST /api/v1/plugins/:name/release": admin,
+	"GET /api/v1/events":                 reader,
 	"GET /api/v1/config":                 reader, "POST /api/v1/config/reload": admin,
 }
 

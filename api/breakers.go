@@ -146,6 +146,13 @@ type transitionView struct {
 	Why          string    `json:"why"`
 }
 
+func viewOfTransition(t core.Transition) transitionView {
+	return transitionView{
+		ProxyID: t.ProxyID, FromState: t.From.String(), ToState: t.To.String(), Timestamp: t.At.UTC(),
+		FailureCount: t.FailureCount, Reason: t.Reason, Why: t.Why,
+	}
+}
+
 // transitionsView is the JSON of the transitions of a time window, the oldest first.
 type transitionsView struct {
 	Events         []transitionView          `json:"events"`
@@ -165,10 +172,7 @@ func (h *breakerHandler) transitions(c *fiber.Ctx) error {
 		Truncated: truncated, RetentionHours: h.metrics.RetentionHours(),
 	}
 	for _, t := range list {
-		v.Events = append(v.Events, transitionView{
-			ProxyID: t.ProxyID, FromState: t.From.String(), ToState: t.To.String(), Timestamp: t.At.UTC(),
-			FailureCount: t.FailureCount, Reason: t.Reason, Why: t.Why,
-		})
+		v.Events = append(v.Events, viewOfTransition(t))
 		if v.Counts[t.ProxyID] == nil {
 			v.Counts[t.ProxyID] = map[string]int{}
 		}

@@ -11,7 +11,9 @@ import (
 var dashboard embed.FS
 
 // pages are the files of the dashboard by path. They need no key.
-var pages = map[string]string{"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js"}
+var pages = map[string]string{
+	"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js", "/plugins.js": "plugins.js",
+}
 
 // pagePolicy allows the dashboard its own files and the API, and nothing else.
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +

@@ -352,6 +352,10 @@ func (f *fakePlugins) Submit(name string, code []byte, config map[string]any, _ 
 	return u, nil
 }
 
+func (f *fakePlugins) Configure(name string, changes map[string]any) (*plugins.Upload, error) {
+	return f.Submit(name, nil, changes, true)
+}
+
 func (f *fakePlugins) Upload(id string) (*plugins.Upload, error) {
 	if f.last == nil || id != f.last.ID() {
 		return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)

@@ -6,8 +6,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
-	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 // lineView is a log line of a plugin.
@@ -18,10 +18,14 @@ type lineView struct {
 	Text   string    `json:"text"`
 }
 
+func viewOfLine(l output.Line) lineView {
+	return lineView{l.Number, l.At.UTC(), l.Level.String(), l.Text}
+}
+
 func viewsOfLines(lines []output.Line) []lineView {
 	out := make([]lineView, len(lines))
 	for i, l := range lines {
-		out[i] = lineView{l.Number, l.At.UTC(), l.Level.String(), l.Text}
+		out[i] = viewOfLine(l)
 	}
 	return out
 }
@@ -57,12 +61,28 @@ type settingView struct {
 	Values  []string `json:"values,omitempty"` // of texts, those that are taken
 	Default string   `json:"default,omitempty"`
 	Text    string   `json:"text,omitempty"`
+	Value   string   `json:"value,omitempty"` // as configured; absent for texts of any content, which may be secret
 }
 
-func viewsOfSettings(settings []wasmhost.Setting) []settingView {
+func viewsOfSettings(settings []plugins.SettingValue) []settingView {
 	out := make([]settingView, len(settings))
 	for i, s := range settings {
-		out[i] = settingView(s)
+		out[i] = settingView{s.Name, s.Type, s.Min, s.Max, s.Values, s.Default, s.Setting.Text, s.Value}
 	}
 	return out
+}
+
+// configure changes settings of an uploaded plugin.
+func (h *pluginHandler) configure(c *fiber.Ctx) error {
+	var in struct {
+		Config map[string]any `json:"config"` // null removes a setting
+	}
+	if err := decode(c, &in); err != nil {
+		return err
+	}
+	if in.Config == nil {
+		return badField("config", "config must be a JSON object with the settings to change")
+	}
+	u, err := h.registry.Configure(c.Params("name"), in.Config)
+	return h.await(c, u, err, fiber.StatusOK)
 }

@@ -25,12 +25,13 @@ func TestPluginLogs(t *testing.T) {
 func TestAPluginShowsItsSettings(t *testing.T) {
 	r := newRig(t, nil)
 	low := 0.5
-	r.plugins.all["mine"] = plugins.Info{Name: "mine", Settings: []wasmhost.Setting{
-		{Name: "margin", Type: "number", Min: &low, Default: "1", Text: "how near"},
-		{Name: "mode", Type: "text", Values: []string{"a", "b"}},
+	margin := wasmhost.Setting{Name: "margin", Type: "number", Min: &low, Default: "1", Text: "how near"}
+	r.plugins.all["mine"] = plugins.Info{Name: "mine", Settings: []plugins.SettingValue{
+		{Setting: margin, Value: "2"},
+		{Setting: wasmhost.Setting{Name: "mode", Type: "text", Values: []string{"a", "b"}}},
 	}}
 	_, body := r.send(t, "GET", "/api/v1/plugins/mine", "")
 	require.Contains(t, string(body),
-		`"settings":[{"name":"margin","type":"number","min":0.5,"default":"1","text":"how near"},`+
+		`"settings":[{"name":"margin","type":"number","min":0.5,"default":"1","text":"how near","value":"2"},`+
 			`{"name":"mode","type":"text","values":["a","b"]}]`)
 }

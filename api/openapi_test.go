@@ -28,6 +28,7 @@ func newDocument(t *testing.T) *document {
 	require.NoError(t, err)
 	require.NoError(t, doc.Validate(context.Background()))
 	doc.Servers = nil
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
 	router, err := gorillamux.NewRouter(doc)
 	require.NoError(t, err)
 	return &document{doc: doc, router: router, met: map[string]bool{}}

@@ -30,6 +30,8 @@ type Plugins interface {
 	// Submit begins to load a module; with replace in place of the one that has the name.
 	// A nil config keeps the settings.
 	Submit(name string, code []byte, config map[string]any, replace bool) (*plugins.Upload, error)
+	// Configure begins to load an upload again with other settings; nil removes one.
+	Configure(name string, changes map[string]any) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an upload unless inUse returns a use of it.
 	Delete(name string, inUse func(name string) string) error
@@ -116,6 +118,7 @@ func (h *pluginHandler) routes(r fiber.Router) {
 	r.Post("/plugins", h.add)
 	r.Get("/plugins/:name", h.get)
 	r.Put("/plugins/:name", h.replace)
+	r.Patch("/plugins/:name", h.configure)
 	r.Delete("/plugins/:name", h.remove)
 	r.Post("/plugins/:name/test", h.test)
 	r.Post("/plugins/:name/activate", h.activate)

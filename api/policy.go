@@ -59,9 +59,11 @@ type globalPolicyView struct {
 	Source    string    `json:"source"`
 }
 
-func sendPolicy(c *fiber.Ctx, v retry.View) error {
-	return send(c, globalPolicyView{viewOfPolicy(&v.Policy), v.UpdatedAt.UTC(), v.Source})
+func viewOfGlobalPolicy(v retry.View) globalPolicyView {
+	return globalPolicyView{viewOfPolicy(&v.Policy), v.UpdatedAt.UTC(), v.Source}
 }
+
+func sendPolicy(c *fiber.Ctx, v retry.View) error { return send(c, viewOfGlobalPolicy(v)) }
 
 func (h *policyHandler) get(c *fiber.Ctx) error { return sendPolicy(c, h.policies.View()) }
 

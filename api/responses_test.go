@@ -339,6 +339,8 @@ func (g *golden) record(t *testing.T) {
 
 	get("/api/v1/config")
 	post("/api/v1/config/reload", "")
+	get("/api/v1/events") // ends at once, as the connection does
+	get("/api/v1/events?type=nope")
 
 	g.keys(t)
 
@@ -389,6 +391,11 @@ func (g *golden) plugins(t *testing.T) {
 	g.call(t, "PUT", "/api/v1/plugins/mine", string(module), "Content-Type", "application/wasm")
 	g.call(t, "PUT", "/api/v1/plugins/nope", string(module), "Content-Type", "application/wasm")
 	g.call(t, "PUT", "/api/v1/plugins/mine", "nonsense", "Content-Type", "application/wasm")
+	for _, body := range []string{`{"config":{}}`, `{"config":{"nope":1}}`, `{"config":null}`, `{"config":1}`, `{}`} {
+		g.call(t, "PATCH", "/api/v1/plugins/mine", body)
+	}
+	g.call(t, "PATCH", "/api/v1/plugins/nope", `{"config":{}}`)
+	g.call(t, "PATCH", "/api/v1/plugins/random", `{"config":{}}`)
 	for _, body := range []string{`{"for":"first"}`, `{"for":"retry"}`, `{"for":"backoff"}`, `{"for":"lunch"}`, `{}`,
 		`{"for":1}`} {
 		g.call(t, "POST", "/api/v1/plugins/mine/activate", body)

@@ -39,7 +39,7 @@ type Engine interface {
 var _ Engine = (*engine.Engine)(nil)
 
 // Config holds the parts of the program that a Server shows and changes. All fields are
-// required except Activated, Now, Keys and LoopbackOnly.
+// required except Activated, Events, Now, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -53,6 +53,7 @@ type Config struct {
 	// Activated is called after a plugin was activated for a use (first, retry, backoff), and with "" after a change
 	// of the policy has chosen the backoff; may be nil.
 	Activated func(use, plugin string)
+	Events    *Events // default: none come
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
@@ -95,6 +96,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Events == nil {
+		cfg.Events = NewEvents(cfg.Now)
+	}
 	spec, err := openapiJSON()
 	if err != nil {
 		return nil, err
@@ -117,9 +121,11 @@ func New(cfg Config) (*Server, error) {
 // Serve accepts connections from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error { return s.app.Listener(lingerListener{l}) }
 
-// Shutdown stops the server. Requests in flight may finish until ctx ends; then the
+// Shutdown stops the server. It ends the streams of events, which have no end of their own. Other requests in flight
+// may finish until ctx ends; then the
 // requests of POST /request are cancelled, and have one second to respond.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
 	last, cancel := context.WithCancel(context.Background())
@@ -154,6 +160,7 @@ func (s *Server) routes() {
 	(&pluginHandler{
 		registry: cfg.Plugins, uses: uses, policies: cfg.Policies, pool: cfg.Pool, engine: cfg.Engine,
 	}).routes(v1)
+	(&eventHandler{events: cfg.Events, ended: s.ctx, admits: s.admitsKey}).routes(v1)
 	(&configHandler{running: cfg.Running, reload: cfg.Reload, policies: cfg.Policies}).routes(v1)
 }
 

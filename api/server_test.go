@@ -46,7 +46,7 @@ func TestPagesAndDocuments(t *testing.T) {
 	r := newRig(t, withKeys)
 	for path, kind := range map[string]string{
 		"/": "text/html; charset=utf-8", "/dashboard.css": "text/css; charset=utf-8",
-		"/dashboard.js": "text/javascript; charset=utf-8",
+		"/dashboard.js": "text/javascript; charset=utf-8", "/plugins.js": "text/javascript; charset=utf-8",
 	} {
 		response, body := r.send(t, "GET", path, "")
 		require.Equal(t, 200, response.StatusCode, path)

@@ -44,9 +44,19 @@ func failedChecks(r *plugins.Rejection) []failedCheck {
 	return checks
 }
 
-// submit uploads a module. It responds when the upload has ended, or with 202 if that takes long.
+// submit uploads a module.
 func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	u, err := h.registry.Submit(up.name, up.code, up.config, replace)
+	success := fiber.StatusCreated
+	if replace {
+		success = fiber.StatusOK
+	}
+	return h.await(c, u, err, success)
+}
+
+// await responds with the plugin, and the status success, when the upload has ended, or with 202 if that takes long.
+// err is the error of the call that began the upload.
+func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
 	if err != nil {
 		return pluginProblem(err)
 	}
@@ -57,8 +67,8 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 		return send(c, h.viewUpload(u.Status()))
 	}
 	status := u.Status()
-	if status.Err == nil && !replace {
-		c.Status(fiber.StatusCreated)
+	if status.Err == nil {
+		c.Status(success)
 	}
 	return h.send(c, status.Plugin, status.Err)
 }

@@ -68,6 +68,7 @@ var allowed = map[string]string{
 	"core/gateway":   "executor http1 proxyhttp retry socket socks5 transport verdict",
 	"core/engine":    "breaker executor gateway http1 metrics queue reach proxyhttp retry selector transport upstream",
 
+	"core/eventstream":       "",
 	"core/internal/coretest": "",
 }
 

@@ -93,6 +93,10 @@ role = "admin"
 		rw.Header().Set("Content-Type", "text/javascript")
 		rw.Write(visitor)
 	})
+	mux.HandleFunc("/module", func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", "application/wasm")
+		rw.Write(talker())
+	})
 	mux.HandleFunc("/edit", func(_ http.ResponseWriter,
 		q *http.Request) {
 		w.write(config(q.FormValue("max_attempts")))
@@ -127,7 +131,7 @@ role = "admin"
 	select {
 	case r := <-reports:
 		require.Empty(t, r.Error, "after %q", r.Done)
-		require.Len(t, r.Done, 26)
+		require.Len(t, r.Done, 31)
 		_, running, _ := w.call("GET", "/config", "", "Authorization", "Bearer reads-only")
 		require.Contains(t, string(running), `"gateway":"`+w.gateway+`"`)
 		status, policy, _ := w.call("GET", "/retry/policy", "", "Authorization", "Bearer reads-only")

@@ -58,7 +58,8 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"POST", "/plugins/linear/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`},
 		{"POST", "/plugins/random/rollback", ""},
 		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)},
-		{"POST", "/plugins/mine/rollback", ""},
+		{"POST", "/plugins/mine/rollback", ""}, {"PATCH", "/plugins/mine", `{"config":{}}`},
+		{"GET", "/events?type=nope", ""}, // a stream would not end
 		{"GET", "/uploads/1", ""}, {"GET", "/uploads/nope", ""}, {"GET", "/plugins/performance/logs?after=0", ""},
 		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""},
 		{"DELETE", "/plugins/mine", ""},

@@ -60,6 +60,31 @@ func (h *health) busyFault(n uint64, now time.Time) bool {
 // numbers of faults and calls since the last one.
 const logEvery = 10 * time.Second
 
+// FaultReport is about the failed calls of a plugin.
+type FaultReport struct {
+	Plugin      string
+	At          time.Time
+	Reason      string // of the last one, wasmhost.ReasonTrap and so on
+	Err         error  // of the last one
+	Faults      uint64 // since the last report
+	Calls       uint64 // since the last report, failed ones included
+	Quarantined bool   // it has led to the plugin's quarantine
+}
+
+// report logs a FaultReport and passes it on.
+func (r *Registry) report(f FaultReport) {
+	attrs := []any{slog.String("plugin", f.Plugin), slog.String("reason", f.Reason), slog.Any("error", f.Err),
+		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
+	if f.Quarantined {
+		r.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)
+	} else {
+		r.opts.Log.Warn("plugin failed: the built-in answered", attrs...)
+	}
+	if r.opts.OnFault != nil {
+		r.opts.OnFault(f)
+	}
+}
+
 // succeeded counts a successful call.
 func (p *plugin) succeeded() { p.calls.Add(1) }
 
@@ -86,20 +111,16 @@ func (p *plugin) fault(v *version, err error) {
 	}
 	p.byReason[reason]++
 	p.lastError, p.lastFault = err.Error(), now
-	log := quarantine || now.Sub(p.logged) >= logEvery
-	var attrs []any
-	if log {
+	due := quarantine || now.Sub(p.logged) >= logEvery
+	report := FaultReport{Plugin: p.name, At: now, Reason: reason, Err: err, Quarantined: quarantine}
+	if due {
 		all := counts{p.calls.Load(), p.faults.Load()}
-		attrs = []any{slog.String("plugin", p.name), slog.String("reason", reason), slog.Any("error", err),
-			slog.Uint64("faults", all.faults-p.atLog.faults), slog.Uint64("calls", all.calls-p.atLog.calls)}
+		report.Faults, report.Calls = all.faults-p.atLog.faults, all.calls-p.atLog.calls
 		p.logged, p.atLog = now, all
 	}
 	p.faultMu.Unlock()
-	switch {
-	case quarantine:
-		p.registry.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)
-	case log:
-		p.registry.opts.Log.Warn("plugin failed: the built-in answered", attrs...)
+	if due {
+		p.registry.report(report)
 	}
 }
 

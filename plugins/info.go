@@ -54,8 +54,8 @@ type Info struct {
 	CanRollBack bool
 	HidesUpload bool // an upload of the same name is used again if this configured plugin is removed
 	Description wasmhost.Description
-	Settings    []wasmhost.Setting // stated by the module; nil for none
-	Metrics     []output.Metric    // the plugin's own
+	Settings    []SettingValue  // stated by the module; nil for none
+	Metrics     []output.Metric // the plugin's own
 }
 
 func (p *plugin) info() Info {
@@ -77,7 +77,7 @@ func (p *plugin) info() Info {
 		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
 		LastFaultAt: p.lastFault.UTC(), Missed: p.observer.missed.Load(), Spent: time.Duration(p.spent.Load()),
 		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(), Description: d,
-		Settings: v.module.Settings(), Metrics: v.output.Metrics(),
+		Settings: v.settings(), Metrics: v.output.Metrics(),
 	}
 }
 

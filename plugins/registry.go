@@ -63,6 +63,9 @@ type Options struct {
 	// OnLine receives each log line of a plugin that is kept, while the call that writes it runs. It must return soon,
 	// and not call the registry. nil for none.
 	OnLine func(plugin string, l output.Line)
+	// OnFault receives a report of failed calls whenever they are logged: at a quarantine, and otherwise at most
+	// once in 10 s for each plugin. It must return soon, and not call the registry. nil for none.
+	OnFault func(FaultReport)
 }
 
 // Registry holds all plugins by name. It is safe for concurrent use.

@@ -32,6 +32,7 @@ type gateway struct {
 	api     *api.Server
 	started *config.Config // at the start of the process
 	active  *activations
+	events  *api.Events
 
 	reloading sync.Mutex // held during a reload, which takes as long as new plugins take to compile
 
@@ -77,6 +78,7 @@ func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
 ) (*gateway, error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
+	g.events = api.NewEvents(time.Now)
 	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
@@ -85,7 +87,7 @@ func wire(
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults,
-		Log:   g.log,
+		Log: g.log, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Check: (&checker{limits, cacheDir(cfg), program}).check,
 	})
 	if err != nil {
@@ -100,6 +102,7 @@ func wire(
 	g.engine, err = engine.New(cfg.Engine(), engine.Options{
 		Plugins: reg, Observe: reg.Observe, Log: g.log, Files: openFiles(),
 		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
+		Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
 	})
 	if err != nil {
 		return nil, withPlaces(cfg, err)
@@ -113,8 +116,8 @@ func wire(
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
-		Activated: g.activated,
-		Log:       g.log, Version: version, Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
+		Activated: g.activated, Events: g.events,
+		Log: g.log, Version: version, Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }
@@ -193,6 +196,9 @@ func (g *gateway) activated(use, plugin string) {
 	configured := configuredPlugins(g.cfg)[use]
 	g.mu.Unlock()
 	g.active.set(use, configured, plugin)
+	if plugin != "" {
+		g.events.Activated(use, plugin)
+	}
 }
 
 // usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
@@ -236,6 +242,7 @@ func (g *gateway) reload() api.ReloadStatus {
 	status.Restart = needRestart(g.started, g.cfg)
 	g.status = status
 	g.mu.Unlock()
+	g.events.Reloaded(status)
 	if err != nil {
 		g.log.Error("configuration not reloaded: the running one stays", slog.Any("error", err))
 		return status

@@ -82,12 +82,16 @@ type Options struct {
 	Plugins     Plugins
 	Observe     func(*core.Observation)  // called after each attempt, for plugins that learn; may be nil
 	PoolChanged func(*upstream.Snapshot) // called after each change of the pool; may be nil
-	Log         *slog.Logger             // default: none
-	Now         func() time.Time         // default: time.Now
-	Rand        func() uint64            // default: math/rand/v2
-	Dial        transport.DialFunc       // how sockets to proxies are opened
-	RootCAs     *x509.CertPool           // default: the system's
-	Files       int                      // maximum number of open file descriptors; 0 if unknown
+	// Transition receives each transition of a breaker, and PolicyChanged each change of the global policy; both must
+	// return soon and may be nil.
+	Transition    func(core.Transition)
+	PolicyChanged func(retry.View)
+	Log           *slog.Logger       // default: none
+	Now           func() time.Time   // default: time.Now
+	Rand          func() uint64      // default: math/rand/v2
+	Dial          transport.DialFunc // how sockets to proxies are opened
+	RootCAs       *x509.CertPool     // default: the system's
+	Files         int                // maximum number of open file descriptors; 0 if unknown
 }
 
 // Engine is the gateway without its API. It is safe for concurrent use.
@@ -150,6 +154,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	}
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
+	e.policies.OnChange(opts.PolicyChanged)
 	sel := selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
@@ -437,6 +442,9 @@ func (e *Engine) sweep() {
 // transition is called for each transition of a breaker, in order.
 func (e *Engine) transition(t core.Transition) {
 	e.metrics.Transition(t)
+	if e.opts.Transition != nil {
+		e.opts.Transition(t)
+	}
 	level := slog.LevelInfo
 	if t.To == core.Open {
 		level = slog.LevelWarn

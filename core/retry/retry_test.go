@@ -182,6 +182,8 @@ func TestStore(t *testing.T) {
 	now := noon
 	s := NewStore(DefaultPolicy(), func() time.Time { return now })
 	assert.Equal(t, View{DefaultPolicy(), noon, SourceFile}, s.View())
+	var changes []View
+	s.OnChange(func(v View) { changes = append(changes, v) })
 	five := func(p Policy) (Policy, error) { p.MaxAttempts = 5; return p, p.Validate(builtin) }
 	v, err := s.Put(five)
 	require.NoError(t, err)
@@ -207,6 +209,9 @@ func TestStore(t *testing.T) {
 	s.ReloadFile(*policy(t, func(p *Policy) { p.MaxAttempts = 7 }), builtin)
 	assert.Equal(t, 7, s.Current().MaxAttempts)
 	assert.Equal(t, SourceFile, s.View().Source)
+	assert.Len(t, changes, 4, "each change once, and no others")
+	assert.Equal(t, v, changes[0])
+	assert.Equal(t, s.View(), changes[3])
 }
 
 func TestConcurrentUpdates(t *testing.T) {

@@ -21,6 +21,7 @@ type Store struct {
 	file      Policy // the policy of the last configuration
 	source    string
 	updatedAt time.Time
+	changed   func(View) // nil for none
 }
 
 // NewStore returns a Store with the policy of the configuration.
@@ -28,6 +29,13 @@ func NewStore(file Policy, now func() time.Time) *Store {
 	s := &Store{now: now, file: file, source: SourceFile, updatedAt: now()}
 	s.current.Store(&file)
 	return s
+}
+
+// OnChange sets a function that receives each later change of the policy. It must return soon, and not call the store.
+func (s *Store) OnChange(changed func(View)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = changed
 }
 
 // Current returns the current policy. It costs one atomic load.
@@ -90,4 +98,7 @@ func (s *Store) replace(p Policy, source string) {
 		now = s.updatedAt.Add(time.Microsecond)
 	}
 	s.updatedAt = now
+	if s.changed != nil {
+		s.changed(View{p, s.updatedAt, s.source})
+	}
 }

@@ -54,6 +54,21 @@
     press("random", "use for first");
     await until("shows what came of it", () => row("random").cells[4].textContent === "first" && one("#alert").hidden);
 
+    const form = new FormData(); // a module that states its settings and logs a line
+    form.append("module", await (await fetch("module")).blob());
+    form.append("name", "talker");
+    await api("plugins", { method: "POST", body: form });
+    await until("shows the upload", () => row("talker"));
+    press("talker", "details");
+    await until("shows the log of a plugin", () => /info +hello/.test(text("#log")));
+    const margin = () => one("#settings [name=margin]");
+    await until("shows its settings", () => margin().max === "1" && margin().placeholder === "0.1" && text("#settings label").includes("how near"));
+    margin().value = "0.5";
+    one("#settings").requestSubmit();
+    await until("changes a setting", () => margin().defaultValue === "0.5");
+    press("talker", "details");
+    await until("hides the details", () => one("#details").hidden);
+
     await until("draws the policy", () => document.querySelectorAll("#attempts circle").length === 3);
     one("summary").click();
     change("max_attempts", "4");

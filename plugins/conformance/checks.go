@@ -56,10 +56,12 @@ func (k *kit) starts() (string, error) {
 		p.Pages()), nil
 }
 
-// refused reports whether configure refused its settings, rather than failed.
+// refused reports whether settings were refused, by configure or because describe does not state them, rather than
+// that a call failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
-	return errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
+	var s *wasmhost.SettingError
+	return errors.As(err, &s) || errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
 }
 
 // noRoom reports whether reserve gave none, which it owes to calls only, not to

@@ -49,12 +49,17 @@ func TestBuiltInsConform(t *testing.T) {
 // for is their own.
 func TestHandmadeModulesConform(t *testing.T) {
 	one := wt.ConstF64(1)
+	stating := scorer(success).with("configure", "ii>i", wt.Const32(0))
+	stating.with("describe", ">i", wt.Const32(8))
+	stating.Data = []wt.Data{{Offset: 8, Bytes: []byte("margin\tnumber\n\x00")}}
 	for name, m := range map[string]module{
 		"scorer":  scorer(success),
 		"backoff": backoff(one),
 		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i",
 			wt.Const32(0)),
-		"picky": scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
+		// The host refuses all settings that it does not state.
+		"stating": stating,
+		"picky":   scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
 	} {
 		r := Run(host(), m.Bytes(), nil)
 		require.True(t, r.OK, "%s\n%s", name, text(t, r))

@@ -37,6 +37,9 @@ const (
 	maxSettings    = 100
 )
 
+// Free reports whether the setting takes a text of any content.
+func (s *Setting) Free() bool { return s.Type == typeText && len(s.Values) == 0 }
+
 // Settings returns the settings that the module states. It is nil if there are none, or before the
 // first start.
 func (m *Module) Settings() []Setting {
@@ -208,5 +211,13 @@ func (in *instance) stateSettings(config []pair) error {
 		return fmt.Errorf("%s failed: %w", abi.Describe, err)
 	}
 	in.module.settings.Store(&settings)
-	return checkSettings(settings, config)
+	if err := checkSettings(settings, config); err != nil {
+		return &SettingError{err}
+	}
+	return nil
 }
+
+// SettingError is the error for settings that a module's own description does not permit.
+type SettingError struct{ err error }
+
+func (e *SettingError) Error() string { return e.err.Error() }

@@ -1,0 +1,258 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/utils"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/eventstream"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/output"
+)
+
+// The types of events.
+const (
+	eventBreaker    = "breaker"    // a transition
+	eventPluginLog  = "plugin_log" // a line that is kept
+	eventFault      = "plugin_fault"
+	eventQuarantine = "plugin_quarantine"
+	eventActivation = "activation"
+	eventPolicy     = "policy" // the global policy has changed
+	eventReload     = "reload" // of the configuration, successful or not
+	eventLost       = "lost"   // to one reader: events that are not kept any more
+)
+
+// eventTypes are the types that a client can ask for.
+var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
+	eventReload}
+
+// Events are the last events of the gateway, for GET /events. Each method adds one event, and returns at once.
+type Events struct {
+	stream eventstream.Stream
+	now    func() time.Time
+	life   string // the first part of each id; another after a restart
+}
+
+// NewEvents returns a list without events.
+func NewEvents(now func() time.Time) *Events {
+	return &Events{now: now, life: strconv.FormatInt(now().UnixMilli(), 36)}
+}
+
+func (e *Events) publish(eventType string, view any) {
+	data, err := json.Marshal(view)
+	if err != nil {
+		return // no view has a value that JSON lacks
+	}
+	e.stream.Publish(eventType, data)
+}
+
+// Transition adds a transition of a breaker.
+func (e *Events) Transition(t core.Transition) { e.publish(eventBreaker, viewOfTransition(t)) }
+
+// PluginLine adds a log line of a plugin.
+func (e *Events) PluginLine(plugin string, l output.Line) {
+	e.publish(eventPluginLog, struct {
+		Plugin string `json:"plugin"`
+		lineView
+	}{plugin, viewOfLine(l)})
+}
+
+// PluginFault adds failed calls of a plugin.
+func (e *Events) PluginFault(f plugins.FaultReport) {
+	eventType := eventFault
+	if f.Quarantined {
+		eventType = eventQuarantine
+	}
+	e.publish(eventType, struct {
+		Plugin string    `json:"plugin"`
+		At     time.Time `json:"at"`
+		Reason string    `json:"reason"`
+		Error  string    `json:"error"`
+		Faults uint64    `json:"faults"` // since the last such event of the plugin, this one included
+		Calls  uint64    `json:"calls"`  // since then
+	}{f.Plugin, f.At.UTC(), f.Reason, f.Err.Error(), f.Faults, f.Calls})
+}
+
+// Activated adds the activation of a plugin for a use: first, retry or backoff.
+func (e *Events) Activated(use, plugin string) {
+	e.publish(eventActivation, struct {
+		At     time.Time `json:"at"`
+		For    string    `json:"for"`
+		Plugin string    `json:"plugin"`
+	}{e.now().UTC(), use, plugin})
+}
+
+// PolicyChanged adds a new global policy.
+func (e *Events) PolicyChanged(v retry.View) { e.publish(eventPolicy, viewOfGlobalPolicy(v)) }
+
+// Reloaded adds a reload of the configuration.
+func (e *Events) Reloaded(s ReloadStatus) { e.publish(eventReload, s) }
+
+// id is what the field id of an event holds.
+func (e *Events) id(n uint64) string { return e.life + "-" + strconv.FormatUint(n, 10) }
+
+// after returns the position in the stream for the id that a client has received last. An id of another process stands
+// for the position before the first event.
+func (e *Events) after(id string) uint64 {
+	if number, ok := strings.CutPrefix(id, e.life+"-"); ok {
+		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n <= e.stream.Last() && e.id(n) == id {
+			return n
+		}
+	}
+	return 0
+}
+
+// Times of a connection that reads events.
+const (
+	heartbeatEvery = 15 * time.Second // a comment is sent at the latest this long after the last event
+	eventTimeout   = 10 * time.Second // in which a client takes what is sent, else its connection ends
+	reconnectAfter = 2 * time.Second  // the field retry: what clients wait before they connect again
+)
+
+// eventHandler serves GET /events: server-sent events (WHATWG HTML, section 9.2).
+type eventHandler struct {
+	events *Events
+	ended  context.Context // ends with Shutdown
+	// admits reports whether an Authorization header permits reading.
+	admits func(header string) bool
+}
+
+func (h *eventHandler) routes(r fiber.Router) { r.Get("/events", h.get) }
+
+func (h *eventHandler) get(c *fiber.Ctx) error {
+	wanted, err := wantedTypes(c)
+	if err != nil {
+		return err
+	}
+	c.Set(fiber.HeaderContentType, "text/event-stream")
+	c.Set("X-Accel-Buffering", "no") // nginx as a reverse proxy would wait for more
+	if c.Method() == fiber.MethodHead {
+		return nil
+	}
+	after, lastID := h.events.stream.Last(), c.Get("Last-Event-ID")
+	if lastID != "" {
+		after = h.events.after(lastID)
+	}
+	reader, lost, err := h.events.stream.Subscribe(after, wanted)
+	switch {
+	case errors.Is(err, eventstream.ErrTooManyReaders):
+		return newProblem(fiber.StatusTooManyRequests, "too_many_readers", fmt.Sprintf(
+			"%d clients read the events; as many may at a time", eventstream.MaxReaders))
+	case err != nil:
+		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
+	}
+	b := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), sent: after}
+	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // it is kept
+	b.admitted = func() bool { return h.admits(header) }
+	b.ctx, b.cancel = context.WithCancel(h.ended)
+	b.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())
+	if lost > 0 {
+		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lost)
+	}
+	_ = b.conn.SetReadDeadline(time.Time{}) // that of the request; an error would come from Read as well
+	go b.awaitDeparture()
+	c.Context().SetConnectionClose()
+	c.Context().SetBodyStream(b, -1)
+	return nil
+}
+
+// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; nil for all.
+func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
+	var wanted []string
+	for _, value := range c.Context().QueryArgs().PeekMulti("type") {
+		for _, t := range strings.Split(string(value), ",") {
+			if !slices.Contains(eventTypes, t) {
+				return nil, badField("type", "type must be of "+strings.Join(eventTypes, ", "))
+			}
+			wanted = append(wanted, t)
+		}
+	}
+	if wanted == nil {
+		return nil, nil
+	}
+	return func(t string) bool { return slices.Contains(wanted, t) }, nil
+}
+
+// eventBody is the body of a response that ends when the client leaves, is too slow or is not admitted any more, or
+// when the server shuts down.
+type eventBody struct {
+	events   *Events
+	reader   *eventstream.Reader
+	conn     net.Conn
+	admitted func() bool
+	ctx      context.Context
+	cancel   context.CancelFunc
+
+	pending []byte // encoded, not yet read by the server
+	sent    uint64 // the position that the client has an id of
+}
+
+var _ io.ReadCloser = (*eventBody)(nil)
+
+// awaitDeparture ends the body when the client closes the connection. The client sends nothing more on it.
+func (b *eventBody) awaitDeparture() {
+	var p [1]byte
+	_, _ = b.conn.Read(p[:])
+	b.cancel()
+}
+
+// Read waits for an event or the next heartbeat. What it returns must be written to the connection within eventTimeout.
+func (b *eventBody) Read(p []byte) (int, error) {
+	ended := false
+	for len(b.pending) == 0 && !ended {
+		ended = !b.fill()
+	}
+	if err := b.conn.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil {
+		return 0, err
+	}
+	if ended {
+		return 0, io.EOF
+	}
+	n := copy(p, b.pending)
+	b.pending = b.pending[n:]
+	return n, nil
+}
+
+// fill waits for events, encodes them into pending, and reports whether the body goes on.
+func (b *eventBody) fill() bool {
+	ctx, cancel := context.WithTimeout(b.ctx, heartbeatEvery)
+	defer cancel()
+	events, at, err := b.reader.Next(ctx)
+	heartbeat := errors.Is(err, context.DeadlineExceeded)
+	if err != nil && !heartbeat || b.ctx.Err() != nil || !b.admitted() {
+		return false
+	}
+	for _, e := range events {
+		b.pending = fmt.Appendf(b.pending, "id: %s\nevent: %s\ndata: %s\n\n", b.events.id(e.ID), e.Type, e.Data)
+		b.sent = e.ID
+	}
+	if heartbeat {
+		b.pending = append(b.pending, ": heartbeat\n"...)
+		// An id without data moves the position of the client past events that it has not asked for (section 9.2.6).
+		if at != b.sent {
+			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.id(at))
+			b.sent = at
+		}
+		b.pending = append(b.pending, '\n')
+	}
+	return true
+}
+
+// Close implements io.Closer; the server calls it when the response has ended.
+func (b *eventBody) Close() error {
+	b.cancel()
+	b.reader.Close()
+	return nil
+}

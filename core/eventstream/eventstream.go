@@ -1,0 +1,161 @@
+// Package eventstream keeps the last events of the gateway in a bounded list, and passes new ones on to readers. A
+// publisher waits for no reader: a reader that does not keep up is dropped.
+package eventstream
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// Event is one event of a stream.
+type Event struct {
+	ID   uint64 // 1 for the first event of the stream
+	Type string
+	Data []byte // not to be changed
+}
+
+// The bounds of a stream.
+const (
+	MaxEvents  = 1000    // that are kept: the last ones
+	MaxBytes   = 1 << 20 // of the data of all events that are kept
+	MaxReaders = 64      // at a time
+)
+
+// Errors of Subscribe and of Reader.Next.
+var (
+	ErrTooManyReaders = errors.New("as many clients as may read the events at a time")
+	ErrSlow           = errors.New("the reader has not read events before they were dropped")
+	ErrClosed         = errors.New("the stream is closed")
+)
+
+// Stream is a list of the last events. The zero Stream is empty and ready for use. It is safe for concurrent use.
+type Stream struct {
+	mu      sync.Mutex // guards the fields below
+	events  []Event    // with consecutive ids
+	bytes   int        // of the data of events
+	last    uint64     // id of the last event published
+	readers map[*Reader]struct{}
+	closed  bool
+}
+
+// Publish appends an event. It keeps data, which must have at most MaxBytes.
+func (s *Stream) Publish(eventType string, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.events = append(s.events, Event{s.last, eventType, data})
+	s.bytes += len(data)
+	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
+		s.bytes -= len(s.events[0].Data)
+		s.events[0] = Event{} // frees the data before append moves the list
+		s.events = s.events[1:]
+	}
+	for r := range s.readers {
+		r.wakeUp()
+	}
+}
+
+// Last returns the id of the last event, 0 without any.
+func (s *Stream) Last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Subscribe returns a reader of the events after an id. wanted selects events by type; nil selects all. lost is the
+// number of events after the id, of all types, that are not kept any more. An id above Last reads from the oldest
+// event that is kept. The caller closes the reader.
+func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r *Reader, lost uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, 0, ErrClosed
+	case len(s.readers) == MaxReaders:
+		return nil, 0, ErrTooManyReaders
+	}
+	oldest := s.last - uint64(len(s.events)) + 1
+	next := after + 1
+	if next < oldest {
+		lost = oldest - next
+	}
+	if after > s.last || next < oldest {
+		next = oldest
+	}
+	r = &Reader{stream: s, wanted: wanted, next: next, wake: make(chan struct{}, 1)}
+	if s.readers == nil {
+		s.readers = map[*Reader]struct{}{}
+	}
+	s.readers[r] = struct{}{}
+	return r, lost, nil
+}
+
+// Close ends all readers after the events that are kept, and admits no more.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for r := range s.readers {
+		r.wakeUp()
+	}
+}
+
+// Reader reads a stream. Only one goroutine may use it.
+type Reader struct {
+	stream *Stream
+	wanted func(string) bool // nil: all
+	next   uint64            // the id of the next event to read; guarded by Stream.mu
+	wake   chan struct{}     // capacity 1; filled after a change of the stream
+}
+
+func (r *Reader) wakeUp() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for wanted events, and returns all that have been published since the last call. at is the id up to which
+// the stream has been read, including events that are not wanted. The error is ErrSlow if events of those were dropped,
+// ErrClosed if there are none and the stream is closed, or that of ctx, with at.
+func (r *Reader) Next(ctx context.Context) (events []Event, at uint64, err error) {
+	for {
+		events, at, err = r.read()
+		if len(events) > 0 || err != nil {
+			return events, at, err
+		}
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			return nil, at, ctx.Err()
+		}
+	}
+}
+
+func (r *Reader) read() (events []Event, at uint64, err error) {
+	s := r.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := s.last - uint64(len(s.events)) + 1
+	if r.next < oldest {
+		return nil, r.next - 1, ErrSlow
+	}
+	for _, e := range s.events[r.next-oldest:] {
+		if r.wanted == nil || r.wanted(e.Type) {
+			events = append(events, e)
+		}
+	}
+	r.next = s.last + 1
+	if len(events) == 0 && s.closed {
+		err = ErrClosed
+	}
+	return events, s.last, err
+}
+
+// Close gives the reader's place to another.
+func (r *Reader) Close() {
+	r.stream.mu.Lock()
+	defer r.stream.mu.Unlock()
+	delete(r.stream.readers, r)
+}
