@@ -43,7 +43,7 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 		ID: r.engine.NewID(), Policy: call.Policy, Global: r.engine.policies.Current(), Method: q.Method,
 		Host: authority.Host, Target: authority.Target, Region: call.Region, RegionStrict: call.RegionStrict,
 		Priority: call.Priority,
-		Listener: core.ListenAPI, Replayable: true, KeepEvents: true,
+		Listener: core.ListenAPI, TLS: target.TLS, Replayable: true, KeepEvents: true,
 	}
 	if in.Policy == nil {
 		in.Policy = in.Global

@@ -22,6 +22,7 @@ type Request struct {
 	Idempotent   bool   // may be repeated without opting in (RFC 9110 section 9.2.2)
 	Tunnel       bool   // the request is a CONNECT
 	Priority     core.Priority
+	TLS          bool // the URL is an https:// one, so the request is sent through a tunnel
 	Listener     core.Listener
 	Replayable   bool      // the body, if any, can be sent again; a Sender may set it to false
 	Progress     Progress  // receives each step; nil for none

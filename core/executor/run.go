@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -102,7 +103,7 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 	}
 	query := &x.query
 	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
-	query.HostHash = core.Hash53(q.Host)
+	query.HostHash, query.Need = core.Hash53(q.Host), ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
 	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
 	query.RegionHash, query.Region = 0, selector.RegionScored
 	if q.Region != "" {

@@ -25,6 +25,7 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 		Method: r.head.Method, Target: t.Absolute, Path: t.Path, Authority: r.cache.authority.HostPort, TLS: t.TLS,
 		Fields: r.fields, Idempotent: r.input.Idempotent, Framing: r.head.Framing, Length: r.head.Length,
 	}
+	r.input.TLS = t.TLS
 	if err := r.readBody(q); err != nil {
 		return r.respondBadBody(err)
 	}

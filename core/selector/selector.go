@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -32,6 +33,7 @@ type Tried struct {
 type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
+	Need                 ability.Need
 	Retryable            bool    // a retry is possible if this attempt fails, so it may be an exploration
 	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
 	Region               Region
@@ -83,6 +85,7 @@ type choice struct {
 	seed       uint64
 	poolSize   int
 	ordered    bool // the candidates begin with the one whose turn it is
+	byAbility  bool // proxies that cannot serve the request, as far as is known, are left out
 	candidates []*upstream.Upstream
 	scores     []float64
 }
@@ -148,6 +151,7 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 		c = &choice{}
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
+	c.byAbility = s.pool.Limited()
 	return c
 }
 
@@ -174,12 +178,27 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 			}
 		}
 	}
+	lease, err := s.chooseAble(c, snap, scorer)
+	if err != nil && c.byAbility { // a request is not refused because of what proxies cannot do
+		c.byAbility = false
+		return s.chooseAble(c, snap, scorer)
+	}
+	return lease, err
+}
+
+// chooseAble chooses and acquires a proxy. With byAbility it must be able to serve the request.
+func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
 	s.gather(c, snap)
 	if len(c.candidates) == 0 {
 		return s.chooseTried(c, snap)
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)
+}
+
+// able reports whether the proxy can serve the request, as far as is known and matters.
+func (c *choice) able(u *upstream.Upstream) bool {
+	return !c.byAbility || u.Abilities().Meets(c.Need, c.elapsed)
 }
 
 func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
@@ -191,7 +210,7 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 // it. The attempt is the probe.
 func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && c.inRegion(u, snap) && u.Breaker().Overdue() {
+		if !u.Draining() && c.inRegion(u, snap) && c.able(u) && u.Breaker().Overdue() {
 			if lease, ok := u.Acquire(c.now); ok {
 				return lease, true
 			}
@@ -224,7 +243,8 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 		if c.turn+exploreEvery-trialEvery < from {
 			break
 		}
-		if _, yes := u.Unexplored(c.elapsed); !yes || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) {
+		_, due := u.Unexplored(c.elapsed)
+		if !due || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) || !c.able(u) {
 			continue
 		}
 		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
@@ -301,7 +321,7 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
 		for _, u := range part {
-			if u.Free() && len(c.Tried) == 0 || c.admissible(u) {
+			if c.untried() && u.Free() || c.admissible(u) {
 				c.candidates = append(c.candidates, u)
 			}
 		}
@@ -325,7 +345,7 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 	}
 	at := int(s.rand() % n)
 	for i := 0; i < s.maxCandidates && len(c.candidates) < s.maxCandidates; i++ {
-		if u := group.Mixed[at]; u != first && (u.Free() && len(c.Tried) == 0 || c.admissible(u)) {
+		if u := group.Mixed[at]; u != first && (c.untried() && u.Free() || c.admissible(u)) {
 			c.candidates = append(c.candidates, u)
 		}
 		if at++; at == len(all) {
@@ -344,8 +364,11 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 // admissible reports whether u may be a candidate. A half-open breaker is one for idempotent requests
 // only, because its probe is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
-	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u))
+	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u)
 }
+
+// untried reports whether every free proxy is admissible: the request has tried none, and abilities do not matter.
+func (c *choice) untried() bool { return len(c.Tried) == 0 && !c.byAbility }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
@@ -394,7 +417,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 	busy, barred := false, false
 	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
 		switch {
-		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed):
+		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u):
 			return upstream.Lease{}, false
 		case u.Full():
 			busy = true

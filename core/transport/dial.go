@@ -257,8 +257,11 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 			verr = socksFailure(err)
 		}
 	} else {
-		if verr = t.connect(conn, a, authority, c, &tun); verr == nil && tun.Refused.Status != 0 {
-			tun.Refused.setFacts(u)
+		if verr = t.connect(conn, a, authority, c, &tun); verr == nil {
+			if tun.Refused.Status != 0 {
+				tun.Refused.setFacts(u)
+			}
+			t.learnTunnel(u, authority, &tun.Refused)
 		}
 	}
 	c.Timing.Handshake += t.cfg.Now().Sub(start)

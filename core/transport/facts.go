@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -26,6 +27,9 @@ type Facts struct {
 	// InnerOutcome is X-Whirlpool-Outcome (a value of core.Final), if the proxy is a Whirlpool
 	// itself; "" otherwise.
 	InnerOutcome string
+	// NoTunnels is set if the response to a CONNECT says that the proxy opens no tunnels at all: 405
+	// or 501.
+	NoTunnels bool
 	// Challenges are the schemes of a 407's Proxy-Authenticate, at most 8: nil without such a
 	// field, empty if the field names none.
 	Challenges []string
@@ -141,6 +145,7 @@ func (r *RefusedConnect) setFacts(u *upstream.Upstream) {
 	if r.Status == 407 {
 		r.Challenges = challenges(r.Fields)
 	}
+	r.NoTunnels = u.LearnsAbilities() && ability.Unsupported(r.Status)
 	p := page{status: r.Status, reason: []byte(r.Reason), fields: r.Fields, body: r.Body[:min(len(r.Body), maxPage)],
 		connect: true}
 	r.ErrorPage = findErrorPage(&p, u.Spec().OwnErrors, 0)
@@ -166,7 +171,7 @@ func (r *RefusedConnect) Verdict(timing core.Timing) verdict.Facts {
 // fill sets the fields of to that f determines.
 func (f *Facts) fill(to *verdict.Facts) {
 	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
-	to.Schemes = unsupportedSchemes(f.Challenges)
+	to.Schemes, to.NoTunnels = unsupportedSchemes(f.Challenges), f.NoTunnels
 	if f.ErrorPage != nil {
 		to.ErrorPage, to.ErrorPageReason = f.ErrorPage.Kind, f.ErrorPage.Reason
 	}

@@ -1,11 +1,11 @@
 // Package transport makes one attempt: it sends one request, or opens one tunnel, through one
 // proxy. A failure is returned as a *verdict.Error. Transport sends a request a second time only
-// if it is certain that the proxy received no part of it.
+// if the proxy has received no part of it, or to find out whether the proxy forwards (forward.go).
 //
 // A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle
-// connection if there is one. For an https:// target, and through a SOCKS5 proxy, transport opens
-// a tunnel to the target, or reuses an idle one, and sends the request in origin form. Only
-// direct:// resolves the name of the target here.
+// connection if there is one. For an https:// target, through a SOCKS5 proxy, and through a
+// proxy that cannot forward, transport opens a tunnel to the target, or reuses an idle one, and
+// sends the request in origin form. Only direct:// resolves the name of the target here.
 package transport
 
 import (
@@ -175,11 +175,20 @@ type Response struct {
 // dialing only; c.Interrupt ends reads and writes.
 func (t *Transport) RoundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
-	pool, key := t.pool(u), idleKey(u, q)
 	c.Timing = core.Timing{}
 	if c.Started.IsZero() {
 		c.Started = t.cfg.Now()
 	}
+	if key := idleKey(u, q); key != "" {
+		return t.roundTrip(ctx, u, c, q, resp, key)
+	}
+	return t.forward(ctx, u, c, q, resp)
+}
+
+// roundTrip is RoundTrip over a connection with the given key (idleKey).
+func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+	resp *Response, key string) *verdict.Error {
+	pool := t.pool(u)
 	for {
 		pc, verr := t.conn(ctx, u, pool, key, c, q)
 		if verr != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
@@ -42,6 +43,8 @@ type Pool struct {
 	ledger   *evidence.Ledger
 	literal  atomic.Bool // breakers open by the number of failures, without evidence
 	noStart  bool        // PoolConfig.NoSlowStart
+	limited  atomic.Bool // something has been found that a proxy cannot do
+	refusals ability.Refusals
 
 	mu      sync.Mutex // one change at a time
 	breaker breaker.Config
@@ -166,6 +169,7 @@ func (p *Pool) SetLiteral(literal bool) {
 	if literal {
 		for _, u := range p.Snapshot().All {
 			u.slow.limit.Store(unlimited)
+			u.abilities.Forget()
 		}
 	}
 }

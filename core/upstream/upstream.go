@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 )
@@ -52,6 +53,8 @@ type details struct {
 	lastTimeout   atomic.Int64 // ns after the epoch: the end of the last of timeouts
 	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
 	failedToReach atomic.Bool  // in the last failure no connection to the proxy was opened
+
+	abilities ability.Set
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
@@ -63,6 +66,7 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 			p.notify(t)
 		}
 	})
+	u.abilities.NotifyLimits(&p.limited)
 	u.stats.init()
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))

@@ -20,6 +20,7 @@ const (
 
 	// The proxy was reached, but no complete response of the target arrived.
 	TunnelRefused
+	TunnelUnsupported
 	TunnelFailed
 	TargetUnreachable
 	ProxyForbids
@@ -111,6 +112,8 @@ var rows = [numCauses]row{
 
 	TunnelRefused: {word: "tunnel_refused", charge: ifServed, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy refused the tunnel: a 3xx or 4xx to CONNECT, or SOCKS reply 2"},
+	TunnelUnsupported: {word: "tunnel_unsupported", charge: nobody, retry: core.RetryAfterBackoff, unsent: true,
+		meaning: "the proxy opens no tunnels: a 405 or 501 to CONNECT; or it neither forwards nor opens a tunnel"},
 	TunnelFailed: {word: "tunnel_failed", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy could not open the tunnel: a 5xx to CONNECT, or another SOCKS reply"},
 	TargetUnreachable: {word: "target_unreachable", charge: proxyOrTarget, retry: core.RetryAfterBackoff, unsent: true,

@@ -57,12 +57,13 @@ type Facts struct {
 	Proven bool // the proxy has served a request since it was configured
 
 	// FromProxy is set if the proxy may have written the response itself: a response to
-	// CONNECT, or to a request in absolute form sent to an HTTP proxy. The next five
+	// CONNECT, or to a request in absolute form sent to an HTTP proxy. The next six
 	// fields have a meaning only then.
 	FromProxy       bool
 	Challenged      bool      // the response has a Proxy-Authenticate field
 	ErrorPage       ErrorPage // the response is the proxy's own error page
 	ErrorPageReason string    // RFC 9209 error token of that page; "" if unknown
+	NoTunnels       bool      // the response to a CONNECT says that the proxy opens no tunnels
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
 	Schemes         string    // of a 407: the authentication schemes offered, for the log; "" if Basic is one of them
 
@@ -121,6 +122,8 @@ func CauseOf(f *Facts) core.Cause {
 		return InnerGaveUp
 	case f.Err == nil && f.Tunnel && f.Status != 407 && f.ErrorPage == ErrorPageUnreachable:
 		return TargetUnreachable
+	case f.Err == nil && f.Tunnel && f.NoTunnels:
+		return TunnelUnsupported
 	case f.Err == nil && f.Tunnel:
 		return refusedConnectCause(f.Status)
 	case f.Err == nil && f.FromProxy && f.Challenged && f.Status == 407: // any other 407 is the target's

@@ -1,0 +1,399 @@
+// Package ability holds what the proxies of a pool can do, as far as it is known. An HTTP proxy
+// does two things: it forwards requests in absolute form (RFC 9112 section 3.2.2), and it opens
+// tunnels (CONNECT, RFC 9110 section 9.3.6). Some proxies do only one of them, and many open
+// tunnels to port 443 only.
+//
+// Most of it is learnt from the requests of clients, and none of it from one response alone,
+// because a target may send the same response:
+//
+//   - A proxy that has relayed a response below 400, or opened a tunnel, can do so.
+//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and the same request
+//     gets another status through a tunnel of the same proxy. It cannot forward either if it
+//     has responded in this way for several targets, and in no other way since its last success.
+//     A status of 400, 403 or 404 is compared only after several targets.
+//   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy
+//     then opens a tunnel to the same target; with 403, if that is so for several targets of the
+//     same kind of port. A proxy that has opened a tunnel is not affected by a 403.
+//
+// What a proxy cannot do is forgotten after a time, so that it is tried again. It is a preference
+// among proxies: if no proxy can do what a request needs, all of them are used.
+package ability
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kind is an ability.
+type Kind uint8
+
+// The abilities.
+const (
+	Forward     Kind = iota // forward requests in absolute form
+	TunnelTLS               // open tunnels to port 443
+	TunnelOther             // open tunnels to other ports
+	numKinds
+)
+
+// TunnelTo returns the kind of a tunnel to authority (host:port).
+func TunnelTo(authority string) Kind {
+	if strings.HasSuffix(authority, ":443") {
+		return TunnelTLS
+	}
+	return TunnelOther
+}
+
+// State is whether a proxy has an ability.
+type State uint8
+
+// The states.
+const (
+	Unknown State = iota
+	Can
+	Cannot
+)
+
+// String returns the name used in the API.
+func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
+
+// Source is where knowledge of an ability is from.
+type Source uint8
+
+// The sources.
+const (
+	Traffic Source = iota // requests of clients
+	Check                 // a health check
+)
+
+// String returns the name used in the API.
+func (s Source) String() string { return [...]string{"traffic", "check"}[s] }
+
+// Need is what a request needs of a proxy.
+type Need uint8
+
+// The needs. A request in absolute form can also be sent through a tunnel to its target.
+const (
+	NeedForward    Need = iota // a request in absolute form for a target whose port is not 443
+	NeedForward443             // the same for port 443
+	NeedTunnel                 // a tunnel to another port than 443
+	NeedTunnel443              // a tunnel to port 443
+)
+
+// NeedOf returns what a request for authority (host:port) needs. tunnel is whether it can only
+// be sent through a tunnel: a CONNECT, or a request for an https:// URL.
+func NeedOf(tunnel bool, authority string) Need {
+	tls := TunnelTo(authority) == TunnelTLS
+	switch {
+	case tunnel && tls:
+		return NeedTunnel443
+	case tunnel:
+		return NeedTunnel
+	case tls:
+		return NeedForward443
+	}
+	return NeedForward
+}
+
+// The rules of learning.
+const (
+	severalTargets = 3                // different targets that show something together
+	provenStrikes  = 8                // refusals in a row that make the ability of a proxy with successes unknown
+	firstForget    = 10 * time.Minute // how long Cannot holds at first
+	longestForget  = 2 * time.Hour    // each time that it is learnt again it holds twice as long, up to this
+	retestPause    = 30 * time.Second // between two tests of whether a proxy has learnt to forward
+	comparePause   = time.Minute      // after a comparison without a conclusion
+)
+
+// Forever is the end of a Cannot that does not end by itself.
+const Forever = time.Duration(1<<63 - 1)
+
+// The values of a word. All larger ones are a Cannot, and the time when it ends (ns after the
+// epoch of the pool).
+const (
+	unknown   = iota
+	can       // with a success, and no refusal since
+	canStruck // with a success, and refusals since
+	suspected // Forward: other methods than GET and HEAD were refused for several targets
+	cannotMin
+)
+
+// Set is what is known of one proxy. The zero Set knows nothing. It is safe for concurrent use;
+// its times count from the epoch of the pool.
+type Set struct {
+	words   [numKinds]atomic.Int64
+	mu      sync.Mutex // guards the following, and changes of words to and from cannot
+	records [numKinds]record
+	limited *atomic.Bool // set when something is found that the proxy cannot do; may be nil
+}
+
+// record is what led to the state of an ability.
+type record struct {
+	since    time.Duration // of the state
+	source   Source
+	targets  [severalTargets]uint64 // different targets that were refused in a row
+	distinct int                    // number of targets
+	strikes  int                    // refusals in a row
+	status   int                    // of these refusals; 405 stands for 501 as well
+	learnt   int                    // how often Cannot was learnt since the last success
+	pause    time.Duration          // no comparison before this time: the last had no second response
+
+	// Targets that responded in the same way in the last comparisons, and until when they are not
+	// compared again.
+	same      [severalTargets]uint64
+	sameUntil [severalTargets]time.Duration
+	nextSame  int
+}
+
+// NotifyLimits sets the flag that is set to true when something is found that a proxy cannot do. It
+// is called before the Set is used.
+func (s *Set) NotifyLimits(limited *atomic.Bool) { s.limited = limited }
+
+// State returns the state of an ability.
+func (s *Set) State(k Kind, at time.Duration) State {
+	switch w := s.words[k].Load(); {
+	case w == can, w == canStruck:
+		return Can
+	case w >= cannotMin && at < time.Duration(w):
+		return Cannot
+	}
+	return Unknown
+}
+
+// Meets reports whether the proxy can serve a request, as far as is known.
+func (s *Set) Meets(n Need, at time.Duration) bool {
+	tunnel := TunnelOther
+	if n == NeedForward443 || n == NeedTunnel443 {
+		tunnel = TunnelTLS
+	}
+	if s.State(tunnel, at) != Cannot {
+		return true
+	}
+	return (n == NeedForward || n == NeedForward443) && s.State(Forward, at) != Cannot
+}
+
+// Succeeded records that the proxy has relayed a response below 400, or opened a tunnel. It is
+// one atomic load if that is no news.
+func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
+	if s.words[k].Load() == can {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.words[k].Swap(can); w != can && w != canStruck {
+		s.records[k].since, s.records[k].source = at, from
+	}
+	r := &s.records[k]
+	*r = record{since: r.since, source: r.source}
+}
+
+// Learn records that the proxy cannot do something until a time; 0 stands for a time that grows
+// with each Learn since the last success.
+func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learn(k, at, until, from)
+}
+
+// learn is Learn. Requires mu.
+func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
+	r := &s.records[k]
+	if until == 0 {
+		until = at + min(firstForget<<min(r.learnt, 8), longestForget)
+	}
+	if w := s.words[k].Swap(int64(max(until, cannotMin))); w < cannotMin {
+		r.since, r.source = at, from
+	}
+	if r.source = from; r.learnt < 1<<20 {
+		r.learnt++
+	}
+	if s.limited != nil {
+		s.limited.Store(true)
+	}
+}
+
+// Forget forgets everything.
+func (s *Set) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.words {
+		s.words[k].Store(unknown)
+		s.records[k] = record{}
+	}
+}
+
+// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a
+// tunnel. comparable is whether it is a GET or HEAD without a body. When Cannot has ended, one such
+// request is sent in absolute form again; all others still go through a tunnel.
+func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
+	w := s.words[Forward].Load()
+	switch {
+	case w < suspected:
+		return false
+	case w == suspected:
+		return !comparable
+	case at < time.Duration(w) || !comparable:
+		return true
+	}
+	return !s.words[Forward].CompareAndSwap(w, int64(at+retestPause))
+}
+
+// Strike records a response of 400 or above to a request in absolute form, which may be the
+// proxy's own or the target's. comparable is as in ByTunnel. Strike reports whether the caller should
+// send the same request through a tunnel of the proxy and compare the two responses (Compared).
+func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duration) (compare bool) {
+	unsupported := Unsupported(status)
+	switch w := s.words[Forward].Load(); {
+	case !unsupported && status != 400 && status != 403 && status != 404:
+		return false
+	case !unsupported && (w == can || w == canStruck || !comparable):
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.records[Forward]
+	r.strike(target, status)
+	switch w := s.words[Forward].Load(); {
+	case w == can, w == canStruck:
+		s.words[Forward].Store(canStruck)
+		if r.strikes < provenStrikes || r.distinct < severalTargets {
+			return false
+		}
+		s.words[Forward].Store(unknown)
+		r.since = at
+	case w >= cannotMin: // a test of whether it has learnt to forward
+		return comparable
+	case !comparable && r.distinct >= severalTargets:
+		s.words[Forward].Store(suspected)
+	}
+	return comparable && (unsupported || r.distinct >= severalTargets) && !r.paused(target, at)
+}
+
+// paused reports whether a request for a target is not compared, because of the last comparisons.
+func (r *record) paused(target uint64, at time.Duration) bool {
+	for i := range r.same {
+		if r.same[i] == target && at < r.sameUntil[i] {
+			return true
+		}
+	}
+	return at < r.pause
+}
+
+// strike counts a refusal. Refusals with different statuses are not counted together: they are
+// likely to be those of targets.
+func (r *record) strike(target uint64, status int) {
+	if Unsupported(status) {
+		status = 405
+	}
+	if r.status != status {
+		r.targets, r.distinct, r.strikes, r.status = [severalTargets]uint64{}, 0, 0, status
+	}
+	r.strikes = min(r.strikes+1, 1<<20)
+	for i := range r.distinct {
+		if r.targets[i] == target {
+			return
+		}
+	}
+	if r.distinct < severalTargets {
+		r.targets[r.distinct] = target
+		r.distinct++
+	}
+}
+
+// Compared records a comparison that Strike asked for. first is the status of the response to
+// the request in absolute form, second that of the response through the tunnel; second is 0 if
+// there was none. It reports whether the first response was the proxy's own.
+func (s *Set) Compared(target uint64, first, second int, at time.Duration) (proxys bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.records[Forward]
+	switch {
+	case second != 0 && (second < 400 || Unsupported(first) && second != first):
+		s.learn(Forward, at, 0, Traffic)
+		return true
+	case second == 0 && Unsupported(first) && r.distinct >= severalTargets:
+		s.learn(Forward, at, 0, Traffic) // for several targets, and never otherwise
+	case s.words[Forward].Load() >= cannotMin: // a test without a conclusion
+	case second != 0: // the target responds in the same way
+		r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0
+		r.same[r.nextSame], r.sameUntil[r.nextSame] = target, at+comparePause
+		r.nextSame = (r.nextSame + 1) % len(r.same)
+	default:
+		r.pause = at + comparePause
+	}
+	return false
+}
+
+// RefusedForward records that the proxy, which cannot forward, has refused the tunnel of a
+// request that could have been sent in absolute form.
+func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.words[Forward].Load() < cannotMin {
+		return
+	}
+	r := &s.records[k]
+	r.strike(target, 403)
+	if r.strikes >= 2 {
+		s.learn(k, at, 0, Traffic)
+	}
+}
+
+// refusedTunnel records a refused CONNECT to a target to which another proxy has opened a tunnel
+// since.
+func (s *Set) refusedTunnel(k Kind, target uint64, status int, at time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kinds := []Kind{k}
+	if Unsupported(status) { // whatever the port
+		kinds = []Kind{TunnelTLS, TunnelOther}
+	}
+	needed := severalTargets
+	for _, kind := range kinds {
+		r := &s.records[kind]
+		r.strike(target, status)
+		switch w := s.words[kind].Load(); {
+		case w == can || w == canStruck:
+			if !Unsupported(status) || r.strikes < provenStrikes {
+				if w == can {
+					s.words[kind].Store(canStruck)
+				}
+				continue
+			}
+			needed = 1
+		case Unsupported(status) || r.learnt > 0:
+			needed = 1
+		}
+		if r.distinct >= needed {
+			s.learn(kind, at, 0, Traffic)
+		}
+	}
+}
+
+// Unsupported reports whether a status says that a method is not supported: 405 or 501
+// (RFC 9110 sections 15.5.6 and 15.6.2).
+func Unsupported(status int) bool { return status == 405 || status == 501 }
+
+// View is what is known of an ability, for display.
+type View struct {
+	State  State
+	Source Source
+	Since  time.Duration // of the state; 0 if it is unknown
+	Until  time.Duration // with Cannot: when the proxy is tried again
+}
+
+// View returns what is known of an ability.
+func (s *Set) View(k Kind, at time.Duration) View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := View{State: s.State(k, at)}
+	if v.State == Unknown {
+		return v
+	}
+	v.Source, v.Since = s.records[k].source, s.records[k].since
+	if v.State == Cannot {
+		v.Until = time.Duration(s.words[k].Load())
+	}
+	return v
+}

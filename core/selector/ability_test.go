@@ -1,0 +1,82 @@
+package selector
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+)
+
+// Proxies that cannot serve the request are not chosen while another can, in a pool of any size; not for a
+// retry either. If no proxy can, all of them are used.
+func TestAbilities(t *testing.T) {
+	for _, n := range []int{3, 1000} {
+		f := newFixture(t, n, 64)
+		at := f.pool.Elapsed(f.now)
+		cannot := func(i int, kinds ...ability.Kind) {
+			for _, k := range kinds {
+				f.get(i).Abilities().Learn(k, at, ability.Forever, ability.Check)
+			}
+		}
+		uses := func(q Query) map[string]int {
+			used := map[string]int{}
+			for range 30 {
+				again := q
+				id, err := f.choose(&again)
+				require.NoError(t, err)
+				used[id]++
+			}
+			return used
+		}
+		plain := Query{Idempotent: true, Retryable: true}
+		connect := Query{Idempotent: true, Retryable: true, Connect: true, Need: ability.NeedTunnel443}
+		for i := range n - 2 {
+			cannot(i+2, ability.Forward, ability.TunnelTLS, ability.TunnelOther)
+		}
+		cannot(0, ability.TunnelTLS, ability.TunnelOther)
+		cannot(1, ability.Forward)
+		used := uses(plain)
+		require.Equal(t, 30, used["p0"]+used["p1"])
+		require.NotZero(t, used["p0"])
+		require.NotZero(t, used["p1"], "through a tunnel")
+		require.Equal(t, map[string]int{"p1": 30}, uses(connect))
+		connect.Attempt, connect.Tried = 1, []Tried{{Proxy: f.get(1)}}
+		require.Equal(t, map[string]int{"p1": 30}, uses(connect), "again through the one that can")
+		require.False(t, f.s.Untried(&connect, f.now))
+
+		f.settle(f.get(1), core.Failure) // its breaker opens
+		connect.Attempt, connect.Tried = 0, nil
+		require.Len(t, uses(connect), min(n-1, 30), "no proxy can")
+		require.NoError(t, f.s.Blocked(&connect, f.now))
+	}
+}
+
+// Explorations and probes go to proxies that can serve the request.
+func TestExplorationsFollowAbilities(t *testing.T) {
+	f := newFixture(t, 2, 256)
+	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+	f.now = f.now.Add(31e9)
+	f.pool.Sweep()
+	for range 100 {
+		lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true, Need: ability.NeedTunnel443},
+			f.favourite(0), f.now)
+		require.NoError(t, err)
+		require.Equal(t, "p0", lease.Proxy.ID())
+		lease.Release()
+	}
+	lease, err := f.s.Select(&Query{Idempotent: true, Retryable: true}, f.favourite(0), f.now)
+	require.NoError(t, err)
+	require.Equal(t, "p1", lease.Proxy.ID(), "a plain request explores it")
+	lease.Release()
+
+	f.settle(f.get(1), core.Failure)
+	f.now = f.now.Add(10e9)
+	f.pool.Sweep()
+	require.NotEmpty(t, f.pool.Overdue())
+	lease, err = f.s.Select(&Query{Idempotent: true, Need: ability.NeedTunnel443}, f.favourite(0), f.now)
+	require.NoError(t, err)
+	require.Equal(t, "p0", lease.Proxy.ID())
+	lease.Release()
+}

@@ -1,0 +1,118 @@
+package transport
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// forward makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the
+// proxy cannot forward, through a tunnel to the target. It learns from the responses which of the two the proxy
+// can do (package ability).
+func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+	resp *Response) *verdict.Error {
+	a, at := u.Abilities(), u.Elapsed(c.Started)
+	var refused *verdict.Error // the tunnel was refused, so the request is sent in absolute form
+	if a.ByTunnel(at, q.comparable()) {
+		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
+		if verr == nil || !refusedTunnel(verr) {
+			return verr
+		}
+		refused = verr
+	}
+	verr := t.roundTrip(ctx, u, c, q, resp, "")
+	if verr != nil || !u.LearnsAbilities() {
+		return verr
+	}
+	switch {
+	case resp.Status < 400:
+		a.Succeeded(ability.Forward, at, ability.Traffic)
+	case refused != nil && ability.Unsupported(resp.Status):
+		a.RefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
+		if q.comparable() && u.HasPeers() {
+			t.abandon(c, resp)
+			refused.Cause = verdict.TunnelUnsupported // retried through another proxy, and charged to nobody
+			return refused
+		}
+	case refused == nil && resp.InnerOutcome == "" &&
+		a.Strike(targetHash(q), resp.Status, q.comparable(), at):
+		t.compare(ctx, u, c, q, resp)
+	}
+	return nil
+}
+
+// comparable reports whether the request may be sent in absolute form and through a tunnel, to compare the
+// responses: a GET or HEAD without a body.
+func (q *Request) comparable() bool {
+	return q.Framing == http1.NoBody && (string(q.Method) == http.MethodGet || string(q.Method) == http.MethodHead)
+}
+
+func targetHash(q *Request) uint64 { return upstream.Target(q.Authority).Hash }
+
+// refusedTunnel reports whether the proxy refused to open a tunnel, or closed the connection instead.
+func refusedTunnel(verr *verdict.Error) bool {
+	switch verr.Cause {
+	case verdict.TunnelRefused, verdict.TunnelUnsupported, verdict.TunnelBroke:
+		return true
+	}
+	return false
+}
+
+// compareWait limits the time of a comparison.
+const compareWait = 2 * time.Second
+
+// compare sends a request, to which the proxy responded with an error status, through a tunnel of the same
+// proxy. If that shows that the proxy cannot forward, the second response replaces resp.
+func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
+	first := *resp
+	deadline, newDeadline, timing := c.Deadline, c.NewDeadline, c.Timing
+	c.Interrupt.detach()
+	if end := t.cfg.Now().Add(compareWait); end.Before(deadline) {
+		c.Deadline, c.NewDeadline = end, nil
+	}
+	second := Response{}
+	verr := t.roundTrip(ctx, u, c, q, &second, q.Authority)
+	c.Deadline, c.NewDeadline = deadline, newDeadline
+	status := 0
+	if verr == nil {
+		status = second.Status
+	}
+	if u.Abilities().Compared(targetHash(q), first.Status, status, u.Elapsed(t.cfg.Now())) {
+		drop(first.pc.Conn)
+		*resp = second
+		return
+	}
+	if verr == nil {
+		t.abandon(c, &second)
+	}
+	*resp, c.Timing = first, timing
+	if !c.Interrupt.attach(first.pc.Conn) {
+		first.pc.SetDeadline(aLongTimeAgo)
+	}
+}
+
+// abandon ends an attempt whose response is not used.
+func (t *Transport) abandon(c *Control, resp *Response) {
+	resp.reusable = false
+	resp.Finish(c, t.cfg.Now())
+}
+
+// learnTunnel records the response of a proxy to a CONNECT.
+func (t *Transport) learnTunnel(u *upstream.Upstream, authority string, r *RefusedConnect) {
+	if !u.LearnsAbilities() {
+		return
+	}
+	switch at := u.Elapsed(t.cfg.Now()); {
+	case r.Status == 0:
+		u.TunnelOpened(authority, at)
+	case r.Status == http.StatusProxyAuthRequired || r.InnerOutcome != "":
+	case r.ErrorPage == nil || r.ErrorPage.Kind == verdict.ErrorPageForbids ||
+		r.ErrorPage.Kind == verdict.ErrorPageUnclear:
+		u.TunnelRefused(authority, r.Status, at)
+	}
+}

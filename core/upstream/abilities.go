@@ -1,0 +1,36 @@
+package upstream
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+)
+
+// Abilities returns what is known of what the proxy can do. It is empty for SOCKS proxies and
+// direct://, which open all tunnels.
+func (u *Upstream) Abilities() *ability.Set { return &u.abilities }
+
+// LearnsAbilities reports whether abilities are learnt from the requests of clients: not if breakers
+// count failures literally.
+func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
+
+// Elapsed is Pool.Elapsed of the proxy's pool.
+func (u *Upstream) Elapsed(now time.Time) time.Duration { return now.Sub(u.epoch) }
+
+// Limited reports whether something has been found that a proxy of the pool cannot do. Without that,
+// a selection need not look at abilities.
+func (p *Pool) Limited() bool { return p.limited.Load() }
+
+// TunnelOpened records that the proxy has opened a tunnel to authority (host:port) for a client.
+func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
+	u.abilities.Succeeded(ability.TunnelTo(authority), at, ability.Traffic)
+	u.pool.refusals.Opened(&u.abilities, targetHash(authority), at)
+}
+
+// TunnelRefused records that the proxy has refused a client's tunnel with a status of its own.
+func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
+	u.pool.refusals.Refused(&u.abilities, ability.TunnelTo(authority), targetHash(authority), status, at)
+}
+
+func targetHash(authority string) uint64 { return uint64(core.Hash53(authority)) }
