@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -208,6 +209,14 @@ func (c *Config) check() error {
 	}
 	if c.Queue.MaxWait < 0 {
 		return &core.KeyError{Key: "queue.max_wait", Value: c.Queue.MaxWait, Err: errors.New("must not be negative")}
+	}
+	for i, u := range c.Gateway.Users {
+		if u.Priority > core.PriorityLow {
+			return &core.KeyError{
+				Key: fmt.Sprintf("gateway.users[%d].priority", i), Value: u.Priority,
+				Err: errors.New("must be PriorityHigh, PriorityNormal or PriorityLow"),
+			}
+		}
 	}
 	if c.Memory < 0 {
 		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}

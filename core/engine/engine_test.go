@@ -20,7 +20,9 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -105,6 +107,11 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
 		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },
 		"selection.memory":         func(c *engine.Config) { c.Memory = -1 },
+		"queue.max_waiting":        func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
+		"queue.max_wait":           func(c *engine.Config) { c.Queue.MaxWait = -1 },
+		"gateway.users[0].priority": func(c *engine.Config) {
+			c.Gateway.Users = []gateway.User{{Name: "a", Priority: core.PriorityLow + 1}}
+		},
 	} {
 		cfg := engine.DefaultConfig()
 		change(&cfg)
@@ -152,6 +159,57 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	fail.Store(true)
 	require.Equal(t, "3", attempts())
+}
+
+// A request waits for a place at a proxy if a reload has allowed it, and gets one as soon as the proxy
+// is idle, or a place more is allowed.
+func TestAReloadLetsRequestsWait(t *testing.T) {
+	proxy := coretest.Serve(t, func(c net.Conn) {
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	})
+	address, err := upstream.ParseAddress("http://" + proxy)
+	require.NoError(t, err)
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: address, MaxInFlight: 1}}
+	cfg.Queue.MaxWaiting = 0
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	u := e.Pool().Snapshot().Get("p")
+	lease, ok := u.Acquire(time.Now())
+	require.True(t, ok)
+	do := func() *engine.Result {
+		r, err := e.Do(t.Context(), engine.Call{Request: get(t, "http://a.test/"), Priority: core.PriorityLow})
+		require.NoError(t, err)
+		if r.Response != nil {
+			r.Response.Body.Close()
+		}
+		return r
+	}
+	require.Equal(t, core.FinalAllBusy, do().Final)
+
+	cfg.Queue = queue.Config{MaxWaiting: 1, MaxWait: time.Hour}
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	places := func(n int) {
+		_, err := e.Pool().Update("p", func(s *upstream.Spec) error { s.MaxInFlight = n; return nil })
+		require.NoError(t, err)
+	}
+	for _, allow := range []func(){func() { places(2) }, lease.Release} {
+		places(1)
+		final := make(chan core.Final)
+		go func() { final <- do().Final }()
+		require.Eventually(t, func() bool {
+			list := e.Tracker().List("queued", 10)
+			return len(list) == 1 && list[0].Priority == core.PriorityLow
+		}, time.Minute, time.Millisecond)
+		require.Equal(t, core.FinalAllBusy, do().Final, "the queue is full")
+		allow()
+		require.Equal(t, core.FinalSuccess, <-final)
+	}
+	list := e.Tracker().List("done", 1)
+	require.Positive(t, list[0].Queued)
+	require.Zero(t, u.InFlight())
 }
 
 // A new selection.memory applies to attempts made before the reload.
@@ -203,6 +261,24 @@ func TestWantedRegions(t *testing.T) {
 	_, err = e.Do(t.Context(), engine.Call{Request: get(t, "http://a.test/"), RegionStrict: true})
 	require.ErrorAs(t, err, &bad)
 	require.Zero(t, e.Pool().Snapshot().Get("p").Stats().Uses)
+}
+
+// X-Whirlpool-Priority and Call.Priority are checked before the first attempt.
+func TestPrioritiesOfCalls(t *testing.T) {
+	e, err := engine.New(engine.DefaultConfig(), engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	q := get(t, "http://a.test/")
+	q.Header.Set("X-Whirlpool-Priority", "urgent")
+	_, err = e.Transport().RoundTrip(q)
+	var bad *engine.RequestError
+	require.ErrorAs(t, err, &bad)
+	require.ErrorContains(t, bad, "high, normal or low")
+	_, err = e.Do(t.Context(), engine.Call{Request: get(t, "http://a.test/"), Priority: core.PriorityLow + 1})
+	require.ErrorAs(t, err, &bad)
+	q.Header.Set("X-Whirlpool-Priority", "low")
+	_, err = e.Transport().RoundTrip(q)
+	require.ErrorContains(t, err, "pool_empty")
 }
 
 // without are plugins, one of which has been removed.

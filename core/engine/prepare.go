@@ -25,6 +25,8 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	switch {
 	case call.RegionStrict && call.Region == "":
 		return &RequestError{"RegionStrict is set without a Region"}
+	case call.Priority > core.PriorityLow:
+		return &RequestError{"Priority must be PriorityHigh, PriorityNormal or PriorityLow"}
 	case q.Method == http.MethodConnect:
 		return &RequestError{"CONNECT is for the gateway's port"}
 	case q.Method != "" && !httpguts.ValidHeaderFieldName(q.Method):

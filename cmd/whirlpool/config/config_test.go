@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -165,6 +167,10 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[log]\nlevel = \"loud\"\n": {"log.level",
 			":2: ", "loud"},
 		"[selection]\nmemory = \"25h\"\n": {"selection.memory", ":2: ", "must be 0s to 24h"},
+		"[queue]\nmax_wait = \"11m\"\n":   {"queue.max_wait", ":2: ", "must be 0s to 10m"},
+		"[queue]\nmax_waiting = -1\n":     {"queue.max_waiting", ":2: ", "must be 0 to 1000000"},
+		"[[gateway.users]]\nname = \"a\"\npassword = \"b\"\npriority = \"top\"\n": {"gateway.users[0].priority", ":4: ",
+			"must be high, normal or low"},
 		"[nonsense]\nx = 1\n": {"nonsense",
 			":1: "},
 		"[api]\nlisten = \"0.0.0.0:8889\"\n": {"api.listen",
@@ -185,6 +191,28 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 			}
 		}
 	}
+}
+
+// With literal breakers, requests wait in a queue only if there is a [queue].
+func TestTheQueueOfAFile(t *testing.T) {
+	const literal = "[breaker]\nblame = \"literal\"\n"
+	for text, want := range map[string]queue.Config{
+		"":                                       queue.Default(),
+		"[queue]\nmax_waiting = 5\n":             {MaxWaiting: 5, MaxWait: time.Second},
+		"[queue]\nmax_wait = \"2s\"\n":           {MaxWaiting: 1024, MaxWait: 2 * time.Second},
+		literal:                                  {MaxWait: time.Second},
+		literal + "[queue]\nmax_wait = \"2s\"\n": {MaxWaiting: 1024, MaxWait: 2 * time.Second},
+	} {
+		c, err := load(t, text, nil)
+		require.NoError(t, err)
+		require.Equal(t, want, c.Engine().Queue, text)
+	}
+	c, err := load(t, "[[gateway.users]]\nname = \"a\"\npassword = \"b\"\npriority = \"low\"\n"+
+		"[[gateway.users]]\nname = \"c\"\npassword = \"d\"\n", nil)
+	require.NoError(t, err)
+	users := c.Engine().Gateway.Users
+	require.Equal(t, core.PriorityLow, users[0].Priority)
+	require.Equal(t, core.AnyPriority, users[1].Priority)
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
