@@ -162,6 +162,10 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lost)
 	}
 	_ = b.conn.SetReadDeadline(time.Time{}) // that of the request; an error would come from Read as well
+	if held, ok := b.conn.(*conn); ok {
+		held.hold()
+		b.release = held.release
+	}
 	go b.awaitDeparture()
 	c.Context().SetConnectionClose()
 	c.Context().SetBodyStream(b, -1)
@@ -194,6 +198,7 @@ type eventBody struct {
 	admitted func() bool
 	ctx      context.Context
 	cancel   context.CancelFunc
+	release  func() // of the listener's conn; may be nil
 
 	pending []byte // encoded, not yet read by the server
 	sent    uint64 // the position that the client has an id of
@@ -254,5 +259,8 @@ func (b *eventBody) fill() bool {
 func (b *eventBody) Close() error {
 	b.cancel()
 	b.reader.Close()
+	if b.release != nil {
+		b.release()
+	}
 	return nil
 }

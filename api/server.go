@@ -39,7 +39,7 @@ type Engine interface {
 var _ Engine = (*engine.Engine)(nil)
 
 // Config holds the parts of the program that a Server shows and changes. All fields are
-// required except Activated, Events, Now, Keys and LoopbackOnly.
+// required except Activated, Events, Now, Files, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -57,6 +57,7 @@ type Config struct {
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
+	Files     int // maximum number of open file descriptors of the process; 0 if unknown
 
 	Keys         []Key
 	LoopbackOnly bool // refuse requests whose Host is not this machine; meant for no Keys
@@ -119,7 +120,18 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Serve accepts connections from l until Shutdown.
-func (s *Server) Serve(l net.Listener) error { return s.app.Listener(lingerListener{l}) }
+func (s *Server) Serve(l net.Listener) error {
+	return s.app.Listener(newListener(l, maxConnections(s.cfg.Files), s.cfg.Log, s.cfg.Now))
+}
+
+// maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors. files
+// is 0 if their number is unknown.
+func maxConnections(files int) int {
+	if files == 0 {
+		return 256
+	}
+	return max(8, min(files/8, 1024))
+}
 
 // Shutdown stops the server. It ends the streams of events, which have no end of their own. Other requests in flight
 // may finish until ctx ends; then the
@@ -172,6 +184,10 @@ func (s *Server) openapi(c *fiber.Ctx) error {
 // guard runs before every handler: it refuses requests that are not admitted, turns a
 // panic into a response, and logs changes.
 func (s *Server) guard(c *fiber.Ctx) (err error) {
+	if client, ok := c.Context().Conn().(*conn); ok {
+		client.hold()
+		defer client.release()
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			s.cfg.Log.Error("panic in the API", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -574,4 +575,22 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	require.Less(t, late[0], early[0]+16<<20)
 	require.Less(t, late[1], early[1]+10)
 	require.Less(t, late[2], early[2]+10)
+}
+
+// Silent connections to the API's port, more than the process may have files, neither end the process nor keep the API
+// or the gateway from serving others.
+func TestSilentClientsOfTheAPI(t *testing.T) {
+	w := start(t, 2, "")
+	w.stop()
+	w.files = 256
+	w.run()
+	for range 400 {
+		c, err := net.Dial("tcp", w.api)
+		require.NoError(t, err)
+		defer c.Close()
+	}
+	for range 20 {
+		require.NotNil(t, w.json("/proxies")["proxies"])
+		require.Equal(t, 200, w.get().status)
+	}
 }

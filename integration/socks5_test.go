@@ -40,7 +40,8 @@ func TestSOCKS5Clients(t *testing.T) {
 		return string(out)
 	}
 	for range 6 {
-		require.Contains(t, run("curl", "-sSfk", "-m", "20", "--socks5-hostname", w.gateway, "https://site.test/"), "hello")
+		page := run("curl", "-sSfk", "-m", "20", "--socks5-hostname", w.gateway, "https://site.test/")
+		require.Contains(t, page, "hello")
 	}
 	script := `import requests, urllib3
 urllib3.disable_warnings()

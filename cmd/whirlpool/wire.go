@@ -117,7 +117,7 @@ func wire(
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
 		Activated: g.activated, Events: g.events,
-		Log: g.log, Version: version, Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
+		Log: g.log, Version: version, Files: openFiles(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }

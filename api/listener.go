@@ -1,0 +1,142 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Limits on what a closed connection still reads.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 2 * maxUpload
+)
+
+// The pauses after an error of Accept, for example if no file descriptor is left.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// noConnection is the response to a client that gets no connection.
+const noConnection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 91\r\n" +
+	"Retry-After: 1\r\nConnection: close\r\n\r\n" +
+	`{"error":"too_many_connections","message":"the API is handling as many requests as it can"}`
+
+// listener accepts the API's connections, at most limit at a time. Beyond the limit it closes the connection that
+// has waited longest for its client to send a request. If all connections have a request in progress, the new client
+// gets a 503.
+type listener struct {
+	net.Listener
+	limit int
+	log   *slog.Logger
+	now   func() time.Time
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // guarded by mu
+}
+
+// newListener returns a listener that uses l.
+func newListener(l net.Listener, limit int, log *slog.Logger, now func() time.Time) *listener {
+	return &listener{Listener: l, limit: limit, log: log, now: now, conns: map[*conn]struct{}{}}
+}
+
+// Accept implements net.Listener. It returns an error only after Close.
+func (l *listener) Accept() (net.Conn, error) {
+	var pause time.Duration
+	for {
+		raw, err := l.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil, err
+		}
+		if err != nil {
+			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
+			l.log.Error("accept of the API", slog.Any("error", err), slog.Duration("pause", pause))
+			time.Sleep(pause)
+			continue
+		}
+		if c := l.admit(raw); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// admit makes room for a new connection. It returns nil if there is none.
+func (l *listener) admit(raw net.Conn) net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) >= l.limit {
+		oldest := l.oldestWaiting()
+		if oldest == nil {
+			raw.SetWriteDeadline(l.now().Add(time.Second))
+			_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
+			raw.Close()
+			return nil
+		}
+		delete(l.conns, oldest)
+		oldest.Conn.Close()
+	}
+	c := &conn{Conn: raw, listener: l, since: l.now()}
+	l.conns[c] = struct{}{}
+	return c
+}
+
+// oldestWaiting returns the connection that has waited longest for a request, or nil. The caller holds mu.
+func (l *listener) oldestWaiting() (oldest *conn) {
+	for c := range l.conns {
+		if c.busy == 0 && (oldest == nil || c.since.Before(oldest.since)) {
+			oldest = c
+		}
+	}
+	return oldest
+}
+
+// conn is a connection of a listener. Its Close waits until the client has read the response: a body that is too
+// large is refused before it has been read; closing the connection then would reset it, and the response could get
+// lost.
+type conn struct {
+	net.Conn
+	listener *listener
+	busy     int       // calls of hold without release; guarded by listener.mu
+	since    time.Time // start of the wait for a request; guarded by listener.mu
+}
+
+// hold keeps the connection from being closed to make room for another one: it has a request in progress.
+func (c *conn) hold() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.busy++
+}
+
+// release ends the effect of one call of hold.
+func (c *conn) release() {
+	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
+	c.busy--
+	c.since = c.listener.now()
+}
+
+// Close ends the direction to the client at once. The connection ends, in the background, when the client has closed
+// its direction or a limit is reached. Until then it counts as waiting.
+func (c *conn) Close() error {
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return c.end()
+	}
+	go func() {
+		_, _ = io.CopyN(io.Discard, tcp, lingerBytes)
+		c.end()
+	}()
+	return nil
+}
+
+// end closes the connection.
+func (c *conn) end() error {
+	c.listener.mu.Lock()
+	delete(c.listener.conns, c)
+	c.listener.mu.Unlock()
+	return c.Conn.Close()
+}

@@ -1,0 +1,133 @@
+package api
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// failingListener fails twice before it accepts.
+type failingListener struct {
+	net.Listener
+	failures int
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if l.failures > 0 {
+		l.failures--
+		return nil, errors.New("too many open files")
+	}
+	return l.Listener.Accept()
+}
+
+// serveOn serves HTTP on a listener with that limit. A request waits for the channel hold.
+func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn, l *listener) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l = newListener(&failingListener{tcp, 2}, limit, slog.New(slog.DiscardHandler), time.Now)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for {
+					if _, err := http.ReadRequest(r); err != nil {
+						return
+					}
+					c.(*conn).hold()
+					<-hold
+					c.(*conn).release()
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				}
+			})
+		}
+	})
+	var clients []net.Conn
+	t.Cleanup(func() {
+		tcp.Close()
+		for _, c := range clients {
+			c.Close()
+		}
+		wg.Wait()
+	})
+	return func() net.Conn {
+		c, err := net.Dial("tcp", tcp.Addr().String())
+		require.NoError(t, err)
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		clients = append(clients, c)
+		return c
+	}, l
+}
+
+func getOn(t *testing.T, c net.Conn) (status int) {
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.NoError(t, err)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	return r.StatusCode
+}
+
+// Beyond the limit the connection that has waited longest is closed, and the new client is served.
+func TestSilentConnectionsMakeRoom(t *testing.T) {
+	free := make(chan struct{})
+	close(free)
+	dial, l := serveOn(t, 4, free)
+	for range 20 {
+		dial() // sends nothing
+	}
+	old := dial()
+	require.Equal(t, 200, getOn(t, old))
+	for range 3 {
+		require.Equal(t, 200, getOn(t, dial()))
+	}
+	require.Equal(t, 200, getOn(t, old), "it has been used more recently than the silent ones")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	require.Len(t, l.conns, 4)
+}
+
+// If every connection has a request in progress, a new client gets a 503 at once.
+func TestBusyConnectionsStay(t *testing.T) {
+	hold := make(chan struct{})
+	dial, l := serveOn(t, 2, hold)
+	var wg sync.WaitGroup
+	for range 2 {
+		c := dial()
+		wg.Go(func() { require.Equal(t, 200, getOn(t, c)) })
+	}
+	busy := func() (n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for c := range l.conns {
+			if c.busy > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	for busy() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	r, err := http.ReadResponse(bufio.NewReader(dial()), nil)
+	require.NoError(t, err)
+	require.Equal(t, 503, r.StatusCode)
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"error":"too_many_connections",
+		"message":"the API is handling as many requests as it can"}`, string(body))
+	close(hold)
+	wg.Wait()
+}
