@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,9 +75,28 @@ func (p *project) step(w *whirl, values map[string]string, words ...string) {
 		cmd.Dir = p.dir
 		out, err := cmd.CombinedOutput()
 		require.NoError(p.t, err, "%s\n%s", line, out)
+		w.finishUpload(out)
 		return
 	}
 	p.t.Fatalf("the README has no curl line with %v", words)
+}
+
+// finishUpload waits for the end of an upload if body is the response 202 to it: on a loaded machine the checks take
+// longer than the response waits.
+func (w *whirl) finishUpload(body []byte) {
+	w.t.Helper()
+	var upload struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+	}
+	if json.Unmarshal(body, &upload) != nil || upload.State != "checking" {
+		return
+	}
+	eventually(w.t, "the upload is done", func() bool {
+		state := w.json("/uploads/" + upload.ID)["state"]
+		require.NotEqual(w.t, "failed", state)
+		return state == "done"
+	})
 }
 
 // TestALanguageIsSeenThrough is for each language what its README says, from
