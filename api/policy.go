@@ -41,15 +41,27 @@ type policyView struct {
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"`
+
+	*hedgeView // nil, and so absent, while both fields have their defaults
+}
+
+// hedgeView is the part of a policy that is about hedges.
+type hedgeView struct {
+	Hedge       retry.Hedge `json:"hedge"`
+	HedgeBudget float64     `json:"hedge_budget"`
 }
 
 func viewOfPolicy(p *retry.Policy) policyView {
-	return policyView{
+	v := policyView{
 		MaxAttempts: p.MaxAttempts, BackoffStrategy: p.BackoffStrategy, BaseDelay: p.BaseDelay,
 		Multiplier: p.Multiplier, MaxBackoffDelay: p.MaxBackoffDelay, Jitter: p.Jitter,
 		RetryStatusCodes: p.RetryStatusCodes, Timeout: p.Timeout,
 		RetryNonIdempotent: p.RetryNonIdempotent, FailoverDelay: p.FailoverDelay,
 	}
+	if !p.Hedge.Off() || p.HedgeBudget != retry.DefaultHedgeBudget {
+		v.hedgeView = &hedgeView{p.Hedge, p.HedgeBudget}
+	}
+	return v
 }
 
 // globalPolicyView is the JSON of the global policy.

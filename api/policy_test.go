@@ -44,3 +44,31 @@ func TestPolicy(t *testing.T) {
 	require.Nil(t, r.policies.Current().FailoverDelay)
 	require.Equal(t, retry.SourceRuntime, r.policies.View().Source)
 }
+
+// The fields of hedges are in a policy that has hedges, or a budget of its own for them.
+func TestPolicyWithHedges(t *testing.T) {
+	r := newRig(t, nil)
+	put := func(body, part string) {
+		t.Helper()
+		response, got := r.send(t, "PUT", "/api/v1/retry/policy", body)
+		require.Equal(t, 200, response.StatusCode, string(got))
+		if part == "" {
+			require.NotContains(t, string(got), "hedge")
+			return
+		}
+		require.Contains(t, string(got), part)
+	}
+	put(`{"hedge":"p95"}`, `"hedge":"p95","hedge_budget":0.05,"updated_at"`)
+	put(`{"hedge":0.25}`, `"hedge":0.25,"hedge_budget":0.05,`)
+	put(`{"hedge":"off"}`, "")
+	put(`{"hedge_budget":0.1}`, `"hedge":"off","hedge_budget":0.1,`)
+	r.check(t,
+		call("PUT", "/retry/policy", `{"hedge":"p99"}`, 400, `{"error":"invalid_field",`+
+			`"message":"hedge: must be \"off\", \"p95\" or 0.001 to 60 seconds","details":{"field":"hedge"}}`),
+		call("PUT", "/retry/policy", `{"hedge":61}`, 400, `{"error":"invalid_field",`+
+			`"message":"hedge must be \"off\", \"p95\" or 0.001 to 60 seconds, not 61",`+
+			`"details":{"field":"hedge","limit":"0.001 to 60"}}`),
+		call("PUT", "/retry/policy", `{"hedge":null}`, 400),
+		call("PUT", "/retry/policy", `{"hedge_budget":1.5}`, 400),
+	)
+}

@@ -57,6 +57,7 @@ type queueView struct {
 // attemptView is the JSON of one finished attempt.
 type attemptView struct {
 	Attempt      int     `json:"attempt"`
+	Hedge        bool    `json:"hedge,omitempty"` // it began while the attempt before it was in flight
 	ProxyID      string  `json:"proxy_id"`
 	Outcome      string  `json:"outcome"`
 	StatusCode   int     `json:"status_code,omitempty"`
@@ -89,7 +90,8 @@ func viewsOfAttempts(events []core.AttemptEvent) []attemptView {
 	for i := range events {
 		e := &events[i]
 		out[i] = attemptView{
-			Attempt: e.Attempt, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(), StatusCode: e.Outcome.Status,
+			Attempt: e.Attempt, Hedge: e.Hedge, ProxyID: e.ProxyID, Outcome: e.Outcome.Result.String(),
+			StatusCode:  e.Outcome.Status,
 			DelayBefore: seconds(e.Delay), Latency: seconds(e.Ended.Sub(e.Started)),
 		}
 		if e.Outcome.Err != nil {

@@ -37,7 +37,8 @@ type AttemptEvent struct {
 	ProxyID     string
 	Attempt     int           // 0 for the first; a replay has the number of the attempt it replays
 	Delay       time.Duration // the wait before the attempt
-	RetryReason string        // Reason of the previous attempt; "" for the first attempt
+	RetryReason string        // Reason of the previous attempt; "hedge" for a hedge, "" for the first attempt
+	Hedge       bool          // the attempt began while the one before it was in flight
 	Started     time.Time
 	Ended       time.Time
 	Outcome     Outcome
@@ -61,9 +62,24 @@ type RequestEvent struct {
 	// response of a failed attempt, relayed because it was the last, does not count.
 	Delivered bool
 
+	// LostHedge is set if the last attempt was a hedge that lost or failed: if the request was served, it was by the
+	// attempt before it.
+	LostHedge bool
+
 	// The last attempt could have been followed by a retry, but max_attempts was reached
 	// (LimitReached) or the retry budget was empty (BudgetSpent).
 	LimitReached, BudgetSpent bool
+}
+
+// ServedBy returns the number of the attempt that served the request, from 1; 0 if it was not delivered.
+func (e *RequestEvent) ServedBy() int {
+	switch {
+	case !e.Delivered:
+		return 0
+	case e.LostHedge:
+		return e.Attempts - 1
+	}
+	return e.Attempts
 }
 
 // Listener is the way by which a request arrived.

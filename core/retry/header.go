@@ -120,11 +120,27 @@ func (o *Override) setItem(key string, value any) error {
 		return setBool(&o.Jitter, key, value)
 	case "retry_non_idempotent":
 		return setBool(&o.RetryNonIdempotent, key, value)
+	case "hedge_budget":
+		return setNumber(&o.HedgeBudget, key, value)
+	case "hedge":
+		return o.setHedge(value)
 	case "retry_status_codes":
 		return fieldError(key, "must be a list of integers, such as (429 503)")
 	}
 	return fieldError("X-Whirlpool-Retry", fmt.Sprintf(
 		"has the unknown field %q; its fields are those of GET /api/v1/retry/policy", clip(key)))
+}
+
+func (o *Override) setHedge(value any) error {
+	if s, ok := asText(value); ok {
+		value = s
+	}
+	var h Hedge
+	if err := h.DecodeValue(value); err != nil {
+		return fieldError("hedge", err.Error())
+	}
+	o.Hedge = &h
+	return nil
 }
 
 func setNumber(to **float64, key string, value any) error {

@@ -27,6 +27,8 @@ type Policy struct {
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
+	Hedge              Hedge    `json:"hedge"`
+	HedgeBudget        float64  `json:"hedge_budget"` // most hedges per first attempt that may be hedged, 0 to 1
 
 	codes codeSet
 	hash  string
@@ -44,7 +46,7 @@ func (s *codeSet) has(code int) bool {
 func DefaultPolicy() Policy {
 	p := Policy{
 		MaxAttempts: 3, BackoffStrategy: "exponential", BaseDelay: 1, Multiplier: 2, MaxBackoffDelay: 30,
-		RetryStatusCodes: []int{502, 503, 504},
+		RetryStatusCodes: []int{502, 503, 504}, HedgeBudget: DefaultHedgeBudget,
 	}
 	p.seal()
 	return p
@@ -63,6 +65,9 @@ func (p *Policy) seal() {
 	slices.Sort(sorted)
 	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
 		formatNumber(p.Timeout), p.RetryNonIdempotent, formatNumber(p.FailoverDelay))
+	if !p.Hedge.Off() { // so that policies without hedges have the hashes of earlier versions
+		fmt.Fprint(h, p.Hedge, p.HedgeBudget)
+	}
 	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)
 }
 
@@ -115,6 +120,7 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 		{"max_backoff_delay", &p.MaxBackoffDelay, 1, 300},
 		{"timeout", p.Timeout, 0.1, math.MaxFloat64},
 		{"failover_delay", p.FailoverDelay, 0, 300},
+		{"hedge_budget", &p.HedgeBudget, 0, 1},
 	} {
 		if r.value != nil && !(*r.value >= r.min && *r.value <= r.max) {
 			limit := fmt.Sprintf("%v to %.0f", r.min, r.max)
@@ -123,6 +129,9 @@ func (p *Policy) Validate(strategies func(string) bool) error {
 			}
 			return outOfRange(limit, r.field, *r.value)
 		}
+	}
+	if err := p.Hedge.validate(); err != nil {
+		return err
 	}
 	if p.RetryStatusCodes == nil {
 		p.RetryStatusCodes = []int{}
@@ -169,6 +178,8 @@ type Override struct {
 	Timeout            strict.Nullable `json:"timeout"`
 	RetryNonIdempotent *bool           `json:"retry_non_idempotent"`
 	FailoverDelay      strict.Nullable `json:"failover_delay"`
+	Hedge              *Hedge          `json:"hedge"`
+	HedgeBudget        *float64        `json:"hedge_budget"`
 }
 
 // Merge returns p with the changes of o. The result is not validated.
@@ -182,6 +193,8 @@ func (p *Policy) Merge(o Override) Policy {
 	set(&q.Jitter, o.Jitter)
 	set(&q.RetryStatusCodes, o.RetryStatusCodes)
 	set(&q.RetryNonIdempotent, o.RetryNonIdempotent)
+	set(&q.Hedge, o.Hedge)
+	set(&q.HedgeBudget, o.HedgeBudget)
 	if o.Timeout.Set {
 		q.Timeout = o.Timeout.Value
 	}
@@ -189,6 +202,21 @@ func (p *Policy) Merge(o Override) Policy {
 		q.FailoverDelay = o.FailoverDelay.Value
 	}
 	return q
+}
+
+// Overridden returns the policy of a request that overrides fields of p, the global policy. The error is a
+// *FieldError: of Validate, or because hedge_budget is larger than that of p.
+func (p *Policy) Overridden(o Override, strategies func(string) bool) (Policy, error) {
+	q := p.Merge(o)
+	if err := q.Validate(strategies); err != nil {
+		return Policy{}, err
+	}
+	if q.HedgeBudget > p.HedgeBudget {
+		limit := fmt.Sprintf("0 to %v", p.HedgeBudget)
+		return Policy{}, &FieldError{"hedge_budget", fmt.Sprintf("must be %s, the global policy's, not %v", limit,
+			q.HedgeBudget), limit}
+	}
+	return q, nil
 }
 
 func set[T any](to *T, from *T) {
@@ -206,7 +234,7 @@ func decodeOverride(data []byte) (Override, error) {
 
 // Equal reports whether two policies have the same fields.
 func (p *Policy) Equal(q *Policy) bool {
-	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes)
+	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes) && p.HedgeBudget == q.HedgeBudget
 }
 
 // Idempotent reports whether a request of that method may be repeated without retry_non_idempotent: the
@@ -214,6 +242,16 @@ func (p *Policy) Equal(q *Policy) bool {
 func Idempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":
+		return true
+	}
+	return false
+}
+
+// Safe reports whether a method is safe (RFC 9110 section 9.2.1). Only requests of such methods are hedged: a second
+// DELETE may get a 404 before the first has its response.
+func Safe(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE":
 		return true
 	}
 	return false

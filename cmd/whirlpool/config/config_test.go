@@ -417,6 +417,24 @@ func TestNullsInTOML(t *testing.T) {
 	require.NotNil(t, c.Policy.FailoverDelay)
 }
 
+func TestHedge(t *testing.T) {
+	for text, want := range map[string]retry.Hedge{
+		`"off"`: {}, `"p95"`: {P95: true}, `0.5`: {After: 0.5}, `2`: {After: 2},
+	} {
+		c, err := load(t, "[retry]\nhedge = "+text+"\nhedge_budget = 0.1\n", nil)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, c.Engine().Retry.Hedge, text)
+		assert.Equal(t, 0.1, c.Engine().Retry.HedgeBudget)
+	}
+	c, err := load(t, "", func(s *Source) { s.Environ = []string{"WHIRLPOOL_RETRY__HEDGE=p95"} })
+	require.NoError(t, err)
+	assert.True(t, c.Policy.Hedge.P95)
+	for _, text := range []string{`hedge = "p99"`, `hedge = 0`, `hedge = 61`, `hedge = true`, `hedge_budget = 2`} {
+		_, err := load(t, "[retry]\n"+text+"\n", nil)
+		require.ErrorContains(t, err, "retry.hedge", text)
+	}
+}
+
 // FuzzLoad: no file panics, and what is accepted can be built from.
 func FuzzLoad(f *testing.F) {
 	shipped, err := os.ReadFile("../../../koanf.toml")

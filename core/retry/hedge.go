@@ -1,0 +1,191 @@
+package retry
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Hedge states after which time without a response a request's first attempt is hedged: a second attempt starts
+// through another proxy, and the first good response wins (J. Dean, L. A. Barroso, The Tail at Scale, CACM 2013).
+// The zero value is "off".
+type Hedge struct {
+	P95   bool    // after the 95th percentile of the latencies of the pool
+	After float64 // after so many seconds, 0.001 to 60; 0 with P95, and for "off"
+}
+
+// DefaultHedgeBudget is the default of Policy.HedgeBudget.
+const DefaultHedgeBudget = 0.05
+
+const (
+	hedgeOff = "off"
+	hedgeP95 = "p95"
+	minHedge = 0.001
+	maxHedge = 60
+)
+
+// Off reports whether the policy has no hedges.
+func (h Hedge) Off() bool { return h == Hedge{} }
+
+// String returns the notation of the configuration: "off", "p95" or a number of seconds.
+func (h Hedge) String() string {
+	switch {
+	case h.P95:
+		return hedgeP95
+	case h.Off():
+		return hedgeOff
+	}
+	return strconv.FormatFloat(h.After, 'g', -1, 64)
+}
+
+// MarshalJSON implements json.Marshaler: the strings "off" and "p95", or a number of seconds.
+func (h Hedge) MarshalJSON() ([]byte, error) {
+	if h.P95 || h.Off() {
+		return json.Marshal(h.String())
+	}
+	return json.Marshal(h.After)
+}
+
+var errHedge = errors.New(`must be "off", "p95" or 0.001 to 60 seconds`)
+
+// DecodeValue implements strict.Value. The range of a number is checked by Policy.Validate.
+func (h *Hedge) DecodeValue(from any) (err error) {
+	switch v := from.(type) {
+	case string:
+		switch v {
+		case hedgeOff:
+			*h = Hedge{}
+			return nil
+		case hedgeP95:
+			*h = Hedge{P95: true}
+			return nil
+		}
+		return errHedge
+	case json.Number:
+		h.After, err = v.Float64()
+	case int64:
+		h.After = float64(v)
+	case float64:
+		h.After = v
+	default:
+		return errHedge
+	}
+	if h.P95 = false; err != nil || h.After == 0 { // 0 would be "off"
+		return errHedge
+	}
+	return nil
+}
+
+func (h Hedge) validate() error {
+	if h.P95 || h.Off() || h.After >= minHedge && h.After <= maxHedge {
+		return nil
+	}
+	return &FieldError{"hedge", `must be "off", "p95" or 0.001 to 60 seconds, not ` + h.String(), "0.001 to 60"}
+}
+
+// HedgeKind is a kind of attempts. Each has its own 95th percentile.
+type HedgeKind uint8
+
+// The kinds: until the head of a response, until a tunnel is open, and from the client's first bytes in a tunnel until
+// those of the target.
+const (
+	HedgeResponse HedgeKind = iota
+	HedgeTunnel
+	HedgeFirstByte
+	hedgeKinds
+)
+
+// Hedging is the part of hedges that all requests share: their budget, and the latencies for "p95". The budget is a
+// token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a hedge
+// takes one. So there is never more than hedge_budget of a hedge per first attempt. A Hedging is safe for concurrent
+// use.
+type Hedging struct {
+	mu        sync.Mutex
+	tokens    int64 // in millionths
+	latencies [hedgeKinds]latencies
+}
+
+const (
+	token      = 1_000_000 // one token in millionths
+	hedgeBurst = 10        // most tokens in the bucket
+)
+
+// leastP95 is the shortest delay of a hedge with "p95". Timers are not much more accurate.
+const leastP95 = time.Millisecond
+
+// Begin records a first attempt that may be hedged. It returns the delay of its hedge; 0 if too few latencies are
+// known. ok is false if p has no hedges.
+func (h *Hedging) Begin(p *Policy, kind HedgeKind) (after time.Duration, ok bool) {
+	if p.Hedge.Off() || p.HedgeBudget <= 0 {
+		return 0, false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tokens = min(h.tokens+int64(math.Floor(p.HedgeBudget*token)), hedgeBurst*token)
+	return h.delay(p, kind), true
+}
+
+// Delay returns the delay of a hedge as Begin does, and records nothing.
+func (h *Hedging) Delay(p *Policy, kind HedgeKind) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.delay(p, kind)
+}
+
+// delay requires mu.
+func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
+	if !p.Hedge.P95 {
+		return time.Duration(p.Hedge.After * float64(time.Second))
+	}
+	if p95 := h.latencies[kind].p95; p95 > 0 {
+		return max(p95, leastP95)
+	}
+	return 0
+}
+
+// Add records the latency of a first attempt that may be hedged, for "p95". That of one that lost to its hedge is the
+// time until then, which is longer than the delay of the hedge.
+func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.latencies[kind].add(latency)
+}
+
+// TryTake takes a token for a hedge. It returns false if the budget is spent.
+func (h *Hedging) TryTake() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.tokens < token {
+		return false
+	}
+	h.tokens -= token
+	return true
+}
+
+// latencies are the last ones of a kind, and their 95th percentile.
+type latencies struct {
+	ring [hedgeSamples]time.Duration
+	n    int           // recorded so far
+	p95  time.Duration // as of the last computation; 0 before the first
+}
+
+const (
+	hedgeSamples = 512 // that the percentile is computed from: its rank is accurate to 1 % (standard error)
+	hedgeEvery   = 32  // latencies between two computations
+	hedgeLeast   = 20  // latencies before the first computation
+)
+
+func (l *latencies) add(d time.Duration) {
+	l.ring[l.n%hedgeSamples] = d
+	if l.n++; l.n != hedgeLeast && l.n%hedgeEvery != 0 {
+		return
+	}
+	sorted := l.ring
+	known := sorted[:min(l.n, hedgeSamples)]
+	slices.Sort(known)
+	l.p95 = known[(len(known)*95+99)/100-1]
+}
