@@ -53,8 +53,8 @@ func (e *Engine) Override(header string) (*retry.Policy, error) {
 
 // Merge returns the global policy with the changes of an override.
 func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
-	p := e.policies.Current().Merge(o)
-	if err := p.Validate(e.HasBackoff); err != nil {
+	p, err := e.policies.Current().Overridden(o, e.HasBackoff)
+	if err != nil {
 		return nil, err
 	}
 	return &p, nil

@@ -100,6 +100,7 @@ type Engine struct {
 	opts      Options
 	pool      *upstream.Pool
 	policies  *retry.Store
+	hedging   *retry.Hedging
 	metrics   *metrics.Recorder
 	tracker   *metrics.Tracker
 	transport *transport.Transport
@@ -134,7 +135,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand()}
+	e := &Engine{opts: opts, stop: make(chan struct{}), idKey: opts.Rand(), hedging: &retry.Hedging{}}
 	e.life, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
@@ -254,7 +255,7 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	t := executor.Tuning{
 		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
-		Queue: cfg.Queue,
+		Queue: cfg.Queue, Hedging: e.hedging,
 	}
 	if !cfg.Literal && e.pool != nil {
 		t.Targets, t.Epoch = e.pool.Ledger(), e.pool.Epoch()

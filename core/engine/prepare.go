@@ -53,7 +53,7 @@ func (r *roundTrip) prepare(call Call, cfg *Config) error {
 	if in.Method == "" {
 		in.Method = http.MethodGet
 	}
-	in.Idempotent = retry.Idempotent(in.Method)
+	in.Idempotent, in.Safe = retry.Idempotent(in.Method), retry.Safe(in.Method)
 	r.forward.Request = transport.Request{
 		Method: []byte(in.Method), Target: target.Absolute, Path: target.Path,
 		Authority: authority.HostPort, TLS: target.TLS, Idempotent: in.Idempotent,

@@ -91,3 +91,30 @@ func TestAllocOfARefusal(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(500, refused), 1.0)
 	require.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
 }
+
+// A request that may be hedged and gets its response before that costs no allocation.
+func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
+	for _, hedge := range []retry.Hedge{{After: 60}, {P95: true}} {
+		b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.Hedging = even{}, &retry.Hedging{} })
+		b.recorder = nowhere{}
+		x, c := &both{}, quick{}
+		shape := exchange(t, func(p *retry.Policy) { p.Hedge = hedge })
+		x.Request = shape.Request
+		x.Safe = true
+		require.Zero(t, testing.AllocsPerRun(500, func() {
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{}, b.now())
+		}))
+		require.NotNil(t, x.race)
+	}
+}
+
+// quick is a Hedger that has its response at once.
+type quick struct{}
+
+func (quick) Send(context.Context, *Attempt) (int, verdict.Facts) {
+	return 0, verdict.Facts{Status: 200}
+}
+func (quick) Discard(int)                    {}
+func (quick) Stop()                          {}
+func (quick) Adopt(_ Hedger[int], r int) int { return r }
+func (quick) Hedge() Hedger[int]             { return quick{} }

@@ -163,7 +163,7 @@ func (x *Exchange) recordTunnel() {
 
 // recordServed records the attempt that served the request.
 func (x *Exchange) recordServed() {
-	x.recordAttempt(&x.event.Outcome)
+	x.recordAttempt(&x.flight, &x.event.Outcome)
 	if t := x.tuning; t.Observe != nil && x.event.Outcome.Verdict != core.Excluded {
 		x.observe(&x.event.Outcome, t)
 	}
@@ -180,12 +180,15 @@ func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
 
 // record records the request.
 func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
+	if x.race != nil {
+		x.race.join() // so that all its attempts have been recorded
+	}
 	q, r := x.request, &x.result
 	x.final = core.RequestEvent{
 		Request: q.ID, PolicyHash: q.Policy.Hash(), Policy: q.Policy, Attempts: r.Attempts, Waited: r.Waited,
 		Started: x.started, Ended: at, Status: status, Final: r.Final, Listener: q.Listener,
 		LimitReached: x.retry.limitReached, BudgetSpent: x.retry.budgetSpent,
-		Delivered: r.Final == core.FinalSuccess && !clientLeft,
+		Delivered: r.Final == core.FinalSuccess && !clientLeft, LostHedge: x.lostHedge,
 	}
 	x.executor.recorder.Request(&x.final)
 }

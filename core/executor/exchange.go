@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"sync"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -23,15 +24,13 @@ type Exchange struct {
 	ready    time.Time
 	deadline time.Time // of the whole request; zero without a total timeout
 
-	query    selector.Query
-	attempt  Attempt
-	proxy    *upstream.Upstream // of the last attempt; nil before the first
-	lease    upstream.Lease
-	event    core.AttemptEvent // of the last attempt
-	finding  evidence.Finding  // of the last attempt, if it failed
-	cutShort bool              // the attempt's deadline is its adaptive timeout
-	deferred []deferred        // failed attempts to be charged if another proxy serves the request
-	retry    retryState
+	query     selector.Query
+	flight                     // the last attempt
+	finding   evidence.Finding // of the last attempt, if it failed
+	deferred  []deferred       // failed attempts to be charged if another proxy serves the request
+	retry     retryState
+	race      contest // of the first attempt with its hedge; nil without one
+	lostHedge bool    // its hedge has lost or failed, and no attempt has followed
 
 	open    open // kind of the ending that has not been closed
 	relay   Relay
@@ -43,7 +42,17 @@ type Exchange struct {
 	forPlace placeWaiter
 	forRetry queue.Waiter[*retry.Budget]
 
-	newDeadline func() time.Time // the method shorten
+	shortenLast func() time.Time // flight.shorten, bound once
+	eventsMu    sync.Mutex       // of result.Events until the request is recorded
+}
+
+// flight is one attempt, from the choice of its proxy to its outcome.
+type flight struct {
+	attempt  Attempt
+	proxy    *upstream.Upstream // nil before the first attempt
+	lease    upstream.Lease
+	event    core.AttemptEvent
+	cutShort bool // the attempt's deadline is its adaptive timeout
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -78,7 +87,7 @@ func (x *Exchange) reset() {
 	x.deadline = time.Time{}
 	x.query.Reset()
 	x.proxy, x.finding = nil, evidence.Finding{}
-	x.retry = retryState{}
+	x.retry, x.lostHedge = retryState{}, false
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }
 
@@ -86,6 +95,9 @@ func (x *Exchange) reset() {
 // not settled, and nothing is recorded.
 func (x *Exchange) Abandon() {
 	x.open = nothing
+	if x.race != nil {
+		x.race.abandon()
+	}
 	x.lease.Release()
 	x.releaseDeferred()
 }

@@ -63,6 +63,7 @@ type Tuning struct {
 	Observe        func(*core.Observation)            // plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	Queue          queue.Config                       // limits of both queues
+	Hedging        *retry.Hedging                     // nil for no hedges, whatever the policies are
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
 	Epoch          time.Time                          // of Targets' moments

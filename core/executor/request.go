@@ -20,6 +20,7 @@ type Request struct {
 	Region       string // the wanted region; "" for none
 	RegionStrict bool   // proxies of other regions are not used
 	Idempotent   bool   // may be repeated without opting in (RFC 9110 section 9.2.2)
+	Safe         bool   // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
 	Tunnel       bool   // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// one, so the request is sent through a tunnel
@@ -34,7 +35,7 @@ type Request struct {
 
 // Progress receives the steps of one request, for the tracker.
 type Progress interface {
-	Attempt(number int, proxyID string)
+	Attempt(number int, proxyID string)   // also of a hedge, and again of the first one if the hedge has lost
 	Queued(p core.Priority, at time.Time) // the request waits in a queue
 	Dequeued(at time.Time)                // that wait has ended
 	Waiting(until time.Time, retry int)

@@ -23,6 +23,7 @@ type Attempt struct {
 	NewDeadline   func() time.Time
 	Total         time.Time // of the whole request; zero for none
 	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
+	Hedged        bool      // the Sender is a Hedger, and Stop may be called
 }
 
 // Sender sends one request through the proxies that the executor chooses.
@@ -46,14 +47,10 @@ func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sen
 func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	q := x.request
 	for x.choose(ctx) {
-		response, facts := s.Send(ctx, &x.attempt)
-		o := x.judge(ctx, &facts)
-		if o.Retry == core.Replay {
-			x.recordAttempt(&o)
-			x.beginReplay()
-			response, facts = s.Send(ctx, &x.attempt)
-			facts.Replayed = true
-			o = x.judge(ctx, &facts)
+		race := hedged(ctx, x, s)
+		response, o := send(ctx, x, &x.flight, s)
+		if race != nil {
+			response, o = race.decide(response, o)
 		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
 			x.served(&o)
@@ -77,6 +74,20 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		}
 	}
 	return refused[T](x)
+}
+
+// send makes the attempt f. It repeats an attempt that an idle connection has lost.
+func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, core.Outcome) {
+	response, facts := s.Send(ctx, &f.attempt)
+	o := x.judge(ctx, f, &facts)
+	if o.Retry == core.Replay {
+		x.recordAttempt(f, &o)
+		f.beginReplay(x)
+		response, facts = s.Send(ctx, &f.attempt)
+		facts.Replayed = true
+		o = x.judge(ctx, f, &facts)
+	}
+	return response, o
 }
 
 func refused[T any](x *Exchange) Ending[T] {
@@ -134,27 +145,32 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	if number > 0 {
 		x.logRetry(id) // only now it is certain that there is a retry
 	}
-	x.proxy, x.lease = lease.Proxy, lease
-	x.lease.Target = q.Target
-	e, a := &x.event, &x.attempt
-	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
-	e.Request, e.ProxyID, e.Attempt, e.Started = q.ID, id, number, now
-	e.Delay, e.RetryReason = x.retry.delay, x.retry.reason
-	*a = Attempt{}
-	a.Upstream, a.Number, a.Started, a.Total = lease.Proxy, number, now, x.deadline
-	x.result.Attempts, x.result.ProxyID = number+1, id
-	x.setDeadline()
+	x.result.Attempts, x.result.ProxyID, x.lostHedge = number+1, id, false
+	x.flight.begin(x, &lease, number, now)
+	x.event.Delay, x.event.RetryReason = x.retry.delay, x.retry.reason
 	if q.Progress != nil {
 		q.Progress.Attempt(number, id)
 	}
 	return true
 }
 
-// beginReplay prepares the last attempt to be made once more on a new connection.
-func (x *Exchange) beginReplay() {
-	x.event.Started = x.executor.now()
-	x.attempt.NewConnection, x.attempt.Started = true, x.event.Started
-	x.setDeadline()
+// begin begins an attempt through the proxy of lease, which f takes over.
+func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.Time) {
+	f.proxy, f.lease = lease.Proxy, *lease
+	f.lease.Target = x.request.Target
+	e, a := &f.event, &f.attempt
+	*e = core.AttemptEvent{} // field by field: a composite literal would be copied on the stack
+	e.Request, e.ProxyID, e.Attempt, e.Started = x.request.ID, f.proxy.ID(), number, now
+	*a = Attempt{}
+	a.Upstream, a.Number, a.Started, a.Total = f.proxy, number, now, x.deadline
+	f.setDeadline(x)
+}
+
+// beginReplay prepares the attempt to be made once more on a new connection.
+func (f *flight) beginReplay(x *Exchange) {
+	f.event.Started = x.executor.now()
+	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
+	f.setDeadline(x)
 }
 
 // An adaptive timeout is tailFactor times the proxy's 99th percentile of latency, and
@@ -167,51 +183,58 @@ const (
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry
 // may follow and there is another proxy. It does not apply with a retry budget, which may refuse
 // the retry.
-func (x *Exchange) setDeadline() {
-	q, t, a := x.request, x.tuning, &x.attempt
-	x.cutShort, a.NewDeadline = false, nil
-	a.Deadline = x.event.Started.Add(t.AttemptTimeout)
+func (f *flight) setDeadline(x *Exchange) {
+	q, t, a := x.request, x.tuning, &f.attempt
+	f.cutShort, a.NewDeadline = false, nil
+	a.Deadline = f.event.Started.Add(t.AttemptTimeout)
 	if !x.deadline.IsZero() && x.deadline.Before(a.Deadline) {
 		a.Deadline = x.deadline
 	}
-	if t.Adaptive && t.Budget == nil && x.result.Attempts < q.Policy.MaxAttempts && q.Replayable &&
-		(q.Idempotent || q.Policy.RetryNonIdempotent) && x.proxy.HasPeers() {
-		if x.newDeadline == nil {
-			x.newDeadline = x.shorten
+	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
+		(q.Idempotent || q.Policy.RetryNonIdempotent) && f.proxy.HasPeers() {
+		switch {
+		case f != &x.flight:
+			a.NewDeadline = f.shorten
+		case x.shortenLast == nil:
+			x.shortenLast = f.shorten
+			fallthrough
+		default:
+			a.NewDeadline = x.shortenLast
 		}
-		a.NewDeadline = x.newDeadline
-		x.shorten()
+		f.shorten()
 	}
 }
 
 // shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool
 // had no latencies when the attempt began, the adaptive timeout applies as soon as there are some.
-func (x *Exchange) shorten() time.Time {
-	a := &x.attempt
-	if tail := x.proxy.Tail(); tail > 0 {
-		if d := x.event.Started.Add(max(tailFactor*tail, leastAttempt)); d.Before(a.Deadline) {
-			a.Deadline, x.cutShort = d, true
+func (f *flight) shorten() time.Time {
+	a := &f.attempt
+	if tail := f.proxy.Tail(); tail > 0 {
+		if d := f.event.Started.Add(max(tailFactor*tail, leastAttempt)); d.Before(a.Deadline) {
+			a.Deadline, f.cutShort = d, true
 		}
 	}
 	return a.Deadline
 }
 
 // judge completes the facts of an attempt and returns its outcome.
-func (x *Exchange) judge(ctx context.Context, f *verdict.Facts) core.Outcome {
+func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.Outcome {
 	q, now := x.request, x.executor.now()
-	x.event.Ended = now
-	f.Now, f.Latency = now, now.Sub(x.event.Started)
+	a.event.Ended = now
+	f.Now, f.Latency = now, now.Sub(a.event.Started)
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
 	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
-	f.Direct, f.Proven = x.proxy.Direct(), x.proxy.HasServed()
+	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()
 	f.StatusRetried, f.StatusCounted = q.Policy.Retries(f.Status), q.Global.Retries(f.Status)
-	f.CutShort = x.cutShort && !now.Before(x.attempt.Deadline)
+	f.CutShort = a.cutShort && !now.Before(a.attempt.Deadline)
 	f.TotalTimeout, f.TighterTimeout = !x.deadline.IsZero() && !now.Before(x.deadline), q.tighterTimeout()
 	if ctx.Err() != nil {
-		f.Stopped = context.Cause(ctx)
+		if cause := context.Cause(ctx); cause != errHedgeLost {
+			f.Stopped = cause
+		}
 	}
 	if targets := x.tuning.Targets; f.InnerOutcome != "" && targets != nil {
-		f.TargetServed = targets.ServedElsewhere(q.Target, x.proxy.Hash(), now.Sub(x.tuning.Epoch))
+		f.TargetServed = targets.ServedElsewhere(q.Target, a.proxy.Hash(), now.Sub(x.tuning.Epoch))
 	}
 	return verdict.Judge(f)
 }
@@ -247,20 +270,23 @@ func (x *Exchange) settle(o *core.Outcome) {
 		x.finding = x.lease.Settle(o)
 		x.lease.Release()
 	}
-	x.recordAttempt(o)
+	x.recordAttempt(&x.flight, o)
 	if t.Observe != nil && o.Verdict != core.Excluded {
 		x.observe(o, t)
 	}
 }
 
-func (x *Exchange) recordAttempt(o *core.Outcome) {
-	x.event.Outcome = *o
-	x.executor.recorder.Attempt(&x.event)
+// recordAttempt records the attempt f, whose outcome is o.
+func (x *Exchange) recordAttempt(f *flight, o *core.Outcome) {
+	f.event.Outcome = *o
+	x.executor.recorder.Attempt(&f.event)
 	if p := x.request.Progress; p != nil {
-		p.Finished(&x.event)
+		p.Finished(&f.event)
 	}
 	if x.request.KeepEvents {
-		x.result.Events = append(x.result.Events, x.event)
+		x.eventsMu.Lock()
+		defer x.eventsMu.Unlock()
+		x.result.Events = append(x.result.Events, f.event)
 	}
 }
 

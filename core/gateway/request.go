@@ -95,7 +95,7 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	if in.Tunnel = in.Method == http.MethodConnect; in.Tunnel {
 		in.Listener = core.ListenConnect
 	}
-	in.Idempotent = in.Tunnel || retry.Idempotent(in.Method)
+	in.Idempotent, in.Safe = in.Tunnel || retry.Idempotent(in.Method), in.Tunnel || retry.Safe(in.Method)
 	in.BeforeWait, in.Progress = r.callbacks.watch, entry
 
 	target, bad := r.target()
@@ -182,8 +182,8 @@ func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := global.Merge(o)
-		if err := p.Validate(r.set.Strategies); err != nil {
+		p, err := global.Overridden(o, r.set.Strategies)
+		if err != nil {
 			return nil, err
 		}
 		c.global, c.override, c.policy = global, string(override), &p

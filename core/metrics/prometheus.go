@@ -96,7 +96,9 @@ var counters = []metric{
 	{"requests_total", "requests by listener and final outcome", []string{"listener", "outcome"}},
 	{"attempts_total", "attempts by result and, if they failed, by reason", []string{"outcome", "error"}},
 	{"circuit_breaker_transitions_total", "transitions of circuit breakers by the new state", []string{"to"}},
-	{"retries_total", "retries by the reason of the previous attempt", []string{"reason"}},
+	{"retries_total", "retries by the reason of the previous attempt, and hedges", []string{"reason"}},
+	{"hedges_total", "attempts that began while the request's first attempt was in flight", nil},
+	{"hedges_won_total", "hedges that served their request", nil},
 	{"tunnel_bytes_total", "bytes of ended tunnels, up to targets or down to clients", []string{"direction"}},
 	{"retry_success_total", "requests that succeeded after a retry", nil},
 	{"retry_limit_exceeded_total", "requests that reached max_attempts", nil},
@@ -170,6 +172,8 @@ func (e *exporter) flush() {
 		count("retries_total", n, "reason", reason)
 	}
 	t.mu.Unlock()
+	count("hedges_total", t.hedges.Load())
+	count("hedges_won_total", t.hedgesWon.Load())
 	count("tunnel_bytes_total", uint64(t.tunnelUp.Load()), "direction", "up")
 	count("tunnel_bytes_total", uint64(t.tunnelDown.Load()), "direction", "down")
 	count("retry_success_total", t.recovered.Load())

@@ -131,9 +131,9 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 func (r *Recorder) Request(e *core.RequestEvent) {
 	m := r.at(e.Ended)
 	m.requests.Add(1)
-	if e.Delivered && e.Attempts > 0 {
+	if n := e.ServedBy(); n > 0 {
 		m.delivered.Add(1)
-		m.successByAttempt[min(e.Attempts, maxAttempts)-1].Add(1)
+		m.successByAttempt[min(n, maxAttempts)-1].Add(1)
 	}
 	r.policies.count(e)
 	r.totals.request(e)

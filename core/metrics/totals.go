@@ -12,6 +12,8 @@ import (
 type totals struct {
 	requests    [core.NumListeners][core.FinalNoProxyInRegion + 1]atomic.Uint64
 	succeeded   atomic.Uint64 // attempts
+	hedges      atomic.Uint64
+	hedgesWon   atomic.Uint64
 	transitions [core.HalfOpen + 1]atomic.Uint64
 	recovered   atomic.Uint64 // requests that succeeded after a retry
 	limited     atomic.Uint64 // requests that reached max_attempts
@@ -60,6 +62,12 @@ func (t *totals) attempt(o *core.Outcome) {
 
 func (t *totals) retry(e *core.AttemptEvent) {
 	t.waited.Add(int64(e.Delay))
+	if e.Hedge {
+		t.hedges.Add(1)
+		if e.Outcome.Result == core.ResultSuccess {
+			t.hedgesWon.Add(1)
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.retries == nil {
@@ -71,7 +79,7 @@ func (t *totals) retry(e *core.AttemptEvent) {
 func (t *totals) request(e *core.RequestEvent) {
 	t.requests[e.Listener][e.Final].Add(1)
 	t.requestTime.observe(e.Ended.Sub(e.Started))
-	if e.Delivered && e.Attempts > 1 {
+	if e.ServedBy() > 1 {
 		t.recovered.Add(1)
 	}
 	if e.LimitReached {

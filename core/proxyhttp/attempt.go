@@ -11,12 +11,13 @@ import (
 )
 
 var (
-	_ executor.Sender[*transport.Response] = (*Forward)(nil)
-	_ executor.Sender[*transport.Tunnel]   = (*Connect)(nil)
+	_ executor.Hedger[*transport.Response] = (*Forward)(nil)
+	_ executor.Hedger[*transport.Tunnel]   = (*Connect)(nil)
 )
 
 // Forward sends one request; each attempt is one call of Send. It implements executor.Sender, and
-// is reused for further requests. Response has the response.
+// is reused for further requests. Response has the response. When the context of Send is cancelled,
+// the caller calls Control.Interrupt.Fire.
 type Forward struct {
 	Transport *transport.Transport
 	Now       func() time.Time
@@ -40,6 +41,9 @@ func (f *Forward) Discard(r *transport.Response) {
 	if r != nil {
 		r.Drain(&f.Control)
 		r.Finish(&f.Control, f.Now())
+	}
+	if f.Control.Stoppable {
+		f.Control.Interrupt.Resume()
 	}
 }
 
@@ -82,10 +86,13 @@ func (c *Connect) Discard(t *transport.Tunnel) {
 	if t != nil && t.Refused.Status == 0 {
 		t.Abort()
 	}
+	if c.Control.Stoppable {
+		c.Control.Interrupt.Resume()
+	}
 }
 
 // control copies the settings of an attempt.
 func control(c *transport.Control, a *executor.Attempt) {
 	c.Started, c.Deadline, c.Total, c.NewConnection = a.Started, a.Deadline, a.Total, a.NewConnection
-	c.NewDeadline = a.NewDeadline
+	c.NewDeadline, c.Stoppable = a.NewDeadline, a.Hedged
 }

@@ -56,6 +56,8 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 		return conn, nil
 	}
 	c.callOnSlow()
+	ctx, end := c.stoppable(ctx)
+	defer end()
 	ctx, cancel := context.WithDeadline(ctx, c.Deadline)
 	defer cancel()
 	start := t.cfg.Now()
@@ -100,6 +102,8 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 // dialProxyOnce opens a connection to u at a: TCP, and TLS to an https:// proxy.
 func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
+	ctx, end := c.stoppable(ctx)
+	defer end()
 	start := t.cfg.Now()
 	deadline := start.Add(time.Duration(t.connectTimeout.Load()))
 	if c.Deadline.Before(deadline) {

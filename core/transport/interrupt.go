@@ -1,18 +1,21 @@
 package transport
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
 )
 
-// Interrupt ends an attempt from another goroutine: the client has left, or the gateway shuts down.
-// The zero value is ready for use. It is safe for concurrent use and is reused for the attempts of
+// Interrupt ends an attempt from another goroutine: the client has left, the gateway shuts down, or another attempt
+// of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is reused for the attempts of
 // a client connection.
 type Interrupt struct {
-	mu    sync.Mutex
-	conn  net.Conn // whose reads and writes Fire ends
-	fired bool
+	mu      sync.Mutex
+	conn    net.Conn           // whose reads and writes Fire and Stop end
+	dialing context.CancelFunc // ends dialing (Stop only); nil if the attempt does not dial
+	fired   bool               // by Fire
+	stopped bool               // by Stop
 }
 
 // Fire ends the attempt in flight, and every later one when it begins.
@@ -25,28 +28,73 @@ func (i *Interrupt) Fire() {
 	}
 }
 
-// attach sets the connection that Fire ends. It returns false if Fire has been called.
+// Stop ends the attempt in flight, dialing included if Control.Stoppable is set, and every later one until Resume.
+func (i *Interrupt) Stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stopped = true
+	if i.conn != nil {
+		i.conn.SetDeadline(aLongTimeAgo)
+	}
+	if i.dialing != nil {
+		i.dialing()
+	}
+}
+
+// Resume ends the effect of Stop.
+func (i *Interrupt) Resume() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stopped = false
+}
+
+// setDialing sets the function by which Stop ends dialing, and calls it if Stop has been called.
+func (i *Interrupt) setDialing(cancel context.CancelFunc) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.dialing = cancel; i.stopped && cancel != nil {
+		cancel()
+	}
+}
+
+// stoppable returns a context of dialing that Stop cancels. The caller calls end when it has dialled.
+func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end func()) {
+	if !c.Stoppable {
+		return ctx, func() {}
+	}
+	dialing, cancel := context.WithCancel(ctx)
+	c.Interrupt.setDialing(cancel)
+	return dialing, func() {
+		c.Interrupt.setDialing(nil)
+		cancel()
+	}
+}
+
+// ended reports whether Fire or Stop has been called. It requires mu.
+func (i *Interrupt) ended() bool { return i.fired || i.stopped }
+
+// attach sets the connection that Fire and Stop end. It returns false if one of them has been called.
 func (i *Interrupt) attach(c net.Conn) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn = c
-	return !i.fired
+	return !i.ended()
 }
 
-// detach removes the connection. It returns false if Fire has been called.
+// detach removes the connection. It returns false if Fire or Stop has been called.
 func (i *Interrupt) detach() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.conn = nil
-	return !i.fired
+	return !i.ended()
 }
 
-// The next three methods set deadlines of c unless Fire has been called.
+// The next three methods set deadlines of c unless Fire or Stop has been called.
 
 func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.fired {
+	if !i.ended() {
 		c.SetReadDeadline(t)
 	}
 }
@@ -54,7 +102,7 @@ func (i *Interrupt) setReadDeadline(c net.Conn, t time.Time) {
 func (i *Interrupt) setDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.fired {
+	if !i.ended() {
 		c.SetDeadline(t)
 	}
 }
@@ -62,7 +110,7 @@ func (i *Interrupt) setDeadline(c net.Conn, t time.Time) {
 func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.fired {
+	if !i.ended() {
 		c.SetWriteDeadline(t)
 	}
 }
@@ -70,9 +118,9 @@ func (i *Interrupt) setWriteDeadline(c net.Conn, t time.Time) {
 // aLongTimeAgo is a deadline that ends reads and writes at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// Fired reports whether Fire has been called.
+// Fired reports whether Fire has been called, or Stop without Resume.
 func (i *Interrupt) Fired() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.fired
+	return i.ended()
 }

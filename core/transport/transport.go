@@ -102,6 +102,7 @@ type Control struct {
 	Total         time.Time     // deadline of the whole request, not before Deadline; zero for none
 	BodyIdle      time.Duration // maximum time without progress while the request's body is sent
 	NewConnection bool          // do not reuse an idle connection
+	Stoppable     bool          // Interrupt.Stop may be called
 	Interrupt     Interrupt
 	// OnSlow, if not nil, is called when no byte of a response has arrived for SlowAfter,
 	// and when a new connection is not established at once. The client may leave during
@@ -350,6 +351,23 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 func (r *Response) begin() {
 	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
 	r.reusable = !r.Response.Close
+}
+
+// Adopt makes from, a response of an attempt with the Control old, this response, and c its Control. from is empty
+// afterwards.
+func (r *Response) Adopt(from *Response, old, c *Control) {
+	old.Interrupt.detach()
+	*r = *from
+	*from = Response{}
+	if r.pc == nil {
+		return
+	}
+	if r.pc.control != nil {
+		r.pc.control = c
+	}
+	if !c.Interrupt.attach(r.pc.Conn) {
+		r.pc.SetDeadline(aLongTimeAgo)
+	}
 }
 
 // Conn returns the connection that the body is read from.

@@ -196,12 +196,14 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 // Answered reports to the breaker that the attempt has a response head or an open tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part gives the place in flight back and returns a lease with the permit, which the caller settles
-// and releases later. l holds nothing afterwards.
+// Part gives the place in flight back, unless it has been given back, and returns a lease with the permit, which the
+// caller settles and releases later. l holds nothing afterwards.
 func (l *Lease) Part() Lease {
 	rest := *l
 	rest.parted = true
-	l.Proxy.leave()
+	if !l.parted {
+		l.Proxy.leave()
+	}
 	*l = Lease{}
 	return rest
 }

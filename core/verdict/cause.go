@@ -46,6 +46,7 @@ const (
 	ClientLeft
 	RequestBroke
 	TunnelUnused
+	HedgeLost
 	ShuttingDown
 	LocalLimit
 
@@ -162,6 +163,8 @@ var rows = [numCauses]row{
 		meaning: "the client's request body ended early or is malformed"},
 	TunnelUnused: {word: "tunnel_unused", charge: nobody, retry: core.NoRetry,
 		meaning: "the tunnel ended before its first byte from the target, and the proxy is not the reason"},
+	HedgeLost: {word: "hedge_lost", charge: nobody, retry: core.NoRetry,
+		meaning: "another attempt of the same request, in flight at the same time, got its response first"},
 	ShuttingDown: {word: "shutting_down", charge: gateway, retry: core.NoRetry,
 		meaning: "the gateway is shutting down"},
 	LocalLimit: {word: "local_limit", charge: gateway, retry: core.RetryAfterBackoff, unsent: true,

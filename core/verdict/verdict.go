@@ -349,6 +349,17 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	return o
 }
 
+// LoseRace returns the outcome of an attempt that was ended, or not needed any more, because another attempt of
+// the request that was in flight at the same time (a hedge, or the attempt that was hedged) has served it.
+func LoseRace(o core.Outcome) core.Outcome {
+	o = ended(o, HedgeLost, core.ResultCancelled, "", errLost)
+	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.NoRetry, core.RepeatAllowed, true, false
+	o.Status, o.RetryAfter = 0, 0
+	return o
+}
+
+var errLost = errors.New("another attempt of the request, in flight at the same time, was served first")
+
 // ended returns o with another cause and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
 	o.Cause, o.Charge, o.Result, o.Reason, o.Err = c, rows[c].charge, result, reason, err

@@ -1,0 +1,67 @@
+package proxyhttp
+
+import (
+	"context"
+
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// hedgeForward sends the request of a Forward, once and at the same time as it.
+type hedgeForward struct{ Forward }
+
+// Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
+func (f *Forward) Hedge() executor.Hedger[*transport.Response] {
+	if f.Request.Rest != nil {
+		return nil
+	}
+	h := &hedgeForward{Forward{Transport: f.Transport, Now: f.Now, Request: f.Request}}
+	h.Control.BodyIdle = f.Control.BodyIdle
+	return h
+}
+
+// Send implements executor.Sender.
+func (h *hedgeForward) Send(ctx context.Context, a *executor.Attempt) (*transport.Response, verdict.Facts) {
+	defer context.AfterFunc(ctx, h.Control.Interrupt.Fire)()
+	return h.Forward.Send(ctx, a)
+}
+
+// Stop implements executor.Hedger.
+func (f *Forward) Stop() { f.Control.Interrupt.Stop() }
+
+// Adopt implements executor.Hedger.
+func (f *Forward) Adopt(hedge executor.Hedger[*transport.Response], r *transport.Response) *transport.Response {
+	if r == nil {
+		return nil
+	}
+	f.Response.Adopt(r, &hedge.(*hedgeForward).Control, &f.Control)
+	return &f.Response
+}
+
+// hedgeConnect opens a tunnel to the target of a Connect, once and at the same time as it.
+type hedgeConnect struct {
+	Connect
+	control transport.Control
+}
+
+// Hedge implements executor.Hedger.
+func (c *Connect) Hedge() executor.Hedger[*transport.Tunnel] {
+	h := &hedgeConnect{Connect: Connect{Transport: c.Transport, Authority: c.Authority}}
+	h.Control = &h.control
+	return h
+}
+
+// Send implements executor.Sender.
+func (h *hedgeConnect) Send(ctx context.Context, a *executor.Attempt) (*transport.Tunnel, verdict.Facts) {
+	defer context.AfterFunc(ctx, h.control.Interrupt.Fire)()
+	return h.Connect.Send(ctx, a)
+}
+
+// Stop implements executor.Hedger.
+func (c *Connect) Stop() { c.Control.Interrupt.Stop() }
+
+// Adopt implements executor.Hedger. A tunnel does not depend on its Sender.
+func (c *Connect) Adopt(_ executor.Hedger[*transport.Tunnel], t *transport.Tunnel) *transport.Tunnel {
+	return t
+}
