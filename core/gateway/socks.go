@@ -122,7 +122,7 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	defer entry.Release()
 	in := executor.Request{
 		ID: s.NewID(), Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
-		Tunnel: true, Idempotent: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
+		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
 		BeforeWait: f.conn.watch.start, Progress: entry, Priority: core.PriorityNormal.AtMost(f.limit),
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
