@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -178,4 +179,25 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		w.stop()
 		w.retriesLogged(c.tries - 1) // no word of the one that is not made
 	}
+}
+
+// While no proxy can be reached, Retry-After is the time of the next reachability check, not that of
+// the breakers, and a proxy that is up again serves.
+func TestRetryAfterWithoutAReachableProxy(t *testing.T) {
+	t.Parallel()
+	w := start(t, 2, "")
+	for _, f := range w.fakes {
+		f.Refuse()
+		eventually(t, "its breaker is open", func() bool {
+			w.get(ovr("max_attempts=1")...)
+			return w.breaker(f.Name)["state"] == "open"
+		})
+	}
+	a := w.get()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "all_breakers_open", a.outcome())
+	after, err := strconv.Atoi(a.header.Get("Retry-After"))
+	require.NoError(t, err)
+	require.Positive(t, after)
+	require.Less(t, after, 20, "breakers are open for 30 s")
 }

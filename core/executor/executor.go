@@ -31,7 +31,7 @@ type Selector interface {
 	Untried(q *selector.Query, now time.Time) bool
 	// Blocked returns an error if no proxy can be chosen for q.
 	Blocked(q *selector.Query, now time.Time) error
-	// NextTest returns when a breaker that is not closed may admit a probe; false without one.
+	// NextTest returns when a proxy may become admissible whose breaker is not closed; false without one.
 	NextTest() (time.Time, bool)
 }
 

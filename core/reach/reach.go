@@ -99,6 +99,7 @@ func (c *Checker) Run(ctx context.Context) {
 // due queues the proxies that need a check, and takes out those whose time has come.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
+		c.cfg.Pool.SetNextCheck(time.Time{})
 		return nil
 	}
 	c.mu.Lock()
@@ -115,7 +116,20 @@ func (c *Checker) due() (list []*check) {
 		list = append(list, heap.Pop(&c.queue).(*check))
 		c.running++
 	}
+	c.cfg.Pool.SetNextCheck(c.next(now))
 	return list
+}
+
+// next returns when the next check begins or, if all of them run, when the next of those may end; zero
+// if there is none. Requires mu.
+func (c *Checker) next(now time.Time) time.Time {
+	switch {
+	case len(c.queue) > 0:
+		return c.queue[0].at
+	case c.running > 0:
+		return now.Add(tick)
+	}
+	return time.Time{}
 }
 
 // failingSince returns when the breaker of u opened first since u served a request. A proxy that

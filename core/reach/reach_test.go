@@ -127,6 +127,34 @@ func TestNewProxiesAreCheckedOnce(t *testing.T) {
 	})
 }
 
+// While a proxy cannot be reached, the pool knows when the next check begins. A check that succeeds is
+// the last.
+func TestTheNextCheckIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool, n := start(t, 1, 8, map[string]core.Cause{"p0": verdict.ProxyUnreachable})
+		time.Sleep(10 * time.Second)
+		for range 5 {
+			at, planned := pool.NextCheck()
+			for planned && time.Until(at) <= 100*time.Millisecond { // one runs, or is about to
+				time.Sleep(50 * time.Millisecond)
+				at, planned = pool.NextCheck()
+			}
+			require.True(t, planned)
+			require.LessOrEqual(t, time.Until(at), 3*time.Second)
+			before := n.count("p0")
+			time.Sleep(time.Until(at) - 10*time.Millisecond)
+			require.Equal(t, before, n.count("p0"))
+			time.Sleep(120 * time.Millisecond)
+			require.Equal(t, before+1, n.count("p0"), "with the next tick")
+		}
+		n.set("p0", verdict.ProxyUnreachable, false)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, core.HalfOpen, get(t, pool, "p0").Breaker().State())
+		_, planned := pool.NextCheck()
+		require.False(t, planned)
+	})
+}
+
 // An entry that is dead opens its breaker without a request, and is checked less and
 // less often. When it comes back, the next request probes it.
 func TestADeadEntryCostsNoRequest(t *testing.T) {

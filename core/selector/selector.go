@@ -114,8 +114,15 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1)}
 }
 
-// NextTest returns Pool.NextTest.
-func (s *Selector) NextTest() (time.Time, bool) { return s.pool.NextTest() }
+// NextTest returns when a proxy may become admissible whose breaker is not closed: at Pool.NextTest or, if
+// that is earlier, at Pool.NextCheck. It returns false if all breakers are closed.
+func (s *Selector) NextTest() (time.Time, bool) {
+	test, ok := s.pool.NextTest()
+	if check, planned := s.pool.NextCheck(); ok && planned && check.Before(test) {
+		return check, true
+	}
+	return test, ok
+}
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
 // core.ErrAllBreakersOpen, core.ErrAllBusy or ErrCredentialsRefused. With RegionStrict it is a

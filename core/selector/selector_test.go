@@ -95,8 +95,19 @@ func TestErrors(t *testing.T) {
 	at, ok := f.s.NextTest()
 	assert.True(t, ok)
 	assert.Equal(t, f.now.Add(time.Second), at)
+	for check, want := range map[time.Duration]time.Duration{
+		250 * time.Millisecond: 250 * time.Millisecond, 2 * time.Second: time.Second,
+	} {
+		f.pool.SetNextCheck(f.now.Add(check))
+		at, ok = f.s.NextTest()
+		assert.True(t, ok)
+		assert.Equal(t, f.now.Add(want), at)
+	}
 
 	f = newFixture(t, 1, 256)
+	f.pool.SetNextCheck(f.now)
+	_, ok = f.s.NextTest()
+	assert.False(t, ok, "its breaker is closed")
 	_, err = f.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
 	require.NoError(t, err)
 	lease, err := f.s.Select(&Query{Idempotent: true}, rotation, f.now)

@@ -64,7 +64,9 @@ type Pool struct {
 	overdue   atomic.Pointer[[]*Upstream] // see Overdue
 	// earliest due time of a breaker, ns after the epoch; 0 if it has to be computed
 	nextTest atomic.Int64
-	leaving  atomic.Int64 // proxies that are removed when their last attempt has ended
+	// when the next reachability check begins, ns after the epoch; 0 if none is planned
+	nextCheck atomic.Int64
+	leaving   atomic.Int64 // proxies that are removed when their last attempt has ended
 }
 
 // Snapshot is the pool at one time. It never changes.

@@ -51,6 +51,26 @@ func (p *Pool) NextTest() (time.Time, bool) {
 	return earliest, found
 }
 
+// SetNextCheck sets when the next check of whether a proxy can be reached begins; zero for never.
+func (p *Pool) SetNextCheck(at time.Time) {
+	next := time.Duration(0)
+	if !at.IsZero() {
+		next = max(p.Elapsed(at), 1)
+	}
+	p.nextCheck.Store(int64(next))
+}
+
+// NextCheck returns when the next check of whether a proxy can be reached begins. It returns false if
+// none is planned.
+func (p *Pool) NextCheck() (time.Time, bool) {
+	next := time.Duration(p.nextCheck.Load())
+	if next == 0 {
+		return time.Time{}, false
+	}
+	now := p.now()
+	return now.Add(next - p.Elapsed(now)), true
+}
+
 // Overdue returns the proxies whose breaker has been half-open without a probe for longer than
 // its timeout_duration, as of the last Sweep.
 func (p *Pool) Overdue() []*Upstream {
