@@ -594,3 +594,25 @@ func TestSilentClientsOfTheAPI(t *testing.T) {
 		require.Equal(t, 200, w.get().status)
 	}
 }
+
+// Clients that never finish a request's head, more than the process may have files, lock nobody out.
+func TestUnfinishedHeadsLockNobodyOut(t *testing.T) {
+	w := start(t, 2, "")
+	w.stop()
+	w.files = 512
+	w.run()
+	for range 1500 {
+		c, err := net.Dial("tcp", w.gateway)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nX-A: ")
+		require.NoError(t, err)
+	}
+	for range 20 {
+		a := w.get("Connection", "close")
+		require.NoError(t, a.err)
+		require.Equal(t, 200, a.status)
+		require.Less(t, a.took, patience/2)
+	}
+	w.reconcile(0)
+}

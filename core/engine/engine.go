@@ -42,6 +42,7 @@ type Config struct {
 	AttemptTimeout time.Duration
 	Adaptive       bool // adaptive timeouts
 	BodyIdle       time.Duration
+	HeadTimeout    time.Duration // for the head of a client's request
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
@@ -57,7 +58,7 @@ func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
 		Queue:          queue.Default(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute, HeadTimeout: 10 * time.Second,
 		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
@@ -198,7 +199,9 @@ func (c *Config) check() error {
 	if err := c.breaker().Validate(); err != nil {
 		return &core.KeyError{Key: "breaker", Err: err}
 	}
-	for key, d := range map[string]time.Duration{"attempt": c.AttemptTimeout, "body_idle": c.BodyIdle} {
+	for key, d := range map[string]time.Duration{
+		"attempt": c.AttemptTimeout, "body_idle": c.BodyIdle, "head": c.HeadTimeout,
+	} {
 		if d <= 0 {
 			return &core.KeyError{Key: "timeouts." + key, Value: d, Err: errors.New("must be above 0")}
 		}
@@ -228,7 +231,7 @@ func (c *Config) check() error {
 // settings returns the gateway's part of cfg.
 func (e *Engine) settings(cfg *Config) gateway.Settings {
 	set := cfg.Gateway
-	set.BodyIdle, set.Strategies = cfg.BodyIdle, e.HasBackoff
+	set.BodyIdle, set.Head, set.Strategies = cfg.BodyIdle, cfg.HeadTimeout, e.HasBackoff
 	return set
 }
 

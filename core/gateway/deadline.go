@@ -16,7 +16,9 @@ type readDeadline struct {
 	draining *atomic.Bool // the gateway's
 	phase    atomic.Int32
 	stopped  atomic.Bool
-	idle     time.Time // the deadline that awaitRequest set; zero if await has set another one since
+	waiting  atomic.Int64 // start of the wait for a request, in Unix nanoseconds; 0 before the first
+	partial  bool         // awaitRest has been called since awaitRequest
+	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one since
 }
 
 // The phases of a connection.
@@ -27,8 +29,7 @@ const (
 )
 
 const (
-	// idleTimeout closes a client connection that sends no request; it also bounds how
-	// long the head of a request may take.
+	// idleTimeout is the time until a client must have begun the next request.
 	idleTimeout = 3 * time.Minute
 	// idleSlack is how much shorter that time may be: the deadline of a busy connection
 	// is set once in idleSlack, not for each request.
@@ -41,11 +42,22 @@ var aLongTimeAgo = time.Unix(1, 0)
 // awaitRequest sets the deadline for the next request's head. It returns false if the gateway
 // drains, so that no further request is served.
 func (d *readDeadline) awaitRequest(now time.Time) bool {
+	d.waiting.Store(now.UnixNano())
+	d.partial = false
 	if until := now.Add(idleTimeout); until.Sub(d.idle) > idleSlack {
 		d.idle = until
 		d.set(until)
 	}
 	return !d.draining.Load()
+}
+
+// awaitRest sets the deadline for the rest of a head of which a part has been read. Only the first call
+// for each head has an effect, so that a client cannot extend the time by sending byte by byte.
+func (d *readDeadline) awaitRest(until time.Time) {
+	if !d.partial {
+		d.partial = true
+		d.await(until)
+	}
 }
 
 // await sets the deadline for all other reads; the zero time means none.

@@ -39,13 +39,23 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 		c := &deadlines{}
 		d := &readDeadline{conn: c, draining: &draining}
 		now := time.Now()
-		phase, stopped := fresh, false
+		phase, stopped, partial := fresh, false, false
 		over := func() bool { return stopped || draining.Load() && phase != busy }
 		var want time.Time
 		t.Repeat(map[string]func(*rapid.T){
 			"await": func(*rapid.T) {
 				want = now.Add(time.Second)
 				d.await(want)
+				require.Equal(t, over(), c.ended())
+			},
+			"await the rest of a head": func(*rapid.T) {
+				before := c.last
+				d.awaitRest(now.Add(2 * time.Second))
+				if partial {
+					require.Equal(t, before, c.last, "only the first call counts")
+					return
+				}
+				partial, want = true, now.Add(2*time.Second)
 				require.Equal(t, over(), c.ended())
 			},
 			"no deadline": func(*rapid.T) {
@@ -57,6 +67,7 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 				if phase == busy {
 					t.Skip("one is in flight")
 				}
+				partial = false
 				require.Equal(t, !draining.Load(), d.awaitRequest(now))
 				if !over() {
 					left := c.last.Sub(now)

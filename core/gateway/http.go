@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -38,6 +39,7 @@ type cache struct {
 func newHTTPFront(s *Server, c *connection) front {
 	f := &httpFront{}
 	f.request.init(s, c)
+	c.reader.OnPart = func() { c.read.awaitRest(s.Now().Add(f.set.Head)) }
 	return f
 }
 
@@ -81,6 +83,13 @@ func (f *httpFront) unreadable(err error) {
 	switch {
 	case errors.As(err, &bad):
 		f.refuseHead(bad)
+	case errors.Is(err, os.ErrDeadlineExceeded) && f.conn.read.partial && !f.conn.draining():
+		f.begin()
+		f.head, f.body = http1.Request{}, http1.Body{}
+		f.respondError(&proxyhttp.ErrorResponse{
+			Status: http.StatusRequestTimeout, Code: "request_timeout", Reason: "http_request_error", Close: true,
+			Message: "the request's head did not come within timeouts.head",
+		})
 	case err != io.EOF:
 		f.server.Log.Debug("client connection ended", slog.Any("error", err))
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,6 +27,7 @@ type Settings struct {
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	MaxConnections int                    // client connections at once; 0 for no limit
+	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
 	Strategies     func(name string) bool // reports whether there is a backoff of that name
 }
@@ -129,11 +131,15 @@ const spareFiles = 128
 // roomPoll is the interval at which awaitRoom checks for free descriptors.
 const roomPoll = 5 * time.Millisecond
 
-// awaitRoom waits while the clients may need all file descriptors of the process: one for each
-// client connection and one for the proxy connection of each request in flight, besides those of
-// the pipes. Meanwhile new clients wait in the listener's queue.
+// awaitRoom makes sure that the clients do not need more file descriptors than the process has: one
+// for each client connection and one for the proxy connection of each request in flight, besides
+// those of the pipes. If there are too few, it closes connections without a request (evict). If all
+// have one, it waits, and new clients wait in the listener's queue.
 func (s *Server) awaitRoom() {
 	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
+		if s.evict() {
+			continue
+		}
 		s.crowd.Do(func() {
 			s.Log.Warn("clients wait: the limit of open files (ulimit -n) allows no more at once",
 				slog.Int("clients", s.Connections()), slog.Int("files", s.Files))
@@ -170,6 +176,14 @@ func (s *Server) admit(raw net.Conn, f newFront) {
 	c := newConnection(s.ctx, raw, s.Now, &s.draining)
 	s.mu.Lock()
 	limit := s.settings.Load().MaxConnections
+	for limit > 0 && len(s.conns) >= limit && !s.draining.Load() {
+		s.mu.Unlock()
+		evicted := s.evict()
+		s.mu.Lock()
+		if !evicted {
+			break
+		}
+	}
 	if s.draining.Load() || limit > 0 && len(s.conns) >= limit {
 		s.mu.Unlock()
 		s.refuse(c, f)
@@ -183,10 +197,49 @@ func (s *Server) admit(raw net.Conn, f newFront) {
 		defer s.wg.Done()
 		s.serve(c, f(s, c).serve)
 		s.mu.Lock()
-		delete(s.conns, c)
-		s.clients.Add(-1)
+		s.remove(c)
 		s.mu.Unlock()
 	}()
+}
+
+// remove removes a connection from conns, once. The caller holds mu.
+func (s *Server) remove(c *connection) {
+	if _, ok := s.conns[c]; ok {
+		delete(s.conns, c)
+		s.clients.Add(-1)
+	}
+}
+
+// minWait is the time that a client has at least to send a request before evict may close its
+// connection.
+const minWait = 200 * time.Millisecond
+
+// evict closes the connections that have waited longest for a request: idle ones, and those whose
+// client has sent nothing or a part of a head. It closes a 64th of them, at least one, because it
+// looks at every connection. It returns false if no connection has waited for minWait.
+func (s *Server) evict() bool {
+	type waiting struct {
+		conn  *connection
+		since int64
+	}
+	var list []waiting
+	newest := s.Now().Add(-minWait).UnixNano()
+	s.mu.Lock()
+	for c := range s.conns {
+		if since := c.read.waiting.Load(); since > 0 && since <= newest && c.read.phase.Load() != busy {
+			list = append(list, waiting{c, since})
+		}
+	}
+	slices.SortFunc(list, func(a, b waiting) int { return cmp.Compare(a.since, b.since) })
+	list = list[:(len(list)+63)/64]
+	for _, w := range list {
+		s.remove(w.conn)
+	}
+	s.mu.Unlock()
+	for _, w := range list {
+		w.conn.close()
+	}
+	return len(list) > 0
 }
 
 // serve runs f, a method of c's front, and ends the connection.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -20,6 +21,7 @@ type socksFront struct {
 	server *Server
 	conn   *connection
 	users  users
+	head   time.Duration // maximum time for all messages before the tunnel
 	limit  core.Priority // the highest that the client's user may have
 	buf    loan
 }
@@ -27,7 +29,7 @@ type socksFront struct {
 func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
 	c.out.patience = set.BodyIdle
-	return &socksFront{server: s, conn: c, users: set.users, buf: loan{from: s.outs}}
+	return &socksFront{server: s, conn: c, users: set.users, head: set.Head, buf: loan{from: s.outs}}
 }
 
 // serve authenticates the client, reads its request and serves the tunnel.
@@ -187,6 +189,7 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 		if !errors.Is(err, socks5.ErrIncomplete) {
 			return err
 		}
+		f.conn.read.awaitRest(f.server.Now().Add(f.head))
 		if err := f.conn.reader.ReadAhead(); err != nil {
 			return err
 		}

@@ -34,6 +34,10 @@ type Reader struct {
 	pooled *[]byte // buf's origin, to be given back
 	start  *sync.Pool
 
+	// OnPart, if not nil, is called when a part of a head has been read and the rest has not arrived. It may
+	// be called several times for one head.
+	OnPart func()
+
 	begin     int  // where in buf the head that was read last begins
 	responses bool // heads are read as responses, and repaired
 }
@@ -187,6 +191,9 @@ func (r *Reader) head() ([]byte, error) {
 		if r.w > r.r {
 			if whole, err := r.unfinished(&u); whole != nil || err != nil {
 				return whole, err
+			}
+			if r.OnPart != nil {
+				r.OnPart()
 			}
 		}
 		if err := r.fill(maxHead); err != nil {

@@ -148,6 +148,7 @@ type Timeouts struct {
 	Attempt  Duration `koanf:"attempt" json:"attempt" range:"10ms,1h"`
 	Adaptive bool     `koanf:"adaptive" json:"adaptive"`
 	BodyIdle Duration `koanf:"body_idle" json:"body_idle" range:"100ms,24h"`
+	Head     Duration `koanf:"head" json:"head" range:"100ms,1h"` // for the head of a client's request
 }
 
 // Breaker is the [breaker] section.
@@ -259,7 +260,8 @@ func Default() Config {
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
 		Queue:       Queue{MaxWaiting: d.Queue.MaxWaiting, MaxWait: Duration(d.Queue.MaxWait)},
 		Timeouts: Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout),
-			Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle)},
+			Adaptive: d.Adaptive, BodyIdle: Duration(d.BodyIdle),
+			Head: Duration(d.HeadTimeout)},
 		Breaker: Breaker{
 			FailureThreshold: d.Breaker.FailureThreshold, Blame: BlameEvidence,
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
@@ -295,6 +297,7 @@ func (c *Config) Engine() engine.Config {
 		Reachability:   c.Health.Reachability,
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt),
 		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
+		HeadTimeout: time.Duration(c.Timeouts.Head),
 		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory),
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,

@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A client that does not finish a request's head in time gets a 408, however it spreads the bytes.
+func TestAHeadThatTakesTooLong(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.Head = 200 * time.Millisecond
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	for _, first := range []string{"G", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nX: "} {
+		c := r.ask(first)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for { // until the gateway closes the connection
+				if _, err := io.WriteString(c, "A"); err != nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		a, body := c.answer("GET")
+		require.Equal(t, 408, a.StatusCode)
+		require.Contains(t, body, "timeouts.head")
+		c.Close()
+		<-done
+	}
+	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	a, _ := c.answer("GET")
+	require.Equal(t, 200, a.StatusCode)
+	time.Sleep(2 * 200 * time.Millisecond) // an idle client may wait for longer
+	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	a, _ = c.answer("GET")
+	require.Equal(t, 200, a.StatusCode)
+	c.Close()
+	r.free()
+}
+
+// At the limits of connections and of file descriptors, the clients that have waited longest for a
+// request are closed in favour of a new one. A client with a request in flight stays.
+func TestWaitingClientsMakeRoom(t *testing.T) {
+	for name, limit := range map[string]func(o *options){
+		"connections": func(o *options) { o.MaxConnections = 20 },
+		"descriptors": func(o *options) { o.files = spareFiles + 24 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ahead atomic.Int64
+			hold, held := make(chan struct{}), make(chan struct{})
+			r := newRig(t, answering(func(q *http.Request, _ string) string {
+				if q.URL.Path == "/held" {
+					held <- struct{}{}
+					<-hold
+				}
+				return ok("")
+			}), func(o *options) {
+				limit(o)
+				o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			})
+			busy := r.ask("GET http://a.test/held HTTP/1.1\r\nHost: a.test\r\n\r\n")
+			<-held
+			for i := range 60 {
+				ahead.Add(int64(minWait)) // so that the clients before it have waited for long enough
+				if i%2 == 0 {
+					r.ask("GET http://a.test/ HTTP/1.1\r\nX: ") // a part of a head
+				} else {
+					r.dial() // nothing
+				}
+				c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+				a, _ := c.answer("GET")
+				require.Equal(t, 200, a.StatusCode, "client %d", i)
+			}
+			close(hold)
+			a, _ := busy.answer("GET")
+			require.Equal(t, 200, a.StatusCode)
+		})
+	}
+}
+
+// Several calls of evict at once count each connection once.
+func TestEvictionsAtOnce(t *testing.T) {
+	var ahead atomic.Int64
+	r := newRig(t, nil, func(o *options) {
+		o.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	for range 30 {
+		r.dial()
+	}
+	r.eventually("all are there", func() bool { return r.Connections() == 30 })
+	require.False(t, r.evict(), "they have not waited for long enough")
+	ahead.Store(int64(minWait))
+	r.eventually("none is left", func() bool {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { r.evict() })
+		}
+		wg.Wait()
+		ahead.Add(int64(minWait)) // a connection's first wait may begin late
+		return r.Connections() <= 0
+	})
+	r.wg.Wait() // each connection's goroutine has ended
+	require.Zero(t, r.Connections())
+}
