@@ -52,6 +52,7 @@ var allowed = map[string]string{
 	"core/socks5":    "",
 	"core/strict":    "",
 	"core/spool":     "",
+	"core/logfold":   "",
 	"core/queue":     "",
 	"core/ability":   "",
 	"core/breaker":   "",

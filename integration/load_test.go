@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,4 +142,43 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	}
 	w.reconcile(0)
 	eventually(t, "a word about the limit", func() bool { return strings.Contains(w.log.String(), "ulimit -n") })
+}
+
+// A flood of refused requests leaves few log records, which account for each of them.
+func TestAFloodOfRefusalsIsFoldedInTheLog(t *testing.T) {
+	w := start(t, 1, confOpen)
+	w.all(lab.Status(503))
+	w.trip(w.fakes[0])
+	const workers, each = 4, 1000
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				if a := w.get(); a.status != 503 {
+					t.Error(a.status, a.err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	record := regexp.MustCompile(`(?m)level=ERROR msg="no proxy admissible"[^\n]*`)
+	folded := regexp.MustCompile(` folded=(\d+)`)
+	refused := func() (records, all int) {
+		for _, line := range record.FindAllString(w.log.String(), -1) {
+			records++
+			if m := folded.FindStringSubmatch(line); m != nil {
+				n, _ := strconv.Atoi(m[1])
+				all += n
+				continue
+			}
+			all++
+		}
+		return records, all
+	}
+	eventually(t, "each refusal is accounted for", func() bool {
+		_, all := refused()
+		return all >= workers*each
+	})
+	records, _ := refused()
+	require.Less(t, records, workers*each)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/logfold"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -51,11 +52,16 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	w := spool.New(out, func(records int) {
 		log.Warn("log records were lost: where the log goes took none", slog.Int("records", records))
 	})
-	log = slog.New(slog.NewTextHandler(w, opts))
+	var handler slog.Handler = slog.NewTextHandler(w, opts)
 	if cfg.Format == "json" {
-		log = slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds}))
+		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: inSeconds})
 	}
-	return log, level, w.Close
+	folding := logfold.New(handler)
+	log = slog.New(folding)
+	return log, level, func() error {
+		folding.Flush()
+		return w.Close()
+	}
 }
 
 // inSeconds writes durations in seconds, as the API does. slog's JSON writes nanoseconds.

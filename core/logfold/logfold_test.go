@@ -1,0 +1,125 @@
+package logfold
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// sink is a log in memory.
+type sink struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+var folded = regexp.MustCompile(`folded=(\d+)`)
+
+// count returns the number of records with that message: written ones, and all.
+func (s *sink) count(message string) (written, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(s.b.String()) {
+		if !strings.Contains(line, "msg="+message+" ") {
+			continue
+		}
+		if m := folded.FindStringSubmatch(line); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			all += n
+			continue
+		}
+		written++
+		all++
+	}
+	return written, all
+}
+
+// noDeadline is a T without a Deadline method, which does not work in a synctest bubble.
+type noDeadline struct{ *testing.T }
+
+// No record is lost from the counts, and in a second at most Limit of a kind are written.
+func TestNothingIsLostFromTheCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(noDeadline{t}, func(t *rapid.T) {
+			s := &sink{}
+			h := New(slog.NewTextHandler(s, nil))
+			logs := []*slog.Logger{slog.New(h), slog.New(h).With("a", 1), slog.New(h).WithGroup("g")}
+			want, inSecond, limit := map[string]int{}, map[string]int{}, map[string]int{}
+			endSecond := func() {
+				for k, n := range inSecond {
+					limit[k] += min(n, Limit)
+				}
+				clear(inSecond)
+			}
+			for range rapid.IntRange(1, 20).Draw(t, "bursts") {
+				k := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "kind")
+				n := rapid.IntRange(0, 3*Limit).Draw(t, "records")
+				log := rapid.SampledFrom(logs).Draw(t, "log")
+				for i := range n {
+					log.Error(k, "i", i)
+				}
+				want[k] += n
+				inSecond[k] += n
+				if rapid.Bool().Draw(t, "a second passes") {
+					time.Sleep(period)
+					synctest.Wait()
+					endSecond()
+				}
+			}
+			h.Flush()
+			endSecond()
+			for k, n := range want {
+				written, all := s.count(k)
+				require.Equal(t, n, all, k)
+				require.Equal(t, limit[k], written, k)
+			}
+			time.Sleep(period) // the last timer ends in the bubble
+		})
+	})
+}
+
+// Kinds beyond maxKinds are written.
+func TestManyKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		log := slog.New(New(slog.NewTextHandler(s, nil)))
+		for i := range maxKinds + 10 {
+			log.Info(fmt.Sprintf("m%d", i), "x", 1)
+		}
+		require.Equal(t, maxKinds+10, strings.Count(s.b.String(), "\n"))
+		time.Sleep(period)
+	})
+}
+
+func TestConcurrentRecords(t *testing.T) {
+	s := &sink{}
+	h := New(slog.NewTextHandler(s, nil))
+	log := slog.New(h)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 1000 {
+				log.Warn("m", "i", i)
+			}
+		})
+	}
+	wg.Wait()
+	h.Flush()
+	_, all := s.count("m")
+	require.Equal(t, 8000, all)
+}
