@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -321,4 +322,67 @@ func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 		require.Equal(t, 200*time.Millisecond, took)
 		require.Equal(t, 1, s.discarded)
 	})
+}
+
+// Many requests of all kinds want few places, and many of their clients leave. No place is lost or used
+// twice: without ServeQueues, each request still gets one, and at the end all are free.
+func TestNoPlaceIsLost(t *testing.T) {
+	b := start(t, 3, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 1 << 20, MaxWait: time.Minute} })
+	for i, u := range b.pool.Snapshot().All {
+		_, err := b.pool.Update(u.ID(), func(s *upstream.Spec) error {
+			s.MaxInFlight, s.Region = 1+i%2, []string{"EU", "US", "US"}[i]
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	var all sync.WaitGroup
+	for client := range 64 {
+		all.Go(func() {
+			for i := range 100 {
+				x := exchange(t, nil)
+				x.Priority = core.Priorities()[(client+i)%3]
+				if i%4 == 0 {
+					x.Region, x.RegionStrict = []string{"EU", "US"}[client%2], true
+				}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				if i%5 == 0 {
+					go cancel(ErrClientLeft)
+				}
+				end, took := b.timed(ctx, x, &tries{f: func(_ context.Context, a *Attempt) verdict.Facts {
+					if n, most := a.Upstream.InFlight(), int64(a.Upstream.Spec().MaxInFlight); n > most {
+						t.Errorf("%d of %d places", n, most)
+					}
+					runtime.Gosched()
+					return verdict.Facts{Status: 200}
+				}})
+				if refusal := end.Refusal; refusal != nil && !errors.Is(refusal.Err, ErrClientLeft) {
+					t.Errorf("%v after %v", refusal.Err, took)
+				}
+				cancel(nil)
+			}
+		})
+	}
+	all.Wait()
+	require.True(t, b.places.Empty())
+	b.idle(t)
+}
+
+// A place that is given back while a request is about to wait for it is not overlooked. After the last
+// request of a round nobody else gives one back.
+func TestNoPlaceIsOverlooked(t *testing.T) {
+	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
+	_, err := b.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })
+	require.NoError(t, err)
+	for range 5_000 {
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				x := exchange(t, nil)
+				if end, _ := b.timed(t.Context(), x, &tries{f: statuses(200)}); end.Refusal != nil {
+					t.Error(end.Refusal.Err)
+				}
+			})
+		}
+		all.Wait()
+	}
 }

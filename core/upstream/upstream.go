@@ -178,8 +178,7 @@ type Lease struct {
 // Acquire begins an attempt. It returns false if the proxy is full or draining, or its breaker
 // admits nothing. The attempt becomes the probe of a half-open breaker.
 func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
-	if u.inFlight.Add(1) > int64(u.room.Load()) {
-		u.inFlight.Add(-1)
+	if !u.enter() {
 		return Lease{}, false
 	}
 	permit, ok := u.breaker.Acquire()
@@ -219,6 +218,27 @@ func (l *Lease) Release() {
 		l.Proxy.leave()
 	}
 	*l = Lease{}
+}
+
+// enter takes a place in flight, if there is one. A full proxy's inFlight does not change for a moment,
+// since a request that waits for a place, and gets one given back at that moment, would not find it.
+func (u *Upstream) enter() bool {
+	if room := int64(u.room.Load()); room == math.MaxInt32 {
+		u.inFlight.Add(1)
+	} else {
+		n := u.inFlight.Load()
+		for n < room && !u.inFlight.CompareAndSwap(n, n+1) {
+			n = u.inFlight.Load()
+		}
+		if n >= room {
+			return false
+		}
+	}
+	if u.inFlight.Load() > int64(u.room.Load()) { // the proxy drains, or its max_in_flight is lower now
+		u.inFlight.Add(-1)
+		return false
+	}
+	return true
 }
 
 // leave gives the place in flight of one attempt back.
