@@ -27,9 +27,11 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 			}
 		}
 	}
-	if counted == core.Excluded {
+	switch {
+	case l.check:
+	case counted == core.Excluded:
 		u.window.trial.release()
-	} else {
+	default:
 		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
 	}
 	l.permit.Report(reported, enough)
@@ -49,7 +51,9 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	switch o.Verdict {
 	case core.Success:
 		ledger.Served(&a)
-		u.countSuccess()
+		if !l.check {
+			u.countSuccess()
+		}
 	case core.Failure:
 		u.failedToReach.Store(verdict.Unreached(o.Cause))
 		cfg := u.breaker.Config()

@@ -95,6 +95,7 @@ func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
 // SetReached takes the result of a check of whether the proxy can be reached.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
+	case ok && u.checkFailed.Load():
 	case ok:
 		u.slow.limit.CompareAndSwap(unreached, unproven)
 	case !u.HasServed():

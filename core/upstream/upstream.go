@@ -54,7 +54,9 @@ type details struct {
 	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
 	failedToReach atomic.Bool  // in the last failure no connection to the proxy was opened
 
-	abilities ability.Set
+	abilities   ability.Set
+	checkFailed atomic.Bool // the last health check failed
+	lastCheck   atomic.Pointer[CheckReport]
 }
 
 func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
@@ -169,6 +171,7 @@ type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
+	check         bool            // of a health check: neither a place in flight nor a part of the statistics
 	permit        breaker.Permit
 	began         time.Duration // Pool.Elapsed of its beginning
 	settled       bool

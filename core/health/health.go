@@ -1,0 +1,486 @@
+// Package health sends a request to a URL through each proxy from time to time, beside the traffic,
+// and compares the response with what is expected.
+//
+//   - A new proxy is checked at once, many of them at the same time. A proxy whose check fails
+//     is chosen last until it has served a request.
+//   - A proxy whose breaker is half-open is checked if no request probes it. The check is the
+//     probe: if it passes, the breaker closes, and otherwise it opens again.
+//   - Any other proxy is checked if it has not served a request for an interval, and in any
+//     case every ten intervals. After a check that failed the next ones follow sooner.
+//
+// To its proxy's breaker a check is an attempt at the URL's host like any other: the evidence of
+// the pool compares the proxy with the others there (package evidence). It does not change the
+// statistics that scorers use.
+//
+// The request is sent in absolute form and, on another connection, through a tunnel; a check passes
+// if either response is as expected. If only one of them is, this shows what the proxy cannot do (package
+// ability).
+package health
+
+import (
+	"container/heap"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// The times of checks.
+const (
+	tick       = 100 * time.Millisecond
+	firstWait  = time.Second // from the first check that failed to the next; doubled by each further one
+	localPause = time.Second // after a check that failed for want of descriptors or ports
+	idleChecks = 10          // a proxy that serves requests is checked once in so many intervals
+)
+
+// Config is what a Checker is built from.
+type Config struct {
+	Pool *upstream.Pool
+	// Send sends the request of a check through a proxy, within the timeout.
+	Send     func(context.Context, *upstream.Upstream, Form, *Request, time.Duration) Response
+	Now      func() time.Time
+	Rand     func() uint64
+	Log      *slog.Logger
+	Parallel int // checks at once, at least 1
+}
+
+// Checker checks the proxies of one pool. It is safe for concurrent use.
+type Checker struct {
+	cfg    Config
+	active atomic.Pointer[active]
+
+	passed, failed atomic.Uint64
+
+	mu      sync.Mutex
+	using   *active            // whose plans are in the queue
+	last    *upstream.Snapshot // whose proxies all have a plan
+	plans   map[*upstream.Upstream]*plan
+	queue   queue
+	running int
+	passes  [2]pass // of the last two different proxies, the latest first
+}
+
+// active are settings with the request that follows from them.
+type active struct {
+	Settings
+	request Request
+	ctx     context.Context // ends when other settings take their place
+	end     context.CancelFunc
+}
+
+func newActive(s Settings) *active {
+	a := &active{Settings: s}
+	a.ctx, a.end = context.WithCancel(context.Background())
+	if s.URL != "" {
+		a.request, _ = ParseURL(s.URL)
+	}
+	return a
+}
+
+// plan is when a proxy is checked next.
+type plan struct {
+	u       *upstream.Upstream
+	at      time.Time
+	index   int // in the queue; -1 while the check runs, or after the proxy has left
+	checked time.Time
+	failed  int // checks in a row
+	mixed   int // checks in a row in which one form failed without a refusal, and the other passed
+}
+
+// pass is a check that passed.
+type pass struct {
+	u  *upstream.Upstream
+	at time.Time
+}
+
+// New returns a checker without settings: it checks nothing.
+func New(cfg Config) *Checker {
+	c := &Checker{cfg: cfg, plans: map[*upstream.Upstream]*plan{}}
+	c.active.Store(newActive(Settings{}))
+	return c
+}
+
+// SetSettings replaces the settings, which must be valid (Settings.Check). If they differ, all proxies
+// are checked again.
+func (c *Checker) SetSettings(s Settings) {
+	if c.active.Load().Settings != s {
+		c.active.Swap(newActive(s)).end()
+	}
+}
+
+// Counts returns the number of checks that passed, and of those that failed.
+func (c *Checker) Counts() (passed, failed uint64) { return c.passed.Load(), c.failed.Load() }
+
+// Run checks proxies until ctx ends, and returns when the last check has ended.
+func (c *Checker) Run(ctx context.Context) {
+	var checks sync.WaitGroup
+	defer checks.Wait()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		s, due := c.due()
+		for _, p := range due {
+			checks.Go(func() { c.run(ctx, s, p) })
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// due takes the plans out of the queue whose time has come.
+func (c *Checker) due() (s *active, list []*plan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s = c.active.Load()
+	now := c.cfg.Now()
+	if !c.follow(s, now) {
+		return s, nil
+	}
+	for _, u := range c.cfg.Pool.NotClosed() {
+		p := c.plans[u]
+		if p != nil && p.index >= 0 && p.at.After(now) && now.Sub(p.checked) >= s.retryWait(p.failed) &&
+			u.Breaker().State() == core.HalfOpen {
+			p.at = now
+			heap.Fix(&c.queue, p.index)
+		}
+	}
+	for len(c.queue) > 0 && !c.queue[0].at.After(now) && c.running < c.cfg.Parallel {
+		p := c.queue[0]
+		if at := c.postpone(s, p, now); at.After(now) {
+			p.at = at
+			heap.Fix(&c.queue, 0)
+			continue
+		}
+		heap.Pop(&c.queue)
+		list = append(list, p)
+		c.running++
+	}
+	return s, list
+}
+
+// follow makes the plans those of the settings and of the pool's proxies. It returns false if
+// there are no checks. Requires mu.
+func (c *Checker) follow(s *active, now time.Time) bool {
+	if s != c.using {
+		for u := range c.plans {
+			u.SetLastCheck(nil)
+		}
+		c.using, c.last, c.queue, c.passes = s, nil, nil, [2]pass{}
+		clear(c.plans) // the results of checks that run are ignored
+	}
+	snap := c.cfg.Pool.Snapshot()
+	if s.URL == "" || snap == c.last {
+		return s.URL != ""
+	}
+	c.last = snap
+	for u, p := range c.plans {
+		if snap.Get(u.ID()) != u {
+			delete(c.plans, u)
+			if p.index >= 0 {
+				heap.Remove(&c.queue, p.index)
+			}
+		}
+	}
+	for _, u := range snap.All {
+		if c.plans[u] == nil {
+			c.plans[u] = &plan{u: u, at: now}
+			heap.Push(&c.queue, c.plans[u])
+		}
+	}
+	return true
+}
+
+// postpone returns when a proxy that is due is to be checked: later if its breaker is open or
+// has a probe, or if the traffic shows that it works. Requires mu.
+func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
+	switch b := p.u.Breaker(); b.State() {
+	case core.Open:
+		return b.Snapshot().NextTest
+	case core.HalfOpen:
+		if !b.Admissible() {
+			return now.Add(tick)
+		}
+	default:
+		served := p.u.ServedSince(c.cfg.Pool.Elapsed(now.Add(-s.Interval)))
+		if served && p.failed == 0 && !p.checked.IsZero() && now.Sub(p.checked) < idleChecks*s.Interval {
+			return now.Add(c.interval(s))
+		}
+	}
+	return now
+}
+
+// interval returns the time to the next check of a proxy that passed.
+func (c *Checker) interval(s *active) time.Duration {
+	random := float64(c.cfg.Rand()>>11) / (1 << 53)
+	return max(time.Duration(float64(s.Interval)*(1+s.Jitter*(random-0.5))), time.Millisecond)
+}
+
+// retryWait returns the time to the next check after a number of checks in a row that failed.
+func (s *active) retryWait(failed int) time.Duration {
+	return min(firstWait<<min(failed, 20)/2, s.Interval)
+}
+
+// run makes one check and plans the next.
+func (c *Checker) run(ctx context.Context, s *active, p *plan) {
+	local := false
+	lease, ok := p.u.AcquireCheck(c.cfg.Now())
+	if ok {
+		local = c.check(ctx, s, p, &lease)
+		lease.Release()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	if c.using != s || c.plans[p.u] != p {
+		return
+	}
+	now := c.cfg.Now()
+	switch {
+	case !ok:
+		p.at = now.Add(tick)
+	case local:
+		p.at = now.Add(localPause)
+	case p.failed > 0:
+		p.checked, p.at = now, now.Add(s.retryWait(p.failed))
+	case p.mixed == 1:
+		p.checked, p.at = now, now.Add(s.retryWait(1))
+	default:
+		p.checked, p.at = now, now.Add(c.interval(s))
+	}
+	heap.Push(&c.queue, p)
+}
+
+// check checks the proxy of a plan, and settles the lease. local is set if the check says nothing of the
+// proxy.
+func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
+	u := p.u
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	r := c.send(ctx, s, u)
+	if r.local || ctx.Err() == context.Canceled {
+		return true
+	}
+	report := &upstream.CheckReport{At: c.cfg.Pool.Elapsed(c.cfg.Now())}
+	if before := u.LastCheck(); before != nil {
+		report.Exit = before.Exit
+	}
+	best := r.best()
+	if best.passed {
+		report.Passed, report.Latency = true, best.Took
+		if exit := s.exitAddress(&best.Response); exit.IsValid() {
+			report.Exit = exit
+		}
+	} else {
+		report.Fault, report.Intercepted = best.fault, r.intercepted(c.othersPass(s, u))
+	}
+	if !c.publish(s, p, report) {
+		return true
+	}
+	if p.mixed++; !r.mixed() {
+		p.mixed = 0
+	}
+	r.learn(u, report, c.othersPass(s, u), p.mixed, s.holds())
+	lease.Target = s.request.target()
+	lease.Settle(s.outcome(best, lease.Probe(), c.cfg.Now()))
+	return false
+}
+
+// publish counts and logs a result, and makes it the last one of the proxy. It returns false if the settings have
+// changed since, or the proxy has left the pool.
+func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.using != s || c.plans[p.u] != p {
+		return false
+	}
+	c.log(p.u, r)
+	p.u.SetLastCheck(r)
+	if !r.Passed {
+		p.failed++
+		c.failed.Add(1)
+		return true
+	}
+	p.failed = 0
+	c.passed.Add(1)
+	if c.passes[0].u != p.u {
+		c.passes[1] = c.passes[0]
+	}
+	c.passes[0] = pass{p.u, c.cfg.Now()}
+	return true
+}
+
+// outcome returns the outcome of a check, as that of an attempt.
+func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
+	if r.passed {
+		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess, Latency: r.Took}
+	}
+	f := r.Facts
+	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Took
+	o := verdict.Judge(&f)
+	if probe && o.Verdict == core.Excluded { // a check that failed does not close a breaker
+		o.Verdict = core.Failure
+	}
+	return &o
+}
+
+// holds returns how long a check's finding of what a proxy cannot do holds: until some checks later.
+func (s *active) holds() time.Duration { return max((idleChecks+2)*s.Interval*2, 10*time.Minute) }
+
+// othersPass reports whether another proxy than u has passed lately: the URL's host is well.
+func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.passes {
+		if p.u != nil && p.u != u && c.cfg.Now().Sub(p.at) <= idleChecks*s.Interval {
+			return true
+		}
+	}
+	return false
+}
+
+// log logs a result that differs from the last one.
+func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
+	before := u.LastCheck()
+	switch {
+	case before == nil && r.Passed, before != nil && before.Passed == r.Passed:
+	case r.Passed:
+		c.cfg.Log.Info("health check passed", slog.String("proxy_id", u.ID()))
+	default:
+		c.cfg.Log.Info("health check failed", slog.String("proxy_id", u.ID()), slog.String("error", r.Fault))
+	}
+}
+
+// results are the results of a check in both forms.
+type results struct {
+	absolute, tunnel result
+	kind             ability.Kind // of the tunnel
+	tls              bool
+	local            bool // this machine is the reason that it failed
+}
+
+// send sends the request in both forms. An https:// URL is asked for through a tunnel only, and so is any URL
+// through proxies that know no absolute form. If the proxy cannot be reached, there is no second form.
+func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r results) {
+	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
+	end := c.cfg.Now().Add(s.Timeout)
+	send := func(form Form) result {
+		left := end.Sub(c.cfg.Now())
+		if form == Absolute {
+			left /= 2 // a proxy that cannot forward may never respond
+		}
+		return s.judge(c.cfg.Send(ctx, u, form, &s.request, left))
+	}
+	scheme := u.Spec().Address.Scheme
+	if !r.tls && (scheme == upstream.HTTP || scheme == upstream.HTTPS) {
+		r.absolute = send(Absolute)
+		if err := r.absolute.Facts.Err; err != nil && (verdict.Unreached(err.Cause) || err.Cause == verdict.LocalLimit) {
+			r.local = err.Cause == verdict.LocalLimit
+			return r
+		}
+	}
+	r.tunnel = send(Tunnel)
+	if err := r.tunnel.Facts.Err; err != nil && err.Cause == verdict.LocalLimit && !r.absolute.passed {
+		r.local = true
+	}
+	return r
+}
+
+// best returns the result that decides: one that passed, or the first form.
+func (r *results) best() *result {
+	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
+		return &r.absolute
+	}
+	return &r.tunnel
+}
+
+// intercepted reports whether the proxy intercepts TLS: the certificate is not valid, and others get a valid one.
+func (r *results) intercepted(othersPass bool) bool {
+	err := r.tunnel.Facts.Err
+	return r.tls && othersPass && err != nil && err.Cause == verdict.TargetCertificate
+}
+
+// refused reports whether the proxy has refused the tunnel with a status.
+func (r *results) refused() bool {
+	err := r.tunnel.Facts.Err
+	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
+}
+
+// mixed reports whether one form has passed and the other has failed, without a status that refuses it. That may be
+// chance, so it takes two such checks in a row to show what the proxy cannot do.
+func (r *results) mixed() bool {
+	switch {
+	case r.absolute.passed:
+		err := r.tunnel.Facts.Err // without one the tunnel is open
+		return err != nil && !r.refused() && err.Cause != verdict.LocalLimit
+	case r.tunnel.passed && r.absolute.sent:
+		status := r.absolute.Facts.Status
+		return r.absolute.Facts.Err != nil || status < 400 || status >= 500 && status != 501
+	}
+	return false
+}
+
+// learn records what the check shows of the proxy's abilities. mixed is the number of mixed checks in a row, holds how
+// long the findings hold.
+func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
+	holds time.Duration) {
+	scheme := u.Spec().Address.Scheme
+	if scheme != upstream.HTTP && scheme != upstream.HTTPS {
+		return
+	}
+	a, at := u.Abilities(), report.At
+	cannot := func(kinds ...ability.Kind) {
+		for _, k := range kinds {
+			a.Learn(k, at, at+holds, ability.Check)
+		}
+	}
+	if r.absolute.passed {
+		a.Succeeded(ability.Forward, at, ability.Check)
+	}
+	if r.tunnel.passed {
+		a.Succeeded(r.kind, at, ability.Check)
+	}
+	switch err := r.tunnel.Facts.Err; {
+	case mixed == 1:
+	case r.tunnel.passed && r.absolute.sent && !r.absolute.passed:
+		cannot(ability.Forward)
+	case report.Intercepted:
+		cannot(r.kind, ability.TunnelTLS)
+	case r.tunnel.passed, !r.tunnel.sent, !r.absolute.passed && !othersPass:
+	case err != nil && err.Cause == verdict.TunnelUnsupported:
+		cannot(ability.TunnelTLS, ability.TunnelOther)
+	case r.refused(), mixed > 1:
+		cannot(r.kind)
+	}
+}
+
+// queue is a heap of plans, the next one first.
+type queue []*plan
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+func (q *queue) Push(x any) {
+	p := x.(*plan)
+	p.index = len(*q)
+	*q = append(*q, p)
+}
+func (q *queue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	last.index = -1
+	*q = old[:len(old)-1]
+	return last
+}

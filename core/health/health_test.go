@@ -1,0 +1,498 @@
+package health_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// behaviour is how a proxy responds: with a status, or with a cause if that is not 0.
+type behaviour struct {
+	absolute, tunnel int
+	absoluteCause    core.Cause
+	tunnelCause      core.Cause
+	takes            time.Duration
+	body             string
+	header           http.Header
+}
+
+var works = behaviour{absolute: 200, tunnel: 200, takes: 10 * time.Millisecond}
+
+func fails(c core.Cause) behaviour { return behaviour{absoluteCause: c, tunnelCause: c} }
+
+// network is the proxies of a test, and counts the checks.
+type network struct {
+	mu      sync.Mutex
+	proxies map[string]behaviour // by id; works without an entry
+	sent    map[string]int       // requests by id
+	running map[*upstream.Upstream]int
+	most    int  // requests at once
+	overlap bool // two checks of a proxy have run at once
+}
+
+func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
+	timeout time.Duration) health.Response {
+	n.mu.Lock()
+	b, ok := n.proxies[u.ID()]
+	if !ok {
+		b = works
+	}
+	n.sent[u.ID()]++
+	n.running[u]++
+	all := 0
+	for _, running := range n.running {
+		n.overlap = n.overlap || running > 1
+		all += running
+	}
+	n.most = max(n.most, all)
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.running[u]--
+	}()
+	status, cause := b.absolute, b.absoluteCause
+	if form == health.Tunnel {
+		status, cause = b.tunnel, b.tunnelCause
+	}
+	select {
+	case <-time.After(min(b.takes, timeout)):
+	case <-ctx.Done():
+	}
+	if b.takes > timeout {
+		cause = verdict.NoAnswerInTime
+	}
+	r := health.Response{Took: b.takes, Body: []byte(b.body), Header: b.header}
+	if cause != 0 {
+		r.Facts.Err = &verdict.Error{Cause: cause, Err: errors.New(verdict.Word(cause))}
+	} else {
+		r.Facts.Status = status
+	}
+	return r
+}
+
+func (n *network) set(id string, b behaviour) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.proxies[id] = b
+}
+
+func (n *network) count(id string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sent[id]
+}
+
+// fixture is a checker that runs in virtual time over proxies p0, p1 ...
+type fixture struct {
+	t    *testing.T
+	pool *upstream.Pool
+	net  *network
+	c    *health.Checker
+	log  bytes.Buffer
+}
+
+func settings() health.Settings {
+	s := health.DefaultSettings()
+	s.URL = "http://check.test/ping?key=secret"
+	return s
+}
+
+func specs(n int) []upstream.Spec {
+	list := make([]upstream.Spec, n)
+	for i := range list {
+		list[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP,
+			Host: fmt.Sprintf("10.0.0.%d:1", i)}}
+	}
+	return list
+}
+
+func start(t *testing.T, n, parallel int, s health.Settings, proxies map[string]behaviour) *fixture {
+	t.Helper()
+	f := &fixture{t: t, net: &network{proxies: map[string]behaviour{}, sent: map[string]int{}, running: map[*upstream.Upstream]int{}}}
+	for id, b := range proxies {
+		f.net.proxies[id] = b
+	}
+	f.pool = upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	require.NoError(t, f.pool.Apply(specs(n)))
+	f.c = health.New(health.Config{Pool: f.pool, Send: f.net.send, Now: time.Now,
+		Rand: rand.New(rand.NewPCG(1, 2)).Uint64, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Parallel: parallel})
+	require.NoError(t, s.Check())
+	f.c.SetSettings(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.c.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		require.NotContains(t, f.log.String(), "secret")
+		require.NotContains(t, f.log.String(), "ping")
+	})
+	return f
+}
+
+func (f *fixture) get(id string) *upstream.Upstream {
+	u := f.pool.Snapshot().Get(id)
+	require.NotNil(f.t, u)
+	return u
+}
+
+func (f *fixture) state(id string, k ability.Kind) ability.State {
+	return f.get(id).Abilities().State(k, f.pool.Elapsed(time.Now()))
+}
+
+// attempt runs one attempt of a client.
+func (f *fixture) attempt(id string, cause core.Cause) {
+	f.t.Helper()
+	lease, ok := f.get(id).Acquire(time.Now())
+	require.True(f.t, ok)
+	o := core.Outcome{Cause: cause, Verdict: core.Success}
+	if cause != verdict.Answered {
+		o.Verdict, o.Charge = core.Failure, core.ChargeProxy
+	}
+	lease.Target = upstream.Target("t.example:80")
+	lease.Settle(&o)
+	lease.Release()
+}
+
+// open opens the breaker of a proxy.
+func (f *fixture) open(id string) {
+	for f.get(id).Breaker().State() == core.Closed {
+		f.attempt(id, verdict.CredentialsRefused)
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 300, 64, settings(), nil)
+		time.Sleep(time.Second)
+		for _, u := range f.pool.Snapshot().All {
+			require.Equal(t, 2, f.net.count(u.ID()), "in both forms")
+			r := u.LastCheck()
+			require.True(t, r.Passed)
+			require.Equal(t, 10*time.Millisecond, r.Latency)
+			require.Zero(t, u.Stats().Samples+int(u.Stats().Uses), "the statistics are those of the traffic")
+		}
+		require.Equal(t, 64, f.net.most)
+		passed, failed := f.c.Counts()
+		require.EqualValues(t, 300, passed)
+		require.Zero(t, failed)
+		time.Sleep(65 * time.Second)
+		for _, u := range f.pool.Snapshot().All {
+			require.Equal(t, 4, f.net.count(u.ID()), "again after an interval")
+		}
+	})
+}
+
+// What the two forms of a check show.
+func TestAbilities(t *testing.T) {
+	const unknown, can, cannot = ability.Unknown, ability.Can, ability.Cannot
+	for name, c := range map[string]struct {
+		url                 string
+		b                   behaviour
+		passed              bool
+		forward, tls, other ability.State
+	}{
+		"both":      {"http://a/", works, true, can, unknown, can},
+		"both, 443": {"http://a:443/", works, true, can, can, unknown},
+		"CONNECT only": {"http://a/", behaviour{absolute: 405, tunnel: 200}, true,
+			cannot, unknown, can},
+		"CONNECT only, and silent": {"http://a/", behaviour{absoluteCause: verdict.NoAnswerInTime, tunnel: 200}, true,
+			cannot, unknown, can},
+		"GET only": {"http://a/", behaviour{absolute: 200, tunnelCause: verdict.TunnelRefused}, true,
+			can, unknown, cannot},
+		"GET only, and 405": {"http://a/", behaviour{absolute: 200, tunnelCause: verdict.TunnelUnsupported}, true,
+			can, cannot, cannot},
+		"GET only, and closes": {"http://a/", behaviour{absolute: 200, tunnelCause: verdict.TunnelBroke}, true,
+			can, unknown, cannot},
+		"another response in the tunnel": {"http://a/", behaviour{absolute: 200, tunnel: 404}, true,
+			can, unknown, unknown},
+		"neither": {"http://a/", behaviour{absolute: 405, tunnelCause: verdict.TunnelRefused}, false,
+			unknown, unknown, cannot},
+		"dead":              {"http://a/", fails(verdict.ProxyUnreachable), false, unknown, unknown, unknown},
+		"TLS":               {"https://a/", behaviour{tunnel: 200}, true, unknown, can, unknown},
+		"TLS, refused":      {"https://a/", behaviour{tunnelCause: verdict.TunnelRefused}, false, unknown, cannot, unknown},
+		"TLS in the middle": {"https://a/", fails(verdict.TargetCertificate), false, unknown, cannot, unknown},
+		"TLS in the middle, 8443": {"https://a:8443/", fails(verdict.TargetCertificate), false,
+			unknown, cannot, cannot},
+		"a descriptor is missing": {"http://a/", behaviour{absolute: 200, tunnelCause: verdict.LocalLimit}, true,
+			can, unknown, unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := settings()
+				s.URL = c.url
+				f := start(t, 3, 1, s, map[string]behaviour{"p1": c.b})
+				time.Sleep(3 * time.Second)
+				r := f.get("p1").LastCheck()
+				require.Equal(t, c.passed, r.Passed)
+				require.Equal(t, c.passed, r.Fault == "")
+				require.Equal(t, c.b.tunnelCause == verdict.TargetCertificate, r.Intercepted)
+				require.Equal(t, []ability.State{c.forward, c.tls, c.other}, []ability.State{
+					f.state("p1", ability.Forward), f.state("p1", ability.TunnelTLS), f.state("p1", ability.TunnelOther)})
+				f.net.set("p1", works)
+				time.Sleep(70 * time.Second)
+				require.NotEqual(t, cannot, f.state("p1", ability.Forward))
+				require.NotContains(t, f.log.String(), "panic")
+			})
+		})
+	}
+}
+
+// One failure in one form is no finding.
+func TestASingleFailureInOneForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 8, settings(), map[string]behaviour{"p0": {absolute: 503, tunnel: 200},
+			"p1": {absolute: 200, tunnelCause: verdict.TunnelTimeout}})
+		time.Sleep(200 * time.Millisecond)
+		f.net.set("p0", works)
+		f.net.set("p1", works)
+		time.Sleep(3 * time.Minute)
+		require.Equal(t, ability.Can, f.state("p0", ability.Forward))
+		require.Equal(t, ability.Can, f.state("p1", ability.TunnelOther))
+	})
+}
+
+// If all checks fail, nothing is concluded from that: the URL's host may be down.
+func TestTheTargetIsDown(t *testing.T) {
+	for _, url := range []string{"http://a/", "https://a/"} {
+		synctest.Test(t, func(t *testing.T) {
+			s, all := settings(), map[string]behaviour{}
+			s.URL = url
+			for i := range 6 {
+				all[fmt.Sprint("p", i)] = behaviour{absolute: 502, tunnelCause: verdict.TargetCertificate}
+			}
+			f := start(t, 6, 8, s, all)
+			for range 60 {
+				time.Sleep(10 * time.Second)
+				for i := range 6 {
+					f.attempt(fmt.Sprint("p", i), verdict.Answered)
+				}
+			}
+			for _, u := range f.pool.Snapshot().All {
+				require.Equal(t, core.Closed, u.Breaker().State(), url)
+				require.False(t, u.LastCheck().Passed)
+				require.False(t, u.LastCheck().Intercepted)
+				require.False(t, u.Unreached(), "it has served requests")
+				require.True(t, u.Abilities().Meets(ability.NeedTunnel443, f.pool.Elapsed(time.Now())))
+			}
+		})
+	}
+}
+
+// A new proxy whose checks fail is chosen last, and its breaker opens without a request.
+func TestAProxyThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 6, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnelCause: verdict.TunnelFailed}})
+		time.Sleep(200 * time.Millisecond)
+		require.True(t, f.get("p0").Unreached())
+		f.get("p0").SetReached(true)
+		require.True(t, f.get("p0").Unreached(), "a connection alone does not end that")
+		require.Contains(t, f.log.String(), `msg="health check failed" proxy_id=p0 error="the status is 500 instead of`)
+		f.net.set("p0", works)
+		time.Sleep(time.Minute)
+		require.False(t, f.get("p0").Unreached())
+		require.Contains(t, f.log.String(), `msg="health check passed" proxy_id=p0`)
+
+		f.net.set("p0", fails(verdict.CredentialsRefused))
+		time.Sleep(3 * time.Minute)
+		require.Equal(t, core.Open, f.get("p0").Breaker().State())
+	})
+}
+
+// An open breaker whose time has passed is probed by a check if no request comes.
+func TestChecksProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 8, settings(), nil)
+		time.Sleep(time.Second)
+		f.attempt("p0", verdict.Answered)
+		f.open("p0")
+		b, before := f.get("p0").Breaker(), f.net.count("p0")
+		time.Sleep(29 * time.Second)
+		require.Equal(t, core.Open, b.State())
+		require.Equal(t, before, f.net.count("p0"), "an open breaker gets no check")
+		time.Sleep(2 * time.Second)
+		require.Equal(t, core.Closed, b.State())
+
+		f.open("p0")
+		f.net.set("p0", behaviour{absolute: 404, tunnelCause: verdict.TunnelRefused})
+		time.Sleep(61 * time.Second)
+		require.Equal(t, core.Open, b.State(), "the check failed, and it opened again")
+		f.net.set("p0", works)
+		time.Sleep(121 * time.Second)
+		require.Equal(t, core.Closed, b.State())
+	})
+}
+
+// A proxy that serves requests is checked once in ten intervals.
+func TestBusyProxies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 2, 8, settings(), nil)
+		for range 40 * 60 {
+			f.attempt("p0", verdict.Answered)
+			time.Sleep(time.Second)
+		}
+		require.InDelta(t, 2*5, f.net.count("p0"), 2)
+		require.InDelta(t, 2*40, f.net.count("p1"), 6)
+	})
+}
+
+func TestExpectations(t *testing.T) {
+	body := behaviour{absolute: 204, tunnel: 204, takes: 1, body: "192.0.2.7\n",
+		header: http.Header{"X-Ok": {"yes, indeed"}, "X-Exit": {"2001:db8::1"}}}
+	for name, c := range map[string]struct {
+		expect      health.Expect
+		exit, fault string
+		address     string
+	}{
+		"all":          {health.Expect{204, "x-ok: yes", "192"}, "body", "", "192.0.2.7"},
+		"nothing":      {health.Expect{}, "x-exit", "", "2001:db8::1"},
+		"presence":     {health.Expect{Header: "X-Ok"}, "X-Ok", "", "invalid IP"},
+		"status":       {health.Expect{Status: 200}, "", "the status is 204 instead of 200", "invalid IP"},
+		"header":       {health.Expect{Header: "X-Ok: no"}, "", "the header field X-Ok is missing or different", "invalid IP"},
+		"other header": {health.Expect{Header: "X-No"}, "", "the header field X-No is missing or different", "invalid IP"},
+		"body":         {health.Expect{Body: "193"}, "", "the body is different", "invalid IP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := settings()
+				s.Expect, s.Exit = c.expect, c.exit
+				f := start(t, 1, 8, s, map[string]behaviour{"p0": body})
+				time.Sleep(200 * time.Millisecond)
+				r := f.get("p0").LastCheck()
+				require.Equal(t, c.fault, r.Fault)
+				require.Equal(t, c.fault == "", r.Passed)
+				require.Equal(t, c.address, r.Exit.String())
+			})
+		})
+	}
+}
+
+// New settings check all proxies again; without a URL nothing is checked, and nothing is kept.
+func TestSettingsChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 3, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnel: 500}, "p1": {takes: time.Hour}})
+		time.Sleep(200 * time.Millisecond)
+		f.c.SetSettings(health.Settings{})
+		time.Sleep(time.Minute)
+		for _, u := range f.pool.Snapshot().All {
+			require.Nil(t, u.LastCheck())
+			require.False(t, u.Unreached())
+		}
+		before := f.net.count("p2")
+		time.Sleep(time.Hour)
+		require.Equal(t, before, f.net.count("p2"))
+		s := settings()
+		s.Expect.Status = 201
+		f.c.SetSettings(s)
+		f.c.SetSettings(s)
+		time.Sleep(200 * time.Millisecond)
+		require.False(t, f.get("p2").LastCheck().Passed)
+		require.Equal(t, before+2, f.net.count("p2"))
+	})
+}
+
+func TestWrongSettings(t *testing.T) {
+	for key, s := range map[string]func(*health.Settings){
+		"url":           func(s *health.Settings) { s.URL = "ftp://a/secret" },
+		"interval":      func(s *health.Settings) { s.Interval = 0 },
+		"timeout":       func(s *health.Settings) { s.Timeout = -1 },
+		"jitter":        func(s *health.Settings) { s.Jitter = 1.1 },
+		"exit":          func(s *health.Settings) { s.Exit = "a b" },
+		"expect.status": func(s *health.Settings) { s.Expect.Status = 42 },
+		"expect.header": func(s *health.Settings) { s.Expect.Header = ":x" },
+	} {
+		set := settings()
+		s(&set)
+		var wrong *health.SettingError
+		require.ErrorAs(t, set.Check(), &wrong)
+		require.Equal(t, key, wrong.Key)
+		require.NotContains(t, wrong.Error(), "secret")
+	}
+}
+
+func FuzzParseURL(f *testing.F) {
+	for _, s := range []string{"http://a", "https://[::1]:8443/x?y#z", "http://u:p@a/", "http://a b/", "://", "http://ä/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		q, err := health.ParseURL(raw)
+		if err != nil {
+			return
+		}
+		for _, part := range []string{q.Target, q.Path, q.Host, q.Authority} {
+			require.NotEmpty(t, part)
+			require.NotContains(t, part, " ")
+			require.NotContains(t, part, "\r")
+			require.NotContains(t, part, "\n")
+		}
+		again, err := health.ParseURL(q.Target)
+		require.NoError(t, err)
+		require.Equal(t, q, again)
+	})
+}
+
+// Whatever comes and goes: no more checks at once than allowed, no two of one proxy, every proxy has a result, a
+// proxy that works is not the last choice for long, and its breaker closes.
+func TestChecksFollowThePool(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		parallel := rapid.IntRange(1, 4).Draw(rt, "parallel")
+		seed := rapid.Uint64().Draw(rt, "seed")
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			f := start(t, 0, parallel, settings(), nil)
+			changed := false
+			kinds := []behaviour{works, fails(verdict.ProxyUnreachable), {absolute: 405, tunnel: 200},
+				fails(verdict.NoAnswerInTime), {takes: time.Minute}, {absolute: 200, tunnelCause: verdict.TunnelRefused}}
+			for range 20 {
+				var list []upstream.Spec
+				for _, spec := range specs(8) {
+					if rng.IntN(3) > 0 {
+						list = append(list, spec)
+					}
+					f.net.set(spec.ID, kinds[rng.IntN(len(kinds))])
+				}
+				require.NoError(t, f.pool.Apply(list))
+				if seed%2 == 0 && rng.IntN(8) == 0 {
+					changed = true
+					s := settings()
+					s.Timeout = time.Duration(1+rng.IntN(3)) * time.Second
+					f.c.SetSettings(s)
+				}
+				time.Sleep(time.Duration(rng.IntN(20_000)) * time.Millisecond)
+			}
+			for _, spec := range specs(8) {
+				f.net.set(spec.ID, works)
+			}
+			time.Sleep(6 * time.Minute)
+			for _, u := range f.pool.Snapshot().All {
+				require.True(t, u.LastCheck().Passed, u.ID())
+				require.False(t, u.Unreached(), u.ID())
+				require.Equal(t, core.Closed, u.Breaker().State(), u.ID())
+				require.Equal(t, ability.Can, f.state(u.ID(), ability.Forward))
+				require.Equal(t, ability.Can, f.state(u.ID(), ability.TunnelOther))
+			}
+			require.LessOrEqual(t, f.net.most, parallel)
+			require.False(t, f.net.overlap && !changed)
+		})
+	})
+}

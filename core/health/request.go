@@ -1,0 +1,202 @@
+package health
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// Settings are the settings of health checks.
+type Settings struct {
+	URL      string        // http:// or https://; "" turns the checks off
+	Interval time.Duration // between two checks of a proxy, > 0
+	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
+	Timeout  time.Duration // for one check, > 0
+	Expect   Expect
+	// Exit says where the response states the address from which the proxy connects to the
+	// target: ExitBody if the body is the address, otherwise the name of a header field; "" if it
+	// does not state it.
+	Exit string
+}
+
+// ExitBody is the value of Settings.Exit if the body of the response is the exit address.
+const ExitBody = "body"
+
+// Expect is what the response to a check must have. Empty parts are not compared.
+type Expect struct {
+	Status int    // 0 stands for all statuses from 200 to 299
+	Header string // "Name": the field is present; "Name: text": its value contains the text
+	Body   string // a text in the first 64 KiB of the body
+}
+
+// DefaultSettings returns the defaults: without a URL.
+func DefaultSettings() Settings {
+	return Settings{Interval: time.Minute, Jitter: 0.1, Timeout: 5 * time.Second}
+}
+
+// SettingError is a setting that is wrong.
+type SettingError struct {
+	Key string // url, interval, jitter, timeout, exit, expect.status or expect.header
+	Msg string // does not quote the URL, which may contain a secret
+}
+
+func (e *SettingError) Error() string { return e.Key + " " + e.Msg }
+
+// Check returns the first error in the settings, a *SettingError.
+func (s *Settings) Check() error {
+	name, _, _ := strings.Cut(s.Expect.Header, ":")
+	switch {
+	case s.Interval <= 0:
+		return &SettingError{"interval", "must be above 0"}
+	case s.Timeout <= 0:
+		return &SettingError{"timeout", "must be above 0"}
+	case !(s.Jitter >= 0 && s.Jitter <= 1):
+		return &SettingError{"jitter", "must be 0 to 1"}
+	case s.Expect.Status != 0 && (s.Expect.Status < 200 || s.Expect.Status > 599):
+		return &SettingError{"expect.status", "must be 200 to 599, or 0 for 200 to 299"}
+	case s.Expect.Header != "" && !isToken(name):
+		return &SettingError{"expect.header", "must be the name of a header field, or \"Name: text\""}
+	case s.Exit != "" && !isToken(s.Exit):
+		return &SettingError{"exit", "must be \"body\" or the name of a header field"}
+	}
+	if s.URL != "" {
+		if _, err := ParseURL(s.URL); err != nil {
+			return &SettingError{"url", err.Error()}
+		}
+	}
+	return nil
+}
+
+// isToken reports whether s is a token (RFC 9110 section 5.6.2), such as the name of a header field.
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+// Request is the request of a check, a GET.
+type Request struct {
+	TLS       bool   // an https:// URL
+	Target    string // in absolute form
+	Path      string // in origin form
+	Host      string // value of the Host field
+	Authority string // host:port in lower case
+}
+
+// ParseURL parses the URL of a check. Its errors do not quote the URL.
+func ParseURL(raw string) (Request, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Opaque != "":
+		return Request{}, errors.New("must be an absolute http:// or https:// URL")
+	case u.User != nil:
+		return Request{}, errors.New("must not contain user information")
+	case strings.ContainsFunc(u.Host+u.RequestURI(), func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return Request{}, errors.New("must be ASCII without spaces")
+	}
+	q := Request{TLS: u.Scheme == "https", Path: u.RequestURI(), Host: u.Host}
+	port := "80"
+	if q.TLS {
+		port = "443"
+	}
+	if q.Authority, err = upstream.HostPort(u.Host, port); err != nil {
+		return Request{}, err
+	}
+	q.Target = u.Scheme + "://" + u.Host + q.Path
+	return q, nil
+}
+
+// target returns the target of a check, as the evidence of the pool counts it.
+func (q *Request) target() evidence.Target { return upstream.Target(q.Authority) }
+
+// Form is how the request of a check is sent.
+type Form uint8
+
+// The forms.
+const (
+	Absolute Form = iota // to the proxy, in absolute form
+	Tunnel               // through a tunnel to the target, with TLS if the URL is an https:// one
+)
+
+// MaxBody is the number of bytes that are read of a response's body.
+const MaxBody = 64 << 10
+
+// Response is the result of sending a check's request.
+type Response struct {
+	Facts  verdict.Facts // with an error, or a status
+	Header http.Header
+	Body   []byte        // the first MaxBody bytes
+	Took   time.Duration // until the end of the body
+}
+
+// result is the result of a check in one form.
+type result struct {
+	Response
+	sent   bool
+	passed bool
+	fault  string // why it has not passed, for people
+}
+
+// judge compares a response with what is expected.
+func (s *Settings) judge(r Response) result {
+	out := result{Response: r, sent: true}
+	switch fault := s.Expect.fault(&r); {
+	case r.Facts.Err != nil:
+		out.fault = r.Facts.Err.Error()
+	case fault != "":
+		out.fault = fault
+		out.Facts.FromProxy, out.Facts.ErrorPage = true, verdict.ErrorPageUnclear
+	default:
+		out.passed = true
+	}
+	return out
+}
+
+// fault returns how the response differs from what is expected, and "" if it does not.
+func (e *Expect) fault(r *Response) string {
+	status := r.Facts.Status
+	switch {
+	case e.Status != 0 && status != e.Status:
+		return fmt.Sprintf("the status is %d instead of %d", status, e.Status)
+	case e.Status == 0 && (status < 200 || status > 299):
+		return fmt.Sprintf("the status is %d instead of 200 to 299", status)
+	}
+	if name, text, _ := strings.Cut(e.Header, ":"); name != "" {
+		text = strings.TrimSpace(text)
+		values, given := r.Header[http.CanonicalHeaderKey(name)]
+		if !given || !strings.Contains(strings.Join(values, ", "), text) {
+			return "the header field " + name + " is missing or different"
+		}
+	}
+	if !bytes.Contains(r.Body, []byte(e.Body)) {
+		return "the body is different"
+	}
+	return ""
+}
+
+// exitAddress returns the address that the response states; invalid if there is none.
+func (s *Settings) exitAddress(r *Response) netip.Addr {
+	text := ""
+	switch s.Exit {
+	case "":
+		return netip.Addr{}
+	case ExitBody:
+		text = string(r.Body[:min(len(r.Body), 100)])
+	default:
+		text = r.Header.Get(s.Exit)
+	}
+	a, err := netip.ParseAddr(strings.TrimSpace(text))
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}
+	}
+	return a
+}
