@@ -78,6 +78,9 @@ type proxyView struct {
 	SuccessRate float64           `json:"success_rate"`
 	Samples     int               `json:"samples"`
 	AvgLatency  float64           `json:"avg_latency"` // s
+	Abilities   abilitiesView     `json:"abilities"`
+	LastCheck   *checkView        `json:"last_check"` // null without health checks
+	ExitAddress string            `json:"exit_address"`
 }
 
 // ownError is a rule that recognizes error pages of the proxy itself.
@@ -87,7 +90,7 @@ type ownError struct {
 	Body   string `json:"body,omitempty"`
 }
 
-func viewOfProxy(u *upstream.Upstream) proxyView {
+func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 	spec, st := u.Spec(), u.Stats()
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
@@ -106,19 +109,20 @@ func viewOfProxy(u *upstream.Upstream) proxyView {
 		at := st.LastUsed.UTC()
 		v.LastUsed = &at
 	}
+	v.Abilities, v.LastCheck, v.ExitAddress = viewOfAbilities(h.pool, u), viewOfCheck(h.pool, u), exitAddress(u)
 	return v
 }
 
-func viewsOfProxies(all []*upstream.Upstream) []proxyView {
+func (h *proxyHandler) views(all []*upstream.Upstream) []proxyView {
 	out := make([]proxyView, len(all))
 	for i, u := range all {
-		out[i] = viewOfProxy(u)
+		out[i] = h.view(u)
 	}
 	return out
 }
 
 func (h *proxyHandler) list(c *fiber.Ctx) error {
-	return send(c, fiber.Map{"proxies": viewsOfProxies(sortedByID(h.pool.Snapshot()))})
+	return send(c, fiber.Map{"proxies": h.views(sortedByID(h.pool.Snapshot()))})
 }
 
 func (h *proxyHandler) get(c *fiber.Ctx) error {
@@ -126,7 +130,7 @@ func (h *proxyHandler) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	return send(c, viewOfProxy(u))
+	return send(c, h.view(u))
 }
 
 // proxyInput is a new proxy, or the changes to one. Absent fields are nil.
@@ -206,9 +210,9 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	}
 	c.Status(fiber.StatusCreated)
 	if one {
-		return send(c, viewOfProxy(added[0]))
+		return send(c, h.view(added[0]))
 	}
-	return send(c, fiber.Map{"proxies": viewsOfProxies(added)})
+	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
 // decodeProxies reads one proxy or a list. one reports whether it was one proxy.
@@ -279,7 +283,7 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 	if u, err = h.pool.Update(u.ID(), in.apply); err != nil {
 		return proxyError(err)
 	}
-	return send(c, viewOfProxy(u))
+	return send(c, h.view(u))
 }
 
 // remove takes a proxy out of the pool. With drain=true it stays listed until its last

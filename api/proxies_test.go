@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,20 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 const (
+	unknown = `"abilities":{"forward":{"state":"unknown","source":"","since":null,"retry_at":null},` +
+		`"connect_443":{"state":"unknown","source":"","since":null,"retry_at":null},` +
+		`"connect_other":{"state":"unknown","source":"","since":null,"retry_at":null}},` +
+		`"last_check":null,"exit_address":""}`
 	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"metadata":{},"own_error":[],` +
 		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
 		`"last_used":null,` +
-		`"success_rate":0.5,"samples":0,"avg_latency":0}`
+		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"metadata":{},"own_error":[],` +
 		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
 		`"last_used":null,` +
-		`"success_rate":0.5,"samples":0,"avg_latency":0}`
+		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 )
 
 func TestProxies(t *testing.T) {
@@ -47,8 +53,33 @@ func TestProxies(t *testing.T) {
 		ID: "F1", URL: "http://***@f1.test:8080", Weight: 1, Metadata: map[string]string{}, OwnErrors: []ownError{},
 		Source: "config",
 		State:  "closed", InFlight: 1, Uses: 1, LastUsed: v.LastUsed, SuccessRate: 1, Samples: 1, AvgLatency: 0.25,
+		Abilities: abilitiesView{abilityView{State: "unknown"}, abilityView{State: "unknown"},
+			abilityView{State: "unknown"}},
 	}, v)
 	lease.Release()
+}
+
+// What is known of a proxy's abilities, and its last health check.
+func TestAbilitiesAndChecks(t *testing.T) {
+	r := newRig(t, nil)
+	u := r.pool.Snapshot().Get("F2")
+	at := r.pool.Elapsed(noon)
+	u.Abilities().Learn(ability.Forward, at, 0, ability.Traffic)
+	u.Abilities().Succeeded(ability.TunnelTLS, at, ability.Check)
+	check := &upstream.CheckReport{At: at, Passed: true, Latency: 250 * time.Millisecond,
+		Exit: netip.MustParseAddr("192.0.2.1")}
+	u.SetLastCheck(check)
+	known := `"abilities":{"forward":{"state":"no","source":"traffic","since":"2026-11-28T12:00:00Z",` +
+		`"retry_at":"2026-11-28T12:10:00Z"},` +
+		`"connect_443":{"state":"yes","source":"check","since":"2026-11-28T12:00:00Z","retry_at":null},` +
+		`"connect_other":{"state":"unknown","source":"","since":null,"retry_at":null}},` +
+		`"last_check":{"at":"2026-11-28T12:00:00Z","passed":true,"error":"","latency":0.25,"tls_intercepted":false},` +
+		`"exit_address":"192.0.2.1"}`
+	r.check(t, get("/proxies/F2", 200, strings.Replace(viewF2, unknown, known, 1)))
+	u.SetLastCheck(&upstream.CheckReport{At: at, Fault: "the status is 500", Intercepted: true})
+	_, body := r.send(t, "GET", "/api/v1/proxies/F2", "", "")
+	require.Contains(t, string(body), `"last_check":{"at":"2026-11-28T12:00:00Z","passed":false,`+
+		`"error":"the status is 500","latency":0,"tls_intercepted":true},"exit_address":""`)
 }
 
 func TestAddProxies(t *testing.T) {
@@ -59,7 +90,7 @@ func TestAddProxies(t *testing.T) {
 		`"metadata":{"a":"b"},` +
 		`"own_error":[{"status":500,"header":"X: y","body":"z"}],"source":"api","draining":false,` +
 		`"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
-		`"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0}`
+		`"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 	r := newRig(t, nil)
 	r.check(t, call("POST", "/proxies", full, 201, fullView))
 	require.Equal(t, proxySpec(t, "", "http://bob:hunter2@f3.test:1").Address,

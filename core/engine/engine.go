@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
@@ -46,6 +47,7 @@ type Config struct {
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
+	Health         health.Settings
 	NoSlowStart    bool          // for measurements: no limit of attempts in flight for new proxies (start)
 	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
@@ -59,6 +61,7 @@ func DefaultConfig() Config {
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
 		Queue:          queue.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute, HeadTimeout: 10 * time.Second,
+		Health:   health.DefaultSettings(),
 		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
@@ -108,6 +111,7 @@ type Engine struct {
 	executor  *executor.Executor
 	gateway   *gateway.Server
 	reach     *reach.Checker
+	health    *health.Checker
 	ids       atomic.Uint64
 	idKey     uint64
 
@@ -171,6 +175,13 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Pool: e.pool, Reach: e.transport.Reach, Now: opts.Now, Parallel: parallelChecks(opts.Files),
 	})
 	e.reach.SetEnabled(cfg.checksReachability())
+	e.health = health.New(health.Config{
+		Pool: e.pool, Send: e.transport.Check, Now: opts.Now, Rand: opts.Rand, Log: opts.Log,
+		Parallel: parallelChecks(opts.Files),
+	})
+	e.health.SetSettings(cfg.Health)
+	e.metrics.ObserveChecks(e.health.Counts)
+	e.wg.Go(func() { e.health.Run(e.life) })
 	e.wg.Go(e.sweep)
 	e.wg.Go(func() { e.reach.Run(e.life) })
 	return e, nil
@@ -181,7 +192,7 @@ func (c *Config) breaker() breaker.Config { return c.Breaker.WithAttemptTimeout(
 
 func (c *Config) checksReachability() bool { return c.Reachability && !c.Literal }
 
-// parallelChecks returns the maximum number of simultaneous reachability checks: at most an eighth
+// parallelChecks returns the maximum number of simultaneous checks of a kind: at most an eighth
 // of the file descriptors. files is 0 if their number is unknown.
 func parallelChecks(files int) int {
 	if files == 0 {
@@ -221,6 +232,10 @@ func (c *Config) check() error {
 				Err: errors.New("must be PriorityHigh, PriorityNormal or PriorityLow"),
 			}
 		}
+	}
+	var setting *health.SettingError
+	if err := c.Health.Check(); c.Health.URL != "" && errors.As(err, &setting) {
+		return &core.KeyError{Key: "health." + setting.Key, Err: errors.New(setting.Msg)}
 	}
 	if c.Memory < 0 {
 		return &core.KeyError{Key: "selection.memory", Value: c.Memory, Err: errors.New("must not be negative")}
@@ -316,6 +331,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.pool.SetLiteral(cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
 	e.reach.SetEnabled(cfg.checksReachability())
+	e.health.SetSettings(cfg.Health)
 	e.policies.ReloadFile(cfg.Retry, backoff)
 	e.logReplaced("first", running.FirstScorer, cfg.FirstScorer, scorer)
 	e.logReplaced("retry", running.RetryScorer, cfg.RetryScorer, scorer)

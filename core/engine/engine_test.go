@@ -107,6 +107,8 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
 		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },
 		"selection.memory":         func(c *engine.Config) { c.Memory = -1 },
+		"health.url":               func(c *engine.Config) { c.Health.URL = "ftp://a" },
+		"health.interval":          func(c *engine.Config) { c.Health.URL, c.Health.Interval = "http://a", 0 },
 		"queue.max_waiting":        func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
 		"queue.max_wait":           func(c *engine.Config) { c.Queue.MaxWait = -1 },
 		"gateway.users[0].priority": func(c *engine.Config) {
@@ -234,6 +236,27 @@ func TestAReloadChangesTheMemory(t *testing.T) {
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	e.Pool().Sweep()
 	require.Zero(t, u.Stats().Samples)
+}
+
+// A reload turns health checks on and off.
+func TestAReloadChangesHealthChecks(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // a proxy that answers itself
+	cfg := engine.DefaultConfig()
+	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: l.Addr().String()}}}
+	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
+	require.NoError(t, err)
+	defer e.Shutdown(context.Background())
+	u := e.Pool().Snapshot().Get("p")
+	require.Nil(t, u.LastCheck())
+	cfg.Health.URL = "http://check.test/"
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Eventually(t, func() bool { return u.LastCheck() != nil && u.LastCheck().Passed }, time.Minute, time.Millisecond)
+	cfg.Health.URL = ""
+	require.NoError(t, e.Reload(cfg, rotation{}))
+	require.Eventually(t, func() bool { return u.LastCheck() == nil }, time.Minute, time.Millisecond)
 }
 
 // X-Whirlpool-Region and Call.Region are checked before the first attempt.

@@ -38,6 +38,7 @@ type sources struct {
 	proxies    func() []ProxyState
 	plugins    func() []PluginState
 	inFlight   func() int
+	checks     func() (passed, failed uint64)
 	queues     func() []QueueState
 	reloadOK   float64
 	reloadedAt time.Time
@@ -57,6 +58,13 @@ func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginS
 	if inFlight != nil {
 		r.sources.inFlight = inFlight
 	}
+}
+
+// ObserveChecks sets the function that returns the numbers of health checks. It is called at each scrape.
+func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.checks = checks
 }
 
 // Reloaded sets the result of the last reload of the configuration.
@@ -207,6 +215,7 @@ var (
 	opensDesc    = desc("circuit_breaker_opens", "openings within the retention", "proxy_id")
 	inFlightDesc = desc("proxy_in_flight", "attempts and tunnels in flight", "proxy_id")
 	proxiesDesc  = desc("proxies", "proxies by the state of their breaker", "state")
+	checksDesc   = desc("health_checks_total", "health checks by result", "result")
 	callsDesc    = desc("plugin_calls_total", "plugin calls by result", "plugin", "result")
 	faultsDesc   = desc("plugin_faults_total", "plugin calls that failed, by reason; a built-in took their place",
 		"plugin", "reason")
@@ -235,7 +244,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	r.sources.mu.Lock()
 	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
+	checks := r.sources.checks
 	r.sources.mu.Unlock()
+	if checks != nil {
+		passed, failed := checks()
+		emit(out, checksDesc, prometheus.CounterValue, float64(passed), "passed")
+		emit(out, checksDesc, prometheus.CounterValue, float64(failed), "failed")
+	}
 	if proxies != nil {
 		r.collectProxies(out, proxies())
 	}

@@ -11,6 +11,11 @@ import (
 // direct://, which open all tunnels.
 func (u *Upstream) Abilities() *ability.Set { return &u.abilities }
 
+// Ability returns what is known of an ability now.
+func (u *Upstream) Ability(k ability.Kind) ability.View {
+	return u.abilities.View(k, u.Elapsed(u.now()))
+}
+
 // LearnsAbilities reports whether abilities are learnt from the requests of clients: not if breakers
 // count failures literally.
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -31,7 +32,17 @@ func (l *loader) check() {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		l.fault("log.format", c.Log.Format, "must be text or json")
 	}
+	l.health()
 	l.access()
+}
+
+// health checks what the range tags of [health] do not say.
+func (l *loader) health() {
+	s := l.cfg.Health.settings()
+	var wrong *health.SettingError
+	if errors.As(s.Check(), &wrong) {
+		l.fault("health."+wrong.Key, nil, wrong.Msg) // without the value: a URL may contain a secret
+	}
 }
 
 // breaker checks a breaker's settings and reports whether they are valid.

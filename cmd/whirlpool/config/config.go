@@ -17,6 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
@@ -205,7 +206,39 @@ func (b Breaker) config() breaker.Config {
 
 // Health is the [health] section.
 type Health struct {
-	Reachability bool `koanf:"reachability" json:"reachability"` // BlameEvidence only
+	Reachability bool         `koanf:"reachability" json:"reachability"` // BlameEvidence only
+	URL          CheckURL     `koanf:"url" json:"url"`
+	Interval     Duration     `koanf:"interval" json:"interval" range:"100ms,24h"`
+	Jitter       float64      `koanf:"jitter" json:"jitter" range:"0,1"`
+	Timeout      Duration     `koanf:"timeout" json:"timeout" range:"10ms,5m"`
+	Expect       HealthExpect `koanf:"expect" json:"expect"`
+	Exit         string       `koanf:"exit" json:"exit"`
+}
+
+// HealthExpect is the expect of [health]; see health.Expect.
+type HealthExpect struct {
+	Status int    `koanf:"status" json:"status"`
+	Header string `koanf:"header" json:"header"`
+	Body   string `koanf:"body" json:"body"`
+}
+
+// CheckURL is the URL of health checks. Its text form masks the query, which may be a secret.
+type CheckURL string
+
+// MarshalText masks the query.
+func (u CheckURL) MarshalText() ([]byte, error) {
+	shown, _, query := strings.Cut(string(u), "?")
+	if query {
+		shown += "?***"
+	}
+	return []byte(shown), nil
+}
+
+func (h *Health) settings() health.Settings {
+	return health.Settings{
+		URL: string(h.URL), Interval: time.Duration(h.Interval), Jitter: h.Jitter, Timeout: time.Duration(h.Timeout),
+		Expect: health.Expect(h.Expect), Exit: h.Exit,
+	}
 }
 
 // Selection is the [selection] section.
@@ -267,7 +300,8 @@ func Default() Config {
 			WindowDuration: Duration(d.Breaker.WindowDuration), TimeoutDuration: Duration(d.Breaker.TimeoutDuration),
 			MaxTimeout: Duration(d.Breaker.MaxTimeout),
 		},
-		Health: Health{Reachability: d.Reachability},
+		Health: Health{Reachability: d.Reachability, Interval: Duration(d.Health.Interval), Jitter: d.Health.Jitter,
+			Timeout: Duration(d.Health.Timeout)},
 		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory),
 			MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{
@@ -295,6 +329,7 @@ func (c *Config) Engine() engine.Config {
 		Breaker:        c.Breaker.config(),
 		Literal:        c.Breaker.Blame == BlameLiteral,
 		Reachability:   c.Health.Reachability,
+		Health:         c.Health.settings(),
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt),
 		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		HeadTimeout: time.Duration(c.Timeouts.Head),
@@ -343,6 +378,7 @@ var (
 	_ strict.Value           = (*Size)(nil)
 	_ encoding.TextMarshaler = Duration(0)
 	_ encoding.TextMarshaler = Address("")
+	_ encoding.TextMarshaler = CheckURL("")
 )
 
 // Duration is written as "1.5s", "200ms", "1h"; a bare number is seconds.

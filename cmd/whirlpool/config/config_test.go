@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
@@ -226,6 +227,31 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		keys, "in the file's order")
 }
 
+// The query of the URL of health checks may be a secret.
+func TestHealthChecks(t *testing.T) {
+	c, err := load(t, "[health]\nurl = \"https://a.test/x?key=hunter2\"\ninterval = \"10s\"\njitter = 0\ntimeout = 3\n"+
+		"expect = { status = 204, header = \"X: y\", body = \"z\" }\nexit = \"X-Exit\"\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, health.Settings{URL: "https://a.test/x?key=hunter2", Interval: 10 * time.Second,
+		Timeout: 3 * time.Second, Expect: health.Expect{Status: 204, Header: "X: y", Body: "z"}, Exit: "X-Exit",
+	}, c.Engine().Health)
+	shown, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.NotContains(t, string(shown), "hunter2")
+	require.Contains(t, string(shown), `"url":"https://a.test/x?***"`)
+	for text, key := range map[string]string{
+		"url = \"ftp://x\"": "health.url", "interval = \"1ms\"": "health.interval", "jitter = 2": "health.jitter",
+		"timeout = 0": "health.timeout", "exit = \"a b\"": "health.exit", "expect = { status = 99 }": "health.expect.status",
+		"expect = { header = \":\" }": "health.expect.header", "expect = { statuz = 1 }": "health.expect.statuz",
+	} {
+		_, err := load(t, "[health]\n"+text+"\n", nil)
+		var bad *Error
+		require.ErrorAs(t, err, &bad, text)
+		require.Equal(t, key, bad.Faults[0].Key)
+		require.Contains(t, bad.Error(), ":2: ", text)
+	}
+}
+
 func TestSecretsAreNotQuoted(t *testing.T) {
 	for _, text := range []string{
 		"[[proxies]]\nurl = \"ftp://u:hunter2@x\"\n", "[[proxies]]\nurl = \"http://u:hunter2@x:99999\"\n",
@@ -233,6 +259,7 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 		"[[api.keys]]\nname = \"a\"\nkey = \"hunter2\"\nrole = \"king\"\n",
 		"[[api.keys]]\nname = \"a\"\nkey = 5\npassword = \"hunter2\"\n", "[api]\nkeys = [\"hunter2\"]\n",
 		"[api]\nkeys = \"hunter2\"\n",
+		"[health]\nurl = \"ftp://x/hunter2\"\n", "[health]\nurl = \"http://u:hunter2@x/\"\n",
 		"[gateway]\nusers = \"u:hunter2\"\n", "proxies = \"http://u:hunter2@x:1\"\n",
 		"[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n",
 		"[pool]\nfiles = \"http://u:hunter2@x:1\"\n", "[plugins.x]\npath = \"p\"\nconfig = \"hunter2\"\n",

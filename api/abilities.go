@@ -1,0 +1,69 @@
+package api
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// abilitiesView is what is known of what a proxy can do.
+type abilitiesView struct {
+	Forward      abilityView `json:"forward"`
+	Connect443   abilityView `json:"connect_443"`
+	ConnectOther abilityView `json:"connect_other"`
+}
+
+// abilityView is one ability.
+type abilityView struct {
+	State   string     `json:"state"`    // yes, no or unknown
+	Source  string     `json:"source"`   // traffic or check; "" if the state is unknown
+	Since   *time.Time `json:"since"`    // null if the state is unknown
+	RetryAt *time.Time `json:"retry_at"` // with no: when the proxy is tried again
+}
+
+func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {
+	view := func(k ability.Kind) abilityView {
+		known := u.Ability(k)
+		v := abilityView{State: known.State.String()}
+		if known.State == ability.Unknown {
+			return v
+		}
+		since := pool.At(known.Since).UTC()
+		v.Source, v.Since = known.Source.String(), &since
+		if known.State == ability.Cannot {
+			until := pool.At(known.Until).UTC()
+			v.RetryAt = &until
+		}
+		return v
+	}
+	return abilitiesView{view(ability.Forward), view(ability.TunnelTLS), view(ability.TunnelOther)}
+}
+
+// checkView is the result of a proxy's last health check.
+type checkView struct {
+	At             time.Time `json:"at"`
+	Passed         bool      `json:"passed"`
+	Error          string    `json:"error"`           // "" if it passed
+	Latency        float64   `json:"latency"`         // s; 0 unless it passed
+	TLSIntercepted bool      `json:"tls_intercepted"` // the proxy presents a certificate of its own
+}
+
+func viewOfCheck(pool Pool, u *upstream.Upstream) *checkView {
+	r := u.LastCheck()
+	if r == nil {
+		return nil
+	}
+	return &checkView{
+		At: pool.At(r.At).UTC(), Passed: r.Passed, Error: r.Fault, Latency: r.Latency.Seconds(),
+		TLSIntercepted: r.Intercepted,
+	}
+}
+
+// exitAddress returns the address from which the proxy connects to targets; "" if it is unknown.
+func exitAddress(u *upstream.Upstream) string {
+	if r := u.LastCheck(); r != nil && r.Exit.IsValid() {
+		return r.Exit.String()
+	}
+	return ""
+}
