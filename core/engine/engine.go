@@ -65,7 +65,7 @@ func DefaultConfig() Config {
 		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
-		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, MaxConnections: 20_000},
+		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000},
 	}
 }
 

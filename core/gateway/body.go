@@ -13,7 +13,8 @@ import (
 )
 
 // readBody reads the request's body up to replay_limit bytes and keeps them for repeats. A longer
-// body is streamed to the proxy instead, and its request is not repeated.
+// body is streamed to the proxy instead, and its request is not repeated. So is a body for which the
+// kept bodies of all requests leave no room (replay_memory).
 func (r *request) readBody(q *transport.Request) error {
 	r.conn.watch.disabled = false
 	r.input.Replayable = true
@@ -21,7 +22,8 @@ func (r *request) readBody(q *transport.Request) error {
 		return nil
 	}
 	r.detach(q)
-	fits := r.head.Framing == http1.Chunked || r.head.Length <= r.set.ReplayLimit
+	known := r.head.Framing != http1.Chunked // the length
+	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.grow(r.head.Length, r.set.ReplayMemory)
 	switch {
 	case !r.head.Continue:
 	case !fits: // the proxy gets the Expect field (RFC 9110 section 10.1.1)
@@ -34,6 +36,9 @@ func (r *request) readBody(q *transport.Request) error {
 	if fits {
 		r.kept.take()
 	}
+	if fits && known {
+		r.kept.grow(int(r.head.Length))
+	}
 	for fits && !r.body.Done() {
 		r.awaitBody()
 		p, err := r.body.Next()
@@ -44,7 +49,8 @@ func (r *request) readBody(q *transport.Request) error {
 			return err
 		}
 		r.kept.buf = append(r.kept.buf, p...)
-		fits = int64(len(r.kept.buf)) <= r.set.ReplayLimit
+		fits = int64(len(r.kept.buf)) <= r.set.ReplayLimit &&
+			(known || r.reserved.grow(int64(len(p)), r.set.ReplayMemory))
 	}
 	q.Prefix = r.kept.buf
 	if r.body.Done() {

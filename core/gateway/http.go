@@ -48,6 +48,7 @@ func (f *httpFront) serve() {
 	f.entry = f.server.Tracker.Track()
 	defer func() {
 		f.exchange.Abandon()
+		f.reserved.release()
 		stop()
 		f.entry.Release()
 	}()

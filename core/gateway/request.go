@@ -33,6 +33,7 @@ type request struct {
 
 	out       loan          // the response that is being written
 	kept      loan          // the body, kept for repeats
+	reserved  reservation   // of the server's replay memory
 	fields    []http1.Field // those that are sent to the proxy
 	detached  []byte        // copy of the head, see detach
 	callbacks callbacks
@@ -52,7 +53,7 @@ const usualFields = 64
 func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.set = s, c, s.settings.Load()
 	c.out.patience = r.set.BodyIdle
-	r.out.from, r.kept.from = s.outs, s.bodies
+	r.out.from, r.kept.from, r.reserved.memory = s.outs, s.bodies, &s.replay
 	r.callbacks = callbacks{
 		awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue,
 	}
@@ -73,6 +74,7 @@ func (r *request) begin() {
 func (r *request) shrink() {
 	r.out.back()
 	r.kept.back()
+	r.reserved.release()
 	if cap(r.detached) > smallChunk {
 		r.detached = nil
 	}

@@ -62,6 +62,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 		attempt: patience, policy: func(*retry.Policy) {}, now: time.Now,
 		newID: func() core.RequestID { return core.RequestID(ids.Add(1)) },
 	}
+	o.ReplayMemory = 1 << 30
 	o.Head, o.BodyIdle, o.ReplayLimit, o.Strategies = patience, patience, 1<<20, func(string) bool { return true }
 	if change != nil {
 		change(&o)

@@ -26,6 +26,7 @@ type Settings struct {
 	Users          []User
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
+	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
 	MaxConnections int                    // client connections at once; 0 for no limit
 	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
@@ -62,6 +63,8 @@ type Server struct {
 	Config
 	settings atomic.Pointer[settings]
 	buffers  *buffers
+
+	replay replayMemory
 
 	outs, bodies *sync.Pool // buffers of loans: for responses, and for request bodies
 

@@ -59,6 +59,7 @@ type Gateway struct {
 	Listen         string   `koanf:"listen" json:"listen"`
 	Users          []User   `koanf:"users" json:"users"`
 	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
+	ReplayMemory   Size     `koanf:"replay_memory" json:"replay_memory" range:"0,1024GiB"`
 	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
 	DrainGrace     Duration `koanf:"drain_grace" json:"drain_grace" range:"0s,1h"`
 	Via            bool     `koanf:"via" json:"via"`
@@ -287,6 +288,7 @@ func Default() Config {
 	d := engine.DefaultConfig()
 	return Config{
 		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit),
+			ReplayMemory:   Size(d.Gateway.ReplayMemory),
 			MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
@@ -338,6 +340,7 @@ func (c *Config) Engine() engine.Config {
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
 			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
+			ReplayMemory:   int64(c.Gateway.ReplayMemory),
 			MaxConnections: c.Gateway.MaxConnections,
 		},
 	}
