@@ -46,6 +46,7 @@ func TestReplayMemory(t *testing.T) {
 		require.Equal(t, 503, a.StatusCode)
 		require.Equal(t, attempts, a.Header.Get("X-Whirlpool-Attempts"), "%q", body)
 		c.Close()
+		r.proxy.Breaker().Reset()
 		r.eventually("its memory is free", func() bool { return r.replay.used.Load() == 80 })
 	}
 	close(hold)
