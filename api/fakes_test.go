@@ -23,6 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -199,6 +200,8 @@ func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 type fakeEngine struct {
 	draining     bool
 	first, retry string
+	judge        string
+	resting      []rest.Pair
 	policies     *retry.Store
 	calls        []engine.Call
 	result       *engine.Result
@@ -235,6 +238,18 @@ func (e *fakeEngine) Activate(first, retry string) error {
 	}
 	return nil
 }
+
+func (e *fakeEngine) Judge() string { return e.judge }
+
+func (e *fakeEngine) ActivateJudge(name string) error {
+	if name == "fixed" {
+		return errors.New("fixed is a backoff")
+	}
+	e.judge = name
+	return nil
+}
+
+func (e *fakeEngine) Rests() []rest.Pair { return e.resting }
 
 func (e *fakeEngine) Describe(u *upstream.Upstream, row *core.Candidate) {
 	row.Weight = u.Spec().Weight
@@ -315,11 +330,15 @@ type fakePlugins struct {
 	rank core.RankRequest    // of the last TestScorer
 	row  core.Candidate      // the first candidate of it
 	wait core.BackoffRequest // of the last TestBackoff
+
+	judged   []core.JudgeRequest // of each TestJudge
+	excerpts []core.Excerpt
 }
 
 func newFakePlugins() *fakePlugins {
 	return &fakePlugins{all: map[string]plugins.Info{
 		"fixed":  {Name: "fixed", Kind: wasmhost.Backoff, Source: plugins.SourceBuiltin, State: plugins.StateReady},
+		"judge":  {Name: "judge", Kind: wasmhost.Judge, Source: plugins.SourceBuiltin, State: plugins.StateReady},
 		"random": {Name: "random", Kind: wasmhost.Scorer, Source: plugins.SourceBuiltin, State: plugins.StateReady},
 		"broken": {Name: "broken", Source: plugins.SourceAPI, State: plugins.StateFailed,
 			LastError: "it does not load"},
@@ -398,6 +417,18 @@ func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error)
 		scores[i] = rows[i].Weight
 	}
 	return scores, f.err
+}
+
+// TestJudge bans what has a body.
+func (f *fakePlugins) TestJudge(
+	_ string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
+) (core.Ruling, error) {
+	r, e := sample(&core.Wants{Body: 5, Fields: []string{"server"}})
+	f.judged, f.excerpts = append(f.judged, *r), append(f.excerpts, *e)
+	if len(e.Body) > 0 {
+		return core.Ruling{Kind: core.RulingBanned, Rest: 90 * time.Second}, f.err
+	}
+	return core.Ruling{}, f.err
 }
 
 func (f *fakePlugins) TestBackoff(_ string, q *core.BackoffRequest) (float64, error) {

@@ -50,6 +50,9 @@ type scorers interface {
 	Scorers() (first, retry string)
 	// Activate changes them; "" leaves one as it is.
 	Activate(first, retry string) error
+	// Judge returns the name of the judge, and ActivateJudge changes it.
+	Judge() string
+	ActivateJudge(name string) error
 	HasBackoff(name string) bool
 }
 
@@ -69,7 +72,7 @@ func (u *pluginUses) notify(use, plugin string) {
 	}
 }
 
-// of returns the uses of a plugin: first, retry, backoff.
+// of returns the uses of a plugin: first, retry, backoff, judge.
 func (u *pluginUses) of(name string) []string {
 	first, again := u.engine.Scorers()
 	uses := []string{}
@@ -81,6 +84,9 @@ func (u *pluginUses) of(name string) []string {
 	}
 	if name == u.policies.Current().BackoffStrategy {
 		uses = append(uses, "backoff")
+	}
+	if name == u.engine.Judge() {
+		uses = append(uses, "judge")
 	}
 	return uses
 }
@@ -150,7 +156,7 @@ type pluginView struct {
 	HidesUpload  bool              `json:"hides_upload"`
 	Missed       uint64            `json:"observations_missed"` // they came faster than the plugin took them
 	SpentSeconds float64           `json:"spent_seconds"`       // all calls together
-	UsedFor      []string          `json:"used_for"`            // first, retry, backoff
+	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge
 	Settings     []settingView     `json:"settings,omitempty"`  // that the module states
 }
 
@@ -256,7 +262,7 @@ func (h *pluginHandler) release(c *fiber.Ctx) error {
 	return h.send(c, i, err)
 }
 
-// activate uses a plugin as first scorer, retry scorer or backoff.
+// activate uses a plugin as first scorer, retry scorer, backoff or judge.
 func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	var in struct {
 		For string `json:"for"`
@@ -279,10 +285,12 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 		err = h.uses.engine.Activate(name, "")
 	case "retry":
 		err = h.uses.engine.Activate("", name)
+	case "judge":
+		err = h.uses.engine.ActivateJudge(name)
 	case "backoff":
 		_, err = h.uses.mergePolicy(retry.Override{BackoffStrategy: &name})
 	default:
-		return badField("for", "for must be first, retry or backoff")
+		return badField("for", "for must be first, retry, backoff or judge")
 	}
 	if err != nil {
 		return badPlugin(err.Error())

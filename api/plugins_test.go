@@ -7,10 +7,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
@@ -185,7 +187,10 @@ func TestActivate(t *testing.T) {
 	activate("other", "retry", 200, pluginJSON("other", "scorer", "", "", "", `"first","retry"`))
 	activate("fixed", "backoff", 200, pluginJSON("fixed", "backoff", "builtin", "ready", "", `"backoff"`))
 	require.Equal(t, "fixed", r.policies.Current().BackoffStrategy)
-	const use = `{"error":"invalid_field","message":"for must be first, retry or backoff","details":{"field":"for"}}`
+	const use = `{"error":"invalid_field","message":"for must be first, retry, backoff or judge","details":{"field":"for"}}`
+	activate("judge", "judge", 200, pluginJSON("judge", "judge", "builtin", "ready", "", `"judge"`))
+	require.Equal(t, "judge", r.engine.judge)
+	activate("fixed", "judge", 422, `{"error":"invalid_plugin","message":"fixed is a backoff"}`)
 	activate("other", "lunch", 400, use)
 	activate("other", "", 400, use)
 	activate("nope", "first", 404, "")
@@ -206,12 +211,13 @@ func TestActivationsAreReported(t *testing.T) {
 		call("POST", "/plugins/random/activate", `{"for":"first"}`, 200),
 		call("POST", "/plugins/random/activate", `{"for":"retry"}`, 200),
 		call("POST", "/plugins/fixed/activate", `{"for":"backoff"}`, 200),
+		call("POST", "/plugins/judge/activate", `{"for":"judge"}`, 200),
 		call("POST", "/plugins/fixed/activate", `{"for":"first"}`, 422),
 		call("PUT", "/retry/policy", `{"backoff_strategy":"exponential"}`, 200),
 		call("PUT", "/retry/policy", `{"backoff_strategy":"nope"}`, 400),
 		call("PUT", "/retry/policy", `{"max_attempts":2}`, 200),
 	)
-	require.Equal(t, []string{"first=random", "retry=random", "backoff=fixed", "backoff="}, got)
+	require.Equal(t, []string{"first=random", "retry=random", "backoff=fixed", "judge=judge", "backoff="}, got)
 }
 
 func TestTestScorer(t *testing.T) {
@@ -260,6 +266,37 @@ func TestTestBackoff(t *testing.T) {
 		MaxAttempts: 3}, r.plugins.wait)
 	r.plugins.err = errors.New("trap")
 	r.check(t, call("POST", path, "", 422, `{"error":"plugin_fault","message":"trap"}`))
+}
+
+func TestTestJudge(t *testing.T) {
+	r := newRig(t, nil)
+	const path = "/plugins/judge/test"
+	r.check(t,
+		call("POST", path, `{"request":{"status":403,"attempt":1},"body":"a long page","fields":{"Server":"nginx","B":"c"}}`,
+			200, `{"rulings":[{"ruling":"banned","rest_seconds":90}]}`),
+		call("POST", path, `{"fields":{}}`, 200, `{"rulings":[{"ruling":"fine"}]}`),
+		call("POST", path, `{"request":{"nope":4}}`, 400),
+		call("POST", path, `{"candidates":[]}`, 400, bad("candidates", "candidates are for scorers; judge is a judge")),
+		call("POST", "/plugins/fixed/test", `{"body":"x"}`, 400,
+			bad("fields", "fields and body are for judges; fixed is a backoff")),
+	)
+	require.Equal(t, []float64{403, 1, 11, 0}, []float64{r.plugins.judged[0].Status, r.plugins.judged[0].Attempt,
+		r.plugins.judged[0].Length, r.plugins.judged[0].Whole}, "the judge asks for five bytes of eleven")
+	require.Equal(t, 200.0, r.plugins.judged[1].Status, "the default")
+	r.check(t, call("POST", path, "", 200))
+	require.Greater(t, len(r.plugins.judged), 10, "without input it rules on samples")
+	require.Equal(t, []core.ExcerptField{{Name: "server", Value: []byte("nginx")}}, r.plugins.excerpts[0].Fields,
+		"the fields that it asks for")
+	r.plugins.err = errors.New("trap")
+	r.check(t, call("POST", path, "", 422, `{"error":"plugin_fault","message":"trap"}`))
+}
+
+func TestRests(t *testing.T) {
+	r := newRig(t, nil)
+	r.check(t, get("/rests", 200, `{"rests":[]}`))
+	r.engine.resting = []rest.Pair{{ProxyID: "F1", Host: "a.test", Since: time.Second, Until: time.Minute}}
+	r.check(t, get("/rests", 200, `{"rests":[{"proxy_id":"F1","host":"a.test","since":"2026-11-28T12:00:01Z",`+
+		`"until":"2026-11-28T12:01:00Z"}]}`))
 }
 
 func TestSnakeCase(t *testing.T) {

@@ -331,7 +331,7 @@ func (g *golden) record(t *testing.T) {
 		post("/api/v1/request", `{"url":"http://other.test/","retry":{"max_attempts":3}}`)
 	}
 	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1",
-		"circuit-breakers/F2"} {
+		"circuit-breakers/F2", "rests"} {
 		get("/api/v1/" + path)
 	}
 
@@ -421,6 +421,14 @@ func (g *golden) plugins(t *testing.T) {
 	}
 	for _, body := range []string{``, `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`, `{"candidates":[{}]}`} {
 		g.call(t, "POST", "/api/v1/plugins/linear/test", body)
+	}
+	for _, body := range []string{``, `{"request":{"status":429},"fields":{"Retry-After":"90"},"body":"slow down"}`,
+		`{"candidates":[{}]}`, `{"request":{"nope":1}}`} {
+		g.call(t, "POST", "/api/v1/plugins/ban_like/test", body)
+	}
+	g.call(t, "POST", "/api/v1/plugins/linear/test", `{"body":"x"}`)
+	for _, judge := range []string{"ban_like", "linear", "none"} {
+		g.call(t, "POST", "/api/v1/plugins/"+judge+"/activate", `{"for":"judge"}`)
 	}
 	g.call(t, "POST", "/api/v1/plugins/nope/test", "")
 }

@@ -34,6 +34,7 @@ type Engine interface {
 	requester
 	scorers
 	describer
+	rests
 }
 
 var _ Engine = (*engine.Engine)(nil)
@@ -50,7 +51,7 @@ type Config struct {
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reads the configuration again
-	// Activated is called after a plugin was activated for a use (first, retry, backoff), and with "" after a change
+	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge), and with "" after a change
 	// of the policy has chosen the backoff; may be nil.
 	Activated func(use, plugin string)
 	Events    *Events // default: none come
@@ -166,6 +167,7 @@ func (s *Server) routes() {
 	(&policyHandler{policies: cfg.Policies, plugins: uses}).routes(v1)
 	(&breakerHandler{pool: cfg.Pool, metrics: cfg.Metrics, now: cfg.Now}).routes(v1)
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
+	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&proxyHandler{pool: cfg.Pool}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)

@@ -21,6 +21,7 @@ import (
 type pluginTester interface {
 	TestScorer(name string, c core.Candidates) ([]float64, error)
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
+	TestJudge(name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt)) (core.Ruling, error)
 }
 
 // describer is the part of the engine that the test of a scorer uses.
@@ -34,6 +35,8 @@ type describer interface {
 type testInput struct {
 	Request    map[string]float64   `json:"request"`
 	Candidates []map[string]float64 `json:"candidates"`
+	Fields     map[string]string    `json:"fields"` // header fields of the response; for a judge, as is Body
+	Body       string               `json:"body"`
 }
 
 // test calls a plugin without using the result.
@@ -48,6 +51,12 @@ func (h *pluginHandler) test(c *fiber.Ctx) error {
 		if err := decode(c, &in); err != nil {
 			return err
 		}
+	}
+	if i.Kind == wasmhost.Judge {
+		return h.testJudge(c, name, &in)
+	}
+	if in.Fields != nil || in.Body != "" {
+		return badField("fields", "fields and body are for judges; "+name+" is a "+string(i.Kind))
 	}
 	if i.Kind == wasmhost.Backoff {
 		return h.testBackoff(c, name, &in)
@@ -86,6 +95,46 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 		}
 	}
 	return h.sendTest(c, name, before, "delays", delays)
+}
+
+// rulingView is the ruling on one response.
+type rulingView struct {
+	Response string   `json:"response,omitempty"` // a sample; absent for the response of the input
+	Ruling   string   `json:"ruling"`
+	Rest     *float64 `json:"rest_seconds,omitempty"` // with the ruling banned
+}
+
+// testJudge responds with the ruling on the response of the input; without one, with those on samples.
+func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
+	if in.Candidates != nil {
+		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
+	}
+	samples := trial.Responses()
+	if in.Request != nil || in.Fields != nil || in.Body != "" {
+		var fields []string
+		for _, name := range slices.Sorted(maps.Keys(in.Fields)) {
+			fields = append(fields, name, in.Fields[name])
+		}
+		one := trial.NewResponse("", 200, in.Body, fields...)
+		if err := setFields("request", in.Request, &one.Request); err != nil {
+			return err
+		}
+		samples = []trial.Response{one}
+	}
+	before, rulings := h.lastLine(name), []rulingView{}
+	for i := range samples {
+		ruling, err := h.registry.TestJudge(name, samples[i].For)
+		if err != nil {
+			return pluginFault(err)
+		}
+		view := rulingView{Response: samples[i].Name, Ruling: ruling.Kind.String()}
+		if ruling.Kind == core.RulingBanned {
+			seconds := ruling.Rest.Seconds()
+			view.Rest = &seconds
+		}
+		rulings = append(rulings, view)
+	}
+	return h.sendTest(c, name, before, "rulings", rulings)
 }
 
 // scoreView is the score of one candidate.

@@ -22,6 +22,13 @@ type RegionError struct {
 
 func (*RegionError) Error() string { return "no proxy of the wanted region is admissible" }
 
+// RestingError reports that each proxy that could be chosen rests for the target's host.
+type RestingError struct {
+	Left time.Duration // until the first of these rests ends, above 0
+}
+
+func (*RestingError) Error() string { return "every proxy is banned at this target, and rests for it" }
+
 // Errors of a change to a proxy or a plugin: no such name, or the name is taken or in
 // use. Other errors wrap these.
 var (

@@ -137,6 +137,9 @@ const (
 	FinalCancelled
 	FinalAllBusy
 	FinalNoProxyInRegion
+	FinalAllBannedHere
+
+	LastFinal = FinalAllBannedHere // no value is larger
 )
 
 // String returns the header's value.
@@ -160,6 +163,8 @@ func (f Final) String() string {
 		return "all_proxies_busy"
 	case FinalNoProxyInRegion:
 		return "no_proxy_in_region"
+	case FinalAllBannedHere:
+		return "all_banned_here"
 	}
 	return "unknown"
 }

@@ -41,7 +41,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/retry/policy", ""}, {"PUT", "/retry/policy", `{"max_attempts":2,"timeout":null}`},
 		{"GET", "/circuit-breakers", ""}, {"GET", "/circuit-breakers/F1", ""}, {"GET", "/circuit-breakers/nope", ""},
 		{"POST", "/circuit-breakers/F1/reset", ""}, {"GET", "/circuit-breakers/metrics?hours=1", ""},
-		{"GET", "/targets?limit=1", ""}, {"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""},
+		{"GET", "/targets?limit=1", ""}, {"GET", "/rests", ""}, {"GET", "/metrics/retries", ""}, {"GET", "/metrics/retries/timeseries", ""},
 		{"GET", "/metrics/retries/by-proxy", ""},
 		{"GET", "/proxies", ""}, {"POST", "/proxies", `{"url":"http://127.0.0.1:9"}`},
 		{"PATCH", "/proxies/127.0.0.1:9", `{"weight":3,"own_error":[{"status":500,"body":"x"}]}`},
@@ -55,6 +55,8 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 			`{"request":{"attempt":1},"candidates":[{"success_rate":1,"samples":9},{"latency_mean":0.2,` +
 				`"region_match":1}]}`},
 		{"POST", "/plugins/linear/test", `{"request":{"retry":3,"base_delay":0.5,"cap":9}}`},
+		{"POST", "/plugins/ban_like/test", `{"request":{"status":403},"fields":{"Server":"x"},"body":"y"}`},
+		{"POST", "/plugins/ban_like/activate", `{"for":"judge"}`},
 		{"POST", "/plugins/linear/test", ""}, {"POST", "/plugins/random/activate", `{"for":"first"}`},
 		{"POST", "/plugins/random/rollback", ""},
 		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)},

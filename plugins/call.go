@@ -18,6 +18,7 @@ var (
 	_ core.Scorer    = (*Scorer)(nil)
 	_ core.Tolerance = (*Scorer)(nil)
 	_ core.Backoff   = (*Backoff)(nil)
+	_ core.Judge     = (*Judge)(nil)
 )
 
 // Score implements core.Scorer. If the plugin fails, the built-in scorer computes the scores.
@@ -76,6 +77,37 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 		return 0, errQuarantined
 	}
 	return b.fallback.current.Load().module.Delay(r)
+}
+
+// Judge is a judge by name, whatever its module is at the moment. No built-in answers where it fails: the response is
+// treated as without a judge.
+type Judge struct{ plugin *plugin }
+
+// Wants implements core.Judge. It returns nil while the plugin is quarantined or does not serve.
+func (j *Judge) Wants() *core.Wants {
+	v := j.plugin.current.Load()
+	if v.quarantined.Load() {
+		return nil
+	}
+	return v.module.Wants()
+}
+
+// Rule implements core.Judge.
+func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
+	p := j.plugin
+	for v := p.current.Load(); !v.quarantined.Load(); v = p.current.Load() {
+		start := p.beginTiming()
+		ruling, err := v.module.Rule(r, e)
+		p.endTiming(start)
+		if err == nil {
+			p.succeeded()
+			return ruling, nil
+		}
+		if !p.failed(v, err) {
+			return core.Ruling{}, err
+		}
+	}
+	return core.Ruling{}, errQuarantined
 }
 
 // failed counts the error of a call. It returns true if the caller should call again, because the

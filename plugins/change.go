@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 )
 
 // Change is a set of configured plugins that have been loaded and wait for Commit or Rollback.
@@ -105,9 +107,9 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	code, err := readModule(spec.Path)
+	code, err := spec.module()
 	if err != nil {
-		return &core.KeyError{Key: "path", Err: err}
+		return err
 	}
 	if p := c.r.get(name); p != nil {
 		was := p.current.Load()
@@ -117,10 +119,27 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	}
 	v, err := c.r.load(name, code, SourceConfig, spec, begin)
 	if err != nil {
-		return fmt.Errorf("%s: %w", spec.Path, err)
+		return fmt.Errorf("%s: %w", cmp.Or(spec.Path, spec.Builtin), err)
 	}
 	c.ready[name] = v
 	return nil
+}
+
+// module reads the module of a plugin of the configuration. The error is a *core.KeyError.
+func (s *Spec) module() ([]byte, error) {
+	if s.Builtin == "" {
+		code, err := readModule(s.Path)
+		if err != nil {
+			return nil, &core.KeyError{Key: "path", Err: err}
+		}
+		return code, nil
+	}
+	all := builtin.Modules()
+	if all[s.Builtin] == nil {
+		names := strings.Join(slices.Sorted(maps.Keys(all)), ", ")
+		return nil, &core.KeyError{Key: "builtin", Value: s.Builtin, Err: fmt.Errorf("must be one of %s", names)}
+	}
+	return all[s.Builtin], nil
 }
 
 // place enters a module of the configuration into c.all. The caller holds mu.
@@ -155,7 +174,7 @@ func (c *Change) put(name string, v *version) {
 
 func sameSpec(a, b Spec) bool {
 	sameConfig := len(a.Config)+len(b.Config) == 0 || reflect.DeepEqual(a.Config, b.Config)
-	return a.Path == b.Path && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && a.Observe == b.Observe &&
+	return a.Path == b.Path && a.Builtin == b.Builtin && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && a.Observe == b.Observe &&
 		sameConfig
 }
 
@@ -166,6 +185,9 @@ func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 
 // Backoff returns what Registry.Backoff will return after Commit.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
+
+// Judge is Registry.Judge as it will be after Commit.
+func (c *Change) Judge(name string) (core.Judge, error) { return judge(c.all, name) }
 
 // Commit makes the change take effect.
 func (c *Change) Commit() {

@@ -120,3 +120,19 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	}
 	return p.current.Load().module.Delay(q)
 }
+
+// TestJudge calls a judge with the response that sample returns for what it asks for; nothing uses its ruling.
+func (r *Registry) TestJudge(
+	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
+) (core.Ruling, error) {
+	p, err := find(*r.byName.Load(), name, wasmhost.Judge)
+	if err != nil {
+		return core.Ruling{}, notFound(name)
+	}
+	m := p.current.Load().module
+	wants := m.Wants()
+	if wants == nil {
+		return core.Ruling{}, wasmhost.ErrNotReady
+	}
+	return m.Rule(sample(wants))
+}

@@ -73,10 +73,10 @@ func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
 func (v *version) kind() wasmhost.Kind { return v.module.Description().Kind }
 
 // takes reports whether v can replace the current version for the callers that hold p. A plugin of
-// unknown kind may be held as a scorer. Backoffs are looked up for each use.
+// unknown kind may be held as a scorer or a judge. Backoffs are looked up for each use.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
-	return was == v.kind() || was == "" && v.kind() == wasmhost.Scorer
+	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff
 }
 
 // swap replaces the plugin's module. Calls in progress finish with the old one.

@@ -1,6 +1,6 @@
 // Package plugins is the registry of plugins: built in, from the configuration or uploaded, each under its name. A
 // name's module can be replaced, rolled back or quarantined while requests run; a caller that holds the name
-// (Scorer, Backoff) gets the module that serves at the moment, or a built-in in its place.
+// (Scorer, Backoff, Judge) gets the module that serves at the moment, or a built-in in its place.
 //
 // Files: plugin.go is one name and its module; call.go its calls; health.go its quarantine; observe.go the
 // observations it gets; change.go the plugins of the configuration; uploads.go those of the API, and files.go where
@@ -43,6 +43,7 @@ const (
 // Spec is one [plugins.NAME] of the configuration.
 type Spec struct {
 	Path    string
+	Builtin string        // the built-in whose module it is, in place of Path; "" for none
 	SHA256  string        // of the file, in hexadecimal; "" for any
 	Kind    wasmhost.Kind // "" for any
 	Observe bool          // observations come even while the plugin is not in use
@@ -123,8 +124,8 @@ func New(opts Options) (*Registry, error) {
 	return r, nil
 }
 
-// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry scorer
-// or backoff. It is called for each observation. Observations go to the plugins in use, to those
+// SetUsed sets the function that reports whether a plugin is in use as first scorer, retry
+// scorer, backoff or judge. It is called for each observation. Observations go to the plugins in use, to those
 // configured with observe = true, and to backoffs that a request's own policy has called. Without
 // the function they go to all plugins.
 func (r *Registry) SetUsed(used func(name string) bool) { r.used.Store(&used) }
@@ -197,6 +198,17 @@ func (r *Registry) Backoff(name string) (core.Backoff, error) {
 	return backoff(*r.byName.Load(), name)
 }
 
+// Judge returns the judge of that name.
+func (r *Registry) Judge(name string) (core.Judge, error) { return judge(*r.byName.Load(), name) }
+
+func judge(all map[string]*plugin, name string) (core.Judge, error) {
+	p, err := find(all, name, wasmhost.Judge)
+	if err != nil {
+		return nil, err
+	}
+	return &Judge{p}, nil
+}
+
 func scorer(all map[string]*plugin, name, fallback string) (core.Scorer, error) {
 	p, err := find(all, name, wasmhost.Scorer)
 	if err != nil {
@@ -214,7 +226,7 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 }
 
 // find returns the plugin of a name and kind. An upload that cannot be loaded has no kind and
-// matches both.
+// matches every kind.
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {

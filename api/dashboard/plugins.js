@@ -48,7 +48,7 @@ poll(
 function pluginButtons(x) {
   const list = [],
     path = pluginPath(x.name);
-  for (const use of x.kind === "scorer" ? ["first", "retry"] : ["backoff"]) {
+  for (const use of { scorer: ["first", "retry"], backoff: ["backoff"], judge: ["judge"] }[x.kind] ?? []) {
     if (x.state !== "failed" && !x.used_for.includes(use))
       list.push(button("use for " + use, path + "/activate", { method: "POST", json: { for: use } }));
   }

@@ -25,6 +25,7 @@ const (
 	useFirst   = "first"
 	useRetry   = "retry"
 	useBackoff = "backoff"
+	useJudge   = "judge"
 )
 
 // activation is a plugin in use in place of the one that the configuration names.
@@ -144,6 +145,7 @@ func (a *activations) restore(cfg *config.Config, e *engine.Engine) {
 func configuredPlugins(cfg *config.Config) map[string]string {
 	return map[string]string{
 		useFirst: cfg.Selection.First, useRetry: cfg.Selection.Retry, useBackoff: cfg.Policy.BackoffStrategy,
+		useJudge: cfg.Selection.Judge,
 	}
 }
 
@@ -154,6 +156,8 @@ func activate(e *engine.Engine, use, plugin string) error {
 		return e.Activate(plugin, "")
 	case useRetry:
 		return e.Activate("", plugin)
+	case useJudge:
+		return e.ActivateJudge(plugin)
 	case useBackoff:
 		_, err := e.Policies().Put(func(p retry.Policy) (retry.Policy, error) {
 			p = p.Merge(retry.Override{BackoffStrategy: &plugin})

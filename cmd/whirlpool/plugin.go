@@ -25,8 +25,9 @@ import (
 func pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "plugin", Short: "Write, check and try plugins, and load them into a gateway (sdk/ABI.md)",
-		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers) or
-compute the wait before a retry (backoffs). sdk/ABI.md is their contract.
+		Long: `Write, check and try plugins: WebAssembly modules that rank proxies (scorers),
+compute the wait before a retry (backoffs) or rule on responses (judges).
+sdk/ABI.md is their contract.
 
 push, list, activate, rollback, release, delete, logs and test work with a gateway
 that runs: --to is the URL of its API, and the key comes from --key-file or
@@ -178,7 +179,7 @@ func benchCommand() *cobra.Command {
 	return aboutConfigured(&cobra.Command{
 		Use: "bench FILE", Short: "Time a module beside the built-in of its kind, and count its fuel",
 		Long: `Time a module's calls at 1, 10, 100 and 1,000 candidates and count their fuel,
-beside the built-in of its kind (performance or exponential) in the same run.
+beside the built-in of its kind (performance, exponential or ban_like) in the same run.
 It takes about seven seconds.`,
 	}, func(s *subject) error {
 		r, err := measure.Run(s.host(), s.code, measure.Options{
@@ -253,6 +254,9 @@ and, after commas, settings: swap,proxies=5,duration=600,rate=20,hosts=8.`,
 		style := simulate.Unicode()
 		if o.ascii {
 			style = simulate.ASCII()
+		}
+		if d.Kind == wasmhost.Judge {
+			return fmt.Errorf("%s is a judge; a trace has no responses to rule on, whirlpool plugin test has", s.file)
 		}
 		if d.Kind == wasmhost.Backoff {
 			r, err := simulate.PlayBackoff(host, plugin, o.jitter, o.seed)
@@ -380,7 +384,7 @@ lower-case letter and up to 63 lower-case letters, digits, _ or -.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.Lang, "lang", "", "`LANGUAGE`, one of "+strings.Join(scaffold.Languages(), ", ")+"; required")
-	f.StringVar(&kind, "kind", "", "`KIND`, scorer or backoff; required")
+	f.StringVar(&kind, "kind", "", "`KIND`, scorer, backoff or judge; required")
 	f.StringVar(&dir, "dir", "", "`DIR` to write, new or empty (default NAME)")
 	return cmd
 }

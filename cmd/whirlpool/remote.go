@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -239,11 +240,11 @@ func remoteCommands() []*cobra.Command {
 		body, _ := json.Marshal(map[string]string{"for": args[1]}) // a text can always be written
 		return request{method: "POST", path: pluginPath(args[0], "activate"), body: body, kind: "application/json"}
 	}
-	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry or backoff", use,
+	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry, backoff or judge", use,
 		"%s is active")
 	activate.Long = `Use a plugin of a running gateway as the first scorer (USE is first), the retry scorer
-(retry) or the backoff (backoff). With a [state] dir the gateway keeps it: after a restart the plugin is in use
-again, unless the configuration names another since.`
+(retry), the backoff (backoff) or the judge (judge; the judge none ends the judging). With a [state] dir the
+gateway keeps it: after a restart the plugin is in use again, unless the configuration names another since.`
 	remove := func(args []string) request { return request{method: "DELETE", path: pluginPath(args[0])} }
 	return []*cobra.Command{
 		pushCommand(), listCommand(), activate,
@@ -296,7 +297,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 	f.StringVar(&o.name, "name", "", "`NAME` of the plugin (default: of the file, without .wasm)")
 	f.StringArrayVar(&o.config, "config", nil, "a setting, `KEY=VALUE`; may be repeated")
 	f.BoolVar(&o.clear, "clear-config", false, "without --config: drop the settings of the module before")
-	f.StringVar(&o.use, "activate", "", "then use it for `USE`: first, retry or backoff")
+	f.StringVar(&o.use, "activate", "", "then use it for `USE`: first, retry, backoff or judge")
 	return onGateway(cmd, func(r *remote, args []string) error {
 		code, err := os.ReadFile(args[0])
 		if err != nil {
@@ -308,8 +309,8 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		if err := plugins.CheckName(o.name); err != nil {
 			return usage("%w; --name gives it another", err)
 		}
-		if o.use != "" && o.use != useFirst && o.use != useRetry && o.use != useBackoff {
-			return usage("--activate takes first, retry or backoff")
+		if o.use != "" && o.use != useFirst && o.use != useRetry && o.use != useBackoff && o.use != useJudge {
+			return usage("--activate takes first, retry, backoff or judge")
 		}
 		settings, err := settings(o.config).table()
 		if err != nil {
@@ -426,8 +427,8 @@ func testCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "test NAME", Short: "Call a plugin of a gateway without using its answer",
 		Long: `Call a plugin of a running gateway; nothing uses its answer. A scorer scores the proxies of the
-pool, a backoff gives its delays by the policy in force. --input gives other inputs, as POST
-/api/v1/plugins/NAME/test takes them.`,
+pool, a backoff gives its delays by the policy in force, a judge rules on samples of responses. --input gives
+other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 	}
 	cmd.Flags().StringVar(&input, "input", "", "JSON `FILE` with the inputs, or - for the standard input")
 	return onGateway(cmd, func(r *remote, args []string) error {
@@ -449,8 +450,13 @@ pool, a backoff gives its delays by the policy in force. --input gives other inp
 				Proxy     string  `json:"proxy_id"`
 				Score     float64 `json:"score"`
 			} `json:"scores"`
-			Delays []float64 `json:"delays"`
-			Log    []logLine `json:"log"` // written by the call
+			Delays  []float64 `json:"delays"`
+			Rulings []struct {
+				Response string  `json:"response"`
+				Ruling   string  `json:"ruling"`
+				Rest     float64 `json:"rest_seconds"`
+			} `json:"rulings"`
+			Log []logLine `json:"log"` // written by the call
 		}
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
@@ -466,6 +472,13 @@ pool, a backoff gives its delays by the policy in force. --input gives other inp
 			}
 			for i, d := range out.Delays {
 				fmt.Fprintf(t, "delay %d\t%v s\n", i+1, d)
+			}
+			for _, r := range out.Rulings {
+				fmt.Fprintf(t, "%s\t%s", cmp.Or(r.Response, "the response"), r.Ruling)
+				if r.Rest > 0 {
+					fmt.Fprintf(t, " for %v s", r.Rest)
+				}
+				fmt.Fprintln(t)
 			}
 			t.Flush() // its error is the writer's
 			for _, l := range out.Log {

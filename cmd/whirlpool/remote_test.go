@@ -147,7 +147,7 @@ func TestPluginCommands(t *testing.T) {
 			"is it the API of a gateway?", "GET /plugins"},
 		"no file":     {[]string{"push", file + "x"}, nil, 2, "", "no such file", ""},
 		"no name":     {[]string{"push", file, "--name", "A"}, nil, 2, "", "--name gives it another", ""},
-		"another use": {[]string{"push", file, "--activate", "third"}, nil, 2, "", "first, retry or backoff", ""},
+		"another use": {[]string{"push", file, "--activate", "third"}, nil, 2, "", "first, retry, backoff or judge", ""},
 		"a bad URL":   {[]string{"list", "--to", "ftp://secret"}, nil, 2, "", "--to must be a URL", ""},
 		"a key in a URL": {[]string{"list", "--to", "http://k:secret@h"}, nil, 2, "", "the key comes from --key-file",
 			""},

@@ -210,7 +210,8 @@ func (g *gateway) activated(use, plugin string) {
 // usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
 func (g *gateway) usesPlugin(name string) bool {
 	first, retry := g.engine.Scorers()
-	return name == first || name == retry || name == g.engine.Policies().Current().BackoffStrategy
+	return name == first || name == retry || name == g.engine.Judge() ||
+		name == g.engine.Policies().Current().BackoffStrategy
 }
 
 func (g *gateway) pluginStates() []metrics.PluginState {

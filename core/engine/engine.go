@@ -24,6 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -46,6 +47,7 @@ type Config struct {
 	HeadTimeout    time.Duration // for the head of a client's request
 	FirstScorer    string        // scorer of first attempts
 	RetryScorer    string        // scorer of retries
+	Judge          string        // judge of responses; NoJudge or "" for none
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
 	Health         health.Settings
 	NoSlowStart    bool          // for measurements: no limit of attempts in flight for new proxies (start)
@@ -62,7 +64,7 @@ func DefaultConfig() Config {
 		Queue:          queue.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute, HeadTimeout: 10 * time.Second,
 		Health:   health.DefaultSettings(),
-		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry,
+		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000},
@@ -75,6 +77,14 @@ type Plugins interface {
 	Scorer(name, fallback string) (core.Scorer, error)
 	Backoff(name string) (core.Backoff, error)
 }
+
+// Judges is an optional interface of Plugins: it returns judges by name.
+type Judges interface {
+	Judge(name string) (core.Judge, error)
+}
+
+// NoJudge is the name of the judge that is none: no response is judged.
+const NoJudge = "none"
 
 // The default scorers. They are also the fallback if another scorer fails.
 const (
@@ -109,6 +119,7 @@ type Engine struct {
 	tracker   *metrics.Tracker
 	transport *transport.Transport
 	executor  *executor.Executor
+	selector  *selector.Selector
 	gateway   *gateway.Server
 	reach     *reach.Checker
 	health    *health.Checker
@@ -117,7 +128,7 @@ type Engine struct {
 
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
-	file      [2]string // FirstScorer and RetryScorer of the last Config; guarded by reload
+	file      [3]string // FirstScorer, RetryScorer and Judge of the last Config; guarded by reload
 	stop      chan struct{}
 	stopOnce  sync.Once
 	listeners []net.Listener // guarded by reload
@@ -152,6 +163,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 		Notify: e.transition, OnRemove: e.transport.CloseIdle, OnChange: opts.PoolChanged,
 		OnFree: func() { e.executor.PlaceFreed() }, NoSlowStart: cfg.NoSlowStart,
 	})
+	e.selector = selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
 	tuning, err := e.tuning(&cfg, opts.Plugins)
 	if err != nil {
 		return nil, err
@@ -162,15 +174,14 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	e.policies.OnChange(opts.PolicyChanged)
-	sel := selector.New(e.pool, opts.Rand, cfg.MaxCandidates)
-	e.executor = executor.New(sel, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
+	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
-	e.file = [2]string{cfg.FirstScorer, cfg.RetryScorer}
+	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
 	e.reach = reach.New(reach.Config{
 		Pool: e.pool, Reach: e.transport.Reach, Now: opts.Now, Parallel: parallelChecks(opts.Files),
 	})
@@ -262,6 +273,8 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	check("selection.first", cfg.FirstScorer, err)
 	retrying, err := plugins.Scorer(cfg.RetryScorer, fallbackRetry)
 	check("selection.retry", cfg.RetryScorer, err)
+	judge, err := judgeOf(cfg.Judge, plugins)
+	check("selection.judge", cfg.Judge, err)
 	_, err = plugins.Backoff(cfg.Retry.BackoffStrategy)
 	check("retry.backoff_strategy", cfg.Retry.BackoffStrategy, err)
 	if len(errs) > 0 {
@@ -271,14 +284,32 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 		return executor.Tuning{}, err
 	}
 	t := executor.Tuning{
-		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe,
+		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe, Judge: judge,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 		Queue: cfg.Queue, Hedging: e.hedging,
 	}
+	if e.pool != nil {
+		t.Epoch = e.pool.Epoch()
+	}
 	if !cfg.Literal && e.pool != nil {
-		t.Targets, t.Epoch = e.pool.Ledger(), e.pool.Epoch()
+		t.Targets = e.pool.Ledger()
+	}
+	if e.selector != nil {
+		t.Rests = e.selector.Rests()
 	}
 	return t, nil
+}
+
+// judgeOf returns the judge of that name; nil for none.
+func judgeOf(name string, plugins Plugins) (core.Judge, error) {
+	if name == "" || name == NoJudge {
+		return nil, nil
+	}
+	judges, ok := plugins.(Judges)
+	if !ok {
+		return nil, errors.New("these plugins have no judges")
+	}
+	return judges.Judge(name)
 }
 
 func (e *Engine) backoff(strategy string) core.Backoff {
@@ -309,14 +340,18 @@ func Check(cfg Config, plugins Plugins) error {
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	file, running, policy := [2]string{cfg.FirstScorer, cfg.RetryScorer}, e.config.Load(), e.policies.Current()
+	file, running, policy := [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}, e.config.Load(), e.policies.Current()
 	scorer := func(name string) bool { _, err := plugins.Scorer(name, ""); return err == nil }
 	backoff := func(name string) bool { _, err := plugins.Backoff(name); return err == nil }
+	judge := func(name string) bool { _, err := judgeOf(name, plugins); return err == nil }
 	if file[0] == e.file[0] && scorer(running.FirstScorer) {
 		cfg.FirstScorer = running.FirstScorer
 	}
 	if file[1] == e.file[1] && scorer(running.RetryScorer) {
 		cfg.RetryScorer = running.RetryScorer
+	}
+	if file[2] == e.file[2] && judge(running.Judge) {
+		cfg.Judge = running.Judge
 	}
 	tuning, err := e.tuning(&cfg, plugins)
 	if err != nil {
@@ -335,6 +370,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.policies.ReloadFile(cfg.Retry, backoff)
 	e.logReplaced("first", running.FirstScorer, cfg.FirstScorer, scorer)
 	e.logReplaced("retry", running.RetryScorer, cfg.RetryScorer, scorer)
+	e.logReplaced("judge", running.Judge, cfg.Judge, judge)
 	e.logReplaced("backoff", policy.BackoffStrategy, e.policies.Current().BackoffStrategy, backoff)
 	e.executor.Tune(tuning)
 	e.transport.SetConnectTimeout(cfg.ConnectTimeout)
@@ -354,15 +390,27 @@ func (e *Engine) logReplaced(use, before, now string, exists func(string) bool) 
 
 // Activate sets the first scorer and the retry scorer by name; "" leaves one unchanged.
 func (e *Engine) Activate(first, retrying string) error {
+	return e.activate(func(cfg *Config) {
+		if first != "" {
+			cfg.FirstScorer = first
+		}
+		if retrying != "" {
+			cfg.RetryScorer = retrying
+		}
+	})
+}
+
+// ActivateJudge sets the judge by name; NoJudge ends the judging of responses.
+func (e *Engine) ActivateJudge(name string) error {
+	return e.activate(func(cfg *Config) { cfg.Judge = name })
+}
+
+// activate changes the names of plugins in the running configuration.
+func (e *Engine) activate(change func(*Config)) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 	cfg := *e.config.Load()
-	if first != "" {
-		cfg.FirstScorer = first
-	}
-	if retrying != "" {
-		cfg.RetryScorer = retrying
-	}
+	change(&cfg)
 	tuning, err := e.tuning(&cfg, e.opts.Plugins)
 	if err != nil {
 		return err
@@ -547,6 +595,17 @@ func (e *Engine) Scorers() (first, retry string) {
 	cfg := e.config.Load()
 	return cfg.FirstScorer, cfg.RetryScorer
 }
+
+// Judge returns the name of the judge; NoJudge for none.
+func (e *Engine) Judge() string {
+	if name := e.config.Load().Judge; name != "" {
+		return name
+	}
+	return NoJudge
+}
+
+// Rests returns the pairs of a proxy and a host that rest now.
+func (e *Engine) Rests() []rest.Pair { return e.selector.Rests().All(e.pool.Elapsed(e.opts.Now())) }
 
 // Describe fills row with the values that a scorer would get for a proxy.
 func (e *Engine) Describe(u *upstream.Upstream, row *core.Candidate) {

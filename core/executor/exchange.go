@@ -28,6 +28,7 @@ type Exchange struct {
 	flight                     // the last attempt
 	finding   evidence.Finding // of the last attempt, if it failed
 	deferred  []deferred       // failed attempts to be charged if another proxy serves the request
+	bans      []ban            // rulings on attempts of this exchange
 	retry     retryState
 	race      contest // of the first attempt with its hedge; nil without one
 	lostHedge bool    // its hedge has lost or failed, and no attempt has followed
@@ -88,6 +89,8 @@ func (x *Exchange) reset() {
 	x.query.Reset()
 	x.proxy, x.finding = nil, evidence.Finding{}
 	x.retry, x.lostHedge = retryState{}, false
+	clear(x.bans)
+	x.bans = x.bans[:0]
 	x.relay.x, x.tunnel.x, x.refusal.x = x, x, x
 }
 

@@ -3,12 +3,14 @@ package executor
 import (
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -66,7 +68,9 @@ type Tuning struct {
 	Hedging        *retry.Hedging                     // nil for no hedges, whatever the policies are
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
-	Epoch          time.Time                          // of Targets' moments
+	Epoch          time.Time                          // of the pool: of Targets' and Rests' moments
+	Judge          core.Judge                         // rules on responses; nil for none
+	Rests          *rest.Rests                        // the pairs that the judge lets rest; not nil with a Judge
 	Targets        Targets                            // nil if breakers count failures literally
 }
 
@@ -80,6 +84,7 @@ type Executor struct {
 	tuning   atomic.Pointer[Tuning]
 	places   *queue.Queue[place]         // requests that wait for a place in flight at a proxy
 	retries  *queue.Queue[*retry.Budget] // requests that wait for a retry of the budget
+	excerpts sync.Pool                   // of *core.Excerpt
 }
 
 // New returns an executor; now and rand are its only sources of time and randomness.

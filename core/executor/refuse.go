@@ -15,7 +15,10 @@ func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now
 	region, ofRegion := err.(*core.RegionError)
+	resting, allRest := err.(*core.RestingError)
 	switch {
+	case allRest:
+		final, after = core.FinalAllBannedHere, resting.Left
 	case ofRegion:
 		final = core.FinalNoProxyInRegion
 		if !region.Due.IsZero() {

@@ -38,6 +38,7 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 		x.result.Final = core.FinalNotRetryable
 	case x.suspect(o):
 		x.result.Final, x.retry.targetSuspect = core.FinalExhausted, true
+	case verdict.Ruled(o.Cause) && x.lastResponse(o):
 	case x.blocked():
 		return 0, thenRefuse
 	default:

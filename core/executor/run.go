@@ -52,6 +52,11 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		if race != nil {
 			response, o = race.decide(response, o)
 		}
+		if x.tuning.Judge != nil && verdict.Reviewable(o.Cause) {
+			if r, ok := s.(Excerpter); ok {
+				o = x.review(r, o)
+			}
+		}
 		if o.Retry == core.NoRetry && o.Result == core.ResultSuccess {
 			x.served(&o)
 			if q.Tunnel {
@@ -243,6 +248,7 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 // recorded when the relay or tunnel is closed.
 func (x *Exchange) served(o *core.Outcome) {
 	x.chargeDeferred(x.request.Tunnel)
+	x.confirmBans()
 	x.event.Outcome, x.result.Final = *o, core.FinalSuccess
 	x.lease.Answered()
 }
@@ -258,7 +264,7 @@ func (x *Exchange) relaying(served bool) *Relay {
 
 // settle settles a failed attempt and records it.
 func (x *Exchange) settle(o *core.Outcome) {
-	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: o.Retry == core.RetryElsewhere})
+	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: o.Cause == verdict.CredentialsRefused})
 	x.finding = evidence.Finding{}
 	if o.Cause == verdict.CutShort {
 		x.proxy.Stretch(o.Latency)

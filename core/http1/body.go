@@ -236,6 +236,33 @@ func (b *Body) unread(n int) {
 	}
 }
 
+// Peek appends up to n buffered bytes of the body to dst, without consuming them. whole reports whether the body ends
+// with these bytes.
+func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
+	if b.r == nil {
+		return dst, true
+	}
+	before, at := *b, b.r.r
+	for n > 0 {
+		p, _ := b.Ready()
+		if p == nil {
+			break
+		}
+		if len(p) > n {
+			b.unread(len(p) - n)
+			p = p[:n]
+		}
+		dst = append(dst, p...)
+		n -= len(p)
+	}
+	if b.framing == Chunked && b.state == chunkEnd {
+		b.Ready() // the end of the chunked framing, if that is next
+	}
+	whole = b.Done()
+	*b, b.r.r = before, at
+	return dst, whole
+}
+
 // Drain reads and drops up to limit bytes and reports whether that was the
 // whole rest of the body.
 func (b *Body) Drain(limit int64) bool {

@@ -56,7 +56,20 @@ func TestABodyHoweverItIsTaken(t *testing.T) {
 			if framing == Length {
 				require.EqualValues(t, len(want)-len(got), b.Left())
 			}
-			switch rapid.SampledFrom([]string{"next", "ready", "read", "past", "release"}).Draw(t, "how") {
+			switch rapid.SampledFrom([]string{"next", "ready", "read", "past", "release", "peek"}).Draw(t, "how") {
+			case "peek":
+				n := rapid.IntRange(0, 9000).Draw(t, "peeked")
+				have := len(r.Buffered())
+				p, whole := b.Peek([]byte("+"), n)
+				rest := want[len(got):]
+				require.Equal(t, have, len(r.Buffered()), "nothing is consumed")
+				require.LessOrEqual(t, len(p)-1, min(n, have))
+				require.True(t, bytes.HasPrefix(rest, p[1:]) && p[0] == '+')
+				require.False(t, whole && len(p)-1 < len(rest))
+				if framing == Length && have > 0 {
+					require.Len(t, p[1:], min(n, have, len(rest)))
+					require.Equal(t, len(p)-1 == len(rest), whole)
+				}
 			case "next":
 				p, err := b.Next()
 				require.True(t, err == nil || err == io.EOF && p == nil, "%v", err)

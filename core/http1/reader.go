@@ -38,8 +38,9 @@ type Reader struct {
 	// be called several times for one head.
 	OnPart func()
 
-	begin     int  // where in buf the head that was read last begins
-	responses bool // heads are read as responses, and repaired
+	failed    error // returned by the next read
+	begin     int   // where in buf the head that was read last begins
+	responses bool  // heads are read as responses, and repaired
 }
 
 // pooledSource is a source that takes a buffer only when there is something to read, so
@@ -99,6 +100,9 @@ func (r *Reader) ReadAhead() error {
 	return err
 }
 
+// Fail makes the next read return err in place of reading: that of a ReadAhead, which the source returns only once.
+func (r *Reader) Fail(err error) { r.failed = err }
+
 // first reads into a new buffer.
 func (r *Reader) first() (err error) {
 	if src, ok := r.src.(pooledSource); ok {
@@ -130,6 +134,9 @@ func (r *Reader) fill(limit int) error {
 		} else {
 			r.grow(min(2*len(r.buf), limit))
 		}
+	}
+	if r.failed != nil {
+		return r.failed
 	}
 	for range 100 {
 		n, err := r.src.Read(r.buf[r.w:])

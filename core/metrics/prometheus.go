@@ -164,7 +164,7 @@ func (e *exporter) flush() {
 	r := e.recorder
 	t := &r.totals
 	for l := core.ListenHTTP; l < core.NumListeners; l++ {
-		for f := core.FinalSuccess; f <= core.FinalNoProxyInRegion; f++ {
+		for f := core.FinalSuccess; f <= core.LastFinal; f++ {
 			count("requests_total", t.requests[l][f].Load(), "listener", l.String(), "outcome", f.String())
 		}
 	}

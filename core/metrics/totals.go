@@ -10,7 +10,7 @@ import (
 
 // totals are the counters since the start, for Prometheus.
 type totals struct {
-	requests    [core.NumListeners][core.FinalNoProxyInRegion + 1]atomic.Uint64
+	requests    [core.NumListeners][core.LastFinal + 1]atomic.Uint64
 	succeeded   atomic.Uint64 // attempts
 	hedges      atomic.Uint64
 	hedgesWon   atomic.Uint64

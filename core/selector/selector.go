@@ -12,6 +12,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -84,8 +85,9 @@ type choice struct {
 	turn       uint64
 	seed       uint64
 	poolSize   int
-	ordered    bool // the candidates begin with the one whose turn it is
-	byAbility  bool // proxies that cannot serve the request, as far as is known, are left out
+	resting    rest.Resting // the proxies that rest for the target's host
+	ordered    bool         // the candidates begin with the one whose turn it is
+	byAbility  bool         // proxies that cannot serve the request, as far as is known, are left out
 	candidates []*upstream.Upstream
 	scores     []float64
 }
@@ -95,6 +97,7 @@ type Selector struct {
 	pool            *upstream.Pool
 	rand            func() uint64
 	maxCandidates   int
+	rests           *rest.Rests
 	turn            atomic.Uint64
 	nextExploration atomic.Uint64 // the turn from which on an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
@@ -111,8 +114,11 @@ type allOpen struct {
 
 // New returns a Selector of pool's proxies. rand is its only source of randomness.
 func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
-	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1)}
+	return &Selector{pool: pool, rand: rand, maxCandidates: max(maxCandidates, 1), rests: rest.New(rest.DefaultMax)}
 }
+
+// Rests returns the resting pairs. No proxy is chosen for a host for which it rests.
+func (s *Selector) Rests() *rest.Rests { return s.rests }
 
 // NextTest returns when a proxy may become admissible whose breaker is not closed: at Pool.NextTest or, if
 // that is earlier, at Pool.NextCheck. It returns false if all breakers are closed.
@@ -125,7 +131,7 @@ func (s *Selector) NextTest() (time.Time, bool) {
 }
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy or ErrCredentialsRefused. With RegionStrict it is a
+// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrCredentialsRefused. With RegionStrict it is a
 // *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
@@ -159,11 +165,12 @@ func (s *Selector) newChoice(q *Query, now time.Time) *choice {
 	}
 	c.Query, c.now, c.elapsed = q, now, s.pool.Elapsed(now)
 	c.byAbility = s.pool.Limited()
+	c.resting = s.rests.Of(uint64(q.HostHash))
 	return c
 }
 
 func (s *Selector) release(c *choice) {
-	c.Query = nil
+	c.Query, c.resting = nil, nil
 	s.choices.Put(c)
 }
 
@@ -217,7 +224,7 @@ func (s *Selector) isAllOpen(changes uint64, now time.Time) bool {
 // it. The attempt is the probe.
 func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Lease, bool) {
 	for _, u := range s.pool.Overdue() {
-		if !u.Draining() && c.inRegion(u, snap) && c.able(u) && u.Breaker().Overdue() {
+		if !u.Draining() && c.inRegion(u, snap) && c.able(u) && !c.rests(u) && u.Breaker().Overdue() {
 			if lease, ok := u.Acquire(c.now); ok {
 				return lease, true
 			}
@@ -251,7 +258,7 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 			break
 		}
 		_, due := u.Unexplored(c.elapsed)
-		if !due || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) || !c.able(u) {
+		if !due || c.turn < from && !u.OnTrial() || !c.inRegion(u, snap) || !c.able(u) || c.rests(u) {
 			continue
 		}
 		if !s.nextExploration.CompareAndSwap(from, c.turn+exploreEvery) {
@@ -335,6 +342,12 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 }
 
+// rests reports whether u rests for the target's host.
+func (c *choice) rests(u *upstream.Upstream) bool {
+	_, rests := c.resting.Until(u.Hash(), c.elapsed)
+	return rests
+}
+
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
 // admissible one, so that a rotation covers a pool of any size. The others follow a random place in the
 // mixed order, which is nearly the order of memory as well.
@@ -371,11 +384,13 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 // admissible reports whether u may be a candidate. A half-open breaker is one for idempotent requests
 // only, because its probe is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
-	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u)
+	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
+		!c.rests(u)
 }
 
-// untried reports whether every free proxy is admissible: the request has tried none, and abilities do not matter.
-func (c *choice) untried() bool { return len(c.Tried) == 0 && !c.byAbility }
+// untried reports whether every free proxy is admissible: the request has tried none, none rests, and abilities do not
+// matter.
+func (c *choice) untried() bool { return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
@@ -386,33 +401,45 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 }
 
 // Blocked returns the reason why no proxy at all can be chosen for q at the time now: core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen or a *core.RegionError. It returns nil if a proxy can be chosen, even if that
-// proxy is at its max_in_flight.
+// core.ErrAllBreakersOpen, a *core.RestingError or a *core.RegionError. It returns nil if a proxy can be chosen, even
+// if that proxy is at its max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
-	snap := s.pool.Snapshot()
+	snap, resting, at := s.pool.Snapshot(), s.rests.Of(uint64(q.HostHash)), s.pool.Elapsed(now)
 	if q.Region == RegionStrict {
-		if g := snap.Region(q.RegionHash); g == nil || blocked(g.All, s.pool.Elapsed(now)) != nil {
-			return s.regionError(q, now)
+		var err error = core.ErrPoolEmpty
+		if g := snap.Region(q.RegionHash); g != nil {
+			err = blocked(g.All, resting, at)
 		}
-		return nil
+		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
+			err = s.regionError(q, now)
+		}
+		return err
 	}
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return blocked(snap.All, s.pool.Elapsed(now))
+	return blocked(snap.All, resting, at)
 }
 
 // blocked is Blocked for a list of proxies. at is a time as returned by Pool.Elapsed.
-func blocked(all []*upstream.Upstream, at time.Duration) error {
-	err := core.ErrPoolEmpty
+func blocked(all []*upstream.Upstream, resting rest.Resting, at time.Duration) error {
+	err, soonest := core.ErrPoolEmpty, time.Duration(math.MaxInt64)
 	for _, u := range all {
+		if u.Draining() {
+			continue
+		}
+		until, rests := resting.Until(u.Hash(), at)
 		switch {
-		case u.Draining():
-		case u.BreakerAdmits(at):
+		case !u.BreakerAdmits(at):
+			err = core.ErrAllBreakersOpen
+		case !rests:
 			return nil
 		default:
-			err = core.ErrAllBreakersOpen
+			soonest = min(soonest, until)
 		}
+	}
+	if soonest < math.MaxInt64 {
+		return &core.RestingError{Left: soonest - at}
 	}
 	return err
 }
@@ -424,7 +451,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 	busy, barred := false, false
 	acquire := func(u *upstream.Upstream) (upstream.Lease, bool) {
 		switch {
-		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u):
+		case u.Draining() || c.outsideRegion(u) || !u.BreakerAdmits(c.elapsed) || !c.able(u) || c.rests(u):
 			return upstream.Lease{}, false
 		case u.Full():
 			busy = true
@@ -457,8 +484,15 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
 		return upstream.Lease{}, ErrCredentialsRefused
-	case errors.Is(blocked(snap.All, c.elapsed), core.ErrPoolEmpty):
-		return upstream.Lease{}, core.ErrPoolEmpty
+	}
+	group := snap.Group
+	if c.Region == RegionStrict {
+		group = snap.Region(c.RegionHash)
+	}
+	if group != nil {
+		if err := blocked(group.All, c.resting, c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+			return upstream.Lease{}, err
+		}
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
 }

@@ -48,7 +48,7 @@ func innerOutcome(fields []http1.Field) (inner string) {
 			return ""
 		}
 		seen = true
-		for final := core.FinalSuccess; final <= core.FinalAllBusy; final++ {
+		for final := core.FinalSuccess; final <= core.LastFinal; final++ {
 			if string(f.Value) == final.String() {
 				inner = final.String()
 			}

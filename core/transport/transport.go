@@ -16,6 +16,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -376,6 +377,43 @@ func (r *Response) Conn() net.Conn { return r.pc.Conn }
 // SetReadDeadline sets the deadline for the next read of the body.
 func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
+}
+
+// peekWait is how long Peek waits for the beginning of a body, at most.
+const peekWait = 100 * time.Millisecond
+
+// Peek appends the first n bytes of the body to dst, without consuming them: fewer if the body is shorter, or if they
+// do not arrive within peekWait. whole reports whether these bytes are the whole body.
+func (r *Response) Peek(c *Control, dst []byte, n int) (_ []byte, whole bool) {
+	before, waits := len(dst), false
+	for {
+		if dst, whole = r.Body.Peek(dst[:before], n); whole || len(dst)-before >= n || r.Body.Err() != nil {
+			break
+		}
+		if !waits {
+			waits = true
+			until := r.t.cfg.Now().Add(peekWait)
+			if c.Deadline.Before(until) {
+				until = c.Deadline
+			}
+			r.pc.setReadDeadline(c, until)
+		}
+		reader := &r.pc.reader
+		have := len(reader.Buffered())
+		if err := reader.ReadAhead(); err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				reader.Fail(err)
+			}
+			break
+		}
+		if len(reader.Buffered()) == have {
+			break // the buffer is full
+		}
+	}
+	if waits {
+		r.pc.setReadDeadline(c, c.Deadline)
+	}
+	return dst, whole
 }
 
 // The limits of Drain: the number of bytes that it reads, and how long it waits.

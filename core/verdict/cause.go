@@ -8,6 +8,10 @@ const (
 	Answered core.Cause = iota
 	TunnelOpen
 	RetryStatus
+	JudgeRetry
+	JudgeOtherProxy
+	BannedHere
+	TargetFault
 
 	// Only the proxy can cause the failure.
 	ProxyNameUnknown
@@ -65,6 +69,13 @@ func Unreached(c core.Cause) bool {
 	return false
 }
 
+// Reviewable reports whether a judge rules on responses with this cause: those of the target. It does not rule on a
+// proxy's own error page, for example.
+func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
+
+// Ruled reports whether c is the ruling of a judge.
+func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= TargetFault }
+
 // row lists the consequences of a cause. adjust in verdict.go applies the exceptions.
 type row struct {
 	word     string // stable name in snake_case
@@ -82,6 +93,7 @@ const (
 	proxy         = core.ChargeProxy
 	proxyOrTarget = core.ChargeProxyOrTarget
 	ifServed      = core.ChargeProxyIfServed
+	target        = core.ChargeTarget
 	client        = core.ChargeClient
 	gateway       = core.ChargeGateway
 )
@@ -94,6 +106,14 @@ var rows = [numCauses]row{
 		meaning: "the proxy opened the tunnel"},
 	RetryStatus: {word: "retry_status", charge: proxyOrTarget, retry: core.RetryAfterBackoff, response: true,
 		meaning: "the response's status is in retry_status_codes"},
+	JudgeRetry: {word: "judge_retry", charge: nobody, retry: core.RetryAfterBackoff, response: true,
+		meaning: "the judge ruled: retry"},
+	JudgeOtherProxy: {word: "judge_other_proxy", charge: ifServed, retry: core.RetryElsewhere, response: true,
+		meaning: "the judge ruled: another proxy"},
+	BannedHere: {word: "banned_here", charge: nobody, retry: core.RetryElsewhere, response: true,
+		meaning: "the judge ruled: the target refuses this proxy, which rests for the target's host"},
+	TargetFault: {word: "target_fault", charge: target, retry: core.NoRetry, response: true,
+		meaning: "the judge ruled: the target is at fault, and a retry is of no use"},
 
 	ProxyNameUnknown: {word: "proxy_name_unknown", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy's host name does not resolve"},

@@ -163,6 +163,31 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
+// Rule returns the outcome of a response on which a judge has ruled. o is its outcome without a judge, whose cause is
+// Reviewable.
+func Rule(o core.Outcome, k core.RulingKind) core.Outcome {
+	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
+		return o
+	}
+	c := rulingCause(k)
+	o = ended(o, c, core.ResultFailure, statusReason(o.Status), nil)
+	o.Retry, o.Relay, o.NoTargetResponse = rows[c].retry, true, false
+	return o
+}
+
+// rulingCause returns the cause of a response on which a judge has ruled.
+func rulingCause(k core.RulingKind) core.Cause {
+	switch k {
+	case core.RulingOtherProxy:
+		return JudgeOtherProxy
+	case core.RulingBanned:
+		return BannedHere
+	case core.RulingTargetFault:
+		return TargetFault
+	}
+	return JudgeRetry
+}
+
 // refusedConnectCause returns the cause of an attempt whose CONNECT got a status of 300 or above.
 func refusedConnectCause(status int) core.Cause {
 	switch {

@@ -12,7 +12,7 @@ if [ "${1-}" = --check ]; then
 fi
 
 modules=(exponential linear fixed decorrelated_jitter
-         performance round_robin random weighted least_in_flight cost_aware)
+         performance round_robin random weighted least_in_flight cost_aware none ban_like)
 
 ../../sdk/assemblyscript/asc.sh --version >/dev/null # installs it
 # All in one process: the compiler takes longer to start than to compile.

@@ -88,6 +88,11 @@ func backoff(code ...[]byte) module {
 	return plugin(wt.Backoff()).with("backoff", "i>F", code...)
 }
 
+// judge rules what code leaves; its request is local 0, the ruling local 1.
+func judge(code ...[]byte) module {
+	return plugin(wt.Judge()).with("judge", "ii>i", get(1), wt.Join(code...), store(wt.F64Store, 0), wt.Const32(0))
+}
+
 // counting counts up the f64 at address 16 and leaves it.
 var counting = wt.Join(wt.Const32(0), wt.Const32(0), load(wt.F64Load, 16), wt.ConstF64(1), ops(opAddF64),
 	store(wt.F64Store, 16), wt.Const32(0), load(wt.F64Load, 16))

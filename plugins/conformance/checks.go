@@ -64,6 +64,12 @@ func refused(err error) bool {
 	return errors.As(err, &s) || errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
 }
 
+// refusedByHost reports whether the host refused the settings, as they are none of those that the module states.
+func refusedByHost(err error) bool {
+	var bad *wasmhost.CheckError
+	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
+}
+
 // noRoom reports whether reserve gave none, which it owes to calls only, not to
 // settings of any size.
 func noRoom(err error) bool {
@@ -109,8 +115,11 @@ func sizeFor(n int) uint32 {
 
 // most is what reserve must find room for: the largest call that may come.
 func (k *kit) most() uint32 {
-	if k.desc.Kind == wasmhost.Scorer {
+	switch k.desc.Kind {
+	case wasmhost.Scorer:
 		return sizeFor(abi.MinCandidates)
+	case wasmhost.Judge:
+		return abi.JudgeRoom
 	}
 	return least
 }
@@ -167,9 +176,13 @@ func (k *kit) limit() int64 {
 
 // once makes one plausible call.
 func (k *kit) once(p *wasmhost.Probe) error {
-	if k.desc.Kind == wasmhost.Backoff {
+	switch k.desc.Kind {
+	case wasmhost.Backoff:
 		w := trial.Waits()[0]
 		_, err := p.Delay(&w.Request)
+		return err
+	case wasmhost.Judge:
+		_, err := p.Rule(trial.Responses()[0].For(p.Wants()))
 		return err
 	}
 	_, err := score(p, trial.Plausible(some))
@@ -217,7 +230,7 @@ func (k *kit) configure() (string, error) {
 	} {
 		k.module.Configure(c.config)
 		err := k.fresh(func(p *wasmhost.Probe) error { return nil })
-		if err != nil && !refused(err) && !noRoom(err) {
+		if err != nil && !refused(err) && !refusedByHost(err) && !noRoom(err) {
 			return "", fmt.Errorf("%s: %w", c.name, err)
 		}
 		word := "accepted"
@@ -570,6 +583,13 @@ func (k *kit) memory() (string, error) {
 
 func (k *kit) fuel() (string, error) {
 	limit := k.module.Limits().Fuel
+	if k.desc.Kind == wasmhost.Judge {
+		spent, err := k.dearestRuling(limit)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d units for the dearest response, of %d", spent, limit), enough(spent, limit)
+	}
 	if k.desc.Kind == wasmhost.Backoff {
 		spent, err := k.dearestWait(limit)
 		if err != nil {
@@ -634,6 +654,18 @@ func (k *kit) time() (string, error) {
 	within := k.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
 	return detail, k.fresh(func(p *wasmhost.Probe) error {
+		if k.desc.Kind == wasmhost.Judge {
+			for _, r := range trial.Responses() {
+				err := k.module.CheckCall(func() error {
+					_, err := p.Rule(r.For(p.Wants()))
+					return err
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", r.Name, err)
+				}
+			}
+			return nil
+		}
 		if k.desc.Kind == wasmhost.Backoff {
 			for _, w := range trial.Waits() {
 				err := k.module.CheckCall(func() error {
@@ -657,8 +689,11 @@ func (k *kit) time() (string, error) {
 // instances drives one instance hard and asks another, which must not notice.
 func (k *kit) instances() (string, error) {
 	answer := func(p *wasmhost.Probe) ([]float64, error) {
-		if k.desc.Kind == wasmhost.Backoff {
+		switch k.desc.Kind {
+		case wasmhost.Backoff:
 			return delays(p, trial.Waits())
+		case wasmhost.Judge:
+			return rule(p, trial.Responses())
 		}
 		return score(p, trial.Plausible(20))
 	}

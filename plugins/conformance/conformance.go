@@ -97,6 +97,10 @@ var dynamic = []struct {
 	{"backoff_range", "return a finite number of seconds, at least 0", secCalls, wasmhost.Backoff, (*kit).waits},
 	{"backoff_deterministic", "take chance from the request's random and time from its now, and initialize what you " +
 		"read", secRecords, wasmhost.Backoff, (*kit).sameWaits},
+	{"judge_rulings", "set the kind of the ruling to one of 0 to 4, with a finite rest of at least 0, and return 0",
+		secCalls, wasmhost.Judge, (*kit).rulings},
+	{"judge_deterministic", "take time from the request's now, initialize what you read, and read no more than the " +
+		"lengths say", secRecords, wasmhost.Judge, (*kit).sameRulings},
 	{"observe", "take every observation of the documented ranges without a trap", secCalls, "", (*kit).observe},
 	{"pool_changed", "take any number of proxies, with any metadata, also none; copy the strings you keep", secCalls,
 		"", (*kit).poolChanged},
@@ -122,6 +126,7 @@ var mends = map[string]string{
 	wasmhost.ReasonStatus:        "return 0 when the scores are given",
 	wasmhost.ReasonNotFinite:     "guard divisions and logarithms: the answer must be a finite number",
 	wasmhost.ReasonNegativeDelay: "return a number of seconds of at least 0",
+	wasmhost.ReasonRuling:        "set the kind of the ruling to 0, 1, 2, 3 or 4",
 }
 
 // skip is the error of a check that does not apply.

@@ -39,8 +39,12 @@ func TestBuiltInsConform(t *testing.T) {
 		if r.Kind == wasmhost.Scorer {
 			require.True(t, passed["score_counts"] && passed["score_many"] && passed["score_finite"] &&
 				passed["score_deterministic"] && passed["score_range"])
-		} else {
+		}
+		if r.Kind == wasmhost.Backoff {
 			require.True(t, passed["backoff_range"] && passed["backoff_deterministic"])
+		}
+		if r.Kind == wasmhost.Judge {
+			require.True(t, passed["judge_rulings"] && passed["judge_deterministic"])
 		}
 	}
 }
@@ -55,6 +59,7 @@ func TestHandmadeModulesConform(t *testing.T) {
 	for name, m := range map[string]module{
 		"scorer":  scorer(success),
 		"backoff": backoff(one),
+		"judge":   judge(one),
 		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i",
 			wt.Const32(0)),
 		// The host refuses all settings that it does not state.
@@ -176,6 +181,12 @@ func TestEachCheckFails(t *testing.T) {
 			when(minus, ops(wt.Return)), one).Bytes()},
 		{"answers", "the delay is NaN", backoff(wt.ConstF64(math.NaN())).Bytes()},
 		{"backoff_deterministic", "then", backoff(counting).Bytes()},
+		{"judge_rulings", "404: ruling", judge(one).
+			with("judge", "ii>i", get(0), load(wt.F64Load, 24), wt.ConstF64(404), ops(opLtF64, opEqz),
+				when(get(1), wt.ConstF64(9), store(wt.F64Store, 0)), wt.Const32(0)).Bytes()},
+		{"answers", "judge returned 3", judge(one).with("judge", "ii>i", wt.Const32(3)).Bytes()},
+		{"judge_deterministic", "a kind of 3, then of", judge(counting, wt.ConstF64(40), ops(opLtF64),
+			when(get(1), wt.ConstF64(3), store(wt.F64Store, 0), wt.Const32(0), ops(wt.Return)), one).Bytes()},
 		{"observe", "Success:0", scorer(success).with("observe", "i>", get(0), load(wt.F64Load, 32), wt.ConstF64(0.5),
 			ops(opLtF64), when(ops(wt.Unreachable))).Bytes()},
 		{"pool_changed", "0 proxies", scorer(success).with("pool_changed", "ii>", get(1), ops(opEqz),
@@ -260,6 +271,7 @@ func TestSectionsExist(t *testing.T) {
 	require.NoError(t, err)
 	r := Run(host(), scorer(success).Bytes(), nil)
 	r.Checks = append(r.Checks, Run(host(), backoff(wt.ConstF64(0)).Bytes(), nil).Checks...)
+	r.Checks = append(r.Checks, Run(host(), judge(wt.ConstF64(0)).Bytes(), nil).Checks...)
 	for _, c := range r.Checks {
 		require.Contains(t, string(page), "\n## "+c.Section+"\n", c.Name)
 	}
@@ -269,13 +281,15 @@ func TestSectionsExist(t *testing.T) {
 func TestHostileModules(t *testing.T) {
 	grow := wt.Forever(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
 	for name, m := range map[string]module{
-		"spins":            {wt.Scorer(wt.Spin...)},
-		"spins at start":   scorer(success).with("_initialize", ">", wt.Spin),
-		"spins in reserve": scorer(success).with("reserve", "i>i", wt.Spin, wt.Const32(0)),
-		"spins when told":  scorer(success).with("observe", "i>", wt.Spin),
-		"eats memory":      {wt.Scorer(grow...)},
-		"scores NaN":       {wt.Scorer(wt.Scores(math.NaN())...)},
-		"waits forever":    backoff(wt.ConstF64(math.Inf(1))),
+		"spins":               {wt.Scorer(wt.Spin...)},
+		"spins at start":      scorer(success).with("_initialize", ">", wt.Spin),
+		"spins in reserve":    scorer(success).with("reserve", "i>i", wt.Spin, wt.Const32(0)),
+		"spins when told":     scorer(success).with("observe", "i>", wt.Spin),
+		"eats memory":         {wt.Scorer(grow...)},
+		"scores NaN":          {wt.Scorer(wt.Scores(math.NaN())...)},
+		"rules NaN":           judge(wt.ConstF64(math.NaN())),
+		"spins when it rules": {wt.Judge(wt.Spin...)},
+		"waits forever":       backoff(wt.ConstF64(math.Inf(1))),
 		"nearly spins": scorer(success, wt.Const32(20_000), set(4), ops(wt.Loop, wt.Empty), get(4), wt.Const32(1),
 			ops(wt.I32Sub, opTee, 4, wt.BrIf, 0, wt.End)),
 	} {
@@ -302,6 +316,7 @@ func TestTruncatedAnywhere(t *testing.T) {
 func FuzzRun(f *testing.F) {
 	f.Add(scorer(success).Bytes())
 	f.Add(backoff(counting).Bytes())
+	f.Add(judge(success).Bytes())
 	f.Fuzz(func(t *testing.T, code []byte) {
 		r := Run(host(), code, nil)
 		for _, c := range r.Checks {

@@ -40,7 +40,7 @@ type Report struct {
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 
-// Row is the result for one number of candidates. A backoff has one row, without candidates.
+// Row is the result for one number of candidates. A backoff and a judge have one row, without candidates.
 type Row struct {
 	Candidates int     `json:"candidates,omitempty"`
 	Nanos      float64 `json:"ns_per_call"`
@@ -74,18 +74,26 @@ func Run(host *wasmhost.Host, code []byte, o Options) (Report, error) {
 	defer own.close()
 	r := Report{Kind: own.module.Description().Kind, LoadMillis: float64(o.Now().Sub(begin)) / 1e6,
 		Builtin: "performance"}
-	if r.Kind == wasmhost.Backoff {
+	var config map[string]any // of the built-in
+	switch r.Kind {
+	case wasmhost.Backoff:
 		r.Builtin = "exponential"
+	case wasmhost.Judge:
+		r.Builtin, config = "ban_like", map[string]any{"body": "captcha"}
 	}
-	other, err := open(host, builtin.Modules()[r.Builtin], nil)
+	other, err := open(host, builtin.Modules()[r.Builtin], config)
 	if err != nil {
 		return Report{}, fmt.Errorf("built-in %s: %w", r.Builtin, err)
 	}
 	defer other.close()
-	if r.Kind == wasmhost.Backoff {
+	switch r.Kind {
+	case wasmhost.Backoff:
 		o.Progress("backoff")
 		r.Rows = append(r.Rows, row(o, own, other, 0, wait()))
-	} else {
+	case wasmhost.Judge:
+		o.Progress("judge")
+		r.Rows = append(r.Rows, row(o, own, other, 0, rule()))
+	default:
 		for _, n := range sizes {
 			o.Progress(fmt.Sprintf("%d candidates", n))
 			r.Rows = append(r.Rows, row(o, own, other, n, rank(n)))
@@ -139,6 +147,15 @@ func wait() work {
 	return work{
 		func(m *wasmhost.Module) error { _, err := m.Delay(&q); return err },
 		func(p *wasmhost.Probe) error { _, err := p.Delay(&q); return err },
+	}
+}
+
+// rule is a response for a judge: with a long body.
+func rule() work {
+	r := trial.Responses()[0]
+	return work{
+		func(m *wasmhost.Module) error { _, err := m.Rule(r.For(m.Wants())); return err },
+		func(p *wasmhost.Probe) error { _, err := p.Rule(r.For(p.Wants())); return err },
 	}
 }
 

@@ -49,6 +49,7 @@ var signatures = map[string]string{
 	abi.Initialize: "()", abi.Configure: "(i32, i32) -> i32", abi.PoolChanged: "(i32, i32)", abi.Observe: "(i32)",
 	abi.Tolerance: "() -> f64",
 	abi.Describe:  "() -> i32",
+	abi.Judge:     "(i32, i32) -> i32", abi.JudgeWants: "() -> i32",
 }
 
 // Describe reads a module's declarations without running the module. The error is a *CheckError
@@ -124,16 +125,19 @@ func (h *Host) Examine(code []byte) (Description, []Finding) {
 		wrong(CheckExports, "the module does not export %s%s", abi.Reserve, signatures[abi.Reserve])
 	}
 	d.Learns, d.WantsPool = functions[abi.Observe] != "", functions[abi.PoolChanged] != ""
-	scores, waits := functions[abi.Score] != "", functions[abi.Backoff] != ""
-	switch {
-	case scores && waits:
-		wrong(CheckExports, "the module exports both %s and %s; it must be one kind of plugin", abi.Score, abi.Backoff)
-	case scores:
-		d.Kind = Scorer
-	case waits:
-		d.Kind = Backoff
-	default:
-		wrong(CheckExports, "the module exports neither %s (a scorer) nor %s (a backoff)", abi.Score, abi.Backoff)
+	for _, kind := range Kinds() {
+		switch {
+		case functions[mains[kind]] == "":
+		case d.Kind == "":
+			d.Kind = kind
+		default:
+			wrong(CheckExports, "the module exports both %s and %s; it must be one kind of plugin", mains[d.Kind],
+				mains[kind])
+		}
+	}
+	if d.Kind == "" {
+		wrong(CheckExports, "the module exports neither %s (a scorer) nor %s (a backoff) nor %s (a judge)", abi.Score,
+			abi.Backoff, abi.Judge)
 	}
 	for _, name := range slices.Sorted(maps.Keys(signatures)) {
 		if got, want := functions[name], signatures[name]; got != "" && got != want {

@@ -28,7 +28,11 @@ type Kind string
 const (
 	Scorer  Kind = "scorer"
 	Backoff Kind = "backoff"
+	Judge   Kind = "judge"
 )
+
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{Scorer, Backoff, Judge} }
 
 // Limits are the limits for one module.
 type Limits struct {
@@ -261,7 +265,7 @@ func (m *Module) prepare() error {
 	m.mu.Lock()
 	m.live++
 	m.mu.Unlock()
-	m.tolerance = in.tolerance
+	m.tolerance, m.wants = in.tolerance, in.wants
 	err = m.try(in)
 	in.shrink() // an unused module keeps no large stacks
 	m.ready.Store(err == nil)
@@ -273,8 +277,12 @@ func (m *Module) prepare() error {
 func (m *Module) try(in *instance) error {
 	scores := make([]float64, abi.MinCandidates)
 	err := m.CheckCall(func() error {
-		if m.desc.Kind == Scorer {
+		switch m.desc.Kind {
+		case Scorer:
 			return in.score(trial{}, scores)
+		case Judge:
+			_, err := in.rule(trialJudge(in.wants))
+			return err
 		}
 		r := trialBackoff
 		_, err := in.delay(&r)

@@ -27,6 +27,23 @@ func TestCoreAndABIHaveTheSameRecords(t *testing.T) {
 	}
 }
 
+// The request of a judge in core is the beginning of that in sdk/abi.
+func TestTheRequestOfAJudge(t *testing.T) {
+	a, b := reflect.TypeOf(core.JudgeRequest{}), reflect.TypeOf(abi.JudgeRequest{})
+	require.Equal(t, a.NumField()+4, b.NumField())
+	require.Equal(t, abi.JudgeRequestSize, int(b.Size()))
+	require.Equal(t, abi.RulingSize, int(reflect.TypeOf(abi.Ruling{}).Size()))
+	for i := range a.NumField() {
+		name := a.Field(i).Name
+		if name == "Length" {
+			name = "ContentLength"
+		}
+		require.Equal(t, name, b.Field(i).Name)
+		require.Equal(t, a.Field(i).Offset, b.Field(i).Offset)
+		require.Equal(t, reflect.Float64, b.Field(i).Type.Kind())
+	}
+}
+
 func TestSettingsAsText(t *testing.T) {
 	got := pairs(map[string]any{
 		"b": true, "a": "x y", "n": int64(20), "f": 1e6, "half": 0.5, "list": []any{"de", "us", int64(3)},

@@ -29,6 +29,8 @@ var (
 	_ [unsafe.Sizeof(core.Candidate{}) - abi.CandidateSize]struct{}
 	_ [abi.BackoffRequestSize - unsafe.Sizeof(core.BackoffRequest{})]struct{}
 	_ [unsafe.Sizeof(core.BackoffRequest{}) - abi.BackoffRequestSize]struct{}
+	_ [abi.JudgeRequestSize - 16 - unsafe.Sizeof(core.JudgeRequest{})]struct{} // before its addresses
+	_ [unsafe.Sizeof(core.JudgeRequest{}) - (abi.JudgeRequestSize - 16)]struct{}
 	_ [abi.ObservationSize - unsafe.Sizeof(core.Observation{})]struct{}
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
@@ -56,6 +58,7 @@ const (
 	ReasonStatus        = "status"         // the status is not abi.StatusOK
 	ReasonNotFinite     = "not_finite"     // a score or delay is NaN or infinite
 	ReasonNegativeDelay = "negative_delay" // a delay is below 0
+	ReasonRuling        = "ruling"         // the kind of a ruling is none of those of abi
 	ReasonBusy          = "busy"           // ErrBusy
 )
 
@@ -76,8 +79,9 @@ type Module struct {
 
 	compiled  wazero.CompiledModule
 	config    []pair
-	ready     atomic.Bool // the fields above and tolerance are set
+	ready     atomic.Bool // the fields above, tolerance and wants are set
 	tolerance float64
+	wants     *core.Wants // of a judge
 	pool      atomic.Pointer[[]Proxy]
 	settings  atomic.Pointer[[]Setting]
 
@@ -125,7 +129,8 @@ type instance struct {
 	base, room uint32 // address and size of the region that reserve returned last
 	stack      [4]uint64
 	tolerance  float64
-	pool       *[]Proxy // the proxies that the instance has received last
+	wants      *core.Wants // of a judge
+	pool       *[]Proxy    // the proxies that the instance has received last
 	host       hostState
 	ctx        context.Context // has the instance as a value; see caller
 }
@@ -164,10 +169,7 @@ func (m *Module) instantiate() (*instance, error) {
 	in.configure = in.export(abi.Configure)
 	in.observe = in.export(abi.Observe)
 	in.poolChanged = in.export(abi.PoolChanged)
-	in.main = in.export(abi.Score)
-	if m.desc.Kind == Backoff {
-		in.main = in.export(abi.Backoff)
-	}
+	in.main = in.export(mains[m.desc.Kind])
 	if err := in.stateSettings(m.config); err != nil {
 		return fail("%w", err)
 	}
@@ -188,8 +190,16 @@ func (m *Module) instantiate() (*instance, error) {
 		}
 		in.tolerance = t
 	}
+	if m.desc.Kind == Judge {
+		if in.wants, err = in.readWants(); err != nil {
+			return fail("%s failed: %w", abi.JudgeWants, err)
+		}
+	}
 	return in, nil
 }
+
+// mains are the functions that make a module one of its kind.
+var mains = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
 // begin instantiates the module without running its code. It converts a panic of wazero, which an
 // invalid module can cause, into an error: in the background nothing else would recover it.
@@ -280,7 +290,10 @@ func (m *Module) destroy() {
 // Score implements core.Scorer. Its errors are *Fault, ErrClosed and ErrNotReady. After an error
 // the content of scores is undefined.
 func (m *Module) Score(c core.Candidates, scores []float64) error {
-	if c.Len() == 0 {
+	switch {
+	case m.desc.Kind != Scorer:
+		return ErrNotReady
+	case c.Len() == 0:
 		return nil
 	}
 	in, err := m.acquire(m.limits.Wait)
@@ -336,6 +349,9 @@ func (in *instance) score(c core.Candidates, scores []float64) error {
 
 // Delay implements core.Backoff. The result is in seconds. The errors are those of Score.
 func (m *Module) Delay(r *core.BackoffRequest) (float64, error) {
+	if m.desc.Kind != Backoff {
+		return 0, ErrNotReady
+	}
 	in, err := m.acquire(m.limits.Wait)
 	if err != nil {
 		return 0, err

@@ -44,6 +44,14 @@ func (p *Probe) Score(c core.Candidates, scores []float64) error { return p.in.s
 // Delay calls a backoff as Module.Delay does.
 func (p *Probe) Delay(r *core.BackoffRequest) (float64, error) { return p.in.delay(r) }
 
+// Rule is one call of a judge, as Module.Rule makes it.
+func (p *Probe) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
+	return p.in.rule(r, e)
+}
+
+// Wants returns the parts of a response that a judge asks for.
+func (p *Probe) Wants() *core.Wants { return p.in.wants }
+
 // Learns reports whether the module exports observe.
 func (p *Probe) Learns() bool { return p.in.observe != nil }
 

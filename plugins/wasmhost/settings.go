@@ -51,19 +51,28 @@ func (m *Module) Settings() []Setting {
 
 // describe calls the module's describe.
 func (in *instance) describe(f *entry) ([]Setting, error) {
-	if err := in.invoke(f); err != nil {
+	text, err := in.text(f)
+	if err != nil {
 		return nil, err
+	}
+	return parseSettings(text)
+}
+
+// text calls a function that returns the address of a text with a zero byte at its end, and returns the text.
+func (in *instance) text(f *entry) (string, error) {
+	if err := in.invoke(f); err != nil {
+		return "", err
 	}
 	at := uint32(in.stack[0])
 	if at >= in.memory.Size() {
-		return nil, fmt.Errorf("it returned %d, which is past the end of memory", at)
+		return "", fmt.Errorf("it returned %d, which is past the end of memory", at)
 	}
 	view, _ := in.memory.Read(at, min(in.memory.Size()-at, maxDescription+1))
 	end := bytes.IndexByte(view, 0)
 	if end < 0 {
-		return nil, fmt.Errorf("the text at %d has no zero byte at its end, or more than %d bytes", at, maxDescription)
+		return "", fmt.Errorf("the text at %d has no zero byte at its end, or more than %d bytes", at, maxDescription)
 	}
-	return parseSettings(string(view[:end]))
+	return string(view[:end]), nil
 }
 
 // parseSettings parses the text of describe: one line per setting, with name, type, range, default

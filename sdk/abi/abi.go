@@ -16,9 +16,10 @@ const (
 	Memory  = "memory"  // the linear memory
 	Reserve = "reserve" // (bytes i32) -> address i32
 
-	// A module exports one of these two; which one is its kind.
+	// A module exports one of these three; which one is its kind.
 	Score   = "score"   // (request, candidates, scores, count i32) -> status i32
 	Backoff = "backoff" // (request i32) -> seconds f64
+	Judge   = "judge"   // (request, ruling i32) -> status i32
 
 	// Optional.
 	Initialize  = "_initialize"  // () -> (), once before anything else
@@ -27,6 +28,7 @@ const (
 	Observe     = "observe"      // (observation i32) -> ()
 	Tolerance   = "tolerance"    // () -> f64
 	Describe    = "describe"     // () -> address i32 of a text, after Initialize
+	JudgeWants  = "judge_wants"  // () -> address i32 of a text, after Configure; of judges
 )
 
 // What a module may import from the module ImportModule.
@@ -51,7 +53,16 @@ const (
 	MetricGauge          // the value is set
 )
 
-// StatusOK is what Score and Configure return when all went well. Every other
+// What a judge rules: the values of Ruling.Kind.
+const (
+	RulingFine = iota
+	RulingRetry
+	RulingOtherProxy
+	RulingBanned
+	RulingTargetFault
+)
+
+// StatusOK is what Score, Judge and Configure return when all went well. Every other
 // status means: no answer.
 const StatusOK = 0
 
@@ -64,6 +75,8 @@ const (
 	ScoreSize          = 8
 	BackoffRequestSize = 15 * 8
 	ObservationSize    = 8 * 8
+	JudgeRequestSize   = 12 * 8
+	RulingSize         = 2 * 8
 	PairSize           = 24
 	ProxySize          = 56
 )
@@ -71,3 +84,13 @@ const (
 // MinCandidates is how many candidates a scorer must be able to take: a
 // module whose Reserve refuses room for so many is not loaded.
 const MinCandidates = 256
+
+// JudgeRoom is the largest region that a judge is asked to reserve, in bytes.
+const JudgeRoom = 20_480
+
+// What a judge may ask for.
+const (
+	MaxBody       = 8 << 10 // bytes of a body's beginning
+	MaxFieldNames = 32      // names of header fields
+	MaxStatuses   = 32      // statuses, or ranges of them
+)

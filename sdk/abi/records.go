@@ -69,6 +69,31 @@ type Observation struct {
 	Delay    float64 // s waited before this attempt
 }
 
+// JudgeRequest is a response that a judge rules on. Addresses are of bytes in guest memory; a zero byte, not counted
+// in the length, follows them.
+type JudgeRequest struct {
+	Now           float64 // s since the Unix epoch
+	Attempt       float64 // 0 for the first
+	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
+	Status        float64
+	Latency       float64 // s until the response's head
+	HostHash      float64 // as RankRequest.HostHash
+	IDHash        float64 // of the proxy, as Candidate.IDHash
+	ContentLength float64 // of the body, as announced; -1 if that is unknown
+	Encoded       float64 // 1 if the body has a content coding other than gzip, and is not decoded
+	Whole         float64 // 1 if the body's beginning is the whole body
+	Fields        uint32  // address of the first Pair: the header fields that judge_wants names
+	FieldCount    uint32
+	Body          uint32 // address of the body's beginning
+	BodyLength    uint32
+}
+
+// Ruling is what a judge says about a response.
+type Ruling struct {
+	Kind float64 // RulingFine and so on
+	Rest float64 // s that the proxy rests for the target's host; 0 for 600; with RulingBanned only
+}
+
 // Pair is a key and its value: one setting of [plugins.NAME.config], or one
 // entry of a proxy's metadata. Addresses are of UTF-8 bytes in guest memory;
 // a zero byte, not counted in the length, follows them.

@@ -1,5 +1,5 @@
 // SDK for plugins of the Whirlpool proxy gateway, version 1 of the contract in
-// sdk/ABI.md. A plugin is a file that exports score or backoff, and what every
+// sdk/ABI.md. A plugin is a file that exports score, backoff or judge, and what every
 // module must export ("whirlpool" stands for the folder of this file: where
 // `whirlpool plugin new` has put it, that is "./whirlpool"):
 //
@@ -19,9 +19,13 @@
 //   tolerance(): f64                                   scores within this fraction of the best count as equal
 //   describe(): usize                                  states the settings: describeSettings(text)
 //   backoff(request: BackoffRequest): f64              in score's place: the seconds to wait, 0 or more
+//   judge(request: JudgeRequest, ruling: Ruling): i32  in score's place: sets ruling.kind, and returns 0
+//   judge_wants(): usize                               the parts of a response that a judge gets: judgeWants(text)
 
-import { Candidate, Pair, Proxy } from "./records";
-export { BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest } from "./records";
+import { Candidate, JudgeRequest, Pair, Proxy } from "./records";
+export {
+  BackoffRequest, Candidate, JudgeRequest, Kind, Observation, Pair, Proxy, RankRequest, Ruling,
+} from "./records";
 export { hash53, pair53, uniform } from "./hash";
 
 /** Says what version of the contract the module was built for. */
@@ -180,6 +184,42 @@ export function gauge(name: string, value: f64): void {
 export function describeSettings(text: string): usize {
   const bytes = String.UTF8.encode(text, true);
   return changetype<usize>(bytes);
+}
+
+/**
+ * The result of judge_wants. A text with a line for each part of a response: "body 8192" (bytes
+ * of the body's beginning, at most 8192), "field server" (at most 32 names of header fields) and,
+ * for a judge that rules on these statuses only, "status 403" or "status 500-599".
+ */
+export function judgeWants(text: string): usize {
+  return describeSettings(text);
+}
+
+/** The header fields of a response that judge_wants names, request.fieldCount pairs. Names are in lower case. */
+export function responseFields(request: JudgeRequest): Settings {
+  return changetype<Settings>(request.fields);
+}
+
+/** Reports whether the beginning of a response's body has a text, which is in lower case; the body in any case. */
+export function bodyHas(request: JudgeRequest, lower: string): bool {
+  const wanted = String.UTF8.encode(lower);
+  return has(request.body, request.bodyLength, changetype<usize>(wanted), wanted.byteLength);
+}
+
+/** Reports whether length bytes at an address have those of a text in lower case. Only A to Z are compared in any case. */
+export function has(at: usize, length: i32, lower: usize, size: i32): bool {
+  for (let i = 0; i + size <= length; i++) {
+    let n = 0;
+    while (n < size && lowerByte(load<u8>(at + i + n)) == load<u8>(lower + n)) n++;
+    if (n == size) return true;
+  }
+  return false;
+}
+
+// @ts-ignore: decorator
+@inline
+function lowerByte(c: u8): u8 {
+  return c - 0x41 < 26 ? c | 0x20 : c;
 }
 
 /** The id of a proxy. */

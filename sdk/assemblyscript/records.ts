@@ -126,6 +126,59 @@ export class Observation {
   delay: f64;
 }
 
+/** A response that a judge rules on. Its fields and its body are read with responseFields and bodyHas. */
+@unmanaged
+export class JudgeRequest {
+  /** Seconds since the Unix epoch. */
+  now: f64;
+  /** 0 for the first. */
+  attempt: f64;
+  /** Attempts that may follow this one; 0 if the request may not be repeated. */
+  attemptsLeft: f64;
+  status: f64;
+  /** Seconds until the response's head. */
+  latency: f64;
+  /** As RankRequest.hostHash. */
+  hostHash: f64;
+  /** Of the proxy, as Candidate.idHash. */
+  idHash: f64;
+  /** Of the body, as announced; -1 if that is unknown. */
+  contentLength: f64;
+  /** 1 if the body has a content coding other than gzip, and is not decoded. */
+  encoded: f64;
+  /** 1 if the body's beginning is the whole body. */
+  whole: f64;
+  /** Of the first pair: the header fields that judge_wants names. */
+  fields: usize;
+  fieldCount: i32;
+  /** Of the body's beginning. */
+  body: usize;
+  bodyLength: i32;
+}
+
+/** The kinds of rulings. */
+export namespace Kind {
+  /** The policy decides as it does without a judge. */
+  export const FINE: f64 = 0;
+  /** Retry, as after a status in retry_status_codes. */
+  export const RETRY: f64 = 1;
+  /** Retry at once, through another proxy. */
+  export const OTHER_PROXY: f64 = 2;
+  /** The same, and the proxy rests for the target's host. */
+  export const BANNED: f64 = 3;
+  /** The response is final, and the target is charged with it. */
+  export const TARGET_FAULT: f64 = 4;
+}
+
+/** What a judge says about a response. It is FINE at the beginning of a call. */
+@unmanaged
+export class Ruling {
+  /** One of Kind. */
+  kind: f64;
+  /** Seconds that the proxy rests for the target's host, 0 for 600; with BANNED only. */
+  rest: f64;
+}
+
 /**
  * A key and its value: one setting of [plugins.NAME.config], or one entry of a
  * proxy's metadata. The bytes are UTF-8; Settings reads them.

@@ -246,6 +246,7 @@ func (h *Health) settings() health.Settings {
 type Selection struct {
 	First         string   `koanf:"first" json:"first"`
 	Retry         string   `koanf:"retry" json:"retry"`
+	Judge         string   `koanf:"judge" json:"judge"`
 	Memory        Duration `koanf:"memory" json:"memory" range:"0s,24h"`
 	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates" range:"1,65536"`
 }
@@ -261,6 +262,7 @@ type PluginHost struct {
 // Plugin is one [plugins.NAME].
 type Plugin struct {
 	Path    string         `koanf:"path" json:"path"`
+	Builtin string         `koanf:"builtin" json:"builtin,omitempty"` // in place of Path
 	SHA256  string         `koanf:"sha256" json:"sha256,omitempty"`
 	Kind    string         `koanf:"kind" json:"kind,omitempty"`
 	Observe bool           `koanf:"observe" json:"observe,omitempty"` // observations come also while it is not in use
@@ -304,7 +306,7 @@ func Default() Config {
 		},
 		Health: Health{Reachability: d.Reachability, Interval: Duration(d.Health.Interval), Jitter: d.Health.Jitter,
 			Timeout: Duration(d.Health.Timeout)},
-		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Memory: Duration(d.Memory),
+		Selection: Selection{First: d.FirstScorer, Retry: d.RetryScorer, Judge: d.Judge, Memory: Duration(d.Memory),
 			MaxCandidates: d.MaxCandidates},
 		PluginHost: PluginHost{
 			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout),
@@ -335,7 +337,8 @@ func (c *Config) Engine() engine.Config {
 		ConnectTimeout: time.Duration(c.Timeouts.Connect), AttemptTimeout: time.Duration(c.Timeouts.Attempt),
 		Adaptive: c.Timeouts.Adaptive, BodyIdle: time.Duration(c.Timeouts.BodyIdle),
 		HeadTimeout: time.Duration(c.Timeouts.Head),
-		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Memory: time.Duration(c.Selection.Memory),
+		FirstScorer: c.Selection.First, RetryScorer: c.Selection.Retry, Judge: c.Selection.Judge,
+		Memory:         time.Duration(c.Selection.Memory),
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
@@ -350,7 +353,7 @@ func (c *Config) Engine() engine.Config {
 func (c *Config) Modules() map[string]plugins.Spec {
 	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
 	for name, p := range c.PluginHost.Modules {
-		out[name] = plugins.Spec{Path: p.Path, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe,
+		out[name] = plugins.Spec{Path: p.Path, Builtin: p.Builtin, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe,
 			Config: p.Config}
 	}
 	return out
@@ -361,7 +364,9 @@ func (c *Config) Modules() map[string]plugins.Spec {
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
 	for _, name := range slices.Sorted(maps.Keys(c.PluginHost.Modules)) {
-		out = append(out, c.PluginHost.Modules[name].Path)
+		if path := c.PluginHost.Modules[name].Path; path != "" {
+			out = append(out, path)
+		}
 	}
 	return out
 }

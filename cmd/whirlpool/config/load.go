@@ -21,6 +21,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 // Source is where a configuration comes from.
@@ -272,13 +273,16 @@ func (l *loader) plugins() {
 		var p Plugin
 		key := "plugins." + name
 		l.decode(key, strict.TOML, table, &p)
-		if p.Path == "" {
-			l.fault(key+".path", nil, "is missing: the .wasm file of the plugin")
-		} else {
+		switch {
+		case p.Path != "" && p.Builtin != "":
+			l.fault(key+".builtin", p.Builtin, "is beside a path; the module is one of the two")
+		case p.Path != "":
 			p.Path = l.relative(p.Path)
+		case p.Builtin == "":
+			l.fault(key+".path", nil, "is missing: the .wasm file of the plugin")
 		}
-		if p.Kind != "" && p.Kind != "scorer" && p.Kind != "backoff" {
-			l.fault(key+".kind", p.Kind, "must be scorer or backoff")
+		if p.Kind != "" && !slices.Contains(wasmhost.Kinds(), wasmhost.Kind(p.Kind)) {
+			l.fault(key+".kind", p.Kind, "must be scorer, backoff or judge")
 		}
 		l.cfg.PluginHost.Modules[name] = p
 	}

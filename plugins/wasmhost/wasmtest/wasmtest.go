@@ -312,11 +312,11 @@ func Forever(code ...byte) []byte {
 // Spin loops for ever.
 var Spin = Forever()
 
-// RegionAt is where the reserve of Scorer and Backoff puts the host's records:
+// RegionAt is where the reserve of Scorer, Backoff and Judge puts the host's records:
 // behind it is the rest of memory.
 const RegionAt = 1024
 
-// plugin is what both kinds have: version, a reserve that gives RegionAt, one
+// plugin is what all kinds have: version, a reserve that gives RegionAt, one
 // page of memory of at most 256 that grows on demand.
 func plugin(main Func) *Module {
 	// grow to hold bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1); 0 where that fails
@@ -353,6 +353,20 @@ func Scorer(code ...byte) *Module {
 // stack. Parameter 0 is the request.
 func Backoff(code ...byte) *Module {
 	return plugin(Func{Export: "backoff", Params: []byte{I32}, Results: []byte{F64}, Code: code})
+}
+
+// Judge is a judge that runs code in each call and, should that end, returns status 0. Parameter 0 is the request, 1
+// the ruling.
+func Judge(code ...byte) *Module {
+	return plugin(Func{Export: "judge", Params: []byte{I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
+}
+
+// Rules is code for Judge that makes a ruling.
+func Rules(kind, rest float64) []byte {
+	return Join(
+		[]byte{LocalGet, 1}, ConstF64(kind), []byte{F64Store, 3, 0},
+		[]byte{LocalGet, 1}, ConstF64(rest), []byte{F64Store, 3, 8},
+	)
 }
 
 // Scores is code for Scorer that gives every candidate the score x.

@@ -1,0 +1,38 @@
+package api
+
+import (
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
+)
+
+// rests is the part of the engine that has the resting pairs.
+type rests interface {
+	Rests() []rest.Pair
+}
+
+// restHandler serves the endpoint /rests.
+type restHandler struct {
+	engine rests
+	pool   Pool
+}
+
+func (h *restHandler) routes(r fiber.Router) { r.Get("/rests", h.list) }
+
+// restView is the JSON of one resting pair.
+type restView struct {
+	ProxyID string    `json:"proxy_id"`
+	Host    string    `json:"host"`
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"`
+}
+
+func (h *restHandler) list(c *fiber.Ctx) error {
+	out := []restView{}
+	for _, p := range h.engine.Rests() {
+		out = append(out, restView{p.ProxyID, p.Host, h.pool.At(p.Since).UTC(), h.pool.At(p.Until).UTC()})
+	}
+	return send(c, fiber.Map{"rests": out})
+}

@@ -1,0 +1,97 @@
+package core
+
+import "time"
+
+// Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
+type Judge interface {
+	// Wants returns the parts of a response that the judge asks for; nil if it rules on no response at the moment.
+	// The result is not to be changed.
+	Wants() *Wants
+	// Rule returns the ruling on a response. It does not retain its arguments. With an error, the ruling is not used.
+	Rule(r *JudgeRequest, e *Excerpt) (Ruling, error)
+}
+
+// Ruling is the answer of a judge.
+type Ruling struct {
+	Kind RulingKind
+	Rest time.Duration // how long the pair rests, above 0; only with RulingBanned
+}
+
+// RulingKind says what follows from a ruling. The numbers are those of sdk/abi.
+type RulingKind uint8
+
+// The kinds of rulings.
+const (
+	RulingFine        RulingKind = iota // nothing changes: the policy decides as it does without a judge
+	RulingRetry                         // retry, as after a status in retry_status_codes
+	RulingOtherProxy                    // retry at once, through another proxy
+	RulingBanned                        // the same, and the proxy rests for the target's host
+	RulingTargetFault                   // the response is final, and the target is charged with it
+
+	numRulings
+)
+
+// Valid reports whether k is one of the kinds.
+func (k RulingKind) Valid() bool { return k < numRulings }
+
+// String returns the name used in the API.
+func (k RulingKind) String() string {
+	return [numRulings]string{"fine", "retry", "other_proxy", "banned", "target_fault"}[k]
+}
+
+// The limits of what a judge gets.
+const (
+	MaxExcerptBody   = 8 << 10 // bytes of a body's beginning
+	MaxExcerptFields = 64      // header fields of one response
+	MaxExcerptValue  = 1 << 10 // bytes of a field's value; the rest is cut off
+)
+
+// Wants are the parts of a response that a judge asks for.
+type Wants struct {
+	Body     int      // bytes of the body's beginning, 0 to MaxExcerptBody
+	Fields   []string // names of header fields, in lower case
+	Statuses []Range  // the judge rules only on responses with these; empty for all
+}
+
+// Range is a range of statuses. Both ends belong to it.
+type Range struct{ First, Last int }
+
+// Status reports whether the judge rules on responses with a status.
+func (w *Wants) Status(status int) bool {
+	for _, r := range w.Statuses {
+		if r.First <= status && status <= r.Last {
+			return true
+		}
+	}
+	return len(w.Statuses) == 0
+}
+
+// Excerpt is the part of a response that a judge gets in addition to a JudgeRequest. The slices of bytes are views.
+type Excerpt struct {
+	Fields  []ExcerptField // those that it asks for, in the order of the response
+	Body    []byte         // the body's beginning, as far as it has arrived; gzip is decoded
+	Length  int64          // of the body, as announced; -1 if that is unknown
+	Encoded bool           // Body has a content coding other than gzip, and is not decoded
+	Whole   bool           // Body is the whole body
+}
+
+// ExcerptField is one header field.
+type ExcerptField struct {
+	Name  string // as in Wants
+	Value []byte // at most MaxExcerptValue bytes
+}
+
+// JudgeRequest describes a response to a judge. Its memory layout is the beginning of that of sdk/abi, which continues
+// with the addresses of an excerpt. Times are in seconds.
+type JudgeRequest struct {
+	Now          float64 // seconds since the Unix epoch
+	Attempt      float64 // 0 for the first
+	AttemptsLeft float64 // attempts that may follow this one; 0 if the request may not be repeated
+	Status       float64
+	Latency      float64 // until the response's head
+	HostHash     float64 // as RankRequest.HostHash
+	IDHash       float64 // of the proxy, as Candidate.IDHash
+	Length       float64 // as Excerpt.Length
+	Encoded      float64 // 1 or 0, as Excerpt.Encoded
+	Whole        float64 // 1 or 0, as Excerpt.Whole
+}

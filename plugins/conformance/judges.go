@@ -1,0 +1,64 @@
+package conformance
+
+import (
+	"fmt"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+func (k *kit) rulings() (string, error) {
+	list := trial.Responses()
+	err := k.fresh(func(p *wasmhost.Probe) error {
+		_, err := rule(p, list)
+		return err
+	})
+	return fmt.Sprintf("%d responses, at the edge too", len(list)), err
+}
+
+// rule returns the rulings on a list of responses: the kind and the rest of each.
+func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
+	rulings := make([]float64, 0, 2*len(list))
+	for i := range list {
+		r, err := p.Rule(list[i].For(p.Wants()))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", list[i].Name, err)
+		}
+		rulings = append(rulings, float64(r.Kind), r.Rest.Seconds())
+	}
+	return rulings, nil
+}
+
+// sameRulings rules on the responses in two orders, so that each one is laid out over the bytes of another.
+func (k *kit) sameRulings() (string, error) {
+	list := trial.Responses()
+	return k.same("rulings", func(p *wasmhost.Probe) ([]float64, error) {
+		for i := range list {
+			if _, err := rule(p, list[len(list)-1-i:][:1]); err != nil {
+				return nil, err
+			}
+		}
+		return rule(p, list)
+	}, func(i int, first, then float64) error {
+		what := "kind"
+		if i%2 == 1 {
+			what = "rest"
+		}
+		return fmt.Errorf("%s: the same response was given a %s of %v, then of %v", list[i/2].Name, what, first, then)
+	})
+}
+
+func (k *kit) dearestRuling(limit int64) (fuel int64, err error) {
+	err = k.fresh(func(p *wasmhost.Probe) error {
+		for _, r := range trial.Responses() {
+			for range 2 {
+				if _, err := p.Rule(r.For(p.Wants())); err != nil {
+					return fmt.Errorf("%s: %w", r.Name, err)
+				}
+			}
+			fuel = max(fuel, limit-p.Fuel())
+		}
+		return nil
+	})
+	return fuel, err
+}

@@ -1,0 +1,259 @@
+package wasmhost
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// The rest of a pair: the default, for a ruling that gives none, and the bounds.
+const (
+	DefaultRest = 10 * time.Minute
+	MinRest     = time.Second
+	MaxRest     = 24 * time.Hour
+)
+
+// Wants returns the parts of a response that a judge asks for; nil if the module does not serve, or is no judge.
+func (m *Module) Wants() *core.Wants {
+	if m.desc.Kind != Judge || !m.ready.Load() {
+		return nil
+	}
+	return m.wants
+}
+
+// Rule returns a judge's ruling on a response. Its errors are those of Score.
+func (m *Module) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
+	if m.desc.Kind != Judge {
+		return core.Ruling{}, ErrNotReady
+	}
+	in, err := m.acquire(m.limits.Wait)
+	if err != nil {
+		return core.Ruling{}, err
+	}
+	err = in.updatePool()
+	var ruling core.Ruling
+	if err == nil {
+		ruling, err = in.rule(r, e)
+	}
+	in.logFault(abi.Judge, err)
+	m.release(in, err)
+	return ruling, err
+}
+
+// The parts of the region of a judge's call: the request, the ruling, the pairs of the fields, the body and the texts
+// of the pairs.
+const (
+	rulingAt = abi.JudgeRequestSize
+	pairsAt  = rulingAt + abi.RulingSize
+)
+
+// aligned returns the first multiple of abi.Alignment that is at least n.
+func aligned(n int) int { return (n + abi.Alignment - 1) &^ (abi.Alignment - 1) }
+
+// textRoom returns the size of a text with the zero byte after it.
+func textRoom(n int) int { return aligned(n + 1) }
+
+func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error) {
+	in.allowCall(0)
+	body := e.Body[:min(len(e.Body), abi.MaxBody)]
+	fields := e.Fields[:min(len(e.Fields), core.MaxExcerptFields)]
+	bodyAt := pairsAt + len(fields)*abi.PairSize
+	textAt := bodyAt + textRoom(len(body))
+	size := textAt
+	for i := range fields {
+		more := textRoom(len(fields[i].Name)) + textRoom(len(fields[i].Value))
+		if size+more > abi.JudgeRoom { // what does not fit is left out
+			fields = fields[:i]
+			break
+		}
+		size += more
+	}
+	view, err := in.region(uint32(size))
+	if err != nil {
+		return core.Ruling{}, err
+	}
+	*(*core.JudgeRequest)(unsafe.Pointer(&view[0])) = *r
+	text := func(at int, s []byte, to int) {
+		binary.LittleEndian.PutUint32(view[at:], in.base+uint32(to))
+		binary.LittleEndian.PutUint32(view[at+4:], uint32(len(s)))
+		view[to+copy(view[to:], s)] = 0
+	}
+	const addresses = int(unsafe.Sizeof(core.JudgeRequest{}))
+	binary.LittleEndian.PutUint32(view[addresses:], in.base+pairsAt)
+	binary.LittleEndian.PutUint32(view[addresses+4:], uint32(len(fields)))
+	text(addresses+8, body, bodyAt)
+	clear(view[rulingAt:pairsAt])
+	for i := range fields {
+		f, at := &fields[i], pairsAt+i*abi.PairSize
+		text(at, unsafe.Slice(unsafe.StringData(f.Name), len(f.Name)), textAt)
+		textAt += textRoom(len(f.Name))
+		text(at+8, f.Value, textAt)
+		textAt += textRoom(len(f.Value))
+		binary.LittleEndian.PutUint64(view[at+16:], math.Float64bits(numberOf(f.Value)))
+	}
+	in.stack[0], in.stack[1] = uint64(in.base), uint64(in.base+rulingAt)
+	if err := in.invoke(in.main); err != nil {
+		return core.Ruling{}, err
+	}
+	if status := int32(in.stack[0]); status != abi.StatusOK {
+		return core.Ruling{}, &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Judge, status)}
+	}
+	view, ok := in.memory.Read(in.base+rulingAt, abi.RulingSize) // again: memory may have moved
+	if !ok {
+		return core.Ruling{}, &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
+	}
+	return rulingOf(math.Float64frombits(binary.LittleEndian.Uint64(view)),
+		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
+}
+
+// numberOf returns a field's value as a number, NaN if it is none.
+func numberOf(value []byte) float64 {
+	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
+		return math.NaN()
+	}
+	if f, err := strconv.ParseFloat(string(value), 64); err == nil {
+		return f
+	}
+	return math.NaN()
+}
+
+// rulingOf checks a record of abi.Ruling.
+func rulingOf(kind, rest float64) (core.Ruling, error) {
+	if kind != math.Trunc(kind) || !(kind >= 0 && kind <= math.MaxUint8) || !core.RulingKind(kind).Valid() {
+		return core.Ruling{}, &Fault{Reason: ReasonRuling,
+			Err: fmt.Errorf("the kind of the ruling is %v; it must be 0 to %d", kind, abi.RulingTargetFault)}
+	}
+	r := core.Ruling{Kind: core.RulingKind(kind)}
+	if r.Kind != core.RulingBanned {
+		return r, nil
+	}
+	switch {
+	case math.IsNaN(rest) || math.IsInf(rest, 0):
+		return core.Ruling{}, &Fault{Reason: ReasonNotFinite, Err: fmt.Errorf("the rest is %v", rest)}
+	case rest < 0:
+		return core.Ruling{}, &Fault{Reason: ReasonNegativeDelay, Err: fmt.Errorf("the rest is %v", rest)}
+	case rest == 0:
+		r.Rest = DefaultRest
+	default:
+		r.Rest = max(MinRest, time.Duration(min(rest, MaxRest.Seconds())*float64(time.Second)))
+	}
+	return r, nil
+}
+
+// readWants calls the module's judge_wants, if it has one.
+func (in *instance) readWants() (*core.Wants, error) {
+	f := in.export(abi.JudgeWants)
+	if f == nil {
+		return &core.Wants{}, nil
+	}
+	text, err := in.text(f)
+	if err != nil {
+		return nil, err
+	}
+	return parseWants(text)
+}
+
+// parseWants reads the text of judge_wants: a line for each part of a response. A line is "body N", "field NAME" or
+// "status FIRST" with or without "-LAST".
+func parseWants(text string) (*core.Wants, error) {
+	w := &core.Wants{}
+	for n, line := range strings.Split(text, "\n") {
+		if line == "" {
+			continue
+		}
+		word, value, _ := strings.Cut(line, " ")
+		var err error
+		switch word {
+		case "body":
+			w.Body, err = number(value, 0, abi.MaxBody)
+		case "field":
+			err = addField(w, value)
+		case "status":
+			err = addStatuses(w, value)
+		default:
+			err = fmt.Errorf("%s is none of body, field and status", quoted(word))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+	}
+	return w, nil
+}
+
+// quoted quotes the beginning of a word.
+func quoted(word string) string { return strconv.Quote(printable(word[:min(len(word), MaxName)])) }
+
+func number(text string, low, high int) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%s is no number from %d to %d", quoted(text), low, high)
+	}
+	return n, nil
+}
+
+func addField(w *core.Wants, name string) error {
+	name = strings.ToLower(name)
+	if !isFieldName(name) || len(name) > MaxName {
+		return fmt.Errorf("%s is no name of a header field of at most %d bytes", quoted(name), MaxName)
+	}
+	if !slices.Contains(w.Fields, name) {
+		w.Fields = append(w.Fields, name)
+	}
+	if len(w.Fields) > abi.MaxFieldNames {
+		return fmt.Errorf("it asks for more than %d header fields", abi.MaxFieldNames)
+	}
+	return nil
+}
+
+// isFieldName reports whether name is a token (RFC 9110 section 5.1).
+func isFieldName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
+		if !letter && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) < 0 {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func addStatuses(w *core.Wants, value string) error {
+	first, last, ranged := strings.Cut(value, "-")
+	if !ranged {
+		last = first
+	}
+	low, err := number(first, 100, 999)
+	if err != nil {
+		return err
+	}
+	high, err := number(last, low, 999)
+	if err != nil {
+		return err
+	}
+	w.Statuses = append(w.Statuses, core.Range{First: low, Last: high})
+	if len(w.Statuses) > abi.MaxStatuses {
+		return fmt.Errorf("it has more than %d lines about statuses", abi.MaxStatuses)
+	}
+	return nil
+}
+
+// trialJudge is a response for tests: with everything that a judge asks for, at its largest.
+func trialJudge(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
+	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
+	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}
+	for _, name := range w.Fields {
+		e.Fields = append(e.Fields, core.ExcerptField{Name: name, Value: []byte("value")})
+	}
+	return &core.JudgeRequest{Now: 1.7e9, AttemptsLeft: 2, Status: 403, Latency: 0.1, Length: 100_000,
+		HostHash: core.Hash53("example.com"), IDHash: core.Hash53("a")}, e
+}
