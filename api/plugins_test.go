@@ -187,7 +187,8 @@ func TestActivate(t *testing.T) {
 	activate("other", "retry", 200, pluginJSON("other", "scorer", "", "", "", `"first","retry"`))
 	activate("fixed", "backoff", 200, pluginJSON("fixed", "backoff", "builtin", "ready", "", `"backoff"`))
 	require.Equal(t, "fixed", r.policies.Current().BackoffStrategy)
-	const use = `{"error":"invalid_field","message":"for must be first, retry, backoff or judge","details":{"field":"for"}}`
+	const use = `{"error":"invalid_field","message":"for must be first, retry, backoff or judge",` +
+		`"details":{"field":"for"}}`
 	activate("judge", "judge", 200, pluginJSON("judge", "judge", "builtin", "ready", "", `"judge"`))
 	require.Equal(t, "judge", r.engine.judge)
 	activate("fixed", "judge", 422, `{"error":"invalid_plugin","message":"fixed is a backoff"}`)

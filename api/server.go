@@ -51,8 +51,8 @@ type Config struct {
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reads the configuration again
-	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge), and with "" after a change
-	// of the policy has chosen the backoff; may be nil.
+	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge), and with "" after a
+	// change of the policy has chosen the backoff; may be nil.
 	Activated func(use, plugin string)
 	Events    *Events // default: none come
 	Log       *slog.Logger

@@ -174,7 +174,8 @@ func (c *Change) put(name string, v *version) {
 
 func sameSpec(a, b Spec) bool {
 	sameConfig := len(a.Config)+len(b.Config) == 0 || reflect.DeepEqual(a.Config, b.Config)
-	return a.Path == b.Path && a.Builtin == b.Builtin && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind && a.Observe == b.Observe &&
+	return a.Path == b.Path && a.Builtin == b.Builtin && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind &&
+		a.Observe == b.Observe &&
 		sameConfig
 }
 

@@ -146,8 +146,9 @@ func TestWhatIsNotJudged(t *testing.T) {
 		"a judge that fails": {&judge{rule: func(*core.JudgeRequest, *core.Excerpt) (core.Ruling, error) {
 			return ban, errors.New("trap")
 		}}, verdict.Facts{Status: 403}},
-		"a judge that is off":  {&judge{off: true}, verdict.Facts{Status: 403}},
-		"another status":       {&judge{wants: core.Wants{Statuses: []core.Range{{First: 500, Last: 599}}}}, verdict.Facts{Status: 403}},
+		"a judge that is off": {&judge{off: true}, verdict.Facts{Status: 403}},
+		"another status": {&judge{wants: core.Wants{Statuses: []core.Range{{First: 500, Last: 599}}}},
+			verdict.Facts{Status: 403}},
 		"a proxy's error page": {&judge{}, verdict.Facts{Status: 403, FromProxy: true, ErrorPage: verdict.ErrorPageForbids}},
 		"a refused credential": {&judge{}, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}},
 		"no response": {&judge{}, verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed,

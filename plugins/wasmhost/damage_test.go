@@ -40,11 +40,16 @@ func use(t testing.TB, host *wasmhost.Host, code []byte) (loaded bool) {
 	defer m.Close()
 	require.True(t, described)
 	m.SetPool([]wasmhost.Proxy{{ID: "a"}, {ID: "b", Region: "EU"}})
-	if m.Description().Kind == wasmhost.Scorer {
+	switch m.Description().Kind {
+	case wasmhost.Scorer:
 		for _, n := range []int{1, 2, 700} {
 			mayFail(t, m.Score(make(rows, n), make([]float64, n)))
 		}
-	} else {
+	case wasmhost.Judge:
+		ruling, err := m.Rule(&core.JudgeRequest{Status: 403}, excerpt("a page", "retry-after", "90"))
+		mayFail(t, err)
+		require.True(t, ruling.Kind.Valid())
+	default:
 		d, err := m.Delay(&core.BackoffRequest{Retry: 1, BaseDelay: 1, Multiplier: 2, Cap: 30})
 		mayFail(t, err)
 		require.True(t, d >= 0)
