@@ -7,6 +7,8 @@
 // [Run] uses a [Sender] to send a [Request] through one proxy after another, until
 // a response is final, or no attempt, time or retry budget is left. It
 // returns an [Ending]: a [Relay], a [Tunnel] or a [Refusal], which the caller closes.
+// A request waits in a queue (package queue) while every proxy that it may use is at its
+// max_in_flight, and before a retry while the retry budget is spent.
 // An [Exchange] has the state of a request. The package has no sockets and no
 // protocol; package proxyhttp has the HTTP of both sides.
 package executor
