@@ -113,6 +113,28 @@ func TestTheTargetsOwn405(t *testing.T) {
 	}
 }
 
+// A proxy that does neither gets nothing once another one has served the request that it refused.
+func TestUselessProxy(t *testing.T) {
+	w := start(t, 2, byTurns)
+	w.fakes[0].Do(lab.Status(405))
+	refused := 0
+	for range 20 {
+		if a := w.get(); a.status != 200 {
+			require.Equal(t, 405, a.status)
+			refused++
+		}
+	}
+	require.Equal(t, 1, refused)
+	w.clear()
+	for range 6 {
+		require.Equal(t, "1", w.get().attempts())
+		status, _, _ := w.connect("origin.test:80")
+		require.Equal(t, 502, status, "F2 cannot resolve the name")
+	}
+	require.Zero(t, w.fakes[0].Count())
+	require.Equal(t, "closed", w.breaker("F1")["state"])
+}
+
 // A proxy that refuses CONNECT gets none once another proxy has opened the tunnel.
 func TestGetOnlyProxy(t *testing.T) {
 	for status, targets := range map[int]int{405: 1, 501: 1, 403: 3} {

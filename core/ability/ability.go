@@ -9,8 +9,9 @@
 //   - A proxy that has relayed a response below 400, or opened a tunnel, can do so.
 //   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and the same request
 //     gets another status through a tunnel of the same proxy. It cannot forward either if it
-//     has responded in this way for several targets, and in no other way since its last success.
-//     A status of 400, 403 or 404 is compared only after several targets.
+//     has responded in this way for several targets, and in no other way since its last success; or
+//     if the same request then gets a status below 400 through another proxy. A status of 400, 403
+//     or 404 is compared only after several targets.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy
 //     then opens a tunnel to the same target; with 403, if that is so for several targets of the
 //     same kind of port. A proxy that has opened a tunnel is not affected by a 403.
@@ -340,13 +341,13 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	}
 }
 
-// refusedTunnel records a refused CONNECT to a target to which another proxy has opened a tunnel
+// refused records a refusal that was the proxy's own: another proxy has served the same request
 // since.
-func (s *Set) refusedTunnel(k Kind, target uint64, status int, at time.Duration) {
+func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kinds := []Kind{k}
-	if Unsupported(status) { // whatever the port
+	if k != Forward && Unsupported(status) { // whatever the port
 		kinds = []Kind{TunnelTLS, TunnelOther}
 	}
 	needed := severalTargets

@@ -162,13 +162,14 @@ func TestRefusedTunnels(t *testing.T) {
 			}
 			for target := range uint64(c.targets) {
 				l.Refused(&s, c.kind, target, c.status, second)
-				l.Opened(&s, target, second)
-				l.Opened(&good, target+1000, second)
+				l.Served(&s, c.kind, target, second)
+				l.Served(&good, c.kind, target+1000, second)
+				l.Served(&good, Forward, target, second)
 			}
 			before := s.State(c.kind, second)
 			require.NotEqual(t, Cannot, before, "nobody else has opened them")
 			for target := range uint64(c.targets) {
-				l.Opened(&good, target, 2*second)
+				l.Served(&good, c.kind, target, 2*second)
 			}
 			require.Equal(t, c.tls, s.State(TunnelTLS, 2*second))
 			require.Equal(t, c.other, s.State(TunnelOther, 2*second))
@@ -180,19 +181,38 @@ func TestRefusedTunnels(t *testing.T) {
 	require.Equal(t, TunnelOther, TunnelTo(other))
 }
 
+// A proxy cannot forward if another one serves the request that it refused.
+func TestRefusedRequests(t *testing.T) {
+	var s, good, proven Set
+	var l Refusals
+	require.True(t, l.Empty())
+	proven.Succeeded(Forward, second, Traffic)
+	for _, by := range []*Set{&s, &proven} {
+		l.Refused(by, Forward, 7, 405, second)
+	}
+	require.False(t, l.Empty())
+	l.Served(&good, TunnelOther, 7, second)
+	require.Equal(t, Unknown, s.State(Forward, second))
+	l.Served(&good, Forward, 7, second)
+	require.Equal(t, Cannot, s.State(Forward, second))
+	require.Equal(t, Unknown, s.State(TunnelOther, second))
+	require.Equal(t, Can, proven.State(Forward, second))
+	require.True(t, l.Empty())
+}
+
 // Old refusals are not compared, and their number is limited.
 func TestRefusalsAreForgotten(t *testing.T) {
 	var s, good Set
 	var l Refusals
 	l.Refused(&s, TunnelTLS, 1, 405, second)
-	l.Opened(&good, 1, 62*second)
+	l.Served(&good, TunnelTLS, 1, 62*second)
 	require.Equal(t, Unknown, s.State(TunnelTLS, 62*second))
 	for target := range uint64(100) {
 		l.Refused(&s, TunnelTLS, target, 405, 63*second)
 	}
-	l.Opened(&good, 35, 63*second)
+	l.Served(&good, TunnelTLS, 35, 63*second)
 	require.Equal(t, Unknown, s.State(TunnelTLS, 63*second), "the oldest have gone")
-	l.Opened(&good, 36, 63*second)
+	l.Served(&good, TunnelTLS, 36, 63*second)
 	require.Equal(t, Cannot, s.State(TunnelTLS, 63*second))
 }
 

@@ -13,8 +13,7 @@ const (
 	refusalAge  = time.Minute // older refusals are not compared
 )
 
-// Refusals holds the refused CONNECTs of a pool until another proxy opens a tunnel to the same
-// target. The zero value is ready. It is safe for concurrent use.
+// Refusals holds the refused requests of a pool until another proxy serves the same request. The zero value is ready. It is safe for concurrent use.
 type Refusals struct {
 	n    atomic.Int32 // len(list)
 	mu   sync.Mutex
@@ -23,15 +22,16 @@ type Refusals struct {
 
 type refusal struct {
 	by     *Set
-	target uint64 // hash of host:port
+	what   uint64 // hash of the target of a CONNECT, or of the URL of another request
 	kind   Kind
 	status int
 	at     time.Duration
 }
 
-// Refused records that a proxy responded to a CONNECT with a status of 300 or above. It ignores
-// statuses that say nothing of the proxy's abilities.
-func (l *Refusals) Refused(by *Set, k Kind, target uint64, status int, at time.Duration) {
+// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that
+// say nothing of the proxy's abilities. what is the hash of the target of a CONNECT, or that of the
+// URL of another request.
+func (l *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
 	if !Unsupported(status) && status != 403 {
 		return
 	}
@@ -41,24 +41,27 @@ func (l *Refusals) Refused(by *Set, k Kind, target uint64, status int, at time.D
 	if len(l.list) == maxRefusals {
 		l.list = slices.Delete(l.list, 0, 1)
 	}
-	l.list = append(l.list, refusal{by, target, k, status, at})
+	l.list = append(l.list, refusal{by, what, k, status, at})
 	l.n.Store(int32(len(l.list)))
 }
 
-// Opened records that a proxy has opened a tunnel to a target: the refusals of other proxies
-// there were their own. It is one atomic load if there are none.
-func (l *Refusals) Opened(by *Set, target uint64, at time.Duration) {
-	if l.n.Load() == 0 {
+// Empty reports whether there is no refusal.
+func (l *Refusals) Empty() bool { return l.n.Load() == 0 }
+
+// Served records that a proxy has opened a tunnel, or relayed a response below 400: the refusals of
+// the same request by other proxies were their own.
+func (l *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
+	if l.Empty() {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.prune(at)
 	l.list = slices.DeleteFunc(l.list, func(r refusal) bool {
-		if r.target != target || r.by == by {
+		if r.what != what || r.by == by || (k == Forward) != (r.kind == Forward) {
 			return false
 		}
-		r.by.refusedTunnel(r.kind, target, r.status, at)
+		r.by.refused(r.kind, what, r.status, at)
 		return true
 	})
 	l.n.Store(int32(len(l.list)))

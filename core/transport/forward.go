@@ -31,7 +31,7 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 	}
 	switch {
 	case resp.Status < 400:
-		a.Succeeded(ability.Forward, at, ability.Traffic)
+		u.Forwarded(q.Target, at)
 	case refused != nil && ability.Unsupported(resp.Status):
 		a.RefusedForward(ability.TunnelTo(q.Authority), targetHash(q), at)
 		if q.comparable() && u.HasPeers() {
@@ -87,8 +87,11 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 		*resp = second
 		return
 	}
-	if verr == nil {
+	switch {
+	case verr == nil:
 		t.abandon(c, &second)
+	case ability.Unsupported(first.Status):
+		u.ForwardRefused(q.Target, first.Status, u.Elapsed(t.cfg.Now()))
 	}
 	*resp, c.Timing = first, timing
 	if !c.Interrupt.attach(first.pc.Conn) {

@@ -30,12 +30,26 @@ func (p *Pool) Limited() bool { return p.limited.Load() }
 // TunnelOpened records that the proxy has opened a tunnel to authority (host:port) for a client.
 func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
 	u.abilities.Succeeded(ability.TunnelTo(authority), at, ability.Traffic)
-	u.pool.refusals.Opened(&u.abilities, targetHash(authority), at)
+	u.pool.refusals.Served(&u.abilities, ability.TunnelTLS, targetHash(authority), at)
 }
 
 // TunnelRefused records that the proxy has refused a client's tunnel with a status of its own.
 func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
 	u.pool.refusals.Refused(&u.abilities, ability.TunnelTo(authority), targetHash(authority), status, at)
+}
+
+// Forwarded records that the proxy has relayed a response below 400 for a client's request in absolute form.
+func (u *Upstream) Forwarded(url []byte, at time.Duration) {
+	u.abilities.Succeeded(ability.Forward, at, ability.Traffic)
+	if l := &u.pool.refusals; !l.Empty() {
+		l.Served(&u.abilities, ability.Forward, targetHash(string(url)), at)
+	}
+}
+
+// ForwardRefused records that the proxy has responded with 405 or 501 to a client's request in absolute form, and
+// that nothing shows whether the target has.
+func (u *Upstream) ForwardRefused(url []byte, status int, at time.Duration) {
+	u.pool.refusals.Refused(&u.abilities, ability.Forward, targetHash(string(url)), status, at)
 }
 
 func targetHash(authority string) uint64 { return uint64(core.Hash53(authority)) }
