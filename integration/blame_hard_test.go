@@ -3,8 +3,10 @@ package integration
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +64,52 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	wg.Wait()
 	assert.Zero(t, lost.Load())
 	assert.Equal(t, map[string]int{"closed": 6}, w.states())
+}
+
+// Dead names, each requested once, are a share of the traffic, and a proxy dies meanwhile. Its breaker opens
+// within 10 attempts at the other targets, and no other breaker opens.
+func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
+	for _, percent := range []int{1, 10, 30, 50} {
+		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 6, "")
+			for _, f := range w.fakes {
+				f.Set(deadHosts(lab.Behaviour{Fin: true}))
+			}
+			for range 24 {
+				require.Equal(t, 200, w.request("GET", "http://good.test/", "").status)
+			}
+			chance := rand.New(rand.NewPCG(uint64(percent), 2))
+			names := 0
+			request := func() {
+				if chance.IntN(100) >= percent {
+					a := w.request("GET", fmt.Sprintf("http://good%d.test/", names%3), "")
+					require.Equal(t, 200, a.status)
+					return
+				}
+				names++
+				w.request("GET", fmt.Sprintf("http://dead%d.test/", names), "")
+			}
+			for range 100 {
+				request()
+			}
+			require.Equal(t, map[string]int{"closed": 6}, w.states())
+			w.clear()
+			w.fakes[0].Do(lab.Status(502))
+			for i := 0; w.breaker("F1")["state"] != "open"; i++ {
+				require.Less(t, i, 2000)
+				request()
+			}
+			good := 0
+			for _, a := range w.fakes[0].Arrivals() {
+				if strings.HasPrefix(a.Target, "http://good") {
+					good++
+				}
+			}
+			assert.LessOrEqual(t, good, 10, "%v", w.breaker("F1")["why"])
+			assert.Equal(t, map[string]int{"closed": 5, "open": 1}, w.states())
+		})
+	}
 }
 
 // A dead target and a good one in turn: equal proxies take turns too, so that it is

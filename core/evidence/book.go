@@ -31,58 +31,62 @@ type Book struct {
 	sequential    int
 	sequentialEnd time.Duration
 
-	unlearned    unlearned
-	streak       streak // of the proxy: failures since its last success
-	poolStreak   streak // of the pool: this proxy's failures since the pool's last success
-	poolStreakNo uint64 // Ledger.streaks when poolStreak began
+	unlearned unlearned
+	streak    streak // of the proxy: failures since its last success, each with weight 1
+
+	// Of the pool: this proxy's failures since the pool's last success. A weight is in nats (outageWeight).
+	poolStreak    streak
+	poolStreakNo  uint64        // Ledger.streaks when poolStreak began
+	unknownsUntil time.Duration // end of the latest failure in poolStreak with the weight unknownFailure
 }
 
 // maxRecords is the number of targets that a book holds records of: 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned are the failures since the proxy's last success. If the proxy serves again, they
+// unlearned are failures since the proxy's last success. If the proxy serves again, they
 // were transient and are added to the noise of the pool.
 type unlearned struct {
-	failures, own float64 // failures that may be noise; own failures
-	successes     uint64  // Book.successes when these were last added
+	confirmed, own float64 // failures
+	successes      uint64  // Book.successes when these were last added
 }
 
-// streak counts failures without a success between them, by target.
+// streak holds failures without a success between them. Each has a weight.
 type streak struct {
 	failures      int
-	first, second struct { // the first two targets
-		target   uint64
-		failures int
-	}
+	weight        float64      // of all failures
+	first, second targetWeight // the first two targets
 }
 
-func (s *streak) add(a *Attempt) {
+// targetWeight is the weight of those failures of a streak that are at one target.
+type targetWeight struct {
+	target uint64 // hash
+	weight float64
+}
+
+func (s *streak) add(a *Attempt, weight float64) {
 	s.failures++
+	s.weight += weight
 	switch {
 	case a.Own:
-	case s.first.failures == 0 || a.Target.Hash == s.first.target:
+	case s.first.weight == 0 || a.Target.Hash == s.first.target:
 		s.first.target = a.Target.Hash
-		s.first.failures++
-	case s.second.failures == 0 || a.Target.Hash == s.second.target:
+		s.first.weight += weight
+	case s.second.weight == 0 || a.Target.Hash == s.second.target:
 		s.second.target = a.Target.Hash
-		s.second.failures++
+		s.second.weight += weight
 	}
 }
 
-// besidesWorst returns the number of failures that are not at the target with the most
-// failures: those at other targets and own failures.
-func (s *streak) besidesWorst() int { return s.failures - max(s.first.failures, s.second.failures) }
-
-// several reports whether more than one target fails. A single failure at another target may
-// be noise.
-func (s *streak) several() bool { return s.besidesWorst() >= 2 }
+// besidesWorst returns the weight of the failures that are not at the target with the most:
+// those at other targets and own failures.
+func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
 // updateEpisode ends an episode that is over, and begins one with the failure if there is none.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
 		b.startOver(a.Gen)
 	}
-	if b.failures > 0 && b.evidence(l, a).potential <= 0 {
+	if b.failures > 0 && b.evidence(l, a).potential < 0 {
 		b.endEpisode()
 	}
 	b.latest = *a
@@ -98,7 +102,7 @@ func (b *Book) startOver(gen uint64) {
 	b.gen = gen
 	b.clearEpisode()
 	b.unlearned = unlearned{successes: b.successes.Load()}
-	b.streak, b.poolStreak = streak{}, streak{}
+	b.streak, b.poolStreak, b.unknownsUntil = streak{}, streak{}, 0
 }
 
 // endEpisode ends an episode in which the successes outweigh the failures. A target with
@@ -131,15 +135,24 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if there was a success since.
-func (b *Book) updateStreaks(l *Ledger) {
+// updateStreaks ends the streaks of the proxy and of the pool if there was a success since. The
+// failures of the proxy's streak were transient then and become noise, unless they opened its breaker.
+func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
+	switch {
+	case a.Gen > b.gen:
+		b.unlearned.confirmed, b.unlearned.own = 0, 0
+	case a.At-b.latest.At < maxMicros:
+		for r := range b.current {
+			b.resolve(r, &b.latest)
+		}
+	}
 	if n := b.successes.Load(); n != b.unlearned.successes {
-		l.addNoise(b.unlearned.failures, b.unlearned.own, float64(n-b.unlearned.successes))
+		l.addNoise(b.unlearned.confirmed, b.unlearned.own, float64(n-b.unlearned.successes))
 		b.unlearned = unlearned{successes: n}
 		b.streak = streak{}
 	}
 	if n := l.streaks.Load(); n != b.poolStreakNo {
-		b.poolStreak, b.poolStreakNo = streak{}, n
+		b.poolStreak, b.poolStreakNo, b.unknownsUntil = streak{}, n, 0
 	}
 }
 
@@ -150,10 +163,10 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 		b.sequential++
 		b.sequentialEnd = a.At
 	}
-	b.streak.add(a)
+	b.streak.add(a, 1)
 	// An attempt that began before the pool's streak may have begun before the pool's last success.
 	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
-		b.poolStreak.add(a)
+		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
 }
 
@@ -168,16 +181,19 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 	}
 	t := l.findOrAdd(a.Target)
 	f := t.finding(a)
-	if t.mayBeNoise(a) {
-		b.unlearned.failures++
-	}
 	r := b.record(l, t)
 	if r.episode != b.episode {
 		r.beginEpisode(b.episode)
 	}
+	b.resolve(r, a)
 	r.addFailure(a)
 	t.addFailure(a)
 	return f
+}
+
+// resolve confirms or discards pending failures of a record. latest is the latest failure of the proxy.
+func (b *Book) resolve(r *record, latest *Attempt) {
+	b.unlearned.confirmed += float64(r.resolve(latest))
 }
 
 // record returns the record of a target, a new one if there is none.
@@ -210,7 +226,7 @@ func (b *Book) evict(l *Ledger) {
 	r := oldest.Load()
 	if r.episode == b.episode {
 		noise, _ := l.poolNoise()
-		r.resolve(&b.latest)
+		b.resolve(r, &b.latest)
 		b.evicted += r.evidence(noise).value
 		b.successesBefore += uint64(r.episodeSuccesses())
 	}

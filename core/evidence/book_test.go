@@ -106,10 +106,9 @@ func TestSuspect(t *testing.T) {
 				a.Peers = c.peers
 				l.Failed(&a)
 			}
-			require.Equal(t, c.want, l.Suspect(site(0), at))
-			require.False(t, l.Suspect(site(1), at))
+			require.Equal(t, c.want, l.Suspect(site(0)))
+			require.False(t, l.Suspect(site(1)))
 			if !c.want {
-				require.True(t, l.TryAsUsual(site(0), at))
 				return
 			}
 			require.False(t, l.TryAsUsual(site(0), at+usualEvery-1))
@@ -118,7 +117,7 @@ func TestSuspect(t *testing.T) {
 			require.Equal(t, c.proxies, l.Targets()[0].Proxies)
 			a := try(&books[0], 1, 0, at)
 			l.Served(&a)
-			require.False(t, l.Suspect(site(0), at))
+			require.False(t, l.Suspect(site(0)))
 		})
 	}
 }
@@ -230,7 +229,7 @@ func TestManyAtOnce(t *testing.T) {
 					_ = a.Book.Why(l)
 				default:
 					l.Served(&a)
-					l.Suspect(a.Target, a.At)
+					l.Suspect(a.Target)
 				}
 			}
 		})
@@ -265,8 +264,7 @@ func TestAllocServed(t *testing.T) {
 		l, a := scene(s.failures, s.records)
 		require.Zero(t, testing.AllocsPerRun(1000, func() {
 			l.Served(a)
-			l.Suspect(a.Target, a.At)
-			l.TryAsUsual(a.Target, a.At)
+			l.Suspect(a.Target)
 		}), s.name)
 	}
 }

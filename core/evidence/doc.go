@@ -62,8 +62,9 @@
 // proxies there. Only transient failures are included: those after which the target
 // served the same proxy again. Otherwise dead proxies would count as noise, and a
 // pool that is half dead would excuse all its proxies. A target with few attempts
-// borrows the noise of the pool: all transient failures at all targets. Own
-// failures are compared with the pool's transient own failures.
+// borrows the noise of the pool: the confirmed failures at all targets after which
+// the proxy served again. Failures at a dead name are never confirmed, so they are no
+// noise. Own failures are compared with the pool's transient own failures.
 //
 // # Special cases
 //
@@ -83,6 +84,11 @@
 // there is no success to confirm anything. The failures since the pool's last success
 // are then compared with the pool's noise. In a pool that has served before,
 // they must also span 0.1 s.
+//
+// Unknown target. A target that has never served any proxy may be a name that does not
+// exist, and clients may request many of those, each once. In a pool that has served
+// before, a failure at an unknown target is therefore 0.2 nats where nothing confirms it:
+// in an outage, and if no other breaker is closed.
 //
 // Half of the pool. If half of the breakers or more are not closed, the failures of
 // an episode must span 0.25 s, so that a short disturbance does not open the rest.

@@ -35,6 +35,10 @@ const (
 	// target. The number is twice the breaker's failure_threshold, 10 by default.
 	maxUncompared = 12
 
+	// unknownFailure is the evidence, in nats, of a failure at a target that has never served
+	// anybody: log(1 / 0.82). So 82 % of such targets are assumed to be dead.
+	unknownFailure = 0.2
+
 	minOutage = time.Second / 10 // minimal length of an outage, in a pool that has served (docs/decisions/bursts.md)
 	// time that failures must span if half of the breakers are not closed (same page)
 	minEpisode = time.Second / 4

@@ -37,8 +37,7 @@ type Ledger struct {
 	streakBegan atomic.Int64  // first failure of the streak, ns after the epoch
 
 	mu sync.Mutex // guards the following, and changes of slots
-	// noise is the pool's rate of transient failures that a target or a proxy may have caused,
-	// ownNoise its rate of own failures.
+	// noise is the pool's rate of transient confirmed failures, ownNoise its rate of transient own failures.
 	noise, ownNoise rate
 }
 
@@ -102,7 +101,7 @@ func (l *Ledger) findOrAdd(at Target) *target {
 			place = &set[i]
 		}
 	}
-	t := &target{hash: at.Hash, name: at.Name}
+	t := &target{hash: at.Hash, name: at.Name, servedBefore: l.recent.has(at.Hash)}
 	t.lastSuccess.Store(never)
 	if place.Swap(t) == nil {
 		l.size.Add(1)
@@ -147,8 +146,8 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 		return l.find(a.Target).finding(a)
 	}
 	l.beginStreak(a)
+	b.updateStreaks(l, a)
 	b.updateEpisode(l, a)
-	b.updateStreaks(l)
 	b.add(l, a)
 	f := b.addAtTarget(l, a)
 	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
@@ -179,11 +178,11 @@ func (l *Ledger) onlyProxy(a *Attempt) bool {
 
 // addNoise adds the transient failures of a proxy, and the successes after them, to
 // the noise of the pool.
-func (l *Ledger) addNoise(failures, own, successes float64) {
+func (l *Ledger) addNoise(confirmed, own, successes float64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.noise.add(failures, failures+own+successes)
-	l.ownNoise.add(own, failures+own+successes)
+	l.noise.add(confirmed, confirmed+own+successes)
+	l.ownNoise.add(own, confirmed+own+successes)
 }
 
 // poolNoise returns the pool's noise, and its noise of own failures.
@@ -194,8 +193,9 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 }
 
 // Suspect reports whether the target fails through several proxies and serves none:
-// its latest nine attempts failed, through at least three proxies.
-func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
+// its latest nine attempts failed, through at least three proxies. A request for a suspect target gets
+// one attempt, unless TryAsUsual permits more.
+func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
 		return false
 	}
@@ -203,22 +203,22 @@ func (l *Ledger) Suspect(t Target, _ time.Duration) bool {
 	return e != nil && e.suspect.Load()
 }
 
+// TryAsUsual reports whether a request for a suspect target gets all its attempts. It returns true at
+// most once a second per target, and false for a target without a recent failure.
+func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
+	e := l.find(t)
+	if e == nil {
+		return false
+	}
+	last := e.lastUsual.Load()
+	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
+}
+
 // ServedElsewhere reports whether the target has served another proxy of the pool within
 // the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
 	return l.recent.servedOther(t.Hash, proxy, now, justServed) ||
 		l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
-}
-
-// TryAsUsual reports whether a request gets all its attempts: always if its target is
-// not suspect, and otherwise once a second.
-func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
-	e := l.find(t)
-	if e == nil || !e.suspect.Load() {
-		return true
-	}
-	last := e.lastUsual.Load()
-	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
 }
 
 // Sweep removes the targets without a recent failure. The caller calls it every few

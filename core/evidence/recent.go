@@ -50,5 +50,10 @@ func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Dura
 	return sameTarget(word, want) && (word&recentSeveral != 0 || !sameProxy(word, want)) && age <= within
 }
 
+// has reports whether the table holds a success of the target, at any time.
+func (s *recentSuccesses) has(target uint64) bool {
+	return sameTarget(s[target%recentSize].Load(), recentWord(target, 0, 0))
+}
+
 func sameTarget(a, b uint64) bool { return (a^b)>>36&recentTarget == 0 }
 func sameProxy(a, b uint64) bool  { return (a^b)>>20&recentProxy == 0 }

@@ -53,7 +53,6 @@ func (r *record) addSuccess() {
 
 // addFailure counts a failure, which is pending.
 func (r *record) addFailure(a *Attempt) {
-	r.resolve(a)
 	if r.nextBatch < math.MaxUint8 {
 		r.nextBatch++
 	}
@@ -68,17 +67,19 @@ func (r *record) addFailure(a *Attempt) {
 }
 
 // resolve confirms or discards the first batch of pending failures, if the other proxies'
-// attempts decide it. latest is the latest failure of the proxy.
-func (r *record) resolve(latest *Attempt) {
+// attempts decide it. It returns the number of confirmed failures. latest is the latest failure of the proxy.
+func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	switch {
 	case r.batch == 0:
 	case r.target.servedOtherSince(latest.Proxy, r.batchEnd):
+		confirmed = r.batch
 		r.confirmed += min(uint16(r.batch), math.MaxUint16-r.confirmed)
 		r.batch = 0
 		r.closeBatch(latest)
 	case r.othersFailed() >= discardAfter:
 		r.batch, r.nextBatch = 0, 0
 	}
+	return confirmed
 }
 
 // closeBatch makes the failures so far the first batch.
@@ -91,9 +92,10 @@ func (r *record) closeBatch(latest *Attempt) {
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
 // likelyConfirmed returns how many pending failures are expected to be confirmed: at most 4,
-// which reach Needed at a noise of 1 %, and none if two attempts of other proxies have failed since.
+// which reach Needed at a noise of 1 %, and none if two attempts of other proxies have failed since or
+// the target has never served anybody.
 func (r *record) likelyConfirmed() int {
-	if r.othersFailed() >= 2 {
+	if r.othersFailed() >= 2 || !r.target.served() {
 		return 0
 	}
 	return min(r.pending(), 4)

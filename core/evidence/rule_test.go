@@ -26,8 +26,9 @@ var kinds = map[fault]string{either: "either's", own: "proxy's own"}
 func rates(n int) []float64 { return []float64{max(1, float64(n)/8), 50, 10000} }
 
 // Property a: in a pool of equal proxies with noise no request is refused, and no more requests fail
-// than by chance.
+// than by chance. A breaker opens by chance at most once in four million attempts.
 func TestNoiseOpensNothing(t *testing.T) {
+	openings, attempts := 0, 0
 	for _, kind := range []fault{either, own} {
 		for _, noise := range []float64{0.001, 0.01, 0.02, 0.1, 0.3} {
 			row := fmt.Sprintf("%-11s %4.1f %%, openings:", kinds[kind], noise*100)
@@ -44,7 +45,8 @@ func TestNoiseOpensNothing(t *testing.T) {
 					lost := math.Pow(noise, float64(min(p.tries, n)))
 					sigma := math.Sqrt(lost * (1 - lost) / float64(requests))
 					require.Zero(t, p.refused, "%s N=%d targets %d", row, n, targets)
-					require.LessOrEqual(t, p.openings, 1, "%s N=%d targets %d", row, n, targets)
+					require.LessOrEqual(t, p.openings, 3, "%s N=%d targets %d", row, n, targets)
+					openings, attempts = openings+p.openings, attempts+requests
 					share := float64(p.served) / float64(requests)
 					require.GreaterOrEqual(t, share, 1-lost-0.001-3*sigma, "%s N=%d targets %d", row, n, targets)
 					row += fmt.Sprintf("  N=%d/%d targets: %d", n, targets, p.openings)
@@ -53,6 +55,8 @@ func TestNoiseOpensNothing(t *testing.T) {
 			t.Log(row)
 		}
 	}
+	t.Logf("%d openings in %d attempts", openings, attempts)
+	require.LessOrEqual(t, openings, attempts/4_000_000)
 }
 
 // outcome is the number of attempts through proxy 0 until its breaker opened, for each seed, sorted.
@@ -97,7 +101,6 @@ func untilOpen(t *testing.T, seeds, targets, n int, bad, peers float64, kind fau
 }
 
 // Property b: the breaker of a proxy that dies opens after 6 attempts (median), at most 12.
-// With 1,000 targets the median is 8.
 func TestADeadProxyOpens(t *testing.T) {
 	for _, kind := range []fault{either, own} {
 		for _, peers := range []float64{0, 0.01, 0.02, 0.05} {
@@ -106,11 +109,7 @@ func TestADeadProxyOpens(t *testing.T) {
 				for _, targets := range []int{1, 3, 1000} {
 					o := untilOpen(t, 60, targets, n, 1, peers, kind, 2000)
 					row += fmt.Sprintf("  N=%d/%d targets: %v", n, targets, o)
-					most := 6
-					if targets == 1000 {
-						most = 8
-					}
-					require.LessOrEqual(t, o.median(), most, row)
+					require.LessOrEqual(t, o.median(), 6, row)
 					require.LessOrEqual(t, o.most(), 12, row)
 				}
 			}
@@ -120,20 +119,20 @@ func TestADeadProxyOpens(t *testing.T) {
 }
 
 // Property c: the breaker of a proxy with 80 % failures in a pool with 5 % opens after 12
-// attempts (median).
+// attempts (median), at most 25.
 func TestABadProxyOpens(t *testing.T) {
 	row := "80 % among 5 %, attempts until open:"
 	for _, targets := range []int{1, 2, 3, 5} {
 		o := untilOpen(t, 300, targets, 8, 0.8, 0.05, either, 2000)
 		row += fmt.Sprintf("  %d targets: %v", targets, o)
 		require.LessOrEqual(t, o.median(), 12, row)
-		require.LessOrEqual(t, o.most(), 26, row)
+		require.LessOrEqual(t, o.most(), 25, row)
 	}
 	t.Log(row)
 }
 
 // Property d: a dead target opens no breaker. The breaker of a proxy that dies at the same time opens
-// after 8 attempts (median) at the targets that are not dead.
+// within 10 attempts at the targets that are not dead.
 func TestADeadTargetOpensNothing(t *testing.T) {
 	for _, warm := range []int{0, 3000} {
 		for _, share := range []float64{0.01, 0.1, 0.5, 1} {
@@ -151,8 +150,8 @@ func TestADeadTargetOpensNothing(t *testing.T) {
 					row += fmt.Sprintf("  N=%d/%d at once: %d, %v", n, at, openings, tries)
 					require.Zero(t, openings, row)
 					if share < 1 {
-						require.LessOrEqual(t, tries.median(), 8, row)
-						require.LessOrEqual(t, tries.most(), 16, row)
+						require.LessOrEqual(t, tries.median(), 6, row)
+						require.LessOrEqual(t, tries.most(), 10, row)
 					}
 				}
 			}
@@ -208,6 +207,93 @@ func deadTarget(n, at, warm int, share float64, seed uint64) (openings, good int
 		p.request()
 	}
 	return openings, good
+}
+
+// Property d with dead names that are each requested once: they open no breaker, and that of a proxy that dies
+// at the same time opens within 10 attempts at the other targets.
+func TestUniqueDeadNamesOpenNothing(t *testing.T) {
+	for _, share := range []float64{0.01, 0.1, 0.3, 0.5, 0.85} {
+		row := fmt.Sprintf("unique dead names in %.0f %% of the requests; attempts of a dead proxy:", share*100)
+		for _, n := range []int{2, 3, 8, 100} {
+			for _, at := range []int{1, 256} {
+				tries := outcome{}
+				for seed := range 9 {
+					p, dies := uniqueNames(n, share, uint64(seed))
+					for range 2048 / at {
+						if at == 1 {
+							p.request()
+						} else {
+							p.batch(at)
+						}
+					}
+					require.Empty(t, p.opened, "%s N=%d/%d at once", row, n, at)
+					tries = append(tries, dies())
+					require.Len(t, p.opened, 1, "%s N=%d/%d at once", row, n, at)
+					require.Zero(t, p.refused)
+				}
+				sort.Ints(tries)
+				row += fmt.Sprintf("  N=%d/%d at once: %v", n, at, tries)
+				require.LessOrEqual(t, tries.median(), 6, row)
+				require.LessOrEqual(t, tries.most(), 10, row)
+			}
+		}
+		t.Log(row)
+	}
+}
+
+// uniqueNames returns a pool that has served, and a share of whose requests is for dead names from
+// now on. dies lets proxy 0 die and returns the number of its attempts at the other targets until its breaker
+// opens.
+func uniqueNames(n int, share float64, seed uint64) (p *pool, dies func() int) {
+	p = newPool(n, rates(n)[seed%3], seed+100)
+	p.random = seed%2 == 0
+	const good = 3
+	p.target = func() int { return p.rng.IntN(good) }
+	name, dead, tries := 0, false, 0
+	p.fails = func(x, target int) fault {
+		switch {
+		case target >= good:
+			return either
+		case dead && x == 0:
+			tries++
+			return either
+		}
+		return p.noise(0.01, either)
+	}
+	for range 4 * n {
+		p.request()
+	}
+	p.target = func() int {
+		if p.rng.Float64() < share {
+			name++
+			return len(names) + name
+		}
+		return p.rng.IntN(good)
+	}
+	return p, func() int {
+		dead = true
+		for p.opened[0] == 0 && tries < 500 {
+			p.request()
+		}
+		return tries
+	}
+}
+
+// If all requests are for dead names, everything fails (property f). That takes much longer than with
+// targets that have served: about 70 failures of each proxy.
+func TestOnlyDeadNames(t *testing.T) {
+	p, _ := uniqueNames(8, 1, 1)
+	p.mark()
+	for len(p.opened) == 0 {
+		p.request()
+	}
+	for _, x := range p.proxies {
+		require.InDelta(t, 70, x.attempts, 8)
+	}
+	for range 20 {
+		p.request()
+	}
+	require.Len(t, p.opened, 8)
 }
 
 // A proxy that dies while one target gets nearly all requests: its breaker opens although that

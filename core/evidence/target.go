@@ -17,6 +17,8 @@ type target struct {
 	hash uint64
 	name string
 
+	servedBefore bool // the target had served a proxy before this entry was made
+
 	attempts    atomic.Uint32
 	failures    atomic.Uint32
 	transients  atomic.Uint32 // failures after which the target served the same proxy again
@@ -67,7 +69,10 @@ func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
 
-// micros returns a time in µs, modulo 2^32. A comparison of two is right within half an hour.
+// maxMicros is the longest time between two results of micros that can be compared.
+const maxMicros = 35 * time.Minute
+
+// micros returns a time in µs, modulo 2^32. A comparison of two is right within maxMicros.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
 // servedOtherSince reports whether one of the latest attempts, of another proxy and begun at the
@@ -89,6 +94,10 @@ func (t *target) push(m mark)       { t.ring[(t.attempts.Add(1)-1)%ringSize].Sto
 func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
+
+// served reports whether the target has served a proxy at any time. One that never has is unknown: it may be
+// a name that does not exist.
+func (t *target) served() bool { return t.servedBefore || t.lastSuccess.Load() != never }
 
 // addSuccess records a success.
 func (t *target) addSuccess(a *Attempt) {
@@ -165,13 +174,6 @@ func (t *target) finding(a *Attempt) Finding {
 	}
 	attempts, failures, served := t.others(a.Proxy, a.At, a.At-justServed)
 	return Finding{TargetFails: failures >= 4 && failures == attempts, JustServed: served}
-}
-
-// mayBeNoise reports whether a failure may be noise: the target has served other
-// proxies, or they have not tried it.
-func (t *target) mayBeNoise(a *Attempt) bool {
-	attempts, failures, _ := t.others(a.Proxy, a.At, a.At)
-	return attempts == 0 || failures < attempts
 }
 
 // noise returns the share of transient failures among the attempts of the other proxies.

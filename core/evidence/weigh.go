@@ -26,8 +26,11 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	s.potential = s.total
 	for r := range b.current {
 		e := r.evidence(noise)
-		if a.Peers == 0 || uncompared && r.target.onlyUsedBy(a.Proxy) {
+		switch {
+		case uncompared && r.target.onlyUsedBy(a.Proxy), a.Peers == 0 && r.target.served():
 			e.value += float64(r.pending()) * e.failure
+		case a.Peers == 0:
+			e.value += float64(r.pending()) * min(unknownFailure, e.failure)
 		}
 		limited := e.value
 		if several && r.episodeSuccesses() == 0 {
@@ -53,7 +56,7 @@ func (b *Book) overview() overview {
 	successes := b.successes.Load() - b.successesBefore
 	o := overview{served: successes > 0, successesElsewhere: successes, confirmed: int(b.ownFailures)}
 	for r := range b.current {
-		r.resolve(&b.latest)
+		b.resolve(r, &b.latest)
 		if r.confirmed > 0 {
 			o.confirmedTargets++
 			o.confirmed += int(r.confirmed)
@@ -92,8 +95,9 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 	limit := banLimit * math.Pow(0.25, float64(r.bans))
 	othersFail := o.confirmed-int(r.confirmed) >= 3 && b.streak.besidesWorst() >= 4
+	several := b.streak.besidesWorst() >= 2 // a single failure at another target may be noise
 	switch {
-	case r.bans > 0 && !othersFail, o.served && !b.streak.several():
+	case r.bans > 0 && !othersFail, o.served && !several:
 		return min(value, limit)
 	case o.confirmedTargets == 1 && b.ownFailures == 0:
 		return min(value, max(limit, value-Needed))
@@ -104,20 +108,31 @@ func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 // everythingFails reports whether the failures since the pool's last success show an outage of
 // the whole pool:
 //
-//   - The proxy has failed at least failure_threshold times, and more than one target fails.
-//   - All its failures together exceed the pool's noise by Needed. Those at the target that fails most may
-//     be due to that target, so the others exceed it by 0.6 x Needed and are at least
-//     a fifth of all.
+//   - The proxy has failed at least failure_threshold times.
+//   - The evidence of all its failures reaches Needed. The target with the most may be dead, so
+//     the other failures reach 0.6 x Needed and a fifth of the whole.
 //   - In a pool that has served before, the streak has lasted for minOutage.
 func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
-	if b.poolStreak.failures < a.Threshold || !b.poolStreak.several() {
-		return false
-	}
-	noise, own := l.poolNoise()
-	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise
-	all, besides := float64(b.poolStreak.failures), float64(b.poolStreak.besidesWorst())
-	if 5*besides < all || all*failure < Needed || besides*failure < 0.6*Needed {
+	s := &b.poolStreak
+	besides := s.besidesWorst()
+	if s.failures < a.Threshold || s.weight < Needed || besides < 0.6*Needed || 5*besides < s.weight {
 		return false
 	}
 	return !l.hasServed.Load() || int64(a.At)-l.streakBegan.Load() >= int64(minOutage)
+}
+
+// outageWeight returns the evidence of a failure for an outage of the whole pool, in nats. In a pool that has
+// served before, failures at unknown targets have little weight, and only if they are sequential: the retries
+// of a burst of requests for dead names all fail at the end of the burst.
+func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
+	noise, own := l.poolNoise()
+	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise
+	switch {
+	case a.Own, !l.hasServed.Load(), l.findOrAdd(a.Target).served():
+		return failure
+	case a.began() < b.unknownsUntil:
+		return 0
+	}
+	b.unknownsUntil = a.At
+	return min(unknownFailure, failure)
 }

@@ -46,14 +46,13 @@ type Recorder interface {
 // Targets reports which targets fail through every proxy. Moments are measured from the
 // pool's epoch.
 type Targets interface {
-	// Suspect reports whether several proxies in a row failed at the target while
-	// none was served by it.
-	Suspect(target evidence.Target, now time.Duration) bool
-	// ServedElsewhere reports whether the target has just served another proxy.
-	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
+	// Suspect reports whether the target fails through several proxies and serves none.
+	Suspect(target evidence.Target) bool
 	// TryAsUsual reports whether a request for a suspect target gets all its attempts. It
 	// returns true at most once a second per target.
 	TryAsUsual(target evidence.Target, now time.Duration) bool
+	// ServedElsewhere reports whether the target has just served another proxy.
+	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 
 // Tuning holds the settings that a reload may change. An exchange uses those in force

@@ -157,7 +157,7 @@ func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *up
 		return lease, false
 	case ctx.Err() != nil, !x.deadline.IsZero() && !now.Before(x.deadline), !x.executor.selector.Untried(q, now):
 		return lease, false
-	case targets != nil && targets.Suspect(x.request.Target, now.Sub(x.tuning.Epoch)):
+	case targets != nil && targets.Suspect(x.request.Target):
 		return lease, false
 	}
 	lease, err := x.executor.selector.Select(q, x.tuning.RetryScorer, now)

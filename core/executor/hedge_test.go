@@ -324,7 +324,7 @@ func (c *courses) closedOnce(t require.TestingT) {
 // suspects are Targets that are all suspect.
 type suspects struct{}
 
-func (suspects) Suspect(evidence.Target, time.Duration) bool                 { return true }
+func (suspects) Suspect(evidence.Target) bool                                { return true }
 func (suspects) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
 func (suspects) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
 

@@ -78,14 +78,11 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 // request a second is retried nevertheless, so that the target's recovery is noticed.
 func (x *Exchange) suspect(o *core.Outcome) bool {
 	targets := x.tuning.Targets
-	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget {
+	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget ||
+		!targets.Suspect(x.request.Target) {
 		return false
 	}
-	now := x.event.Ended.Sub(x.tuning.Epoch)
-	if !targets.Suspect(x.request.Target, now) {
-		return false
-	}
-	x.retry.triedAsUsual = targets.TryAsUsual(x.request.Target, now)
+	x.retry.triedAsUsual = targets.TryAsUsual(x.request.Target, x.event.Ended.Sub(x.tuning.Epoch))
 	return !x.retry.triedAsUsual
 }
 
