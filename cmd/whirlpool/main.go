@@ -76,7 +76,7 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 	f.StringVar(&o.source.File, "config", defaultFile,
 		"configuration `FILE`, watched for changes; the default need not exist")
 	f.StringArrayVar(&o.source.Proxies, "proxies", nil,
-		"`FILE` of proxies, one a line, watched, or - for standard input; may be repeated")
+		"`FILE` of proxies, watched; SCHEME:FILE for lines without a scheme; - for standard input; may be repeated")
 	f.StringArrayVar(&o.source.URLs, "proxy", nil, "`URL` of one proxy; may be repeated")
 	f.BoolVar(&o.demo, "demo", false, "run on an embedded lab of flaky local proxies, with light traffic")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the whole run to `FILE` (go tool pprof)")

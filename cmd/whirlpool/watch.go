@@ -16,6 +16,10 @@ const (
 	// steps. If the folders keep changing (a log file is in one), files are read after maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
+	// listQuiet is the time that a proxy list must be unchanged before it is read: a program may write a long list over
+	// seconds. A list that keeps changing is read after maxListWait.
+	listQuiet   = 500 * time.Millisecond
+	maxListWait = 30 * time.Second
 	// lookEvery is the interval of checks without notifications: some file systems send none, and a machine may have
 	// no inotify instance left (containers share them).
 	lookEvery = 2 * time.Second
@@ -41,9 +45,17 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 		defer quiet.Stop()
 		// A reload is followed by another check, since the files may have changed while they were read. It comes after
 		// a pause, since a file that is written for a minute would otherwise be read all the time.
+		var waiting time.Time // since when a changed list has not been read, because it keeps changing
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
-				seen = now
+				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {
+					if waiting.IsZero() {
+						waiting = time.Now()
+					}
+					quiet.Reset(rest)
+					return
+				}
+				seen, waiting = now, time.Time{}
 				g.reload()
 				quiet.Reset(maxSettle)
 			}
@@ -75,6 +87,24 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 			w.Close()
 		}
 	}
+}
+
+// listsChanging returns the time after which no proxy list has changed for listQuiet, if none changes again; 0 if that
+// is so already. The modification time of a file counts only if it is not in the future.
+func (g *gateway) listsChanging() (rest time.Duration) {
+	g.mu.Lock()
+	files := g.cfg.Files()
+	g.mu.Unlock()
+	for _, path := range files {
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		if age := time.Since(info.ModTime()); age >= 0 && age < listQuiet {
+			rest = max(rest, listQuiet-age)
+		}
+	}
+	return rest
 }
 
 // fingerprint returns the state of the watched files. With w it also watches their folders, and those that symbolic

@@ -314,7 +314,7 @@ func needRestart(started, cfg *config.Config) []string {
 
 func (g *gateway) tryReload() (*config.Config, error) {
 	src := g.source
-	src.Filled = g.cfg.Filled()
+	src.Sizes = g.cfg.Sizes()
 	cfg, err := config.Load(src)
 	if err != nil {
 		return nil, err

@@ -28,7 +28,8 @@ func TestEveryForm(t *testing.T) {
 		"user:p@ss@proxy.example:8080":            {"http", "proxy.example:8080", "user", "p@ss"},
 		"proxy.example:8080@user:pass":            {"http", "proxy.example:8080", "user", "pass"},
 		"proxy.example:8080##user:pass":           {"http", "proxy.example:8080", "user", "pass"},
-		"proxy.example,8080,user,pa,ss":           {"http", "proxy.example:8080", "user", "pa,ss"},
+		"http://10.0.0.1:8080:user:p:ss":          {"http", "10.0.0.1:8080", "user", "p:ss"},
+		"socks5://h.example:1080:u:p":             {"socks5", "h.example:1080", "u", "p"},
 		"http://proxy.example:8080":               {"http", "proxy.example:8080", "", ""},
 		"https://user:p%40ss@proxy.example":       {"https", "proxy.example:443", "user", "p@ss"},
 		"http://user:p@ss@proxy.example:8080":     {"http", "proxy.example:8080", "user", "p@ss"},
@@ -59,7 +60,7 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
 		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
 		"http://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
-	specs, warnings, err := Parse(strings.NewReader(list), "list.txt", map[string]bool{"taken": true})
+	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt", Taken: map[string]bool{"taken": true}})
 	require.NoError(t, err)
 	var hosts []string
 	for _, s := range specs {
@@ -105,9 +106,81 @@ func BenchmarkParse(b *testing.B) {
 		fmt.Fprintf(&list, "10.%d.%d.%d:8080:user%d:pass\n", i>>16, i>>8&255, i&255, i)
 	}
 	for b.Loop() {
-		specs, _, err := Parse(strings.NewReader(list.String()), "x", nil)
+		specs, _, err := Parse(strings.NewReader(list.String()), Options{Name: "x"})
 		if err != nil || len(specs) != 100_000 {
 			b.Fatal(len(specs), err)
 		}
 	}
+}
+
+// Lists as they are published. Each value is the proxies as URLs, and the number of warnings.
+func TestPublishedLists(t *testing.T) {
+	for name, c := range map[string]struct {
+		scheme, list string
+		want         []string
+		warnings     int
+	}{
+		"a table with a header": {"", "ip,port,protocols,anonymity,country\n1.2.3.4,8080,http|https,elite,US\n" +
+			"1.2.3.5,1080,socks5,elite,DE\n1.2.3.6,1080,socks4,elite,DE\n",
+			[]string{"http://1.2.3.4:8080 US", "socks5://1.2.3.5:1080 DE"}, 1},
+		"semicolons, quotes, other names": {"", "Proxy Address;Port;User Name;Password;Country Code\n" +
+			"\"1.2.3.4\";\"8080\";\"ann\";\"p;w\";\"FR\"\n2001:db8::1;80;;;\n",
+			[]string{"http://***@1.2.3.4:8080 FR", "http://[2001:db8::1]:80"}, 0},
+		"tabs": {"", "IP\tPort\tCode\tAnonymity\n1.2.3.4\t8080\tUS\telite\n", []string{"http://1.2.3.4:8080"}, 0},
+		"bare lines of SOCKS5": {"socks5", "1.2.3.4:1080\nhttp://1.2.3.5:80\n",
+			[]string{"socks5://1.2.3.4:1080", "http://1.2.3.5:80"}, 0},
+		"prose and flags": {"", "Proxy list updated at Mon, 02 Jan\nMirrors: see below.\n\n1.2.3.4:8080 US-N-S +\n" +
+			"1.2.3.5:3128 DE-H -\n", []string{"http://1.2.3.4:8080", "http://1.2.3.5:3128"}, 3},
+		"bars": {"", "1.2.3.4:8080|United States|elite\n1.2.3.5|80|DE\n", []string{"http://1.2.3.4:8080", "http://1.2.3.5:80"}, 1},
+		"columns, no header": {"", "1.2.3.4,8080,http,elite,US\n1.2.3.5,8080,http,elite\n",
+			[]string{"http://1.2.3.4:8080", "http://1.2.3.5:8080"}, 1},
+		"user and password behind a URL": {"", "http://1.2.3.4:8080:ann:secret\n",
+			[]string{"http://***@1.2.3.4:8080"}, 0},
+		"an IPv6 address without brackets": {"", "2001:db8::2:8080\n2001:db8::2\n[2001:db8::2]:8080\n",
+			[]string{"http://[2001:db8::2]:8080"}, 2},
+		"characters without width": {"", "\ufeff\u200b1.2.3.4:8080\u200b\n\u00a01.2.3.5:80\u00a0\n",
+			[]string{"http://1.2.3.4:8080", "http://1.2.3.5:80"}, 0},
+		"proxychains": {"", "socks5 1.2.3.4 1080\nhttp 1.2.3.5 8080 ann secret\n",
+			[]string{"socks5://1.2.3.4:1080", "http://***@1.2.3.5:8080"}, 0},
+		"JSON strings": {"socks5", `["1.2.3.4:1080", "http://1.2.3.5:80", 7]`,
+			[]string{"socks5://1.2.3.4:1080", "http://1.2.3.5:80"}, 1},
+		"JSON objects": {"", ` {"total": 2, "data": [{"ip": "1.2.3.4", "port": "8080", "protocols": ["socks5"], ` +
+			`"country": "US"}, {"host": "1.2.3.5", "port": 80, "username": "ann", "password": "secret"}, {}]}`,
+			[]string{"socks5://1.2.3.4:8080 US", "http://***@1.2.3.5:80"}, 1},
+		"damaged JSON":          {"", `[{"ip": "1.2.3.4", "password": "topsecret"`, nil, 1},
+		"an IPv6 address first": {"", "[2001:db8::1]:80\n1.2.3.4:80\n", []string{"http://[2001:db8::1]:80", "http://1.2.3.4:80"}, 0},
+		"an error page":         {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
+	} {
+		specs, warnings, err := Parse(strings.NewReader(c.list), Options{Scheme: c.scheme})
+		require.NoError(t, err, name)
+		var got []string
+		for _, s := range specs {
+			got = append(got, strings.TrimSpace(s.Address.String()+" "+s.Region))
+		}
+		require.Equal(t, c.want, got, "%s: %v", name, warnings)
+		require.Len(t, warnings, c.warnings, "%s: %v", name, warnings)
+		for _, w := range warnings {
+			require.NotContains(t, w.Msg, "secret", name)
+		}
+	}
+}
+
+// FuzzParse: no input makes Parse panic or invent a login of columns, each proxy is valid, and no warning has a
+// password.
+func FuzzParse(f *testing.F) {
+	for _, list := range []string{"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9", `["1.2.3.4:80"]`,
+		`{"data":[{"ip":"1.2.3.4","port":80}]}`, "1.2.3.4:80 US\n", "socks5 1.2.3.4 1080 u topsecret9\n", "\ufeff[", "{", "a,b,c,d,e"} {
+		f.Add(list)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		specs, _, err := Parse(strings.NewReader(text), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range specs {
+			if err := upstream.CheckSpec(&s); err != nil {
+				t.Fatalf("%q gives an invalid proxy: %v", text, err)
+			}
+		}
+	})
 }

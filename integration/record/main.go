@@ -47,7 +47,7 @@ func record(out io.Writer) error {
 		return err
 	}
 	defer demo.Close()
-	list, _, err := proxylist.Parse(strings.NewReader(strings.Join(demo.Proxies(), "\n")), "demo", nil)
+	list, _, err := proxylist.Parse(strings.NewReader(strings.Join(demo.Proxies(), "\n")), proxylist.Options{Name: "demo"})
 	if err != nil {
 		return err
 	}

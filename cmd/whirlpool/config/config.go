@@ -49,7 +49,7 @@ type Config struct {
 	specs    []upstream.Spec // from Proxies and the proxy lists
 	files    []string        // proxy lists that were read
 	found    bool            // the configuration file exists
-	filled   map[string]bool // the files that are not empty
+	sizes    map[string]int  // bytes of the files that are not empty
 	place    func(key string, value any, msg string) Fault
 	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped, variables that set nothing
 }
@@ -374,8 +374,8 @@ func (c *Config) Files() []string {
 // Found reports whether the configuration file exists. An optional one may be absent.
 func (c *Config) Found() bool { return c.found }
 
-// Filled returns the configuration file and the proxy lists that are not empty.
-func (c *Config) Filled() map[string]bool { return c.filled }
+// Sizes returns the sizes in bytes of the configuration file and the proxy lists, except for empty ones.
+func (c *Config) Sizes() map[string]int { return c.sizes }
 
 // ProxyCount returns the number of configured proxies, those of proxy lists included.
 func (c *Config) ProxyCount() int { return len(c.specs) }

@@ -30,11 +30,11 @@ type Source struct {
 	Optional  bool     // File need not exist
 	Environ   []string // as os.Environ
 	Overrides map[string]any
-	Proxies   []string        // files of --proxies
-	Stdin     []byte          // the standard input, for Stdin among Proxies
-	URLs      []string        // of --proxy
-	Once      bool            // it is not loaded again, so its files may be pipes
-	Filled    map[string]bool // Config.Filled of the configuration before; nil at the start
+	Proxies   []string       // files of --proxies
+	Stdin     []byte         // the standard input, for Stdin among Proxies
+	URLs      []string       // of --proxy
+	Once      bool           // it is not loaded again, so its files may be pipes
+	Sizes     map[string]int // Config.Sizes of the configuration before; nil at the start
 }
 
 // envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is
@@ -53,7 +53,7 @@ type loader struct {
 // Load loads and checks a configuration. The error is an *Error with all faults.
 func Load(src Source) (*Config, error) {
 	l := &loader{src: src, cfg: Default(), fromEnv: map[string]string{}}
-	l.cfg.filled = map[string]bool{}
+	l.cfg.sizes = map[string]int{}
 	tree := l.read()
 	if len(l.faults) == 0 {
 		l.decode("", strict.TOML, tree, &l.cfg)
@@ -131,7 +131,22 @@ func (l *loader) read() map[string]any {
 	}
 	tree = normalize(tree).(map[string]any)
 	listOwnErrors(tree)
+	nameListFiles(tree)
 	return tree
+}
+
+// nameListFiles writes each { file = "F", scheme = "S" } of pool.files as S:F.
+func nameListFiles(tree map[string]any) {
+	pool, _ := tree["pool"].(map[string]any)
+	files, _ := pool["files"].([]any)
+	for i, f := range files {
+		t, _ := f.(map[string]any)
+		file, hasFile := t["file"].(string)
+		scheme, hasScheme := t["scheme"].(string)
+		if hasFile && hasScheme && len(t) == 2 {
+			files[i] = scheme + ":" + file
+		}
+	}
 }
 
 // listOwnErrors makes a list of an own_error that is one table.
@@ -307,8 +322,8 @@ func (l *loader) readFile(path string) ([]byte, error) {
 	switch {
 	case err != nil:
 	case len(bytes.TrimSpace(data)) > 0:
-		l.cfg.filled[path] = true
-	case l.src.Filled[path]:
+		l.cfg.sizes[path] = len(data)
+	case l.src.Sizes[path] > 0:
 		return nil, fmt.Errorf("%s has become empty; if that is meant, write a comment into it", path)
 	}
 	return data, err

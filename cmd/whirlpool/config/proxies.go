@@ -64,7 +64,8 @@ func (l *loader) proxies() {
 		case looksLikeProxy(path):
 			l.fault(key, nil, "must be the path of a file; a proxy's URL goes into [[proxies]]")
 		default:
-			l.list(l.relative(path), key)
+			scheme, path := listScheme(path)
+			l.list(l.relative(path), scheme, key)
 		}
 	}
 	for _, path := range l.src.Proxies {
@@ -72,7 +73,8 @@ func (l *loader) proxies() {
 			l.fault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
 			continue
 		}
-		l.list(path, "--proxies")
+		scheme, path := listScheme(path)
+		l.list(path, scheme, "--proxies")
 	}
 	l.ids()
 }
@@ -80,6 +82,9 @@ func (l *loader) proxies() {
 // looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. It may contain a password, so
 // no fault shows it.
 func looksLikeProxy(path string) bool {
+	if scheme, file := listScheme(path); scheme != "" && !strings.Contains(file, ":") {
+		return strings.Contains(file, "@")
+	}
 	if _, err := os.Stat(path); err == nil {
 		return false
 	}
@@ -93,8 +98,23 @@ const maxWarnings = 1000
 // Stdin in Source.Proxies stands for Source.Stdin.
 const Stdin = "-"
 
-// list reads one proxy list.
-func (l *loader) list(path, key string) {
+// listScheme splits SCHEME:FILE. The scheme is "" if there is none, or if a file has the whole name.
+func listScheme(name string) (scheme, path string) {
+	scheme, path, ok := strings.Cut(name, ":")
+	switch {
+	case !ok || strings.HasPrefix(path, "//"):
+		return "", name
+	case scheme != upstream.HTTP && scheme != upstream.HTTPS && scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H:
+		return "", name
+	}
+	if _, err := os.Stat(name); err == nil {
+		return "", name
+	}
+	return scheme, path
+}
+
+// list reads one proxy list. scheme is that of lines without one; "" for http.
+func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
 		l.cfg.files = append(l.cfg.files, path)
@@ -104,11 +124,17 @@ func (l *loader) list(path, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
+	// A writer that has not finished may have stopped within a line.
+	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
+		data = data[:end]
+		l.cfg.Warnings = append(l.cfg.Warnings,
+			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out", path))
+	}
 	taken := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		taken[s.ID] = true
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), path, taken)
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: path, Scheme: scheme, Taken: taken})
 	if err != nil {
 		l.fault(key, path, err.Error())
 		return
@@ -131,7 +157,7 @@ func (l *loader) list(path, key string) {
 }
 
 func anyProxy(list []byte) bool {
-	specs, _, _ := proxylist.Parse(bytes.NewReader(list), "", nil)
+	specs, _, _ := proxylist.Parse(bytes.NewReader(list), proxylist.Options{})
 	return len(specs) > 0
 }
 

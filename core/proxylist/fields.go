@@ -1,0 +1,100 @@
+package proxylist
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// field is the meaning of a column of a table, or of a field of a JSON object.
+type field uint8
+
+const (
+	unused field = iota
+	fieldURL
+	fieldHost
+	fieldPort
+	fieldProtocol
+	fieldUser
+	fieldPassword
+	fieldRegion
+	numFields
+)
+
+// fieldNames maps the names of columns and JSON fields, in lower case and without spaces, underscores
+// and hyphens, to their meaning.
+var fieldNames = map[string]field{
+	"url": fieldURL, "proxy": fieldURL, "proxyurl": fieldURL,
+	"ip": fieldHost, "host": fieldHost, "address": fieldHost, "ipaddress": fieldHost, "proxyaddress": fieldHost,
+	"server": fieldHost, "hostname": fieldHost, "proxyip": fieldHost, "addr": fieldHost,
+	"port": fieldPort, "proxyport": fieldPort,
+	"protocol": fieldProtocol, "protocols": fieldProtocol, "type": fieldProtocol, "scheme": fieldProtocol,
+	"proxytype": fieldProtocol,
+	"user":      fieldUser, "username": fieldUser, "login": fieldUser, "proxyuser": fieldUser,
+	"password": fieldPassword, "pass": fieldPassword, "pwd": fieldPassword, "proxypassword": fieldPassword,
+	"region": fieldRegion, "country": fieldRegion, "countrycode": fieldRegion, "cc": fieldRegion,
+	"geo": fieldRegion,
+}
+
+// fieldOf returns the meaning of a column or JSON field.
+func fieldOf(name string) field {
+	return fieldNames[strings.NewReplacer(" ", "", "_", "", "-", "").Replace(strings.ToLower(strings.TrimSpace(name)))]
+}
+
+// values are the fields of one proxy.
+type values [numFields]string
+
+// spec returns the proxy. scheme is that of a proxy without a protocol.
+func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
+	address := v[fieldURL]
+	switch {
+	case v[fieldHost] == "" && address == "":
+		return spec, errors.New("the address is missing")
+	case v[fieldHost] == "":
+	case v[fieldPort] == "":
+		address = v[fieldHost] // may have the port itself
+	default:
+		if address = v[fieldHost]; strings.Contains(address, ":") && !strings.HasPrefix(address, "[") {
+			address = "[" + address + "]"
+		}
+		address += ":" + v[fieldPort]
+	}
+	if v[fieldProtocol] != "" {
+		known := protocols(v[fieldProtocol])
+		if len(known) == 0 {
+			return spec, fmt.Errorf("the protocol %.20q is not supported; use http, https, socks5 or socks5h",
+				v[fieldProtocol])
+		}
+		scheme = known[0]
+	}
+	if spec, _, err = parse(address, scheme); err != nil {
+		return spec, err
+	}
+	if v[fieldUser] != "" || v[fieldPassword] != "" {
+		spec.Address.Username, spec.Address.Password = v[fieldUser], upstream.Secret(v[fieldPassword])
+	}
+	if spec.Region == "" {
+		spec.Region = v[fieldRegion]
+	}
+	return spec, nil
+}
+
+// protocols returns the supported schemes among the protocols of a free list, such as "http|https" or
+// "SOCKS4, SOCKS5"; nil if text is not a list of protocols or none is supported. Such a list uses
+// "https" for an HTTP proxy that accepts CONNECT, so it stands for http.
+func protocols(text string) (schemes []string) {
+	for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
+		switch word {
+		case "http", "https", "ssl", "connect":
+			schemes = append(schemes, upstream.HTTP)
+		case "socks5", "socks5h", "socks":
+			schemes = append(schemes, upstream.SOCKS5)
+		case "socks4", "socks4a":
+		default:
+			return nil
+		}
+	}
+	return schemes
+}

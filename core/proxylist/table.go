@@ -1,0 +1,60 @@
+package proxylist
+
+import (
+	"encoding/csv"
+	"errors"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// table is the header of a table: the meaning of each column.
+type table struct {
+	separator rune
+	columns   []field
+}
+
+// parseHeader returns the table that a header line begins, or nil if the line is no header: it has at least two
+// columns, one of them for the address, and for no column a value instead of a name.
+func parseHeader(line string) *table {
+	for _, separator := range []rune{',', ';', '\t', '|'} {
+		names, err := splitRow(line, separator)
+		if err != nil || len(names) < 2 {
+			continue
+		}
+		t := &table{separator: separator, columns: make([]field, len(names))}
+		host, port, url := false, false, false
+		for i, name := range names {
+			t.columns[i] = fieldOf(name)
+			host = host || t.columns[i] == fieldHost
+			port = port || t.columns[i] == fieldPort
+			url = url || t.columns[i] == fieldURL
+		}
+		if host && port || url {
+			return t
+		}
+	}
+	return nil
+}
+
+// splitRow splits a line into its cells. A cell may be in double quotes (RFC 4180).
+func splitRow(line string, separator rune) ([]string, error) {
+	r := csv.NewReader(strings.NewReader(line))
+	r.Comma, r.LazyQuotes, r.TrimLeadingSpace, r.FieldsPerRecord = separator, true, separator != '\t', -1
+	return r.Read()
+}
+
+// parseRow parses a line of the table. scheme is that of a row without a protocol.
+func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
+	cells, err := splitRow(line, t.separator)
+	if err != nil {
+		return spec, errors.New("the row's quotes are not balanced")
+	}
+	var v values
+	for i, cell := range cells {
+		if i < len(t.columns) {
+			v[t.columns[i]] = strings.TrimSpace(cell)
+		}
+	}
+	return v.spec(scheme)
+}

@@ -1,0 +1,76 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// proxyURLs returns the URLs of the proxies in order.
+func (w *whirl) proxyURLs() (urls []string) {
+	for _, p := range w.json("/proxies")["proxies"].([]any) {
+		urls = append(urls, p.(map[string]any)["url"].(string))
+	}
+	return urls
+}
+
+// Lists as they are published, through the command line and the configuration.
+func TestPublishedLists(t *testing.T) {
+	w := start(t, 0, "")
+	for name, content := range map[string]string{
+		"table.csv": "ip,port,protocols,anonymity,country\n127.0.1.1,1,http|https,elite,US\n127.0.1.2,2,socks5,elite,DE\n",
+		"bare.txt":  "127.0.1.3:3\n127.0.1.4:4\n",
+		"prose.txt": "Proxy list updated at Mon, 02 Jan\n\n127.0.1.5:5 US-N-S +\n",
+		"list.json": `{"data":[{"ip":"127.0.1.6","port":"6","protocols":["socks5"]}]}`,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
+	}
+	w.stop()
+	w.run("--proxies", "socks5:"+filepath.Join(w.dir, "bare.txt"), "--proxies", filepath.Join(w.dir, "table.csv"))
+	require.ElementsMatch(t, []string{
+		"http://127.0.1.1:1", "socks5://127.0.1.2:2", "socks5://127.0.1.3:3", "socks5://127.0.1.4:4",
+	}, w.proxyURLs())
+	w.write("[pool]\nfiles = [\"prose.txt\", \"list.json\", { file = \"bare.txt\", scheme = \"socks5h\" }]\n")
+	eventually(t, "the lists are read", func() bool {
+		return strings.Contains(fmt.Sprint(w.proxyURLs()), "http://127.0.1.5:5")
+	})
+	require.Contains(t, w.proxyURLs(), "socks5://127.0.1.6:6")
+	require.Contains(t, w.proxyURLs(), "socks5h://127.0.1.3:3")
+}
+
+// A list that is written in place over seconds is read once, when it is complete: the proxies in it keep their
+// breakers.
+func TestAListThatIsRewrittenSlowly(t *testing.T) {
+	w := start(t, 2, confOpen)
+	list := filepath.Join(w.dir, "list.txt")
+	line := func(f *lab.Proxy) string { return "http://" + f.Addr + "#id=L" + f.Name + "\n" }
+	require.NoError(t, os.WriteFile(list, []byte(line(w.fakes[0])+line(w.fakes[1])), 0o600))
+	w.stop()
+	w.run("--proxies", list)
+	require.Len(t, w.proxyURLs(), 4)
+	w.all(lab.Status(503))
+	eventually(t, "the breaker of a proxy of the list opens", func() bool {
+		w.get()
+		return w.breaker("L" + w.fakes[1].Name)["state"] == "open"
+	})
+	reloads := strings.Count(w.log.String(), "reloaded")
+	f, err := os.OpenFile(list, os.O_WRONLY|os.O_TRUNC, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	all := "# new\nhttp://127.0.1.9:9#id=new\n" + line(w.fakes[0]) + line(w.fakes[1])
+	for i := 0; i < len(all); i += 10 { // over about a second and a half
+		_, err := f.WriteString(all[i:min(i+10, len(all))])
+		require.NoError(t, err)
+		time.Sleep(100 * time.Millisecond)
+	}
+	eventually(t, "the new list is in force", func() bool { return len(w.proxyURLs()) == 5 })
+	require.Equal(t, "open", w.breaker("L" + w.fakes[1].Name)["state"])
+	require.Equal(t, reloads+1, strings.Count(w.log.String(), "reloaded"))
+}
