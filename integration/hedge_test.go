@@ -1,9 +1,13 @@
 package integration
 
 import (
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strconv"
@@ -154,4 +158,160 @@ func TestWhatIsNotHedged(t *testing.T) {
 	require.Equal(t, "1", w.get().attempts())
 	w.put(`{"hedge_budget":0.1}`)
 	require.Equal(t, 400, w.get(ovr("hedge=p95, hedge_budget=0.2")...).status, "more than the global policy allows")
+}
+
+// A tunnel whose target does not answer the ClientHello is hedged, and the first tunnel with a byte of the target wins,
+// whatever becomes of the other one. F1 has the first attempt, F2 the hedge.
+func TestHedgesOfTunnels(t *testing.T) {
+	site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(rw, "hello")
+	}))
+	t.Cleanup(site.Close)
+	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
+	after := func(d time.Duration, then func(net.Conn)) func(net.Conn) {
+		return func(c net.Conn) {
+			time.Sleep(d)
+			then(c)
+		}
+	}
+	serves := func(c net.Conn) {
+		to, err := net.Dial("tcp", site.Listener.Addr().String())
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		go io.Copy(to, c)
+		io.Copy(c, to)
+	}
+	closes := func(net.Conn) {}
+	const ms = time.Millisecond
+	both := []string{"F1 failure", "F2 failure", "F3 success"}
+	for name, c := range map[string]struct {
+		first, hedge func(net.Conn)
+		attempts     []string // by number: proxy, outcome; the third one is F3's
+	}{
+		"the hedge wins":            {silent, serves, []string{"F1 cancelled", "F2 success"}},
+		"the first wins":            {after(400*ms, serves), silent, []string{"F1 success", "F2 cancelled"}},
+		"the hedge dies":            {after(800*ms, serves), closes, []string{"F1 success", "F2 failure"}},
+		"the first dies":            {after(400*ms, closes), after(800*ms, serves), []string{"F1 failure", "F2 success"}},
+		"both die, the first first": {after(400*ms, closes), after(800*ms, closes), both},
+		"both die, the hedge first": {after(800*ms, closes), after(100*ms, closes), both},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, 3, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+			w.fakes[0].Do(lab.Behaviour{To: listen(t, c.first)})
+			w.fakes[1].Do(lab.Behaviour{To: listen(t, c.hedge)})
+			w.fakes[2].Do(lab.Behaviour{To: listen(t, serves)})
+			require.NoError(t, fetchOverTLS(w, "site.test:443"))
+			eventually(t, "the tunnel has ended", func() bool { return len(w.requests("done")) == 1 })
+			r := w.requests("done")[0]
+			got := make([]string, max(len(r["attempts"].([]any)), len(c.attempts)))
+			for _, v := range r["attempts"].([]any) {
+				a := v.(map[string]any)
+				n := int(a["attempt"].(float64))
+				got[n] = fmt.Sprintf("%v %v", a["proxy_id"], a["outcome"])
+				require.Equal(t, n == 1, a["hedge"] == true)
+			}
+			require.Equal(t, c.attempts, got)
+			require.Equal(t, "success", r["outcome"])
+			for _, f := range w.fakes {
+				eventually(t, "no attempt is left in flight", func() bool { return f.Open() == 0 })
+			}
+			w.reconcile(0)
+		})
+	}
+}
+
+// A client that sends more than the ClientHello while the hedge is in flight stays with the first tunnel: what it has
+// sent goes nowhere else.
+func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
+	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	hedged := make(chan bool, 1)
+	more := make(chan string, 1)
+	w.fakes[0].Do(lab.Behaviour{To: listen(t, func(c net.Conn) {
+		var got []byte
+		for !bytes.HasSuffix(got, []byte("more")) {
+			b := make([]byte, 4<<10)
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			got = append(got, b[:n]...)
+		}
+		more <- "F1"
+		time.Sleep(300 * time.Millisecond) // the hedge has won by then
+		io.WriteString(c, "from F1")
+	})})
+	w.fakes[1].Do(lab.Behaviour{To: listen(t, func(c net.Conn) {
+		hedged <- true
+		<-more
+		io.WriteString(c, "from F2")
+		io.Copy(io.Discard, c)
+	})})
+	_, _, c := w.connect("site.test:443")
+	c.Write(clientHello(t))
+	<-hedged
+	io.WriteString(c, "more")
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "from F1", string(got))
+	c.Close()
+	eventually(t, "the tunnel has ended", func() bool { return len(w.requests("done")) == 1 })
+	require.Equal(t, "F1", w.requests("done")[0]["proxy_id"])
+	require.Equal(t, 0, w.metric("whirlpool_hedges_won_total"))
+	w.reconcile(0)
+}
+
+// clientHello returns the first bytes of a TLS client.
+func clientHello(t *testing.T) []byte {
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close() })
+	go tls.Client(far, &tls.Config{ServerName: "site.test"}).Handshake()
+	hello := make([]byte, 4<<10)
+	n, err := near.Read(hello)
+	require.NoError(t, err)
+	return hello[:n]
+}
+
+// A tunnel whose target answers in time has no hedge, nor has one through which something else than a ClientHello
+// was sent.
+func TestTunnelsThatAreNotHedged(t *testing.T) {
+	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	site := httptest.NewTLSServer(http.NotFoundHandler())
+	defer site.Close()
+	w.all(lab.Behaviour{To: site.Listener.Addr().String()})
+	for range 4 {
+		require.NoError(t, fetchOverTLS(w, "site.test:443"))
+	}
+	slow := listen(t, func(c net.Conn) {
+		c.Read(make([]byte, 64))
+		time.Sleep(600 * time.Millisecond)
+		io.WriteString(c, "hello")
+	})
+	w.all(lab.Behaviour{To: slow})
+	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", string(clientHello(t)) + "more", string(clientHello(t)[:40])} {
+		status, _, c := w.connect("site.test:443")
+		require.Equal(t, 200, status)
+		io.WriteString(c, sent)
+		got, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
+	}
+	_, _, c := w.connect("site.test:443")
+	c.Write(clientHello(t))
+	time.Sleep(50 * time.Millisecond)
+	io.WriteString(c, "more") // before the hedge begins
+	_, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Zero(t, w.metric("whirlpool_hedges_total"))
+	w.reconcile(0)
+}
+
+// requests are those in a state.
+func (w *whirl) requests(state string) (list []map[string]any) {
+	for _, r := range w.json("/requests?state=" + state)["requests"].([]any) {
+		list = append(list, r.(map[string]any))
+	}
+	return list
 }

@@ -114,7 +114,7 @@ type quick struct{}
 func (quick) Send(context.Context, *Attempt) (int, verdict.Facts) {
 	return 0, verdict.Facts{Status: 200}
 }
-func (quick) Discard(int)                    {}
-func (quick) Stop()                          {}
-func (quick) Adopt(_ Hedger[int], r int) int { return r }
-func (quick) Hedge() Hedger[int]             { return quick{} }
+func (quick) Discard(int)                         {}
+func (quick) Stop()                               {}
+func (quick) Adopt(_ HedgeSender[int], r int) int { return r }
+func (quick) Hedge() HedgeSender[int]             { return quick{} }

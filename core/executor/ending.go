@@ -64,6 +64,9 @@ type Tunnel struct {
 // the attempt.
 func (t *Tunnel) Proven() {
 	if t.x.open == openTunnel {
+		if t.x.race != nil {
+			t.x.race.endHedge(true)
+		}
 		t.x.chargeDeferred(false)
 		t.x.lease.Settle(&t.x.event.Outcome)
 		t.x.recordTunnel()
@@ -76,6 +79,9 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.open != openTunnel {
 		return
+	}
+	if x.race != nil {
+		x.race.endHedge(false)
 	}
 	x.open = nothing
 	o := verdict.EndTunnel(x.event.Outcome, end)

@@ -14,18 +14,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Hedger is a Sender whose request can be sent a second time while a Send is in flight.
+// Hedger is an attempt in flight that can be hedged. A Sender that implements it is hedged if the policy says so.
 type Hedger[T any] interface {
-	Sender[T]
-	// Hedge returns a Sender of the same request for one attempt, at the same time as a Send of
-	// this one. It returns nil if the request cannot be sent twice at the same time. Its Send ends when
-	// ctx is cancelled.
-	Hedge() Hedger[T]
-	// Stop ends the Send in flight from another goroutine, and every later one until Discard, which
-	// does not wait then.
+	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
+	Hedge() HedgeSender[T]
+	// Stop ends the attempt from another goroutine. A Sender's Send ends, and so does every later one until
+	// Discard.
 	Stop()
-	// Adopt makes a response of a Sender from Hedge, which may be none, a response of this one.
-	Adopt(hedge Hedger[T], response T) T
+	// Adopt makes the hedge's response, which may be none, a response of this attempt.
+	Adopt(hedge HedgeSender[T], response T) T
+}
+
+// HedgeSender makes one hedge. Its Send ends when ctx is cancelled. After Stop its Discard does not wait.
+type HedgeSender[T any] interface {
+	Sender[T]
+	Stop()
 }
 
 // hedgeReason is the RetryReason of a hedge.
@@ -37,22 +40,11 @@ const hedgeNumber = 1
 // errHedgeLost is why the context of a hedge is cancelled.
 var errHedgeLost = errors.New("the first attempt has been served")
 
-// hedgeDelay returns the delay of the hedge of the attempt that begins; 0 if it is not known yet. ok is false
-// if the attempt is not hedged.
-func (x *Exchange) hedgeDelay() (after time.Duration, ok bool) {
-	q, h := x.request, x.tuning.Hedging
-	if q.Policy.Hedge.Off() || h == nil || x.result.Attempts != hedgeNumber || q.Policy.MaxAttempts <= hedgeNumber ||
-		!q.Safe || !q.Replayable || !x.proxy.HasPeers() {
-		return 0, false
-	}
-	return h.Begin(q.Policy, x.hedgeKind())
-}
-
-func (x *Exchange) hedgeKind() retry.HedgeKind {
-	if x.request.Tunnel {
-		return retry.HedgeTunnel
-	}
-	return retry.HedgeResponse
+// hedgeable reports whether the exchange's last attempt may be hedged.
+func (x *Exchange) hedgeable() bool {
+	q := x.request
+	return !q.Policy.Hedge.Off() && x.tuning.Hedging != nil && x.result.Attempts == hedgeNumber &&
+		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && x.proxy.HasPeers()
 }
 
 // race is a first attempt and its hedge. The exchange's goroutine makes the first attempt, and
@@ -62,14 +54,18 @@ type race[T any] struct {
 	timer   *time.Timer // calls run
 	first   Hedger[T]
 	ctx     context.Context
-	running bool // the timer has been started, and decide has not been called
-	fired   bool // the timer has fired, so that the race is not reused
+	kind    retry.HedgeKind
+	began   time.Time // of the wait for the first attempt's response
+	running bool      // the timer has been started, and the race has not been decided
+	fired   bool      // the timer has fired, so that the race is not reused
+
+	firstByte bool // the race is for the first byte in an open tunnel, and that has not come
 
 	mu     sync.Mutex // of the following
 	phase  racePhase
 	ended  chan struct{}           // closed when the hedge's goroutine has ended; nil without one
 	cancel context.CancelCauseFunc // ends the hedge
-	hedge  Hedger[T]
+	hedge  HedgeSender[T]
 
 	// The hedge's goroutine uses the next fields until end has been called, then the exchange's does.
 	flight
@@ -91,11 +87,19 @@ const (
 type contest interface {
 	abandon()
 	join()
+	endHedge(served bool)
 }
 
 // hedged begins the race of the attempt that begins. It returns nil if it is not hedged.
 func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
-	after, ok := x.hedgeDelay()
+	if !x.hedgeable() {
+		return nil
+	}
+	kind := retry.HedgeResponse
+	if x.request.Tunnel {
+		kind = retry.HedgeTunnel
+	}
+	after, ok := x.tuning.Hedging.Begin(x.request.Policy, kind)
 	if !ok {
 		return nil
 	}
@@ -103,12 +107,23 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !ok {
 		return nil
 	}
+	x.attempt.Hedged = after > 0
+	return arm(ctx, x, first, kind, x.event.Started, after)
+}
+
+// arm begins a race. The hedge begins after a while; not at all if that is 0.
+func arm[T any](
+	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
+) *race[T] {
 	r, ok := x.race.(*race[T])
 	if !ok || r.fired {
+		if ok {
+			r.join()
+		}
 		r = &race[T]{x: x}
 		x.race = r
 	}
-	r.ctx, r.first, r.running, x.attempt.Hedged = ctx, first, after > 0, after > 0
+	r.ctx, r.first, r.kind, r.began, r.running = ctx, first, kind, began, after > 0
 	switch {
 	case after == 0:
 	case r.timer == nil:
@@ -155,13 +170,13 @@ func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *up
 	switch {
 	case !x.executor.places.Empty(): // other requests wait for a proxy
 		return lease, false
-	case ctx.Err() != nil, !x.deadline.IsZero() && !now.Before(x.deadline), !x.executor.selector.Untried(q, now):
+	case ctx.Err() != nil, !x.deadline.IsZero() && !now.Before(x.deadline):
 		return lease, false
 	case targets != nil && targets.Suspect(x.request.Target):
 		return lease, false
 	}
 	lease, err := x.executor.selector.Select(q, x.tuning.RetryScorer, now)
-	if err == nil && lease.Proxy == first { // the others have been taken meanwhile
+	if err == nil && lease.Proxy == first { // no other one is admissible
 		lease.Release()
 	}
 	return lease, err == nil && lease.Proxy != nil
@@ -236,36 +251,66 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt has ended with o. It returns the response and the outcome of the
+// decide is called when the first attempt, by s, has ended with o. It returns the response and the outcome of the
 // attempt on which it depends what follows, and makes that the exchange's last one. The other attempt has been
 // settled then, or it has been ended and settles itself.
-func (r *race[T]) decide(response T, o core.Outcome) (T, core.Outcome) {
+func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
 	x := r.x
-	started := r.running
-	r.running = false
-	if !started || r.timer.Stop() {
-		x.observeHedgeable(&o, false)
+	if o.Result == core.ResultSuccess {
+		r.observe(o.Latency)
+	}
+	if !r.stop() {
 		return response, o
+	}
+	defer r.mu.Unlock()
+	switch {
+	case r.phase == raceWon:
+		if o.Result != core.ResultSuccess {
+			r.observe(o.Latency)
+		}
+		o = verdict.LoseRace(o)
+		x.settle(&o)
+		s.Discard(response)
+		return r.take()
+	case r.phase == raceRunning && o.Result != core.ResultSuccess && o.Retry != core.NoRetry:
+		r.phase = raceAwaited
+		x.settle(&o)
+		s.Discard(response)
+		r.await()
+		return r.take()
+	}
+	r.lost()
+	return response, o
+}
+
+// stop ends the wait for the beginning of the hedge. If the hedge has begun, it returns true, and the caller
+// holds mu.
+func (r *race[T]) stop() (begun bool) {
+	if !r.running {
+		return false
+	}
+	r.running = false
+	if r.timer.Stop() {
+		return false
 	}
 	r.fired = true
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	phase := r.phase
-	x.observeHedgeable(&o, phase == raceWon)
-	switch phase {
-	case raceArmed:
-		r.phase = raceOver
-		return response, o
-	case raceWon:
-		o = verdict.LoseRace(o)
-		x.settle(&o)
-		r.first.Discard(response)
-		return r.take()
+	if r.phase != raceArmed {
+		return true
+	}
+	r.phase = raceOver
+	r.mu.Unlock()
+	return false
+}
+
+// lost ends the hedge, which is not needed any more. It requires mu.
+func (r *race[T]) lost() {
+	x := r.x
+	switch r.phase {
 	case raceRunning:
-		if o.Result != core.ResultSuccess && o.Retry != core.NoRetry {
-			return r.await(response, o)
-		}
 		r.cancel(errHedgeLost)
+	case raceWon:
+		r.lose()
 	case raceFailed:
 		first, failed := x.flight, r.event.Outcome
 		x.flight = r.flight
@@ -276,24 +321,34 @@ func (r *race[T]) decide(response T, o core.Outcome) (T, core.Outcome) {
 	x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	if p := x.request.Progress; p != nil {
 		p.Attempt(x.event.Attempt, x.event.ProxyID) // the tracker has the hedge as the last one
+		if x.open == openTunnel {
+			p.Tunnel()
+		}
 	}
-	return response, o
 }
 
-// await waits for the hedge after the first attempt has failed with o: it takes the place of a retry. It
-// requires mu, which it releases while it waits.
-func (r *race[T]) await(response T, o core.Outcome) (T, core.Outcome) {
-	x := r.x
-	r.phase = raceAwaited
-	x.settle(&o)
-	r.first.Discard(response)
-	if x.request.BeforeWait != nil {
-		x.request.BeforeWait()
+// endHedge implements contest: it ends the hedge of a tunnel that the target has sent a byte through (served), or that
+// has ended.
+func (r *race[T]) endHedge(served bool) {
+	if served {
+		r.observeFirstByte()
+	}
+	r.firstByte = false
+	if r.stop() {
+		r.lost()
+		r.mu.Unlock()
+	}
+}
+
+// await waits until the hedge has ended: the first attempt has failed, and the hedge takes the place of a retry.
+// It requires mu, which it releases while it waits.
+func (r *race[T]) await() {
+	if wait := r.x.request.BeforeWait; wait != nil {
+		wait()
 	}
 	r.mu.Unlock()
 	<-r.ended
 	r.mu.Lock()
-	return r.take()
 }
 
 // take makes the hedge, which has ended, the exchange's last attempt. It requires mu.
@@ -305,14 +360,14 @@ func (r *race[T]) take() (T, core.Outcome) {
 	return r.first.Adopt(r.hedge, r.response), x.event.Outcome
 }
 
-// observeHedgeable records the latency of a first attempt that could be hedged, and lost to its hedge or not.
-func (x *Exchange) observeHedgeable(o *core.Outcome, lost bool) {
-	if x.request.Policy.Hedge.P95 && (lost || o.Result == core.ResultSuccess) {
-		x.tuning.Hedging.Add(x.hedgeKind(), o.Latency)
+// observe records the latency of the first attempt, for "p95".
+func (r *race[T]) observe(latency time.Duration) {
+	if r.x.request.Policy.Hedge.P95 {
+		r.x.tuning.Hedging.Add(r.kind, latency)
 	}
 }
 
-// abandon ends a race that has not been decided.
+// abandon implements contest: it ends a race that will not be decided.
 func (r *race[T]) abandon() {
 	if r.running {
 		r.running, r.fired = false, true
@@ -334,7 +389,7 @@ func (r *race[T]) abandon() {
 	r.join()
 }
 
-// join waits until the hedge, which has lost, has given back what it held.
+// join implements contest: it waits until the hedge, which has lost, has given back what it held.
 func (r *race[T]) join() {
 	if !r.fired {
 		return

@@ -18,6 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -128,7 +129,7 @@ func (c *courses) Discard(r *answer) {
 	}
 }
 
-func (c *courses) Hedge() Hedger[*answer] {
+func (c *courses) Hedge() HedgeSender[*answer] {
 	if c.streams {
 		return nil
 	}
@@ -147,7 +148,7 @@ func (c *courses) Stop() {
 	}
 }
 
-func (c *courses) Adopt(_ Hedger[*answer], r *answer) *answer { return r }
+func (c *courses) Adopt(_ HedgeSender[*answer], r *answer) *answer { return r }
 
 // ended is a request that has ended.
 type ended struct {
@@ -312,6 +313,50 @@ func TestHedge(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A hedge goes through another proxy than the first attempt, whatever the scorer says; without one there is no hedge.
+func TestTheProxyOfAHedge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := hedging(t, 2, func(tuning *Tuning) {
+			first := ranked{hashes: map[float64]int{core.Hash53("p0"): 1, core.Hash53("p1"): 0}}
+			tuning.FirstScorer, tuning.RetryScorer = first, first
+		})
+		k := newCourses(by(map[string]course{"p0": {takes: s, status: 200}}))
+		require.Equal(t, "p1", k.run(t.Context(), b, hedgedRequest(t, nil)).by)
+		specs := []upstream.Spec{}
+		for _, u := range b.pool.Snapshot().All {
+			spec := *u.Spec()
+			if u.ID() == "p1" {
+				spec.MaxInFlight = 1
+			}
+			specs = append(specs, spec)
+		}
+		require.NoError(t, b.pool.Apply(specs))
+		held, ok := b.pool.Snapshot().All[1].Acquire(time.Now())
+		require.True(t, ok)
+		end := k.run(t.Context(), b, hedgedRequest(t, nil))
+		require.Equal(t, "p0", end.by)
+		require.Equal(t, 1, end.event.Attempts)
+		held.Release()
+		b.idle(t)
+	})
+}
+
+// A hedge that has failed gives its place in flight back at once.
+func TestAFailedHedgeHoldsNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := hedging(t, 2, nil)
+		time.AfterFunc(300*ms, func() {
+			assert.EqualValues(t, 1, b.pool.Snapshot().All[0].InFlight())
+			assert.Zero(t, b.pool.Snapshot().All[1].InFlight())
+		})
+		k := newCourses(by(map[string]course{"p0": {takes: s, status: 200},
+			"p1": {takes: 50 * ms, cause: verdict.ConnectionClosed}}))
+		require.Equal(t, "p0", k.run(t.Context(), b, hedgedRequest(t, nil)).by)
+		require.Len(t, b.rec.Attempts(), 2)
+		b.idle(t)
+	})
 }
 
 // closedOnce requires that each response has been closed once.

@@ -50,7 +50,7 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 		race := hedged(ctx, x, s)
 		response, o := send(ctx, x, &x.flight, s)
 		if race != nil {
-			response, o = race.decide(response, o)
+			response, o = race.decide(s, response, o)
 		}
 		if x.tuning.Judge != nil && verdict.Reviewable(o.Cause) {
 			if r, ok := s.(Excerpter); ok {
@@ -226,7 +226,9 @@ func (f *flight) shorten() time.Time {
 func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.Outcome {
 	q, now := x.request, x.executor.now()
 	a.event.Ended = now
-	f.Now, f.Latency = now, now.Sub(a.event.Started)
+	if f.Now = now; f.Latency == 0 {
+		f.Latency = now.Sub(a.event.Started)
+	}
 	f.Tunnel, f.Replayable = q.Tunnel, q.Replayable
 	f.Idempotent, f.OptedIn = q.Idempotent, q.Policy.RetryNonIdempotent
 	f.Direct, f.Proven = a.proxy.Direct(), a.proxy.HasServed()

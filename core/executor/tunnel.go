@@ -4,12 +4,14 @@ import (
 	"context"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// leastSilence is the minimum time that the target gets for its answer to a ClientHello. The
+// LeastSilence is the minimum time that the target gets for its answer to a ClientHello. The
 // proxy's known latencies are those of opening a tunnel; the target's first bytes take longer.
-const leastSilence = 500 * time.Millisecond
+const LeastSilence = 500 * time.Millisecond
 
 // CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left,
 // there is another proxy, and breakers do not count literally.
@@ -28,7 +30,7 @@ func (t *Tunnel) Silence() time.Duration {
 		return 0
 	}
 	if tail := t.x.proxy.Tail(); tail > 0 {
-		return min(max(tailFactor*tail, leastSilence), tuning.AttemptTimeout)
+		return min(max(tailFactor*tail, LeastSilence), tuning.AttemptTimeout)
 	}
 	return tuning.AttemptTimeout
 }
@@ -64,9 +66,27 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
 	o.Latency = x.event.Ended.Sub(x.event.Started) // so that the proxy of a slow target gets more time
+	r, raced := x.race.(*race[T])
+	raced = raced && r.stop()
 	x.settle(&o)
 	if n := len(x.deferred); silent && n > 0 {
 		x.deferred[n-1].tunnel = true
+	}
+	if raced && r.phase != raceFailed {
+		response, hedge := r.replace()
+		r.mu.Unlock()
+		if hedge.Result == core.ResultSuccess {
+			x.served(&hedge)
+			return Ending[T]{Response: response, Tunnel: x.stand()}
+		}
+		s.Discard(response)
+		if o = hedge; o.Cause == verdict.TunnelDied {
+			o = verdict.RetryTunnel(o, o.Err, false)
+		}
+		x.settle(&o)
+	} else if raced {
+		r.lost()
+		r.mu.Unlock()
 	}
 	if ctx.Err() != nil {
 		x.stopped(context.Cause(ctx))
@@ -76,4 +96,65 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 		return refused[T](x)
 	}
 	return attempts(ctx, x, s)
+}
+
+// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy says so, a second
+// tunnel is opened when the target has not answered for a while, and the first tunnel with a byte of the target wins.
+// first stands for the open tunnel: its Hedge returns a Sender that opens another one, sends the ClientHello, and has a
+// response when the target's first byte has come; its Stop tells the caller to call TakeHedge. HedgeTunnel may be
+// called while Proven, Close, RetryTunnel and TakeHedge are not. first's methods are called without a lock that it
+// is called with.
+func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
+	x := t.x
+	if x.hedgeable() && t.CanRetry() {
+		after := x.tuning.Hedging.Delay(x.request.Policy, retry.HedgeFirstByte)
+		arm(ctx, x, first, retry.HedgeFirstByte, x.executor.now(), after).firstByte = true
+	}
+}
+
+// TakeHedge makes the hedge that has won the exchange's tunnel, in place of t, and returns its response. ok is false if
+// no hedge has won.
+func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
+	x := t.x
+	r, raced := x.race.(*race[T])
+	if !raced || x.open != openTunnel || !r.won() {
+		return response, false
+	}
+	r.stop()
+	defer r.mu.Unlock()
+	t.unrecorded = false
+	x.event.Ended = x.executor.now()
+	r.observeFirstByte()
+	lost := verdict.LoseRace(x.event.Outcome)
+	lost.Latency = x.event.Ended.Sub(x.event.Started)
+	x.settle(&lost)
+	response, hedge := r.take()
+	x.served(&hedge)
+	x.stand()
+	return response, true
+}
+
+// won reports whether the hedge has served the request.
+func (r *race[T]) won() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running && r.phase == raceWon
+}
+
+// replace waits for the hedge if it is in flight, and makes it the exchange's last attempt. It requires mu.
+func (r *race[T]) replace() (T, core.Outcome) {
+	r.firstByte = false
+	if r.phase == raceRunning {
+		r.phase = raceAwaited
+		r.await()
+	}
+	return r.take()
+}
+
+// observeFirstByte records the time until the target's first byte, or until the hedge won.
+func (r *race[T]) observeFirstByte() {
+	if r.firstByte {
+		r.firstByte = false
+		r.observe(r.x.executor.now().Sub(r.began))
+	}
 }

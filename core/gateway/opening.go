@@ -29,6 +29,9 @@ type opening struct {
 	needed int       // length of sent at which it must be classified again
 	part   int       // length of the incomplete ClientHello that the client has sent; 0 after a complete one
 	since  time.Time // when the ClientHello was sent; zero if there is no limit for the target's answer
+
+	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst has to take it
+	hedged   hedgedHello // of the hedge
 }
 
 type phase uint8
@@ -159,6 +162,7 @@ func (t *tunnel) limitSilence(kind hello) {
 	if kind == wholeHello {
 		t.opening.since = t.client.now()
 		t.extend(t.opening.since)
+		executor.HedgeTunnel[*transport.Tunnel](t.client.ctx, t.exchange, t)
 	}
 }
 
@@ -186,6 +190,8 @@ func (t *tunnel) waitOn(err error) bool {
 	switch {
 	case o.since.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded):
 		return false
+	case o.phase == replaceable && o.hedgeWon:
+		return true
 	case o.phase == replaceable:
 		return t.extend(t.client.now())
 	}
@@ -230,10 +236,13 @@ func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		if t.waitOn(err) {
-			continue
+		early, ok := t.takeHedge()
+		if !ok {
+			if t.waitOn(err) {
+				continue
+			}
+			early, ok = t.replace(err)
 		}
-		early, ok := t.replace(err)
 		switch {
 		case !ok:
 			return 0, false, err
@@ -296,8 +305,12 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	t.client.tunnel.Store(way)
 	t.target = way.Conn
 	t.out.init(way.Conn, way.TCP())
-	if len(o.sent) > 0 {
-		t.out.Write(o.sent)
+	unsent := o.sent
+	if way == o.hedged.way {
+		unsent = o.sent[o.hedged.size:]
+	}
+	if len(unsent) > 0 {
+		t.out.Write(unsent)
 	}
 	o.since = time.Time{}
 	kind, needed := classify(o.sent)

@@ -11,7 +11,9 @@ import (
 )
 
 var (
+	_ executor.Sender[*transport.Response] = (*Forward)(nil)
 	_ executor.Hedger[*transport.Response] = (*Forward)(nil)
+	_ executor.Sender[*transport.Tunnel]   = (*Connect)(nil)
 	_ executor.Hedger[*transport.Tunnel]   = (*Connect)(nil)
 )
 

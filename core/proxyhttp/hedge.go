@@ -12,7 +12,7 @@ import (
 type hedgeForward struct{ Forward }
 
 // Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
-func (f *Forward) Hedge() executor.Hedger[*transport.Response] {
+func (f *Forward) Hedge() executor.HedgeSender[*transport.Response] {
 	if f.Request.Rest != nil {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (h *hedgeForward) Send(ctx context.Context, a *executor.Attempt) (*transpor
 func (f *Forward) Stop() { f.Control.Interrupt.Stop() }
 
 // Adopt implements executor.Hedger.
-func (f *Forward) Adopt(hedge executor.Hedger[*transport.Response], r *transport.Response) *transport.Response {
+func (f *Forward) Adopt(hedge executor.HedgeSender[*transport.Response], r *transport.Response) *transport.Response {
 	if r == nil {
 		return nil
 	}
@@ -46,7 +46,7 @@ type hedgeConnect struct {
 }
 
 // Hedge implements executor.Hedger.
-func (c *Connect) Hedge() executor.Hedger[*transport.Tunnel] {
+func (c *Connect) Hedge() executor.HedgeSender[*transport.Tunnel] {
 	h := &hedgeConnect{Connect: Connect{Transport: c.Transport, Authority: c.Authority}}
 	h.Control = &h.control
 	return h
@@ -62,6 +62,6 @@ func (h *hedgeConnect) Send(ctx context.Context, a *executor.Attempt) (*transpor
 func (c *Connect) Stop() { c.Control.Interrupt.Stop() }
 
 // Adopt implements executor.Hedger. A tunnel does not depend on its Sender.
-func (c *Connect) Adopt(_ executor.Hedger[*transport.Tunnel], t *transport.Tunnel) *transport.Tunnel {
+func (c *Connect) Adopt(_ executor.HedgeSender[*transport.Tunnel], t *transport.Tunnel) *transport.Tunnel {
 	return t
 }

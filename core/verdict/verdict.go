@@ -47,10 +47,10 @@ func (p ErrorPage) String() string {
 
 // Facts describe an attempt that has failed, or whose response's head has arrived.
 type Facts struct {
-	Err        *Error // nil if there is a response
-	Status     int    // of the response; 0 without one
-	RetryAfter string // field value of the response
-	Latency    time.Duration
+	Err        *Error        // nil if there is a response
+	Status     int           // of the response; 0 without one
+	RetryAfter string        // field value of the response
+	Latency    time.Duration // a Sender sets it if it ended before Send; else it is 0
 	Timing     core.Timing
 
 	Direct bool // the attempt went to the target without a proxy (direct://)

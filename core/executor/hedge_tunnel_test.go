@@ -1,0 +1,248 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/evidence"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// way is how a tunnel goes: it opens after its time (or is refused), and later it has the target's first byte, or dies.
+type way struct {
+	opens, later  time.Duration
+	refused, dies bool
+	closed        int
+}
+
+// ways opens tunnels. hello is set in the Sender of a hedge, which also waits for the first byte.
+type ways struct {
+	hello bool
+	*wayList
+}
+
+type wayList struct {
+	mu      sync.Mutex
+	next    []*way
+	opened  []*way
+	stopped chan struct{} // receives when the hedge has won
+}
+
+func (w ways) Send(ctx context.Context, a *Attempt) (*way, verdict.Facts) {
+	w.mu.Lock()
+	next := w.next[0]
+	w.next = w.next[1:]
+	w.mu.Unlock()
+	wait := func(d time.Duration) error {
+		select {
+		case <-time.After(min(d, time.Until(a.Deadline))):
+			if !time.Now().Before(a.Deadline) {
+				return context.DeadlineExceeded
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	fault := func(cause core.Cause, err error) (*way, verdict.Facts) {
+		return nil, verdict.Facts{Err: &verdict.Error{Cause: cause, Err: err}}
+	}
+	if err := wait(next.opens); err != nil {
+		return fault(verdict.TunnelTimeout, err)
+	}
+	if next.refused {
+		return fault(verdict.TunnelFailed, errors.New("refused"))
+	}
+	facts := verdict.Facts{Status: 200}
+	if w.hello {
+		facts.Latency = next.opens
+		if err := wait(next.later); err != nil {
+			return fault(verdict.NoAnswerInTime, err)
+		}
+		if next.dies {
+			return fault(verdict.TunnelDied, io.EOF)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.opened = append(w.opened, next)
+	return next, facts
+}
+
+func (w ways) Discard(t *way) {
+	if t != nil {
+		t.closed++
+	}
+}
+
+func (w ways) Hedge() HedgeSender[*way] { return ways{true, w.wayList} }
+
+func (w ways) Stop() {
+	if !w.hello {
+		close(w.stopped)
+	}
+}
+
+func (w ways) Adopt(_ HedgeSender[*way], t *way) *way { return t }
+
+// served are Targets of which none is suspect.
+type served struct{}
+
+func (served) Suspect(evidence.Target) bool                                { return false }
+func (served) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
+func (served) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
+
+// serve does what the gateway does with a tunnel whose client sends a ClientHello at once. It returns the tunnel that
+// had the target's first byte; nil if none had.
+func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
+	t, now := end.Tunnel, end.Response
+	HedgeTunnel[*way](ctx, t, w)
+	for {
+		select {
+		case <-w.stopped:
+			next, ok := TakeHedge[*way](t)
+			if !ok {
+				panic("a hedge that stops its tunnel has won")
+			}
+			now.closed++
+			t.Proven()
+			return next
+		case <-ctx.Done():
+			now.closed++
+			t.Close(verdict.TunnelEnd{Stopped: true}, time.Now())
+			return nil
+		case <-time.After(now.later):
+		}
+		if !now.dies {
+			t.Proven()
+			return now
+		}
+		now.closed++
+		end := RetryTunnel(ctx, t, io.EOF, false, Sender[*way](w))
+		if end.Refusal != nil {
+			end.Refusal.Close(200, time.Now())
+			return nil
+		}
+		t, now = end.Tunnel, end.Response
+		if x.event.Hedge { // it has the first byte already
+			t.Proven()
+			return now
+		}
+	}
+}
+
+// A byte that comes through the first tunnel just after the hedge has won makes that the loser.
+func TestABytePassesTheWinner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := hedging(t, 2, func(tuning *Tuning) { tuning.Targets = served{} })
+		x := hedgedRequest(t, nil)
+		x.Request.Tunnel = true
+		first, hedge := &way{}, &way{later: ms}
+		w := ways{false, &wayList{next: []*way{first, hedge}, stopped: make(chan struct{})}}
+		end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[*way](w))
+		HedgeTunnel[*way](t.Context(), end.Tunnel, w)
+		<-w.stopped
+		end.Tunnel.Proven()
+		require.Equal(t, 1, hedge.closed)
+		require.Zero(t, first.closed)
+		events := b.rec.Attempts()
+		require.Len(t, events, 2)
+		require.Equal(t, verdict.HedgeLost, events[0].Outcome.Cause)
+		require.Equal(t, core.ResultSuccess, events[1].Outcome.Result)
+		require.Equal(t, 1, b.rec.Requests()[0].ServedBy())
+		end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+		b.idle(t)
+	})
+}
+
+// Any tunnels: each is closed once, the first one with a byte wins at that moment, a loser is not charged, and the
+// request and each attempt are recorded once.
+func TestHedgesOfAnyTunnels(outer *testing.T) {
+	won, lost := 0, 0
+	rapid.Check(outer, func(rt *rapid.T) {
+		n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(rt, label) }
+		var list []*way
+		for range 8 {
+			kind := n("kind", 0, 5)
+			list = append(list, &way{opens: time.Duration(n("opens", 0, 90)) * ms, later: time.Duration(n("later", 1, 500)) * ms,
+				refused: kind == 0, dies: kind == 1 || kind == 2})
+		}
+		proxies, attempts, leave := n("proxies", 2, 4), n("attempts", 1, 4), max(n("leave", -10, 10), 0)
+		var wrong findings
+		synctest.Test(outer, func(t *testing.T) {
+			b := hedging(t, proxies, func(tuning *Tuning) { tuning.Targets = served{} })
+			for _, u := range b.pool.Snapshot().All {
+				u.Breaker().Configure(breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
+					TimeoutDuration: s})
+			}
+			x := hedgedRequest(t, func(p *retry.Policy) { p.MaxAttempts = attempts })
+			x.Request.Tunnel = true
+			ctx, cancel := context.WithCancelCause(t.Context())
+			if leave > 0 {
+				time.AfterFunc(time.Duration(leave)*70*ms+ms/2, func() { cancel(ErrClientLeft) })
+			}
+			w := ways{false, &wayList{next: list, stopped: make(chan struct{})}}
+			var by *way
+			end := Run(ctx, b.Executor, &x.Exchange, &x.Request, Sender[*way](w))
+			if end.Tunnel != nil {
+				if by = w.serve(ctx, x, end); by != nil {
+					by.closed++
+					x.tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, time.Now())
+				}
+			} else if end.Refusal != nil {
+				end.Refusal.Close(502, time.Now())
+			} else {
+				end.Relay.Close(502, verdict.Relayed{}, time.Now())
+			}
+			cancel(nil)
+			synctest.Wait()
+			for _, t := range w.opened {
+				assert.Equal(&wrong, 1, t.closed, t)
+			}
+			b.idle(&wrong)
+			assert.Len(&wrong, b.rec.Requests(), 1)
+			r := b.rec.Requests()[0]
+			assert.Equal(&wrong, by != nil, r.Delivered && by != nil)
+			assert.LessOrEqual(&wrong, r.Attempts, attempts)
+			assert.Len(&wrong, b.rec.Attempts(), r.Attempts)
+			failures, succeeded := map[string]int{}, 0
+			for _, e := range b.rec.Attempts() {
+				switch {
+				case e.Outcome.Cause == verdict.HedgeLost:
+					assert.Equal(&wrong, core.Excluded, e.Outcome.Verdict)
+					if e.Hedge {
+						lost++
+					} else {
+						won++
+					}
+				case e.Outcome.Verdict == core.Failure:
+					failures[e.ProxyID]++
+				case e.Outcome.Result == core.ResultSuccess && by != nil:
+					succeeded++
+					assert.Equal(&wrong, r.ServedBy(), e.Attempt+1)
+				}
+			}
+			if by != nil {
+				assert.Equal(&wrong, 1, succeeded)
+			}
+			for _, u := range b.pool.Snapshot().All {
+				assert.Equal(&wrong, failures[u.ID()], u.Breaker().Snapshot().FailureCount, "no loser is charged")
+			}
+		})
+		require.Empty(rt, wrong)
+	})
+	require.NotZero(outer, won, "of the plans")
+	require.NotZero(outer, lost)
+}
