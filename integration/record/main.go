@@ -47,7 +47,8 @@ func record(out io.Writer) error {
 		return err
 	}
 	defer demo.Close()
-	list, _, err := proxylist.Parse(strings.NewReader(strings.Join(demo.Proxies(), "\n")), proxylist.Options{Name: "demo"})
+	lines := strings.NewReader(strings.Join(demo.Proxies(), "\n"))
+	list, _, err := proxylist.Parse(lines, proxylist.Options{Name: "demo"})
 	if err != nil {
 		return err
 	}
