@@ -80,7 +80,7 @@ func TestConnectOnlyProxy(t *testing.T) {
 
 // The only proxy does nothing but CONNECT.
 func TestTheOnlyProxyCannotForward(t *testing.T) {
-	w := start(t, 1, "")
+	w := start(t, 1, "[retry]\nbase_delay = 0.1\n")
 	host, _ := origin(t)
 	w.fakes[0].Set(connectOnly(405))
 	for range 3 {
@@ -115,7 +115,7 @@ func TestTheTargetsOwn405(t *testing.T) {
 
 // A proxy that does neither gets nothing once another one has served the request that it refused.
 func TestUselessProxy(t *testing.T) {
-	w := start(t, 2, byTurns)
+	w := start(t, 2, byTurns+"[retry]\nbase_delay = 0.1\n")
 	w.fakes[0].Do(lab.Status(405))
 	refused := 0
 	for range 20 {

@@ -21,6 +21,8 @@
 package ability
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,25 +128,42 @@ type Set struct {
 	words   [numKinds]atomic.Int64
 	mu      sync.Mutex // guards the following, and changes of words to and from cannot
 	records [numKinds]record
+	same    same
 	limited *atomic.Bool // set when something is found that the proxy cannot do; may be nil
 }
 
 // record is what led to the state of an ability.
 type record struct {
-	since    time.Duration // of the state
-	source   Source
-	targets  [severalTargets]uint64 // different targets that were refused in a row
-	distinct int                    // number of targets
-	strikes  int                    // refusals in a row
-	status   int                    // of these refusals; 405 stands for 501 as well
-	learnt   int                    // how often Cannot was learnt since the last success
+	since    time.Duration          // of the state
 	pause    time.Duration          // no comparison before this time: the last had no second response
+	targets  [severalTargets]uint64 // different targets that were refused in a row
+	strikes  int32                  // refusals in a row
+	status   int16                  // of these refusals; 405 stands for 501 as well
+	distinct uint8                  // number of targets
+	learnt   uint8                  // how often Cannot was learnt since the last success
+	source   Source
+}
 
-	// Targets that responded in the same way in the last comparisons, and until when they are not
-	// compared again.
-	same      [severalTargets]uint64
-	sameUntil [severalTargets]time.Duration
-	nextSame  int
+// same are the targets that responded in the same way in the last comparisons. They are not
+// compared again for a while.
+type same struct {
+	targets [severalTargets]uint64
+	until   [severalTargets]time.Duration
+	next    uint8 // the entry that is replaced next
+}
+
+func (s *same) add(target uint64, until time.Duration) {
+	s.targets[s.next], s.until[s.next] = target, until
+	s.next = (s.next + 1) % severalTargets
+}
+
+func (s *same) has(target uint64, at time.Duration) bool {
+	for i := range s.targets {
+		if s.targets[i] == target && at < s.until[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // NotifyLimits sets the flag that is set to true when something is found that a proxy cannot do. It
@@ -206,7 +225,7 @@ func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
 	if w := s.words[k].Swap(int64(max(until, cannotMin))); w < cannotMin {
 		r.since, r.source = at, from
 	}
-	if r.source = from; r.learnt < 1<<20 {
+	if r.source = from; r.learnt < math.MaxUint8 {
 		r.learnt++
 	}
 	if s.limited != nil {
@@ -222,6 +241,7 @@ func (s *Set) Forget() {
 		s.words[k].Store(unknown)
 		s.records[k] = record{}
 	}
+	s.same = same{}
 }
 
 // ByTunnel reports whether a request that could be sent in absolute form is to be sent through a
@@ -268,17 +288,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	case !comparable && r.distinct >= severalTargets:
 		s.words[Forward].Store(suspected)
 	}
-	return comparable && (unsupported || r.distinct >= severalTargets) && !r.paused(target, at)
-}
-
-// paused reports whether a request for a target is not compared, because of the last comparisons.
-func (r *record) paused(target uint64, at time.Duration) bool {
-	for i := range r.same {
-		if r.same[i] == target && at < r.sameUntil[i] {
-			return true
-		}
-	}
-	return at < r.pause
+	return comparable && (unsupported || r.distinct >= severalTargets) && at >= r.pause && !s.same.has(target, at)
 }
 
 // strike counts a refusal. Refusals with different statuses are not counted together: they are
@@ -287,20 +297,22 @@ func (r *record) strike(target uint64, status int) {
 	if Unsupported(status) {
 		status = 405
 	}
-	if r.status != status {
-		r.targets, r.distinct, r.strikes, r.status = [severalTargets]uint64{}, 0, 0, status
+	if int(r.status) != status {
+		r.clear()
+		r.status = int16(status)
 	}
-	r.strikes = min(r.strikes+1, 1<<20)
-	for i := range r.distinct {
-		if r.targets[i] == target {
-			return
-		}
+	r.strikes = min(r.strikes+1, math.MaxInt32-1)
+	if slices.Contains(r.targets[:r.distinct], target) {
+		return
 	}
 	if r.distinct < severalTargets {
 		r.targets[r.distinct] = target
 		r.distinct++
 	}
 }
+
+// clear forgets the refusals.
+func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0 }
 
 // Compared records a comparison that Strike asked for. first is the status of the response to
 // the request in absolute form, second that of the response through the tunnel; second is 0 if
@@ -317,9 +329,8 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 		s.learn(Forward, at, 0, Traffic) // for several targets, and never otherwise
 	case s.words[Forward].Load() >= cannotMin: // a test without a conclusion
 	case second != 0: // the target responds in the same way
-		r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0
-		r.same[r.nextSame], r.sameUntil[r.nextSame] = target, at+comparePause
-		r.nextSame = (r.nextSame + 1) % len(r.same)
+		r.clear()
+		s.same.add(target, at+comparePause)
 	default:
 		r.pause = at + comparePause
 	}
@@ -350,7 +361,7 @@ func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	if k != Forward && Unsupported(status) { // whatever the port
 		kinds = []Kind{TunnelTLS, TunnelOther}
 	}
-	needed := severalTargets
+	needed := uint8(severalTargets)
 	for _, kind := range kinds {
 		r := &s.records[kind]
 		r.strike(target, status)

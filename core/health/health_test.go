@@ -101,13 +101,38 @@ func (n *network) count(id string) int {
 	return n.sent[id]
 }
 
+// totals returns how many requests have run at once at most, and whether two were of one proxy.
+func (n *network) totals() (most int, overlap bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.most, n.overlap
+}
+
 // fixture is a checker that runs in virtual time over proxies p0, p1 ...
 type fixture struct {
 	t    *testing.T
 	pool *upstream.Pool
 	net  *network
 	c    *health.Checker
-	log  bytes.Buffer
+	log  buffer
+}
+
+// buffer is a bytes.Buffer for concurrent use.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 func settings() health.Settings {
@@ -192,7 +217,8 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 			require.Equal(t, 10*time.Millisecond, r.Latency)
 			require.Zero(t, u.Stats().Samples+int(u.Stats().Uses), "the statistics are those of the traffic")
 		}
-		require.Equal(t, 64, f.net.most)
+		most, _ := f.net.totals()
+		require.Equal(t, 64, most)
 		passed, failed := f.c.Counts()
 		require.EqualValues(t, 300, passed)
 		require.Zero(t, failed)
@@ -491,8 +517,9 @@ func TestChecksFollowThePool(t *testing.T) {
 				require.Equal(t, ability.Can, f.state(u.ID(), ability.Forward))
 				require.Equal(t, ability.Can, f.state(u.ID(), ability.TunnelOther))
 			}
-			require.LessOrEqual(t, f.net.most, parallel)
-			require.False(t, f.net.overlap && !changed)
+			most, overlap := f.net.totals()
+			require.LessOrEqual(t, most, parallel)
+			require.False(t, overlap && !changed)
 		})
 	})
 }

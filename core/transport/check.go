@@ -34,7 +34,7 @@ func (t *Transport) Check(ctx context.Context, u *upstream.Upstream, form health
 	}
 	var resp Response
 	if verr := t.roundTrip(ctx, u, c, request, &resp, key); verr != nil {
-		return health.Response{Facts: verdict.Facts{Err: verr, Timing: c.Timing}}
+		return health.Response{Facts: verdict.Facts{Err: verr, Timing: c.Timing}, Took: t.cfg.Now().Sub(began)}
 	}
 	r := health.Response{Facts: resp.Verdict(c.Timing), Header: http.Header{}}
 	for _, f := range resp.Fields {

@@ -23,7 +23,7 @@ func (u *Upstream) LastCheck() *CheckReport { return u.lastCheck.Load() }
 func (u *Upstream) SetLastCheck(r *CheckReport) {
 	u.lastCheck.Store(r)
 	failed := r != nil && !r.Passed
-	if u.checkFailed.Swap(failed) || failed {
+	if u.checkFailed.Swap(failed) || r != nil {
 		u.SetReached(!failed)
 	}
 }
