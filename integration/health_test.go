@@ -8,11 +8,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
-	"log"
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,9 +42,9 @@ func abilities(p map[string]any) (forward, tls, other any) {
 
 // Checks with an http:// URL: what each proxy can do, before any request.
 func TestHealthChecks(t *testing.T) {
-	host, _ := origin(t)
+	host := responder(t, nil)
 	w := start(t, 5, byTurns+"[breaker]\nfailure_threshold = 3\n")
-	ok := lab.Behaviour{Body: "origin\n", Header: http.Header{"X-Exit": {"192.0.2.9"}}}
+	ok := lab.Behaviour{Body: "127.0.0.1", Header: http.Header{lab.ExitField: {"192.0.2.9"}}} // in place of the target
 	w.fakes[0].Do(ok)
 	w.fakes[1].Set(connectOnly(404))
 	w.fakes[2].Set(func(_ int, q *http.Request) lab.Behaviour {
@@ -63,7 +61,7 @@ func TestHealthChecks(t *testing.T) {
 	})
 	w.fakes[4].Refuse()
 	w.write(byTurns + "[health]\nurl = \"http://" + host + "/check?key=hunter2secret\"\ninterval = \"1s\"\n" +
-		"expect = { status = 200, body = \"origin\" }\nexit = \"X-Exit\"\n")
+		"expect = { status = 200, body = \"127.0.0.1\" }\nexit = \"" + lab.ExitField + "\"\n")
 	for id, want := range map[string][3]string{
 		"F1": {"yes", "unknown", "yes"}, "F2": {"no", "unknown", "yes"}, "F3": {"yes", "unknown", "no"},
 	} {
@@ -74,7 +72,7 @@ func TestHealthChecks(t *testing.T) {
 		require.Equal(t, 0.0, p["uses"])
 	}
 	require.Equal(t, "192.0.2.9", w.json("/proxies/F1")["exit_address"])
-	require.Equal(t, "", w.json("/proxies/F2")["exit_address"])
+	require.Equal(t, "127.0.0.1", w.json("/proxies/F2")["exit_address"], "through the tunnel the target itself states it")
 	require.Equal(t, "the body is different", w.checked("F4", false)["last_check"].(map[string]any)["error"])
 	require.True(t, w.checked("F5", false)["unreached"].(bool))
 	w.clear()
@@ -100,22 +98,16 @@ func TestHealthChecks(t *testing.T) {
 
 // Checks with an https:// URL find proxies that intercept TLS, and those that open no tunnels.
 func TestHealthChecksWithTLS(t *testing.T) {
-	target := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(204)
-	}))
-	target.Config.ErrorLog = log.New(io.Discard, "", 0)
-	target.StartTLS()
-	t.Cleanup(target.Close)
-	file := filepath.Join(t.TempDir(), "ca.pem")
+	trusted := selfSigned(t)
+	host, file := responder(t, trusted), filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
-		Bytes: target.Certificate().Raw}), 0o600))
+		Bytes: trusted.Certificate[0]}), 0o600))
 	t.Setenv("SSL_CERT_FILE", file)
-	host := strings.TrimPrefix(target.URL, "https://")
 	w := start(t, 3, byTurns)
-	w.fakes[1].Do(lab.Behaviour{To: selfSigned(t)})
+	w.fakes[1].Do(lab.Behaviour{To: responder(t, selfSigned(t))})
 	w.fakes[2].Set(getOnly(403))
-	w.write(byTurns + "[health]\nurl = \"" + target.URL + "\"\ninterval = \"500ms\"\nexpect = { status = 204 }\n")
-	w.checked("F1", true)
+	w.write(byTurns + "[health]\nurl = \"https://" + host + "\"\ninterval = \"500ms\"\nexit = \"body\"\n")
+	require.Equal(t, "127.0.0.1", w.checked("F1", true)["exit_address"])
 	eventually(t, "F2 intercepts TLS", func() bool {
 		check, ok := w.json("/proxies/F2")["last_check"].(map[string]any)
 		return ok && check["tls_intercepted"] == true
@@ -135,7 +127,7 @@ func TestHealthChecksWithTLS(t *testing.T) {
 
 // An open breaker is closed by a check, without a request.
 func TestAHealthCheckIsTheProbe(t *testing.T) {
-	host, _ := origin(t)
+	host := responder(t, nil)
 	w := start(t, 1, confKB+"[health]\nurl = \"http://"+host+"/\"\ninterval = \"1h\"\n")
 	w.checked("F1", true)
 	w.fakes[0].Do(lab.Status(503))
@@ -157,18 +149,21 @@ func TestAHealthCheckIsTheProbe(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 }
 
-// selfSigned runs a TLS server with a certificate that nobody trusts. It returns its address.
-func selfSigned(t *testing.T) string {
+// selfSigned returns a certificate for 127.0.0.1 that nobody trusts unless it is one of the roots.
+func selfSigned(t *testing.T) *tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	require.NoError(t, err)
-	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// responder runs a target of health checks.
+func responder(t *testing.T, certificate *tls.Certificate) string {
+	r, err := lab.StartResponder("127.0.0.1:0", certificate)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	return r.Addr
 }

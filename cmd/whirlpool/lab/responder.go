@@ -1,0 +1,48 @@
+package lab
+
+import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http"
+)
+
+// ExitField is the header field in which a Responder states the address that a request came from.
+const ExitField = "X-Exit-Address"
+
+// Responder is a target of health checks. It answers every request with 200 and the address that the request came
+// from, which is that of the proxy: as the body, and in ExitField.
+type Responder struct {
+	Addr string // host:port
+
+	server *http.Server
+}
+
+// StartResponder starts a Responder at addr ("127.0.0.1:0" for any port). certificate is nil for http://.
+func StartResponder(addr string, certificate *tls.Certificate) (*Responder, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	r := &Responder{Addr: l.Addr().String(), server: &http.Server{
+		Handler: http.HandlerFunc(respond), ErrorLog: log.New(io.Discard, "", 0),
+	}}
+	if certificate != nil {
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*certificate}})
+	}
+	go r.server.Serve(l)
+	return r, nil
+}
+
+func respond(w http.ResponseWriter, q *http.Request) {
+	host, _, err := net.SplitHostPort(q.RemoteAddr)
+	if err != nil {
+		host = q.RemoteAddr
+	}
+	w.Header().Set(ExitField, host)
+	io.WriteString(w, host)
+}
+
+// Close stops the responder.
+func (r *Responder) Close() { r.server.Close() }
