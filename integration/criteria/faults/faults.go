@@ -12,6 +12,7 @@ import (
 type State struct {
 	Refuses bool          // refuses connections
 	Hangs   bool          // accepts connections and never responds
+	Drops   bool          // accepts a CONNECT and closes the tunnel when the first byte arrives
 	Fails   float64       // probability that an attempt gets a 503, 0 to 1
 	Latency time.Duration // median time until the response
 }

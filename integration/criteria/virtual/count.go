@@ -42,10 +42,16 @@ func transitions(e *engine.Engine) map[int][]core.Transition {
 	return byProxy
 }
 
-// count fills an outcome from the attempts of each request and the transitions.
-func (n *network) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request,
-	byProxy map[int][]core.Transition) {
-	begun := make([][]time.Time, len(n.workload.Pool)) // attempts by proxy
+// counter computes the counts of an outcome.
+type counter struct {
+	workload    *workload.Workload
+	start       time.Time
+	transitions map[int][]core.Transition // by proxy
+}
+
+// count fills an outcome from the attempts of each request.
+func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request) {
+	begun := make([][]time.Time, len(c.workload.Pool)) // attempts by proxy
 	for id, list := range events {
 		for _, ev := range list {
 			if ev.Outcome.Result != core.ResultReplay {
@@ -53,18 +59,18 @@ func (n *network) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 			}
 			proxy, _ := strconv.Atoi(ev.ProxyID)
 			begun[proxy] = append(begun[proxy], ev.Started)
-			if n.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(n.start)).Loss() >= badLoss {
+			if c.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(c.start)).Loss() >= badLoss {
 				o.OnBad++
 			}
 		}
 	}
 	end := time.Now()
 	healthy, out := time.Duration(0), time.Duration(0)
-	for i := range n.workload.Pool {
-		p := &n.workload.Pool[i]
-		spans := notClosed(byProxy[i], end)
+	for i := range c.workload.Pool {
+		p := &c.workload.Pool[i]
+		spans := notClosed(c.transitions[i], end)
 		if len(p.Changes) == 1 && p.Changes[0].Loss() <= healthyLoss {
-			healthy += end.Sub(n.start)
+			healthy += end.Sub(c.start)
 			for _, s := range spans {
 				out += s.to.Sub(s.from)
 			}
@@ -74,12 +80,12 @@ func (n *network) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 				o.Late += s.count(begun[i])
 			}
 		}
-		for _, t := range byProxy[i] {
+		for _, t := range c.transitions[i] {
 			if t.From == core.Closed && t.To == core.Open {
 				o.Opened++
 			}
 		}
-		o.Excluded = append(o.Excluded, n.excluded(p, byProxy[i])...)
+		o.Excluded = append(o.Excluded, c.excluded(p, c.transitions[i])...)
 	}
 	if healthy > 0 {
 		o.HealthyOut = out.Seconds() / healthy.Seconds()
@@ -119,14 +125,14 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 
 // excluded returns the seconds from each moment at which a proxy began to fail every attempt
 // to the opening of its breaker, if it opened before the proxy recovered.
-func (n *network) excluded(p *faults.Proxy, list []core.Transition) (seconds []float64) {
-	for i, c := range p.Changes {
-		if i == 0 || c.Loss() < 1 || p.Changes[i-1].Loss() == 1 {
+func (c *counter) excluded(p *faults.Proxy, list []core.Transition) (seconds []float64) {
+	for i, change := range p.Changes {
+		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {
 			continue
 		}
-		died, recovers := n.start.Add(c.At), time.Time{}
+		died, recovers := c.start.Add(change.At), time.Time{}
 		if i+1 < len(p.Changes) {
-			recovers = n.start.Add(p.Changes[i+1].At)
+			recovers = c.start.Add(p.Changes[i+1].At)
 		}
 		for _, t := range list {
 			if t.To == core.Open && !t.At.Before(died) && (recovers.IsZero() || t.At.Before(recovers)) {

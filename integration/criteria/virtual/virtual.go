@@ -4,7 +4,6 @@
 package virtual
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -13,9 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -24,7 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
-	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/fakes"
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
@@ -45,18 +42,19 @@ func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *w
 }
 
 func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Workload) *workload.Outcome {
-	n := &network{workload: w, start: time.Now(), reached: make([]atomic.Int32, w.Requests)}
+	pool, start := fakes.New(w, ""), time.Now()
+	pool.Begin()
 	cfg.Proxies = nil
 	for i := range w.Pool {
 		cfg.Proxies = append(cfg.Proxies, upstream.Spec{
-			ID: strconv.Itoa(i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: n.address(i)},
+			ID: strconv.Itoa(i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP, Host: address(i)},
 		})
 	}
 	if w.MaxAttempts > 0 && cfg.Retry.MaxAttempts > 1 {
 		cfg.Retry.MaxAttempts = w.MaxAttempts
 	}
 	rng := lockedRand{rng: rand.New(rand.NewPCG(w.Seed, 0x656e67))}
-	e, err := engine.New(cfg, engine.Options{Plugins: reg, Observe: reg.Observe, Dial: n.dial, Rand: rng.Uint64})
+	e, err := engine.New(cfg, engine.Options{Plugins: reg, Observe: reg.Observe, Dial: dialer{pool}.dial, Rand: rng.Uint64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +66,16 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 	events := make([][]core.AttemptEvent, len(schedule))
 	var wg sync.WaitGroup
 	for id, q := range schedule {
-		time.Sleep(q.At - time.Since(n.start))
+		time.Sleep(q.At - time.Since(start))
 		wg.Go(func() {
 			began := time.Now()
-			o.Served[id], events[id] = n.request(e, id, q.Target)
+			o.Served[id], events[id] = request(e, id, q.Target)
 			o.Latency[id] = float64(time.Since(began)) / float64(time.Millisecond)
 		})
 	}
 	wg.Wait()
-	n.count(o, events, schedule, transitions(e))
+	c := counter{workload: w, start: start, transitions: transitions(e)}
+	c.count(o, events, schedule)
 	summary := e.Metrics().Summary()
 	o.Reconciled = summary.Requests == uint64(len(schedule)) && summary.Attempts == uint64(countEvents(events)) &&
 		e.Tracker().InFlight() == 0
@@ -87,8 +86,8 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 }
 
 // request makes one request and reads its response.
-func (n *network) request(e *engine.Engine, id, target int) (served bool, events []core.AttemptEvent) {
-	q, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://t%d.example/%d", target, id), nil)
+func request(e *engine.Engine, id, target int) (served bool, events []core.AttemptEvent) {
+	q, err := http.NewRequest(http.MethodGet, "http://"+fakes.URL(target, id), nil)
 	if err != nil {
 		panic(err) // the URL is constant but for its numbers
 	}
@@ -117,24 +116,13 @@ func (l *lockedRand) Uint64() uint64 {
 	return l.rng.Uint64()
 }
 
-// network is the proxies of a workload, as the engine dials them.
-type network struct {
-	workload *workload.Workload
-	start    time.Time
-	reached  []atomic.Int32 // attempts that reached a proxy, by request
-}
+// dialer dials the proxies of a pool.
+type dialer struct{ *fakes.Pool }
 
-func (n *network) address(proxy int) string { return fmt.Sprintf("proxy.example:%d", 1+proxy) }
+// address returns the address of a proxy: its port is its number plus 1.
+func address(proxy int) string { return fmt.Sprintf("proxy.example:%d", 1+proxy) }
 
-// state returns the state of a proxy towards a target now.
-func (n *network) state(proxy, target int) faults.State {
-	return n.workload.Pool[proxy].At(target, time.Since(n.start))
-}
-
-// noTarget stands for the target of a connection without a request.
-const noTarget = -1
-
-func (n *network) dial(_ context.Context, _, address string) (net.Conn, error) {
+func (d dialer) dial(_ context.Context, _, address string) (net.Conn, error) {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -143,52 +131,10 @@ func (n *network) dial(_ context.Context, _, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.state(number-1, noTarget).Refuses {
+	if d.State(number-1, fakes.NoTarget).Refuses {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	near, far := net.Pipe()
-	go n.serve(far, number-1)
+	go d.Serve(far, number-1)
 	return near, nil
-}
-
-// serve is a proxy's end of a connection.
-func (n *network) serve(c net.Conn, proxy int) {
-	defer c.Close()
-	r := bufio.NewReader(c)
-	for {
-		q, err := http.ReadRequest(r)
-		if err != nil {
-			return
-		}
-		target, id, err := parse(q.URL.Host, q.URL.Path)
-		if err != nil {
-			return
-		}
-		attempt := int(n.reached[id].Add(1)) - 1
-		s := n.state(proxy, target)
-		switch {
-		case s.Refuses:
-			return
-		case s.Hangs:
-			io.Copy(io.Discard, c) // until the gateway closes the connection
-			return
-		}
-		time.Sleep(n.workload.Latency(id, attempt, s.Latency))
-		response := "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
-		if n.workload.Luck(id, attempt) < s.Loss() {
-			response = "HTTP/1.1 503 Service Unavailable\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n"
-		}
-		if _, err := io.WriteString(c, response); err != nil {
-			return
-		}
-	}
-}
-
-// parse returns the target and the number of a request for http://tTARGET.example/NUMBER.
-func parse(host, path string) (target, id int, err error) {
-	if target, err = strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example")); err != nil {
-		return 0, 0, err
-	}
-	id, err = strconv.Atoi(strings.TrimPrefix(path, "/"))
-	return target, id, err
 }

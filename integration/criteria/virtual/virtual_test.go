@@ -124,13 +124,3 @@ func TestTheSameSeedGivesTheSameOutcome(t *testing.T) {
 	w := workload.Kinds()[1].Make(catalog, 0.2)
 	require.Equal(t, Run(t, shipped(t), t.TempDir(), w), Run(t, shipped(t), t.TempDir(), w))
 }
-
-func TestParse(t *testing.T) {
-	target, id, err := parse("t12.example", "/345")
-	require.NoError(t, err)
-	require.Equal(t, []int{12, 345}, []int{target, id})
-	for _, bad := range [][2]string{{"x.example", "/1"}, {"t1.example", "/x"}} {
-		_, _, err := parse(bad[0], bad[1])
-		require.Error(t, err)
-	}
-}

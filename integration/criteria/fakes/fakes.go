@@ -1,0 +1,148 @@
+// Package fakes serves the connections to the proxies of a workload, in virtual time or on
+// sockets. A fake responds in place of the target.
+package fakes
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// Pool is the proxies of one run. It is safe for concurrent use.
+type Pool struct {
+	workload *workload.Workload
+	tunnelTo string // where all tunnels lead
+	begun    atomic.Pointer[time.Time]
+	reached  []atomic.Int32 // attempts that reached a proxy, by request
+	arrivals []atomic.Int64 // requests of clients, by proxy
+	others   atomic.Int64   // requests without a number: health checks and tunnels
+}
+
+// New returns the proxies of a workload. All tunnels lead to the address tunnelTo.
+func New(w *workload.Workload, tunnelTo string) *Pool {
+	return &Pool{
+		workload: w, tunnelTo: tunnelTo, reached: make([]atomic.Int32, w.Requests),
+		arrivals: make([]atomic.Int64, len(w.Pool)),
+	}
+}
+
+// Begin starts the clock of the faults. Before, each proxy is as in the first moment.
+func (p *Pool) Begin() {
+	now := time.Now()
+	p.begun.Store(&now)
+}
+
+// Now returns the time since Begin.
+func (p *Pool) Now() time.Duration {
+	if begun := p.begun.Load(); begun != nil {
+		return time.Since(*begun)
+	}
+	return 0
+}
+
+// NoTarget stands for the target of a connection without a request.
+const NoTarget = -1
+
+// State returns the state of a proxy towards a target now.
+func (p *Pool) State(proxy, target int) faults.State {
+	return p.workload.Pool[proxy].At(target, p.Now())
+}
+
+// Arrivals returns how many requests of clients have reached a proxy.
+func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
+
+const (
+	served = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
+	failed = "HTTP/1.1 503 Service Unavailable\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n"
+	opened = "HTTP/1.1 200 Connection established\r\n\r\n"
+)
+
+// Serve serves a connection to a proxy until it ends.
+func (p *Pool) Serve(c net.Conn, proxy int) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for {
+		q, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		id, target, numbered := p.parse(q.Host, q.URL.Path)
+		attempt := 0
+		if numbered {
+			attempt = int(p.reached[id].Add(1)) - 1
+		} else {
+			id = -int(p.others.Add(1))
+		}
+		if numbered || q.Method == http.MethodConnect {
+			p.arrivals[proxy].Add(1)
+		}
+		s := p.State(proxy, target)
+		switch {
+		case s.Refuses:
+			return
+		case s.Hangs:
+			io.Copy(io.Discard, c) // until the gateway closes the connection
+			return
+		}
+		time.Sleep(p.workload.Latency(id, attempt, s.Latency))
+		switch {
+		case p.workload.Luck(id, attempt) < s.Loss():
+			_, err = io.WriteString(c, failed)
+		case q.Method == http.MethodConnect:
+			p.tunnel(c, r, s)
+			return
+		default:
+			_, err = io.WriteString(c, served)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// tunnel opens a tunnel and relays it, unless the proxy drops tunnels.
+func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
+	if _, err := io.WriteString(c, opened); err != nil {
+		return
+	}
+	if s.Drops {
+		r.ReadByte() // the client's first byte
+		return
+	}
+	target, err := net.Dial("tcp", p.tunnelTo)
+	if err != nil {
+		return
+	}
+	defer target.Close()
+	go func() {
+		io.Copy(target, r)
+		target.Close()
+	}()
+	io.Copy(c, target)
+}
+
+// URL returns the URL of a request, without scheme.
+func URL(target, id int) string { return "t" + strconv.Itoa(target) + ".example/" + strconv.Itoa(id) }
+
+// parse returns the number and the target of a request for a URL; numbered is false for any
+// other request.
+func (p *Pool) parse(host, path string) (id, target int, numbered bool) {
+	host, _, _ = strings.Cut(host, ":")
+	target, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example"))
+	if err != nil {
+		return 0, NoTarget, false
+	}
+	id, err = strconv.Atoi(strings.TrimPrefix(path, "/"))
+	if err != nil || id < 0 || id >= len(p.reached) {
+		return 0, target, false
+	}
+	return id, target, true
+}
