@@ -43,7 +43,7 @@ func TestJobs(t *testing.T) {
 	var mu sync.Mutex // guards f
 	cache, cfg := t.TempDir(), shipped(t)
 	t.Run("all", func(t *testing.T) {
-		for _, job := range workload.Jobs(workload.Catalog{Seed: *seed, Scale: *scale}) {
+		for _, job := range workload.Jobs(workload.New(*seed, *scale)) {
 			for _, variant := range job.Variants {
 				t.Run(job.Workload.Name+", "+variant, func(t *testing.T) {
 					t.Parallel()
@@ -71,7 +71,7 @@ func play(t *testing.T, cfg engine.Config, cache string, w *workload.Workload, v
 	return o
 }
 
-var catalog = workload.Catalog{Seed: 1, Scale: 0.1}
+var catalog = workload.New(1, 0.1)
 
 func TestAHealthyPoolServesAll(t *testing.T) {
 	w := catalog.Noise(0, 100)

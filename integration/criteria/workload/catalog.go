@@ -13,6 +13,7 @@ import (
 type Catalog struct {
 	Seed  uint64
 	Scale float64 // multiplies the number of requests; 1 for the figures of the report
+	Rate  float64 // requests per second of the workloads that have none of their own
 }
 
 // The states of the proxies.
@@ -26,9 +27,12 @@ var (
 // proxies is the number of proxies of most workloads.
 const proxies = 8
 
-// base returns a workload without a pool: 10,000 requests at 50 a second for 6 targets.
+// New returns the catalog of the report, with 50 requests per second.
+func New(seed uint64, scale float64) Catalog { return Catalog{Seed: seed, Scale: scale, Rate: 50} }
+
+// base returns a workload without a pool: 10,000 requests for 6 targets.
 func (c Catalog) base(name string) *Workload {
-	w := &Workload{Name: name, Seed: c.Seed, Rate: 50, Targets: 6}
+	w := &Workload{Name: name, Seed: c.Seed, Rate: c.Rate, Targets: 6}
 	c.resize(w, 10_000)
 	return w
 }
@@ -200,7 +204,7 @@ func (c Catalog) Dead() *Workload {
 
 // Even is the other workload of SC-010: each attempt fails with a probability.
 func (c Catalog) Even(fails float64) *Workload {
-	w := c.Noise(fails, 50)
+	w := c.Noise(fails, c.Rate)
 	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)
 	w.MaxAttempts = 10
 	return w

@@ -54,6 +54,9 @@ func Jobs(c Catalog) (jobs []Job) {
 		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Rotation, OracleName}})
 	}
 	jobs = append(jobs, Job{c.Dead(), all}, Job{c.Even(0.5), curve}, Job{c.Crowd(CrowdSize), []string{Default}})
+	for _, w := range Points(c) {
+		jobs = append(jobs, Job{w, curve})
+	}
 	return unique(jobs)
 }
 

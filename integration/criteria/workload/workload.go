@@ -19,6 +19,8 @@ type Workload struct {
 	Rate        float64 // mean number of requests per second (arrivals are a Poisson process)
 	Targets     int     // each request is for one of them at random
 	MaxAttempts int     // 0 for the configuration's
+	Workers     int     // clients that each make one request after the other; 0 for requests at the Rate
+	TLS         bool    // each request is for an https:// URL, on a connection of its own
 	Pool        faults.Pool
 }
 

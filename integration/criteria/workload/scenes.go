@@ -1,0 +1,91 @@
+package workload
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+)
+
+// Points are the workloads of the sockets: a shorter one of each kind, and those of SC-003
+// and SC-010. They run in virtual time too, so that the two can be compared.
+func Points(c Catalog) (points []*Workload) {
+	add := func(w *Workload) {
+		w.Name += ", short"
+		points = append(points, w)
+	}
+	short := Catalog{Seed: c.Seed, Scale: c.Scale / 10, Rate: 125} // 1,000 requests
+	for _, k := range Kinds() {
+		add(k.Make(short, PartsLevel))
+	}
+	add(short.Waits()[0])
+	add(short.Dead())
+	return points
+}
+
+// Cold is a pool of which half is bad, from a cold start: three good proxies, one slow, two
+// that fail 40 % of attempts, one that refuses connections and one that hangs; 500 requests
+// by 32 clients.
+func (c Catalog) Cold() *Workload {
+	w := c.base("cold start")
+	w.Targets = 1
+	w.Workers = 32
+	c.resize(w, 500)
+	good := faults.Steady(faults.State{Latency: quick})
+	fails := faults.Steady(faults.State{Latency: quick, Fails: 0.4})
+	w.Pool = faults.Pool{good, good, good, faults.Steady(faults.State{Latency: 300 * time.Millisecond}), fails, fails,
+		faults.Steady(dead), faults.Steady(hanging)}
+	return w
+}
+
+// quick is the latency of good proxies in Cold and Tunnels.
+const quick = 20 * time.Millisecond
+
+// TwoDie is a pool of eight good proxies of which, at 200 requests a second, one refuses
+// connections and one hangs from the third second on.
+func (c Catalog) TwoDie() *Workload {
+	w := c.base("two die in mid-traffic")
+	w.Targets, w.Rate = 3, 200
+	c.resize(w, 1600)
+	good := faults.State{Latency: 10 * time.Millisecond}
+	at := time.Duration(float64(w.Requests) / w.Rate * 0.3 * float64(time.Second))
+	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(good)}, 6), faults.Switch(good, dead, at),
+		faults.Switch(good, hanging, at))
+	return w
+}
+
+// FreeList is a published list of 200 proxies: 180 refuse connections, 8 hang, 12 work; 300
+// requests by 10 clients from a cold start.
+func (c Catalog) FreeList() *Workload {
+	w := c.base("free list of 200")
+	w.Targets, w.Workers = 1, 10
+	c.resize(w, 300)
+	works := faults.Steady(faults.State{Latency: 50 * time.Millisecond})
+	w.Pool = slices.Concat(slices.Repeat(faults.Pool{faults.Steady(dead)}, 180),
+		slices.Repeat(faults.Pool{faults.Steady(hanging)}, 8), slices.Repeat(faults.Pool{works}, 12))
+	rng := rand.New(rand.NewPCG(c.Seed, 0x66726565))
+	rng.Shuffle(len(w.Pool), func(i, j int) { w.Pool[i], w.Pool[j] = w.Pool[j], w.Pool[i] })
+	return w
+}
+
+// Tunnels is TLS handshakes through a pool in which three of eight proxies accept a CONNECT
+// and close the tunnel: 200 connections by 16 clients.
+func (c Catalog) Tunnels() *Workload {
+	w := c.base("TLS, three of eight drop tunnels")
+	w.Targets, w.Workers, w.TLS = 4, 16, true
+	c.resize(w, 200)
+	good := faults.Steady(faults.State{Latency: quick})
+	drops := faults.Steady(faults.State{Latency: quick, Drops: true})
+	w.Pool = append(slices.Repeat(faults.Pool{good}, 5), drops, drops, drops)
+	return w
+}
+
+// Control returns the workload through its first proxy alone, if that is a good one in all
+// of it: the latencies that a gateway could have at best on this machine.
+func (w *Workload) Control() *Workload {
+	c := *w
+	c.Name += ", control"
+	c.Pool = w.Pool[:1]
+	return &c
+}

@@ -1,0 +1,136 @@
+package workload
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
+)
+
+func TestSchedule(t *testing.T) {
+	w := &Workload{Seed: 3, Requests: 20_000, Rate: 40, Targets: 4}
+	list := w.Schedule()
+	require.Len(t, list, w.Requests)
+	require.True(t, slices.IsSortedFunc(list, func(a, b Request) int { return int(a.At - b.At) }))
+	require.InEpsilon(t, 500, list[len(list)-1].At.Seconds(), 0.05, "the rate")
+	byTarget := map[int]int{}
+	for _, q := range list {
+		byTarget[q.Target]++
+	}
+	require.Len(t, byTarget, 4)
+	require.InEpsilon(t, 5000, byTarget[2], 0.05)
+	require.Equal(t, list, w.Schedule())
+}
+
+func TestLuckIsEven(t *testing.T) {
+	w := &Workload{Seed: 3}
+	first, both := 0, 0
+	for id := range 20_000 {
+		if w.Luck(id, 0) < 0.3 {
+			first++
+			if w.Luck(id, 1) < 0.3 {
+				both++
+			}
+		}
+	}
+	require.InDelta(t, 0.3, float64(first)/20_000, 0.01)
+	require.InDelta(t, 0.3, float64(both)/float64(first), 0.02, "attempts are independent")
+}
+
+func TestLatencyIsAroundItsMedian(t *testing.T) {
+	w := &Workload{Seed: 3}
+	below := 0
+	for id := range 10_000 {
+		l := w.Latency(id, 0, time.Second)
+		require.Positive(t, l)
+		if l < time.Second {
+			below++
+		}
+	}
+	require.InDelta(t, 0.5, float64(below)/10_000, 0.02)
+}
+
+// The oracle never chooses a bad proxy while there is a good one, and retries within its
+// number of attempts.
+func TestOracle(t *testing.T) {
+	w := New(1, 0.1).base("test")
+	bad := faults.State{Refuses: true}
+	w.Pool = faults.Pool{faults.Switch(bad, faults.State{}, w.Length()/2), faults.Switch(faults.State{}, bad, w.Length()/2)}
+	o := w.Oracle(3)
+	require.Equal(t, w.Requests, o.ServedCount())
+	require.Equal(t, w.Requests, o.AttemptCount())
+	require.Zero(t, o.OnBad)
+
+	w.Pool = slices.Repeat(faults.Pool{faults.Steady(faults.State{Fails: 0.5})}, 8)
+	for _, attempts := range []int{1, 2, 3} {
+		expected := 0
+		for id := range w.Requests {
+			for n := range attempts {
+				if w.Luck(id, n) >= 0.5 {
+					expected++
+					break
+				}
+			}
+		}
+		require.Equal(t, expected, w.Oracle(attempts).ServedCount())
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	o := Outcome{Served: []bool{true, true, false, true}, Attempts: []uint8{1, 2, 3, 3}, Latency: []float64{1, 2, 3, 4}}
+	require.Equal(t, 3, o.ServedCount())
+	require.Equal(t, 9, o.AttemptCount())
+	require.Equal(t, []float64{2, 4}, o.Retried())
+	require.Equal(t, 2, o.Within(2))
+	served, n := o.FirstRetries()
+	require.Equal(t, []int{1, 3}, []int{served, n})
+}
+
+// Each variant but the default differs from it.
+func TestVariants(t *testing.T) {
+	for _, v := range Variants() {
+		cfg := engine.DefaultConfig()
+		v.Change(&cfg)
+		if v.Name == Default {
+			require.Equal(t, engine.DefaultConfig(), cfg)
+		} else {
+			require.NotEqual(t, engine.DefaultConfig(), cfg, v.Name)
+		}
+	}
+	require.NotContains(t, Parts(), Default)
+	require.NotContains(t, Parts(), Rotation)
+}
+
+// Jobs have the pools that their names promise, and names of their own.
+func TestJobs(t *testing.T) {
+	names := map[string]bool{}
+	for _, j := range Jobs(New(1, 0.1)) {
+		require.False(t, names[j.Workload.Name], j.Workload.Name)
+		names[j.Workload.Name] = true
+		require.NotEmpty(t, j.Workload.Pool, j.Workload.Name)
+		require.GreaterOrEqual(t, j.Workload.Requests, 100, j.Workload.Name)
+		for _, p := range j.Workload.Pool {
+			require.NotEmpty(t, p.Changes, j.Workload.Name)
+			require.Zero(t, p.Changes[0].At, j.Workload.Name)
+		}
+	}
+	for _, k := range Kinds() {
+		require.True(t, names[k.Make(New(1, 1), PartsLevel).Name+", short"], "%s has a point on sockets", k.Name)
+	}
+	list := New(1, 1).FreeList()
+	refuse, hang := 0, 0
+	for i := range list.Pool {
+		switch s := list.Pool[i].At(0, 0); {
+		case s.Refuses:
+			refuse++
+		case s.Hangs:
+			hang++
+		}
+	}
+	require.Equal(t, []int{180, 8, 200}, []int{refuse, hang, len(list.Pool)})
+	require.Zero(t, New(1, 1).Cold().Control().Pool[0].At(0, 0).Loss())
+}
