@@ -75,6 +75,8 @@ func envoyConfig(s *Setup) object {
 		"load_assignment": object{"cluster_name": "out", "endpoints": []object{{"lb_endpoints": endpoints}}},
 	}
 	if s.Checks {
+		// Without it Envoy uses excluded upstream proxies too when more than half of them are excluded.
+		cluster["common_lb_config"] = object{"healthy_panic_threshold": object{"value": 0}}
 		cluster["health_checks"] = []object{{
 			"timeout": "1s", "interval": "1s", "no_traffic_interval": "1s", "unhealthy_threshold": 2,
 			"healthy_threshold": 1, "http_health_check": object{"path": HealthPath, "host": HealthHost},

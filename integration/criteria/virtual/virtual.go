@@ -63,19 +63,25 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 		Workload: w.Name, Served: make([]bool, len(schedule)), Attempts: make([]uint8, len(schedule)),
 		Latency: make([]float64, len(schedule)),
 	}
-	events := make([][]core.AttemptEvent, len(schedule))
+	events, finals := make([][]core.AttemptEvent, len(schedule)), make([]core.Final, len(schedule))
 	var wg sync.WaitGroup
 	for id, q := range schedule {
 		time.Sleep(q.At - time.Since(start))
 		wg.Go(func() {
 			began := time.Now()
-			o.Served[id], events[id] = request(e, id, q.Target)
+			r, served := request(e, id, q.Target)
+			o.Served[id], events[id], finals[id] = served, r.Attempts, r.Final
 			o.Latency[id] = float64(time.Since(began)) / float64(time.Millisecond)
 		})
 	}
 	wg.Wait()
 	c := counter{workload: w, start: start, transitions: transitions(e)}
 	c.count(o, events, schedule)
+	for _, f := range finals {
+		if f == core.FinalAllBreakersOpen {
+			o.AllOpen++
+		}
+	}
 	summary := e.Metrics().Summary()
 	o.Reconciled = summary.Requests == uint64(len(schedule)) && summary.Attempts == uint64(countEvents(events)) &&
 		e.Tracker().InFlight() == 0
@@ -86,21 +92,21 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 }
 
 // request makes one request and reads its response.
-func request(e *engine.Engine, id, target int) (served bool, events []core.AttemptEvent) {
+func request(e *engine.Engine, id, target int) (r *engine.Result, served bool) {
 	q, err := http.NewRequest(http.MethodGet, "http://"+fakes.URL(target, id), nil)
 	if err != nil {
 		panic(err) // the URL is constant but for its numbers
 	}
-	r, err := e.Do(context.Background(), engine.Call{Request: q})
+	r, err = e.Do(context.Background(), engine.Call{Request: q})
 	if err != nil {
 		panic(err) // the request is valid
 	}
 	if r.Response == nil {
-		return false, r.Attempts
+		return r, false
 	}
 	_, err = io.Copy(io.Discard, r.Response.Body)
 	r.Response.Body.Close()
-	return err == nil && r.Response.StatusCode == http.StatusOK, r.Attempts
+	return r, err == nil && r.Response.StatusCode == http.StatusOK
 }
 
 // lockedRand is a source of randomness for several goroutines.

@@ -15,7 +15,7 @@ func Points(c Catalog) (points []*Workload) {
 		w.Name += ", short"
 		points = append(points, w)
 	}
-	short := Catalog{Seed: c.Seed, Scale: c.Scale / 10, Rate: 125} // 1,000 requests
+	short := Catalog{Seed: c.Seed, Scale: c.Scale / 10, Rate: 200} // 1,000 requests
 	for _, k := range Kinds() {
 		add(k.Make(short, PartsLevel))
 	}
@@ -42,14 +42,14 @@ func (c Catalog) Cold() *Workload {
 // quick is the latency of good proxies in Cold and Tunnels.
 const quick = 20 * time.Millisecond
 
-// TwoDie is a pool of eight good proxies of which, at 200 requests a second, one refuses
-// connections and one hangs from the third second on.
+// TwoDie is a pool of eight good proxies of which one refuses connections and one hangs
+// after a third of 1,200 requests, at 200 a second.
 func (c Catalog) TwoDie() *Workload {
 	w := c.base("two die in mid-traffic")
 	w.Targets, w.Rate = 3, 200
-	c.resize(w, 1600)
+	c.resize(w, 1200)
 	good := faults.State{Latency: 10 * time.Millisecond}
-	at := time.Duration(float64(w.Requests) / w.Rate * 0.3 * float64(time.Second))
+	at := time.Duration(float64(w.Requests) / w.Rate / 3 * float64(time.Second))
 	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(good)}, 6), faults.Switch(good, dead, at),
 		faults.Switch(good, hanging, at))
 	return w
@@ -81,11 +81,16 @@ func (c Catalog) Tunnels() *Workload {
 	return w
 }
 
-// Control returns the workload through its first proxy alone, if that is a good one in all
-// of it: the latencies that a gateway could have at best on this machine.
+// Control returns the workload through its first proxy that never fails, alone: the latencies
+// that a gateway could have at best on this machine.
 func (w *Workload) Control() *Workload {
 	c := *w
 	c.Name += ", control"
-	c.Pool = w.Pool[:1]
+	for i := range w.Pool {
+		if p := &w.Pool[i]; len(p.Changes) == 1 && p.Changes[0].Loss() <= healthy.Fails && !p.Changes[0].Drops {
+			c.Pool = w.Pool[i : i+1]
+			break
+		}
+	}
 	return &c
 }

@@ -87,6 +87,8 @@ type Outcome struct {
 	// Time for which breakers of healthy proxies (at most 5 % of attempts fail) were not
 	// closed, as a share of these proxies' time, 0 to 1.
 	HealthyOut float64
+	// Requests that ended because every breaker was open.
+	AllOpen int
 	// Attempts that began while their proxy's breaker was open.
 	Late int
 	// Transitions to open.

@@ -132,5 +132,9 @@ func TestJobs(t *testing.T) {
 		}
 	}
 	require.Equal(t, []int{180, 8, 200}, []int{refuse, hang, len(list.Pool)})
-	require.Zero(t, New(1, 1).Cold().Control().Pool[0].At(0, 0).Loss())
+	for _, w := range []*Workload{New(1, 1).Cold(), New(1, 1).TwoDie(), list, New(1, 1).Tunnels()} {
+		control := w.Control()
+		require.Len(t, control.Pool, 1, w.Name)
+		require.Zero(t, control.Pool[0].At(0, control.Length()).Loss(), w.Name)
+	}
 }

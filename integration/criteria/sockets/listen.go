@@ -1,0 +1,128 @@
+//go:build linux
+
+// Package sockets runs workloads through gateways in real time: the built binary of Whirlpool
+// and its peers, with fakes and clients on loopback.
+package sockets
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/fakes"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// port is the port of each fake, whose address is its own. It lies below the ports that the
+// kernel gives to outgoing connections, one of which could otherwise listen where a fake
+// refuses connections.
+const port = 18080
+
+// listeners are the sockets of a pool.
+type listeners struct {
+	pool  *fakes.Pool
+	addrs []string
+	ended chan struct{}
+	wg    sync.WaitGroup
+
+	mu    sync.Mutex // guards the fields below
+	open  []net.Listener
+	conns []map[net.Conn]struct{}
+}
+
+// listen opens the sockets of the proxies that accept connections. network is the second
+// number of their addresses (127.network.x.y), 1 to 254.
+func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error) {
+	l := &listeners{pool: p, ended: make(chan struct{}), open: make([]net.Listener, len(w.Pool))}
+	for i := range w.Pool {
+		l.addrs = append(l.addrs, fmt.Sprintf("127.%d.%d.%d:%d", network, i/250, i%250+1, port))
+		l.conns = append(l.conns, map[net.Conn]struct{}{})
+		if p.State(i, fakes.NoTarget).Refuses {
+			continue
+		}
+		if err := l.accept(i); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// accept begins to accept connections to a proxy.
+func (l *listeners) accept(proxy int) error {
+	socket, err := net.Listen("tcp", l.addrs[proxy])
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.open[proxy] = socket
+	l.mu.Unlock()
+	l.wg.Go(func() {
+		for {
+			c, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			l.mu.Lock()
+			l.conns[proxy][c] = struct{}{}
+			l.mu.Unlock()
+			l.wg.Go(func() {
+				l.pool.Serve(c, proxy)
+				l.mu.Lock()
+				delete(l.conns[proxy], c)
+				l.mu.Unlock()
+			})
+		}
+	})
+	return nil
+}
+
+// refuse closes the socket of a proxy and resets its connections.
+func (l *listeners) refuse(proxy int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open[proxy] != nil {
+		l.open[proxy].Close()
+		l.open[proxy] = nil
+	}
+	for c := range l.conns[proxy] {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+}
+
+// follow closes and opens sockets as the workload says, from the pool's Begin on, until
+// close.
+func (l *listeners) follow(w *workload.Workload) {
+	for i := range w.Pool {
+		changes := w.Pool[i].Changes
+		for n := 1; n < len(changes); n++ {
+			if changes[n].Refuses == changes[n-1].Refuses {
+				continue
+			}
+			l.wg.Go(func() {
+				select {
+				case <-time.After(changes[n].At - l.pool.Now()):
+				case <-l.ended:
+					return
+				}
+				if changes[n].Refuses {
+					l.refuse(i)
+				} else if err := l.accept(i); err != nil {
+					fmt.Fprintln(os.Stderr, "criteria: a proxy cannot listen again:", err)
+				}
+			})
+		}
+	}
+}
+
+// close closes all sockets and waits until nothing uses the pool any more.
+func (l *listeners) close() {
+	close(l.ended)
+	for i := range l.addrs {
+		l.refuse(i)
+	}
+	l.wg.Wait()
+}

@@ -1,0 +1,104 @@
+//go:build linux
+
+package sockets
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/peers"
+)
+
+// Overhead is one interleaved pair of measurements: the gateway with everything on and with
+// every part off that can be turned off.
+type Overhead struct {
+	CPU  float64 // CPU time of a request, on : off
+	Rate float64 // requests per second, on : off
+}
+
+// OverheadPlan is a measurement of what retries, breakers and scorers cost.
+type OverheadPlan struct {
+	Bench       string // the program of integration/bench, whose load and fakes are used
+	Gateway     string // the gateway's binary
+	Connections int
+	Pairs       int
+	Duration    time.Duration // of one measurement
+}
+
+// off turns off every part of the gateway that can be.
+const off = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
+	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n[selection]\nfirst = \"round_robin\"\n"
+
+// Run makes the pairs. The one that comes first alternates.
+func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
+	fakes := exec.Command(p.Bench, "-role", "fakes")
+	fakes.Stderr = os.Stderr
+	in, err := fakes.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := fakes.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := fakes.Start(); err != nil {
+		return nil, err
+	}
+	defer func() { in.Close(); fakes.Wait() }()
+	var upstreams []string
+	lines := bufio.NewScanner(out)
+	for len(upstreams) < 8 && lines.Scan() {
+		upstreams = append(upstreams, lines.Text())
+	}
+	for i := range p.Pairs {
+		var cpu, rate [2]float64
+		for n := range 2 {
+			which := (i + n) % 2
+			config := ""
+			if which == 1 {
+				config = off
+			}
+			if cpu[which], rate[which], err = p.measure(config, upstreams); err != nil {
+				return nil, err
+			}
+		}
+		pairs = append(pairs, Overhead{cpu[0] / cpu[1], rate[0] / rate[1]})
+	}
+	return pairs, nil
+}
+
+// measure returns the CPU time of a request (us) and the requests per second.
+func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate float64, err error) {
+	r, err := peers.Start("whirlpool", peers.Whirlpool(p.Gateway, config), peers.Options{Upstreams: upstreams})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer r.Stop()
+	load := exec.Command(p.Bench, "-role", "load", "-addr", r.Addr, "-mode", "abs", "-path", "/1024",
+		"-conns", strconv.Itoa(p.Connections), "-duration", p.Duration.String())
+	load.Stderr = os.Stderr
+	raw, err := load.Output()
+	if err != nil {
+		return 0, 0, err
+	}
+	var result struct {
+		Requests, Failed int
+		Seconds          float64
+		Error            string
+	}
+	if err := json.Unmarshal(raw, &result); err != nil {
+		return 0, 0, err
+	}
+	if result.Failed > 0 || result.Requests == 0 {
+		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests, result.Error)
+	}
+	// The load begins before it measures, so the CPU time of both is for more requests than
+	// it counts, in the same proportion.
+	used, _ := r.Usage()
+	return used * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
+}

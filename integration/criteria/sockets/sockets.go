@@ -1,0 +1,101 @@
+//go:build linux
+
+package sockets
+
+import (
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/fakes"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+	"github.com/whirlpool-proxy/whirlpool/integration/peers"
+)
+
+// Gateway is a proxy under test.
+type Gateway struct {
+	Name    string
+	Prepare peers.Prepare // nil for none: clients use the workload's first proxy
+	Checks  bool          // its active health checks are on
+}
+
+// settle is the time that a gateway with health checks gets for them before a run begins: its
+// checks come each second, and two that fail exclude a proxy.
+const settle = 4 * time.Second
+
+// Result is the outcome of a run on sockets.
+type Result struct {
+	*workload.Outcome
+	Took     time.Duration // from the first request to the end of the last
+	Arrivals []int         // requests of clients that reached each proxy
+}
+
+// Reached returns how many requests of clients reached the proxies.
+func (r *Result) Reached() (n int) {
+	for _, a := range r.Arrivals {
+		n += a
+	}
+	return n
+}
+
+// Extra returns the number of attempts beyond one for each request: those that reached a
+// proxy, or those that the gateway reports, which include refused connections.
+func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r.Served) }
+
+// Bench runs workloads. It is not safe for concurrent use.
+type Bench struct{ runs int }
+
+// network returns the next network of fakes. Two processes at a time rarely use the same one,
+// and never an earlier one of their own soon.
+func (b *Bench) network() int {
+	b.runs++
+	return (os.Getpid()*31+b.runs)%253 + 2
+}
+
+// Run starts the fakes and the gateway, and makes the requests of a workload.
+func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
+	site := httptest.NewUnstartedServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+		io.WriteString(out, "ok")
+	}))
+	site.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a proxy cut
+	site.StartTLS()
+	defer site.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(site.Certificate())
+
+	pool := fakes.New(w, site.Listener.Addr().String())
+	sockets, err := listen(pool, w, b.network())
+	if err != nil {
+		return nil, err
+	}
+	defer sockets.close()
+	proxy := sockets.addrs[0]
+	if g.Prepare != nil {
+		r, err := peers.Start(g.Name, g.Prepare, peers.Options{Upstreams: sockets.addrs, Checks: g.Checks})
+		if err != nil {
+			return nil, fmt.Errorf("%s, %s: %w", w.Name, g.Name, err)
+		}
+		defer r.Stop()
+		proxy = r.Addr
+		if g.Checks {
+			time.Sleep(settle)
+		}
+	}
+	pool.Begin()
+	sockets.follow(w)
+	began := time.Now()
+	result := &Result{Outcome: newLoad(w, proxy, roots).run(), Took: time.Since(began)}
+	result.Variant = g.Name
+	for i := range w.Pool {
+		result.Arrivals = append(result.Arrivals, pool.Arrivals(i))
+	}
+	return result, nil
+}
+
+// targetName is the name in the certificate of the target of https:// requests.
+const targetName = "example.com"
