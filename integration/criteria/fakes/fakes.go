@@ -23,6 +23,7 @@ type Pool struct {
 	begun    atomic.Pointer[time.Time]
 	reached  []atomic.Int32 // attempts that reached a proxy, by request
 	arrivals []atomic.Int64 // requests of clients, by proxy
+	hung     atomic.Int64   // of these, those that got no response, as the proxy hung
 	others   atomic.Int64   // requests without a number: health checks and tunnels
 }
 
@@ -59,6 +60,9 @@ func (p *Pool) State(proxy, target int) faults.State {
 // Arrivals returns how many requests of clients have reached a proxy.
 func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
 
+// Hung returns how many of the arrivals got no response because their proxy hung.
+func (p *Pool) Hung() int { return int(p.hung.Load()) }
+
 const (
 	served = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
 	failed = "HTTP/1.1 503 Service Unavailable\r\nVia: 1.1 proxy\r\nContent-Length: 0\r\n\r\n"
@@ -89,6 +93,9 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 		case s.Refuses:
 			return
 		case s.Hangs:
+			if numbered {
+				p.hung.Add(1)
+			}
 			io.Copy(io.Discard, c) // until the gateway closes the connection
 			return
 		}

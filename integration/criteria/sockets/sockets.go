@@ -33,6 +33,7 @@ type Result struct {
 	*workload.Outcome
 	Took     time.Duration // from the first request to the end of the last
 	Arrivals []int         // requests of clients that reached each proxy
+	Hung     int           // of these, those that got no response, as the proxy hung
 }
 
 // Reached returns how many requests of clients reached the proxies.
@@ -90,7 +91,7 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 	sockets.follow(w)
 	began := time.Now()
 	result := &Result{Outcome: newLoad(w, proxy, roots).run(), Took: time.Since(began)}
-	result.Variant = g.Name
+	result.Variant, result.Hung = g.Name, pool.Hung()
 	for i := range w.Pool {
 		result.Arrivals = append(result.Arrivals, pool.Arrivals(i))
 	}

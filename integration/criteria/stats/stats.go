@@ -148,3 +148,14 @@ func binomial(rng *rand.Rand, n, p float64) float64 {
 		k++
 	}
 }
+
+// Ratio returns the ratio of two counts of rare events, a : b, with its interval by the normal
+// approximation of the logarithm. The value is NaN if b is 0.
+func Ratio(a, b int) Interval {
+	if b == 0 {
+		return Interval{math.NaN(), math.NaN(), math.NaN()}
+	}
+	value := float64(a) / float64(b)
+	half := z * math.Sqrt(1/max(float64(a), 0.5)+1/float64(b))
+	return Interval{value, value * math.Exp(-half), max(value, 0.5/float64(b)) * math.Exp(half)}
+}

@@ -96,3 +96,14 @@ func TestGap(t *testing.T) {
 	require.Equal(t, 1.0, Gap(base, base, base, 1).Value, "there is no gap")
 	require.True(t, math.IsNaN(Gap(best, base, best, 1).Value), "ours is below both")
 }
+
+func TestRatio(t *testing.T) {
+	i := Ratio(50, 200)
+	require.Equal(t, 0.25, i.Value)
+	require.InDelta(t, 0.1834, i.Low, 1e-3)
+	require.InDelta(t, 0.3409, i.High, 1e-3)
+	none := Ratio(0, 100)
+	require.Zero(t, none.Value)
+	require.Positive(t, none.High)
+	require.True(t, math.IsNaN(Ratio(1, 0).Value))
+}

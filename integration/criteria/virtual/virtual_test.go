@@ -32,7 +32,7 @@ func shipped(t *testing.T) engine.Config {
 }
 
 // TestJobs is the part of `make criteria` that runs in virtual time. The program in the folder
-// above starts it; each line of its output is a finished run.
+// above starts it; each line "done: ..." of its output is a finished run.
 func TestJobs(t *testing.T) {
 	if *out == "" {
 		t.Skip("run by integration/criteria")
@@ -51,7 +51,7 @@ func TestJobs(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					require.NoError(t, json.NewEncoder(f).Encode(o))
-					fmt.Printf("%s, %s\n", job.Workload.Name, variant)
+					fmt.Printf("done: %s, %s\n", job.Workload.Name, variant)
 				})
 			}
 		}

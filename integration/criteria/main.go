@@ -1,0 +1,134 @@
+//go:build linux
+
+// Command criteria measures the success criteria SC-001 to SC-010: in virtual time through the
+// engine, and on sockets through the built binary, beside Envoy and HAProxy on the same faults.
+// It writes criteria.md, charts and results.json. `make criteria` runs it.
+//
+// Package workload has the workloads and the variants, faults the traces, fakes the proxies;
+// virtual and sockets run them; stats, chart and report make the page.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/report"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// program is one run of the command.
+type program struct {
+	root    string // of the repository
+	gateway string // Whirlpool's binary
+	envoy   string // Envoy's binary; left out if there is none
+	out     string
+	seed    uint64
+	quick   bool
+	log     io.Writer
+	tmp     string
+	done    int // steps
+	total   int
+}
+
+func main() {
+	p := program{root: ".", log: os.Stderr}
+	flag.StringVar(&p.gateway, "whirlpool", "bin/whirlpool", "the gateway's binary")
+	flag.StringVar(&p.envoy, "envoy", "bin/envoy", "Envoy's binary")
+	flag.StringVar(&p.out, "out", "docs", "folder for criteria.md and criteria/")
+	flag.Uint64Var(&p.seed, "seed", 1, "of all faults and workloads")
+	flag.BoolVar(&p.quick, "quick", false, "a few requests of each workload: the figures are rough")
+	flag.Parse()
+	data, err := p.run()
+	if err == nil {
+		err = data.Write(p.out)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "criteria:", err)
+		os.Exit(1)
+	}
+	for _, c := range data.Criteria() {
+		mark := "missed"
+		if c.Met {
+			mark = "met"
+		}
+		fmt.Printf("%-6s  %s, %s: %s (%s)\n", mark, c.ID, c.Workload, c.Measured, c.Target)
+	}
+}
+
+// quickScale is the scale of the catalog with -quick.
+const quickScale = 0.02
+
+// run measures everything.
+func (p *program) run() (*report.Data, error) {
+	var err error
+	if p.tmp, err = os.MkdirTemp("", "criteria-"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(p.tmp)
+	raiseFileLimit()
+	scale := 1.0
+	if p.quick {
+		scale = quickScale
+	}
+	began := time.Now()
+	d := &report.Data{Catalog: workload.New(p.seed, scale), Machine: p.machine()}
+	for _, step := range []func(*report.Data) error{p.virtual, p.sockets, p.queries} {
+		if err := step(d); err != nil {
+			return nil, err
+		}
+	}
+	fmt.Fprintln(p.log)
+	d.Machine.Took, d.Machine.Load[1] = time.Since(began), loadAverage()
+	return d, nil
+}
+
+// progress shows that a step begins.
+func (p *program) progress(step string) {
+	p.done++
+	fmt.Fprintf(p.log, "\r\x1b[K%3d/%d  %s", p.done, p.total, step)
+}
+
+func (p *program) machine() report.Machine {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	commit, _ := exec.Command("git", "-C", p.root, "describe", "--always", "--dirty").Output()
+	return report.Machine{
+		Kernel: "Linux " + strings.TrimSpace(string(kernel)), Go: runtime.Version(), CPUs: runtime.NumCPU(),
+		Load: [2]float64{loadAverage(), 0}, Commit: strings.TrimSpace(string(commit)),
+		Day: time.Now().UTC().Format(time.DateOnly),
+	}
+}
+
+func loadAverage() (one float64) {
+	raw, _ := os.ReadFile("/proc/loadavg")
+	fmt.Sscan(string(raw), &one)
+	return one
+}
+
+// raiseFileLimit lets this program and its children have as many connections as the system
+// allows.
+func raiseFileLimit() {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {
+		l.Cur = l.Max
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
+	}
+}
+
+// build compiles a package, or its tests, into a file.
+func (p *program) build(file string, args ...string) (string, error) {
+	path := filepath.Join(p.tmp, file)
+	cmd := exec.Command("go", append(append(args[:1:1], "-o", path), args[1:]...)...)
+	cmd.Dir = p.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return path, nil
+}

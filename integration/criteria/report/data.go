@@ -1,0 +1,129 @@
+//go:build linux
+
+// Package report turns the outcomes of the criteria's runs into tables, charts and the verdict
+// on each criterion.
+package report
+
+import (
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/sockets"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// Data is everything that was measured.
+type Data struct {
+	Catalog  workload.Catalog
+	Virtual  map[string]map[string]*workload.Outcome // in virtual time, by workload and variant
+	Sockets  map[string]map[string][]*sockets.Result // rounds, by workload and gateway
+	Gateways []string                                // those of Sockets, Whirlpool first
+	Overhead []sockets.Overhead                      // SC-006
+	Queries  []Query                                 // SC-007
+	Policy   *sockets.PolicyResult                   // SC-009
+	Machine  Machine
+}
+
+// The names of gateways.
+const (
+	Whirlpool = "Whirlpool"
+	HAProxy   = "HAProxy"
+	Envoy     = "Envoy"
+	Direct    = "direct" // the control
+)
+
+// Query is the time that one query takes.
+type Query struct {
+	Name string
+	P99  time.Duration
+}
+
+// Machine is where and when the run took place.
+type Machine struct {
+	Kernel, Go  string
+	CPUs        int
+	Load        [2]float64 // load averages of one minute, before and after
+	Took        time.Duration
+	Commit, Day string
+}
+
+// Run is the summary of one run, as results.json has it.
+type Run struct {
+	Workload   string         `json:"workload"`
+	Gateway    string         `json:"gateway"`
+	Where      string         `json:"where"` // virtual or sockets
+	Requests   int            `json:"requests"`
+	Served     stats.Interval `json:"served"`
+	Attempts   int            `json:"attempts"`
+	P50        float64        `json:"p50_ms"`
+	P95        float64        `json:"p95_ms"`
+	P99        float64        `json:"p99_ms"`
+	RetriedP95 *float64       `json:"retried_p95_ms,omitempty"` // nil without retries
+	OnBad      int            `json:"attempts_on_bad_proxies"`
+	AllOpen    int            `json:"all_breakers_open"`
+	Opened     int            `json:"breakers_opened"`
+	HealthyOut float64        `json:"healthy_out"`
+	Late       int            `json:"late_attempts"`
+	Extra      int            `json:"extra_attempts"`
+}
+
+// summarize returns the summary of an outcome.
+func summarize(o *workload.Outcome, where string) Run {
+	latency := slices.Clone(o.Latency)
+	r := Run{
+		Workload: o.Workload, Gateway: o.Variant, Where: where, Requests: len(o.Served), Served: served(o),
+		Attempts: o.AttemptCount(), P50: stats.Quantile(latency, 0.5).Value, P95: stats.Quantile(latency, 0.95).Value,
+		P99: stats.Quantile(latency, 0.99).Value, OnBad: o.OnBad, AllOpen: o.AllOpen, Opened: o.Opened,
+		HealthyOut: o.HealthyOut, Late: o.Late, Extra: o.AttemptCount() - len(o.Served),
+	}
+	if retried := o.Retried(); len(retried) > 0 {
+		p95 := stats.Quantile(retried, 0.95).Value
+		r.RetriedP95 = &p95
+	}
+	return r
+}
+
+// Runs returns the summaries of all runs.
+func (d *Data) Runs() (runs []Run) {
+	for _, name := range sorted(d.Virtual) {
+		for _, variant := range sorted(d.Virtual[name]) {
+			runs = append(runs, summarize(d.Virtual[name][variant], "virtual"))
+		}
+	}
+	for _, name := range sorted(d.Sockets) {
+		for _, gateway := range sorted(d.Sockets[name]) {
+			for _, r := range d.Sockets[name][gateway] {
+				run := summarize(r.Outcome, "sockets")
+				run.Extra = r.Extra()
+				runs = append(runs, run)
+			}
+		}
+	}
+	return runs
+}
+
+func sorted[T any](m map[string]T) []string {
+	var names []string
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// served returns the share of requests that were served.
+func served(o *workload.Outcome) stats.Interval { return stats.Wilson(o.ServedCount(), len(o.Served)) }
+
+// rounds returns the value of each round of a workload through a gateway.
+func (d *Data) rounds(w, gateway string, value func(*sockets.Result) float64) (values []float64) {
+	for _, r := range d.Sockets[w][gateway] {
+		values = append(values, value(r))
+	}
+	return values
+}
+
+// quantile returns a function that computes a quantile (0 to 1) of a run's latencies, in ms.
+func quantile(q float64) func(*sockets.Result) float64 {
+	return func(r *sockets.Result) float64 { return stats.Quantile(slices.Clone(r.Latency), q).Value }
+}

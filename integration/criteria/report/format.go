@@ -1,0 +1,102 @@
+//go:build linux
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
+)
+
+// percent formats a share with its interval.
+func percent(i stats.Interval) string {
+	if math.IsNaN(i.Value) {
+		return "-"
+	}
+	return fmt.Sprintf("%s %% (%s to %s)", digits(100*i.Value), digits(100*i.Low), digits(100*i.High))
+}
+
+// digits formats a percentage: with more digits the nearer it is to 0 or 100.
+func digits(v float64) string {
+	distance := min(math.Abs(v), math.Abs(100-v))
+	switch {
+	case distance == 0:
+		return fmt.Sprintf("%.0f", v)
+	case distance < 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
+}
+
+// ms formats milliseconds.
+func ms(v float64) string {
+	switch {
+	case math.IsNaN(v):
+		return "-"
+	case v >= 1000:
+		return fmt.Sprintf("%.2f s", v/1000)
+	case v >= 10:
+		return fmt.Sprintf("%.0f ms", v)
+	}
+	return fmt.Sprintf("%.1f ms", v)
+}
+
+// msInterval formats milliseconds with their interval.
+func msInterval(i stats.Interval) string {
+	if math.IsNaN(i.Value) {
+		return "-"
+	}
+	return fmt.Sprintf("%s (%s to %s)", ms(i.Value), ms(i.Low), ms(i.High))
+}
+
+// medianAndWorst formats the values of rounds: the median, and the worst (the largest) if
+// there are several.
+func medianAndWorst(values []float64, format func(float64) string) string {
+	switch len(values) {
+	case 0:
+		return "-"
+	case 1:
+		return format(values[0])
+	}
+	return fmt.Sprintf("%s, worst %s", format(stats.Median(slices.Clone(values))), format(slices.Max(values)))
+}
+
+// count formats a number with separators of thousands.
+func count(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func number(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return count(int(math.Round(v)))
+}
+
+// table is a table in Markdown.
+type table struct {
+	header []string
+	rows   [][]string
+}
+
+func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) String() string {
+	var b strings.Builder
+	line := func(cells []string) {
+		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	line(t.header)
+	b.WriteString(strings.Repeat("|---", len(t.header)) + "|\n")
+	for _, r := range t.rows {
+		line(r)
+	}
+	return b.String()
+}

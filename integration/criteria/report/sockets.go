@@ -1,0 +1,252 @@
+//go:build linux
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/chart"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/sockets"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// The values of a round.
+func lostRequests(r *sockets.Result) float64  { return float64(len(r.Served) - r.ServedCount()) }
+func extraAttempts(r *sockets.Result) float64 { return float64(r.Extra()) }
+func took(r *sockets.Result) float64          { return float64(r.Took) / float64(time.Millisecond) }
+
+// scenes is the comparison with Envoy and HAProxy on pools that fail in several ways.
+func (d *Data) scenes() *section {
+	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: "Medians of the rounds, and the worst " +
+		"round. Extra attempts are those beyond one for each request: retries, hedged\nattempts, and what was lost on dead " +
+		"proxies; connections that were refused are counted for Whirlpool only."}
+	t := &table{header: []string{"workload", "gateway", "requests that failed", "extra attempts", "p50", "p95", "p99",
+		"took"}}
+	for _, w := range []*workload.Workload{d.Catalog.Cold(), d.Catalog.TwoDie(), d.Catalog.FreeList(), d.Catalog.Tunnels()} {
+		for _, g := range append(slices.Clone(d.Gateways), Direct) {
+			name := w.Name
+			if g == Direct {
+				name = w.Control().Name
+			}
+			if len(d.Sockets[name][g]) == 0 {
+				continue
+			}
+			t.row(w.Name, control(g), medianAndWorst(d.rounds(name, g, lostRequests), number),
+				medianAndWorst(d.rounds(name, g, extraAttempts), number),
+				medianAndWorst(d.rounds(name, g, quantile(0.5)), ms), medianAndWorst(d.rounds(name, g, quantile(0.95)), ms),
+				medianAndWorst(d.rounds(name, g, quantile(0.99)), ms), medianAndWorst(d.rounds(name, g, took), ms))
+		}
+	}
+	s.tables = append(s.tables, t)
+	d.judgeCold(s)
+	d.judgeTwoDie(s)
+	d.judgeFreeList(s)
+	w := d.Catalog.Tunnels()
+	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "every handshake succeeds",
+		Measured: fmt.Sprintf("at most %.0f of %s fail in a round", lost, count(w.Requests))}, lost == 0,
+		"tunnels were closed after all attempts")
+	return s
+}
+
+func control(gateway string) string {
+	if gateway == Direct {
+		return "none (control: a good proxy)"
+	}
+	return gateway
+}
+
+func (d *Data) median(w, gateway string, value func(*sockets.Result) float64) float64 {
+	return stats.Median(d.rounds(w, gateway, value))
+}
+
+func (d *Data) judgeCold(s *section) {
+	w := d.Catalog.Cold()
+	control := w.Control().Name
+	criterion := func(target, measured string) Criterion {
+		return Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: target, Measured: measured}
+	}
+	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
+		"requests failed with all their attempts")
+	// What a run wastes is what reached bad proxies, and the rest of the extra attempts: refused
+	// connections.
+	extra := d.median(w.Name, Whirlpool, extraAttempts)
+	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Arrivals[7]) })
+	refused := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
+		return float64(max(r.AttemptCount()-r.Reached(), 0))
+	})
+	failed := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
+		return 0.4 * float64(r.Arrivals[4]+r.Arrivals[5])
+	})
+	why := fmt.Sprintf("medians: %.0f at the hanging proxy, %.0f at the refusing one, about %.0f 503s of the two that "+
+		"fail 40 %%", hung, refused, failed)
+	s.judge(criterion("at most 12 wasted attempts", medianAndWorst(d.rounds(w.Name, Whirlpool, extraAttempts), number)),
+		extra <= 12, why)
+	share := extra / float64(w.Requests)
+	s.judge(criterion("at most 5 % more attempts than requests", fmt.Sprintf("%.1f %%", 100*share)), share <= 0.05, why)
+	ratio := d.ratios(w.Name, control, quantile(0.95))
+	s.judge(criterion("p95 at most 2 times that of a good proxy", medianAndWorst(ratio, func(v float64) string {
+		return fmt.Sprintf("%.2f times", v)
+	})), stats.Median(ratio) <= 2, "more than 5 % of requests were retried, or went through the slow proxy: "+why)
+}
+
+// ratios returns the ratio of a value to the control's, by round.
+func (d *Data) ratios(w, control string, value func(*sockets.Result) float64) (ratios []float64) {
+	base := d.rounds(control, Direct, value)
+	for i, v := range d.rounds(w, Whirlpool, value) {
+		ratios = append(ratios, v/base[i])
+	}
+	return ratios
+}
+
+func (d *Data) judgeTwoDie(s *section) {
+	w := d.Catalog.TwoDie()
+	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
+	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "every request is served",
+		Measured: fmt.Sprintf("at most %.0f fail in a round", lost)}, lost == 0, "requests failed with all their attempts")
+	control := d.median(w.Control().Name, Direct, quantile(0.99))
+	p99 := d.median(w.Name, Whirlpool, quantile(0.99))
+	why := fmt.Sprintf("%.0f attempts reached the proxy that hangs after it did",
+		d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) }))
+	if control > 50 {
+		why = "the machine was busy: see the control"
+	}
+	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "p99 at most 50 ms",
+		Measured: fmt.Sprintf("%s (control %s)", medianAndWorst(d.rounds(w.Name, Whirlpool, quantile(0.99)), ms),
+			ms(control))}, p99 <= 50, why)
+}
+
+func (d *Data) judgeFreeList(s *section) {
+	w := d.Catalog.FreeList()
+	within := d.rounds(w.Name, Whirlpool, func(r *sockets.Result) float64 {
+		if r.Took > 10*time.Second {
+			return 0
+		}
+		return float64(r.ServedCount())
+	})
+	worst := slices.Min(within)
+	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets",
+		Target:   fmt.Sprintf("%d of %d served in 10 s", w.Requests-1, w.Requests),
+		Measured: fmt.Sprintf("%.0f in %s", worst, medianAndWorst(d.rounds(w.Name, Whirlpool, took), ms))},
+		worst >= float64(w.Requests-1), "attempts went to dead entries")
+}
+
+// points compares sockets with virtual time, and with Envoy and HAProxy on the same faults.
+func (d *Data) points() *section {
+	s := &section{title: "A point of each curve on sockets", text: "The same kinds of faults for " +
+		"a shorter time: 1,000 requests at 200/s. Virtual time and sockets have the same trace and\nthe same luck; their " +
+		"intervals must overlap."}
+	names := append([]string{workload.OracleName, workload.Single}, d.Gateways...)
+	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
+	series := make([]chart.Series, len(names))
+	for i, name := range names {
+		series[i].Name = label(name)
+	}
+	t := &table{header: append(header, d.Gateways...)}
+	var ticks, apart []string
+	for _, w := range workload.Points(d.Catalog) {
+		o := d.Virtual[w.Name]
+		virtual := served(o[workload.Default])
+		cells := []string{w.Name, percent(served(o[workload.OracleName])), percent(served(o[workload.Single])),
+			percent(virtual)}
+		ticks = append(ticks, short(w.Name))
+		shares := []stats.Interval{served(o[workload.OracleName]), served(o[workload.Single])}
+		for _, g := range d.Gateways {
+			share := served(d.Sockets[w.Name][g][0].Outcome)
+			shares = append(shares, share)
+			cells = append(cells, percent(share))
+		}
+		ours := served(d.Sockets[w.Name][Whirlpool][0].Outcome)
+		if ours.High < virtual.Low || ours.Low > virtual.High {
+			apart = append(apart, w.Name)
+		}
+		for i, share := range shares {
+			series[i].Points = append(series[i].Points, point(share, 100))
+		}
+		t.row(cells...)
+	}
+	s.tables = append(s.tables, t)
+	s.figures = append(s.figures, figure{"overview", "Requests served by a single attempt, Whirlpool, Envoy, HAProxy " +
+		"and an oracle, on the same faults", chart.Chart{
+		Title: "Requests served, on the same faults", X: "faults", Y: "requests served, %", Ticks: ticks,
+		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
+	}})
+	s.judge(Criterion{ID: "SC-001", Workload: "all of this table", Where: "both",
+		Target: "sockets and virtual time agree", Measured: fmt.Sprintf("%d of %d agree", len(ticks)-len(apart), len(ticks))},
+		len(apart) == 0, "apart: "+strings.Join(apart, "; "))
+	hang := workload.Points(d.Catalog)[5].Name
+	p95 := retriedP95(d.Sockets[hang][Whirlpool][0].Outcome)
+	s.judge(Criterion{ID: "SC-003", Workload: hang, Where: "sockets", Target: "p95 of retried requests at most 0.5 s",
+		Measured: msInterval(p95)}, math.IsNaN(p95.Value) || p95.Value <= 500, fmt.Sprintf("%d requests were retried, "+
+		"those at the hanging proxy after its adaptive timeout", len(d.Sockets[hang][Whirlpool][0].Retried())))
+	dead := d.Sockets[workload.Points(d.Catalog)[6].Name][Whirlpool][0]
+	share := stats.Wilson(dead.Within(2), dead.ServedCount())
+	s.judge(Criterion{ID: "SC-010", Workload: dead.Workload, Where: "sockets",
+		Target: "99 % of the successes within one retry", Measured: percent(share)}, share.Value >= 0.99,
+		"dead proxies were chosen twice in a row")
+	return s
+}
+
+// short is a workload's name for a chart.
+func short(name string) string {
+	name = strings.TrimSuffix(name, ", short")
+	name = strings.TrimSuffix(name, fmt.Sprintf(" %g", workload.PartsLevel))
+	return strings.NewReplacer("one of eight hangs", "1 of 8 hangs", "three of ten are dead", "3 of 10 dead").Replace(name)
+}
+
+func (d *Data) sc006() *section {
+	s := &section{title: "SC-006: overhead at 1,000 connections", text: "Sockets. The same binary with its defaults, and " +
+		"with retries, breakers, adaptive timeouts and checks off: interleaved\npairs, with the load and the fakes of " +
+		"`make bench-peers`. The program's loads share the cores, so the CPU time of a\nrequest is the better figure."}
+	t := &table{header: []string{"on : off", "median", "least", "greatest"}}
+	row := func(name string, of func(sockets.Overhead) float64) float64 {
+		var v []float64
+		for _, o := range d.Overhead {
+			v = append(v, of(o))
+		}
+		m := stats.Median(v)
+		t.row(name, fmt.Sprintf("%.3f", m), fmt.Sprintf("%.3f", slices.Min(v)), fmt.Sprintf("%.3f", slices.Max(v)))
+		return m
+	}
+	cpu := row("CPU time of a request", func(o sockets.Overhead) float64 { return o.CPU })
+	row("requests per second", func(o sockets.Overhead) float64 { return o.Rate })
+	s.tables = append(s.tables, t)
+	s.judge(Criterion{ID: "SC-006", Workload: "1,000 connections", Where: "sockets", Target: "less than 5 % more CPU time",
+		Measured: fmt.Sprintf("%+.1f %% (median of %d pairs)", 100*(cpu-1), len(d.Overhead))}, cpu < 1.05,
+		"the scorer, the statistics and the metrics of each request")
+	return s
+}
+
+func (d *Data) sc007() *section {
+	s := &section{title: "SC-007: queries over 24 hours", text: "In process: 24 hours with attempts of 100 proxies in " +
+		"each minute, while a goroutine records more; 200 queries of each\nkind, with their JSON."}
+	t := &table{header: []string{"query", "p99"}}
+	worst := time.Duration(0)
+	for _, q := range d.Queries {
+		t.row(q.Name, ms(float64(q.P99)/float64(time.Millisecond)))
+		worst = max(worst, q.P99)
+	}
+	s.tables = append(s.tables, t)
+	s.judge(Criterion{ID: "SC-007", Workload: "24 h, 100 proxies", Where: "in process", Target: "p99 below 100 ms",
+		Measured: "at most " + ms(float64(worst)/float64(time.Millisecond))}, worst < 100*time.Millisecond, "")
+	return s
+}
+
+func (d *Data) sc009() *section {
+	p := d.Policy
+	s := &section{title: "SC-009: a changed policy is in force at once", text: "Sockets. `max_attempts` is changed by PUT " +
+		"/api/v1/retry/policy under load. Requests that begin after the response must\nrun under the new policy."}
+	t := &table{header: []string{"changes", "requests after a change", "under the policy before", "slowest change"}}
+	t.row(count(p.Changes), count(p.Requests), count(p.Old), ms(float64(p.Slowest)/float64(time.Millisecond)))
+	s.tables = append(s.tables, t)
+	s.judge(Criterion{ID: "SC-009", Workload: count(p.Changes) + " changes", Where: "sockets",
+		Target: "no request under the policy before", Measured: fmt.Sprintf("%d of %s", p.Old, count(p.Requests))}, p.Old == 0,
+		"the policy took effect late")
+	return s
+}

@@ -1,0 +1,434 @@
+//go:build linux
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/chart"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+// The names of the variants in tables and charts.
+var labels = map[string]string{
+	workload.Default: "Whirlpool", workload.Single: "single attempt", workload.Rotation: "random rotation",
+	workload.OracleName: "oracle",
+}
+
+func label(variant string) string {
+	if l, ok := labels[variant]; ok {
+		return l
+	}
+	return variant
+}
+
+// compared are the variants of the curves.
+var compared = []string{workload.Default, workload.Single, workload.Rotation, workload.OracleName}
+
+func point(i stats.Interval, scale float64) chart.Point {
+	return chart.Point{Value: scale * i.Value, Low: scale * i.Low, High: scale * i.High}
+}
+
+// gap returns the share of the oracle's gain over a single attempt that Whirlpool has.
+func (d *Data) gap(w string) stats.Interval {
+	o := d.Virtual[w]
+	return stats.Gap(o[workload.Single].Served, o[workload.Default].Served, o[workload.OracleName].Served,
+		d.Catalog.Seed)
+}
+
+// floor returns the start of a y axis for shares (%): a multiple of 10 below the least value.
+func floor(series []chart.Series) float64 {
+	least := 90.0
+	for _, s := range series {
+		for _, p := range s.Points {
+			if !math.IsNaN(p.Value) {
+				least = min(least, p.Value)
+			}
+		}
+	}
+	return max(math.Floor(least/10)*10, 0)
+}
+
+// whyLost says why requests of Whirlpool failed.
+func whyLost(o *workload.Outcome) string {
+	lost := len(o.Served) - o.ServedCount()
+	if lost == 0 {
+		return ""
+	}
+	if o.AllOpen > 0 {
+		return fmt.Sprintf("%s of %s failed requests ended while every breaker was open", count(o.AllOpen), count(lost))
+	}
+	return fmt.Sprintf("%s requests failed with all their attempts", count(lost))
+}
+
+const gapTarget = 0.995
+
+func (d *Data) sc001() *section {
+	s := &section{title: "SC-001: success with retries, over a single attempt", text: "Virtual time, 10,000 requests " +
+		"at 50/s for six targets through eight proxies, which besides fail 1 % of attempts.\nThe share of the gap is (Whirlpool " +
+		"- single attempt) : (oracle - single attempt)."}
+	t := &table{header: []string{"faults", "level", "single attempt", "random rotation", "Whirlpool", "oracle",
+		"gain, points", "gain, relative", "share of the gap"}}
+	for _, k := range workload.Kinds() {
+		series := make([]chart.Series, len(compared))
+		var ticks []string
+		worst, at, why := math.Inf(1), 0.0, ""
+		for _, level := range k.Levels {
+			w := k.Make(d.Catalog, level).Name
+			o := d.Virtual[w]
+			ticks = append(ticks, fmt.Sprintf("%g %%", 100*level))
+			for i, v := range compared {
+				series[i].Name = label(v)
+				series[i].Points = append(series[i].Points, point(served(o[v]), 100))
+			}
+			single, ours := served(o[workload.Single]), served(o[workload.Default])
+			gap := d.gap(w)
+			if gap.Value < worst {
+				worst, at, why = gap.Value, level, whyLost(o[workload.Default])
+			}
+			t.row(k.Name, ticks[len(ticks)-1], percent(single), percent(served(o[workload.Rotation])), percent(ours),
+				percent(served(o[workload.OracleName])), fmt.Sprintf("%+.1f", 100*(ours.Value-single.Value)),
+				fmt.Sprintf("%+.1f %%", 100*(ours.Value/single.Value-1)), percent(gap))
+		}
+		s.figures = append(s.figures, figure{"sc001-" + slug(k.Name), "Requests served with " + k.Name + " faults",
+			chart.Chart{
+				Title: "SC-001, " + k.Name + ": requests served", X: k.Text, Y: "requests served, %", Ticks: ticks,
+				Low: floor(series), High: 100, Target: math.NaN(), Series: series, Lines: true,
+			}})
+		s.judge(Criterion{ID: "SC-001", Workload: k.Name, Where: "virtual", Target: "99.5 % of the gap at each level",
+			Measured: fmt.Sprintf("least %s %% at %g %%", digits(100*worst), 100*at)}, worst >= gapTarget, why)
+	}
+	s.tables = append(s.tables, t)
+	return s
+}
+
+func slug(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if c == ' ' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}
+
+func (d *Data) parts() *section {
+	s := &section{title: "Each part turned off", text: "Requests served, in virtual time. The columns are Whirlpool's " +
+		"defaults and the same with one part turned off."}
+	variants := append([]string{workload.Default}, workload.Parts()...)
+	header := []string{"workload"}
+	for _, v := range append(variants, workload.Rotation, workload.OracleName) {
+		header = append(header, label(v))
+	}
+	shares, extra := &table{header: header}, &table{header: header}
+	var names []string
+	for _, k := range workload.Kinds() {
+		names = append(names, k.Make(d.Catalog, workload.PartsLevel).Name)
+	}
+	for _, w := range d.Catalog.Waits() {
+		names = append(names, w.Name)
+	}
+	names = append(names, d.Catalog.Dead().Name, d.twoFailing(1, workload.HotRate), d.twoFailing(1, workload.ColdRate))
+	for _, name := range names {
+		a, b := []string{name}, []string{name}
+		for _, v := range append(variants, workload.Rotation, workload.OracleName) {
+			o := d.Virtual[name][v]
+			a = append(a, percent(served(o)))
+			b = append(b, fmt.Sprintf("%.3f; %s", float64(o.AttemptCount())/float64(len(o.Served)),
+				ms(stats.Quantile(o.Retried(), 0.95).Value)))
+		}
+		shares.row(a...)
+		extra.row(b...)
+	}
+	s.tables = append(s.tables, shares)
+	s.text += "\nThe second table has attempts per request, and the 95th percentile of the latency of requests served " +
+		"after a retry."
+	s.tables = append(s.tables, extra)
+	return s
+}
+
+func (d *Data) twoFailing(fails, rate float64) string {
+	return d.Catalog.TwoFailing(fails, rate, 1).Name
+}
+
+func (d *Data) sc002() *section {
+	s := &section{title: "SC-002: attempts on proxies that fail more than 70 %, breakers on and off", text: "Virtual " +
+		"time. Two of eight proxies fail with the given probability, the others 1 % of attempts. Hot:\n10,000 requests at " +
+		"20/s, 2.5/s for each proxy; cold: 4,000 requests at 0.4/s, 0.05/s for each proxy."}
+	t := &table{header: []string{"load", "failing", "breakers off", "breakers on", "change", "oracle"}}
+	var series []chart.Series
+	var ticks []string
+	for _, f := range workload.FailingRates() {
+		ticks = append(ticks, fmt.Sprintf("%g %%", 100*f))
+	}
+	for _, load := range []struct {
+		name string
+		rate float64
+	}{{"hot", workload.HotRate}, {"cold", workload.ColdRate}} {
+		on, off := chart.Series{Name: load.name + ", on"}, chart.Series{Name: load.name + ", off"}
+		worst, at := math.Inf(1), 0.0
+		for _, fails := range workload.FailingRates() {
+			o := d.Virtual[d.twoFailing(fails, load.rate)]
+			with, without := o[workload.Default], o["no breakers"]
+			n := len(with.Served)
+			share := func(o *workload.Outcome) stats.Interval {
+				return stats.Interval{Value: float64(o.OnBad) / float64(n), Low: poisson(o.OnBad, -1) / float64(n),
+					High: poisson(o.OnBad, 1) / float64(n)}
+			}
+			on.Points = append(on.Points, point(share(with), 100))
+			off.Points = append(off.Points, point(share(without), 100))
+			saved := 1 - float64(with.OnBad)/float64(without.OnBad)
+			if saved < worst {
+				worst, at = saved, fails
+			}
+			r := stats.Ratio(with.OnBad, without.OnBad)
+			t.row(load.name, fmt.Sprintf("%g %%", 100*fails), count(without.OnBad), count(with.OnBad),
+				fmt.Sprintf("%+.1f %% (%+.1f to %+.1f)", 100*(r.Value-1), 100*(r.Low-1), 100*(r.High-1)),
+				count(o[workload.OracleName].OnBad))
+		}
+		series = append(series, on, off)
+		s.judge(Criterion{ID: "SC-002", Workload: "two of eight failing, " + load.name, Where: "virtual",
+			Target:   "80 % fewer attempts on them at each level",
+			Measured: fmt.Sprintf("least %.1f %% fewer, at %g %%", 100*worst, 100*at)}, worst >= 0.8,
+			"a breaker opens after 5 failures within 60 s; at this rate a proxy rarely has as many")
+	}
+	s.tables = append(s.tables, t)
+	top := 0.0
+	for _, x := range series {
+		for _, p := range x.Points {
+			top = max(top, p.High)
+		}
+	}
+	s.figures = append(s.figures, figure{"sc002", "Attempts on failing proxies with breakers on and off", chart.Chart{
+		Title: "SC-002: attempts on two failing proxies of eight", X: "attempts that fail through these two",
+		Y: "attempts on them per 100 requests", Ticks: ticks, High: math.Ceil(top/5) * 5, Target: math.NaN(),
+		Series: series, Lines: true,
+	}})
+	lost := &table{header: []string{"random errors of all proxies", "breakers opened", "time that healthy proxies were " +
+		"not admitted", "requests served"}}
+	worst := 0.0
+	for _, level := range workload.NoiseLevels() {
+		o := d.Virtual[d.Catalog.Noise(level, workload.NoiseRate).Name][workload.Default]
+		worst = max(worst, o.HealthyOut)
+		lost.row(fmt.Sprintf("%g %%", 100*level), count(o.Opened), fmt.Sprintf("%.3f %%", 100*o.HealthyOut),
+			percent(served(o)))
+	}
+	s.tables = append(s.tables, lost)
+	s.judge(Criterion{ID: "SC-002", Workload: fmt.Sprintf("healthy pool, random errors, %g/s", workload.NoiseRate),
+		Where: "virtual", Target: "healthy proxies excluded for less than 0.1 % of the time",
+		Measured: fmt.Sprintf("at most %.3f %%", 100*worst)}, worst < 0.001, "breakers opened because of random errors")
+	return s
+}
+
+// poisson returns the end of the 95 % interval of a count, on a side (-1 or 1), by the square
+// root transform.
+func poisson(n, side int) float64 {
+	root := max(math.Sqrt(float64(n))+float64(side)*0.98, 0)
+	return root * root
+}
+
+// waits returns the names of the workloads of SC-003.
+func (d *Data) waits() (names []string) {
+	for _, w := range d.Catalog.Waits() {
+		names = append(names, w.Name)
+	}
+	return append(names, workload.Kinds()[3].Make(d.Catalog, workload.PartsLevel).Name)
+}
+
+func retriedP95(o *workload.Outcome) stats.Interval { return stats.Quantile(o.Retried(), 0.95) }
+
+func (d *Data) sc003() *section {
+	s := &section{title: "SC-003: latency of requests that were served after a retry", text: "Virtual time, 10,000 " +
+		"requests at 50/s, eight proxies with a median latency of 50 ms. The 95th percentile of the\nlatency, from the " +
+		"client's first byte on, of the requests that succeeded after at least one retry."}
+	variants := []string{workload.Default, "no adaptive timeout", workload.Rotation, workload.OracleName}
+	header := []string{"workload", "requests with a retry"}
+	series := make([]chart.Series, len(variants))
+	for i, v := range variants {
+		header = append(header, label(v))
+		series[i].Name = label(v)
+	}
+	t := &table{header: append(header, "Whirlpool, all requests, p99")}
+	top := 0.0
+	for _, name := range d.waits() {
+		o := d.Virtual[name]
+		retried := len(o[workload.Default].Retried())
+		cells := []string{name, count(retried)}
+		for i, v := range variants {
+			p95 := retriedP95(o[v])
+			cells = append(cells, msInterval(p95))
+			series[i].Points = append(series[i].Points, point(p95, 0.001))
+			if p95.High > 0 {
+				top = max(top, p95.High/1000)
+			}
+		}
+		all := stats.Quantile(slices.Clone(o[workload.Default].Latency), 0.99)
+		t.row(append(cells, msInterval(all))...)
+		p95 := retriedP95(o[workload.Default])
+		c := Criterion{ID: "SC-003", Workload: name, Where: "virtual", Target: "p95 below 5 s",
+			Measured: msInterval(p95)}
+		limit := 5000.0
+		if name == d.Catalog.Waits()[0].Name {
+			c.Target, limit = "p95 at most 0.5 s", 500
+		}
+		s.judge(c, p95.Value <= limit, fmt.Sprintf("%s of %s retried requests waited for a proxy that hung, or for a "+
+			"backoff", count(above(o[workload.Default].Retried(), limit)), count(retried)))
+	}
+	s.tables = append(s.tables, t)
+	s.figures = append(s.figures, figure{"sc003", "95th percentile of the latency of retried requests", chart.Chart{
+		Title: "SC-003: latency of requests served after a retry", X: "", Y: "95th percentile, s", Ticks: d.waits(),
+		High: math.Ceil(top), Target: 0.5, Series: series,
+	}})
+	return s
+}
+
+func above(values []float64, limit float64) (n int) {
+	for _, v := range values {
+		if v > limit {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *Data) sc004() *section {
+	name := d.Catalog.Deaths().Name
+	o := d.Virtual[name]
+	s := &section{title: "SC-004: from a breach of the threshold to the exclusion", text: "Virtual time, 100 requests " +
+		"per second. One proxy after the other fails every attempt for 40 s: by 503s, by refusing\nconnections, by hanging. A " +
+		"breaker excludes its proxy in the same critical section that counts the failure: what can\nbe measured is the time " +
+		"from the proxy's first failing moment, and the number of attempts that began while its\nbreaker was open."}
+	t := &table{header: []string{"", "deaths with an opening", "from death to opening, median", "p95",
+		"attempts while open"}}
+	late := 0
+	for _, v := range []string{workload.Default, "no reachability checks"} {
+		x := slices.Clone(o[v].Excluded)
+		late += o[v].Late
+		t.row(label(v), count(len(x)), ms(1000*stats.Quantile(x, 0.5).Value), ms(1000*stats.Quantile(x, 0.95).Value),
+			count(o[v].Late))
+	}
+	for _, o := range d.Virtual {
+		for v, run := range o {
+			if v != workload.OracleName && run.Workload != name {
+				late += run.Late
+			}
+		}
+	}
+	s.tables = append(s.tables, t)
+	s.judge(Criterion{ID: "SC-004", Workload: "all runs in virtual time", Where: "virtual",
+		Target: "no attempt begins while its breaker is open", Measured: count(late) + " attempts"}, late == 0,
+		"attempts were admitted by open breakers")
+	p95 := 1000 * stats.Quantile(slices.Clone(o[workload.Default].Excluded), 0.95).Value
+	s.judge(Criterion{ID: "SC-004", Workload: name + ", 12.5/s for each proxy", Where: "virtual",
+		Target: "excluded within 1 s of the breach", Measured: "p95 " + ms(p95) + " after the death itself"},
+		p95 <= 1000, "breakers wait for 5 failures and for evidence; the time is mostly that of the failures: a hanging "+
+			"proxy's attempts fail when their adaptive timeout ends")
+	return s
+}
+
+func firstRetries(o *workload.Outcome) stats.Interval { return stats.Wilson(o.FirstRetries()) }
+
+func (d *Data) sc005() *section {
+	s := &section{title: "SC-005: success of the first retry, over a random choice", text: "Virtual time, 10,000 " +
+		"requests at 50/s. Of the requests whose first attempt failed, the share that the second served.\nThe pools: eight " +
+		"proxies that fail 30 % of attempts; four that fail 2 % and four 60 %; three of 5 %, four of 40 %, three\nof 70 %; ten " +
+		"of 0 to 81 % (Zipf); four of 1 % and four of 60 % that change places each minute."}
+	variants := []string{workload.Default, "no breakers", "random scorers", workload.Rotation, workload.OracleName}
+	header := []string{"pool"}
+	series := make([]chart.Series, len(variants))
+	for i, v := range variants {
+		header = append(header, label(v))
+		series[i].Name = label(v)
+	}
+	t := &table{header: append(header, "over random, relative", "all requests served: Whirlpool", "oracle")}
+	var ticks []string
+	for _, w := range d.Catalog.Choices() {
+		o := d.Virtual[w.Name]
+		ticks = append(ticks, w.Name)
+		cells := []string{w.Name}
+		for i, v := range variants {
+			share := firstRetries(o[v])
+			cells = append(cells, percent(share))
+			series[i].Points = append(series[i].Points, point(share, 100))
+		}
+		ours, random := firstRetries(o[workload.Default]), firstRetries(o[workload.Rotation])
+		best := firstRetries(o[workload.OracleName])
+		gain := ours.Value/random.Value - 1
+		t.row(append(cells, fmt.Sprintf("%+.1f %%", 100*gain), percent(served(o[workload.Default])),
+			percent(served(o[workload.OracleName])))...)
+		if w.Name == "equal" {
+			s.judge(Criterion{ID: "SC-005", Workload: w.Name, Where: "virtual", Target: "not below a random choice",
+				Measured: fmt.Sprintf("%+.1f %%", 100*gain)}, ours.High >= random.Low, "")
+			continue
+		}
+		s.judge(Criterion{ID: "SC-005", Workload: w.Name, Where: "virtual",
+			Target:   "20 % over a random choice, or 95 % of the oracle's",
+			Measured: fmt.Sprintf("%+.1f %%, %.1f %% of the oracle's", 100*gain, 100*ours.Value/best.Value)},
+			gain >= 0.2 || ours.Value >= 0.95*best.Value, "the retry scorer chose proxies that failed")
+	}
+	s.tables = append(s.tables, t)
+	s.figures = append(s.figures, figure{"sc005", "First retries that succeed, by pool", chart.Chart{
+		Title: "SC-005: first retries that succeed", X: "pool", Y: "first retries that succeed, %", Ticks: ticks,
+		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
+	}})
+	return s
+}
+
+func (d *Data) sc010() *section {
+	s := &section{title: "SC-010: successes within one and two retries", text: "Virtual time, 10,000 requests at 50/s, " +
+		"`max_attempts = 10`. Of ten proxies one refuses connections, one hangs and one\nresponds 503, the others fail 2 % of " +
+		"attempts; and eight proxies of which each attempt fails with a probability of\n50 %, for which (1 - p³) : (1 - p¹⁰) " +
+		"= 87.6 % is the most that any choice can reach within two retries."}
+	t := &table{header: []string{"workload", "gateway", "served", "within one retry, of those", "within two"}}
+	var series []chart.Series
+	for _, w := range []*workload.Workload{d.Catalog.Dead(), d.Catalog.Even(0.5)} {
+		for _, v := range []string{workload.Default, workload.Rotation, workload.OracleName} {
+			o := d.Virtual[w.Name][v]
+			within := func(n int) stats.Interval { return stats.Wilson(o.Within(n), o.ServedCount()) }
+			t.row(w.Name, label(v), percent(served(o)), percent(within(2)), percent(within(3)))
+			if w.Name == d.Catalog.Dead().Name {
+				x := chart.Series{Name: label(v)}
+				for n := 1; n <= 5; n++ {
+					x.Points = append(x.Points, point(within(n), 100))
+				}
+				series = append(series, x)
+			}
+		}
+	}
+	o := d.Virtual[d.Catalog.Dead().Name][workload.Default]
+	share := stats.Wilson(o.Within(2), o.ServedCount())
+	s.judge(Criterion{ID: "SC-010", Workload: d.Catalog.Dead().Name, Where: "virtual",
+		Target: "99 % of the successes within one retry", Measured: percent(share)}, share.Value >= 0.99,
+		"dead proxies were chosen twice in a row")
+	s.tables = append(s.tables, t)
+	s.figures = append(s.figures, figure{"sc010", "Requests served by number of attempts", chart.Chart{
+		Title: "SC-010: three of ten proxies are dead", X: "attempts", Y: "of the successes, %",
+		Ticks: []string{"1", "2", "3", "4", "5"}, Low: floor(series), High: 100, Target: 99, Series: series, Lines: true,
+	}})
+	return s
+}
+
+func (d *Data) sc008() *section {
+	o := d.Virtual[d.Catalog.Crowd(workload.CrowdSize).Name][workload.Default]
+	s := &section{title: "SC-008: 10,000 requests at once", text: "All requests are in flight at the same time; a tenth " +
+		"of the attempts fails. Counts of clients, proxies and the gateway's\nmetrics must agree. Races are looked for by " +
+		"`make test`: every test runs under the race detector, with 10,000 requests\non sockets in `TestS64TenThousandInFlight`, " +
+		"and package breaker is explored exhaustively by its model."}
+	t := &table{header: []string{"in flight", "served", "attempts", "counts agree"}}
+	t.row(count(len(o.Served)), percent(served(o)), count(o.AttemptCount()), yes(o.Reconciled))
+	s.tables = append(s.tables, t)
+	s.judge(Criterion{ID: "SC-008", Workload: count(len(o.Served)) + " in flight", Where: "virtual",
+		Target: "every request ends, counts agree", Measured: percent(served(o)) + " served, counts agree: " +
+			yes(o.Reconciled)}, o.Reconciled, "the gateway's counts differ from the clients'")
+	return s
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,118 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/report"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/sockets"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+	"github.com/whirlpool-proxy/whirlpool/integration/peers"
+)
+
+// run is one run on sockets.
+type run struct {
+	workload *workload.Workload
+	gateway  sockets.Gateway
+}
+
+// rounds returns how often the workloads of the scenes are run.
+func (p *program) rounds() int {
+	if p.quick {
+		return 1
+	}
+	return 3
+}
+
+// gateways returns Whirlpool and the peers that are installed.
+func (p *program) gateways() []sockets.Gateway {
+	list := []sockets.Gateway{{Name: report.Whirlpool, Prepare: peers.Whirlpool(p.gateway, "")}}
+	for _, peer := range []struct {
+		binary  string
+		gateway sockets.Gateway
+	}{
+		{p.envoy, sockets.Gateway{Name: report.Envoy, Prepare: peers.Envoy(p.envoy), Checks: true}},
+		{"haproxy", sockets.Gateway{Name: report.HAProxy, Prepare: peers.HAProxy, Checks: true}},
+	} {
+		if _, err := exec.LookPath(peer.binary); err != nil {
+			fmt.Fprintf(p.log, "%s is not installed (%s); it is left out\n", peer.gateway.Name, peer.binary)
+			continue
+		}
+		list = append(list, peer.gateway)
+	}
+	return list
+}
+
+// plan returns the runs on sockets. The rounds are interleaved: each gateway runs once in
+// each, after the control.
+func (p *program) plan(c workload.Catalog, gateways []sockets.Gateway) (runs []run) {
+	for range p.rounds() {
+		for _, w := range []*workload.Workload{c.Cold(), c.TwoDie(), c.FreeList(), c.Tunnels()} {
+			runs = append(runs, run{w.Control(), sockets.Gateway{Name: report.Direct}})
+			for _, g := range gateways {
+				runs = append(runs, run{w, g})
+			}
+		}
+	}
+	for _, w := range workload.Points(c) {
+		for _, g := range gateways {
+			runs = append(runs, run{w, g})
+		}
+	}
+	return runs
+}
+
+// sockets makes all runs on sockets.
+func (p *program) sockets(d *report.Data) error {
+	gateways := p.gateways()
+	for _, g := range gateways {
+		d.Gateways = append(d.Gateways, g.Name)
+	}
+	runs := p.plan(d.Catalog, gateways)
+	p.total += len(runs) + 2
+	var bench sockets.Bench
+	d.Sockets = map[string]map[string][]*sockets.Result{}
+	for _, r := range runs {
+		p.progress("sockets: " + r.workload.Name + ", " + r.gateway.Name)
+		result, err := bench.Run(r.workload, r.gateway)
+		if err != nil {
+			return err
+		}
+		byGateway := d.Sockets[r.workload.Name]
+		if byGateway == nil {
+			byGateway = map[string][]*sockets.Result{}
+			d.Sockets[r.workload.Name] = byGateway
+		}
+		byGateway[r.gateway.Name] = append(byGateway[r.gateway.Name], result)
+	}
+	if err := p.overhead(d); err != nil {
+		return err
+	}
+	p.progress("sockets: changes of the policy")
+	changes := 200
+	if p.quick {
+		changes = 20
+	}
+	var err error
+	d.Policy, err = bench.Policy(p.gateway, changes)
+	return err
+}
+
+func (p *program) overhead(d *report.Data) error {
+	p.progress("sockets: overhead")
+	bench, err := p.build("bench", "build", "./integration/bench")
+	if err != nil {
+		return err
+	}
+	plan := sockets.OverheadPlan{
+		Bench: bench, Gateway: p.gateway, Connections: 1000, Pairs: 10, Duration: 1500 * time.Millisecond,
+	}
+	if p.quick {
+		plan.Connections, plan.Pairs, plan.Duration = 100, 1, 300*time.Millisecond
+	}
+	d.Overhead, err = plan.Run()
+	return err
+}
