@@ -100,3 +100,27 @@ func (t *table) String() string {
 	}
 	return b.String()
 }
+
+// columns is the greatest length of a line of text.
+const columns = 118
+
+// wrap breaks a text into lines, each with a newline at its end.
+func wrap(text string) string {
+	var b strings.Builder
+	used := 0
+	for _, word := range strings.Fields(text) {
+		length := len([]rune(word))
+		switch {
+		case used == 0:
+		case used+1+length > columns:
+			b.WriteByte('\n')
+			used = 0
+		default:
+			b.WriteByte(' ')
+			used++
+		}
+		b.WriteString(word)
+		used += length
+	}
+	return b.String() + "\n"
+}

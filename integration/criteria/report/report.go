@@ -116,8 +116,8 @@ func (d *Data) markdown(sections []*section) string {
 	var b strings.Builder
 	b.WriteString(introduction)
 	m := d.Machine
-	fmt.Fprintf(&b, "Seed %d, commit %s, %s, %s, %s, %d CPUs, load average %.1f before and %.1f after, %.0f s.\n",
-		d.Catalog.Seed, m.Commit, m.Day, m.Kernel, m.Go, m.CPUs, m.Load[0], m.Load[1], m.Took.Seconds())
+	b.WriteString(wrap(fmt.Sprintf("Seed %d, commit %s, %s, %s, %s, %d CPUs, load average %.1f before and %.1f after, "+
+		"%.0f s.", d.Catalog.Seed, m.Commit, m.Day, m.Kernel, m.Go, m.CPUs, m.Load[0], m.Load[1], m.Took.Seconds())))
 	if d.Catalog.Scale != 1 {
 		fmt.Fprintf(&b, "\nA run with %g of the usual number of requests: the figures are rough.\n", d.Catalog.Scale)
 	}
@@ -134,7 +134,7 @@ func (d *Data) markdown(sections []*section) string {
 	}
 	fmt.Fprintf(&b, "\n## Verdicts\n\n%d of %d met.\n\n%s", met, len(all), verdicts)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.title, s.text)
+		fmt.Fprintf(&b, "\n## %s\n\n%s", s.title, wrap(s.text))
 		for _, f := range s.figures {
 			fmt.Fprintf(&b, "\n![%s](criteria/%s.svg)\n", f.alt, f.file)
 		}

@@ -23,7 +23,7 @@ func took(r *sockets.Result) float64          { return float64(r.Took) / float64
 // scenes is the comparison with Envoy and HAProxy on pools that fail in several ways.
 func (d *Data) scenes() *section {
 	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: "Medians of the rounds, and the worst " +
-		"round. Extra attempts are those beyond one for each request: retries, hedged\nattempts, and what was lost on dead " +
+		"round. Extra attempts are those beyond one for each request: retries, hedged attempts, and what was lost on dead " +
 		"proxies; connections that were refused are counted for Whirlpool only."}
 	t := &table{header: []string{"workload", "gateway", "requests that failed", "extra attempts", "p50", "p95", "p99",
 		"took"}}
@@ -48,7 +48,7 @@ func (d *Data) scenes() *section {
 	d.judgeFreeList(s)
 	w := d.Catalog.Tunnels()
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
-	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "every handshake succeeds",
+	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "every handshake succeeds",
 		Measured: fmt.Sprintf("at most %.0f of %s fail in a round", lost, count(w.Requests))}, lost == 0,
 		"tunnels were closed after all attempts")
 	return s
@@ -69,7 +69,7 @@ func (d *Data) judgeCold(s *section) {
 	w := d.Catalog.Cold()
 	control := w.Control().Name
 	criterion := func(target, measured string) Criterion {
-		return Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: target, Measured: measured}
+		return Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: target, Measured: measured}
 	}
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
 	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
@@ -108,7 +108,7 @@ func (d *Data) ratios(w, control string, value func(*sockets.Result) float64) (r
 func (d *Data) judgeTwoDie(s *section) {
 	w := d.Catalog.TwoDie()
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
-	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "every request is served",
+	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "every request is served",
 		Measured: fmt.Sprintf("at most %.0f fail in a round", lost)}, lost == 0, "requests failed with all their attempts")
 	control := d.median(w.Control().Name, Direct, quantile(0.99))
 	p99 := d.median(w.Name, Whirlpool, quantile(0.99))
@@ -117,7 +117,7 @@ func (d *Data) judgeTwoDie(s *section) {
 	if control > 50 {
 		why = "the machine was busy: see the control"
 	}
-	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets", Target: "p99 at most 50 ms",
+	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "p99 at most 50 ms",
 		Measured: fmt.Sprintf("%s (control %s)", medianAndWorst(d.rounds(w.Name, Whirlpool, quantile(0.99)), ms),
 			ms(control))}, p99 <= 50, why)
 }
@@ -131,7 +131,7 @@ func (d *Data) judgeFreeList(s *section) {
 		return float64(r.ServedCount())
 	})
 	worst := slices.Min(within)
-	s.judge(Criterion{ID: "W", Workload: w.Name, Where: "sockets",
+	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets",
 		Target:   fmt.Sprintf("%d of %d served in 10 s", w.Requests-1, w.Requests),
 		Measured: fmt.Sprintf("%.0f in %s", worst, medianAndWorst(d.rounds(w.Name, Whirlpool, took), ms))},
 		worst >= float64(w.Requests-1), "attempts went to dead entries")
@@ -140,9 +140,9 @@ func (d *Data) judgeFreeList(s *section) {
 // points compares sockets with virtual time, and with Envoy and HAProxy on the same faults.
 func (d *Data) points() *section {
 	s := &section{title: "A point of each curve on sockets", text: "The same kinds of faults for " +
-		"a shorter time: 1,000 requests at 200/s. Virtual time and sockets have the same trace and\nthe same luck; their " +
+		"a shorter time: 1,000 requests at 200/s. Virtual time and sockets have the same trace and the same luck; their " +
 		"intervals must overlap."}
-	names := append([]string{workload.OracleName, workload.Single}, d.Gateways...)
+	names := append(slices.Clone(d.Gateways), workload.Single, workload.OracleName)
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
 	series := make([]chart.Series, len(names))
 	for i, name := range names {
@@ -156,9 +156,12 @@ func (d *Data) points() *section {
 		cells := []string{w.Name, percent(served(o[workload.OracleName])), percent(served(o[workload.Single])),
 			percent(virtual)}
 		ticks = append(ticks, short(w.Name))
-		shares := []stats.Interval{served(o[workload.OracleName]), served(o[workload.Single])}
+		var shares []stats.Interval
 		for _, g := range d.Gateways {
-			share := served(d.Sockets[w.Name][g][0].Outcome)
+			share := stats.Wilson(0, 0) // a gateway that did not take part
+			if rounds := d.Sockets[w.Name][g]; len(rounds) > 0 {
+				share = served(rounds[0].Outcome)
+			}
 			shares = append(shares, share)
 			cells = append(cells, percent(share))
 		}
@@ -166,14 +169,15 @@ func (d *Data) points() *section {
 		if ours.High < virtual.Low || ours.Low > virtual.High {
 			apart = append(apart, w.Name)
 		}
+		shares = append(shares, served(o[workload.Single]), served(o[workload.OracleName]))
 		for i, share := range shares {
 			series[i].Points = append(series[i].Points, point(share, 100))
 		}
 		t.row(cells...)
 	}
 	s.tables = append(s.tables, t)
-	s.figures = append(s.figures, figure{"overview", "Requests served by a single attempt, Whirlpool, Envoy, HAProxy " +
-		"and an oracle, on the same faults", chart.Chart{
+	s.figures = append(s.figures, figure{"overview", "Requests served by Whirlpool, Envoy, HAProxy, a single attempt " +
+		"and an oracle", chart.Chart{
 		Title: "Requests served, on the same faults", X: "faults", Y: "requests served, %", Ticks: ticks,
 		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
 	}})
@@ -202,8 +206,8 @@ func short(name string) string {
 
 func (d *Data) sc006() *section {
 	s := &section{title: "SC-006: overhead at 1,000 connections", text: "Sockets. The same binary with its defaults, and " +
-		"with retries, breakers, adaptive timeouts and checks off: interleaved\npairs, with the load and the fakes of " +
-		"`make bench-peers`. The program's loads share the cores, so the CPU time of a\nrequest is the better figure."}
+		"with retries, breakers, adaptive timeouts and checks off: interleaved pairs, with the load and the fakes of " +
+		"`make bench-peers`. The program's loads share the cores, so the CPU time of a request is the better figure."}
 	t := &table{header: []string{"on : off", "median", "least", "greatest"}}
 	row := func(name string, of func(sockets.Overhead) float64) float64 {
 		var v []float64
@@ -225,7 +229,7 @@ func (d *Data) sc006() *section {
 
 func (d *Data) sc007() *section {
 	s := &section{title: "SC-007: queries over 24 hours", text: "In process: 24 hours with attempts of 100 proxies in " +
-		"each minute, while a goroutine records more; 200 queries of each\nkind, with their JSON."}
+		"each minute, while a goroutine records more; 200 queries of each kind, with their JSON."}
 	t := &table{header: []string{"query", "p99"}}
 	worst := time.Duration(0)
 	for _, q := range d.Queries {
@@ -241,7 +245,7 @@ func (d *Data) sc007() *section {
 func (d *Data) sc009() *section {
 	p := d.Policy
 	s := &section{title: "SC-009: a changed policy is in force at once", text: "Sockets. `max_attempts` is changed by PUT " +
-		"/api/v1/retry/policy under load. Requests that begin after the response must\nrun under the new policy."}
+		"/api/v1/retry/policy under load. Requests that begin after the response must run under the new policy."}
 	t := &table{header: []string{"changes", "requests after a change", "under the policy before", "slowest change"}}
 	t.row(count(p.Changes), count(p.Requests), count(p.Old), ms(float64(p.Slowest)/float64(time.Millisecond)))
 	s.tables = append(s.tables, t)

@@ -24,10 +24,6 @@ type Gateway struct {
 	Checks  bool          // its active health checks are on
 }
 
-// settle is the time that a gateway with health checks gets for them before a run begins: its
-// checks come each second, and two that fail exclude a proxy.
-const settle = 4 * time.Second
-
 // Result is the outcome of a run on sockets.
 type Result struct {
 	*workload.Outcome
@@ -49,7 +45,13 @@ func (r *Result) Reached() (n int) {
 func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r.Served) }
 
 // Bench runs workloads. It is not safe for concurrent use.
-type Bench struct{ runs int }
+type Bench struct {
+	// Settle is the time that a gateway with health checks gets for them before a run begins:
+	// its checks come each second, and two that fail exclude a proxy.
+	Settle time.Duration
+
+	runs int
+}
 
 // network returns the next network of fakes. Two processes at a time rarely use the same one,
 // and never an earlier one of their own soon.
@@ -84,7 +86,7 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 		defer r.Stop()
 		proxy = r.Addr
 		if g.Checks {
-			time.Sleep(settle)
+			time.Sleep(b.Settle)
 		}
 	}
 	pool.Begin()

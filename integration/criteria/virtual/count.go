@@ -51,7 +51,8 @@ type counter struct {
 
 // count fills an outcome from the attempts of each request.
 func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request) {
-	begun := make([][]time.Time, len(c.workload.Pool)) // attempts by proxy
+	begun := make([][]time.Time, len(c.workload.Pool))  // attempts by proxy
+	failed := make([][]time.Time, len(c.workload.Pool)) // the ends of failed ones
 	for id, list := range events {
 		for _, ev := range list {
 			if ev.Outcome.Result != core.ResultReplay {
@@ -59,6 +60,9 @@ func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 			}
 			proxy, _ := strconv.Atoi(ev.ProxyID)
 			begun[proxy] = append(begun[proxy], ev.Started)
+			if r := ev.Outcome.Result; r == core.ResultFailure || r == core.ResultTimeout {
+				failed[proxy] = append(failed[proxy], ev.Ended)
+			}
 			if c.workload.Pool[proxy].At(schedule[id].Target, ev.Started.Sub(c.start)).Loss() >= badLoss {
 				o.OnBad++
 			}
@@ -85,7 +89,8 @@ func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 				o.Opened++
 			}
 		}
-		o.Excluded = append(o.Excluded, c.excluded(p, c.transitions[i])...)
+		slices.SortFunc(failed[i], time.Time.Compare)
+		c.excluded(o, p, c.transitions[i], failed[i])
 	}
 	if healthy > 0 {
 		o.HealthyOut = out.Seconds() / healthy.Seconds()
@@ -123,9 +128,13 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 	return spans
 }
 
-// excluded returns the seconds from each moment at which a proxy began to fail every attempt
-// to the opening of its breaker, if it opened before the proxy recovered.
-func (c *counter) excluded(p *faults.Proxy, list []core.Transition) (seconds []float64) {
+// threshold is the number of failures after which a breaker may open.
+const threshold = 5
+
+// excluded adds to an outcome how soon a proxy's breaker opened each time the proxy had begun
+// to fail every attempt, if it opened before the proxy recovered. failed is the ends of failed
+// attempts, in order.
+func (c *counter) excluded(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {
 			continue
@@ -134,12 +143,19 @@ func (c *counter) excluded(p *faults.Proxy, list []core.Transition) (seconds []f
 		if i+1 < len(p.Changes) {
 			recovers = c.start.Add(p.Changes[i+1].At)
 		}
-		for _, t := range list {
-			if t.To == core.Open && !t.At.Before(died) && (recovers.IsZero() || t.At.Before(recovers)) {
-				seconds = append(seconds, t.At.Sub(died).Seconds())
-				break
-			}
+		opening := slices.IndexFunc(list, func(t core.Transition) bool {
+			return t.To == core.Open && !t.At.Before(died) && (recovers.IsZero() || t.At.Before(recovers))
+		})
+		if opening < 0 {
+			continue
 		}
+		at := list[opening].At
+		o.Excluded = append(o.Excluded, at.Sub(died).Seconds())
+		first, _ := slices.BinarySearchFunc(failed, died, time.Time.Compare)
+		late := time.Duration(0)
+		if breach := first + threshold - 1; breach < len(failed) {
+			late = max(at.Sub(failed[breach]), 0)
+		}
+		o.AfterBreach = append(o.AfterBreach, late.Seconds())
 	}
-	return seconds
 }

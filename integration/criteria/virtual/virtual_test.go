@@ -105,6 +105,7 @@ func TestADeadProxyIsExcluded(t *testing.T) {
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Len(t, o.Excluded, 1)
 	require.Positive(t, o.Excluded[0])
+	require.Less(t, o.AfterBreach[0], o.Excluded[0])
 	require.GreaterOrEqual(t, o.OnBad, 5, "the breaker's threshold")
 	require.Positive(t, o.Opened)
 	require.Zero(t, o.Late)

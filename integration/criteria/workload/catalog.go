@@ -136,17 +136,17 @@ func (c Catalog) Waits() []*Workload {
 // a 503, by refusing, by hanging.
 func (c Catalog) Deaths() *Workload {
 	w := c.base("one dies after the other")
-	w.Rate = 100
-	const minute = time.Minute
+	w.Rate = max(100*c.Scale, 20)
+	step := time.Duration(max(c.Scale, 0.2) * float64(time.Minute))
 	rounds := max(int(3*c.Scale), 1)
-	w.Requests = int(w.Rate * minute.Seconds() * float64(rounds*proxies+1))
+	w.Requests = int(w.Rate * step.Seconds() * float64(rounds*proxies+1))
 	how := []faults.State{failing, dead, hanging}
 	for i := range proxies {
 		p := faults.Steady(healthy)
 		for round := range rounds {
-			at := time.Duration(round*proxies+i+1) * minute
+			at := time.Duration(round*proxies+i+1) * step
 			p.Changes = append(p.Changes, faults.Change{At: at, State: how[(round+i)%len(how)]},
-				faults.Change{At: at + 40*time.Second, State: healthy})
+				faults.Change{At: at + step*2/3, State: healthy})
 		}
 		w.Pool = append(w.Pool, p)
 	}
@@ -210,13 +210,13 @@ func (c Catalog) Even(fails float64) *Workload {
 	return w
 }
 
-// Crowd is the workload of SC-008: n requests that are all in flight at once, of which each
-// tenth attempt fails.
-func (c Catalog) Crowd(n int) *Workload {
-	w := c.base(fmt.Sprintf("%d in flight", n))
-	w.Requests, w.Rate = n, 2*float64(n)
-	s := faults.State{Fails: 0.1, Latency: 5 * time.Second}
-	w.Pool = slices.Repeat(faults.Pool{faults.Steady(s)}, 4)
+// Crowd is the workload of SC-008: 10,000 requests that are all in flight at once. A tenth of
+// the attempts fails.
+func (c Catalog) Crowd() *Workload {
+	w := c.base("all in flight")
+	c.resize(w, 10_000)
+	w.Rate = 2 * float64(w.Requests)
+	w.Pool = slices.Repeat(faults.Pool{faults.Steady(faults.State{Fails: 0.1, Latency: 5 * time.Second})}, 4)
 	w.MaxAttempts = 5
 	return w
 }

@@ -23,9 +23,6 @@ func NoiseLevels() []float64 { return []float64{0.01, 0.02, 0.05} }
 // NoiseRate is the number of requests per second of these workloads.
 const NoiseRate = 200.0
 
-// CrowdSize is the number of requests in flight at once in SC-008.
-const CrowdSize = 10_000
-
 // Jobs returns all runs in virtual time, in the order of the criteria. The same workload is
 // listed once.
 func Jobs(c Catalog) (jobs []Job) {
@@ -51,9 +48,9 @@ func Jobs(c Catalog) (jobs []Job) {
 	}
 	jobs = append(jobs, Job{c.Deaths(), []string{Default, "no reachability checks"}})
 	for _, w := range c.Choices() {
-		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Rotation, OracleName}})
+		jobs = append(jobs, Job{w, []string{Default, "no breakers", "random scorers", Single, Rotation, OracleName}})
 	}
-	jobs = append(jobs, Job{c.Dead(), all}, Job{c.Even(0.5), curve}, Job{c.Crowd(CrowdSize), []string{Default}})
+	jobs = append(jobs, Job{c.Dead(), all}, Job{c.Even(0.5), curve}, Job{c.Crowd(), []string{Default}})
 	for _, w := range Points(c) {
 		jobs = append(jobs, Job{w, curve})
 	}

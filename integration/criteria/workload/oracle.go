@@ -9,7 +9,7 @@ import (
 const OracleName = "oracle"
 
 // Oracle returns the outcome of a gateway that reads the trace: at each attempt it chooses,
-// of the proxies that the request has not used, the one with the least probability of
+// of the proxies that the request has not used (all, once it has used them all), the one with the least probability of
 // failing at that moment, the fastest of equals. It does not know the luck of an attempt. It
 // makes at most attempts attempts, and waits before none.
 func (w *Workload) Oracle(attempts int) *Outcome {
@@ -20,13 +20,15 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	for id, q := range w.Schedule() {
 		at, served, n := q.At, false, 0
 		var used []int
-		for n < min(attempts, len(w.Pool)) && !served {
+		for n < attempts && !served {
 			i := w.best(q.Target, at, used)
 			state := w.Pool[i].At(q.Target, at)
 			if state.Loss() > 0.7 {
 				o.OnBad++
 			}
-			used = append(used, i)
+			if used = append(used, i); len(used) == len(w.Pool) {
+				used = nil
+			}
 			at += w.Latency(id, n, state.Latency)
 			served = w.Luck(id, n) >= state.Loss()
 			n++

@@ -96,6 +96,9 @@ type Outcome struct {
 	// Seconds from the moment when a proxy began to fail every attempt to the opening of its
 	// breaker.
 	Excluded []float64
+	// Seconds from the fifth failed attempt after that moment to the opening; 0 if the breaker
+	// opened earlier.
+	AfterBreach []float64
 	// The gateway's own counts agree with those of the proxies and the clients.
 	Reconciled bool
 }
