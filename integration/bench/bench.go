@@ -154,8 +154,8 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 	if c.pinned {
 		cpu = otherCPU
 	}
-	cmd := peers.OnCPU(cpu, self(), "-role", "load", "-addr", r.Addr, "-mode", c.plan.Mode, "-path", c.plan.Path, "-status",
-		fmt.Sprint(max(c.plan.Status, 200)),
+	cmd := peers.OnCPU(cpu, self(), "-role", "load", "-addr", r.Addr, "-mode", c.plan.Mode, "-path", c.plan.Path,
+		"-status", fmt.Sprint(max(c.plan.Status, 200)),
 		"-conns", fmt.Sprint(c.plan.Conns), "-rate", fmt.Sprint(c.plan.Rate), "-duration", b.duration.String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -58,7 +58,7 @@ func (p *program) plan(c workload.Catalog, gateways []sockets.Gateway) (runs []r
 		}
 	}
 	for range p.rounds() {
-		for _, w := range []*workload.Workload{c.Cold(), c.TwoDie(), c.FreeList(), c.Tunnels()} {
+		for _, w := range c.Scenes() {
 			runs = append(runs, run{w.Control(), sockets.Gateway{Name: report.Direct}})
 			add(w)
 		}

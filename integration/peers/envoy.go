@@ -54,7 +54,8 @@ func envoyConfig(s *Setup) object {
 		"route_config": object{"virtual_hosts": []object{{"name": "all", "domains": []string{"*"}, "routes": []object{
 			{"match": object{"connect_matcher": object{}}, "route": object{"cluster": "out", "timeout": "0s",
 				"retry_policy": retry}},
-			{"match": object{"prefix": "/"}, "route": object{"cluster": "out", "timeout": "60s", "retry_policy": retry}},
+			{"match": object{"prefix": "/"}, "route": object{"cluster": "out", "timeout": "60s",
+				"retry_policy": retry}},
 		}}}},
 		"http_filters": []object{{"name": "envoy.filters.http.router", "typed_config": typed(
 			"extensions.filters.http.router.v3.Router", object{})}},

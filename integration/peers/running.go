@@ -32,6 +32,9 @@ type Options struct {
 	Graceful  bool   // Stop sends SIGTERM and waits up to 5 s: it may have a profile to write
 }
 
+// startTimeout is the time that a peer may take until it listens.
+const startTimeout = time.Minute
+
 // Start starts a peer and waits until it listens.
 func Start(name string, prepare Prepare, o Options) (*Running, error) {
 	dir, err := os.MkdirTemp("", "peer-"+name+"-")
@@ -71,15 +74,14 @@ func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
 		return err
 	}
 	r.cmd = cmd
-	for range 1000 {
+	for begun := time.Now(); time.Since(begun) < startTimeout; time.Sleep(10 * time.Millisecond) {
 		if c, err := net.Dial("tcp", r.Addr); err == nil {
 			c.Close()
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	written, _ := os.ReadFile(filepath.Join(r.dir, "output"))
-	return fmt.Errorf("%s does not listen on %s after 10 s; its output: %s", name, r.Addr, written)
+	return fmt.Errorf("%s does not listen on %s after %v; its output: %s", name, r.Addr, startTimeout, written)
 }
 
 // Stop ends the peer and removes its files.

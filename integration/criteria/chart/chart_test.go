@@ -30,11 +30,13 @@ func elements(t require.TestingT, svg string) map[string]int {
 }
 
 func TestSVG(t *testing.T) {
-	c := Chart{Title: "a < b & c", X: "p", Y: "share", Ticks: []string{"0.1", "0.2", "0.5"}, High: 1, Target: 0.9, Lines: true,
+	c := Chart{
+		Title: "a < b & c", X: "p", Y: "share", Ticks: []string{"0.1", "0.2", "0.5"}, High: 1, Target: 0.9, Lines: true,
 		Series: []Series{
 			{"ours", []Point{{0.9, 0.8, 0.95}, {0.8, 0.7, 0.9}, {0.5, 0.4, 0.6}}},
 			{"<theirs>", []Point{{0.7, 0.7, 0.7}, {math.NaN(), 0, 1}, {0.1, 0, 0.2}}},
-		}}
+		},
+	}
 	svg := c.SVG()
 	count := elements(t, svg)
 	require.Equal(t, 1, count["svg"])
@@ -50,8 +52,9 @@ func TestAnySVGIsWellFormed(t *testing.T) {
 	coordinate := regexp.MustCompile(` (?:x|y|cx|cy|x1|y1|x2|y2)="([^"]*)"`)
 	rapid.Check(t, func(t *rapid.T) {
 		c := Chart{
-			Title: rapid.String().Draw(t, "title"), X: rapid.String().Draw(t, "x"), High: 1, Target: value.Draw(t, "target"),
-			Ticks: rapid.SliceOfN(rapid.String(), 1, 6).Draw(t, "ticks"), Lines: rapid.Bool().Draw(t, "lines"),
+			Title: rapid.String().Draw(t, "title"), X: rapid.String().Draw(t, "x"), High: 1,
+			Target: value.Draw(t, "target"),
+			Ticks:  rapid.SliceOfN(rapid.String(), 1, 6).Draw(t, "ticks"), Lines: rapid.Bool().Draw(t, "lines"),
 		}
 		for range rapid.IntRange(0, 12).Draw(t, "series") {
 			s := Series{Name: rapid.String().Draw(t, "name")}

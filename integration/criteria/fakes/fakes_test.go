@@ -78,7 +78,9 @@ func TestParse(t *testing.T) {
 	_, target, ok = p.parse("t12.example:443", "")
 	require.False(t, ok)
 	require.Equal(t, 12, target)
-	for _, bad := range [][2]string{{"x.example", "/1"}, {"t1.example", "/x"}, {"t1.example", "/400"}, {"t1.example", "/-1"}} {
+	for _, bad := range [][2]string{
+		{"x.example", "/1"}, {"t1.example", "/x"}, {"t1.example", "/400"}, {"t1.example", "/-1"},
+	} {
 		_, _, ok := p.parse(bad[0], bad[1])
 		require.False(t, ok, bad)
 	}

@@ -52,16 +52,17 @@ func msInterval(i stats.Interval) string {
 	return fmt.Sprintf("%s (%s to %s)", ms(i.Value), ms(i.Low), ms(i.High))
 }
 
-// medianAndWorst formats the values of rounds: the median, and the worst (the largest) if
-// there are several.
+// medianAndWorst formats the values of rounds: the median, and the worst (the largest) if it
+// differs.
 func medianAndWorst(values []float64, format func(float64) string) string {
-	switch len(values) {
-	case 0:
+	if len(values) == 0 {
 		return "-"
-	case 1:
-		return format(values[0])
 	}
-	return fmt.Sprintf("%s, worst %s", format(stats.Median(slices.Clone(values))), format(slices.Max(values)))
+	median, worst := format(stats.Median(slices.Clone(values))), format(slices.Max(values))
+	if median == worst {
+		return median
+	}
+	return median + ", worst " + worst
 }
 
 // count formats a number with separators of thousands.

@@ -94,8 +94,8 @@ func (d *Data) Write(dir string) error {
 
 const introduction = `# Criteria
 
-Written by ` + "`make criteria`" + `; every number on this page comes from that run. [results.json](criteria/results.json) has
-all runs.
+Written by ` + "`make criteria`" + `; every number on this page comes from that run.
+[results.json](criteria/results.json) has all runs.
 
 **Virtual** runs send requests through the real engine: connections are pipes, and the clock is that of
 testing/synctest, so the machine's speed has no influence. **Sockets** runs use the built binary, fakes and clients on
@@ -107,7 +107,7 @@ Faults and luck come from the seed. The n-th attempt of a request has the same l
 its number is below the probability with which the chosen proxy fails at that moment. So two gateways differ by their
 choices only. The **oracle** reads the trace of faults, but not the luck: it always chooses the proxy that is least
 likely to fail at that moment, with as many attempts, and without a wait. A **single attempt** is Whirlpool with
-` + "`max_attempts = 1`" + `. **Random rotation** is three attempts through random proxies, with every other part turned off.
+` + "`max_attempts = 1`" + `. **Random rotation** is three attempts through random proxies, with every other part off.
 Shares have Wilson's 95 % interval, quantiles a distribution-free one, shares of a gap a bootstrap's.
 
 `

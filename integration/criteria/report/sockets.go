@@ -22,12 +22,10 @@ func took(r *sockets.Result) float64          { return float64(r.Took) / float64
 
 // scenes is the comparison with Envoy and HAProxy on pools that fail in several ways.
 func (d *Data) scenes() *section {
-	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: "Medians of the rounds, and the worst " +
-		"round. Extra attempts are those beyond one for each request: retries, hedged attempts, and what was lost on dead " +
-		"proxies; connections that were refused are counted for Whirlpool only."}
+	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: scenesText}
 	t := &table{header: []string{"workload", "gateway", "requests that failed", "extra attempts", "p50", "p95", "p99",
 		"took"}}
-	for _, w := range []*workload.Workload{d.Catalog.Cold(), d.Catalog.TwoDie(), d.Catalog.FreeList(), d.Catalog.Tunnels()} {
+	for _, w := range d.Catalog.Scenes() {
 		for _, g := range append(slices.Clone(d.Gateways), Direct) {
 			name := w.Name
 			if g == Direct {
@@ -38,7 +36,8 @@ func (d *Data) scenes() *section {
 			}
 			t.row(w.Name, control(g), medianAndWorst(d.rounds(name, g, lostRequests), number),
 				medianAndWorst(d.rounds(name, g, extraAttempts), number),
-				medianAndWorst(d.rounds(name, g, quantile(0.5)), ms), medianAndWorst(d.rounds(name, g, quantile(0.95)), ms),
+				medianAndWorst(d.rounds(name, g, quantile(0.5)), ms),
+				medianAndWorst(d.rounds(name, g, quantile(0.95)), ms),
 				medianAndWorst(d.rounds(name, g, quantile(0.99)), ms), medianAndWorst(d.rounds(name, g, took), ms))
 		}
 	}
@@ -109,7 +108,8 @@ func (d *Data) judgeTwoDie(s *section) {
 	w := d.Catalog.TwoDie()
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
 	s.judge(Criterion{ID: "bad pools", Workload: w.Name, Where: "sockets", Target: "every request is served",
-		Measured: fmt.Sprintf("at most %.0f fail in a round", lost)}, lost == 0, "requests failed with all their attempts")
+		Measured: fmt.Sprintf("at most %.0f fail in a round", lost)}, lost == 0,
+		"requests failed with all their attempts")
 	control := d.median(w.Control().Name, Direct, quantile(0.99))
 	p99 := d.median(w.Name, Whirlpool, quantile(0.99))
 	why := fmt.Sprintf("%.0f attempts reached the proxy that hangs after it did",
@@ -139,9 +139,7 @@ func (d *Data) judgeFreeList(s *section) {
 
 // points compares sockets with virtual time, and with Envoy and HAProxy on the same faults.
 func (d *Data) points() *section {
-	s := &section{title: "A point of each curve on sockets", text: "The same kinds of faults for " +
-		"a shorter time: 1,000 requests at 200/s. Virtual time and sockets have the same trace and the same luck; their " +
-		"intervals must overlap."}
+	s := &section{title: "A point of each curve on sockets", text: pointsText}
 	names := append(slices.Clone(d.Gateways), workload.Single, workload.OracleName)
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
 	series := make([]chart.Series, len(names))
@@ -182,7 +180,8 @@ func (d *Data) points() *section {
 		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
 	}})
 	s.judge(Criterion{ID: "SC-001", Workload: "all of this table", Where: "both",
-		Target: "sockets and virtual time agree", Measured: fmt.Sprintf("%d of %d agree", len(ticks)-len(apart), len(ticks))},
+		Target:   "sockets and virtual time agree",
+		Measured: fmt.Sprintf("%d of %d agree", len(ticks)-len(apart), len(ticks))},
 		len(apart) == 0, "apart: "+strings.Join(apart, "; "))
 	hang := workload.Points(d.Catalog)[5].Name
 	p95 := retriedP95(d.Sockets[hang][Whirlpool][0].Outcome)
@@ -201,13 +200,12 @@ func (d *Data) points() *section {
 func short(name string) string {
 	name = strings.TrimSuffix(name, ", short")
 	name = strings.TrimSuffix(name, fmt.Sprintf(" %g", workload.PartsLevel))
-	return strings.NewReplacer("one of eight hangs", "1 of 8 hangs", "three of ten are dead", "3 of 10 dead").Replace(name)
+	name = strings.Replace(name, "one of eight hangs", "1 of 8 hangs", 1)
+	return strings.Replace(name, "three of ten are dead", "3 of 10 dead", 1)
 }
 
 func (d *Data) sc006() *section {
-	s := &section{title: "SC-006: overhead at 1,000 connections", text: "Sockets. The same binary with its defaults, and " +
-		"with retries, breakers, adaptive timeouts and checks off: interleaved pairs, with the load and the fakes of " +
-		"`make bench-peers`. The program's loads share the cores, so the CPU time of a request is the better figure."}
+	s := &section{title: "SC-006: overhead at 1,000 connections", text: sc006Text}
 	t := &table{header: []string{"on : off", "median", "least", "greatest"}}
 	row := func(name string, of func(sockets.Overhead) float64) float64 {
 		var v []float64
@@ -221,15 +219,15 @@ func (d *Data) sc006() *section {
 	cpu := row("CPU time of a request", func(o sockets.Overhead) float64 { return o.CPU })
 	row("requests per second", func(o sockets.Overhead) float64 { return o.Rate })
 	s.tables = append(s.tables, t)
-	s.judge(Criterion{ID: "SC-006", Workload: "1,000 connections", Where: "sockets", Target: "less than 5 % more CPU time",
+	s.judge(Criterion{ID: "SC-006", Workload: "1,000 connections", Where: "sockets",
+		Target:   "less than 5 % more CPU time",
 		Measured: fmt.Sprintf("%+.1f %% (median of %d pairs)", 100*(cpu-1), len(d.Overhead))}, cpu < 1.05,
 		"the scorer, the statistics and the metrics of each request")
 	return s
 }
 
 func (d *Data) sc007() *section {
-	s := &section{title: "SC-007: queries over 24 hours", text: "In process: 24 hours with attempts of 100 proxies in " +
-		"each minute, while a goroutine records more; 200 queries of each kind, with their JSON."}
+	s := &section{title: "SC-007: queries over 24 hours", text: sc007Text}
 	t := &table{header: []string{"query", "p99"}}
 	worst := time.Duration(0)
 	for _, q := range d.Queries {
@@ -244,13 +242,13 @@ func (d *Data) sc007() *section {
 
 func (d *Data) sc009() *section {
 	p := d.Policy
-	s := &section{title: "SC-009: a changed policy is in force at once", text: "Sockets. `max_attempts` is changed by PUT " +
-		"/api/v1/retry/policy under load. Requests that begin after the response must run under the new policy."}
+	s := &section{title: "SC-009: a changed policy is in force at once", text: sc009Text}
 	t := &table{header: []string{"changes", "requests after a change", "under the policy before", "slowest change"}}
 	t.row(count(p.Changes), count(p.Requests), count(p.Old), ms(float64(p.Slowest)/float64(time.Millisecond)))
 	s.tables = append(s.tables, t)
 	s.judge(Criterion{ID: "SC-009", Workload: count(p.Changes) + " changes", Where: "sockets",
-		Target: "no request under the policy before", Measured: fmt.Sprintf("%d of %s", p.Old, count(p.Requests))}, p.Old == 0,
+		Target:   "no request under the policy before",
+		Measured: fmt.Sprintf("%d of %s", p.Old, count(p.Requests))}, p.Old == 0,
 		"the policy took effect late")
 	return s
 }

@@ -67,9 +67,7 @@ func whyLost(o *workload.Outcome) string {
 const gapTarget = 0.995
 
 func (d *Data) sc001() *section {
-	s := &section{title: "SC-001: success with retries, over a single attempt", text: "Virtual time, 10,000 requests " +
-		"at 50/s for six targets through eight proxies, which besides fail 1 % of attempts. The share of the gap is (Whirlpool " +
-		"- single attempt) : (oracle - single attempt)."}
+	s := &section{title: "SC-001: success with retries, over a single attempt", text: sc001Text}
 	t := &table{header: []string{"faults", "level", "single attempt", "random rotation", "Whirlpool", "oracle",
 		"gain, points", "gain, relative", "share of the gap"}}
 	for _, k := range workload.Kinds() {
@@ -126,8 +124,7 @@ func slug(name string) string {
 }
 
 func (d *Data) parts() *section {
-	s := &section{title: "Each part turned off", text: "Requests served, in virtual time. The columns are Whirlpool's " +
-		"defaults and the same with one part turned off."}
+	s := &section{title: "Each part turned off, hedging on", text: partsText}
 	variants := append([]string{workload.Default}, workload.Parts()...)
 	header := []string{"workload"}
 	for _, v := range append(variants, workload.Rotation, workload.OracleName) {
@@ -165,9 +162,7 @@ func (d *Data) twoFailing(fails, rate float64) string {
 }
 
 func (d *Data) sc002() *section {
-	s := &section{title: "SC-002: attempts on proxies that fail more than 70 %, breakers on and off", text: "Virtual " +
-		"time. Two of eight proxies fail with the given probability, the others 1 % of attempts. Hot: 10,000 requests at " +
-		"20/s, 2.5/s for each proxy; cold: 4,000 requests at 0.4/s, 0.05/s for each proxy."}
+	s := &section{title: "SC-002: attempts on proxies that fail more than 70 %, breakers on and off", text: sc002Text}
 	t := &table{header: []string{"load", "failing", "breakers off", "breakers on", "change", "oracle"}}
 	var series []chart.Series
 	var ticks []string
@@ -203,8 +198,7 @@ func (d *Data) sc002() *section {
 		s.judge(Criterion{ID: "SC-002", Workload: "two of eight failing, " + load.name, Where: "virtual",
 			Target:   "80 % fewer attempts on them at each level",
 			Measured: fmt.Sprintf("least %.1f %% fewer, at %g %%", 100*worst, 100*at)}, worst >= 0.8,
-			"a breaker opens after 5 failures within 60 s at least: at 0.05/s a proxy rarely has as many, and what it fails "+
-				"before counts")
+			"a breaker opens after at least 5 failures within 60 s; at 0.05/s a proxy rarely has as many")
 	}
 	s.tables = append(s.tables, t)
 	top := 0.0
@@ -218,8 +212,8 @@ func (d *Data) sc002() *section {
 		Y: "attempts on them per 100 requests", Ticks: ticks, High: math.Ceil(top/5) * 5, Target: math.NaN(),
 		Series: series, Lines: true,
 	}})
-	lost := &table{header: []string{"random errors of all proxies", "breakers opened", "time that healthy proxies were " +
-		"not admitted", "requests served"}}
+	lost := &table{header: []string{"random errors of all proxies", "breakers opened",
+		"time that healthy proxies were not admitted", "requests served"}}
 	worst := 0.0
 	for _, level := range workload.NoiseLevels() {
 		o := d.Virtual[d.Catalog.Noise(level, workload.NoiseRate).Name][workload.Default]
@@ -252,9 +246,7 @@ func (d *Data) waits() (names []string) {
 func retriedP95(o *workload.Outcome) stats.Interval { return stats.Quantile(o.Retried(), 0.95) }
 
 func (d *Data) sc003() *section {
-	s := &section{title: "SC-003: latency of requests that were served after a retry", text: "Virtual time, 10,000 " +
-		"requests at 50/s, eight proxies with a median latency of 50 ms. The 95th percentile of the latency, from the " +
-		"client's first byte on, of the requests that succeeded after at least one retry."}
+	s := &section{title: "SC-003: latency of requests that were served after a retry", text: sc003Text}
 	variants := []string{workload.Default, "no adaptive timeout", workload.Rotation, workload.OracleName}
 	header := []string{"workload", "requests with a retry"}
 	series := make([]chart.Series, len(variants))
@@ -308,10 +300,7 @@ func above(values []float64, limit float64) (n int) {
 func (d *Data) sc004() *section {
 	name := d.Catalog.Deaths().Name
 	o := d.Virtual[name]
-	s := &section{title: "SC-004: from a breach of the threshold to the exclusion", text: "Virtual time, 100 requests " +
-		"per second. One proxy after the other fails every attempt for 40 s: by 503s, by refusing connections, by hanging. A " +
-		"breaker excludes its proxy in the same critical section that counts the failure: what can be measured is the time " +
-		"from the proxy's first failing moment, and the number of attempts that began while its breaker was open."}
+	s := &section{title: "SC-004: from a breach of the threshold to the exclusion", text: sc004Text}
 	t := &table{header: []string{"", "deaths with an opening", "from death to opening, median", "p95",
 		"from the fifth failure to opening, median", "p95", "attempts while open"}}
 	late := 0
@@ -333,19 +322,16 @@ func (d *Data) sc004() *section {
 		Target: "no attempt begins while its breaker is open", Measured: count(late) + " attempts"}, late == 0,
 		"attempts were admitted by open breakers")
 	p95 := 1000 * stats.Quantile(slices.Clone(o[workload.Default].AfterBreach), 0.95).Value
-	s.judge(Criterion{ID: "SC-004", Workload: name, Where: "virtual", Target: "excluded within 1 s of the fifth failure",
-		Measured: "p95 " + ms(p95)}, p95 <= 1000, "the evidence against a proxy grows with failures that other proxies "+
-		"do not have: some deaths needed more than five")
+	s.judge(Criterion{ID: "SC-004", Workload: name, Where: "virtual",
+		Target: "excluded within 1 s of the fifth failure", Measured: "p95 " + ms(p95)}, p95 <= 1000,
+		"evidence grows with failures that other proxies do not have: some deaths needed more than five")
 	return s
 }
 
 func firstRetries(o *workload.Outcome) stats.Interval { return stats.Wilson(o.FirstRetries()) }
 
 func (d *Data) sc005() *section {
-	s := &section{title: "SC-005: success of the first retry, over a random choice", text: "Virtual time, 10,000 " +
-		"requests at 50/s. Of the requests whose first attempt failed, the share that the second served. The pools: eight " +
-		"proxies that fail 30 % of attempts; four that fail 2 % and four 60 %; three of 5 %, four of 40 %, three of 70 %; ten " +
-		"of 0 to 81 % (Zipf); four of 1 % and four of 60 % that change places each minute."}
+	s := &section{title: "SC-005: success of the first retry, over a random choice", text: sc005Text}
 	variants := []string{workload.Default, "no breakers", "random scorers", workload.Rotation, workload.OracleName}
 	header := []string{"pool"}
 	series := make([]chart.Series, len(variants))
@@ -388,10 +374,7 @@ func (d *Data) sc005() *section {
 }
 
 func (d *Data) sc010() *section {
-	s := &section{title: "SC-010: successes within one and two retries", text: "Virtual time, 10,000 requests at 50/s, " +
-		"`max_attempts = 10`. Of ten proxies one refuses connections, one hangs and one responds 503, the others fail 2 % of " +
-		"attempts; and eight proxies of which each attempt fails with a probability of 50 %, for which (1 - p³) : (1 - p¹⁰) " +
-		"= 87.6 % is the most that any choice can reach within two retries."}
+	s := &section{title: "SC-010: successes within one and two retries", text: sc010Text}
 	t := &table{header: []string{"workload", "gateway", "served", "within one retry, of those", "within two"}}
 	var series []chart.Series
 	for _, w := range []*workload.Workload{d.Catalog.Dead(), d.Catalog.Even(0.5)} {
@@ -416,17 +399,15 @@ func (d *Data) sc010() *section {
 	s.tables = append(s.tables, t)
 	s.figures = append(s.figures, figure{"sc010", "Requests served by number of attempts", chart.Chart{
 		Title: "SC-010: three of ten proxies are dead", X: "attempts", Y: "of the successes, %",
-		Ticks: []string{"1", "2", "3", "4", "5"}, Low: floor(series), High: 100, Target: 99, Series: series, Lines: true,
+		Ticks: []string{"1", "2", "3", "4", "5"}, Low: floor(series), High: 100, Target: 99,
+		Series: series, Lines: true,
 	}})
 	return s
 }
 
 func (d *Data) sc008() *section {
 	o := d.Virtual[d.Catalog.Crowd().Name][workload.Default]
-	s := &section{title: "SC-008: 10,000 requests at once", text: "All requests are in flight at the same time; a tenth " +
-		"of the attempts fails. Counts of clients, proxies and the gateway's metrics must agree. Races are looked for by " +
-		"`make test`: every test runs under the race detector, with 10,000 requests on sockets in `TestS64TenThousandInFlight`, " +
-		"and package breaker is explored exhaustively by its model."}
+	s := &section{title: "SC-008: 10,000 requests at once", text: sc008Text}
 	t := &table{header: []string{"in flight", "served", "attempts", "counts agree"}}
 	t.row(count(len(o.Served)), percent(served(o)), count(o.AttemptCount()), yes(o.Reconciled))
 	s.tables = append(s.tables, t)

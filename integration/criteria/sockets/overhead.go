@@ -32,7 +32,7 @@ type OverheadPlan struct {
 
 // off turns off every part of the gateway that can be.
 const off = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
-	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n[selection]\nfirst = \"round_robin\"\n"
+	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n"
 
 // Run makes the pairs. The one that comes first alternates.
 func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
@@ -95,7 +95,8 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, err
 	}
 	if result.Failed > 0 || result.Requests == 0 {
-		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests, result.Error)
+		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests,
+			result.Error)
 	}
 	// The load begins before it measures, so the CPU time of both is for more requests than
 	// it counts, in the same proportion.

@@ -42,8 +42,8 @@ func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *w
 }
 
 func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Workload) *workload.Outcome {
-	pool, start := fakes.New(w, ""), time.Now()
-	pool.Begin()
+	proxies, start := &dialer{Pool: fakes.New(w, "")}, time.Now()
+	proxies.Begin()
 	cfg.Proxies = nil
 	for i := range w.Pool {
 		cfg.Proxies = append(cfg.Proxies, upstream.Spec{
@@ -54,7 +54,7 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 		cfg.Retry.MaxAttempts = w.MaxAttempts
 	}
 	rng := lockedRand{rng: rand.New(rand.NewPCG(w.Seed, 0x656e67))}
-	e, err := engine.New(cfg, engine.Options{Plugins: reg, Observe: reg.Observe, Dial: dialer{pool}.dial, Rand: rng.Uint64})
+	e, err := engine.New(cfg, engine.Options{Plugins: reg, Observe: reg.Observe, Dial: proxies.dial, Rand: rng.Uint64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +88,7 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	e.Shutdown(ctx)
+	proxies.connections.Wait()
 	return o
 }
 
@@ -123,12 +124,15 @@ func (l *lockedRand) Uint64() uint64 {
 }
 
 // dialer dials the proxies of a pool.
-type dialer struct{ *fakes.Pool }
+type dialer struct {
+	*fakes.Pool
+	connections sync.WaitGroup
+}
 
 // address returns the address of a proxy: its port is its number plus 1.
 func address(proxy int) string { return fmt.Sprintf("proxy.example:%d", 1+proxy) }
 
-func (d dialer) dial(_ context.Context, _, address string) (net.Conn, error) {
+func (d *dialer) dial(_ context.Context, _, address string) (net.Conn, error) {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -141,6 +145,6 @@ func (d dialer) dial(_ context.Context, _, address string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
 	near, far := net.Pipe()
-	go d.Serve(far, number-1)
+	d.connections.Go(func() { d.Serve(far, number-1) })
 	return near, nil
 }

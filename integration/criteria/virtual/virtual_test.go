@@ -121,6 +121,17 @@ func TestRefusingAndHangingProxies(t *testing.T) {
 	}
 }
 
+// Every variant ends with its counts reconciled.
+func TestVariants(t *testing.T) {
+	w, cache := catalog.Dead(), t.TempDir()
+	for _, v := range workload.Variants() {
+		o := play(t, shipped(t), cache, w, v.Name)
+		require.True(t, o.Reconciled, v.Name)
+		require.Greater(t, o.ServedCount(), w.Requests*6/10, v.Name)
+		require.GreaterOrEqual(t, o.AttemptCount(), w.Requests, v.Name)
+	}
+}
+
 func TestTheSameSeedGivesTheSameOutcome(t *testing.T) {
 	w := workload.Kinds()[1].Make(catalog, 0.2)
 	require.Equal(t, Run(t, shipped(t), t.TempDir(), w), Run(t, shipped(t), t.TempDir(), w))

@@ -106,7 +106,8 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	c.resize(w, requests)
 	bad := failing
 	bad.Fails = fails
-	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-2), faults.Steady(bad), faults.Steady(bad))
+	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-2),
+		faults.Steady(bad), faults.Steady(bad))
 	return w
 }
 

@@ -6,7 +6,7 @@ type Job struct {
 	Variants []string // names of Variants, or OracleName
 }
 
-// PartsLevel is the level of each kind at which the variants with one part turned off are
+// PartsLevel is the level of each kind at which the variants with one part turned off or on are
 // compared.
 const PartsLevel = 0.2
 
@@ -38,7 +38,8 @@ func Jobs(c Catalog) (jobs []Job) {
 		}
 	}
 	for _, fails := range FailingRates() {
-		jobs = append(jobs, Job{c.TwoFailing(fails, HotRate, 10_000), all}, Job{c.TwoFailing(fails, ColdRate, 4000), all})
+		jobs = append(jobs, Job{c.TwoFailing(fails, HotRate, 10_000), all},
+			Job{c.TwoFailing(fails, ColdRate, 4000), all})
 	}
 	for _, fails := range NoiseLevels() {
 		jobs = append(jobs, Job{c.Noise(fails, NoiseRate), []string{Default}})

@@ -24,6 +24,11 @@ func Points(c Catalog) (points []*Workload) {
 	return points
 }
 
+// Scenes are the workloads that are compared with the peers at length.
+func (c Catalog) Scenes() []*Workload {
+	return []*Workload{c.Cold(), c.TwoDie(), c.FreeList(), c.Tunnels()}
+}
+
 // Cold is a pool of which half is bad, from a cold start: three good proxies, one slow, two
 // that fail 40 % of attempts, one that refuses connections and one that hangs; 500 requests
 // by 32 clients.

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
 // Variant is a change of the gateway's configuration.
@@ -20,7 +21,8 @@ const (
 )
 
 // Variants returns the variants of the gateway. The first one is the shipped configuration,
-// each of the following has one part turned off, up to Single; Rotation has none of the parts.
+// each of the following has one part turned off, or on if it is off by default, up to Single;
+// Rotation has none of the parts.
 func Variants() []Variant {
 	breakers := func(c *engine.Config) { c.Breaker.FailureThreshold = math.MaxInt32 }
 	adaptive := func(c *engine.Config) { c.Adaptive = false }
@@ -34,6 +36,7 @@ func Variants() []Variant {
 		{"no reachability checks", reachability},
 		{"no slow start", slowStart},
 		{"random scorers", random},
+		{"hedging on", func(c *engine.Config) { c.Retry.Hedge = retry.Hedge{P95: true} }},
 		{Single, func(c *engine.Config) { c.Retry.MaxAttempts = 1 }},
 		{Rotation, func(c *engine.Config) {
 			for _, off := range []func(*engine.Config){breakers, adaptive, reachability, slowStart, random} {
@@ -43,7 +46,7 @@ func Variants() []Variant {
 	}
 }
 
-// Parts returns the names of the variants with one part turned off.
+// Parts returns the names of the variants with one part turned off or on.
 func Parts() (names []string) {
 	for _, v := range Variants() {
 		if v.Name == Single {

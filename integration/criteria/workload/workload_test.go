@@ -59,7 +59,8 @@ func TestLatencyIsAroundItsMedian(t *testing.T) {
 func TestOracle(t *testing.T) {
 	w := New(1, 0.1).base("test")
 	bad := faults.State{Refuses: true}
-	w.Pool = faults.Pool{faults.Switch(bad, faults.State{}, w.Length()/2), faults.Switch(faults.State{}, bad, w.Length()/2)}
+	half := w.Length() / 2
+	w.Pool = faults.Pool{faults.Switch(bad, faults.State{}, half), faults.Switch(faults.State{}, bad, half)}
 	o := w.Oracle(3)
 	require.Equal(t, w.Requests, o.ServedCount())
 	require.Equal(t, w.Requests, o.AttemptCount())
@@ -132,7 +133,7 @@ func TestJobs(t *testing.T) {
 		}
 	}
 	require.Equal(t, []int{180, 8, 200}, []int{refuse, hang, len(list.Pool)})
-	for _, w := range []*Workload{New(1, 1).Cold(), New(1, 1).TwoDie(), list, New(1, 1).Tunnels()} {
+	for _, w := range New(1, 1).Scenes() {
 		control := w.Control()
 		require.Len(t, control.Pool, 1, w.Name)
 		require.Zero(t, control.Pool[0].At(0, control.Length()).Loss(), w.Name)

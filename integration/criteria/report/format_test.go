@@ -1,0 +1,68 @@
+//go:build linux
+
+package report
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/stats"
+	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
+)
+
+func TestFormats(t *testing.T) {
+	require.Equal(t, "99.85 % (99.10 to 100)", percent(stats.Interval{Value: 0.9985, Low: 0.991, High: 1}))
+	require.Equal(t, "50.0 % (0.50 to 97.3)", percent(stats.Interval{Value: 0.5, Low: 0.005, High: 0.973}))
+	require.Equal(t, "-", percent(stats.Interval{Value: math.NaN()}))
+	require.Equal(t, "1.50 s", ms(1500))
+	require.Equal(t, "15 ms", ms(15.2))
+	require.Equal(t, "1.5 ms", ms(1.52))
+	require.Equal(t, "-", ms(math.NaN()))
+	for n, s := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999", -1000: "-1,000"} {
+		require.Equal(t, s, count(n))
+	}
+	require.Equal(t, "-", medianAndWorst(nil, ms))
+	require.Equal(t, "2", medianAndWorst([]float64{2}, number))
+	require.Equal(t, "2, worst 9", medianAndWorst([]float64{9, 2, 1}, number))
+}
+
+func TestTable(t *testing.T) {
+	x := &table{header: []string{"a", "b"}}
+	x.row("1", "2")
+	require.Equal(t, "| a | b |\n|---|---|\n| 1 | 2 |\n", x.String())
+}
+
+// wrap keeps every word, in lines that are no longer than need be.
+func TestWrap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		words := rapid.SliceOf(rapid.StringMatching("[a-zä%]{1,130}")).Draw(t, "words")
+		text := wrap(strings.Join(words, " "))
+		require.Equal(t, words, append([]string{}, strings.Fields(text)...))
+		for _, line := range strings.Split(text, "\n") {
+			if strings.Contains(line, " ") {
+				require.LessOrEqual(t, len([]rune(line)), columns)
+			}
+		}
+	})
+}
+
+func TestWhyLost(t *testing.T) {
+	o := &workload.Outcome{Served: []bool{true, true}}
+	require.Empty(t, whyLost(o))
+	o.Served = []bool{true, false, false}
+	require.Equal(t, "2 requests failed with all their attempts", whyLost(o))
+	o.AllOpen = 1
+	require.Equal(t, "1 of 2 failed requests ended while every breaker was open", whyLost(o))
+}
+
+// A missed criterion has a reason, one that is met has none.
+func TestJudge(t *testing.T) {
+	s := &section{}
+	s.judge(Criterion{ID: "a"}, true, "why")
+	s.judge(Criterion{ID: "b"}, false, "why")
+	require.Equal(t, []Criterion{{ID: "a", Met: true}, {ID: "b", Why: "why"}}, s.criteria)
+}
