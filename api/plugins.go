@@ -158,6 +158,27 @@ type pluginView struct {
 	SpentSeconds float64           `json:"spent_seconds"`       // all calls together
 	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge
 	Settings     []settingView     `json:"settings,omitempty"`  // that the module states
+	Fetch        *fetchView        `json:"fetch,omitempty"`     // of a plugin with a url
+}
+
+// fetchView is the JSON of how a module is fetched.
+type fetchView struct {
+	URL       string    `json:"url"`   // without its query
+	State     string    `json:"state"` // fetching, waiting, done or failed
+	Error     string    `json:"error,omitempty"`
+	FetchedAt time.Time `json:"fetched_at,omitzero"`
+	RetryAt   time.Time `json:"retry_at,omitzero"`
+}
+
+func viewOfFetch(s *plugins.FetchStatus) *fetchView {
+	if s == nil {
+		return nil
+	}
+	v := &fetchView{URL: s.URL, State: string(s.State), FetchedAt: s.FetchedAt, RetryAt: s.RetryAt}
+	if s.Err != nil {
+		v.Error = s.Err.Error()
+	}
+	return v
 }
 
 func (h *pluginHandler) view(i plugins.Info) pluginView {
@@ -167,7 +188,7 @@ func (h *pluginHandler) view(i plugins.Info) pluginView {
 		Faults: i.Faults, FaultsBy: i.FaultsBy, LastError: i.LastError, LastFaultAt: i.LastFaultAt,
 		Quarantined: i.Quarantined, CanRollBack: i.CanRollBack, HidesUpload: i.HidesUpload, Missed: i.Missed,
 		SpentSeconds: i.Spent.Seconds(), UsedFor: h.uses.of(i.Name),
-		Settings: viewsOfSettings(i.Settings),
+		Settings: viewsOfSettings(i.Settings), Fetch: viewOfFetch(i.Fetch),
 	}
 }
 

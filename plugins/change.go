@@ -1,7 +1,6 @@
 package plugins
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
+	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 )
 
 // Change is a set of configured plugins that have been loaded and wait for Commit or Rollback.
@@ -23,10 +23,15 @@ type Change struct {
 	fresh []*version
 	gone  []*plugin
 	notes []note
+	specs map[string]Spec
 }
 
 // note is a log record that Commit writes.
 type note struct{ msg, plugin string }
+
+const keptUnusable = "a kept plugin is not used: it is fetched again"
+
+const placeTaken = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
 // Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback
 // discards the change. The caller must call one of the two soon, because all other changes of the
@@ -61,6 +66,7 @@ func (r *Registry) stage(specs map[string]Spec, begin bool) (*Change, error) {
 
 // arrange enters the loaded versions into c.all. The caller holds mu.
 func (c *Change) arrange(specs map[string]Spec) {
+	c.specs = specs
 	c.all = maps.Clone(*c.r.byName.Load())
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if v := c.ready[name]; v != nil {
@@ -107,10 +113,35 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
+	if spec.Source.URL != "" {
+		return c.loadFetched(name, spec, begin)
+	}
 	code, err := spec.module()
 	if err != nil {
 		return err
 	}
+	return c.loadCode(name, spec, fetched{Module: source.Module{Code: code}}, begin)
+}
+
+// loadFetched loads a module that was fetched before. Without one, a plugin of that name stays as it is until its
+// module has been fetched. A start of the gateway does not fail because a kept module does not load any more.
+func (c *Change) loadFetched(name string, spec Spec, begin bool) error {
+	if m := c.r.kept(name, spec); m != nil {
+		err := c.loadCode(name, spec, *m, begin)
+		if err == nil || !begin {
+			return err
+		}
+		c.r.opts.Log.Error(keptUnusable, slog.String("plugin", name), slog.Any("error", err))
+	}
+	if c.r.get(name) == nil {
+		c.ready[name] = c.r.pendingVersion(name, spec)
+	}
+	return nil
+}
+
+// loadCode loads a module, unless the plugin has it with the same spec.
+func (c *Change) loadCode(name string, spec Spec, m fetched, begin bool) error {
+	code := m.Code
 	if p := c.r.get(name); p != nil {
 		was := p.current.Load()
 		if was.sum == sha256Of(code) && was.source == SourceConfig && sameSpec(was.spec, spec) {
@@ -119,8 +150,9 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	}
 	v, err := c.r.load(name, code, SourceConfig, spec, begin)
 	if err != nil {
-		return fmt.Errorf("%s: %w", cmp.Or(spec.Path, spec.Builtin), err)
+		return fmt.Errorf("%s: %w", spec.place(), err)
 	}
+	v.fetched, v.signature = m.at, m.Signature
 	c.ready[name] = v
 	return nil
 }
@@ -150,7 +182,7 @@ func (c *Change) place(name string, v *version) {
 		if was.source == SourceAPI {
 			hides = c.r.opts.StateDir != ""
 			c.notes = append(c.notes,
-				note{"[plugins.NAME] of the configuration takes the place of the upload of that name", name})
+				note{placeTaken, name})
 		}
 		v.hides.Store(hides)
 	}
@@ -174,9 +206,9 @@ func (c *Change) put(name string, v *version) {
 
 func sameSpec(a, b Spec) bool {
 	sameConfig := len(a.Config)+len(b.Config) == 0 || reflect.DeepEqual(a.Config, b.Config)
-	return a.Path == b.Path && a.Builtin == b.Builtin && strings.EqualFold(a.SHA256, b.SHA256) && a.Kind == b.Kind &&
-		a.Observe == b.Observe &&
-		sameConfig
+	sameModule := a.Path == b.Path && a.Builtin == b.Builtin && a.Source == b.Source &&
+		strings.EqualFold(a.SHA256, b.SHA256)
+	return sameModule && a.Kind == b.Kind && a.Observe == b.Observe && a.Limits == b.Limits && sameConfig
 }
 
 // Scorer returns what Registry.Scorer will return after Commit.
@@ -202,6 +234,7 @@ func (c *Change) Commit() {
 		p.retire()
 	}
 	c.closeReady()
+	c.r.syncFetchers(c.specs)
 	c.r.mu.Unlock()
 	for _, n := range c.notes {
 		c.r.opts.Log.Warn(n.msg, slog.String("plugin", n.plugin))

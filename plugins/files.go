@@ -90,7 +90,8 @@ func (r *Registry) restore() {
 	for _, f := range files {
 		name, isUpload := strings.CutSuffix(f.Name(), savedExt)
 		switch path := filepath.Join(dir, f.Name()); {
-		case strings.HasSuffix(f.Name(), savedExt+halfExt): // the process ended during the write
+		case strings.HasSuffix(f.Name(), savedExt+halfExt),
+			strings.HasSuffix(f.Name(), fetchedExt+halfExt): // the process ended during the write
 			os.Remove(path)
 		case filepath.Ext(f.Name()) == ".wasm":
 			r.opts.Log.Warn("an upload that an earlier build has kept is not read: upload it again, and delete the "+

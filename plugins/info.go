@@ -14,6 +14,7 @@ import (
 // States of a plugin. If it is not ready, the built-in is called instead.
 const (
 	StateReady       = "ready"
+	StateFetching    = "fetching"    // its module has not been fetched yet
 	StateCompiling   = "compiling"   // in the background, after the gateway has started
 	StateFailed      = "failed"      // it cannot be loaded; last_error has the reason
 	StateQuarantined = "quarantined" // too many calls failed
@@ -23,6 +24,8 @@ func (v *version) state() string {
 	switch {
 	case v.failed.Load() != nil:
 		return StateFailed
+	case v.pending:
+		return StateFetching
 	case !v.module.Ready():
 		return StateCompiling
 	case v.quarantined.Load():
@@ -56,6 +59,7 @@ type Info struct {
 	Description wasmhost.Description
 	Settings    []SettingValue  // stated by the module; nil for none
 	Metrics     []output.Metric // the plugin's own
+	Fetch       *FetchStatus    // nil unless the configuration gives a url
 }
 
 func (p *plugin) info() Info {
@@ -71,13 +75,17 @@ func (p *plugin) info() Info {
 	if failed := v.failed.Load(); failed != nil {
 		lastError = (*failed).Error()
 	}
+	var fetch *FetchStatus
+	if f := p.registry.fetchers.get(p.name); f != nil {
+		fetch = f.current()
+	}
 	return Info{
-		Name: p.name, Kind: d.Kind, Source: v.source, State: v.state(), Path: v.spec.Path, SHA256: v.sum,
+		Name: p.name, Kind: v.kind(), Source: v.source, State: v.state(), Path: v.spec.Path, SHA256: v.sum,
 		ABIVersion: d.ABIVersion, Size: d.Size, Learns: v.module.Learns(), LoadedAt: v.loaded.UTC(),
 		Calls: p.calls.Load(), Faults: faults, FaultsBy: maps.Clone(p.byReason), LastError: lastError,
 		LastFaultAt: p.lastFault.UTC(), Missed: p.observer.missed.Load(), Spent: time.Duration(p.spent.Load()),
 		Quarantined: v.quarantined.Load(), CanRollBack: v.canRollBack(), HidesUpload: v.hides.Load(), Description: d,
-		Settings: v.settings(), Metrics: v.output.Metrics(),
+		Settings: v.settings(), Metrics: v.output.Metrics(), Fetch: fetch,
 	}
 }
 

@@ -55,6 +55,9 @@ type version struct {
 	hides    atomic.Bool           // an upload of the same name is used again if this configured plugin is removed
 	failed   atomic.Pointer[error] // why the module cannot be loaded
 
+	pending     bool      // it has no module, since that has yet to be fetched
+	fetched     time.Time // UTC; zero for modules that are not fetched
+	signature   []byte    // of a fetched module; nil for none
 	quarantined atomic.Bool
 	health      health
 	output      *output.Output // of the plugin
@@ -70,7 +73,12 @@ func (r *Registry) newPlugin(name string, v *version) *plugin {
 // kind returns the kind of the current version; "" if it cannot be loaded.
 func (p *plugin) kind() wasmhost.Kind { return p.current.Load().kind() }
 
-func (v *version) kind() wasmhost.Kind { return v.module.Description().Kind }
+func (v *version) kind() wasmhost.Kind {
+	if v.pending {
+		return v.spec.Kind
+	}
+	return v.module.Description().Kind
+}
 
 // takes reports whether v can replace the current version for the callers that hold p. A plugin of
 // unknown kind may be held as a scorer or a judge. Backoffs are looked up for each use.
@@ -102,26 +110,31 @@ func sha256Of(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// hostOf returns the host of a version, with its own output and limits.
+func (r *Registry) hostOf(v *version) *wasmhost.Host {
+	return r.host.WithOutput(v.output).WithLimits(v.spec.Limits.Of(r.opts.Limits))
+}
+
 // load makes a version from the bytes of a module. If begin is set and the module takes long to
 // compile, load compiles it in the background and returns at once.
 func (r *Registry) load(name string, code []byte, source string, spec Spec, begin bool) (*version, error) {
 	v := &version{origin: origin{code, sha256Of(code), source, spec}, loaded: r.now(), output: r.outputOf(name)}
 	if spec.SHA256 != "" && !strings.EqualFold(spec.SHA256, v.sum) {
-		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.Path, v.sum)}
+		return nil, &core.KeyError{Key: "sha256", Err: fmt.Errorf("that of %s is %s", spec.place(), v.sum)}
 	}
 	var m *wasmhost.Module
 	var err error
 	if begin && wasmhost.Slow(code) {
 		m, err = r.begin(name, code, v)
 	} else {
-		m, err = r.host.WithOutput(v.output).Load(code, spec.Config)
+		m, err = r.hostOf(v).Load(code, spec.Config)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if kind := m.Description().Kind; spec.Kind != "" && spec.Kind != kind {
 		m.Close()
-		return nil, &core.KeyError{Key: "kind", Err: fmt.Errorf("%s is a %s", spec.Path, kind)}
+		return nil, &core.KeyError{Key: "kind", Err: fmt.Errorf("%s is a %s", spec.place(), kind)}
 	}
 	v.module = m
 	return v, nil
@@ -131,7 +144,7 @@ func (r *Registry) load(name string, code []byte, source string, spec Spec, begi
 func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module, error) {
 	r.background.Add(1)
 	begun := r.now()
-	m, err := r.host.WithOutput(v.output).Begin(code, v.spec.Config, func(err error) {
+	m, err := r.hostOf(v).Begin(code, v.spec.Config, func(err error) {
 		defer r.background.Done()
 		if errors.Is(err, wasmhost.ErrClosed) { // the plugin has been removed before its module was compiled
 			return

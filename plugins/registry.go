@@ -8,6 +8,7 @@
 package plugins
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/output"
+	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -40,15 +42,35 @@ const (
 	FallbackBackoff = "exponential"
 )
 
-// Spec is one [plugins.NAME] of the configuration.
+// Spec is one [plugins.NAME] of the configuration. It has a Path or a Source.
 type Spec struct {
 	Path    string
 	Builtin string        // the built-in whose module it is, in place of Path; "" for none
 	SHA256  string        // of the file, in hexadecimal; "" for any
+	Source  source.Source // fetched in the background
 	Kind    wasmhost.Kind // "" for any
 	Observe bool          // observations come even while the plugin is not in use
+	Limits  Limits
 	Config  map[string]any
 }
+
+// Limits are the limits of one plugin, in place of those of all. Zero stands for the limit of all.
+type Limits struct {
+	Fuel        int64         // for one call; see wasmhost.Limits
+	MemoryBytes int64         // of an instance, rounded down to pages of 64 KiB
+	CallTimeout time.Duration // CPU time of one call
+}
+
+// Of returns the limits of a plugin whose other limits are those of all.
+func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
+	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
+	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
+	all.CallTimeout = cmp.Or(l.CallTimeout, all.CallTimeout)
+	return all
+}
+
+// place is where the module comes from: the path, the built-in, or the URL without its query.
+func (s *Spec) place() string { return cmp.Or(s.Path, s.Builtin, s.Source.Place()) }
 
 // Options of a Registry.
 type Options struct {
@@ -58,9 +80,11 @@ type Options struct {
 	MaxFaults int              // see DefaultMaxFaults, which 0 stands for
 	Log       *slog.Logger     // required
 	Now       func() time.Time // nil: time.Now
+	// Fetch gets the module of a Spec with a Source, verified; see source.Client. nil: no module is fetched.
+	Fetch func(ctx context.Context, from source.Source) (*source.Module, error)
 	// Check examines an upload before it is loaded. Its error for a bad module is a *Rejection; after any other error
 	// the upload fails without being the module's fault. nil: uploads are only loaded and tried once.
-	Check func(ctx context.Context, code []byte, config map[string]any) error
+	Check func(ctx context.Context, code []byte, spec Spec) error
 	// OnLine receives each log line of a plugin that is kept, while the call that writes it runs. It must return soon,
 	// and not call the registry. nil for none.
 	OnLine func(plugin string, l output.Line)
@@ -92,7 +116,8 @@ type Registry struct {
 	poolMu sync.Mutex // guards pool, and orders its changes and the entries of modules; taken after mu
 	pool   []wasmhost.Proxy
 
-	uploads uploads
+	uploads  uploads
+	fetchers fetchers
 }
 
 // New returns a registry with the built-ins and the modules uploaded earlier. The caller must call
@@ -136,6 +161,7 @@ func (r *Registry) Wait() { r.background.Wait() }
 // Close closes all modules after their calls in progress.
 func (r *Registry) Close() {
 	r.stop()
+	r.fetchers.wg.Wait()
 	for _, p := range *r.byName.Load() {
 		p.retire()
 	}

@@ -226,7 +226,7 @@ func (r *Registry) upload(name string, code []byte, spec Spec, replace bool) (In
 	var v *version
 	err := r.compiler.run(r.closing, code, func() (err error) {
 		if r.opts.Check != nil {
-			if err := r.opts.Check(r.closing, code, spec.Config); err != nil {
+			if err := r.opts.Check(r.closing, code, spec); err != nil {
 				return err
 			}
 		}

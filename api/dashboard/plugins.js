@@ -20,7 +20,7 @@ poll(
           x.name,
           x.kind,
           x.source,
-          [pill(x.state, x.state, x.last_error), x.state + x.last_error],
+          [pill(x.state, x.state, x.last_error || x.fetch?.error), x.state + x.last_error + x.fetch?.error],
           x.used_for.join(", "),
           right(number.format(x.calls)),
           right(x.calls ? ((1e6 * x.spent_seconds) / x.calls).toFixed(2) + " µs" : "–"),

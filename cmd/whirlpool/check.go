@@ -48,8 +48,8 @@ type checker struct {
 }
 
 // check is plugins.Options.Check.
-func (c *checker) check(ctx context.Context, code []byte, config map[string]any) error {
-	report, err := c.report(ctx, code, config)
+func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) error {
+	report, err := c.report(ctx, code, spec)
 	if err != nil {
 		return err
 	}
@@ -65,15 +65,19 @@ func (c *checker) check(ctx context.Context, code []byte, config map[string]any)
 	return nil
 }
 
-func (c *checker) report(ctx context.Context, code []byte, config map[string]any) (conformance.Report, error) {
+func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (conformance.Report, error) {
+	limits := spec.Limits.Of(c.limits)
+	here := func() (conformance.Report, error) {
+		return conformance.Run(wasmhost.New(limits, c.cacheDir), code, spec.Config), nil
+	}
 	if c.program == "" {
-		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
+		return here()
 	}
 	nice := niceOther
 	if wasmhost.Slow(code) {
 		nice = niceSlow
 	}
-	header, err := json.Marshal(checkHeader{c.limits, c.cacheDir, config, nice})
+	header, err := json.Marshal(checkHeader{limits, c.cacheDir, spec.Config, nice})
 	if err != nil {
 		return conformance.Report{}, &wasmhost.CheckError{Msg: "the settings cannot be written as JSON: " + err.Error()}
 	}
@@ -91,7 +95,7 @@ func (c *checker) report(ctx context.Context, code []byte, config map[string]any
 		return conformance.Report{}, ctx.Err()
 	}
 	if err := cmd.Start(); err != nil { // the executable is gone, or there may be no more processes
-		return conformance.Run(wasmhost.New(c.limits, c.cacheDir), code, config), nil
+		return here()
 	}
 	err = cmd.Wait()
 	var report conformance.Report

@@ -40,7 +40,7 @@ func TestCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &checker{limits: wasmhost.DefaultLimits(), program: program}
-			require.NoError(t, c.check(t.Context(), builtin.Modules()["random"], nil))
+			require.NoError(t, c.check(t.Context(), builtin.Modules()["random"], plugins.Spec{}))
 			for failed, module := range map[string][]byte{
 				"one score":  oneScore,
 				"NaN on 503": nanOn503,
@@ -52,7 +52,7 @@ func TestCheck(t *testing.T) {
 					config, check = map[string]any{"unknown": json.Number("1")}, "starts"
 				}
 				var rejected *plugins.Rejection
-				require.ErrorAs(t, c.check(t.Context(), module, config), &rejected, failed)
+				require.ErrorAs(t, c.check(t.Context(), module, plugins.Spec{Config: config}), &rejected, failed)
 				require.Equal(t, check, rejected.Failed[0].Name, failed)
 				require.NotEmpty(t, rejected.Failed[0].Fix)
 			}
@@ -64,11 +64,11 @@ func TestCheck(t *testing.T) {
 func TestCheckThatEndsEarly(t *testing.T) {
 	var rejected *plugins.Rejection
 	c := &checker{limits: wasmhost.DefaultLimits(), program: "/bin/false"}
-	require.ErrorAs(t, c.check(t.Context(), builtin.Modules()["random"], nil), &rejected)
+	require.ErrorAs(t, c.check(t.Context(), builtin.Modules()["random"], plugins.Spec{}), &rejected)
 	require.Equal(t, "finishes", rejected.Failed[0].Name)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, c.check(ctx, builtin.Modules()["random"], nil), context.Canceled)
+	require.ErrorIs(t, c.check(ctx, builtin.Modules()["random"], plugins.Spec{}), context.Canceled)
 }
 
 // The child reports like verify, and leaves the code of a slow module in the cache.

@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/spool"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -94,6 +95,7 @@ func wire(
 	reg, err := plugins.New(plugins.Options{
 		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults,
 		Log: g.log, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
+		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
 		Check: (&checker{limits, cacheDir(cfg), program}).check,
 	})
 	if err != nil {

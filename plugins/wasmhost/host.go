@@ -99,6 +99,13 @@ func New(limits Limits, cacheDir string) *Host {
 // 50 MB.
 func atOnce() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 4)) }
 
+// WithLimits returns a host like h with other limits for the modules that it loads.
+func (h *Host) WithLimits(limits Limits) *Host {
+	other := *h
+	other.limits = limits
+	return &other
+}
+
 // OnlyCPUTime returns a host like h that ends calls only by their CPU time. It is for tools, which
 // may run at low priority.
 func (h *Host) OnlyCPUTime() *Host {

@@ -251,24 +251,6 @@ type Selection struct {
 	MaxCandidates int      `koanf:"max_candidates" json:"max_candidates" range:"1,65536"`
 }
 
-// PluginHost is the [plugins] section.
-type PluginHost struct {
-	MaxFaults   int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
-	CallTimeout Duration          `koanf:"call_timeout" json:"call_timeout" range:"1ms,10s"` // of CPU time
-	CacheDir    string            `koanf:"cache_dir" json:"cache_dir"`
-	Modules     map[string]Plugin `koanf:"-" json:"modules"`
-}
-
-// Plugin is one [plugins.NAME].
-type Plugin struct {
-	Path    string         `koanf:"path" json:"path"`
-	Builtin string         `koanf:"builtin" json:"builtin,omitempty"` // in place of Path
-	SHA256  string         `koanf:"sha256" json:"sha256,omitempty"`
-	Kind    string         `koanf:"kind" json:"kind,omitempty"`
-	Observe bool           `koanf:"observe" json:"observe,omitempty"` // observations come also while it is not in use
-	Config  map[string]any `koanf:"config" json:"-"`
-}
-
 // State is the [state] section.
 type State struct {
 	Dir string `koanf:"dir" json:"dir"`
@@ -347,16 +329,6 @@ func (c *Config) Engine() engine.Config {
 			MaxConnections: c.Gateway.MaxConnections,
 		},
 	}
-}
-
-// Modules returns the plugins to load.
-func (c *Config) Modules() map[string]plugins.Spec {
-	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
-	for name, p := range c.PluginHost.Modules {
-		out[name] = plugins.Spec{Path: p.Path, Builtin: p.Builtin, SHA256: p.SHA256, Kind: wasmhost.Kind(p.Kind), Observe: p.Observe,
-			Config: p.Config}
-	}
-	return out
 }
 
 // Files returns the files that belong to the configuration in addition to the configuration file: proxy lists and

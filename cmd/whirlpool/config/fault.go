@@ -94,7 +94,7 @@ func secret(key string) bool {
 			return !strings.HasSuffix(key, ".role")
 		}
 	}
-	return strings.HasPrefix(key, "plugins.") && strings.Contains(key, ".config")
+	return strings.HasPrefix(key, "plugins.") && (strings.Contains(key, ".config") || strings.HasSuffix(key, ".url"))
 }
 
 // Fault returns a fault that is found only when the configuration is used.

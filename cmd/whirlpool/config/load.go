@@ -21,7 +21,6 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
-	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 // Source is where a configuration comes from.
@@ -274,34 +273,6 @@ func (l *loader) policy() {
 		}
 	}
 	l.cfg.Policy = p
-}
-
-// plugins reads [plugins]: settings of the host, and one table per plugin.
-func (l *loader) plugins() {
-	host := map[string]any{}
-	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
-		table, ok := l.cfg.Plugins[name].(map[string]any)
-		if !ok {
-			host[name] = l.cfg.Plugins[name]
-			continue
-		}
-		var p Plugin
-		key := "plugins." + name
-		l.decode(key, strict.TOML, table, &p)
-		switch {
-		case p.Path != "" && p.Builtin != "":
-			l.fault(key+".builtin", p.Builtin, "is beside a path; the module is one of the two")
-		case p.Path != "":
-			p.Path = l.relative(p.Path)
-		case p.Builtin == "":
-			l.fault(key+".path", nil, "is missing: the .wasm file of the plugin")
-		}
-		if p.Kind != "" && !slices.Contains(wasmhost.Kinds(), wasmhost.Kind(p.Kind)) {
-			l.fault(key+".kind", p.Kind, "must be scorer, backoff or judge")
-		}
-		l.cfg.PluginHost.Modules[name] = p
-	}
-	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
 // relative resolves a path that is relative to the folder of the configuration file.

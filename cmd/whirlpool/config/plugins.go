@@ -1,0 +1,116 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/source"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+)
+
+// PluginHost is the [plugins] section.
+type PluginHost struct {
+	MaxFaults   int               `koanf:"max_faults" json:"max_faults" range:"1,1000000"`
+	CallTimeout Duration          `koanf:"call_timeout" json:"call_timeout" range:"1ms,10s"` // of CPU time
+	CacheDir    string            `koanf:"cache_dir" json:"cache_dir"`
+	Modules     map[string]Plugin `koanf:"-" json:"modules"`
+}
+
+// Plugin is one [plugins.NAME].
+type Plugin struct {
+	Path      string         `koanf:"path" json:"path,omitempty"`
+	Builtin   string         `koanf:"builtin" json:"builtin,omitempty"` // in place of Path
+	URL       ModuleURL      `koanf:"url" json:"url,omitempty"`
+	SHA256    string         `koanf:"sha256" json:"sha256,omitempty"`
+	PublicKey string         `koanf:"public_key" json:"public_key,omitempty"`
+	Insecure  bool           `koanf:"insecure" json:"insecure,omitempty"`
+	Kind      string         `koanf:"kind" json:"kind,omitempty"`
+	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // observations come also while it is not in use
+	Fuel      int64          `koanf:"fuel" json:"fuel,omitempty" range:"10000,10000000000"`
+	Memory    Size           `koanf:"memory" json:"memory,omitempty" range:"64KiB,1GiB"`
+	Timeout   Duration       `koanf:"timeout" json:"timeout,omitzero" range:"1ms,10s"` // of CPU time
+	Config    map[string]any `koanf:"config" json:"-"`
+}
+
+// ModuleURL is the URL of a module.
+type ModuleURL string
+
+// MarshalJSON masks the query, which may hold a secret.
+func (u ModuleURL) MarshalJSON() ([]byte, error) {
+	place, query := source.Source{URL: string(u)}.Place(), ""
+	if place != string(u) {
+		query = "?***"
+	}
+	return json.Marshal(place + query)
+}
+
+// source returns where the module comes from, if that is a URL.
+func (p *Plugin) source() source.Source {
+	return source.Source{URL: string(p.URL), SHA256: p.SHA256, PublicKey: p.PublicKey, Insecure: p.Insecure}
+}
+
+// Modules returns the plugins to load.
+func (c *Config) Modules() map[string]plugins.Spec {
+	out := make(map[string]plugins.Spec, len(c.PluginHost.Modules))
+	for name, p := range c.PluginHost.Modules {
+		spec := plugins.Spec{Kind: wasmhost.Kind(p.Kind), Observe: p.Observe, Config: p.Config,
+			Limits: plugins.Limits{Fuel: p.Fuel, MemoryBytes: int64(p.Memory), CallTimeout: time.Duration(p.Timeout)}}
+		if p.URL != "" {
+			spec.Source = p.source()
+		} else {
+			spec.Path, spec.Builtin, spec.SHA256 = p.Path, p.Builtin, p.SHA256
+		}
+		out[name] = spec
+	}
+	return out
+}
+
+// plugins reads [plugins]: settings of the host, and one table per plugin.
+func (l *loader) plugins() {
+	host := map[string]any{}
+	for _, name := range slices.Sorted(maps.Keys(l.cfg.Plugins)) {
+		table, ok := l.cfg.Plugins[name].(map[string]any)
+		if !ok {
+			host[name] = l.cfg.Plugins[name]
+			continue
+		}
+		var p Plugin
+		key := "plugins." + name
+		l.decode(key, strict.TOML, table, &p)
+		l.module(key, &p)
+		if p.Kind != "" && !slices.Contains(wasmhost.Kinds(), wasmhost.Kind(p.Kind)) {
+			l.fault(key+".kind", p.Kind, "must be scorer, backoff or judge")
+		}
+		l.cfg.PluginHost.Modules[name] = p
+	}
+	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
+}
+
+// module checks where a plugin's module comes from.
+func (l *loader) module(key string, p *Plugin) {
+	switch {
+	case p.Path != "" && p.Builtin != "":
+		l.fault(key+".builtin", p.Builtin, "is beside a path; the module is one of the two")
+	case p.URL != "" && p.Path+p.Builtin != "":
+		l.fault(key+".url", nil, "is beside a path or builtin; the module is one of them")
+	case p.URL == "" && p.Path+p.Builtin == "":
+		l.fault(key+".path", nil, "is missing: the .wasm file of the plugin; or give url")
+	case p.URL == "":
+		if p.Path != "" {
+			p.Path = l.relative(p.Path)
+		}
+		if p.PublicKey != "" || p.Insecure {
+			l.fault(key, nil, "public_key and insecure are for a url; a file is verified by sha256")
+		}
+	default:
+		var wrong *source.FieldError
+		if errors.As(p.source().Check(), &wrong) {
+			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, which may hold a secret
+		}
+	}
+}

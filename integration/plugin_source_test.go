@@ -1,0 +1,104 @@
+package integration
+
+import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"aead.dev/minisign"
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/plugins/source/sourcetest"
+	wasm "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// The binary fetches a signed module by https and an artifact of a registry, keeps both, and needs neither at the next
+// start.
+func TestPluginsAreFetched(t *testing.T) {
+	public, private, err := minisign.GenerateKey(nil)
+	require.NoError(t, err)
+	var module atomic.Value // nil is an outage
+	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		code, _ := module.Load().([]byte)
+		switch {
+		case code == nil:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case strings.HasSuffix(q.URL.Path, ".minisig"):
+			w.Write(minisign.Sign(private, code))
+		default:
+			w.Write(code)
+		}
+	}))
+	defer site.Close()
+	registry := sourcetest.Start(t, httptest.NewTLSServer)
+	digest := registry.Push(t, "1.0", sourcetest.File{Title: "b.wasm", MediaType: "application/wasm",
+		Data: wasm.Scorer(wasm.Scores(1)...).Bytes()})
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: site.Certificate().Raw}), 0o600))
+
+	config := confK + `
+[selection]
+first = "signed"
+retry = "artifact"
+[plugins.signed]
+kind = "scorer"
+url = "` + site.URL + `/signed.wasm?token=hunter2secret"
+public_key = "` + public.String() + `"
+timeout = "50ms"
+[plugins.artifact]
+kind = "scorer"
+url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + digest + `"
+`
+	w := start(t, 3, confK)
+	w.stop()
+	w.env = append(w.env, "SSL_CERT_FILE="+ca, "NO_PROXY=*")
+	w.stateDir = t.TempDir()
+	w.write(config)
+	w.run()
+	require.Equal(t, 200, w.get().status, "the built-ins answer until the modules are there")
+	state := func(name string) []any {
+		v := w.json("/plugins/" + name)
+		return []any{v["state"], v["fetch"].(map[string]any)["state"]}
+	}
+	eventually(t, "the artifact serves", func() bool { return state("artifact")[0] == "ready" })
+	require.Equal(t, []any{"fetching", "waiting"}, state("signed"))
+	require.Equal(t, "the server responds with status 503",
+		w.json("/plugins/signed")["fetch"].(map[string]any)["error"])
+	module.Store(wasm.Scorer(wasm.Scores(2)...).Bytes())
+	status, body, _ := w.call("POST", "/config/reload", "") // does not wait for the next attempt
+	require.Equal(t, 200, status, "%s", body)
+	eventually(t, "the signed module serves", func() bool { return state("signed")[0] == "ready" })
+	calls := w.json("/plugins/signed")["calls"].(float64)
+	require.Equal(t, 200, w.get().status)
+	require.Greater(t, w.json("/plugins/signed")["calls"].(float64), calls)
+
+	// Both places are gone.
+	site.Close()
+	registry.Close()
+	w.signal(syscall.SIGTERM)
+	require.NoError(t, w.cmd.Wait())
+	w.run()
+	require.Equal(t, []any{"ready", "done"}, state("artifact"))
+	require.Equal(t, "ready", state("signed")[0])
+	require.Equal(t, 200, w.get().status)
+	require.EqualValues(t, 0, w.json("/plugins/signed")["faults"])
+	require.NotZero(t, w.json("/plugins/signed")["calls"])
+
+	// Another key: the kept module is not used.
+	other, _, err := minisign.GenerateKey(nil)
+	require.NoError(t, err)
+	w.write(strings.Replace(config, public.String(), other.String(), 1))
+	w.signal(syscall.SIGTERM)
+	require.NoError(t, w.cmd.Wait())
+	w.run()
+	require.Equal(t, "fetching", state("signed")[0])
+	require.Contains(t, w.log.String(), "does not fit")
+	require.Equal(t, 200, w.get().status)
+}

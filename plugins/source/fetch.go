@@ -1,0 +1,217 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+const (
+	maxSignature = 16 << 10
+	maxManifest  = 1 << 20
+	// fetchTimeout limits one Fetch.
+	fetchTimeout = 2 * time.Minute
+)
+
+// Client fetches modules. It is safe for concurrent use.
+type Client struct {
+	transport http.RoundTripper
+	maxBytes  int64
+}
+
+// NewClient returns a client that fetches modules of at most maxBytes. A nil transport stands for one that uses the
+// proxy of the environment (HTTPS_PROXY).
+func NewClient(transport http.RoundTripper, maxBytes int) *Client {
+	if transport == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.ResponseHeaderTimeout = 30 * time.Second
+		transport = t
+	}
+	return &Client{transport, int64(maxBytes)}
+}
+
+// Fetch returns the module of a source, and its signature if the source has a public key. Both are verified. Errors
+// have no query of the URL.
+func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	client := &http.Client{Transport: c.transport}
+	if !s.Insecure {
+		client.Transport = onlyHTTPS{c.transport}
+	}
+	fetch := c.fetchURL
+	if s.isArtifact() {
+		fetch = c.fetchArtifact
+	}
+	m, err := fetch(ctx, client, s)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	if err := s.Verify(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// onlyHTTPS refuses every other request, such as one of a redirect.
+type onlyHTTPS struct{ next http.RoundTripper }
+
+func (o onlyHTTPS) RoundTrip(q *http.Request) (*http.Response, error) {
+	if q.URL.Scheme != "https" {
+		return nil, errors.New("it leads to an address that is not https://; insecure = true permits it")
+	}
+	return o.next.RoundTrip(q)
+}
+
+// withoutURL returns the cause of an error whose text may have a URL.
+func withoutURL(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
+}
+
+// fetchURL gets a file, and the file beside it with the signature.
+func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
+	code, err := get(ctx, client, s.URL, c.maxBytes)
+	if err != nil || s.PublicKey == "" {
+		return &Module{Code: code}, err
+	}
+	key, err := parseKey(s.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := url.Parse(s.URL)
+	if err != nil {
+		return nil, err
+	}
+	beside.RawPath = ""
+	beside.Path += key.ending()
+	signature, err := get(ctx, client, beside.String(), maxSignature)
+	if err != nil {
+		return nil, fmt.Errorf("its signature, the file %s beside it: %w", key.ending(), withoutURL(err))
+	}
+	return &Module{code, signature}, nil
+}
+
+func get(ctx context.Context, client *http.Client, address string, most int64) ([]byte, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := client.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the server responds with status %d", r.StatusCode)
+	}
+	if r.ContentLength > most {
+		return nil, tooLarge(most)
+	}
+	data, err := io.ReadAll(io.LimitReader(r.Body, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > most {
+		return nil, tooLarge(most)
+	}
+	return data, nil
+}
+
+func tooLarge(most int64) error { return fmt.Errorf("it has more than %d bytes", most) }
+
+// fetchArtifact gets the module, which is one layer of an artifact, and the signature, which is another.
+func (c *Client) fetchArtifact(ctx context.Context, client *http.Client, s Source) (*Module, error) {
+	ref, err := s.artifact()
+	if err != nil {
+		return nil, err
+	}
+	repo, err := remote.NewRepository(ref.String())
+	if err != nil {
+		return nil, err
+	}
+	repo.PlainHTTP = strings.HasPrefix(s.URL, plainOCI)
+	repo.Client = &auth.Client{Client: client}
+	repo.MaxMetadataBytes = maxManifest
+	desc, body, err := repo.Manifests().FetchReference(ctx, ref.Reference)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	if desc.Size > maxManifest {
+		return nil, tooLarge(maxManifest)
+	}
+	text, err := content.ReadAll(body, desc)
+	if err != nil {
+		return nil, err
+	}
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(text, &manifest); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
+	layer, err := moduleOf(manifest.Layers)
+	if err != nil {
+		return nil, err
+	}
+	m := &Module{}
+	if m.Code, err = fetchLayer(ctx, repo, layer, c.maxBytes); err != nil || s.PublicKey == "" {
+		return m, err
+	}
+	key, err := parseKey(s.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range manifest.Layers {
+		if strings.HasSuffix(title(l), key.ending()) {
+			m.Signature, err = fetchLayer(ctx, repo, l, maxSignature)
+			return m, err
+		}
+	}
+	return nil, fmt.Errorf("the artifact has no file that ends in %s", key.ending())
+}
+
+func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descriptor, most int64) ([]byte, error) {
+	if l.Size > most {
+		return nil, tooLarge(most)
+	}
+	return content.FetchAll(ctx, repo.Blobs(), l)
+}
+
+func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
+
+// moduleOf returns the layer of the module: the only one, or else the only one whose media type is of WebAssembly or
+// whose file name ends in .wasm.
+func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
+	if len(layers) == 1 {
+		return layers[0], nil
+	}
+	count := 0
+	for _, l := range layers {
+		if strings.Contains(l.MediaType, "wasm") || strings.HasSuffix(title(l), ".wasm") {
+			found = l
+			count++
+		}
+	}
+	if count != 1 {
+		return found, fmt.Errorf("the artifact has %d layers, and %d of them are WebAssembly; it must be one",
+			len(layers), count)
+	}
+	return found, nil
+}

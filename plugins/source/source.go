@@ -1,0 +1,137 @@
+// Package source fetches modules by their address: https:// or oci://, an artifact of a registry (OCI distribution
+// specification 1.1). A module is verified before anything reads it: by its SHA-256, by the digest of the artifact, or
+// by a signature of minisign (https://jedisct1.github.io/minisign/) or cosign sign-blob.
+package source
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"oras.land/oras-go/v2/registry"
+)
+
+// Source is where a module comes from, and how it is verified. The zero Source is none.
+type Source struct {
+	URL       string // https://..., or oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST
+	SHA256    string // of the module, in hexadecimal; "" for any
+	PublicKey string // of minisign, or of cosign in PEM; "" for none
+	Insecure  bool   // http://, oci+http:// and modules that nothing verifies are permitted
+}
+
+// FieldError is the error for one field of a Source.
+type FieldError struct {
+	Field string // url, sha256 or public_key
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+func wrong(field, format string, args ...any) error {
+	return &FieldError{field, fmt.Errorf(format, args...)}
+}
+
+var sum = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+
+// Check returns the first fault of s, a *FieldError. No message quotes the URL, which may hold a secret.
+func (s Source) Check() error {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		return wrong("url", "is no URL")
+	}
+	switch plain := u.Scheme == "http" || u.Scheme == "oci+http"; {
+	case !plain && u.Scheme != "https" && u.Scheme != "oci":
+		return wrong("url", "must begin with https:// or oci://")
+	case plain && !s.Insecure:
+		return wrong("url", "%s:// can be read and changed on the way; use %s://, or set insecure = true", u.Scheme,
+			map[string]string{"http": "https", "oci+http": "oci"}[u.Scheme])
+	case u.Host == "" || u.User != nil || u.Fragment != "":
+		return wrong("url", "must have a host, and neither a user nor a fragment")
+	}
+	if u.Scheme == "oci" || u.Scheme == "oci+http" {
+		if _, err := s.artifact(); err != nil {
+			return wrong("url", "must be oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY@sha256:DIGEST")
+		}
+	}
+	if s.SHA256 != "" && !sum.MatchString(s.SHA256) {
+		return wrong("sha256", "must have 64 hexadecimal digits")
+	}
+	if s.PublicKey != "" {
+		if _, err := parseKey(s.PublicKey); err != nil {
+			return wrong("public_key", "%w", err)
+		}
+	}
+	if !s.Pinned() && s.PublicKey == "" && !s.Insecure {
+		return wrong("url", "nothing verifies the module: give sha256, public_key or the digest of an oci:// "+
+			"artifact, or set insecure = true")
+	}
+	return nil
+}
+
+// Pinned reports whether s stands for one module for ever.
+func (s Source) Pinned() bool {
+	if s.SHA256 != "" {
+		return true
+	}
+	ref, err := s.artifact()
+	return err == nil && ref.ValidateReferenceAsDigest() == nil
+}
+
+// The beginnings of the URLs of artifacts. A registry of plainOCI speaks HTTP.
+const (
+	securedOCI = "oci://"
+	plainOCI   = "oci+http://"
+)
+
+func (s Source) isArtifact() bool {
+	return strings.HasPrefix(s.URL, securedOCI) || strings.HasPrefix(s.URL, plainOCI)
+}
+
+// artifact returns the reference of an artifact's URL.
+func (s Source) artifact() (registry.Reference, error) {
+	if !s.isArtifact() {
+		return registry.Reference{}, errors.New("it is no oci:// URL")
+	}
+	_, name, _ := strings.Cut(s.URL, "://")
+	ref, err := registry.ParseReference(name)
+	if err == nil && ref.Reference == "" {
+		err = errors.New("it has neither tag nor digest")
+	}
+	return ref, err
+}
+
+// Place returns the URL without its query, which may hold a secret, for logs and responses.
+func (s Source) Place() string {
+	place, _, _ := strings.Cut(s.URL, "?")
+	return place
+}
+
+// Module is a module with its signature.
+type Module struct {
+	Code      []byte
+	Signature []byte // nil without a public key
+}
+
+// Verify returns an error unless m is what s permits.
+func (s Source) Verify(m *Module) error {
+	got := sha256.Sum256(m.Code)
+	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {
+		return fmt.Errorf("the module has another SHA-256: %x", got)
+	}
+	if s.PublicKey == "" {
+		return nil
+	}
+	key, err := parseKey(s.PublicKey)
+	if err != nil {
+		return err
+	}
+	if !key.verify(m) {
+		return fmt.Errorf("the signature of %s does not fit the module and public_key", key.program())
+	}
+	return nil
+}
