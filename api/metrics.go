@@ -45,6 +45,7 @@ type summaryView struct {
 	TotalRetries              uint64                  `json:"total_retries"`
 	Replays                   uint64                  `json:"replays"`
 	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // "0" is the first attempt
+	TargetRefused             uint64                  `json:"target_refused"`     // of these, with status 403 or 429
 	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
 	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // all backoffs
 	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by hash, since the start
@@ -63,7 +64,7 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 	s := h.metrics.Summary()
 	v := summaryView{
 		TotalRequests: s.Requests, TotalAttempts: s.Attempts, TotalRetries: s.Retries, Replays: s.Replays,
-		SuccessByAttempt: s.SuccessByAttempt, CircuitBreakerEventsCount: s.Transitions,
+		SuccessByAttempt: s.SuccessByAttempt, TargetRefused: s.TargetRefused, CircuitBreakerEventsCount: s.Transitions,
 		RetryLatencySecondsTotal: seconds(s.Waited), ByPolicy: map[string]policyCounts{},
 		RetentionHours: h.metrics.RetentionHours(),
 	}

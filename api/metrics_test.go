@@ -13,7 +13,7 @@ import (
 func TestSummary(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t, get("/metrics/retries", 200, `{"total_requests":0,"total_attempts":0,"total_retries":0,`+
-		`"replays":0,"success_by_attempt":null,"circuit_breaker_events_count":0,"retry_latency_seconds_total":0,`+
+		`"replays":0,"success_by_attempt":null,"target_refused":0,"circuit_breaker_events_count":0,"retry_latency_seconds_total":0,`+
 		`"by_policy":{},"retention_hours":48}`))
 	policy := retry.DefaultPolicy()
 	r.metrics.summary = metrics.Summary{
@@ -24,7 +24,7 @@ func TestSummary(t *testing.T) {
 		},
 	}
 	r.check(t, get("/metrics/retries", 200, `{"total_requests":10,"total_attempts":14,"total_retries":3,`+
-		`"replays":1,"success_by_attempt":{"0":7,"1":2},"circuit_breaker_events_count":4,`+
+		`"replays":1,"success_by_attempt":{"0":7,"1":2},"target_refused":0,"circuit_breaker_events_count":4,`+
 		`"retry_latency_seconds_total":1.500001,`+
 		`"by_policy":{"abc":{"policy":{"max_attempts":3,"backoff_strategy":"exponential","base_delay":1,`+
 		`"multiplier":2,`+

@@ -238,7 +238,12 @@ poll(
     tiles("requests", [
       [last ? number.format(Math.round(total(last))) : "–", "requests per second", ""],
       [number.format(m.total_requests), "requests", number.format(m.total_attempts) + " attempts"],
-      [m.total_requests ? percent(ok / m.total_requests) : "–", "successful", number.format(c.failed) + " failed"],
+      [
+        m.total_requests ? percent((ok - m.target_refused) / m.total_requests) : "–",
+        "successful",
+        number.format(c.failed) + " failed, " + number.format(m.target_refused) + " refused by the target (403, 429)",
+        m.target_refused > ok / 2,
+      ],
       [
         number.format(c.retried),
         "successful after a retry",
@@ -251,15 +256,16 @@ poll(
 
 const total = sample => Object.keys(kinds).reduce((sum, k) => sum + sample[k], 0);
 
-// tiles shows the tiles of a group: [value, name, more].
+// tiles shows the tiles of a group: [value, name, more, alarm]. With alarm the value is red.
 function tiles(group, list) {
   const old = [...$("tiles").querySelectorAll("." + group)];
-  list.forEach(([value, name, more], i) => {
+  list.forEach(([value, name, more, alarm], i) => {
     const tile =
       old[i] || $("tiles").appendChild(el("div", { class: "tile " + group }, el("b"), el("span"), el("small")));
     [value, name, more].forEach((text, n) => {
       if (tile.children[n].textContent !== text) tile.children[n].textContent = text;
     });
+    tile.classList.toggle("alarm", !!alarm);
   });
 }
 

@@ -526,3 +526,20 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, problems)
 }
+
+// A response of status 403 or 429 is delivered, and counted apart: a pool that is blocked everywhere must not look well.
+func TestRefusalsOfTheTarget(t *testing.T) {
+	r := New(Config{})
+	now := time.Now()
+	for status, n := range map[int]int{200: 3, 403: 5, 429: 2, 404: 1, 503: 4} {
+		for range n {
+			r.Request(&core.RequestEvent{
+				Status: status, Final: core.FinalSuccess, Delivered: status != 503, Attempts: 1, Started: now, Ended: now,
+			})
+		}
+	}
+	s := r.Summary()
+	require.EqualValues(t, 7, s.TargetRefused)
+	require.EqualValues(t, 11, s.SuccessByAttempt["0"])
+	require.EqualValues(t, 7, scrape(r).sum(t, "whirlpool_target_refused_total", ""))
+}

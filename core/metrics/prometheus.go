@@ -110,6 +110,7 @@ var counters = []metric{
 	{"tunnel_bytes_total", "bytes of ended tunnels, up to targets or down to clients", []string{"direction"}},
 	{"retry_success_total", "requests that succeeded after a retry", nil},
 	{"retry_limit_exceeded_total", "requests that reached max_attempts", nil},
+	{"target_refused_total", "delivered responses with status 403 or 429", nil},
 	{"retry_budget_exhausted_total", "requests for which the retry budget was empty", nil},
 }
 
@@ -186,6 +187,7 @@ func (e *exporter) flush() {
 	count("tunnel_bytes_total", uint64(t.tunnelDown.Load()), "direction", "down")
 	count("retry_success_total", t.recovered.Load())
 	count("retry_limit_exceeded_total", t.limited.Load())
+	count("target_refused_total", t.targetRefused.Load())
 	count("retry_budget_exhausted_total", t.overBudget.Load())
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

@@ -15,6 +15,7 @@ type Summary struct {
 	Retries          uint64
 	Replays          uint64
 	SuccessByAttempt map[string]uint64 // requests delivered by the number of their last attempt; "0" is the first
+	TargetRefused    uint64            // of these: with a response of status 403 or 429, as blocked clients get
 	Transitions      uint64            // of all breakers
 	Waited           time.Duration     // all backoffs together
 	ByPolicy         map[string]PolicyCounts
@@ -83,6 +84,7 @@ func (r *Recorder) Summary() Summary {
 		s.Attempts += m.attempts.Load()
 		s.Retries += m.retries.Load()
 		s.Replays += m.replays.Load()
+		s.TargetRefused += m.targetRefused.Load()
 		s.Transitions += m.transitions.Load()
 		s.Waited += time.Duration(m.waited.Load())
 		for i := range m.successByAttempt {

@@ -11,6 +11,7 @@
 package metrics
 
 import (
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,7 @@ type minute struct {
 	at               atomic.Int64 // minutes since the Unix epoch
 	requests         atomic.Uint64
 	delivered        atomic.Uint64
+	targetRefused    atomic.Uint64
 	attempts         atomic.Uint64
 	retries          atomic.Uint64
 	replays          atomic.Uint64
@@ -65,7 +67,9 @@ type minute struct {
 }
 
 func (m *minute) clear() {
-	for _, c := range []*atomic.Uint64{&m.requests, &m.delivered, &m.attempts, &m.retries, &m.replays, &m.transitions} {
+	for _, c := range []*atomic.Uint64{
+		&m.requests, &m.delivered, &m.targetRefused, &m.attempts, &m.retries, &m.replays, &m.transitions,
+	} {
 		c.Store(0)
 	}
 	m.latency.Store(0)
@@ -134,6 +138,10 @@ func (r *Recorder) Request(e *core.RequestEvent) {
 	if n := e.ServedBy(); n > 0 {
 		m.delivered.Add(1)
 		m.successByAttempt[min(n, maxAttempts)-1].Add(1)
+		if e.Status == http.StatusForbidden || e.Status == http.StatusTooManyRequests {
+			m.targetRefused.Add(1)
+			r.totals.targetRefused.Add(1)
+		}
 	}
 	r.policies.count(e)
 	r.totals.request(e)

@@ -10,19 +10,20 @@ import (
 
 // totals are the counters since the start, for Prometheus.
 type totals struct {
-	requests    [core.NumListeners][core.LastFinal + 1]atomic.Uint64
-	succeeded   atomic.Uint64 // attempts
-	hedges      atomic.Uint64
-	hedgesWon   atomic.Uint64
-	transitions [core.HalfOpen + 1]atomic.Uint64
-	recovered   atomic.Uint64 // requests that succeeded after a retry
-	limited     atomic.Uint64 // requests that reached max_attempts
-	overBudget  atomic.Uint64 // requests for which the retry budget was empty
-	waited      atomic.Int64  // ns, of backoffs
-	tunnelUp    atomic.Int64  // bytes
-	tunnelDown  atomic.Int64  // bytes
-	requestTime histogram
-	phases      [len(phases)]histogram
+	requests      [core.NumListeners][core.LastFinal + 1]atomic.Uint64
+	succeeded     atomic.Uint64 // attempts
+	hedges        atomic.Uint64
+	hedgesWon     atomic.Uint64
+	transitions   [core.HalfOpen + 1]atomic.Uint64
+	recovered     atomic.Uint64 // requests that succeeded after a retry
+	targetRefused atomic.Uint64 // delivered responses with status 403 or 429
+	limited       atomic.Uint64 // requests that reached max_attempts
+	overBudget    atomic.Uint64 // requests for which the retry budget was empty
+	waited        atomic.Int64  // ns, of backoffs
+	tunnelUp      atomic.Int64  // bytes
+	tunnelDown    atomic.Int64  // bytes
+	requestTime   histogram
+	phases        [len(phases)]histogram
 
 	mu      sync.Mutex         // guards the maps
 	failed  map[failure]uint64 // attempts that did not succeed
