@@ -29,40 +29,34 @@ type course struct {
 	cause  core.Cause
 }
 
-// answer is a response of a courser.
+// answer is a response.
 type answer struct {
-	by     string
-	closed int // how often it was discarded, or returned by Run
+	by     string // the proxy
+	closed int    // how often it was discarded, or returned by Run
 }
 
 // courses is a Hedger whose attempts go as next says. It keeps the responses.
 type courses struct {
-	next     func(a *Attempt) course
-	streams  bool // the body is streamed, so that there are no hedges
-	shared   *shared
-	mu       sync.Mutex
-	stop     chan struct{} // closed by Stop
-	sends    int           // in flight
-	isHedge  bool
-	stopped  bool
-	dropped  int
-	finished int
+	next    func(a *Attempt) course
+	streams bool // the body is streamed, so that there are no hedges
+	shared  *shared
+
+	mu      sync.Mutex
+	stop    chan struct{} // closed by Stop
+	stopped bool
 }
 
 // shared is what a courses and its hedges share.
 type shared struct {
 	mu      sync.Mutex
 	answers []*answer
-	sent    []string // the proxies of the attempts, in order
-	at      []time.Duration
 	hedges  int
-	begun   time.Time
 	overlap int // most attempts in flight at once
 	now     int
 }
 
 func newCourses(next func(a *Attempt) course) *courses {
-	return &courses{next: next, stop: make(chan struct{}), shared: &shared{begun: time.Now()}}
+	return &courses{next: next, stop: make(chan struct{}), shared: &shared{}}
 }
 
 // by returns courses by proxy. A proxy without one has its answer at once.
@@ -78,7 +72,6 @@ func by(m map[string]course) func(*Attempt) course {
 func (c *courses) Send(ctx context.Context, a *Attempt) (*answer, verdict.Facts) {
 	s := c.shared
 	s.mu.Lock()
-	s.sent, s.at = append(s.sent, a.Upstream.ID()), append(s.at, time.Since(s.begun))
 	s.now++
 	s.overlap = max(s.overlap, s.now)
 	k := c.next(a)
@@ -136,7 +129,7 @@ func (c *courses) Hedge() HedgeSender[*answer] {
 	c.shared.mu.Lock()
 	defer c.shared.mu.Unlock()
 	c.shared.hedges++
-	return &courses{next: c.next, stop: make(chan struct{}), shared: c.shared, isHedge: true}
+	return &courses{next: c.next, stop: make(chan struct{}), shared: c.shared}
 }
 
 func (c *courses) Stop() {
@@ -160,7 +153,6 @@ type ended struct {
 // run runs a request and closes its ending.
 func (c *courses) run(ctx context.Context, b *bench, x *both) ended {
 	begun := time.Now()
-	c.shared.begun = begun
 	end := Run(ctx, b.Executor, &x.Exchange, &x.Request, Sender[*answer](c))
 	e := ended{took: time.Since(begun)}
 	if end.Response != nil {
@@ -462,10 +454,10 @@ func TestHedgesOfAnyRequests(outer *testing.T) {
 		budget := float64(n("budget", 0, 20)) / 20
 		p95 := rapid.Bool().Draw(rt, "p95")
 		type planned struct {
-			max, leave     int
-			safe, tunnel   bool
-			streams, broke bool
-			steps          []course
+			max, leave   int
+			safe, tunnel bool
+			streams      bool
+			steps        []course
 		}
 		var plan []planned
 		for range requests {
