@@ -58,7 +58,7 @@ func TestTheIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
 		r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
-		var requests, attempts, retries, replays, delivered, recovered, limited, opens, quick uint64
+		var requests, attempts, retries, replays, delivered, recovered, limited, opens, quick, hedges, won uint64
 		var waited, latency, all time.Duration
 		byAttempt := map[string]uint64{}
 		type sums struct{ ok, failed, cancelled uint64 }
@@ -95,6 +95,12 @@ func TestTheIdentities(t *testing.T) {
 					waited += e.Delay
 					retries++
 				}
+				if e.Hedge = i == 1 && rapid.Bool().Draw(t, "hedge"); e.Hedge {
+					hedges++
+					if last == core.ResultSuccess {
+						won++
+					}
+				}
 				r.Attempt(&e)
 				attempts++
 				switch last {
@@ -120,14 +126,16 @@ func TestTheIdentities(t *testing.T) {
 			if tries > 0 && last == core.ResultSuccess {
 				q.Final, q.Delivered = core.FinalSuccess, true
 				delivered++
-				if tries > 1 {
+				served := tries
+				if q.LostHedge = tries > 1 && rapid.Bool().Draw(t, "lost"); q.LostHedge {
+					served--
+				}
+				if served > 1 {
 					recovered++
 				}
+				byAttempt[strconv.Itoa(served-1)]++
 			} else if q.LimitReached = rapid.Bool().Draw(t, "limit"); q.LimitReached {
 				limited++
-			}
-			if q.Delivered {
-				byAttempt[strconv.Itoa(tries-1)]++
 			}
 			r.Request(&q)
 			requests++
@@ -200,6 +208,8 @@ func TestTheIdentities(t *testing.T) {
 			check("scraped requests", uint64(now.sum(t, "whirlpool_requests_total", "")), requests)
 			check("scraped attempts", uint64(now.sum(t, "whirlpool_attempts_total", "")), attempts)
 			check("scraped retries", uint64(now.sum(t, "whirlpool_retries_total", "")), retries)
+			check("hedges", uint64(now.sum(t, "whirlpool_hedges_total", "")), hedges)
+			check("hedges won", uint64(now.sum(t, "whirlpool_hedges_won_total", "")), won)
 			check("saved by a retry", uint64(now.sum(t, "whirlpool_retry_success_total", "")), recovered)
 			check("attempts spent", uint64(now.sum(t, "whirlpool_retry_limit_exceeded_total", "")), limited)
 			check("scraped seconds waited", uint64(now.sum(t, "whirlpool_retry_wait_seconds_total", "")),

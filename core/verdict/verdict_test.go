@@ -234,6 +234,20 @@ func TestEndRelay(t *testing.T) {
 	}
 }
 
+// Whatever the outcome of an attempt was that lost a race: it is charged to nobody, and nothing follows.
+func TestLoseRace(t *testing.T) {
+	for name, f := range map[string]*Facts{
+		"a response":  {Status: 200, Idempotent: true, Replayable: true},
+		"a failure":   {Status: 503, StatusRetried: true, StatusCounted: true, RetryAfter: "3"},
+		"interrupted": {Err: &Error{Cause: NoAnswerInTime, Reason: "http_response_timeout", Err: io.EOF}},
+		"a tunnel":    {Tunnel: true, Status: 200, Idempotent: true, Replayable: true},
+	} {
+		o := LoseRace(Judge(f))
+		assert.Equal(t, core.Outcome{Cause: HedgeLost, Result: core.ResultCancelled, Verdict: core.Excluded,
+			NoTargetResponse: true, Err: errLost}, o, name)
+	}
+}
+
 func TestEndTunnel(t *testing.T) {
 	opened := Judge(&Facts{Tunnel: true, Status: 200, Idempotent: true, Replayable: true})
 	for name, c := range map[string]struct {
