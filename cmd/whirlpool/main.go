@@ -32,7 +32,7 @@ func root() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
 	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // as the command version
-	cmd.AddCommand(serveCommand(), configCommand(), pluginCommand(), &cobra.Command{
+	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version",
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
 	})

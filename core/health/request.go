@@ -149,7 +149,7 @@ type result struct {
 // judge compares a response with what is expected.
 func (s *Settings) judge(r Response) result {
 	out := result{Response: r, sent: true}
-	switch fault := s.Expect.fault(&r); {
+	switch fault := s.Expect.Fault(&r); {
 	case r.Facts.Err != nil:
 		out.fault = r.Facts.Err.Error()
 	case fault != "":
@@ -161,8 +161,8 @@ func (s *Settings) judge(r Response) result {
 	return out
 }
 
-// fault returns how the response differs from what is expected, and "" if it does not.
-func (e *Expect) fault(r *Response) string {
+// Fault returns how the response differs from what is expected, and "" if it does not.
+func (e *Expect) Fault(r *Response) string {
 	status := r.Facts.Status
 	switch {
 	case e.Status != 0 && status != e.Status:

@@ -18,6 +18,38 @@ func ParseLine(line string) (upstream.Spec, error) {
 	return spec, err
 }
 
+// Line returns a proxy in the form of a line, a URL with its credentials and options. Parse reads it.
+func Line(s *upstream.Spec) string {
+	line := s.Address.Scheme + "://"
+	if s.Address.Username != "" || s.Address.Password != "" {
+		line += url.UserPassword(s.Address.Username, s.Address.Password.Reveal()).String() + "@"
+	}
+	line += s.Address.Host
+	options := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			options.Set(name, value)
+		}
+	}
+	number := func(name string, f float64) {
+		if f != 0 {
+			options.Set(name, strconv.FormatFloat(f, 'g', -1, 64))
+		}
+	}
+	for name, value := range s.Metadata {
+		set(name, value)
+	}
+	set("id", s.ID)
+	set("region", s.Region)
+	number("weight", s.Weight)
+	number("cost", s.Cost)
+	number("max_in_flight", float64(s.MaxInFlight))
+	if len(options) > 0 {
+		line += "#" + options.Encode()
+	}
+	return line
+}
+
 var errForm = errors.New("the line has none of the forms host:port, host:port:user:pass, user:pass@host:port or " +
 	"scheme://user:pass@host:port")
 

@@ -55,6 +55,18 @@ func TestOptions(t *testing.T) {
 		Metadata: map[string]string{"tier": "res"}}, spec)
 }
 
+// A line of Line is read as the same proxy.
+func TestLine(t *testing.T) {
+	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
+		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res"} {
+		spec, err := ParseLine(line)
+		require.NoError(t, err)
+		again, err := ParseLine(Line(&spec))
+		require.NoError(t, err)
+		require.Equal(t, spec, again)
+	}
+}
+
 func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n" +
 		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
@@ -180,6 +192,10 @@ func FuzzParse(f *testing.F) {
 		for _, s := range specs {
 			if err := upstream.CheckSpec(&s); err != nil {
 				t.Fatalf("%q gives an invalid proxy: %v", text, err)
+			}
+			again, err := ParseLine(Line(&s))
+			if again.Source = s.Source; err != nil || again.Address != s.Address || again.Region != s.Region {
+				t.Fatalf("%q: %+v is written as %q and read as %+v: %v", text, s, Line(&s), again, err)
 			}
 		}
 	})

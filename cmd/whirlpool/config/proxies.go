@@ -98,13 +98,22 @@ const maxWarnings = 1000
 // Stdin in Source.Proxies stands for Source.Stdin.
 const Stdin = "-"
 
+// IsScheme reports whether s is a scheme that the lines of a proxy list may have by default.
+func IsScheme(s string) bool {
+	switch s {
+	case upstream.HTTP, upstream.HTTPS, upstream.SOCKS5, upstream.SOCKS5H:
+		return true
+	}
+	return false
+}
+
 // listScheme splits SCHEME:FILE. The scheme is "" if there is none, or if a file has the whole name.
 func listScheme(name string) (scheme, path string) {
 	scheme, path, ok := strings.Cut(name, ":")
 	switch {
 	case !ok || strings.HasPrefix(path, "//"):
 		return "", name
-	case scheme != upstream.HTTP && scheme != upstream.HTTPS && scheme != upstream.SOCKS5 && scheme != upstream.SOCKS5H:
+	case !IsScheme(scheme):
 		return "", name
 	}
 	if _, err := os.Stat(name); err == nil {

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/listcheck"
+	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// listOptions are the flags of check.
+type listOptions struct {
+	url, out, scheme  string
+	expect            health.Expect
+	parallel          int
+	connect, timeout  time.Duration
+	detect, json, all bool
+}
+
+func checkListCommand() *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use: "check FILE", Short: "Check the proxies of a list in parallel, and write the good ones",
+		Long: `Check the proxies of a list (- for standard input): whether each can be reached and, with
+--url, whether a GET of that URL through it gets the expected response, in absolute form and
+through a tunnel. The good ones, the fastest first, are printed, and written to --out in a form
+that serve --proxies reads. The exit code is 1 if none is good.`,
+		Example: "  whirlpool check list.txt --url https://example.com/ --out good.txt\n" +
+			"  whirlpool check socks.txt --scheme socks5 --json",
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.url, "url", "", "http:// or https:// `URL` to request through each proxy")
+	f.IntVar(&o.expect.Status, "expect-status", 0, "`STATUS` of the response; 0 for 200 to 299")
+	f.StringVar(&o.expect.Body, "expect-body", "", "`TEXT` that the response's body contains")
+	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
+	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: http, https, socks5 or socks5h")
+	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http and as socks5")
+	f.IntVar(&o.parallel, "parallel", 200, "number of proxies checked at the same time")
+	f.DurationVar(&o.connect, "connect", 3*time.Second, "longest time to connect to a proxy")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "longest time for one request")
+	f.BoolVar(&o.json, "json", false, "print the results of all proxies as JSON")
+	f.BoolVar(&o.all, "all", false, "print the proxies that are not good too, with the reason")
+	return cmd
+}
+
+func (o *listOptions) run(cmd *cobra.Command, file string) error {
+	if o.parallel < 1 || o.connect <= 0 || o.timeout <= 0 {
+		return usage("--parallel, --connect and --timeout must be above 0")
+	}
+	check := listcheck.Options{Expect: o.expect, Detect: o.detect, Parallel: o.parallel, Timeout: o.timeout}
+	if o.url != "" {
+		request, err := health.ParseURL(o.url)
+		if err != nil {
+			return usage("--url %w", err)
+		}
+		check.Request = &request
+	} else if o.expect != (health.Expect{}) {
+		return usage("--expect-status and --expect-body need --url")
+	}
+	data, err := readInput(file, cmd.InOrStdin())
+	if err != nil {
+		return usageError{err}
+	}
+	if !config.IsScheme(o.scheme) {
+		return usage("--scheme %q: must be http, https, socks5 or socks5h", o.scheme)
+	}
+	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme})
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings[:min(len(warnings), maxShown)] {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %s\n", file, w.Line, w.Msg)
+	}
+	if n := len(warnings) - maxShown; n > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d more lines are skipped or in doubt\n", file, n)
+	}
+	if len(specs) == 0 {
+		return fmt.Errorf("%s: no line is a proxy", file)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	t := transport.New(transport.Config{ConnectTimeout: o.connect})
+	defer t.Close()
+	p := &listProgress{out: cmd.ErrOrStderr(), of: len(specs), live: isTerminal(cmd.ErrOrStderr())}
+	check.Done = p.add
+	results := listcheck.Check(ctx, specs, t, check)
+	p.end(ctx)
+	return o.report(cmd.OutOrStdout(), results)
+}
+
+// report prints the results, writes the file, and returns an error if no proxy is good.
+func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
+	good := slices.DeleteFunc(slices.Clone(results), func(r listcheck.Result) bool { return !r.Good })
+	slices.SortStableFunc(good, func(a, b listcheck.Result) int { return int(a.Latency - b.Latency) })
+	switch {
+	case o.json:
+		views := make([]listView, len(results))
+		for i := range results {
+			views[i] = viewOfResult(&results[i])
+		}
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		if err := e.Encode(views); err != nil {
+			return err
+		}
+	default:
+		for i := range good {
+			fmt.Fprintln(out, o.line(&good[i]))
+		}
+		for i := range results {
+			if r := &results[i]; o.all && !r.Good {
+				fmt.Fprintf(out, "%-48s %s\n", r.Spec.Address.Redacted(), r.Fault)
+			}
+		}
+	}
+	if o.out != "" {
+		if err := os.WriteFile(o.out, []byte(listOf(good)), 0o600); err != nil {
+			return err
+		}
+	}
+	if len(good) == 0 {
+		return fmt.Errorf("none of %d proxies is good", len(results))
+	}
+	return nil
+}
+
+// line returns the text about a good proxy.
+func (o *listOptions) line(r *listcheck.Result) string {
+	can := ""
+	switch {
+	case o.url == "":
+	case r.Get && r.Connect:
+		can = "GET, CONNECT"
+	case r.Get:
+		can = "GET only"
+	default:
+		can = "CONNECT only"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%-48s %6d ms  %s", r.Spec.Address.Redacted(), r.Latency.Milliseconds(), can))
+}
+
+// listOf returns a list of the proxies, one URL per line.
+func listOf(good []listcheck.Result) string {
+	var b strings.Builder
+	for i := range good {
+		b.WriteString(proxylist.Line(&good[i].Spec) + "\n")
+	}
+	return b.String()
+}
+
+// listView is the JSON of one result. It has no credentials.
+type listView struct {
+	URL     string  `json:"url"`
+	Region  string  `json:"region,omitempty"`
+	Good    bool    `json:"good"`
+	Get     bool    `json:"get"`
+	Connect bool    `json:"connect"`
+	Latency float64 `json:"latency,omitempty"` // s
+	Fault   string  `json:"fault,omitempty"`
+}
+
+func viewOfResult(r *listcheck.Result) listView {
+	return listView{r.Spec.Address.Redacted(), r.Spec.Region, r.Good, r.Get, r.Connect, r.Latency.Seconds(), r.Fault}
+}
+
+// listProgress prints how far a check is.
+type listProgress struct {
+	out        io.Writer
+	of         int
+	live       bool // out is a terminal
+	done, good int
+	shown      time.Time
+}
+
+// add counts a result.
+func (p *listProgress) add(r listcheck.Result) {
+	p.done++
+	if r.Good {
+		p.good++
+	}
+	if p.live && time.Since(p.shown) > 100*time.Millisecond {
+		p.shown = time.Now()
+		width := 30 * p.done / p.of
+		fmt.Fprintf(p.out, "\r[%s%s] %d of %d checked, %d good ", strings.Repeat("#", width),
+			strings.Repeat(".", 30-width), p.done, p.of, p.good)
+	}
+}
+
+// end prints the totals.
+func (p *listProgress) end(ctx context.Context) {
+	if p.live {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+	stopped := ""
+	if ctx.Err() != nil {
+		stopped = ", interrupted"
+	}
+	fmt.Fprintf(p.out, "%d of %d checked, %d good%s\n", p.done, p.of, p.good, stopped)
+}
+
+// isTerminal reports whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
