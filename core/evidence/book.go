@@ -86,7 +86,7 @@ func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
 		b.startOver(a.Gen)
 	}
-	if b.failures > 0 && b.evidence(l, a).potential < 0 {
+	if b.failures > 0 && b.evidence(l, a).potential <= 0 {
 		b.endEpisode()
 	}
 	b.latest = *a

@@ -85,10 +85,10 @@
 // are then compared with the pool's noise. In a pool that has served before,
 // they must also span 0.1 s.
 //
-// Unknown target. A target that has never served any proxy may be a name that does not
-// exist, and clients may request many of those, each once. In a pool that has served
-// before, a failure at an unknown target is therefore 0.2 nats where nothing confirms it:
-// in an outage, and if no other breaker is closed.
+// Unknown target. A target that has never served and has had less than eight attempts may
+// be a name that does not exist, and clients may request many of those, each once. In a
+// pool that has served before, a failure at an unknown target is therefore 0.2 nats where
+// nothing confirms it: in an outage, and if no other breaker is closed.
 //
 // Half of the pool. If half of the breakers or more are not closed, the failures of
 // an episode must span 0.25 s, so that a short disturbance does not open the rest.

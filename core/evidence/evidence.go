@@ -35,9 +35,12 @@ const (
 	// target. The number is twice the breaker's failure_threshold, 10 by default.
 	maxUncompared = 12
 
-	// unknownFailure is the evidence, in nats, of a failure at a target that has never served
-	// anybody: log(1 / 0.82). So 82 % of such targets are assumed to be dead.
+	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown):
+	// log(1 / 0.82). So 82 % of such targets are assumed to be dead.
 	unknownFailure = 0.2
+	// A target without a success is unknown for its first attempts: those of two requests, with three
+	// attempts each, and some of a third.
+	unknownAttempts = 8
 
 	minOutage = time.Second / 10 // minimal length of an outage, in a pool that has served (docs/decisions/bursts.md)
 	// time that failures must span if half of the breakers are not closed (same page)

@@ -91,14 +91,17 @@ func (r *record) closeBatch(latest *Attempt) {
 // pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
-// likelyConfirmed returns how many pending failures are expected to be confirmed: at most 4,
-// which reach Needed at a noise of 1 %, and none if two attempts of other proxies have failed since or
-// the target has never served anybody.
-func (r *record) likelyConfirmed() int {
-	if r.othersFailed() >= 2 || !r.target.served() {
+// expected returns the evidence to expect from the pending failures, in nats: of at most 4, which reach
+// Needed at a noise of 1 %, and 0 if two attempts of other proxies have failed since. failure is the evidence of
+// a confirmed failure. Few failures at unknown targets are ever confirmed.
+func (r *record) expected(failure float64) float64 {
+	if r.othersFailed() >= 2 {
 		return 0
 	}
-	return min(r.pending(), 4)
+	if r.target.unknown() {
+		failure = min(failure, unknownFailure)
+	}
+	return float64(min(r.pending(), 4)) * failure
 }
 
 // others returns the numbers of attempts of the other proxies at the target.

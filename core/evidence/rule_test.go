@@ -497,9 +497,8 @@ func TestADeadProxyOpensUnderLoad(t *testing.T) {
 	}
 }
 
-// Property c: at most 1 % of the attempts go through a bad proxy, from 10 requests a second on. At one
-// request a second the 12 attempts until its breaker opens are 1 % of 20 minutes already, and each
-// successful probe (one of five) closes the breaker until 12 more.
+// Property c: at most 1 % of the attempts go through a bad proxy, from 10 requests a second on, and at most 5 % at
+// one request a second. docs/decisions/evidence.md says why 1 % is impossible there.
 func TestABadProxyGetsFewTries(t *testing.T) {
 	row := "80 % among 5 %, 20 minutes, share of the attempts:"
 	for _, rate := range []float64{1, 10, 40, 200, 1000} {
@@ -527,9 +526,11 @@ func TestABadProxyGetsFewTries(t *testing.T) {
 		}
 		share := float64(bad) / float64(all)
 		row += fmt.Sprintf("  %.0f/s: %.2f %%", rate, share*100)
-		if rate >= 10 {
-			require.LessOrEqual(t, share, 0.01, row)
+		most := 0.01
+		if rate == 1 {
+			most = 0.05
 		}
+		require.LessOrEqual(t, share, most, row)
 	}
 	t.Log(row)
 }

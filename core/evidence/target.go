@@ -95,9 +95,11 @@ func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// served reports whether the target has served a proxy at any time. One that never has is unknown: it may be
-// a name that does not exist.
-func (t *target) served() bool { return t.servedBefore || t.lastSuccess.Load() != never }
+// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts. It
+// may be a name that does not exist and that a client requests once.
+func (t *target) unknown() bool {
+	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
+}
 
 // addSuccess records a success.
 func (t *target) addSuccess(a *Attempt) {

@@ -27,7 +27,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	for r := range b.current {
 		e := r.evidence(noise)
 		switch {
-		case uncompared && r.target.onlyUsedBy(a.Proxy), a.Peers == 0 && r.target.served():
+		case uncompared && r.target.onlyUsedBy(a.Proxy), a.Peers == 0 && !r.target.unknown():
 			e.value += float64(r.pending()) * e.failure
 		case a.Peers == 0:
 			e.value += float64(r.pending()) * min(unknownFailure, e.failure)
@@ -37,7 +37,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 			limited = b.limitBan(r, e.value, &o)
 		}
 		s.total += limited
-		s.potential += max(limited, min(e.value+float64(r.likelyConfirmed())*e.failure, Needed))
+		s.potential += max(limited, min(e.value+r.expected(e.failure), Needed))
 	}
 	return s
 }
@@ -128,7 +128,7 @@ func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise
 	switch {
-	case a.Own, !l.hasServed.Load(), l.findOrAdd(a.Target).served():
+	case a.Own, !l.hasServed.Load(), !l.findOrAdd(a.Target).unknown():
 		return failure
 	case a.began() < b.unknownsUntil:
 		return 0
