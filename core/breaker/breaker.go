@@ -23,16 +23,22 @@ type Config struct {
 	WindowDuration   time.Duration // length of the sliding window, which includes a failure exactly that old; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
 	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
+	// ProbeWait is how long a breaker may be half-open without a probe before it is overdue. 0, and values
+	// above TimeoutDuration, stand for TimeoutDuration.
+	ProbeWait time.Duration
 
 	probeTimeout time.Duration // time that a probe may hold the half-open breaker; 0 stands for defaultProbeTimeout
 }
 
+// DefaultProbeWait is the usual Config.ProbeWait.
+const DefaultProbeWait = 5 * time.Second
+
 // Default returns the default settings: 5 failures within 60 s open the breaker for 30 s,
-// and repeated trips for up to 2 minutes.
+// and repeated trips for up to 45 s. So a proxy that has recovered is in use again within a minute.
 func Default() Config {
 	return Config{
 		FailureThreshold: 5, WindowDuration: time.Minute, TimeoutDuration: 30 * time.Second,
-		MaxTimeout: 2 * time.Minute,
+		MaxTimeout: 45 * time.Second, ProbeWait: DefaultProbeWait,
 	}
 }
 
@@ -170,7 +176,7 @@ func (b *Breaker) State() core.State {
 }
 
 // Overdue reports whether the breaker has been half-open without a probe for longer than
-// timeout_duration, because no selection has chosen the proxy.
+// Config.ProbeWait, because no selection has chosen the proxy.
 func (b *Breaker) Overdue() bool {
 	if b.State() != core.HalfOpen || b.word.state.Load()&probing != 0 {
 		return false
@@ -178,7 +184,7 @@ func (b *Breaker) Overdue() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	return now.Sub(b.dueTime(now)) > b.cfg.TimeoutDuration
+	return now.Sub(b.dueTime(now)) > min(cmp.Or(b.cfg.ProbeWait, b.cfg.TimeoutDuration), b.cfg.TimeoutDuration)
 }
 
 // Acquire returns a permit, and false if the breaker admits nothing: if it is open, or half-open

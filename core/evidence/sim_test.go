@@ -115,8 +115,17 @@ func (p *pool) admissible(x *proxy) bool {
 	return x.state == 0 || x.state == 2 && !x.probing
 }
 
-// choose returns a proxy that is not in tried, or nil.
+// choose returns a proxy that is not in tried, or nil. A retry is a probe only if no breaker is closed.
 func (p *pool) choose(tried []*proxy) *proxy {
+	if len(tried) > 0 {
+		if x := p.chooseIf(tried, func(x *proxy) bool { return x.state == 0 }); x != nil {
+			return x
+		}
+	}
+	return p.chooseIf(tried, p.admissible)
+}
+
+func (p *pool) chooseIf(tried []*proxy, ok func(*proxy) bool) *proxy {
 	n := len(p.proxies)
 	from := p.turn
 	p.turn++
@@ -131,7 +140,7 @@ next:
 				continue next
 			}
 		}
-		if p.admissible(x) {
+		if ok(x) {
 			if !p.random {
 				p.turn = (from + i + 1) % n
 			}

@@ -200,11 +200,15 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 	return lease, err
 }
 
-// chooseAble chooses and acquires a proxy. With byAbility it must be able to serve the request.
+// chooseAble chooses and acquires a proxy. With byAbility it must be able to serve the request. A retry is a probe
+// only if no breaker is closed (docs/decisions/open-time.md).
 func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
 	s.gather(c, snap)
 	if len(c.candidates) == 0 {
 		return s.chooseTried(c, snap)
+	}
+	if c.Attempt > 0 && !s.pool.Literal() {
+		c.keep(func(u *upstream.Upstream) bool { return u.Breaker().State() == core.Closed })
 	}
 	c.keepPreferred()
 	return s.chooseBest(c, scorer)

@@ -208,6 +208,33 @@ func TestOnlyTheChosenProxyIsProbed(t *testing.T) {
 	}
 }
 
+// A retry is a probe only if no breaker is closed. With literal counts it may be one in any case.
+func TestRetriesAsProbes(t *testing.T) {
+	for _, literal := range []bool{false, true} {
+		f := newFixture(t, 4, 256)
+		f.settle(f.get(1), core.Failure)
+		f.settle(f.get(2), core.Failure)
+		f.now = f.now.Add(time.Second)
+		f.pool.SetLiteral(literal)
+		retry := func(tried ...int) map[string]bool {
+			chosen := map[string]bool{}
+			for range 8 {
+				q := Query{Idempotent: true, Retryable: true, Attempt: len(tried)}
+				for _, i := range tried {
+					q.Tried = append(q.Tried, Tried{Proxy: f.get(i)})
+				}
+				lease, err := f.s.Select(&q, rotation, f.now)
+				require.NoError(t, err)
+				chosen[lease.Proxy.ID()] = true
+				lease.Release()
+			}
+			return chosen
+		}
+		require.Equal(t, literal, retry(0)["p1"])
+		require.Contains(t, retry(0, 3), "p1", "the other breakers are not closed")
+	}
+}
+
 // TestEveryBreakerIsProbed: several breakers become half-open, and the scorer always chooses another proxy.
 // Each of them must get a probe nevertheless.
 func TestEveryBreakerIsProbed(t *testing.T) {

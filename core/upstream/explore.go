@@ -12,9 +12,7 @@ import (
 // A scorer that avoids a proxy because of its failures gets no new statistics of it, and would avoid it
 // for ever. Therefore an idle proxy gets explorations: first attempts whatever its score.
 //
-//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If
-//     it keeps failing, the next exploration waits for a tenth of the time since its last success:
-//     30 s at least, 10 minutes at most.
+//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once.
 //   - If an exploration succeeds, and the proxy's window has failures or more than twice its
 //     latency, a trial begins: an exploration each second while no selection
 //     chooses the proxy.
@@ -24,9 +22,8 @@ import (
 
 // The times of explorations.
 const (
-	idleAfter   = 30 * time.Second // without a selection, until an exploration
-	idleLongest = 10 * time.Minute // the same for a proxy that keeps failing
-	trialEvery  = time.Second      // between the explorations of a trial
+	idleAfter  = 30 * time.Second // without a selection, until an exploration
+	trialEvery = time.Second      // between the explorations of a trial
 )
 
 // trialSuccesses is the number of successes in a row that end a trial.
@@ -85,7 +82,7 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 		return 0, false
 	}
 	last := max(time.Duration(u.lastUse.Load()), u.added)
-	wait := min(max((last-time.Duration(u.window.lastSuccess.Load()))/10, idleAfter), idleLongest)
+	wait := idleAfter
 	if u.window.trial.left.Load() > 0 {
 		wait = trialEvery
 	}

@@ -165,6 +165,9 @@ func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 // few times a minute.
 func (p *Pool) ForgetTargets() { p.ledger.Sweep(p.Elapsed(p.now())) }
 
+// Literal reports whether breakers open by the number of failures, without evidence.
+func (p *Pool) Literal() bool { return p.literal.Load() }
+
 // SetLiteral sets whether breakers open by the number of failures, without evidence.
 func (p *Pool) SetLiteral(literal bool) {
 	p.literal.Store(literal)

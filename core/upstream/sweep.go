@@ -71,8 +71,7 @@ func (p *Pool) NextCheck() (time.Time, bool) {
 	return now.Add(next - p.Elapsed(now)), true
 }
 
-// Overdue returns the proxies whose breaker has been half-open without a probe for longer than
-// its timeout_duration, as of the last Sweep.
+// Overdue returns the proxies whose breaker is overdue (Breaker.Overdue), as of the last Sweep.
 func (p *Pool) Overdue() []*Upstream {
 	if list := p.overdue.Load(); list != nil {
 		return *list

@@ -200,7 +200,7 @@ func (b Breaker) config() breaker.Config {
 		WindowDuration:   time.Duration(b.WindowDuration), TimeoutDuration: time.Duration(b.TimeoutDuration),
 	}
 	if b.Blame == BlameEvidence {
-		c.MaxTimeout = time.Duration(b.MaxTimeout)
+		c.MaxTimeout, c.ProbeWait = time.Duration(b.MaxTimeout), breaker.DefaultProbeWait
 	}
 	return c
 }

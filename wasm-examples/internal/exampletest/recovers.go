@@ -11,29 +11,37 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
 )
 
+// outages are the periods for which a proxy fails. The columns of a report are total / simulate.Columns
+// long. For the long outage, one begins exactly 60 s after it.
+var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests per second
+	{120, 1, 420, 20},
+	{120, 150, 420, 20},
+	{175, 3600, 3900, 5},
+}
+
 // Recovers plays a scorer on a pool of three proxies. The first and cheapest of
-// them fails for a while, once for 1 s and once for 150 s, with breakers and without.
-// From 60 s after it is well again its share of the requests must be that which it
+// them fails for a while: for 1 s, for 150 s and for an hour, with breakers and without.
+// From 60 s after the outage its share of the requests must be that which it
 // had before, within a quarter. It always succeeds while it is well; others is the
 // success rate of the other two, 0 to 1: below 1 for a scorer that would go on with
 // whichever of equals it knows best.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
-	const fails, total = 120.0, 420.0       // s
-	const column = total / simulate.Columns // s
 	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(),
 		"no breakers": simulate.NoBreaker()} {
-		for _, lasts := range []float64{1, 150} { // s
-			trace := &simulate.Trace{Duration: total, Rate: 20, Hosts: 50, Start: sdktest.Epoch}
+		for _, o := range outages {
+			column := o.total / simulate.Columns // s
+			trace := &simulate.Trace{Duration: o.total, Rate: o.rate, Hosts: 50, Start: sdktest.Epoch}
 			for i, id := range []string{"proxy-1", "proxy-2", "proxy-3"} {
 				trace.Proxies = append(trace.Proxies, simulate.Proxy{
 					ID: id, Weight: 1, Cost: float64(i), States: []simulate.State{{Success: others, Latency: 0.05}},
 				})
 			}
+			well := o.begins + o.lasts
 			first := &trace.Proxies[0]
 			first.States[0].Success = 1
-			first.States = append(first.States, simulate.State{At: fails, Latency: 0.05},
-				simulate.State{At: fails + lasts, Success: 1, Latency: 0.05})
+			first.States = append(first.States, simulate.State{At: o.begins, Latency: 0.05},
+				simulate.State{At: well, Success: 1, Latency: 0.05})
 			plugin := simulate.Plugin{Name: "plugin", Code: w.Code, Config: config}
 			report, err := simulate.PlayScorer(host(w), plugin, trace, breakers, 1)
 			require.NoError(t, err)
@@ -45,12 +53,12 @@ func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 				}
 				return sum / float64(n)
 			}
-			well := fails + lasts
-			before, after := share(fails/2, fails), share(well+60, well+120+column)
-			t.Logf("%s, %v s: a share of %.2f before, %.2f after", name, lasts, before, after)
+			half := math.Floor(o.begins/2/column) * column
+			before, after := share(half, o.begins), share(well+60, well+60+max(60, column)+7)
+			t.Logf("%s, %v s: a share of %.2f before, %.2f after", name, o.lasts, before, after)
 			require.Greater(t, before, 0.05, "%s: the proxy is in use", name)
-			require.Greater(t, after, 0.75*before, "%s, failing for %v s", name, lasts)
-			require.Less(t, after, 1.25*before, "%s, failing for %v s", name, lasts)
+			require.Greater(t, after, 0.75*before, "%s, failing for %v s", name, o.lasts)
+			require.Less(t, after, 1.25*before, "%s, failing for %v s", name, o.lasts)
 		}
 	}
 }
