@@ -116,6 +116,11 @@ func TestAHedgeIsShown(t *testing.T) {
 	require.Contains(t, first["error_message"], "was served first")
 	require.Equal(t, []any{"F2", "success", true}, []any{hedge["proxy_id"], hedge["outcome"], hedge["hedge"]})
 	require.EqualValues(t, 0, w.json("/circuit-breakers/F1")["failure_count"])
+	w.put(`{"hedge":"off"}`)
+	w.get() // F2's turn has passed
+	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/","retry":{"hedge":0.05}}`)
+	require.Equal(t, 200, status)
+	require.Contains(t, string(body), `{"attempt":1,"hedge":true,"proxy_id":"F2","outcome":"success"`)
 	w.reconcile(0)
 }
 

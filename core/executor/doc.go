@@ -9,6 +9,7 @@
 // returns an [Ending]: a [Relay], a [Tunnel] or a [Refusal], which the caller closes.
 // A request waits in a queue (package queue) while every proxy that it may use is at its
 // max_in_flight, and before a retry while the retry budget is spent.
-// An [Exchange] has the state of a request. The package has no sockets and no
-// protocol; package proxyhttp has the HTTP of both sides.
+// A first attempt may be hedged: if it has no response in time, a second one begins beside it, and
+// the first good response wins ([Hedger]). An [Exchange] has the state of a request. The package
+// has no sockets and no protocol; package proxyhttp has the HTTP of both sides.
 package executor

@@ -30,8 +30,8 @@ type Exchange struct {
 	deferred  []deferred       // failed attempts to be charged if another proxy serves the request
 	bans      []ban            // rulings on attempts of this exchange
 	retry     retryState
-	race      contest // of the first attempt with its hedge; nil without one
-	lostHedge bool    // its hedge has lost or failed, and no attempt has followed
+	race      anyRace // of the first attempt with its hedge; nil without one
+	lostHedge bool    // the hedge has lost or failed, and no attempt has followed
 
 	open    open // kind of the ending that has not been closed
 	relay   Relay

@@ -47,8 +47,8 @@ func (x *Exchange) hedgeable() bool {
 		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && x.proxy.HasPeers()
 }
 
-// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt, and
-// a goroutine of its own, which the timer starts, makes the hedge. A race without a hedge is reused.
+// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt; the timer starts the
+// goroutine that makes the hedge. If the timer does not fire, the race is reused for the next request.
 type race[T any] struct {
 	x       *Exchange
 	timer   *time.Timer // calls run
@@ -59,15 +59,15 @@ type race[T any] struct {
 	running bool      // the timer has been started, and the race has not been decided
 	fired   bool      // the timer has fired, so that the race is not reused
 
-	firstByte bool // the race is for the first byte in an open tunnel, and that has not come
+	firstByte bool // the race is about the first byte in an open tunnel, which has not arrived
 
-	mu     sync.Mutex // of the following
+	mu     sync.Mutex // guards the fields below
 	phase  racePhase
 	ended  chan struct{}           // closed when the hedge's goroutine has ended; nil without one
 	cancel context.CancelCauseFunc // ends the hedge
 	hedge  HedgeSender[T]
 
-	// The hedge's goroutine uses the next fields until end has been called, then the exchange's does.
+	// These belong to the hedge's goroutine until end has been called, then to the exchange's.
 	flight
 	response T
 }
@@ -78,13 +78,13 @@ const (
 	raceArmed   racePhase = iota // the hedge has not begun
 	raceRunning                  // both attempts are in flight
 	raceAwaited                  // the first attempt has failed, and the hedge is in flight
-	raceWon                      // the hedge has served the request
-	raceFailed                   // the hedge has failed before the first attempt has ended
-	raceOver                     // the hedge is of no use any more
+	raceWon                      // the hedge has succeeded
+	raceFailed                   // the hedge has failed while the first attempt was in flight
+	raceOver                     // the race has been decided
 )
 
-// contest is a race of any type.
-type contest interface {
+// anyRace is a race[T] of any T.
+type anyRace interface {
 	abandon()
 	join()
 	endHedge(served bool)
@@ -111,7 +111,7 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return arm(ctx, x, first, kind, x.event.Started, after)
 }
 
-// arm begins a race. The hedge begins after a while; not at all if that is 0.
+// arm begins a race. The hedge begins after the time after; there is none if that is 0.
 func arm[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
 ) *race[T] {
@@ -162,8 +162,8 @@ func (x *Exchange) hedgeQuery() selector.Query {
 	return q
 }
 
-// chooseHedge chooses a proxy that the request has not used. It may be called while the exchange goes on: it
-// reads what does not change until the exchange's end.
+// chooseHedge chooses a proxy that the request has not used. It runs beside the exchange's goroutine, and reads only
+// fields that do not change until the exchange ends.
 func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
 	ok bool) {
 	now, targets := x.executor.now(), x.tuning.Targets
@@ -251,9 +251,9 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt, by s, has ended with o. It returns the response and the outcome of the
-// attempt on which it depends what follows, and makes that the exchange's last one. The other attempt has been
-// settled then, or it has been ended and settles itself.
+// decide is called when the first attempt, made by s, has ended with the outcome o. It returns the response and the
+// outcome that the exchange continues with, and makes that attempt the exchange's last one. The other attempt, if there
+// is one, has been settled, or it is being ended and its goroutine settles it.
 func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
 	x := r.x
 	if o.Result == core.ResultSuccess {
@@ -327,8 +327,8 @@ func (r *race[T]) lost() {
 	}
 }
 
-// endHedge implements contest: it ends the hedge of a tunnel that the target has sent a byte through (served), or that
-// has ended.
+// endHedge implements anyRace: it ends the hedge of an open tunnel, because the target has sent a byte through the
+// tunnel (served), or because the tunnel has ended.
 func (r *race[T]) endHedge(served bool) {
 	if served {
 		r.observeFirstByte()
@@ -367,7 +367,7 @@ func (r *race[T]) observe(latency time.Duration) {
 	}
 }
 
-// abandon implements contest: it ends a race that will not be decided.
+// abandon implements anyRace: it ends a race that will not be decided.
 func (r *race[T]) abandon() {
 	if r.running {
 		r.running, r.fired = false, true
@@ -389,7 +389,7 @@ func (r *race[T]) abandon() {
 	r.join()
 }
 
-// join implements contest: it waits until the hedge, which has lost, has given back what it held.
+// join implements anyRace: it waits until the hedge, which has lost, has given back what it held.
 func (r *race[T]) join() {
 	if !r.fired {
 		return

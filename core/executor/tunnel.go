@@ -98,12 +98,12 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	return attempts(ctx, x, s)
 }
 
-// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy says so, a second
-// tunnel is opened when the target has not answered for a while, and the first tunnel with a byte of the target wins.
-// first stands for the open tunnel: its Hedge returns a Sender that opens another one, sends the ClientHello, and has a
-// response when the target's first byte has come; its Stop tells the caller to call TakeHedge. HedgeTunnel may be
-// called while Proven, Close, RetryTunnel and TakeHedge are not. first's methods are called without a lock that it
-// is called with.
+// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
+// target does not answer in time, a second tunnel is opened, and the first tunnel with a byte of the target wins. first
+// stands for the open tunnel. The Sender that its Hedge returns opens a tunnel, sends the ClientHello, and has a
+// response when the target's first byte has arrived. Its Stop reports that the hedge has won: the caller then calls TakeHedge.
+// Both are called by another goroutine. HedgeTunnel must not run at the same time as RetryTunnel, TakeHedge or a method
+// of t.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.hedgeable() && t.CanRetry() {
@@ -112,8 +112,8 @@ func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	}
 }
 
-// TakeHedge makes the hedge that has won the exchange's tunnel, in place of t, and returns its response. ok is false if
-// no hedge has won.
+// TakeHedge ends the attempt of t, which has lost to its hedge. t is the tunnel of the hedge from then on, whose
+// response TakeHedge returns. ok is false if no hedge has won.
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	x := t.x
 	r, raced := x.race.(*race[T])
