@@ -24,6 +24,7 @@ type Pool struct {
 	reached  []atomic.Int32 // attempts that reached a proxy, by request
 	arrivals []atomic.Int64 // requests of clients, by proxy
 	hung     atomic.Int64   // of these, those that got no response, as the proxy hung
+	failed   atomic.Int64   // of these, those that got a 503
 	others   atomic.Int64   // requests without a number: health checks and tunnels
 }
 
@@ -62,6 +63,9 @@ func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
 
 // Hung returns how many of the arrivals got no response because their proxy hung.
 func (p *Pool) Hung() int { return int(p.hung.Load()) }
+
+// Failed returns how many of the arrivals got a 503.
+func (p *Pool) Failed() int { return int(p.failed.Load()) }
 
 const (
 	served = "HTTP/1.1 200 OK\r\nVia: 1.1 proxy\r\nContent-Length: 2\r\n\r\nok"
@@ -102,6 +106,9 @@ func (p *Pool) Serve(c net.Conn, proxy int) {
 		time.Sleep(p.workload.Latency(id, attempt, s.Latency))
 		switch {
 		case p.workload.Luck(id, attempt) < s.Loss():
+			if numbered {
+				p.failed.Add(1)
+			}
 			_, err = io.WriteString(c, failed)
 		case q.Method == http.MethodConnect:
 			p.tunnel(c, r, s)

@@ -22,7 +22,7 @@ func TestFormats(t *testing.T) {
 	require.Equal(t, "15 ms", ms(15.2))
 	require.Equal(t, "1.5 ms", ms(1.52))
 	require.Equal(t, "-", ms(math.NaN()))
-	for n, s := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999", -1000: "-1,000"} {
+	for n, s := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999"} {
 		require.Equal(t, s, count(n))
 	}
 	require.Equal(t, "-", medianAndWorst(nil, ms))
@@ -51,12 +51,11 @@ func TestWrap(t *testing.T) {
 }
 
 func TestWhyLost(t *testing.T) {
-	o := &workload.Outcome{Served: []bool{true, true}}
+	o := &workload.Outcome{Served: []bool{true, true}, Attempts: []uint8{1, 1}}
 	require.Empty(t, whyLost(o))
-	o.Served = []bool{true, false, false}
-	require.Equal(t, "2 requests failed with all their attempts", whyLost(o))
-	o.AllOpen = 1
-	require.Equal(t, "1 of 2 failed requests ended while every breaker was open", whyLost(o))
+	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllOpen: 1}
+	require.Equal(t, "of 3 failed requests 1 ended while every breaker was open, 1 others after fewer than 3 attempts "+
+		"(a suspect target)", whyLost(o))
 }
 
 // A missed criterion has a reason, one that is met has none.

@@ -76,15 +76,13 @@ func (d *Data) judgeCold(s *section) {
 	// What a run wastes is what reached bad proxies, and the rest of the extra attempts: refused
 	// connections.
 	extra := d.median(w.Name, Whirlpool, extraAttempts)
-	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Arrivals[7]) })
+	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) })
 	refused := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
 		return float64(max(r.AttemptCount()-r.Reached(), 0))
 	})
-	failed := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
-		return 0.4 * float64(r.Arrivals[4]+r.Arrivals[5])
-	})
-	why := fmt.Sprintf("medians: %.0f at the hanging proxy, %.0f at the refusing one, about %.0f 503s of the two that "+
-		"fail 40 %%", hung, refused, failed)
+	failed := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Failed) })
+	why := fmt.Sprintf("medians: %.0f at the hanging proxy, %.0f at the refusing one, %.0f 503s of the two that fail "+
+		"40 %%", hung, refused, failed)
 	s.judge(criterion("at most 12 wasted attempts", medianAndWorst(d.rounds(w.Name, Whirlpool, extraAttempts), number)),
 		extra <= 12, why)
 	share := extra / float64(w.Requests)
@@ -140,48 +138,28 @@ func (d *Data) judgeFreeList(s *section) {
 // points compares sockets with virtual time, and with Envoy and HAProxy on the same faults.
 func (d *Data) points() *section {
 	s := &section{title: "A point of each curve on sockets", text: pointsText}
-	names := append(slices.Clone(d.Gateways), workload.Single, workload.OracleName)
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
-	series := make([]chart.Series, len(names))
-	for i, name := range names {
-		series[i].Name = label(name)
-	}
 	t := &table{header: append(header, d.Gateways...)}
-	var ticks, apart []string
+	var apart []string
 	for _, w := range workload.Points(d.Catalog) {
 		o := d.Virtual[w.Name]
 		virtual := served(o[workload.Default])
 		cells := []string{w.Name, percent(served(o[workload.OracleName])), percent(served(o[workload.Single])),
 			percent(virtual)}
-		ticks = append(ticks, short(w.Name))
-		var shares []stats.Interval
 		for _, g := range d.Gateways {
-			share := stats.Wilson(0, 0) // a gateway that did not take part
-			if rounds := d.Sockets[w.Name][g]; len(rounds) > 0 {
-				share = served(rounds[0].Outcome)
-			}
-			shares = append(shares, share)
-			cells = append(cells, percent(share))
+			cells = append(cells, percent(d.served(w.Name, g)))
 		}
 		ours := served(d.Sockets[w.Name][Whirlpool][0].Outcome)
 		if ours.High < virtual.Low || ours.Low > virtual.High {
 			apart = append(apart, w.Name)
 		}
-		shares = append(shares, served(o[workload.Single]), served(o[workload.OracleName]))
-		for i, share := range shares {
-			series[i].Points = append(series[i].Points, point(share, 100))
-		}
 		t.row(cells...)
 	}
 	s.tables = append(s.tables, t)
-	s.figures = append(s.figures, figure{"overview", "Requests served by Whirlpool, Envoy, HAProxy, a single attempt " +
-		"and an oracle", chart.Chart{
-		Title: "Requests served, on the same faults", X: "faults", Y: "requests served, %", Ticks: ticks,
-		Low: floor(series), High: 100, Target: math.NaN(), Series: series,
-	}})
+	s.figures = append(s.figures, d.overview())
 	s.judge(Criterion{ID: "SC-001", Workload: "all of this table", Where: "both",
 		Target:   "sockets and virtual time agree",
-		Measured: fmt.Sprintf("%d of %d agree", len(ticks)-len(apart), len(ticks))},
+		Measured: fmt.Sprintf("%d of %d agree", len(t.rows)-len(apart), len(t.rows))},
 		len(apart) == 0, "apart: "+strings.Join(apart, "; "))
 	hang := workload.Points(d.Catalog)[5].Name
 	p95 := retriedP95(d.Sockets[hang][Whirlpool][0].Outcome)
@@ -196,12 +174,50 @@ func (d *Data) points() *section {
 	return s
 }
 
-// short is a workload's name for a chart.
-func short(name string) string {
-	name = strings.TrimSuffix(name, ", short")
-	name = strings.TrimSuffix(name, fmt.Sprintf(" %g", workload.PartsLevel))
-	name = strings.Replace(name, "one of eight hangs", "1 of 8 hangs", 1)
-	return strings.Replace(name, "three of ten are dead", "3 of 10 dead", 1)
+// served returns the share of requests that a gateway served in all rounds; its value is NaN
+// if the gateway did not take part.
+func (d *Data) served(w, gateway string) stats.Interval {
+	served, all := 0, 0
+	for _, r := range d.Sockets[w][gateway] {
+		served += r.ServedCount()
+		all += len(r.Served)
+	}
+	return stats.Wilson(served, all)
+}
+
+// overview is the figure of requests served by each gateway, a single attempt and the oracle:
+// the five kinds of faults, and two of the bad pools.
+func (d *Data) overview() figure {
+	list := append(workload.Points(d.Catalog)[:len(workload.Kinds())], d.Catalog.Cold(), d.Catalog.Tunnels())
+	var series []chart.Series
+	for _, g := range d.Gateways {
+		x := chart.Series{Name: g}
+		for _, w := range list {
+			x.Points = append(x.Points, point(d.served(w.Name, g), 100))
+		}
+		series = append(series, x)
+	}
+	for _, v := range []string{workload.Single, workload.OracleName} {
+		x := chart.Series{Name: label(v)}
+		for _, w := range list {
+			share := stats.Wilson(0, 0) // of a workload that runs on sockets only
+			if o := d.Virtual[w.Name][v]; o != nil {
+				share = served(o)
+			}
+			x.Points = append(x.Points, point(share, 100))
+		}
+		series = append(series, x)
+	}
+	var ticks []string
+	for _, k := range workload.Kinds() {
+		ticks = append(ticks, k.Name)
+	}
+	c := chart.Chart{
+		Title: "Requests served, on the same faults", X: "faults", Y: "requests served, %",
+		Ticks: append(ticks, "cold start", "cut tunnels"), Low: floor(series), High: 100, Target: math.NaN(),
+		Series: series,
+	}
+	return figure{"overview", "Requests served by Whirlpool, Envoy, HAProxy, a single attempt and an oracle", c}
 }
 
 func (d *Data) sc006() *section {

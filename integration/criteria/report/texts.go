@@ -4,52 +4,53 @@ package report
 
 // The texts of the sections.
 
-const sc001Text = "Virtual time, 10,000 requests at 50/s for six targets through eight proxies, which besides fail 1 % of " +
-	"attempts. The share of the gap is (Whirlpool - single attempt) : (oracle - single attempt)."
+const sc001Text = "Virtual time, 10,000 requests at 50/s for six targets through eight proxies, which besides " +
+	"fail 1 % of attempts. The share of the gap is (Whirlpool - single attempt) : (oracle - single attempt)."
 
-const partsText = "Requests served, in virtual time. The columns are Whirlpool's defaults and the same with one part turned " +
-	"off or on."
+const partsText = "Requests served, in virtual time. The columns are Whirlpool's defaults and the same with one " +
+	"part turned off or on."
 
-const sc002Text = "Virtual time. Two of eight proxies fail with the given probability, the others 1 % of attempts. Hot: " +
-	"10,000 requests at 20/s, 2.5/s for each proxy; cold: 4,000 requests at 0.4/s, 0.05/s for each proxy."
+const sc002Text = "Virtual time. Two of eight proxies fail with the given probability, the others 1 % of " +
+	"attempts. Hot: 10,000 requests at 20/s, 2.5/s for each proxy; cold: 4,000 requests at 0.4/s, 0.05/s for each " +
+	"proxy."
 
-const sc003Text = "Virtual time, 10,000 requests at 50/s, eight proxies with a median latency of 50 ms. The 95th percentile " +
-	"of the latency, from the client's first byte on, of the requests that succeeded after at least one " +
-	"retry."
+const sc003Text = "Virtual time, 10,000 requests at 50/s, eight proxies with a median latency of 50 ms. The " +
+	"95th percentile of the latency, from the client's first byte on, of the requests that succeeded after at least " +
+	"one retry."
 
-const sc004Text = "Virtual time, 100 requests per second. One proxy after the other fails every attempt for 40 s: by 503s, " +
-	"by refusing connections, by hanging. A breaker excludes its proxy in the same critical section that " +
-	"counts the failure: what can be measured is the time from the proxy's first failing moment, and the " +
+const sc004Text = "Virtual time, 100 requests per second. One proxy after the other fails every attempt for 40 " +
+	"s: by 503s, by refusing connections, by hanging. A breaker excludes its proxy in the same critical section " +
+	"that counts the failure: what can be measured is the time from the proxy's first failing moment, and the " +
 	"number of attempts that began while its breaker was open."
 
-const sc005Text = "Virtual time, 10,000 requests at 50/s. Of the requests whose first attempt failed, the share that the " +
-	"second served. The pools: eight proxies that fail 30 % of attempts; four that fail 2 % and four 60 %; " +
-	"three of 5 %, four of 40 %, three of 70 %; ten of 0 to 81 % (Zipf); four of 1 % and four of 60 % that " +
-	"change places each minute."
+const sc005Text = "Virtual time, 10,000 requests at 50/s. Of the requests whose first attempt failed, the share " +
+	"that the second served. The pools: eight proxies that fail 30 % of attempts; four that fail 2 % and four 60 %; " +
+	"three of 5 %, four of 40 %, three of 70 %; ten of 0 to 81 % (Zipf); four of 1 % and four of 60 % that change " +
+	"places each minute."
 
-const sc010Text = "Virtual time, 10,000 requests at 50/s, `max_attempts = 10`. Of ten proxies one refuses connections, one " +
-	"hangs and one responds 503, the others fail 2 % of attempts; and eight proxies of which each attempt " +
-	"fails with a probability of 50 %, for which (1 - p³) : (1 - p¹⁰) = 87.6 % is the most that any choice " +
+const sc010Text = "Virtual time, 10,000 requests at 50/s, `max_attempts = 10`. Of ten proxies one refuses " +
+	"connections, one hangs and one responds 503, the others fail 2 % of attempts; and eight proxies of which each " +
+	"attempt fails with a probability of 50 %, for which (1 - p^3) : (1 - p^10) = 87.6 % is the most that any choice " +
 	"can reach within two retries."
 
-const sc008Text = "All requests are in flight at the same time; a tenth of the attempts fails. Counts of clients, proxies " +
-	"and the gateway's metrics must agree. Races are looked for by `make test`: every test runs under the " +
-	"race detector, with 10,000 requests on sockets in `TestS64TenThousandInFlight`, and package breaker is " +
-	"explored exhaustively by its model."
+const sc008Text = "All requests are in flight at the same time; a tenth of the attempts fails. Counts of " +
+	"clients, proxies and the gateway's metrics must agree. Races are looked for by `make test`: every test runs " +
+	"under the race detector, with 10,000 requests on sockets in `TestS64TenThousandInFlight`, and package breaker " +
+	"is explored exhaustively by its model."
 
-const scenesText = "Medians of the rounds, and the worst round. Extra attempts are those beyond one for each request: " +
-	"retries, hedged attempts, and what was lost on dead proxies; connections that were refused are counted " +
-	"for Whirlpool only."
+const scenesText = "Medians of the rounds, and the worst round. Extra attempts are those beyond one for each " +
+	"request: retries, hedged attempts, and what was lost on dead proxies; connections that were refused are " +
+	"counted for Whirlpool only."
 
-const pointsText = "The same kinds of faults for a shorter time: 1,000 requests at 200/s. Virtual time and sockets have the " +
-	"same trace and the same luck; their intervals must overlap."
+const pointsText = "The same kinds of faults for a shorter time: 1,000 requests at 200/s. Virtual time and " +
+	"sockets have the same trace and the same luck; their intervals must overlap."
 
-const sc006Text = "Sockets. The same binary with its defaults, and with retries, breakers, adaptive timeouts and checks " +
-	"off: interleaved pairs, with the load and the fakes of `make bench-peers`. The program's loads share the " +
-	"cores, so the CPU time of a request is the better figure."
+const sc006Text = "Sockets. The same binary with its defaults, and with retries, breakers, adaptive timeouts " +
+	"and checks off: interleaved pairs, with the load and the fakes of `make bench-peers`. The load shares the " +
+	"cores with the gateway, so the CPU time of a request is the better figure."
 
-const sc007Text = "In process: 24 hours with attempts of 100 proxies in each minute, while a goroutine records more; 200 " +
-	"queries of each kind, with their JSON."
+const sc007Text = "In process: 24 hours with attempts of 100 proxies in each minute, while a goroutine records " +
+	"more; 200 queries of each kind, with their JSON."
 
-const sc009Text = "Sockets. `max_attempts` is changed by PUT /api/v1/retry/policy under load. Requests that begin after the " +
-	"response must run under the new policy."
+const sc009Text = "Sockets. `max_attempts` is changed by PUT /api/v1/retry/policy under load. Requests that " +
+	"begin after the response must run under the new policy."

@@ -58,10 +58,14 @@ func whyLost(o *workload.Outcome) string {
 	if lost == 0 {
 		return ""
 	}
-	if o.AllOpen > 0 {
-		return fmt.Sprintf("%s of %s failed requests ended while every breaker was open", count(o.AllOpen), count(lost))
+	most, early := slices.Max(o.Attempts), 0
+	for i, ok := range o.Served {
+		if !ok && o.Attempts[i] < most {
+			early++
+		}
 	}
-	return fmt.Sprintf("%s requests failed with all their attempts", count(lost))
+	return fmt.Sprintf("of %s failed requests %s ended while every breaker was open, %s others after fewer than %d "+
+		"attempts (a suspect target)", count(lost), count(o.AllOpen), count(max(early-o.AllOpen, 0)), most)
 }
 
 const gapTarget = 0.995

@@ -39,6 +39,8 @@ func listen(p *fakes.Pool, w *workload.Workload, network int) (*listeners, error
 	for i := range w.Pool {
 		l.addrs = append(l.addrs, fmt.Sprintf("127.%d.%d.%d:%d", network, i/250, i%250+1, port))
 		l.conns = append(l.conns, map[net.Conn]struct{}{})
+	}
+	for i := range w.Pool {
 		if p.State(i, fakes.NoTarget).Refuses {
 			continue
 		}
@@ -66,8 +68,15 @@ func (l *listeners) accept(proxy int) error {
 				return
 			}
 			l.mu.Lock()
-			l.conns[proxy][c] = struct{}{}
+			refused := l.open[proxy] != socket // since this connection was accepted
+			if !refused {
+				l.conns[proxy][c] = struct{}{}
+			}
 			l.mu.Unlock()
+			if refused {
+				c.Close()
+				return
+			}
 			l.wg.Go(func() {
 				l.pool.Serve(c, proxy)
 				l.mu.Lock()

@@ -30,6 +30,7 @@ type Result struct {
 	Took     time.Duration // from the first request to the end of the last
 	Arrivals []int         // requests of clients that reached each proxy
 	Hung     int           // of these, those that got no response, as the proxy hung
+	Failed   int           // of these, those that got a 503
 }
 
 // Reached returns how many requests of clients reached the proxies.
@@ -93,7 +94,7 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 	sockets.follow(w)
 	began := time.Now()
 	result := &Result{Outcome: newLoad(w, proxy, roots).run(), Took: time.Since(began)}
-	result.Variant, result.Hung = g.Name, pool.Hung()
+	result.Variant, result.Hung, result.Failed = g.Name, pool.Hung(), pool.Failed()
 	for i := range w.Pool {
 		result.Arrivals = append(result.Arrivals, pool.Arrivals(i))
 	}

@@ -34,6 +34,8 @@ func TestRun(t *testing.T) {
 	require.Equal(t, w.Requests, r.Reached())
 	require.Equal(t, w.Requests, r.Arrivals[0])
 	require.Zero(t, r.Extra())
+	require.Equal(t, w.Requests-lucky, r.Failed)
+	require.Zero(t, r.Hung)
 	for _, ms := range r.Latency {
 		require.Greater(t, ms, 5.0, "the least latency of the pool is a log-normal one around 50 ms")
 	}
