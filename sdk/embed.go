@@ -14,7 +14,7 @@ var ABI []byte
 // and itself only, as module github.com/whirlpool-proxy/whirlpool/sdk/...
 //
 //go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go
-//go:embed pool/*.go random/*.go scorer/*.go tolerance/*.go
+//go:embed judge/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go
 //go:embed output/*.go settings/*.go
 //go:embed sdktest/*.go sdktest/recording.json
 var Go embed.FS

@@ -23,11 +23,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
 
-// languages build the two modules of testdata/LANGUAGE into a directory, as
-// everything.wasm and wait.wasm.
+// languages build the three modules of testdata/LANGUAGE into a directory, as
+// everything.wasm, wait.wasm and rule.wasm.
 var languages = map[string]func(t *testing.T, out string){
 	"c": func(t *testing.T, out string) {
-		for _, name := range []string{"everything", "wait"} {
+		for _, name := range []string{"everything", "wait", "rule"} {
 			run(t, nil, "clang", "--target=wasm32", "-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall",
 				"-Werror",
 				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out,
@@ -35,7 +35,7 @@ var languages = map[string]func(t *testing.T, out string){
 		}
 	},
 	"c++": func(t *testing.T, out string) { // the same sources
-		for _, name := range []string{"everything", "wait"} {
+		for _, name := range []string{"everything", "wait", "rule"} {
 			run(t, nil, "clang++", "--target=wasm32", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
 				"-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
 				"-Wl,--no-entry", "-Wl,-z,stack-size=16384", "-o", filepath.Join(out,
@@ -49,10 +49,12 @@ var languages = map[string]func(t *testing.T, out string){
 			"--target=wasm32-unknown-unknown", "--manifest-path=testdata/rust/Cargo.toml")
 		release := filepath.Join(target, "wasm32-unknown-unknown", "release")
 		require.NoError(t, os.Rename(filepath.Join(release, "everything.wasm"), filepath.Join(out, "everything.wasm")))
-		require.NoError(t, os.Rename(filepath.Join(release, "examples", "wait.wasm"), filepath.Join(out, "wait.wasm")))
+		for _, name := range []string{"wait.wasm", "rule.wasm"} {
+			require.NoError(t, os.Rename(filepath.Join(release, "examples", name), filepath.Join(out, name)))
+		}
 	},
 	"assemblyscript": func(t *testing.T, out string) {
-		for _, name := range []string{"everything", "wait"} {
+		for _, name := range []string{"everything", "wait", "rule"} {
 			run(t, nil, "assemblyscript/asc.sh", "testdata/assemblyscript/"+name+".ts", "-O3", "--outFile",
 				filepath.Join(out, name+".wasm"))
 		}
@@ -105,6 +107,7 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 			}
 			t.Run("scorer", func(t *testing.T) { everything(t, read("everything.wasm")) })
 			t.Run("backoff", func(t *testing.T) { wait(t, read("wait.wasm")) })
+			t.Run("judge", func(t *testing.T) { rule(t, read("rule.wasm")) })
 			t.Run("writes", func(t *testing.T) { writes(t, read("wait.wasm"), panicked[language]) })
 			t.Run("story", func(t *testing.T) { story(t, read("wait.wasm"), panicked[language]) })
 			if language == "rust" {
@@ -117,7 +120,7 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 func TestTheRustCrateItself(t *testing.T) {
 	out := run(t, []string{"CARGO_TARGET_DIR=" + t.TempDir()}, "rust/cargo.sh", "test", "--quiet", "--offline",
 		"--locked", "--manifest-path=rust/Cargo.toml")
-	require.Contains(t, out, "5 passed")
+	require.Contains(t, out, "6 passed")
 }
 
 func everything(t *testing.T, code []byte) {
@@ -259,14 +262,24 @@ func story(t *testing.T, code []byte, panicked string) {
 	require.Greater(t, len(texts()), len(before), "the log goes on")
 }
 
-func TestGoWrites(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "wait.wasm")
+// buildGo builds a Go module of testdata, which conforms.
+func buildGo(t *testing.T, name string) []byte {
+	out := filepath.Join(t.TempDir(), name+".wasm")
 	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w",
-		"-o", out, "./testdata/wait")
+		"-o", out, "./testdata/"+name)
 	code, err := os.ReadFile(out)
 	require.NoError(t, err)
 	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
-	require.True(t, report.OK)
+	var text strings.Builder
+	require.NoError(t, report.Write(&text))
+	require.True(t, report.OK, "%s", &text)
+	return code
+}
+
+func TestGoRules(t *testing.T) { rule(t, buildGo(t, "rule")) }
+
+func TestGoWrites(t *testing.T) {
+	code := buildGo(t, "wait")
 	writes(t, code, panicked["go"])
 	story(t, code, panicked["go"])
 }
@@ -280,4 +293,38 @@ func wait(t *testing.T, code []byte) {
 	d, err := m.Delay(&q)
 	require.NoError(t, err)
 	require.Equal(t, want, d)
+}
+
+// rule checks a judge of testdata, which uses every field.
+func rule(t *testing.T, code []byte) {
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	require.Equal(t, &core.Wants{Body: 100, Fields: []string{"x", "server"},
+		Statuses: []core.Range{{First: 200, Last: 599}}}, m.Wants())
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, body := range []string{"", "a page", "<h1>Captcha</h1>", strings.Repeat("x", 8192)} {
+		q := core.JudgeRequest{Now: 1}
+		v, want := reflect.ValueOf(&q).Elem(), 1.0
+		for i := 1; i < v.NumField(); i++ {
+			n := float64(r.IntN(10))
+			if name := v.Type().Field(i).Name; name == "Encoded" || name == "Whole" {
+				n = float64(r.IntN(2))
+			}
+			v.Field(i).SetFloat(n)
+			want += float64(i+1) * n
+		}
+		e := &core.Excerpt{Body: []byte(body), Fields: []core.ExcerptField{{Name: "server", Value: []byte("n\xff")},
+			{Name: "x", Value: []byte("17.5")}, {Name: "x", Value: []byte("4")}}}
+		want += 11*3 + 12*float64(len(body)) + 13*17.5
+		if strings.Contains(body, "Captcha") {
+			want += 14
+		}
+		got, err := m.Rule(&q, e)
+		require.NoError(t, err)
+		require.Equal(t, core.Ruling{Kind: core.RulingBanned, Rest: time.Duration(min(want, 86400) * 1e9)}, got)
+	}
+	got, err := m.Rule(&core.JudgeRequest{Status: 404}, &core.Excerpt{})
+	require.NoError(t, err)
+	require.Equal(t, core.Ruling{Kind: core.RulingTargetFault}, got)
 }

@@ -1,7 +1,7 @@
 /*
  * whirlpool.h: a Whirlpool plugin in C or C++, version 1 of the contract in
  * sdk/ABI.md. A plugin is one file that includes this header and defines the
- * functions it wants of those declared here: score, or backoff, and any of the
+ * functions it wants of those declared here: score, backoff or judge, and any of the
  * optional ones. What it defines is exported; the rest is not there. No libc
  * is needed. Include it in one file only: it defines reserve.
  *
@@ -112,6 +112,40 @@ typedef struct {
   double number; /* the value as a number (true is 1, false 0); NaN if it is none */
 } wp_pair;
 
+/* A response of a target, for a judge. Header fields are those that judge_wants names, in
+ * the order of the response, with their names in lower case. */
+typedef struct {
+  double now;            /* s since the Unix epoch */
+  double attempt;        /* 0 for a request's first attempt */
+  double attempts_left;  /* attempts that may follow this one; 0 if the request may not be repeated */
+  double status;
+  double latency;        /* s until the response's head */
+  double host_hash;      /* as wp_rank_request.host_hash */
+  double id_hash;        /* of the proxy */
+  double content_length; /* of the body, as announced; -1 if that is unknown */
+  double encoded;        /* 1 if the body has a content coding other than gzip, and is not decoded */
+  double whole;          /* 1 if the body's beginning is the whole body */
+  const wp_pair *fields;
+  uint32_t field_count;
+  const char *body; /* the body's beginning; a zero byte follows it */
+  uint32_t body_length;
+} wp_judge_request;
+
+/* The kinds of rulings. */
+enum {
+  WP_FINE,        /* the policy decides as without a judge */
+  WP_RETRY,       /* a retry, as after a status in retry_status_codes */
+  WP_OTHER_PROXY, /* a retry at once, through another proxy */
+  WP_BANNED,      /* the same, and the proxy rests for the target's host */
+  WP_TARGET_FAULT /* the response is final, and the target is charged with it */
+};
+
+/* What a judge says about a response. It is WP_FINE at the beginning of a call. */
+typedef struct {
+  double kind; /* WP_FINE and so on */
+  double rest; /* s that the proxy rests for the target's host, 0 for 600; with WP_BANNED only */
+} wp_ruling;
+
 /* One proxy of the pool. */
 typedef struct {
   double id_hash;     /* as wp_candidate.id_hash */
@@ -132,6 +166,9 @@ _Static_assert(sizeof(wp_candidate) == 128, "wp_candidate");
 _Static_assert(offsetof(wp_candidate, rotation) == 120, "wp_candidate.rotation");
 _Static_assert(sizeof(wp_backoff_request) == 120, "wp_backoff_request");
 _Static_assert(sizeof(wp_observation) == 64, "wp_observation");
+_Static_assert(sizeof(wp_judge_request) == 96, "wp_judge_request");
+_Static_assert(offsetof(wp_judge_request, fields) == 80 && offsetof(wp_judge_request, body) == 88, "wp_judge_request");
+_Static_assert(sizeof(wp_ruling) == 16, "wp_ruling");
 _Static_assert(sizeof(wp_pair) == 24, "wp_pair");
 _Static_assert(offsetof(wp_pair, value) == 8 && offsetof(wp_pair, number) == 16, "wp_pair");
 _Static_assert(sizeof(wp_proxy) == 56, "wp_proxy");
@@ -139,8 +176,8 @@ _Static_assert(offsetof(wp_proxy, id) == 32 && offsetof(wp_proxy, metadata) == 4
 #endif
 
 /*
- * What a plugin defines. score makes it a scorer, backoff a backoff; it is one
- * of the two.
+ * What a plugin defines. score makes it a scorer, backoff a backoff, judge a
+ * judge; it is one of the three.
  */
 
 /* Sets scores[i] for candidates[i], 0 <= i < count: finite, higher is better.
@@ -151,6 +188,15 @@ int32_t score(const wp_rank_request *request, const wp_candidate *candidates, do
 /* The seconds to wait before a retry: finite, 0 or more. The gateway cuts it
  * to the policy's cap. */
 WP_EXPORT(backoff) double backoff(const wp_backoff_request *request);
+
+/* Rules on a response before it is relayed: sets ruling->kind, and returns 0. */
+WP_EXPORT(judge) int32_t judge(const wp_judge_request *request, wp_ruling *ruling);
+
+/* Optional, for a judge: the parts of a response that it gets. A text with a line for
+ * each: "body 8192" (bytes of the body's beginning, at most 8192), "field server" (at most 32
+ * names of header fields) and, for a judge that rules on these only, "status 403" or
+ * "status 500-599". */
+WP_EXPORT(judge_wants) const char *judge_wants(void);
 
 /* Optional, once before anything else. */
 WP_EXPORT(_initialize) void _initialize(void);
@@ -222,6 +268,22 @@ static inline const wp_pair *wp_find(const wp_pair *settings, int32_t count, con
   for (int32_t i = 0; i < count; i++)
     if (wp_equal(settings[i].key, key)) return &settings[i];
   return NULL;
+}
+
+/* Whether the beginning of a response's body has a text, which is in lower case. The
+ * letters of the body may be of any case. */
+static inline bool wp_body_has(const wp_judge_request *request, const char *lower) {
+  for (uint32_t i = 0; i < request->body_length; i++) {
+    uint32_t n = 0;
+    while (lower[n] != 0 && i + n < request->body_length) {
+      char c = request->body[i + n];
+      if (c >= 'A' && c <= 'Z') c = (char)(c | 0x20);
+      if (c != lower[n]) break;
+      n++;
+    }
+    if (lower[n] == 0) return true;
+  }
+  return false;
 }
 
 /* Says why: the first line said in a call that fails is in its error. (Without

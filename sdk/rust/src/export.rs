@@ -80,6 +80,15 @@ macro_rules! backoff {
     };
 }
 
+/// Exports a type that implements [`Judge`](crate::Judge) and `Default`, with the
+/// hooks it asks for, as [`scorer!`] does: `judge!(T, configure, judge_wants)`.
+#[macro_export]
+macro_rules! judge {
+    ($plugin:ty $(, $hook:ident)* $(,)?) => {
+        $crate::__export!($plugin, judge $(, $hook)*);
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
@@ -146,6 +155,21 @@ macro_rules! __hook {
         #[allow(dead_code)]
         unsafe extern "C" fn backoff(request: *const $crate::BackoffRequest) -> f64 {
             $crate::Backoff::delay($plugin.get(), &*request)
+        }
+    };
+    (judge, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn judge(request: *const $crate::Response<'static>, ruling: *mut $crate::Ruling) -> i32 {
+            *ruling = $crate::Judge::judge($plugin.get(), &*request);
+            0
+        }
+    };
+    (judge_wants, $plugin:ident) => {
+        #[cfg_attr(target_arch = "wasm32", no_mangle)]
+        #[allow(dead_code)]
+        unsafe extern "C" fn judge_wants() -> *const u8 {
+            $crate::Wants::wants($plugin.get()).as_ptr()
         }
     };
     (configure, $plugin:ident) => {

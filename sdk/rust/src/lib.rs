@@ -42,7 +42,7 @@ pub use export::reserve;
 pub use export::{slice, Slot};
 pub use hash::{hash53, pair53, uniform};
 pub use output::{count, gauge, log, Level};
-pub use records::{BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest, Settings};
+pub use records::{BackoffRequest, Candidate, Observation, Pair, Proxy, RankRequest, Response, Ruling, Settings};
 pub use say::{say, Refused};
 
 /// Ranks proxies. [`scorer!`] exports it.
@@ -57,6 +57,22 @@ pub trait Backoff {
     /// The wait in seconds: finite, 0 or more. The gateway cuts it to the
     /// policy's cap.
     fn delay(&mut self, request: &BackoffRequest) -> f64;
+}
+
+/// Rules on responses before they are relayed. [`judge!`] exports it.
+pub trait Judge {
+    /// The ruling on a response.
+    fn judge(&mut self, response: &Response) -> Ruling;
+}
+
+/// The hook `judge_wants`: a judge that gets header fields or the beginning of the
+/// body, or rules on some statuses only.
+pub trait Wants {
+    /// The parts of a response that the judge gets: a text that a zero byte ends, with
+    /// a line for each. `body 8192` are bytes of the body's beginning, at most 8192,
+    /// `field server` is a header field, of which there are at most 32, and with
+    /// `status 403` or `status 500-599` the judge rules on such responses only.
+    fn wants(&self) -> &[u8];
 }
 
 /// The hook `configure`: a plugin with settings. One without refuses them all.

@@ -270,6 +270,114 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// A response of a target.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Response<'a> {
+    /// Seconds since the Unix epoch.
+    pub now: f64,
+    /// 0 for a request's first attempt.
+    pub attempt: f64,
+    /// Attempts that may follow this one; 0 if the request may not be repeated.
+    pub attempts_left: f64,
+    /// The status of the response.
+    pub status: f64,
+    /// Seconds until the response's head.
+    pub latency: f64,
+    /// As [`RankRequest::host_hash`].
+    pub host_hash: f64,
+    /// Of the proxy, as [`Candidate::id_hash`].
+    pub id_hash: f64,
+    /// Of the body, as announced; -1 if that is unknown.
+    pub content_length: f64,
+    /// 1 if the body has a content coding other than gzip, and is not decoded.
+    pub encoded: f64,
+    /// 1 if the body's beginning is the whole body.
+    pub whole: f64,
+    fields: *const Pair<'a>,
+    field_count: u32,
+    body: *const u8,
+    body_length: u32,
+}
+
+impl<'a> Response<'a> {
+    /// A response for tests.
+    pub fn new(status: f64, fields: &'a [Pair<'a>], body: &'a [u8]) -> Self {
+        Response {
+            now: 0.0,
+            attempt: 0.0,
+            attempts_left: 2.0,
+            status,
+            latency: 0.0,
+            host_hash: 0.0,
+            id_hash: 0.0,
+            content_length: body.len() as f64,
+            encoded: 0.0,
+            whole: 1.0,
+            fields: fields.as_ptr(),
+            field_count: fields.len() as u32,
+            body: body.as_ptr(),
+            body_length: body.len() as u32,
+        }
+    }
+
+    /// The header fields that `judge_wants` names, in the order of the response, with
+    /// their names in lower case. A value that is no UTF-8 reads as empty.
+    pub fn fields(&self) -> Settings<'a> {
+        // SAFETY: the host, or new, has written the address of so many pairs.
+        Settings(unsafe { slice::from_raw_parts(self.fields, self.field_count as usize) })
+    }
+
+    /// The beginning of the body.
+    pub fn body(&self) -> &'a [u8] {
+        // SAFETY: as fields.
+        unsafe { slice::from_raw_parts(self.body, self.body_length as usize) }
+    }
+
+    /// Reports whether the beginning of the body has a text, which is in lower case.
+    /// The letters of the body may be of any case.
+    pub fn body_has(&self, lower: &str) -> bool {
+        let wanted = lower.as_bytes();
+        wanted.is_empty()
+            || self.body().windows(wanted.len()).any(|w| w.iter().zip(wanted).all(|(a, b)| a.to_ascii_lowercase() == *b))
+    }
+}
+
+/// What a judge says about a response.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ruling {
+    kind: f64,
+    rest: f64,
+}
+
+impl Ruling {
+    /// The policy decides as without a judge.
+    pub fn fine() -> Self {
+        Ruling { kind: 0.0, rest: 0.0 }
+    }
+
+    /// A retry, as after a status in `retry_status_codes`.
+    pub fn retry() -> Self {
+        Ruling { kind: 1.0, rest: 0.0 }
+    }
+
+    /// A retry at once, through another proxy.
+    pub fn other_proxy() -> Self {
+        Ruling { kind: 2.0, rest: 0.0 }
+    }
+
+    /// The same, and the proxy rests for the target's host: for so many seconds, 0 for 600.
+    pub fn banned(rest: f64) -> Self {
+        Ruling { kind: 3.0, rest }
+    }
+
+    /// The response is final, and the target is charged with it.
+    pub fn target_fault() -> Self {
+        Ruling { kind: 4.0, rest: 0.0 }
+    }
+}
+
 /// One proxy of the pool.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -326,6 +434,8 @@ const _: () = {
     assert!(size_of::<Text>() == 8);
     assert!(size_of::<Pair>() == 24);
     assert!(size_of::<Proxy>() == 56);
+    assert!(size_of::<Response>() == 96);
+    assert!(size_of::<Ruling>() == 16);
 };
 
 #[cfg(test)]
@@ -343,6 +453,15 @@ mod tests {
         assert_eq!(settings.text("region"), Some("eu"));
         assert_eq!(settings.text("lo"), None);
         assert_eq!(settings.iter().count(), 3);
+    }
+
+    #[test]
+    fn a_response_has_fields_and_a_body() {
+        let fields = [Pair::new("retry-after", "90"), Pair::new("server", "nginx")];
+        let r = Response::new(403.0, &fields, b"<h1>CAPTcha</h1>");
+        assert_eq!(r.fields().number("retry-after", 0.0), 90.0);
+        assert_eq!(r.fields().text("server"), Some("nginx"));
+        assert!(r.body_has("captcha") && r.body_has("") && !r.body_has("captchas"));
     }
 
     #[test]

@@ -1,0 +1,141 @@
+// Package judge makes a plugin a judge. Import it for that only: the module
+// then exports judge and judge_wants.
+package judge
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+)
+
+// Judge rules on the responses of targets before they are relayed. A call that
+// fails counts as Fine.
+type Judge interface {
+	// Judge returns the ruling on a response. The response is the host's
+	// memory: copy what you keep.
+	Judge(r *Response) Ruling
+}
+
+// Wanter is an optional interface of a Judge. Without it a judge rules on all
+// responses, and gets no header fields and no body.
+type Wanter interface {
+	// Wants returns the parts of a response that the judge gets. It is called
+	// once, after Configure.
+	Wants() Wants
+}
+
+// Wants are parts of a response.
+type Wants struct {
+	Body     int      // bytes of the body's beginning, at most 8192
+	Fields   []string // names of header fields, at most 32
+	Statuses []Range  // the judge rules on responses with these only; none for all, at most 32
+}
+
+// Range is a range of statuses. Both ends belong to it.
+type Range struct{ First, Last int }
+
+// Response is a response of a target.
+type Response struct {
+	Now           float64 // s since the Unix epoch
+	Attempt       float64 // 0 for a request's first attempt
+	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
+	Status        float64
+	Latency       float64 // s until the response's head
+	HostHash      float64 // of the target's host; see package hash
+	IDHash        float64 // of the proxy
+	ContentLength float64 // of the body, as announced; -1 if that is unknown
+	Encoded       bool    // Body has a content coding other than gzip, and is not decoded
+	Whole         bool    // Body is the whole body
+	Fields        []Field // those that Wants names, in the order of the response
+	Body          []byte  // the body's beginning
+}
+
+// Field is a header field.
+type Field struct {
+	Name  string // in lower case
+	Value []byte
+}
+
+// Field returns the value of the first field of that name, which is in lower
+// case; nil without one.
+func (r *Response) Field(name string) []byte {
+	for i := range r.Fields {
+		if r.Fields[i].Name == name {
+			return r.Fields[i].Value
+		}
+	}
+	return nil
+}
+
+// Has reports whether the body's beginning has a text, which is in lower case.
+// The letters A to Z of the body may be of any case. It allocates nothing.
+func (r *Response) Has(lower string) bool {
+	for i := 0; i+len(lower) <= len(r.Body); i++ {
+		n := 0
+		for n < len(lower) && toLower(r.Body[i+n]) == lower[n] {
+			n++
+		}
+		if n == len(lower) {
+			return true
+		}
+	}
+	return false
+}
+
+func toLower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c |= 0x20
+	}
+	return c
+}
+
+// Kind says what follows from a ruling.
+type Kind float64
+
+// The kinds of rulings.
+const (
+	Fine        Kind = abi.RulingFine        // the policy decides as without a judge
+	Retry       Kind = abi.RulingRetry       // a retry, as after a status in retry_status_codes
+	OtherProxy  Kind = abi.RulingOtherProxy  // a retry at once, through another proxy
+	Banned      Kind = abi.RulingBanned      // the same, and the proxy rests for the target's host
+	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged with it
+)
+
+// Ruling is what a judge says about a response. The zero value is Fine.
+type Ruling struct {
+	Kind Kind
+	Rest float64 // s that the proxy rests, 1 to 86400, 0 for 600; with Banned only
+}
+
+var plugin Judge
+
+// Register names the module's judge. Call it from an init function: the host
+// does not run main.
+func Register(j Judge) { plugin = j }
+
+// text returns w in the form of judge_wants.
+func (w Wants) text() string {
+	var b strings.Builder
+	if w.Body > 0 {
+		b.WriteString("body " + strconv.Itoa(w.Body) + "\n")
+	}
+	for _, name := range w.Fields {
+		b.WriteString("field " + name + "\n")
+	}
+	for _, r := range w.Statuses {
+		b.WriteString("status " + strconv.Itoa(r.First) + "-" + strconv.Itoa(r.Last) + "\n")
+	}
+	return b.String()
+}
+
+// wanted returns the text of judge_wants with a zero byte at its end.
+//
+//lint:ignore U1000 the export reads it
+func wanted() []byte {
+	var w Wants
+	if p, ok := plugin.(Wanter); ok {
+		w = p.Wants()
+	}
+	return append([]byte(w.text()), 0)
+}
