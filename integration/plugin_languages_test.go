@@ -105,6 +105,7 @@ func TestALanguageIsSeenThrough(t *testing.T) {
 	for lang := range sources {
 		t.Run(lang+" scorer", func(t *testing.T) { seeScorer(t, lang) })
 		t.Run(lang+" backoff", func(t *testing.T) { seeBackoff(t, lang) })
+		t.Run(lang+" judge", func(t *testing.T) { seeJudge(t, lang) })
 	}
 }
 
@@ -235,4 +236,27 @@ func TestThePluginPage(t *testing.T) {
 	require.Contains(t, string(source), "scores[i] = c.SuccessRate - 0.01*c.Cost\n")
 	status, _, _ := w.call("GET", "/plugins/mine", "")
 	require.Equal(t, 404, status)
+}
+
+func seeJudge(t *testing.T, lang string) {
+	p := begin(t, lang, "judge")
+	p.make("build")
+	p.make("test")
+	p.make("verify")
+
+	w := start(t, 2, confK+byTurns)
+	w.fakes[0].Do(lab.Behaviour{Body: "<h1>Are you a ROBOT?</h1>"})
+	p.step(w, nil, "name=mine", "module=@")
+	p.step(w, nil, "/test")
+	require.Len(t, chosen(w, 4), 2, "it is not in use yet")
+	p.step(w, nil, "/activate")
+	require.Equal(t, map[string]int{"F2": 4}, chosen(w, 4))
+	require.Equal(t, []string{"F1"}, w.rests("origin.test"))
+	v := w.json("/plugins/mine")
+	require.Equal(t, []any{"judge"}, v["used_for"])
+	require.Zero(t, v["faults"], "%v", v["last_error"])
+	status, body, _ := w.call("POST", "/plugins/none/activate", `{"for":"judge"}`)
+	require.Equal(t, 200, status, "%s", body)
+	status, body, _ = w.call("DELETE", "/plugins/mine", "")
+	require.Equal(t, 204, status, "%s", body)
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// templates/ has, for each language, the files for both kinds of plugin (all) and for either kind, and one README.
+// templates/ has, for each language, the files for all kinds of plugin (all) and for each kind, and one README.
 //
 //go:embed all:templates
 var templates embed.FS
@@ -69,8 +69,9 @@ func (p Plugin) Check() error {
 		return fmt.Errorf("%w: the language is %q: give one of %s", ErrArgument, p.Lang,
 			strings.Join(Languages(), ", "))
 	}
-	if p.Kind != wasmhost.Scorer && p.Kind != wasmhost.Backoff {
-		return fmt.Errorf("%w: the kind is %q: give %s or %s", ErrArgument, p.Kind, wasmhost.Scorer, wasmhost.Backoff)
+	if !slices.Contains(wasmhost.Kinds(), p.Kind) {
+		return fmt.Errorf("%w: the kind is %q: give %s, %s or %s", ErrArgument, p.Kind, wasmhost.Scorer,
+			wasmhost.Backoff, wasmhost.Judge)
 	}
 	return nil
 }
@@ -107,16 +108,22 @@ type data struct {
 
 // Config returns an example of a setting in JSON.
 func (d data) Config() string {
-	if d.Scorer {
+	switch d.Kind {
+	case wasmhost.Scorer:
 		return `"prefer":"PROXY-ID"`
+	case wasmhost.Judge:
+		return `"marker":"are you a robot"`
 	}
 	return `"factor":0.5`
 }
 
 // Toml returns the setting of Config as a line of TOML.
 func (d data) Toml() string {
-	if d.Scorer {
+	switch d.Kind {
+	case wasmhost.Scorer:
 		return `prefer = "PROXY-ID"`
+	case wasmhost.Judge:
+		return `marker = "are you a robot"`
 	}
 	return "factor = 0.5"
 }
@@ -126,7 +133,7 @@ func (d data) For() string {
 	if d.Scorer {
 		return "first"
 	}
-	return "backoff"
+	return string(d.Kind)
 }
 
 // writer writes files. After the first error, which it keeps, it writes nothing.

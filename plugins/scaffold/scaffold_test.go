@@ -20,7 +20,7 @@ func TestWrite(t *testing.T) {
 	source := map[string]string{"go": "main.go", "rust": "src/lib.rs", "as": "plugin.ts", "c": "plugin.c"}
 	inSDK := map[string]string{"go": "sdk/scorer/scorer.go", "rust": "src/lib.rs", "as": "index.ts", "c": "whirlpool.h"}
 	for _, lang := range scaffold.Languages() {
-		for _, kind := range []wasmhost.Kind{wasmhost.Scorer, wasmhost.Backoff} {
+		for _, kind := range wasmhost.Kinds() {
 			dir := filepath.Join(t.TempDir(), "deeper", "mine")
 			files, err := scaffold.Write(dir, scaffold.Plugin{Name: "my-plugin_2", Lang: lang, Kind: kind})
 			require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestWrite(t *testing.T) {
 			require.Contains(t, string(readme), "module=@my-plugin_2.wasm")
 			require.Contains(t, string(readme), "[plugins.my-plugin_2.config]\n")
 			require.Contains(t, string(readme), `{"for":"`+map[wasmhost.Kind]string{wasmhost.Scorer: "first",
-				wasmhost.Backoff: "backoff"}[kind]+`"}`)
+				wasmhost.Backoff: "backoff", wasmhost.Judge: "judge"}[kind]+`"}`)
 			for _, path := range regexp.MustCompile(`whirlpool/[A-Za-z/._]*\w`).FindAllString(string(readme), -1) {
 				require.True(t, exists(filepath.Join(dir, path)), "%s: the README of %s names %s", kind, lang, path)
 			}
@@ -88,7 +88,7 @@ func TestArguments(t *testing.T) {
 		`named "performance": "performance" is`:    {Name: "performance", Lang: "go", Kind: "scorer"},
 		`the language is "": give one of go, rust`: {Name: "mine", Kind: "scorer"},
 		`the language is "zig": give one of go`:    {Name: "mine", Lang: "zig", Kind: "scorer"},
-		`the kind is "": give scorer or backoff`:   {Name: "mine", Lang: "go"},
+		`the kind is "": give scorer, backoff or`:  {Name: "mine", Lang: "go"},
 	} {
 		dir := filepath.Join(t.TempDir(), "new")
 		_, err := scaffold.Write(dir, p)
