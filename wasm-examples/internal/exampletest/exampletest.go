@@ -76,6 +76,12 @@ func Backoff(t testing.TB, w Wasm, config map[string]any) *Plugin {
 	return load(t, w, wasmhost.Backoff, config)
 }
 
+// Judge loads a judge; config is its [plugins.NAME.config] table, nil for none.
+func Judge(t testing.TB, w Wasm, config map[string]any) *Plugin {
+	t.Helper()
+	return load(t, w, wasmhost.Judge, config)
+}
+
 func load(t testing.TB, w Wasm, kind wasmhost.Kind, config map[string]any) *Plugin {
 	t.Helper()
 	m, err := host(w).Load(w.Code, config)
@@ -115,6 +121,14 @@ func (p *Plugin) Delay(req abi.BackoffRequest) float64 {
 	d, err := p.Module.Delay(&r)
 	require.NoError(p.t, err)
 	return d
+}
+
+// Rule returns the ruling on a response.
+func (p *Plugin) Rule(r core.JudgeRequest, e core.Excerpt) core.Ruling {
+	p.t.Helper()
+	ruling, err := p.Module.Rule(&r, &e)
+	require.NoError(p.t, err)
+	return ruling
 }
 
 // Observe tells a plugin that learns of an attempt.

@@ -1,0 +1,24 @@
+/*
+ * A judge of two things that a status does not say. A 200 of HTML without a body comes from a proxy or a
+ * cache that is broken: another proxy is asked. A 503 that says "maintenance" is the target's own: no
+ * retry would help.
+ */
+#include "whirlpool.h"
+
+const char *judge_wants(void) { return "body 2048\nfield content-type\nstatus 200\nstatus 503"; }
+
+static bool is_html(const wp_judge_request *r) {
+  const wp_pair *type = wp_find(r->fields, (int32_t)r->field_count, "content-type");
+  static const char html[] = "text/html";
+  if (!type || type->value_length < sizeof html - 1) return false;
+  for (uint32_t i = 0; i < sizeof html - 1; i++)
+    if (type->value[i] != html[i]) return false;
+  return true;
+}
+
+int32_t judge(const wp_judge_request *request, wp_ruling *ruling) {
+  if (request->status == 200 && request->whole && request->body_length == 0 && is_html(request))
+    ruling->kind = WP_OTHER_PROXY;
+  if (request->status == 503 && wp_body_has(request, "maintenance")) ruling->kind = WP_TARGET_FAULT;
+  return 0;
+}

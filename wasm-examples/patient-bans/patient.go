@@ -1,0 +1,60 @@
+package main
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
+	"github.com/whirlpool-proxy/whirlpool/sdk/configure"
+	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
+	"github.com/whirlpool-proxy/whirlpool/sdk/judge"
+	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
+)
+
+// patient lets a proxy rest for a host that bans it: each time in a row for
+// twice as long as the time before.
+type patient struct {
+	first, most float64        // s
+	bans        *lru.Map[rest] // by proxy and host
+}
+
+// rest is the last rest of a proxy and a host; zero if the host serves the proxy.
+type rest struct {
+	began, length float64
+}
+
+const maxBans = 4096
+
+// Configure implements configure.Configurer.
+func (p *patient) Configure(s *configure.Settings) error {
+	p.first = s.Float("first", 60, 1, 86400)
+	p.most = s.Float("most", 3600, 1, 86400)
+	p.bans = lru.New[rest](maxBans)
+	return nil
+}
+
+// Wants implements judge.Wanter: 403 and 429, and the responses that end a series
+// of bans.
+func (p *patient) Wants() judge.Wants {
+	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429, Last: 429}}}
+}
+
+// Judge implements judge.Judge.
+func (p *patient) Judge(r *judge.Response) judge.Ruling {
+	pair := hash.Pair(r.IDHash, r.HostHash)
+	if r.Status < 300 {
+		if last := p.bans.Get(pair); last != nil {
+			*last = rest{}
+		}
+		return judge.Ruling{}
+	}
+	last := p.bans.Put(pair)
+	switch {
+	case last.length == 0:
+		*last = rest{r.Now, min(p.first, p.most)}
+	case r.Now >= last.began+last.length: // not a request that was under way when the rest began
+		*last = rest{r.Now, min(2*last.length, p.most)}
+	}
+	return judge.Ruling{Kind: judge.Banned, Rest: last.length}
+}
+
+// Observe does nothing. A plugin that exports observe has one instance, so that
+// all calls see the same bans.
+func (p *patient) Observe(*abi.Observation) {}
