@@ -107,6 +107,7 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"timeouts.attempt":         func(c *engine.Config) { c.AttemptTimeout = 0 },
 		"timeouts.body_idle":       func(c *engine.Config) { c.BodyIdle = -1 },
 		"selection.memory":         func(c *engine.Config) { c.Memory = -1 },
+		"selection.judge":          func(c *engine.Config) { c.Judge = "nope" },
 		"health.url":               func(c *engine.Config) { c.Health.URL = "ftp://a" },
 		"health.interval":          func(c *engine.Config) { c.Health.URL, c.Health.Interval = "http://a", 0 },
 		"queue.max_waiting":        func(c *engine.Config) { c.Queue.MaxWaiting = -1 },

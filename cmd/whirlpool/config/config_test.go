@@ -24,6 +24,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
 func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
@@ -167,9 +169,12 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[gateway]\nmax_connections = -1\n": {"gateway.max_connections", ":2: ", "must be 0 to 16777216"},
 		"[log]\nlevel = \"loud\"\n": {"log.level",
 			":2: ", "loud"},
-		"[selection]\nmemory = \"25h\"\n": {"selection.memory", ":2: ", "must be 0s to 24h"},
-		"[queue]\nmax_wait = \"11m\"\n":   {"queue.max_wait", ":2: ", "must be 0s to 10m"},
-		"[queue]\nmax_waiting = -1\n":     {"queue.max_waiting", ":2: ", "must be 0 to 1000000"},
+		"[selection]\nmemory = \"25h\"\n":                     {"selection.memory", ":2: ", "must be 0s to 24h"},
+		"[plugins.a]\npath = \"a\"\nbuiltin = \"ban_like\"\n": {"plugins.a.builtin", ":3: ", "beside a path"},
+		"[plugins.a]\nbuiltin = \"ban_like\"\nkind = \"jury\"\n": {"plugins.a.kind", ":3: ",
+			"must be scorer, backoff or judge"},
+		"[queue]\nmax_wait = \"11m\"\n": {"queue.max_wait", ":2: ", "must be 0s to 10m"},
+		"[queue]\nmax_waiting = -1\n":   {"queue.max_waiting", ":2: ", "must be 0 to 1000000"},
 		"[[gateway.users]]\nname = \"a\"\npassword = \"b\"\npriority = \"top\"\n": {"gateway.users[0].priority", ":4: ",
 			"must be high, normal or low"},
 		"[nonsense]\nx = 1\n": {"nonsense",
@@ -214,6 +219,19 @@ func TestTheQueueOfAFile(t *testing.T) {
 	users := c.Engine().Gateway.Users
 	require.Equal(t, core.PriorityLow, users[0].Priority)
 	require.Equal(t, core.AnyPriority, users[1].Priority)
+}
+
+func TestTheJudgeOfAFile(t *testing.T) {
+	c, err := load(t, "[selection]\njudge = \"bans\"\n[plugins.bans]\nbuiltin = \"ban_like\"\nkind = \"judge\"\n"+
+		"[plugins.bans.config]\nbody = [\"captcha\"]\n", nil)
+	require.NoError(t, err)
+	require.Equal(t, "bans", c.Engine().Judge)
+	require.Equal(t, plugins.Spec{Builtin: "ban_like", Kind: wasmhost.Judge,
+		Config: map[string]any{"body": []any{"captcha"}}}, c.Modules()["bans"])
+	require.Empty(t, c.Files(), "a built-in is no file to watch")
+	c, err = load(t, "", nil)
+	require.NoError(t, err)
+	require.Equal(t, "none", c.Engine().Judge)
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
