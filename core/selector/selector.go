@@ -332,6 +332,7 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 		return
 	}
 	c.ordered = len(c.Tried) > 0
+	untried := c.untried()
 	// The rotation of a retry continues after the proxy tried last.
 	begin := 0
 	if n := len(c.Tried); n > 0 {
@@ -339,7 +340,7 @@ func (s *Selector) gatherFrom(c *choice, group *upstream.Group) {
 	}
 	for _, part := range [2][]*upstream.Upstream{group.All[begin:], group.All[:begin]} {
 		for _, u := range part {
-			if c.untried() && u.Free() || c.admissible(u) {
+			if untried && u.Free() || c.admissible(u) {
 				c.candidates = append(c.candidates, u)
 			}
 		}
@@ -367,9 +368,9 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 			break
 		}
 	}
-	at := int(s.rand() % n)
+	at, untried := int(s.rand()%n), c.untried()
 	for i := 0; i < s.maxCandidates && len(c.candidates) < s.maxCandidates; i++ {
-		if u := group.Mixed[at]; u != first && (c.untried() && u.Free() || c.admissible(u)) {
+		if u := group.Mixed[at]; u != first && (untried && u.Free() || c.admissible(u)) {
 			c.candidates = append(c.candidates, u)
 		}
 		if at++; at == len(all) {
