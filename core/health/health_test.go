@@ -108,6 +108,18 @@ func (n *network) totals() (most int, overlap bool) {
 	return n.most, n.overlap
 }
 
+// busy reports whether a request is running.
+func (n *network) busy() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, running := range n.running {
+		if running > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // fixture is a checker that runs in virtual time over proxies p0, p1 ...
 type fixture struct {
 	t    *testing.T
@@ -216,6 +228,10 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 			require.True(t, r.Passed)
 			require.Equal(t, 10*time.Millisecond, r.Latency)
 			require.Zero(t, u.Stats().Samples+int(u.Stats().Uses), "the statistics are those of the traffic")
+			lease, ok := u.Acquire(time.Now())
+			require.True(t, ok)
+			require.False(t, u.Preferred(f.pool.Elapsed(time.Now())), "one attempt in flight until a request has succeeded")
+			lease.Release()
 		}
 		most, _ := f.net.totals()
 		require.Equal(t, 64, most)
@@ -290,6 +306,8 @@ func TestASingleFailureInOneForm(t *testing.T) {
 		f := start(t, 2, 8, settings(), map[string]behaviour{"p0": {absolute: 503, tunnel: 200},
 			"p1": {absolute: 200, tunnelCause: verdict.TunnelTimeout}})
 		time.Sleep(200 * time.Millisecond)
+		require.Equal(t, ability.Unknown, f.state("p0", ability.Forward))
+		require.Equal(t, ability.Unknown, f.state("p1", ability.TunnelOther))
 		f.net.set("p0", works)
 		f.net.set("p1", works)
 		time.Sleep(3 * time.Minute)
@@ -305,7 +323,8 @@ func TestTheTargetIsDown(t *testing.T) {
 			s, all := settings(), map[string]behaviour{}
 			s.URL = url
 			for i := range 6 {
-				all[fmt.Sprint("p", i)] = behaviour{absolute: 502, tunnelCause: verdict.TargetCertificate}
+				cause := []core.Cause{verdict.TargetCertificate, verdict.TunnelRefused}[i%2]
+				all[fmt.Sprint("p", i)] = behaviour{absolute: 502, tunnelCause: cause}
 			}
 			f := start(t, 6, 8, s, all)
 			for range 60 {
@@ -360,12 +379,26 @@ func TestChecksProbe(t *testing.T) {
 		require.Equal(t, core.Closed, b.State())
 
 		f.open("p0")
-		f.net.set("p0", behaviour{absolute: 404, tunnelCause: verdict.TunnelRefused})
+		f.net.set("p0", behaviour{absoluteCause: verdict.TargetCertificate, tunnelCause: verdict.TunnelRefused})
 		time.Sleep(61 * time.Second)
 		require.Equal(t, core.Open, b.State(), "the check failed, and it opened again")
 		f.net.set("p0", works)
 		time.Sleep(121 * time.Second)
 		require.Equal(t, core.Closed, b.State())
+	})
+}
+
+// Want of descriptors says nothing of the proxy, and the check is made again soon.
+func TestALocalLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, 1, 8, settings(), map[string]behaviour{"p0": fails(verdict.LocalLimit)})
+		time.Sleep(20 * time.Second)
+		require.Nil(t, f.get("p0").LastCheck())
+		require.False(t, f.get("p0").Unreached())
+		require.InDelta(t, 20, f.net.count("p0"), 2)
+		f.net.set("p0", works)
+		time.Sleep(2 * time.Second)
+		require.True(t, f.get("p0").LastCheck().Passed)
 	})
 }
 
@@ -379,6 +412,13 @@ func TestBusyProxies(t *testing.T) {
 		}
 		require.InDelta(t, 2*5, f.net.count("p0"), 2)
 		require.InDelta(t, 2*40, f.net.count("p1"), 6)
+
+		f.net.set("p0", behaviour{absolute: 500, tunnel: 500})
+		for range 21 * 60 {
+			f.attempt("p0", verdict.Answered)
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, f.net.count("p0"), 2*15, "after a check that failed the next follow sooner")
 	})
 }
 
@@ -419,6 +459,8 @@ func TestSettingsChange(t *testing.T) {
 		f := start(t, 3, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnel: 500}, "p1": {takes: time.Hour}})
 		time.Sleep(200 * time.Millisecond)
 		f.c.SetSettings(health.Settings{})
+		time.Sleep(200 * time.Millisecond)
+		require.False(t, f.net.busy(), "the checks that run have ended")
 		time.Sleep(time.Minute)
 		for _, u := range f.pool.Snapshot().All {
 			require.Nil(t, u.LastCheck())
