@@ -61,10 +61,12 @@
 // The noise q of a target is the share of failures among the attempts of the other
 // proxies there. Only transient failures are included: those after which the target
 // served the same proxy again. Otherwise dead proxies would count as noise, and a
-// pool that is half dead would excuse all its proxies. A target with few attempts
-// borrows the noise of the pool: the confirmed failures at all targets after which
-// the proxy served again. Failures at a dead name are never confirmed, so they are no
-// noise. Own failures are compared with the pool's transient own failures.
+// pool that is half dead would excuse all its proxies.
+//
+// A target with few attempts borrows the noise of the pool. That is the share of
+// confirmed failures, at all targets, after which the proxy served again. Failures at a
+// name that does not exist are never confirmed, so they are no noise. Own failures are
+// compared with the pool's transient own failures.
 //
 // # Special cases
 //

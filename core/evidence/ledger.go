@@ -137,7 +137,13 @@ func (l *Ledger) Served(a *Attempt) {
 	}
 }
 
-// Failed records a failure and returns the conclusion from it.
+// Failed records a failure and returns the conclusion from it, in this order:
+//
+//   - The attempts since the proxy's last failure are evaluated. They may confirm its earlier failures,
+//     add to the noise, and end its episode and the streaks.
+//   - The failure is added to the episode, the streaks and the target.
+//   - The proxy is worse than the others if it is the only one, if everything fails, or by the evidence of
+//     the episode.
 func (l *Ledger) Failed(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()

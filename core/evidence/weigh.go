@@ -26,7 +26,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	s.potential = s.total
 	for r := range b.current {
 		e := r.evidence(noise)
-		switch {
+		switch { // pending failures that count without a comparison
 		case uncompared && r.target.onlyUsedBy(a.Proxy), a.Peers == 0 && !r.target.unknown():
 			e.value += float64(r.pending()) * e.failure
 		case a.Peers == 0:
