@@ -541,7 +541,9 @@ function colour(r) {
 function steps(r, now) {
   const list = [];
   r.attempts.forEach((a, i) => {
-    if (i) list.push(el("span", { class: "gap" }, "→ " + (a.delay_before ? span(a.delay_before) + " →" : "")));
+    const beside = a.hedge || (i > 0 && a.attempt === 0 && r.attempts[i - 1].hedge); // both were in flight
+    const arrow = beside ? "∥ hedge" : "→ " + (a.delay_before ? span(a.delay_before) + " →" : "");
+    if (i) list.push(el("span", { class: "gap" }, arrow));
     const result = a.status_code || (a.error_message || a.outcome).split(": ").pop();
     list.push(
       el(
@@ -591,6 +593,7 @@ function showPolicy(p) {
       (p.jitter ? " with jitter" : "") +
       (p.failover_delay === null ? "" : "; before a failover " + span(p.failover_delay)),
     p.timeout === null ? "no total timeout" : "total timeout " + span(p.timeout),
+    ...(p.hedge && p.hedge !== "off" ? ["hedge after " + (p.hedge === "p95" ? "the p95" : span(p.hedge))] : []),
   ].join(" · ");
   drawAttempts(p);
   if (!state.edited && !$("change").contains(document.activeElement)) fillPolicy(p);

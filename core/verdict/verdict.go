@@ -383,7 +383,7 @@ func LoseRace(o core.Outcome) core.Outcome {
 	return o
 }
 
-var errLost = errors.New("another attempt of the request, in flight at the same time, was served first")
+var errLost = errors.New("another attempt of the request was served first")
 
 // ended returns o with another cause and its consequences.
 func ended(o core.Outcome, c core.Cause, result core.Result, reason string, err error) core.Outcome {
