@@ -51,6 +51,20 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x.finish(status, relayed.ClientLeft, at)
 }
 
+// Switched records the attempt and the request, whose response is a 101 (Switching Protocols): the connection
+// becomes a tunnel. The attempt counts as in flight until the tunnel is closed.
+func (r *Relay) Switched(at time.Time) *Tunnel {
+	x := r.x
+	x.event.Ended = at
+	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
+	x.open = openTunnel
+	x.tunnel.Proven()
+	if p := x.request.Progress; p != nil {
+		p.Tunnel()
+	}
+	return &x.tunnel
+}
+
 // Tunnel is an open tunnel. Until Close its attempt counts as in flight. The request is recorded at
 // the target's first byte or at the tunnel's end; at once if there is no proxy, or if breakers
 // count literally.

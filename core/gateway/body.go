@@ -93,6 +93,9 @@ func (r *request) detach(q *transport.Request) {
 		return arena[from:len(arena):len(arena)]
 	}
 	q.Method, q.Target, q.Path = own(q.Method), own(q.Target), own(q.Path)
+	if q.Upgrade != nil {
+		q.Upgrade = own(q.Upgrade)
+	}
 	r.head.Method = q.Method
 	for i := range q.Fields {
 		f := &q.Fields[i]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
@@ -23,9 +24,11 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	}
 	*q = transport.Request{
 		Method: r.head.Method, Target: t.Absolute, Path: t.Path, Authority: r.cache.authority.HostPort, TLS: t.TLS,
-		Fields: r.fields, Idempotent: r.input.Idempotent, Framing: r.head.Framing, Length: r.head.Length,
+		Fields: r.fields, Upgrade: proxyhttp.Upgrade(r.head.Fields, r.head.Minor),
+		Idempotent: r.input.Idempotent, Framing: r.head.Framing, Length: r.head.Length,
 	}
 	r.input.TLS = t.TLS
+	r.input.Safe = r.input.Safe && q.Upgrade == nil // a hedge would open a second connection in the new protocol
 	if err := r.readBody(q); err != nil {
 		return r.respondBadBody(err)
 	}
@@ -35,6 +38,10 @@ func (r *request) forwardTo(t proxyhttp.Target) (keep bool) {
 	r.forward.Control.BodyIdle = r.set.BodyIdle
 	ending := executor.Run(r.conn.ctx, r.server.Executor, &r.exchange, &r.input, &r.forward)
 	r.ran()
+	if ending.Refusal == nil && ending.Response.Status == http.StatusSwitchingProtocols {
+		r.upgrade(ending.Relay, ending.Response)
+		return false
+	}
 	if ending.Refusal == nil {
 		return r.relay(ending.Relay, ending.Response)
 	}

@@ -18,8 +18,8 @@ import (
 
 // serveTunnel copies bytes between the client and the target until both directions have ended, and
 // closes the exchange. dial has opened the tunnel way; it opens another one if way fails before the
-// target has sent anything. greeting holds the front's bytes that precede the tunnel's first byte,
-// such as the response to CONNECT.
+// target has sent anything. It is nil if the target has sent a 101. greeting holds the front's bytes
+// that precede the tunnel's first byte, such as the response to CONNECT.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
@@ -36,13 +36,14 @@ func (s *Server) serveTunnel(
 	t.out.mayStall(t.whole)
 	c.out.mayStall(t.whole)
 	t.opening.ended.L = &t.opening.mu
-	if len(way.Early) > 0 {
+	heard := dial == nil || len(way.Early) > 0
+	if heard {
 		x.Proven()
 	} else {
 		dial.Control.OnSlow = nil // sendFirst reads from the client, and so notices when it leaves
 		t.opening.phase = replaceable
 	}
-	up, down, died := t.join(len(way.Early) > 0)
+	up, down, died := t.join(heard)
 	down += int64(len(way.Early))
 	s.Tunnels(up, down)
 	now := s.Now()

@@ -92,22 +92,29 @@ const (
 // overrides Content-Length, after which the connection ends (6.3). Control characters
 // in a field value other than CR, LF and NUL stay there (RFC 9110 section 5.5).
 func (r *Reader) ReadResponse(p *Response, method []byte) error {
-	return r.readFinal(p, method, false)
+	return r.readFinal(p, method, 0)
 }
 
 // ReadContinue is ReadResponse, but it returns a 100 (Continue), too.
 func (r *Reader) ReadContinue(p *Response, method []byte) error {
-	return r.readFinal(p, method, true)
+	return r.readFinal(p, method, 100)
 }
 
-func (r *Reader) readFinal(p *Response, method []byte, or100 bool) error {
+// ReadUpgrade is ReadResponse for a request with an Upgrade field: it returns a 101 (Switching Protocols), too. The
+// bytes after a 101 are those of the new protocol.
+func (r *Reader) ReadUpgrade(p *Response, method []byte) error {
+	return r.readFinal(p, method, 101)
+}
+
+// readFinal reads interim responses up to one with the status until, or up to the final response.
+func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
 		size, err := r.readResponse(p, method)
 		if err != nil {
 			return err
 		}
-		if p.Status >= 200 || or100 && p.Status == 100 {
+		if p.Status >= 200 || p.Status == until {
 			return nil
 		}
 		if p.Status == 101 {

@@ -416,6 +416,18 @@ func TestReadContinue(t *testing.T) {
 	}
 }
 
+// ReadUpgrade returns a 101 and the final response, skips other interim responses, and leaves the bytes after a 101.
+func TestReadUpgrade(t *testing.T) {
+	r := NewReader(strings.NewReader("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\n\r\n" +
+		"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 5\r\n\r\n" + ok200 + empty))
+	var p Response
+	for _, want := range []int{101, 200} {
+		require.NoError(t, r.ReadUpgrade(&p, []byte("GET")))
+		require.Equal(t, want, p.Status)
+		require.Equal(t, NoBody, p.Framing)
+	}
+}
+
 // FuzzReadResponse: a repaired response has no CR, LF or NUL in it; when it is written again
 // it is read as the same, without a repair; and the division into packets makes no
 // difference.

@@ -70,3 +70,9 @@ func AppendChunk(b, p []byte) []byte {
 
 // LastChunk ends a chunked body.
 const LastChunk = "0\r\n\r\n"
+
+// AppendUpgrade appends an Upgrade field, and the Connection field that names it (RFC 9110 section 7.8).
+func AppendUpgrade(b, protocols []byte) []byte {
+	b = append(b, "Connection: Upgrade\r\n"...)
+	return AppendField(b, "Upgrade", protocols)
+}

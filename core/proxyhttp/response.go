@@ -78,6 +78,7 @@ type Head struct {
 	Framing     http1.Framing
 	Length      int64          // Content-Length if Framing is Length; -1 for none
 	Error       *ErrorResponse // the error response; nil if there is none
+	Upgrade     []byte         // protocol to which the connection switches, with status 101; otherwise nil
 	Received    int            // status by which a proxy refused a tunnel; otherwise 0
 	Outcome     Outcome
 	Close       bool // the connection ends with the response
@@ -102,6 +103,8 @@ func (h *Head) Append(b []byte) []byte {
 	}
 	b = h.Outcome.append(b)
 	switch {
+	case h.Upgrade != nil:
+		b = http1.AppendUpgrade(b, h.Upgrade)
 	case h.Close:
 		b = append(b, "Connection: close\r\n"...)
 	case h.Minor == 0:

@@ -14,16 +14,18 @@ import (
 // Target is a parsed request target in absolute form.
 type Target struct {
 	TLS      bool   // an https:// URL
-	Absolute []byte // URL without its fragment
+	Absolute []byte // URL without its fragment, with the scheme http or https
 	Path     []byte // URL in origin form
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
 // ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a
 // fragment, which a client should not send (RFC 9110 section 4.2.5), but Java's HttpClient and
-// Python's urllib send after a redirect. The slices refer to raw where that is possible.
+// Python's urllib send after a redirect. ws:// and wss:// (RFC 6455 section 3) are http:// and
+// https://. The slices refer to raw where that is possible.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
+	raw = httpScheme(raw)
 	rest := raw
 	switch {
 	case hasPrefixFold(rest, "http://"):
@@ -56,6 +58,17 @@ func ParseTarget(method, raw []byte) (t Target, err error) {
 		t.Path = append([]byte("/"), t.Path...)
 	}
 	return t, nil
+}
+
+// httpScheme replaces the scheme ws or wss by http or https.
+func httpScheme(raw []byte) []byte {
+	switch {
+	case hasPrefixFold(raw, "ws://"):
+		return append([]byte("http"), raw[len("ws"):]...)
+	case hasPrefixFold(raw, "wss://"):
+		return append([]byte("https"), raw[len("wss"):]...)
+	}
+	return raw
 }
 
 // Port is the default port of the target's scheme.

@@ -17,6 +17,10 @@ func TestTargets(t *testing.T) {
 		tls             bool
 	}{
 		"GET http://a.test/b?c":            {"/b?c", "a.test", false},
+		"GET ws://a.test/b?c":              {"/b?c", "a.test", false},
+		"GET WSS://a.test:1#b":             {"/", "a.test:1", true},
+		"GET ws://u@a.test/":               {},
+		"GET ws:a.test/":                   {},
 		"GET HTTPS://a.test:1/b":           {"/b", "a.test:1", true},
 		"GET http://a.test":                {"/", "a.test", false},
 		"GET http://a.test?b=/c":           {"/?b=/c", "a.test", false},
@@ -48,6 +52,7 @@ func TestTargets(t *testing.T) {
 		require.Equal(t, want.path, string(got.Path), raw)
 		require.Equal(t, want.authority, string(got.Host), raw)
 		require.Equal(t, want.tls, got.TLS, raw)
+		require.Regexp(t, `^(?i:https?)://a.test|^http://\[::1`, string(got.Absolute))
 	}
 }
 
@@ -63,6 +68,7 @@ func FuzzTarget(f *testing.F) {
 		f.Add("GET", raw)
 	}
 	f.Add("OPTIONS", "http://a.test")
+	f.Add("GET", "wss://a.test?q")
 	f.Fuzz(func(t *testing.T, method, raw string) {
 		raw, _, _ = strings.Cut(raw, "#")
 		to, err := ParseTarget([]byte(method), []byte(raw))
@@ -84,6 +90,9 @@ func FuzzTarget(f *testing.F) {
 		u, err := url.Parse(raw)
 		if a.Set(to.Host, port) != nil || err != nil {
 			return // either may be the stricter, net/url about escapes for one
+		}
+		if web, ok := strings.CutPrefix(u.Scheme, "ws"); ok {
+			u.Scheme = "http" + web
 		}
 		host, _, _ := strings.Cut(u.Hostname(), "%") // it decodes what marks a zone
 		at, got, err := net.SplitHostPort(a.HostPort)

@@ -181,6 +181,9 @@ func (pc *persistConn) head(b []byte, q *Request) []byte {
 	if q.Continue != nil {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
+	if q.upgrades() {
+		b = http1.AppendUpgrade(b, q.Upgrade)
+	}
 	b = http1.AppendFraming(b, q.Framing, q.Length)
 	return append(b, "\r\n"...)
 }

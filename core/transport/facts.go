@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"time"
@@ -70,6 +71,9 @@ func (r *Response) setFacts(c *Control, q *Request, u *upstream.Upstream) {
 		return
 	}
 	r.FromProxy = true
+	if r.Status == http.StatusSwitchingProtocols {
+		return
+	}
 	if r.Status < 400 {
 		r.pool.via.add(r.Fields, q.Authority)
 		return

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -16,6 +17,9 @@ import (
 // can do (package ability).
 func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
+	if q.upgrades() {
+		return t.forwardUpgrade(ctx, u, c, q, resp)
+	}
 	a, at := u.Abilities(), u.Elapsed(c.Started)
 	var refused *verdict.Error // the tunnel was refused, so the request is sent in absolute form
 	if a.ByTunnel(at, q.comparable()) {
@@ -69,15 +73,9 @@ const compareWait = 2 * time.Second
 // compare sends a request, to which the proxy responded with an error status, through a tunnel of the same
 // proxy. If that shows that the proxy cannot forward, the second response replaces resp.
 func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
-	first := *resp
-	deadline, newDeadline, timing := c.Deadline, c.NewDeadline, c.Timing
-	c.Interrupt.detach()
-	if end := t.cfg.Now().Add(compareWait); end.Before(deadline) {
-		c.Deadline, c.NewDeadline = end, nil
-	}
+	first := t.setAside(c, resp)
 	second := Response{}
-	verr := t.roundTrip(ctx, u, c, q, &second, q.Authority)
-	c.Deadline, c.NewDeadline = deadline, newDeadline
+	verr := t.repeatByTunnel(ctx, u, c, q, &second)
 	status := 0
 	if verr == nil {
 		status = second.Status
@@ -93,10 +91,39 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 	case ability.Unsupported(first.Status):
 		u.ForwardRefused(q.Target, first.Status, u.Elapsed(t.cfg.Now()))
 	}
-	*resp, c.Timing = first, timing
-	if !c.Interrupt.attach(first.pc.Conn) {
-		first.pc.SetDeadline(aLongTimeAgo)
+	first.restore(c, resp)
+}
+
+// aside is a response that is kept while the same request is sent again.
+type aside struct {
+	Response
+	timing core.Timing
+}
+
+// setAside ends the control of c over resp.
+func (t *Transport) setAside(c *Control, resp *Response) aside {
+	c.Interrupt.detach()
+	return aside{Response: *resp, timing: c.Timing}
+}
+
+// restore makes the response that was kept resp again, under the control of c.
+func (a *aside) restore(c *Control, resp *Response) {
+	*resp, c.Timing = a.Response, a.timing
+	if !c.Interrupt.attach(a.pc.Conn) {
+		a.pc.SetDeadline(aLongTimeAgo)
 	}
+}
+
+// repeatByTunnel sends q again, through a tunnel, for at most compareWait.
+func (t *Transport) repeatByTunnel(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+	second *Response) *verdict.Error {
+	deadline, newDeadline := c.Deadline, c.NewDeadline
+	if end := t.cfg.Now().Add(compareWait); end.Before(deadline) {
+		c.Deadline, c.NewDeadline = end, nil
+	}
+	verr := t.roundTrip(ctx, u, c, q, second, q.Authority)
+	c.Deadline, c.NewDeadline = deadline, newDeadline
+	return verr
 }
 
 // abandon ends an attempt whose response is not used.

@@ -67,6 +67,8 @@ func (w *ways) serve(c net.Conn) {
 			return
 		case q.Method == http.MethodConnect && status == 200:
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\n")
+		case status == http.StatusSwitchingProtocols:
+			fmt.Fprint(c, switched)
 		default:
 			fmt.Fprintf(c, "HTTP/1.1 %d x\r\nContent-Length: 3\r\n\r\n%d", status, status)
 		}

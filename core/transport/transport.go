@@ -130,6 +130,7 @@ type Request struct {
 	Authority  string // host:port of the target
 	TLS        bool   // the target is https://
 	Fields     []http1.Field
+	Upgrade    []byte // value of the Upgrade field to send; nil for none (see upgrades)
 	Idempotent bool
 
 	// The body is Prefix followed by Rest. Prefix can be sent any number of times, Rest can be
@@ -271,12 +272,15 @@ func closedEarly(verr *verdict.Error) bool {
 	return errors.Is(verr.Err, errNoResponse) || verr.Reason == "connection_terminated"
 }
 
+// maxInline is the maximum length of a body that is sent in one write with the head.
+const maxInline = 16 << 10
+
 // sendRequest sends the request and reads the response's head.
 func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.control = c
 	pc.out = pc.head(pc.out[:0], q)
-	inline := len(q.Prefix) <= 16<<10
+	inline := len(q.Prefix) <= maxInline
 	if inline {
 		pc.out = appendBody(pc.out, q.Framing, q.Prefix)
 		if q.Framing == http1.Chunked && q.Rest == nil {
@@ -330,7 +334,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 		pc.setReadDeadline(c, latest)
 	}
 	for {
-		err := pc.reader.ReadResponse(&resp.Response, q.Method)
+		err := resp.readHead(q)
 		if err == nil {
 			break
 		}
@@ -351,7 +355,7 @@ func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed
 // begin prepares r to read the body.
 func (r *Response) begin() {
 	r.Body.Start(&r.pc.reader, r.Framing, r.Length)
-	r.reusable = !r.Response.Close
+	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
 // Adopt makes from, a response of an attempt with the Control old, this response, and c its Control. from is empty

@@ -1,0 +1,21 @@
+package gateway
+
+import (
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
+)
+
+// upgrade relays a 101 (Switching Protocols), and then serves the two connections as a tunnel (RFC 9110 section 7.8).
+func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
+	h := r.newHead(in.Status, in.Reason, true)
+	h.Fields, h.Length, h.Upgrade = in.Fields, -1, in.Upgrade()
+	if r.set.Via {
+		h.Via = proxyhttp.Via(in.Minor)
+	}
+	r.out.buf = h.Append(r.out.take())
+	way := in.Tunnel(&r.forward.Control)
+	r.kept.back() // a tunnel may last for days
+	r.reserved.release()
+	r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
+}

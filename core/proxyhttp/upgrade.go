@@ -1,0 +1,42 @@
+package proxyhttp
+
+import (
+	"bytes"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+)
+
+// Upgrade returns the value of the Upgrade field that is sent to the target for a request with these fields, received
+// as HTTP/1.minor (RFC 9110 section 7.8); nil for none. A client of HTTP/1.0 cannot upgrade. Neither is h2c sent (RFC
+// 9113 section 3.1 removed it): the gateway could not repeat the requests on an HTTP/2 connection.
+func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
+	for i := range fields {
+		f := &fields[i]
+		if f.Kind != http1.Upgrade {
+			continue
+		}
+		if protocols != nil || minor == 0 || len(f.Value) == 0 || listed(f.Value, "h2c") {
+			return nil
+		}
+		protocols = f.Value
+	}
+	if protocols == nil {
+		return nil
+	}
+	for i := range fields {
+		if fields[i].Kind == http1.Connection && listed(fields[i].Value, "upgrade") {
+			return protocols
+		}
+	}
+	return nil
+}
+
+// listed reports whether a comma-separated list has an element, ignoring case; lower is in lower case.
+func listed(list []byte, lower string) bool {
+	for element := range bytes.SplitSeq(list, []byte(",")) {
+		if http1.EqualFold(bytes.Trim(element, " \t"), lower) {
+			return true
+		}
+	}
+	return false
+}

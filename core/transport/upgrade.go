@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
+)
+
+// upgrades reports whether the Upgrade field is sent. It is not if the body is long: a target may switch protocols
+// before it has read the whole body, and the rest would then be taken for bytes of the new protocol.
+func (q *Request) upgrades() bool {
+	return q.Upgrade != nil && q.Rest == nil && len(q.Prefix) <= maxInline
+}
+
+// readHead reads the head of the response to q.
+func (r *Response) readHead(q *Request) error {
+	if !q.upgrades() {
+		return r.pc.reader.ReadResponse(&r.Response, q.Method)
+	}
+	err := r.pc.reader.ReadUpgrade(&r.Response, q.Method)
+	if err == nil && r.Status == http.StatusSwitchingProtocols && !offered(q.Upgrade, r.Upgrade()) {
+		err = &http1.ProtocolError{Detail: "101 Switching Protocols to a protocol that was not asked for", Status: 400}
+	}
+	return err
+}
+
+// Upgrade returns the value of the Upgrade field; nil without one.
+func (r *Response) Upgrade() []byte {
+	for i := range r.Fields {
+		if r.Fields[i].Kind == http1.Upgrade {
+			return r.Fields[i].Value
+		}
+	}
+	return nil
+}
+
+// offered reports whether protocol is an element of the list offer.
+func offered(offer, protocol []byte) bool {
+	for element := range bytes.SplitSeq(offer, []byte(",")) {
+		if len(protocol) > 0 && bytes.EqualFold(bytes.Trim(element, " \t"), protocol) {
+			return true
+		}
+	}
+	return false
+}
+
+// Tunnel takes the connection of r, a 101 response, for a tunnel in the new protocol. The fields of r are not valid
+// afterwards, and Finish does nothing.
+func (r *Response) Tunnel(c *Control) Tunnel {
+	pc := r.pc
+	r.pc = nil
+	tun := Tunnel{Conn: pc.Conn, Early: bytes.Clone(pc.reader.Buffered())}
+	if e, ok := tun.Conn.(*earlyConn); ok {
+		tun.Conn, tun.Early = e.Conn, append(tun.Early, e.early...)
+	}
+	pc.reader.Discard(len(pc.reader.Buffered()))
+	pc.reader.Release()
+	if c.Interrupt.detach() { // otherwise the connection has a deadline in the past, which ends the tunnel
+		tun.Conn.SetDeadline(time.Time{})
+	}
+	return tun
+}
+
+// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove that field from a request in
+// absolute form. The target then responds with 400 or 426, and the request is sent once more, through a tunnel of the
+// same proxy. That shows nothing about what the proxy can do for other requests.
+func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
+	resp *Response) *verdict.Error {
+	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {
+		verr := t.roundTrip(ctx, u, c, q, resp, q.Authority)
+		if verr == nil || !refusedTunnel(verr) {
+			return verr
+		}
+	}
+	verr := t.roundTrip(ctx, u, c, q, resp, "")
+	if verr != nil || !u.LearnsAbilities() || !q.comparable() ||
+		resp.Status != http.StatusBadRequest && resp.Status != http.StatusUpgradeRequired {
+		return verr
+	}
+	first := t.setAside(c, resp)
+	second := Response{}
+	verr = t.repeatByTunnel(ctx, u, c, q, &second)
+	if verr == nil && second.Status == http.StatusSwitchingProtocols {
+		drop(first.pc.Conn)
+		*resp = second
+		return nil
+	}
+	if verr == nil {
+		t.abandon(c, &second)
+	}
+	first.restore(c, resp)
+	return nil
+}

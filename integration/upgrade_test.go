@@ -1,0 +1,135 @@
+package integration
+
+import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// echoServer starts a WebSocket server (python3-websockets) that greets each client and sends its messages back. The
+// greeting is sent at once, so that it often arrives in one packet with the 101.
+func echoServer(t *testing.T) (address string) {
+	t.Helper()
+	cmd := exec.Command("/usr/bin/python3", "-u", "-c", `
+import asyncio, websockets
+async def echo(ws):
+    await ws.send("welcome")
+    async for m in ws:
+        await ws.send(m)
+async def main():
+    server = await websockets.serve(echo, "127.0.0.1", 0, max_size=None)
+    print("port", server.sockets[0].getsockname()[1])
+    await asyncio.Future()
+asyncio.run(main())`)
+	var out buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	var port [][]byte
+	eventually(t, "the server listens", func() bool {
+		port = regexp.MustCompile(`port (\d+)\n`).FindSubmatch([]byte(out.String()))
+		return port != nil
+	})
+	return "127.0.0.1:" + string(port[1])
+}
+
+// websocketClient is a client (python3-websockets) that sends its handshake in absolute form to a proxy, compares the
+// messages that come back, and closes the WebSocket properly.
+const websocketClient = `
+import asyncio, os, sys, websockets
+gateway, url = sys.argv[1].split(":"), sys.argv[2]
+class Absolute(websockets.WebSocketClientProtocol):
+    def write_http_request(self, path, headers):
+        super().write_http_request(url, headers)
+async def main():
+    plain = "ws://" + url.split("://")[1]
+    async with websockets.connect(plain, create_protocol=Absolute, max_size=None,
+                                  host=gateway[0], port=int(gateway[1])) as ws:
+        assert await ws.recv() == "welcome"
+        for message in ["short", os.urandom(3_000_000), "last"]:
+            await ws.send(message)
+            assert await ws.recv() == message
+        print(ws.response_headers["X-Whirlpool-Attempts"], "attempts")
+    assert ws.close_code == 1000
+asyncio.run(main())`
+
+// websocket runs the client.
+func websocket(t *testing.T, gateway, url string) string {
+	t.Helper()
+	out, err := exec.Command("/usr/bin/python3", "-c", websocketClient, gateway, url).CombinedOutput()
+	require.NoError(t, err, "%s: %s", url, out)
+	return string(out)
+}
+
+// A WebSocket whose handshake is in absolute form works by every kind of upstream and target scheme.
+func TestS89WebSockets(t *testing.T) {
+	echo := echoServer(t)
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = echo }}
+	proxy, tlsProxy, secure := httptest.NewServer(forward), httptest.NewTLSServer(forward), httptest.NewTLSServer(
+		&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", echo }})
+	for _, s := range []*httptest.Server{proxy, tlsProxy, secure} {
+		t.Cleanup(s.Close)
+	}
+	strips, err := lab.Start("strips", "127.0.0.1:0", func(_ int, q *http.Request) lab.Behaviour {
+		if q.Method == http.MethodConnect {
+			return lab.Behaviour{To: echo}
+		}
+		return lab.Status(http.StatusUpgradeRequired)
+	})
+	require.NoError(t, err)
+	t.Cleanup(strips.Close)
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	require.NoError(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: secure.Certificate().Raw}), 0o600))
+	t.Setenv("SSL_CERT_FILE", roots)
+	for _, c := range []struct{ upstream, url string }{
+		{proxy.URL, "http://site.test/ws"},
+		{proxy.URL, "ws://site.test/ws"},
+		{tlsProxy.URL, "ws://site.test/ws"},
+		{"http://" + strips.Addr, "ws://site.test/ws"},
+		{"socks5h://u:p@" + socks(t, echo), "ws://site.test/ws"},
+		{"socks5h://u:p@" + socks(t, secure.Listener.Addr().String()), "wss://example.com/ws"},
+		{"direct://", "ws://" + echo + "/ws"},
+		{"direct://", "wss://" + secure.Listener.Addr().String() + "/ws"},
+	} {
+		w := start(t, 0, "[[proxies]]\nurl = \""+c.upstream+"\"\n")
+		require.Contains(t, websocket(t, w.gateway, c.url), "1 attempts")
+		for _, direction := range []string{"up", "down"} {
+			eventually(t, "the bytes are counted, "+c.upstream, func() bool {
+				return strings.Contains(w.scrape(), `tunnel_bytes_total{direction="`+direction+`"} 3.00`)
+			})
+		}
+		require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
+		w.reconcile(1) // the proxy is none of w.fakes
+	}
+}
+
+// A handshake is retried through other proxies until the 101.
+func TestS90AWebSocketIsRetried(t *testing.T) {
+	echo := echoServer(t)
+	forward := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = echo },
+	})
+	t.Cleanup(forward.Close)
+	w := start(t, 2, confK+byTurns+"[[proxies]]\nurl = \""+forward.URL+"\"\n")
+	w.all(lab.Status(503))
+	for range 3 {
+		websocket(t, w.gateway, "http://site.test/ws")
+	}
+	s := w.json("/metrics/retries")
+	require.EqualValues(t, 3, s["total_requests"])
+	require.Greater(t, w.arrivals(), 0)
+	require.EqualValues(t, w.arrivals(), s["total_retries"])
+	w.reconcile(3)
+}
