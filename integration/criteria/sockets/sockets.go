@@ -54,8 +54,8 @@ type Bench struct {
 	runs int
 }
 
-// network returns the next network of fakes. Two processes at a time rarely use the same one,
-// and never an earlier one of their own soon.
+// network returns the next network of fakes. Each run has another one, and so have, most
+// likely, other processes.
 func (b *Bench) network() int {
 	b.runs++
 	return (os.Getpid()*31+b.runs)%253 + 2

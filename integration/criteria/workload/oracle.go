@@ -9,9 +9,10 @@ import (
 const OracleName = "oracle"
 
 // Oracle returns the outcome of a gateway that reads the trace: at each attempt it chooses,
-// of the proxies that the request has not used (all, once it has used them all), the one with the least probability of
-// failing at that moment, the fastest of equals. It does not know the luck of an attempt. It
-// makes at most attempts attempts, and waits before none.
+// of the proxies that the request has not used (of all, once it has used them all), the one
+// with the least probability of failing at that moment, the fastest of equals. It does not
+// read the luck of an attempt. It makes at most the given number of attempts, and waits before
+// none.
 func (w *Workload) Oracle(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
