@@ -14,7 +14,7 @@
 //     or 404 is compared only after several targets.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy
 //     then opens a tunnel to the same target; with 403, if that is so for several targets of the
-//     same kind of port. A proxy that has opened a tunnel is not affected by a 403.
+//     same kind of port, or four times for one target. A proxy that has opened a tunnel is not affected by a 403.
 //
 // What a proxy cannot do is forgotten after a time, so that it is tried again. It is a preference
 // among proxies: if no proxy can do what a request needs, all of them are used.
@@ -102,6 +102,7 @@ func NeedOf(tunnel bool, authority string) Need {
 // The rules of learning.
 const (
 	severalTargets = 3                // different targets that show something together
+	manyRefusals   = 4                // refused CONNECTs in a row that show the same for one target
 	provenStrikes  = 8                // refusals in a row that make the ability of a proxy with successes unknown
 	firstForget    = 10 * time.Minute // how long Cannot holds at first
 	longestForget  = 2 * time.Hour    // each time that it is learnt again it holds twice as long, up to this
@@ -377,7 +378,7 @@ func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 		case Unsupported(status) || r.learnt > 0:
 			needed = 1
 		}
-		if r.distinct >= needed {
+		if r.distinct >= needed || r.strikes >= manyRefusals && k != Forward {
 			s.learn(kind, at, 0, Traffic)
 		}
 	}

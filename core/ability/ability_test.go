@@ -181,6 +181,19 @@ func TestRefusedTunnels(t *testing.T) {
 	require.Equal(t, TunnelOther, TunnelTo(other))
 }
 
+// If there is only one target, it takes four refusals with 403.
+func TestOneTarget(t *testing.T) {
+	var s, good Set
+	var l Refusals
+	for i := range 4 {
+		require.Equal(t, Unknown, s.State(TunnelTLS, second), "after %d", i)
+		l.Refused(&s, TunnelTLS, 1, 403, second)
+		l.Served(&good, TunnelTLS, 1, second)
+	}
+	require.Equal(t, Cannot, s.State(TunnelTLS, second))
+	require.Equal(t, Unknown, s.State(TunnelOther, second))
+}
+
 // A proxy cannot forward if another one serves the request that it refused.
 func TestRefusedRequests(t *testing.T) {
 	var s, good, proven Set
