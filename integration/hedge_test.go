@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -121,6 +122,19 @@ func TestAHedgeIsShown(t *testing.T) {
 	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/","retry":{"hedge":0.05}}`)
 	require.Equal(t, 200, status)
 	require.Contains(t, string(body), `{"attempt":1,"hedge":true,"proxy_id":"F2","outcome":"success"`)
+	w.reconcile(0)
+}
+
+// A reload turns hedges on and off, also where breakers count failures literally.
+func TestAReloadChangesTheHedges(t *testing.T) {
+	w := start(t, 2, confK)
+	w.all(lab.Slow(200 * time.Millisecond))
+	require.Equal(t, "1", w.get().attempts())
+	hedges := strings.Replace(confK, "[retry]\n", "[retry]\nhedge = 0.02\nhedge_budget = 1.0\n", 1)
+	w.write(hedges)
+	eventually(t, "a hedge", func() bool { return w.get().attempts() == "2" })
+	w.write(confK)
+	eventually(t, "no hedge", func() bool { return w.get().attempts() == "1" })
 	w.reconcile(0)
 }
 
