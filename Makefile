@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # simulations take as long as all of these: go test ./core/evidence.
 UNIT    = $$(go list ./core/... ./api/... ./cmd/... ./docs/... ./plugins/... | grep -v -e /plugins/builtin$$ -e /core/evidence$$)
 
-DEBS    := chromium curl python3-requests python3-socks python3-websockets clang lld cargo libstd-rust-dev-wasm32 wabt
+DEBS    := chromium curl python3-requests python3-socks python3-websockets python3-venv clang lld cargo libstd-rust-dev-wasm32 wabt
 
 .PHONY: help build run test unit check deps builtins examples bench bench-rivals bench-peers criteria pgo fuzz clean
 

@@ -76,7 +76,7 @@ func TestExitCodes(t *testing.T) {
 		{2, "not both", []string{"plugin", "simulate", good, "--generate", "swap", "--trace", trace}},
 		{2, "trace.jsonl: line 1: the first line", []string{"plugin", "simulate", good, "--trace", trace}},
 		{2, "named \"Mine\"", []string{"plugin", "new", "Mine", "--lang", "go", "--kind", "scorer"}},
-		{2, "give one of go, rust, as, c", []string{"plugin", "new", "mine", "--kind", "scorer"}},
+		{2, "give one of go, rust, as, c, cpp, zig", []string{"plugin", "new", "mine", "--kind", "scorer"}},
 		{2, "give scorer, backoff or judge", []string{"plugin", "new", "mine", "--lang", "go"}},
 		{2, "is not empty", []string{"plugin", "new", "mine", "--lang", "go", "--kind", "scorer", "--dir", "."}},
 	} {

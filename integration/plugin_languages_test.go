@@ -27,6 +27,8 @@ var sources = map[string]struct{ file, higher, lower string }{
 	"rust": {"src/lib.rs", "*score += 1.0", "*score -= 1.0"},
 	"as":   {"plugin.ts", "c.successRate + 1", "c.successRate - 1"},
 	"c":    {"plugin.c", "scores[i] += 1", "scores[i] -= 1"},
+	"cpp":  {"plugin.cc", "scores[i] += 1", "scores[i] -= 1"},
+	"zig":  {"plugin.zig", "s.* += 1", "s.* -= 1"},
 }
 
 func begin(t *testing.T, lang, kind string) *project {

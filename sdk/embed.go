@@ -34,3 +34,8 @@ var AssemblyScript embed.FS
 //
 //go:embed c/whirlpool.h
 var C embed.FS
+
+// Zig is the Zig SDK with its compiler's pin, below zig/.
+//
+//go:embed zig/whirlpool.zig zig/zig.sh
+var Zig embed.FS

@@ -42,6 +42,14 @@ var languages = map[string]func(t *testing.T, out string){
 					name+".wasm"), "testdata/c/"+name+".c")
 		}
 	},
+	"zig": func(t *testing.T, out string) {
+		for _, name := range []string{"everything", "wait", "rule"} {
+			run(t, nil, "zig/zig.sh", "build-exe", "-target", "wasm32-freestanding", "-O", "ReleaseSafe", "-fno-entry",
+				"-rdynamic", "-fstrip", "--stack", "16384", "--cache-dir", t.TempDir(), "--dep", "whirlpool.zig",
+				"-Mroot=testdata/zig/"+name+".zig", "-Mwhirlpool.zig=zig/whirlpool.zig",
+				"-femit-bin="+filepath.Join(out, name+".wasm"))
+		}
+	},
 	"rust": func(t *testing.T, out string) {
 		target := t.TempDir()
 		run(t, []string{"CARGO_TARGET_DIR=" + target}, "rust/cargo.sh", "build", "--quiet", "--offline", "--locked",
@@ -110,11 +118,27 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 			t.Run("judge", func(t *testing.T) { rule(t, read("rule.wasm")) })
 			t.Run("writes", func(t *testing.T) { writes(t, read("wait.wasm"), panicked[language]) })
 			t.Run("story", func(t *testing.T) { story(t, read("wait.wasm"), panicked[language]) })
+			if language == "zig" {
+				t.Run("panic", func(t *testing.T) { zigPanics(t, read("wait.wasm")) })
+			}
 			if language == "rust" {
 				t.Run("panic", func(t *testing.T) { panics(t, read("everything.wasm")) })
 			}
 		})
 	}
+}
+
+// zigPanics checks a panic of the language itself.
+func zigPanics(t *testing.T, code []byte) {
+	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
+	require.NoError(t, err)
+	defer m.Close()
+	_, err = m.Delay(&core.BackoffRequest{Retry: -3})
+	require.ErrorContains(t, err, "panicked: no fork")
+}
+
+func TestTheZigFileItself(t *testing.T) {
+	run(t, nil, "zig/zig.sh", "test", "zig/whirlpool.zig", "--cache-dir", t.TempDir())
 }
 
 func TestTheRustCrateItself(t *testing.T) {
@@ -178,6 +202,7 @@ func panics(t *testing.T, code []byte) {
 var panicked = map[string]string{
 	"c++": "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
 	"c":   "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
+	"zig": "trap: wasm error: unreachable: panicked at wait.zig:22: no spoon",
 	// otherwise since Rust 1.73
 	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13",
 	"assemblyscript": "trap: the plugin called abort: no spoon (testdata/assemblyscript/wait.ts:21:22)",

@@ -44,11 +44,14 @@ var languages = map[string]language{
 			"cargo, libstd-rust-dev-wasm32 and lld)", "whirlpool/src/lib.rs", sdk.Rust, "rust", "whirlpool"},
 	"as": {"AssemblyScript", "plugin.ts", "test.mjs", "node 20 and npm, which fetches the compiler the first time",
 		"whirlpool/index.ts", sdk.AssemblyScript, "assemblyscript", "whirlpool"},
-	"c": {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
+	"c":   {"C", "plugin.c", "test.c", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
+	"cpp": {"C++", "plugin.cc", "test.cc", "clang and lld", "whirlpool/whirlpool.h", sdk.C, "c", "whirlpool"},
+	"zig": {"Zig", "plugin.zig", "in plugin.zig", "zig 0.17.1, or python3 with venv, which fetches it the first time",
+		"whirlpool/whirlpool.zig", sdk.Zig, "zig", "whirlpool"},
 }
 
 // Languages returns the languages that Plugin.Lang can name.
-func Languages() []string { return []string{"go", "rust", "as", "c"} }
+func Languages() []string { return []string{"go", "rust", "as", "c", "cpp", "zig"} }
 
 // Plugin is the plugin to write.
 type Plugin struct {

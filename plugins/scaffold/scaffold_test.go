@@ -17,8 +17,10 @@ import (
 // That they build, pass their tests and steer a gateway is shown in
 // integration (TestALanguage...); here what is written, and what is not.
 func TestWrite(t *testing.T) {
-	source := map[string]string{"go": "main.go", "rust": "src/lib.rs", "as": "plugin.ts", "c": "plugin.c"}
-	inSDK := map[string]string{"go": "sdk/scorer/scorer.go", "rust": "src/lib.rs", "as": "index.ts", "c": "whirlpool.h"}
+	source := map[string]string{"go": "main.go", "rust": "src/lib.rs", "as": "plugin.ts", "c": "plugin.c",
+		"cpp": "plugin.cc", "zig": "plugin.zig"}
+	inSDK := map[string]string{"go": "sdk/scorer/scorer.go", "rust": "src/lib.rs", "as": "index.ts", "c": "whirlpool.h",
+		"cpp": "whirlpool.h", "zig": "whirlpool.zig"}
 	for _, lang := range scaffold.Languages() {
 		for _, kind := range wasmhost.Kinds() {
 			dir := filepath.Join(t.TempDir(), "deeper", "mine")
@@ -87,7 +89,7 @@ func TestArguments(t *testing.T) {
 		`named "Mine": a plugin's name is`:         {Name: "Mine", Lang: "go", Kind: "scorer"},
 		`named "performance": "performance" is`:    {Name: "performance", Lang: "go", Kind: "scorer"},
 		`the language is "": give one of go, rust`: {Name: "mine", Kind: "scorer"},
-		`the language is "zig": give one of go`:    {Name: "mine", Lang: "zig", Kind: "scorer"},
+		`the language is "ada": give one of go`:    {Name: "mine", Lang: "ada", Kind: "scorer"},
 		`the kind is "": give scorer, backoff or`:  {Name: "mine", Lang: "go"},
 	} {
 		dir := filepath.Join(t.TempDir(), "new")

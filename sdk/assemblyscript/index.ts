@@ -128,13 +128,30 @@ export class Settings {
 @external("wasi_snapshot_preview1", "fd_write")
 declare function fd_write(file: i32, pieces: usize, count: i32, written: usize): i32;
 
+const shortText = 1024; // UTF-16 units
+const utf8Buffer = memory.data(3 * 1024);
+let utf8Length: usize; // bytes
+
+/**
+ * The address of a text in UTF-8, of utf8Length bytes, until the next call. A short one is not allocated: with the
+ * runtime "minimal" nothing frees what a call allocates.
+ */
+function utf8(text: string): usize {
+  if (text.length <= shortText) {
+    utf8Length = String.UTF8.encodeUnsafe(changetype<usize>(text), text.length, utf8Buffer);
+    return utf8Buffer;
+  }
+  const bytes = String.UTF8.encode(text);
+  utf8Length = bytes.byteLength;
+  return changetype<usize>(bytes);
+}
+
 const piece = memory.data(12); // an address, a length, and how much was written
 
 /** Says why: the first line said in a call that fails is in its error. */
 export function say(text: string): void {
-  const bytes = String.UTF8.encode(text);
-  store<usize>(piece, changetype<usize>(bytes));
-  store<u32>(piece, bytes.byteLength, 4);
+  store<usize>(piece, utf8(text));
+  store<u32>(piece, <u32>utf8Length, 4);
   fd_write(2, piece, 1, piece + 8);
 }
 
@@ -155,8 +172,8 @@ export enum Level { DEBUG, INFO, WARN, ERROR }
  * panics (a throw, or an assertion): then the message, file and line are.
  */
 export function log(level: Level, text: string): void {
-  const bytes = String.UTF8.encode(text);
-  host_log(level, changetype<usize>(bytes), bytes.byteLength);
+  const at = utf8(text);
+  host_log(level, at, utf8Length);
 }
 
 /**
@@ -165,14 +182,14 @@ export function log(level: Level, text: string): void {
  * plugin has at most 20.
  */
 export function count(name: string, value: f64): void {
-  const bytes = String.UTF8.encode(name);
-  host_metric(0, changetype<usize>(bytes), bytes.byteLength, value);
+  const at = utf8(name);
+  host_metric(0, at, utf8Length, value);
 }
 
 /** Sets a gauge of the plugin to a finite value; for its name see count. */
 export function gauge(name: string, value: f64): void {
-  const bytes = String.UTF8.encode(name);
-  host_metric(1, changetype<usize>(bytes), bytes.byteLength, value);
+  const at = utf8(name);
+  host_metric(1, at, utf8Length, value);
 }
 
 /**
