@@ -66,6 +66,7 @@ type proxyView struct {
 	Weight      float64           `json:"weight"`
 	Cost        float64           `json:"cost"`
 	MaxInFlight int               `json:"max_in_flight"`
+	Reuse       bool              `json:"reuse"`
 	Metadata    map[string]string `json:"metadata"`
 	OwnErrors   []ownError        `json:"own_error"`
 	Source      string            `json:"source"`
@@ -94,8 +95,9 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 	spec, st := u.Spec(), u.Stats()
 	v := proxyView{
 		ID: u.ID(), URL: spec.Address.Redacted(), Region: spec.Region, Weight: spec.Weight, Cost: spec.Cost,
-		MaxInFlight: spec.MaxInFlight, Metadata: spec.Metadata, OwnErrors: make([]ownError, len(spec.OwnErrors)),
-		Source: spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
+		MaxInFlight: spec.MaxInFlight, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
+		OwnErrors: make([]ownError, len(spec.OwnErrors)),
+		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
 		InFlight: st.InFlight,
 		Uses:     st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
 	}
@@ -141,6 +143,7 @@ type proxyInput struct {
 	Weight      *float64           `json:"weight"`
 	Cost        *float64           `json:"cost"`
 	MaxInFlight *int               `json:"max_in_flight"`
+	Reuse       *bool              `json:"reuse"`
 	Metadata    *map[string]string `json:"metadata"`
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
@@ -168,6 +171,9 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	set(&spec.Weight, p.Weight)
 	set(&spec.Cost, p.Cost)
 	set(&spec.MaxInFlight, p.MaxInFlight)
+	if p.Reuse != nil {
+		spec.NoReuse = !*p.Reuse
+	}
 	set(&spec.Metadata, p.Metadata)
 	if p.OwnErrors != nil {
 		spec.OwnErrors = make([]upstream.OwnError, len(*p.OwnErrors))

@@ -21,12 +21,12 @@ const (
 		`"connect_other":{"state":"unknown","source":"","since":null,"retry_at":null}},` +
 		`"last_check":null,"exit_address":""}`
 	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
-		`"metadata":{},"own_error":[],` +
+		`"reuse":true,"metadata":{},"own_error":[],` +
 		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
 		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
-		`"metadata":{},"own_error":[],` +
+		`"reuse":true,"metadata":{},"own_error":[],` +
 		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
 		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
@@ -50,9 +50,9 @@ func TestProxies(t *testing.T) {
 	require.NoError(t, json.Unmarshal(body, &v))
 	require.Equal(t, noon.Add(time.Second), *v.LastUsed)
 	require.Equal(t, proxyView{
-		ID: "F1", URL: "http://***@f1.test:8080", Weight: 1, Metadata: map[string]string{}, OwnErrors: []ownError{},
-		Source: "config",
-		State:  "closed", InFlight: 1, Uses: 1, LastUsed: v.LastUsed, SuccessRate: 1, Samples: 1, AvgLatency: 0.25,
+		ID: "F1", URL: "http://***@f1.test:8080", Weight: 1, Reuse: true, Metadata: map[string]string{},
+		OwnErrors: []ownError{}, Source: "config",
+		State: "closed", InFlight: 1, Uses: 1, LastUsed: v.LastUsed, SuccessRate: 1, Samples: 1, AvgLatency: 0.25,
 		Abilities: abilitiesView{abilityView{State: "unknown"}, abilityView{State: "unknown"},
 			abilityView{State: "unknown"}},
 	}, v)
@@ -84,10 +84,10 @@ func TestAbilitiesAndChecks(t *testing.T) {
 
 func TestAddProxies(t *testing.T) {
 	full := `{"id":"F3","url":"http://bob:hunter2@f3.test:1","region":"EU","weight":2,"cost":3,` +
-		`"max_in_flight":4,"metadata":{"a":"b"},` +
+		`"max_in_flight":4,"reuse":false,"metadata":{"a":"b"},` +
 		`"own_error":[{"status":500,"header":"X: y","body":"z"}]}`
 	fullView := `{"id":"F3","url":"http://***@f3.test:1","region":"EU","weight":2,"cost":3,"max_in_flight":4,` +
-		`"metadata":{"a":"b"},` +
+		`"reuse":false,"metadata":{"a":"b"},` +
 		`"own_error":[{"status":500,"header":"X: y","body":"z"}],"source":"api","draining":false,` +
 		`"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
 		`"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
@@ -172,15 +172,17 @@ func TestChangeProxy(t *testing.T) {
 	}
 	spec := func() *upstream.Spec { return r.pool.Snapshot().Get("F1").Spec() }
 	r.check(t, call("PATCH", "/proxies/F1", `{}`, 200, viewF1))
-	change(`{"id":"F1","weight":3,"region":"EU","cost":1,"max_in_flight":5,"metadata":{"k":"v"},`+
+	change(`{"id":"F1","weight":3,"region":"EU","cost":1,"max_in_flight":5,"reuse":false,"metadata":{"k":"v"},`+
 		`"own_error":[{"body":"x"}]}`, 200)
 	require.EqualValues(t, 3, spec().Weight)
 	require.Equal(t, "EU", spec().Region)
 	require.EqualValues(t, 5, spec().MaxInFlight)
+	require.True(t, spec().NoReuse)
 	require.Equal(t, []upstream.OwnError{{Body: "x"}}, spec().OwnErrors)
 	require.Equal(t, proxySpec(t, "", "http://user:secret@f1.test:8080").Address, spec().Address,
 		"a change without a url keeps the credentials")
-	change(`{"own_error":[]}`, 200)
+	change(`{"own_error":[],"reuse":true}`, 200)
+	require.False(t, spec().NoReuse)
 	require.Empty(t, spec().OwnErrors)
 	change(`{"url":"http://f1.test:9"}`, 200)
 	require.Equal(t, proxySpec(t, "", "http://f1.test:9").Address, spec().Address)

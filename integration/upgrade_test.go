@@ -76,8 +76,10 @@ func websocket(t *testing.T, gateway, url string) string {
 func TestS89WebSockets(t *testing.T) {
 	echo := echoServer(t)
 	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = echo }}
-	proxy, tlsProxy, secure := httptest.NewServer(forward), httptest.NewTLSServer(forward), httptest.NewTLSServer(
-		&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", echo }})
+	proxy, tlsProxy := httptest.NewServer(forward), httptest.NewTLSServer(forward)
+	secure := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host = "http", echo
+	}})
 	for _, s := range []*httptest.Server{proxy, tlsProxy, secure} {
 		t.Cleanup(s.Close)
 	}

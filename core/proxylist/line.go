@@ -44,6 +44,9 @@ func Line(s *upstream.Spec) string {
 	number("weight", s.Weight)
 	number("cost", s.Cost)
 	number("max_in_flight", float64(s.MaxInFlight))
+	if s.NoReuse {
+		options.Set("reuse", "false")
+	}
 	if len(options) > 0 {
 		line += "#" + options.Encode()
 	}
@@ -327,6 +330,11 @@ func setOption(spec *upstream.Spec, name, value string) error {
 	case "max_in_flight":
 		f, err = number()
 		spec.MaxInFlight = int(f)
+	case "reuse":
+		spec.NoReuse = value == "false"
+		if value != "true" && value != "false" {
+			err = errors.New("the option reuse must be true or false")
+		}
 	default:
 		if spec.Metadata == nil {
 			spec.Metadata = map[string]string{}

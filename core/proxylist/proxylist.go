@@ -7,7 +7,7 @@
 //	host:port:user:pass            user:pass:host:port
 //	user:pass@host:port            host:port@user:pass
 //	host:port##user:pass           host,port,user,pass
-//	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&id=a&NAME=VALUE]
+//	scheme://[user:pass@]host:port[#region=us&weight=3&cost=0.2&max_in_flight=50&reuse=false&id=a&NAME=VALUE]
 //	scheme://host:port:user:pass   scheme host port [user pass]
 //
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In

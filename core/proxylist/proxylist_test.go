@@ -48,17 +48,18 @@ func TestEveryForm(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res")
+	spec, err := ParseLine("http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&reuse=false&tier=res")
 	require.NoError(t, err)
 	spec.Address = upstream.Address{}
-	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9,
+	require.Equal(t, upstream.Spec{ID: "a", Region: "us-east", Weight: 3, Cost: 0.5, MaxInFlight: 9, NoReuse: true,
 		Metadata: map[string]string{"tier": "res"}}, spec)
 }
 
 // A line of Line is read as the same proxy.
 func TestLine(t *testing.T) {
 	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
-		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res"} {
+		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res",
+		"http://h:1#reuse=false"} {
 		spec, err := ParseLine(line)
 		require.NoError(t, err)
 		again, err := ParseLine(Line(&spec))
@@ -71,7 +72,7 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n" +
 		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
 		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
-		"http://h:2#weight=x\nhttp://h:2#weight=0\nsocks4://h:2\n10.0.0.3:3"
+		"http://h:2#weight=x\nhttp://h:2#weight=0\nhttp://h:2#reuse=no\nsocks4://h:2\n10.0.0.3:3"
 	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt", Taken: map[string]bool{"taken": true}})
 	require.NoError(t, err)
 	var hosts []string
@@ -85,7 +86,7 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 		lines = append(lines, w.Line)
 		require.NotContains(t, w.Msg, "topsecret")
 	}
-	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11, 12, 13}, lines)
+	require.Equal(t, []int{4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, lines)
 }
 
 func FuzzParseLine(f *testing.F) {

@@ -19,7 +19,7 @@ import (
 // conn returns a connection on which q can be sent: an idle one or a new one.
 func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
-	if !c.NewConnection {
+	if !c.NewConnection && !u.Spec().NoReuse {
 		if pc := pool.get(key, c.Started, q.unrepeatable()); pc != nil {
 			return pc, nil
 		}
@@ -62,7 +62,11 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	defer cancel()
 	start := t.cfg.Now()
 	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
-	tc, err := t.tlsClient(ctx, u, conn, name)
+	sessions := t.pool(u).sessions
+	if u.Spec().NoReuse { // each connection may be another exit, and a resumed session would link them for the target
+		sessions = nil
+	}
+	tc, err := t.tlsClient(ctx, conn, name, sessions)
 	if err != nil {
 		drop(conn)
 		return nil, newError(targetTLS, err)
@@ -125,7 +129,7 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	c.callOnSlow()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	tc, err := t.tlsClient(ctx, u, conn, hostOf(a.Host))
+	tc, err := t.tlsClient(ctx, conn, hostOf(a.Host), t.pool(u).sessions)
 	if err != nil {
 		conn.Close()
 		return nil, newError(proxyTLS, err)

@@ -200,6 +200,7 @@ func (t *Transport) roundTrip(ctx context.Context, u *upstream.Upstream, c *Cont
 		*resp = Response{Response: http1.Response{Fields: resp.Fields[:0]}, t: t, pool: pool, pc: pc}
 		verr = t.attempt(u, c, q, resp)
 		if verr == nil {
+			resp.reusable = resp.reusable && !u.Spec().NoReuse
 			resp.setFacts(c, q, u)
 		}
 		if verr == nil || !lostConnection(verr) || !resp.notReceived {
@@ -538,10 +539,11 @@ func basicAuth(a upstream.Address) []byte {
 // takes about half of the processor time, and with TLS 1.2 one round trip less.
 const tlsSessions = 32
 
-// tlsClient makes a TLS handshake with host on c. c leads to u, or to a target through u.
-func (t *Transport) tlsClient(ctx context.Context, u *upstream.Upstream, c net.Conn, host string) (*tls.Conn, error) {
+// tlsClient makes a TLS handshake with host on c. sessions may be nil.
+func (t *Transport) tlsClient(ctx context.Context, c net.Conn, host string,
+	sessions tls.ClientSessionCache) (*tls.Conn, error) {
 	cfg := t.tls.Clone()
-	cfg.ServerName, cfg.ClientSessionCache = host, t.pool(u).sessions
+	cfg.ServerName, cfg.ClientSessionCache = host, sessions
 	tc := tls.Client(&gate{Conn: c}, cfg)
 	return tc, tc.HandshakeContext(ctx)
 }

@@ -18,6 +18,7 @@ type Spec struct {
 	Weight      float64 // > 0; 0 means 1
 	Cost        float64 // >= 0
 	MaxInFlight int     // 0 for no limit
+	NoReuse     bool    // each attempt opens a connection of its own: no idle connections
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages
@@ -64,7 +65,7 @@ func notToken(r rune) bool {
 
 func (s *Spec) equal(o *Spec) bool {
 	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
-		s.MaxInFlight == o.MaxInFlight && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
+		s.MaxInFlight == o.MaxInFlight && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
 		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
 		slices.Equal(s.OwnErrors, o.OwnErrors)
 }

@@ -434,6 +434,13 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
+// A change of reuse is a change of the proxy, which keeps its state.
+func TestReuseChanges(t *testing.T) {
+	a, b := Spec{ID: "p"}, Spec{ID: "p", NoReuse: true}
+	require.False(t, a.equal(&b))
+	require.True(t, b.equal(&b))
+}
+
 func TestMaxInFlight(t *testing.T) {
 	p := pool(t, time.Now, nil)
 	list := specs(t, "http://a.test:1")

@@ -93,6 +93,7 @@ type Proxy struct {
 	Weight      *float64          `koanf:"weight" json:"weight"` // not nil once it is checked
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
+	Reuse       *bool             `koanf:"reuse" json:"reuse"` // not nil once it is checked
 	Metadata    map[string]string `koanf:"metadata" json:"metadata"`
 	Breaker     *OwnBreaker       `koanf:"breaker" json:"breaker,omitempty"`
 	OwnErrors   OwnErrors         `koanf:"own_error" json:"own_error,omitempty"`

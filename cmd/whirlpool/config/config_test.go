@@ -136,13 +136,22 @@ url = "http://d:1"
 	require.Empty(t, specs[3].OwnErrors)
 }
 
+func TestReuse(t *testing.T) {
+	c, err := load(t, "[[proxies]]\nurl = \"http://a:1\"\n[[proxies]]\nurl = \"http://b:1\"\nreuse = false\n", nil)
+	require.NoError(t, err)
+	require.False(t, c.specs[0].NoReuse)
+	require.True(t, *c.Proxies[0].Reuse)
+	require.True(t, c.specs[1].NoReuse)
+}
+
 func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	for text, want := range map[string][]string{
-		"[gateway]\nlisten = 5\n":            {"gateway.listen", ":2: "},
-		"[gateway]\nlisen = \"x:1\"\n":       {"gateway.lisen", ":2: ", "listen"},
-		"\n\n[retry]\nmax_attempts = 11\n":   {"retry.max_attempts", ":4: ", "11"},
-		"[timeouts]\nattempt = \"ten\"\n":    {"timeouts.attempt", ":2: ", "ten"},
-		"[breaker]\nfailure_threshold = 0\n": {"breaker.failure_threshold", ":2: "},
+		"[gateway]\nlisten = 5\n":                             {"gateway.listen", ":2: "},
+		"[gateway]\nlisen = \"x:1\"\n":                        {"gateway.lisen", ":2: ", "listen"},
+		"\n\n[retry]\nmax_attempts = 11\n":                    {"retry.max_attempts", ":4: ", "11"},
+		"[timeouts]\nattempt = \"ten\"\n":                     {"timeouts.attempt", ":2: ", "ten"},
+		"[[proxies]]\nurl = \"http://h:1\"\nreuse = \"no\"\n": {"proxies[0].reuse", ":3: "},
+		"[breaker]\nfailure_threshold = 0\n":                  {"breaker.failure_threshold", ":2: "},
 		"[[proxies]]\nurl = \"http://h:1\"\n" +
 			"breaker = { failure_threshold = 0 }\n": {"proxies[0].breaker.failure_threshold", ":3: "},
 		"[[proxies]]\nurl = \"http://h:1\"\n" +

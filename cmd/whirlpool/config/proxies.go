@@ -28,11 +28,15 @@ func (l *loader) proxies() {
 			one := 1.0
 			p.Weight, c.Proxies[i].Weight = &one, &one
 		}
+		if p.Reuse == nil {
+			yes := true
+			p.Reuse, c.Proxies[i].Reuse = &yes, &yes
+		}
 		if *p.Weight == 0 { // in a Spec, 0 stands for no weight
 			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
-			MaxInFlight: p.MaxInFlight, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
+			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
 		if p.Breaker != nil {
 			own := p.Breaker.over(c.Breaker)
 			if !l.breaker(key+".breaker", own) {
