@@ -85,7 +85,8 @@ func TestHedgesCutTheTail(t *testing.T) {
 	at := func(took []time.Duration, share float64) time.Duration { return took[int(float64(len(took))*share)] }
 	t.Logf("p50, p95, p99, p99.9, max with hedges: %v %v %v %v %v; without: %v %v %v %v %v; %d hedges (%.1f %%)",
 		at(hedged, .5), at(hedged, .95), at(hedged, .99), at(hedged, .999), hedged[n-1],
-		at(control, .5), at(control, .95), at(control, .99), at(control, .999), control[n-1], extra, 100*float64(extra)/n)
+		at(control, .5), at(control, .95), at(control, .99), at(control, .999), control[n-1],
+		extra, 100*float64(extra)/n)
 	require.Greater(t, at(control, .99), 2*time.Second)
 	require.Less(t, at(hedged, .99), at(control, .99)/4)
 	require.LessOrEqual(t, extra, n*5/100+10, "the budget, and what it had saved")
@@ -309,7 +310,8 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 		io.WriteString(c, "hello")
 	})
 	w.all(lab.Behaviour{To: slow})
-	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", string(clientHello(t)) + "more", string(clientHello(t)[:40])} {
+	hello := string(clientHello(t))
+	for _, sent := range []string{"GET / HTTP/1.1\r\n\r\n", hello + "more", hello[:40]} {
 		status, _, c := w.connect("site.test:443")
 		require.Equal(t, 200, status)
 		io.WriteString(c, sent)

@@ -25,7 +25,8 @@ func (w *whirl) proxyURLs() (urls []string) {
 func TestPublishedLists(t *testing.T) {
 	w := start(t, 0, "")
 	for name, content := range map[string]string{
-		"table.csv": "ip,port,protocols,anonymity,country\n127.0.1.1,1,http|https,elite,US\n127.0.1.2,2,socks5,elite,DE\n",
+		"table.csv": "ip,port,protocols,anonymity,country\n127.0.1.1,1,http|https,elite,US\n" +
+			"127.0.1.2,2,socks5,elite,DE\n",
 		"bare.txt":  "127.0.1.3:3\n127.0.1.4:4\n",
 		"prose.txt": "Proxy list updated at Mon, 02 Jan\n\n127.0.1.5:5 US-N-S +\n",
 		"list.json": `{"data":[{"ip":"127.0.1.6","port":"6","protocols":["socks5"]}]}`,

@@ -149,7 +149,7 @@ func TestAFloodOfRefusalsIsFoldedInTheLog(t *testing.T) {
 	w := start(t, 1, confOpen)
 	w.all(lab.Status(503))
 	w.trip(w.fakes[0])
-	const workers, each = 4, 1000
+	const workers, each = 4, 1500
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {

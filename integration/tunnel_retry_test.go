@@ -178,6 +178,9 @@ func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 		wg.Go(func() { c.Read(make([]byte, 1)) })
 	}
 	wg.Wait()
+	eventually(t, "the last tunnel is recorded", func() bool {
+		return w.json("/metrics/retries")["total_requests"] == 12.0
+	})
 	w.reconcile(0)
 	require.Equal(t, 12, w.arrivals())
 	for _, f := range w.fakes {
@@ -200,6 +203,9 @@ func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
 		wg.Go(func() { c.Read(make([]byte, 1)) })
 	}
 	wg.Wait()
+	eventually(t, "the last tunnel is recorded", func() bool {
+		return w.json("/metrics/retries")["total_requests"] == 12.0
+	})
 	w.reconcile(0)
 	require.Equal(t, 12, w.arrivals())
 	for _, f := range w.fakes {

@@ -1,6 +1,6 @@
-// Package logfold keeps floods of log records short. Of the records with one message and level, the
-// first Limit of a second are written. The others are counted, and one record at the end of the
-// second states their number.
+// Package logfold keeps floods of log records short. For each kind of record, its level and message, there is an
+// allowance of Burst records, which grows again by Rate a second. Records beyond the allowance are counted, and one
+// record a second states their number.
 package logfold
 
 import (
@@ -10,10 +10,14 @@ import (
 	"time"
 )
 
-// Limit is the number of records with one message and level that are written in a second.
-const Limit = 100
+const (
+	// Burst is the number of records of one kind that are written at once.
+	Burst = 1000
+	// Rate is the number of records of one kind that are written in each further second.
+	Rate = 10
+)
 
-// period is the time over which records are counted.
+// period is the time after which the records that were not written are reported.
 const period = time.Second
 
 // maxKinds is the maximum number of kinds that are counted at a time. Records of further kinds are
@@ -26,15 +30,18 @@ type kind struct {
 	message string
 }
 
-// count is the number of records of one kind in the current period.
-type count struct{ written, folded int }
+// count is the state of one kind.
+type count struct {
+	allowed int // records that may be written now
+	folded  int // records in this period that were not written
+}
 
 // counts is shared by a handler and those derived from it.
 type counts struct {
 	next slog.Handler // without the attributes of derived handlers
 
 	mu     sync.Mutex
-	byKind map[kind]*count // guarded by mu; of the current period
+	byKind map[kind]*count // guarded by mu; the kinds with less than their full allowance
 }
 
 // Handler is a slog.Handler that folds floods. It is safe for concurrent use.
@@ -66,8 +73,8 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 	return &Handler{h.Handler.WithGroup(name), h.counts}
 }
 
-// Flush writes the records about the current period, and begins a new one.
-func (h *Handler) Flush() { h.counts.flush() }
+// Flush reports the records that have not been written so far.
+func (h *Handler) Flush() { h.counts.report() }
 
 // admit counts a record and reports whether it is to be written.
 func (c *counts) admit(k kind) bool {
@@ -79,31 +86,47 @@ func (c *counts) admit(k kind) bool {
 			return true
 		}
 		if len(c.byKind) == 0 {
-			time.AfterFunc(period, c.flush)
+			time.AfterFunc(period, c.endPeriod)
 		}
-		n = &count{}
+		n = &count{allowed: Burst}
 		c.byKind[k] = n
 	}
-	if n.written < Limit {
-		n.written++
+	if n.allowed > 0 {
+		n.allowed--
 		return true
 	}
 	n.folded++
 	return false
 }
 
-// flush ends the period.
-func (c *counts) flush() {
+// endPeriod reports the records that were not written, and lets the allowances grow.
+func (c *counts) endPeriod() {
+	c.report()
 	c.mu.Lock()
-	ended := c.byKind
-	c.byKind = make(map[kind]*count, len(ended))
-	c.mu.Unlock()
-	for k, n := range ended {
-		if n.folded == 0 {
-			continue
+	defer c.mu.Unlock()
+	for k, n := range c.byKind {
+		if n.allowed += Rate; n.allowed >= Burst && n.folded == 0 {
+			delete(c.byKind, k)
 		}
+	}
+	if len(c.byKind) > 0 {
+		time.AfterFunc(period, c.endPeriod)
+	}
+}
+
+// report writes a record about each kind with records that were not written.
+func (c *counts) report() {
+	folded := map[kind]int{}
+	c.mu.Lock()
+	for k, n := range c.byKind {
+		if n.folded > 0 {
+			folded[k], n.folded = n.folded, 0
+		}
+	}
+	c.mu.Unlock()
+	for k, n := range folded {
 		r := slog.NewRecord(time.Now(), k.level, k.message, 0)
-		r.AddAttrs(slog.Int("folded", n.folded), slog.Duration("within", period))
-		_ = c.next.Handle(context.Background(), r) // the error of a log has no place to go to
+		r.AddAttrs(slog.Int("folded", n), slog.Duration("within", period))
+		_ = c.next.Handle(context.Background(), r) // there is no place to report the error of a log to
 	}
 }

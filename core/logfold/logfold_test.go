@@ -52,43 +52,47 @@ func (s *sink) count(message string) (written, all int) {
 // noDeadline is a T without a Deadline method, which does not work in a synctest bubble.
 type noDeadline struct{ *testing.T }
 
-// No record is lost from the counts, and in a second at most Limit of a kind are written.
+// No record is lost from the counts, and of each kind as many are written as its allowance permits.
 func TestNothingIsLostFromTheCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(noDeadline{t}, func(t *rapid.T) {
 			s := &sink{}
 			h := New(slog.NewTextHandler(s, nil))
 			logs := []*slog.Logger{slog.New(h), slog.New(h).With("a", 1), slog.New(h).WithGroup("g")}
-			want, inSecond, limit := map[string]int{}, map[string]int{}, map[string]int{}
-			endSecond := func() {
-				for k, n := range inSecond {
-					limit[k] += min(n, Limit)
-				}
-				clear(inSecond)
+			want, written, allowed := map[string]int{}, map[string]int{}, map[string]int{}
+			kinds := []string{"a", "b", "c"}
+			for _, k := range kinds {
+				allowed[k] = Burst
 			}
+			begun := false // a period
 			for range rapid.IntRange(1, 20).Draw(t, "bursts") {
-				k := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "kind")
-				n := rapid.IntRange(0, 3*Limit).Draw(t, "records")
+				k := rapid.SampledFrom(kinds).Draw(t, "kind")
+				n := rapid.IntRange(1, Burst).Draw(t, "records")
 				log := rapid.SampledFrom(logs).Draw(t, "log")
 				for i := range n {
 					log.Error(k, "i", i)
 				}
+				begun = true
 				want[k] += n
-				inSecond[k] += n
-				if rapid.Bool().Draw(t, "a second passes") {
+				written[k] += min(n, allowed[k])
+				allowed[k] -= min(n, allowed[k])
+				if rapid.Bool().Draw(t, "a second passes") && begun {
 					time.Sleep(period)
 					synctest.Wait()
-					endSecond()
+					for _, k := range kinds {
+						allowed[k] = min(allowed[k]+Rate, Burst)
+					}
 				}
 			}
 			h.Flush()
-			endSecond()
 			for k, n := range want {
-				written, all := s.count(k)
+				got, all := s.count(k)
 				require.Equal(t, n, all, k)
-				require.Equal(t, limit[k], written, k)
+				require.Equal(t, written[k], got, k)
 			}
-			time.Sleep(period) // the last timer ends in the bubble
+			time.Sleep((Burst/Rate + 2) * period) // until every allowance is full
+			synctest.Wait()
+			require.Empty(t, h.counts.byKind)
 		})
 	})
 }
@@ -102,7 +106,7 @@ func TestManyKinds(t *testing.T) {
 			log.Info(fmt.Sprintf("m%d", i), "x", 1)
 		}
 		require.Equal(t, maxKinds+10, strings.Count(s.b.String(), "\n"))
-		time.Sleep(period)
+		time.Sleep((Burst/Rate + 2) * period)
 	})
 }
 
