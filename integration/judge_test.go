@@ -70,6 +70,7 @@ func TestS84BannedHereFineThere(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, []string{"F1", "F2", "F3"}, w.rests("strict.test"))
 	require.Empty(t, w.rests("other.test"))
+	require.Contains(t, w.scrape(), "\nwhirlpool_resting_pairs 3\n")
 	for _, f := range w.fakes {
 		hosts := map[string]int{}
 		for _, a := range f.Arrivals() {

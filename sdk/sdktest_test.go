@@ -10,6 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 	"github.com/whirlpool-proxy/whirlpool/sdk/backoff"
 	"github.com/whirlpool-proxy/whirlpool/sdk/configure"
+	"github.com/whirlpool-proxy/whirlpool/sdk/judge"
 	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
 	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
 )
@@ -112,5 +113,40 @@ func TestRecordings(t *testing.T) {
 	} {
 		_, err := sdktest.Read(strings.NewReader(text))
 		require.ErrorContains(t, err, want)
+	}
+}
+
+type rulings func(r *judge.Response) judge.Ruling
+
+func (f rulings) Judge(r *judge.Response) judge.Ruling { return f(r) }
+
+func TestCheckJudge(t *testing.T) {
+	calls := 0.0
+	for want, j := range map[string]judge.Judge{
+		"": rulings(func(r *judge.Response) judge.Ruling {
+			if r.Status == 403 || r.Has("page") && string(r.Field("content-type")) == "text/html" {
+				return judge.Ruling{Kind: judge.Banned, Rest: r.Now}
+			}
+			return judge.Ruling{}
+		}),
+		"response 0: the kind of the ruling is 7; it must be 0 to 4": rulings(func(*judge.Response) judge.Ruling {
+			return judge.Ruling{Kind: 7}
+		}),
+		"response 0: the rest is NaN; it must be finite and at least 0": rulings(func(*judge.Response) judge.Ruling {
+			return judge.Ruling{Kind: judge.Banned, Rest: math.NaN()}
+		}),
+		"response 0: it wrote to the body": rulings(func(r *judge.Response) judge.Ruling {
+			r.Body[0] = 'X'
+			return judge.Ruling{}
+		}),
+		"it answered differently to the same events: chance is the request's Seed or Random, the time its Now": rulings(
+			func(*judge.Response) judge.Ruling { calls++; return judge.Ruling{Rest: calls} }),
+	} {
+		err := sdktest.CheckJudge(func() judge.Judge { return j })
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.EqualError(t, err, want)
 	}
 }

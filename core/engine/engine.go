@@ -176,6 +176,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.policies.OnChange(opts.PolicyChanged)
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
+	e.metrics.ObserveResting(func() int { return e.selector.Rests().Count(e.pool.Elapsed(e.opts.Now())) })
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
 		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -22,7 +23,7 @@ type Excerpter interface {
 func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	t := x.tuning
 	wants := t.Judge.Wants()
-	if wants == nil || !wants.Status(o.Status) {
+	if wants == nil || !wants.Status(o.Status) || o.Status == http.StatusSwitchingProtocols {
 		return o
 	}
 	e, ok := x.executor.excerpts.Get().(*core.Excerpt)

@@ -149,6 +149,7 @@ func TestWhatIsNotJudged(t *testing.T) {
 		"a judge that is off": {&judge{off: true}, verdict.Facts{Status: 403}},
 		"another status": {&judge{wants: core.Wants{Statuses: []core.Range{{First: 500, Last: 599}}}},
 			verdict.Facts{Status: 403}},
+		"an upgrade":           {&judge{}, verdict.Facts{Status: 101}},
 		"a proxy's error page": {&judge{}, verdict.Facts{Status: 403, FromProxy: true, ErrorPage: verdict.ErrorPageForbids}},
 		"a refused credential": {&judge{}, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}},
 		"no response": {&judge{}, verdict.Facts{Err: &verdict.Error{Cause: verdict.ConnectionClosed,

@@ -508,6 +508,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 				Own: map[string]float64{"level": -2.5}}}
 		},
 		func() int { return 1 })
+	r.ObserveResting(func() int { return 7 })
 	r.ObserveQueues(func() []QueueState {
 		return []QueueState{{Queue: "place", Priority: "low", Waiting: 3, Queued: 9, Expired: 4, Full: 5,
 			Waited: 1500 * time.Millisecond}}
@@ -532,6 +533,7 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	} {
 		require.Contains(t, text, "\nwhirlpool_"+name+`{priority="low",queue="place"} `+value+"\n")
 	}
+	require.Contains(t, text, "\nwhirlpool_resting_pairs 7\n")
 	problems, err := promlint.New(w.Body).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)

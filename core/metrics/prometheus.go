@@ -40,6 +40,7 @@ type sources struct {
 	inFlight   func() int
 	checks     func() (passed, failed uint64)
 	queues     func() []QueueState
+	resting    func() int
 	reloadOK   float64
 	reloadedAt time.Time
 }
@@ -246,6 +247,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	r.sources.mu.Lock()
 	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
+	resting := r.sources.resting
 	checks := r.sources.checks
 	r.sources.mu.Unlock()
 	if checks != nil {
@@ -260,6 +262,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		for _, p := range plugins() {
 			p.collect(out)
 		}
+	}
+	if resting != nil {
+		emit(out, restingDesc, prometheus.GaugeValue, float64(resting()))
 	}
 	if queues != nil {
 		for _, s := range queues() {
