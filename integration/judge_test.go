@@ -100,10 +100,12 @@ func TestS84BannedHereFineThere(t *testing.T) {
 	require.Positive(t, after)
 	require.Equal(t, 200, w.fetch("other.test").status)
 
-	v := w.once(`{"url":"http://strict.test/"}`)
-	require.Equal(t, "all_banned_here", v["error"])
+	status, raw, header := w.call("POST", "/request", `{"url":"http://strict.test/"}`)
+	require.Equal(t, 503, status)
+	require.Contains(t, string(raw), `{"error":"all_banned_here"`)
+	require.NotEmpty(t, header.Get("Retry-After"))
 
-	status, raw, _ := w.call("POST", "/plugins/none/activate", `{"for":"judge"}`)
+	status, raw, _ = w.call("POST", "/plugins/none/activate", `{"for":"judge"}`)
 	require.Equal(t, 200, status, string(raw))
 	require.Equal(t, 503, w.fetch("strict.test").status, "pairs rest until their time has passed")
 }
