@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -193,6 +195,32 @@ rest = 1.0
 		require.Equal(t, "1", r.Header.Get("X-Whirlpool-Attempts"), name)
 	}
 	require.Empty(t, w.rests("fine.test"))
+}
+
+// A body that breaks off while the judge waits for it is broken for the client too, however its end is marked.
+func TestS86BodiesThatBreakOff(t *testing.T) {
+	for name, head := range map[string]string{
+		"length": "Content-Length: 100\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until close": "",
+	} {
+		addr := listen(t, func(c net.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+				return
+			}
+			body := "a page"
+			if name == "chunked" {
+				body = "6\r\na page\r\n"
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+head+"\r\n"+body)
+			time.Sleep(20 * time.Millisecond)
+			c.(*net.TCPConn).SetLinger(0) // RST
+		})
+		w := start(t, 0, "[selection]\njudge = \"bans\"\n[plugins.bans]\nbuiltin = \"ban_like\"\n"+
+			"[plugins.bans.config]\nbody = [\"captcha\"]\n[[proxies]]\nurl = \"http://"+addr+"\"\n")
+		a := w.fetch("a.test")
+		require.Equal(t, 200, a.status, name)
+		require.Error(t, a.err, name)
+		require.Equal(t, "a page", a.body, name)
+	}
 }
 
 // A judge that traps, or computes without end, costs no request: the response is relayed as without it, and the plugin
