@@ -96,7 +96,7 @@ func (c *Control) callOnSlow() {
 func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstream.Address, c *Control) (net.Conn,
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
-	if verr != nil && verr.Cause == verdict.LocalLimit {
+	if verr != nil && verr.Cause == verdict.LocalLimit && !c.keepIdle {
 		t.CloseAllIdle() // idle connections are the only resource that can be given up
 		conn, verr = t.dialProxyOnce(ctx, u, a, c)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -38,6 +39,12 @@ func TestACheckClosesNoIdleConnection(t *testing.T) {
 	idle, _ := net.Pipe()
 	pool.put(newPersistConn(idle, "", nil), time.Now())
 	require.Equal(t, verdict.LocalLimit, tr.Reach(context.Background(), u).Cause)
+	q, err := health.ParseURL("http://check.test/")
+	require.NoError(t, err)
+	for _, form := range []health.Form{health.Absolute, health.Tunnel} {
+		r := tr.Check(context.Background(), u, form, &q, time.Minute)
+		require.Equal(t, verdict.LocalLimit, r.Facts.Err.Cause)
+	}
 	require.Equal(t, 1, pool.count)
 }
 

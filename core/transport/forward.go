@@ -76,6 +76,10 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 	first := t.setAside(c, resp)
 	second := Response{}
 	verr := t.repeatByTunnel(ctx, u, c, q, &second)
+	if verr != nil && !c.Interrupt.detach() { // the attempt has been ended: no conclusion
+		first.restore(c, resp)
+		return
+	}
 	status := 0
 	if verr == nil {
 		status = second.Status

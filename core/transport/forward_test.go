@@ -181,6 +181,8 @@ func TestAComparisonIsInterrupted(t *testing.T) {
 	require.Less(t, time.Since(began), compareWait/2)
 	require.Equal(t, 405, r.Status)
 	r.Finish(c, time.Now())
+	again := u.Abilities().Strike(targetHash(q), 405, true, u.Elapsed(time.Now()))
+	require.True(t, again, "no conclusion: the next one is compared")
 }
 
 // poolOf returns a pool of the proxies with these URLs.

@@ -111,6 +111,8 @@ type Control struct {
 	OnSlow func()
 	// Timing is set by the attempt.
 	Timing core.Timing
+
+	keepIdle bool // for want of a descriptor the attempt fails, and no idle connection is closed
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is
