@@ -1,6 +1,5 @@
-// Package sdk holds the sources a new plugin starts from, so that `whirlpool
-// plugin new` can write them out. What a plugin imports is in the folders
-// beside it.
+// Package sdk holds the source files that `whirlpool plugin new` copies into a new plugin. The folders beside
+// it have the packages that a plugin imports.
 package sdk
 
 import "embed"

@@ -1,14 +1,13 @@
-// Package abi is version 1 of the contract between Whirlpool and a plugin:
-// export names, record layouts, sizes. Host and Go guests both import it; it
-// imports nothing. sdk/ABI.md says the same in words, for every language.
+// Package abi is version 1 of the contract between Whirlpool and a plugin: export names, record layouts,
+// sizes. Host and Go guests both import it; it imports nothing. sdk/ABI.md describes the same contract for
+// all languages.
 package abi
 
-// Version is the version of the contract these declarations describe. A
-// module states the version it was built for by exporting a function named
-// VersionPrefix followed by the number.
+// Version is the version of the contract that these declarations describe. A module declares the version that
+// it was built for: it exports a function whose name is VersionPrefix followed by the version.
 const Version = 1
 
-// What a module exports.
+// The exports of a module.
 const (
 	VersionPrefix = "whirlpool_abi_v"
 	VersionExport = "whirlpool_abi_v1" // () -> ()
@@ -16,22 +15,22 @@ const (
 	Memory  = "memory"  // the linear memory
 	Reserve = "reserve" // (bytes i32) -> address i32
 
-	// A module exports one of these three; which one is its kind.
+	// The kind of a module is the one of these three that it exports.
 	Score   = "score"   // (request, candidates, scores, count i32) -> status i32
 	Backoff = "backoff" // (request i32) -> seconds f64
 	Judge   = "judge"   // (request, ruling i32) -> status i32
 
-	// Optional.
+	// Optional exports.
 	Initialize  = "_initialize"  // () -> (), once before anything else
 	Configure   = "configure"    // (pairs, count i32) -> status i32
 	PoolChanged = "pool_changed" // (proxies, count i32) -> ()
 	Observe     = "observe"      // (observation i32) -> ()
 	Tolerance   = "tolerance"    // () -> f64
 	Describe    = "describe"     // () -> address i32 of a text, after Initialize
-	JudgeWants  = "judge_wants"  // () -> address i32 of a text, after Configure; of judges
+	JudgeWants  = "judge_wants"  // () -> address i32 of a text, called after Configure; judges only
 )
 
-// What a module may import from the module ImportModule.
+// The imports that a module may have from the module ImportModule.
 const (
 	ImportModule = "whirlpool"
 
@@ -53,7 +52,7 @@ const (
 	MetricGauge          // the value is set
 )
 
-// What a judge rules: the values of Ruling.Kind.
+// The rulings of a judge: the values of Ruling.Kind.
 const (
 	RulingFine = iota
 	RulingRetry
@@ -62,8 +61,8 @@ const (
 	RulingTargetFault
 )
 
-// StatusOK is what Score, Judge and Configure return when all went well. Every other
-// status means: no answer.
+// StatusOK is the status that Score, Judge and Configure return on success. With any other status the call
+// has failed.
 const StatusOK = 0
 
 // Sizes of the records in bytes. Each starts at a multiple of Alignment.
@@ -81,14 +80,14 @@ const (
 	ProxySize          = 56
 )
 
-// MinCandidates is how many candidates a scorer must be able to take: a
-// module whose Reserve refuses room for so many is not loaded.
+// MinCandidates is the number of candidates that every scorer must accept. A module is not loaded if its
+// Reserve refuses the room for them.
 const MinCandidates = 256
 
 // JudgeRoom is the largest region that a judge is asked to reserve, in bytes.
 const JudgeRoom = 20_480
 
-// What a judge may ask for.
+// The limits of the parts of a response that a judge may ask for.
 const (
 	MaxBody       = 8 << 10 // bytes of a body's beginning
 	MaxFieldNames = 32      // names of header fields

@@ -1,44 +1,44 @@
 package abi
 
-// RankRequest says what a scorer is asked to choose for. Times are seconds.
+// RankRequest describes the request that a scorer ranks proxies for. Times are in seconds.
 type RankRequest struct {
-	Count    float64 // candidates that follow
+	Count    float64 // number of candidates
 	Now      float64 // since the Unix epoch
 	Attempt  float64 // 0 for a request's first attempt
-	Turn     float64 // goes up by one with each first attempt
+	Turn     float64 // a number that increases by one with each first attempt
 	Seed     float64 // 53 random bits, fresh for each call
 	HostHash float64 // 53-bit hash of the target's host
-	// 53-bit hash of the wanted region: the request's, in a retry else that of the proxy that failed; 0 for none
+	// 53-bit hash of the wanted region. Without one, in a retry: of the region of the proxy that failed;
+	// otherwise 0.
 	RegionHash float64
-	PoolSize   float64 // proxies in the pool, candidates or not
+	PoolSize   float64 // proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated
 	Connect    float64 // 1 if the request is a CONNECT
 }
 
-// Candidate is what a scorer is told of one proxy.
+// Candidate describes one proxy to a scorer.
 type Candidate struct {
 	SuccessRate float64 // 0..1 over the last 100 attempts; 0.5 without any
-	Samples     float64 // attempts behind SuccessRate, 0..100
+	Samples     float64 // number of attempts that SuccessRate is computed from, 0..100
 	LatencyMean float64 // s, over the last 100 attempts
 	LatencyEWMA float64 // s, exponentially weighted (alpha 0.1)
-	// (LatencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a latency 0.5 if there were no
-	// attempts, 1 if none succeeded, else 0
+	// (LatencyMean + 10 ms) / (the largest LatencyMean of all candidates + 10 ms). Without a latency it is 0.5
+	// if there were no attempts, 1 if none of them succeeded, and otherwise 0.
 	NormalizedLatency   float64
-	InFlight            float64 // attempts running through it now
+	InFlight            float64 // attempts in flight through the proxy
 	Weight              float64 // configured, > 0, default 1
 	Cost                float64 // configured, >= 0, default 0
 	RegionMatch         float64 // 1 if in the wanted region, else 0
 	ConsecutiveFailures float64
-	SinceUse            float64 // s since it was last chosen; -1 if never
-	Uses                float64 // times chosen
+	SinceUse            float64 // s since the proxy was last chosen; -1 if never
+	Uses                float64 // how often the proxy was chosen
 	BreakerState        float64 // 0 closed, 1 open, 2 half open
 	IDHash              float64 // 53-bit hash of the id, stable across restarts
 	AffinityHash        float64 // 53-bit hash of (id, target host)
-	Rotation            float64 // places from the rotation's turn: 0 is next
+	Rotation            float64 // distance from the proxy whose turn it is in the rotation; 0 for that proxy
 }
 
-// BackoffRequest is what a backoff plugin is told before a retry. Times are
-// seconds.
+// BackoffRequest is the input of a backoff. Times are in seconds.
 type BackoffRequest struct {
 	Retry         float64 // 1 before the first retry
 	BaseDelay     float64 // policy.base_delay
@@ -46,18 +46,18 @@ type BackoffRequest struct {
 	Cap           float64 // policy.max_backoff_delay
 	Jitter        float64 // 1 if policy.jitter
 	Random        float64 // uniform in [0, 1), fresh for each call
-	PreviousDelay float64 // waited before the previous retry; 0 before the first
-	RetryAfter    float64 // what the last answer asked for; 0 when it did not
-	LastStatus    float64 // of the last answer; 0 when none arrived
+	PreviousDelay float64 // the wait before the previous retry; 0 before the first
+	RetryAfter    float64 // Retry-After of the last response; 0 without one
+	LastStatus    float64 // status of the last response; 0 without one
 	Elapsed       float64 // since the request began
-	Remaining     float64 // until its total timeout; -1 when it has none
+	Remaining     float64 // time until the request's total timeout; -1 without one
 	MaxAttempts   float64 // policy.max_attempts
 	HostHash      float64 // as RankRequest.HostHash
 	IDHash        float64 // of the proxy that failed last, as Candidate.IDHash
 	Now           float64 // since the Unix epoch
 }
 
-// Observation is one finished attempt, as a plugin that learns sees it.
+// Observation is a finished attempt as a plugin gets it.
 type Observation struct {
 	Now      float64 // s since the Unix epoch
 	IDHash   float64 // as Candidate.IDHash
@@ -65,47 +65,47 @@ type Observation struct {
 	Attempt  float64 // 0 for the first
 	Success  float64 // 1 or 0
 	Latency  float64 // s
-	Status   float64 // 0 when no answer arrived
-	Delay    float64 // s waited before this attempt
+	Status   float64 // 0 without a response
+	Delay    float64 // s, the wait before this attempt
 }
 
-// JudgeRequest is a response that a judge rules on. Addresses are of bytes in guest memory; a zero byte, not counted
-// in the length, follows them.
+// JudgeRequest is a response that a judge rules on. Addresses point to bytes in guest memory. A zero byte,
+// which the length does not include, follows these bytes.
 type JudgeRequest struct {
 	Now           float64 // s since the Unix epoch
 	Attempt       float64 // 0 for the first
 	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
 	Status        float64
-	Latency       float64 // s until the response's head
+	Latency       float64 // s, until the response's head
 	HostHash      float64 // as RankRequest.HostHash
 	IDHash        float64 // of the proxy, as Candidate.IDHash
 	ContentLength float64 // of the body, as announced; -1 if that is unknown
 	Encoded       float64 // 1 if the body has a content coding other than gzip, and is not decoded
-	Whole         float64 // 1 if the body's beginning is the whole body
-	Fields        uint32  // address of the first Pair: the header fields that judge_wants names
+	Whole         float64 // 1 if Body is the whole body
+	Fields        uint32  // address of the first Pair; the pairs are the header fields that judge_wants names
 	FieldCount    uint32
-	Body          uint32 // address of the body's beginning
+	Body          uint32 // address of the beginning of the body
 	BodyLength    uint32
 }
 
-// Ruling is what a judge says about a response.
+// Ruling is a judge's ruling on a response.
 type Ruling struct {
-	Kind float64 // RulingFine and so on
-	Rest float64 // s that the proxy rests for the target's host; 0 for 600; with RulingBanned only
+	Kind float64 // RulingFine or another ruling
+	Rest float64 // s for which the proxy rests for the target's host; 0 stands for 600; only with RulingBanned
 }
 
-// Pair is a key and its value: one setting of [plugins.NAME.config], or one
-// entry of a proxy's metadata. Addresses are of UTF-8 bytes in guest memory;
-// a zero byte, not counted in the length, follows them.
+// Pair is a key and its value: one setting of [plugins.NAME.config], or one entry of a proxy's metadata.
+// Addresses point to UTF-8 bytes in guest memory. A zero byte, which the length does not include, follows
+// these bytes.
 type Pair struct {
 	Key         uint32
 	KeyLength   uint32
 	Value       uint32
 	ValueLength uint32
-	Number      float64 // the value read as a number (true is 1, false 0); NaN if it is none
+	Number      float64 // the value as a number (true is 1, false is 0); NaN if it is no number
 }
 
-// Proxy is one proxy of the pool, as PoolChanged is told of it.
+// Proxy is one proxy of the pool, as PoolChanged receives it.
 type Proxy struct {
 	IDHash        float64 // as Candidate.IDHash
 	RegionHash    float64 // as RankRequest.RegionHash; 0 without a region
@@ -115,6 +115,6 @@ type Proxy struct {
 	IDLength      uint32
 	Region        uint32
 	RegionLength  uint32
-	Metadata      uint32 // address of the first Pair
+	Metadata      uint32 // address of the first Pair of the metadata
 	MetadataCount uint32
 }

@@ -1,14 +1,13 @@
-// Package backoff makes a plugin a backoff. Import it for that only: the
-// module then exports backoff.
+// Package backoff makes a plugin a backoff. Import it only in a backoff: the import makes the module export
+// backoff.
 package backoff
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 
-// Backoff says how long to wait before a retry.
+// Backoff computes the wait before a retry.
 type Backoff interface {
-	// Delay is the wait in seconds: finite, at least 0. The host clamps it to
-	// req.Cap and raises it to req.RetryAfter. req is the host's memory: do not
-	// keep it.
+	// Delay returns the wait in seconds: a finite number of at least 0. The host clamps it to req.Cap and raises
+	// it to req.RetryAfter. The host owns the memory of req: do not keep it after the call.
 	Delay(req *abi.BackoffRequest) float64
 }
 

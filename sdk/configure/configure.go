@@ -1,5 +1,5 @@
-// Package configure gives a plugin its settings, the [plugins.NAME.config]
-// table. Import it for that only; a module without it takes no settings.
+// Package configure passes the settings of a plugin to it: the table [plugins.NAME.config]. Import it only
+// for that. A module without it has no settings.
 package configure
 
 import (
@@ -8,23 +8,21 @@ import (
 	"strconv"
 )
 
-// Configurer takes settings.
+// Configurer receives the settings.
 type Configurer interface {
-	// Configure is called once, before anything else, also when there are no
-	// settings. It asks s for each setting it knows. After an error, its own or
-	// one of s, the plugin is not loaded.
+	// Configure is called once, before any other call, and also if nothing is set. It reads each of its settings
+	// from s. If it returns an error, or if s has one, the plugin is not loaded.
 	Configure(s *Settings) error
 }
 
 //lint:ignore U1000 the export reads it
 var plugin Configurer
 
-// Register names who takes the settings. Call it from an init function: the
-// host does not run main.
+// Register sets the Configurer. Call it from an init function: the host does not run main.
 func Register(c Configurer) { plugin = c }
 
-// Apply configures c as the host does: a setting that has the wrong type, is
-// out of its range, or that c did not ask for is an error, which names it.
+// Apply configures c as the host does. It returns an error that names the setting if a setting has the wrong
+// type, is out of its range, or is not read by c.
 func Apply(c Configurer, s *Settings) error {
 	if err := c.Configure(s); err != nil {
 		return err
@@ -38,19 +36,19 @@ type Setting struct {
 	Key, Value string
 }
 
-// Settings are what is set. Each of its methods returns the setting of that
-// key, or otherwise where there is none; what is wrong with a setting is kept,
-// and reported when Configure has returned.
+// Settings are the settings that are set. Each method returns the setting with that key, or the value
+// otherwise if the key is not set. The first error in a setting is kept, and reported after Configure has
+// returned.
 type Settings struct {
 	list  []Setting
 	asked []string
-	wrong error // the first
+	wrong error // the first error
 }
 
-// New returns settings, for tests.
+// New returns settings for tests.
 func New(list ...Setting) *Settings { return &Settings{list: list} }
 
-// String is a setting that is text.
+// String returns a setting of type text.
 func (s *Settings) String(key, otherwise string) string {
 	if text, set := s.find(key); set {
 		return text
@@ -58,7 +56,7 @@ func (s *Settings) String(key, otherwise string) string {
 	return otherwise
 }
 
-// Float is a setting that is a number from low to high; both may be infinite.
+// Float returns a setting that is a number from low to high. Both may be infinite.
 func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
 	text, set := s.find(key)
 	if !set {
@@ -72,7 +70,7 @@ func (s *Settings) Float(key string, otherwise, low, high float64) float64 {
 	return f
 }
 
-// Int is a setting that is a whole number from low to high.
+// Int returns a setting that is a whole number from low to high.
 func (s *Settings) Int(key string, otherwise, low, high int) int {
 	text, set := s.find(key)
 	if !set {
@@ -86,7 +84,7 @@ func (s *Settings) Int(key string, otherwise, low, high int) int {
 	return int(f)
 }
 
-// Bool is a setting that is true or false.
+// Bool returns a setting that is true or false.
 func (s *Settings) Bool(key string, otherwise bool) bool {
 	text, set := s.find(key)
 	if set && text != "true" && text != "false" {
@@ -127,7 +125,7 @@ func (s *Settings) fail(key, value, must string) {
 	}
 }
 
-// err is what is wrong with the settings, if anything is.
+// err returns the first error in the settings, or nil.
 func (s *Settings) err() error {
 	for _, o := range s.list {
 		if s.wrong == nil && !s.knows(o.Key) {

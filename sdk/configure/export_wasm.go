@@ -5,7 +5,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/internal/guest"
 )
 
-// refused is the status of settings that are not accepted.
+// refused is the status that refuses the settings.
 const refused = 1
 
 //go:wasmexport configure

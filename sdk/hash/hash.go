@@ -1,12 +1,10 @@
-// Package hash computes the 53-bit hashes that stand in the records of
-// sdk/abi, so that a plugin can compare a host or an id from its configuration
-// with HostHash or IDHash. The numbers are whole and below 2^53: a float64
+// Package hash computes the 53-bit hashes of the records of sdk/abi. With it a plugin can compare a host or
+// an id from its configuration with HostHash or IDHash. The hashes are whole numbers below 2^53, so a float64
 // holds them exactly.
 package hash
 
-// Of is the hash of IDHash, HostHash and RegionHash: FNV-1a 64 of s followed
-// by the finalizer of MurmurHash3, shifted right 11 bits. Host names are
-// hashed in lower case and without a port.
+// Of returns the hash of s that IDHash, HostHash and RegionHash hold: FNV-1a 64 followed by the finalizer of
+// MurmurHash3, shifted right by 11 bits. Host names are hashed in lower case and without a port.
 func Of(s string) float64 {
 	h := uint64(14695981039346656037)
 	for i := 0; i < len(s); i++ {
@@ -16,8 +14,7 @@ func Of(s string) float64 {
 	return mix(h)
 }
 
-// Pair combines two hashes into one, as AffinityHash does with a proxy's id
-// and a host.
+// Pair combines two hashes into one. AffinityHash is the Pair of a proxy's IDHash and a HostHash.
 func Pair(a, b float64) float64 {
 	return mix(uint64(a)*0x9e3779b97f4a7c15 + uint64(b))
 }

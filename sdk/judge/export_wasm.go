@@ -7,7 +7,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/internal/guest"
 )
 
-// response is reused from call to call.
+// response is reused for every call.
 var response Response
 
 //go:wasmexport judge

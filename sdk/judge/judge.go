@@ -1,5 +1,5 @@
-// Package judge makes a plugin a judge. Import it for that only: the module
-// then exports judge and judge_wants.
+// Package judge makes a plugin a judge. Import it only in a judge: the import makes the module export judge
+// and judge_wants.
 package judge
 
 import (
@@ -12,8 +12,8 @@ import (
 // Judge rules on the responses of targets before they are relayed. A call that
 // fails counts as Fine.
 type Judge interface {
-	// Judge returns the ruling on a response. The response is the host's
-	// memory: copy what you keep.
+	// Judge returns the ruling on a response. The host owns the memory of the response: copy the parts that you
+	// keep.
 	Judge(r *Response) Ruling
 }
 
@@ -29,25 +29,25 @@ type Wanter interface {
 type Wants struct {
 	Body     int      // bytes of the body's beginning, at most 8192
 	Fields   []string // names of header fields, at most 32
-	Statuses []Range  // the judge rules on responses with these only; none for all, at most 32
+	Statuses []Range  // the judge rules only on responses with these, at most 32 ranges; empty for all
 }
 
-// Range is a range of statuses. Both ends belong to it.
+// Range is a range of statuses. It includes both ends.
 type Range struct{ First, Last int }
 
 // Response is a response of a target.
 type Response struct {
 	Now           float64 // s since the Unix epoch
 	Attempt       float64 // 0 for a request's first attempt
-	AttemptsLeft  float64 // attempts that may follow this one; 0 if the request may not be repeated
+	AttemptsLeft  float64 // retries that may follow this attempt; 0 if the request may not be repeated
 	Status        float64
-	Latency       float64 // s until the response's head
+	Latency       float64 // s, until the response's head
 	HostHash      float64 // of the target's host; see package hash
 	IDHash        float64 // of the proxy
 	ContentLength float64 // of the body, as announced; -1 if that is unknown
 	Encoded       bool    // Body has a content coding other than gzip, and is not decoded
 	Whole         bool    // Body is the whole body
-	Fields        []Field // those that Wants names, in the order of the response
+	Fields        []Field // the fields that Wants names, in the order of the response
 	Body          []byte  // the body's beginning
 }
 
@@ -57,8 +57,8 @@ type Field struct {
 	Value []byte
 }
 
-// Field returns the value of the first field of that name, which is in lower
-// case; nil without one.
+// Field returns the value of the first field with that name, which must be in lower case. It returns nil if
+// there is none.
 func (r *Response) Field(name string) []byte {
 	for i := range r.Fields {
 		if r.Fields[i].Name == name {
@@ -68,8 +68,8 @@ func (r *Response) Field(name string) []byte {
 	return nil
 }
 
-// Has reports whether the body's beginning has a text, which is in lower case.
-// The letters A to Z of the body may be of any case. It allocates nothing.
+// Has reports whether the beginning of the body contains a text, ignoring the case of the letters A to Z.
+// lower is the text in lower case. Has allocates nothing.
 func (r *Response) Has(lower string) bool {
 	for i := 0; i+len(lower) <= len(r.Body); i++ {
 		n := 0
@@ -90,7 +90,7 @@ func toLower(c byte) byte {
 	return c
 }
 
-// Kind says what follows from a ruling.
+// Kind is the effect of a ruling.
 type Kind float64
 
 // The kinds of rulings.
@@ -98,14 +98,14 @@ const (
 	Fine        Kind = abi.RulingFine        // the policy decides as without a judge
 	Retry       Kind = abi.RulingRetry       // a retry, as after a status in retry_status_codes
 	OtherProxy  Kind = abi.RulingOtherProxy  // a retry at once, through another proxy
-	Banned      Kind = abi.RulingBanned      // the same, and the proxy rests for the target's host
+	Banned      Kind = abi.RulingBanned      // like OtherProxy, and the proxy rests for the target's host
 	TargetFault Kind = abi.RulingTargetFault // the response is final, and the target is charged with it
 )
 
-// Ruling is what a judge says about a response. The zero value is Fine.
+// Ruling is a judge's ruling on a response. The zero value is Fine.
 type Ruling struct {
 	Kind Kind
-	Rest float64 // s that the proxy rests, 1 to 86400, 0 for 600; with Banned only
+	Rest float64 // s for which the proxy rests, 1 to 86400; 0 stands for 600; only with Banned
 }
 
 var plugin Judge

@@ -1,27 +1,25 @@
-// Package lru remembers a bounded number of things by their hash, the most
-// recently used ones: what a plugin that learns keeps of proxies and hosts. It
-// allocates when it is made and never again.
+// Package lru has a map of limited size that keeps the most recently used entries. Plugins that learn use it
+// for values of proxies and hosts. A map allocates memory only when it is made.
 package lru
 
-// Map is a map from hashes, such as abi.Candidate.IDHash, to values. It belongs
-// to one goroutine, as a plugin does.
+// Map is a map from hashes, such as abi.Candidate.IDHash, to values. Only one goroutine may use it.
 type Map[V any] struct {
 	entries        []entry[V]
-	buckets        []int32 // the first entry of each, or none
+	buckets        []int32 // the first entry of each bucket, or none
 	used           int
-	newest, oldest int32 // or none
+	newest, oldest int32 // entries, or none
 }
 
 type entry[V any] struct {
 	key          float64
-	next         int32 // in its bucket, or none
-	newer, older int32 // or none
+	next         int32 // the next entry in the same bucket, or none
+	newer, older int32 // entries, or none
 	value        V
 }
 
 const none = -1
 
-// New returns a map of at most capacity entries, which is at least 1.
+// New returns a map of at most capacity entries. capacity is at least 1.
 func New[V any](capacity int) *Map[V] {
 	size := 1
 	for size < capacity {
@@ -34,11 +32,11 @@ func New[V any](capacity int) *Map[V] {
 	return m
 }
 
-// Len is the number of entries.
+// Len returns the number of entries.
 func (m *Map[V]) Len() int { return m.used }
 
-// Get returns the value of a key, nil if it has none. It does not count as a
-// use. The pointer is good until the next Put.
+// Get returns the value of a key, or nil if the map does not have the key. It does not count as a use. The
+// pointer is valid until the next Put.
 func (m *Map[V]) Get(key float64) *V {
 	for i := *m.bucket(key); i != none; i = m.entries[i].next {
 		if m.entries[i].key == key {
@@ -48,9 +46,8 @@ func (m *Map[V]) Get(key float64) *V {
 	return nil
 }
 
-// Put returns the value of a key, a zero one if it had none; where the map is
-// full, that takes the place of the one used longest ago. The pointer is good
-// until the next Put.
+// Put returns the value of a key. If the map does not have the key, Put adds it with the zero value; in a
+// full map it first removes the entry that was used longest ago. The pointer is valid until the next Put.
 func (m *Map[V]) Put(key float64) *V {
 	for i := *m.bucket(key); i != none; i = m.entries[i].next {
 		if m.entries[i].key == key {
@@ -78,7 +75,7 @@ func (m *Map[V]) Put(key float64) *V {
 	return &m.entries[i].value
 }
 
-// bucket is where a key is looked for. Hashes are spread evenly already.
+// bucket returns the bucket of a key. Keys are hashes, so they are evenly distributed.
 func (m *Map[V]) bucket(key float64) *int32 {
 	return &m.buckets[uint64(key)&uint64(len(m.buckets)-1)]
 }
@@ -95,7 +92,7 @@ func (m *Map[V]) link(i int32) {
 	m.newest = i
 }
 
-// unlink takes an entry out of the order.
+// unlink removes an entry from the order of use.
 func (m *Map[V]) unlink(i int32) {
 	e := &m.entries[i]
 	if e.newer != none {

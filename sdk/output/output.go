@@ -1,28 +1,27 @@
-// Package output writes log lines and metrics of a plugin: to GET
-// /api/v1/plugins/NAME/logs and the output of whirlpool plugin verify, and to
-// /metrics. Outside WebAssembly, in tests, it writes nothing.
+// Package output writes log lines and metrics of a plugin. Log lines appear in GET /api/v1/plugins/NAME/logs
+// and in the output of whirlpool plugin verify, metrics in /metrics. Outside WebAssembly, in tests, the
+// package writes nothing.
 package output
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 
-// Debug writes a log line for those who look for an error in the plugin. The host
-// keeps the last 100 lines of a plugin, and at most 20 a second.
+// Debug writes a log line for debugging the plugin. The host keeps the last 100 lines of a plugin, and at
+// most 20 lines a second.
 func Debug(text string) { log(abi.LevelDebug, text) }
 
-// Info writes a log line about something normal.
+// Info writes a log line about a normal event.
 func Info(text string) { log(abi.LevelInfo, text) }
 
-// Warn writes a log line about something that should be looked at.
+// Warn writes a log line about a possible problem.
 func Warn(text string) { log(abi.LevelWarn, text) }
 
-// Error writes a log line about something that went wrong. The last one of a call
-// that fails is in its error.
+// Error writes a log line about an error. If the call fails, its error contains the last of these lines.
 func Error(text string) { log(abi.LevelError, text) }
 
-// Count adds value, which is finite and not negative, to a counter of the plugin,
-// on /metrics as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters,
-// digits and _; a plugin has at most 20.
+// Count adds value to a counter of the plugin. value is finite and not negative. /metrics shows the counter
+// as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and underscores. A plugin has
+// at most 20 metrics.
 func Count(name string, value float64) { metric(abi.MetricCounter, name, value) }
 
-// Gauge sets a gauge of the plugin to a finite value; for its name see Count.
+// Gauge sets a gauge of the plugin to a finite value. Count describes the names.
 func Gauge(name string, value float64) { metric(abi.MetricGauge, name, value) }

@@ -1,8 +1,8 @@
-// Package pool tells a plugin what proxies there are, by name, region and
-// metadata. Import it for that only.
+// Package pool passes the proxies of the pool to a plugin, each with its name, region and metadata. Import it
+// only for that.
 package pool
 
-// Proxy is one proxy of the pool. It is the plugin's own and may be kept.
+// Proxy is one proxy of the pool. The plugin owns it and may keep it.
 type Proxy struct {
 	ID         string
 	IDHash     float64 // as abi.Candidate.IDHash
@@ -13,14 +13,13 @@ type Proxy struct {
 	Metadata   Metadata
 }
 
-// Metadata is what the configuration says of a proxy in addition to what the
-// gateway itself uses; keys in order.
+// Metadata are the metadata of a proxy in the configuration, in the order of the keys.
 type Metadata []Entry
 
 // Entry is one key and its value.
 type Entry struct{ Key, Value string }
 
-// Get is the value of a key, "" without one.
+// Get returns the value of a key, or "" if there is none.
 func (m Metadata) Get(key string) string {
 	for i := range m {
 		if m[i].Key == key {
@@ -30,16 +29,15 @@ func (m Metadata) Get(key string) string {
 	return ""
 }
 
-// Listener hears what proxies there are.
+// Listener receives the proxies of the pool.
 type Listener interface {
-	// PoolChanged is called before an instance's first call and before the next
-	// one after the pool has changed, each time with all proxies of the pool.
+	// PoolChanged receives all proxies of the pool. It is called before the first call of an instance, and after
+	// a change of the pool before the next call.
 	PoolChanged(proxies []Proxy)
 }
 
 //lint:ignore U1000 the export reads it
 var plugin Listener
 
-// Register names who hears. Call it from an init function: the host does not
-// run main.
+// Register sets the Listener. Call it from an init function: the host does not run main.
 func Register(l Listener) { plugin = l }

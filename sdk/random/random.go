@@ -1,15 +1,15 @@
-// Package random makes numbers of chance from a request's Seed: a plugin has no
-// other source. The same seed gives the same numbers.
+// Package random generates random numbers from the Seed of a request. A plugin has no other source of
+// randomness. The same seed gives the same numbers.
 package random
 
 import "math"
 
-// Source is a generator, SplitMix64 (Steele, Lea and Flood, "Fast splittable
-// pseudorandom number generators", OOPSLA 2014).
+// Source is a random number generator: SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+// number generators", OOPSLA 2014).
 type Source uint64
 
-// From returns a generator for a call's Seed and, where each candidate is to
-// have numbers of its own, its IDHash.
+// From returns a generator. Its seeds are the Seed of a call and, for different numbers for each candidate,
+// the candidate's IDHash.
 func From(seeds ...float64) Source {
 	s := Source(0)
 	for _, f := range seeds {
@@ -27,14 +27,14 @@ func (s *Source) Uint64() uint64 {
 	return z ^ z>>31
 }
 
-// Float64 returns a number from 0 to 1, 1 excluded.
+// Float64 returns a random number of at least 0 and below 1.
 func (s *Source) Float64() float64 { return float64(s.Uint64()>>11) / (1 << 53) }
 
-// Intn returns a whole number from 0 to n, n excluded; n is at least 1.
+// Intn returns a random whole number from 0 to n-1. n is at least 1.
 func (s *Source) Intn(n int) int { return min(int(s.Float64()*float64(n)), n-1) }
 
-// Normals returns two independent numbers of the normal distribution with mean
-// 0 and variance 1, by Marsaglia's polar method.
+// Normals returns two independent random numbers with the standard normal distribution. It uses Marsaglia's
+// polar method.
 func (s *Source) Normals() (x, y float64) {
 	for {
 		x, y = 2*s.Float64()-1, 2*s.Float64()-1

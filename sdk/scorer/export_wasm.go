@@ -4,7 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
-	_ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // exports what every plugin must
+	_ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // has the exports of all plugins
 )
 
 //go:wasmexport score

@@ -1,16 +1,15 @@
-// Package scorer makes a plugin a scorer. Import it for that only: the module
-// then exports score.
+// Package scorer makes a plugin a scorer. Import it only in a scorer: the import makes the module export
+// score.
 package scorer
 
 import "github.com/whirlpool-proxy/whirlpool/sdk/abi"
 
 // Scorer ranks proxies.
 type Scorer interface {
-	// Score sets scores[i] for candidates[i]: the higher, the better; each must
-	// be finite. There is at least one candidate, and a score for each, 0 to
-	// begin with. All three arguments are the host's memory: keep none of them,
-	// and write to scores only. Equal scores go to the proxy with the fewest
-	// attempts in flight.
+	// Score sets scores[i] to the score of candidates[i]. A higher score is better; each must be finite. There is
+	// at least one candidate. scores has one element per candidate, which is 0 before the call. Of candidates
+	// with equal scores, the proxy with the fewest attempts in flight is chosen. The host owns the memory of all
+	// three arguments: do not keep them after the call, and write only to scores.
 	Score(req *abi.RankRequest, candidates []abi.Candidate, scores []float64)
 }
 

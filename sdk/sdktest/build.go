@@ -1,6 +1,6 @@
-// Package sdktest tests a plugin natively, as ordinary Go: it makes up
-// candidates, requests and observations as the gateway would send them, and
-// checks what every plugin owes. It needs neither WebAssembly nor the gateway.
+// Package sdktest tests a plugin as ordinary Go code, without WebAssembly and without the gateway. It
+// generates candidates, requests and observations like those of the gateway, and checks the rules that all
+// plugins must follow.
 package sdktest
 
 import (
@@ -11,15 +11,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
 
-// Epoch is the moment at which everything here happens, in seconds since the
-// Unix epoch.
+// Epoch is the time of all inputs of this package, in seconds since the Unix epoch.
 const Epoch = 1.7e9
 
-// Host is the target of the requests made here.
+// Host is the target of all requests of this package.
 const Host = "example.com"
 
-// Candidate is a proxy that has not been used yet, with the columns the
-// gateway gives such a one. Set what the test is about.
+// Candidate returns a proxy that has not been used yet, with the columns that the gateway gives such a proxy.
+// A test sets the columns that matter to it.
 func Candidate(id string) abi.Candidate {
 	return abi.Candidate{
 		SuccessRate: 0.5, NormalizedLatency: 0.5, Weight: 1, SinceUse: -1,
@@ -27,9 +26,8 @@ func Candidate(id string) abi.Candidate {
 	}
 }
 
-// Candidates are n proxies in use, proxy-1 to proxy-n: no two are alike, and
-// they are the same each time. The first is the best by success rate and by
-// latency, the last the worst.
+// Candidates returns n proxies that have been used, proxy-1 to proxy-n. All of them differ, and each call
+// returns the same ones. By success rate and by latency, the first is the best and the last the worst.
 func Candidates(n int) []abi.Candidate {
 	list := make([]abi.Candidate, n)
 	worst := 0.02 + 0.01*float64(n)
@@ -52,15 +50,14 @@ func Candidates(n int) []abi.Candidate {
 	return list
 }
 
-// Request is a request for Host: a first attempt that may be repeated and
-// wants no region. Score fills in Count and PoolSize.
+// Request returns a request for Host: a first attempt that may be repeated, without a wanted region. Score
+// sets Count and PoolSize.
 func Request() abi.RankRequest {
 	return abi.RankRequest{Now: Epoch, Turn: 7, Seed: 0x12345678abcd, HostHash: hash.Of(Host), Idempotent: 1}
 }
 
-// BackoffRequest is the question before the given retry of a request for Host,
-// 1 being the first, under the gateway's default policy without jitter. proxy
-// is the id of the one that failed last.
+// BackoffRequest returns the input of a backoff for a request for Host, under the gateway's default policy
+// without jitter. retry is the number of the retry, from 1. proxy is the id of the proxy that failed last.
 func BackoffRequest(retry int, proxy string) abi.BackoffRequest {
 	return abi.BackoffRequest{
 		Retry: float64(retry), BaseDelay: 1, Multiplier: 2, Cap: 30, Random: 0.5, LastStatus: 503,
@@ -68,8 +65,8 @@ func BackoffRequest(retry int, proxy string) abi.BackoffRequest {
 	}
 }
 
-// Observation is one attempt for Host through a proxy: 200 after 50 ms, or,
-// without success, 503 after 50 ms.
+// Observation returns an attempt for Host through a proxy. Its response came after 50 ms: a 200 with success,
+// otherwise a 503.
 func Observation(proxy string, success bool) abi.Observation {
 	o := abi.Observation{Now: Epoch, IDHash: hash.Of(proxy), HostHash: hash.Of(Host), Latency: 0.05, Status: 503}
 	if success {
@@ -78,7 +75,7 @@ func Observation(proxy string, success bool) abi.Observation {
 	return o
 }
 
-// Best is the index of the highest score, the first of equals.
+// Best returns the index of the highest score; of equal ones, the first.
 func Best(scores []float64) int {
 	best := 0
 	for i, s := range scores {

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/scorer"
 )
 
-// Score returns the scores a scorer gives. It fills in the request's Count,
-// and its PoolSize if that is 0.
+// Score returns the scores that a scorer computes. It sets the request's Count, and its PoolSize if that is
+// 0.
 func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []float64 {
 	req.Count = float64(len(candidates))
 	if req.PoolSize == 0 {
@@ -24,11 +24,10 @@ func Score(s scorer.Scorer, req abi.RankRequest, candidates []abi.Candidate) []f
 	return scores
 }
 
-// CheckScorer returns what a scorer owes the gateway and does not give: each
-// score finite, the same scores after the same events, and nothing written but
-// scores. It plays it the recording and choices among 1, 256 and 1,000
-// candidates. fresh returns a new scorer, whose Configure, if it has one, is
-// given no settings, and whose Observe hears the recording's observations.
+// CheckScorer returns an error if a scorer breaks a rule of the gateway. All scores must be finite, the same
+// events must lead to the same scores, and the scorer must write only to scores. CheckScorer replays the
+// recording, and then choices among 1, 256 and 1,000 candidates. fresh returns a new scorer. If the scorer
+// has Configure, it gets no settings; if it has Observe, it gets the recording's observations.
 func CheckScorer(fresh func() scorer.Scorer) error {
 	events := Recorded()
 	for _, n := range []int{1, 256, 1000} {
@@ -51,10 +50,9 @@ func CheckScorer(fresh func() scorer.Scorer) error {
 	})
 }
 
-// CheckBackoff returns what a backoff owes the gateway and does not give: each
-// wait finite and at least 0, the same waits after the same events, and nothing
-// written. It plays it the recording and a hundred retries of a request. fresh
-// is as in CheckScorer.
+// CheckBackoff returns an error if a backoff breaks a rule of the gateway. All waits must be finite and at
+// least 0, the same events must lead to the same waits, and the backoff must not write to its input.
+// CheckBackoff replays the recording, and then a hundred retries of a request. fresh is as in CheckScorer.
 func CheckBackoff(fresh func() backoff.Backoff) error {
 	events := Recorded()
 	for i := range 100 {
@@ -81,7 +79,7 @@ func CheckBackoff(fresh func() backoff.Backoff) error {
 	})
 }
 
-// play plays events to a plugin and returns all its answers.
+// play replays events to a plugin and returns all its results.
 func play(events Recording, plugin any, answer func(Event) ([]float64, error)) (all []float64, err error) {
 	if c, ok := plugin.(configure.Configurer); ok {
 		if err := configure.Apply(c, configure.New()); err != nil {

@@ -9,11 +9,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// Recording is what a gateway told its plugins, in order.
+// Recording is the events that a gateway sent to its plugins, in order.
 type Recording []Event
 
-// Event is one thing a plugin was told: a choice to make (Request and
-// Candidates), a wait to give (Backoff), or how an attempt ended (Observation).
+// Event is one event for a plugin: a choice for a scorer (Request and Candidates), the input of a backoff
+// (Backoff), or a finished attempt (Observation).
 type Event struct {
 	Request     *abi.RankRequest    `json:",omitempty"`
 	Candidates  []abi.Candidate     `json:",omitempty"`
@@ -24,18 +24,17 @@ type Event struct {
 //go:embed recording.json
 var recorded []byte
 
-// Recorded is 50 requests for three hosts through six proxies: three good
-// ones, a slow one, one that fails a third of the time and a dead one.
+// Recorded returns 50 requests for three hosts through six proxies: three good ones, a slow one, one that
+// fails a third of its attempts and a dead one.
 func Recorded() Recording {
 	var r Recording
 	if err := json.Unmarshal(recorded, &r); err != nil {
-		panic(err) // it comes with the package: cannot fail
+		panic(err) // cannot fail: the recording is embedded
 	}
 	return r
 }
 
-// Read reads a recording of your own: a JSON array of events, the fields named
-// as in Go.
+// Read reads a recording: a JSON array of events whose fields have the names of the Go fields.
 func Read(from io.Reader) (Recording, error) {
 	d := json.NewDecoder(from)
 	d.DisallowUnknownFields()

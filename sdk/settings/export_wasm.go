@@ -3,7 +3,7 @@ package settings
 import (
 	"unsafe"
 
-	_ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // exports what every plugin must
+	_ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // has the exports of all plugins
 )
 
 //go:wasmexport describe

@@ -1,5 +1,5 @@
-// Package settings states the settings of a plugin, so that the host checks a
-// configuration before configure gets it, and shows them. Import it for that only.
+// Package settings declares the settings of a plugin. The host shows them, and checks a configuration before
+// it calls configure. Import it only for that.
 package settings
 
 import (
@@ -12,36 +12,36 @@ type Setting struct {
 	name, kind, valid, preset, text string
 }
 
-// Number is a setting that is a number from low to high. text is one line about it.
+// Number declares a setting that is a number from low to high. text describes it in one line.
 func Number(name string, low, high, preset float64, text string) Setting {
 	return Setting{name, "number", number(low) + ".." + number(high), number(preset), text}
 }
 
-// Integer is a setting that is a whole number from low to high.
+// Integer declares a setting that is a whole number from low to high.
 func Integer(name string, low, high, preset int64, text string) Setting {
 	return Setting{name, "integer", strconv.FormatInt(low, 10) + ".." + strconv.FormatInt(high, 10),
 		strconv.FormatInt(preset, 10), text}
 }
 
-// Boolean is a setting that is true or false.
+// Boolean declares a setting that is true or false.
 func Boolean(name string, preset bool, text string) Setting {
 	return Setting{name, "boolean", "", strconv.FormatBool(preset), text}
 }
 
-// Text is a setting that is one of values, or any text if there are none.
+// Text declares a setting that is one of values, or any text if there are no values.
 func Text(name, preset, text string, values ...string) Setting {
 	return Setting{name, "text", strings.Join(values, "|"), preset, text}
 }
 
 func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
-// stated is the text of describe; it ends in a zero byte.
+// stated is the text that describe returns. It ends with a zero byte.
 //
 //lint:ignore U1000 describe, in the WebAssembly build, returns it
 var stated = "\x00"
 
-// State states the settings. The host refuses any other, and values out of their
-// range. Call it from an init function: the host does not run main.
+// State declares the settings of the plugin. The host refuses all other settings, and values out of range.
+// Call it from an init function: the host does not run main.
 func State(all ...Setting) {
 	var b strings.Builder
 	for _, s := range all {

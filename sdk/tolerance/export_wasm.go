@@ -1,6 +1,6 @@
 package tolerance
 
-import _ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // exports what every plugin must
+import _ "github.com/whirlpool-proxy/whirlpool/sdk/internal/guest" // has the exports of all plugins
 
 //go:wasmexport tolerance
 func tolerance() float64 {

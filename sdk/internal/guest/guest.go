@@ -1,4 +1,3 @@
-// Package guest is what every Go plugin exports, whatever it decides: the
-// version of the ABI and the memory the host writes to. Outside WebAssembly it
-// is empty, so that plugins can be tested as ordinary Go.
+// Package guest has the exports that all Go plugins have: the version of the ABI, and the memory that the
+// host writes to. Outside WebAssembly it is empty, so that plugins can be tested as ordinary Go code.
 package guest

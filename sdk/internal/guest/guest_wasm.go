@@ -5,29 +5,28 @@ import "unsafe"
 //go:wasmexport whirlpool_abi_v1
 func version() {}
 
-// region is what reserve gave last. Go's collector moves nothing, and frees
-// nothing that a variable holds. Elements of 8 bytes, so that it is aligned.
+// region is the memory that reserve returned last. Go's garbage collector does not move it, and does not free
+// it while this variable refers to it. Its elements have 8 bytes, so it is aligned.
 var region []uint64
 
 //go:wasmexport reserve
 func reserve(bytes uint32) unsafe.Pointer {
 	if words := (uint64(bytes) + 7) / 8; uint64(len(region)) < words {
-		region = nil // so that the old one can be freed for the new
+		region = nil // lets the collector free the old region first
 		region = make([]uint64, words)
 	}
 	return unsafe.Pointer(unsafe.SliceData(region))
 }
 
-// Text is a copy of what the host has written, to take strings from: one
-// allocation for all of them.
+// Text is a copy of the bytes that the host has written. All strings of a call refer to this one allocation.
 type Text struct{ all string }
 
-// Copy copies the text of the call that runs.
+// Copy copies the text of the current call.
 func Copy() Text {
 	return Text{string(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(region))), 8*len(region)))}
 }
 
-// At is the string of size bytes at an address.
+// At returns the string of size bytes at an address.
 func (t Text) At(address, size uint32) string {
 	if size == 0 {
 		return ""
@@ -36,8 +35,7 @@ func (t Text) At(address, size uint32) string {
 	return t.all[at : at+size]
 }
 
-// Records are the n records of type T at an address. They are the host's: gone
-// when the call ends.
+// Records returns the n records of type T at an address. The host owns them: they are invalid after the call.
 func Records[T any](address uint32, n uint32) []T {
 	if n == 0 {
 		return nil
@@ -45,7 +43,7 @@ func Records[T any](address uint32, n uint32) []T {
 	return unsafe.Slice((*T)(pointer(address)), n)
 }
 
-// pointer is the pointer to an address within region.
+// pointer returns the pointer to an address within region.
 func pointer(address uint32) unsafe.Pointer {
 	base := unsafe.Pointer(unsafe.SliceData(region))
 	return unsafe.Add(base, uintptr(address)-uintptr(base))
