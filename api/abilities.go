@@ -7,7 +7,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// abilitiesView is what is known of what a proxy can do.
+// abilitiesView is the JSON of a proxy's abilities.
 type abilitiesView struct {
 	Forward      abilityView `json:"forward"`
 	Connect443   abilityView `json:"connect_443"`
@@ -19,7 +19,7 @@ type abilityView struct {
 	State   string     `json:"state"`    // yes, no or unknown
 	Source  string     `json:"source"`   // traffic or check; "" if the state is unknown
 	Since   *time.Time `json:"since"`    // null if the state is unknown
-	RetryAt *time.Time `json:"retry_at"` // with no: when the proxy is tried again
+	RetryAt *time.Time `json:"retry_at"` // if the state is no: when the ability is tried again
 }
 
 func viewOfAbilities(pool Pool, u *upstream.Upstream) abilitiesView {
@@ -46,7 +46,7 @@ type checkView struct {
 	Passed         bool      `json:"passed"`
 	Error          string    `json:"error"`           // "" if it passed
 	Latency        float64   `json:"latency"`         // s; 0 unless it passed
-	TLSIntercepted bool      `json:"tls_intercepted"` // the proxy presents a certificate of its own
+	TLSIntercepted bool      `json:"tls_intercepted"` // the proxy presents its own certificate instead of the target's
 }
 
 func viewOfCheck(pool Pool, u *upstream.Upstream) *checkView {

@@ -15,13 +15,13 @@ import (
 type Key struct {
 	Name   string // for the log
 	Secret string
-	Admin  bool // may change things; without it, only read
+	Admin  bool // may change things; other keys can only read
 }
 
-// auth decides who may use the API. It never changes.
+// auth holds the keys that may use the API. It is immutable.
 type auth struct {
-	keys         []hashedKey // without any, no key is needed
-	loopbackOnly bool        // refuse requests whose Host is not this machine
+	keys         []hashedKey // if there are none, no key is needed
+	loopbackOnly bool        // refuse requests whose Host is not localhost or a loopback address
 }
 
 type hashedKey struct {
@@ -40,8 +40,8 @@ func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	s.auth.Store(a)
 }
 
-// check returns the key of an Authorization header. It compares with every key, so
-// its time does not depend on their values.
+// check returns the key of an Authorization header. It compares the header with every key, so that its time
+// does not depend on the values of the keys.
 func (a *auth) check(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
@@ -53,7 +53,7 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 	return found, ok
 }
 
-// admit returns nil for a request that may be served, else the reason why not.
+// admit returns nil for a request that may be served, and an error with the reason for any other.
 func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
 	// The host comes from the request itself: Fiber's Hostname prefers X-Forwarded-Host,
@@ -63,8 +63,8 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",
 			"this port is the API, not the gateway; without api.keys it accepts requests to a loopback address only")
 	}
-	// With keys there is no such check: a page of another origin has no key, and a
-	// reverse proxy may have changed the host.
+	// If there are keys, the origin is not checked: a page of another origin has no key, and a reverse proxy may
+	// have changed the host.
 	if len(a.keys) == 0 && !readOnly(c) && crossOrigin(c) {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
@@ -80,7 +80,7 @@ func (s *Server) admit(c *fiber.Ctx) error {
 			return newProblem(fiber.StatusForbidden, "forbidden", "a key with the role admin is required")
 		}
 	}
-	// A few compressed bytes may become gigabytes.
+	// A small compressed body may decode to gigabytes.
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
 		return badMediaType("a body with a Content-Encoding is not accepted")
 	}
@@ -97,10 +97,10 @@ func (s *Server) admitsKey(header string) bool {
 	return ok
 }
 
-// keyName is the local under which Fiber keeps the name of a request's key.
+// keyName is the key of Fiber's Locals under which the name of a request's API key is stored.
 const keyName = "key name"
 
-// open reports whether a path needs no key.
+// open reports whether a path can be requested without a key.
 func open(path string) bool {
 	if _, ok := pages[path]; ok {
 		return true

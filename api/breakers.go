@@ -20,7 +20,7 @@ type breakerHandler struct {
 
 func (h *breakerHandler) routes(r fiber.Router) {
 	r.Get("/circuit-breakers", h.list)
-	r.Get("/circuit-breakers/metrics", h.transitions) // before :id, which would match it
+	r.Get("/circuit-breakers/metrics", h.transitions) // must precede :id, which matches it too
 	r.Get("/circuit-breakers/:id", h.get)
 	r.Post("/circuit-breakers/:id/reset", h.reset)
 }
@@ -88,8 +88,8 @@ type whyView struct {
 	Failures    int              `json:"failures"`
 	Successes   int              `json:"successes"`
 	Evidence    float64          `json:"evidence"`     // in nats
-	Needed      float64          `json:"needed"`       // the evidence that opens the breaker
-	OwnFailures int              `json:"own_failures"` // of a kind that no target causes
+	Needed      float64          `json:"needed"`       // evidence at which the breaker opens
+	OwnFailures int              `json:"own_failures"` // failures that only the proxy can have caused
 	OwnCauses   map[string]int   `json:"own_causes"`
 	Targets     []targetEvidence `json:"targets"`
 }
@@ -157,7 +157,7 @@ func viewOfTransition(t core.Transition) transitionView {
 type transitionsView struct {
 	Events         []transitionView          `json:"events"`
 	Counts         map[string]map[string]int `json:"counts"`    // proxy id -> state entered -> times
-	Truncated      bool                      `json:"truncated"` // the oldest of the window are not kept any more
+	Truncated      bool                      `json:"truncated"` // the oldest ones are not kept any more
 	RetentionHours int                       `json:"retention_hours"`
 }
 

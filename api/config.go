@@ -17,7 +17,7 @@ type Running struct {
 type ReloadStatus struct {
 	OK      bool      `json:"ok"`
 	At      time.Time `json:"at"`
-	Faults  any       `json:"faults"`  // a list
+	Faults  any       `json:"faults"`  // the list of faults
 	Restart []string  `json:"restart"` // changed keys that take effect at the next start
 }
 

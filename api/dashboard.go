@@ -15,7 +15,7 @@ var pages = map[string]string{
 	"/": "index.html", "/dashboard.css": "dashboard.css", "/dashboard.js": "dashboard.js", "/plugins.js": "plugins.js",
 }
 
-// pagePolicy allows the dashboard its own files and the API, and nothing else.
+// pagePolicy permits the dashboard to load its own files and to use the API, and nothing else.
 const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 

@@ -24,25 +24,26 @@ import (
 
 // The types of events.
 const (
-	eventBreaker    = "breaker"    // a transition
-	eventPluginLog  = "plugin_log" // a line that is kept
+	eventBreaker    = "breaker"    // a transition of a breaker
+	eventPluginLog  = "plugin_log" // a log line of a plugin
 	eventFault      = "plugin_fault"
 	eventQuarantine = "plugin_quarantine"
 	eventActivation = "activation"
 	eventPolicy     = "policy" // the global policy has changed
-	eventReload     = "reload" // of the configuration, successful or not
-	eventLost       = "lost"   // to one reader: events that are not kept any more
+	eventReload     = "reload" // the configuration was reloaded, or the reload failed
+	eventLost       = "lost"   // sent to one reader only: some events are not kept any more
 )
 
 // eventTypes are the types that a client can ask for.
 var eventTypes = []string{eventBreaker, eventPluginLog, eventFault, eventQuarantine, eventActivation, eventPolicy,
 	eventReload}
 
-// Events are the last events of the gateway, for GET /events. Each method adds one event, and returns at once.
+// Events holds the last events of the gateway, for GET /events. Each method adds one event and does not
+// block.
 type Events struct {
 	stream eventstream.Stream
 	now    func() time.Time
-	life   string // the first part of each id; another after a restart
+	life   string // the first part of each id, which changes with each start of the process
 }
 
 // NewEvents returns a list without events.
@@ -53,7 +54,7 @@ func NewEvents(now func() time.Time) *Events {
 func (e *Events) publish(eventType string, view any) {
 	data, err := json.Marshal(view)
 	if err != nil {
-		return // no view has a value that JSON lacks
+		return // cannot happen: all views can be encoded as JSON
 	}
 	e.stream.Publish(eventType, data)
 }
@@ -80,8 +81,8 @@ func (e *Events) PluginFault(f plugins.FaultReport) {
 		At     time.Time `json:"at"`
 		Reason string    `json:"reason"`
 		Error  string    `json:"error"`
-		Faults uint64    `json:"faults"` // since the last such event of the plugin, this one included
-		Calls  uint64    `json:"calls"`  // since then
+		Faults uint64    `json:"faults"` // since the plugin's last event of this type
+		Calls  uint64    `json:"calls"`  // since the plugin's last event of this type
 	}{f.Plugin, f.At.UTC(), f.Reason, f.Err.Error(), f.Faults, f.Calls})
 }
 
@@ -100,7 +101,7 @@ func (e *Events) PolicyChanged(v retry.View) { e.publish(eventPolicy, viewOfGlob
 // Reloaded adds a reload of the configuration.
 func (e *Events) Reloaded(s ReloadStatus) { e.publish(eventReload, s) }
 
-// id is what the field id of an event holds.
+// id returns the value of the field id of an event.
 func (e *Events) id(n uint64) string { return e.life + "-" + strconv.FormatUint(n, 10) }
 
 // after returns the position in the stream for the id that a client has received last. An id of another process stands
@@ -116,9 +117,9 @@ func (e *Events) after(id string) uint64 {
 
 // Times of a connection that reads events.
 const (
-	heartbeatEvery = 15 * time.Second // a comment is sent at the latest this long after the last event
-	eventTimeout   = 10 * time.Second // in which a client takes what is sent, else its connection ends
-	reconnectAfter = 2 * time.Second  // the field retry: what clients wait before they connect again
+	heartbeatEvery = 15 * time.Second // longest time without data: a comment is sent then
+	eventTimeout   = 10 * time.Second // time for the client to read the data that is sent; after it the connection ends
+	reconnectAfter = 2 * time.Second  // value of the field retry: the wait of a client before it connects again
 )
 
 // eventHandler serves GET /events: server-sent events (WHATWG HTML, section 9.2).
@@ -137,7 +138,7 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		return err
 	}
 	c.Set(fiber.HeaderContentType, "text/event-stream")
-	c.Set("X-Accel-Buffering", "no") // nginx as a reverse proxy would wait for more
+	c.Set("X-Accel-Buffering", "no") // otherwise nginx as a reverse proxy would buffer the events
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
@@ -154,14 +155,14 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
 	}
 	b := &eventBody{events: h.events, reader: reader, conn: c.Context().Conn(), sent: after}
-	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // it is kept
+	header := utils.CopyString(c.Get(fiber.HeaderAuthorization)) // a copy: it is used after the handler
 	b.admitted = func() bool { return h.admits(header) }
 	b.ctx, b.cancel = context.WithCancel(h.ended)
 	b.pending = fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds())
 	if lost > 0 {
 		b.pending = fmt.Appendf(b.pending, "event: %s\ndata: {\"events\":%d}\n\n", eventLost, lost)
 	}
-	_ = b.conn.SetReadDeadline(time.Time{}) // that of the request; an error would come from Read as well
+	_ = b.conn.SetReadDeadline(time.Time{}) // removes the request's deadline; if it fails, Read fails
 	if held, ok := b.conn.(*conn); ok {
 		held.hold()
 		b.release = held.release
@@ -189,8 +190,8 @@ func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 	return func(t string) bool { return slices.Contains(wanted, t) }, nil
 }
 
-// eventBody is the body of a response that ends when the client leaves, is too slow or is not admitted any more, or
-// when the server shuts down.
+// eventBody is the body of a response to GET /events. It ends when the client leaves or is too slow, when its
+// key is not valid any more, or when the server shuts down.
 type eventBody struct {
 	events   *Events
 	reader   *eventstream.Reader
@@ -198,22 +199,24 @@ type eventBody struct {
 	admitted func() bool
 	ctx      context.Context
 	cancel   context.CancelFunc
-	release  func() // of the listener's conn; may be nil
+	release  func() // ends the hold on the listener's conn; may be nil
 
 	pending []byte // encoded, not yet read by the server
-	sent    uint64 // the position that the client has an id of
+	sent    uint64 // the position of the last id that the client has received
 }
 
 var _ io.ReadCloser = (*eventBody)(nil)
 
-// awaitDeparture ends the body when the client closes the connection. The client sends nothing more on it.
+// awaitDeparture ends the body when the client closes the connection. The client sends no more data after its
+// request.
 func (b *eventBody) awaitDeparture() {
 	var p [1]byte
 	_, _ = b.conn.Read(p[:])
 	b.cancel()
 }
 
-// Read waits for an event or the next heartbeat. What it returns must be written to the connection within eventTimeout.
+// Read waits for an event or the next heartbeat. The server must write the returned bytes to the connection
+// within eventTimeout.
 func (b *eventBody) Read(p []byte) (int, error) {
 	ended := false
 	for len(b.pending) == 0 && !ended {
@@ -230,7 +233,7 @@ func (b *eventBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill waits for events, encodes them into pending, and reports whether the body goes on.
+// fill waits for events and encodes them into pending. It returns false when the body ends.
 func (b *eventBody) fill() bool {
 	ctx, cancel := context.WithTimeout(b.ctx, heartbeatEvery)
 	defer cancel()
@@ -245,7 +248,7 @@ func (b *eventBody) fill() bool {
 	}
 	if heartbeat {
 		b.pending = append(b.pending, ": heartbeat\n"...)
-		// An id without data moves the position of the client past events that it has not asked for (section 9.2.6).
+		// An id without data moves the client's position past events that it does not want (section 9.2.6).
 		if at != b.sent {
 			b.pending = fmt.Appendf(b.pending, "id: %s\n", b.events.id(at))
 			b.sent = at
@@ -255,7 +258,7 @@ func (b *eventBody) fill() bool {
 	return true
 }
 
-// Close implements io.Closer; the server calls it when the response has ended.
+// Close implements io.Closer. The server calls it when the response has ended.
 func (b *eventBody) Close() error {
 	b.cancel()
 	b.reader.Close()

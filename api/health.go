@@ -30,7 +30,7 @@ func (h *healthHandler) alive(c *fiber.Ctx) error {
 	}{"ok", h.version})
 }
 
-// ready responds 200 while the gateway accepts clients and a proxy accepts requests.
+// ready responds with 200 if the gateway accepts clients and at least one proxy accepts requests.
 func (h *healthHandler) ready(c *fiber.Ctx) error {
 	if h.engine.Draining() {
 		return notReady("the gateway is shutting down")

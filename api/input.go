@@ -42,8 +42,8 @@ func param(c *fiber.Ctx, name string) (string, error) {
 	return v, nil
 }
 
-// query returns a parameter of the query, and whether it is there. A parameter that
-// occurs more than once is ambiguous: its value is "".
+// query returns a parameter of the query. given reports whether the query has it. The value of a parameter
+// that occurs more than once is "".
 func query(c *fiber.Ctx, name string) (value string, given bool) {
 	all := c.Context().QueryArgs().PeekMulti(name)
 	if len(all) != 1 {
@@ -52,7 +52,7 @@ func query(c *fiber.Ctx, name string) (value string, given bool) {
 	return string(all[0]), true
 }
 
-// queryInt returns an integer parameter of the query, or def if it is not there.
+// queryInt returns an integer parameter of the query, or def if the query does not have it.
 func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
 	q, given := query(c, name)
 	if !given {
@@ -66,7 +66,7 @@ func queryInt(c *fiber.Ctx, name string, low, high, def int) (int, error) {
 	return n, nil
 }
 
-// queryHours returns the time window of a query on the metrics.
+// queryHours returns the number of hours that a query on the metrics covers.
 func queryHours(c *fiber.Ctx) (int, error) {
 	return queryInt(c, "hours", 1, metrics.MaxRetentionHours, metrics.DefaultRetentionHours)
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Limits on what a closed connection still reads.
+// Limits on reading from a connection that is being closed.
 const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 2 * maxUpload
@@ -26,9 +26,9 @@ const noConnection = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 	"Retry-After: 1\r\nConnection: close\r\n\r\n" +
 	`{"error":"too_many_connections","message":"the API is handling as many requests as it can"}`
 
-// listener accepts the API's connections, at most limit at a time. Beyond the limit it closes the connection that
-// has waited longest for its client to send a request. If all connections have a request in progress, the new client
-// gets a 503.
+// listener accepts the API's connections, at most limit at a time. At the limit it closes the connection that
+// has waited longest for a request, to make room for a new one. If all connections have a request in
+// progress, the new client gets a 503.
 type listener struct {
 	net.Listener
 	limit int
@@ -94,17 +94,18 @@ func (l *listener) oldestWaiting() (oldest *conn) {
 	return oldest
 }
 
-// conn is a connection of a listener. Its Close waits until the client has read the response: a body that is too
-// large is refused before it has been read; closing the connection then would reset it, and the response could get
-// lost.
+// conn is a connection of a listener. Close does not close the connection until the client has read the
+// response. A body that is too large is refused before it has been read. Closing the connection at that point
+// would reset it, and the client might not get the response.
 type conn struct {
 	net.Conn
 	listener *listener
-	busy     int       // calls of hold without release; guarded by listener.mu
+	busy     int       // calls of hold without a release; guarded by listener.mu
 	since    time.Time // start of the wait for a request; guarded by listener.mu
 }
 
-// hold keeps the connection from being closed to make room for another one: it has a request in progress.
+// hold prevents that the connection is closed to make room for another one. It is called when the connection
+// has a request in progress.
 func (c *conn) hold() {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
@@ -119,8 +120,8 @@ func (c *conn) release() {
 	c.since = c.listener.now()
 }
 
-// Close ends the direction to the client at once. The connection ends, in the background, when the client has closed
-// its direction or a limit is reached. Until then it counts as waiting.
+// Close ends the direction to the client at once. The connection ends later, in the background, when the
+// client has closed the other direction or a limit is reached. Until then it counts as waiting for a request.
 func (c *conn) Close() error {
 	tcp, ok := c.Conn.(*net.TCPConn)
 	if !ok || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(lingerTime)) != nil {

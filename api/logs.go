@@ -52,16 +52,16 @@ func (h *pluginHandler) lastLine(name string) uint64 {
 	return lines[len(lines)-1].Number
 }
 
-// settingView is a setting that a module states.
+// settingView is a setting that a module declares.
 type settingView struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"` // number, integer, boolean or text
 	Min     *float64 `json:"min,omitempty"`
 	Max     *float64 `json:"max,omitempty"`
-	Values  []string `json:"values,omitempty"` // of texts, those that are taken
+	Values  []string `json:"values,omitempty"` // permitted texts of a setting of type text
 	Default string   `json:"default,omitempty"`
 	Text    string   `json:"text,omitempty"`
-	Value   string   `json:"value,omitempty"` // as configured; absent for texts of any content, which may be secret
+	Value   string   `json:"value,omitempty"` // absent for free texts, which may be secret
 }
 
 func viewsOfSettings(settings []plugins.SettingValue) []settingView {

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// Metrics is the recorder: its queries and its scrape.
+// Metrics is the metrics recorder.
 type Metrics interface {
 	Summary() metrics.Summary
 	Series(hours int, step time.Duration) []metrics.Point
@@ -44,10 +44,10 @@ type summaryView struct {
 	TotalAttempts             uint64                  `json:"total_attempts"`
 	TotalRetries              uint64                  `json:"total_retries"`
 	Replays                   uint64                  `json:"replays"`
-	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // "0" is the first attempt
-	TargetRefused             uint64                  `json:"target_refused"`     // of these, with status 403 or 429
+	SuccessByAttempt          map[string]uint64       `json:"success_by_attempt"` // by attempt, from "0"
+	TargetRefused             uint64                  `json:"target_refused"`     // delivered, with status 403 or 429
 	CircuitBreakerEventsCount uint64                  `json:"circuit_breaker_events_count"`
-	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // all backoffs
+	RetryLatencySecondsTotal  float64                 `json:"retry_latency_seconds_total"` // sum of all backoffs
 	ByPolicy                  map[string]policyCounts `json:"by_policy"`                   // by hash, since the start
 	RetentionHours            int                     `json:"retention_hours"`
 }
@@ -82,11 +82,11 @@ func (h *metricsHandler) summary(c *fiber.Ctx) error {
 
 // pointView is the JSON of one hour or day of the time series.
 type pointView struct {
-	Timestamp     time.Time `json:"timestamp"` // its beginning
+	Timestamp     time.Time `json:"timestamp"` // start of the hour or day
 	TotalRequests uint64    `json:"total_requests"`
 	TotalRetries  uint64    `json:"total_retries"`
-	SuccessRate   float64   `json:"success_rate"` // of requests; 1 without any
-	AvgLatency    float64   `json:"avg_latency"`  // s, of attempts, without backoff
+	SuccessRate   float64   `json:"success_rate"` // share of requests; 1 if there are no requests
+	AvgLatency    float64   `json:"avg_latency"`  // s, mean over attempts, without backoff
 }
 
 func (h *metricsHandler) series(c *fiber.Ctx) error {

@@ -27,17 +27,17 @@ import (
 type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
-	// Submit begins to load a module; with replace in place of the one that has the name.
-	// A nil config keeps the settings.
+	// Submit begins to load a module. With replace it replaces the module of the plugin with that name. If config
+	// is nil, the settings do not change.
 	Submit(name string, code []byte, config map[string]any, replace bool) (*plugins.Upload, error)
-	// Configure begins to load an upload again with other settings; nil removes one.
+	// Configure begins to load an upload again with other settings. A value of nil removes a setting.
 	Configure(name string, changes map[string]any) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
-	// Delete removes an upload unless inUse returns a use of it.
+	// Delete removes an upload, unless inUse returns a use of the plugin.
 	Delete(name string, inUse func(name string) string) error
 	RollBack(name string) (plugins.Info, error)
 	Release(name string) (plugins.Info, error)
-	// Log returns the last log lines of a plugin whose number is above after.
+	// Log returns the plugin's last log lines, of those with a number above after.
 	Log(name string, after uint64) ([]output.Line, error)
 	pluginTester
 }
@@ -48,7 +48,7 @@ var _ Plugins = (*plugins.Registry)(nil)
 type scorers interface {
 	// Scorers returns the names of the first scorer and the retry scorer.
 	Scorers() (first, retry string)
-	// Activate changes them; "" leaves one as it is.
+	// Activate changes the first scorer and the retry scorer; "" leaves one unchanged.
 	Activate(first, retry string) error
 	// Judge returns the name of the judge, and ActivateJudge changes it.
 	Judge() string
@@ -58,7 +58,7 @@ type scorers interface {
 
 // pluginUses reports and changes which plugins are in use.
 type pluginUses struct {
-	mu       sync.Mutex // held while a plugin is activated or deleted: a plugin in use is not deleted
+	mu       sync.Mutex // held during an activation and a deletion, so that a plugin in use is not deleted
 	engine   scorers
 	policies Policies
 
@@ -72,7 +72,7 @@ func (u *pluginUses) notify(use, plugin string) {
 	}
 }
 
-// of returns the uses of a plugin: first, retry, backoff, judge.
+// of returns the uses of a plugin: any of first, retry, backoff and judge.
 func (u *pluginUses) of(name string) []string {
 	first, again := u.engine.Scorers()
 	uses := []string{}
@@ -91,7 +91,7 @@ func (u *pluginUses) of(name string) []string {
 	return uses
 }
 
-// changePolicy merges o over the global policy, which may name another backoff.
+// changePolicy merges o over the global policy. This may change the backoff.
 func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -102,7 +102,7 @@ func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
 	return view, err
 }
 
-// mergePolicy requires mu.
+// mergePolicy is changePolicy. It requires mu.
 func (u *pluginUses) mergePolicy(o retry.Override) (retry.View, error) {
 	return u.policies.Put(func(p retry.Policy) (retry.Policy, error) {
 		p = p.Merge(o)
@@ -137,7 +137,7 @@ func (h *pluginHandler) routes(r fiber.Router) {
 // pluginView is the JSON of one plugin.
 type pluginView struct {
 	Name         string            `json:"name"`
-	Kind         string            `json:"kind"` // "" for an upload that does not load any more
+	Kind         string            `json:"kind"` // "" for an upload that cannot be loaded any more
 	Source       string            `json:"source"`
 	State        string            `json:"state"`
 	Path         string            `json:"path,omitempty"`
@@ -154,14 +154,14 @@ type pluginView struct {
 	Quarantined  bool              `json:"quarantined"`
 	CanRollBack  bool              `json:"can_roll_back"`
 	HidesUpload  bool              `json:"hides_upload"`
-	Missed       uint64            `json:"observations_missed"` // they came faster than the plugin took them
-	SpentSeconds float64           `json:"spent_seconds"`       // all calls together
+	Missed       uint64            `json:"observations_missed"` // discarded, as the plugin was too slow
+	SpentSeconds float64           `json:"spent_seconds"`       // sum over all calls
 	UsedFor      []string          `json:"used_for"`            // first, retry, backoff, judge
-	Settings     []settingView     `json:"settings,omitempty"`  // that the module states
-	Fetch        *fetchView        `json:"fetch,omitempty"`     // of a plugin with a url
+	Settings     []settingView     `json:"settings,omitempty"`  // the settings that the module declares
+	Fetch        *fetchView        `json:"fetch,omitempty"`     // only for a plugin with a url
 }
 
-// fetchView is the JSON of how a module is fetched.
+// fetchView is the JSON of the state of a fetch.
 type fetchView struct {
 	URL       string    `json:"url"`   // without its query
 	State     string    `json:"state"` // fetching, waiting, done or failed
@@ -199,7 +199,7 @@ func (h *pluginHandler) send(c *fiber.Ctx, i plugins.Info, err error) error {
 	return send(c, h.view(i))
 }
 
-// pluginProblem returns the response to an error of the registry.
+// pluginProblem returns the problem for an error of the registry.
 func pluginProblem(err error) error {
 	var bad *wasmhost.CheckError
 	var rejected *plugins.Rejection
@@ -283,7 +283,7 @@ func (h *pluginHandler) release(c *fiber.Ctx) error {
 	return h.send(c, i, err)
 }
 
-// activate uses a plugin as first scorer, retry scorer, backoff or judge.
+// activate activates a plugin as first scorer, retry scorer, backoff or judge.
 func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	var in struct {
 		For string `json:"for"`
@@ -293,7 +293,7 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	}
 	h.uses.mu.Lock()
 	defer h.uses.mu.Unlock()
-	name := utils.CopyString(c.Params("name")) // it is kept
+	name := utils.CopyString(c.Params("name")) // a copy, because it is used after the handler has returned
 	i, err := h.registry.Get(name)
 	if err != nil {
 		return err
@@ -368,8 +368,8 @@ func readForm(c *fiber.Ctx) (up upload, err error) {
 	return up, nil
 }
 
-// checkFields refuses unknown fields of a form: settings under a wrong name, or sent as
-// a file, would silently have no effect.
+// checkFields refuses unknown fields of a form. Otherwise settings under a wrong name, or settings sent as a
+// file, would have no effect, without an error.
 func checkFields(form *multipart.Form) error {
 	for field, values := range form.Value {
 		if field != "name" && field != "config" || len(values) > 1 {

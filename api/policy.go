@@ -42,10 +42,10 @@ type policyView struct {
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"`
 
-	*hedgeView // nil, and so absent, while both fields have their defaults
+	*hedgeView // nil if both fields have their defaults; the JSON then lacks them
 }
 
-// hedgeView is the part of a policy that is about hedges.
+// hedgeView has the fields of a policy that are about hedges.
 type hedgeView struct {
 	Hedge       retry.Hedge `json:"hedge"`
 	HedgeBudget float64     `json:"hedge_budget"`
@@ -91,7 +91,7 @@ func (h *policyHandler) put(c *fiber.Ctx) error {
 	return sendPolicy(c, view)
 }
 
-// policyError returns the problem of an invalid policy, whose fields are at prefix in the
+// policyError returns the problem of an invalid policy. prefix is the place of the policy's fields in the
 // input: "" or "retry.".
 func policyError(prefix string, err error) error {
 	var f *retry.FieldError

@@ -72,7 +72,7 @@ type proxyView struct {
 	Source      string            `json:"source"`
 	Draining    bool              `json:"draining"`
 	State       string            `json:"state"`
-	Unreached   bool              `json:"unreached"` // the last check could not reach it, and it has never served
+	Unreached   bool              `json:"unreached"` // last check failed, and never served a request
 	InFlight    int64             `json:"in_flight"`
 	Uses        uint64            `json:"uses"`
 	LastUsed    *time.Time        `json:"last_used"`
@@ -148,7 +148,7 @@ type proxyInput struct {
 	OwnErrors   *[]ownError        `json:"own_error"` // replaces all rules
 }
 
-// apply sets the fields of spec that p has.
+// apply changes spec: it sets the fields that p has.
 func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.URL != nil {
 		a, err := upstream.ParseAddress(*p.URL)
@@ -163,7 +163,7 @@ func (p *proxyInput) apply(spec *upstream.Spec) error {
 	if p.ID != nil && *p.ID == "" {
 		return badField("id", "id is empty")
 	}
-	if p.Weight != nil && *p.Weight <= 0 { // in a Spec 0 means the default
+	if p.Weight != nil && *p.Weight <= 0 { // in a Spec, a weight of 0 stands for the default
 		return badField("weight", "weight must be above 0")
 	}
 	set(&spec.ID, p.ID)
@@ -190,7 +190,7 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// add takes one proxy, or {"proxies": [...]}: it adds all of them or none.
+// add adds one proxy, or the list {"proxies": [...]}. It adds all proxies of a list or none.
 func (h *proxyHandler) add(c *fiber.Ctx) error {
 	list, one, err := decodeProxies(c)
 	if err != nil {
@@ -221,7 +221,7 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 	return send(c, fiber.Map{"proxies": h.views(added)})
 }
 
-// decodeProxies reads one proxy or a list. one reports whether it was one proxy.
+// decodeProxies reads one proxy or a list. one is true if the body is a single proxy.
 func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
@@ -244,7 +244,7 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
 	return in.Proxies, false, nil
 }
 
-// atIndex adds to a problem its place in the list of proxies.
+// atIndex adds the index in the list of proxies to a problem.
 func atIndex(i int, err error) error {
 	var p *problem
 	if !errors.As(err, &p) {
@@ -258,7 +258,7 @@ func atIndex(i int, err error) error {
 	return &problem{p.status, Error{p.body.Error, message, fieldDetails{Field: place}}}
 }
 
-// proxyError turns an error of the pool into a problem.
+// proxyError returns the problem for an error of the pool.
 func proxyError(err error) error {
 	var field *upstream.SpecError
 	var duplicate *upstream.DuplicateError
@@ -292,8 +292,7 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// remove takes a proxy out of the pool. With drain=true it stays listed until its last
-// attempt has ended.
+// remove removes a proxy from the pool. With drain=true the proxy is listed until its last attempt has ended.
 func (h *proxyHandler) remove(c *fiber.Ctx) error {
 	u, err := proxyByID(c, h.pool)
 	if err != nil {

@@ -39,7 +39,7 @@ type requestView struct {
 	State          string        `json:"state"`
 	CurrentAttempt int           `json:"current_attempt"` // 0 is the first
 	ProxyID        string        `json:"proxy_id"`
-	NextRetryTime  *time.Time    `json:"next_retry_time"` // null unless waiting
+	NextRetryTime  *time.Time    `json:"next_retry_time"` // null unless the state is waiting
 	StartedAt      time.Time     `json:"started_at"`
 	FinishedAt     *time.Time    `json:"finished_at"` // null unless done, as are the next two
 	Outcome        string        `json:"outcome,omitempty"`
@@ -51,13 +51,13 @@ type requestView struct {
 // queueView is the JSON of a request's waits in queues.
 type queueView struct {
 	Priority string  `json:"priority"`
-	Waited   float64 `json:"waited"` // s, without the wait that has not ended
+	Waited   float64 `json:"waited"` // s, without the current wait
 }
 
 // attemptView is the JSON of one finished attempt.
 type attemptView struct {
 	Attempt      int     `json:"attempt"`
-	Hedge        bool    `json:"hedge,omitempty"` // it began while the attempt before it was in flight
+	Hedge        bool    `json:"hedge,omitempty"` // the attempt began while the attempt before it was in flight
 	ProxyID      string  `json:"proxy_id"`
 	Outcome      string  `json:"outcome"`
 	StatusCode   int     `json:"status_code,omitempty"`

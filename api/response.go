@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Error is the JSON of every error.
+// Error is the JSON of all errors.
 type Error struct {
 	Error   string `json:"error"` // a stable word in snake_case
 	Message string `json:"message"`
@@ -27,7 +27,7 @@ type problem struct {
 
 func (p *problem) Error() string { return p.body.Message }
 
-// fieldDetails are the details of an error that one field of the input has caused.
+// fieldDetails are the details of an error in one field of the input.
 type fieldDetails struct {
 	Field string `json:"field"`
 	Limit string `json:"limit,omitempty"` // the allowed range, such as "1 to 10"
@@ -39,15 +39,15 @@ func newProblem(status int, code, message string) *problem {
 
 func notFound(message string) *problem { return newProblem(fiber.StatusNotFound, "not_found", message) }
 
-// conflict is a problem of input that does not fit the present state.
+// conflict returns a problem of input that conflicts with the current state.
 func conflict(message string) *problem { return newProblem(fiber.StatusConflict, "conflict", message) }
 
-// badField is a problem of a field, or a query parameter, with a wrong value.
+// badField returns the problem of a wrong value in a field or a query parameter.
 func badField(field, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{Field: field}}}
 }
 
-// outOfRange is a badField with the range of allowed values.
+// outOfRange returns a badField that contains the permitted range.
 func outOfRange(field, limit, message string) error {
 	return &problem{fiber.StatusBadRequest, Error{"invalid_field", message, fieldDetails{field, limit}}}
 }
@@ -65,8 +65,7 @@ func bodyTooLarge(limit int) error {
 	return newProblem(fiber.StatusRequestEntityTooLarge, "body_too_large", message)
 }
 
-// fail sends the response to a request that has failed. It is the error handler of Fiber
-// and gets the errors of Fiber, too.
+// fail sends the response for an error. It is the error handler of Fiber, so it also gets Fiber's own errors.
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := s.problemOf(c, err)
 	c.Status(p.status)
@@ -85,8 +84,7 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 	return internal(fiber.StatusInternalServerError)
 }
 
-// knownProblem returns the problem that err wraps, or that its kind stands for; nil if
-// there is none.
+// knownProblem returns the problem that err wraps, or the problem for its type; nil if there is neither.
 func knownProblem(err error) *problem {
 	var p *problem
 	switch {
@@ -104,8 +102,8 @@ func internal(status int) *problem {
 	return newProblem(status, "internal", "internal error; the log has the details")
 }
 
-// fiberProblem turns an error of Fiber into one of the API. Fiber's own message may
-// quote the request with its key, so it is not used.
+// fiberProblem returns the problem for an error of Fiber. It does not use Fiber's message, which may quote
+// the request with its key.
 func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 	path := clip(c.Path())
 	switch {
@@ -115,7 +113,7 @@ func (s *Server) fiberProblem(c *fiber.Ctx, f *fiber.Error) *problem {
 		message := path + " does not accept " + method(c) + "; it accepts " + c.GetRespHeader(fiber.HeaderAllow)
 		return newProblem(f.Code, "method_not_allowed", message)
 	case f.Code == fiber.StatusRequestEntityTooLarge:
-		err := s.admit(c) // without a key the limit is lower: then the missing key is the problem
+		err := s.admit(c) // the body limit is lower without a key, so a missing key may be the actual problem
 		if err == nil {
 			err = bodyTooLarge(s.bodyLimit(&c.Request().Header))
 		}
@@ -139,7 +137,7 @@ func send(c *fiber.Ctx, v any) error {
 	return c.Send(body)
 }
 
-// clip shortens a text of the client's to quote it in a message.
+// clip shortens a text of the client, for a quotation in a message.
 func clip(s string) string {
 	if len(s) > 100 {
 		s = s[:100] + "..."

@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 )
 
-// rests is the part of the engine that has the resting pairs.
+// rests is the part of the engine that holds the resting pairs.
 type rests interface {
 	Rests() []rest.Pair
 }

@@ -45,7 +45,7 @@ type requestInput struct {
 	Priority   *string           `json:"priority"` // nil for normal
 }
 
-// responseView is the JSON of the response to such a request.
+// responseView is the JSON of the response to a requestInput.
 type responseView struct {
 	RequestID  string              `json:"request_id"`
 	Outcome    string              `json:"outcome"`
@@ -63,7 +63,7 @@ type failedRequest struct {
 	RequestID string        `json:"request_id"`
 }
 
-// maxResponseBody is the most bytes of a response's body that are returned.
+// maxResponseBody is the maximum number of bytes that are returned of a response's body.
 const maxResponseBody = 10 << 20
 
 func (h *sendHandler) send(c *fiber.Ctx) error {
@@ -114,7 +114,7 @@ func readResponse(result *engine.Result) responseView {
 	v := responseView{RequestID: result.ID.String(), Status: r.StatusCode, Headers: r.Header, Truncated: err != nil}
 	if len(body) > maxResponseBody {
 		body, v.Truncated = body[:maxResponseBody], true
-		result.Enough() // the proxy is not charged for the rest of the body
+		result.Enough() // the proxy is not charged for an unread rest of the body
 	}
 	r.Body.Close()
 	if utf8.Valid(body) {

@@ -1,9 +1,8 @@
 // Package api is the REST API under /api/v1 and the dashboard. openapi.yaml describes
 // requests and responses; TestResponses compares it with the server.
 //
-// There is one file for each noun of the API. It has the endpoints, their JSON types and
-// the interface to the part of the program that they show or change. Fiber is used
-// nowhere else.
+// There is one file for each noun of the API. The file has the noun's endpoints, their JSON types, and the
+// interface of the part of the program that they use. Fiber is used in no other package.
 package api
 
 import (
@@ -28,7 +27,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// Engine is what the API needs of the engine.
+// Engine has the methods of the engine that the API uses.
 type Engine interface {
 	drainer
 	requester
@@ -39,8 +38,8 @@ type Engine interface {
 
 var _ Engine = (*engine.Engine)(nil)
 
-// Config holds the parts of the program that a Server shows and changes. All fields are
-// required except Activated, Events, Now, Files, Keys and LoopbackOnly.
+// Config holds the parts of the program that a Server uses. All fields are required except Activated, Events,
+// Now, Files, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -50,18 +49,18 @@ type Config struct {
 	Requests Requests
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
-	Reload   func() ReloadStatus // reads the configuration again
-	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge), and with "" after a
-	// change of the policy has chosen the backoff; may be nil.
+	Reload   func() ReloadStatus // reloads the configuration
+	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It is called
+	// with an empty plugin name after a change of the policy that has chosen the backoff. It may be nil.
 	Activated func(use, plugin string)
-	Events    *Events // default: none come
+	Events    *Events // nil for a stream without events
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
 	Files     int // maximum number of open file descriptors of the process; 0 if unknown
 
 	Keys         []Key
-	LoopbackOnly bool // refuse requests whose Host is not this machine; meant for no Keys
+	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; used if there are no Keys
 }
 
 // Server serves the API. It is safe for concurrent use.
@@ -71,7 +70,7 @@ type Server struct {
 	auth atomic.Pointer[auth]
 	spec []byte // openapi.yaml as JSON
 
-	ctx    context.Context // of the requests that POST /request makes
+	ctx    context.Context // context of the requests that POST /request sends
 	cancel context.CancelFunc
 }
 
@@ -134,9 +133,9 @@ func maxConnections(files int) int {
 	return max(8, min(files/8, 1024))
 }
 
-// Shutdown stops the server. It ends the streams of events, which have no end of their own. Other requests in flight
-// may finish until ctx ends; then the
-// requests of POST /request are cancelled, and have one second to respond.
+// Shutdown stops the server. It ends the event streams, which would not end otherwise. Other requests in
+// flight may finish until ctx ends; then the requests of POST /request are cancelled, and have one second to
+// respond.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
 	stop := context.AfterFunc(ctx, s.cancel)
@@ -160,7 +159,7 @@ func (s *Server) routes() {
 	s.app.Get("/metrics", metrics.scrape())
 
 	v1 := s.app.Group("/api/v1")
-	v1.Get("/", s.openapi) // the address that serve prints
+	v1.Get("/", s.openapi) // the address that the command serve prints
 	v1.Get("/openapi.json", s.openapi)
 	health.routes(v1)
 	metrics.routes(v1)
@@ -208,14 +207,13 @@ func (s *Server) guard(c *fiber.Ctx) (err error) {
 	return nil
 }
 
-// logChange logs a request that has succeeded and may have changed something, with the
-// name of its key.
+// logChange logs a successful request that may have changed something, with the name of its key.
 func (s *Server) logChange(c *fiber.Ctx) {
 	if readOnly(c) {
 		return
 	}
 	switch c.Route().Path {
-	case "/api/v1/request", "/api/v1/plugins/:name/test": // change nothing
+	case "/api/v1/request", "/api/v1/plugins/:name/test": // these change nothing
 		return
 	}
 	attrs := []any{slog.String("method", c.Method()), slog.String("path", clip(c.Path()))}
@@ -228,8 +226,8 @@ func (s *Server) logChange(c *fiber.Ctx) {
 	s.cfg.Log.Info("changed through the API", attrs...)
 }
 
-// bodyLimit returns how many bytes of a request's body are read into memory, before any
-// handler runs: an upload's limit only for a client that may upload a module.
+// bodyLimit returns the maximum number of bytes of a request's body, which is read into memory before any
+// handler runs. The limit for uploads applies only to clients that may upload a module.
 func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	a := s.auth.Load()
 	key, _ := a.check(string(h.Peek(fiber.HeaderAuthorization)))
@@ -239,9 +237,8 @@ func (s *Server) bodyLimit(h *fasthttp.RequestHeader) int {
 	return maxJSON
 }
 
-// acceptAnyMethod lets requests with an unknown method reach the handlers, so that the
-// response is the same as for any method that a path does not accept. Fiber alone would
-// respond in plain text.
+// acceptAnyMethod passes requests with an unknown method to the handlers. Their response is then the same as
+// for any other method that a path does not accept. Fiber itself would respond in plain text.
 func (s *Server) acceptAnyMethod() {
 	server := s.app.Server()
 	next := server.Handler
@@ -254,7 +251,7 @@ func (s *Server) acceptAnyMethod() {
 	}
 }
 
-// originalMethod is the user value of the method that acceptAnyMethod has replaced.
+// originalMethod is the key of the user value that holds the method that acceptAnyMethod has replaced.
 const originalMethod = "original method"
 
 // method returns the method that the client sent.

@@ -52,7 +52,7 @@ const (
 	defaultTargets = 100
 )
 
-// list responds with the suspect targets first, then by failures.
+// list responds with the targets: first the suspect ones, then the others by their number of failures.
 func (h *targetHandler) list(c *fiber.Ctx) error {
 	limit, err := queryInt(c, "limit", 1, maxTargets, defaultTargets)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// pluginTester calls a plugin without using the result.
+// pluginTester calls a plugin for a test. The result has no effect.
 type pluginTester interface {
 	TestScorer(name string, c core.Candidates) ([]float64, error)
 	TestBackoff(name string, q *core.BackoffRequest) (seconds float64, err error)
@@ -26,20 +26,20 @@ type pluginTester interface {
 
 // describer is the part of the engine that the test of a scorer uses.
 type describer interface {
-	// Describe fills the row that a scorer gets of a proxy.
+	// Describe fills row with the columns that a scorer gets for a proxy.
 	Describe(u *upstream.Upstream, row *core.Candidate)
 }
 
-// testInput is the input of a plugin: records as in sdk/ABI.md, by the names of their
-// fields. Without candidates a scorer gets the proxies of the pool.
+// testInput is the input for a test of a plugin. Its records and their fields have the names of sdk/ABI.md. A
+// scorer gets the proxies of the pool if there are no candidates.
 type testInput struct {
 	Request    map[string]float64   `json:"request"`
 	Candidates []map[string]float64 `json:"candidates"`
-	Fields     map[string]string    `json:"fields"` // header fields of the response; for a judge, as is Body
+	Fields     map[string]string    `json:"fields"` // of the response; Fields and Body are for judges
 	Body       string               `json:"body"`
 }
 
-// test calls a plugin without using the result.
+// test calls a plugin and responds with the result, which has no other effect.
 func (h *pluginHandler) test(c *fiber.Ctx) error {
 	name := c.Params("name")
 	i, err := h.registry.Get(name)
@@ -68,8 +68,8 @@ func pluginFault(err error) error {
 	return newProblem(fiber.StatusUnprocessableEntity, "plugin_fault", err.Error())
 }
 
-// testBackoff responds with the delay before each retry of the global policy; with a
-// request, with the one delay that the request is about.
+// testBackoff responds with the delay before each retry of the global policy. If the input has a request, it
+// responds only with the delay for that request.
 func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a backoff")
@@ -99,12 +99,13 @@ func (h *pluginHandler) testBackoff(c *fiber.Ctx, name string, in *testInput) er
 
 // rulingView is the ruling on one response.
 type rulingView struct {
-	Response string   `json:"response,omitempty"` // a sample; absent for the response of the input
+	Response string   `json:"response,omitempty"` // name of the sample; absent for the response of the input
 	Ruling   string   `json:"ruling"`
-	Rest     *float64 `json:"rest_seconds,omitempty"` // with the ruling banned
+	Rest     *float64 `json:"rest_seconds,omitempty"` // only with the ruling banned
 }
 
-// testJudge responds with the ruling on the response of the input; without one, with those on samples.
+// testJudge responds with the ruling on the response of the input, or with the rulings on samples if there is
+// none.
 func (h *pluginHandler) testJudge(c *fiber.Ctx, name string, in *testInput) error {
 	if in.Candidates != nil {
 		return badField("candidates", "candidates are for scorers; "+name+" is a judge")
@@ -177,8 +178,8 @@ func (h *pluginHandler) testScorer(c *fiber.Ctx, name string, in *testInput) err
 	return h.sendTest(c, name, before, "scores", out)
 }
 
-// sendTest responds with the result of a test, and with the log lines of the plugin since
-// the line of that number, if there are any.
+// sendTest responds with the result of a test. It adds the log lines that the plugin has written since the
+// line with the number before.
 func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, before uint64, field string, result any) error {
 	response := fiber.Map{field: result}
 	if lines, err := h.registry.Log(name, before); err == nil && len(lines) > 0 {
@@ -187,7 +188,7 @@ func (h *pluginHandler) sendTest(c *fiber.Ctx, name string, before uint64, field
 	return send(c, response)
 }
 
-// maxCandidates is the most candidates of one test.
+// maxCandidates is the maximum number of candidates of one test.
 const maxCandidates = 10_000
 
 // candidatesOf returns the candidates of the input.
@@ -203,7 +204,7 @@ func candidatesOf(in *testInput) ([]core.Candidate, error) {
 		}
 	}
 	selector.Normalize(rows)
-	for i, values := range in.Candidates { // a value of the input takes precedence
+	for i, values := range in.Candidates { // values of the input replace the defaults
 		if n, ok := values["normalized_latency"]; ok {
 			rows[i].NormalizedLatency = n
 		}
@@ -227,8 +228,8 @@ func (h *pluginHandler) poolCandidates() (ids []string, rows []core.Candidate, e
 	return ids, rows, nil
 }
 
-// setFields sets fields of a record, a pointer to a struct of float64, by their names in
-// sdk/ABI.md. path is the record's place in the input.
+// setFields sets fields of a record, a pointer to a struct of float64, by their names in sdk/ABI.md. path is
+// the path of the record in the input.
 func setFields(path string, values map[string]float64, record any) error {
 	v := reflect.ValueOf(record).Elem()
 	fields := map[string]reflect.Value{}
@@ -247,7 +248,7 @@ func setFields(path string, values map[string]float64, record any) error {
 	return nil
 }
 
-// snakeCase turns a Go name into the one of sdk/ABI.md: IDHash becomes id_hash.
+// snakeCase converts the name of a Go field to the name in sdk/ABI.md: IDHash becomes id_hash.
 func snakeCase(name string) string {
 	runes, out := []rune(name), strings.Builder{}
 	for i, r := range runes {

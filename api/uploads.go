@@ -10,11 +10,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// uploadWait is how long the response to an upload waits for the checks at most, unless the client asks for less
-// (Prefer: respond-async or wait=SECONDS, RFC 7240). After it the response is 202 and names the upload.
+// uploadWait is the longest time that the response to an upload waits for the checks. A client can ask for
+// less (Prefer: respond-async or wait=SECONDS, RFC 7240). If the checks take longer, the response is a 202
+// that names the upload.
 const uploadWait = 30 * time.Second
 
-// auditSHA256 is the local of a request with the SHA-256 of the module that it uploads, for the log.
+// auditSHA256 is the key of Fiber's Locals that holds the SHA-256 of an uploaded module, for the log.
 const auditSHA256 = "sha256"
 
 // uploadView is the JSON of one upload.
@@ -25,13 +26,13 @@ type uploadView struct {
 	State      string      `json:"state"` // checking, done, failed
 	StartedAt  time.Time   `json:"started_at"`
 	FinishedAt time.Time   `json:"finished_at,omitzero"`
-	Plugin     *pluginView `json:"plugin,omitempty"` // as it was when the upload was done
-	Error      *Error      `json:"error,omitempty"`  // of an upload that has failed
+	Plugin     *pluginView `json:"plugin,omitempty"` // the state of the plugin at the end of the upload
+	Error      *Error      `json:"error,omitempty"`  // only for an upload that has failed
 }
 
 // failedCheck is a check that a module fails.
 type failedCheck struct {
-	Name   string `json:"name"` // as `whirlpool plugin verify` prints it
+	Name   string `json:"name"` // the name that `whirlpool plugin verify` prints
 	Detail string `json:"detail"`
 	Fix    string `json:"fix"`
 }
@@ -54,8 +55,8 @@ func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
 	return h.await(c, u, err, success)
 }
 
-// await responds with the plugin, and the status success, when the upload has ended, or with 202 if that takes long.
-// err is the error of the call that began the upload.
+// await responds with the plugin and the status success when the upload has ended. If the upload takes long,
+// it responds with 202. err is the error of the call that began the upload.
 func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, success int) error {
 	if err != nil {
 		return pluginProblem(err)
@@ -73,7 +74,7 @@ func (h *pluginHandler) await(c *fiber.Ctx, u *plugins.Upload, err error, succes
 	return h.send(c, status.Plugin, status.Err)
 }
 
-// waitFor reports whether the upload ends within d.
+// waitFor waits at most d for the end of the upload. It reports whether the upload has ended.
 func waitFor(u *plugins.Upload, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -85,7 +86,7 @@ func waitFor(u *plugins.Upload, d time.Duration) bool {
 	return false
 }
 
-// preferredWait reads the header field Prefer of an upload.
+// preferredWait returns the wait that the header field Prefer of an upload asks for.
 func preferredWait(prefer string) time.Duration {
 	wait := uploadWait
 	for _, p := range strings.Split(prefer, ",") {
@@ -95,7 +96,7 @@ func preferredWait(prefer string) time.Duration {
 			wait = 0
 		case "wait":
 			if n, err := strconv.ParseUint(strings.Trim(value, ` "`), 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, uploadWait) // also of an asynchronous one
+				return min(time.Duration(n)*time.Second, uploadWait) // also with respond-async
 			}
 		}
 	}
@@ -126,7 +127,7 @@ func (h *pluginHandler) viewUpload(s plugins.UploadStatus) uploadView {
 	return v
 }
 
-// uploadError returns the error that a response to the upload would have.
+// uploadError returns the error in the form that a response to the upload would have.
 func uploadError(err error) *Error {
 	if p := knownProblem(pluginProblem(err)); p != nil {
 		return &p.body
