@@ -20,9 +20,9 @@ type BackoffRequest struct {
 	Now           float64 // seconds since the Unix epoch
 }
 
-// Backoff computes the wait before a retry, in seconds. The caller raises the result
-// to RetryAfter and clamps it to [0, Cap]. Implementations are safe for concurrent
-// use. With an error, the result is not used.
+// Backoff computes the wait before a retry, in seconds. The caller raises the result to RetryAfter and clamps
+// it to [0, Cap]. Implementations are safe for concurrent use. If the error is not nil, the result is not
+// used.
 type Backoff interface {
 	Delay(r *BackoffRequest) (seconds float64, err error)
 }

@@ -15,8 +15,8 @@ var (
 // RegionError reports that a request is limited to a region and no proxy of that
 // region is admissible.
 type RegionError struct {
-	// Due is the earliest time at which a breaker of the region becomes half-open. It
-	// is zero if no breaker is the reason.
+	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if the reason is no
+	// breaker.
 	Due time.Time
 }
 
@@ -24,7 +24,7 @@ func (*RegionError) Error() string { return "no proxy of the wanted region is ad
 
 // RestingError reports that each proxy that could be chosen rests for the target's host.
 type RestingError struct {
-	Left time.Duration // until the first of these rests ends, above 0
+	Left time.Duration // until the first of these rests ends; above 0
 }
 
 func (*RestingError) Error() string { return "every proxy is banned at this target, and rests for it" }

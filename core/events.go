@@ -22,7 +22,7 @@ func (id RequestID) AppendTo(b []byte) []byte {
 // String returns the 16 digits.
 func (id RequestID) String() string { return string(id.AppendTo(make([]byte, 0, 16))) }
 
-// ParseRequestID is the reverse of String.
+// ParseRequestID parses the result of RequestID.String.
 func ParseRequestID(s string) (RequestID, error) {
 	n, err := strconv.ParseUint(s, 16, 64)
 	if id := RequestID(n); err == nil && id.String() == s {
@@ -62,12 +62,12 @@ type RequestEvent struct {
 	// response of a failed attempt, relayed because it was the last, does not count.
 	Delivered bool
 
-	// LostHedge is set if the last attempt was a hedge that lost or failed: if the request was served, it was by the
-	// attempt before it.
+	// LostHedge is set if the last attempt was a hedge that lost or failed. If the request was served, the
+	// attempt before the hedge served it.
 	LostHedge bool
 
-	// The last attempt could have been followed by a retry, but max_attempts was reached
-	// (LimitReached) or the retry budget was empty (BudgetSpent).
+	// A retry was possible after the last attempt, but max_attempts was reached (LimitReached) or the retry
+	// budget was spent (BudgetSpent).
 	LimitReached, BudgetSpent bool
 }
 
@@ -82,12 +82,12 @@ func (e *RequestEvent) ServedBy() int {
 	return e.Attempts
 }
 
-// Listener is the way by which a request arrived.
+// Listener says how a request has arrived.
 type Listener uint8
 
-// The listeners. ListenHTTP stands for a request in absolute form on the gateway's port,
-// ListenConnect for a CONNECT on that port, ListenSOCKS5 for a SOCKS5 request on that port,
-// ListenAPI for a POST /request or a call of the engine's Transport.
+// The listeners. ListenHTTP is for a request in absolute form, ListenConnect for a CONNECT and ListenSOCKS5
+// for a SOCKS5 request, all on the gateway's port. ListenAPI is for a POST /request or a call of the engine's
+// Transport.
 const (
 	ListenHTTP Listener = iota
 	ListenConnect

@@ -4,20 +4,21 @@ import "time"
 
 // Judge rules on a response before it is relayed. Implementations are safe for concurrent use.
 type Judge interface {
-	// Wants returns the parts of a response that the judge asks for; nil if it rules on no response at the moment.
-	// The result is not to be changed.
+	// Wants returns the parts of a response that the judge asks for. It is nil if the judge rules on no response
+	// at present. The caller must not change it.
 	Wants() *Wants
-	// Rule returns the ruling on a response. It does not retain its arguments. With an error, the ruling is not used.
+	// Rule returns the ruling on a response. It does not retain its arguments. If the error is not nil, the
+	// ruling is not used.
 	Rule(r *JudgeRequest, e *Excerpt) (Ruling, error)
 }
 
-// Ruling is the answer of a judge.
+// Ruling is the result of a judge.
 type Ruling struct {
 	Kind RulingKind
 	Rest time.Duration // how long the pair rests, above 0; only with RulingBanned
 }
 
-// RulingKind says what follows from a ruling. The numbers are those of sdk/abi.
+// RulingKind is the effect of a ruling. The numbers are those of sdk/abi.
 type RulingKind uint8
 
 // The kinds of rulings.
@@ -25,7 +26,7 @@ const (
 	RulingFine        RulingKind = iota // nothing changes: the policy decides as it does without a judge
 	RulingRetry                         // retry, as after a status in retry_status_codes
 	RulingOtherProxy                    // retry at once, through another proxy
-	RulingBanned                        // the same, and the proxy rests for the target's host
+	RulingBanned                        // as RulingOtherProxy, and the proxy rests for the target's host
 	RulingTargetFault                   // the response is final, and the target is charged with it
 
 	numRulings
@@ -39,7 +40,7 @@ func (k RulingKind) String() string {
 	return [numRulings]string{"fine", "retry", "other_proxy", "banned", "target_fault"}[k]
 }
 
-// The limits of what a judge gets.
+// The limits of the data that a judge gets.
 const (
 	MaxExcerptBody   = 8 << 10 // bytes of a body's beginning
 	MaxExcerptFields = 64      // header fields of one response
@@ -50,10 +51,10 @@ const (
 type Wants struct {
 	Body     int      // bytes of the body's beginning, 0 to MaxExcerptBody
 	Fields   []string // names of header fields, in lower case
-	Statuses []Range  // the judge rules only on responses with these; empty for all
+	Statuses []Range  // the judge rules only on responses with these statuses; empty for all
 }
 
-// Range is a range of statuses. Both ends belong to it.
+// Range is a range of statuses. It includes both ends.
 type Range struct{ First, Last int }
 
 // Status reports whether the judge rules on responses with a status.
@@ -66,9 +67,10 @@ func (w *Wants) Status(status int) bool {
 	return len(w.Statuses) == 0
 }
 
-// Excerpt is the part of a response that a judge gets in addition to a JudgeRequest. The slices of bytes are views.
+// Excerpt is the part of a response that a judge gets in addition to a JudgeRequest. The byte slices are
+// views of a buffer.
 type Excerpt struct {
-	Fields  []ExcerptField // those that it asks for, in the order of the response
+	Fields  []ExcerptField // the fields that the judge asks for, in the order of the response
 	Body    []byte         // the body's beginning, as far as it has arrived; gzip is decoded
 	Length  int64          // of the body, as announced; -1 if that is unknown
 	Encoded bool           // Body has a content coding other than gzip, and is not decoded
@@ -81,8 +83,8 @@ type ExcerptField struct {
 	Value []byte // at most MaxExcerptValue bytes
 }
 
-// JudgeRequest describes a response to a judge. Its memory layout is the beginning of that of sdk/abi, which continues
-// with the addresses of an excerpt. Times are in seconds.
+// JudgeRequest describes a response to a judge. Its memory layout is the first part of abi.JudgeRequest,
+// which has the addresses of an excerpt after it. Times are in seconds.
 type JudgeRequest struct {
 	Now          float64 // seconds since the Unix epoch
 	Attempt      float64 // 0 for the first
