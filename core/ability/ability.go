@@ -1,23 +1,21 @@
-// Package ability holds what the proxies of a pool can do, as far as it is known. An HTTP proxy
-// does two things: it forwards requests in absolute form (RFC 9112 section 3.2.2), and it opens
-// tunnels (CONNECT, RFC 9110 section 9.3.6). Some proxies do only one of them, and many open
-// tunnels to port 443 only.
+// Package ability holds the known abilities of the proxies of a pool. An HTTP proxy does two things: it
+// forwards requests in absolute form (RFC 9112 section 3.2.2), and it opens tunnels (CONNECT, RFC 9110
+// section 9.3.6). Some proxies do only one of them, and many open tunnels to port 443 only.
 //
-// Most of it is learnt from the requests of clients, and none of it from one response alone,
-// because a target may send the same response:
+// Abilities are learnt mostly from the requests of clients. An error response alone shows nothing, because a
+// target may send the same response. The rules are:
 //
-//   - A proxy that has relayed a response below 400, or opened a tunnel, can do so.
-//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and the same request
-//     gets another status through a tunnel of the same proxy. It cannot forward either if it
-//     has responded in this way for several targets, and in no other way since its last success; or
-//     if the same request then gets a status below 400 through another proxy. A status of 400, 403
-//     or 404 is compared only after several targets.
-//   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy
-//     then opens a tunnel to the same target; with 403, if that is so for several targets of the
-//     same kind of port, or four times for one target. A proxy that has opened a tunnel is not affected by a 403.
+//   - A proxy that has relayed a response below 400, or opened a tunnel, has that ability.
+//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and the same request gets another
+//     status through a tunnel of the same proxy. It also cannot forward if it has responded in this way for several
+//     targets, and in no other way since its last success, or if the same request then gets a status below 400
+//     through another proxy. A status of 400, 403 or 404 is compared only after several targets.
+//   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a tunnel
+//     to the same target. With 403, this must happen for several targets of the same kind of port, or four times for
+//     one target. A proxy that has opened a tunnel is not affected by a 403.
 //
-// What a proxy cannot do is forgotten after a time, so that it is tried again. It is a preference
-// among proxies: if no proxy can do what a request needs, all of them are used.
+// The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities
+// are only a preference: if no proxy has the ability that a request needs, all proxies are used.
 package ability
 
 import (
@@ -48,7 +46,7 @@ func TunnelTo(authority string) Kind {
 	return TunnelOther
 }
 
-// State is whether a proxy has an ability.
+// State says whether a proxy has an ability.
 type State uint8
 
 // The states.
@@ -61,7 +59,7 @@ const (
 // String returns the name used in the API.
 func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
 
-// Source is where knowledge of an ability is from.
+// Source says how a State was found.
 type Source uint8
 
 // The sources.
@@ -73,19 +71,19 @@ const (
 // String returns the name used in the API.
 func (s Source) String() string { return [...]string{"traffic", "check"}[s] }
 
-// Need is what a request needs of a proxy.
+// Need is the ability that a request needs.
 type Need uint8
 
 // The needs. A request in absolute form can also be sent through a tunnel to its target.
 const (
-	NeedForward    Need = iota // a request in absolute form for a target whose port is not 443
-	NeedForward443             // the same for port 443
-	NeedTunnel                 // a tunnel to another port than 443
+	NeedForward    Need = iota // absolute form, and the target's port is not 443
+	NeedForward443             // absolute form, and the target's port is 443
+	NeedTunnel                 // a tunnel to a port other than 443
 	NeedTunnel443              // a tunnel to port 443
 )
 
-// NeedOf returns what a request for authority (host:port) needs. tunnel is whether it can only
-// be sent through a tunnel: a CONNECT, or a request for an https:// URL.
+// NeedOf returns the need of a request for authority (host:port). tunnel is set if the request can only be
+// sent through a tunnel: a CONNECT, or a request for an https:// URL.
 func NeedOf(tunnel bool, authority string) Need {
 	tls := TunnelTo(authority) == TunnelTLS
 	switch {
@@ -101,51 +99,51 @@ func NeedOf(tunnel bool, authority string) Need {
 
 // The rules of learning.
 const (
-	severalTargets = 3                // different targets that show something together
-	manyRefusals   = 4                // refused CONNECTs in a row that show the same for one target
-	provenStrikes  = 8                // refusals in a row that make the ability of a proxy with successes unknown
-	firstForget    = 10 * time.Minute // how long Cannot holds at first
-	longestForget  = 2 * time.Hour    // each time that it is learnt again it holds twice as long, up to this
-	retestPause    = 30 * time.Second // between two tests of whether a proxy has learnt to forward
-	comparePause   = time.Minute      // after a comparison without a conclusion
+	severalTargets = 3                // number of different targets that are evidence together
+	manyRefusals   = 4                // number of refused CONNECTs in a row to one target that are evidence as well
+	provenStrikes  = 8                // refusals in a row that set the ability of a proxy with successes to unknown
+	firstForget    = 10 * time.Minute // duration of the first Cannot
+	longestForget  = 2 * time.Hour    // each further Cannot lasts twice as long, at most this long
+	retestPause    = 30 * time.Second // between two tests whether a proxy can forward now
+	comparePause   = time.Minute      // wait after a comparison without a conclusion
 )
 
-// Forever is the end of a Cannot that does not end by itself.
+// Forever is the end of a Cannot that never ends.
 const Forever = time.Duration(1<<63 - 1)
 
-// The values of a word. All larger ones are a Cannot, and the time when it ends (ns after the
-// epoch of the pool).
+// The values of a word. All larger values stand for Cannot; such a value is the time when the Cannot ends (ns
+// after the epoch of the pool).
 const (
 	unknown   = iota
 	can       // with a success, and no refusal since
 	canStruck // with a success, and refusals since
-	suspected // Forward: other methods than GET and HEAD were refused for several targets
+	suspected // Forward only: other methods than GET and HEAD were refused for several targets
 	cannotMin
 )
 
-// Set is what is known of one proxy. The zero Set knows nothing. It is safe for concurrent use;
-// its times count from the epoch of the pool.
+// Set holds the abilities of one proxy. In the zero Set all are unknown. It is safe for concurrent use. Its
+// times count from the epoch of the pool.
 type Set struct {
 	words   [numKinds]atomic.Int64
 	mu      sync.Mutex // guards the following, and changes of words to and from cannot
 	records [numKinds]record
 	same    same
-	limited *atomic.Bool // set when something is found that the proxy cannot do; may be nil
+	limited *atomic.Bool // set when an ability is found to be missing; may be nil
 }
 
-// record is what led to the state of an ability.
+// record has the observations that led to the state of an ability.
 type record struct {
-	since    time.Duration          // of the state
-	pause    time.Duration          // no comparison before this time: the last had no second response
+	since    time.Duration          // when the state began
+	pause    time.Duration          // no comparison before this time, because the last one had no second response
 	targets  [severalTargets]uint64 // different targets that were refused in a row
 	strikes  int32                  // refusals in a row
-	status   int16                  // of these refusals; 405 stands for 501 as well
+	status   int16                  // status of these refusals; 405 also stands for 501
 	distinct uint8                  // number of targets
-	learnt   uint8                  // how often Cannot was learnt since the last success
+	learnt   uint8                  // number of times that Cannot was learnt since the last success
 	source   Source
 }
 
-// same are the targets that responded in the same way in the last comparisons. They are not
+// same holds the targets that sent the same response through a tunnel in the last comparisons. They are not
 // compared again for a while.
 type same struct {
 	targets [severalTargets]uint64
@@ -167,8 +165,8 @@ func (s *same) has(target uint64, at time.Duration) bool {
 	return false
 }
 
-// NotifyLimits sets the flag that is set to true when something is found that a proxy cannot do. It
-// is called before the Set is used.
+// NotifyLimits passes a flag, which the Set sets to true when it finds that the proxy lacks an ability. It
+// must be called before the Set is used.
 func (s *Set) NotifyLimits(limited *atomic.Bool) { s.limited = limited }
 
 // State returns the state of an ability.
@@ -182,7 +180,8 @@ func (s *Set) State(k Kind, at time.Duration) State {
 	return Unknown
 }
 
-// Meets reports whether the proxy can serve a request, as far as is known.
+// Meets reports whether the proxy can serve a request with the need n. It returns true if the ability is
+// unknown.
 func (s *Set) Meets(n Need, at time.Duration) bool {
 	tunnel := TunnelOther
 	if n == NeedForward443 || n == NeedTunnel443 {
@@ -194,8 +193,8 @@ func (s *Set) Meets(n Need, at time.Duration) bool {
 	return (n == NeedForward || n == NeedForward443) && s.State(Forward, at) != Cannot
 }
 
-// Succeeded records that the proxy has relayed a response below 400, or opened a tunnel. It is
-// one atomic load if that is no news.
+// Succeeded records that the proxy has relayed a response below 400, or opened a tunnel. It costs one atomic
+// load if the ability is known already.
 func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	if s.words[k].Load() == can {
 		return
@@ -209,8 +208,8 @@ func (s *Set) Succeeded(k Kind, at time.Duration, from Source) {
 	*r = record{since: r.since, source: r.source}
 }
 
-// Learn records that the proxy cannot do something until a time; 0 stands for a time that grows
-// with each Learn since the last success.
+// Learn records that the proxy lacks an ability until a time. If until is 0, the time grows with each Learn
+// since the last success.
 func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +233,7 @@ func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
 	}
 }
 
-// Forget forgets everything.
+// Forget sets all abilities to unknown.
 func (s *Set) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,9 +244,9 @@ func (s *Set) Forget() {
 	s.same = same{}
 }
 
-// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a
-// tunnel. comparable is whether it is a GET or HEAD without a body. When Cannot has ended, one such
-// request is sent in absolute form again; all others still go through a tunnel.
+// ByTunnel reports whether a request that could be sent in absolute form is to be sent through a tunnel.
+// comparable is set if the request is a GET or HEAD without a body. After Cannot has ended, one comparable
+// request is sent in absolute form as a test; all others are still sent through a tunnel.
 func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	w := s.words[Forward].Load()
 	switch {
@@ -261,9 +260,9 @@ func (s *Set) ByTunnel(at time.Duration, comparable bool) bool {
 	return !s.words[Forward].CompareAndSwap(w, int64(at+retestPause))
 }
 
-// Strike records a response of 400 or above to a request in absolute form, which may be the
-// proxy's own or the target's. comparable is as in ByTunnel. Strike reports whether the caller should
-// send the same request through a tunnel of the proxy and compare the two responses (Compared).
+// Strike records a response of 400 or above to a request in absolute form. The response may be the proxy's
+// own or the target's. comparable is as in ByTunnel. Strike returns true if the caller should send the same
+// request through a tunnel of the proxy, compare the two responses, and call Compared.
 func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duration) (compare bool) {
 	unsupported := Unsupported(status)
 	switch w := s.words[Forward].Load(); {
@@ -284,7 +283,7 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 		}
 		s.words[Forward].Store(unknown)
 		r.since = at
-	case w >= cannotMin: // a test of whether it has learnt to forward
+	case w >= cannotMin: // a test whether the proxy can forward now
 		return comparable
 	case !comparable && r.distinct >= severalTargets:
 		s.words[Forward].Store(suspected)
@@ -292,8 +291,8 @@ func (s *Set) Strike(target uint64, status int, comparable bool, at time.Duratio
 	return comparable && (unsupported || r.distinct >= severalTargets) && at >= r.pause && !s.same.has(target, at)
 }
 
-// strike counts a refusal. Refusals with different statuses are not counted together: they are
-// likely to be those of targets.
+// strike counts a refusal. Refusals with different statuses are not counted together, because they are
+// probably responses of targets.
 func (r *record) strike(target uint64, status int) {
 	if Unsupported(status) {
 		status = 405
@@ -315,9 +314,9 @@ func (r *record) strike(target uint64, status int) {
 // clear forgets the refusals.
 func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0 }
 
-// Compared records a comparison that Strike asked for. first is the status of the response to
-// the request in absolute form, second that of the response through the tunnel; second is 0 if
-// there was none. It reports whether the first response was the proxy's own.
+// Compared records the result of a comparison that Strike asked for. first is the status of the response to
+// the request in absolute form. second is the status of the response through the tunnel, or 0 if there was
+// none. Compared returns true if the first response was the proxy's own.
 func (s *Set) Compared(target uint64, first, second int, at time.Duration) (proxys bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,9 +326,9 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 		s.learn(Forward, at, 0, Traffic)
 		return true
 	case second == 0 && Unsupported(first) && r.distinct >= severalTargets:
-		s.learn(Forward, at, 0, Traffic) // for several targets, and never otherwise
+		s.learn(Forward, at, 0, Traffic) // refused for several targets, and no other response since the last success
 	case s.words[Forward].Load() >= cannotMin: // a test without a conclusion
-	case second != 0: // the target responds in the same way
+	case second != 0: // the target sends the same response
 		r.clear()
 		s.same.add(target, at+comparePause)
 	default:
@@ -338,8 +337,8 @@ func (s *Set) Compared(target uint64, first, second int, at time.Duration) (prox
 	return false
 }
 
-// RefusedForward records that the proxy, which cannot forward, has refused the tunnel of a
-// request that could have been sent in absolute form.
+// RefusedForward records a refused tunnel. The proxy cannot forward, and the request could have been sent in
+// absolute form.
 func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -353,13 +352,12 @@ func (s *Set) RefusedForward(k Kind, target uint64, at time.Duration) {
 	}
 }
 
-// refused records a refusal that was the proxy's own: another proxy has served the same request
-// since.
+// refused records a refusal that was the proxy's own: another proxy has served the same request after it.
 func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kinds := []Kind{k}
-	if k != Forward && Unsupported(status) { // whatever the port
+	if k != Forward && Unsupported(status) { // for all ports
 		kinds = []Kind{TunnelTLS, TunnelOther}
 	}
 	needed := uint8(severalTargets)
@@ -388,15 +386,15 @@ func (s *Set) refused(k Kind, target uint64, status int, at time.Duration) {
 // (RFC 9110 sections 15.5.6 and 15.6.2).
 func Unsupported(status int) bool { return status == 405 || status == 501 }
 
-// View is what is known of an ability, for display.
+// View is the state of an ability, for display.
 type View struct {
 	State  State
 	Source Source
-	Since  time.Duration // of the state; 0 if it is unknown
+	Since  time.Duration // when the state began; 0 if it is unknown
 	Until  time.Duration // with Cannot: when the proxy is tried again
 }
 
-// View returns what is known of an ability.
+// View returns the state of an ability for display.
 func (s *Set) View(k Kind, at time.Duration) View {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,8 @@ const (
 	refusalAge  = time.Minute // older refusals are not compared
 )
 
-// Refusals holds the refused requests of a pool until another proxy serves the same request. The zero value is ready. It is safe for concurrent use.
+// Refusals holds the refused requests of a pool until another proxy serves the same request. The zero value is
+// ready for use. It is safe for concurrent use.
 type Refusals struct {
 	n    atomic.Int32 // len(list)
 	mu   sync.Mutex
@@ -28,9 +29,8 @@ type refusal struct {
 	at     time.Duration
 }
 
-// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that
-// say nothing of the proxy's abilities. what is the hash of the target of a CONNECT, or that of the
-// URL of another request.
+// Refused records that a proxy responded with a status of 300 or above. It ignores statuses that show nothing
+// about the proxy's abilities. what is the hash of the target of a CONNECT, or of the URL of another request.
 func (l *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Duration) {
 	if !Unsupported(status) && status != 403 {
 		return
@@ -48,8 +48,8 @@ func (l *Refusals) Refused(by *Set, k Kind, what uint64, status int, at time.Dur
 // Empty reports whether there is no refusal.
 func (l *Refusals) Empty() bool { return l.n.Load() == 0 }
 
-// Served records that a proxy has opened a tunnel, or relayed a response below 400: the refusals of
-// the same request by other proxies were their own.
+// Served records that a proxy has opened a tunnel, or relayed a response below 400. So the refusals of the
+// same request by other proxies were those proxies' own.
 func (l *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
 	if l.Empty() {
 		return
