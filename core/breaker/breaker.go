@@ -20,7 +20,7 @@ import (
 // Config holds the settings of a breaker.
 type Config struct {
 	FailureThreshold int           // failures within the window that open it, >= 1
-	WindowDuration   time.Duration // length of the sliding window, which includes a failure exactly that old; > 0
+	WindowDuration   time.Duration // length of the sliding window, both ends included; > 0
 	TimeoutDuration  time.Duration // time that the breaker stays open, > 0
 	MaxTimeout       time.Duration // longest open time after repeated trips; no effect below TimeoutDuration
 	// ProbeWait is how long a breaker may be half-open without a probe before it is overdue. 0, and values
@@ -44,13 +44,13 @@ func Default() Config {
 
 const (
 	defaultProbeTimeout = 10 * time.Second
-	// probeSlack is the difference between probe timeout and attempt timeout. A probe that reaches its
-	// attempt timeout is reported as a failure in this time, before the breaker gives it up as lost.
+	// probeSlack is the difference between probe timeout and attempt timeout. A probe that reaches its attempt
+	// timeout is reported as a failure in this time, before the breaker counts it as lost.
 	probeSlack = time.Second
 )
 
-// WithAttemptTimeout returns c with the probe timeout for attempts that last at most d (> 0): one
-// second more.
+// WithAttemptTimeout returns c with a probe timeout for attempts that last at most d (> 0). The probe timeout
+// is d plus one second.
 func (c Config) WithAttemptTimeout(d time.Duration) Config {
 	c.probeTimeout = d + probeSlack
 	return c
@@ -153,8 +153,8 @@ type Permit struct {
 	probe bool // the breaker was half-open
 }
 
-// Admissible reports whether Acquire would probably succeed now. It changes nothing except
-// that an open breaker that is due becomes half-open.
+// Admissible reports whether Acquire would probably succeed now. An open breaker that is due becomes
+// half-open; nothing else changes.
 func (b *Breaker) Admissible() bool {
 	w := b.word.state.Load()
 	if core.State(w&stateMask) == core.Closed {
@@ -242,17 +242,17 @@ func (p Permit) Generation() uint64 { return p.gen }
 // Probe reports whether the attempt is the probe of a half-open breaker.
 func (p Permit) Probe() bool { return p.probe }
 
-// Evidence is the second condition for opening a closed breaker, beside failure_threshold
-// failures in the window.
+// Evidence is a condition for opening a closed breaker, in addition to failure_threshold failures in the
+// window.
 type Evidence struct {
 	Enough bool
 	Why    string // explanation for people, copied to the transition; may be empty
 }
 
-// Literal is the evidence if the number of failures alone decides.
+// Literal is the evidence with which the number of failures alone opens the breaker.
 var Literal = Evidence{Enough: true}
 
-// Report ends the attempt with a verdict. It reads e for failures only.
+// Report ends the attempt with a verdict. It uses e only if the verdict is a failure.
 func (p Permit) Report(v core.Verdict, e Evidence) {
 	b := p.b
 	if b == nil || v != core.Failure && !p.probe {
@@ -260,8 +260,7 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// advance is not called here, so that the report of a late probe still counts if nothing has
-	// ended the probe yet.
+	// advance is not called before, so that the report of a late probe counts if nothing has ended the probe.
 	now := b.now()
 	w := b.word.state.Load()
 	if w>>genShift != p.gen {
@@ -299,7 +298,7 @@ const maxFailures = 1000
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
 	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
-		b.head++ // the threshold is met without the oldest one
+		b.head++ // the threshold is met without the oldest failure
 	}
 	if b.head > cap(b.failures)/2 && len(b.failures) == cap(b.failures) {
 		b.failures = append(b.failures[:0], b.failures[b.head:]...)
@@ -332,8 +331,8 @@ func (b *Breaker) open(now time.Time, reason, why string) {
 	b.change(core.Open, now, reason, why)
 }
 
-// dueTime returns the time when an open breaker is due. It is computed from now: epoch plus due
-// would be wrong after the clock was set or the machine was suspended.
+// dueTime returns the time when an open breaker is due. It computes it relative to now. The sum of epoch and
+// due would be wrong after a change of the clock or a suspension of the machine.
 func (b *Breaker) dueTime(now time.Time) time.Time {
 	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
 }
@@ -368,7 +367,7 @@ func (b *Breaker) tick() {
 	b.advance(b.now())
 }
 
-// advance makes the changes of state that depend on time. An open breaker that is due becomes
+// advance makes the changes of state for which the time has come. An open breaker that is due becomes
 // half-open. A probe whose timeout has passed is a success if it was answered; otherwise it is lost, and the
 // breaker admits another. Requires mu.
 func (b *Breaker) advance(now time.Time) {

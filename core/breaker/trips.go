@@ -2,11 +2,10 @@ package breaker
 
 import "time"
 
-// Trips computes the open times of a breaker: timeout_duration after the first trip, and
-// twice the last open time after each further trip, up to max_timeout. The time that the
-// breaker stays closed takes the doublings back, one for every period of twice the last open
-// time. The zero Trips stands for a breaker that has never opened. It is not safe for
-// concurrent use.
+// Trips computes the open times of a breaker: timeout_duration after the first trip, and twice the last open
+// time after each further trip, up to max_timeout. While the breaker is closed, the doublings are taken back:
+// one for every period of twice the last open time. The zero Trips stands for a breaker that has never
+// opened. It is not safe for concurrent use.
 //
 // Envoy's outlier detection lengthens its ejections in a similar way
 // (base_ejection_time, max_ejection_time).
@@ -15,8 +14,8 @@ type Trips struct {
 	last time.Duration // the last open time
 }
 
-// Next counts a trip and returns the time that the breaker stays open. closed is the time that it
-// was closed before; 0 after a failed probe. If longest (max_timeout) is below timeout
+// Next counts a trip and returns the time that the breaker stays open. closed is how long the breaker was
+// closed before the trip; 0 after a failed probe. If longest (max_timeout) is below timeout
 // (timeout_duration), every open time is timeout.
 func (t *Trips) Next(closed, timeout, longest time.Duration) time.Duration {
 	longest = max(longest, timeout)
