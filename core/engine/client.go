@@ -32,7 +32,7 @@ type Result struct {
 	ID       core.RequestID
 	Final    core.Final
 	Response *http.Response           // nil if there is none; else the caller closes its body
-	Failure  *proxyhttp.ErrorResponse // the reason if there is no Response; otherwise nil
+	Failure  *proxyhttp.ErrorResponse // why there is no Response; nil if there is one
 	Attempts []core.AttemptEvent      // finished attempts; that of Response is added when its body ends
 }
 
@@ -60,17 +60,17 @@ func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
 	return &p, nil
 }
 
-// roundTrip is a Call in progress.
+// roundTrip is the state of a Call in progress.
 type roundTrip struct {
 	engine   *Engine
 	ctx      context.Context
 	request  executor.Request
 	exchange executor.Exchange
-	relay    *executor.Relay // of the response; nil before
+	relay    *executor.Relay // relays the response; nil before there is one
 	forward  proxyhttp.Forward
 	rest     http1.Body
 	entry    *metrics.Entry
-	atEnd    []func() // called by release in reverse order
+	atEnd    []func() // functions that release calls in reverse order
 
 	closeBody func()
 	idle      time.Duration
@@ -101,7 +101,7 @@ func (e *Engine) Do(ctx context.Context, call Call) (*Result, error) {
 			r.release()
 		}
 	}()
-	unread := context.AfterFunc(ctx, r.closeBody) // ends a wait for the body
+	unread := context.AfterFunc(ctx, r.closeBody) // ends a wait for the request's body
 	err := r.prepare(call, cfg)
 	unread()
 	if err != nil {

@@ -31,13 +31,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Config is the part of the configuration that the engine uses. Reload replaces all of it, except
-// for fields marked (start), which only New uses.
+// Config is the part of the configuration that the engine uses. Reload replaces the whole Config, except for
+// fields marked (start): only New uses those.
 type Config struct {
 	Proxies        []upstream.Spec
 	Retry          retry.Policy
 	Budget         retry.BudgetConfig
-	Queue          queue.Config // of requests that wait for a place at a proxy, or for a retry of the budget
+	Queue          queue.Config // limits of the queues
 	Breaker        breaker.Config
 	Literal        bool // breakers count failures without evidence (breaker.blame = "literal")
 	ConnectTimeout time.Duration
@@ -83,10 +83,10 @@ type Judges interface {
 	Judge(name string) (core.Judge, error)
 }
 
-// NoJudge is the name of the judge that is none: no response is judged.
+// NoJudge is the name for no judge: responses are not judged.
 const NoJudge = "none"
 
-// The default scorers. They are also the fallback if another scorer fails.
+// The default scorers. They are also called in place of another scorer that fails.
 const (
 	fallbackFirst = "least_in_flight"
 	fallbackRetry = "performance"
@@ -213,7 +213,7 @@ func parallelChecks(files int) int {
 	return max(min(files/8, reach.DefaultParallel), 1)
 }
 
-// check validates a Config made by a Go program. One read from a file has been validated before.
+// check validates a Config that a Go program made. A Config from a file has been validated before.
 func (c *Config) check() error {
 	var field *retry.FieldError
 	if err := c.Retry.Validate(func(string) bool { return true }); errors.As(err, &field) {
@@ -358,7 +358,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Budget == running.Budget { // keep its balance
+	if cfg.Budget == running.Budget { // so that the budget keeps its balance
 		tuning.Budget = e.executor.Tuning().Budget
 	}
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
@@ -422,8 +422,8 @@ func (e *Engine) activate(change func(*Config)) error {
 	return nil
 }
 
-// ForbidAddress refuses proxies at the address a, on which this process listens. It is called for
-// the API's address; Serve does the same for the gateway's.
+// ForbidAddress refuses connections to proxies at the address a, on which this process listens. It is called
+// for the API's address. Serve does the same for the gateway's address.
 func (e *Engine) ForbidAddress(a net.Addr) {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		e.transport.ForbidAddress(tcp)
@@ -439,8 +439,8 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Shutdown refuses new clients and new calls of Do, and waits until ctx ends for the requests in
-// flight. After that the remaining ones get a 503 or are cut off.
+// Shutdown refuses new clients and new calls of Do, and waits until ctx ends for the requests in flight.
+// After that the remaining requests get a 503, or their connections are closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
 	e.reload.Lock()
@@ -490,8 +490,8 @@ func (e *Engine) Draining() bool {
 	}
 }
 
-// sweepEvery is the interval at which due breakers become half-open without traffic. (Whoever
-// reads their state gets the right one at any time.)
+// sweepEvery is the interval at which due breakers become half-open without traffic. (Code that reads a
+// breaker's state gets the right state at any time.)
 const sweepEvery = 100 * time.Millisecond
 
 // tidyEvery is the interval at which expired connections and removed proxies are closed.

@@ -71,7 +71,7 @@ func targetOf(q *http.Request) (t proxyhttp.Target, err error) {
 	switch {
 	case u == nil || u.Scheme != "http" && u.Scheme != "https" || u.Opaque != "":
 		return t, &RequestError{"the URL must be an absolute http:// or https:// one"}
-	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client converts user information to Authorization
+	case u.User != nil && q.Header.Get("Authorization") == "": // http.Client sends user information as Authorization
 		return t, &RequestError{"the URL has user information; send it as Authorization"}
 	}
 	host, err := httpguts.PunycodeHostPort(u.Host)
@@ -117,8 +117,8 @@ func (r *roundTrip) fields(q *http.Request) error {
 	return nil
 }
 
-// definesBody reports whether the method gives a body a meaning. A request of such a
-// method without a body has a Content-Length of 0 (RFC 9110 section 8.6).
+// definesBody reports whether the method defines a meaning for a body. A request of such a method without a
+// body has a Content-Length of 0 (RFC 9110 section 8.6).
 func definesBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }

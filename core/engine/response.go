@@ -38,7 +38,7 @@ type responseBody struct {
 	roundTrip *roundTrip
 	response  *transport.Response
 
-	mu  sync.Mutex // held during Read
+	mu  sync.Mutex // held while the body is read
 	err error
 }
 
@@ -57,10 +57,10 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// Close closes the exchange. If little of the body is left, it is read first, so that the
-// connection can be reused.
+// Close closes the exchange. If little of the body is left, Close reads it first, so that the connection can
+// be reused.
 func (b *responseBody) Close() error {
-	if !b.mu.TryLock() { // make the Read return
+	if !b.mu.TryLock() { // ends the Read in progress
 		b.roundTrip.forward.Control.Interrupt.Fire()
 		b.mu.Lock()
 	}
@@ -76,8 +76,8 @@ func (b *responseBody) Close() error {
 	return nil
 }
 
-// Enough closes the response although the body has not been read to its end. The request then
-// counts as a success; after Close it would count as cancelled.
+// Enough closes the response before its body has been read to its end. The request counts as a success; after
+// Close it would count as cancelled.
 func (r *Result) Enough() {
 	b, ok := r.Response.Body.(*responseBody)
 	if !ok {

@@ -19,10 +19,10 @@ func (e *Error) Error() string { return e.Final.String() + ": " + e.Failure.Mess
 // Unwrap returns the error of the last attempt.
 func (e *Error) Unwrap() error { return e.Failure.Err }
 
-// Transport returns an http.RoundTripper that sends each request through the pool, with retries and
-// breakers, until Shutdown. If no retry may follow a response that counts as a failure, it returns
-// that response. Without a response the error is an *Error, a *RequestError, or the cause of the
-// end of the request's context.
+// Transport returns an http.RoundTripper that sends each request through the pool, with retries and breakers,
+// until Shutdown. If no retry may follow a response that counts as a failure, it returns that response. If
+// there is no response, the error is an *Error, a *RequestError, or the cause of the cancellation of the
+// request's context.
 //
 // Up to gateway.replay_limit bytes of the request's body are read before the first attempt. A
 // longer body is streamed, and its request is not repeated after a part of it has been sent. The
@@ -31,8 +31,8 @@ func (e *Error) Unwrap() error { return e.Failure.Err }
 // this one adds no header fields (no User-Agent, no Accept-Encoding), does not decode bodies, and
 // does not support trailers.
 //
-// As with net/http, the caller must close the response's body. Its connection is in use until then,
-// or until the body has been read to its end.
+// As with net/http, the caller must close the response's body. The proxy connection is in use until the body
+// is closed, or has been read to its end.
 func (e *Engine) Transport() http.RoundTripper { return roundTripper{e} }
 
 type roundTripper struct{ engine *Engine }
