@@ -1,5 +1,5 @@
-// Package eventstream keeps the last events of the gateway in a bounded list, and passes new ones on to readers. A
-// publisher waits for no reader: a reader that does not keep up is dropped.
+// Package eventstream keeps the last events of the gateway in a list of limited size, and passes new events
+// to readers. A publisher waits for no reader: a reader that does not keep up is dropped.
 package eventstream
 
 import (
@@ -12,14 +12,14 @@ import (
 type Event struct {
 	ID   uint64 // 1 for the first event of the stream
 	Type string
-	Data []byte // not to be changed
+	Data []byte // must not be changed
 }
 
-// The bounds of a stream.
+// The limits of a stream.
 const (
-	MaxEvents  = 1000    // that are kept: the last ones
-	MaxBytes   = 1 << 20 // of the data of all events that are kept
-	MaxReaders = 64      // at a time
+	MaxEvents  = 1000    // events that are kept; older ones are dropped
+	MaxBytes   = 1 << 20 // bytes of the data of the events that are kept
+	MaxReaders = 64      // readers at the same time
 )
 
 // Errors of Subscribe and of Reader.Next.
@@ -32,14 +32,14 @@ var (
 // Stream is a list of the last events. The zero Stream is empty and ready for use. It is safe for concurrent use.
 type Stream struct {
 	mu      sync.Mutex // guards the fields below
-	events  []Event    // with consecutive ids
-	bytes   int        // of the data of events
+	events  []Event    // the events that are kept; their ids are consecutive
+	bytes   int        // bytes of the data of events
 	last    uint64     // id of the last event published
 	readers map[*Reader]struct{}
 	closed  bool
 }
 
-// Publish appends an event. It keeps data, which must have at most MaxBytes.
+// Publish appends an event. The stream keeps a reference to data, which must have at most MaxBytes.
 func (s *Stream) Publish(eventType string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +48,7 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	s.bytes += len(data)
 	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
 		s.bytes -= len(s.events[0].Data)
-		s.events[0] = Event{} // frees the data before append moves the list
+		s.events[0] = Event{} // the array would keep the data until append moves the list
 		s.events = s.events[1:]
 	}
 	for r := range s.readers {
@@ -56,16 +56,16 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	}
 }
 
-// Last returns the id of the last event, 0 without any.
+// Last returns the id of the last event, or 0 if there has been none.
 func (s *Stream) Last() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
 }
 
-// Subscribe returns a reader of the events after an id. wanted selects events by type; nil selects all. lost is the
-// number of events after the id, of all types, that are not kept any more. An id above Last reads from the oldest
-// event that is kept. The caller closes the reader.
+// Subscribe returns a reader of the events after an id. wanted selects events by type; nil selects all. lost
+// is the number of events after the id that are not kept any more, of all types. With an id above Last, the
+// reader begins with the oldest event that is kept. The caller must close the reader.
 func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r *Reader, lost uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +91,7 @@ func (s *Stream) Subscribe(after uint64, wanted func(eventType string) bool) (r 
 	return r, lost, nil
 }
 
-// Close ends all readers after the events that are kept, and admits no more.
+// Close ends all readers after they have read the remaining events. It admits no more readers.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *Stream) Close() {
 // Reader reads a stream. Only one goroutine may use it.
 type Reader struct {
 	stream *Stream
-	wanted func(string) bool // nil: all
+	wanted func(string) bool // nil selects all types
 	next   uint64            // the id of the next event to read; guarded by Stream.mu
 	wake   chan struct{}     // capacity 1; filled after a change of the stream
 }
@@ -116,9 +116,10 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next waits for wanted events, and returns all that have been published since the last call. at is the id up to which
-// the stream has been read, including events that are not wanted. The error is ErrSlow if events of those were dropped,
-// ErrClosed if there are none and the stream is closed, or that of ctx, with at.
+// Next waits for selected events, and returns all of them since the last call. at is the id up to which the
+// stream has been read, including events that are not selected. The error is ErrSlow if the stream dropped
+// events before they were read, ErrClosed if the stream is closed and has no more events, or the error of
+// ctx, which is returned with a valid at.
 func (r *Reader) Next(ctx context.Context) (events []Event, at uint64, err error) {
 	for {
 		events, at, err = r.read()
@@ -153,7 +154,7 @@ func (r *Reader) read() (events []Event, at uint64, err error) {
 	return events, s.last, err
 }
 
-// Close gives the reader's place to another.
+// Close frees the reader's place for another reader.
 func (r *Reader) Close() {
 	r.stream.mu.Lock()
 	defer r.stream.mu.Unlock()
