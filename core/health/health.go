@@ -1,20 +1,19 @@
-// Package health sends a request to a URL through each proxy from time to time, beside the traffic,
-// and compares the response with what is expected.
+// Package health makes health checks. From time to time it sends a request to a URL through each proxy, in
+// addition to the traffic, and compares the response with the expected one.
 //
-//   - A new proxy is checked at once, many of them at the same time. A proxy whose check fails
-//     is chosen last until it has served a request.
-//   - A proxy whose breaker is half-open is checked if no request probes it. The check is the
-//     probe: if it passes, the breaker closes, and otherwise it opens again.
-//   - Any other proxy is checked if it has not served a request for an interval, and in any
-//     case every ten intervals. After a check that failed the next ones follow sooner.
+//   - A new proxy is checked at once. Many proxies are checked at the same time. A proxy whose check fails is chosen
+//     last until it has served a request.
+//   - A proxy whose breaker is half-open is checked if no request is its probe. The check is then the probe: if it
+//     passes, the breaker closes; otherwise the breaker opens again.
+//   - Any other proxy is checked if it has not served a request for one interval, and otherwise every ten intervals.
+//     After a failed check the next checks follow sooner.
 //
-// To its proxy's breaker a check is an attempt at the URL's host like any other: the evidence of
-// the pool compares the proxy with the others there (package evidence). It does not change the
-// statistics that scorers use.
+// For the proxy's breaker, a check is an attempt like any other: the evidence of the pool compares the proxy
+// with the other proxies at the URL's host (package evidence). A check does not change the statistics that
+// scorers use.
 //
-// The request is sent in absolute form and, on another connection, through a tunnel; a check passes
-// if either response is as expected. If only one of them is, this shows what the proxy cannot do (package
-// ability).
+// The request is sent in absolute form and, on another connection, through a tunnel. A check passes if either
+// response is as expected. If only one response is, the proxy lacks an ability (package ability).
 package health
 
 import (
@@ -34,12 +33,12 @@ import (
 // The times of checks.
 const (
 	tick       = 100 * time.Millisecond
-	firstWait  = time.Second // from the first check that failed to the next; doubled by each further one
-	localPause = time.Second // after a check that failed for want of descriptors or ports
-	idleChecks = 10          // a proxy that serves requests is checked once in so many intervals
+	firstWait  = time.Second // from the first failed check to the next one; doubled by each further failure
+	localPause = time.Second // wait after a check that failed because no descriptor or port was free
+	idleChecks = 10          // a proxy that serves requests is checked once in this number of intervals
 )
 
-// Config is what a Checker is built from.
+// Config has the dependencies of a Checker.
 type Config struct {
 	Pool *upstream.Pool
 	// Send sends the request of a check through a proxy, within the timeout.
@@ -47,7 +46,7 @@ type Config struct {
 	Now      func() time.Time
 	Rand     func() uint64
 	Log      *slog.Logger
-	Parallel int // checks at once, at least 1
+	Parallel int // maximum number of simultaneous checks, at least 1
 }
 
 // Checker checks the proxies of one pool. It is safe for concurrent use.
@@ -58,19 +57,19 @@ type Checker struct {
 	passed, failed atomic.Uint64
 
 	mu      sync.Mutex
-	using   *active            // whose plans are in the queue
-	last    *upstream.Snapshot // whose proxies all have a plan
+	using   *active            // the settings that the plans in the queue are for
+	last    *upstream.Snapshot // the snapshot whose proxies all have a plan
 	plans   map[*upstream.Upstream]*plan
 	queue   queue
 	running int
-	passes  [2]pass // of the last two different proxies, the latest first
+	passes  [2]pass // the latest passed checks of the last two different proxies, the latest first
 }
 
-// active are settings with the request that follows from them.
+// active holds settings and the request that they lead to.
 type active struct {
 	Settings
 	request Request
-	ctx     context.Context // ends when other settings take their place
+	ctx     context.Context // cancelled when other settings replace these
 	end     context.CancelFunc
 }
 
@@ -83,17 +82,17 @@ func newActive(s Settings) *active {
 	return a
 }
 
-// plan is when a proxy is checked next.
+// plan is the next check of a proxy.
 type plan struct {
 	u       *upstream.Upstream
 	at      time.Time
-	index   int // in the queue; -1 while the check runs, or after the proxy has left
+	index   int // index in the queue; -1 while the check runs, or after the proxy has left the pool
 	checked time.Time
-	failed  int // checks in a row
-	mixed   int // checks in a row in which one form failed without a refusal, and the other passed
+	failed  int // failed checks in a row
+	mixed   int // checks in a row in which one form passed and the other failed without a refusal
 }
 
-// pass is a check that passed.
+// pass is a passed check.
 type pass struct {
 	u  *upstream.Upstream
 	at time.Time
@@ -136,7 +135,7 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// due takes the plans out of the queue whose time has come.
+// due removes the plans whose time has come from the queue and returns them.
 func (c *Checker) due() (s *active, list []*plan) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,15 +166,15 @@ func (c *Checker) due() (s *active, list []*plan) {
 	return s, list
 }
 
-// follow makes the plans those of the settings and of the pool's proxies. It returns false if
-// there are no checks. Requires mu.
+// follow updates the plans to the settings and to the pool's proxies. It returns false if the checks are off.
+// Requires mu.
 func (c *Checker) follow(s *active, now time.Time) bool {
 	if s != c.using {
 		for u := range c.plans {
 			u.SetLastCheck(nil)
 		}
 		c.using, c.last, c.queue, c.passes = s, nil, nil, [2]pass{}
-		clear(c.plans) // the results of checks that run are ignored
+		clear(c.plans) // the results of checks in progress are ignored
 	}
 	snap := c.cfg.Pool.Snapshot()
 	if s.URL == "" || snap == c.last {
@@ -199,8 +198,8 @@ func (c *Checker) follow(s *active, now time.Time) bool {
 	return true
 }
 
-// postpone returns when a proxy that is due is to be checked: later if its breaker is open or
-// has a probe, or if the traffic shows that it works. Requires mu.
+// postpone returns the time for the check of a proxy that is due. The time is later than now if the proxy's
+// breaker is open or has a probe, or if the traffic shows that the proxy works. Requires mu.
 func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -224,7 +223,7 @@ func (c *Checker) interval(s *active) time.Duration {
 	return max(time.Duration(float64(s.Interval)*(1+s.Jitter*(random-0.5))), time.Millisecond)
 }
 
-// retryWait returns the time to the next check after a number of checks in a row that failed.
+// retryWait returns the time until the next check after a number of failed checks in a row.
 func (s *active) retryWait(failed int) time.Duration {
 	return min(firstWait<<min(failed, 20)/2, s.Interval)
 }
@@ -259,7 +258,7 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan, and settles the lease. local is set if the check says nothing of the
+// check checks the proxy of a plan, and settles the lease. local is set if the check shows nothing about the
 // proxy.
 func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
 	u := p.u
@@ -295,8 +294,8 @@ func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream
 	return false
 }
 
-// publish counts and logs a result, and makes it the last one of the proxy. It returns false if the settings have
-// changed since, or the proxy has left the pool.
+// publish counts and logs the result of a check, and stores it as the proxy's last one. It returns false if
+// the settings have changed since the check began, or the proxy has left the pool.
 func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -319,7 +318,7 @@ func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 	return true
 }
 
-// outcome returns the outcome of a check, as that of an attempt.
+// outcome returns the outcome of a check in the form of an attempt's outcome.
 func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	if r.passed {
 		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess, Latency: r.Took}
@@ -327,16 +326,17 @@ func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	f := r.Facts
 	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Took
 	o := verdict.Judge(&f)
-	if probe && o.Verdict == core.Excluded { // a check that failed does not close a breaker
+	if probe && o.Verdict == core.Excluded { // a failed check does not close a breaker
 		o.Verdict = core.Failure
 	}
 	return &o
 }
 
-// holds returns how long a check's finding of what a proxy cannot do holds: until some checks later.
+// holds returns how long a finding of a check is valid: until a few checks later.
 func (s *active) holds() time.Duration { return max((idleChecks+2)*s.Interval*2, 10*time.Minute) }
 
-// othersPass reports whether another proxy than u has passed lately: the URL's host is well.
+// othersPass reports whether a check through another proxy than u has passed lately. If so, the URL's host
+// works.
 func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -348,7 +348,7 @@ func (c *Checker) othersPass(s *active, u *upstream.Upstream) bool {
 	return false
 }
 
-// log logs a result that differs from the last one.
+// log logs a result if it differs from the previous one.
 func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
 	before := u.LastCheck()
 	switch {
@@ -363,13 +363,14 @@ func (c *Checker) log(u *upstream.Upstream, r *upstream.CheckReport) {
 // results are the results of a check in both forms.
 type results struct {
 	absolute, tunnel result
-	kind             ability.Kind // of the tunnel
+	kind             ability.Kind // kind of the tunnel
 	tls              bool
-	local            bool // this machine is the reason that it failed
+	local            bool // the check failed because of a limit of this machine
 }
 
-// send sends the request in both forms. An https:// URL is asked for through a tunnel only, and so is any URL
-// through proxies that know no absolute form. If the proxy cannot be reached, there is no second form.
+// send sends the request in both forms. It sends the request only through a tunnel if the URL is an https://
+// one, or if the proxy does not support the absolute form. If the proxy cannot be reached, the second form is
+// not sent.
 func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r results) {
 	r.kind, r.tls = ability.TunnelTo(s.request.Authority), s.request.TLS
 	end := c.cfg.Now().Add(s.Timeout)
@@ -395,7 +396,7 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	return r
 }
 
-// best returns the result that decides: one that passed, or the first form.
+// best returns the result that counts: the one that passed, or otherwise that of the first form.
 func (r *results) best() *result {
 	if r.absolute.passed || r.absolute.sent && !r.tunnel.passed {
 		return &r.absolute
@@ -403,7 +404,8 @@ func (r *results) best() *result {
 	return &r.tunnel
 }
 
-// intercepted reports whether the proxy intercepts TLS: the certificate is not valid, and others get a valid one.
+// intercepted reports whether the proxy intercepts TLS: its certificate is not valid, and other proxies get a
+// valid one.
 func (r *results) intercepted(othersPass bool) bool {
 	err := r.tunnel.Facts.Err
 	return r.tls && othersPass && err != nil && err.Cause == verdict.TargetCertificate
@@ -415,12 +417,12 @@ func (r *results) refused() bool {
 	return err != nil && (err.Cause == verdict.TunnelRefused || err.Cause == verdict.TunnelUnsupported)
 }
 
-// mixed reports whether one form has passed and the other has failed, without a status that refuses it. That may be
-// chance, so it takes two such checks in a row to show what the proxy cannot do.
+// mixed reports whether one form has passed, and the other has failed without a status that refuses the
+// request. This may be chance, so only two such checks in a row show that the proxy lacks an ability.
 func (r *results) mixed() bool {
 	switch {
 	case r.absolute.passed:
-		err := r.tunnel.Facts.Err // without one the tunnel is open
+		err := r.tunnel.Facts.Err // nil if the tunnel is open
 		return err != nil && !r.refused() && err.Cause != verdict.LocalLimit
 	case r.tunnel.passed && r.absolute.sent:
 		status := r.absolute.Facts.Status
@@ -429,8 +431,8 @@ func (r *results) mixed() bool {
 	return false
 }
 
-// learn records what the check shows of the proxy's abilities. mixed is the number of mixed checks in a row, holds how
-// long the findings hold.
+// learn records the abilities that the check shows. mixed is the number of mixed checks in a row. holds is
+// how long the findings are valid.
 func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othersPass bool, mixed int,
 	holds time.Duration) {
 	scheme := u.Spec().Address.Scheme
@@ -463,7 +465,7 @@ func (r *results) learn(u *upstream.Upstream, report *upstream.CheckReport, othe
 	}
 }
 
-// queue is a heap of plans, the next one first.
+// queue is a heap of plans, ordered by time.
 type queue []*plan
 
 func (q queue) Len() int           { return len(q) }

@@ -22,28 +22,27 @@ type Settings struct {
 	Jitter   float64       // share of Interval by which each wait varies at random, 0 to 1
 	Timeout  time.Duration // for one check, > 0
 	Expect   Expect
-	// Exit says where the response states the address from which the proxy connects to the
-	// target: ExitBody if the body is the address, otherwise the name of a header field; "" if it
-	// does not state it.
+	// Exit says where the response states the exit address, from which the proxy connects to the target: ExitBody
+	// for the body, or the name of a header field; "" if the response does not state it.
 	Exit string
 }
 
 // ExitBody is the value of Settings.Exit if the body of the response is the exit address.
 const ExitBody = "body"
 
-// Expect is what the response to a check must have. Empty parts are not compared.
+// Expect describes the expected response to a check. Zero fields are not compared.
 type Expect struct {
 	Status int    // 0 stands for all statuses from 200 to 299
 	Header string // "Name": the field is present; "Name: text": its value contains the text
-	Body   string // a text in the first 64 KiB of the body
+	Body   string // a text that the first 64 KiB of the body must contain
 }
 
-// DefaultSettings returns the defaults: without a URL.
+// DefaultSettings returns the default settings, which have no URL.
 func DefaultSettings() Settings {
 	return Settings{Interval: time.Minute, Jitter: 0.1, Timeout: 5 * time.Second}
 }
 
-// SettingError is a setting that is wrong.
+// SettingError is an error in one setting.
 type SettingError struct {
 	Key string // url, interval, jitter, timeout, exit, expect.status or expect.header
 	Msg string // does not quote the URL, which may contain a secret
@@ -83,7 +82,7 @@ func isToken(s string) bool {
 	})
 }
 
-// Request is the request of a check, a GET.
+// Request is the request of a check. Its method is GET.
 type Request struct {
 	TLS       bool   // an https:// URL
 	Target    string // in absolute form
@@ -115,10 +114,10 @@ func ParseURL(raw string) (Request, error) {
 	return q, nil
 }
 
-// target returns the target of a check, as the evidence of the pool counts it.
+// target returns the target of a check in the form of package evidence.
 func (q *Request) target() evidence.Target { return upstream.Target(q.Authority) }
 
-// Form is how the request of a check is sent.
+// Form says how the request of a check is sent.
 type Form uint8
 
 // The forms.
@@ -132,7 +131,7 @@ const MaxBody = 64 << 10
 
 // Response is the result of sending a check's request.
 type Response struct {
-	Facts  verdict.Facts // with an error, or a status
+	Facts  verdict.Facts // with an error or with a status
 	Header http.Header
 	Body   []byte        // the first MaxBody bytes
 	Took   time.Duration // until the end of the body
@@ -143,7 +142,7 @@ type result struct {
 	Response
 	sent   bool
 	passed bool
-	fault  string // why it has not passed, for people
+	fault  string // why the check has not passed, as text for users
 }
 
 // judge compares a response with what is expected.
@@ -161,7 +160,7 @@ func (s *Settings) judge(r Response) result {
 	return out
 }
 
-// Fault returns how the response differs from what is expected, and "" if it does not.
+// Fault returns how the response differs from the expected one, or "" if it does not.
 func (e *Expect) Fault(r *Response) string {
 	status := r.Facts.Status
 	switch {
@@ -183,7 +182,7 @@ func (e *Expect) Fault(r *Response) string {
 	return ""
 }
 
-// exitAddress returns the address that the response states; invalid if there is none.
+// exitAddress returns the exit address that the response states. It is invalid if there is none.
 func (s *Settings) exitAddress(r *Response) netip.Addr {
 	text := ""
 	switch s.Exit {
