@@ -81,7 +81,7 @@ func (r *Recorder) Requests() []core.RequestEvent {
 	return slices.Clone(r.requests)
 }
 
-// Rotation is a scorer that ranks proxies in turn.
+// Rotation is a scorer that prefers each proxy in turn.
 type Rotation struct{}
 
 // Score implements core.Scorer.

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Lateness measures how late the machine is from now on: a goroutine waits 5 ms over and over until the test ends.
-// The function that is returned gives three times the longest delay beyond that so far. Tests with real sockets add it
-// to the time that something may take.
+// Lateness measures how late timers end on this machine. A goroutine waits for 5 ms again and again until the
+// test ends. The returned function returns three times the longest delay of such a wait so far. Tests with
+// real sockets add this time to their time limits.
 func Lateness(t testing.TB) func() time.Duration {
 	const wait = 5 * time.Millisecond
 	var mu sync.Mutex
