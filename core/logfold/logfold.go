@@ -20,11 +20,11 @@ const (
 // period is the time after which the records that were not written are reported.
 const period = time.Second
 
-// maxKinds is the maximum number of kinds that are counted at a time. Records of further kinds are
-// all written.
+// maxKinds is the maximum number of kinds that are counted in a period. Records of further kinds are written
+// without a limit.
 const maxKinds = 1000
 
-// kind is what records must have in common to be counted together.
+// kind is a kind of record. Records of the same kind are counted together.
 type kind struct {
 	level   slog.Level
 	message string
@@ -36,7 +36,7 @@ type count struct {
 	folded  int // records in this period that were not written
 }
 
-// counts is shared by a handler and those derived from it.
+// counts is shared by a handler and the handlers derived from it.
 type counts struct {
 	next slog.Handler // without the attributes of derived handlers
 
@@ -76,7 +76,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 // Flush reports the records that have not been written so far.
 func (h *Handler) Flush() { h.counts.report() }
 
-// admit counts a record and reports whether it is to be written.
+// admit counts a record, and reports whether to write it.
 func (c *counts) admit(k kind) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
