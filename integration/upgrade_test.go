@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -134,4 +135,14 @@ func TestS90AWebSocketIsRetried(t *testing.T) {
 	require.Greater(t, w.arrivals(), 0)
 	require.EqualValues(t, w.arrivals(), s["total_retries"])
 	w.reconcile(3)
+}
+
+// A handshake is not hedged: that would open a second WebSocket.
+func TestS90AWebSocketIsNotHedged(t *testing.T) {
+	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
+	w.all(lab.Slow(300 * time.Millisecond))
+	require.Equal(t, 200, w.get().status)
+	require.Equal(t, 2, w.arrivals(), "a GET is hedged")
+	require.Equal(t, 200, w.get("Connection", "Upgrade", "Upgrade", "websocket").status)
+	require.Equal(t, 3, w.arrivals())
 }

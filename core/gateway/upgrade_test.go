@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -127,7 +128,9 @@ func TestAnUpgradeWithABody(t *testing.T) {
 	for size, want := range map[int]string{1: "tcp X", 16 << 10: "tcp X", 16<<10 + 1: " X", 100 << 10: " X"} {
 		c := r.dial()
 		c.send("POST http://a.test/attach HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" +
-			"Transfer-Encoding: chunked\r\n\r\n")
+			"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+		require.Equal(t, "HTTP/1.1 100 Continue", c.line())
+		require.Empty(t, c.line())
 		for left := size; left > 0; left -= 4 << 10 {
 			n := min(left, 4<<10)
 			c.send(chunk(strings.Repeat("x", n)))
@@ -153,10 +156,12 @@ func TestAnUpgradeAfterABody(t *testing.T) {
 	c := r.ask("POST http://a.test/attach HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n" +
 		"Content-Length: 4\r\n\r\nbodyearly")
 	c.switched()
+	require.Equal(t, "body", string(take(t, c, 4)))
+	require.Zero(t, r.replay.used.Load(), "the tunnel keeps no body")
 	require.NoError(t, c.CloseWrite())
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)
-	require.Equal(t, "bodyearly", string(all))
+	require.Equal(t, "early", string(all))
 	r.free()
 }
 
@@ -180,3 +185,30 @@ func TestAnUnexpected101(t *testing.T) {
 }
 
 func chunk(s string) string { return string(appendPiece(nil, []byte(s), true)) }
+
+// The end of the gateway's grace period ends the tunnel after a 101, too.
+func TestAnUpgradeEndsWithTheGateway(t *testing.T) {
+	r := newRig(t, func(c net.Conn) {
+		b := bufio.NewReader(c)
+		http.ReadRequest(b)
+		io.WriteString(c, switched)
+		io.Copy(io.Discard, b)
+	}, nil)
+	c := r.ask("GET http://a.test/ws" + upgradeTo)
+	c.switched()
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Shutdown(over)
+	_, err := c.r.ReadByte()
+	require.Error(t, err)
+	r.free()
+	require.Equal(t, []string{"success"}, r.recorded.results())
+}
+
+// take reads n bytes.
+func take(t *testing.T, c *client, n int) []byte {
+	b := make([]byte, n)
+	_, err := io.ReadFull(c.r, b)
+	require.NoError(t, err)
+	return b
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
+	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -95,6 +96,26 @@ func TestADiscarded101(t *testing.T) {
 	require.True(t, resp.Drain(c))
 	resp.Finish(c, time.Now())
 	require.Nil(t, tr.pool(u).get("", time.Now(), false))
+	require.Zero(t, tr.pool(u).via.state.Load(), "a 101 shows nothing about Via")
+}
+
+// Bytes that arrived together with the response to the CONNECT are not lost, and the tunnel's connection is plain TCP,
+// which can be closed by direction.
+func TestA101InOnePacketWithTheTunnel(t *testing.T) {
+	tr := New(Config{})
+	t.Cleanup(tr.Close)
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		readRequest(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"+switched+"early")
+		io.Copy(io.Discard, c)
+	}))
+	u.Abilities().Learn(ability.Forward, u.Elapsed(time.Now()), 0, ability.Traffic)
+	c, resp := &Control{Deadline: time.Now().Add(10 * time.Second)}, Response{}
+	require.Nil(t, tr.RoundTrip(context.Background(), u, c, websocketRequest(), &resp))
+	tun := resp.Tunnel(c)
+	defer tun.Abort()
+	require.Equal(t, "early", string(tun.Early))
+	require.IsType(t, &socket.Conn{}, tun.Conn)
 }
 
 // A proxy that removes the Upgrade field gets the request once more, through a tunnel. It shows nothing about what the
