@@ -29,7 +29,7 @@ func (s *Scorer) Score(c core.Candidates, scores []float64) error {
 		err := v.module.Score(c, scores)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded()
+			p.succeeded(v)
 			return nil
 		}
 		if !p.failed(v, err) {
@@ -66,7 +66,7 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 		d, err := v.module.Delay(r)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded()
+			p.succeeded(v)
 			return d, nil
 		}
 		if !p.failed(v, err) {
@@ -100,7 +100,7 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 		ruling, err := v.module.Rule(r, e)
 		p.endTiming(start)
 		if err == nil {
-			p.succeeded()
+			p.succeeded(v)
 			return ruling, nil
 		}
 		if !p.failed(v, err) {

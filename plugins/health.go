@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -75,9 +76,12 @@ type FaultReport struct {
 func (r *Registry) report(f FaultReport) {
 	attrs := []any{slog.String("plugin", f.Plugin), slog.String("reason", f.Reason), slog.Any("error", f.Err),
 		slog.Uint64("faults", f.Faults), slog.Uint64("calls", f.Calls)}
-	if f.Quarantined {
+	switch {
+	case f.Quarantined:
 		r.opts.Log.Error("plugin quarantined: the built-in answers for it", attrs...)
-	} else {
+	case f.Reason == wasmhost.ReasonSlow:
+		r.opts.Log.Warn("plugin is slow", attrs...)
+	default:
 		r.opts.Log.Warn("plugin failed: the built-in answered", attrs...)
 	}
 	if r.opts.OnFault != nil {
@@ -85,17 +89,29 @@ func (r *Registry) report(f FaultReport) {
 	}
 }
 
-// succeeded counts a successful call.
-func (p *plugin) succeeded() { p.calls.Add(1) }
+// succeeded counts a successful call. If calls have been slow since the last one, it counts a fault for each.
+func (p *plugin) succeeded(v *version) {
+	n := p.calls.Add(1)
+	slow := v.module.Slow()
+	if seen := v.slow.Load(); slow != seen && v.slow.CompareAndSwap(seen, slow) {
+		err := &wasmhost.Fault{Reason: wasmhost.ReasonSlow, Err: fmt.Errorf(
+			"the call took more than %v of CPU time, half of its limit", v.module.SlowLimit())}
+		for range slow - seen {
+			p.record(v, n, err)
+		}
+	}
+}
 
 // fault counts a failed call of a version, and quarantines the version after too many.
-func (p *plugin) fault(v *version, err error) {
+func (p *plugin) fault(v *version, err error) { p.record(v, p.calls.Add(1), err) }
+
+// record records that call number n was a fault.
+func (p *plugin) record(v *version, n uint64, err error) {
 	reason := wasmhost.ReasonTrap
 	var f *wasmhost.Fault
 	if errors.As(err, &f) {
 		reason = f.Reason
 	}
-	n := p.calls.Add(1)
 	p.faults.Add(1)
 
 	p.faultMu.Lock()

@@ -102,7 +102,7 @@ func (p *plugin) observeNow(o *core.Observation) {
 	p.endTiming(start)
 	switch {
 	case err == nil:
-		p.succeeded()
+		p.calls.Add(1)
 	case !errors.Is(err, wasmhost.ErrClosed) && !errors.Is(err, wasmhost.ErrNotReady):
 		p.fault(v, err)
 	}

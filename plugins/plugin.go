@@ -55,9 +55,10 @@ type version struct {
 	hides    atomic.Bool           // an upload of the same name is used again if this configured plugin is removed
 	failed   atomic.Pointer[error] // why the module cannot be loaded
 
-	pending     bool      // it has no module, since that has yet to be fetched
-	fetched     time.Time // UTC; zero for modules that are not fetched
-	signature   []byte    // of a fetched module; nil for none
+	pending     bool          // it has no module, since that has yet to be fetched
+	fetched     time.Time     // UTC; zero for modules that are not fetched
+	signature   []byte        // of a fetched module; nil for none
+	slow        atomic.Uint64 // the slow calls of the module that have been counted as faults
 	quarantined atomic.Bool
 	health      health
 	output      *output.Output // of the plugin

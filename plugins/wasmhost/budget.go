@@ -77,6 +77,7 @@ type budget struct {
 	began   time.Time     // end of the first slice; zero before
 	cpu     time.Duration // the thread's CPU time when it was locked
 	locked  bool          // the goroutine is locked to its thread
+	slow    bool          // the call has taken more than 1/slowShare of the timeout
 
 	err error // reason for which the host ended the call
 }
@@ -131,8 +132,12 @@ func (in *instance) checkTime() {
 	case !b.locked:
 		runtime.LockOSThread()
 		b.locked, b.cpu = true, in.module.clock.cpu()
-	case in.module.clock.cpu()-b.cpu > b.timeout-b.timeout/8:
-		in.end(&timeoutError{b.timeout})
+	default:
+		used := in.module.clock.cpu() - b.cpu + b.timeout/8
+		if used > b.timeout {
+			in.end(&timeoutError{b.timeout})
+		}
+		b.slow = b.slow || used > b.timeout/slowShare
 	}
 }
 
@@ -216,6 +221,9 @@ func (in *instance) invoke(f *entry) error {
 	in.host.printed.flush()
 	in.large = in.large || f.stackSize() > keptStack
 	if err == nil {
+		if in.budget.slow && f == in.main {
+			in.module.slow.Add(1)
+		}
 		return nil
 	}
 	return in.fault(err)

@@ -40,6 +40,17 @@ func (c clock) quickest(enough time.Duration, f func() error) (least time.Durati
 // more expensive, and the machine slower.
 const share = 4
 
+// slowShare: a call that takes more than this fraction of the CPU timeout is slow. It is twice what a module may take
+// when it is checked, since the machine may be slower later.
+const slowShare = 2
+
+// SlowLimit returns the CPU time from which a call of score, backoff or judge counts as slow.
+func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
+
+// Slow returns how many calls have been slow. A call that takes less than its first slices of fuel is not measured, and
+// is not slow.
+func (m *Module) Slow() uint64 { return m.slow.Load() }
+
 // CheckCall makes a call of a module that is being checked. It returns the call's error, or an
 // error if the call uses more than a quarter of Limits.CallTimeout.
 func (m *Module) CheckCall(call func() error) error {

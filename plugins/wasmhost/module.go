@@ -60,6 +60,7 @@ const (
 	ReasonNegativeDelay = "negative_delay" // a delay is below 0
 	ReasonRuling        = "ruling"         // the kind of a ruling is none of those of abi
 	ReasonBusy          = "busy"           // ErrBusy
+	ReasonSlow          = "slow"           // the call succeeded, but took more CPU time than Module.SlowLimit
 )
 
 func (f *Fault) Error() string { return f.Reason + ": " + f.Err.Error() }
@@ -84,6 +85,7 @@ type Module struct {
 	wants     *core.Wants // of a judge
 	pool      atomic.Pointer[[]Proxy]
 	settings  atomic.Pointer[[]Setting]
+	slow      atomic.Uint64 // calls; see Slow
 
 	mu       sync.Mutex
 	free     []*instance

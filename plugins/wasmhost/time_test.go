@@ -72,6 +72,37 @@ func TestACallIsEndedAfterItsCPUTime(t *testing.T) {
 	require.NoError(t, m.Score(make(rows, 256), make([]float64, 256)), "the next call has another instance")
 }
 
+// A call that takes more than half of its CPU time is slow; one that takes too much fails.
+func TestSlowCalls(t *testing.T) {
+	for _, c := range []struct {
+		slices int32 // of 1 ms
+		slow   bool
+		fails  bool
+	}{{1, false, false}, {5, false, false}, {8, false, false}, {14, true, false}, {17, true, false}, {40, false, true}} {
+		var clock manual
+		host := wasmhost.New(wasmhost.DefaultLimits(), "")
+		host.SetClock(
+			func() time.Time { return time.Unix(0, clock.clock.Add(1e6)) },
+			func() time.Duration { return time.Duration(clock.clock.Load()) },
+		)
+		scorer := w.Scorer(w.Join(w.Unless256(w.Times(c.slices*20_000/6, 4)...), w.Scores(1))...)
+		scorer.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}
+		m, err := host.Load(scorer.Bytes(), nil)
+		require.NoError(t, err)
+		require.Equal(t, 10*time.Millisecond, m.SlowLimit())
+		for call := range uint64(3) {
+			err = m.Score(rows{{}, {}}, make([]float64, 2))
+			require.Equal(t, c.fails, err != nil, "%d slices: %v", c.slices, err)
+			want := uint64(0)
+			if c.slow {
+				want = call + 1
+			}
+			require.Equal(t, want, m.Slow(), "%d slices", c.slices)
+		}
+		m.Close()
+	}
+}
+
 // A machine on which a call waits for a processor 90 % of the time does not cut it
 // short, unless it takes 250 ms; then that is not the plugin's fault.
 func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {

@@ -309,6 +309,12 @@ func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
 
+// Times is a loop of n passes, of about 6 units of fuel each. It uses the local of that index, an i32.
+func Times(n int32, local byte) []byte {
+	return Join(Const32(n), []byte{LocalSet, local, Loop, Empty, LocalGet, local}, Const32(1),
+		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
+}
+
 // Spin loops for ever.
 var Spin = Forever()
 

@@ -1,0 +1,80 @@
+package plugins_test
+
+import (
+	"log/slog"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
+	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
+	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
+)
+
+// today are two candidates of a request of today.
+type today struct{ rows }
+
+func (r today) Fill(q *core.RankRequest, to []core.Candidate) {
+	r.rows.Fill(q, to)
+	q.Now = 1.8e9
+}
+
+// threadTime is the CPU time of the calling thread.
+func threadTime(t *testing.T) time.Duration {
+	const thread = 1 // RUSAGE_THREAD
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(thread, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A legal scorer that takes most of its CPU time in each call slows every request, so it is quarantined within 50
+// calls. With ten times the time it goes on serving.
+func TestASlowScorerIsQuarantined(t *testing.T) {
+	m := w.Scorer(w.Join(w.Scores(1), w.Live(w.ScorerNow, w.Times(10_000_000, 4)...))...)
+	m.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}
+	load := func(timeout time.Duration) (*plugins.Registry, core.Scorer) {
+		limits := wasmhost.DefaultLimits()
+		limits.Fuel, limits.CallTimeout = 1e12, timeout
+		r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: limits})
+		require.NoError(t, err)
+		t.Cleanup(r.Close)
+		_, err = r.Put("mine", m.Bytes(), nil, false)
+		require.NoError(t, err)
+		s, err := r.Scorer("mine", "round_robin")
+		require.NoError(t, err)
+		return r, s
+	}
+	scores := make([]float64, 2)
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r, s := load(time.Minute)
+	took := time.Hour // CPU time of a call on this machine
+	for range 3 {
+		began := threadTime(t)
+		require.NoError(t, s.Score(today{rows{{}, {}}}, scores))
+		took = min(took, threadTime(t)-began)
+	}
+	r, s = load(took * 12 / 10) // a call takes five sixths of it
+	for range 50 {
+		require.NoError(t, s.Score(today{rows{{}, {}}}, scores))
+	}
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.True(t, i.Quarantined, "%v, calls take %v", i.FaultsBy, took)
+	// On a loaded machine some calls may also take longer than they did before, and time out.
+	require.EqualValues(t, plugins.DefaultMaxFaults, i.FaultsBy["slow"]+i.FaultsBy["timeout"], "%v", i.FaultsBy)
+
+	r, s = load(took * 10)
+	for range 50 {
+		require.NoError(t, s.Score(today{rows{{}, {}}}, scores))
+	}
+	i, err = r.Get("mine")
+	require.NoError(t, err)
+	require.False(t, i.Quarantined)
+	require.Zero(t, i.FaultsBy["slow"], "%v", i.FaultsBy)
+}
