@@ -56,6 +56,8 @@ func TestWhyLost(t *testing.T) {
 	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllOpen: 1}
 	require.Equal(t, "of 3 failed requests 1 ended while every breaker was open, 1 others after fewer than 3 attempts "+
 		"(a suspect target)", whyLost(o))
+	o.AllOpen = 2
+	require.Equal(t, "of 3 failed requests 2 ended while every breaker was open", whyLost(o))
 }
 
 // A missed criterion has a reason, one that is met has none.

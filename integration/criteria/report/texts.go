@@ -42,7 +42,7 @@ const scenesText = "Medians of the rounds, and the worst round. Extra attempts a
 	"request: retries, hedged attempts, and what was lost on dead proxies; connections that were refused are " +
 	"counted for Whirlpool only."
 
-const pointsText = "The same kinds of faults for a shorter time: 1,000 requests at 200/s. Virtual time and " +
+const pointsText = "The same kinds of faults for a shorter time: 1,000 requests at 250/s. Virtual time and " +
 	"sockets have the same trace and the same luck; their intervals must overlap."
 
 const sc006Text = "Sockets. The same binary with its defaults, and with retries, breakers, adaptive timeouts " +

@@ -64,8 +64,11 @@ func whyLost(o *workload.Outcome) string {
 			early++
 		}
 	}
-	return fmt.Sprintf("of %s failed requests %s ended while every breaker was open, %s others after fewer than %d "+
-		"attempts (a suspect target)", count(lost), count(o.AllOpen), count(max(early-o.AllOpen, 0)), most)
+	why := fmt.Sprintf("of %s failed requests %s ended while every breaker was open", count(lost), count(o.AllOpen))
+	if early > o.AllOpen {
+		why += fmt.Sprintf(", %s others after fewer than %d attempts (a suspect target)", count(early-o.AllOpen), most)
+	}
+	return why
 }
 
 const gapTarget = 0.995

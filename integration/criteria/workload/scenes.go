@@ -15,7 +15,7 @@ func Points(c Catalog) (points []*Workload) {
 		w.Name += ", short"
 		points = append(points, w)
 	}
-	short := Catalog{Seed: c.Seed, Scale: c.Scale / 10, Rate: 200} // 1,000 requests
+	short := Catalog{Seed: c.Seed, Scale: c.Scale / 10, Rate: 250} // 1,000 requests
 	for _, k := range Kinds() {
 		add(k.Make(short, PartsLevel))
 	}
@@ -48,11 +48,11 @@ func (c Catalog) Cold() *Workload {
 const quick = 20 * time.Millisecond
 
 // TwoDie is a pool of eight good proxies of which one refuses connections and one hangs
-// after a third of 1,200 requests, at 200 a second.
+// after a third of 900 requests, at 200 a second.
 func (c Catalog) TwoDie() *Workload {
 	w := c.base("two die in mid-traffic")
 	w.Targets, w.Rate = 3, 200
-	c.resize(w, 1200)
+	c.resize(w, 900)
 	good := faults.State{Latency: 10 * time.Millisecond}
 	at := time.Duration(float64(w.Requests) / w.Rate / 3 * float64(time.Second))
 	w.Pool = append(slices.Repeat(faults.Pool{faults.Steady(good)}, 6), faults.Switch(good, dead, at),
