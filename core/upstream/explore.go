@@ -18,7 +18,9 @@ import (
 //     chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four. So all scorers
 //     use the new state of the proxy. The first failure ends the trial too, and the window stays.
-//   - A trial also begins when a breaker closes.
+//   - A trial also begins when a breaker closes and, unless breakers count literally, with a success 30 s or more
+//     after the last failure in the window. A scorer that chooses a proxy only now and then would take very long
+//     to replace the window.
 
 // The times of explorations.
 const (

@@ -297,3 +297,34 @@ func TestRegions(t *testing.T) {
 	require.Nil(t, r.Snapshot().Region(core.Hash53("jp")))
 	require.Nil(t, r.Snapshot().Region(0), "proxies without a region have none")
 }
+
+// A proxy that selections choose now and then, and that has not failed for 30 s, gets a trial.
+func TestASuccessLongAfterTheLastFailureBeginsATrial(t *testing.T) {
+	for _, literal := range []bool{false, true} {
+		r := newRig(t, 3)
+		r.SetLiteral(literal)
+		u := r.get(0)
+		for range 50 {
+			r.try(u, true, time.Millisecond)
+		}
+		r.try(u, false, 0)
+		r.pass(29 * time.Second)
+		r.try(u, true, time.Millisecond)
+		require.False(t, u.OnTrial())
+		r.pass(2 * time.Second)
+		r.try(u, true, time.Millisecond)
+		require.Equal(t, !literal, u.OnTrial())
+		if literal {
+			continue
+		}
+		for range trialSuccesses {
+			require.Less(t, u.Stats().SuccessRate, 1.0)
+			r.try(u, true, time.Millisecond)
+		}
+		require.False(t, u.OnTrial())
+		require.Equal(t, trialSuccesses, u.Stats().Samples)
+		r.pass(time.Minute)
+		r.try(u, true, time.Millisecond)
+		require.False(t, u.OnTrial(), "there are no failures to replace")
+	}
+}

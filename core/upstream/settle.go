@@ -26,13 +26,17 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 				reported = core.Excluded
 			}
 		}
+		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && !found.JustServed && u.pool.others(u) > 0 {
+			counted = core.Excluded // the target may be the cause
+		}
 	}
 	switch {
 	case l.check:
 	case counted == core.Excluded:
 		u.window.trial.release()
 	default:
-		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()))
+		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()),
+			u.pool.literal.Load())
 	}
 	l.permit.Report(reported, enough)
 	return found

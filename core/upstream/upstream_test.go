@@ -139,7 +139,7 @@ func TestTheWindowAgainstAModel(t *testing.T) {
 			if a.ok {
 				v = core.Success
 			}
-			w.add(&s, v, time.Duration(a.latency*float64(time.Second)), at, memory)
+			w.add(&s, v, time.Duration(a.latency*float64(time.Second)), at, memory, false)
 			history = append(history, a)
 		}
 		if rapid.Bool().Draw(t, "time passes") {

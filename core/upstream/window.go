@@ -38,6 +38,7 @@ type window struct {
 
 	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
 	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; before that, when the proxy was added
+	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
 	tail        atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
 	stretched   bool          // Stretch has raised tail since the last success; guarded by mu
 	trial       trial
@@ -50,8 +51,8 @@ const tailDecay = 0.01
 
 // add adds an attempt that ended at a time (Pool.Elapsed), and removes those older than memory
 // unless memory is 0. It uses the latencies of successes only: that of a failure depends on
-// how the attempt failed, not on the speed of the proxy.
-func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration) {
+// how the attempt failed, not on the speed of the proxy. literal is whether breakers count literally.
+func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration, literal bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.n == windowSize {
@@ -82,6 +83,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		}
 		w.lastSuccess.Store(int64(at))
 	} else {
+		w.lastFailure = at
 		w.latency[i] = float32(math.NaN())
 		store(&to.failures, load(&to.failures)+1)
 	}
@@ -91,6 +93,8 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 			w.drop()
 		}
 		store(&to.ewma, w.mean())
+	} else if !literal && v == core.Success && w.successes < w.n && at-w.lastFailure >= idleAfter {
+		w.trial.begin()
 	}
 	w.publish(to)
 }

@@ -1,0 +1,54 @@
+package upstream
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+)
+
+// A failure that the target may have caused is not in the statistics, until the target has just served another
+// proxy. A failure that only the proxy can have caused always is, and so is every one if breakers count literally.
+func TestFailuresInTheStatistics(t *testing.T) {
+	for _, x := range []struct {
+		literal, served bool
+		charge          core.Charge
+		age             time.Duration // of the success of the other proxy
+		counted         bool
+	}{
+		{charge: core.ChargeProxyOrTarget},
+		{charge: core.ChargeProxyOrTarget, served: true, counted: true},
+		{charge: core.ChargeProxyOrTarget, served: true, age: time.Minute},
+		{charge: core.ChargeProxy, counted: true},
+		{charge: core.ChargeProxyOrTarget, literal: true, counted: true},
+	} {
+		now := time.Unix(1000, 0)
+		pool := NewPool(PoolConfig{Literal: x.literal, Breaker: breaker.Default(), Memory: DefaultMemory,
+			Now: func() time.Time { return now }})
+		require.NoError(t, pool.Apply([]Spec{
+			{ID: "a", Address: Address{Scheme: HTTP, Host: "a.test:1"}},
+			{ID: "b", Address: Address{Scheme: HTTP, Host: "b.test:1"}},
+		}))
+		attempt := func(id string, o core.Outcome) {
+			lease, ok := pool.Snapshot().Get(id).Acquire(now)
+			require.True(t, ok)
+			lease.Target = Target("t.test:80")
+			lease.Settle(&o)
+			lease.Release()
+		}
+		if x.served {
+			attempt("b", core.Outcome{Verdict: core.Success})
+			now = now.Add(x.age)
+		}
+		attempt("a", core.Outcome{Verdict: core.Failure, Charge: x.charge, Status: 503})
+		samples := 0
+		if x.counted {
+			samples = 1
+		}
+		require.Equal(t, samples, pool.Snapshot().Get("a").Stats().Samples, fmt.Sprintf("%+v", x))
+	}
+}
