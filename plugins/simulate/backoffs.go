@@ -23,6 +23,7 @@ type Backoffs struct {
 	Outages int          `json:"outages"`     // per backoff
 	Down    float64      `json:"mean_outage"` // mean length of an outage, s
 	Results []Waits      `json:"results"`     // of the plugin, then of the built-ins
+	Traffic []Outages    `json:"traffic"`
 }
 
 // Waits is the result of one backoff. Delays are limited to the policy's cap, as in
@@ -61,6 +62,11 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 	for _, name := range []string{"exponential", "linear", "fixed", "decorrelated_jitter"} {
 		backoffs = append(backoffs, builtIn(name))
 	}
+	timelines := make([]*timeline, len(outageKinds))
+	for i, k := range outageKinds {
+		timelines[i] = newTimeline(k.length, rand.New(rand.NewPCG(seed, uint64(10+i))))
+		report.Traffic = append(report.Traffic, Outages{Kind: k.name})
+	}
 	for _, c := range backoffs {
 		m, err := host.Load(c.Code, c.Config)
 		if err != nil {
@@ -70,12 +76,27 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 			m: m, fallback: exponential, policy: &policy, r: rand.New(rand.NewPCG(seed, 4)), now: defaultStart,
 			out: Waits{Backoff: c.Name},
 		}
-		err = w.play()
+		for i, t := range timelines {
+			if err != nil {
+				break
+			}
+			var x OutageWaits
+			// 6 as in bestFixed: the same attempts meet the dead proxy
+			x, err = t.play(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.pass)
+			x.Backoff = c.Name
+			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
+		}
+		if err == nil {
+			err = w.play()
+		}
 		m.Close()
 		if err != nil {
 			return Backoffs{}, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		report.Results = append(report.Results, w.out)
+	}
+	for i, t := range timelines {
+		report.Traffic[i].Results = append(report.Traffic[i].Results, t.bestFixed(&policy, seed))
 	}
 	return report, nil
 }
@@ -181,8 +202,11 @@ func (w *waiter) observe(attempt int, up bool, delay float64) {
 	if up {
 		o.Status = 200
 	}
-	w.fault(w.m.Observe(&o))
+	w.pass(&o)
 }
+
+// pass passes an observation to the backoff.
+func (w *waiter) pass(o *core.Observation) { w.fault(w.m.Observe(o)) }
 
 func (w *waiter) fault(err error) {
 	if err != nil {

@@ -26,8 +26,8 @@ func TestRecorder(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &Trace{Duration: 10, Rate: 10, Hosts: 8, Start: 1800000000, Proxies: []Proxy{
 		{ID: "a", Region: "EU", Weight: 2, Cost: 3, Metadata: map[string]string{"plan": "gold"},
-			States: []State{{0, 0.9, 0.1}, {10, 0.8, 0.1}}},
-		{ID: "b", Weight: 1, States: []State{{0, 0, unmeasured}}},
+			States: []State{{0, 0.9, 0.1, 0}, {10, 0.8, 0.1, 0}}},
+		{ID: "b", Weight: 1, States: []State{{0, 0, unmeasured, 0}}},
 	}}, got)
 	var file bytes.Buffer
 	require.NoError(t, got.Write(&file))

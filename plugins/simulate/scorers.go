@@ -105,6 +105,7 @@ type play struct {
 	requests, attempts, successes, refused int
 	latency, cost, regret                  float64
 	taken                                  [][]int // attempts by proxy and column
+	inFlight                               []int   // attempts by proxy
 	scorer                                 *counted
 }
 
@@ -113,7 +114,7 @@ func newPlay(t *Trace, seed uint64) *play {
 		trace: t, seed: seed, chance: float64(rand.NewPCG(seed, 3).Uint64() >> 11),
 		arrivals: rand.New(rand.NewPCG(seed, 1)),
 		index:    map[string]int{}, from: make([]int, len(t.Proxies)), taken: make([][]int, len(t.Proxies)),
-		scorer: &counted{},
+		inFlight: make([]int, len(t.Proxies)), scorer: &counted{},
 	}
 	for i := range t.Proxies {
 		p.index[t.Proxies[i].ID] = i
@@ -122,10 +123,18 @@ func newPlay(t *Trace, seed uint64) *play {
 	return p
 }
 
+// module is the part of wasmhost.Module that a simulation uses.
+type module interface {
+	core.Scorer
+	core.Tolerance
+	SetPool([]wasmhost.Proxy)
+	Observe(*core.Observation) error
+}
+
 // counted is a scorer that counts its plugin faults. The selector's rotation replaces the
 // scorer in these calls.
 type counted struct {
-	*wasmhost.Module
+	module
 	faults int
 	last   string
 }
@@ -139,12 +148,13 @@ func (c *counted) fault(err error) error {
 }
 
 func (c *counted) Score(candidates core.Candidates, scores []float64) error {
-	return c.fault(c.Module.Score(candidates, scores))
+	return c.fault(c.module.Score(candidates, scores))
 }
 
 // ending is an attempt in flight, with its result.
 type ending struct {
 	at      time.Time
+	proxy   int // its index
 	lease   upstream.Lease
 	outcome core.Outcome
 	seen    core.Observation
@@ -173,8 +183,8 @@ func (p *play) each(f func(t float64)) {
 }
 
 // with simulates the trace with a scorer.
-func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
-	p.scorer = &counted{Module: m}
+func (p *play) with(m module, breakers breaker.Config) error {
+	p.scorer = &counted{module: m}
 	begin := time.Unix(0, int64(p.trace.Start*1e9))
 	now := begin
 	clock := func() time.Time { return now }
@@ -194,6 +204,7 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 		for len(running) > 0 && !running[0].at.After(until) {
 			e := heap.Pop(&running).(*ending)
 			now = e.at
+			p.inFlight[e.proxy]--
 			e.lease.Settle(&e.outcome)
 			e.lease.Release()
 			p.scorer.fault(m.Observe(&e.seen))
@@ -223,7 +234,7 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 		lease.Target = targets[host]
 		i := p.index[lease.Proxy.ID()]
 		ok, latency := p.attempt(i, t)
-		e := &ending{at: now.Add(latency), lease: lease, outcome: core.Outcome{
+		e := &ending{at: now.Add(latency), proxy: i, lease: lease, outcome: core.Outcome{
 			Verdict: core.Failure, Charge: core.ChargeProxyOrTarget, Status: 503, Latency: latency,
 		}}
 		if ok {
@@ -241,7 +252,16 @@ func (p *play) with(m *wasmhost.Module, breakers breaker.Config) error {
 
 // withOracle simulates the trace with the oracle.
 func (p *play) withOracle() {
-	p.each(func(t float64) { p.attempt(p.bestIndex(t), t) })
+	var running endings
+	p.each(func(t float64) {
+		now := time.Unix(0, int64(t*1e9))
+		for len(running) > 0 && !running[0].at.After(now) {
+			p.inFlight[heap.Pop(&running).(*ending).proxy]--
+		}
+		i := p.bestIndex(t)
+		_, latency := p.attempt(i, t)
+		heap.Push(&running, &ending{at: now.Add(latency), proxy: i})
+	})
 }
 
 func flag(b bool) float64 {
@@ -274,10 +294,11 @@ func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
 
-// attempt simulates an attempt through a proxy and counts it.
+// attempt begins an attempt through a proxy and counts it. The caller ends it after latency: it takes it out
+// of inFlight.
 func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	x := &p.trace.Proxies[i]
-	s := x.at(t, &p.from[i])
+	s := p.state(i, t)
 	ok = p.luck(2*i) < s.Success
 	seconds := s.Latency * (0.8 + 0.4*p.luck(2*i+1))
 	p.attempts++
@@ -287,15 +308,29 @@ func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	p.latency += seconds
 	p.cost += x.Cost
 	p.regret += p.best(t).Success - s.Success
+	p.inFlight[i]++
 	p.taken[i][min(int(t/p.trace.Duration*Columns), Columns-1)]++
 	return ok, time.Duration(seconds * 1e9)
 }
+
+// state returns how the next attempt through a proxy would be: above its capacity, the attempts share it.
+func (p *play) state(i int, t float64) State {
+	s := p.trace.Proxies[i].at(t, &p.from[i])
+	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
+		s.Success *= s.Capacity / n
+		s.Latency *= min(n/s.Capacity, maxSlowdown)
+	}
+	return s
+}
+
+// maxSlowdown is the factor by which latencies grow at most, if a proxy has attempts above its capacity.
+const maxSlowdown = 10
 
 // bestIndex returns the proxy with the highest probability of success, the fastest of equals.
 func (p *play) bestIndex(t float64) int {
 	best, have := 0, State{Success: -1}
 	for i := range p.trace.Proxies {
-		s := p.trace.Proxies[i].at(t, &p.from[i])
+		s := p.state(i, t)
 		if s.Success > have.Success || s.Success == have.Success && s.Latency < have.Latency {
 			best, have = i, s
 		}
@@ -304,8 +339,7 @@ func (p *play) bestIndex(t float64) int {
 }
 
 func (p *play) best(t float64) State {
-	i := p.bestIndex(t)
-	return p.trace.Proxies[i].at(t, &p.from[i])
+	return p.state(p.bestIndex(t), t)
 }
 
 func (p *play) result(name string) Result {

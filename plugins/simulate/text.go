@@ -142,6 +142,18 @@ func (r Backoffs) Write(out io.Writer, s Style) error {
 	for _, x := range r.Results {
 		fmt.Fprintf(w, "%s\t%.1f %%\t%.2f\t%.2f\n", x.Backoff, 100*x.Recovered, x.Retries, x.Late)
 	}
+	fmt.Fprintf(w, "\nmean wait (s), %d attempts at most", r.Policy.MaxAttempts)
+	for _, x := range r.Results {
+		fmt.Fprintf(w, "\t%s", x.Backoff)
+	}
+	fmt.Fprintf(w, "\t%s\n", bestFixed)
+	for _, t := range r.Traffic {
+		fmt.Fprintf(w, "%s", t.Kind)
+		for _, x := range t.Results {
+			fmt.Fprintf(w, "\t%.2f", x.Wait)
+		}
+		fmt.Fprintln(w)
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ import (
 // later line does not change:
 //
 //	{"proxy": "a", "at": 0, "success": 0.98, "latency": 0.05, "cost": 2, "weight": 1, "region": "EU"}
-//	{"proxy": "a", "at": 300, "success": 0.4, "metadata": {"plan": "gold"}}
+//	{"proxy": "a", "at": 300, "success": 0.4, "capacity": 8, "metadata": {"plan": "gold"}}
 type Trace struct {
 	Duration float64 // s; the default is the larger of 600 and the last "at" plus 60
 	Rate     float64 // mean number of requests per second; default 20
@@ -49,6 +49,9 @@ type State struct {
 	At      float64 // s from the beginning
 	Success float64 // probability of success, 0 to 1
 	Latency float64 // mean latency, s; latencies differ from it by up to 20 %
+	// Capacity is the number of attempts in flight from which on further ones make all of them slower and less
+	// likely to succeed, both in proportion; 0 for no limit.
+	Capacity float64
 }
 
 // The limits of a trace.
@@ -72,6 +75,7 @@ type line struct {
 	At       *float64          `json:"at,omitempty"`
 	Success  *float64          `json:"success,omitempty"`
 	Latency  *float64          `json:"latency,omitempty"`
+	Capacity *float64          `json:"capacity,omitempty"`
 	Cost     *float64          `json:"cost,omitempty"`
 	Weight   *float64          `json:"weight,omitempty"`
 	Region   *string           `json:"region,omitempty"`
@@ -130,7 +134,8 @@ func set[T any](to *T, from *T) {
 }
 
 func (t *Trace) whole(l *line) error {
-	if l.At != nil || l.Success != nil || l.Latency != nil || l.Cost != nil || l.Weight != nil || l.Metadata != nil {
+	if l.At != nil || l.Success != nil || l.Latency != nil || l.Capacity != nil || l.Cost != nil || l.Weight != nil ||
+		l.Metadata != nil {
 		return errors.New("it says how a proxy does, but not which: \"proxy\" is missing")
 	}
 	set(&t.Duration, l.Duration)
@@ -166,6 +171,7 @@ func (t *Trace) proxy(at map[string]int, l *line) error {
 	}
 	set(&s.Success, l.Success)
 	set(&s.Latency, l.Latency)
+	set(&s.Capacity, l.Capacity)
 	before := s.At
 	set(&s.At, l.At)
 	switch {
@@ -173,6 +179,8 @@ func (t *Trace) proxy(at map[string]int, l *line) error {
 		return fmt.Errorf("success is %v; it must be 0 to 1", s.Success)
 	case !(s.Latency > 0 && s.Latency <= 3600):
 		return fmt.Errorf("latency is %v; it must be above 0 and at most 3600 seconds", s.Latency)
+	case !(s.Capacity >= 0 && s.Capacity <= 1e6):
+		return fmt.Errorf("capacity is %v; it must be 0 to 1e6", s.Capacity)
 	case !(p.Weight > 0 && p.Weight <= 1e6), !(p.Cost >= 0 && p.Cost <= 1e12):
 		return fmt.Errorf("weight must be above 0, at most 1e6; cost 0 to 1e12")
 	case known && s.At <= before, !(s.At >= 0 && s.At < 1e9):
@@ -219,7 +227,7 @@ func (t *Trace) Write(w io.Writer) error {
 		p := &t.Proxies[i]
 		for n := range p.States {
 			s := &p.States[n]
-			l := line{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency}
+			l := line{Proxy: &p.ID, At: &s.At, Success: &s.Success, Latency: &s.Latency, Capacity: &s.Capacity}
 			if n == 0 {
 				l.Cost, l.Weight, l.Metadata = &p.Cost, &p.Weight, p.Metadata
 				if p.Region != "" {
@@ -249,6 +257,9 @@ var Scenarios = []struct{ Name, Shows string }{
 	{"steady", "nothing changes"},
 	{"outage", "the best proxy fails for the middle third"},
 	{"drift", "every proxy's success wanders"},
+	{"equal", "all proxies are alike, and one attempt in twenty fails"},
+	{"zipf", "few proxies are good: the n-th best succeeds in 1/n of the attempts of the best"},
+	{"capacity", "all are equally good, up to a number of attempts in flight that differs between them"},
 }
 
 // Generate makes a trace from a specification: a scenario's name and, after commas, any of proxies=5,
@@ -292,16 +303,30 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 	}
 	switch name {
 	case "steady":
+	case "equal":
+		for i := range t.Proxies {
+			t.Proxies[i].States[0] = State{Success: 0.95, Latency: 0.1}
+		}
+	case "zipf":
+		for i := range t.Proxies {
+			t.Proxies[i].States[0] = State{Success: 0.98 / float64(i+1), Latency: 0.1}
+		}
+	case "capacity":
+		for i := range t.Proxies { // together they hold twice the attempts that are in flight at this rate
+			t.Proxies[i].States[0] = State{Success: 0.98, Latency: 0.5,
+				Capacity: max(1, math.Ceil(1.5*0.5*t.Rate/float64(proxies)))}
+		}
 	case "swap":
 		for i := range t.Proxies {
 			p, q := &t.Proxies[i], &t.Proxies[proxies-1-i]
-			p.States = append(p.States, State{t.Duration / 2, q.States[0].Success, q.States[0].Latency})
+			p.States = append(p.States, State{At: t.Duration / 2, Success: q.States[0].Success,
+				Latency: q.States[0].Latency})
 		}
 	case "outage":
 		p := &t.Proxies[0]
 		well := p.States[0]
-		p.States = append(p.States, State{t.Duration / 3, 0.02, 1}, State{t.Duration * 2 / 3, well.Success,
-			well.Latency})
+		p.States = append(p.States, State{At: t.Duration / 3, Success: 0.02, Latency: 1},
+			State{At: t.Duration * 2 / 3, Success: well.Success, Latency: well.Latency})
 	case "drift":
 		const steps = 60
 		for i := range t.Proxies {

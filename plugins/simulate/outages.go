@@ -1,0 +1,207 @@
+package simulate
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
+)
+
+// Outages is the report on requests to one target that fails from time to time, with the default policy. Of
+// interest are the requests whose first attempt fails.
+type Outages struct {
+	Kind    string        `json:"kind"`    // what the outages are like
+	Results []OutageWaits `json:"results"` // of the plugin, of the built-ins, and of the best fixed delay
+}
+
+// OutageWaits is the result of one backoff. The wait of a request ends with its success; a request that is not
+// served counts as the policy's max_backoff_delay.
+type OutageWaits struct {
+	Backoff  string  `json:"backoff"`
+	Served   float64 `json:"served"`        // share of the requests, 0 to 1
+	Wait     float64 `json:"mean_wait"`     // s
+	Attempts float64 `json:"mean_attempts"` // per request
+}
+
+// bestFixed names the fixed delay that has the shortest mean wait, chosen with knowledge of all outages.
+const bestFixed = "best fixed"
+
+// outageKinds are the lengths of outages, in seconds; nil for a proxy of five that is dead.
+var outageKinds = []struct {
+	name   string
+	length func(*rand.Rand) float64
+}{
+	{"0.4 s, nearly equal", func(r *rand.Rand) float64 { return 0.4 * math.Exp(0.2*r.NormFloat64()) }},
+	{"5 s, nearly equal", func(r *rand.Rand) float64 { return 5 * math.Exp(0.2*r.NormFloat64()) }},
+	{"15 s, nearly equal", func(r *rand.Rand) float64 { return 15 * math.Exp(0.2*r.NormFloat64()) }},
+	{"5 s in the mean, memoryless", func(r *rand.Rand) float64 { return 5 * r.ExpFloat64() }},
+	{"a dead proxy of five", nil},
+}
+
+// The times of outages and requests.
+const (
+	outageCount   = 200
+	outageGap     = 20.0 // s, at least; in the mean twice as much
+	outageRequest = 3.0  // requests per second, in the mean
+)
+
+// timeline is the outages of a target and the times of requests.
+type timeline struct {
+	outages  [][2]float64 // begin and end, s, in the order of time
+	requests []float64    // s
+	dead     bool         // a fifth of the first attempts meets a dead proxy
+}
+
+func newTimeline(length func(*rand.Rand) float64, r *rand.Rand) *timeline {
+	t, now := &timeline{dead: length == nil}, 0.0
+	for range outageCount {
+		now += outageGap * (1 + r.ExpFloat64())
+		if length != nil {
+			d := length(r)
+			t.outages = append(t.outages, [2]float64{now, now + d})
+			now += d
+		}
+	}
+	for at := 0.0; at < now; at += r.ExpFloat64() / outageRequest {
+		t.requests = append(t.requests, at)
+	}
+	return t
+}
+
+// up reports whether the target succeeds at a time.
+func (t *timeline) up(at float64) bool {
+	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
+		return cmp.Compare(o[0], at)
+	})
+	return !begins && (i == 0 || at >= t.outages[i-1][1])
+}
+
+// pending is an attempt to come.
+type pending struct {
+	at, began, waited, luck float64
+	number                  int
+}
+
+// queue is a heap of attempts, the earliest first.
+type queue []pending
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].at < q[j].at }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)        { *q = append(*q, x.(pending)) }
+func (q *queue) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
+}
+
+// play makes the requests of the timeline. wait and observe are the backoff's.
+func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
+	observe func(*core.Observation)) (out OutageWaits, err error) {
+	q := make(queue, len(t.requests))
+	for i, at := range t.requests { // in the order of time, which is a heap
+		q[i] = pending{at: at, began: at, luck: r.Float64()}
+	}
+	failed, total, attempts := 0, 0.0, 0
+	end := func(a *pending, served bool) {
+		attempts += a.number + 1
+		if served {
+			out.Served++
+			total += a.at - a.began
+		} else {
+			total += policy.MaxBackoffDelay
+		}
+	}
+	for len(q) > 0 {
+		a := heap.Pop(&q).(pending)
+		proxy, ok := 0, t.up(a.at)
+		if t.dead && a.number == 0 && a.luck < 0.2 {
+			proxy, ok = 1, false
+		}
+		id := core.Hash53(trial.ID(proxy))
+		o := core.Observation{
+			Now: defaultStart + a.at, IDHash: id, HostHash: core.Hash53("host-1.test"), Attempt: float64(a.number),
+			Success: flag(ok), Latency: 0.05, Status: 503, Delay: a.waited,
+		}
+		if ok {
+			o.Status = 200
+		}
+		observe(&o)
+		switch {
+		case ok && a.number > 0:
+			end(&a, true)
+		case ok:
+		case a.number+1 == policy.MaxAttempts:
+			end(&a, false)
+		default:
+			if a.number == 0 {
+				failed++
+			}
+			d, err := wait(&core.BackoffRequest{
+				Retry: float64(a.number + 1), BaseDelay: policy.BaseDelay, Multiplier: policy.Multiplier,
+				Cap: policy.MaxBackoffDelay, Jitter: flag(policy.Jitter), Random: r.Float64(), PreviousDelay: a.waited,
+				LastStatus: 503, Elapsed: a.at - a.began, Remaining: -1, MaxAttempts: float64(policy.MaxAttempts),
+				HostHash: o.HostHash, IDHash: id, Now: o.Now,
+			})
+			if err != nil {
+				return out, err
+			}
+			a.number, a.waited = a.number+1, d
+			a.at += d
+			heap.Push(&q, a)
+		}
+	}
+	n := float64(max(failed, 1))
+	out.Served, out.Wait, out.Attempts = out.Served/n, total/n, float64(attempts)/n
+	return out, nil
+}
+
+// fixed returns the result of a fixed delay: what play returns, without simulating each attempt.
+func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
+	failed, total, attempts := 0.0, 0.0, 0
+	for _, began := range t.requests {
+		dead := r.Float64() < 0.2 && t.dead
+		if t.up(began) && !dead {
+			continue
+		}
+		failed++
+		n, at := 1, began
+		for n < policy.MaxAttempts {
+			n++
+			if at += delay; t.up(at) {
+				break
+			}
+		}
+		attempts += n
+		if t.up(at) {
+			out.Served++
+			total += at - began
+		} else {
+			total += policy.MaxBackoffDelay
+		}
+	}
+	failed = max(failed, 1)
+	out.Served, out.Wait, out.Attempts = out.Served/failed, total/failed, float64(attempts)/failed
+	return out
+}
+
+// shortestFixed is the shortest fixed delay, s. It is that of base_delay.
+const shortestFixed = 0.1
+
+// bestFixed returns the result of the fixed delay with the shortest mean wait.
+func (t *timeline) bestFixed(policy *retry.Policy, seed uint64) OutageWaits {
+	best := OutageWaits{Wait: math.Inf(1)}
+	for d := shortestFixed; d <= policy.MaxBackoffDelay; d *= 1.02 {
+		if r := t.fixed(policy, rand.New(rand.NewPCG(seed, 6)), d); r.Wait < best.Wait {
+			best = r
+			best.Backoff = fmt.Sprintf("%s: %.2f s", bestFixed, d)
+		}
+	}
+	return best
+}
