@@ -64,7 +64,7 @@ func DefaultConfig() Config {
 		Queue:          queue.Default(),
 		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute, HeadTimeout: 10 * time.Second,
 		Health:   health.DefaultSettings(),
-		Adaptive: true, Reachability: true, FirstScorer: fallbackFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
+		Adaptive: true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000},
@@ -86,8 +86,10 @@ type Judges interface {
 // NoJudge is the name for no judge: responses are not judged.
 const NoJudge = "none"
 
-// The default scorers. They are also called in place of another scorer that fails.
+// The default scorer of first attempts, and the scorers that are used if another one fails. fallbackRetry is also the
+// default scorer of retries.
 const (
+	defaultFirst  = "exploring"
 	fallbackFirst = "least_in_flight"
 	fallbackRetry = "performance"
 )

@@ -11,8 +11,8 @@ if [ "${1-}" = --check ]; then
   trap 'rm -rf "$out"' EXIT
 fi
 
-modules=(exponential linear fixed decorrelated_jitter
-         performance round_robin random weighted least_in_flight cost_aware none ban_like)
+modules=(exponential linear fixed decorrelated_jitter adaptive
+         performance round_robin random weighted least_in_flight cost_aware exploring none ban_like)
 
 ../../sdk/assemblyscript/asc.sh --version >/dev/null # installs it
 # All in one process: the compiler takes longer to start than to compile.

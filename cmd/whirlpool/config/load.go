@@ -21,6 +21,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
+	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
 // Source is where a configuration comes from.
@@ -58,6 +59,10 @@ func Load(src Source) (*Config, error) {
 		l.decode("", strict.TOML, tree, &l.cfg)
 		if _, set := tree["queue"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
 			l.cfg.Queue.MaxWaiting = 0
+		}
+		selection, _ := tree["selection"].(map[string]any)
+		if _, set := selection["first"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
+			l.cfg.Selection.First = plugins.FallbackFirst
 		}
 		l.policy()
 		l.plugins()

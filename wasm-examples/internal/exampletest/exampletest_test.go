@@ -24,7 +24,8 @@ func TestABackoff(t *testing.T) {
 }
 
 func TestProxiesRecoverUnderEveryBuiltIn(t *testing.T) {
-	for _, name := range []string{"performance", "cost_aware", "least_in_flight", "weighted", "round_robin", "random"} {
+	for _, name := range []string{"performance", "cost_aware", "least_in_flight", "weighted", "round_robin", "random",
+		"exploring"} {
 		t.Run(name, func(t *testing.T) {
 			exampletest.Recovers(t, exampletest.Wasm{Code: builtin.Modules()[name]}, nil, 1)
 		})

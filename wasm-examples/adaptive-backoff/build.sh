@@ -1,6 +1,0 @@
-#!/bin/sh
-# build.sh DIR writes adaptive-backoff.wasm into DIR.
-set -eu
-out=$(cd "${1:?the directory to write to}" && pwd)
-cd "$(dirname "$0")"
-GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o "$out/adaptive-backoff.wasm" .
