@@ -104,6 +104,8 @@ type Finding struct {
 	// TargetFails: the latest attempts of the other proxies at the target all failed
 	// too (4 to 8 attempts of the last minute). The failure is not held against the proxy.
 	TargetFails bool
+	// OthersFail: the latest attempts of the other proxies at the target failed, at least one of them.
+	OthersFail bool
 	// JustServed: one of the latest attempts of the other proxies at the target, begun
 	// within the last 2 s, was a success. The proxy is the likely cause.
 	JustServed bool

@@ -175,7 +175,10 @@ func (t *target) finding(a *Attempt) Finding {
 		return Finding{}
 	}
 	attempts, failures, served := t.others(a.Proxy, a.At, a.At-justServed)
-	return Finding{TargetFails: failures >= 4 && failures == attempts, JustServed: served}
+	return Finding{
+		TargetFails: failures >= 4 && failures == attempts, OthersFail: failures > 0 && failures == attempts,
+		JustServed: served,
+	}
 }
 
 // noise returns the share of transient failures among the attempts of the other proxies.

@@ -322,7 +322,7 @@ func TestASuccessLongAfterTheLastFailureBeginsATrial(t *testing.T) {
 			r.try(u, true, time.Millisecond)
 		}
 		require.False(t, u.OnTrial())
-		require.Equal(t, trialSuccesses, u.Stats().Samples)
+		require.Equal(t, trialSuccesses+2, u.Stats().Samples, "those since the failure")
 		r.pass(time.Minute)
 		r.try(u, true, time.Millisecond)
 		require.False(t, u.OnTrial(), "there are no failures to replace")

@@ -26,8 +26,8 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 				reported = core.Excluded
 			}
 		}
-		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && !found.JustServed && u.pool.others(u) > 0 {
-			counted = core.Excluded // the target may be the cause
+		if o.Verdict == core.Failure && o.Charge != core.ChargeProxy && found.OthersFail && !found.JustServed {
+			counted = core.Excluded // the target is the likely cause
 		}
 	}
 	switch {

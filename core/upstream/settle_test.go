@@ -11,20 +11,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// A failure that the target may have caused is not in the statistics, until the target has just served another
-// proxy. A failure that only the proxy can have caused always is, and so is every one if breakers count literally.
+// A failure that the target is likely to have caused, because another proxy has failed there too, is not in the
+// statistics. A failure that only the proxy can have caused always is, and so is every one if breakers count literally.
 func TestFailuresInTheStatistics(t *testing.T) {
 	for _, x := range []struct {
-		literal, served bool
-		charge          core.Charge
-		age             time.Duration // of the success of the other proxy
-		counted         bool
+		literal bool
+		charge  core.Charge
+		other   []core.Verdict // attempts of the other proxy
+		counted bool
 	}{
-		{charge: core.ChargeProxyOrTarget},
-		{charge: core.ChargeProxyOrTarget, served: true, counted: true},
-		{charge: core.ChargeProxyOrTarget, served: true, age: time.Minute},
-		{charge: core.ChargeProxy, counted: true},
-		{charge: core.ChargeProxyOrTarget, literal: true, counted: true},
+		{charge: core.ChargeProxyOrTarget, counted: true},
+		{charge: core.ChargeProxyOrTarget, other: []core.Verdict{core.Success}, counted: true},
+		{charge: core.ChargeProxyOrTarget, other: []core.Verdict{core.Failure}},
+		{charge: core.ChargeProxyOrTarget, other: []core.Verdict{core.Failure, core.Success}, counted: true},
+		{charge: core.ChargeProxy, other: []core.Verdict{core.Failure}, counted: true},
+		{charge: core.ChargeProxyOrTarget, other: []core.Verdict{core.Failure}, literal: true, counted: true},
 	} {
 		now := time.Unix(1000, 0)
 		pool := NewPool(PoolConfig{Literal: x.literal, Breaker: breaker.Default(), Memory: DefaultMemory,
@@ -40,9 +41,9 @@ func TestFailuresInTheStatistics(t *testing.T) {
 			lease.Settle(&o)
 			lease.Release()
 		}
-		if x.served {
-			attempt("b", core.Outcome{Verdict: core.Success})
-			now = now.Add(x.age)
+		for _, v := range x.other {
+			attempt("b", core.Outcome{Verdict: v, Charge: core.ChargeProxyOrTarget, Status: 503})
+			now = now.Add(10 * time.Millisecond)
 		}
 		attempt("a", core.Outcome{Verdict: core.Failure, Charge: x.charge, Status: 503})
 		samples := 0

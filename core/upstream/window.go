@@ -39,9 +39,11 @@ type window struct {
 	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
 	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; before that, when the proxy was added
 	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
-	tail        atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
-	stretched   bool          // Stretch has raised tail since the last success; guarded by mu
-	trial       trial
+
+	sinceFailure int           // successes since then, at most windowSize
+	tail         atomic.Uint64 // see Tail; float64 bits, s; 0 without a success
+	stretched    bool          // Stretch has raised tail since the last success; guarded by mu
+	trial        trial
 }
 
 // tailDecay is the share of its distance to the latest latency by which tail decreases with each
@@ -76,6 +78,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		store(&to.ewma, s)
 		store(&to.failures, 0)
 		w.stretched = false
+		w.sinceFailure = min(w.sinceFailure+1, windowSize)
 		if tail, l := load(&w.tail), latency.Seconds(); l < tail {
 			store(&w.tail, tail-tailDecay*(tail-l))
 		} else {
@@ -83,13 +86,17 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 		}
 		w.lastSuccess.Store(int64(at))
 	} else {
-		w.lastFailure = at
+		w.lastFailure, w.sinceFailure = at, 0
 		w.latency[i] = float32(math.NaN())
 		store(&to.failures, load(&to.failures)+1)
 	}
 	w.dropOlder(at, memory)
 	if w.trial.add(v, w.worseThan(latency)) {
-		for w.n > trialSuccesses {
+		keep := trialSuccesses
+		if w.successes < w.n { // the failures made it worse
+			keep = max(keep, w.sinceFailure)
+		}
+		for w.n > keep {
 			w.drop()
 		}
 		store(&to.ewma, w.mean())

@@ -157,7 +157,7 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 				require.Greater(t, mine.SuccessRate, 0.94*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
 				mean += mine.SuccessRate / best.SuccessRate / 6
 				if scenario == "outage" && name == "performance" {
-					require.Greater(t, mine.Shares[0], 0.9*best.Shares[0], "seed %d", seed+1)
+					require.Greater(t, mine.Shares[0], 0.85*best.Shares[0], "seed %d", seed+1)
 				}
 			}
 			require.Greater(t, mean, 0.95, "%s on %s", name, scenario)
