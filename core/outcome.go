@@ -52,11 +52,11 @@ type RetryKind uint8
 const (
 	NoRetry           RetryKind = iota // the outcome is final
 	RetryAfterBackoff                  // retry after the backoff
-	RetryElsewhere                     // retry at once, and not through this proxy again
+	RetryElsewhere                     // retry at once, through another proxy
 	Replay                             // repeat at once, through the same proxy on a new connection
 )
 
-// Cause is why an attempt ended as it did. Package verdict defines the values.
+// Cause says why an attempt ended as it did. Package verdict defines the values.
 type Cause uint8
 
 // Charge is the party that an attempt's failure is charged to.
@@ -70,8 +70,8 @@ const (
 	// ChargeProxyOrTarget is for a failure that either of the two can cause. One attempt
 	// does not show which: package evidence compares the proxy with the other proxies.
 	ChargeProxyOrTarget
-	// ChargeProxyIfServed charges the proxy if another proxy then serves the same
-	// request, and nobody otherwise.
+	// ChargeProxyIfServed charges the proxy if another proxy serves the same request later. Otherwise nobody is
+	// charged.
 	ChargeProxyIfServed
 	ChargeTarget
 	ChargeClient
@@ -112,8 +112,8 @@ type Outcome struct {
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
 	Err        error         // without credentials and query strings; nil if a response arrived
 
-	// NoTargetResponse is set if no response of the target arrived. A failover then
-	// begins without a wait.
+	// NoTargetResponse is set if no response of the target arrived. If so, a
+	// failover begins without a wait.
 	NoTargetResponse bool
 }
 

@@ -6,8 +6,8 @@ import "fmt"
 // is a lower priority.
 type Priority uint8
 
-// The priorities. AnyPriority is the zero value: a request without a priority is treated as
-// PriorityNormal, a limit without one allows every priority.
+// The priorities. AnyPriority is the zero value. A request without a priority is treated as PriorityNormal. A
+// limit of AnyPriority permits every priority.
 const (
 	AnyPriority Priority = iota
 	PriorityHigh
@@ -15,7 +15,7 @@ const (
 	PriorityLow
 )
 
-// PriorityCount is the number of priorities, AnyPriority left out.
+// PriorityCount is the number of priorities without AnyPriority.
 const PriorityCount = int(PriorityLow)
 
 var priorityNames = [...]string{PriorityHigh: "high", PriorityNormal: "normal", PriorityLow: "low"}
@@ -27,7 +27,7 @@ func Priorities() [PriorityCount]Priority {
 
 func (p Priority) String() string { return priorityNames[p] }
 
-// ParsePriority returns the priority with that name: high, normal or low. The error names them.
+// ParsePriority returns the priority with the given name: high, normal or low. The error lists these names.
 func ParsePriority(name string) (Priority, error) {
 	for _, p := range Priorities() {
 		if name == priorityNames[p] {
