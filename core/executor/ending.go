@@ -18,14 +18,14 @@ type Ending[T any] struct {
 	Refusal  *Refusal
 }
 
-// Relay is a response to be relayed to the client: a success, or the failure of the last attempt.
+// Relay is a response to relay to the client: a success, or the failure of the last attempt.
 type Relay struct {
 	x      *Exchange
 	served bool // the attempt is a success so far, and has not been recorded
 }
 
-// Close records the attempt and the request. status is the one sent to the client, or 0 if the
-// client had left before. relayed describes how the response was relayed.
+// Close records the attempt and the request. status is the status sent to the client, or 0 if the client had
+// left before. relayed describes how the response was relayed.
 func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 	x := r.x
 	if x.open != openRelay {
@@ -44,7 +44,7 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // although the client has received another X-Whirlpool-Outcome
+			x.result.Final = core.FinalNotRetryable // the X-Whirlpool-Outcome that the client received differs from it
 			x.logFailed(o)
 		}
 	}
@@ -65,9 +65,9 @@ func (r *Relay) Switched(at time.Time) *Tunnel {
 	return &x.tunnel
 }
 
-// Tunnel is an open tunnel. Until Close its attempt counts as in flight. The request is recorded at
-// the target's first byte or at the tunnel's end; at once if there is no proxy, or if breakers
-// count literally.
+// Tunnel is an open tunnel. Its attempt is in flight until Close. The request is recorded at the target's
+// first byte, or at the end of the tunnel. If there is no proxy, or if breakers count literally, it is
+// recorded at once.
 type Tunnel struct {
 	x          *Exchange
 	status     int  // status recorded for the client
@@ -114,8 +114,8 @@ func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x.releaseDeferred()
 }
 
-// Refusal is the reason for which an exchange ended without a response to relay. Package proxyhttp
-// makes the error response of it.
+// Refusal is the reason for which an exchange ended without a response to relay. Package proxyhttp turns it
+// into an error response.
 type Refusal struct {
 	x          *Exchange
 	Kind       RefusalKind
@@ -123,9 +123,9 @@ type Refusal struct {
 	Attempts   int
 	ProxyID    string        // of the last attempt; "" if there was none
 	Last       core.Outcome  // of the last attempt; zero if there was none
-	RetryAfter time.Duration // time after which the client may try again; 0 if unknown
-	Target     string        // with TargetSuspect
-	Err        error         // with NoProxy, NoneAccepts and Stopped
+	RetryAfter time.Duration // time until the client may repeat the request; 0 if unknown
+	Target     string        // only with TargetSuspect
+	Err        error         // only with NoProxy, NoneAccepts and Stopped
 }
 
 // RefusalKind is the kind of a Refusal.
@@ -145,8 +145,7 @@ const (
 	NotRepeatable                        // no retry, because the request may have reached its target
 )
 
-// Close records the request. status is the one sent to the client, or 0 if the client had left
-// before.
+// Close records the request. status is the status sent to the client, or 0 if the client had left before.
 func (r *Refusal) Close(status int, at time.Time) {
 	if r.x.open != openRefusal {
 		return
@@ -155,8 +154,8 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// stand makes the last attempt the tunnel that Run returns, and records the request if that must
-// not wait.
+// stand makes the last attempt the tunnel that Run returns. It records the request if that must happen at
+// once (Tunnel).
 func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true
@@ -170,9 +169,9 @@ func (x *Exchange) stand() *Tunnel {
 	return &x.tunnel
 }
 
-// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the
-// target's first byte, or at the tunnel's end; for a tunnel without a proxy, or if breakers count
-// literally, when the tunnel is open. Later calls have no effect.
+// recordTunnel records the attempt that opened a tunnel, and the request. It is called at the target's first
+// byte or at the end of the tunnel. For a tunnel without a proxy, or if breakers count literally, it is
+// called when the tunnel is open. Later calls have no effect.
 func (x *Exchange) recordTunnel() {
 	if x.tunnel.unrecorded {
 		x.tunnel.unrecorded = false
@@ -201,7 +200,7 @@ func (x *Exchange) finish(status int, clientLeft bool, at time.Time) {
 // record records the request.
 func (x *Exchange) record(status int, clientLeft bool, at time.Time) {
 	if x.race != nil {
-		x.race.join() // so that all its attempts have been recorded
+		x.race.join() // waits until all attempts of the race have been recorded
 	}
 	q, r := x.request, &x.result
 	x.final = core.RequestEvent{

@@ -27,11 +27,11 @@ type Exchange struct {
 	query     selector.Query
 	flight                     // the last attempt
 	finding   evidence.Finding // of the last attempt, if it failed
-	deferred  []deferred       // failed attempts to be charged if another proxy serves the request
+	deferred  []deferred       // failed attempts that are charged only if another proxy serves the request
 	bans      []ban            // rulings on attempts of this exchange
 	retry     retryState
-	race      anyRace // of the first attempt with its hedge; nil without one
-	lostHedge bool    // the hedge has lost or failed, and no attempt has followed
+	race      anyRace // race of the first attempt and its hedge; nil without one
+	lostHedge bool    // the hedge has lost or failed, and no attempt has followed it
 
 	open    open // kind of the ending that has not been closed
 	relay   Relay
@@ -44,7 +44,7 @@ type Exchange struct {
 	forRetry queue.Waiter[*retry.Budget]
 
 	shortenLast func() time.Time // flight.shorten, bound once
-	eventsMu    sync.Mutex       // of result.Events until the request is recorded
+	eventsMu    sync.Mutex       // guards result.Events until the request is recorded
 }
 
 // flight is one attempt, from the choice of its proxy to its outcome.
@@ -53,7 +53,7 @@ type flight struct {
 	proxy    *upstream.Upstream // nil before the first attempt
 	lease    upstream.Lease
 	event    core.AttemptEvent
-	cutShort bool // the attempt's deadline is its adaptive timeout
+	cutShort bool // the attempt's deadline comes from its adaptive timeout
 }
 
 // retryState is the part of an exchange's state that concerns retries.
@@ -61,7 +61,7 @@ type retryState struct {
 	delay  time.Duration // wait before the last attempt
 	reason string        // reason of the retry, for the log
 
-	triedAsUsual  bool // the target is suspect, and this request is retried nevertheless
+	triedAsUsual  bool // the target is suspect, but this request is retried
 	targetSuspect bool // no retry, because the target is suspect
 	limitReached  bool // no retry, because max_attempts was reached
 	budgetSpent   bool // no retry, because the retry budget was spent
@@ -80,8 +80,8 @@ const (
 // Result returns the exchange's result. It is valid until the next Run.
 func (x *Exchange) Result() *Result { return &x.result }
 
-// reset prepares x for the next request. It keeps the fields that each request sets before it reads
-// them. It does not assign a new Exchange, because that would copy one on the stack.
+// reset prepares x for the next request. It does not clear the fields that each request sets before it reads
+// them. It does not assign a new Exchange, because that would copy an Exchange on the stack.
 func (x *Exchange) reset() {
 	x.Abandon()
 	x.result = Result{Events: x.result.Events[:0]}
@@ -110,12 +110,11 @@ func (x *Exchange) Abandon() {
 type deferred struct {
 	lease   upstream.Lease // does not count as in flight any more
 	outcome core.Outcome
-	tunnel  bool // the tunnel was too slow: charged once another tunnel has a byte of the target
+	tunnel  bool // the tunnel was too slow: charged when another tunnel has received a byte of the target
 }
 
-// chargeDeferred charges the deferred attempts, because another proxy has served the request. If
-// opened is set, it has only opened a tunnel: then attempts whose tunnel was too slow stay
-// deferred.
+// chargeDeferred charges the deferred attempts, because another proxy has served the request. opened is set
+// if that proxy has only opened a tunnel; attempts whose tunnel was too slow then stay deferred.
 func (x *Exchange) chargeDeferred(opened bool) {
 	kept := 0
 	for i := range x.deferred {
@@ -136,7 +135,7 @@ func (x *Exchange) chargeDeferred(opened bool) {
 	x.deferred = x.deferred[:kept]
 }
 
-// releaseDeferred releases the deferred attempts. Those that were not charged are excluded.
+// releaseDeferred releases the deferred attempts. Attempts that were not charged count as excluded.
 func (x *Exchange) releaseDeferred() {
 	for i := range x.deferred {
 		x.deferred[i].lease.Release()

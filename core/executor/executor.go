@@ -33,7 +33,8 @@ type Selector interface {
 	Untried(q *selector.Query, now time.Time) bool
 	// Blocked returns an error if no proxy can be chosen for q.
 	Blocked(q *selector.Query, now time.Time) error
-	// NextTest returns when a proxy may become admissible whose breaker is not closed; false without one.
+	// NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible. It
+	// returns false if there is none.
 	NextTest() (time.Time, bool)
 }
 
@@ -43,8 +44,7 @@ type Recorder interface {
 	Request(*core.RequestEvent)
 }
 
-// Targets reports which targets fail through every proxy. Moments are measured from the
-// pool's epoch.
+// Targets reports which targets fail through every proxy. Times count from the pool's epoch.
 type Targets interface {
 	// Suspect reports whether the target fails through several proxies and serves none.
 	Suspect(target evidence.Target) bool
@@ -55,22 +55,22 @@ type Targets interface {
 	ServedElsewhere(target evidence.Target, proxy uint64, now time.Duration) bool
 }
 
-// Tuning holds the settings that a reload may change. An exchange uses those in force
-// when it began.
+// Tuning holds the settings that a reload may change. An exchange uses the settings that were in force when
+// it began.
 type Tuning struct {
 	FirstScorer    core.Scorer                        // ranks candidates of first attempts
 	RetryScorer    core.Scorer                        // ranks candidates of retries
-	Backoff        func(strategy string) core.Backoff // nil for an unknown strategy
-	Observe        func(*core.Observation)            // plugins that learn; nil for none
+	Backoff        func(strategy string) core.Backoff // returns nil for an unknown strategy
+	Observe        func(*core.Observation)            // passes observations to plugins that learn; nil for none
 	Budget         *retry.Budget                      // nil for none
 	Queue          queue.Config                       // limits of both queues
-	Hedging        *retry.Hedging                     // nil for no hedges, whatever the policies are
+	Hedging        *retry.Hedging                     // nil if no request is hedged, whatever its policy says
 	AttemptTimeout time.Duration                      // the attempt timeout
 	Adaptive       bool                               // adaptive timeouts are on
-	Epoch          time.Time                          // of the pool: of Targets' and Rests' moments
+	Epoch          time.Time                          // epoch of the pool; times of Targets and Rests count from it
 	Judge          core.Judge                         // rules on responses; nil for none
-	Rests          *rest.Rests                        // the pairs that the judge lets rest; not nil with a Judge
-	Targets        Targets                            // nil if breakers count failures literally
+	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge
+	Targets        Targets                            // nil if breakers count literally
 }
 
 // Executor runs exchanges. It is safe for concurrent use.

@@ -14,30 +14,31 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Hedger is an attempt in flight that can be hedged. A Sender that implements it is hedged if the policy says so.
+// Hedger is an optional interface of a Sender. The first attempt of a Sender that implements it can be
+// hedged.
 type Hedger[T any] interface {
 	// Hedge returns the Sender of a hedge, or nil if the request cannot be sent twice at the same time.
 	Hedge() HedgeSender[T]
-	// Stop ends the attempt from another goroutine. A Sender's Send ends, and so does every later one until
-	// Discard.
+	// Stop ends the attempt from another goroutine. The Sender's Send then returns. Further calls of Send return
+	// at once until Discard has been called.
 	Stop()
-	// Adopt makes the hedge's response, which may be none, a response of this attempt.
+	// Adopt returns the response of a hedge as a response of this Sender. The response may be empty.
 	Adopt(hedge HedgeSender[T], response T) T
 }
 
-// HedgeSender makes one hedge. Its Send ends when ctx is cancelled. After Stop its Discard does not wait.
+// HedgeSender makes one hedge. Its Send returns when ctx is cancelled. After Stop, its Discard does not wait.
 type HedgeSender[T any] interface {
 	Sender[T]
 	Stop()
 }
 
-// hedgeReason is the RetryReason of a hedge.
+// hedgeReason is the value of AttemptEvent.RetryReason for a hedge.
 const hedgeReason = "hedge"
 
-// hedgeNumber is the number of a hedge: only first attempts are hedged.
+// hedgeNumber is the attempt number of a hedge, which is always 1, because only first attempts are hedged.
 const hedgeNumber = 1
 
-// errHedgeLost is why the context of a hedge is cancelled.
+// errHedgeLost is the cause with which the context of a hedge is cancelled.
 var errHedgeLost = errors.New("the first attempt has been served")
 
 // hedgeable reports whether the exchange's last attempt may be hedged.
@@ -47,27 +48,28 @@ func (x *Exchange) hedgeable() bool {
 		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && x.proxy.HasPeers()
 }
 
-// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt; the timer starts the
-// goroutine that makes the hedge. If the timer does not fire, the race is reused for the next request.
+// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt. The timer starts
+// another goroutine, which makes the hedge. If the timer does not fire, the race is reused for the next
+// request.
 type race[T any] struct {
 	x       *Exchange
-	timer   *time.Timer // calls run
+	timer   *time.Timer // calls run when it fires
 	first   Hedger[T]
 	ctx     context.Context
 	kind    retry.HedgeKind
-	began   time.Time // of the wait for the first attempt's response
-	running bool      // the timer has been started, and the race has not been decided
-	fired   bool      // the timer has fired, so that the race is not reused
+	began   time.Time // start of the wait for the first attempt's response
+	running bool      // the timer was started, and the race is not decided yet
+	fired   bool      // the timer has fired, so the race cannot be reused
 
-	firstByte bool // the race is about the first byte in an open tunnel, which has not arrived
+	firstByte bool // the race is for the first byte in an open tunnel, which has not arrived yet
 
 	mu     sync.Mutex // guards the fields below
 	phase  racePhase
-	ended  chan struct{}           // closed when the hedge's goroutine has ended; nil without one
-	cancel context.CancelCauseFunc // ends the hedge
+	ended  chan struct{}           // closed at the end of the hedge's goroutine; nil if there is none
+	cancel context.CancelCauseFunc // cancels the hedge
 	hedge  HedgeSender[T]
 
-	// These belong to the hedge's goroutine until end has been called, then to the exchange's.
+	// The hedge's goroutine owns the following fields until it has called end; afterwards the exchange owns them.
 	flight
 	response T
 }
@@ -77,20 +79,20 @@ type racePhase uint8
 const (
 	raceArmed   racePhase = iota // the hedge has not begun
 	raceRunning                  // both attempts are in flight
-	raceAwaited                  // the first attempt has failed, and the hedge is in flight
+	raceAwaited                  // the first attempt has failed, and the hedge is still in flight
 	raceWon                      // the hedge has succeeded
-	raceFailed                   // the hedge has failed while the first attempt was in flight
+	raceFailed                   // the hedge has failed, and the first attempt is still in flight
 	raceOver                     // the race has been decided
 )
 
-// anyRace is a race[T] of any T.
+// anyRace is a race[T] with any type T.
 type anyRace interface {
 	abandon()
 	join()
 	endHedge(served bool)
 }
 
-// hedged begins the race of the attempt that begins. It returns nil if it is not hedged.
+// hedged begins the race of the first attempt that begins now. It returns nil if the attempt is not hedged.
 func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !x.hedgeable() {
 		return nil
@@ -111,7 +113,7 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return arm(ctx, x, first, kind, x.event.Started, after)
 }
 
-// arm begins a race. The hedge begins after the time after; there is none if that is 0.
+// arm begins a race. The hedge begins after the duration after. If after is 0, there is no hedge.
 func arm[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
 ) *race[T] {
@@ -134,7 +136,7 @@ func arm[T any](
 	return r
 }
 
-// run makes the hedge.
+// run makes the hedge, in a goroutine of its own.
 func (r *race[T]) run() {
 	r.mu.Lock()
 	if r.phase != raceArmed {
@@ -151,7 +153,7 @@ func (r *race[T]) run() {
 	}
 }
 
-// hedgeQuery returns the query of the hedge's proxy.
+// hedgeQuery returns the query for the hedge's proxy.
 func (x *Exchange) hedgeQuery() selector.Query {
 	q := x.query
 	q.Tried = append([]selector.Tried{{Proxy: x.proxy}}, x.query.Tried...)
@@ -162,13 +164,13 @@ func (x *Exchange) hedgeQuery() selector.Query {
 	return q
 }
 
-// chooseHedge chooses a proxy that the request has not used. It runs beside the exchange's goroutine, and reads only
-// fields that do not change until the exchange ends.
+// chooseHedge chooses a proxy that the request has not used. It runs concurrently with the exchange's
+// goroutine. So it reads only fields that do not change until the exchange ends.
 func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *upstream.Upstream) (lease upstream.Lease,
 	ok bool) {
 	now, targets := x.executor.now(), x.tuning.Targets
 	switch {
-	case !x.executor.places.Empty(): // other requests wait for a proxy
+	case !x.executor.places.Empty(): // other requests wait for a place in flight
 		return lease, false
 	case ctx.Err() != nil, !x.deadline.IsZero() && !now.Before(x.deadline):
 		return lease, false
@@ -176,14 +178,15 @@ func (x *Exchange) chooseHedge(ctx context.Context, q *selector.Query, first *up
 		return lease, false
 	}
 	lease, err := x.executor.selector.Select(q, x.tuning.RetryScorer, now)
-	if err == nil && lease.Proxy == first { // no other one is admissible
+	if err == nil && lease.Proxy == first { // no other proxy is admissible
 		lease.Release()
 	}
 	return lease, err == nil && lease.Proxy != nil
 }
 
-// start begins the hedge. It gives lease back and returns false if the first attempt has ended, if the request
-// cannot be sent twice at the same time, or if the budget is spent.
+// start begins the hedge. It does not begin it if the first attempt has ended, if the request cannot be sent
+// twice at the same time, or if the hedge budget is spent. In these cases it releases the lease and returns
+// false.
 func (r *race[T]) start(lease upstream.Lease) bool {
 	x := r.x
 	r.mu.Lock()
@@ -206,14 +209,14 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 	return true
 }
 
-// payHedge takes a hedge from the budgets.
+// payHedge takes a hedge from the hedge budget and from the retry budget.
 func (x *Exchange) payHedge() bool {
 	budget := x.tuning.Budget
 	return x.tuning.Hedging.TryTake() &&
 		(budget == nil || x.executor.retries.Empty() && budget.TryWithdraw(x.executor.now()))
 }
 
-// end ends the hedge, whose attempt has a response and the outcome o.
+// end is called when the hedge has ended with a response and the outcome o.
 func (r *race[T]) end(response T, o core.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,7 +236,7 @@ func (r *race[T]) end(response T, o core.Outcome) {
 	}
 }
 
-// lose settles and records the hedge as lost. A hedge that had no connection to its proxy yet is not counted.
+// lose settles and records the hedge as lost. A hedge that had not connected to its proxy yet is not counted.
 func (r *race[T]) lose() {
 	o := verdict.LoseRace(r.event.Outcome)
 	reached := !verdict.Unreached(r.event.Outcome.Cause)
@@ -251,9 +254,9 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt, made by s, has ended with the outcome o. It returns the response and the
-// outcome that the exchange continues with, and makes that attempt the exchange's last one. The other attempt, if there
-// is one, has been settled, or it is being ended and its goroutine settles it.
+// decide is called when the first attempt, made by s, has ended with the outcome o. It decides which attempt
+// is the exchange's last one, and returns the response and the outcome of that attempt. The other attempt, if
+// any, has been settled, or is being ended; then its goroutine settles it.
 func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
 	x := r.x
 	if o.Result == core.ResultSuccess {
@@ -283,8 +286,7 @@ func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outco
 	return response, o
 }
 
-// stop ends the wait for the beginning of the hedge. If the hedge has begun, it returns true, and the caller
-// holds mu.
+// stop stops the timer of the hedge. If the hedge has begun already, it returns true, with mu held.
 func (r *race[T]) stop() (begun bool) {
 	if !r.running {
 		return false
@@ -303,7 +305,7 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// lost ends the hedge, which is not needed any more. It requires mu.
+// lost ends the hedge, because it is not needed any more. It requires mu.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {
@@ -320,15 +322,15 @@ func (r *race[T]) lost() {
 	r.phase = raceOver
 	x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	if p := x.request.Progress; p != nil {
-		p.Attempt(x.event.Attempt, x.event.ProxyID) // the tracker has the hedge as the last one
+		p.Attempt(x.event.Attempt, x.event.ProxyID) // because the tracker has the hedge as the last attempt
 		if x.open == openTunnel {
 			p.Tunnel()
 		}
 	}
 }
 
-// endHedge implements anyRace: it ends the hedge of an open tunnel, because the target has sent a byte through the
-// tunnel (served), or because the tunnel has ended.
+// endHedge implements anyRace. It ends the hedge of an open tunnel, either because the target has sent a byte
+// through the first tunnel (served is set), or because the first tunnel has ended.
 func (r *race[T]) endHedge(served bool) {
 	if served {
 		r.observeFirstByte()
@@ -340,8 +342,8 @@ func (r *race[T]) endHedge(served bool) {
 	}
 }
 
-// await waits until the hedge has ended: the first attempt has failed, and the hedge takes the place of a retry.
-// It requires mu, which it releases while it waits.
+// await waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
+// replaces a retry. It requires mu, and releases it while it waits.
 func (r *race[T]) await() {
 	if wait := r.x.request.BeforeWait; wait != nil {
 		wait()
@@ -351,7 +353,7 @@ func (r *race[T]) await() {
 	r.mu.Lock()
 }
 
-// take makes the hedge, which has ended, the exchange's last attempt. It requires mu.
+// take makes the hedge the exchange's last attempt. The hedge has ended. It requires mu.
 func (r *race[T]) take() (T, core.Outcome) {
 	x := r.x
 	r.phase = raceOver
@@ -367,7 +369,7 @@ func (r *race[T]) observe(latency time.Duration) {
 	}
 }
 
-// abandon implements anyRace: it ends a race that will not be decided.
+// abandon implements anyRace. It ends a race without a decision.
 func (r *race[T]) abandon() {
 	if r.running {
 		r.running, r.fired = false, true
@@ -389,7 +391,7 @@ func (r *race[T]) abandon() {
 	r.join()
 }
 
-// join implements anyRace: it waits until the hedge, which has lost, has given back what it held.
+// join implements anyRace. It waits until a lost hedge has released its resources.
 func (r *race[T]) join() {
 	if !r.fired {
 		return

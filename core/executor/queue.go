@@ -15,23 +15,23 @@ import (
 // place is the kind of a request that waits for a place in flight. Requests of one kind can use
 // the same proxies.
 type place struct {
-	region  float64 // the region of a request that uses no other; else 0
+	region  float64 // the region if the request is limited to it; otherwise 0
 	connect bool
-	barred  *Exchange // the exchange, if it must not use a proxy that it has tried; else nil
+	barred  *Exchange // the exchange if it must not use some proxy that it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
 type placeWaiter struct {
 	queue.Waiter[place]
 	scorer core.Scorer
-	lease  upstream.Lease // what take has acquired
-	at     time.Time      // when it did
-	err    error          // why it failed
+	lease  upstream.Lease // the lease that take has acquired
+	at     time.Time      // when take acquired it
+	err    error          // the error if take failed
 }
 
-// acquire chooses a proxy for an attempt that begins at now and acquires it. While every admissible
-// proxy is at its max_in_flight, the request waits in the queue; the attempt then begins at the time
-// that is returned. Without a proxy acquire sets the refusal and returns false.
+// acquire chooses and acquires a proxy for an attempt. If every admissible proxy is at its max_in_flight, the
+// request waits in the queue. The attempt begins at the returned time, which is now if the request did not
+// wait. If there is no proxy, acquire sets the refusal and returns false.
 func (x *Exchange) acquire(
 	ctx context.Context, scorer core.Scorer, now time.Time,
 ) (lease upstream.Lease, begins time.Time, ok bool) {
@@ -80,7 +80,7 @@ func (x *Exchange) acquire(
 	return lease, now, false
 }
 
-// takePlace chooses a proxy for the request that waits.
+// takePlace chooses and acquires a proxy for a request in the queue.
 func (x *Exchange) takePlace() queue.Result {
 	w := &x.forPlace
 	w.at = x.executor.now()
@@ -94,8 +94,8 @@ func (x *Exchange) takePlace() queue.Result {
 	return queue.Failed
 }
 
-// withdraw withdraws a retry from the budget. While the budget is spent, the request waits in the
-// queue; waited is for how long. It returns false if the budget stays spent, or ctx has ended.
+// withdraw withdraws a retry from the retry budget. While the budget is spent, the request waits in the
+// queue, for the time waited. withdraw returns false if the budget stays spent or ctx has ended.
 func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
 	budget, retries, waits := x.tuning.Budget, x.executor.retries, x.tuning.Queue.Enabled()
 	if budget == nil {
@@ -117,7 +117,7 @@ func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool)
 	return x.executor.now().Sub(began), err == nil && ctx.Err() == nil
 }
 
-// takeRetry withdraws a retry for the request that waits.
+// takeRetry withdraws a retry for a request in the queue.
 func (x *Exchange) takeRetry() queue.Result {
 	if x.forRetry.Kind.TryWithdraw(x.executor.now()) {
 		return queue.Taken
@@ -125,7 +125,7 @@ func (x *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// await lets x take from q, and waits until there is something to take.
+// await lets the request take a unit of q, and waits in q until there is one.
 func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -149,12 +149,12 @@ func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w 
 	return err
 }
 
-// PlaceFreed lets a request that waits take the place in flight that an attempt has given back.
-// It costs one atomic load while none waits.
+// PlaceFreed is called when an attempt has left its place in flight. It gives the place to a request that
+// waits. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues lets requests that wait take what has become free by itself: by the time that has
-// passed, a change of the pool or of a breaker. To be called regularly.
+// ServeQueues gives units to requests that wait, if the units have become free without a call: because time
+// has passed, or because the pool or a breaker has changed. It must be called regularly.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()

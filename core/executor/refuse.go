@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 )
 
-// refuse ends x, because no proxy can be chosen for the next attempt. A request waits for a proxy that is at
-// its max_in_flight (acquire), never for a breaker.
+// refuse ends x because no proxy can be chosen for the next attempt. (A request waits only for proxies that
+// are at their max_in_flight, see acquire. It never waits for a breaker.)
 func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now
@@ -49,7 +49,7 @@ func (x *Exchange) stopped(cause error) {
 	x.refusal.Err, x.refusal.RetryAfter = cause, 0
 }
 
-// setRefusal sets the refusal. The caller has set result.Final before.
+// setRefusal sets the refusal. The caller must set result.Final before the call.
 func (x *Exchange) setRefusal(kind RefusalKind) {
 	x.refusal = Refusal{x: x, Kind: kind, Final: x.result.Final, Attempts: x.result.Attempts, ProxyID: x.result.ProxyID}
 	if x.proxy != nil {

@@ -12,32 +12,32 @@ import (
 // Replayable.
 type Request struct {
 	ID           core.RequestID
-	Policy       *retry.Policy // the policy of this request
-	Global       *retry.Policy // the policy that decides which statuses breakers count
+	Policy       *retry.Policy // policy of the request
+	Global       *retry.Policy // global policy: it decides which statuses breakers count
 	Method       string        // for the log
-	Host         string        // of the target, without port, lower case; for scorers and the log
+	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
 	Region       string // the wanted region; "" for none
 	RegionStrict bool   // proxies of other regions are not used
-	Idempotent   bool   // may be repeated without opting in (RFC 9110 section 9.2.2)
+	Idempotent   bool   // may be repeated without retry_non_idempotent (RFC 9110 section 9.2.2)
 	Safe         bool   // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
 	Tunnel       bool   // the request is a CONNECT
 	Priority     core.Priority
-	TLS          bool // the URL is an https:// one, so the request is sent through a tunnel
+	TLS          bool // the URL is an https:// URL, so the request needs a tunnel
 	Listener     core.Listener
 	Replayable   bool      // the body, if any, can be sent again; a Sender may set it to false
 	Progress     Progress  // receives each step; nil for none
 	BeforeWait   func()    // called before each wait: in a queue, or for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
 	Started      time.Time // arrival of the request; zero for the time of Run
-	Ready        time.Time // the timeouts start here, when the body has been read; zero for Started
+	Ready        time.Time // when the body has been read: the timeouts start here; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
 type Progress interface {
-	Attempt(number int, proxyID string)   // also of a hedge, and again of the first one if the hedge has lost
+	Attempt(number int, proxyID string)   // also for a hedge, and again for the first attempt if the hedge lost
 	Queued(p core.Priority, at time.Time) // the request waits in a queue
-	Dequeued(at time.Time)                // that wait has ended
+	Dequeued(at time.Time)                // the wait in the queue has ended
 	Waiting(until time.Time, retry int)
 	Finished(*core.AttemptEvent)
 	Streaming() // a response is being relayed
@@ -54,8 +54,8 @@ type Result struct {
 	Events   []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the request's total timeout is shorter than the global policy's.
-// If it then passes, no proxy is charged.
+// tighterTimeout reports whether the request's total timeout is shorter than the global policy's. If so, no
+// proxy is charged when that timeout passes.
 func (q *Request) tighterTimeout() bool {
 	own, global := q.Policy.Timeout, q.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// then is the step that follows a failed attempt.
+// then is the kind of step that follows a failed attempt.
 type then uint8
 
 const (
@@ -48,7 +48,7 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 			break
 		}
 		switch queued, ok := x.withdraw(ctx); {
-		case ok: // the time in the queue is a part of the backoff
+		case ok: // the time in the queue counts as backoff
 			wait = max(wait, queued)
 			x.result.Waited += wait
 			x.retry.delay, x.retry.reason = wait, o.Reason
@@ -74,8 +74,8 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 	return 0, thenRefuse
 }
 
-// suspect reports whether a failed request is not retried because its target is suspect. One
-// request a second is retried nevertheless, so that the target's recovery is noticed.
+// suspect reports whether a failed request is not retried because its target is suspect. One request a second
+// is retried nevertheless, to find out when the target has recovered.
 func (x *Exchange) suspect(o *core.Outcome) bool {
 	targets := x.tuning.Targets
 	if targets == nil || x.retry.triedAsUsual || o.Charge != core.ChargeProxyOrTarget ||
@@ -86,8 +86,8 @@ func (x *Exchange) suspect(o *core.Outcome) bool {
 	return !x.retry.triedAsUsual
 }
 
-// blocked reports whether no breaker admits an attempt. It then sets the refusal, because a backoff
-// could only delay it.
+// blocked reports whether no breaker admits an attempt. If so, it sets the refusal now, because a backoff
+// would only delay it.
 func (x *Exchange) blocked() bool {
 	err := x.executor.selector.Blocked(&x.query, x.executor.now())
 	if err != nil {
@@ -108,7 +108,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 		return seconds(*p.FailoverDelay)
 	case o.RetryAfter > 0:
 	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
-		return 0 // wait only for a target that has responded and does not serve other proxies
+		return 0 // only a target that has responded, and does not serve other proxies, needs a wait
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
@@ -133,8 +133,8 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 
-// wait waits for d. It returns false, with the refusal set, if the context is cancelled, or if the
-// total timeout has passed when it returns.
+// wait waits for d. It returns false and sets the refusal if the context is cancelled, or if the total
+// timeout has passed at the end of the wait.
 func (x *Exchange) wait(ctx context.Context, d time.Duration) bool {
 	if d > 0 && ctx.Err() == nil {
 		x.sleep(ctx, d)
@@ -172,8 +172,7 @@ func (x *Exchange) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// logRetry logs that a retry begins through the proxy with that id, and the outcome of the previous
-// attempt.
+// logRetry logs the beginning of a retry through the proxy id, with the outcome of the previous attempt.
 func (x *Exchange) logRetry(id string) {
 	o := &x.event.Outcome
 	x.log(slog.LevelInfo, "retry", o.Err, slog.Duration("delay", x.retry.delay), slog.String("reason", o.Reason),

@@ -11,10 +11,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Excerpter is an optional interface of a Sender: a judge rules on its responses.
+// Excerpter is an optional interface of a Sender. A judge rules on the responses of such a Sender.
 type Excerpter interface {
-	// Excerpt sets e to the parts of the last attempt's response that a judge asks for. It may wait a short time for
-	// the beginning of the body, which it does not consume. e is valid until the response is discarded or read.
+	// Excerpt sets e to the parts of the last attempt's response that a judge asks for. It may wait a short time
+	// for the beginning of the body. It does not consume the body. e is valid until the response is discarded or
+	// read.
 	Excerpt(w *core.Wants, e *core.Excerpt)
 }
 
@@ -57,14 +58,14 @@ func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	return verdict.Rule(o, ruling.Kind)
 }
 
-// ban is a ruling on an attempt of the exchange: the target refuses the proxy.
+// ban is a ruling on an attempt of the exchange that says that the target refuses the proxy.
 type ban struct {
 	proxy *upstream.Upstream
 	rest  time.Duration
 }
 
-// unconfirmedRest is how long a pair rests, at most, unless another proxy has served the same request: the response
-// may be one that every proxy gets.
+// unconfirmedRest is the longest rest of a pair until another proxy has served the same request. Without such
+// a proxy, the response may be one that every proxy gets.
 const unconfirmedRest = 30 * time.Second
 
 // rest lets a proxy rest for the target's host.
@@ -75,7 +76,8 @@ func (x *Exchange) rest(u *upstream.Upstream, d time.Duration) {
 	})
 }
 
-// confirmBans extends the rests of the exchange to their full length: another proxy has served the request.
+// confirmBans extends the rests of the exchange to their full length, because another proxy has served the
+// request.
 func (x *Exchange) confirmBans() {
 	for _, b := range x.bans {
 		if b.proxy != x.proxy && b.rest > unconfirmedRest {
@@ -84,7 +86,7 @@ func (x *Exchange) confirmBans() {
 	}
 }
 
-// attemptsLeft returns how many attempts may follow one with outcome o.
+// attemptsLeft returns how many attempts may follow an attempt with outcome o.
 func (x *Exchange) attemptsLeft(o *core.Outcome) int {
 	if o.Repeat != core.RepeatAllowed || !x.deadline.IsZero() && !x.executor.now().Before(x.deadline) {
 		return 0
@@ -92,8 +94,8 @@ func (x *Exchange) attemptsLeft(o *core.Outcome) int {
 	return x.request.Policy.MaxAttempts - x.result.Attempts
 }
 
-// lastResponse reports whether the response at hand is relayed although the judge asked for a retry, because no proxy
-// is left for it. It sets result.Final then.
+// lastResponse reports whether the last response is relayed although the judge asked for a retry: no proxy is
+// left for a retry. If so, it sets result.Final.
 func (x *Exchange) lastResponse(o *core.Outcome) bool {
 	s, now := x.executor.selector, x.executor.now()
 	err := s.Blocked(&x.query, now)

@@ -18,18 +18,18 @@ type Attempt struct {
 	Number   int       // 0 for the first
 	Started  time.Time // when the proxy was chosen
 	Deadline time.Time // never zero
-	// NewDeadline returns the present deadline, which may be earlier than Deadline: with an
-	// adaptive timeout it depends on the pool's latencies. Nil if it cannot change.
+	// NewDeadline returns the current deadline, which may be earlier than Deadline. With an adaptive timeout it
+	// depends on the pool's latencies. It is nil if the deadline cannot change.
 	NewDeadline   func() time.Time
-	Total         time.Time // of the whole request; zero for none
+	Total         time.Time // deadline of the whole request; zero for none
 	NewConnection bool      // do not reuse an idle connection: the attempt is a replay
-	Hedged        bool      // the Sender is a Hedger, and Stop may be called
+	Hedged        bool      // the Sender is a Hedger, and its Stop may be called
 }
 
 // Sender sends one request through the proxies that the executor chooses.
 type Sender[T any] interface {
-	// Send makes one attempt and holds its response, if one came, until Discard or
-	// until Run returns it. It must not keep a. It must end when ctx is cancelled.
+	// Send makes one attempt. It keeps the response, if there is one, until Discard is called or Run returns the
+	// response. It must not keep a. It must return when ctx is cancelled.
 	Send(ctx context.Context, a *Attempt) (T, verdict.Facts)
 	// Discard releases a response that is not relayed.
 	Discard(T)
@@ -81,7 +81,7 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	return refused[T](x)
 }
 
-// send makes the attempt f. It repeats an attempt that an idle connection has lost.
+// send makes the attempt f. If an idle connection has lost the attempt, send replays it.
 func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, core.Outcome) {
 	response, facts := s.Send(ctx, &f.attempt)
 	o := x.judge(ctx, f, &facts)
@@ -148,7 +148,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	}
 	id := lease.Proxy.ID()
 	if number > 0 {
-		x.logRetry(id) // only now it is certain that there is a retry
+		x.logRetry(id) // logged only here, where the retry is certain
 	}
 	x.result.Attempts, x.result.ProxyID, x.lostHedge = number+1, id, false
 	x.flight.begin(x, &lease, number, now)
@@ -159,7 +159,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	return true
 }
 
-// begin begins an attempt through the proxy of lease, which f takes over.
+// begin begins the attempt f through the proxy of lease. f takes over the lease.
 func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.Time) {
 	f.proxy, f.lease = lease.Proxy, *lease
 	f.lease.Target = x.request.Target
@@ -171,7 +171,7 @@ func (f *flight) begin(x *Exchange, lease *upstream.Lease, number int, now time.
 	f.setDeadline(x)
 }
 
-// beginReplay prepares the attempt to be made once more on a new connection.
+// beginReplay prepares the replay of the attempt on a new connection.
 func (f *flight) beginReplay(x *Exchange) {
 	f.event.Started = x.executor.now()
 	f.attempt.NewConnection, f.attempt.Started = true, f.event.Started
@@ -185,8 +185,8 @@ const (
 	leastAttempt = 250 * time.Millisecond
 )
 
-// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry
-// may follow and there is another proxy. It does not apply with a retry budget, which may refuse
+// setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
+// follow and there is another proxy. It does not apply if there is a retry budget, because that may refuse
 // the retry.
 func (f *flight) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
@@ -210,8 +210,8 @@ func (f *flight) setDeadline(x *Exchange) {
 	}
 }
 
-// shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool
-// had no latencies when the attempt began, the adaptive timeout applies as soon as there are some.
+// shorten moves the attempt's deadline forward to its adaptive timeout and returns it. If the pool had no
+// latencies at the beginning of the attempt, the adaptive timeout applies as soon as there are latencies.
 func (f *flight) shorten() time.Time {
 	a := &f.attempt
 	if tail := f.proxy.Tail(); tail > 0 {
@@ -246,8 +246,8 @@ func (x *Exchange) judge(ctx context.Context, a *flight, f *verdict.Facts) core.
 	return verdict.Judge(f)
 }
 
-// served keeps the outcome of an attempt that served the request. The attempt is settled and
-// recorded when the relay or tunnel is closed.
+// served stores the outcome of an attempt that served the request. The attempt is settled and recorded when
+// the relay or tunnel is closed.
 func (x *Exchange) served(o *core.Outcome) {
 	x.chargeDeferred(x.request.Tunnel)
 	x.confirmBans()

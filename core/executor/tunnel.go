@@ -9,12 +9,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// LeastSilence is the minimum time that the target gets for its answer to a ClientHello. The
-// proxy's known latencies are those of opening a tunnel; the target's first bytes take longer.
+// LeastSilence is the shortest time that a target gets to answer a ClientHello. The known latencies of a
+// proxy are for opening a tunnel; the target's first bytes take longer.
 const LeastSilence = 500 * time.Millisecond
 
-// CanRetry reports whether RetryTunnel may find another proxy: an attempt and time are left,
-// there is another proxy, and breakers do not count literally.
+// CanRetry reports whether RetryTunnel may find another proxy. It may if an attempt and time are left, the
+// pool has another proxy, and breakers do not count literally.
 func (t *Tunnel) CanRetry() bool {
 	x := t.x
 	return x.open == openTunnel && x.tuning.Targets != nil && x.result.Attempts < x.request.Policy.MaxAttempts &&
@@ -22,8 +22,8 @@ func (t *Tunnel) CanRetry() bool {
 		(x.deadline.IsZero() || x.executor.now().Before(x.deadline))
 }
 
-// Silence returns the time that the caller should wait for the target's answer before it calls
-// RetryTunnel; 0 means no limit. It returns 0 with a retry budget, which may refuse the retry.
+// Silence returns the time that the caller should wait for the target's answer before it calls RetryTunnel; 0
+// means no limit. It returns 0 if there is a retry budget, because that may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
 	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
@@ -35,15 +35,14 @@ func (t *Tunnel) Silence() time.Duration {
 	return tuning.AttemptTimeout
 }
 
-// unusedAfter is the time after which a tunnel counts as unused if the target has nothing to
-// answer yet: the client has sent nothing, or a part of a ClientHello. Browsers keep such
-// tunnels in reserve, and targets close them. A proxy that opens tunnels and drops them does so
-// at once.
+// unusedAfter is the age from which a tunnel counts as unused, if the target has nothing to answer yet: the
+// client has sent nothing, or a part of a ClientHello. Browsers keep such tunnels in reserve, and targets
+// close them. A proxy that drops its tunnels drops them at once, so it is not excused.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time from which a tunnel counts as unused, as long as the target has
-// nothing to answer: unusedAfter from its opening or, where breakers count literally, the
-// attempt timeout.
+// UnusedAfter returns the time from which a tunnel counts as unused, as long as the target has nothing to
+// answer. That time is unusedAfter after the opening of the tunnel. If breakers count literally, it is the
+// attempt timeout after the opening.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -51,11 +50,10 @@ func (t *Tunnel) UnusedAfter() time.Time {
 	return t.x.event.Ended.Add(unusedAfter)
 }
 
-// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy.
-// The target has sent nothing, and the client has sent a ClientHello, a part of one, or nothing,
-// which may be sent again. died is the error of the tunnel. silent is set if the tunnel is still
-// open, but the target has not answered the ClientHello in time. Request.BeforeWait is not called
-// any more.
+// RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy. The target
+// must have sent nothing, and the client nothing, a ClientHello or a part of one, so that the client's bytes
+// can be sent again. died is the error of the tunnel. silent is set if the tunnel is still open, but the
+// target has not answered the ClientHello in time. Request.BeforeWait is not called any more.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
@@ -65,7 +63,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
-	o.Latency = x.event.Ended.Sub(x.event.Started) // so that the proxy of a slow target gets more time
+	o.Latency = x.event.Ended.Sub(x.event.Started) // the slow target's proxy gets more time
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
@@ -98,12 +96,12 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	return attempts(ctx, x, s)
 }
 
-// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges and the
-// target does not answer in time, a second tunnel is opened, and the first tunnel with a byte of the target wins. first
-// stands for the open tunnel. The Sender that its Hedge returns opens a tunnel, sends the ClientHello, and has a
-// response when the target's first byte has arrived. Its Stop reports that the hedge has won: the caller then calls TakeHedge.
-// Both are called by another goroutine. HedgeTunnel must not run at the same time as RetryTunnel, TakeHedge or a method
-// of t.
+// HedgeTunnel is called when the client has sent a ClientHello through the tunnel. If the policy has hedges
+// and the target does not answer in time, a second tunnel is opened. The tunnel in which the target's first
+// byte arrives first wins. first represents the open tunnel. first.Hedge returns a Sender that opens a
+// tunnel, sends the ClientHello, and has a response when the target's first byte has arrived. first.Stop is
+// called when the hedge has won: the caller must then call TakeHedge. Another goroutine calls Hedge and Stop.
+// HedgeTunnel must not run at the same time as RetryTunnel, TakeHedge or a method of t.
 func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	x := t.x
 	if x.hedgeable() && t.CanRetry() {
@@ -112,8 +110,8 @@ func HedgeTunnel[T any](ctx context.Context, t *Tunnel, first Hedger[T]) {
 	}
 }
 
-// TakeHedge ends the attempt of t, which has lost to its hedge. t is the tunnel of the hedge from then on, whose
-// response TakeHedge returns. ok is false if no hedge has won.
+// TakeHedge ends the attempt of t, which has lost to its hedge. From then on t is the tunnel of the hedge.
+// TakeHedge returns the response of the hedge. ok is false if no hedge has won.
 func TakeHedge[T any](t *Tunnel) (response T, ok bool) {
 	x := t.x
 	r, raced := x.race.(*race[T])
