@@ -12,9 +12,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// readBody reads the request's body up to replay_limit bytes and keeps them for repeats. A longer
-// body is streamed to the proxy instead, and its request is not repeated. So is a body for which the
-// kept bodies of all requests leave no room (replay_memory).
+// readBody reads up to replay_limit bytes of the request's body and keeps them for repeats. A longer body is
+// streamed to the proxy, and its request is not repeated. A body is also streamed if the kept bodies of all
+// requests leave no room for it (replay_memory).
 func (r *request) readBody(q *transport.Request) error {
 	r.conn.watch.disabled = false
 	r.input.Replayable = true
@@ -22,7 +22,7 @@ func (r *request) readBody(q *transport.Request) error {
 		return nil
 	}
 	r.detach(q)
-	known := r.head.Framing != http1.Chunked // the length
+	known := r.head.Framing != http1.Chunked // the length is known
 	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.grow(r.head.Length, r.set.ReplayMemory)
 	switch {
 	case !r.head.Continue:
@@ -62,7 +62,7 @@ func (r *request) readBody(q *transport.Request) error {
 	return nil
 }
 
-// streamBody makes the transport read the unread rest of the request's body from the client.
+// streamBody makes the transport read the rest of the request's body from the client.
 func (r *request) streamBody(q *transport.Request) {
 	r.conn.watch.disabled = true
 	q.Rest, q.BeforeRead, q.StopRead = &r.body, r.callbacks.awaitBody, r.callbacks.stopBody

@@ -17,7 +17,7 @@ import (
 // the connection.
 type connection struct {
 	raw    net.Conn
-	reader *http1.Reader // read buffer; fronts of other protocols use it without its HTTP parser
+	reader *http1.Reader // read buffer; fronts of other protocols do not use its HTTP parser
 	read   readDeadline
 	out    stallWriter
 	watch  leaveWatch
@@ -74,16 +74,16 @@ const (
 	lingerTime  = 30 * time.Second       // limit for the whole of linger
 )
 
-// linger lets a client that is still sending read the last response. Closing the connection at once
-// would reset it, and many clients read the response only after they have sent everything. So
-// linger closes the sending direction, and reads and discards what the client sends, until the
-// client closes or a timeout passes. unfinished is set if the request's body has not been read
-// completely. A drain ends linger.
+// linger gives a client that is still sending the time to read the last response. Closing the connection at
+// once would reset it, and many clients do not read the response before they have sent everything. So linger
+// closes the sending direction. Then it reads and discards the client's bytes until the client closes the
+// connection or a timeout passes. unfinished is set if the request's body has not been read completely. A
+// drain ends linger.
 func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
 	switch {
-	case c.draining(): // stay in the busy phase: drain must not end the short wait
+	case c.draining(): // does not change the phase, so that drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -94,7 +94,7 @@ func (c *connection) linger(unfinished bool) {
 	c.read.resume()
 	for end := c.now().Add(limit); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
-		c.reader.Release() // ReadAhead reads nothing into a full buffer
+		c.reader.Release() // ReadAhead needs a buffer with room
 		until := c.now().Add(wait)
 		if until.After(end) {
 			until = end
@@ -106,8 +106,8 @@ func (c *connection) linger(unfinished bool) {
 	}
 }
 
-// reset makes the next close send a TCP reset, after the bytes already written. The client then
-// sees an error instead of a regular end.
+// reset makes the next close send a TCP reset, after the bytes already written. So the client gets an error
+// instead of a regular end.
 func (c *connection) reset() {
 	if tcp, ok := c.raw.(*socket.Conn); ok {
 		tcp.SetLinger(0)

@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine
-// that reads sets it before each read. Two calls from other goroutines make the pending read
-// return: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of
-// a request's body is not needed any more. Both stay in effect whatever the order of calls: set
-// checks for them again after it has set the deadline.
+// readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine that reads
+// sets it before each read. Two calls from other goroutines make the pending read return: drain, when the
+// gateway shuts down and the connection is idle, and stop, when the rest of a request's body is not needed
+// any more. Both calls have an effect even if they come at the same time as set, because set checks for them
+// again after it has set the deadline.
 type readDeadline struct {
 	conn     net.Conn
-	draining *atomic.Bool // the gateway's
+	draining *atomic.Bool // set by the gateway when it drains
 	phase    atomic.Int32
 	stopped  atomic.Bool
 	waiting  atomic.Int64 // start of the wait for a request, in Unix nanoseconds; 0 before the first
-	partial  bool         // awaitRest has been called since awaitRequest
-	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one since
+	partial  bool         // awaitRest has been called since the last awaitRequest
+	idle     time.Time    // the deadline that awaitRequest set; zero if await has set another one after it
 }
 
 // The phases of a connection.
 const (
 	fresh int32 = iota // no request has been read yet
 	busy               // a request is in flight
-	idle               // it waits for the next request, or for the client to close
+	idle               // the connection waits for the next request, or for the client to close it
 )
 
 const (
-	// idleTimeout is the time until a client must have begun the next request.
+	// idleTimeout is the time within which a client must begin the next request.
 	idleTimeout = 3 * time.Minute
-	// idleSlack is how much shorter that time may be: the deadline of a busy connection
-	// is set once in idleSlack, not for each request.
+	// idleSlack is the amount by which the idle timeout may be shorter: the deadline of a busy connection is set
+	// only once in idleSlack, not for each request.
 	idleSlack = 30 * time.Second
 )
 
-// aLongTimeAgo as a deadline ends a blocked read or write at once.
+// aLongTimeAgo is a deadline that ends a blocked read or write at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
 // awaitRequest sets the deadline for the next request's head. It returns false if the gateway

@@ -73,8 +73,8 @@ func (r *request) respondRefusal(refusal *executor.Refusal) (keep bool) {
 	return r.respondError(&e)
 }
 
-// relay relays a response to the client. The exchange is closed before the last byte is written, so
-// that a client that has read the whole response finds its request counted in the metrics.
+// relay relays a response to the client. The exchange is closed before the last byte is written, so that the
+// metrics include the request when the client has read the whole response.
 func (r *request) relay(x *executor.Relay, in *transport.Response) (keep bool) {
 	keep = r.reusable() && r.forward.Request.Rest == nil
 	framing := in.Framing
@@ -120,7 +120,7 @@ func (r *request) closeRelay(x *executor.Relay, status int, broke error, left bo
 	return relayed
 }
 
-// copyBody writes r.out, which holds the head, and then the body. broke is the error that ended the
+// copyBody writes r.out, which contains the head, and then the body. broke is the error that ended the
 // proxy's body early. left is set if a write to the client failed.
 func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bool) (broke error, left bool) {
 	for {
@@ -146,7 +146,7 @@ func (r *request) copyBody(x *executor.Relay, in *transport.Response, chunked bo
 		if !r.conn.write(r.out.buf) {
 			return nil, true
 		}
-		r.out.back() // the next bytes may take long
+		r.out.back() // the wait for the next bytes may be long
 		if src := r.conn.out.spliceSource(in.Conn()); src != nil && !chunked && in.Body.Left() >= socket.SpliceMin {
 			if broke, left := r.spliceBody(in, src); broke != nil || left {
 				return broke, left

@@ -7,14 +7,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
 )
 
-// front speaks one protocol with one client. The Server owns the connection: it drains it, closes
-// it, and ends it after serve or refuse has returned. A front runs its requests with executor.Run,
-// and passes a tunnel to Server.serveTunnel. TLS to clients needs no front but a listener
-// (tls.NewListener), which works with every front.
+// front speaks one protocol with one client. The Server owns the connection: it drains and closes it, and
+// calls its end after serve or refuse has returned. A front runs its requests with executor.Run, and passes a
+// tunnel to Server.serveTunnel. TLS to clients needs no front of its own: a TLS listener (tls.NewListener)
+// works with every front.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()
-	// refuse tells the client that the gateway accepts no more connections.
+	// refuse sends the client the refusal of a connection beyond the limit.
 	refuse()
 }
 
@@ -46,5 +46,5 @@ func (f anyFront) serve() {
 	newHTTPFront(f.server, f.conn).serve()
 }
 
-// refuse implements front. It responds by HTTP before the client has sent anything.
+// refuse implements front. It responds with HTTP, because the client has not sent anything yet.
 func (f anyFront) refuse() { newHTTPFront(f.server, f.conn).refuse() }

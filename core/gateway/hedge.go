@@ -15,9 +15,9 @@ import (
 
 var _ executor.Hedger[*transport.Tunnel] = (*tunnel)(nil)
 
-// hedgedHello is the ClientHello that a hedge has sent.
+// hedgedHello holds the ClientHello that a hedge has sent.
 type hedgedHello struct {
-	way  *transport.Tunnel // the tunnel that it was sent through; nil without a hedge
+	way  *transport.Tunnel // the hedge's tunnel; nil without a hedge
 	size int
 }
 
@@ -32,8 +32,8 @@ func (t *tunnel) Hedge() executor.HedgeSender[*transport.Tunnel] {
 	return &helloSender{HedgeSender: t.dial.Hedge(), tunnel: t, hello: slices.Clone(o.sent)}
 }
 
-// Stop implements executor.Hedger: the hedge has the first byte. The goroutine that reads from the target takes
-// its tunnel.
+// Stop implements executor.Hedger. It is called when the hedge has the target's first byte. The goroutine
+// that reads from the target then takes over the hedge's tunnel.
 func (t *tunnel) Stop() {
 	o := &t.opening
 	o.mu.Lock()
@@ -49,14 +49,15 @@ func (t *tunnel) Adopt(_ executor.HedgeSender[*transport.Tunnel], way *transport
 	return way
 }
 
-// takeHedge replaces the tunnel by its hedge, if that has won. It returns the target's first bytes.
+// takeHedge replaces the tunnel by that of its hedge if the hedge has won. It returns the target's first
+// bytes.
 func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	o := &t.opening
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	won := o.hedgeWon
 	o.hedgeWon = false
-	if !won || o.phase != replaceable { // the client has sent more, which the hedge's target has not got
+	if !won || o.phase != replaceable { // the client has sent more bytes, which the hedge's target has not received
 		return nil, false
 	}
 	o.phase = reconnecting
@@ -75,8 +76,8 @@ func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	return way.Early, true
 }
 
-// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes. Its response has them in
-// Early.
+// helloSender opens a tunnel, sends the ClientHello and waits for the target's first bytes. Its response
+// holds them in Early.
 type helloSender struct {
 	executor.HedgeSender[*transport.Tunnel]
 	tunnel *tunnel
@@ -128,7 +129,7 @@ func (h *helloSender) exchange(ctx context.Context, way *transport.Tunnel, until
 	return way.Conn.SetDeadline(time.Time{})
 }
 
-// silenceError is the error of a tunnel that has ended with err before the target's first byte.
+// silenceError returns the error of a tunnel that ended with err before the target's first byte.
 func silenceError(err error) *verdict.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &verdict.Error{Cause: verdict.NoAnswerInTime, Reason: "http_response_timeout", Err: err}

@@ -1,6 +1,6 @@
 package gateway
 
-// TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
+// Numbers of TLS's record layer and ClientHello (RFC 8446 sections 4.1.2, 4.2.10 and 5.1).
 const (
 	tlsRecordHeader    = 5
 	tlsHandshake       = 22 // type of a record
@@ -10,7 +10,7 @@ const (
 	tlsEarlyData       = 42 // type of an extension
 )
 
-// hello is the kind of the bytes that a client has sent first.
+// hello is the kind of the first bytes of a client.
 type hello uint8
 
 const (
@@ -19,9 +19,9 @@ const (
 	wholeHello                // exactly one ClientHello
 )
 
-// classify returns the kind of b, which is everything that a client has sent. A ClientHello without
-// early data has no effect at the target, so it may be sent again. needed is the length that b must
-// have before another call can return another kind; 0 if the kind is final.
+// classify returns the kind of b, which holds all bytes of the client so far. A ClientHello without early
+// data has no effect at the target, so it may be sent again. needed is the length of b from which another
+// call may return another kind; 0 if the kind is final.
 func classify(b []byte) (kind hello, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {
@@ -90,8 +90,8 @@ func hasEarlyData(body []byte) bool {
 	return false
 }
 
-// skip returns b without its first n bytes and without the length-prefixed field that follows them;
-// the prefix has lengthBytes bytes. ok is false if b is too short.
+// skip returns the part of b after its first n bytes and the field that follows them. The field begins with
+// its length in lengthBytes bytes. ok is false if b is too short.
 func skip(b []byte, n, lengthBytes int) (rest []byte, ok bool) {
 	if len(b) < n+lengthBytes {
 		return nil, false

@@ -8,9 +8,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section
-// 7.6.2) and reports whether it was 0: if so, the request is not forwarded. Other methods, and
-// a value that is not a number, stay unchanged.
+// countHop subtracts one from the Max-Forwards of a TRACE or OPTIONS (RFC 9110 section 7.6.2). It returns
+// true if the value was 0: the request must not be forwarded. It does not change other methods, or a value
+// that is not a number.
 func (r *request) countHop() (last bool) {
 	if r.input.Method != http.MethodTrace && r.input.Method != http.MethodOptions {
 		return false
@@ -30,9 +30,9 @@ func (r *request) countHop() (last bool) {
 	return false
 }
 
-// respondLastHop responds to a request whose Max-Forwards is 0, in place of the target: to a TRACE
-// with the request itself, without credentials and cookies (RFC 9110 section 9.3.8), to an OPTIONS
-// with an empty body.
+// respondLastHop responds in place of the target to a request whose Max-Forwards is 0. The response to a
+// TRACE contains the request itself, without credentials and cookies (RFC 9110 section 9.3.8); the response
+// to an OPTIONS has an empty body.
 func (r *request) respondLastHop() (keep bool) {
 	var trace []byte
 	if r.input.Method == http.MethodTrace {

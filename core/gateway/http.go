@@ -21,19 +21,19 @@ type httpFront struct {
 	entry TrackerEntry
 }
 
-// cache keeps values that seldom change between the requests of a connection, so that a request
+// cache keeps values that seldom change from one request of a connection to the next, so that a request
 // allocates nothing.
 type cache struct {
-	authority   proxyhttp.Authority // of the last target
-	regionValue string              // last X-Whirlpool-Region; region and strict are its parts
+	authority   proxyhttp.Authority // authority of the last target
+	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from it
 	region      string
 	strict      bool
 	accepted    string        // last accepted Proxy-Authorization
-	acceptedBy  *settings     // the settings in force at that time
-	priority    core.Priority // the highest priority that their user may ask for
+	acceptedBy  *settings     // the settings with which it was accepted
+	priority    core.Priority // the highest priority that this user may ask for
 	override    string        // last X-Whirlpool-Retry
 	global      *retry.Policy
-	policy      *retry.Policy // override merged over global
+	policy      *retry.Policy // override merged over the global policy
 }
 
 func newHTTPFront(s *Server, c *connection) front {
@@ -96,8 +96,8 @@ func (f *httpFront) unreadable(err error) {
 	}
 }
 
-// refuseHead sends an error response to a malformed head. The connection then ends, because the
-// start of a next request is unknown.
+// refuseHead sends an error response to a malformed head. The connection ends, because it is unknown where
+// the next request begins.
 func (f *httpFront) refuseHead(err *http1.ProtocolError) {
 	f.begin()
 	code := "malformed_request"

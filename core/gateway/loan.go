@@ -2,17 +2,16 @@ package gateway
 
 import "sync"
 
-// spareBuffer is the maximum size of a buffer that goes back to its pool.
+// spareBuffer is the maximum size of a buffer that is returned to its pool.
 const spareBuffer = 2 << 20
 
-// newSpares returns a pool of buffers (*[]byte). The buffers grow with use. The pool drops unused
-// ones at the second garbage collection.
+// newSpares returns a pool of buffers (*[]byte). The buffers grow when they are used. The pool drops an
+// unused buffer at the second garbage collection.
 func newSpares() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, 0, smallChunk); return &b }}
 }
 
-// loan is a buffer that a connection borrows for one message, so that idle connections hold no
-// buffer.
+// loan is a buffer that a connection borrows from a pool for one message. So idle connections hold no buffer.
 type loan struct {
 	from *sync.Pool
 	buf  []byte  // nil without a buffer
@@ -29,7 +28,8 @@ func (l *loan) take() []byte {
 	return l.buf[:0]
 }
 
-// grow makes room for n bytes after take. A larger buffer than the pool's has exactly n bytes.
+// grow makes room for n bytes in the buffer that take returned. A buffer that is larger than those of the
+// pool has exactly n bytes.
 func (l *loan) grow(n int) {
 	if cap(l.buf) < n {
 		l.buf = make([]byte, 0, n)

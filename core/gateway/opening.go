@@ -15,23 +15,23 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// maxFlight is the maximum number of bytes from the client that are kept to be sent again.
+// maxFlight is the maximum number of the client's bytes that are kept for sending them again.
 const maxFlight = 64 << 10
 
-// opening is the state of a tunnel before the target's first byte. It keeps what the client has
-// sent. While that is nothing, a part of a ClientHello, or a ClientHello, the tunnel is replaced by
-// one through another proxy if it ends or if the target does not answer the ClientHello in time.
+// opening is the state of a tunnel before the target's first byte. It keeps the bytes that the client has
+// sent. While these are nothing, a ClientHello or a part of one, the tunnel can be replaced by one through
+// another proxy. It is replaced if it ends, or if the target does not answer the ClientHello in time.
 type opening struct {
 	mu     sync.Mutex // guards the fields below, and the tunnel's target and out until the phase is final
 	ended  sync.Cond  // signals the end of the phase reconnecting; uses mu
 	phase  phase
-	sent   []byte    // bytes from the client
-	needed int       // length of sent at which it must be classified again
-	part   int       // length of the incomplete ClientHello that the client has sent; 0 after a complete one
-	since  time.Time // when the ClientHello was sent; zero if there is no limit for the target's answer
+	sent   []byte    // the bytes of the client so far
+	needed int       // length of sent from which it must be classified again
+	part   int       // length of the incomplete ClientHello of the client; 0 after a complete one
+	since  time.Time // when the ClientHello was sent; zero if the target's answer has no time limit
 
-	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst has to take it
-	hedged   hedgedHello // of the hedge
+	hedgeWon bool        // the hedge has the target's first byte, and receiveFirst must take it
+	hedged   hedgedHello // the ClientHello of the hedge
 }
 
 type phase uint8
@@ -78,9 +78,9 @@ func (t *tunnel) isFinal() bool {
 	return t.opening.phase == final
 }
 
-// forward writes p to the target. While the tunnel can be replaced, it also keeps p and ignores
-// write errors: then the read from the target fails as well, and the tunnel is replaced. Otherwise
-// a write error is a *socket.WriteError.
+// forward writes p to the target. While the tunnel can be replaced, it also keeps p, and ignores write
+// errors: the read from the target will fail too, and the tunnel is then replaced. Otherwise a write error is
+// a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -92,8 +92,8 @@ func (t *tunnel) forward(p []byte) (n int64, err error) {
 	return int64(m), err
 }
 
-// keep keeps p for another tunnel, and writes it to the present one if there is one. It returns
-// false, and has written nothing, if the phase is final.
+// keep keeps p for another tunnel, and writes it to the current tunnel if there is one. If the phase is
+// final, it writes nothing and returns false.
 func (t *tunnel) keep(p []byte) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -109,7 +109,7 @@ func (t *tunnel) keep(p []byte) bool {
 		o.finalize()
 		return false
 	}
-	all := p // usually this is the client's first read
+	all := p // without a copy: usually p is the client's first read
 	if len(o.sent) > 0 {
 		all = append(o.sent, p...)
 	}
@@ -130,7 +130,7 @@ func (t *tunnel) keep(p []byte) bool {
 	return true
 }
 
-// setPart sets part; kind is the kind of sent. The caller holds mu.
+// setPart sets part. kind is the kind of sent. The caller holds mu.
 func (o *opening) setPart(kind hello) {
 	o.part = 0
 	if kind == partialHello {
@@ -138,8 +138,8 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the target has nothing to answer: the up bytes that the client has sent
-// are none, or a part of a ClientHello.
+// unused reports whether the target has nothing to answer: the client has sent nothing (up is 0), or a part
+// of a ClientHello.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -152,12 +152,12 @@ func (o *opening) finalize() {
 	o.ended.Broadcast()
 }
 
-// recheckEvery is the interval at which the limit for the target's answer is computed again: it
-// depends on the latencies of the pool, which may become known meanwhile.
+// recheckEvery is the interval at which the time limit for the target's answer is computed again. The limit
+// depends on the latencies of the pool, which may change.
 const recheckEvery = 250 * time.Millisecond
 
-// limitSilence starts the limit for the target's answer if the client has sent a whole ClientHello.
-// The caller holds the opening's mu.
+// limitSilence starts the time limit for the target's answer if the client has sent a whole ClientHello. The
+// caller holds the opening's mu.
 func (t *tunnel) limitSilence(kind hello) {
 	if kind == wholeHello {
 		t.opening.since = t.client.now()
@@ -166,7 +166,7 @@ func (t *tunnel) limitSilence(kind hello) {
 	}
 }
 
-// extend sets the deadline of the next read from the target. It returns false if the limit for the
+// extend sets the deadline of the next read from the target. It returns false if the time limit for the
 // target's answer has passed. The caller holds the opening's mu.
 func (t *tunnel) extend(now time.Time) bool {
 	limit := t.exchange.Silence()
@@ -182,7 +182,7 @@ func (t *tunnel) extend(now time.Time) bool {
 	return true
 }
 
-// waitOn reports whether to go on waiting for the target after a read has returned err.
+// waitOn reports whether to continue to wait for the target after a read has returned err.
 func (t *tunnel) waitOn(err error) bool {
 	o := &t.opening
 	o.mu.Lock()
@@ -199,15 +199,15 @@ func (t *tunnel) waitOn(err error) bool {
 	return true
 }
 
-// unlimit removes the limit for the target's answer. The caller holds the opening's mu.
+// unlimit removes the time limit for the target's answer. The caller holds the opening's mu.
 func (t *tunnel) unlimit() {
 	t.opening.since = time.Time{}
 	t.target.SetReadDeadline(time.Time{})
 	t.await(t.target)
 }
 
-// clientEnded is called when the client sends nothing more. It makes the phase final and returns
-// the connection to the target.
+// clientEnded is called when the client has ended its direction. It makes the phase final and returns the
+// connection to the target.
 func (t *tunnel) clientEnded() (target net.Conn) {
 	o := &t.opening
 	o.mu.Lock()
@@ -219,10 +219,10 @@ func (t *tunnel) clientEnded() (target net.Conn) {
 	return t.target
 }
 
-// receiveFirst forwards the first bytes from the target to the client. Until they arrive, it
-// replaces the tunnel when that is possible. heard is set if the target has sent bytes; n of them
-// were written to the client. A write error is a *socket.WriteError. If the target ends without a
-// byte, the error is io.ErrUnexpectedEOF.
+// receiveFirst forwards the first bytes from the target to the client. Until they arrive, it replaces a
+// failed tunnel if possible. heard is set if the target has sent bytes; n is the number of them that were
+// written to the client. A write error is a *socket.WriteError. If the target ends without a byte, the error
+// is io.ErrUnexpectedEOF.
 func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	for {
 		t.await(t.target)
@@ -253,7 +253,7 @@ func (t *tunnel) receiveFirst() (n int64, heard bool, err error) {
 	}
 }
 
-// first forwards p, the first bytes from the target. The tunnel is not replaced after that.
+// first forwards p, the first bytes from the target. From then on the tunnel is not replaced.
 func (t *tunnel) first(p []byte) (n int64, err error) {
 	t.opening.mu.Lock()
 	t.opening.finalize()
@@ -298,8 +298,7 @@ func (t *tunnel) replace(err error) (early []byte, ok bool) {
 	return nil, false
 }
 
-// reconnected installs way as the tunnel, and sends the client's bytes again. The caller holds the
-// opening's mu.
+// reconnected makes way the tunnel, and sends the client's bytes again. The caller holds the opening's mu.
 func (t *tunnel) reconnected(way *transport.Tunnel) {
 	o := &t.opening
 	t.client.tunnel.Store(way)
@@ -325,8 +324,7 @@ func (t *tunnel) reconnected(way *transport.Tunnel) {
 	t.limitSilence(kind)
 }
 
-// drop closes an exchange whose ending cannot be used any more. The client has already received its
-// 200.
+// drop closes the ending of an exchange that cannot be used any more. The client has already received a 200.
 func (t *tunnel) drop(ending *executor.Ending[*transport.Tunnel]) {
 	now := t.client.now()
 	switch {

@@ -2,7 +2,7 @@ package gateway
 
 import "sync/atomic"
 
-// replayMemory counts the bytes of request bodies that are kept for repeats, over all clients.
+// replayMemory counts the bytes of all request bodies that are kept for repeats.
 type replayMemory struct{ used atomic.Int64 }
 
 // reservation is the part of a replayMemory that one request uses.

@@ -27,15 +27,15 @@ type request struct {
 
 	input    executor.Request
 	exchange executor.Exchange
-	outcome  proxyhttp.Outcome // so far
+	outcome  proxyhttp.Outcome // the outcome so far
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
 	out       loan          // the response that is being written
 	kept      loan          // the body, kept for repeats
-	reserved  reservation   // of the server's replay memory
-	fields    []http1.Field // those that are sent to the proxy
-	detached  []byte        // copy of the head, see detach
+	reserved  reservation   // the part of the server's replay memory for kept
+	fields    []http1.Field // the fields that are sent to the proxy
+	detached  []byte        // copy of the head; see detach
 	callbacks callbacks
 }
 
@@ -70,7 +70,7 @@ func (r *request) begin() {
 	r.continued, r.ended = false, time.Time{}
 }
 
-// shrink releases memory that an idle connection does not need.
+// shrink releases memory that is not needed while the connection is idle.
 func (r *request) shrink() {
 	r.out.back()
 	r.kept.back()
@@ -143,7 +143,7 @@ func (r *request) target() (t proxyhttp.Target, bad *proxyhttp.ErrorResponse) {
 	return t, bad
 }
 
-// steer reads the X-Whirlpool-* fields of the request: its retry policy, region and priority.
+// steer reads the request's X-Whirlpool-* fields: retry policy, region and priority.
 func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
@@ -205,8 +205,7 @@ func (r *request) region() (region string, strict bool, err error) {
 	return c.region, c.strict, err
 }
 
-// priority returns the priority of the request: the one it asks for, or the highest that
-// its user may ask for if that is lower.
+// priority returns the priority that the request asks for, or the user's highest priority if that is lower.
 func (r *request) priority() (core.Priority, error) {
 	limit := core.AnyPriority
 	if r.cache.acceptedBy == r.set {
@@ -250,8 +249,8 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 	}
 }
 
-// authorized checks the client's credentials. Credentials that have been accepted once on this
-// connection are not checked again until the settings change.
+// authorized checks the client's credentials. Credentials that were accepted on this connection are not
+// checked again until the settings change.
 func (r *request) authorized() bool {
 	if len(r.set.users) == 0 {
 		return true

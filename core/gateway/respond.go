@@ -16,13 +16,13 @@ func (r *request) respondError(e *proxyhttp.ErrorResponse) (keep bool) {
 	h := r.newHead(e.Status, e.AppendReason(line[:0]), keep)
 	h.ContentType, h.Framing, h.Length, h.Error = "application/json", http1.Length, int64(len(body)), e
 	b := h.Append(r.out.take())
-	if r.input.Method != http.MethodHead { // not r.head.Method: discardBody may have overwritten it
+	if r.input.Method != http.MethodHead { // r.head.Method may have been overwritten by discardBody
 		b = append(b, body...)
 	}
 	return r.respond(b, keep)
 }
 
-// respond writes b, a whole response, and reports whether the connection can serve another request.
+// respond writes b, a complete response, and reports whether the connection can serve another request.
 func (r *request) respond(b []byte, keep bool) bool {
 	r.out.buf = b
 	if !r.conn.write(b) {
@@ -39,9 +39,9 @@ func (r *request) newHead(status int, reason []byte, keep bool) proxyhttp.Head {
 	return proxyhttp.Head{Status: status, Reason: reason, Outcome: r.outcome, Close: !keep, Minor: r.head.Minor}
 }
 
-// reusable reports whether the connection can serve another request after this one. It cannot if
-// bytes follow a CONNECT for which a proxy was tried without success: they are meant for the
-// tunnel. Bytes after a CONNECT that the gateway itself refused may be a request.
+// reusable reports whether the connection can serve another request after this one. It cannot if an attempt
+// was made for a CONNECT, no tunnel was opened, and bytes follow the CONNECT: those bytes are for the tunnel.
+// Bytes after a CONNECT that the gateway itself refused may be a request.
 func (r *request) reusable() bool {
 	early := r.input.Tunnel && r.outcome.Attempts > 0 && len(r.conn.reader.Buffered()) > 0
 	return !r.head.Close && !r.conn.draining() && !early
@@ -54,7 +54,7 @@ func (r *request) discardBody() bool {
 	case r.body.Done():
 		return true
 	case r.head.Continue && !r.continued:
-		return false // the client waits for 100 Continue
+		return false // the client waits for a 100 (Continue) before it sends the body
 	}
 	r.awaitBody()
 	return r.body.Drain(64 << 10)

@@ -27,7 +27,7 @@ type Settings struct {
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
-	MaxConnections int                    // client connections at once; 0 for no limit
+	MaxConnections int                    // maximum number of client connections; 0 for no limit
 	Head           time.Duration          // maximum time from the first byte of a request's head to its last
 	BodyIdle       time.Duration          // maximum time without progress of a body
 	Strategies     func(name string) bool // reports whether there is a backoff of that name
@@ -52,7 +52,7 @@ type Config struct {
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
-	Files     int                  // descriptors the process may have open; 0 when unknown
+	Files     int                  // maximum number of open file descriptors; 0 if unknown
 	Log       *slog.Logger
 	Now       func() time.Time
 	NewID     func() core.RequestID
@@ -74,7 +74,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*connection]struct{} // guarded by mu
 	clients  atomic.Int64             // the size of conns, read without mu
-	crowd    sync.Once                // logs once that clients wait
+	crowd    sync.Once                // logs the first time that clients have to wait
 	draining atomic.Bool
 	refusing atomic.Int32
 	wg       sync.WaitGroup
@@ -116,7 +116,7 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// For example, no file descriptor is left. net/http retries as well.
+			// For example, no file descriptor is free. net/http also retries.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.Log.Error("accept", slog.Any("error", err), slog.Duration("pause", pause))
 			time.Sleep(pause)
@@ -127,17 +127,17 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 	}
 }
 
-// spareFiles is the number of file descriptors reserved for everything but clients: listeners, the
-// API, configuration, a few idle connections.
+// spareFiles is the number of file descriptors that are not available to clients: they are for listeners, the
+// API, configuration files and a few idle connections.
 const spareFiles = 128
 
 // roomPoll is the interval at which awaitRoom checks for free descriptors.
 const roomPoll = 5 * time.Millisecond
 
-// awaitRoom makes sure that the clients do not need more file descriptors than the process has: one
-// for each client connection and one for the proxy connection of each request in flight, besides
-// those of the pipes. If there are too few, it closes connections without a request (evict). If all
-// have one, it waits, and new clients wait in the listener's queue.
+// awaitRoom ensures that the clients do not need more file descriptors than the process has. Each client
+// connection needs one, and so does the proxy connection of each request in flight; pipes need some as well.
+// If there are too few, awaitRoom closes connections without a request (evict). If all connections have a
+// request, it waits, and new clients wait in the listener's queue.
 func (s *Server) awaitRoom() {
 	for s.Files > 0 && !s.roomy() && !s.draining.Load() {
 		if s.evict() {
@@ -213,13 +213,13 @@ func (s *Server) remove(c *connection) {
 	}
 }
 
-// minWait is the time that a client has at least to send a request before evict may close its
-// connection.
+// minWait is the shortest time that a client has to send a request before evict may close its connection.
 const minWait = 200 * time.Millisecond
 
-// evict closes the connections that have waited longest for a request: idle ones, and those whose
-// client has sent nothing or a part of a head. It closes a 64th of them, at least one, because it
-// looks at every connection. It returns false if no connection has waited for minWait.
+// evict closes the connections that have waited longest for a request. These are idle connections, and
+// connections whose client has sent nothing or only a part of a head. Because evict looks at every
+// connection, it closes a 64th of them at once, at least one. It returns false if no connection has waited
+// for minWait.
 func (s *Server) evict() bool {
 	type waiting struct {
 		conn  *connection
@@ -252,11 +252,11 @@ func (s *Server) serve(c *connection, f func()) {
 	f()
 }
 
-// maxRefusing is the maximum number of clients that are being refused with a response.
+// maxRefusing is the maximum number of clients to which refuse is sending a response.
 const maxRefusing = 64
 
-// refuse sends a client beyond the limit an error response, in a new goroutine, because that may
-// take half a second. If maxRefusing clients are being refused already, the connection is closed
+// refuse sends an error response to a client beyond the limit. It does so in a new goroutine, because this
+// may take half a second. If maxRefusing such responses are being sent already, it closes the connection
 // without a response.
 func (s *Server) refuse(c *connection, f newFront) {
 	if s.refusing.Add(1) > maxRefusing {
@@ -281,9 +281,9 @@ func (s *Server) rescue() {
 // Connections returns the number of client connections.
 func (s *Server) Connections() int { return int(s.clients.Load()) }
 
-// Shutdown drains the server. Connections without a request are closed at once. Requests and
-// tunnels in flight may finish until ctx ends; then requests that wait for a retry get a 503, and
-// all connections are closed. The caller must close the listener before.
+// Shutdown drains the server. Connections without a request are closed at once. Requests and tunnels in
+// flight may finish until ctx ends; then requests that wait for a retry get a 503, and all connections are
+// closed. The caller must close the listener before the call.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.draining.Store(true)
 	s.eachConn((*connection).drain)
@@ -307,10 +307,10 @@ func (s *Server) Shutdown(ctx context.Context) {
 	<-done
 }
 
-// shutdownAnswer is the time that cancelled requests have to write their 503.
+// shutdownAnswer is the time in which cancelled requests can write their 503.
 const shutdownAnswer = 500 * time.Millisecond
 
-// eachConn calls f for each connection. It does not hold the lock meanwhile, because closing a TLS
+// eachConn calls f for each connection. It does not hold the lock during the calls, because closing a TLS
 // connection may take long (it sends a close alert).
 func (s *Server) eachConn(f func(*connection)) {
 	s.mu.Lock()

@@ -15,14 +15,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929): one CONNECT request, which
-// is run like an HTTP CONNECT under the global retry policy.
+// socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request, in the
+// same way as an HTTP CONNECT under the global retry policy.
 type socksFront struct {
 	server *Server
 	conn   *connection
 	users  users
 	head   time.Duration // maximum time for all messages before the tunnel
-	limit  core.Priority // the highest that the client's user may have
+	limit  core.Priority // the highest priority that the user may have
 	buf    loan
 }
 
@@ -48,7 +48,7 @@ func (f *socksFront) serve() {
 	f.connect(&to)
 }
 
-// errMethod and errCredentials are the reasons for which a client is not admitted.
+// The reasons for which a client is not admitted.
 var (
 	errMethod      = errors.New("the SOCKS5 client offers no acceptable authentication method")
 	errCredentials = errors.New("the SOCKS5 client has sent a wrong user name or password")
@@ -90,7 +90,7 @@ func (f *socksFront) authenticate() error {
 	}
 	var ok bool
 	if f.limit, ok = f.users.allowPassword(name, password); !ok {
-		f.send(socks5.AuthVersion, 1) // any status but 0 is a failure
+		f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
 		return errCredentials
 	}
 	f.send(socks5.AuthVersion, 0)
@@ -196,7 +196,7 @@ func (f *socksFront) read(parse func(b []byte) (n int, err error)) error {
 	}
 }
 
-// send sends bytes to the client. A write error is noticed by the next read.
+// send sends bytes to the client. It ignores write errors, because the next read fails too.
 func (f *socksFront) send(b ...byte) { f.conn.write(b) }
 
 // reply sends a reply to the client's request.

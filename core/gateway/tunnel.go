@@ -16,17 +16,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// serveTunnel copies bytes between the client and the target until both directions have ended, and
-// closes the exchange. dial has opened the tunnel way; it opens another one if way fails before the
-// target has sent anything. It is nil if the target has sent a 101. greeting holds the front's bytes
-// that precede the tunnel's first byte, such as the response to CONNECT.
+// serveTunnel copies bytes between the client and the target until both directions have ended, and closes the
+// exchange. dial has opened the tunnel way. If way fails before the target has sent anything, dial opens
+// another tunnel. dial is nil if the target has sent a 101. greeting holds the bytes that the client gets
+// before the tunnel's first byte, such as the response to CONNECT.
 func (s *Server) serveTunnel(
 	c *connection, x *executor.Tunnel, way *transport.Tunnel, dial *proxyhttp.Connect, greeting *loan,
 ) {
 	c.tunnel.Store(way)
 	greeting.buf = append(greeting.buf, way.Early...)
 	if !c.write(greeting.buf) {
-		c.raw.Close() // join then ends at once
+		c.raw.Close() // so that join ends at once
 	}
 	greeting.back()
 	c.read.await(time.Time{})
@@ -40,7 +40,7 @@ func (s *Server) serveTunnel(
 	if heard {
 		x.Proven()
 	} else {
-		dial.Control.OnSlow = nil // sendFirst reads from the client, and so notices when it leaves
+		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, so it detects when the client leaves
 		t.opening.phase = replaceable
 	}
 	up, down, died := t.join(heard)
@@ -67,16 +67,16 @@ type tunnel struct {
 	clientLeft atomic.Bool
 }
 
-// whole reports whether both directions are open. Then either may make no progress for any time.
-// While the target accepts no bytes, the client is not read from, so whole also checks whether the
-// client has closed.
+// whole reports whether both directions are open. If so, there is no limit on the time without progress.
+// While the target accepts no bytes, nothing is read from the client. So whole also checks whether the client
+// has closed the connection.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.client.raw) }
 
-// join copies bytes until both directions have ended, or one has failed. When one direction has
-// ended, the other may make no progress for halfIdle at most, because a peer that has left cannot
-// be told from one that only reads. heard is set if the target has already sent bytes. up and down
-// are the numbers of bytes copied. died is the error that ended the target's direction if the
-// target has sent nothing and the client had not left before; otherwise nil.
+// join copies bytes until both directions have ended, or one has failed. After one direction has ended, the
+// other direction ends after halfIdle without progress, because a peer that has left cannot be distinguished
+// from a peer that only reads. heard is set if the target has already sent bytes. up and down are the numbers
+// of bytes copied. died is the error that ended the target's direction. It is nil if the target has sent
+// bytes, or if the client had left before.
 func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	done := make(chan int64, 1)
 	go func() {
@@ -111,17 +111,17 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 	return up, down, died
 }
 
-// ended is called when a direction has ended; dst is the connection it wrote to. After the first
-// direction, dst is half-closed. After the second, or after an error, both connections are closed.
-// But if dst accepts no more bytes, the bytes that come from dst are copied first (RFC 9110 section
-// 9.3.6).
+// ended is called when a direction has ended. dst is the connection that this direction wrote to. After the
+// first direction has ended, dst is half-closed. After the second, or after an error, both connections are
+// closed. There is one exception: if dst accepts no more bytes, the bytes from dst are copied first (RFC 9110
+// section 9.3.6).
 func (t *tunnel) ended(dst net.Conn, err error) {
 	switch first := t.half.CompareAndSwap(false, true); {
 	case err != nil && !refused(err):
 		t.client.close()
 	case first:
 		closeWrite(dst)
-		t.await(dst) // the other direction reads from it
+		t.await(dst) // the other direction reads from dst
 	}
 }
 

@@ -14,14 +14,14 @@ import (
 type User struct {
 	Name     string
 	Password string
-	Priority core.Priority // the highest that a request of the user may have; AnyPriority for no limit
+	Priority core.Priority // the highest priority that a request of the user may have; AnyPriority for no limit
 }
 
 // users checks the field Proxy-Authorization: Basic (RFC 7617). It holds only digests of the names
 // and passwords. The zero value accepts every client.
 type users map[[sha256.Size]byte]account
 
-// account is what users keeps of a user.
+// account is the data of one user.
 type account struct {
 	password [sha256.Size]byte
 	priority core.Priority
@@ -35,8 +35,8 @@ func newUsers(list []User) users {
 	return u
 }
 
-// allow reports whether value, a Proxy-Authorization, has the name and password of a user. priority is the
-// highest that a request of the user may have.
+// allow reports whether value, a Proxy-Authorization, contains the name and password of a user. priority is
+// the highest priority that a request of the user may have.
 func (u users) allow(value string) (priority core.Priority, ok bool) {
 	if len(u) == 0 {
 		return core.AnyPriority, true
@@ -56,8 +56,8 @@ func (u users) allow(value string) (priority core.Priority, ok bool) {
 	return u.allowPassword(name, password)
 }
 
-// allowPassword reports whether a user has that name and password. The time it takes does not
-// depend on the position at which a password differs. priority is the highest that a request of the
+// allowPassword reports whether a user has the given name and password. The time of the check does not depend
+// on the position of a wrong character in a password. priority is the highest priority that a request of the
 // user may have.
 func (u users) allowPassword(name, password string) (priority core.Priority, ok bool) {
 	if len(u) == 0 {

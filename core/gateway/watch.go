@@ -8,12 +8,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
-// leaveWatch notices that the client leaves while its request waits for a slow proxy or for a
-// retry. During such a wait a goroutine reads from the client's connection into the connection's
-// buffer.
+// leaveWatch detects a client that leaves while its request waits for a slow proxy or for a retry. During
+// such a wait a goroutine reads from the client connection into the connection's buffer.
 type leaveWatch struct {
 	conn     *connection
-	disabled bool // the request's body is being streamed; then its reader notices
+	disabled bool // the request's body is being streamed, so the reader of the body detects when the client leaves
 	running  bool
 	done     chan struct{}
 }
@@ -33,15 +32,15 @@ func (w *leaveWatch) start() {
 
 func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error the client has sent a pipelined request. Until that is read, a client
-	// that leaves cannot be noticed.
+	// Without an error the client has sent a pipelined request. Until that request is read, it cannot be detected
+	// that the client leaves.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}
 	w.done <- struct{}{}
 }
 
-// stop stops the watch. Then the connection may be read by the caller.
+// stop stops the watch. After it the caller may read from the connection.
 func (w *leaveWatch) stop() {
 	if !w.running {
 		return

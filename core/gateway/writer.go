@@ -25,7 +25,7 @@ func (w *stallWriter) init(conn net.Conn, tcp *socket.Conn) {
 	}
 }
 
-// mayStall suspends patience while f returns true.
+// mayStall makes writes ignore patience while f returns true.
 func (w *stallWriter) mayStall(f func() bool) { w.stall.MayStall = f }
 
 // limit sets a deadline for all writes.
