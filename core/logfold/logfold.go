@@ -1,6 +1,6 @@
-// Package logfold keeps floods of log records short. For each kind of record, its level and message, there is an
-// allowance of Burst records, which grows again by Rate a second. Records beyond the allowance are counted, and one
-// record a second states their number.
+// Package logfold limits the number of equal log records. For each kind of record (its level and message) there is
+// an allowance of Burst records, which grows again by Rate a second. Records beyond the allowance are counted, and
+// once a second one record states their number.
 package logfold
 
 import (
