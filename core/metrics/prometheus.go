@@ -24,15 +24,15 @@ type ProxyState struct {
 // PluginState is one plugin at the time of a scrape.
 type PluginState struct {
 	Name          string
-	Calls, Faults uint64            // calls that succeeded, and that failed
+	Calls, Faults uint64            // calls that succeeded, and calls that failed
 	FaultsBy      map[string]uint64 // Faults by reason
 	Spent         time.Duration     // in all calls together
-	Missed        uint64            // observations that the plugin was too slow for
+	Missed        uint64            // observations that were discarded because the plugin was too slow
 	Quarantined   bool
 	Own           map[string]float64 // the plugin's own metrics, by name
 }
 
-// sources are the values that are read at each scrape.
+// sources are the functions that are called at each scrape.
 type sources struct {
 	mu         sync.Mutex // guards all fields
 	proxies    func() []ProxyState
@@ -45,8 +45,8 @@ type sources struct {
 	reloadedAt time.Time
 }
 
-// Observe sets the functions that are called at each scrape. A nil function leaves the one
-// that is set.
+// Observe sets the functions that are called at each scrape. A nil function does not replace the one that is
+// set.
 func (r *Recorder) Observe(proxies func() []ProxyState, plugins func() []PluginState, inFlight func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
@@ -78,10 +78,10 @@ func (r *Recorder) Reloaded(ok bool, at time.Time) {
 	}
 }
 
-// exporter writes the metrics in the format of Prometheus. Most counters and gauges go
-// through a tally scope. The others have a collector of their own: tally counts whole
-// numbers only (no seconds), takes samples instead of the buckets of a histogram, and
-// keeps the series of a proxy that has left the pool.
+// exporter writes the metrics in the format of Prometheus. Most counters and gauges go through a tally scope.
+// The other metrics have a collector of their own, for three reasons: tally counts only whole numbers (no
+// seconds), its histograms take samples instead of buckets, and it keeps the series of a proxy that has left
+// the pool.
 type exporter struct {
 	recorder *Recorder
 	registry *prometheus.Registry
@@ -144,8 +144,8 @@ func (r *Recorder) Handler() http.Handler {
 	})
 }
 
-// flush updates the reporter. Its scope exists for one scrape only: a scope reports when
-// it is closed.
+// flush updates the reporter. It makes a new scope for each scrape, because a scope reports when it is
+// closed.
 func (e *exporter) flush() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -201,12 +201,12 @@ func (e *exporter) flush() {
 	}
 }
 
-// collector is the metrics that do not go through tally.
+// collector has the metrics that do not go through tally.
 type collector exporter
 
 var _ prometheus.Collector = (*collector)(nil)
 
-// maxLabelled is the most proxies with series of their own.
+// maxLabelled is the maximum number of proxies that have series of their own.
 const maxLabelled = 1_000
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -308,7 +308,7 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 		quarantined = 1
 	}
 	emit(out, quarantineDesc, prometheus.GaugeValue, quarantined, p.Name)
-	for name, value := range p.Own { // counters and gauges, which one metric cannot be both
+	for name, value := range p.Own { // counters and gauges; a metric in Prometheus is only one of the two
 		emit(out, ownDesc, prometheus.UntypedValue, value, p.Name, name)
 	}
 }

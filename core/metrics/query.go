@@ -14,8 +14,8 @@ type Summary struct {
 	Attempts         uint64 // first attempts, retries and replays
 	Retries          uint64
 	Replays          uint64
-	SuccessByAttempt map[string]uint64 // requests delivered by the number of their last attempt; "0" is the first
-	TargetRefused    uint64            // of these: with a response of status 403 or 429, as blocked clients get
+	SuccessByAttempt map[string]uint64 // delivered requests by the number of their last attempt, from "0"
+	TargetRefused    uint64            // delivered requests with status 403 or 429, as blocked clients get
 	Transitions      uint64            // of all breakers
 	Waited           time.Duration     // all backoffs together
 	ByPolicy         map[string]PolicyCounts
@@ -23,19 +23,19 @@ type Summary struct {
 
 // PolicyCounts are the requests that ran under one policy, since the start.
 type PolicyCounts struct {
-	Policy    any // RequestEvent.Policy; nil for the hash "other", which has the policies beyond the first 1,000
+	Policy    any // RequestEvent.Policy; nil for the hash "other", which stands for the policies beyond the first 1,000
 	Requests  uint64
 	Successes uint64
 }
 
-// Point is one hour or day.
+// Point has the totals of one hour or day.
 type Point struct {
 	Start     time.Time // UTC
 	Requests  uint64
 	Delivered uint64 // requests that succeeded
 	Attempts  uint64
 	Retries   uint64
-	Latency   time.Duration // of all attempts together, without backoff
+	Latency   time.Duration // sum over all attempts, without backoff
 }
 
 // AvgLatency returns the mean latency of the attempts; 0 without any.
@@ -46,7 +46,7 @@ type ProxyStats struct {
 	Successes    uint64
 	Failures     uint64
 	Cancelled    uint64        // the client left, or the attempt was replayed
-	Latency      time.Duration // of all attempts together
+	Latency      time.Duration // sum over all attempts
 	BreakerOpens uint64
 }
 
@@ -63,8 +63,7 @@ func average(sum time.Duration, n uint64) time.Duration {
 	return sum / time.Duration(n)
 }
 
-// each calls f for each minute of the last d that has data, oldest first. d is clipped
-// to the retention.
+// each calls f for each minute of the last d that has data, oldest first. d is limited to the retention.
 func (r *Recorder) each(d time.Duration, f func(start time.Time, m *minute)) {
 	now := r.now()
 	last := now.Unix() / 60
@@ -101,12 +100,12 @@ func (r *Recorder) Summary() Summary {
 	return s
 }
 
-// Series returns a point for each hour (or, with a step of 24 h, each day) of the last
-// hours that has data, oldest first.
+// Series returns a point for each hour (with a step of 24 h: for each day) of the last hours, the oldest
+// first. Hours and days without data are left out.
 func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	points := []Point{}
 	r.each(time.Duration(hours)*time.Hour, func(at time.Time, m *minute) {
-		if m.requests.Load() == 0 && m.attempts.Load() == 0 { // it has transitions only
+		if m.requests.Load() == 0 && m.attempts.Load() == 0 { // the minute has only transitions
 			return
 		}
 		start := at.Truncate(step)
@@ -123,8 +122,8 @@ func (r *Recorder) Series(hours int, step time.Duration) []Point {
 	return points
 }
 
-// ByProxy returns the proxies with attempts or openings in the last hours, by id. The
-// window begins at the beginning of its oldest hour.
+// ByProxy returns, by id, the proxies with attempts or openings in the last hours. The window begins at the
+// start of its oldest hour.
 func (r *Recorder) ByProxy(hours int) map[string]ProxyStats {
 	now := r.now()
 	first, last := now.Add(-min(time.Duration(hours)*time.Hour, r.retention)).Unix()/3600, now.Unix()/3600
@@ -157,8 +156,8 @@ func (p *proxy) stats(first, last int64) ProxyStats {
 	return s
 }
 
-// Prune drops proxies that are not in the pool and have no data within the retention. It
-// is meant to be called a few times a minute.
+// Prune drops proxies that are not in the pool and have no data within the retention. The caller calls it a
+// few times a minute.
 func (r *Recorder) Prune(inPool func(id string) bool) {
 	recent := r.ByProxy(r.RetentionHours())
 	r.proxies.Range(func(id, _ any) bool {
@@ -169,8 +168,8 @@ func (r *Recorder) Prune(inPool func(id string) bool) {
 	})
 }
 
-// Transitions returns the breakers' transitions of the last hours, oldest first.
-// truncated reports that the oldest ones of the window are not kept any more.
+// Transitions returns the breakers' transitions of the last hours, oldest first. truncated is set if the
+// oldest transitions of the window are not kept any more.
 func (r *Recorder) Transitions(hours int) (list []core.Transition, truncated bool) {
 	from := r.now().Add(-min(time.Duration(hours)*time.Hour, r.retention))
 	list, truncated = r.transitions.since(from)

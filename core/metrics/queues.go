@@ -6,18 +6,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// QueueState is the requests of one priority in one queue at the time of a scrape.
+// QueueState is the state of one queue for one priority at the time of a scrape.
 type QueueState struct {
-	Queue    string // what they wait for: "place" at a proxy, or "retry" of the budget
+	Queue    string // "place" for a place in flight at a proxy, "retry" for a retry of the budget
 	Priority string
 	Waiting  int
 	Queued   uint64        // requests that have waited or wait
-	Expired  uint64        // requests that waited as long as they may
+	Expired  uint64        // requests whose longest wait has passed
 	Full     uint64        // requests that were refused or displaced because the queue was full
-	Waited   time.Duration // by all requests whose wait has ended
+	Waited   time.Duration // sum of all waits that have ended
 }
 
-// ObserveQueues sets the function that is called at each scrape for the state of the queues.
+// ObserveQueues sets the function that returns the state of the queues. It is called at each scrape.
 func (r *Recorder) ObserveQueues(queues func() []QueueState) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()

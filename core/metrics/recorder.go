@@ -1,7 +1,6 @@
-// Package metrics counts every attempt, every request and every transition of a breaker
-// exactly once. Its memory does not depend on the traffic. The Recorder's queries are
-// for the REST API, its Handler for Prometheus; the Tracker lists the requests in
-// flight. Tally is used nowhere else.
+// Package metrics counts every attempt, every request and every transition of a breaker exactly once. Its
+// memory does not depend on the traffic. The REST API uses the Recorder's queries, Prometheus its Handler.
+// The Tracker lists the requests in flight. Tally is used in no other package.
 //
 // When no request is in flight:
 //
@@ -24,9 +23,9 @@ import (
 const (
 	DefaultRetentionHours = 24
 	MaxRetentionHours     = 168
-	maxAttempts           = 10      // of one request
-	maxTransitions        = 100_000 // that are kept
-	maxPolicies           = 1_000   // with counters of their own; all others are counted as "other"
+	maxAttempts           = 10      // attempts of one request
+	maxTransitions        = 100_000 // transitions that are kept
+	maxPolicies           = 1_000   // policies with counters of their own; all others are counted as "other"
 )
 
 // Config is the settings of a Recorder.
@@ -94,11 +93,10 @@ func New(cfg Config) *Recorder {
 	return r
 }
 
-// RetentionHours returns how far back the queries reach.
+// RetentionHours returns the number of hours that the queries cover.
 func (r *Recorder) RetentionHours() int { return int(r.retention / time.Hour) }
 
-// at returns the bucket of a time. It clears a bucket that has the counters of another
-// minute.
+// at returns the bucket of a time. If the bucket has the counters of an earlier minute, they are cleared.
 func (r *Recorder) at(t time.Time) *minute {
 	n := t.Unix() / 60
 	m := &r.minutes[n%int64(len(r.minutes))]
@@ -120,7 +118,7 @@ func (r *Recorder) Attempt(e *core.AttemptEvent) {
 	m.attempts.Add(1)
 	m.latency.Add(int64(took))
 	switch {
-	case e.Outcome.Result == core.ResultReplay: // the attempt that follows has the same number
+	case e.Outcome.Result == core.ResultReplay: // the next attempt has the same number
 		m.replays.Add(1)
 	case e.Attempt > 0:
 		m.retries.Add(1)
@@ -165,8 +163,8 @@ func (r *Recorder) proxy(id string) *proxy {
 	return p.(*proxy)
 }
 
-// proxy is the counters of one proxy by the hour. It has only hours with data: if the
-// pool changes often, many proxies are used within one hour and never again.
+// proxy has the counters of one proxy by the hour. Only hours with data take memory: if the pool changes
+// often, many proxies are used in one hour only.
 type proxy struct {
 	mu    sync.Mutex
 	keep  int64  // hours
@@ -183,7 +181,7 @@ type hour struct {
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)
-	for i > 0 && p.hours[i-1].at > n { // the clock was set back
+	for i > 0 && p.hours[i-1].at > n { // hours after n, if the clock was set back
 		i--
 	}
 	if i > 0 && p.hours[i-1].at == n {
@@ -259,12 +257,12 @@ func (p *policies) add(hash string, policy any) *policyCount {
 	return c
 }
 
-// transitions is the latest transitions of all breakers.
+// transitions holds the latest transitions of all breakers.
 type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
-	next    int       // the place of the next one once the ring is full
-	dropped time.Time // the time of the latest that was overwritten; zero if none was
+	next    int       // index of the next one when the ring is full
+	dropped time.Time // time of the latest transition that was overwritten; zero if none was
 }
 
 func (l *transitions) add(t core.Transition) {
@@ -279,8 +277,8 @@ func (l *transitions) add(t core.Transition) {
 	l.next = (l.next + 1) % maxTransitions
 }
 
-// since returns the transitions that are not before from, in the order in which they
-// were added. truncated reports that some of them were overwritten.
+// since returns the transitions since from, in the order in which they were added. truncated is set if some
+// of them were overwritten.
 func (l *transitions) since(from time.Time) (list []core.Transition, truncated bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,9 +16,9 @@ type totals struct {
 	hedgesWon     atomic.Uint64
 	transitions   [core.HalfOpen + 1]atomic.Uint64
 	recovered     atomic.Uint64 // requests that succeeded after a retry
-	targetRefused atomic.Uint64 // delivered responses with status 403 or 429
+	targetRefused atomic.Uint64 // relayed responses with status 403 or 429
 	limited       atomic.Uint64 // requests that reached max_attempts
-	overBudget    atomic.Uint64 // requests for which the retry budget was empty
+	overBudget    atomic.Uint64 // requests for which the retry budget was spent
 	waited        atomic.Int64  // ns, of backoffs
 	tunnelUp      atomic.Int64  // bytes
 	tunnelDown    atomic.Int64  // bytes

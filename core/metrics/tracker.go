@@ -11,7 +11,7 @@ import (
 // The states of a request.
 const (
 	StateSelecting  = "selecting"
-	StateQueued     = "queued" // in a queue, for a place at a proxy or a retry of the budget
+	StateQueued     = "queued" // in a queue, for a place in flight or for a retry of the budget
 	StateAttempting = "attempting"
 	StateWaiting    = "waiting" // in the backoff before a retry
 	StateStreaming  = "streaming"
@@ -19,15 +19,15 @@ const (
 	StateDone       = "done"
 )
 
-// States returns all states, in the order in which a request passes them.
+// States returns all states, in the order in which a request goes through them.
 func States() []string {
 	return []string{StateSelecting, StateQueued, StateAttempting, StateWaiting, StateStreaming, StateTunnel, StateDone}
 }
 
-// keepDone is how many requests that have ended are kept.
+// keepDone is the number of ended requests that are kept.
 const keepDone = 1_000
 
-// Request is one request. It never has a path or a query string.
+// Request is the state of one request. It never contains a path or a query string.
 type Request struct {
 	ID             core.RequestID
 	Method         string
@@ -40,7 +40,7 @@ type Request struct {
 	Priority       core.Priority // of a request that has waited in a queue; else AnyPriority
 	QueuedSince    time.Time     // only in StateQueued
 	Queued         time.Duration // time in queues until QueuedSince
-	Ended          time.Time     // only in StateDone, as are the next two
+	Ended          time.Time     // only in StateDone; the same applies to the next two fields
 	Final          core.Final
 	Status         int                 // of the response to the client; 0 if the client left before
 	Attempts       []core.AttemptEvent // finished attempts
@@ -58,7 +58,7 @@ type Tracker struct {
 	mu      sync.Mutex // guards all fields; an entry's mu is locked before it
 	entries map[*Entry]struct{}
 	done    []Request // a ring of keepDone
-	next    int       // the place of the next one once the ring is full
+	next    int       // index of the next one when the ring is full
 
 	keepDone int // never changes
 }
@@ -68,8 +68,8 @@ func NewTracker() *Tracker {
 	return &Tracker{entries: map[*Entry]struct{}{}, keepDone: keepDone}
 }
 
-// Entry is the tracker's row of one client connection, whose requests come one after
-// the other. One goroutine writes it, others read it.
+// Entry is the tracker's row of one client connection, whose requests come one after the other. One goroutine
+// writes to it, others read it.
 type Entry struct {
 	tracker *Tracker
 
@@ -165,8 +165,8 @@ func (e *Entry) End(final core.Final, status int, at time.Time) {
 	r.Attempts = e.tracker.keep(r)
 }
 
-// keep adds a request that has ended. It returns an empty slice for the attempts of the
-// next request: that of the oldest request, which leaves.
+// keep adds a request that has ended. It returns an empty slice for the attempts of the next request. The
+// slice is that of the oldest request, which keep removes.
 func (t *Tracker) keep(r *Request) (spare []core.AttemptEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -203,15 +203,15 @@ func (t *Tracker) List(state string, limit int) []Request {
 	defer t.mu.Unlock()
 	for i := len(t.done) - 1; i >= 0 && len(out) < limit; i-- {
 		r := &t.done[(t.next+i)%len(t.done)]
-		if _, twice := listed[r.ID]; !twice { // it has ended meanwhile
+		if _, twice := listed[r.ID]; !twice { // the request has ended since its entry was read
 			out = append(out, r.copy())
 		}
 	}
 	return out
 }
 
-// connections returns all entries. A request that ends while somebody searches moves
-// from its entry to done, so entries are searched first.
+// connections returns all entries. A search reads entries before done, because a request that ends meanwhile
+// moves from its entry to done.
 func (t *Tracker) connections() []*Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
