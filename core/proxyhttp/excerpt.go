@@ -49,7 +49,7 @@ type coding uint8
 const (
 	codingNone coding = iota
 	codingGzip
-	codingOther // or several codings
+	codingOther // another coding, or several codings
 )
 
 func codingOf(value []byte) coding {
@@ -71,8 +71,8 @@ type inflater struct {
 
 var inflaters = sync.Pool{New: func() any { return &inflater{} }}
 
-// decode replaces the body of e, which is the beginning of a gzip stream, by the first n bytes that it stands for. A
-// body that is no gzip stream stays as it is.
+// decode decompresses the body of e, which is the beginning of a gzip stream, up to n bytes. A body that is
+// no gzip stream does not change.
 func decode(e *core.Excerpt, n int) {
 	d := inflaters.Get().(*inflater)
 	defer inflaters.Put(d)
@@ -81,7 +81,7 @@ func decode(e *core.Excerpt, n int) {
 		return
 	}
 	got, err := 0, error(nil)
-	for got < n && err == nil { // until the end of what has arrived
+	for got < n && err == nil { // until the end of the part that has arrived
 		var more int
 		more, err = d.gz.Read(d.out[got:n])
 		got += more

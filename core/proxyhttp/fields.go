@@ -9,7 +9,7 @@ import (
 var (
 	hostName = []byte("Host")
 	viaName  = []byte("Via")
-	viaValue = [2][]byte{[]byte("1.0 whirlpool"), []byte("1.1 whirlpool")} // by minor version
+	viaValue = [2][]byte{[]byte("1.0 whirlpool"), []byte("1.1 whirlpool")} // by minor version of HTTP/1
 )
 
 // Via returns the value of the Via field for a message that was received as HTTP/1.minor (RFC 9110
@@ -41,7 +41,7 @@ func AppendVia(dst []http1.Field, minor int) []http1.Field {
 	return append(dst, http1.Field{Name: viaName, Value: Via(minor), Kind: http1.Via})
 }
 
-// FieldsOf returns the fields of h, unchecked.
+// FieldsOf returns the fields of h without checking them.
 func FieldsOf(h http.Header) []http1.Field {
 	fields := make([]http1.Field, 0, len(h))
 	for name, values := range h {

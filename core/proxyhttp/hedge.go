@@ -8,7 +8,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// hedgeForward sends the request of a Forward, once and at the same time as it.
+// hedgeForward sends the request of a Forward once, while the Forward sends it too.
 type hedgeForward struct{ Forward }
 
 // Hedge implements executor.Hedger. A request whose body is streamed cannot be sent twice at the same time.
@@ -39,7 +39,7 @@ func (f *Forward) Adopt(hedge executor.HedgeSender[*transport.Response], r *tran
 	return &f.Response
 }
 
-// hedgeConnect opens a tunnel to the target of a Connect, once and at the same time as it.
+// hedgeConnect opens a tunnel to the target of a Connect once, while the Connect opens one too.
 type hedgeConnect struct {
 	Connect
 	control transport.Control

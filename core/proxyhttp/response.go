@@ -17,7 +17,7 @@ import (
 type Outcome struct {
 	ID       core.RequestID
 	Attempts int
-	ProxyID  string     // of the last attempt; "" if there was none
+	ProxyID  string     // of the last attempt; "" if there was no attempt
 	Final    core.Final // 0 stands for FinalNotRetryable: refused before any attempt
 }
 
@@ -81,7 +81,7 @@ type Head struct {
 	Upgrade     []byte         // protocol to which the connection switches, with status 101; otherwise nil
 	Received    int            // status by which a proxy refused a tunnel; otherwise 0
 	Outcome     Outcome
-	Close       bool // the connection ends with the response
+	Close       bool // the client connection ends after the response
 	Minor       int  // minor version of the client's HTTP/1
 }
 
@@ -113,8 +113,8 @@ func (h *Head) Append(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendStatus appends Proxy-Status (RFC 9209) with the reason for which there is no response of a
-// target, and the fields that belong to some statuses.
+// appendStatus appends the fields that tell why there is no response of a target: Proxy-Status (RFC 9209),
+// and fields that some statuses require.
 func (h *Head) appendStatus(b []byte) []byte {
 	b = append(b, "Proxy-Status: whirlpool; "...)
 	if h.Received != 0 {
@@ -159,9 +159,9 @@ type ErrorResponse struct {
 	Code       string        // stable snake_case word
 	Message    string        // text for the user
 	Reason     string        // RFC 9209 error token, or "http_<status>"
-	RetryAfter time.Duration // time after which the client may try again; 0 if unknown
+	RetryAfter time.Duration // time until the client may repeat the request; 0 if unknown
 	Err        error         // of the last attempt; may be nil
-	Close      bool          // the client's connection ends with the response
+	Close      bool          // the client connection ends after the response
 }
 
 // RetryAfterSeconds is the value of a Retry-After field (RFC 9110 section 10.2.3);

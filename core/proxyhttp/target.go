@@ -19,10 +19,10 @@ type Target struct {
 	Host     []byte // value of the Host field to send: the URL's authority
 }
 
-// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a
-// fragment, which a client should not send (RFC 9110 section 4.2.5), but Java's HttpClient and
-// Python's urllib send after a redirect. ws:// and wss:// (RFC 6455 section 3) are http:// and
-// https://. The slices refer to raw where that is possible.
+// ParseTarget parses a request target in absolute form (RFC 9112 section 3.2.2). It removes a fragment, which
+// a client should not send (RFC 9110 section 4.2.5), but Java's HttpClient and Python's urllib send after a
+// redirect. It treats ws:// and wss:// (RFC 6455 section 3) like http:// and https://. The slices of the
+// result refer to raw if possible.
 func ParseTarget(method, raw []byte) (t Target, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
 	raw = httpScheme(raw)
@@ -92,9 +92,9 @@ type Authority struct {
 	from, defaultPort string // arguments of the last Set
 }
 
-// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if
-// the authority has no port; if defaultPort is "", the port is required. Set allocates nothing if
-// its arguments are those of the last call. After an error a is unchanged.
+// Set parses an authority (RFC 3986 section 3.2) without user information. defaultPort is used if the
+// authority has no port; if defaultPort is "", the port is required. Set allocates nothing if its arguments
+// equal those of the last call. After an error a is unchanged.
 func (a *Authority) Set(authority []byte, defaultPort string) error {
 	if string(authority) == a.from && defaultPort == a.defaultPort {
 		return nil

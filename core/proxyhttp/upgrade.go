@@ -6,9 +6,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 )
 
-// Upgrade returns the value of the Upgrade field that is sent to the target for a request with these fields, received
-// as HTTP/1.minor (RFC 9110 section 7.8); nil for none. A client of HTTP/1.0 cannot upgrade. Neither is h2c sent (RFC
-// 9113 section 3.1 removed it): the gateway could not repeat the requests on an HTTP/2 connection.
+// Upgrade returns the value of the Upgrade field that is sent to the target (RFC 9110 section 7.8), or nil
+// for none. fields and minor are those of the request, received as HTTP/1.minor. A client of HTTP/1.0 cannot
+// upgrade. The protocol h2c is not sent (RFC 9113 section 3.1 removed it), because the gateway could not
+// repeat the requests on an HTTP/2 connection.
 func Upgrade(fields []http1.Field, minor int) (protocols []byte) {
 	for i := range fields {
 		f := &fields[i]
