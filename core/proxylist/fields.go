@@ -46,7 +46,7 @@ func fieldOf(name string) field {
 // values are the fields of one proxy.
 type values [numFields]string
 
-// spec returns the proxy. scheme is that of a proxy without a protocol.
+// spec returns the proxy. scheme is the scheme of a proxy without a protocol.
 func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	address := v[fieldURL]
 	switch {
@@ -54,7 +54,7 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 		return spec, errors.New("the address is missing")
 	case v[fieldHost] == "":
 	case v[fieldPort] == "":
-		address = v[fieldHost] // may have the port itself
+		address = v[fieldHost] // may contain the port
 	default:
 		if address = v[fieldHost]; strings.Contains(address, ":") && !strings.HasPrefix(address, "[") {
 			address = "[" + address + "]"
@@ -81,9 +81,9 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	return spec, nil
 }
 
-// protocols returns the supported schemes among the protocols of a free list, such as "http|https" or
-// "SOCKS4, SOCKS5"; nil if text is not a list of protocols or none is supported. Such a list uses
-// "https" for an HTTP proxy that accepts CONNECT, so it stands for http.
+// protocols parses a free list of protocols, such as "http|https" or "SOCKS4, SOCKS5", and returns the
+// supported schemes. It returns nil if text is not such a list, or if no protocol is supported. In these
+// lists "https" means an HTTP proxy that accepts CONNECT, so it becomes http.
 func protocols(text string) (schemes []string) {
 	for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
 		switch word {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// isJSON reports whether a list is a JSON document: it begins with an object or an array. (A line of a list
-// begins with "[" only if an IPv6 address follows.)
+// isJSON reports whether a list is a JSON document: it begins with an object or an array. (A list of lines
+// can also begin with "[", but only before an IPv6 address.)
 func isJSON(in *bufio.Reader) bool {
 	for n := 1; n <= 1024; n++ {
 		b, err := in.Peek(n)
@@ -36,7 +36,7 @@ func isJSON(in *bufio.Reader) bool {
 var errJSON = errors.New("the list is not valid JSON")
 
 // parseJSON parses a JSON document: an array of proxies, or an object with such an array as one of its
-// fields. A proxy is a string in a form of a line, or an object with the fields of fieldNames.
+// fields. A proxy is a string that has the form of a line, or an object with the fields of fieldNames.
 func (l *list) parseJSON(in *bufio.Reader) error {
 	data, err := io.ReadAll(in)
 	if err != nil {
@@ -62,7 +62,7 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 	return nil
 }
 
-// arrayOf returns the longest array among an object's fields.
+// arrayOf returns the longest array among the fields of an object.
 func arrayOf(object map[string]any) (longest []any, ok bool) {
 	for _, value := range object {
 		if array, isArray := value.([]any); isArray && (!ok || len(array) > len(longest)) {
@@ -92,7 +92,7 @@ func (l *list) addJSON(n int, proxy any) {
 	}
 }
 
-// textOf returns a JSON value as text. An array gives its elements with commas between them.
+// textOf returns a JSON value as text. The elements of an array are separated by commas.
 func textOf(value any) string {
 	switch v := value.(type) {
 	case string:

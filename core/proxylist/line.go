@@ -18,7 +18,7 @@ func ParseLine(line string) (upstream.Spec, error) {
 	return spec, err
 }
 
-// Line returns a proxy in the form of a line, a URL with its credentials and options. Parse reads it.
+// Line returns a proxy as a line: a URL with its credentials and options. Parse can read it.
 func Line(s *upstream.Spec) string {
 	line := s.Address.Scheme + "://"
 	if s.Address.Username != "" || s.Address.Password != "" {
@@ -58,7 +58,7 @@ var errForm = errors.New("the line has none of the forms host:port, host:port:us
 
 var errIPv6 = errors.New("an IPv6 address needs brackets, as in [2001:db8::1]:8080")
 
-// parse parses a line without a comment. scheme is that of a line that has none.
+// parse parses a line without a comment. scheme is the scheme of a line that has none.
 func parse(line, scheme string) (spec upstream.Spec, warning string, err error) {
 	if strings.ContainsAny(line, "\x00\r\n") || strings.ContainsRune(line, '\ufffd') {
 		return spec, "", errors.New("the line has a control character or is not UTF-8")
@@ -94,13 +94,14 @@ func isBareIPv6(line string) bool {
 	return err == nil
 }
 
-// addressInText matches an IPv4 address and a port, with or without a scheme, among other text. Between address
-// and port there is a colon or white space.
+// addressInText matches an IPv4 address and a port, with or without a scheme, among other text. A colon or
+// white space separates address and port.
 var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
-// parseText looks for exactly one address in a line that has none of the forms: free lists put prose, countries
-// and flags around it. A line with an '@' may contain credentials, and is not searched.
+// parseText looks for exactly one address in a line that has none of the other forms, because free lists have
+// prose, countries and flags beside the address. A line with an '@' may contain credentials, so parseText
+// does not search it.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false
@@ -174,7 +175,7 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 		case len(f) == 4 && isPort(f[1]) && len(protocols(f[2])) == 0:
 			return f[0] + ":" + f[1], f[2], f[3], "", nil
 		}
-		return "", "", "", "", errForm // more fields are columns, and no user and password
+		return "", "", "", "", errForm // a line with more fields is a row of columns, without user and password
 	}
 	if strings.HasPrefix(line, "[") { // IPv6
 		end := strings.IndexByte(line, ']')
@@ -190,8 +191,8 @@ func splitFields(line string) (host, user, password, warning string, err error) 
 	return splitColons(line)
 }
 
-// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass, so that
-// every '@' in it belongs to the password.
+// passwordHasAt reports whether line is host:port:user:pass or host,port,user,pass. If so, every '@' in it
+// belongs to the password.
 func passwordHasAt(line string) bool {
 	for _, separator := range []string{":", ","} {
 		f := strings.SplitN(line, separator, 4)
@@ -202,8 +203,8 @@ func passwordHasAt(line string) bool {
 	return false
 }
 
-// splitColons splits host:port:user:pass and user:pass:host:port. warning is a warning if the line
-// can be read as either.
+// splitColons splits host:port:user:pass and user:pass:host:port. warning is not empty if the line can have
+// either form.
 func splitColons(line string) (host, user, password, warning string, err error) {
 	f := strings.Split(line, ":")
 	n := len(f)
@@ -246,7 +247,7 @@ func before(s string, c byte) string {
 	return head
 }
 
-// after returns the part of s behind the last c; "" without one.
+// after returns the part of s after the last c, or "" without a c.
 func after(s string, c byte) string {
 	if i := strings.LastIndexByte(s, c); i >= 0 {
 		return s[i+1:]
@@ -275,7 +276,7 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		return spec, errors.New("socks4 is not supported; use http, https, socks5 or socks5h")
 	}
 	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(after(rest, '@')) {
-		// host:port:user:pass behind a scheme; user and password are literal
+		// host:port:user:pass after a scheme; user and password are taken literally
 		spec.Address = upstream.Address{
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
 		}

@@ -13,12 +13,12 @@
 // In a URL, user and password may be percent-encoded, and the password may contain an '@'. In
 // the other forms user and password are taken literally, and the password may contain a ':'.
 // The default scheme is http, or Options.Scheme. A comment begins with '#' or ';' at the beginning of a line
-// or after white space. Blank lines are skipped. Of any other line the address is taken, if there
-// is exactly one IPv4 address with a port.
+// or after white space. Blank lines are skipped. A line in any other form is searched for an address: if it
+// contains exactly one IPv4 address with a port, that is the proxy.
 //
 // Four fields separated by colons are host:port:user:pass if only the second field is a port, and
-// user:pass:host:port if only the fourth one is. If both are, the host is the one that contains a
-// dot; if that does not decide either, the line is host:port:user:pass.
+// user:pass:host:port if only the fourth one is. If both are ports, the host is the field that contains a dot.
+// If this does not decide, the line is host:port:user:pass.
 //
 // A table begins with a line of column names (table.go), separated by commas, semicolons, tabs or
 // vertical bars. A JSON document is an array of strings or objects, or an object that has one
@@ -40,15 +40,15 @@ const MaxLine = 64 << 10
 // Warning is a message about a line that was skipped or is ambiguous. It contains no
 // credentials.
 type Warning struct {
-	Line int // 0 for the whole list
+	Line int // number of the line; 0 for the whole list
 	Msg  string
 }
 
 // Options say how to parse a list.
 type Options struct {
-	Name   string          // the Source of each proxy
-	Scheme string          // of lines without one; "" for http
-	Taken  map[string]bool // ids that are already used; Parse adds those of the list; may be nil
+	Name   string          // Source of each proxy
+	Scheme string          // scheme of lines without one; "" for http
+	Taken  map[string]bool // ids that are in use already; Parse adds the ids of the list; may be nil
 }
 
 // Parse parses a list. A line that is not a proxy, or whose id is taken, is skipped with a
@@ -82,15 +82,15 @@ type list struct {
 	specs    []upstream.Spec
 	warnings []Warning
 
-	textLine, textLines int // first line with text beside its address, and their number
+	textLine, textLines int // first line with text beside its address, and the number of such lines
 }
 
 func (l *list) warn(n int, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{n, fmt.Sprintf(format, args...)})
 }
 
-// invisible removes characters without width, which web pages put around addresses, and makes a
-// space of each no-break space.
+// invisible removes characters without width, which web pages put around addresses, and replaces no-break
+// spaces by spaces.
 var invisible = strings.NewReplacer("\u200b", "", "\u200c", "", "\u200d", "", "\u2060", "", "\ufeff", "", "\u00a0", " ")
 
 // parseLines parses a list with one proxy per line.

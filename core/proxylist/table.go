@@ -14,8 +14,8 @@ type table struct {
 	columns   []field
 }
 
-// parseHeader returns the table that a header line begins, or nil if the line is no header: it has at least two
-// columns, one of them for the address, and for no column a value instead of a name.
+// parseHeader returns the table that begins with a header line, or nil if the line is no header. A header has
+// at least two columns. One of them is the address, and none is a value instead of a name.
 func parseHeader(line string) *table {
 	for _, separator := range []rune{',', ';', '\t', '|'} {
 		names, err := splitRow(line, separator)
@@ -44,7 +44,7 @@ func splitRow(line string, separator rune) ([]string, error) {
 	return r.Read()
 }
 
-// parseRow parses a line of the table. scheme is that of a row without a protocol.
+// parseRow parses a row of the table. scheme is the scheme of a row without a protocol.
 func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	cells, err := splitRow(line, t.separator)
 	if err != nil {
