@@ -1,11 +1,10 @@
-// Package queue holds requests that wait for a resource of which all is in use: places in flight
-// at proxies, or retries of the retry budget. When a unit of the resource becomes free, one of
-// them takes it.
+// Package queue holds requests that wait for a resource: for a place in flight at a proxy, or for a retry of
+// the retry budget. When a unit of the resource becomes free, one of the requests takes it.
 //
-// Requests of one priority take in the order in which they came. Between priorities the queue is a
-// self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16
-// units go to high, 3 to normal and 1 to low. A priority whose requests do not wait leaves its
-// share to the others. Whatever the others do, low gets 1 of 18 units (5.6 %) at least.
+// Requests of one priority take units in the order of their arrival. Between priorities the queue is a
+// self-clocked fair queue (Golestani, INFOCOM 1994): while requests of all priorities wait, 12 of 16 units go
+// to high, 3 to normal and 1 to low. If no request of a priority waits, the other priorities get its share.
+// While requests of low priority wait, they get at least 1 of 18 units (5.6 %).
 package queue
 
 import (
@@ -21,7 +20,7 @@ import (
 
 // Config limits how many requests wait, and for how long.
 type Config struct {
-	MaxWaiting int           // requests that wait at the same time; 0 for none
+	MaxWaiting int           // maximum number of requests that wait at the same time; 0 for none
 	MaxWait    time.Duration // the longest wait of a request
 }
 
@@ -31,7 +30,7 @@ func Default() Config { return Config{MaxWaiting: 1024, MaxWait: time.Second} }
 // Enabled reports whether requests wait at all.
 func (c Config) Enabled() bool { return c.MaxWaiting > 0 && c.MaxWait > 0 }
 
-// Why a request ends its wait without having taken anything.
+// The errors of a request that leaves the queue without a unit.
 var (
 	ErrFull    = errors.New("the queue is full")
 	ErrExpired = errors.New("the longest wait has passed")
@@ -42,54 +41,54 @@ type Result uint8
 
 // The results.
 const (
-	Nothing Result = iota // nothing is free that the request can use: it waits on
+	Nothing Result = iota // no unit is free that the request can use: it continues to wait
 	Taken                 // the request has taken a unit
-	Failed                // the request cannot take anything any more: its wait ends
+	Failed                // the request can no longer take a unit: its wait ends
 )
 
-// Waiter is a request that may wait in a queue. It can be used again after its wait.
+// Waiter is a request that may wait in a queue. It can be reused after its wait.
 type Waiter[K comparable] struct {
 	Priority core.Priority // not AnyPriority
 	Kind     K             // requests of one kind can use the same units
-	// Take takes a unit for the request, if one is free that it can use. The queue calls it with its
-	// lock held, mostly in the goroutine that has freed a unit. It must not call the queue.
+	// Take takes a unit for the request if a suitable one is free. The queue calls it with its lock held, usually
+	// in the goroutine that has freed a unit. Take must not call the queue.
 	Take func() Result
 
 	next, prev *Waiter[K]
 	since      time.Time
 	waiting    bool
-	err        error         // why the wait has ended; nil if Take has taken or failed
+	err        error         // why the wait has ended; nil if Take has returned Taken or Failed
 	ended      chan struct{} // receives when waiting becomes false
 	timer      *time.Timer
 }
 
-// line is the requests of one priority that wait, the oldest first.
+// line holds the waiting requests of one priority, the oldest first.
 type line[K comparable] struct {
 	first, last *Waiter[K]
 	length      int
-	tag         uint64 // the line with the smallest tag takes next; 0 if it is empty and has taken last
+	tag         uint64 // the smallest tag takes the next unit; 0 if the line is empty and took the last unit
 	counts      Counts
 }
 
 // Counts are the totals of one priority.
 type Counts struct {
-	Waiting int           // requests that wait now
+	Waiting int           // requests that wait at present
 	Queued  uint64        // requests that have waited or wait
-	Expired uint64        // requests that waited as long as they may
+	Expired uint64        // requests whose longest wait has passed
 	Full    uint64        // requests that were refused or displaced because the queue was full
-	Waited  time.Duration // by all requests whose wait has ended
+	Waited  time.Duration // sum of all waits that have ended
 }
 
 // Queue is safe for concurrent use. Make one with New.
 type Queue[K comparable] struct {
 	now     func() time.Time
-	waiting atomic.Int32 // requests in lines, and those that are about to enter one
+	waiting atomic.Int32 // requests in lines, and requests that are about to enter one
 
 	mu    sync.Mutex // guards the fields below and the lines
-	clock uint64     // the largest tag that has taken
+	clock uint64     // the largest tag of a line that has taken a unit
 	lines [core.PriorityCount + 1]line[K]
-	kinds map[K]int      // requests that wait, by kind
-	none  map[K]struct{} // the kinds that found nothing; of serve only
+	kinds map[K]int      // waiting requests by kind
+	none  map[K]struct{} // the kinds for which Take has returned Nothing; used only by serve
 }
 
 // New returns an empty queue whose only source of time is now.
@@ -97,24 +96,25 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 	return &Queue[K]{now: now, kinds: map[K]int{}, none: map[K]struct{}{}}
 }
 
-// stride is how far the tag of a line is ahead of the clock when it begins to wait for a unit. A line
-// whose requests leave without a unit keeps its tag, so that the next one waits no longer for that.
+// stride is the distance of a line's tag from the clock when the line begins to wait for a unit. If the
+// requests of a line leave without a unit, the line keeps its tag, so that its next request does not wait
+// longer because of them.
 var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
-// share is the part of a queue, in sixteenths, that requests of other priorities cannot displace.
+// share is the part of a queue, in sixteenths, that a priority cannot lose to requests of other priorities.
 var share = [...]int{core.PriorityHigh: 12, core.PriorityNormal: 3, core.PriorityLow: 1}
 
 // Empty reports whether no request waits. It takes no lock.
 func (q *Queue[K]) Empty() bool { return q.waiting.Load() == 0 }
 
-// Enter lets w wait if it cannot take a unit at once; then it reports true, and Wait has to be
-// called. It takes none at once if a request of the same kind waits already. In a full queue, w
-// displaces the youngest request of a priority that holds more than its share of the queue; if
-// there is none, the error is ErrFull.
+// Enter takes a unit for w if one is free, and returns false. Otherwise w begins to wait, Enter returns true,
+// and the caller must call Wait. If a request of the same kind waits already, w also waits. In a full queue,
+// w displaces the youngest request of a priority that holds more than its share of the queue. If there is no
+// such request, the error is ErrFull.
 func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting.Add(1) // before Take: a unit that is freed after it must find w
+	q.waiting.Add(1) // before Take, so that a unit that is freed after Take is offered to w
 	if q.kinds[w.Kind] == 0 && w.Take() != Nothing {
 		q.waiting.Add(-1)
 		return false, nil
@@ -145,9 +145,9 @@ func (q *Queue[K]) Enter(w *Waiter[K], maxWaiting int) (waits bool, err error) {
 	return true, nil
 }
 
-// Wait waits until Take has taken a unit or failed, and returns nil then. Its error is ErrExpired
-// after the longest wait, ErrFull if w was displaced, or the cause of the end of ctx. ctx may have
-// ended although the error is nil.
+// Wait waits until Take has returned Taken or Failed, and then returns nil. The error is ErrExpired after the
+// longest wait, ErrFull if w was displaced, or the cause of the cancellation of ctx. The error may be nil
+// although ctx has ended.
 func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration) error {
 	if w.timer == nil {
 		w.timer = time.NewTimer(maxWait)
@@ -177,8 +177,7 @@ func (q *Queue[K]) Wait(ctx context.Context, w *Waiter[K], maxWait time.Duration
 	return w.err
 }
 
-// ServeOne lets one request take a unit that has become free. Without a request that waits it
-// takes no lock.
+// ServeOne lets one request take a unit that has become free. If no request waits, it takes no lock.
 func (q *Queue[K]) ServeOne() {
 	if q.Empty() {
 		return
@@ -188,7 +187,7 @@ func (q *Queue[K]) ServeOne() {
 	q.serve()
 }
 
-// Serve lets requests take units until nothing is free that one of them can use.
+// Serve lets requests take units until no request can take a free unit.
 func (q *Queue[K]) Serve() {
 	if q.Empty() {
 		return
@@ -212,8 +211,8 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 	return out
 }
 
-// serve lets one request take a unit, and reports whether one has. It asks the lines in the order
-// of their tags, and each kind of request once. Requires mu.
+// serve lets one request take a unit, and reports whether one has. It calls Take for the lines in the order
+// of their tags, and for each kind of request once. Requires mu.
 func (q *Queue[K]) serve() bool {
 	clear(q.none)
 	order := core.Priorities()
@@ -251,9 +250,9 @@ func (q *Queue[K]) serve() bool {
 	return false
 }
 
-// displace ends the wait of the youngest request of the lowest priority that holds more than its
-// share of the queue, for a request of the priority p. It reports false if there is none. A request
-// of a priority that holds its own share displaces lower priorities only. Requires mu.
+// displace ends the wait of another request to make room for one of priority p. That other request is the
+// youngest one of the lowest priority that holds more than its share of the queue. displace returns false if
+// there is no such request. If p itself holds its share, only lower priorities are displaced. Requires mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
 	order := core.Priorities()
