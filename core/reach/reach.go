@@ -1,9 +1,8 @@
-// Package reach checks, beside the traffic, whether proxies can be reached at all. It
-// opens a connection to a proxy, greets it and closes the connection; it sends no request.
+// Package reach makes reachability checks, in addition to the traffic. A check opens a connection to a proxy,
+// with the greeting of its protocol, and closes the connection. It sends no request.
 //
-//   - A new proxy is checked at once. While its checks fail it is chosen last, and each
-//     failed check counts as a failure for its circuit breaker, so that a list of dead
-//     entries costs no client an attempt.
+//   - A new proxy is checked at once. While its checks fail it is chosen last, and each failed check counts as a
+//     failure for its circuit breaker, so that clients waste no attempts on a list of dead proxies.
 //   - A proxy whose breaker opened because it could not be reached is checked again while the
 //     breaker is open: soon at first, and then after a tenth of the time that has passed. A
 //     check that succeeds turns the breaker half-open, and the next request probes it. A
@@ -25,21 +24,21 @@ import (
 // The times of checks.
 const (
 	tick       = 100 * time.Millisecond
-	firstWait  = 250 * time.Millisecond // from a failure to the next check
-	longest    = 30 * time.Second       // between two checks
-	localPause = time.Second            // after a check that failed for want of descriptors or ports
+	firstWait  = 250 * time.Millisecond // from a failed check to the next
+	longest    = 30 * time.Second       // longest time between two checks
+	localPause = time.Second            // wait after a check that failed because no descriptor or port was free
 )
 
-// DefaultParallel is how many checks run at once by default.
+// DefaultParallel is the default maximum number of simultaneous checks.
 const DefaultParallel = 256
 
-// Config is what a Checker is built from.
+// Config has the dependencies of a Checker.
 type Config struct {
 	Pool *upstream.Pool
 	// Reach opens a connection to the proxy and closes it.
 	Reach    func(context.Context, *upstream.Upstream) *verdict.Error
 	Now      func() time.Time
-	Parallel int // checks at once, at least 1
+	Parallel int // maximum number of simultaneous checks, at least 1
 }
 
 // Checker checks the proxies of one pool.
@@ -49,11 +48,11 @@ type Checker struct {
 	enabled atomic.Bool
 
 	mu     sync.Mutex
-	last   *upstream.Snapshot              // whose proxies are all in known
+	last   *upstream.Snapshot              // the snapshot whose proxies are all in known
 	known  map[*upstream.Upstream]struct{} // proxies whose first check has been queued
-	queued map[*upstream.Upstream]struct{} // in queue, or running
-	// failing holds when the breaker of a proxy opened. The entry stays when the breaker is
-	// half-open or opens again, until the proxy has served a request.
+	queued map[*upstream.Upstream]struct{} // proxies with a check in queue or in progress
+	// failing holds the time when the breaker of a proxy opened. The entry is not removed when the breaker is
+	// half-open or opens again, but only when the proxy has served a request.
 	failing map[*upstream.Upstream]time.Time
 	queue   queue
 	running int
@@ -67,14 +66,14 @@ func New(cfg Config) *Checker {
 	}
 }
 
-// SetEnabled turns the checks on or off. Checks that run already are finished.
+// SetEnabled turns the checks on or off. Checks in progress are completed.
 func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 
 // check is a proxy to be checked.
 type check struct {
 	u     *upstream.Upstream
 	at    time.Time
-	since time.Time // when the proxy was first checked, or its breaker opened (Checker.failing)
+	since time.Time // when the proxy was first checked, or when its breaker opened (Checker.failing)
 	tries int       // checks in a row that have failed
 }
 
@@ -96,7 +95,8 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-// due queues the proxies that need a check, and takes out those whose time has come.
+// due queues checks for the proxies that need one. It removes the checks whose time has come from the queue,
+// and returns them.
 func (c *Checker) due() (list []*check) {
 	if !c.enabled.Load() {
 		c.cfg.Pool.SetNextCheck(time.Time{})
@@ -132,9 +132,8 @@ func (c *Checker) next(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// failingSince returns when the breaker of u opened first since u served a request. A proxy that
-// accepts checks and refuses requests is therefore checked, and probed, less and less often.
-// Requires mu.
+// failingSince returns when the breaker of u opened first since u served a request. So a proxy that passes
+// the checks but refuses requests is checked and probed less and less often. Requires mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 	since, ok := c.failing[u]
 	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
@@ -176,7 +175,7 @@ func (c *Checker) push(k *check) {
 	heap.Push(&c.queue, k)
 }
 
-// run makes one check and queues the next, if there is to be one.
+// run makes one check, and queues the next one if there is one.
 func (c *Checker) run(ctx context.Context, k *check) {
 	another := false
 	if c.inPool(k.u) {
@@ -197,8 +196,8 @@ func (c *Checker) run(ctx context.Context, k *check) {
 // inPool reports whether u has not been removed from the pool.
 func (c *Checker) inPool(u *upstream.Upstream) bool { return c.cfg.Pool.Snapshot().Get(u.ID()) == u }
 
-// conclude applies the result of a check that took so long. It reports whether there is to be
-// another, and sets its time.
+// conclude applies the result of a check; took is the duration of the check. It returns true if another check
+// follows, and sets its time.
 func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (another bool) {
 	now := c.cfg.Now()
 	switch {
@@ -221,14 +220,14 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 		return true
 	case core.Closed:
 		if k.u.HasServed() {
-			return false // the traffic shows what it can do
+			return false // the traffic shows whether the proxy works
 		}
 	}
 	k.u.CountUnreached(verr.Cause, k.tries)
 	return true
 }
 
-// queue is a heap of checks, the next one first.
+// queue is a heap of checks, ordered by time.
 type queue []*check
 
 func (q queue) Len() int           { return len(q) }
