@@ -1,5 +1,6 @@
-// Package rest holds the resting pairs: a proxy and the host of a target that refuses this proxy. While a pair
-// rests, requests for the host are sent through other proxies; the proxy serves all other hosts.
+// Package rest holds the resting pairs. A pair consists of a proxy and the host of a target that refuses the
+// proxy. While a pair rests, requests for the host are sent through other proxies. The proxy still serves all
+// other hosts.
 package rest
 
 import (
@@ -14,7 +15,7 @@ import (
 // DefaultMax is the default maximum number of resting pairs.
 const DefaultMax = 16_384
 
-// Pair is a proxy that rests for a host. Moments count from the pool's epoch (upstream.Pool.Elapsed).
+// Pair is a resting pair. Times count from the pool's epoch (upstream.Pool.Elapsed).
 type Pair struct {
 	ProxyID string
 	Host    string        // of the target, without port, in lower case
@@ -22,11 +23,11 @@ type Pair struct {
 	Until   time.Duration // when its rest ends
 }
 
-// Rests holds the pairs that rest, at most a fixed number. It is safe for concurrent use. Readers take no lock.
+// Rests holds a limited number of resting pairs. It is safe for concurrent use. Readers take no lock.
 type Rests struct {
 	max   int
 	hosts sync.Map     // hash of the host -> *hostRests
-	count atomic.Int64 // pairs that are held, some of which may have ended
+	count atomic.Int64 // pairs that are stored, including some whose rest may have ended
 
 	mu   sync.Mutex // guards ends and all changes of hosts
 	ends queue
@@ -47,8 +48,9 @@ type entry struct {
 // New returns an empty Rests of at most max pairs.
 func New(max int) *Rests { return &Rests{max: max} }
 
-// Begin lets a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. A pair that rests
-// already keeps the later end. If there are too many pairs, the one whose rest ends first is dropped.
+// Begin lets a pair rest until p.Until. proxy and host are the hashes of p.ProxyID and p.Host. If the pair
+// rests already, the later end applies. If there are too many pairs, the one whose rest ends first is
+// removed.
 func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +69,7 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 		if len(r.ends) == r.max {
 			first := heap.Pop(&r.ends).(*entry)
 			r.remove(first)
-			of = r.of(host) // the dropped pair may have been one of them
+			of = r.of(host) // the removed pair may have been one of these
 			i, _ = of.find(proxy)
 		}
 		of = slices.Clone(of)
@@ -78,7 +80,7 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 	r.count.Store(int64(len(r.ends)))
 }
 
-// Of returns the pairs of a host, some of which may have ended; nil without any.
+// Of returns the pairs of a host, or nil if there are none. The rest of some of them may have ended.
 func (r *Rests) Of(host uint64) Resting {
 	if r.count.Load() == 0 {
 		return nil
@@ -86,7 +88,7 @@ func (r *Rests) Of(host uint64) Resting {
 	return r.of(host)
 }
 
-// Until returns when the rest of a proxy ends. ok is false if the proxy does not rest at the time now.
+// Until returns when the rest of a proxy ends. ok is false if the proxy does not rest at time now.
 func (of Resting) Until(proxy uint64, now time.Duration) (until time.Duration, ok bool) {
 	if len(of) == 0 {
 		return 0, false
@@ -105,7 +107,7 @@ func (r *Rests) Count(now time.Duration) int {
 	return len(r.ends)
 }
 
-// All returns the pairs that rest at the time now, by host and proxy.
+// All returns the pairs that rest at time now, sorted by host and proxy.
 func (r *Rests) All(now time.Duration) []Pair {
 	r.mu.Lock()
 	r.drop(now)
@@ -128,7 +130,7 @@ func (r *Rests) drop(now time.Duration) {
 	r.count.Store(int64(len(r.ends)))
 }
 
-// remove removes a pair from those of its host. It requires mu.
+// remove removes a pair from the pairs of its host. It requires mu.
 func (r *Rests) remove(e *entry) {
 	of := r.of(e.host)
 	if i, found := of.find(e.proxy); found {
