@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Hedge states after which time without a response a request's first attempt is hedged: a second attempt starts
-// through another proxy, and the first good response wins (J. Dean, L. A. Barroso, The Tail at Scale, CACM 2013).
-// The zero value is "off".
+// Hedge says when a first attempt without a response is hedged: a second attempt starts through another
+// proxy, and the first good response wins (J. Dean, L. A. Barroso, The Tail at Scale, CACM 2013). The zero
+// value is "off".
 type Hedge struct {
 	P95   bool    // after the 95th percentile of the latencies of the pool
-	After float64 // after so many seconds, 0.001 to 60; 0 with P95, and for "off"
+	After float64 // after this number of seconds, 0.001 to 60; 0 with P95, and for "off"
 }
 
 // DefaultHedgeBudget is the default of Policy.HedgeBudget.
@@ -74,7 +74,7 @@ func (h *Hedge) DecodeValue(from any) (err error) {
 	default:
 		return errHedge
 	}
-	if h.P95 = false; err != nil || h.After == 0 { // 0 would be "off"
+	if h.P95 = false; err != nil || h.After == 0 { // 0 would mean "off"
 		return errHedge
 	}
 	return nil
@@ -90,8 +90,8 @@ func (h Hedge) validate() error {
 // HedgeKind is a kind of attempts. Each has its own 95th percentile.
 type HedgeKind uint8
 
-// The kinds: until the head of a response, until a tunnel is open, and from the client's first bytes in a tunnel until
-// those of the target.
+// The kinds of latencies. The first ends with the head of a response, the second with an open tunnel. The
+// third is the time in an open tunnel from the client's first bytes to the target's first bytes.
 const (
 	HedgeResponse HedgeKind = iota
 	HedgeTunnel
@@ -99,10 +99,10 @@ const (
 	hedgeKinds
 )
 
-// Hedging is the part of hedges that all requests share: their budget, and the latencies for "p95". The budget is a
-// token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a hedge
-// takes one. So there is never more than hedge_budget of a hedge per first attempt. A Hedging is safe for concurrent
-// use.
+// Hedging holds the hedge data that all requests share: the budget, and the latencies for "p95". The budget
+// is a token bucket: each first attempt that may be hedged adds hedge_budget tokens, up to hedgeBurst, and a
+// hedge takes one. So the number of hedges per first attempt is at most hedge_budget. A Hedging is safe for
+// concurrent use.
 type Hedging struct {
 	mu        sync.Mutex
 	tokens    int64 // in millionths
@@ -147,8 +147,8 @@ func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	return 0
 }
 
-// Add records the latency of a first attempt that may be hedged, for "p95". That of one that lost to its hedge is the
-// time until then, which is longer than the delay of the hedge.
+// Add records the latency of a first attempt that may be hedged, for "p95". If the attempt lost to its hedge,
+// its latency is the time until it lost, which is longer than the delay of the hedge.
 func (h *Hedging) Add(kind HedgeKind, latency time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -166,7 +166,7 @@ func (h *Hedging) TryTake() bool {
 	return true
 }
 
-// latencies are the last ones of a kind, and their 95th percentile.
+// latencies holds the last latencies of a kind, and their 95th percentile.
 type latencies struct {
 	ring [hedgeSamples]time.Duration
 	n    int           // recorded so far
@@ -174,9 +174,9 @@ type latencies struct {
 }
 
 const (
-	hedgeSamples = 512 // that the percentile is computed from: its rank is accurate to 1 % (standard error)
-	hedgeEvery   = 32  // latencies between two computations
-	hedgeLeast   = 20  // latencies before the first computation
+	hedgeSamples = 512 // latencies for the percentile, whose rank is then accurate to 1 % (standard error)
+	hedgeEvery   = 32  // number of latencies between two computations
+	hedgeLeast   = 20  // number of latencies before the first computation
 )
 
 func (l *latencies) add(d time.Duration) {

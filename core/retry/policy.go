@@ -23,12 +23,12 @@ type Policy struct {
 	MaxBackoffDelay  float64 `json:"max_backoff_delay"`  // 1 to 300
 	Jitter           bool    `json:"jitter"`             //
 	RetryStatusCodes []int   `json:"retry_status_codes"` // 408, 425, 429 and 500 to 599
-	// of all attempts, to the response head; >= 0.1; nil for none
+	// total timeout: for all attempts, until the response head; at least 0.1; nil for none
 	Timeout            *float64 `json:"timeout"`
 	RetryNonIdempotent bool     `json:"retry_non_idempotent"`
 	FailoverDelay      *float64 `json:"failover_delay"` // before a failover, 0 to 300; nil: the backoff decides
 	Hedge              Hedge    `json:"hedge"`
-	HedgeBudget        float64  `json:"hedge_budget"` // most hedges per first attempt that may be hedged, 0 to 1
+	HedgeBudget        float64  `json:"hedge_budget"` // hedges per first attempt that may be hedged, 0 to 1
 
 	codes codeSet
 	hash  string
@@ -65,7 +65,7 @@ func (p *Policy) seal() {
 	slices.Sort(sorted)
 	fmt.Fprint(h, p.MaxAttempts, p.BackoffStrategy, p.BaseDelay, p.Multiplier, p.MaxBackoffDelay, p.Jitter, sorted,
 		formatNumber(p.Timeout), p.RetryNonIdempotent, formatNumber(p.FailoverDelay))
-	if !p.Hedge.Off() { // so that policies without hedges have the hashes of earlier versions
+	if !p.Hedge.Off() { // so that the hash of a policy without hedges does not differ from earlier versions
 		fmt.Fprint(h, p.Hedge, p.HedgeBudget)
 	}
 	p.hash = fmt.Sprintf("%012x", h.Sum64()>>16)
@@ -166,7 +166,7 @@ func dedupe(codes []int) []int {
 	return out
 }
 
-// Override is a set of changes to a policy. Fields that are nil or not Set do not change.
+// Override is a set of changes to a policy. A field that is nil, or whose Set is false, changes nothing.
 type Override struct {
 	MaxAttempts        *int            `json:"max_attempts"`
 	BackoffStrategy    *string         `json:"backoff_strategy"`
@@ -205,7 +205,7 @@ func (p *Policy) Merge(o Override) Policy {
 }
 
 // Overridden returns the policy of a request that overrides fields of p, the global policy. The error is a
-// *FieldError: of Validate, or because hedge_budget is larger than that of p.
+// *FieldError: an error of Validate, or a hedge_budget larger than that of p.
 func (p *Policy) Overridden(o Override, strategies func(string) bool) (Policy, error) {
 	q := p.Merge(o)
 	if err := q.Validate(strategies); err != nil {
@@ -237,8 +237,8 @@ func (p *Policy) Equal(q *Policy) bool {
 	return p.hash == q.hash && slices.Equal(p.RetryStatusCodes, q.RetryStatusCodes) && p.HedgeBudget == q.HedgeBudget
 }
 
-// Idempotent reports whether a request of that method may be repeated without retry_non_idempotent: the
-// idempotent methods of RFC 9110 section 9.2.2 except PUT.
+// Idempotent reports whether a request with that method may be repeated without retry_non_idempotent. It
+// returns true for the idempotent methods of RFC 9110 section 9.2.2 except PUT.
 func Idempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "DELETE":
