@@ -35,7 +35,7 @@ type Query struct {
 	Attempt              int // 0 for the first
 	Idempotent, Connect  bool
 	Need                 ability.Need
-	Retryable            bool    // a retry is possible if this attempt fails, so it may be an exploration
+	Retryable            bool    // a retry is possible if the attempt fails, so the attempt may be an exploration
 	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
 	Region               Region
 	Tried                []Tried // in the order of the attempts
@@ -76,8 +76,8 @@ func (q *Query) hasTried(u *upstream.Upstream) bool {
 	return false
 }
 
-// choice is a choice in progress. It is reused with its memory, and belongs to the Selector rather than to
-// the request, because few requests choose at the same time.
+// choice is the state of one choice. It is reused with its memory. It belongs to the Selector and not to the
+// request, because only few requests choose at the same time.
 type choice struct {
 	*Query
 	now        time.Time
@@ -86,8 +86,8 @@ type choice struct {
 	seed       uint64
 	poolSize   int
 	resting    rest.Resting // the proxies that rest for the target's host
-	ordered    bool         // the candidates begin with the one whose turn it is
-	byAbility  bool         // proxies that cannot serve the request, as far as is known, are left out
+	ordered    bool         // the candidates begin with the proxy whose turn it is
+	byAbility  bool         // proxies known to lack the ability that the request needs are left out
 	candidates []*upstream.Upstream
 	scores     []float64
 }
@@ -99,7 +99,7 @@ type Selector struct {
 	maxCandidates   int
 	rests           *rest.Rests
 	turn            atomic.Uint64
-	nextExploration atomic.Uint64 // the turn from which on an idle proxy may be explored
+	nextExploration atomic.Uint64 // the turn from which an idle proxy may be explored
 	allOpen         atomic.Pointer[allOpen]
 	tieTurn         atomic.Uint64 // number of ties in choices for retries
 	choices         sync.Pool     // of *choice
@@ -120,8 +120,8 @@ func New(pool *upstream.Pool, rand func() uint64, maxCandidates int) *Selector {
 // Rests returns the resting pairs. No proxy is chosen for a host for which it rests.
 func (s *Selector) Rests() *rest.Rests { return s.rests }
 
-// NextTest returns when a proxy may become admissible whose breaker is not closed: at Pool.NextTest or, if
-// that is earlier, at Pool.NextCheck. It returns false if all breakers are closed.
+// NextTest returns the earliest time at which a proxy whose breaker is not closed may become admissible:
+// Pool.NextTest or, if earlier, Pool.NextCheck. It returns false if all breakers are closed.
 func (s *Selector) NextTest() (time.Time, bool) {
 	test, ok := s.pool.NextTest()
 	if check, planned := s.pool.NextCheck(); ok && planned && check.Before(test) {
@@ -193,15 +193,15 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 		}
 	}
 	lease, err := s.chooseAble(c, snap, scorer)
-	if err != nil && c.byAbility { // a request is not refused because of what proxies cannot do
+	if err != nil && c.byAbility { // a request is not refused because proxies lack an ability
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
 	}
 	return lease, err
 }
 
-// chooseAble chooses and acquires a proxy. With byAbility it must be able to serve the request. A retry is a probe
-// only if no breaker is closed (docs/decisions/open-time.md).
+// chooseAble chooses and acquires a proxy. With byAbility, the proxy must have the ability that the request
+// needs. A retry is a probe only if no breaker is closed (docs/decisions/open-time.md).
 func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Scorer) (upstream.Lease, error) {
 	s.gather(c, snap)
 	if len(c.candidates) == 0 {
@@ -214,7 +214,8 @@ func (s *Selector) chooseAble(c *choice, snap *upstream.Snapshot, scorer core.Sc
 	return s.chooseBest(c, scorer)
 }
 
-// able reports whether the proxy can serve the request, as far as is known and matters.
+// able reports whether the proxy can serve the request. It returns true if the ability is unknown or does not
+// matter.
 func (c *choice) able(u *upstream.Upstream) bool {
 	return !c.byAbility || u.Abilities().Meets(c.Need, c.elapsed)
 }
@@ -237,16 +238,16 @@ func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Le
 	return upstream.Lease{}, false
 }
 
-// inRegion reports whether an attempt of the request may use u, as far as the wanted region is concerned.
+// inRegion reports whether the wanted region permits an attempt of the request through u.
 func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 	return !c.regionOnly() || u.RegionHash() == c.RegionHash || c.Region != RegionStrict &&
 		snap.Region(c.RegionHash) == nil
 }
 
-// Limits of explorations: the number of first attempts from one exploration to the next.
+// Limits on explorations: the number of first attempts between two explorations.
 const (
 	exploreEvery = 20
-	trialEvery   = 5 // if the next is of a proxy on trial
+	trialEvery   = 5 // if the next one is of a proxy on trial
 )
 
 // explore chooses a proxy that has not been chosen for too long (package upstream defines the rule), if the
@@ -273,9 +274,9 @@ func (s *Selector) explore(c *choice, snap *upstream.Snapshot) (upstream.Lease, 
 	return upstream.Lease{}, false
 }
 
-// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If the
-// attempt is limited to a region, they are of this region. If that region has none and is only preferred, they
-// are of any region.
+// gather sets the candidates: the admissible proxies that the request has not tried, or a sample of them. If
+// the attempt is limited to a region, the candidates are proxies of that region. If the region is only
+// preferred and has no such proxy, the candidates are of any region.
 func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 	if c.regionOnly() {
 		c.candidates = c.candidates[:0]
@@ -289,8 +290,8 @@ func (s *Selector) gather(c *choice, snap *upstream.Snapshot) {
 	s.gatherFrom(c, snap.Group)
 }
 
-// keepPreferred removes the candidates that have not shown that they work (package upstream defines which).
-// If that would remove all of them, it removes only those that cannot be reached; and none if all are such.
+// keepPreferred removes the candidates that are not preferred (Upstream.Preferred). If none is preferred, it
+// removes only those that cannot be reached. If all cannot be reached, it removes none.
 func (c *choice) keepPreferred() {
 	preferred, reached := 0, 0
 	for _, u := range c.candidates {
@@ -319,7 +320,7 @@ func (c *choice) keep(ok func(*upstream.Upstream) bool) {
 			c.candidates = append(c.candidates, u)
 		}
 	}
-	if len(c.candidates) == 0 { // other requests have taken these places meanwhile
+	if len(c.candidates) == 0 { // other requests have taken the places in flight meanwhile
 		c.candidates = all
 	}
 }
@@ -354,8 +355,8 @@ func (c *choice) rests(u *upstream.Upstream) bool {
 }
 
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
-// admissible one, so that a rotation covers a pool of any size. The others follow a random place in the
-// mixed order, which is nearly the order of memory as well.
+// admissible one, so that a rotation covers a pool of any size. The others begin at a random place of the
+// mixed order, in which neighbours are mostly neighbours in memory too.
 func (s *Selector) sample(c *choice, group *upstream.Group) {
 	c.ordered = true
 	all := group.All
@@ -386,15 +387,15 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 	}
 }
 
-// admissible reports whether u may be a candidate. A half-open breaker is one for idempotent requests
-// only, because its probe is likely to fail.
+// admissible reports whether u may be a candidate. A proxy with a half-open breaker is a candidate only for
+// idempotent requests, because the probe is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
 		!c.rests(u)
 }
 
-// untried reports whether every free proxy is admissible: the request has tried none, none rests, and abilities do not
-// matter.
+// untried reports whether every free proxy is admissible. That is so if the request has tried none, none
+// rests, and abilities do not matter.
 func (c *choice) untried() bool { return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility }
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
@@ -511,7 +512,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 		}
 		v := u.Breaker().Snapshot()
 		if v.State == core.HalfOpen {
-			v.NextTest = now // its probe may end at any time
+			v.NextTest = now // the probe in flight may end at any time
 		}
 		if e.Due.IsZero() || v.NextTest.Before(e.Due) {
 			e.Due = v.NextTest
@@ -563,8 +564,8 @@ func (s *Selector) rank(c *choice, scorer core.Scorer) (scores []float64, tolera
 }
 
 // pick returns the index of the best candidate. Scores within the tolerance of the best count as equal; of
-// these, the candidate with the least load (Upstream.Load) is best. If several have the same load, first
-// attempts take the one whose turn it is in the rotation, and retries take them in turn.
+// these, the candidate with the least load (Upstream.Load) is best. If several candidates have the same load,
+// a first attempt takes the one whose turn it is in the rotation, and retries take them one after the other.
 func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	best := math.Inf(-1)
 	for _, score := range scores {
@@ -588,7 +589,8 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	if equals < 2 {
 		return chosen
 	}
-	// The load may have changed since. Then an earlier candidate is chosen.
+	// The load may have changed since it was read. If no candidate has that load any more, an earlier candidate
+	// is chosen.
 	turn := c.turn
 	switch {
 	case c.Attempt > 0:
@@ -606,8 +608,8 @@ func (s *Selector) pick(c *choice, scores []float64, tolerance float64) int {
 	return chosen
 }
 
-// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance of
-// each further candidate is larger by one; the distance after the largest one is 0.
+// firstRotation returns the rotation distance (core.Candidate.Rotation) of the first candidate. The distance
+// of each further candidate is larger by one. After the largest distance follows 0.
 func (c *choice) firstRotation() int {
 	n := len(c.candidates)
 	if c.ordered || n == 0 {
@@ -652,7 +654,7 @@ func (c *choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	normalize(rows, slowest)
 }
 
-// Normalize sets NormalizedLatency of rows that Fill has not set.
+// Normalize sets NormalizedLatency of all rows. It is for rows that Fill has not set.
 func Normalize(rows []core.Candidate) {
 	slowest := 0.0
 	for i := range rows {
@@ -668,9 +670,9 @@ func normalize(rows []core.Candidate, slowest float64) {
 		case c.LatencyMean > 0:
 			c.NormalizedLatency = (c.LatencyMean + latencyNoise) / (slowest + latencyNoise)
 		case c.Samples == 0:
-			c.NormalizedLatency = 0.5 // unknown: the middle
+			c.NormalizedLatency = 0.5 // unknown: in the middle
 		case c.SuccessRate == 0:
-			c.NormalizedLatency = 1 // it has never succeeded
+			c.NormalizedLatency = 1 // the proxy has never succeeded
 		default:
 			c.NormalizedLatency = 0
 		}
