@@ -1,5 +1,5 @@
-// Package socks5 has the numbers of SOCKS version 5 (RFC 1928, RFC 1929), and the parser of the
-// messages that a client sends.
+// Package socks5 has the numbers of SOCKS version 5 (RFC 1928, RFC 1929), and the parser for the messages of
+// a client.
 package socks5
 
 import (
@@ -39,13 +39,13 @@ const (
 	AddressNotSupported
 )
 
-// MaxMessage is the maximum length of a message of a client in bytes.
+// MaxMessage is the maximum length of a client's message in bytes.
 const MaxMessage = maxCredentials
 
-// ErrIncomplete means that the input is the beginning of a message.
+// ErrIncomplete means that the message is not complete: more input is needed.
 var ErrIncomplete = errors.New("the SOCKS5 message is incomplete")
 
-// RequestError is a request that cannot be carried out. Reply is the code to send.
+// RequestError is the error of a request that cannot be served. Reply is the code to send.
 type RequestError struct {
 	Reply Reply
 	Msg   string
@@ -53,8 +53,8 @@ type RequestError struct {
 
 func (e *RequestError) Error() string { return e.Msg }
 
-// ParseMethods parses a client's first message and returns the authentication methods that it
-// offers. n is the length of the message. The methods are a part of b.
+// ParseMethods parses the client's first message and returns the authentication methods that the client
+// offers. methods is a slice of b. n is the length of the message.
 func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	switch {
 	case len(b) > 0 && b[0] != Version:
@@ -66,8 +66,8 @@ func ParseMethods(b []byte) (methods []byte, n int, err error) {
 	return b[2:n], n, nil
 }
 
-// ParseCredentials parses the message with user name and password (RFC 1929 section 2). n is its
-// length.
+// ParseCredentials parses the message with user name and password (RFC 1929 section 2). n is the length of
+// the message.
 func ParseCredentials(b []byte) (name, password string, n int, err error) {
 	if len(b) > 0 && b[0] != AuthVersion {
 		return "", "", 0, fmt.Errorf("version %d of the message with user name and password instead of 1", b[0])
@@ -125,8 +125,8 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	return host + ":" + strconv.Itoa(port), n, nil
 }
 
-// AppendReply appends a reply to a request. The address that it states is 0.0.0.0:0: clients do not
-// use it.
+// AppendReply appends a reply to a request. The bound address in it is 0.0.0.0:0, because clients do not use
+// it.
 func AppendReply(b []byte, code Reply) []byte {
 	return append(b, Version, byte(code), 0, IPv4, 0, 0, 0, 0, 0, 0)
 }
