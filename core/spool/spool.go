@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// flushInterval is the minimum time between two writes to the sink. A record that comes
-	// later than that is written at once.
+	// flushInterval is the minimum time between two writes to the sink. A record that comes after this time is
+	// written at once.
 	flushInterval = 10 * time.Millisecond
 	// maxPending is the maximum number of bytes that wait for the sink.
 	maxPending = 4 << 20
@@ -36,8 +36,8 @@ type Writer struct {
 	writing []byte // being written to the sink
 	spare   []byte
 	lost    int  // records lost and not yet reported
-	failed  bool // the last write to the sink has failed
-	stopped bool // run has ended, so Write has to flush
+	failed  bool // the last write to the sink failed
+	stopped bool // run has ended, so Write must flush
 
 	wake chan struct{} // holds a token if there is something to flush
 	once sync.Once     // for quit
@@ -52,9 +52,9 @@ func (n Unwritten) Error() string {
 	return fmt.Sprintf("%d records were not written: the sink fails or blocks", int(n))
 }
 
-// New returns a Writer for sink. The caller must Close it. If records were lost because the sink
-// blocked or failed, onLost is called with their number as soon as a write to the sink
-// succeeds. It may write to the Writer. onLost may be nil.
+// New returns a Writer for sink. The caller must Close it. If records were lost because the sink blocked or
+// failed, onLost is called with their number after the next successful write to the sink. onLost may write to
+// the Writer. onLost may be nil.
 func New(sink io.Writer, onLost func(records int)) *Writer {
 	w := &Writer{sink: sink, onLost: onLost, wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		done: make(chan struct{})}
@@ -139,8 +139,9 @@ func (w *Writer) drain() {
 	w.stopped = true
 }
 
-// flush reports lost records and writes the pending ones to the sink. The report comes first, so
-// that a record about the loss follows the pending records. flush releases mu during both.
+// flush reports lost records and writes the pending ones to the sink. The report comes first, so that the
+// record about the loss is written after the pending records. flush releases mu during the report and the
+// write.
 func (w *Writer) flush() {
 	out, lost := w.pending, 0
 	w.pending, w.writing, w.spare = w.spare[:0], out, nil
@@ -180,7 +181,7 @@ func (w *Writer) write(out []byte) (missed int) {
 	w.brokenLine = n > 0 && out[n-1] != '\n'
 	rest := out[n:]
 	if w.brokenLine {
-		// only the newline of that record is missing; the next write adds it
+		// only the newline of this record is missing; the next write adds it
 		rest = bytes.TrimPrefix(rest, []byte{'\n'})
 	}
 	return records(rest)
