@@ -17,7 +17,7 @@ import (
 // FieldError is an error in one field.
 type FieldError struct {
 	Field string // path, such as proxies[2].url; "" for the whole document
-	Value any    // the value of the document, where it helps to show it; it may be a secret
+	Value any    // the value in the document, if it helps to explain the error; it may be a secret
 	Msg   string // what the value must be
 }
 
@@ -52,17 +52,17 @@ func (f Format) WithTag(key string) Format {
 	return f
 }
 
-// Value is implemented by pointers to types with a notation of their own, such as a duration. The error is the
-// message of the FieldError, such as "must be a duration".
+// Value is implemented by pointers to types with their own notation, such as a duration. The error of
+// DecodeValue is the message of the FieldError, such as "must be a duration".
 type Value interface {
 	DecodeValue(from any) error
 }
 
-// Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of map[string]any,
-// []any, string, bool and numbers (json.Number, int64, float64); an integer may be written 3.0. The struct's fields are
-// named by tags "json" (JSON) or "koanf" (TOML); a field that the document does not name keeps its value, a nil pointer
-// stays nil. A tag `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as its underlying type, and
-// uses the notation of the field. path is put before the path of each field.
+// Decode decodes a document into v, a pointer to a struct, slice or map. The document is a tree of
+// map[string]any, []any, string, bool and numbers (json.Number, int64, float64); an integer may be written
+// 3.0. The struct's fields are named by tags "json" (JSON) or "koanf" (TOML); a field that is missing in the
+// document does not change. A tag `range:"LOW,HIGH"` limits a number, or a Value with an integer or float as
+// its underlying type, and uses the notation of the field. path is put before the path of each field.
 //
 // report is called with each error, in the order of the keys, until it returns false.
 func (f Format) Decode(path string, document, v any, report func(*FieldError) (more bool)) {
@@ -70,7 +70,7 @@ func (f Format) Decode(path string, document, v any, report func(*FieldError) (m
 	d.decode(path, document, reflect.ValueOf(v).Elem())
 }
 
-// decoder is one Decode.
+// decoder is the state of one Decode.
 type decoder struct {
 	Format
 	report  func(*FieldError) bool
@@ -85,7 +85,7 @@ func (d *decoder) fail(path string, value any, msg string) {
 	}
 }
 
-// wrong reports a value of another type.
+// wrong reports a value of the wrong type.
 func (d *decoder) wrong(path, want string, from any) {
 	d.fail(path, from, "must be "+want+", not "+d.describe(from))
 }
@@ -152,7 +152,7 @@ func (d *decoder) decodeStruct(path string, from any, to reflect.Value) {
 	}
 }
 
-// unknown is the message about a key that is not among the known ones.
+// unknown returns the message about an unknown key. known are the known keys.
 func unknown(key string, known []string) string {
 	for _, name := range known {
 		if strings.EqualFold(name, key) {
