@@ -2,7 +2,7 @@ package verdict
 
 import "github.com/whirlpool-proxy/whirlpool/core"
 
-// The causes. Each has one row in the table below.
+// The causes. Each has a row in the table below.
 const (
 	// A response arrived, or a tunnel is open.
 	Answered core.Cause = iota
@@ -69,11 +69,11 @@ func Unreached(c core.Cause) bool {
 	return false
 }
 
-// Reviewable reports whether a judge rules on responses with this cause: those of the target. It does not rule on a
-// proxy's own error page, for example.
+// Reviewable reports whether a judge rules on responses with the cause c. A judge rules on responses of the
+// target, but not, for example, on a proxy's own error page.
 func Reviewable(c core.Cause) bool { return c == Answered || c == RetryStatus }
 
-// Ruled reports whether c is the ruling of a judge.
+// Ruled reports whether c follows from a ruling of a judge.
 func Ruled(c core.Cause) bool { return c >= JudgeRetry && c <= TargetFault }
 
 // row lists the consequences of a cause. adjust in verdict.go applies the exceptions.
@@ -83,7 +83,7 @@ type row struct {
 	retry    core.RetryKind
 	unsent   bool // no part of the request can have reached the target
 	timeout  bool // a timeout ended the attempt
-	response bool // the head of a response arrived; it is relayed if the attempt is the last
+	response bool // the head of a response arrived; it is relayed if this is the last attempt
 	meaning  string
 }
 

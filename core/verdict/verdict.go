@@ -2,9 +2,9 @@
 // attempt is charged to, and whether and how the request may be repeated. The other packages
 // only collect facts; every conclusion is drawn here.
 //
-// [Judge] is called when an attempt has failed or the head of its response has arrived,
-// [EndRelay] when a response was relayed, [EndTunnel] when a tunnel has ended. All three are
-// pure functions. The table in cause.go lists the consequences of each cause.
+// [Judge] is called when an attempt has failed or the head of its response has arrived, [EndRelay] when a
+// response was relayed, [EndTunnel] when a tunnel has ended. All three functions are pure. The table in
+// cause.go lists the consequences of each cause.
 package verdict
 
 import (
@@ -19,7 +19,7 @@ import (
 type Error struct {
 	Cause    core.Cause
 	Reason   string // RFC 9209 error token (section 2.3), or "http_<status>"
-	Sending  bool   // the request's body had not been sent completely
+	Sending  bool   // the request's body has not been sent completely
 	PartSent bool   // with cause LocalLimit: a part of the request may have been sent
 	Err      error
 }
@@ -50,30 +50,29 @@ type Facts struct {
 	Err        *Error        // nil if there is a response
 	Status     int           // of the response; 0 without one
 	RetryAfter string        // field value of the response
-	Latency    time.Duration // a Sender sets it if it ended before Send; else it is 0
+	Latency    time.Duration // set by a Sender if the latency ended before Send; otherwise 0
 	Timing     core.Timing
 
 	Direct bool // the attempt went to the target without a proxy (direct://)
 	Proven bool // the proxy has served a request since it was configured
 
-	// FromProxy is set if the proxy may have written the response itself: a response to
-	// CONNECT, or to a request in absolute form sent to an HTTP proxy. The next six
-	// fields have a meaning only then.
+	// FromProxy is set if the proxy may have written the response itself: a response to CONNECT, or to a request
+	// in absolute form sent to an HTTP proxy. The next six fields are valid only if it is set.
 	FromProxy       bool
 	Challenged      bool      // the response has a Proxy-Authenticate field
 	ErrorPage       ErrorPage // the response is the proxy's own error page
-	ErrorPageReason string    // RFC 9209 error token of that page; "" if unknown
+	ErrorPageReason string    // RFC 9209 error token of the page; "" if unknown
 	NoTunnels       bool      // the response to a CONNECT says that the proxy opens no tunnels
 	InnerOutcome    string    // X-Whirlpool-Outcome, if the proxy is a Whirlpool; "" otherwise
-	Schemes         string    // of a 407: the authentication schemes offered, for the log; "" if Basic is one of them
+	Schemes         string    // with a 407: the authentication schemes offered, for the log; "" if Basic is one of them
 
 	TargetServed bool // another proxy has just relayed a response of the target
 
 	// The request.
-	Tunnel     bool // it is a CONNECT
-	Idempotent bool // its method is idempotent
-	OptedIn    bool // its policy has retry_non_idempotent
-	Replayable bool // it has no body, or its body is kept and can be sent again
+	Tunnel     bool // the request is a CONNECT
+	Idempotent bool // the request's method is idempotent
+	OptedIn    bool // the request's policy has retry_non_idempotent
+	Replayable bool // the request has no body, or its body is kept and can be sent again
 	Replayed   bool // the attempt is a replay
 
 	// The request's own policy decides which statuses are retried. The global policy
@@ -82,10 +81,10 @@ type Facts struct {
 	StatusRetried bool // the request's policy retries Status
 	StatusCounted bool // the global policy retries Status
 
-	// What ended the attempt from outside.
-	Stopped        error // why it was cancelled: the client left, or ErrShutdown; nil if it was not
+	// The reason if the attempt was ended from outside.
+	Stopped        error // why the attempt was cancelled: the client left, or ErrShutdown; nil if it was not
 	TotalTimeout   bool  // the request's total timeout has passed
-	TighterTimeout bool  // and it is shorter than the global policy's
+	TighterTimeout bool  // the request's total timeout is shorter than the global policy's
 	CutShort       bool  // the adaptive timeout has passed
 
 	Now time.Time // for a Retry-After that is a date
@@ -163,8 +162,8 @@ func errorPageCause(f *Facts) core.Cause {
 	return ProxyErrorPage
 }
 
-// Rule returns the outcome of a response on which a judge has ruled. o is its outcome without a judge, whose cause is
-// Reviewable.
+// Rule returns the outcome of a response after a judge's ruling k. o is the outcome without a judge; its
+// cause is Reviewable.
 func Rule(o core.Outcome, k core.RulingKind) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
@@ -204,13 +203,13 @@ func adjust(o *core.Outcome, f *Facts) {
 	switch o.Cause {
 	case RetryStatus:
 		if !f.StatusRetried {
-			o.Retry = core.NoRetry // the breaker still counts it
+			o.Retry = core.NoRetry // the breaker counts the failure nevertheless
 		}
 		if !f.StatusCounted || f.Status < 500 {
 			o.Charge = core.ChargeNobody
 		}
 	case ProxyProtocol:
-		if f.Proven { // the proxy speaks the protocol: the target may be the reason
+		if f.Proven { // the proxy speaks the protocol, so the target may be the reason
 			o.Charge = core.ChargeProxyOrTarget
 		}
 	case CredentialsRefused:
@@ -223,13 +222,13 @@ func adjust(o *core.Outcome, f *Facts) {
 			o.Err = &SchemeError{f.Schemes}
 		}
 	case TargetUnreachable, ProxyForbids, ProxyErrorPage:
-		o.Relay = f.Err == nil // if every attempt gets such a page, the client gets the last one
+		o.Relay = f.Err == nil // if all attempts get such a page, the last one is relayed to the client
 		if f.ErrorPageReason != "" {
 			o.Reason = f.ErrorPageReason
 		}
 	case InnerGaveUp:
 		o.Relay = true
-		if f.TargetServed { // so the inner gateway's own pool is the likely cause
+		if f.TargetServed { // so the pool of the inner gateway is the likely cause
 			o.Retry = core.RetryAfterBackoff
 		}
 	case StaleConnection, Leftover:
@@ -294,16 +293,16 @@ func conclude(o *core.Outcome, f *Facts, r *row) {
 	}
 }
 
-// unreached holds the error tokens (RFC 9209 section 2.3) by which a proxy states that no byte
-// of the request has reached the target. The other tokens only state that no response came,
-// which can happen after the target has processed the request.
+// unreached holds the error tokens (RFC 9209 section 2.3) with which a proxy states that no byte of the
+// request has reached the target. The other tokens state only that no response came. This can also happen
+// after the target has processed the request.
 var unreached = map[string]bool{
 	"dns_error": true, "dns_timeout": true, "destination_not_found": true, "destination_ip_unroutable": true,
 	"connection_refused": true, "connection_timeout": true,
 }
 
-// direct returns the party to charge: for an attempt without a proxy the target takes the
-// proxy's place.
+// direct returns the party to charge. For an attempt without a proxy, the target is charged instead of the
+// proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
 	if isDirect && (c == core.ChargeProxy || c == core.ChargeProxyOrTarget) {
 		return core.ChargeTarget
@@ -335,10 +334,10 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	return o
 }
 
-// TunnelEnd describes how a tunnel has ended.
+// TunnelEnd describes how a tunnel ended.
 type TunnelEnd struct {
 	Up, Down int64 // bytes from the client and to the client
-	Died     error // what ended the target's direction before its first byte; nil if the client closed first
+	Died     error // error that ended the target's direction before its first byte; nil if the client closed first
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
 	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
@@ -351,18 +350,18 @@ func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	case t.Down > 0:
 		return o
 	case t.Direct, t.Stopped, t.Died == nil && t.Up > 0, t.Unused:
-		// The client closed before the target sent anything, or there is no proxy, or an
-		// unused tunnel was closed: the proxy is not the reason.
+		// The client closed before the target sent anything, or there is no proxy, or an unused tunnel was closed.
+		// The proxy is not the reason.
 		return ended(o, TunnelUnused, o.Result, "", nil)
 	case t.Died != nil:
 		return ended(o, TunnelDied, core.ResultFailure, "connection_terminated", t.Died)
 	}
-	return o // the client opened the tunnel and closed it unused
+	return o // the client opened the tunnel and closed it without using it
 }
 
-// RetryTunnel returns the outcome of an attempt whose tunnel died, or let the client's first
-// bytes wait for too long (silent), before the target sent anything. The request may be sent
-// through another proxy: what the client has sent is a TLS ClientHello or nothing.
+// RetryTunnel returns the outcome of an attempt whose tunnel failed before the target had sent anything: it
+// died, or the client's first bytes got no answer for too long (silent). The request may be sent through
+// another proxy, because the client has sent only a TLS ClientHello, or nothing.
 func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	if silent {
 		o = ended(o, CutShort, core.ResultTimeout, "http_response_timeout", died)
@@ -374,8 +373,9 @@ func RetryTunnel(o core.Outcome, died error, silent bool) core.Outcome {
 	return o
 }
 
-// LoseRace returns the outcome of an attempt that was ended, or not needed any more, because another attempt of
-// the request that was in flight at the same time (a hedge, or the attempt that was hedged) has served it.
+// LoseRace returns the outcome of an attempt that lost a race: another attempt of the request, in flight at
+// the same time, has served the request. The other attempt is the hedge of this one, or this one is the
+// hedge.
 func LoseRace(o core.Outcome) core.Outcome {
 	o = ended(o, HedgeLost, core.ResultCancelled, "", errLost)
 	o.Retry, o.Repeat, o.NoTargetResponse, o.Relay = core.NoRetry, core.RepeatAllowed, true, false
