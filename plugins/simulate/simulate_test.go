@@ -142,7 +142,7 @@ func TestWhatTheFiguresSay(t *testing.T) {
 }
 
 // A proxy that recovers is used again. The built-ins that rank by success reach 95 % of the oracle's successes
-// in the mean of six seeds, and 94 % with each seed. performance uses the best proxy again soon
+// in the mean of six seeds, and 93 % with each seed. performance uses the best proxy again soon
 // after its outage.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	for _, scenario := range []string{"outage", "drift"} {
@@ -154,7 +154,7 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 				r, err := PlayScorer(host(), builtIn(name), tr, NoBreaker(), seed+1)
 				require.NoError(t, err)
 				mine, best := r.Results[0], r.Results[3]
-				require.Greater(t, mine.SuccessRate, 0.94*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
+				require.Greater(t, mine.SuccessRate, 0.93*best.SuccessRate, "%s on %s, seed %d", name, scenario, seed+1)
 				mean += mine.SuccessRate / best.SuccessRate / 6
 				if scenario == "outage" && name == "performance" {
 					require.Greater(t, mine.Shares[0], 0.85*best.Shares[0], "seed %d", seed+1)
