@@ -13,7 +13,8 @@ import (
 func TestSummary(t *testing.T) {
 	r := newRig(t, nil)
 	r.check(t, get("/metrics/retries", 200, `{"total_requests":0,"total_attempts":0,"total_retries":0,`+
-		`"replays":0,"success_by_attempt":null,"target_refused":0,"circuit_breaker_events_count":0,"retry_latency_seconds_total":0,`+
+		`"replays":0,"success_by_attempt":null,"target_refused":0,`+
+		`"circuit_breaker_events_count":0,"retry_latency_seconds_total":0,`+
 		`"by_policy":{},"retention_hours":48}`))
 	policy := retry.DefaultPolicy()
 	r.metrics.summary = metrics.Summary{

@@ -273,7 +273,8 @@ func TestTestJudge(t *testing.T) {
 	r := newRig(t, nil)
 	const path = "/plugins/judge/test"
 	r.check(t,
-		call("POST", path, `{"request":{"status":403,"attempt":1},"body":"a long page","fields":{"Server":"nginx","B":"c"}}`,
+		call("POST", path,
+			`{"request":{"status":403,"attempt":1},"body":"a long page","fields":{"Server":"nginx","B":"c"}}`,
 			200, `{"rulings":[{"ruling":"banned","rest_seconds":90}]}`),
 		call("POST", path, `{"fields":{}}`, 200, `{"rulings":[{"ruling":"fine"}]}`),
 		call("POST", path, `{"request":{"nope":4}}`, 400),

@@ -72,7 +72,8 @@ func TestHealthChecks(t *testing.T) {
 		require.Equal(t, 0.0, p["uses"])
 	}
 	require.Equal(t, "192.0.2.9", w.json("/proxies/F1")["exit_address"])
-	require.Equal(t, "127.0.0.1", w.json("/proxies/F2")["exit_address"], "through the tunnel the target itself states it")
+	require.Equal(t, "127.0.0.1", w.json("/proxies/F2")["exit_address"],
+		"through the tunnel the target itself states it")
 	require.Equal(t, "the body is different", w.checked("F4", false)["last_check"].(map[string]any)["error"])
 	require.True(t, w.checked("F5", false)["unreached"].(bool))
 	w.clear()

@@ -210,10 +210,11 @@ func TestHedgesOfTunnels(t *testing.T) {
 		first, hedge func(net.Conn)
 		attempts     []string // by number: proxy, outcome; the third one is F3's
 	}{
-		"the hedge wins":            {silent, serves, []string{"F1 cancelled", "F2 success"}},
-		"the first wins":            {after(400*ms, serves), silent, []string{"F1 success", "F2 cancelled"}},
-		"the hedge dies":            {after(800*ms, serves), closes, []string{"F1 success", "F2 failure"}},
-		"the first dies":            {after(400*ms, closes), after(800*ms, serves), []string{"F1 failure", "F2 success"}},
+		"the hedge wins": {silent, serves, []string{"F1 cancelled", "F2 success"}},
+		"the first wins": {after(400*ms, serves), silent, []string{"F1 success", "F2 cancelled"}},
+		"the hedge dies": {after(800*ms, serves), closes, []string{"F1 success", "F2 failure"}},
+		"the first dies": {after(400*ms, closes), after(800*ms, serves), []string{"F1 failure",
+			"F2 success"}},
 		"both die, the first first": {after(400*ms, closes), after(800*ms, closes), both},
 		"both die, the hedge first": {after(800*ms, closes), after(100*ms, closes), both},
 	} {

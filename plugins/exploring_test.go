@@ -152,7 +152,8 @@ func TestExploringTakesTurns(t *testing.T) {
 			if atOnce == 1 {
 				as = "round_robin"
 			}
-			require.Equal(t, sequence(as, n, atOnce), sequence("exploring", n, atOnce), "%d proxies, %d at once", n, atOnce)
+			require.Equal(t, sequence(as, n, atOnce), sequence("exploring", n, atOnce), "%d proxies, %d at once", n,
+				atOnce)
 		}
 	}
 }

@@ -62,9 +62,10 @@ func DefaultConfig() Config {
 	return Config{
 		Retry: retry.DefaultPolicy(), Budget: retry.BudgetConfig{MinPerSecond: 10}, Breaker: breaker.Default(),
 		Queue:          queue.Default(),
-		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute, HeadTimeout: 10 * time.Second,
-		Health:   health.DefaultSettings(),
-		Adaptive: true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
+		ConnectTimeout: 3 * time.Second, AttemptTimeout: 10 * time.Second, BodyIdle: time.Minute,
+		HeadTimeout: 10 * time.Second,
+		Health:      health.DefaultSettings(),
+		Adaptive:    true, Reachability: true, FirstScorer: defaultFirst, RetryScorer: fallbackRetry, Judge: NoJudge,
 		Memory: upstream.DefaultMemory, MaxCandidates: selector.DefaultMaxCandidates,
 		RetentionHours: metrics.DefaultRetentionHours,
 		Gateway:        gateway.Settings{ReplayLimit: 1 << 20, ReplayMemory: 256 << 20, MaxConnections: 20_000},
@@ -343,7 +344,8 @@ func Check(cfg Config, plugins Plugins) error {
 func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
-	file, running, policy := [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}, e.config.Load(), e.policies.Current()
+	file, running, policy := [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}, e.config.Load(),
+		e.policies.Current()
 	scorer := func(name string) bool { _, err := plugins.Scorer(name, ""); return err == nil }
 	backoff := func(name string) bool { _, err := plugins.Backoff(name); return err == nil }
 	judge := func(name string) bool { _, err := judgeOf(name, plugins); return err == nil }

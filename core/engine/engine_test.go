@@ -254,7 +254,8 @@ func TestAReloadChangesHealthChecks(t *testing.T) {
 	require.Nil(t, u.LastCheck())
 	cfg.Health.URL = "http://check.test/"
 	require.NoError(t, e.Reload(cfg, rotation{}))
-	require.Eventually(t, func() bool { return u.LastCheck() != nil && u.LastCheck().Passed }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return u.LastCheck() != nil && u.LastCheck().Passed }, time.Minute,
+		time.Millisecond)
 	cfg.Health.URL = ""
 	require.NoError(t, e.Reload(cfg, rotation{}))
 	require.Eventually(t, func() bool { return u.LastCheck() == nil }, time.Minute, time.Millisecond)

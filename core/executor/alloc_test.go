@@ -102,7 +102,8 @@ func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 		x.Request = shape.Request
 		x.Safe = true
 		require.Zero(t, testing.AllocsPerRun(500, func() {
-			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{}, b.now())
+			Run(t.Context(), b.Executor, &x.Exchange, &x.Request, Sender[int](c)).Relay.Close(200, verdict.Relayed{},
+				b.now())
 		}))
 		require.NotNil(t, x.race)
 	}

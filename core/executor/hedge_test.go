@@ -239,7 +239,8 @@ func TestHedge(t *testing.T) {
 			events: events{"p1 failure connection_closed hedge", "p0 failure connection_closed",
 				"p2 success answered"}},
 		"the hedge uses an attempt": {change: func(x *both) { x.Policy.MaxAttempts = 2 },
-			p0: course{takes: 200 * ms, status: 503}, p1: course{takes: 200 * ms, status: 504}, by: "p1", took: 300 * ms,
+			p0: course{takes: 200 * ms, status: 503}, p1: course{takes: 200 * ms, status: 504}, by: "p1",
+			took:   300 * ms,
 			events: events{"p0 failure retry_status", "p1 failure retry_status hedge"}},
 		"no attempt is left": {change: func(x *both) { x.Policy.MaxAttempts = 1 }, p0: ok(5 * s), by: "p0", took: 5 * s,
 			events: events{"p0 success answered"}},
@@ -258,7 +259,8 @@ func TestHedge(t *testing.T) {
 		"the retry budget is spent": {tuning: func(t *Tuning) {
 			t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now())
 		}, p0: ok(5 * s), by: "p0", took: 5 * s, events: events{"p0 success answered"}},
-		"the target is suspect": {tuning: func(t *Tuning) { t.Targets = suspects{} }, p0: ok(5 * s), by: "p0", took: 5 * s,
+		"the target is suspect": {tuning: func(t *Tuning) { t.Targets = suspects{} }, p0: ok(5 * s), by: "p0",
+			took:   5 * s,
 			events: events{"p0 success answered"}},
 		"a tunnel": {change: func(x *both) { x.Request.Tunnel = true }, p0: ok(5 * s), p1: ok(20 * ms), by: "p1",
 			took: 120 * ms, events: events{"p0 cancelled hedge_lost", "p1 success tunnel_open hedge"}},

@@ -176,7 +176,8 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 		var list []*way
 		for range 8 {
 			kind := n("kind", 0, 5)
-			list = append(list, &way{opens: time.Duration(n("opens", 0, 90)) * ms, later: time.Duration(n("later", 1, 500)) * ms,
+			list = append(list, &way{opens: time.Duration(n("opens", 0, 90)) * ms, later: time.Duration(n("later", 1,
+				500)) * ms,
 				refused: kind == 0, dies: kind == 1 || kind == 2})
 		}
 		proxies, attempts, leave := n("proxies", 2, 4), n("attempts", 1, 4), max(n("leave", -10, 10), 0)

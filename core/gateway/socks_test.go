@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,7 +44,7 @@ func TestSOCKS5(t *testing.T) {
 	for target, request := range map[string]string{
 		"a.test:443":          socksTarget,
 		"192.0.2.1:80":        "\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x50",
-		"[2001:db8::1]:65535": "\x05\x01\x00\x04\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff",
+		"[2001:db8::1]:65535": "\x05\x01\x00\x04\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\xff\xff",
 	} {
 		for name, send := range map[string]func(c *client){
 			"in turn": func(c *client) {

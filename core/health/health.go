@@ -321,7 +321,8 @@ func (c *Checker) publish(s *active, p *plan, r *upstream.CheckReport) bool {
 // outcome returns the outcome of a check in the form of an attempt's outcome.
 func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	if r.passed {
-		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess, Latency: r.Took}
+		return &core.Outcome{Cause: verdict.Answered, Verdict: core.Success, Result: core.ResultSuccess,
+			Latency: r.Took}
 	}
 	f := r.Facts
 	f.Now, f.Idempotent, f.Replayable, f.Latency = now, true, true, r.Took
@@ -384,7 +385,8 @@ func (c *Checker) send(ctx context.Context, s *active, u *upstream.Upstream) (r 
 	scheme := u.Spec().Address.Scheme
 	if !r.tls && (scheme == upstream.HTTP || scheme == upstream.HTTPS) {
 		r.absolute = send(Absolute)
-		if err := r.absolute.Facts.Err; err != nil && (verdict.Unreached(err.Cause) || err.Cause == verdict.LocalLimit) {
+		if err := r.absolute.Facts.Err; err != nil && (verdict.Unreached(err.Cause) ||
+			err.Cause == verdict.LocalLimit) {
 			r.local = err.Cause == verdict.LocalLimit
 			return r
 		}

@@ -164,7 +164,8 @@ func specs(n int) []upstream.Spec {
 
 func start(t *testing.T, n, parallel int, s health.Settings, proxies map[string]behaviour) *fixture {
 	t.Helper()
-	f := &fixture{t: t, net: &network{proxies: map[string]behaviour{}, sent: map[string]int{}, running: map[*upstream.Upstream]int{}}}
+	f := &fixture{t: t, net: &network{proxies: map[string]behaviour{}, sent: map[string]int{},
+		running: map[*upstream.Upstream]int{}}}
 	for id, b := range proxies {
 		f.net.proxies[id] = b
 	}
@@ -230,7 +231,8 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 			require.Zero(t, u.Stats().Samples+int(u.Stats().Uses), "the statistics are those of the traffic")
 			lease, ok := u.Acquire(time.Now())
 			require.True(t, ok)
-			require.False(t, u.Preferred(f.pool.Elapsed(time.Now())), "one attempt in flight until a request has succeeded")
+			require.False(t, u.Preferred(f.pool.Elapsed(time.Now())),
+				"one attempt in flight until a request has succeeded")
 			lease.Release()
 		}
 		most, _ := f.net.totals()
@@ -270,9 +272,10 @@ func TestAbilities(t *testing.T) {
 			can, unknown, unknown},
 		"neither": {"http://a/", behaviour{absolute: 405, tunnelCause: verdict.TunnelRefused}, false,
 			unknown, unknown, cannot},
-		"dead":              {"http://a/", fails(verdict.ProxyUnreachable), false, unknown, unknown, unknown},
-		"TLS":               {"https://a/", behaviour{tunnel: 200}, true, unknown, can, unknown},
-		"TLS, refused":      {"https://a/", behaviour{tunnelCause: verdict.TunnelRefused}, false, unknown, cannot, unknown},
+		"dead": {"http://a/", fails(verdict.ProxyUnreachable), false, unknown, unknown, unknown},
+		"TLS":  {"https://a/", behaviour{tunnel: 200}, true, unknown, can, unknown},
+		"TLS, refused": {"https://a/", behaviour{tunnelCause: verdict.TunnelRefused}, false, unknown, cannot,
+			unknown},
 		"TLS in the middle": {"https://a/", fails(verdict.TargetCertificate), false, unknown, cannot, unknown},
 		"TLS in the middle, 8443": {"https://a:8443/", fails(verdict.TargetCertificate), false,
 			unknown, cannot, cannot},
@@ -290,7 +293,8 @@ func TestAbilities(t *testing.T) {
 				require.Equal(t, c.passed, r.Fault == "")
 				require.Equal(t, c.b.tunnelCause == verdict.TargetCertificate, r.Intercepted)
 				require.Equal(t, []ability.State{c.forward, c.tls, c.other}, []ability.State{
-					f.state("p1", ability.Forward), f.state("p1", ability.TunnelTLS), f.state("p1", ability.TunnelOther)})
+					f.state("p1", ability.Forward), f.state("p1", ability.TunnelTLS), f.state("p1",
+						ability.TunnelOther)})
 				f.net.set("p1", works)
 				time.Sleep(70 * time.Second)
 				require.NotEqual(t, cannot, f.state("p1", ability.Forward))
@@ -430,13 +434,15 @@ func TestExpectations(t *testing.T) {
 		exit, fault string
 		address     string
 	}{
-		"all":          {health.Expect{204, "x-ok: yes", "192"}, "body", "", "192.0.2.7"},
-		"nothing":      {health.Expect{}, "x-exit", "", "2001:db8::1"},
-		"presence":     {health.Expect{Header: "X-Ok"}, "X-Ok", "", "invalid IP"},
-		"status":       {health.Expect{Status: 200}, "", "the status is 204 instead of 200", "invalid IP"},
-		"header":       {health.Expect{Header: "X-Ok: no"}, "", "the header field X-Ok is missing or different", "invalid IP"},
-		"other header": {health.Expect{Header: "X-No"}, "", "the header field X-No is missing or different", "invalid IP"},
-		"body":         {health.Expect{Body: "193"}, "", "the body is different", "invalid IP"},
+		"all":      {health.Expect{204, "x-ok: yes", "192"}, "body", "", "192.0.2.7"},
+		"nothing":  {health.Expect{}, "x-exit", "", "2001:db8::1"},
+		"presence": {health.Expect{Header: "X-Ok"}, "X-Ok", "", "invalid IP"},
+		"status":   {health.Expect{Status: 200}, "", "the status is 204 instead of 200", "invalid IP"},
+		"header": {health.Expect{Header: "X-Ok: no"}, "", "the header field X-Ok is missing or different",
+			"invalid IP"},
+		"other header": {health.Expect{Header: "X-No"}, "", "the header field X-No is missing or different",
+			"invalid IP"},
+		"body": {health.Expect{Body: "193"}, "", "the body is different", "invalid IP"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -456,7 +462,8 @@ func TestExpectations(t *testing.T) {
 // New settings check all proxies again; without a URL nothing is checked, and nothing is kept.
 func TestSettingsChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, 3, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnel: 500}, "p1": {takes: time.Hour}})
+		f := start(t, 3, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnel: 500},
+			"p1": {takes: time.Hour}})
 		time.Sleep(200 * time.Millisecond)
 		f.c.SetSettings(health.Settings{})
 		time.Sleep(200 * time.Millisecond)
@@ -499,7 +506,8 @@ func TestWrongSettings(t *testing.T) {
 }
 
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"http://a", "https://[::1]:8443/x?y#z", "http://u:p@a/", "http://a b/", "://", "http://ä/"} {
+	for _, s := range []string{"http://a", "https://[::1]:8443/x?y#z", "http://u:p@a/", "http://a b/", "://",
+		"http://ä/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
@@ -530,7 +538,8 @@ func TestChecksFollowThePool(t *testing.T) {
 			f := start(t, 0, parallel, settings(), nil)
 			changed := false
 			kinds := []behaviour{works, fails(verdict.ProxyUnreachable), {absolute: 405, tunnel: 200},
-				fails(verdict.NoAnswerInTime), {takes: time.Minute}, {absolute: 200, tunnelCause: verdict.TunnelRefused}}
+				fails(verdict.NoAnswerInTime), {takes: time.Minute}, {absolute: 200,
+					tunnelCause: verdict.TunnelRefused}}
 			for range 20 {
 				var list []upstream.Spec
 				for _, spec := range specs(8) {

@@ -539,14 +539,16 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	require.Empty(t, problems)
 }
 
-// A response of status 403 or 429 is delivered, and counted apart: a pool that is blocked everywhere must not look well.
+// A response of status 403 or 429 is delivered, and counted apart: a pool that is blocked everywhere
+// must not look well.
 func TestRefusalsOfTheTarget(t *testing.T) {
 	r := New(Config{})
 	now := time.Now()
 	for status, n := range map[int]int{200: 3, 403: 5, 429: 2, 404: 1, 503: 4} {
 		for range n {
 			r.Request(&core.RequestEvent{
-				Status: status, Final: core.FinalSuccess, Delivered: status != 503, Attempts: 1, Started: now, Ended: now,
+				Status: status, Final: core.FinalSuccess, Delivered: status != 503, Attempts: 1, Started: now,
+				Ended: now,
 			})
 		}
 	}

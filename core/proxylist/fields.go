@@ -85,7 +85,8 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 // supported schemes. It returns nil if text is not such a list, or if no protocol is supported. In these
 // lists "https" means an HTTP proxy that accepts CONNECT, so it becomes http.
 func protocols(text string) (schemes []string) {
-	for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
+	for _, word := range strings.FieldsFunc(strings.ToLower(text),
+		func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
 		switch word {
 		case "http", "https", "ssl", "connect":
 			schemes = append(schemes, upstream.HTTP)

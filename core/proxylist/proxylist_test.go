@@ -73,7 +73,8 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
 		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
 		"http://h:2#weight=x\nhttp://h:2#weight=0\nhttp://h:2#reuse=no\nsocks4://h:2\n10.0.0.3:3"
-	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt", Taken: map[string]bool{"taken": true}})
+	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt",
+		Taken: map[string]bool{"taken": true}})
 	require.NoError(t, err)
 	var hosts []string
 	for _, s := range specs {
@@ -144,7 +145,8 @@ func TestPublishedLists(t *testing.T) {
 			[]string{"socks5://1.2.3.4:1080", "http://1.2.3.5:80"}, 0},
 		"prose and flags": {"", "Proxy list updated at Mon, 02 Jan\nMirrors: see below.\n\n1.2.3.4:8080 US-N-S +\n" +
 			"1.2.3.5:3128 DE-H -\n", []string{"http://1.2.3.4:8080", "http://1.2.3.5:3128"}, 3},
-		"bars": {"", "1.2.3.4:8080|United States|elite\n1.2.3.5|80|DE\n", []string{"http://1.2.3.4:8080", "http://1.2.3.5:80"}, 1},
+		"bars": {"", "1.2.3.4:8080|United States|elite\n1.2.3.5|80|DE\n", []string{"http://1.2.3.4:8080",
+			"http://1.2.3.5:80"}, 1},
 		"columns, no header": {"", "1.2.3.4,8080,http,elite,US\n1.2.3.5,8080,http,elite\n",
 			[]string{"http://1.2.3.4:8080", "http://1.2.3.5:8080"}, 1},
 		"user and password behind a URL": {"", "http://1.2.3.4:8080:ann:secret\n",
@@ -160,9 +162,10 @@ func TestPublishedLists(t *testing.T) {
 		"JSON objects": {"", ` {"total": 2, "data": [{"ip": "1.2.3.4", "port": "8080", "protocols": ["socks5"], ` +
 			`"country": "US"}, {"host": "1.2.3.5", "port": 80, "username": "ann", "password": "secret"}, {}]}`,
 			[]string{"socks5://1.2.3.4:8080 US", "http://***@1.2.3.5:80"}, 1},
-		"damaged JSON":          {"", `[{"ip": "1.2.3.4", "password": "topsecret"`, nil, 1},
-		"an IPv6 address first": {"", "[2001:db8::1]:80\n1.2.3.4:80\n", []string{"http://[2001:db8::1]:80", "http://1.2.3.4:80"}, 0},
-		"an error page":         {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
+		"damaged JSON": {"", `[{"ip": "1.2.3.4", "password": "topsecret"`, nil, 1},
+		"an IPv6 address first": {"", "[2001:db8::1]:80\n1.2.3.4:80\n", []string{"http://[2001:db8::1]:80",
+			"http://1.2.3.4:80"}, 0},
+		"an error page": {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
 	} {
 		specs, warnings, err := Parse(strings.NewReader(c.list), Options{Scheme: c.scheme})
 		require.NoError(t, err, name)
@@ -181,8 +184,10 @@ func TestPublishedLists(t *testing.T) {
 // FuzzParse: no input makes Parse panic or invent a login of columns, each proxy is valid, and no warning has a
 // password.
 func FuzzParse(f *testing.F) {
-	for _, list := range []string{"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9", `["1.2.3.4:80"]`,
-		`{"data":[{"ip":"1.2.3.4","port":80}]}`, "1.2.3.4:80 US\n", "socks5 1.2.3.4 1080 u topsecret9\n", "\ufeff[", "{", "a,b,c,d,e"} {
+	for _, list := range []string{"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9",
+		`["1.2.3.4:80"]`,
+		`{"data":[{"ip":"1.2.3.4","port":80}]}`, "1.2.3.4:80 US\n", "socks5 1.2.3.4 1080 u topsecret9\n", "\ufeff[",
+		"{", "a,b,c,d,e"} {
 		f.Add(list)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

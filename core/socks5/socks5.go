@@ -97,7 +97,8 @@ func ParseRequest(b []byte) (target string, n int, err error) {
 	case len(b) > 0 && b[0] != Version:
 		return "", 0, &RequestError{GeneralFailure, fmt.Sprintf("SOCKS version %d instead of 5", b[0])}
 	case len(b) > 1 && b[1] != Connect:
-		return "", 0, &RequestError{CommandNotSupported, fmt.Sprintf("SOCKS5 command %d; only CONNECT is supported", b[1])}
+		return "", 0, &RequestError{CommandNotSupported, fmt.Sprintf("SOCKS5 command %d; only CONNECT is supported",
+			b[1])}
 	case len(b) < 5:
 		return "", 0, ErrIncomplete
 	}

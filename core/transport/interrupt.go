@@ -8,8 +8,8 @@ import (
 )
 
 // Interrupt ends an attempt from another goroutine: the client has left, the gateway shuts down, or another attempt
-// of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is reused for the attempts of
-// a client connection.
+// of the same request has been served. The zero value is ready for use. It is safe for concurrent use and is reused
+// for the attempts of a client connection.
 type Interrupt struct {
 	mu      sync.Mutex
 	conn    net.Conn           // whose reads and writes Fire and Stop end

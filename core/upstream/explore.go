@@ -17,7 +17,8 @@ import (
 //     latency, a trial begins: an exploration each second while no selection
 //     chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
-//     last failure if these are more. So all scorers use the new state of the proxy. The first failure ends the trial too, and the window stays.
+//     last failure if these are more. So all scorers use the new state of the proxy. The first failure ends the trial
+//     too, and the window stays.
 //   - A trial also begins when a breaker closes and, unless breakers count literally, with a success 30 s or more
 //     after the last failure in the window. A scorer that chooses a proxy only now and then would take very long
 //     to replace the window.

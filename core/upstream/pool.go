@@ -92,7 +92,8 @@ func (s *Snapshot) Get(id string) *Upstream { return s.byID[id] }
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
 	p := &Pool{
-		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify, onChange: cfg.OnChange,
+		now: cfg.Now, epoch: cfg.Now(), onRemove: cfg.OnRemove, onFree: cfg.OnFree, notify: cfg.Notify,
+		onChange:  cfg.OnChange,
 		breaker:   cfg.Breaker,
 		noStart:   cfg.NoSlowStart,
 		notClosed: map[string]struct{}{},

@@ -65,7 +65,8 @@ func notToken(r rune) bool {
 
 func (s *Spec) equal(o *Spec) bool {
 	return s.ID == o.ID && s.Address == o.Address && s.Region == o.Region && s.Weight == o.Weight && s.Cost == o.Cost &&
-		s.MaxInFlight == o.MaxInFlight && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) && s.Source == o.Source &&
+		s.MaxInFlight == o.MaxInFlight && s.NoReuse == o.NoReuse && maps.Equal(s.Metadata, o.Metadata) &&
+		s.Source == o.Source &&
 		(s.Breaker == nil) == (o.Breaker == nil) && (s.Breaker == nil || *s.Breaker == *o.Breaker) &&
 		slices.Equal(s.OwnErrors, o.OwnErrors)
 }

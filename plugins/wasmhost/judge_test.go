@@ -140,7 +140,8 @@ func TestTheLargestResponse(t *testing.T) {
 
 func TestWants(t *testing.T) {
 	host := wasmhost.New(wasmhost.DefaultLimits(), "")
-	m, err := host.Load(wanting(w.Judge(), "body 8192\nfield Server\nfield server\nstatus 403\nstatus 500-599\n").Bytes(),
+	m, err := host.Load(wanting(w.Judge(),
+		"body 8192\nfield Server\nfield server\nstatus 403\nstatus 500-599\n").Bytes(),
 		nil)
 	require.NoError(t, err)
 	defer m.Close()

@@ -78,7 +78,8 @@ func TestSlowCalls(t *testing.T) {
 		slices int32 // of 1 ms
 		slow   bool
 		fails  bool
-	}{{1, false, false}, {5, false, false}, {8, false, false}, {14, true, false}, {17, true, false}, {40, false, true}} {
+	}{{1, false, false}, {5, false, false}, {8, false, false}, {14, true, false}, {17, true, false}, {40, false,
+		true}} {
 		var clock manual
 		host := wasmhost.New(wasmhost.DefaultLimits(), "")
 		host.SetClock(

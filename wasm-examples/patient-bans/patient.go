@@ -33,7 +33,8 @@ func (p *patient) Configure(s *configure.Settings) error {
 // Wants implements judge.Wanter: 403 and 429, and the responses that end a series
 // of bans.
 func (p *patient) Wants() judge.Wants {
-	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429, Last: 429}}}
+	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429,
+		Last: 429}}}
 }
 
 // Judge implements judge.Judge.

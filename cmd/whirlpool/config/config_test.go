@@ -268,7 +268,8 @@ func TestHealthChecks(t *testing.T) {
 	require.Contains(t, string(shown), `"url":"https://a.test/x?***"`)
 	for text, key := range map[string]string{
 		"url = \"ftp://x\"": "health.url", "interval = \"1ms\"": "health.interval", "jitter = 2": "health.jitter",
-		"timeout = 0": "health.timeout", "exit = \"a b\"": "health.exit", "expect = { status = 99 }": "health.expect.status",
+		"timeout = 0": "health.timeout", "exit = \"a b\"": "health.exit",
+		"expect = { status = 99 }":    "health.expect.status",
 		"expect = { header = \":\" }": "health.expect.header", "expect = { statuz = 1 }": "health.expect.statuz",
 	} {
 		_, err := load(t, "[health]\n"+text+"\n", nil)

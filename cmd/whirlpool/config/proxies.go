@@ -36,7 +36,8 @@ func (l *loader) proxies() {
 			l.fault(key+".weight", nil, "is 0; it must be above 0: without the proxy's entry nothing goes through it")
 		}
 		spec := upstream.Spec{ID: p.ID, Address: a, Region: p.Region, Weight: *p.Weight, Cost: p.Cost,
-			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(), Source: "config"}
+			MaxInFlight: p.MaxInFlight, NoReuse: !*p.Reuse, Metadata: p.Metadata, OwnErrors: p.OwnErrors.specs(),
+			Source: "config"}
 		if p.Breaker != nil {
 			own := p.Breaker.over(c.Breaker)
 			if !l.breaker(key+".breaker", own) {
@@ -141,13 +142,15 @@ func (l *loader) list(path, scheme, key string) {
 	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
 		data = data[:end]
 		l.cfg.Warnings = append(l.cfg.Warnings,
-			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out", path))
+			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out",
+				path))
 	}
 	taken := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		taken[s.ID] = true
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: path, Scheme: scheme, Taken: taken})
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: path, Scheme: scheme,
+		Taken: taken})
 	if err != nil {
 		l.fault(key, path, err.Error())
 		return
