@@ -1,5 +1,5 @@
-// Package listcheck checks a list of proxies: whether each can be reached, and whether a request
-// through it gets the expected response.
+// Package listcheck checks the proxies of a list: whether each can be reached, and whether a request through
+// it gets the expected response.
 package listcheck
 
 import (
@@ -16,27 +16,27 @@ import (
 
 // Options say how a list is checked.
 type Options struct {
-	Request  *health.Request // nil to check only whether a proxy can be reached
+	Request  *health.Request // nil to check only whether proxies can be reached
 	Expect   health.Expect
-	Detect   bool          // try a proxy that fails under other schemes too
-	Parallel int           // proxies at the same time, > 0
+	Detect   bool          // if a proxy fails, try other schemes too
+	Parallel int           // maximum number of proxies checked at the same time, > 0
 	Timeout  time.Duration // for one request, > 0
-	// Done, if not nil, is called after each proxy, by one goroutine at a time.
+	// Done, if not nil, is called after each proxy. Calls do not overlap.
 	Done func(Result)
 }
 
-// Result is what a check has found about one proxy.
+// Result is the result of the check of one proxy.
 type Result struct {
-	Spec    upstream.Spec // with Detect its scheme may differ from the list's
+	Spec    upstream.Spec // with Detect, the scheme may differ from that in the list
 	Good    bool
 	Get     bool          // a request in absolute form got the expected response
-	Connect bool          // a request through a tunnel got it
-	Latency time.Duration // of the fastest such request; of the connection without a Request
+	Connect bool          // a request through a tunnel got the expected response
+	Latency time.Duration // of the faster of these requests; without a Request, of the connection
 	Fault   string        // why the proxy is not good
 }
 
-// Check checks the proxies of specs, and returns the results in their order. If ctx ends, the results of the
-// proxies that were not checked are missing.
+// Check checks the proxies of specs, and returns the results in the same order. If ctx ends, there are no
+// results for the proxies that were not checked.
 func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o Options) []Result {
 	results := make([]*Result, len(specs))
 	places := make(chan struct{}, o.Parallel)
@@ -77,7 +77,8 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 // schemes are the schemes that Detect tries, in order.
 var schemes = []string{upstream.HTTP, upstream.SOCKS5}
 
-// checkOne checks one proxy. If it fails under its own scheme and all others, the result is that of its own.
+// checkOne checks one proxy. If it fails under its own scheme and under all others, the result is that of its
+// own scheme.
 func checkOne(ctx context.Context, spec upstream.Spec, t *transport.Transport, o *Options) Result {
 	first := checkAs(ctx, spec, t, o)
 	if first.Good || !o.Detect || !slices.Contains(schemes, spec.Address.Scheme) {
@@ -123,7 +124,8 @@ func checkAs(ctx context.Context, spec upstream.Spec, t *transport.Transport, o 
 	return r
 }
 
-// passes reports whether the request in that form gets the expected response, and enters the latency or the fault.
+// passes reports whether the request in the given form gets the expected response. It stores the latency or
+// the fault.
 func (o *Options) passes(ctx context.Context, t *transport.Transport, u *upstream.Upstream, form health.Form,
 	r *Result) bool {
 	got := t.Check(ctx, u, form, o.Request, o.Timeout)
