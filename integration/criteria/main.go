@@ -1,11 +1,11 @@
 //go:build linux
 
-// Command criteria measures the success criteria SC-001 to SC-010: in virtual time through the
-// engine, and on sockets through the built binary, beside Envoy and HAProxy on the same faults.
-// It writes criteria.md, charts and results.json. `make criteria` runs it.
+// Command criteria measures the success criteria SC-001 to SC-010. It runs workloads in virtual time through
+// the engine. It also runs them on sockets through the built binary, and through Envoy and HAProxy with the
+// same faults. It writes criteria.md, charts and results.json. `make criteria` runs it.
 //
-// Package workload has the workloads and the variants, faults the traces, fakes the proxies;
-// virtual and sockets run them; stats, chart and report make the page.
+// Package workload has the workloads and the variants, package faults the traces, package fakes the proxies.
+// Packages virtual and sockets run the workloads. Packages stats, chart and report write the page.
 package main
 
 import (
@@ -26,15 +26,15 @@ import (
 
 // program is one run of the command.
 type program struct {
-	root    string // of the repository
+	root    string // root folder of the repository
 	gateway string // Whirlpool's binary
-	envoy   string // Envoy's binary; left out if there is none
+	envoy   string // Envoy's binary; "" if it is not installed
 	out     string
 	seed    uint64
 	quick   bool
 	log     io.Writer
 	tmp     string
-	done    int // steps
+	done    int // steps that are done
 	total   int
 }
 
@@ -90,7 +90,7 @@ func (p *program) run() (*report.Data, error) {
 	return d, nil
 }
 
-// progress shows that a step begins.
+// progress prints that a step begins.
 func (p *program) progress(step string) {
 	p.done++
 	fmt.Fprintf(p.log, "\r\x1b[K%3d/%d  %s", p.done, p.total, step)
@@ -122,7 +122,7 @@ func raiseFileLimit() {
 	}
 }
 
-// build compiles a package, or its tests, into a file.
+// build compiles a package, or its tests, to a file.
 func (p *program) build(file string, args ...string) (string, error) {
 	path := filepath.Join(p.tmp, file)
 	cmd := exec.Command("go", append(append(args[:1:1], "-o", path), args[1:]...)...)

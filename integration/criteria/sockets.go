@@ -19,7 +19,7 @@ type run struct {
 	gateway  sockets.Gateway
 }
 
-// rounds returns how often the workloads of the scenes are run.
+// rounds returns the number of rounds for the workloads of the scenes.
 func (p *program) rounds() int {
 	if p.quick {
 		return 1
@@ -46,9 +46,9 @@ func (p *program) gateways() []sockets.Gateway {
 	return list
 }
 
-// plan returns the runs on sockets. The rounds are interleaved: each gateway runs once in
-// each, after the control. With -quick the peers take part in the cold start only, since their
-// health checks need seconds before each run.
+// plan returns the runs on sockets. The rounds are interleaved: in each round, each gateway runs once, after
+// the control. With -quick the peers run only the cold start, because their health checks need seconds before
+// each run.
 func (p *program) plan(c workload.Catalog, gateways []sockets.Gateway) (runs []run) {
 	add := func(w *workload.Workload) {
 		for i, g := range gateways {

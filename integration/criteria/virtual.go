@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// virtual runs all jobs in virtual time. testing/synctest works in tests only, so this is a
-// test of package virtual, TestJobs, in a process of its own.
+// virtual runs all jobs in virtual time. testing/synctest works only in tests, so the jobs run in TestJobs of
+// package virtual, in a separate process.
 func (p *program) virtual(d *report.Data) error {
 	for _, j := range workload.Jobs(d.Catalog) {
 		p.total += len(j.Variants)
@@ -39,7 +39,7 @@ func (p *program) virtual(d *report.Data) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	var rest strings.Builder // what is no progress
+	var rest strings.Builder // lines that do not report progress
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		if step, ok := strings.CutPrefix(lines.Text(), "done: "); ok {
 			p.progress("virtual: " + step)
