@@ -13,10 +13,10 @@ type Chart struct {
 	Title  string
 	X, Y   string   // names of the axes, with units
 	Ticks  []string // names of the places on the x axis, from left to right
-	Low    float64  // the y axis begins here
-	High   float64  // and ends here; values beyond are drawn at the edge
-	Format string   // of the y axis' numbers, for fmt; "" for "%g"
-	Target float64  // a dashed line; NaN for none
+	Low    float64  // lower end of the y axis
+	High   float64  // upper end of the y axis; values beyond the ends are drawn at the edge
+	Format string   // of the numbers on the y axis, for fmt; "" for "%g"
+	Target float64  // position of a dashed line; NaN for none
 	Series []Series // at most as many as there are colors
 	Lines  bool     // join the points of a series: the x axis is a quantity
 }
@@ -24,13 +24,13 @@ type Chart struct {
 // Series is one line of a chart.
 type Series struct {
 	Name   string
-	Points []Point // one for each tick; Value is NaN where there is none
+	Points []Point // one point for each tick; Value is NaN if there is no value
 }
 
 // Point is a value with its confidence interval.
 type Point struct{ Value, Low, High float64 }
 
-// colors are those of Okabe and Ito (2008), which color-blind readers can distinguish.
+// colors are the colors of Okabe and Ito (2008), which color-blind readers can distinguish.
 var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c", "#7f3b08"}
 
 const (
@@ -76,8 +76,8 @@ func (c *Chart) axes(b *strings.Builder) {
 	}
 }
 
-// series draws the points of the i-th series with their intervals, and its line of the
-// legend. Points at the same tick are drawn side by side.
+// series draws the i-th series: its points with their intervals, and its line in the legend. Points at the
+// same tick are drawn side by side.
 func (c *Chart) series(b *strings.Builder, i int, s Series) {
 	color := colors[i%len(colors)]
 	shift := (float64(i) - float64(len(c.Series)-1)/2) * min(0.5/float64(len(c.Series)), 0.06)
@@ -120,6 +120,6 @@ func text(b *strings.Builder, x, y float64, anchor, style, s string) {
 
 func escape(s string) string {
 	var b strings.Builder
-	xml.EscapeText(&b, []byte(s)) // a Builder's writes do not fail
+	xml.EscapeText(&b, []byte(s)) // cannot fail: writes to a Builder never do
 	return b.String()
 }
