@@ -19,13 +19,13 @@ import (
 // Pool is the proxies of one run. It is safe for concurrent use.
 type Pool struct {
 	workload *workload.Workload
-	tunnelTo string // where all tunnels lead
+	tunnelTo string // address to which all tunnels lead
 	begun    atomic.Pointer[time.Time]
-	reached  []atomic.Int32 // attempts that reached a proxy, by request
-	arrivals []atomic.Int64 // requests of clients, by proxy
-	hung     atomic.Int64   // of these, those that got no response, as the proxy hung
-	failed   atomic.Int64   // of these, those that got a 503
-	others   atomic.Int64   // requests without a number: health checks and tunnels
+	reached  []atomic.Int32 // by request: number of attempts that reached a proxy
+	arrivals []atomic.Int64 // by proxy: number of clients' requests
+	hung     atomic.Int64   // number of those requests without a response, because the proxy hung
+	failed   atomic.Int64   // number of those requests that got a 503
+	others   atomic.Int64   // requests without a number: of health checks and in tunnels
 }
 
 // New returns the proxies of a workload. All tunnels lead to the address tunnelTo.
@@ -36,7 +36,7 @@ func New(w *workload.Workload, tunnelTo string) *Pool {
 	}
 }
 
-// Begin starts the clock of the faults. Before, each proxy is as in the first moment.
+// Begin starts the clock of the faults. Before Begin, each proxy behaves as at time 0.
 func (p *Pool) Begin() {
 	now := time.Now()
 	p.begun.Store(&now)
@@ -50,10 +50,10 @@ func (p *Pool) Now() time.Duration {
 	return 0
 }
 
-// NoTarget stands for the target of a connection without a request.
+// NoTarget is the target number of a connection without a request.
 const NoTarget = -1
 
-// State returns the state of a proxy towards a target now.
+// State returns the current state of a proxy towards a target.
 func (p *Pool) State(proxy, target int) faults.State {
 	return p.workload.Pool[proxy].At(target, p.Now())
 }
@@ -61,10 +61,10 @@ func (p *Pool) State(proxy, target int) faults.State {
 // Arrivals returns how many requests of clients have reached a proxy.
 func (p *Pool) Arrivals(proxy int) int { return int(p.arrivals[proxy].Load()) }
 
-// Hung returns how many of the arrivals got no response because their proxy hung.
+// Hung returns the number of arrivals without a response, because their proxy hung.
 func (p *Pool) Hung() int { return int(p.hung.Load()) }
 
-// Failed returns how many of the arrivals got a 503.
+// Failed returns the number of arrivals that got a 503.
 func (p *Pool) Failed() int { return int(p.failed.Load()) }
 
 const (
@@ -146,8 +146,7 @@ func (p *Pool) tunnel(c net.Conn, r *bufio.Reader, s faults.State) {
 // URL returns the URL of a request, without scheme.
 func URL(target, id int) string { return "t" + strconv.Itoa(target) + ".example/" + strconv.Itoa(id) }
 
-// parse returns the number and the target of a request for a URL; numbered is false for any
-// other request.
+// parse returns the number and the target of a request. numbered is false if its URL has no number.
 func (p *Pool) parse(host, path string) (id, target int, numbered bool) {
 	host, _, _ = strings.Cut(host, ":")
 	target, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(host, "t"), ".example"))
