@@ -1,5 +1,5 @@
-// Package faults generates traces of failing proxies: a Pool says how each proxy behaves at
-// each moment. A trace is a function of its seed. Moments count from the beginning of a run.
+// Package faults generates traces of failing proxies. A Pool describes how each proxy behaves at each moment.
+// A trace is a function of its seed. Times count from the beginning of a run.
 package faults
 
 import (
@@ -25,7 +25,7 @@ func (s State) Loss() float64 {
 	return s.Fails
 }
 
-// Change is a State and the moment at which it begins.
+// Change is a State and the time at which it begins.
 type Change struct {
 	At time.Duration
 	State
@@ -37,13 +37,13 @@ type Span struct{ From, To time.Duration }
 // Proxy is the behaviour of one proxy over time.
 type Proxy struct {
 	Changes []Change       // in the order of time; the first is at 0
-	Bans    map[int][]Span // by target: when the target refuses this proxy with a 503
+	Bans    map[int][]Span // by target: the periods in which the target refuses this proxy with a 503
 }
 
 // Pool is the behaviour of all proxies over time.
 type Pool []Proxy
 
-// At returns the state of the proxy towards a target at a moment.
+// At returns the state of the proxy towards a target at the time at.
 func (p *Proxy) At(target int, at time.Duration) State {
 	i := sort.Search(len(p.Changes), func(i int) bool { return p.Changes[i].At > at })
 	s := p.Changes[max(i-1, 0)].State
@@ -58,10 +58,10 @@ func within(spans []Span, at time.Duration) bool {
 	return i < len(spans) && spans[i].From <= at
 }
 
-// Steady returns a proxy that never changes.
+// Steady returns a proxy whose state never changes.
 func Steady(s State) Proxy { return Proxy{Changes: []Change{{0, s}}} }
 
-// Switch returns a proxy that changes from one state to another at a moment.
+// Switch returns a proxy that changes from one state to another at the time at.
 func Switch(before, after State, at time.Duration) Proxy {
 	return Proxy{Changes: []Change{{0, before}, {at, after}}}
 }
@@ -115,7 +115,7 @@ func Bursty(good, bad State, bursts []Span) Proxy {
 	return p
 }
 
-// Independent returns a pool of n proxies, each with bursts of its own.
+// Independent returns a pool of n proxies. The bursts of each proxy are independent of the others.
 func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, length time.Duration) Pool {
 	pool := make(Pool, n)
 	for i := range pool {
@@ -124,8 +124,8 @@ func (g GilbertElliott) Independent(rng *rand.Rand, n int, good, bad State, leng
 	return pool
 }
 
-// Correlated returns a pool of n proxies of several vendors, in turn. All proxies of a vendor
-// have their bursts together.
+// Correlated returns a pool of n proxies, which belong to several vendors in turn. All proxies of a vendor
+// have their bursts at the same time.
 func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad State, length time.Duration) Pool {
 	bursts := make([][]Span, vendors)
 	for v := range bursts {
@@ -138,8 +138,8 @@ func (g GilbertElliott) Correlated(rng *rand.Rand, n, vendors int, good, bad Sta
 	return pool
 }
 
-// Banned returns a pool of n proxies in a steady state. Each target bans each proxy during
-// bursts of their own.
+// Banned returns a pool of n proxies in a steady state. Each pair of a target and a proxy has its own bursts,
+// in which the target bans the proxy.
 func (g GilbertElliott) Banned(rng *rand.Rand, n, targets int, good State, length time.Duration) Pool {
 	pool := make(Pool, n)
 	for i := range pool {
