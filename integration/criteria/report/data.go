@@ -1,7 +1,6 @@
 //go:build linux
 
-// Package report turns the outcomes of the criteria's runs into tables, charts and the verdict
-// on each criterion.
+// Package report makes tables, charts and a verdict on each criterion from the outcomes of the runs.
 package report
 
 import (
@@ -16,9 +15,9 @@ import (
 // Data is everything that was measured.
 type Data struct {
 	Catalog  workload.Catalog
-	Virtual  map[string]map[string]*workload.Outcome // in virtual time, by workload and variant
-	Sockets  map[string]map[string][]*sockets.Result // rounds, by workload and gateway
-	Gateways []string                                // those of Sockets, Whirlpool first
+	Virtual  map[string]map[string]*workload.Outcome // outcomes in virtual time, by workload and variant
+	Sockets  map[string]map[string][]*sockets.Result // rounds on sockets, by workload and gateway
+	Gateways []string                                // gateways of Sockets, Whirlpool first
 	Overhead []sockets.Overhead                      // SC-006
 	Queries  []Query                                 // SC-007
 	Policy   *sockets.PolicyResult                   // SC-009
@@ -33,13 +32,13 @@ const (
 	Direct    = "direct" // the control
 )
 
-// Query is the time that one query takes.
+// Query is the duration of one query.
 type Query struct {
 	Name string
 	P99  time.Duration
 }
 
-// Machine is where and when the run took place.
+// Machine describes the machine and the time of the run.
 type Machine struct {
 	Kernel, Go  string
 	CPUs        int
@@ -48,7 +47,7 @@ type Machine struct {
 	Commit, Day string
 }
 
-// Run is the summary of one run, as results.json has it.
+// Run is the summary of one run in results.json.
 type Run struct {
 	Workload   string         `json:"workload"`
 	Gateway    string         `json:"gateway"`
@@ -115,7 +114,7 @@ func sorted[T any](m map[string]T) []string {
 // served returns the share of requests that were served.
 func served(o *workload.Outcome) stats.Interval { return stats.Wilson(o.ServedCount(), len(o.Served)) }
 
-// rounds returns the value of each round of a workload through a gateway.
+// rounds returns a value of each round of a workload through a gateway.
 func (d *Data) rounds(w, gateway string, value func(*sockets.Result) float64) (values []float64) {
 	for _, r := range d.Sockets[w][gateway] {
 		values = append(values, value(r))

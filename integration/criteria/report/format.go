@@ -19,7 +19,7 @@ func percent(i stats.Interval) string {
 	return fmt.Sprintf("%s %% (%s to %s)", digits(100*i.Value), digits(100*i.Low), digits(100*i.High))
 }
 
-// digits formats a percentage: with more digits the nearer it is to 0 or 100.
+// digits formats a percentage. The nearer it is to 0 or 100, the more digits it gets.
 func digits(v float64) string {
 	distance := min(math.Abs(v), math.Abs(100-v))
 	switch {
@@ -65,7 +65,7 @@ func medianAndWorst(values []float64, format func(float64) string) string {
 	return median + ", worst " + worst
 }
 
-// count formats a number with separators of thousands.
+// count formats a number with thousands separators.
 func count(n int) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -102,7 +102,7 @@ func (t *table) String() string {
 	return b.String()
 }
 
-// columns is the greatest length of a line of text.
+// columns is the maximum length of a line of text.
 const columns = 118
 
 // wrap breaks a text into lines, each with a newline at its end.

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/chart"
 )
 
-// Criterion is the verdict on one criterion at one workload.
+// Criterion is the verdict on one criterion with one workload.
 type Criterion struct {
 	ID       string `json:"id"`
 	Workload string `json:"workload"`
@@ -20,7 +20,7 @@ type Criterion struct {
 	Target   string `json:"target"`
 	Measured string `json:"measured"`
 	Met      bool   `json:"met"`
-	Why      string `json:"why,omitempty"` // why it is not met, as far as the run shows
+	Why      string `json:"why,omitempty"` // why the criterion is not met, as far as the run shows it
 }
 
 // section is the report on one criterion.

@@ -15,12 +15,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// The values of a round.
+// Functions that return a value of a round.
 func lostRequests(r *sockets.Result) float64  { return float64(len(r.Served) - r.ServedCount()) }
 func extraAttempts(r *sockets.Result) float64 { return float64(r.Extra()) }
 func took(r *sockets.Result) float64          { return float64(r.Took) / float64(time.Millisecond) }
 
-// scenes is the comparison with Envoy and HAProxy on pools that fail in several ways.
+// scenes returns the comparison with Envoy and HAProxy on pools that fail in several ways.
 func (d *Data) scenes() *section {
 	s := &section{title: "Bad pools on sockets, beside Envoy and HAProxy", text: scenesText}
 	t := &table{header: []string{"workload", "gateway", "requests that failed", "extra attempts", "p50", "p95", "p99",
@@ -73,8 +73,8 @@ func (d *Data) judgeCold(s *section) {
 	lost := slices.Max(d.rounds(w.Name, Whirlpool, lostRequests))
 	s.judge(criterion("every request is served", fmt.Sprintf("at most %.0f fail in a round", lost)), lost == 0,
 		"requests failed with all their attempts")
-	// What a run wastes is what reached bad proxies, and the rest of the extra attempts: refused
-	// connections.
+	// The wasted attempts are those that reached bad proxies, and the other extra attempts: those whose
+	// connection was refused.
 	extra := d.median(w.Name, Whirlpool, extraAttempts)
 	hung := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 { return float64(r.Hung) })
 	refused := d.median(w.Name, Whirlpool, func(r *sockets.Result) float64 {
@@ -135,7 +135,8 @@ func (d *Data) judgeFreeList(s *section) {
 		worst >= float64(w.Requests-1), "attempts went to dead entries")
 }
 
-// points compares sockets with virtual time, and with Envoy and HAProxy on the same faults.
+// points returns the comparison of sockets with virtual time, and with Envoy and HAProxy with the same
+// faults.
 func (d *Data) points() *section {
 	s := &section{title: "A point of each curve on sockets", text: pointsText}
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
@@ -185,8 +186,8 @@ func (d *Data) served(w, gateway string) stats.Interval {
 	return stats.Wilson(served, all)
 }
 
-// overview is the figure of requests served by each gateway, a single attempt and the oracle:
-// the five kinds of faults, and two of the bad pools.
+// overview returns the figure of the requests served by each gateway, by a single attempt and by the oracle,
+// for the five kinds of faults and two of the bad pools.
 func (d *Data) overview() figure {
 	list := append(workload.Points(d.Catalog)[:len(workload.Kinds())], d.Catalog.Cold(), d.Catalog.Tunnels())
 	var series []chart.Series
@@ -200,7 +201,7 @@ func (d *Data) overview() figure {
 	for _, v := range []string{workload.Single, workload.OracleName} {
 		x := chart.Series{Name: label(v)}
 		for _, w := range list {
-			share := stats.Wilson(0, 0) // of a workload that runs on sockets only
+			share := stats.Wilson(0, 0) // empty for a workload that runs on sockets only
 			if o := d.Virtual[w.Name][v]; o != nil {
 				share = served(o)
 			}

@@ -25,21 +25,21 @@ func label(variant string) string {
 	return variant
 }
 
-// compared are the variants of the curves.
+// compared are the variants that the curves show.
 var compared = []string{workload.Default, workload.Single, workload.Rotation, workload.OracleName}
 
 func point(i stats.Interval, scale float64) chart.Point {
 	return chart.Point{Value: scale * i.Value, Low: scale * i.Low, High: scale * i.High}
 }
 
-// gap returns the share of the oracle's gain over a single attempt that Whirlpool has.
+// gap returns the share of the gap between a single attempt and the oracle that Whirlpool closes.
 func (d *Data) gap(w string) stats.Interval {
 	o := d.Virtual[w]
 	return stats.Gap(o[workload.Single].Served, o[workload.Default].Served, o[workload.OracleName].Served,
 		d.Catalog.Seed)
 }
 
-// floor returns the start of a y axis for shares (%): a multiple of 10 below the least value.
+// floor returns the lower end of a y axis for shares (%): a multiple of 10 below the smallest value.
 func floor(series []chart.Series) float64 {
 	least := 90.0
 	for _, s := range series {
@@ -52,7 +52,7 @@ func floor(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// whyLost says why requests of Whirlpool failed.
+// whyLost returns text about the reasons for which requests failed.
 func whyLost(o *workload.Outcome) string {
 	lost := len(o.Served) - o.ServedCount()
 	if lost == 0 {
@@ -235,8 +235,8 @@ func (d *Data) sc002() *section {
 	return s
 }
 
-// poisson returns the end of the 95 % interval of a count, on a side (-1 or 1), by the square
-// root transform.
+// poisson returns one end of the 95 % interval of a count (side is -1 or 1). It uses the square root
+// transform.
 func poisson(n, side int) float64 {
 	root := max(math.Sqrt(float64(n))+float64(side)*0.98, 0)
 	return root * root
