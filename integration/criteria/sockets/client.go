@@ -28,7 +28,7 @@ type load struct {
 	outcome  *workload.Outcome
 }
 
-// newLoad returns clients that use the proxy at an address. roots are those of the target of
+// newLoad returns clients that use the proxy at an address. roots are the root certificates for the target of
 // https:// requests.
 func newLoad(w *workload.Workload, proxy string, roots *x509.CertPool) *load {
 	transport := &http.Transport{
@@ -72,8 +72,8 @@ func (l *load) closedLoop() {
 	wg.Wait()
 }
 
-// openLoop makes each request at its time, whether or not earlier ones have ended. Latency
-// counts from that time.
+// openLoop begins each request at its due time, even if earlier requests have not ended. The latency counts
+// from the due time.
 func (l *load) openLoop() {
 	began := time.Now()
 	var wg sync.WaitGroup
@@ -85,7 +85,7 @@ func (l *load) openLoop() {
 	wg.Wait()
 }
 
-// request makes one request, which was due at a moment.
+// request makes one request, which was due at the time due.
 func (l *load) request(id, target int, due time.Time) {
 	response, err := l.client.Get(l.scheme + fakes.URL(target, id))
 	if err == nil {

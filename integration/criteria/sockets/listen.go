@@ -15,9 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// port is the port of each fake, whose address is its own. It lies below the ports that the
-// kernel gives to outgoing connections, one of which could otherwise listen where a fake
-// refuses connections.
+// port is the port of all fakes; each fake has its own address. The port is below the range from which the
+// kernel chooses ports for outgoing connections. A port in that range might be in use where a fake is to
+// refuse connections.
 const port = 18080
 
 // listeners are the sockets of a pool.
@@ -68,7 +68,7 @@ func (l *listeners) accept(proxy int) error {
 				return
 			}
 			l.mu.Lock()
-			refused := l.open[proxy] != socket // since this connection was accepted
+			refused := l.open[proxy] != socket // the socket was replaced after this connection was accepted
 			if !refused {
 				l.conns[proxy][c] = struct{}{}
 			}
@@ -102,8 +102,7 @@ func (l *listeners) refuse(proxy int) {
 	}
 }
 
-// follow closes and opens sockets as the workload says, from the pool's Begin on, until
-// close.
+// follow opens and closes sockets as the workload requires. It begins at the pool's Begin and ends at close.
 func (l *listeners) follow(w *workload.Workload) {
 	for i := range w.Pool {
 		changes := w.Pool[i].Changes

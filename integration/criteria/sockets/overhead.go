@@ -14,27 +14,27 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
-// Overhead is one interleaved pair of measurements: the gateway with everything on and with
-// every part off that can be turned off.
+// Overhead is the result of one interleaved pair of measurements: of the gateway with its defaults, and of
+// the gateway with every part turned off that can be.
 type Overhead struct {
-	CPU  float64 // CPU time of a request, on : off
-	Rate float64 // requests per second, on : off
+	CPU  float64 // ratio of the CPU time per request, on to off
+	Rate float64 // ratio of the requests per second, on to off
 }
 
-// OverheadPlan is a measurement of what retries, breakers and scorers cost.
+// OverheadPlan describes a measurement of the cost of retries, breakers and scorers.
 type OverheadPlan struct {
-	Bench       string // the program of integration/bench, whose load and fakes are used
+	Bench       string // the binary of integration/bench, which provides load and fakes
 	Gateway     string // the gateway's binary
 	Connections int
 	Pairs       int
-	Duration    time.Duration // of one measurement
+	Duration    time.Duration // duration of one measurement
 }
 
-// off turns off every part of the gateway that can be.
+// off is a configuration that turns off every part of the gateway that can be turned off.
 const off = "[retry]\nmax_attempts = 1\n[breaker]\nfailure_threshold = 1000000\nblame = \"literal\"\n" +
 	"[timeouts]\nadaptive = false\n[health]\nreachability = false\n"
 
-// Run makes the pairs. The one that comes first alternates.
+// Run makes the pairs of measurements. Which of the two comes first alternates.
 func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	fakes := exec.Command(p.Bench, "-role", "fakes")
 	fakes.Stderr = os.Stderr
@@ -72,7 +72,7 @@ func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	return pairs, nil
 }
 
-// measure returns the CPU time of a request (us) and the requests per second.
+// measure returns the CPU time per request (us) and the requests per second.
 func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate float64, err error) {
 	r, err := peers.Start("whirlpool", peers.Whirlpool(p.Gateway, config), peers.Options{Upstreams: upstreams})
 	if err != nil {
@@ -98,8 +98,8 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, fmt.Errorf("%d of %d requests of the load failed: %s", result.Failed, result.Requests,
 			result.Error)
 	}
-	// The load begins before it measures, so the CPU time of both is for more requests than
-	// it counts, in the same proportion.
+	// The load begins before it is measured. So the CPU times of both runs cover more requests than are counted,
+	// in the same proportion.
 	used, _ := r.Usage()
 	return used * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
 }

@@ -18,17 +18,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/peers"
 )
 
-// PolicyResult is how soon a changed policy is in force.
+// PolicyResult is the result of Policy: how soon a changed policy is in force.
 type PolicyResult struct {
 	Changes  int
-	Requests int           // that began after a change had been answered
-	Old      int           // of these, those that ran under the policy before
-	Slowest  time.Duration // change
+	Requests int           // requests that began after the response to a change
+	Old      int           // requests of these that ran under the previous policy
+	Slowest  time.Duration // duration of the slowest change
 }
 
-// Policy changes max_attempts a number of times through the API, under load, and makes
-// requests after each change through proxies that all refuse connections: the number of their
-// attempts shows the policy.
+// Policy changes max_attempts through the API several times, under load. After each change it makes requests
+// through proxies that all refuse connections. The number of attempts of a request shows which policy it ran
+// under.
 func (b *Bench) Policy(binary string, changes int) (*PolicyResult, error) {
 	api, err := peers.FreeAddr()
 	if err != nil {
@@ -104,7 +104,7 @@ func attempts(client *http.Client) (int, error) {
 	return strconv.Atoi(response.Header.Get("X-Whirlpool-Attempts"))
 }
 
-// setAttempts sets max_attempts by the API, and returns the time that took.
+// setAttempts sets max_attempts through the API, and returns the duration of the call.
 func setAttempts(api string, number int) (time.Duration, error) {
 	body := strings.NewReader(fmt.Sprintf(`{"max_attempts":%d}`, number))
 	q, err := http.NewRequest(http.MethodPut, "http://"+api+"/api/v1/retry/policy", body)

@@ -20,17 +20,17 @@ import (
 // Gateway is a proxy under test.
 type Gateway struct {
 	Name    string
-	Prepare peers.Prepare // nil for none: clients use the workload's first proxy
-	Checks  bool          // its active health checks are on
+	Prepare peers.Prepare // nil for no gateway: clients use the workload's first proxy
+	Checks  bool          // turns on the gateway's health checks
 }
 
 // Result is the outcome of a run on sockets.
 type Result struct {
 	*workload.Outcome
-	Took     time.Duration // from the first request to the end of the last
-	Arrivals []int         // requests of clients that reached each proxy
-	Hung     int           // of these, those that got no response, as the proxy hung
-	Failed   int           // of these, those that got a 503
+	Took     time.Duration // time from the beginning of the first request to the end of the last
+	Arrivals []int         // by proxy: requests of clients that reached it
+	Hung     int           // arrivals without a response, because the proxy hung
+	Failed   int           // arrivals that got a 503
 }
 
 // Reached returns how many requests of clients reached the proxies.
@@ -41,21 +41,21 @@ func (r *Result) Reached() (n int) {
 	return n
 }
 
-// Extra returns the number of attempts beyond one for each request: those that reached a
-// proxy, or those that the gateway reports, which include refused connections.
+// Extra returns the number of attempts beyond one per request. It counts the attempts that reached a proxy,
+// or those that the gateway reports if these are more. The latter include refused connections.
 func (r *Result) Extra() int { return max(r.Reached(), r.AttemptCount()) - len(r.Served) }
 
 // Bench runs workloads. It is not safe for concurrent use.
 type Bench struct {
-	// Settle is the time that a gateway with health checks gets for them before a run begins:
-	// its checks come each second, and two that fail exclude a proxy.
+	// Settle is the time before a run for the health checks of a gateway. It makes one check a second, and two
+	// failed checks exclude a proxy.
 	Settle time.Duration
 
 	runs int
 }
 
-// network returns the next network of fakes. Each run has another one, and so have, most
-// likely, other processes.
+// network returns the number of the network for the next fakes. Each run has another one, which other
+// processes most probably do not use.
 func (b *Bench) network() int {
 	b.runs++
 	return (os.Getpid()*31+b.runs)%253 + 2
@@ -66,7 +66,7 @@ func (b *Bench) Run(w *workload.Workload, g Gateway) (*Result, error) {
 	site := httptest.NewUnstartedServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
 		io.WriteString(out, "ok")
 	}))
-	site.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that a proxy cut
+	site.Config.ErrorLog = log.New(io.Discard, "", 0) // drops errors of handshakes that a proxy has ended
 	site.StartTLS()
 	defer site.Close()
 	roots := x509.NewCertPool()
