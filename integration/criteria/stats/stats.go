@@ -1,5 +1,5 @@
-// Package stats has the statistics of the criteria: intervals of proportions, of quantiles
-// and of the share of a gap. All intervals have a confidence of 95 %.
+// Package stats has the statistics of the criteria: confidence intervals of proportions, of quantiles and of
+// the share of a gap. All intervals have a confidence of 95 %.
 package stats
 
 import (
@@ -47,19 +47,19 @@ func Quantile(sample []float64, q float64) Interval {
 	return Interval{at(math.Ceil(mean)), at(math.Floor(mean - half)), at(math.Ceil(mean+half) + 1)}
 }
 
-// Median returns the median of a sample, which it sorts; of an even number of values the
-// lower one of the two in the middle.
+// Median returns the median of a sample. It sorts the sample. If the number of values is even, the median is
+// the lower one of the two middle values.
 func Median(sample []float64) float64 { return Quantile(sample, 0.5).Value }
 
 // resamples is the number of resamples of a bootstrap.
 const resamples = 1000
 
-// Gap returns the share of the gap between base and best that ours closes: (ours - base) /
-// (best - base), where each is the number of requests served on the same trace. The interval
-// is the percentile bootstrap (Efron 1979) over requests, with the seed. Without a gap the
-// value is 1 if ours is not below best, and NaN otherwise.
+// Gap returns the share of the gap between base and best that ours closes: (ours - base) / (best - base),
+// where each is the number of requests served on the same trace. The interval is the percentile bootstrap
+// (Efron 1979) over requests, with the seed. If there is no gap, the value is 1 if ours is not below best,
+// and NaN otherwise.
 func Gap(base, ours, best []bool, seed uint64) Interval {
-	var count [8]float64 // requests by which of the three served them
+	var count [8]float64 // number of requests by which of the three served them, as three bits
 	for i := range base {
 		count[index(base[i], ours[i], best[i])]++
 	}
@@ -126,8 +126,8 @@ func multinomial(rng *rand.Rand, count [8]float64, n int) (drawn [8]float64) {
 	return drawn
 }
 
-// binomial draws a number of successes among n trials of probability p: exactly for rare
-// ones, otherwise by the normal approximation.
+// binomial draws the number of successes in n trials with probability p. It is exact for rare successes, and
+// otherwise uses the normal approximation.
 func binomial(rng *rand.Rand, n, p float64) float64 {
 	if p > 0.5 {
 		return n - binomial(rng, n, 1-p)
