@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/workload"
 )
 
-// A proxy is bad while at least badLoss of its attempts fail, and healthy if it never changes
-// and at most healthyLoss do.
+// A proxy counts as bad while at least badLoss of its attempts fail. It counts as healthy if its state never
+// changes and at most healthyLoss of its attempts fail.
 const (
 	badLoss     = 0.7
 	healthyLoss = 0.05
@@ -25,7 +25,7 @@ func countEvents(events [][]core.AttemptEvent) (n int) {
 	return n
 }
 
-// transitions returns the transitions of all breakers by proxy, in the order of time.
+// transitions returns the transitions of all breakers by proxy, ordered by time.
 func transitions(e *engine.Engine) map[int][]core.Transition {
 	list, _ := e.Metrics().Transitions(24)
 	byProxy := map[int][]core.Transition{}
@@ -51,8 +51,8 @@ type counter struct {
 
 // count fills an outcome from the attempts of each request.
 func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, schedule []workload.Request) {
-	begun := make([][]time.Time, len(c.workload.Pool))  // attempts by proxy
-	failed := make([][]time.Time, len(c.workload.Pool)) // the ends of failed ones
+	begun := make([][]time.Time, len(c.workload.Pool))  // by proxy: beginnings of attempts
+	failed := make([][]time.Time, len(c.workload.Pool)) // by proxy: ends of failed attempts
 	for id, list := range events {
 		for _, ev := range list {
 			if ev.Outcome.Result != core.ResultReplay {
@@ -97,13 +97,13 @@ func (c *counter) count(o *workload.Outcome, events [][]core.AttemptEvent, sched
 	}
 }
 
-// span is a time in which a breaker is open or half-open.
+// span is a period in which a breaker is open or half-open.
 type span struct {
 	from, to time.Time
 	open     bool
 }
 
-// count returns how many of the moments are inside the span.
+// count returns how many of the times are inside the span.
 func (s span) count(moments []time.Time) (n int) {
 	for _, at := range moments {
 		if at.After(s.from) && at.Before(s.to) {
@@ -113,7 +113,7 @@ func (s span) count(moments []time.Time) (n int) {
 	return n
 }
 
-// notClosed returns the times in which a breaker was not closed.
+// notClosed returns the periods in which a breaker was not closed.
 func notClosed(list []core.Transition, end time.Time) (spans []span) {
 	for i, t := range list {
 		if t.To == core.Closed {
@@ -131,9 +131,9 @@ func notClosed(list []core.Transition, end time.Time) (spans []span) {
 // threshold is the number of failures after which a breaker may open.
 const threshold = 5
 
-// excluded adds to an outcome how soon a proxy's breaker opened each time the proxy had begun
-// to fail every attempt, if it opened before the proxy recovered. failed is the ends of failed
-// attempts, in order.
+// excluded adds to an outcome how long it took to open the breaker of a proxy, for each time that the proxy
+// began to fail every attempt. Times after which the proxy recovered before its breaker opened are left out.
+// failed has the ends of failed attempts in order.
 func (c *counter) excluded(o *workload.Outcome, p *faults.Proxy, list []core.Transition, failed []time.Time) {
 	for i, change := range p.Changes {
 		if i == 0 || change.Loss() < 1 || p.Changes[i-1].Loss() == 1 {

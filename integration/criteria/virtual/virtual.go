@@ -1,6 +1,6 @@
-// Package virtual runs workloads through the real engine in virtual time: connections are
-// pipes, the clock is that of testing/synctest. Hours of traffic take seconds, and the
-// machine's speed has no influence on the results.
+// Package virtual runs workloads through the real engine in virtual time: connections are pipes, and the
+// clock is that of testing/synctest. Hours of traffic take seconds. The speed of the machine has no influence
+// on the results.
 package virtual
 
 import (
@@ -26,8 +26,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// Run runs a workload through an engine with a configuration, whose proxies it replaces.
-// cache is a folder for the compiled built-in plugins, which each run loads anew.
+// Run runs a workload through an engine with the configuration cfg. It replaces the proxies of cfg. cache is
+// a folder for the compiled built-in plugins, which each run loads.
 func Run(t *testing.T, cfg engine.Config, cache string, w *workload.Workload) *workload.Outcome {
 	var o *workload.Outcome
 	synctest.Test(t, func(t *testing.T) {
@@ -96,11 +96,11 @@ func run(t *testing.T, cfg engine.Config, reg *plugins.Registry, w *workload.Wor
 func request(e *engine.Engine, id, target int) (r *engine.Result, served bool) {
 	q, err := http.NewRequest(http.MethodGet, "http://"+fakes.URL(target, id), nil)
 	if err != nil {
-		panic(err) // the URL is constant but for its numbers
+		panic(err) // cannot happen: only the numbers in the URL vary
 	}
 	r, err = e.Do(context.Background(), engine.Call{Request: q})
 	if err != nil {
-		panic(err) // the request is valid
+		panic(err) // cannot happen: the request is valid
 	}
 	if r.Response == nil {
 		return r, false
