@@ -12,8 +12,8 @@ import (
 // Catalog makes the workloads of the criteria from one seed.
 type Catalog struct {
 	Seed  uint64
-	Scale float64 // multiplies the number of requests; 1 for the figures of the report
-	Rate  float64 // requests per second of the workloads that have none of their own
+	Scale float64 // factor for the number of requests; 1 for the figures of the report
+	Rate  float64 // requests per second of workloads without a rate of their own
 }
 
 // The states of the proxies.
@@ -37,7 +37,7 @@ func (c Catalog) base(name string) *Workload {
 	return w
 }
 
-// resize sets the number of requests, which the catalog's scale multiplies.
+// resize sets the number of requests to the given number times the catalog's scale.
 func (c Catalog) resize(w *Workload, requests int) {
 	w.Requests = max(int(float64(requests)*c.Scale), 100)
 }
@@ -47,7 +47,7 @@ func (w *Workload) rng() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0x6661
 // Kind is a kind of faults, at several levels.
 type Kind struct {
 	Name, Text string
-	Levels     []float64 // share of attempts, or of the proxies' time, that fails
+	Levels     []float64 // share of attempts that fail, or of the time in which proxies fail
 	Make       func(c Catalog, level float64) *Workload
 }
 
@@ -95,11 +95,11 @@ func Kinds() []Kind {
 
 func levelName(kind string, level float64) string { return fmt.Sprintf("%s %g", kind, level) }
 
-// FailingRates are the probabilities with which two of eight proxies fail in SC-002.
+// FailingRates are the probabilities of failure of the two bad proxies of SC-002.
 func FailingRates() []float64 { return []float64{0.7, 0.8, 0.9, 1} }
 
-// TwoFailing is a workload of SC-002: two of eight proxies fail with a probability, the
-// others 1 % of attempts.
+// TwoFailing returns a workload of SC-002. Two of eight proxies fail with the probability fails; the others
+// fail 1 % of attempts.
 func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	w := c.base(fmt.Sprintf("two failing %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -111,7 +111,7 @@ func (c Catalog) TwoFailing(fails, rate float64, requests int) *Workload {
 	return w
 }
 
-// Noise is a workload whose proxies are all healthy, with a share of random errors.
+// Noise returns a workload with healthy proxies only, which have a share of random errors.
 func (c Catalog) Noise(fails, rate float64) *Workload {
 	w := c.base(fmt.Sprintf("noise %g at %g/s", fails, rate))
 	w.Rate = rate
@@ -121,7 +121,7 @@ func (c Catalog) Noise(fails, rate float64) *Workload {
 	return w
 }
 
-// Waits are the workloads of SC-003, beside the black holes of Kinds.
+// Waits returns the workloads of SC-003 that are not in Kinds (black holes are).
 func (c Catalog) Waits() []*Workload {
 	hang := c.base("one of eight hangs")
 	hang.Pool = append(slices.Repeat(faults.Pool{faults.Steady(healthy)}, proxies-1), faults.Steady(hanging))
@@ -133,8 +133,8 @@ func (c Catalog) Waits() []*Workload {
 	return []*Workload{hang, refuse, mix}
 }
 
-// Deaths is the workload of SC-004: one proxy after the other fails completely for 40 s: with
-// a 503, by refusing, by hanging.
+// Deaths returns the workload of SC-004. One proxy after the other fails every attempt for 40 s: with a 503,
+// by refusing, or by hanging.
 func (c Catalog) Deaths() *Workload {
 	w := c.base("one dies after the other")
 	w.Rate = max(100*c.Scale, 20)
@@ -154,7 +154,7 @@ func (c Catalog) Deaths() *Workload {
 	return w
 }
 
-// Choices are the workloads of SC-005.
+// Choices returns the workloads of SC-005.
 func (c Catalog) Choices() []*Workload {
 	steady := func(name string, fails ...float64) *Workload {
 		w := c.base(name)
@@ -191,8 +191,8 @@ func (c Catalog) Choices() []*Workload {
 	}
 }
 
-// Dead is the workload of SC-010: three of ten proxies are dead (one refuses, one hangs, one
-// responds 503), the others fail 2 % of attempts.
+// Dead returns the workload of SC-010 with dead proxies. Three of ten proxies are dead (one refuses, one
+// hangs, one responds with 503); the others fail 2 % of attempts.
 func (c Catalog) Dead() *Workload {
 	w := c.base("three of ten are dead")
 	s := healthy
@@ -203,7 +203,7 @@ func (c Catalog) Dead() *Workload {
 	return w
 }
 
-// Even is the other workload of SC-010: each attempt fails with a probability.
+// Even returns the other workload of SC-010: all attempts fail with the same probability.
 func (c Catalog) Even(fails float64) *Workload {
 	w := c.Noise(fails, c.Rate)
 	w.Name = fmt.Sprintf("independent %g, 10 attempts", fails)
@@ -211,7 +211,7 @@ func (c Catalog) Even(fails float64) *Workload {
 	return w
 }
 
-// Crowd is the workload of SC-008: 10,000 requests that are all in flight at once. A tenth of
+// Crowd returns the workload of SC-008: 10,000 requests that are all in flight at the same time. A tenth of
 // the attempts fails.
 func (c Catalog) Crowd() *Workload {
 	w := c.base("all in flight")

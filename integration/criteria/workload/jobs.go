@@ -1,30 +1,28 @@
 package workload
 
-// Job is a workload to be run by some variants.
+// Job is a workload with the variants that run it.
 type Job struct {
 	Workload *Workload
 	Variants []string // names of Variants, or OracleName
 }
 
-// PartsLevel is the level of each kind at which the variants with one part turned off or on are
-// compared.
+// PartsLevel is the level of each kind for the variants with one part turned off or on.
 const PartsLevel = 0.2
 
-// Rates (1/s) of SC-002: every proxy gets 2.5 and 0.05 requests a second.
+// The rates (1/s) of SC-002. With them, every proxy gets 2.5 and 0.05 requests a second.
 const (
 	HotRate  = 20.0
 	ColdRate = 0.4
 )
 
-// NoiseLevels are the shares of random errors at which SC-002 measures the capacity that
-// breakers take from a healthy pool.
+// NoiseLevels are shares of random errors. For each, SC-002 measures the capacity that a healthy pool loses
+// to breakers.
 func NoiseLevels() []float64 { return []float64{0.01, 0.02, 0.05} }
 
-// NoiseRate is the number of requests per second of these workloads.
+// NoiseRate is the number of requests per second of the workloads for NoiseLevels.
 const NoiseRate = 200.0
 
-// Jobs returns all runs in virtual time, in the order of the criteria. The same workload is
-// listed once.
+// Jobs returns all runs in virtual time, in the order of the criteria. It lists each workload once.
 func Jobs(c Catalog) (jobs []Job) {
 	all := append([]string{Default}, append(Parts(), Single, Rotation, OracleName)...)
 	curve := []string{Default, Single, Rotation, OracleName}

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// OracleName is the name of the variant that Oracle plays.
+// OracleName is the name of the variant that Oracle simulates.
 const OracleName = "oracle"
 
-// Oracle returns the outcome of a gateway that reads the trace: at each attempt it chooses,
-// of the proxies that the request has not used (of all, once it has used them all), the one
-// with the least probability of failing at that moment, the fastest of equals. It does not
-// read the luck of an attempt. It makes at most the given number of attempts, and waits before
-// none.
+// Oracle returns the outcome of a gateway that reads the trace. For each attempt it considers the proxies
+// that the request has not used, or all proxies if the request has used them all. Of these it chooses the
+// proxy with the smallest probability of failure at that moment; of equal ones, the fastest. It does not read
+// the luck of an attempt. It makes at most the given number of attempts, without backoff.
 func (w *Workload) Oracle(attempts int) *Outcome {
 	if w.MaxAttempts > 0 {
 		attempts = w.MaxAttempts
@@ -40,7 +39,7 @@ func (w *Workload) Oracle(attempts int) *Outcome {
 	return o
 }
 
-// best returns the proxy outside used that is best for a target at a moment.
+// best returns the best proxy for a target at the time at, of the proxies that are not in used.
 func (w *Workload) best(target int, at time.Duration, used []int) int {
 	best := -1
 	for i := range w.Pool {

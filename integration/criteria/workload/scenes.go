@@ -8,8 +8,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/integration/criteria/faults"
 )
 
-// Points are the workloads of the sockets: a shorter one of each kind, and those of SC-003
-// and SC-010. They run in virtual time too, so that the two can be compared.
+// Points returns the workloads that run on sockets as well as in virtual time, for a comparison: a shorter
+// one of each kind, and those of SC-003 and SC-010.
 func Points(c Catalog) (points []*Workload) {
 	add := func(w *Workload) {
 		w.Name += ", short"
@@ -24,14 +24,13 @@ func Points(c Catalog) (points []*Workload) {
 	return points
 }
 
-// Scenes are the workloads that are compared with the peers at length.
+// Scenes returns the workloads for the detailed comparison with the peers.
 func (c Catalog) Scenes() []*Workload {
 	return []*Workload{c.Cold(), c.TwoDie(), c.FreeList(), c.Tunnels()}
 }
 
-// Cold is a pool of which half is bad, from a cold start: three good proxies, one slow, two
-// that fail 40 % of attempts, one that refuses connections and one that hangs; 500 requests
-// by 32 clients.
+// Cold returns a workload with a cold start, whose pool is half bad. Three proxies are good and one is slow;
+// two fail 40 % of attempts, one refuses connections and one hangs. 32 clients make 500 requests.
 func (c Catalog) Cold() *Workload {
 	w := c.base("cold start")
 	w.Targets = 1
@@ -60,8 +59,8 @@ func (c Catalog) TwoDie() *Workload {
 	return w
 }
 
-// FreeList is a published list of 200 proxies: 180 refuse connections, 8 hang, 12 work; 300
-// requests by 10 clients from a cold start.
+// FreeList returns a workload with a cold start and a published list of 200 proxies: 180 refuse connections,
+// 8 hang and 12 work. 10 clients make 300 requests.
 func (c Catalog) FreeList() *Workload {
 	w := c.base("free list of 200")
 	w.Targets, w.Workers = 1, 10
@@ -74,8 +73,8 @@ func (c Catalog) FreeList() *Workload {
 	return w
 }
 
-// Tunnels is TLS handshakes through a pool in which three of eight proxies accept a CONNECT
-// and close the tunnel: 200 connections by 16 clients.
+// Tunnels returns a workload of TLS handshakes. Three of eight proxies accept a CONNECT and then close the
+// tunnel. 16 clients open 200 connections.
 func (c Catalog) Tunnels() *Workload {
 	w := c.base("TLS, three of eight drop tunnels")
 	w.Targets, w.Workers, w.TLS = 4, 16, true
@@ -86,8 +85,8 @@ func (c Catalog) Tunnels() *Workload {
 	return w
 }
 
-// Control returns the workload through its first proxy that never fails, alone: the latencies
-// that a gateway could have at best on this machine.
+// Control returns the workload with only one proxy: the first one that never fails. Its latencies are the
+// best that a gateway could have on this machine.
 func (w *Workload) Control() *Workload {
 	c := *w
 	c.Name += ", control"

@@ -1,5 +1,5 @@
-// Package workload has the workloads that the criteria are measured with, the variants of
-// the gateway that are compared, and the outcome of a run.
+// Package workload has the workloads of the criteria, the variants of the gateway that are compared, and the
+// outcome of a run.
 package workload
 
 import (
@@ -17,14 +17,14 @@ type Workload struct {
 	Seed        uint64
 	Requests    int
 	Rate        float64 // mean number of requests per second (arrivals are a Poisson process)
-	Targets     int     // each request is for one of them at random
-	MaxAttempts int     // 0 for the configuration's
-	Workers     int     // clients that each make one request after the other; 0 for requests at the Rate
+	Targets     int     // number of targets; each request is for a random one of them
+	MaxAttempts int     // 0 for that of the configuration
+	Workers     int     // clients that make one request after the other; 0 for requests at the Rate
 	TLS         bool    // each request is for an https:// URL, on a connection of its own
 	Pool        faults.Pool
 }
 
-// Request is one request: when it begins, and the number of its target.
+// Request is one request: its beginning, and the number of its target.
 type Request struct {
 	At     time.Duration
 	Target int
@@ -42,14 +42,13 @@ func (w *Workload) Schedule() []Request {
 	return list
 }
 
-// Luck returns a number in [0, 1) that decides whether the n-th attempt of a request fails
-// (from 0). It does not depend on the proxy: so every gateway has the same luck with a
-// request, and only its choices differ.
+// Luck returns a number in [0, 1) that decides whether the n-th attempt of a request fails (from 0). It does
+// not depend on the proxy. So all gateways have the same luck with a request; only their choices differ.
 func (w *Workload) Luck(request, n int) float64 {
 	return float64(w.mix(request, n, 1)>>11) / (1 << 53)
 }
 
-// Latency returns the time until the response of the n-th attempt of a request: log-normal
+// Latency returns the time until the response of the n-th attempt of a request: a log-normal distribution
 // around the median, with a sigma of 0.25.
 func (w *Workload) Latency(request, n int, median time.Duration) time.Duration {
 	rng := rand.New(rand.NewPCG(w.mix(request, n, 2), 0))
@@ -69,7 +68,7 @@ func (w *Workload) mix(request, n, purpose int) uint64 {
 	return z
 }
 
-// Length returns the time in which a run's requests begin, with a margin.
+// Length returns the time within which all requests of a run begin, plus a margin.
 func (w *Workload) Length() time.Duration {
 	return time.Duration(float64(w.Requests)/w.Rate*1.2*float64(time.Second)) + 10*time.Second
 }
@@ -78,28 +77,28 @@ func (w *Workload) Length() time.Duration {
 type Outcome struct {
 	Workload string
 	Variant  string
-	// By request:
+	// One element per request:
 	Served   []bool
 	Attempts []uint8
 	Latency  []float64 // ms, from the request's arrival to the end of its response
-	// Attempts through proxies of which more than 70 % of attempts fail.
+	// Number of attempts through proxies that fail more than 70 % of their attempts.
 	OnBad int
-	// Time for which breakers of healthy proxies (at most 5 % of attempts fail) were not
-	// closed, as a share of these proxies' time, 0 to 1.
+	// Time in which breakers of healthy proxies were not closed, as a share of the time of these proxies, 0 to 1.
+	// Healthy proxies fail at most 5 % of their attempts.
 	HealthyOut float64
-	// Requests that ended because every breaker was open.
+	// Number of requests that ended because every breaker was open.
 	AllOpen int
-	// Attempts that began while their proxy's breaker was open.
+	// Number of attempts that began while their proxy's breaker was open.
 	Late int
-	// Transitions to open.
+	// Number of transitions to open.
 	Opened int
-	// Seconds from the moment when a proxy began to fail every attempt to the opening of its
-	// breaker.
+	// For each breaker that opened after its proxy began to fail every attempt: the time between the two, in
+	// seconds.
 	Excluded []float64
-	// Seconds from the fifth failed attempt after that moment to the opening; 0 if the breaker
+	// For the same breakers: the time from the fifth failed attempt to the opening, in seconds; 0 if the breaker
 	// opened earlier.
 	AfterBreach []float64
-	// The gateway's own counts agree with those of the proxies and the clients.
+	// The gateway's counts agree with those of the proxies and the clients.
 	Reconciled bool
 }
 
@@ -124,7 +123,7 @@ func (o *Outcome) Retried() (ms []float64) {
 	return ms
 }
 
-// Within returns how many requests were served with at most n attempts.
+// Within returns the number of requests that were served with at most n attempts.
 func (o *Outcome) Within(n int) (served int) {
 	for i, ok := range o.Served {
 		if ok && int(o.Attempts[i]) <= n {
@@ -134,8 +133,8 @@ func (o *Outcome) Within(n int) (served int) {
 	return served
 }
 
-// FirstRetries returns the number of requests with a first retry, and of those that it
-// served.
+// FirstRetries returns the number n of requests with a first retry, and the number of requests that this
+// retry served.
 func (o *Outcome) FirstRetries() (served, n int) {
 	for i, attempts := range o.Attempts {
 		if attempts > 1 {
