@@ -13,7 +13,9 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
+	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -246,6 +248,34 @@ func TestARegionHoldsNobodyUp(t *testing.T) {
 		require.Equal(t, "p1", end.Response)
 		require.Equal(t, 200*time.Millisecond, took)
 		require.Equal(t, 500*time.Millisecond, <-strict)
+	})
+}
+
+// A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that does.
+func TestARestHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBusy(t, 2, func(tuning *Tuning) { tuning.Judge = &judge{off: true} })
+		rests := b.selector.(*selector.Selector).Rests()
+		u := b.pool.Snapshot().All[1]
+		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")), rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
+		b.free(1, 200*time.Millisecond)
+		b.free(0, 500*time.Millisecond)
+		other := make(chan time.Duration)
+		rested := make(chan time.Duration)
+		request := func(host string, proxy string, took chan time.Duration) {
+			x := exchange(t, nil)
+			x.Host = host
+			end, d := b.timed(t.Context(), x, &tries{f: statuses(200)})
+			require.Equal(t, proxy, end.Response)
+			took <- d
+		}
+		go request("a.test", "p0", rested)
+		synctest.Wait()
+		go request("b.test", "p1", other)
+		require.Equal(t, 200*time.Millisecond, <-other)
+		go request("c.test", "p1", other)
+		require.Zero(t, <-other, "the proxy is free")
+		require.Equal(t, 500*time.Millisecond, <-rested)
 	})
 }
 
