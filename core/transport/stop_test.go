@@ -107,3 +107,23 @@ func TestAdopt(t *testing.T) {
 	require.True(t, err != io.EOF && errors.As(err, new(net.Error)), err)
 	first.Finish(own, time.Now())
 }
+
+// The beginning of the body is read within the deadline of its own attempt. That of the other one may have passed.
+func TestPeekOfAnAdoptedResponse(t *testing.T) {
+	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
+		readRequest(c)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+		time.Sleep(10 * time.Millisecond)
+		io.WriteString(c, "hello")
+	}))
+	tr := New(Config{})
+	defer tr.Close()
+	var hedge, first Response
+	old, own := &Control{Deadline: time.Now().Add(time.Minute)}, &Control{Deadline: time.Now().Add(-time.Second)}
+	require.Nil(t, tr.RoundTrip(t.Context(), u, old, getRequest(), &hedge))
+	first.Adopt(&hedge, old, own)
+	body, whole := first.Peek(own, nil, 100)
+	require.Equal(t, "hello", string(body))
+	require.True(t, whole)
+	first.Finish(own, time.Now())
+}

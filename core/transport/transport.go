@@ -361,10 +361,11 @@ func (r *Response) begin() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt makes from, a response of an attempt with the Control old, this response, and c its Control. from is empty
-// afterwards.
+// Adopt makes from, a response of an attempt with the Control old, this response, and c its Control, with the deadline
+// of old. from is empty afterwards.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
+	c.Deadline, c.NewDeadline = old.Deadline, nil
 	*r = *from
 	*from = Response{}
 	if r.pc == nil {
