@@ -46,6 +46,14 @@ func fieldOf(name string) field {
 // values are the fields of one proxy.
 type values [numFields]string
 
+// set sets a field. Of several values with one meaning, such as country and region, the first
+// that is not empty counts.
+func (v *values) set(f field, value string) {
+	if v[f] == "" {
+		v[f] = value
+	}
+}
+
 // spec returns the proxy. scheme is the scheme of a proxy without a protocol.
 func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	address := v[fieldURL]

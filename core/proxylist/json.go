@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -64,8 +66,8 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 
 // arrayOf returns the longest array among the fields of an object.
 func arrayOf(object map[string]any) (longest []any, ok bool) {
-	for _, value := range object {
-		if array, isArray := value.([]any); isArray && (!ok || len(array) > len(longest)) {
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if array, isArray := object[name].([]any); isArray && (!ok || len(array) > len(longest)) {
 			longest, ok = array, true
 		}
 	}
@@ -80,10 +82,8 @@ func (l *list) addJSON(n int, proxy any) {
 		l.add(n, spec, warning, err)
 	case map[string]any:
 		var v values
-		for name, value := range p {
-			if f := fieldOf(name); f != unused {
-				v[f] = textOf(value)
-			}
+		for _, name := range slices.Sorted(maps.Keys(p)) {
+			v.set(fieldOf(name), textOf(p[name]))
 		}
 		spec, err := v.spec(l.Scheme)
 		l.add(n, spec, "", err)

@@ -206,3 +206,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Lists have several fields with one meaning, some of which are empty. The result does not depend on chance.
+func TestFieldsWithOneMeaning(t *testing.T) {
+	for _, list := range []string{
+		`[{"ip": "192.0.2.1", "port": "8080", "region": null, "country": "US", "countryCode": "U2"}]`,
+		`{"a": [], "data": [{"region": "California", "port": 8080, "country": "US", "ip": "192.0.2.1", "host": ""}],
+			"other": [1]}`,
+		"ip,port,country,region\n192.0.2.1,8080,US,\n",
+	} {
+		for range 50 {
+			specs, _, err := Parse(strings.NewReader(list), Options{})
+			require.NoError(t, err)
+			require.Len(t, specs, 1)
+			require.Equal(t, "192.0.2.1:8080", specs[0].Address.Host)
+			require.Equal(t, "US", specs[0].Region)
+		}
+	}
+}

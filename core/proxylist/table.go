@@ -53,7 +53,7 @@ func (t *table) parseRow(line, scheme string) (spec upstream.Spec, err error) {
 	var v values
 	for i, cell := range cells {
 		if i < len(t.columns) {
-			v[t.columns[i]] = strings.TrimSpace(cell)
+			v.set(t.columns[i], strings.TrimSpace(cell))
 		}
 	}
 	return v.spec(scheme)
