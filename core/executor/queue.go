@@ -16,7 +16,7 @@ import (
 // the same proxies.
 type place struct {
 	region  float64 // the region if the request is limited to it; otherwise 0
-	host    float64 // with a judge, the target's host, for which proxies may rest; otherwise 0
+	host    float64 // the target's host if proxies rest for it; otherwise 0
 	connect bool
 	barred  *Exchange // the exchange if it must not use some proxy that it has tried; otherwise nil
 }
@@ -49,7 +49,7 @@ func (x *Exchange) acquire(
 	}
 	w, q := &x.forPlace, &x.query
 	w.Kind = place{connect: q.Connect}
-	if x.tuning.Judge != nil {
+	if rests := x.tuning.Rests; rests != nil && len(rests.Of(uint64(q.HostHash))) > 0 {
 		w.Kind.host = q.HostHash
 	}
 	if q.Region == selector.RegionStrict {

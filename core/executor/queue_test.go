@@ -254,8 +254,10 @@ func TestARegionHoldsNobodyUp(t *testing.T) {
 // A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that does.
 func TestARestHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBusy(t, 2, func(tuning *Tuning) { tuning.Judge = &judge{off: true} })
-		rests := b.selector.(*selector.Selector).Rests()
+		b := startBusy(t, 2, nil)
+		rests, tuning := b.selector.(*selector.Selector).Rests(), b.Tuning()
+		tuning.Rests = rests
+		b.Tune(tuning)
 		u := b.pool.Snapshot().All[1]
 		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")), rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
 		b.free(1, 200*time.Millisecond)
