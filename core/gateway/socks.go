@@ -145,6 +145,10 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 		ending.Relay.Close(refused, verdict.Relayed{}, s.Now())
 		f.reply(replyToStatus(refused))
 	default:
+		if errors.Is(context.Cause(f.conn.ctx), executor.ErrClientLeft) {
+			ending.Refusal.Close(0, s.Now())
+			return
+		}
 		response := proxyhttp.RefusalResponse(ending.Refusal)
 		ending.Refusal.Close(response.Status, s.Now())
 		f.reply(replyToReason(response.Reason))

@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
 // Messages of SOCKS5 clients.
@@ -137,4 +140,23 @@ func TestSOCKS5Users(t *testing.T) {
 	r = newRig(t, echo, nil)
 	r.ask("\x05\x01\x02" + login("ann", "any") + socksTarget).receive("\x05\x02\x01\x00" + socksSuccess)
 	r.ask("\x05\x02\x02\x00" + socksTarget).receive("\x05\x00" + socksSuccess)
+}
+
+// The request of a SOCKS5 client that leaves is recorded as one that got no response, as with CONNECT.
+func TestASOCKS5ClientLeaves(t *testing.T) {
+	asked, left := make(chan struct{}, 1), make(chan struct{})
+	r := newRig(t, func(c net.Conn) {
+		io.ReadAtLeast(c, make([]byte, 1000), 1)
+		asked <- struct{}{}
+		<-left
+	}, nil)
+	defer close(left)
+	c := r.ask(socksHello + socksTarget)
+	c.receive("\x05\x00")
+	<-asked
+	c.Close()
+	require.Eventually(t, func() bool { return len(r.recorded.Requests()) == 1 }, patience, time.Millisecond)
+	e := r.recorded.Requests()[0]
+	require.Equal(t, core.FinalCancelled, e.Final)
+	require.Zero(t, e.Status)
 }
