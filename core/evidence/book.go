@@ -26,13 +26,13 @@ type Book struct {
 	evicted         float64 // evidence of records that were removed, in nats
 	outage          bool    // everything failed at the latest failure
 
-	// Sequential failures of the episode: each attempt began after the one before it in
-	// this count had failed.
+	// Sequential failures of the episode. They are failures that each began after the sequential failure before
+	// had ended.
 	sequential    int
 	sequentialEnd time.Duration
 
 	unlearned unlearned
-	streak    streak // of the proxy: failures since its last success, each with weight 1
+	streak    streak // the proxy's failures since its last success, each with weight 1
 
 	// Of the pool: this proxy's failures since the pool's last success. A weight is in nats (outageWeight).
 	poolStreak    streak
@@ -43,11 +43,11 @@ type Book struct {
 // maxRecords is the number of targets that a book holds records of: 1 KB per proxy.
 const maxRecords = 16
 
-// unlearned are failures since the proxy's last success. If the proxy serves again, they
-// were transient and are added to the noise of the pool.
+// unlearned has failures since the proxy's last success. If the proxy serves again, they were transient, and
+// are added to the noise of the pool.
 type unlearned struct {
 	confirmed, own float64 // failures
-	successes      uint64  // Book.successes when these were last added
+	successes      uint64  // Book.successes at the last addition to the noise
 }
 
 // streak holds failures without a success between them. Each has a weight.
@@ -57,7 +57,7 @@ type streak struct {
 	first, second targetWeight // the first two targets
 }
 
-// targetWeight is the weight of those failures of a streak that are at one target.
+// targetWeight is the weight of those failures in a streak that were at one target.
 type targetWeight struct {
 	target uint64 // hash
 	weight float64
@@ -77,11 +77,11 @@ func (s *streak) add(a *Attempt, weight float64) {
 	}
 }
 
-// besidesWorst returns the weight of the failures that are not at the target with the most:
-// those at other targets and own failures.
+// besidesWorst returns the weight of the own failures and of the failures at all targets except the one with
+// the largest weight.
 func (s *streak) besidesWorst() float64 { return s.weight - max(s.first.weight, s.second.weight) }
 
-// updateEpisode ends an episode that is over, and begins one with the failure if there is none.
+// updateEpisode ends an episode that is over. If there is no episode, it begins one with the failure a.
 func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	if a.Gen > b.gen || a.At-b.latest.At > a.Window {
 		b.startOver(a.Gen)
@@ -105,8 +105,8 @@ func (b *Book) startOver(gen uint64) {
 	b.streak, b.poolStreak, b.unknownsUntil = streak{}, streak{}, 0
 }
 
-// endEpisode ends an episode in which the successes outweigh the failures. A target with
-// confirmed failures may have banned the proxy, since other targets have served it.
+// endEpisode ends an episode in which the successes outweigh the failures. Since other targets have served
+// the proxy, a target with confirmed failures may have banned it.
 func (b *Book) endEpisode() {
 	for r := range b.current {
 		if r.confirmed > 0 && r.bans < maxBans {
@@ -118,7 +118,7 @@ func (b *Book) endEpisode() {
 
 func (b *Book) clearEpisode() {
 	b.episode++
-	if b.episode == 0 { // the numbers wrap around, and old records would look current
+	if b.episode == 0 { // the numbers wrap around, so old records would look current
 		b.records.Store(nil)
 		b.episode = 1
 	}
@@ -135,8 +135,8 @@ func (b *Book) current(yield func(*record) bool) {
 	}
 }
 
-// updateStreaks ends the streaks of the proxy and of the pool if there was a success since. The
-// failures of the proxy's streak were transient then and become noise, unless they opened its breaker.
+// updateStreaks ends the streaks of the proxy and of the pool if there was a success after they began. The
+// failures in the proxy's streak were then transient and become noise, unless they opened its breaker.
 func (b *Book) updateStreaks(l *Ledger, a *Attempt) {
 	switch {
 	case a.Gen > b.gen:
@@ -164,14 +164,14 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 		b.sequentialEnd = a.At
 	}
 	b.streak.add(a, 1)
-	// An attempt that began before the pool's streak may have begun before the pool's last success.
+	// If an attempt began before the pool's streak, it may have begun before the pool's last success.
 	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}
 }
 
-// addAtTarget records a failure at its target, or as an own failure. It returns the finding
-// from the other proxies' attempts there.
+// addAtTarget records a failure at its target, or as an own failure. It returns the finding from the other
+// proxies' attempts at that target.
 func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 	if a.Own {
 		b.ownFailures++
@@ -196,7 +196,7 @@ func (b *Book) resolve(r *record, latest *Attempt) {
 	b.unlearned.confirmed += float64(r.resolve(latest))
 }
 
-// record returns the record of a target, a new one if there is none.
+// record returns the record of a target. If there is none, it adds one.
 func (b *Book) record(l *Ledger, t *target) *record {
 	n := 0
 	for r := b.records.Load(); r != nil; r = r.next.Load() {
@@ -214,7 +214,7 @@ func (b *Book) record(l *Ledger, t *target) *record {
 	return r
 }
 
-// evict removes the oldest record that is out of date or, if there is none, the oldest of all.
+// evict removes the oldest record that is out of date. If there is none, it removes the oldest record.
 func (b *Book) evict(l *Ledger) {
 	var oldest, link *atomic.Pointer[record]
 	outdated := false

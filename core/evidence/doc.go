@@ -63,10 +63,9 @@
 // served the same proxy again. Otherwise dead proxies would count as noise, and a
 // pool that is half dead would excuse all its proxies.
 //
-// A target with few attempts borrows the noise of the pool. That is the share of
-// confirmed failures, at all targets, after which the proxy served again. Failures at a
-// name that does not exist are never confirmed, so they are no noise. Own failures are
-// compared with the pool's transient own failures.
+// A target with few attempts borrows the noise of the pool. That is the share of confirmed failures, at all
+// targets, after which the proxy served again. Failures at a name that does not exist are never confirmed, so
+// they do not count as noise. Own failures are compared with the pool's transient own failures.
 //
 // # Special cases
 //
@@ -75,25 +74,24 @@
 // the evidence from a target without a success in the episode is therefore limited
 // (see Book.limitBan).
 //
-// No comparison. In a pool that never had a second proxy every failure counts, and
-// the breaker's failure_threshold alone decides. If the other proxies do not try
-// the target, or their breakers are not closed, pending failures count
-// against the noise as it was measured before. For the first of these reasons it takes
-// a number of sequential failures: failures of which each attempt began after the
-// one before had failed. Attempts that fail at the same time are one observation.
+// No comparison. In a pool that never had a second proxy every failure counts, and the breaker's
+// failure_threshold alone decides. If the other proxies do not try the target, or their breakers are not
+// closed, pending failures are compared with the noise that was measured before. If the reason is that no
+// other proxy tries the target, this requires a number of sequential failures: failures whose attempts each
+// began after the one before had failed. Attempts that fail at the same time are only one observation.
 //
 // Outage. If all proxies fail everywhere (at several targets, or by own failures)
 // there is no success to confirm anything. The failures since the pool's last success
 // are then compared with the pool's noise. In a pool that has served before,
 // they must also span 0.1 s.
 //
-// Unknown target. A target that has never served and has had less than eight attempts may
-// be a name that does not exist, and clients may request many of those, each once. In a
-// pool that has served before, a failure at an unknown target is therefore 0.2 nats where
-// nothing confirms it: in an outage, and if no other breaker is closed.
+// Unknown target. A target that has never served and has had less than eight attempts may be a name that does
+// not exist, and clients may request many of those, each once. In a pool that has served before, a failure at
+// an unknown target is therefore only 0.2 nats if nothing can confirm it: in an outage, and if no other
+// breaker is closed.
 //
-// Half of the pool. If half of the breakers or more are not closed, the failures of
-// an episode must span 0.25 s, so that a short disturbance does not open the rest.
+// Half of the pool. If half of the breakers or more are not closed, the failures of an episode must span 0.25
+// s, so that a short disturbance does not open the other breakers.
 //
 // # Data structures
 //

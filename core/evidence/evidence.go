@@ -17,8 +17,8 @@ const (
 
 // The constants of the noise. More attempts make an estimate change more slowly.
 const (
-	minNoise    = 0.01 // of any estimate: one failure adds 4.4 nats at most
-	maxOwnNoise = 0.5  // of the estimate for own failures: one own failure adds at least 0.53 nats
+	minNoise    = 0.01 // lowest estimate: a failure adds at most 4.4 nats
+	maxOwnNoise = 0.5  // highest estimate for own failures: an own failure adds at least 0.53 nats
 
 	priorWeight  = 4.0 // the pool's noise begins as if it had this many attempts at minNoise
 	poolMemory   = 500 // the pool's noise is the mean of about this many attempts
@@ -29,21 +29,21 @@ const (
 // The constants of pending failures and special cases.
 const (
 	discardAfter = 8             // failures of other proxies at the target that discard a pending failure
-	banLimit     = 0.45 * Needed // nats from one target that may have banned the proxy: two such targets are not enough
+	banLimit     = 0.45 * Needed // nats from one target that may have banned the proxy: two are not enough
 
-	// maxUncompared limits the pending failures needed where no other proxy tries the
-	// target. The number is twice the breaker's failure_threshold, 10 by default.
+	// maxUncompared is the largest number of pending failures that is required where no other proxy tries the
+	// target. The required number is twice the breaker's failure_threshold: 10 by default.
 	maxUncompared = 12
 
-	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown):
-	// log(1 / 0.82). So 82 % of such targets are assumed to be dead.
+	// unknownFailure is the evidence, in nats, of a failure at an unknown target (target.unknown): log(1 / 0.82).
+	// So it is assumed that 82 % of such targets are dead.
 	unknownFailure = 0.2
-	// A target without a success is unknown for its first attempts: those of two requests, with three
-	// attempts each, and some of a third.
+	// unknownAttempts is the number of first attempts for which a target without a success is unknown. It is
+	// enough for two requests with three attempts each, and for a part of a third request.
 	unknownAttempts = 8
 
-	minOutage = time.Second / 10 // minimal length of an outage, in a pool that has served (docs/decisions/bursts.md)
-	// time that failures must span if half of the breakers are not closed (same page)
+	minOutage = time.Second / 10 // shortest outage, in a pool that has served (docs/decisions/bursts.md)
+	// minEpisode is the time that the failures must span if half of the breakers are not closed (same page).
 	minEpisode = time.Second / 4
 )
 
@@ -74,11 +74,11 @@ type Attempt struct {
 	At     time.Duration // end, counted from the ledger's epoch on a monotonic clock
 	Began  time.Duration // beginning, counted in the same way; 0 stands for At
 
-	// The following are read for failures only.
+	// The following fields are only read for failures.
 
 	Own           bool          // only the proxy can have caused the failure
-	ServedByOther bool          // another proxy has served the same request since, so this is no outage
-	Cause         uint8         // counted for Why, and not interpreted
+	ServedByOther bool          // another proxy has served the same request afterwards, so this is no outage
+	Cause         uint8         // counted for Why, but not interpreted
 	Threshold     int           // failure_threshold of the proxy's breaker
 	Window        time.Duration // window_duration of the proxy's breaker
 	Peers         int           // other proxies of the pool whose breaker is closed
@@ -92,22 +92,22 @@ func (a *Attempt) began() time.Duration {
 	return a.Began
 }
 
-// enoughPeers reports whether the breakers of more than half of the pool are closed,
-// the attempt's own one included.
+// enoughPeers reports whether the breakers of more than half of the pool are closed, including the breaker of
+// the attempt's own proxy.
 func (a *Attempt) enoughPeers() bool { return 2*(a.Peers+1) > a.Pool }
 
 // Finding is the conclusion from a failure.
 type Finding struct {
-	// Worse: the proxy is worse than the others, or there is nothing to compare it
-	// with. Its breaker may open, if its threshold is met.
+	// Worse means that the proxy is worse than the others, or that it cannot be compared with others. Its breaker
+	// may open if its threshold is met.
 	Worse bool
-	// TargetFails: the latest attempts of the other proxies at the target all failed
-	// too (4 to 8 attempts of the last minute). The failure is not held against the proxy.
+	// TargetFails means that the latest attempts of the other proxies at the target have all failed too (4 to 8
+	// attempts of the last minute). The failure does not count against the proxy.
 	TargetFails bool
 	// OthersFail: the latest attempts of the other proxies at the target failed, at least one of them.
 	OthersFail bool
-	// JustServed: one of the latest attempts of the other proxies at the target, begun
-	// within the last 2 s, was a success. The proxy is the likely cause.
+	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
+	// began within the last 2 s. So the proxy is the likely cause.
 	JustServed bool
 }
 
@@ -117,8 +117,8 @@ func llr(q float64) (failure, success float64) {
 	return math.Log(P1 / q), math.Log((1 - P1) / (1 - q))
 }
 
-// rate is a share of failures among attempts, of which old ones fade out. It is
-// minNoise before the first attempt.
+// rate is a share of failures among attempts, in which old attempts lose their weight. It is minNoise before
+// the first attempt.
 type rate struct{ failures, attempts float64 }
 
 func (r *rate) add(failures, attempts float64) {

@@ -19,7 +19,7 @@ type Ledger struct {
 	slots []atomic.Pointer[target] // a set-associative table with sets of setSize slots
 	mask  uint64
 
-	// Every success reads the following. They change seldom.
+	// Every success reads the following fields. They seldom change.
 	size      atomic.Int64 // targets in slots
 	hasServed atomic.Bool  // the pool has had a success
 	inStreak  atomic.Bool  // the pool has had a failure since its last success
@@ -27,7 +27,7 @@ type Ledger struct {
 
 	recent recentSuccesses
 
-	_ [64]byte // separates the cache line above from the fields that failures change
+	_ [64]byte // keeps the fields above, and those that failures change, in different cache lines
 
 	first     atomic.Pointer[Book] // of the first proxy that had a failure
 	hasOthers atomic.Bool          // the pool has had a second proxy
@@ -41,7 +41,7 @@ type Ledger struct {
 	noise, ownNoise rate
 }
 
-// setSize is the number of slots that a target may lie in.
+// setSize is the number of slots for one target.
 const setSize = 4
 
 // NewLedger returns an empty ledger.
@@ -59,15 +59,15 @@ func NewLedger(cfg Config) *Ledger {
 	return &Ledger{cfg: cfg, slots: make([]atomic.Pointer[target], size), mask: uint64(size - setSize)}
 }
 
-// set returns the slots that a target may lie in. It mixes the hash, because a weak
-// hash may have the same low bits for many targets.
+// set returns the slots for a target. It mixes the hash, because a weak hash may have the same low bits for
+// many targets.
 func (l *Ledger) set(hash uint64) []atomic.Pointer[target] {
 	i := hash * 0x9e3779b97f4a7c15 >> 20 & l.mask
 	return l.slots[i : i+setSize]
 }
 
-// find returns the target's entry, or nil. It compares names as well, because clients
-// choose the names and can make two of one hash.
+// find returns the target's entry, or nil. It compares names as well: clients choose the names, and can find
+// two names with the same hash.
 func (l *Ledger) find(at Target) *target {
 	set := l.set(at.Hash)
 	for i := range set {
@@ -78,8 +78,8 @@ func (l *Ledger) find(at Target) *target {
 	return nil
 }
 
-// findOrAdd returns the target's entry. A new entry replaces the one with the oldest
-// last failure, if the set is full.
+// findOrAdd returns the target's entry. If the set is full, a new entry replaces the entry whose last failure
+// is the oldest.
 func (l *Ledger) findOrAdd(at Target) *target {
 	if t := l.find(at); t != nil {
 		return t
@@ -148,7 +148,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	b := a.Book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.Gen < b.gen { // admitted before the breaker changed its state
+	if a.Gen < b.gen { // the attempt was admitted before the breaker changed its state
 		return l.find(a.Target).finding(a)
 	}
 	l.beginStreak(a)
@@ -162,7 +162,7 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	return f
 }
 
-// beginStreak begins a streak of the pool with a failure that follows a success.
+// beginStreak begins a streak of the pool. The failure a is its first one, after a success.
 func (l *Ledger) beginStreak(a *Attempt) {
 	if !a.ServedByOther && !l.inStreak.Load() {
 		l.streakBegan.Store(int64(a.At))
@@ -198,8 +198,8 @@ func (l *Ledger) poolNoise() (noise, own float64) {
 	return l.noise.estimate(P1), l.ownNoise.estimate(maxOwnNoise)
 }
 
-// Suspect reports whether the target fails through several proxies and serves none:
-// its latest nine attempts failed, through at least three proxies. A request for a suspect target gets
+// Suspect reports whether the target fails through several proxies and serves none: its latest nine attempts
+// failed, through at least three proxies (or all, if the pool has fewer). A request for a suspect target gets
 // one attempt, unless TryAsUsual permits more.
 func (l *Ledger) Suspect(t Target) bool {
 	if l.size.Load() == 0 {
@@ -220,8 +220,7 @@ func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
 	return int64(now)-last >= int64(usualEvery) && e.lastUsual.CompareAndSwap(last, int64(now))
 }
 
-// ServedElsewhere reports whether the target has served another proxy of the pool within
-// the last 2 s.
+// ServedElsewhere reports whether another proxy of the pool was served by the target within the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
 	return l.recent.servedOther(t.Hash, proxy, now, justServed) ||
 		l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
@@ -242,13 +241,13 @@ func (l *Ledger) Sweep(now time.Duration) {
 	l.serving.sweep(now, l.cfg.Forget)
 }
 
-// serving is whether more than one target serves the pool: in this period, which
-// lasts Config.Forget, or in the one before.
+// serving records whether more than one target serves the pool, in the current period or in the one before. A
+// period lasts Config.Forget.
 type serving struct {
-	several       atomic.Bool   // in this period
-	first         atomic.Uint64 // hash of this period's first target, 0 before its first success
-	severalBefore atomic.Bool   // in the period before
-	began         time.Duration // of this period; for sweep only
+	several       atomic.Bool   // more than one target has served the pool in this period
+	first         atomic.Uint64 // hash of the first target in this period; 0 before the first success
+	severalBefore atomic.Bool   // value of several in the previous period
+	began         time.Duration // beginning of this period; used only by sweep
 }
 
 // add records that a target has served the pool.
@@ -270,6 +269,6 @@ func (s *serving) sweep(now, period time.Duration) {
 	}
 }
 
-// severalTargets reports whether more than one target serves the pool. If only one does,
-// a proxy that it has banned is as useless as a dead one.
+// severalTargets reports whether more than one target serves the pool. If only one target does, a proxy that
+// it has banned is as useless as a dead proxy.
 func (s *serving) severalTargets() bool { return s.several.Load() || s.severalBefore.Load() }

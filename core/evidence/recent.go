@@ -42,8 +42,8 @@ func (s *recentSuccesses) add(target, proxy uint64, at time.Duration) {
 	}
 }
 
-// servedOther reports whether the target served another proxy within the given duration.
-// It may miss a success that was overwritten, and is exact to one tick.
+// servedOther reports whether the target served another proxy within the given duration. It does not find a
+// success that was overwritten. Its precision is one tick.
 func (s *recentSuccesses) servedOther(target, proxy uint64, at, within time.Duration) bool {
 	word, want := s[target%recentSize].Load(), recentWord(target, proxy, at)
 	age := time.Duration((want-word)&recentTime) * recentTick

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// record is what one proxy has had at one target. It takes 64 bytes.
+// record holds the attempts of one proxy at one target. It takes 64 bytes.
 //
-// A failure is pending at first. Pending failures are kept in two batches: the first waits
-// for a success of another proxy in an attempt that began after the whole batch had ended, and the second
-// collects the failures since then. So no failure needs a time of its own.
+// A failure is pending at first. Pending failures are kept in two batches: the first waits for a success of
+// another proxy in an attempt that began after the whole batch had ended, and the second collects the
+// failures since then. So the record needs no time for each failure.
 type record struct {
 	target    *target
 	next      atomic.Pointer[record]
@@ -17,33 +17,33 @@ type record struct {
 	failures  uint32
 	streak    atomic.Uint32 // failures since the last success
 
-	before tallies // when the episode began
+	before tallies // tallies at the beginning of the episode
 
-	confirmed          uint16 // failures of the episode that count
+	confirmed          uint16 // failures of the episode that count as evidence
 	batch              uint8  // pending failures of the first batch
 	nextBatch          uint8  // pending failures of the second batch
 	batchEnd           uint32 // end of the first batch, µs
 	othersFailedBefore uint16 // failures of the other proxies at batchEnd, the low 16 bits
 
 	episode uint16 // number of the book's episode that the record belongs to
-	bans    uint8  // episodes in a row that ended although this target had confirmed failures
+	bans    uint8  // number of episodes in a row that ended although this target had confirmed failures
 	causes  causes
 }
 
-// tallies are numbers of attempts at a target: of the proxy, and of the other proxies.
+// tallies are numbers of attempts at a target, of the proxy and of the other proxies.
 type tallies struct{ successes, failures, otherSuccesses, otherFailures uint32 }
 
 // maxBans limits record.bans.
 const maxBans = math.MaxUint8
 
-// beginEpisode makes the record one of a new episode.
+// beginEpisode resets the record for a new episode.
 func (r *record) beginEpisode(episode uint16) {
 	r.episode, r.confirmed, r.batch, r.nextBatch, r.causes = episode, 0, 0, 0, causes{}
 	r.before.successes, r.before.failures = r.successes.Load(), r.failures
 	r.before.otherSuccesses, r.before.otherFailures = r.others()
 }
 
-// addSuccess counts a success. The failures since the success before it become transient failures.
+// addSuccess counts a success. The failures since the previous success become transient failures.
 func (r *record) addSuccess() {
 	r.successes.Add(1)
 	if r.streak.Load() > 0 {
@@ -51,7 +51,7 @@ func (r *record) addSuccess() {
 	}
 }
 
-// addFailure counts a failure, which is pending.
+// addFailure counts a pending failure.
 func (r *record) addFailure(a *Attempt) {
 	if r.nextBatch < math.MaxUint8 {
 		r.nextBatch++
@@ -82,7 +82,7 @@ func (r *record) resolve(latest *Attempt) (confirmed uint8) {
 	return confirmed
 }
 
-// closeBatch makes the failures so far the first batch.
+// closeBatch makes all pending failures so far the first batch.
 func (r *record) closeBatch(latest *Attempt) {
 	_, failures := r.others()
 	r.batch, r.nextBatch, r.batchEnd, r.othersFailedBefore = r.nextBatch, 0, micros(latest.At), uint16(failures)
@@ -91,9 +91,9 @@ func (r *record) closeBatch(latest *Attempt) {
 // pending returns the number of pending failures.
 func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
-// expected returns the evidence to expect from the pending failures, in nats: of at most 4, which reach
-// Needed at a noise of 1 %, and 0 if two attempts of other proxies have failed since. failure is the evidence of
-// a confirmed failure. Few failures at unknown targets are ever confirmed.
+// expected returns the evidence to expect from the pending failures, in nats. failure is the evidence of a
+// confirmed failure. At most 4 pending failures count, which reach Needed at a noise of 1 %. If two attempts
+// of other proxies have failed since, the result is 0. Few failures at unknown targets are ever confirmed.
 func (r *record) expected(failure float64) float64 {
 	if r.othersFailed() >= 2 {
 		return 0
@@ -120,12 +120,12 @@ func (r *record) episodeSuccesses() uint32 { return r.successes.Load() - r.befor
 
 // targetEvidence is the evidence from one target.
 type targetEvidence struct {
-	value   float64 // of successes and confirmed failures, in nats
-	failure float64 // of one failure, in nats
+	value   float64 // evidence of successes and confirmed failures, in nats
+	failure float64 // evidence of one failure, in nats
 	noise   float64
 }
 
-// evidence returns the evidence from the target, before a limit for a ban.
+// evidence returns the evidence from the target, before limitBan.
 func (r *record) evidence(poolNoise float64) targetEvidence {
 	successes := r.episodeSuccesses()
 	failures := r.failures - r.before.failures
@@ -134,7 +134,7 @@ func (r *record) evidence(poolNoise float64) targetEvidence {
 	return targetEvidence{float64(r.confirmed)*failure + float64(successes)*success, failure, q}
 }
 
-// causes counts up to three different causes. It ignores further ones.
+// causes counts failures with up to three different causes. It ignores further causes.
 type causes [3]struct{ cause, n uint8 }
 
 func (c *causes) add(cause uint8) {

@@ -12,12 +12,12 @@ const (
 	never    = int64(-1) << 62 // a time before all others, in ns
 )
 
-// target is a target with a recent failure, as all proxies have found it.
+// target holds the attempts of all proxies at a target with a recent failure.
 type target struct {
 	hash uint64
 	name string
 
-	servedBefore bool // the target had served a proxy before this entry was made
+	servedBefore bool // the target had served a proxy before this entry was added
 
 	attempts    atomic.Uint32
 	failures    atomic.Uint32
@@ -30,8 +30,8 @@ type target struct {
 	lastUsual   atomic.Int64 // when a request last got all its attempts although the target was suspect
 
 	mu sync.Mutex
-	// The attempts before the counters had the values of base, scaled down to
-	// targetMemory attempts.
+	// The attempts before the counters had the values of base. Their numbers are reduced to targetMemory
+	// attempts.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
 }
@@ -42,7 +42,8 @@ type target struct {
 //	bits  1-24  hash of the proxy
 //	bit   0     1 for a failure
 //
-// The times wrap around after six days. A comparison is right within three.
+// The times wrap around after six days. A comparison of two times is correct if they differ by at most three
+// days.
 type mark uint64
 
 const (
@@ -64,19 +65,20 @@ func (m mark) proxy() uint64    { return uint64(m >> 1 & proxyMask) }
 func (m mark) micros() uint32   { return uint32(m>>timeShift) - 1 }
 func (m mark) of(p uint64) bool { return m.proxy() == p&proxyMask }
 
-// since reports whether the mark's time is the given one or later.
+// since reports whether the mark's time is at or later.
 func (m mark) since(at time.Duration) bool {
 	return int64(m-mark(at/time.Microsecond+1)<<timeShift)>>timeShift >= 0
 }
 
-// maxMicros is the longest time between two results of micros that can be compared.
+// maxMicros is the largest difference of two times that can be compared by micros.
 const maxMicros = 35 * time.Minute
 
-// micros returns a time in µs, modulo 2^32. A comparison of two is right within maxMicros.
+// micros returns a time in µs, modulo 2^32. A comparison of two results is correct if the times differ by at
+// most maxMicros.
 func micros(at time.Duration) uint32 { return uint32(at / time.Microsecond) }
 
-// servedOtherSince reports whether one of the latest attempts, of another proxy and begun at the
-// given time (micros) or later, was a success.
+// servedOtherSince reports whether the latest attempts include a success of another proxy that began at the
+// time began (micros) or later.
 func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 	for i := range ringSize {
 		m := t.nth(i)
@@ -90,13 +92,13 @@ func (t *target) servedOtherSince(proxy uint64, began uint32) bool {
 func (t *target) successes() uint32 { return t.attempts.Load() - t.failures.Load() }
 func (t *target) push(m mark)       { t.ring[(t.attempts.Add(1)-1)%ringSize].Store(uint64(m)) }
 
-// nth returns the attempt before the latest n; 0 is the latest.
+// nth returns the n-th latest attempt; 0 is the latest.
 func (t *target) nth(n int) mark {
 	return mark(t.ring[(t.attempts.Load()-1-uint32(n))%ringSize].Load())
 }
 
-// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts. It
-// may be a name that does not exist and that a client requests once.
+// unknown reports whether the target has never served a proxy and has had less than unknownAttempts attempts.
+// It may be a name that does not exist, which a client requests only once.
 func (t *target) unknown() bool {
 	return !t.servedBefore && t.lastSuccess.Load() == never && t.attempts.Load() < unknownAttempts
 }
@@ -112,7 +114,7 @@ func (t *target) addSuccess(a *Attempt) {
 
 // addFailure records a failure that the target may have caused.
 func (t *target) addFailure(a *Attempt) {
-	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that successes() is never below 0
+	t.push(newMark(a.At, a.Proxy, true)) // before it is counted, so that successes() never falls below 0
 	t.failures.Add(1)
 	t.lastFailure.Store(int64(a.At))
 	if !t.suspect.Load() && t.failsForAll(a.Peers) {
@@ -121,8 +123,8 @@ func (t *target) addFailure(a *Attempt) {
 	}
 }
 
-// failsForAll reports whether the latest attempts all failed, through several proxies: through
-// suspectProxies, or all if there are fewer, but at least two.
+// failsForAll reports whether the latest attempts all failed, through at least suspectProxies proxies. If the
+// pool has fewer proxies, all of them are required, but at least two.
 func (t *target) failsForAll(peers int) bool {
 	want := min(suspectProxies, max(peers+1, 2))
 	var proxies [suspectProxies]uint64
@@ -140,9 +142,9 @@ func (t *target) failsForAll(peers int) bool {
 	return n >= want
 }
 
-// others returns the number of the latest attempts of the other proxies, at most comparedAttempts of the
-// last minute, and of the failures among them. servedSince reports whether one that began
-// at since or later was a success.
+// others returns the number of the latest attempts of the other proxies, at most comparedAttempts of the last
+// minute, and of the failures among them. servedSince reports whether one of these attempts began at since or
+// later and was a success.
 func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failures int, servedSince bool) {
 	for i := 0; i < ringSize && attempts < comparedAttempts; i++ {
 		m := t.nth(i)
@@ -159,7 +161,7 @@ func (t *target) others(proxy uint64, now, since time.Duration) (attempts, failu
 	return attempts, failures, servedSince
 }
 
-// onlyUsedBy reports whether all attempts in the ring are the proxy's.
+// onlyUsedBy reports whether all attempts in the ring are attempts through the given proxy.
 func (t *target) onlyUsedBy(proxy uint64) bool {
 	for i := range ringSize {
 		if m := t.nth(i); m != 0 && !m.of(proxy) {
@@ -169,7 +171,8 @@ func (t *target) onlyUsedBy(proxy uint64) bool {
 	return true
 }
 
-// finding returns the conclusion from the other proxies' attempts at the target: none if t is nil.
+// finding returns the conclusion from the other proxies' attempts at the target. If t is nil, there is no
+// conclusion.
 func (t *target) finding(a *Attempt) Finding {
 	if t == nil {
 		return Finding{}
@@ -187,7 +190,7 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	// a failure that is pushed but not yet counted
+	// a failure may be in the ring and not be counted yet
 	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Text explains the evidence to people, in one sentence for the log: how many attempts failed
-// at which target and by which cause, compared with the other proxies. It names at most three targets.
+// Text describes the evidence in one sentence, for the log. The sentence says how many attempts failed at
+// which targets with which causes, in comparison with the other proxies. It names at most three targets.
 // causeWord returns the word for a cause.
 func (w *Why) Text(causeWord func(cause uint8) string) string {
 	if w.Failures == 0 {

@@ -5,11 +5,11 @@ import "math"
 // sum is the evidence against a proxy, in nats.
 type sum struct {
 	total     float64 // of successes, own failures and confirmed failures
-	potential float64 // total, if the pending failures are confirmed as expected
+	potential float64 // total plus the evidence to expect from the pending failures
 }
 
-// worse reports whether the evidence suffices. If half of the pool's breakers are not closed,
-// the episode must have lasted for minEpisode as well.
+// worse reports whether the evidence is enough. If half of the pool's breakers are not closed, the episode
+// must also have lasted for minEpisode.
 func (b *Book) worse(l *Ledger, a *Attempt) bool {
 	return b.evidence(l, a).total >= Needed && (a.enoughPeers() || a.At-b.began >= minEpisode)
 }
@@ -42,7 +42,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	return s
 }
 
-// overview is what the records of an episode have in sum.
+// overview has the totals of the records of an episode.
 type overview struct {
 	served             bool   // the proxy has had a success
 	successesElsewhere uint64 // successes at targets without a record
@@ -62,8 +62,8 @@ func (b *Book) overview() overview {
 			o.confirmed += int(r.confirmed)
 		}
 		o.successesElsewhere -= min(o.successesElsewhere, uint64(r.episodeSuccesses()))
-		// A single failure at a target does not count here: a client may try many dead targets, each of
-		// them once. A suspect target does not count either, since its requests get one attempt each.
+		// A single failure at a target does not count here, because a client may try many dead targets, each of them
+		// once. A suspect target does not count either, because its requests get one attempt each.
 		if n := r.pending(); n > 1 && !r.target.suspect.Load() && r.target.onlyUsedBy(b.latest.Proxy) {
 			o.uncompared += n
 		}
@@ -71,8 +71,8 @@ func (b *Book) overview() overview {
 	return o
 }
 
-// enoughUncompared reports whether there are so many pending failures at targets that no other
-// proxy tries, and so many sequential failures, that they count without a comparison.
+// enoughUncompared reports whether pending failures count without a comparison. This requires enough pending
+// failures at targets that no other proxy tries, and enough sequential failures.
 func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 	needed := min(2*a.Threshold, maxUncompared)
 	return o.uncompared >= needed && b.sequential >= needed
@@ -122,8 +122,8 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 }
 
 // outageWeight returns the evidence of a failure for an outage of the whole pool, in nats. In a pool that has
-// served before, failures at unknown targets have little weight, and only if they are sequential: the retries
-// of a burst of requests for dead names all fail at the end of the burst.
+// served before, failures at unknown targets have little weight, and only if they are sequential, because in
+// a burst of requests for dead names all retries fail at the end of the burst.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise

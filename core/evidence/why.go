@@ -10,14 +10,14 @@ type CauseCount struct {
 
 // Why lists the evidence against a proxy in its current episode.
 type Why struct {
-	Since     time.Duration // beginning of the episode, counted from the ledger's epoch; 0 without a failure
-	Last      time.Duration // latest failure, counted in the same way
+	Since     time.Duration // beginning of the episode, from the ledger's epoch; 0 without a failure
+	Last      time.Duration // latest failure, from the ledger's epoch
 	Failures  int           // of the episode
 	Successes int           // of the episode
 	Evidence  float64       // in nats
 	Needed    float64       // constant Needed, in nats
 
-	Outage int // failures since the pool's last success, if everything fails; else 0
+	Outage int // failures since the pool's last success if everything fails; otherwise 0
 
 	Own      int          // own failures
 	OwnCause []CauseCount // up to three causes of own failures
@@ -34,13 +34,13 @@ type TargetWhy struct {
 	Confirmed                  int          // confirmed failures
 	Causes                     []CauseCount // up to three causes
 	RestFailures, RestAttempts int          // of the other proxies
-	Noise                      float64      // usual share of failures there, 0 to 1
+	Noise                      float64      // usual share of failures at the target, 0 to 1
 	Evidence                   float64      // in nats, before the limit for a ban
 	Bans                       int          // episodes in a row that ended although the target had confirmed failures
 }
 
-// Why returns the evidence against the proxy as it is now. Later attempts change it, so the reason of
-// an opening is read when the breaker opens.
+// Why returns the evidence against the proxy as it is now. Later attempts change it. So the reason for the
+// opening of a breaker must be read when the breaker opens.
 func (b *Book) Why(l *Ledger) Why {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -88,15 +88,15 @@ func (c *causes) list() (counts []CauseCount) {
 // TargetView is a target with a recent failure.
 type TargetView struct {
 	Name               string  // host:port
-	Attempts, Failures int     // since the ledger holds the target; they wrap around at 2^32
+	Attempts, Failures int     // since the target was added to the ledger; they wrap around at 2^32
 	FailureRate        float64 // Failures / Attempts
 	Proxies            int     // proxies that failed in the latest 32 attempts
 	Suspect            bool
-	LastFailure        time.Duration // counted from the ledger's epoch
-	LastSuccess        time.Duration // counted in the same way; 0 if there was none since the ledger holds the target
+	LastFailure        time.Duration // from the ledger's epoch
+	LastSuccess        time.Duration // from the ledger's epoch; 0 if there was none since the target was added
 }
 
-// Targets returns the targets with a recent failure, in no order.
+// Targets returns the targets with a recent failure, in any order.
 func (l *Ledger) Targets() []TargetView {
 	var views []TargetView
 	for i := range l.slots {
