@@ -79,8 +79,8 @@ func (b *Backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	return b.fallback.current.Load().module.Delay(r)
 }
 
-// Judge is a judge by name, whatever its module is at the moment. No built-in answers where it fails: the response is
-// treated as without a judge.
+// Judge calls the judge plugin of one name. The plugin's module may be replaced between two calls. No
+// built-in replaces a plugin that fails: the response is then treated as if there were no judge.
 type Judge struct{ plugin *plugin }
 
 // Wants implements core.Judge. It returns nil while the plugin is quarantined or does not serve.
@@ -110,8 +110,8 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts the error of a call. It returns true if the caller should call again, because the
-// module has just been replaced.
+// failed counts the error of a call. It returns true if the module has just been replaced, so that the caller
+// should call again.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
@@ -123,9 +123,9 @@ func (p *plugin) failed(v *version, err error) (again bool) {
 	return false
 }
 
-// timedEvery is the number of calls of which one is timed; its time is counted for all of them. Two readings of the
-// clock take longer than a call of a small plugin. The number is odd, so that with alternating calls of score and
-// observe both are timed.
+// timedEvery is the number of calls of which one is timed. Its time is counted for all of them, because
+// reading the clock twice takes longer than a call of a small plugin. The number is odd: if calls of score
+// and observe alternate, both are timed.
 const timedEvery = 17
 
 // beginTiming returns the start time of a call, or the zero time if the call is not timed.

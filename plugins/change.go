@@ -14,10 +14,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/source"
 )
 
-// Change is a set of configured plugins that have been loaded and wait for Commit or Rollback.
+// Change is a set of configured plugins that have been loaded and are waiting for Commit or Rollback.
 type Change struct {
 	r     *Registry
-	ready map[string]*version // loaded, not yet in all
+	ready map[string]*version // loaded versions that are not yet in all
 	all   map[string]*plugin
 	swaps map[*plugin]*version
 	fresh []*version
@@ -33,13 +33,13 @@ const keptUnusable = "a kept plugin is not used: it is fetched again"
 
 const placeTaken = "[plugins.NAME] of the configuration takes the place of the upload of that name"
 
-// Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback
-// discards the change. The caller must call one of the two soon, because all other changes of the
-// registry wait meanwhile. The error is a *core.KeyError.
+// Stage loads the plugins of the configuration. The registry stays unchanged until Commit; Rollback discards
+// the change. The caller must call one of the two soon, because until then all other changes of the registry
+// wait. The error is a *core.KeyError.
 func (r *Registry) Stage(specs map[string]Spec) (*Change, error) { return r.stage(specs, false) }
 
-// Begin is Stage for the start of the gateway. Modules that take long to compile are compiled in
-// the background. Until they are ready, the built-ins are called instead.
+// Begin is Stage for the start of the gateway. It compiles modules that take long to compile in the
+// background. Until a module is ready, the built-in is called instead.
 func (r *Registry) Begin(specs map[string]Spec) (*Change, error) { return r.stage(specs, true) }
 
 // stage loads the plugins without a lock, and then locks mu. It loads again if the configuration
@@ -89,13 +89,14 @@ func (c *Change) arrange(specs map[string]Spec) {
 	}
 }
 
-// load loads the plugins that are new or changed in specs, and the uploads that these plugins do
-// not hide any more. Until Commit or Rollback a hidden upload may be deleted, but not replaced.
+// load loads the plugins that are new or changed in specs. It also loads the uploads that were hidden by a
+// plugin of the configuration and are not hidden any more. Until Commit or Rollback, a hidden upload may be
+// deleted, but not replaced.
 func (c *Change) load(specs map[string]Spec, begin bool) error {
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		if err := c.loadSpec(name, specs[name], begin); err != nil {
 			key := "plugins." + name
-			if k := (*core.KeyError)(nil); errors.As(err, &k) { // it already names the key
+			if k := (*core.KeyError)(nil); errors.As(err, &k) { // the error names the key already
 				key, err = key+"."+k.Key, k.Err
 			}
 			return &core.KeyError{Key: key, Err: err}
@@ -123,8 +124,9 @@ func (c *Change) loadSpec(name string, spec Spec, begin bool) error {
 	return c.loadCode(name, spec, fetched{Module: source.Module{Code: code}}, begin)
 }
 
-// loadFetched loads a module that was fetched before. Without one, a plugin of that name stays as it is until its
-// module has been fetched. A start of the gateway does not fail because a kept module does not load any more.
+// loadFetched loads a module that was fetched before. If there is none, a plugin of that name does not change
+// until its module has been fetched. If a kept module cannot be loaded any more, the gateway starts
+// nevertheless.
 func (c *Change) loadFetched(name string, spec Spec, begin bool) error {
 	if m := c.r.kept(name, spec); m != nil {
 		err := c.loadCode(name, spec, *m, begin)
@@ -139,7 +141,7 @@ func (c *Change) loadFetched(name string, spec Spec, begin bool) error {
 	return nil
 }
 
-// loadCode loads a module, unless the plugin has it with the same spec.
+// loadCode loads a module, unless the plugin already has this module with the same spec.
 func (c *Change) loadCode(name string, spec Spec, m fetched, begin bool) error {
 	code := m.Code
 	if p := c.r.get(name); p != nil {
@@ -174,7 +176,7 @@ func (s *Spec) module() ([]byte, error) {
 	return all[s.Builtin], nil
 }
 
-// place enters a module of the configuration into c.all. The caller holds mu.
+// place puts a module of the configuration into c.all. The caller holds mu.
 func (c *Change) place(name string, v *version) {
 	if p := c.all[name]; p != nil {
 		was := p.current.Load()
@@ -189,7 +191,7 @@ func (c *Change) place(name string, v *version) {
 	c.put(name, v)
 }
 
-// put enters a module under a name. The caller holds mu.
+// put puts a module into c.all under a name. The caller holds mu.
 func (c *Change) put(name string, v *version) {
 	delete(c.ready, name)
 	c.fresh = append(c.fresh, v)
@@ -219,7 +221,7 @@ func (c *Change) Scorer(name, fallback string) (core.Scorer, error) {
 // Backoff returns what Registry.Backoff will return after Commit.
 func (c *Change) Backoff(name string) (core.Backoff, error) { return backoff(c.all, name) }
 
-// Judge is Registry.Judge as it will be after Commit.
+// Judge returns what Registry.Judge will return after Commit.
 func (c *Change) Judge(name string) (core.Judge, error) { return judge(c.all, name) }
 
 // Commit makes the change take effect.

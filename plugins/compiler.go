@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// compiler limits the number of uploads that are checked and compiled at the same time. Modules
-// that take long to compile have a limit of their own, so that the others do not wait for them.
+// compiler limits the number of uploads that are checked and compiled at the same time. Modules that take
+// long to compile have a separate limit, so that other modules do not wait for them.
 type compiler struct{ quick, slow chan struct{} }
 
 func newCompiler() *compiler {

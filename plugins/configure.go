@@ -7,9 +7,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Configure begins to load an uploaded plugin again, with other settings: those of changes are set, and removed where
-// the value is nil; the others stay. It is a Submit of the same module: the errors are the same, and RollBack returns
-// to the settings before.
+// Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes,
+// removes those whose value is nil, and keeps all others. It works like a Submit of the same module: it has
+// the same errors, and RollBack returns to the previous settings.
 func (r *Registry) Configure(name string, changes map[string]any) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
@@ -36,13 +36,13 @@ func (r *Registry) Configure(name string, changes map[string]any) (*Upload, erro
 	return r.Submit(name, v.code, config, true)
 }
 
-// SettingValue is a setting that a module states, with its value.
+// SettingValue is a setting that a module declares, with its value.
 type SettingValue struct {
 	wasmhost.Setting
-	Value string // as configured; "" for the default, and for a text of any content, which may be secret
+	Value string // the configured value; "" for the default, and for free texts, which may be secret
 }
 
-// settings returns the settings that the module of v states, with their values.
+// settings returns the settings that the module of v declares, with their values.
 func (v *version) settings() []SettingValue {
 	var out []SettingValue
 	for _, s := range v.module.Settings() {

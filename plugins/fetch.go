@@ -27,12 +27,12 @@ const (
 // FetchState is the state of a module that is fetched.
 type FetchState string
 
-// The states. In each of them a module that the plugin has already goes on serving.
+// The states. In each of them, a module that the plugin already has continues to serve.
 const (
 	FetchRunning FetchState = "fetching"
-	FetchWaiting FetchState = "waiting" // for the next attempt, after a failure
+	FetchWaiting FetchState = "waiting" // waits for the next attempt, after a failure
 	FetchDone    FetchState = "done"    // fetched, or kept from an earlier run
-	FetchFailed  FetchState = "failed"  // the module is refused, and the address stands for no other
+	FetchFailed  FetchState = "failed"  // the module was refused, and its source is pinned
 )
 
 // FetchStatus describes how the module of a [plugins.NAME] with a url is fetched.
@@ -49,7 +49,7 @@ type fetcher struct {
 	name   string
 	spec   Spec
 	cancel context.CancelFunc
-	again  chan struct{} // capacity 1; filled to fetch now
+	again  chan struct{} // capacity 1; filled to fetch at once
 
 	mu     sync.Mutex // guards status
 	status FetchStatus
@@ -81,8 +81,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and ends fetchers so that there is one for each spec with a URL. Modules whose address may stand
-// for another one meanwhile are fetched again, and so are those that could not be had. The caller holds mu.
+// syncFetchers starts and ends fetchers so that there is one for each spec with a URL. Modules whose source
+// is not pinned are fetched again, because the URL may have another module by now. Modules that could not be
+// fetched are fetched again too. The caller holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -133,7 +134,7 @@ func (r *Registry) startFetcher(name string, spec Spec) {
 	r.fetchers.wg.Go(func() { r.runFetcher(ctx, f) })
 }
 
-// runFetcher fetches until a pinned module is there, else until ctx ends.
+// runFetcher fetches the module until a pinned one has been fetched, or ctx ends.
 func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	wait := firstFetchWait
 	for {
@@ -170,7 +171,8 @@ func (r *Registry) runFetcher(ctx context.Context, f *fetcher) {
 	}
 }
 
-// isRefusal reports whether err is about the module, so that the same module leads to it again.
+// isRefusal reports whether err is an error of the module itself, so that another fetch of the same module
+// would fail again.
 func isRefusal(err error) bool {
 	var rejected *Rejection
 	var bad *wasmhost.CheckError
@@ -178,7 +180,7 @@ func isRefusal(err error) bool {
 	return errors.As(err, &rejected) || errors.As(err, &bad) || errors.As(err, &key)
 }
 
-// meanwhile tells which module is in use while there is no new one.
+// meanwhile returns a text about the module that is in use until there is a new one.
 func (r *Registry) meanwhile(name string) string {
 	if p := r.get(name); p != nil && p.current.Load().module.Ready() {
 		return "the module that it has serves"
@@ -186,7 +188,7 @@ func (r *Registry) meanwhile(name string) string {
 	return "the built-in answers for it"
 }
 
-// fail records that a module never serves.
+// fail records that a module can never be used.
 func (r *Registry) fail(f *fetcher, err error) {
 	r.opts.Log.Error("plugin fetched and refused: "+r.meanwhile(f.name), slog.String("plugin", f.name),
 		slog.String("url", f.spec.Source.Place()), slog.Any("error", err))
@@ -197,7 +199,7 @@ func (r *Registry) fail(f *fetcher, err error) {
 	}
 }
 
-// fetch makes one attempt to get a module into the registry.
+// fetch makes one attempt to fetch a module and put it into the registry.
 func (r *Registry) fetch(ctx context.Context, f *fetcher) error {
 	m, err := r.opts.Fetch(ctx, f.spec.Source)
 	if err != nil {
@@ -226,7 +228,8 @@ func (r *Registry) fetch(ctx context.Context, f *fetcher) error {
 	return r.takeFetched(f, v)
 }
 
-// takeFetched enters a fetched module into the registry, unless the configuration has changed meanwhile.
+// takeFetched puts a fetched module into the registry, unless the configuration has changed since the fetch
+// began.
 func (r *Registry) takeFetched(f *fetcher, v *version) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,7 +250,7 @@ func (r *Registry) takeFetched(f *fetcher, v *version) error {
 			r.opts.Log.Warn(placeTaken, slog.String("plugin", f.name))
 		}
 	}
-	r.configured++ // a Stage that runs has not seen this module
+	r.configured++ // so that a Stage in progress loads again: it has not seen this module
 	if p := r.install(f.name, v); old != nil && p != old {
 		old.retire()
 	}
@@ -256,16 +259,17 @@ func (r *Registry) takeFetched(f *fetcher, v *version) error {
 	return nil
 }
 
-// pendingVersion returns a version that never serves, for a plugin whose module has yet to be fetched.
+// pendingVersion returns a version that fails every call, for a plugin whose module has not been fetched yet.
 func (r *Registry) pendingVersion(name string, spec Spec) *version {
 	return &version{origin: origin{source: SourceConfig, spec: spec}, module: new(wasmhost.Module), pending: true,
 		loaded: r.now(), output: r.outputOf(name)}
 }
 
-// fetchedExt is the extension of the files of fetched modules: a line with a fetchedHead in JSON, then the module.
+// fetchedExt is the extension of the files of fetched modules. Such a file has a line with a fetchedHead in
+// JSON, and then the module.
 const fetchedExt = ".fetched"
 
-// fetchedHead says where a kept module comes from. It is compared with the configuration and the module.
+// fetchedHead describes the source of a kept module. It is compared with the configuration and the module.
 type fetchedHead struct {
 	URL       string    `json:"url"`
 	SHA256    string    `json:"sha256"`
@@ -308,8 +312,8 @@ type fetched struct {
 	at time.Time
 }
 
-// kept returns the module of spec.Source if it was fetched before: the one in use, or else that of the file. It
-// is verified again. nil if there is none.
+// kept returns the module of spec.Source if it was fetched before, and nil otherwise. That is the module in
+// use or, if there is none, the module in the file. It is verified again.
 func (r *Registry) kept(name string, spec Spec) *fetched {
 	if p := r.get(name); p != nil {
 		v := p.current.Load()
@@ -329,7 +333,8 @@ func (r *Registry) kept(name string, spec Spec) *fetched {
 	return m
 }
 
-// readFetched returns the module of a file that keepFetched has written, nil if it is from another URL.
+// readFetched returns the module of a file written by keepFetched. It returns nil if the module is from
+// another URL.
 func readFetched(path string, from source.Source) (*fetched, error) {
 	data, err := readModule(path)
 	if err != nil {

@@ -75,9 +75,9 @@ func (r *Registry) unsave(name string) error {
 	return nil
 }
 
-// restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a
-// plugin's name, is logged and kept: it must not keep the gateway from starting. Incomplete files
-// are removed.
+// restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a plugin's
+// name, is logged and not removed. It must not prevent the gateway from starting. Incomplete files are
+// removed.
 func (r *Registry) restore() {
 	if r.opts.StateDir == "" {
 		return
@@ -107,8 +107,8 @@ func (r *Registry) restore() {
 	}
 }
 
-// saved loads a module that save has written. If the module cannot be loaded any more, the version
-// fails every call, and the built-in is called instead.
+// saved loads a module that save has written. If the module cannot be loaded any more, saved returns a
+// version that fails every call, so that the built-in is called instead.
 func (r *Registry) saved(name string, begin bool) *version {
 	code, spec, err := r.read(name)
 	if err == nil {
@@ -127,7 +127,7 @@ func (r *Registry) saved(name string, begin bool) *version {
 
 const lostMsg = "an uploaded plugin does not load any more"
 
-// lost adds to err how to remove an upload that cannot be loaded any more.
+// lost adds instructions to err: how to remove an upload that cannot be loaded any more.
 func lost(name string, err error) error {
 	return fmt.Errorf("%w; the built-in answers for it: PUT /api/v1/plugins/%s replaces it, DELETE removes it", err,
 		name)

@@ -17,20 +17,21 @@ const DefaultMaxFaults = 5
 // Options.MaxFaults.
 const windowFactor = 10
 
-// If the machine stalls, many calls at a time find no free instance (wasmhost.ReasonBusy). A plugin is quarantined
-// only if for busyFor at least half of its calls, and at least busyLeast calls, fail for this reason.
+// If the machine stalls, many simultaneous calls find no free instance (wasmhost.ReasonBusy). For this reason
+// a plugin is quarantined only if at least half of its calls, and at least busyLeast calls, fail in this way
+// during busyFor.
 const (
 	busyFor   = 2 * time.Second
 	busyLeast = 20 // calls
 )
 
-// health decides when one version is quarantined. plugin.faultMu guards it. It uses the numbers of
-// the calls that failed, so that a successful call need not update it.
+// health decides when one version is quarantined. plugin.faultMu guards it. It stores the numbers of the
+// failed calls, so that a successful call does not have to update it.
 type health struct {
 	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next   int      // index of the oldest number once recent is full
 
-	busy      uint64 // faults of the period in which most calls are busy
+	busy      uint64 // calls that were busy, in the period in which most calls are
 	busyCall  uint64 // number of the period's first call
 	busySince time.Time
 }
@@ -47,8 +48,8 @@ func (h *health) fault(n uint64, max int) bool {
 	return len(h.recent) == max && int64(n-h.recent[h.next]) < int64(max)*windowFactor
 }
 
-// busyFault counts a call that found no free instance. It returns true if most calls have failed in
-// that way for busyFor.
+// busyFault counts a call that found no free instance. It returns true if most calls have failed in this way
+// for busyFor.
 func (h *health) busyFault(n uint64, now time.Time) bool {
 	if calls := n - h.busyCall + 1; h.busy == 0 || 2*(h.busy+1) < calls {
 		h.busy, h.busyCall, h.busySince = 0, n, now
@@ -61,7 +62,7 @@ func (h *health) busyFault(n uint64, now time.Time) bool {
 // numbers of faults and calls since the last one.
 const logEvery = 10 * time.Second
 
-// FaultReport is about the failed calls of a plugin.
+// FaultReport reports failed calls of a plugin.
 type FaultReport struct {
 	Plugin      string
 	At          time.Time
@@ -69,7 +70,7 @@ type FaultReport struct {
 	Err         error  // of the last one
 	Faults      uint64 // since the last report
 	Calls       uint64 // since the last report, failed ones included
-	Quarantined bool   // it has led to the plugin's quarantine
+	Quarantined bool   // the report's last fault has led to a quarantine
 }
 
 // report logs a FaultReport and passes it on.

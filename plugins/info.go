@@ -37,7 +37,7 @@ func (v *version) state() string {
 // Info describes one plugin at one moment.
 type Info struct {
 	Name        string
-	Kind        wasmhost.Kind // "" for an upload that does not load any more
+	Kind        wasmhost.Kind // "" for an upload that cannot be loaded any more
 	Source      string        // SourceBuiltin, SourceConfig or SourceAPI
 	State       string        // StateReady and so on
 	Path        string        // of the file, if the source is the configuration
@@ -55,10 +55,10 @@ type Info struct {
 	Spent       time.Duration // time of all calls; an estimate
 	Quarantined bool
 	CanRollBack bool
-	HidesUpload bool // an upload of the same name is used again if this configured plugin is removed
+	HidesUpload bool // the plugin is configured; an upload of the same name is used again if it is removed
 	Description wasmhost.Description
-	Settings    []SettingValue  // stated by the module; nil for none
-	Metrics     []output.Metric // the plugin's own
+	Settings    []SettingValue  // settings that the module declares; nil for none
+	Metrics     []output.Metric // metrics that the plugin writes
 	Fetch       *FetchStatus    // nil unless the configuration gives a url
 }
 
@@ -129,7 +129,7 @@ func (r *Registry) TestBackoff(name string, q *core.BackoffRequest) (float64, er
 	return p.current.Load().module.Delay(q)
 }
 
-// TestJudge calls a judge with the response that sample returns for what it asks for; nothing uses its ruling.
+// TestJudge calls a judge. sample returns a response for what the judge asks for. The ruling has no effect.
 func (r *Registry) TestJudge(
 	name string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {

@@ -17,14 +17,14 @@ type observer struct {
 	done   chan struct{}         // closed by close
 	closed sync.Once
 	missed atomic.Uint64 // observations discarded because the queue was full
-	called atomic.Bool   // a request has called the plugin since it was last in use
+	called atomic.Bool   // a request has called the plugin since the plugin was last in use
 }
 
 const (
 	// queued is the size of a plugin's queue.
 	queued = 1024
-	// The observations of a plugin use at most 1/observeShare of one processor: after each observeSlice of calls the
-	// observer pauses.
+	// The calls of observe of one plugin use at most 1/observeShare of one processor. After each observeSlice of
+	// calls, the observer pauses.
 	observeShare = 4
 	observeSlice = 2 * time.Millisecond
 )

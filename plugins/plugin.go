@@ -52,10 +52,10 @@ type version struct {
 	module   *wasmhost.Module
 	loaded   time.Time
 	previous *origin               // the previous module from the same source
-	hides    atomic.Bool           // an upload of the same name is used again if this configured plugin is removed
+	hides    atomic.Bool           // an upload of the same name is used again if this plugin is removed
 	failed   atomic.Pointer[error] // why the module cannot be loaded
 
-	pending     bool          // it has no module, since that has yet to be fetched
+	pending     bool          // the module has not been fetched yet
 	fetched     time.Time     // UTC; zero for modules that are not fetched
 	signature   []byte        // of a fetched module; nil for none
 	slow        atomic.Uint64 // the slow calls of the module that have been counted as faults
@@ -81,8 +81,8 @@ func (v *version) kind() wasmhost.Kind {
 	return v.module.Description().Kind
 }
 
-// takes reports whether v can replace the current version for the callers that hold p. A plugin of
-// unknown kind may be held as a scorer or a judge. Backoffs are looked up for each use.
+// takes reports whether v can replace the current version for callers that already hold p. If the kind of a
+// plugin is unknown, callers may hold it as a scorer or a judge. Backoffs are looked up for each use.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff
@@ -147,7 +147,7 @@ func (r *Registry) begin(name string, code []byte, v *version) (*wasmhost.Module
 	begun := r.now()
 	m, err := r.hostOf(v).Begin(code, v.spec.Config, func(err error) {
 		defer r.background.Done()
-		if errors.Is(err, wasmhost.ErrClosed) { // the plugin has been removed before its module was compiled
+		if errors.Is(err, wasmhost.ErrClosed) { // the plugin was removed before its module was compiled
 			return
 		}
 		if err != nil {

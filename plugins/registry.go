@@ -1,10 +1,9 @@
-// Package plugins is the registry of plugins: built in, from the configuration or uploaded, each under its name. A
-// name's module can be replaced, rolled back or quarantined while requests run; a caller that holds the name
-// (Scorer, Backoff, Judge) gets the module that serves at the moment, or a built-in in its place.
+// Package plugins is the registry of plugins. A plugin is built in, configured or uploaded, and has a name.
+// The module of a name can be replaced, rolled back or quarantined while requests run. A caller that holds a
+// Scorer, Backoff or Judge calls the current module of its name, or a built-in if there is no usable module.
 //
-// Files: plugin.go is one name and its module; call.go its calls; health.go its quarantine; observe.go the
-// observations it gets; change.go the plugins of the configuration; uploads.go those of the API, and files.go where
-// they are kept.
+// Files: plugin.go has a name and its module, call.go the calls, health.go the quarantine, observe.go the
+// observations, change.go the plugins of the configuration, uploads.go the uploads, and files.go their files.
 package plugins
 
 import (
@@ -35,7 +34,7 @@ const (
 	SourceAPI     = "api"
 )
 
-// The built-ins that answer in place of a plugin that fails.
+// The built-ins that replace a plugin that fails.
 const (
 	FallbackFirst   = "least_in_flight"
 	FallbackRetry   = "performance"
@@ -45,23 +44,23 @@ const (
 // Spec is one [plugins.NAME] of the configuration. It has a Path or a Source.
 type Spec struct {
 	Path    string
-	Builtin string        // the built-in whose module it is, in place of Path; "" for none
+	Builtin string        // the built-in whose module is used in place of Path; "" for none
 	SHA256  string        // of the file, in hexadecimal; "" for any
 	Source  source.Source // fetched in the background
 	Kind    wasmhost.Kind // "" for any
-	Observe bool          // observations come even while the plugin is not in use
+	Observe bool          // the plugin gets observations even while it is not in use
 	Limits  Limits
 	Config  map[string]any
 }
 
-// Limits are the limits of one plugin, in place of those of all. Zero stands for the limit of all.
+// Limits are the limits of one plugin that replace the common limits. 0 stands for the common limit.
 type Limits struct {
 	Fuel        int64         // for one call; see wasmhost.Limits
 	MemoryBytes int64         // of an instance, rounded down to pages of 64 KiB
 	CallTimeout time.Duration // CPU time of one call
 }
 
-// Of returns the limits of a plugin whose other limits are those of all.
+// Of returns the limits of a plugin: l, with the limits in all where l has 0.
 func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	all.Fuel = cmp.Or(l.Fuel, all.Fuel)
 	all.MemoryPages = cmp.Or(uint32(l.MemoryBytes>>16), all.MemoryPages)
@@ -69,27 +68,29 @@ func (l Limits) Of(all wasmhost.Limits) wasmhost.Limits {
 	return all
 }
 
-// place is where the module comes from: the path, the built-in, or the URL without its query.
+// place returns where the module comes from: the path, the built-in, or the URL without its query.
 func (s *Spec) place() string { return cmp.Or(s.Path, s.Builtin, s.Source.Place()) }
 
-// Options of a Registry.
+// Options are the options of a Registry.
 type Options struct {
 	Limits    wasmhost.Limits  // zero: wasmhost.DefaultLimits
 	CacheDir  string           // of compiled modules; "" for none
 	StateDir  string           // of uploaded modules; "" keeps none
-	MaxFaults int              // see DefaultMaxFaults, which 0 stands for
+	MaxFaults int              // see DefaultMaxFaults, which is used for 0
 	Log       *slog.Logger     // required
 	Now       func() time.Time // nil: time.Now
-	// Fetch gets the module of a Spec with a Source, verified; see source.Client. nil: no module is fetched.
+	// Fetch fetches and verifies the module of a Spec with a Source; see source.Client. If it is nil, no module
+	// is fetched.
 	Fetch func(ctx context.Context, from source.Source) (*source.Module, error)
-	// Check examines an upload before it is loaded. Its error for a bad module is a *Rejection; after any other error
-	// the upload fails without being the module's fault. nil: uploads are only loaded and tried once.
+	// Check examines an upload before it is loaded. Its error for a bad module is a *Rejection. Any other error
+	// means that the check itself failed, without a fault of the module. If Check is nil, uploads are only loaded
+	// and tried once.
 	Check func(ctx context.Context, code []byte, spec Spec) error
-	// OnLine receives each log line of a plugin that is kept, while the call that writes it runs. It must return soon,
-	// and not call the registry. nil for none.
+	// OnLine receives each log line of a plugin that is kept. It is called during the call that writes the line.
+	// It must return soon, and must not call the registry. It may be nil.
 	OnLine func(plugin string, l output.Line)
 	// OnFault receives a report of failed calls whenever they are logged: at a quarantine, and otherwise at most
-	// once in 10 s for each plugin. It must return soon, and not call the registry. nil for none.
+	// once in 10 s for each plugin. It must return soon, and must not call the registry. It may be nil.
 	OnFault func(FaultReport)
 }
 
@@ -107,13 +108,13 @@ type Registry struct {
 	byName   atomic.Pointer[map[string]*plugin] // read without a lock; replaced with mu held
 	learners atomic.Pointer[[]*plugin]          // plugins that take observations
 
-	// mu is held by one change at a time: it guards the replacement of byName, the files of uploads, and configured.
-	// A Change holds it from the end of Stage to Commit or Rollback.
+	// mu is held by one change at a time. It guards the replacement of byName, the files of uploads, and
+	// configured. A Change holds it from the end of Stage to Commit or Rollback.
 	mu         sync.Mutex
 	configured uint64         // number of changes by the configuration
 	background sync.WaitGroup // background compilations and uploads
 
-	poolMu sync.Mutex // guards pool, and orders its changes and the entries of modules; taken after mu
+	poolMu sync.Mutex // guards pool, and the order of its changes and of the entries of modules; locked after mu
 	pool   []wasmhost.Proxy
 
 	uploads  uploads
@@ -190,8 +191,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter publishes all by calling swap. The versions in fresh are told the pool's proxies before
-// their first call, and of every later change of the pool.
+// enter publishes all by calling swap. The versions in fresh receive the proxies of the pool before their
+// first call, and after every change of the pool.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -202,7 +203,7 @@ func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) 
 	r.publish(all)
 }
 
-// PoolChanged tells the plugins which proxies the pool has.
+// PoolChanged passes the proxies of the pool to the plugins.
 func (r *Registry) PoolChanged(proxies []wasmhost.Proxy) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()
@@ -251,8 +252,8 @@ func backoff(all map[string]*plugin, name string) (core.Backoff, error) {
 	return &Backoff{p, all[FallbackBackoff]}, nil
 }
 
-// find returns the plugin of a name and kind. An upload that cannot be loaded has no kind and
-// matches every kind.
+// find returns the plugin with a name and a kind. An upload that cannot be loaded has no kind, and matches
+// every kind.
 func find(all map[string]*plugin, name string, kind wasmhost.Kind) (*plugin, error) {
 	p := all[name]
 	if p != nil && (p.kind() == kind || p.kind() == "") {

@@ -31,7 +31,7 @@ func (c conflict) Unwrap() error { return core.ErrConflict }
 
 func conflictf(format string, args ...any) error { return conflict(fmt.Sprintf(format, args...)) }
 
-// FailedCheck is one check of sdk/ABI.md that a module fails.
+// FailedCheck is a check of sdk/ABI.md that a module has failed.
 type FailedCheck struct {
 	Name   string // the name that `whirlpool plugin verify` prints
 	Detail string // what the module did
@@ -114,25 +114,25 @@ func (u *Upload) Status() UploadStatus {
 	return s
 }
 
-// uploads are those under way, and the last that are not.
+// uploads holds the uploads in progress, and the last ones that have ended.
 type uploads struct {
 	mu      sync.Mutex // guards the fields below
 	last    uint64
 	pending int
 	byID    map[string]*Upload
-	byName  map[string]*Upload // the last one under way
+	byName  map[string]*Upload // the last upload in progress
 	ended   []string           // ids, the oldest first
 }
 
-// Submit begins to load a module under a name: if replace is set, in place of the plugin that has
-// the name, otherwise as a new plugin. The module is checked (Options.Check), compiled and called
-// once before it is used. Modules that take long to compile do not delay others. If config is nil,
-// the settings of the replaced module are kept.
+// Submit begins to load a module under a name. If replace is set, the module replaces that of the plugin with
+// this name; otherwise it becomes a new plugin. The module is checked (Options.Check), compiled and called
+// once before it is used. Modules that take long to compile do not delay others. If config is nil, the
+// settings of the replaced module are kept.
 //
-// Submit returns an error, and no upload, if the module cannot be accepted at all. That error, and
-// the upload's error, is a *wasmhost.CheckError or a *Rejection if the module is the reason.
-// Otherwise it wraps core.ErrNotFound if there is no plugin to replace, core.ErrConflict if the
-// name is taken or cannot be changed, or ErrTooManyUploads, or it is an error of the file system.
+// Submit returns an error, and no upload, if the module cannot be accepted at all. The same errors are
+// possible for Submit and for the upload. The error is a *wasmhost.CheckError or a *Rejection if the module
+// is the reason. It wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name
+// is taken or cannot be changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace bool) (*Upload, error) {
 	if err := CheckName(name); err != nil {
 		return nil, &wasmhost.CheckError{Msg: err.Error()}
@@ -155,7 +155,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 		return nil, err
 	}
 	r.background.Go(func() {
-		if before != nil { // uploads of one name are entered in the order of Submit
+		if before != nil { // uploads with the same name are entered in the order of Submit
 			<-before.done
 		}
 		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
@@ -186,8 +186,8 @@ func (r *Registry) Upload(id string) (*Upload, error) {
 	return nil, fmt.Errorf("upload %q %w", id, core.ErrNotFound)
 }
 
-// begin returns a new upload, the function that ends it, and the earlier upload of the same name if
-// that has not ended.
+// begin returns a new upload, the function that ends it, and the earlier upload of the same name if it is
+// still in progress.
 func (u *uploads) begin(name, sum string, now time.Time) (up *Upload, end func(Info, error, time.Time), before *Upload,
 	err error,
 ) {
@@ -268,8 +268,8 @@ func (r *Registry) uploaded() (n int) {
 	return n
 }
 
-// take saves an upload and enters it into the registry. It asks allowed first, because the name may
-// have been given to another plugin during the compilation.
+// take saves an upload and enters it into the registry. It calls allowed first, because another plugin may
+// have got the name during the compilation.
 func (r *Registry) take(name string, v *version, allowed func() error) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -325,7 +325,7 @@ func (r *Registry) Delete(name string, inUse func(name string) string) error {
 	if by := inUse(name); by != "" {
 		return conflictf("plugin %q is in use as %s; activate another first", name, by)
 	}
-	if err := r.unsave(name); err != nil { // otherwise the plugin would be back after a restart
+	if err := r.unsave(name); err != nil { // before the removal: otherwise the plugin would be back after a restart
 		return err
 	}
 	all := maps.Clone(*r.byName.Load())
