@@ -1,5 +1,5 @@
-// Package builtin holds the plugins that come with Whirlpool, as modules.
-// Their source is in src/; `make builtins` builds the same bytes.
+// Package builtin holds the modules of the built-in plugins. Their source code is in src/. `make builtins`
+// compiles it to the same bytes.
 package builtin
 
 import (
