@@ -56,28 +56,28 @@ func (k *kit) starts() (string, error) {
 		p.Pages()), nil
 }
 
-// refused reports whether settings were refused, by configure or because describe does not state them, rather than
-// that a call failed.
+// refused reports whether err means that settings were refused, either by configure or because describe does
+// not declare them. Other errors mean that a call failed.
 func refused(err error) bool {
 	var f *wasmhost.Fault
 	var s *wasmhost.SettingError
 	return errors.As(err, &s) || errors.As(err, &f) && f.Reason == wasmhost.ReasonStatus
 }
 
-// refusedByHost reports whether the host refused the settings, as they are none of those that the module states.
+// refusedByHost reports whether the host refused settings because the module does not declare them.
 func refusedByHost(err error) bool {
 	var bad *wasmhost.CheckError
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// noRoom reports whether reserve gave none, which it owes to calls only, not to
-// settings of any size.
+// noRoom reports whether err means that reserve returned no region. A module may fail to reserve room for
+// large settings, but not for calls.
 func noRoom(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
 }
 
-// fresh runs f with an instance of its own.
+// fresh calls f with a new instance.
 func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	p, err := k.module.Probe()
 	if err != nil {
@@ -87,7 +87,7 @@ func (k *kit) fresh(f func(*wasmhost.Probe) error) error {
 	return f(p)
 }
 
-// room asks for a region and checks that it is one.
+// room calls reserve and checks the region that it returns.
 func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	at, err := p.Reserve(size)
 	switch {
@@ -104,16 +104,16 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	return at, nil
 }
 
-// least is the smallest region that the host asks for.
+// least is the size of the smallest region that the host asks for.
 const least = 4096
 
-// sizeFor is the region for a choice among n, as the host asks for it: in
-// whole 4096 bytes.
+// sizeFor returns the size of the region that the host asks for, for a choice among n candidates. It is a
+// multiple of 4096 bytes.
 func sizeFor(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
-// most is what reserve must find room for: the largest call that may come.
+// most returns the size of the region for the largest possible call. reserve must find room for it.
 func (k *kit) most() uint32 {
 	switch k.desc.Kind {
 	case wasmhost.Scorer:
@@ -136,7 +136,7 @@ func (k *kit) reserve() (string, error) {
 				return err
 			}
 		}
-		for i := range repeated { // more, if none is ever used again, than memory holds
+		for i := range repeated { // so many that they exceed the memory if none of them is ever reused
 			if _, err := room(p, least); err != nil {
 				return fmt.Errorf("call %d in a row: %w", i+1, err)
 			}
@@ -146,8 +146,8 @@ func (k *kit) reserve() (string, error) {
 	return fmt.Sprintf("aligned, %d times; the largest %d bytes", repeated, slices.Max(sizes)), err
 }
 
-// answers makes one call, having filled a region with what would spoil
-// anything of the module's own that lay in it.
+// answers makes one call after it has overwritten the whole region. If the module keeps data of its own in
+// the region, the call fails.
 func (k *kit) answers() (string, error) {
 	err := k.fresh(func(p *wasmhost.Probe) error {
 		at, err := room(p, k.most())
@@ -162,10 +162,10 @@ func (k *kit) answers() (string, error) {
 	return "a plausible call", err
 }
 
-// some is how many candidates once has.
+// some is the number of candidates of the call that once makes.
 const some = 10
 
-// limit is the fuel of once.
+// limit returns the fuel limit of the call that once makes.
 func (k *kit) limit() int64 {
 	limit := k.module.Limits().Fuel
 	if k.desc.Kind == wasmhost.Scorer {
@@ -189,8 +189,8 @@ func (k *kit) once(p *wasmhost.Probe) error {
 	return err
 }
 
-// reserveLarge asks for more than there can be. A trap counts as a refusal: some
-// languages' heaps end the program when they are full, and know no other way.
+// reserveLarge calls reserve with an impossible size. A trap counts as a refusal, because in some languages a
+// full heap always ends the program.
 func (k *kit) reserveLarge() (string, error) {
 	size := (k.module.Limits().MemoryPages + 1) << 16
 	how := "with 0"
@@ -247,7 +247,7 @@ func (k *kit) configure() (string, error) {
 	return detail, nil
 }
 
-// with returns the configuration with one setting more.
+// with returns the configuration with one more setting.
 func with(config map[string]any, key string, value any) map[string]any {
 	out := map[string]any{key: value}
 	for k, v := range config {
@@ -264,7 +264,7 @@ func many(config map[string]any) map[string]any {
 	return out
 }
 
-// score scores a choice; what would be a fault in service is an error here.
+// score calls score for a choice. Results that would be plugin faults in the gateway are errors.
 func score(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
@@ -285,8 +285,8 @@ func (k *kit) counts() (string, error) {
 	return fmt.Sprintf("1, 2, 255 and %d candidates", abi.MinCandidates), err
 }
 
-// many tries more candidates than a scorer must be able to take: a refusal is
-// an answer, and so is running out of fuel; a trap or a bad score is not.
+// many calls score with more candidates than a scorer must accept. The module may refuse the size, or use up
+// the fuel, but it must not trap or return invalid scores.
 func (k *kit) many() (string, error) {
 	const n = 4096
 	detail := fmt.Sprintf("%d candidates", n)
@@ -329,8 +329,8 @@ func (k *kit) deterministic() (string, error) {
 		})
 }
 
-// same asks three instances twice each: a module that does not learn gives the same
-// answer every time.
+// same makes the same calls twice with each of three instances. A module that does not learn must give the
+// same results each time.
 func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	wrong func(i int, first, then float64) error) (string, error) {
 	if k.learns {
@@ -360,7 +360,7 @@ func (k *kit) same(what string, ask func(*wasmhost.Probe) ([]float64, error),
 	return "the same " + what + " twice in three instances", nil
 }
 
-// differs returns the first place where a and b do, or -1.
+// differs returns the first index at which a and b differ, or -1.
 func differs(a, b []float64) int {
 	for i := range a {
 		if math.Float64bits(a[i]) != math.Float64bits(b[i]) {
@@ -370,10 +370,10 @@ func differs(a, b []float64) int {
 	return -1
 }
 
-// outside lays a choice out by hand, with other bytes around its rows and its
-// scores: they must neither matter nor change.
+// outside writes the records of a choice into memory, with other bytes around the rows and the scores. These
+// bytes must have no effect and must not change.
 func (k *kit) outside() (string, error) {
-	const n, guard = 4, 256 // candidates; bytes around
+	const n, guard = 4, 256 // n is the number of candidates, guard the number of bytes around
 	c := trial.Plausible(n)
 	var first []float64
 	for _, filler := range []byte{0x00, 0x3f, 0xff} { // as f64s: 0, about 5e-4, NaN
@@ -505,7 +505,7 @@ func (k *kit) observe() (string, error) {
 	return fmt.Sprintf("%d, with calls between them", len(list)), err
 }
 
-// pools are what a pool may be.
+// pools returns pools of different kinds, including extreme ones.
 func pools() [][]wasmhost.Proxy {
 	large := make([]wasmhost.Proxy, 300)
 	for i := range large {
@@ -538,17 +538,19 @@ func (k *kit) poolChanged() (string, error) {
 	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
 }
 
-// How much memory_stable does in its first round: so many calls. A round has fewer if they take so much fuel.
+// The first round of memory_stable makes this number of calls, or fewer if they use too much fuel.
 const (
 	calls = 10_000
 	work  = 2_000_000_000 // fuel
 )
 
-// rounds is how many times memory_stable lets memory grow. Go's collector runs for the first time when a module has
-// allocated 4 MiB: after 80,000 calls, if a call allocates 50 bytes.
+// rounds is the maximum number of rounds of memory_stable in which memory may grow. Go's garbage collector
+// runs for the first time when a module has allocated 4 MiB. That is after 80,000 calls if a call allocates
+// 50 bytes.
 const rounds = 5
 
-// memory makes many calls, and then as many again as it has made, up to rounds times, until memory does not grow.
+// memory makes many calls, and then doubles their number, up to rounds times, until memory does not grow any
+// more.
 func (k *kit) memory() (string, error) {
 	list := trial.Observations(100)
 	var pages uint32
@@ -614,7 +616,7 @@ func (k *kit) fuel() (string, error) {
 	return detail, enough(all, limit)
 }
 
-// enough complains when less than a tenth of the fuel is left.
+// enough returns an error if less than a tenth of the fuel is left.
 func enough(spent, limit int64) error {
 	if spent > limit/10*9 {
 		return fmt.Errorf("a call takes %d of its %d units of fuel", spent, limit)
@@ -622,7 +624,7 @@ func enough(spent, limit int64) error {
 	return nil
 }
 
-// spent is what a choice among n costs, the second time.
+// spent returns the fuel that the second call for a choice among n candidates uses.
 func (k *kit) spent(n int) (fuel int64, err error) {
 	c := trial.Plausible(n)
 	err = k.fresh(func(p *wasmhost.Probe) error {
@@ -652,7 +654,7 @@ func (k *kit) dearestWait(limit int64) (fuel int64, err error) {
 	return fuel, err
 }
 
-// time makes the dearest calls that every module must be able to take.
+// time makes the most expensive calls that every module must be able to serve.
 func (k *kit) time() (string, error) {
 	within := k.module.Limits().CallTimeout / 4
 	detail := fmt.Sprintf("a call takes less than %v of CPU time, a quarter of its timeout", within)
@@ -689,7 +691,7 @@ func (k *kit) time() (string, error) {
 	})
 }
 
-// instances drives one instance hard and asks another, which must not notice.
+// instances makes many calls with one instance and checks that another instance is not affected.
 func (k *kit) instances() (string, error) {
 	answer := func(p *wasmhost.Probe) ([]float64, error) {
 		switch k.desc.Kind {

@@ -1,5 +1,5 @@
-// Package conformance checks whether a module, in whatever language it was written, conforms to sdk/ABI.md. Each failed
-// check says what to change. `whirlpool plugin verify` uses it, and the gateway for uploads.
+// Package conformance checks whether a module conforms to sdk/ABI.md, in whatever language it is written.
+// Each failed check says what to change. `whirlpool plugin verify` and the gateway (for uploads) use it.
 package conformance
 
 import (
@@ -13,14 +13,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Result of a check.
+// Result is the result of a check.
 type Result string
 
 // The results of a check.
 const (
 	Pass Result = "PASS"
 	Fail Result = "FAIL"
-	Skip Result = "SKIP" // it does not apply, or was not run
+	Skip Result = "SKIP" // the check does not apply, or was not run
 )
 
 // Check is one check with its result.
@@ -28,8 +28,8 @@ type Check struct {
 	Name    string `json:"name"`
 	Result  Result `json:"result"`
 	Detail  string `json:"detail"`         // what the module did
-	Mend    string `json:"mend,omitempty"` // of a failed check: what to change
-	Section string `json:"section"`        // of sdk/ABI.md
+	Mend    string `json:"mend,omitempty"` // only for a failed check: what to change
+	Section string `json:"section"`        // section of sdk/ABI.md
 }
 
 // Report is the result of all checks.
@@ -51,7 +51,7 @@ const (
 	secVersions = "10. Versions"
 )
 
-// static are the checks that do not run the module, by their names in wasmhost.
+// static are the checks that do not run the module. Their names are those of wasmhost.
 var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckSize, "", "build with optimization for size and without debug information", secLimits},
 	{wasmhost.CheckParses, "a binary WebAssembly module",
@@ -67,7 +67,7 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic are the checks that run the module, in their order. All after the last needed one make calls.
+// dynamic are the checks that run the module, in their order. All checks after the last of needed make calls.
 var dynamic = []struct {
 	name, mend, section string
 	kind                wasmhost.Kind // "" for both
@@ -113,10 +113,10 @@ var dynamic = []struct {
 	{"instances", "keep nothing outside the module's own memory", secCalls, "", (*kit).instances},
 }
 
-// needed are the dynamic checks without which those after them cannot run.
+// needed are the dynamic checks that must succeed before the later ones can run.
 var needed = []string{"meters", "compiles", "starts", "reserve", "answers"}
 
-// mends say what to change after a failed call, by the reason of its fault.
+// mends maps the reasons of plugin faults to texts about what to change.
 var mends = map[string]string{
 	wasmhost.ReasonTrap: "the call trapped: look for a bound, a division, a null or an assertion; what the " +
 		"guest printed is in the error",
@@ -134,7 +134,7 @@ type skip string
 
 func (s skip) Error() string { return string(s) }
 
-// kit is the state that the checks share.
+// kit is the state that all checks share.
 type kit struct {
 	host   *wasmhost.Host
 	code   []byte
@@ -198,7 +198,7 @@ func (c *Check) settle(err error, mend string) {
 	}
 }
 
-// listed bounds the errors in the detail of one check.
+// listed is the maximum number of errors in the detail of one check.
 const listed = 3
 
 // static adds the checks that do not run the module, and returns the name of the first that failed.

@@ -29,7 +29,8 @@ func rule(p *wasmhost.Probe, list []trial.Response) ([]float64, error) {
 	return rulings, nil
 }
 
-// sameRulings rules on the responses in two orders, so that each one is laid out over the bytes of another.
+// sameRulings rules on the responses in two orders, so that the records of each response are written over
+// those of another one.
 func (k *kit) sameRulings() (string, error) {
 	list := trial.Responses()
 	return k.same("rulings", func(p *wasmhost.Probe) ([]float64, error) {
