@@ -1,5 +1,5 @@
-// Package inspect reports what a module declares, without running it. Of a module with errors it reports what can be
-// read, and all the errors. `whirlpool plugin inspect` uses it.
+// Package inspect reports the declarations of a module without running it. If a module has errors, the report
+// has all errors, and the declarations that can be read. `whirlpool plugin inspect` uses it.
 package inspect
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Report is what a module declares.
+// Report has the declarations of a module.
 type Report struct {
 	OK             bool          `json:"ok"` // there are no faults
 	Kind           wasmhost.Kind `json:"kind,omitempty"`
@@ -23,7 +23,7 @@ type Report struct {
 	SHA256         string        `json:"sha256"`
 	Size           int           `json:"size"`             // bytes
 	MemoryMin      uint32        `json:"memory_min_pages"` // of 64 KiB
-	MemoryMax      uint32        `json:"memory_max_pages"` // the limit that the module declares; 65536 without one
+	MemoryMax      uint32        `json:"memory_max_pages"` // declared limit of the module; 65536 if it has none
 	TableMin       uint32        `json:"table_elements"`
 	Functions      int           `json:"functions"`
 	DataBytes      int           `json:"data_bytes"`
@@ -35,7 +35,7 @@ type Report struct {
 
 // Item is one export or import.
 type Item struct {
-	Name      string `json:"name"` // of an import: module.name
+	Name      string `json:"name"` // of an export, or MODULE.NAME of an import
 	Kind      string `json:"kind"` // func, memory, table or global
 	Signature string `json:"signature,omitempty"`
 }
@@ -43,7 +43,7 @@ type Item struct {
 // Run inspects a module.
 func Run(host *wasmhost.Host, code []byte) Report {
 	desc, found := host.Examine(code)
-	info, _ := meter.Inspect(code) // its error is in found
+	info, _ := meter.Inspect(code) // its error is also in found
 	sum := sha256.Sum256(code)
 	r := Report{
 		OK: len(found) == 0, Kind: desc.Kind, ABIVersion: desc.ABIVersion, SHA256: hex.EncodeToString(sum[:]),
@@ -123,7 +123,7 @@ func list(w io.Writer, title string, items []Item) {
 	}
 }
 
-// quoted lists names that the module chose. They may contain any bytes, so they are quoted.
+// quoted joins names from the module. It quotes them, because they may contain any bytes.
 func quoted(names []string) string {
 	out := make([]string, len(names))
 	for i, n := range names {
