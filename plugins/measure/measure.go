@@ -1,5 +1,6 @@
-// Package measure times a plugin and the built-in of its kind, by turns in one run, so that other load on the machine
-// slows both. `whirlpool plugin bench` uses it.
+// Package measure measures the time of calls of a plugin and of the built-in of its kind. It measures both
+// alternately in one run, so that other load on the machine slows down both. `whirlpool plugin bench` uses
+// it.
 package measure
 
 import (
@@ -14,11 +15,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// Options of a run.
+// Options are the options of a run.
 type Options struct {
 	Config   map[string]any // of the plugin
 	Now      func() time.Time
-	Round    time.Duration     // of one timing; each figure is the median of Rounds
+	Round    time.Duration     // duration of one measurement; each figure is the median of Rounds measurements
 	Rounds   int               // >= 1
 	Progress func(step string) // called before each step; may be nil
 }
@@ -32,8 +33,8 @@ const (
 // Report is the result of a run.
 type Report struct {
 	Kind       wasmhost.Kind `json:"kind"`
-	Builtin    string        `json:"builtin"`      // the built-in it is compared with
-	LoadMillis float64       `json:"load_ms"`      // check, meter, compile, start, try
+	Builtin    string        `json:"builtin"`      // the built-in that the plugin is compared with
+	LoadMillis float64       `json:"load_ms"`      // time to check, meter, compile, start and try the module
 	Pages      uint32        `json:"memory_pages"` // memory of an instance after the largest call, in pages of 64 KiB
 	Rows       []Row         `json:"calls"`
 	// FuelPerCandidate is the fuel for each candidate after the first; of scorers only.
@@ -127,7 +128,7 @@ func (s *subject) close() {
 	s.module.Close()
 }
 
-// work is one call in two forms: as the gateway makes it, and by a probe that reports the fuel.
+// work is one call in two forms: as the gateway makes it, and through a probe that reports the fuel.
 type work struct {
 	serve func(*wasmhost.Module) error
 	probe func(*wasmhost.Probe) error
@@ -141,7 +142,7 @@ func rank(n int) work {
 	}
 }
 
-// wait is the input of a backoff: the third retry of a plausible policy.
+// wait returns the work of a backoff: the third retry under a plausible policy.
 func wait() work {
 	q := trial.Waits()[2].Request
 	return work{
@@ -150,7 +151,7 @@ func wait() work {
 	}
 }
 
-// rule is a response for a judge: with a long body.
+// rule returns the work of a judge: a response with a long body.
 func rule() work {
 	r := trial.Responses()[0]
 	return work{
@@ -164,7 +165,7 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	fail := func(err error) Row {
 		return Row{Candidates: n, FuelLimit: r.FuelLimit, Error: err.Error()}
 	}
-	for range 2 { // the first call may need to reserve room
+	for range 2 { // the first call may have to reserve memory
 		if err := w.probe(own.probe); err != nil {
 			return fail(err)
 		}
@@ -189,8 +190,8 @@ func row(o Options, own, other *subject, n int, w work) Row {
 	return r
 }
 
-// timed calls f for a round and returns the time of one call, in ns. It reads the clock so rarely that the readings
-// take little of the time.
+// timed calls f for a round and returns the time of one call, in ns. It seldom reads the clock, so that the
+// readings take little of the measured time.
 func timed(o Options, f func() error) (float64, error) {
 	batch, calls := 1, 0
 	begin := o.Now()
