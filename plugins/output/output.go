@@ -1,4 +1,4 @@
-// Package output keeps what a plugin writes: its last log lines, and its metrics.
+// Package output keeps the output of a plugin: its last log lines and its metrics.
 package output
 
 import (
@@ -11,14 +11,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// The bounds of what is kept of a plugin.
+// The limits of the output that is kept of a plugin.
 const (
-	MaxLines   = 100 // the last
-	MaxMetrics = 20  // names; values of others are not taken
+	MaxLines   = 100 // the last lines are kept
+	MaxMetrics = 20  // metric names; values of further names are dropped
 )
 
-// A plugin may write burst lines at once, and perSecond in the long run; the lines
-// beyond are counted, and not kept.
+// A plugin may write burst lines at once, and perSecond lines a second in the long run. Lines beyond this
+// limit are counted but not kept.
 const (
 	burst     = 100
 	perSecond = 20
@@ -26,13 +26,13 @@ const (
 
 // Line is one line of a plugin's log.
 type Line struct {
-	Number uint64 // 1 for the plugin's first line; lines that were not kept have none
+	Number uint64 // 1 for the plugin's first line; lines that are not kept have no number
 	At     time.Time
 	Level  wasmhost.Level
 	Text   string
 }
 
-// String is the line as commands print it: its level and its text.
+// String returns the line as commands print it: its level and its text.
 func (l Line) String() string { return fmt.Sprintf("%-5s  %s", l.Level, l.Text) }
 
 // Metric is one metric of a plugin.
@@ -42,8 +42,7 @@ type Metric struct {
 	Value float64
 }
 
-// Output is the output of one plugin, whatever its module is. It is safe for
-// concurrent use.
+// Output holds the output of one plugin name, even if its module is replaced. It is safe for concurrent use.
 type Output struct {
 	now    func() time.Time
 	onLine func(Line) // nil for none; called for each line that is kept, under mu
@@ -51,11 +50,11 @@ type Output struct {
 	mu      sync.Mutex
 	lines   []Line // the last MaxLines
 	number  uint64
-	tokens  float64 // lines that may be written now
+	tokens  float64 // number of lines that may be written now
 	filled  time.Time
-	dropped int // lines since the last one that was kept
+	dropped int // lines dropped since the last line that was kept
 	metrics map[string]*Metric
-	refused bool // a metric beyond MaxMetrics was reported in the log
+	refused bool // the log has a line about a metric beyond MaxMetrics
 }
 
 var _ wasmhost.Output = (*Output)(nil)
@@ -114,7 +113,7 @@ func (o *Output) Lines(after uint64) []Line {
 	return slices.Clone(o.lines[at:])
 }
 
-// Metric implements wasmhost.Output. A name keeps the kind that it had first.
+// Metric implements wasmhost.Output. A metric keeps the kind of its first value.
 func (o *Output) Metric(kind wasmhost.MetricKind, name []byte, value float64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
