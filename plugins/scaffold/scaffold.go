@@ -1,5 +1,5 @@
-// Package scaffold writes the folder of a new plugin: source, test, build and SDK. It builds and passes its test as it
-// is. `whirlpool plugin new` uses it.
+// Package scaffold writes the folder of a new plugin, with source, test, build script and SDK. The new plugin
+// can be built, and passes its test, without changes. `whirlpool plugin new` uses it.
 package scaffold
 
 import (
@@ -25,13 +25,13 @@ import (
 //go:embed all:templates
 var templates embed.FS
 
-// language is what differs between languages.
+// language has the properties in which the languages differ.
 type language struct {
 	Language string // its name
 	Source   string // the file with the plugin's code
 	Test     string
 	Needs    string // tools that the build needs
-	Hooks    string // where the SDK describes the optional functions
+	Hooks    string // file of the SDK that describes the optional functions
 	sdk      embed.FS
 	from, to string // folder of the SDK in sdk, and in the new folder
 }
@@ -53,14 +53,14 @@ var languages = map[string]language{
 // Languages returns the languages that Plugin.Lang can name.
 func Languages() []string { return []string{"go", "rust", "as", "c", "cpp", "zig"} }
 
-// Plugin is the plugin to write.
+// Plugin describes the plugin to write.
 type Plugin struct {
 	Name string // see plugins.CheckName
 	Lang string // one of Languages
 	Kind wasmhost.Kind
 }
 
-// ErrArgument is wrapped by errors in a Plugin or a folder. Other errors come from the file system.
+// ErrArgument is wrapped by errors about a Plugin or a folder. Other errors come from the file system.
 var ErrArgument = errors.New("cannot begin a plugin")
 
 // Check returns an error if p cannot be written. It wraps ErrArgument.
@@ -79,8 +79,8 @@ func (p Plugin) Check() error {
 	return nil
 }
 
-// Write writes a new folder, or into an empty one. It returns the paths of the files relative to the folder, without
-// those of the SDK. It overwrites nothing.
+// Write writes a new folder, or fills an empty one. It overwrites nothing. It returns the paths of the files
+// relative to the folder, without the files of the SDK.
 func Write(dir string, p Plugin) ([]string, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func (d data) Toml() string {
 	return "factor = 0.5"
 }
 
-// For returns the use that the plugin is activated for.
+// For returns the use for which the plugin is activated.
 func (d data) For() string {
 	if d.Scorer {
 		return "first"
@@ -139,7 +139,7 @@ func (d data) For() string {
 	return string(d.Kind)
 }
 
-// writer writes files. After the first error, which it keeps, it writes nothing.
+// writer writes files. It keeps its first error, and writes nothing after it.
 type writer struct {
 	dir     string
 	data    data
@@ -165,7 +165,7 @@ func (w *writer) templates(at, base string) {
 	})
 }
 
-// sdk copies the SDK of the language and the contract.
+// sdk copies the SDK of the language and sdk/ABI.md.
 func (w *writer) sdk() {
 	lang := w.data.language
 	w.walk(lang.sdk, lang.from, func(name string, text []byte) {
