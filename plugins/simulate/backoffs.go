@@ -31,7 +31,7 @@ type Backoffs struct {
 type Waits struct {
 	Backoff string  `json:"backoff"`
 	Delays  []Delay `json:"delays"` // before each retry of requests that never succeed
-	// Of requests in outages of random length, with up to 9 retries:
+	// For requests in outages of random length, with up to 9 retries:
 	Recovered float64 `json:"recovered"`    // share of the requests that succeeded, 0 to 1
 	Retries   float64 `json:"mean_retries"` // mean per request
 	Late      float64 `json:"mean_late"`    // mean time from the end of the outage to the success, s
@@ -145,12 +145,12 @@ func (w *waiter) play() error {
 	return nil
 }
 
-// request simulates a request in an outage of down seconds, which begins with the request. It returns
-// the number of retries and the time from the end of the outage to the success, -1
-// without a success. It adds the delays to sums, unless that is nil.
+// request simulates a request in an outage of down seconds, which begins with the request. It returns the
+// number of retries, and the time from the end of the outage to the success (-1 without a success). If sums
+// is not nil, it adds the delays to it.
 func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
 	begin, previous := w.now, 0.0
-	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // of its own: later requests do not depend on the number of calls
+	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the number of calls
 	defer func() { w.now = begin + 3600 }()
 	for n := 0; ; n++ {
 		up := w.now-begin >= down

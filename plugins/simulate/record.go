@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// Seen is a proxy at one time, as GET /api/v1/proxies shows it.
+// Seen is the state of a proxy at one time, as GET /api/v1/proxies returns it.
 type Seen struct {
 	ID          string            `json:"id"`
 	Region      string            `json:"region"`
@@ -18,9 +18,9 @@ type Seen struct {
 	AvgLatency  float64           `json:"avg_latency"` // s
 }
 
-// Recorder makes a trace of a running gateway, whose proxies the caller reads from time to time. Success
-// and latency of a proxy are those of its last 100 attempts. A proxy is in the trace if it
-// has attempts; its first state is used for the time before as well.
+// Recorder makes a trace of a running gateway. The caller reads the gateway's proxies from time to time.
+// Success and latency of a proxy are those of its last 100 attempts. A proxy is in the trace if it has
+// attempts. Its first state is also used for the time before.
 type Recorder struct {
 	trace Trace
 	index map[string]int
@@ -29,7 +29,7 @@ type Recorder struct {
 	last  float64            // time of the last Look, s
 }
 
-// unmeasured is the latency of a proxy without a success, s.
+// unmeasured is the latency of a proxy without a success, in seconds.
 const unmeasured = 1
 
 // NewRecorder returns a recorder. start is the beginning of the trace, in seconds since the Unix
