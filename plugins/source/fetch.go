@@ -41,8 +41,8 @@ func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	return &Client{transport, int64(maxBytes)}
 }
 
-// Fetch returns the module of a source, and its signature if the source has a public key. Both are verified. Errors
-// have no query of the URL.
+// Fetch returns the module of a source, and its signature if the source has a public key. Both are verified.
+// Errors do not contain the query of the URL.
 func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (c *Client) Fetch(ctx context.Context, s Source) (*Module, error) {
 	return m, nil
 }
 
-// onlyHTTPS refuses every other request, such as one of a redirect.
+// onlyHTTPS refuses all requests without TLS, such as a redirect to http://.
 type onlyHTTPS struct{ next http.RoundTripper }
 
 func (o onlyHTTPS) RoundTrip(q *http.Request) (*http.Response, error) {
@@ -77,7 +77,7 @@ func (o onlyHTTPS) RoundTrip(q *http.Request) (*http.Response, error) {
 	return o.next.RoundTrip(q)
 }
 
-// withoutURL returns the cause of an error whose text may have a URL.
+// withoutURL returns the cause of an error whose text may contain a URL.
 func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
@@ -86,7 +86,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// fetchURL gets a file, and the file beside it with the signature.
+// fetchURL fetches a file and its signature, which is in a file in the same folder.
 func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	code, err := get(ctx, client, s.URL, c.maxBytes)
 	if err != nil || s.PublicKey == "" {
@@ -137,7 +137,7 @@ func get(ctx context.Context, client *http.Client, address string, most int64) (
 
 func tooLarge(most int64) error { return fmt.Errorf("it has more than %d bytes", most) }
 
-// fetchArtifact gets the module, which is one layer of an artifact, and the signature, which is another.
+// fetchArtifact fetches the module and its signature. Each of them is one layer of an artifact.
 func (c *Client) fetchArtifact(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	ref, err := s.artifact()
 	if err != nil {
@@ -196,8 +196,8 @@ func fetchLayer(ctx context.Context, repo *remote.Repository, l ocispec.Descript
 
 func title(l ocispec.Descriptor) string { return l.Annotations[ocispec.AnnotationTitle] }
 
-// moduleOf returns the layer of the module: the only one, or else the only one whose media type is of WebAssembly or
-// whose file name ends in .wasm.
+// moduleOf returns the layer with the module. If there is only one layer, it is that one. Otherwise it is the
+// only layer whose media type is that of WebAssembly, or whose file name ends in .wasm.
 func moduleOf(layers []ocispec.Descriptor) (found ocispec.Descriptor, err error) {
 	if len(layers) == 1 {
 		return layers[0], nil

@@ -16,12 +16,13 @@ import (
 
 // key is a public key.
 type key interface {
-	program() string // that makes signatures for it
-	ending() string  // of the name of a signature, after that of the module
+	program() string // the program that makes signatures with this kind of key
+	ending() string  // added to the module's name, it is the name of the signature
 	verify(m *Module) bool
 }
 
-// parseKey reads the text of a minisign public key, with or without the comment before it, or the PEM of a cosign key.
+// parseKey reads a public key: the text of a minisign key, with or without its comment line, or a cosign key
+// in PEM.
 func parseKey(text string) (key, error) {
 	text = strings.TrimSpace(text)
 	if strings.HasPrefix(text, "-----BEGIN ") {
@@ -40,8 +41,8 @@ func (minisignKey) program() string         { return "minisign" }
 func (minisignKey) ending() string          { return ".minisig" }
 func (k minisignKey) verify(m *Module) bool { return minisign.Verify(k.key, m.Code, m.Signature) }
 
-// cosignKey verifies what `cosign sign-blob --key` writes: base64 of a signature of the module. An ECDSA signature is
-// in ASN.1 and of the SHA-256.
+// cosignKey verifies the output of `cosign sign-blob --key`: a signature of the module, in base64. An ECDSA
+// signature is in ASN.1 and signs the SHA-256 of the module.
 type cosignKey struct{ key crypto.PublicKey }
 
 func parsePEM(text string) (key, error) {

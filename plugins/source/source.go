@@ -1,6 +1,6 @@
-// Package source fetches modules by their address: https:// or oci://, an artifact of a registry (OCI distribution
-// specification 1.1). A module is verified before anything reads it: by its SHA-256, by the digest of the artifact, or
-// by a signature of minisign (https://jedisct1.github.io/minisign/) or cosign sign-blob.
+// Package source fetches modules from URLs: https://, or oci:// for an artifact in a registry (OCI
+// distribution specification 1.1). A module is verified before it is used: by its SHA-256, by the digest of
+// the artifact, or by a signature of minisign (https://jedisct1.github.io/minisign/) or cosign sign-blob.
 package source
 
 import (
@@ -15,12 +15,12 @@ import (
 	"oras.land/oras-go/v2/registry"
 )
 
-// Source is where a module comes from, and how it is verified. The zero Source is none.
+// Source says where a module comes from and how it is verified. The zero Source stands for none.
 type Source struct {
 	URL       string // https://..., or oci://REGISTRY/REPOSITORY with :TAG or @sha256:DIGEST
 	SHA256    string // of the module, in hexadecimal; "" for any
 	PublicKey string // of minisign, or of cosign in PEM; "" for none
-	Insecure  bool   // http://, oci+http:// and modules that nothing verifies are permitted
+	Insecure  bool   // permits http://, oci+http:// and modules that are not verified
 }
 
 // FieldError is the error for one field of a Source.
@@ -38,7 +38,8 @@ func wrong(field, format string, args ...any) error {
 
 var sum = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
-// Check returns the first fault of s, a *FieldError. No message quotes the URL, which may hold a secret.
+// Check returns the first error in s, a *FieldError. Its text does not contain the URL, which may hold a
+// secret.
 func (s Source) Check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil {
@@ -73,7 +74,7 @@ func (s Source) Check() error {
 	return nil
 }
 
-// Pinned reports whether s stands for one module for ever.
+// Pinned reports whether s always stands for the same module.
 func (s Source) Pinned() bool {
 	if s.SHA256 != "" {
 		return true
@@ -82,7 +83,7 @@ func (s Source) Pinned() bool {
 	return err == nil && ref.ValidateReferenceAsDigest() == nil
 }
 
-// The beginnings of the URLs of artifacts. A registry of plainOCI speaks HTTP.
+// The schemes of the URLs of artifacts. plainOCI is for a registry without TLS.
 const (
 	securedOCI = "oci://"
 	plainOCI   = "oci+http://"
@@ -117,7 +118,7 @@ type Module struct {
 	Signature []byte // nil without a public key
 }
 
-// Verify returns an error unless m is what s permits.
+// Verify returns an error if m is not permitted by s.
 func (s Source) Verify(m *Module) error {
 	got := sha256.Sum256(m.Code)
 	if s.SHA256 != "" && !strings.EqualFold(hex.EncodeToString(got[:]), s.SHA256) {
