@@ -1,4 +1,4 @@
-// Package sourcetest is a registry of artifacts for tests.
+// Package sourcetest provides a registry of artifacts for tests.
 package sourcetest
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Registry is a registry of the OCI distribution specification, of which it has what a pull needs.
+// Registry implements the part of the OCI distribution specification that a pull uses.
 type Registry struct {
 	*httptest.Server
-	Token string // that requests must have; "" for none
+	Token string // token that requests must contain; "" for none
 
 	mu        sync.Mutex        // guards the fields below
 	blobs     map[string][]byte // by digest
 	manifests map[string][]byte // by tag and by digest
-	asked     []string          // paths
+	asked     []string          // paths of the requests
 }
 
 // Start starts a registry: start is httptest.NewServer or httptest.NewTLSServer.
@@ -71,7 +71,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// Digest is the digest of a blob, as references have it.
+// Digest returns the digest of a blob in the form of references.
 func Digest(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
 
 // File is a layer of an artifact.
@@ -104,14 +104,14 @@ func (r *Registry) Push(t testing.TB, tag string, files ...File) (digest string)
 	return Digest(text)
 }
 
-// SetBlob replaces the data that the registry has for a digest; nil removes it.
+// SetBlob replaces the data of a digest. nil removes the data.
 func (r *Registry) SetBlob(digest string, data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.blobs[digest] = data
 }
 
-// SetManifest gives a reference the manifest of another.
+// SetManifest assigns the manifest of the reference of to another reference.
 func (r *Registry) SetManifest(reference, of string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
