@@ -8,12 +8,12 @@ import (
 
 // Response is a sample for judges.
 type Response struct {
-	Name    string // says what is special about it
+	Name    string // describes the sample
 	Request core.JudgeRequest
-	Excerpt core.Excerpt // with everything that a judge may ask for; see For
+	Excerpt core.Excerpt // with all parts that a judge may ask for; see For
 }
 
-// For returns the response as a judge gets it that asks for w.
+// For returns the response in the form that a judge with the wants w gets.
 func (r *Response) For(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	q, e := r.Request, r.Excerpt
 	e.Fields = nil
@@ -50,8 +50,8 @@ func NewResponse(name string, status float64, body string, fields ...string) Res
 	return r
 }
 
-// Responses returns samples for judges: frequent responses of a target, and extreme ones. The first is a plausible
-// response that is large.
+// Responses returns samples for judges: frequent responses of a target, and extreme ones. The first sample is
+// a plausible large response.
 func Responses() []Response {
 	html := "<html><head><title>Shop</title></head><body>" + strings.Repeat("<p>A long page of products.</p>", 300)
 	all := []Response{

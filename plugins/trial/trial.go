@@ -1,4 +1,4 @@
-// Package trial makes samples: inputs for tests and measurements of plugins, plausible ones and extreme ones. The same
+// Package trial makes samples: plausible and extreme inputs, for tests and measurements of plugins. The same
 // arguments always give the same sample.
 package trial
 
@@ -12,7 +12,7 @@ import (
 
 // Choice is a sample for scorers: a choice among invented proxies. It implements core.Candidates.
 type Choice struct {
-	Name    string // says what is special about it
+	Name    string // describes the sample
 	Request core.RankRequest
 	Rows    []core.Candidate
 }
