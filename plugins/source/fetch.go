@@ -15,6 +15,7 @@ import (
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 const (
@@ -82,6 +83,13 @@ func withoutURL(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {
 		return failed.Err
+	}
+	var refused *errcode.ErrorResponse // its URL may be one that a registry has signed for this client
+	if errors.As(err, &refused) {
+		err = fmt.Errorf("the registry responds with status %d", refused.StatusCode)
+		if len(refused.Errors) > 0 {
+			err = fmt.Errorf("%w: %w", err, refused.Errors)
+		}
 	}
 	return err
 }

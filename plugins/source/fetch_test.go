@@ -192,3 +192,23 @@ func TestKindsOfRegistries(t *testing.T) {
 	require.ErrorContains(t, err, "http but registry was contacted over https")
 	require.Len(t, r.Asked(), asked)
 }
+
+// Registries send clients to storage with a signed URL. Errors do not have it.
+func TestASignedURLOfARegistry(t *testing.T) {
+	r := sourcetest.Start(t, httptest.NewServer)
+	single := r.Push(t, "1", layer("mine.wasm", "application/wasm", code))
+	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case q.URL.Path == "/storage":
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"errors": [{"code": "DENIED", "message": "too late"}]}`)
+		case strings.Contains(q.URL.Path, "/blobs/"):
+			http.Redirect(w, q, "/storage?signature=secret", http.StatusTemporaryRedirect)
+		default:
+			r.ServeHTTP(w, q)
+		}
+	})
+	_, err := NewClient(nil, most).Fetch(context.Background(),
+		Source{URL: "oci+http://" + strings.TrimPrefix(r.URL, "http://") + "/team/mine@" + single, Insecure: true})
+	require.EqualError(t, err, "the registry responds with status 403: denied: too late")
+}
