@@ -10,9 +10,8 @@ import (
 // reader. Deadlines and Close end its calls as in package net.
 type Conn struct {
 	stream
-	// OnFull, if not nil, is called by Write, WriteThenRead and Pipes.Move before they wait
-	// for room in the kernel's buffer. On systems other than Linux it is called before every
-	// Write. It may set deadlines.
+	// OnFull, if not nil, is called before Write, WriteThenRead and Pipes.Move wait for room in the kernel's
+	// buffer. On systems other than Linux it is called before every Write. It may set deadlines.
 	OnFull func()
 
 	raw     syscall.RawConn
@@ -23,8 +22,8 @@ type Conn struct {
 	peekCall func(fd uintptr) // sets idle
 	idle     bool
 
-	pool   *sync.Pool // provides the read's buffer; nil if the caller does
-	pooled *[]byte    // that buffer
+	pool   *sync.Pool // pool for the read's buffer; nil if the caller provides the buffer
+	pooled *[]byte    // the buffer from pool
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -57,7 +56,7 @@ func Wrap(c net.Conn) net.Conn {
 	return c
 }
 
-// WriteError is the error of a call that reads and writes when its write has failed.
+// WriteError is the error of a call that reads and writes if the write has failed.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }

@@ -68,8 +68,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message, if any, and then reads once into c.reading.buf.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The poller records everything that arrives from here on, so the read can
-		// wait for it without a first attempt.
+		// The poller records all bytes that arrive from here on. So the read can wait for it without trying to read
+		// first.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0
@@ -120,8 +120,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return c.writing.n, err
 }
 
-// ended returns the error of a call that the poller has ended: the deadline has passed, or
-// the connection was closed.
+// ended returns the error of a call that the poller has ended, either because the deadline has passed or
+// because the connection was closed.
 func ended(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -161,9 +161,8 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-// WriteThenRead writes message and then reads the beginning of the response into p, like
-// Write followed by Read. Bytes that had arrived before are read first. If the write fails,
-// the error is a *WriteError.
+// WriteThenRead writes message and then reads the beginning of the response into p, like Write followed by
+// Read. It first returns bytes that had already arrived. If the write fails, the error is a *WriteError.
 func (c *Conn) WriteThenRead(message, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.Read(p)
@@ -180,7 +179,7 @@ func (c *Conn) writeThenRead(message, p []byte) (int, error) {
 	if c.message == nil {
 		return n, err
 	}
-	// The message was written in part, or not at all because the read deadline had passed.
+	// The message was written only in part, or not at all because the read deadline had passed.
 	c.message = nil
 	if c.reading.errno != 0 && c.reading.errno != syscall.EAGAIN {
 		return 0, &WriteError{os.NewSyscallError("sendto", c.reading.errno)}

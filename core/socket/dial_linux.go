@@ -77,9 +77,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is
-// cancelled. slow, if not nil, is called before Dial waits; a connection that is established
-// at once needs no wait.
+// Dial opens a connection to an IP address. It fails at the deadline, or when ctx is cancelled. If the
+// connection is not established at once, Dial calls slow, if not nil, before it waits.
 func Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func()) (net.Conn, error) {
 	c, err := dial(ctx, to, deadline, slow)
 	if err != nil {
@@ -102,7 +101,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	setOptions(fd)
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
-		errno = address.connect(fd) // a connection within the machine is established by now
+		errno = address.connect(fd) // a connection within the machine is established at once
 	}
 	pending := errno == syscall.EALREADY
 	if errno != 0 && !pending {
@@ -122,8 +121,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 			return nil, err
 		}
 	} else if c.LocalAddr().(*net.TCPAddr).AddrPort() == to {
-		// There is no listener, and the kernel chose the destination port as the local
-		// port: TCP has connected the socket to itself.
+		// There is no listener. The kernel has chosen the destination port as the local port, and TCP has connected
+		// the socket to itself.
 		c.SetLinger(0) // frees the port at once for a listener
 		c.Close()
 		return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
@@ -136,8 +135,8 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 func register(fd uintptr, remote netip.AddrPort) (*Conn, error) {
 	d := descriptor{os.NewFile(fd, "tcp"), remote}
 	if d.SetDeadline(time.Time{}) != nil {
-		// NewFile does not return the reason: the kernel has no memory for the watch, or
-		// the user has too many of them (max_user_watches in epoll(7)).
+		// NewFile does not return the reason. The kernel has no memory for the watch, or the user has too many
+		// watches (max_user_watches in epoll(7)).
 		d.Close()
 		return nil, os.NewSyscallError("epoll_ctl", syscall.ENOSPC)
 	}

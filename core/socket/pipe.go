@@ -24,9 +24,9 @@ const SpliceMin = 64 << 10
 // bytes, so a few pipes serve many connections.
 const maxSpare = 16
 
-// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read
-// keeps a pipe in use. So mayOpen, if not nil, is called before a pipe is created. If it
-// returns false, the bytes are copied through a buffer.
+// NewPipes returns a Pipes. Each pipe takes two file descriptors, and a peer that does not read keeps a pipe
+// in use. Therefore mayOpen, if not nil, decides whether another pipe may be created. If it returns false,
+// the bytes are copied through a buffer.
 func NewPipes(mayOpen func() bool) *Pipes {
 	p := &Pipes{mayOpen: mayOpen, free: make(chan pipe, maxSpare)}
 	p.moves.New = func() any { return newMove(p) }
@@ -39,7 +39,7 @@ func NewPipes(mayOpen func() bool) *Pipes {
 	return p
 }
 
-// Open returns the number of pipes, including those that mayOpen is deciding about.
+// Open returns the number of pipes, including pipes for which mayOpen is being called.
 func (p *Pipes) Open() int { return int(p.open.Load()) }
 
 // Move waits until src has something to read, as Read does, and copies up to limit bytes of it

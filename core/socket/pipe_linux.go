@@ -104,10 +104,9 @@ func (m *move) move(dst, src *Conn, limit int64) (int64, error) {
 	return int64(m.written), nil
 }
 
-// fillPipe moves bytes from fd into a pipe. While it waits it holds neither a pipe nor a buffer.
-// Urgent data (tcp(7)) looks to splice(2) like the end of the stream, or like nothing to read
-// although the poller reports fd readable. A normal read tells these cases apart and skips
-// the urgent data.
+// fillPipe moves bytes from fd into a pipe. While it waits it holds neither a pipe nor a buffer. With urgent
+// data (tcp(7)), splice(2) reports the end of the stream, or that there is nothing to read although the
+// poller reports fd readable. A normal read distinguishes these cases and skips the urgent data.
 func (m *move) fillPipe(fd uintptr) bool {
 	var ok bool
 	if m.pipe, ok = m.pipes.get(); !ok {
@@ -121,7 +120,7 @@ func (m *move) fillPipe(fd uintptr) bool {
 	m.pipes.put(m.pipe)
 	switch {
 	case m.errno == syscall.EAGAIN && (!m.waited || peek(fd) == syscall.EAGAIN):
-		m.waited = true // the poller's report may be about bytes that were read since
+		m.waited = true // the poller's report may be about bytes that have been read already
 		return false
 	case m.errno == 0 || m.errno == syscall.EAGAIN:
 		m.buffered = true

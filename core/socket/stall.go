@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Stall ends a write that waits for a peer that has stopped reading. It does not end the write
-// while the peer reads something, however slowly. A write deadline cannot tell the two apart,
-// because the kernel wakes a writer only when a third of its buffer is free. A deadline during
-// splice(2) would also lose the bytes in the pipe. The zero value is ready for use.
+// Stall ends a write that waits for a peer that has stopped reading. It does not end the write while the peer
+// reads something, however slowly. A write deadline cannot distinguish the two cases, because the kernel
+// wakes a writer only when a third of its buffer is free. A deadline during splice(2) would also lose the
+// bytes in the pipe. The zero value is ready for use.
 //
 // On systems other than Linux, which do not report what the peer has received, a Stall is a
 // write deadline.
@@ -91,7 +91,7 @@ func (s *Stall) check() {
 	acked, queued := Progress(s.conn)
 	switch {
 	case queued < 0:
-		return // closed without Stop, for example by TLS
+		return // the connection was closed without Stop, for example by TLS
 	case s.MayStall != nil && s.MayStall():
 		s.unchanged = 0
 	case s.stalled(acked, queued):
@@ -102,7 +102,7 @@ func (s *Stall) check() {
 	s.timer.Reset(s.idle / checks)
 }
 
-// stalled reports whether enough checks in a row have seen no progress.
+// stalled reports whether enough checks in a row have found no progress.
 func (s *Stall) stalled(acked uint64, queued int) bool {
 	if queued > 0 && queued == s.queued && acked == s.acked {
 		s.unchanged++
