@@ -21,8 +21,8 @@ type pairedConn struct {
 	message []byte
 }
 
-// send sends p. If the connection is plain TCP, p is sent by the next Read, which also returns its
-// error as a *socket.WriteError.
+// send sends p. On a plain TCP connection, the next Read sends p; a write error is then an error of that
+// Read, a *socket.WriteError.
 func (c *pairedConn) send(p []byte) error {
 	if _, ok := c.Conn.(*socket.Conn); ok {
 		c.message = p
@@ -63,21 +63,21 @@ func (c *pairedConn) ReadPooled(buffers *sync.Pool) (*[]byte, int, error) {
 type persistConn struct {
 	pairedConn
 	reader       http1.Reader
-	tcp          *socket.Conn // below Conn; nil if there is none
+	tcp          *socket.Conn // connection below Conn; nil if there is none
 	gate         *gate        // below the TLS of Conn; nil without TLS
-	peekBuf      [1]byte      // for noExtraBytes and alive
+	peekBuf      [1]byte      // used by noExtraBytes and alive
 	key          string       // see idleKey
 	credentials  []byte       // Proxy-Authorization to send; nil for none
 	out          []byte
 	readDeadline time.Time
-	control      *Control // of the request being sent; nil while its body is streamed, and when idle
+	control      *Control // control of the request that is being sent; nil while its body is streamed, and when idle
 	slowWrite    bool     // a write had to wait, so there is a write deadline
 
 	bodyIdle time.Duration // maximum time without progress while the body is streamed
 	stall    socket.Stall
 
 	reused bool
-	idleAt time.Time // when it became idle
+	idleAt time.Time // when the connection became idle
 }
 
 func newPersistConn(c net.Conn, key string, credentials []byte) *persistConn {
@@ -117,7 +117,7 @@ func drop(c net.Conn) {
 	c.Close()
 }
 
-// gate is a connection below TLS. While it is shut, a Read above TLS returns only bytes that TLS
+// gate is a connection below TLS. While it is shut, a Read of the TLS connection returns only bytes that TLS
 // has read already.
 type gate struct {
 	net.Conn
@@ -148,8 +148,9 @@ func (pc *persistConn) noExtraBytes() bool {
 	return n == 0 && err == os.ErrDeadlineExceeded
 }
 
-// onFull is called when the peer is slow to read a request. The write gets the deadline of the
-// attempt, and the client may leave meanwhile. While the body is streamed, only progress counts.
+// onFull is called when the peer is slow to read a request. The write gets the deadline of the attempt, and
+// OnSlow is called, because the client may leave. While the body is streamed, the write only has to make
+// progress.
 func (pc *persistConn) onFull() {
 	switch c := pc.control; {
 	case c == nil:
@@ -195,10 +196,10 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 	return append(b, p...)
 }
 
-// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent
-// anything since noExtraBytes. Bytes that it sent would be taken for the response to the next request.
-// On a TCP connection alive does not consume them. From any other connection (Config.Dial) it reads for
-// a moment; if that returns bytes, the connection is not alive.
+// alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything
+// since noExtraBytes. Bytes that it sent would be taken for the response to the next request. On a TCP
+// connection alive does not consume them. On any other connection (Config.Dial) it tries to read for a
+// moment; if the read returns bytes, the connection is not alive.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()
@@ -214,10 +215,10 @@ const aliveTimeout = 100 * time.Microsecond
 
 // idlePool holds the idle connections and the TLS sessions of one proxy.
 type idlePool struct {
-	credentials []byte // Proxy-Authorization for this proxy; nil for none
+	credentials []byte // Proxy-Authorization for the proxy; nil for none
 
-	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not
-	// used through other proxies: a target could link the requests of both.
+	// sessions holds the TLS sessions with the proxy, and with targets through it. They are not used through
+	// other proxies, because a target could then link the requests of two proxies.
 	sessions tls.ClientSessionCache
 
 	via viaHabit
@@ -225,16 +226,15 @@ type idlePool struct {
 	mu       sync.Mutex
 	toProxy  []*persistConn            // least recently used first
 	toTarget map[string][]*persistConn // through the proxy, by idleKey; least recently used first
-	// lossy holds, by idleKey, the time until which an unrepeatable request does not reuse a
-	// connection.
+	// lossy holds, by idleKey, the end of the time in which an unrepeatable request must not reuse a connection.
 	lossy  map[string]time.Time
 	count  int
 	closed bool
 }
 
 const (
-	// lossyFor is how long unrepeatable requests do not reuse a connection after one of them was
-	// lost on a reused connection.
+	// lossyFor is the time in which unrepeatable requests do not reuse a connection, after one of them was lost
+	// on a reused connection.
 	lossyFor = 10 * time.Minute
 	// maxLossy is the maximum number of entries of idlePool.lossy.
 	maxLossy = 1000
@@ -248,9 +248,9 @@ func newIdlePool(a upstream.Address) *idlePool {
 	return p
 }
 
-// get returns an idle connection, or nil if there is none. It checks each connection with alive,
-// however short its idle time was. An unrepeatable request gets no connection if another one was
-// lost (noteLoss).
+// get returns an idle connection, or nil if there is none. It checks each connection with alive, even after a
+// short idle time. An unrepeatable request gets no connection if another unrepeatable request was lost
+// (noteLoss).
 func (p *idlePool) get(key string, now time.Time, unrepeatable bool) *persistConn {
 	for {
 		pc := p.pop(key, now, unrepeatable)
@@ -343,7 +343,7 @@ func (p *idlePool) put(pc *persistConn, now time.Time) {
 	p.mu.Unlock()
 }
 
-// prune closes the connections that became idle before then.
+// prune closes the connections that became idle before the time then.
 func (p *idlePool) prune(then time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

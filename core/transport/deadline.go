@@ -10,8 +10,8 @@ import (
 // recheckEvery is the time between two calls of Control.NewDeadline during a wait for a response.
 const recheckEvery = 100 * time.Millisecond
 
-// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next
-// read, which is earlier than Deadline if nextDeadline has to be called again after that read.
+// nextDeadline sets Deadline to the result of NewDeadline. It returns the deadline of the next read. If this
+// is earlier than Deadline, nextDeadline must be called again after the read.
 func (c *Control) nextDeadline(now time.Time) time.Time {
 	if c.NewDeadline == nil {
 		return c.Deadline

@@ -97,7 +97,7 @@ func (t *Transport) dialProxy(ctx context.Context, u *upstream.Upstream, a upstr
 	*verdict.Error) {
 	conn, verr := t.dialProxyOnce(ctx, u, a, c)
 	if verr != nil && verr.Cause == verdict.LocalLimit && !c.keepIdle {
-		t.CloseAllIdle() // idle connections are the only resource that can be given up
+		t.CloseAllIdle() // no other resource can be released
 		conn, verr = t.dialProxyOnce(ctx, u, a, c)
 	}
 	return conn, verr
@@ -171,7 +171,7 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 		if to.IP.Equal(a.IP) {
 			return true
 		}
-		// A listener on every address also accepts connections to addresses added since.
+		// A listener on all addresses also accepts connections to addresses that were added later.
 		if from, ok := c.LocalAddr().(*net.TCPAddr); ok && a.IP.IsUnspecified() &&
 			(to.IP.Equal(from.IP) || to.IP.IsLoopback()) {
 			return true
@@ -180,8 +180,8 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 	return false
 }
 
-// loopError is the error of a connection to this gateway: of the proxy's configuration, or, through
-// direct://, of the request's target.
+// loopError returns the error of a connection to this gateway. The reason is the proxy's configuration or,
+// with direct://, the request's target.
 func loopError(a upstream.Address) *verdict.Error {
 	verr := &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected",
 		Err: errors.New("the proxy is this gateway itself")}
@@ -317,7 +317,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 	}
 	var body http1.Body
 	body.Start(r, head.Framing, head.Length)
-	// The body is only for diagnosis, so it gets little time.
+	// The body is only for diagnosis, so the wait for it is short.
 	conn.SetReadDeadline(t.cfg.Now().Add(500 * time.Millisecond))
 	tun.Refused.Body, _ = io.ReadAll(io.LimitReader(&body, maxRefusedBody))
 	return nil
@@ -360,7 +360,7 @@ func (t *Transport) awaitConnect(conn net.Conn, r *http1.Reader, c *Control, hea
 	}
 }
 
-// earlyConn is a connection whose first bytes have been read already.
+// earlyConn is a connection whose first bytes have already been read.
 type earlyConn struct {
 	net.Conn
 	early []byte

@@ -184,19 +184,19 @@ func (p *page) byPrivoxy() bool {
 	return known && string(p.contentType) == "text/plain" && p.server == nil && p.date == nil
 }
 
-// notRelayed reports whether the response has no sign of having been relayed.
+// notRelayed reports whether nothing shows that the response was relayed.
 func (p *page) notRelayed() bool { return p.connect || p.vias == 0 }
 
-// bySquid reports whether the page was written by the proxy, and the proxy is squid. squid adds Via to
-// its own pages as well, unless configured otherwise. If there is a second Via, another squid behind
-// the proxy may have written the page.
+// bySquid reports whether the proxy is squid and has written the page itself. squid also adds Via to its own
+// pages, unless it is configured otherwise. If there is a second Via, another squid behind the proxy may have
+// written the page.
 func (p *page) bySquid(via viaState) bool {
 	switch {
 	case p.squidError == nil || !p.html() || p.server != nil && !bytes.HasPrefix(p.server, []byte("squid")):
 		return false
 	case p.notRelayed():
 		return true
-	case via.missing(): // the proxy adds no Via, so this one is the target's
+	case via.missing(): // the proxy adds no Via, so the target has added this one
 		return false
 	}
 	return p.vias == 1 && bytes.IndexByte(p.via, ',') < 0 && bytes.Contains(p.via, []byte("(squid"))
@@ -244,7 +244,7 @@ var privoxyReasons = map[string]string{
 var threeproxyReasons = map[string]string{
 	"Host Not Found or connection failed":                    "destination_unavailable",
 	"Failed to connect parent proxy":                         "proxy_configuration_error",
-	"You have exceeded your limits":                          "connection_limit_reached", // those of the proxy's user
+	"You have exceeded your limits":                          "connection_limit_reached", // of the proxy's user
 	"Recursion detected":                                     "proxy_loop_detected",
 	"Internal proxy error during processing your request":    "proxy_internal_error",
 	"Access control list denies you to access this resource": "http_request_denied",
@@ -297,8 +297,8 @@ func squidReason(value []byte) string {
 }
 
 // proxyStatusError returns the error parameter of the last member of Proxy-Status, which is that of the
-// nearest proxy (RFC 9209 section 2). whirlpool says that the proxy is a Whirlpool. A Whirlpool
-// relays the members of others, so only its own member counts. Malformed fields are ignored (RFC 9651 section
+// nearest proxy (RFC 9209 section 2). whirlpool is set if the proxy is a Whirlpool. A Whirlpool relays the
+// members of other proxies, so only its own member counts. Malformed fields are ignored (RFC 9651 section
 // 4.2).
 func proxyStatusError(values []string, whirlpool bool) (reason string, ok bool) {
 	list, err := httpsfv.UnmarshalList(values)

@@ -31,8 +31,8 @@ type Facts struct {
 	// NoTunnels is set if the response to a CONNECT says that the proxy opens no tunnels at all: 405
 	// or 501.
 	NoTunnels bool
-	// Challenges are the schemes of a 407's Proxy-Authenticate, at most 8: nil without such a
-	// field, empty if the field names none.
+	// Challenges are the authentication schemes in the Proxy-Authenticate fields of a 407, at most 8. It is nil
+	// without such a field, and empty if the fields have no scheme.
 	Challenges []string
 }
 
@@ -58,7 +58,7 @@ func innerOutcome(fields []http1.Field) (inner string) {
 	return inner
 }
 
-// The limits of peekBody: the number of bytes of the body that rules see, and the wait for them.
+// The limits of peekBody: the number of bytes of the body that rules get, and the longest wait for them.
 const (
 	maxPage  = 8 << 10
 	pageWait = 100 * time.Millisecond
@@ -172,7 +172,7 @@ func (r *RefusedConnect) Verdict(timing core.Timing) verdict.Facts {
 	return f
 }
 
-// fill sets the fields of to that f determines.
+// fill sets the fields of to that follow from f.
 func (f *Facts) fill(to *verdict.Facts) {
 	to.FromProxy, to.InnerOutcome, to.Challenged = f.FromProxy, f.InnerOutcome, f.Challenges != nil
 	to.Schemes, to.NoTunnels = unsupportedSchemes(f.Challenges), f.NoTunnels

@@ -13,8 +13,8 @@ import (
 )
 
 // forward makes an attempt for an http:// target through an HTTP or HTTPS proxy: in absolute form or, if the
-// proxy cannot forward, through a tunnel to the target. It learns from the responses which of the two the proxy
-// can do (package ability).
+// proxy cannot forward, through a tunnel to the target. It learns from the responses which abilities the
+// proxy has (package ability).
 func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if q.upgrades() {
@@ -50,8 +50,8 @@ func (t *Transport) forward(ctx context.Context, u *upstream.Upstream, c *Contro
 	return nil
 }
 
-// comparable reports whether the request may be sent in absolute form and through a tunnel, to compare the
-// responses: a GET or HEAD without a body.
+// comparable reports whether the request can be sent both in absolute form and through a tunnel, so that the
+// responses can be compared. It must be a GET or HEAD without a body.
 func (q *Request) comparable() bool {
 	return q.Framing == http1.NoBody && (string(q.Method) == http.MethodGet || string(q.Method) == http.MethodHead)
 }
@@ -71,7 +71,7 @@ func refusedTunnel(verr *verdict.Error) bool {
 const compareWait = 2 * time.Second
 
 // compare sends a request, to which the proxy responded with an error status, through a tunnel of the same
-// proxy. If that shows that the proxy cannot forward, the second response replaces resp.
+// proxy. If the comparison shows that the proxy cannot forward, the second response replaces resp.
 func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Control, q *Request, resp *Response) {
 	first := t.setAside(c, resp)
 	second := Response{}
@@ -98,19 +98,19 @@ func (t *Transport) compare(ctx context.Context, u *upstream.Upstream, c *Contro
 	first.restore(c, resp)
 }
 
-// aside is a response that is kept while the same request is sent again.
+// aside is a response that is kept while the request is sent a second time.
 type aside struct {
 	Response
 	timing core.Timing
 }
 
-// setAside ends the control of c over resp.
+// setAside keeps resp and ends the control of c over it.
 func (t *Transport) setAside(c *Control, resp *Response) aside {
 	c.Interrupt.detach()
 	return aside{Response: *resp, timing: c.Timing}
 }
 
-// restore makes the response that was kept resp again, under the control of c.
+// restore sets resp to the response that was kept, under the control of c.
 func (a *aside) restore(c *Control, resp *Response) {
 	*resp, c.Timing = a.Response, a.timing
 	if !c.Interrupt.attach(a.pc.Conn) {
@@ -118,7 +118,7 @@ func (a *aside) restore(c *Control, resp *Response) {
 	}
 }
 
-// repeatByTunnel sends q again, through a tunnel, for at most compareWait.
+// repeatByTunnel sends q again through a tunnel. It takes at most compareWait.
 func (t *Transport) repeatByTunnel(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	second *Response) *verdict.Error {
 	deadline, newDeadline := c.Deadline, c.NewDeadline

@@ -12,13 +12,13 @@ import (
 // for the attempts of a client connection.
 type Interrupt struct {
 	mu      sync.Mutex
-	conn    net.Conn           // whose reads and writes Fire and Stop end
-	dialing context.CancelFunc // ends dialing (Stop only); nil if the attempt does not dial
-	fired   bool               // by Fire
-	stopped bool               // by Stop
+	conn    net.Conn           // Fire and Stop end its reads and writes
+	dialing context.CancelFunc // called by Stop to end dialing; nil if the attempt does not dial
+	fired   bool               // Fire has been called
+	stopped bool               // Stop has been called
 }
 
-// Fire ends the attempt in flight, and every later one when it begins.
+// Fire ends the attempt in flight. Later attempts end as soon as they begin.
 func (i *Interrupt) Fire() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -28,7 +28,8 @@ func (i *Interrupt) Fire() {
 	}
 }
 
-// Stop ends the attempt in flight, dialing included if Control.Stoppable is set, and every later one until Resume.
+// Stop ends the attempt in flight, including dialing if Control.Stoppable is set. Until Resume, later
+// attempts end as soon as they begin.
 func (i *Interrupt) Stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -48,7 +49,8 @@ func (i *Interrupt) Resume() {
 	i.stopped = false
 }
 
-// setDialing sets the function by which Stop ends dialing, and calls it if Stop has been called.
+// setDialing sets the function with which Stop ends dialing. If Stop has already been called, it calls the
+// function.
 func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -57,7 +59,7 @@ func (i *Interrupt) setDialing(cancel context.CancelFunc) {
 	}
 }
 
-// stoppable returns a context of dialing that Stop cancels. The caller calls end when it has dialled.
+// stoppable returns a context for dialing that Stop cancels. The caller must call end after dialing.
 func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end func()) {
 	if !c.Stoppable {
 		return ctx, func() {}

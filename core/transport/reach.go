@@ -8,11 +8,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy,
-// and the greeting with a SOCKS proxy. It sends no request. It takes at most the connect
-// timeout for the connection, and as long again for the greeting. A nil error says that the
-// proxy can be reached. At the limit of open files it fails, and closes no idle connection:
-// a check is worth less than a connection that serves clients.
+// Reach opens a connection to the proxy and closes it: TCP, TLS with an https:// proxy, and the greeting with
+// a SOCKS proxy. It sends no request. Both the connection and the greeting may take the connect timeout. The
+// error is nil if the proxy can be reached. At the limit of open files Reach fails. It does not close idle
+// connections, because clients' requests need them more.
 func (t *Transport) Reach(ctx context.Context, u *upstream.Upstream) *verdict.Error {
 	timeout := time.Duration(t.connectTimeout.Load())
 	c := &Control{Deadline: t.cfg.Now().Add(2 * timeout)}

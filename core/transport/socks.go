@@ -117,8 +117,7 @@ func appendSOCKSRequest(b []byte, authority string) ([]byte, error) {
 	return append(b, byte(port>>8), byte(port)), nil
 }
 
-// readSOCKSReply reads the reply to a request (RFC 1928 section 6), and no byte more. buf has at least
-// 262 bytes.
+// readSOCKSReply reads exactly one reply to a request (RFC 1928 section 6). buf has at least 262 bytes.
 func readSOCKSReply(c net.Conn, buf []byte) error {
 	if _, err := io.ReadFull(c, buf[:4]); err != nil {
 		return readError(err)

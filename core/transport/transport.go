@@ -2,10 +2,10 @@
 // proxy. A failure is returned as a *verdict.Error. Transport sends a request a second time only
 // if the proxy has received no part of it, or to find out whether the proxy forwards (forward.go).
 //
-// A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle
-// connection if there is one. For an https:// target, through a SOCKS5 proxy, and through a
-// proxy that cannot forward, transport opens a tunnel to the target, or reuses an idle one, and
-// sends the request in origin form. Only direct:// resolves the name of the target here.
+// A request for an http:// target goes to an HTTP or HTTPS proxy in absolute form, over an idle connection if
+// there is one. A tunnel is used for an https:// target, with a SOCKS5 proxy, and with a proxy that cannot
+// forward. Transport opens the tunnel to the target, or reuses an idle one, and sends the request in origin
+// form. The gateway resolves the name of a target only for direct://.
 package transport
 
 import (
@@ -70,12 +70,13 @@ func New(cfg Config) *Transport {
 	return t
 }
 
-// SetConnectTimeout sets the connect timeout of connections opened from now on.
+// SetConnectTimeout sets the connect timeout for new connections.
 func (t *Transport) SetConnectTimeout(d time.Duration) { t.connectTimeout.Store(int64(d)) }
 
-// ForbidAddress makes every connection to a fail. a is an address on which this process listens. A pool that
-// contains the gateway itself would forward a request to it in an endless loop (RFC 9110 section 7.6.3). The API
-// trusts connections from this machine, and direct:// would open them for any client.
+// ForbidAddress makes all connections to the address a fail. This process listens on a. There are two
+// reasons. A pool that contains the gateway itself would forward a request to it in an endless loop (RFC 9110
+// section 7.6.3). The API trusts connections from this machine, which any client could open through
+// direct://.
 func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 	t.forbiddenMu.Lock()
 	defer t.forbiddenMu.Unlock()
@@ -96,7 +97,7 @@ func (t *Transport) ForbidAddress(a *net.TCPAddr) {
 
 // Control holds the deadlines of one attempt and the means to end it.
 type Control struct {
-	Started  time.Time // when the attempt began; zero for now
+	Started  time.Time // when the attempt began; zero for the current time
 	Deadline time.Time // for the response's head; never zero
 	// NewDeadline, if not nil, returns the current deadline, which may be earlier than Deadline.
 	NewDeadline   func() time.Time
@@ -105,9 +106,9 @@ type Control struct {
 	NewConnection bool          // do not reuse an idle connection
 	Stoppable     bool          // Interrupt.Stop may be called
 	Interrupt     Interrupt
-	// OnSlow, if not nil, is called when no byte of a response has arrived for SlowAfter,
-	// and when a new connection is not established at once. The client may leave during
-	// such a wait, so the caller begins to watch its connection.
+	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection is
+	// not established at once. The caller then begins to watch the client connection, because the client may
+	// leave during the wait.
 	OnSlow func()
 	// Timing is set by the attempt.
 	Timing core.Timing
@@ -115,13 +116,13 @@ type Control struct {
 	keepIdle bool // for want of a descriptor the attempt fails, and no idle connection is closed
 }
 
-// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is
-// twice as long. A client that leaves during a half-open breaker's probe is therefore noticed
-// within a tenth of a second.
+// SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
+// long. So if a client leaves during the probe of a half-open breaker, this is detected within a tenth of a
+// second.
 const SlowAfter = 50 * time.Millisecond
 
-// ContinueWait is how long a request with Expect: 100-continue waits for the 100 response. The
-// value is that of curl. Not every server sends the response.
+// ContinueWait is the longest wait of a request with Expect: 100-continue for the 100 response. curl uses the
+// same value. Not every server sends the response.
 const ContinueWait = time.Second
 
 // Request is the request to send. Its fields do not include the hop-by-hop fields of the client.
@@ -135,8 +136,8 @@ type Request struct {
 	Upgrade    []byte // value of the Upgrade field to send; nil for none (see upgrades)
 	Idempotent bool
 
-	// The body is Prefix followed by Rest. Prefix can be sent any number of times, Rest can be
-	// read once.
+	// The body is Prefix followed by Rest. Prefix can be sent any number of times, but Rest can be read only
+	// once.
 	Framing http1.Framing
 	Length  int64 // with http1.Length the length of the whole body; otherwise as in http1.Request
 	Prefix  []byte
@@ -144,22 +145,21 @@ type Request struct {
 
 	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
 	Pipes      *socket.Pipes // copies from Source to the proxy; nil if Source is nil
-	BeforeRead func()        // called before each wait for more of Rest
-	StopRead   func()        // ends such a wait, and all later ones, from another goroutine
+	BeforeRead func()        // called before each wait for further bytes of Rest
+	StopRead   func()        // ends the current wait, and all later ones, from another goroutine
 
-	// Continue, if not nil, asks the client for Rest, of which nothing has been read: the
-	// client waits for a 100 response (RFC 9110 section 10.1.1). The attempt then sends
-	// Expect: 100-continue. It calls Continue after a 100 response or after ContinueWait, but
-	// not after a final response. Continue sets this field to nil. It returns false if the
-	// client has left.
+	// Continue, if not nil, asks the client for Rest with a 100 response (RFC 9110 section 10.1.1). The client
+	// waits for it, and nothing of Rest has been read. If Continue is set, the attempt sends Expect:
+	// 100-continue. It calls Continue after a 100 response or after ContinueWait, but not after a final response.
+	// Continue sets this field to nil. It returns false if the client has left.
 	Continue func() bool
 }
 
 // unrepeatable reports whether the request must not be sent again on another connection.
 func (q *Request) unrepeatable() bool { return !q.Idempotent || q.Rest != nil && q.Continue == nil }
 
-// Response is a response whose head has been read and whose body has not. The caller must call
-// Finish.
+// Response is a response whose head has been read and whose body has not. The caller must call Finish at the
+// end.
 type Response struct {
 	http1.Response
 	Body http1.Body
@@ -257,8 +257,8 @@ func (t *Transport) attempt(u *upstream.Upstream, c *Control, q *Request, resp *
 	return verr
 }
 
-// oversized reports whether err is about the size of a response's head. A head that is only too large has a valid
-// beginning, so it is not left over from an earlier response.
+// oversized reports whether err means that the head of a response is too large. Such a head has a valid
+// beginning, so it is not a remainder of an earlier response.
 func oversized(err error) bool {
 	var proto *http1.ProtocolError
 	return errors.As(err, &proto) && proto.Status != http.StatusBadRequest
@@ -269,8 +269,8 @@ func lostConnection(verr *verdict.Error) bool {
 	return verr.Cause == verdict.StaleConnection || verr.Cause == verdict.Leftover
 }
 
-// closedEarly reports whether the error can mean that the peer had closed an idle connection. The
-// caller has checked that no byte of a response has arrived, not even of an interim one.
+// closedEarly reports whether the error may mean that the peer had closed an idle connection. The caller has
+// checked that no byte of a response has arrived, not even of an interim response.
 func closedEarly(verr *verdict.Error) bool {
 	return errors.Is(verr.Err, errNoResponse) || verr.Reason == "connection_terminated"
 }
@@ -301,14 +301,14 @@ func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict
 		return nil
 	}
 	if w := (*socket.WriteError)(nil); errors.As(verr.Err, &w) {
-		resp.notReceived = !pc.slowWrite // a write that did not wait has sent nothing
+		resp.notReceived = !pc.slowWrite // if the write did not have to wait, it has sent nothing
 		return t.writeFailed(c, q, resp, w.Err)
 	}
 	resp.notReceived = verr.Err == errNoResponse && socket.NotReceived(pc.tcp, len(pc.out))
 	return verr
 }
 
-// writeFailed reads a response to a request that could not be sent: the proxy may have sent one
+// writeFailed is called when sending a request has failed. It reads the response that the proxy may have sent
 // before it closed the connection.
 func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err error) *verdict.Error {
 	if verr := t.readHead(c, q, resp, true); verr != nil {
@@ -318,10 +318,10 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It waits for a short time, then calls OnSlow and waits until
-// the deadline. The deadline of the first wait is kept for further fast responses on the same
-// connection, because setting a deadline moves a timer. writeFailed says that the request could
-// not be sent, so that OnSlow is not called.
+// readHead reads the response's head. It first waits for a short time. Then it calls OnSlow and waits until
+// the deadline. Setting a deadline moves a timer. So the deadline of the first wait remains set for further
+// fast responses on the same connection. writeFailed is set if the request could not be sent; OnSlow is then
+// not called.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)
@@ -387,11 +387,12 @@ func (r *Response) SetReadDeadline(c *Control, deadline time.Time) {
 	r.pc.setReadDeadline(c, deadline)
 }
 
-// peekWait is how long Peek waits for the beginning of a body, at most.
+// peekWait is the longest wait of Peek for the beginning of a body.
 const peekWait = 100 * time.Millisecond
 
-// Peek appends the first n bytes of the body to dst, without consuming them: fewer if the body is shorter, or if they
-// do not arrive within peekWait. whole reports whether these bytes are the whole body.
+// Peek appends the first n bytes of the body to dst without consuming them. It appends fewer bytes if the
+// body is shorter, or if they do not arrive within peekWait. whole reports whether these bytes are the whole
+// body.
 func (r *Response) Peek(c *Control, dst []byte, n int) (_ []byte, whole bool) {
 	before, waits := len(dst), false
 	for {
@@ -424,7 +425,7 @@ func (r *Response) Peek(c *Control, dst []byte, n int) (_ []byte, whole bool) {
 	return dst, whole
 }
 
-// The limits of Drain: the number of bytes that it reads, and how long it waits.
+// The limits of Drain: the number of bytes that it reads, and the time that it waits.
 const (
 	maxDrain  = 64 << 10
 	drainWait = 100 * time.Millisecond
@@ -435,7 +436,7 @@ const (
 func (r *Response) Drain(c *Control) bool {
 	for r.Body.Left() <= maxDrain {
 		if p, _ := r.Body.Ready(); p != nil {
-			continue // usually the rest has arrived already, and no deadline is needed
+			continue // usually the rest has already arrived, so no deadline is needed
 		}
 		if r.Body.Done() {
 			return true
@@ -446,9 +447,9 @@ func (r *Response) Drain(c *Control) bool {
 	return false
 }
 
-// Finish ends the attempt. The connection is kept if the response has been read completely, and
-// closed otherwise. sentAll reports whether the whole request body was sent; if not, a part of
-// Request.Rest has not been read.
+// Finish ends the attempt. If the response has been read completely, the connection becomes idle; otherwise
+// it is closed. sentAll reports whether the whole request body was sent. If not, a part of Request.Rest has
+// not been read.
 func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 	if r.pc == nil {
 		return true
@@ -460,7 +461,7 @@ func (r *Response) Finish(c *Control, now time.Time) (sentAll bool) {
 		select {
 		case err := <-r.sendDone:
 			r.sendDone, sentAll = nil, err == nil
-		default: // the response came first
+		default: // the response came before the end of the request's body
 			sentAll = false
 		}
 	}
@@ -517,7 +518,7 @@ func (t *Transport) CloseExpired() { t.prune(t.cfg.Now().Add(-idleTimeout)) }
 // CloseAllIdle closes all idle connections. The Transport remains usable.
 func (t *Transport) CloseAllIdle() { t.prune(t.cfg.Now()) }
 
-// prune closes the connections that became idle before then.
+// prune closes the connections that became idle before the time then.
 func (t *Transport) prune(then time.Time) {
 	t.pools.Range(func(_, p any) bool {
 		p.(*idlePool).prune(then)
@@ -525,7 +526,7 @@ func (t *Transport) prune(then time.Time) {
 	})
 }
 
-// usesTunnel reports whether even a request for an http:// target goes through a tunnel.
+// usesTunnel reports whether requests for http:// targets also go through a tunnel.
 func usesTunnel(scheme string) bool {
 	return scheme == upstream.SOCKS5 || scheme == upstream.SOCKS5H || scheme == upstream.Direct
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// upgrades reports whether the Upgrade field is sent. It is not if the body is long: a target may switch protocols
-// before it has read the whole body, and the rest would then be taken for bytes of the new protocol.
+// upgrades reports whether the Upgrade field is sent. It is not sent with a long body: a target may switch
+// protocols before it has read the whole body, and would then take the rest of the body for bytes of the new
+// protocol.
 func (q *Request) upgrades() bool {
 	return q.Upgrade != nil && q.Rest == nil && len(q.Prefix) <= maxInline
 }
@@ -49,8 +50,8 @@ func offered(offer, protocol []byte) bool {
 	return false
 }
 
-// Tunnel takes the connection of r, a 101 response, for a tunnel in the new protocol. The fields of r are not valid
-// afterwards, and Finish does nothing.
+// Tunnel takes the connection of r, a 101 response, for a tunnel in the new protocol. After Tunnel, the
+// fields of r are not valid, and Finish does nothing.
 func (r *Response) Tunnel(c *Control) Tunnel {
 	pc := r.pc
 	r.pc = nil
@@ -66,9 +67,9 @@ func (r *Response) Tunnel(c *Control) Tunnel {
 	return tun
 }
 
-// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove that field from a request in
-// absolute form. The target then responds with 400 or 426, and the request is sent once more, through a tunnel of the
-// same proxy. That shows nothing about what the proxy can do for other requests.
+// forwardUpgrade is forward for a request with an Upgrade field. Many proxies remove that field from a
+// request in absolute form. The target then responds with 400 or 426, and the request is sent once more,
+// through a tunnel of the same proxy. This shows nothing about the proxy's abilities for other requests.
 func (t *Transport) forwardUpgrade(ctx context.Context, u *upstream.Upstream, c *Control, q *Request,
 	resp *Response) *verdict.Error {
 	if u.Abilities().ByTunnel(u.Elapsed(c.Started), false) {

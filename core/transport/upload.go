@@ -39,10 +39,10 @@ func (q *Request) discardRest() {
 	}
 }
 
-// upload sends a request with a larger body. It writes pc.out, which holds the head and, with
-// prefixSent, the body's Prefix. Then it sends the rest of the body and reads the response's head at
-// the same time, since the response may arrive before the body has been sent. The attempt timeout
-// starts when the body has been sent. Until then only lack of progress ends the attempt.
+// upload sends a request with a larger body. It writes pc.out, which holds the head and, with prefixSent, the
+// body's Prefix. Then it sends the rest of the body and reads the response's head at the same time, since the
+// response may arrive before the body has been sent. The attempt timeout starts when the body has been sent.
+// Until then, the attempt ends only if there is no progress.
 func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bool) *verdict.Error {
 	pc := resp.pc
 	if _, err := pc.Write(pc.out); err != nil {
@@ -60,7 +60,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 		c.Interrupt.setWriteDeadline(pc.Conn, time.Time{})
 	}
 	if q.Rest == nil {
-		c.callOnSlow() // the client is not being read, so its connection must be watched
+		c.callOnSlow() // nothing is read from the client, so its connection must be watched
 	}
 	pc.setReadDeadline(c, c.Total)
 	pc.readDeadline = time.Time{} // sendRest changes the deadline
@@ -82,7 +82,7 @@ func (t *Transport) upload(c *Control, q *Request, resp *Response, prefixSent bo
 func (t *Transport) sendRest(c *Control, q *Request, head *headWait, prefixSent bool, headTimeout time.Duration,
 	done chan<- error) {
 	err := sendBody(head.pc, c, q, prefixSent)
-	if q.broken() { // there will be no response: end the wait for it
+	if q.broken() { // no response will come: end the wait for it
 		done <- err
 		c.Interrupt.setReadDeadline(head.pc.Conn, aLongTimeAgo)
 		return

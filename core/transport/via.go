@@ -12,8 +12,8 @@ import (
 //
 // A name is the proxy's own only if every successful response (status below 400) had it, if there were at
 // least viaSamples of them, from several targets, and if no other proxy of the pool adds the same name
-// (Transport.hasUniqueVia). Otherwise it could be the name of a cache in front of the targets, whose
-// error pages may come without it.
+// (Transport.hasUniqueVia). Otherwise the name could be that of a cache in front of the targets, whose error
+// pages may lack the field.
 type viaHabit struct{ state atomic.Uint64 }
 
 // viaSamples is the minimum number of successful responses for a conclusion.
@@ -49,7 +49,7 @@ func (s viaState) name() uint32 { return uint32(s >> 40) }
 func (h *viaHabit) add(fields []http1.Field, target string) {
 	old := viaState(h.state.Load())
 	if old.missing() {
-		return // final: after one such response, a missing Via has no meaning
+		return // final: after a response without Via, nothing else matters
 	}
 	name, given := viaName(fields)
 	for {
