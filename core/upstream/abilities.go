@@ -7,24 +7,24 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
 )
 
-// Abilities returns what is known of what the proxy can do. It is empty for SOCKS proxies and
-// direct://, which open all tunnels.
+// Abilities returns the proxy's abilities. The set stays empty for SOCKS proxies and direct://, which open
+// all tunnels.
 func (u *Upstream) Abilities() *ability.Set { return &u.abilities }
 
-// Ability returns what is known of an ability now.
+// Ability returns the current state of an ability.
 func (u *Upstream) Ability(k ability.Kind) ability.View {
 	return u.abilities.View(k, u.Elapsed(u.now()))
 }
 
-// LearnsAbilities reports whether abilities are learnt from the requests of clients: not if breakers
+// LearnsAbilities reports whether abilities are learnt from the requests of clients. They are not if breakers
 // count failures literally.
 func (u *Upstream) LearnsAbilities() bool { return !u.pool.literal.Load() }
 
-// Elapsed is Pool.Elapsed of the proxy's pool.
+// Elapsed returns Pool.Elapsed of the proxy's pool.
 func (u *Upstream) Elapsed(now time.Time) time.Duration { return now.Sub(u.epoch) }
 
-// Limited reports whether something has been found that a proxy of the pool cannot do. Without that,
-// a selection need not look at abilities.
+// Limited reports whether some proxy of the pool is known to lack an ability. If not, a selection need not
+// consider abilities.
 func (p *Pool) Limited() bool { return p.limited.Load() }
 
 // TunnelOpened records that the proxy has opened a tunnel to authority (host:port) for a client.
@@ -46,8 +46,8 @@ func (u *Upstream) Forwarded(url []byte, at time.Duration) {
 	}
 }
 
-// ForwardRefused records that the proxy has responded with 405 or 501 to a client's request in absolute form, and
-// that nothing shows whether the target has.
+// ForwardRefused records that a client's request in absolute form got a 405 or 501, and that it is unknown
+// whether the proxy or the target sent it.
 func (u *Upstream) ForwardRefused(url []byte, status int, at time.Duration) {
 	u.pool.refusals.Refused(&u.abilities, ability.Forward, targetHash(string(url)), status, at)
 }

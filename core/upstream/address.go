@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// Secret is a text that must not appear in logs, errors or responses. Printing and encoding give
-// "***"; Reveal gives the text.
+// Secret is a text that must not appear in logs, errors or responses. Printing and encoding it give "***".
+// Reveal returns the text.
 type Secret string
 
 const mask = "***"
 
-// Without one of these a Secret would be printed or encoded in clear text.
+// Without one of these methods, a Secret would be printed or encoded in clear text.
 var (
 	_ fmt.Stringer           = Secret("")
 	_ fmt.GoStringer         = Secret("")
@@ -31,10 +31,10 @@ func (s Secret) String() string {
 	return mask
 }
 
-// GoString masks %#v.
+// GoString implements fmt.GoStringer, so that %#v does not print the text.
 func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
-// MarshalText masks JSON and TOML.
+// MarshalText implements encoding.TextMarshaler, so that JSON and TOML do not contain the text.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Reveal returns the text itself, to send it to the proxy.
@@ -157,7 +157,7 @@ func noHost(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune("/\\@?#<>\"'`{}|^", r)
 }
 
-// place returns the part of the address from which ids are made.
+// place returns the part of the address that ids are made from.
 func (a Address) place() string {
 	if a.Scheme == Direct {
 		return Direct
@@ -165,8 +165,8 @@ func (a Address) place() string {
 	return a.Host
 }
 
-// Masked reports whether a was parsed from the output of Redacted for an address with credentials,
-// which are then missing.
+// Masked reports whether a was parsed from the result of Redacted for an address with credentials. The
+// credentials are then missing.
 func (a Address) Masked() bool { return a.Username == mask && a.Password == "" }
 
 // Redacted returns the address as a URL without its credentials.

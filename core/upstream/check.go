@@ -7,19 +7,19 @@ import (
 
 // CheckReport is the result of a proxy's last health check.
 type CheckReport struct {
-	At          time.Duration // its end (Pool.Elapsed)
+	At          time.Duration // end of the check (Pool.Elapsed)
 	Passed      bool
-	Fault       string        // why it has not passed; "" if it has
-	Latency     time.Duration // until the end of the response; 0 unless it passed
-	Exit        netip.Addr    // from which the proxy connects to targets, as last stated; invalid if unknown
-	Intercepted bool          // the proxy presents a certificate of its own for an https:// URL
+	Fault       string        // why the check has not passed; "" if it has
+	Latency     time.Duration // until the end of the response; 0 if the check has not passed
+	Exit        netip.Addr    // exit address that was stated last; invalid if unknown
+	Intercepted bool          // with an https:// URL, the proxy presents its own certificate
 }
 
 // LastCheck returns the result of the last health check; nil if there was none.
 func (u *Upstream) LastCheck() *CheckReport { return u.lastCheck.Load() }
 
-// SetLastCheck sets the result of the last health check; nil for none. While a proxy that has not served a
-// request fails its checks, it is chosen last.
+// SetLastCheck sets the result of the last health check; nil for none. A proxy that has not served a request
+// is chosen last while its checks fail.
 func (u *Upstream) SetLastCheck(r *CheckReport) {
 	u.lastCheck.Store(r)
 	failed := r != nil && !r.Passed
@@ -28,9 +28,9 @@ func (u *Upstream) SetLastCheck(r *CheckReport) {
 	}
 }
 
-// AcquireCheck returns a lease for a health check, which takes no place in flight and does not change the
-// statistics. It is the probe of a half-open breaker. It returns false if the breaker admits nothing or
-// the proxy is draining.
+// AcquireCheck returns a lease for a health check. The lease takes no place in flight and does not change the
+// statistics. It is the probe of a half-open breaker. AcquireCheck returns false if the breaker admits
+// nothing, or if the proxy is draining.
 func (u *Upstream) AcquireCheck(now time.Time) (Lease, bool) {
 	if u.Draining() {
 		return Lease{}, false

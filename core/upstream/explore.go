@@ -25,8 +25,8 @@ import (
 
 // The times of explorations.
 const (
-	idleAfter  = 30 * time.Second // without a selection, until an exploration
-	trialEvery = time.Second      // between the explorations of a trial
+	idleAfter  = 30 * time.Second // time without a selection until an exploration
+	trialEvery = time.Second      // time between the explorations of a trial
 )
 
 // trialSuccesses is the number of successes in a row that end a trial.
@@ -39,8 +39,8 @@ const sweepRows = 1000
 // maxIdle is the maximal length of Pool.Idle.
 const maxIdle = 64
 
-// trial counts the successes that are missing for the end of a trial. It is 0 without a trial, and
-// negative from the beginning of an exploration until its result.
+// trial counts the further successes that are required to end a trial. It is 0 if there is no trial, and
+// negative from the beginning of an exploration to its result.
 type trial struct{ left atomic.Int32 }
 
 // begin begins a trial, unless there is one.
@@ -55,22 +55,23 @@ func (t *trial) explore() {
 	}
 }
 
-// release ends an exploration that says nothing about the proxy.
+// release ends an exploration whose result shows nothing about the proxy.
 func (t *trial) release() {
 	if left := t.left.Load(); left < 0 {
 		t.left.CompareAndSwap(left, -left)
 	}
 }
 
-// add counts an attempt during a trial. worse is whether the window is worse than the attempt
-// (window.worseThan). It reports whether the trial has ended with enough successes. Requires the window's mu.
+// add counts an attempt during a trial. worse is set if the window is worse than the attempt
+// (window.worseThan). add returns true if the trial has ended with enough successes. Requires the window's
+// mu.
 func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	left := t.left.Load()
 	switch left = max(left, -left) - 1; {
 	case left < 0:
 		return false
 	case v != core.Success || !worse:
-		left = 0 // it still fails, or the window is as good as the attempt
+		left = 0 // the proxy still fails, or the window is as good as the attempt
 	default:
 		passed = left == 0
 	}
@@ -78,8 +79,8 @@ func (t *trial) add(v core.Verdict, worse bool) (passed bool) {
 	return passed
 }
 
-// Unexplored reports whether an exploration of the proxy is due at a time (Pool.Elapsed), and
-// since when.
+// Unexplored reports whether an exploration of the proxy is due at the time at (Pool.Elapsed). since is when
+// it became due.
 func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) {
 	if !u.Free() || u.Unreached() {
 		return 0, false
@@ -95,7 +96,7 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 // OnTrial reports whether the proxy is in a trial.
 func (u *Upstream) OnTrial() bool { return u.window.trial.left.Load() != 0 }
 
-// Explore is like Acquire and begins an exploration.
+// Explore is like Acquire, and begins an exploration.
 func (u *Upstream) Explore(now time.Time) (Lease, bool) {
 	lease, ok := u.Acquire(now)
 	if ok {
@@ -104,14 +105,14 @@ func (u *Upstream) Explore(now time.Time) (Lease, bool) {
 	return lease, ok
 }
 
-// dueExploration is a proxy whose exploration is due, and since when.
+// dueExploration is a proxy whose exploration is due, and the time since which it is.
 type dueExploration struct {
 	u     *Upstream
 	since time.Duration
 }
 
-// Idle returns proxies whose exploration was due at the last Sweep, the longest first. The
-// caller checks with Unexplored whether it still is.
+// Idle returns proxies whose exploration was due at the last Sweep, the longest first. The caller must check
+// with Unexplored whether the exploration is still due.
 func (p *Pool) Idle() []*Upstream {
 	if list := p.idle.Load(); list != nil {
 		return *list

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// AssignIDs gives each spec without an id one that stays the same in the next process: host:port or,
-// for the second and later ones with the same host and port, host:port-2, host:port-3 in their order.
+// AssignIDs gives an id to each spec without one. The id is the same in every process: host:port. If several
+// specs have the same host and port, the further ones get host:port-2, host:port-3 and so on, in their order.
 func AssignIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
@@ -63,7 +63,7 @@ func (s *Snapshot) keepIDs(specs []Spec) {
 	}
 }
 
-// assigned reports whether AssignIDs may have made the id for a place.
+// assigned reports whether AssignIDs may have made the id from a place.
 func assigned(id, place string) bool {
 	rest, ok := strings.CutPrefix(id, place)
 	if !ok || rest == "" {

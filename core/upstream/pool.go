@@ -23,7 +23,7 @@ type PoolConfig struct {
 	Now      func() time.Time
 	Notify   func(core.Transition)
 	OnRemove func(*Upstream) // called after the last attempt through a removed proxy; may be nil
-	OnFree   func()          // called when an attempt has given its place in flight back; may be nil
+	OnFree   func()          // called when an attempt has released its place in flight; may be nil
 	OnChange func(*Snapshot) // called after each change, in order; may be nil
 
 	NoSlowStart bool // no limit of attempts in flight for proxies that have not served a request
@@ -34,7 +34,7 @@ type PoolConfig struct {
 type Pool struct {
 	snapshot atomic.Pointer[Snapshot]
 	now      func() time.Time
-	epoch    time.Time     // beginning of all time counts; with a monotonic reading
+	epoch    time.Time     // time 0 of all elapsed times; has a monotonic reading
 	changes  atomic.Uint64 // published snapshots plus transitions of breakers
 	notify   func(core.Transition)
 	onRemove func(*Upstream)
@@ -43,7 +43,7 @@ type Pool struct {
 	ledger   *evidence.Ledger
 	literal  atomic.Bool // breakers open by the number of failures, without evidence
 	noStart  bool        // PoolConfig.NoSlowStart
-	limited  atomic.Bool // something has been found that a proxy cannot do
+	limited  atomic.Bool // some proxy is known to lack an ability
 	refusals ability.Refusals
 
 	mu      sync.Mutex // one change at a time
@@ -51,13 +51,13 @@ type Pool struct {
 	retired []*Upstream // removed proxies with attempts in flight
 
 	memory  atomic.Int64                // ns
-	tail    atomic.Uint64               // largest Tail of the proxies at the last full round of sweeps; float64 bits, s
+	tail    atomic.Uint64               // largest Tail in the last complete round of sweeps; float64 bits, s
 	idle    atomic.Pointer[[]*Upstream] // see Idle
 	sweepMu sync.Mutex                  // guards the following three
 
 	swept     int              // index in the snapshot where the next sweep begins
 	dueBuffer []dueExploration // reused by each sweep
-	sweptTail float64          // largest Tail in this round of sweeps, s
+	sweptTail float64          // largest Tail in this round of sweeps so far, s
 
 	watchMu   sync.Mutex
 	notClosed map[string]struct{}         // ids of proxies whose breaker is not closed; guarded by watchMu
@@ -69,7 +69,7 @@ type Pool struct {
 	leaving   atomic.Int64 // proxies that are removed when their last attempt has ended
 }
 
-// Snapshot is the pool at one time. It never changes.
+// Snapshot is the pool at one time. It is immutable.
 type Snapshot struct {
 	*Group
 	byID    map[string]*Upstream
@@ -79,8 +79,8 @@ type Snapshot struct {
 // Group is the proxies that a selection chooses from: the whole pool or a region.
 type Group struct {
 	All   []*Upstream   // in the order of configuration
-	Mixed []*Upstream   // in the order of IDHash, which is as good as random
-	Turn  atomic.Uint64 // first attempts through this group, since the snapshot
+	Mixed []*Upstream   // in the order of IDHash, which is practically random
+	Turn  atomic.Uint64 // number of first attempts through this group since the snapshot
 }
 
 // Region returns the proxies of the region with a core.Hash53, or nil.
@@ -108,8 +108,8 @@ func NewPool(cfg PoolConfig) *Pool {
 // Epoch returns the time from which Elapsed counts.
 func (p *Pool) Epoch() time.Time { return p.epoch }
 
-// At returns the time of day at a time counted by Elapsed. It is computed from now: the sum
-// of epoch and elapsed would be wrong after the clock was set or the machine was suspended.
+// At returns the time of day at a time counted by Elapsed. At computes it relative to now, because the sum of
+// epoch and elapsed would be wrong after a change of the clock or a suspension of the machine.
 func (p *Pool) At(elapsed time.Duration) time.Time {
 	now := p.now()
 	return now.Add(elapsed - p.Elapsed(now))
@@ -154,12 +154,12 @@ func (p *Pool) publish(next *Snapshot) {
 	}
 }
 
-// Changes returns a number that increases with each published snapshot and each transition of a
-// breaker. As long as it is unchanged and NextTest has not passed, conclusions from the snapshot and the
-// breakers' states stay valid.
+// Changes returns a number that increases with each published snapshot and each transition of a breaker.
+// While it does not change and NextTest has not passed, conclusions from the snapshot and the breakers'
+// states are valid.
 func (p *Pool) Changes() uint64 { return p.changes.Load() }
 
-// Ledger returns the evidence of the pool, by which breakers open.
+// Ledger returns the evidence of the pool.
 func (p *Pool) Ledger() *evidence.Ledger { return p.ledger }
 
 // ForgetTargets removes the targets without a recent failure from the ledger. The caller calls it a
@@ -201,7 +201,7 @@ func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 			specs = append(specs, *u.Spec())
 		}
 	}
-	AssignIDs(specs) // after the API's proxies are added, so that their ids are not used twice
+	AssignIDs(specs) // after the proxies of the API have been added, so that their ids are not used twice
 	return p.apply(defaults, specs)
 }
 
@@ -239,8 +239,8 @@ func (p *Pool) Add(specs []Spec) ([]*Upstream, error) {
 	return out, nil
 }
 
-// Update changes one proxy's configuration. If the address changes, breaker and statistics
-// are new.
+// Update changes the configuration of one proxy. If the address changes, the proxy gets a new breaker and new
+// statistics.
 func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -266,7 +266,7 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 	return p.Snapshot().byID[id], nil
 }
 
-// ErrDraining is the error that a proxy is being removed and cannot be changed.
+// ErrDraining means that a proxy is being removed and cannot be changed.
 var ErrDraining = errors.New("is being removed")
 
 // specs returns the specs of the proxies that are not draining.
@@ -280,8 +280,8 @@ func (s *Snapshot) specs() []Spec {
 	return out
 }
 
-// Remove removes a proxy. It admits no more attempts at once. With drain it stays in the
-// snapshot until its last attempt has ended.
+// Remove removes a proxy. From then on the proxy admits no attempts. With drain, it stays in the snapshot
+// until its last attempt has ended.
 func (p *Pool) Remove(id string, drain bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -291,7 +291,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
 	}
 	u.drain()
-	if drain && u.InFlight() > 0 { // read once: Acquire adds to it for a moment before it refuses an attempt
+	if drain && u.InFlight() > 0 { // read once: Acquire adds to it before it refuses an attempt
 		if !u.leaving {
 			u.leaving = true
 			p.leaving.Add(1)
@@ -368,8 +368,8 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	return nil
 }
 
-// forget drains a proxy that is no longer in the pool. It calls onRemove at once, or leaves
-// that to Sweep if attempts are in flight. Requires mu.
+// forget drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove at
+// once; otherwise Sweep does so later. Requires mu.
 func (p *Pool) forget(u *Upstream) {
 	u.drain()
 	if u.leaving {

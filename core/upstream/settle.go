@@ -9,9 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its
-// proxy. It returns the ledger's finding from a failure; an empty one if breakers count
-// literally. A second call does nothing.
+// Settle reports the attempt's outcome to the breaker, the ledger and the statistics of its proxy. It returns
+// the ledger's finding from a failure. The finding is empty if breakers count literally. A second call does
+// nothing.
 func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	if l.Proxy == nil || l.settled {
 		return found
@@ -76,9 +76,9 @@ func (l *Lease) weigh(o *core.Outcome) (found evidence.Finding, enough breaker.E
 	return found, enough
 }
 
-// CountUnreached reports to the breaker that a check of whether the proxy can be reached failed. It does
-// nothing if the breaker admits nothing. tries is the number of checks that have failed in a row. The
-// statistics do not change, since no request was sent.
+// CountUnreached reports a failed reachability check to the breaker. It does nothing if the breaker admits
+// nothing. tries is the number of failed checks in a row. The statistics do not change, because no request
+// was sent.
 func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 	permit, ok := u.breaker.Acquire()
 	if !ok {
@@ -95,16 +95,16 @@ func (u *Upstream) CountUnreached(cause core.Cause, tries int) {
 
 func causeWord(c uint8) string { return verdict.Word(core.Cause(c)) }
 
-// Target returns the target with an authority: host:port in lower case.
+// Target returns the target with the given authority: host:port in lower case.
 func Target(authority string) evidence.Target {
 	return evidence.Target{Hash: uint64(core.Hash53(authority)), Name: authority}
 }
 
-// Hash returns IDHash as an integer. No digit is lost.
+// Hash returns IDHash as an integer, without loss of precision.
 func (u *Upstream) Hash() uint64 { return uint64(u.idHash) }
 
-// Why returns the evidence against the proxy: the evidence that opened its breaker or, if the breaker is
-// closed, that of the current episode.
+// Why returns the evidence against the proxy. If its breaker is closed, this is the evidence of the current
+// episode; otherwise it is the evidence that opened the breaker.
 func (u *Upstream) Why() evidence.Why {
 	if why := u.why.Load(); why != nil && !u.word.Closed() {
 		return *why

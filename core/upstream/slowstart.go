@@ -16,18 +16,18 @@ import (
 //	doubled    by each success, as in TCP's slow start (RFC 5681, section 3.1)
 //	unlimited  from 64 on
 //
-// A selection prefers the proxies with fewer attempts in flight than that. If there is none, it
-// ignores the number: no request is refused and none waits.
+// A selection prefers the proxies that have fewer attempts in flight than this number. If there is no such
+// proxy, it ignores the number, so that no request is refused or waits.
 //
-// Other failures do not lower the number, since they cost little time, and scorers and breaker
-// use them already. With a limit of 2 after one failure, a scorer that sends everything to the
-// best proxy had 94 % of the oracle's successes in the scenario outage of plugin simulate, with
-// a limit of 2 after three failures in a row 98.5 %, and without a limit 99 %.
+// Other failures do not lower the number, because they cost little time, and because scorers and breaker take
+// them into account already. With a limit of 2 after one failure, a scorer that sends everything to the best
+// proxy had 94 % of the oracle's successes in the scenario outage of plugin simulate, with a limit of 2 after
+// three failures in a row 98.5 %, and without a limit 99 %.
 const (
-	unreached  = -1 // stands for 0: the proxy cannot be reached
+	unreached  = -1 // the number is 0, because the proxy cannot be reached
 	unserved   = 0  // attempts have timed out, and none has succeeded
 	unproven   = 1  // until the first success
-	provenFrom = 64 // successes double the number up to this
+	provenFrom = 64 // successes double the number until it reaches this value
 	unlimited  = math.MaxInt32
 )
 
@@ -73,8 +73,8 @@ func (u *Upstream) countTimeout(at time.Duration) {
 	}
 }
 
-// Preferred reports whether the proxy has fewer attempts in flight than its preferred
-// number at a moment (Pool.Elapsed).
+// Preferred reports whether the proxy has fewer attempts in flight than its preferred number at the time at
+// (Pool.Elapsed).
 func (u *Upstream) Preferred(at time.Duration) bool {
 	limit := u.slow.limit.Load()
 	if limit > unserved {
@@ -88,11 +88,10 @@ func (u *Upstream) pause() time.Duration {
 	return firstPause << min(max(u.timeouts.Load()-2, 0), pauseSteps)
 }
 
-// Unreached reports whether the last check could not reach the proxy, and it has never
-// served a request.
+// Unreached reports whether the last reachability check failed and the proxy has never served a request.
 func (u *Upstream) Unreached() bool { return u.slow.limit.Load() == unreached }
 
-// SetReached takes the result of a check of whether the proxy can be reached.
+// SetReached records the result of a reachability check.
 func (u *Upstream) SetReached(ok bool) {
 	switch {
 	case ok && u.checkFailed.Load():

@@ -25,8 +25,8 @@ type Spec struct {
 	Source      string          // "config", "api", or the name of a proxy list
 }
 
-// OwnError is a rule that recognizes an error page of the proxy itself. All given parts must
-// match; at least one must be given.
+// OwnError is a rule that recognizes an own error page of the proxy. A page must match all parts that are
+// set. At least one part must be set.
 type OwnError struct {
 	Status int    // 400 to 999; 0 for all of them
 	Header string // "Name": the field is present; "Name: text": its value contains the text; "" for all
@@ -39,8 +39,8 @@ const (
 	maxOwnErrorText = 1024 // bytes of a header or body
 )
 
-// check returns the wrong part of the rule ("" for the whole rule) and a message, which is "" for a
-// valid rule.
+// check returns an empty msg for a valid rule. Otherwise it returns a message and the wrong part of the rule
+// ("" for the whole rule).
 func (o *OwnError) check() (part, msg string) {
 	name, _, _ := strings.Cut(o.Header, ":")
 	switch {
@@ -125,7 +125,7 @@ func (e *SpecError) Error() string { return ErrSpec.Error() + ": " + e.Msg }
 // Unwrap returns ErrSpec.
 func (e *SpecError) Unwrap() error { return ErrSpec }
 
-// DuplicateError is the error that two proxies have the same id. It wraps ErrSpec.
+// DuplicateError means that two proxies have the same id. It wraps ErrSpec.
 type DuplicateError struct{ ID string }
 
 func (e *DuplicateError) Error() string {

@@ -7,8 +7,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// watch updates the set of proxies whose breaker is not closed, and prepares a proxy whose
-// breaker closes for new traffic.
+// watch updates the set of proxies whose breaker is not closed. If the breaker of a proxy has closed, it also
+// prepares the proxy for new traffic.
 func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.changes.Add(1)
 	if t.To == core.Closed {
@@ -19,7 +19,7 @@ func (p *Pool) watch(u *Upstream, t core.Transition) {
 	defer p.watchMu.Unlock()
 	p.nextTest.Store(0)
 	switch {
-	case p.Snapshot().Get(t.ProxyID) != u: // it was removed, while an attempt was in flight
+	case p.Snapshot().Get(t.ProxyID) != u: // the proxy was removed while an attempt was in flight
 	case t.To == core.Closed:
 		delete(p.notClosed, t.ProxyID)
 	default:
@@ -39,7 +39,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		v := u.breaker.Snapshot()
 		at := v.NextTest
 		if v.State == core.HalfOpen {
-			at = now // its probe may be in flight
+			at = now // the probe may be in flight
 		}
 		if v.State != core.Closed && (!found || at.Before(earliest)) {
 			earliest, found = at, true
@@ -51,7 +51,7 @@ func (p *Pool) NextTest() (time.Time, bool) {
 	return earliest, found
 }
 
-// SetNextCheck sets when the next check of whether a proxy can be reached begins; zero for never.
+// SetNextCheck sets when the next reachability check begins; zero for never.
 func (p *Pool) SetNextCheck(at time.Time) {
 	next := time.Duration(0)
 	if !at.IsZero() {
@@ -60,8 +60,7 @@ func (p *Pool) SetNextCheck(at time.Time) {
 	p.nextCheck.Store(int64(next))
 }
 
-// NextCheck returns when the next check of whether a proxy can be reached begins. It returns false if
-// none is planned.
+// NextCheck returns when the next reachability check begins. It returns false if none is planned.
 func (p *Pool) NextCheck() (time.Time, bool) {
 	next := time.Duration(p.nextCheck.Load())
 	if next == 0 {
@@ -108,8 +107,8 @@ func (p *Pool) others(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
-// Sweep does what depends on time and not on traffic: it makes due breakers half-open, removes old
-// attempts from the statistics, and removes drained proxies. The caller calls it ten times a second.
+// Sweep makes the changes that depend on time. It makes due breakers half-open, removes old attempts from the
+// statistics, and removes drained proxies. The caller calls it ten times a second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
 	var overdue []*Upstream

@@ -2,9 +2,9 @@ package upstream
 
 import "time"
 
-// Tail returns the time within which nearly all responses through the proxy have begun. It lies between
-// the 99th percentile and the largest of the last few hundred latencies. For a proxy without a
-// success it is the largest Tail of the pool; 0 if there is none.
+// Tail returns the time within which nearly all responses through the proxy begin. It is between the 99th
+// percentile and the largest of the last few hundred latencies. For a proxy without a success it is the
+// largest Tail in the pool, or 0 if there is none.
 func (u *Upstream) Tail() time.Duration {
 	tail := load(&u.window.tail)
 	if tail == 0 {
@@ -13,9 +13,9 @@ func (u *Upstream) Tail() time.Duration {
 	return time.Duration(tail * 1e9)
 }
 
-// Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so
-// that a proxy that has become slower gets more time. It does so once until the next success, so
-// that a proxy that hangs does not get more and more time.
+// Stretch records that an attempt was cut short after d without a response. It raises Tail to d, so that a
+// proxy that has become slower gets more time. Before the next success it does so only once, so that a proxy
+// that hangs does not get more and more time.
 func (u *Upstream) Stretch(d time.Duration) {
 	w := &u.window
 	w.mu.Lock()

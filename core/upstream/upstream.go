@@ -16,8 +16,8 @@ import (
 
 // Upstream is one proxy of the pool. It is safe for concurrent use.
 //
-// The struct holds what a selection reads of every candidate, in 128 bytes (two cache lines), so
-// that a selection among hundreds of proxies stays cheap. The other fields are in details.
+// The struct has the fields that a selection reads of every candidate. They take 128 bytes (two cache lines),
+// so that a selection among hundreds of proxies is cheap. All other fields are in details.
 type Upstream struct {
 	*details
 	word     breaker.Word
@@ -48,11 +48,11 @@ type details struct {
 
 	pool *Pool
 	book evidence.Book                // the proxy's failures
-	why  atomic.Pointer[evidence.Why] // why the breaker opened last
+	why  atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
 
-	lastTimeout   atomic.Int64 // ns after the epoch: the end of the last of timeouts
+	lastTimeout   atomic.Int64 // end of the last attempt that timeouts counts, ns after the epoch
 	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
-	failedToReach atomic.Bool  // in the last failure no connection to the proxy was opened
+	failedToReach atomic.Bool  // no connection to the proxy was opened in the last failure
 
 	abilities   ability.Set
 	checkFailed atomic.Bool // the last health check failed
@@ -137,13 +137,13 @@ func (u *Upstream) ServedSince(at time.Duration) bool {
 	return u.HasServed() && time.Duration(u.window.lastSuccess.Load()) > at
 }
 
-// FailedToReach reports whether in the proxy's last failure no connection to it was opened.
+// FailedToReach reports whether in the last failure no connection to the proxy was opened.
 func (u *Upstream) FailedToReach() bool { return u.failedToReach.Load() }
 
 // Draining reports whether the proxy is being removed. It admits no attempts then.
 func (u *Upstream) Draining() bool { return u.draining.Load() }
 
-// Full reports whether the proxy has max_in_flight attempts, or is draining.
+// Full reports whether the proxy has max_in_flight attempts in flight, or is draining.
 func (u *Upstream) Full() bool { return u.inFlight.Load() >= int64(u.room.Load()) }
 
 // Free reports whether the breaker is closed and the proxy is not full. Admissible is then true for
@@ -160,7 +160,7 @@ func (u *Upstream) Admissible(at time.Duration, probe bool) bool {
 	return !u.Full() && (u.word.Closed() || probe && u.halfOpen(at))
 }
 
-// halfOpen reports whether a breaker that is not closed is half-open without a probe.
+// halfOpen reports whether a breaker that is not closed is half-open and has no probe.
 func (u *Upstream) halfOpen(at time.Duration) bool {
 	return !u.word.Open(at) && u.breaker.Admissible()
 }
@@ -171,11 +171,11 @@ type Lease struct {
 	Proxy         *Upstream
 	Target        evidence.Target // of the attempt; the caller sets it
 	ServedByOther bool            // another proxy has served the same request; the caller sets it
-	check         bool            // of a health check: neither a place in flight nor a part of the statistics
+	check         bool            // of a health check: without a place in flight, and not in the statistics
 	permit        breaker.Permit
-	began         time.Duration // Pool.Elapsed of its beginning
+	began         time.Duration // beginning of the attempt (Pool.Elapsed)
 	settled       bool
-	parted        bool // Part has given its place in flight back
+	parted        bool // Part has released the place in flight
 }
 
 // Acquire begins an attempt. It returns false if the proxy is full or draining, or its breaker
@@ -198,7 +198,7 @@ func (u *Upstream) Acquire(now time.Time) (Lease, bool) {
 // Answered reports to the breaker that the attempt has a response head or an open tunnel.
 func (l *Lease) Answered() { l.permit.Answered() }
 
-// Part gives the place in flight back, unless it has been given back, and returns a lease with the permit, which the
+// Part releases the place in flight, unless that has been done. It returns a lease with the permit, which the
 // caller settles and releases later. l holds nothing afterwards.
 func (l *Lease) Part() Lease {
 	rest := *l
@@ -223,8 +223,8 @@ func (l *Lease) Release() {
 	*l = Lease{}
 }
 
-// enter takes a place in flight, if there is one. A full proxy's inFlight does not change for a moment,
-// since a request that waits for a place, and gets one given back at that moment, would not find it.
+// enter takes a place in flight if there is one. It does not add to inFlight of a full proxy even for a
+// moment. Otherwise a request that waits could miss a place that is released at that moment.
 func (u *Upstream) enter() bool {
 	if room := int64(u.room.Load()); room == math.MaxInt32 {
 		u.inFlight.Add(1)
@@ -237,14 +237,14 @@ func (u *Upstream) enter() bool {
 			return false
 		}
 	}
-	if u.inFlight.Load() > int64(u.room.Load()) { // the proxy drains, or its max_in_flight is lower now
+	if u.inFlight.Load() > int64(u.room.Load()) { // the proxy is draining, or its max_in_flight has been lowered
 		u.inFlight.Add(-1)
 		return false
 	}
 	return true
 }
 
-// leave gives the place in flight of one attempt back.
+// leave releases the place in flight of one attempt.
 func (u *Upstream) leave() {
 	u.inFlight.Add(-1)
 	if f := u.pool.onFree; f != nil {

@@ -37,7 +37,7 @@ type window struct {
 	sum       float64 // of the latencies of the successes, s
 
 	oldest      atomic.Uint32 // stamp of the oldest attempt; undefined if the window is empty
-	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; before that, when the proxy was added
+	lastSuccess atomic.Int64  // end of the last success, ns after the epoch; at first, when the proxy was added
 	lastFailure time.Duration // end of the last failure, after the epoch; guarded by mu
 
 	sinceFailure int           // successes since then, at most windowSize
@@ -46,8 +46,8 @@ type window struct {
 	trial        trial
 }
 
-// tailDecay is the share of its distance to the latest latency by which tail decreases with each
-// success. A larger latency raises tail at once. So tail stays between the 99th percentile and the
+// tailDecay is the speed at which tail decreases: with each success, by this share of its distance to the
+// latest latency. A larger latency raises tail at once. So tail is between the 99th percentile and the
 // largest of the last few hundred latencies.
 const tailDecay = 0.01
 
@@ -128,7 +128,7 @@ func (w *window) dropOlder(at, memory time.Duration) {
 	}
 }
 
-// age removes the attempts that are too old by now.
+// age removes the attempts that are now too old.
 func (w *window) age(to *stats, at, memory time.Duration) {
 	if memory <= 0 || load(&to.samples) == 0 || stamp(w.oldest.Load()) >= stampOf(at-memory) {
 		return
@@ -147,16 +147,16 @@ func (w *window) mean() float64 {
 	return max(w.sum, 0) / float64(w.successes)
 }
 
-// worseThan reports whether the window is worse than a success with the given latency: it has
-// failures, or a mean latency of more than twice that. Requires mu.
+// worseThan reports whether the window is worse than a success with the given latency. It is if it has
+// failures, or if its mean latency is more than twice the given one. Requires mu.
 func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// publish computes the figures of the window. Requires mu.
+// publish computes the statistics of the window. Requires mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
-	if w.n < windowSize { // some of the failures in a row may have been removed
+	if w.n < windowSize { // failures of the current series may have been removed
 		store(&to.failures, min(load(&to.failures), float64(w.n)))
 	}
 	if w.successes == 0 {
