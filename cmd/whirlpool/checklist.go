@@ -128,7 +128,7 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 		}
 	}
 	if o.out != "" {
-		if err := os.WriteFile(o.out, []byte(listOf(good)), 0o600); err != nil {
+		if err := writePrivate(o.out, listOf(good)); err != nil {
 			return err
 		}
 	}
@@ -136,6 +136,26 @@ func (o *listOptions) report(out io.Writer, results []listcheck.Result) error {
 		return fmt.Errorf("none of %d proxies is good", len(results))
 	}
 	return nil
+}
+
+// writePrivate writes a file that only its owner can read, even if others could read the file that it replaces.
+func writePrivate(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return err
+	} else if info.Mode().IsRegular() { // not a terminal or a pipe
+		if err := f.Chmod(0o600); err != nil {
+			return err
+		}
+	}
+	if _, err := f.WriteString(text); err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // line returns the text about a good proxy.
