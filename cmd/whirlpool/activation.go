@@ -28,14 +28,15 @@ const (
 	useJudge   = "judge"
 )
 
-// activation is a plugin in use in place of the one that the configuration names.
+// activation is a plugin that is in use instead of the one that the configuration names.
 type activation struct {
-	Configured string `json:"configured"` // by the configuration, at the time
+	Configured string `json:"configured"` // the plugin that the configuration named at the time of the activation
 	Active     string `json:"active"`
 }
 
-// activations keeps the plugins that were activated through the API in a file of [state] dir, so that they are in use
-// again after a restart. One holds until the configuration names another plugin for its use.
+// activations keeps the plugins that were activated through the API in a file of [state] dir, so that they
+// are in use again after a restart. An activation is valid until the configuration names another plugin for
+// the same use.
 type activations struct {
 	path string // "" keeps nothing
 	log  *slog.Logger
@@ -52,7 +53,8 @@ func newActivations(stateDir string, log *slog.Logger) *activations {
 	return a
 }
 
-// set records that a plugin was activated for a use. With active as configured, or "", the record of the use goes.
+// set records that the plugin active was activated for a use. If active equals configured, or is "", set
+// removes the record of the use.
 func (a *activations) set(use, configured, active string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,7 +98,7 @@ func (a *activations) write() error {
 	return os.Rename(half, a.path)
 }
 
-// read reads the file. A file that is absent is an empty one.
+// read reads the file. If there is no file, there are no activations.
 func (a *activations) read() error {
 	data, err := os.ReadFile(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,7 +115,8 @@ func (a *activations) read() error {
 	return nil
 }
 
-// restore activates what was active when the gateway ended, unless the configuration names another plugin since.
+// restore activates the plugins that were active when the gateway ended. It skips a use for which the
+// configuration names another plugin since.
 func (a *activations) restore(cfg *config.Config, e *engine.Engine) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -18,12 +18,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// An upload is checked as `whirlpool plugin verify` checks. The checks run in a child process of low priority, with
-// its own memory: neither a module that compiles for seconds nor one that does its worst at a check slows requests
-// down. The child leaves the compiled code of a slow module in the cache directory, where the gateway finds it.
+// An upload is checked as `whirlpool plugin verify` checks. The checks run in a child process of low
+// priority, with its own memory: so requests are not slowed down by a module that compiles for seconds or
+// makes a check as expensive as possible. The child leaves the compiled code of a slow module in the cache
+// directory, where the gateway finds it.
 
-// checkTimeout is how long the checks of one module may take. At low priority on a busy machine an honest module of
-// standard Go, which takes a second of CPU time, is checked within 20 s.
+// checkTimeout is the longest time for the checks of one module. A good module of standard Go takes a second
+// of CPU time. At low priority on a busy machine it is checked within 20 s.
 const checkTimeout = 2 * time.Minute
 
 // checkHeader is the first line of a check child's standard input, in JSON. The module follows it.
@@ -34,7 +35,8 @@ type checkHeader struct {
 	Nice     int // see setNice
 }
 
-// The priorities of children: a slow module gets a tenth of the gateway's share of a busy processor, others a third.
+// The priorities of children. On a busy processor, a slow module gets a tenth of the gateway's share, other
+// modules a third.
 const (
 	niceSlow  = 10
 	niceOther = 5
@@ -44,10 +46,10 @@ const (
 type checker struct {
 	limits   wasmhost.Limits
 	cacheDir string
-	program  string // the executable of the child; "" to check in this process
+	program  string // the executable of the child process; "" to check in this process
 }
 
-// check is plugins.Options.Check.
+// check implements plugins.Options.Check.
 func (c *checker) check(ctx context.Context, code []byte, spec plugins.Spec) error {
 	report, err := c.report(ctx, code, spec)
 	if err != nil {
@@ -84,17 +86,17 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	timed, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(timed, c.program, "plugin", "check")
-	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // nothing of the gateway's, which may hold keys
+	cmd.Env = []string{"GOMAXPROCS=1", "GOMEMLIMIT=256MiB"} // no variables of the gateway, which may hold keys
 	cmd.Stdin = io.MultiReader(bytes.NewReader(header), bytes.NewReader([]byte("\n")), bytes.NewReader(code))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	isolate(cmd)
-	runtime.LockOSThread() // Linux ends the child when the thread that started it ends
+	runtime.LockOSThread() // Linux ends the child when the thread that has started it ends
 	defer runtime.UnlockOSThread()
 	if ctx.Err() != nil {
 		return conformance.Report{}, ctx.Err()
 	}
-	if err := cmd.Start(); err != nil { // the executable is gone, or there may be no more processes
+	if err := cmd.Start(); err != nil { // the executable was removed, or no more processes are permitted
 		return here()
 	}
 	err = cmd.Wait()
@@ -113,14 +115,14 @@ func (c *checker) report(ctx context.Context, code []byte, spec plugins.Spec) (c
 	return report, nil
 }
 
-// unfinished rejects a module whose checks came to no end.
+// unfinished returns the rejection of a module whose checks have not ended.
 func unfinished(detail string) error {
 	return &plugins.Rejection{Failed: []plugins.FailedCheck{{
 		Name: "finishes", Detail: detail, Fix: "whirlpool plugin verify shows how far it comes",
 	}}}
 }
 
-// checkCommand is the child. It is hidden, since people use verify.
+// checkCommand returns the command of the child process. It is hidden, because users use verify.
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the module on standard input for a gateway", Hidden: true,
@@ -132,7 +134,7 @@ func checkCommand() *cobra.Command {
 			}
 			var h checkHeader
 			d := json.NewDecoder(bytes.NewReader(line))
-			d.UseNumber() // the numbers as they were uploaded
+			d.UseNumber() // numbers keep their text
 			if err := d.Decode(&h); err != nil {
 				return usageError{err}
 			}

@@ -158,7 +158,7 @@ func writePrivate(path, text string) error {
 	return f.Close()
 }
 
-// line returns the text about a good proxy.
+// line returns the line of text about a good proxy.
 func (o *listOptions) line(r *listcheck.Result) string {
 	can := ""
 	switch {
@@ -197,7 +197,7 @@ func viewOfResult(r *listcheck.Result) listView {
 	return listView{r.Spec.Address.Redacted(), r.Spec.Region, r.Good, r.Get, r.Connect, r.Latency.Seconds(), r.Fault}
 }
 
-// listProgress prints how far a check is.
+// listProgress prints the progress of a check.
 type listProgress struct {
 	out        io.Writer
 	of         int

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// isolate gives a child a process group of its own, so that a signal to the gateway's group does not reach it, and
-// ends it with the gateway.
+// isolate gives a child its own process group, so that the child does not get the signals to the gateway's
+// group. It also makes Linux end the child when the gateway ends.
 func isolate(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

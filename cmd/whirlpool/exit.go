@@ -8,15 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes: 0 when all is well, 1 when what was asked for failed or a check
-// found something wrong, 2 when the command was not understood or could not
-// read what it was given.
+// Exit codes. 0: success. 1: the requested action failed, or a check found an error. 2: the command line is
+// wrong, or its input cannot be read.
 const (
 	exitFailed = 1
 	exitUsage  = 2
 )
 
-// usageError is a mistake in how a command was called.
+// usageError is an error in the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -34,8 +33,8 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// usageErrors makes cmd and all below it refuse flags and commands they do not
-// have, and more or fewer arguments than their Use names.
+// usageErrors makes cmd and all its subcommands refuse unknown flags and commands, and a wrong number of
+// arguments.
 func usageErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w; see %s --help", err, c.CommandPath())

@@ -1,6 +1,5 @@
-// Command whirlpool is a forward proxy that sends each request through the
-// upstream proxy most likely to succeed, and retries it through another when
-// it fails.
+// Command whirlpool is a forward proxy. It sends each request through the upstream proxy that is most likely
+// to succeed. If the request fails, it is retried through another proxy.
 package main
 
 import (
@@ -31,7 +30,7 @@ func root() *cobra.Command {
 		Use: "whirlpool", Short: "A forward proxy that keeps traffic flowing through proxies that fail",
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
-	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // as the command version
+	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as that of the command version
 	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version",
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
@@ -86,8 +85,8 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 	return cmd
 }
 
-// readable says why a file cannot be read. A pipe is not opened for that: it
-// would lose what has been written to it.
+// readable returns the error with which a file cannot be read. It does not open a pipe, because the bytes
+// that are already in the pipe would be lost.
 func readable(path string) error {
 	info, err := os.Stat(path)
 	switch {

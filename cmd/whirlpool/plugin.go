@@ -44,15 +44,15 @@ command was not understood, or a file could not be read.`,
 	return cmd
 }
 
-// report is what each of the commands gives: JSON by its tags, text by Write.
+// report is the result of a command: JSON by its tags, text by Write.
 type report interface{ Write(io.Writer) error }
 
-// host returns a host that keeps what the module writes.
+// host returns a host that keeps the output of the module.
 func (s *subject) host() *wasmhost.Host {
 	return wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(s.output)
 }
 
-// subject is what a command is about: a module's FILE, and its settings.
+// subject is the module that a command is about: its file and its settings.
 type subject struct {
 	cmd    *cobra.Command
 	file   string
@@ -62,10 +62,10 @@ type subject struct {
 	output *output.Output
 }
 
-// maxShown is how many of the module's log lines are shown: the last ones.
+// maxShown is the number of the module's last log lines that are shown.
 const maxShown = 20
 
-// showLog prints the last lines that the module wrote to the standard error.
+// showLog prints the last log lines of the module to the standard error.
 func (s *subject) showLog() {
 	lines := s.output.Lines(0)
 	if len(lines) == 0 {
@@ -82,7 +82,7 @@ func (s *subject) showLog() {
 	}
 }
 
-// about makes cmd one about a subject without settings.
+// about makes cmd a command about a module without settings.
 func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	s := &subject{cmd: cmd, output: output.New(time.Now, nil)}
 	cmd.Flags().BoolVar(&s.asJSON, "json", false, "print JSON")
@@ -97,7 +97,7 @@ func about(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	return cmd
 }
 
-// aboutConfigured makes cmd one about a subject with --config.
+// aboutConfigured makes cmd a command about a module with the flag --config.
 func aboutConfigured(cmd *cobra.Command, run func(*subject) error) *cobra.Command {
 	var config settings
 	cmd.Flags().StringArrayVar((*[]string)(&config), "config", nil,
@@ -119,7 +119,7 @@ func (s *subject) show(r report) error {
 	return e.Encode(r)
 }
 
-// settings are --config flags.
+// settings are the values of the flags --config.
 type settings []string
 
 func (s settings) table() (map[string]any, error) {
@@ -326,12 +326,12 @@ func writeTrace(path string, t *simulate.Trace) error {
 	return f.Close()
 }
 
-// play is what simulate gives.
+// play is the result of simulate.
 type play interface {
 	Write(io.Writer, simulate.Style) error
 }
 
-// drawn is a play in a style.
+// drawn is a play with a style.
 type drawn struct {
 	play
 	style simulate.Style
@@ -339,7 +339,7 @@ type drawn struct {
 
 func (d drawn) Write(w io.Writer) error { return d.play.Write(w, d.style) }
 
-// MarshalJSON leaves the style out.
+// MarshalJSON encodes the play without the style.
 func (d drawn) MarshalJSON() ([]byte, error) { return json.Marshal(d.play) }
 
 func showPlay(s *subject, p play, style simulate.Style, faults int) error {

@@ -33,7 +33,7 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		// Check that the file can be written before the recording, not after it.
+		// The file must be writable before the recording begins, not only at its end.
 		_, err := os.Stat(args[0])
 		fresh := errors.Is(err, fs.ErrNotExist)
 		file, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY, 0o666)
@@ -60,8 +60,8 @@ GET /api/v1/proxies shows it, until the time is over or it is interrupted.`,
 	return cmd
 }
 
-// record reads the state of the proxies at once, then every so often, and at the end. The first reading must succeed;
-// one that fails later is left out.
+// record reads the state of the proxies at the beginning, then at an interval, and at the end. The first
+// reading must succeed. Later readings that fail are left out.
 func record(ctx context.Context, g *remote, every, length time.Duration) (*simulate.Trace, error) {
 	begin := time.Now()
 	r := simulate.NewRecorder(float64(begin.UnixNano()) / 1e9)
@@ -83,7 +83,7 @@ func record(ctx context.Context, g *remote, every, length time.Duration) (*simul
 		case <-ctx.Done():
 			more = false
 		}
-		if proxies, err = readProxies(g); err != nil { // the context of g is not ended by an interrupt
+		if proxies, err = readProxies(g); err != nil { // an interrupt does not cancel the context of g
 			g.note("whirlpool: left out: %v", err)
 			continue
 		}

@@ -25,7 +25,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// The commands that work with the plugins of a gateway that runs, through its API.
+// Commands that work with the plugins of a running gateway, through its API.
 
 const (
 	defaultAPI = "http://127.0.0.1:8889"
@@ -50,7 +50,7 @@ func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobr
 	r := &remote{cmd: cmd}
 	cmd.Flags().StringVar(&r.to, "to", "", "`URL` of the gateway's API (default $"+urlVar+" or "+defaultAPI+")")
 	cmd.Flags().StringVar(&r.to, "api", "", "the former name of --to")
-	cmd.Flags().MarkHidden("api") // its error is about a flag that does not exist
+	cmd.Flags().MarkHidden("api") // hidden: its error is about a flag that does not exist
 	cmd.Flags().StringVar(&r.keyFile, "key-file", "", "`FILE` with the API key (default: $"+keyVar+")")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
@@ -62,7 +62,8 @@ func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobr
 	return cmd
 }
 
-// open checks the URL and reads the key. The key is no flag: other users of the machine can see a command's flags.
+// open checks the URL and reads the key. The key is not a flag, because other users of the machine can read
+// the flags of a command.
 func (r *remote) open() error {
 	to := r.to
 	if to == "" {
@@ -73,7 +74,7 @@ func (r *remote) open() error {
 	}
 	base, err := url.Parse(to)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return usage("--to must be a URL such as %s", defaultAPI) // without quoting it: it may hold a key
+		return usage("--to must be a URL such as %s", defaultAPI) // the URL is not quoted, because it may hold a key
 	}
 	if base.User != nil || base.RawQuery != "" {
 		return usage("--to must be a URL without user and query; the key comes from --key-file or $%s", keyVar)
@@ -97,19 +98,19 @@ func (r *remote) open() error {
 	if r.key != "" && base.Scheme == "http" && !config.Loopback(net.JoinHostPort(base.Hostname(), "0")) {
 		r.note("warning: the key is sent to %s without encryption", base.Host)
 	}
-	// No proxy: the one of the environment may be the gateway itself.
+	// The proxy of the environment is not used, because it may be the gateway itself.
 	r.http = &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	return nil
 }
 
-// note prints a line for people to the standard error.
+// note prints a line for the user to the standard error.
 func (r *remote) note(format string, args ...any) {
 	fmt.Fprintf(r.cmd.ErrOrStderr(), format+"\n", args...)
 }
 
 // request is one request to the API.
 type request struct {
-	method, path string // path below /api/v1, its parts escaped
+	method, path string // path is below /api/v1; its parts are escaped
 	body         []byte
 	kind         string // media type of body
 	prefer       string
@@ -192,7 +193,7 @@ func (r *remote) show(v any, text func(w io.Writer)) error {
 	return nil
 }
 
-// remotePlugin is what the text output shows of a plugin.
+// remotePlugin has the fields of a plugin that the text output shows.
 type remotePlugin struct {
 	Name      string   `json:"name"`
 	Kind      string   `json:"kind"`
@@ -206,19 +207,20 @@ type remotePlugin struct {
 	UsedFor   []string `json:"used_for"`
 }
 
-// onPlugin makes a command that sends one request about a plugin, and prints done: a format of the plugin's name.
+// onPlugin makes a command that sends one request about a plugin and then prints done, a format with the
+// plugin's name.
 func onPlugin(use, short string, q func(args []string) request, done string) *cobra.Command {
 	return onGateway(&cobra.Command{Use: use, Short: short}, func(r *remote, args []string) error {
 		var raw json.RawMessage
 		if _, err := r.send(q(args), &raw); err != nil {
 			return err
 		}
-		if raw == nil { // of a DELETE
+		if raw == nil { // response to a DELETE
 			raw = json.RawMessage("{}")
 		}
 		return r.show(raw, func(w io.Writer) {
 			var p remotePlugin
-			json.Unmarshal(raw, &p) // the fields below are empty if it is no plugin
+			json.Unmarshal(raw, &p) // if it is no plugin, the fields below are empty
 			fmt.Fprintf(w, done+"\n", args[0])
 			if p.SHA256 != "" {
 				fmt.Fprintf(w, "sha256 %s, state %s\n", p.SHA256, p.State)
@@ -227,7 +229,7 @@ func onPlugin(use, short string, q func(args []string) request, done string) *co
 	})
 }
 
-// pluginPath is the path of a plugin, or of something below it.
+// pluginPath returns the path of a plugin, or of a resource below it.
 func pluginPath(name string, below ...string) string {
 	return "/plugins/" + strings.Join(append([]string{url.PathEscape(name)}, below...), "/")
 }
@@ -237,7 +239,7 @@ func remoteCommands() []*cobra.Command {
 		return func(args []string) request { return request{method: "POST", path: pluginPath(args[0], below)} }
 	}
 	use := func(args []string) request {
-		body, _ := json.Marshal(map[string]string{"for": args[1]}) // a text can always be written
+		body, _ := json.Marshal(map[string]string{"for": args[1]}) // cannot fail: a string can always be encoded
 		return request{method: "POST", path: pluginPath(args[0], "activate"), body: body, kind: "application/json"}
 	}
 	activate := onPlugin("activate NAME USE", "Use a plugin of a gateway: for first, retry, backoff or judge", use,
@@ -332,7 +334,7 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		}
 		return r.show(raw, func(w io.Writer) {
 			var p remotePlugin
-			json.Unmarshal(raw, &p) // checked by push
+			json.Unmarshal(raw, &p) // push has checked it
 			fmt.Fprintf(w, "%s is a %s of %d bytes, sha256 %s\n", p.Name, p.Kind, p.Size, p.SHA256)
 			if len(p.UsedFor) > 0 {
 				fmt.Fprintf(w, "used for: %s\n", strings.Join(p.UsedFor, ", "))
@@ -342,11 +344,11 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 }
 
 const (
-	pushWait  = 2 // s; the response to an upload waits so long for its end
+	pushWait  = 2 // s; longest wait of a response to an upload for the end of the upload
 	pollEvery = 500 * time.Millisecond
 )
 
-// push uploads a module and waits until it serves. It returns the plugin's JSON.
+// push uploads a module and waits until it is in use. It returns the plugin's JSON.
 func (r *remote) push(name string, code []byte, settings map[string]any) (json.RawMessage, error) {
 	method, path := "PUT", pluginPath(name)
 	if _, err := r.send(request{method: "GET", path: path}, nil); err != nil {
@@ -407,7 +409,7 @@ func uploadForm(name string, code []byte, settings map[string]any) (body []byte,
 	if err != nil {
 		return nil, "", err
 	}
-	file.Write(code) // a Buffer takes all
+	file.Write(code) // cannot fail: it writes to a Buffer
 	form.WriteField("name", name)
 	if settings != nil {
 		text, err := json.Marshal(settings)
@@ -456,7 +458,7 @@ other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 				Ruling   string  `json:"ruling"`
 				Rest     float64 `json:"rest_seconds"`
 			} `json:"rulings"`
-			Log []logLine `json:"log"` // written by the call
+			Log []logLine `json:"log"` // log lines that the call has written
 		}
 		if err := json.Unmarshal(raw, &out); err != nil {
 			return err
@@ -535,7 +537,7 @@ each line is a JSON object.`,
 	})
 }
 
-// logLine is a log line of a plugin, as the API has it.
+// logLine is a log line of a plugin in the API's JSON.
 type logLine struct {
 	Number uint64    `json:"number"`
 	At     time.Time `json:"at"`
@@ -551,7 +553,8 @@ func (r *remote) printLine(l logLine) error {
 	return err
 }
 
-// String is the line for people. What could control a terminal is left out: the plugin wrote the text.
+// String returns the line as text. It removes control characters, because the plugin wrote the text and it
+// goes to a terminal.
 func (l logLine) String() string {
 	text := strings.Map(func(r rune) rune {
 		if r == '\t' || unicode.IsPrint(r) {

@@ -32,7 +32,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGPIPE) // the reader of the log may end; by default the next record would end the process
+	signal.Ignore(syscall.SIGPIPE) // if the reader of the log ends, the next record must not end the process
 	stopProfile, err := profile(o.cpuProfile)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
 	}
 	log, level, done := openLog(cfg.Log, logTo)
-	defer done() // its error could only be logged
+	defer done() // its error can only be logged
 	program, err := os.Executable()
 	if err != nil {
 		program = ""
@@ -72,7 +72,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
-	if cfg.Log.Format == "json" { // a program reads the log, and often out as well
+	if cfg.Log.Format == "json" { // a program reads the log, and often reads out as well
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
 			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
 	} else {
@@ -101,7 +101,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 			return g.drain(signals)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				go g.reload() // the next signal is handled meanwhile
+				go g.reload() // in a goroutine, so that the next signal is handled
 				continue
 			}
 			g.log.Info("draining", slog.String("signal", s.String()), slog.String("grace", g.grace().String()))
@@ -152,15 +152,15 @@ func (o *options) use(demo *lab.Demo) {
 	}
 }
 
-// grace returns the time that requests in flight have after a signal.
+// grace returns the time that requests in flight have to end after a signal.
 func (g *gateway) grace() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return time.Duration(g.cfg.Gateway.DrainGrace)
 }
 
-// sameSignal is the time after a signal within which another one counts as the same: timeout(1) signals the process and
-// then its process group.
+// sameSignal is the time within which a second signal counts as the same one. timeout(1) signals the process
+// and then its process group.
 const sameSignal = 100 * time.Millisecond
 
 // drain waits for the requests in flight, for at most the grace period. A second signal ends the process at once.

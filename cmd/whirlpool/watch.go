@@ -12,21 +12,22 @@ import (
 )
 
 const (
-	// settle is the time without changes in the folders after which files are read: an editor writes in several
-	// steps. If the folders keep changing (a log file is in one), files are read after maxSettle.
+	// settle is the time without changes in the folders before files are read, because an editor writes in
+	// several steps. If the folders keep changing (a log file may be in one), files are read after maxSettle.
 	settle    = 50 * time.Millisecond
 	maxSettle = 250 * time.Millisecond
-	// listQuiet is the time that a proxy list must be unchanged before it is read: a program may write a long list over
-	// seconds. A list that keeps changing is read after maxListWait.
+	// listQuiet is the time that a proxy list must be unchanged before it is read, because a program may take
+	// seconds to write a long list. A list that keeps changing is read after maxListWait.
 	listQuiet   = 500 * time.Millisecond
 	maxListWait = 30 * time.Second
-	// lookEvery is the interval of checks without notifications: some file systems send none, and a machine may have
-	// no inotify instance left (containers share them).
+	// lookEvery is the interval of checks without notifications. Some file systems send no notifications, and a
+	// machine may have no inotify instance left (containers share them).
 	lookEvery = 2 * time.Second
 )
 
-// watch reloads when the configuration file or a file that it names changes: in place, by rename, or behind a symbolic
-// link (Kubernetes). It watches folders, not files. Without w it checks every lookEvery only.
+// watch reloads the configuration when the configuration file, or a file that it names, changes: in place, by
+// rename, or behind a symbolic link (Kubernetes). It watches folders, not files. Without w, it only checks
+// the files every lookEvery.
 func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
@@ -43,9 +44,9 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 		defer look.Stop()
 		quiet := time.NewTimer(time.Hour)
 		defer quiet.Stop()
-		// A reload is followed by another check, since the files may have changed while they were read. It comes after
-		// a pause, since a file that is written for a minute would otherwise be read all the time.
-		var waiting time.Time // since when a changed list has not been read, because it keeps changing
+		// Each reload is followed by another check, because the files may have changed while they were read. A pause
+		// precedes that check; otherwise a file that is written for a minute would be read all the time.
+		var waiting time.Time // when the first change was seen of lists that are still changing and have not been read
 		check := func() {
 			if now := g.fingerprint(w); now != seen {
 				if rest := g.listsChanging(); rest > 0 && (waiting.IsZero() || time.Since(waiting) < maxListWait) {
@@ -60,7 +61,7 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 				quiet.Reset(maxSettle)
 			}
 		}
-		var since time.Time // of the first event since the last check
+		var since time.Time // time of the first event since the last check
 		for {
 			select {
 			case <-done:
@@ -89,8 +90,8 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 	}
 }
 
-// listsChanging returns the time after which no proxy list has changed for listQuiet, if none changes again; 0 if that
-// is so already. The modification time of a file counts only if it is not in the future.
+// listsChanging returns the time until all proxy lists will have been unchanged for listQuiet, if none
+// changes again. It returns 0 if they already have. A modification time in the future is ignored.
 func (g *gateway) listsChanging() (rest time.Duration) {
 	g.mu.Lock()
 	files := g.cfg.Files()
@@ -107,8 +108,8 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 	return rest
 }
 
-// fingerprint returns the state of the watched files. With w it also watches their folders, and those that symbolic
-// links lead to.
+// fingerprint returns the state of the watched files. If w is not nil, it also watches the folders of the
+// files, and the folders that symbolic links lead to.
 func (g *gateway) fingerprint(w *fsnotify.Watcher) string {
 	g.mu.Lock()
 	files := append(g.cfg.Files(), g.source.File)

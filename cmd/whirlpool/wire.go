@@ -36,7 +36,7 @@ type gateway struct {
 	active  *activations
 	events  *api.Events
 
-	reloading sync.Mutex // held during a reload, which takes as long as new plugins take to compile
+	reloading sync.Mutex // held during a reload, which takes long if it compiles new plugins
 
 	mu      sync.Mutex       // guards the fields below
 	cfg     *config.Config   // in force
@@ -44,8 +44,8 @@ type gateway struct {
 	address string           // the listening address of the gateway
 }
 
-// openLog opens the log. Its writers do not wait for out, which may be slow; done writes the records that are still
-// queued.
+// openLog opens the log. Writing a record does not wait for out, which may be slow. done writes the records
+// that are still queued.
 func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.LevelVar, done func() error) {
 	level = &slog.LevelVar{}
 	setLevel(level, cfg.Level)
@@ -65,7 +65,7 @@ func openLog(cfg config.Log, out io.Writer) (log *slog.Logger, level *slog.Level
 	}
 }
 
-// inSeconds writes durations in seconds, as the API does. slog's JSON writes nanoseconds.
+// inSeconds writes durations in seconds, as the API does. By default slog's JSON writes nanoseconds.
 func inSeconds(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.Float64Value(a.Value.Duration().Seconds())
@@ -80,7 +80,8 @@ func setLevel(level *slog.LevelVar, name string) {
 	}
 }
 
-// wire makes the parts. program is the executable that checks uploads; "" checks them in this process.
+// wire makes the parts of the gateway. program is the executable that checks uploads; "" to check them in
+// this process.
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
 ) (*gateway, error) {
@@ -138,7 +139,7 @@ func cacheDir(cfg *config.Config) string {
 	return cfg.PluginHost.CacheDir
 }
 
-// dryRun checks what only the parts can check: whether plugins load and names exist.
+// dryRun checks the rules that only the parts can check: that plugins can be loaded, and that names exist.
 func dryRun(cfg *config.Config) (warnings []string, err error) {
 	log := slog.New(slog.DiscardHandler)
 	reg, err := plugins.New(plugins.Options{Log: log, StateDir: cfg.State.Dir}) // the configuration may name uploads
@@ -163,7 +164,8 @@ func dryRun(cfg *config.Config) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// withPlaces returns an error of the parts as a *config.Error, with the place of each cause in the configuration.
+// withPlaces returns an error of the parts as a *config.Error. Each cause gets its place in the
+// configuration.
 func withPlaces(cfg *config.Config, err error) error {
 	all := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -237,7 +239,7 @@ func (g *gateway) running() api.Running {
 	return api.Running{Config: g.cfg, Gateway: g.address, Reload: g.status}
 }
 
-// reload loads and checks the configuration again and applies it. After an error nothing has changed.
+// reload loads and checks the configuration again and then applies it. If there is an error, nothing changes.
 func (g *gateway) reload() api.ReloadStatus {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
@@ -265,7 +267,7 @@ func (g *gateway) reload() api.ReloadStatus {
 			slog.String("keys", strings.Join(status.Restart, ", ")))
 	}
 	level := slog.LevelInfo
-	if cfg.ProxyCount() == 0 { // perhaps by mistake, or a proxy list is being written
+	if cfg.ProxyCount() == 0 { // perhaps by mistake, or while a proxy list is being written
 		level = slog.LevelWarn
 	}
 	g.log.Log(context.Background(), level, "configuration reloaded", slog.Int("proxies", cfg.ProxyCount()))
@@ -282,15 +284,15 @@ func faults(err error, file string) []config.Fault {
 	return []config.Fault{{File: file, Msg: err.Error()}}
 }
 
-// requireFile makes the configuration file required once it has been found. If it disappears later, the reload fails;
-// otherwise it would remove all proxies and users.
+// requireFile makes the configuration file required after it has been found once. If the file disappears
+// later, a reload fails. Otherwise the reload would remove all proxies and users.
 func (g *gateway) requireFile(cfg *config.Config) {
 	if cfg.Found() {
 		g.source.Optional = false
 	}
 }
 
-// needRestart returns the changed keys that take effect at the next start only.
+// needRestart returns the changed keys that do not take effect before the next start.
 func needRestart(started, cfg *config.Config) []string {
 	keys := []string{}
 	for _, k := range []struct {
