@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// check checks what neither the types nor the range tags of Config say.
+// check checks the rules that neither the types nor the range tags of Config express.
 func (l *loader) check() {
 	c := &l.cfg
 	for _, a := range []struct{ key, listen string }{{"gateway.listen", c.Gateway.Listen},
@@ -36,12 +36,12 @@ func (l *loader) check() {
 	l.access()
 }
 
-// health checks what the range tags of [health] do not say.
+// health checks the rules that the range tags of [health] do not express.
 func (l *loader) health() {
 	s := l.cfg.Health.settings()
 	var wrong *health.SettingError
 	if errors.As(s.Check(), &wrong) {
-		l.fault("health."+wrong.Key, nil, wrong.Msg) // without the value: a URL may contain a secret
+		l.fault("health."+wrong.Key, nil, wrong.Msg) // without the value, because a URL may contain a secret
 	}
 }
 

@@ -1,5 +1,6 @@
-// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then flags. Only
-// this package imports koanf. The configuration is checked as a whole; each error names file, line, key and value.
+// Package config loads Whirlpool's configuration: defaults, then a TOML file, then the environment, then
+// flags. Only this package imports koanf. It reports all errors in the configuration, each with file, line,
+// key and value.
 package config
 
 import (
@@ -49,9 +50,9 @@ type Config struct {
 	specs    []upstream.Spec // from Proxies and the proxy lists
 	files    []string        // proxy lists that were read
 	found    bool            // the configuration file exists
-	sizes    map[string]int  // bytes of the files that are not empty
+	sizes    map[string]int  // sizes in bytes of the files that are not empty
 	place    func(key string, value any, msg string) Fault
-	Warnings []string `koanf:"-" json:"warnings"` // lines of proxy files that were skipped, variables that set nothing
+	Warnings []string `koanf:"-" json:"warnings"` // skipped lines of proxy lists, and variables without effect
 }
 
 // Gateway is the [gateway] section.
@@ -85,12 +86,12 @@ type Key struct {
 	Role string          `koanf:"role" json:"role"`
 }
 
-// Proxy is one [[proxies]].
+// Proxy is one entry of [[proxies]].
 type Proxy struct {
 	ID          string            `koanf:"id" json:"id"`
 	URL         Address           `koanf:"url" json:"url"`
 	Region      string            `koanf:"region" json:"region"`
-	Weight      *float64          `koanf:"weight" json:"weight"` // not nil once it is checked
+	Weight      *float64          `koanf:"weight" json:"weight"` // not nil after the check
 	Cost        float64           `koanf:"cost" json:"cost"`
 	MaxInFlight int               `koanf:"max_in_flight" json:"max_in_flight"`
 	Reuse       *bool             `koanf:"reuse" json:"reuse"` // not nil once it is checked
@@ -116,7 +117,7 @@ func (o OwnErrors) specs() (specs []upstream.OwnError) {
 	return specs
 }
 
-// Address is a proxy's URL as it is written. Its text form masks the credentials.
+// Address is the URL of a proxy as it is in the configuration. Its text form masks the credentials.
 type Address string
 
 // MarshalText masks the credentials.
@@ -170,7 +171,7 @@ const (
 	BlameLiteral  = "literal"
 )
 
-// OwnBreaker is the breaker of a proxy: the settings that differ from [breaker].
+// OwnBreaker has the breaker settings of a proxy that differ from [breaker].
 type OwnBreaker struct {
 	FailureThreshold *int      `koanf:"failure_threshold" json:"failure_threshold,omitempty"`
 	WindowDuration   *Duration `koanf:"window_duration" json:"window_duration,omitempty"`
@@ -178,7 +179,7 @@ type OwnBreaker struct {
 	MaxTimeout       *Duration `koanf:"max_timeout" json:"max_timeout,omitempty"`
 }
 
-// over returns b with the settings of o in place of its own.
+// over returns b with the settings that o has.
 func (o *OwnBreaker) over(b Breaker) Breaker {
 	if o.FailureThreshold != nil {
 		b.FailureThreshold = *o.FailureThreshold
@@ -217,7 +218,7 @@ type Health struct {
 	Exit         string       `koanf:"exit" json:"exit"`
 }
 
-// HealthExpect is the expect of [health]; see health.Expect.
+// HealthExpect is the key expect of [health]; see health.Expect.
 type HealthExpect struct {
 	Status int    `koanf:"status" json:"status"`
 	Header string `koanf:"header" json:"header"`
@@ -306,7 +307,7 @@ func Default() Config {
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {
-		priority, _ := core.ParsePriority(u.Priority) // checked; "" is no limit
+		priority, _ := core.ParsePriority(u.Priority) // the name was checked; "" means no limit
 		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal(), Priority: priority})
 	}
 	return engine.Config{
@@ -332,8 +333,7 @@ func (c *Config) Engine() engine.Config {
 	}
 }
 
-// Files returns the files that belong to the configuration in addition to the configuration file: proxy lists and
-// modules.
+// Files returns the files that the configuration refers to: proxy lists and modules.
 func (c *Config) Files() []string {
 	out := append([]string{}, c.files...)
 	for _, name := range slices.Sorted(maps.Keys(c.PluginHost.Modules)) {
@@ -353,7 +353,7 @@ func (c *Config) Sizes() map[string]int { return c.sizes }
 // ProxyCount returns the number of configured proxies, those of proxy lists included.
 func (c *Config) ProxyCount() int { return len(c.specs) }
 
-// The decoder and the encoder look for these methods; without them they would take the underlying types.
+// The decoder and the encoder use these methods. Without them they would use the underlying types.
 var (
 	_ strict.Value           = (*Duration)(nil)
 	_ strict.Value           = (*Size)(nil)
@@ -362,13 +362,13 @@ var (
 	_ encoding.TextMarshaler = CheckURL("")
 )
 
-// Duration is written as "1.5s", "200ms", "1h"; a bare number is seconds.
+// Duration is written as "1.5s", "200ms" or "1h". A number without a unit is in seconds.
 type Duration time.Duration
 
-// String is Go's form.
+// String returns the duration in Go's notation.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// MarshalText is String.
+// MarshalText returns String.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 var errDuration = errors.New(`must be a duration such as "3s", "200ms" or "1m30s", or a number of seconds`)
@@ -394,7 +394,7 @@ func (d *Duration) DecodeValue(from any) error {
 	return errDuration
 }
 
-// Size is a number of bytes, or text such as "64KiB" or "1MiB".
+// Size is a number of bytes. It is written as a number, or as text such as "64KiB" or "1MiB".
 type Size int64
 
 var errSize = errors.New(`must be a number of bytes, or a size such as "64KiB" or "1MiB"`)

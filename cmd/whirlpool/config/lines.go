@@ -18,7 +18,7 @@ func keyLines(doc []byte) map[string]int {
 	prefix := ""
 	p := unstable.Parser{}
 	p.Reset(doc)
-	ends := lineEnds(doc) // the parser itself counts from the beginning for each key
+	ends := lineEnds(doc) // computed once: the parser counts from the beginning for each key
 	line := func(n *unstable.Node) int {
 		before, _ := slices.BinarySearch(ends, int(n.Raw.Offset))
 		return before + 1

@@ -24,17 +24,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// Source is where a configuration comes from.
+// Source describes where a configuration comes from.
 type Source struct {
-	File      string   // TOML; "" for none
+	File      string   // TOML file; "" for none
 	Optional  bool     // File need not exist
 	Environ   []string // as os.Environ
 	Overrides map[string]any
 	Proxies   []string       // files of --proxies
-	Stdin     []byte         // the standard input, for Stdin among Proxies
+	Stdin     []byte         // contents of the standard input, for the file Stdin in Proxies
 	URLs      []string       // of --proxy
-	Once      bool           // it is not loaded again, so its files may be pipes
-	Sizes     map[string]int // Config.Sizes of the configuration before; nil at the start
+	Once      bool           // the configuration is loaded only once, so its files may be pipes
+	Sizes     map[string]int // Config.Sizes of the previous configuration; nil at the start
 }
 
 // envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is
@@ -82,7 +82,7 @@ func Load(src Source) (*Config, error) {
 // read merges file, environment and flags.
 func (l *loader) read() map[string]any {
 	k := koanf.New(".")
-	var proxies any // of the file; kept apart because koanf copies its values, which is slow for thousands
+	var proxies any // proxies of the file; kept apart because koanf copies its values, which is slow for thousands
 	if l.src.File != "" {
 		doc, err := l.readFile(l.src.File)
 		switch {
@@ -115,7 +115,7 @@ func (l *loader) read() map[string]any {
 						fmt.Sprintf("the environment variable %s sets nothing; did you mean %s%s?", name, envPrefix,
 							strings.ToUpper(right)))
 				}
-				return "", nil // another program's variable
+				return "", nil // a variable of another program
 			}
 			key = strings.ReplaceAll(key, "__", ".")
 			if _, flag := l.src.Overrides[key]; !flag {
@@ -153,7 +153,7 @@ func nameListFiles(tree map[string]any) {
 	}
 }
 
-// listOwnErrors makes a list of an own_error that is one table.
+// listOwnErrors replaces each own_error that is one table by a list with that table.
 func listOwnErrors(tree map[string]any) {
 	proxies, _ := tree["proxies"].([]any)
 	for _, p := range proxies {
@@ -165,7 +165,7 @@ func listOwnErrors(tree map[string]any) {
 	}
 }
 
-// decode decodes a table and reports every error in it. It reports whether there was none.
+// decode decodes a table and reports each error in it. It returns true if there was none.
 func (l *loader) decode(path string, format strict.Format, tree map[string]any, to any) bool {
 	before := len(l.faults)
 	format.Decode(path, tree, to, func(e *strict.FieldError) bool {
@@ -175,7 +175,8 @@ func (l *loader) decode(path string, format strict.Format, tree map[string]any, 
 	return len(l.faults) == before
 }
 
-// similarKeys maps section_key, with one underscore too few, to section__key, the name of a variable's key.
+// similarKeys maps each section_key, with one underscore instead of two, to section__key, the correct name in
+// a variable.
 func similarKeys() map[string]string {
 	out := map[string]string{}
 	add := func(section string, of reflect.Type, tag string) {
@@ -209,7 +210,7 @@ func (l *loader) syntax(err error) {
 	l.faults = append(l.faults, f)
 }
 
-// envValue reads a variable as a TOML value, or as text if it is not one.
+// envValue parses a variable as a TOML value. If it is no TOML value, it is taken as text.
 func envValue(s string) any {
 	var v struct{ V any }
 	if err := toml.Unmarshal([]byte("V = "+s), &v); err == nil && !strings.ContainsAny(s, "\n\r") {
@@ -251,7 +252,7 @@ func normalize(v any) any {
 	return v
 }
 
-// policy reads [retry] key by key, and records a fault for each key that is wrong.
+// policy reads [retry] key by key. It records a fault for each wrong key.
 func (l *loader) policy() {
 	p := retry.DefaultPolicy()
 	anyStrategy := func(string) bool { return true } // the engine checks the name
@@ -288,8 +289,9 @@ func (l *loader) relative(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file. A pipe is refused: a reload would wait for its next writer. A file that has become empty
-// is refused as well: it is being written, or its writer has failed or found the disk full.
+// readFile reads a whole file. It refuses a pipe, because a reload would wait for the next writer of the
+// pipe. It also refuses a file that has become empty: the file is being written, or its writer has failed or
+// the disk is full.
 func (l *loader) readFile(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)

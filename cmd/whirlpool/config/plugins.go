@@ -21,16 +21,16 @@ type PluginHost struct {
 	Modules     map[string]Plugin `koanf:"-" json:"modules"`
 }
 
-// Plugin is one [plugins.NAME].
+// Plugin is one table [plugins.NAME].
 type Plugin struct {
 	Path      string         `koanf:"path" json:"path,omitempty"`
-	Builtin   string         `koanf:"builtin" json:"builtin,omitempty"` // in place of Path
+	Builtin   string         `koanf:"builtin" json:"builtin,omitempty"` // name of a built-in, in place of Path
 	URL       ModuleURL      `koanf:"url" json:"url,omitempty"`
 	SHA256    string         `koanf:"sha256" json:"sha256,omitempty"`
 	PublicKey string         `koanf:"public_key" json:"public_key,omitempty"`
 	Insecure  bool           `koanf:"insecure" json:"insecure,omitempty"`
 	Kind      string         `koanf:"kind" json:"kind,omitempty"`
-	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // observations come also while it is not in use
+	Observe   bool           `koanf:"observe" json:"observe,omitempty"` // gets observations even while it is not in use
 	Fuel      int64          `koanf:"fuel" json:"fuel,omitempty" range:"10000,10000000000"`
 	Memory    Size           `koanf:"memory" json:"memory,omitempty" range:"64KiB,1GiB"`
 	Timeout   Duration       `koanf:"timeout" json:"timeout,omitzero" range:"1ms,10s"` // of CPU time
@@ -49,7 +49,7 @@ func (u ModuleURL) MarshalJSON() ([]byte, error) {
 	return json.Marshal(place + query)
 }
 
-// source returns where the module comes from, if that is a URL.
+// source returns the source of the module if that is a URL.
 func (p *Plugin) source() source.Source {
 	return source.Source{URL: string(p.URL), SHA256: p.SHA256, PublicKey: p.PublicKey, Insecure: p.Insecure}
 }
@@ -91,7 +91,7 @@ func (l *loader) plugins() {
 	l.decode("plugins", strict.TOML, host, &l.cfg.PluginHost)
 }
 
-// module checks where a plugin's module comes from.
+// module checks the keys that say where a plugin's module comes from.
 func (l *loader) module(key string, p *Plugin) {
 	switch {
 	case p.Path != "" && p.Builtin != "":
@@ -110,7 +110,7 @@ func (l *loader) module(key string, p *Plugin) {
 	default:
 		var wrong *source.FieldError
 		if errors.As(p.source().Check(), &wrong) {
-			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, which may hold a secret
+			l.fault(key+"."+wrong.Field, nil, wrong.Err.Error()) // without the value, because it may hold a secret
 		}
 	}
 }

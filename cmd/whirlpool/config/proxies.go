@@ -84,8 +84,8 @@ func (l *loader) proxies() {
 	l.ids()
 }
 
-// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. It may contain a password, so
-// no fault shows it.
+// looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. If so, no fault
+// shows the value, because it may contain a password.
 func looksLikeProxy(path string) bool {
 	if scheme, file := listScheme(path); scheme != "" && !strings.Contains(file, ":") {
 		return strings.Contains(file, "@")
@@ -97,13 +97,13 @@ func looksLikeProxy(path string) bool {
 	return err == nil || strings.Contains(path, "://") || strings.Contains(path, "@")
 }
 
-// maxWarnings bounds the warnings about the lines of one proxy list.
+// maxWarnings is the maximum number of warnings about the lines of one proxy list.
 const maxWarnings = 1000
 
-// Stdin in Source.Proxies stands for Source.Stdin.
+// Stdin is the name in Source.Proxies for the standard input (Source.Stdin).
 const Stdin = "-"
 
-// IsScheme reports whether s is a scheme that the lines of a proxy list may have by default.
+// IsScheme reports whether s can be the default scheme of the lines of a proxy list.
 func IsScheme(s string) bool {
 	switch s {
 	case upstream.HTTP, upstream.HTTPS, upstream.SOCKS5, upstream.SOCKS5H:
@@ -112,7 +112,7 @@ func IsScheme(s string) bool {
 	return false
 }
 
-// listScheme splits SCHEME:FILE. The scheme is "" if there is none, or if a file has the whole name.
+// listScheme splits SCHEME:FILE. The scheme is "" if name has none, or if a file with the whole name exists.
 func listScheme(name string) (scheme, path string) {
 	scheme, path, ok := strings.Cut(name, ":")
 	switch {
@@ -127,7 +127,7 @@ func listScheme(name string) (scheme, path string) {
 	return scheme, path
 }
 
-// list reads one proxy list. scheme is that of lines without one; "" for http.
+// list reads one proxy list. scheme is the scheme of lines without one; "" for http.
 func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
@@ -138,7 +138,7 @@ func (l *loader) list(path, scheme, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	// A writer that has not finished may have stopped within a line.
+	// The last line may be incomplete, because its writer has not finished.
 	if end := bytes.LastIndexByte(data, '\n') + 1; end > 0 && end < len(data) && len(data) < l.src.Sizes[path] {
 		data = data[:end]
 		l.cfg.Warnings = append(l.cfg.Warnings,
@@ -155,8 +155,8 @@ func (l *loader) list(path, scheme, key string) {
 		l.fault(key, path, err.Error())
 		return
 	}
-	// A file without a valid line is no proxy list: an error page that was downloaded in its place, for example. If a
-	// list is named twice, its lines are valid, but their ids are taken.
+	// A file without a valid line is no proxy list. It may be an error page, for example, that was downloaded in
+	// place of a list. (If a list is named twice, its lines are valid, but their ids are taken.)
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
 		l.fault(key, path, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
 		return
