@@ -1,8 +1,8 @@
-// Package lab runs forward proxies on loopback that fail on purpose. `whirlpool serve --demo` runs a pool of them
-// (Demo); the tests of integration/ script them.
+// Package lab runs forward proxies on loopback that fail on purpose. `whirlpool serve --demo` runs a pool of
+// them (Demo), and the tests of integration/ control them with scripts.
 //
-// A Proxy answers plain requests itself, in place of the target. Its Script decides the Behaviour for each request.
-// It records every request (Arrival).
+// A Proxy responds to plain requests itself, in place of the target. Its Script chooses the Behaviour for
+// each request. It records every request (Arrival).
 package lab
 
 import (
@@ -18,37 +18,37 @@ import (
 	"time"
 )
 
-// Behaviour says how a Proxy answers one request. The zero value answers 200.
+// Behaviour says how a Proxy responds to one request. The zero value responds with 200.
 type Behaviour struct {
-	Status  int           // of the answer; 0 means 200
-	Header  http.Header   // of the answer
-	Body    string        // of the answer; "" means the proxy's name
-	Delay   time.Duration // before the answer
-	Hole    bool          // never answer
+	Status  int           // of the response; 0 means 200
+	Header  http.Header   // of the response
+	Body    string        // of the response; "" means the proxy's name
+	Delay   time.Duration // before the response
+	Hole    bool          // send no response
 	Reset   bool          // close the connection with RST
-	Fin     bool          // close the connection without an answer
-	Garbage string        // send this instead of an answer and close
+	Fin     bool          // close the connection without a response
+	Garbage string        // send this instead of a response, and close
 	Cut     int           // send this many bytes of a longer body and close
 	Size    int64         // send a body of this many bytes
 	Count   bool          // with Size: the body is Counting, not zeros
 	Pieces  int           // send the body this many times, as chunks, Every apart
 	Every   time.Duration
-	Hold    chan struct{} // answer when this channel is closed
+	Hold    chan struct{} // respond when this channel is closed
 	To      string        // where a CONNECT leads; "" for the requested target
 }
 
-// OK answers 200.
+// OK responds with 200.
 func OK() Behaviour { return Behaviour{} }
 
-// Status answers with a status.
+// Status responds with a status.
 func Status(code int) Behaviour { return Behaviour{Status: code} }
 
-// Challenge answers 407, like a proxy that refuses the credentials.
+// Challenge responds with 407, like a proxy that refuses the credentials.
 func Challenge() Behaviour {
 	return Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Basic realm="proxy"`}}}
 }
 
-// Slow answers 200 after d.
+// Slow responds with 200 after d.
 func Slow(d time.Duration) Behaviour { return Behaviour{Delay: d} }
 
 // Script returns the Behaviour for the n-th request (from 0).
@@ -135,7 +135,7 @@ func (p *Proxy) Set(s Script) {
 // Do is Set(Always(b)).
 func (p *Proxy) Do(b Behaviour) { p.Set(Always(b)) }
 
-// Refuse stops listening and closes every connection. The proxy does not come back.
+// Refuse stops listening and closes all connections. It cannot be undone.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -295,7 +295,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Counting is an endless body of consecutive numbers: lines of seven digits. A lost or repeated byte shows.
+// Counting is an endless body of consecutive numbers: lines of seven digits. So a test can detect a lost or
+// repeated byte.
 func Counting() io.Reader { return &counting{} }
 
 type counting struct{ next int }
@@ -329,7 +330,7 @@ func (p *Proxy) tunnel(c net.Conn, r *bufio.Reader, to string) bool {
 	return false
 }
 
-// oneIn reports true once in n calls on average.
+// oneIn returns true in one of n calls on average.
 func oneIn(n byte) bool {
 	var b [1]byte
 	rand.Read(b[:])

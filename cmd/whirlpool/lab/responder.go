@@ -11,8 +11,9 @@ import (
 // ExitField is the header field in which a Responder states the address that a request came from.
 const ExitField = "X-Exit-Address"
 
-// Responder is a target of health checks. It answers every request with 200 and the address that the request came
-// from, which is that of the proxy: as the body, and in ExitField.
+// Responder is a target of health checks. It responds to every request with 200 and the address from which
+// the request came, which is the exit address of the proxy. The address is both the body and the value of
+// ExitField.
 type Responder struct {
 	Addr string // host:port
 
