@@ -6,15 +6,14 @@ import (
 	"io"
 )
 
-// Body yields the body of the message whose head was read last from a Reader,
-// without its framing. The zero value is an empty body. Trailers are dropped
-// (RFC 9110 section 6.5.1 lets an intermediary).
+// Body yields the body of the message whose head was read last from a Reader, without its framing. The zero
+// value is an empty body. Trailers are dropped, as RFC 9110 section 6.5.1 permits.
 type Body struct {
 	r       *Reader
 	framing Framing
-	left    int64 // of the body (Length) or of the current chunk (Chunked)
+	left    int64 // bytes left of the body (Length) or of the current chunk (Chunked)
 	state   chunkState
-	err     error // sticky
+	err     error // the error that ended the body; later calls return it too
 }
 
 type chunkState uint8
@@ -29,7 +28,7 @@ const (
 // ErrTruncated is the error of a body that is shorter than its framing announces.
 var ErrTruncated = errors.New("the body was cut short")
 
-// Start readies b for a message read from r.
+// Start prepares b for a message read from r.
 func (b *Body) Start(r *Reader, f Framing, length int64) {
 	*b = Body{r: r, framing: f, left: length}
 	if f == NoBody || f == Length && length == 0 {
@@ -40,10 +39,10 @@ func (b *Body) Start(r *Reader, f Framing, length int64) {
 // Done reports whether the body has been read to its end, without an error.
 func (b *Body) Done() bool { return b.r == nil || b.err == io.EOF }
 
-// Err returns the error that ended the body; nil while it goes on, io.EOF at a clean end.
+// Err returns the error that ended the body: nil if the body has not ended, io.EOF after its regular end.
 func (b *Body) Err() error { return b.err }
 
-// Left returns the number of bytes still to come, or -1 if it is unknown.
+// Left returns the number of bytes of the body that have not been read, or -1 if it is unknown.
 func (b *Body) Left() int64 {
 	switch {
 	case b.Done():
@@ -54,13 +53,12 @@ func (b *Body) Left() int64 {
 	return -1
 }
 
-// Next returns the next piece of the body: a view, valid until the next call.
-// It blocks only when nothing is buffered. At the clean end it returns io.EOF,
-// with a cut body ErrTruncated or the connection's error.
+// Next returns the next piece of the body. The piece is a view that is valid until the next call. Next blocks
+// only if nothing is buffered. At the regular end of the body it returns io.EOF. If the body is cut short, it
+// returns ErrTruncated or the connection's error.
 func (b *Body) Next() ([]byte, error) { return b.next(true) }
 
-// Ready is Next restricted to what is buffered: where Next would block, it returns
-// nil, nil.
+// Ready is like Next, but does not block: if nothing is buffered, it returns nil, nil.
 func (b *Body) Ready() ([]byte, error) { return b.next(false) }
 
 func (b *Body) next(block bool) ([]byte, error) {
@@ -90,7 +88,7 @@ func (b *Body) next(block bool) ([]byte, error) {
 	return nil, b.err
 }
 
-// piece consumes up to have buffered bytes that belong to the body.
+// piece consumes up to have buffered bytes of the body.
 func (b *Body) piece(have int) []byte {
 	if b.framing != UntilClose && int64(have) > b.left {
 		have = int(b.left)
@@ -112,7 +110,7 @@ func (b *Body) piece(have int) []byte {
 }
 
 func (b *Body) fill() error {
-	// An empty buffer that was filled whole last time is worth a larger one.
+	// The last read has filled the whole buffer, which is empty again: use a larger one.
 	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
 		r.grow(bulkBuffer)
 	}
@@ -131,8 +129,8 @@ func (b *Body) ended(err error) error {
 	return err
 }
 
-// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1) if it
-// is buffered whole, and reports whether it was.
+// chunkLine consumes one line of chunked framing (RFC 9112 section 7.1) if the whole line is buffered. It
+// returns false if it is not.
 func (b *Body) chunkLine() (bool, error) {
 	buffered := b.r.Buffered()
 	i := bytes.IndexByte(buffered, '\n')
@@ -180,8 +178,8 @@ func (b *Body) chunkLine() (bool, error) {
 
 const maxChunkLine = 4 << 10
 
-// parseChunkSize reads up to 15 digits. A response may have a zero before those: Go's
-// and curl's clients take 16, and some origins write a fixed number of them.
+// parseChunkSize parses up to 15 digits. In a response there may be a zero before them: Go's and curl's
+// clients accept 16 digits, and some servers always write the same number of digits.
 func parseChunkSize(line []byte, response bool) (int64, error) {
 	digits, ext := line, []byte(nil)
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
@@ -221,7 +219,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, piece)
-	if n < len(piece) { // put back what did not fit
+	if n < len(piece) { // puts back the bytes that do not fit
 		b.unread(len(piece) - n)
 	}
 	return n, nil
@@ -236,8 +234,8 @@ func (b *Body) unread(n int) {
 	}
 }
 
-// Peek appends up to n buffered bytes of the body to dst, without consuming them. whole reports whether the body ends
-// with these bytes.
+// Peek appends up to n buffered bytes of the body to dst without consuming them. whole reports whether the
+// body ends with these bytes.
 func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 	if b.r == nil {
 		return dst, true
@@ -256,15 +254,14 @@ func (b *Body) Peek(dst []byte, n int) (_ []byte, whole bool) {
 		n -= len(p)
 	}
 	if b.framing == Chunked && b.state == chunkEnd {
-		b.Ready() // the end of the chunked framing, if that is next
+		b.Ready() // reads the end of the chunked framing if that is next
 	}
 	whole = b.Done()
 	*b, b.r.r = before, at
 	return dst, whole
 }
 
-// Drain reads and drops up to limit bytes and reports whether that was the
-// whole rest of the body.
+// Drain reads and drops up to limit bytes. It reports whether it has read the whole rest of the body.
 func (b *Body) Drain(limit int64) bool {
 	for limit >= 0 {
 		if b.Done() {
@@ -279,9 +276,8 @@ func (b *Body) Drain(limit int64) bool {
 	return false
 }
 
-// Unread returns the number of bytes that may be taken straight from the connection,
-// for a copy in the kernel; false while bytes are buffered, or if the framing does not
-// allow it.
+// Unread returns the number of bytes that may be read directly from the connection, for a copy inside the
+// kernel. It returns false if bytes are buffered, or if the framing does not permit this.
 func (b *Body) Unread() (left int64, ok bool) {
 	if b.Done() || b.err != nil || b.r.r != b.r.w || b.framing != Length {
 		return 0, false
@@ -289,8 +285,8 @@ func (b *Body) Unread() (left int64, ok bool) {
 	return b.left, true
 }
 
-// Took records that n of the Unread bytes have been taken from the connection, and that
-// the connection has then ended with err, if that is not nil.
+// Took records that n of the Unread bytes have been read from the connection. err is the error with which the
+// connection has ended, or nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
 	switch {

@@ -1,10 +1,10 @@
 package http1
 
-// Kind names the header fields that a proxy has to read.
+// Kind identifies the header fields that a proxy has to interpret.
 type Kind uint8
 
-// The kinds. Other is any other field; Nominated is one that the message's
-// Connection field names, which makes it hop-by-hop (RFC 9110 section 7.6.1).
+// The kinds. Other is any other field. Nominated is a field that the message's Connection field names, which
+// makes it hop-by-hop (RFC 9110 section 7.6.1).
 const (
 	Other Kind = iota
 	Nominated
@@ -33,9 +33,9 @@ type Field struct {
 	Kind        Kind
 }
 
-// HopByHop reports whether the field ends at this hop and is not forwarded (RFC 9110
-// section 7.6.1). Content-Length and Transfer-Encoding are among them, since the
-// forwarded message is framed anew, and so are the X-Whirlpool-* fields.
+// HopByHop reports whether the field ends at this hop and is not forwarded (RFC 9110 section 7.6.1).
+// Content-Length and Transfer-Encoding are hop-by-hop here, because the forwarded message gets its own
+// framing. The X-Whirlpool-* fields are hop-by-hop too.
 func (f *Field) HopByHop() bool {
 	switch f.Kind {
 	case Other, Host, Expect, Via, RetryAfter, MaxForwards:
@@ -44,7 +44,7 @@ func (f *Field) HopByHop() bool {
 	return true
 }
 
-// Framing says how a body is delimited (RFC 9112 section 6).
+// Framing is the way in which a body is delimited (RFC 9112 section 6).
 type Framing uint8
 
 // The framings. The zero value is a message without a body.
@@ -62,8 +62,8 @@ type Request struct {
 	Fields         []Field
 	Host           []byte // value of the Host field; nil without one
 	Framing        Framing
-	Length         int64 // with Framing Length; without a body 0 if that was announced, else -1
-	Close          bool  // the connection ends after this exchange
+	Length         int64 // with Framing Length; without a body: 0 if a length of 0 was announced, otherwise -1
+	Close          bool  // the connection ends after this message
 	Continue       bool  // the client waits for 100 Continue
 }
 
@@ -74,16 +74,16 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // with Framing Length; without a body (HEAD, 304, empty) the announced length, else -1
+	Length     int64 // with Framing Length; without a body (HEAD, 304, empty): the announced length, or -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }
 
-// ProtocolError is the error of a message that breaks the rules. Detail can be sent to
-// the sender of the message; it quotes nothing of it.
+// ProtocolError is the error of a message that violates the protocol. Detail contains no part of the message,
+// so it can be sent to the sender.
 type ProtocolError struct {
 	Detail string
-	Status int // of the response to such a request: 400, 414 or 431
+	Status int // status of the error response if the message is a request: 400, 414 or 431
 }
 
 func (e *ProtocolError) Error() string { return "malformed HTTP message: " + e.Detail }

@@ -6,10 +6,9 @@ import (
 	"strconv"
 )
 
-// ReadRequest reads the head of a request into q, reusing its slices. It
-// returns io.EOF when the connection ended cleanly between messages,
-// io.ErrUnexpectedEOF when it ended inside a head, and a *ProtocolError for a
-// head that breaks the rules.
+// ReadRequest reads the head of a request into q, reusing its slices. It returns io.EOF if the connection has
+// ended between two messages, io.ErrUnexpectedEOF if it has ended inside a head, and a *ProtocolError for an
+// invalid head.
 func (r *Reader) ReadRequest(q *Request) error {
 	head, err := r.head()
 	if err != nil {
@@ -79,34 +78,33 @@ const (
 	bareLF     = "a line ends in LF without CR"
 )
 
-// ReadResponse reads the head of the final response to a request of that method
-// into p. It skips interim responses (1xx), although RFC 9110 section 15.2 wants them
-// forwarded: Python's http.client takes any but 100 for the final response, and is then
-// one response behind. The bytes after a 2xx to CONNECT are no body but the tunnel's.
-// Errors are as ReadRequest's; after one, p.Status is 0 unless the beginning of a
-// response had come.
+// ReadResponse reads the head of the final response to a request of that method into p. It skips interim
+// responses (1xx), although RFC 9110 section 15.2 requires a proxy to forward them. The reason is Python's
+// http.client, which takes every interim response except 100 for the final one. The bytes after a 2xx to
+// CONNECT are not a body; they belong to the tunnel. The errors are those of ReadRequest. After an error
+// p.Status is 0, unless the beginning of a response had arrived.
 //
-// The faults that RFC 9112 lets a recipient repair are repaired: white space
-// before a colon is dropped (section 5.1), a folded line is joined (5.2), a bare LF
-// ends a line (2.2), equal Content-Lengths are one (6.3), and Transfer-Encoding
-// overrides Content-Length, after which the connection ends (6.3). Control characters
-// in a field value other than CR, LF and NUL stay there (RFC 9110 section 5.5).
+// ReadResponse makes the repairs that RFC 9112 permits. It drops white space before a colon (section 5.1),
+// joins folded lines (5.2), accepts a bare LF as the end of a line (2.2), and treats equal Content-Lengths as
+// one (6.3). If there is a Transfer-Encoding, it ignores Content-Length and ends the connection after the
+// message (6.3). Control characters in a field value other than CR, LF and NUL stay there (RFC 9110 section
+// 5.5).
 func (r *Reader) ReadResponse(p *Response, method []byte) error {
 	return r.readFinal(p, method, 0)
 }
 
-// ReadContinue is ReadResponse, but it returns a 100 (Continue), too.
+// ReadContinue is like ReadResponse, but also returns a 100 (Continue).
 func (r *Reader) ReadContinue(p *Response, method []byte) error {
 	return r.readFinal(p, method, 100)
 }
 
-// ReadUpgrade is ReadResponse for a request with an Upgrade field: it returns a 101 (Switching Protocols), too. The
-// bytes after a 101 are those of the new protocol.
+// ReadUpgrade is ReadResponse for a request with an Upgrade field: it also returns a 101 (Switching
+// Protocols). The bytes after a 101 belong to the new protocol.
 func (r *Reader) ReadUpgrade(p *Response, method []byte) error {
 	return r.readFinal(p, method, 101)
 }
 
-// readFinal reads interim responses up to one with the status until, or up to the final response.
+// readFinal reads interim responses until one has the status until, or until the final response.
 func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	r.responses = true
 	for interim := 0; interim <= maxHead; {
@@ -125,7 +123,7 @@ func (r *Reader) readFinal(p *Response, method []byte, until int) error {
 	return malformed("more than 64 KiB of interim (1xx) responses")
 }
 
-// readResponse reads one head, interim or not, and returns its size in bytes.
+// readResponse reads one head, interim or final, and returns its size in bytes.
 func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) {
 	head, err := r.head()
 	if err != nil {
@@ -135,15 +133,15 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
-	// It is malformed, or to be repaired. With a bare LF it may end earlier.
+	// The head is malformed or needs a repair. With a bare LF, it may end earlier.
 	whole := r.buf[r.begin:r.r]
 	end, next := looseEnd(whole, 0)
 	r.r = r.begin + next
 	return next, p.parse(whole[:end], method, true)
 }
 
-// statusLine reads VERSION SP STATUS SP REASON. There may be more than one space, as
-// Go's and curl's clients take it, and no reason.
+// statusLine reads VERSION SP STATUS SP REASON. There may be several spaces, which Go's and curl's clients
+// also accept, and the reason may be missing.
 func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 	if len(line) < 9 || line[8] != ' ' {
 		return 0, 0, nil, malformed(badStatusLine)
@@ -161,7 +159,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 		}
 		status = 10*status + int(d-'0')
 	}
-	if status < 100 { // above 599 there are some in the wild: LinkedIn's 999
+	if status < 100 { // some servers use a status above 599, for example LinkedIn (999)
 		return 0, 0, nil, malformed("the status is below 100")
 	}
 	if reason = trim(line[3:]); !all(reason, responseChar) {
@@ -172,7 +170,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 
 const badStatusLine = "the status line is not VERSION SP STATUS SP REASON"
 
-// parse reads the head of a response; with loose it makes the repairs.
+// parse parses the head of a response. If loose is set, it makes the repairs.
 func (p *Response) parse(head, method []byte, loose bool) error {
 	line, rest, ok := bytes.Cut(head, crlf)
 	if loose {
@@ -205,7 +203,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// A 204 has no length (RFC 9110 section 8.6). With one, a body may follow.
+		// A 204 has no length (RFC 9110 section 8.6). If it announces one, a body may follow.
 		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {
@@ -225,7 +223,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	return nil
 }
 
-// scan collects what the fields of one head say about the message itself.
+// scan collects the data about the message's framing from the fields of one head.
 type scan struct {
 	host, retryAfter []byte
 	hosts            int
@@ -234,13 +232,13 @@ type scan struct {
 	chunked          bool
 	close, keepAlive bool
 	expect100        bool
-	nominated        int // field names in Connection
+	nominated        int // number of field names in Connection
 
-	values   uint8 // the class of bytes that a value may have
-	limit    int   // of the number of fields
-	response bool  // of a response: equal lengths are one
-	unframed bool  // Content-Length and Transfer-Encoding mean nothing: RFC 9110 section 9.3.6
-	bodiless bool  // there is no body, whatever the fields say: RFC 9112 section 6.3
+	values   uint8 // the class of bytes that are permitted in a value
+	limit    int   // maximum number of fields
+	response bool  // the head is of a response: equal lengths count as one
+	unframed bool  // Content-Length and Transfer-Encoding have no meaning: RFC 9110 section 9.3.6
+	bodiless bool  // the message has no body, whatever its fields say: RFC 9112 section 6.3
 	noLength bool  // a bodiless message has no valid length
 }
 
@@ -275,7 +273,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
-// looseFields is fields for a response, with the repairs that ReadResponse lists.
+// looseFields is like fields, for a response, with the repairs that ReadResponse lists.
 func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
@@ -288,7 +286,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			}
 			more := bytes.IndexByte(block[end+1:], '\n')
 			if len(trim(bytes.TrimSuffix(block[end+1:end+1+more], cr))) == 0 {
-				return fields, malformed("a folded line of white space only") // some take it for the head's end
+				return fields, malformed("a folded line of white space only") // some take it for the end of the head
 			}
 			end += 1 + more
 		}
@@ -325,12 +323,11 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// bad returns the error of a field that was refused.
+// bad returns the error for an invalid field.
 func (s *scan) bad(name, value []byte) error {
 	switch {
 	case !isToken(name):
-		// This covers obs-fold (a line that begins with white space) and
-		// white space before the colon.
+		// This includes obs-fold (a line that begins with white space), and white space before the colon.
 		return malformed(badName)
 	case !all(value, s.values):
 		return malformed(badValue)
@@ -342,7 +339,7 @@ func tooManyFields(limit int) error {
 	return &ProtocolError{Detail: "more than " + strconv.Itoa(limit) + " header fields", Status: 431}
 }
 
-// read reads a field that has a kind.
+// read interprets a field that has a kind.
 func (s *scan) read(f *Field) error {
 	if f.Kind == ContentLength || f.Kind == TransferEncoding {
 		err := s.framing(f)
@@ -379,7 +376,7 @@ func (s *scan) read(f *Field) error {
 	return nil
 }
 
-// framing reads a Content-Length or Transfer-Encoding field.
+// framing interprets a Content-Length or Transfer-Encoding field.
 func (s *scan) framing(f *Field) error {
 	switch {
 	case s.unframed:
@@ -394,7 +391,7 @@ func (s *scan) framing(f *Field) error {
 		return malformed("more than one Content-Length")
 	case !s.response:
 		return malformed(badLength)
-	default: // equal ones are one, in one field or in several: RFC 9112 section 6.3
+	default: // equal values count as one, in one field or in several: RFC 9112 section 6.3
 		for rest, more := f.Value, true; more; {
 			var value []byte
 			value, rest, more = bytes.Cut(rest, comma)
@@ -413,7 +410,7 @@ func (s *scan) framing(f *Field) error {
 
 const badLength = "Content-Length is not a number of digits"
 
-// withoutZeros cuts leading zeros off, but for the last digit.
+// withoutZeros removes leading zeros, but not the last digit.
 func withoutZeros(digits []byte) []byte {
 	for len(digits) > 1 && digits[0] == '0' {
 		digits = digits[1:]
@@ -421,12 +418,12 @@ func withoutZeros(digits []byte) []byte {
 	return digits
 }
 
-// maxNominated is how many field names Connection may have: each is compared with each
+// maxNominated is the maximum number of field names in Connection, because each of them is compared with each
 // field.
 const maxNominated = 100
 
-// nominate marks the fields that Connection names as hop-by-hop. The fields that have a
-// kind of their own stay: a sender cannot remove Host or a framing like that.
+// nominate marks the fields that Connection names as hop-by-hop. It does not change fields that have a kind:
+// a sender cannot remove Host or the framing in this way.
 func nominate(fields []Field) {
 	for i := range fields {
 		if fields[i].Kind != Connection {
@@ -444,8 +441,7 @@ func nominate(fields []Field) {
 	}
 }
 
-// Classify sets the kinds of fields that did not come from a Reader, those that
-// Connection names included.
+// Classify sets the kinds of fields that do not come from a Reader, including Nominated.
 func Classify(fields []Field) {
 	for i := range fields {
 		fields[i].Kind = kindOf(fields[i].Name)
@@ -458,7 +454,7 @@ func nextToken(list []byte) (token, rest []byte) {
 	return trim(token), rest
 }
 
-// kindOf returns the kind of a field name in any case.
+// kindOf returns the kind of the field with a name, which may be in any case.
 func kindOf(name []byte) Kind {
 	switch len(name) {
 	case 2:
@@ -549,7 +545,7 @@ func equalFoldBytes(a, b []byte) bool {
 // EqualFold reports whether b equals lower, ignoring ASCII case. lower must be in lower case.
 func EqualFold(b []byte, lower string) bool { return equalFold(b, lower) }
 
-// version returns x of HTTP/1.x, or -1.
+// version returns the x of HTTP/1.x, or -1 if b is no such version.
 func version(b []byte) int {
 	if len(b) == 8 && string(b[:7]) == "HTTP/1." && '0' <= b[7] && b[7] <= '9' {
 		return int(b[7] - '0')
@@ -557,7 +553,7 @@ func version(b []byte) int {
 	return -1
 }
 
-// ParseLength reads a number, and returns -1 for anything but 1 to 18 digits.
+// ParseLength parses a number of 1 to 18 digits. For anything else it returns -1.
 func ParseLength(b []byte) int64 {
 	if len(b) == 0 || len(b) > 18 {
 		return -1
@@ -607,7 +603,7 @@ const (
 	tokenChar = 1 << iota
 	targetChar
 	valueChar    // of a field of a request
-	responseChar // of a field of a response: RFC 9110 section 5.5 lets a recipient keep control characters
+	responseChar // of a field of a response: control characters are permitted (RFC 9110 section 5.5)
 )
 
 func all(b []byte, bit uint8) bool {

@@ -18,8 +18,8 @@ const (
 	bulkBuffer  = 40 << 10 // 32 KiB and a head
 )
 
-// buffers and bulks lend out buffers of these two sizes. Buffers of other sizes
-// are left to the garbage collector.
+// buffers and bulks are pools of buffers of these two sizes. Buffers of other sizes are left to the garbage
+// collector.
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
@@ -31,7 +31,7 @@ type Reader struct {
 	src    io.Reader
 	buf    []byte
 	r, w   int
-	pooled *[]byte // buf's origin, to be given back
+	pooled *[]byte // the pool's pointer to buf
 	start  *sync.Pool
 
 	// OnPart, if not nil, is called when a part of a head has been read and the rest has not arrived. It may
@@ -39,12 +39,12 @@ type Reader struct {
 	OnPart func()
 
 	failed    error // returned by the next read
-	begin     int   // where in buf the head that was read last begins
-	responses bool  // heads are read as responses, and repaired
+	begin     int   // beginning, in buf, of the head that was read last
+	responses bool  // heads are parsed as responses, with repairs
 }
 
-// pooledSource is a source that takes a buffer only when there is something to read, so
-// that a connection that waits holds none.
+// pooledSource is a source that takes a buffer only when there is something to read. So a connection that
+// waits holds no buffer.
 type pooledSource interface {
 	ReadPooled(buffers *sync.Pool) (*[]byte, int, error)
 }
@@ -52,18 +52,18 @@ type pooledSource interface {
 // NewReader returns a reader of src. It takes a buffer with its first read.
 func NewReader(src io.Reader) *Reader { return &Reader{src: src, start: &buffers} }
 
-// NewBulkReader returns a reader that takes a large buffer from the start: for
-// the side that sends most of the bytes.
+// NewBulkReader returns a reader that takes a large buffer at once. It is for the side that sends most of the
+// bytes.
 func NewBulkReader(src io.Reader) *Reader { return &Reader{src: src, start: &bulks} }
 
-// Buffered returns the bytes read but not consumed: a view.
+// Buffered returns a view of the bytes that have been read but not consumed.
 func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
 
 // Discard consumes n buffered bytes.
 func (r *Reader) Discard(n int) { r.r += min(n, r.w-r.r) }
 
-// Release gives the buffer back if it holds nothing; the next read takes
-// another. Views of it are void then.
+// Release returns the buffer to its pool if it is empty. The next read takes another buffer. Views of the
+// buffer are invalid afterwards.
 func (r *Reader) Release() {
 	if r.r != r.w || r.buf == nil {
 		return
@@ -83,8 +83,8 @@ func (r *Reader) giveBack() {
 	r.pooled = nil
 }
 
-// ReadAhead blocks until more bytes are buffered, or the source ends. Views stay valid:
-// it only appends, and does nothing if the buffer is full.
+// ReadAhead waits until more bytes are buffered, or the source ends. It only appends, so views stay valid. If
+// the buffer is full, it does nothing.
 func (r *Reader) ReadAhead() error {
 	if r.buf == nil {
 		return r.first()
@@ -100,7 +100,8 @@ func (r *Reader) ReadAhead() error {
 	return err
 }
 
-// Fail makes the next read return err in place of reading: that of a ReadAhead, which the source returns only once.
+// Fail makes the next read return err. It is for an error of ReadAhead, because the source returns its error
+// only once.
 func (r *Reader) Fail(err error) { r.failed = err }
 
 // first reads into a new buffer.
@@ -116,8 +117,8 @@ func (r *Reader) first() (err error) {
 	return r.fill(maxHead)
 }
 
-// fill reads more, growing the buffer up to limit bytes. When that many are
-// buffered it returns errFull, which the caller may replace.
+// fill reads more, growing the buffer up to limit bytes. If limit bytes are buffered, it returns errFull,
+// which the caller may replace.
 func (r *Reader) fill(limit int) error {
 	if r.buf == nil {
 		return r.first()
@@ -177,8 +178,8 @@ var (
 	colon             = []byte(":")
 )
 
-// head returns the next head without its final empty line: a view that is
-// consumed. io.EOF is a clean end before its first byte.
+// head returns a view of the next head without its final empty line, and consumes the head. The error is
+// io.EOF if the connection has ended before the head's first byte.
 func (r *Reader) head() ([]byte, error) {
 	var u unfinished
 	for {
@@ -190,7 +191,7 @@ func (r *Reader) head() ([]byte, error) {
 			// and may never have an end
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
-		// The terminator may straddle what was searched before.
+		// The end of a head may begin in the bytes that were searched before.
 		from := r.r + max(u.searched-3, 0)
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
 			return r.consume(from+i+2, from+i+4), nil

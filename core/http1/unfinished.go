@@ -2,18 +2,18 @@ package http1
 
 import "bytes"
 
-// unfinished checks a head that has not arrived whole: one that cannot become valid any
-// more is refused before its end, which may never come. It checks each byte once, and a
-// request line again when that is complete.
+// unfinished checks a head that is not complete yet. If the head cannot become valid any more, it is refused
+// at once, because its end may never arrive. Each byte is checked once; a request line is checked again when
+// it is complete.
 type unfinished struct {
-	searched int  // how many bytes have been searched for the end
-	seen     int  // how many have been checked
-	lines    int  // complete lines among them
-	line     int  // where the line after those begins
-	named    bool // that line has its method or name, and the delimiter after it
-	spaces   int  // in a request's first line
-	version  int  // where the version behind the second of them begins
-	fields   scan // of the complete lines of fields
+	searched int  // number of bytes that were searched for the end
+	seen     int  // number of bytes that were checked
+	lines    int  // number of complete lines in them
+	line     int  // beginning of the first incomplete line
+	named    bool // the incomplete line has its method or name, and the delimiter after it
+	spaces   int  // number of spaces in a request's first line
+	version  int  // beginning of the version, after the second space
+	fields   scan // of the complete lines with fields
 }
 
 // request checks the beginning of a request's head.
@@ -25,7 +25,7 @@ func (u *unfinished) request(head []byte) error {
 			text = text[:end]
 		}
 		last := len(text)
-		text = bytes.TrimSuffix(text, cr) // without an LF after it, it is looked at again
+		text = bytes.TrimSuffix(text, cr) // checked again if no LF follows
 		if end >= 0 && len(text) == last {
 			return malformed(bareLF)
 		}
@@ -62,8 +62,8 @@ func (u *unfinished) request(head []byte) error {
 	}
 }
 
-// versionBegins checks the version in the first line, which ends in text and has no end
-// yet: it may be one, once the rest of it has come.
+// versionBegins checks the beginning of the version in the first line. The line ends with text and is not
+// complete. It returns an error if no bytes could make the version valid.
 func (u *unfinished) versionBegins(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {
@@ -85,7 +85,7 @@ func (u *unfinished) versionBegins(text, line []byte) error {
 	return nil
 }
 
-// field checks a complete line against those before it.
+// field checks a complete line, together with the lines before it.
 func (u *unfinished) field(line []byte) error {
 	name, value, _ := bytes.Cut(line, colon)
 	f := Field{Name: name, Value: trim(value), Kind: kindOf(name)}
@@ -104,7 +104,7 @@ func (u *unfinished) field(line []byte) error {
 	return nil
 }
 
-// text checks a piece of the line under way.
+// text checks a piece of the incomplete line.
 func (u *unfinished) text(b []byte) error {
 	if !u.named {
 		delimiter, bad := byte(':'), badName

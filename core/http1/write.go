@@ -19,7 +19,7 @@ func AppendStatusLine(b []byte, status int, reason []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// AppendField appends one header line.
+// AppendField appends one header field.
 func AppendField(b []byte, name string, value []byte) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
@@ -27,7 +27,7 @@ func AppendField(b []byte, name string, value []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// AppendFields appends those of fields that go on past this hop.
+// AppendFields appends the fields that are not hop-by-hop.
 func AppendFields(b []byte, fields []Field) []byte {
 	for i := range fields {
 		f := &fields[i]
@@ -42,8 +42,7 @@ func AppendFields(b []byte, fields []Field) []byte {
 	return b
 }
 
-// AppendFraming appends the line that frames a body of the given kind, if one
-// is needed.
+// AppendFraming appends the field with the framing of a body, if one is needed.
 func AppendFraming(b []byte, f Framing, length int64) []byte {
 	switch {
 	case f == Chunked:
@@ -56,8 +55,8 @@ func AppendFraming(b []byte, f Framing, length int64) []byte {
 	return b
 }
 
-// AppendChunk appends p as one chunk; an empty p would end the body, so it
-// appends nothing.
+// AppendChunk appends p as one chunk. If p is empty, it appends nothing, because an empty chunk would end the
+// body.
 func AppendChunk(b, p []byte) []byte {
 	if len(p) == 0 {
 		return b
