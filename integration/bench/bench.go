@@ -19,13 +19,13 @@ import (
 // bench is one run of the comparison.
 type bench struct {
 	binary       string
-	before       string // another build, to be measured beside it; may be empty
+	before       string // address of the binary of another build, which is measured too; may be empty
 	rounds       int
 	duration     time.Duration
 	out          string
 	config       string
 	profiles     string
-	measured     int // measurements so far, which number the profiles
+	measured     int // number of measurements so far, for the names of the profiles
 	cases, peers []string
 }
 
@@ -33,12 +33,11 @@ type bench struct {
 type benchCase struct {
 	name   string
 	plan   loadPlan
-	config string // more lines for Whirlpool's configuration
-	// pinned: the proxy has one CPU for itself, load and fakes have another,
-	// and leave it partly idle. So requests/s say what the proxy can do, and
-	// not how the scheduler shares.
+	config string // further lines of Whirlpool's configuration
+	// pinned: the proxy has a CPU of its own. Load and fakes share another CPU, which they do not use fully. So
+	// the requests per second depend on the proxy, and not on the scheduler.
 	pinned bool
-	dead   bool // nobody listens where the upstreams should be
+	dead   bool // nothing listens on the addresses of the upstream proxies
 }
 
 func (b *bench) allCases() []benchCase {
@@ -64,15 +63,15 @@ func (b *bench) allCases() []benchCase {
 	}
 }
 
-// openBreakers: one refused connection each opens them all, for good.
+// openBreakers is a configuration with which one refused connection opens a breaker for good.
 const openBreakers = "[breaker]\nfailure_threshold = 1\ntimeout_duration = \"1h\"\n[retry]\nmax_attempts = 1\n"
 
 // sample is one measurement of one case through one peer.
 type sample struct {
 	loadResult
 	rate     float64 // requests/s
-	cpu      float64 // us of the proxy's CPU a request
-	resident float64 // MiB when the load ended
+	cpu      float64 // CPU time of the proxy per request, us
+	resident float64 // resident memory at the end of the load, MiB
 }
 
 func (b *bench) run() error {
@@ -104,7 +103,7 @@ func (b *bench) run() error {
 			cases = append(cases, c)
 		}
 	}
-	results := map[string]map[string][]sample{} // case, peer
+	results := map[string]map[string][]sample{} // by case and peer
 	total, done := b.rounds*len(cases)*len(taking), 0
 	for round := range b.rounds {
 		for _, c := range cases {
@@ -112,7 +111,7 @@ func (b *bench) run() error {
 				results[c.name] = map[string][]sample{}
 			}
 			for i := range taking {
-				// The one that comes first differs from round to round.
+				// In each round, another peer comes first.
 				p := taking[(i+round)%len(taking)]
 				done++
 				if p.only != nil && !p.only(c) {
@@ -182,13 +181,13 @@ func (b *bench) measure(c benchCase, p peer, upstreams []string) (sample, error)
 	return s, nil
 }
 
-// The CPUs of pinned cases: the proxy's, and that of load and fakes.
+// The CPUs of pinned cases: the proxy's CPU, and the CPU of load and fakes.
 const (
 	proxyCPU = "0"
 	otherCPU = "1"
 )
 
-// startFakes starts the upstream proxies in a process of their own.
+// startFakes starts the upstream proxies in a separate process.
 func startFakes(cpu string) (addrs []string, stop func(), err error) {
 	cmd := peers.OnCPU(cpu, self(), "-role", "fakes")
 	cmd.Stderr = os.Stderr
@@ -218,7 +217,7 @@ func self() string {
 	return path
 }
 
-// raiseFileLimit lets the children have 5,000 connections and more.
+// raiseFileLimit permits the child processes 5,000 connections and more.
 func raiseFileLimit() {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) == nil {

@@ -15,8 +15,8 @@ import (
 // fakes is the number of upstream proxies.
 const fakes = 8
 
-// serveFakes runs the upstream proxies, prints their addresses on one line
-// each, and lives until its standard input closes.
+// serveFakes runs the upstream proxies. It prints their addresses on one line, and ends when its standard
+// input is closed.
 func serveFakes() error {
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -53,7 +53,7 @@ type fakeListener struct {
 	loop     *loop
 	fd       int
 	zeros    zeros
-	buf      []byte // shared: what is in it does not outlast a call
+	buf      []byte // shared buffer; its contents are valid during one call only
 	arrivals uint64
 }
 
@@ -64,7 +64,7 @@ func (f *fakeListener) ready(bool, bool) {
 			return
 		}
 		if err != nil {
-			continue // that one has left already
+			continue // the client has already closed this connection
 		}
 		c := &fakeConn{fakeListener: f, stream: stream{fd: fd, zeros: f.zeros}, last: -1}
 		if err := f.loop.add(fd, c); err != nil {
@@ -79,23 +79,23 @@ var (
 	headEnd     = []byte("\r\n\r\n")
 )
 
-// inline is the size up to which a body goes out with its head.
+// inline is the maximum size of a body that is sent together with the head.
 const inline = 256 << 10
 
 // fakeConn is one connection of a fake.
 type fakeConn struct {
 	*fakeListener
 	stream
-	partial []byte // of a head
-	answer  []byte // to the size asked for last
+	partial []byte // incomplete head
+	answer  []byte // response of the size that was requested last
 	last    int
-	reply   []byte // due when the request's body has come
-	tail    int64  // zeros behind it
+	reply   []byte // response to send when the request's body has arrived
+	tail    int64  // number of zeros after it
 }
 
-// ready answers for the origin: the last element of the path is the size of the
-// answer, "/faults/" in it makes each tenth arrival a 503. A CONNECT stands at
-// once and is answered in the same way.
+// ready responds in place of the target. The last element of the path is the size of the response. With
+// "/faults/" in the path, every tenth request gets a 503. A CONNECT opens the tunnel at once; requests in the
+// tunnel get the same responses.
 func (c *fakeConn) ready(readable, ended bool) {
 	if err := c.serve(readable, ended); err != nil {
 		c.loop.close(c.stream.fd)
@@ -142,20 +142,20 @@ func (c *fakeConn) serve(readable, ended bool) error {
 			if c.skip > 0 {
 				break
 			}
-			// Nobody pipelines: if the reply does not fit, nothing is lost here.
+			// No client pipelines. So if the response does not fit, no further request is lost here.
 			if again, err := c.settle(); again || err != nil {
 				return err
 			}
 		}
 		c.partial = append(c.partial[:0], rest...)
 		if short && c.skip == 0 {
-			return nil // a new edge comes with more
+			return nil // the next event comes with more bytes
 		}
 	}
 }
 
-// request decides on the reply to a head and returns the length of the body
-// that comes before it is due.
+// request chooses the response to a head. It returns the length of the request's body, which must arrive
+// before the response is sent.
 func (c *fakeConn) request(head []byte) (body int64, err error) {
 	if head[0] == 'C' {
 		c.reply = tunnelHead
@@ -189,7 +189,7 @@ func (c *fakeConn) request(head []byte) (body int64, err error) {
 	return body, nil
 }
 
-// settle sends the reply that is due, if one is.
+// settle sends the response that is due, if there is one.
 func (c *fakeConn) settle() (again bool, err error) {
 	if c.reply == nil {
 		return false, nil
@@ -199,7 +199,7 @@ func (c *fakeConn) settle() (again bool, err error) {
 	return c.flush()
 }
 
-// contentLength finds the field of that name in a head, whatever its case.
+// contentLength returns the value of the Content-Length field in a head, ignoring case.
 func contentLength(head []byte) int64 {
 	i := bytes.Index(head, []byte("ontent-"))
 	for i >= 0 {

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serveFloor runs the floor: no proxy that anybody could use, but what the kernel
-// leaves any proxy to win on this machine. Each thread has an epoll(7) of its own,
-// and upstreams and kept connections of its own; they are taken in turn. It knows
-// where a head ends and how long a body is, and nothing else: no retry, no limit,
-// no deadline, no log, and no answer larger than a socket's buffer.
+// serveFloor runs the floor, a minimal proxy. Its results show how fast any proxy can be on this machine.
+// Each thread has its own epoll(7), upstream connections and idle connections, and uses them in turn. The
+// floor finds the end of a head and the length of a body. It has no retries, limits, deadlines or logs, and a
+// response must fit into the buffer of a socket.
 func serveFloor(addr string, threads int, upstreams []string) error {
 	ended := make(chan error)
 	for range threads {
@@ -43,7 +42,7 @@ func runFloor(addr string, upstreams []string) error {
 	if err != nil {
 		return err
 	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // a listener for each thread
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) // so that each thread has a listener
 	noDelay(fd)
 	if err := unix.Bind(fd, at); err != nil {
 		return fmt.Errorf("bind to %s: %w", addr, err)
@@ -69,13 +68,13 @@ func sockaddr(addr string) (*unix.SockaddrInet4, error) {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, nil
 }
 
-// floor is one of its threads.
+// floor is one thread of the floor.
 type floor struct {
 	loop      *loop
 	upstreams []*unix.SockaddrInet4
 	next      int
-	idle      [][]*floorConn // kept, by upstream
-	buf       []byte         // shared: what is in it does not outlast a call
+	idle      [][]*floorConn // idle connections by upstream proxy
+	buf       []byte         // shared buffer; its contents are valid during one call only
 }
 
 type floorListener struct {
@@ -90,26 +89,26 @@ func (l *floorListener) ready(bool, bool) {
 			return
 		}
 		if err != nil {
-			continue // that one has left already
+			continue // the client has already closed this connection
 		}
 		c := &floorConn{floor: l.floor, fd: fd}
 		if l.loop.add(fd, c) != nil {
 			unix.Close(fd)
 			continue
 		}
-		c.ready(true, false) // what it asks has mostly come by now
+		c.ready(true, false) // most of the request has usually arrived by now
 	}
 }
 
-// floorConn is a client's connection, or one to an upstream while it has a peer.
+// floorConn is a connection of a client or to an upstream proxy.
 type floorConn struct {
 	*floor
 	fd     int
-	peer   *floorConn // at the other side of a tunnel or of the request that runs
-	from   int        // the upstream it leads to
-	up     bool       // it leads to one
-	tunnel bool       // which stands
-	length int64      // of the answer, that is still to come; 0 before its head
+	peer   *floorConn // the other connection of a tunnel, or of the request in flight
+	from   int        // index of the upstream proxy
+	up     bool       // the connection leads to an upstream proxy
+	tunnel bool       // the tunnel is open
+	length int64      // bytes of the response that have not arrived; 0 before its head
 }
 
 var floorStands = []byte("HTTP/1.1 200 OK\r\n\r\n")
@@ -128,7 +127,7 @@ func (c *floorConn) ready(readable, ended bool) {
 	}
 }
 
-// pass passes on what has come on c.
+// pass forwards the bytes that have arrived on c.
 func (c *floorConn) pass(p []byte) bool {
 	switch {
 	case c.tunnel:
@@ -136,8 +135,8 @@ func (c *floorConn) pass(p []byte) bool {
 	case !c.up:
 		return c.peer == nil && c.ask(p)
 	case c.peer == nil:
-		return false // nobody has asked
-	case c.peer.tunnel: // the answer to CONNECT
+		return false // no request is in flight
+	case c.peer.tunnel: // the response to the CONNECT
 		c.tunnel = true
 		return c.peer.send(floorStands)
 	}
@@ -157,7 +156,7 @@ func (c *floorConn) pass(p []byte) bool {
 	return client.send(p)
 }
 
-// ask sends a client's request to the next upstream.
+// ask sends a client's request to the next upstream proxy.
 func (c *floorConn) ask(p []byte) bool {
 	if !bytes.HasSuffix(p, headEnd) {
 		return false
@@ -198,8 +197,7 @@ func (c *floorConn) send(p []byte) bool {
 	return err == nil && n == len(p)
 }
 
-// end closes c, and with it the connection that it shares a request or a tunnel
-// with.
+// end closes c, and the connection that shares a request or a tunnel with it.
 func (c *floorConn) end() {
 	for _, s := range []*floorConn{c, c.peer} {
 		if s != nil && s.fd >= 0 {

@@ -15,39 +15,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadPlan is one measurement, as the load process sees it.
+// loadPlan describes one measurement to the load process.
 type loadPlan struct {
 	Addr     string
 	Mode     string
 	Path     string
 	Conns    int
 	Rate     int
-	Status   int // of a good answer
+	Status   int // status of a good response
 	Duration time.Duration
 }
 
-// loadResult is what the load process prints. Latencies are in microseconds;
-// in an open loop they count from the moment a request was due, so that a
-// stalled proxy cannot hide behind a load that waits for it.
+// loadResult is the output of the load process. Latencies are in microseconds. In an open loop they count
+// from the time when a request was due, so that they include the time for which a stalled proxy delays later
+// requests.
 type loadResult struct {
 	Requests int
-	Failed   int // other answers, broken connections
+	Failed   int // number of other responses and broken connections
 	Bytes    int64
 	Seconds  float64
 	P50, P99 float64
 	P999     float64
-	CPU      float64 // us of the load's own a request
-	Error    string  // of the first failure
+	CPU      float64 // CPU time of the load itself per request, us
+	Error    string  // error of the first failure
 }
 
 // uploadSize is the length of one request body in mode upload.
 const uploadSize = 32 << 20
 
-// warmup precedes the measurement, in the same process.
+// warmup is the time before the measurement in which the load already runs.
 const warmup = 500 * time.Millisecond
 
-// settleTime is how long requests of an open loop may still be under way when
-// it ends.
+// settleTime is the time that the requests in flight have at the end of an open loop.
 const settleTime = 2 * time.Second
 
 func (p *loadPlan) run(w io.Writer) error {
@@ -72,22 +71,22 @@ func (p *loadPlan) run(w io.Writer) error {
 	return json.NewEncoder(w).Encode(r)
 }
 
-// generator is the load: its connections, and the schedule of an open loop.
+// generator makes the load. It has the connections, and the schedule of an open loop.
 type generator struct {
 	loadResult
 	plan    *loadPlan
 	loop    *loop
 	proxy   unix.SockaddrInet4
 	zeros   zeros
-	buf     []byte // shared: what is in it does not outlast a call
+	buf     []byte // shared buffer; its contents are valid during one call only
 	request []byte
-	status  string // of a good answer
+	status  string // status of a good response
 	upload  int64
 
-	start, begin, end time.Time // warm-up, measurement, its end
+	start, begin, end time.Time // beginning of the warm-up and of the measurement, and its end
 	every             time.Duration
-	started           int     // requests of the open loop
-	idle              []*user // of the open loop, the longest idle first
+	started           int     // number of requests of the open loop so far
+	idle              []*user // idle users of the open loop; the one that has been idle longest is first
 	took              []time.Duration
 	cpu               time.Duration
 }
@@ -161,7 +160,7 @@ func (g *generator) run() error {
 	}
 }
 
-// pace starts the requests that are due and returns how long to wait at most.
+// pace starts the requests that are due. It returns the longest time to wait before the next call.
 func (g *generator) pace(now time.Time) time.Duration {
 	if g.every == 0 {
 		return g.end.Sub(now)
@@ -188,16 +187,16 @@ func ownCPU() time.Duration {
 	return time.Duration(unix.TimevalToNsec(r.Utime) + unix.TimevalToNsec(r.Stime))
 }
 
-// user is one connection's worth of load.
+// user makes requests on one connection, one after the other.
 type user struct {
 	*generator
 	stream
-	since   time.Time // when the request was sent, or due
-	tunnel  bool      // the answer to CONNECT is awaited
-	closing bool      // the connection ends with this answer
-	inBody  bool      // the head of the answer has come
-	length  int64     // of the answer's body
-	partial []byte    // of a head
+	since   time.Time // when the request was sent or, in an open loop, due
+	tunnel  bool      // the response to the CONNECT has not arrived yet
+	closing bool      // the connection ends after this response
+	inBody  bool      // the head of the response has arrived
+	length  int64     // length of the response's body
+	partial []byte    // incomplete head
 }
 
 // next begins a request.
@@ -241,7 +240,7 @@ func (u *user) ask() error {
 	return err
 }
 
-// fail counts a failure and begins anew.
+// fail counts a failure and opens a new connection.
 func (u *user) fail(err error) {
 	u.hangUp()
 	if now := time.Now(); !u.since.Before(u.generator.begin) && now.Before(u.generator.end) {
@@ -253,7 +252,7 @@ func (u *user) fail(err error) {
 	u.again(time.Now())
 }
 
-// again begins the next request: now, or when it is due.
+// again begins the next request, at once or when it is due.
 func (u *user) again(now time.Time) {
 	switch {
 	case u.every > 0:
@@ -284,7 +283,7 @@ func (u *user) ready(readable, ended bool) {
 	}
 }
 
-// receive takes what has come of an answer.
+// receive reads the bytes of a response that have arrived.
 func (u *user) receive(ended bool) error {
 	for {
 		if again, err := u.drop(); again || err != nil {
@@ -336,7 +335,7 @@ func (u *user) receive(ended bool) error {
 	}
 }
 
-// done counts an answer and begins the next request.
+// done counts a response and begins the next request.
 func (u *user) done() {
 	u.inBody = false
 	now := time.Now()

@@ -14,17 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load and fakes share the machine with the proxy under test, so each is one
-// thread around epoll(7) that does nothing it need not do: no goroutine switch,
-// no copy of what nobody looks at.
+// Load and fakes share the machine with the measured proxy. So each of them is one thread with epoll(7) that
+// saves work: it does not switch goroutines, and does not copy bytes that are not used.
 
-// handler is told that its socket may be read or written; ended says that
-// nothing more will come, so that it must be read to its end.
+// handler handles the events of a socket: it can be read or written. ended is set if the other side sends no
+// more bytes; the handler must then read to the end.
 type handler interface {
 	ready(readable, ended bool)
 }
 
-// loop watches sockets, each with its handler. It belongs to one goroutine.
+// loop waits for the events of sockets. Each socket has a handler. Only one goroutine may use a loop.
 type loop struct {
 	epoll    int
 	handlers []handler // by file descriptor
@@ -38,8 +37,8 @@ func newLoop() (*loop, error) {
 	return &loop{epoll: fd}, err
 }
 
-// add watches fd, edge-triggered: its handler must go on until EAGAIN or until
-// it has all it asked for.
+// add adds fd, edge-triggered: its handler must read until EAGAIN, or until it has all the bytes that it
+// needs.
 func (l *loop) add(fd int, h handler) error {
 	for len(l.handlers) <= fd {
 		l.handlers = append(l.handlers, nil)
@@ -50,14 +49,14 @@ func (l *loop) add(fd int, h handler) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
-// close forgets fd.
+// close removes fd.
 func (l *loop) close(fd int) {
 	l.handlers[fd] = nil
 	unix.Close(fd)
 }
 
-// wait handles what is ready; if nothing is, it waits for it, up to d (forever
-// if d is negative).
+// wait handles the events of all sockets. If there is none, it waits for one, at most for d (forever if d is
+// negative).
 func (l *loop) wait(d time.Duration) error {
 	n, err := l.poll(0)
 	if n == 0 && err == nil && d != 0 {
@@ -76,7 +75,7 @@ func (l *loop) wait(d time.Duration) error {
 
 func (l *loop) poll(d time.Duration) (int, error) {
 	var timeout *unix.Timespec
-	call := syscall.RawSyscall6 // does not block, so the runtime need not know
+	call := syscall.RawSyscall6 // does not block, so the Go runtime need not know about it
 	if d >= 0 {
 		t := unix.NsecToTimespec(int64(d))
 		timeout = &t
@@ -98,7 +97,7 @@ func (l *loop) poll(d time.Duration) (int, error) {
 
 // The calls below never block: the sockets are non-blocking.
 
-// receive reads into p. With n = 0 and no error the other side has closed.
+// receive reads into p. If n is 0 without an error, the other side has closed the connection.
 func receive(fd int, p []byte) (n int, again bool, err error) {
 	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)),
 		0, 0, 0))
@@ -149,17 +148,16 @@ func (z zeros) send(fd int, n int64) (int, bool, error) {
 		uintptr(min(n, z.size)), 0, 0))
 }
 
-// stream is a non-blocking socket with what is still to be sent on it and what
-// of its input is to be dropped.
+// stream is a non-blocking socket with the bytes to send on it and the number of input bytes to drop.
 type stream struct {
 	fd    int
 	zeros zeros
-	out   []byte // then
-	body  int64  // zeros
-	skip  int64  // bytes of input
+	out   []byte // bytes to send after the head
+	body  int64  // number of zeros to send after out
+	skip  int64  // number of input bytes to drop
 }
 
-// flush sends what it can; again says that the socket is full.
+// flush sends as many bytes as possible. again is set if the socket is full.
 func (s *stream) flush() (again bool, err error) {
 	var n int
 	for len(s.out) > 0 && err == nil {
@@ -177,7 +175,7 @@ func (s *stream) flush() (again bool, err error) {
 	return false, err
 }
 
-// drop skips input; again says that more is to come.
+// drop drops input bytes. again is set if more bytes have to arrive.
 func (s *stream) drop() (again bool, err error) {
 	for s.skip > 0 {
 		n, again, err := discard(s.fd, s.skip)
@@ -198,7 +196,7 @@ func socket() (int, error) {
 	return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 }
 
-// noDelay: the last piece of a message must not wait for an ACK (Nagle).
+// noDelay turns off Nagle's algorithm, so that the last piece of a message does not wait for an ACK.
 func noDelay(fd int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // listen listens on a free port of 127.0.0.1.
@@ -206,7 +204,7 @@ func listen() (fd int, addr string, err error) {
 	if fd, err = socket(); err != nil {
 		return 0, "", err
 	}
-	noDelay(fd) // inherited by what it accepts
+	noDelay(fd) // accepted connections inherit it
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return 0, "", err
 	}

@@ -1,12 +1,10 @@
 //go:build linux
 
-// Command bench compares Whirlpool with other proxies: the same fakes, the same
-// load, interleaved runs on one machine, medians and ratios. `make bench-peers`
-// runs it.
+// Command bench compares Whirlpool with other proxies, with the same fakes and the same load. It interleaves
+// the runs on one machine and reports medians and ratios. `make bench-peers` runs it.
 //
-// It starts itself as the fakes (-role fakes: the upstream proxies), as the load (-role
-// load) and as the floor (-role floor: what any proxy could win), so that each
-// process's CPU is its own.
+// It starts itself in other roles: as the fakes, which are the upstream proxies (-role fakes), as the load
+// (-role load), and as a minimal proxy (-role floor). So the CPU time of each role can be measured.
 package main
 
 import (

@@ -12,12 +12,12 @@ import (
 // peer is one proxy under test.
 type peer struct {
 	name string
-	// prepare makes its configuration. config is for Whirlpool alone, profile the file of its CPU profile.
+	// prepare makes the configuration. config is used only for Whirlpool. profile is the file of the CPU profile.
 	prepare func(config, profile string) peers.Prepare
-	only    func(benchCase) bool // the cases it takes; nil for all
+	only    func(benchCase) bool // reports whether the peer runs a case; nil for all cases
 }
 
-// own reports whether it is this program, and not one to be installed.
+// own reports whether the peer is a part of this program, and need not be installed.
 func (p *peer) own() bool { return p.name == "whirlpool" || p.name == "floor" || p.name == "before" }
 
 func (b *bench) allPeers() []peer {
@@ -48,13 +48,13 @@ func (b *bench) whirlpool(binary string) func(config, profile string) peers.Prep
 	}
 }
 
-// theFloor is this program in another role.
+// theFloor starts this program in the role floor.
 func theFloor(s peers.Setup) ([]string, error) {
 	return append([]string{self(), "-role", "floor", "-addr", s.Addr, "-threads", strconv.Itoa(s.Threads)},
 		s.Upstreams...), nil
 }
 
-// start starts a proxy: with a CPU for itself if the case is pinned.
+// start starts a proxy. In a pinned case the proxy has a CPU of its own.
 func (b *bench) start(p peer, c benchCase, upstreams []string) (*peers.Running, error) {
 	o := peers.Options{Upstreams: upstreams, Graceful: p.name == "whirlpool"}
 	if c.pinned {

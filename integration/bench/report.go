@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// report prints the table of medians, and writes it and the chart where asked.
+// report prints the table of medians. If files are given, it also writes the table and the chart.
 func (b *bench) report(cases []benchCase, peers []peer, results map[string]map[string][]sample) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d rounds of %s, interleaved; medians. %s, %d CPUs shared by load, proxy and %d fakes; in "+
@@ -81,7 +81,7 @@ func med(all []sample, of func(sample) float64) float64 {
 	return v[len(v)/2]
 }
 
-// chart draws requests/s of each peer as a share of the best in each case.
+// chart draws the requests per second of each peer, as a share of the best peer in each case.
 func chart(cases []benchCase, peers []peer, results map[string]map[string][]sample) string {
 	colours := map[string]string{"whirlpool": "#0b7a75", "haproxy": "#d08c00", "squid": "#7a5195",
 		"tinyproxy": "#999999", "floor": "#d9d9d9"}
