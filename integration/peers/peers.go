@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// Setup is what a peer's configuration is made from.
+// Setup is the input for a peer's configuration.
 type Setup struct {
-	Dir       string   // a folder for its files
-	Addr      string   // where it listens
+	Dir       string   // folder for the peer's files
+	Addr      string   // address that the peer listens on
 	Threads   int      // at least 1
 	Upstreams []string // host:port of the upstream proxies
-	// Checks turns on the peer's active health checks: each second a GET of HealthURL through
-	// each upstream proxy. It also limits a try to 2 s. HAProxy and Envoy only.
+	// Checks turns on the peer's health checks: each second a GET of HealthURL through each upstream proxy. It
+	// also limits an attempt to 2 s. Only HAProxy and Envoy have it.
 	Checks bool
 }
 
@@ -39,8 +39,8 @@ func (s *Setup) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// Whirlpool runs a gateway's binary with its defaults and a log at level info. config is more
-// lines of its configuration, flags more flags.
+// Whirlpool runs a gateway's binary with its default configuration and log level info. config has further
+// lines of configuration, flags further flags.
 func Whirlpool(binary, config string, flags ...string) Prepare {
 	return func(s Setup) ([]string, error) {
 		api, err := FreeAddr()
@@ -64,8 +64,8 @@ func WhirlpoolAt(binary, api, config string, flags ...string) Prepare {
 	}
 }
 
-// HAProxy rotates over the upstream proxies for each request, keeps their connections and
-// makes up to three tries.
+// HAProxy uses the upstream proxies in turn for each request, reuses their connections, and makes up to three
+// attempts.
 func HAProxy(s Setup) ([]string, error) {
 	var b strings.Builder
 	server, balance, checks, options := "60s", "roundrobin", "", ""
@@ -100,7 +100,7 @@ backend out
 	return []string{"haproxy", "-db", "-f", path}, err
 }
 
-// Squid rotates over the upstream proxies.
+// Squid uses the upstream proxies in turn.
 func Squid(s Setup) ([]string, error) {
 	if err := os.Chmod(s.Dir, 0o777); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ forwarded_for delete
 	return []string{"squid", "--foreground", "-f", path}, err
 }
 
-// Tinyproxy relays to the first upstream proxy: it takes only one.
+// Tinyproxy uses only the first upstream proxy, because it supports only one.
 func Tinyproxy(s Setup) ([]string, error) {
 	host, port, _ := net.SplitHostPort(s.Addr)
 	path, err := s.write("tinyproxy.conf", fmt.Sprintf(`Listen %s

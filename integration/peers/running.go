@@ -28,11 +28,11 @@ type Running struct {
 type Options struct {
 	Upstreams []string
 	Checks    bool   // see Setup
-	CPU       string // the only CPU it may use (taskset(1)); "" for all
-	Graceful  bool   // Stop sends SIGTERM and waits up to 5 s: it may have a profile to write
+	CPU       string // the only CPU that the peer may use (taskset(1)); "" for all
+	Graceful  bool   // Stop sends SIGTERM and waits up to 5 s, because the peer may have to write a profile
 }
 
-// startTimeout is the time that a peer may take until it listens.
+// startTimeout is the longest time until a peer must listen.
 const startTimeout = time.Minute
 
 // Start starts a peer and waits until it listens.
@@ -68,7 +68,7 @@ func (r *Running) start(name string, prepare Prepare, o Options) (err error) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	// Its own process group, so that workers end with it.
+	// A process group of its own, so that its worker processes end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (r *Running) Stop() {
 	<-done
 }
 
-// Usage returns the CPU time (s) and the resident memory (MiB) of the peer with its children.
+// Usage returns the CPU time (s) and the resident memory (MiB) of the peer and its child processes.
 func (r *Running) Usage() (cpu, resident float64) {
 	group := strconv.Itoa(r.cmd.Process.Pid)
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -112,7 +112,7 @@ func (r *Running) Usage() (cpu, resident float64) {
 		if err != nil {
 			continue
 		}
-		// Fields after the command's name, which may hold anything (proc(5)).
+		// The fields after the command's name, which may contain any characters (proc(5)).
 		f := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
 		if len(f) < 22 || f[2] != group {
 			continue
@@ -127,7 +127,7 @@ func (r *Running) Usage() (cpu, resident float64) {
 	return cpu, resident
 }
 
-// OnCPU is a command bound to a CPU (taskset(1)), or to none if that is "".
+// OnCPU returns a command that runs only on one CPU (taskset(1)), or on all CPUs if cpu is "".
 func OnCPU(cpu string, args ...string) *exec.Cmd {
 	if cpu != "" {
 		args = append([]string{"taskset", "-c", cpu}, args...)
@@ -135,7 +135,7 @@ func OnCPU(cpu string, args ...string) *exec.Cmd {
 	return exec.Command(args[0], args[1:]...)
 }
 
-// FreeAddr returns an address on loopback where nobody listens.
+// FreeAddr returns an address on loopback on which nothing listens.
 func FreeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
