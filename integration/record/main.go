@@ -1,5 +1,5 @@
-// Command record writes sdk/sdktest/recording.json: what a gateway told its
-// plugins while requests went through the lab's proxies of different quality.
+// Command record writes sdk/sdktest/recording.json: the events that a gateway sends to its plugins while
+// requests go through proxies of the lab with different quality.
 //
 //	go run ./integration/record > sdk/sdktest/recording.json
 package main
@@ -72,7 +72,7 @@ func record(out io.Writer) error {
 	return tape.write(out)
 }
 
-// tape stands between the engine and its plugins, and keeps what they are told.
+// tape records the events that the engine sends to its plugins. It is between the engine and the plugins.
 type tape struct {
 	registry *plugins.Registry
 	mu       sync.Mutex
@@ -89,7 +89,7 @@ func (t *tape) observe(o *core.Observation) {
 	t.add(sdktest.Event{Observation: (*abi.Observation)(o)})
 }
 
-// Scorer and Backoff implement engine.Plugins.
+// Scorer implements engine.Plugins.
 func (t *tape) Scorer(name, fallback string) (core.Scorer, error) {
 	s, err := t.registry.Scorer(name, fallback)
 	return &scorer{s, t}, err
@@ -128,7 +128,7 @@ func (b *backoff) Delay(r *core.BackoffRequest) (float64, error) {
 	return b.Backoff.Delay(r)
 }
 
-// write writes one event a line.
+// write writes the events as JSON, one per line.
 func (t *tape) write(to io.Writer) error {
 	out := bufio.NewWriter(to)
 	for i, e := range t.events {
