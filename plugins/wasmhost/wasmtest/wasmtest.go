@@ -1,5 +1,5 @@
-// Package wasmtest assembles WebAssembly modules for tests, the broken and the
-// hostile ones included: it writes what it is told and checks nothing.
+// Package wasmtest assembles WebAssembly modules for tests, including invalid and hostile ones. It does not
+// check the modules.
 //
 //	wasmtest.Scorer(wasmtest.Spin).Bytes()
 package wasmtest
@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// The value types, as the binary format writes them.
+// The value types in the binary format.
 const (
 	I32 byte = 0x7f
 	I64 byte = 0x7e
@@ -26,9 +26,8 @@ const (
 	KindGlobal
 )
 
-// Limits are those of a memory (pages) or table (elements). Flag is what the
-// binary format writes before them: 0 for Min only, 1 for Min and Max; others
-// belong to shared and 64-bit memories.
+// Limits are the limits of a memory (in pages) or a table (in elements). Flag precedes them in the binary
+// format: 0 for Min only, 1 for Min and Max. Other flags are for shared and 64-bit memories.
 type Limits struct {
 	Flag     byte
 	Min, Max uint32
@@ -42,7 +41,7 @@ func (l Limits) append(b []byte) []byte {
 	return b
 }
 
-// Func is one function. Code is its body without the last end.
+// Func is one function. Code is its body without the final end.
 type Func struct {
 	Export          string // "" for none
 	Params, Results []byte
@@ -56,8 +55,8 @@ type Group struct {
 	Type  byte
 }
 
-// Import is one import. Desc is what follows its kind in the binary format; of
-// a function it may be left out, then Params and Results say its type.
+// Import is one import. Desc is the part after its kind in the binary format. For a function it may be left
+// out; Params and Results then give its type.
 type Import struct {
 	Module, Name    string
 	Kind            byte
@@ -65,28 +64,27 @@ type Import struct {
 	Desc            []byte
 }
 
-// Export is one export beside those that functions name themselves.
+// Export is one export in addition to those of Func.Export.
 type Export struct {
 	Name  string
 	Kind  byte
 	Index uint32
 }
 
-// Global is a mutable global with its initial expression, the last end left
-// out.
+// Global is a mutable global with its initial expression, without the final end.
 type Global struct {
 	Type byte
 	Init []byte
 }
 
-// Data is a segment: active at Offset, or passive.
+// Data is a data segment: active at Offset, or passive.
 type Data struct {
 	Offset  int32
 	Passive bool
 	Bytes   []byte
 }
 
-// Module is what is written. Functions are numbered imports first.
+// Module is a module to assemble. In the numbers of functions, imports come first.
 type Module struct {
 	Imports  []Import
 	Funcs    []Func
@@ -100,7 +98,7 @@ type Module struct {
 	Custom   map[string][]byte // sections at the end, by name
 }
 
-// Func returns the function exported under that name, to be changed.
+// Func returns the function with an export name, so that the caller can change it.
 func (m *Module) Func(export string) *Func {
 	at := slices.IndexFunc(m.Funcs, func(f Func) bool { return f.Export == export })
 	if at < 0 {
@@ -109,7 +107,7 @@ func (m *Module) Func(export string) *Func {
 	return &m.Funcs[at]
 }
 
-// Bytes writes the module.
+// Bytes returns the module in the binary format.
 func (m *Module) Bytes() []byte {
 	var types []byte
 	var count uint32
@@ -210,7 +208,7 @@ func (m *Module) Bytes() []byte {
 	return out
 }
 
-// Header is how a module begins.
+// Header returns the beginning of a module.
 func Header() []byte { return []byte{0, 'a', 's', 'm', 1, 0, 0, 0} }
 
 // Uint appends n as an unsigned LEB128 number.
@@ -228,19 +226,19 @@ func Int(b []byte, n int64) []byte {
 	}
 }
 
-// Vec appends p with its length before it.
+// Vec appends the length of p and then p.
 func Vec(b, p []byte) []byte { return append(Uint(b, uint32(len(p))), p...) }
 
-// Join is instructions one after the other.
+// Join concatenates instructions.
 func Join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
-// Repeat is n times the same instructions.
+// Repeat returns the same instructions n times.
 func Repeat(n int, code ...byte) []byte { return slices.Repeat(code, n) }
 
-// The opcodes in use; immediates follow them.
+// The opcodes that are used. Immediates follow them.
 const (
 	Unreachable  byte = 0x00
-	Block        byte = 0x02 // then a block type
+	Block        byte = 0x02 // followed by a block type
 	Loop         byte = 0x03
 	If           byte = 0x04
 	End          byte = 0x0b
@@ -259,52 +257,53 @@ const (
 	F64Load      byte = 0x2b // alignment (3), offset
 	I32Store     byte = 0x36 // alignment (2), offset
 	F64Store     byte = 0x39
-	MemorySize   byte = 0x3f // then 0
-	MemoryGrow   byte = 0x40 // then 0
+	MemorySize   byte = 0x3f // followed by 0
+	MemoryGrow   byte = 0x40 // followed by 0
 	I32Add       byte = 0x6a
 	I32Sub       byte = 0x6b
 	I32Mul       byte = 0x6c
 	I32DivS      byte = 0x6d
-	Empty        byte = 0x40 // a block type
+	Empty        byte = 0x40 // the empty block type
 
 	ReturnCallIndirect byte = 0x13 // type, table
 )
 
-// Const32 is i32.const.
+// Const32 returns an i32.const.
 func Const32(n int32) []byte { return Int([]byte{0x41}, int64(n)) }
 
-// Const64 is i64.const.
+// Const64 returns an i64.const.
 func Const64(n int64) []byte { return Int([]byte{0x42}, n) }
 
-// ConstF64 is f64.const.
+// ConstF64 returns an f64.const.
 func ConstF64(x float64) []byte {
 	return binary.LittleEndian.AppendUint64([]byte{0x44}, math.Float64bits(x))
 }
 
-// CallTo is a call of the function of that index.
+// CallTo returns a call of the function with an index.
 func CallTo(index uint32) []byte { return Uint([]byte{Call}, index) }
 
-// Unless256 is code of a scorer that runs only where there are not exactly 256
-// candidates: 256 is what a module is tried with before it is loaded.
+// Unless256 returns code for a scorer that runs the given code unless there are exactly 256 candidates.
+// Before a module is loaded, it is tried with 256 candidates.
 func Unless256(code ...byte) []byte {
 	return Join([]byte{LocalGet, 3}, Const32(256), []byte{0x47, If, Empty}, code, []byte{End}) // ne
 }
 
-// The offsets of now in the records of calls, for Live.
+// The offsets of the field now in the records of calls, for Live.
 const (
 	ScorerNow  byte = 8
 	BackoffNow byte = 112
 	ObserveNow byte = 0
 )
 
-// Live is code that runs only at a real time: where now, at that offset of the record that parameter 0 points to, is
-// 1.75e9 s (2025) or later. The checks of an upload and its trial call are earlier.
+// Live returns code that runs the given code only at a real time. Parameter 0 points to a record whose field
+// now is at the offset now; the code runs if its value is at least 1.75e9 s (2025). In the checks of an
+// upload, and in its trial call, the value is smaller.
 func Live(now byte, code ...byte) []byte {
 	// ge
 	return Join([]byte{LocalGet, 0, F64Load, 3, now}, ConstF64(1.75e9), []byte{0x66, If, Empty}, code, []byte{End})
 }
 
-// Forever is code in a loop without end.
+// Forever returns an endless loop of the given code.
 func Forever(code ...byte) []byte {
 	return Join([]byte{Loop, Empty}, code, []byte{Br, 0, End})
 }
@@ -315,17 +314,17 @@ func Times(n int32, local byte) []byte {
 		[]byte{I32Sub, LocalSet, local, LocalGet, local, BrIf, 0, End})
 }
 
-// Spin loops for ever.
+// Spin is an endless loop.
 var Spin = Forever()
 
-// RegionAt is where the reserve of Scorer, Backoff and Judge puts the host's records:
-// behind it is the rest of memory.
+// RegionAt is the address that reserve returns in Scorer, Backoff and Judge. The host's records are there,
+// followed by the rest of the memory.
 const RegionAt = 1024
 
-// plugin is what all kinds have: version, a reserve that gives RegionAt, one
-// page of memory of at most 256 that grows on demand.
+// plugin returns a module with the parts of all kinds of plugins: a version, a reserve that returns RegionAt,
+// and a memory of one page, which grows up to 256 pages when needed.
 func plugin(main Func) *Module {
-	// grow to hold bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1); 0 where that fails
+	// Grow the memory to bytes+RegionAt: while memory.size<<16 < bytes+RegionAt, grow(1). Return 0 if that fails.
 	const wanted = 0
 	more := Join(
 		[]byte{Block, Empty, Loop, Empty},
@@ -346,28 +345,27 @@ func plugin(main Func) *Module {
 	}
 }
 
-// Scorer is a scorer that runs code in each call and, should that end, leaves
-// the scores as they were (0 in fresh memory) and returns status 0. Code may
-// use the parameters: 0 the request, 1 the candidates, 2 the scores, 3 their
-// number.
+// Scorer returns a scorer that runs code in each call. If the code ends, the scorer does not change the
+// scores (0 in new memory) and returns status 0. The code may use the parameters: 0 is the request, 1 the
+// candidates, 2 the scores, 3 their number.
 func Scorer(code ...byte) *Module {
 	return plugin(Func{Export: "score", Params: []byte{I32, I32, I32, I32}, Results: []byte{I32},
 		Code: Join(code, Const32(0))})
 }
 
-// Backoff is a backoff of that code, which leaves the delay, an f64, on the
-// stack. Parameter 0 is the request.
+// Backoff returns a backoff that runs code in each call. The code leaves the delay, an f64, on the stack.
+// Parameter 0 is the request.
 func Backoff(code ...byte) *Module {
 	return plugin(Func{Export: "backoff", Params: []byte{I32}, Results: []byte{F64}, Code: code})
 }
 
-// Judge is a judge that runs code in each call and, should that end, returns status 0. Parameter 0 is the request, 1
-// the ruling.
+// Judge returns a judge that runs code in each call. If the code ends, the judge returns status 0. Parameter
+// 0 is the request, 1 the ruling.
 func Judge(code ...byte) *Module {
 	return plugin(Func{Export: "judge", Params: []byte{I32, I32}, Results: []byte{I32}, Code: Join(code, Const32(0))})
 }
 
-// Rules is code for Judge that makes a ruling.
+// Rules returns code for Judge that makes a ruling.
 func Rules(kind, rest float64) []byte {
 	return Join(
 		[]byte{LocalGet, 1}, ConstF64(kind), []byte{F64Store, 3, 0},
@@ -375,7 +373,7 @@ func Rules(kind, rest float64) []byte {
 	)
 }
 
-// Scores is code for Scorer that gives every candidate the score x.
+// Scores returns code for Scorer that sets the score of every candidate to x.
 func Scores(x float64) []byte {
 	return Join(
 		[]byte{Block, Empty, Loop, Empty},
@@ -392,9 +390,9 @@ func (m *Module) Add(f ...Func) *Module {
 	return m
 }
 
-// Chase is code that reads and writes 16 MiB of memory for ever, in an order that
-// the processor's caches cannot follow: each address depends on the value read
-// before. It uses the local of that index, an i32; memory must have 256 pages.
+// Chase returns an endless loop that reads and writes 16 MiB of memory in an order for which the processor's
+// caches are useless: each address depends on the value read before. It uses the local with the given index,
+// an i32. The memory must have 256 pages.
 func Chase(local byte) []byte {
 	step := Join(
 		[]byte{LocalGet, local, LocalGet, local, 0x28, 2, 0, LocalGet, local, I32Add}, // i32.load
@@ -405,7 +403,7 @@ func Chase(local byte) []byte {
 	return Forever(Repeat(8, step...)...)
 }
 
-// SlowStart is a scorer whose start function chases.
+// SlowStart returns a scorer whose start function runs Chase.
 func SlowStart() *Module {
 	m := Scorer(Scores(1)...).Add(Func{Locals: []Group{{Count: 1, Type: I32}}, Code: Chase(0)})
 	m.Memories = []Limits{{Flag: 1, Min: 256, Max: 256}}
@@ -414,7 +412,7 @@ func SlowStart() *Module {
 	return m
 }
 
-// SlowScorer is a scorer that chases in each call at a real time (Live).
+// SlowScorer returns a scorer that runs Chase in each call at a real time (Live).
 func SlowScorer() *Module {
 	m := Scorer(Join(Scores(1), Live(ScorerNow, Chase(4)...))...)
 	m.Func("score").Locals = []Group{{Count: 1, Type: I32}}
@@ -422,7 +420,7 @@ func SlowScorer() *Module {
 	return m
 }
 
-// SlowLearner is a scorer that chases in each observation at a real time.
+// SlowLearner returns a scorer that runs Chase in each observation at a real time (Live).
 func SlowLearner() *Module {
 	m := Scorer(Scores(1)...).Add(Func{
 		Export: "observe", Params: []byte{I32}, Locals: []Group{{Count: 1, Type: I32}},
@@ -432,7 +430,8 @@ func SlowLearner() *Module {
 	return m
 }
 
-// SlowToCompile is a scorer of few bytes that takes about a second to compile: functions with many nested loops.
+// SlowToCompile returns a small scorer that takes about a second to compile: it has functions with many
+// nested loops.
 func SlowToCompile() *Module {
 	m := Scorer(Scores(1)...)
 	for range 3 {
@@ -441,8 +440,8 @@ func SlowToCompile() *Module {
 	return m
 }
 
-// DeepScorer is a scorer that calls a function which calls itself so often; it
-// returns from each.
+// DeepScorer returns a scorer that calls a recursive function. The function calls itself the given number of
+// times, and then all calls return.
 func DeepScorer(calls int32) *Module {
 	const recursive = 3
 	m := Scorer(Join(Const32(calls), CallTo(recursive), Scores(1))...)
