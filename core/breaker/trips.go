@@ -10,8 +10,8 @@ import "time"
 // Envoy's outlier detection lengthens its ejections in a similar way
 // (base_ejection_time, max_ejection_time).
 type Trips struct {
-	n    int           // trips, less those taken back
-	last time.Duration // the last open time
+	n    int           // number of trips, minus the doublings that were taken back
+	last time.Duration // the latest open time
 }
 
 // Next counts a trip and returns the time that the breaker stays open. closed is how long the breaker was
