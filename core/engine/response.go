@@ -32,8 +32,8 @@ func (r *roundTrip) response(q *http.Request, in *transport.Response) *http.Resp
 	return out
 }
 
-// responseBody is the body of a response. Its end closes the exchange. Close may be called during a
-// Read.
+// responseBody is the body of a response. The exchange is closed at the end of the body. Close may be called
+// during a Read.
 type responseBody struct {
 	roundTrip *roundTrip
 	response  *transport.Response
