@@ -14,28 +14,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Guest code cannot be preempted: a garbage collection waits for it, and with it
-// every goroutine. So a call gets its fuel in slices. At the end of each one the
-// guest calls the host, where Go's scheduler may stop it; the host checks the fuel,
-// the time and the stack of the call.
+// Guest code cannot be preempted: a garbage collection would wait for it, and all goroutines would wait for
+// the garbage collection. So a call gets its fuel in slices. At the end of each slice the guest calls the
+// host. Go's scheduler can then stop the goroutine, and the host checks the fuel, the time and the stack of
+// the call.
 
 // slice is the fuel that a call gets at a time. It lasts for 5 µs to 2 ms.
 const slice = 20_000
 
-// The bounds of a call's stack. wazero begins with 10 KiB, doubles the stack
-// whenever it is full, up to 80 MB, and keeps it for the next call of the function.
+// The limits of a call's stack. wazero begins with 10 KiB and doubles the stack whenever it is full, up to 80
+// MB. It keeps the stack for the next call of the function.
 const (
 	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
 	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// keptStacks is how many bytes of stacks that grew beyond keptStack the idle
-	// instances of a module keep together, so that calls which need them do not
-	// let them grow each time.
+	// keptStacks is the number of bytes of large stacks (beyond keptStack) that the idle instances of a module
+	// keep together. So calls that need a large stack do not have to grow it each time.
 	keptStacks = 4 << 20
 
-	// stackStep is how many bytes functions with large frames may take until the
-	// host looks at the stack. Other functions take at most meter.StackPerFuel
-	// for each unit of a slice.
+	// stackStep is the number of bytes that functions with large frames may take before the host checks the
+	// stack. Other functions take at most meter.StackPerFuel bytes for each unit of a slice.
 	stackStep = 1 << 20
 )
 
@@ -52,25 +50,25 @@ func (e *timeoutError) Error() string {
 	return fmt.Sprintf("the call took longer than %v of CPU time", e.timeout)
 }
 
-// lateError means that a call took too long by the clock, although it used little CPU time.
+// lateError means that a call took too much real time, although it used little CPU time.
 type lateError struct{ limit time.Duration }
 
 func (e *lateError) Error() string {
 	return fmt.Sprintf("the call did not end within %v, for want of CPU time: the machine is loaded", e.limit)
 }
 
-// Is makes errors.Is(err, ErrBusy) true: a late call is not the module's fault.
+// Is makes errors.Is(err, ErrBusy) true, because the module has not caused the delay.
 func (e *lateError) Is(target error) bool { return target == ErrBusy }
 
-// A call may take clockFactor times its timeout by the clock, minClock at least. A
-// guest cannot wait: a call that takes so long without the CPU time waits for a
-// processor, so it fails as if no instance had been free.
+// The real time of a call may be clockFactor times its timeout, and at least minClock. A guest cannot wait.
+// If a call takes so long without using its CPU time, it has waited for a processor. So it fails as if no
+// instance had been free.
 const (
 	clockFactor = 12
 	minClock    = 250 * time.Millisecond
 )
 
-// budget is the fuel and time that is left for the call in progress.
+// budget is the fuel and time that are left for the call in progress.
 type budget struct {
 	fuel    int64         // in addition to the module's own counter
 	timeout time.Duration // of the thread's CPU time
@@ -82,7 +80,7 @@ type budget struct {
 	err error // reason for which the host ended the call
 }
 
-// allow sets the fuel and CPU time for the following calls together.
+// allow sets the fuel and the CPU time for all following calls together.
 func (in *instance) allow(fuel int64, timeout time.Duration) {
 	first := min(fuel, slice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
@@ -90,12 +88,11 @@ func (in *instance) allow(fuel int64, timeout time.Duration) {
 	in.stackLeft.Set(stackStep)
 }
 
-// fuelLeft returns the fuel that the last call has left. It is negative if the call needed more
-// than it had.
+// fuelLeft returns the fuel that the last call has left. It is negative if the call used more than it had.
 func (in *instance) fuelLeft() int64 { return int64(in.fuel.Get()) + in.budget.fuel }
 
-// refuel is called when the module's counter is below zero; left is its value. It returns the
-// counter's new value, or ends the call.
+// refuel is called by the module when its counter is below zero; left is the counter's value. refuel returns
+// a new value, or ends the call.
 func (in *instance) refuel(left int64) int64 {
 	b := &in.budget
 	if left+b.fuel < 0 {
@@ -167,8 +164,8 @@ func (in *instance) export(name string) *entry {
 	return e
 }
 
-// stackOf finds the field of wazero's function that has its stack (wazero 1.12). The result is
-// invalid with wazero's interpreter, which limits the depth of calls itself.
+// stackOf finds the field of wazero's function that has its stack (wazero 1.12). With wazero's interpreter
+// the result is invalid; the interpreter itself limits the depth of calls.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {

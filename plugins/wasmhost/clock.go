@@ -14,9 +14,8 @@ type clock struct {
 
 func systemClock() clock { return clock{now: time.Now, cpu: threadTime()} }
 
-// quickest calls f up to three times, and stops after a call that used at most enough CPU time. It
-// returns the shortest CPU time. The first call is slower, because caches are cold and memory is
-// new.
+// quickest calls f up to three times and returns the shortest CPU time. It stops after a call that used at
+// most enough. The first call is slower than the others, because caches are cold and memory is new.
 func (c clock) quickest(enough time.Duration, f func() error) (least time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

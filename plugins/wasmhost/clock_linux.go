@@ -13,7 +13,7 @@ const clockThread = 3
 func threadTime() func() time.Duration {
 	return func() time.Duration {
 		var t syscall.Timespec
-		// It fails for no clock that Linux has.
+		// This call cannot fail for a clock that Linux has.
 		syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockThread, uintptr(unsafe.Pointer(&t)), 0)
 		return time.Duration(t.Nano())
 	}

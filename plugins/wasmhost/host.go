@@ -1,10 +1,9 @@
-// Package wasmhost runs plugins: it checks, meters, compiles and calls modules
-// of sdk/ABI.md. (wazero stops here.)
+// Package wasmhost runs plugins: it checks, meters, compiles and calls modules of sdk/ABI.md. Only this
+// package uses wazero.
 //
-// A call makes no allocation: the host writes records of float64 directly into the
-// memory of an instance, calls once for all candidates, and reads the scores. Each call
-// is limited in fuel, CPU time and stack. A module has no access to files, network,
-// environment or the clock.
+// A call makes no allocation. The host writes records of float64 directly into the memory of an instance,
+// makes one call for all candidates, and reads the scores. Each call is limited in fuel, CPU time and stack.
+// A module has no access to files, network, environment or the clock.
 package wasmhost
 
 import (
@@ -46,14 +45,13 @@ type Limits struct {
 	Wait        time.Duration // maximum wait of a call for an instance; default 100 ms
 	ObserveWait time.Duration // the same for an observation; default 10 ms
 
-	// CallTimeout and StartTimeout limit the CPU time of the thread; on systems other
-	// than Linux the time by the clock. By the clock a call may take 12 times as
-	// long, at least 250 ms.
+	// CallTimeout and StartTimeout limit the CPU time of the thread (real time on systems other than Linux). The
+	// real time of a call may be 12 times its timeout, and at least 250 ms.
 	CallTimeout  time.Duration // of one call; default 20 ms
 	StartTimeout time.Duration // from the start function to tolerance; default 250 ms
 
-	// A compilation cannot be stopped, so its work (meter.Size.Work) is estimated
-	// before it begins. A unit is about a microsecond.
+	// A compilation cannot be stopped, so its work (meter.Size.Work) is estimated before it begins. One unit
+	// takes about one microsecond.
 	FunctionWork int64 // default 1,000,000
 	ModuleWork   int64 // default 24,000,000
 }
@@ -83,7 +81,7 @@ type Host struct {
 	cacheDir string
 	clock    clock
 	output   Output        // nil for none
-	cpuOnly  bool          // only CPU time ends calls
+	cpuOnly  bool          // only the CPU time ends calls, not the real time
 	building chan struct{} // semaphore of background compilations
 
 	// OnCacheError, if not nil, is called with the error if compiled code cannot be cached.
@@ -151,8 +149,8 @@ func (h *Host) Load(code []byte, config map[string]any) (*Module, error) {
 	return m, nil
 }
 
-// Begin is Load for a module that takes long to compile. It makes the quick checks at once and the
-// rest in the background. Until then calls return ErrNotReady. At the end done is called once, from
+// Begin is Load for a module that takes long to compile. It makes the quick checks at once and the rest in
+// the background. Until the module is ready, calls return ErrNotReady. At the end, done is called once, from
 // another goroutine, with nil or the error.
 func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Module, error) {
 	m, err := h.admit(code)
@@ -164,7 +162,7 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 	go func() {
 		h.building <- struct{}{}
 		err := ErrClosed
-		if !m.isClosed() { // not closed meanwhile
+		if !m.isClosed() { // not closed in the meantime
 			if err = h.build(m, code); err == nil {
 				err = m.prepare()
 			}

@@ -20,7 +20,7 @@ var ownImports = map[string]ownFunc{
 	abi.Metric: {"iiid", (*hostState).metric},
 }
 
-// ownFunc is a function of ownModule: its parameters in the letters of wasiFunc, and its
+// ownFunc is a function of ownModule: the types of its parameters, in the letters of wasiFunc, and its
 // implementation.
 type ownFunc struct {
 	params string

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// ErrBusy is wrapped by the Fault of a call that found no free instance, or too little CPU time. It
-// is not the module's fault.
+// ErrBusy is wrapped by the Fault of a call that found no free instance, or too little CPU time. The module
+// is not the reason.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
 // instances returns the maximum number of instances.
@@ -31,7 +31,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		m.mu.Unlock()
 		return in, err
 	}
-	// No instance is idle, so time and allocations matter less from here on.
+	// No instance is idle, so the call waits anyway, and the time of the following code matters less.
 	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -46,7 +46,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			m.mu.Lock()
 			if i := slices.Index(m.waiting, again); i >= 0 {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
-			} else { // woken at the same time: wake another call instead
+			} else { // woken at the end of the wait: wake another call instead
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
@@ -85,9 +85,9 @@ func (m *Module) take() (*instance, error) {
 	return in, nil
 }
 
-// wake sends err to the n calls that have waited longest; nil means that they call take again. The
-// instance is not reserved for them: another call may take it first, which wastes less time than
-// waiting for a goroutine to be scheduled. The caller holds mu.
+// wake sends err to the n calls that have waited longest; nil means that they call take again. The instance
+// is not reserved for the woken calls: another call may take it first. This wastes less time than to wait
+// until a woken goroutine runs. The caller holds mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
 	for _, w := range m.waiting[:n] {
@@ -156,8 +156,8 @@ func (m *Module) keepStacks(in *instance) {
 	in.shrink()
 }
 
-// ended counts down the instances after one has been closed. The last one of a closed module frees
-// the module.
+// ended is called when an instance has been closed. After the last instance of a closed module it frees the
+// module.
 func (m *Module) ended() {
 	m.mu.Lock()
 	m.live--

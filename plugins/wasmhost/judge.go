@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The rest of a pair: the default, for a ruling that gives none, and the bounds.
+// The duration of a rest: the default for a ruling without one, and the limits.
 const (
 	DefaultRest = 10 * time.Minute
 	MinRest     = time.Second
@@ -72,7 +72,7 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 	size := textAt
 	for i := range fields {
 		more := textRoom(len(fields[i].Name)) + textRoom(len(fields[i].Value))
-		if size+more > abi.JudgeRoom { // what does not fit is left out
+		if size+more > abi.JudgeRoom { // the fields that do not fit are left out
 			fields = fields[:i]
 			break
 		}
@@ -247,7 +247,7 @@ func addStatuses(w *core.Wants, value string) error {
 	return nil
 }
 
-// trialJudge is a response for tests: with everything that a judge asks for, at its largest.
+// trialJudge is a response for tests. It has all parts that the judge asks for, in their largest size.
 func trialJudge(w *core.Wants) (*core.JudgeRequest, *core.Excerpt) {
 	body := bytes.Repeat([]byte("<p>Are you a robot? "), abi.MaxBody/20)
 	e := &core.Excerpt{Body: body[:min(w.Body, len(body))], Length: 100_000}

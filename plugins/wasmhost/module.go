@@ -19,9 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// The records of core and of sdk/abi have the same layout, because those of core are
-// written into the memory of a module as they are. Their sizes are compared here, their
-// fields in a test.
+// The records of core and of sdk/abi have the same layout, because the records of core are copied into the
+// memory of a module. Here their sizes are compared; a test compares their fields.
 var (
 	_ [abi.RankRequestSize - unsafe.Sizeof(core.RankRequest{})]struct{}
 	_ [unsafe.Sizeof(core.RankRequest{}) - abi.RankRequestSize]struct{}
@@ -200,7 +199,7 @@ func (m *Module) instantiate() (*instance, error) {
 	return in, nil
 }
 
-// mains are the functions that make a module one of its kind.
+// mains maps each kind to the function that a module of this kind must export.
 var mains = map[Kind]string{Scorer: abi.Score, Backoff: abi.Backoff, Judge: abi.Judge}
 
 // begin instantiates the module without running its code. It converts a panic of wazero, which an

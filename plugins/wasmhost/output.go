@@ -40,14 +40,12 @@ const (
 	Gauge                     // the last value
 )
 
-// Output receives what a plugin writes, during the call that writes it. It must be safe for
-// concurrent use.
+// Output receives the output of a plugin during the call that writes it. It must be safe for concurrent use.
 type Output interface {
 	// Log receives a line of printable text of at most MaxLine bytes.
 	Log(level Level, text string)
-	// Metric receives a finite value, of a counter one that is not negative. name
-	// is [a-zA-Z_][a-zA-Z0-9_]*, at most MaxName bytes, and good until Metric
-	// returns.
+	// Metric receives a finite value. The value of a counter is not negative. name is [a-zA-Z_][a-zA-Z0-9_]* with
+	// at most MaxName bytes. It is valid until Metric returns.
 	Metric(kind MetricKind, name []byte, value float64)
 }
 
@@ -68,7 +66,7 @@ func (h *Host) WithOutput(output Output) *Host {
 type printed struct {
 	output Output
 	parts  [2][]byte // the unfinished lines of standard output and standard error
-	why    [4]string // texts that may explain why the call failed, the best first
+	why    [4]string // texts that may explain why the call failed, the best one first
 }
 
 // The places in printed.why.

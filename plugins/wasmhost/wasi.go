@@ -223,7 +223,7 @@ func (w *hostState) random(p []uint64) uint32 {
 	return wasiOK
 }
 
-// poll does not wait. It advances the clock by the shortest timeout asked for. Subscriptions to
+// poll does not wait. It advances the clock by the shortest timeout of the subscriptions. Subscriptions to
 // files get an error.
 func (w *hostState) poll(p []uint64) uint32 {
 	const subscription, event = 48, 32
@@ -263,7 +263,7 @@ func (w *hostState) poll(p []uint64) uint32 {
 // standard succeeds for the three standard files; there are no others.
 func (w *hostState) standard(p []uint64) uint32 { return w.either(p, wasiOK) }
 
-// either returns standard for a standard file, otherwise an error.
+// either returns standard for a standard file, and otherwise an error.
 func (w *hostState) either(p []uint64, standard uint32) uint32 {
 	if p[0] > 2 {
 		return wasiBadf
