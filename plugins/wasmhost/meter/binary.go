@@ -22,7 +22,7 @@ const (
 	secDataCount
 )
 
-// rank returns the position of a section in a module: DataCount precedes Code.
+// rank returns the position of a section in a module. It differs from the id because DataCount precedes Code.
 func rank(id byte) int {
 	switch id {
 	case secDataCount:
@@ -149,9 +149,9 @@ func (r *in) limits() (low, high uint32, bounded bool) {
 	return 0, 0, false
 }
 
-// Types are read strictly: wazero accepts some that are not of WebAssembly 2.0, whatever
-// features are enabled. They are longer, so that it would read other instructions
-// behind them than were metered.
+// Types are read strictly. wazero accepts some types that WebAssembly 2.0 does not have, whatever features
+// are enabled. They are longer, so wazero would read other instructions after them than those that were
+// metered.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 

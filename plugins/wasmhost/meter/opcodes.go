@@ -52,8 +52,7 @@ const (
 	blockEmpty    = 0x40
 )
 
-// The instructions behind opMisc; below the first of them are the saturating
-// truncations.
+// The instructions after opMisc. The numbers below the first of them are the saturating truncations.
 const (
 	miscMemoryInit = iota + 8
 	miscDataDrop
@@ -92,12 +91,12 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == 0x1c: // select t*
 		r.valueTypes()
 	case op == opGlobalGet, op == opGlobalSet:
-		// The counter stands behind the module's own globals: code that names
-		// it was invalid before, and would meter itself now.
+		// The counters follow the module's own globals. An index beyond these was invalid in the original module, and
+		// would now give access to the counters.
 		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
-	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // likewise the added locals
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // the same for the added locals
 		if l := r.u32(); l >= f.fuel {
 			r.fail("the local %d does not exist", l)
 		}
@@ -171,7 +170,7 @@ func (f *function) skipMisc(r *in) addition {
 func (f *function) skipVector(r *in) {
 	from := r.at
 	sub := r.u32()
-	// wazero reads one byte; a second one it takes for a nop
+	// wazero reads one byte, and would take a second one for a nop
 	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
@@ -192,7 +191,8 @@ func (f *function) skipVector(r *in) {
 	}
 }
 
-// later returns the name of the proposal later than WebAssembly 2.0 that an opcode belongs to.
+// later returns the name of the proposal that an opcode belongs to, if the proposal is later than WebAssembly
+// 2.0.
 func later(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:

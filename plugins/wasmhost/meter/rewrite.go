@@ -1,17 +1,15 @@
-// Package meter makes a WebAssembly module count its own steps: every function
-// entry and every loop head subtracts from a counter the cost of the straight way
-// through it, and calls the host when the counter is below zero. The host either
-// gives more or ends the call. So a module that was rewritten calls the host after
-// a bounded number of instructions, whatever it does; the same input does so at
-// the same instruction each time.
+// Package meter makes a WebAssembly module count its own instructions. At every function entry and every loop
+// head, the rewritten code subtracts a cost from a counter: the cost of the instructions up to the next such
+// place. If the counter is below zero, the code calls the host, which either increases the counter or ends
+// the call. So a rewritten module calls the host after a limited number of instructions. With the same input
+// it does so at the same instructions.
 //
-// A second counter does the same for the stack. What functions put on the stack is
-// bounded by the fuel that their entry costs (StackPerFuel); a function whose frame
-// may be larger subtracts the rest from the second counter.
+// A second counter limits the stack. The fuel of a function's entry covers a number of bytes on the stack
+// (StackPerFuel). A function whose frame may be larger subtracts the other bytes from the second counter.
 //
-// The counters are globals of the module, appended behind its own, and exported.
-// The functions that call the host are imported, behind the module's own imports:
-// the functions that the module defines move up by three.
+// The counters are added as exported globals, after the module's own globals. The host functions are added as
+// imports, after the module's own imports. So the indices of the functions that the module defines grow by
+// three.
 package meter
 
 import (
@@ -39,10 +37,11 @@ const (
 	RefuelLoopImport = "refuel_loop"
 )
 
-// StackPerFuel is the number of bytes of stack that each unit of fuel of a function's entry covers.
+// StackPerFuel is the number of bytes on the stack that one unit of fuel of a function's entry covers.
 const StackPerFuel = 64
 
-// Cost is the cost of instructions in fuel (1 if it is not here), and limits of the module.
+// Cost has the cost of instructions in fuel, and limits of the module. An instruction that is not listed here
+// costs 1.
 type Cost struct {
 	Start        int64  // the counter's value at instantiation
 	Stack        int64  // the same for the counter of stack
@@ -64,7 +63,7 @@ func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite is Rewrite. Only if mayCache is set it keeps the counter in locals where that is faster.
+// rewrite is Rewrite. It keeps the counter in locals, where that is faster, only if mayCache is set.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
