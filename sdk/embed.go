@@ -9,8 +9,8 @@ import "embed"
 //go:embed ABI.md
 var ABI []byte
 
-// Go is the Go SDK by path below this folder. It needs the standard library
-// and itself only, as module github.com/whirlpool-proxy/whirlpool/sdk/...
+// Go holds the files of the Go SDK. Paths are relative to this folder. The SDK depends only on the standard
+// library and on itself.
 //
 //go:embed abi/*.go backoff/*.go configure/*.go hash/*.go internal/guest/*.go lru/*.go observe/*.go
 //go:embed judge/*.go pool/*.go random/*.go scorer/*.go tolerance/*.go
@@ -18,18 +18,18 @@ var ABI []byte
 //go:embed sdktest/*.go sdktest/recording.json
 var Go embed.FS
 
-// Rust is the Rust crate, below rust/.
+// Rust holds the files of the Rust crate in rust/.
 //
 //go:embed rust/Cargo.toml rust/Cargo.lock rust/cargo.sh rust/src/*.rs
 var Rust embed.FS
 
-// AssemblyScript is the AssemblyScript SDK with its compiler's pin, below
-// assemblyscript/.
+// AssemblyScript holds the AssemblyScript SDK in assemblyscript/. Its package files fix the compiler's
+// version.
 //
 //go:embed assemblyscript/*.ts assemblyscript/*.json assemblyscript/asc.sh
 var AssemblyScript embed.FS
 
-// C is the header, below c/.
+// C holds the header in c/.
 //
 //go:embed c/whirlpool.h
 var C embed.FS
