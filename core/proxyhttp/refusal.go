@@ -54,7 +54,8 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 	case executor.BudgetSpent:
 		a.Message += "; the retry budget is spent"
 	case executor.BodyNotKept:
-		a.Message += "; not tried again, as its body is longer than gateway.replay_limit"
+		a.Message += "; not tried again, as its body is longer than gateway.replay_limit, or gateway.replay_memory " +
+			"is used up"
 	case executor.NotRepeatable:
 		a.Message += "; not tried again, as it may have reached its target (retry_non_idempotent allows it)"
 	}

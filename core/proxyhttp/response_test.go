@@ -99,7 +99,8 @@ func TestRefusalResponses(t *testing.T) {
 			502, "upstream_failed", "connection_terminated", attempt + "; the retry budget is spent", broken},
 		{executor.Refusal{Kind: executor.BodyNotKept, Last: failed},
 			502, "upstream_failed", "connection_terminated",
-			attempt + "; not tried again, as its body is longer than gateway.replay_limit", broken},
+			attempt + "; not tried again, as its body is longer than gateway.replay_limit, or gateway.replay_memory " +
+				"is used up", broken},
 		{executor.Refusal{Kind: executor.NotRepeatable, Last: failed},
 			502, "upstream_failed", "connection_terminated",
 			attempt + "; not tried again, as it may have reached its target (retry_non_idempotent allows it)", broken},
