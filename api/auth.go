@@ -56,8 +56,8 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 // admit returns nil for a request that may be served, and an error with the reason for any other.
 func (s *Server) admit(c *fiber.Ctx) error {
 	a := s.auth.Load()
-	// The host comes from the request itself: Fiber's Hostname prefers X-Forwarded-Host,
-	// which the script of a web page can set.
+	// The host is taken from the request line or the Host field. Fiber's Hostname would prefer X-Forwarded-Host,
+	// which a script of a web page can set.
 	host, target := string(c.Request().URI().Host()), c.Request().Header.RequestURI()
 	if proxied := !bytes.HasPrefix(target, []byte("/")); (a.loopbackOnly || proxied) && host != "" && !loopback(host) {
 		return newProblem(fiber.StatusMisdirectedRequest, "misdirected_request",

@@ -80,8 +80,7 @@ func (h *breakerHandler) reset(c *fiber.Ctx) error {
 	return send(c, h.view(u))
 }
 
-// whyView explains a breaker: the failures of its proxy beside those of the other
-// proxies.
+// whyView explains a breaker. It compares the failures of its proxy with those of the other proxies.
 type whyView struct {
 	Summary     string           `json:"summary"`
 	Since       *time.Time       `json:"since"`
