@@ -38,7 +38,7 @@ type AttemptEvent struct {
 	Attempt     int           // 0 for the first; a replay has the number of the attempt it replays
 	Delay       time.Duration // the wait before the attempt
 	RetryReason string        // Reason of the previous attempt; "hedge" for a hedge, "" for the first attempt
-	Hedge       bool          // the attempt began while the one before it was in flight
+	Hedge       bool          // the attempt began while the previous attempt was in flight
 	Started     time.Time
 	Ended       time.Time
 	Outcome     Outcome

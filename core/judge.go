@@ -71,7 +71,7 @@ func (w *Wants) Status(status int) bool {
 // views of a buffer.
 type Excerpt struct {
 	Fields  []ExcerptField // the fields that the judge asks for, in the order of the response
-	Body    []byte         // the body's beginning, as far as it has arrived; gzip is decoded
+	Body    []byte         // the part of the body's beginning that has arrived; gzip is decoded
 	Length  int64          // of the body, as announced; -1 if that is unknown
 	Encoded bool           // Body has a content coding other than gzip, and is not decoded
 	Whole   bool           // Body is the whole body
