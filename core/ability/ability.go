@@ -311,7 +311,7 @@ func (r *record) strike(target uint64, status int) {
 	}
 }
 
-// clear forgets the refusals.
+// clear removes the refusals.
 func (r *record) clear() { r.targets, r.distinct, r.strikes = [severalTargets]uint64{}, 0, 0 }
 
 // Compared records the result of a comparison that Strike asked for. first is the status of the response to
