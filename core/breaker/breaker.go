@@ -369,7 +369,7 @@ func (b *Breaker) tick() {
 
 // advance makes the changes of state for which the time has come. An open breaker that is due becomes
 // half-open. A probe whose timeout has passed is a success if it was answered; otherwise it is lost, and the
-// breaker admits another. Requires mu.
+// breaker admits another probe. Requires mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {
