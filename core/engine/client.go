@@ -137,7 +137,7 @@ func (r *roundTrip) finish() {
 	r.release()
 }
 
-// deferEnd adds functions to those that release calls.
+// deferEnd adds functions that release will call.
 func (r *roundTrip) deferEnd(f ...func()) { r.atEnd = append(r.atEnd, f...) }
 
 func (r *roundTrip) release() {
