@@ -96,8 +96,8 @@ func (b *Book) updateEpisode(l *Ledger, a *Attempt) {
 	}
 }
 
-// startOver forgets the episode and the streaks, because the breaker has changed its state
-// or the latest failure is too old.
+// startOver removes the episode and the streaks, because the breaker has changed its state or the latest
+// failure is too old.
 func (b *Book) startOver(gen uint64) {
 	b.gen = gen
 	b.clearEpisode()

@@ -27,7 +27,7 @@ type Ledger struct {
 
 	recent recentSuccesses
 
-	_ [64]byte // keeps the fields above, and those that failures change, in different cache lines
+	_ [64]byte // keeps the fields above and below in different cache lines
 
 	first     atomic.Pointer[Book] // of the first proxy that had a failure
 	hasOthers atomic.Bool          // the pool has had a second proxy
@@ -241,8 +241,8 @@ func (l *Ledger) Sweep(now time.Duration) {
 	l.serving.sweep(now, l.cfg.Forget)
 }
 
-// serving records whether more than one target serves the pool, in the current period or in the one before. A
-// period lasts Config.Forget.
+// serving records whether more than one target serves the pool, in the current period or in the previous one.
+// A period lasts Config.Forget.
 type serving struct {
 	several       atomic.Bool   // more than one target has served the pool in this period
 	first         atomic.Uint64 // hash of the first target in this period; 0 before the first success
