@@ -254,9 +254,9 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt, made by s, has ended with the outcome o. It decides which attempt
-// is the exchange's last one, and returns the response and the outcome of that attempt. The other attempt, if
-// any, has been settled, or is being ended; then its goroutine settles it.
+// decide is called when the first attempt, made by s, has ended with the outcome o. It decides which of the
+// two attempts is the exchange's last one, and returns the response and the outcome of that attempt. If the
+// other attempt is not settled yet, its goroutine settles it.
 func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
 	x := r.x
 	if o.Result == core.ResultSuccess {

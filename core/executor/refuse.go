@@ -60,7 +60,7 @@ func (x *Exchange) setRefusal(kind RefusalKind) {
 	}
 }
 
-// failureKind returns the reason for which no retry follows the last attempt, whose outcome is o.
+// failureKind returns the reason why no retry follows the last attempt. o is the outcome of that attempt.
 func (x *Exchange) failureKind(o *core.Outcome) RefusalKind {
 	final := x.result.Final
 	switch {

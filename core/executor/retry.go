@@ -19,8 +19,8 @@ const (
 	thenRetry
 )
 
-// next decides the step after the last attempt, whose outcome is o. wait is the time before a
-// retry.
+// next decides which step follows the last attempt. o is the outcome of that attempt. wait is the time before
+// a retry.
 func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duration, follows then) {
 	relay := o.Relay
 	switch {

@@ -64,8 +64,8 @@ type ban struct {
 	rest  time.Duration
 }
 
-// unconfirmedRest is the longest rest of a pair until another proxy has served the same request. Without such
-// a proxy, the response may be one that every proxy gets.
+// unconfirmedRest is the longest rest of a pair until another proxy has served the same request. Before that,
+// it is possible that every proxy gets the same response.
 const unconfirmedRest = 30 * time.Second
 
 // rest lets a proxy rest for the target's host.
@@ -86,7 +86,7 @@ func (x *Exchange) confirmBans() {
 	}
 }
 
-// attemptsLeft returns how many attempts may follow an attempt with outcome o.
+// attemptsLeft returns the number of attempts that may follow an attempt with outcome o.
 func (x *Exchange) attemptsLeft(o *core.Outcome) int {
 	if o.Repeat != core.RepeatAllowed || !x.deadline.IsZero() && !x.executor.now().Before(x.deadline) {
 		return 0
