@@ -22,7 +22,7 @@ func (r *reservation) grow(n, limit int64) bool {
 	return true
 }
 
-// release gives up the reservation.
+// release ends the reservation.
 func (r *reservation) release() {
 	if r.bytes > 0 {
 		r.memory.used.Add(-r.bytes)
