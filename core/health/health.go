@@ -113,7 +113,7 @@ func (c *Checker) SetSettings(s Settings) {
 	}
 }
 
-// Counts returns the number of checks that passed, and of those that failed.
+// Counts returns the number of passed checks and of failed checks.
 func (c *Checker) Counts() (passed, failed uint64) { return c.passed.Load(), c.failed.Load() }
 
 // Run checks proxies until ctx ends, and returns when the last check has ended.
