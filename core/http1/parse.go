@@ -49,8 +49,7 @@ func (r *Reader) ReadRequest(q *Request) error {
 
 const bothFramings = "both Content-Length and Transfer-Encoding"
 
-// requestLine reads METHOD SP TARGET SP VERSION. A minor version above 1 counts as 1
-// (RFC 9110 section 2.5).
+// requestLine parses METHOD SP TARGET SP VERSION. A minor version above 1 counts as 1 (RFC 9110 section 2.5).
 func requestLine(line []byte) (method, target []byte, minor int, err error) {
 	sp := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
