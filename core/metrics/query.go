@@ -23,7 +23,7 @@ type Summary struct {
 
 // PolicyCounts are the requests that ran under one policy, since the start.
 type PolicyCounts struct {
-	Policy    any // RequestEvent.Policy; nil for the hash "other", which stands for the policies beyond the first 1,000
+	Policy    any // RequestEvent.Policy; nil for the hash "other": the policies beyond the first 1,000
 	Requests  uint64
 	Successes uint64
 }

@@ -1,6 +1,6 @@
 package metrics
 
-// ObserveResting sets the function that is called at each scrape for the number of resting pairs.
+// ObserveResting sets the function that returns the number of resting pairs. It is called at each scrape.
 func (r *Recorder) ObserveResting(resting func() int) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
