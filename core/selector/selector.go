@@ -521,7 +521,7 @@ func (s *Selector) regionError(q *Query, now time.Time) error {
 	return e
 }
 
-// chooseBest ranks the candidates and acquires the best one that can be acquired.
+// chooseBest ranks the candidates and acquires the best of those that can be acquired.
 func (s *Selector) chooseBest(c *choice, scorer core.Scorer) (upstream.Lease, error) {
 	scores, tolerance := s.rank(c, scorer)
 	for len(scores) > 0 {
