@@ -166,8 +166,8 @@ func (w *Writer) flush() {
 	}
 }
 
-// write writes records to the sink and returns the number of those that were not written. A record
-// that was written in part becomes a line of its own.
+// write writes records to the sink. It returns the number of records that were not written. If only a part of
+// a record is written, that part becomes a line.
 func (w *Writer) write(out []byte) (missed int) {
 	if len(out) == 0 {
 		return 0
