@@ -197,9 +197,9 @@ func appendBody(b []byte, f http1.Framing, p []byte) []byte {
 }
 
 // alive reports whether an idle connection can be reused: the peer has neither closed it nor sent anything
-// since noExtraBytes. Bytes that it sent would be taken for the response to the next request. On a TCP
-// connection alive does not consume them. On any other connection (Config.Dial) it tries to read for a
-// moment; if the read returns bytes, the connection is not alive.
+// since noExtraBytes. If the peer has sent bytes, they would be taken for the response to the next request.
+// On a TCP connection alive does not consume them. On any other connection (Config.Dial) it tries to read for
+// a moment; if the read returns bytes, the connection is not alive.
 func (pc *persistConn) alive() bool {
 	if pc.tcp != nil {
 		return pc.tcp.Idle()

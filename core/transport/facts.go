@@ -25,8 +25,8 @@ type Facts struct {
 	// ErrorPage is set if the response has a signature of a proxy's own error page. A response to
 	// CONNECT is always the proxy's own; nil then means that its signature is unknown.
 	ErrorPage *ErrorPage
-	// InnerOutcome is X-Whirlpool-Outcome (a value of core.Final), if the proxy is a Whirlpool
-	// itself; "" otherwise.
+	// InnerOutcome is the value of X-Whirlpool-Outcome (a core.Final) if the proxy is itself a Whirlpool;
+	// otherwise "".
 	InnerOutcome string
 	// NoTunnels is set if the response to a CONNECT says that the proxy opens no tunnels at all: 405
 	// or 501.
@@ -36,8 +36,8 @@ type Facts struct {
 	Challenges []string
 }
 
-// innerOutcome returns the value of X-Whirlpool-Outcome. It returns "" without that field, with an
-// unknown value and with several fields.
+// innerOutcome returns the value of X-Whirlpool-Outcome. It returns "" if the field is missing, occurs
+// several times, or has an unknown value.
 func innerOutcome(fields []http1.Field) (inner string) {
 	seen := false
 	for i := range fields {

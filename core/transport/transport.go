@@ -113,7 +113,7 @@ type Control struct {
 	// Timing is set by the attempt.
 	Timing core.Timing
 
-	keepIdle bool // for want of a descriptor the attempt fails, and no idle connection is closed
+	keepIdle bool // at the limit of descriptors the attempt fails, and no idle connection is closed
 }
 
 // SlowAfter is the minimum time without a response after which OnSlow is called; the maximum is twice as
@@ -361,8 +361,8 @@ func (r *Response) begin() {
 	r.reusable = !r.Response.Close && r.Status != http.StatusSwitchingProtocols
 }
 
-// Adopt makes from, a response of an attempt with the Control old, this response, and c its Control, with the deadline
-// of old. from is empty afterwards.
+// Adopt moves a response to r. from is the response of an attempt with the Control old; it is empty
+// afterwards. c is the Control of r, and gets the deadline of old.
 func (r *Response) Adopt(from *Response, old, c *Control) {
 	old.Interrupt.detach()
 	c.Deadline, c.NewDeadline = old.Deadline, nil
