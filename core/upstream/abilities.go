@@ -33,7 +33,7 @@ func (u *Upstream) TunnelOpened(authority string, at time.Duration) {
 	u.pool.refusals.Served(&u.abilities, ability.TunnelTLS, targetHash(authority), at)
 }
 
-// TunnelRefused records that the proxy has refused a client's tunnel with a status of its own.
+// TunnelRefused records that the proxy has refused a client's tunnel, with a status that is the proxy's own.
 func (u *Upstream) TunnelRefused(authority string, status int, at time.Duration) {
 	u.pool.refusals.Refused(&u.abilities, ability.TunnelTo(authority), targetHash(authority), status, at)
 }

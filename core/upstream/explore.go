@@ -9,8 +9,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// A scorer that avoids a proxy because of its failures gets no new statistics of it, and would avoid it
-// for ever. Therefore an idle proxy gets explorations: first attempts whatever its score.
+// If a scorer avoids a proxy because of its failures, the proxy gets no new statistics, and the scorer would
+// avoid it for ever. Therefore an idle proxy gets explorations: first attempts that do not depend on its
+// score.
 //
 //   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once.
 //   - If an exploration succeeds, and the proxy's window has failures or more than twice its

@@ -35,9 +35,9 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// keepIDs gives each spec without an id the one that was assigned to its address before. So proxies that
-// share host and port keep their ids, breakers and statistics if one of them is removed or their order
-// changes.
+// keepIDs gives an id to each spec without one: the id that was assigned to its address before. So proxies
+// with the same host and port keep their ids, breakers and statistics if one of them is removed, or if their
+// order changes.
 func (s *Snapshot) keepIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {

@@ -17,7 +17,7 @@ import (
 
 // PoolConfig holds the settings of a pool.
 type PoolConfig struct {
-	Breaker  breaker.Config // for proxies without breaker settings of their own
+	Breaker  breaker.Config // for proxies without their own breaker settings
 	Literal  bool           // breakers open by the number of failures, without evidence
 	Memory   time.Duration  // see SetMemory
 	Now      func() time.Time
@@ -118,9 +118,9 @@ func (p *Pool) At(elapsed time.Duration) time.Time {
 // DefaultMemory is the default of SetMemory.
 const DefaultMemory = 10 * time.Minute
 
-// SetMemory sets how long after its end an attempt counts in its proxy's statistics, in steps of 0.1 s;
-// 0 stands for ever. Without traffic the statistics are late by up to 0.1 s per 1000
-// proxies of the pool.
+// SetMemory sets the age up to which attempts count in the statistics of their proxies, in steps of 0.1 s; 0
+// for no limit. Without traffic, the removal of an attempt is late by up to 0.1 s per 1000 proxies of the
+// pool.
 func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 
 // Elapsed returns a time as the duration since the pool's epoch, the form that methods of

@@ -18,7 +18,7 @@ type Spec struct {
 	Weight      float64 // > 0; 0 means 1
 	Cost        float64 // >= 0
 	MaxInFlight int     // 0 for no limit
-	NoReuse     bool    // each attempt opens a connection of its own: no idle connections
+	NoReuse     bool    // each attempt opens a new connection: no idle connection is used or kept
 	Metadata    map[string]string
 	Breaker     *breaker.Config // nil for the settings of the pool
 	OwnErrors   []OwnError      // rules that recognize the proxy's own error pages

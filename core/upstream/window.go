@@ -51,9 +51,9 @@ type window struct {
 // largest of the last few hundred latencies.
 const tailDecay = 0.01
 
-// add adds an attempt that ended at a time (Pool.Elapsed), and removes those older than memory
-// unless memory is 0. It uses the latencies of successes only: that of a failure depends on
-// how the attempt failed, not on the speed of the proxy. literal is whether breakers count literally.
+// add adds an attempt that ended at the time at (Pool.Elapsed). Unless memory is 0, it removes the attempts
+// that are older than memory. It uses only the latencies of successes, because the latency of a failure
+// depends on the kind of failure, not on the speed of the proxy. literal is set if breakers count literally.
 func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duration, literal bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
