@@ -319,8 +319,8 @@ type Relayed struct {
 	Direct       bool  // the attempt went to the target without a proxy
 }
 
-// EndRelay returns the outcome of an attempt whose response was relayed; o is its outcome
-// when the head arrived.
+// EndRelay returns the outcome of an attempt whose response was relayed; o is the outcome of the attempt when
+// the head arrived.
 func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 	switch {
 	case r.ClientLeft, r.Broke != nil && (r.RequestBroke || r.Stopped):
@@ -343,7 +343,7 @@ type TunnelEnd struct {
 	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
 }
 
-// EndTunnel returns the outcome of an attempt whose tunnel has ended; o is its outcome when
+// EndTunnel returns the outcome of an attempt whose tunnel has ended; o is the outcome of the attempt when
 // the tunnel was opened.
 func EndTunnel(o core.Outcome, t TunnelEnd) core.Outcome {
 	switch {
