@@ -13,15 +13,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/trial"
 )
 
-// Outages is the report on requests to one target that fails from time to time, with the default policy. Of
-// interest are the requests whose first attempt fails.
+// Outages is the report on requests to one target that fails from time to time, with the default policy. It
+// covers only the requests whose first attempt fails.
 type Outages struct {
-	Kind    string        `json:"kind"`    // what the outages are like
-	Results []OutageWaits `json:"results"` // of the plugin, of the built-ins, and of the best fixed delay
+	Kind    string        `json:"kind"`    // the kind of outages
+	Results []OutageWaits `json:"results"` // results of the plugin, of the built-ins, and of the best fixed delay
 }
 
-// OutageWaits is the result of one backoff. The wait of a request ends with its success; a request that is not
-// served counts as the policy's max_backoff_delay.
+// OutageWaits is the result of one backoff. The wait of a request ends with its success. For a request that
+// is not served, it counts as the policy's max_backoff_delay.
 type OutageWaits struct {
 	Backoff  string  `json:"backoff"`
 	Served   float64 `json:"served"`        // share of the requests, 0 to 1
@@ -29,10 +29,12 @@ type OutageWaits struct {
 	Attempts float64 `json:"mean_attempts"` // per request
 }
 
-// bestFixed names the fixed delay that has the shortest mean wait, chosen with knowledge of all outages.
+// bestFixed is the name of the fixed delay with the shortest mean wait. It is chosen from the results of all
+// outages.
 const bestFixed = "best fixed"
 
-// outageKinds are the lengths of outages, in seconds; nil for a proxy of five that is dead.
+// outageKinds are the kinds of outages by their lengths in seconds. The kind with nil has a pool in which one
+// of five proxies is dead.
 var outageKinds = []struct {
 	name   string
 	length func(*rand.Rand) float64
@@ -47,15 +49,15 @@ var outageKinds = []struct {
 // The times of outages and requests.
 const (
 	outageCount   = 200
-	outageGap     = 20.0 // s, at least; in the mean twice as much
-	outageRequest = 3.0  // requests per second, in the mean
+	outageGap     = 20.0 // s; shortest time between outages, the mean is twice as much
+	outageRequest = 3.0  // mean number of requests per second
 )
 
-// timeline is the outages of a target and the times of requests.
+// timeline has the outages of a target and the times of requests.
 type timeline struct {
-	outages  [][2]float64 // begin and end, s, in the order of time
+	outages  [][2]float64 // beginning and end of each, s, ordered by time
 	requests []float64    // s
-	dead     bool         // a fifth of the first attempts meets a dead proxy
+	dead     bool         // a fifth of the first attempts goes to a dead proxy
 }
 
 func newTimeline(length func(*rand.Rand) float64, r *rand.Rand) *timeline {
@@ -74,7 +76,7 @@ func newTimeline(length func(*rand.Rand) float64, r *rand.Rand) *timeline {
 	return t
 }
 
-// up reports whether the target succeeds at a time.
+// up reports whether the target serves requests at a time.
 func (t *timeline) up(at float64) bool {
 	i, begins := slices.BinarySearchFunc(t.outages, at, func(o [2]float64, at float64) int {
 		return cmp.Compare(o[0], at)
@@ -82,7 +84,7 @@ func (t *timeline) up(at float64) bool {
 	return !begins && (i == 0 || at >= t.outages[i-1][1])
 }
 
-// pending is an attempt to come.
+// pending is an attempt that has not begun.
 type pending struct {
 	at, began, waited, luck float64
 	number                  int
@@ -101,11 +103,11 @@ func (q *queue) Pop() any {
 	return last
 }
 
-// play makes the requests of the timeline. wait and observe are the backoff's.
+// play makes the requests of the timeline. wait and observe are the functions of the backoff.
 func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.BackoffRequest) (float64, error),
 	observe func(*core.Observation)) (out OutageWaits, err error) {
 	q := make(queue, len(t.requests))
-	for i, at := range t.requests { // in the order of time, which is a heap
+	for i, at := range t.requests { // ordered by time, which makes it a heap
 		q[i] = pending{at: at, began: at, luck: r.Float64()}
 	}
 	failed, total, attempts := 0, 0.0, 0
@@ -162,7 +164,8 @@ func (t *timeline) play(policy *retry.Policy, r *rand.Rand, wait func(*core.Back
 	return out, nil
 }
 
-// fixed returns the result of a fixed delay: what play returns, without simulating each attempt.
+// fixed returns the result of a fixed delay. It is the same as that of play, but computed without a
+// simulation of each attempt.
 func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out OutageWaits) {
 	failed, total, attempts := 0.0, 0.0, 0
 	for _, began := range t.requests {
@@ -191,7 +194,7 @@ func (t *timeline) fixed(policy *retry.Policy, r *rand.Rand, delay float64) (out
 	return out
 }
 
-// shortestFixed is the shortest fixed delay, s. It is that of base_delay.
+// shortestFixed is the shortest fixed delay, s. It equals the minimum of base_delay.
 const shortestFixed = 0.1
 
 // bestFixed returns the result of the fixed delay with the shortest mean wait.
