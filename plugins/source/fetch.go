@@ -31,8 +31,8 @@ type Client struct {
 	maxBytes  int64
 }
 
-// NewClient returns a client that fetches modules of at most maxBytes. A nil transport stands for one that uses the
-// proxy of the environment (HTTPS_PROXY).
+// NewClient returns a client that fetches modules of at most maxBytes. If transport is nil, the client uses
+// the proxy of the environment (HTTPS_PROXY).
 func NewClient(transport http.RoundTripper, maxBytes int) *Client {
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
