@@ -19,8 +19,8 @@ func (m *Module) instances() int {
 	return max(1, m.limits.Instances)
 }
 
-// acquire returns an instance for one call. If none is idle, it starts another one in the
-// background, up to the limit, and waits for the first that becomes idle, at most for wait.
+// acquire returns an instance for one call. If none is idle and the limit permits, it starts another one in
+// the background. It waits for the first instance that becomes idle, at most for wait.
 func (m *Module) acquire(wait time.Duration) (*instance, error) {
 	if !m.ready.Load() {
 		return nil, ErrNotReady
@@ -169,7 +169,7 @@ func (m *Module) ended() {
 	}
 }
 
-// Instances returns the number of instances, including those that are being started.
+// Instances returns the number of instances, including instances that are being started.
 func (m *Module) Instances() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

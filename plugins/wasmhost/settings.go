@@ -17,7 +17,7 @@ type Setting struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`              // number, integer, boolean or text
 	Min     *float64 `json:"min,omitempty"`     // of numbers; nil for no bound
-	Max     *float64 `json:"max,omitempty"`     // likewise
+	Max     *float64 `json:"max,omitempty"`     // of numbers; nil for no bound
 	Values  []string `json:"values,omitempty"`  // permitted texts; empty for any
 	Default string   `json:"default,omitempty"` // in the form of the configuration
 	Text    string   `json:"text,omitempty"`    // one line of description
