@@ -39,7 +39,7 @@ type Info struct {
 	Exports   []Export
 	Functions int    // without imports
 	MemoryMin uint32 // pages
-	MemoryMax uint32 // pages; 65536, the address space, if the module states none
+	MemoryMax uint32 // pages; 65536 (the address space) if the module declares no maximum
 	TableMin  uint32 // elements of all tables together
 	Elements  uint32 // of all element segments together
 	Globals   int    // imports included

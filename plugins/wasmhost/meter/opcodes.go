@@ -66,8 +66,8 @@ const (
 	miscTableFill
 )
 
-// skip reads an instruction's immediates (WebAssembly 2.0, 5.4) and returns how its
-// operand is charged; check stands for none.
+// skip reads the immediates of an instruction (WebAssembly 2.0, 5.4). It returns how the operand is charged,
+// or check if it is not charged.
 func (f *function) skip(r *in, op byte) addition {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:

@@ -93,7 +93,7 @@ func (s *Size) note(info *Info, op byte, r in) {
 	case opRefFunc:
 		s.Calls++
 	case opMemoryGrow:
-		s.Edges += 2 // one for metering, one of its own
+		s.Edges += 2 // one edge for metering, one for the instruction
 	case opMisc:
 		switch sub := r.u32(); {
 		case sub == miscMemoryFill, sub == miscTableFill: // they are compiled to loops
@@ -130,8 +130,7 @@ const (
 	lanes    = 3  // vector instructions, except loads and stores
 )
 
-// becomes returns the machine instructions of an instruction in addition to one. r is after its
-// opcode.
+// becomes returns the number of machine instructions of an instruction, minus one. r is after the opcode.
 func becomes(op byte, r in) int64 {
 	switch {
 	case op >= 0x28 && op <= 0x3e: // i32.load to i64.store32
