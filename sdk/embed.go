@@ -4,7 +4,7 @@ package sdk
 
 import "embed"
 
-// ABI is the contract, ABI.md.
+// ABI holds the contract: the file ABI.md.
 //
 //go:embed ABI.md
 var ABI []byte
@@ -34,7 +34,7 @@ var AssemblyScript embed.FS
 //go:embed c/whirlpool.h
 var C embed.FS
 
-// Zig is the Zig SDK with its compiler's pin, below zig/.
+// Zig holds the Zig SDK in zig/. Its script zig.sh fixes the compiler's version.
 //
 //go:embed zig/whirlpool.zig zig/zig.sh
 var Zig embed.FS
