@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/judge"
 )
 
-// Response returns a response of a status with a body and header fields: name,
-// value and so on, with names in lower case.
+// Response returns a response with a status, a body and header fields. fields are name, value, name, value
+// and so on, with the names in lower case.
 func Response(status float64, body string, fields ...string) judge.Response {
 	r := judge.Response{Now: 1.8e9, AttemptsLeft: 2, Status: status, Latency: 0.1, ContentLength: float64(len(body)),
 		Whole: true, Body: []byte(body)}
@@ -20,9 +20,9 @@ func Response(status float64, body string, fields ...string) judge.Response {
 	return r
 }
 
-// CheckJudge returns what a judge owes the gateway and does not give: a kind
-// that there is with a finite rest of at least 0, the same rulings after the
-// same responses, and nothing written. fresh is as in CheckScorer.
+// CheckJudge returns an error if a judge breaks a rule of the gateway. Each ruling must have a valid kind and
+// a finite rest of at least 0, the same responses must lead to the same rulings, and the judge must not write
+// to its input. fresh is as in CheckScorer.
 func CheckJudge(fresh func() judge.Judge) error {
 	responses := []judge.Response{
 		Response(200, "<html>a page</html>", "content-type", "text/html"), Response(200, ""), Response(204, ""),
