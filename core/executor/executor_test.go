@@ -394,6 +394,15 @@ func TestBackoffStaysWithinThePolicy(t *testing.T) {
 		assert.Equal(t, 7*time.Second, wait(nil, nil, answer("7")), "Retry-After is a floor")
 		assert.Equal(t, 30*time.Second, wait(nil, nil, answer("3600")), "the cap a ceiling")
 		assert.Equal(t, time.Second, wait(nil, nil, answer("soon")))
+		evidence := func(t *Tuning) { t.Targets = served{} }
+		assert.Equal(t, 7*time.Second, wait(nil, evidence, answer("7")), "the target's")
+		for _, own := range []verdict.Facts{
+			{Status: 503, RetryAfter: "7", FromProxy: true, ErrorPage: verdict.ErrorPageUnclear},
+			{Status: 503, RetryAfter: "7", FromProxy: true, InnerOutcome: "all_breakers_open"},
+		} {
+			assert.Zero(t, wait(nil, evidence, own), "the proxy's own Retry-After is not the target's")
+			assert.Equal(t, 7*time.Second, wait(nil, nil, own), "literal")
+		}
 		zero := 0.0
 		assert.Zero(t, wait(func(p *retry.Policy) { p.FailoverDelay = &zero }, nil, answer("")))
 		assert.Zero(t, wait(nil, nil, verdict.Facts{Status: 407, FromProxy: true, Challenged: true}),

@@ -259,7 +259,8 @@ func TestARestHoldsNobodyUp(t *testing.T) {
 		tuning.Rests = rests
 		b.Tune(tuning)
 		u := b.pool.Snapshot().All[1]
-		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")), rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
+		rests.Begin(u.Hash(), uint64(core.Hash53("a.test")),
+			rest.Pair{ProxyID: u.ID(), Host: "a.test", Until: time.Hour})
 		b.free(1, 200*time.Millisecond)
 		b.free(0, 500*time.Millisecond)
 		other := make(chan time.Duration)

@@ -106,7 +106,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 		return 0
 	case p.FailoverDelay != nil && s.Untried(&x.query, now):
 		return seconds(*p.FailoverDelay)
-	case o.RetryAfter > 0:
+	case o.RetryAfter > 0 && (!o.NoTargetResponse || x.tuning.Targets == nil): // the target's own Retry-After
 	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
 		return 0 // only a target that has responded, and does not serve other proxies, needs a wait
 	}

@@ -28,6 +28,7 @@ const (
 var fieldNames = map[string]field{
 	"url": fieldURL, "proxy": fieldURL, "proxyurl": fieldURL,
 	"ip": fieldHost, "host": fieldHost, "address": fieldHost, "ipaddress": fieldHost, "proxyaddress": fieldHost,
+	"ip:port": fieldHost, "ipport": fieldHost, "hostport": fieldHost, "host:port": fieldHost, "endpoint": fieldHost,
 	"server": fieldHost, "hostname": fieldHost, "proxyip": fieldHost, "addr": fieldHost,
 	"port": fieldPort, "proxyport": fieldPort,
 	"protocol": fieldProtocol, "protocols": fieldProtocol, "type": fieldProtocol, "scheme": fieldProtocol,

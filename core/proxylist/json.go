@@ -47,8 +47,10 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 	data = []byte(strings.TrimPrefix(string(data), "\ufeff"))
 	var document any
 	if json.Unmarshal(data, &document) != nil {
-		l.warn(0, "%v", errJSON)
-		return nil
+		if document = jsonLines(data); document == nil {
+			l.warn(0, "%v", errJSON)
+			return nil
+		}
 	}
 	proxies, ok := document.([]any)
 	if object, isObject := document.(map[string]any); isObject {
@@ -62,6 +64,22 @@ func (l *list) parseJSON(in *bufio.Reader) error {
 		l.addJSON(i+1, p)
 	}
 	return nil
+}
+
+// jsonLines returns the documents of a list with one JSON document per line, or nil if a line is no document.
+func jsonLines(data []byte) any {
+	var all []any
+	for line := range strings.Lines(string(data)) {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		var document any
+		if json.Unmarshal([]byte(line), &document) != nil {
+			return nil
+		}
+		all = append(all, document)
+	}
+	return all
 }
 
 // arrayOf returns the longest array among the fields of an object.

@@ -70,6 +70,11 @@ func parse(line, scheme string) (spec upstream.Spec, warning string, err error) 
 	if isBareIPv6(line) {
 		return spec, "", errIPv6
 	}
+	if i := strings.LastIndexByte(line, ','); i > 0 { // address,protocol
+		if schemes := protocols(strings.TrimSpace(line[i+1:])); len(schemes) > 0 {
+			return parse(strings.TrimSpace(line[:i]), schemes[0])
+		}
+	}
 	host, user, password, warning, err := splitFields(line)
 	if err != nil {
 		return spec, "", err

@@ -165,6 +165,12 @@ func TestPublishedLists(t *testing.T) {
 		"damaged JSON": {"", `[{"ip": "1.2.3.4", "password": "topsecret"`, nil, 1},
 		"an IPv6 address first": {"", "[2001:db8::1]:80\n1.2.3.4:80\n", []string{"http://[2001:db8::1]:80",
 			"http://1.2.3.4:80"}, 0},
+		"JSON lines": {"", "{\"ip\":\"1.2.3.4\",\"port\":80}\n{\"ip\":\"1.2.3.5\",\"port\":81}\n",
+			[]string{"http://1.2.3.4:80", "http://1.2.3.5:81"}, 0},
+		"addresses and types": {"", "IP:Port,Protocol\n1.2.3.4:1080,socks5\n",
+			[]string{"socks5://1.2.3.4:1080"}, 0},
+		"types without a header": {"", "1.2.3.4:1080,socks5\n1.2.3.5,1080,socks5\nh.example:3128,https\n",
+			[]string{"socks5://1.2.3.4:1080", "socks5://1.2.3.5:1080", "http://h.example:3128"}, 0},
 		"an error page": {"", "<html><head><title>404 Not Found</title>\n</html>\n", nil, 2},
 	} {
 		specs, warnings, err := Parse(strings.NewReader(c.list), Options{Scheme: c.scheme})

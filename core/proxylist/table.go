@@ -3,6 +3,7 @@ package proxylist
 import (
 	"encoding/csv"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -30,7 +31,8 @@ func parseHeader(line string) *table {
 			port = port || t.columns[i] == fieldPort
 			url = url || t.columns[i] == fieldURL
 		}
-		if host && port || url {
+		protocol := slices.Contains(t.columns, fieldProtocol)
+		if host && (port || protocol) || url { // without a port column the address has the port
 			return t
 		}
 	}

@@ -13,7 +13,9 @@ import (
 // avoid it for ever. Therefore an idle proxy gets explorations: first attempts that do not depend on its
 // score.
 //
-//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once.
+//   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breakers count
+//     literally and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
+//     success, at most 10 minutes.
 //   - If an exploration succeeds, and the proxy's window has failures or more than twice its
 //     latency, a trial begins: an exploration each second while no selection
 //     chooses the proxy.
@@ -26,8 +28,9 @@ import (
 
 // The times of explorations.
 const (
-	idleAfter  = 30 * time.Second // time without a selection until an exploration
-	trialEvery = time.Second      // time between the explorations of a trial
+	idleAfter   = 30 * time.Second // time without a selection until an exploration
+	idleLongest = 10 * time.Minute // the same, at most, for a proxy that keeps failing, if breakers count literally
+	trialEvery  = time.Second      // time between the explorations of a trial
 )
 
 // trialSuccesses is the number of successes in a row that end a trial.
@@ -88,6 +91,9 @@ func (u *Upstream) Unexplored(at time.Duration) (since time.Duration, due bool) 
 	}
 	last := max(time.Duration(u.lastUse.Load()), u.added)
 	wait := idleAfter
+	if u.pool.literal.Load() {
+		wait = min(max((last-time.Duration(u.window.lastSuccess.Load()))/10, idleAfter), idleLongest)
+	}
 	if u.window.trial.left.Load() > 0 {
 		wait = trialEvery
 	}

@@ -165,20 +165,27 @@ func TestIdleProxiesOfALargePool(t *testing.T) {
 	require.Len(t, found, 2*sweepRows+500)
 }
 
-// A proxy that keeps failing is explored every 30 s.
+// A proxy that keeps failing is explored every 30 s; if breakers count literally, less and less often.
 func TestExplorationsOfAFailingProxy(t *testing.T) {
-	r := newRig(t, 1)
-	u := r.get(0)
-	r.try(u, true, time.Millisecond)
-	begin, last := r.now, r.now
-	for r.now.Sub(begin) < 2*time.Hour {
-		r.pass(100 * time.Millisecond)
-		if len(r.Idle()) == 0 {
-			continue
+	for _, literal := range []bool{false, true} {
+		r := newRig(t, 1)
+		r.SetLiteral(literal)
+		u := r.get(0)
+		r.try(u, true, time.Millisecond)
+		begin, last := r.now, r.now
+		for r.now.Sub(begin) < 2*time.Hour {
+			r.pass(100 * time.Millisecond)
+			if len(r.Idle()) == 0 {
+				continue
+			}
+			wait := 30 * time.Second
+			if literal {
+				wait = min(max(last.Sub(begin)/10, wait), 10*time.Minute)
+			}
+			require.InDelta(t, wait.Seconds(), r.now.Sub(last).Seconds(), 0.11)
+			last = r.now
+			r.explore(u, false)
 		}
-		require.InDelta(t, 30, r.now.Sub(last).Seconds(), 0.11)
-		last = r.now
-		r.explore(u, false)
 	}
 }
 

@@ -244,10 +244,19 @@ func adjust(o *core.Outcome, f *Facts) {
 	case RequestBroke:
 		o.Err, o.Reason = errRequestBroke, ""
 	}
+	if f.FromProxy && innerRefusals[f.InnerOutcome] {
+		o.NoTargetResponse = true
+	}
 	o.Charge = direct(f.Direct, o.Charge)
 	if f.RetryAfter != "" && (f.Status == 429 || f.Status == 503) {
 		o.RetryAfter, _ = parseRetryAfter(f.RetryAfter, f.Now)
 	}
+}
+
+// innerRefusals are the final outcomes of a Whirlpool proxy's own responses, before any attempt of its own.
+var innerRefusals = map[string]bool{
+	core.FinalAllBreakersOpen.String(): true, core.FinalAllBusy.String(): true, core.FinalPoolEmpty.String(): true,
+	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
 }
 
 // SchemeError reports that a proxy offers no authentication scheme that the gateway supports.

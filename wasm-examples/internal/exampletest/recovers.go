@@ -22,12 +22,11 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs of which Recovers takes the mean.
 const seeds = 4
 
-// Recovers plays a scorer on a pool of three proxies. The first and cheapest of
-// them fails for a while: for 1 s, for 150 s and for an hour, with breakers and without.
-// From 60 s after the outage its share of the requests must be that which it
-// had before, or a third, within a third and in the mean of four runs. It always succeeds while it is well; others is the
-// success rate of the other two, 0 to 1: below 1 for a scorer that would go on with
-// whichever of equals it knows best.
+// Recovers plays a scorer on a pool of three proxies. The first and cheapest of them fails for a while: for 1 s, for
+// 150 s and for an hour, with breakers and without. From 60 s after the outage its mean share of the requests in four
+// runs must be its share before the outage, or a third of the requests, with a tolerance of a third. The proxy always
+// succeeds while it is well. others is the success rate of the other two, 0 to 1: below 1 for a scorer that would
+// otherwise keep to one of several equal proxies.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(),
