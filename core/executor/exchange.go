@@ -43,7 +43,7 @@ type Exchange struct {
 	forPlace placeWaiter
 	forRetry queue.Waiter[*retry.Budget]
 
-	shortenLast func() time.Time // flight.shorten, bound once
+	shortenLast func() time.Time // the method value flight.shorten, created once
 	eventsMu    sync.Mutex       // guards result.Events until the request is recorded
 }
 
