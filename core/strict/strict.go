@@ -31,7 +31,7 @@ func (e *FieldError) Error() string {
 // Format is a format of documents: the names of its types in errors, and its limits.
 type Format struct {
 	tag                        string  // key of the struct tag that names a field
-	object, array, text, truth string  // as in "must be an object"
+	object, array, text, truth string  // names of the types in errors such as "must be an object"
 	maxInt                     float64 // largest integer; the smallest is its negative
 }
 
