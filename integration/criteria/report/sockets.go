@@ -135,8 +135,8 @@ func (d *Data) judgeFreeList(s *section) {
 		worst >= float64(w.Requests-1), "attempts went to dead entries")
 }
 
-// points returns the comparison of sockets with virtual time, and with Envoy and HAProxy with the same
-// faults.
+// points returns the section that compares runs on sockets with runs in virtual time, and Whirlpool with
+// Envoy and HAProxy under the same faults.
 func (d *Data) points() *section {
 	s := &section{title: "A point of each curve on sockets", text: pointsText}
 	header := []string{"workload", "oracle", "single attempt", "Whirlpool, virtual"}
