@@ -15,7 +15,7 @@ type Size struct {
 	Loops        int64
 
 	nested int64 // sum over all loops of the number of loops around each, including itself
-	more   int64 // machine instructions in addition to one per instruction
+	more   int64 // machine instructions beyond one per instruction of the module
 	widest int64 // largest number of parameters and results of a block
 
 	checks  int64 // calls of the host added by metering
