@@ -277,7 +277,7 @@ func listCommand() *cobra.Command {
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.12s\n", p.Name, p.Kind, p.Source, p.State,
 					strings.Join(p.UsedFor, ","), p.Calls, p.Faults, p.Size, p.SHA256)
 			}
-			t.Flush() // its error is the writer's
+			t.Flush() // its only error is that of the output
 		})
 	})
 }
@@ -482,7 +482,7 @@ other inputs, as POST /api/v1/plugins/NAME/test takes them.`,
 				}
 				fmt.Fprintln(t)
 			}
-			t.Flush() // its error is the writer's
+			t.Flush() // its only error is that of the output
 			for _, l := range out.Log {
 				r.note("%v", l)
 			}
