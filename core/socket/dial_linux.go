@@ -101,7 +101,7 @@ func dial(ctx context.Context, to netip.AddrPort, deadline time.Time, slow func(
 	setOptions(fd)
 	errno = address.connect(fd)
 	if errno == syscall.EINPROGRESS {
-		errno = address.connect(fd) // a connection within the machine is established at once
+		errno = address.connect(fd) // by now a connection within the machine is established
 	}
 	pending := errno == syscall.EALREADY
 	if errno != 0 && !pending {
