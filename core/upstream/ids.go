@@ -35,9 +35,8 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// keepIDs gives an id to each spec without one: the id that was assigned to its address before. So proxies
-// with the same host and port keep their ids, breakers and statistics if one of them is removed, or if their
-// order changes.
+// keepIDs sets the ids of specs without an id to those that were assigned to their addresses before. So proxies with
+// the same host and port keep their ids, breakers and statistics if one of them is removed, or if their order changes.
 func (s *Snapshot) keepIDs(specs []Spec) {
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
