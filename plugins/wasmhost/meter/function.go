@@ -25,13 +25,13 @@ type function struct {
 	size   Size
 	out    []byte
 	points []point
-	open   []frame // the blocks that have not ended
-	bulk   bool    // a local is needed for the operand of a bulk instruction
-	stack  int64   // bytes of the frame that the fuel of the entry does not cover
+	open   []frame // the blocks that have not ended at the current position
+	bulk   bool    // a bulk instruction needs a local for its operand
+	stack  int64   // bytes of the frame that the fuel of the function's entry does not cover
 	cached bool    // the counter is kept in a local
 
-	types   []byte // of the locals, including the parameters
-	written []bool // by local: a loop writes it
+	types   []byte // value types of the locals, including the parameters
+	written []bool // by local: whether a loop writes it
 	passed  []int  // the locals that refuelLoop passes; noLocal for none
 
 	fuel, operand uint32 // indices of the added locals
@@ -39,10 +39,10 @@ type function struct {
 
 // frame is a block that has not ended.
 type frame struct {
-	region int   // index into points: the check that pays for its instructions
-	branch bool  // it belongs to a dispatch loop: a branch begins at its end
-	label  int64 // number of values of a branch to the block
-	loops  int64 // number of loops around it, including itself
+	region int   // index in points of the check that pays for its instructions
+	branch bool  // the block belongs to a dispatch loop, and a branch begins at its end
+	label  int64 // number of values that a branch to the block carries
+	loops  int64 // number of loops around the block, including itself
 }
 
 // point is a position in the input, before byte at, at which code is inserted or replaced.
@@ -51,8 +51,8 @@ type point struct {
 	what addition
 	n    int64 // of check: the cost; of renumber: the new index
 	skip int   // of renumber: number of bytes replaced
-	loop bool  // of check: it is at a loop's head
-	call bool  // of check: the code that it pays for has a call
+	loop bool  // of check: the check is at the head of a loop
+	call bool  // of check: the code that the check pays for has a call
 	head int   // of check in a dispatch loop: the loop's head; 0 for none
 }
 

@@ -18,17 +18,17 @@ type Size struct {
 	more   int64 // machine instructions beyond one per instruction of the module
 	widest int64 // largest number of parameters and results of a block
 
-	checks  int64 // calls of the host added by metering
-	mutable int64 // mutable globals of the module: after each call all are loaded
+	checks  int64 // calls of the host that metering adds
+	mutable int64 // mutable globals of the module; all of them are loaded after each call
 	blocks  int64 // blocks and loops
 	globals int64 // instructions that read or write a global
 	most    int64 // largest number of parameters and results of a call
 	vectors bool  // values may have 128 bits
 }
 
-// frame returns the maximum stack of a call in bytes. wazero 1.12 reserves a place on the stack for
-// each value that is not kept in a register: each result of an instruction and, where branches
-// meet, each local, each global, and the memory's address and size.
+// frame returns the maximum stack of a call in bytes. wazero 1.12 reserves a place on the stack for each value that
+// is not kept in a register. At most these values are the results of all instructions and, at each point where branches
+// meet, all locals, all globals, and the address and size of the memory.
 func (s Size) frame() int64 {
 	const values, memory = 2, 2 // per instruction
 	slot := int64(8)
@@ -120,8 +120,8 @@ func (s *Size) carry(values int64) {
 	s.most = max(s.most, values)
 }
 
-// Machine instructions in addition to one. The exit of an instruction that may trap is
-// compiled with it, 5 KB or more.
+// The number of machine instructions of an instruction, minus one. The code of an instruction that may trap includes
+// the exit for the trap, which has 5 KB or more.
 const (
 	access   = 8  // loads and stores, and conversions that saturate
 	divide   = 6  // of integers
