@@ -81,7 +81,7 @@ func attempts[T any](ctx context.Context, x *Exchange, s Sender[T]) Ending[T] {
 	return refused[T](x)
 }
 
-// send makes the attempt f. If an idle connection has lost the attempt, send replays it.
+// send makes the attempt f. If the attempt failed because its idle connection was stale, send replays it.
 func send[T any](ctx context.Context, x *Exchange, f *flight, s Sender[T]) (T, core.Outcome) {
 	response, facts := s.Send(ctx, &f.attempt)
 	o := x.judge(ctx, f, &facts)
