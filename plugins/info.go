@@ -55,7 +55,7 @@ type Info struct {
 	Spent       time.Duration // time of all calls; an estimate
 	Quarantined bool
 	CanRollBack bool
-	HidesUpload bool // the plugin is configured; an upload of the same name is used again if it is removed
+	HidesUpload bool // removal of this configured plugin would bring an upload back
 	Description wasmhost.Description
 	Settings    []SettingValue  // settings that the module declares; nil for none
 	Metrics     []output.Metric // metrics that the plugin writes
