@@ -111,8 +111,8 @@ func (p *Probe) Read(address, size uint32) ([]byte, error) {
 	return append([]byte(nil), view...), nil
 }
 
-// Fuel returns the fuel that the last call, and a reserve before it, have left. It is negative if
-// they needed more than they had.
+// Fuel returns the fuel that is left after the last call and, if it called reserve, that call of reserve. It is
+// negative if they used more than they had.
 func (p *Probe) Fuel() int64 { return p.in.fuelLeft() }
 
 // Pages returns the present size of the memory in pages of 64 KiB.
