@@ -68,7 +68,7 @@ var allowed = map[string]string{
 	"core/selector":  "ability rest upstream",
 	"core/health":    "ability evidence upstream verdict",
 	"core/transport": "ability health http1 socket socks5 upstream verdict",
-	"core/reach":     "upstream verdict",
+	"core/reach":     "breaker upstream verdict",
 	"core/executor":  "ability evidence queue rest retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
 	"core/gateway":   "executor http1 proxyhttp retry socket socks5 transport verdict",

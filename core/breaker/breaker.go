@@ -84,7 +84,8 @@ const (
 	ReasonProbeSuccess = "probe_success"
 	ReasonProbeFailure = "probe_failure"
 	ReasonManualReset  = "manual_reset" // Reset
-	ReasonReachable    = "reachable"    // Retest
+	ReasonReachable    = "reachable"    // Retest: the proxy can be reached again
+	ReasonNoneClosed   = "none_closed"  // Retest: no breaker of the pool is closed
 )
 
 // Word is the part of a breaker that every selection reads. It may lie inside a struct of
@@ -423,16 +424,16 @@ func (b *Breaker) Reset() {
 	b.word.state.Store((w>>genShift + 1) << genShift)
 }
 
-// Retest makes an open breaker half-open now, because the proxy may work again. It does nothing
-// in another state.
-func (b *Breaker) Retest() {
+// Retest makes an open breaker half-open now, because the proxy may work again. reason is that of the
+// transition. It does nothing in another state.
+func (b *Breaker) Retest(reason string) {
 	b.mu.Lock()
 	defer b.unlock()
 	now := b.now()
 	b.advance(now)
 	if core.State(b.word.state.Load()&stateMask) == core.Open {
 		b.word.due.Store(int64(now.Sub(b.epoch)))
-		b.change(core.HalfOpen, now, ReasonReachable, "")
+		b.change(core.HalfOpen, now, reason, "")
 	}
 }
 

@@ -175,7 +175,7 @@ func history(t *rapid.T) {
 			m.generation++
 		},
 		"retest": func(t *rapid.T) {
-			b.Retest()
+			b.Retest(breaker.ReasonReachable)
 			m.look()
 			if m.state == core.Open {
 				m.due = m.now

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
@@ -203,7 +204,7 @@ func (c *Checker) conclude(k *check, verr *verdict.Error, took time.Duration) (a
 	switch {
 	case verr == nil:
 		k.u.SetReached(true)
-		k.u.Breaker().Retest()
+		k.u.Breaker().Retest(breaker.ReasonReachable)
 		return false
 	case verr.Cause == verdict.LocalLimit:
 		k.at = now.Add(localPause)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
 // watch updates the set of proxies whose breaker is not closed. If the breaker of a proxy has closed, it also
@@ -35,7 +36,8 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		return now.Add(in), true
 	}
 	earliest, found := time.Time{}, false
-	for _, u := range p.NotClosed() {
+	notClosed := p.NotClosed()
+	for _, u := range notClosed {
 		v := u.breaker.Snapshot()
 		at := v.NextTest
 		if v.State == core.HalfOpen {
@@ -44,6 +46,9 @@ func (p *Pool) NextTest() (time.Time, bool) {
 		if v.State != core.Closed && (!found || at.Before(earliest)) {
 			earliest, found = at, true
 		}
+	}
+	if found && p.probesEarly(notClosed) && now.Add(earlyProbe).Before(earliest) {
+		earliest = now.Add(earlyProbe)
 	}
 	if found {
 		p.nextTest.Store(int64(p.Elapsed(earliest)))
@@ -107,12 +112,45 @@ func (p *Pool) others(u *Upstream) int {
 	return max(len(p.Snapshot().All)-1-open, 0)
 }
 
+// earlyProbe is the time after which an open breaker may admit a probe early.
+const earlyProbe = time.Second
+
+// probesEarly reports whether breakers may admit probes early.
+func (p *Pool) probesEarly(notClosed []*Upstream) bool {
+	return !p.literal.Load() && len(notClosed) >= 2 && len(notClosed) >= len(p.Snapshot().All)
+}
+
+// probeEarly makes the breaker half-open that has been open longest, if no breaker of the pool is closed: otherwise
+// the gateway would refuse every request, although the proxies that failed first may work again. A breaker that has
+// been open for less than earlyProbe stays open. Nothing is done while a half-open breaker waits for its probe, in a
+// pool of one proxy, and if breakers count literally. notClosed has the proxies whose breaker is not closed.
+func (p *Pool) probeEarly(notClosed []*Upstream) {
+	if !p.probesEarly(notClosed) {
+		return
+	}
+	var longest *Upstream
+	oldest := p.now().Add(-earlyProbe)
+	for _, u := range notClosed {
+		switch v := u.breaker.Snapshot(); {
+		case v.State == core.Closed || v.State == core.HalfOpen && u.breaker.Admissible():
+			return
+		case v.State == core.Open && !v.LastChange.After(oldest) && !u.Unreached() && !u.Draining():
+			longest, oldest = u, v.LastChange
+		}
+	}
+	if longest != nil {
+		longest.breaker.Retest(breaker.ReasonNoneClosed)
+	}
+}
+
 // Sweep makes the changes that depend on time. It makes due breakers half-open, removes old attempts from the
 // statistics, and removes drained proxies. The caller calls it ten times a second.
 func (p *Pool) Sweep() {
 	p.sweepWindows()
+	notClosed := p.NotClosed()
+	p.probeEarly(notClosed)
 	var overdue []*Upstream
-	for _, u := range p.NotClosed() {
+	for _, u := range notClosed {
 		if u.breaker.Overdue() {
 			overdue = append(overdue, u)
 		}
