@@ -62,7 +62,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				if death.Hole {
 					requests = 16 // each takes a while
 				}
-				w := start(t, 6, quick)
+				w := start(t, 6, quick+"[selection]\nfirst = \"round_robin\"\n")
 				for _, f := range w.fakes {
 					f.Set(byHost(map[string]lab.Behaviour{"dead.test": death}))
 				}
@@ -199,7 +199,7 @@ func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, 6, quick)
+			w := start(t, 6, quick+"[selection]\nfirst = \"round_robin\"\n")
 			for range 60 {
 				require.Equal(t, 200, w.get().status)
 			}
