@@ -26,9 +26,13 @@ const seeds = 4
 // 150 s and for an hour, with breakers and without. From 60 s after the outage its mean share of the requests in four
 // runs must be its share before the outage, or a third of the requests, with a tolerance of a third. The proxy always
 // succeeds while it is well. others is the success rate of the other two, 0 to 1: below 1 for a scorer that would
-// otherwise keep to one of several equal proxies.
+// otherwise keep to one of several equal proxies. Under the race detector Recovers skips the test: the simulation runs
+// in one goroutine, and would take minutes.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
+	if raceEnabled {
+		t.Skip("a simulation in one goroutine")
+	}
 	for name, breakers := range map[string]breaker.Config{"breakers": breaker.Default(),
 		"no breakers": simulate.NoBreaker()} {
 		for _, o := range outages {
