@@ -22,7 +22,8 @@ const (
 	secDataCount
 )
 
-// rank returns the position of a section in a module. It differs from the id because DataCount precedes Code.
+// rank returns the position at which a section with this id must be in a module. The order differs from that
+// of the ids, because DataCount precedes Code.
 func rank(id byte) int {
 	switch id {
 	case secDataCount:
@@ -31,18 +32,18 @@ func rank(id byte) int {
 	return 2 * int(id)
 }
 
-// maxCount is the maximum number of declared items of any kind in a module.
+// maxCount is the maximum number of items in one vector of a module.
 const maxCount = 1 << 20
 
-var errShort = errors.New("it ends too early")
+var errShort = errors.New("the module ends too early")
 
-// in reads a module's bytes. After the first error, which it keeps, all reads return zero.
-type in struct {
+// reader reads a module's bytes. It keeps the first error; after it, all reads return zero.
+type reader struct {
 	b   []byte
 	at  int
 	err error
 
-	functions *[]reference // if not nil, the method function appends to it
+	functions *[]reference // if not nil, function appends each index that it reads
 }
 
 // reference is the index of a function and its position in the input.
@@ -52,7 +53,7 @@ type reference struct {
 }
 
 // function reads the index of a function.
-func (r *in) function() uint32 {
+func (r *reader) function() uint32 {
 	from := r.at
 	index := r.u32()
 	if r.functions != nil && r.err == nil {
@@ -61,15 +62,15 @@ func (r *in) function() uint32 {
 	return index
 }
 
-func (r *in) fail(format string, args ...any) {
+func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf("at byte %d: "+format, append([]any{r.at}, args...)...)
 	}
 }
 
-func (r *in) left() int { return len(r.b) - r.at }
+func (r *reader) left() int { return len(r.b) - r.at }
 
-func (r *in) byte() byte {
+func (r *reader) byte() byte {
 	if r.err != nil {
 		return 0
 	}
@@ -81,7 +82,7 @@ func (r *in) byte() byte {
 	return r.b[r.at-1]
 }
 
-func (r *in) bytes(n uint32) []byte {
+func (r *reader) bytes(n uint32) []byte {
 	if r.err != nil {
 		return nil
 	}
@@ -93,8 +94,8 @@ func (r *in) bytes(n uint32) []byte {
 	return r.b[r.at-int(n) : r.at]
 }
 
-// leb reads a LEB128 number of at most bits bits and returns its low 64 bits.
-func (r *in) leb(bits uint, signed bool) uint64 {
+// leb reads a LEB128 number of at most bits bits. It returns the low 64 bits.
+func (r *reader) leb(bits uint, signed bool) uint64 {
 	var v uint64
 	for shift := uint(0); ; shift += 7 {
 		c := r.byte()
@@ -115,7 +116,7 @@ func (r *in) leb(bits uint, signed bool) uint64 {
 	}
 }
 
-func (r *in) u32() uint32 {
+func (r *reader) u32() uint32 {
 	v := r.leb(32, false)
 	if v > 0xffffffff {
 		r.fail("a number is larger than 32 bits")
@@ -124,19 +125,24 @@ func (r *in) u32() uint32 {
 	return uint32(v)
 }
 
-// count reads the length of a vector whose elements have at least one byte each.
-func (r *in) count() uint32 {
+// count reads the length of a vector. It fails if the bytes left are fewer than the elements, or if there are
+// more than maxCount.
+func (r *reader) count() uint32 {
 	n := r.u32()
-	if uint64(n) > uint64(r.left()) || n > maxCount {
-		r.fail("%d elements are more than there can be", n)
+	switch {
+	case uint64(n) > uint64(r.left()):
+		r.fail("a vector has %d elements, but only %d bytes are left", n, r.left())
+		return 0
+	case n > maxCount:
+		r.fail("a vector has %d elements; at most %d are allowed", n, maxCount)
 		return 0
 	}
 	return n
 }
 
-func (r *in) name() string { return string(r.bytes(r.u32())) }
+func (r *reader) name() string { return string(r.bytes(r.u32())) }
 
-func (r *in) limits() (low, high uint32, bounded bool) {
+func (r *reader) limits() (low, high uint32, bounded bool) {
 	flag := r.byte()
 	low = r.u32()
 	switch flag {
@@ -145,25 +151,25 @@ func (r *in) limits() (low, high uint32, bounded bool) {
 	case 1:
 		return low, r.u32(), true
 	}
-	r.fail("limits of the unknown kind %#x: shared and 64-bit memories are not taken", flag)
+	r.fail("limits of the unknown kind %#x: shared and 64-bit memories are not supported", flag)
 	return 0, 0, false
 }
 
-// Types are read strictly. wazero accepts some types that WebAssembly 2.0 does not have, whatever features
-// are enabled. They are longer, so wazero would read other instructions after them than those that were
-// metered.
+// The types below are read strictly. wazero accepts some types that WebAssembly 2.0 does not have, even if
+// their features are disabled, and such a type has more bytes. If the meter accepted them, it and wazero
+// would read different instructions after them.
 
 func isValueType(t byte) bool { return t >= typeV128 && t <= typeI32 || isReferenceType(t) }
 
 func isReferenceType(t byte) bool { return t == typeFuncref || t == typeExternref }
 
-func (r *in) valueType() {
+func (r *reader) valueType() {
 	if t := r.byte(); r.err == nil && !isValueType(t) {
 		r.fail("the value type %#x is not of WebAssembly 2.0", t)
 	}
 }
 
-func (r *in) valueTypes() []byte {
+func (r *reader) valueTypes() []byte {
 	n := r.count()
 	from := r.at
 	for ; n > 0 && r.err == nil; n-- {
@@ -172,7 +178,7 @@ func (r *in) valueTypes() []byte {
 	return r.b[from:r.at]
 }
 
-func (r *in) referenceType() byte {
+func (r *reader) referenceType() byte {
 	t := r.byte()
 	if r.err == nil && !isReferenceType(t) {
 		r.fail("the reference type %#x is not of WebAssembly 2.0", t)
@@ -180,9 +186,9 @@ func (r *in) referenceType() byte {
 	return t
 }
 
-// blockType reads the type of a block: empty, a value type, or the index of one of types function
-// types.
-func (r *in) blockType(types int) {
+// blockType reads the type of a block: empty, a value type, or an index below types, the number of the
+// module's types.
+func (r *reader) blockType(types int) {
 	t := int64(r.leb(33, true))
 	short := byte(t & 0x7f)
 	if t >= int64(types) || t < -64 || t < 0 && short != blockEmpty && !isValueType(short) {
@@ -222,9 +228,9 @@ var magic = [8]byte{0, 'a', 's', 'm', 1, 0, 0, 0}
 // sections splits a module into its sections (WebAssembly 2.0, section 5.5.16).
 func sections(module []byte) ([]section, error) {
 	if len(module) < len(magic) || [8]byte(module[:8]) != magic {
-		return nil, errors.New("it does not begin like a binary module of version 1")
+		return nil, errors.New("the module does not begin with the magic number and version 1 of the binary format")
 	}
-	r := &in{b: module, at: 8}
+	r := &reader{b: module, at: 8}
 	var out []section
 	last := 0
 	for r.left() > 0 && r.err == nil {

@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// function rewrites one body, in one of two ways. A function that has a loop without
-// calls keeps the counter in an additional local, which the compiler keeps in a
-// register, and writes it back to the global before each call and when it returns.
-// Every other function keeps it in the global.
+// function rewrites the code of one function. The counter is a global. If the function has a loop without
+// calls, the rewritten code copies the counter into an added local, because the compiler can keep a local in
+// a register. It copies the local back to the global before each call and when the function returns. Such
+// code has this form; $f is the local:
 //
 //	global.get fuel  i64.const n  i64.sub  local.tee $f  i64.const 0  i64.lt_s
 //	if  local.get $f  call refuel  local.set $f  end
@@ -24,52 +24,53 @@ type function struct {
 	type_  *signature
 	size   Size
 	out    []byte
-	points []point
-	open   []frame // the blocks that have not ended at the current position
-	bulk   bool    // a bulk instruction needs a local for its operand
-	stack  int64   // bytes of the frame that the fuel of the function's entry does not cover
-	cached bool    // the counter is kept in a local
+	edits  []edit
+	open   []block // the blocks that have not ended at the current position
+	bulk   bool    // the function has a bulk instruction, so it needs a local for the operand
+	stack  int64   // bytes of the stack frame that the fuel of the function's entry does not pay for
+	cached bool    // the counter is copied into a local
 
 	types   []byte // value types of the locals, including the parameters
-	written []bool // by local: whether a loop writes it
-	passed  []int  // the locals that refuelLoop passes; noLocal for none
+	written []bool // by local: a loop writes it
+	passed  []int  // the locals that refuelLoop passes to the host, by index in passedTypes; noLocal for none
 
 	fuel, operand uint32 // indices of the added locals
 }
 
-// frame is a block that has not ended.
-type frame struct {
-	region int   // index in points of the check that pays for its instructions
-	branch bool  // the block belongs to a dispatch loop, and a branch begins at its end
+// block is a block whose end has not been read.
+type block struct {
+	check  int   // index in edits of the check that pays for its instructions
+	branch bool  // the block belongs to a dispatch loop, and a branch of that loop begins at its end
 	label  int64 // number of values that a branch to the block carries
 	loops  int64 // number of loops around the block, including itself
 }
 
-// point is a position in the input, before byte at, at which code is inserted or replaced.
-type point struct {
+// edit is a change of the function's code: code that is inserted before the byte at, or an index that is
+// replaced there.
+type edit struct {
 	at   int
-	what addition
-	n    int64 // of check: the cost; of renumber: the new index
-	skip int   // of renumber: number of bytes replaced
-	loop bool  // of check: the check is at the head of a loop
-	call bool  // of check: the code that the check pays for has a call
-	head int   // of check in a dispatch loop: the loop's head; 0 for none
+	kind editKind
+	n    int64 // of checkFuel: the cost; of renumber: the new index
+	skip int   // of renumber: number of bytes that are replaced
+	loop bool  // of checkFuel: the check is at the head of a loop
+	call bool  // of checkFuel: there is a call in the code that the check pays for
+	head int   // of checkFuel in a dispatch loop: index in edits of the check at the loop's head; 0 for none
 }
 
-type addition byte
+type editKind byte
 
 const (
-	check addition = iota // subtracts from the counter; below zero it calls the host
+	checkFuel editKind = iota // subtracts the cost from the counter, and calls the host if the counter is below zero
 	chargeBytes
 	chargeElements
 	chargePages
-	putBack  // before a call or return: copies the local to the global
-	takeUp   // after a call: copies the global to the local
-	renumber // replaces the index of a function
+	storeCounter // before a call or return: copies the local to the global
+	loadCounter  // after a call: copies the global to the local
+	renumber     // replaces the index of a function
 )
 
 func (f *function) reset(w *writer, t *signature) {
-	*f = function{w: w, type_: t, out: f.out[:0], points: f.points[:0], open: f.open[:0], types: f.types[:0],
+	*f = function{w: w, type_: t, out: f.out[:0], edits: f.edits[:0], open: f.open[:0], types: f.types[:0],
 		written: f.written[:0], passed: f.passed[:0]}
 }
 
@@ -77,7 +78,7 @@ func (f *function) reset(w *writer, t *signature) {
 const maxLocals = 50_000
 
 func (f *function) rewrite(raw []byte) error {
-	r := &in{b: raw}
+	r := &reader{b: raw}
 	groups := r.count()
 	locals := uint64(len(f.type_.params))
 	first := r.at
@@ -116,25 +117,24 @@ func (f *function) rewrite(raw []byte) error {
 		f.out = append(f.out, 1, typeI32)
 	}
 	at := declared
-	for i, p := range f.points {
+	for i, p := range f.edits {
 		f.out = append(f.out, raw[at:p.at]...)
 		at = p.at + p.skip
 		f.add(&p, i == 0)
 	}
 	f.out = append(f.out, raw[at:]...)
 	if f.cached {
-		f.putBack()
+		f.storeCounter()
 		f.out = append(f.out, opEnd)
 	}
 	return nil
 }
 
-// scan reads the instructions, records the points and their costs, and decides where the counter is
-// kept.
-func (f *function) scan(r *in) {
-	f.open = append(f.open, frame{label: int64(len(f.type_.results))})
-	f.points = append(f.points, point{at: r.at})
-	branches := 0 // number of following blocks that belong to a dispatch loop
+// scan reads the instructions, records the edits with their costs, and calls placeCounter at the end.
+func (f *function) scan(r *reader) {
+	f.open = append(f.open, block{label: int64(len(f.type_.results))})
+	f.edits = append(f.edits, edit{at: r.at})
+	branches := 0 // number of the next blocks that belong to a dispatch loop
 	for r.err == nil {
 		at := r.at
 		op := r.byte()
@@ -142,83 +142,83 @@ func (f *function) scan(r *in) {
 		if r.err != nil {
 			return
 		}
-		f.size.note(f.w.info, op, in{b: r.b, at: at + 1})
-		region := f.open[len(f.open)-1].region
-		f.points[region].n += 1 + f.extra(op, in{b: r.b, at: at + 1})
-		if charge != check {
+		f.size.add(f.w.info, op, reader{b: r.b, at: at + 1})
+		check := f.open[len(f.open)-1].check
+		f.edits[check].n += 1 + f.extraCost(op, reader{b: r.b, at: at + 1})
+		if charge != checkFuel {
 			f.bulk = true
-			f.points = append(f.points, point{at: at, what: charge})
+			f.edits = append(f.edits, edit{at: at, kind: charge})
 		}
 		switch op {
 		case opBlock, opIf:
-			_, results := f.w.info.block(in{b: r.b, at: at + 1})
-			f.open = append(f.open, frame{region, branches > 0, results, f.open[len(f.open)-1].loops})
+			_, results := f.w.info.block(reader{b: r.b, at: at + 1})
+			f.open = append(f.open, block{check, branches > 0, results, f.open[len(f.open)-1].loops})
 			branches = max(branches-1, 0)
 		case opLoop:
-			params, _ := f.w.info.block(in{b: r.b, at: at + 1})
+			params, _ := f.w.info.block(reader{b: r.b, at: at + 1})
 			loops := f.open[len(f.open)-1].loops + 1
 			f.size.nested += loops
-			f.open = append(f.open, frame{region: len(f.points), label: params, loops: loops})
-			f.points = append(f.points, point{at: r.at, loop: true})
+			f.open = append(f.open, block{check: len(f.edits), label: params, loops: loops})
+			f.edits = append(f.edits, edit{at: r.at, loop: true})
 			branches = f.dispatch(*r)
 		case opCall, opCallIndir:
-			f.points[region].call = true
-			f.points[f.points[region].head].call = true
-			f.points = append(f.points, point{at: at, what: putBack})
+			f.edits[check].call = true
+			f.edits[f.edits[check].head].call = true
+			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
 			if op == opCall {
 				f.renumber(r, at+1)
 			}
-			f.points = append(f.points, point{at: r.at, what: takeUp})
+			f.edits = append(f.edits, edit{at: r.at, kind: loadCounter})
 		case opRefFunc:
 			f.renumber(r, at+1)
 		case opLocalSet, opLocalTee:
 			if f.open[len(f.open)-1].loops > 0 {
-				f.written[(&in{b: r.b, at: at + 1}).u32()] = true
+				f.written[(&reader{b: r.b, at: at + 1}).u32()] = true
 			}
 		case opTailCall, opTailIndir:
-			f.points[region].call = true
-			f.points[f.points[region].head].call = true
-			f.points = append(f.points, point{at: at, what: putBack})
+			f.edits[check].call = true
+			f.edits[f.edits[check].head].call = true
+			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
 			if op == opTailCall {
 				f.renumber(r, at+1)
 			}
 		case opReturn:
-			f.points = append(f.points, point{at: at, what: putBack})
+			f.edits = append(f.edits, edit{at: at, kind: storeCounter})
 		case opEnd:
 			ended := f.open[len(f.open)-1]
 			f.open = f.open[:len(f.open)-1]
 			if ended.branch {
-				f.branch(r.at, ended.region)
+				f.branch(r.at, ended.check)
 			}
 			if len(f.open) == 0 {
 				if r.left() > 0 {
 					r.fail("code after the function's end")
 				}
-				f.decide()
+				f.placeCounter()
 				return
 			}
 		}
 	}
 }
 
-// renumber records a point for the index of a function, which is between from and r.
-func (f *function) renumber(r *in, from int) {
-	index := (&in{b: r.b, at: from}).u32()
+// renumber records an edit for the index of a function, which is between from and r.
+func (f *function) renumber(r *reader, from int) {
+	index := (&reader{b: r.b, at: from}).u32()
 	if int(index) >= len(f.w.info.funcs) {
 		r.fail("the function %d does not exist", index)
 		return
 	}
-	f.points = append(f.points, point{at: from, what: renumber, n: int64(f.w.function(index)), skip: r.at - from})
+	f.edits = append(f.edits, edit{at: from, kind: renumber, n: int64(f.w.function(index)), skip: r.at - from})
 }
 
-// dispatch reports whether a loop is a dispatch loop, as Go compiles a function: nested blocks, and
-// in the innermost one a table of branches to their ends. r is after the loop's opcode and type.
-// blocks is the number of nested blocks; 0 for any other loop.
+// dispatch returns the number of nested blocks of a dispatch loop, or 0 if the loop is no dispatch loop. The
+// compiler of Go translates the jumps of a function to a dispatch loop: nested blocks, and in the innermost
+// block a br_table that branches to their ends. r is after the loop's opcode and type.
 //
-// Each jump within such a function is one pass of the loop. If the check at the loop's head paid
-// for a whole pass, as in other loops, each jump would pay for the whole function. So each branch
-// has its own check, and the head pays for nothing.
-func (f *function) dispatch(r in) (blocks int) {
+// Each jump within such a function is one pass of the loop. The check at the head of any other loop pays for
+// a whole pass. In a dispatch loop, each jump would then pay for the whole function. So each branch has a
+// check of its own, and the check at the head costs nothing.
+func (f *function) dispatch(r reader) (blocks int) {
 	for r.err == nil {
 		switch op := r.byte(); {
 		case op == opBlock && r.byte() == blockEmpty:
@@ -230,7 +230,7 @@ func (f *function) dispatch(r in) (blocks int) {
 			}
 			for n := int64(r.count()); n >= 0 && r.err == nil; n-- {
 				if l := int(r.u32()); l >= blocks && (l == blocks || f.carried(l-blocks) > 0) {
-					return 0 // it leads to the head, or out of the loop with values
+					return 0 // the branch leads to the head, or leaves the loop with values
 				}
 			}
 			if r.err != nil {
@@ -247,60 +247,61 @@ func (f *function) dispatch(r in) (blocks int) {
 // dispatchCost is the cost of the local.get and the br_table before a branch.
 const dispatchCost = 2
 
-// branch begins a branch of a dispatch loop.
+// branch records the check at the beginning of a branch of a dispatch loop. before is the index of the check
+// that paid for the code up to here.
 func (f *function) branch(at, before int) {
-	head := f.points[before].head
+	head := f.edits[before].head
 	if head == 0 {
 		head = before
-		f.points[head].n = 0
+		f.edits[head].n = 0
 	}
-	f.open[len(f.open)-1].region = len(f.points)
-	f.points = append(f.points, point{at: at, n: dispatchCost + f.moving(0), head: head})
+	f.open[len(f.open)-1].check = len(f.edits)
+	f.edits = append(f.edits, edit{at: at, n: dispatchCost + f.moveCost(0), head: head})
 }
 
-// The cost of an instruction in addition to 1.
+// The part of an instruction's cost that exceeds 1.
 const (
-	leaving    = 99 // of an instruction that leaves the compiled code
-	atOnce     = 32 // number of values that branches, blocks and calls move without cost
-	forOneMore = 8  // number of further values per unit of fuel
+	hostCall     = 99 // of an instruction that calls code of wazero
+	freeMoves    = 32 // number of values that branches, blocks and calls move without cost
+	movesPerFuel = 8  // number of further values that one unit of fuel moves
 )
 
-// extra returns the cost of an instruction in addition to 1. r is after its opcode.
-func (f *function) extra(op byte, r in) int64 {
+// extraCost returns the cost of an instruction, minus 1. r is after its opcode.
+func (f *function) extraCost(op byte, r reader) int64 {
 	switch op {
 	case opBlock, opLoop, opIf:
 		params, results := f.w.info.block(r)
-		return f.moving(params + results)
+		return f.moveCost(params + results)
 	case opBr, opBrIf:
-		return f.moving(f.carried(int(r.u32())))
+		return f.moveCost(f.carried(int(r.u32())))
 	case opBrTable:
 		for n := r.count(); n > 0; n-- {
 			r.u32()
 		}
-		return f.moving(f.carried(int(r.u32()))) // all targets take the same number
+		return f.moveCost(f.carried(int(r.u32()))) // all targets take the same number of values
 	case opCall, opTailCall:
 		if n := r.u32(); int(n) < len(f.w.info.funcs) {
-			return moves(f.w.info.arity(f.w.info.funcs[n]))
+			return costOfMoves(f.w.info.arity(f.w.info.funcs[n]))
 		}
 	case opCallIndir, opTailIndir:
-		return moves(f.w.info.arity(r.u32()))
+		return costOfMoves(f.w.info.arity(r.u32()))
 	case opMemoryGrow, opRefFunc:
-		return leaving
+		return hostCall
 	case opMisc:
 		if r.u32() == miscTableGrow {
-			return leaving
+			return hostCall
 		}
 	}
 	return 0
 }
 
-// moving returns the cost of moving n values, and possibly every local, at a branch or at the end
-// of a block. There are no instructions for these moves in the module.
-func (f *function) moving(n int64) int64 { return moves(int64(f.fuel) + n) }
+// moveCost returns the cost of a branch or of a block's end, which may move n values and all locals. The
+// module has no instructions for these moves.
+func (f *function) moveCost(n int64) int64 { return costOfMoves(int64(f.fuel) + n) }
 
-func moves(n int64) int64 { return max(0, n-atOnce) / forOneMore }
+func costOfMoves(n int64) int64 { return max(0, n-freeMoves) / movesPerFuel }
 
-// carried returns the number of values of a branch to a label.
+// carried returns the number of values that a branch to a label carries.
 func (f *function) carried(label int) int64 {
 	if label >= len(f.open) {
 		return 0
@@ -308,57 +309,57 @@ func (f *function) carried(label int) int64 {
 	return f.open[len(f.open)-1-label].label
 }
 
-// decide decides where the counter is kept, and which part of the frame is counted as stack.
-func (f *function) decide() {
-	f.size.mutable = int64(f.w.info.mutable) + 2 // the two counters
-	for _, p := range f.points {
-		if p.what <= chargePages {
+// placeCounter decides whether the counter is copied into a local, and computes f.stack.
+func (f *function) placeCounter() {
+	f.size.mutable = int64(f.w.info.mutable) + 2 // the two added counters are mutable too
+	for _, p := range f.edits {
+		if p.kind <= chargePages {
 			f.size.checks++
 		}
 	}
-	f.stack = max(0, f.size.frame()-StackPerFuel*f.points[0].n)
-	if !f.w.mayCache || len(f.type_.results) > 1 { // the added block would need a type that the module may not have
+	f.stack = max(0, f.size.frame()-StackPerFuel*f.edits[0].n)
+	if !f.w.mayCache || len(f.type_.results) > 1 { // openBlock would need a type that the module may not have
 		return
 	}
-	for _, p := range f.points {
+	for _, p := range f.edits {
 		f.cached = f.cached || p.loop && !p.call
 	}
 	if f.cached {
-		f.pass()
+		f.choosePassed()
 	}
 }
 
-func (f *function) add(p *point, entry bool) {
+func (f *function) add(p *edit, entry bool) {
 	switch {
-	case p.what == check && p.n == 0: // the head of a dispatch loop
-	case p.what == check && (entry || !f.cached):
+	case p.kind == checkFuel && p.n == 0: // the head of a dispatch loop
+	case p.kind == checkFuel && (entry || !f.cached):
 		f.getGlobal()
-		f.take(p.n, false)
+		f.subtract(p.n, false)
 		if entry {
 			f.countStack()
 		}
 		if entry && f.cached {
 			f.openBlock()
 		}
-	case p.what == check:
+	case p.kind == checkFuel:
 		f.getLocal()
-		f.take(p.n, p.loop)
-	case p.what == renumber:
+		f.subtract(p.n, p.loop)
+	case p.kind == renumber:
 		f.out = appendU32(f.out, uint32(p.n))
-	case p.what == putBack && f.cached:
-		f.putBack()
-	case p.what == takeUp && f.cached:
+	case p.kind == storeCounter && f.cached:
+		f.storeCounter()
+	case p.kind == loadCounter && f.cached:
 		f.getGlobal()
 		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
-	case p.what == chargeBytes, p.what == chargeElements, p.what == chargePages:
-		f.charge(p.what)
+	case p.kind == chargeBytes, p.kind == chargeElements, p.kind == chargePages:
+		f.charge(p.kind)
 	}
 }
 
 func (f *function) getGlobal() { f.out = appendU32(append(f.out, opGlobalGet), f.w.fuel) }
 func (f *function) getLocal()  { f.out = appendU32(append(f.out, opLocalGet), f.fuel) }
 
-func (f *function) putBack() {
+func (f *function) storeCounter() {
 	f.getLocal()
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 }
@@ -372,8 +373,8 @@ func (f *function) openBlock() {
 	f.out = append(f.out, opBlock, t)
 }
 
-// countStack subtracts the part of the frame that the entry's fuel does not cover, and calls the
-// host if the counter is below zero.
+// countStack inserts code that subtracts f.stack from the counter of stack, and calls the host if that
+// counter is below zero.
 func (f *function) countStack() {
 	if f.stack == 0 {
 		return
@@ -383,19 +384,20 @@ func (f *function) countStack() {
 	f.out = appendU32(append(f.out, opGlobalSet), f.w.stack)
 	f.out = appendU32(append(f.out, opGlobalGet), f.w.stack)
 	f.out = append(f.out, opI64Const, 0, opI64LtS, opIf, blockEmpty, opCall)
-	f.out = append(appendU32(f.out, f.w.lookAtStack()), opEnd)
+	f.out = append(appendU32(f.out, f.w.stackFunction()), opEnd)
 }
 
-// take subtracts n from the counter on the operand stack, and calls the host if it is below zero.
-func (f *function) take(n int64, loop bool) {
+// subtract inserts code that subtracts n from the counter on the operand stack. It calls the host if the
+// result is below zero.
+func (f *function) subtract(n int64, loop bool) {
 	f.out = appendS64(append(f.out, opI64Const), n)
-	f.settle(loop)
+	f.subtractTop(loop)
 }
 
-// settle subtracts the top of the operand stack from the counter below it, and stores the counter.
-// If it is below zero, the host returns a new value or ends the call. loop is set at the head of a
-// loop without calls.
-func (f *function) settle(loop bool) {
+// subtractTop inserts code that subtracts the top of the operand stack from the counter below it, and stores
+// the result. If the result is below zero, the code calls the host, which returns a new value or ends the
+// call. loop is set at the head of a loop without calls.
+func (f *function) subtractTop(loop bool) {
 	f.out = appendU32(append(f.out, opI64Sub, opLocalTee), f.fuel)
 	if !f.cached {
 		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
@@ -407,26 +409,26 @@ func (f *function) settle(loop bool) {
 	case loop:
 		f.refuelLoop()
 	case f.cached:
-		f.out = appendU32(append(f.out, opCall), f.w.refuel())
+		f.out = appendU32(append(f.out, opCall), f.w.refuelFunction())
 		f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 	default:
-		f.out = appendU32(append(f.out, opCall), f.w.refuel())
+		f.out = appendU32(append(f.out, opCall), f.w.refuelFunction())
 		f.out = appendU32(append(f.out, opGlobalSet), f.w.fuel)
 	}
 	f.out = append(f.out, opEnd)
 }
 
-// passedTypes are the types of the values that refuelLoop takes and returns in addition to the
-// fuel. There are as many as registers.
+// passedTypes are the types of the locals that refuelLoop passes. They are as many as wazero can keep in
+// registers.
 var passedTypes = []byte{typeI32, typeI32, typeI32, typeI32, typeI32, typeI32, typeF64, typeF64, typeF64, typeF64,
 	typeI64}
 
 const noLocal = -1
 
-// refuelLoop calls the host and passes it the locals that the loop writes; the
-// host returns them unchanged. wazero (1.12) spills a value that is live across a call
-// at the place of its definition: here in every pass of the loop. A passed local gets
-// a new value from the call, so it stays in its register in passes without a call.
+// refuelLoop inserts a call of the host that takes and returns the locals that the loop writes. The host
+// returns them unchanged. wazero 1.12 writes a value that is live across a call to the stack where the value
+// is computed: here in every pass of the loop. A local that the call returns is a new value after the call,
+// so it can stay in a register in passes without a call.
 func (f *function) refuelLoop() {
 	for i, local := range f.passed {
 		switch t := passedTypes[i]; {
@@ -440,7 +442,7 @@ func (f *function) refuelLoop() {
 			f.out = append(f.out, opF64Const, 0, 0, 0, 0, 0, 0, 0, 0)
 		}
 	}
-	f.out = appendU32(append(f.out, opCall), f.w.refuelLoop())
+	f.out = appendU32(append(f.out, opCall), f.w.refuelLoopFunction())
 	for _, local := range slices.Backward(f.passed) {
 		if local == noLocal {
 			f.out = append(f.out, opDrop)
@@ -451,8 +453,8 @@ func (f *function) refuelLoop() {
 	f.out = appendU32(append(f.out, opLocalSet), f.fuel)
 }
 
-// pass chooses the locals that refuelLoop passes, in the order of passedTypes.
-func (f *function) pass() {
+// choosePassed chooses the locals that refuelLoop passes: the first ones of each type that a loop writes.
+func (f *function) choosePassed() {
 	f.passed = f.passed[:0]
 	for range passedTypes {
 		f.passed = append(f.passed, noLocal)
@@ -467,9 +469,9 @@ func (f *function) pass() {
 	}
 }
 
-// charge subtracts the cost of a bulk instruction, which depends on its last operand. The operand
-// stays on top of the stack.
-func (f *function) charge(what addition) {
+// charge inserts code that subtracts the cost of a bulk instruction, which depends on its last operand. The
+// operand stays on top of the stack.
+func (f *function) charge(kind editKind) {
 	f.out = appendU32(append(f.out, opLocalTee), f.operand)
 	if f.cached {
 		f.getLocal()
@@ -478,11 +480,11 @@ func (f *function) charge(what addition) {
 	}
 	f.out = appendU32(append(f.out, opLocalGet), f.operand)
 	f.out = append(f.out, opI64ExtendU)
-	switch what {
+	switch kind {
 	case chargeBytes:
 		f.out = append(appendS64(append(f.out, opI64Const), int64(f.w.shift)), opI64ShrU)
 	case chargePages:
 		f.out = append(appendS64(append(f.out, opI64Const), int64(min(f.w.cost.Page, math.MaxInt32))), opI64Mul)
 	}
-	f.settle(false)
+	f.subtractTop(false)
 }

@@ -17,8 +17,8 @@ const (
 	Global
 )
 
-// Import is one import. Params and Results are value types in the binary format; they are set only
-// for functions.
+// Import is one import. Params and Results are value types in the binary format. They are set only if the
+// import is a function.
 type Import struct {
 	Module, Name    string
 	Kind            Kind
@@ -30,19 +30,19 @@ type Export struct {
 	Name            string
 	Kind            Kind
 	Index           uint32
-	Params, Results []byte // of functions
+	Params, Results []byte // only of functions
 }
 
 // Info has the declarations of a module.
 type Info struct {
 	Imports   []Import
 	Exports   []Export
-	Functions int    // without imports
+	Functions int    // number of functions, without imports
 	MemoryMin uint32 // pages
 	MemoryMax uint32 // pages; 65536 (the address space) if the module declares no maximum
-	TableMin  uint32 // elements of all tables together
-	Elements  uint32 // of all element segments together
-	Globals   int    // imports included
+	TableMin  uint32 // minimum number of elements of all tables together
+	Elements  uint32 // number of elements of all element segments together
+	Globals   int    // number of globals, imports included
 	DataBytes int
 	Custom    []string // names of custom sections
 	types     []signature
@@ -105,7 +105,7 @@ func typeName(t byte) string {
 	return fmt.Sprintf("type %#x", t)
 }
 
-// Exported reports whether the module exports that name.
+// Exported reports whether the module has an export with this name.
 func (i *Info) Exported(name string) bool {
 	for _, e := range i.Exports {
 		if e.Name == name {
@@ -115,8 +115,8 @@ func (i *Info) Exported(name string) bool {
 	return false
 }
 
-// Inspect reads a module's declarations. It does not validate the code. With an error it returns
-// the declarations before the error.
+// Inspect reads a module's declarations. It does not validate the code. If it returns an error, it also
+// returns the declarations before the error.
 func Inspect(module []byte) (Info, error) {
 	list, err := sections(module)
 	info, malformed := inspect(list)
@@ -129,10 +129,10 @@ func Inspect(module []byte) (Info, error) {
 func inspect(list []section) (Info, error) {
 	var i Info
 	for _, s := range list {
-		r := &in{b: s.body}
+		r := &reader{b: s.body}
 		i.section(r, s)
 		if r.err == nil && r.left() > 0 && s.id != secCustom && s.id != secCode && s.id != secDataCount {
-			r.fail("bytes are left over")
+			r.fail("bytes after its last element")
 		}
 		if r.err != nil {
 			return i, fmt.Errorf("section %d: %w", s.id, r.err)
@@ -161,14 +161,14 @@ func (i *Info) signature(function uint32) (params, results []byte, ok bool) {
 	return t.params, t.results, true
 }
 
-func (i *Info) section(r *in, s section) {
+func (i *Info) section(r *reader, s section) {
 	switch s.id {
 	case secCustom:
 		i.Custom = append(i.Custom, r.name())
 	case secType:
 		for n := r.count(); n > 0 && r.err == nil; n-- {
 			if c := r.byte(); c != 0x60 {
-				r.fail("the type %#x is no function's", c)
+				r.fail("the type %#x is no function type", c)
 				return
 			}
 			i.types = append(i.types, signature{r.valueTypes(), r.valueTypes()})
@@ -220,25 +220,25 @@ func (i *Info) section(r *in, s section) {
 	}
 }
 
-func export(r *in) Export {
+func export(r *reader) Export {
 	e := Export{Name: r.name(), Kind: Kind(r.byte())}
 	switch {
 	case e.Kind == Function:
 		e.Index = r.function()
 	case e.Kind > Global:
-		r.fail("an export of the unknown kind %d", e.Kind)
+		r.fail("the kind %d of an export is unknown", e.Kind)
 	default:
 		e.Index = r.u32()
 	}
 	return e
 }
 
-// element reads one segment (WebAssembly 2.0, section 5.5.12) and returns its count, because wazero
-// allocates memory for any count. wazero validates the content.
-func element(r *in) (count uint32) {
+// element reads one element segment (WebAssembly 2.0, section 5.5.12). It returns the number of its elements,
+// for which wazero allocates memory. wazero validates the elements.
+func element(r *reader) (count uint32) {
 	flags := r.u32()
 	if flags > 7 {
-		r.fail("an element segment of the unknown kind %d", flags)
+		r.fail("the kind %d of an element segment is unknown", flags)
 		return 0
 	}
 	passive, explicit, expressions := flags&1 != 0, flags&2 != 0, flags&4 != 0
@@ -253,7 +253,7 @@ func element(r *in) (count uint32) {
 	case expressions:
 		r.referenceType()
 	default:
-		r.byte() // the kind: functions
+		r.byte() // the kind of the elements: functions
 	}
 	count = r.count()
 	for n := count; n > 0 && r.err == nil; n-- {
@@ -267,7 +267,7 @@ func element(r *in) (count uint32) {
 }
 
 // data reads one segment (WebAssembly 2.0, section 5.5.14).
-func data(r *in) {
+func data(r *reader) {
 	switch flags := r.u32(); flags {
 	case 0:
 		constant(r)
@@ -276,13 +276,13 @@ func data(r *in) {
 		r.u32() // memory
 		constant(r)
 	default:
-		r.fail("a data segment of the unknown kind %d", flags)
+		r.fail("the kind %d of a data segment is unknown", flags)
 	}
 	r.bytes(r.u32())
 }
 
 // constant reads a constant expression.
-func constant(r *in) {
+func constant(r *reader) {
 	for r.err == nil {
 		switch op := r.byte(); op {
 		case opEnd:
@@ -306,19 +306,19 @@ func constant(r *in) {
 			r.bytes(16)
 		case opI32Add, opI32Sub, opI32Mul, opI64Add, opI64Sub, opI64Mul: // extended constant expressions
 		default:
-			r.fail("the opcode %#x is no constant's", op)
+			r.fail("the opcode %#x may not be in a constant expression", op)
 		}
 	}
 }
 
-// The subsections of a "name" section that are kept.
+// The subsections of the "name" section that the metered module keeps.
 const (
 	nameOfModule     = 0
 	namesOfFunctions = 1
 )
 
 // text reads a name, which must be UTF-8.
-func (r *in) text() {
+func (r *reader) text() {
 	if !utf8.ValidString(r.name()) {
 		r.fail("a name is not UTF-8")
 	}
@@ -331,10 +331,10 @@ func addUpTo(a, b uint32) uint32 {
 	return a + b
 }
 
-// maxPages is the number of pages that 32 bits can address.
+// maxPages is the number of pages of a memory with 32-bit addresses.
 const maxPages = 1 << 16
 
-func (i *Info) memory(r *in) {
+func (i *Info) memory(r *reader) {
 	low, high, bounded := r.limits()
 	if !bounded {
 		high = maxPages
@@ -342,7 +342,7 @@ func (i *Info) memory(r *in) {
 	i.MemoryMin, i.MemoryMax = addUpTo(i.MemoryMin, low), addUpTo(i.MemoryMax, high)
 }
 
-func (i *Info) importOne(r *in) {
+func (i *Info) importOne(r *reader) {
 	imp := Import{Module: r.name(), Name: r.name(), Kind: Kind(r.byte())}
 	switch imp.Kind {
 	case Function:

@@ -52,7 +52,7 @@ const (
 	blockEmpty    = 0x40
 )
 
-// The instructions after opMisc. The numbers below the first of them are the saturating truncations.
+// The instructions after the prefix opMisc. Those with lower numbers are the saturating truncations.
 const (
 	miscMemoryInit = iota + 8
 	miscDataDrop
@@ -66,9 +66,9 @@ const (
 	miscTableFill
 )
 
-// skip reads the immediates of an instruction (WebAssembly 2.0, 5.4). It returns how the operand is charged,
-// or check if it is not charged.
-func (f *function) skip(r *in, op byte) addition {
+// skip reads the immediates of an instruction (WebAssembly 2.0, section 5.4). If the cost of the instruction
+// depends on its operand, skip returns how the operand is charged, otherwise checkFuel.
+func (f *function) skip(r *reader, op byte) editKind {
 	switch {
 	case op == opBlock || op == opLoop || op == opIf:
 		r.blockType(len(f.w.info.types))
@@ -91,12 +91,12 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == 0x1c: // select t*
 		r.valueTypes()
 	case op == opGlobalGet, op == opGlobalSet:
-		// The counters follow the module's own globals. An index beyond these was invalid in the original module, and
-		// would now give access to the counters.
+		// The counters have the indices after the module's own globals. In the original module such an index was
+		// invalid; in the metered module it would give access to the counters.
 		if g := r.u32(); int(g) >= f.w.info.Globals {
 			r.fail("the global %d does not exist", g)
 		}
-	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // the same for the added locals
+	case op == opLocalGet, op == opLocalSet, op == opLocalTee: // for the added locals, the same as for the counters
 		if l := r.u32(); l >= f.fuel {
 			r.fail("the local %d does not exist", l)
 		}
@@ -129,20 +129,20 @@ func (f *function) skip(r *in, op byte) addition {
 	case op == opVector:
 		f.skipVector(r)
 	default:
-		r.fail("the opcode %#x is not of WebAssembly 2.0%s", op, later(op))
+		r.fail("the opcode %#x is not of WebAssembly 2.0%s", op, proposal(op))
 	}
-	return check
+	return checkFuel
 }
 
-// label reads the target of a branch. It fails if there is no such block, because the block added
-// by openBlock might become that target.
-func (f *function) label(r *in) {
+// label reads the target of a branch. It fails if there is no such block, because in the metered module the
+// target might be the block that openBlock adds.
+func (f *function) label(r *reader) {
 	if l := r.u32(); int(l) >= len(f.open) {
-		r.fail("a branch leaves more blocks than there are")
+		r.fail("the block that a branch leads to does not exist")
 	}
 }
 
-func (f *function) skipMisc(r *in) addition {
+func (f *function) skipMisc(r *reader) editKind {
 	switch sub := r.u32(); {
 	case sub < miscMemoryInit:
 	case sub == miscMemoryInit, sub == miscMemoryCopy:
@@ -164,25 +164,25 @@ func (f *function) skipMisc(r *in) addition {
 	default:
 		r.fail("the opcode 0xfc %d is not of WebAssembly 2.0", sub)
 	}
-	return check
+	return checkFuel
 }
 
-func (f *function) skipVector(r *in) {
+func (f *function) skipVector(r *reader) {
 	from := r.at
 	sub := r.u32()
-	// wazero reads one byte, and would take a second one for a nop
+	// wazero reads one byte for the opcode, and would read a second byte as a nop.
 	if canonical := appendU32(nil, sub); r.at-from != len(canonical) {
 		r.fail("the opcode 0xfd %d is written with more bytes than it needs", sub)
 	}
 	switch {
-	case sub <= 11, sub == 92, sub == 93: // loads, store, load zero
+	case sub <= 11, sub == 92, sub == 93: // loads, v128.store, loads that fill with zeros
 		r.u32()
 		r.u32()
 	case sub == 12, sub == 13: // v128.const, i8x16.shuffle
 		r.bytes(16)
-	case sub >= 21 && sub <= 34: // lanes
+	case sub >= 21 && sub <= 34: // extract and replace a lane
 		r.byte()
-	case sub >= 84 && sub <= 91: // load and store lanes
+	case sub >= 84 && sub <= 91: // load and store a lane
 		r.u32()
 		r.u32()
 		r.byte()
@@ -191,16 +191,15 @@ func (f *function) skipVector(r *in) {
 	}
 }
 
-// later returns the name of the proposal that an opcode belongs to, if the proposal is later than WebAssembly
-// 2.0.
-func later(op byte) string {
+// proposal returns the end of a message: the WebAssembly proposal later than 2.0 that an opcode belongs to.
+func proposal(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
-		return ", but of exceptions"
+		return ", but of the later proposal exception handling"
 	case op == 0xfb:
-		return ", but of garbage collection"
+		return ", but of the later proposal garbage collection"
 	case op == 0xfe:
-		return ", but of threads"
+		return ", but of the later proposal threads"
 	}
 	return ""
 }

@@ -1,11 +1,12 @@
 // Package meter makes a WebAssembly module count its own instructions. At every function entry and every loop
-// head, the rewritten code subtracts a cost from a counter: the cost of the instructions up to the next such
-// place. If the counter is below zero, the code calls the host, which either increases the counter or ends
-// the call. So a rewritten module calls the host after a limited number of instructions. With the same input
-// it does so at the same instructions.
+// head, the rewritten code subtracts the cost of the instructions up to the next such place from a counter,
+// the fuel. If the counter is below zero, the code calls the host, which either increases the counter or ends
+// the call. So the number of instructions between two calls of the host is limited. With the same input, a
+// module calls the host at the same instructions.
 //
-// A second counter limits the stack. The fuel of a function's entry covers a number of bytes on the stack
-// (StackPerFuel). A function whose frame may be larger subtracts the other bytes from the second counter.
+// A second counter limits the stack. The fuel of a function's entry pays for some bytes of stack too
+// (StackPerFuel). If the stack frame of a function may be larger, its entry subtracts the remaining bytes
+// from the second counter.
 //
 // The counters are added as exported globals, after the module's own globals. The host functions are added as
 // imports, after the module's own imports. So the indices of the functions that the module defines grow by
@@ -19,42 +20,42 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 )
 
-// The names of the added exports.
+// The names of the exports that a metered module has in addition.
 const (
 	FuelExport  = "whirlpool_fuel"  // a mutable i64: the fuel left
 	StackExport = "whirlpool_stack" // a mutable i64: bytes of stack until the next call of StackImport
 	StartExport = "whirlpool_start" // () -> (): the module's start function, which the host must call
 )
 
-// The functions that a metered module imports.
+// The functions that a metered module imports in addition.
 const (
 	ImportModule = "whirlpool"
 	RefuelImport = "refuel" // (i64) -> i64: takes the negative counter and returns its new value
 	StackImport  = "stack"  // () -> (): called when the counter of stack is below zero
 
-	// RefuelLoopImport is RefuelImport for loops. It takes and returns
-	// RefuelLoopValues: the fuel, and values that it leaves as they are.
+	// RefuelLoopImport does the same as RefuelImport, for loops. It takes and returns values of the types
+	// RefuelLoopValues: the fuel, and locals that it returns unchanged.
 	RefuelLoopImport = "refuel_loop"
 )
 
-// StackPerFuel is the number of bytes on the stack that one unit of fuel of a function's entry covers.
+// StackPerFuel is the number of bytes of stack that one unit of fuel pays for at a function's entry.
 const StackPerFuel = 64
 
-// Cost has the cost of instructions in fuel, and limits of the module. An instruction that is not listed here
-// costs 1.
+// Cost has the costs of instructions in fuel, and limits of the module. An instruction without a field here
+// costs 1 or a fixed number.
 type Cost struct {
-	Start        int64  // the counter's value at instantiation
-	Stack        int64  // the same for the counter of stack
+	Start        int64  // value of the fuel counter at instantiation
+	Stack        int64  // value of the stack counter at instantiation
 	Page         uint32 // cost of memory.grow per page; default 1024
-	BytesPerFuel uint32 // bytes of a bulk memory instruction per unit; a power of two; default 16
+	BytesPerFuel uint32 // bytes of a bulk memory instruction per unit of fuel; a power of two; default 16
 
-	Table uint32 // maximum number of elements of all tables; 0 for no limit
+	Table uint32 // maximum number of elements of all tables together; 0 for no limit
 
 	FunctionWork, ModuleWork int64 // maximum Size.Work of a function and of the module; 0 for no limit
 }
 
 // Features are the features that a metered module may use, and the host must enable: WebAssembly
-// 2.0, tail calls and extended constant expressions.
+// 2.0, tail calls and missing constant expressions.
 const Features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
 
 // Rewrite returns the metered module. It returns an error if the module is malformed, uses a
@@ -63,7 +64,7 @@ func Rewrite(module []byte, cost Cost) ([]byte, error) {
 	return rewrite(module, cost, true)
 }
 
-// rewrite is Rewrite. It keeps the counter in locals, where that is faster, only if mayCache is set.
+// rewrite implements Rewrite. Only if mayCache is set, it copies the counter into locals, which is faster.
 func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if cost.Page == 0 {
 		cost.Page = 1024
@@ -79,7 +80,7 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := info.fits(); err != nil {
+	if err := info.checkIndices(); err != nil {
 		return nil, err
 	}
 	w := &writer{fuel: uint32(info.Globals), stack: uint32(info.Globals) + 1, cost: cost, info: &info,
@@ -87,15 +88,15 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 	for w.shift = 0; 1<<w.shift < cost.BytesPerFuel; w.shift++ {
 	}
 	out := append(make([]byte, 0, len(module)+len(module)/4+64), magic[:]...)
-	extended := []byte{secType, secImport, secGlobal, secExport} // sections that every metered module has
+	missing := []byte{secType, secImport, secGlobal, secExport} // sections to add
 	for _, s := range list {
 		if s.id != secCustom {
-			for len(extended) > 0 && rank(extended[0]) < rank(s.id) {
-				body, _ := w.section(extended[0], nil)
-				out, extended = appendSection(out, extended[0], body), extended[1:]
+			for len(missing) > 0 && rank(missing[0]) < rank(s.id) {
+				body, _ := w.section(missing[0], nil)
+				out, missing = appendSection(out, missing[0], body), missing[1:]
 			}
-			if len(extended) > 0 && extended[0] == s.id {
-				extended = extended[1:]
+			if len(missing) > 0 && missing[0] == s.id {
+				missing = missing[1:]
 			}
 		}
 		body, err := w.section(s.id, s.body)
@@ -106,18 +107,19 @@ func rewrite(module []byte, cost Cost, mayCache bool) ([]byte, error) {
 			out = appendSection(out, s.id, body)
 		}
 	}
-	for _, id := range extended {
+	for _, id := range missing {
 		body, _ := w.section(id, nil)
 		out = appendSection(out, id, body)
 	}
 	return out, nil
 }
 
-// fits returns an error if the added items exceed a limit of the format.
-func (i *Info) fits() error {
+// checkIndices returns an error if the module has an export or start function that would be ambiguous or
+// would be something else after the rewriting.
+func (i *Info) checkIndices() error {
 	for _, name := range []string{FuelExport, StackExport, StartExport} {
 		if i.Exported(name) {
-			return fmt.Errorf("it exports %q itself", name)
+			return fmt.Errorf("it exports %q, a name that metering adds", name)
 		}
 	}
 	for _, e := range i.Exports {
@@ -128,22 +130,23 @@ func (i *Info) fits() error {
 	if i.start != nil {
 		params, results, ok := i.signature(*i.start)
 		if !ok || len(params)+len(results) > 0 {
-			return fmt.Errorf("the start function %d does not exist, or takes or gives something", *i.start)
+			return fmt.Errorf("the start function %d does not exist, or has parameters or results", *i.start)
 		}
 	}
 	return nil
 }
 
-// section rewrites the body of a section. A nil body stands for a section that the module does not
-// have. If the result is nil, the section is removed.
+// section rewrites the body of a section. A nil body means that the module does not have the section. A nil
+// result removes it.
 func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	switch id {
 	case secCustom:
 		return w.names(body), nil
 	case secType:
-		return more(body, []byte{0x60, 1, typeI64, 1, typeI64}, []byte{0x60, 0, 0}, loopType()), nil
+		return appendElements(body, []byte{0x60, 1, typeI64, 1, typeI64}, []byte{0x60, 0, 0}, loopType()), nil
 	case secImport:
-		return more(body, w.imported(RefuelImport, 0), w.imported(StackImport, 1), w.imported(RefuelLoopImport, 2)), nil
+		return appendElements(body, w.imported(RefuelImport, 0), w.imported(StackImport, 1),
+			w.imported(RefuelLoopImport, 2)), nil
 	case secTable:
 		return w.tables(body)
 	case secGlobal:
@@ -153,7 +156,7 @@ func (w *writer) section(id byte, body []byte) ([]byte, error) {
 	case secStart: // removed: the host calls StartExport instead
 		return nil, nil
 	case secElement:
-		return w.renumbered(body, func(r *in) { element(r) })
+		return w.renumbered(body, func(r *reader) { element(r) })
 	case secCode:
 		return w.code(body)
 	}
@@ -175,10 +178,10 @@ func (w *writer) function(index uint32) uint32 {
 // imports returns the number of functions that the module itself imports.
 func (w *writer) imports() int { return len(w.info.funcs) - w.info.Functions }
 
-// The indices of the added functions.
-func (w *writer) refuel() uint32      { return uint32(w.imports()) }
-func (w *writer) lookAtStack() uint32 { return uint32(w.imports()) + 1 }
-func (w *writer) refuelLoop() uint32  { return uint32(w.imports()) + 2 }
+// The indices of the added host functions.
+func (w *writer) refuelFunction() uint32     { return uint32(w.imports()) }
+func (w *writer) stackFunction() uint32      { return uint32(w.imports()) + 1 }
+func (w *writer) refuelLoopFunction() uint32 { return uint32(w.imports()) + 2 }
 
 // RefuelLoopValues returns the types of both the parameters and the results of RefuelLoopImport.
 func RefuelLoopValues() []byte { return append([]byte{typeI64}, passedTypes...) }
@@ -187,22 +190,22 @@ func loopType() []byte {
 	return appendBytes(appendBytes([]byte{0x60}, RefuelLoopValues()), RefuelLoopValues())
 }
 
-// imported returns the import of a host function. Its type is the nth of the added types.
+// imported returns the import of a host function. Its type is the nth of the types that section adds.
 func (w *writer) imported(name string, nth int) []byte {
 	b := appendBytes(appendBytes(nil, []byte(ImportModule)), []byte(name))
 	return appendU32(append(b, byte(Function)), uint32(len(w.info.types)+nth))
 }
 
-// renumbered copies a section that is a vector, with the new indices of the functions that read
-// reads in each element.
-func (w *writer) renumbered(body []byte, read func(*in)) ([]byte, error) {
+// renumbered copies a section that is a vector. It replaces the indices of functions by the new ones. read
+// reads one element.
+func (w *writer) renumbered(body []byte, read func(*reader)) ([]byte, error) {
 	var found []reference
-	r := &in{b: body, functions: &found}
+	r := &reader{b: body, functions: &found}
 	for n := r.count(); n > 0 && r.err == nil; n-- {
 		read(r)
 	}
 	if r.err == nil && r.left() > 0 {
-		r.fail("bytes are left over")
+		r.fail("bytes after its last element")
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -219,19 +222,18 @@ func (w *writer) renumbered(body []byte, read func(*in)) ([]byte, error) {
 	return append(out, body[at:]...), nil
 }
 
-// names rewrites a "name" section (WebAssembly 2.0, section 7.4.1). It keeps the names of the
-// module and its functions, which wazero reads. A malformed section is removed, because an error in
-// a custom section must not make the module invalid (section 5.5.3). Other custom sections are not
-// changed.
+// names rewrites the "name" section (WebAssembly 2.0, section 7.4.1). It keeps the names of the module and
+// its functions, which wazero reads. It removes a malformed section, because an error in a custom section
+// must not make the module invalid (section 5.5.3). It returns other custom sections unchanged.
 func (w *writer) names(body []byte) []byte {
-	r := &in{b: body}
+	r := &reader{b: body}
 	if r.name() != "name" {
 		return body
 	}
 	out := body[:r.at:r.at]
 	for r.left() > 0 && r.err == nil {
 		id := r.byte()
-		sub := &in{b: r.bytes(r.u32())}
+		sub := &reader{b: r.bytes(r.u32())}
 		if r.err != nil {
 			return nil
 		}
@@ -240,7 +242,7 @@ func (w *writer) names(body []byte) []byte {
 			sub.text()
 			out = appendSection(out, id, sub.b)
 		case namesOfFunctions:
-			renamed, err := w.renumbered(sub.b, func(r *in) { r.function(); r.text() })
+			renamed, err := w.renumbered(sub.b, func(r *reader) { r.function(); r.text() })
 			sub.at, sub.err = len(sub.b), err
 			out = appendSection(out, id, renamed)
 		default:
@@ -261,8 +263,8 @@ func appendSection(b []byte, id byte, body []byte) []byte {
 }
 
 type writer struct {
-	fuel  uint32 // index of the counter
-	stack uint32 // index of the counter of stack
+	fuel  uint32 // index of the global with the fuel
+	stack uint32 // index of the global with the bytes of stack
 	shift uint32 // log2 of Cost.BytesPerFuel
 	cost  Cost
 	info  *Info
@@ -270,11 +272,11 @@ type writer struct {
 	mayCache bool
 }
 
-// more appends elements to a section that is a vector.
-func more(body []byte, elements ...[]byte) []byte {
+// appendElements appends elements to a section that is a vector.
+func appendElements(body []byte, elements ...[]byte) []byte {
 	n := uint32(0)
 	if body != nil {
-		r := &in{b: body}
+		r := &reader{b: body}
 		n = r.u32()
 		body = body[r.at:]
 	}
@@ -288,7 +290,7 @@ func more(body []byte, elements ...[]byte) []byte {
 func (w *writer) globals(body []byte) ([]byte, error) {
 	if body != nil {
 		var err error
-		body, err = w.renumbered(body, func(r *in) { r.valueType(); r.byte(); constant(r) })
+		body, err = w.renumbered(body, func(r *reader) { r.valueType(); r.byte(); constant(r) })
 		if err != nil {
 			return nil, err
 		}
@@ -296,36 +298,36 @@ func (w *writer) globals(body []byte) ([]byte, error) {
 	counter := func(initial int64) []byte {
 		return append(appendS64([]byte{typeI64, 1, opI64Const}, initial), opEnd)
 	}
-	return more(body, counter(w.cost.Start), counter(w.cost.Stack)), nil
+	return appendElements(body, counter(w.cost.Start), counter(w.cost.Stack)), nil
 }
 
 func (w *writer) exports(body []byte) ([]byte, error) {
 	if body != nil {
 		var err error
-		if body, err = w.renumbered(body, func(r *in) { export(r) }); err != nil {
+		if body, err = w.renumbered(body, func(r *reader) { export(r) }); err != nil {
 			return nil, err
 		}
 	}
 	one := func(name string, kind Kind, index uint32) []byte {
 		return appendU32(append(appendBytes(nil, []byte(name)), byte(kind)), index)
 	}
-	body = more(body, one(FuelExport, Global, w.fuel), one(StackExport, Global, w.stack))
+	body = appendElements(body, one(FuelExport, Global, w.fuel), one(StackExport, Global, w.stack))
 	if w.info.start != nil {
-		body = more(body, one(StartExport, Function, w.function(*w.info.start)))
+		body = appendElements(body, one(StartExport, Function, w.function(*w.info.start)))
 	}
 	return body, nil
 }
 
-// maxTables is the maximum number of tables. Compilers make one.
+// maxTables is the maximum number of tables. Compilers generate one.
 const maxTables = 100
 
-// tables limits the growth of the tables: the first one may grow until all together have cost.Table
-// elements; the others may not grow.
+// tables limits the growth of the tables. The first table may grow until all tables together have cost.Table
+// elements. The others may not grow.
 func (w *writer) tables(body []byte) ([]byte, error) {
-	r := &in{b: body}
+	r := &reader{b: body}
 	n := r.count()
 	if n > maxTables {
-		return nil, fmt.Errorf("it has %d tables; at most %d are taken", n, maxTables)
+		return nil, fmt.Errorf("it has %d tables; at most %d are allowed", n, maxTables)
 	}
 	if w.cost.Table == 0 {
 		return body, nil
@@ -344,7 +346,7 @@ func (w *writer) tables(body []byte) ([]byte, error) {
 	return out, r.err
 }
 
-// typeWork returns the work of compiling the module's types.
+// typeWork returns the sum of work over the module's types.
 func (w *writer) typeWork() (work int64, err error) {
 	for i, t := range w.info.types {
 		n := t.work()
@@ -359,11 +361,11 @@ func (w *writer) typeWork() (work int64, err error) {
 
 // code rewrites all function bodies (WebAssembly 2.0, section 5.5.13).
 func (w *writer) code(body []byte) ([]byte, error) {
-	r := &in{b: body}
+	r := &reader{b: body}
 	n := r.count()
 	own := w.info.funcs[len(w.info.funcs)-w.info.Functions:]
 	if r.err == nil && int(n) != len(own) {
-		r.fail("%d bodies for %d functions", n, len(own))
+		r.fail("%d function bodies for %d functions", n, len(own))
 	}
 	out := appendU32(make([]byte, 0, len(body)+len(body)/4), n)
 	var f function
@@ -394,7 +396,7 @@ func (w *writer) code(body []byte) ([]byte, error) {
 		out = appendBytes(out, f.out)
 	}
 	if r.err == nil && r.left() > 0 {
-		r.fail("bytes are left over after the code")
+		r.fail("bytes after the last function")
 	}
 	return out, r.err
 }
