@@ -52,6 +52,7 @@ var allowed = map[string]string{
 	"core/socket":    "",
 	"core/http1":     "",
 	"core/socks5":    "",
+	"core/egress":    "",
 	"core/strict":    "",
 	"core/spool":     "",
 	"core/logfold":   "",
