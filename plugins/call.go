@@ -110,14 +110,14 @@ func (j *Judge) Rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, error)
 	return core.Ruling{}, errQuarantined
 }
 
-// failed counts the error of a call. It returns true if the module has just been replaced, so that the caller
-// should call again.
+// failed counts the error of a call. It returns true if the module was replaced during the call, so that the
+// caller should call again.
 func (p *plugin) failed(v *version, err error) (again bool) {
 	switch {
 	case errors.Is(err, wasmhost.ErrNotReady):
 		return false
 	case errors.Is(err, wasmhost.ErrClosed):
-		return p.current.Load() != v // otherwise the plugin has been removed
+		return p.current.Load() != v // if false, the plugin has been removed
 	}
 	p.fault(v, err)
 	return false

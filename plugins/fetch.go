@@ -49,7 +49,7 @@ type fetcher struct {
 	name   string
 	spec   Spec
 	cancel context.CancelFunc
-	again  chan struct{} // capacity 1; filled to fetch at once
+	again  chan struct{} // capacity 1; a value makes the fetcher fetch at once
 
 	mu     sync.Mutex // guards status
 	status FetchStatus
@@ -68,7 +68,7 @@ func (f *fetcher) current() *FetchStatus {
 	return &status
 }
 
-// fetchers are the fetchers by the plugin's name.
+// fetchers holds the fetchers by the names of their plugins.
 type fetchers struct {
 	mu     sync.Mutex // guards byName; taken after Registry.mu
 	byName map[string]*fetcher
@@ -81,9 +81,9 @@ func (f *fetchers) get(name string) *fetcher {
 	return f.byName[name]
 }
 
-// syncFetchers starts and ends fetchers so that there is one for each spec with a URL. Modules whose source
-// is not pinned are fetched again, because the URL may have another module by now. Modules that could not be
-// fetched are fetched again too. The caller holds mu.
+// syncFetchers starts and stops fetchers, so that each spec with a URL has one. Modules whose source is not
+// pinned are fetched again, because the URL may have another module by now. Modules that could not be fetched
+// are fetched again too. The caller holds mu.
 func (r *Registry) syncFetchers(specs map[string]Spec) {
 	if r.opts.Fetch == nil {
 		return
@@ -112,7 +112,7 @@ func (r *Registry) syncFetchers(specs map[string]Spec) {
 	}
 }
 
-// startFetcher requires mu and fetchers.mu.
+// startFetcher starts the fetcher of one plugin. The caller holds mu and fetchers.mu.
 func (r *Registry) startFetcher(name string, spec Spec) {
 	f := &fetcher{name: name, spec: spec, again: make(chan struct{}, 1)}
 	f.status = FetchStatus{URL: spec.Source.Place(), State: FetchRunning}
@@ -250,7 +250,7 @@ func (r *Registry) takeFetched(f *fetcher, v *version) error {
 			r.opts.Log.Warn(placeTaken, slog.String("plugin", f.name))
 		}
 	}
-	r.configured++ // so that a Stage in progress loads again: it has not seen this module
+	r.configured++ // so that a Stage in progress loads again, with this module
 	if p := r.install(f.name, v); old != nil && p != old {
 		old.retire()
 	}

@@ -31,8 +31,8 @@ type health struct {
 	recent []uint64 // the numbers of the last failed calls; a ring of MaxFaults
 	next   int      // index of the oldest number once recent is full
 
-	busy      uint64 // calls that were busy, in the period in which most calls are
-	busyCall  uint64 // number of the period's first call
+	busy      uint64 // calls since busyCall that found no free instance
+	busyCall  uint64 // number of the first call of a period in which at least half of the calls found no free instance
 	busySince time.Time
 }
 

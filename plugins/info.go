@@ -11,12 +11,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// States of a plugin. If it is not ready, the built-in is called instead.
+// The states of a plugin. In all states but StateReady, the built-in is called instead.
 const (
 	StateReady       = "ready"
-	StateFetching    = "fetching"    // its module has not been fetched yet
-	StateCompiling   = "compiling"   // in the background, after the gateway has started
-	StateFailed      = "failed"      // it cannot be loaded; last_error has the reason
+	StateFetching    = "fetching"    // the plugin's module has not been fetched yet
+	StateCompiling   = "compiling"   // the module is being compiled in the background, after the start of the gateway
+	StateFailed      = "failed"      // the module cannot be loaded; last_error has the reason
 	StateQuarantined = "quarantined" // too many calls failed
 )
 
@@ -44,7 +44,7 @@ type Info struct {
 	SHA256      string        // of the module, in hexadecimal
 	ABIVersion  int
 	Size        int       // of the module, in bytes
-	Learns      bool      // it has the function observe
+	Learns      bool      // the module exports observe
 	LoadedAt    time.Time // UTC
 	Calls       uint64    // of all functions, including failed ones
 	Faults      uint64    // the failed ones of Calls
@@ -55,7 +55,7 @@ type Info struct {
 	Spent       time.Duration // time of all calls; an estimate
 	Quarantined bool
 	CanRollBack bool
-	HidesUpload bool // removal of this configured plugin would bring an upload back
+	HidesUpload bool // if this configured plugin is removed, an upload of the same name is used again
 	Description wasmhost.Description
 	Settings    []SettingValue  // settings that the module declares; nil for none
 	Metrics     []output.Metric // metrics that the plugin writes
@@ -67,7 +67,7 @@ func (p *plugin) info() Info {
 	d := v.module.Description()
 	p.faultMu.Lock()
 	defer p.faultMu.Unlock()
-	faults := uint64(0) // read before calls, so that Faults <= Calls
+	faults := uint64(0) // read before calls, so that Faults is at most Calls
 	for _, n := range p.byReason {
 		faults += n
 	}

@@ -81,8 +81,9 @@ func (v *version) kind() wasmhost.Kind {
 	return v.module.Description().Kind
 }
 
-// takes reports whether v can replace the current version for callers that already hold p. If the kind of a
-// plugin is unknown, callers may hold it as a scorer or a judge. Backoffs are looked up for each use.
+// takes reports whether v may replace the current version. Requests that hold p call it as a scorer or as a
+// judge, so v must have the kind of the current version. If that kind is unknown, v may be a scorer or a
+// judge. Backoffs are looked up for each use.
 func (p *plugin) takes(v *version) bool {
 	was := p.kind()
 	return was == v.kind() || was == "" && v.kind() != wasmhost.Backoff

@@ -191,8 +191,8 @@ func (r *Registry) publish(all map[string]*plugin) {
 	r.learners.Store(&learners)
 }
 
-// enter publishes all by calling swap. The versions in fresh receive the proxies of the pool before their
-// first call, and after every change of the pool.
+// enter calls swap and then publishes all. The versions in fresh receive the proxies of the pool before their
+// first call.
 func (r *Registry) enter(all map[string]*plugin, fresh []*version, swap func()) {
 	r.poolMu.Lock()
 	defer r.poolMu.Unlock()

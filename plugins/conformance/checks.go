@@ -70,8 +70,8 @@ func refusedByHost(err error) bool {
 	return errors.As(err, &bad) && !errors.As(err, new(*wasmhost.Fault))
 }
 
-// noRoom reports whether err means that reserve returned no region. A module may fail to reserve room for
-// large settings, but not for calls.
+// noRoom reports whether err means that reserve returned no region. That is permitted for large settings, but
+// not for calls.
 func noRoom(err error) bool {
 	var f *wasmhost.Fault
 	return errors.As(err, &f) && f.Reason == wasmhost.ReasonMemory
@@ -104,7 +104,7 @@ func room(p *wasmhost.Probe, size uint32) (uint32, error) {
 	return at, nil
 }
 
-// least is the size of the smallest region that the host asks for.
+// least is the size in bytes of the smallest region that the host asks for.
 const least = 4096
 
 // sizeFor returns the size of the region that the host asks for, for a choice among n candidates. It is a
@@ -113,7 +113,7 @@ func sizeFor(n int) uint32 {
 	return uint32(abi.RankRequestSize+n*(abi.CandidateSize+abi.ScoreSize)+4095) &^ 4095
 }
 
-// most returns the size of the region for the largest possible call. reserve must find room for it.
+// most returns the size of the region for the largest possible call. Every module must be able to reserve it.
 func (k *kit) most() uint32 {
 	switch k.desc.Kind {
 	case wasmhost.Scorer:
@@ -136,7 +136,7 @@ func (k *kit) reserve() (string, error) {
 				return err
 			}
 		}
-		for i := range repeated { // so many that they exceed the memory if none of them is ever reused
+		for i := range repeated { // so many that they exceed the memory if the module never reuses a region
 			if _, err := room(p, least); err != nil {
 				return fmt.Errorf("call %d in a row: %w", i+1, err)
 			}
@@ -162,10 +162,10 @@ func (k *kit) answers() (string, error) {
 	return "a plausible call", err
 }
 
-// some is the number of candidates of the call that once makes.
+// some is the number of candidates in the call of once.
 const some = 10
 
-// limit returns the fuel limit of the call that once makes.
+// limit returns the fuel limit of the call of once.
 func (k *kit) limit() int64 {
 	limit := k.module.Limits().Fuel
 	if k.desc.Kind == wasmhost.Scorer {
@@ -264,7 +264,7 @@ func many(config map[string]any) map[string]any {
 	return out
 }
 
-// score calls score for a choice. Results that would be plugin faults in the gateway are errors.
+// score calls score for a choice. It returns an error for results that would be plugin faults in the gateway.
 func score(p *wasmhost.Probe, c *trial.Choice) ([]float64, error) {
 	scores := make([]float64, c.Len())
 	if err := p.Score(c, scores); err != nil {
@@ -538,15 +538,14 @@ func (k *kit) poolChanged() (string, error) {
 	return "pools of 0 to 300 proxies, with regions, metadata and text that is no ASCII", err
 }
 
-// The first round of memory_stable makes this number of calls, or fewer if they use too much fuel.
+// The first round of memory_stable makes this number of calls, or fewer if they use up the fuel.
 const (
 	calls = 10_000
 	work  = 2_000_000_000 // fuel
 )
 
 // rounds is the maximum number of rounds of memory_stable in which memory may grow. Go's garbage collector
-// runs for the first time when a module has allocated 4 MiB. That is after 80,000 calls if a call allocates
-// 50 bytes.
+// runs for the first time when a module has allocated 4 MiB: after 80,000 calls that allocate 50 bytes each.
 const rounds = 5
 
 // memory makes many calls, and then doubles their number, up to rounds times, until memory does not grow any

@@ -67,10 +67,11 @@ var static = []struct{ name, good, mend, section string }{
 	{wasmhost.CheckTable, "", "declare smaller tables, of fewer elements", secLimits},
 }
 
-// dynamic are the checks that run the module, in their order. All checks after the last of needed make calls.
+// dynamic are the checks that run the module, in their order. The checks after the last one in needed make
+// calls.
 var dynamic = []struct {
 	name, mend, section string
-	kind                wasmhost.Kind // "" for both
+	kind                wasmhost.Kind // "" for all kinds
 	run                 func(*kit) (string, error)
 }{
 	{"meters", "use WebAssembly 2.0 and nothing beyond it, and export nothing named " + meter.FuelExport, secLimits, "",

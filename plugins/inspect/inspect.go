@@ -1,5 +1,5 @@
 // Package inspect reports the declarations of a module without running it. If a module has errors, the report
-// has all errors, and the declarations that can be read. `whirlpool plugin inspect` uses it.
+// has all of them, and the declarations that can be read. `whirlpool plugin inspect` uses it.
 package inspect
 
 import (
@@ -17,7 +17,7 @@ import (
 
 // Report has the declarations of a module.
 type Report struct {
-	OK             bool          `json:"ok"` // there are no faults
+	OK             bool          `json:"ok"` // the module has no errors
 	Kind           wasmhost.Kind `json:"kind,omitempty"`
 	ABIVersion     int           `json:"abi_version,omitempty"`
 	SHA256         string        `json:"sha256"`
@@ -35,7 +35,7 @@ type Report struct {
 
 // Item is one export or import.
 type Item struct {
-	Name      string `json:"name"` // of an export, or MODULE.NAME of an import
+	Name      string `json:"name"` // name of an export, or MODULE.NAME of an import
 	Kind      string `json:"kind"` // func, memory, table or global
 	Signature string `json:"signature,omitempty"`
 }

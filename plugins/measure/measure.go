@@ -24,7 +24,7 @@ type Options struct {
 	Progress func(step string) // called before each step; may be nil
 }
 
-// Defaults of Round and Rounds: a run takes less than ten seconds.
+// The defaults of Round and Rounds. With them a run takes less than ten seconds.
 const (
 	DefaultRounds = 5
 	DefaultRound  = 150 * time.Millisecond
@@ -34,10 +34,10 @@ const (
 type Report struct {
 	Kind       wasmhost.Kind `json:"kind"`
 	Builtin    string        `json:"builtin"`      // the built-in that the plugin is compared with
-	LoadMillis float64       `json:"load_ms"`      // time to check, meter, compile, start and try the module
+	LoadMillis float64       `json:"load_ms"`      // time to load the module, up to its first call
 	Pages      uint32        `json:"memory_pages"` // memory of an instance after the largest call, in pages of 64 KiB
 	Rows       []Row         `json:"calls"`
-	// FuelPerCandidate is the fuel for each candidate after the first; of scorers only.
+	// FuelPerCandidate is the fuel for each candidate after the first. It is set only for scorers.
 	FuelPerCandidate float64 `json:"fuel_per_candidate,omitempty"`
 }
 

@@ -72,7 +72,7 @@ func (o *Output) Log(level wasmhost.Level, text string) {
 	o.log(level, text)
 }
 
-// log requires mu.
+// log adds one line. The caller holds mu.
 func (o *Output) log(level wasmhost.Level, text string) {
 	now := o.now()
 	o.tokens = min(burst, o.tokens+perSecond*now.Sub(o.filled).Seconds())

@@ -20,7 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk"
 )
 
-// templates/ has, for each language, the files for all kinds of plugin (all) and for each kind, and one README.
+// templates/ has a folder for each language. In it are the files for all kinds of plugins (all), the files
+// for each kind, and one README.
 //
 //go:embed all:templates
 var templates embed.FS
@@ -139,7 +140,7 @@ func (d data) For() string {
 	return string(d.Kind)
 }
 
-// writer writes files. It keeps its first error, and writes nothing after it.
+// writer writes files. It keeps its first error and then writes nothing more.
 type writer struct {
 	dir     string
 	data    data

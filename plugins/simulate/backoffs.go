@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	retries  = 9    // after the first attempt: the maximum of a policy
+	retries  = 9    // number of retries after the first attempt: the maximum of a policy
 	requests = 1000 // per backoff, each with an outage of its own
 	meanDown = 5.0  // mean length of an outage, s
 )
 
-// Backoffs is the report on a backoff plugin and the built-ins, with the default policy.
+// Backoffs is the report on a backoff plugin and the built-ins. All of them have the default policy.
 type Backoffs struct {
 	Policy  retry.Policy `json:"policy"`
 	Outages int          `json:"outages"`     // per backoff
@@ -33,7 +33,7 @@ type Waits struct {
 	Delays  []Delay `json:"delays"` // before each retry of requests that never succeed
 	// For requests in outages of random length, with up to 9 retries:
 	Recovered float64 `json:"recovered"`    // share of the requests that succeeded, 0 to 1
-	Retries   float64 `json:"mean_retries"` // mean per request
+	Retries   float64 `json:"mean_retries"` // number of retries per request
 	Late      float64 `json:"mean_late"`    // mean time from the end of the outage to the success, s
 	Faults    int     `json:"faults"`       // plugin faults; exponential replaced the plugin in these calls
 	LastFault string  `json:"last_fault,omitempty"`
@@ -81,7 +81,7 @@ func PlayBackoff(host *wasmhost.Host, plugin Plugin, jitter bool, seed uint64) (
 				break
 			}
 			var x OutageWaits
-			// 6 as in bestFixed: the same attempts meet the dead proxy
+			// The seed 6 is that of bestFixed, so the same attempts go to the dead proxy.
 			x, err = t.play(&policy, rand.New(rand.NewPCG(seed, 6)), w.wait, w.pass)
 			x.Backoff = c.Name
 			report.Traffic[i].Results = append(report.Traffic[i].Results, x)
@@ -150,7 +150,7 @@ func (w *waiter) play() error {
 // is not nil, it adds the delays to it.
 func (w *waiter) request(down float64, sums []Delay) (used int, late float64, err error) {
 	begin, previous := w.now, 0.0
-	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the number of calls
+	random := rand.New(rand.NewPCG(w.r.Uint64(), 5)) // later requests do not depend on the calls of this one
 	defer func() { w.now = begin + 3600 }()
 	for n := 0; ; n++ {
 		up := w.now-begin >= down
@@ -181,8 +181,8 @@ func (w *waiter) request(down float64, sums []Delay) (used int, late float64, er
 	}
 }
 
-// wait returns the delay of the backoff, limited as in the gateway. Exponential replaces the plugin
-// in a call that fails.
+// wait returns the delay of the backoff, limited as in the gateway. If a call of the plugin fails, wait
+// returns the delay of exponential.
 func (w *waiter) wait(q *core.BackoffRequest) (float64, error) {
 	d, err := w.m.Delay(q)
 	if err != nil {

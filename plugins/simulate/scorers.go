@@ -33,12 +33,12 @@ type Result struct {
 	SuccessRate float64     `json:"success_rate"` // share of all requests, 0 to 1
 	Latency     float64     `json:"mean_latency"` // of all attempts, s
 	Cost        float64     `json:"mean_cost"`    // per attempt
-	Regret      float64     `json:"regret"`       // expected successes that the oracle has more
-	Refused     int         `json:"refused"`      // requests while every breaker was open
+	Regret      float64     `json:"regret"`       // expected successes of the oracle minus the scorer's
+	Refused     int         `json:"refused"`      // number of requests that came while every breaker was open
 	Faults      int         `json:"faults"`       // plugin faults; rotation replaced the scorer in these calls
 	LastFault   string      `json:"last_fault,omitempty"`
-	Shares      []float64   `json:"shares"`   // of the attempts, by proxy
-	Timeline    [][]float64 `json:"timeline"` // of the attempts, by proxy and column
+	Shares      []float64   `json:"shares"`   // share of each proxy in the attempts
+	Timeline    [][]float64 `json:"timeline"` // share of each proxy in the attempts of a column
 }
 
 // sweepEvery is the time between two calls of Pool.Sweep, as in the gateway.
@@ -131,8 +131,7 @@ type module interface {
 	Observe(*core.Observation) error
 }
 
-// counted is a scorer that counts its plugin faults. The selector's rotation replaces the
-// scorer in these calls.
+// counted is a scorer that counts its plugin faults. In these calls the selector rotates instead.
 type counted struct {
 	module
 	faults int
@@ -288,8 +287,7 @@ func (p *play) pool() []wasmhost.Proxy {
 	return list
 }
 
-// luck returns a random number in [0, 1) for the request and a subject. It is the same for all
-// scorers.
+// luck returns a random number in [0, 1) for one request and one purpose. It is the same for all scorers.
 func (p *play) luck(about int) float64 {
 	return core.Pair53(core.Pair53(p.chance, float64(p.requests)), float64(about+1)) / (1 << 53)
 }
@@ -313,7 +311,8 @@ func (p *play) attempt(i int, t float64) (ok bool, latency time.Duration) {
 	return ok, time.Duration(seconds * 1e9)
 }
 
-// state returns how the next attempt through a proxy would be: above its capacity, the attempts share it.
+// state returns the state of a proxy for its next attempt. If more attempts are in flight than the proxy's
+// capacity, they are slower and succeed less often.
 func (p *play) state(i int, t float64) State {
 	s := p.trace.Proxies[i].at(t, &p.from[i])
 	if n := float64(p.inFlight[i] + 1); s.Capacity > 0 && n > s.Capacity {
@@ -326,7 +325,7 @@ func (p *play) state(i int, t float64) State {
 // maxSlowdown is the factor by which latencies grow at most, if a proxy has attempts above its capacity.
 const maxSlowdown = 10
 
-// bestIndex returns the proxy with the highest probability of success, the fastest of equals.
+// bestIndex returns the proxy with the highest probability of success, and of equal ones the fastest.
 func (p *play) bestIndex(t float64) int {
 	best, have := 0, State{Success: -1}
 	for i := range p.trace.Proxies {

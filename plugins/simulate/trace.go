@@ -49,8 +49,8 @@ type State struct {
 	At      float64 // s from the beginning
 	Success float64 // probability of success, 0 to 1
 	Latency float64 // mean latency, s; latencies differ from it by up to 20 %
-	// Capacity is the number of attempts in flight from which on further ones make all of them slower and less
-	// likely to succeed, both in proportion; 0 for no limit.
+	// Capacity is a number of attempts in flight; 0 for no limit. If more are in flight, all of them are slower
+	// and succeed less often, in proportion to the excess.
 	Capacity float64
 }
 
@@ -312,7 +312,7 @@ func Generate(spec string, seed uint64) (*Trace, error) {
 			t.Proxies[i].States[0] = State{Success: 0.98 / float64(i+1), Latency: 0.1}
 		}
 	case "capacity":
-		for i := range t.Proxies { // together they hold twice the attempts that are in flight at this rate
+		for i := range t.Proxies { // together the proxies have capacity for twice the attempts in flight at this rate
 			t.Proxies[i].States[0] = State{Success: 0.98, Latency: 0.5,
 				Capacity: max(1, math.Ceil(1.5*0.5*t.Rate/float64(proxies)))}
 		}

@@ -84,7 +84,7 @@ func withoutURL(err error) error {
 	if errors.As(err, &failed) {
 		return failed.Err
 	}
-	var refused *errcode.ErrorResponse // its URL may be one that a registry has signed for this client
+	var refused *errcode.ErrorResponse // contains a URL, which a registry may have signed for this client
 	if errors.As(err, &refused) {
 		err = fmt.Errorf("the registry responds with status %d", refused.StatusCode)
 		if len(refused.Errors) > 0 {
@@ -94,7 +94,7 @@ func withoutURL(err error) error {
 	return err
 }
 
-// fetchURL fetches a file and its signature, which is in a file in the same folder.
+// fetchURL fetches a file, and its signature from a file in the same folder.
 func (c *Client) fetchURL(ctx context.Context, client *http.Client, s Source) (*Module, error) {
 	code, err := get(ctx, client, s.URL, c.maxBytes)
 	if err != nil || s.PublicKey == "" {

@@ -17,7 +17,7 @@ import (
 // key is a public key.
 type key interface {
 	program() string // the program that makes signatures with this kind of key
-	ending() string  // added to the module's name, it is the name of the signature
+	ending() string  // ending of the signature's file name, which begins with the module's file name
 	verify(m *Module) bool
 }
 

@@ -14,10 +14,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/meter"
 )
 
-// Guest code cannot be preempted: a garbage collection would wait for it, and all goroutines would wait for
-// the garbage collection. So a call gets its fuel in slices. At the end of each slice the guest calls the
-// host. Go's scheduler can then stop the goroutine, and the host checks the fuel, the time and the stack of
-// the call.
+// Go's scheduler cannot preempt guest code. A garbage collection would wait for the guest, and all goroutines
+// would wait for the garbage collection. So a call gets its fuel in slices. At the end of each slice the
+// guest calls the host. Go's scheduler can then stop the goroutine, and the host checks the fuel, the time
+// and the stack of the call.
 
 // slice is the fuel that a call gets at a time. It lasts for 5 µs to 2 ms.
 const slice = 20_000
@@ -28,12 +28,12 @@ const (
 	maxStack  = 1 << 20  // bytes; a call whose stack grows beyond this is ended
 	keptStack = 64 << 10 // bytes; a larger stack may be freed after the call
 
-	// keptStacks is the number of bytes of large stacks (beyond keptStack) that the idle instances of a module
-	// keep together. So calls that need a large stack do not have to grow it each time.
+	// keptStacks is the maximum size of all stacks larger than keptStack that the idle instances of a module keep
+	// together, in bytes. A call that needs a large stack does not have to grow one if an instance has kept it.
 	keptStacks = 4 << 20
 
-	// stackStep is the number of bytes that functions with large frames may take before the host checks the
-	// stack. Other functions take at most meter.StackPerFuel bytes for each unit of a slice.
+	// stackStep is the number of bytes that functions with large frames may take until the host checks the stack.
+	// Other functions take at most meter.StackPerFuel bytes for each unit of fuel in a slice.
 	stackStep = 1 << 20
 )
 
@@ -60,9 +60,8 @@ func (e *lateError) Error() string {
 // Is makes errors.Is(err, ErrBusy) true, because the module has not caused the delay.
 func (e *lateError) Is(target error) bool { return target == ErrBusy }
 
-// The real time of a call may be clockFactor times its timeout, and at least minClock. A guest cannot wait.
-// If a call takes so long without using its CPU time, it has waited for a processor. So it fails as if no
-// instance had been free.
+// A call fails if its real time exceeds both clockFactor times its timeout and minClock. A guest cannot
+// sleep, so such a call has waited for a processor. Its error wraps ErrBusy, as if no instance had been free.
 const (
 	clockFactor = 12
 	minClock    = 250 * time.Millisecond
@@ -70,9 +69,9 @@ const (
 
 // budget is the fuel and time that are left for the call in progress.
 type budget struct {
-	fuel    int64         // in addition to the module's own counter
+	fuel    int64         // fuel of the call that is not in the module's counter yet
 	timeout time.Duration // of the thread's CPU time
-	began   time.Time     // end of the first slice; zero before
+	began   time.Time     // real time at the end of the first slice; zero before
 	cpu     time.Duration // the thread's CPU time when it was locked
 	locked  bool          // the goroutine is locked to its thread
 	slow    bool          // the call has taken more than 1/slowShare of the timeout
@@ -80,7 +79,7 @@ type budget struct {
 	err error // reason for which the host ended the call
 }
 
-// allow sets the fuel and the CPU time for all following calls together.
+// allow sets the fuel and the CPU time that the calls after it may use together.
 func (in *instance) allow(fuel int64, timeout time.Duration) {
 	first := min(fuel, slice)
 	in.budget = budget{fuel: fuel - first, timeout: timeout}
@@ -164,8 +163,8 @@ func (in *instance) export(name string) *entry {
 	return e
 }
 
-// stackOf finds the field of wazero's function that has its stack (wazero 1.12). With wazero's interpreter
-// the result is invalid; the interpreter itself limits the depth of calls.
+// stackOf finds the field of wazero's function that has its stack (wazero 1.12). In wazero's interpreter
+// there is no such field, and the result is invalid. The interpreter limits the depth of calls itself.
 func stackOf(f api.Function) reflect.Value {
 	v := reflect.ValueOf(f)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {

@@ -35,19 +35,19 @@ func (c clock) quickest(enough time.Duration, f func() error) (least time.Durati
 	return least, nil
 }
 
-// share is the fraction of a timeout that a module may use when it is checked. Later calls may be
-// more expensive, and the machine slower.
+// share is the divisor of the timeouts while a module is checked: it may then use 1/share of each. Later
+// calls may be more expensive, and the machine may be slower.
 const share = 4
 
-// slowShare: a call that takes more than this fraction of the CPU timeout is slow. It is twice what a module may take
-// when it is checked, since the machine may be slower later.
+// slowShare is the divisor that defines a slow call: one that takes more than 1/slowShare of the CPU timeout.
+// That is twice the time that a module may take while it is checked.
 const slowShare = 2
 
 // SlowLimit returns the CPU time from which a call of score, backoff or judge counts as slow.
 func (m *Module) SlowLimit() time.Duration { return m.limits.CallTimeout / slowShare }
 
-// Slow returns how many calls have been slow. A call that takes less than its first slices of fuel is not measured, and
-// is not slow.
+// Slow returns how many calls have been slow. A call that ends within its first slices of fuel is not
+// measured, and is not counted.
 func (m *Module) Slow() uint64 { return m.slow.Load() }
 
 // CheckCall makes a call of a module that is being checked. It returns the call's error, or an

@@ -112,7 +112,7 @@ func (h *Host) OnlyCPUTime() *Host {
 	return &other
 }
 
-// CheckError is the error for a module that is refused. Its text has what to change.
+// CheckError is the error for a module that is refused. Its text includes what to change.
 type CheckError struct {
 	Msg string
 	Err error // the *Fault of the call that failed, if one did
@@ -174,12 +174,12 @@ func (h *Host) Begin(code []byte, config map[string]any, done func(error)) (*Mod
 	return m, nil
 }
 
-// SlowBytes is the size in bytes from which a module counts as slow to compile. A module of
-// standard Go has 1.8 MB and takes 0.9 s.
+// SlowBytes is the size in bytes at or above which a module counts as slow to compile. A module of standard
+// Go has 1.8 MB and takes 0.9 s.
 const SlowBytes = 64 << 10
 
-// slowWork is the estimated time of compilation (meter.Size.Work) from which a module counts as
-// slow.
+// slowWork is the estimated work of compilation (meter.Size.Work) at or above which a module counts as slow
+// to compile.
 const slowWork = 100_000
 
 // Slow reports whether a module is expected to take more than 0.1 s to compile: it is large, or has

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// ErrBusy is wrapped by the Fault of a call that found no free instance, or too little CPU time. The module
-// is not the reason.
+// ErrBusy means that a call found no free instance or got too little CPU time. A Fault wraps it. The module
+// is not the cause.
 var ErrBusy = errors.New("every instance of the plugin was at work")
 
 // instances returns the maximum number of instances.
@@ -31,7 +31,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 		m.mu.Unlock()
 		return in, err
 	}
-	// No instance is idle, so the call waits anyway, and the time of the following code matters less.
+	// The call has to wait, so the cost of the code below matters less.
 	begun := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -46,7 +46,7 @@ func (m *Module) acquire(wait time.Duration) (*instance, error) {
 			m.mu.Lock()
 			if i := slices.Index(m.waiting, again); i >= 0 {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
-			} else { // woken at the end of the wait: wake another call instead
+			} else { // the call was woken just when its wait ended: wake another call instead
 				m.wake(1, <-again)
 			}
 			m.mu.Unlock()
@@ -85,9 +85,9 @@ func (m *Module) take() (*instance, error) {
 	return in, nil
 }
 
-// wake sends err to the n calls that have waited longest; nil means that they call take again. The instance
-// is not reserved for the woken calls: another call may take it first. This wastes less time than to wait
-// until a woken goroutine runs. The caller holds mu.
+// wake ends the wait of the n calls that have waited longest. They return err; if it is nil, they call take
+// again. No instance is reserved for a woken call: until its goroutine runs, another call may use the
+// instance. The caller holds mu.
 func (m *Module) wake(n int, err error) {
 	n = min(n, len(m.waiting))
 	for _, w := range m.waiting[:n] {

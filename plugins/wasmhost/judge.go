@@ -23,7 +23,8 @@ const (
 	MaxRest     = 24 * time.Hour
 )
 
-// Wants returns the parts of a response that a judge asks for; nil if the module does not serve, or is no judge.
+// Wants returns the parts of a response that a judge asks for. It returns nil if the module does not serve,
+// or is no judge.
 func (m *Module) Wants() *core.Wants {
 	if m.desc.Kind != Judge || !m.ready.Load() {
 		return nil
@@ -108,7 +109,7 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 	if status := int32(in.stack[0]); status != abi.StatusOK {
 		return core.Ruling{}, &Fault{Reason: ReasonStatus, Err: fmt.Errorf("%s returned %d", abi.Judge, status)}
 	}
-	view, ok := in.memory.Read(in.base+rulingAt, abi.RulingSize) // again: memory may have moved
+	view, ok := in.memory.Read(in.base+rulingAt, abi.RulingSize) // read again: the memory may have moved
 	if !ok {
 		return core.Ruling{}, &Fault{Reason: ReasonMemory, Err: errors.New("the guest's memory has shrunk")}
 	}
@@ -116,7 +117,7 @@ func (in *instance) rule(r *core.JudgeRequest, e *core.Excerpt) (core.Ruling, er
 		math.Float64frombits(binary.LittleEndian.Uint64(view[8:])))
 }
 
-// numberOf returns a field's value as a number, NaN if it is none.
+// numberOf returns a field's value as a number, or NaN if it is no number.
 func numberOf(value []byte) float64 {
 	if len(value) == 0 || len(value) > 32 || !strings.ContainsRune("0123456789+-.", rune(value[0])) {
 		return math.NaN()

@@ -28,14 +28,14 @@ var (
 	_ [unsafe.Sizeof(core.Candidate{}) - abi.CandidateSize]struct{}
 	_ [abi.BackoffRequestSize - unsafe.Sizeof(core.BackoffRequest{})]struct{}
 	_ [unsafe.Sizeof(core.BackoffRequest{}) - abi.BackoffRequestSize]struct{}
-	_ [abi.JudgeRequestSize - 16 - unsafe.Sizeof(core.JudgeRequest{})]struct{} // before its addresses
+	_ [abi.JudgeRequestSize - 16 - unsafe.Sizeof(core.JudgeRequest{})]struct{} // without its addresses
 	_ [unsafe.Sizeof(core.JudgeRequest{}) - (abi.JudgeRequestSize - 16)]struct{}
 	_ [abi.ObservationSize - unsafe.Sizeof(core.Observation{})]struct{}
 	_ [unsafe.Sizeof(core.Observation{}) - abi.ObservationSize]struct{}
 )
 
-// ErrClosed is the error of a call of a closed module. ErrNotReady is that of a module that
-// is still being compiled, or cannot be compiled (Host.Begin).
+// ErrClosed is the error of a call of a closed module. ErrNotReady is the error of a call of a module that is
+// still being compiled or cannot be compiled (Host.Begin).
 var (
 	ErrClosed   = errors.New("the plugin has been replaced")
 	ErrNotReady = errors.New("the plugin is not ready")
@@ -79,12 +79,12 @@ type Module struct {
 
 	compiled  wazero.CompiledModule
 	config    []pair
-	ready     atomic.Bool // the fields above, tolerance and wants are set
+	ready     atomic.Bool // set when the fields above, tolerance and wants are set
 	tolerance float64
-	wants     *core.Wants // of a judge
+	wants     *core.Wants // only of a judge
 	pool      atomic.Pointer[[]Proxy]
 	settings  atomic.Pointer[[]Setting]
-	slow      atomic.Uint64 // calls; see Slow
+	slow      atomic.Uint64 // number of slow calls; see Slow
 
 	mu       sync.Mutex
 	free     []*instance
@@ -130,10 +130,10 @@ type instance struct {
 	base, room uint32 // address and size of the region that reserve returned last
 	stack      [4]uint64
 	tolerance  float64
-	wants      *core.Wants // of a judge
+	wants      *core.Wants // only of a judge
 	pool       *[]Proxy    // the proxies that the instance has received last
 	host       hostState
-	ctx        context.Context // has the instance as a value; see caller
+	ctx        context.Context // contains the instance; see caller
 }
 
 func (m *Module) instantiate() (*instance, error) {

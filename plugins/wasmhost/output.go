@@ -78,8 +78,6 @@ const (
 	whyNot           // none of them
 )
 
-// panics matches what the runtimes of languages write when they panic; place a line
-// of Go's stack that names a file and a line, without its folder.
 var (
 	// panics matches the panic messages of the languages' runtimes. place matches a line of Go's
 	// stack trace that has a file and a line number.

@@ -176,7 +176,7 @@ func (w *layout) f64(at int, v float64) {
 	binary.LittleEndian.PutUint64(w.bytes[at:], math.Float64bits(v))
 }
 
-// address writes, at offset at, the address of offset to.
+// address writes the address of the byte at offset to into the records, at offset at.
 func (w *layout) address(at, to int) {
 	w.u32(at, uint32(to))
 	w.fixups = append(w.fixups, at)
@@ -216,8 +216,7 @@ func (in *instance) put(w *layout) error {
 	return nil
 }
 
-// trial is a choice for the first call of a scorer, with as many candidates as every scorer must
-// accept.
+// trial is the input of a scorer's first call. It has as many candidates as every scorer must accept.
 type trial struct{}
 
 func (trial) Len() int { return abi.MinCandidates }

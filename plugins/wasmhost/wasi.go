@@ -18,7 +18,7 @@ const (
 	envAbort   = "abort" // import of AssemblyScript
 )
 
-// The fuel for a call of a host function, whose code is not metered.
+// The fuel that a call of a host function costs. The code of host functions is not metered.
 const (
 	hostCallFuel = 100
 	hostItemFuel = 10 // per buffer or subscription
