@@ -1,5 +1,5 @@
-// What every built-in shares: the records of the SDK, and a reserve for modules
-// that have no heap.
+// The declarations that all built-ins need: the records of the SDK, and a function reserve for
+// modules without a heap.
 export { BackoffRequest, Candidate, RankRequest } from "../../../sdk/assemblyscript/records";
 
 /** Size of a Candidate in bytes. */
@@ -7,7 +7,10 @@ export const ROW: usize = 128;
 
 export function whirlpool_abi_v1(): void {}
 
-/** Room for bytes behind the module's own data; 0 if memory does not reach. */
+/**
+ * Returns the address of a region of that many bytes after the module's own data; 0 if the memory cannot
+ * grow enough.
+ */
 export function reserve(bytes: i32): usize {
   const start = (__heap_base + 7) & ~7;
   const missing = <i32>((start + bytes + 0xffff) >>> 16) - memory.size();

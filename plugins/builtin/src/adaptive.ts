@@ -1,41 +1,47 @@
-// Waits until the outage is likely over, as judged by earlier ones of the same target or,
-// if fewer than two of those are known, of the proxy that failed.
+// A backoff that waits until the outage has probably ended. It estimates the end from earlier
+// outages of the same target. If fewer than two of those are known, it uses the outages of the
+// proxy that failed.
 //
-// An outage begins with a failure and ends with the next success. If it was there after l
-// seconds and gone after h, it counts as l^(1/4) h^(3/4) seconds. Of the last 16 outages, those
-// that lasted longer than the present one has lasted tell how much of it is left: the
-// conditional distribution of Kaplan and Meier, "Nonparametric estimation from incomplete
-// observations", JASA 53 (1958), without censoring.
+// An outage begins with a failure and ends before the next success. Let l be the time from its
+// first to its last failure, and h the time from its first failure to the next success. Its length
+// is estimated as l^(1/4) h^(3/4). The last 16 outages are kept. Those that were longer than the
+// present outage has lasted give the distribution of its remaining time (the conditional
+// distribution of Kaplan and Meier, "Nonparametric estimation from incomplete observations", JASA
+// 53, 1958, without censoring).
 //
-// The wait is the first of the sequence that minimizes the expected time until a
-// success, with the number of retries that the policy still allows (dynamic programming, Bellman
-// 1957). A request that fails counts as max_backoff_delay. If the target or proxy has succeeded
-// since, the wait is 0.1 s. Without two earlier outages, or if this one is the longest, it is that
-// of exponential.
+// The backoff plans a sequence of waits, as many as the policy has retries left. It chooses the
+// sequence with the shortest expected time until a success, and returns its first wait (dynamic
+// programming, Bellman 1957). A request that fails in the end counts as max_backoff_delay. If the
+// target or proxy has had a success since its last failure, the wait is 0.1 s. If fewer than two
+// outages are known, or the present outage is longer than all known ones, the wait is that of the
+// backoff exponential.
 import { BackoffRequest, Observation } from "../../../sdk/assemblyscript/records";
 import { exponential } from "./power";
 export { whirlpool_abi_v1 } from "./abi";
 
-/** Outages kept of each target and proxy. */
+/** The number of outages that are kept of each target and proxy. */
 const KEPT = 16;
-/** Outages that must be known. */
+/** The number of outages that must be known before they are used. */
 const ENOUGH = 2;
 /** The shortest wait, s. */
 const SHORTEST: f64 = 0.1;
 /** The shortest length of an outage, s. */
 const BRIEFEST: f64 = 0.05;
-/** An outage may last this much longer than the one before. */
+/** Factor for the lengths of the kept outages, since the present outage may last a little longer. */
 const MARGIN: f64 = 1.1;
-/** With the probability of one of the kept outages, the present one is longer than all: so many times the longest. */
+/**
+ * With the probability of one kept outage, the present outage is longer than all of them. Its length is
+ * then LONGER times the longest.
+ */
 const LONGER: f64 = 1.5;
-/** Time without an attempt after which the end of an outage is unknown, s. */
+/** If there was no attempt for this time, the end of an outage is unknown, s. */
 const QUIET: f64 = 60;
 
 /** A target or a proxy. */
 @unmanaged
 class Party {
   hash: f64;
-  /** When it was observed last; 0 for a free place. */
+  /** Time of the last observation; 0 for a free place in the table. */
   seen: f64;
   /** 1 if the last attempt failed. */
   failing: f64;
@@ -46,22 +52,27 @@ class Party {
   outages: f64;
 }
 
-/** Size of a Party with the lengths of its outages, in bytes. */
+/** Size of a Party and the lengths of its outages, in bytes. */
 const PARTY: usize = 6 * 8 + KEPT * 8;
-/** Parties whose hashes have the same remainder share a set; the one observed longest ago is replaced. */
+/**
+ * Number of parties in a set. Parties whose hashes have the same remainder share a set. A new party
+ * replaces the party whose last observation is the oldest.
+ */
 const WAYS = 4;
 const SETS = 256;
 /** Size of a table in bytes: 1,024 parties. */
 const TABLE: usize = PARTY * WAYS * SETS;
 
-/** The tables, of targets and of proxies, begin here; the host's records follow them. */
+/** Address of the two tables: of targets, and of proxies. The host's records follow them. */
 // @ts-ignore: decorator
 @inline
 function tables(): usize {
   return (__heap_base + 7) & ~7;
 }
 
-/** Room for bytes behind the tables; 0 if memory does not reach. */
+/**
+ * Returns the address of a region of that many bytes after the tables; 0 if the memory cannot grow enough.
+ */
 export function reserve(bytes: i32): usize {
   const start = tables() + 2 * TABLE;
   const missing = <i32>((start + bytes + 0xffff) >>> 16) - memory.size();
@@ -69,7 +80,7 @@ export function reserve(bytes: i32): usize {
   return start;
 }
 
-/** The party in the table; 0 if it is not there. */
+/** Returns the address of a party in a table; 0 if the party is not there. */
 function find(table: usize, hash: f64): usize {
   const set = table + <usize>(<u64>hash % SETS) * WAYS * PARTY;
   for (let i = 0; i < WAYS; i++) {
@@ -79,7 +90,7 @@ function find(table: usize, hash: f64): usize {
   return 0;
 }
 
-/** The party in the table, or a new one. */
+/** Returns the address of a party in a table, and adds the party if it is not there. */
 function put(table: usize, hash: f64): usize {
   const known = find(table, hash);
   if (known) return known;
@@ -99,7 +110,7 @@ export function observe(o: Observation): void {
   update(put(tables() + TABLE, o.idHash), o);
 }
 
-/** Takes an attempt into account. */
+/** Updates a party with an attempt. */
 function update(at: usize, o: Observation): void {
   const p = changetype<Party>(at);
   const now = o.now;
@@ -120,9 +131,12 @@ function update(at: usize, o: Observation): void {
   }
 }
 
-/** What outages as long as this one had left, in order, after an element 0. */
+/**
+ * The remaining times of the kept outages that were longer than the present one has lasted, in ascending
+ * order. Element 0 is 0.
+ */
 const left: usize = memory.data(8 * (KEPT + 2));
-/** The expected time until a success after a wait for each element of left. */
+/** By element of left: the expected time until a success, after a wait until that time. */
 const rest: usize = memory.data(8 * (KEPT + 2));
 
 // @ts-ignore: decorator
@@ -153,7 +167,7 @@ export function backoff(r: BackoffRequest): f64 {
   return min(max(wait, SHORTEST), r.cap);
 }
 
-/** Fills left for an outage that has lasted for a time, and returns its length without the element 0. */
+/** Fills left for an outage that has lasted for a time. Returns the number of elements after element 0. */
 function remaining(at: usize, lasted: f64): i32 {
   let n = 0;
   const known = min(<i32>changetype<Party>(at).outages, KEPT);
@@ -174,16 +188,16 @@ function remaining(at: usize, lasted: f64): i32 {
 }
 
 /**
- * The first wait of the best sequence of at most so many. The expected time with m
- * waits after element i, v(m, i), is the minimum over j > i of
- *   left[j] - left[i] + (n - j) / (n - i) * v(m - 1, j), with v(0, i) = failed.
+ * Returns the first wait of the best sequence of at most that many waits. Let v(m, i) be the expected time
+ * with m more waits after element i. It is the minimum over j > i of left[j] - left[i] + (n - j) / (n - i)
+ * * v(m - 1, j), and v(0, i) = failed.
  */
 function best(n: i32, waits: i32, failed: f64): f64 {
   for (let i = 0; i < n; i++) set(rest, i, failed);
   set(rest, n, 0);
   let first = 1;
   for (let m = 0; m < waits; m++) {
-    for (let i = 0; i < n; i++) { // rest of later elements is still that of m
+    for (let i = 0; i < n; i++) { // for elements after i, rest still has v(m, j)
       let least = Infinity;
       for (let j = i + 1; j <= n; j++) {
         const v = get(left, j) - get(left, i) + <f64>(n - j) / <f64>(n - i) * get(rest, j);

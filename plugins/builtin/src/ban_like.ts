@@ -1,19 +1,21 @@
-// A response that looks like a ban lets its proxy rest for the target's host: one of the settings statuses, or one
-// with a text of the setting body in the beginning of its body, or with a header field of the setting fields. After
-// a 429 with Retry-After the proxy rests for as long as that says, else for the setting rest.
+// A judge that recognizes bans. If a response looks like a ban, its proxy rests for the target's
+// host. A response looks like a ban if its status is in the setting statuses, if the beginning of
+// its body contains a text of the setting body, or if it has a header field of the setting fields.
+// The proxy rests for the time of the setting rest, or after a 429 with Retry-After for the time of
+// that field.
 import { has, JudgeRequest, Kind, responseFields, Ruling, Settings } from "../../../sdk/assemblyscript";
 export { reserve, whirlpool_abi_v1 } from "../../../sdk/assemblyscript";
 
-/** The most items of a list. */
+/** The maximum number of items of a list. */
 const MOST = 31;
 
-/** Pieces of memory: their addresses and sizes. */
+/** A list of texts in memory, by their addresses and sizes. */
 class Texts {
   at: StaticArray<usize> = new StaticArray<usize>(MOST);
   size: StaticArray<i32> = new StaticArray<i32>(MOST);
   count: i32 = 0;
 
-  /** Adds a piece without the spaces around it. It returns false if there are too many. */
+  /** Adds a text without the spaces around it. Returns false if the list is full. */
   add(from: usize, to: usize): bool {
     while (from < to && load<u8>(from) == SPACE) from++;
     while (from < to && load<u8>(to - 1) == SPACE) to--;
@@ -33,20 +35,21 @@ let statuses = new StaticArray<i32>(MOST);
 let statusCount = 2;
 statuses[0] = 403;
 statuses[1] = 429;
-const names = new Texts(); // of the setting fields; each has a value
+const names = new Texts(); // the names in the setting fields; each of them has a value
 const values = new Texts();
 let rest: f64 = 600;
 
 /**
- * The texts of body as one automaton, so that a body takes the same fuel whatever it has: for each state and each byte
- * of the body the next state (Aho and Corasick, "Efficient string matching", 1975). State 0 is the beginning.
+ * A finite automaton that finds the texts of the setting body, so that each byte of a body takes the same
+ * fuel. It has the next state for each state and byte (Aho and Corasick, "Efficient string matching",
+ * 1975). State 0 is the first one.
  */
 let states = 0;
-let next: usize = 0; // of 256 u16 for each state; with FOUND, a text ends at the next state
+let next: usize = 0; // address of the automaton: 256 u16 for each state; FOUND is set if a text ends at the next state
 
 const FOUND: u16 = 0x8000;
 
-/** The most bytes of the texts together. */
+/** The maximum number of bytes of all texts together. */
 const MOST_BYTES = 2000;
 
 const settings = String.UTF8.encode(
@@ -90,7 +93,7 @@ export function configure(settings: Settings, count: i32): i32 {
         values.at[n] = colon + 1;
         values.size[n] = 0;
         values.count = n;
-        values.add(colon + 1, end); // nothing is added of an empty text, which every value has
+        values.add(colon + 1, end); // for an empty text nothing is added; every value contains it
         values.count = n + 1;
       }
     }
@@ -98,11 +101,11 @@ export function configure(settings: Settings, count: i32): i32 {
   return 0;
 }
 
-/** Builds the automaton of texts with so many bytes. */
+/** Builds the automaton of texts that have that many bytes together. */
 function build(texts: Texts, bytes: i32): void {
   next = heap.alloc((bytes + 1) << 9);
   memory.fill(next, 0, (bytes + 1) << 9);
-  const found = new StaticArray<bool>(bytes + 1); // by state: a text ends there
+  const found = new StaticArray<bool>(bytes + 1); // by state: true if a text ends there
   states = 1;
   for (let n = 0; n < texts.count; n++) {
     let state = 0;
@@ -116,7 +119,8 @@ function build(texts: Texts, bytes: i32): void {
     }
     found[state] = true;
   }
-  // In the order of their depth, each state gets the entries that it lacks from the state of its longest proper suffix.
+  // Each state gets its missing entries from the state of its longest proper suffix, in the order
+  // of their depth.
   const queue = new StaticArray<i32>(states);
   const suffix = new StaticArray<i32>(states);
   let end = 0;
@@ -144,7 +148,7 @@ function build(texts: Texts, bytes: i32): void {
       const at = entry(state, <u8>c);
       if (found[load<u16>(at)]) store<u16>(at, load<u16>(at) | FOUND);
     }
-    // Letters of both cases are the same.
+    // Upper case letters lead to the same states as lower case letters.
     memory.copy(entry(state, 0x41), entry(state, 0x61), 2 * 26);
   }
 }
@@ -155,7 +159,9 @@ function entry(state: i32, byte: u8): usize {
   return next + (<usize>state << 9) + (<usize>byte << 1);
 }
 
-/** Splits a list at its commas into pieces of a copy in lower case. It returns false if there are too many. */
+/**
+ * Copies a list in lower case and splits the copy at the commas. Returns false if there are too many items.
+ */
 function split(to: Texts, at: usize, length: i32): bool {
   const copy = heap.alloc(length + 1);
   let from = copy;
@@ -169,7 +175,7 @@ function split(to: Texts, at: usize, length: i32): bool {
   return to.add(from, copy + length);
 }
 
-/** The number that three digits stand for; 0 if they are none. */
+/** Returns the number that three digits stand for, or 0 if the text is not three digits. */
 function status(at: usize, size: i32): i32 {
   let n = 0;
   for (let i = 0; i < size; i++) {
@@ -193,7 +199,7 @@ export function judge_wants(): usize {
   write(String.UTF8.encode("field retry-after\n"));
   for (let i = 0; i < names.count; i++) {
     write(String.UTF8.encode("field "));
-    memory.copy(end, names.at[i], min(names.size[i], 100)); // the host refuses such a long name
+    memory.copy(end, names.at[i], min(names.size[i], 100)); // the host refuses longer names
     end += min(names.size[i], 100);
     write(String.UTF8.encode("\n"));
   }

@@ -1,8 +1,7 @@
-// The cheapest that works. A candidate works while it has fewer than three
-// failures in a row and either succeeds four times out of five or has fewer
-// than ten attempts to judge it by. Those that work score 1 + 1/(1 + cost),
-// cheapest first and each above every other; those that do not score their
-// success rate.
+// A scorer that prefers the cheapest proxy that works. A proxy works if it has had fewer than three
+// failures in a row, and its success rate is at least 0.8 or computed from fewer than ten attempts.
+// Proxies that work have the score 1 + 1/(1 + cost): cheaper proxies score higher. The score of any
+// other proxy is its success rate, which is lower.
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

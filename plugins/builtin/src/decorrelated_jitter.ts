@@ -1,6 +1,6 @@
-// min(cap, uniform(base, 3 * previous)): "decorrelated jitter" of Marc Brooker,
-// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. It is random
-// whatever the policy's jitter says.
+// The backoff min(cap, uniform(base, 3 * previous)): "decorrelated jitter" by Marc Brooker,
+// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. It is always random, even if the
+// policy has no jitter.
 import { BackoffRequest } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

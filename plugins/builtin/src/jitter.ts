@@ -1,8 +1,8 @@
 import { BackoffRequest } from "./abi";
 
 /**
- * delay, capped; with the policy's jitter uniform on [0.5 d, min(1.5 d, cap)],
- * so that no wait passes the cap and none piles up on it (REQUIREMENTS D2).
+ * Returns the delay d, limited to the cap. With the policy's jitter, the result is uniform in [0.5 d,
+ * min(1.5 d, cap)]. So no delay exceeds the cap, and delays are not all equal to the cap (REQUIREMENTS D2).
  */
 // @ts-ignore: decorator
 @inline

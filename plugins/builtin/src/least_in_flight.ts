@@ -1,4 +1,4 @@
-// Fewest attempts in flight for its weight.
+// A scorer that prefers the proxy with the fewest attempts in flight in relation to its weight.
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

@@ -1,4 +1,5 @@
-// Every response is fine. The gateway does not call it: without a judge it gives no response to one.
+// A judge that rules every response fine. The gateway never calls it: with this judge, responses
+// are not judged.
 import { JudgeRequest, Ruling } from "../../../sdk/assemblyscript/records";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

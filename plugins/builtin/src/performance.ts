@@ -1,5 +1,5 @@
-// 0.7 * success rate + 0.3 * (1 - normalized latency), a tenth more in the
-// wanted region; scores within 2 % count as equal.
+// A scorer with the score 0.7 * success rate + 0.3 * (1 - normalized latency). In the wanted region
+// the score is a tenth higher. Scores within 2 % of the best count as equal.
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

@@ -1,4 +1,4 @@
-// Each candidate alike.
+// A scorer that chooses each candidate with the same probability.
 import { RankRequest } from "./abi";
 import { uniform } from "../../../sdk/assemblyscript/hash";
 export { reserve, whirlpool_abi_v1 } from "./abi";

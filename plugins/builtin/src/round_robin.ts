@@ -1,4 +1,5 @@
-// Whose turn it is: the host counts, so that instances need not agree.
+// A scorer that follows the rotation of the proxies. The host counts the turns, so all instances
+// have the same rotation.
 import { Candidate, RankRequest, ROW } from "./abi";
 export { reserve, whirlpool_abi_v1 } from "./abi";
 

@@ -1,6 +1,7 @@
-// Each candidate as often as its weight says: the largest u^(1/w) wins with
-// probability w / sum(w) (Efraimidis and Spirakis, "Weighted random sampling
-// with a reservoir", 2006). The logarithm keeps the order: ln(u) / w.
+// A scorer that chooses each candidate with a probability in proportion to its weight w: with u
+// uniform in (0, 1], the largest u^(1/w) belongs to a candidate with the probability w / sum(w)
+// (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006). The score is the
+// logarithm, ln(u) / w, which has the same order.
 import { Candidate, RankRequest, ROW } from "./abi";
 import { uniform } from "../../../sdk/assemblyscript/hash";
 export { reserve, whirlpool_abi_v1 } from "./abi";
@@ -16,9 +17,9 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
 }
 
 /**
- * Natural logarithm of a normal x > 0. x = m * 2^e with m in [sqrt(1/2),
- * sqrt(2)); ln m = 2 atanh(s), s = (m-1)/(m+1), |s| < 0.172, whose series is
- * within one unit in the last place after ten terms.
+ * Returns the natural logarithm of a normal x > 0. Let x = m * 2^e with m in [sqrt(1/2), sqrt(2)), and s =
+ * (m-1)/(m+1). Then ln m = 2 atanh(s) and |s| < 0.172. Ten terms of the series of atanh are exact within
+ * one unit in the last place.
  */
 function ln(x: f64): f64 {
   const bits = reinterpret<u64>(x) + 0x00095f619980c437; // 1 - sqrt(1/2), as bits of the fraction
