@@ -204,6 +204,7 @@ type fakeEngine struct {
 	resting      []rest.Pair
 	policies     *retry.Store
 	calls        []engine.Call
+	ctx          context.Context // of the last call
 	result       *engine.Result
 	err          error
 }
@@ -212,7 +213,8 @@ var _ Engine = (*fakeEngine)(nil)
 
 func (e *fakeEngine) Draining() bool { return e.draining }
 
-func (e *fakeEngine) Do(_ context.Context, call engine.Call) (*engine.Result, error) {
+func (e *fakeEngine) Do(ctx context.Context, call engine.Call) (*engine.Result, error) {
+	e.ctx = ctx
 	e.calls = append(e.calls, call)
 	return e.result, e.err
 }

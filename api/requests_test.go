@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
@@ -179,6 +181,7 @@ func (c *closeRecorder) Close() error {
 }
 
 func TestRequestWithoutAResponse(t *testing.T) {
+	stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)
 	for _, x := range []struct {
 		name       string
 		result     engine.Result
@@ -197,8 +200,7 @@ func TestRequestWithoutAResponse(t *testing.T) {
 			Failure: &proxyhttp.ErrorResponse{Status: 503, Code: "x", Message: "all open",
 				RetryAfter: 1100 * time.Millisecond}},
 			503, "all_breakers_open", "all open", "2"},
-		{"stopping", engine.Result{Final: core.FinalCancelled,
-			Failure: &proxyhttp.ErrorResponse{Status: 502, Code: "x", Message: "y", RetryAfter: time.Second}},
+		{"stopping", engine.Result{Final: core.FinalCancelled, Failure: &stopped},
 			503, "shutting_down", "the gateway is shutting down", ""},
 	} {
 		r := newRig(t, nil)
@@ -210,6 +212,19 @@ func TestRequestWithoutAResponse(t *testing.T) {
 		require.Equal(t, `{"error":"`+x.code+`","message":"`+x.message+`","details":{"attempts":`+attemptViews+
 			`,"request_id":"0000000000000020"}}`, string(body), x.name)
 	}
+}
+
+// A request that Shutdown cancels is not charged to its client.
+func TestShutdownIsTheCauseOfACancelledRequest(t *testing.T) {
+	r := newRig(t, nil)
+	stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)
+	r.engine.result = &engine.Result{Final: core.FinalCancelled, Failure: &stopped}
+	r.send(t, "POST", "/api/v1/request", `{"url":"http://a.test/"}`)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, r.Shutdown(ctx))
+	<-r.engine.ctx.Done()
+	require.ErrorIs(t, context.Cause(r.engine.ctx), executor.ErrShutdown)
 }
 
 func TestWrongRequests(t *testing.T) {

@@ -92,15 +92,8 @@ func (h *sendHandler) send(c *fiber.Ctx) error {
 // noResponse returns the problem of a request without a response.
 func noResponse(c *fiber.Ctx, result *engine.Result) error {
 	f := result.Failure
-	p := newProblem(f.Status, f.Code, f.Message)
-	switch result.Final {
-	case core.FinalCancelled:
-		p = newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
-	case core.FinalNotRetryable:
-	default:
-		p.body.Error = result.Final.String()
-	}
-	if after := f.RetryAfterSeconds(); after > 0 && result.Final != core.FinalCancelled {
+	p := newProblem(f.Status, f.FinalCode(result.Final), f.Message)
+	if after := f.RetryAfterSeconds(); after > 0 {
 		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(after, 10))
 	}
 	p.body.Details = failedRequest{viewsOfAttempts(result.Attempts), result.ID.String()}

@@ -25,6 +25,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
 // Engine has the methods of the engine that the API uses.
@@ -71,7 +72,7 @@ type Server struct {
 	spec []byte // openapi.yaml as JSON
 
 	ctx    context.Context // context of the requests that POST /request sends
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 }
 
 //go:embed openapi.yaml
@@ -105,7 +106,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, spec: spec}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
 	s.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true, ErrorHandler: s.fail, Immutable: true, CaseSensitive: true,
@@ -138,7 +139,7 @@ func maxConnections(files int) int {
 // respond.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cfg.Events.stream.Close()
-	stop := context.AfterFunc(ctx, s.cancel)
+	stop := context.AfterFunc(ctx, func() { s.cancel(executor.ErrShutdown) })
 	defer stop()
 	last, cancel := context.WithCancel(context.Background())
 	defer cancel()

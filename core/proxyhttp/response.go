@@ -168,6 +168,15 @@ type ErrorResponse struct {
 // 0 for none.
 func (a *ErrorResponse) RetryAfterSeconds() int64 { return int64(math.Ceil(a.RetryAfter.Seconds())) }
 
+// FinalCode returns the code for POST /request, whose caller gets no X-Whirlpool-Outcome: the word of the final
+// outcome. If several codes share that outcome, it is the Code.
+func (a *ErrorResponse) FinalCode(final core.Final) string {
+	if final == core.FinalNotRetryable || final == core.FinalCancelled {
+		return a.Code
+	}
+	return final.String()
+}
+
 // AppendReason appends the reason phrase. The phrase includes the message, because for a
 // refused tunnel most clients show their user only the reason phrase.
 func (a *ErrorResponse) AppendReason(b []byte) []byte {

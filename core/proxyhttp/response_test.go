@@ -40,6 +40,18 @@ func TestTheErrorBodyIsJSON(t *testing.T) {
 	}
 }
 
+// POST /request has the word of the final outcome as its code, unless several codes share that outcome.
+func TestFinalCodes(t *testing.T) {
+	e := ErrorResponse{Code: "the code"}
+	for f := core.FinalSuccess; f <= core.LastFinal; f++ {
+		want := f.String()
+		if f == core.FinalNotRetryable || f == core.FinalCancelled {
+			want = "the code"
+		}
+		require.Equal(t, want, e.FinalCode(f), f)
+	}
+}
+
 // Each refusal of the executor has one status, one code and one message.
 func TestRefusalResponses(t *testing.T) {
 	broken := errors.New("broken")
