@@ -55,7 +55,7 @@ func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 		x.log(slog.LevelInfo, "proxy rests for the target's host", nil, slog.Int("status", o.Status),
 			slog.Duration("for", ruling.Rest))
 	}
-	return verdict.Rule(o, ruling.Kind)
+	return verdict.Rule(o, ruling.Kind, x.proxy.Direct())
 }
 
 // ban is a ruling on an attempt of the exchange that says that the target refuses the proxy.

@@ -163,13 +163,14 @@ func errorPageCause(f *Facts) core.Cause {
 }
 
 // Rule returns the outcome of a response after a judge's ruling k. o is the outcome without a judge; its
-// cause is Reviewable.
-func Rule(o core.Outcome, k core.RulingKind) core.Outcome {
+// cause is Reviewable. isDirect is set if the attempt went to the target without a proxy.
+func Rule(o core.Outcome, k core.RulingKind, isDirect bool) core.Outcome {
 	if k == core.RulingFine || k == core.RulingRetry && o.Retry == core.RetryAfterBackoff {
 		return o
 	}
 	c := rulingCause(k)
 	o = ended(o, c, core.ResultFailure, statusReason(o.Status), nil)
+	o.Charge = direct(isDirect, o.Charge)
 	o.Retry, o.Relay, o.NoTargetResponse = rows[c].retry, true, false
 	return o
 }
@@ -313,7 +314,11 @@ var unreached = map[string]bool{
 // direct returns the party to charge. For an attempt without a proxy, the target is charged instead of the
 // proxy.
 func direct(isDirect bool, c core.Charge) core.Charge {
-	if isDirect && (c == core.ChargeProxy || c == core.ChargeProxyOrTarget) {
+	if !isDirect {
+		return c
+	}
+	switch c {
+	case core.ChargeProxy, core.ChargeProxyOrTarget, core.ChargeProxyIfServed:
 		return core.ChargeTarget
 	}
 	return c

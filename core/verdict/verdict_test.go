@@ -59,6 +59,9 @@ func TestJudge(t *testing.T) {
 				true
 		}),
 			conclusion{CredentialsRefused, failure, proxy, elsewhere}},
+		"a direct attempt that is cut short": {
+			with(failed(NoAnswerInTime), func(f *Facts) { f.CutShort, f.Direct = true, true }),
+			conclusion{CutShort, timeout, core.ChargeTarget, retry}},
 		"503 of a direct target": {with(response(503, true, true), func(f *Facts) { f.Direct = true }),
 			conclusion{RetryStatus, failure, core.ChargeTarget, retry}},
 		"407 of a proxy that has served": {with(response(407, false, false),
@@ -266,5 +269,18 @@ func TestEndTunnel(t *testing.T) {
 	} {
 		o := EndTunnel(opened, c.end)
 		assert.Equal(t, c.want, o.Cause, "%s: %s", name, Word(o.Cause))
+	}
+}
+
+// Without a proxy the target is charged, whatever a judge rules.
+func TestRulingsOnADirectResponse(t *testing.T) {
+	answered := Judge(&Facts{Status: 200, Idempotent: true, Replayable: true})
+	for k, want := range map[core.RulingKind][2]core.Charge{ // through a proxy, direct
+		core.RulingRetry:       {core.ChargeNobody, core.ChargeNobody},
+		core.RulingOtherProxy:  {core.ChargeProxyIfServed, core.ChargeTarget},
+		core.RulingBanned:      {core.ChargeNobody, core.ChargeNobody},
+		core.RulingTargetFault: {core.ChargeTarget, core.ChargeTarget},
+	} {
+		require.Equal(t, want, [2]core.Charge{Rule(answered, k, false).Charge, Rule(answered, k, true).Charge}, k)
 	}
 }
