@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
@@ -15,10 +16,10 @@ import (
 // place is the kind of a request that waits for a place in flight. Requests of one kind can use
 // the same proxies.
 type place struct {
-	region  float64 // the region if the request is limited to it; otherwise 0
-	host    float64 // the target's host if proxies rest for it; otherwise 0
-	connect bool
-	barred  *Exchange // the exchange if it must not use some proxy that it has tried; otherwise nil
+	region float64 // the region if the request is limited to it; otherwise 0
+	host   float64 // the target's host if proxies rest for it; otherwise 0
+	need   ability.Need
+	barred *Exchange // the exchange if it must not use some proxy that it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -48,7 +49,7 @@ func (x *Exchange) acquire(
 		}
 	}
 	w, q := &x.forPlace, &x.query
-	w.Kind = place{connect: q.Connect}
+	w.Kind = place{need: q.Need}
 	if rests := x.tuning.Rests; rests != nil && len(rests.Of(uint64(q.HostHash))) > 0 {
 		w.Kind.host = q.HostHash
 	}

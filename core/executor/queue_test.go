@@ -9,9 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/ability"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/rest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -279,6 +281,31 @@ func TestARestHoldsNobodyUp(t *testing.T) {
 		go request("c.test", "p1", other)
 		require.Zero(t, <-other, "the proxy is free")
 		require.Equal(t, 500*time.Millisecond, <-rested)
+	})
+}
+
+// A request waits for a proxy that has the ability it needs. Requests that need another one use the other proxy.
+func TestAnAbilityHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBusy(t, 2, nil)
+		lacks := b.pool.Snapshot().All[1]
+		lacks.Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+		b.free(1, 200*time.Millisecond)
+		b.free(0, 500*time.Millisecond)
+		request := func(target, proxy string, took chan time.Duration) {
+			x := exchange(t, nil)
+			x.Request.Tunnel, x.Target.Name = true, target
+			end, d := b.timed(t.Context(), x, &tries{f: statuses(200)})
+			assert.Equal(t, proxy, end.Response)
+			end.Tunnel.Close(verdict.TunnelEnd{Up: 1, Down: 1}, b.now())
+			took <- d
+		}
+		able, other := make(chan time.Duration, 1), make(chan time.Duration, 1)
+		go request("a.test:443", "p0", able)
+		synctest.Wait()
+		go request("a.test:8443", "p1", other)
+		require.Equal(t, 200*time.Millisecond, <-other)
+		require.Equal(t, 500*time.Millisecond, <-able)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/ability"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // Proxies that cannot serve the request are not chosen while another can, in a pool of any size; not for a
@@ -51,6 +52,28 @@ func TestAbilities(t *testing.T) {
 		require.Len(t, uses(connect), min(n-1, 30), "no proxy can")
 		require.NoError(t, f.s.Blocked(&connect, f.now))
 	}
+}
+
+// If all proxies that can serve the request are at their max_in_flight, it waits for one of them. Proxies that cannot
+// serve it are of no use.
+func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
+	f := newFixture(t, 2, 64)
+	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
+	_, err := f.pool.Update("p0", func(s *upstream.Spec) error {
+		s.MaxInFlight = 1
+		return nil
+	})
+	require.NoError(t, err)
+	q := Query{Idempotent: true, Connect: true, Need: ability.NeedTunnel443}
+	lease, err := f.s.Select(&q, rotation, f.now)
+	require.NoError(t, err)
+	require.Equal(t, "p0", lease.Proxy.ID())
+	_, err = f.s.Select(&q, rotation, f.now)
+	require.ErrorIs(t, err, core.ErrAllBusy)
+	q.Need = ability.NeedForward
+	id, err := f.choose(&q)
+	require.NoError(t, err)
+	require.Equal(t, "p1", id, "it can forward")
 }
 
 // Explorations and probes go to proxies that can serve the request.

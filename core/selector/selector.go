@@ -193,7 +193,8 @@ func (s *Selector) choose(c *choice, snap *upstream.Snapshot, scorer core.Scorer
 		}
 	}
 	lease, err := s.chooseAble(c, snap, scorer)
-	if err != nil && c.byAbility { // a request is not refused because proxies lack an ability
+	// A request is not refused because proxies lack an ability. If those that have it are busy, others are of no use.
+	if err != nil && err != core.ErrAllBusy && c.byAbility {
 		c.byAbility = false
 		return s.chooseAble(c, snap, scorer)
 	}
