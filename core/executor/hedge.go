@@ -71,7 +71,8 @@ type race[T any] struct {
 
 	// The hedge's goroutine owns the following fields until it has called end; afterwards the exchange owns them.
 	flight
-	response T
+	response  T
+	uncounted bool // the hedge has lost before it had a connection to its proxy
 }
 
 type racePhase uint8
@@ -211,9 +212,15 @@ func (r *race[T]) start(lease upstream.Lease) bool {
 
 // payHedge takes a hedge from the hedge budget and from the retry budget.
 func (x *Exchange) payHedge() bool {
-	budget := x.tuning.Budget
-	return x.tuning.Hedging.TryTake() &&
-		(budget == nil || x.executor.retries.Empty() && budget.TryWithdraw(x.executor.now()))
+	budget, hedging := x.tuning.Budget, x.tuning.Hedging
+	if !hedging.TryTake() {
+		return false
+	}
+	if budget == nil || x.executor.retries.Empty() && budget.TryWithdraw(x.executor.now()) {
+		return true
+	}
+	hedging.GiveBack()
+	return false
 }
 
 // end is called when the hedge has ended with a response and the outcome o.
@@ -239,11 +246,11 @@ func (r *race[T]) end(response T, o core.Outcome) {
 // lose settles and records the hedge as lost. A hedge that had not connected to its proxy yet is not counted.
 func (r *race[T]) lose() {
 	o := verdict.LoseRace(r.event.Outcome)
-	reached := !verdict.Unreached(r.event.Outcome.Cause)
+	r.uncounted = verdict.Unreached(r.event.Outcome.Cause)
 	r.drop()
 	r.lease.Settle(&o)
 	r.lease.Release()
-	if reached {
+	if !r.uncounted {
 		r.x.recordAttempt(&r.flight, &o)
 	}
 }
@@ -305,12 +312,17 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// lost ends the hedge, because it is not needed any more. It requires mu.
+// lost ends the hedge, because it is not needed any more. It requires mu, and releases it while it waits for the end
+// of a hedge in flight: only then is it certain whether the hedge counts as an attempt.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {
 	case raceRunning:
+		r.phase = raceOver
 		r.cancel(errHedgeLost)
+		r.mu.Unlock()
+		<-r.ended
+		r.mu.Lock()
 	case raceWon:
 		r.lose()
 	case raceFailed:
@@ -320,7 +332,9 @@ func (r *race[T]) lost() {
 		x.flight = first
 	}
 	r.phase = raceOver
-	x.result.Attempts, x.lostHedge = hedgeNumber+1, true
+	if !r.uncounted {
+		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
+	}
 	if p := x.request.Progress; p != nil {
 		p.Attempt(x.event.Attempt, x.event.ProxyID) // because the tracker has the hedge as the last attempt
 		if x.open == openTunnel {

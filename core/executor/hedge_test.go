@@ -216,8 +216,6 @@ func TestHedge(t *testing.T) {
 		by      string
 		took    time.Duration
 		events  events
-
-		uncounted int
 	}{
 		"the hedge wins": {p0: ok(5 * s), p1: ok(20 * ms), by: "p1", took: 120 * ms,
 			events: events{"p0 cancelled hedge_lost", "p1 success answered hedge"}},
@@ -266,7 +264,7 @@ func TestHedge(t *testing.T) {
 			took: 120 * ms, events: events{"p0 cancelled hedge_lost", "p1 success tunnel_open hedge"}},
 		"the hedge does not reach its proxy before it has lost": {p0: ok(110 * ms),
 			p1: course{takes: 9 * s, cause: verdict.ProxyUnreachable}, by: "p0", took: 110 * ms,
-			events: events{"p0 success answered"}, uncounted: 1},
+			events: events{"p0 success answered"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -301,7 +299,7 @@ func TestHedge(t *testing.T) {
 				}
 				assert.ElementsMatch(t, c.events, got)
 				assert.Len(t, x.Result().Events, len(got))
-				assert.Equal(t, len(got)+c.uncounted, end.event.Attempts)
+				assert.Equal(t, len(got), end.event.Attempts)
 				k.closedOnce(t)
 				b.idle(t)
 			})
@@ -334,6 +332,20 @@ func TestTheProxyOfAHedge(t *testing.T) {
 		require.Equal(t, 1, end.event.Attempts)
 		held.Release()
 		b.idle(t)
+	})
+}
+
+// A hedge that the retry budget does not allow takes nothing from the hedge budget.
+func TestARefusedHedgeCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := hedging(t, 2, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now()) })
+		k := newCourses(by(map[string]course{"p0": {takes: s, status: 200}}))
+		require.Equal(t, "p0", k.run(t.Context(), b, hedgedRequest(t, nil)).by)
+		left := 0
+		for b.Tuning().Hedging.TryTake() {
+			left++
+		}
+		require.Equal(t, 10, left)
 	})
 }
 

@@ -166,6 +166,13 @@ func (h *Hedging) TryTake() bool {
 	return true
 }
 
+// GiveBack returns the token of a hedge that was not made.
+func (h *Hedging) GiveBack() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tokens = min(h.tokens+token, hedgeBurst*token)
+}
+
 // latencies holds the last latencies of a kind, and their 95th percentile.
 type latencies struct {
 	ring [hedgeSamples]time.Duration
