@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 
@@ -64,7 +63,7 @@ SIGTERM or SIGINT lets running requests finish; a second one ends the process.`,
 			}
 			if slices.Contains(o.source.Proxies, config.Stdin) {
 				var err error
-				if o.source.Stdin, err = io.ReadAll(cmd.InOrStdin()); err != nil {
+				if o.source.Stdin, err = config.ReadList("standard input", cmd.InOrStdin()); err != nil {
 					return err
 				}
 			}

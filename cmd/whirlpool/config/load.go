@@ -84,7 +84,7 @@ func (l *loader) read() map[string]any {
 	k := koanf.New(".")
 	var proxies any // proxies of the file; kept apart because koanf copies its values, which is slow for thousands
 	if l.src.File != "" {
-		doc, err := l.readFile(l.src.File)
+		doc, err := l.readFile(l.src.File, maxConfig)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && l.src.Optional:
 		case err != nil:
@@ -289,14 +289,14 @@ func (l *loader) relative(path string) string {
 	return filepath.Join(filepath.Dir(l.src.File), path)
 }
 
-// readFile reads a whole file. It refuses a pipe, because a reload would wait for the next writer of the
-// pipe. It also refuses a file that has become empty: the file is being written, or its writer has failed or
-// the disk is full.
-func (l *loader) readFile(path string) ([]byte, error) {
+// readFile reads a whole file of at most limit bytes. It refuses a pipe, because a reload would wait for the next
+// writer of the pipe. It also refuses a file that has become empty: the file is being written, or its writer has
+// failed or the disk is full.
+func (l *loader) readFile(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !l.src.Once {
 		return nil, fmt.Errorf("%s is a pipe, and it is read again at each reload; write it to a file", path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := readLimited(path, limit)
 	switch {
 	case err != nil:
 	case len(bytes.TrimSpace(data)) > 0:

@@ -132,7 +132,7 @@ func (l *loader) list(path, scheme, key string) {
 	data, err := l.src.Stdin, error(nil)
 	if path != Stdin {
 		l.cfg.files = append(l.cfg.files, path)
-		data, err = l.readFile(path)
+		data, err = l.readFile(path, maxList)
 	}
 	if err != nil {
 		l.fault(key, path, err.Error())

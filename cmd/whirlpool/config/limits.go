@@ -1,0 +1,42 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+// The maximum sizes of files in bytes.
+const (
+	maxConfig = 16 << 20 // of the configuration file
+	maxList   = 64 << 20 // of a proxy list
+)
+
+// ReadList reads a proxy list of at most 64 MiB. If it is larger, the error names the list, its size and the limit.
+func ReadList(name string, in io.Reader) ([]byte, error) { return readAtMost(name, in, 0, maxList) }
+
+// readLimited reads a file of at most limit bytes.
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return readAtMost(path, f, info.Size(), limit)
+}
+
+// readAtMost reads at most limit bytes of a file. size is the size of the file in bytes; 0 if it is unknown.
+func readAtMost(name string, in io.Reader, size, limit int64) ([]byte, error) {
+	if size > limit {
+		return nil, fmt.Errorf("%s has %d bytes, and at most %d are read; is it the right file?", name, size, limit)
+	}
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes, the most that is read; is it the right file?", name, limit)
+	}
+	return data, err
+}
