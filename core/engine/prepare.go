@@ -137,7 +137,7 @@ func (r *roundTrip) body(q *http.Request, limit int64) error {
 	if err != nil {
 		return &RequestError{"the body cannot be read: " + err.Error()}
 	}
-	out.Prefix = prefix
+	out.Prefix = [][]byte{prefix}
 	read := int64(len(prefix))
 	if length := q.ContentLength; length > 0 && (read > length || read < length && read <= limit) {
 		return &RequestError{errLength.Error()}

@@ -23,7 +23,7 @@ func (r *request) readBody(q *transport.Request) error {
 	}
 	r.detach(q)
 	known := r.head.Framing != http1.Chunked // the length is known
-	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.grow(r.head.Length, r.set.ReplayMemory)
+	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.fits(r.head.Length, r.set.ReplayMemory)
 	switch {
 	case !r.head.Continue:
 	case !fits: // the proxy gets the Expect field (RFC 9110 section 10.1.1)
@@ -33,11 +33,9 @@ func (r *request) readBody(q *transport.Request) error {
 	case !r.sendContinue():
 		return io.ErrUnexpectedEOF
 	}
-	if fits {
-		r.kept.take()
-	}
-	if fits && known {
-		r.kept.grow(int(r.head.Length))
+	r.kept.start(-1)
+	if known {
+		r.kept.start(r.head.Length)
 	}
 	for fits && !r.body.Done() {
 		r.awaitBody()
@@ -48,13 +46,12 @@ func (r *request) readBody(q *transport.Request) error {
 		if err != nil {
 			return err
 		}
-		r.kept.buf = append(r.kept.buf, p...)
-		fits = int64(len(r.kept.buf)) <= r.set.ReplayLimit &&
-			(known || r.reserved.grow(int64(len(p)), r.set.ReplayMemory))
+		r.kept.append(p)
+		fits = r.kept.size <= r.set.ReplayLimit && r.reserved.grow(int64(len(p)), r.set.ReplayMemory)
 	}
-	q.Prefix = r.kept.buf
+	q.Prefix = r.kept.list
 	if r.body.Done() {
-		q.Framing, q.Length = http1.Length, int64(len(r.kept.buf))
+		q.Framing, q.Length = http1.Length, r.kept.size
 		return nil
 	}
 	r.input.Replayable = false

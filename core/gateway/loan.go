@@ -28,14 +28,6 @@ func (l *loan) take() []byte {
 	return l.buf[:0]
 }
 
-// grow makes room for n bytes in the buffer that take returned. A buffer that is larger than those of the
-// pool has exactly n bytes.
-func (l *loan) grow(n int) {
-	if cap(l.buf) < n {
-		l.buf = make([]byte, 0, n)
-	}
-}
-
 // back returns the buffer to the pool.
 func (l *loan) back() {
 	if l.lent == nil {

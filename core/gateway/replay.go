@@ -11,6 +11,9 @@ type reservation struct {
 	bytes  int64
 }
 
+// fits reports whether n more bytes could be reserved now. It reserves nothing.
+func (r *reservation) fits(n, limit int64) bool { return r.memory.used.Load()+n <= limit }
+
 // grow reserves n more bytes. It returns false, and reserves nothing, if all requests together would
 // exceed limit bytes.
 func (r *reservation) grow(n, limit int64) bool {

@@ -32,7 +32,7 @@ type request struct {
 	dial     proxyhttp.Connect // for a CONNECT
 
 	out       loan          // the response that is being written
-	kept      loan          // the body, kept for repeats
+	kept      keptBody      // the body, kept for repeats
 	reserved  reservation   // the part of the server's replay memory for kept
 	fields    []http1.Field // the fields that are sent to the proxy
 	detached  []byte        // copy of the head; see detach
@@ -53,7 +53,7 @@ const usualFields = 64
 func (r *request) init(s *Server, c *connection) {
 	r.server, r.conn, r.set = s, c, s.settings.Load()
 	c.out.patience = r.set.BodyIdle
-	r.out.from, r.kept.from, r.reserved.memory = s.outs, s.bodies, &s.replay
+	r.out.from, r.kept.pool, r.reserved.memory = s.outs, s.pieces, &s.replay
 	r.callbacks = callbacks{
 		awaitBody: r.awaitBody, stopBody: c.read.stop, watch: c.watch.start, sendContinue: r.sendContinue,
 	}
@@ -73,7 +73,7 @@ func (r *request) begin() {
 // shrink releases memory that is not needed while the connection is idle.
 func (r *request) shrink() {
 	r.out.back()
-	r.kept.back()
+	r.kept.free()
 	r.reserved.release()
 	if cap(r.detached) > smallChunk {
 		r.detached = nil

@@ -66,7 +66,8 @@ type Server struct {
 
 	replay replayMemory
 
-	outs, bodies *sync.Pool // buffers of loans: for responses, and for request bodies
+	outs   *sync.Pool // buffers of loans, for responses
+	pieces *pieces    // buffers of kept bodies
 
 	ctx    context.Context // cancelled when the grace period of a drain ends
 	cancel context.CancelCauseFunc
@@ -89,7 +90,7 @@ type settings struct {
 func New(cfg Config, set Settings) *Server {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s := &Server{
-		Config: cfg, outs: newSpares(), bodies: newSpares(), ctx: ctx, cancel: cancel,
+		Config: cfg, outs: newSpares(), pieces: newPieces(), ctx: ctx, cancel: cancel,
 		conns: map[*connection]struct{}{},
 	}
 	s.buffers = newBuffers(socket.NewPipes(s.pipeRoom))

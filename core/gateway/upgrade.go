@@ -15,7 +15,7 @@ func (r *request) upgrade(x *executor.Relay, in *transport.Response) {
 	}
 	r.out.buf = h.Append(r.out.take())
 	way := in.Tunnel(&r.forward.Control)
-	r.kept.back() // the buffer is not needed, and the tunnel may last for days
+	r.kept.free() // the buffer is not needed, and the tunnel may last for days
 	r.reserved.release()
 	r.server.serveTunnel(r.conn, x.Switched(r.server.Now()), &way, nil, &r.out)
 }

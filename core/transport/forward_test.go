@@ -81,7 +81,7 @@ func send(t *testing.T, tr *Transport, u *upstream.Upstream, method, authority s
 	q := getRequest()
 	q.Method, q.Target, q.Authority = []byte(method), []byte("http://"+authority+"/"), authority
 	if method == http.MethodPost {
-		q.Framing, q.Length, q.Prefix, q.Idempotent = http1.Length, 1, []byte("x"), false
+		q.Framing, q.Length, q.Prefix, q.Idempotent = http1.Length, 1, [][]byte{[]byte("x")}, false
 	}
 	var r Response
 	c := &Control{Deadline: time.Now().Add(5 * time.Second)}

@@ -199,7 +199,7 @@ func TestStaleConnection(t *testing.T) {
 					require.Eventually(t, func() bool { return !idle.alive() }, 5*time.Second, time.Millisecond)
 					q := w.request()
 					if size > 0 {
-						q.Prefix, q.Framing, q.Length = make([]byte, size), http1.Length, int64(size)
+						q.Prefix, q.Framing, q.Length = [][]byte{make([]byte, size)}, http1.Length, int64(size)
 					}
 					c := &Control{Deadline: time.Now().Add(5 * time.Second), BodyIdle: time.Second}
 					pool := tr.pool(w.u)

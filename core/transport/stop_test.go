@@ -32,7 +32,7 @@ func TestStop(t *testing.T) {
 		"CONNECT":            {"http", nil, func(q *Request) { q.TLS = true }},
 		"SOCKS":              {"socks5", nil, nil},
 		"the response":       {"http", nil, nil},
-		"a long body":        {"http", nil, func(q *Request) { q.Prefix = make([]byte, 10<<20) }},
+		"a long body":        {"http", nil, func(q *Request) { q.Prefix = [][]byte{make([]byte, 10<<20)} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := proxyAt(t, c.scheme+"://"+coretest.Serve(t, func(conn net.Conn) {

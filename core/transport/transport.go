@@ -136,11 +136,11 @@ type Request struct {
 	Upgrade    []byte // value of the Upgrade field to send; nil for none (see upgrades)
 	Idempotent bool
 
-	// The body is Prefix followed by Rest. Prefix can be sent any number of times, but Rest can be read only
-	// once.
+	// The body is Prefix, in one or more pieces, followed by Rest. Prefix can be sent any number of times, but Rest
+	// can be read only once.
 	Framing http1.Framing
 	Length  int64 // with http1.Length the length of the whole body; otherwise as in http1.Request
-	Prefix  []byte
+	Prefix  [][]byte
 	Rest    *http1.Body
 
 	Source     *socket.Conn  // the connection that Rest reads from; nil if that is not plain TCP
@@ -278,14 +278,26 @@ func closedEarly(verr *verdict.Error) bool {
 // maxInline is the maximum length of a body that is sent in one write with the head.
 const maxInline = 16 << 10
 
+// inline returns the part of the body that is sent in one write with the head. It returns false if Prefix is too long
+// for that.
+func (q *Request) inline() ([]byte, bool) {
+	switch {
+	case len(q.Prefix) == 0:
+		return nil, true
+	case len(q.Prefix) == 1 && len(q.Prefix[0]) <= maxInline:
+		return q.Prefix[0], true
+	}
+	return nil, false
+}
+
 // sendRequest sends the request and reads the response's head.
 func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.control = c
 	pc.out = pc.head(pc.out[:0], q)
-	inline := len(q.Prefix) <= maxInline
+	body, inline := q.inline()
 	if inline {
-		pc.out = appendBody(pc.out, q.Framing, q.Prefix)
+		pc.out = appendBody(pc.out, q.Framing, body)
 		if q.Framing == http1.Chunked && q.Rest == nil {
 			pc.out = append(pc.out, http1.LastChunk...)
 		}

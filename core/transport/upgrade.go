@@ -15,7 +15,8 @@ import (
 // protocols before it has read the whole body, and would then take the rest of the body for bytes of the new
 // protocol.
 func (q *Request) upgrades() bool {
-	return q.Upgrade != nil && q.Rest == nil && len(q.Prefix) <= maxInline
+	_, short := q.inline()
+	return q.Upgrade != nil && q.Rest == nil && short
 }
 
 // readHead reads the head of the response to q.

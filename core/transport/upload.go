@@ -169,8 +169,11 @@ func sendBody(pc *persistConn, c *Control, q *Request, prefixSent bool) error {
 		}
 		return write(p)
 	}
-	if !prefixSent && len(q.Prefix) > 0 {
-		if err := piece(q.Prefix); err != nil {
+	for _, p := range q.Prefix {
+		if prefixSent {
+			break
+		}
+		if err := piece(p); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,117 @@
+package gateway
+
+import "sync"
+
+// The sizes of the pieces of a kept body, in bytes.
+const (
+	smallPiece  = smallChunk // the first piece, until more has arrived
+	mediumPiece = 16 << 10   // the first piece of a body of unknown length
+	largePiece  = 64 << 10   // all others, at most
+)
+
+// pieces is a pool of the buffers of kept bodies, in two sizes.
+type pieces struct{ small, large sync.Pool }
+
+func newPieces() *pieces {
+	p := &pieces{}
+	p.small.New = func() any { b := make([]byte, 0, smallPiece); return &b }
+	p.large.New = func() any { b := make([]byte, 0, largePiece); return &b }
+	return p
+}
+
+// keptBody is a request body that is kept for repeats. Its memory grows with the bytes that have arrived, not with the
+// length that the client has announced: beyond the first 64 KiB it is at most 1.1 times the body if the length is
+// known, and 1.25 times otherwise. While there is no body it holds no buffer.
+type keptBody struct {
+	pool   *pieces
+	list   [][]byte
+	lent   []*[]byte // the pool's pointers to the pieces of list; nil for a piece that is not from the pool
+	size   int64     // bytes of all pieces
+	length int64     // announced length; -1 if it is unknown
+}
+
+// start begins a body of length bytes, or of unknown length if it is -1.
+func (k *keptBody) start(length int64) { k.length = length }
+
+// append adds bytes to the body.
+func (k *keptBody) append(p []byte) {
+	for len(p) > 0 {
+		last := len(k.list) - 1
+		if last < 0 || len(k.list[last]) == cap(k.list[last]) {
+			k.grow()
+			continue
+		}
+		piece := k.list[last]
+		n := copy(piece[len(piece):cap(piece)], p)
+		k.list[last] = piece[:len(piece)+n]
+		k.size += int64(n)
+		p = p[n:]
+	}
+}
+
+// grow makes room for at least one byte.
+func (k *keptBody) grow() {
+	switch {
+	case len(k.list) == 0:
+		k.add(smallPiece)
+	case len(k.list) == 1 && k.size == smallPiece:
+		first, lent := k.list[0], k.lent[0]
+		k.list, k.lent = k.list[:0], k.lent[:0]
+		k.add(k.firstPiece())
+		k.list[0] = append(k.list[0], first...)
+		k.release(lent)
+	case k.length >= 0:
+		k.add(min(k.length-k.size, largePiece))
+	default:
+		k.add(min(max(k.size/4, smallPiece), largePiece))
+	}
+}
+
+// firstPiece returns the size of the first piece of a body with more than smallPiece bytes.
+func (k *keptBody) firstPiece() int64 {
+	if k.length >= 0 {
+		return min(k.length, largePiece)
+	}
+	return mediumPiece
+}
+
+// add adds an empty piece.
+func (k *keptBody) add(size int64) {
+	var lent *[]byte
+	switch size {
+	case smallPiece:
+		lent = k.pool.small.Get().(*[]byte)
+	case largePiece:
+		lent = k.pool.large.Get().(*[]byte)
+	default:
+		k.list, k.lent = append(k.list, make([]byte, 0, size)), append(k.lent, nil)
+		return
+	}
+	k.list, k.lent = append(k.list, (*lent)[:0]), append(k.lent, lent)
+}
+
+func (k *keptBody) release(lent *[]byte) {
+	switch {
+	case lent == nil:
+	case cap(*lent) == smallPiece:
+		k.pool.small.Put(lent)
+	default:
+		k.pool.large.Put(lent)
+	}
+}
+
+// usualPieces is the number of pieces for which an idle connection keeps a list.
+const usualPieces = 8
+
+// free drops the body and returns its buffers.
+func (k *keptBody) free() {
+	for _, lent := range k.lent {
+		k.release(lent)
+	}
+	clear(k.list)
+	clear(k.lent)
+	k.list, k.lent, k.size = k.list[:0], k.lent[:0], 0
+	if cap(k.list) > usualPieces {
+		k.list, k.lent = nil, nil
+	}
+}
