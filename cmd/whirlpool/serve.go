@@ -52,6 +52,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	log, level, done := openLog(cfg.Log, logTo)
 	defer done() // its error can only be logged
+	defer boundMemory(ctx, log)()
 	program, err := os.Executable()
 	if err != nil {
 		program = ""

@@ -1,0 +1,49 @@
+package memory
+
+import (
+	"bytes"
+	"io/fs"
+	"math"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// CgroupLimit returns the memory limit in bytes of this process's control group, the smallest of the group and its
+// parents; false without one. root is the file system (os.DirFS("/")). Version 2 of control groups is read
+// (memory.max), and version 1 where a container has its own mount (memory.limit_in_bytes).
+func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
+	least := int64(math.MaxInt64)
+	read := func(file string) {
+		text, err := fs.ReadFile(root, file)
+		if err != nil {
+			return
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64) // "max" stands for no limit
+		if err == nil && n > 0 {
+			least = min(least, n)
+		}
+	}
+	for dir := cgroupDir(root); ; dir = path.Dir(dir) {
+		read(path.Join("sys/fs/cgroup", dir, "memory.max"))
+		if dir == "/" || dir == "." {
+			break
+		}
+	}
+	read("sys/fs/cgroup/memory/memory.limit_in_bytes")
+	return least, least < noLimit
+}
+
+// noLimit is the smallest value that stands for no limit: version 1 has no word for it, but a number of about 2^63.
+const noLimit = 1 << 60
+
+// cgroupDir returns the path of this process's control group (version 2) below its mount; "/" if it is unknown.
+func cgroupDir(root fs.FS) string {
+	text, _ := fs.ReadFile(root, "proc/self/cgroup") // without it the group is taken to be the root
+	for line := range bytes.Lines(text) {
+		if dir, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "0::"); ok && strings.HasPrefix(dir, "/") {
+			return path.Clean(dir)
+		}
+	}
+	return "/"
+}

@@ -1,0 +1,111 @@
+package memory
+
+import (
+	"context"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// process is a process of which free returns what is not used.
+type process struct {
+	Usage
+	used  uint64
+	freed []time.Duration // when free was called
+}
+
+// run calls Release, and do at each second.
+func run(t *testing.T, p *process, seconds int, do map[int]func()) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		go Release(ctx, func() Usage { return p.Usage }, func() {
+			p.Held = p.used
+			p.freed = append(p.freed, time.Since(began))
+		})
+		for i := range seconds {
+			synctest.Wait()
+			if f := do[i]; f != nil {
+				f()
+			}
+			time.Sleep(time.Second)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// Within ten seconds of a burst its memory is returned, whether memory was released during the burst or not.
+func TestMemoryIsReturnedAfterABurst(t *testing.T) {
+	for _, length := range []int{2, 60, 1000} {
+		p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
+		run(t, p, length+160, map[int]func(){
+			100: func() { p.Held, p.used, p.Goroutines = 300<<20, 250<<20, 10_000 },
+			100 + length: func() {
+				p.used, p.Goroutines = 30<<20, 50
+				p.Cycles++
+			},
+			100 + length + 10: func() { require.EqualValues(t, 30<<20, p.Held, "after a burst of %d s", length) },
+		})
+	}
+}
+
+// A process in which nothing changes calls free less and less often, and a busy one never.
+func TestWhoHasNothingToReturn(t *testing.T) {
+	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
+	run(t, p, 3600, nil)
+	require.InDelta(t, 3600/120, len(p.freed), 6)
+	p = &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
+	busy := map[int]func(){}
+	for i := range 1200 {
+		busy[3*i] = func() { p.Cycles++; p.Held = uint64(30+10*(i%9)) << 20 }
+	}
+	run(t, p, 3600, busy)
+	require.Empty(t, p.freed)
+}
+
+func TestReadAndFree(t *testing.T) {
+	before := Read()
+	require.Positive(t, before.Held)
+	require.Positive(t, before.Goroutines)
+	waste := make([]byte, 64<<20)
+	for i := 0; i < len(waste); i += 4096 {
+		waste[i] = 1
+	}
+	grown := Read().Held
+	require.Greater(t, grown, before.Held+32<<20, "%d", waste[0])
+	waste = nil
+	Free()
+	require.Less(t, Read().Held, grown-32<<20)
+}
+
+func TestCgroupLimit(t *testing.T) {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	for name, c := range map[string]struct {
+		root fstest.MapFS
+		want int64 // 0 for no limit
+	}{
+		"nothing":     {fstest.MapFS{}, 0},
+		"no limit":    {fstest.MapFS{"sys/fs/cgroup/memory.max": file("max\n")}, 0},
+		"a container": {fstest.MapFS{"sys/fs/cgroup/memory.max": file("1048576\n")}, 1 << 20},
+		"a service": {fstest.MapFS{
+			"proc/self/cgroup":                           file("1:name=x:/y\n0::/a.slice/b.service\n"),
+			"sys/fs/cgroup/memory.max":                   file("max\n"),
+			"sys/fs/cgroup/a.slice/memory.max":           file("2097152\n"),
+			"sys/fs/cgroup/a.slice/b.service/memory.max": file("4194304\n"),
+		}, 2 << 20},
+		"version 1":        {fstest.MapFS{"sys/fs/cgroup/memory/memory.limit_in_bytes": file("1048576\n")}, 1 << 20},
+		"version 1, none":  {fstest.MapFS{"sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n")}, 0},
+		"nonsense":         {fstest.MapFS{"sys/fs/cgroup/memory.max": file("-5\n")}, 0},
+		"a path elsewhere": {fstest.MapFS{"proc/self/cgroup": file("0::/../x\n")}, 0},
+	} {
+		got, ok := CgroupLimit(c.root)
+		require.Equal(t, c.want > 0, ok, name)
+		if ok {
+			require.Equal(t, c.want, got, name)
+		}
+	}
+}

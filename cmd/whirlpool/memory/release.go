@@ -1,0 +1,95 @@
+// Package memory keeps the memory of the process near what it uses: it returns memory to the system after a burst, and
+// sets the Go runtime's memory limit from that of the control group.
+package memory
+
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// Usage is a reading of the runtime's counters.
+type Usage struct {
+	Held       uint64 // bytes that the runtime has from the system and has not returned
+	Cycles     uint64 // garbage collections that the runtime has started itself
+	Goroutines uint64
+}
+
+// The waits of Release.
+const (
+	tick         = time.Second
+	shortestWait = 4 * time.Second
+	longestWait  = 2 * time.Minute
+)
+
+// Release calls free when the process has become idle after a burst, until ctx ends. Without that call, the heap of a
+// burst stays: the next garbage collection begins when the heap has doubled, or after two minutes (GOGC in package
+// runtime).
+//
+// The process is idle if the runtime has started no garbage collection for the length of a wait. The wait is 4 s. It
+// doubles, up to 2 minutes, after each call of free that has returned less than a tenth of the memory. It is 4 s again
+// when half of the goroutines have ended, or when the memory has grown by a quarter and 8 MiB. So an idle process calls
+// free once in 2 minutes.
+func Release(ctx context.Context, read func() Usage, free func()) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	r := releaser{read: read, free: free, after: read(), wait: shortestWait, since: time.Now()}
+	for {
+		select {
+		case now := <-ticker.C:
+			r.step(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+type releaser struct {
+	read   func() Usage
+	free   func()
+	after  Usage  // after the last call of free
+	cycles uint64 // at the last step
+	wait   time.Duration
+	since  time.Time // of the last garbage collection or call of free
+}
+
+func (r *releaser) step(now time.Time) {
+	u := r.read()
+	if u.Cycles != r.cycles {
+		r.cycles, r.since = u.Cycles, now
+	}
+	if u.Goroutines < r.after.Goroutines/2 || u.Held > r.after.Held*5/4+8<<20 {
+		r.wait = shortestWait
+	}
+	if now.Sub(r.since) < r.wait {
+		return
+	}
+	r.free()
+	r.after, r.since = r.read(), now
+	if r.after.Held > u.Held/10*9 {
+		r.wait = min(2*r.wait, longestWait)
+	} else {
+		r.wait = shortestWait
+	}
+}
+
+// Read returns the usage of this process.
+func Read() Usage {
+	s := []metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/gc/cycles/automatic:gc-cycles"}, {Name: "/sched/goroutines:goroutines"},
+	}
+	metrics.Read(s)
+	return Usage{
+		Held: s[0].Value.Uint64() - s[1].Value.Uint64(), Cycles: s[2].Value.Uint64(), Goroutines: s[3].Value.Uint64(),
+	}
+}
+
+// Free returns unused memory to the system. It collects garbage twice, because the first collection leaves the unused
+// buffers of each sync.Pool.
+func Free() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}
