@@ -62,8 +62,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				if death.Hole {
 					requests = 16 // each takes a while
 				}
-				// The default scorer may leave the proxy out for a while on which the first failures fell.
-				w := start(t, 6, quick+"[selection]\nfirst = \"round_robin\"\n")
+				w := start(t, 6, quick)
 				for _, f := range w.fakes {
 					f.Set(byHost(map[string]lab.Behaviour{"dead.test": death}))
 				}
@@ -100,7 +99,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 					}
 					w.request("GET", "http://"+host+"/", "")
 				}
-				assert.Equal(t, "open", w.breaker("F1")["state"])
+				assert.Equal(t, "open", w.breaker("F1")["state"], "%v", w.json("/proxies"))
 				at := map[string]int{}
 				for _, a := range w.fakes[0].Arrivals() {
 					at[a.Target]++

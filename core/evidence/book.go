@@ -9,8 +9,12 @@ import (
 // Book holds the failures of one proxy. The zero value is ready to use. It is safe for
 // concurrent use.
 type Book struct {
+	// OnWithdrawn is called after failures were withdrawn (TakeWithdrawn). It must not call the ledger.
+	OnWithdrawn func()
+
 	successes atomic.Uint64          // of the proxy
 	records   atomic.Pointer[record] // list of at most maxRecords, the newest first
+	withdrawn atomic.Int32           // see TakeWithdrawn
 
 	mu     sync.Mutex
 	gen    uint64  // generation of the breaker
@@ -177,10 +181,11 @@ func (b *Book) addAtTarget(l *Ledger, a *Attempt) Finding {
 		b.ownFailures++
 		b.unlearned.own++
 		b.ownCauses.add(a.Cause)
-		return l.find(a.Target).finding(a)
+		return l.finding(a, l.find(a.Target))
 	}
 	t := l.findOrAdd(a.Target)
-	f := t.finding(a)
+	f := l.finding(a, t)
+	t.updateProvisional(b, f)
 	r := b.record(l, t)
 	if r.episode != b.episode {
 		r.beginEpisode(b.episode)

@@ -111,6 +111,9 @@ type Finding struct {
 	JustServed bool
 }
 
+// NotByProxy reports whether the target is the likely cause of the failure.
+func (f *Finding) NotByProxy() bool { return f.TargetFails || f.OthersFail && !f.JustServed }
+
 // llr returns the log-likelihood ratios of a failure and of a success, in nats,
 // if the noise is q.
 func llr(q float64) (failure, success float64) {

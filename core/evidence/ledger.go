@@ -149,14 +149,13 @@ func (l *Ledger) Failed(a *Attempt) Finding {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.Gen < b.gen { // the attempt was admitted before the breaker changed its state
-		return l.find(a.Target).finding(a)
+		return l.finding(a, l.find(a.Target))
 	}
 	l.beginStreak(a)
 	b.updateStreaks(l, a)
 	b.updateEpisode(l, a)
 	b.add(l, a)
 	f := b.addAtTarget(l, a)
-	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
 	b.outage = b.everythingFails(l, a)
 	f.Worse = l.onlyProxy(a) || b.outage || b.worse(l, a)
 	return f
@@ -222,8 +221,15 @@ func (l *Ledger) TryAsUsual(t Target, now time.Duration) bool {
 
 // ServedElsewhere reports whether another proxy of the pool was served by the target within the last 2 s.
 func (l *Ledger) ServedElsewhere(t Target, proxy uint64, now time.Duration) bool {
-	return l.recent.servedOther(t.Hash, proxy, now, justServed) ||
-		l.find(t).finding(&Attempt{Proxy: proxy, At: now}).JustServed
+	return l.finding(&Attempt{Proxy: proxy, At: now, Target: t}, l.find(t)).JustServed
+}
+
+// finding returns the conclusion from the other proxies' attempts at the target of a. t is the target's entry,
+// or nil.
+func (l *Ledger) finding(a *Attempt, t *target) Finding {
+	f := t.finding(a)
+	f.JustServed = f.JustServed || l.recent.servedOther(a.Target.Hash, a.Proxy, a.At, justServed)
+	return f
 }
 
 // Sweep removes the targets without a recent failure. The caller calls it every few

@@ -34,6 +34,9 @@ type target struct {
 	// attempts.
 	oldSuccesses, oldTransients   float64
 	baseSuccesses, baseTransients uint32
+	provisional                   []provisional
+
+	hasProvisional atomic.Bool
 }
 
 // mark is an attempt in the ring. 0 stands for no attempt.
@@ -110,6 +113,7 @@ func (t *target) addSuccess(a *Attempt) {
 	if t.suspect.Load() {
 		t.suspect.Store(false)
 	}
+	t.dropProvisional()
 }
 
 // addFailure records a failure that the target may have caused.

@@ -127,8 +127,8 @@ func (p *Pool) Idle() []*Upstream {
 	return nil
 }
 
-// sweepWindows removes old attempts from the windows of the next sweepRows proxies, and finds those
-// proxies whose exploration is due.
+// sweepWindows removes old attempts and withdrawn failures from the windows of the next sweepRows proxies, and
+// finds those proxies whose exploration is due.
 func (p *Pool) sweepWindows() {
 	p.sweepMu.Lock()
 	defer p.sweepMu.Unlock()
@@ -147,6 +147,8 @@ func (p *Pool) sweepWindows() {
 		}
 		u := all[p.swept]
 		p.swept++
+		u.removeWithdrawn()
+		u.book.TakeWithdrawn() // the rest is no longer in the window
 		u.window.age(&u.stats, at, memory)
 		p.sweptTail = max(p.sweptTail, load(&u.window.tail))
 		check(u)

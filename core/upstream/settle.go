@@ -37,9 +37,18 @@ func (l *Lease) Settle(o *core.Outcome) (found evidence.Finding) {
 	default:
 		u.window.add(&u.stats, counted, o.Latency, l.began+o.Latency, time.Duration(u.pool.memory.Load()),
 			u.pool.literal.Load())
+		u.removeWithdrawn()
 	}
 	l.permit.Report(reported, enough)
 	return found
+}
+
+// removeWithdrawn removes the failures from the window that the ledger has withdrawn. Those that are not in the
+// window yet are removed by the next call.
+func (u *Upstream) removeWithdrawn() {
+	if n := u.book.TakeWithdrawn(); n > 0 {
+		u.book.ReturnWithdrawn(n - u.window.removeFailures(&u.stats, n))
+	}
 }
 
 // weigh records the attempt in the pool's ledger. It returns the finding and the evidence for

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
@@ -52,4 +53,98 @@ func TestFailuresInTheStatistics(t *testing.T) {
 		}
 		require.Equal(t, samples, pool.Snapshot().Get("a").Stats().Samples, fmt.Sprintf("%+v", x))
 	}
+}
+
+// If the target turns out to fail for the other proxies too, the failures before are withdrawn from the statistics,
+// unless the target has served a proxy in between.
+func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
+	const at, other = "dead.test:80", "other.test:80"
+	type attempt struct {
+		proxy  string
+		target string
+		v      core.Verdict
+	}
+	fails := func(proxy, target string) attempt { return attempt{proxy, target, core.Failure} }
+	for name, x := range map[string]struct {
+		attempts []attempt
+		want     map[string]int // samples
+	}{
+		"not yet":           {[]attempt{fails("a", at), fails("a", at)}, map[string]int{"a": 2}},
+		"a second proxy":    {[]attempt{fails("a", at), fails("a", at), fails("b", at)}, map[string]int{}},
+		"at another target": {[]attempt{fails("a", at), fails("b", other)}, map[string]int{"a": 1, "b": 1}},
+		"failures elsewhere stay": {[]attempt{fails("a", other), fails("a", at), fails("b", at)},
+			map[string]int{"a": 1}},
+		"served in between": {[]attempt{fails("a", at), {"b", at, core.Success}, fails("b", at), fails("c", at)},
+			map[string]int{"a": 1, "b": 1, "c": 1}},
+		"a success stays": {[]attempt{{"a", other, core.Success}, fails("a", at), fails("b", at)},
+			map[string]int{"a": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1000, 0)
+			pool := NewPool(PoolConfig{Breaker: breaker.Default(), Memory: DefaultMemory,
+				Now: func() time.Time { return now }})
+			var specs []Spec
+			for _, id := range []string{"a", "b", "c"} {
+				specs = append(specs, Spec{ID: id, Address: Address{Scheme: HTTP, Host: id + ".test:1"}})
+			}
+			require.NoError(t, pool.Apply(specs))
+			for _, a := range x.attempts {
+				lease, ok := pool.Snapshot().Get(a.proxy).Acquire(now)
+				require.True(t, ok)
+				lease.Target = Target(a.target)
+				lease.Settle(&core.Outcome{Verdict: a.v, Charge: core.ChargeProxyOrTarget, Latency: time.Millisecond})
+				lease.Release()
+				now = now.Add(10 * time.Millisecond)
+			}
+			got := map[string]int{}
+			for _, u := range pool.Snapshot().All {
+				if n := u.Stats().Samples; n > 0 {
+					got[u.ID()] = n
+				}
+			}
+			require.Equal(t, x.want, got)
+		})
+	}
+}
+
+// A window without its latest failures equals one to which they were never added.
+func TestRemoveFailures(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		attempts := rapid.SliceOfN(rapid.Bool(), 0, windowSize).Draw(t, "attempts")
+		n := rapid.IntRange(0, 20).Draw(t, "n")
+		older := rapid.IntRange(0, 150).Draw(t, "successes before")
+		keep, left := make([]bool, len(attempts)), n
+		for i := len(attempts) - 1; i >= 0; i-- {
+			if keep[i] = attempts[i] || left == 0; !keep[i] {
+				left--
+			}
+		}
+		var got, want window
+		var gotStats, wantStats stats
+		gotStats.init()
+		wantStats.init()
+		add := func(w *window, s *stats, i int, ok bool) {
+			v, latency := core.Failure, time.Duration(0)
+			if ok {
+				v, latency = core.Success, time.Duration(i)*time.Millisecond
+			}
+			w.add(s, v, latency, time.Duration(i)*time.Second, 0, true)
+		}
+		for i := range older % (windowSize - len(attempts) + 1) {
+			add(&got, &gotStats, i, true)
+			add(&want, &wantStats, i, true)
+		}
+		for i, ok := range attempts {
+			add(&got, &gotStats, 200+i, ok)
+			if keep[i] {
+				add(&want, &wantStats, 200+i, ok)
+			}
+		}
+		require.Equal(t, n-left, got.removeFailures(&gotStats, n))
+		require.Equal(t, load(&wantStats.samples), load(&gotStats.samples))
+		require.Equal(t, load(&wantStats.failures), load(&gotStats.failures))
+		require.InDelta(t, load(&wantStats.successRate), load(&gotStats.successRate), 1e-9)
+		require.InDelta(t, load(&wantStats.mean), load(&gotStats.mean), 1e-6)
+		require.Equal(t, want.oldest.Load(), got.oldest.Load())
+	})
 }

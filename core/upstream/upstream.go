@@ -70,6 +70,7 @@ func (p *Pool) newUpstream(spec Spec, cfg breaker.Config) *Upstream {
 	})
 	u.abilities.NotifyLimits(&p.limited)
 	u.stats.init()
+	u.book.OnWithdrawn = u.removeWithdrawn
 	u.slow.limit.Store(p.startLimit())
 	u.window.lastSuccess.Store(int64(u.added))
 	u.configure(spec)

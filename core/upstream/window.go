@@ -139,6 +139,32 @@ func (w *window) age(to *stats, at, memory time.Duration) {
 	w.publish(to)
 }
 
+// removeFailures removes the latest n failures, or all if there are less. It returns the number of those that it
+// has removed.
+func (w *window) removeFailures(to *stats, n int) (removed int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	place := w.next // of the attempts that stay, from the latest to the oldest
+	series, ended := 0, false
+	for k := range w.n {
+		i := (w.next - 1 - k + windowSize) % windowSize
+		failed := math.IsNaN(float64(w.latency[i]))
+		if failed && removed < n {
+			removed++
+			continue
+		}
+		if ended = ended || !failed; !ended {
+			series++
+		}
+		place = (place - 1 + windowSize) % windowSize
+		w.latency[place], w.ended[place] = w.latency[i], w.ended[i]
+	}
+	w.n -= removed
+	store(&to.failures, min(load(&to.failures), float64(series)))
+	w.publish(to)
+	return removed
+}
+
 // mean returns the mean latency in seconds; 0 without a success. Requires mu.
 func (w *window) mean() float64 {
 	if w.successes == 0 {
