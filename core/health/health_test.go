@@ -574,3 +574,11 @@ func TestChecksFollowThePool(t *testing.T) {
 		})
 	})
 }
+
+// A proxy that asks for another authentication scheme than Basic is reported as such, unless its 407 is expected.
+func TestASchemeThatIsNotSupported(t *testing.T) {
+	r := health.Response{Facts: verdict.Facts{Status: 407, Schemes: "Digest or NTLM"}}
+	require.Contains(t, (&health.Expect{}).Fault(&r), "Digest or NTLM")
+	require.Contains(t, (&health.Expect{Status: 200}).Fault(&r), "Digest or NTLM")
+	require.Empty(t, (&health.Expect{Status: 407}).Fault(&r))
+}
