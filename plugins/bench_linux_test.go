@@ -180,11 +180,14 @@ func newRequest(t testing.TB, pool *upstream.Pool, s *selector.Selector, first s
 	}
 }
 
+var target = upstream.Target("example.com:80")
+
 func (r *request) run() bool {
 	now := time.Now()
 	r.q = executor.Request{
-		Policy: r.own, Global: r.own, Method: "GET", Host: "example.com", Idempotent: true, Replayable: true,
-		Progress: r.entry, Started: now,
+		Policy: r.own, Global: r.own, Method: "GET", Host: "example.com", Target: target, Idempotent: true,
+		Replayable: true,
+		Progress:   r.entry, Started: now,
 	}
 	r.entry.Begin(r.q.ID, r.q.Method, r.q.Host, now)
 	end := executor.Run(context.Background(), r.e, &r.x, &r.q, r.call)
@@ -235,6 +238,50 @@ func BenchmarkRequest(b *testing.B) {
 				}
 			})
 		})
+	}
+}
+
+// healthyPool returns a pool whose breakers count with evidence and whose proxies have served a hundred requests
+// each, and a selector over it.
+func healthyPool(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
+	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+	specs := make([]upstream.Spec, n)
+	for i := range specs {
+		specs[i].Address = upstream.Address{Scheme: upstream.HTTP, Host: fmt.Sprintf("10.0.0.%d:3128", i+1)}
+	}
+	require.NoError(t, pool.Apply(specs))
+	for _, u := range pool.Snapshot().All {
+		for range 100 {
+			lease, ok := u.Acquire(time.Now())
+			require.True(t, ok)
+			lease.Settle(&core.Outcome{Verdict: core.Success, Latency: 20 * time.Millisecond})
+			lease.Release()
+		}
+	}
+	return pool, selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
+}
+
+// BenchmarkDefaultRequest is a request through a pool without faults, with the parts that are on by default: evidence,
+// adaptive timeouts, slow start, and the scorer.
+func BenchmarkDefaultRequest(b *testing.B) {
+	for _, n := range []int{8, 100} {
+		for _, name := range []string{"exploring", plugins.FallbackFirst} {
+			b.Run(fmt.Sprintf("scorer=%s/proxies=%d", name, n), func(b *testing.B) {
+				pool, s := healthyPool(b, n)
+				r := newRequest(b, pool, s, name)
+				tuning := r.e.Tuning()
+				tuning.Budget, tuning.Adaptive = nil, true
+				tuning.Targets, tuning.Epoch = pool.Ledger(), pool.Epoch()
+				r.e.Tune(tuning)
+				b.ReportAllocs()
+				defer cpu(b)()
+				for b.Loop() {
+					if !r.run() {
+						b.Fatal(r.x.Result().Final)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 		b.pool.Sweep()
 		close(served)
 		require.True(t, <-done)
-		require.Equal(t, []time.Duration{0, 250 * time.Millisecond}, first.at)
+		require.Equal(t, []time.Duration{0, leastUnknown}, first.at)
 		require.Equal(t, 1, b.pool.Snapshot().All[0].Breaker().Snapshot().FailureCount,
 			"another proxy served the request")
 	})
@@ -131,6 +131,43 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 			cut += x.Result().Attempts - 1
 		}
 		assert.Equal(t, 1, cut, "0.25 s, then three times that")
+	})
+}
+
+// A proxy that has never served gets no more time, except for the probe of its breaker.
+func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive = true })
+		took := map[string]time.Duration{"p0": time.Hour, "p1": 10 * time.Millisecond, "p2": 10 * time.Millisecond}
+		serve := func() time.Duration {
+			x, k := exchange(t, nil), &tries{f: takes(took)}
+			b.run(t.Context(), x, k)
+			require.Equal(t, core.FinalSuccess, x.Result().Final)
+			return time.Since(k.begun).Round(50 * time.Millisecond)
+		}
+		hangs := b.pool.Snapshot().All[0].Breaker()
+		b.run(t.Context(), exchange(t, nil), &tries{f: func(ctx context.Context, a *Attempt) verdict.Facts {
+			if a.Upstream.ID() == "p0" {
+				return verdict.Facts{Err: &verdict.Error{Cause: verdict.NoAnswerInTime}}
+			}
+			return takes(took)(ctx, a)
+		}})
+		b.pool.Sweep()
+		b.pool.Sweep()
+		cut := 0
+		for hangs.State() == core.Closed {
+			if d := serve(); d > 0 {
+				cut++
+				require.Equal(t, leastAttempt, d)
+			}
+		}
+		require.Equal(t, 4, cut, "failure_threshold is 5")
+		time.Sleep(time.Minute)
+		probed := serve()
+		for range 3 {
+			probed = max(probed, serve())
+		}
+		require.Equal(t, leastUnknown, probed)
 	})
 }
 

@@ -49,11 +49,12 @@ type Exchange struct {
 
 // flight is one attempt, from the choice of its proxy to its outcome.
 type flight struct {
-	attempt  Attempt
-	proxy    *upstream.Upstream // nil before the first attempt
-	lease    upstream.Lease
-	event    core.AttemptEvent
-	cutShort bool // the attempt's deadline comes from its adaptive timeout
+	attempt      Attempt
+	proxy        *upstream.Upstream // nil before the first attempt
+	lease        upstream.Lease
+	event        core.AttemptEvent
+	leastTimeout time.Duration // the least adaptive timeout of this attempt
+	cutShort     bool          // the attempt's deadline comes from its adaptive timeout
 }
 
 // retryState is the part of an exchange's state that concerns retries.

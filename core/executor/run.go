@@ -178,11 +178,14 @@ func (f *flight) beginReplay(x *Exchange) {
 	f.setDeadline(x)
 }
 
-// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency, and
-// at least leastAttempt.
+// An adaptive timeout is tailFactor times the proxy's 99th percentile of latency (upstream.Tail), and at least
+// one of these times.
 const (
 	tailFactor   = 3
 	leastAttempt = 250 * time.Millisecond
+	// leastUnknown is for attempts that began before any proxy had served, and for the probes of half-open breakers:
+	// a proxy that is slower than the others must get a chance to show it.
+	leastUnknown = 400 * time.Millisecond
 )
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
@@ -197,6 +200,10 @@ func (f *flight) setDeadline(x *Exchange) {
 	}
 	if t.Adaptive && t.Budget == nil && a.Number+1 < q.Policy.MaxAttempts && q.Replayable &&
 		(q.Idempotent || q.Policy.RetryNonIdempotent) && f.proxy.HasPeers() {
+		f.leastTimeout = leastAttempt
+		if f.lease.Probe() || f.proxy.Tail() == 0 {
+			f.leastTimeout = leastUnknown
+		}
 		switch {
 		case f != &x.flight:
 			a.NewDeadline = f.shorten
@@ -215,7 +222,7 @@ func (f *flight) setDeadline(x *Exchange) {
 func (f *flight) shorten() time.Time {
 	a := &f.attempt
 	if tail := f.proxy.Tail(); tail > 0 {
-		if d := f.event.Started.Add(max(tailFactor*tail, leastAttempt)); d.Before(a.Deadline) {
+		if d := f.event.Started.Add(max(tailFactor*tail, f.leastTimeout)); d.Before(a.Deadline) {
 			a.Deadline, f.cutShort = d, true
 		}
 	}
@@ -268,7 +275,8 @@ func (x *Exchange) relaying(served bool) *Relay {
 func (x *Exchange) settle(o *core.Outcome) {
 	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: o.Cause == verdict.CredentialsRefused})
 	x.finding = evidence.Finding{}
-	if o.Cause == verdict.CutShort {
+	// For a proxy without a success, only tunnels raise Tail: their targets take longer than the pool's Tail shows.
+	if o.Cause == verdict.CutShort && (x.request.Tunnel || x.proxy.HasServed()) {
 		x.proxy.Stretch(o.Latency)
 	}
 	t := x.tuning
