@@ -39,6 +39,7 @@ func (f anyFront) serve() {
 		}
 		return
 	}
+	growStack()
 	if first := f.conn.reader.Buffered(); len(first) > 0 && first[0] == socks5.Version {
 		newSOCKSFront(f.server, f.conn).serve()
 		return
