@@ -97,8 +97,10 @@ func TestCgroupLimit(t *testing.T) {
 			"sys/fs/cgroup/a.slice/memory.max":           file("2097152\n"),
 			"sys/fs/cgroup/a.slice/b.service/memory.max": file("4194304\n"),
 		}, 2 << 20},
-		"version 1":        {fstest.MapFS{"sys/fs/cgroup/memory/memory.limit_in_bytes": file("1048576\n")}, 1 << 20},
-		"version 1, none":  {fstest.MapFS{"sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n")}, 0},
+		"version 1": {fstest.MapFS{"sys/fs/cgroup/memory/memory.limit_in_bytes": file("1048576\n")}, 1 << 20},
+		"version 1, none": {fstest.MapFS{
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n"),
+		}, 0},
 		"nonsense":         {fstest.MapFS{"sys/fs/cgroup/memory.max": file("-5\n")}, 0},
 		"a path elsewhere": {fstest.MapFS{"proc/self/cgroup": file("0::/../x\n")}, 0},
 	} {
