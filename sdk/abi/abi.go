@@ -1,6 +1,6 @@
-// Package abi is version 1 of the contract between Whirlpool and a plugin: export names, record layouts,
-// sizes. Host and Go guests both import it; it imports nothing. sdk/ABI.md describes the same contract for
-// all languages.
+// Package abi is version 1 of the contract between Whirlpool and a plugin: names of exports, layouts of
+// records, sizes. The host and the Go SDK import it. It imports nothing. sdk/ABI.md describes the same
+// contract for all languages.
 package abi
 
 // Version is the version of the contract that these declarations describe. A module declares the version that
@@ -15,7 +15,7 @@ const (
 	Memory  = "memory"  // the linear memory
 	Reserve = "reserve" // (bytes i32) -> address i32
 
-	// A module exports one of these three. It determines the kind of the module.
+	// A module exports one of these three, which determines its kind.
 	Score   = "score"   // (request, candidates, scores, count i32) -> status i32
 	Backoff = "backoff" // (request i32) -> seconds f64
 	Judge   = "judge"   // (request, ruling i32) -> status i32
@@ -48,8 +48,8 @@ const (
 
 // The kinds of Metric.
 const (
-	MetricCounter = iota // the value is added
-	MetricGauge          // the value is set
+	MetricCounter = iota // the value is added to the counter
+	MetricGauge          // the gauge is set to the value
 )
 
 // The rulings of a judge: the values of Ruling.Kind.

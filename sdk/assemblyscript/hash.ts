@@ -1,8 +1,9 @@
-/** The hashes of the contract, and chance. */
+/** The hashes of the contract, and random numbers. */
 
 /**
- * The hash behind idHash (of a proxy's id), hostHash (of a host: lower case, no
- * port) and regionHash: FNV-1a and MurmurHash3's finalizer.
+ * Returns the 53-bit hash of a text: idHash is that of a proxy's id, hostHash that of a host (in lower
+ * case, without the port), regionHash that of a region. The hash is FNV-1a with the finalizer of
+ * MurmurHash3.
  */
 export function hash53(text: string): f64 {
   const bytes = Uint8Array.wrap(String.UTF8.encode(text));
@@ -11,7 +12,7 @@ export function hash53(text: string): f64 {
   return mix53(h);
 }
 
-/** Two hashes made one: affinityHash is pair53(idHash, hostHash). */
+/** Combines two hashes into one: affinityHash is pair53(idHash, hostHash). */
 export function pair53(a: f64, b: f64): f64 {
   return mix53(<u64>a * 0x9e3779b97f4a7c15 + <u64>b);
 }
@@ -23,8 +24,8 @@ function mix53(h: u64): f64 {
 }
 
 /**
- * Uniform in (0, 1] for one row, from the call's seed: SplitMix64, Steele, Lea
- * and Flood, "Fast Splittable Pseudorandom Number Generators" (2014).
+ * Returns a random number in (0, 1], uniformly distributed, for one row of a call with a seed: SplitMix64
+ * (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
  */
 // @ts-ignore: decorator
 @inline

@@ -1,7 +1,7 @@
-// SDK for plugins of the Whirlpool proxy gateway, version 1 of the contract in
-// sdk/ABI.md. A plugin is a file that exports score, backoff or judge, and what every
-// module must export ("whirlpool" stands for the folder of this file: where
-// `whirlpool plugin new` has put it, that is "./whirlpool"):
+// SDK for plugins of the Whirlpool proxy gateway, for version 1 of the contract in sdk/ABI.md.
+// A plugin is a file that exports score, backoff or judge, and the two functions that every
+// module must export. In the imports, "whirlpool" stands for the folder of this file; in a
+// plugin made by `whirlpool plugin new` it is "./whirlpool".
 //
 //   import { Candidates, RankRequest, Scores } from "whirlpool";
 //   export { reserve, whirlpool_abi_v1 } from "whirlpool";
@@ -11,16 +11,19 @@
 //     return 0;
 //   }
 //
-// The optional exports, by the same rule:
+// In place of score, a plugin may export one of these:
 //
-//   configure(settings: Settings, count: i32): i32     0; to refuse one, what settings.refuse returns
-//   pool_changed(proxies: Proxies, count: i32): void   the pool, before the first call that follows a change
-//   observe(observation: Observation): void            learns from an attempt; makes the plugin one instance
+//   backoff(request: BackoffRequest): f64              returns the wait in seconds, at least 0
+//   judge(request: JudgeRequest, ruling: Ruling): i32  sets ruling.kind, and returns 0
+//
+// These exports are optional:
+//
+//   describe(): usize                                  declares the settings; returns describeSettings(text)
+//   configure(settings: Settings, count: i32): i32     returns 0, or settings.refuse(...) to refuse a setting
+//   pool_changed(proxies: Proxies, count: i32): void   is called before the first call, and after a change
+//   observe(observation: Observation): void            receives attempts; the plugin then has one instance
 //   tolerance(): f64                                   scores within this fraction of the best count as equal
-//   describe(): usize                                  states the settings: describeSettings(text)
-//   backoff(request: BackoffRequest): f64              in score's place: the seconds to wait, 0 or more
-//   judge(request: JudgeRequest, ruling: Ruling): i32  in score's place: sets ruling.kind, and returns 0
-//   judge_wants(): usize                               the parts of a response that a judge gets: judgeWants(text)
+//   judge_wants(): usize                               parts of a response for the judge; returns judgeWants(text)
 
 import { Candidate, JudgeRequest, Pair, Proxy } from "./records";
 export {
@@ -28,17 +31,17 @@ export {
 } from "./records";
 export { hash53, pair53, uniform } from "./hash";
 
-/** Says what version of the contract the module was built for. */
+/** Declares the version of the contract that the module was built for. */
 export function whirlpool_abi_v1(): void {}
 
 let region: usize = 0;
 let room: usize = 0;
 
-/** Room for the host's records, on the module's heap. */
+/** Returns the address of a region for the host's records on the module's heap. */
 export function reserve(bytes: usize): usize {
   if (bytes > room) {
     if (region) heap.free(region);
-    room = max(bytes, 2 * room); // so that a runtime that never frees wastes no more than this
+    room = max(bytes, 2 * room); // a runtime that never frees memory wastes at most as much as the last region has
     region = heap.alloc(room);
   }
   return region;
@@ -54,7 +57,7 @@ export class Candidates {
   }
 }
 
-/** The scores of a call: scores[i] = s, finite, higher is better. */
+/** The scores of a call: scores[i] = s. A score is finite; a higher score is better. */
 @unmanaged
 export class Scores {
   // @ts-ignore: decorator
@@ -80,7 +83,7 @@ export class Proxies {
   }
 }
 
-/** Pairs sorted by key, as configure is given them: settings[i], 0 <= i < count. */
+/** Pairs sorted by key, as configure receives them: settings[i], 0 <= i < count. */
 @unmanaged
 export class Settings {
   // @ts-ignore: decorator
@@ -89,25 +92,25 @@ export class Settings {
     return changetype<Pair>(changetype<usize>(this) + <usize>i * offsetof<Pair>());
   }
 
-  /** The key at place i. Keys of tables inside the settings are called TABLE.KEY. */
+  /** Returns the key at index i. A setting in a nested table has the key TABLE.KEY. */
   key(i: i32): string {
     return text(this[i].key, this[i].keyLength);
   }
 
-  /** The value at place i, as text. */
+  /** Returns the value at index i as text. */
   value(i: i32): string {
     return text(this[i].value, this[i].valueLength);
   }
 
-  /** The place of a key among count settings; -1 without it. (It makes no strings.) */
+  /** Returns the index of a key in count settings, or -1. It allocates no strings. */
   find(count: i32, key: string): i32 {
     for (let i = 0; i < count; i++) if (equal(this[i].key, this[i].keyLength, key)) return i;
     return -1;
   }
 
   /**
-   * The number set for key; fallback when there is none, NaN when it is no
-   * number (NaN is in no range, so a check such as !(x >= 0) refuses it).
+   * Returns the value of a setting as a number: fallback if the key is not set, and NaN if the value is no
+   * number. Write a check of the range as !(x >= 0), which is also true for NaN.
    */
   number(count: i32, key: string, fallback: f64): f64 {
     const i = this.find(count, key);
@@ -115,8 +118,8 @@ export class Settings {
   }
 
   /**
-   * Refuses the setting at place i and says why, in words such as "it must be 0
-   * to 1". It returns what configure is to return.
+   * Refuses the setting at index i. why completes the error, for example "it must be 0 to 1". configure must
+   * return the result.
    */
   refuse(i: i32, why: string): i32 {
     say("the setting " + this.key(i) + ' is "' + this.value(i) + '"; ' + why);
@@ -133,8 +136,8 @@ const utf8Buffer = memory.data(3 * 1024);
 let utf8Length: usize; // bytes
 
 /**
- * The address of a text in UTF-8, of utf8Length bytes, until the next call. A short one is not allocated: with the
- * runtime "minimal" nothing frees what a call allocates.
+ * Converts a text to UTF-8. Returns its address, which is valid until the next call, and sets utf8Length. A
+ * short text is not allocated, because the runtime "minimal" does not free what a call allocates.
  */
 function utf8(text: string): usize {
   if (text.length <= shortText) {
@@ -146,9 +149,11 @@ function utf8(text: string): usize {
   return changetype<usize>(bytes);
 }
 
-const piece = memory.data(12); // an address, a length, and how much was written
+const piece = memory.data(12); // an address, a length, and the number of bytes written
 
-/** Says why: the first line said in a call that fails is in its error. */
+/**
+ * Writes a text to the standard error. If the call fails, its error contains the first line written there.
+ */
 export function say(text: string): void {
   store<usize>(piece, utf8(text));
   store<u32>(piece, <u32>utf8Length, 4);
@@ -167,9 +172,9 @@ declare function host_metric(kind: i32, name: usize, length: usize, value: f64):
 export enum Level { DEBUG, INFO, WARN, ERROR }
 
 /**
- * Writes a log line, of which the host keeps the last 100, and at most 20 a second.
- * The last one of level ERROR in a call that fails is in its error, unless the call
- * panics (a throw, or an assertion): then the message, file and line are.
+ * Writes a log line. The host keeps the last 100 lines of a plugin, and at most 20 lines a second. If the
+ * call fails, its error contains the last line of level ERROR. If it fails by a throw or an assertion, its
+ * error contains that message with file and line instead.
  */
 export function log(level: Level, text: string): void {
   const at = utf8(text);
@@ -177,26 +182,26 @@ export function log(level: Level, text: string): void {
 }
 
 /**
- * Adds a finite value that is not negative to a counter of the plugin, on /metrics as
- * whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and _; a
- * plugin has at most 20.
+ * Adds a value to a counter of the plugin. The value must be finite and not negative. /metrics shows the
+ * counter as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and underscores. A
+ * plugin has at most 20 metrics.
  */
 export function count(name: string, value: f64): void {
   const at = utf8(name);
   host_metric(0, at, utf8Length, value);
 }
 
-/** Sets a gauge of the plugin to a finite value; for its name see count. */
+/** Sets a gauge of the plugin to a finite value. count describes the names. */
 export function gauge(name: string, value: f64): void {
   const at = utf8(name);
   host_metric(1, at, utf8Length, value);
 }
 
 /**
- * What describe returns: the settings, so that the host checks and shows them. A text
- * with a line for each: name, type (number, integer, boolean or text), range ("0..1",
- * "0..", or of a text "fast|slow"), default and one line about it, with tabs between
- * them. Those at the end may be left out.
+ * Returns the result of describe: the declarations of the settings, so that the host can check and show
+ * them. The text has a line for each setting. A line consists of name, type (number, integer, boolean or
+ * text), range ("0..1", "0..", or for a text "fast|slow"), default and description, separated by tabs. The
+ * last ones may be missing.
  */
 export function describeSettings(text: string): usize {
   const bytes = String.UTF8.encode(text, true);
@@ -204,26 +209,36 @@ export function describeSettings(text: string): usize {
 }
 
 /**
- * The result of judge_wants. A text with a line for each part of a response: "body 8192" (bytes
- * of the body's beginning, at most 8192), "field server" (at most 32 names of header fields) and,
- * for a judge that rules on these statuses only, "status 403" or "status 500-599".
+ * Returns the result of judge_wants: the parts of a response that the judge gets. The text has a line for
+ * each part: "body 8192" (number of bytes of the body's beginning, at most 8192) or "field server" (a
+ * header field, at most 32). With "status 403" or "status 500-599" the judge rules only on responses with
+ * these statuses.
  */
 export function judgeWants(text: string): usize {
   return describeSettings(text);
 }
 
-/** The header fields of a response that judge_wants names, request.fieldCount pairs. Names are in lower case. */
+/**
+ * Returns the header fields of a response that judge_wants names: request.fieldCount pairs. Names are in
+ * lower case.
+ */
 export function responseFields(request: JudgeRequest): Settings {
   return changetype<Settings>(request.fields);
 }
 
-/** Reports whether the beginning of a response's body has a text, which is in lower case; the body in any case. */
+/**
+ * Reports whether the beginning of a response's body contains the text lower, which must be in lower case.
+ * It ignores the case of the body's letters.
+ */
 export function bodyHas(request: JudgeRequest, lower: string): bool {
   const wanted = String.UTF8.encode(lower);
   return has(request.body, request.bodyLength, changetype<usize>(wanted), wanted.byteLength);
 }
 
-/** Reports whether length bytes at an address have those of a text in lower case. Only A to Z are compared in any case. */
+/**
+ * Reports whether the length bytes at an address contain a text of size bytes, which is in lower case. It
+ * ignores the case of the letters A to Z in them.
+ */
 export function has(at: usize, length: i32, lower: usize, size: i32): bool {
   for (let i = 0; i + size <= length; i++) {
     let n = 0;
@@ -239,17 +254,17 @@ function lowerByte(c: u8): u8 {
   return c - 0x41 < 26 ? c | 0x20 : c;
 }
 
-/** The id of a proxy. */
+/** Returns the id of a proxy. */
 export function proxyID(p: Proxy): string {
   return text(p.id, p.idLength);
 }
 
-/** The region of a proxy; empty without one. */
+/** Returns the region of a proxy; empty without one. */
 export function proxyRegion(p: Proxy): string {
   return text(p.region, p.regionLength);
 }
 
-/** The metadata of a proxy, p.metadataCount pairs. */
+/** Returns the metadata of a proxy: p.metadataCount pairs. */
 export function proxyMetadata(p: Proxy): Settings {
   return changetype<Settings>(p.metadata);
 }

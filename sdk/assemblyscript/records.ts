@@ -1,28 +1,28 @@
 // The records of version 1 of the contract in sdk/ABI.md. Times are seconds,
 // rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that an f64 holds them
-// exactly. Numbers that count are whole.
+// exactly. Counts are whole numbers.
 //
 // They lie in memory as the host has laid them out, and are the host's: keep
 // none past the call. (None is made with new.)
 
-/** What a scorer is asked to choose for. */
+/** The request for which a scorer ranks the candidates. */
 @unmanaged
 export class RankRequest {
-  /** Candidates that follow, 1 or more. */
+  /** Number of candidates, at least 1. */
   count: f64;
   /** Seconds since the Unix epoch. */
   now: f64;
   /** 0 for a request's first attempt. */
   attempt: f64;
-  /** Goes up by one with each first attempt. */
+  /** A number that increases by one with each first attempt. */
   turn: f64;
-  /** 53 random bits, fresh for each call; see uniform. */
+  /** 53 random bits, new in each call; see uniform. */
   seed: f64;
-  /** Of the target's host; see hash53. */
+  /** Hash of the target's host; see hash53. */
   hostHash: f64;
-  /** Of the wanted region; 0 when none is wanted. */
+  /** Hash of the wanted region. Without one, in a retry: of the region of the proxy that failed; otherwise 0. */
   regionHash: f64;
-  /** Proxies in the pool, candidates or not. */
+  /** Number of proxies in the pool, including those that are no candidates. */
   poolSize: f64;
   /** 1 if the request may be repeated. */
   idempotent: f64;
@@ -30,82 +30,82 @@ export class RankRequest {
   connect: f64;
 }
 
-/** What a scorer is told of one proxy. */
+/** One proxy that a scorer may choose. */
 @unmanaged
 export class Candidate {
-  /** 0 to 1 over the last 100 attempts; 0.5 without any. */
+  /** Success rate of the last 100 attempts, 0 to 1; 0.5 without attempts. */
   successRate: f64;
-  /** Attempts behind successRate, 0 to 100. */
+  /** Number of attempts that successRate is computed from, 0 to 100. */
   samples: f64;
-  /** Seconds, over the last 100 attempts. */
+  /** Mean latency of the last 100 attempts in seconds. */
   latencyMean: f64;
-  /** Seconds, exponentially weighted (alpha 0.1). */
+  /** Exponentially weighted mean latency in seconds (alpha 0.1). */
   latencyEWMA: f64;
   /**
    * (latencyMean + 10 ms) / (the largest among the candidates + 10 ms); without a
    * latency 0.5 if it has no attempts, 1 if none succeeded, else 0.
    */
   normalizedLatency: f64;
-  /** Attempts running through it now. */
+  /** Number of attempts in flight through the proxy. */
   inFlight: f64;
-  /** Configured, above 0, 1 by default. */
+  /** Configured weight: above 0, default 1. */
   weight: f64;
-  /** Configured, 0 or more, 0 by default. */
+  /** Configured cost: at least 0, default 0. */
   cost: f64;
-  /** 1 if in the wanted region, else 0. */
+  /** 1 if the proxy is in the wanted region, otherwise 0. */
   regionMatch: f64;
-  /** Since its last success. */
+  /** Number of failures since the proxy's last success. */
   consecutiveFailures: f64;
-  /** Seconds since it was last chosen; -1 if never. */
+  /** Seconds since the proxy was chosen last; -1 if never. */
   sinceUse: f64;
-  /** Times chosen. */
+  /** How often the proxy was chosen. */
   uses: f64;
-  /** 0 closed, 1 open, 2 half open. */
+  /** State of the breaker: 0 closed, 1 open, 2 half-open. */
   breakerState: f64;
-  /** Of its id, stable across restarts. */
+  /** Hash of the proxy's id. It is the same after a restart. */
   idHash: f64;
-  /** Of its id and the target's host together. */
+  /** Hash of the proxy's id and the target's host together. */
   affinityHash: f64;
-  /** Places from the rotation's turn: 0 is next. */
+  /** Number of proxies before this one in the rotation; 0 if it is this proxy's turn. */
   rotation: f64;
 }
 
-/** What a backoff is told before a retry. */
+/** The input of a backoff before a retry. */
 @unmanaged
 export class BackoffRequest {
   /** 1 before the first retry. */
   retry: f64;
-  /** Seconds: policy.base_delay. */
+  /** policy.base_delay in seconds. */
   baseDelay: f64;
   /** policy.multiplier. */
   multiplier: f64;
-  /** Seconds: policy.max_backoff_delay. */
+  /** policy.max_backoff_delay in seconds. */
   cap: f64;
   /** 1 if policy.jitter. */
   jitter: f64;
-  /** Uniform in [0, 1), fresh for each call. */
+  /** Random number, uniform in [0, 1), new in each call. */
   random: f64;
-  /** Seconds waited before the previous retry; 0 before the first. */
+  /** The wait before the previous retry in seconds; 0 before the first retry. */
   previousDelay: f64;
-  /** Seconds the last answer asked for; 0 when it did not. */
+  /** Retry-After of the last response in seconds; 0 without one. */
   retryAfter: f64;
-  /** Of the last answer; 0 when none arrived. */
+  /** Status of the last response; 0 without a response. */
   lastStatus: f64;
   /** Seconds since the request began. */
   elapsed: f64;
-  /** Seconds until its total timeout; -1 when it has none. */
+  /** Seconds until the request's total timeout; -1 without one. */
   remaining: f64;
   /** policy.max_attempts. */
   maxAttempts: f64;
   /** As RankRequest.hostHash. */
   hostHash: f64;
-  /** Of the proxy that failed last. */
+  /** Hash of the id hash of the id of the proxy that failed last. */
   idHash: f64;
   /** Seconds since the Unix epoch. */
   now: f64;
 }
 
-/** One finished attempt, for a plugin that learns. */
+/** A finished attempt, for a plugin that learns. */
 @unmanaged
 export class Observation {
   /** Seconds since the Unix epoch. */
@@ -114,15 +114,15 @@ export class Observation {
   idHash: f64;
   /** As RankRequest.hostHash. */
   hostHash: f64;
-  /** 0 for the first. */
+  /** 0 for a request's first attempt. */
   attempt: f64;
-  /** 1 or 0. */
+  /** 1 if the attempt was a success, otherwise 0. */
   success: f64;
-  /** Seconds. */
+  /** The attempt's latency in seconds. */
   latency: f64;
-  /** 0 when no answer arrived. */
+  /** Status of the response; 0 without a response. */
   status: f64;
-  /** Seconds waited before this attempt. */
+  /** The wait before this attempt in seconds. */
   delay: f64;
 }
 
@@ -131,7 +131,7 @@ export class Observation {
 export class JudgeRequest {
   /** Seconds since the Unix epoch. */
   now: f64;
-  /** 0 for the first. */
+  /** 0 for a request's first attempt. */
   attempt: f64;
   /** Attempts that may follow this one; 0 if the request may not be repeated. */
   attemptsLeft: f64;
@@ -140,9 +140,9 @@ export class JudgeRequest {
   latency: f64;
   /** As RankRequest.hostHash. */
   hostHash: f64;
-  /** Of the proxy, as Candidate.idHash. */
+  /** Hash of the proxy's id, as Candidate.idHash. */
   idHash: f64;
-  /** Of the body, as announced; -1 if that is unknown. */
+  /** Length of the body that the head states; -1 if it is unknown. */
   contentLength: f64;
   /** 1 if the body has a content coding other than gzip, and is not decoded. */
   encoded: f64;
@@ -158,24 +158,24 @@ export class JudgeRequest {
 
 /** The kinds of rulings. */
 export namespace Kind {
-  /** The policy decides as it does without a judge. */
+  /** The policy decides as without a judge. */
   export const FINE: f64 = 0;
   /** Retry, as after a status in retry_status_codes. */
   export const RETRY: f64 = 1;
   /** Retry at once, through another proxy. */
   export const OTHER_PROXY: f64 = 2;
-  /** The same, and the proxy rests for the target's host. */
+  /** Like OTHER_PROXY, and the proxy rests for the target's host. */
   export const BANNED: f64 = 3;
   /** The response is final, and the target is charged with it. */
   export const TARGET_FAULT: f64 = 4;
 }
 
-/** What a judge says about a response. It is FINE at the beginning of a call. */
+/** A judge's ruling on a response. At the beginning of a call it is FINE. */
 @unmanaged
 export class Ruling {
   /** One of Kind. */
   kind: f64;
-  /** Seconds that the proxy rests for the target's host, 0 for 600; with BANNED only. */
+  /** Seconds that the proxy rests for the target's host; 0 stands for 600. Only with BANNED. */
   rest: f64;
 }
 

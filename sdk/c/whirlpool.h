@@ -1,20 +1,20 @@
 /*
- * whirlpool.h: a Whirlpool plugin in C or C++, version 1 of the contract in
- * sdk/ABI.md. A plugin is one file that includes this header and defines the
- * functions it wants of those declared here: score, backoff or judge, and any of the
- * optional ones. What it defines is exported; the rest is not there. No libc
- * is needed. Include it in one file only: it defines reserve.
+ * whirlpool.h is the SDK for Whirlpool plugins in C and C++, for version 1 of the
+ * contract in sdk/ABI.md. A plugin is one file that includes this header. It defines
+ * score, backoff or judge, and any of the optional functions declared below. The
+ * module exports the functions that the plugin defines. No libc is needed. Include the
+ * header in one file only, because it defines the function reserve.
  *
  *   clang --target=wasm32 -ffreestanding -nostdlib -O2 -mbulk-memory \
  *         -Wl,--no-entry -Wl,-z,stack-size=16384 -o plugin.wasm plugin.c
  *
- * In C++ it is clang++, with -fno-exceptions -fno-rtti.
+ * A plugin in C++ is built with clang++ and -fno-exceptions -fno-rtti.
  *
- * On any other target the same file compiles to ordinary functions, so a
- * native test includes the plugin's source and calls them.
+ * For any other target the same file compiles to ordinary functions, so a native test
+ * can include the plugin's source and call them.
  *
  * Times are seconds, rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that
- * a double holds them exactly. Numbers that count are whole.
+ * a double holds them exactly. Counts are whole numbers.
  */
 #ifndef WHIRLPOOL_H
 #define WHIRLPOOL_H
@@ -34,76 +34,76 @@ extern "C" {
 #define WP_EXPORT(name)
 #endif
 
-/* What a scorer is asked to choose for. */
+/* The request for which a scorer ranks the candidates. */
 typedef struct {
-  double count;       /* candidates that follow, 1 or more */
+  double count;       /* number of candidates, at least 1 */
   double now;         /* s since the Unix epoch */
   double attempt;     /* 0 for a request's first attempt */
-  double turn;        /* goes up by one with each first attempt */
-  double seed;        /* 53 random bits, fresh for each call; see wp_uniform */
-  double host_hash;   /* of the target's host; see wp_hash53 */
-  double region_hash; /* of the wanted region; 0 when none is wanted */
-  double pool_size;   /* proxies in the pool, candidates or not */
+  double turn;        /* a number that increases by one with each first attempt */
+  double seed;        /* 53 random bits, new in each call; see wp_uniform */
+  double host_hash;   /* hash of the target's host; see wp_hash53 */
+  double region_hash; /* hash of the wanted region; 0 without one */
+  double pool_size;   /* number of proxies in the pool, candidates or not */
   double idempotent;  /* 1 if the request may be repeated */
   double connect;     /* 1 if the request is a CONNECT */
 } wp_rank_request;
 
-/* What a scorer is told of one proxy. */
+/* One proxy that a scorer may choose. */
 typedef struct {
-  double success_rate;         /* 0..1 over the last 100 attempts; 0.5 without any */
-  double samples;              /* attempts behind success_rate, 0..100 */
-  double latency_mean;         /* s, over the last 100 attempts */
-  double latency_ewma;         /* s, exponentially weighted (alpha 0.1) */
+  double success_rate;         /* of the last 100 attempts, 0..1; 0.5 without attempts */
+  double samples;              /* number of attempts that success_rate is computed from */
+  double latency_mean;         /* mean of the last 100 attempts, s */
+  double latency_ewma;         /* exponentially weighted mean, s (alpha 0.1) */
   double normalized_latency;   /* (latency_mean + 10 ms) / (the largest among the
                                   candidates + 10 ms); without a latency 0.5 if it
                                   has no attempts, 1 if none succeeded, else 0 */
-  double in_flight;            /* attempts running through it now */
+  double in_flight;            /* attempts in flight through the proxy */
   double weight;               /* configured, > 0, default 1 */
   double cost;                 /* configured, >= 0, default 0 */
-  double region_match;         /* 1 if in the wanted region, else 0 */
-  double consecutive_failures; /* since its last success */
-  double since_use;            /* s since it was last chosen; -1 if never */
-  double uses;                 /* times chosen */
-  double breaker_state;        /* 0 closed, 1 open, 2 half open */
-  double id_hash;              /* of its id, stable across restarts */
-  double affinity_hash;        /* of its id and the target's host together */
-  double rotation;             /* places from the rotation's turn: 0 is next */
+  double region_match;         /* 1 if it is in the wanted region, else 0 */
+  double consecutive_failures; /* number since its last success */
+  double since_use;            /* s since it was chosen last; -1 if never */
+  double uses;                 /* how often it was chosen */
+  double breaker_state;        /* 0 closed, 1 open, 2 half-open */
+  double id_hash;              /* hash of its id, the same after a restart */
+  double affinity_hash;        /* hash of its id and the target's host */
+  double rotation;             /* number of proxies before this one in the rotation */
 } wp_candidate;
 
-/* What a backoff is told before a retry. */
+/* The input of a backoff before a retry. */
 typedef struct {
   double retry;          /* 1 before the first retry */
   double base_delay;     /* s, policy.base_delay */
   double multiplier;     /* policy.multiplier */
   double cap;            /* s, policy.max_backoff_delay */
   double jitter;         /* 1 if policy.jitter */
-  double random;         /* uniform in [0, 1), fresh for each call */
-  double previous_delay; /* s waited before the previous retry; 0 before the first */
-  double retry_after;    /* s the last answer asked for; 0 when it did not */
-  double last_status;    /* of the last answer; 0 when none arrived */
+  double random;         /* random number, uniform in [0, 1), new in each call */
+  double previous_delay; /* wait before the previous retry, s; 0 before the first retry */
+  double retry_after;    /* Retry-After of the last response, s; 0 without one */
+  double last_status;    /* status of the last response; 0 without a response */
   double elapsed;        /* s since the request began */
-  double remaining;      /* s until its total timeout; -1 when it has none */
+  double remaining;      /* s until the request's total timeout; -1 without one */
   double max_attempts;   /* policy.max_attempts */
   double host_hash;      /* as wp_rank_request.host_hash */
-  double id_hash;        /* of the proxy that failed last */
+  double id_hash;        /* hash of the id of the proxy that failed last */
   double now;            /* s since the Unix epoch */
 } wp_backoff_request;
 
-/* One finished attempt, for a plugin that learns. */
+/* A finished attempt, for a plugin that learns. */
 typedef struct {
   double now;       /* s since the Unix epoch */
   double id_hash;   /* as wp_candidate.id_hash */
   double host_hash; /* as wp_rank_request.host_hash */
-  double attempt;   /* 0 for the first */
-  double success;   /* 1 or 0 */
+  double attempt;   /* 0 for a request's first attempt */
+  double success;   /* 1 if it was a success, otherwise 0 */
   double latency;   /* s */
-  double status;    /* 0 when no answer arrived */
-  double delay;     /* s waited before this attempt */
+  double status;    /* 0 without a response */
+  double delay;     /* wait before this attempt, s */
 } wp_observation;
 
 /* A key and its value: one setting of [plugins.NAME.config], or one entry of a
- * proxy's metadata. Texts are UTF-8 and end in a zero byte, which their length
- * does not count. They are the host's: copy what is to outlive the call. */
+ * proxy's metadata. Texts are UTF-8 and end with a zero byte, which their length
+ * does not include. The host owns them: copy what you need after the call. */
 typedef struct {
   const char *key;
   uint32_t key_length;
@@ -121,8 +121,8 @@ typedef struct {
   double status;
   double latency;        /* s until the response's head */
   double host_hash;      /* as wp_rank_request.host_hash */
-  double id_hash;        /* of the proxy */
-  double content_length; /* of the body, as announced; -1 if that is unknown */
+  double id_hash;        /* hash of the proxy's id */
+  double content_length; /* length of the body that the head states; -1 if unknown */
   double encoded;        /* 1 if the body has a content coding other than gzip, and is not decoded */
   double whole;          /* 1 if the body's beginning is the whole body */
   const wp_pair *fields;
@@ -136,14 +136,14 @@ enum {
   WP_FINE,        /* the policy decides as without a judge */
   WP_RETRY,       /* a retry, as after a status in retry_status_codes */
   WP_OTHER_PROXY, /* a retry at once, through another proxy */
-  WP_BANNED,      /* the same, and the proxy rests for the target's host */
+  WP_BANNED,      /* like WP_OTHER_PROXY, and the proxy rests for the target's host */
   WP_TARGET_FAULT /* the response is final, and the target is charged with it */
 };
 
-/* What a judge says about a response. It is WP_FINE at the beginning of a call. */
+/* A judge's ruling on a response. At the beginning of a call it is WP_FINE. */
 typedef struct {
   double kind; /* WP_FINE and so on */
-  double rest; /* s that the proxy rests for the target's host, 0 for 600; with WP_BANNED only */
+  double rest; /* s that the proxy rests for the target's host; 0 stands for 600; only with WP_BANNED */
 } wp_ruling;
 
 /* One proxy of the pool. */
@@ -176,54 +176,57 @@ _Static_assert(offsetof(wp_proxy, id) == 32 && offsetof(wp_proxy, metadata) == 4
 #endif
 
 /*
- * What a plugin defines. score makes it a scorer, backoff a backoff, judge a
- * judge; it is one of the three.
+ * The functions that a plugin defines: one of score, backoff and judge, which
+ * determines its kind, and any of the optional ones.
  */
 
-/* Sets scores[i] for candidates[i], 0 <= i < count: finite, higher is better.
- * Returns 0; anything else means that no score was given. */
+/* Sets scores[i] to the score of candidates[i], for 0 <= i < count. Scores are finite; a
+ * higher score is better. It returns 0. Any other result means that the call failed. */
 WP_EXPORT(score)
 int32_t score(const wp_rank_request *request, const wp_candidate *candidates, double *scores, int32_t count);
 
-/* The seconds to wait before a retry: finite, 0 or more. The gateway cuts it
- * to the policy's cap. */
+/* Returns the wait before a retry in seconds: finite and at least 0. The gateway limits
+ * it to the policy's cap. */
 WP_EXPORT(backoff) double backoff(const wp_backoff_request *request);
 
-/* Rules on a response before it is relayed: sets ruling->kind, and returns 0. */
+/* Rules on a response before it is relayed. It sets ruling->kind, and returns 0. */
 WP_EXPORT(judge) int32_t judge(const wp_judge_request *request, wp_ruling *ruling);
 
-/* Optional, for a judge: the parts of a response that it gets. A text with a line for
- * each: "body 8192" (bytes of the body's beginning, at most 8192), "field server" (at most 32
- * names of header fields) and, for a judge that rules on these only, "status 403" or
- * "status 500-599". */
+/* Optional, for a judge: returns the parts of a response that the judge gets. The text has
+ * a line for each part: "body 8192" (number of bytes of the body's beginning, at most 8192)
+ * or "field server" (a header field, at most 32). With "status 403" or "status 500-599" the
+ * judge rules only on responses with these statuses. */
 WP_EXPORT(judge_wants) const char *judge_wants(void);
 
-/* Optional, once before anything else. */
+/* Optional: is called once, before all other functions. */
 WP_EXPORT(_initialize) void _initialize(void);
 
-/* Optional: takes the settings of [plugins.NAME.config], sorted by key; those
- * of tables inside it are called TABLE.KEY. Returns 0; to refuse them, what
- * wp_refuse returns. A plugin without configure refuses every setting. */
+/* Optional: receives the settings of [plugins.NAME.config], sorted by key. A setting in a
+ * nested table has the key TABLE.KEY. It returns 0, or to refuse a setting the result of
+ * wp_refuse. Without configure the plugin has no settings, and the host refuses any. */
 WP_EXPORT(configure) int32_t configure(const wp_pair *settings, int32_t count);
 
-/* Optional: the pool as it is now, before the first call that follows a change. */
+/* Optional: receives the proxies of the pool, before the first call and before the next call
+ * after a change of the pool. */
 WP_EXPORT(pool_changed) void pool_changed(const wp_proxy *proxies, int32_t count);
 
-/* Optional: learns from an attempt. A plugin that defines it has one instance,
- * whose calls take turns. */
+/* Optional: receives a finished attempt. A plugin that defines it has one instance, and its
+ * calls run one after the other. */
 WP_EXPORT(observe) void observe(const wp_observation *observation);
 
-/* Optional: scores within this fraction of the best count as equal, 0..1. */
+/* Optional: returns a fraction, 0 to 1. Scores within this fraction of the best score count
+ * as equal. */
 WP_EXPORT(tolerance) double tolerance(void);
 
-/* Optional, before configure: states the settings, so that the host checks and
- * shows them. A text with a line for each: name, type (number, integer, boolean or
- * text), range ("0..1", "0..", or of a text "fast|slow"), default and one line about
- * it, with tabs between them. Those at the end may be left out. */
+/* Optional, is called before configure: declares the settings, so that the host can check
+ * and show them. The text has a line for each setting. A line consists of name, type (number,
+ * integer, boolean or text), range ("0..1", "0..", or for a text "fast|slow"), default and
+ * description, separated by tabs. The last ones may be missing. */
 WP_EXPORT(describe) const char *describe(void);
 
 /*
- * What every module must export; and the imports, each there if it is used.
+ * The exports that every module must have, and the imports. The module has only those
+ * imports that the plugin uses.
  */
 
 #ifdef __wasm__
@@ -236,8 +239,8 @@ void wp_host_metric(int32_t kind, const char *name, uint32_t length, double valu
 
 WP_EXPORT(whirlpool_abi_v1) void whirlpool_abi_v1(void) {}
 
-/* Room for the host's records: pages of its own, taken with memory.grow, so
- * that it gets in the way of no allocator. 0 when there is no more memory. */
+/* Returns the address of a region for the host's records, or 0 if the memory cannot grow
+ * enough. The region consists of new pages (memory.grow), so it disturbs no allocator. */
 WP_EXPORT(reserve) uint32_t reserve(uint32_t bytes) {
   static uint32_t base, room;
   if (bytes > room) {
@@ -256,22 +259,22 @@ WP_EXPORT(reserve) uint32_t reserve(uint32_t bytes) {
  * Helpers.
  */
 
-/* Whether two texts that end in a zero byte are the same. */
+/* Reports whether two texts that end with a zero byte are equal. */
 static inline bool wp_equal(const char *a, const char *b) {
   for (; *a == *b; a++, b++)
     if (*a == 0) return true;
   return false;
 }
 
-/* The setting of that key; NULL without one. */
+/* Returns the setting with a key, or NULL. */
 static inline const wp_pair *wp_find(const wp_pair *settings, int32_t count, const char *key) {
   for (int32_t i = 0; i < count; i++)
     if (wp_equal(settings[i].key, key)) return &settings[i];
   return NULL;
 }
 
-/* Whether the beginning of a response's body has a text, which is in lower case. The
- * letters of the body may be of any case. */
+/* Reports whether the beginning of a response's body contains the text lower, which must be in
+ * lower case. It ignores the case of the body's letters. */
 static inline bool wp_body_has(const wp_judge_request *request, const char *lower) {
   for (uint32_t i = 0; i < request->body_length; i++) {
     uint32_t n = 0;
@@ -286,8 +289,8 @@ static inline bool wp_body_has(const wp_judge_request *request, const char *lowe
   return false;
 }
 
-/* Says why: the first line said in a call that fails is in its error. (Without
- * a host nobody hears it.) */
+/* Writes a text to the standard error. If the call fails, its error contains the first line
+ * that was written there. In a native build, wp_say does nothing. */
 static inline void wp_say(const char *text) {
 #ifdef __wasm__
   uint32_t length = 0, written;
@@ -311,8 +314,8 @@ static inline uint32_t wp_length(const char *text) {
 /* The levels of log lines. */
 enum { WP_DEBUG, WP_INFO, WP_WARN, WP_ERROR };
 
-/* Writes a log line, of which the host keeps the last 100, and at most 20 a second.
- * The last one of level WP_ERROR in a call that fails is in its error. */
+/* Writes a log line. The host keeps the last 100 lines of a plugin, and at most 20 lines a
+ * second. If the call fails, its error contains the last line of level WP_ERROR. */
 static inline void wp_log(int32_t level, const char *text) {
 #ifdef __wasm__
   wp_host_log(level, text, wp_length(text));
@@ -329,24 +332,24 @@ static inline void wp_metric(int32_t kind, const char *name, double value) {
 #endif
 }
 
-/* Adds a finite value that is not negative to a counter of the plugin, on /metrics as
- * whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits and _; a
- * plugin has at most 20. */
+/* Adds a value to a counter of the plugin. The value must be finite and not negative.
+ * /metrics shows the counter as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64
+ * letters, digits and underscores. A plugin has at most 20 metrics. */
 static inline void wp_count(const char *name, double value) { wp_metric(0, name, value); }
 
-/* Sets a gauge of the plugin to a finite value; for its name see wp_count. */
+/* Sets a gauge of the plugin to a finite value. wp_count describes the names. */
 static inline void wp_gauge(const char *name, double value) { wp_metric(1, name, value); }
 
-/* Ends the call, which fails; the text is in its error, with file and line. */
+/* Ends the call with an error that contains the text, the file and the line. */
 #define wp_panic(text) (wp_log(WP_ERROR, "panicked at " __FILE__ ":" WP_TEXT(__LINE__) ": " text), __builtin_trap())
 #define WP_TEXT(x) WP_TEXT_OF(x)
 #define WP_TEXT_OF(x) #x
 
-/* Ends the call unless the condition holds. */
+/* Ends the call with an error if the condition is false. */
 #define wp_assert(condition) ((condition) ? (void)0 : wp_panic(#condition " does not hold"))
 
-/* Refuses a setting and says why, in words such as "it must be 0 to 1". It
- * returns what configure is to return. */
+/* Refuses a setting. why completes the error, for example "it must be 0 to 1". configure
+ * must return the result of wp_refuse. */
 static inline int32_t wp_refuse(const wp_pair *setting, const char *why) {
   wp_say("the setting ");
   wp_say(setting->key);
@@ -357,8 +360,8 @@ static inline int32_t wp_refuse(const wp_pair *setting, const char *why) {
   return 1;
 }
 
-/* The number set for key; fallback when there is none, NaN when it is no
- * number (NaN is in no range, so a check such as !(x >= 0) refuses it). */
+/* Returns the value of a setting as a number: fallback if the key is not set, and NaN if the
+ * value is no number. Write a check of the range as !(x >= 0), which is also true for NaN. */
 static inline double wp_number(const wp_pair *settings, int32_t count, const char *key, double fallback) {
   const wp_pair *p = wp_find(settings, count, key);
   return p ? p->number : fallback;
@@ -370,21 +373,22 @@ static inline double wp_mix53(uint64_t h) {
   return (double)((h ^ h >> 33) >> 11);
 }
 
-/* The hash behind id_hash (of a proxy's id), host_hash (of a host: lower case,
- * no port) and region_hash: FNV-1a and MurmurHash3's finalizer, 53 bits. */
+/* Returns the 53-bit hash of a text: id_hash is that of a proxy's id, host_hash that of a host
+ * (in lower case, without the port), region_hash that of a region. The hash is FNV-1a with the
+ * finalizer of MurmurHash3. */
 static inline double wp_hash53(const char *text, uint32_t length) {
   uint64_t h = 0xcbf29ce484222325;
   for (uint32_t i = 0; i < length; i++) h = (h ^ (uint8_t)text[i]) * 0x100000001b3;
   return wp_mix53(h);
 }
 
-/* Two hashes made one: affinity_hash is wp_pair53(id_hash, host_hash). */
+/* Combines two hashes into one: affinity_hash is wp_pair53(id_hash, host_hash). */
 static inline double wp_pair53(double a, double b) {
   return wp_mix53((uint64_t)a * 0x9e3779b97f4a7c15 + (uint64_t)b);
 }
 
-/* Uniform in (0, 1], the same for the same seed and i: give it the request's
- * seed and the candidate's place (SplitMix64). */
+/* Returns a random number in (0, 1], uniformly distributed. The same seed and i give the same
+ * number: pass the request's seed and the candidate's index (SplitMix64). */
 static inline double wp_uniform(double seed, int32_t i) {
   uint64_t z;
   __builtin_memcpy(&z, &seed, sizeof z);

@@ -76,7 +76,7 @@ func (s *Settings) Int(key string, otherwise, low, high int) int {
 	if !set {
 		return otherwise
 	}
-	f, err := strconv.ParseFloat(text, 64) // the host writes a million as 1e+06
+	f, err := strconv.ParseFloat(text, 64) // the host writes large numbers as 1e+06
 	if err != nil || f != math.Trunc(f) || !(f >= float64(low) && f <= float64(high)) {
 		s.fail(key, text, "a whole number"+within(float64(low), float64(high)))
 		return otherwise

@@ -1,5 +1,5 @@
-//! A Whirlpool plugin in Zig, version 1 of the contract in sdk/ABI.md. A plugin is a file that declares public
-//! functions and hands itself to `plugin`:
+//! SDK for Whirlpool plugins in Zig, for version 1 of the contract in sdk/ABI.md. A plugin is a file that declares
+//! public functions and passes itself to `plugin`:
 //!
 //!     const wp = @import("whirlpool.zig");
 //!     pub const panic = wp.panic;
@@ -10,11 +10,11 @@
 //!         return true;
 //!     }
 //!
-//! It is built with
+//! The command to build it:
 //!
 //!     zig build-exe plugin.zig -target wasm32-freestanding -O ReleaseSafe -fno-entry -rdynamic -fstrip --stack 16384
 //!
-//! On any other target nothing is exported: a test calls the functions (`zig test plugin.zig`).
+//! For any other target nothing is exported, and a test can call the functions (`zig test plugin.zig`).
 //!
 //! Times are seconds, rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that an f64 holds them exactly.
 
@@ -25,70 +25,71 @@ const in_gateway = builtin.cpu.arch == .wasm32;
 
 /// The request that a scorer chooses a proxy for.
 pub const RankRequest = extern struct {
-    count: f64 = 0, // candidates, at least 1
+    count: f64 = 0, // number of candidates, at least 1
     now: f64 = 0, // s since the Unix epoch
     attempt: f64 = 0, // 0 for a request's first attempt
-    turn: f64 = 0, // increases by one with each first attempt
-    seed: f64 = 0, // 53 random bits, others for each call; see uniform
-    host_hash: f64 = 0, // of the target's host; see hash
-    region_hash: f64 = 0, // of the wanted region; 0 without one
-    pool_size: f64 = 0, // proxies in the pool, candidates or not
+    turn: f64 = 0, // a number that increases by one with each first attempt
+    seed: f64 = 0, // 53 random bits, new in each call; see uniform
+    host_hash: f64 = 0, // hash of the target's host; see hash
+    region_hash: f64 = 0, // hash of the wanted region; 0 without one
+    pool_size: f64 = 0, // number of proxies in the pool, candidates or not
     idempotent: f64 = 0, // 1 if the request may be repeated
     connect: f64 = 0, // 1 if the request is a CONNECT
 };
 
 /// One proxy that a scorer may choose.
 pub const Candidate = extern struct {
-    success_rate: f64 = 0, // 0 to 1 over the last 100 attempts; 0.5 without any
-    samples: f64 = 0, // attempts behind success_rate, 0 to 100
-    latency_mean: f64 = 0, // s, over the last 100 attempts
-    latency_ewma: f64 = 0, // s, exponentially weighted (alpha 0.1)
+    success_rate: f64 = 0, // of the last 100 attempts, 0 to 1; 0.5 without attempts
+    samples: f64 = 0, // number of attempts that success_rate is computed from
+    latency_mean: f64 = 0, // mean of the last 100 attempts, s
+    latency_ewma: f64 = 0, // exponentially weighted mean, s (alpha 0.1)
     normalized_latency: f64 = 0, // latency_mean relative to the largest one of the candidates; see sdk/ABI.md
     in_flight: f64 = 0, // attempts in flight through it
     weight: f64 = 0, // configured, above 0, default 1
     cost: f64 = 0, // configured, at least 0, default 0
-    region_match: f64 = 0, // 1 if in the wanted region, else 0
-    consecutive_failures: f64 = 0, // since its last success
+    region_match: f64 = 0, // 1 if it is in the wanted region, else 0
+    consecutive_failures: f64 = 0, // number since its last success
     since_use: f64 = 0, // s since it was chosen last; -1 if never
-    uses: f64 = 0, // times chosen
+    uses: f64 = 0, // how often it was chosen
     breaker_state: f64 = 0, // 0 closed, 1 open, 2 half-open
-    id_hash: f64 = 0, // of its id, the same after a restart
-    affinity_hash: f64 = 0, // of its id and the target's host
-    rotation: f64 = 0, // places from the turn of the rotation: 0 is next
+    id_hash: f64 = 0, // hash of its id, the same after a restart
+    affinity_hash: f64 = 0, // hash of its id and the target's host
+    rotation: f64 = 0, // number of proxies before this one in the rotation
 };
 
-/// What a backoff gets before a retry.
+/// The input of a backoff before a retry.
 pub const BackoffRequest = extern struct {
     retry: f64 = 0, // 1 before the first retry
     base_delay: f64 = 0, // s, base_delay of the policy
-    multiplier: f64 = 0, // of the policy
+    multiplier: f64 = 0, // multiplier of the policy
     cap: f64 = 0, // s, max_backoff_delay of the policy
     jitter: f64 = 0, // 1 if the policy has jitter
-    random: f64 = 0, // uniform in [0, 1), another for each call
-    previous_delay: f64 = 0, // s waited before the previous retry; 0 before the first
-    retry_after: f64 = 0, // s that the last response asked for; 0 if it did not
-    last_status: f64 = 0, // of the last response; 0 without one
+    random: f64 = 0, // random number, uniform in [0, 1), new in each call
+    previous_delay: f64 = 0, // wait before the previous retry, s; 0 before the first retry
+    retry_after: f64 = 0, // Retry-After of the last response, s; 0 without one
+    last_status: f64 = 0, // status of the last response; 0 without a response
     elapsed: f64 = 0, // s since the request began
-    remaining: f64 = 0, // s until its total timeout; -1 without one
-    max_attempts: f64 = 0, // of the policy
+    remaining: f64 = 0, // s until the request's total timeout; -1 without one
+    max_attempts: f64 = 0, // max_attempts of the policy
     host_hash: f64 = 0, // as RankRequest.host_hash
-    id_hash: f64 = 0, // of the proxy that failed last
+    id_hash: f64 = 0, // hash of the id of the proxy that failed last
     now: f64 = 0, // s since the Unix epoch
 };
 
-/// One finished attempt, for a plugin that learns.
+/// A finished attempt, for a plugin that learns.
 pub const Observation = extern struct {
     now: f64 = 0, // s since the Unix epoch
     id_hash: f64 = 0, // as Candidate.id_hash
     host_hash: f64 = 0, // as RankRequest.host_hash
-    attempt: f64 = 0, // 0 for the first
-    success: f64 = 0, // 1 or 0
+    attempt: f64 = 0, // 0 for a request's first attempt
+    success: f64 = 0, // 1 if it was a success, otherwise 0
     latency: f64 = 0, // s
     status: f64 = 0, // 0 without a response
-    delay: f64 = 0, // s waited before this attempt
+    delay: f64 = 0, // wait before this attempt, s
 };
 
-/// A text of the host: UTF-8, except for header fields and bodies. Copy what is to outlive the call.
+/// A text in the memory of the host's records. It is UTF-8, unless it is a header field or a body. Copy what you need
+/// after the call.
 pub const Text = extern struct {
     pointer: [*]const u8 = "",
     length: u32 = 0,
@@ -119,7 +120,7 @@ pub const Pair = extern struct {
     }
 };
 
-/// The pair of a key, null without one.
+/// Returns the pair with a key, or null.
 pub fn find(pairs: []const Pair, key: []const u8) ?*const Pair {
     for (pairs) |*p| if (p.key.is(key)) return p;
     return null;
@@ -136,7 +137,7 @@ pub const Proxy = extern struct {
     metadata_pointer: ?[*]const Pair = null,
     metadata_count: u32 = 0,
 
-    /// Sorted by key.
+    /// Returns the metadata, sorted by key.
     pub fn metadata(p: *const Proxy) []const Pair {
         return if (p.metadata_pointer) |m| m[0..p.metadata_count] else &.{};
     }
@@ -146,35 +147,35 @@ pub const Proxy = extern struct {
 pub const JudgeRequest = extern struct {
     now: f64 = 0, // s since the Unix epoch
     attempt: f64 = 0, // 0 for a request's first attempt
-    attempts_left: f64 = 0, // that may follow this one; 0 if the request may not be repeated
+    attempts_left: f64 = 0, // attempts that may follow this one; 0 if the request may not be repeated
     status: f64 = 0,
-    latency: f64 = 0, // s, to the response's head
+    latency: f64 = 0, // s until the response's head
     host_hash: f64 = 0, // as RankRequest.host_hash
-    id_hash: f64 = 0, // of the proxy
-    content_length: f64 = 0, // of the body, as announced; -1 if unknown
+    id_hash: f64 = 0, // hash of the proxy's id
+    content_length: f64 = 0, // length of the body that the head states; -1 if unknown
     encoded: f64 = 0, // 1 if the body has a content coding other than gzip, and is not decoded
     whole: f64 = 0, // 1 if body is the whole body
     fields_pointer: ?[*]const Pair = null,
     field_count: u32 = 0,
-    body: Text = .{}, // its beginning
+    body: Text = .{}, // the beginning of the body
 
-    /// The header fields that judge_wants names; their names are in lower case.
+    /// Returns the header fields that judge_wants names. Their names are in lower case.
     pub fn fields(r: *const JudgeRequest) []const Pair {
         return if (r.fields_pointer) |f| f[0..r.field_count] else &.{};
     }
 
-    /// Whether the beginning of the body has a text, in letters of any case.
+    /// Reports whether the beginning of the body contains a text, ignoring the case of letters.
     pub fn bodyHas(r: *const JudgeRequest, text: []const u8) bool {
         return std.ascii.findIgnoreCase(r.body.slice(), text) != null;
     }
 };
 
-/// What a judge says about a response.
+/// A judge's ruling on a response.
 pub const Ruling = extern struct {
     kind: Kind = .fine,
     rest: f64 = 0, // s that a banned proxy rests for the target's host; 0 stands for 600
 
-    /// An f64 of the ABI.
+    /// The kind of a ruling. The ABI has it as an f64.
     pub const Kind = enum(u64) {
         fine = 0,
         retry = @bitCast(@as(f64, 1)),
@@ -192,23 +193,28 @@ comptime {
     }
 }
 
-/// Exports the functions that P declares, if it is built for a gateway. One of score, backoff and judge is required:
+/// Exports the functions that P declares, if the target is a gateway. One of score, backoff and judge is required:
 ///
 ///     pub fn score(request: *const RankRequest, candidates: []const Candidate, scores: []f64) bool
 ///     pub fn backoff(request: *const BackoffRequest) f64
 ///     pub fn judge(request: *const JudgeRequest, ruling: *Ruling) bool
 ///
-/// A score is finite, and higher is better. A backoff is seconds, finite and at least 0. false means failure. The
-/// others are optional:
+/// A score is finite; a higher score is better. backoff returns seconds, finite and at least 0. The result false means
+/// that the call failed. The others are optional:
 ///
-///     pub const describe: [:0]const u8  the settings, a line each: name, type (number, integer, boolean or text),
-///                                       range ("0..1", "0..", "fast|slow"), default, description; tabs between them
-///     pub fn configure(settings: []const Pair) bool    once before the first call; false refuses them
-///     pub fn tolerance() f64                           scores within this part of the best are equal, 0 to 1
-///     pub const judge_wants: [:0]const u8              what a judge gets of a response (sdk/ABI.md)
-///     pub fn poolChanged(proxies: []const Proxy) void  before the first call after a change of the pool
-///     pub fn observe(observation: *const Observation) void  each finished attempt; a plugin that has it has one
-///                                                           instance, whose calls take turns
+///     pub const describe: [:0]const u8
+///         the settings, one line for each: name, type (number, integer, boolean or text), range ("0..1", "0..",
+///         "fast|slow"), default and description, separated by tabs
+///     pub fn configure(settings: []const Pair) bool
+///         receives the settings once, before the first call; false refuses them
+///     pub fn tolerance() f64
+///         scores within this fraction of the best score count as equal, 0 to 1
+///     pub const judge_wants: [:0]const u8
+///         the parts of a response that the judge gets (sdk/ABI.md)
+///     pub fn poolChanged(proxies: []const Proxy) void
+///         receives the proxies of the pool, before the first call and before the next call after a change
+///     pub fn observe(observation: *const Observation) void
+///         receives each finished attempt; a plugin that has it has one instance, and its calls run one after the other
 pub fn plugin(comptime P: type) void {
     if (!in_gateway) return;
     const Exports = struct {
@@ -261,7 +267,8 @@ fn status(ok: bool) i32 {
 var base: u32 = 0;
 var room: u32 = 0;
 
-/// Room for the records of the host: pages of its own, so that it disturbs no allocator. 0 if there is no more memory.
+/// Returns the address of a region for the host's records, or 0 if the memory cannot grow enough. The region consists
+/// of new pages, so it disturbs no allocator.
 fn reserve(bytes: u32) callconv(.c) u32 {
     if (bytes > room) {
         const end: u64 = @as(u64, @wasmMemorySize(0)) << 16;
@@ -285,30 +292,32 @@ const host = struct {
 /// The levels of log lines.
 pub const Level = enum(i32) { debug, info, warn, err };
 
-/// Writes a log line. The gateway keeps the last 100, and at most 20 a second. The last one of level err in a call that
-/// fails is in its error.
+/// Writes a log line. The host keeps the last 100 lines of a plugin, and at most 20 lines a second. If the call fails,
+/// its error contains the last line of level err.
 pub fn log(level: Level, text: []const u8) void {
     if (in_gateway) host.log(@intFromEnum(level), text.ptr, @intCast(text.len));
 }
 
-/// Writes a formatted log line, of which 1,000 bytes are kept.
+/// Writes a formatted log line. It keeps the first 1,000 bytes.
 pub fn logf(level: Level, comptime format: []const u8, values: anytype) void {
     var buffer: [1000]u8 = undefined;
     log(level, std.fmt.bufPrint(&buffer, format, values) catch buffer[0..]);
 }
 
-/// Adds a finite value that is not negative to a counter of the plugin: whirlpool_plugin_metric on /metrics. A name has
-/// 1 to 64 letters, digits and _; a plugin has at most 20.
+/// Adds a value to a counter of the plugin. The value must be finite and not negative. /metrics
+/// shows the counter as whirlpool_plugin_metric{plugin,name}. A name has 1 to 64 letters, digits
+/// and underscores. A plugin has at most 20 metrics.
 pub fn count(name: []const u8, value: f64) void {
     if (in_gateway) host.metric(0, name.ptr, @intCast(name.len), value);
 }
 
-/// Sets a gauge of the plugin to a finite value; for its name see count.
+/// Sets a gauge of the plugin to a finite value. count describes the names.
 pub fn gauge(name: []const u8, value: f64) void {
     if (in_gateway) host.metric(1, name.ptr, @intCast(name.len), value);
 }
 
-/// Writes to the standard error. The first line that is written there in a call that fails is in its error.
+/// Writes a text to the standard error. If the call fails, its error contains the first line
+/// written there.
 pub fn say(text: []const u8) void {
     sayAll(&.{text});
 }
@@ -322,14 +331,16 @@ fn sayAll(texts: []const []const u8) void {
     }
 }
 
-/// Ends the call, which fails. The text is in its error, with the file and the line: `wp.fail(@src(), "no spoon")`.
+/// Ends the call with an error that contains the text, the file and the line: `wp.fail(@src(), "no
+/// spoon")`.
 pub fn fail(at: std.builtin.SourceLocation, text: []const u8) noreturn {
     logf(.err, "panicked at {s}:{d}: {s}", .{ at.file, at.line, text });
     @trap();
 }
 
-/// The panics of a plugin whose file has `pub const panic = wp.panic;`. Their text is in the error of the call. (Zig
-/// has no line of them without debug information; fail has.)
+/// Handles the panics of a plugin whose file has `pub const panic = wp.panic;`. The error of the
+/// call contains their text. Without debug information Zig does not state the line of a panic;
+/// `fail` does.
 pub const panic = if (in_gateway) std.debug.FullPanic(panicked) else std.debug.FullPanic(std.debug.defaultPanic);
 
 fn panicked(text: []const u8, _: ?usize) noreturn {
@@ -337,7 +348,7 @@ fn panicked(text: []const u8, _: ?usize) noreturn {
     @trap();
 }
 
-// --- Hashes and chance ---
+// --- Hashes and random numbers ---
 
 fn mix(x: u64) f64 {
     var h = x;
@@ -346,21 +357,22 @@ fn mix(x: u64) f64 {
     return @floatFromInt((h ^ h >> 33) >> 11);
 }
 
-/// The hash behind id_hash (of a proxy's id), host_hash (of a host: lower case, no port) and region_hash: FNV-1a and
-/// the finalizer of MurmurHash3, 53 bits.
+/// Returns the 53-bit hash of a text: id_hash is that of a proxy's id, host_hash that of a host (in
+/// lower case, without the port), region_hash that of a region. The hash is FNV-1a with the
+/// finalizer of MurmurHash3.
 pub fn hash(text: []const u8) f64 {
     var h: u64 = 0xcbf29ce484222325;
     for (text) |c| h = (h ^ c) *% 0x100000001b3;
     return mix(h);
 }
 
-/// One hash of two: affinity_hash is hashPair(id_hash, host_hash).
+/// Combines two hashes into one: affinity_hash is hashPair(id_hash, host_hash).
 pub fn hashPair(a: f64, b: f64) f64 {
     return mix(@as(u64, @intFromFloat(a)) *% 0x9e3779b97f4a7c15 +% @as(u64, @intFromFloat(b)));
 }
 
-/// Uniform in (0, 1], the same for the same seed and i: give it the request's seed and the candidate's place
-/// (SplitMix64).
+/// Returns a random number in (0, 1], uniformly distributed. The same seed and i give the same
+/// number: pass the request's seed and the candidate's index (SplitMix64).
 pub fn uniform(seed: f64, i: usize) f64 {
     var z = @as(u64, @bitCast(seed)) +% (@as(u64, i) + 1) *% 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) *% 0xbf58476d1ce4e5b9;

@@ -1,4 +1,4 @@
-// A scorer that learns: the power of two choices over Finagle's peak EWMA.
+// The plugin is a scorer that learns: the power of two choices with the load of Finagle's peak EWMA.
 package main
 
 import (
@@ -14,4 +14,4 @@ func init() {
 	observe.Register(p)
 }
 
-func main() {} // the host does not run it
+func main() {} // the host does not run main

@@ -9,20 +9,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/random"
 )
 
-// peakEWMA takes two proxies by chance and prefers the one with the lower load:
-// its latency, by a mean that jumps to a worse one at once and comes down
-// slowly, times what runs through it.
+// peakEWMA chooses two proxies at random and prefers the one with the lower load. The load is the proxy's
+// latency times its attempts in flight. The latency is a mean that rises at once to a longer latency and
+// falls slowly to a shorter one.
 type peakEWMA struct {
-	decay   float64 // s, in which a latency falls to 1/e of what it counted
-	failure float64 // s, what a failed attempt counts as if it took less
+	decay   float64 // s; after this time a latency has 1/e of its weight
+	failure float64 // s; the shortest latency that a failed attempt counts with
 	costs   *lru.Map[cost]
 }
 
-// cost is the latency of one proxy, as of at.
+// cost is the latency of one proxy at the time at.
 type cost struct{ latency, at float64 }
 
-// unknown is the load of a proxy that has something running and nothing
-// finished yet: more than any that is known.
+// unknown is the load of a proxy that has attempts in flight but no finished attempt. It exceeds all known
+// loads.
 const unknown = 1e6
 
 func (p *peakEWMA) Configure(s *configure.Settings) error {
@@ -35,17 +35,17 @@ func (p *peakEWMA) Configure(s *configure.Settings) error {
 func (p *peakEWMA) Observe(o *abi.Observation) {
 	latency := o.Latency
 	if o.Success == 0 {
-		latency = max(latency, p.failure) // a quick failure is not a fast proxy
+		latency = max(latency, p.failure) // a proxy that fails quickly must not count as fast
 	}
 	p.costs.Put(o.IDHash).hear(latency, o.Now, p.decay)
 }
 
-// hear takes in a latency; 0 if only time has passed.
+// update adds a latency to the mean. The latency 0 lets the mean fall with time.
 func (c *cost) hear(latency, now, decay float64) {
 	weight := math.Exp(-max(now-c.at, 0) / decay)
 	c.at = max(now, c.at)
 	if latency > c.latency {
-		c.latency = latency // the peak, at once
+		c.latency = latency // a longer latency replaces the mean
 	} else {
 		c.latency = c.latency*weight + latency*(1-weight)
 	}
@@ -63,13 +63,13 @@ func (p *peakEWMA) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 	if b >= a {
 		b++
 	}
-	scores[b] = 1 // what is left has 0: it is used if the host may use neither
+	scores[b] = 1 // the other candidates have 0: the host uses them if it cannot use these two
 	if p.load(&candidates[b], req.Now) < p.load(&candidates[a], req.Now) {
 		scores[a], scores[b] = 1, 2
 	}
 }
 
-// load is what a request would have to wait for, in s and by guess.
+// load estimates how long a request would take, in s.
 func (p *peakEWMA) load(c *abi.Candidate, now float64) float64 {
 	known := p.costs.Get(c.IDHash)
 	switch {

@@ -1,4 +1,4 @@
-// A judge that lets a proxy rest for longer each time that a host bans it.
+// The plugin is a judge that lets a proxy rest for longer each time that a host bans it.
 package main
 
 import (
@@ -14,4 +14,4 @@ func init() {
 	observe.Register(p)
 }
 
-func main() {} // the host does not run it
+func main() {} // the host does not run main

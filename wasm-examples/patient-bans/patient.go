@@ -8,14 +8,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// patient lets a proxy rest for a host that bans it: each time in a row for
-// twice as long as the time before.
+// patient lets a proxy rest for a host that bans it. Each rest is twice as long as the one before, until the
+// host serves the proxy.
 type patient struct {
-	first, most float64        // s
-	bans        *lru.Map[rest] // by proxy and host
+	first, most float64        // the shortest and the longest rest, s
+	bans        *lru.Map[rest] // by the hash of proxy and host
 }
 
-// rest is the last rest of a proxy and a host; zero if the host serves the proxy.
+// rest is the last rest of a proxy for a host. It is zero if the host has served the proxy since.
 type rest struct {
 	began, length float64
 }
@@ -30,8 +30,7 @@ func (p *patient) Configure(s *configure.Settings) error {
 	return nil
 }
 
-// Wants implements judge.Wanter: 403 and 429, and the responses that end a series
-// of bans.
+// Wants implements judge.Wanter: 403 and 429, which are bans, and 2xx, which ends a series of bans.
 func (p *patient) Wants() judge.Wants {
 	return judge.Wants{Statuses: []judge.Range{{First: 200, Last: 299}, {First: 403, Last: 403}, {First: 429,
 		Last: 429}}}
@@ -50,12 +49,12 @@ func (p *patient) Judge(r *judge.Response) judge.Ruling {
 	switch {
 	case last.length == 0:
 		*last = rest{r.Now, min(p.first, p.most)}
-	case r.Now >= last.began+last.length: // not a request that was under way when the rest began
+	case r.Now >= last.began+last.length: // otherwise the request began before the rest
 		*last = rest{r.Now, min(2*last.length, p.most)}
 	}
 	return judge.Ruling{Kind: judge.Banned, Rest: last.length}
 }
 
-// Observe does nothing. A plugin that exports observe has one instance, so that
-// all calls see the same bans.
+// Observe does nothing. It makes the module export observe. Such a module has one instance, so all calls use
+// the same bans.
 func (p *patient) Observe(*abi.Observation) {}

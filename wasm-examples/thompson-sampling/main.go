@@ -1,5 +1,5 @@
-// A scorer that learns: Thompson sampling over the proxies, each a Bernoulli
-// bandit whose past fades.
+// The plugin is a scorer that learns: Thompson sampling. Each proxy is an arm of a Bernoulli bandit, and the
+// weight of old attempts decreases.
 package main
 
 import (
@@ -15,4 +15,4 @@ func init() {
 	observe.Register(t)
 }
 
-func main() {} // the host does not run it
+func main() {} // the host does not run main

@@ -9,17 +9,17 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/random"
 )
 
-// thompson scores a proxy with a sample of what its success rate may be: of
-// Beta(1 + successes, 1 + failures). The better a proxy is known, the narrower
-// the distribution; one little known is now and then sampled high, and tried.
+// thompson scores a proxy with a random sample of its possible success rates: of the distribution Beta(1 +
+// successes, 1 + failures). The more attempts a proxy has, the narrower is its distribution. A proxy with few
+// attempts sometimes gets a high sample, and so another attempt.
 type thompson struct {
-	halfLife float64 // s, in which what was seen loses half its weight
+	halfLife float64 // s; after this time an attempt has half its weight
 	arms     *lru.Map[arm]
 }
 
-// arm is what was seen of one proxy.
+// arm has the attempts of one proxy.
 type arm struct {
-	successes, failures float64 // weighted, as of at
+	successes, failures float64 // numbers of attempts, weighted by their age at the time at
 	at                  float64 // s since the Unix epoch
 }
 
@@ -48,7 +48,7 @@ func (t *thompson) Score(req *abi.RankRequest, candidates []abi.Candidate, score
 	}
 }
 
-// faded is an arm as of now.
+// faded returns an arm with the weights at the time now.
 func (t *thompson) faded(a arm, now float64) arm {
 	if age := now - a.at; age > 0 {
 		weight := math.Exp2(-age / t.halfLife)
@@ -57,16 +57,15 @@ func (t *thompson) faded(a arm, now float64) arm {
 	return a
 }
 
-// beta is a sample of Beta(a, b).
+// beta returns a sample of Beta(a, b).
 func beta(r *random.Source, a, b float64) float64 {
 	x, y := r.Normals()
 	g, h := gamma(r, a, x), gamma(r, b, y)
 	return g / (g + h)
 }
 
-// gamma is a sample of Gamma(shape, 1), shape at least 1, by the method of
-// Marsaglia and Tsang, from a normal number: the first one it takes, and mostly
-// the last.
+// gamma returns a sample of Gamma(shape, 1) by the method of Marsaglia and Tsang. shape is at least 1. x is
+// the first standard normal number that the method tries. In most cases it needs no other.
 func gamma(r *random.Source, shape, x float64) float64 {
 	d := shape - 1.0/3
 	c := 1 / math.Sqrt(9*d)

@@ -1,8 +1,8 @@
-//! What a module exports, and what the exports are made of.
+//! The exports of a module: the macros that a plugin calls, and their parts.
 
 use core::cell::UnsafeCell;
 
-/// Where a module keeps its plugin.
+/// The place of a module's plugin. It is made at its first use.
 #[doc(hidden)]
 pub struct Slot<T>(UnsafeCell<Option<T>>);
 
@@ -18,7 +18,7 @@ impl<T> Slot<T> {
 
 impl<T: Default> Slot<T> {
     /// # Safety
-    /// What a call before this one returned must no longer be in use.
+    /// The result of the previous call must no longer be in use.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn get(&self) -> &mut T {
@@ -27,21 +27,21 @@ impl<T: Default> Slot<T> {
 }
 
 /// # Safety
-/// `at` must be the address of `count` records of that type.
+/// `at` must be the address of `count` records of type `T`.
 #[doc(hidden)]
 #[inline]
 pub unsafe fn slice<'a, T>(at: *const T, count: i32) -> &'a [T] {
     core::slice::from_raw_parts(at, count as usize)
 }
 
-/// Room for the host's records: pages of its own, taken with memory.grow, so
-/// that it gets in the way of no allocator. 0 when there is no more memory.
+/// Returns the address of a region for the host's records, or 0 if the memory cannot grow
+/// enough. The region consists of new pages (memory.grow), so it disturbs no allocator.
 #[doc(hidden)]
 #[cfg(target_arch = "wasm32")]
 pub fn reserve(bytes: u32) -> u32 {
     use core::arch::wasm32::{memory_grow, memory_size};
     struct Region(UnsafeCell<(u64, u64)>); // address, bytes
-    unsafe impl Sync for Region {} // as Slot
+    unsafe impl Sync for Region {} // a module has one thread
     static REGION: Region = Region(UnsafeCell::new((0, 0)));
 
     // SAFETY: a module has one thread, and nothing else refers to REGION.
@@ -60,10 +60,10 @@ pub fn reserve(bytes: u32) -> u32 {
     *base as u32
 }
 
-/// Exports a type that implements [`Scorer`](crate::Scorer) and `Default`,
-/// with the hooks it asks for by name: `scorer!(T)`, or
-/// `scorer!(T, configure, pool_changed, observe, tolerance)`. Each hook is a
-/// trait of the same name that the type implements.
+/// Exports a type as a scorer: `scorer!(T)`. The type implements [`Scorer`](crate::Scorer)
+/// and `Default`. The optional functions that it implements are named after it:
+/// `scorer!(T, configure, pool_changed, observe, tolerance)`. Each of them is a trait with
+/// that name.
 #[macro_export]
 macro_rules! scorer {
     ($plugin:ty $(, $hook:ident)* $(,)?) => {
@@ -71,8 +71,8 @@ macro_rules! scorer {
     };
 }
 
-/// Exports a type that implements [`Backoff`](crate::Backoff) and `Default`,
-/// with the hooks it asks for, as [`scorer!`] does.
+/// Exports a type as a backoff, as [`scorer!`] does. The type implements
+/// [`Backoff`](crate::Backoff) and `Default`.
 #[macro_export]
 macro_rules! backoff {
     ($plugin:ty $(, $hook:ident)* $(,)?) => {
@@ -80,8 +80,8 @@ macro_rules! backoff {
     };
 }
 
-/// Exports a type that implements [`Judge`](crate::Judge) and `Default`, with the
-/// hooks it asks for, as [`scorer!`] does: `judge!(T, configure, judge_wants)`.
+/// Exports a type as a judge, as [`scorer!`] does: `judge!(T, configure, judge_wants)`. The type
+/// implements [`Judge`](crate::Judge) and `Default`.
 #[macro_export]
 macro_rules! judge {
     ($plugin:ty $(, $hook:ident)* $(,)?) => {
@@ -112,13 +112,13 @@ macro_rules! __export {
     };
 }
 
-/// States the settings of the plugin, so that the host checks and shows them: a text
-/// for each, with its name, type (number, integer, boolean or text), range (`0..1`,
-/// `0..`, or of a text `fast|slow`), default and one line about it, with tabs between
-/// them. Those at the end may be left out.
+/// Declares the settings of the plugin, so that the host can check and show them. There is
+/// a text for each setting. It consists of name, type (number, integer, boolean or text),
+/// range (`0..1`, `0..`, or for a text `fast|slow`), default and description, separated by
+/// tabs. The last ones may be missing.
 ///
 /// ```
-/// whirlpool::settings!("margin\tnumber\t0..1\t0.25\thow near is equal");
+/// whirlpool::settings!("margin\tnumber\t0..1\t0.25\tscores within this fraction are equal");
 /// ```
 #[macro_export]
 macro_rules! settings {
@@ -131,8 +131,8 @@ macro_rules! settings {
     };
 }
 
-// SAFETY, of each hook: calls take turns, so the plugin is borrowed once; the
-// host's addresses are of as many records as it says.
+// SAFETY of each function: calls run one after the other, so the plugin is borrowed only once. The
+// addresses from the host point to as many records as the host states.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __hook {

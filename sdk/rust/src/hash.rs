@@ -1,4 +1,4 @@
-//! The hashes of the contract, and chance.
+//! The hashes of the contract, and random numbers.
 
 fn mix53(mut h: u64) -> f64 {
     h = (h ^ h >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -6,19 +6,20 @@ fn mix53(mut h: u64) -> f64 {
     ((h ^ h >> 33) >> 11) as f64
 }
 
-/// The hash behind `id_hash` (of a proxy's id), `host_hash` (of a host: lower
-/// case, no port) and `region_hash`: FNV-1a and MurmurHash3's finalizer.
+/// Returns the 53-bit hash of a text: `id_hash` is that of a proxy's id, `host_hash` that of a host
+/// (in lower case, without the port), `region_hash` that of a region. The hash is FNV-1a with the
+/// finalizer of MurmurHash3.
 pub fn hash53(text: &str) -> f64 {
     mix53(text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x100_0000_01b3)))
 }
 
-/// Two hashes made one: `affinity_hash` is `pair53(id_hash, host_hash)`.
+/// Combines two hashes into one: `affinity_hash` is `pair53(id_hash, host_hash)`.
 pub fn pair53(a: f64, b: f64) -> f64 {
     mix53((a as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b as u64))
 }
 
-/// Uniform in (0, 1], the same for the same seed and `i`: give it the
-/// request's seed and the candidate's place (SplitMix64).
+/// Returns a random number in (0, 1], uniformly distributed. The same seed and `i` give the same
+/// number: pass the request's seed and the candidate's index (SplitMix64).
 pub fn uniform(seed: f64, i: usize) -> f64 {
     let mut z = seed.to_bits().wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

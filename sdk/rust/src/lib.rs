@@ -19,13 +19,13 @@
 //! whirlpool::scorer!(Cheapest);
 //! ```
 //!
-//! It is built as a `cdylib` for `wasm32-unknown-unknown`; on any other target
+//! It is built as a `cdylib` for `wasm32-unknown-unknown`. For any other target
 //! the same source is ordinary Rust, so `cargo test` tests it. A plugin that
-//! wants the standard library leaves `no_std` out and asks for this crate's
-//! feature `std`.
+//! needs the standard library omits `no_std` and enables this crate's feature
+//! `std`.
 //!
 //! Times are seconds, rates 0 to 1, flags 0 or 1. Hashes are 53 bits, so that
-//! an `f64` holds them exactly. Numbers that count are whole.
+//! an `f64` holds them exactly. Counts are whole numbers.
 #![no_std]
 #![warn(missing_docs)]
 
@@ -47,63 +47,64 @@ pub use say::{say, Refused};
 
 /// Ranks proxies. [`scorer!`] exports it.
 pub trait Scorer {
-    /// Sets `scores[i]` for `candidates[i]`: finite, higher is better. There
-    /// is at least one candidate, and as many scores.
+    /// Sets `scores[i]` to the score of `candidates[i]`. Scores are finite; a higher score is
+    /// better. There is at least one candidate, and one score for each.
     fn score(&mut self, request: &RankRequest, candidates: &[Candidate], scores: &mut [f64]);
 }
 
-/// Says how long to wait before a retry. [`backoff!`] exports it.
+/// Computes the wait before a retry. [`backoff!`] exports it.
 pub trait Backoff {
-    /// The wait in seconds: finite, 0 or more. The gateway cuts it to the
-    /// policy's cap.
+    /// Returns the wait in seconds: finite and at least 0. The gateway limits it to the policy's
+    /// cap.
     fn delay(&mut self, request: &BackoffRequest) -> f64;
 }
 
 /// Rules on responses before they are relayed. [`judge!`] exports it.
 pub trait Judge {
-    /// The ruling on a response.
+    /// Returns the ruling on a response.
     fn judge(&mut self, response: &Response) -> Ruling;
 }
 
-/// The hook `judge_wants`: a judge that gets header fields or the beginning of the
-/// body, or rules on some statuses only.
+/// The optional function `judge_wants`: for a judge that needs header fields or the body, or rules
+/// on some statuses only.
 pub trait Wants {
-    /// The parts of a response that the judge gets: a text that a zero byte ends, with
-    /// a line for each. `body 8192` are bytes of the body's beginning, at most 8192,
-    /// `field server` is a header field, of which there are at most 32, and with
-    /// `status 403` or `status 500-599` the judge rules on such responses only.
+    /// Returns the parts of a response that the judge gets. The text ends with a zero byte and has
+    /// a line for each part: `body 8192` (number of bytes of the body's beginning, at most 8192) or
+    /// `field server` (a header field, at most 32). With `status 403` or `status 500-599` the judge
+    /// rules only on responses with these statuses.
     fn wants(&self) -> &[u8];
 }
 
-/// The hook `configure`: a plugin with settings. One without refuses them all.
+/// The optional function `configure`: for a plugin with settings. Without it the host refuses all
+/// settings.
 pub trait Configure {
-    /// Takes the settings of `[plugins.NAME.config]`, before anything else, or
-    /// refuses one of them ([`Pair::refuse`]).
+    /// Receives the settings of `[plugins.NAME.config]` before all other calls, or refuses one of
+    /// them ([`Pair::refuse`]).
     fn configure<'a>(&mut self, settings: Settings<'a>) -> Result<(), Refused<'a>>;
 }
 
-/// The hook `pool_changed`: a plugin that knows the pool.
+/// The optional function `pool_changed`: for a plugin that needs the proxies of the pool.
 pub trait PoolChanged {
-    /// Hears of the pool as it is now, before the first call that follows a
-    /// change.
+    /// Receives the proxies of the pool, before the first call and before the next call after a
+    /// change of the pool.
     fn pool_changed(&mut self, proxies: &[Proxy]);
 }
 
-/// The hook `observe`: a plugin that learns. It has one instance, whose calls
-/// take turns.
+/// The optional function `observe`: for a plugin that learns. Such a plugin has one instance, and
+/// its calls run one after the other.
 pub trait Observe {
-    /// Hears of one finished attempt.
+    /// Receives a finished attempt.
     fn observe(&mut self, observation: &Observation);
 }
 
-/// The hook `tolerance`: a scorer to which near is equal.
+/// The optional function `tolerance`: for a scorer for which nearly equal scores are equal.
 pub trait Tolerance {
-    /// Scores within this fraction of the best count as equal, 0 to 1.
+    /// Returns a fraction, 0 to 1. Scores within this fraction of the best score count as equal.
     fn tolerance(&self) -> f64;
 }
 
-/// A panic ends the call: the built-in plugin answers in its place. Its place and
-/// its message are in the error that is shown.
+/// A panic ends the call, and the built-in is called instead. The error of the call contains the
+/// message, the file and the line.
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {

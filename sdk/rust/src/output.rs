@@ -1,4 +1,4 @@
-//! What a plugin writes: log lines and metrics.
+//! The output of a plugin: log lines and metrics.
 
 #[cfg(target_arch = "wasm32")]
 #[link(wasm_import_module = "whirlpool")]
@@ -9,39 +9,39 @@ extern "C" {
     fn host_metric(kind: i32, name: *const u8, length: usize, value: f64);
 }
 
-/// How important a log line is.
+/// The severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// For those who look for an error in the plugin.
+    /// A line for debugging the plugin.
     Debug,
-    /// Something normal.
+    /// A line about a normal event.
     Info,
-    /// Something that should be looked at.
+    /// A line about a possible problem.
     Warn,
-    /// Something that went wrong.
+    /// A line about an error.
     Error,
 }
 
-/// Writes a log line, of which the host keeps the last 100, and at most 20 a second.
-/// The last one of [`Level::Error`] in a call that fails is in its error, unless the
-/// call panics. (Without a host it goes nowhere.)
+/// Writes a log line. The host keeps the last 100 lines of a plugin, and at most 20 lines a second.
+/// If the call fails without a panic, its error contains the last line of [`Level::Error`]. In a
+/// native build, `log` does nothing.
 #[cfg_attr(not(target_arch = "wasm32"), allow(unused_variables))]
 pub fn log(level: Level, text: &str) {
     #[cfg(target_arch = "wasm32")]
-    // SAFETY: address and length of a text.
+    // SAFETY: the address and the length are those of a text.
     unsafe {
         host_log(level as i32, text.as_ptr(), text.len())
     };
 }
 
-/// Adds a finite value that is not negative to a counter of the plugin, on /metrics as
-/// `whirlpool_plugin_metric{plugin,name}`. A name has 1 to 64 letters, digits and _; a
-/// plugin has at most 20.
+/// Adds a value to a counter of the plugin. The value must be finite and not negative. /metrics
+/// shows the counter as `whirlpool_plugin_metric{plugin,name}`. A name has 1 to 64 letters, digits
+/// and underscores. A plugin has at most 20 metrics.
 pub fn count(name: &str, value: f64) {
     metric(0, name, value);
 }
 
-/// Sets a gauge of the plugin to a finite value; for its name see [`count`].
+/// Sets a gauge of the plugin to a finite value. [`count`] describes the names.
 pub fn gauge(name: &str, value: f64) {
     metric(1, name, value);
 }
@@ -49,18 +49,18 @@ pub fn gauge(name: &str, value: f64) {
 #[cfg_attr(not(target_arch = "wasm32"), allow(unused_variables))]
 fn metric(kind: i32, name: &str, value: f64) {
     #[cfg(target_arch = "wasm32")]
-    // SAFETY: address and length of a text.
+    // SAFETY: the address and the length are those of a text.
     unsafe {
         host_metric(kind, name.as_ptr(), name.len(), value)
     };
 }
 
-/// Writes where a panic was, and its message.
+/// Writes the place and the message of a panic to the log.
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 pub(crate) fn panicked(info: &core::panic::PanicInfo) {
     use core::fmt::Write;
 
-    /// The beginning of a text: what does not fit is left out.
+    /// The beginning of a text. It keeps the first 400 bytes.
     struct Line([u8; 400], usize);
 
     impl Write for Line {
@@ -75,6 +75,7 @@ pub(crate) fn panicked(info: &core::panic::PanicInfo) {
 
     let mut line = Line([0; 400], 0);
     let _ = write!(line, "{}", info);
-    // SAFETY: the bytes come from texts; the last character may be cut, which the host mends.
+    // SAFETY: the bytes come from texts. The last character may be incomplete; the host replaces
+    // it.
     log(Level::Error, unsafe { core::str::from_utf8_unchecked(&line.0[..line.1]) });
 }

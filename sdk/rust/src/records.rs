@@ -16,23 +16,24 @@ macro_rules! record {
 }
 
 record! {
-    /// What a scorer is asked to choose for.
+    /// The request for which a scorer ranks the candidates.
     RankRequest {
-        /// Candidates that follow, 1 or more.
+        /// Number of candidates, at least 1.
         count,
         /// Seconds since the Unix epoch.
         now,
         /// 0 for a request's first attempt.
         attempt,
-        /// Goes up by one with each first attempt.
+        /// A number that increases by one with each first attempt.
         turn,
-        /// 53 random bits, fresh for each call; see [`uniform`](crate::uniform).
+        /// 53 random bits, new in each call; see [`uniform`](crate::uniform).
         seed,
-        /// Of the target's host; see [`hash53`](crate::hash53).
+        /// Hash of the target's host; see [`hash53`](crate::hash53).
         host_hash,
-        /// Of the wanted region; 0 when none is wanted.
+        /// Hash of the wanted region. Without one, in a retry: of the region of the proxy that
+        /// failed; otherwise 0.
         region_hash,
-        /// Proxies in the pool, candidates or not.
+        /// Number of proxies in the pool, including those that are no candidates.
         pool_size,
         /// 1 if the request may be repeated.
         idempotent,
@@ -42,75 +43,75 @@ record! {
 }
 
 record! {
-    /// What a scorer is told of one proxy.
+    /// One proxy that a scorer may choose.
     Candidate {
-        /// 0 to 1 over the last 100 attempts; 0.5 without any.
+        /// Success rate of the last 100 attempts, 0 to 1; 0.5 without attempts.
         success_rate,
-        /// Attempts behind `success_rate`, 0 to 100.
+        /// Number of attempts that `success_rate` is computed from, 0 to 100.
         samples,
-        /// Seconds, over the last 100 attempts.
+        /// Mean latency of the last 100 attempts in seconds.
         latency_mean,
-        /// Seconds, exponentially weighted (alpha 0.1).
+        /// Exponentially weighted mean latency in seconds (alpha 0.1).
         latency_ewma,
         /// (`latency_mean` + 10 ms) / (the largest among the candidates +
         /// 10 ms); without a latency 0.5 if it has no attempts, 1 if none
         /// succeeded, else 0.
         normalized_latency,
-        /// Attempts running through it now.
+        /// Number of attempts in flight through the proxy.
         in_flight,
-        /// Configured, above 0, 1 by default.
+        /// Configured weight: above 0, default 1.
         weight,
-        /// Configured, 0 or more, 0 by default.
+        /// Configured cost: at least 0, default 0.
         cost,
-        /// 1 if in the wanted region, else 0.
+        /// 1 if the proxy is in the wanted region, otherwise 0.
         region_match,
-        /// Since its last success.
+        /// Number of failures since the proxy's last success.
         consecutive_failures,
-        /// Seconds since it was last chosen; -1 if never.
+        /// Seconds since the proxy was chosen last; -1 if never.
         since_use,
-        /// Times chosen.
+        /// How often the proxy was chosen.
         uses,
-        /// 0 closed, 1 open, 2 half open.
+        /// State of the breaker: 0 closed, 1 open, 2 half-open.
         breaker_state,
-        /// Of its id, stable across restarts.
+        /// Hash of the proxy's id. It is the same after a restart.
         id_hash,
-        /// Of its id and the target's host together.
+        /// Hash of the proxy's id and the target's host together.
         affinity_hash,
-        /// Places from the rotation's turn: 0 is next.
+        /// Number of proxies before this one in the rotation; 0 if it is this proxy's turn.
         rotation,
     } = 128
 }
 
 record! {
-    /// What a backoff is told before a retry.
+    /// The input of a backoff before a retry.
     BackoffRequest {
         /// 1 before the first retry.
         retry,
-        /// Seconds: `policy.base_delay`.
+        /// `policy.base_delay` in seconds.
         base_delay,
         /// `policy.multiplier`.
         multiplier,
-        /// Seconds: `policy.max_backoff_delay`.
+        /// `policy.max_backoff_delay` in seconds.
         cap,
         /// 1 if `policy.jitter`.
         jitter,
-        /// Uniform in [0, 1), fresh for each call.
+        /// Random number, uniform in [0, 1), new in each call.
         random,
-        /// Seconds waited before the previous retry; 0 before the first.
+        /// The wait before the previous retry in seconds; 0 before the first retry.
         previous_delay,
-        /// Seconds the last answer asked for; 0 when it did not.
+        /// Retry-After of the last response in seconds; 0 without one.
         retry_after,
-        /// Of the last answer; 0 when none arrived.
+        /// Status of the last response; 0 without a response.
         last_status,
         /// Seconds since the request began.
         elapsed,
-        /// Seconds until its total timeout; -1 when it has none.
+        /// Seconds until the request's total timeout; -1 without one.
         remaining,
         /// `policy.max_attempts`.
         max_attempts,
         /// As [`RankRequest::host_hash`].
         host_hash,
-        /// Of the proxy that failed last.
+        /// Hash of the id hash of the id of the proxy that failed last.
         id_hash,
         /// Seconds since the Unix epoch.
         now,
@@ -126,15 +127,15 @@ record! {
         id_hash,
         /// As [`RankRequest::host_hash`].
         host_hash,
-        /// 0 for the first.
+        /// 0 for a request's first attempt.
         attempt,
-        /// 1 or 0.
+        /// 1 if the attempt was a success, otherwise 0.
         success,
-        /// Seconds.
+        /// The attempt's latency in seconds.
         latency,
-        /// 0 when no answer arrived.
+        /// Status of the response; 0 without a response.
         status,
-        /// Seconds waited before this attempt.
+        /// The wait before this attempt in seconds.
         delay,
     } = 64
 }
@@ -181,7 +182,7 @@ impl Default for Observation {
     }
 }
 
-/// A text of the host's.
+/// A text in the memory of the host's records.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Text<'a> {
@@ -286,9 +287,9 @@ pub struct Response<'a> {
     pub latency: f64,
     /// As [`RankRequest::host_hash`].
     pub host_hash: f64,
-    /// Of the proxy, as [`Candidate::id_hash`].
+    /// Hash of the proxy's id, as [`Candidate::id_hash`].
     pub id_hash: f64,
-    /// Of the body, as announced; -1 if that is unknown.
+    /// Length of the body that the head states; -1 if it is unknown.
     pub content_length: f64,
     /// 1 if the body has a content coding other than gzip, and is not decoded.
     pub encoded: f64,
@@ -343,7 +344,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// What a judge says about a response.
+/// A judge's ruling on a response.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ruling {
@@ -367,7 +368,8 @@ impl Ruling {
         Ruling { kind: 2.0, rest: 0.0 }
     }
 
-    /// The same, and the proxy rests for the target's host: for so many seconds, 0 for 600.
+    /// A retry at once, through another proxy. The proxy rests for the target's host for `rest`
+    /// seconds; 0 stands for 600.
     pub fn banned(rest: f64) -> Self {
         Ruling { kind: 3.0, rest }
     }
@@ -386,9 +388,9 @@ pub struct Proxy<'a> {
     pub id_hash: f64,
     /// As [`RankRequest::region_hash`]; 0 without a region.
     pub region_hash: f64,
-    /// Configured, above 0.
+    /// Configured weight, above 0.
     pub weight: f64,
-    /// Configured, 0 or more.
+    /// Configured cost, at least 0.
     pub cost: f64,
     id: Text<'a>,
     region: Text<'a>,

@@ -1,10 +1,10 @@
-//! What a plugin can tell people: why a call failed.
+//! Texts that explain why a call failed.
 
 use crate::Pair;
 use core::fmt;
 
-/// Says why: the first line said in a call that fails is in its error. (Without
-/// a host nobody hears it.)
+/// Writes a text to the standard error. If the call fails, its error contains the first line
+/// written there. In a native build, `say` does nothing.
 #[cfg_attr(not(target_arch = "wasm32"), allow(unused_variables))]
 pub fn say(text: &str) {
     #[cfg(target_arch = "wasm32")]
@@ -14,12 +14,12 @@ pub fn say(text: &str) {
             fn fd_write(file: i32, pieces: *const [usize; 2], count: i32, written: *mut u32) -> i32;
         }
         let mut written = 0;
-        // SAFETY: one piece, address and length, for the standard error.
+        // SAFETY: the call passes one piece with the address and the length of the text.
         unsafe { fd_write(2, &[text.as_ptr() as usize, text.len()], 1, &mut written) };
     }
 }
 
-/// A setting that a plugin cannot take; [`Pair::refuse`] makes it.
+/// A setting that a plugin refuses; [`Pair::refuse`] makes it.
 #[derive(Clone, Copy)]
 pub struct Refused<'a> {
     setting: Pair<'a>,
@@ -27,7 +27,7 @@ pub struct Refused<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// Refuses a setting, and says why in words such as "it must be 0 to 1".
+    /// Refuses a setting. `why` completes the error, for example "it must be 0 to 1".
     pub fn refuse(&self, why: &'a str) -> Refused<'a> {
         Refused { setting: *self, why }
     }
@@ -38,7 +38,7 @@ impl Refused<'_> {
         ["the setting ", self.setting.key(), " is \"", self.setting.value(), "\"; ", self.why]
     }
 
-    /// Tells the host.
+    /// Writes the error to the standard error of the module.
     #[doc(hidden)]
     pub fn say(&self) {
         self.pieces().iter().for_each(|piece| say(piece));

@@ -1,5 +1,5 @@
-// A scorer that uses every hook and every field, for the tests of the SDK: its
-// scores are sums, each field times its place in its record.
+// A scorer that uses every hook and every field, for the tests of the SDK. Each
+// score is a sum: of each field times its index in its record.
 import {
   Candidates, Observation, Proxies, RankRequest, Scores, Settings,
   hash53, pair53, proxyID, proxyMetadata, proxyRegion, uniform,

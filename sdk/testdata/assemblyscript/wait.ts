@@ -1,5 +1,5 @@
-// A backoff that uses every field, as everything.ts does; it also writes, and states
-// settings.
+// A backoff that uses every field, as everything.ts does. It also writes log lines and
+// declares settings.
 import { BackoffRequest, Level, count, describeSettings, gauge, log, say } from "../../assemblyscript";
 export { reserve, whirlpool_abi_v1 } from "../../assemblyscript";
 

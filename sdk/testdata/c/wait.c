@@ -1,5 +1,5 @@
-/* A backoff that uses every field, as everything.c does; it also writes, and states
- * settings. */
+/* A backoff that uses every field, as everything.c does. It also writes log lines and
+ * declares settings. */
 #include "../../c/whirlpool.h"
 
 const char *describe(void) {

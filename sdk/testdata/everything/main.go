@@ -1,5 +1,5 @@
-// A scorer that uses every hook, for the tests of the SDK. Its scores say what
-// it was told.
+// The plugin is a scorer that uses every hook, for the tests of the SDK. Its scores show the values that it
+// received.
 package main
 
 import (
@@ -45,7 +45,7 @@ func (e *everything) Observe(o *abi.Observation) {
 func (e *everything) Score(req *abi.RankRequest, candidates []abi.Candidate, scores []float64) {
 	for i := range candidates {
 		switch e.mode {
-		case "pool": // what it knows of the candidate from pool_changed
+		case "pool": // what the module received for the candidate from pool_changed
 			p := e.proxies[candidates[i].IDHash]
 			if p == nil {
 				continue
@@ -55,22 +55,22 @@ func (e *everything) Score(req *abi.RankRequest, candidates []abi.Candidate, sco
 			scores[i] = e.seen
 		case "request":
 			scores[i] = float64(i) + req.Count + req.Attempt + req.Turn + req.PoolSize
-		case "panic": // except in the trial call
+		case "panic": // not in the first call, which the host makes itself
 			if req.Attempt > 0 {
 				panic("the dish ran away")
 			}
-		case "index": // out of range, except in the trial call
+		case "index": // an index out of range, but not in the first call
 			scores[i+int(req.Attempt)*len(scores)] = 1
 		case "spin":
 			for req.Attempt > 0 {
 			}
 		case "recurse":
 			scores[i] = recurse(req.Attempt)
-		case "eat": // all memory there is, except in the trial call
+		case "eat": // allocates until the memory is full, but not in the first call
 			for req.Attempt > 0 {
 				e.kept = append(e.kept, make([]byte, 1<<20))
 			}
-		case "garbage": // a plugin that allocates on each call
+		case "garbage": // allocates in each call
 			b := make([]byte, 1024)
 			b[int(req.Turn)%1024] = 1
 			e.kept = append(e.kept[:0], b)

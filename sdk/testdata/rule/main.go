@@ -1,4 +1,4 @@
-// A judge that uses every field.
+// The plugin is a judge that uses every field.
 package main
 
 import (

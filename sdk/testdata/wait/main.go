@@ -1,4 +1,4 @@
-// A backoff that writes, and states a setting, as wait.c does.
+// The plugin is a backoff that writes log lines and metrics, and declares a setting, as wait.c does.
 package main
 
 import (

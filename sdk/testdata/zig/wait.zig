@@ -1,4 +1,4 @@
-//! A backoff that uses every field, as everything.zig does; it also writes, and states settings.
+//! A backoff that uses every field, as everything.zig does. It also writes log lines and declares settings.
 const std = @import("std");
 const wp = @import("whirlpool.zig");
 pub const panic = wp.panic;

@@ -1,23 +1,23 @@
-//! The cheapest proxy that works.
+//! A scorer that chooses the cheapest proxy that works.
 //!
-//! A proxy works unless it has failed `failures` times in a row, succeeds less
-//! often than `success` (once it has ten attempts to be judged by) or is slower
-//! than `latency`. One that does not work is tried again when it has rested
-//! for `rest` seconds: nobody would learn otherwise that it has recovered.
+//! A proxy does not work if it has failed `failures` times in a row, if its success
+//! rate over at least ten attempts is below `success`, or if it is slower than
+//! `latency`. After `rest` seconds without an attempt it counts as working again,
+//! because without attempts it could not show that it has recovered.
 //!
-//! Those that work score 1 + 1/(1 + cost): the cheapest first, each above
-//! every other. Those that do not score their success rate, at most 1.
+//! A proxy that works has the score 1 + 1/(1 + cost): cheaper proxies score higher.
+//! The score of any other proxy is its success rate, which is at most 1.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
 use whirlpool::{Candidate, Configure, RankRequest, Refused, Scorer, Settings};
 
-/// Attempts before a success rate counts.
+/// The success rate counts if it is computed from at least this number of attempts.
 const JUDGED_BY: f64 = 10.0;
 
 struct CheapestThatWorks {
     success: f64,  // 0 to 1
-    failures: f64, // in a row
-    latency: f64,  // s; 0 is no limit
+    failures: f64, // number in a row
+    latency: f64,  // s; 0 for no limit
     rest: f64,     // s
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use whirlpool::Pair;
 
-    /// A proxy with a hundred attempts behind it, used a moment ago.
+    /// Returns a proxy with a hundred attempts, the last one a second ago.
     fn proxy(cost: f64, success_rate: f64) -> Candidate {
         Candidate { cost, success_rate, samples: 100.0, since_use: 1.0, ..Candidate::default() }
     }

@@ -1,8 +1,6 @@
-/*
- * A judge of two things that a status does not say. A 200 of HTML without a body comes from a proxy or a
- * cache that is broken: another proxy is asked. A 503 that says "maintenance" is the target's own: no
- * retry would help.
- */
+/* This judge recognizes two cases from the body of a response. A 200 with an empty HTML page comes from a
+   broken proxy or cache, so another proxy is tried. A 503 whose page contains "maintenance" comes from the
+   target, so no retry would help. */
 #include "whirlpool.h"
 
 const char *judge_wants(void) { return "body 2048\nfield content-type\nstatus 200\nstatus 503"; }

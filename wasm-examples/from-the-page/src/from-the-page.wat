@@ -1,16 +1,16 @@
-;; A scorer written from sdk/ABI.md and nothing else; (3) is its section 3.
+;; A scorer that was written with sdk/ABI.md alone. (3) stands for its section 3.
 ;;
-;; Many providers let a proxy carry so many connections at a time and no more.
-;; The score is the proxy's success rate times the share of its connections
-;; that are free: it falls evenly as the proxy fills up, to 0 when it is full.
-;; A proxy of weight 2 is taken to allow twice as many.
+;; Many providers limit the number of simultaneous connections of a proxy. The
+;; score is the proxy's success rate times the share of its connections that are
+;; free, so it is 0 if all connections are in use. A proxy of weight 2 is assumed
+;; to allow twice as many connections.
 ;;
 ;;   [plugins.NAME.config]
 ;;   connections = 10          # of a proxy of weight 1; 10 if not set
 (module
   (memory (export "memory") 1)
 
-  ;; Address 0 must not be given away (2), so what is ours stands there.
+  ;; reserve must not return address 0 (2), so the module's own data is there.
   (data (i32.const 0) "connections")
   (global $key i32 (i32.const 0))
   (global $key_length i32 (i32.const 11))
@@ -20,8 +20,8 @@
 
   (func (export "whirlpool_abi_v1"))
 
-  ;; The region for the host's records: all memory from $region on, so it is
-  ;; always the same address, and only the end moves.
+  ;; The region for the host's records is all memory from $region on. Its address
+  ;; never changes; only its end does.
   (func (export "reserve") (param $bytes i32) (result i32)
     (local $missing i32) ;; pages of 64 KiB
     (local.set $missing
@@ -34,15 +34,15 @@
           (then (return (i32.const 0))))))
     (global.get $region))
 
-  ;; Settings (3, "a pair"; 4): one, called connections, above 0. Any other is
-  ;; refused with status 1, a value that is none with status 2.
+  ;; The only setting (3, "a pair"; 4) is connections, which must be above 0. The
+  ;; status is 1 for any other setting, and 2 for an invalid value.
   (func (export "configure") (param $pair i32) (param $count i32) (result i32)
     (if (i32.eqz (local.get $count)) (then (return (i32.const 0))))
     (if (i32.gt_s (local.get $count) (i32.const 1)) (then (return (i32.const 1))))
     (if (i32.eqz (call $is_key (i32.load (local.get $pair)) (i32.load offset=4 (local.get $pair))))
       (then (return (i32.const 1))))
     (global.set $connections (f64.load offset=16 (local.get $pair)))
-    ;; false for NaN, too
+    ;; also false for NaN
     (if (i32.eqz (f64.gt (global.get $connections) (f64.const 0))) (then (return (i32.const 2))))
     (i32.const 0))
 
@@ -58,11 +58,11 @@
       (br_if $next (i32.lt_u (local.get $i) (local.get $length))))
     (i32.const 1))
 
-  ;; Scores within 5 % of the best count as equal, and take turns (1, 4).
+  ;; Scores within 5 % of the best count as equal, so such proxies take turns (1, 4).
   (func (export "tolerance") (result f64) (f64.const 0.05))
 
-  ;; There is at least one candidate. At 0 of a row is its success rate, at 40
-  ;; the attempts in flight, at 48 its weight (3, "a candidate").
+  ;; There is at least one candidate. A row has the success rate at offset 0, the
+  ;; attempts in flight at 40, and the weight at 48 (3, "a candidate").
   (func (export "score") (param $request i32) (param $row i32) (param $score i32) (param $count i32) (result i32)
     (loop $next
       (f64.store (local.get $score)

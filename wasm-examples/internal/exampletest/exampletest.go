@@ -1,6 +1,5 @@
-// Package exampletest tests the examples in whatever language they are
-// written: it builds one as its build.sh says, loads it as the gateway does,
-// metered and within the default limits, and calls it.
+// Package exampletest tests the examples in all languages. It builds an example with its build.sh, loads the
+// module as the gateway does (metered, with the default limits), and calls it.
 package exampletest
 
 import (
@@ -25,12 +24,11 @@ var update = flag.Bool("update", false, "write expected.txt anew instead of comp
 // Wasm is a module that has been built.
 type Wasm struct {
 	Code  []byte
-	cache string // compiled code, so that loading it again is quick
+	cache string // folder of compiled code, so that later loads are faster
 }
 
-// Build runs ./build.sh in an example's folder with a directory to write to,
-// and returns the module it leaves there under the folder's name, having
-// verified it. A missing toolchain fails the test.
+// Build runs build.sh in an example's folder, and returns the module that it has written. The module must
+// pass whirlpool plugin verify. A missing toolchain fails the test.
 func Build(t testing.TB, dir string) Wasm {
 	t.Helper()
 	dir, err := filepath.Abs(dir)
@@ -46,7 +44,7 @@ func Build(t testing.TB, dir string) Wasm {
 	return Wasm{code, t.TempDir()}
 }
 
-// verify is whirlpool plugin verify: each example keeps to the ABI.
+// verify checks a module as whirlpool plugin verify does.
 func verify(t testing.TB, code []byte) {
 	t.Helper()
 	report := conformance.Run(wasmhost.New(wasmhost.DefaultLimits(), ""), code, nil)
@@ -55,28 +53,25 @@ func verify(t testing.TB, code []byte) {
 	require.True(t, report.OK, "%s", &text)
 }
 
-// Plugin is a module that is loaded and ready to answer. A call that the
-// gateway would not take an answer from fails the test.
+// Plugin is a module that is loaded and ready. A call whose result the gateway would refuse fails the test.
 type Plugin struct {
-	*wasmhost.Module // for what the methods below do not offer
+	*wasmhost.Module // for calls that the methods below do not have
 	t                testing.TB
 }
 
-// Scorer loads a scorer; config is its [plugins.NAME.config] table, nil for
-// none.
+// Scorer loads a scorer. config is its [plugins.NAME.config] table; nil for none.
 func Scorer(t testing.TB, w Wasm, config map[string]any) *Plugin {
 	t.Helper()
 	return load(t, w, wasmhost.Scorer, config)
 }
 
-// Backoff loads a backoff; config is its [plugins.NAME.config] table, nil for
-// none.
+// Backoff loads a backoff. config is its [plugins.NAME.config] table; nil for none.
 func Backoff(t testing.TB, w Wasm, config map[string]any) *Plugin {
 	t.Helper()
 	return load(t, w, wasmhost.Backoff, config)
 }
 
-// Judge loads a judge; config is its [plugins.NAME.config] table, nil for none.
+// Judge loads a judge. config is its [plugins.NAME.config] table; nil for none.
 func Judge(t testing.TB, w Wasm, config map[string]any) *Plugin {
 	t.Helper()
 	return load(t, w, wasmhost.Judge, config)
@@ -93,8 +88,7 @@ func load(t testing.TB, w Wasm, kind wasmhost.Kind, config map[string]any) *Plug
 
 func host(w Wasm) *wasmhost.Host { return wasmhost.New(wasmhost.DefaultLimits(), w.cache) }
 
-// Refusal loads a module with a configuration that it must refuse, and returns
-// what it or the host says.
+// Refusal loads a module with a configuration that must be refused, and returns the error's text.
 func Refusal(t testing.TB, w Wasm, config map[string]any) string {
 	t.Helper()
 	m, err := host(w).Load(w.Code, config)
@@ -105,8 +99,8 @@ func Refusal(t testing.TB, w Wasm, config map[string]any) string {
 	return err.Error()
 }
 
-// Score returns the scores of the candidates. It fills in the request's Count,
-// and its PoolSize if that is 0. (sdk/sdktest makes up both arguments.)
+// Score returns the scores of the candidates. It sets the request's Count, and its PoolSize if that is 0.
+// Package sdk/sdktest generates both arguments.
 func (p *Plugin) Score(req abi.RankRequest, candidates []abi.Candidate) []float64 {
 	p.t.Helper()
 	scores := make([]float64, len(candidates))
@@ -131,7 +125,7 @@ func (p *Plugin) Rule(r core.JudgeRequest, e core.Excerpt) core.Ruling {
 	return ruling
 }
 
-// Observe tells a plugin that learns of an attempt.
+// Observe passes an attempt to a plugin that learns.
 func (p *Plugin) Observe(o abi.Observation) {
 	p.t.Helper()
 	require.True(p.t, p.Learns(), "the module exports no %s", abi.Observe)
@@ -139,8 +133,8 @@ func (p *Plugin) Observe(o abi.Observation) {
 	require.NoError(p.t, p.Module.Observe(&c))
 }
 
-// SaysWhat plays sdktest's recording to a scorer that learns and to another,
-// whose scores it must give within delta.
+// SaysWhat replays sdktest's recording to a scorer that learns and to the function score. Their scores must
+// not differ by more than delta.
 func (p *Plugin) SaysWhat(score func(abi.RankRequest, []abi.Candidate) []float64, observe func(abi.Observation),
 	delta float64) {
 	p.t.Helper()
@@ -174,8 +168,7 @@ func (c choice) Fill(req *core.RankRequest, rows []core.Candidate) {
 	}
 }
 
-// Output compares text with expected.txt in an example's folder. (go test
-// -update writes that file anew.)
+// Output compares text with expected.txt in an example's folder. `go test -update` writes the file.
 func Output(t testing.TB, dir, got string) {
 	t.Helper()
 	file := filepath.Join(dir, "expected.txt")

@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/sdktest"
 )
 
-// outages are the periods for which a proxy fails. The columns of a report are total / simulate.Columns
-// long. For the long outage, one begins exactly 60 s after it.
+// outages are the periods for which a proxy fails. A column of a report is total / simulate.Columns long. One
+// column begins exactly 60 s after the end of the long outage.
 var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests per second
 	{120, 1, 420, 20},
 	{120, 150, 420, 20},
@@ -22,12 +22,12 @@ var outages = []struct{ begins, lasts, total, rate float64 }{ // s, and requests
 // seeds is the number of runs of which Recovers takes the mean.
 const seeds = 4
 
-// Recovers plays a scorer on a pool of three proxies. The first and cheapest of them fails for a while: for 1 s, for
-// 150 s and for an hour, with breakers and without. From 60 s after the outage its mean share of the requests in four
-// runs must be its share before the outage, or a third of the requests, with a tolerance of a third. The proxy always
-// succeeds while it is well. others is the success rate of the other two, 0 to 1: below 1 for a scorer that would
-// otherwise keep to one of several equal proxies. Under the race detector Recovers skips the test: the simulation runs
-// in one goroutine, and would take minutes.
+// Recovers simulates a scorer on a pool of three proxies. The first and cheapest of them fails for 1 s, for 150 s
+// and for an hour, with breakers and without. The mean share of this proxy in the requests is compared before the
+// outage and from 60 s after it. The later share must lie between the earlier one and a third of the requests, with a
+// tolerance of a third. Outside its outage the proxy always succeeds. others is the success rate of the other two
+// proxies, 0 to 1. It must be below 1 for a scorer that would otherwise stay with one of several equal proxies. With
+// the race detector Recovers skips the test: the simulation runs in one goroutine, and would take minutes.
 func Recovers(t *testing.T, w Wasm, config map[string]any, others float64) {
 	t.Helper()
 	if raceEnabled {

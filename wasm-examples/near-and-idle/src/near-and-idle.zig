@@ -1,5 +1,6 @@
-//! A scorer that minimizes the time that a request is expected to take: a proxy's latency times the attempts that it
-//! would have in flight, divided by its success rate. A proxy outside the wanted region pays a toll.
+//! A scorer that minimizes the expected time of a request: the proxy's latency, times its attempts
+//! in flight with the new one, divided by its success rate. For a proxy outside the wanted region,
+//! a fixed time (the setting toll) is added.
 const std = @import("std");
 const wp = @import("whirlpool.zig");
 
@@ -17,13 +18,13 @@ pub fn configure(settings: []const wp.Pair) bool {
     return true;
 }
 
-/// Scores within a tenth are equal: such proxies take turns.
+/// Scores within a tenth of the best count as equal, so such proxies take turns.
 pub fn tolerance() f64 {
     return 0.1;
 }
 
 fn seconds(request: *const wp.RankRequest, c: *const wp.Candidate) f64 {
-    const latency = if (c.samples > 0) @max(c.latency_ewma, 0.001) else 0.1; // a new proxy is worth an attempt
+    const latency = if (c.samples > 0) @max(c.latency_ewma, 0.001) else 0.1; // so a new proxy gets an attempt
     const away = request.region_hash != 0 and c.region_match == 0;
     return (latency * (c.in_flight + 1) + if (away) toll else 0) / @max(c.success_rate, 0.05);
 }
@@ -42,5 +43,5 @@ test "an idle proxy nearby comes first" {
     var scores: [3]f64 = undefined;
     try std.testing.expect(score(&.{ .region_hash = 1 }, &.{ busy, here, away }, &scores));
     try std.testing.expectEqual(1, std.mem.indexOfMax(f64, &scores));
-    try std.testing.expectApproxEqAbs(scores[0], scores[2], 1e-9); // 0.3 s either way
+    try std.testing.expectApproxEqAbs(scores[0], scores[2], 1e-9); // both take 0.3 s
 }

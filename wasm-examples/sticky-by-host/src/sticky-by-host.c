@@ -1,18 +1,16 @@
-/*
- * A host stays with its proxy: rendezvous hashing, "highest random weight"
- * (Thaler and Ravishankar, "Using name-based mappings to increase hit rates",
- * 1998). Every proxy draws a number for the host, always the same one, and the
- * highest wins. When a proxy goes, only its own hosts move, each to the proxy
- * that came second for it; when it comes back, they return.
- *
- * With u uniform in (0, 1], the largest ln(u) / weight wins as often as its
- * weight says, so a proxy of weight 2 has twice the hosts.
- */
+/* This scorer chooses the same proxy for a host each time. It uses rendezvous hashing, or "highest random
+   weight" (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998). Each proxy has
+   a fixed random number for each host, and the proxy with the highest number is chosen. If a proxy is
+   removed, only its hosts move, each to the proxy with the second highest number. They move back if the
+   proxy returns.
+
+   With u uniform in (0, 1], the probability that a proxy has the largest ln(u) / weight is in proportion to
+   its weight. So a proxy of weight 2 has twice the hosts. */
 #include "whirlpool.h"
 
-/* The natural logarithm of a normal x > 0. x = m * 2^e with m in [sqrt(1/2),
- * sqrt(2)); ln m = 2 atanh(s), s = (m-1)/(m+1), |s| < 0.172, whose series is
- * within one unit in the last place after ten terms. */
+/* Returns the natural logarithm of a normal x > 0. Let x = m * 2^e with m in [sqrt(1/2), sqrt(2)), and s =
+   (m-1)/(m+1). Then ln m = 2 atanh(s) and |s| < 0.172. Ten terms of the series of atanh are exact within
+   one unit in the last place. */
 static double ln(double x) {
   uint64_t bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
@@ -27,7 +25,7 @@ static double ln(double x) {
 }
 
 int32_t score(const wp_rank_request *request, const wp_candidate *candidates, double *scores, int32_t count) {
-  (void)request; /* affinity_hash knows the host already */
+  (void)request; /* affinity_hash includes the host */
   for (int32_t i = 0; i < count; i++) {
     double u = (candidates[i].affinity_hash + 1) * 0x1p-53;
     scores[i] = ln(u) / candidates[i].weight;

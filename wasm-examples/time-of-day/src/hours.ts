@@ -1,9 +1,8 @@
 /**
- * The hours of a text such as "8-20" or "6-9, 20-2", a bit each: from the first
- * until just before the second, over midnight if that is the smaller. "0-24" is
- * all day. 0 when the text is something else. It reads the host's bytes as they
- * are: a large pool has many, and a string for each would cost more fuel than
- * a call has.
+ * Reads the hours of a text such as "8-20" or "6-9, 20-2", and returns one bit for each hour; 0 if the text
+ * is invalid. A range includes its first hour, but not its second. If the second hour is smaller, the range
+ * continues after midnight. "0-24" is the whole day. The function reads the bytes in the host's records. In
+ * a large pool, a string for each proxy would cost more fuel than a call has.
  */
 export function parseHours(text: usize, length: u32): u32 {
   at = text;
@@ -26,7 +25,7 @@ export function parseHours(text: usize, length: u32): u32 {
 let at: usize = 0;
 let end: usize = 0;
 
-/** Reads 0 to 24, and spaces around it; -1 when something else is there. */
+/** Reads a number from 0 to 24 with spaces around it. Returns -1 if there is none. */
 function hour(): i32 {
   while (take(0x20)) {}
   let n = -1;
@@ -38,7 +37,7 @@ function hour(): i32 {
   return n;
 }
 
-/** Reads one character if it comes next. */
+/** Reads the character c if it is the next one, and reports whether it was. */
 function take(c: u8): bool {
   if (at == end || load<u8>(at) != c) return false;
   at++;

@@ -1,14 +1,14 @@
-// Prefers proxies by the hour of day: those of a region during the hours set
-// for it, or during their own, if their metadata says some.
+// A scorer that prefers proxies at certain hours of the day. The hours of a proxy are in its
+// metadata, or they are those that the settings have for its region.
 //
 //   utc_offset = 2       # hours east of Greenwich; 5.5 is half past five
 //   [plugins.NAME.config.hours]
-//   eu = "8-20"          # from 8:00 until 20:00
-//   us = "14-18,20-2"    # over midnight, too
+//   eu = "8-20"          # from 8:00 to 20:00
+//   us = "14-18,20-2"    # also after midnight
 //
-// A proxy whose hour it is scores 1 + quality, any other its quality: 0.7 *
-// success rate + 0.3 * (1 - normalized latency), 0 to 1. One that fails again
-// and again has no hour.
+// The quality of a proxy is 0.7 * success rate + 0.3 * (1 - normalized latency), 0 to 1. During
+// its hours the score is 1 + quality, otherwise the quality. A proxy that has failed three
+// times in a row has the lower score even during its hours.
 import { Candidates, Proxies, RankRequest, Scores, Settings, hash53, proxyMetadata } from "../../../sdk/assemblyscript";
 import { parseHours } from "./hours";
 export { reserve, whirlpool_abi_v1 } from "../../../sdk/assemblyscript";
@@ -16,8 +16,8 @@ export { reserve, whirlpool_abi_v1 } from "../../../sdk/assemblyscript";
 const FAILING: f64 = 3; // failures in a row
 
 let utcOffset: f64 = 0; // hours
-const ofRegion = new Map<f64, u32>(); // hours, a bit each, by the hash of the region
-const ofProxy = new Map<f64, u32>(); // by the hash of the id
+const ofRegion = new Map<f64, u32>(); // one bit for each hour, by the hash of the region
+const ofProxy = new Map<f64, u32>(); // the same, by the hash of the id
 
 export function configure(settings: Settings, count: i32): i32 {
   for (let i = 0; i < count; i++) {
@@ -36,7 +36,7 @@ export function configure(settings: Settings, count: i32): i32 {
   return 0;
 }
 
-/** Looks up each proxy's hours once, and not in every call. */
+/** Computes the hours of each proxy, so that score does not have to. */
 export function pool_changed(proxies: Proxies, count: i32): void {
   ofProxy.clear();
   for (let i = 0; i < count; i++) {
@@ -51,13 +51,13 @@ export function pool_changed(proxies: Proxies, count: i32): void {
   __collect();
 }
 
-/** Scores within 2 % of the best take turns. */
+/** Scores within 2 % of the best count as equal, so such proxies take turns. */
 export function tolerance(): f64 {
   return 0.02;
 }
 
 export function score(request: RankRequest, candidates: Candidates, scores: Scores, count: i32): i32 {
-  const hours = Math.floor(request.now / 3600 + utcOffset); // since the epoch, which began at midnight
+  const hours = Math.floor(request.now / 3600 + utcOffset); // since the Unix epoch, which begins at midnight
   const bit: u32 = 1 << <u32>(hours - 24 * Math.floor(hours / 24));
   for (let i = 0; i < count; i++) {
     const c = candidates[i];

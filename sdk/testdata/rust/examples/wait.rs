@@ -1,5 +1,5 @@
-//! A backoff that uses every field, as lib.rs does; it also writes, and states
-//! settings.
+//! A backoff that uses every field, as lib.rs does. It also writes log lines and
+//! declares settings.
 #![no_std]
 
 use whirlpool::{count, gauge, log, say, Backoff, BackoffRequest, Level};
