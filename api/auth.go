@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"math"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 )
 
 // Key is one of the API's keys.
@@ -69,11 +74,9 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		return newProblem(fiber.StatusForbidden, "cross_origin", "a web page of another origin cannot change anything")
 	}
 	if len(a.keys) > 0 && !open(c.Path()) {
-		key, ok := a.check(c.Get(fiber.HeaderAuthorization))
-		if !ok {
-			c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
-			return newProblem(fiber.StatusUnauthorized, "unauthorized",
-				"a key of api.keys is required: Authorization: Bearer KEY")
+		key, err := s.login(c, a)
+		if err != nil {
+			return err
 		}
 		c.Locals(keyName, key.name)
 		if !key.admin && !readOnly(c) {
@@ -85,6 +88,34 @@ func (s *Server) admit(c *fiber.Ctx) error {
 		return badMediaType("a body with a Content-Encoding is not accepted")
 	}
 	return nil
+}
+
+// login returns the key of a request. A request with a wrong key gets its error after the guard's delay; one without a
+// key gets it at once.
+func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
+	result, retryAfter := access.Refused, time.Duration(0)
+	if sent := c.Get(fiber.HeaderAuthorization); sent != "" {
+		from := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
+		result, retryAfter = s.cfg.Guard.Do(s.ctx, from, func() access.Result {
+			var ok bool
+			if key, ok = a.check(sent); ok {
+				return access.Accepted
+			}
+			return access.Refused
+		})
+	}
+	switch result {
+	case access.Accepted:
+		return key, nil
+	case access.Blocked:
+		c.Context().SetConnectionClose()
+		c.Set(fiber.HeaderRetryAfter, strconv.FormatInt(int64(math.Ceil(retryAfter.Seconds())), 10))
+		return key, newProblem(fiber.StatusTooManyRequests, "too_many_failed_logins",
+			"too many logins from this address have failed; the key was not checked")
+	}
+	c.Set(fiber.HeaderWWWAuthenticate, "Bearer")
+	return key, newProblem(fiber.StatusUnauthorized, "unauthorized",
+		"a key of api.keys is required: Authorization: Bearer KEY")
 }
 
 // admitsKey reports whether an Authorization header permits reading.

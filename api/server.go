@@ -24,6 +24,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
@@ -40,7 +41,7 @@ type Engine interface {
 var _ Engine = (*engine.Engine)(nil)
 
 // Config holds the parts of the program that a Server uses. All fields are required except Activated, Events,
-// Now, Files, Keys and LoopbackOnly.
+// Now, Files, Guard, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -59,6 +60,8 @@ type Config struct {
 	Now       func() time.Time // default time.Now
 	Version   string
 	Files     int // maximum number of open file descriptors of the process; 0 if unknown
+
+	Guard *access.Guard // of failed logins; nil for one of its own
 
 	Keys         []Key
 	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; used if there are no Keys
@@ -100,6 +103,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Events == nil {
 		cfg.Events = NewEvents(cfg.Now)
+	}
+	if cfg.Guard == nil {
+		cfg.Guard = access.NewGuard(cfg.Now, cfg.Log)
 	}
 	spec, err := openapiJSON()
 	if err != nil {

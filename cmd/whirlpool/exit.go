@@ -57,6 +57,9 @@ func usageErrors(cmd *cobra.Command) {
 		case c.HasSubCommands():
 			return usage("%s%q is not one of its commands; see %s --help", where, args[0], c.CommandPath())
 		}
+		if c.Annotations[secretArgs] != "" {
+			return usage("%stakes no argument; see %s --help", where, c.CommandPath())
+		}
 		return usage("%s%q is one argument too many; see %s --help", where, args[len(names)], c.CommandPath())
 	}
 	for _, c := range cmd.Commands() {

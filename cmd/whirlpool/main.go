@@ -30,10 +30,11 @@ func root() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
 	cmd.SetVersionTemplate("whirlpool {{.Version}}\n") // the same text as that of the command version
-	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), &cobra.Command{
-		Use: "version", Short: "Print the version",
-		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
-	})
+	cmd.AddCommand(serveCommand(), checkListCommand(), configCommand(), pluginCommand(), passwdCommand(),
+		&cobra.Command{
+			Use: "version", Short: "Print the version",
+			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "whirlpool", version) },
+		})
 	usageErrors(cmd)
 	return cmd
 }

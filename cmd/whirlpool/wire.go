@@ -125,7 +125,7 @@ func wire(
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
-		Activated: g.activated, Events: g.events,
+		Activated: g.activated, Events: g.events, Guard: g.engine.Guard(),
 		Log: g.log, Version: version, Files: openFiles(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
@@ -124,6 +125,7 @@ type Engine struct {
 	executor  *executor.Executor
 	selector  *selector.Selector
 	gateway   *gateway.Server
+	guard     *access.Guard
 	reach     *reach.Checker
 	health    *health.Checker
 	ids       atomic.Uint64
@@ -180,9 +182,12 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.executor = executor.New(e.selector, e.metrics, tuning, opts.Log, opts.Now, opts.Rand)
 	e.metrics.ObserveQueues(e.queueStates)
 	e.metrics.ObserveResting(func() int { return e.selector.Rests().Count(e.pool.Elapsed(e.opts.Now())) })
+	e.guard = access.NewGuard(opts.Now, opts.Log)
+	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
+		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard,
+		Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)
 	e.file = [3]string{cfg.FirstScorer, cfg.RetryScorer, cfg.Judge}
@@ -241,6 +246,9 @@ func (c *Config) check() error {
 		return &core.KeyError{Key: "queue.max_wait", Value: c.Queue.MaxWait, Err: errors.New("must not be negative")}
 	}
 	for i, u := range c.Gateway.Users {
+		if err := access.CheckPassword(u.Password); err != nil {
+			return &core.KeyError{Key: fmt.Sprintf("gateway.users[%d].password", i), Err: err}
+		}
 		if u.Priority > core.PriorityLow {
 			return &core.KeyError{
 				Key: fmt.Sprintf("gateway.users[%d].priority", i), Value: u.Priority,
@@ -579,6 +587,16 @@ func (e *Engine) queueStates() (out []metrics.QueueState) {
 	add("retry", retries)
 	return out
 }
+
+// failedLogins calls count with the number of failed logins at each listener.
+func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
+	for l := range access.NumListeners {
+		count(l.String(), e.guard.Failed(l))
+	}
+}
+
+// Guard returns the guard of failed logins, for the API.
+func (e *Engine) Guard() *access.Guard { return e.guard }
 
 // Pool returns the proxies.
 func (e *Engine) Pool() *upstream.Pool { return e.pool }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
@@ -28,10 +28,10 @@ type cache struct {
 	regionValue string              // last X-Whirlpool-Region; region and strict are parsed from it
 	region      string
 	strict      bool
-	accepted    string        // last accepted Proxy-Authorization
-	acceptedBy  *settings     // the settings with which it was accepted
-	priority    core.Priority // the highest priority that this user may ask for
-	override    string        // last X-Whirlpool-Retry
+	accepted    string          // last accepted Proxy-Authorization
+	acceptedBy  *settings       // the settings with which it was accepted
+	account     *access.Account // the user that it is of; nil without users
+	override    string          // last X-Whirlpool-Retry
 	global      *retry.Policy
 	policy      *retry.Policy // override merged over the global policy
 }

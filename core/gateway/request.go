@@ -208,8 +208,8 @@ func (r *request) region() (region string, strict bool, err error) {
 // priority returns the priority that the request asks for, or the user's highest priority if that is lower.
 func (r *request) priority() (core.Priority, error) {
 	limit := core.AnyPriority
-	if r.cache.acceptedBy == r.set {
-		limit = r.cache.priority
+	if r.cache.account != nil {
+		limit = r.cache.account.Priority
 	}
 	value, found, err := r.ownField("x-whirlpool-priority")
 	if err != nil || !found {
@@ -236,40 +236,6 @@ func (r *request) ownField(name string) (value []byte, found bool, err error) {
 		value, found = f.Value, true
 	}
 	return value, found, nil
-}
-
-// authorize returns a 407 response if the client has no valid credentials, otherwise nil.
-func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
-	if r.authorized() {
-		return nil
-	}
-	return &proxyhttp.ErrorResponse{
-		Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
-		Message: "this proxy wants a user name and password", Reason: "http_request_denied",
-	}
-}
-
-// authorized checks the client's credentials. Credentials that were accepted on this connection are not
-// checked again until the settings change.
-func (r *request) authorized() bool {
-	if len(r.set.users) == 0 {
-		return true
-	}
-	for i := range r.head.Fields {
-		f := &r.head.Fields[i]
-		if f.Kind != http1.ProxyAuthorization {
-			continue
-		}
-		if r.cache.acceptedBy == r.set && r.cache.accepted == string(f.Value) {
-			return true
-		}
-		priority, ok := r.set.users.allow(string(f.Value))
-		if ok {
-			r.cache.acceptedBy, r.cache.accepted, r.cache.priority = r.set, string(f.Value), priority
-		}
-		return ok
-	}
-	return false
 }
 
 // method converts b to a string. It allocates only for unusual methods.

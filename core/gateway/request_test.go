@@ -453,19 +453,19 @@ func TestAFragmentIsCutOff(t *testing.T) {
 
 func TestLogins(t *testing.T) {
 	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
-	users := newUsers([]User{{Name: "ann", Password: "p:w"}, {Name: "bob"}})
-	for value, want := range map[string]bool{
-		basic("ann:p:w"): true, strings.ToUpper(basic("ann:p:w")[:5]) + basic("ann:p:w")[5:]: true, basic("bob:"): true,
-		basic("ann:p"): false, basic("ann:"): false, basic("bob"): false, basic("eve:"): false, basic(":"): false,
-		basic(""): false,
-		"":        false, "Basic": false, "Basic !": false, "Bearer " + basic("ann:p:w")[6:]: false,
-		basic("ann:p:w")[6:]: false,
+	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
+		o.Users = []User{{Name: "ann", Password: "p:w"}, {Name: "bob"}}
+	})
+	for value, want := range map[string]int{
+		basic("ann:p:w"): 200, strings.ToUpper(basic("ann:p:w")[:5]) + basic("ann:p:w")[5:]: 200,
+		basic("bob:"): 407, basic("ann:p"): 407, basic("ann:"): 407, basic("bob"): 407, basic("eve:"): 407,
+		basic(":"): 407, basic(""): 407, "": 407, "Basic": 407, "Basic !": 407,
+		"Bearer " + basic("ann:p:w")[6:]: 407, basic("ann:p:w")[6:]: 407,
 	} {
-		_, got := users.allow(value)
-		require.Equal(t, want, got, value)
+		a, _ := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n" +
+			"Proxy-Authorization: " + value + "\r\n\r\n").answer("GET")
+		require.Equal(t, want, a.StatusCode, value)
 	}
-	_, ok := newUsers(nil).allow("")
-	require.True(t, ok, "without users everybody may")
 }
 
 // Exactly one Host field is sent, the target's, whatever the request had.

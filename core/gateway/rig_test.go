@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
@@ -89,6 +90,7 @@ func newRig(t *testing.T, proxy func(net.Conn), change func(*options)) *rig {
 	r.Server = New(Config{
 		Executor:  executor.New(selector.New(pool, rand.Uint64, 256), r.recorded, tuning, quiet, o.now, rand.Uint64),
 		Transport: trans, Policies: retry.NewStore(policy, o.now), Tracker: untracked{}, Tunnels: r.recorded.tunnel,
+		Guard: access.NewGuard(o.now, quiet),
 		Files: o.files, Log: quiet, Now: o.now, NewID: o.newID,
 	}, o.Settings)
 

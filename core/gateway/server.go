@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
@@ -52,6 +53,7 @@ type Config struct {
 	Policies  interface{ Current() *retry.Policy }
 	Tracker   Tracker
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
+	Guard     *access.Guard        // of failed logins
 	Files     int                  // maximum number of open file descriptors; 0 if unknown
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -83,7 +85,7 @@ type Server struct {
 
 type settings struct {
 	Settings
-	users users
+	users *access.Users
 }
 
 // New returns a Server. Serve makes it accept clients.
@@ -100,7 +102,11 @@ func New(cfg Config, set Settings) *Server {
 
 // Apply replaces the settings. Requests that have begun keep the old ones.
 func (s *Server) Apply(set Settings) {
-	s.settings.Store(&settings{Settings: set, users: newUsers(set.Users)})
+	var before *access.Users
+	if old := s.settings.Load(); old != nil {
+		before = old.users
+	}
+	s.settings.Store(&settings{Settings: set, users: access.NewUsers(set.Users, before)})
 }
 
 // Serve accepts HTTP and SOCKS5 clients from l until l is closed. It returns nil after Shutdown or when l is

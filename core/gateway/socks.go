@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 	"github.com/whirlpool-proxy/whirlpool/core/socks5"
@@ -18,12 +19,12 @@ import (
 // socksFront serves SOCKS5 on a client connection (RFC 1928, RFC 1929). It serves one CONNECT request, in the
 // same way as an HTTP CONNECT under the global retry policy.
 type socksFront struct {
-	server *Server
-	conn   *connection
-	users  users
-	head   time.Duration // maximum time for all messages before the tunnel
-	limit  core.Priority // the highest priority that the user may have
-	buf    loan
+	server  *Server
+	conn    *connection
+	users   *access.Users
+	head    time.Duration   // maximum time for all messages before the tunnel
+	account *access.Account // the user; nil without users
+	buf     loan
 }
 
 func newSOCKSFront(s *Server, c *connection) *socksFront {
@@ -62,7 +63,7 @@ func (f *socksFront) authenticate() error {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
-			case m == socks5.NoAuth && len(f.users) == 0:
+			case m == socks5.NoAuth && f.users.Len() == 0:
 				method = m
 			case m == socks5.UserPassword && method != socks5.NoAuth:
 				method = m
@@ -88,10 +89,14 @@ func (f *socksFront) authenticate() error {
 	if err != nil {
 		return err
 	}
-	var ok bool
-	if f.limit, ok = f.users.allowPassword(name, password); !ok {
-		f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
-		return errCredentials
+	if f.users.Len() > 0 {
+		l := access.Login{Listener: access.SOCKS5, From: f.conn.raw.RemoteAddr(), User: name}
+		var result access.Result
+		f.account, result, _ = f.users.Login(f.conn.ctx, f.server.Guard, l, password)
+		if result != access.Accepted {
+			f.send(socks5.AuthVersion, 1) // every status except 0 is a failure
+			return errCredentials
+		}
 	}
 	f.send(socks5.AuthVersion, 0)
 	return nil
@@ -120,12 +125,16 @@ func (f *socksFront) target() (to proxyhttp.Authority, err error) {
 func (f *socksFront) connect(to *proxyhttp.Authority) {
 	s := f.server
 	policy := s.Policies.Current()
+	priority := core.PriorityNormal
+	if f.account != nil {
+		priority = priority.AtMost(f.account.Priority)
+	}
 	entry := s.Tracker.Track()
 	defer entry.Release()
 	in := executor.Request{
 		ID: s.NewID(), Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
 		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
-		BeforeWait: f.conn.watch.start, Progress: entry, Priority: core.PriorityNormal.AtMost(f.limit),
+		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority,
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.watch.start}

@@ -1,69 +1,81 @@
 package gateway
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
+	"net/http"
 	"strings"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
 )
 
 // User is the account of a client.
-type User struct {
-	Name     string
-	Password string
-	Priority core.Priority // the highest priority that a request of the user may have; AnyPriority for no limit
-}
+type User = access.User
 
-// users checks the field Proxy-Authorization: Basic (RFC 7617). It holds only digests of the names
-// and passwords. The zero value accepts every client.
-type users map[[sha256.Size]byte]account
-
-// account is the data of one user.
-type account struct {
-	password [sha256.Size]byte
-	priority core.Priority
-}
-
-func newUsers(list []User) users {
-	u := make(users, len(list))
-	for _, user := range list {
-		u[sha256.Sum256([]byte(user.Name))] = account{sha256.Sum256([]byte(user.Password)), user.Priority}
+// authorize finds out which user sends the request. It returns an error response if there are users and the client is
+// none of them, otherwise nil. An account that was accepted on this connection is not checked again until the
+// credentials or the settings change.
+func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
+	if r.set.users.Len() == 0 {
+		r.cache.account = nil
+		return nil
 	}
-	return u
+	sent := r.field(http1.ProxyAuthorization)
+	if sent == nil {
+		return loginRequired()
+	}
+	c := &r.cache
+	if c.acceptedBy == r.set && c.accepted == string(sent) {
+		return nil
+	}
+	c.acceptedBy, c.account = nil, nil
+	value := string(sent)
+	name, password := parseBasic(value)
+	l := access.Login{Listener: access.Gateway, From: r.conn.raw.RemoteAddr(), User: name}
+	account, result, retryAfter := r.set.users.Login(r.conn.ctx, r.server.Guard, l, password)
+	switch result {
+	case access.Accepted:
+		c.acceptedBy, c.accepted, c.account = r.set, value, account
+		return nil
+	case access.Blocked:
+		return &proxyhttp.ErrorResponse{
+			Status: http.StatusTooManyRequests, Code: "too_many_failed_logins", Reason: "http_request_denied",
+			Message:    "too many logins from this address have failed; the user name and password were not checked",
+			RetryAfter: retryAfter, Close: true,
+		}
+	}
+	return loginRequired()
 }
 
-// allow reports whether value, a Proxy-Authorization, contains the name and password of a user. priority is
-// the highest priority that a request of the user may have.
-func (u users) allow(value string) (priority core.Priority, ok bool) {
-	if len(u) == 0 {
-		return core.AnyPriority, true
+func loginRequired() *proxyhttp.ErrorResponse {
+	return &proxyhttp.ErrorResponse{
+		Status: http.StatusProxyAuthRequired, Code: "proxy_authentication_required",
+		Message: "this proxy wants a user name and password", Reason: "http_request_denied",
 	}
+}
+
+// field returns the value of the first field of a kind, or nil.
+func (r *request) field(kind http1.Kind) []byte {
+	for i := range r.head.Fields {
+		if f := &r.head.Fields[i]; f.Kind == kind {
+			return f.Value
+		}
+	}
+	return nil
+}
+
+// parseBasic parses a Proxy-Authorization: Basic (RFC 7617). It returns an empty name for anything else; no user has an
+// empty name.
+func parseBasic(value string) (name, password string) {
 	scheme, token, _ := strings.Cut(value, " ")
-	if !http1.EqualFold([]byte(scheme), "basic") {
-		return core.AnyPriority, false
+	if !strings.EqualFold(scheme, "basic") {
+		return "", ""
 	}
 	plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(token))
 	if err != nil {
-		return core.AnyPriority, false
+		return "", ""
 	}
-	name, password, found := strings.Cut(string(plain), ":")
-	if !found {
-		return core.AnyPriority, false
-	}
-	return u.allowPassword(name, password)
-}
-
-// allowPassword reports whether a user has the given name and password. The time of the check does not depend
-// on the position of a wrong character in a password. priority is the highest priority that a request of the
-// user may have.
-func (u users) allowPassword(name, password string) (priority core.Priority, ok bool) {
-	if len(u) == 0 {
-		return core.AnyPriority, true
-	}
-	want := u[sha256.Sum256([]byte(name))]
-	got := sha256.Sum256([]byte(password))
-	return want.priority, subtle.ConstantTimeCompare(want.password[:], got[:]) == 1
+	name, password, _ = strings.Cut(string(plain), ":")
+	return name, password
 }

@@ -41,6 +41,7 @@ type sources struct {
 	checks     func() (passed, failed uint64)
 	queues     func() []QueueState
 	resting    func() int
+	logins     func(count func(listener string, failed uint64))
 	reloadOK   float64
 	reloadedAt time.Time
 }
@@ -66,6 +67,14 @@ func (r *Recorder) ObserveChecks(checks func() (passed, failed uint64)) {
 	r.sources.mu.Lock()
 	defer r.sources.mu.Unlock()
 	r.sources.checks = checks
+}
+
+// ObserveLogins sets the function that calls count with the number of failed logins at each listener. It is called at
+// each scrape.
+func (r *Recorder) ObserveLogins(logins func(count func(listener string, failed uint64))) {
+	r.sources.mu.Lock()
+	defer r.sources.mu.Unlock()
+	r.sources.logins = logins
 }
 
 // Reloaded sets the result of the last reload of the configuration.
@@ -218,6 +227,7 @@ var (
 	opensDesc    = desc("circuit_breaker_opens", "openings within the retention", "proxy_id")
 	inFlightDesc = desc("proxy_in_flight", "attempts and tunnels in flight", "proxy_id")
 	proxiesDesc  = desc("proxies", "proxies by the state of their breaker", "state")
+	loginsDesc   = desc("auth_failures_total", "failed logins by listener: gateway, socks5 or api", "listener")
 	checksDesc   = desc("health_checks_total", "health checks by result", "result")
 	callsDesc    = desc("plugin_calls_total", "plugin calls by result", "plugin", "result")
 	faultsDesc   = desc("plugin_faults_total", "plugin calls that failed, by reason; a built-in took their place",
@@ -247,9 +257,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	r.sources.mu.Lock()
 	proxies, plugins, queues := r.sources.proxies, r.sources.plugins, r.sources.queues
-	resting := r.sources.resting
+	resting, logins := r.sources.resting, r.sources.logins
 	checks := r.sources.checks
 	r.sources.mu.Unlock()
+	if logins != nil {
+		logins(func(listener string, failed uint64) {
+			emit(out, loginsDesc, prometheus.CounterValue, float64(failed), listener)
+		})
+	}
 	if checks != nil {
 		passed, failed := checks()
 		emit(out, checksDesc, prometheus.CounterValue, float64(passed), "passed")

@@ -76,11 +76,10 @@ func (l *loader) access() {
 		switch {
 		case u.Name == "" || strings.ContainsRune(u.Name, ':'):
 			l.fault(key+".name", nil, "must be a name without ':'")
-		case u.Password == "":
-			l.fault(key+".password", nil, "is missing")
 		case seen[u.Name]:
 			l.fault(key+".name", nil, "is there twice")
 		}
+		l.password(key, &u)
 		if _, err := core.ParsePriority(u.Priority); u.Priority != "" && err != nil {
 			l.fault(key+".priority", u.Priority, "must be high, normal or low")
 		}

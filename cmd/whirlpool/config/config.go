@@ -68,9 +68,10 @@ type Gateway struct {
 
 // User is a user of the gateway.
 type User struct {
-	Name     string          `koanf:"name" json:"name"`
-	Password upstream.Secret `koanf:"password" json:"password"`
-	Priority string          `koanf:"priority" json:"priority,omitempty"` // the highest; "" for no limit
+	Name         string          `koanf:"name" json:"name"`
+	Password     upstream.Secret `koanf:"password" json:"password"`                     // a plain text or a hash
+	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // in place of Password
+	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // the highest; "" for no limit
 }
 
 // API is the [api] section.

@@ -10,6 +10,7 @@ import (
 const (
 	maxConfig = 16 << 20 // of the configuration file
 	maxList   = 64 << 20 // of a proxy list
+	maxSecret = 64 << 10 // of a file with a password
 )
 
 // ReadList reads a proxy list of at most 64 MiB. If it is larger, the error names the list, its size and the limit.

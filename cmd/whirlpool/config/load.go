@@ -66,6 +66,7 @@ func Load(src Source) (*Config, error) {
 		}
 		l.policy()
 		l.plugins()
+		l.secrets()
 		l.check()
 		l.proxies()
 	}

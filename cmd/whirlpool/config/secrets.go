@@ -1,0 +1,106 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// envReference matches {env:NAME}, which stands for the value of an environment variable.
+var envReference = regexp.MustCompile(`\{env:([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// secrets replaces the references to environment variables and files in users, keys and URLs of proxies by what they
+// stand for.
+func (l *loader) secrets() {
+	c := &l.cfg
+	for i := range c.Gateway.Users {
+		u, key := &c.Gateway.Users[i], fmt.Sprintf("gateway.users[%d]", i)
+		switch {
+		case u.PasswordFile == "":
+			u.Password = l.secret(key+".password", u.Password)
+		case u.Password != "":
+			l.fault(key+".password_file", nil, "is set beside password; one of the two is enough")
+		default:
+			u.Password = l.passwordFile(key+".password_file", u.PasswordFile)
+		}
+	}
+	for i := range c.API.Keys {
+		k := &c.API.Keys[i]
+		k.Key = l.secret(fmt.Sprintf("api.keys[%d].key", i), k.Key)
+	}
+	for i := range c.Proxies {
+		p := &c.Proxies[i]
+		p.URL = Address(l.expand(fmt.Sprintf("proxies[%d].url", i), string(p.URL), url.PathEscape))
+	}
+}
+
+// secret returns a secret, or the value of the variable that it refers to.
+func (l *loader) secret(key string, s upstream.Secret) upstream.Secret {
+	if text := s.Reveal(); envReference.FindString(text) == text {
+		return upstream.Secret(l.expand(key, text, nil))
+	}
+	return s
+}
+
+// expand replaces the references in text. If text is more than one reference, escape is applied to the values.
+func (l *loader) expand(key, text string, escape func(string) string) string {
+	return envReference.ReplaceAllStringFunc(text, func(reference string) string {
+		name := envReference.FindStringSubmatch(reference)[1]
+		value, set := l.variable(name)
+		switch {
+		case !set:
+			l.fault(key, nil, "refers to the environment variable "+name+", which is not set")
+		case reference != text:
+			return escape(value)
+		}
+		return value
+	})
+}
+
+// variable returns the value of an environment variable.
+func (l *loader) variable(name string) (value string, set bool) {
+	for _, v := range l.src.Environ {
+		if rest, ok := strings.CutPrefix(v, name+"="); ok {
+			value, set = rest, true // the last one counts, as for a process
+		}
+	}
+	return value, set
+}
+
+// passwordFile reads a password or its hash from the first line of a file. A change of the file is a change of the
+// configuration.
+func (l *loader) passwordFile(key, path string) upstream.Secret {
+	path = l.relative(path)
+	l.cfg.files = append(l.cfg.files, path)
+	data, err := l.readFile(path, maxSecret)
+	if err != nil {
+		l.fault(key, nil, err.Error())
+		return ""
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		l.fault(key, nil, path+" has an empty first line; a password or a hash is expected there")
+	}
+	return upstream.Secret(line)
+}
+
+// password checks the password of a user.
+func (l *loader) password(key string, u *User) {
+	if u.PasswordFile != "" {
+		key += ".password_file"
+	} else {
+		key += ".password"
+	}
+	if err := access.CheckPassword(u.Password.Reveal()); err != nil {
+		l.fault(key, nil, err.Error())
+	}
+	if u.Password == "" && u.PasswordFile == "" {
+		l.fault(key, nil, "is missing")
+	}
+}

@@ -1,0 +1,69 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSecretsFromVariables(t *testing.T) {
+	environ := func(s *Source) {
+		s.Environ = []string{"CRAWLER=old", "CRAWLER=canary-1", "KEY=canary-key", "LOGIN=ann", "PASS=p@:/w",
+			"PROXY=http://u:canary-2@h:1"}
+	}
+	c, err := load(t, `
+gateway.users = [{ name = "a", password = "{env:CRAWLER}" }, { name = "b", password = "x{env:CRAWLER}" }]
+api.keys = [{ name = "ops", key = "{env:KEY}", role = "read" }]
+proxies = [{ url = "{env:PROXY}" }, { url = "http://{env:LOGIN}:{env:PASS}@h:2" }]
+`, environ)
+	require.NoError(t, err)
+	require.Equal(t, "canary-1", c.Engine().Gateway.Users[0].Password)
+	require.Equal(t, "x{env:CRAWLER}", c.Engine().Gateway.Users[1].Password, "a password that only looks alike")
+	require.Equal(t, "canary-key", c.API.Keys[0].Key.Reveal())
+	require.Equal(t, "canary-2", c.specs[0].Address.Password.Reveal())
+	require.Equal(t, "ann", c.specs[1].Address.Username)
+	require.Equal(t, "p@:/w", c.specs[1].Address.Password.Reveal())
+	shown, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.NotContains(t, string(shown), "canary")
+
+	_, err = load(t, "[[gateway.users]]\nname = \"a\"\npassword = \"{env:NONE}\"\n", environ)
+	require.ErrorContains(t, err,
+		"koanf.toml:3: gateway.users[0].password: refers to the environment variable NONE, which is not set")
+}
+
+func TestPasswordFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	write("pw", "canary-1\r\nmore\n")
+	write("blank", "\ncanary\n")
+	write("bad", "$2y$canary\n")
+	at := func(s *Source) {
+		text, err := os.ReadFile(s.File)
+		require.NoError(t, err)
+		s.File = filepath.Join(dir, "koanf.toml")
+		write("koanf.toml", string(text))
+	}
+	c, err := load(t, `gateway.users = [{ name = "a", password_file = "pw" }]`, at)
+	require.NoError(t, err)
+	require.Equal(t, "canary-1", c.Engine().Gateway.Users[0].Password)
+	require.Equal(t, []string{filepath.Join(dir, "pw")}, c.Files(), "the file is watched")
+	for file, want := range map[string]string{
+		"none": "no such file", "blank": "empty first line", "bad": "bcrypt",
+	} {
+		_, err := load(t, `gateway.users = [{ name = "a", password_file = "`+file+`" }]`, at)
+		require.ErrorContains(t, err, "gateway.users[0].password_file: ")
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "canary")
+	}
+	_, err = load(t, `gateway.users = [{ name = "a", password = "b", password_file = "pw" }]`, at)
+	require.ErrorContains(t, err, "is set beside password")
+	_, err = load(t, `gateway.users = [{ name = "a", password = "$argon2id$canary" }]`, at)
+	require.ErrorContains(t, err, "gateway.users[0].password: begins like an argon2id hash")
+	require.NotContains(t, err.Error(), "canary")
+}

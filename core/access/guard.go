@@ -1,0 +1,261 @@
+package access
+
+import (
+	"container/list"
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Listener is where a login was tried.
+type Listener uint8
+
+// The listeners.
+const (
+	Gateway Listener = iota // HTTP, CONNECT included
+	SOCKS5
+	API
+
+	NumListeners
+)
+
+var listenerNames = [NumListeners]string{Gateway: "gateway", SOCKS5: "socks5", API: "api"}
+
+// String returns the name in metrics and log.
+func (l Listener) String() string { return listenerNames[l] }
+
+const (
+	// delayUnit is the delay after the first failed login of an address; after n of them it is n*n times as long. So a
+	// person who mistypes a password does not notice it, and a program soon has one try in maxDelay.
+	delayUnit = 2500 * time.Microsecond
+	maxDelay  = 10 * time.Second
+	// forgetAfter is the time without a failed login after which an address begins anew.
+	forgetAfter = 10 * time.Minute
+	// maxDelayed is the number of failed logins of one address whose responses are delayed at the same time. While
+	// there are so many, further logins of the address are refused without a check, because otherwise a client could
+	// try as many passwords at a time as it has connections.
+	maxDelayed = 8
+	// maxAddresses is the number of addresses that are remembered. The one whose last failure is the oldest makes room.
+	maxAddresses = 4096
+	// maxHashWait is the longest wait for a turn to compute a hash.
+	maxHashWait = 5 * time.Second
+)
+
+// Result is the result of a login.
+type Result uint8
+
+// The results of a login.
+const (
+	Accepted Result = iota
+	Refused         // wrong, and the delay has passed
+	Blocked         // not checked: too many logins of this address fail, or too many hashes are due
+)
+
+// Login is a login that a client tries.
+type Login struct {
+	Listener Listener
+	From     net.Addr // the client's address
+	User     string   // the name that the client sent; "" if there is none
+}
+
+// Guard counts and logs failed logins, and delays the responses to them. All listeners share one, so that an address
+// has one delay. It is safe for concurrent use.
+type Guard struct {
+	now     func() time.Time
+	log     *slog.Logger
+	hashing chan struct{} // has a place for each hash that is being computed
+
+	failed [NumListeners]atomic.Uint64
+	size   atomic.Int64 // addresses, read without mu
+
+	mu        sync.Mutex
+	addresses map[netip.Prefix]*list.Element // guarded by mu; the values are *failures
+	recent    list.List                      // guarded by mu; of *failures, the last failure first
+}
+
+// failures are the failed logins of one address.
+type failures struct {
+	from    netip.Prefix
+	count   int
+	last    time.Time
+	delayed int // responses that are being delayed
+}
+
+// NewGuard returns a guard without failures. now is the clock; delays themselves use timers.
+func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
+	return &Guard{
+		now: now, log: log, hashing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		addresses: map[netip.Prefix]*list.Element{},
+	}
+}
+
+// Failed returns the number of failed logins at a listener.
+func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
+
+// Do runs a login: check reports whether the client may enter. If it may not, Do returns after the delay, or when ctx
+// ends. If the result is Blocked, retryAfter is the time after which another login may be checked.
+func (g *Guard) Do(ctx context.Context, l Login, check func() Result) (result Result, retryAfter time.Duration) {
+	from := prefixOf(l.From)
+	result = Blocked
+	if _, blocked := g.blocked(from); !blocked {
+		result = check()
+	}
+	switch result {
+	case Accepted:
+		return Accepted, 0
+	case Blocked:
+		g.count(l, "login refused without a check")
+		wait, _ := g.blocked(from)
+		return Blocked, max(wait, time.Second)
+	}
+	g.count(l, "login failed")
+	f, delay := g.fail(from)
+	if f == nil {
+		return Blocked, delay
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f.delayed--
+	return Refused, 0
+}
+
+// hash runs f, which computes a hash, when there is a free place. It returns false if there is none for long, or if
+// the address is blocked by then.
+func (g *Guard) hash(ctx context.Context, l Login, f func()) bool {
+	timer := time.NewTimer(maxHashWait)
+	defer timer.Stop()
+	select {
+	case g.hashing <- struct{}{}:
+	case <-timer.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-g.hashing }()
+	if ctx.Err() != nil { // select chooses at random
+		return false
+	}
+	if _, blocked := g.blocked(prefixOf(l.From)); blocked {
+		return false
+	}
+	f()
+	return true
+}
+
+// blocked reports whether no login of an address is checked now, and how long this may last.
+func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
+	if g.size.Load() == 0 {
+		return 0, false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.addresses[from]
+	if e == nil {
+		return 0, false
+	}
+	f := e.Value.(*failures)
+	return delayOf(f.count), f.delayed >= maxDelayed
+}
+
+// fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed after the
+// delay. At maxDelayed, f is nil and the response is not delayed.
+func (g *Guard) fail(from netip.Prefix) (f *failures, delay time.Duration) {
+	now := g.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.addresses[from]
+	if e == nil {
+		g.makeRoom(now)
+		e = g.recent.PushFront(&failures{from: from})
+		g.addresses[from] = e
+		g.size.Store(int64(len(g.addresses)))
+	}
+	g.recent.MoveToFront(e)
+	f = e.Value.(*failures)
+	if now.Sub(f.last) >= forgetAfter {
+		f.count = 0
+	}
+	f.last = now
+	f.count++
+	if f.delayed >= maxDelayed {
+		return nil, delayOf(f.count)
+	}
+	f.delayed++
+	return f, delayOf(f.count)
+}
+
+// makeRoom removes the addresses that are forgotten, and the oldest one if there are too many. It requires mu.
+func (g *Guard) makeRoom(now time.Time) {
+	for e := g.recent.Back(); e != nil; e = g.recent.Back() {
+		f := e.Value.(*failures)
+		if now.Sub(f.last) < forgetAfter && len(g.addresses) < maxAddresses {
+			return
+		}
+		g.recent.Remove(e)
+		delete(g.addresses, f.from)
+	}
+}
+
+// delayOf returns the delay after the failed login with that number.
+func delayOf(count int) time.Duration {
+	if count >= 100 {
+		return maxDelay
+	}
+	return min(time.Duration(count*count)*delayUnit, maxDelay)
+}
+
+// maxLoggedName is the number of bytes of a user name in the log.
+const maxLoggedName = 64
+
+func (g *Guard) count(l Login, message string) {
+	g.failed[l.Listener].Add(1)
+	name := l.User
+	if len(name) > maxLoggedName {
+		name = name[:maxLoggedName] + "..."
+	}
+	attrs := []slog.Attr{slog.String("listener", l.Listener.String()), slog.String("client", address(l.From))}
+	if name != "" {
+		attrs = append(attrs, slog.String("user", strings.ToValidUTF8(name, "?")))
+	}
+	g.log.LogAttrs(context.Background(), slog.LevelWarn, message, attrs...)
+}
+
+// address returns an address without its port.
+func address(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
+}
+
+// prefixOf returns what counts as one address: an IPv4 address, or a /64 of IPv6, which is the least that a network
+// gives to one subscriber (RFC 6177).
+func prefixOf(a net.Addr) netip.Prefix {
+	ip, err := netip.ParseAddr(address(a))
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip = ip.WithZone("").Unmap()
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	prefix, _ := ip.Prefix(bits)
+	return prefix
+}

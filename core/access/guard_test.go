@@ -1,0 +1,198 @@
+package access
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+func newGuard() *Guard { return NewGuard(time.Now, slog.New(slog.DiscardHandler)) }
+
+func at(ip string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: 1234} }
+
+func wrong() Result { return Refused }
+
+func TestDelaysGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		took := func(ip string) time.Duration {
+			start := time.Now()
+			result, _ := g.Do(t.Context(), Login{Listener: API, From: at(ip)}, wrong)
+			require.Equal(t, Refused, result)
+			return time.Since(start)
+		}
+		require.Equal(t, delayUnit, took("192.0.2.1"))
+		require.Equal(t, 4*delayUnit, took("192.0.2.1"))
+		require.Equal(t, 9*delayUnit, took("192.0.2.1"))
+		require.Equal(t, delayUnit, took("192.0.2.2"), "each address has its own delay")
+		require.Equal(t, delayUnit, took("2001:db8::1"))
+		require.Equal(t, 4*delayUnit, took("2001:db8::2"), "a /64 of IPv6 is one address")
+		require.Equal(t, delayUnit, took("2001:db8:0:1::1"))
+		require.Equal(t, 16*delayUnit, took("::ffff:192.0.2.1"))
+		for range 100 {
+			took("192.0.2.1")
+		}
+		require.Equal(t, maxDelay, took("192.0.2.1"))
+		time.Sleep(forgetAfter)
+		require.Equal(t, delayUnit, took("192.0.2.1"))
+		require.EqualValues(t, 110, g.Failed(API))
+		require.Zero(t, g.Failed(Gateway))
+	})
+}
+
+// A client that sends wrong passwords as fast as it gets responses sends a few of them, whatever the number of its
+// connections is; the right password is accepted without a delay.
+func TestAFloodOfWrongPasswords(t *testing.T) {
+	for connections, most := range map[int]int64{1: 20, 1000: 60} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGuard()
+			users := NewUsers([]User{{Name: "ann", Password: "right"}}, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			var checked atomic.Int64
+			var clients sync.WaitGroup
+			for range connections {
+				clients.Go(func() {
+					for ctx.Err() == nil {
+						l := Login{From: at("192.0.2.1"), User: "ann"}
+						result, _ := g.Do(ctx, l, func() Result { checked.Add(1); return Refused })
+						if result == Blocked {
+							time.Sleep(time.Second)
+						}
+					}
+				})
+			}
+			clients.Wait()
+			require.LessOrEqual(t, checked.Load(), most)
+			require.Greater(t, checked.Load(), int64(5))
+			start := time.Now()
+			_, result, _ := users.Login(t.Context(), g, Login{From: at("192.0.2.1"), User: "ann"}, "right")
+			require.Equal(t, Accepted, result)
+			require.Zero(t, time.Since(start))
+		})
+	}
+}
+
+// While maxDelayed responses of an address are delayed, its further logins are refused at once, and not checked.
+func TestBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		l := Login{From: at("192.0.2.1")}
+		for range maxDelayed {
+			go g.Do(t.Context(), l, wrong)
+		}
+		synctest.Wait()
+		start := time.Now()
+		result, retryAfter := g.Do(t.Context(), l, func() Result { t.Error("it was checked"); return Accepted })
+		require.Equal(t, Blocked, result)
+		require.Positive(t, retryAfter)
+		require.Zero(t, time.Since(start))
+		result, _ = g.Do(t.Context(), Login{From: at("192.0.2.2")}, func() Result { return Accepted })
+		require.Equal(t, Accepted, result, "other addresses are not affected")
+		time.Sleep(maxDelay)
+		result, _ = g.Do(t.Context(), l, func() Result { return Accepted })
+		require.Equal(t, Accepted, result)
+	})
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	g := newGuard()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // no delay
+	for i := range 3 * maxAddresses {
+		g.Do(ended, Login{From: at(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))}, wrong)
+	}
+	require.Len(t, g.addresses, maxAddresses)
+	require.Equal(t, maxAddresses, g.recent.Len())
+	require.EqualValues(t, maxAddresses, g.size.Load())
+}
+
+func TestFailedLoginsAreLogged(t *testing.T) {
+	var out bytes.Buffer
+	g := NewGuard(time.Now, slog.New(slog.NewTextHandler(&out, nil)))
+	users := NewUsers([]User{{Name: "ann", Password: "canary-right"}}, nil)
+	login := func(user string) {
+		users.Login(t.Context(), g, Login{Listener: SOCKS5, From: at("192.0.2.1"), User: user}, "canary-wrong")
+	}
+	login("ann")
+	require.Contains(t, out.String(), `level=WARN msg="login failed" listener=socks5 client=192.0.2.1 user=ann`)
+	login(strings.Repeat("x", 10_000) + "\n")
+	require.NotContains(t, out.String(), "canary")
+	require.Less(t, out.Len(), 500)
+}
+
+func TestUsers(t *testing.T) {
+	g := newGuard()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	list := []User{
+		{Name: "ann", Password: bcryptOf(t, "open sesame"), Priority: core.PriorityLow},
+		{Name: "bob", Password: "plain"},
+		{Name: "cert"},
+	}
+	users := NewUsers(list, nil)
+	login := func(name, password string) *Account {
+		a, result, _ := users.Login(t.Context(), newGuard(), Login{From: at("192.0.2.1"), User: name}, password)
+		require.Equal(t, a != nil, result == Accepted)
+		return a
+	}
+	require.Equal(t, core.PriorityLow, login("ann", "open sesame").Priority)
+	require.Equal(t, "bob", login("bob", "plain").Name)
+	for _, x := range [][2]string{
+		{"ann", "plain"}, {"ann", ""}, {"ANN", "open sesame"}, {"bob", "open sesame"}, {"", ""}, {"eve", "open sesame"},
+		{"eve", ""}, {"cert", ""}, {"cert", "open sesame"},
+	} {
+		require.Nil(t, login(x[0], x[1]), x)
+	}
+	_, result, _ := users.Login(cancelled, g, Login{From: at("192.0.2.1"), User: "ann"}, "another")
+	require.Equal(t, Blocked, result, "no hash is computed for a client that has left")
+
+	next := NewUsers([]User{list[0], {Name: "bob", Password: "changed"}}, users)
+	ok, decided := next.get(next.digester.digest("ann")).password.quick(next.digester.digest("open sesame"))
+	require.True(t, ok && decided, "a reload does not forget what was verified")
+	users = next
+	require.Nil(t, login("bob", "plain"))
+	require.Nil(t, login("cert", ""))
+	require.NotNil(t, login("bob", "changed"))
+}
+
+// Few hashes are computed at a time.
+func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard()
+		places := cap(g.hashing)
+		release := make(chan struct{})
+		var running, most atomic.Int64
+		results := make(chan bool, 100)
+		for i := range 100 {
+			l := Login{From: at(fmt.Sprintf("10.0.0.%d", i))}
+			go func() {
+				results <- g.hash(t.Context(), l, func() {
+					most.Store(max(most.Load(), running.Add(1)))
+					<-release
+					running.Add(-1)
+				})
+			}()
+		}
+		synctest.Wait()
+		require.EqualValues(t, places, most.Load())
+		time.Sleep(maxHashWait)
+		synctest.Wait()
+		require.Len(t, results, 100-places, "nobody waits longer")
+		close(release)
+		synctest.Wait()
+		require.Len(t, results, 100)
+	})
+}

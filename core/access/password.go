@@ -1,0 +1,204 @@
+package access
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Limits on the cost of hashes. A hash beyond them would take seconds, or more memory than a gateway has to spare.
+const (
+	maxBcryptCost   = 14
+	maxArgonMemory  = 256 << 10 // KiB
+	maxArgonTime    = 16
+	maxArgonThreads = 16
+	minSalt, maxKey = 8, 128 // bytes
+)
+
+// The parameters of new hashes: OWASP's Password Storage Cheat Sheet (argon2id), and the default of package bcrypt
+// increased by two.
+const (
+	argonMemory  = 19 << 10 // KiB
+	argonTime    = 2
+	argonThreads = 1
+	argonSalt    = 16 // bytes
+	argonKey     = 32 // bytes
+	bcryptCost   = 12
+)
+
+// ErrBcryptLength means that a password is too long for bcrypt.
+var ErrBcryptLength = errors.New("bcrypt takes passwords of at most 72 bytes; argon2id has no limit")
+
+// HashArgon2id returns the argon2id hash (RFC 9106) of a password in the PHC string format.
+func HashArgon2id(secret string) string {
+	salt := make([]byte, argonSalt)
+	rand.Read(salt) // never fails
+	h := argonHash{memory: argonMemory, time: argonTime, threads: argonThreads, salt: salt}
+	key := h.derive(secret, argonKey)
+	enc := base64.RawStdEncoding
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, h.memory, h.time, h.threads,
+		enc.EncodeToString(salt), enc.EncodeToString(key))
+}
+
+// HashBcrypt returns the bcrypt hash of a password of at most 72 bytes. The error is ErrBcryptLength.
+func HashBcrypt(secret string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(secret), bcryptCost)
+	if errors.Is(err, bcrypt.ErrPasswordTooLong) {
+		err = ErrBcryptLength
+	}
+	return string(hash), err
+}
+
+// CheckPassword returns the error of a configured password that has the beginning of a hash and is none. Any other text
+// is a password in plain text.
+func CheckPassword(configured string) error {
+	_, err := parseHash(configured)
+	return err
+}
+
+// IsHash reports whether a configured password has the beginning of a hash.
+func IsHash(configured string) bool {
+	for _, prefix := range []string{"$argon2id$", "$2a$", "$2b$", "$2y$"} {
+		if strings.HasPrefix(configured, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// hash is a hash of a password.
+type hash interface {
+	// matches reports whether the hash is of the password. It takes tens of milliseconds of processor time.
+	matches(password string) bool
+}
+
+// parseHash parses a hash. It returns nil for a text that does not have the beginning of a hash.
+func parseHash(configured string) (hash, error) {
+	switch {
+	case !IsHash(configured):
+		return nil, nil
+	case strings.HasPrefix(configured, "$argon2id$"):
+		h, err := parseArgon(configured)
+		if err != nil {
+			return nil, err
+		}
+		return h, nil
+	}
+	cost, err := bcrypt.Cost([]byte(configured))
+	switch {
+	case err != nil:
+		return nil, errors.New("begins like a bcrypt hash and is none")
+	case cost > maxBcryptCost:
+		return nil, fmt.Errorf("is a bcrypt hash of cost %d; at most %d is allowed", cost, maxBcryptCost)
+	}
+	return bcryptHash(configured), nil
+}
+
+type bcryptHash string
+
+func (h bcryptHash) matches(password string) bool {
+	return bcrypt.CompareHashAndPassword([]byte(h), []byte(password)) == nil
+}
+
+// argonHash is an argon2id hash.
+type argonHash struct {
+	memory, time uint32 // memory in KiB
+	threads      uint8
+	salt, key    []byte
+}
+
+func parseArgon(configured string) (*argonHash, error) {
+	bad := errors.New("begins like an argon2id hash and is none: $argon2id$v=19$m=...,t=...,p=...$SALT$HASH")
+	parts := strings.Split(configured, "$")
+	if len(parts) != 6 || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return nil, bad
+	}
+	h := &argonHash{}
+	if n, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &h.memory, &h.time, &h.threads); n != 3 || err != nil ||
+		parts[3] != fmt.Sprintf("m=%d,t=%d,p=%d", h.memory, h.time, h.threads) {
+		return nil, bad
+	}
+	var err, keyErr error
+	h.salt, err = base64.RawStdEncoding.DecodeString(parts[4])
+	h.key, keyErr = base64.RawStdEncoding.DecodeString(parts[5])
+	switch {
+	case err != nil || keyErr != nil || h.time < 1 || h.threads < 1 || len(h.salt) < minSalt || len(h.key) < minSalt ||
+		len(h.key) > maxKey:
+		return nil, bad
+	case h.memory > maxArgonMemory || h.time > maxArgonTime || h.threads > maxArgonThreads:
+		return nil, fmt.Errorf("is an argon2id hash with m=%d,t=%d,p=%d; at most m=%d,t=%d,p=%d is allowed",
+			h.memory, h.time, h.threads, maxArgonMemory, maxArgonTime, maxArgonThreads)
+	}
+	return h, nil
+}
+
+func (h *argonHash) derive(password string, length int) []byte {
+	return argon2.IDKey([]byte(password), h.salt, h.time, h.memory, h.threads, uint32(length))
+}
+
+func (h *argonHash) matches(password string) bool {
+	return subtle.ConstantTimeCompare(h.derive(password, len(h.key)), h.key) == 1
+}
+
+// digest is a keyed hash of a password, under a key of this process.
+type digest [sha256.Size]byte
+
+// digester computes digests. The key is random, so that a digest in memory is of no use elsewhere.
+type digester [sha256.Size]byte
+
+func newDigester() *digester {
+	d := &digester{}
+	rand.Read(d[:]) // never fails
+	return d
+}
+
+func (d *digester) digest(text string) (sum digest) {
+	mac := hmac.New(sha256.New, d[:])
+	mac.Write([]byte(text))
+	mac.Sum(sum[:0])
+	return sum
+}
+
+// password checks one user's password. Only one text matches a password, so it remembers one digest: that of the
+// configured plain text, or that of the text that has matched the hash.
+type password struct {
+	hash  hash // nil for a plain text
+	known atomic.Pointer[digest]
+}
+
+// newPassword returns the check of a configured password, which CheckPassword has accepted.
+func newPassword(configured string, d *digester) *password {
+	p := &password{}
+	p.hash, _ = parseHash(configured)
+	if p.hash == nil {
+		sum := d.digest(configured)
+		p.known.Store(&sum)
+	}
+	return p
+}
+
+// quick checks a password without its hash. decided is false if only the hash can tell.
+func (p *password) quick(sum digest) (ok, decided bool) {
+	if known := p.known.Load(); known != nil && subtle.ConstantTimeCompare(known[:], sum[:]) == 1 {
+		return true, true
+	}
+	return false, p.hash == nil
+}
+
+// slow checks a password by its hash.
+func (p *password) slow(text string, sum digest) bool {
+	if p.hash == nil || !p.hash.matches(text) {
+		return false
+	}
+	p.known.Store(&sum)
+	return true
+}
