@@ -102,7 +102,7 @@ func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
 	return view, err
 }
 
-// mergePolicy is changePolicy. It requires mu.
+// mergePolicy implements changePolicy. The caller holds mu.
 func (u *pluginUses) mergePolicy(o retry.Override) (retry.View, error) {
 	return u.policies.Put(func(p retry.Policy) (retry.Policy, error) {
 		p = p.Merge(o)

@@ -15,8 +15,8 @@ var (
 // RegionError reports that a request is limited to a region and no proxy of that
 // region is admissible.
 type RegionError struct {
-	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if the reason is no
-	// breaker.
+	// Due is the earliest time at which a breaker of the region becomes half-open. It is zero if no breaker is
+	// the reason.
 	Due time.Time
 }
 

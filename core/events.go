@@ -50,16 +50,16 @@ type RequestEvent struct {
 	Request    RequestID
 	PolicyHash string // hash of the request's policy
 	Policy     any    // the request's policy, as metrics show it
-	Attempts   int    // attempts made, without replays; 0 if no proxy was admissible
+	Attempts   int    // number of attempts, without replays; 0 if no proxy was admissible
 	Waited     time.Duration
 	Started    time.Time
 	Ended      time.Time
-	Status     int // of the response to the client; 0 if the client had left
+	Status     int // status of the response to the client; 0 if the client had left
 	Final      Final
 	Listener   Listener
 
-	// Delivered is set if the client received a response of a target, or a tunnel. The
-	// response of a failed attempt, relayed because it was the last, does not count.
+	// Delivered is set if the client received a response of a target, or a tunnel. It is not set if the response
+	// of a failed attempt was relayed because no attempt followed.
 	Delivered bool
 
 	// LostHedge is set if the last attempt was a hedge that lost or failed. If the request was served, the
@@ -82,7 +82,7 @@ func (e *RequestEvent) ServedBy() int {
 	return e.Attempts
 }
 
-// Listener says how a request has arrived.
+// Listener is the way in which a request arrived.
 type Listener uint8
 
 // The listeners. ListenHTTP is for a request in absolute form, ListenConnect for a CONNECT and ListenSOCKS5

@@ -23,7 +23,7 @@ type RulingKind uint8
 
 // The kinds of rulings.
 const (
-	RulingFine        RulingKind = iota // nothing changes: the policy decides as it does without a judge
+	RulingFine        RulingKind = iota // nothing changes: the policy decides as without a judge
 	RulingRetry                         // retry, as after a status in retry_status_codes
 	RulingOtherProxy                    // retry at once, through another proxy
 	RulingBanned                        // as RulingOtherProxy, and the proxy rests for the target's host

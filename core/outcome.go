@@ -105,8 +105,8 @@ type Outcome struct {
 	Retry      RetryKind
 	Repeat     Repeat
 	Status     int           // of the response; 0 without one
-	Latency    time.Duration // until the response's head, or until the tunnel was open
-	Timing     Timing        // of the connection, if one was opened for the attempt
+	Latency    time.Duration // time until the response's head, or until the tunnel was open
+	Timing     Timing        // times of opening the connection; zero if none was opened for the attempt
 	RetryAfter time.Duration // Retry-After of the response; 0 without one
 	Relay      bool          // the response may be relayed to the client
 	Reason     string        // RFC 9209 error token, or "http_<status>"; "" on success
@@ -123,7 +123,7 @@ type Timing struct {
 	Handshake time.Duration // TLS with the proxy, CONNECT or SOCKS, and TLS with the target
 }
 
-// Final is how a request ended: the value of the header X-Whirlpool-Outcome.
+// Final is the way in which a request ended: the value of the header X-Whirlpool-Outcome.
 type Final uint8
 
 // The final outcomes.
@@ -139,7 +139,7 @@ const (
 	FinalNoProxyInRegion
 	FinalAllBannedHere
 
-	LastFinal = FinalAllBannedHere // no value is larger
+	LastFinal = FinalAllBannedHere // the largest value
 )
 
 // String returns the header's value.

@@ -37,7 +37,7 @@ func ParsePriority(name string) (Priority, error) {
 	return AnyPriority, fmt.Errorf("%.40q is not a priority; it must be high, normal or low", name)
 }
 
-// AtMost returns p, or the limit if p is higher. A p of AnyPriority counts as PriorityNormal.
+// AtMost returns p, or the limit if p is a higher priority. A p of AnyPriority counts as PriorityNormal.
 func (p Priority) AtMost(limit Priority) Priority {
 	if p == AnyPriority {
 		p = PriorityNormal

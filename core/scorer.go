@@ -42,7 +42,7 @@ type RankRequest struct {
 	// of a request that asks for none it is the region of the proxy that failed. 0 is no region.
 	RegionHash float64
 
-	PoolSize   float64 // proxies in the pool, whether candidates or not
+	PoolSize   float64 // number of proxies in the pool, including those that are no candidates
 	Idempotent float64 // 1 if the request may be repeated without retry_non_idempotent
 	Connect    float64 // 1 if the request is a CONNECT
 }
@@ -56,10 +56,10 @@ type Candidates interface {
 	Fill(req *RankRequest, rows []Candidate)
 }
 
-// Scorer ranks candidates: it sets scores[i] for candidate i, and the highest score
-// is best. len(scores) is c.Len(). Among equal scores the caller chooses (fewest in
-// flight first). Implementations are safe for concurrent use and do not retain their
-// arguments. With an error, the scores are not used.
+// Scorer ranks candidates: it sets scores[i] for candidate i, and the highest score is best. len(scores) is
+// c.Len(). Among equal scores the caller chooses the candidate with the fewest attempts in flight.
+// Implementations are safe for concurrent use and do not retain their arguments. If the error is not nil, the
+// scores are not used.
 type Scorer interface {
 	Score(c Candidates, scores []float64) error
 }

@@ -76,7 +76,7 @@ func (a *activations) set(use, configured, active string) {
 	}
 }
 
-// write replaces the file. It requires mu.
+// write replaces the file. The caller holds mu.
 func (a *activations) write() error {
 	data, err := json.Marshal(a.byUse)
 	if err != nil {

@@ -6,13 +6,14 @@
 // target may send the same response. The rules are:
 //
 //   - A proxy that has relayed a response below 400, or opened a tunnel, has that ability.
-//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and the same request gets another
-//     status through a tunnel of the same proxy. It also cannot forward if it has responded in this way for several
-//     targets, and in no other way since its last success, or if the same request then gets a status below 400
-//     through another proxy. A status of 400, 403 or 404 is compared only after several targets.
+//   - A proxy cannot forward if it responds with 405 or 501 to a GET or HEAD, and one of these observations shows
+//     that the target is not the reason: the same request gets another status through a tunnel of the same proxy;
+//     the same request gets a status below 400 through another proxy afterwards; or the proxy has responded in this
+//     way for several targets, and in no other way since its last success. A status of 400, 403 or 404 is compared
+//     only after several targets.
 //   - A proxy cannot open tunnels if it responds with 405 or 501 to a CONNECT, and another proxy then opens a tunnel
 //     to the same target. With 403, this must happen for several targets of the same kind of port, or four times for
-//     one target. A proxy that has opened a tunnel is not affected by a 403.
+//     one target. A 403 shows nothing about a proxy that has opened a tunnel before.
 //
 // The finding that a proxy lacks an ability ends after a time, so that the proxy is tried again. Abilities
 // are only a preference: if no proxy has the ability that a request needs, all proxies are used.
@@ -46,7 +47,7 @@ func TunnelTo(authority string) Kind {
 	return TunnelOther
 }
 
-// State says whether a proxy has an ability.
+// State is the knowledge about one ability of a proxy: it has the ability, lacks it, or neither is known.
 type State uint8
 
 // The states.
@@ -59,7 +60,7 @@ const (
 // String returns the name used in the API.
 func (s State) String() string { return [...]string{"unknown", "yes", "no"}[s] }
 
-// Source says how a State was found.
+// Source is the origin of a State.
 type Source uint8
 
 // The sources.
@@ -99,13 +100,13 @@ func NeedOf(tunnel bool, authority string) Need {
 
 // The rules of learning.
 const (
-	severalTargets = 3                // number of different targets that are evidence together
-	manyRefusals   = 4                // number of refused CONNECTs in a row to one target that are evidence as well
-	provenStrikes  = 8                // refusals in a row that set the ability of a proxy with successes to unknown
+	severalTargets = 3                // number of different targets whose refusals suffice as evidence
+	manyRefusals   = 4                // number of refused CONNECTs in a row to one target that suffice as evidence
+	provenStrikes  = 8                // refusals in a row after which the ability of a proxy with successes is unknown
 	firstForget    = 10 * time.Minute // duration of the first Cannot
-	longestForget  = 2 * time.Hour    // each further Cannot lasts twice as long, at most this long
-	retestPause    = 30 * time.Second // between two tests whether a proxy can forward now
-	comparePause   = time.Minute      // wait after a comparison without a conclusion
+	longestForget  = 2 * time.Hour    // maximum duration of a Cannot; each one lasts twice as long as the one before
+	retestPause    = 30 * time.Second // minimum time between two tests whether a proxy can forward now
+	comparePause   = time.Minute      // minimum time between a comparison without a conclusion and the next one
 )
 
 // Forever is the end of a Cannot that never ends.
@@ -216,7 +217,7 @@ func (s *Set) Learn(k Kind, at, until time.Duration, from Source) {
 	s.learn(k, at, until, from)
 }
 
-// learn is Learn. Requires mu.
+// learn implements Learn. The caller holds mu.
 func (s *Set) learn(k Kind, at, until time.Duration, from Source) {
 	r := &s.records[k]
 	if until == 0 {

@@ -67,7 +67,7 @@ func (l *Refusals) Served(by *Set, k Kind, what uint64, at time.Duration) {
 	l.n.Store(int32(len(l.list)))
 }
 
-// prune removes the refusals that are too old. Requires mu.
+// prune removes the refusals that are too old. The caller holds mu.
 func (l *Refusals) prune(at time.Duration) {
 	l.list = slices.DeleteFunc(l.list, func(r refusal) bool { return at-r.at > refusalAge })
 	l.n.Store(int32(len(l.list)))

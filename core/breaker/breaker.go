@@ -111,7 +111,7 @@ func (w *Word) Open(at time.Duration) bool {
 	return core.State(w.state.Load()&stateMask) == core.Open && int64(at) < w.due.Load()
 }
 
-// Breaker is safe for concurrent use.
+// Breaker is the circuit breaker of one proxy. It is safe for concurrent use.
 type Breaker struct {
 	word   *Word
 	id     string
@@ -247,7 +247,7 @@ func (p Permit) Probe() bool { return p.probe }
 // window.
 type Evidence struct {
 	Enough bool
-	Why    string // explanation for people, copied to the transition; may be empty
+	Why    string // explanation in words, copied to the transition; may be empty
 }
 
 // Literal is the evidence with which the number of failures alone opens the breaker.
@@ -261,7 +261,8 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 	b.mu.Lock()
 	defer b.unlock()
-	// advance is not called before, so that the report of a late probe counts if nothing has ended the probe.
+	// advance is not called first, because it would end an overdue probe. So the report of such a probe still
+	// counts.
 	now := b.now()
 	w := b.word.state.Load()
 	if w>>genShift != p.gen {
@@ -283,7 +284,7 @@ func (p Permit) Report(v core.Verdict, e Evidence) {
 	}
 }
 
-// fail counts a failure of a closed breaker, and opens it if both conditions hold. Requires mu.
+// fail counts a failure of a closed breaker, and opens it if both conditions hold. The caller holds mu.
 func (b *Breaker) fail(now time.Time, e Evidence) {
 	b.push(now)
 	if b.live() >= b.cfg.FailureThreshold && e.Enough {
@@ -295,7 +296,7 @@ func (b *Breaker) fail(now time.Time, e Evidence) {
 // collects failures without end as long as there is not enough evidence.
 const maxFailures = 1000
 
-// push adds a failure to the window. Requires mu.
+// push adds a failure to the window. The caller holds mu.
 func (b *Breaker) push(now time.Time) {
 	b.prune(now)
 	if b.live() >= max(b.cfg.FailureThreshold, maxFailures) {
@@ -308,7 +309,7 @@ func (b *Breaker) push(now time.Time) {
 	b.failures = append(b.failures, now)
 }
 
-// prune removes the failures that are older than the window. Requires mu.
+// prune removes the failures that are older than the window. The caller holds mu.
 func (b *Breaker) prune(now time.Time) {
 	for b.head < len(b.failures) && now.Sub(b.failures[b.head]) > b.cfg.WindowDuration {
 		b.head++
@@ -318,10 +319,10 @@ func (b *Breaker) prune(now time.Time) {
 	}
 }
 
-// live returns the number of failures in the window, as of the last prune. Requires mu.
+// live returns the number of failures in the window, as of the last prune. The caller holds mu.
 func (b *Breaker) live() int { return len(b.failures) - b.head }
 
-// open opens the breaker for a time that grows with repeated trips. Requires mu.
+// open opens the breaker for a time that grows with repeated trips. The caller holds mu.
 func (b *Breaker) open(now time.Time, reason, why string) {
 	var closed time.Duration
 	if reason == ReasonThreshold {
@@ -332,13 +333,13 @@ func (b *Breaker) open(now time.Time, reason, why string) {
 	b.change(core.Open, now, reason, why)
 }
 
-// dueTime returns the time when an open breaker is due. It computes it relative to now. The sum of epoch and
-// due would be wrong after a change of the clock or a suspension of the machine.
+// dueTime returns the time when an open breaker is due. It adds the remaining time to now. The sum of epoch
+// and due would be wrong after a change of the clock or a suspension of the machine.
 func (b *Breaker) dueTime(now time.Time) time.Time {
 	return now.Add(time.Duration(b.word.due.Load()) - now.Sub(b.epoch))
 }
 
-// change sets the state, begins a new generation and queues the transition. Requires mu.
+// change sets the state, begins a new generation and queues the transition. The caller holds mu.
 func (b *Breaker) change(to core.State, at time.Time, reason, why string) {
 	w := b.word.state.Load()
 	from := core.State(w & stateMask)
@@ -370,7 +371,7 @@ func (b *Breaker) tick() {
 
 // advance makes the changes of state for which the time has come. An open breaker that is due becomes
 // half-open. A probe whose timeout has passed is a success if it was answered; otherwise it is lost, and the
-// breaker admits another probe. Requires mu.
+// breaker admits another probe. The caller holds mu.
 func (b *Breaker) advance(now time.Time) {
 	w := b.word.state.Load()
 	switch core.State(w & stateMask) {

@@ -24,16 +24,16 @@ type Call struct {
 	// RegionStrict forbids proxies of other regions. Without an admissible one the
 	// request is refused (core.FinalNoProxyInRegion).
 	RegionStrict bool
-	Priority     core.Priority // in the queue; AnyPriority for PriorityNormal
+	Priority     core.Priority // in the queue; AnyPriority stands for PriorityNormal
 }
 
 // Result is the result of a Call.
 type Result struct {
 	ID       core.RequestID
 	Final    core.Final
-	Response *http.Response           // nil if there is none; else the caller closes its body
-	Failure  *proxyhttp.ErrorResponse // why there is no Response; nil if there is one
-	Attempts []core.AttemptEvent      // finished attempts; that of Response is added when its body ends
+	Response *http.Response           // nil if there is none; otherwise the caller must close its body
+	Failure  *proxyhttp.ErrorResponse // the reason why there is no Response; nil if there is one
+	Attempts []core.AttemptEvent      // finished attempts; the attempt of Response is added when its body ends
 }
 
 // RequestError is the error of an invalid request.

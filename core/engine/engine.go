@@ -51,7 +51,7 @@ type Config struct {
 	Judge          string        // judge of responses; NoJudge or "" for none
 	Reachability   bool          // check in the background whether proxies can be reached; not with Literal
 	Health         health.Settings
-	NoSlowStart    bool          // for measurements: no limit of attempts in flight for new proxies (start)
+	NoSlowStart    bool          // for measurements: new proxies have no limit of attempts in flight (start)
 	Memory         time.Duration // time that an attempt stays in a proxy's statistics; 0 for no limit
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
@@ -451,8 +451,8 @@ func (e *Engine) Serve(l net.Listener) error {
 	return e.gateway.Serve(l)
 }
 
-// Shutdown refuses new clients and new calls of Do, and waits until ctx ends for the requests in flight.
-// After that the remaining requests get a 503, or their connections are closed.
+// Shutdown refuses new clients and new calls of Do. It waits for the requests in flight, but not after the
+// end of ctx. Then the remaining requests get a 503, or their connections are closed.
 func (e *Engine) Shutdown(ctx context.Context) {
 	e.stopOnce.Do(e.forbidCalls)
 	e.reload.Lock()

@@ -60,7 +60,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // Close closes the exchange. If little of the body is left, Close reads it first, so that the connection can
 // be reused.
 func (b *responseBody) Close() error {
-	if !b.mu.TryLock() { // ends the Read in progress
+	if !b.mu.TryLock() { // a Read is in progress: end it
 		b.roundTrip.forward.Control.Interrupt.Fire()
 		b.mu.Lock()
 	}

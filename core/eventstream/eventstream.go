@@ -48,7 +48,7 @@ func (s *Stream) Publish(eventType string, data []byte) {
 	s.bytes += len(data)
 	for len(s.events) > MaxEvents || s.bytes > MaxBytes {
 		s.bytes -= len(s.events[0].Data)
-		s.events[0] = Event{} // the array would keep the data until append moves the list
+		s.events[0] = Event{} // drops the data, because the array keeps this element until append moves the list
 		s.events = s.events[1:]
 	}
 	for r := range s.readers {

@@ -28,17 +28,17 @@ type Book struct {
 	ownFailures     uint32
 	ownCauses       causes
 	evicted         float64 // evidence of records that were removed, in nats
-	outage          bool    // everything failed at the latest failure
+	outage          bool    // the latest failure was part of an outage
 
-	// Sequential failures of the episode. They are failures that each began after the sequential failure before
-	// had ended.
+	// The number of sequential failures of the episode: each began after the sequential failure before it had
+	// ended.
 	sequential    int
 	sequentialEnd time.Duration
 
 	unlearned unlearned
 	streak    streak // the proxy's failures since its last success, each with weight 1
 
-	// Of the pool: this proxy's failures since the pool's last success. A weight is in nats (outageWeight).
+	// The proxy's failures in the pool's current streak. Their weights are in nats (outageWeight).
 	poolStreak    streak
 	poolStreakNo  uint64        // Ledger.streaks when poolStreak began
 	unknownsUntil time.Duration // end of the latest failure in poolStreak with the weight unknownFailure
@@ -168,7 +168,8 @@ func (b *Book) add(l *Ledger, a *Attempt) {
 		b.sequentialEnd = a.At
 	}
 	b.streak.add(a, 1)
-	// If an attempt began before the pool's streak, it may have begun before the pool's last success.
+	// An attempt that began before the pool's streak is not added, because it may have begun before the pool's
+	// last success.
 	if !a.ServedByOther && int64(a.began()) >= l.streakBegan.Load() {
 		b.poolStreak.add(a, b.outageWeight(l, a))
 	}

@@ -56,7 +56,7 @@ const (
 	// them, through suspectProxies proxies. Three requests with three attempts each make nine.
 	suspectFailures = 9
 	suspectProxies  = 3
-	usualEvery      = time.Second // between two requests for a suspect target that get all their attempts
+	usualEvery      = time.Second // shortest time between two requests for a suspect target that get all their attempts
 )
 
 // Target is a host and port.
@@ -104,7 +104,8 @@ type Finding struct {
 	// TargetFails means that the latest attempts of the other proxies at the target have all failed too (4 to 8
 	// attempts of the last minute). The failure does not count against the proxy.
 	TargetFails bool
-	// OthersFail: the latest attempts of the other proxies at the target failed, at least one of them.
+	// OthersFail means that there were attempts of other proxies at the target lately, and that all of them
+	// failed.
 	OthersFail bool
 	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
 	// began within the last 2 s. So the proxy is the likely cause.

@@ -35,7 +35,7 @@ func (t *target) updateProvisional(b *Book, f Finding) {
 	}
 }
 
-// addProvisional adds a provisional failure. Requires mu.
+// addProvisional adds a provisional failure. The caller holds mu.
 func (t *target) addProvisional(b *Book) {
 	for i := range t.provisional {
 		if p := &t.provisional[i]; p.book == b {

@@ -93,7 +93,8 @@ func (r *record) pending() int { return int(r.batch) + int(r.nextBatch) }
 
 // expected returns the evidence to expect from the pending failures, in nats. failure is the evidence of a
 // confirmed failure. At most 4 pending failures count, which reach Needed at a noise of 1 %. If two attempts
-// of other proxies have failed since, the result is 0. Few failures at unknown targets are ever confirmed.
+// of other proxies have failed since, the result is 0. At an unknown target it is low, because failures there
+// are seldom confirmed.
 func (r *record) expected(failure float64) float64 {
 	if r.othersFailed() >= 2 {
 		return 0

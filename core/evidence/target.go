@@ -194,7 +194,7 @@ func (t *target) noise(poolNoise float64, ownSuccesses, ownTransients uint32) fl
 	t.mu.Lock()
 	successes := t.successes()
 	transients := t.transients.Load()
-	// a failure may be in the ring and not be counted yet
+	// A failure may be in the ring before transients includes it.
 	s := t.oldSuccesses + float64(max(int32(successes-t.baseSuccesses), 0))
 	f := t.oldTransients + float64(max(int32(transients-t.baseTransients), 0))
 	if n := s + f; n > 2*targetMemory {

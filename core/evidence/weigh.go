@@ -26,7 +26,7 @@ func (b *Book) evidence(l *Ledger, a *Attempt) sum {
 	s.potential = s.total
 	for r := range b.current {
 		e := r.evidence(noise)
-		switch { // pending failures that count without a comparison
+		switch { // cases in which pending failures count without a comparison
 		case uncompared && r.target.onlyUsedBy(a.Proxy), a.Peers == 0 && !r.target.unknown():
 			e.value += float64(r.pending()) * e.failure
 		case a.Peers == 0:
@@ -87,9 +87,10 @@ func (b *Book) enoughUncompared(o *overview, a *Attempt) bool {
 //   - If the proxy has neither a success nor an own failure in the episode, and this is the only target with
 //     confirmed failures, the first Needed nats above banLimit do not count. So twice the evidence opens the breaker.
 //
-// The second case decides if one target gets nearly all requests, for example 98 %. The breaker of a dead
-// proxy then opens after 8 attempts (5 to 9), and with banLimit alone after 46 (5 to 282). With no limit,
-// a ban by a target with 70 % of the requests opened the breaker in 16 of 60 runs instead of 7.
+// The second case matters if one target gets nearly all requests. If it gets 98 % of them, the breaker of a
+// dead proxy opens after 8 attempts (5 to 9 in the runs). With banLimit alone it opened after 46 (5 to 282).
+// Without the limit, a target that banned the proxy and got 70 % of the requests opened the breaker in 16 of
+// 60 runs; with the limit in 7.
 //
 // The limit does not apply while several targets fail in the proxy's streak.
 func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
@@ -109,8 +110,8 @@ func (b *Book) limitBan(r *record, value float64, o *overview) float64 {
 // the whole pool:
 //
 //   - The proxy has failed at least failure_threshold times.
-//   - The evidence of all its failures reaches Needed. The target with the most may be dead, so
-//     the other failures reach 0.6 x Needed and a fifth of the whole.
+//   - The evidence of all its failures reaches Needed. The target with the largest part of this evidence may be dead.
+//     So the evidence of the other failures reaches 0.6 x Needed, and a fifth of the whole.
 //   - In a pool that has served before, the streak has lasted for minOutage.
 func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 	s := &b.poolStreak
@@ -122,8 +123,8 @@ func (b *Book) everythingFails(l *Ledger, a *Attempt) bool {
 }
 
 // outageWeight returns the evidence of a failure for an outage of the whole pool, in nats. In a pool that has
-// served before, failures at unknown targets have little weight, and only if they are sequential, because in
-// a burst of requests for dead names all retries fail at the end of the burst.
+// served before, failures at unknown targets have little weight. They count only if they are sequential: in a
+// burst of requests for dead names, all retries fail together at its end.
 func (b *Book) outageWeight(l *Ledger, a *Attempt) float64 {
 	noise, own := l.poolNoise()
 	failure, _ := llr(min(noise+own-minNoise, P1)) // either of them includes minNoise

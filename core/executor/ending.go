@@ -44,15 +44,15 @@ func (r *Relay) Close(status int, relayed verdict.Relayed, at time.Time) {
 		case o.Result == core.ResultCancelled:
 			x.result.Final = core.FinalCancelled
 		case o.Result == core.ResultFailure:
-			x.result.Final = core.FinalNotRetryable // the X-Whirlpool-Outcome that the client received differs from it
+			x.result.Final = core.FinalNotRetryable // differs from the X-Whirlpool-Outcome that the client has received
 			x.logFailed(o)
 		}
 	}
 	x.finish(status, relayed.ClientLeft, at)
 }
 
-// Switched records the attempt and the request, whose response is a 101 (Switching Protocols): the connection
-// becomes a tunnel. The attempt counts as in flight until the tunnel is closed.
+// Switched is called if the response is a 101 (Switching Protocols), so that the connection becomes a tunnel.
+// It records the attempt and the request. The attempt counts as in flight until the tunnel is closed.
 func (r *Relay) Switched(at time.Time) *Tunnel {
 	x := r.x
 	x.event.Ended = at
@@ -87,8 +87,8 @@ func (t *Tunnel) Proven() {
 	}
 }
 
-// Close ends the attempt. If Proven has not been called, it settles the attempt by how the tunnel
-// ended.
+// Close ends the attempt. If Proven has not been called, it also settles the attempt: end describes how the
+// tunnel ended.
 func (t *Tunnel) Close(end verdict.TunnelEnd, at time.Time) {
 	x := t.x
 	if x.open != openTunnel {
@@ -154,8 +154,8 @@ func (r *Refusal) Close(status int, at time.Time) {
 	r.x.finish(status, false, at)
 }
 
-// stand makes the last attempt the tunnel that Run returns. It records the request if that must happen at
-// once (Tunnel).
+// stand makes the tunnel of the last attempt the one that Run returns. It records the request if that must
+// happen at once (see Tunnel).
 func (x *Exchange) stand() *Tunnel {
 	x.event.Ended = x.executor.now()
 	x.tunnel.status, x.tunnel.unrecorded = x.event.Outcome.Status, true

@@ -43,7 +43,7 @@ type Exchange struct {
 	forPlace placeWaiter
 	forRetry queue.Waiter[*retry.Budget]
 
-	shortenLast func() time.Time // the method value flight.shorten, created once
+	shortenLast func() time.Time // method value of flight.shorten; created once, so that an attempt allocates nothing
 	eventsMu    sync.Mutex       // guards result.Events until the request is recorded
 }
 
@@ -82,7 +82,8 @@ const (
 func (x *Exchange) Result() *Result { return &x.result }
 
 // reset prepares x for the next request. It does not clear the fields that each request sets before it reads
-// them. It does not assign a new Exchange, because that would copy an Exchange on the stack.
+// them. It sets the others one by one, because an assignment to the whole Exchange would copy an Exchange on
+// the stack.
 func (x *Exchange) reset() {
 	x.Abandon()
 	x.result = Result{Events: x.result.Events[:0]}
@@ -111,7 +112,7 @@ func (x *Exchange) Abandon() {
 type deferred struct {
 	lease   upstream.Lease // does not count as in flight any more
 	outcome core.Outcome
-	tunnel  bool // the tunnel was too slow: charged when another tunnel has received a byte of the target
+	tunnel  bool // the tunnel was too slow; it is charged when the target has sent a byte through another tunnel
 }
 
 // chargeDeferred charges the deferred attempts, because another proxy has served the request. opened is set

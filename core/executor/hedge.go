@@ -48,8 +48,8 @@ func (x *Exchange) hedgeable() bool {
 		q.Policy.MaxAttempts > hedgeNumber && q.Policy.HedgeBudget > 0 && q.Safe && q.Replayable && x.proxy.HasPeers()
 }
 
-// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt. The timer starts
-// another goroutine, which makes the hedge. If the timer does not fire, the race is reused for the next
+// race is a first attempt and its hedge. The exchange's goroutine makes the first attempt. A timer starts
+// another goroutine, which makes the hedge. If the timer has not fired, the race is reused for the next
 // request.
 type race[T any] struct {
 	x       *Exchange
@@ -93,7 +93,7 @@ type anyRace interface {
 	endHedge(served bool)
 }
 
-// hedged begins the race of the first attempt that begins now. It returns nil if the attempt is not hedged.
+// hedged begins the race of the first attempt that begins now. It returns nil if the attempt has no hedge.
 func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	if !x.hedgeable() {
 		return nil
@@ -114,7 +114,7 @@ func hedged[T any](ctx context.Context, x *Exchange, s Sender[T]) *race[T] {
 	return arm(ctx, x, first, kind, x.event.Started, after)
 }
 
-// arm begins a race. The hedge begins after the duration after. If after is 0, there is no hedge.
+// arm begins a race. The hedge begins after the time after; 0 means no hedge.
 func arm[T any](
 	ctx context.Context, x *Exchange, first Hedger[T], kind retry.HedgeKind, began time.Time, after time.Duration,
 ) *race[T] {
@@ -243,7 +243,8 @@ func (r *race[T]) end(response T, o core.Outcome) {
 	}
 }
 
-// lose settles and records the hedge as lost. A hedge that had not connected to its proxy yet is not counted.
+// lose settles and records the hedge as lost. It does not count a hedge that had not connected to its proxy
+// yet.
 func (r *race[T]) lose() {
 	o := verdict.LoseRace(r.event.Outcome)
 	r.uncounted = verdict.Unreached(r.event.Outcome.Cause)
@@ -261,9 +262,9 @@ func (r *race[T]) drop() {
 	r.hedge.Discard(r.response)
 }
 
-// decide is called when the first attempt, made by s, has ended with the outcome o. It decides which of the
-// two attempts is the exchange's last one, and returns the response and the outcome of that attempt. If the
-// other attempt is not settled yet, its goroutine settles it.
+// decide is called when the first attempt, which s has made, has ended with the outcome o. It makes either
+// this attempt or the hedge the last attempt of the exchange, and returns its response and outcome. If the
+// hedge lost and is not settled yet, its goroutine settles it.
 func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outcome) {
 	x := r.x
 	if o.Result == core.ResultSuccess {
@@ -293,7 +294,7 @@ func (r *race[T]) decide(s Sender[T], response T, o core.Outcome) (T, core.Outco
 	return response, o
 }
 
-// stop stops the timer of the hedge. If the hedge has begun already, it returns true, with mu held.
+// stop stops the timer of the hedge. If the hedge has begun already, stop returns true and keeps mu locked.
 func (r *race[T]) stop() (begun bool) {
 	if !r.running {
 		return false
@@ -312,8 +313,8 @@ func (r *race[T]) stop() (begun bool) {
 	return false
 }
 
-// lost ends the hedge, because it is not needed any more. It requires mu, and releases it while it waits for the end
-// of a hedge in flight: only then is it certain whether the hedge counts as an attempt.
+// lost ends the hedge, because it is not needed any more. The caller holds mu. lost waits until a hedge in flight has
+// ended, because only then is it certain whether the hedge counts as an attempt. During this wait, mu is not held.
 func (r *race[T]) lost() {
 	x := r.x
 	switch r.phase {
@@ -336,15 +337,15 @@ func (r *race[T]) lost() {
 		x.result.Attempts, x.lostHedge = hedgeNumber+1, true
 	}
 	if p := x.request.Progress; p != nil {
-		p.Attempt(x.event.Attempt, x.event.ProxyID) // because the tracker has the hedge as the last attempt
+		p.Attempt(x.event.Attempt, x.event.ProxyID) // so far the tracker has the hedge as the last attempt
 		if x.open == openTunnel {
 			p.Tunnel()
 		}
 	}
 }
 
-// endHedge implements anyRace. It ends the hedge of an open tunnel, either because the target has sent a byte
-// through the first tunnel (served is set), or because the first tunnel has ended.
+// endHedge implements anyRace. It ends the hedge of an open tunnel. served is set if the target has sent a
+// byte through the first tunnel; otherwise the first tunnel has ended.
 func (r *race[T]) endHedge(served bool) {
 	if served {
 		r.observeFirstByte()
@@ -357,7 +358,7 @@ func (r *race[T]) endHedge(served bool) {
 }
 
 // await waits until the hedge has ended. It is called when the first attempt has failed; the hedge then
-// replaces a retry. It requires mu, and releases it while it waits.
+// replaces a retry. The caller holds mu; await releases it while it waits.
 func (r *race[T]) await() {
 	if wait := r.x.request.BeforeWait; wait != nil {
 		wait()
@@ -367,7 +368,7 @@ func (r *race[T]) await() {
 	r.mu.Lock()
 }
 
-// take makes the hedge the exchange's last attempt. The hedge has ended. It requires mu.
+// take makes the hedge, which has ended, the exchange's last attempt. The caller holds mu.
 func (r *race[T]) take() (T, core.Outcome) {
 	x := r.x
 	r.phase = raceOver

@@ -13,13 +13,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// place is the kind of a request that waits for a place in flight. Requests of one kind can use
-// the same proxies.
+// place is the kind of a request that waits for a place in flight. Requests of the same kind can use the same
+// proxies.
 type place struct {
 	region float64 // the region if the request is limited to it; otherwise 0
 	host   float64 // the target's host if proxies rest for it; otherwise 0
 	need   ability.Need
-	barred *Exchange // the exchange if it must not use some proxy that it has tried; otherwise nil
+	barred *Exchange // the exchange itself if it must not use some proxies that it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -99,8 +99,9 @@ func (x *Exchange) takePlace() queue.Result {
 	return queue.Failed
 }
 
-// withdraw withdraws a retry from the retry budget. While the budget is spent, the request waits in the
-// queue, for the time waited. withdraw returns false if the budget stays spent or ctx has ended.
+// withdraw takes a retry from the retry budget. If the budget is spent, the request waits in the queue;
+// waited is the time of this wait. withdraw returns false if the budget is still spent at the end, or if ctx
+// has ended.
 func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool) {
 	budget, retries, waits := x.tuning.Budget, x.executor.retries, x.tuning.Queue.Enabled()
 	if budget == nil {
@@ -122,7 +123,7 @@ func (x *Exchange) withdraw(ctx context.Context) (waited time.Duration, ok bool)
 	return x.executor.now().Sub(began), err == nil && ctx.Err() == nil
 }
 
-// takeRetry withdraws a retry for a request in the queue.
+// takeRetry takes a retry from the retry budget for a request in the queue.
 func (x *Exchange) takeRetry() queue.Result {
 	if x.forRetry.Kind.TryWithdraw(x.executor.now()) {
 		return queue.Taken
@@ -130,7 +131,7 @@ func (x *Exchange) takeRetry() queue.Result {
 	return queue.Nothing
 }
 
-// await lets the request take a unit of q, and waits in q until there is one.
+// await takes a unit of the resource of q for the request. If there is none, the request waits in q.
 func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w *queue.Waiter[K]) error {
 	limits, request, began := x.tuning.Queue, x.request, x.executor.now()
 	w.Priority = request.Priority.AtMost(core.AnyPriority)
@@ -158,8 +159,8 @@ func await[K comparable](ctx context.Context, x *Exchange, q *queue.Queue[K], w 
 // waits. If no request waits, it costs one atomic load.
 func (e *Executor) PlaceFreed() { e.places.ServeOne() }
 
-// ServeQueues gives units to requests that wait, if the units have become free without a call: because time
-// has passed, or because the pool or a breaker has changed. It must be called regularly.
+// ServeQueues gives free units to requests that wait. It is for units that become free without a call of
+// PlaceFreed: with time, or by a change of the pool or of a breaker. It must be called regularly.
 func (e *Executor) ServeQueues() {
 	e.places.Serve()
 	e.retries.Serve()

@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
 )
 
-// refuse ends x because no proxy can be chosen for the next attempt. (A request waits only for proxies that
-// are at their max_in_flight, see acquire. It never waits for a breaker.)
+// refuse ends x because no proxy can be chosen for the next attempt. A request waits only for a place at
+// proxies that are at their max_in_flight (see acquire), never for a breaker.
 func (x *Exchange) refuse(err error) {
 	kind, after, final := NoProxy, time.Duration(0), core.FinalAllBreakersOpen
 	now := x.executor.now

@@ -13,14 +13,14 @@ import (
 type Request struct {
 	ID           core.RequestID
 	Policy       *retry.Policy // policy of the request
-	Global       *retry.Policy // global policy: it decides which statuses breakers count
+	Global       *retry.Policy // global policy: its statuses are those that breakers count
 	Method       string        // for the log
 	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
 	Region       string // the wanted region; "" for none
 	RegionStrict bool   // proxies of other regions are not used
 	Idempotent   bool   // may be repeated without retry_non_idempotent (RFC 9110 section 9.2.2)
-	Safe         bool   // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
+	Safe         bool   // the request may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
 	Tunnel       bool   // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// URL, so the request needs a tunnel
@@ -30,7 +30,7 @@ type Request struct {
 	BeforeWait   func()    // called before each wait: in a queue, or for a retry; nil for none
 	KeepEvents   bool      // keep the attempt events in Result.Events
 	Started      time.Time // arrival of the request; zero for the time of Run
-	Ready        time.Time // when the body has been read: the timeouts start here; zero for Started
+	Ready        time.Time // when the body had been read: the timeouts begin here; zero for Started
 }
 
 // Progress receives the steps of one request, for the tracker.
@@ -54,8 +54,8 @@ type Result struct {
 	Events   []core.AttemptEvent // of finished attempts; only with KeepEvents
 }
 
-// tighterTimeout reports whether the request's total timeout is shorter than the global policy's. If so, no
-// proxy is charged when that timeout passes.
+// tighterTimeout reports whether the request's total timeout is shorter than that of the global policy. If
+// such a timeout passes, no proxy is charged.
 func (q *Request) tighterTimeout() bool {
 	own, global := q.Policy.Timeout, q.Global.Timeout
 	return own != nil && (global == nil || *own < *global)

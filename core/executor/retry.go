@@ -106,9 +106,9 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 		return 0
 	case p.FailoverDelay != nil && s.Untried(&x.query, now):
 		return seconds(*p.FailoverDelay)
-	case o.RetryAfter > 0 && (!o.NoTargetResponse || x.tuning.Targets == nil): // the target's own Retry-After
+	case o.RetryAfter > 0 && (!o.NoTargetResponse || x.tuning.Targets == nil): // the Retry-After of the target itself
 	case (o.NoTargetResponse || x.finding.JustServed) && s.Untried(&x.query, now):
-		return 0 // only a target that has responded, and does not serve other proxies, needs a wait
+		return 0 // a wait is useful only if the target has responded and does not serve other proxies
 	}
 	r := core.BackoffRequest{
 		Retry: float64(x.result.Attempts), BaseDelay: p.BaseDelay, Multiplier: p.Multiplier, Cap: p.MaxBackoffDelay,
@@ -129,7 +129,7 @@ func (x *Exchange) backoff(o *core.Outcome) time.Duration {
 			delay = d
 		}
 	}
-	// Computed in seconds as a float: 60*10^8 s would overflow a Duration.
+	// The result is computed as a float, because 60*10^8 s would overflow a Duration.
 	return seconds(min(max(delay, r.RetryAfter, 0), p.MaxBackoffDelay))
 }
 

@@ -58,14 +58,14 @@ func (x *Exchange) review(s Excerpter, o core.Outcome) core.Outcome {
 	return verdict.Rule(o, ruling.Kind, x.proxy.Direct())
 }
 
-// ban is a ruling on an attempt of the exchange that says that the target refuses the proxy.
+// ban is the ruling on an attempt of the exchange that the target bans the proxy.
 type ban struct {
 	proxy *upstream.Upstream
 	rest  time.Duration
 }
 
-// unconfirmedRest is the longest rest of a pair until another proxy has served the same request. Before that,
-// it is possible that every proxy gets the same response.
+// unconfirmedRest is the longest rest of a pair until another proxy has served the same request. Until then,
+// the target may send the same response to every proxy.
 const unconfirmedRest = 30 * time.Second
 
 // rest lets a proxy rest for the target's host.
@@ -94,8 +94,8 @@ func (x *Exchange) attemptsLeft(o *core.Outcome) int {
 	return x.request.Policy.MaxAttempts - x.result.Attempts
 }
 
-// lastResponse reports whether the last response is relayed although the judge asked for a retry: no proxy is
-// left for a retry. If so, it sets result.Final.
+// lastResponse reports whether the last response is relayed although the judge asked for a retry, because no
+// proxy is left for one. If so, it sets result.Final.
 func (x *Exchange) lastResponse(o *core.Outcome) bool {
 	s, now := x.executor.selector, x.executor.now()
 	err := s.Blocked(&x.query, now)

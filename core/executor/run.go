@@ -148,7 +148,7 @@ func (x *Exchange) choose(ctx context.Context) bool {
 	}
 	id := lease.Proxy.ID()
 	if number > 0 {
-		x.logRetry(id) // logged only here, where the retry is certain
+		x.logRetry(id) // logged here, where the retry is certain
 	}
 	x.result.Attempts, x.result.ProxyID, x.lostHedge = number+1, id, false
 	x.flight.begin(x, &lease, number, now)
@@ -183,14 +183,14 @@ func (f *flight) beginReplay(x *Exchange) {
 const (
 	tailFactor   = 3
 	leastAttempt = 250 * time.Millisecond
-	// leastUnknown is for attempts that began before any proxy had served, and for the probes of half-open breakers:
-	// a proxy that is slower than the others must get a chance to show it.
+	// leastUnknown applies to the probes of half-open breakers, and to attempts that began before the pool had
+	// latencies, because it is unknown then how slow the proxy is.
 	leastUnknown = 400 * time.Millisecond
 )
 
 // setDeadline sets the deadline of the attempt that begins. The adaptive timeout applies if a retry may
-// follow and there is another proxy. It does not apply if there is a retry budget, because that may refuse
-// the retry.
+// follow and there is another proxy. If there is a retry budget, it does not apply, because the budget may
+// refuse the retry.
 func (f *flight) setDeadline(x *Exchange) {
 	q, t, a := x.request, x.tuning, &f.attempt
 	f.cutShort, a.NewDeadline = false, nil
@@ -318,7 +318,7 @@ func (x *Exchange) observe(o *core.Outcome, t *Tuning) {
 	t.Observe(&ob)
 }
 
-// aYear in seconds is longer than any request. (A time.Duration can hold 292 years.)
+// aYear has the seconds of a year, which is longer than any request. A time.Duration can hold 292 years.
 const aYear = 365 * 24 * 60 * 60
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

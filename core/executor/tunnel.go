@@ -23,7 +23,7 @@ func (t *Tunnel) CanRetry() bool {
 }
 
 // Silence returns the time that the caller should wait for the target's answer before it calls RetryTunnel; 0
-// means no limit. It returns 0 if there is a retry budget, because that may refuse the retry.
+// means no limit. If there is a retry budget, it returns 0, because the budget may refuse the retry.
 func (t *Tunnel) Silence() time.Duration {
 	tuning := t.x.tuning
 	if !tuning.Adaptive || tuning.Budget != nil || !t.CanRetry() {
@@ -35,14 +35,15 @@ func (t *Tunnel) Silence() time.Duration {
 	return tuning.AttemptTimeout
 }
 
-// unusedAfter is the age from which a tunnel counts as unused, if the target has nothing to answer yet: the
-// client has sent nothing, or a part of a ClientHello. Browsers keep such tunnels in reserve, and targets
-// close them. A proxy that drops its tunnels drops them at once, so it is not excused.
+// unusedAfter is the age at which a tunnel counts as unused. It applies while the target has nothing to
+// answer: the client has sent nothing, or only a part of a ClientHello. Browsers open such tunnels in
+// reserve, and targets close them after a while. A bad proxy that drops its tunnels drops them earlier, so
+// this rule does not excuse it.
 const unusedAfter = time.Second
 
-// UnusedAfter returns the time from which a tunnel counts as unused, as long as the target has nothing to
-// answer. That time is unusedAfter after the opening of the tunnel. If breakers count literally, it is the
-// attempt timeout after the opening.
+// UnusedAfter returns the time at which the tunnel begins to count as unused, if the target still has nothing
+// to answer then. That is unusedAfter after the opening of the tunnel. If breakers count literally, it is the
+// attempt timeout after the beginning of the attempt.
 func (t *Tunnel) UnusedAfter() time.Time {
 	if t.x.tuning.Targets == nil {
 		return t.x.event.Started.Add(t.x.tuning.AttemptTimeout)
@@ -51,9 +52,9 @@ func (t *Tunnel) UnusedAfter() time.Time {
 }
 
 // RetryTunnel ends the tunnel as a failed attempt and continues its exchange with another proxy. The target
-// must have sent nothing, and the client nothing, a ClientHello or a part of one, so that the client's bytes
-// can be sent again. died is the error of the tunnel. silent is set if the tunnel is still open, but the
-// target has not answered the ClientHello in time. Request.BeforeWait is not called any more.
+// must not have sent a byte. The client must have sent nothing more than a ClientHello, so that its bytes can
+// be sent again. died is the error of the tunnel. silent is set if the tunnel is still open, but the target
+// has not answered the ClientHello in time. Request.BeforeWait is not called any more.
 func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool, s Sender[T]) Ending[T] {
 	x := t.x
 	if x.open != openTunnel {
@@ -63,7 +64,7 @@ func RetryTunnel[T any](ctx context.Context, t *Tunnel, died error, silent bool,
 	x.request.BeforeWait = nil
 	x.event.Ended = x.executor.now()
 	o := verdict.RetryTunnel(x.event.Outcome, died, silent)
-	o.Latency = x.event.Ended.Sub(x.event.Started) // the slow target's proxy gets more time
+	o.Latency = x.event.Ended.Sub(x.event.Started) // so the proxy of a slow target counts as slower, and gets more time
 	r, raced := x.race.(*race[T])
 	raced = raced && r.stop()
 	x.settle(&o)
@@ -139,7 +140,8 @@ func (r *race[T]) won() bool {
 	return r.running && r.phase == raceWon
 }
 
-// replace waits for the hedge if it is in flight, and makes it the exchange's last attempt. It requires mu.
+// replace waits for the hedge if it is in flight, and makes it the exchange's last attempt. The caller holds
+// mu.
 func (r *race[T]) replace() (T, core.Outcome) {
 	r.firstByte = false
 	if r.phase == raceRunning {

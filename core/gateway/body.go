@@ -26,7 +26,7 @@ func (r *request) readBody(q *transport.Request) error {
 	fits := !known || r.head.Length <= r.set.ReplayLimit && r.reserved.fits(r.head.Length, r.set.ReplayMemory)
 	switch {
 	case !r.head.Continue:
-	case !fits: // the proxy gets the Expect field (RFC 9110 section 10.1.1)
+	case !fits: // the Expect field goes to the proxy (RFC 9110 section 10.1.1)
 		q.Continue = r.callbacks.sendContinue
 		r.streamBody(q)
 		return nil

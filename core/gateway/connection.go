@@ -83,7 +83,7 @@ func (c *connection) linger(unfinished bool) {
 	closeWrite(c.raw)
 	wait, limit := lingerShort, lingerTime
 	switch {
-	case c.draining(): // does not change the phase, so that drain does not end the short wait
+	case c.draining(): // the phase is not changed, so that drain does not end the short wait
 		limit = lingerShort
 	case unfinished:
 		wait = lingerWait
@@ -94,7 +94,7 @@ func (c *connection) linger(unfinished bool) {
 	c.read.resume()
 	for end := c.now().Add(limit); ; {
 		c.reader.Discard(len(c.reader.Buffered()))
-		c.reader.Release() // ReadAhead needs a buffer with room
+		c.reader.Release() // because ReadAhead does nothing if the buffer is full
 		until := c.now().Add(wait)
 		if until.After(end) {
 			until = end

@@ -7,10 +7,10 @@ import (
 )
 
 // readDeadline sets a client connection's read deadline; nothing else may set it. The goroutine that reads
-// sets it before each read. Two calls from other goroutines make the pending read return: drain, when the
-// gateway shuts down and the connection is idle, and stop, when the rest of a request's body is not needed
-// any more. Both calls have an effect even if they come at the same time as set, because set checks for them
-// again after it has set the deadline.
+// sets it before each read. Two methods make the pending read return, and may be called from other
+// goroutines: drain, when the gateway shuts down and the connection is idle, and stop, when the rest of a
+// request's body is not needed any more. They also have an effect if they are called at the same time as set,
+// because set checks for them after it has set the deadline.
 type readDeadline struct {
 	conn     net.Conn
 	draining *atomic.Bool // set by the gateway when it drains
@@ -31,8 +31,8 @@ const (
 const (
 	// idleTimeout is the time within which a client must begin the next request.
 	idleTimeout = 3 * time.Minute
-	// idleSlack is the amount by which the idle timeout may be shorter: the deadline of a busy connection is set
-	// only once in idleSlack, not for each request.
+	// idleSlack is the maximum by which the idle timeout may be shorter. Because of it, the deadline of a busy
+	// connection is set only once in idleSlack, and not for each request.
 	idleSlack = 30 * time.Second
 )
 

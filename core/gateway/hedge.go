@@ -57,7 +57,7 @@ func (t *tunnel) takeHedge() (early []byte, ok bool) {
 	defer o.mu.Unlock()
 	won := o.hedgeWon
 	o.hedgeWon = false
-	if !won || o.phase != replaceable { // the client has sent more bytes, which the hedge's target has not received
+	if !won || o.phase != replaceable { // the client has sent more bytes, which are not in the hedge
 		return nil, false
 	}
 	o.phase = reconnecting

@@ -20,8 +20,8 @@ const (
 )
 
 // classify returns the kind of b, which holds all bytes of the client so far. A ClientHello without early
-// data has no effect at the target, so it may be sent again. needed is the length of b from which another
-// call may return another kind; 0 if the kind is final.
+// data has no effect at the target, so it may be sent again. needed is the length of b at which the kind may
+// change; 0 if the kind is final.
 func classify(b []byte) (kind hello, needed int) {
 	var message []byte // the handshake message; a slice of b if it is in one record
 	for needed = tlsRecordHeader; len(b) > 0; needed += tlsRecordHeader {

@@ -79,8 +79,8 @@ func (t *tunnel) isFinal() bool {
 }
 
 // forward writes p to the target. While the tunnel can be replaced, it also keeps p, and ignores write
-// errors: the read from the target will fail too, and the tunnel is then replaced. Otherwise a write error is
-// a *socket.WriteError.
+// errors: the next read from the target fails as well, and the tunnel is then replaced. After that a write
+// error is a *socket.WriteError.
 func (t *tunnel) forward(p []byte) (n int64, err error) {
 	if t.keep(p) {
 		return int64(len(p)), nil
@@ -109,7 +109,7 @@ func (t *tunnel) keep(p []byte) bool {
 		o.finalize()
 		return false
 	}
-	all := p // without a copy: usually p is the client's first read
+	all := p // no copy: usually p is all that the client has sent
 	if len(o.sent) > 0 {
 		all = append(o.sent, p...)
 	}
@@ -122,7 +122,7 @@ func (t *tunnel) keep(p []byte) bool {
 	}
 	o.sent = append(o.sent, p...)
 	if o.phase == reconnecting {
-		return true // reconnected classifies the bytes
+		return true // reconnected will classify the bytes
 	}
 	o.setPart(kind)
 	t.out.Write(p)
@@ -138,8 +138,8 @@ func (o *opening) setPart(kind hello) {
 	}
 }
 
-// unused reports whether the target has nothing to answer: the client has sent nothing (up is 0), or a part
-// of a ClientHello.
+// unused reports whether the target has nothing to answer: the client has sent nothing (up, the number of its
+// bytes, is 0), or only a part of a ClientHello.
 func (o *opening) unused(up int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

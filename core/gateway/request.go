@@ -39,8 +39,8 @@ type request struct {
 	callbacks callbacks
 }
 
-// callbacks are methods of a request as function values. They are created once per connection,
-// because creating one allocates.
+// callbacks are methods of a request as function values. They are created once per connection, because the
+// creation of a function value allocates.
 type callbacks struct {
 	awaitBody, stopBody, watch func()
 	sendContinue               func() bool

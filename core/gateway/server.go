@@ -77,7 +77,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*connection]struct{} // guarded by mu
 	clients  atomic.Int64             // the size of conns, read without mu
-	crowd    sync.Once                // logs the first time that clients have to wait
+	crowd    sync.Once                // logs once that clients have to wait
 	draining atomic.Bool
 	refusing atomic.Int32
 	wg       sync.WaitGroup
@@ -123,7 +123,7 @@ func (s *Server) accept(l net.Listener, f newFront) error {
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// For example, no file descriptor is free. net/http also retries.
+			// For example, no file descriptor is free. net/http retries in the same way.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.Log.Error("accept", slog.Any("error", err), slog.Duration("pause", pause))
 			time.Sleep(pause)
@@ -174,7 +174,7 @@ func (s *Server) roomy() bool {
 	return need < room
 }
 
-// pipeRoom reports whether another pipe can be created without using descriptors that clients may
+// pipeRoom reports whether there are enough descriptors for another pipe, besides those that clients may
 // need.
 func (s *Server) pipeRoom() bool { return s.Files == 0 || 2*s.Connections() < s.room() }
 

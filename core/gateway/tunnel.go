@@ -40,7 +40,7 @@ func (s *Server) serveTunnel(
 	if heard {
 		x.Proven()
 	} else {
-		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, so it detects when the client leaves
+		dial.Control.OnSlow = nil // not needed: sendFirst reads from the client, and so detects that the client leaves
 		t.opening.phase = replaceable
 	}
 	up, down, died := t.join(heard)
@@ -68,8 +68,8 @@ type tunnel struct {
 }
 
 // whole reports whether both directions are open. If so, there is no limit on the time without progress.
-// While the target accepts no bytes, nothing is read from the client. So whole also checks whether the client
-// has closed the connection.
+// While the target accepts no bytes, the gateway does not read from the client. So whole also checks whether
+// the client has closed its connection.
 func (t *tunnel) whole() bool { return !t.half.Load() && !socket.PeerClosed(t.client.raw) }
 
 // join copies bytes until both directions have ended, or one has failed. After one direction has ended, the

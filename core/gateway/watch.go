@@ -12,7 +12,7 @@ import (
 // such a wait a goroutine reads from the client connection into the connection's buffer.
 type leaveWatch struct {
 	conn     *connection
-	disabled bool // the request's body is being streamed, so the reader of the body detects when the client leaves
+	disabled bool // set while the body is streamed: its reader then detects that the client leaves
 	running  bool
 	done     chan struct{}
 }
@@ -32,8 +32,8 @@ func (w *leaveWatch) start() {
 
 func (w *leaveWatch) watch() {
 	err := w.conn.reader.ReadAhead()
-	// Without an error the client has sent a pipelined request. Until that request is read, it cannot be detected
-	// that the client leaves.
+	// Without an error, the client has sent a pipelined request. Until the gateway reads this request, it cannot
+	// detect that the client leaves.
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.conn.cancel(executor.ErrClientLeft)
 	}

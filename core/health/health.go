@@ -33,7 +33,7 @@ import (
 // The times of checks.
 const (
 	tick       = 100 * time.Millisecond
-	firstWait  = time.Second // from the first failed check to the next one; doubled by each further failure
+	firstWait  = time.Second // wait after the first failed check; each further failure doubles it
 	localPause = time.Second // wait after a check that failed because no descriptor or port was free
 	idleChecks = 10          // a proxy that serves requests is checked once in this number of intervals
 )
@@ -57,8 +57,8 @@ type Checker struct {
 	passed, failed atomic.Uint64
 
 	mu      sync.Mutex
-	using   *active            // the settings that the plans in the queue are for
-	last    *upstream.Snapshot // the snapshot whose proxies all have a plan
+	using   *active            // settings with which the plans in the queue were made
+	last    *upstream.Snapshot // the latest snapshot of the pool; each of its proxies has a plan
 	plans   map[*upstream.Upstream]*plan
 	queue   queue
 	running int
@@ -166,8 +166,8 @@ func (c *Checker) due() (s *active, list []*plan) {
 	return s, list
 }
 
-// follow updates the plans to the settings and to the pool's proxies. It returns false if the checks are off.
-// Requires mu.
+// follow adapts the plans to the settings and to the pool's proxies. It returns false if the checks are off.
+// The caller holds mu.
 func (c *Checker) follow(s *active, now time.Time) bool {
 	if s != c.using {
 		for u := range c.plans {
@@ -199,7 +199,7 @@ func (c *Checker) follow(s *active, now time.Time) bool {
 }
 
 // postpone returns the time for the check of a proxy that is due. The time is later than now if the proxy's
-// breaker is open or has a probe, or if the traffic shows that the proxy works. Requires mu.
+// breaker is open or has a probe, or if the traffic shows that the proxy works. The caller holds mu.
 func (c *Checker) postpone(s *active, p *plan, now time.Time) time.Time {
 	switch b := p.u.Breaker(); b.State() {
 	case core.Open:
@@ -258,8 +258,8 @@ func (c *Checker) run(ctx context.Context, s *active, p *plan) {
 	heap.Push(&c.queue, p)
 }
 
-// check checks the proxy of a plan, and settles the lease. local is set if the check shows nothing about the
-// proxy.
+// check checks the proxy of a plan, and settles the lease. local is set if the check failed because of this
+// machine, and so shows nothing about the proxy.
 func (c *Checker) check(ctx context.Context, s *active, p *plan, lease *upstream.Lease) (local bool) {
 	u := p.u
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
@@ -333,7 +333,7 @@ func (s *active) outcome(r *result, probe bool, now time.Time) *core.Outcome {
 	return &o
 }
 
-// holds returns how long a finding of a check is valid: until a few checks later.
+// holds returns for how long a finding of a check is valid. It is longer than the time until the next checks.
 func (s *active) holds() time.Duration { return max((idleChecks+2)*s.Interval*2, 10*time.Minute) }
 
 // othersPass reports whether a check through another proxy than u has passed lately. If so, the URL's host

@@ -133,8 +133,8 @@ const MaxBody = 64 << 10
 type Response struct {
 	Facts  verdict.Facts // with an error or with a status
 	Header http.Header
-	Body   []byte        // the first MaxBody bytes
-	Took   time.Duration // until the end of the body
+	Body   []byte        // the first MaxBody bytes of the body
+	Took   time.Duration // time until the end of the body
 }
 
 // result is the result of a check in one form.
@@ -142,7 +142,7 @@ type result struct {
 	Response
 	sent   bool
 	passed bool
-	fault  string // why the check has not passed, as text for users
+	fault  string // reason why the check has not passed, as text for users
 }
 
 // judge compares a response with what is expected.

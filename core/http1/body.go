@@ -110,7 +110,7 @@ func (b *Body) piece(have int) []byte {
 }
 
 func (b *Body) fill() error {
-	// The last read has filled the whole buffer, which is empty again: use a larger one.
+	// If the last read has filled the whole buffer, and the buffer is empty again, a larger one is better.
 	if r := b.r; r.r == r.w && r.w == len(r.buf) && len(r.buf) < bulkBuffer && r.buf != nil {
 		r.grow(bulkBuffer)
 	}

@@ -62,7 +62,7 @@ type Request struct {
 	Fields         []Field
 	Host           []byte // value of the Host field; nil without one
 	Framing        Framing
-	Length         int64 // with Framing Length; without a body: 0 if a length of 0 was announced, otherwise -1
+	Length         int64 // only with Framing Length; without a body: 0 if the message states 0, otherwise -1
 	Close          bool  // the connection ends after this message
 	Continue       bool  // the client waits for 100 Continue
 }
@@ -74,7 +74,7 @@ type Response struct {
 	Minor      int
 	Fields     []Field
 	Framing    Framing
-	Length     int64 // with Framing Length; without a body (HEAD, 304, empty): the announced length, or -1
+	Length     int64 // only with Framing Length; without a body (HEAD, 304, empty): the stated length, or -1
 	Close      bool
 	RetryAfter []byte // value of the Retry-After field; nil without one
 }

@@ -79,7 +79,7 @@ const (
 
 // ReadResponse reads the head of the final response to a request of that method into p. It skips interim
 // responses (1xx), although RFC 9110 section 15.2 requires a proxy to forward them. The reason is Python's
-// http.client, which takes every interim response except 100 for the final one. The bytes after a 2xx to
+// http.client: it treats every interim response except 100 as the final response. The bytes after a 2xx to
 // CONNECT are not a body; they belong to the tunnel. The errors are those of ReadRequest. After an error
 // p.Status is 0, unless the beginning of a response had arrived.
 //
@@ -132,7 +132,7 @@ func (r *Reader) readResponse(p *Response, method []byte) (size int, err error) 
 	if p.parse(head, method, false) == nil {
 		return size, nil
 	}
-	// The head is malformed or needs a repair. With a bare LF, it may end earlier.
+	// The head is malformed or needs a repair. If lines may end with a bare LF, the head may end earlier.
 	whole := r.buf[r.begin:r.r]
 	end, next := looseEnd(whole, 0)
 	r.r = r.begin + next
@@ -158,7 +158,7 @@ func statusLine(line []byte) (minor, status int, reason []byte, err error) {
 		}
 		status = 10*status + int(d-'0')
 	}
-	if status < 100 { // some servers use a status above 599, for example LinkedIn (999)
+	if status < 100 { // a status above 599 is accepted, because some servers use one, for example LinkedIn (999)
 		return 0, 0, nil, malformed("the status is below 100")
 	}
 	if reason = trim(line[3:]); !all(reason, responseChar) {
@@ -202,7 +202,7 @@ func (p *Response) parse(head, method []byte, loose bool) error {
 	switch {
 	case s.unframed:
 	case s.bodiless && status == 204:
-		// A 204 has no length (RFC 9110 section 8.6). If it announces one, a body may follow.
+		// A 204 has no length (RFC 9110 section 8.6). If it states one, a body may follow nevertheless.
 		p.Close = p.Close || s.chunked || s.hasLength && s.length > 0
 	case s.bodiless:
 		if s.hasLength && !s.chunked && !s.noLength {
@@ -233,12 +233,12 @@ type scan struct {
 	expect100        bool
 	nominated        int // number of field names in Connection
 
-	values   uint8 // the class of bytes that are permitted in a value
+	values   uint8 // class of the bytes that are permitted in a value
 	limit    int   // maximum number of fields
-	response bool  // the head is of a response: equal lengths count as one
-	unframed bool  // Content-Length and Transfer-Encoding have no meaning: RFC 9110 section 9.3.6
-	bodiless bool  // the message has no body, whatever its fields say: RFC 9112 section 6.3
-	noLength bool  // a bodiless message has no valid length
+	response bool  // the head is that of a response, so equal lengths count as one
+	unframed bool  // Content-Length and Transfer-Encoding have no meaning (RFC 9110 section 9.3.6)
+	bodiless bool  // the message has no body, whatever its fields are (RFC 9112 section 6.3)
+	noLength bool  // the message has no body and no valid length
 }
 
 func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
@@ -272,7 +272,7 @@ func (s *scan) fields(block []byte, fields []Field) ([]Field, error) {
 	return fields, nil
 }
 
-// looseFields is like fields, for a response, with the repairs that ReadResponse lists.
+// looseFields does the same as fields, for a response, and makes the repairs that ReadResponse lists.
 func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 	for len(block) > 0 {
 		end := bytes.IndexByte(block, '\n')
@@ -285,7 +285,7 @@ func (s *scan) looseFields(block []byte, fields []Field) ([]Field, error) {
 			}
 			more := bytes.IndexByte(block[end+1:], '\n')
 			if len(trim(bytes.TrimSuffix(block[end+1:end+1+more], cr))) == 0 {
-				return fields, malformed("a folded line of white space only") // some take it for the end of the head
+				return fields, malformed("a folded line of white space only") // some take it for the end
 			}
 			end += 1 + more
 		}
@@ -326,7 +326,7 @@ func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 func (s *scan) bad(name, value []byte) error {
 	switch {
 	case !isToken(name):
-		// This includes obs-fold (a line that begins with white space), and white space before the colon.
+		// This includes obs-fold (a line that begins with white space), and white space before a colon.
 		return malformed(badName)
 	case !all(value, s.values):
 		return malformed(badValue)
@@ -390,7 +390,7 @@ func (s *scan) framing(f *Field) error {
 		return malformed("more than one Content-Length")
 	case !s.response:
 		return malformed(badLength)
-	default: // equal values count as one, in one field or in several: RFC 9112 section 6.3
+	default: // equal values count as one, in one field or in several fields (RFC 9112 section 6.3)
 		for rest, more := f.Value, true; more; {
 			var value []byte
 			value, rest, more = bytes.Cut(rest, comma)
@@ -577,7 +577,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
-// class holds, for each byte, the elements of a message that it may be part of.
+// class maps each byte to a set of bits: the elements of a message that the byte may be part of.
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		switch {
@@ -601,8 +601,8 @@ var class = func() (t [256]uint8) {
 const (
 	tokenChar = 1 << iota
 	targetChar
-	valueChar    // of a field of a request
-	responseChar // of a field of a response: control characters are permitted (RFC 9110 section 5.5)
+	valueChar    // of a field's value in a request
+	responseChar // of a field's value in a response: control characters are permitted (RFC 9110 section 5.5)
 )
 
 func all(b []byte, bit uint8) bool {

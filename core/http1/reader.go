@@ -15,11 +15,10 @@ const (
 
 const (
 	startBuffer = 4 << 10
-	bulkBuffer  = 40 << 10 // 32 KiB and a head
+	bulkBuffer  = 40 << 10 // 32 KiB and one head
 )
 
-// buffers and bulks are pools of buffers of these two sizes. Buffers of other sizes are left to the garbage
-// collector.
+// buffers and bulks are pools of buffers of these two sizes. Buffers of other sizes are not pooled.
 var (
 	buffers = sync.Pool{New: func() any { b := make([]byte, startBuffer); return &b }}
 	bulks   = sync.Pool{New: func() any { b := make([]byte, bulkBuffer); return &b }}
@@ -188,10 +187,10 @@ func (r *Reader) head() ([]byte, error) {
 			u = unfinished{}
 		}
 		if r.r < r.w && class[r.buf[r.r]]&tokenChar == 0 && r.buf[r.r] != '\r' && r.buf[r.r] != '\n' {
-			// and may never have an end
+			// the end of such a message may never arrive
 			return nil, malformed("this does not begin like an HTTP message: is it TLS, or SOCKS4?")
 		}
-		// The end of a head may begin in the bytes that were searched before.
+		// The end of the head may begin in the last three bytes that were searched before.
 		from := r.r + max(u.searched-3, 0)
 		if i := bytes.Index(r.buf[from:r.w], crlf2); i >= 0 {
 			return r.consume(from+i+2, from+i+4), nil
@@ -240,8 +239,8 @@ func (r *Reader) consume(end, next int) []byte {
 	return r.buf[r.begin:end]
 }
 
-// looseEnd returns the end of a head with bare LFs, without its final empty line and
-// with it; 0, 0 if there is none. It searches from that index on.
+// looseEnd searches for the end of a head with bare LFs, beginning at index from. It returns the indices
+// before and after its final empty line, or 0, 0 if there is no end.
 func looseEnd(b []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')

@@ -9,11 +9,11 @@ type unfinished struct {
 	searched int  // number of bytes that were searched for the end
 	seen     int  // number of bytes that were checked
 	lines    int  // number of complete lines in them
-	line     int  // beginning of the first incomplete line
+	line     int  // index of the beginning of the first incomplete line
 	named    bool // the incomplete line has its method or name, and the delimiter after it
 	spaces   int  // number of spaces in a request's first line
-	version  int  // beginning of the version, after the second space
-	fields   scan // of the complete lines with fields
+	version  int  // index of the beginning of the version, after the second space
+	fields   scan // data of the complete lines with fields
 }
 
 // request checks the beginning of a request's head.
@@ -62,8 +62,8 @@ func (u *unfinished) request(head []byte) error {
 	}
 }
 
-// versionBegins checks the beginning of the version in the first line. The line ends with text and is not
-// complete. It returns an error if no bytes could make the version valid.
+// versionBegins checks the beginning of the version in the first line. The line is not complete and ends with
+// text. versionBegins returns an error if no further bytes could make the version valid.
 func (u *unfinished) versionBegins(text, line []byte) error {
 	for i, c := range text {
 		if c != ' ' {

@@ -42,7 +42,7 @@ func AppendFields(b []byte, fields []Field) []byte {
 	return b
 }
 
-// AppendFraming appends the field with the framing of a body, if one is needed.
+// AppendFraming appends the Content-Length or Transfer-Encoding field, if the message needs one.
 func AppendFraming(b []byte, f Framing, length int64) []byte {
 	switch {
 	case f == Chunked:

@@ -177,7 +177,7 @@ type hour struct {
 	latency                                     time.Duration
 }
 
-// hour returns the bucket of a time. It requires mu.
+// hour returns the bucket of a time. The caller holds mu.
 func (p *proxy) hour(t time.Time) *hour {
 	n := t.Unix() / 3600
 	i := len(p.hours)

@@ -212,7 +212,7 @@ func (q *Queue[K]) Counts() map[core.Priority]Counts {
 }
 
 // serve lets one request take a unit, and reports whether one has. It calls Take for the lines in the order
-// of their tags, and for each kind of request once. Requires mu.
+// of their tags, and for each kind of request once. The caller holds mu.
 func (q *Queue[K]) serve() bool {
 	clear(q.none)
 	order := core.Priorities()
@@ -252,7 +252,7 @@ func (q *Queue[K]) serve() bool {
 
 // displace ends the wait of another request to make room for one of priority p. That other request is the
 // youngest one of the lowest priority that holds more than its share of the queue. displace returns false if
-// there is no such request. If p itself holds its share, only lower priorities are displaced. Requires mu.
+// there is no such request. If p itself holds its share, only lower priorities are displaced. The caller holds mu.
 func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	limit := func(p core.Priority) int { return max(maxWaiting*share[p]/16, 1) }
 	order := core.Priorities()
@@ -267,7 +267,7 @@ func (q *Queue[K]) displace(p core.Priority, maxWaiting int) bool {
 	return false
 }
 
-// end ends the wait of w. Requires mu.
+// end ends the wait of w. The caller holds mu.
 func (q *Queue[K]) end(w *Waiter[K], err error) {
 	l := &q.lines[w.Priority]
 	if w.prev != nil {
@@ -291,7 +291,7 @@ func (q *Queue[K]) end(w *Waiter[K], err error) {
 	w.ended <- struct{}{}
 }
 
-// length is the number of requests that wait. Requires mu.
+// length is the number of requests that wait. The caller holds mu.
 func (q *Queue[K]) length() (n int) {
 	for i := range q.lines {
 		n += q.lines[i].length

@@ -122,7 +122,7 @@ func (c *Checker) due() (list []*check) {
 }
 
 // next returns when the next check begins or, if all of them run, when the next of those may end; zero
-// if there is none. Requires mu.
+// if there is none. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
 	case len(c.queue) > 0:
@@ -134,7 +134,7 @@ func (c *Checker) next(now time.Time) time.Time {
 }
 
 // failingSince returns when the breaker of u opened first since u served a request. So a proxy that passes
-// the checks but refuses requests is checked and probed less and less often. Requires mu.
+// the checks but refuses requests is checked and probed less and less often. The caller holds mu.
 func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 	since, ok := c.failing[u]
 	if !ok || u.ServedSince(c.cfg.Pool.Elapsed(since)) {
@@ -147,7 +147,7 @@ func (c *Checker) failingSince(u *upstream.Upstream, now time.Time) time.Time {
 // waitAfter returns the wait until the next check of a proxy that has been failing for a time.
 func waitAfter(failing time.Duration) time.Duration { return min(max(failing/10, firstWait), longest) }
 
-// queueNew queues the proxies that have joined the pool. Requires mu.
+// queueNew queues the proxies that have joined the pool. The caller holds mu.
 func (c *Checker) queueNew(now time.Time) {
 	snap := c.cfg.Pool.Snapshot()
 	if snap == c.last {
@@ -170,7 +170,7 @@ func (c *Checker) queueNew(now time.Time) {
 	}
 }
 
-// push queues a check of a proxy that has none. Requires mu.
+// push queues a check of a proxy that has none. The caller holds mu.
 func (c *Checker) push(k *check) {
 	c.queued[k.u] = struct{}{}
 	heap.Push(&c.queue, k)

@@ -122,7 +122,7 @@ func (r *Rests) All(now time.Duration) []Pair {
 	return all
 }
 
-// drop removes the pairs whose rest has ended. It requires mu.
+// drop removes the pairs whose rest has ended. The caller holds mu.
 func (r *Rests) drop(now time.Duration) {
 	for len(r.ends) > 0 && r.ends[0].Until <= now {
 		r.remove(heap.Pop(&r.ends).(*entry))
@@ -130,7 +130,7 @@ func (r *Rests) drop(now time.Duration) {
 	r.count.Store(int64(len(r.ends)))
 }
 
-// remove removes a pair from the pairs of its host. It requires mu.
+// remove removes a pair from the pairs of its host. The caller holds mu.
 func (r *Rests) remove(e *entry) {
 	of := r.of(e.host)
 	if i, found := of.find(e.proxy); found {
@@ -138,7 +138,7 @@ func (r *Rests) remove(e *entry) {
 	}
 }
 
-// set replaces the pairs of a host. It requires mu.
+// set replaces the pairs of a host. The caller holds mu.
 func (r *Rests) set(host uint64, of Resting) {
 	if len(of) == 0 {
 		r.hosts.Delete(host)

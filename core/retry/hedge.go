@@ -136,7 +136,7 @@ func (h *Hedging) Delay(p *Policy, kind HedgeKind) time.Duration {
 	return h.delay(p, kind)
 }
 
-// delay requires mu.
+// delay The caller holds mu.
 func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	if !p.Hedge.P95 {
 		return time.Duration(p.Hedge.After * float64(time.Second))

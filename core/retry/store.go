@@ -86,7 +86,7 @@ func (s *Store) ReloadFile(p Policy, strategies func(string) bool) {
 	}
 }
 
-// replace sets the current policy. updatedAt grows with each change. It requires mu.
+// replace sets the current policy. updatedAt grows with each change. The caller holds mu.
 func (s *Store) replace(p Policy, source string) {
 	if old := s.current.Load(); old.Equal(&p) && source == s.source {
 		return

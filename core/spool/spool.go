@@ -130,7 +130,7 @@ func (w *Writer) requestFlush() {
 }
 
 // drain flushes until nothing is pending, even if the last write to the sink has failed. From
-// then on each Write flushes. It requires mu, as flush does.
+// then on each Write flushes. The caller holds mu, as for flush.
 func (w *Writer) drain() {
 	w.stopped, w.failed = false, false
 	for len(w.pending) > 0 || w.lost > 0 && !w.failed {

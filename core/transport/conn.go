@@ -304,7 +304,7 @@ func (p *idlePool) pop(key string, now time.Time, unrepeatable bool) *persistCon
 	return pc
 }
 
-// set replaces the list of a key. It requires mu.
+// set replaces the list of a key. The caller holds mu.
 func (p *idlePool) set(key string, list []*persistConn) {
 	switch {
 	case key == "":

@@ -72,7 +72,7 @@ func (c *Control) stoppable(ctx context.Context) (dialing context.Context, end f
 	}
 }
 
-// ended reports whether Fire or Stop has been called. It requires mu.
+// ended reports whether Fire or Stop has been called. The caller holds mu.
 func (i *Interrupt) ended() bool { return i.fired || i.stopped }
 
 // attach sets the connection that Fire and Stop end. It returns false if one of them has been called.

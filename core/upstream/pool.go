@@ -127,7 +127,7 @@ func (p *Pool) SetMemory(d time.Duration) { p.memory.Store(int64(d)) }
 // Upstream take.
 func (p *Pool) Elapsed(now time.Time) time.Duration { return now.Sub(p.epoch) }
 
-// publish completes a snapshot and makes it the pool's. Requires mu.
+// publish completes a snapshot and makes it the pool's. The caller holds mu.
 func (p *Pool) publish(next *Snapshot) {
 	byHash := func(a, b *Upstream) int { return cmp.Compare(a.idHash, b.idHash) }
 	next.Mixed = slices.SortedFunc(slices.Values(next.All), byHash)
@@ -302,7 +302,7 @@ func (p *Pool) Remove(id string, drain bool) error {
 	return nil
 }
 
-// drop publishes a snapshot without the proxies that match. Requires mu.
+// drop publishes a snapshot without the proxies that match. The caller holds mu.
 func (p *Pool) drop(match func(*Upstream) bool) {
 	old := p.Snapshot()
 	n := len(old.All)
@@ -318,7 +318,7 @@ func (p *Pool) drop(match func(*Upstream) bool) {
 	p.publish(next)
 }
 
-// apply checks all specs, then publishes a snapshot of them. Requires mu.
+// apply checks all specs, then publishes a snapshot of them. The caller holds mu.
 func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 	if err := check(specs); err != nil {
 		return err
@@ -369,7 +369,7 @@ func (p *Pool) apply(defaults breaker.Config, specs []Spec) error {
 }
 
 // forget drains a proxy that is no longer in the pool. If no attempts are in flight, it calls onRemove at
-// once; otherwise Sweep does so later. Requires mu.
+// once; otherwise Sweep does so later. The caller holds mu.
 func (p *Pool) forget(u *Upstream) {
 	u.drain()
 	if u.leaving {

@@ -106,7 +106,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 	w.publish(to)
 }
 
-// drop removes the oldest attempt. Requires mu, and a window that is not empty.
+// drop removes the oldest attempt. The caller holds mu. The window must not be empty.
 func (w *window) drop() {
 	if old := float64(w.latency[w.first()]); !math.IsNaN(old) {
 		w.successes--
@@ -115,10 +115,10 @@ func (w *window) drop() {
 	w.n--
 }
 
-// first returns the index of the oldest attempt. Requires mu.
+// first returns the index of the oldest attempt. The caller holds mu.
 func (w *window) first() int { return (w.next - w.n + windowSize) % windowSize }
 
-// dropOlder removes the attempts that ended before at - memory. Requires mu.
+// dropOlder removes the attempts that ended before at - memory. The caller holds mu.
 func (w *window) dropOlder(at, memory time.Duration) {
 	if memory <= 0 {
 		return
@@ -165,7 +165,7 @@ func (w *window) removeFailures(to *stats, n int) (removed int) {
 	return removed
 }
 
-// mean returns the mean latency in seconds; 0 without a success. Requires mu.
+// mean returns the mean latency in seconds; 0 without a success. The caller holds mu.
 func (w *window) mean() float64 {
 	if w.successes == 0 {
 		return 0
@@ -174,12 +174,12 @@ func (w *window) mean() float64 {
 }
 
 // worseThan reports whether the window is worse than a success with the given latency. It is if it has
-// failures, or if its mean latency is more than twice the given one. Requires mu.
+// failures, or if its mean latency is more than twice the given one. The caller holds mu.
 func (w *window) worseThan(latency time.Duration) bool {
 	return w.successes < w.n || w.mean() > 2*latency.Seconds()
 }
 
-// publish computes the statistics of the window. Requires mu.
+// publish computes the statistics of the window. The caller holds mu.
 func (w *window) publish(to *stats) {
 	rate := 0.5
 	if w.n < windowSize { // failures of the current series may have been removed
