@@ -22,7 +22,18 @@ func (r *Registry) Configure(name string, changes map[string]any) (*Upload, erro
 	if len(v.code) == 0 {
 		return nil, conflictf("plugin %q has no module to load again; upload it", name)
 	}
-	config := maps.Clone(v.spec.Config)
+	return r.submit(name, v.code, true, func() (code []byte, config map[string]any) {
+		v := v
+		if p := r.get(name); p != nil {
+			v = p.current.Load()
+		}
+		return v.code, merged(v.spec.Config, changes)
+	})
+}
+
+// merged returns config with the changes. A value of nil removes a setting.
+func merged(config, changes map[string]any) map[string]any {
+	config = maps.Clone(config)
 	if config == nil {
 		config = map[string]any{}
 	}
@@ -33,7 +44,7 @@ func (r *Registry) Configure(name string, changes map[string]any) (*Upload, erro
 			config[key] = value
 		}
 	}
-	return r.Submit(name, v.code, config, true)
+	return config
 }
 
 // SettingValue is a setting that a module declares, with its value.

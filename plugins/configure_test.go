@@ -1,8 +1,10 @@
 package plugins_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +69,47 @@ func TestConfigure(t *testing.T) {
 	require.NoError(t, configure(map[string]any{"margin": nil}))
 	require.Empty(t, values())
 	r.Close()
+}
+
+// A change of the settings applies to the module and the settings that earlier uploads, still in progress, have entered.
+func TestConfigureTwiceAtOnce(t *testing.T) {
+	entered, proceed := make(chan struct{}, 4), make(chan struct{})
+	var hold atomic.Bool
+	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler),
+		Check: func(context.Context, []byte, plugins.Spec) error {
+			if hold.Load() {
+				entered <- struct{}{}
+				<-proceed
+			}
+			return nil
+		},
+	})
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = r.Put("mine", settable(), map[string]any{"name": "a"}, false)
+	require.NoError(t, err)
+	rebuilt := append(settable(), 0, 2, 1, 'x') // a custom section
+	hold.Store(true)
+	var all []*plugins.Upload
+	add := func(u *plugins.Upload, err error) {
+		require.NoError(t, err)
+		all = append(all, u)
+	}
+	add(r.Configure("mine", map[string]any{"margin": 0.5}))
+	<-entered
+	add(r.Configure("mine", map[string]any{"name": nil}))
+	add(r.Submit("mine", rebuilt, nil, true))
+	add(r.Configure("mine", map[string]any{"name": "b"}))
+	hold.Store(false)
+	close(proceed)
+	for _, u := range all {
+		<-u.Done()
+		require.NoError(t, u.Status().Err)
+	}
+	i, err := r.Get("mine")
+	require.NoError(t, err)
+	require.Equal(t, "0.5", i.Settings[0].Value)
+	require.Equal(t, len(rebuilt), i.Size)
 }
 
 func TestFaultsAreReported(t *testing.T) {

@@ -134,6 +134,19 @@ type uploads struct {
 // is the reason. It wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name
 // is taken or cannot be changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
 func (r *Registry) Submit(name string, code []byte, config map[string]any, replace bool) (*Upload, error) {
+	return r.submit(name, code, replace, func() ([]byte, map[string]any) {
+		if p := r.get(name); p != nil && config == nil {
+			return code, p.current.Load().spec.Config
+		}
+		return code, config
+	})
+}
+
+// submit is Submit. It calls input when earlier uploads of the same name have ended: only then is it certain which
+// module and which settings the upload changes. code is the module as far as it is known before.
+func (r *Registry) submit(
+	name string, code []byte, replace bool, input func() (code []byte, config map[string]any),
+) (*Upload, error) {
 	if err := CheckName(name); err != nil {
 		return nil, &wasmhost.CheckError{Msg: err.Error()}
 	}
@@ -147,9 +160,6 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 	if err := r.mayPut(name, d.Kind, replace); err != nil {
 		return nil, err
 	}
-	if p := r.get(name); p != nil && config == nil {
-		config = p.current.Load().spec.Config
-	}
 	u, end, before, err := r.uploads.begin(name, sha256Of(code), r.now())
 	if err != nil {
 		return nil, err
@@ -158,6 +168,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 		if before != nil { // uploads with the same name are entered in the order of Submit
 			<-before.done
 		}
+		code, config := input()
 		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
 		r.uploads.end(u)
 		end(plugin, err, r.now())
