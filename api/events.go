@@ -173,9 +173,16 @@ func (h *eventHandler) get(c *fiber.Ctx) error {
 	return nil
 }
 
-// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; nil for all.
+// wantedTypes returns the types of the query: ?type=A,B or ?type=A&type=B; nil for all. A query with another parameter
+// is an error, because it would give all events.
 func wantedTypes(c *fiber.Ctx) (func(string) bool, error) {
 	var wanted []string
+	for name := range c.Queries() {
+		if name != "type" {
+			name = clip(name)
+			return nil, badField(name, "there is no query parameter "+name+"; there is type")
+		}
+	}
 	for _, value := range c.Context().QueryArgs().PeekMulti("type") {
 		for _, t := range strings.Split(string(value), ",") {
 			if !slices.Contains(eventTypes, t) {

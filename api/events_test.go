@@ -183,7 +183,8 @@ func TestTypesOfEvents(t *testing.T) {
 		require.Equal(t, 2*heartbeatEvery, time.Since(begun))
 		c.conn.Close()
 		<-c.ended
-		for _, query := range []string{"?type=nope", "?type=", "?type=breaker,", "?type=lost"} {
+		for _, query := range []string{"?type=nope", "?type=", "?type=breaker,", "?type=lost", "?types=breaker",
+			"?type=breaker&since=3"} {
 			c := r.listen(t, query, "Connection: close")
 			require.Equal(t, 400, c.status, query)
 			require.NoError(t, <-c.ended)
