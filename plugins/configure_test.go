@@ -71,7 +71,7 @@ func TestConfigure(t *testing.T) {
 	r.Close()
 }
 
-// A change of the settings applies to the module and the settings that earlier uploads, still in progress, have entered.
+// A change of the settings applies to the module and the settings that uploads still in progress will have entered.
 func TestConfigureTwiceAtOnce(t *testing.T) {
 	entered, proceed := make(chan struct{}, 4), make(chan struct{})
 	var hold atomic.Bool
