@@ -323,7 +323,7 @@ func (p *PluginState) collect(out chan<- prometheus.Metric) {
 		quarantined = 1
 	}
 	emit(out, quarantineDesc, prometheus.GaugeValue, quarantined, p.Name)
-	for name, value := range p.Own { // counters and gauges; a metric in Prometheus is only one of the two
+	for name, value := range p.Own { // without a type, because they are counters and gauges
 		emit(out, ownDesc, prometheus.UntypedValue, value, p.Name, name)
 	}
 }

@@ -18,7 +18,7 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusServiceUnavailable, Code: r.Final.String(), Message: r.Err.Error(),
 			Reason: "destination_unavailable", RetryAfter: r.RetryAfter, Err: r.Err,
 		}
-	case executor.NoneAccepts: // no breaker is involved
+	case executor.NoneAccepts: // breakers are not the reason
 		a := ErrorResponse{
 			Status: http.StatusBadGateway, Code: r.Final.String(), Message: r.Err.Error(),
 			Reason: "proxy_configuration_error", Err: r.Err,

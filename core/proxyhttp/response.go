@@ -113,8 +113,8 @@ func (h *Head) Append(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendStatus appends the fields that tell why there is no response of a target: Proxy-Status (RFC 9209),
-// and fields that some statuses require.
+// appendStatus appends the fields that explain why there is no response of a target: Proxy-Status (RFC 9209),
+// and the fields that some statuses require.
 func (h *Head) appendStatus(b []byte) []byte {
 	b = append(b, "Proxy-Status: whirlpool; "...)
 	if h.Received != 0 {
@@ -144,8 +144,8 @@ func (h *Head) appendStatus(b []byte) []byte {
 	return b
 }
 
-// appendErrorToken appends the error type of reason (RFC 9209 section 2.3). The RFC has none
-// for a tunnel that a proxy refused with a status ("http_<status>").
+// appendErrorToken appends the error type of reason (RFC 9209 section 2.3). The RFC defines no type for a
+// tunnel that a proxy refused with a status ("http_<status>").
 func appendErrorToken(b []byte, reason string) []byte {
 	if status, ok := strings.CutPrefix(reason, "http_"); ok && len(status) == 3 {
 		reason = "destination_unavailable; received-status=" + status

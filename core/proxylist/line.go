@@ -104,9 +104,9 @@ func isBareIPv6(line string) bool {
 var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
-// parseText looks for exactly one address in a line that has none of the other forms, because free lists have
-// prose, countries and flags beside the address. A line with an '@' may contain credentials, so parseText
-// does not search it.
+// parseText looks for an address in a line that has none of the other forms: in free lists, prose, countries
+// and flags surround the address. The line must contain exactly one address. A line with an '@' may contain
+// credentials, so parseText does not search it.
 func parseText(line, scheme string) (spec upstream.Spec, ok bool) {
 	if strings.ContainsRune(line, '@') {
 		return spec, false

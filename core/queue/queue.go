@@ -66,7 +66,7 @@ type Waiter[K comparable] struct {
 type line[K comparable] struct {
 	first, last *Waiter[K]
 	length      int
-	tag         uint64 // the smallest tag takes the next unit; 0 if the line is empty and took the last unit
+	tag         uint64 // the smallest tag is next; 0 if the line is empty and took the last unit
 	counts      Counts
 }
 
@@ -97,8 +97,8 @@ func New[K comparable](now func() time.Time) *Queue[K] {
 }
 
 // stride is the distance of a line's tag from the clock when the line begins to wait for a unit. If the
-// requests of a line leave without a unit, the line keeps its tag, so that its next request does not wait
-// longer because of them.
+// requests of a line leave without a unit, the line keeps its tag. So they do not make its next request wait
+// longer.
 var stride = [...]uint64{core.PriorityHigh: 4, core.PriorityNormal: 16, core.PriorityLow: 48}
 
 // share is the part of a queue, in sixteenths, that a priority cannot lose to requests of other priorities.

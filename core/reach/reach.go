@@ -25,7 +25,7 @@ import (
 // The times of checks.
 const (
 	tick       = 100 * time.Millisecond
-	firstWait  = 250 * time.Millisecond // from a failed check to the next
+	firstWait  = 250 * time.Millisecond // wait after the first failed check
 	longest    = 30 * time.Second       // longest time between two checks
 	localPause = time.Second            // wait after a check that failed because no descriptor or port was free
 )
@@ -74,8 +74,8 @@ func (c *Checker) SetEnabled(on bool) { c.enabled.Store(on) }
 type check struct {
 	u     *upstream.Upstream
 	at    time.Time
-	since time.Time // when the proxy was first checked, or when its breaker opened (Checker.failing)
-	tries int       // checks in a row that have failed
+	since time.Time // time of the proxy's first check, or time when its breaker opened (Checker.failing)
+	tries int       // number of checks in a row that have failed
 }
 
 // Run checks proxies until ctx ends, and returns when the last check has ended.
@@ -121,8 +121,8 @@ func (c *Checker) due() (list []*check) {
 	return list
 }
 
-// next returns when the next check begins or, if all of them run, when the next of those may end; zero
-// if there is none. The caller holds mu.
+// next returns the time of the next check in the queue. If the queue is empty and checks are in progress, it returns
+// a time soon after now, when one of them may have ended. Without any check it is zero. The caller holds mu.
 func (c *Checker) next(now time.Time) time.Time {
 	switch {
 	case len(c.queue) > 0:

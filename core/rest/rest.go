@@ -19,21 +19,21 @@ const DefaultMax = 16_384
 type Pair struct {
 	ProxyID string
 	Host    string        // of the target, without port, in lower case
-	Since   time.Duration // when the pair began to rest
-	Until   time.Duration // when its rest ends
+	Since   time.Duration // beginning of the rest
+	Until   time.Duration // end of the rest
 }
 
 // Rests holds a limited number of resting pairs. It is safe for concurrent use. Readers take no lock.
 type Rests struct {
 	max   int
 	hosts sync.Map     // hash of the host -> *hostRests
-	count atomic.Int64 // pairs that are stored, including some whose rest may have ended
+	count atomic.Int64 // number of stored pairs, including some whose rest may have ended
 
 	mu   sync.Mutex // guards ends and all changes of hosts
 	ends queue
 }
 
-// hostRests are the pairs of one host.
+// hostRests holds the pairs of one host.
 type hostRests struct{ pairs atomic.Pointer[Resting] }
 
 // Resting are the pairs of one host, ordered by the hash of their proxy. It is immutable.
@@ -69,7 +69,7 @@ func (r *Rests) Begin(proxy, host uint64, p Pair) {
 		if len(r.ends) == r.max {
 			first := heap.Pop(&r.ends).(*entry)
 			r.remove(first)
-			of = r.of(host) // the removed pair may have been one of these
+			of = r.of(host) // the removed pair may belong to the same host
 			i, _ = of.find(proxy)
 		}
 		of = slices.Clone(of)

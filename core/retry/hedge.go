@@ -136,7 +136,7 @@ func (h *Hedging) Delay(p *Policy, kind HedgeKind) time.Duration {
 	return h.delay(p, kind)
 }
 
-// delay The caller holds mu.
+// delay returns the delay of a hedge, as Begin does. The caller holds mu.
 func (h *Hedging) delay(p *Policy, kind HedgeKind) time.Duration {
 	if !p.Hedge.P95 {
 		return time.Duration(p.Hedge.After * float64(time.Second))

@@ -99,7 +99,7 @@ type Selector struct {
 	maxCandidates   int
 	rests           *rest.Rests
 	turn            atomic.Uint64
-	nextExploration atomic.Uint64 // the turn from which an idle proxy may be explored
+	nextExploration atomic.Uint64 // an idle proxy may be explored from this turn on
 	allOpen         atomic.Pointer[allOpen]
 	tieTurn         atomic.Uint64 // number of ties in choices for retries
 	choices         sync.Pool     // of *choice
@@ -248,7 +248,7 @@ func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
 // Limits on explorations: the number of first attempts between two explorations.
 const (
 	exploreEvery = 20
-	trialEvery   = 5 // if the next one is of a proxy on trial
+	trialEvery   = 5 // if the next exploration is that of a proxy on trial
 )
 
 // explore chooses a proxy that has not been chosen for too long (package upstream defines the rule), if the
@@ -356,8 +356,8 @@ func (c *choice) rests(u *upstream.Upstream) bool {
 }
 
 // sample sets the candidates from a large group. The first is the proxy whose turn it is, or the next
-// admissible one, so that a rotation covers a pool of any size. The others begin at a random place of the
-// mixed order, in which neighbours are mostly neighbours in memory too.
+// admissible one, so that a rotation covers a pool of any size. The others are neighbours in the mixed order
+// (Group.Mixed), from a random place on. Most of them are neighbours in memory, too.
 func (s *Selector) sample(c *choice, group *upstream.Group) {
 	c.ordered = true
 	all := group.All

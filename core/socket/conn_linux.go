@@ -68,8 +68,8 @@ func (c *Conn) WriteThenReadPooled(message []byte, pool *sync.Pool) (*[]byte, in
 // receive writes c.message, if any, and then reads once into c.reading.buf.
 func (c *Conn) receive(fd uintptr) bool {
 	if c.message != nil {
-		// The poller records all bytes that arrive from here on. So the read can wait for it without trying to read
-		// first.
+		// The poller records all bytes that arrive from here on. So the read can wait for the poller without trying
+		// to read first.
 		c.reading.n, c.reading.errno = send(fd, c.message)
 		if sent := c.reading.n; c.reading.errno == 0 && sent == len(c.message) {
 			c.message, c.reading.n = nil, 0

@@ -63,7 +63,9 @@ func (t *Transport) dialTarget(ctx context.Context, u *upstream.Upstream, c *Con
 	start := t.cfg.Now()
 	name := strings.TrimSuffix(strings.TrimPrefix(hostOf(q.Authority), "["), "]")
 	sessions := t.pool(u).sessions
-	if u.Spec().NoReuse { // each connection may be another exit, and a resumed session would link them for the target
+	if u.Spec().NoReuse {
+		// Each connection may have another exit address. A resumed TLS session would show the target that they belong
+		// together.
 		sessions = nil
 	}
 	tc, err := t.tlsClient(ctx, conn, name, sessions)
@@ -292,7 +294,7 @@ func (t *Transport) Tunnel(ctx context.Context, u *upstream.Upstream, c *Control
 // Content-Length and Transfer-Encoding have no meaning.
 func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string, c *Control,
 	tun *Tunnel) *verdict.Error {
-	if a.Scheme == upstream.HTTPS { // TLS writes at once
+	if a.Scheme == upstream.HTTPS { // TLS sends the message at once
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}

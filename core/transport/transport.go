@@ -330,10 +330,10 @@ func (t *Transport) writeFailed(c *Control, q *Request, resp *Response, err erro
 	return nil
 }
 
-// readHead reads the response's head. It first waits for a short time. Then it calls OnSlow and waits until
-// the deadline. Setting a deadline moves a timer. So the deadline of the first wait remains set for further
-// fast responses on the same connection. writeFailed is set if the request could not be sent; OnSlow is then
-// not called.
+// readHead reads the response's head. It waits for a short time first, then calls OnSlow and waits until the
+// deadline. The deadline of the first wait remains set for the next responses on the same connection, because
+// to set a deadline moves a timer.  writeFailed is set if the request could not be sent; OnSlow is then not
+// called.
 func (t *Transport) readHead(c *Control, q *Request, resp *Response, writeFailed bool) *verdict.Error {
 	pc := resp.pc
 	slow := c.Started.Add(SlowAfter)

@@ -16,15 +16,14 @@ import (
 //   - A proxy with a closed breaker that no selection has chosen for 30 s is explored once. If breakers count
 //     literally and the proxy keeps failing, the next exploration waits for a tenth of the time since its last
 //     success, at most 10 minutes.
-//   - If an exploration succeeds, and the proxy's window has failures or more than twice its
-//     latency, a trial begins: an exploration each second while no selection
-//     chooses the proxy.
+//   - If an exploration succeeds, and the proxy's window is worse (it has failures, or more than twice the latency), a
+//     trial begins: one exploration a second while no selection chooses the proxy.
 //   - Four successes in a row end the trial, and the window then keeps only these four, or the attempts since the
 //     last failure if these are more. So all scorers use the new state of the proxy. The first failure ends the trial
 //     too, and the window stays.
 //   - A trial also begins when a breaker closes and, unless breakers count literally, with a success 30 s or more
-//     after the last failure in the window. A scorer that chooses a proxy only now and then would take very long
-//     to replace the window.
+//     after the last failure in the window. Otherwise the attempts of a scorer that seldom chooses the proxy would
+//     take very long to replace the window.
 
 // The times of explorations.
 const (

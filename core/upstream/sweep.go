@@ -120,10 +120,11 @@ func (p *Pool) probesEarly(notClosed []*Upstream) bool {
 	return !p.literal.Load() && len(notClosed) >= 2 && len(notClosed) >= len(p.Snapshot().All)
 }
 
-// probeEarly makes the breaker half-open that has been open longest, if no breaker of the pool is closed: otherwise
-// the gateway would refuse every request, although the proxies that failed first may work again. A breaker that has
-// been open for less than earlyProbe stays open. Nothing is done while a half-open breaker waits for its probe, in a
-// pool of one proxy, and if breakers count literally. notClosed has the proxies whose breaker is not closed.
+// If no breaker of the pool is closed, probeEarly makes the breaker half-open that has been open longest.
+// Otherwise the gateway would refuse every request, although the proxies that failed first may work again. A
+// breaker that has been open for less than earlyProbe stays open. Nothing is done while a half-open breaker
+// waits for its probe, in a pool of one proxy, and if breakers count literally. notClosed has the proxies
+// whose breaker is not closed.
 func (p *Pool) probeEarly(notClosed []*Upstream) {
 	if !p.probesEarly(notClosed) {
 		return

@@ -22,10 +22,10 @@ type Upstream struct {
 	*details
 	word     breaker.Word
 	inFlight atomic.Int64
-	room     atomic.Int32 // max_in_flight; 0 while draining
+	room     atomic.Int32 // copy of max_in_flight; 0 while draining
 	slow     slowStart
 	weight   atomic.Uint64
-	lastUse  atomic.Int64 // last Acquire, ns after the epoch; 0 if there was none
+	lastUse  atomic.Int64 // time of the last Acquire, ns after the epoch; 0 if there was none
 
 	regionHash atomic.Uint64 // 0 without a region
 	cost       atomic.Uint64
@@ -51,7 +51,7 @@ type details struct {
 	why  atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
 
 	lastTimeout   atomic.Int64 // end of the last attempt that timeouts counts, ns after the epoch
-	timeouts      atomic.Int32 // attempts that timed out before the first success, where other proxies were served
+	timeouts      atomic.Int32 // attempts that timed out before the first success, at targets that served other proxies
 	failedToReach atomic.Bool  // no connection to the proxy was opened in the last failure
 
 	abilities   ability.Set

@@ -93,7 +93,7 @@ func (w *window) add(to *stats, v core.Verdict, latency, at, memory time.Duratio
 	w.dropOlder(at, memory)
 	if w.trial.add(v, w.worseThan(latency)) {
 		keep := trialSuccesses
-		if w.successes < w.n { // the failures made it worse
+		if w.successes < w.n { // because of failures
 			keep = max(keep, w.sinceFailure)
 		}
 		for w.n > keep {

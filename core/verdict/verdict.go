@@ -350,7 +350,7 @@ func EndRelay(o core.Outcome, r Relayed) core.Outcome {
 
 // TunnelEnd describes how a tunnel ended.
 type TunnelEnd struct {
-	Up, Down int64 // bytes from the client and to the client
+	Up, Down int64 // bytes from the client, and bytes to the client
 	Died     error // error that ended the target's direction before its first byte; nil if the client closed first
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
