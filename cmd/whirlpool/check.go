@@ -18,10 +18,10 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// An upload is checked as `whirlpool plugin verify` checks. The checks run in a child process of low
-// priority, with its own memory: so requests are not slowed down by a module that compiles for seconds or
-// makes a check as expensive as possible. The child leaves the compiled code of a slow module in the cache
-// directory, where the gateway finds it.
+// An upload gets the checks of `whirlpool plugin verify`. They run in a child process with a low priority and
+// its own memory. So a module that takes seconds to compile, or that makes the checks expensive on purpose,
+// does not slow down requests. The child leaves the compiled code of a slow module in the cache directory,
+// where the gateway finds it.
 
 // checkTimeout is the longest time for the checks of one module. A good module of standard Go takes a second
 // of CPU time. At low priority on a busy machine it is checked within 20 s.

@@ -50,7 +50,7 @@ func onGateway(cmd *cobra.Command, f func(r *remote, args []string) error) *cobr
 	r := &remote{cmd: cmd}
 	cmd.Flags().StringVar(&r.to, "to", "", "`URL` of the gateway's API (default $"+urlVar+" or "+defaultAPI+")")
 	cmd.Flags().StringVar(&r.to, "api", "", "the former name of --to")
-	cmd.Flags().MarkHidden("api") // hidden: its error is about a flag that does not exist
+	cmd.Flags().MarkHidden("api") // MarkHidden fails only if the flag does not exist
 	cmd.Flags().StringVar(&r.keyFile, "key-file", "", "`FILE` with the API key (default: $"+keyVar+")")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {

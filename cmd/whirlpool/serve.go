@@ -73,7 +73,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 	g.engine.ForbidAddress(apiListener.Addr())
 	g.address = proxyListener.Addr().String()
-	if cfg.Log.Format == "json" { // a program reads the log, and often reads out as well
+	if cfg.Log.Format == "json" { // a program reads the log, and often the standard output, too
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
 			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
 	} else {

@@ -96,9 +96,9 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// embedded returns the IPv4 address that a connection to an IPv6 address ends at if a translator or a tunnel
-// is on the way: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC 2765) and IPv4-compatible
-// addresses (RFC 4291 section 2.5.5.1). It is invalid if a embeds none.
+// embedded returns the IPv4 address in an IPv6 address. A translator or a tunnel would pass a connection on
+// to the IPv4 address: NAT64 (RFC 6052), 6to4 (RFC 3056), stateless translation (RFC 2765) and
+// IPv4-compatible addresses (RFC 4291 section 2.5.5.1). It is invalid if a embeds none.
 func embedded(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return netip.Addr{}

@@ -19,9 +19,9 @@ const (
 	DefaultDeny  = "deny"
 )
 
-// Policy decides which targets requests may go to. The rules of a client's target are those of Check. The
-// address of a target that this process connects to without a proxy must pass CheckAddr too. Nil stands for
-// the policy of an empty Config.
+// Policy decides to which targets requests may go. Check decides about the target that a client names. If
+// this process connects to the target without a proxy, CheckAddr decides about the address, too. A nil
+// *Policy is the policy of an empty Config.
 type Policy struct {
 	allow, deny List
 	denyOthers  bool // targets that no rule holds for are denied
@@ -102,9 +102,10 @@ func (p *Policy) Check(name string, port uint16) error {
 	return nil
 }
 
-// CheckAddr returns a *Denied if this process must not connect to the target's address to, otherwise nil. A
-// special address (Special) is denied unless a network or an address of Config.Allow contains it: whoever owns
-// a name decides which address it has, so the name alone is no permission.
+// CheckAddr returns a *Denied if this process must not connect to the address of a target, otherwise nil. A
+// special address (Special) is denied unless Config.Allow has a network or an address that contains it. A
+// rule of Config.Allow with the target's name is not enough, because the owner of a name decides to which
+// address it leads.
 func (p *Policy) CheckAddr(to netip.AddrPort) error {
 	addr, port := to.Addr(), to.Port()
 	if p != nil {

@@ -161,7 +161,7 @@ type Breaker struct {
 	FailureThreshold int      `koanf:"failure_threshold" json:"failure_threshold"`
 	WindowDuration   Duration `koanf:"window_duration" json:"window_duration"`
 	TimeoutDuration  Duration `koanf:"timeout_duration" json:"timeout_duration"`
-	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // of repeated trips; BlameEvidence only
+	MaxTimeout       Duration `koanf:"max_timeout" json:"max_timeout"` // with BlameEvidence only
 	Blame            string   `koanf:"blame" json:"blame"`             // BlameEvidence or BlameLiteral, for all proxies
 }
 

@@ -66,7 +66,7 @@ func (l *loader) expand(key, text string, escape func(string) string) string {
 func (l *loader) variable(name string) (value string, set bool) {
 	for _, v := range l.src.Environ {
 		if rest, ok := strings.CutPrefix(v, name+"="); ok {
-			value, set = rest, true // the last one counts, as for a process
+			value, set = rest, true // of several values, the last one counts, as for a process
 		}
 	}
 	return value, set

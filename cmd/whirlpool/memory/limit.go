@@ -9,9 +9,10 @@ import (
 	"strings"
 )
 
-// CgroupLimit returns the memory limit in bytes of this process's control group, the smallest of the group and its
-// parents; false without one. root is the file system (os.DirFS("/")). Version 2 of control groups is read
-// (memory.max), and version 1 where a container has its own mount (memory.limit_in_bytes).
+// CgroupLimit returns the memory limit of this process's control group in bytes: the smallest limit of the
+// group and its parents. ok is false if there is none. root is the root of the file system (os.DirFS("/")).
+// CgroupLimit reads memory.max, the file of control groups version 2. In a container with its own mount of
+// version 1, it reads memory.limit_in_bytes.
 func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	least := int64(math.MaxInt64)
 	read := func(file string) {
@@ -34,12 +35,13 @@ func CgroupLimit(root fs.FS) (bytes int64, ok bool) {
 	return least, least < noLimit
 }
 
-// noLimit is the smallest value that stands for no limit: version 1 has no word for it, but a number of about 2^63.
+// noLimit is the smallest number that stands for no limit. If there is no limit, version 1 states a number of
+// about 2^63.
 const noLimit = 1 << 60
 
 // cgroupDir returns the path of this process's control group (version 2) below its mount; "/" if it is unknown.
 func cgroupDir(root fs.FS) string {
-	text, _ := fs.ReadFile(root, "proc/self/cgroup") // without it the group is taken to be the root
+	text, _ := fs.ReadFile(root, "proc/self/cgroup") // if the file cannot be read, the group is assumed to be the root
 	for line := range bytes.Lines(text) {
 		if dir, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "0::"); ok && strings.HasPrefix(dir, "/") {
 			return path.Clean(dir)

@@ -24,9 +24,9 @@ const (
 	longestWait  = 2 * time.Minute
 )
 
-// Release calls free when the process has become idle after a burst, until ctx ends. Without that call, the heap of a
-// burst stays: the next garbage collection begins when the heap has doubled, or after two minutes (GOGC in package
-// runtime).
+// Until ctx ends, Release calls free each time the process has become idle after a burst. Without these
+// calls, the memory of a burst would stay: the next garbage collection begins when the heap has doubled, or
+// after two minutes (GOGC in package runtime).
 //
 // The process is idle if the runtime has started no garbage collection for the length of a wait. The wait is 4 s. It
 // doubles, up to 2 minutes, after each call of free that has returned less than a tenth of the memory. It is 4 s again
