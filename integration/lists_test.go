@@ -2,9 +2,13 @@ package integration
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +48,37 @@ func TestPublishedLists(t *testing.T) {
 	})
 	require.Contains(t, w.proxyURLs(), "socks5://127.0.1.6:6")
 	require.Contains(t, w.proxyURLs(), "socks5h://127.0.1.3:3")
+}
+
+// A list is fetched by URL, refreshed when the configuration is read again with another URL, and kept when the
+// server fails. The secrets of its URL are shown nowhere.
+func TestAListThatIsFetched(t *testing.T) {
+	var broken atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() {
+			http.Error(w, "gone", http.StatusBadGateway)
+			return
+		}
+		io.WriteString(w, map[string]string{"/a": "127.0.1.1:1\n", "/b": "127.0.1.2:2\n"}[r.URL.Path])
+	}))
+	defer server.Close()
+	w := start(t, 0, "")
+	address := "http://user:hunter2@" + strings.TrimPrefix(server.URL, "http://")
+	list := func(path string) string {
+		return "{ url = \"" + address + path + "?key=hunter2\", scheme = \"socks5\" }"
+	}
+	w.write("[pool]\nurls = [" + list("/a") + "]\n")
+	eventually(t, "the list is used", func() bool { t.Log(w.proxyURLs(), w.log.String()); time.Sleep(time.Second); return fmt.Sprint(w.proxyURLs()) == "[socks5://127.0.1.1:1]" })
+	w.write("[pool]\nurls = [" + list("/a") + ", " + list("/b") + "]\n")
+	eventually(t, "both lists are used", func() bool { return len(w.proxyURLs()) == 2 })
+	broken.Store(true)
+	w.write("[pool]\nurls = [" + list("/a") + ", " + list("/c") + "]\n")
+	eventually(t, "the failure is logged", func() bool { return strings.Contains(w.log.String(), "status 502") })
+	require.Equal(t, []string{"socks5://127.0.1.1:1"}, w.proxyURLs())
+	_, config, _ := w.call("GET", "/config", "")
+	w.stop()
+	require.Contains(t, string(config), "/a?***")
+	require.NotContains(t, string(config)+w.log.String(), "hunter2")
 }
 
 // A list that is written in place over seconds is read once, when it is complete: the proxies in it keep their

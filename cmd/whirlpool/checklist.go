@@ -16,6 +16,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/listcheck"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -33,8 +34,8 @@ type listOptions struct {
 func checkListCommand() *cobra.Command {
 	var o listOptions
 	cmd := &cobra.Command{
-		Use: "check FILE", Short: "Check the proxies of a list in parallel, and write the good ones",
-		Long: `Check the proxies of a list (- for standard input): whether each can be reached and, with
+		Use: "check FILE|URL", Short: "Check the proxies of a list in parallel, and write the good ones",
+		Long: `Check the proxies of a list (- for standard input, or the URL of a list): whether each can be reached and, with
 --url, whether a GET of that URL through it gets the expected response, in absolute form and
 through a tunnel. The good ones, the fastest first, are printed, and written to --out in a form
 that serve --proxies reads. The exit code is 1 if none is good.`,
@@ -71,9 +72,12 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	} else if o.expect != (health.Expect{}) {
 		return usage("--expect-status and --expect-body need --url")
 	}
-	data, err := readInput(file, cmd.InOrStdin())
+	data, err := readList(cmd.Context(), file, cmd.InOrStdin())
 	if err != nil {
 		return usageError{err}
+	}
+	if isURL(file) {
+		file = lists.Redacted(file)
 	}
 	if !config.IsScheme(o.scheme) {
 		return usage("--scheme %q: must be http, https, socks5 or socks5h", o.scheme)
@@ -100,6 +104,22 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 	results := listcheck.Check(ctx, specs, t, check)
 	p.end(ctx)
 	return o.report(cmd.OutOrStdout(), results)
+}
+
+func isURL(name string) bool {
+	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
+}
+
+// readList reads a list from a file, the standard input or a URL.
+func readList(ctx context.Context, name string, stdin io.Reader) ([]byte, error) {
+	if !isURL(name) {
+		return readInput(name, stdin)
+	}
+	data, err := lists.Fetch(ctx, lists.Source{URL: name})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", lists.Redacted(name), err)
+	}
+	return data, nil
 }
 
 // report prints the results, writes the file, and returns an error if no proxy is good.

@@ -46,6 +46,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		defer demo.Close()
 		o.use(demo)
 	}
+	loading := time.Now()
 	cfg, err := config.Load(o.source)
 	if err != nil {
 		return fmt.Errorf("the configuration is not valid\n%w", err)
@@ -62,6 +63,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return err
 	}
 	defer g.plugins.Close()
+	inForce := g.fingerprintSince(loading)
 	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
 	if err != nil {
 		return fmt.Errorf("gateway.listen: %w; --listen HOST:PORT takes another address", err)
@@ -90,14 +92,18 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		g.log.Warn("nothing tells of changes of files: they are looked at every "+lookEvery.String(),
 			slog.Any("error", err))
 	}
-	stopWatch := watch(g, watcher)
+	stopWatch := watch(g, watcher, inForce)
 	defer stopWatch()
+	g.lists.Use(cfg.Lists())
+	defer g.lists.Close()
 	for {
 		select {
 		case err := <-failed:
 			if err != nil {
 				return err
 			}
+		case <-g.lists.Changed():
+			go g.reload()
 		case <-ctx.Done():
 			return g.drain(signals)
 		case s := <-signals:

@@ -27,8 +27,8 @@ const (
 
 // watch reloads the configuration when the configuration file, or a file that it names, changes: in place, by
 // rename, or behind a symbolic link (Kubernetes). It watches folders, not files. Without w, it only checks
-// the files every lookEvery.
-func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
+// the files every lookEvery. seen is the fingerprint of the configuration in force.
+func watch(g *gateway, w *fsnotify.Watcher, seen string) (stop func()) {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	if w != nil {
@@ -37,12 +37,12 @@ func watch(g *gateway, w *fsnotify.Watcher) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Add(1)
-	seen := g.fingerprint(w)
+	g.fingerprint(w) // watches the folders
 	go func() {
 		defer wg.Done()
 		look := time.NewTicker(lookEvery)
 		defer look.Stop()
-		quiet := time.NewTimer(time.Hour)
+		quiet := time.NewTimer(0) // the files may have changed since seen was computed
 		defer quiet.Stop()
 		// Each reload is followed by another check, because the files may have changed while they were read. A pause
 		// precedes that check; otherwise a file that is written for a minute would be read all the time.
@@ -106,6 +106,18 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 		}
 	}
 	return rest
+}
+
+// fingerprintSince returns the fingerprint of the files that were loaded at the time began or later. It returns "",
+// which equals no fingerprint, if a file has changed meanwhile.
+func (g *gateway) fingerprintSince(began time.Time) string {
+	sum := g.fingerprint(nil)
+	for _, path := range append(g.cfg.Files(), g.source.File) {
+		if info, err := os.Stat(path); err == nil && !info.ModTime().Before(began) && !info.ModTime().After(time.Now()) {
+			return ""
+		}
+	}
+	return sum
 }
 
 // fingerprint returns the state of the watched files. If w is not nil, it also watches the folders of the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/api"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/logfold"
@@ -35,6 +36,7 @@ type gateway struct {
 	started *config.Config // at the start of the process
 	active  *activations
 	events  *api.Events
+	lists   *lists.Fetcher
 
 	reloading sync.Mutex // held during a reload, which takes long if it compiles new plugins
 
@@ -87,6 +89,7 @@ func wire(
 ) (*gateway, error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	g.events = api.NewEvents(time.Now)
+	g.lists = lists.NewFetcher(nil, log)
 	g.requireFile(cfg)
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
@@ -259,6 +262,7 @@ func (g *gateway) reload() api.ReloadStatus {
 		return status
 	}
 	g.requireFile(cfg)
+	g.lists.Use(cfg.Lists())
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
@@ -318,7 +322,7 @@ func needRestart(started, cfg *config.Config) []string {
 
 func (g *gateway) tryReload() (*config.Config, error) {
 	src := g.source
-	src.Sizes = g.cfg.Sizes()
+	src.Sizes, src.Fetched = g.cfg.Sizes(), g.lists.Data()
 	cfg, err := config.Load(src)
 	if err != nil {
 		return nil, err

@@ -173,10 +173,30 @@ func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 // Where the kernel tells of no changes they are found by looking.
 func TestChangesNobodyTellsOf(t *testing.T) {
 	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
-	stop := watch(g, nil)
+	stop := watch(g, nil, g.fingerprint(nil))
 	defer stop()
 	change("[gateway]\ndrain_grace = \"19s\"\n")
 	require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+}
+
+// A change between the start of loading and the start of watching is found.
+func TestChangesWhileTheGatewayStarts(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		began := time.Now().Add(-10 * time.Millisecond) // file systems round times down
+		g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
+		if early {
+			change("[gateway]\ndrain_grace = \"19s\"\n")
+		} else {
+			began = time.Now().Add(time.Minute)
+		}
+		seen := g.fingerprintSince(began)
+		if !early {
+			change("[gateway]\ndrain_grace = \"19s\"\n")
+		}
+		stop := watch(g, nil, seen)
+		require.Eventually(t, func() bool { return g.grace() == 19*time.Second }, 20*time.Second, 10*time.Millisecond)
+		stop()
+	}
 }
 
 // A list that is written for a while is read now and then meanwhile, and whole in
@@ -196,7 +216,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 	g, log, _ := running(t, "[pool]\nfiles = [\""+list.Name()+"\"]\n")
 	w, err := fsnotify.NewWatcher()
 	require.NoError(t, err)
-	stop := watch(g, w)
+	stop := watch(g, w, g.fingerprint(nil))
 	begun := time.Now()
 	for time.Since(begun) < time.Second {
 		add()

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
@@ -132,7 +134,37 @@ func (a Address) MarshalText() ([]byte, error) {
 
 // Pool is the [pool] section.
 type Pool struct {
-	Files []string `koanf:"files" json:"files"`
+	Files []string  `koanf:"files" json:"files"`
+	URLs  []ListURL `koanf:"urls" json:"urls"`
+}
+
+// ListURL is a proxy list that is fetched by URL.
+type ListURL struct {
+	URL     ListAddress `koanf:"url" json:"url"`
+	Scheme  string      `koanf:"scheme" json:"scheme,omitempty"`
+	Refresh Duration    `koanf:"refresh" json:"refresh" range:"0s,720h"` // 0 if it is not set
+}
+
+// ListAddress is the URL of a proxy list. Its text form masks the parts that may be secret.
+type ListAddress string
+
+// MarshalText masks the user information and the query.
+func (a ListAddress) MarshalText() ([]byte, error) { return []byte(lists.Redacted(string(a))), nil }
+
+// defaultRefresh is the time from one fetch of a proxy list to the next.
+const defaultRefresh = Duration(10 * time.Minute)
+
+// Lists returns the proxy lists to fetch.
+func (c *Config) Lists() []lists.Source {
+	out := make([]lists.Source, len(c.Pool.URLs))
+	for i, u := range c.Pool.URLs {
+		out[i] = u.source()
+	}
+	return out
+}
+
+func (u *ListURL) source() lists.Source {
+	return lists.Source{URL: string(u.URL), Scheme: u.Scheme, Refresh: time.Duration(cmp.Or(u.Refresh, defaultRefresh))}
 }
 
 // RetryBudget is the [retry_budget] section.
@@ -278,7 +310,7 @@ func Default() Config {
 			ReplayMemory:   Size(d.Gateway.ReplayMemory),
 			MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
-		Proxies: []Proxy{}, Pool: Pool{Files: []string{}}, Policy: d.Retry,
+		Proxies: []Proxy{}, Pool: Pool{Files: []string{}, URLs: []ListURL{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
 		Queue:       Queue{MaxWaiting: d.Queue.MaxWaiting, MaxWait: Duration(d.Queue.MaxWait)},
 		Timeouts: Timeouts{Connect: Duration(d.ConnectTimeout), Attempt: Duration(d.AttemptTimeout),
@@ -361,6 +393,7 @@ var (
 	_ encoding.TextMarshaler = Duration(0)
 	_ encoding.TextMarshaler = Address("")
 	_ encoding.TextMarshaler = CheckURL("")
+	_ encoding.TextMarshaler = ListAddress("")
 )
 
 // Duration is written as "1.5s", "200ms" or "1h". A number without a unit is in seconds.

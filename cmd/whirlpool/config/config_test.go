@@ -170,6 +170,11 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 		"[breaker]\nwindow_duration = 18446744074\n":   {"breaker.window_duration", ":2: ", "a duration such as"},
 		"[breaker]\nblame = \"both\"\n":                {"breaker.blame", ":2: "},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
+		"[pool]\nurls = [{ url = \"list.txt\" }]\n":    {"pool.urls[0].url", ":2: ", "https://"},
+		"[pool]\nurls = [{ url = \"http://a\", scheme = \"ftp\" }]\n": {"pool.urls[0].scheme", ":2: ",
+			"socks5h"},
+		"[pool]\nurls = [{ url = \"http://a\", refresh = \"1s\" }]\n": {"pool.urls[0].refresh", ":2: ", "10s"},
+		"[pool]\nurls = [{ scheme = \"http\" }]\n":                    {"pool.urls[0].url", ":2: "},
 		"[[proxies]]\nurl = \"http://a:1\"\nid = \"x\"\n[[proxies]]\nurl = \"http://b:1\"\nid = \"x\"\n": {"proxies[1]",
 			"x"},
 		"[metrics]\nretention_hours = 169\n": {"metrics.retention_hours", ":2: ", "169"},
@@ -289,7 +294,8 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 		"[api]\nkeys = \"hunter2\"\n",
 		"[health]\nurl = \"ftp://x/hunter2\"\n", "[health]\nurl = \"http://u:hunter2@x/\"\n",
 		"[gateway]\nusers = \"u:hunter2\"\n", "proxies = \"http://u:hunter2@x:1\"\n",
-		"[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n",
+		"[pool]\nfiles = [\"http://u:hunter2@x:1\"]\n", "[pool]\nurls = [{ url = \"ftp://u:hunter2@x:1\" }]\n",
+		"[pool]\nurls = [\"http://u:hunter2@x:1\"]\n",
 		"[pool]\nfiles = \"http://u:hunter2@x:1\"\n", "[plugins.x]\npath = \"p\"\nconfig = \"hunter2\"\n",
 	} {
 		_, err := load(t, text, nil)
@@ -364,6 +370,33 @@ func TestIdsOfLists(t *testing.T) {
 	assert.Contains(t, c.Warnings[0], "a.txt:1: the id \"x\"")
 	assert.Contains(t, c.Warnings[1], "a.txt:2: ")
 	assert.Contains(t, c.Warnings[2], "b.txt:1: the id \"y\"")
+}
+
+// Lists that were fetched give proxies as files do. A list that was not fetched yet gives none.
+func TestFetchedLists(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "koanf.toml")
+	require.NoError(t, os.WriteFile(file, []byte("[pool]\nurls = [{ url = \"http://u:hunter2@l.test/a?key=hunter2\", "+
+		"scheme = \"socks5\" }, { url = \"http://l.test/b\" }]\n"), 0o600))
+	c, err := Load(Source{File: file})
+	require.NoError(t, err)
+	require.Zero(t, c.ProxyCount())
+	require.Len(t, c.Lists(), 2)
+	require.Equal(t, 10*time.Minute, c.Lists()[0].Refresh)
+	shown, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.Contains(t, string(shown), `"http://***@l.test/a?***"`)
+	c, err = Load(Source{File: file, Fetched: map[string][]byte{
+		"http://u:hunter2@l.test/a?key=hunter2": []byte("a:1\nnonsense\n"), "http://l.test/b": []byte("b:1\n"),
+		"http://l.test/gone": []byte("c:1\n"),
+	}})
+	require.NoError(t, err)
+	require.Equal(t, 2, c.ProxyCount(), "%v", c.Warnings)
+	require.Equal(t, "socks5", c.specs[0].Address.Scheme)
+	require.Len(t, c.Warnings, 1)
+	require.Contains(t, c.Warnings[0], "http://***@l.test/a?***:2: ")
+	shown, err = json.Marshal(c)
+	require.NoError(t, err)
+	require.NotContains(t, string(shown)+fmt.Sprint(c.Warnings), "hunter2")
 }
 
 // A file that is no list is told of in a thousand lines, not in a million.

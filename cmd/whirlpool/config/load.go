@@ -30,11 +30,12 @@ type Source struct {
 	Optional  bool     // File need not exist
 	Environ   []string // as os.Environ
 	Overrides map[string]any
-	Proxies   []string       // files of --proxies
-	Stdin     []byte         // contents of the standard input, for the file Stdin in Proxies
-	URLs      []string       // of --proxy
-	Once      bool           // the configuration is loaded only once, so its files may be pipes
-	Sizes     map[string]int // Config.Sizes of the previous configuration; nil at the start
+	Proxies   []string          // files of --proxies
+	Stdin     []byte            // contents of the standard input, for the file Stdin in Proxies
+	URLs      []string          // of --proxy
+	Once      bool              // the configuration is loaded only once, so its files may be pipes
+	Sizes     map[string]int    // Config.Sizes of the previous configuration; nil at the start
+	Fetched   map[string][]byte // the proxy lists that were fetched, by URL
 }
 
 // envPrefix is the prefix of the variables that override keys: WHIRLPOOL_SECTION__KEY, and WHIRLPOOL_PROXIES, which is

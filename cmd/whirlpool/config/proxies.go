@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -73,6 +75,7 @@ func (l *loader) proxies() {
 			l.list(l.relative(path), scheme, key)
 		}
 	}
+	l.fetched()
 	for _, path := range l.src.Proxies {
 		if looksLikeProxy(path) {
 			l.fault("--proxies", nil, "takes the path of a file; a proxy is given by --proxy")
@@ -83,6 +86,29 @@ func (l *loader) proxies() {
 	}
 	l.ids()
 }
+
+// fetched reads the proxy lists that were fetched by URL. A list that was not fetched yet has no proxies.
+func (l *loader) fetched() {
+	for i, u := range l.cfg.Pool.URLs {
+		key := fmt.Sprintf("pool.urls[%d]", i)
+		source := u.source()
+		if err := source.Check(); err != nil {
+			l.fault(key+".url", nil, err.Error())
+		}
+		if u.Scheme != "" && !IsScheme(u.Scheme) {
+			l.fault(key+".scheme", u.Scheme, "must be http, https, socks5 or socks5h")
+		}
+		if u.Refresh != 0 && time.Duration(u.Refresh) < minRefresh {
+			l.fault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
+		}
+		if data, ok := l.src.Fetched[string(u.URL)]; ok && len(l.faults) == 0 {
+			l.parse(lists.Redacted(string(u.URL)), data, u.Scheme, key)
+		}
+	}
+}
+
+// minRefresh is the shortest time from one fetch of a proxy list to the next.
+const minRefresh = 10 * time.Second
 
 // looksLikeProxy reports whether a value in place of the path of a proxy list is a proxy. If so, no fault
 // shows the value, because it may contain a password.
@@ -145,29 +171,34 @@ func (l *loader) list(path, scheme, key string) {
 			fmt.Sprintf("%s: the list is shorter than before and its last line has no end; that line is left out",
 				path))
 	}
+	l.parse(path, data, scheme, key)
+}
+
+// parse adds the proxies of a list. name is the name of the list in messages.
+func (l *loader) parse(name string, data []byte, scheme, key string) {
 	taken := map[string]bool{}
 	for _, s := range l.cfg.specs {
 		taken[s.ID] = true
 	}
-	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: path, Scheme: scheme,
+	specs, warnings, err := proxylist.Parse(bytes.NewReader(data), proxylist.Options{Name: name, Scheme: scheme,
 		Taken: taken})
 	if err != nil {
-		l.fault(key, path, err.Error())
+		l.fault(key, name, err.Error())
 		return
 	}
 	// A file without a valid line is no proxy list. It may be an error page, for example, that was downloaded in
 	// place of a list. (If a list is named twice, its lines are valid, but their ids are taken.)
 	if len(specs) == 0 && len(warnings) > 0 && !anyProxy(data) {
-		l.fault(key, path, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
+		l.fault(key, name, fmt.Sprintf("no line of it gives a proxy; line %d: %s", warnings[0].Line, warnings[0].Msg))
 		return
 	}
 	for i, w := range warnings {
 		if i == maxWarnings { // the file is probably no proxy list
-			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", path,
+			l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s: %d more lines are skipped or in doubt", name,
 				len(warnings)-i))
 			break
 		}
-		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", path, w.Line, w.Msg))
+		l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf("%s:%d: %s", name, w.Line, w.Msg))
 	}
 	l.cfg.specs = append(l.cfg.specs, specs...)
 }

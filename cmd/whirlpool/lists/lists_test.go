@@ -1,0 +1,185 @@
+package lists
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// server is a server of one list.
+type server struct {
+	mu       sync.Mutex
+	status   int
+	body     string
+	etag     string
+	err      error
+	requests []*http.Request
+}
+
+func (s *server) set(status int, body, etag string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.body, s.etag, s.err = status, body, etag, nil
+}
+
+func (s *server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.requests)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (s *server) RoundTrip(q *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, q)
+	if s.err != nil {
+		return nil, s.err
+	}
+	r := &http.Response{StatusCode: s.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(s.body)),
+		Request: q}
+	if s.etag != "" {
+		r.Header.Set("ETag", s.etag)
+		if q.Header.Get("If-None-Match") == s.etag {
+			r.StatusCode, r.Body = http.StatusNotModified, http.NoBody
+		}
+	}
+	return r, nil
+}
+
+const address = "https://user:secret@lists.test/all.txt?key=secret"
+
+// start starts a fetcher of one list that is refreshed each minute. It runs in a bubble of synctest.
+func start(t *testing.T, s *server) (*Fetcher, *bytes.Buffer) {
+	var log bytes.Buffer
+	f := NewFetcher(s, slog.New(slog.NewTextHandler(&log, nil)))
+	t.Cleanup(f.Close)
+	f.Use([]Source{{URL: address, Refresh: time.Minute}})
+	return f, &log
+}
+
+// changed reports whether a list has changed since the last call.
+func changed(f *Fetcher) bool {
+	select {
+	case <-f.Changed():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestAListIsRefreshed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{status: 200, body: "a.test:80\n", etag: `"1"`}
+		f, _ := start(t, s)
+		synctest.Wait()
+		require.True(t, changed(f))
+		require.Equal(t, "a.test:80\n", string(f.Data()[address]))
+		time.Sleep(61 * time.Second)
+		require.Equal(t, 2, s.count())
+		require.Equal(t, `"1"`, s.requests[1].Header.Get("If-None-Match"))
+		require.False(t, changed(f), "304")
+		s.set(200, "b.test:80\n", `"2"`)
+		time.Sleep(time.Minute)
+		require.True(t, changed(f))
+		require.Equal(t, "b.test:80\n", string(f.Data()[address]))
+		f.Use(nil)
+		require.Empty(t, f.Data())
+		time.Sleep(time.Hour)
+		require.Equal(t, 3, s.count(), "a list that is gone is not fetched")
+	})
+}
+
+// Whatever is wrong with a response, the last good version stays, and the next attempt comes early.
+func TestTheLastGoodVersionStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		err    error
+		log    string
+	}{
+		"status":      {status: 503, body: "c.test:80\n", log: "status 503"},
+		"error page":  {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "no line of it"},
+		"empty":       {status: 200, log: "it holds no proxy"},
+		"too long":    {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000), log: "more than"},
+		"no response": {err: errors.New("connection refused"), log: "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{status: 200, body: "a.test:80\n"}
+				f, log := start(t, s)
+				synctest.Wait()
+				require.True(t, changed(f))
+				s.set(c.status, c.body, "")
+				s.err = c.err
+				time.Sleep(61 * time.Second)
+				require.Equal(t, 2, s.count())
+				require.False(t, changed(f))
+				require.Equal(t, "a.test:80\n", string(f.Data()[address]))
+				require.Contains(t, log.String(), c.log)
+				require.Contains(t, log.String(), "list=https://***@lists.test/all.txt?*** ")
+				require.NotContains(t, log.String(), "secret")
+				time.Sleep(5 * time.Second)
+				require.Equal(t, 3, s.count(), "again after 5 s")
+				time.Sleep(10 * time.Second)
+				require.Equal(t, 4, s.count(), "then after 10 s")
+				s.set(200, "d.test:80\n", "")
+				time.Sleep(time.Minute)
+				require.True(t, changed(f))
+				require.Equal(t, "d.test:80\n", string(f.Data()[address]))
+			})
+		})
+	}
+}
+
+func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
+	redirect := roundTrip(func(q *http.Request) (*http.Response, error) {
+		if q.URL.Scheme == "http" {
+			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("a.test:80\n"))}, nil
+		}
+		return &http.Response{StatusCode: 302, Header: http.Header{"Location": {"http://plain.test/"}}, Body: http.NoBody,
+			Request: q}, nil
+	})
+	var v version
+	_, err := v.update(context.Background(), newClient(redirect), Source{URL: "https://lists.test/"})
+	require.ErrorContains(t, err, "not https://")
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(q *http.Request) (*http.Response, error) { return f(q) }
+
+func TestSourcesAreChecked(t *testing.T) {
+	for raw, ok := range map[string]bool{
+		"https://a.test/list": true, "http://a.test:81": true, "ftp://a.test/": false, "a.test/list": false, "": false,
+		"https:a.test": false, "https://": false, "https://a b": false, "http://%zz/": false,
+	} {
+		s := Source{URL: raw}
+		require.Equal(t, ok, s.Check() == nil, raw)
+	}
+}
+
+func FuzzRedacted(f *testing.F) {
+	f.Add("https://user:secret@lists.test/all.txt?key=secret#secret")
+	f.Add("https://a.test/x?")
+	f.Fuzz(func(t *testing.T, raw string) {
+		if s := (Source{URL: raw}); s.Check() == nil {
+			require.NotContains(t, strings.TrimSuffix(Redacted(raw), "?***"), "?")
+		}
+	})
+}
+
+func TestRedacted(t *testing.T) {
+	require.Equal(t, "https://***@lists.test/all.txt?***", Redacted(address+"#secret"))
+	require.Equal(t, "http://a.test/%2F", Redacted("http://a.test/%2F"))
+}
