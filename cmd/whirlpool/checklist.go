@@ -35,9 +35,9 @@ func checkListCommand() *cobra.Command {
 	var o listOptions
 	cmd := &cobra.Command{
 		Use: "check FILE|URL", Short: "Check the proxies of a list in parallel, and write the good ones",
-		Long: `Check the proxies of a list (- for standard input, or the URL of a list): whether each can be reached and, with
---url, whether a GET of that URL through it gets the expected response, in absolute form and
-through a tunnel. The good ones, the fastest first, are printed, and written to --out in a form
+		Long: `Check the proxies of a list (a file, a URL, or - for standard input): whether each can be reached
+and, with --url, whether a GET of that URL through it gets the expected response, in absolute form
+and through a tunnel. The good ones, the fastest first, are printed, and written to --out in a form
 that serve --proxies reads. The exit code is 1 if none is good.`,
 		Example: "  whirlpool check list.txt --url https://example.com/ --out good.txt\n" +
 			"  whirlpool check socks.txt --scheme socks5 --json",

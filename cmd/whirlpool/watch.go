@@ -113,7 +113,8 @@ func (g *gateway) listsChanging() (rest time.Duration) {
 func (g *gateway) fingerprintSince(began time.Time) string {
 	sum := g.fingerprint(nil)
 	for _, path := range append(g.cfg.Files(), g.source.File) {
-		if info, err := os.Stat(path); err == nil && !info.ModTime().Before(began) && !info.ModTime().After(time.Now()) {
+		if info, err := os.Stat(path); err == nil && !info.ModTime().Before(began) &&
+			!info.ModTime().After(time.Now()) {
 			return ""
 		}
 	}

@@ -108,10 +108,11 @@ func TestTheLastGoodVersionStays(t *testing.T) {
 		err    error
 		log    string
 	}{
-		"status":      {status: 503, body: "c.test:80\n", log: "status 503"},
-		"error page":  {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "no line of it"},
-		"empty":       {status: 200, log: "it holds no proxy"},
-		"too long":    {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000), log: "more than"},
+		"status":     {status: 503, body: "c.test:80\n", log: "status 503"},
+		"error page": {status: 200, body: "<html><body>Sorry, the list is gone</body></html>\n", log: "no line of it"},
+		"empty":      {status: 200, log: "it holds no proxy"},
+		"too long": {status: 200, body: strings.Repeat("a.test:80 #"+strings.Repeat("x", 1000)+"\n", 70000),
+			log: "more than"},
 		"no response": {err: errors.New("connection refused"), log: "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +148,8 @@ func TestARedirectToPlainHTTPIsRefused(t *testing.T) {
 		if q.URL.Scheme == "http" {
 			return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("a.test:80\n"))}, nil
 		}
-		return &http.Response{StatusCode: 302, Header: http.Header{"Location": {"http://plain.test/"}}, Body: http.NoBody,
+		return &http.Response{StatusCode: 302, Header: http.Header{"Location": {"http://plain.test/"}},
+			Body:    http.NoBody,
 			Request: q}, nil
 	})
 	var v version
