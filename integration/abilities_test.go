@@ -13,7 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// connectOnly is a proxy that opens tunnels, and responds with a status to everything else.
+// connectOnly returns the script of a proxy that opens tunnels, and responds with a status to all other
+// requests.
 func connectOnly(status int) lab.Script {
 	return func(_ int, q *http.Request) lab.Behaviour {
 		if q.Method == http.MethodConnect {
@@ -23,7 +24,8 @@ func connectOnly(status int) lab.Script {
 	}
 }
 
-// getOnly is a proxy that responds to CONNECT with a status, and forwards everything else.
+// getOnly returns the script of a proxy that responds to CONNECT with a status, and forwards all other
+// requests.
 func getOnly(status int) lab.Script {
 	return func(_ int, q *http.Request) lab.Behaviour {
 		if q.Method == http.MethodConnect {
@@ -33,7 +35,7 @@ func getOnly(status int) lab.Script {
 	}
 }
 
-// origin runs a target that answers "origin", and counts its requests.
+// origin starts a target that responds with "origin" and counts its requests.
 func origin(t *testing.T) (host string, requests *atomic.Int64) {
 	requests = &atomic.Int64{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -55,7 +57,7 @@ func methods(f *lab.Proxy) (connects, others int) {
 	return connects, others
 }
 
-// A proxy that does nothing but CONNECT serves plain requests through a tunnel.
+// A proxy that only opens tunnels serves requests for http:// targets through a tunnel.
 func TestConnectOnlyProxy(t *testing.T) {
 	for _, status := range []int{405, 501} {
 		w := start(t, 2, byTurns)
@@ -78,7 +80,7 @@ func TestConnectOnlyProxy(t *testing.T) {
 	}
 }
 
-// The only proxy does nothing but CONNECT.
+// The only proxy of the pool can only open tunnels.
 func TestTheOnlyProxyCannotForward(t *testing.T) {
 	w := start(t, 1, "[retry]\nbase_delay = 0.1\n")
 	host, _ := origin(t)
@@ -92,13 +94,13 @@ func TestTheOnlyProxyCannotForward(t *testing.T) {
 	require.Equal(t, 405, status, "what a proxy cannot do is no reason to refuse")
 }
 
-// The target itself answers 405: its response is relayed, and the proxy stays as it is.
+// The target itself responds with 405. The response is relayed, and the abilities of the proxy do not change.
 func TestTheTargetsOwn405(t *testing.T) {
 	w := start(t, 2, byTurns)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(405) }))
 	t.Cleanup(s.Close)
 	for _, f := range w.fakes {
-		f.Set(connectOnly(405)) // in place of the target, which answers the same through the tunnel
+		f.Set(connectOnly(405)) // the fake stands for a target that responds in the same way through the tunnel
 	}
 	for range 8 {
 		a := w.request("GET", s.URL, "")
@@ -113,7 +115,8 @@ func TestTheTargetsOwn405(t *testing.T) {
 	}
 }
 
-// A proxy that does neither gets nothing once another one has served the request that it refused.
+// A proxy that neither forwards nor opens tunnels gets no more requests when another proxy has served the
+// request that it refused.
 func TestUselessProxy(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nbase_delay = 0.1\n")
 	w.fakes[0].Do(lab.Status(405))
@@ -137,7 +140,7 @@ func TestUselessProxy(t *testing.T) {
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 }
 
-// A proxy that refuses CONNECT gets none once another proxy has opened the tunnel.
+// A proxy that refuses a CONNECT gets no more CONNECTs when another proxy has opened the tunnel.
 func TestGetOnlyProxy(t *testing.T) {
 	for _, c := range []struct{ status, targets, refused int }{{405, 1, 1}, {501, 1, 1}, {403, 3, 3}, {403, 1, 4}} {
 		status, targets := c.status, c.targets
@@ -165,7 +168,7 @@ func TestGetOnlyProxy(t *testing.T) {
 	}
 }
 
-// With blame = "literal" nothing is learnt.
+// With blame = "literal" the gateway does not learn abilities.
 func TestNothingIsLearntLiterally(t *testing.T) {
 	w := start(t, 2, byTurns+"[breaker]\nblame = \"literal\"\n")
 	host, _ := origin(t)

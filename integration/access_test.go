@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Users with hashes log in by HTTP and SOCKS5. Failed logins at each listener are counted and logged, with name and
-// address and without the password.
+// Users whose passwords are hashes log in by HTTP and SOCKS5. At each listener, failed logins are counted and
+// logged with name and address, but without the password.
 func TestFailedLogins(t *testing.T) {
 	t.Parallel()
 	passwd := exec.Command(binary, "passwd")

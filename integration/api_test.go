@@ -164,7 +164,7 @@ func TestS11Reset(t *testing.T) {
 	require.Equal(t, 405, status)
 	require.Equal(t, "POST", h.Get("Allow"))
 
-	// A probe that is out while the breaker is reset says nothing any more.
+	// A probe that is in flight during a reset of the breaker has no effect.
 	w.all(lab.Status(503))
 	for range 5 {
 		w.get()
@@ -210,7 +210,7 @@ func TestS12Keys(t *testing.T) {
 	})
 	require.Equal(t, 1, strings.Count(w.log.String(), "changed through the API"),
 		"no refusal, no look and no request is: %s", w.log)
-	// Who may not upload is told so before a large body is read: here it never comes.
+	// A client that may not upload gets an error before it sends a large body. In this test the body never comes.
 	for key, want := range map[string]int{"": 401, "Authorization: Bearer wrongkey1234\r\n": 401,
 		"Authorization: Bearer readkey12345\r\n": 403} {
 		r, body := wire(t, w.api, "POST /api/v1/plugins?name=x HTTP/1.1\r\nHost: x\r\n"+
@@ -224,7 +224,7 @@ func TestS12Keys(t *testing.T) {
 	status, body, _ = w.call("PUT", "/retry/policy", large, "Authorization", "Bearer adminkey1234")
 	require.Equal(t, 413, status)
 	require.Contains(t, string(body), "larger than 1048576 bytes")
-	// Who takes the API for the gateway is told so, and does not get the dashboard.
+	// A client that uses the API as if it were the gateway gets an explanation, and not the dashboard.
 	for _, ask := range []string{"GET http://origin.test/", "CONNECT origin.test:443"} {
 		r, body := wire(t, w.api, ask+" HTTP/1.1\r\nHost: origin.test\r\n\r\n")
 		require.Equal(t, 421, r.StatusCode, "%s: %s", ask, body)
@@ -282,8 +282,8 @@ func TestOneOffRequest(t *testing.T) {
 	w.reconcile(0)
 }
 
-// own_error of a proxy comes and goes through the API: shown as it was given,
-// replaced as a whole, refused with the part that is wrong.
+// The rules own_error of a proxy can be set, read, replaced and removed through the API. An invalid rule is
+// refused, and the error names the invalid part.
 func TestOwnErrorsThroughTheAPI(t *testing.T) {
 	w := start(t, 1, confK)
 	rules := func() any { return w.json("/proxies/x")["own_error"] }
@@ -350,14 +350,14 @@ func TestProxiesComeAndGo(t *testing.T) {
 	require.Equal(t, 1, extra.Count())
 }
 
-// SIGTERM with POST /request under way: it may finish within the grace period,
-// and what cannot is answered 503.
+// SIGTERM while a POST /request is in flight: the request may finish within the grace period. After that it
+// gets a 503.
 func TestS66OneOffRequestsDrain(t *testing.T) {
 	t.Parallel()
 	for delay, want := range map[time.Duration]int{400 * time.Millisecond: 200, time.Minute: 503} {
 		w := start(t, 1, confK+"[gateway]\ndrain_grace = \"2s\"\n[timeouts]\nattempt = \"2m\"\n")
 		w.all(lab.Slow(delay))
-		w.json("/proxies") // leaves an idle connection behind
+		w.json("/proxies") // leaves an idle connection open
 		got := make(chan int, 1)
 		go func() {
 			status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/"}`)

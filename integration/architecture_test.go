@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each file and folder that docs/architecture.md names exists, and so does each
-// function it names in one.
+// Each file, folder and function that docs/architecture.md names exists.
 func TestTheMapIsTrue(t *testing.T) {
 	page, err := os.ReadFile("../docs/architecture.md")
 	require.NoError(t, err)

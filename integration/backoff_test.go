@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// delays makes n requests at once through POST /request and returns the waits
-// before all their retries, in seconds.
+// delays makes n simultaneous requests with POST /request. It returns the waits before all their retries, in
+// seconds.
 func (w *whirl) delays(n int) []float64 {
 	var mu sync.Mutex
 	var all []float64
@@ -44,8 +44,8 @@ func (w *whirl) delays(n int) []float64 {
 	return all
 }
 
-// Jitter is even on [d/2, min(3d/2, cap)]: nowhere outside, and no heap of
-// waits on the cap itself.
+// Delays with jitter are uniform in [d/2, min(3d/2, cap)]. None is outside, and the cap itself is not more
+// frequent.
 func TestS17Jitter(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -64,7 +64,8 @@ func TestS17Jitter(t *testing.T) {
 		low, high := want[0], want[1]
 		require.GreaterOrEqual(t, d[0], low, policy)
 		require.LessOrEqual(t, d[399], high, policy)
-		// Kolmogorov-Smirnov: 2.5/sqrt(n) is exceeded 7 times in a million (2*exp(-2*2.5*2.5)).
+		// Kolmogorov-Smirnov test: a correct implementation exceeds 2.5/sqrt(n) 7 times in a million
+		// (2*exp(-2*2.5*2.5)).
 		worst := 0.0
 		for i, x := range d {
 			u := (x - low) / (high - low)
@@ -74,8 +75,8 @@ func TestS17Jitter(t *testing.T) {
 	}
 }
 
-// A wait that leaves nothing of the budget is not begun (E3): the request ends
-// at once, with the answer at hand or 504.
+// A wait that would use up the total timeout does not begin (E3). The request ends at once, with the last
+// response or a 504.
 func TestS22NoBudgetNoWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -92,7 +93,7 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 		require.Equal(t, 1, w.arrivals())
 		requireTook(t, a, 0)
 	}
-	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":1,"base_delay":1}`) // equal is too long
+	quick(lab.Behaviour{Status: 503, Body: "B"}, 503, `{"timeout":1,"base_delay":1}`) // an equal wait is too long
 	quick(lab.Status(503), 503, `{"timeout":1,"base_delay":60}`)
 	quick(lab.Behaviour{Fin: true}, 504, `{"timeout":1,"failover_delay":1}`) // without failover_delay there is no wait
 	quick(lab.Behaviour{Status: 503, Header: map[string][]string{"Retry-After": {"5"}}}, 503, `{"timeout":2}`)
@@ -103,5 +104,5 @@ func TestS22NoBudgetNoWait(t *testing.T) {
 	require.Equal(t, "3", a.attempts(), "two waits of 0.4 s fit into 5 s")
 	require.Equal(t, "exhausted", a.outcome())
 	w.stop()
-	w.retriesLogged(2) // no word of those that were not made
+	w.retriesLogged(2) // the log has no record of retries that were not made
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// deadHosts answers for hosts that begin with "dead", and 200 for all others.
+// deadHosts returns the script of a proxy that shows b for hosts whose name begins with "dead", and 200 for
+// all others.
 func deadHosts(b lab.Behaviour) lab.Script {
 	return func(_ int, r *http.Request) lab.Behaviour {
 		if len(r.Host) > 4 && r.Host[:4] == "dead" {
@@ -28,7 +29,7 @@ func deadHosts(b lab.Behaviour) lab.Script {
 	}
 }
 
-// Many dead targets, each of them asked for once, open no breaker while others are served.
+// Many dead targets, each requested once, open no breaker while other targets are served.
 func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	w := start(t, 6, "")
 	for _, f := range w.fakes {
@@ -66,8 +67,8 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 	assert.Equal(t, map[string]int{"closed": 6}, w.states())
 }
 
-// Dead names, each requested once, are a share of the traffic, and a proxy dies meanwhile. Its breaker opens
-// within 10 attempts at the other targets, and no other breaker opens.
+// Dead names, each requested once, are a part of the traffic. Then a proxy dies. Its breaker opens within 10
+// attempts at the other targets, and no other breaker opens.
 func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	for _, percent := range []int{1, 10, 30, 50} {
 		t.Run(fmt.Sprint(percent, " %"), func(t *testing.T) {
@@ -112,8 +113,8 @@ func TestAProxyThatDiesAmongDeadNames(t *testing.T) {
 	}
 }
 
-// A dead target and a good one in turn: equal proxies take turns too, so that it is
-// always the same proxy that gets the dead one.
+// A dead target and a good one are requested alternately. Equal proxies take turns as well, so the same proxy
+// always gets the dead target.
 func TestADeadTargetInLockstepOpensNoBreaker(t *testing.T) {
 	for _, n := range []int{2, 3} {
 		t.Run(fmt.Sprint(n, " proxies"), func(t *testing.T) {
@@ -133,7 +134,7 @@ func TestADeadTargetInLockstepOpensNoBreaker(t *testing.T) {
 	}
 }
 
-// 256 requests at once for a dead target, to a gateway that knows nothing yet.
+// A new gateway gets 256 simultaneous requests for a dead target.
 func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 	for name, death := range map[string]lab.Behaviour{"closes": {Fin: true}, "cuts": {Cut: 10},
 		"503": lab.Status(503)} {
@@ -156,7 +157,7 @@ func TestABurstAtADeadTargetOpensNoBreaker(t *testing.T) {
 	}
 }
 
-// Everything fails: once a breaker is due it gets one probe, which fails, and opens again.
+// Everything fails. A breaker that is due admits one probe, which fails, and the breaker opens again.
 func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	w := start(t, 3, "[retry]\nmax_attempts = 1\n[breaker]\ntimeout_duration = \"2s\"\n")
 	w.all(lab.Behaviour{Fin: true})
@@ -175,7 +176,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	for _, f := range w.fakes {
 		probes := f.Arrivals()
 		require.NotEmpty(t, probes)
-		for i := range probes[1:] { // on a slow machine the breaker is due again
+		for i := range probes[1:] { // on a slow machine the breaker may be due again
 			assert.Greater(t, probes[i+1].At.Sub(probes[i].At), 2*time.Second, "one probe each time")
 		}
 		if time.Since(begin) < 2*time.Second {
@@ -184,8 +185,7 @@ func TestOneProbeEachWhileEverythingFails(t *testing.T) {
 	}
 }
 
-// One target to which the proxies answer CONNECT with garbage, while they open tunnels
-// to others.
+// The proxies respond to a CONNECT for one target with garbage, and open tunnels to the other targets.
 func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	w := start(t, 3, "")
 	good := listen(t, func(c net.Conn) { io.Copy(c, c) })
@@ -193,7 +193,7 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 		f.Set(deadHosts(lab.Behaviour{Garbage: "\x00\x01garbage\r\n\r\n"}))
 	}
 	var wg sync.WaitGroup
-	for range 64 { // before a proxy has shown that it can do better
+	for range 64 { // the proxies have not opened a tunnel yet
 		wg.Go(func() {
 			r, err := http.NewRequest("GET", "https://dead.test/", nil)
 			if err == nil {
@@ -211,8 +211,8 @@ func TestGarbageToCONNECTForOneTarget(t *testing.T) {
 	assert.Equal(t, map[string]int{"closed": 3}, w.states())
 }
 
-// A 503 of one proxy at a target that has just been served through the others is tried
-// again without a wait.
+// If one proxy gets a 503 from a target that has just served the other proxies, the retry begins without a
+// wait.
 func TestNoWaitWhereOthersHaveJustBeenServed(t *testing.T) {
 	w := start(t, 4, "")
 	for range 20 {

@@ -19,7 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// byHost answers by the target's host, and 200 where none is named.
+// byHost returns the script of a proxy whose behaviour depends on the target's host. For other hosts it
+// responds with 200.
 func byHost(hosts map[string]lab.Behaviour) lab.Script {
 	return func(_ int, r *http.Request) lab.Behaviour {
 		host, _, _ := strings.Cut(r.Host, ":")
@@ -27,7 +28,7 @@ func byHost(hosts map[string]lab.Behaviour) lab.Script {
 	}
 }
 
-// states counts the breakers by their state.
+// states returns the number of breakers in each state.
 func (w *whirl) states() map[string]int {
 	out := map[string]int{}
 	for _, b := range w.json("/circuit-breakers")["circuit_breakers"].([]any) {
@@ -36,7 +37,7 @@ func (w *whirl) states() map[string]int {
 	return out
 }
 
-// The ways in which a target can be dead, as a proxy shows them.
+// The ways in which a dead target appears at a proxy.
 var deaths = map[string]lab.Behaviour{
 	"answers 503":                  lab.Status(503),
 	"closes without an answer":     {Fin: true},
@@ -48,11 +49,11 @@ var deaths = map[string]lab.Behaviour{
 	"the proxy answers 502 for it": lab.Status(502),
 }
 
-// quick shortens what a hanging target takes; everything else is as shipped.
+// quick is a configuration that shortens the wait for a target that hangs. Everything else has its default.
 const quick = "[timeouts]\nattempt = \"500ms\"\n[retry]\nbase_delay = 0.1\n"
 
-// A target that fails through every proxy opens no breaker, and the other targets
-// lose nothing, one request after the other and many at once.
+// A target that fails through every proxy opens no breaker, and the requests for other targets are served.
+// This is true for requests one after the other and for simultaneous ones.
 func TestADeadTargetOpensNoBreaker(t *testing.T) {
 	for name, death := range deaths {
 		for _, workers := range []int{1, 64} {
@@ -60,7 +61,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				t.Parallel()
 				requests := 128
 				if death.Hole {
-					requests = 16 // each takes a while
+					requests = 16 // few, because each request takes some time
 				}
 				w := start(t, 6, quick)
 				for _, f := range w.fakes {
@@ -86,15 +87,15 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				require.NotEmpty(t, targets)
 				assert.Equal(t, "dead.test:80", targets[0].(map[string]any)["target"])
 
-				// A proxy that really dies meanwhile is out within 10 tries.
+				// A proxy that dies meanwhile gets at most 10 attempts until its breaker opens.
 				w.clear()
-				w.fakes[0].Do(lab.Status(502)) // no reset, which would be a replay on each kept connection
+				w.fakes[0].Do(lab.Status(502)) // a reset would lead to a replay on each reused connection
 				for i := range 120 {
 					if w.breaker("F1")["state"] == "open" {
 						break
 					}
 					host := "good.test"
-					if i/6%2 == 0 { // by rounds of the rotation, so that each proxy gets both
+					if i/6%2 == 0 { // so that each proxy gets both kinds of requests
 						host = "dead.test"
 					}
 					w.request("GET", "http://"+host+"/", "")
@@ -104,7 +105,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 				for _, a := range w.fakes[0].Arrivals() {
 					at[a.Target]++
 				}
-				if death.Hole { // F1 answers at once where others hang, so it gets more of the dead target's retries
+				if death.Hole { // F1 does not hang, so it gets more of these retries
 					assert.LessOrEqual(t, at["http://good.test/"], 12, "%v %v", at, w.breaker("F1")["why"])
 				} else {
 					assert.LessOrEqual(t, w.fakes[0].Count(), 12, "%v %v", at, w.breaker("F1")["why"])
@@ -115,7 +116,7 @@ func TestADeadTargetOpensNoBreaker(t *testing.T) {
 	}
 }
 
-// The same inside tunnels: the target resets after the ClientHello.
+// The same is true in tunnels: the target resets the connection after the ClientHello.
 func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 	dead := listen(t, func(c net.Conn) {
 		c.Read(make([]byte, 1))
@@ -144,8 +145,8 @@ func TestADeadTargetInsideTunnelsOpensNoBreaker(t *testing.T) {
 	assert.Equal(t, map[string]int{"closed": 4}, w.states())
 }
 
-// Proxies that all fail now and then, at random: the gateway refuses nothing, and no
-// request fails that three attempts could have saved.
+// All proxies fail now and then at random. The gateway refuses no request, and each request that three
+// attempts could serve is served.
 func TestNoiseOpensNoBreaker(t *testing.T) {
 	for _, percent := range []int{2, 10, 30} {
 		t.Run(fmt.Sprintf("%d %%", percent), func(t *testing.T) {
@@ -189,7 +190,7 @@ func TestNoiseOpensNoBreaker(t *testing.T) {
 
 func pow3(p float64) float64 { return p * p * p }
 
-// A proxy that begins to fail always, in whichever way, among good ones.
+// In a pool of good proxies, one begins to fail every attempt, in each possible way.
 func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
 	ways := map[string]lab.Behaviour{
 		"503": lab.Status(503), "502": lab.Status(502), "closes": {Fin: true}, "resets": {Reset: true},
@@ -223,7 +224,7 @@ func TestABadProxyIsOutAfterAFewTries(t *testing.T) {
 	}
 }
 
-// An origin that answers 407 itself is relayed, and charged to nobody.
+// A target that responds with 407 itself: the response is relayed, and charged to nobody.
 func TestAnOriginsOwn407(t *testing.T) {
 	w := start(t, 4, "")
 	w.all(lab.Status(407))
@@ -238,8 +239,8 @@ func TestAnOriginsOwn407(t *testing.T) {
 	}
 }
 
-// An origin that stands in the list as if it were a proxy answers 400 to each
-// CONNECT: another proxy opens the tunnel, and the origin is out.
+// A proxy of the pool is in fact a web server that responds with 400 to each CONNECT. Another proxy opens the
+// tunnel, and the breaker of the wrong proxy opens.
 func TestAnOriginListedAsAProxy(t *testing.T) {
 	w := start(t, 4, "")
 	w.fakes[0].Do(lab.Status(400))
@@ -256,7 +257,7 @@ func TestAnOriginListedAsAProxy(t *testing.T) {
 	assert.LessOrEqual(t, w.fakes[0].Count(), 12)
 }
 
-// Everything fails at several targets: all breakers open, and requests are refused.
+// All requests fail at several targets: all breakers open, and the gateway refuses requests.
 func TestEverythingFails(t *testing.T) {
 	w := start(t, 3, quick)
 	w.all(lab.Behaviour{Reset: true})
@@ -269,8 +270,8 @@ func TestEverythingFails(t *testing.T) {
 	assert.Equal(t, "all_breakers_open", a.outcome())
 }
 
-// A suspect target costs one attempt a request and no wait, and is served again as
-// soon as it recovers.
+// A request for a suspect target gets one attempt and no wait. When the target recovers, it is served at
+// once.
 func TestASuspectTarget(t *testing.T) {
 	w := start(t, 6, "")
 	w.all(lab.Status(503))
@@ -293,7 +294,7 @@ func TestASuspectTarget(t *testing.T) {
 	}
 }
 
-// noWaits checks that there were retries, and none of them waited.
+// noWaits checks that there were retries, and that none of them waited.
 func (w *whirl) noWaits() {
 	w.t.Helper()
 	w.stop()
@@ -303,7 +304,7 @@ func (w *whirl) noWaits() {
 	}
 }
 
-// Nothing of the target was heard: another proxy is asked without a wait.
+// If no byte of the target has arrived, the retry through another proxy begins without a wait.
 func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 	for name, way := range map[string]lab.Behaviour{"reset": {Reset: true}, "closed": {Fin: true},
 		"credentials": lab.Challenge()} {
@@ -318,8 +319,8 @@ func TestNoWaitBeforeAFailoverWhenNothingWasHeard(t *testing.T) {
 	}
 }
 
-// An inner gateway that has tried a dead target in vain is believed: two levels take as
-// long as one.
+// A proxy is itself a Whirlpool gateway, which has tried a dead target in vain. The outer gateway does not
+// retry, so two gateways take as long as one.
 func TestTwoLevelsOfGateways(t *testing.T) {
 	inner := start(t, 4, "[retry]\nbase_delay = 0.5\n")
 	inner.all(lab.Status(503))
@@ -333,7 +334,8 @@ func TestTwoLevelsOfGateways(t *testing.T) {
 	require.Equal(t, []string{"exhausted"}, a.header.Values("X-Whirlpool-Outcome"))
 }
 
-// A proxy that wants a login which the gateway does not speak is told apart.
+// A proxy that requires an authentication scheme which the gateway does not support gets its own error
+// message.
 func TestASchemeThatIsNotSpoken(t *testing.T) {
 	w := start(t, 1, "")
 	w.fakes[0].Do(lab.Behaviour{Status: 407, Header: http.Header{"Proxy-Authenticate": {`Digest realm="x", nonce="y"`,
@@ -346,8 +348,8 @@ func TestASchemeThatIsNotSpoken(t *testing.T) {
 	require.Contains(t, header.Get("Proxy-Status"), "Digest or NTLM")
 }
 
-// A proxy that cannot resolve names says so with a page of its own: another one is
-// tried, and its breaker opens, although all its answers come fast.
+// A proxy that cannot resolve names responds with an error page of its own. Another proxy serves the request,
+// and the breaker of the first opens, although its responses are fast.
 func TestAProxysOwnErrorPage(t *testing.T) {
 	w := start(t, 3, "[selection]\nfirst = \"performance\"\n")
 	w.fakes[0].Do(lab.Behaviour{Garbage: "HTTP/1.0 500 Unable to connect\r\nServer: tinyproxy/1.11.1\r\n" +

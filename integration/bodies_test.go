@@ -18,8 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A body is replayed byte for byte or not at all (E6): up to the limit it is,
-// whatever its framing; one byte more and the request is tried once.
+// A body is sent again completely or not at all (E6). Up to the limit it is sent again, with any framing. If
+// it is one byte longer, the request gets one attempt.
 func TestS27ReplayOrNot(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
@@ -31,7 +31,7 @@ func TestS27ReplayOrNot(t *testing.T) {
 				body := make([]byte, size)
 				random.Read(body)
 				w.all(lab.OK())
-				w.driveTo(w.fakes[1], 1) // the next is F1's turn
+				w.driveTo(w.fakes[1], 1) // so the next first attempt goes to F1
 				w.clear()
 				w.fakes[0].Do(lab.Status(503))
 				q, err := http.NewRequest(method, "http://origin.test/", bytes.NewReader(body))
@@ -62,7 +62,8 @@ func TestS27ReplayOrNot(t *testing.T) {
 	}
 }
 
-// A proxy that was never reached has taken nothing of a body, however long it is.
+// If no connection to the proxy was opened, no part of the body was sent. So the request is retried, however
+// long its body is.
 func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[gateway]\nreplay_limit = \"64KiB\"\n")
@@ -88,8 +89,8 @@ func TestALongBodyIsTriedUntilItGoesOut(t *testing.T) {
 	require.NotZero(t, w.breaker("F1")["failure_count"], "it was tried first")
 }
 
-// A body that breaks off or stands still upstream breaks off for the client,
-// is never retried, and is the proxy's failure (E8).
+// A body that ends early or stalls at the proxy also ends early for the client. The request is not retried,
+// and the proxy is charged (E8).
 func TestS33CutBodies(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"1s\"\n")
@@ -125,15 +126,14 @@ func TestS33CutBodies(t *testing.T) {
 	require.Contains(t, string(one), `"truncated":true`)
 	w.reconcile(0)
 
-	// A body without framing ends with its connection: that is a clean end.
+	// A body without framing ends with its connection. That is a regular end.
 	w.all(lab.Behaviour{Garbage: "HTTP/1.1 200 OK\r\n\r\n" + strings.Repeat("x", 50_000)})
 	a := w.get()
 	require.NoError(t, a.err)
 	require.Len(t, a.body, 50_000)
 }
 
-// What came of an answer that broke off reaches a client that is slow to take it,
-// before the reset that says that there is no more.
+// If a response ends early, a slow client gets all bytes that have arrived, and then the reset.
 func TestS33WhatCameIsDelivered(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -155,9 +155,9 @@ func TestS33WhatCameIsDelivered(t *testing.T) {
 	require.EqualValues(t, size, n)
 }
 
-// A client that takes a long body slowly gets every byte of it, and one that
-// takes nothing for body_idle is given up; neither is a proxy's failure. The
-// same for one that stops sending, or breaks its chunks, in a long upload.
+// A client that reads a long body slowly gets every byte of it. A client that reads nothing for body_idle is
+// disconnected. Neither is charged to the proxy. The same is true for a client that stalls, or sends
+// malformed chunks, in a long upload.
 func TestS33SlowAndStalledClients(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[timeouts]\nbody_idle = \"2s\"\n")
@@ -180,7 +180,7 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		m, err := io.CopyN(h, r.Body, min(64<<10, size-n))
 		require.NoError(t, err, "after %d bytes", n)
 		n += m
-		time.Sleep(40 * time.Millisecond) // 1.6 MB/s: the kernel's buffer of 4 MB lasts longer than body_idle
+		time.Sleep(40 * time.Millisecond) // 1.6 MB/s: the kernel's buffer of 4 MB lasts for longer than body_idle
 	}
 	want := sha256.New()
 	io.CopyN(want, lab.Counting(), size)
@@ -197,10 +197,10 @@ func TestS33SlowAndStalledClients(t *testing.T) {
 		return all
 	}
 	require.Equal(t, []string{"success"}, outcomes())
-	stalled := []net.Conn{ask("GET", "\r\n")} // takes nothing of a body with a length
+	stalled := []net.Conn{ask("GET", "\r\n")} // a client that reads nothing of a body with a Content-Length
 	eventually(t, "it is given up", func() bool { return len(outcomes()) == 2 })
 	w.all(lab.Behaviour{Pieces: 100_000, Body: strings.Repeat("x", 4000)})
-	stalled = append(stalled, ask("GET", "\r\n")) // nor of chunks
+	stalled = append(stalled, ask("GET", "\r\n")) // a client that reads nothing of a chunked body
 	eventually(t, "it is given up", func() bool { return len(outcomes()) == 3 })
 	w.all(lab.OK())
 	long := strings.Repeat("x", 2<<20)

@@ -37,7 +37,7 @@ func TestS37S38TheBreakerOpens(t *testing.T) {
 	opened := w.at(events[0].(map[string]any)["timestamp"])
 	require.WithinDuration(t, opened.Add(10*time.Minute), w.at(b["next_test_time"]), 20*time.Millisecond)
 
-	// A success clears nothing.
+	// A success does not clear the window.
 	w.call("POST", "/circuit-breakers/F1/reset", "")
 	w.fakes[0].Set(func(n int, _ *http.Request) lab.Behaviour {
 		if n%2 == 0 {
@@ -95,14 +95,14 @@ func TestS41S42OneProbe(t *testing.T) {
 	}
 	require.InDelta(t, 100, w.fakes[0].Count(), 20, "its share is back")
 
-	// A failed probe opens it anew for the full time.
+	// A failed probe opens the breaker again for the full time.
 	w.trip(w.fakes[0])
 	w.state("F1", "half_open")
 	w.driveTo(w.fakes[0], 1)
 	w.reopened("F1")
 }
 
-// opened is when the breaker opened last.
+// opened returns the time when the breaker opened last.
 func (w *whirl) opened(id string) (at time.Time) {
 	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["proxy_id"] == id && e["to_state"] == "open" {
@@ -112,12 +112,12 @@ func (w *whirl) opened(id string) (at time.Time) {
 	return at
 }
 
-// reopened checks that a failed probe has opened the breaker for the full second of confKB.
+// reopened checks that a failed probe has opened the breaker for one second, the timeout_duration of confKB.
 func (w *whirl) reopened(id string) {
 	w.t.Helper()
 	b := w.breaker(id)
 	states := w.transitions(id)
-	if b["state"] != "open" { // a slow machine: it is due again
+	if b["state"] != "open" { // on a slow machine it may be due again
 		require.Equal(w.t, []string{"half_open", "open", "half_open"}, states[len(states)-3:])
 		return
 	}
@@ -140,7 +140,7 @@ func TestS45AllOpen(t *testing.T) {
 		return true
 	})
 	for range 12 {
-		w.get() // the probes fail: open for 10 min now
+		w.get() // the probes fail, and the breakers are now open for 10 min
 	}
 	first := w.opened("F1")
 	n, conns := w.arrivals(), w.fakes[0].Connections()
@@ -248,8 +248,7 @@ func TestS62ARequestThatWaits(t *testing.T) {
 	require.Equal(t, "waiting", one["state"])
 }
 
-// A signal that comes twice at once is one; one that comes later ends the wait
-// for what still runs.
+// Two signals at the same time count as one. A later second signal ends the wait for the requests in flight.
 func TestASecondSignal(t *testing.T) {
 	for _, apart := range []time.Duration{0, 300 * time.Millisecond} {
 		w := start(t, 1, "")

@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// whirlpool check finds the good proxies of a list, what they can do and which protocol they speak, and writes a list
-// that serve reads.
+// whirlpool check finds the good proxies of a list, their abilities and protocols, and writes a list that
+// serve can read.
 func TestCheckOfAList(t *testing.T) {
 	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Write([]byte("the expected text"))
@@ -66,7 +66,7 @@ func TestCheckOfAList(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 0o600, info.Mode().Perm())
 
-	out, _, err = check(list) // without a URL a proxy that accepts connections is good
+	out, _, err = check(list) // without a URL, a proxy is good if it accepts connections
 	require.NoError(t, err)
 	require.Contains(t, out, failing)
 	require.NotContains(t, out, dead)

@@ -21,7 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// curl and python3-requests, as people use them.
+// curl and python3-requests use the gateway in the usual ways.
 func TestRealClients(t *testing.T) {
 	w := start(t, 3, confK)
 	w.fakes[0].Do(lab.Status(503))
@@ -53,7 +53,7 @@ print("ok")`
 	w.reconcile(0)
 }
 
-// Of a tunnel that is refused clients show the status line and nothing else.
+// Clients show only the status line of a refused CONNECT, so it has the reason.
 func TestARefusedTunnelSaysWhy(t *testing.T) {
 	w := start(t, 1, "[retry]\nbase_delay = 0.1\n[breaker]\nfailure_threshold = 4\n")
 	w.fakes[0].Close()
@@ -72,7 +72,7 @@ except requests.exceptions.ProxyError as e:
 		"circuit breaker is open")
 }
 
-// The README's five minutes, line by line, on the demo.
+// The commands of the README work line by line with the demo.
 func TestTheTour(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
@@ -87,7 +87,7 @@ func TestTheTour(t *testing.T) {
 	require.Len(t, lines, 5)
 	for _, l := range lines {
 		line := strings.NewReplacer("127.0.0.1:8888", w.gateway, "127.0.0.1:8889", w.api).Replace(l[1])
-		if !strings.Contains(line, "max_attempts=1") { // one try may well meet the proxy that refuses
+		if !strings.Contains(line, "max_attempts=1") { // with one attempt the request may go to the proxy that refuses
 			line += " -f"
 		}
 		out, err := exec.Command("sh", "-c", line+" -sS -m 10").CombinedOutput()
@@ -102,7 +102,7 @@ func TestTheTour(t *testing.T) {
 	for range 20 {
 		out, err := exec.Command("sh", "-c", printed[1]+" -f -sS -m 10").CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		// what a newcomer tries next
+		// the same with https, which a newcomer tries next
 		tunnel := strings.Replace(printed[1], "http://demo", "https://demo", 1) + " -k -f -sS -m 10"
 		out, err = exec.Command("sh", "-c", tunnel).CombinedOutput()
 		require.NoError(t, err, "%s\n%s", tunnel, out)
@@ -124,8 +124,7 @@ func TestConfigCheckNamesEveryFault(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 }
 
-// With format = "json" a collector that reads standard output and standard error
-// finds a record in each line, of the start too.
+// With format = "json", each line on standard output and standard error is a JSON record, also at the start.
 func TestEveryLineIsARecord(t *testing.T) {
 	w := start(t, 1, "[log]\nformat = \"json\"\nlevel = \"debug\"\n")
 	w.fakes[0].Do(lab.Status(503))
@@ -168,8 +167,8 @@ func TestUsers(t *testing.T) {
 		"the client's login stays here")
 }
 
-// A quarter of a gigabyte each way in bounded memory. (A whole one passes too,
-// and takes minutes under the race detector.)
+// 256 MiB in each direction need little memory. A whole GiB also passes, but takes minutes with the race
+// detector.
 func TestLargeBodiesStream(t *testing.T) {
 	w := start(t, 1, confK)
 	const size = 256 << 20
@@ -198,7 +197,7 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// resident is a process's memory in KiB: now (VmRSS) or at its peak (VmHWM).
+// resident returns a process's resident memory in KiB: the current size (VmRSS) or the peak (VmHWM).
 func resident(t *testing.T, pid int, which string) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)
@@ -208,7 +207,7 @@ func resident(t *testing.T, pid int, which string) int {
 	return n
 }
 
-// A body cut upstream is a broken transfer, never a clean end.
+// If a body ends early at the proxy, the client gets a broken transfer and no regular end.
 func TestACutBodyIsNoCleanEnd(t *testing.T) {
 	w := start(t, 1, confK)
 	w.all(lab.Behaviour{Cut: 100})
@@ -224,7 +223,7 @@ func TestACutBodyIsNoCleanEnd(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A user's module, uploaded, steers the running gateway.
+// An uploaded module chooses the proxies of the running gateway.
 func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	w := start(t, 3, confK)
 	code, err := os.ReadFile("../plugins/builtin/weighted.wasm")
@@ -264,7 +263,7 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	require.Equal(t, 422, status)
 }
 
-// Whoever reads the log may leave: the gateway goes on without.
+// If the reader of the log ends, the gateway continues without it.
 func TestTheLogsReaderLeaves(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -280,7 +279,7 @@ func TestTheLogsReaderLeaves(t *testing.T) {
 	eventually(t, "it runs", func() bool { return w.try("/healthz") })
 	r.Close()
 	w.all(lab.Status(503))
-	for range 3 { // each of them is logged
+	for range 3 { // each of these requests is logged
 		require.Equal(t, 503, w.get(ovr("max_attempts=2")...).status)
 	}
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
@@ -295,7 +294,7 @@ func (w *whirl) try(path string) bool {
 	return err == nil
 }
 
-// A tunnel is in flight until it ends.
+// The API lists a tunnel as in flight until it ends.
 func TestATunnelIsSeen(t *testing.T) {
 	w := start(t, 1, confK)
 	origin, err := net.Listen("tcp", "127.0.0.1:0")

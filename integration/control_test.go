@@ -12,21 +12,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A test that measures a wait compares it with a control that is measured at the same time on the same machine:
-// a child process that waits and then sends one byte to this process, over and over. What a wait through the gateway
-// needs beyond its due time (a timer, a send, a receive in another process) the control needs as well, so its lateness
-// shows how late the machine is at that moment.
+// A test that measures a wait compares it with a control that runs at the same time on the same machine. The
+// control is a child process that repeatedly waits and then sends one byte to this process. A wait in the
+// gateway needs a timer, a send, and a receive in another process; the control needs the same. So the
+// lateness of the control shows how late the machine is at that moment.
 
 const (
 	controlWait = 20 * time.Millisecond
-	controlEnv  = "WHIRLPOOL_TEST_CONTROL" // the address to send to; makes the test binary the child process
+	controlEnv  = "WHIRLPOOL_TEST_CONTROL" // address that the child process sends to
 )
 
-// control collects the lateness of the child process's waits.
+// control holds the lateness of the child process's waits.
 type control struct {
 	mu      sync.Mutex
 	samples []sample
-	since   time.Time // when the wait under way began
+	since   time.Time // beginning of the current wait
 }
 
 type sample struct {
@@ -37,7 +37,7 @@ type sample struct {
 // machine is the control of this test binary. TestMain starts it.
 var machine control
 
-// run starts the child process, which ends with this one.
+// run starts the child process. The child process ends with this process.
 func (c *control) run() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *control) receive(conn net.Conn) {
 	}
 }
 
-// worst is the largest lateness of a wait that ended after begin, or is still under way.
+// worst returns the largest lateness of the waits that ended after begin, including the current wait.
 func (c *control) worst(begin time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +88,7 @@ func (c *control) worst(begin time.Time) time.Duration {
 	return worst
 }
 
-// controlProcess is the child: it waits, sends one byte and waits for the byte that comes back.
+// controlProcess is the child process: it waits, sends one byte, and waits for the byte that comes back.
 func controlProcess(addr string) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -106,15 +106,16 @@ func controlProcess(addr string) {
 	}
 }
 
-// tolerance is how much later than due something may be that took place after begin: 60 ms on a quiet machine, and
-// eight times the largest lateness of the control beside it and in the 5 s before. On its way from a timer of the
-// gateway to the note of a fake a retry waits for a processor up to eight times (timer, dial, accept, goroutines,
-// reads), the control twice.
+// tolerance returns how much later than due an event after begin may happen. It is 60 ms on a quiet machine,
+// plus eight times the largest lateness of the control since 5 s before begin. From the timer in the gateway
+// to the record in a fake, a retry waits for a processor up to eight times (timer, dial, accept, goroutines,
+// reads); the control waits twice.
 func tolerance(begin time.Time) time.Duration {
 	return 60*time.Millisecond + 8*machine.worst(begin.Add(-5*time.Second))
 }
 
-// requireTook checks how long an answer took: at least seconds, and longer only by the tolerance.
+// requireTook checks the duration of a response: at least the given seconds, and at most the tolerance
+// longer.
 func requireTook(t *testing.T, a answer, seconds float64) {
 	t.Helper()
 	due := time.Duration(seconds * float64(time.Second))
@@ -122,10 +123,10 @@ func requireTook(t *testing.T, a answer, seconds float64) {
 	require.LessOrEqual(t, a.took, due+tolerance(a.asked), "the answer is late")
 }
 
-// The control notices that this process is late.
+// The control measures that this process is late.
 func TestTheControlIsLateWithTheMachine(t *testing.T) {
 	begin := time.Now()
-	machine.mu.Lock() // the control's next byte is received late
+	machine.mu.Lock() // so that the next byte of the control is received late
 	time.Sleep(200 * time.Millisecond)
 	machine.mu.Unlock()
 	require.Greater(t, machine.worst(begin), 150*time.Millisecond)

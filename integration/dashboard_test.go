@@ -21,14 +21,14 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// The visitor is what somebody does on the dashboard, in the page itself.
+// visitor is a script that acts on the dashboard within the page.
 //
 //go:embed testdata/visitor.js
 var visitor []byte
 
-// TestTheDashboard visits the dashboard with a browser: through a reverse proxy
-// that has it in a folder and gives another Host, adds the visitor to the page, and
-// can look like a gateway that has stopped or hangs.
+// TestTheDashboard opens the dashboard in a browser. Between them is a reverse proxy that serves the
+// dashboard in a folder and sends another Host. It adds the visitor to the page, and can simulate a gateway
+// that has stopped or hangs.
 func TestTheDashboard(t *testing.T) {
 	config := func(attempts string) string {
 		return `[retry]
@@ -73,14 +73,14 @@ role = "admin"
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, q *http.Request) {
 		if stopped.Load() {
-			panic(http.ErrAbortHandler) // the connection ends without an answer
+			panic(http.ErrAbortHandler) // the connection ends without a response
 		}
 		if hangs.Load() {
 			<-q.Context().Done()
 			return
 		}
 		if q.URL.Path == "/api/v1/plugins" && q.Header.Get("Authorization") == "" {
-			select { // what was asked without a key is answered when there is one
+			select { // a request without a key is held until there is a key
 			case <-signedIn:
 			case <-q.Context().Done():
 			}
@@ -122,7 +122,7 @@ role = "admin"
 		"--no-first-run",
 		"--window-size=500,800", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", server.URL+"/whirlpool/")
 	browser.Stdout, browser.Stderr = said, said
-	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it is many processes
+	browser.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // because the browser consists of many processes
 	require.NoError(t, browser.Start())
 	defer func() {
 		syscall.Kill(-browser.Process.Pid, syscall.SIGKILL)

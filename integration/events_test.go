@@ -21,7 +21,8 @@ type event struct {
 	data     map[string]any
 }
 
-// events returns a function that waits for the next event of GET /events, as a client that was given lastID.
+// events returns a function that waits for the next event of GET /events. lastID is the id of the last event
+// that the client has received.
 func (w *whirl) events(query, lastID string) (next func() event, leave func()) {
 	q, err := http.NewRequest("GET", "http://"+w.api+"/api/v1/events"+query, nil)
 	require.NoError(w.t, err)
@@ -55,7 +56,8 @@ func (w *whirl) events(query, lastID string) (next func() event, leave func()) {
 	}, func() { r.Body.Close() }
 }
 
-// The binary reports its events as they come, again after a client's pause, and ends the stream when it stops.
+// The binary reports its events at once. A client that comes back gets the events since its last one. The
+// stream ends when the gateway stops.
 func TestTheEventStream(t *testing.T) {
 	w := start(t, 2, strings.Replace(confOpen, "failure_threshold = 5", "failure_threshold = 1", 1))
 	next, leave := w.events("", "")
@@ -100,7 +102,7 @@ func TestTheEventStream(t *testing.T) {
 	require.NoError(t, w.cmd.Wait(), "the streams do not hold up the stop")
 }
 
-// talker is a scorer that logs "hello" and states a setting.
+// talker is a scorer that logs "hello" and declares a setting.
 func talker() []byte {
 	m := wasm.Scorer(wasm.Join(
 		wasm.Const32(1), wasm.Const32(40_000), wasm.Const32(5), wasm.CallTo(0), wasm.Scores(1))...)
@@ -116,7 +118,7 @@ func talker() []byte {
 	).Bytes()
 }
 
-// What a plugin logs comes as an event.
+// A log line of a plugin is an event.
 func TestEventsOfAPlugin(t *testing.T) {
 	w := start(t, 2, confK)
 	next, _ := w.events("?type=plugin_log", "")

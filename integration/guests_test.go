@@ -14,20 +14,19 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// latencies are of requests through the gateway, and of its own endpoints, while
-// something else goes on.
+// latencies are those of requests through the gateway and of its own endpoints, while something else runs.
 type latencies struct {
 	requests int
-	p99      time.Duration // of requests
-	healthz  time.Duration // the slowest
-	resident int           // MiB at the end
+	p99      time.Duration // 99th percentile of the requests' latencies
+	healthz  time.Duration // the longest latency of /healthz
+	resident int           // resident memory at the end, MiB
 }
 
 func (l latencies) String() string {
 	return fmt.Sprintf("%d requests, p99 %v, slowest /healthz %v, %d MiB", l.requests, l.p99, l.healthz, l.resident)
 }
 
-// measure sends requests for so long, while beside runs again and again.
+// measure sends requests for the given time, and calls beside repeatedly during that time.
 func (w *whirl) measure(long time.Duration, beside func()) latencies {
 	end := time.Now().Add(long)
 	var mu sync.Mutex
@@ -69,8 +68,8 @@ func (w *whirl) measure(long time.Duration, beside func()) latencies {
 	return l
 }
 
-// One upload, or one plugin in use, does not slow the other requests, nor take much
-// memory, whatever it does with its fuel.
+// One upload, or one plugin in use, does not slow down other requests and does not need much memory, however
+// it uses its fuel.
 func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 	upload := func(w *whirl, want int, m *wt.Module) {
 		status, body := w.upload("POST", "hostile", m.Bytes())
@@ -83,7 +82,7 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		before func(w *whirl)
 		beside func(w *whirl)
-		memory int // MiB that the module may have: 16 in each of 16 instances (sdk/ABI.md, 7)
+		memory int // memory that the module may use, MiB: 16 in each of 16 instances (sdk/ABI.md, 7)
 	}{
 		"uploads whose start is slow": {beside: func(w *whirl) { upload(w, 422, wt.SlowStart()) }},
 		"a slow scorer in use": {
@@ -116,7 +115,7 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 3, confK)
-			w.measure(time.Second, nil) // to warm up
+			w.measure(time.Second, nil) // warm-up
 			alone := w.measure(2*time.Second, nil)
 			if c.before != nil {
 				c.before(w)
@@ -129,7 +128,7 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 			attacked := w.measure(2*time.Second, beside)
 			t.Logf("alone:    %v", alone)
 			t.Logf("attacked: %v", attacked)
-			late := tolerance(begin) // 60 ms if nothing else runs
+			late := tolerance(begin) // 60 ms on an idle machine
 			require.Less(t, attacked.p99, 2*alone.p99+late/6)
 			require.Less(t, attacked.healthz, 2*alone.healthz+40*time.Millisecond+late)
 			require.Less(t, attacked.resident, alone.resident+64+c.memory)
@@ -137,8 +136,8 @@ func TestAHostileModuleHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// A module that is slow to compile holds up no other: a small one uploaded after it serves first. The state of an
-// upload that nobody waits for can be read.
+// A module that is slow to compile does not delay other modules: a small module that is uploaded after it is
+// ready first. The state of an upload can be read, even if no client waits for it.
 func TestSmallUploadsPassSlowOnes(t *testing.T) {
 	w := start(t, 1, confK)
 	var states []string

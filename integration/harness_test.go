@@ -1,5 +1,5 @@
-// Package integration runs the real binary against scripted proxies on
-// loopback; the tests are numbered like the scenarios they run.
+// Package integration runs the real binary with scripted proxies on loopback. The tests have the numbers of
+// their scenarios (docs/scenarios.md).
 package integration
 
 import (
@@ -50,11 +50,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// whirl is one running gateway with its fakes.
+// whirl is a running gateway with its fakes.
 type whirl struct {
 	t        *testing.T
 	dir      string
-	stateDir string // of write: [state] dir; "" keeps none
+	stateDir string // [state] dir in the configuration that write writes; "" for none
 	file     string
 	gateway  string
 	api      string
@@ -62,9 +62,9 @@ type whirl struct {
 	log      *buffer
 	cmd      *exec.Cmd
 	client   *http.Client
-	panics   bool     // the test makes plugins panic, which the log says
-	files    int      // limit of open files of the next run; 0 for the machine's
-	env      []string // of the gateway, beside the machine's
+	panics   bool     // the test makes plugins panic, so the log may contain panics
+	files    int      // limit of open files in the next run; 0 for the limit of the machine
+	env      []string // additional environment variables of the gateway
 }
 
 type buffer struct {
@@ -84,9 +84,9 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// freePort is an address that nobody listens on. It lies below the ports that
-// the kernel gives to outgoing connections (ip_local_port_range, from 32768 on),
-// one of which could take it before the gateway does.
+// freePort returns an address on which nothing listens. The port is below those that the kernel assigns to
+// outgoing connections (ip_local_port_range, from 32768 on). Otherwise an outgoing connection might use it
+// before the gateway does.
 func freePort(t *testing.T) string {
 	for range 100 {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
@@ -107,13 +107,14 @@ const (
 		"[breaker]\nblame = \"literal\"\nfailure_threshold = 5\nwindow_duration = \"2s\"\ntimeout_duration = \"1s\"\n"
 )
 
-// confOpen is confKB with a breaker that stays open while a test runs, and whose window holds all failures of a test.
+// confOpen is confKB with longer times: a breaker stays open during a test, and its window holds all failures
+// of the test.
 var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(confKB)
 
-// byTurns begins with each proxy by turns, however many requests run through it.
+// byTurns makes first attempts use the proxies in turn, even if many requests are in flight.
 const byTurns = "[selection]\nfirst = \"round_robin\"\n"
 
-// start runs the gateway on n fakes, F1 to Fn, that answer 200.
+// start runs the gateway with n fakes, F1 to Fn, which respond with 200.
 func start(t *testing.T, n int, config string) *whirl {
 	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}
 	for i := range n {
@@ -131,7 +132,7 @@ func start(t *testing.T, n int, config string) *whirl {
 	return w
 }
 
-// write writes the configuration, as an editor does: by rename.
+// write replaces the configuration file by a rename, as an editor does.
 func (w *whirl) write(config string) {
 	var b strings.Builder
 	b.WriteString(config)
@@ -176,26 +177,26 @@ func (w *whirl) run(args ...string) {
 	w.t.Fatalf("the gateway does not start:\n%s", w.log)
 }
 
-// answer is what a client got.
+// answer is the response that a client got.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 	err    error
-	asked  time.Time     // before the request was sent
-	took   time.Duration // from there to the end of the answer
+	asked  time.Time     // time before the request was sent
+	took   time.Duration // time from asked to the end of the response
 }
 
 func (a answer) attempts() string { return a.header.Get("X-Whirlpool-Attempts") }
 func (a answer) outcome() string  { return a.header.Get("X-Whirlpool-Outcome") }
 func (a answer) proxy() string    { return a.header.Get("X-Whirlpool-Proxy-Id") }
 
-// do sends a request through the gateway; headers are name, value, ...
+// do sends a request through the gateway. headers are name, value, name, value and so on.
 func (w *whirl) do(method, body string, headers ...string) answer {
 	return w.request(method, "http://origin.test/path?token=querysecret", body, headers...)
 }
 
-// request is do for a URL of one's own.
+// request does the same as do, for another URL.
 func (w *whirl) request(method, target, body string, headers ...string) answer {
 	q, err := http.NewRequest(method, target, strings.NewReader(body))
 	require.NoError(w.t, err)
@@ -221,7 +222,7 @@ func (w *whirl) get(headers ...string) answer { return w.do("GET", "", headers..
 
 func ovr(s string) []string { return []string{"X-Whirlpool-Retry", s} }
 
-// connect asks for a tunnel and returns the answer's status and header.
+// connect sends a CONNECT and returns the status and the header of the response.
 func (w *whirl) connect(target string) (int, http.Header, net.Conn) {
 	c, err := net.DialTimeout("tcp", w.gateway, patience)
 	require.NoError(w.t, err)
@@ -269,7 +270,7 @@ func listen(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// call asks the API.
+// call sends a request to the API.
 func (w *whirl) call(method, path, body string, headers ...string) (int, []byte, http.Header) {
 	q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, strings.NewReader(body))
 	require.NoError(w.t, err)
@@ -288,7 +289,7 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 	return r.StatusCode, b, r.Header
 }
 
-// json asks the API and expects 200.
+// json sends a GET to the API and requires the status 200.
 func (w *whirl) json(path string) map[string]any {
 	status, body, _ := w.call("GET", path, "")
 	require.Equal(w.t, 200, status, "%s: %s", path, body)
@@ -323,7 +324,7 @@ func (w *whirl) clear() {
 	}
 }
 
-// ordered are the arrivals of all fakes, by time.
+// ordered returns the arrivals at all fakes, ordered by time.
 func (w *whirl) ordered() []lab.Arrival {
 	var all []lab.Arrival
 	for _, f := range w.fakes {
@@ -337,13 +338,15 @@ func (w *whirl) ordered() []lab.Arrival {
 	return all
 }
 
-// gaps checks the waits between attempts, in seconds: never early, and late only by the tolerance.
+// gaps checks the waits between attempts, in seconds. None may be too short, or longer than the tolerance
+// permits.
 func (w *whirl) gaps(want ...float64) {
 	w.t.Helper()
 	all := w.ordered()
 	require.Len(w.t, all, len(want)+1)
 	for i, s := range want {
-		// A fake notes when a request arrived, before it answers, and when it had answered: the wait begins between.
+		// A fake records the arrival of a request before it responds, and the end of its response. The wait begins
+		// between the two.
 		require.GreaterOrEqual(w.t, all[i+1].At.Sub(all[i].At).Seconds(), s, "wait %d is early", i)
 		late := all[i+1].At.Sub(all[i].Ended).Seconds() - s
 		require.LessOrEqual(w.t, late, tolerance(all[0].At).Seconds(), "wait %d is late", i)
@@ -362,7 +365,7 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 	w.t.Fatalf("%s gets no traffic", f.Name)
 }
 
-// patience is how long a test waits for what has to happen; only a test that fails waits for so long.
+// patience is the longest time that a test waits for an event. Only a test that fails waits for so long.
 const patience = time.Minute
 
 func eventually(t *testing.T, what string, f func() bool) {
@@ -375,7 +378,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// at is a time that the API has told, such as a breaker's next_test_time.
+// at parses a time in a response of the API, such as next_test_time of a breaker.
 func (w *whirl) at(told any) time.Time {
 	w.t.Helper()
 	text, _ := told.(string)
@@ -384,7 +387,7 @@ func (w *whirl) at(told any) time.Time {
 	return at
 }
 
-// loggedDelays are the waits before retries by request id, as the log has them.
+// loggedDelays returns the waits before retries in the log, by request id.
 func (w *whirl) loggedDelays() map[string][]string {
 	out := map[string][]string{}
 	for _, m := range retryRecord.FindAllStringSubmatch(w.log.String(), -1) {
@@ -395,8 +398,7 @@ func (w *whirl) loggedDelays() map[string][]string {
 
 var retryRecord = regexp.MustCompile(`msg=retry request_id=(\S+) .*?delay=(\S+)`)
 
-// retriesLogged waits for so many records of retries, which are written a
-// moment after they are made.
+// retriesLogged waits until the log has n records of retries. They are written shortly after the retries.
 func (w *whirl) retriesLogged(n int) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("%d records of retries", n), func() bool {
@@ -405,10 +407,9 @@ func (w *whirl) retriesLogged(n int) {
 	})
 }
 
-// reconcile checks that the books balance: (I1) each attempt arrived at a proxy or
-// was refused, and (I2) succeeded, failed or was cancelled; (I3) successes are the
-// same by attempt and by proxy, (I4) the totals by hour and at large, and (I5)
-// openings by proxy and as events.
+// reconcile checks that all counts agree. (I1) Each attempt arrived at a proxy or was refused. (I2) Each
+// attempt succeeded, failed or was cancelled. The successes are the same by attempt and by proxy (I3), the
+// totals by hour and overall (I4), and the openings by proxy and as events (I5).
 func (w *whirl) reconcile(refused int) {
 	w.t.Helper()
 	s := w.json("/metrics/retries")
@@ -448,7 +449,7 @@ func (w *whirl) reconcile(refused int) {
 
 func (w *whirl) signal(s syscall.Signal) { require.NoError(w.t, w.cmd.Process.Signal(s)) }
 
-// stop ends the gateway as a service manager does; its log is whole then.
+// stop ends the gateway with SIGTERM. After it the log is complete.
 func (w *whirl) stop() {
 	w.t.Helper()
 	w.signal(syscall.SIGTERM)

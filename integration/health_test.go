@@ -22,7 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// checked returns the view of a proxy once its last health check has a result.
+// checked waits until a proxy's last health check has the given result, and returns the view of the proxy.
 func (w *whirl) checked(id string, passed bool) map[string]any {
 	w.t.Helper()
 	var p map[string]any
@@ -40,7 +40,7 @@ func abilities(p map[string]any) (forward, tls, other any) {
 	return state("forward"), state("connect_443"), state("connect_other")
 }
 
-// Checks with an http:// URL: what each proxy can do, before any request.
+// Health checks with an http:// URL find the abilities of each proxy before any request.
 func TestHealthChecks(t *testing.T) {
 	host := responder(t, nil)
 	w := start(t, 5, byTurns+"[breaker]\nfailure_threshold = 3\n")
@@ -92,12 +92,12 @@ func TestHealthChecks(t *testing.T) {
 	r.Body.Close()
 	require.Regexp(t, `whirlpool_health_checks_total{result="passed"} [1-9]`, string(metrics))
 	require.Regexp(t, `whirlpool_health_checks_total{result="failed"} [1-9]`, string(metrics))
-	w.json("/config") // call looks for the secret
+	w.json("/config") // so that call searches the response for the secret
 	w.write(byTurns)
 	eventually(t, "no more checks", func() bool { return w.json("/proxies/F1")["last_check"] == nil })
 }
 
-// Checks with an https:// URL find proxies that intercept TLS, and those that open no tunnels.
+// Health checks with an https:// URL find proxies that intercept TLS, and proxies that open no tunnels.
 func TestHealthChecksWithTLS(t *testing.T) {
 	trusted := selfSigned(t)
 	host, file := responder(t, trusted), filepath.Join(t.TempDir(), "ca.pem")
@@ -126,7 +126,7 @@ func TestHealthChecksWithTLS(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 }
 
-// An open breaker is closed by a check, without a request.
+// A health check closes an open breaker without a request.
 func TestAHealthCheckIsTheProbe(t *testing.T) {
 	host := responder(t, nil)
 	w := start(t, 1, confKB+"[health]\nurl = \"http://"+host+"/\"\ninterval = \"1h\"\n")
@@ -150,7 +150,7 @@ func TestAHealthCheckIsTheProbe(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 }
 
-// selfSigned returns a certificate for 127.0.0.1 that nobody trusts unless it is one of the roots.
+// selfSigned returns a certificate for 127.0.0.1. It is valid only for clients that have it as a root.
 func selfSigned(t *testing.T) *tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -161,7 +161,7 @@ func selfSigned(t *testing.T) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// responder runs a target of health checks.
+// responder starts a target of health checks.
 func responder(t *testing.T, certificate *tls.Certificate) string {
 	r, err := lab.StartResponder("127.0.0.1:0", certificate)
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func (w *whirl) metric(name string) int {
 	return n
 }
 
-// flood sends n requests by 16 workers and returns how long they took, sorted.
+// flood sends n requests by 16 workers. It returns their durations, sorted.
 func (w *whirl) flood(n int, headers ...string) (took []time.Duration) {
 	w.t.Helper()
 	var mu sync.Mutex
@@ -63,8 +63,8 @@ func (w *whirl) flood(n int, headers ...string) (took []time.Duration) {
 	return took
 }
 
-// One of eight proxies takes 2 s for a tenth of its requests. With hedges nearly no client waits for it, at the cost of
-// at most 5 % more attempts; without, one client in eighty does.
+// One of eight proxies takes 2 s for a tenth of its requests. With hedges nearly no client waits for it, and
+// at most 5 % more attempts are made. Without hedges one client in eighty waits for it.
 func TestHedgesCutTheTail(t *testing.T) {
 	w := start(t, 8, byTurns+"[retry]\nhedge = \"p95\"\n[timeouts]\nadaptive = false\n")
 	w.all(lab.Slow(10 * time.Millisecond))
@@ -75,7 +75,7 @@ func TestHedgesCutTheTail(t *testing.T) {
 		return lab.Slow(10 * time.Millisecond)
 	})
 	const n = 2400
-	w.flood(400) // until the p95 is known and the budget has filled
+	w.flood(400) // until the p95 is known and the hedge budget is full
 	before := w.arrivals()
 	hedged := w.flood(n)
 	extra := w.arrivals() - before - n
@@ -101,7 +101,7 @@ func TestHedgesCutTheTail(t *testing.T) {
 	}
 }
 
-// GET /requests/{id} and the headers show a hedge.
+// GET /requests/{id} and the response fields show a hedge.
 func TestAHedgeIsShown(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	w.fakes[0].Do(lab.Slow(time.Minute))
@@ -119,14 +119,14 @@ func TestAHedgeIsShown(t *testing.T) {
 	require.Equal(t, []any{"F2", "success", true}, []any{hedge["proxy_id"], hedge["outcome"], hedge["hedge"]})
 	require.EqualValues(t, 0, w.json("/circuit-breakers/F1")["failure_count"])
 	w.put(`{"hedge":"off"}`)
-	w.get() // F2's turn has passed
+	w.get() // so that it is not F2's turn
 	status, body, _ := w.call("POST", "/request", `{"url":"http://origin.test/","retry":{"hedge":0.05}}`)
 	require.Equal(t, 200, status)
 	require.Contains(t, string(body), `{"attempt":1,"hedge":true,"proxy_id":"F2","outcome":"success"`)
 	w.reconcile(0)
 }
 
-// A reload turns hedges on and off, also where breakers count failures literally.
+// A reload turns hedges on and off. This also works if breakers count failures literally.
 func TestAReloadChangesTheHedges(t *testing.T) {
 	w := start(t, 2, confK)
 	w.all(lab.Slow(200 * time.Millisecond))
@@ -139,7 +139,7 @@ func TestAReloadChangesTheHedges(t *testing.T) {
 	w.reconcile(0)
 }
 
-// Methods that are not safe are not hedged, a body that is kept is sent a second time.
+// Requests with unsafe methods are not hedged. A request whose body is kept is hedged.
 func TestWhatIsNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.02\nhedge_budget = 1.0\nretry_non_idempotent = true\n"+
 		"[timeouts]\nadaptive = false\n[gateway]\nreplay_limit = \"1KiB\"\n")
@@ -180,8 +180,8 @@ func TestWhatIsNotHedged(t *testing.T) {
 	require.Equal(t, 400, w.get(ovr("hedge=p95, hedge_budget=0.2")...).status, "more than the global policy allows")
 }
 
-// A tunnel whose target does not answer the ClientHello is hedged, and the first tunnel with a byte of the target wins,
-// whatever becomes of the other one. F1 has the first attempt, F2 the hedge.
+// A tunnel whose target does not answer the ClientHello is hedged. The first tunnel with a byte of the target
+// wins, however the other one ends. The first attempt goes through F1, the hedge through F2.
 func TestHedgesOfTunnels(t *testing.T) {
 	site := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(rw, "hello")
@@ -208,7 +208,7 @@ func TestHedgesOfTunnels(t *testing.T) {
 	both := []string{"F1 failure", "F2 failure", "F3 success"}
 	for name, c := range map[string]struct {
 		first, hedge func(net.Conn)
-		attempts     []string // by number: proxy, outcome; the third one is F3's
+		attempts     []string // by attempt: proxy and outcome; the third attempt goes through F3
 	}{
 		"the hedge wins": {silent, serves, []string{"F1 cancelled", "F2 success"}},
 		"the first wins": {after(400*ms, serves), silent, []string{"F1 success", "F2 cancelled"}},
@@ -244,8 +244,8 @@ func TestHedgesOfTunnels(t *testing.T) {
 	}
 }
 
-// A client that sends more than the ClientHello while the hedge is in flight stays with the first tunnel: what it has
-// sent goes nowhere else.
+// A client that sends more than the ClientHello while the hedge is in flight keeps the first tunnel. Its
+// bytes are sent through no other tunnel.
 func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	hedged := make(chan bool, 1)
@@ -261,7 +261,7 @@ func TestMoreThanAClientHelloEndsTheHedge(t *testing.T) {
 			got = append(got, b[:n]...)
 		}
 		more <- "F1"
-		time.Sleep(300 * time.Millisecond) // the hedge has won by then
+		time.Sleep(300 * time.Millisecond) // so that the hedge has won
 		io.WriteString(c, "from F1")
 	})})
 	w.fakes[1].Do(lab.Behaviour{To: listen(t, func(c net.Conn) {
@@ -295,8 +295,8 @@ func clientHello(t *testing.T) []byte {
 	return hello[:n]
 }
 
-// A tunnel whose target answers in time has no hedge, nor has one through which something else than a ClientHello
-// was sent.
+// A tunnel whose target answers in time is not hedged. A tunnel is not hedged either if the client sends
+// something else than a ClientHello.
 func TestTunnelsThatAreNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.2\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	site := httptest.NewTLSServer(http.NotFoundHandler())
@@ -323,14 +323,14 @@ func TestTunnelsThatAreNotHedged(t *testing.T) {
 	_, _, c := w.connect("site.test:443")
 	c.Write(clientHello(t))
 	time.Sleep(50 * time.Millisecond)
-	io.WriteString(c, "more") // before the hedge begins
+	io.WriteString(c, "more") // sent before the hedge begins
 	_, err := io.ReadAll(c)
 	require.NoError(t, err)
 	require.Zero(t, w.metric("whirlpool_hedges_total"))
 	w.reconcile(0)
 }
 
-// requests are those in a state.
+// requests returns the requests in one state.
 func (w *whirl) requests(state string) (list []map[string]any) {
 	for _, r := range w.json("/requests?state=" + state)["requests"].([]any) {
 		list = append(list, r.(map[string]any))

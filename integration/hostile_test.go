@@ -30,7 +30,7 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// upload sends a module; method POST or PUT.
+// upload sends a module with the method POST or PUT.
 func (w *whirl) upload(method, name string, code []byte) (int, string) {
 	path := "/plugins?name=" + name
 	if method == "PUT" {
@@ -40,7 +40,7 @@ func (w *whirl) upload(method, name string, code []byte) (int, string) {
 	return status, string(body)
 }
 
-// form is a multipart upload.
+// form returns the body of a multipart upload.
 func form(t *testing.T, fields map[string]string, files map[string][]byte) (body, kind string) {
 	var b bytes.Buffer
 	m := multipart.NewWriter(&b)
@@ -57,8 +57,7 @@ func form(t *testing.T, fields map[string]string, files map[string][]byte) (body
 	return b.String(), m.FormDataContentType()
 }
 
-// Every upload that cannot serve is answered in JSON that says what to mend,
-// and changes nothing.
+// Each upload of a bad module gets a JSON response that says what to change. Nothing else changes.
 func TestBadUploads(t *testing.T) {
 	w := start(t, 1, confK)
 	good := wt.Scorer(wt.Scores(1)...).Bytes()
@@ -112,7 +111,7 @@ func TestBadUploads(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		method, path string
-		body         [2]string // and its Content-Type
+		body         [2]string // the body and its Content-Type
 		status       int
 	}{
 		"too large": {"POST", "/plugins?name=x", [2]string{strings.Repeat("\x00", 33<<20),
@@ -157,9 +156,9 @@ func TestBadUploads(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 }
 
-// A scorer and a backoff that begin to fail cost no request: the built-in
-// answers, after max_faults in a row they are quarantined, which is shown in the
-// API, the metrics and once in the log, and can be ended.
+// If a scorer or a backoff begins to fail, no request fails: the built-in is called instead. After max_faults
+// failed calls the plugin is quarantined. The API, the metrics and one log record show the quarantine, which
+// can be ended.
 func TestQuarantine(t *testing.T) {
 	w := start(t, 3, confK+"[plugins]\nmax_faults = 4\n")
 	traps := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Unreachable), wt.Scores(1))...).Bytes()
@@ -225,7 +224,7 @@ func TestQuarantine(t *testing.T) {
 	status, _, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 409, status, "it is in use")
 
-	// A backoff that answers NaN, but not when it is checked.
+	// A backoff that returns NaN, except during the check of the upload.
 	honest := wt.Join(wt.Live(wt.BackoffNow, wt.Join(wt.ConstF64(math.NaN()), []byte{wt.Return})...), wt.ConstF64(0))
 	status, body = w.upload("POST", "waits", wt.Backoff(honest...).Bytes())
 	require.Equal(t, 201, status, body)
@@ -243,8 +242,8 @@ func TestQuarantine(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A plugin that spins until its fuel is gone delays a request by milliseconds
-// and holds nobody else up.
+// A plugin that loops until its fuel is used up delays a request by milliseconds, and delays no other
+// request.
 func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 	w := start(t, 2, confK+"[plugins]\nmax_faults = 1000000\n")
 	spins := wt.Scorer(wt.Join(wt.Live(wt.ScorerNow, wt.Spin...), wt.Scores(1))...).Bytes()
@@ -267,8 +266,7 @@ func TestASpinningPluginHoldsNobodyUp(t *testing.T) {
 	w.reconcile(0)
 }
 
-// What a plugin writes goes nowhere: not to the gateway's own output, and not
-// into its memory.
+// The output of a plugin goes neither to the gateway's own output nor into its memory.
 func TestWhatAPluginWritesIsSwallowed(t *testing.T) {
 	w := start(t, 2, confK)
 	m := wt.Scorer(wt.Join(wt.Const32(1), wt.Const32(0), wt.Const32(1), wt.Const32(800), wt.CallTo(0),
@@ -299,7 +297,7 @@ func (w *whirl) scrape() string {
 	return string(b)
 }
 
-// replace is upload by PUT of a gateway that may be killed meanwhile.
+// replace uploads a module by PUT. The gateway may be killed meanwhile.
 func (w *whirl) replace(name, kind string, upload []byte) {
 	q, err := http.NewRequest("PUT", "http://"+w.api+"/api/v1/plugins/"+name, bytes.NewReader(upload))
 	if err != nil {
@@ -313,14 +311,13 @@ func (w *whirl) replace(name, kind string, upload []byte) {
 	}
 }
 
-// A plugin that takes milliseconds and all the memory it may have, under a
-// thousand requests at once: each is answered, by the built-in where the plugin
-// has no time, nobody waits for long, memory stays bounded, and to be slow is
-// not to be at fault.
+// A plugin takes milliseconds and all the memory that it may use, under a thousand simultaneous requests.
+// Each request gets a response, and none waits for long; if the plugin has no time, the built-in is called.
+// The memory is limited. Slow calls are not plugin faults.
 func TestASlowPluginUnderLoad(t *testing.T) {
 	w := start(t, 2, confK)
 	pages := wt.Join(wt.Const32(255), []byte{wt.MemoryGrow, 0, wt.Drop})
-	walk := wt.Join(wt.Const32(40_000), []byte{wt.LocalSet, 3, wt.Loop, wt.Empty}, // read all over memory, 40,000 times
+	walk := wt.Join(wt.Const32(40_000), []byte{wt.LocalSet, 3, wt.Loop, wt.Empty}, // reads at 40,000 addresses
 		// and, i32.load
 		[]byte{wt.LocalGet, 3}, wt.Const32(1103515245), []byte{wt.I32Mul}, wt.Const32(0xfffff8),
 		[]byte{0x71, 0x28, 2, 0, wt.Drop},
@@ -366,8 +363,7 @@ func (w *whirl) kill() {
 	w.cmd.Wait()
 }
 
-// Uploaded modules are there again after a SIGKILL at any moment, and what is
-// left half-written keeps nothing from starting.
+// Uploaded modules are kept after a SIGKILL at any moment. Incomplete files do not prevent the next start.
 func TestUploadsSurviveAKill(t *testing.T) {
 	w := start(t, 1, confK)
 	w.kill()
@@ -378,7 +374,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 		builtin.Modules()["weighted"]}
 	status, body := w.upload("POST", "mine", versions[0])
 	require.Equal(t, 201, status, body)
-	var sets [2]struct{ body, typ string } // one wants one pair of settings, the other two, or it refuses
+	var sets [2]struct{ body, typ string } // one module accepts one setting, the other two
 	for i, settings := range []string{`{"e":"f"}`, `{"a":{"b":1.5},"c":"d"}`} {
 		sets[i].body, sets[i].typ = form(t, map[string]string{"name": "set", "config": settings}, map[string][]byte{
 			"module": wt.Scorer(wt.Scores(1)...).Add(wt.Func{Export: "configure", Params: wt.Repeat(2, wt.I32),
@@ -412,7 +408,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 				}
 			}
 		})
-		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // any moment will do
+		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // at a random moment
 		w.kill()
 		close(stop)
 		wg.Wait()
@@ -424,7 +420,7 @@ func TestUploadsSurviveAKill(t *testing.T) {
 		require.Equal(t, "ready", w.json("/plugins/set")["state"], "with its own settings: %v", w.json("/plugins/set"))
 	}
 
-	// What a full disk or a lost write may leave.
+	// States of the files after a full disk or a lost write.
 	w.kill()
 	write := func(name string, data []byte) {
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), data, 0o600))
@@ -458,12 +454,13 @@ func TestUploadsSurviveAKill(t *testing.T) {
 	require.Equal(t, "ready", w.json("/plugins/half")["state"])
 }
 
-// Twenty swaps under load (each upload is checked for half a second): no request fails, the totals agree, and the
-// slowest hundredth is shown beside that of the same load without swaps.
+// Twenty replacements of a plugin under load, each of which is checked for half a second. No request fails,
+// and the totals agree. The test logs the 99th percentile of the latency beside that of the same load without
+// replacements.
 func TestSwapsUnderLoad(t *testing.T) {
 	w := start(t, 4, confK)
 	same := builtin.Modules()["performance"]
-	// a custom section: other bytes, the same answers
+	// a custom section: other bytes with the same behaviour
 	versions := [][]byte{same, slices.Concat(same, []byte{0, 5, 4, 'n', 'o', 't', 'e'})}
 	status, body := w.upload("POST", "mine", versions[0])
 	require.Equal(t, 201, status, body)
@@ -471,7 +468,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		status, raw, _ := w.call("POST", "/plugins/mine/activate", `{"for":"`+use+`"}`)
 		require.Equal(t, 200, status, string(raw))
 	}
-	w.fakes[3].Do(lab.Status(503)) // so that retries are scored too
+	w.fakes[3].Do(lab.Status(503)) // so that the retry scorer is called as well
 	load := func(during func()) (p50, p99 time.Duration, n int) {
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
@@ -493,7 +490,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 					if a.status != 200 {
 						t.Error(a.status, a.err, a.body)
 					}
-					if a.attempts() == "1" { // a retry waits 100 ms, which is no news
+					if a.attempts() == "1" { // a retry waits for 100 ms, so it is not measured
 						own = append(own, a.took)
 					}
 				}
@@ -512,15 +509,15 @@ func TestSwapsUnderLoad(t *testing.T) {
 			for i := range 20 {
 				status, body := w.upload("PUT", plugin, versions[(i+1)%2])
 				require.Equal(t, 200, status, body)
-				time.Sleep(20 * time.Millisecond) // the pace of the swaps
+				time.Sleep(20 * time.Millisecond) // time between two replacements
 			}
 		}
 	}
-	load(func() { time.Sleep(300 * time.Millisecond) }) // warm
+	load(func() { time.Sleep(300 * time.Millisecond) }) // warm-up
 	begin := time.Now()
 	with50, with99, n := load(swaps("mine"))
 	took := time.Since(begin)
-	beside50, beside99, o := load(swaps("unused")) // the same work, but nobody's plugin changes
+	beside50, beside99, o := load(swaps("unused")) // the same work, but for a plugin that is not in use
 	without50, without99, m := load(func() { time.Sleep(took) })
 	t.Logf("p50 and p99 of requests: %v and %v over %d across 20 swaps; %v and %v over %d while an unused plugin is "+
 		"swapped; %v and %v over %d without: %.2f and %.2f times the p99",
@@ -532,7 +529,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A hundred swaps and reloads leave the gateway as large as forty do.
+// After a hundred replacements and reloads the gateway needs as much memory as after forty.
 func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	w := start(t, 2, confK)
 	versions := [][]byte{builtin.Modules()["performance"], builtin.Modules()["least_in_flight"]}
@@ -556,7 +553,7 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	for i := range 100 {
 		status, body := w.upload("PUT", "mine", versions[(i+1)%2])
 		require.Equal(t, 200, status, body)
-		w.write(confK + fmt.Sprintf("[plugins.filed%d]\npath = \"filed.wasm\"\n", i%2)) // one comes, one goes
+		w.write(confK + fmt.Sprintf("[plugins.filed%d]\npath = \"filed.wasm\"\n", i%2)) // one is new, one is removed
 		status, raw, _ := w.call("POST", "/config/reload", "")
 		require.Equal(t, 200, status, string(raw))
 		if w.get().status != 200 {
@@ -577,8 +574,8 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 	require.Less(t, late[2], early[2]+10)
 }
 
-// Silent connections to the API's port, more than the process may have files, neither end the process nor keep the API
-// or the gateway from serving others.
+// More silent connections to the API's port than the process has descriptors do not end the process. The API
+// and the gateway still serve other clients.
 func TestSilentClientsOfTheAPI(t *testing.T) {
 	w := start(t, 2, "")
 	w.stop()
@@ -595,7 +592,7 @@ func TestSilentClientsOfTheAPI(t *testing.T) {
 	}
 }
 
-// Clients that never finish a request's head, more than the process may have files, lock nobody out.
+// More clients than the process has descriptors send incomplete heads. Other clients are still served.
 func TestUnfinishedHeadsLockNobodyOut(t *testing.T) {
 	w := start(t, 2, "")
 	w.stop()

@@ -30,7 +30,7 @@ judge = "ban_like"
 reachability = false
 `
 
-// bans lets a proxy refuse one host.
+// bans makes a fake refuse requests for one host.
 func bans(f *lab.Proxy, host string) { f.Set(byHost(map[string]lab.Behaviour{host: lab.Status(403)})) }
 
 func (w *whirl) fetch(host string) answer { return w.request("GET", "http://"+host+"/", "") }
@@ -45,8 +45,8 @@ func (w *whirl) rests(host string) (ids []string) {
 	return ids
 }
 
-// Three of five proxies are refused by one host. Its clients get their responses through the two others, the three
-// rest for that host, and other hosts are served by all five at the first attempt.
+// One host refuses three of five proxies. Its clients get responses through the two others, and the three
+// rest for that host. For other hosts all five proxies serve first attempts.
 func TestS84BannedHereFineThere(t *testing.T) {
 	w := start(t, 5, confJudge)
 	for _, f := range w.fakes[:3] {
@@ -86,7 +86,7 @@ func TestS84BannedHereFineThere(t *testing.T) {
 	require.Equal(t, map[string]int{"closed": 5}, w.states())
 	require.Contains(t, w.log.String(), `msg="proxy rests for the target's host"`)
 
-	// The host refuses the last two as well.
+	// Now the host refuses the last two proxies as well.
 	bans(w.fakes[3], "strict.test")
 	bans(w.fakes[4], "strict.test")
 	a := w.fetch("strict.test")
@@ -112,7 +112,7 @@ func TestS84BannedHereFineThere(t *testing.T) {
 	require.Equal(t, 503, w.fetch("strict.test").status, "pairs rest until their time has passed")
 }
 
-// Without a judge, and with one that finds nothing, a client gets what it got before.
+// Without a judge, and with a judge that rules each response fine, clients get the same responses as before.
 func TestS85WithoutAJudge(t *testing.T) {
 	w := start(t, 3, confK)
 	w.all(lab.Status(403))
@@ -131,7 +131,8 @@ func gzipped(s string) string {
 	return b.String()
 }
 
-// Markers are found in the beginning of a body, however it comes, and a body without one is relayed unchanged.
+// The judge finds its texts in the beginning of a body with any framing. A body without them is relayed
+// unchanged.
 func TestS86MarkersInBodies(t *testing.T) {
 	w := start(t, 2, strings.Replace(confJudge, "ban_like", "bans", 1)+`
 [plugins.bans]
@@ -151,7 +152,7 @@ rest = 1.0
 		"two chunks":            {Body: "captcha", Pieces: 2, Every: 10 * time.Millisecond},
 		"a field, and any body": {Body: "x", Header: http.Header{"X-Blocked": {"yes, it is"}}},
 	} {
-		time.Sleep(1100 * time.Millisecond) // the rest of the case before
+		time.Sleep(1100 * time.Millisecond) // until the rest of the previous case has ended
 		host := fmt.Sprintf("%d.test", len(name))
 		w.fakes[0].Do(b)
 		w.fakes[1].Do(lab.OK())
@@ -197,7 +198,8 @@ rest = 1.0
 	require.Empty(t, w.rests("fine.test"))
 }
 
-// A body that breaks off while the judge waits for it is broken for the client too, however its end is marked.
+// If a body ends early while the judge waits for it, it also ends early for the client. This is true for each
+// framing.
 func TestS86BodiesThatBreakOff(t *testing.T) {
 	for name, head := range map[string]string{
 		"length": "Content-Length: 100\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until close": "",
@@ -223,8 +225,8 @@ func TestS86BodiesThatBreakOff(t *testing.T) {
 	}
 }
 
-// A judge that traps, or computes without end, costs no request: the response is relayed as without it, and the plugin
-// is quarantined.
+// A judge that traps, or computes without end, makes no request fail: the response is relayed as without a
+// judge, and the plugin is quarantined.
 func TestS87AHostileJudge(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   []byte
@@ -236,7 +238,7 @@ func TestS87AHostileJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, 3, confK)
-			w.measure(time.Second, nil) // to warm up
+			w.measure(time.Second, nil) // warm-up
 			alone := w.measure(2*time.Second, nil)
 			status, body := w.upload("POST", "hostile", wt.Judge(c.code...).Bytes())
 			require.Equal(t, 201, status, body)
@@ -258,7 +260,7 @@ func TestS87AHostileJudge(t *testing.T) {
 	}
 }
 
-// A judge is replaced, rolled back and kept over a restart like the other kinds.
+// A judge can be replaced and rolled back, and is kept over a restart, like the other kinds of plugins.
 func TestS88TheLifeOfAJudge(t *testing.T) {
 	w := start(t, 2, confK)
 	w.stateDir = t.TempDir()

@@ -25,7 +25,7 @@ func (w *whirl) proxyURLs() (urls []string) {
 	return urls
 }
 
-// Lists as they are published, through the command line and the configuration.
+// Lists in published forms are read from the command line and from the configuration.
 func TestPublishedLists(t *testing.T) {
 	w := start(t, 0, "")
 	for name, content := range map[string]string{
@@ -81,8 +81,8 @@ func TestAListThatIsFetched(t *testing.T) {
 	require.NotContains(t, string(config)+w.log.String(), "hunter2")
 }
 
-// A list that is written in place over seconds is read once, when it is complete: the proxies in it keep their
-// breakers.
+// A list that is written in place over some seconds is read once, when it is complete. Proxies that stay in
+// it keep their breakers.
 func TestAListThatIsRewrittenSlowly(t *testing.T) {
 	w := start(t, 2, confOpen)
 	list := filepath.Join(w.dir, "list.txt")
@@ -101,7 +101,7 @@ func TestAListThatIsRewrittenSlowly(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	all := "# new\nhttp://127.0.1.9:9#id=new\n" + line(w.fakes[0]) + line(w.fakes[1])
-	for i := 0; i < len(all); i += 10 { // over about a second and a half
+	for i := 0; i < len(all); i += 10 { // takes about 1.5 s
 		_, err := f.WriteString(all[i:min(i+10, len(all))])
 		require.NoError(t, err)
 		time.Sleep(100 * time.Millisecond)

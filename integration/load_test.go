@@ -20,15 +20,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// Ten thousand requests in flight at once: each is answered, one in ten after a
-// retry, and the books balance to the last one.
+// Ten thousand requests are in flight at the same time. Each gets a response, one in ten after a retry, and
+// all counts agree.
 func TestS64TenThousandInFlight(t *testing.T) {
 	clients := 10_000
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	open, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
-	// Each takes two descriptors here, and two of the gateway.
+	// Each client needs two descriptors in this process, and two in the gateway.
 	if most := (int(limit.Cur)-len(open))/2 - 200; most < clients {
 		t.Logf("the limit of open files is %d, %d are: %d clients", limit.Cur, len(open), most)
 		clients = most
@@ -58,7 +58,7 @@ func TestS64TenThousandInFlight(t *testing.T) {
 	}
 	for i := range clients {
 		if i%500 == 0 {
-			arrived(i - 1000) // or the listener's queue overflows on a slow machine
+			arrived(i - 1000) // otherwise the listener's queue overflows on a slow machine
 		}
 		wg.Go(func() {
 			c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
@@ -96,8 +96,8 @@ func TestS64TenThousandInFlight(t *testing.T) {
 	require.Zero(t, len(w.json("/requests?state=attempting")["requests"].([]any)))
 }
 
-// More clients than the limit of open files has room for: they wait, none is
-// lost, and no proxy is blamed.
+// There are more clients than the limit of open files permits. They wait, no request is lost, and no failure
+// is charged to a proxy.
 func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -127,8 +127,7 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	for _, f := range w.fakes {
 		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
 	}
-	// Clients that are idle need no descriptor for a proxy: 140 of them leave
-	// room for another.
+	// Idle clients need no descriptor for a proxy: beside 140 of them there is room for another client.
 	w.all(lab.OK())
 	for range 140 {
 		c, err := net.Dial("tcp", w.gateway)
@@ -144,7 +143,7 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	eventually(t, "a word about the limit", func() bool { return strings.Contains(w.log.String(), "ulimit -n") })
 }
 
-// A flood of refused requests leaves few log records, which account for each of them.
+// Many refused requests lead to few log records, which state the number of all of them.
 func TestAFloodOfRefusalsIsFoldedInTheLog(t *testing.T) {
 	w := start(t, 1, confOpen)
 	w.all(lab.Status(503))

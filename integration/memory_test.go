@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// resident is the gateway's resident memory in KiB.
+// resident returns the gateway's resident memory in KiB.
 func (w *whirl) resident() int {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.cmd.Process.Pid))
 	if err != nil {
@@ -26,9 +26,9 @@ func (w *whirl) resident() int {
 	return n
 }
 
-// A connection that waits for its next request holds nothing of the last one,
-// large as that was. (The target, 24 KiB, is measured in docs/performance.md;
-// what is not collected yet is in here as well.)
+// A connection that waits for its next request holds no memory of the last one, even if that was large.
+// docs/performance.md has a measurement of the target, 24 KiB. The value here includes memory that has not
+// been collected yet.
 func TestAnIdleConnectionIsSmall(t *testing.T) {
 	w := start(t, 3, confK)
 	w.get()

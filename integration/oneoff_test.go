@@ -11,7 +11,7 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// once makes a request by POST /request and returns what came back.
+// once makes a request with POST /request and returns the response.
 func (w *whirl) once(body string) (v map[string]any) {
 	w.t.Helper()
 	status, answer, _ := w.call("POST", "/request", body)
@@ -20,8 +20,8 @@ func (w *whirl) once(body string) (v map[string]any) {
 	return v
 }
 
-// What is left of an answer beyond the 10 MiB that fit into JSON is not asked
-// for; the proxy did its work.
+// Only the first 10 MiB of a response fit into the JSON. The rest is not read, and the attempt is a success
+// of the proxy.
 func TestALargeAnswerIsASuccess(t *testing.T) {
 	w := start(t, 1, confK)
 	w.all(lab.Behaviour{Size: 20 << 20})
@@ -34,8 +34,8 @@ func TestALargeAnswerIsASuccess(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A request is sent on as a client would send it: no length where there is no
-// body, and no space in the request line.
+// A request is sent as a client would send it: without a length if there is no body, and without a space in
+// the request target.
 func TestAOneOffRequestOnTheWire(t *testing.T) {
 	w := start(t, 1, confK)
 	w.once(`{"url":"http://origin.test/a b?q=a b&r=\"ü\""}`)
@@ -47,7 +47,7 @@ func TestAOneOffRequestOnTheWire(t *testing.T) {
 	require.Equal(t, "0", got[1].Header.Get("Content-Length"))
 }
 
-// by_policy tells what each hash stands for.
+// by_policy includes the policy of each hash.
 func TestS62ByPolicyNamesThePolicy(t *testing.T) {
 	w := start(t, 1, confK)
 	w.get()
@@ -71,7 +71,7 @@ func TestRequestsByState(t *testing.T) {
 	require.Contains(t, string(body), "done")
 }
 
-// A parameter without a value, or with two, is a mistake as any other.
+// A query parameter without a value, or with two values, is an error.
 func TestS10EmptyAndRepeatedParameters(t *testing.T) {
 	w := start(t, 1, confK)
 	for path, names := range map[string][]string{
@@ -90,7 +90,7 @@ func TestS10EmptyAndRepeatedParameters(t *testing.T) {
 	require.Equal(t, 400, status)
 }
 
-// A name that no proxy can be asked for is the client's mistake, and no proxy's.
+// A host name that is too long for any proxy is an error of the client, and is charged to no proxy.
 func TestANameThatIsTooLong(t *testing.T) {
 	w := start(t, 1, confKB)
 	name := make([]byte, 256)
@@ -104,11 +104,11 @@ func TestANameThatIsTooLong(t *testing.T) {
 	require.NotEqual(t, 400, status)
 }
 
-// A module that cannot be kept is not loaded, and the answer says why.
+// A module whose file cannot be written is not loaded. The response has the reason.
 func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w := start(t, 1, confK)
 	w.stop()
-	w.stateDir = w.file // a file, where a folder should be
+	w.stateDir = w.file // a file in place of a folder
 	w.write(confK)
 	w.run()
 	eventually(t, "the log tells", func() bool {

@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// The served document is valid, and an answer of each operation in it keeps to it.
+// The served OpenAPI document is valid. One response of each operation matches it.
 func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	w := start(t, 3, confKB)
 	w.trip(w.fakes[0])
@@ -62,7 +62,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"POST", "/plugins/random/rollback", ""},
 		{"POST", "/plugins?name=mine", string(module)}, {"PUT", "/plugins/mine", string(module)},
 		{"POST", "/plugins/mine/rollback", ""}, {"PATCH", "/plugins/mine", `{"config":{}}`},
-		{"GET", "/events?type=nope", ""}, // a stream would not end
+		{"GET", "/events?type=nope", ""}, // a valid request would get an endless stream
 		{"GET", "/uploads/1", ""}, {"GET", "/uploads/nope", ""}, {"GET", "/plugins/performance/logs?after=0", ""},
 		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""},
 		{"DELETE", "/plugins/mine", ""},

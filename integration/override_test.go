@@ -8,15 +8,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// What a request chooses for itself decides its own retries and never what a
-// breaker counts; it is gone with the request.
+// The override of a request changes only its own retries, and not the failures that breakers count. The next
+// request does not have it.
 func TestS36OverridesAndBreakers(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK+"[timeouts]\nattempt = \"1s\"\n")
 	counts := func() [2]float64 {
 		return [2]float64{w.breaker("F1")["failure_count"].(float64), w.breaker("F2")["failure_count"].(float64)}
 	}
-	for range 6 { // 500 is a failure for this request only
+	for range 6 { // 500 is a failure only for this request
 		w.all(lab.Status(500))
 		a := w.get(ovr("retry_status_codes=(500), max_attempts=2")...)
 		require.Equal(t, 500, a.status)
@@ -26,7 +26,7 @@ func TestS36OverridesAndBreakers(t *testing.T) {
 	require.Equal(t, [2]float64{}, counts())
 	require.Equal(t, "1", w.get().attempts(), "500 is no failure for the next one")
 
-	// A status that the request does not want retried still counts.
+	// A status that the request does not want to retry still counts for the breaker.
 	w.all(lab.Status(503))
 	for range 4 {
 		a := w.get(ovr("retry_status_codes=()")...)
@@ -35,7 +35,7 @@ func TestS36OverridesAndBreakers(t *testing.T) {
 	}
 	require.Equal(t, [2]float64{2, 2}, counts())
 
-	// A request's own shorter timeout says nothing of a proxy; the global one does.
+	// A timeout that the request has shortened does not count for the breaker. The global timeout does.
 	w.all(lab.Behaviour{Hole: true})
 	for range 4 {
 		a := w.get(ovr("timeout=0.2")...)

@@ -16,7 +16,7 @@ import (
 
 const builtins = "../plugins/builtin/"
 
-// command runs the binary and returns what it wrote and its exit code.
+// command runs the binary. It returns its output and its exit code.
 func command(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -34,7 +34,7 @@ func broken(t *testing.T) string {
 	code, err := os.ReadFile(builtins + "performance.wasm")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "broken.wasm")
-	// A module of version 7 of the ABI.
+	// A module for version 7 of the ABI.
 	require.NoError(t, os.WriteFile(path, bytes.Replace(code, []byte("whirlpool_abi_v1"), []byte("whirlpool_abi_v7"),
 		1), 0o644))
 	return path
@@ -46,7 +46,7 @@ func TestExitCodes(t *testing.T) {
 	require.NoError(t, os.WriteFile(trace, []byte(`{"proxy":"a"}`), 0o644))
 	for _, c := range []struct {
 		code int
-		says string // on stderr
+		says string // text on the standard error
 		args []string
 	}{
 		{0, "", []string{"plugin"}},
@@ -102,7 +102,7 @@ func TestHelpOfPlugin(t *testing.T) {
 	}
 }
 
-// parsed runs a command with --json.
+// parsed runs a command with --json and returns its output.
 func parsed(t *testing.T, code int, args ...string) map[string]any {
 	t.Helper()
 	out, errs, got := command(t, append(args, "--json")...)
@@ -195,7 +195,7 @@ func TestSimulate(t *testing.T) {
 	require.Equal(t, 3.0, delays[2].(map[string]any)["mean"])
 }
 
-// A gateway is recorded while it runs, and what was recorded can be played.
+// record makes a trace of a running gateway, and simulate can use the trace.
 func TestRecord(t *testing.T) {
 	w := start(t, 3, confK)
 	for range 30 {

@@ -13,15 +13,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// project is a plugin begun with `plugin new`, in an empty folder.
+// project is a new plugin that `plugin new` has written into an empty folder.
 type project struct {
 	t      *testing.T
 	dir    string
 	source string
 }
 
-// sources are the files a plugin's author works in, and how its template says
-// that the preferred proxy ranks higher, and lower.
+// sources have, for each language, the file that the author edits, and the lines of the template that rank
+// the preferred proxy higher and lower.
 var sources = map[string]struct{ file, higher, lower string }{
 	"go":   {"main.go", "scores[i]++", "scores[i]--"},
 	"rust": {"src/lib.rs", "*score += 1.0", "*score -= 1.0"},
@@ -38,7 +38,7 @@ func begin(t *testing.T, lang, kind string) *project {
 	return &project{t, dir, filepath.Join(dir, sources[lang].file)}
 }
 
-// make runs the project's own Makefile.
+// make runs the Makefile of the project.
 func (p *project) make(target string) {
 	p.t.Helper()
 	cmd := exec.Command("make", target, "WHIRLPOOL="+binary)
@@ -47,7 +47,7 @@ func (p *project) make(target string) {
 	require.NoError(p.t, err, "make %s\n%s", target, out)
 }
 
-// edit changes the source; the text must be there once.
+// edit replaces a text in the source. The source must contain it exactly once.
 func (p *project) edit(from, to string) {
 	text, err := os.ReadFile(p.source)
 	require.NoError(p.t, err)
@@ -55,8 +55,8 @@ func (p *project) edit(from, to string) {
 	require.NoError(p.t, os.WriteFile(p.source, []byte(strings.Replace(string(text), from, to, 1)), 0o644))
 }
 
-// step runs the README's line with curl that has all of these words in it,
-// against the gateway of the test, with other values for those it makes up.
+// step runs the curl command of the README that contains all of the words. It uses the test's gateway, and
+// the given values in place of those in the README.
 func (p *project) step(w *whirl, values map[string]string, words ...string) {
 	p.t.Helper()
 	readme, err := os.ReadFile(filepath.Join(p.dir, "README.md"))
@@ -83,8 +83,8 @@ func (p *project) step(w *whirl, values map[string]string, words ...string) {
 	p.t.Fatalf("the README has no curl line with %v", words)
 }
 
-// finishUpload waits for the end of an upload if body is the response 202 to it: on a loaded machine the checks take
-// longer than the response waits.
+// finishUpload waits for the end of an upload if body is the response 202 to it. On a loaded machine the
+// checks take longer than the wait of the response.
 func (w *whirl) finishUpload(body []byte) {
 	w.t.Helper()
 	var upload struct {
@@ -101,8 +101,8 @@ func (w *whirl) finishUpload(body []byte) {
 	})
 }
 
-// TestALanguageIsSeenThrough is for each language what its README says, from
-// an empty folder to a running gateway that the plugin steers.
+// For each language, TestALanguageIsSeenThrough follows the README from an empty folder to a running gateway
+// whose proxies the plugin chooses.
 func TestALanguageIsSeenThrough(t *testing.T) {
 	for lang := range sources {
 		t.Run(lang+" scorer", func(t *testing.T) { seeScorer(t, lang) })
@@ -111,7 +111,7 @@ func TestALanguageIsSeenThrough(t *testing.T) {
 	}
 }
 
-// chosen are the proxies that n requests went through.
+// chosen returns the proxies that served n requests.
 func chosen(w *whirl, n int) map[string]int {
 	seen := map[string]int{}
 	for range n {
@@ -139,7 +139,7 @@ func seeScorer(t *testing.T, lang string) {
 	status, body, _ := w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 409, status, "%s", body)
 
-	// Its next version avoids F2.
+	// The next version of the plugin avoids F2.
 	p.edit(sources[lang].higher, sources[lang].lower)
 	p.make("build")
 	p.step(w, prefer, "-X PUT", "module=@")
@@ -162,8 +162,8 @@ func seeScorer(t *testing.T, lang string) {
 	p.configured(w)
 }
 
-// configured puts the module beside the configuration and into it, as the
-// README says.
+// configured copies the module beside the configuration file and adds it to the configuration, as the README
+// describes.
 func (p *project) configured(w *whirl) {
 	p.t.Helper()
 	readme, err := os.ReadFile(filepath.Join(p.dir, "README.md"))
@@ -184,7 +184,7 @@ func seeBackoff(t *testing.T, lang string) {
 	p.make("test")
 	p.make("verify")
 
-	w := start(t, 3, confK) // fixed, base_delay 0.1
+	w := start(t, 3, confK) // fixed backoff with base_delay = 0.1
 	w.all(lab.Status(503))
 	waits := func(want ...float64) {
 		t.Helper()
@@ -211,12 +211,12 @@ func seeBackoff(t *testing.T, lang string) {
 	waits(0.1, 0.1)
 }
 
-// TestThePluginPage runs the commands of docs/plugins.md as they stand.
+// TestThePluginPage runs the commands in docs/plugins.md.
 func TestThePluginPage(t *testing.T) {
 	page, err := os.ReadFile("../docs/plugins.md")
 	require.NoError(t, err)
 	w := start(t, 3, confK)
-	w.get() // something to record
+	w.get() // so that there is something to record
 	var script strings.Builder
 	for _, line := range strings.Split(string(page), "\n") {
 		if command, ok := strings.CutPrefix(line, "    "); ok {

@@ -18,12 +18,12 @@ import (
 	wasm "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// The binary fetches a signed module by https and an artifact of a registry, keeps both, and needs neither at the next
-// start.
+// The binary fetches a signed module by https and an artifact of a registry. It keeps both, so it needs
+// neither source at the next start.
 func TestPluginsAreFetched(t *testing.T) {
 	public, private, err := minisign.GenerateKey(nil)
 	require.NoError(t, err)
-	var module atomic.Value // nil is an outage
+	var module atomic.Value // nil stands for an outage
 	site := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		code, _ := module.Load().([]byte)
 		switch {
@@ -72,14 +72,14 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 	require.Equal(t, "the server responds with status 503",
 		w.json("/plugins/signed")["fetch"].(map[string]any)["error"])
 	module.Store(wasm.Scorer(wasm.Scores(2)...).Bytes())
-	status, body, _ := w.call("POST", "/config/reload", "") // does not wait for the next attempt
+	status, body, _ := w.call("POST", "/config/reload", "") // the reload does not wait for the next attempt to fetch
 	require.Equal(t, 200, status, "%s", body)
 	eventually(t, "the signed module serves", func() bool { return state("signed")[0] == "ready" })
 	calls := w.json("/plugins/signed")["calls"].(float64)
 	require.Equal(t, 200, w.get().status)
 	require.Greater(t, w.json("/plugins/signed")["calls"].(float64), calls)
 
-	// Both places are gone.
+	// Both sources stop.
 	site.Close()
 	registry.Close()
 	w.signal(syscall.SIGTERM)
@@ -91,7 +91,7 @@ url = "oci://` + strings.TrimPrefix(registry.URL, "https://") + "/team/b@" + dig
 	require.EqualValues(t, 0, w.json("/plugins/signed")["faults"])
 	require.NotZero(t, w.json("/plugins/signed")["calls"])
 
-	// Another key: the kept module is not used.
+	// With another public key the kept module is not used.
 	other, _, err := minisign.GenerateKey(nil)
 	require.NoError(t, err)
 	w.write(strings.Replace(config, public.String(), other.String(), 1))

@@ -11,11 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A change of a source: from, which must be there once, becomes to.
+// change replaces the text from, which the source must contain exactly once, by the text to.
 type change struct{ from, to string }
 
-// stories are the changes of the scorer that `plugin new` writes: it logs a line in each call; it panics for the host
-// origin.test.
+// stories are the changes of the scorer that `plugin new` writes: with logs it logs a line in each call, with
+// breaks it panics for the host origin.test.
 var stories = map[string]struct{ logs, breaks []change }{
 	"go": {
 		[]change{
@@ -83,8 +83,8 @@ func (p *project) apply(changes []change) {
 	}
 }
 
-// TestTheStoryOfAnAuthor is for each language: write a plugin, push it, see its log line, break it, read the panic with
-// file and line, mend it, roll back.
+// For each language, TestTheStoryOfAnAuthor writes a plugin, pushes it, reads its log line, adds an error,
+// reads the panic with file and line, corrects the error, and rolls back.
 func TestTheStoryOfAnAuthor(t *testing.T) {
 	require.Len(t, stories, len(sources))
 	for lang := range sources {

@@ -20,7 +20,7 @@ import (
 
 func (w *whirl) usedFor(plugin string) any { return w.json("/plugins/" + plugin)["used_for"] }
 
-// reloaded waits until the configuration was read again, well or badly.
+// reloaded waits for the next reload of the configuration, successful or not.
 func (w *whirl) reloaded(after string) {
 	require.Eventually(w.t, func() bool { return w.json("/config")["reload"].(map[string]any)["at"] != after },
 		patience, 5*time.Millisecond)
@@ -30,8 +30,8 @@ func (w *whirl) readAt() string {
 	return w.json("/config")["reload"].(map[string]any)["at"].(string)
 }
 
-// What was activated at run time outlives reloads that say nothing else of it,
-// as the policy does.
+// A plugin that was activated at run time stays in use after a reload that does not change the plugin. The
+// same is true for the policy.
 func TestAnActivationOutlivesReloads(t *testing.T) {
 	w := start(t, 2, confK)
 	code, _, _ := w.call("POST", "/plugins/random/activate", `{"for":"first"}`)
@@ -47,8 +47,8 @@ func TestAnActivationOutlivesReloads(t *testing.T) {
 	require.Empty(t, w.usedFor("random"))
 }
 
-// A plugin's file that changes is loaded again; one that is at fault changes
-// nothing and is reported.
+// A change of a plugin's file reloads the plugin. A file with an error changes nothing, and the error is
+// reported.
 func TestAPluginsFileIsWatched(t *testing.T) {
 	w := start(t, 2, confK)
 	path := filepath.Join(w.dir, "mine.wasm")
@@ -83,7 +83,7 @@ func TestAPluginsFileIsWatched(t *testing.T) {
 	require.Equal(t, 200, w.get().status)
 }
 
-// A scorer can be tried on candidates that do not exist.
+// A scorer can be tested with invented candidates.
 func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 	w := start(t, 1, confK)
 	scores := func(plugin, body string) (int, []float64, string) {
@@ -121,10 +121,9 @@ func TestAPluginIsTriedOnGivenCandidates(t *testing.T) {
 	require.Equal(t, 0.0, w.json("/plugins/least_in_flight")["calls"], "a trial is not counted")
 }
 
-// The memory of one learner is one: what it is told changes what it answers.
+// A plugin that learns has one memory: its observations change its scores.
 func TestALearnerLearns(t *testing.T) {
-	// It counts observations in memory, at address 8, and scores the first
-	// candidate by that count.
+	// It counts observations in memory, at address 8. The score of the first candidate is this count.
 	learner := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	learner.Add(wasmtest.Func{Export: "observe", Params: []byte{wasmtest.I32}, Code: wasmtest.Join(
@@ -140,7 +139,7 @@ func TestALearnerLearns(t *testing.T) {
 			return string(raw) == fmt.Sprintf(`{"scores":[{"candidate":0,"score":%d}]}`, want)
 		})
 	}
-	w.get() // not in use yet: it is not observed
+	w.get() // the plugin is not in use yet, so it gets no observations
 	code, raw, _ = w.call("POST", "/plugins/learner/activate", `{"for":"first"}`)
 	require.Equal(t, 200, code, string(raw))
 	for range 7 {
@@ -154,9 +153,9 @@ func TestALearnerLearns(t *testing.T) {
 	require.Equal(t, 0.0, w.json("/plugins/learner")["observations_missed"])
 }
 
-// A new build keeps the settings of the one before, unless it brings its own.
+// A new module keeps the settings of the previous one, unless the upload has settings.
 func TestANewBuildKeepsItsSettings(t *testing.T) {
-	// Every score is the number of its settings.
+	// Every score is the number of settings.
 	plugin := wasmtest.Scorer(wasmtest.Join(wasmtest.Scores(0),
 		[]byte{wasmtest.LocalGet, 2}, wasmtest.Const32(0), []byte{0x2b, 3, 8}, []byte{wasmtest.F64Store, 3, 0})...)
 	plugin.Add(wasmtest.Func{Export: "configure", Params: []byte{wasmtest.I32, wasmtest.I32},
@@ -192,8 +191,7 @@ func TestANewBuildKeepsItsSettings(t *testing.T) {
 	require.Contains(t, settings(), `"score":0`)
 }
 
-// A configuration may name a plugin that was uploaded: the gateway starts with
-// it, and the check knows it.
+// The configuration may name an uploaded plugin. The gateway starts with it, and config check accepts it.
 func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	w := start(t, 2, confK)
 	w.kill()
@@ -210,10 +208,11 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	require.Equal(t, []any{"first"}, w.usedFor("mine"))
 	require.Equal(t, 200, w.get().status)
 
-	// Its file is damaged: the built-in serves, and all who look are told.
+	// The file of the upload is damaged. The built-in is called, and the API, the log and the check report the
+	// error.
 	w.kill()
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "mine.upload"), []byte("?"), 0o600))
-	large := wasmtest.Scorer(wasmtest.Unreachable) // whose fault is found in the background
+	large := wasmtest.Scorer(wasmtest.Unreachable) // a large module, so its error is found in the background
 	large.Custom = map[string][]byte{"padding": make([]byte, wasmhost.SlowBytes)}
 	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins", "large.upload"),
 		append([]byte("null\n"), large.Bytes()...), 0o600))
@@ -239,7 +238,8 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 	require.Equal(t, []any{"ready", 1.0}, []any{i["state"], i["calls"]})
 }
 
-// What was activated is in use again after a restart, unless the configuration names another plugin since.
+// A plugin that was activated is in use again after a restart, unless the configuration has named another
+// plugin since.
 func TestAnActivationOutlivesARestart(t *testing.T) {
 	w := start(t, 2, confK)
 	w.kill()
@@ -263,7 +263,7 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 	})
 	require.Equal(t, 200, w.get().status)
 
-	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // of this run only
+	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // only for this run of the gateway
 	require.Equal(t, 200, status, string(raw))
 	w.kill()
 	w.write(confK + "[selection]\nretry = \"weighted\"\n")

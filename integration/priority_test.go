@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// limited runs the gateway on two fakes with max_in_flight = n each.
+// limited runs the gateway with two fakes, each with max_in_flight = n.
 func limited(t *testing.T, n int, config string) *whirl {
 	w := start(t, 2, config)
 	for _, f := range w.fakes {
@@ -26,12 +26,12 @@ func limited(t *testing.T, n int, config string) *whirl {
 	return w
 }
 
-// inState is how many requests are in a state.
+// inState returns the number of requests in a state.
 func (w *whirl) inState(state string) int {
 	return len(w.json("/requests?limit=10000&state=" + state)["requests"].([]any))
 }
 
-// queueMetric returns a metric of the queue of requests that wait for a place.
+// queueMetric returns a metric of the queue for a place in flight.
 func (w *whirl) queueMetric(name, priority string) (value float64) {
 	line := fmt.Sprintf("whirlpool_%s{priority=%q,queue=\"place\"} ", name, priority)
 	_, rest, found := strings.Cut(w.scrape(), line)
@@ -40,9 +40,9 @@ func (w *whirl) queueMetric(name, priority string) (value float64) {
 	return value
 }
 
-// Fifty clients of high priority and fifty of low ask for four places without a pause. High requests
-// get most of them and wait less; low ones get at least one place in twenty; nobody waits for longer than
-// queue.max_wait, and then the response says when to try again.
+// Fifty clients of high priority and fifty of low priority send requests for four places, without a pause.
+// High requests get most of the places and wait for less time. Low requests get at least one place in twenty.
+// No request waits for longer than queue.max_wait; then the response has a Retry-After.
 func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 	w := limited(t, 2, "[queue]\nmax_wait = \"1s\"\n")
 	w.all(lab.Slow(20 * time.Millisecond))
@@ -61,7 +61,7 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 				for !stop.Load() {
 					a := w.get("X-Whirlpool-Priority", priority)
 					if stop.Load() {
-						return // of the queue's end, in which only low requests are left
+						return // at the end, only low requests are left in the queue
 					}
 					c.mu.Lock()
 					switch {
@@ -108,7 +108,7 @@ func TestS71HighAndLowShareFourPlaces(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A client that leaves while its request waits takes no place: the next request gets it.
+// If a client leaves while its request waits, the request takes no place. The next request gets the place.
 func TestS72AClientLeavesTheQueue(t *testing.T) {
 	w := limited(t, 1, "[queue]\nmax_wait = \"1m\"\n")
 	hold := make(chan struct{})
@@ -160,7 +160,7 @@ func TestS72AClientLeavesTheQueue(t *testing.T) {
 	w.reconcile(0)
 }
 
-// The priority of a request is limited by its user. A value that does not exist is refused.
+// The user of a request limits its priority. An unknown priority is refused.
 func TestPrioritiesOfUsers(t *testing.T) {
 	w := limited(t, 1, "[queue]\nmax_wait = \"1m\"\n"+`
 [[gateway.users]]
@@ -216,7 +216,7 @@ password = "shop-password"
 		w.json("/config")["config"].(map[string]any)["queue"])
 }
 
-// With blame = "literal" requests wait only if there is a [queue].
+// With blame = "literal" requests wait only if the configuration has [queue].
 func TestTheQueueWithLiteralBreakers(t *testing.T) {
 	for name, c := range map[string]struct {
 		config string

@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// transitions are the states that a proxy's breaker has entered, in order.
+// transitions returns the states that a proxy's breaker has entered, in order.
 func (w *whirl) transitions(id string) (states []string) {
 	for _, v := range w.json("/circuit-breakers/metrics")["events"].([]any) {
 		if e := v.(map[string]any); e["proxy_id"] == id {
@@ -30,8 +30,8 @@ func (w *whirl) state(id, want string) {
 	eventually(w.t, id+" "+want, func() bool { return w.breaker(id)["state"] == want })
 }
 
-// A probe that runs into the attempt's timeout is a failure like any other: the
-// breaker opens for its full time, it does not ask for the next probe.
+// A probe that reaches its attempt timeout is a failure: the breaker opens for its full time, and does not
+// admit another probe at once.
 func TestS42AProbeThatHangsReopens(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB+"[timeouts]\nattempt = \"300ms\"\n")
@@ -43,7 +43,7 @@ func TestS42AProbeThatHangsReopens(t *testing.T) {
 	require.Equal(t, []string{"open", "half_open", "open"}, w.transitions("F1")[:3])
 }
 
-// A probe whose answer streams for longer than its lease closes the breaker.
+// A probe whose response takes longer than the probe timeout closes the breaker.
 func TestS42AProbeMayStreamForLong(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB+"[timeouts]\nattempt = \"100ms\"\n")
@@ -56,8 +56,8 @@ func TestS42AProbeMayStreamForLong(t *testing.T) {
 	require.Equal(t, "closed", w.breaker("F1")["state"])
 }
 
-// So does a tunnel that stood, if its client asked nothing more of it: what looks
-// whether a port answers does no more than that.
+// A tunnel that was opened also closes the breaker, even if the client sent nothing through it, as a program
+// does that only checks whether a port is open.
 func TestS42ATunnelThatStoodClosesTheBreaker(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)
@@ -80,8 +80,8 @@ func TestS42ATunnelThatStoodClosesTheBreaker(t *testing.T) {
 	require.Equal(t, []string{"open", "half_open", "closed"}, w.transitions("F1"))
 }
 
-// Of 200 requests at once one is the probe and the others are refused, each
-// with a Retry-After; a probe whose client leaves gives its slot back.
+// Of 200 simultaneous requests one is the probe. The others are refused, each with a Retry-After. If the
+// client of a probe leaves, the breaker admits another probe.
 func TestS43ASingleProbe(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confKB)
@@ -123,8 +123,7 @@ func TestS43ASingleProbe(t *testing.T) {
 	w.reconcile(0)
 }
 
-// Twelve proxies heal together under traffic: each is probed once, none stays
-// out.
+// Twelve proxies recover at the same time under traffic. Each of them is probed once, and all are used again.
 func TestS44ManyHalfOpen(t *testing.T) {
 	t.Parallel()
 	w := start(t, 12, strings.NewReplacer(`"2s"`, `"1m"`, `"1s"`, `"5s"`).Replace(confKB))
@@ -159,8 +158,8 @@ func TestS44ManyHalfOpen(t *testing.T) {
 	}
 }
 
-// The last breaker opens in mid-request: 503 at once, not after the wait that
-// was due. With a single proxy the retries are its own while it admits any.
+// The last closed breaker opens during a request. The request gets a 503 at once, without the wait for its
+// next retry. With a single proxy, the retries go through this proxy while its breaker permits.
 func TestS46AllOpenInMidRequest(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ proxies, threshold, tries int }{{3, 1, 3}, {1, 5, 5}} {
@@ -174,15 +173,15 @@ func TestS46AllOpenInMidRequest(t *testing.T) {
 		require.Contains(t, a.body, `"error":"all_breakers_open"`)
 		require.Equal(t, "30", a.header.Get("Retry-After"))
 		require.Equal(t, c.tries, w.arrivals())
-		requireTook(t, a, 0.3*float64(c.tries-1)) // without the wait that was due
+		requireTook(t, a, 0.3*float64(c.tries-1)) // without the wait for the next retry
 		w.reconcile(0)
 		w.stop()
-		w.retriesLogged(c.tries - 1) // no word of the one that is not made
+		w.retriesLogged(c.tries - 1) // the log has no record of the retry that is not made
 	}
 }
 
-// While no proxy can be reached, Retry-After is the time of the next reachability check, not that of
-// the breakers, and a proxy that is up again serves.
+// While no proxy can be reached, Retry-After is the time of the next reachability check, and not that of the
+// breakers. A proxy that can be reached again serves requests.
 func TestRetryAfterWithoutAReachableProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "")

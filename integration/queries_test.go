@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// An id may be any text without control characters but for "metrics", which is
-// a route: refused wherever ids come from.
+// An id may be any text without control characters, except for "metrics", which is a route. Everywhere an id
+// is set, this name is refused.
 func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -50,8 +50,8 @@ func TestS09IdsAndTheMetricsRoute(t *testing.T) {
 	require.Equal(t, 404, status)
 }
 
-// Without traffic no total changes, however often and by how many it is asked
-// for; and the points, the summary and the proxies say the same.
+// Without traffic, no total changes, whatever queries are made. The time series, the summary and the proxies
+// have the same totals.
 func TestS59TotalsStandStill(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -83,7 +83,7 @@ func TestS59TotalsStandStill(t *testing.T) {
 	}
 	wg.Wait()
 	w.reconcile(0)
-	for _, hours := range []int{1, 24, 168} { // clipped to what is retained
+	for _, hours := range []int{1, 24, 168} { // limited to the retention
 		points := w.json(fmt.Sprintf("/metrics/retries/timeseries?hours=%d", hours))
 		require.Equal(t, 24.0, points["retention_hours"])
 		total := 0.0
@@ -94,8 +94,7 @@ func TestS59TotalsStandStill(t *testing.T) {
 	}
 }
 
-// Queries stay quick (below 100 ms) with a thousand proxies, while
-// traffic is counted.
+// Queries take less than 100 ms with a thousand proxies, while traffic is counted.
 func TestS65QueriesUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
@@ -127,7 +126,7 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 	}
 	for _, path := range []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy",
 		"/circuit-breakers", "/circuit-breakers/metrics", "/proxies", "/requests"} {
-		var took, control []time.Duration // control: a query that has next to nothing to do, in turn with the others
+		var took, control []time.Duration // control is a query with nearly no work, which alternates with the others
 		for range 40 {
 			for path, took := range map[string]*[]time.Duration{path: &took, "/retry/policy": &control} {
 				begin := time.Now()

@@ -10,21 +10,21 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A proxy that a scorer gives up after a few failures, too few for its breaker, is used
-// as before within 60 s of being well again.
+// A scorer avoids a proxy after a few failures, which are too few for its breaker. Within 60 s after the
+// proxy has recovered, it gets as many requests as before.
 func TestAProxyThatRecoversIsUsedAgain(t *testing.T) {
 	for _, scorer := range []string{"cost_aware", "performance"} {
 		t.Run(scorer, func(t *testing.T) {
 			t.Parallel()
 			w := start(t, 3, fmt.Sprintf("[selection]\nfirst = %q\n", scorer))
 			for i, f := range w.fakes {
-				if i > 0 { // F1 is the cheapest, and the fastest
+				if i > 0 { // F1 is the cheapest and the fastest proxy
 					f.Do(lab.Slow(100 * time.Millisecond))
 				}
 				status, body, _ := w.call("PATCH", "/proxies/"+f.Name, fmt.Sprintf(`{"cost":%d}`, i))
 				require.Equal(t, 200, status, "%s", body)
 			}
-			share := func() int { // of F1, of 20 requests
+			share := func() int { // share of F1 in 20 requests
 				before := w.fakes[0].Count()
 				for range 20 {
 					require.Equal(t, 200, w.get().status)

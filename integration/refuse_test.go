@@ -9,8 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A flood of refusals while every breaker is open: nothing reaches a proxy, and
-// the log has a record of each.
+// Many requests are refused while every breaker is open. None of them reaches a proxy, and the log has a
+// record of each.
 func TestEachRefusalIsLogged(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "[retry]\nmax_attempts = 1\n[breaker]\nblame = \"literal\"\nfailure_threshold = 1\n")

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a refused request's body says does not decide how the refusal is framed.
+// The method in the body of a refused request does not change the framing of the error response.
 func TestARefusalIsFramedByTheRequestsOwnMethod(t *testing.T) {
 	w := start(t, 1, "[[gateway.users]]\nname = \"u\"\npassword = \"correcthorse\"\n")
 	conn, err := net.Dial("tcp", w.gateway)
@@ -20,9 +20,9 @@ func TestARefusalIsFramedByTheRequestsOwnMethod(t *testing.T) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(conn)
-	for range 2 { // the second shows that the first ended where it said
+	for range 2 { // the second request shows that the first response ended correctly
 		io.WriteString(conn, "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3000\r\n\r\n")
-		time.Sleep(50 * time.Millisecond) // the head alone lies in the gateway's buffer
+		time.Sleep(50 * time.Millisecond) // so that the gateway's buffer contains only the head
 		io.WriteString(conn, strings.Repeat("HEAD ", 600))
 		answer, err := http.ReadResponse(r, &http.Request{Method: "POST"})
 		require.NoError(t, err)

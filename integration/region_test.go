@@ -9,9 +9,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// One proxy is in the US and three are in the EU, on the defaults. First attempts
-// keep to the wanted region, retries leave it if they must, and with ;strict nothing
-// leaves it.
+// One proxy is in the US and three are in the EU; the configuration is the default. First attempts use the
+// wanted region. Retries may use another region if necessary. With ;strict no attempt uses another region.
 func TestTheWantedRegion(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, "[retry]\nbase_delay = 0.1\n")
@@ -60,7 +59,7 @@ func TestTheWantedRegion(t *testing.T) {
 	require.Equal(t, 400, a.status)
 	require.Contains(t, a.body, "loose")
 
-	// It fails: the wish lets a retry go elsewhere, strict does not.
+	// The proxy in the wanted region fails. A retry uses another region, except with ;strict.
 	w.fakes[0].Do(lab.Status(503))
 	require.NotContains(t, at(1, "X-Whirlpool-Region", "US"), "F1")
 	w.clear()
@@ -70,7 +69,7 @@ func TestTheWantedRegion(t *testing.T) {
 	require.Equal(t, 3, w.arrivals())
 	require.Equal(t, 3, w.fakes[0].Count())
 
-	// When its breaker is open, nothing is left of the region.
+	// When the breaker of this proxy is open, the region has no admissible proxy.
 	for range 10 {
 		w.get("X-Whirlpool-Region", "US;strict")
 	}

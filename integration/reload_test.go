@@ -17,11 +17,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// The pool changes while a retry waits and while an attempt runs.
+// The pool changes while a retry waits and while an attempt is in flight.
 func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confK, "0.1", "1.5", 1))
-	waiting := func() <-chan answer { // a request that waits for its first retry
+	waiting := func() <-chan answer { // sends a request, which then waits for its first retry
 		before := w.arrivals()
 		got := make(chan answer, 1)
 		go func() { got <- w.get() }()
@@ -29,7 +29,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 		return got
 	}
 	w.all(lab.Status(503))
-	got := waiting() // at F1
+	got := waiting() // the first attempt was through F1
 	w.fakes[1].Do(lab.OK())
 	status, _, _ := w.call("DELETE", "/proxies/F2", "")
 	require.Equal(t, 204, status)
@@ -77,7 +77,7 @@ func TestS67ThePoolChangesDuringARetry(t *testing.T) {
 	require.Equal(t, "pool_empty", w.get().outcome())
 }
 
-// What a reload keeps, what it changes, and for whom.
+// The effects of a reload on proxies, breakers, statistics and requests in flight.
 func TestS69WhatAReloadKeeps(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
@@ -108,14 +108,15 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	w.driveTo(f1, 1)
 	require.Equal(t, "open", w.breaker("F1")["state"], "but with the next failure")
 
-	// Another address is another proxy; one that goes and returns begins anew.
+	// A proxy with another address is a new proxy. A proxy that is removed and added again has a new breaker and
+	// new statistics.
 	f1.Addr, f2.Addr = f2.Addr, f1.Addr
 	reload(conf("1000000"), "addresses swapped", func() bool { return w.breaker("F1")["state"] == "closed" })
 	f1.Addr, f2.Addr = f2.Addr, f1.Addr
 	reload(conf("1000001"), "and back", threshold(1000001))
 	require.Equal(t, 0.0, w.breaker("F1")["failure_count"])
 
-	// A running request keeps its policy.
+	// A request in flight keeps its policy.
 	f2.Do(lab.Status(503))
 	w.put(`{"base_delay":3,"max_attempts":2}`)
 	got := make(chan answer, 1)
@@ -128,8 +129,7 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	require.Equal(t, "2", a.attempts())
 	require.GreaterOrEqual(t, a.took, 3*time.Second)
 
-	// Faults that only the engine or the plugins find have file, line, key and
-	// value too.
+	// Errors that only the engine or the plugins find also have file, line, key and value.
 	for text, want := range map[string]map[string]any{
 		"[selection]\nretry = \"nope\"\n":       {"key": "selection.retry", "line": 2.0, "value": `"nope"`},
 		"[retry]\nbackoff_strategy = \"no\"\n":  {"key": "retry.backoff_strategy", "line": 2.0, "value": `"no"`},
@@ -153,8 +153,8 @@ func TestS69WhatAReloadKeeps(t *testing.T) {
 	eventually(t, "a good one again", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == true })
 }
 
-// Kubernetes swaps a symbolic link to a folder; and another file in the folder
-// that is written to all the time delays nothing.
+// Kubernetes replaces a symbolic link to a folder. Another file in the folder that changes all the time does
+// not delay the reload.
 func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -204,7 +204,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	<-stopped
 }
 
-// timeouts.connect takes effect with a reload.
+// A reload changes timeouts.connect.
 func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	t.Parallel()
 	full := blackHole(t)
@@ -221,7 +221,7 @@ func TestS69TheConnectTimeoutIsReloaded(t *testing.T) {
 	require.Contains(t, a.header.Get("Proxy-Status"), "error=connection_timeout")
 }
 
-// blackHole is an address that answers no SYN: its queue of one is full.
+// blackHole returns an address that does not answer a SYN, because the listener's queue of one is full.
 func blackHole(t *testing.T) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
@@ -240,8 +240,8 @@ func blackHole(t *testing.T) string {
 	}
 }
 
-// Every route answers the methods of openapi.json and no others; every refusal
-// is JSON of the one shape, a 405 with Allow, for HEAD without a body.
+// Each route accepts the methods in openapi.json and no others. Each error response is JSON of the same form.
+// A 405 has an Allow field, and a response to HEAD has no body.
 func TestS13EveryRouteEveryMethod(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[[api.keys]]\nname = \"a\"\nkey = \"adminkey1234\"\nrole = \"admin\"\n[[api.keys]]\n"+
@@ -302,9 +302,8 @@ func TestS13EveryRouteEveryMethod(t *testing.T) {
 	}
 }
 
-// Proxies come, change, drain and go while twenty clients ask on: no request
-// fails, what drains leaves although the pool changes meanwhile, and the books
-// balance.
+// Proxies are added, changed, drained and removed while twenty clients send requests. No request fails,
+// draining proxies leave the pool, and all counts agree.
 func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)

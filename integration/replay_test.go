@@ -8,13 +8,12 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A kept connection that dies under a request: the request is sent once more,
-// which is outside the policy's attempts, counts against nobody, and is in the
-// totals as what the fakes saw.
+// If a reused connection ends during a request, the request is replayed. The replay is not one of the
+// policy's attempts and is charged to nobody. The totals include it, as the arrivals at the fakes do.
 func TestI1ReplaysAreCounted(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
-	require.Equal(t, 200, w.get().status) // leaves a connection behind
+	require.Equal(t, 200, w.get().status) // leaves an idle connection open
 	w.all(lab.Behaviour{Fin: true})
 	a := w.get(ovr("max_attempts=1")...)
 	require.Equal(t, 502, a.status)
@@ -28,7 +27,7 @@ func TestI1ReplaysAreCounted(t *testing.T) {
 	require.Equal(t, 0.0, s["total_retries"])
 	w.reconcile(0)
 
-	// What is not idempotent is not sent again.
+	// A request that is not idempotent is not replayed.
 	w.all(lab.OK())
 	require.Equal(t, 200, w.get().status)
 	w.all(lab.Behaviour{Fin: true})

@@ -128,7 +128,7 @@ func TestS25S26Idempotency(t *testing.T) {
 	try := func(method string, headers ...string) (answer, int) {
 		w.clear()
 		w.all(lab.OK())
-		w.driveTo(w.fakes[1], 1) // the next is F1's turn
+		w.driveTo(w.fakes[1], 1) // so the next first attempt goes to F1
 		w.clear()
 		w.fakes[0].Do(lab.Status(503))
 		return w.do(method, map[bool]string{true: "payload", false: ""}[method == "POST" || method == "PUT"],
@@ -155,8 +155,7 @@ func TestS25S26Idempotency(t *testing.T) {
 	}
 }
 
-// A body that comes in pieces after its head arrives whole, and so does the
-// head, at every try.
+// A body that arrives in pieces after its head is complete in each attempt, and so is the head.
 func TestBodiesOfEverySizeArriveWhole(t *testing.T) {
 	w := start(t, 2, confK)
 	w.fakes[0].Do(lab.Status(503))
@@ -242,7 +241,7 @@ func TestS32EveryFault(t *testing.T) {
 			strings.Repeat("x", 1<<20)},
 		"tls": {Garbage: "\x15\x03\x01\x00\x02\x02\x28"},
 	}
-	turn := func() { // the next first attempt is F1's
+	turn := func() { // makes F1 the proxy of the next first attempt
 		w.all(lab.OK())
 		w.driveTo(w.fakes[1], 1)
 	}
@@ -325,7 +324,7 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 				default:
 				}
 				w.get()
-				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // or all would begin at the same time
+				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that they begin at different times
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A rotating gateway has an exit per connection: with reuse = false ten requests take ten connections. The API
-// changes it.
+// A rotating gateway has one exit per connection. With reuse = false, ten requests use ten connections. The
+// API can change the setting.
 func TestS91ReuseFalse(t *testing.T) {
 	w := start(t, 1, confK)
 	proxy := w.fakes[0]
@@ -36,7 +36,7 @@ func TestS91ReuseFalse(t *testing.T) {
 	w.reconcile(0)
 }
 
-// The option of a proxy list does the same, and goes with the list's next content.
+// The option in a proxy list has the same effect, until the list's content changes.
 func TestS91ReuseFalseInAList(t *testing.T) {
 	proxy, err := lab.Start("F", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)

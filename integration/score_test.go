@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// share makes a proxy that answers 200 to so many of 100 requests, evenly
-// spread, after a delay.
+// share returns the script of a proxy that responds with 200 to the given number of 100 requests, evenly
+// distributed, after a delay.
 func share(percent int, delay time.Duration) lab.Script {
 	return func(n int, _ *http.Request) lab.Behaviour {
 		if n*37%100 < percent {
@@ -27,7 +27,7 @@ func share(percent int, delay time.Duration) lab.Script {
 	}
 }
 
-// train sends so many attempts through each proxy, all 200 from F1.
+// train makes the given number of attempts through each proxy. All attempts through F1 get 200.
 func (w *whirl) train(each int) {
 	w.t.Helper()
 	w.put(`{"max_attempts":1}`)
@@ -47,8 +47,8 @@ func (w *whirl) train(each int) {
 	wg.Wait()
 }
 
-// firstRetries lets F1 fail and counts where the first retry of n requests that
-// began there went.
+// firstRetries makes F1 fail. It returns how often each proxy got the first retry of n requests whose first
+// attempt was through F1.
 func (w *whirl) firstRetries(n int, headers ...string) map[string]int {
 	w.t.Helper()
 	w.put(`{"max_attempts":2,"failover_delay":0}`)
@@ -58,7 +58,7 @@ func (w *whirl) firstRetries(n int, headers ...string) map[string]int {
 		before := w.fakes[0].Count()
 		a := w.get(headers...)
 		if w.fakes[0].Count() == before || a.attempts() != "2" || a.proxy() == "F1" {
-			continue // it began elsewhere
+			continue // its first attempt was through another proxy
 		}
 		begun++
 		went[a.proxy()]++
@@ -72,7 +72,7 @@ func TestS51SuccessRateDecides(t *testing.T) {
 	w.fakes[1].Set(share(95, 0))
 	w.fakes[2].Set(share(60, 0))
 	w.train(200)
-	w.fakes[1].Do(lab.OK()) // the figures of 200 attempts decide, not what follows
+	w.fakes[1].Do(lab.OK()) // so that only the 200 attempts before decide
 	require.GreaterOrEqual(t, w.firstRetries(100)["F2"], 90)
 }
 
@@ -91,12 +91,12 @@ func TestS52LatencyDecidesAmongEquals(t *testing.T) {
 	require.GreaterOrEqual(t, w.firstRetries(60)["F3"], 54, "it flips within 100 attempts each")
 }
 
-// F1 fails. Without a wish the region of the proxy that failed is the wanted one.
-// A wish holds for first attempts, so F1 is in the region that is wanted or none is.
+// F1 fails. If a retry has no wanted region, it wants the region of the proxy that failed. F1 must get the
+// first attempts, so it is in the wanted region, or no region is wanted.
 func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		two, three int    // percent of F2 (US) and F3
+		two, three int    // percentage of successes of F2 (in the US) and of F3
 		one        string // region of F1
 		region     string // of F3
 		wish       string
@@ -129,9 +129,8 @@ func TestS53TheRegionIsABonusNotAWall(t *testing.T) {
 	}
 }
 
-// sameScore reports whether the latencies of proxies, all with the same success rate, are so near that performance
-// takes
-// their scores as equal: within 2 %. On a slow machine they may not be.
+// sameScore reports whether the latencies of some proxies with equal success rates are so similar that the
+// scorer performance treats their scores as equal: within 2 %. On a slow machine this may not be so.
 func (w *whirl) sameScore(ids ...string) bool {
 	var all []float64
 	for _, id := range ids {
@@ -191,7 +190,7 @@ func TestS61LatencyWithoutBackoff(t *testing.T) {
 	}
 	p := w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any)
 	require.Len(t, p, 1, "proxies without attempts are absent")
-	// With the two waits of 2 s in it the average would be 0.4 s.
+	// If the two waits of 2 s were included, the average would be 0.4 s.
 	requireLatency := func(seconds any) {
 		t.Helper()
 		require.GreaterOrEqual(t, seconds, 0.2)
@@ -233,8 +232,8 @@ func TestS40TheDefaultsOfTheBreaker(t *testing.T) {
 	w.state("F1", "closed")
 }
 
-// TestSmuggling: what two parsers might read differently is refused with 400
-// and a closed connection, and nothing of it goes on.
+// TestSmuggling sends requests that two parsers might interpret differently. Each is refused with 400, the
+// connection is closed, and nothing is forwarded.
 func TestSmuggling(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -261,7 +260,7 @@ func TestSmuggling(t *testing.T) {
 	}
 	require.Zero(t, w.arrivals())
 
-	// Pipelined requests are answered in order.
+	// Pipelined requests get their responses in order.
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(t, err)
 	defer c.Close()

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// TestSecretsShowNowhere plants a credential of each sort, makes things go well
-// and wrong, and looks for them in every answer, metric and log line.
+// TestSecretsShowNowhere configures a credential of each kind, makes requests succeed and fail, and searches
+// every response, metric and log line for the credentials.
 func TestSecretsShowNowhere(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, `
@@ -48,7 +48,7 @@ role = "admin"
 			}
 		}
 	}
-	look(w.get().body) // no login
+	look(w.get().body) // without credentials
 	look(w.get("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("alice:canary-wrong"))).body)
 	for _, body := range []string{
 		`{"url":"http://u:canary-added@127.0.0.1:1"}`, `{"url":"ftp://u:canary-bad@127.0.0.1:1"}`,
@@ -90,7 +90,8 @@ role = "admin"
 	}
 }
 
-// TestSignals: SIGHUP reloads, the first SIGTERM drains, the second ends it.
+// TestSignals: SIGHUP reloads the configuration, the first SIGTERM drains the gateway, and the second one
+// ends it.
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, "[gateway]\ndrain_grace = \"30s\"\n"+confK)

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// A retry goes to a proxy that the request has not tried while there is one;
-// then to the one tried longest ago.
+// A retry uses a proxy that the request has not used yet. If there is none, it uses the proxy that the
+// request used longest ago.
 func TestS50EveryProxyBeforeAnyTwice(t *testing.T) {
 	t.Parallel()
 	w := start(t, 5, confK)
@@ -29,7 +29,7 @@ func TestS50EveryProxyBeforeAnyTwice(t *testing.T) {
 	}
 }
 
-// order are the names of the fakes, one for each arrival, by time.
+// order returns the name of the fake of each arrival, ordered by time.
 func (w *whirl) order() (names []string) {
 	name := map[time.Time]string{}
 	for _, f := range w.fakes {
@@ -43,8 +43,8 @@ func (w *whirl) order() (names []string) {
 	return names
 }
 
-// A proxy is judged by its own last hundred attempts: a past of any length is
-// forgotten after a hundred, and others' traffic pushes nothing out.
+// The statistics of a proxy are those of its own last hundred attempts. Earlier attempts and those of other
+// proxies do not count.
 func TestS54TheLastHundred(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
@@ -74,17 +74,17 @@ func TestS54TheLastHundred(t *testing.T) {
 	sample(f2, lab.OK(), 50)
 	check("F2", 1, 100)
 	w.call("PATCH", "/proxies/F2", `{"max_in_flight":1}`)
-	check("F2", 1, 100) // a change that keeps the address keeps the samples
+	check("F2", 1, 100) // a change that keeps the address keeps the statistics
 
-	// A slow past is forgotten as well, and failures say nothing of speed.
+	// Earlier slow attempts do not count either, and failures do not change the latency.
 	sample(f2, lab.Status(503), 100)
 	require.Equal(t, 0.0, w.json("/proxies/F2")["avg_latency"])
 	r, _ := rate("F1")
 	require.Equal(t, 1.0, r)
 }
 
-// A breaker that closes while a retry waits makes its proxy a candidate again
-// (E2): a choice is made after the wait, not before it.
+// A breaker that closes while a retry waits makes its proxy a candidate (E2): the proxy is chosen after the
+// wait and not before it.
 func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, strings.Replace(confOpen, "0.1", "2.0", 1))
@@ -96,7 +96,7 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	}
 	w.call("POST", "/circuit-breakers/F1/reset", "")
 	w.call("POST", "/circuit-breakers/F2/reset", "")
-	for w.breaker("F2")["state"] != "open" { // F2 is out for 10 min
+	for w.breaker("F2")["state"] != "open" { // until F2's breaker is open for 10 min
 		w.get(ovr("max_attempts=1")...)
 		w.call("POST", "/circuit-breakers/F1/reset", "")
 	}
@@ -111,12 +111,12 @@ func TestS56AProxyThatHealsDuringTheWait(t *testing.T) {
 	require.Equal(t, "F2", a.proxy())
 }
 
-// Many retries at once are spread over equals by their load: a herd would all
-// go to one.
+// Many simultaneous retries are distributed over equal proxies by their load. They do not all go to one
+// proxy.
 func TestS57RetriesDoNotHerd(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, confK+byTurns)
-	for range 100 { // equal histories
+	for range 100 { // so that the statistics are equal
 		w.get()
 	}
 	equal := w.sameScore("F2", "F3", "F4")
@@ -127,7 +127,7 @@ func TestS57RetriesDoNotHerd(t *testing.T) {
 	}
 	w.clear()
 	var wg sync.WaitGroup
-	for range 240 { // 60 begin at F1 and are retried
+	for range 240 { // the first attempts of 60 of them go to F1, and are retried
 		wg.Go(func() { w.get() })
 	}
 	eventually(t, "all are out", func() bool { return w.fakes[1].Count()+w.fakes[2].Count()+w.fakes[3].Count() == 240 })

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// trickle posts size bytes in ten pieces, one each step, and returns the answer.
+// trickle posts size bytes in ten pieces, one in each step, and returns the response.
 func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 	w.t.Helper()
 	c, err := net.Dial("tcp", w.gateway)
@@ -22,7 +22,7 @@ func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 	piece := bytes.Repeat([]byte("x"), size/10)
 	for range 10 {
 		time.Sleep(step)
-		c.Write(piece) // the gateway may have given up on it
+		c.Write(piece) // the gateway may have closed the connection
 	}
 	c.SetReadDeadline(time.Now().Add(patience))
 	r, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -31,9 +31,8 @@ func (w *whirl) trickle(size int, step time.Duration) *http.Response {
 	return r
 }
 
-// How slowly a client sends its body is no matter of the proxies: the clocks of
-// an attempt and of the whole request start when a body that is kept for replay
-// has come, and one that streams counts against nobody when time runs out.
+// A client that sends its body slowly is charged to no proxy. If the body is kept for replay, the attempt
+// timeout and the total timeout begin when it has arrived. If it is streamed, a timeout is charged to nobody.
 func TestASlowUploadBlamesNoProxy(t *testing.T) {
 	t.Parallel()
 	const conf = "[timeouts]\nattempt = \"1s\"\n"

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// site returns the port of a web site with and without TLS, to which every proxy's tunnels lead.
+// site starts a web site, with or without TLS. All tunnels of the fakes lead to it.
 func site(w *whirl, withTLS bool) *httptest.Server {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(rw, "<title>the site</title>hello "+r.Host)
@@ -28,8 +28,8 @@ func site(w *whirl, withTLS bool) *httptest.Server {
 	return s
 }
 
-// curl, requests and Chromium use the gateway as a SOCKS5 proxy. The proxy that fails is replaced
-// by another one, as for a CONNECT.
+// curl, requests and Chromium use the gateway as a SOCKS5 proxy. If a proxy fails, another one is used, as
+// for a CONNECT.
 func TestSOCKS5Clients(t *testing.T) {
 	w := start(t, 3, "")
 	site(w, true)
@@ -57,7 +57,7 @@ for i in range(6):
 	w.reconcile(0)
 }
 
-// A SOCKS5 client needs the user name and password of an HTTP client, if there are users.
+// If there are users, a SOCKS5 client needs the same user name and password as an HTTP client.
 func TestSOCKS5Users(t *testing.T) {
 	w := start(t, 1, "[[gateway.users]]\nname = \"ann\"\npassword = \"open sesame\"\n")
 	site(w, false)

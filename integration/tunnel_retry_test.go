@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// brokenTunnels are ways in which a proxy accepts a CONNECT and then passes nothing on.
+// brokenTunnels are ways in which a proxy accepts a CONNECT and then forwards nothing.
 var brokenTunnels = map[string]func(net.Conn){
 	"closes at once": func(net.Conn) {},
 	"closes after the ClientHello": func(c net.Conn) {
@@ -32,8 +32,8 @@ var brokenTunnels = map[string]func(net.Conn){
 	"passes nothing on": func(c net.Conn) { io.Copy(io.Discard, c) },
 }
 
-// Three of eight proxies accept each CONNECT and pass nothing on: every TLS handshake
-// succeeds, and those proxies are out soon.
+// Three of eight proxies accept each CONNECT and forward nothing. Every TLS handshake succeeds, and the
+// breakers of those proxies open soon.
 func TestTunnelsAreRetriedUntilTheFirstByte(t *testing.T) {
 	for name, broken := range brokenTunnels {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func fetchOverTLS(w *whirl, target string) error {
 	return nil
 }
 
-// What is no ClientHello is never sent again: it may have caused something.
+// Bytes that are not a ClientHello are never sent again, because they may have had an effect.
 func TestOtherBytesAreNotSentAgain(t *testing.T) {
 	w := start(t, 3, "")
 	var got atomic.Int64
@@ -122,11 +122,11 @@ func TestOtherBytesAreNotSentAgain(t *testing.T) {
 	require.EqualValues(t, 6, got.Load())
 }
 
-// A tunnel that its client does not use is not replaced while it stands.
+// An open tunnel that its client does not use is not replaced.
 func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) { io.Copy(io.Discard, c) })})
-	for range 20 { // latencies become known
+	for range 20 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
 	}
@@ -141,8 +141,8 @@ func TestAnUnusedTunnelIsLeftAlone(t *testing.T) {
 	require.Equal(t, before, w.arrivals())
 }
 
-// A client that sends more than a ClientHello before the target has sent anything, and a
-// target that takes its time, are not cut.
+// Two kinds of tunnels are not ended: one whose client sends more than a ClientHello before the target has
+// sent anything, and one whose target is slow.
 func TestAPatientTunnelIsNotCut(t *testing.T) {
 	w := start(t, 3, "")
 	site := listen(t, func(c net.Conn) {
@@ -151,7 +151,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 		io.WriteString(c, "late")
 	})
 	w.all(lab.Behaviour{To: site})
-	for range 12 { // latencies become known
+	for range 12 { // so that latencies are known
 		_, _, c := w.connect("site.test:443")
 		c.Close()
 	}
@@ -159,7 +159,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 	go tc.Handshake()
 	time.Sleep(200 * time.Millisecond)
-	_, err := c.Write([]byte{20, 3, 3, 0, 1, 1}) // no longer a ClientHello alone
+	_, err := c.Write([]byte{20, 3, 3, 0, 1, 1}) // so the client has sent more than a ClientHello
 	require.NoError(t, err)
 	eventually(t, "the target's bytes", func() bool {
 		return w.json("/metrics/retries")["total_requests"].(float64) >= 13
@@ -167,8 +167,7 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 	w.reconcile(0)
 }
 
-// Targets close the tunnels that browsers keep in reserve: nobody is charged, and nothing is
-// retried.
+// Targets close the tunnels that browsers open in reserve. This is charged to nobody, and nothing is retried.
 func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: listen(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
@@ -188,8 +187,8 @@ func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 	}
 }
 
-// A client that sends a part of a ClientHello and waits is charged to nobody, and nothing is
-// retried: the target that gives up has nothing to answer.
+// A client sends a part of a ClientHello and waits, until the target closes the tunnel. The target has
+// nothing to answer, so this is charged to nobody, and nothing is retried.
 func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: listen(t, func(c net.Conn) {

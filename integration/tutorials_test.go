@@ -23,8 +23,7 @@ var (
 	pluginName = regexp.MustCompile(`(?m)^\[plugins\.(\w+)\]$`)
 )
 
-// tutorial is the commands of a README, but for the first ones, which say where
-// things are.
+// tutorial returns the commands of a README, without the first ones, which set paths.
 func tutorial(t *testing.T, readme string) string {
 	text, err := os.ReadFile(readme)
 	require.NoError(t, err)
@@ -38,8 +37,8 @@ func tutorial(t *testing.T, readme string) string {
 	return script.String()
 }
 
-// Whoever follows a tutorial from an empty folder has a plugin that steers a
-// running gateway: from taking turns to the proxy that costs least.
+// The commands of a tutorial lead from an empty folder to a running gateway with a plugin. At first the
+// proxies take turns; then the plugin chooses the cheapest one.
 func TestTutorials(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -79,7 +78,7 @@ func TestTutorials(t *testing.T) {
 			}
 			p := w.json("/plugins/frugal")
 			require.Equal(t, []any{"first"}, p["used_for"])
-			// On a busy machine there may be no instance in time; then the built-in answers.
+			// On a busy machine a call may get no instance in time. Then the built-in is called.
 			busy, _ := p["faults_by_reason"].(map[string]any)["busy"].(float64)
 			require.Equal(t, busy, p["faults"])
 			require.GreaterOrEqual(t, arrivals()[1], 3+9-int(busy))
@@ -88,7 +87,7 @@ func TestTutorials(t *testing.T) {
 	}
 }
 
-// The Go plugin of sdk/README.md is built and put to use by the commands there.
+// The commands of sdk/README.md build the Go plugin and activate it.
 func TestTheGoPluginOfTheSDK(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
@@ -101,7 +100,7 @@ func TestTheGoPluginOfTheSDK(t *testing.T) {
 	w := start(t, 2, confK)
 	var script strings.Builder
 	for _, line := range indented.FindAllSubmatch(text[at[1]:], -1) {
-		if command := string(line[1]); !strings.HasPrefix(command, "whirlpool plugin bench") { // which takes its time
+		if command := string(line[1]); !strings.HasPrefix(command, "whirlpool plugin bench") { // it takes long
 			script.WriteString(strings.Replace(command, "curl ", "curl -sS --fail-with-body ", 1) + "\n")
 		}
 	}
@@ -111,13 +110,13 @@ func TestTheGoPluginOfTheSDK(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Equal(t, []any{"first"}, w.usedFor("idlest"))
-	eventually(t, "it is called", func() bool { // a busy machine may have no instance in time
+	eventually(t, "it is called", func() bool { // on a busy machine a call may get no instance in time
 		require.Equal(t, 200, w.get().status)
 		return w.json("/plugins/idlest")["calls"].(float64) > 0
 	})
 }
 
-// Each example serves in a gateway with the configuration its README shows.
+// Each example works in a gateway with the configuration in its README.
 func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 	readmes, err := filepath.Glob("../wasm-examples/*/README.md")
 	require.NoError(t, err)
@@ -132,7 +131,7 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 			out, err := exec.Command(filepath.Join(filepath.Dir(readme), "build.sh"), built).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 
-			other, err := lab.Start("other", "127.0.0.1:0", lab.Always(lab.OK())) // of a proxy in the README
+			other, err := lab.Start("other", "127.0.0.1:0", lab.Always(lab.OK())) // stands for a proxy in the README
 			require.NoError(t, err)
 			t.Cleanup(other.Close)
 			config := strings.NewReplacer(`path = "`, `path = "`+built+"/", "10.0.0.7:3128",
@@ -140,7 +139,7 @@ func TestExamplesAsTheirREADMEsConfigureThem(t *testing.T) {
 			w := start(t, 3, config)
 			name := pluginName.FindStringSubmatch(config)[1]
 			plugin := func() map[string]any { return w.json("/plugins/" + name) }
-			// standard Go compiles for a second
+			// a module of standard Go takes a second to compile
 			require.Eventually(t, func() bool { return plugin()["state"] == "ready" }, time.Minute, 20*time.Millisecond)
 			if plugin()["kind"] == "backoff" {
 				w.fakes[0].Do(lab.Status(503))

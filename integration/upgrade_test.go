@@ -18,8 +18,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// echoServer starts a WebSocket server (python3-websockets) that greets each client and sends its messages back. The
-// greeting is sent at once, so that it often arrives in one packet with the 101.
+// echoServer starts a WebSocket server (python3-websockets) that sends a greeting and then sends each message
+// back. It sends the greeting at once, so the greeting often arrives in one packet with the 101.
 func echoServer(t *testing.T) (address string) {
 	t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-u", "-c", `
@@ -45,8 +45,8 @@ asyncio.run(main())`)
 	return "127.0.0.1:" + string(port[1])
 }
 
-// websocketClient is a client (python3-websockets) that sends its handshake in absolute form to a proxy, compares the
-// messages that come back, and closes the WebSocket properly.
+// websocketClient is a client (python3-websockets). It sends its handshake in absolute form to a proxy,
+// compares the messages that come back, and closes the WebSocket regularly.
 const websocketClient = `
 import asyncio, os, sys, websockets
 gateway, url = sys.argv[1].split(":"), sys.argv[2]
@@ -65,7 +65,7 @@ async def main():
     assert ws.close_code == 1000
 asyncio.run(main())`
 
-// websocket runs the client.
+// websocket runs the client and returns its output.
 func websocket(t *testing.T, gateway, url string) string {
 	t.Helper()
 	out, err := exec.Command("/usr/bin/python3", "-c", websocketClient, gateway, url).CombinedOutput()
@@ -73,7 +73,7 @@ func websocket(t *testing.T, gateway, url string) string {
 	return string(out)
 }
 
-// A WebSocket whose handshake is in absolute form works by every kind of upstream and target scheme.
+// A WebSocket whose handshake is in absolute form works with each kind of proxy and both schemes of targets.
 func TestS89WebSockets(t *testing.T) {
 	echo := echoServer(t)
 	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = echo }}
@@ -114,7 +114,7 @@ func TestS89WebSockets(t *testing.T) {
 			})
 		}
 		require.EqualValues(t, 1, w.json("/metrics/retries")["total_requests"])
-		w.reconcile(1) // the proxy is none of w.fakes
+		w.reconcile(1) // because one attempt was through a proxy that is not in w.fakes
 	}
 }
 
@@ -137,7 +137,7 @@ func TestS90AWebSocketIsRetried(t *testing.T) {
 	w.reconcile(3)
 }
 
-// A handshake is not hedged: that would open a second WebSocket.
+// A handshake is not hedged, because a hedge would open a second WebSocket.
 func TestS90AWebSocketIsNotHedged(t *testing.T) {
 	w := start(t, 2, byTurns+"[retry]\nhedge = 0.05\nhedge_budget = 1.0\n[timeouts]\nadaptive = false\n")
 	w.all(lab.Slow(300 * time.Millisecond))

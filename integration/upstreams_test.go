@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// socks is a SOCKS5 server that wants user "u" and password "p" (RFC 1928 and
-// 1929) and leads every name to one address.
+// socks starts a SOCKS5 server that requires user "u" and password "p" (RFC 1928 and 1929). All its
+// connections lead to one address.
 func socks(t *testing.T, to string) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -36,7 +36,7 @@ func socks(t *testing.T, to string) string {
 			return
 		}
 		c.Write([]byte{1, 0})
-		if head := read(4); head[3] != 3 { // the name, never an address
+		if head := read(4); head[3] != 3 { // the gateway sends the name and never an address
 			c.Write([]byte{5, 8, 0, 1, 0, 0, 0, 0, 0, 0})
 			return
 		}
@@ -62,8 +62,8 @@ func socks(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
-// Every kind of upstream, for http:// and https:// targets; the gateway itself
-// speaks TLS to the target and checks its certificate.
+// Each kind of proxy works for http:// and https:// targets. For https:// targets the gateway itself makes
+// the TLS handshake and verifies the certificate.
 func TestEveryKindOfUpstream(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "origin ", r.URL.Path) })
 	plain, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
@@ -108,9 +108,9 @@ func TestEveryKindOfUpstream(t *testing.T) {
 	require.Equal(t, 502, status)
 }
 
-// A target whose certificate does not verify is tried through other proxies,
-// since one of them might be the liar, and counts against none: five requests
-// to an expired site must not close the whole pool.
+// If the certificate of a target is invalid, the request is retried through other proxies, because the proxy
+// may have changed it. No failure is charged to a proxy: otherwise five requests for an expired site would
+// open all breakers.
 func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confK)
@@ -128,8 +128,8 @@ func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 	w.reconcile(0)
 }
 
-// A target that refuses, or does not exist, closes the direct way for no other:
-// there is no proxy to blame.
+// A target that refuses connections or does not exist does not open the breaker of direct://. No proxy can be
+// charged.
 func TestADeadTargetDoesNotCloseTheDirectWay(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confKB+"[[proxies]]\nurl = \"direct://\"\n")

@@ -16,18 +16,19 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// The window slides, it does not tumble: failures leave one by one, and five of
-// them that straddle any boundary open the breaker.
+// The window slides continuously. Failures leave it one by one, and five failures within its length open the
+// breaker at any time.
 func TestS39TheWindowSlides(t *testing.T) {
 	t.Parallel()
-	w := start(t, 1, confKB) // 5 in 2 s
+	w := start(t, 1, confKB) // 5 failures within 2 s
 	w.all(lab.Status(503))
 	begin := time.Now()
 	at := func(s float64) { time.Sleep(time.Until(begin.Add(time.Duration(s * float64(time.Second))))) }
 	var failures []answer
 	get := func() { failures = append(failures, w.get()) }
-	// check compares the breaker with the failures of the last 2 s. On a slow machine one may be at the window's edge:
-	// each happened while its request ran, and the breaker was looked at while the API answered.
+	// check compares the breaker with the failures of the last 2 s. On a slow machine a failure may be at the
+	// edge of the window: its time is only known to be within its request, and the breaker's time within the
+	// API's response.
 	check := func() (state any) {
 		t.Helper()
 		from := time.Now()
@@ -55,18 +56,18 @@ func TestS39TheWindowSlides(t *testing.T) {
 	get()
 	get()
 	check()
-	at(2.3) // the first two have left, without traffic
+	at(2.3) // the first two failures have left the window, without traffic
 	check()
 	get()
 	get()
 	require.Equal(t, "closed", check())
-	at(2.9) // 1.2, 1.2, 2.3, 2.3 and this one
+	at(2.9) // the failures at 1.2, 1.2, 2.3, 2.3 and 2.9
 	get()
 	check()
 }
 
-// Two hundred failures at the same moment: one transition, one event, and not
-// one attempt more.
+// Two hundred failures happen at the same time. They lead to one transition and one event, and no further
+// attempt follows.
 func TestS47ManyFailuresAtOnce(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, confOpen+byTurns)
@@ -97,8 +98,8 @@ func TestS47ManyFailuresAtOnce(t *testing.T) {
 	w.reconcile(0)
 }
 
-// Traffic, failures, probes and resets by hand all at once: whoever reads the
-// events sees one legal history.
+// Traffic, failures, probes and manual resets happen at the same time. The events of a breaker are still a
+// valid sequence.
 func TestS48OneHistory(t *testing.T) {
 	t.Parallel()
 	w := start(t, 2, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\nmax_attempts = 1\n[breaker]\n"+
@@ -184,8 +185,8 @@ func TestS48OneHistory(t *testing.T) {
 	require.Equal(t, all, strings.Count(w.log.String(), `msg="circuit breaker `), "one record a transition")
 }
 
-// Whatever happens, breakers opening under waiting retries and clients leaving
-// included, the books balance and the log has one record for each retry.
+// Breakers open while retries wait, and clients leave. All counts still agree, and the log has one record for
+// each retry.
 func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
 	t.Parallel()
 	w := start(t, 4, "[retry]\nbackoff_strategy = \"fixed\"\nbase_delay = 0.1\n[breaker]\nblame = \"literal\"\n"+
@@ -235,8 +236,8 @@ func TestS58TheBooksBalanceInAnyWeather(t *testing.T) {
 	for _, p := range w.json("/metrics/retries/by-proxy")["proxies"].(map[string]any) {
 		attempts += p.(map[string]any)["total_attempts"].(float64)
 	}
-	// A kept connection may have died without its proxy seeing the request, and
-	// a client may leave before its request is on its way.
+	// A reused connection may have ended before the proxy received the request. A client may leave before its
+	// request was sent.
 	lost := attempts - float64(w.arrivals())
 	require.LessOrEqual(t, lost, s["replays"].(float64)+16*5)
 	w.reconcile(int(lost))

@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
 )
 
-// wire sends bytes to an address and reads one answer.
+// wire sends bytes to an address and reads one response.
 func wire(t *testing.T, addr, raw string) (*http.Response, string) {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -33,7 +33,7 @@ func wire(t *testing.T, addr, raw string) (*http.Response, string) {
 	return r, string(body)
 }
 
-// A pool that holds the gateway itself does not go round for ever.
+// A request is not forwarded in an endless loop if the pool contains the gateway itself.
 func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -52,8 +52,7 @@ func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 	require.Equal(t, 8.0, w.json("/metrics/retries")["total_requests"], "none came back")
 }
 
-// A direct:// entry leads anywhere but to the API, which trusts whoever comes
-// from this machine.
+// direct:// reaches all addresses except that of the API, which trusts connections from this machine.
 func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	t.Parallel()
 	w := start(t, 0, confK+"[[proxies]]\nurl = \"direct://\"\n")
@@ -75,8 +74,8 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	require.Equal(t, 200, r.StatusCode)
 }
 
-// What is sent to the API's port that is no request for the API: it never
-// proxies, and what it cannot read it does not quote.
+// Requests on the API's port that are not for the API: the API is no proxy, and its errors do not quote
+// requests that it cannot parse.
 func TestS12TheAPIIsNoProxy(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)
@@ -109,7 +108,7 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 	require.Zero(t, w.arrivals())
 	require.NotContains(t, w.log.String(), "canary")
 
-	// And the gateway serves nothing of the API.
+	// The gateway's port serves no endpoint of the API.
 	for _, path := range []string{"/", "/api/v1/retry/policy", "/metrics", "/healthz"} {
 		r, body := wire(t, w.gateway, "GET "+path+" HTTP/1.1\r\nHost: "+w.api+"\r\n\r\n")
 		require.Equal(t, 400, r.StatusCode)
@@ -119,8 +118,8 @@ func TestS12TheAPIIsNoProxy(t *testing.T) {
 	}
 }
 
-// exchangeAll sends raw to the gateway and returns everything that comes back
-// until it has been quiet for a moment.
+// exchangeAll sends raw to the gateway. It returns all bytes that come back, until none has come for a
+// moment.
 func (w *whirl) exchangeAll(raw string) string {
 	c, err := net.Dial("tcp", w.gateway)
 	require.NoError(w.t, err)
@@ -143,7 +142,7 @@ func (w *whirl) exchangeAll(raw string) string {
 	}
 }
 
-// What the client's message becomes on its way to the proxy.
+// How the client's message changes on its way to the proxy.
 func TestRequestsOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK+"[[gateway.users]]\nname = \"ann\"\npassword = \"p:w\"\n")
@@ -172,8 +171,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 		require.Empty(t, a.Header, c.name)
 	}
 
-	// Pipelined requests are answered in order, bodies and all; what is refused
-	// in between refuses nothing else.
+	// Pipelined requests with bodies get their responses in order. A refused request among them does not affect
+	// the others.
 	w.clear()
 	got := w.exchangeAll("POST http://o.test/1 HTTP/1.1\r\nHost: o\r\n" + login + "Content-Length: 3\r\n\r\nabc" +
 		"POST http://o.test/no HTTP/1.1\r\nHost: o\r\nContent-Length: 3\r\n\r\nabc" +
@@ -191,7 +190,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 	require.Equal(t, []string{"POST http://o.test/1 abc", "HEAD http://o.test/2 ", "POST http://o.test/3 de",
 		"GET http://o.test/4 "}, bodies)
 
-	// Refused, each with everything an answer carries.
+	// Refused requests: each error response has all fields.
 	before := w.arrivals()
 	for raw, want := range map[string]string{
 		"GET / HTTP/1.1\r\nHost: o\r\n" + login:                                                           "400",
@@ -224,7 +223,7 @@ func TestRequestsOnTheWire(t *testing.T) {
 	require.Equal(t, before, w.arrivals())
 }
 
-// statuses are those of the answers in what came back, in order.
+// statuses returns the statuses of the responses in got, in order.
 func statuses(got string) (codes []string) {
 	for _, m := range regexp.MustCompile(`HTTP/1\.1 (\d{3}) `).FindAllStringSubmatch(got, -1) {
 		codes = append(codes, m[1])
@@ -232,7 +231,7 @@ func statuses(got string) (codes []string) {
 	return codes
 }
 
-// What the proxy's answer becomes on its way to the client.
+// How the proxy's response changes on its way to the client.
 func TestAnswersOnTheWire(t *testing.T) {
 	t.Parallel()
 	w := start(t, 1, confK)

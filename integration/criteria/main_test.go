@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A quick run measures every criterion and writes a page whose parts exist. Whether they are
-// met is for a whole run to say.
+// A quick run measures every criterion and writes a complete page. It does not check whether the criteria are
+// met.
 func TestQuick(t *testing.T) {
 	out := t.TempDir()
 	p := program{root: "../..", envoy: "../../bin/envoy", out: out, seed: 1, quick: true, log: io.Discard}

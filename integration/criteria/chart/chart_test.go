@@ -46,7 +46,7 @@ func TestSVG(t *testing.T) {
 	require.Contains(t, svg, "a &lt; b &amp; c")
 }
 
-// Any chart is well formed, and lies within its view.
+// Each chart is well-formed XML, and nothing is outside its view.
 func TestAnySVGIsWellFormed(t *testing.T) {
 	value := rapid.OneOf(rapid.Float64Range(-1e6, 1e6), rapid.Just(math.NaN()))
 	coordinate := regexp.MustCompile(` (?:x|y|cx|cy|x1|y1|x2|y2)="([^"]*)"`)

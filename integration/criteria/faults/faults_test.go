@@ -16,7 +16,7 @@ var (
 	bad  = State{Fails: 1, Latency: time.Millisecond}
 )
 
-// Share of time in bursts, and the mean length of bursts and of good periods.
+// The share of time in bursts, and the mean lengths of bursts and good periods, are as configured.
 func TestGilbertElliottHasItsRates(t *testing.T) {
 	const length = 1000 * time.Hour
 	for _, g := range []GilbertElliott{
@@ -82,7 +82,7 @@ func TestProxyAt(t *testing.T) {
 	require.Equal(t, 1.0, State{Refuses: true}.Loss())
 }
 
-// The proxies of a vendor fail together, those of different vendors do not.
+// The proxies of one vendor fail together. The proxies of different vendors fail independently.
 func TestCorrelated(t *testing.T) {
 	g := GilbertElliott{Good: 4 * time.Second, Burst: time.Second}
 	pool := g.Correlated(seeded(1), 8, 2, good, bad, time.Hour)
@@ -99,7 +99,7 @@ func TestCorrelated(t *testing.T) {
 	require.InDelta(t, 0.2, float64(same)/float64(together), 0.06, "independent of the other vendor")
 }
 
-// A ban holds for one proxy at one target.
+// A ban applies to one proxy at one target.
 func TestBanned(t *testing.T) {
 	g := GilbertElliott{Good: 9 * time.Second, Burst: time.Second}
 	pool := g.Banned(seeded(1), 3, 4, good, time.Hour)

@@ -36,7 +36,7 @@ func TestTable(t *testing.T) {
 	require.Equal(t, "| a | b |\n|---|---|\n| 1 | 2 |\n", x.String())
 }
 
-// wrap keeps every word, in lines that are no longer than need be.
+// wrap keeps every word. It makes no line that is too long, and none that is shorter than necessary.
 func TestWrap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		words := rapid.SliceOf(rapid.StringMatching("[a-zä%]{1,130}")).Draw(t, "words")
@@ -60,7 +60,7 @@ func TestWhyLost(t *testing.T) {
 	require.Equal(t, "of 3 failed requests 2 ended while every breaker was open", whyLost(o))
 }
 
-// A missed criterion has a reason, one that is met has none.
+// A criterion that is not met has a reason. A criterion that is met has none.
 func TestJudge(t *testing.T) {
 	s := &section{}
 	s.judge(Criterion{ID: "a"}, true, "why")

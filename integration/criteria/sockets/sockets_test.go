@@ -18,7 +18,7 @@ import (
 
 var direct = Gateway{Name: "direct"}
 
-// Without a gateway each request has the fate of the workload's first proxy.
+// Without a gateway, the result of each request is that of the workload's first proxy.
 func TestRun(t *testing.T) {
 	w := workload.New(1, 0.1).Noise(0.3, 1000)
 	w.Requests = 200
@@ -54,8 +54,8 @@ func TestRunOfTunnels(t *testing.T) {
 	require.Equal(t, 20, r.Arrivals[0])
 }
 
-// A proxy that begins to refuse connections resets those that are open, and one that ends to
-// refuse them can be reached again.
+// A proxy that begins to refuse connections also resets the open ones. A proxy that ends to refuse
+// connections can be reached again.
 func TestRefusing(t *testing.T) {
 	w := workload.New(1, 0.1).Noise(0, 500)
 	ok := faults.State{}

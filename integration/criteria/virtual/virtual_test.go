@@ -24,15 +24,15 @@ var (
 	scale = flag.Float64("scale", 1, "multiplies the number of requests")
 )
 
-// shipped returns the configuration of koanf.toml.
+// shipped returns the configuration in koanf.toml.
 func shipped(t *testing.T) engine.Config {
 	cfg, err := config.Load(config.Source{File: *file})
 	require.NoError(t, err)
 	return cfg.Engine()
 }
 
-// TestJobs is the part of `make criteria` that runs in virtual time. The program in the folder
-// above starts it; each line "done: ..." of its output is a finished run.
+// TestJobs is the part of `make criteria` that runs in virtual time. The command criteria starts it. Each
+// line "done: ..." of its output reports a finished run.
 func TestJobs(t *testing.T) {
 	if *out == "" {
 		t.Skip("run by integration/criteria")
@@ -58,7 +58,7 @@ func TestJobs(t *testing.T) {
 	})
 }
 
-// play runs a workload by a variant, or by the oracle.
+// play runs a workload with a variant or with the oracle.
 func play(t *testing.T, cfg engine.Config, cache string, w *workload.Workload, variant string) *workload.Outcome {
 	if variant == workload.OracleName {
 		return w.Oracle(cfg.Retry.MaxAttempts)
@@ -83,7 +83,8 @@ func TestAHealthyPoolServesAll(t *testing.T) {
 	require.True(t, o.Reconciled)
 }
 
-// Without retries as many requests fail as the workload's luck says, whatever is chosen.
+// Without retries, the number of failed requests depends only on the workload's luck, and not on the choice
+// of proxies.
 func TestASingleAttemptHasTheWorkloadsLuck(t *testing.T) {
 	w := catalog.Noise(0.3, 100)
 	lucky := 0
@@ -112,7 +113,7 @@ func TestADeadProxyIsExcluded(t *testing.T) {
 	require.True(t, o.Reconciled)
 }
 
-// Hanging and refusing proxies cost time, but no request of one that may be retried.
+// Proxies that hang or refuse connections cost time, but every request that may be retried is served.
 func TestRefusingAndHangingProxies(t *testing.T) {
 	for _, w := range catalog.Waits() {
 		o := Run(t, shipped(t), t.TempDir(), w)
@@ -121,7 +122,7 @@ func TestRefusingAndHangingProxies(t *testing.T) {
 	}
 }
 
-// Every variant ends with its counts reconciled.
+// In every variant, the gateway's counts agree with those of the proxies and clients.
 func TestVariants(t *testing.T) {
 	w, cache := catalog.Dead(), t.TempDir()
 	for _, v := range workload.Variants() {

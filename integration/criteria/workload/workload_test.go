@@ -54,8 +54,7 @@ func TestLatencyIsAroundItsMedian(t *testing.T) {
 	require.InDelta(t, 0.5, float64(below)/10_000, 0.02)
 }
 
-// The oracle never chooses a bad proxy while there is a good one, and retries within its
-// number of attempts.
+// The oracle never chooses a bad proxy while there is a good one. It makes at most its number of attempts.
 func TestOracle(t *testing.T) {
 	w := New(1, 0.1).base("test")
 	bad := faults.State{Refuses: true}
@@ -91,7 +90,7 @@ func TestOutcome(t *testing.T) {
 	require.Equal(t, []int{1, 3}, []int{served, n})
 }
 
-// Each variant but the default differs from it.
+// Each variant differs from the default.
 func TestVariants(t *testing.T) {
 	for _, v := range Variants() {
 		cfg := engine.DefaultConfig()
@@ -106,7 +105,7 @@ func TestVariants(t *testing.T) {
 	require.NotContains(t, Parts(), Rotation)
 }
 
-// Jobs have the pools that their names promise, and names of their own.
+// Each job has the pool that its name promises, and a unique name.
 func TestJobs(t *testing.T) {
 	names := map[string]bool{}
 	for _, j := range Jobs(New(1, 0.1)) {
