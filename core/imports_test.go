@@ -76,8 +76,8 @@ var allowed = map[string]string{
 	"core/executor":  "ability evidence queue rest retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
 	"core/gateway":   "access executor http1 proxyhttp retry socket socks5 transport verdict",
-	"core/engine": "access breaker executor gateway health http1 metrics queue reach proxyhttp rest retry selector " +
-		"transport upstream",
+	"core/engine": "access breaker egress executor gateway health http1 metrics queue reach proxyhttp rest retry " +
+		"selector transport upstream",
 
 	"core/eventstream":       "",
 	"core/internal/coretest": "",

@@ -138,8 +138,10 @@ const (
 	FinalAllBusy
 	FinalNoProxyInRegion
 	FinalAllBannedHere
+	FinalEgressDenied
+	FinalLoopDetected
 
-	LastFinal = FinalAllBannedHere // the largest value
+	LastFinal = FinalLoopDetected // the largest value
 )
 
 // String returns the header's value.
@@ -165,6 +167,10 @@ func (f Final) String() string {
 		return "no_proxy_in_region"
 	case FinalAllBannedHere:
 		return "all_banned_here"
+	case FinalEgressDenied:
+		return "egress_denied"
+	case FinalLoopDetected:
+		return "loop_detected"
 	}
 	return "unknown"
 }

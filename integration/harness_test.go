@@ -114,6 +114,9 @@ var confOpen = strings.NewReplacer(`"2s"`, `"10m"`, `"1s"`, `"10m"`).Replace(con
 // byTurns makes first attempts use the proxies in turn, even if many requests are in flight.
 const byTurns = "[selection]\nfirst = \"round_robin\"\n"
 
+// allowLoopback permits direct:// to connect to targets on this machine.
+const allowLoopback = "[egress]\nallow = [\"127.0.0.0/8\", \"::1\"]\n"
+
 // start runs the gateway with n fakes, F1 to Fn, which respond with 200.
 func start(t *testing.T, n int, config string) *whirl {
 	w := &whirl{t: t, dir: t.TempDir(), log: &buffer{}, gateway: freePort(t), api: freePort(t)}

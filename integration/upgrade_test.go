@@ -106,7 +106,7 @@ func TestS89WebSockets(t *testing.T) {
 		{"direct://", "ws://" + echo + "/ws"},
 		{"direct://", "wss://" + secure.Listener.Addr().String() + "/ws"},
 	} {
-		w := start(t, 0, "[[proxies]]\nurl = \""+c.upstream+"\"\n")
+		w := start(t, 0, allowLoopback+"[[proxies]]\nurl = \""+c.upstream+"\"\n")
 		require.Contains(t, websocket(t, w.gateway, c.url), "1 attempts")
 		for _, direction := range []string{"up", "down"} {
 			eventually(t, "the bytes are counted, "+c.upstream, func() bool {

@@ -78,7 +78,7 @@ func TestEveryKindOfUpstream(t *testing.T) {
 		Bytes: secure.Certificate().Raw}), 0o600))
 	t.Setenv("SSL_CERT_FILE", roots)
 	through := func(proxy, target string) (int, string) {
-		w := start(t, 0, confK+"[[proxies]]\nurl = \""+proxy+"\"\n")
+		w := start(t, 0, confK+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)
 		defer c.Close()
@@ -132,12 +132,12 @@ func TestATargetsCertificateBlamesNoProxy(t *testing.T) {
 // charged.
 func TestADeadTargetDoesNotCloseTheDirectWay(t *testing.T) {
 	t.Parallel()
-	w := start(t, 0, confKB+"[[proxies]]\nurl = \"direct://\"\n")
+	w := start(t, 0, confKB+allowLoopback+"[[proxies]]\nurl = \"direct://\"\n")
 	dead := freePort(t)
 	for range 6 {
 		r, body := wire(t, w.gateway, "GET http://"+dead+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		require.Equal(t, 502, r.StatusCode, body)
-		require.Contains(t, r.Header.Get("Proxy-Status"), "error=connection_refused")
+		require.Contains(t, r.Header.Get("Proxy-Status"), "error=destination_unavailable")
 		status, _, _ := w.connect(dead)
 		require.Equal(t, 502, status)
 	}

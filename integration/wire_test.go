@@ -55,7 +55,7 @@ func TestTheGatewayIsNoProxyOfItsOwn(t *testing.T) {
 // direct:// reaches all addresses except that of the API, which trusts connections from this machine.
 func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	t.Parallel()
-	w := start(t, 0, confK+"[[proxies]]\nurl = \"direct://\"\n")
+	w := start(t, 0, confK+"[egress]\nallow = [\"127.0.0.0/8\", \"0.0.0.0\"]\n[[proxies]]\nurl = \"direct://\"\n")
 	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
 	t.Cleanup(origin.Close)
@@ -64,11 +64,11 @@ func TestS12DirectDoesNotLeadToTheAPI(t *testing.T) {
 	for _, host := range []string{"127.0.0.1:", "localhost:", "0.0.0.0:", "[::ffff:127.0.0.1]:"} {
 		r, body := wire(t, w.gateway, "GET http://"+
 			host+port+"/api/v1/retry/policy HTTP/1.1\r\nHost: x\r\nX-Whirlpool-Retry: max_attempts=1\r\n\r\n")
-		require.Equal(t, 502, r.StatusCode, body)
+		require.Equal(t, 403, r.StatusCode, body)
 		require.Contains(t, r.Header.Get("Proxy-Status"), "destination_ip_prohibited")
 	}
 	status, _, _ := w.connect(w.api)
-	require.Equal(t, 502, status)
+	require.Equal(t, 403, status)
 	require.Zero(t, w.breaker("direct")["failure_count"])
 	r, _ := wire(t, w.gateway, "GET http://"+origin.Addr+"/ HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.Equal(t, 200, r.StatusCode)

@@ -42,8 +42,8 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 func New(c Config) (*Policy, error) {
 	p := &Policy{denyOthers: c.Default == DefaultDeny}
 	if c.Default != "" && c.Default != DefaultAllow && c.Default != DefaultDeny {
-		return nil, &ConfigError{"default", fmt.Errorf("is %q; it must be %q or %q", c.Default, DefaultAllow,
-			DefaultDeny)}
+		err := fmt.Errorf("is %q; it must be %q or %q", c.Default, DefaultAllow, DefaultDeny)
+		return nil, &ConfigError{"default", err}
 	}
 	var err error
 	if p.allow, err = ParseList(c.Allow); err != nil {

@@ -58,8 +58,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckAddr(t *testing.T) {
-	local := Config{Allow: []string{"10.0.0.0/8", "127.0.0.0/8:80", "*", "localhost"}, Deny: []string{"10.9.0.0/16",
-		"8.8.8.8"}}
+	local := Config{Allow: []string{"10.0.0.0/8", "127.0.0.0/8:80", "*", "localhost"},
+		Deny: []string{"10.9.0.0/16", "8.8.8.8"}}
 	for _, c := range []struct {
 		config Config
 		to     string
@@ -93,8 +93,8 @@ func TestSpecial(t *testing.T) {
 		"172.32.0.1": "", "192.168.1.1": "private", "fd00:ec2::254": "private", "fec0::1": "private",
 		"100.100.100.200": "private", "169.254.169.254": "metadata", "64:ff9b::a9fe:a9fe": "metadata",
 		"2002:a9fe:a9fe::1": "metadata", "168.63.129.16": "metadata", "fe80::1%eth0": "metadata",
-		"0.0.0.0": "unspecified",
-		"::":      "unspecified", "0.1.2.3": "unspecified", "192.0.0.192": "reserved", "198.18.0.1": "reserved",
+		"0.0.0.0": "unspecified", "::": "unspecified", "0.1.2.3": "unspecified", "192.0.0.192": "reserved",
+		"198.18.0.1":      "reserved",
 		"255.255.255.255": "reserved", "224.0.0.1": "multicast", "ff02::1": "multicast", "2001:0:1::1": "reserved",
 		"2001:db8::1": "reserved", "64:ff9b:1::8.8.8.8": "reserved", "100::1": "reserved", "4000::1": "reserved",
 		"8.8.8.8": "", "64:ff9b::8.8.8.8": "", "2002:808:808::1": "", "2606:4700:4700::1111": "", "2001:4860::1": "",

@@ -132,8 +132,8 @@ func parseGlob(s string) (string, error) {
 			"(write an international name in its form xn--)", s)
 	}
 	if s[0] == '.' || strings.Contains(s, "..") || s[len(s)-1] == '.' {
-		return "",
-			fmt.Errorf("%q has an empty part between dots (*.example.com stands for the names below example.com)", s)
+		return "", fmt.Errorf("%q has an empty part between dots "+
+			"(*.example.com stands for the names below example.com)", s)
 	}
 	if addr, ok := looseIPv4(s); ok {
 		return "", fmt.Errorf("%q is an unusual spelling of the address %s: write that", s, addr)

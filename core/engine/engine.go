@@ -19,6 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
@@ -56,6 +57,7 @@ type Config struct {
 	MaxCandidates  int           // (start)
 	RetentionHours int           // (start)
 	Gateway        gateway.Settings
+	Egress         egress.Config // which targets requests may go to
 }
 
 // DefaultConfig returns the defaults, without proxies.
@@ -133,6 +135,7 @@ type Engine struct {
 
 	reload    sync.Mutex
 	config    atomic.Pointer[Config]
+	egress    atomic.Pointer[egress.Policy]
 	file      [3]string // FirstScorer, RetryScorer and Judge of the last Config; guarded by reload
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -162,6 +165,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.tracker = metrics.NewTracker()
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now,
+		Permit: e.permitAddr,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
@@ -176,6 +180,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return nil, err
 	}
+	e.setEgress(&cfg)
 	e.metrics.Observe(e.proxyStates, nil, e.tracker.InFlight)
 	e.policies = retry.NewStore(cfg.Retry, opts.Now)
 	e.policies.OnChange(opts.PolicyChanged)
@@ -295,7 +300,12 @@ func (e *Engine) tuning(cfg *Config, plugins Plugins) (executor.Tuning, error) {
 	if err := cfg.check(); err != nil {
 		return executor.Tuning{}, err
 	}
+	rules, err := egressPolicy(cfg)
+	if err != nil {
+		return executor.Tuning{}, err
+	}
 	t := executor.Tuning{
+		Permit:      rules.Check,
 		FirstScorer: first, RetryScorer: retrying, Backoff: e.backoff, Observe: e.opts.Observe, Judge: judge,
 		Budget: retry.NewBudget(cfg.Budget, e.opts.Now()), AttemptTimeout: cfg.AttemptTimeout, Adaptive: cfg.Adaptive,
 		Queue: cfg.Queue, Hedging: e.hedging,
@@ -376,6 +386,7 @@ func (e *Engine) Reload(cfg Config, plugins Plugins) error {
 	if err := e.pool.Reconfigure(cfg.breaker(), cfg.Proxies); err != nil {
 		return err
 	}
+	e.setEgress(&cfg)
 	e.pool.SetLiteral(cfg.Literal)
 	e.pool.SetMemory(cfg.Memory)
 	e.reach.SetEnabled(cfg.checksReachability())

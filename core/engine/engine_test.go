@@ -111,6 +111,8 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"health.url":               func(c *engine.Config) { c.Health.URL = "ftp://a" },
 		"health.interval":          func(c *engine.Config) { c.Health.URL, c.Health.Interval = "http://a", 0 },
 		"queue.max_waiting":        func(c *engine.Config) { c.Queue.MaxWaiting = -1 },
+		"egress.deny[1]":           func(c *engine.Config) { c.Egress.Deny = []string{"a", "10.0.0.1/8"} },
+		"egress.default":           func(c *engine.Config) { c.Egress.Default = "none" },
 		"queue.max_wait":           func(c *engine.Config) { c.Queue.MaxWait = -1 },
 		"gateway.users[0].priority": func(c *engine.Config) {
 			c.Gateway.Users = []gateway.User{{Name: "a", Priority: core.PriorityLow + 1}}

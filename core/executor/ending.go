@@ -125,7 +125,8 @@ type Refusal struct {
 	Last       core.Outcome  // of the last attempt; zero if there was none
 	RetryAfter time.Duration // time until the client may repeat the request; 0 if unknown
 	Target     string        // only with TargetSuspect
-	Err        error         // only with NoProxy, NoneAccepts and Stopped
+	Direct     bool          // the last attempt went to the target without a proxy
+	Err        error         // only with NoProxy, NoneAccepts, Stopped and Denied
 }
 
 // RefusalKind is the kind of a Refusal.
@@ -143,6 +144,7 @@ const (
 	BudgetSpent                          // no retry, because the retry budget is spent
 	BodyNotKept                          // no retry, because a part of the body was sent and not kept
 	NotRepeatable                        // no retry, because the request may have reached its target
+	Denied                               // the request may not go to its target
 )
 
 // Close records the request. status is the status sent to the client, or 0 if the client had left before.

@@ -71,6 +71,8 @@ type Tuning struct {
 	Judge          core.Judge                         // rules on responses; nil for none
 	Rests          *rest.Rests                        // the resting pairs; not nil if there is a Judge
 	Targets        Targets                            // nil if breakers count literally
+	// Permit returns an error if no request may go to the target name:port; nil permits all.
+	Permit func(name string, port uint16) error
 }
 
 // Executor runs exchanges. It is safe for concurrent use.

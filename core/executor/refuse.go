@@ -3,10 +3,12 @@ package executor
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/selector"
+	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
 // refuse ends x because no proxy can be chosen for the next attempt. A request waits only for a place at
@@ -28,8 +30,10 @@ func (x *Exchange) refuse(err error) {
 		final = core.FinalPoolEmpty
 	case errors.Is(err, core.ErrAllBusy):
 		final, after = core.FinalAllBusy, time.Second
-	case errors.Is(err, selector.ErrCredentialsRefused):
-		final, kind = core.FinalExhausted, NoneAccepts
+	case errors.Is(err, selector.ErrBarred):
+		if final, kind = lastFinal(x.event.Outcome.Cause), AttemptFailed; final == 0 {
+			final, kind = core.FinalExhausted, NoneAccepts
+		}
 	default:
 		after = time.Second
 		if at, ok := x.executor.selector.NextTest(); ok {
@@ -39,7 +43,53 @@ func (x *Exchange) refuse(err error) {
 	x.result.Final = final
 	x.setRefusal(kind)
 	x.refusal.Err, x.refusal.RetryAfter = err, after
+	if kind == AttemptFailed {
+		x.logFailed(&x.refusal.Last)
+		return
+	}
 	x.log(slog.LevelError, "no proxy admissible", nil, slog.String("error", final.String()))
+}
+
+// lastFinal returns the final outcome that the cause of the last attempt has of its own; 0 for none.
+func lastFinal(c core.Cause) core.Final {
+	switch c {
+	case verdict.EgressDenied:
+		return core.FinalEgressDenied
+	case verdict.ProxyLoop:
+		return core.FinalLoopDetected
+	}
+	return 0
+}
+
+// permitted reports whether the request may go to its target. If not, it sets the refusal.
+func (x *Exchange) permitted() bool {
+	if x.tuning.Permit == nil {
+		return true
+	}
+	err := x.tuning.Permit(x.request.Host, portOf(x.request.Target.Name))
+	if err == nil {
+		return true
+	}
+	x.result.Final = core.FinalEgressDenied
+	x.setRefusal(Denied)
+	x.refusal.Err = err
+	x.log(slog.LevelWarn, "target denied", err)
+	return false
+}
+
+// portOf returns the port of host:port; 0 if it has none.
+func portOf(hostPort string) uint16 {
+	port := 0
+	for _, c := range []byte(hostPort[strings.LastIndexByte(hostPort, ':')+1:]) {
+		if c < '0' || c > '9' || port > 6553 {
+			return 0
+		}
+		port = 10*port + int(c-'0')
+	}
+	if port > 65535 {
+		return 0
+	}
+	return uint16(port)
 }
 
 // stopped ends x after its context was cancelled with cause.
@@ -54,6 +104,7 @@ func (x *Exchange) setRefusal(kind RefusalKind) {
 	x.refusal = Refusal{x: x, Kind: kind, Final: x.result.Final, Attempts: x.result.Attempts, ProxyID: x.result.ProxyID}
 	if x.proxy != nil {
 		x.refusal.Last, x.refusal.RetryAfter = x.event.Outcome, x.event.Outcome.RetryAfter
+		x.refusal.Direct = x.proxy.Direct()
 	}
 	if kind == TargetSuspect {
 		x.refusal.Target = x.request.Target.Name

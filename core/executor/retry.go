@@ -59,6 +59,10 @@ func (x *Exchange) next(ctx context.Context, o *core.Outcome) (wait time.Duratio
 			x.result.Final, x.retry.budgetSpent = core.FinalExhausted, true
 		}
 	}
+	if final := lastFinal(o.Cause); final != 0 && x.result.Final != core.FinalCancelled &&
+		x.result.Final != core.FinalTimeout {
+		x.result.Final = final
+	}
 	switch {
 	case x.result.Final == core.FinalCancelled && ctx.Err() != nil:
 		x.stopped(context.Cause(ctx))

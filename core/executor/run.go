@@ -40,6 +40,9 @@ type Sender[T any] interface {
 // is cancelled.
 func Run[T any](ctx context.Context, e *Executor, x *Exchange, q *Request, s Sender[T]) Ending[T] {
 	x.begin(e, q)
+	if !x.permitted() {
+		return refused[T](x)
+	}
 	return attempts(ctx, x, s)
 }
 
@@ -273,7 +276,7 @@ func (x *Exchange) relaying(served bool) *Relay {
 
 // settle settles a failed attempt and records it.
 func (x *Exchange) settle(o *core.Outcome) {
-	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: o.Cause == verdict.CredentialsRefused})
+	x.query.Tried = append(x.query.Tried, selector.Tried{Proxy: x.proxy, Barred: verdict.Bars(o.Cause)})
 	x.finding = evidence.Finding{}
 	// For a proxy without a success, only tunnels raise Tail: their targets take longer than the pool's Tail shows.
 	if o.Cause == verdict.CutShort && (x.request.Tunnel || x.proxy.HasServed()) {

@@ -185,7 +185,7 @@ func replyToReason(reason string) socks5.Reply {
 		return socks5.NetworkUnreachable
 	case "dns_error", "dns_timeout", "destination_not_found", "connection_timeout":
 		return socks5.HostUnreachable
-	case "destination_ip_prohibited":
+	case "destination_ip_prohibited", "http_request_denied":
 		return socks5.NotAllowed
 	}
 	return socks5.GeneralFailure

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/transport"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
@@ -18,10 +20,15 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 			Status: http.StatusServiceUnavailable, Code: r.Final.String(), Message: r.Err.Error(),
 			Reason: "destination_unavailable", RetryAfter: r.RetryAfter, Err: r.Err,
 		}
+	case executor.Denied:
+		return ErrorResponse{
+			Status: http.StatusForbidden, Code: r.Final.String(), Message: r.Err.Error(), Reason: "http_request_denied",
+			Err: r.Err,
+		}
 	case executor.NoneAccepts: // breakers are not the reason
 		a := ErrorResponse{
-			Status: http.StatusBadGateway, Code: r.Final.String(), Message: r.Err.Error(),
-			Reason: "proxy_configuration_error", Err: r.Err,
+			Status: http.StatusBadGateway, Code: r.Final.String(), Reason: "proxy_configuration_error",
+			Message: "every admissible proxy refused its credentials", Err: r.Err,
 		}
 		if r.Last.Err != nil {
 			a.Message += "; " + r.ProxyID + ": " + r.Last.Err.Error()
@@ -41,8 +48,19 @@ func RefusalResponse(r *executor.Refusal) ErrorResponse {
 		}
 	}
 	a := failed(r)
+	switch r.Last.Cause {
+	case verdict.EgressDenied:
+		a.Status, a.Code, a.Message = http.StatusForbidden, r.Final.String(), transport.DeniedText(r.Last.Err)
+		return a
+	case verdict.ProxyLoop:
+		a.Status, a.Code = http.StatusLoopDetected, r.Final.String()
+		a.Message = "the request came back to this gateway: " + r.ProxyID + " leads back to it"
+		return a
+	}
 	a.Message = "no proxy brought an answer: attempt " + strconv.Itoa(r.Attempts) + " through " + r.ProxyID + " failed"
 	switch {
+	case verdict.Unreached(r.Last.Cause):
+		a.Message += ": " + unreached(r)
 	case r.Last.Err != nil:
 		a.Message += ": " + r.Last.Err.Error()
 	case r.Last.Status == http.StatusProxyAuthRequired:
@@ -69,6 +87,10 @@ func failed(r *executor.Refusal) ErrorResponse {
 		Status: http.StatusBadGateway, Code: "upstream_failed", Reason: o.Reason, RetryAfter: r.RetryAfter, Err: o.Err,
 	}
 	switch {
+	case r.Direct && verdict.Unreached(o.Cause): // a client must not learn which ports are closed, and which filtered
+		if o.Cause != verdict.ProxyNameUnknown {
+			a.Reason = "destination_unavailable"
+		}
 	case o.Cause == verdict.TotalTimeout:
 		a.Status, a.Code = http.StatusGatewayTimeout, "total_timeout"
 	case o.Result == core.ResultTimeout:
@@ -77,6 +99,22 @@ func failed(r *executor.Refusal) ErrorResponse {
 		a.Code = "upstream_auth"
 	}
 	return a
+}
+
+// unreached returns the reason why the last attempt reached nobody, for the client. The error of the dial, which
+// contains addresses, is in the log.
+func unreached(r *executor.Refusal) string {
+	switch {
+	case r.Direct && r.Last.Cause == verdict.ProxyNameUnknown:
+		return "the target's name does not resolve"
+	case r.Direct:
+		return "the target cannot be reached"
+	case r.Last.Cause == verdict.ProxyNameUnknown:
+		return "the proxy's name does not resolve"
+	case r.Last.Cause == verdict.ProxyTLSFailed:
+		return "the TLS handshake with the proxy failed"
+	}
+	return "the proxy cannot be reached (" + strings.ReplaceAll(r.Last.Reason, "_", " ") + ")"
 }
 
 // StoppedResponse returns the error response to a request that was cancelled with cause:

@@ -62,7 +62,8 @@ func TestRefusalResponses(t *testing.T) {
 		return o
 	}
 	failed := last(func(*core.Outcome) {})
-	const attempt = "no proxy brought an answer: attempt 2 through p failed: broken"
+	const attempted = "no proxy brought an answer: attempt 2 through p failed: "
+	const attempt = attempted + "broken"
 	for _, c := range []struct {
 		r      executor.Refusal
 		status int
@@ -76,7 +77,35 @@ func TestRefusalResponses(t *testing.T) {
 		{executor.Refusal{Kind: executor.NoProxy, Final: core.FinalAllBusy, Err: core.ErrAllBusy, Last: failed},
 			503, "all_proxies_busy", "destination_unavailable", core.ErrAllBusy.Error(), core.ErrAllBusy},
 		{executor.Refusal{Kind: executor.NoneAccepts, Final: core.FinalExhausted, Err: broken, Last: failed},
-			502, "exhausted", "proxy_configuration_error", "broken; p: broken", broken},
+			502, "exhausted", "proxy_configuration_error",
+			"every admissible proxy refused its credentials; p: broken",
+			broken},
+		{executor.Refusal{Kind: executor.Denied, Final: core.FinalEgressDenied, Err: broken},
+			403, "egress_denied", "http_request_denied", "broken", broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Final: core.FinalLoopDetected,
+			Last: last(func(o *core.Outcome) { o.Cause, o.Reason = verdict.ProxyLoop, "proxy_loop_detected" })},
+			508, "loop_detected", "proxy_loop_detected",
+			"the request came back to this gateway: p leads back to it", broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Last: last(func(o *core.Outcome) {
+			o.Cause, o.Reason = verdict.ProxyUnreachable, "connection_refused"
+		})},
+			502, "upstream_failed", "connection_refused", attempted +
+				"the proxy cannot be reached (connection refused)", broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+			o.Cause, o.Reason = verdict.ProxyUnreachable, "connection_refused"
+		})},
+			502, "upstream_failed", "destination_unavailable", attempted +
+				"the target cannot be reached", broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+			o.Cause, o.Reason, o.Result = verdict.ProxyConnectTimeout, "connection_timeout", core.ResultTimeout
+		})},
+			502, "upstream_failed", "destination_unavailable", attempted +
+				"the target cannot be reached", broken},
+		{executor.Refusal{Kind: executor.AttemptFailed, Direct: true, Last: last(func(o *core.Outcome) {
+			o.Cause, o.Reason = verdict.ProxyNameUnknown, "dns_error"
+		})},
+			502, "upstream_failed", "dns_error", attempted +
+				"the target's name does not resolve", broken},
 		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrClientLeft},
 			503, "cancelled", "proxy_internal_error", executor.ErrClientLeft.Error(), executor.ErrClientLeft},
 		{executor.Refusal{Kind: executor.Stopped, Final: core.FinalCancelled, Err: executor.ErrShutdown, Last: failed},

@@ -16,9 +16,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// ErrCredentialsRefused is returned if the only admissible proxies have refused the configured credentials
-// during this request. Another attempt through one of them would fail in the same way.
-var ErrCredentialsRefused = errors.New("every admissible proxy refused its credentials")
+// ErrBarred is returned if the only admissible proxies are barred for this request, for example because they
+// have refused the configured credentials. Another attempt through one of them would fail in the same way.
+var ErrBarred = errors.New("every admissible proxy is barred for this request")
 
 // DefaultMaxCandidates is the default maximum number of candidates of one choice. In a larger pool the
 // candidates are a sample of that size.
@@ -131,7 +131,7 @@ func (s *Selector) NextTest() (time.Time, bool) {
 }
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrCredentialsRefused. With RegionStrict it is a
+// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. With RegionStrict it is a
 // *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
@@ -490,7 +490,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 	case busy:
 		return upstream.Lease{}, core.ErrAllBusy
 	case barred:
-		return upstream.Lease{}, ErrCredentialsRefused
+		return upstream.Lease{}, ErrBarred
 	}
 	group := snap.Group
 	if c.Region == RegionStrict {

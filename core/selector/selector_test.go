@@ -118,7 +118,7 @@ func TestErrors(t *testing.T) {
 
 	_, err = f.s.Select(&Query{Idempotent: true, Attempt: 1, Tried: []Tried{{Proxy: f.get(0), Barred: true}}},
 		rotation, f.now)
-	assert.ErrorIs(t, err, ErrCredentialsRefused)
+	assert.ErrorIs(t, err, ErrBarred)
 }
 
 // A draining proxy does not count as busy.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
@@ -20,8 +21,15 @@ import (
 func (t *Transport) conn(ctx context.Context, u *upstream.Upstream, pool *idlePool, key string, c *Control,
 	q *Request) (*persistConn, *verdict.Error) {
 	if !c.NewConnection && !u.Spec().NoReuse {
-		if pc := pool.get(key, c.Started, q.unrepeatable()); pc != nil {
-			return pc, nil
+		for {
+			pc := pool.get(key, c.Started, q.unrepeatable())
+			if pc == nil {
+				break
+			}
+			if !u.Direct() || t.permitted(pc.Conn) == nil { // a reload may have changed the rules
+				return pc, nil
+			}
+			drop(pc.Conn)
 		}
 	}
 	if key == "" {
@@ -115,7 +123,13 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	if c.Deadline.Before(deadline) {
 		deadline = c.Deadline
 	}
-	conn, err := t.dial(ctx, a, deadline, c)
+	var conn net.Conn
+	var err error
+	if a.Scheme == upstream.Direct {
+		conn, err = t.dialPermitted(ctx, a.Host, deadline, c)
+	} else {
+		conn, err = t.dial(ctx, a.Host, deadline, c, nil)
+	}
 	dialled := t.cfg.Now()
 	c.Timing.Dial = dialled.Sub(start)
 	if err != nil {
@@ -140,9 +154,16 @@ func (t *Transport) dialProxyOnce(ctx context.Context, u *upstream.Upstream, a u
 	return tc, nil
 }
 
-// dial opens a TCP connection to a.Host: a proxy, or the target of a direct connection.
-func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.Time, c *Control) (net.Conn, error) {
-	if to, err := netip.ParseAddrPort(a.Host); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
+// dial opens a TCP connection to hostPort: a proxy, or the target of a direct connection. permit, if not nil, is
+// called with each address before it is dialled, and an error of it is the result of that address.
+func (t *Transport) dial(ctx context.Context, hostPort string, deadline time.Time, c *Control,
+	permit func(netip.AddrPort) error) (net.Conn, error) {
+	if to, err := netip.ParseAddrPort(hostPort); err == nil && t.cfg.Dial == nil && to.Addr().Zone() == "" {
+		if permit != nil {
+			if err := permit(to); err != nil {
+				return nil, err
+			}
+		}
 		return socket.Dial(ctx, to, deadline, c.callOnSlow)
 	}
 	c.callOnSlow()
@@ -150,9 +171,19 @@ func (t *Transport) dial(ctx context.Context, a upstream.Address, deadline time.
 	defer cancel()
 	dial := t.cfg.Dial
 	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: socket.KeepAliveIdle}).DialContext
+		d := net.Dialer{KeepAlive: socket.KeepAliveIdle}
+		if permit != nil {
+			d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+				to, err := netip.ParseAddrPort(address)
+				if err != nil {
+					return err
+				}
+				return permit(to)
+			}
+		}
+		dial = d.DialContext
 	}
-	conn, err := dial(ctx, "tcp", a.Host)
+	conn, err := dial(ctx, "tcp", hostPort)
 	if err != nil {
 		return nil, err
 	}
@@ -185,12 +216,11 @@ func (t *Transport) isForbidden(c net.Conn) bool {
 // loopError returns the error of a connection to this gateway. The reason is the proxy's configuration or,
 // with direct://, the request's target.
 func loopError(a upstream.Address) *verdict.Error {
-	verr := &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected",
-		Err: errors.New("the proxy is this gateway itself")}
 	if a.Scheme == upstream.Direct {
-		verr.Reason, verr.Err = "destination_ip_prohibited", errors.New("the target is this gateway or its API")
+		return newError(dialing, &deniedError{err: errOwnAddress})
 	}
-	return verr
+	return &verdict.Error{Cause: verdict.ProxyLoop, Reason: "proxy_loop_detected",
+		Err: errors.New("the proxy is this gateway itself")}
 }
 
 // RefusedConnect is a proxy's response to a CONNECT with a status of 300 or above.

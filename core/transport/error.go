@@ -49,7 +49,10 @@ func newError(at step, err error) *verdict.Error {
 	verr.Reason = reason(at, err, timeout)
 	var proto *http1.ProtocolError
 	var dns *net.DNSError
+	var denied *deniedError
 	switch {
+	case errors.As(err, &denied):
+		verr.Cause, verr.Reason, verr.Err = verdict.EgressDenied, "destination_ip_prohibited", denied
 	case isLocalLimit(err):
 		verr.Cause, verr.Reason, verr.PartSent = verdict.LocalLimit, "proxy_internal_error", at >= sending
 	case timeout:

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,9 @@ type Config struct {
 	Dial           DialFunc       // default: package socket
 	RootCAs        *x509.CertPool // default: those of the system
 	Now            func() time.Time
+	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
+	// before it is dialled. Nil permits all.
+	Permit func(netip.AddrPort) error
 }
 
 const (

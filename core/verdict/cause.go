@@ -20,6 +20,7 @@ const (
 	ProxyTLSFailed
 	ProxyProtocol
 	ProxyLoop
+	EgressDenied
 	CredentialsRefused
 
 	// The proxy was reached, but no complete response of the target arrived.
@@ -68,6 +69,9 @@ func Unreached(c core.Cause) bool {
 	}
 	return false
 }
+
+// Bars reports whether, after an attempt with the cause c, the request must not use the same proxy again.
+func Bars(c core.Cause) bool { return c == CredentialsRefused || c == EgressDenied || c == ProxyLoop }
 
 // Reviewable reports whether a judge rules on responses with the cause c. A judge rules on responses of the
 // target, but not, for example, on a proxy's own error page.
@@ -126,8 +130,10 @@ var rows = [numCauses]row{
 		meaning: "the TLS handshake with an https:// proxy failed"},
 	ProxyProtocol: {word: "proxy_protocol", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
 		meaning: "the proxy does not speak the protocol of its URL's scheme"},
-	ProxyLoop: {word: "proxy_loop", charge: proxy, retry: core.RetryAfterBackoff, unsent: true,
-		meaning: "the proxy is this gateway itself"},
+	ProxyLoop: {word: "proxy_loop", charge: proxy, retry: core.RetryElsewhere, unsent: true,
+		meaning: "the proxy is this gateway itself, or leads back to it"},
+	EgressDenied: {word: "egress_denied", charge: nobody, retry: core.RetryElsewhere, unsent: true,
+		meaning: "[egress] denies the target's address, which only direct:// connects to"},
 	CredentialsRefused: {word: "credentials_refused", charge: proxy, retry: core.RetryElsewhere, unsent: true,
 		meaning: "the proxy refused the configured user name and password (407, or SOCKS)"},
 

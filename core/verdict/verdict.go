@@ -9,6 +9,7 @@ package verdict
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -119,6 +120,10 @@ func CauseOf(f *Facts) core.Cause {
 		return TunnelOpen
 	case f.Err == nil && f.InnerOutcome == "exhausted":
 		return InnerGaveUp
+	case f.Err == nil && f.InnerOutcome == "loop_detected" && f.Status == http.StatusLoopDetected:
+		return ProxyLoop
+	case f.Err == nil && f.InnerOutcome == "egress_denied" && !f.Tunnel:
+		return ProxyForbids
 	case f.Err == nil && f.Tunnel && f.Status != 407 && f.ErrorPage == ErrorPageUnreachable:
 		return TargetUnreachable
 	case f.Err == nil && f.Tunnel && f.NoTunnels:
@@ -213,6 +218,13 @@ func adjust(o *core.Outcome, f *Facts) {
 		if f.Proven { // the proxy speaks the protocol, so the target may be the reason
 			o.Charge = core.ChargeProxyOrTarget
 		}
+	case ProxyLoop:
+		if f.Err == nil {
+			o.Reason, o.Err, o.Relay = "proxy_loop_detected", errLoop, false
+			if f.Proven { // a target can send the same response
+				o.Charge = core.ChargeProxyOrTarget
+			}
+		}
 	case CredentialsRefused:
 		if f.Err == nil && !f.Tunnel && f.Proven { // a target can send the same response
 			o.Charge = core.ChargeProxyOrTarget
@@ -258,6 +270,7 @@ func adjust(o *core.Outcome, f *Facts) {
 var innerRefusals = map[string]bool{
 	core.FinalAllBreakersOpen.String(): true, core.FinalAllBusy.String(): true, core.FinalPoolEmpty.String(): true,
 	core.FinalNoProxyInRegion.String(): true, core.FinalAllBannedHere.String(): true,
+	core.FinalEgressDenied.String(): true, core.FinalLoopDetected.String(): true,
 }
 
 // SchemeError reports that a proxy offers no authentication scheme that the gateway supports.
@@ -266,6 +279,8 @@ type SchemeError struct{ Schemes string } // such as "Digest or NTLM"
 func (e *SchemeError) Error() string {
 	return "the proxy asks for authentication by " + e.Schemes + "; the gateway supports only Basic"
 }
+
+var errLoop = errors.New("the proxy leads back to this gateway")
 
 var errRequestBroke = errors.New("the request's body ended early")
 

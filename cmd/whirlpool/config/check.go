@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -33,6 +34,7 @@ func (l *loader) check() {
 		l.fault("log.format", c.Log.Format, "must be text or json")
 	}
 	l.health()
+	l.egress()
 	l.access()
 }
 
@@ -42,6 +44,14 @@ func (l *loader) health() {
 	var wrong *health.SettingError
 	if errors.As(s.Check(), &wrong) {
 		l.fault("health."+wrong.Key, nil, wrong.Msg) // without the value, because a URL may contain a secret
+	}
+}
+
+// egress checks the rules of [egress].
+func (l *loader) egress() {
+	var wrong *egress.ConfigError
+	if _, err := egress.New(egress.Config(l.cfg.Egress)); errors.As(err, &wrong) {
+		l.fault("egress."+wrong.Key, nil, wrong.Err.Error())
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
@@ -33,6 +34,7 @@ import (
 type Config struct {
 	Gateway     Gateway        `koanf:"gateway" json:"gateway"`
 	API         API            `koanf:"api" json:"api"`
+	Egress      Egress         `koanf:"egress" json:"egress"`
 	Proxies     []Proxy        `koanf:"proxies" json:"proxies"`
 	Pool        Pool           `koanf:"pool" json:"pool"`
 	Retry       map[string]any `koanf:"retry" json:"-"`
@@ -74,6 +76,13 @@ type User struct {
 	Password     upstream.Secret `koanf:"password" json:"password"`                     // a plain text or a hash
 	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // in place of Password
 	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // the highest; "" for no limit
+}
+
+// Egress is the [egress] section; see egress.Config.
+type Egress struct {
+	Allow   []string `koanf:"allow" json:"allow"`
+	Deny    []string `koanf:"deny" json:"deny"`
+	Default string   `koanf:"default" json:"default"`
 }
 
 // API is the [api] section.
@@ -309,6 +318,7 @@ func Default() Config {
 		Gateway: Gateway{Listen: "127.0.0.1:8888", Users: []User{}, ReplayLimit: Size(d.Gateway.ReplayLimit),
 			ReplayMemory:   Size(d.Gateway.ReplayMemory),
 			MaxConnections: d.Gateway.MaxConnections, DrainGrace: Duration(30 * time.Second)},
+		Egress:  Egress{Allow: []string{}, Deny: []string{}, Default: egress.DefaultAllow},
 		API:     API{Listen: "127.0.0.1:8889", Keys: []Key{}},
 		Proxies: []Proxy{}, Pool: Pool{Files: []string{}, URLs: []ListURL{}}, Policy: d.Retry,
 		RetryBudget: RetryBudget{Ratio: d.Budget.Ratio, MinPerSecond: d.Budget.MinPerSecond},
@@ -344,7 +354,7 @@ func (c *Config) Engine() engine.Config {
 		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal(), Priority: priority})
 	}
 	return engine.Config{
-		Proxies: c.specs, Retry: c.Policy,
+		Proxies: c.specs, Retry: c.Policy, Egress: egress.Config(c.Egress),
 		Budget:         retry.BudgetConfig{Ratio: c.RetryBudget.Ratio, MinPerSecond: c.RetryBudget.MinPerSecond},
 		Queue:          queue.Config{MaxWaiting: c.Queue.MaxWaiting, MaxWait: time.Duration(c.Queue.MaxWait)},
 		Breaker:        c.Breaker.config(),

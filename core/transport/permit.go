@@ -1,0 +1,83 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+var errOwnAddress = errors.New("the target is not allowed: it is this gateway or its API")
+
+// deniedError reports that direct:// must not connect to an address of the target.
+type deniedError struct {
+	err error // the rule, for the client
+	to  string
+}
+
+// Error returns the rule and the address, which a client must not learn from a name.
+func (e *deniedError) Error() string {
+	if e.to == "" {
+		return e.err.Error()
+	}
+	return e.err.Error() + ", at " + e.to
+}
+
+// DeniedText returns the text for the client of an error with the cause verdict.EgressDenied.
+func DeniedText(err error) string {
+	var denied *deniedError
+	if errors.As(err, &denied) {
+		return denied.err.Error()
+	}
+	return "the target is not allowed"
+}
+
+// dialPermitted opens a TCP connection to a target, if Config.Permit permits its address. If a name has several
+// addresses, only those that are permitted are dialled. A denied one is reported before any other failure, so that
+// the request is refused and not retried.
+func (t *Transport) dialPermitted(ctx context.Context, hostPort string, deadline time.Time, c *Control) (net.Conn,
+	error) {
+	if t.cfg.Permit == nil {
+		return t.dial(ctx, hostPort, deadline, c, nil)
+	}
+	denied := make(chan *deniedError, 1) // addresses may be dialled at the same time
+	conn, err := t.dial(ctx, hostPort, deadline, c, func(to netip.AddrPort) error {
+		rule := t.cfg.Permit(to)
+		if rule == nil {
+			return nil
+		}
+		e := &deniedError{rule, to.String()}
+		select {
+		case denied <- e:
+		default:
+		}
+		return e
+	})
+	if err == nil && t.cfg.Dial != nil { // that function does not call permit
+		if err = t.permitted(conn); err != nil {
+			conn.Close()
+		}
+	}
+	if err != nil {
+		select {
+		case e := <-denied:
+			err = e
+		default:
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+// permitted returns an error if Config.Permit denies the address that c leads to.
+func (t *Transport) permitted(c net.Conn) error {
+	to, ok := c.RemoteAddr().(*net.TCPAddr)
+	if t.cfg.Permit == nil || !ok {
+		return nil
+	}
+	if rule := t.cfg.Permit(to.AddrPort()); rule != nil {
+		return &deniedError{rule, to.String()}
+	}
+	return nil
+}
