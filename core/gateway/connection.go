@@ -59,6 +59,14 @@ func (c *connection) close() {
 // before the call.
 func (c *connection) drain() { c.read.drain() }
 
+// unread reports whether the client has sent bytes that have not been read from the socket, or has left. It returns
+// false if that is unknown, as for TLS. Unlike the other methods it may be called from any goroutine, but not twice at
+// once.
+func (c *connection) unread() bool {
+	tcp, ok := c.raw.(*socket.Conn)
+	return ok && !tcp.Idle()
+}
+
 // draining reports whether the gateway is shutting down.
 func (c *connection) draining() bool { return c.read.draining.Load() }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -85,6 +86,40 @@ func TestWaitingClientsMakeRoom(t *testing.T) {
 			require.Equal(t, 200, a.StatusCode)
 		})
 	}
+}
+
+// A client that has sent its request in time is not closed because the gateway has not read it yet.
+func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
+	r := newRig(t, nil, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	accepted := func(sends string) *connection { // it is not served
+		client, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { client.Close() })
+		_, err = io.WriteString(client, sends)
+		require.NoError(t, err)
+		raw, err := l.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { raw.Close() })
+		c := newConnection(t.Context(), raw, time.Now, &r.draining)
+		c.read.waiting.Store(1)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.conns[c] = struct{}{}
+		r.clients.Add(1)
+		return c
+	}
+	sent, silent := accepted("GET http://a.test/ HTTP/1.1\r\n"), accepted("")
+	r.eventually("the bytes are there", sent.unread)
+	require.True(t, r.evict())
+	require.False(t, r.evict())
+	require.Contains(t, r.conns, sent)
+	require.NotContains(t, r.conns, silent)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remove(sent)
 }
 
 // Several calls of evict at once count each connection once.

@@ -224,9 +224,9 @@ func (s *Server) remove(c *connection) {
 const minWait = 200 * time.Millisecond
 
 // evict closes the connections that have waited longest for a request. These are idle connections, and
-// connections whose client has sent nothing or only a part of a head. Because evict looks at every
-// connection, it closes a 64th of them at once, at least one. It returns false if no connection has waited
-// for minWait.
+// connections whose client has sent nothing or only a part of a head. A connection with bytes that the gateway, short
+// of a processor, has not read yet is none of them. Because evict looks at every connection, it closes a 64th of them
+// at once, at least one. It returns false if no connection has waited for minWait.
 func (s *Server) evict() bool {
 	type waiting struct {
 		conn  *connection
@@ -241,15 +241,18 @@ func (s *Server) evict() bool {
 		}
 	}
 	slices.SortFunc(list, func(a, b waiting) int { return cmp.Compare(a.since, b.since) })
-	list = list[:(len(list)+63)/64]
+	most, closed := (len(list)+63)/64, list[:0]
 	for _, w := range list {
-		s.remove(w.conn)
+		if len(closed) < most && !w.conn.unread() {
+			s.remove(w.conn)
+			closed = append(closed, w)
+		}
 	}
 	s.mu.Unlock()
-	for _, w := range list {
+	for _, w := range closed {
 		w.conn.close()
 	}
-	return len(list) > 0
+	return len(closed) > 0
 }
 
 // serve runs f, a method of c's front, and ends the connection.
