@@ -106,24 +106,39 @@ func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	w.files = 300
 	w.run()
 	w.all(lab.Slow(20 * time.Millisecond))
+	// ask makes one request. late is set if this machine took so long to send it that the gateway may have closed the
+	// connection of a silent client in favour of another one, which it does after 200 ms.
+	ask := func() (late bool, err error) {
+		begun := time.Now()
+		c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
+		if err != nil {
+			return false, err
+		}
+		defer c.Close()
+		c.SetDeadline(begun.Add(10 * time.Minute))
+		fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n")
+		late = time.Since(begun) >= 200*time.Millisecond
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil && r.StatusCode != 200 {
+			return false, fmt.Errorf("status %d", r.StatusCode)
+		}
+		return late, err
+	}
 	var wg sync.WaitGroup
+	var closed atomic.Int64
 	for range 600 {
 		wg.Go(func() {
-			c, err := net.DialTimeout("tcp", w.gateway, 10*time.Minute)
+			late, err := ask()
+			for ; err != nil && late; late, err = ask() {
+				closed.Add(1)
+			}
 			if err != nil {
 				t.Error(err)
-				return
-			}
-			defer c.Close()
-			fmt.Fprintf(c, "GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\nConnection: close\r\n\r\n")
-			c.SetDeadline(time.Now().Add(10 * time.Minute))
-			r, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err != nil || r.StatusCode != 200 {
-				t.Error(r, err)
 			}
 		})
 	}
 	wg.Wait()
+	t.Logf("%d connections closed before their late requests", closed.Load())
 	for _, f := range w.fakes {
 		require.Equal(t, 0.0, w.breaker(f.Name)["failure_count"])
 	}

@@ -60,6 +60,7 @@ func TestTutorials(t *testing.T) {
 				}
 				return n
 			}
+			begun := time.Now()
 			for range 9 {
 				require.Equal(t, 200, w.get().status)
 			}
@@ -81,7 +82,11 @@ func TestTutorials(t *testing.T) {
 			// On a busy machine a call may get no instance in time. Then the built-in is called.
 			busy, _ := p["faults_by_reason"].(map[string]any)["busy"].(float64)
 			require.Equal(t, busy, p["faults"])
-			require.GreaterOrEqual(t, arrivals()[1], 3+9-int(busy))
+			explorations := 0
+			if time.Since(begun) > 30*time.Second { // an idle proxy is explored, with one request in twenty
+				explorations = 1
+			}
+			require.GreaterOrEqual(t, arrivals()[1], 3+9-int(busy)-explorations)
 			t.Logf("%s: %v bytes", language, p["size"])
 		})
 	}
