@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -228,19 +227,9 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	w := start(t, 3, confK)
 	code, err := os.ReadFile("../plugins/builtin/weighted.wasm")
 	require.NoError(t, err)
-	upload := func(method, path string, code []byte) (int, string) {
-		q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, bytes.NewReader(code))
-		require.NoError(t, err)
-		q.Header.Set("Content-Type", "application/wasm")
-		r, err := http.DefaultClient.Do(q)
-		require.NoError(t, err)
-		defer r.Body.Close()
-		b, _ := io.ReadAll(r.Body)
-		return r.StatusCode, string(b)
-	}
-	status, body := upload("POST", "/plugins?name=mine", code)
+	status, body := w.upload("POST", "mine", code)
 	require.Equal(t, 201, status, body)
-	status, body = upload("POST", "/plugins?name=broken", code[:50])
+	status, body = w.upload("POST", "broken", code[:50])
 	require.Equal(t, 422, status, body)
 	status, b, _ := w.call("POST", "/plugins/mine/test", "{}")
 	require.Equal(t, 200, status, "%s", b)
@@ -254,7 +243,7 @@ func TestAPluginIsUploadedAndActivated(t *testing.T) {
 	require.Equal(t, []any{"first"}, p["used_for"])
 	status, _, _ = w.call("DELETE", "/plugins/mine", "")
 	require.Equal(t, 409, status, "it is in use")
-	status, body = upload("PUT", "/plugins/mine", code)
+	status, body = w.upload("PUT", "mine", code)
 	require.Equal(t, 200, status, body)
 	status, b, _ = w.call("POST", "/plugins/mine/rollback", "")
 	require.Equal(t, 200, status, "%s", b)

@@ -289,7 +289,38 @@ func (w *whirl) call(method, path, body string, headers ...string) (int, []byte,
 	b, err := io.ReadAll(r.Body)
 	require.NoError(w.t, err)
 	require.NotContains(w.t, string(b), "hunter2secret", "credentials in an answer")
+	if r.StatusCode == 202 && q.Header.Get("Prefer") == "" {
+		success := map[string]int{"POST": 201, "PUT": 200, "PATCH": 200}[method]
+		status, b := w.uploaded(b, success)
+		return status, b, r.Header
+	}
 	return r.StatusCode, b, r.Header
+}
+
+// uploaded waits for the end of the upload that body, a response 202, names: on a loaded machine the checks take longer
+// than the response waits. It returns the status and the body of a response that waits for them; success is the status
+// if the module is accepted.
+func (w *whirl) uploaded(body []byte, success int) (int, []byte) {
+	w.t.Helper()
+	var upload struct {
+		ID, State string
+		Plugin    json.RawMessage
+		Error     struct{ Error string }
+	}
+	require.NoError(w.t, json.Unmarshal(body, &upload))
+	for ; upload.State == "checking"; time.Sleep(50 * time.Millisecond) {
+		_, body, _ = w.call("GET", "/uploads/"+upload.ID, "")
+		require.NoError(w.t, json.Unmarshal(body, &upload))
+	}
+	switch upload.Error.Error {
+	case "":
+		return success, upload.Plugin
+	case "invalid_plugin":
+		return 422, body
+	case "conflict":
+		return 409, body
+	}
+	return 500, body
 }
 
 // json sends a GET to the API and requires the status 200.
