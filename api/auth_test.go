@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// permission is the least key that an endpoint needs.
+// permission is the least powerful key that an endpoint accepts.
 type permission int
 
 const (
@@ -21,7 +21,7 @@ const (
 	admin
 )
 
-// endpoints are all endpoints with the access they need.
+// endpoints are all endpoints with the keys that they need.
 var endpoints = map[string]permission{
 	"GET /": anyone, "GET /dashboard.css": anyone, "GET /dashboard.js": anyone,
 	"GET /plugins.js": anyone,
@@ -58,7 +58,7 @@ func TestTheListOfEndpointsIsComplete(t *testing.T) {
 	require.Equal(t, endpoints, served, "an endpoint's access is decided in this test")
 }
 
-// withKeys gives a rig an admin's key and a reader's.
+// withKeys gives a rig the key of an administrator and the key of a reader.
 func withKeys(_ *rig, cfg *Config) {
 	cfg.Keys = []Key{{Name: "ops", Secret: "admins-key", Admin: true}, {Name: "eyes", Secret: "readers-key"}}
 }
@@ -68,7 +68,7 @@ const (
 	readerHeader = "Authorization: Bearer readers-key"
 )
 
-// Each endpoint refuses a key that allows less than it needs, and does nothing.
+// Each endpoint refuses a key with too few rights, and then does nothing.
 func TestAccess(t *testing.T) {
 	allowed := func(need permission, header string) int {
 		switch {
@@ -165,8 +165,8 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// Without keys the API is for this machine. A web page can make a browser send requests
-// for another name that resolves to it (DNS rebinding), with that name as the Host.
+// Without keys only this machine may use the API. A web page can make a browser send requests for another
+// name that leads to this machine (DNS rebinding); the Host is then that name.
 func TestHost(t *testing.T) {
 	for _, x := range []struct {
 		target, host string
@@ -183,7 +183,7 @@ func TestHost(t *testing.T) {
 		{"/healthz", "10.0.0.1", true, 421},
 		{"/healthz", "localhost.evil.test", true, 421},
 		{"/healthz", "evil.test", false, 200},
-		{"http://evil.test/healthz", "evil.test", false, 421}, // meant for the gateway's port
+		{"http://evil.test/healthz", "evil.test", false, 421}, // a request that was meant for the gateway's port
 		{"http://localhost/healthz", "localhost", false, 200},
 	} {
 		r := newRig(t, func(_ *rig, cfg *Config) { cfg.LoopbackOnly = x.loopbackOnly })
@@ -193,7 +193,7 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// A change is logged with the name of the key, and nothing else is.
+// A change is logged with the name of the key. Other requests are not logged.
 func TestChangesAreLogged(t *testing.T) {
 	for _, x := range []struct {
 		method, path, body, header, logged string

@@ -13,8 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 )
 
-// fullRecorder returns a recorder of 24 full hours and 1,000 proxies, with 12,000
-// transitions.
+// fullRecorder returns a recorder with data of 24 hours and 1,000 proxies, and with 12,000 transitions.
 func fullRecorder() *metrics.Recorder {
 	r := metrics.New(metrics.Config{Now: func() time.Time { return noon }})
 	for i := range 24 * 60 {
@@ -33,8 +32,8 @@ func fullRecorder() *metrics.Recorder {
 	return r
 }
 
-// The queries on the metrics of a full recorder, while another goroutine records 5,000
-// attempts a second (N3). The time is that of a whole request to the API.
+// The benchmark measures queries of a full recorder, while another goroutine records 5,000 attempts a second
+// (N3). The time is that of a whole request to the API.
 func BenchmarkQuery(b *testing.B) {
 	recorder := fullRecorder()
 	r := newRig(b, func(_ *rig, cfg *Config) { cfg.Metrics = recorder })

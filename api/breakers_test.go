@@ -46,7 +46,7 @@ func TestBreakers(t *testing.T) {
 func TestRetryInIsNeverNegative(t *testing.T) {
 	r := newRig(t, nil)
 	r.trip("F1")
-	late := noon.Add(time.Hour) // the API's clock; the breaker's stands still
+	late := noon.Add(time.Hour) // time of the API's clock; the breaker's clock stands still
 	h := breakerHandler{pool: r.pool, now: func() time.Time { return late }}
 	require.Zero(t, *h.view(r.pool.Snapshot().Get("F1")).RetryInSeconds)
 }
@@ -66,7 +66,7 @@ func TestWhyOfABreaker(t *testing.T) {
 	}
 	v := h.why(why)
 	require.Contains(t, v.Summary, "a.test:443")
-	v.Summary = "" // its words are tested in package evidence
+	v.Summary = "" // the tests of package evidence check its text
 	require.Equal(t, whyView{
 		Since: &since, Failures: 3, Successes: 1, Evidence: 14, Needed: 13.5,
 		OwnFailures: 2, OwnCauses: map[string]int{causeWord(own): 2},
@@ -107,7 +107,7 @@ func TestTransitions(t *testing.T) {
 	r.checkHours(t, "/circuit-breakers/metrics")
 }
 
-// checkHours sends wrong values of hours.
+// checkHours sends invalid values of the parameter hours.
 func (r *rig) checkHours(t *testing.T, path string) {
 	t.Helper()
 	for _, q := range []string{"", "0", "-1", "169", "1.5", "abc", "+1", "%2B1", "99999999999999999999", "1&hours=2",

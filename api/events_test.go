@@ -27,10 +27,10 @@ type eventClient struct {
 	conn   net.Conn
 	status int
 	in     *bufio.Reader // the body
-	ended  chan error    // the server has left the connection
+	ended  chan error    // receives when the server does not use the connection any more
 }
 
-// listen requests the events. query begins with "?", or is "".
+// listen requests the events. query begins with "?", or is empty.
 func (r *rig) listen(t *testing.T, query string, headers ...string) *eventClient {
 	client, server := net.Pipe()
 	c := &eventClient{t: t, conn: client, ended: make(chan error, 1)}
@@ -57,7 +57,7 @@ func (r *rig) listen(t *testing.T, query string, headers ...string) *eventClient
 	return c
 }
 
-// block returns the lines up to the next empty one, or "EOF".
+// block returns the lines up to the next empty line, or "EOF".
 func (c *eventClient) block() string {
 	c.t.Helper()
 	var lines []string
@@ -74,7 +74,8 @@ func (c *eventClient) block() string {
 	}
 }
 
-// inBubble runs f in virtual time. The first server of Fiber starts goroutines that never end, so it is made before.
+// inBubble runs f in virtual time. The first server of Fiber starts goroutines that never end, so inBubble
+// makes one before.
 func inBubble(t *testing.T, f func(t *testing.T)) {
 	newRig(t, nil).send(t, "GET", "/healthz", "")
 	synctest.Test(t, f)
@@ -136,7 +137,7 @@ func TestLastEventID(t *testing.T) {
 		for _, x := range []struct {
 			name, id string
 			lost     int
-			first    int // 0: none
+			first    int // 0 for no event
 		}{
 			{"none: new ones only", "", 0, 0},
 			{"the last one", fmt.Sprint(life, "-", last), 0, 0},
@@ -204,19 +205,19 @@ func TestEventsOfAClientThatLeavesOrStalls(t *testing.T) {
 		<-refused.ended
 
 		all[0].conn.Close()
-		<-all[0].ended // at once: the server does not wait for the next heartbeat
+		<-all[0].ended // the body ends at once: the server does not wait for the next heartbeat
 		all[0] = r.listen(t, "")
 		require.Equal(t, 200, all[0].status)
 
 		stalled := all[1]
 		begun := time.Now()
-		r.activate("a") // nobody takes it from stalled
+		r.activate("a") // the client of stalled does not read it
 		require.Contains(t, all[0].block(), "activation", "others get it")
 		require.Zero(t, time.Since(begun))
 		require.Error(t, <-stalled.ended)
 		require.Equal(t, eventTimeout, time.Since(begun))
 
-		// With Shutdown every stream ends.
+		// Shutdown ends every stream.
 		go r.Shutdown(t.Context())
 		require.Equal(t, "EOF", all[0].block())
 		<-all[0].ended

@@ -34,8 +34,7 @@ import (
 // noon is the time of every test with fakes.
 var noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
-// rig is a server whose parts are fakes, except for values that need no faking: a pool
-// and a policy.
+// rig is a server whose parts are fakes, except for the pool and the policy.
 type rig struct {
 	*Server
 	now      time.Time
@@ -99,29 +98,28 @@ func (r *rig) trip(id string) {
 	lease.Release()
 }
 
-// exchange is one request to the API and the response that is wanted.
+// exchange is one request to the API and the expected response.
 type exchange struct {
 	name   string
-	method string // default GET
-	path   string // after /api/v1
+	method string // method; default GET
+	path   string // path below /api/v1
 	body   string
-	header string // one field, "Name: value"; default Content-Type: application/json with a body
+	header string // one field, "Name: value"; default Content-Type: application/json if there is a body
 	status int
-	want   string // the response's body; "" for any
+	want   string // body of the response; "" for any
 }
 
-// get is an exchange without a body.
+// get returns an exchange without a request body.
 func get(path string, status int, want ...string) exchange {
 	return call("GET", path, "", status, want...)
 }
 
-// call is an exchange with a JSON body, if it is not "".
+// call returns an exchange with a JSON body, unless body is "".
 func call(method, path, body string, status int, want ...string) exchange {
 	return exchange{method: method, path: path, body: body, status: status, want: strings.Join(want, "")}
 }
 
-// check sends each request and compares the response. An error must have the form of
-// Error.
+// check sends each request and compares the response. An error response must have the form of Error.
 func (r *rig) check(t *testing.T, list ...exchange) {
 	t.Helper()
 	for _, x := range list {
@@ -152,7 +150,7 @@ func requireError(t require.TestingT, body []byte, name string) {
 	require.NotEmpty(t, e.Message, name)
 }
 
-// send makes a request addressed to localhost.
+// send sends a request with the Host localhost.
 func (r *rig) send(t require.TestingT, method, path, body string, headers ...string) (*http.Response, []byte) {
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\n", method, path)
 	if body != "" && !slices.ContainsFunc(headers,
@@ -167,8 +165,7 @@ func (r *rig) send(t require.TestingT, method, path, body string, headers ...str
 	return roundTrip(t, r.Server, method, head+fmt.Sprintf("Content-Length: %d\r\n", len(body)), body)
 }
 
-// roundTrip serves one request on a connection in memory. head is without the empty
-// line at its end.
+// roundTrip serves one request on a connection in memory. head lacks the empty line at its end.
 func roundTrip(t require.TestingT, s *Server, method, head, body string) (*http.Response, []byte) {
 	c := &memoryConn{}
 	c.in.WriteString(head + "Connection: close\r\n\r\n" + body)
@@ -181,7 +178,7 @@ func roundTrip(t require.TestingT, s *Server, method, head, body string) (*http.
 	return response, content
 }
 
-// memoryConn is a client connection: the bytes of the client and those of the server.
+// memoryConn is a client connection in memory. It has the client's bytes and records the server's bytes.
 type memoryConn struct {
 	net.Conn
 	in, out bytes.Buffer
@@ -196,7 +193,7 @@ func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
 func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 
-// fakeEngine responds to every call with result.
+// fakeEngine returns result for every call.
 type fakeEngine struct {
 	draining     bool
 	first, retry string
@@ -204,7 +201,7 @@ type fakeEngine struct {
 	resting      []rest.Pair
 	policies     *retry.Store
 	calls        []engine.Call
-	ctx          context.Context // of the last call
+	ctx          context.Context // context of the last call
 	result       *engine.Result
 	err          error
 }
@@ -261,7 +258,7 @@ type fakeTargets struct{ list []evidence.TargetView }
 
 func (f *fakeTargets) Targets() []evidence.TargetView { return slices.Clone(f.list) }
 
-// fakeMetrics returns its fields, and keeps the arguments of the last query.
+// fakeMetrics returns its fields. It records the arguments of the last query.
 type fakeMetrics struct {
 	summary     metrics.Summary
 	points      []metrics.Point
@@ -296,7 +293,7 @@ func (m *fakeMetrics) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "scrape") })
 }
 
-// fakeTracker has the requests of list, and keeps the arguments of the last List.
+// fakeTracker has the requests in list. It records the arguments of the last List.
 type fakeTracker struct {
 	list  []metrics.Request
 	state string
@@ -317,23 +314,23 @@ func (f *fakeTracker) Get(id core.RequestID) (metrics.Request, bool) {
 	return metrics.Request{}, false
 }
 
-// fakePlugins is a registry of a scorer, random, and a backoff, fixed. Every method
-// fails with err unless it is nil.
+// fakePlugins is a registry with a scorer, random, and a backoff, fixed. If err is not nil, every method
+// returns it.
 type fakePlugins struct {
 	all  map[string]plugins.Info
 	err  error
 	puts []upload
 
-	refuse error // of Submit
-	slow   bool  // uploads end by end
+	refuse error // error of Submit
+	slow   bool  // uploads end when end is called
 	end    func()
 	last   *plugins.Upload
 
-	rank core.RankRequest    // of the last TestScorer
-	row  core.Candidate      // the first candidate of it
-	wait core.BackoffRequest // of the last TestBackoff
+	rank core.RankRequest    // request of the last TestScorer
+	row  core.Candidate      // first candidate of the last TestScorer
+	wait core.BackoffRequest // request of the last TestBackoff
 
-	judged   []core.JudgeRequest // of each TestJudge
+	judged   []core.JudgeRequest // requests of all TestJudge
 	excerpts []core.Excerpt
 }
 
@@ -409,7 +406,7 @@ func (f *fakePlugins) Release(name string) (plugins.Info, error) {
 	return plugins.Info{Name: name}, f.err
 }
 
-// TestScorer scores by weight.
+// TestScorer uses the weights as scores.
 func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error) {
 	rows := make([]core.Candidate, c.Len())
 	c.Fill(&f.rank, rows)
@@ -421,7 +418,7 @@ func (f *fakePlugins) TestScorer(_ string, c core.Candidates) ([]float64, error)
 	return scores, f.err
 }
 
-// TestJudge bans what has a body.
+// TestJudge rules each response with a body as a ban.
 func (f *fakePlugins) TestJudge(
 	_ string, sample func(*core.Wants) (*core.JudgeRequest, *core.Excerpt),
 ) (core.Ruling, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// failingListener fails twice before it accepts.
+// failingListener fails twice and then accepts.
 type failingListener struct {
 	net.Listener
 	failures int
@@ -28,7 +28,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// serveOn serves HTTP on a listener with that limit. A request waits for the channel hold.
+// serveOn serves HTTP on a listener with the given limit. Each request waits for the channel hold.
 func serveOn(t *testing.T, limit int, hold chan struct{}) (dial func() net.Conn, l *listener) {
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func getOn(t *testing.T, c net.Conn) (status int) {
 	return r.StatusCode
 }
 
-// Beyond the limit the connection that has waited longest is closed, and the new client is served.
+// At the limit, the connection that has waited longest for a request is closed, and the new client is served.
 func TestSilentConnectionsMakeRoom(t *testing.T) {
 	free := make(chan struct{})
 	close(free)

@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// document is openapi.yaml, ready to compare responses with it.
+// document is openapi.yaml in a form that responses can be compared with.
 type document struct {
 	doc    *openapi3.T
 	router routers.Router
-	met    map[string]bool // operations with a successful response, as "GET /proxies"
+	met    map[string]bool // operations that had a successful response, such as "GET /proxies"
 }
 
 func newDocument(t *testing.T) *document {
@@ -34,8 +34,8 @@ func newDocument(t *testing.T) *document {
 	return &document{doc: doc, router: router, met: map[string]bool{}}
 }
 
-// compare compares a response with the document. Requests to paths and with methods that
-// it does not have are skipped.
+// compare compares a response with the document. It skips requests with a path or a method that the document
+// does not have.
 func (d *document) compare(t *testing.T, method, path string, r *http.Response, body []byte) {
 	path, ours := strings.CutPrefix(path, "/api/v1")
 	if !ours || strings.Contains(path, "%") {
@@ -61,7 +61,7 @@ func (d *document) compare(t *testing.T, method, path string, r *http.Response, 
 	require.NoError(t, openapi3filter.ValidateResponse(context.Background(), out), "%s %s: %s", method, path, body)
 }
 
-// requireAllMet fails for an operation without a successful response.
+// requireAllMet fails if an operation had no successful response.
 func (d *document) requireAllMet(t *testing.T) {
 	for path, item := range d.doc.Paths.Map() {
 		for method := range item.Operations() {
@@ -70,7 +70,7 @@ func (d *document) requireAllMet(t *testing.T) {
 	}
 }
 
-// Each endpoint under /api/v1 is in the document, and nothing else is.
+// The document has exactly the endpoints under /api/v1.
 func TestTheDocumentHasEveryEndpoint(t *testing.T) {
 	described := map[string]bool{}
 	for path, item := range newDocument(t).doc.Paths.Map() {

@@ -57,7 +57,7 @@ const (
 	multi = "Content-Type: multipart/form-data; boundary=b"
 )
 
-// part is one part of a form with the boundary b.
+// part returns one part of a form with the boundary b.
 func part(disposition, content string) string {
 	return "--b\r\nContent-Disposition: form-data; " + disposition + "\r\n\r\n" + content + "\r\n"
 }
@@ -130,7 +130,7 @@ func TestUpload(t *testing.T) {
 	require.Empty(t, r.plugins.puts)
 }
 
-// Each error of the registry has its status.
+// Each error of the registry leads to its own status.
 func TestErrorsOfTheRegistry(t *testing.T) {
 	file := &fs.PathError{Op: "write", Path: "/state/a", Err: errors.New("full")}
 	for _, x := range []struct {
@@ -202,7 +202,7 @@ func TestActivate(t *testing.T) {
 	require.Equal(t, "fixed", r.policies.Current().BackoffStrategy)
 }
 
-// Activated is called for each activation, and for a policy that names another backoff.
+// Activated is called for each activation, and for each change of the policy that chooses another backoff.
 func TestActivationsAreReported(t *testing.T) {
 	var got []string
 	r := newRig(t, func(_ *rig, cfg *Config) {

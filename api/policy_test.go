@@ -45,7 +45,7 @@ func TestPolicy(t *testing.T) {
 	require.Equal(t, retry.SourceRuntime, r.policies.View().Source)
 }
 
-// The fields of hedges are in a policy that has hedges, or a budget of its own for them.
+// A policy includes the fields of hedges if it has hedges, or its own hedge_budget.
 func TestPolicyWithHedges(t *testing.T) {
 	r := newRig(t, nil)
 	put := func(body, part string) {

@@ -59,7 +59,7 @@ func TestProxies(t *testing.T) {
 	lease.Release()
 }
 
-// What is known of a proxy's abilities, and its last health check.
+// The view of a proxy has its abilities and its last health check.
 func TestAbilitiesAndChecks(t *testing.T) {
 	r := newRig(t, nil)
 	u := r.pool.Snapshot().Get("F2")
@@ -104,12 +104,12 @@ func TestAddProxies(t *testing.T) {
 	require.Equal(t, upstream.SourceAPI, r.pool.Snapshot().Get("f4.test:1").Spec().Source)
 }
 
-// bad is the response to a wrong field.
+// bad returns the response for an invalid field.
 func bad(field, message string) string {
 	return fmt.Sprintf(`{"error":"invalid_field","message":%q,"details":{"field":%q}}`, message, field)
 }
 
-// Of proxies that are added together, one that is wrong keeps all out.
+// If one proxy of a list is invalid, none of the list is added.
 func TestAddWrongProxies(t *testing.T) {
 	for _, x := range []struct {
 		fields, field, message string

@@ -94,7 +94,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// responseOf is the result of a request with that body in its response.
+// responseOf returns the result of a request whose response has the given body.
 func responseOf(body string) *engine.Result {
 	return &engine.Result{ID: 0x20, Final: core.FinalSuccess, Attempts: attempts, Response: &http.Response{
 		StatusCode: 200, Header: http.Header{"X-A": {"b", "c"}}, Body: io.NopCloser(strings.NewReader(body)),
@@ -214,7 +214,7 @@ func TestRequestWithoutAResponse(t *testing.T) {
 	}
 }
 
-// A request that Shutdown cancels is not charged to its client.
+// A request that Shutdown cancels does not count as left by its client.
 func TestShutdownIsTheCauseOfACancelledRequest(t *testing.T) {
 	r := newRig(t, nil)
 	stopped := proxyhttp.StoppedResponse(executor.ErrShutdown)

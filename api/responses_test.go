@@ -37,11 +37,11 @@ const (
 	readerKey = "Bearer reader-key-0123456789"
 )
 
-// TestResponses compares the answer of every endpoint with testdata/responses.golden, byte
-// by byte: the parts are real, the proxies are pipes in memory, the time is virtual.
+// TestResponses compares the response of every endpoint with testdata/responses.golden, byte by byte. The
+// parts of the gateway are real, the proxies are in memory, and time is virtual.
 func TestResponses(t *testing.T) {
 	g := &golden{t: t, doc: newDocument(t)}
-	g.server(t) // Fiber and fasthttp start goroutines that never end with their first server
+	g.server(t) // the first server of Fiber and fasthttp starts goroutines that never end
 	synctest.Test(t, func(t *testing.T) { g.record(t) })
 	g.doc.requireAllMet(t)
 	path := filepath.Join("testdata", "responses.golden")
@@ -64,7 +64,7 @@ type golden struct {
 	served *Server
 }
 
-// proxyDial connects to a proxy in memory: p1 answers 503, p2 200, p3 is down.
+// proxyDial connects to a proxy in memory: p1 responds with 503, p2 with 200, and p3 cannot be reached.
 func proxyDial(_ context.Context, _, address string) (net.Conn, error) {
 	if strings.HasPrefix(address, "p3") {
 		return nil, errors.New("connection refused")
@@ -126,7 +126,7 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	e, err := engine.New(cfg, engine.Options{Plugins: reg, Log: log, Dial: proxyDial,
 		Rand: func() uint64 { random++; return random }})
 	require.NoError(t, err)
-	t.Cleanup(func() { // within the bubble
+	t.Cleanup(func() { // runs within the bubble
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		e.Shutdown(ctx)
@@ -157,8 +157,8 @@ var (
 	spent     = regexp.MustCompile(`"spent_seconds":[0-9.e-]+`)
 )
 
-// call makes a request and records its answer: what differs from run to run or
-// with each build of a module is masked.
+// call sends a request and records its response. It masks values that differ from run to run, or with each
+// build of a module.
 func (g *golden) call(t *testing.T, method, path, body string, header ...string) (status int, answer []byte) {
 	r, answer := roundTrip(t, g.served, method, requestHead(method, path, "localhost", body, header...), body)
 	g.doc.compare(t, method, path, r, answer)
@@ -339,7 +339,7 @@ func (g *golden) record(t *testing.T) {
 
 	get("/api/v1/config")
 	post("/api/v1/config/reload", "")
-	get("/api/v1/events") // ends at once, as the connection does
+	get("/api/v1/events") // ends at once, because the connection ends
 	get("/api/v1/events?type=nope")
 
 	g.keys(t)
@@ -433,7 +433,7 @@ func (g *golden) plugins(t *testing.T) {
 	g.call(t, "POST", "/api/v1/plugins/nope/test", "")
 }
 
-// keys records how requests are refused once keys are set.
+// keys records how requests are refused if there are keys.
 func (g *golden) keys(t *testing.T) {
 	g.served.SetKeys(nil, true)
 	g.call(t, "GET", "/api/v1/proxies", "", "Host", "localhost")

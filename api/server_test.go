@@ -65,7 +65,7 @@ func TestPagesAndDocuments(t *testing.T) {
 	require.Equal(t, "scrape", string(body))
 }
 
-// What no endpoint takes is refused in the form of every error.
+// Requests that no endpoint accepts get an error of the usual form.
 func TestPathsAndMethods(t *testing.T) {
 	r := newRig(t, nil)
 	for _, x := range []struct {
@@ -105,8 +105,8 @@ func TestHeadersOfEveryResponse(t *testing.T) {
 	}
 }
 
-// Bodies are limited before they are in memory. Only a client that may upload a module
-// may send more than a JSON body has.
+// Bodies are limited before they are in memory. Only a client that may upload a module may send more bytes
+// than a JSON body may have.
 func TestBodyLimit(t *testing.T) {
 	for _, x := range []struct {
 		name, path, header string
@@ -114,7 +114,7 @@ func TestBodyLimit(t *testing.T) {
 		keys               bool
 		status             int
 	}{
-		{"JSON at the limit", "/retry/policy", "", maxJSON, false, 400}, // it is no JSON
+		{"JSON at the limit", "/retry/policy", "", maxJSON, false, 400}, // it is not valid JSON
 		{"JSON", "/retry/policy", "", maxJSON + 1, false, 413},
 		{"module at the limit", "/plugins?name=a", "", maxUpload, false, 201},
 		{"module", "/plugins?name=a", "", maxUpload + 1, false, 413},
@@ -144,7 +144,7 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
-// A refused upload is not read into memory, whatever the status of its refusal.
+// The body of a refused upload is not read into memory, whatever the status of the response.
 func TestBodyLimitOfAClient(t *testing.T) {
 	open, keys := newRig(t, nil), newRig(t, withKeys)
 	for _, x := range []struct {
@@ -178,7 +178,7 @@ func TestHeaderLimit(t *testing.T) {
 	}
 }
 
-// The endpoints with a JSON body, and a body that each takes.
+// withBody has the endpoints with a JSON body, and a valid body for each.
 var withBody = map[string]string{
 	"PUT /retry/policy": `{"max_attempts":2}`, "POST /proxies": `{"url":"http://f3.test:1"}`,
 	"PATCH /proxies/F1": `{"weight":2}`,
@@ -186,7 +186,7 @@ var withBody = map[string]string{
 	"POST /plugins/random/test": `{"candidates":[{"weight":3}]}`,
 }
 
-// A wrong body never has another status than 400, 413 or 415, and changes nothing.
+// An invalid body leads only to the statuses 400, 413 and 415, and changes nothing.
 func TestBadBodies(t *testing.T) {
 	for endpoint, good := range withBody {
 		method, path, _ := strings.Cut(endpoint, " ")
@@ -207,7 +207,7 @@ func TestBadBodies(t *testing.T) {
 			{strings.ToUpper(good), "", 400},
 			{strings.Repeat(" ", maxJSON+1), "", 413},
 		} {
-			if x.body == "" && strings.HasSuffix(path, "/test") { // the only one that needs none
+			if x.body == "" && strings.HasSuffix(path, "/test") { // the only endpoint that needs no body
 				continue
 			}
 			r := newRig(t, nil)
@@ -229,13 +229,13 @@ func TestBadBodies(t *testing.T) {
 	}
 }
 
-// panicking is a recorder that panics.
+// panicking is a Metrics that panics.
 type panicking struct{ Metrics }
 
 func (panicking) Summary() metrics.Summary { panic("secret") }
 func (panicking) Handler() http.Handler    { return http.NotFoundHandler() }
 
-// A panic in a handler is a response without details, which are in the log.
+// If a handler panics, the response has no details. The log has them.
 func TestPanic(t *testing.T) {
 	r := newRig(t, func(_ *rig, cfg *Config) { cfg.Metrics = panicking{} })
 	r.check(t, get("/metrics/retries", 500,
@@ -244,7 +244,7 @@ func TestPanic(t *testing.T) {
 	require.Contains(t, r.log.String(), "secret")
 }
 
-// Whatever the client sends, the response is no 5xx and has the form of an error.
+// For every input of the client, the response is not a 5xx and has the form of an error.
 func FuzzRequest(f *testing.F) {
 	for endpoint, body := range withBody {
 		method, path, _ := strings.Cut(endpoint, " ")

@@ -12,7 +12,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// A module that fails checks is refused with their names.
+// A module that fails checks is refused. The response names these checks.
 func TestRejectedUpload(t *testing.T) {
 	r := newRig(t, nil)
 	r.plugins.err = &plugins.Rejection{Failed: []plugins.FailedCheck{{Name: "score_counts", Detail: "one score",
@@ -24,7 +24,8 @@ func TestRejectedUpload(t *testing.T) {
 	r.check(t, exchange{method: "POST", path: "/plugins?name=a", body: "code", header: wasm, status: 429})
 }
 
-// An upload that takes long, or whose client does not want to wait, gets 202 and the state of the upload.
+// If an upload takes long, or its client does not want to wait, the response is a 202 with the state of the
+// upload.
 func TestAcceptedUpload(t *testing.T) {
 	begun := `{"id":"7","name":"a","sha256":"sum","state":"checking","started_at":"2026-11-28T12:00:00Z"}`
 	ended := `"started_at":"2026-11-28T12:00:00Z","finished_at":"2026-11-28T12:00:00Z",`

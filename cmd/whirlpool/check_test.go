@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// TestMain is the child of a check where the test says so.
+// TestMain runs the child process of a check if the test has set its variable.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "plugin" {
 		main()
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// An upload is checked in a child process; where none can be started, in this one.
+// An upload is checked in a child process. If no process can be started, it is checked in this process.
 func TestCheck(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -60,7 +60,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A child that ends early has checked nothing: the module is refused. One that is no longer wanted says nothing of it.
+// If a child ends early, the module is not checked and is refused. If the check was cancelled, there is no
+// result.
 func TestCheckThatEndsEarly(t *testing.T) {
 	var rejected *plugins.Rejection
 	c := &checker{limits: wasmhost.DefaultLimits(), program: "/bin/false"}
@@ -71,7 +72,7 @@ func TestCheckThatEndsEarly(t *testing.T) {
 	require.ErrorIs(t, c.check(ctx, builtin.Modules()["random"], plugins.Spec{}), context.Canceled)
 }
 
-// The child reports like verify, and leaves the code of a slow module in the cache.
+// The child reports the same checks as verify, and leaves the compiled code of a slow module in the cache.
 func TestCheckChild(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "cache")
 	header, err := json.Marshal(checkHeader{Limits: wasmhost.DefaultLimits(), CacheDir: cache})

@@ -11,7 +11,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// The commands that run a module show its log, apart from their report.
+// The commands that run a module print its log separately from their report.
 func TestPluginCommandsShowTheLog(t *testing.T) {
 	m := w.Scorer(w.Join(w.Const32(1), w.Const32(40_000), w.Const32(5), w.CallTo(0), w.Scores(1))...)
 	m.Imports = []w.Import{{Module: "whirlpool", Name: "log", Params: w.Repeat(3, w.I32)}}

@@ -31,14 +31,14 @@ func run(args ...string) (out, errs string, code int) {
 	return stdout.String(), stderr.String(), exitCode(err)
 }
 
-// fakeAPI answers with the responses by "METHOD path" below /api/v1, each once and then the last for ever. It records
-// the requests.
+// fakeAPI responds with the responses for "METHOD path" below /api/v1, one after the other, and then with the
+// last one repeatedly. It records the requests.
 type fakeAPI struct {
 	*httptest.Server
 	responses map[string][]string // "STATUS body"
 	requests  []string
 	bodies    map[string]string
-	keys      map[string]bool // the values of Authorization
+	keys      map[string]bool // values of Authorization
 }
 
 func newFakeAPI(t *testing.T, responses map[string][]string) *fakeAPI {
@@ -81,7 +81,7 @@ func TestPluginCommands(t *testing.T) {
 		args      []string
 		responses map[string][]string
 		code      int
-		out, errs string // part of the output
+		out, errs string // parts of the output
 		requests  string
 	}{
 		"list": {[]string{"list"}, map[string][]string{"GET /plugins": {`200 {"plugins":[` + served + `]}`}}, 0,
@@ -171,7 +171,7 @@ func TestPluginCommands(t *testing.T) {
 	}
 }
 
-// What the commands send, and where the key comes from.
+// The requests that the commands send, and the sources of the key.
 func TestPluginRequests(t *testing.T) {
 	dir := t.TempDir()
 	file, key := filepath.Join(dir, "mine.wasm"), filepath.Join(dir, "key")

@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 )
 
-// running is a gateway that does not listen yet, and how to change its file.
+// running returns a gateway that does not listen yet, and a function that changes its configuration file.
 func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change func(string)) {
 	path := filepath.Join(t.TempDir(), "koanf.toml")
 	change = func(text string) {
@@ -36,9 +36,9 @@ func running(t *testing.T, file string) (g *gateway, log *bytes.Buffer, change f
 	return g, log, change
 }
 
-// Whoever may reach the API goes by where it listens, which a reload cannot
-// change: one edit that narrows listen and drops the keys would leave it open to
-// everybody until the next start.
+// The listening address decides whether the API needs keys, and a reload does not change that address. A file
+// that narrows the address and removes the keys must therefore be refused: otherwise everybody could use the
+// API until the next start.
 func TestAReloadNeverOpensTheAPI(t *testing.T) {
 	const key = "[[api.keys]]\nname = \"ops\"\nkey = \"0123456789abcdef\"\nrole = \"admin\"\n"
 	g, _, change := running(t, "[api]\nlisten = \"0.0.0.0:8889\"\n"+key)
@@ -74,8 +74,8 @@ func TestAReloadNamesWhatWaitsForAStart(t *testing.T) {
 	assert.NotContains(t, log.String(), "next start", "as it began")
 }
 
-// The default koanf.toml need not exist, but once it was there its absence, for
-// a moment or by mistake, does not empty the pool.
+// The default koanf.toml is optional. But if it has existed once and is missing at a reload, the pool stays
+// as it is.
 func TestAVanishedFileChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "koanf.toml")
 	src := config.Source{File: path, Optional: true, Overrides: map[string]any{"state.dir": ""}}
@@ -94,18 +94,17 @@ func TestAVanishedFileChangesNothing(t *testing.T) {
 	assert.Len(t, g.engine.Pool().Snapshot().All, 1)
 }
 
-// A signal may come in the midst of a reload, and somebody may ask for the
-// configuration: neither waits for it. The file is a pipe, which is read when
-// it is written.
+// During a reload, neither a signal nor a request for the configuration waits. The test uses a pipe as the
+// file, so that the reload takes as long as the test wants.
 func TestNobodyWaitsForAReload(t *testing.T) {
 	g, _, _ := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	file := g.source.File
-	g.source.Once = true // else pipes are refused
+	g.source.Once = true // otherwise pipes are refused
 	require.NoError(t, os.Remove(file))
 	require.NoError(t, syscall.Mkfifo(file, 0o600))
 	done := make(chan api.ReloadStatus)
 	go func() { done <- g.reload() }()
-	pipe, err := os.OpenFile(file, os.O_WRONLY, 0) // when somebody reads it
+	pipe, err := os.OpenFile(file, os.O_WRONLY, 0) // returns when the reload opens the pipe
 	require.NoError(t, err)
 	asked := make(chan time.Duration)
 	go func() {
@@ -125,7 +124,7 @@ func TestNobodyWaitsForAReload(t *testing.T) {
 	require.Equal(t, 9*time.Second, g.grace())
 }
 
-// Of what only the parts can tell, too, every fault is named.
+// All missing names are reported, including those that only the parts of the gateway can check.
 func TestEveryNameThatIsMissing(t *testing.T) {
 	g, _, change := running(t, "")
 	change("[selection]\nfirst = \"nope\"\nretry = \"linear\"\n[retry]\nbackoff_strategy = \"nope\"\n")
@@ -136,8 +135,8 @@ func TestEveryNameThatIsMissing(t *testing.T) {
 	require.Equal(t, []string{"2 selection.first", "3 selection.retry", "5 retry.backoff_strategy"}, keys)
 }
 
-// A file that has become empty changes nothing: its writer may be at work, or have
-// failed. One with a comment in it is meant.
+// If a file has become empty, the reload changes nothing: its writer may not have finished, or may have
+// failed. A file with only a comment is accepted.
 func TestAFileThatHasBecomeEmpty(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
 	write := func(file, text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
@@ -160,7 +159,7 @@ func TestAFileThatHasBecomeEmpty(t *testing.T) {
 	require.Len(t, g.cfg.Gateway.Users, 1)
 }
 
-// A pool that is empty all of a sudden is taken, but told of.
+// A pool that becomes empty is accepted, with a warning.
 func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 	g, log, change := running(t, "[[proxies]]\nurl = \"http://127.0.0.1:1\"\n")
 	require.True(t, g.reload().OK)
@@ -170,7 +169,7 @@ func TestAnEmptiedPoolIsToldOf(t *testing.T) {
 	require.Contains(t, log.String(), "level=WARN msg=\"configuration reloaded\" proxies=0")
 }
 
-// Where the kernel tells of no changes they are found by looking.
+// On a file system without notifications, changes are found by regular checks.
 func TestChangesNobodyTellsOf(t *testing.T) {
 	g, _, change := running(t, "[gateway]\ndrain_grace = \"7s\"\n")
 	stop := watch(g, nil, g.fingerprint(nil))
@@ -199,8 +198,7 @@ func TestChangesWhileTheGatewayStarts(t *testing.T) {
 	}
 }
 
-// A list that is written for a while is read now and then meanwhile, and whole in
-// the end.
+// A list that is written for a long time is read from time to time, and completely at the end.
 func TestAListThatIsWrittenForAWhile(t *testing.T) {
 	list, err := os.Create(filepath.Join(t.TempDir(), "list.txt"))
 	require.NoError(t, err)
@@ -210,7 +208,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 		proxies++
 		fmt.Fprintf(list, "proxy%d:1\n", proxies)
 	}
-	for range 2000 { // to take longer to read than to write
+	for range 2000 { // many, so that the read takes longer than the write
 		add()
 	}
 	g, log, _ := running(t, "[pool]\nfiles = [\""+list.Name()+"\"]\n")
@@ -233,7 +231,7 @@ func TestAListThatIsWrittenForAWhile(t *testing.T) {
 	require.Less(t, strings.Count(log.String(), "configuration reloaded"), int(took/settle))
 }
 
-// What a link leads to is watched where it lies.
+// The target of a symbolic link is watched in its own folder.
 func TestTheTargetOfALinkIsWatched(t *testing.T) {
 	there, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)

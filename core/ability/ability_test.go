@@ -20,7 +20,7 @@ func TestNeeds(t *testing.T) {
 	require.Equal(t, NeedTunnel443, NeedOf(true, "[::1]:443"))
 }
 
-// A request in absolute form can go through a tunnel, a CONNECT cannot be forwarded.
+// A request in absolute form can be sent through a tunnel. A CONNECT cannot be forwarded.
 func TestMeets(t *testing.T) {
 	for _, c := range []struct {
 		cannot []Kind
@@ -113,7 +113,7 @@ func TestPosts(t *testing.T) {
 	require.False(t, s.ByTunnel(second, false))
 }
 
-// What a proxy cannot do is tested again by one GET at a time, and less and less often.
+// A missing ability is tested again by one GET at a time, less and less often.
 func TestItIsTestedAgain(t *testing.T) {
 	var s Set
 	at := second
@@ -135,7 +135,7 @@ func TestItIsTestedAgain(t *testing.T) {
 	require.Equal(t, View{}, s.View(Forward, at))
 }
 
-// A refused CONNECT counts once another proxy has opened a tunnel to the same target.
+// A refused CONNECT counts when another proxy has opened a tunnel to the same target.
 func TestRefusedTunnels(t *testing.T) {
 	const tls, other = "a.test:443", "a.test:8443"
 	for name, c := range map[string]struct {
@@ -181,7 +181,7 @@ func TestRefusedTunnels(t *testing.T) {
 	require.Equal(t, TunnelOther, TunnelTo(other))
 }
 
-// If there is only one target, it takes four refusals with 403.
+// If all refusals are for one target, four refusals with 403 are needed.
 func TestOneTarget(t *testing.T) {
 	var s, good Set
 	var l Refusals
@@ -229,7 +229,7 @@ func TestRefusalsAreForgotten(t *testing.T) {
 	require.Equal(t, Cannot, s.State(TunnelTLS, 63*second))
 }
 
-// proxy is what a proxy can do, and what targets respond.
+// proxy has the real abilities of a proxy.
 type proxy struct{ forwards, tunnels bool }
 
 // run sends a request as package transport does. It returns the status that the client gets.
@@ -265,14 +265,14 @@ func (p *proxy) run(s *Set, target uint64, targetStatus int, get bool, at time.D
 	return status
 }
 
-// Whatever the requests and the targets: a proxy with tunnels never costs a GET its response, no proxy that
-// forwards and opens tunnels is taken for another, and a proxy that begins to forward is found out.
+// For all requests and targets: a GET through a proxy with tunnels always gets its response. A proxy that
+// forwards and opens tunnels never loses an ability. If a proxy begins to forward, this is found.
 func TestProxiesThatChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s Set
 		p := proxy{rapid.Bool().Draw(t, "forwards"), rapid.Bool().Draw(t, "tunnels")}
-		tunnels := true // it has opened tunnels since the beginning
-		always := true  // it has forwarded and opened tunnels since the beginning
+		tunnels := true // the proxy has opened tunnels since the beginning
+		always := true  // the proxy has forwarded and opened tunnels since the beginning
 		at := time.Duration(0)
 		request := func(target uint64, get bool) {
 			status := []int{200, 200, 200, 405, 404, 403, 501}[target%7]

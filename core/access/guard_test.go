@@ -52,8 +52,8 @@ func TestDelaysGrow(t *testing.T) {
 	})
 }
 
-// A client that sends wrong passwords as fast as it gets responses sends a few of them, whatever the number of its
-// connections is; the right password is accepted without a delay.
+// A client that sends wrong passwords as fast as it gets responses can try only a few, however many
+// connections it has. The right password is accepted without a delay.
 func TestAFloodOfWrongPasswords(t *testing.T) {
 	for connections, most := range map[int]int64{1: 20, 1000: 60} {
 		synctest.Test(t, func(t *testing.T) {
@@ -85,7 +85,8 @@ func TestAFloodOfWrongPasswords(t *testing.T) {
 	}
 }
 
-// While maxDelayed responses of an address are delayed, its further logins are refused at once, and not checked.
+// While maxDelayed responses to an address are delayed, its further logins are refused at once, without a
+// check.
 func TestBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()
@@ -168,7 +169,7 @@ func TestUsers(t *testing.T) {
 	require.NotNil(t, login("bob", "changed"))
 }
 
-// Few hashes are computed at a time.
+// Only few hashes are computed at the same time.
 func TestHashesAreComputedOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard()

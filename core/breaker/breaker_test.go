@@ -66,7 +66,7 @@ func BenchmarkClosed(b *testing.B) {
 	})
 }
 
-// A breaker counts a failure and goes through all its states: open, half-open with a probe, closed.
+// The benchmark counts a failure and goes through all states: open, half-open with a probe, closed.
 func BenchmarkChange(b *testing.B) {
 	now := time.Unix(1_000_000, 0)
 	clock := func() time.Time { return now }

@@ -13,9 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// FailureCount is compared with a list of all failures: a failure counts until it is older than the window, a
-// success clears nothing, and the breaker opens with the first failure that has enough evidence
-// and meets the threshold.
+// FailureCount is compared with a list of all failures. A failure counts until it is older than the window. A
+// success removes none. The breaker opens with the first failure that has enough evidence and meets the
+// threshold.
 func TestTheCountAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_000_000, 0)
@@ -58,7 +58,7 @@ func TestTheCountAgainstAModel(t *testing.T) {
 	})
 }
 
-// Many goroutines report at the same time: the breaker opens once, with the failure that reaches the
+// Many goroutines report at the same time. The breaker opens once, with the failure that reaches the
 // threshold, and counts each failure once.
 func TestTheCountUnderConcurrency(t *testing.T) {
 	const goroutines, each = 16, 50

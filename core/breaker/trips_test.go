@@ -31,7 +31,7 @@ func TestRepeatedTripsLengthenTheOpenTime(t *testing.T) {
 	}
 }
 
-// For any sequence the open time is within its limits and at most doubles, and after a long time
+// For all sequences of trips, the open time is within its limits and at most doubles. After a long time
 // without a trip it is timeout again.
 func TestOpenTimesStayWithinTheirBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

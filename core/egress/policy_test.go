@@ -15,7 +15,7 @@ func policy(t testing.TB, c Config) *Policy {
 	return p
 }
 
-// says requires that err is a Denied of that rule; "" for no error.
+// says requires that err is a Denied with the given rule, or nil if the rule is "".
 func says(t *testing.T, want string, err error, about string) {
 	t.Helper()
 	if want == "" {
@@ -84,7 +84,7 @@ func TestCheckAddr(t *testing.T) {
 	says(t, "loopback", none.CheckAddr(netip.MustParseAddrPort("127.0.0.1:80")), "nil")
 }
 
-// The special addresses, in the spellings by which a kernel or a translator reaches them.
+// Special addresses are recognized in all notations with which a kernel or a translator reaches them.
 func TestSpecial(t *testing.T) {
 	for addr, want := range map[string]string{
 		"127.0.0.1": "loopback", "127.255.1.2": "loopback", "::1": "loopback", "::ffff:127.0.0.1": "loopback",
@@ -109,8 +109,8 @@ func TestSpecial(t *testing.T) {
 	}
 }
 
-// FuzzSpecial: no address that package net counts as private, loopback, link-local or multicast is ordinary, in any
-// embedding.
+// FuzzSpecial: an address that package net classifies as private, loopback, link-local or multicast is never
+// ordinary, and neither is an address that embeds one.
 func FuzzSpecial(f *testing.F) {
 	f.Add([]byte{127, 0, 0, 1})
 	f.Add([]byte{10, 1, 2, 3})

@@ -14,9 +14,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A request on a client connection and a proxy connection that are both in use already
-// allocates nothing, from parsing to recording. (The tests of plugins cover WASM.) It does
-// not run under the race detector, where sync.Pool drops items at random.
+// A request on a client connection and a proxy connection that have been used before allocates nothing, from
+// its parsing to its recording. The tests of package plugins do the same with WebAssembly. It does not run
+// under the race detector, where sync.Pool drops items at random.
 func TestARequestOverSocketsCostsNoAllocation(t *testing.T) {
 	reply := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
 	e := newEngine(t, nil, "http://"+coretest.Serve(t, func(c net.Conn) {
@@ -53,7 +53,7 @@ func TestARequestOverSocketsCostsNoAllocation(t *testing.T) {
 				n += m
 			}
 		}
-		for range 2000 { // the record of finished requests is full then
+		for range 2000 { // until the list of finished requests is full
 			once()
 		}
 		require.Zero(t, testing.AllocsPerRun(500, once), request)

@@ -27,7 +27,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// rotation is a set of plugins for these tests: core imports no plugins.
+// rotation is a set of plugins for these tests, because core must not import plugins.
 type rotation struct{ coretest.Rotation }
 
 func (rotation) Scorer(string, string) (core.Scorer, error)  { return rotation{}, nil }
@@ -37,7 +37,7 @@ func (rotation) Delay(*core.BackoffRequest) (float64, error) { return 0.001, nil
 func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, string) (net.Conn, error),
 	proxies ...string) *engine.Engine {
 	cfg := engine.DefaultConfig()
-	cfg.Reachability = false // the tests count and fail dials of their own
+	cfg.Reachability = false // because the tests count dials and make them fail
 	cfg.AttemptTimeout, cfg.BodyIdle = time.Second, time.Second
 	for _, p := range proxies {
 		a, err := upstream.ParseAddress(p)
@@ -53,7 +53,7 @@ func newEngine(t interface{ Fatal(...any) }, dial func(context.Context, string, 
 	return e
 }
 
-// Only proxies are dialled, and no name of a target is resolved.
+// The gateway dials only proxies, and resolves no name of a target.
 func TestOnlyProxiesAreDialled(t *testing.T) {
 	var mu sync.Mutex
 	dialled := map[string]bool{}
@@ -97,8 +97,7 @@ func keys(m map[string]bool) (out []string) {
 	return out
 }
 
-// A Config of a Go program is checked like a file's, and a policy that it changes is in
-// force.
+// The Config of a Go program is checked like a file. If it changes the policy, the new policy is in force.
 func TestConfigsOfPrograms(t *testing.T) {
 	for key, change := range map[string]func(*engine.Config){
 		"retry.max_attempts":       func(c *engine.Config) { c.Retry.MaxAttempts = 11 },
@@ -158,7 +157,7 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 		require.NoError(t, err)
 		return r.Header.Get("X-Whirlpool-Attempts")
 	}
-	for range 4 { // two retries' worth
+	for range 4 { // deposits for two retries
 		require.Equal(t, "1", attempts())
 	}
 	require.NoError(t, e.Reload(cfg, rotation{}))
@@ -166,8 +165,8 @@ func TestAReloadKeepsTheBudget(t *testing.T) {
 	require.Equal(t, "3", attempts())
 }
 
-// A request waits for a place at a proxy if a reload has allowed it, and gets one as soon as the proxy
-// is idle, or a place more is allowed.
+// If a reload permits it, requests wait for a place at a proxy. A request gets a place when an attempt has
+// ended, or when max_in_flight is raised.
 func TestAReloadLetsRequestsWait(t *testing.T) {
 	proxy := coretest.Serve(t, func(c net.Conn) {
 		http.ReadRequest(bufio.NewReader(c))
@@ -246,7 +245,7 @@ func TestAReloadChangesHealthChecks(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // a proxy that answers itself
+	go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // a proxy that responds itself
 	cfg := engine.DefaultConfig()
 	cfg.Proxies = []upstream.Spec{{ID: "p", Address: upstream.Address{Scheme: upstream.HTTP, Host: l.Addr().String()}}}
 	e, err := engine.New(cfg, engine.Options{Plugins: rotation{}})
@@ -308,7 +307,7 @@ func TestPrioritiesOfCalls(t *testing.T) {
 	require.ErrorContains(t, err, "pool_empty")
 }
 
-// without are plugins, one of which has been removed.
+// without is a set of plugins from which one has been removed.
 type without struct {
 	rotation
 	name string
@@ -328,8 +327,8 @@ func (w without) Backoff(name string) (core.Backoff, error) {
 	return w.rotation.Backoff(name)
 }
 
-// If an activated plugin does not exist any more, a reload uses the one in the file, and
-// logs that once; an activated plugin that still exists stays.
+// If an activated plugin does not exist any more, a reload replaces it by the one in the file and logs this
+// once. If it still exists, it stays.
 func TestAReloadWithoutWhatWasActivated(t *testing.T) {
 	var log bytes.Buffer
 	cfg := engine.DefaultConfig()
@@ -370,8 +369,8 @@ func (b *body) Close() error {
 	return nil
 }
 
-// As http.RoundTripper demands, the request's body is always closed, and as many bytes are
-// sent as Content-Length announced.
+// As http.RoundTripper requires, the request's body is always closed. The number of bytes sent is the
+// Content-Length.
 func TestTheTransportsBodies(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -382,7 +381,7 @@ func TestTheTransportsBodies(t *testing.T) {
 	}))
 	e := newEngine(t, nil, "http://"+l.Addr().String())
 	defer e.Shutdown(context.Background())
-	const large = 3 << 20 // beyond what is kept for replay
+	const large = 3 << 20 // more than is kept for replay
 	for _, c := range []struct {
 		size, said int64
 		bad        string
@@ -421,7 +420,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// A response to HEAD has the length of the body that a GET would get.
+// A response to HEAD has the Content-Length of the response to a GET.
 func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -438,9 +437,9 @@ func TestTheLengthOfABodyThatDoesNotCome(t *testing.T) {
 	require.Equal(t, "5", r.Header.Get("Content-Length"))
 }
 
-// A proxy closes each connection after one response without saying so: every second one at
-// once, which the next request may see before it is sent, the others when that request
-// arrives. Each is recorded as a replay, not as a retry, and nothing is charged to the
+// A proxy closes each connection after one response, without stating that in the response. It closes every
+// second connection at once, so the next request may detect that before it is sent. It closes the others when
+// the next request arrives. Each of these requests is a replay and not a retry, and nothing is charged to the
 // proxy.
 func TestAProxyThatClosesAfterEachAnswer(t *testing.T) {
 	var got atomic.Int64

@@ -14,7 +14,7 @@ import (
 )
 
 func ExampleEngine_Transport() {
-	// A proxy that responds in place of the target; the other one in the pool refuses.
+	// One proxy responds in place of the target. The other proxy of the pool refuses connections.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
@@ -24,8 +24,8 @@ func ExampleEngine_Transport() {
 	}))
 
 	cfg := engine.DefaultConfig()
-	cfg.Retry.FailoverDelay = new(float64) // another proxy is tried at once
-	cfg.Reachability = false               // else the dead proxy is found before the request tries it
+	cfg.Retry.FailoverDelay = new(float64) // so that another proxy is tried at once
+	cfg.Reachability = false               // otherwise a check finds the dead proxy before the request does
 	for _, proxy := range []string{"http://127.0.0.1:1", "http://" + l.Addr().String()} {
 		address, err := upstream.ParseAddress(proxy)
 		if err != nil {

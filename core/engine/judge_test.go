@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 )
 
-// withJudge are plugins with a judge "strict", which bans each response of 403.
+// withJudge is a set of plugins with a judge "strict", which rules each 403 as a ban.
 type withJudge struct{ rotation }
 
 func (withJudge) Judge(name string) (core.Judge, error) {
@@ -36,7 +36,8 @@ func (strict) Rule(r *core.JudgeRequest, _ *core.Excerpt) (core.Ruling, error) {
 	return core.Ruling{}, nil
 }
 
-// A reload changes the judge, an activated one stays until the Config names another, and a name must exist.
+// A reload changes the judge. An activated judge stays until the Config names another one. The name of a
+// judge must exist.
 func TestTheJudgeOfAnEngine(t *testing.T) {
 	var log bytes.Buffer
 	cfg := engine.DefaultConfig()

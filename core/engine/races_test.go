@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Everything that can be done to a running engine is done at once: each request gets its
-// response and is counted once, and nothing is held afterwards.
+// All operations on a running engine happen at the same time. Each request gets its response and is counted
+// once. At the end nothing is held.
 func TestEverythingAtOnce(t *testing.T) {
 	var arrivals atomic.Uint64
 	cfg := engine.DefaultConfig()
@@ -80,7 +80,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 		})
 	}
-	always(func(i int) { // one proxy goes and comes, the others stay
+	always(func(i int) { // one proxy is removed and added again; the others stay
 		next := cfg
 		next.Proxies = cfg.Proxies[:2+i%2]
 		next.Retry.MaxAttempts, next.Literal = 3+i%3, i%2 == 0
@@ -94,7 +94,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		if err == nil {
 			may(e.Pool().Remove(added[0].ID(), i%2 == 0))
 		}
-		for err == nil && e.Pool().Snapshot().Get("more") != nil { // it drains
+		for err == nil && e.Pool().Snapshot().Get("more") != nil { // while it drains
 			time.Sleep(time.Millisecond)
 		}
 	})

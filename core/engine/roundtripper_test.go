@@ -22,7 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 )
 
-// conns counts a proxy's open connections, and how often one has sent a whole response.
+// conns counts the open connections of a proxy, and the responses that were sent completely.
 type conns struct {
 	address    string
 	open, idle atomic.Int64
@@ -62,14 +62,14 @@ func text(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-// quiet waits until nothing is held: no attempt and no request in flight.
+// quiet waits until no attempt and no request is in flight.
 func quiet(t *testing.T, e *engine.Engine) {
 	require.Eventually(t, func() bool {
 		return e.Tracker().InFlight() == 0 && e.Pool().Snapshot().All[0].InFlight() == 0
 	}, 5*time.Second, time.Millisecond)
 }
 
-// In every case the request's body is closed, and the request is unchanged.
+// In every case the request's body is closed, and the request itself does not change.
 func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 	e, _ := through(t, echo)
 	gone, cancel := context.WithCancel(context.Background())
@@ -79,7 +79,7 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 		url    string
 		header string
 		length int64
-		want   string // in the error
+		want   string // part of the error
 	}{
 		"as it should be":     {length: 4},
 		"of unknown length":   {length: -1},
@@ -122,8 +122,8 @@ func TestTheTransportLeavesTheRequestAsItWas(t *testing.T) {
 	require.EqualValues(t, 2, e.Metrics().Summary().Attempts)
 }
 
-// A context that ends interrupts the wait for the request's body, for the response, and for
-// its body; its cause is the error.
+// If the context ends, the wait for the request's body, for the response or for the response's body ends. The
+// error is the cause of the context.
 func TestTheTransportHeedsTheContext(t *testing.T) {
 	for _, where := range []string{"the request's body", "the answer", "the answer's body"} {
 		t.Run(where, func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 			q, err := http.NewRequestWithContext(ctx, "GET", "http://a.test/", nil)
 			require.NoError(t, err)
 			if where == "the request's body" {
-				q.Body, _ = io.Pipe() // nobody writes to it
+				q.Body, _ = io.Pipe() // its writer never writes
 			}
 			done := make(chan error)
 			go func() {
@@ -171,11 +171,10 @@ func TestTheTransportHeedsTheContext(t *testing.T) {
 	})
 }
 
-// A proxy connection is used again after a response that was not read to its end only if
-// little is left of it.
+// After a response that was not read completely, the proxy connection is reused only if few bytes are left.
 func TestAnAnswerThatIsClosedEarly(t *testing.T) {
 	for name, c := range map[string]struct {
-		rest int // bytes behind the first
+		rest int // bytes after the first one
 		ends bool
 		kept bool
 	}{
@@ -197,7 +196,7 @@ func TestAnAnswerThatIsClosedEarly(t *testing.T) {
 			require.NoError(t, err)
 			_, err = io.ReadFull(r.Body, make([]byte, 1))
 			require.NoError(t, err)
-			if c.kept { // what is left is on its way
+			if c.kept { // the remaining bytes are on their way
 				require.Eventually(t, func() bool { return at.idle.Load() > 0 }, 5*time.Second, time.Millisecond)
 			}
 			require.NoError(t, r.Body.Close())
@@ -221,7 +220,7 @@ func get(t *testing.T, url string) *http.Request {
 	return q
 }
 
-// A body may be closed by another goroutine than the one that reads it.
+// One goroutine may close a body while another one reads it.
 func TestCloseEndsARead(t *testing.T) {
 	held := make(chan struct{})
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
@@ -240,13 +239,13 @@ func TestCloseEndsARead(t *testing.T) {
 		read <- err
 	}()
 	require.NoError(t, <-read)
-	time.Sleep(20 * time.Millisecond) // the reader is, or is about to be, waiting
+	time.Sleep(20 * time.Millisecond) // until the reader waits, or nearly
 	require.NoError(t, r.Body.Close())
 	require.Error(t, <-read)
 	quiet(t, e)
 }
 
-// A response without a body holds nothing, closed or not.
+// A response without a body holds nothing, even if it is not closed.
 func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(map[string]int{"/204": 204, "/304": 304, "/200": 200}[r.URL.Path])
@@ -263,8 +262,8 @@ func TestAnAnswerWithoutABodyHoldsNothing(t *testing.T) {
 	require.Eventually(t, func() bool { return at.open.Load() == 0 }, 5*time.Second, time.Millisecond)
 }
 
-// User information in a URL, and a host name beyond ASCII, are sent as net/http's own
-// transport sends them.
+// User information in a URL, and a host name that is not ASCII, are sent in the same way as by net/http's
+// Transport.
 func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
@@ -282,7 +281,7 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 	}
 	for _, change := range []func(*url.URL){
 		func(u *url.URL) { u.Opaque = "//b.test/other" },
-		func(u *url.URL) { u.RawQuery = "q=1 HTTP/1.1\r\nHost: b.test\r\n\r\n" }, // a request within the request
+		func(u *url.URL) { u.RawQuery = "q=1 HTTP/1.1\r\nHost: b.test\r\n\r\n" }, // a second request within the URL
 		func(u *url.URL) { u.Host = "[fe80::1%a HTTP/1.1\r\nX: y]" },
 	} {
 		q := get(t, "http://a.test/")
@@ -293,7 +292,7 @@ func TestURLsAsHTTPClientGivesThem(t *testing.T) {
 	}
 }
 
-// Many requests share one Transport, a redirect among them.
+// Many requests share one Transport. One of them is redirected.
 func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 	e, _ := through(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/first" {
@@ -326,8 +325,8 @@ func TestTheTransportIsSafeForConcurrentUse(t *testing.T) {
 	require.EqualValues(t, 400, e.Metrics().Summary().Requests)
 }
 
-// Shutdown waits for the Transport's requests as for the gateway's clients, cuts off those
-// that are left, and accepts no more.
+// Shutdown waits for the requests of the Transport as for those of the gateway's clients. Then it ends the
+// remaining ones, and refuses new ones.
 func TestShutdownEndsTheTransport(t *testing.T) {
 	held := make(chan struct{})
 	e, at := through(t, func(w http.ResponseWriter, r *http.Request) {
@@ -384,7 +383,7 @@ func TestShutdownEndsTheTransport(t *testing.T) {
 	require.Zero(t, e.Pool().Snapshot().All[0].Breaker().Snapshot().FailureCount)
 }
 
-// A panic leaves nothing held, so a caller that recovers can go on.
+// After a panic nothing is held, so a caller that recovers can continue.
 func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
 	e := newEngine(t, func(context.Context, string, string) (net.Conn, error) { panic("bug") }, "http://127.0.0.1:1")
 	b := &body{Reader: strings.NewReader("body")}
@@ -393,7 +392,7 @@ func TestAPanicInTheTransportHoldsNothing(t *testing.T) {
 	require.PanicsWithValue(t, "bug", func() { e.Transport().RoundTrip(q) })
 	quiet(t, e)
 	require.True(t, b.closed.Load())
-	q.Body = io.NopCloser(iotest.DataErrReader(nil)) // panics when it is read
+	q.Body = io.NopCloser(iotest.DataErrReader(nil)) // a read of this body panics
 	require.Panics(t, func() { e.Transport().RoundTrip(q) })
-	e.Shutdown(context.Background()) // does not wait for it
+	e.Shutdown(context.Background()) // does not wait for the request
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkPublish publishes beside readers that keep up.
+// BenchmarkPublish publishes events while readers read all of them.
 func BenchmarkPublish(b *testing.B) {
 	for name, readers := range map[string]int{"alone": 0, "64 readers": MaxReaders} {
 		b.Run(name, func(b *testing.B) {

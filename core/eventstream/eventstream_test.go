@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// texts are the data of events.
+// texts returns the data of events.
 func texts(events []Event) []string {
 	out := []string{}
 	for _, e := range events {
@@ -21,7 +21,7 @@ func texts(events []Event) []string {
 	return out
 }
 
-// now is a context that has ended: Next returns what there is.
+// now returns a context that has ended, so that Next returns the events so far.
 func now() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -173,7 +173,7 @@ func TestReadersAgainstAModel(t *testing.T) {
 	})
 }
 
-// Publishers and readers at the same time: for the race detector.
+// Several goroutines publish and read at the same time, for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	var s Stream
 	var wg sync.WaitGroup

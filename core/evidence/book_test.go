@@ -238,7 +238,7 @@ func TestManyAtOnce(t *testing.T) {
 	require.Len(t, l.Targets(), int(l.size.Load()))
 }
 
-// scenes are the cases of Ledger.Served.
+// scenes are the cases of BenchmarkServed.
 var scenes = []struct {
 	name              string
 	failures, records int

@@ -46,7 +46,7 @@ func (c *curve) simulate(seed uint64, fails func(p *pool, broken bool, proxy, ta
 	}
 }
 
-// docs/evidence.svg shows what the rule does.
+// TestPicture compares docs/evidence.svg with the curves of simulated proxies.
 func TestPicture(t *testing.T) {
 	dying := curve{label: "a proxy that dies", color: "#c0392b"}
 	dying.simulate(1, func(p *pool, broken bool, proxy, _ int) fault {

@@ -1,7 +1,7 @@
 //go:build !race
 
-// The simulations run in one goroutine, where the race detector finds nothing and takes minutes.
-// make test runs them without it.
+// The simulations run in one goroutine, where the race detector finds nothing and needs minutes. `make test`
+// runs them without it.
 
 package evidence
 

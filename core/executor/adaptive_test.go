@@ -14,7 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// takes is an attempt that gets its response after d, or ends at its deadline.
+// takes returns a function that makes attempts: one through proxy p gets its response after d[p], or ends at
+// its deadline.
 func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.Facts {
 	return func(ctx context.Context, a *Attempt) verdict.Facts {
 		if d := d[a.Upstream.ID()]; d < time.Until(a.Deadline) {
@@ -25,9 +26,8 @@ func takes(d map[string]time.Duration) func(context.Context, *Attempt) verdict.F
 	}
 }
 
-// An attempt that takes much longer than its proxy usually does is cut short for a retry
-// through another proxy. It counts against the first proxy only if the other one serves the
-// request.
+// An attempt that takes much longer than usual for its proxy is cut short, and retried through another proxy.
+// It is charged to the first proxy only if the other one serves the request.
 func TestAnAttemptIsCutShort(t *testing.T) {
 	type (
 		took  = map[string]time.Duration
@@ -40,11 +40,11 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 		tuning   func(*Tuning)
 		took     map[string]time.Duration
 		at       []time.Duration
-		failures int // of p0
+		failures int // number of failures of p0
 	}{
 		"another one answers": {nil, nil, took{"p0": time.Hour}, times{0, 300 * ms}, 1},
 		"nobody answers": {nil, nil, took{"p0": time.Hour, "p1": time.Hour},
-			times{0, 300 * ms, 2600 * ms}, 1}, // the third is p0's again, with the whole attempt timeout
+			times{0, 300 * ms, 2600 * ms}, 1}, // the third is through p0 again, with the whole attempt timeout
 		"it answers in time":        {nil, nil, took{"p0": 290 * ms}, times{0}, 0},
 		"it may not be repeated":    {func(x *both) { x.Idempotent = false }, nil, took{"p0": 9 * s}, times{0}, 0},
 		"its body is gone":          {func(x *both) { x.Replayable = false }, nil, took{"p0": 9 * s}, times{0}, 0},
@@ -60,7 +60,7 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 						c.tuning(tuning)
 					}
 				})
-				for range 10 { // both are known to take so long
+				for range 10 { // so that the latencies of both are known
 					_, ok := b.run(t.Context(), exchange(t, nil), &tries{f: takes(map[string]time.Duration{"p0": usual,
 						"p1": usual})})
 					require.True(t, ok)
@@ -78,7 +78,7 @@ func TestAnAttemptIsCutShort(t *testing.T) {
 	}
 }
 
-// Attempts that begin before any latency is known are cut short once the pool has served.
+// Attempts that began when no latency was known are cut short as soon as the pool has latencies.
 func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
@@ -114,7 +114,8 @@ func TestAnAttemptOfAColdStartIsCutShort(t *testing.T) {
 	})
 }
 
-// A proxy that has become slower is cut short once, gets more time, and serves again.
+// An attempt through a proxy that has become slower is cut short once. Then the proxy gets more time, and
+// serves again.
 func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })
@@ -134,7 +135,7 @@ func TestASlowerProxyGetsMoreTime(t *testing.T) {
 	})
 }
 
-// A proxy that has never served gets no more time, except for the probe of its breaker.
+// A proxy that has never served does not get more time, except for the probe of its breaker.
 func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 3, func(tuning *Tuning) { tuning.Adaptive = true })
@@ -171,7 +172,7 @@ func TestAProxyWithoutASuccessGetsNoMoreTime(t *testing.T) {
 	})
 }
 
-// A proxy that hangs gets more time once, and not again.
+// A proxy that hangs gets more time once, but not again.
 func TestAProxyThatHangsGetsNoMoreTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 2, func(tuning *Tuning) { tuning.Adaptive = true })

@@ -31,13 +31,13 @@ func (f *failing) Send(context.Context, *Attempt) (int, verdict.Facts) {
 
 func (*failing) Discard(int) {}
 
-// even is a scorer that scores all candidates alike.
+// even is a scorer that gives all candidates the same score.
 type even struct{}
 
 func (even) Score(core.Candidates, []float64) error { return nil }
 
-// A request costs no allocation, a retry at most two, with its record in the log. None of
-// the failures counts for a breaker, so that all stay closed.
+// A request allocates nothing. A retry allocates at most twice, including its log record. The failures of
+// this test do not count for breakers, so all breakers stay closed.
 func TestAllocOfARetry(t *testing.T) {
 	for name, facts := range map[string]verdict.Facts{
 		"an answer": {Status: 429},
@@ -69,7 +69,7 @@ func TestAllocOfARetry(t *testing.T) {
 	}
 }
 
-// A request that finds every breaker open costs one allocation, for its id in the log.
+// A request that is refused because every breaker is open allocates once, for its id in the log.
 func TestAllocOfARefusal(t *testing.T) {
 	b := start(t, 3, nil)
 	b.recorder = nowhere{}
@@ -92,7 +92,7 @@ func TestAllocOfARefusal(t *testing.T) {
 	require.Equal(t, core.FinalAllBreakersOpen, x.Result().Final)
 }
 
-// A request that may be hedged and gets its response before that costs no allocation.
+// A request that may be hedged, but gets its response before that, allocates nothing.
 func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 	for _, hedge := range []retry.Hedge{{After: 60}, {P95: true}} {
 		b := start(t, 8, func(t *Tuning) { t.FirstScorer, t.Hedging = even{}, &retry.Hedging{} })
@@ -109,7 +109,7 @@ func TestAllocOfARequestThatMayBeHedged(t *testing.T) {
 	}
 }
 
-// quick is a Hedger that has its response at once.
+// quick is a Hedger whose response comes at once.
 type quick struct{}
 
 func (quick) Send(context.Context, *Attempt) (int, verdict.Facts) {

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Only the first Close of an ending counts, and only that of the ending that Run
-// returned. Without one, the exchange's next Run gives back what it held.
+// Only the first Close of an ending has an effect, and only for the ending that Run returned. If it is never
+// closed, the exchange's next Run releases it.
 func TestAnEndingIsClosedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {

@@ -41,7 +41,7 @@ type broken struct{}
 
 func (broken) Delay(*core.BackoffRequest) (float64, error) { return 0, errors.New("trap") }
 
-// bench is an executor over n proxies.
+// bench is an executor with n proxies.
 type bench struct {
 	*Executor
 	pool *upstream.Pool
@@ -73,7 +73,7 @@ func start(t require.TestingT, n int, change func(*Tuning)) *bench {
 	return b
 }
 
-// tries is a Sender made of a function. It records when each attempt began.
+// tries is a Sender that calls a function. It records when each attempt began.
 type tries struct {
 	f         func(ctx context.Context, a *Attempt) verdict.Facts
 	at        []time.Duration
@@ -121,7 +121,7 @@ func exchange(t require.TestingT, change func(*retry.Policy)) *both {
 		Replayable: true}}
 }
 
-// run runs a whole exchange, as the gateway does.
+// run runs a whole exchange as the gateway does.
 func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	end := Run(ctx, b.Executor, &x.Exchange, &x.Request, c)
 	switch {
@@ -133,7 +133,7 @@ func (b *bench) run(ctx context.Context, x *both, c *tries) (string, bool) {
 	return end.Response, end.Refusal == nil
 }
 
-// idle requires that nothing is held: every permit and place in flight has been given back.
+// idle requires that nothing is held: all permits and places in flight have been released.
 func (b *bench) idle(t require.TestingT) {
 	for _, u := range b.pool.Snapshot().All {
 		require.Zero(t, u.InFlight(), u.ID())
@@ -189,7 +189,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 		f      func(context.Context, *Attempt) verdict.Facts
 		tries  int
 		final  core.Final
-		kind   RefusalKind // 0 for an answer that is relayed
+		kind   RefusalKind // 0 for a relayed response
 	}{
 		"a POST whose answer is 503":            {post, statuses(503), 1, core.FinalNotRetryable, 0},
 		"a POST that was reset":                 {post, reset, 1, core.FinalNotRetryable, NotRepeatable},
@@ -216,7 +216,7 @@ func TestWhatIsNotRetried(t *testing.T) {
 	}
 }
 
-// hang is an attempt that ends at its deadline, or when the client leaves.
+// hang makes an attempt that ends at its deadline, or when the client leaves.
 func hang(ctx context.Context, a *Attempt) verdict.Facts {
 	timer := time.NewTimer(time.Until(a.Deadline))
 	defer timer.Stop()
@@ -262,8 +262,8 @@ func TestAWaitThatCannotFitIsNotBegun(t *testing.T) {
 	})
 }
 
-// If a slow machine wakes a waiting request when its total timeout has passed, no attempt
-// follows, and no proxy is charged.
+// On a slow machine the wait of a request may end after its total timeout. Then no attempt follows, and no
+// proxy is charged.
 func TestAWaitThatEndsTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timeout := 1.5
@@ -363,7 +363,7 @@ func TestReplayIsOutsideTheAttempts(t *testing.T) {
 		assert.Equal(t, core.ResultFailure, last.Result)
 		assert.Equal(t, core.Excluded, last.Verdict, "who closed a kept connection has done nothing wrong")
 
-		// The policy may allow it to be tried again, as any other.
+		// The policy may permit a retry nevertheless.
 		n = 0
 		c.ids = nil
 		x = exchange(t, func(p *retry.Policy) { p.RetryNonIdempotent = true })
@@ -512,8 +512,7 @@ func TestOneFailureOfTheBodyAtTheEnd(t *testing.T) {
 	})
 }
 
-// Whatever the attempts do, each attempt and each request is recorded once, and nothing is
-// held at the end.
+// For all attempts: each attempt and each request is recorded once, and nothing is held at the end.
 func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		synctest.Test(outer, func(*testing.T) {
@@ -568,8 +567,8 @@ func TestEveryExchangeIsRecordedOnce(outer *testing.T) {
 	})
 }
 
-// With ten thousand requests in flight and a new tuning meanwhile, none is lost and nothing
-// is held at the end.
+// Ten thousand requests are in flight while the tuning changes. No request is lost, and nothing is held at
+// the end.
 func TestTenThousandInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, 8, nil)

@@ -22,20 +22,20 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// course is how an attempt goes: after its time it gets a response with status, or err.
+// course describes an attempt: after some time it gets a response with a status, or an error.
 type course struct {
 	takes  time.Duration
-	status int // 0 with err
+	status int // 0 with an error
 	cause  core.Cause
 }
 
 // answer is a response.
 type answer struct {
-	by     string // the proxy
-	closed int    // how often it was discarded, or returned by Run
+	by     string // id of the proxy
+	closed int    // number of times that it was discarded, or returned by Run
 }
 
-// courses is a Hedger whose attempts go as next says. It keeps the responses.
+// courses is a Hedger. next returns the course of each attempt. courses records the responses.
 type courses struct {
 	next    func(a *Attempt) course
 	streams bool // the body is streamed, so that there are no hedges
@@ -46,12 +46,12 @@ type courses struct {
 	stopped bool
 }
 
-// shared is what a courses and its hedges share.
+// shared is the data that a courses and its hedges share.
 type shared struct {
 	mu      sync.Mutex
 	answers []*answer
 	hedges  int
-	overlap int // most attempts in flight at once
+	overlap int // the largest number of attempts in flight at the same time
 	now     int
 }
 
@@ -59,7 +59,7 @@ func newCourses(next func(a *Attempt) course) *courses {
 	return &courses{next: next, stop: make(chan struct{}), shared: &shared{}}
 }
 
-// by returns courses by proxy. A proxy without one has its answer at once.
+// by returns the course for each proxy. A proxy without one responds at once.
 func by(m map[string]course) func(*Attempt) course {
 	return func(a *Attempt) course {
 		if c, ok := m[a.Upstream.ID()]; ok {
@@ -94,7 +94,7 @@ func (c *courses) Send(ctx context.Context, a *Attempt) (*answer, verdict.Facts)
 	case <-deadline.C:
 		return fault(verdict.NoAnswerInTime, "timeout")
 	case <-ctx.Done():
-		if k.cause == verdict.ProxyUnreachable { // it was still being dialled
+		if k.cause == verdict.ProxyUnreachable { // the connection was still being opened
 			return fault(k.cause, "cancelled")
 		}
 		return fault(verdict.NoAnswerInTime, "cancelled")
@@ -145,7 +145,7 @@ func (c *courses) Adopt(_ HedgeSender[*answer], r *answer) *answer { return r }
 
 // ended is a request that has ended.
 type ended struct {
-	by    string // the proxy whose response the client has; "" for none
+	by    string // id of the proxy whose response the client got; "" for none
 	took  time.Duration
 	event core.RequestEvent
 }
@@ -173,7 +173,7 @@ func (c *courses) run(ctx context.Context, b *bench, x *both) ended {
 	return e
 }
 
-// hedging returns a bench of n proxies with a full budget for hedges.
+// hedging returns a bench with n proxies and a full hedge budget.
 func hedging(t *testing.T, n int, change func(*Tuning)) *bench {
 	b := start(t, n, func(tuning *Tuning) {
 		tuning.Hedging = &retry.Hedging{}
@@ -203,8 +203,8 @@ func hedgedRequest(t require.TestingT, change func(*retry.Policy)) *both {
 
 const after, s, ms = 100 * time.Millisecond, time.Second, time.Millisecond
 
-// The first good response wins, whichever attempt it is of, and is relayed at once. The other attempt is
-// ended, closed and charged to nobody. p0 is the proxy of the first attempt, p1 that of the hedge.
+// The first good response wins, no matter which attempt it belongs to, and is relayed at once. The other
+// attempt is ended, closed and charged to nobody. The first attempt goes through p0, the hedge through p1.
 func TestHedge(t *testing.T) {
 	type events []string // proxy, result, verdict
 	ok := func(d time.Duration) course { return course{takes: d, status: 200} }
@@ -307,7 +307,8 @@ func TestHedge(t *testing.T) {
 	}
 }
 
-// A hedge goes through another proxy than the first attempt, whatever the scorer says; without one there is no hedge.
+// A hedge uses another proxy than the first attempt, whatever the scores are. If there is no other proxy,
+// there is no hedge.
 func TestTheProxyOfAHedge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(tuning *Tuning) {
@@ -335,7 +336,7 @@ func TestTheProxyOfAHedge(t *testing.T) {
 	})
 }
 
-// A hedge that the retry budget does not allow takes nothing from the hedge budget.
+// A hedge that the retry budget refuses takes nothing from the hedge budget.
 func TestARefusedHedgeCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now()) })
@@ -349,7 +350,7 @@ func TestARefusedHedgeCostsNothing(t *testing.T) {
 	})
 }
 
-// A hedge that has failed gives its place in flight back at once.
+// A hedge that has failed releases its place in flight at once.
 func TestAFailedHedgeHoldsNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, nil)
@@ -372,7 +373,7 @@ func (c *courses) closedOnce(t require.TestingT) {
 	}
 }
 
-// suspects are Targets that are all suspect.
+// suspects reports all targets as suspect.
 type suspects struct{}
 
 func (suspects) Suspect(evidence.Target) bool                                { return true }
@@ -401,7 +402,7 @@ func TestHedgeAfterTheP95(t *testing.T) {
 			n++
 			return course{takes: time.Duration(n) * ms, status: 200}
 		})
-		for range 20 { // 1 to 20 ms
+		for range 20 { // latencies of 1 to 20 ms
 			k.run(t.Context(), b, x)
 		}
 		require.Zero(t, k.shared.hedges, "too few latencies were known")
@@ -430,7 +431,7 @@ func TestAClientLeavesDuringAHedge(t *testing.T) {
 	})
 }
 
-// A panic while both attempts are in flight, or after the hedge has won, leaves nothing behind.
+// If an attempt panics while both are in flight, or after the hedge has won, nothing stays held.
 func TestAPanicDuringAHedge(t *testing.T) {
 	for name, hedge := range map[string]course{
 		"in flight": {takes: time.Hour, status: 200},
@@ -459,8 +460,9 @@ func (p *panics) Send(context.Context, *Attempt) (*answer, verdict.Facts) {
 	panic("out of order")
 }
 
-// Any requests: each response is closed once, hedges stay within their budget and within max_attempts, a
-// request that is delivered has one attempt that succeeded, that which counts, and the loser is never charged.
+// For all requests: each response is closed once. The number of hedges is within the hedge budget and
+// max_attempts. A delivered request has one successful attempt, which counts. The attempt that lost is never
+// charged.
 func TestHedgesOfAnyRequests(outer *testing.T) {
 	rapid.Check(outer, func(rt *rapid.T) {
 		n := func(label string, from, to int) int { return rapid.IntRange(from, to).Draw(rt, label) }
@@ -497,12 +499,12 @@ func TestHedgesOfAnyRequests(outer *testing.T) {
 			}
 			plan = append(plan, q)
 		}
-		var wrong findings // a rapid.T cannot fail in a bubble
+		var wrong findings // because a rapid.T cannot fail inside a bubble
 		synctest.Test(outer, func(t *testing.T) {
 			b := start(t, proxies, func(tuning *Tuning) {
 				tuning.Hedging, tuning.AttemptTimeout = &retry.Hedging{}, 2*s
 			})
-			for _, u := range b.pool.Snapshot().All { // breakers that count all failures and never open
+			for _, u := range b.pool.Snapshot().All { // with breakers that count all failures and never open
 				u.Breaker().Configure(breaker.Config{FailureThreshold: 1000, WindowDuration: time.Hour,
 					TimeoutDuration: s})
 			}

@@ -20,14 +20,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// way is how a tunnel goes: it opens after its time (or is refused), and later it has the target's first byte, or dies.
+// way describes a tunnel: it opens after some time or is refused. Later it gets the target's first byte, or
+// fails.
 type way struct {
 	opens, later  time.Duration
 	refused, dies bool
 	closed        int
 }
 
-// ways opens tunnels. hello is set in the Sender of a hedge, which also waits for the first byte.
+// ways is a Sender that opens tunnels. hello is set in the Sender of a hedge, which also waits for the
+// target's first byte.
 type ways struct {
 	hello bool
 	*wayList
@@ -97,15 +99,15 @@ func (w ways) Stop() {
 
 func (w ways) Adopt(_ HedgeSender[*way], t *way) *way { return t }
 
-// served are Targets of which none is suspect.
+// served reports no target as suspect.
 type served struct{}
 
 func (served) Suspect(evidence.Target) bool                                { return false }
 func (served) ServedElsewhere(evidence.Target, uint64, time.Duration) bool { return false }
 func (served) TryAsUsual(evidence.Target, time.Duration) bool              { return false }
 
-// serve does what the gateway does with a tunnel whose client sends a ClientHello at once. It returns the tunnel that
-// had the target's first byte; nil if none had.
+// serve treats a tunnel as the gateway does if the client sends a ClientHello at once. It returns the tunnel
+// that got the target's first byte, or nil.
 func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
 	t, now := end.Tunnel, end.Response
 	HedgeTunnel[*way](ctx, t, w)
@@ -136,14 +138,14 @@ func (w ways) serve(ctx context.Context, x *both, end Ending[*way]) (by *way) {
 			return nil
 		}
 		t, now = end.Tunnel, end.Response
-		if x.event.Hedge { // it has the first byte already
+		if x.event.Hedge { // it has got the first byte already
 			t.Proven()
 			return now
 		}
 	}
 }
 
-// A byte that comes through the first tunnel just after the hedge has won makes that the loser.
+// A byte arrives through the first tunnel just after the hedge has won. The first tunnel has still lost.
 func TestABytePassesTheWinner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := hedging(t, 2, func(tuning *Tuning) { tuning.Targets = served{} })
@@ -167,8 +169,8 @@ func TestABytePassesTheWinner(t *testing.T) {
 	})
 }
 
-// Any tunnels: each is closed once, the first one with a byte wins at that moment, a loser is not charged, and the
-// request and each attempt are recorded once.
+// For all tunnels: each is closed once. The first tunnel with a byte wins at that moment. A tunnel that lost
+// is not charged. The request and each attempt are recorded once.
 func TestHedgesOfAnyTunnels(outer *testing.T) {
 	won, lost := 0, 0
 	plan := func(rt *rapid.T) {
@@ -244,7 +246,7 @@ func TestHedgesOfAnyTunnels(outer *testing.T) {
 		})
 		require.Empty(rt, wrong)
 	}
-	for range 10 { // of 20 series of plans, one has no such end
+	for range 10 { // because one of 20 series has no such end
 		if rapid.Check(outer, plan); won > 0 && lost > 0 {
 			return
 		}

@@ -23,26 +23,26 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// A plan is a series of requests and the course of each of their attempts. It is run by an
-// executor and by the model, which describe it in the same words.
+// plan is a series of requests, with the course of each of their attempts. An executor and a model both run
+// it, and describe the results in the same form.
 type plan struct {
 	Proxies, Threshold int
-	Full               int // the proxy with that number is at its max_in_flight
+	Full               int // number of the proxy that is at its max_in_flight
 	Ratio, Min         float64
 	GlobalTimeout      int // tenths of a second; 0 for none
 	Requests           []planned
 }
 
 type planned struct {
-	Gap                             int // tenths of a second since the one before
+	Gap                             int // tenths of a second since the previous request
 	Idempotent, Replayable, Connect bool
 	OptIn                           bool
 	Codes                           []int
 	MaxAttempts, Timeout            int // tenths of a second; 0 for none
 	Failover                        int // tenths of a second; -1 for none
 	Broken                          bool
-	Leave                           int // the client, tenths of a second after it came; 0 for never
-	End                             int // of an answer: 1 is broken off, 2 the client leaves
+	Leave                           int // time after which the client leaves, tenths of a second; 0 for never
+	End                             int // end of a response: 1 if it ends early, 2 if the client leaves
 	Steps                           []step
 }
 
@@ -51,7 +51,7 @@ type step struct {
 	Kind  int
 	Took  int // ms
 	After int // Retry-After, s
-	Act   int // meanwhile: 1 removes a proxy, 2 resets one
+	Act   int // what happens during the attempt: 1 removes a proxy, 2 resets a breaker
 	Which int
 }
 
@@ -64,7 +64,7 @@ const (
 	kind407
 	kind403
 	kindRefused
-	kindNoTunnel // the proxy answers 503 to the CONNECT on the way to an https:// target
+	kindNoTunnel // the proxy responds with 503 to the CONNECT for an https:// target
 	kindReset
 	kindStale
 	kindHang
@@ -75,14 +75,15 @@ var kindStatus = [kinds]int{kindOK: 200, kind503: 503, kind500: 500, kind429: 42
 
 const (
 	planWindow  = 20 * time.Second
-	planTimeout = 5 * time.Second // of a breaker
+	planTimeout = 5 * time.Second // open time of a breaker
 	planAttempt = 2 * time.Second
 	planBase    = 0.5
 	planCap     = 2.0
 	tenth       = 100 * time.Millisecond
 )
 
-// took is never a whole number of milliseconds, so that no two events of a plan coincide.
+// took returns a time that is never a whole number of milliseconds. So no two events of a plan happen at the
+// same time.
 func (s step) took() time.Duration {
 	return time.Duration(s.Took)*time.Millisecond + 111*time.Microsecond
 }
@@ -121,11 +122,11 @@ func drawPlan(t *rapid.T) plan {
 	return p
 }
 
-// score ranks the proxies, no two alike: for first attempts (retries 0), and in the opposite
-// order for retries (1).
+// score ranks the proxies without ties: for first attempts (retries is 0), and in the opposite order for
+// retries (1).
 func score(number, retries int) float64 { return float64((1 - 2*retries) * (number * 7 % 11)) }
 
-// told describes the end of a request.
+// told returns a description of the end of a request.
 func told(at time.Duration, final core.Final, relayed bool, kind RefusalKind, attempts int, waited time.Duration,
 	delivered, limit, budget bool) string {
 	end := "relayed"
@@ -194,7 +195,7 @@ func play(t *testing.T, p plan) (trace []string) {
 		Budget: retry.NewBudget(retry.BudgetConfig{Ratio: p.Ratio, MinPerSecond: p.Min}, begun)}
 	e := start(t, 0, nil).Executor
 	e.selector = selector.New(pool, func() uint64 { return 0 }, 256)
-	x := &both{} // reused, as a client connection does
+	x := &both{} // the exchange is reused, as on a client connection
 	for _, q := range p.Requests {
 		rec := &coretest.Recorder{}
 		e.recorder = rec
@@ -313,15 +314,15 @@ func (s step) facts() verdict.Facts {
 	return a
 }
 
-// The model runs one request after another, in the order of the specification, and evaluates
-// everything anew for each decision.
+// model runs one request after the other, in the order of the specification. For each decision it computes
+// everything again.
 type model struct {
 	plan
 	now      time.Duration
 	parties  []*party
 	balance  []entry
 	trace    []string
-	attempts []string // told when the request has ended
+	attempts []string // descriptions, which are added to the trace when the request has ended
 }
 
 type entry struct {
@@ -335,11 +336,11 @@ type party struct {
 	gone, full bool
 	state      core.State
 	generation int
-	slot       int // the generation whose probe is in doubt; -1 if none
+	slot       int // generation whose probe has an unknown result; -1 if there is none
 	failures   []time.Duration
 	due        time.Duration
 	samples    int
-	tried      int // which attempt of this request it was last, from 1; 0 if none
+	tried      int // number of the last attempt of this request through the proxy, from 1; 0 if there was none
 	barred     bool
 }
 
@@ -391,8 +392,8 @@ func (m *model) report(p *party, generation int, v core.Verdict) {
 	}
 }
 
-// candidates returns the proxies that a scorer would choose from: untried, admissible, and
-// half-open only if the request may be repeated.
+// candidates returns the proxies that a scorer may choose from: untried and admissible ones. Half-open ones
+// are included only if the request may be repeated.
 func (m *model) candidates(probes bool) (list []*party) {
 	for _, p := range m.parties {
 		if !p.gone && !p.full && p.tried == 0 && m.admits(p) && (probes || p.state == core.Closed) {
@@ -409,7 +410,7 @@ var (
 	noneLeft  = refusal{NoneAccepts, core.FinalExhausted}
 )
 
-// refusal is the reason for having no candidate.
+// refusal is the reason why there is no candidate.
 type refusal struct {
 	kind  RefusalKind
 	final core.Final
@@ -421,8 +422,8 @@ func (m *model) choose(probes bool, attempt int) (*party, refusal) {
 			return int(score(a.number, min(attempt, 1)) - score(b.number, min(attempt, 1)))
 		}), refusal{}
 	}
-	// Half-open ones that are left for a request that would rather not probe,
-	// then the one tried longest ago.
+	// First the half-open proxies that were left out because the request should not probe, then the one that was
+	// tried longest ago.
 	left := slices.DeleteFunc(slices.Clone(m.parties), func(p *party) bool { return p.gone || !m.admits(p) })
 	slices.SortStableFunc(left, func(a, b *party) int { return a.tried - b.tried })
 	busy, barred := false, false
@@ -478,7 +479,7 @@ func (m *model) classify(q planned, kind int) outcome {
 		return outcome{core.ResultFailure, core.Excluded, core.RetryAfterBackoff, status, true}
 	case kind == kind503 && listed:
 		return failed
-	case kind == kind503: // in the global policy's list, though not in the request's
+	case kind == kind503: // the status is in the global policy, but not in the request's
 		failed.again = core.NoRetry
 		return failed
 	case listed:
@@ -577,7 +578,7 @@ func (m *model) request(q planned) {
 			delivered := true
 			final := core.FinalSuccess
 			switch {
-			case q.End == 1 && q.Connect: // the tunnel's early death; the attempt has been counted
+			case q.End == 1 && q.Connect: // the tunnel fails early; its attempt has been counted
 				record(o)
 				m.report(p, generation, core.Failure)
 			case q.End == 1:
@@ -641,7 +642,7 @@ func (m *model) request(q planned) {
 		case q.Failover >= 0 && len(m.candidates(probes)) > 0:
 			wait = float64(q.Failover) / 10
 		case !asked && (o.status == 0 || q.Connect) && len(m.candidates(probes)) > 0:
-			wait = 0 // nothing of the target was heard
+			wait = 0 // because no byte of the target arrived
 		}
 		delay = seconds(wait)
 		if timeout > 0 && m.now+delay >= deadline {
@@ -663,8 +664,7 @@ func (m *model) request(q planned) {
 	}
 }
 
-// afford withdraws a retry from the budget: the deposits and withdrawals of the last ten
-// whole seconds.
+// afford takes a retry from the budget: it counts the deposits and withdrawals of the last ten whole seconds.
 func (m *model) afford() bool {
 	if m.Ratio == 0 {
 		return true
@@ -699,8 +699,8 @@ func (p plan) expected() []string {
 	return m.trace
 }
 
-// Requests are sent through the specified proxies at the specified times, counted once, and
-// charged as specified.
+// Requests are sent through the specified proxies at the specified times. They are counted once, and charged
+// as specified.
 func TestAgainstAModel(outer *testing.T) {
 	for range 20 { // a plan takes 0.2 ms
 		rapid.Check(outer, func(t *rapid.T) {

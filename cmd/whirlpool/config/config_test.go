@@ -38,8 +38,8 @@ func load(t testing.TB, text string, change func(*Source)) (*Config, error) {
 	return Load(src)
 }
 
-// What is watched is named in the same order each time: in another it would look
-// like a change, and be a reload, again and again.
+// The watched files are always listed in the same order. Otherwise each comparison would find a change, and
+// lead to a reload.
 func TestFilesHaveAnOrder(t *testing.T) {
 	text := ""
 	for i := range 8 {
@@ -54,7 +54,7 @@ func TestFilesHaveAnOrder(t *testing.T) {
 	}
 }
 
-// The shipped koanf.toml says what an empty file says.
+// The koanf.toml of the repository has the same values as an empty file.
 func TestTheShippedFile(t *testing.T) {
 	shipped, err := Load(Source{File: "../../../koanf.toml"})
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestTheShippedFile(t *testing.T) {
 	assert.Equal(t, empty.Log, shipped.Log)
 }
 
-// It shows every key, those that have no default in comments.
+// It contains every key. The keys without a default are in comments.
 func TestTheShippedFileShowsEveryKey(t *testing.T) {
 	text, err := os.ReadFile("../../../koanf.toml")
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestTheShippedFileShowsEveryKey(t *testing.T) {
 		slices.Collect(maps.Keys(shown["retry"].(map[string]any))))
 }
 
-// TestOwnErrors: one rule may stand alone, several make a list.
+// TestOwnErrors: own_error is one rule, or a list of rules.
 func TestOwnErrors(t *testing.T) {
 	c, err := load(t, `
 [[proxies]]
@@ -166,7 +166,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 			"own_error = { text = \"x\" }\n": {"proxies[0].own_error[0].text", ":3: ", "body, header, status"},
 		"[[proxies]]\nurl = \"http://h:1\"\n" +
 			"own_error = 500\n": {"proxies[0].own_error", ":3: ", "must be a list"},
-		// 2^64 ns and 0.3 s
+		// 2^64 ns plus 0.3 s
 		"[breaker]\nwindow_duration = 18446744074\n":   {"breaker.window_duration", ":2: ", "a duration such as"},
 		"[breaker]\nblame = \"both\"\n":                {"breaker.blame", ":2: "},
 		"[[proxies]]\nid = \"a\"\nurl = \"ftp://x\"\n": {"proxies[0].url", ":3: "},
@@ -215,7 +215,7 @@ func TestFaultsNameKeyLineAndValue(t *testing.T) {
 	}
 }
 
-// With literal breakers, requests wait in a queue only if there is a [queue].
+// If breakers count literally, requests wait in a queue only if the file has [queue].
 func TestTheQueueOfAFile(t *testing.T) {
 	const literal = "[breaker]\nblame = \"literal\"\n"
 	for text, want := range map[string]queue.Config{
@@ -261,7 +261,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		keys, "in the file's order")
 }
 
-// The query of the URL of health checks may be a secret.
+// The query of the URL of health checks is masked, because it may be a secret.
 func TestHealthChecks(t *testing.T) {
 	c, err := load(t, "[health]\nurl = \"https://a.test/x?key=hunter2\"\ninterval = \"10s\"\njitter = 0\ntimeout = 3\n"+
 		"expect = { status = 204, header = \"X: y\", body = \"z\" }\nexit = \"X-Exit\"\n", nil)
@@ -307,8 +307,8 @@ func TestSecretsAreNotQuoted(t *testing.T) {
 	}
 }
 
-// A variable with an underscore too few is one of ours in all likelihood, and
-// sets nothing.
+// A variable with one underscore instead of two is probably meant for Whirlpool. It sets no key, and leads to
+// a warning.
 func TestAVariableWithOneUnderscore(t *testing.T) {
 	c, err := load(t, "", func(s *Source) {
 		s.Environ = []string{"WHIRLPOOL_GATEWAY_LISTEN=127.0.0.1:2", "WHIRLPOOL_RETRY_MAX_ATTEMPTS=4",
@@ -353,7 +353,7 @@ func TestAByteOrderMark(t *testing.T) {
 	assert.Equal(t, 4, c.Policy.MaxAttempts)
 }
 
-// An id that is taken costs a list its line, not the gateway its start.
+// An id that is already in use makes a list lose that line, but does not prevent the start.
 func TestIdsOfLists(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -401,7 +401,7 @@ func TestFetchedLists(t *testing.T) {
 	require.NotContains(t, string(shown)+fmt.Sprint(c.Warnings), "hunter2")
 }
 
-// A file that is no list is told of in a thousand lines, not in a million.
+// A large file that is no proxy list leads to a thousand warnings, and not to a million.
 func TestAListOfNonsense(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
 	require.NoError(t, os.WriteFile(list, []byte(strings.Repeat("nonsense\n", 2500)+"h:1\n"), 0o600))
@@ -412,7 +412,7 @@ func TestAListOfNonsense(t *testing.T) {
 	require.Contains(t, c.Warnings[maxWarnings], ": 1500 more lines")
 }
 
-// A file of which no line is a proxy is another file, and no empty list.
+// A file without a valid line is not an empty list, but no proxy list at all.
 func TestAFileThatIsNoList(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
 	for text, ok := range map[string]bool{"\n<html>\n502 Bad Gateway\n</html>\n": false, "": true, "# none yet\n": true,
@@ -427,8 +427,8 @@ func TestAFileThatIsNoList(t *testing.T) {
 	}
 }
 
-// A list that is named twice, by the file and by a flag, say, has proxies, even if
-// the second time all of them are there already.
+// If a list is named twice, for example by the file and by a flag, it is still a proxy list, although all its
+// ids are already in use.
 func TestAListThatIsNamedTwice(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list.txt")
 	require.NoError(t, os.WriteFile(list, []byte("http://h:1#id=a\n"), 0o600))
@@ -438,7 +438,7 @@ func TestAListThatIsNamedTwice(t *testing.T) {
 	require.Equal(t, []string{list + `:1: the id "a" is already used by another proxy`}, c.Warnings)
 }
 
-// A proxy where the path of a list belongs is not quoted: it may hold a password.
+// A proxy's URL in place of the path of a list is not quoted, because it may contain a password.
 func TestAProxyInThePlaceOfAList(t *testing.T) {
 	for _, path := range []string{"http://u:hunter2@h:1", "u:hunter2@h:x", "h:1:u:hunter2"} {
 		_, err := load(t, "[pool]\nfiles = [\""+path+"\"]\n", nil)
@@ -450,7 +450,7 @@ func TestAProxyInThePlaceOfAList(t *testing.T) {
 	}
 }
 
-// A credential on the wrong side of its "=", or at a key that is none, is not quoted.
+// A credential on the wrong side of a "=", or at an unknown key, is not quoted.
 func TestAKeyThatIsASecret(t *testing.T) {
 	for text, want := range map[string]string{
 		"[gateway]\n\"ann:hunter2\" = 1\n":            ":2: gateway.***: unknown field; there are drain_grace",
@@ -466,7 +466,7 @@ func TestAKeyThatIsASecret(t *testing.T) {
 	}
 }
 
-// A pipe would hold up the reload that reads it a second time, or be empty then.
+// A pipe is refused, because a reload would wait for its next writer, or find it empty.
 func TestAPipeIsReadOnce(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
@@ -525,7 +525,7 @@ func TestHedge(t *testing.T) {
 	}
 }
 
-// FuzzLoad: no file panics, and what is accepted can be built from.
+// FuzzLoad: no input leads to a panic, and an engine can be built from each accepted configuration.
 func FuzzLoad(f *testing.F) {
 	shipped, err := os.ReadFile("../../../koanf.toml")
 	if err != nil {
@@ -537,7 +537,7 @@ func FuzzLoad(f *testing.F) {
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "files") || strings.Contains(text, "path") {
-			return // would read whatever the fuzzer names
+			return // because it would read files that the fuzzer names
 		}
 		path := filepath.Join(dir, "koanf.toml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -553,7 +553,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// many is a file of n proxies, as a generator writes it.
+// many returns a file with n proxies.
 func many(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -563,15 +563,15 @@ func many(n int) string {
 	return b.String()
 }
 
-// processorTime is what this process has taken so far; other processes do not change it.
+// processorTime returns the CPU time of this process so far. Other processes do not change it.
 func processorTime(t *testing.T) time.Duration {
 	var used syscall.Rusage
 	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// The time a file takes grows with its length, not with its square: ten thousand
-// proxies took 20 s.
+// The time to load a file grows in proportion to its length, not to the square: ten thousand proxies once
+// took 20 s.
 func TestAFileOfManyProxies(t *testing.T) {
 	took := map[int]time.Duration{1_000: time.Hour, 20_000: time.Hour}
 	for range 3 {

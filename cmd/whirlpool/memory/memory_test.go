@@ -10,14 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// process is a process of which free returns what is not used.
+// process simulates a process whose free memory free returns to the system.
 type process struct {
 	Usage
 	used  uint64
-	freed []time.Duration // when free was called
+	freed []time.Duration // times of the calls of free
 }
 
-// run calls Release, and do at each second.
+// run calls Release, and calls do[s] after s seconds.
 func run(t *testing.T, p *process, seconds int, do map[int]func()) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -38,7 +38,8 @@ func run(t *testing.T, p *process, seconds int, do map[int]func()) {
 	})
 }
 
-// Within ten seconds of a burst its memory is returned, whether memory was released during the burst or not.
+// The memory of a burst is returned within ten seconds after the burst, even if memory was released during
+// it.
 func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	for _, length := range []int{2, 60, 1000} {
 		p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
@@ -53,7 +54,7 @@ func TestMemoryIsReturnedAfterABurst(t *testing.T) {
 	}
 }
 
-// A process in which nothing changes calls free less and less often, and a busy one never.
+// If nothing changes in a process, it calls free less and less often. A busy process never does.
 func TestWhoHasNothingToReturn(t *testing.T) {
 	p := &process{Usage: Usage{Held: 30 << 20, Goroutines: 50}, used: 30 << 20}
 	run(t, p, 3600, nil)

@@ -1,8 +1,7 @@
 //go:build unix
 
-// Package rivals measures the breaker beside those of failsafe-go and
-// gobreaker, in one run: what an attempt pays that is admitted and succeeds
-// while the breaker is closed.
+// Package rivals compares the breaker with those of failsafe-go and gobreaker in one run: the cost of an
+// attempt that a closed breaker admits and that succeeds.
 package rivals
 
 import (
@@ -26,8 +25,8 @@ const (
 	timeout   = 30 * time.Second
 )
 
-// attempts returns one admitted and successful attempt with each library, in
-// the form it offers to code that does not run inside a function of its own.
+// attempts returns, for each library, a function that makes one admitted and successful attempt. It uses the
+// functions of the library for code that the library does not call itself.
 func attempts() map[string]func() bool {
 	ours := breaker.New("p", breaker.Config{FailureThreshold: threshold, WindowDuration: window,
 		TimeoutDuration: timeout},
@@ -60,8 +59,8 @@ func attempts() map[string]func() bool {
 	}
 }
 
-// cpu makes a benchmark report the time the process was on a processor as well:
-// on a machine that does other work, the figure to go by.
+// cpu makes a benchmark also report its CPU time, which depends less on other processes than the elapsed
+// time.
 func cpu(b *testing.B) func() {
 	spent := func() time.Duration {
 		var u syscall.Rusage
