@@ -52,7 +52,6 @@ const ROUNDS = 3;
 
 export function score(request: RankRequest, rows: usize, scores: usize, count: i32): i32 {
   const end = rows + <usize>count * ROW;
-  let q = 1.0;
   let failed = 0.0;
   let inFlight = 0.0;
   let fastest = Infinity;
@@ -62,9 +61,7 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
     const c = changetype<Candidate>(row);
     store<f64>(out, -(1 + c.inFlight / max(c.weight, 1e-9)));
     inFlight += c.inFlight;
-    const f = failures(c);
-    failed += f;
-    if (c.samples > 0) q = min(q, (f + PRIOR) / (c.samples + 1));
+    failed += failures(c);
     const latency = c.latencyEWMA;
     if (latency > 0) fastest = min(fastest, latency);
     // a proxy whose attempts had no success counts as infinitely slow
@@ -72,6 +69,11 @@ export function score(request: RankRequest, rows: usize, scores: usize, count: i
   }
   if (failed < 0.5 && slowest + OFFSET <= SLOWER * (fastest + OFFSET)) return 0;
 
+  let q = 1.0;
+  for (let row = rows; row < end; row += ROW) {
+    const c = changetype<Candidate>(row);
+    if (c.samples > 0) q = min(q, (failures(c) + PRIOR) / (c.samples + 1));
+  }
   // q begins as the failure rate of the best proxy. Each round sets it to that of all proxies that are not worse.
   for (let n = 0; n < ROUNDS; n++) {
     let attempts = 1.0;
