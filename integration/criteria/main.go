@@ -101,9 +101,23 @@ func (p *program) machine() report.Machine {
 	commit, _ := exec.Command("git", "-C", p.root, "describe", "--always", "--dirty").Output()
 	return report.Machine{
 		Kernel: "Linux " + strings.TrimSpace(string(kernel)), Go: runtime.Version(), CPUs: runtime.NumCPU(),
-		Load: [2]float64{loadAverage(), 0}, Commit: strings.TrimSpace(string(commit)),
+		Load: [2]float64{loadAverage(), 0}, Nice: nice(), Commit: strings.TrimSpace(string(commit)),
 		Day: time.Now().UTC().Format(time.DateOnly),
 	}
+}
+
+// nice returns the nice value of this program's session (sched(7), "the autogroup feature"), or its own nice value
+// if the kernel does not group sessions.
+func nice() (value int) {
+	raw, err := os.ReadFile("/proc/self/autogroup")
+	if _, after, ok := strings.Cut(string(raw), " nice "); err == nil && ok {
+		fmt.Sscan(after, &value)
+		return value
+	}
+	if reversed, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0); err == nil {
+		value = 20 - reversed // the system call returns 20 - nice
+	}
+	return value
 }
 
 func loadAverage() (one float64) {

@@ -115,7 +115,7 @@ func (p *program) overhead(d *report.Data) error {
 		return err
 	}
 	plan := sockets.OverheadPlan{
-		Bench: bench, Gateway: p.gateway, Connections: 1000, Pairs: 6, Duration: 1500 * time.Millisecond,
+		Bench: bench, Gateway: p.gateway, Connections: 1000, Pairs: 12, Duration: 1500 * time.Millisecond,
 	}
 	if p.quick {
 		plan.Connections, plan.Pairs, plan.Duration = 100, 1, 300*time.Millisecond

@@ -43,6 +43,7 @@ type Machine struct {
 	Kernel, Go  string
 	CPUs        int
 	Load        [2]float64 // load averages of one minute, before and after
+	Nice        int        // nice value of the run; below 0, other programs had a lower priority
 	Took        time.Duration
 	Commit, Day string
 }

@@ -52,12 +52,15 @@ func TestWrap(t *testing.T) {
 
 func TestWhyLost(t *testing.T) {
 	o := &workload.Outcome{Served: []bool{true, true}, Attempts: []uint8{1, 1}}
-	require.Empty(t, whyLost(o))
+	runs := map[string]*workload.Outcome{workload.Default: o, workload.OracleName: o}
+	require.Empty(t, whyLost(runs))
 	o = &workload.Outcome{Served: []bool{true, false, false, false}, Attempts: []uint8{1, 3, 1, 1}, AllOpen: 1}
-	require.Equal(t, "of 3 failed requests 1 ended while every breaker was open, 1 others after fewer than 3 attempts "+
-		"(a suspect target)", whyLost(o))
+	runs[workload.Default] = o
+	require.Equal(t, "3 requests failed (the oracle: 0): 1 while every breaker was open, 1 after fewer than 3 "+
+		"attempts (a suspect target), 1 after 3 attempts", whyLost(runs))
 	o.AllOpen = 2
-	require.Equal(t, "of 3 failed requests 2 ended while every breaker was open", whyLost(o))
+	require.Equal(t, "3 requests failed (the oracle: 0): 2 while every breaker was open, 1 after 3 attempts",
+		whyLost(runs))
 }
 
 // A criterion that is not met has a reason. A criterion that is met has none.

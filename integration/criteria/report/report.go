@@ -118,6 +118,9 @@ func (d *Data) markdown(sections []*section) string {
 	m := d.Machine
 	b.WriteString(wrap(fmt.Sprintf("Seed %d, commit %s, %s, %s, %s, %d CPUs, load average %.1f before and %.1f after, "+
 		"%.0f s.", d.Catalog.Seed, m.Commit, m.Day, m.Kernel, m.Go, m.CPUs, m.Load[0], m.Load[1], m.Took.Seconds())))
+	if m.Nice < 0 && m.Load[0] > 1 {
+		b.WriteString("\nThe machine had other work at the same time, with a lower priority.\n")
+	}
 	if d.Catalog.Scale != 1 {
 		fmt.Fprintf(&b, "\nA run with %g of the usual number of requests: the figures are rough.\n", d.Catalog.Scale)
 	}

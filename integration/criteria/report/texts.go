@@ -12,7 +12,8 @@ const partsText = "Requests served, in virtual time. The columns are Whirlpool's
 
 const sc002Text = "Virtual time. Two of eight proxies fail with the given probability, the others 1 % of " +
 	"attempts. Hot: 10,000 requests at 20/s, 2.5/s for each proxy; cold: 4,000 requests at 0.4/s, 0.05/s for each " +
-	"proxy."
+	"proxy. The default scorer avoids failing proxies with breakers off as well. So Whirlpool is compared with " +
+	"random rotation, which has neither; breakers alone are those with random scorers."
 
 const sc003Text = "Virtual time, 10,000 requests at 50/s, eight proxies with a median latency of 50 ms. The " +
 	"95th percentile of the latency, from the client's first byte on, of the requests that succeeded after at least " +
@@ -46,8 +47,9 @@ const pointsText = "The same kinds of faults for a shorter time: 1,000 requests 
 	"sockets have the same trace and the same luck; their intervals must overlap."
 
 const sc006Text = "Sockets. The same binary with its defaults, and with retries, breakers, adaptive timeouts " +
-	"and checks off: interleaved pairs, with the load and the fakes of `make bench-peers`. The load shares the " +
-	"cores with the gateway, so the CPU time of a request is the better figure."
+	"and checks off: interleaved pairs, with the load and the fakes of `make bench-peers`. The CPU time of the " +
+	"gateway's start is not counted. The load shares the cores with the gateway, so the CPU time of a request is " +
+	"the better figure."
 
 const sc007Text = "In process: 24 hours with attempts of 100 proxies in each minute, while a goroutine records " +
 	"more; 200 queries of each kind, with their JSON."

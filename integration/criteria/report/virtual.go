@@ -52,8 +52,10 @@ func floor(series []chart.Series) float64 {
 	return max(math.Floor(least/10)*10, 0)
 }
 
-// whyLost returns text about the reasons for which requests failed.
-func whyLost(o *workload.Outcome) string {
+// whyLost returns text about the reasons for which requests failed by default. runs has the outcomes of a workload
+// by variant.
+func whyLost(runs map[string]*workload.Outcome) string {
+	o := runs[workload.Default]
 	lost := len(o.Served) - o.ServedCount()
 	if lost == 0 {
 		return ""
@@ -64,9 +66,23 @@ func whyLost(o *workload.Outcome) string {
 			early++
 		}
 	}
-	why := fmt.Sprintf("of %s failed requests %s ended while every breaker was open", count(lost), count(o.AllOpen))
-	if early > o.AllOpen {
-		why += fmt.Sprintf(", %s others after fewer than %d attempts (a suspect target)", count(early-o.AllOpen), most)
+	early = max(early-o.AllOpen, 0)
+	oracle := runs[workload.OracleName]
+	why := fmt.Sprintf("%s requests failed (the oracle: %s)", count(lost),
+		count(len(oracle.Served)-oracle.ServedCount()))
+	separator := ": "
+	for _, part := range []struct {
+		n    int
+		text string
+	}{
+		{o.AllOpen, "while every breaker was open"},
+		{early, fmt.Sprintf("after fewer than %d attempts (a suspect target)", most)},
+		{lost - o.AllOpen - early, fmt.Sprintf("after %d attempts", most)},
+	} {
+		if part.n > 0 {
+			why += separator + count(part.n) + " " + part.text
+			separator = ", "
+		}
 	}
 	return why
 }
@@ -92,7 +108,7 @@ func (d *Data) sc001() *section {
 			single, ours := served(o[workload.Single]), served(o[workload.Default])
 			gap := d.gap(w)
 			if gap.Value < worst {
-				worst, at, why = gap.Value, level, whyLost(o[workload.Default])
+				worst, at, why = gap.Value, level, whyLost(o)
 			}
 			t.row(k.Name, ticks[len(ticks)-1], percent(single), percent(served(o[workload.Rotation])), percent(ours),
 				percent(served(o[workload.OracleName])), fmt.Sprintf("%+.1f", 100*(ours.Value-single.Value)),
@@ -114,7 +130,7 @@ func (d *Data) sc001() *section {
 			percent(served(o[workload.Default])), percent(served(o["no breakers"])),
 			percent(served(o[workload.OracleName])), percent(gap))
 		s.judge(Criterion{ID: "SC-001", Workload: w.Name, Where: "virtual", Target: "99.5 % of the gap",
-			Measured: percent(gap)}, gap.Value >= gapTarget, whyLost(o[workload.Default]))
+			Measured: percent(gap)}, gap.Value >= gapTarget, whyLost(o))
 	}
 	s.tables = append(s.tables, t, pools)
 	return s
@@ -169,8 +185,9 @@ func (d *Data) twoFailing(fails, rate float64) string {
 }
 
 func (d *Data) sc002() *section {
-	s := &section{title: "SC-002: attempts on proxies that fail more than 70 %, breakers on and off", text: sc002Text}
-	t := &table{header: []string{"load", "failing", "breakers off", "breakers on", "change", "oracle"}}
+	s := &section{title: "SC-002: attempts on proxies that fail more than 70 %", text: sc002Text}
+	t := &table{header: []string{"load", "failing", "random rotation", "breakers alone", "scorer alone", "Whirlpool",
+		"change", "oracle"}}
 	var series []chart.Series
 	var ticks []string
 	for _, f := range workload.FailingRates() {
@@ -180,11 +197,12 @@ func (d *Data) sc002() *section {
 		name string
 		rate float64
 	}{{"hot", workload.HotRate}, {"cold", workload.ColdRate}} {
-		on, off := chart.Series{Name: load.name + ", on"}, chart.Series{Name: load.name + ", off"}
+		on := chart.Series{Name: load.name + ", Whirlpool"}
+		off := chart.Series{Name: load.name + ", random rotation"}
 		worst, at := math.Inf(1), 0.0
 		for _, fails := range workload.FailingRates() {
 			o := d.Virtual[d.twoFailing(fails, load.rate)]
-			with, without := o[workload.Default], o["no breakers"]
+			with, without := o[workload.Default], o[workload.Rotation]
 			n := len(with.Served)
 			share := func(o *workload.Outcome) stats.Interval {
 				return stats.Interval{Value: float64(o.OnBad) / float64(n), Low: poisson(o.OnBad, -1) / float64(n),
@@ -197,7 +215,8 @@ func (d *Data) sc002() *section {
 				worst, at = saved, fails
 			}
 			r := stats.Ratio(with.OnBad, without.OnBad)
-			t.row(load.name, fmt.Sprintf("%g %%", 100*fails), count(without.OnBad), count(with.OnBad),
+			t.row(load.name, fmt.Sprintf("%g %%", 100*fails), count(without.OnBad), count(o["random scorers"].OnBad),
+				count(o["no breakers"].OnBad), count(with.OnBad),
 				fmt.Sprintf("%+.1f %% (%+.1f to %+.1f)", 100*(r.Value-1), 100*(r.Low-1), 100*(r.High-1)),
 				count(o[workload.OracleName].OnBad))
 		}
@@ -205,7 +224,8 @@ func (d *Data) sc002() *section {
 		s.judge(Criterion{ID: "SC-002", Workload: "two of eight failing, " + load.name, Where: "virtual",
 			Target:   "80 % fewer attempts on them at each level",
 			Measured: fmt.Sprintf("least %.1f %% fewer, at %g %%", 100*worst, 100*at)}, worst >= 0.8,
-			"a breaker opens after at least 5 failures within 60 s; at 0.05/s a proxy rarely has as many")
+			"a breaker opens after at least 5 failures within 60 s, more than such a proxy has; and an avoided proxy "+
+				"is tried again every 30 s, so that it is in use soon after it recovers")
 	}
 	s.tables = append(s.tables, t)
 	top := 0.0
@@ -214,7 +234,7 @@ func (d *Data) sc002() *section {
 			top = max(top, p.High)
 		}
 	}
-	s.figures = append(s.figures, figure{"sc002", "Attempts on failing proxies with breakers on and off", chart.Chart{
+	s.figures = append(s.figures, figure{"sc002", "Attempts on failing proxies, beside random rotation", chart.Chart{
 		Title: "SC-002: attempts on two failing proxies of eight", X: "attempts that fail through these two",
 		Y: "attempts on them per 100 requests", Ticks: ticks, High: math.Ceil(top/5) * 5, Target: math.NaN(),
 		Series: series, Lines: true,

@@ -72,6 +72,19 @@ func (p *OverheadPlan) Run() (pairs []Overhead, err error) {
 	return pairs, nil
 }
 
+// settled waits until the start of a gateway is complete, at most 5 s, and returns the CPU time (s) that it took.
+func settled(r *peers.Running) float64 {
+	used, _ := r.Usage()
+	for range 25 {
+		before := used
+		time.Sleep(200 * time.Millisecond)
+		if used, _ = r.Usage(); used-before <= 0.01 {
+			break
+		}
+	}
+	return used
+}
+
 // measure returns the CPU time per request (us) and the requests per second.
 func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate float64, err error) {
 	r, err := peers.Start("whirlpool", peers.Whirlpool(p.Gateway, config), peers.Options{Upstreams: upstreams})
@@ -79,6 +92,7 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 		return 0, 0, err
 	}
 	defer r.Stop()
+	start := settled(r)
 	load := exec.Command(p.Bench, "-role", "load", "-addr", r.Addr, "-mode", "abs", "-path", "/1024",
 		"-conns", strconv.Itoa(p.Connections), "-duration", p.Duration.String())
 	load.Stderr = os.Stderr
@@ -101,5 +115,5 @@ func (p *OverheadPlan) measure(config string, upstreams []string) (cpu, rate flo
 	// The load begins before it is measured. So the CPU times of both runs cover more requests than are counted,
 	// in the same proportion.
 	used, _ := r.Usage()
-	return used * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
+	return (used - start) * 1e6 / float64(result.Requests), float64(result.Requests) / result.Seconds, nil
 }
