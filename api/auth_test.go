@@ -31,6 +31,7 @@ var endpoints = map[string]permission{
 	"GET /api/v1/retry/policy": reader, "PUT /api/v1/retry/policy": admin,
 	"GET /api/v1/circuit-breakers": reader, "GET /api/v1/circuit-breakers/metrics": reader,
 	"GET /api/v1/circuit-breakers/:id": reader, "POST /api/v1/circuit-breakers/:id/reset": admin,
+	"GET /api/v1/users":   reader,
 	"GET /api/v1/targets": reader, "GET /api/v1/rests": reader,
 	"GET /api/v1/metrics/retries": reader, "GET /api/v1/metrics/retries/timeseries": reader,
 	"GET /api/v1/metrics/retries/by-proxy": reader,

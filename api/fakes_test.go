@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
@@ -209,6 +210,10 @@ type fakeEngine struct {
 var _ Engine = (*fakeEngine)(nil)
 
 func (e *fakeEngine) Draining() bool { return e.draining }
+
+func (e *fakeEngine) Users() []access.Today {
+	return []access.Today{{Name: "ann", InFlight: 1, Requests: 20, Bytes: 3000}}
+}
 
 func (e *fakeEngine) Do(ctx context.Context, call engine.Call) (*engine.Result, error) {
 	e.ctx = ctx

@@ -25,7 +25,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
@@ -110,6 +113,10 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 	require.NoError(t, err)
 	t.Cleanup(reg.Close)
 	cfg := engine.DefaultConfig()
+	cfg.Gateway.Users = []access.User{{Name: "ann", Password: "canary", Limits: access.Limits{
+		Priority: core.PriorityLow, Override: retry.OverrideCapped, Allow: []string{"*.example.com:443"},
+		Regions: []string{"EU"}, MaxInFlight: 5, RequestsPerDay: 100, BytesPerDay: 1 << 20,
+	}}, {Name: "bob", Password: "canary"}}
 	cfg.Proxies = []upstream.Spec{
 		spec(t, "F1", "http://user:secret@p1.test:8080", func(s *upstream.Spec) {
 			s.Region, s.Weight, s.Cost, s.MaxInFlight = "EU", 2, 0.5, 7
@@ -331,7 +338,7 @@ func (g *golden) record(t *testing.T) {
 		post("/api/v1/request", `{"url":"http://other.test/","retry":{"max_attempts":3}}`)
 	}
 	for _, path := range []string{"targets", "targets?limit=1", "targets?limit=1&cursor=1", "circuit-breakers/F1",
-		"circuit-breakers/F2", "rests"} {
+		"circuit-breakers/F2", "rests", "users"} {
 		get("/api/v1/" + path)
 	}
 

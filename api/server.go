@@ -36,6 +36,7 @@ type Engine interface {
 	scorers
 	describer
 	rests
+	users
 }
 
 var _ Engine = (*engine.Engine)(nil)
@@ -174,6 +175,7 @@ func (s *Server) routes() {
 	(&breakerHandler{pool: cfg.Pool, metrics: cfg.Metrics, now: cfg.Now}).routes(v1)
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
+	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
 	(&proxyHandler{pool: cfg.Pool}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)

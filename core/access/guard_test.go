@@ -139,7 +139,7 @@ func TestUsers(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	list := []User{
-		{Name: "ann", Password: bcryptOf(t, "open sesame"), Priority: core.PriorityLow},
+		{Name: "ann", Password: bcryptOf(t, "open sesame"), Limits: Limits{Priority: core.PriorityLow}},
 		{Name: "bob", Password: "plain"},
 		{Name: "cert"},
 	}

@@ -5,18 +5,20 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/egress"
 )
 
 // User is the account of a client.
 type User struct {
 	Name     string
-	Password string        // a plain text, or a bcrypt or argon2id hash; "" if the user has a client certificate only
-	Priority core.Priority // the highest priority that a request of the user may have; AnyPriority for no limit
+	Password string // a plain text, or a bcrypt or argon2id hash; "" if the user has a client certificate only
+	Limits
 }
 
 // Users is a set of users. It is immutable. Its methods are safe for concurrent use.
 type Users struct {
 	digester *digester
+	all      []*Account // in the order of the configuration
 	byName   map[digest]*Account
 	dummy    *password // checked for unknown names, so that they take as long; nil if no user has a hash
 }
@@ -24,11 +26,14 @@ type Users struct {
 // Account is a user who may log in.
 type Account struct {
 	User
-	password *password // nil without a password
+	Usage       *Usage
+	password    *password // nil without a password
+	allow, deny egress.List
+	regions     *core.Regions
 }
 
-// NewUsers returns a set of users. before is the set that it replaces, or nil: the users whose password is the same
-// need not compute its hash again.
+// NewUsers returns a set of users, which have passed CheckPassword and CheckRules. before is the set that it replaces,
+// or nil: users keep their usage, and a password that was verified is not hashed again.
 func NewUsers(users []User, before *Users) *Users {
 	u := &Users{byName: make(map[digest]*Account, len(users))}
 	if before != nil {
@@ -38,8 +43,13 @@ func NewUsers(users []User, before *Users) *Users {
 	}
 	for _, user := range users {
 		name := u.digester.digest(user.Name)
-		a := &Account{User: user}
+		a := &Account{User: user, Usage: &Usage{}, regions: core.NewRegions(user.Regions)}
+		a.allow, _ = egress.ParseList(user.Allow)
+		a.deny, _ = egress.ParseList(user.Deny)
 		old := before.get(name)
+		if old != nil {
+			a.Usage = old.Usage
+		}
 		switch {
 		case user.Password == "":
 		case old != nil && old.Password == user.Password:
@@ -50,6 +60,7 @@ func NewUsers(users []User, before *Users) *Users {
 		if u.dummy == nil && a.password != nil && a.password.hash != nil {
 			u.dummy = &password{hash: a.password.hash}
 		}
+		u.all = append(u.all, a)
 		u.byName[name] = a
 	}
 	return u

@@ -53,7 +53,7 @@ func (e *Engine) Override(header string) (*retry.Policy, error) {
 
 // Merge returns the global policy with the changes of an override.
 func (e *Engine) Merge(o retry.Override) (*retry.Policy, error) {
-	p, err := e.policies.Current().Overridden(o, e.HasBackoff)
+	p, err := e.policies.Current().Overridden(o, retry.OverrideAny, e.HasBackoff)
 	if err != nil {
 		return nil, err
 	}

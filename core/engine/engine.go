@@ -254,6 +254,11 @@ func (c *Config) check() error {
 		if err := access.CheckPassword(u.Password); err != nil {
 			return &core.KeyError{Key: fmt.Sprintf("gateway.users[%d].password", i), Err: err}
 		}
+		for key, rules := range map[string][]string{"allow": u.Allow, "deny": u.Deny} {
+			if err := access.CheckRules(rules); err != nil {
+				return &core.KeyError{Key: fmt.Sprintf("gateway.users[%d].%s", i, key), Err: err}
+			}
+		}
 		if u.Priority > core.PriorityLow {
 			return &core.KeyError{
 				Key: fmt.Sprintf("gateway.users[%d].priority", i), Value: u.Priority,
@@ -605,6 +610,9 @@ func (e *Engine) failedLogins(count func(listener string, failed uint64)) {
 		count(l.String(), e.guard.Failed(l))
 	}
 }
+
+// Users returns the users of the gateway with what they have used today (UTC).
+func (e *Engine) Users() []access.Today { return e.gateway.Users() }
 
 // Guard returns the guard of failed logins, for the API.
 func (e *Engine) Guard() *access.Guard { return e.guard }

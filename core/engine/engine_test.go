@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
@@ -114,7 +115,7 @@ func TestConfigsOfPrograms(t *testing.T) {
 		"egress.default":           func(c *engine.Config) { c.Egress.Default = "none" },
 		"queue.max_wait":           func(c *engine.Config) { c.Queue.MaxWait = -1 },
 		"gateway.users[0].priority": func(c *engine.Config) {
-			c.Gateway.Users = []gateway.User{{Name: "a", Priority: core.PriorityLow + 1}}
+			c.Gateway.Users = []gateway.User{{Name: "a", Limits: access.Limits{Priority: core.PriorityLow + 1}}}
 		},
 	} {
 		cfg := engine.DefaultConfig()

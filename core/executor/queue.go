@@ -16,10 +16,11 @@ import (
 // place is the kind of a request that waits for a place in flight. Requests of the same kind can use the same
 // proxies.
 type place struct {
-	region float64 // the region if the request is limited to it; otherwise 0
-	host   float64 // the target's host if proxies rest for it; otherwise 0
-	need   ability.Need
-	barred *Exchange // the exchange itself if it must not use some proxies that it has tried; otherwise nil
+	region  float64       // the region if the request is limited to it; otherwise 0
+	regions *core.Regions // the regions that the request is limited to; nil for all
+	host    float64       // the target's host if proxies rest for it; otherwise 0
+	need    ability.Need
+	barred  *Exchange // the exchange itself if it must not use some proxies that it has tried; otherwise nil
 }
 
 // placeWaiter waits for a place in flight.
@@ -49,7 +50,7 @@ func (x *Exchange) acquire(
 		}
 	}
 	w, q := &x.forPlace, &x.query
-	w.Kind = place{need: q.Need}
+	w.Kind = place{need: q.Need, regions: q.Regions}
 	if rests := x.tuning.Rests; rests != nil && len(rests.Of(uint64(q.HostHash))) > 0 {
 		w.Kind.host = q.HostHash
 	}

@@ -17,11 +17,12 @@ type Request struct {
 	Method       string        // for the log
 	Host         string        // host of the target, without port, in lower case; for scorers and the log
 	Target       evidence.Target
-	Region       string // the wanted region; "" for none
-	RegionStrict bool   // proxies of other regions are not used
-	Idempotent   bool   // may be repeated without retry_non_idempotent (RFC 9110 section 9.2.2)
-	Safe         bool   // the request may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
-	Tunnel       bool   // the request is a CONNECT
+	Region       string        // the wanted region; "" for none
+	RegionStrict bool          // proxies of other regions are not used
+	Regions      *core.Regions // the regions that may be used; nil for all
+	Idempotent   bool          // may be repeated without retry_non_idempotent (RFC 9110 section 9.2.2)
+	Safe         bool          // may be hedged: its method is safe (RFC 9110 section 9.2.1), or it is a CONNECT
+	Tunnel       bool          // the request is a CONNECT
 	Priority     core.Priority
 	TLS          bool // the URL is an https:// URL, so the request needs a tunnel
 	Listener     core.Listener

@@ -124,6 +124,7 @@ func (x *Exchange) begin(e *Executor, q *Request) {
 	query.Idempotent, query.Connect = q.Idempotent || q.Policy.RetryNonIdempotent, q.Tunnel
 	query.HostHash, query.Need = core.Hash53(q.Host), ability.NeedOf(q.Tunnel || q.TLS, q.Target.Name)
 	query.Retryable = q.Policy.MaxAttempts > 1 && q.Replayable
+	query.Regions = q.Regions
 	query.RegionHash, query.Region = 0, selector.RegionScored
 	if q.Region != "" {
 		query.RegionHash, query.Region = core.Hash53(q.Region), selector.RegionPreferred

@@ -33,7 +33,8 @@ type cache struct {
 	account     *access.Account // the user that it is of; nil without users
 	override    string          // last X-Whirlpool-Retry
 	global      *retry.Policy
-	policy      *retry.Policy // override merged over the global policy
+	mode        retry.OverrideMode // that of policy
+	policy      *retry.Policy      // override merged over the global policy
 }
 
 func newHTTPFront(s *Server, c *connection) front {
@@ -48,6 +49,7 @@ func (f *httpFront) serve() {
 	f.entry = f.server.Tracker.Track()
 	defer func() {
 		f.exchange.Abandon()
+		f.release()
 		f.reserved.release()
 		stop()
 		f.entry.Release()
@@ -72,6 +74,7 @@ func (f *httpFront) next() bool {
 	}
 	f.conn.read.enter(busy)
 	keep := f.handle(f.entry)
+	f.release()
 	f.shrink()
 	f.conn.read.enter(idle)
 	return keep

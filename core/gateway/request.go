@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
@@ -22,8 +24,9 @@ type request struct {
 	set       *settings // in force when the request began
 	head      http1.Request
 	body      http1.Body
-	continued bool      // 100 Continue has been sent
-	ended     time.Time // when the exchange was closed; zero if there was none
+	granted   *access.Account // the user whose request is in flight; nil for none
+	continued bool            // 100 Continue has been sent
+	ended     time.Time       // when the exchange was closed; zero if there was none
 
 	input    executor.Request
 	exchange executor.Exchange
@@ -110,6 +113,9 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	if bad == nil {
 		bad = r.steer()
 	}
+	if bad == nil {
+		bad = r.grant()
+	}
 	if bad != nil {
 		return r.respondError(bad)
 	}
@@ -148,7 +154,10 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 	in := &r.input
 	in.Global = r.server.Policies.Current()
 	var err error
-	if in.Policy, err = r.policy(in.Global); err != nil {
+	switch in.Policy, err = r.policy(in.Global); {
+	case err == errOverride:
+		return forbidden("override_not_allowed", err.Error())
+	case err != nil:
 		return badRequest("invalid_retry_policy", err.Error())
 	}
 	if in.Region, in.RegionStrict, err = r.region(); err != nil {
@@ -158,6 +167,15 @@ func (r *request) steer() (bad *proxyhttp.ErrorResponse) {
 		return badRequest("invalid_priority", err.Error())
 	}
 	return nil
+}
+
+// errOverride refuses an override.
+var errOverride = errors.New("X-Whirlpool-Retry is not allowed (gateway.override)")
+
+func forbidden(code, message string) *proxyhttp.ErrorResponse {
+	return &proxyhttp.ErrorResponse{
+		Status: http.StatusForbidden, Code: code, Message: message, Reason: "http_request_denied",
+	}
 }
 
 func badRequest(code, message string) *proxyhttp.ErrorResponse {
@@ -178,17 +196,20 @@ func (r *request) policy(global *retry.Policy) (*retry.Policy, error) {
 	case len(override) == 0:
 		return nil, fmt.Errorf("X-Whirlpool-Retry is empty")
 	}
-	c := &r.cache
-	if c.policy == nil || c.global != global || c.override != string(override) {
+	c, mode := &r.cache, r.overrideMode()
+	if mode == retry.OverrideNone {
+		return nil, errOverride
+	}
+	if c.policy == nil || c.global != global || c.mode != mode || c.override != string(override) {
 		o, err := retry.ParseHeader(string(override))
 		if err != nil {
 			return nil, err
 		}
-		p, err := global.Overridden(o, r.set.Strategies)
+		p, err := global.Overridden(o, mode, r.set.Strategies)
 		if err != nil {
 			return nil, err
 		}
-		c.global, c.override, c.policy = global, string(override), &p
+		c.global, c.mode, c.override, c.policy = global, mode, string(override), &p
 	}
 	return c.policy, nil
 }

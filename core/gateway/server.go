@@ -25,6 +25,7 @@ import (
 // force when it began.
 type Settings struct {
 	Users          []User
+	Override       retry.OverrideMode     // OverrideDefault: capped if there are users, otherwise any
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
@@ -108,6 +109,9 @@ func (s *Server) Apply(set Settings) {
 	}
 	s.settings.Store(&settings{Settings: set, users: access.NewUsers(set.Users, before)})
 }
+
+// Users returns the users with what they have used today (UTC).
+func (s *Server) Users() []access.Today { return s.settings.Load().users.Today(s.Now()) }
 
 // Serve accepts HTTP and SOCKS5 clients from l until l is closed. It returns nil after Shutdown or when l is
 // closed, otherwise the error of l.

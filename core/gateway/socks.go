@@ -129,12 +129,22 @@ func (f *socksFront) connect(to *proxyhttp.Authority) {
 	if f.account != nil {
 		priority = priority.AtMost(f.account.Priority)
 	}
+	var regions *core.Regions
+	if a := f.account; a != nil {
+		if denial, _ := a.Begin(to.Host, portOf(to.HostPort), s.Now()); denial != access.Granted {
+			f.reply(socks5.NotAllowed)
+			f.conn.linger(false)
+			return
+		}
+		defer a.End()
+		f.conn.out.user, regions = a, a.Regions()
+	}
 	entry := s.Tracker.Track()
 	defer entry.Release()
 	in := executor.Request{
 		ID: s.NewID(), Policy: policy, Global: policy, Method: http.MethodConnect, Host: to.Host, Target: to.Target,
 		Tunnel: true, Idempotent: true, Safe: true, Replayable: true, Listener: core.ListenSOCKS5, Started: s.Now(),
-		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority,
+		BeforeWait: f.conn.watch.start, Progress: entry, Priority: priority, Regions: regions,
 	}
 	entry.Begin(in.ID, in.Method, in.Host, in.Started)
 	control := transport.Control{OnSlow: f.conn.watch.start}

@@ -32,7 +32,7 @@ func (s *Server) serveTunnel(
 	c.read.await(time.Time{})
 	t := &tunnel{client: c, target: way.Conn, exchange: x, dial: dial, buffers: s.buffers, halfIdle: c.out.patience}
 	t.out.init(way.Conn, way.TCP())
-	t.out.patience = t.halfIdle
+	t.out.patience, t.out.user = t.halfIdle, c.out.user
 	t.out.mayStall(t.whole)
 	c.out.mayStall(t.whole)
 	t.opening.ended.L = &t.opening.mu
@@ -160,6 +160,9 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 			if werr != nil {
 				return n, &socket.WriteError{Err: werr}
 			}
+			if dst.user != nil && dst.user.BytesSpent() {
+				return n, t.endSpent()
+			}
 		}
 		if rerr != nil {
 			if rerr == io.EOF {
@@ -191,13 +194,32 @@ func (t *tunnel) copy(dst *stallWriter, src net.Conn) (n int64, err error) {
 	}
 }
 
+// errSpent ends the tunnel of a user who has used up bytes_per_day.
+var errSpent = errors.New("the user has used bytes_per_day today")
+
+// endSpent returns errSpent. The end of the tunnel is charged to nobody.
+func (t *tunnel) endSpent() error {
+	t.clientLeft.Store(true)
+	return errSpent
+}
+
+// meteredSplice is the number of bytes of a user's tunnel that are moved before they are counted.
+const meteredSplice = 1 << 20
+
 // splice copies src to dst inside the kernel. It returns when src has only small pieces left, for
 // which a buffer is faster.
 func (t *tunnel) splice(dst *stallWriter, src *socket.Conn) (n int64, err error) {
+	limit := int64(math.MaxInt64)
+	if dst.user != nil {
+		limit = meteredSplice
+	}
 	for {
 		t.await(src)
-		m, err := dst.splice(t.buffers.pipes, src, math.MaxInt64)
+		m, err := dst.splice(t.buffers.pipes, src, limit)
 		n += m
+		if dst.user != nil && dst.user.BytesSpent() {
+			return n, t.endSpent()
+		}
 		if err != nil || m < smallChunk {
 			return n, err
 		}

@@ -3,11 +3,14 @@ package gateway
 import (
 	"encoding/base64"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
 	"github.com/whirlpool-proxy/whirlpool/core/proxyhttp"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
 // User is the account of a client.
@@ -78,4 +81,64 @@ func parseBasic(value string) (name, password string) {
 	}
 	name, password, _ = strings.Cut(string(plain), ":")
 	return name, password
+}
+
+// overrideMode returns what the request's override may ask for.
+func (r *request) overrideMode() retry.OverrideMode {
+	if a := r.cache.account; a != nil && a.Override != retry.OverrideDefault {
+		return a.Override
+	}
+	switch {
+	case r.set.Override != retry.OverrideDefault:
+		return r.set.Override
+	case r.set.users.Len() > 0:
+		return retry.OverrideCapped
+	}
+	return retry.OverrideAny
+}
+
+// grant begins the user's request, or returns the response that refuses it. Without users it does nothing.
+func (r *request) grant() *proxyhttp.ErrorResponse {
+	a := r.cache.account
+	if a == nil {
+		return nil
+	}
+	now := r.server.Now()
+	switch denial, rule := a.Begin(r.cache.authority.Host, portOf(r.cache.authority.HostPort), now); denial {
+	case access.Granted:
+		r.granted, r.conn.out.user, r.input.Regions = a, a, a.Regions()
+		return nil
+	case access.TargetDenied:
+		return forbidden("user_target_denied", "the user may not use this target: deny has the rule "+rule)
+	case access.TargetNotAllowed:
+		return forbidden("user_target_denied", "the user may not use this target: no rule of allow matches it")
+	case access.TooManyInFlight:
+		return limited("user_in_flight", "the user has max_in_flight requests in flight", time.Second)
+	case access.RequestsSpent:
+		return limited("user_requests_spent", "the user has made requests_per_day requests today", access.NextDay(now))
+	default:
+		return limited("user_bytes_spent", "the user has used bytes_per_day today", access.NextDay(now))
+	}
+}
+
+func limited(code, message string, retryAfter time.Duration) *proxyhttp.ErrorResponse {
+	return &proxyhttp.ErrorResponse{
+		Status: http.StatusTooManyRequests, Code: code, Message: message, Reason: "http_request_denied",
+		RetryAfter: retryAfter,
+	}
+}
+
+// release ends the request that grant has begun.
+func (r *request) release() {
+	if a := r.granted; a != nil {
+		a.Usage.AddBytes(r.body.Received())
+		a.End()
+		r.granted, r.conn.out.user = nil, nil
+	}
+}
+
+// portOf returns the port of host:port.
+func portOf(hostPort string) uint16 {
+	port, _ := strconv.ParseUint(hostPort[strings.LastIndexByte(hostPort, ':')+1:], 10, 16) // it was checked before
+	return uint16(port)
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
@@ -15,6 +16,7 @@ type stallWriter struct {
 	tcp      *socket.Conn // conn, or the connection below its TLS; nil if there is none
 	stall    socket.Stall
 	patience time.Duration
+	user     *access.Account // the bytes written count as used by this user; nil for none
 }
 
 // init prepares w. If tcp is nil, patience does not apply.
@@ -35,6 +37,7 @@ func (w *stallWriter) limit(deadline time.Time) { w.conn.SetWriteDeadline(deadli
 func (w *stallWriter) Write(p []byte) (int, error) {
 	n, err := w.conn.Write(p)
 	w.stall.Stop()
+	w.count(int64(n))
 	return n, err
 }
 
@@ -53,5 +56,12 @@ func (w *stallWriter) spliceSource(src net.Conn) *socket.Conn {
 func (w *stallWriter) splice(pipes *socket.Pipes, src *socket.Conn, limit int64) (n int64, err error) {
 	n, err = pipes.Move(w.tcp, src, limit)
 	w.stall.Stop()
+	w.count(n)
 	return n, err
+}
+
+func (w *stallWriter) count(n int64) {
+	if w.user != nil {
+		w.user.Usage.AddBytes(n)
+	}
 }

@@ -13,6 +13,7 @@ type Body struct {
 	framing Framing
 	left    int64 // bytes left of the body (Length) or of the current chunk (Chunked)
 	state   chunkState
+	got     int64 // see Received
 	err     error // the error that ended the body; later calls return it too
 }
 
@@ -52,6 +53,9 @@ func (b *Body) Left() int64 {
 	}
 	return -1
 }
+
+// Received returns the number of bytes of the body that have been read.
+func (b *Body) Received() int64 { return b.got }
 
 // Next returns the next piece of the body. The piece is a view that is valid until the next call. Next blocks
 // only if nothing is buffered. At the regular end of the body it returns io.EOF. If the body is cut short, it
@@ -95,6 +99,7 @@ func (b *Body) piece(have int) []byte {
 	}
 	p := b.r.buf[b.r.r : b.r.r+have]
 	b.r.r += have
+	b.got += int64(have)
 	if b.framing == UntilClose {
 		return p
 	}
@@ -289,6 +294,7 @@ func (b *Body) Unread() (left int64, ok bool) {
 // connection has ended, or nil.
 func (b *Body) Took(n int64, err error) {
 	b.left -= n
+	b.got += n
 	switch {
 	case b.left == 0:
 		b.err = io.EOF

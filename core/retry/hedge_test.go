@@ -51,7 +51,7 @@ func TestHedgeAsJSON(t *testing.T) {
 func TestAnOverrideStaysWithinTheHedgeBudget(t *testing.T) {
 	global := policy(t, func(p *Policy) { p.HedgeBudget = 0.1 })
 	for budget, ok := range map[float64]bool{0: true, 0.1: true, 0.2: false} {
-		p, err := global.Overridden(Override{Hedge: &Hedge{P95: true}, HedgeBudget: &budget}, builtin)
+		p, err := global.Overridden(Override{Hedge: &Hedge{P95: true}, HedgeBudget: &budget}, OverrideAny, builtin)
 		if !ok {
 			require.EqualError(t, err, "hedge_budget must be 0 to 0.1, the global policy's, not 0.2")
 			continue
@@ -60,7 +60,7 @@ func TestAnOverrideStaysWithinTheHedgeBudget(t *testing.T) {
 		assert.True(t, p.Hedge.P95)
 		assert.Equal(t, budget, p.HedgeBudget)
 	}
-	_, err := global.Overridden(Override{MaxAttempts: new(int)}, builtin)
+	_, err := global.Overridden(Override{MaxAttempts: new(int)}, OverrideAny, builtin)
 	require.ErrorContains(t, err, "max_attempts")
 }
 

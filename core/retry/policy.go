@@ -204,12 +204,17 @@ func (p *Policy) Merge(o Override) Policy {
 	return q
 }
 
-// Overridden returns the policy of a request that overrides fields of p, the global policy. The error is a
-// *FieldError: an error of Validate, or a hedge_budget larger than that of p.
-func (p *Policy) Overridden(o Override, strategies func(string) bool) (Policy, error) {
+// Overridden returns the policy of a request that overrides fields of p, the global policy. With OverrideCapped, what
+// the override asks for beyond p is ignored. The error is a *FieldError: an error of Validate, or a hedge_budget
+// larger than that of p.
+func (p *Policy) Overridden(o Override, mode OverrideMode, strategies func(string) bool) (Policy, error) {
 	q := p.Merge(o)
 	if err := q.Validate(strategies); err != nil {
 		return Policy{}, err
+	}
+	if mode == OverrideCapped {
+		q = p.capped(q)
+		q.seal()
 	}
 	if q.HedgeBudget > p.HedgeBudget {
 		limit := fmt.Sprintf("0 to %v", p.HedgeBudget)

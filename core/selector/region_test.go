@@ -76,8 +76,8 @@ func TestOtherRegions(t *testing.T) {
 	require.NotEmpty(t, id)
 }
 
-// TestStrictRegion: in every state of the breakers, a request that is limited to a region is not sent through a
-// proxy of another region, and fails only if no proxy of the region is admissible.
+// TestStrictRegion: in every state of the breakers, a request that is limited to a region, by itself or by its user, is
+// not sent through a proxy of another region, and fails only if no proxy of the region is admissible.
 func TestStrictRegion(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "proxies")
@@ -95,6 +95,11 @@ func TestStrictRegion(outer *testing.T) {
 				f.pool.Sweep()
 			},
 			"next request": func(*rapid.T) { q = wants("us", RegionStrict) },
+			"next request of a user": func(t *rapid.T) {
+				q = wants(rapid.SampledFrom([]string{"us", "eu"}).Draw(t, "wanted"),
+					rapid.SampledFrom([]Region{RegionScored, RegionPreferred}).Draw(t, "how"))
+				q.Regions = core.NewRegions([]string{"us", "jp"})
+			},
 			"select": func(t *rapid.T) {
 				admissible, none := false, true
 				for i := range n {

@@ -38,7 +38,8 @@ type Query struct {
 	Retryable            bool    // a retry is possible if the attempt fails, so the attempt may be an exploration
 	HostHash, RegionHash float64 // core.Hash53 of the target's host and of the wanted region; 0 for no region
 	Region               Region
-	Tried                []Tried // in the order of the attempts
+	Regions              *core.Regions // the regions that may be used; nil for all
+	Tried                []Tried       // in the order of the attempts
 }
 
 // Region is how a request's wanted region (Query.RegionHash) is applied.
@@ -56,9 +57,13 @@ func (q *Query) regionOnly() bool {
 	return q.Region == RegionStrict || q.Region == RegionPreferred && q.Attempt == 0
 }
 
+// limited reports whether q must not use the proxies of some regions.
+func (q *Query) limited() bool { return q.Region == RegionStrict || q.Regions != nil }
+
 // outsideRegion reports whether q must not use u because of its region.
 func (q *Query) outsideRegion(u *upstream.Upstream) bool {
-	return q.Region == RegionStrict && u.RegionHash() != q.RegionHash
+	return q.Region == RegionStrict && u.RegionHash() != q.RegionHash ||
+		q.Regions != nil && !q.Regions.Has(u.RegionHash())
 }
 
 // Reset prepares q for another request. It keeps the memory of Tried.
@@ -131,12 +136,12 @@ func (s *Selector) NextTest() (time.Time, bool) {
 }
 
 // Select chooses a proxy at the time now and acquires it. The error is core.ErrPoolEmpty,
-// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. With RegionStrict it is a
-// *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
+// core.ErrAllBreakersOpen, core.ErrAllBusy, a *core.RestingError or ErrBarred. With RegionStrict or
+// Regions it is a *core.RegionError instead of the first two. If the scorer fails, the rotation decides.
 func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream.Lease, error) {
 	snap, changes := s.pool.Snapshot(), s.pool.Changes()
 	switch {
-	case q.Region == RegionStrict && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
+	case q.limited() && (len(snap.All) == 0 || s.isAllOpen(changes, now)):
 		return upstream.Lease{}, s.regionError(q, now)
 	case len(snap.All) == 0:
 		return upstream.Lease{}, core.ErrPoolEmpty
@@ -147,8 +152,7 @@ func (s *Selector) Select(q *Query, scorer core.Scorer, now time.Time) (upstream
 	defer s.release(c)
 	lease, err := s.choose(c, snap, scorer)
 	switch {
-	case err == core.ErrAllBreakersOpen && q.Region == RegionStrict, err == core.ErrPoolEmpty &&
-		q.Region == RegionStrict:
+	case q.limited() && (err == core.ErrAllBreakersOpen || err == core.ErrPoolEmpty):
 		err = s.regionError(q, now)
 	case err == core.ErrAllBreakersOpen:
 		if at, ok := s.pool.NextTest(); ok && at.After(now) { // a probe in flight could end at any time
@@ -241,8 +245,8 @@ func (s *Selector) probeOverdue(c *choice, snap *upstream.Snapshot) (upstream.Le
 
 // inRegion reports whether the wanted region permits an attempt of the request through u.
 func (c *choice) inRegion(u *upstream.Upstream, snap *upstream.Snapshot) bool {
-	return !c.regionOnly() || u.RegionHash() == c.RegionHash || c.Region != RegionStrict &&
-		snap.Region(c.RegionHash) == nil
+	return !c.outsideRegion(u) &&
+		(!c.regionOnly() || u.RegionHash() == c.RegionHash || snap.Region(c.RegionHash) == nil)
 }
 
 // Limits on explorations: the number of first attempts between two explorations.
@@ -392,12 +396,14 @@ func (s *Selector) sample(c *choice, group *upstream.Group) {
 // idempotent requests, because the probe is likely to fail.
 func (c *choice) admissible(u *upstream.Upstream) bool {
 	return u.Admissible(c.elapsed, c.Idempotent) && !(len(c.Tried) > 0 && c.hasTried(u)) && c.able(u) &&
-		!c.rests(u)
+		!c.rests(u) && !c.outsideRegion(u)
 }
 
 // untried reports whether every free proxy is admissible. That is so if the request has tried none, none
-// rests, and abilities do not matter.
-func (c *choice) untried() bool { return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility }
+// rests, and neither abilities nor regions matter.
+func (c *choice) untried() bool {
+	return len(c.Tried) == 0 && len(c.resting) == 0 && !c.byAbility && c.Regions == nil
+}
 
 // Untried reports whether a proxy that q has not tried is admissible at the time now.
 func (s *Selector) Untried(q *Query, now time.Time) bool {
@@ -412,11 +418,8 @@ func (s *Selector) Untried(q *Query, now time.Time) bool {
 // if that proxy is at its max_in_flight.
 func (s *Selector) Blocked(q *Query, now time.Time) error {
 	snap, resting, at := s.pool.Snapshot(), s.rests.Of(uint64(q.HostHash)), s.pool.Elapsed(now)
-	if q.Region == RegionStrict {
-		var err error = core.ErrPoolEmpty
-		if g := snap.Region(q.RegionHash); g != nil {
-			err = blocked(g.All, resting, at)
-		}
+	if q.limited() {
+		err := q.blocked(snap.All, resting, at)
 		if err == core.ErrPoolEmpty || err == core.ErrAllBreakersOpen {
 			err = s.regionError(q, now)
 		}
@@ -425,14 +428,14 @@ func (s *Selector) Blocked(q *Query, now time.Time) error {
 	if s.isAllOpen(s.pool.Changes(), now) {
 		return core.ErrAllBreakersOpen
 	}
-	return blocked(snap.All, resting, at)
+	return q.blocked(snap.All, resting, at)
 }
 
 // blocked is Blocked for a list of proxies. at is a time as returned by Pool.Elapsed.
-func blocked(all []*upstream.Upstream, resting rest.Resting, at time.Duration) error {
+func (q *Query) blocked(all []*upstream.Upstream, resting rest.Resting, at time.Duration) error {
 	err, soonest := core.ErrPoolEmpty, time.Duration(math.MaxInt64)
 	for _, u := range all {
-		if u.Draining() {
+		if u.Draining() || q.outsideRegion(u) {
 			continue
 		}
 		until, rests := resting.Until(u.Hash(), at)
@@ -492,14 +495,8 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 	case barred:
 		return upstream.Lease{}, ErrBarred
 	}
-	group := snap.Group
-	if c.Region == RegionStrict {
-		group = snap.Region(c.RegionHash)
-	}
-	if group != nil {
-		if err := blocked(group.All, c.resting, c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
-			return upstream.Lease{}, err
-		}
+	if err := c.blocked(snap.All, c.resting, c.elapsed); err != nil && err != core.ErrAllBreakersOpen {
+		return upstream.Lease{}, err
 	}
 	return upstream.Lease{}, core.ErrAllBreakersOpen
 }
@@ -508,7 +505,7 @@ func (s *Selector) chooseTried(c *choice, snap *upstream.Snapshot) (upstream.Lea
 func (s *Selector) regionError(q *Query, now time.Time) error {
 	e := &core.RegionError{}
 	for _, u := range s.pool.NotClosed() {
-		if u.RegionHash() != q.RegionHash {
+		if q.outsideRegion(u) {
 			continue
 		}
 		v := u.Breaker().Snapshot()

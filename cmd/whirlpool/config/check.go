@@ -7,10 +7,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
@@ -80,6 +83,7 @@ func (l *loader) access() {
 		c.Warnings = append(c.Warnings, "everybody who reaches "+
 			c.Gateway.Listen+" may use the gateway: there are no [[gateway.users]]")
 	}
+	l.override("gateway.override", c.Gateway.Override)
 	seen := map[string]bool{}
 	for i, u := range c.Gateway.Users {
 		key := fmt.Sprintf("gateway.users[%d]", i)
@@ -90,8 +94,17 @@ func (l *loader) access() {
 			l.fault(key+".name", nil, "is there twice")
 		}
 		l.password(key, &u)
+		l.override(key+".override", u.Override)
+		l.rules(key+".allow", u.Allow)
+		l.rules(key+".deny", u.Deny)
 		if _, err := core.ParsePriority(u.Priority); u.Priority != "" && err != nil {
 			l.fault(key+".priority", u.Priority, "must be high, normal or low")
+		}
+		if strings.ContainsFunc(u.Name, unicode.IsControl) {
+			l.fault(key+".name", nil, "has a control character")
+		}
+		if slices.Contains(u.Regions, "") {
+			l.fault(key+".regions", nil, "has an empty name")
 		}
 		seen[u.Name] = true
 	}
@@ -113,6 +126,20 @@ func (l *loader) access() {
 	if len(c.API.Keys) == 0 && checkListen(c.API.Listen) == nil && !Loopback(c.API.Listen) {
 		l.fault("api.listen", c.API.Listen, "without keys the API listens on loopback only; add [[api.keys]] with "+
 			"name, key and role = \"admin\", or listen on 127.0.0.1")
+	}
+}
+
+func (l *loader) override(key, mode string) {
+	if _, err := retry.ParseOverrideMode(mode); err != nil {
+		l.fault(key, mode, err.Error())
+	}
+}
+
+// rules checks rules of package egress.
+func (l *loader) rules(key string, rules []string) {
+	var wrong *egress.RuleError
+	if errors.As(access.CheckRules(rules), &wrong) {
+		l.fault(fmt.Sprintf("%s[%d]", key, wrong.Index), nil, wrong.Error())
 	}
 }
 

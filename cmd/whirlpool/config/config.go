@@ -17,6 +17,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/egress"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
@@ -63,6 +64,7 @@ type Config struct {
 type Gateway struct {
 	Listen         string   `koanf:"listen" json:"listen"`
 	Users          []User   `koanf:"users" json:"users"`
+	Override       string   `koanf:"override" json:"override,omitempty"` // "" for capped if there are users, else any
 	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
 	ReplayMemory   Size     `koanf:"replay_memory" json:"replay_memory" range:"0,1024GiB"`
 	MaxConnections int      `koanf:"max_connections" json:"max_connections" range:"0,16777216"`
@@ -76,6 +78,29 @@ type User struct {
 	Password     upstream.Secret `koanf:"password" json:"password"`                     // a plain text or a hash
 	PasswordFile string          `koanf:"password_file" json:"password_file,omitempty"` // in place of Password
 	Priority     string          `koanf:"priority" json:"priority,omitempty"`           // the highest; "" for no limit
+	Override     string          `koanf:"override" json:"override,omitempty"`           // "" for gateway.override
+
+	// Limits; see access.Limits.
+	Allow          []string `koanf:"allow" json:"allow,omitempty"`
+	Deny           []string `koanf:"deny" json:"deny,omitempty"`
+	Regions        []string `koanf:"regions" json:"regions,omitempty"`
+	MaxInFlight    int      `koanf:"max_in_flight" json:"max_in_flight,omitempty" range:"0,16777216"`
+	RequestsPerDay int64    `koanf:"requests_per_day" json:"requests_per_day,omitempty" range:"0,1000000000000"`
+	BytesPerDay    Size     `koanf:"bytes_per_day" json:"bytes_per_day,omitempty" range:"0,1024GiB"`
+}
+
+// limits returns the limits of the user, whose names were checked.
+func (u *User) limits() access.Limits {
+	priority, _ := core.ParsePriority(u.Priority) // "" means no limit
+	return access.Limits{
+		Priority: priority, Override: overrideMode(u.Override), Allow: u.Allow, Deny: u.Deny, Regions: u.Regions,
+		MaxInFlight: u.MaxInFlight, RequestsPerDay: u.RequestsPerDay, BytesPerDay: int64(u.BytesPerDay),
+	}
+}
+
+func overrideMode(name string) retry.OverrideMode {
+	mode, _ := retry.ParseOverrideMode(name) // the name was checked
+	return mode
 }
 
 // Egress is the [egress] section; see egress.Config.
@@ -350,8 +375,7 @@ func Default() Config {
 func (c *Config) Engine() engine.Config {
 	users := make([]gateway.User, 0, len(c.Gateway.Users))
 	for _, u := range c.Gateway.Users {
-		priority, _ := core.ParsePriority(u.Priority) // the name was checked; "" means no limit
-		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal(), Priority: priority})
+		users = append(users, gateway.User{Name: u.Name, Password: u.Password.Reveal(), Limits: u.limits()})
 	}
 	return engine.Config{
 		Proxies: c.specs, Retry: c.Policy, Egress: egress.Config(c.Egress),
@@ -369,7 +393,8 @@ func (c *Config) Engine() engine.Config {
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
-			Users: users, Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
+			Users: users, Override: overrideMode(c.Gateway.Override),
+			Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
 			ReplayMemory:   int64(c.Gateway.ReplayMemory),
 			MaxConnections: c.Gateway.MaxConnections,
 		},

@@ -7,6 +7,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
 func TestSecretsFromVariables(t *testing.T) {
@@ -66,4 +70,35 @@ func TestPasswordFiles(t *testing.T) {
 	_, err = load(t, `gateway.users = [{ name = "a", password = "$argon2id$canary" }]`, at)
 	require.ErrorContains(t, err, "gateway.users[0].password: begins like an argon2id hash")
 	require.NotContains(t, err.Error(), "canary")
+}
+
+func TestLimitsOfUsers(t *testing.T) {
+	c, err := load(t, `
+gateway.override = "none"
+gateway.users = [{ name = "a", password = "b", override = "any", allow = ["*.example.com:443"], deny = [":25"],
+  regions = ["EU"], max_in_flight = 3, requests_per_day = 4, bytes_per_day = "5MiB", priority = "low" }]
+`, nil)
+	require.NoError(t, err)
+	set := c.Engine().Gateway
+	require.Equal(t, retry.OverrideNone, set.Override)
+	require.Equal(t, access.Limits{
+		Priority: core.PriorityLow, Override: retry.OverrideAny,
+		Allow: []string{"*.example.com:443"}, Deny: []string{":25"},
+		Regions: []string{"EU"}, MaxInFlight: 3, RequestsPerDay: 4, BytesPerDay: 5 << 20,
+	}, set.Users[0].Limits)
+	for text, want := range map[string]string{
+		`override = "some"`:                   "override: must be any, capped or none",
+		`allow = ["a", "b c"]`:                "allow[1]: rule \"b c\"",
+		`deny = ["10.0.0.1/8"]`:               "deny[0]: rule",
+		`regions = [""]`:                      "regions: has an empty name",
+		`max_in_flight = -1`:                  "max_in_flight",
+		`requests_per_day = -1`:               "requests_per_day",
+		`bytes_per_day = "-1"`:                "bytes_per_day",
+		`bytes_per_day = 1, nonsense = "any"`: "nonsense",
+	} {
+		_, err := load(t, `gateway.users = [{ name = "a", password = "b", `+text+` }]`, nil)
+		require.ErrorContains(t, err, "gateway.users[0]."+want)
+	}
+	_, err = load(t, `gateway.override = "some"`, nil)
+	require.ErrorContains(t, err, "gateway.override = \"some\": must be any, capped or none")
 }

@@ -1,0 +1,134 @@
+package access
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/egress"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+)
+
+// Limits are what a user may do. The zero value has no limits.
+type Limits struct {
+	Priority       core.Priority // the highest priority that a request may have; AnyPriority for no limit
+	Override       retry.OverrideMode
+	Allow          []string // rules of package egress; a target must match one of them, if there are any
+	Deny           []string // a target must match none of them
+	Regions        []string // of the proxies that may be used; none for all proxies
+	MaxInFlight    int      // requests and tunnels at the same time; 0 for no limit
+	RequestsPerDay int64    // from 00:00 UTC on; 0 for no limit
+	BytesPerDay    int64    // of requests and responses, from 00:00 UTC on; 0 for no limit
+}
+
+// Denial is the reason why a user's request is not carried out.
+type Denial uint8
+
+// The reasons of denials.
+const (
+	Granted          Denial = iota
+	TargetDenied            // by a rule of Deny
+	TargetNotAllowed        // no rule of Allow matches
+	TooManyInFlight         // MaxInFlight
+	RequestsSpent           // RequestsPerDay
+	BytesSpent              // BytesPerDay
+)
+
+// Usage is what a user uses. It is safe for concurrent use.
+type Usage struct {
+	inFlight, requests, bytes atomic.Int64
+	day                       atomic.Int64 // days since the Unix epoch that requests and bytes are of
+	mu                        sync.Mutex   // held while a day begins
+}
+
+// AddBytes counts bytes that were sent or received for the user. They count for the day on which the user's last
+// request began.
+func (u *Usage) AddBytes(n int64) { u.bytes.Add(n) }
+
+// begin sets requests and bytes to 0 if a day has begun since the last call.
+func (u *Usage) begin(now time.Time) {
+	day := now.Unix() / secondsPerDay
+	if u.day.Load() == day {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.day.Load() != day {
+		u.requests.Store(0)
+		u.bytes.Store(0)
+		u.day.Store(day)
+	}
+}
+
+const secondsPerDay = 24 * 60 * 60
+
+// NextDay returns the time until the next day begins (UTC).
+func NextDay(now time.Time) time.Duration {
+	return time.Unix((now.Unix()/secondsPerDay+1)*secondsPerDay, 0).Sub(now)
+}
+
+// Begin grants or denies a request to a target. A granted request counts as one of the day's, and is in flight until
+// End is called. rule is the rule of a TargetDenied.
+func (a *Account) Begin(host string, port uint16, now time.Time) (denial Denial, rule string) {
+	if rule, denied := a.deny.Match(host, port); denied {
+		return TargetDenied, rule
+	}
+	if !a.allow.Empty() {
+		if _, allowed := a.allow.Match(host, port); !allowed {
+			return TargetNotAllowed, ""
+		}
+	}
+	u := a.Usage
+	u.begin(now)
+	if a.BytesPerDay > 0 && u.bytes.Load() >= a.BytesPerDay {
+		return BytesSpent, ""
+	}
+	if n := u.inFlight.Add(1); a.MaxInFlight > 0 && n > int64(a.MaxInFlight) {
+		u.inFlight.Add(-1)
+		return TooManyInFlight, ""
+	}
+	if n := u.requests.Add(1); a.RequestsPerDay > 0 && n > a.RequestsPerDay {
+		u.requests.Add(-1)
+		u.inFlight.Add(-1)
+		return RequestsSpent, ""
+	}
+	return Granted, ""
+}
+
+// End ends a request that Begin has granted.
+func (a *Account) End() { a.Usage.inFlight.Add(-1) }
+
+// BytesSpent reports whether the user has used up BytesPerDay.
+func (a *Account) BytesSpent() bool {
+	return a.BytesPerDay > 0 && a.Usage.bytes.Load() >= a.BytesPerDay
+}
+
+// Regions returns the regions of the proxies that the user may use; nil for all.
+func (a *Account) Regions() *core.Regions { return a.regions }
+
+// Today is a user with what was used today.
+type Today struct {
+	Name string
+	Limits
+	InFlight, Requests, Bytes int64
+}
+
+// Today returns the users in the order of the configuration, with what they have used since 00:00 UTC.
+func (u *Users) Today(now time.Time) []Today {
+	out := make([]Today, 0, len(u.all))
+	for _, a := range u.all {
+		a.Usage.begin(now)
+		out = append(out, Today{
+			Name: a.Name, Limits: a.Limits, InFlight: a.Usage.inFlight.Load(), Requests: a.Usage.requests.Load(),
+			Bytes: a.Usage.bytes.Load(),
+		})
+	}
+	return out
+}
+
+// CheckRules returns the error of a rule of Allow or Deny, an *egress.RuleError.
+func CheckRules(rules []string) error {
+	_, err := egress.ParseList(rules)
+	return err
+}

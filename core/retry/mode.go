@@ -1,0 +1,80 @@
+package retry
+
+import (
+	"errors"
+	"slices"
+)
+
+// OverrideMode is what an override may ask for.
+type OverrideMode uint8
+
+// The modes of overrides.
+const (
+	OverrideDefault OverrideMode = iota // the mode of the place above: a user's is the gateway's
+	OverrideAny                         // everything in the ranges of Policy
+	OverrideCapped                      // no more than the global policy has
+	OverrideNone                        // nothing: a request with an override is refused
+)
+
+var overrideModes = map[string]OverrideMode{
+	"": OverrideDefault, "any": OverrideAny, "capped": OverrideCapped, "none": OverrideNone,
+}
+
+// ParseOverrideMode parses any, capped or none; "" is OverrideDefault.
+func ParseOverrideMode(name string) (OverrideMode, error) {
+	mode, ok := overrideModes[name]
+	if !ok {
+		return OverrideDefault, errors.New("must be any, capped or none")
+	}
+	return mode, nil
+}
+
+// String returns the name that ParseOverrideMode parses.
+func (m OverrideMode) String() string {
+	for name, mode := range overrideModes {
+		if mode == m {
+			return name
+		}
+	}
+	return "unknown"
+}
+
+// capped returns q with each field that would cost proxies and targets more than p, the global policy, replaced by that
+// of p: it has no more attempts, retries no more statuses and methods, waits no shorter, and hedges no sooner.
+// It is not prepared for use.
+func (p *Policy) capped(q Policy) Policy {
+	q.MaxAttempts = min(q.MaxAttempts, p.MaxAttempts)
+	q.RetryStatusCodes = slices.DeleteFunc(slices.Clone(q.RetryStatusCodes), func(code int) bool {
+		return !p.Retries(code)
+	})
+	q.RetryNonIdempotent = q.RetryNonIdempotent && p.RetryNonIdempotent
+	q.BackoffStrategy, q.Jitter = p.BackoffStrategy, q.Jitter && p.Jitter
+	q.BaseDelay = max(q.BaseDelay, p.BaseDelay)
+	q.MaxBackoffDelay = max(q.MaxBackoffDelay, p.MaxBackoffDelay)
+	q.Multiplier = max(q.Multiplier, p.Multiplier)
+	if p.FailoverDelay == nil {
+		q.FailoverDelay = nil
+	} else if q.FailoverDelay != nil {
+		delay := max(*q.FailoverDelay, *p.FailoverDelay)
+		q.FailoverDelay = &delay
+	}
+	if p.Timeout != nil && (q.Timeout == nil || *q.Timeout > *p.Timeout) {
+		q.Timeout = p.Timeout
+	}
+	if q.Hedge.soonerThan(p.Hedge) {
+		q.Hedge = p.Hedge
+	}
+	q.HedgeBudget = min(q.HedgeBudget, p.HedgeBudget)
+	return q
+}
+
+// soonerThan reports whether a request with h may have a hedge sooner than one with limit.
+func (h Hedge) soonerThan(limit Hedge) bool {
+	switch {
+	case h.Off() || h == limit:
+		return false
+	case limit.Off() || h.P95 || limit.P95: // a percentile cannot be compared with a time
+		return true
+	}
+	return h.After < limit.After
+}
