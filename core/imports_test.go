@@ -48,8 +48,8 @@ func TestLargeDependenciesAreImportedInOnePlace(t *testing.T) {
 	}
 }
 
-// allowed lists the packages of core that each of them may import in addition to core
-// itself. Each package follows those that it imports, so this is an order in which to read them.
+// allowed lists the packages of core, and which other packages of core each may import. Each package is
+// listed after those that it imports, so this is a good order to read them.
 var allowed = map[string]string{
 	"core/socket":    "",
 	"core/http1":     "",
@@ -98,8 +98,8 @@ func TestImportsWithinCore(t *testing.T) {
 	}
 }
 
-// registryImports are the packages below plugins that the registry may import. The others are tools, for authors of
-// plugins and for the checks of uploads.
+// registryImports are the packages below plugins that the registry may import. The other ones are tools for
+// authors of plugins and for the checks of uploads.
 var registryImports = []string{"plugins/builtin", "plugins/output", "plugins/source", "plugins/wasmhost"}
 
 func TestImportsPointToCore(t *testing.T) {

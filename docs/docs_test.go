@@ -30,7 +30,7 @@ func files(t *testing.T, patterns ...string) []string {
 	return all
 }
 
-// Each scenario that a test is named after is described.
+// docs/scenarios.md describes each scenario that a test is named after.
 func TestEveryScenarioIsDescribed(t *testing.T) {
 	page := read(t, "scenarios.md")
 	for _, file := range files(t, "../integration/*_test.go") {
@@ -43,7 +43,7 @@ func TestEveryScenarioIsDescribed(t *testing.T) {
 	}
 }
 
-// Each decision is a question with a date, and is in the index.
+// The title of each decision is a question. Each decision has a date and is in the index.
 func TestEveryDecisionIsAQuestion(t *testing.T) {
 	index := read(t, "decisions/README.md")
 	for _, file := range files(t, "decisions/*.md") {
@@ -71,7 +71,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
-// Lines are at most 120 columns, except for tables, commands, and the file that a program writes.
+// Lines have at most 120 columns, except in tables, commands, and the generated file.
 func TestLinesAreShort(t *testing.T) {
 	for _, file := range files(t, "*.md", "*/*.md", "../*.md") {
 		if file == "bench-peers.md" {

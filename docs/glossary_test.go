@@ -14,7 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each Go name in the column "Go" of the glossary exists, so that a rename does not leave it behind.
+// Each Go name in the column "Go" of the glossary exists, so that the glossary is updated when a name
+// changes.
 func TestGlossaryNames(t *testing.T) {
 	declared := declaredNames(t)
 	span := regexp.MustCompile("`([^`]+)`")

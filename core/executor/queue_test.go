@@ -22,7 +22,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// busy is a bench of n proxies that admit one attempt each, and all of whose places are taken.
+// busy is a bench with n proxies that each admit one attempt. All places are taken.
 type busy struct {
 	*bench
 	leases []upstream.Lease
@@ -49,7 +49,7 @@ func startBusy(t *testing.T, n int, change func(*Tuning)) *busy {
 	return b
 }
 
-// serve lets requests take what becomes free, as the engine does.
+// serve lets requests take units that become free, as the engine does.
 func (b *bench) serve(t *testing.T) {
 	done := make(chan struct{})
 	var running sync.WaitGroup
@@ -66,12 +66,12 @@ func (b *bench) serve(t *testing.T) {
 	t.Cleanup(func() { close(done); running.Wait() })
 }
 
-// free gives the place of a proxy back after d.
+// free releases the place of a proxy after d.
 func (b *busy) free(proxy int, d time.Duration) {
 	time.AfterFunc(d, func() { b.leases[proxy].Release() })
 }
 
-// timed runs one request and returns how long it took.
+// timed runs one request and returns its duration.
 func (b *bench) timed(ctx context.Context, x *both, s *tries) (Ending[string], time.Duration) {
 	began := time.Now()
 	e := Run(ctx, b.Executor, &x.Exchange, &x.Request, Sender[string](s))
@@ -180,7 +180,7 @@ func TestEndsOfAWaitForAPlace(t *testing.T) {
 	}
 }
 
-// A place that is given to a request whose client leaves at the same moment goes to the next one.
+// If a place is given to a request whose client leaves at the same moment, the next request gets the place.
 func TestThePlaceOfAClientThatLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 1, nil)
@@ -206,7 +206,8 @@ func TestThePlaceOfAClientThatLeaves(t *testing.T) {
 	})
 }
 
-// The requests of the best priority are first; those that came later never overtake one of their own.
+// The requests of the highest priority are first. Among requests of one priority, the order is that of their
+// arrival.
 func TestOrderOfWaitingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 1, nil)
@@ -231,7 +232,8 @@ func TestOrderOfWaitingRequests(t *testing.T) {
 	})
 }
 
-// A request of a strict region waits for its own proxies, and holds up nobody else.
+// A request that is limited to a region waits for the proxies of this region. Other requests do not wait for
+// it.
 func TestARegionHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
@@ -253,7 +255,8 @@ func TestARegionHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that does.
+// A request waits for a proxy that does not rest for its host. Requests for other hosts use the proxy that
+// rests.
 func TestARestHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
@@ -284,7 +287,8 @@ func TestARestHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// A request waits for a proxy that has the ability it needs. Requests that need another one use the other proxy.
+// A request waits for a proxy with the ability that it needs. Requests that need another ability use the
+// other proxy.
 func TestAnAbilityHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBusy(t, 2, nil)
@@ -327,16 +331,16 @@ func TestAFullQueue(t *testing.T) {
 	})
 }
 
-// While the retry budget is spent, retries wait: the first in the queue gets the next one. The time
-// in the queue is a part of the backoff.
+// While the retry budget is spent, retries wait in the queue. The first one gets the next retry of the
+// budget. The time in the queue is a part of the backoff.
 func TestRetriesWaitForTheBudget(t *testing.T) {
 	for name, c := range map[string]struct {
 		ratio     float64 // of the budget
-		requests  int     // that come after 300 ms
+		requests  int     // number of requests that come after 300 ms
 		baseDelay float64
 		final     core.Final
 		took      time.Duration
-		delay     time.Duration // before the retry
+		delay     time.Duration // wait before the retry
 	}{
 		"deposits":           {0.1, 10, 0.1, core.FinalSuccess, 300 * time.Millisecond, 300 * time.Millisecond},
 		"backoff is longer":  {0.1, 10, 0.5, core.FinalSuccess, 500 * time.Millisecond, 500 * time.Millisecond},
@@ -367,8 +371,8 @@ func TestRetriesWaitForTheBudget(t *testing.T) {
 	}
 }
 
-// A client that leaves while its retry waits for the budget gets no response, and the failure that
-// was at hand is discarded.
+// If a client leaves while its retry waits for the budget, the client gets no response, and the response of
+// the failed attempt is discarded.
 func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := retry.NewBudget(retry.BudgetConfig{Ratio: 0.1}, time.Now())
@@ -385,8 +389,8 @@ func TestAClientLeavesTheQueueOfTheBudget(t *testing.T) {
 	})
 }
 
-// Many requests of all kinds want few places, and many of their clients leave. No place is lost or used
-// twice: without ServeQueues, each request still gets one, and at the end all are free.
+// Many requests of all kinds need few places, and many of their clients leave. No place is lost or used
+// twice. Each request gets a place without ServeQueues, and at the end all places are free.
 func TestNoPlaceIsLost(t *testing.T) {
 	b := start(t, 3, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 1 << 20, MaxWait: time.Minute} })
 	for i, u := range b.pool.Snapshot().All {
@@ -428,8 +432,8 @@ func TestNoPlaceIsLost(t *testing.T) {
 	b.idle(t)
 }
 
-// A place that is given back while a request is about to wait for it is not overlooked. After the last
-// request of a round nobody else gives one back.
+// A place that is released while a request is about to wait gets to this request. After the last request of a
+// round there is no other release.
 func TestNoPlaceIsOverlooked(t *testing.T) {
 	b := start(t, 1, func(t *Tuning) { t.Queue = queue.Config{MaxWaiting: 10, MaxWait: time.Minute} })
 	_, err := b.pool.Update("p0", func(s *upstream.Spec) error { s.MaxInFlight = 1; return nil })

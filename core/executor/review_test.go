@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// judge is a judge made of a function. It records its requests.
+// judge is a judge that calls a function. It records the requests.
 type judge struct {
 	wants core.Wants
 	off   bool
@@ -47,7 +47,7 @@ func (c *judged) Excerpt(w *core.Wants, e *core.Excerpt) {
 	e.Body, e.Whole, e.Length = append(e.Body[:0], "page"...), true, 4
 }
 
-// courtroom is a bench with a judge.
+// courtroom returns a bench with a judge.
 func courtroom(t *testing.T, n int, j *judge) *bench {
 	b := start(t, n, func(tuning *Tuning) { tuning.Judge = j })
 	tuning := b.Tuning()
@@ -56,7 +56,7 @@ func courtroom(t *testing.T, n int, j *judge) *bench {
 	return b
 }
 
-// judged runs a request with a judge. It returns the status that is relayed, 0 for a refusal.
+// judged runs a request with a judge. It returns the relayed status; 0 for a refusal.
 func (b *bench) judged(t *testing.T, x *both, c *judged) int {
 	end := Run(t.Context(), b.Executor, &x.Exchange, &x.Request, c)
 	if end.Refusal != nil {
@@ -76,15 +76,15 @@ func TestRulings(t *testing.T) {
 		core.RulingBanned, core.RulingTargetFault
 	for name, c := range map[string]struct {
 		ruling   core.RulingKind // on the first response
-		first    int             // its status; the next one is 200
+		first    int             // status of the first response; the next one has 200
 		change   func(*retry.Policy)
 		unsafe   bool
-		at       []time.Duration // of the attempts
+		at       []time.Duration // times of the attempts
 		ids      []string
-		status   int // that is relayed
+		status   int // relayed status
 		final    core.Final
-		cause    core.Cause // of the first attempt
-		attempts float64    // that the judge sees as left
+		cause    core.Cause // cause of the first attempt
+		attempts float64    // attempts left, as the judge gets it
 	}{
 		"fine": {ruling: fine, first: 404, at: []time.Duration{0}, ids: []string{"p0"}, status: 404,
 			final: core.FinalSuccess, cause: verdict.Answered, attempts: 2},
@@ -135,8 +135,8 @@ func TestRulings(t *testing.T) {
 	}
 }
 
-// A judge that fails, is off or does not rule on the status changes nothing, and neither do a failed attempt, a tunnel
-// or a proxy's own error page.
+// If the judge fails, is off or does not rule on the status, the outcome does not change. The same is true
+// for a failed attempt, a tunnel and a proxy's own error page.
 func TestWhatIsNotJudged(t *testing.T) {
 	ban := core.Ruling{Kind: core.RulingBanned, Rest: time.Minute}
 	for name, c := range map[string]struct {
@@ -174,8 +174,9 @@ func TestWhatIsNotJudged(t *testing.T) {
 	}
 }
 
-// A pair rests for 30 s, and for as long as the ruling says once another proxy has served the same request. When all
-// pairs rest, requests for the host are refused, and other hosts get what they got.
+// A pair rests for 30 s. When another proxy has served the same request, it rests for as long as the ruling
+// states. If all pairs of a host rest, requests for this host are refused, and requests for other hosts are
+// served as before.
 func TestRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &judge{rule: byStatus(map[float64]core.Ruling{403: {Kind: core.RulingBanned, Rest: 10 * time.Minute}})}
@@ -229,8 +230,8 @@ func TestRests(t *testing.T) {
 	})
 }
 
-// Whatever a judge rules, a request of which an attempt was made ends with the response of a target, and makes no more
-// attempts than its policy allows.
+// For all rulings: if a request had an attempt, it ends with the response of a target. It makes at most the
+// attempts that its policy permits.
 func TestAnyRulings(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
 		n := rapid.IntRange(1, 4).Draw(t, "proxies")

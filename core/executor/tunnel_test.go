@@ -18,7 +18,7 @@ import (
 
 var errDied = errors.New("died")
 
-// opened is a tunnel that stands, and what it belongs to.
+// opened is an open tunnel with its exchange.
 type opened struct {
 	*testing.T
 	*bench
@@ -27,7 +27,7 @@ type opened struct {
 	*Tunnel
 }
 
-// tunnels runs a CONNECT through the first of two proxies, and gives its tunnel to f.
+// tunnels runs a CONNECT through the first of two proxies, and calls f with the tunnel.
 func tunnels(t *testing.T, change func(*Tuning), policy func(*retry.Policy), f func(opened)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -59,7 +59,7 @@ func failures(b *bench) (n []int) {
 	return n
 }
 
-// A tunnel that died counts against its proxy at once, and the request is recorded once.
+// A tunnel that fails is charged to its proxy at once. The request is recorded once.
 func TestADeadTunnelIsRetried(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
@@ -80,8 +80,8 @@ func TestADeadTunnelIsRetried(t *testing.T) {
 	})
 }
 
-// A silent tunnel counts against its proxy only if another proxy passes on a byte, also if
-// that is the last attempt.
+// A silent tunnel is charged to its proxy only if another proxy passes on a byte of the target. This is also
+// true for the last attempt.
 func TestASilentTunnelIsChargedLater(t *testing.T) {
 	for _, served := range []bool{true, false} {
 		tunnels(t, nil, func(p *retry.Policy) { p.MaxAttempts = 2 }, func(o opened) {
@@ -101,7 +101,7 @@ func TestASilentTunnelIsChargedLater(t *testing.T) {
 	}
 }
 
-// No other proxy opens a tunnel: the request has failed, and is recorded once.
+// If no other proxy opens a tunnel, the request has failed. It is recorded once.
 func TestATunnelIsRetriedInVain(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b, k, tunnel := o.T, o.bench, o.k, o.Tunnel
@@ -119,7 +119,8 @@ func TestATunnelIsRetriedInVain(t *testing.T) {
 	})
 }
 
-// The target's silence has no limit where a retry may be refused, or no retry is possible.
+// If the retry budget may refuse a retry, or no retry is possible, there is no time limit for the target's
+// answer.
 func TestSilence(t *testing.T) {
 	budget := func(t *Tuning) { t.Budget = retry.NewBudget(retry.BudgetConfig{Ratio: 1}, time.Now()) }
 	for name, c := range map[string]struct {
@@ -151,7 +152,7 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// A tunnel that dies when no attempt is left is a failed request, not a success.
+// If a tunnel fails and no attempt is left, the request is a failure and not a success.
 func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 	one := func(p *retry.Policy) { p.MaxAttempts = 1 }
 	tunnels(t, nil, one, func(o opened) {
@@ -165,7 +166,7 @@ func TestADeadTunnelOfTheLastAttempt(t *testing.T) {
 	})
 }
 
-// A slow target is not cut for ever: each cut gives its proxy more time.
+// A slow target is not cut short again and again: each time, its proxy gets more time.
 func TestASilentTunnelGivesItsProxyMoreTime(t *testing.T) {
 	tunnels(t, nil, nil, func(o opened) {
 		t, b := o.T, o.bench

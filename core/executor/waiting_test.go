@@ -17,8 +17,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// between is a backoff of a random delay, from 0.1 to 1 s. The first one has the time in
-// which all requests begin added.
+// between is a backoff that returns a random delay from 0.1 to 1 s. It adds first to the first delay of a
+// request, so that all requests have begun by then.
 type between struct{ first float64 }
 
 func (b between) Delay(r *core.BackoffRequest) (float64, error) {
@@ -29,13 +29,13 @@ func (b between) Delay(r *core.BackoffRequest) (float64, error) {
 	return d, nil
 }
 
-// late is a Sender whose attempts all fail with 429. It records how late each retry began; a
-// negative value is early.
+// late is a Sender whose attempts all fail with 429. It records how late each retry began; a negative value
+// means too early.
 type late struct {
 	x    *both
 	due  time.Time
 	by   []time.Duration
-	over func() // called when the first try is over
+	over func() // called when the first attempt has ended
 }
 
 func (l *late) Send(context.Context, *Attempt) (int, verdict.Facts) {
@@ -51,8 +51,8 @@ func (l *late) Send(context.Context, *Attempt) (int, verdict.Facts) {
 
 func (*late) Discard(int) {}
 
-// waiting runs n exchanges at once, in real time, each with so many retries, and returns how
-// late the retries began. whenAll is called after all first attempts.
+// waiting runs n exchanges at the same time, in real time, each with the given number of retries. It returns
+// how late the retries began. It calls whenAll after all first attempts.
 func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	wait := between{first: float64(n) / 25_000}
 	b := start(t, 10, func(t *Tuning) {
@@ -84,13 +84,13 @@ func waiting(t testing.TB, n, retries int, whenAll func()) []time.Duration {
 	return by
 }
 
-// nowhere is a recorder that discards everything.
+// nowhere is a recorder that discards all events.
 type nowhere struct{}
 
 func (nowhere) Attempt(*core.AttemptEvent) {}
 func (nowhere) Request(*core.RequestEvent) {}
 
-// none is a scorer that fails, which leaves the choice to the rotation.
+// none is a scorer that fails, so the rotation decides.
 type none struct{}
 
 func (none) Score(core.Candidates, []float64) error { return errors.New("no scorer") }
@@ -101,8 +101,8 @@ func TestNoRetryIsEarly(t *testing.T) {
 	}
 }
 
-// BenchmarkWaiting measures how late 100,000 waiting retries begin, and the memory of one
-// that waits. (Point 5 of the targets: never early, the 99th percentile at most 10 ms late.)
+// BenchmarkWaiting measures how late 100,000 waiting retries begin, and the memory of a waiting request.
+// Point 5 of the targets: no retry begins early, and the 99th percentile is at most 10 ms late.
 func BenchmarkWaiting(b *testing.B) {
 	for _, n := range []int{1_000, 100_000} {
 		b.Run(map[int]string{1_000: "waiters=1000", 100_000: "waiters=100000"}[n], func(b *testing.B) {
@@ -112,7 +112,7 @@ func BenchmarkWaiting(b *testing.B) {
 				runtime.GC()
 				runtime.ReadMemStats(&before)
 				by = append(by, waiting(b, n, 3, func() {
-					time.Sleep(50 * time.Millisecond) // the last of them begin to wait
+					time.Sleep(50 * time.Millisecond) // until the last of them wait
 					runtime.ReadMemStats(&during)
 				})...)
 			}

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// deadlines is a connection that keeps its last read deadline.
+// deadlines is a connection that records its last read deadline.
 type deadlines struct {
 	net.Conn
 	mu   sync.Mutex
@@ -31,8 +31,7 @@ func (d *deadlines) ended() bool {
 	return d.last.Equal(aLongTimeAgo)
 }
 
-// Whatever the order of the calls, a wait has the deadline that was asked for, unless it has
-// been ended.
+// For all orders of the calls, a wait has the deadline that was set for it, unless the wait has been ended.
 func TestAReadDeadlineHasOneOwner(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var draining atomic.Bool
@@ -93,7 +92,7 @@ func TestAReadDeadlineHasOneOwner(t *testing.T) {
 	})
 }
 
-// A drain that comes while an idle connection begins to wait ends the wait.
+// If a drain begins while an idle connection begins to wait, the wait ends.
 func TestADrainMeetsAWait(t *testing.T) {
 	for range 1000 {
 		var draining atomic.Bool

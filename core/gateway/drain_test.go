@@ -19,8 +19,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// A connection that begins to wait for a request just as the drain begins is closed at once,
-// like one that waited before.
+// If a connection begins to wait for a request just when the drain begins, it is closed at once, like a
+// connection that has waited before.
 func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 	var meanwhile atomic.Pointer[func()]
 	r := newRig(t, nil, func(o *options) {
@@ -43,12 +43,12 @@ func TestADrainMeetsAConnectionAboutToWait(t *testing.T) {
 		r.eachConn((*connection).drain) // if it has not been drained yet
 	})
 	meanwhile.Store(&drain)
-	r.dial().ended() // it asks the time, to know until when it waits
+	r.dial().ended() // reads the time to compute the end of its wait
 	<-shut
 }
 
-// A drain closes idle connections and lets requests in flight finish; their responses say
-// that the connection ends.
+// A drain closes idle connections and lets requests in flight finish. Their responses state that the
+// connection ends.
 func TestADrainLetsRequestsFinish(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
 	r := newRig(t, answering(func(q *http.Request, body string) string {
@@ -72,7 +72,7 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 	}()
 	kept.ended()
 	fresh.ended()
-	late := r.dial() // the listener is the caller's to close
+	late := r.dial() // the caller of Shutdown must close the listener
 	a, body := late.answer("GET")
 	require.Equal(t, 503, a.StatusCode)
 	require.Contains(t, body, "too_many_connections")
@@ -86,8 +86,8 @@ func TestADrainLetsRequestsFinish(t *testing.T) {
 	require.Equal(t, []string{"success", "success"}, r.recorded.finals(), "the pipelined request was not begun")
 }
 
-// When the grace period of a drain ends, requests that wait for a retry or a response get an
-// error response, and tunnels and responses that have begun are cut.
+// At the end of the grace period of a drain, requests that wait for a retry or a response get an error
+// response. Tunnels, and responses that have begun, are cut off.
 func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	begun, over := make(chan struct{}, 5), make(chan struct{})
 	defer close(over)
@@ -123,7 +123,7 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	for range 5 {
 		<-begun
 	}
-	r.eventually("the retry waits", func() bool { return len(r.recorded.results()) == 2 }) // and the tunnel stands
+	r.eventually("the retry waits", func() bool { return len(r.recorded.results()) == 2 }) // and the tunnel stays open
 	for line := long.line(); line != ""; line = long.line() {
 	}
 	grace, cancel := context.WithCancel(context.Background())
@@ -143,7 +143,7 @@ func TestWhatADrainLeavesIsClosed(t *testing.T) {
 	require.Zero(t, r.proxy.InFlight())
 }
 
-// One client more than the limit is refused; when another has left, there is room.
+// A client beyond the limit is refused. When another client has left, a new one is accepted.
 func TestTheLimitOfConnections(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("hello")
@@ -178,7 +178,7 @@ func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
 	r := newRig(t, tunnelling(func(net.Conn, *bufio.Reader) { <-over }), nil)
 	c := r.connect()
 	c.SetWriteDeadline(time.Now().Add(time.Second))
-	n, err := c.Write(make([]byte, 64<<20)) // until every buffer on the way is full
+	n, err := c.Write(make([]byte, 64<<20)) // until all buffers on the way are full
 	require.Error(t, err, n)
 	grace, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -194,7 +194,7 @@ func TestADrainCutsATunnelThatIsStuck(t *testing.T) {
 	}
 }
 
-// A panic ends one client, served or refused, and no other.
+// A panic ends only the connection of its client, whether that client was served or refused.
 func TestAPanicEndsOneClient(t *testing.T) {
 	var broken atomic.Bool
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), func(o *options) {
@@ -209,7 +209,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	c := r.dial()
 	c.goesOn()
 	broken.Store(true)
-	r.dial().ended() // refused without a word
+	r.dial().ended() // refused without a response
 	require.False(t, broken.Load())
 	c.goesOn()
 	broken.Store(true)
@@ -218,7 +218,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	r.free()
 }
 
-// A drain does not wait for a client that got a response before it had sent everything,
+// A drain does not wait for a client that got a response before it had sent its whole request.
 func TestADrainEndsLingering(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("hello") }), nil)
 	c := r.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n")
@@ -232,7 +232,7 @@ func TestADrainEndsLingering(t *testing.T) {
 	require.Less(t, time.Since(begun), lingerWait/2+late())
 }
 
-// nor for one that goes on sending after it got a response during the drain.
+// A drain does not wait either for a client that continues to send after it got a response during the drain.
 func TestADrainEndsAnUploadThatWasAnswered(t *testing.T) {
 	asked, draining := make(chan struct{}), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {

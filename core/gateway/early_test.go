@@ -15,9 +15,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A client that reads only after it has sent everything gets the whole of an early response,
-// although the proxy has read little of the request. (A response larger than the kernel's
-// buffers would block such a client without a gateway as well.)
+// A client that sends its whole request before it reads gets an early response completely, although the proxy
+// has read little of the request. (If the response were larger than the kernel's buffers, such a client would
+// also block without a gateway.)
 func TestAnEarlyAnswer(t *testing.T) {
 	for _, size := range []int{10, 64 << 10, 128 << 10} {
 		for framing, head := range map[string]string{

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A client that does not finish a request's head in time gets a 408, however it spreads the bytes.
+// A client that does not send a complete head in time gets a 408, however it distributes the bytes over time.
 func TestAHeadThatTakesTooLong(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, answering(func(*http.Request, string) string { return ok("") }), func(o *options) {
@@ -40,7 +40,7 @@ func TestAHeadThatTakesTooLong(t *testing.T) {
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	a, _ := c.answer("GET")
 	require.Equal(t, 200, a.StatusCode)
-	time.Sleep(2 * 200 * time.Millisecond) // an idle client may wait for longer
+	time.Sleep(2 * 200 * time.Millisecond) // an idle client may wait for a longer time
 	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	a, _ = c.answer("GET")
 	require.Equal(t, 200, a.StatusCode)
@@ -48,8 +48,8 @@ func TestAHeadThatTakesTooLong(t *testing.T) {
 	r.free()
 }
 
-// At the limits of connections and of file descriptors, the clients that have waited longest for a
-// request are closed in favour of a new one. A client with a request in flight stays.
+// At the limits of connections and of file descriptors, the connections that have waited longest for a
+// request are closed to make room for a new client. A client with a request in flight stays.
 func TestWaitingClientsMakeRoom(t *testing.T) {
 	for name, limit := range map[string]func(o *options){
 		"connections": func(o *options) { o.MaxConnections = 20 },
@@ -71,7 +71,7 @@ func TestWaitingClientsMakeRoom(t *testing.T) {
 			busy := r.ask("GET http://a.test/held HTTP/1.1\r\nHost: a.test\r\n\r\n")
 			<-held
 			for i := range 60 {
-				ahead.Add(int64(minWait)) // so that the clients before it have waited for long enough
+				ahead.Add(int64(minWait)) // so that the earlier clients have waited for long enough
 				if i%2 == 0 {
 					r.ask("GET http://a.test/ HTTP/1.1\r\nX: ") // a part of a head
 				} else {
@@ -122,7 +122,7 @@ func TestAnUnreadRequestIsNotEvicted(t *testing.T) {
 	r.remove(sent)
 }
 
-// Several calls of evict at once count each connection once.
+// Simultaneous calls of evict count each connection once.
 func TestEvictionsAtOnce(t *testing.T) {
 	var ahead atomic.Int64
 	r := newRig(t, nil, func(o *options) {
@@ -140,9 +140,9 @@ func TestEvictionsAtOnce(t *testing.T) {
 			wg.Go(func() { r.evict() })
 		}
 		wg.Wait()
-		ahead.Add(int64(minWait)) // a connection's first wait may begin late
+		ahead.Add(int64(minWait)) // because the first wait of a connection may begin late
 		return r.Connections() <= 0
 	})
-	r.wg.Wait() // each connection's goroutine has ended
+	r.wg.Wait() // until each connection's goroutine has ended
 	require.Zero(t, r.Connections())
 }

@@ -25,7 +25,7 @@ const (
 	goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 )
 
-// head reads the head of a request only, as a proxy.
+// head reads the head of a request, as a proxy does.
 func head(t *testing.T, b *bufio.Reader) *http.Request {
 	q, err := http.ReadRequest(b)
 	if err != nil {
@@ -37,7 +37,7 @@ func head(t *testing.T, b *bufio.Reader) *http.Request {
 	return q
 }
 
-// counting counts the bytes read of a body.
+// counting counts the bytes that are read of a body.
 type counting struct {
 	io.Reader
 	n atomic.Int64
@@ -49,8 +49,8 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A target that responds to the head gets none of the body, and its response, of any status,
-// reaches the client without a 100 before it.
+// A target that responds to the head gets no part of the body. Its response, of any status, reaches the
+// client without a 100 before it.
 func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
 	for _, status := range []string{"413 Content Too Large", "417 Expectation Failed", "401 Unauthorized", "200 OK"} {
 		rest := make(chan int64, 1)
@@ -76,7 +76,7 @@ func TestAnExpectationIsAnsweredByTheHead(t *testing.T) {
 	}
 }
 
-// net/http's client, which waits for the 100, sends nothing.
+// The client of net/http waits for the 100, and so sends nothing.
 func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -100,12 +100,12 @@ func TestAClientThatWaitsSendsNothing(t *testing.T) {
 	require.Zero(t, body.n.Load())
 }
 
-// zeros reads as endless zeros.
+// zeros is an endless stream of zeros.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// The client is asked for its body once: when the target asks, or when it is silent for a
+// The client gets one 100 for its body: when the target sends one, or when the target has been silent for a
 // while.
 func TestAnExpectationThatIsMet(t *testing.T) {
 	for name, say := range map[string]string{"asked": "HTTP/1.1 103 Hints\r\n\r\n" + goOn, "silent": ""} {
@@ -117,7 +117,7 @@ func TestAnExpectationThatIsMet(t *testing.T) {
 				if q == nil {
 					return
 				}
-				time.Sleep(20 * time.Millisecond) // none of the body may be on its way
+				time.Sleep(20 * time.Millisecond) // in this time, no part of the body may be sent
 				if n := b.Buffered(); n > 0 {
 					t.Errorf("%d bytes before they were asked for", n)
 				}
@@ -145,11 +145,11 @@ func TestAnExpectationThatIsMet(t *testing.T) {
 	}
 }
 
-// Until the client has been asked for the body, the request is retried like one without a
-// body; afterwards it is not.
+// Until the client has got the 100, the request is retried like a request without a body. After that it is
+// not retried.
 func TestAnExpectationIsTriedAgain(t *testing.T) {
 	for name, c := range map[string]struct {
-		first    string // what the proxy says to the first try
+		first    string // the proxy's response to the first attempt
 		status   int
 		attempts string
 	}{
@@ -190,7 +190,7 @@ func TestAnExpectationIsTriedAgain(t *testing.T) {
 	}
 }
 
-// If the proxy closes a reused connection on reading the head, the request is sent again.
+// If the proxy closes a reused connection when it has read the head, the request is replayed.
 func TestAnExpectationOnAStaleConnection(t *testing.T) {
 	var opened atomic.Int32
 	r := newRig(t, func(c net.Conn) {
@@ -211,7 +211,7 @@ func TestAnExpectationOnAStaleConnection(t *testing.T) {
 	}, nil)
 	c := r.ask("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	c.answer("GET")
-	c.send(strings.Replace(largeAsked, "PUT", "DELETE", 1)) // which may be repeated
+	c.send(strings.Replace(largeAsked, "PUT", "DELETE", 1)) // a method that may be repeated
 	require.Equal(t, "HTTP/1.1 100 Continue", c.line())
 	require.Empty(t, c.line())
 	go c.Write(make([]byte, large))

@@ -16,8 +16,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// lineFront is a front of another protocol: the client sends "host:port" and a line break,
-// and has a tunnel after the response "+".
+// lineFront is a front for another protocol: the client sends "host:port" and a line break. After the
+// response "+" it has a tunnel.
 type lineFront struct {
 	server *Server
 	conn   *connection
@@ -63,8 +63,7 @@ func (f lineFront) serve() {
 	}
 }
 
-// A second front works beside the HTTP front, and shares listener, connection, executor and
-// tunnel with it.
+// A second front works beside the HTTP front. Both use the same listener, connections, executor and tunnels.
 func TestAnotherFront(t *testing.T) {
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) { io.Copy(c, b) }), nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -90,7 +89,7 @@ func TestAnotherFront(t *testing.T) {
 	r.free()
 	require.Equal(t, []string{"success"}, r.recorded.finals())
 
-	r.connect().Close() // and HTTP goes on as before
+	r.connect().Close() // HTTP still works
 	r.free()
 	shut, idle := make(chan struct{}), dial("")
 	r.eventually("it is there", func() bool { return r.Connections() > 0 })

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzParseBasic: net/http reads the same user and password from credentials.
+// FuzzParseBasic: net/http parses the same user and password from the credentials.
 func FuzzParseBasic(f *testing.F) {
 	for _, value := range []string{"Basic YW5uOnA6dw==", "basic YW5uOnA6dw==", "Basic  YW5uOnA6dw== ",
 		"Basic YW5uOnA6dw", "Basic YW5u", "Bearer YW5uOnA6dw==", "Basic", "", "Basic Ym9iOg==", "Basic Og=="} {

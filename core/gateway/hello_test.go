@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// clientHello is the first flight of Go's TLS client.
+// clientHello returns the first bytes of Go's TLS client.
 func clientHello(t testing.TB, config *tls.Config) []byte {
 	t.Helper()
 	near, far := net.Pipe()
@@ -44,7 +44,7 @@ func TestClassifyAClientHello(t *testing.T) {
 	split = append(split, body[100:]...)
 	require.Equal(t, wholeHello, kindOf(split))
 
-	// No byte changes the result before the needed number of them has come.
+	// The result does not change before the needed number of bytes has arrived.
 	for n, needed := range map[int]int{0: 0, 4: 0, 8: 0, 9: 105, 104: 105, 105: 110, 110: len(split)} {
 		_, got := classify(split[:n])
 		require.Equal(t, needed, got, "%d bytes", n)
@@ -52,7 +52,7 @@ func TestClassifyAClientHello(t *testing.T) {
 
 	// With early_data as the last extension.
 	early := append(bytes.Clone(whole), 0, 42, 0, 0)
-	grow := func(at, size int) { // a length of size bytes, by the four bytes of the extension
+	grow := func(at, size int) { // adds the size of the extension to a length of size bytes
 		n := 0
 		for _, b := range early[at : at+size] {
 			n = n<<8 | int(b)
@@ -87,7 +87,7 @@ func TestClassifyAClientHello(t *testing.T) {
 	}
 }
 
-// A prefix of a hello is a partial one, and nothing that goes on after a whole hello is one.
+// A prefix of a ClientHello is a partial one. A ClientHello with further bytes is none.
 func FuzzClassify(f *testing.F) {
 	whole := clientHello(f, &tls.Config{ServerName: "site.test"})
 	f.Add(whole)

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Max-Forwards is counted down for TRACE and OPTIONS only. At 0 the gateway responds itself.
+// The gateway decrements Max-Forwards for TRACE and OPTIONS only. If it is 0, the gateway responds itself.
 func TestMaxForwards(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return ok("went on with " + q.Header.Get("Max-Forwards"))

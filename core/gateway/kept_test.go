@@ -16,7 +16,8 @@ func (k *keptBody) held() (bytes int64) {
 	return bytes
 }
 
-// A kept body is returned as it was, and its memory depends on what has arrived, not on what was announced.
+// A kept body is returned unchanged. Its memory depends on the bytes that have arrived, not on the
+// Content-Length.
 func TestKeptBodies(t *testing.T) {
 	pool := newPieces()
 	rapid.Check(t, func(t *rapid.T) {
@@ -62,7 +63,7 @@ func TestAllocOfAKeptBody(t *testing.T) {
 	}), 0.5)
 }
 
-// A client that announces a body and sends nothing of it takes no replay memory from others.
+// A client that states a length and sends nothing takes no replay memory from other clients.
 func TestAnnouncedBytesReserveNothing(t *testing.T) {
 	r := newRig(t, nil, nil)
 	c := r.ask("PUT http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nx")

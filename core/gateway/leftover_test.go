@@ -11,9 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A target that writes a body after a 204 is no fault of its proxy: the bytes left on the
-// idle connection are not taken for the next response, the next request is repeated if it
-// may be, and nobody is charged.
+// A target writes a body after a 204. The bytes that are left on the idle connection are not treated as the
+// next response. The next request is repeated if that is permitted, and nobody is charged.
 func TestABodyBehindA204(t *testing.T) {
 	for method, status := range map[string]int{"GET": 200, "POST": 502} {
 		t.Run(method, func(t *testing.T) {
@@ -30,7 +29,7 @@ func TestABodyBehindA204(t *testing.T) {
 						continue
 					}
 					io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
-					if _, err := http.ReadRequest(b); err != nil { // the next one has gone out when the body comes
+					if _, err := http.ReadRequest(b); err != nil { // the body comes after the next request
 						return
 					}
 					io.WriteString(c, "<html>\r\n")
@@ -51,7 +50,7 @@ func TestABodyBehindA204(t *testing.T) {
 	}
 }
 
-// A response with faults that HTTP lets a recipient repair is repaired and relayed.
+// A response with errors that HTTP permits to repair is repaired and relayed.
 func TestARepairedAnswer(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return "HTTP/1.1  200 OK\nX-XSS-Protection : 1\nA: b\n c\nContent-Length: 5\r\nContent-Length: 5\n\nhello"
@@ -72,7 +71,7 @@ func TestARepairedAnswer(t *testing.T) {
 	}
 }
 
-// 40 interim responses in one segment, or in 40, come before the response that is relayed.
+// 40 interim responses, in one segment or in 40 segments, precede the response that is relayed.
 func TestManyInterimAnswers(t *testing.T) {
 	for name, write := range map[string]func(net.Conn, string){
 		"in one segment": func(c net.Conn, one string) {

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A client that goes on sending after its response is read for a limited time, whatever lies
-// in the buffer.
+// A client that continues to send after its response is read for a limited time, whatever the buffer
+// contains.
 func TestLingeringEnds(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -22,7 +22,7 @@ func TestLingeringEnds(t *testing.T) {
 		require.NoError(t, err)
 		go client.Write(make([]byte, sent))
 		c := newConnection(t.Context(), raw, time.Now, new(atomic.Bool))
-		for range 4 { // the first buffer is full, if there is as much
+		for range 4 { // so that the first buffer is full
 			if len(c.reader.Buffered()) < min(sent, 4<<10) {
 				require.NoError(t, c.reader.ReadAhead())
 			}

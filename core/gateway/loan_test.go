@@ -9,7 +9,7 @@ import (
 
 func TestALoanGoesBackWhole(t *testing.T) {
 	l := loan{from: newSpares()}
-	l.back() // nothing to give back
+	l.back() // there is no buffer to return
 	l.buf = append(l.take(), "head"...)
 	lent := l.lent
 	require.Empty(t, l.take())
@@ -19,13 +19,13 @@ func TestALoanGoesBackWhole(t *testing.T) {
 	l.back()
 	require.Nil(t, l.buf)
 	require.Empty(t, l.take())
-	l.buf = append(l.buf, make([]byte, spareBuffer+1)...) // too large for others
+	l.buf = append(l.buf, make([]byte, spareBuffer+1)...) // too large for the pool
 	l.back()
 	require.Nil(t, l.buf)
 	require.LessOrEqual(t, cap(l.take()), spareBuffer)
 }
 
-// Two connections never hold the same buffer.
+// Two connections never have the same buffer.
 func TestLoansAreApart(t *testing.T) {
 	spares := newSpares()
 	one, two := loan{from: spares}, loan{from: spares}
@@ -39,6 +39,6 @@ func TestLoansAreApart(t *testing.T) {
 
 func TestAllocOfALoan(t *testing.T) {
 	l := loan{from: newSpares()}
-	// Below one and not zero: a garbage collection empties the pool.
+	// Not exactly zero, because a garbage collection empties the pool.
 	require.Less(t, testing.AllocsPerRun(1000, func() { l.take(); l.back() }), 0.5)
 }

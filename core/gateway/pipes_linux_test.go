@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// Clients that do not read their responses hold none of the descriptors that others need,
-// and get everything when they read.
+// Clients that do not read their responses use none of the descriptors that other clients need. When they
+// read, they get everything.
 func TestPipesLeaveRoomForClients(t *testing.T) {
 	const clients, spare = 8, 3
 	body := strings.Repeat("whirlpool", 1<<20)
@@ -32,7 +32,7 @@ func TestPipesLeaveRoomForClients(t *testing.T) {
 	for _, c := range all {
 		c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
 	}
-	queued := func() (bytes, of int) { // for the clients
+	queued := func() (bytes, of int) { // bytes queued for the clients, and the number of these clients
 		r.eachConn(func(c *connection) {
 			if _, n := socket.Progress(c.raw); n > 0 {
 				bytes, of = bytes+n, of+1

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 )
 
-// When the kept bodies of other requests leave no room, a request is sent once. A body of unknown
-// length is counted as it comes.
+// If the kept bodies of other requests leave no room, a request gets one attempt. A body of unknown length is
+// counted as it arrives.
 func TestReplayMemory(t *testing.T) {
 	var fail atomic.Bool
 	held, hold := make(chan struct{}), make(chan struct{})

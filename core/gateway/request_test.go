@@ -20,8 +20,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// An error response has the status and code of its cause, and the connection goes on unless
-// the beginning of the next request is unknown.
+// An error response has the status and the code of its cause. The connection continues unless the beginning
+// of the next request is unknown.
 func TestRefusals(t *testing.T) {
 	const host = "Host: a.test\r\n"
 	r := newRig(t, answering(func(*http.Request, string) string { return reply("204 No Content", "") }),
@@ -86,11 +86,11 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The version and the Connection field decide whether a connection goes on, and the response
-// says so in the terms of its version.
+// The version and the Connection field decide whether a connection continues. The response states this in the
+// form of its version.
 func TestKeepAlive(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
-		if q.Host == "cut.test" { // a body that only the connection's end ends
+		if q.Host == "cut.test" { // a body that ends with the connection
 			return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 		}
 		return ok("hello")
@@ -125,7 +125,7 @@ func TestKeepAlive(t *testing.T) {
 					"HTTP/1.0 knows no chunks")
 			}
 			want := c.answer
-			if target == "/refused" && c.host == "cut.test" { // it has a length
+			if target == "/refused" && c.host == "cut.test" { // this response has a length
 				want, keep = map[string]string{"1.0": "keep-alive"}[c.version], true
 			}
 			require.Equal(t, want, field, "%+v %s", c, target)
@@ -139,7 +139,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// 100 Continue is sent when the request has been accepted, to clients of HTTP/1.1.
+// A client of HTTP/1.1 gets 100 Continue when its request has been accepted.
 func TestExpectContinue(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, body string) string { return ok(q.Header.Get("Expect") + body) }),
 		nil)
@@ -149,7 +149,7 @@ func TestExpectContinue(t *testing.T) {
 	c.send("hello")
 	_, body := c.answer("POST")
 	require.Equal(t, "hello", body)
-	// Without a body there is nothing to wait for.
+	// Without a body there is no 100.
 	c.send("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\n\r\n")
 	require.Equal(t, "HTTP/1.1 200 OK", c.line())
 
@@ -159,7 +159,7 @@ func TestExpectContinue(t *testing.T) {
 	require.Equal(t, "hello", body, "and no expectations, which do not go on")
 }
 
-// A body that stands still gets an error response, if nothing of it has been sent on.
+// A request whose body stalls gets an error response if no part of the request has been sent to a proxy.
 func TestABodyThatStandsStill(t *testing.T) {
 	r := newRig(t, answering(func(_ *http.Request, body string) string {
 		return ok(body)
@@ -197,8 +197,8 @@ func TestPoliciesOfOneConnection(t *testing.T) {
 	}
 }
 
-// A user that a reload removes is refused with the next request, on an accepted connection
-// as well.
+// If a reload removes a user, the user's next request is refused, also on a connection that was accepted
+// before.
 func TestUsersAreCheckedAnew(t *testing.T) {
 	r := newRig(t, answering(func(*http.Request, string) string {
 		return ok("")
@@ -220,7 +220,7 @@ func TestUsersAreCheckedAnew(t *testing.T) {
 	require.Equal(t, 200, ask())
 }
 
-// The gateway adds itself to Via in both directions, after what is there.
+// The gateway adds itself to Via in both directions, after the existing entries.
 func TestVia(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nX-Seen: " + strings.Join(q.Header.Values("Via"), "|") +
@@ -233,8 +233,8 @@ func TestVia(t *testing.T) {
 	require.Equal(t, "1.0 whirlpool", a.Header.Get("X-Seen"), "the version is the client's own")
 }
 
-// The X-Whirlpool-* fields of an inner gateway end here: the client gets each field once,
-// from this gateway.
+// The X-Whirlpool-* fields of an inner gateway are not relayed: the client gets each field once, from this
+// gateway.
 func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 503 No\r\nX-Whirlpool-Outcome: pool_empty\r\nX-Whirlpool-Proxy-Id: inner\r\n" +
@@ -250,9 +250,8 @@ func TestTheInnerOutcomeIsNotRelayed(t *testing.T) {
 	}
 }
 
-// Pipelined requests get their responses in order, whatever their sizes; while one is slow,
-// and its client therefore watched, nothing of the next ones is lost. A tunnel may be the
-// last.
+// Pipelined requests get their responses in order, whatever their sizes. If one is slow, so that its client
+// is watched, no byte of the next ones is lost. The last one may be a CONNECT.
 func TestPipelinedRequests(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)
@@ -301,7 +300,7 @@ func TestPipelinedRequests(t *testing.T) {
 	require.Equal(t, strings.Repeat("z", 50_000), string(echo))
 }
 
-// A client that leaves during an attempt ends it, and nobody is charged.
+// If a client leaves during an attempt, the attempt ends, and nobody is charged.
 func TestAClientThatLeaves(t *testing.T) {
 	asked, left := make(chan struct{}), make(chan struct{})
 	defer close(left)
@@ -319,8 +318,8 @@ func TestAClientThatLeaves(t *testing.T) {
 	r.free()
 }
 
-// A response that comes before the end of the request's body reaches a client that is still
-// sending, and is the last on the connection.
+// A response before the end of the request's body reaches a client that is still sending. It is the last one
+// on the connection.
 func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
@@ -329,7 +328,7 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 		if q, err := http.ReadRequest(b); err != nil || q.ContentLength != 64<<20 {
 			return
 		}
-		io.WriteString(c, reply("413 Too much", "no")) // and it reads no further
+		io.WriteString(c, reply("413 Too much", "no")) // the proxy reads nothing more
 		<-over
 	}, nil)
 	c := r.ask("POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n")
@@ -349,8 +348,8 @@ func TestAnAnswerBeforeTheBodysEnd(t *testing.T) {
 	require.Equal(t, []string{"success"}, r.recorded.finals())
 }
 
-// Of a body that is sent in the kernel only its own bytes are sent, none of those behind it;
-// the connection ends with it.
+// If a body is copied inside the kernel, no bytes behind the body are sent. The connection ends with the
+// body.
 func TestWhatComesBehindALongBody(t *testing.T) {
 	const size = 3<<20 + 7
 	body := strings.Repeat("whirlpool", size/9+1)[:size]
@@ -402,8 +401,8 @@ func TestWhatComesBehindALongBody(t *testing.T) {
 	}
 }
 
-// A client that breaks off the request's body during the response, and a gateway that stops,
-// are no evidence against the proxy.
+// If the client ends the request's body early during the response, or the gateway stops, this is not charged
+// to the proxy.
 func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	for name, end := range map[string]func(c *client, s *Server){
 		"by the client": func(c *client, _ *Server) { c.CloseWrite() },
@@ -436,7 +435,7 @@ func TestAnAnswerThatTheProxyIsNotLetFinish(t *testing.T) {
 	}
 }
 
-// A fragment is not sent on in any form of the target. A CONNECT has none.
+// A fragment is never forwarded, whatever the form of the target. A CONNECT with a fragment is refused.
 func TestAFragmentIsCutOff(t *testing.T) {
 	seen := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
@@ -468,7 +467,7 @@ func TestLogins(t *testing.T) {
 	}
 }
 
-// Exactly one Host field is sent, the target's, whatever the request had.
+// Exactly one Host field is sent: that of the target, whatever Host fields the request has.
 func TestHost(t *testing.T) {
 	r := newRig(t, func(c net.Conn) {
 		b := bufio.NewReader(c)

@@ -31,11 +31,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// patience is the time limit for everything that has to happen: far longer than it takes, so
-// that a busy machine fails no test.
+// patience is the time limit for all expected events. It is much longer than they take, so that no test fails
+// on a busy machine.
 const patience = 30 * time.Second
 
-// options are what a rig is built from.
+// options are the settings of a rig.
 type options struct {
 	Settings
 	attempt time.Duration // the attempt timeout
@@ -43,8 +43,8 @@ type options struct {
 	now     func() time.Time
 	newID   func() core.RequestID
 	files   int
-	url     string             // of the proxy, if it is not the test's function
-	dial    transport.DialFunc // to the proxy
+	url     string             // URL of the proxy, if it is not that of the test's function
+	dial    transport.DialFunc // opens connections to the proxy
 }
 
 // rig is a gateway on real sockets with one proxy, which is a function of the test.
@@ -128,7 +128,7 @@ func (r *rig) serveConn(raw net.Conn) {
 	r.serve(c, newHTTPFront(r.Server, c).serve)
 }
 
-// free waits until nothing is held: no client, no place at the proxy.
+// free waits until nothing is held: no client connection, and no place at the proxy.
 func (r *rig) free() {
 	r.t.Helper()
 	r.eventually("every client's place and the proxy's are free", func() bool {
@@ -152,7 +152,7 @@ func (r *rig) dial() *client {
 	return &client{TCPConn: c.(*net.TCPConn), t: r.t, r: bufio.NewReader(c)}
 }
 
-// ask dials and sends.
+// ask opens a connection and sends raw.
 func (r *rig) ask(raw string) *client {
 	r.t.Helper()
 	c := r.dial()
@@ -166,7 +166,7 @@ func (c *client) send(raw string) {
 	require.NoError(c.t, err)
 }
 
-// fill sends until nothing has been read for that long.
+// fill sends bytes until the other side has read none for the given time.
 func (c *client) fill(still time.Duration) {
 	c.t.Helper()
 	for err := error(nil); !errors.Is(err, os.ErrDeadlineExceeded); {
@@ -176,7 +176,7 @@ func (c *client) fill(still time.Duration) {
 	}
 }
 
-// answer reads the response to a request with that method.
+// answer reads the response to a request with the given method.
 func (c *client) answer(method string) (*http.Response, string) {
 	c.t.Helper()
 	a, err := http.ReadResponse(c.r, &http.Request{Method: method})
@@ -195,7 +195,7 @@ func (c *client) established() *http.Response {
 	return a
 }
 
-// line reads up to a line's end.
+// line reads up to the end of a line.
 func (c *client) line() string {
 	c.t.Helper()
 	line, err := c.r.ReadString('\n')
@@ -203,7 +203,7 @@ func (c *client) line() string {
 	return strings.TrimSuffix(line, "\r\n")
 }
 
-// ended requires that the gateway has closed the connection, and that no bytes are left.
+// ended requires that the gateway has closed the connection, and that no bytes are left to read.
 func (c *client) ended() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.r)
@@ -219,7 +219,7 @@ func (c *client) goesOn() {
 	require.Equal(c.t, 400, a.StatusCode)
 }
 
-// answering is a proxy that responds to each request with what f returns.
+// answering returns a proxy that responds to each request with the result of f.
 func answering(f func(q *http.Request, body string) string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -246,7 +246,7 @@ func reply(status, body string) string {
 	return "HTTP/1.1 " + status + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// tunnelling is a proxy that accepts every CONNECT and then calls serve.
+// tunnelling returns a proxy that accepts every CONNECT and then calls serve.
 func tunnelling(serve func(c net.Conn, r *bufio.Reader)) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -268,7 +268,7 @@ func (r *rig) connect() *client {
 
 const connectTo = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
 
-// constant scores every proxy alike and waits for the base delay.
+// constant is a scorer that gives all proxies the same score, and a backoff that returns base_delay.
 type constant struct{}
 
 func (constant) Score(_ core.Candidates, scores []float64) error {
@@ -277,7 +277,7 @@ func (constant) Score(_ core.Candidates, scores []float64) error {
 }
 func (constant) Delay(r *core.BackoffRequest) (float64, error) { return r.BaseDelay, nil }
 
-// recorder keeps the events and counts of a rig.
+// recorder records the events and counts of a rig.
 type recorder struct {
 	coretest.Recorder
 	mu       sync.Mutex

@@ -30,7 +30,7 @@ func (c *client) receive(want string) {
 	require.Equal(c.t, want, string(got))
 }
 
-// A SOCKS5 client has a tunnel on the port of HTTP, whatever pieces its messages come in, and with
+// A SOCKS5 client gets a tunnel on the gateway's port, whether its messages arrive in pieces or not, and with
 // every type of address.
 func TestSOCKS5(t *testing.T) {
 	targets := make(chan string, 1)
@@ -83,10 +83,10 @@ func TestSOCKS5(t *testing.T) {
 	for _, final := range r.recorded.finals() {
 		require.Equal(t, "success", final)
 	}
-	r.connect().Close() // HTTP works on the same port
+	r.connect().Close() // HTTP still works on the same port
 }
 
-// A request that cannot be carried out gets the reply of RFC 1928 that fits, and the connection ends.
+// A request that cannot be carried out gets the appropriate reply of RFC 1928, and the connection ends.
 func TestSOCKS5Refusals(t *testing.T) {
 	status := make(chan string, 1)
 	r := newRig(t, answering(func(*http.Request, string) string { return reply(<-status, "no") }), nil)
@@ -112,12 +112,12 @@ func TestSOCKS5Refusals(t *testing.T) {
 	}
 	r.free()
 
-	c := r.ask(socksHello + "\x04\x01") // another version
+	c := r.ask(socksHello + "\x04\x01") // another version of SOCKS
 	c.receive("\x05\x00\x05\x01")
 	io.Copy(io.Discard, c.r)
 }
 
-// With users, a SOCKS5 client needs a name and password (RFC 1929). Without users it may send any.
+// If there are users, a SOCKS5 client needs a name and a password (RFC 1929). Otherwise it may send any.
 func TestSOCKS5Users(t *testing.T) {
 	echo := tunnelling(func(c net.Conn, b *bufio.Reader) { io.Copy(c, b) })
 	login := func(name, password string) string {
@@ -142,7 +142,7 @@ func TestSOCKS5Users(t *testing.T) {
 	r.ask("\x05\x02\x02\x00" + socksTarget).receive("\x05\x00" + socksSuccess)
 }
 
-// The request of a SOCKS5 client that leaves is recorded as one that got no response, as with CONNECT.
+// If a SOCKS5 client leaves, its request is recorded as one without a response, as with CONNECT.
 func TestASOCKS5ClientLeaves(t *testing.T) {
 	asked, left := make(chan struct{}, 1), make(chan struct{})
 	r := newRig(t, func(c net.Conn) {

@@ -11,8 +11,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
-// A client that does not read its responses is disconnected after body_idle, for every kind
-// of response; its goroutine and its place at the proxy are given back.
+// A client that does not read its response is disconnected after body_idle, whatever the kind of response.
+// Its goroutine and its place at the proxy are released.
 func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 	body := strings.Repeat("x", 20<<10)
 	for name, c := range map[string]struct {

@@ -11,13 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// After stop no wait for the client's body lasts, whatever the order of stop and the next
-// wait.
+// After stop, no wait for the client's body continues, whatever the order of stop and the wait.
 func TestAStoppedBodyStaysStopped(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	client, err := net.Dial("tcp", l.Addr().String()) // it sends nothing
+	client, err := net.Dial("tcp", l.Addr().String()) // the client sends nothing
 	require.NoError(t, err)
 	defer client.Close()
 	raw, err := l.Accept()

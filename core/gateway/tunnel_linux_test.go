@@ -15,15 +15,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 )
 
-// A client that has left is found out although nothing reads from it, because its target
-// does not read: the tunnel then ends after body_idle. While the client is there, it stays.
+// The target does not read, so the gateway does not read from the client. If the client leaves, this is
+// detected, and the tunnel ends after body_idle. Otherwise the tunnel stays open.
 func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	over := make(chan struct{})
 	defer close(over)
 	r := newRig(t, tunnelling(func(net.Conn, *bufio.Reader) { <-over }), func(o *options) { o.BodyIdle = idle })
 	c := r.connect()
-	c.fill(10 * idle) // and it stands for a while
+	c.fill(10 * idle) // and the tunnel stalls for a while
 	require.Equal(t, 1, r.Connections())
 	c.SetLinger(0)
 	c.Close()
@@ -31,13 +31,13 @@ func TestATunnelWhoseClientLeftEnds(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount, "the client has left")
 }
 
-// What a target has sent before it stops reading reaches the client although the client goes
-// on sending: the response to an upload that is too large, for example.
+// The bytes that a target has sent before it stops reading reach a client that continues to send. An example
+// is the response to an upload that is too large.
 func TestAResponseOfATargetThatStopsReading(t *testing.T) {
 	said := make(chan int, 1)
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
 		n := 0
-		for err := error(nil); err == nil; { // until nothing more is taken
+		for err := error(nil); err == nil; { // until the other side accepts no more bytes
 			c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			var m int
 			m, err = c.Write(make([]byte, 64<<10))
@@ -51,7 +51,7 @@ func TestAResponseOfATargetThatStopsReading(t *testing.T) {
 	c := r.connect()
 	size := <-said
 	c.send("more")
-	time.Sleep(50 * time.Millisecond) // so that it meets the end while there is still something to say
+	time.Sleep(50 * time.Millisecond) // so that the gateway meets the end while there are still bytes to forward
 	n, err := io.Copy(io.Discard, c.r)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, n, int64(size))
@@ -59,8 +59,7 @@ func TestAResponseOfATargetThatStopsReading(t *testing.T) {
 	require.Zero(t, r.proxy.Breaker().Snapshot().FailureCount)
 }
 
-// Writing the bytes after a CONNECT is watched like every write: the client may leave while
-// they wait.
+// Writing the bytes after a CONNECT is checked like every write: the client may leave while these bytes wait.
 func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	dialled := make(chan *net.TCPConn, 1)
@@ -71,7 +70,7 @@ func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 		http.ReadRequest(bufio.NewReader(c))
 		raw, err := (<-dialled).SyscallConn()
 		require.NoError(t, err)
-		for full := 0; full < 5; full++ { // what has been sent may yet make room
+		for full := 0; full < 5; full++ { // because sent bytes may make room
 			time.Sleep(idle / 10)
 			raw.Control(func(fd uintptr) {
 				for _, size := range []int{64 << 10, 1} {
@@ -91,7 +90,7 @@ func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 		o.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 			if err == nil {
-				err = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // which then grows no more
+				err = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // so that the buffer does not grow any more
 				dialled <- c.(*net.TCPConn)
 			}
 			return c, err
@@ -99,7 +98,7 @@ func TestEarlyBytesThatFindNoRoom(t *testing.T) {
 	})
 	c := r.ask(connectTo + "hello, world")
 	c.established()
-	time.Sleep(4 * idle) // its client is there: it may stand still
+	time.Sleep(4 * idle) // the client is still connected, so the tunnel may stall
 	require.Equal(t, 1, r.Connections())
 	c.SetLinger(0)
 	c.Close()

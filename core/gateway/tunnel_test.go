@@ -21,8 +21,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
 )
 
-// A tunnel carries the bytes of both sides, those after the CONNECT and after its response
-// first, and the end of each side by itself.
+// A tunnel carries the bytes of both sides, beginning with those after the CONNECT and after its response. It
+// carries the end of each side separately.
 func TestATunnelCarriesEverything(t *testing.T) {
 	said := make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
@@ -69,7 +69,7 @@ func TestATunnelCarriesEverything(t *testing.T) {
 	require.Equal(t, 1.0, r.proxy.Stats().SuccessRate)
 }
 
-// Megabytes in both directions at once are copied in the kernel.
+// Megabytes in both directions are copied inside the kernel.
 func TestATunnelInBulk(t *testing.T) {
 	const size = 8 << 20
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
@@ -89,8 +89,8 @@ func TestATunnelInBulk(t *testing.T) {
 	require.EqualValues(t, len(sent), r.recorded.down)
 }
 
-// A proxy's refusal of a CONNECT reaches the client as a response like any other, and the
-// connection goes on.
+// The refusal of a CONNECT by a proxy reaches the client like any other response, and the connection
+// continues.
 func TestARefusedConnect(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return "HTTP/1.1 403 Not here\r\nX-Why: policy\r\nConnection: X-Gone\r\nX-Gone: 1\r\nContent-Length: 4\r\n" +
@@ -99,7 +99,7 @@ func TestARefusedConnect(t *testing.T) {
 	c := r.dial()
 	for range 2 {
 		c.send(connectTo)
-		a, body := c.answer("GET") // of a refusal the body counts
+		a, body := c.answer("GET") // so that the body of the refusal is read
 		require.Equal(t, "403 Not here", a.Status)
 		require.Equal(t, "nope", body)
 		require.Equal(t, "policy", a.Header.Get("X-Why"))
@@ -115,25 +115,25 @@ func TestARefusedConnect(t *testing.T) {
 	r.free()
 }
 
-// The end of a tunnel before its first byte from the target is charged to the proxy, unless
-// the client left, or neither side had sent anything for as long as an attempt may take.
+// If a tunnel ends before the target's first byte, this is charged to the proxy. There are two exceptions:
+// the client left, or neither side had sent anything for the time of an attempt.
 func TestTheChargeOfATunnelsEnd(t *testing.T) {
 	type sides struct {
 		t      *testing.T
 		proxy  *net.TCPConn
 		client *client
-		later  func() // lets the time of an attempt pass
+		later  func() // advances the time by an attempt timeout
 		stop   func() // ends the gateway's grace period
 	}
-	heard := func(s sides) { // by the proxy
+	heard := func(s sides) { // waits until the proxy has read the client's bytes
 		s.client.send("hello")
 		_, err := io.ReadFull(s.proxy, make([]byte, 5))
 		require.NoError(s.t, err)
 	}
 	for name, c := range map[string]struct {
-		happens  func(s sides) // ends it
+		happens  func(s sides) // ends the tunnel
 		failures int
-		samples  int // what the proxy's statistics heard of
+		samples  int // number of attempts in the proxy's statistics
 	}{
 		"the proxy closes at once": {func(s sides) { s.proxy.Close() }, 1, 1},
 		"it closes when asked":     {func(s sides) { heard(s); s.proxy.Close() }, 1, 1},
@@ -198,9 +198,9 @@ func TestTheChargeOfATunnelsEnd(t *testing.T) {
 	}
 }
 
-// With a direct connection to the target there is no proxy to charge.
+// If the connection goes directly to the target, there is no proxy to charge.
 func TestADirectTargetIsNoProxy(t *testing.T) {
-	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // and closes
+	target := coretest.Serve(t, func(c net.Conn) { c.Read(make([]byte, 1)) }) // then closes
 	r := newRig(t, nil, func(o *options) { o.url = "direct://" })
 	c := r.ask("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
 	c.established()
@@ -215,8 +215,7 @@ func TestADirectTargetIsNoProxy(t *testing.T) {
 	require.Zero(t, r.proxy.Stats().Samples)
 }
 
-// A tunnel is cut without waiting for a proxy that does not read; a close alert of TLS would
-// wait.
+// A tunnel is closed without a wait for a proxy that does not read. The close alert of TLS would wait.
 func TestATunnelIsCutAtOnce(t *testing.T) {
 	certified := httptest.NewTLSServer(nil)
 	defer certified.Close()
@@ -225,9 +224,9 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 	tcp := socket.Wrap(near)
 	way := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
 	require.NoError(t, way.Handshake())
-	near.SetWriteBuffer(64 << 10) // which then grows no more
+	near.SetWriteBuffer(64 << 10) // so that the buffer does not grow any more
 	far.SetReadBuffer(4 << 10)
-	for range 3 { // until it is full
+	for range 3 { // until the buffer is full
 		tcp.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		_, err := tcp.Write(make([]byte, 64<<20))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -238,10 +237,10 @@ func TestATunnelIsCutAtOnce(t *testing.T) {
 	c.tunnel.Store(&transport.Tunnel{Conn: way})
 	begun, late := time.Now(), coretest.Lateness(t)
 	c.close()
-	require.Less(t, time.Since(begun), 4*time.Second+late()) // crypto/tls waits for 5
+	require.Less(t, time.Since(begun), 4*time.Second+late()) // crypto/tls waits for 5 s
 }
 
-// A tunnel may stand still for any time, also while its client does not read.
+// A tunnel may stall for any time, also if its client does not read.
 func TestAStillTunnelStands(t *testing.T) {
 	const size, idle = 64 << 10, 20 * time.Millisecond
 	r := newRig(t, tunnelling(func(c net.Conn, _ *bufio.Reader) {
@@ -254,7 +253,7 @@ func TestAStillTunnelStands(t *testing.T) {
 	io.WriteString(far, connectTo)
 	c := &client{far, t, bufio.NewReader(far)}
 	c.established()
-	time.Sleep(10 * idle) // so long nothing is taken
+	time.Sleep(10 * idle) // for this time the client reads nothing
 	all, err := io.ReadAll(c.r)
 	require.NoError(t, err)
 	require.Equal(t, size, len(all))
@@ -262,8 +261,8 @@ func TestAStillTunnelStands(t *testing.T) {
 	r.eventually("it is over", func() bool { return r.proxy.InFlight() == 0 })
 }
 
-// When one side of a tunnel has ended, the other may stand still for body_idle at most: a
-// side that has left looks like one that still reads.
+// When one side of a tunnel has ended, the other side may stall for at most body_idle, because a side that
+// has left cannot be distinguished from one that only reads.
 func TestATunnelHalfClosedAndStill(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	for name, end := range map[string]func(c *client, proxy *net.TCPConn){
@@ -283,7 +282,7 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 			}
 		},
 		"the target takes nothing and has no more to say": func(c *client, proxy *net.TCPConn) {
-			c.fill(4 * idle) // and it stands for a while
+			c.fill(4 * idle) // and the tunnel stalls for a while
 			proxy.CloseWrite()
 		},
 	} {
@@ -296,7 +295,7 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 				<-over
 			}), func(o *options) { o.BodyIdle = idle })
 			c := r.connect()
-			time.Sleep(4 * idle) // both sides are there: it may stand still
+			time.Sleep(4 * idle) // both sides are connected, so the tunnel may stall
 			require.Equal(t, 1, r.Connections())
 			end(c, <-proxy)
 			r.free()
@@ -305,7 +304,7 @@ func TestATunnelHalfClosedAndStill(t *testing.T) {
 
 	r := newRig(t, tunnelling(func(c net.Conn, b *bufio.Reader) {
 		io.Copy(io.Discard, b)
-		for range 12 { // for longer than it may stand still
+		for range 12 { // longer than a side may stall
 			time.Sleep(2 * idle)
 			c.Write([]byte("x"))
 		}
@@ -327,7 +326,7 @@ func TestATunnelAndAReload(t *testing.T) {
 	target := <-proxy
 	_, err := target.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err)
-	time.Sleep(50 * time.Millisecond) // so long it stands still
+	time.Sleep(50 * time.Millisecond) // the tunnel stalls for this time
 	io.WriteString(target, "hello")
 	close(over)
 	all, err := io.ReadAll(c.r)
@@ -335,7 +334,7 @@ func TestATunnelAndAReload(t *testing.T) {
 	require.Equal(t, "hello", string(all))
 }
 
-// taking takes no more than it has room for.
+// taking is a writer that accepts a limited number of bytes.
 type taking struct {
 	net.Conn
 	room atomic.Int32
@@ -349,8 +348,8 @@ func (c *taking) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Of the bytes after a CONNECT only those passed on are counted, and a tunnel that takes no
-// more of them ends.
+// Of the bytes after a CONNECT, only those that were written are counted. If the tunnel accepts no more of
+// them, it ends.
 func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
 	way := &taking{}
 	way.room.Store(1 << 10)
@@ -375,7 +374,7 @@ func TestEarlyBytesAreCountedAsTheyAreTaken(t *testing.T) {
 	require.EqualValues(t, 5, r.recorded.up)
 }
 
-// The bytes after a CONNECT that fails are not taken for a request.
+// The bytes after a CONNECT that fails are not treated as a request.
 func TestEarlyBytesWithoutATunnel(t *testing.T) {
 	asked := make(chan string, 10)
 	r := newRig(t, answering(func(q *http.Request, _ string) string {

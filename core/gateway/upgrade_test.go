@@ -29,8 +29,8 @@ func (c *client) switched() *http.Response {
 	return a
 }
 
-// After a 101 the connections are a tunnel. It carries the bytes that came with the two heads first, and the end of
-// each side by itself. The request is recorded once, when the 101 has come.
+// After a 101 the connections are a tunnel. It first carries the bytes that arrived with the two heads. It
+// carries the end of each side separately. The request is recorded once, when the 101 has arrived.
 func TestAnUpgrade(t *testing.T) {
 	asked, said := make(chan *http.Request, 1), make(chan string, 1)
 	r := newRig(t, func(c net.Conn) {
@@ -80,7 +80,7 @@ func TestAnUpgrade(t *testing.T) {
 	require.Equal(t, 1.0, r.proxy.Stats().SuccessRate)
 }
 
-// What is asked for before the 101 is retried like any other request; a client that leaves the tunnel ends it.
+// Before the 101, the request is retried like any other. A client that leaves ends the tunnel.
 func TestAnUpgradeIsRetried(t *testing.T) {
 	tries := 0
 	ended := make(chan struct{})
@@ -107,7 +107,7 @@ func TestAnUpgradeIsRetried(t *testing.T) {
 	require.Equal(t, []string{"failure", "failure", "success"}, r.recorded.results())
 }
 
-// A response other than 101 is relayed, and the connection goes on.
+// A response other than 101 is relayed, and the connection continues.
 func TestARefusedUpgrade(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, _ string) string {
 		return reply("426 Upgrade Required", q.Header.Get("Upgrade"))
@@ -119,8 +119,9 @@ func TestARefusedUpgrade(t *testing.T) {
 	c.goesOn()
 }
 
-// The Upgrade field is sent with a body of up to 16 KiB, which the target has received before it responds. With a
-// longer body it is not sent, since bytes of the body could be taken for bytes of the new protocol.
+// The Upgrade field is sent with a body of up to 16 KiB, which the target has received before it responds. It
+// is not sent with a longer body, because the target could take bytes of the body for bytes of the new
+// protocol.
 func TestAnUpgradeWithABody(t *testing.T) {
 	r := newRig(t, answering(func(q *http.Request, body string) string {
 		return ok(q.Header.Get("Upgrade") + " " + strings.ToUpper(body[:1]))
@@ -165,7 +166,8 @@ func TestAnUpgradeAfterABody(t *testing.T) {
 	r.free()
 }
 
-// A 101 that was not asked for, or that names a protocol that was not offered, is no response.
+// A 101 to a request without Upgrade, or with a protocol that the request did not offer, is an invalid
+// response.
 func TestAnUnexpected101(t *testing.T) {
 	for _, c := range []struct{ fields, response string }{
 		{"", switched},

@@ -24,7 +24,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// behaviour is how a proxy responds: with a status, or with a cause if that is not 0.
+// behaviour describes how a proxy responds: with a status, or with a cause if that is not 0.
 type behaviour struct {
 	absolute, tunnel int
 	absoluteCause    core.Cause
@@ -38,14 +38,14 @@ var works = behaviour{absolute: 200, tunnel: 200, takes: 10 * time.Millisecond}
 
 func fails(c core.Cause) behaviour { return behaviour{absoluteCause: c, tunnelCause: c} }
 
-// network is the proxies of a test, and counts the checks.
+// network has the behaviour of the proxies of a test, and counts the checks.
 type network struct {
 	mu      sync.Mutex
-	proxies map[string]behaviour // by id; works without an entry
-	sent    map[string]int       // requests by id
+	proxies map[string]behaviour // by id; a proxy without an entry works
+	sent    map[string]int       // number of requests by id
 	running map[*upstream.Upstream]int
-	most    int  // requests at once
-	overlap bool // two checks of a proxy have run at once
+	most    int  // the largest number of simultaneous requests
+	overlap bool // two checks of one proxy ran at the same time
 }
 
 func (n *network) send(ctx context.Context, u *upstream.Upstream, form health.Form, q *health.Request,
@@ -101,7 +101,7 @@ func (n *network) count(id string) int {
 	return n.sent[id]
 }
 
-// totals returns how many requests have run at once at most, and whether two were of one proxy.
+// totals returns the largest number of simultaneous requests, and whether two were for one proxy.
 func (n *network) totals() (most int, overlap bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -120,7 +120,7 @@ func (n *network) busy() bool {
 	return false
 }
 
-// fixture is a checker that runs in virtual time over proxies p0, p1 ...
+// fixture is a checker in virtual time with the proxies p0, p1 and so on.
 type fixture struct {
 	t    *testing.T
 	pool *upstream.Pool
@@ -247,7 +247,7 @@ func TestNewProxiesAreCheckedAtOnce(t *testing.T) {
 	})
 }
 
-// What the two forms of a check show.
+// The abilities that follow from the results of the two forms of a check.
 func TestAbilities(t *testing.T) {
 	const unknown, can, cannot = ability.Unknown, ability.Can, ability.Cannot
 	for name, c := range map[string]struct {
@@ -304,7 +304,7 @@ func TestAbilities(t *testing.T) {
 	}
 }
 
-// One failure in one form is no finding.
+// A single failure of one form shows nothing.
 func TestASingleFailureInOneForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 8, settings(), map[string]behaviour{"p0": {absolute: 503, tunnel: 200},
@@ -320,7 +320,7 @@ func TestASingleFailureInOneForm(t *testing.T) {
 	})
 }
 
-// If all checks fail, nothing is concluded from that: the URL's host may be down.
+// If all checks fail, this shows nothing about the proxies: the host of the URL may be down.
 func TestTheTargetIsDown(t *testing.T) {
 	for _, url := range []string{"http://a/", "https://a/"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -368,7 +368,7 @@ func TestAProxyThatFails(t *testing.T) {
 	})
 }
 
-// An open breaker whose time has passed is probed by a check if no request comes.
+// If no request comes, a check probes an open breaker whose time has passed.
 func TestChecksProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 2, 8, settings(), nil)
@@ -392,7 +392,7 @@ func TestChecksProbe(t *testing.T) {
 	})
 }
 
-// Want of descriptors says nothing of the proxy, and the check is made again soon.
+// A check that fails because no descriptor is free shows nothing about the proxy, and is repeated soon.
 func TestALocalLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 1, 8, settings(), map[string]behaviour{"p0": fails(verdict.LocalLimit)})
@@ -459,7 +459,8 @@ func TestExpectations(t *testing.T) {
 	}
 }
 
-// New settings check all proxies again; without a URL nothing is checked, and nothing is kept.
+// If the settings change, all proxies are checked again. Without a URL nothing is checked, and no results are
+// kept.
 func TestSettingsChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, 3, 8, settings(), map[string]behaviour{"p0": {absolute: 500, tunnel: 500},
@@ -527,8 +528,8 @@ func FuzzParseURL(f *testing.F) {
 	})
 }
 
-// Whatever comes and goes: no more checks at once than allowed, no two of one proxy, every proxy has a result, a
-// proxy that works is not the last choice for long, and its breaker closes.
+// For all changes of the pool: the number of simultaneous checks is limited, and a proxy has at most one.
+// Every proxy has a result. A proxy that works is chosen last only for a short time, and its breaker closes.
 func TestChecksFollowThePool(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		parallel := rapid.IntRange(1, 4).Draw(rt, "parallel")
@@ -575,7 +576,8 @@ func TestChecksFollowThePool(t *testing.T) {
 	})
 }
 
-// A proxy that asks for another authentication scheme than Basic is reported as such, unless its 407 is expected.
+// If a proxy requires an authentication scheme other than Basic, the report states this, unless a 407 is
+// expected.
 func TestASchemeThatIsNotSupported(t *testing.T) {
 	r := health.Response{Facts: verdict.Facts{Status: 407, Schemes: "Digest or NTLM"}}
 	require.Contains(t, (&health.Expect{}).Fault(&r), "Digest or NTLM")

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// pieces is a connection whose bytes come in packets of any size.
+// pieces is a connection whose bytes arrive in packets of any size.
 type pieces struct {
 	left []byte
 	size func() int
@@ -24,9 +24,9 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// A body has the same bytes and the same end whether it is read with Next, Ready and Read or
-// past the reader (Unread, Took), in any order and in packets of any size. The bytes after
-// it are not consumed.
+// A body has the same bytes and the same end whether it is read with Next, Ready and Read, or directly from
+// the connection (Unread, Took), in any order, and in packets of any size. The bytes after it are not
+// consumed.
 func TestABodyHoweverItIsTaken(t *testing.T) {
 	const behind = "HTTP/1.1 200 OK\r\n"
 	rapid.Check(t, func(t *rapid.T) {

@@ -16,8 +16,8 @@ import (
 
 const get = "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
 
-// smuggled are requests that two parsers might read differently (RFC 9112 sections 2.2, 5, 6
-// and 11.2). Each is refused, not repaired.
+// smuggled are requests that two parsers might interpret differently (RFC 9112 sections 2.2, 5, 6 and 11.2).
+// Each is refused and not repaired.
 var smuggled = map[string]string{
 	"two lengths that differ":     get + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
 	"the same length twice":       get + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
@@ -74,7 +74,7 @@ func TestRequestsThatCouldBeReadTwoWaysAreRefused(t *testing.T) {
 			require.ErrorAs(t, err, &bad)
 			assert.Equal(t, 400, bad.Status)
 			assert.NotContains(t, bad.Detail, "a.test", "an error quotes nothing of the message")
-			// The same, a byte at a time: where the packets break must not matter.
+			// The same with one byte at a time, because the division into packets must not matter.
 			err = NewReader(iotest.OneByteReader(strings.NewReader(raw))).ReadRequest(&q)
 			require.ErrorAs(t, err, &bad)
 		})
@@ -136,7 +136,7 @@ func TestRequestHeads(t *testing.T) {
 	}
 }
 
-// Every X-Whirlpool-* field ends at this hop, however long its name.
+// Every X-Whirlpool-* field is hop-by-hop, however long its name is.
 func TestOurOwnFields(t *testing.T) {
 	for n := range 30 {
 		name := "X-Whirlpool-" + strings.Repeat("a", n)
@@ -161,14 +161,14 @@ func TestResponseFraming(t *testing.T) {
 		{"HTTP/1.1 200 OK\r\n\r\n", get, UntilClose, -1, true},
 		{"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", get, Length, 3, true},
 		{"HTTP/1.1 204 No Content\r\n\r\n", get, NoBody, -1, false},
-		// a body may follow it all the same
+		// a body may follow nevertheless
 		{"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", get, NoBody, -1, true},
 		{"HTTP/1.1 999 Request denied\r\nContent-Length: 3\r\n\r\n", get, Length, 3, false},
 		{"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", get, NoBody, 9, false},
 		{"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n" +
 			"Content-Length: 0\r\n\r\n", get, NoBody, 0, false},
 		{"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", get, NoBody, 0, false},
-		// A 2xx to CONNECT has no framing, whatever it says; a refusal has.
+		// A 2xx to CONNECT has no framing, whatever its fields are. A refusal has.
 		{"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", connect, NoBody, -1, false},
 		{"HTTP/1.1 299 OK\r\nContent-Length: 3\r\nContent-Length: many\r\nTransfer-Encoding: gzip\r\n\r\n", connect,
 			NoBody, -1, false},
@@ -268,7 +268,7 @@ func FuzzReadRequest(f *testing.F) {
 		src := bufio.NewReader(bytes.NewReader(bytes.TrimLeft(raw, "\r\n")))
 		h, herr := http.ReadRequest(src)
 		if herr != nil {
-			return // stricter than we are, about URLs for one; never looser in framing, see below
+			return // net/http is stricter, for example about URLs, but never less strict about framing; see below
 		}
 		if h.Method != string(q.Method) || h.RequestURI != string(q.Target) {
 			t.Fatalf("%s %s, net/http: %s %s", q.Method, q.Target, h.Method, h.RequestURI)
@@ -328,7 +328,7 @@ func TestAnAnswersHeadCostsNoAllocation(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if raw[8:10] == " 2" { // the repair of another may cost the error that led to it
+		if raw[8:10] == " 2" { // because the repair of one error may remove the error that led to it
 			assert.Zero(t, n)
 		} else {
 			assert.LessOrEqual(t, n, 1.0)
@@ -368,8 +368,8 @@ func BenchmarkReadRequest(b *testing.B) {
 	}
 }
 
-// A reader that is released between messages goes on reading correctly, and never shares a
-// buffer with another.
+// A reader that is released between messages continues to read correctly, and never shares a buffer with
+// another reader.
 func TestReadersShareNoBuffer(t *testing.T) {
 	body := strings.Repeat("x", 40<<10)
 	message := "POST http://a.test/ HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40960\r\n\r\n" + body
@@ -395,14 +395,14 @@ func TestReadersShareNoBuffer(t *testing.T) {
 	}
 }
 
-// TLS or SOCKS on a port for HTTP is refused at its first byte, in both directions: it never
-// contains the end of a head.
+// TLS or SOCKS on a port for HTTP is refused at its first byte, in both directions, because it never contains
+// the end of a head.
 func TestAnotherProtocolIsNotWaitedFor(t *testing.T) {
 	for _, first := range []string{"\x16\x03\x01\x02\x00\x01", "\x15\x03\x01", "\x05\x01\x00", "\x04\x01\x00\x50",
 		"\x00", "\xff", "\r\n\x05"} {
 		from, to := io.Pipe()
 		t.Cleanup(func() { from.Close() })
-		go io.WriteString(to, first) // and then nothing
+		go io.WriteString(to, first) // and sends nothing more
 		var bad *ProtocolError
 		var q Request
 		require.ErrorAs(t, NewReader(from).ReadRequest(&q), &bad, "%q", first)

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A trailer section has as many fields as a header section may have: 200 in a request,
-// 1000 in a response. The limit counts the trailers and nothing else.
+// A trailer section may have as many fields as a header section: 200 in a request, 1000 in a response. The
+// limit counts only the trailers.
 func TestTheNumberOfTrailersIsLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers bool
@@ -38,8 +38,8 @@ func TestTheNumberOfTrailersIsLimited(t *testing.T) {
 	}
 }
 
-// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1): where it would frame the body of
-// a response, the response is refused. Where a response has no body, it frames nothing.
+// HTTP/1.0 has no chunked framing (RFC 9112 section 6.1). A response with it is refused if it has a body.
+// Without a body, the field has no effect.
 func TestTransferEncodingInHTTP10(t *testing.T) {
 	const te = "Transfer-Encoding: chunked\r\n"
 	for _, c := range []struct {

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A head whose Connection names thousands of fields is refused: comparing each with each
-// field would take long.
+// A head whose Connection field has thousands of names is refused, because the comparison of each name with
+// each field would take long.
 func TestConnectionNamesABoundedNumberOfFields(t *testing.T) {
 	for n, ok := range map[int]bool{100: true, 101: false, 10_000: false} {
 		head := "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nConnection: " + strings.Repeat("x,", n) + "\r\n\r\n"

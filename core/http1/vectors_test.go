@@ -16,12 +16,12 @@ import (
 type answer struct {
 	raw     string
 	method  string // GET if empty
-	status  int    // 0: it is refused
+	status  int    // 0 if the response is refused
 	body    string
-	fields  string // as they go on, without framing
-	ends    bool   // the connection is not kept
-	goElse  bool   // net/http's client reads it in another way, or not at all
-	behind  string // what stands behind it and is not read
+	fields  string // the fields that are forwarded, without framing
+	ends    bool   // the connection ends after the response
+	goElse  bool   // net/http's client interprets it differently, or not at all
+	behind  string // bytes after the response, which are not read
 	reasons string // part of the error
 }
 
@@ -31,7 +31,7 @@ const (
 	empty   = "Content-Length: 0\r\n\r\n"
 )
 
-// ways are the ways in which the bytes may arrive.
+// ways returns readers of the bytes, divided into packets in different ways.
 func ways(raw string) map[string]io.Reader {
 	return map[string]io.Reader{
 		"whole":       strings.NewReader(raw),
@@ -39,7 +39,7 @@ func ways(raw string) map[string]io.Reader {
 	}
 }
 
-// answers are of the kinds in the tests of llhttp, net/http, curl and squid, written anew.
+// answers are responses of the kinds in the tests of llhttp, net/http, curl and squid.
 var answers = map[string]answer{
 	"plain": {
 		raw:    ok200 + "A: b\r\nContent-Length: 5\r\n\r\nhello",
@@ -184,7 +184,7 @@ var answers = map[string]answer{
 	"status 999":             {raw: "HTTP/1.1 999 Denied\r\nContent-Length: 0\r\n\r\n", status: 999},
 	"HTTP/1.0 until the end": {raw: "HTTP/1.0 200 OK\r\n\r\nhello", status: 200, body: "hello", ends: true},
 
-	// Where the body ends is in doubt, or what could divide one answer into two.
+	// Responses whose body has an uncertain end, or that could be divided into two responses.
 	"lengths that differ": {
 		raw:     ok200 + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
 		reasons: "differ",
@@ -281,10 +281,9 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// net/http's client accepts and refuses the same responses, with the exceptions in the
-// table: here it skips no interim responses, it refuses control characters, and it is
-// stricter about responses without a body. What only net/http accepts can be read
-// differently by others.
+// net/http's client accepts and refuses the same responses, with the exceptions in the table. In this test it
+// skips no interim responses. It also refuses control characters, and is stricter about responses without a
+// body. A response that only net/http accepts could be interpreted differently by others.
 func TestAnswersAsGoReadsThem(t *testing.T) {
 	for name, a := range answers {
 		t.Run(name, func(t *testing.T) {
@@ -302,8 +301,8 @@ func TestAnswersAsGoReadsThem(t *testing.T) {
 	}
 }
 
-// The head of a request that cannot become valid any more is refused before its end, however
-// it is divided into packets; other heads are waited for.
+// A head of a request that cannot become valid any more is refused before its end, however it is divided into
+// packets. For other heads, the reader waits.
 func TestUnfinishedRequests(t *testing.T) {
 	const line = "GET http://a.test/ HTTP/1.1\r\n"
 	for head, refused := range map[string]bool{
@@ -428,9 +427,8 @@ func TestReadUpgrade(t *testing.T) {
 	}
 }
 
-// FuzzReadResponse: a repaired response has no CR, LF or NUL in it; when it is written again
-// it is read as the same, without a repair; and the division into packets makes no
-// difference.
+// FuzzReadResponse: a repaired response contains no CR, LF or NUL. If it is written and read again, it is the
+// same response and needs no repair. The division into packets makes no difference.
 func FuzzReadResponse(f *testing.F) {
 	for _, a := range answers {
 		f.Add([]byte(a.raw), a.method)
@@ -441,7 +439,7 @@ func FuzzReadResponse(f *testing.F) {
 			if err = r.ReadResponse(&p, []byte(method)); err != nil {
 				return p, nil, err
 			}
-			for i := range p.Fields { // they are views of what the body's bytes overwrite
+			for i := range p.Fields { // because they are views of bytes that the body overwrites
 				fd := &p.Fields[i]
 				fd.Name, fd.Value = []byte(string(fd.Name)), []byte(string(fd.Value))
 			}

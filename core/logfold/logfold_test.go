@@ -30,7 +30,7 @@ func (s *sink) Write(p []byte) (int, error) {
 
 var folded = regexp.MustCompile(`folded=(\d+)`)
 
-// count returns the number of records with that message: written ones, and all.
+// count returns the number of written records with a message, and the number of all records with it.
 func (s *sink) count(message string) (written, all int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +52,7 @@ func (s *sink) count(message string) (written, all int) {
 // noDeadline is a T without a Deadline method, which does not work in a synctest bubble.
 type noDeadline struct{ *testing.T }
 
-// No record is lost from the counts, and of each kind as many are written as its allowance permits.
+// The counts include every record. Of each kind, as many records are written as its allowance permits.
 func TestNothingIsLostFromTheCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(noDeadline{t}, func(t *rapid.T) {
@@ -64,7 +64,7 @@ func TestNothingIsLostFromTheCounts(t *testing.T) {
 			for _, k := range kinds {
 				allowed[k] = Burst
 			}
-			begun := false // a period
+			begun := false // a period has begun
 			for range rapid.IntRange(1, 20).Draw(t, "bursts") {
 				k := rapid.SampledFrom(kinds).Draw(t, "kind")
 				n := rapid.IntRange(1, Burst).Draw(t, "records")

@@ -26,7 +26,7 @@ var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 var sample = regexp.MustCompile(`^([a-z_]+)(\{[^}]*\})? (\S+)\n$`)
 
-// page is /metrics, as of now.
+// page is the content of /metrics.
 type page string
 
 func scrape(r *Recorder) page {
@@ -35,7 +35,7 @@ func scrape(r *Recorder) page {
 	return page(w.Body.String())
 }
 
-// sum adds up a metric's series whose labels include want.
+// sum returns the sum over a metric's series whose labels include want.
 func (p page) sum(t require.TestingT, name, want string) float64 {
 	sum := 0.0
 	for line := range strings.Lines(string(p)) {
@@ -52,8 +52,7 @@ func (p page) sum(t require.TestingT, name, want string) float64 {
 	return sum
 }
 
-// TestTheIdentities records a random history and holds every query, and the
-// scrape, to sums kept beside it.
+// TestTheIdentities records random events, and compares every query and the scrape with sums of its own.
 func TestTheIdentities(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
@@ -203,7 +202,7 @@ func TestTheIdentities(t *testing.T) {
 		}
 		transitions, _ := r.Transitions(24)
 		check("transitions listed", uint64(len(transitions)), opens)
-		for range 2 { // a second scrape must not count again
+		for range 2 { // a second scrape must not count the same events again
 			now := scrape(r)
 			check("scraped requests", uint64(now.sum(t, "whirlpool_requests_total", "")), requests)
 			check("scraped attempts", uint64(now.sum(t, "whirlpool_attempts_total", "")), attempts)
@@ -246,8 +245,8 @@ func TestWhatLeavesTheRetention(t *testing.T) {
 	assert.False(t, ok)
 }
 
-// A clock that was wrong by more than the retention (a machine without one, at
-// its start) and is set back loses nothing from then on.
+// A clock that was wrong by more than the retention, as on a machine without a real-time clock, is set back.
+// After that nothing is lost.
 func TestAClockThatIsSetBack(t *testing.T) {
 	now := noon.Add(48 * time.Hour)
 	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 1})
@@ -269,7 +268,7 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	assert.EqualValues(t, 60, r.ByProxy(1)["p"].Successes)
 }
 
-// So many policies are told apart; the others are one.
+// A limited number of policies have counters of their own. The others are counted together.
 func TestPoliciesAreBounded(t *testing.T) {
 	r := New(Config{})
 	for i := range maxPolicies + 5 {
@@ -281,7 +280,7 @@ func TestPoliciesAreBounded(t *testing.T) {
 	require.Equal(t, PolicyCounts{Policy: 7, Requests: 1}, p["7"])
 }
 
-// The time to the answer's head is counted without that of connecting.
+// The time until the response's head does not include the time of connecting.
 func TestThePhasesOfAnAttempt(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
@@ -293,8 +292,8 @@ func TestThePhasesOfAnAttempt(t *testing.T) {
 	}
 }
 
-// A request that waits across the hour leaves attempts in one point and itself
-// in the next: the first tells of no failure.
+// A request that waits at the end of an hour has attempts in one point and its end in the next one. The first
+// point shows no failed request.
 func TestAnHourWithAttemptsOnly(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }})
@@ -388,7 +387,7 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// A minute that has transitions only is no point of the series.
+// A minute with transitions only is not a point of the series.
 func TestAMinuteWithTransitionsOnly(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Transition(core.Transition{ProxyID: "p", To: core.Open, At: noon})
@@ -415,14 +414,14 @@ func TestTransitionsOfAWindow(t *testing.T) {
 	add("oldest", 2*time.Hour+time.Second)
 	add("old", 2*time.Hour)
 	add("new", time.Second)
-	add("late", time.Minute) // the half-opening of an open breaker has the time at which it was due
+	add("late", time.Minute) // an open breaker becomes half-open at the time when it was due
 	add("hour", time.Hour)
 	require.Equal(t, []string{"hour", "late", "new"}, ids(1))
 	require.Equal(t, []string{"old", "hour", "late", "new"}, ids(2))
 	require.Equal(t, []string{"old", "hour", "late", "new"}, ids(24), "the retention is two hours")
 }
 
-// Goroutines that begin a minute at the same moment clear its bucket once.
+// If several goroutines begin a minute at the same moment, its bucket is cleared once.
 func TestAMinuteThatBeginsForMany(t *testing.T) {
 	now := noon
 	r := New(Config{Now: func() time.Time { return now }, RetentionHours: 24})
@@ -443,7 +442,7 @@ func TestAMinuteThatBeginsForMany(t *testing.T) {
 	require.EqualValues(t, minutes*counters, r.Summary().Requests)
 }
 
-// Only so many proxies have series of their own, but all are counted.
+// A limited number of proxies have series of their own. All proxies are counted.
 func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Observe(func() []ProxyState {
@@ -461,8 +460,8 @@ func TestProxiesOfAScrapeAreBounded(t *testing.T) {
 	require.EqualValues(t, 0, page.sum(t, "whirlpool_plugin_quarantined", `"b"`))
 }
 
-// A proxy has buckets for the hours it was used in, and for no more than the
-// retention: lists that change often leave many proxies behind.
+// A proxy has a bucket only for each hour in which it was used, within the retention. So lists that change
+// often do not need much memory.
 func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 	p := &proxy{keep: 24}
 	at := func(h int) time.Time { return noon.Add(time.Duration(h) * time.Hour) }
@@ -494,8 +493,8 @@ func TestAProxyHoldsItsHoursOnly(t *testing.T) {
 	require.True(t, slices.IsSortedFunc(p.hours, func(a, b hour) int { return cmp.Compare(a.at, b.at) }))
 }
 
-// Each metric says what it is (tally's own say their name twice), and has the
-// form that Prometheus wants.
+// Each metric has a description and the form that Prometheus requires. (In the metrics of tally, the
+// description is the name.)
 func TestEachMetricSaysWhatItIs(t *testing.T) {
 	r := New(Config{Now: func() time.Time { return noon }})
 	r.Attempt(&core.AttemptEvent{Started: noon, Ended: noon, Attempt: 1, RetryReason: "http_503",
@@ -539,8 +538,8 @@ func TestEachMetricSaysWhatItIs(t *testing.T) {
 	require.Empty(t, problems)
 }
 
-// A response of status 403 or 429 is delivered, and counted apart: a pool that is blocked everywhere
-// must not look well.
+// A response with status 403 or 429 is delivered, and also counted separately: so the metrics show a pool
+// that all targets block.
 func TestRefusalsOfTheTarget(t *testing.T) {
 	r := New(Config{})
 	now := time.Now()

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// trackerModel is what a tracker should list.
+// trackerModel computes what a tracker should list.
 type trackerModel struct {
 	now     time.Time
 	nextID  core.RequestID
@@ -61,8 +61,8 @@ func withoutEmpty(r Request) Request {
 	return r
 }
 
-// The tracker lists what a simple model lists, after any sequence of calls, and what it
-// has returned does not change.
+// After any sequence of calls, the tracker lists the same requests as a simple model. The returned requests
+// do not change later.
 func TestTrackerModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		tr := NewTracker()
@@ -167,7 +167,7 @@ func search(e *Entry, busy []*Entry, f func()) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(f)
-	for range 100 { // f reaches a busy connection, most of the time
+	for range 100 { // in most runs, f reaches a busy connection
 		runtime.Gosched()
 	}
 	e.End(core.FinalSuccess, 200, noon)
@@ -177,7 +177,7 @@ func search(e *Entry, busy []*Entry, f func()) {
 	wg.Wait()
 }
 
-// A request that ends during a search is found, and found once.
+// A search finds a request that ends during the search, and finds it once.
 func TestARequestEndsDuringASearch(t *testing.T) {
 	tr := NewTracker()
 	e := tr.Track()

@@ -20,7 +20,7 @@ func zipped(text string) []byte {
 	return b.Bytes()
 }
 
-// However much of a gzip stream has arrived, the result is the beginning of what it stands for.
+// If a part of a gzip stream has arrived, the result is the beginning of the decoded body.
 func TestDecode(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringN(0, 3000, 3000).Draw(t, "text") +

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// Proxy-Status names an error of RFC 9209, or the status that a proxy responded with.
+// Proxy-Status contains an error of RFC 9209, or the status with which a proxy responded.
 func TestProxyErrors(t *testing.T) {
 	for reason, want := range map[string]string{
 		"connection_refused":    "error=connection_refused",
@@ -40,7 +40,8 @@ func TestTheErrorBodyIsJSON(t *testing.T) {
 	}
 }
 
-// POST /request has the word of the final outcome as its code, unless several codes share that outcome.
+// The error code of POST /request is the word of the final outcome, unless several codes have the same
+// outcome.
 func TestFinalCodes(t *testing.T) {
 	e := ErrorResponse{Code: "the code"}
 	for f := core.FinalSuccess; f <= core.LastFinal; f++ {
@@ -154,14 +155,14 @@ func TestRefusalResponses(t *testing.T) {
 		r := executor.Refusal{Kind: kind, RetryAfter: 1500 * time.Millisecond, Err: broken}
 		a := RefusalResponse(&r)
 		want := int64(2)
-		if kind == executor.NoneAccepts || kind == executor.Stopped { // no time makes it better
+		if kind == executor.NoneAccepts || kind == executor.Stopped { // a later repetition would not help
 			want = 0
 		}
 		require.Equal(t, want, a.RetryAfterSeconds(), kind)
 	}
 }
 
-// A head has the same fields as Outcome.Set sets in net/http's terms.
+// A head has the same fields as a net/http header after Outcome.Set.
 func TestHeads(t *testing.T) {
 	outcome := Outcome{ID: 0xabc, Attempts: 2, ProxyID: "p", Final: core.FinalExhausted}
 	h := Head{
@@ -192,8 +193,7 @@ func TestHeads(t *testing.T) {
 	require.Equal(t, want, r.Header)
 }
 
-// The fields that end at this hop are the same ones in a message and in a net/http
-// header.
+// The same fields are hop-by-hop in a message and in a net/http header.
 func TestFieldsOfThisHop(t *testing.T) {
 	h := http.Header{
 		"Connection": {"X-Mine, close"}, "X-Mine": {"1"}, "Keep-Alive": {"1"}, "Proxy-Connection": {"1"},

@@ -56,8 +56,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// FuzzTarget: a request goes to the host and port that net/url reads, and its path is sent
-// as the client wrote it.
+// FuzzTarget: a request goes to the host and port that net/url parses. Its path is sent as the client wrote
+// it.
 func FuzzTarget(f *testing.F) {
 	for _, raw := range []string{
 		"http://a.test", "http://a.test/", "HTTPS://A.test:8443/b?c=d", "http://a.test?q", "http://[::1]:80/",
@@ -89,12 +89,12 @@ func FuzzTarget(f *testing.F) {
 		var a Authority
 		u, err := url.Parse(raw)
 		if a.Set(to.Host, port) != nil || err != nil {
-			return // either may be the stricter, net/url about escapes for one
+			return // each may be stricter than the other, for example net/url about escapes
 		}
 		if web, ok := strings.CutPrefix(u.Scheme, "ws"); ok {
 			u.Scheme = "http" + web
 		}
-		host, _, _ := strings.Cut(u.Hostname(), "%") // it decodes what marks a zone
+		host, _, _ := strings.Cut(u.Hostname(), "%") // net/url decodes the sign before a zone
 		at, got, err := net.SplitHostPort(a.HostPort)
 		at, _, _ = strings.Cut(at, "%")
 		if err != nil || u.Scheme != scheme || at != strings.ToLower(host) || got != cmp.Or(u.Port(), port) {

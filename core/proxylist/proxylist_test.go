@@ -55,7 +55,7 @@ func TestOptions(t *testing.T) {
 		Metadata: map[string]string{"tier": "res"}}, spec)
 }
 
-// A line of Line is read as the same proxy.
+// Parse reads the result of Line as the same proxy.
 func TestLine(t *testing.T) {
 	for _, line := range []string{"http://h:1", "socks5h://u:p%40s%23%25@[::1]:9", "direct://",
 		"http://h:1#region=us-east&weight=3&cost=0.5&max_in_flight=9&id=a&tier=res",
@@ -127,7 +127,7 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// Lists as they are published. Each value is the proxies as URLs, and the number of warnings.
+// Lists in published forms. Each value has the proxies as URLs, and the number of warnings.
 func TestPublishedLists(t *testing.T) {
 	for name, c := range map[string]struct {
 		scheme, list string
@@ -187,8 +187,8 @@ func TestPublishedLists(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input makes Parse panic or invent a login of columns, each proxy is valid, and no warning has a
-// password.
+// FuzzParse: no input leads to a panic or makes credentials of columns. Each proxy is valid, and no warning
+// contains a password.
 func FuzzParse(f *testing.F) {
 	for _, list := range []string{"ip,port\n1.2.3.4,80\n", "ip;port;user;pass\n\"1.2.3.4\";80;u;topsecret9",
 		`["1.2.3.4:80"]`,
@@ -213,7 +213,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Lists have several fields with one meaning, some of which are empty. The result does not depend on chance.
+// If several fields have one meaning, and some are empty, the result is always the same.
 func TestFieldsWithOneMeaning(t *testing.T) {
 	for _, list := range []string{
 		`[{"ip": "192.0.2.1", "port": "8080", "region": null, "country": "US", "countryCode": "U2"}]`,

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// BenchmarkNobodyWaits measures what the queue costs a request while none waits.
+// BenchmarkNobodyWaits measures the cost of the queue for a request while no request waits.
 func BenchmarkNobodyWaits(b *testing.B) {
 	q := New[int](time.Now)
 	for b.Loop() {

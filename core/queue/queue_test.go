@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// places is the resource of these tests: units by kind.
+// places is the resource of these tests: the number of free units by kind.
 type places map[string]int
 
 // waiterOf returns a request that takes a unit of its kind.
@@ -96,13 +96,13 @@ func (m *model) displaced(p core.Priority, limit int) *Waiter[string] {
 	return nil
 }
 
-// The queue does what the model says: who takes, who waits, who is displaced, whose wait fails.
+// The queue behaves like the model: the same requests take units, wait, are displaced or fail.
 func TestTheQueueAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 12).Draw(t, "limit")
 		kinds := []string{"a", "b"}
 		m := &model{free: places{}}
-		free := places{} // of the queue
+		free := places{} // free units of the queue
 		q := New[string](time.Now)
 		var totals [core.PriorityCount + 1]Counts
 		ended := func(w *Waiter[string], want error) {
@@ -144,7 +144,7 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 					m.begin(p)
 				}
 			},
-			"free": func(t *rapid.T) { // some units become free, and each is announced
+			"free": func(t *rapid.T) { // some units become free, and each is reported to the queue
 				k := kind(t)
 				for range rapid.IntRange(1, 3).Draw(t, "n") {
 					free[k], m.free[k] = max(free[k], 0)+1, max(m.free[k], 0)+1
@@ -219,8 +219,8 @@ func TestTheQueueAgainstAModel(t *testing.T) {
 	})
 }
 
-// Of any 18 units in a row, low gets at least one while a low request waits. It does not matter that
-// requests of other priorities come between units, or that low ones leave and others take their place.
+// While a low request waits, at least one of any 18 units in a row goes to low. This is also true if requests
+// of other priorities arrive between units, or if low requests leave and others follow.
 func TestLowIsNeverStarved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		free := places{}
@@ -288,7 +288,7 @@ func TestSharesOfThePriorities(t *testing.T) {
 	}
 }
 
-// A request that waits for something else holds nobody up.
+// A request that waits for another kind of unit delays no other request.
 func TestAnotherKindHoldsNobodyUp(t *testing.T) {
 	free := places{}
 	q := New[string](time.Now)
@@ -344,8 +344,8 @@ func TestWaits(t *testing.T) {
 	})
 }
 
-// Requests take units and give them back in many goroutines, while others leave or wait for too
-// long. No unit is lost, none is used twice, and nobody is left waiting.
+// Requests take and release units in many goroutines, while other requests leave or reach their longest wait.
+// No unit is lost or used twice, and at the end no request waits.
 func TestConcurrentWaiters(t *testing.T) {
 	const units, requests = 3, 3000
 	q := New[int](time.Now)
@@ -391,10 +391,10 @@ func TestConcurrentWaiters(t *testing.T) {
 	require.EqualValues(t, units, free.Load())
 }
 
-// While nobody waits, a unit that becomes free costs no allocation and no lock.
+// While no request waits, a unit that becomes free costs no allocation and no lock.
 func TestAllocOfAFreedUnit(t *testing.T) {
 	q := New[int](time.Now)
-	q.mu.Lock() // for ever: a lock would not return
+	q.mu.Lock() // never unlocked: code that needs the lock would not return
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		q.ServeOne()
 		q.Serve()

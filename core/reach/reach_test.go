@@ -20,7 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// network is a set of proxies of which some cannot be reached, and counts the checks.
+// network is a set of proxies, some of which cannot be reached. It counts the checks.
 type network struct {
 	mu      sync.Mutex
 	down    map[string]core.Cause
@@ -57,7 +57,7 @@ func (n *network) set(id string, cause core.Cause, down bool) {
 	}
 }
 
-// totals returns how many checks have run at once at most, and how many there were.
+// totals returns the largest number of simultaneous checks, and the number of checks by proxy.
 func (n *network) totals() (most int, checks map[string]int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -70,7 +70,7 @@ func (n *network) count(id string) int {
 	return n.checks[id]
 }
 
-// start runs a checker over a pool of n proxies named p0, p1 ... in virtual time.
+// start runs a checker in virtual time with a pool of n proxies p0, p1 and so on.
 func start(t *testing.T, n, parallel int, down map[string]core.Cause) (*upstream.Pool, *network) {
 	t.Helper()
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
@@ -100,7 +100,7 @@ func get(t *testing.T, p *upstream.Pool, id string) *upstream.Upstream {
 	return u
 }
 
-// attempt runs one attempt through a proxy that ends with a cause.
+// attempt runs one attempt through a proxy. It ends with the given cause.
 func attempt(t *testing.T, u *upstream.Upstream, cause core.Cause) {
 	t.Helper()
 	lease, ok := u.Acquire(time.Now())
@@ -127,15 +127,15 @@ func TestNewProxiesAreCheckedOnce(t *testing.T) {
 	})
 }
 
-// While a proxy cannot be reached, the pool knows when the next check begins. A check that succeeds is
-// the last.
+// While a proxy cannot be reached, the pool has the time of the next check. After a check that succeeds there
+// is none.
 func TestTheNextCheckIsAnnounced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 1, 8, map[string]core.Cause{"p0": verdict.ProxyUnreachable})
 		time.Sleep(10 * time.Second)
 		for range 5 {
 			at, planned := pool.NextCheck()
-			for planned && time.Until(at) <= 100*time.Millisecond { // one runs, or is about to
+			for planned && time.Until(at) <= 100*time.Millisecond { // a check is in progress or about to begin
 				time.Sleep(50 * time.Millisecond)
 				at, planned = pool.NextCheck()
 			}
@@ -155,8 +155,8 @@ func TestTheNextCheckIsAnnounced(t *testing.T) {
 	})
 }
 
-// An entry that is dead opens its breaker without a request, and is checked less and
-// less often. When it comes back, the next request probes it.
+// The breaker of a dead proxy opens without a request. The proxy is checked less and less often. When it can
+// be reached again, the next request probes it.
 func TestADeadEntryCostsNoRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 2, 8, map[string]core.Cause{"p1": verdict.ProxyUnreachable})
@@ -186,7 +186,7 @@ func TestADeadEntryCostsNoRequest(t *testing.T) {
 	})
 }
 
-// A proxy that could not be reached for a moment is back soon after, and not 30 s later.
+// A proxy that could not be reached for a moment is used again soon, and not after 30 s.
 func TestAShortOutageEndsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 2, 8, nil)
@@ -209,8 +209,8 @@ func TestAShortOutageEndsSoon(t *testing.T) {
 	})
 }
 
-// A proxy that accepts checks and refuses requests is probed less and less often, until it serves
-// a request. After that a failure counts as a new one.
+// A proxy that passes the checks but refuses requests is probed less and less often, until it serves a
+// request. After that a failure counts as the first one.
 func TestAProxyThatAcceptsChecksOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, _ := start(t, 2, 8, nil)
@@ -240,7 +240,7 @@ func TestAProxyThatAcceptsChecksOnly(t *testing.T) {
 	})
 }
 
-// A breaker that opened for another reason is left to its timeout.
+// A breaker that opened for another reason is not checked; it waits for its open time.
 func TestOtherFailuresAreNotChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 2, 8, nil)
@@ -257,7 +257,7 @@ func TestOtherFailuresAreNotChecked(t *testing.T) {
 	})
 }
 
-// Want of descriptors says nothing of the proxy.
+// A check that fails because no descriptor is free shows nothing about the proxy.
 func TestALocalLimitIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool, n := start(t, 1, 8, map[string]core.Cause{"p0": verdict.LocalLimit})
@@ -274,9 +274,9 @@ func TestALocalLimitIsNoFailure(t *testing.T) {
 	})
 }
 
-// Whatever comes and goes: no more checks at once than allowed, a proxy has at most one
-// check running, who can be reached is no dead entry for long, and no proxy that has left is
-// checked for ever.
+// For all changes of the pool: the number of simultaneous checks is limited, and a proxy has at most one. A
+// proxy that can be reached is unavailable only for a short time. A proxy that has left the pool is not
+// checked forever.
 func TestChecksFollowThePool(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		parallel := rapid.IntRange(1, 4).Draw(rt, "parallel")

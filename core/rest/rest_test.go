@@ -30,7 +30,7 @@ func TestAPairRestsForItsHostOnly(t *testing.T) {
 	require.Nil(t, r.Of(7))
 }
 
-// TestAgainstAModel compares Rests with a map of which the pair that ends first is dropped.
+// TestAgainstAModel compares Rests with a map. If the map is full, the pair whose rest ends first is removed.
 func TestAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 6).Draw(t, "max")

@@ -47,7 +47,7 @@ func TestHedgeAsJSON(t *testing.T) {
 	}
 }
 
-// A request may have fewer hedges than the global policy allows, and no more.
+// A request may have fewer hedges than the global policy permits, but not more.
 func TestAnOverrideStaysWithinTheHedgeBudget(t *testing.T) {
 	global := policy(t, func(p *Policy) { p.HedgeBudget = 0.1 })
 	for budget, ok := range map[float64]bool{0: true, 0.1: true, 0.2: false} {
@@ -64,7 +64,7 @@ func TestAnOverrideStaysWithinTheHedgeBudget(t *testing.T) {
 	require.ErrorContains(t, err, "max_attempts")
 }
 
-// Policies without hedges have the hashes that they had before there were hedges; others differ by them.
+// A policy without hedges has the same hash as before hedges existed. Other hedges lead to other hashes.
 func TestHedgesInHashes(t *testing.T) {
 	off := policy(t, nil)
 	assert.Equal(t, off.Hash(), policy(t, func(p *Policy) { p.HedgeBudget = 0.2 }).Hash())
@@ -72,7 +72,7 @@ func TestHedgesInHashes(t *testing.T) {
 	assert.NotEqual(t, off.Hash(), policy(t, func(p *Policy) { p.Hedge.P95 = true }).Hash())
 }
 
-// After any number of first attempts there are at most so many hedges for each as the budget says, and at most
+// For any number of first attempts, the number of hedges is at most that times the hedge budget, and at most
 // hedgeBurst in a row.
 func TestTheHedgeBudget(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -115,7 +115,7 @@ func TestTheDelayOfAHedge(t *testing.T) {
 	}
 	require.Equal(t, 19*time.Millisecond, delay())
 	require.Zero(t, h.Delay(p, HedgeTunnel), "each kind has its own")
-	for i := range 2 * hedgeSamples { // the last of them are 513 to 1024 ms
+	for i := range 2 * hedgeSamples { // the last latencies are 513 to 1024 ms
 		h.Add(HedgeResponse, time.Duration(i+1)*time.Millisecond)
 	}
 	require.InDelta(t, 999, delay().Milliseconds(), 32)

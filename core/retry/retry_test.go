@@ -120,7 +120,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// The error becomes part of the error response, so it quotes only the beginning of a value.
+// An error becomes part of the error response. So it quotes only the beginning of a value.
 func TestErrorsAreShort(t *testing.T) {
 	long := strings.Repeat("a", 50_000)
 	for _, bad := range []string{long, long + "=1", `{"` + long + `": 1}`, `{"max_attempts": "` + long + `"}`,
@@ -131,7 +131,7 @@ func TestErrorsAreShort(t *testing.T) {
 	}
 }
 
-// FuzzParseHeader: no value panics, and a policy that passes Validate is in range.
+// FuzzParseHeader: no value leads to a panic, and a policy that passes Validate is within its ranges.
 func FuzzParseHeader(f *testing.F) {
 	f.Add("max_attempts=5, backoff_strategy=linear, base_delay=0.2, retry_status_codes=(429 503), retry_non_idempotent")
 	f.Add("timeout=null, failover_delay=0.5, jitter")
@@ -275,7 +275,7 @@ func TestBudgetModel(t *testing.T) {
 			"withdraw": func(t *rapid.T) {
 				have := balance()
 				if have > 1-1e-9 && have < 1+1e-9 {
-					return // rounding decides
+					return // the difference is due to rounding
 				}
 				got := b.TryWithdraw(now)
 				if got != (have >= 1) {

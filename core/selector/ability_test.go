@@ -10,8 +10,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Proxies that cannot serve the request are not chosen while another can, in a pool of any size; not for a
-// retry either. If no proxy can, all of them are used.
+// Proxies that cannot serve the request are not chosen while another proxy can, in a pool of any size. This
+// is also true for retries. If no proxy can, all proxies are used.
 func TestAbilities(t *testing.T) {
 	for _, n := range []int{3, 1000} {
 		f := newFixture(t, n, 64)
@@ -54,8 +54,8 @@ func TestAbilities(t *testing.T) {
 	}
 }
 
-// If all proxies that can serve the request are at their max_in_flight, it waits for one of them. Proxies that cannot
-// serve it are of no use.
+// If all proxies that can serve the request are at their max_in_flight, the request waits for one of them.
+// The other proxies do not matter.
 func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 	f := newFixture(t, 2, 64)
 	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)
@@ -76,7 +76,7 @@ func TestAProxyWithTheAbilityIsBusy(t *testing.T) {
 	require.Equal(t, "p1", id, "it can forward")
 }
 
-// Explorations and probes go to proxies that can serve the request.
+// Explorations and probes only use proxies that can serve the request.
 func TestExplorationsFollowAbilities(t *testing.T) {
 	f := newFixture(t, 2, 256)
 	f.get(1).Abilities().Learn(ability.TunnelTLS, 0, ability.Forever, ability.Check)

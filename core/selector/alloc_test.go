@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// Under the race detector sync.Pool drops items at random, so this test is excluded there.
+// sync.Pool drops items at random with the race detector, so this test does not run with it.
 func TestAllocSelect(t *testing.T) {
 	f := newFixture(t, 100, DefaultMaxCandidates)
 	q := Query{}

@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// Proxies that cannot be reached come last, even if each other one has as many attempts in
-// flight as it is preferred for.
+// Proxies that cannot be reached are chosen last, even if all other proxies have as many attempts in flight
+// as their preferred number.
 func TestUnreachedProxiesComeLast(t *testing.T) {
 	now := time.Unix(1000, 0)
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})

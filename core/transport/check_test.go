@@ -48,7 +48,7 @@ func TestCheckForms(t *testing.T) {
 	require.Equal(t, verdict.NoAnswerInTime, r.Facts.Err.Cause)
 }
 
-// The end of the context ends a check, and a body that breaks off is a failure.
+// A check ends when its context ends. A body that ends early is a failure.
 func TestCheckEnds(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
@@ -72,7 +72,7 @@ func TestCheckEnds(t *testing.T) {
 	require.Equal(t, "half", string(r.Body))
 }
 
-// Through direct:// a check is sent to the target itself.
+// Through direct:// the check is sent to the target itself.
 func TestCheckDirectly(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)

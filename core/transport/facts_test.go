@@ -246,9 +246,8 @@ func TestPageWait(t *testing.T) {
 	require.Equal(t, "some", string(first))
 }
 
-// TestNoViaWhereItsAnswersHaveOne plays what Apache and Privoxy were measured to
-// response: the error pages of Apache's mod_proxy look like any other Apache's, but
-// for the Via that is missing.
+// TestMissingVia simulates Apache and Privoxy as they were measured. The error pages of Apache's mod_proxy
+// are like those of any other Apache, except that they have no Via.
 func TestMissingVia(t *testing.T) {
 	sections := map[string]string{}
 	for _, name := range []string{"apache", "privoxy"} {

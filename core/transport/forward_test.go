@@ -22,8 +22,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// ways is a proxy that responds with a status to requests in absolute form, with another to CONNECT, and
-// with a third inside its tunnels; 0 never responds.
+// ways is a proxy with three statuses: of requests in absolute form, of CONNECT, and of requests inside its
+// tunnels. 0 means no response.
 type ways struct {
 	mu                       sync.Mutex
 	absolute, connect, inner int
@@ -128,12 +128,12 @@ func TestFormsOfRequests(t *testing.T) {
 	expect("POST", "c:80", 404, "CONNECT c:80, POST /")
 
 	w.set(200, 403, 404)
-	expect("GET", "d:80", 200, "CONNECT d:80, GET http://d:80/") // the tunnel is refused, and it forwards
+	expect("GET", "d:80", 200, "CONNECT d:80, GET http://d:80/") // the tunnel is refused, and the proxy forwards
 	require.Equal(t, ability.Can, state(ability.Forward))
 	expect("GET", "d:80", 200, "GET http://d:80/")
 
 	w.set(405, 200, 200)
-	expect("GET", "e:80", 405, "GET http://e:80/") // it has forwarded before
+	expect("GET", "e:80", 405, "GET http://e:80/") // the proxy has forwarded before
 	a.Forget()
 	w.set(501, 0, 0)
 	began := time.Now()
@@ -141,7 +141,7 @@ func TestFormsOfRequests(t *testing.T) {
 	require.Less(t, time.Since(began), 4*time.Second)
 }
 
-// A proxy that forwards a request no more and refuses its tunnel is not charged, if there is another proxy.
+// A proxy that does not forward any more and refuses the tunnel is not charged, if there is another proxy.
 func TestNeitherForm(t *testing.T) {
 	var w ways
 	tr := New(Config{})
@@ -165,7 +165,7 @@ func TestNeitherForm(t *testing.T) {
 	require.Equal(t, "GET http://a:80/", w.requests(), "nothing is learnt literally")
 }
 
-// The client leaves during a comparison, which ends.
+// If the client leaves during a comparison, the comparison ends.
 func TestAComparisonIsInterrupted(t *testing.T) {
 	var w ways
 	tr := New(Config{})

@@ -113,7 +113,7 @@ func TestProxyDoesNotRead(t *testing.T) {
 	}
 }
 
-// The same with a CONNECT, which must be long to fill the buffer.
+// The same with a CONNECT, which must be long so that it fills the buffer.
 func TestProxyDoesNotReadConnect(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestProxyDoesNotReadConnect(t *testing.T) {
 	}
 }
 
-// OnSlow is called if the proxy has read a body and does not respond.
+// OnSlow is called if the proxy has read a body but does not respond.
 func TestNoResponseAfterBody(t *testing.T) {
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
 	tr := New(Config{})
@@ -160,7 +160,7 @@ func TestNoResponseAfterBody(t *testing.T) {
 	assert.EqualValues(t, 1, slow.Load())
 }
 
-// The time for the end of a body is the same as for any piece of it.
+// The end of a body has the same time limit as each piece of it.
 func TestLateEndOfBody(t *testing.T) {
 	const idle = 200 * time.Millisecond
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {

@@ -37,7 +37,7 @@ type route struct {
 // that it writes before it reads again is sent at once.
 func routes(t *testing.T, respond func(net.Conn)) map[string]*route {
 	secure, roots := serveTLS(t, respond)
-	through := func(serve func(net.Conn)) func(net.Conn) { // opens a tunnel to it
+	through := func(serve func(net.Conn)) func(net.Conn) { // opens a tunnel to serve
 		return func(c net.Conn) {
 			readRequest(c)
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")

@@ -50,7 +50,7 @@ func TestSessionsAreNotShared(t *testing.T) {
 		}
 		io.WriteString(c, response)
 	})
-	through := func(c net.Conn) { // proxy and target in one
+	through := func(c net.Conn) { // proxy and target on one connection
 		readRequest(c)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		serve(c)

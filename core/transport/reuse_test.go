@@ -15,8 +15,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
-// With reuse = false each request opens a connection of its own, by every way, even if one became idle before. No TLS
-// session with a target is resumed.
+// With reuse = false each request opens its own connection, in each form, even if there is an idle one. No
+// TLS session with a target is resumed.
 func TestNoReuse(t *testing.T) {
 	respond := func(c net.Conn) {
 		r := bufio.NewReader(c)

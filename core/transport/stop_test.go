@@ -68,7 +68,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A response that another Control takes over is read with it, and its connection is kept.
+// A response that another Control adopts is read with that Control, and its connection becomes idle.
 func TestAdopt(t *testing.T) {
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		for readRequest(c) != "" {
@@ -101,14 +101,15 @@ func TestAdopt(t *testing.T) {
 	old = &Control{Deadline: time.Now().Add(time.Minute)}
 	require.Nil(t, tr.RoundTrip(t.Context(), u, old, getRequest(), &hedge))
 	require.True(t, first.Status == 200 && hedge.pc.reused)
-	own.Interrupt.Fire() // the client has left
+	own.Interrupt.Fire() // as if the client had left
 	first.Adopt(&hedge, old, own)
 	err := read(&first, own)
 	require.True(t, err != io.EOF && errors.As(err, new(net.Error)), err)
 	first.Finish(own, time.Now())
 }
 
-// The beginning of the body is read within the deadline of its own attempt. That of the other one may have passed.
+// The beginning of the body is read within the deadline of the response's own attempt. The deadline of the
+// other attempt may have passed.
 func TestPeekOfAnAdoptedResponse(t *testing.T) {
 	u := proxyAt(t, "http://"+coretest.Serve(t, func(c net.Conn) {
 		readRequest(c)

@@ -28,7 +28,7 @@ func websocketRequest() *Request {
 	return q
 }
 
-// After a 101 the connection is a tunnel by every way, on a new connection and on one that has been idle. No byte is
+// After a 101 the connection is a tunnel, in each form, whether the connection is new or was idle. No byte is
 // lost, and the connection is not reused.
 func TestSwitch(t *testing.T) {
 	respond := func(c net.Conn) {
@@ -99,8 +99,8 @@ func TestADiscarded101(t *testing.T) {
 	require.Zero(t, tr.pool(u).via.state.Load(), "a 101 shows nothing about Via")
 }
 
-// Bytes that arrived together with the response to the CONNECT are not lost, and the tunnel's connection is plain TCP,
-// which can be closed by direction.
+// Bytes that arrived together with the response to the CONNECT are not lost. The tunnel's connection is plain
+// TCP, so each direction can be closed separately.
 func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 	tr := New(Config{})
 	t.Cleanup(tr.Close)
@@ -118,8 +118,8 @@ func TestA101InOnePacketWithTheTunnel(t *testing.T) {
 	require.IsType(t, &socket.Conn{}, tun.Conn)
 }
 
-// A proxy that removes the Upgrade field gets the request once more, through a tunnel. It shows nothing about what the
-// proxy can do, and is not done if breakers count literally.
+// If a proxy removes the Upgrade field, the request is sent once more, through a tunnel. This shows nothing
+// about the proxy's abilities. It is not done if breakers count literally.
 func TestUpgradeByTunnel(t *testing.T) {
 	var w ways
 	tr := New(Config{})

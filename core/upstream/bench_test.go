@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// The time of changes of a pool, and the memory per proxy.
+// The benchmark measures the time of changes of a pool, and the memory per proxy.
 func BenchmarkPool(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		list := make([]Spec, n)

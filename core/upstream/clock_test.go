@@ -11,16 +11,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// set returns t as a clock would read it that was set forward by d since the process began. Its time of day
-// changes, and its monotonic reading does not. (Package time keeps the seconds in the bits above
-// the 30 bits of the nanoseconds.)
+// set returns the time t of a clock that was set forward by d since the process began. The time of day
+// changes, and the monotonic reading does not. (Package time stores the seconds in the bits above the 30 bits
+// of the nanoseconds.)
 func set(t time.Time, d time.Duration) time.Time {
 	wall := (*uint64)(unsafe.Pointer(&t))
 	*wall += uint64(d/time.Second) << 30
 	return t
 }
 
-// Times of day are right, and waits have the right length, after the clock was set forward or back.
+// After the clock was set forward or back, times of day are right and waits have the right length.
 func TestTheClockIsSet(t *testing.T) {
 	for _, by := range []time.Duration{8 * time.Hour, -8 * time.Hour} {
 		start, passed, adjusted := time.Now(), time.Duration(0), time.Duration(0)
@@ -45,7 +45,7 @@ func TestTheClockIsSet(t *testing.T) {
 		in := func(at time.Time) time.Duration { return at.Round(0).Sub(now().Round(0)) } // by times of day
 		passed = time.Second
 		fail()
-		p.NextTest() // keeps its result
+		p.NextTest() // the pool keeps the result
 		passed, adjusted = 11*time.Second, by
 		require.Equal(t, 20*time.Second, in(u.Breaker().Snapshot().NextTest))
 		at, ok := p.NextTest()

@@ -22,8 +22,8 @@ func (r *rig) openAll() {
 	}
 }
 
-// If no breaker is closed, each breaker admits a probe after a second, one after the other. A pool of one proxy, and
-// breakers that count literally, wait for the whole open time.
+// If no breaker is closed, the breakers admit a probe after a second, one after the other. In a pool of one
+// proxy, and if breakers count literally, a breaker waits for its whole open time.
 func TestEarlyProbes(t *testing.T) {
 	for _, c := range []struct {
 		proxies int
@@ -36,7 +36,7 @@ func TestEarlyProbes(t *testing.T) {
 		probes := map[string]int{}
 		for begin := r.now; r.now.Sub(begin) < 10*time.Second; {
 			r.pass(100 * time.Millisecond)
-			waiting := 0 // for a probe
+			waiting := 0 // number of breakers that wait for a probe
 			for _, u := range r.Snapshot().All {
 				if u.Breaker().State() == core.HalfOpen {
 					waiting++

@@ -39,7 +39,7 @@ func (r *rig) pass(d time.Duration) {
 	}
 }
 
-// settle ends an attempt with a latency for a success, or a failure.
+// settle ends an attempt: with a success of the given latency, or with a failure.
 func (r *rig) settle(lease Lease, ok bool, latency time.Duration) {
 	o := core.Outcome{Verdict: core.Failure, Latency: latency}
 	if ok {
@@ -68,12 +68,13 @@ func (r *rig) idle() (ids []string) {
 	return ids
 }
 
-// Old attempts leave the statistics without a new attempt, and in a pool larger than one sweep.
+// Old attempts leave the statistics even if there is no new attempt. This is also true in a pool larger than
+// one sweep.
 func TestStatisticsAge(t *testing.T) {
 	for _, proxies := range []int{1, 2*sweepRows + 1} {
 		r := newRig(t, proxies)
 		u := r.get(proxies - 1)
-		jump := func(d time.Duration) { // the sweeps after it visit each proxy once
+		jump := func(d time.Duration) { // advances the time, and then sweeps each proxy once
 			r.now = r.now.Add(d - 300*time.Millisecond)
 			r.pass(300 * time.Millisecond)
 		}
@@ -220,7 +221,7 @@ func TestTrials(t *testing.T) {
 	samples := u.Stats().Samples
 	r.explore(u, true)
 	require.True(t, u.OnTrial())
-	r.try(u, true, time.Millisecond) // an attempt by a selection counts as well
+	r.try(u, true, time.Millisecond) // an attempt that a selection chose counts as well
 	r.explore(u, false)
 	require.False(t, u.OnTrial())
 	require.Equal(t, samples+3, u.Stats().Samples, "nothing is forgotten")

@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// Attempts that a draining proxy refuses count as in flight for a moment. A removal that reads such a
-// count is completed by a sweep.
+// Attempts that a draining proxy refuses count as in flight for a moment. If a removal reads such a count, a
+// sweep completes the removal.
 func TestADrainAlwaysEnds(t *testing.T) {
 	for range 200 {
 		p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})

@@ -11,8 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
 )
 
-// An attempt that ends after its proxy was removed leaves nothing behind, not even when a proxy
-// of the same id has come in its place.
+// If an attempt ends after its proxy was removed, it has no effect, even if a new proxy has the same id.
 func TestARemovedProxyIsNotWatched(t *testing.T) {
 	now := time.Unix(1000, 0)
 	cfg := breaker.Default()

@@ -12,8 +12,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 )
 
-// A failure that the target is likely to have caused, because another proxy has failed there too, is not in the
-// statistics. A failure that only the proxy can have caused always is, and so is every one if breakers count literally.
+// A failure is not in the statistics if the target is the likely cause, because another proxy has failed
+// there, too. An own failure is always in the statistics. If breakers count literally, every failure is.
 func TestFailuresInTheStatistics(t *testing.T) {
 	for _, x := range []struct {
 		literal bool
@@ -55,7 +55,7 @@ func TestFailuresInTheStatistics(t *testing.T) {
 	}
 }
 
-// If the target turns out to fail for the other proxies too, the failures before are withdrawn from the statistics,
+// If the target later fails for the other proxies too, the earlier failures are removed from the statistics,
 // unless the target has served a proxy in between.
 func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 	const at, other = "dead.test:80", "other.test:80"
@@ -107,7 +107,7 @@ func TestFailuresAreWithdrawnFromTheStatistics(t *testing.T) {
 	}
 }
 
-// A window without its latest failures equals one to which they were never added.
+// A window whose latest failures were removed equals a window to which they were never added.
 func TestRemoveFailures(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		attempts := rapid.SliceOfN(rapid.Bool(), 0, windowSize).Draw(t, "attempts")

@@ -114,7 +114,7 @@ func pool(t testing.TB, now func() time.Time, notify func(core.Transition)) *Poo
 		TimeoutDuration: time.Second}, Now: now, Notify: notify})
 }
 
-// Success rate, samples and latencies are compared with those computed from all attempts: the last 100 that
+// Success rate, samples and latencies are compared with values computed from all attempts: the last 100 that
 // are not older than the memory.
 func TestTheWindowAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -220,8 +220,8 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 	assert.Equal(t, core.Closed, p.Snapshot().Get("a.test:1").Breaker().State())
 }
 
-// Proxies that share host and port (sessions of a vendor, say) keep their ids, breakers and statistics if
-// others are added or removed or the order changes.
+// Proxies with the same host and port, for example the sessions of a vendor, keep their ids, breakers and
+// statistics if others are added or removed, or if the order changes.
 func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user string) Spec { return Spec{Address: Address{Scheme: HTTP, Host: "h:1", Username: user}} }
@@ -249,7 +249,7 @@ func TestAReloadKeepsWhoSharesAPlace(t *testing.T) {
 	require.Equal(t, []string{"b h:1"}, ids(), "one that was configured and is no more goes")
 }
 
-// A proxy that was added through the API stays after a reload, unless the file has a proxy with its id.
+// A reload keeps a proxy that was added through the API, unless the file has a proxy with its id.
 func TestTheFileLeavesTheAPIsProxiesAlone(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	at := func(user, source string) Spec {
@@ -305,7 +305,7 @@ func TestDraining(t *testing.T) {
 	assert.Error(t, p.Remove("a.test:1", false))
 }
 
-// A draining proxy keeps draining while the rest of the pool changes, and is not added again.
+// A draining proxy continues to drain while the pool changes, and is not added again.
 func TestChangesDoNotEndADrain(t *testing.T) {
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	require.NoError(t, p.Apply(specs(t, "http://c.test:1")))
@@ -383,7 +383,7 @@ func TestDrainingAdmitsNothing(t *testing.T) {
 	require.Zero(t, u.InFlight())
 }
 
-// While the pool changes, each snapshot is complete and no place in flight is lost.
+// While the pool changes, each snapshot is complete, and no place in flight is lost.
 func TestThePoolUnderChange(t *testing.T) {
 	p := pool(t, time.Now, func(core.Transition) {})
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
@@ -434,7 +434,7 @@ func TestARowIsTwoCacheLines(t *testing.T) {
 	require.EqualValues(t, 128, unsafe.Sizeof(Upstream{}))
 }
 
-// A change of reuse is a change of the proxy, which keeps its state.
+// If reuse changes, the configuration of the proxy changes. The proxy keeps its state.
 func TestReuseChanges(t *testing.T) {
 	a, b := Spec{ID: "p"}, Spec{ID: "p", NoReuse: true}
 	require.False(t, a.equal(&b))
@@ -492,8 +492,8 @@ func TestOwnErrorRules(t *testing.T) {
 	require.False(t, spec().equal(spec(OwnError{Status: 501})))
 }
 
-// An own failure counts even if the target fails for the other proxies too. A failed probe counts if there is no
-// other proxy.
+// An own failure counts even if the target fails for the other proxies, too. A failed probe counts if there
+// is no other proxy.
 func TestWhatADeadTargetDoesNotExcuse(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := NewPool(PoolConfig{Breaker: breaker.Default(), Now: func() time.Time { return now }})

@@ -14,8 +14,8 @@ import (
 
 var update = flag.Bool("update", false, "write the table into docs/verdicts.md")
 
-// docs/verdicts.md has the code's table of causes.
-// go test ./core/verdict -run Document -update writes the table into the document.
+// docs/verdicts.md has the same table of causes as the code. `go test ./core/verdict -run Document -update`
+// writes the table into the document.
 func TestTheDocumentShowsTheTable(t *testing.T) {
 	const file, begin, end = "../../docs/verdicts.md", "<!-- table -->\n", "<!-- end of table -->\n"
 	text, err := os.ReadFile(file)

@@ -202,7 +202,7 @@ func TestRepeat(t *testing.T) {
 	}
 }
 
-// Every cause has a unique name and a meaning.
+// Every cause has a row with a unique name.
 func TestEveryCauseHasItsRow(t *testing.T) {
 	seen := map[string]bool{}
 	for c := range numCauses {
@@ -237,7 +237,7 @@ func TestEndRelay(t *testing.T) {
 	}
 }
 
-// Whatever the outcome of an attempt was that lost a race: it is charged to nobody, and nothing follows.
+// For all outcomes of an attempt that lost a race: it is charged to nobody, and nothing follows.
 func TestLoseRace(t *testing.T) {
 	for name, f := range map[string]*Facts{
 		"a response":  {Status: 200, Idempotent: true, Replayable: true},
@@ -272,7 +272,7 @@ func TestEndTunnel(t *testing.T) {
 	}
 }
 
-// Without a proxy the target is charged, whatever a judge rules.
+// Without a proxy the target is charged, whatever the ruling is.
 func TestRulingsOnADirectResponse(t *testing.T) {
 	answered := Judge(&Facts{Status: 200, Idempotent: true, Replayable: true})
 	for k, want := range map[core.RulingKind][2]core.Charge{ // through a proxy, direct
