@@ -55,6 +55,7 @@ var allowed = map[string]string{
 	"core/http1":     "",
 	"core/socks5":    "",
 	"core/egress":    "",
+	"core/loop":      "",
 	"core/strict":    "",
 	"core/spool":     "",
 	"core/logfold":   "",
@@ -71,13 +72,13 @@ var allowed = map[string]string{
 	"core/proxylist": "upstream",
 	"core/selector":  "ability rest upstream",
 	"core/health":    "ability evidence upstream verdict",
-	"core/transport": "ability health http1 socket socks5 upstream verdict",
+	"core/transport": "ability health http1 loop socket socks5 upstream verdict",
 	"core/reach":     "breaker upstream verdict",
 	"core/executor":  "ability evidence queue rest retry selector upstream verdict",
 	"core/proxyhttp": "evidence executor http1 transport upstream verdict",
-	"core/gateway":   "access executor http1 proxyhttp retry socket socks5 transport verdict",
-	"core/engine": "access breaker egress executor gateway health http1 metrics queue reach proxyhttp rest retry " +
-		"selector transport upstream",
+	"core/gateway":   "access executor http1 loop proxyhttp retry socket socks5 transport verdict",
+	"core/engine": "access breaker egress executor gateway health http1 loop metrics queue reach proxyhttp rest " +
+		"retry selector transport upstream",
 
 	"core/eventstream":       "",
 	"core/internal/coretest": "",

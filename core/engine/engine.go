@@ -23,6 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
 	"github.com/whirlpool-proxy/whirlpool/core/gateway"
 	"github.com/whirlpool-proxy/whirlpool/core/health"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
 	"github.com/whirlpool-proxy/whirlpool/core/queue"
 	"github.com/whirlpool-proxy/whirlpool/core/reach"
@@ -163,9 +164,10 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.life, e.endCalls = context.WithCancel(context.Background())
 	e.metrics = metrics.New(metrics.Config{RetentionHours: cfg.RetentionHours, Now: opts.Now})
 	e.tracker = metrics.NewTracker()
+	loops := loop.New(opts.Rand)
 	e.transport = transport.New(transport.Config{
 		ConnectTimeout: cfg.ConnectTimeout, Dial: opts.Dial, RootCAs: opts.RootCAs, Now: opts.Now,
-		Permit: e.permitAddr,
+		Permit: e.permitAddr, Loop: loops,
 	})
 	e.pool = upstream.NewPool(upstream.PoolConfig{
 		Breaker: cfg.Breaker, Literal: cfg.Literal, Memory: cfg.Memory, Now: opts.Now,
@@ -191,7 +193,7 @@ func New(cfg Config, opts Options) (*Engine, error) {
 	e.metrics.ObserveLogins(e.failedLogins)
 	e.gateway = gateway.New(gateway.Config{
 		Executor: e.executor, Transport: e.transport, Policies: e.policies, Tracker: tracker{e.tracker},
-		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard,
+		Tunnels: e.metrics.AddTunnelBytes, Guard: e.guard, Loop: loops,
 		Files: opts.Files, Log: opts.Log, Now: opts.Now, NewID: e.NewID,
 	}, e.settings(&cfg))
 	e.config.Store(&cfg)

@@ -34,12 +34,13 @@ type request struct {
 	forward  proxyhttp.Forward // for a request in absolute form
 	dial     proxyhttp.Connect // for a CONNECT
 
-	out       loan          // the response that is being written
-	kept      keptBody      // the body, kept for repeats
-	reserved  reservation   // the part of the server's replay memory for kept
-	fields    []http1.Field // the fields that are sent to the proxy
-	detached  []byte        // copy of the head; see detach
-	callbacks callbacks
+	out        loan          // the response that is being written
+	kept       keptBody      // the body, kept for repeats
+	reserved   reservation   // the part of the server's replay memory for kept
+	fields     []http1.Field // the fields that are sent to the proxy
+	detached   []byte        // copy of the head; see detach
+	loopTokens []byte        // of other gateways
+	callbacks  callbacks
 }
 
 // callbacks are methods of a request as function values. They are created once per connection, because the
@@ -106,6 +107,9 @@ func (r *request) handle(entry TrackerEntry) (keep bool) {
 	target, bad := r.target()
 	if bad == nil {
 		bad = r.authorize()
+	}
+	if bad == nil {
+		bad = r.checkLoop()
 	}
 	if bad == nil && r.countHop() {
 		return r.respondLastHop()

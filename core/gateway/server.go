@@ -16,6 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/executor"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
@@ -55,6 +56,7 @@ type Config struct {
 	Tracker   Tracker
 	Tunnels   func(up, down int64) // called with the bytes of a finished tunnel
 	Guard     *access.Guard        // of failed logins
+	Loop      *loop.Guard          // recognizes requests that come back; nil for none
 	Files     int                  // maximum number of open file descriptors; 0 if unknown
 	Log       *slog.Logger
 	Now       func() time.Time

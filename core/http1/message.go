@@ -24,6 +24,7 @@ const (
 	Via
 	RetryAfter
 	MaxForwards
+	ProxyLoop // tokens of package loop
 	Whirlpool // any X-Whirlpool-* field
 )
 

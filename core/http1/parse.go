@@ -473,6 +473,9 @@ func kindOf(name []byte) Kind {
 		if k := is(name, "connection", Connection); k != Other {
 			return k
 		}
+		if k := is(name, "proxy-loop", ProxyLoop); k != Other {
+			return k
+		}
 		return is(name, "keep-alive", KeepAlive)
 	case 11:
 		return is(name, "retry-after", RetryAfter)

@@ -17,7 +17,7 @@ func (f *Forward) Hedge() executor.HedgeSender[*transport.Response] {
 		return nil
 	}
 	h := &hedgeForward{Forward{Transport: f.Transport, Now: f.Now, Request: f.Request}}
-	h.Control.BodyIdle = f.Control.BodyIdle
+	h.Control.BodyIdle, h.Control.LoopTokens = f.Control.BodyIdle, f.Control.LoopTokens
 	return h
 }
 
@@ -49,6 +49,7 @@ type hedgeConnect struct {
 func (c *Connect) Hedge() executor.HedgeSender[*transport.Tunnel] {
 	h := &hedgeConnect{Connect: Connect{Transport: c.Transport, Authority: c.Authority}}
 	h.Control = &h.control
+	h.control.LoopTokens = c.Control.LoopTokens
 	return h
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -169,7 +170,7 @@ func (pc *persistConn) setReadDeadline(c *Control, t time.Time) {
 }
 
 // head appends the request's head in the form that the connection requires.
-func (pc *persistConn) head(b []byte, q *Request) []byte {
+func (t *Transport) head(b []byte, pc *persistConn, q *Request) []byte {
 	target := q.Target
 	if pc.key != "" {
 		target = q.Path
@@ -185,8 +186,18 @@ func (pc *persistConn) head(b []byte, q *Request) []byte {
 	if q.upgrades() {
 		b = http1.AppendUpgrade(b, q.Upgrade)
 	}
+	if pc.key == "" && t.cfg.Loop != nil { // only to a proxy, never to a target
+		b = append(b, "Connection: "+loop.Field+"\r\n"...)
+		b = t.appendLoop(b, pc.control)
+	}
 	b = http1.AppendFraming(b, q.Framing, q.Length)
 	return append(b, "\r\n"...)
+}
+
+// appendLoop appends the field of package loop.
+func (t *Transport) appendLoop(b []byte, c *Control) []byte {
+	b = append(b, loop.Field+": "...)
+	return append(t.cfg.Loop.Append(b, c.LoopTokens), "\r\n"...)
 }
 
 func appendBody(b []byte, f http1.Framing, p []byte) []byte {

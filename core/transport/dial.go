@@ -328,7 +328,7 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 		c.Interrupt.setWriteDeadline(conn, c.Deadline)
 	}
 	pc := pairedConn{Conn: conn}
-	if err := pc.send(appendConnect(make([]byte, 0, 256), a, authority)); err != nil {
+	if err := pc.send(t.appendConnect(make([]byte, 0, 256), a, authority, c)); err != nil {
 		return newError(tunnelling, err)
 	}
 	r := http1.NewReader(&pc)
@@ -358,11 +358,14 @@ func (t *Transport) connect(conn net.Conn, a upstream.Address, authority string,
 var connectMethod = []byte("CONNECT")
 
 // appendConnect appends a CONNECT for authority to b.
-func appendConnect(b []byte, a upstream.Address, authority string) []byte {
+func (t *Transport) appendConnect(b []byte, a upstream.Address, authority string, c *Control) []byte {
 	b = http1.AppendRequestLine(b, connectMethod, []byte(authority))
 	b = http1.AppendField(b, "Host", []byte(authority))
 	if credentials := basicAuth(a); credentials != nil {
 		b = http1.AppendField(b, "Proxy-Authorization", credentials)
+	}
+	if t.cfg.Loop != nil { // a CONNECT ends at the last proxy, so Connection need not name the field
+		b = t.appendLoop(b, c)
 	}
 	return append(b, "\r\n"...)
 }

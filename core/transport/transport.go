@@ -24,6 +24,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core/loop"
 	"github.com/whirlpool-proxy/whirlpool/core/socket"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -41,6 +42,7 @@ type Config struct {
 	// Permit returns an error if direct:// must not connect to a target's address. It is called with each address
 	// before it is dialled. Nil permits all.
 	Permit func(netip.AddrPort) error
+	Loop   *loop.Guard // marks requests to proxies; nil for no marks
 }
 
 const (
@@ -110,6 +112,7 @@ type Control struct {
 	NewConnection bool          // do not reuse an idle connection
 	Stoppable     bool          // Interrupt.Stop may be called
 	Interrupt     Interrupt
+	LoopTokens    []byte // the valid Proxy-Loop value that the request arrived with; nil for none
 	// OnSlow, if not nil, is called if no byte of a response has arrived for SlowAfter, or if a new connection is
 	// not established at once. The caller then begins to watch the client connection, because the client may
 	// leave during the wait.
@@ -298,7 +301,7 @@ func (q *Request) inline() ([]byte, bool) {
 func (t *Transport) sendRequest(c *Control, q *Request, resp *Response) *verdict.Error {
 	pc := resp.pc
 	pc.control = c
-	pc.out = pc.head(pc.out[:0], q)
+	pc.out = t.head(pc.out[:0], pc, q)
 	body, inline := q.inline()
 	if inline {
 		pc.out = appendBody(pc.out, q.Framing, body)

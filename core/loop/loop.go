@@ -1,0 +1,97 @@
+// Package loop recognizes requests that come back to the process that has sent them, because two gateways list each
+// other as proxies, or one lists itself under another address.
+//
+// Each request and each CONNECT to a proxy carries a token in the field Proxy-Loop. The field is hop-by-hop (Connection
+// names it), so no proxy forwards it to a target; a gateway appends its token to those that it has received. Tokens of
+// one process are recognized by the process, but nobody else can tell that two tokens are of the same one.
+package loop
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash/maphash"
+)
+
+// Field is the name of the field with the tokens.
+const Field = "Proxy-Loop"
+
+// The limits of a list of tokens. A token is a random number and a hash of it, in hexadecimal digits.
+const (
+	tokenLen = 32
+	maxHops  = 16 // gateways in a chain
+	maxVia   = 8  // equal entries in Via
+)
+
+// Errors of a request that must not be forwarded.
+var (
+	ErrBack     = errors.New("this request has been sent by this gateway: one of its proxies leads back to it")
+	ErrTooLong  = errors.New("this request has passed more than 16 gateways")
+	ErrRepeated = errors.New("the same proxy is named 8 times in this request's Via: a proxy leads back to it")
+)
+
+// Guard makes and recognizes the tokens of one process. It is safe for concurrent use.
+type Guard struct {
+	seed maphash.Seed
+	rand func() uint64
+}
+
+// New returns a guard with a secret of its own. rand must be safe for concurrent use.
+func New(rand func() uint64) *Guard { return &Guard{maphash.MakeSeed(), rand} }
+
+// Append appends a list of tokens to b: those received, and a new one of this process.
+func (g *Guard) Append(b, received []byte) []byte {
+	if len(received) > 0 {
+		b = append(append(b, received...), ", "...)
+	}
+	var token [tokenLen / 2]byte
+	binary.BigEndian.PutUint64(token[:8], g.rand())
+	binary.BigEndian.PutUint64(token[8:], maphash.Bytes(g.seed, token[:8]))
+	return hex.AppendEncode(b, token[:])
+}
+
+// Check returns an error if a request with this list of tokens must not be forwarded: one of the tokens is of this
+// process, or there are too many. valid is false for a value that is no list of tokens; it is not passed on.
+func (g *Guard) Check(value []byte) (valid bool, err error) {
+	n := 0
+	for rest, more := value, true; more; n++ {
+		var text []byte
+		text, rest, more = bytes.Cut(rest, []byte{','})
+		var token [tokenLen / 2]byte
+		if text = bytes.Trim(text, " \t"); len(text) != tokenLen {
+			return false, nil
+		}
+		if _, err := hex.Decode(token[:], text); err != nil {
+			return false, nil
+		}
+		if binary.BigEndian.Uint64(token[8:]) == maphash.Bytes(g.seed, token[:8]) {
+			return true, ErrBack
+		}
+	}
+	if n >= maxHops {
+		return true, ErrTooLong
+	}
+	return true, nil
+}
+
+// CheckVia returns ErrRepeated if a value of Via names the same proxy so often that the request must be in a loop of
+// proxies that remove Proxy-Loop.
+func CheckVia(value []byte) error {
+	last := value[bytes.LastIndexByte(value, ',')+1:]
+	if last = bytes.TrimSpace(last); len(last) == 0 {
+		return nil
+	}
+	n := 0
+	for rest, more := value, true; more; {
+		var entry []byte
+		entry, rest, more = bytes.Cut(rest, []byte{','})
+		if bytes.Equal(bytes.TrimSpace(entry), last) {
+			n++
+		}
+	}
+	if n >= maxVia {
+		return ErrRepeated
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lab"
+)
+
+// relay forwards TCP connections to an address, as a NAT or a load balancer does. It counts them.
+func relay(t *testing.T, to string) (address string, connections *atomic.Int64) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	connections = new(atomic.Int64)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if connections.Add(1) > 100 { // the test fails instead of the machine
+				c.Close()
+				continue
+			}
+			go func() {
+				defer c.Close()
+				up, err := net.Dial("tcp", to)
+				if err != nil {
+					return
+				}
+				defer up.Close()
+				go io.Copy(up, c)
+				io.Copy(c, up)
+			}()
+		}
+	}()
+	return l.Addr().String(), connections
+}
+
+// looped asks w, whose only proxies lead back to it, and expects a 508 from it.
+func looped(t *testing.T, w *whirl) {
+	t.Helper()
+	r, body := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.Equal(t, 508, r.StatusCode, body)
+	require.Contains(t, body, `{"error":"loop_detected"`)
+	require.Equal(t, "loop_detected", r.Header.Get("X-Whirlpool-Outcome"))
+	require.Contains(t, r.Header.Get("Proxy-Status"), "error=proxy_loop_detected")
+	r, body = wire(t, w.gateway, "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+	require.Equal(t, 508, r.StatusCode, body)
+	status, header, _ := w.connect("a.test:443")
+	require.Equal(t, 508, status)
+	require.Equal(t, "loop_detected", header.Get("X-Whirlpool-Outcome"))
+}
+
+// A gateway that lists itself under the address of a relay.
+func TestS117AGatewayBehindARelayListsItself(t *testing.T) {
+	t.Parallel()
+	for _, config := range []string{confK, "[health]\nreachability = false\n"} {
+		w := start(t, 0, config)
+		back, connections := relay(t, w.gateway)
+		w.write(config + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
+		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
+		looped(t, w)
+		require.LessOrEqual(t, connections.Load(), int64(6))
+		require.Positive(t, w.breaker("back")["failure_count"], "charged to the proxy that leads back")
+		eventually(t, "the log says so", func() bool { return strings.Contains(w.log.String(), "a request came back") })
+		w.fakes = append(w.fakes, lone(t)) // with a good proxy beside it every request is served
+		w.write(config + byTurns + "[[proxies]]\nid = \"back\"\nurl = \"http://" + back + "\"\n")
+		eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
+		for range 4 {
+			require.Equal(t, 200, w.get().status)
+		}
+	}
+}
+
+// lone starts a fake that responds with 200.
+func lone(t *testing.T) *lab.Proxy {
+	t.Helper()
+	f, err := lab.Start("F1", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(f.Close)
+	return f
+}
+
+// Two gateways that list each other, and three in a ring.
+func TestS118GatewaysThatListEachOther(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{2, 3} {
+		all := make([]*whirl, n)
+		links := make([]*atomic.Int64, n)
+		for i := range all {
+			all[i] = start(t, 0, confK)
+		}
+		for i, w := range all {
+			var next string
+			next, links[i] = relay(t, all[(i+1)%n].gateway)
+			w.write(confK + fmt.Sprintf("[[proxies]]\nid = \"next\"\nurl = \"http://%s\"\n", next))
+		}
+		for _, w := range all {
+			eventually(t, "the pool is loaded", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 1 })
+		}
+		looped(t, all[0])
+		for _, link := range links {
+			require.LessOrEqual(t, link.Load(), int64(6))
+		}
+	}
+}
+
+// The token is on each request and CONNECT to a proxy, and on nothing that a target gets. A client's own value has no
+// effect, and those of other gateways are passed on.
+func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
+	t.Parallel()
+	const other = "00112233445566778899aabbccddeeff"
+	w := start(t, 1, confK)
+	require.Equal(t, 200, w.get("Proxy-Loop", other, "Connection", "Proxy-Loop").status)
+	require.Equal(t, 200, w.get("Proxy-Loop", "nonsense").status)
+	w.connect("a.test:443") // the fake refuses it
+	arrivals := w.ordered()
+	require.Greater(t, len(arrivals), 2)
+	require.Equal(t, other+", ", arrivals[0].Header.Get("Proxy-Loop")[:34])
+	for _, a := range arrivals {
+		token := strings.TrimPrefix(a.Header.Get("Proxy-Loop"), other+", ")
+		require.Len(t, token, 32)
+		require.Equal(t, a.Method != "CONNECT", a.Header.Get("Connection") == "Proxy-Loop")
+	}
+
+	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
+	require.NoError(t, err)
+	t.Cleanup(origin.Close)
+	for proxy, to := range map[string]string{"direct://": origin.Addr, "socks5h://u:p@" + socks(t, origin.Addr): "a.test"} {
+		w := start(t, 0, confK+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
+		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+"\r\n\r\n")
+		require.Equal(t, 200, r.StatusCode, body)
+	}
+	require.Len(t, origin.Arrivals(), 2)
+	for _, a := range origin.Arrivals() {
+		require.Empty(t, a.Header.Get("Proxy-Loop"))
+		require.Empty(t, a.Header.Get("Connection"))
+	}
+}
+
+// A relay that removes hop-by-hop fields, as an HTTP proxy does, adds a Via that shows the loop.
+func TestS120ALoopThroughAnotherProxyShowsInVia(t *testing.T) {
+	t.Parallel()
+	w := start(t, 1, confK)
+	via := strings.TrimSuffix(strings.Repeat("1.1 relay, ", 8), ", ")
+	r, _ := wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via+"\r\n\r\n")
+	require.Equal(t, 508, r.StatusCode)
+	r, _ = wire(t, w.gateway, "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nVia: "+via[11:]+"\r\n\r\n")
+	require.Equal(t, 200, r.StatusCode)
+}
