@@ -135,9 +135,11 @@ func TestS119TheTokenStaysBetweenProxies(t *testing.T) {
 	origin, err := lab.Start("origin", "127.0.0.1:0", lab.Always(lab.OK()))
 	require.NoError(t, err)
 	t.Cleanup(origin.Close)
-	for proxy, to := range map[string]string{"direct://": origin.Addr, "socks5h://u:p@" + socks(t, origin.Addr): "a.test"} {
+	bySOCKS := "socks5h://u:p@" + socks(t, origin.Addr)
+	for proxy, to := range map[string]string{"direct://": origin.Addr, bySOCKS: "a.test"} {
 		w := start(t, 0, confK+allowLoopback+"[[proxies]]\nurl = \""+proxy+"\"\n")
-		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+"\r\n\r\n")
+		r, body := wire(t, w.gateway, "GET http://"+to+"/ HTTP/1.1\r\nHost: x\r\nProxy-Loop: "+other+
+			"\r\n\r\n")
 		require.Equal(t, 200, r.StatusCode, body)
 	}
 	require.Len(t, origin.Arrivals(), 2)
