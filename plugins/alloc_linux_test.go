@@ -11,16 +11,16 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// Not under the race detector, where sync.Pool loses things on purpose.
+// The test does not run with the race detector, because sync.Pool then drops items on purpose.
 func TestARequestAllocatesNothing(t *testing.T) {
 	pool, s := proxies(t, 300)
 	r := newRequest(t, pool, s, plugins.FallbackRetry)
-	for range 2_000 { // the tracker's memory of finished requests fills up
+	for range 2_000 { // until the tracker's list of ended requests is full
 		require.True(t, r.run())
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))
 
-	// Nor does a refusal.
+	// A refused request allocates nothing either.
 	shut(t, pool, 1)
 	require.False(t, r.run())
 	require.Zero(t, testing.AllocsPerRun(1000, func() { r.run() }))

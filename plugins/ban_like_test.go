@@ -40,7 +40,7 @@ func TestBanLike(t *testing.T) {
 		config map[string]any
 		status float64
 		page   *core.Excerpt
-		rest   time.Duration // 0: fine
+		rest   time.Duration // 0 for the ruling fine
 	}{
 		{"200", nil, 200, page(""), 0},
 		{"403", nil, 403, page(""), 10 * time.Minute},
@@ -97,7 +97,7 @@ func TestSettingsOfBanLike(t *testing.T) {
 	}
 }
 
-// The automaton finds a text exactly if the page has it.
+// The automaton finds a text if and only if the page contains it.
 func TestTextsOfBanLike(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		word := rapid.StringOfN(rapid.RuneFrom([]rune("abC")), 1, 4, -1)
@@ -117,7 +117,7 @@ func TestTextsOfBanLike(t *testing.T) {
 	})
 }
 
-// A page that nearly has every text takes no more fuel than another.
+// A page that almost contains every text takes no more fuel than any other page.
 func TestFuelOfBanLike(t *testing.T) {
 	var texts []string
 	for i := range 31 {

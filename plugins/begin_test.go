@@ -19,8 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// large makes a module large enough to be begun in the background: a custom
-// section of zeros follows it.
+// large appends a custom section of zeros, so that the module is compiled in the background.
 func large(module []byte) []byte {
 	section := wasmtest.Vec(nil, []byte("padding"))
 	section = append(section, make([]byte, wasmhost.SlowBytes)...)
@@ -49,7 +48,7 @@ func settled(t *testing.T, r *plugins.Registry, name string) plugins.Info {
 	return info
 }
 
-// score asks a scorer about two candidates of which the first is better.
+// score calls a scorer with two candidates, of which the first is better.
 func score(t *testing.T, r *plugins.Registry, name string) []float64 {
 	s, err := r.Scorer(name, plugins.FallbackRetry)
 	require.NoError(t, err)
@@ -63,9 +62,9 @@ func TestAStartDoesNotWaitForALargeModule(t *testing.T) {
 	path := filepath.Join(dir, "mine.wasm")
 	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["least_in_flight"]), 0o600))
 	specs := map[string]plugins.Spec{"mine": {Path: path}}
-	for range 2 { // the second start finds it compiled
+	for range 2 { // the second start finds the compiled code in the cache
 		r := beginning(t, plugins.Options{CacheDir: filepath.Join(dir, "cache")}, specs)
-		score(t, r, "mine") // somebody answers, whoever it is
+		score(t, r, "mine") // the plugin or the built-in computes scores
 		info := settled(t, r, "mine")
 		require.Equal(t, plugins.StateReady, info.State)
 		require.Equal(t, []float64{-5, 0}, score(t, r, "mine"))
@@ -88,7 +87,7 @@ func TestALargeModuleThatFailsIsShown(t *testing.T) {
 	require.Zero(t, info.Faults)
 }
 
-// Whatever lies in the cache, a module is compiled.
+// Whatever the cache contains, a module is compiled.
 func TestADamagedCache(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mine.wasm")
@@ -111,7 +110,7 @@ func TestADamagedCache(t *testing.T) {
 	}
 }
 
-// An upload's as well, with what to do.
+// This is also true for an upload. The error says what to change.
 func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
@@ -129,7 +128,7 @@ func TestALargeUploadThatFailsIsShown(t *testing.T) {
 	require.Contains(t, info.LastError, "PUT /api/v1/plugins/mine replaces it")
 }
 
-// A cache that cannot be opened is told of, and missed by nobody else.
+// A cache that cannot be opened is logged. Nothing else changes.
 func TestNoCache(t *testing.T) {
 	dir := t.TempDir()
 	path, cache := filepath.Join(dir, "mine.wasm"), filepath.Join(dir, "a file", "cache")
@@ -150,9 +149,9 @@ func TestNoCache(t *testing.T) {
 	require.Contains(t, log.String(), "plugins.cache_dir")
 }
 
-// The cache does not grow without end.
+// The number of modules in the cache is limited.
 func TestTheCacheIsBounded(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a[b]") // which is no pattern
+	dir := filepath.Join(t.TempDir(), "a[b]") // the name is not a pattern
 	r, err := plugins.New(plugins.Options{CacheDir: dir, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer r.Close()
@@ -168,8 +167,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	require.Greater(t, len(files), 1)
 }
 
-// Many modules compile a few at a time, and one that has left before its turn
-// does not at all.
+// A few modules are compiled at the same time. A module that is removed before its turn is not compiled.
 func TestManyLargeModules(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
@@ -197,7 +195,7 @@ func TestManyLargeModules(t *testing.T) {
 	}
 }
 
-// A registry that closes waits for what is being compiled.
+// Close waits for the compilations in progress.
 func TestCloseDuringCompilation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mine.wasm")
 	require.NoError(t, os.WriteFile(path, large(builtin.Modules()["random"]), 0o600))

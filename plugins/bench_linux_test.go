@@ -23,7 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// proxies returns a pool of n, each with a history of its own, and a selector.
+// proxies returns a pool of n proxies, each with other statistics, and a selector.
 func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	pool := upstream.NewPool(upstream.PoolConfig{Literal: true, Breaker: breaker.Default(), Now: time.Now})
 	specs := make([]upstream.Spec, n)
@@ -48,8 +48,8 @@ func proxies(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	return pool, selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
 }
 
-// cpu makes a benchmark report the time its thread was on a processor as well:
-// on a machine that does other work, the figure to go by.
+// cpu makes a benchmark also report the CPU time of its thread, which depends less on other processes than
+// the elapsed time.
 func cpu(b *testing.B) func() {
 	runtime.LockOSThread()
 	report := cpuOf(b, 1) // RUSAGE_THREAD
@@ -83,8 +83,8 @@ func shut(t testing.TB, pool *upstream.Pool, k int) {
 	}
 }
 
-// A choice as a request makes it: candidates, the scorer's WebAssembly, permit
-// taken and given back.
+// The benchmark makes a choice like a request: it collects the candidates, calls the scorer, and acquires and
+// releases the permit.
 func BenchmarkChoice(b *testing.B) {
 	r := registry(b)
 	choose := func(name string, s *selector.Selector) func(*testing.B) {
@@ -115,7 +115,7 @@ func BenchmarkChoice(b *testing.B) {
 	}
 }
 
-// A delay asked of a backoff plugin.
+// The benchmark computes a delay with a backoff plugin.
 func BenchmarkDelay(b *testing.B) {
 	r := registry(b)
 	for _, name := range []string{"exponential", "decorrelated_jitter"} {
@@ -135,7 +135,7 @@ func BenchmarkDelay(b *testing.B) {
 	}
 }
 
-// answers is a Sender whose upstream answers at once.
+// answers is a Sender whose response comes at once.
 type answers struct{ status int }
 
 func (a answers) Send(context.Context, *executor.Attempt) (int, verdict.Facts) {
@@ -144,8 +144,8 @@ func (a answers) Send(context.Context, *executor.Attempt) (int, verdict.Facts) {
 
 func (answers) Discard(int) {}
 
-// request is one request through an executor with all it has: selection by the
-// scorer, breaker, retry budget, metrics, a journal.
+// request is one request through an executor with all its parts: scorer, breaker, retry budget, metrics and
+// tracker.
 type request struct {
 	e       *executor.Executor
 	q       executor.Request
@@ -156,7 +156,7 @@ type request struct {
 	own     *retry.Policy
 }
 
-// another is a request of another client of the same gateway.
+// another returns a request of another client of the same gateway.
 func (r *request) another() *request {
 	return &request{e: r.e, tracker: r.tracker, entry: r.tracker.Track(), call: r.call, own: r.own}
 }
@@ -199,8 +199,8 @@ func (r *request) run() bool {
 	return true
 }
 
-// What a request pays for all that is decided and recorded, beside nothing:
-// an upstream that is called without any of it.
+// The benchmark measures the cost of all decisions and records of a request. The Sender responds at once. The
+// case "off" calls the Sender without any of them.
 func BenchmarkRequest(b *testing.B) {
 	b.Run("off", func(b *testing.B) {
 		call := executor.Sender[int](answers{200})
@@ -241,8 +241,8 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// healthyPool returns a pool whose breakers count with evidence and whose proxies have served a hundred requests
-// each, and a selector over it.
+// healthyPool returns a pool, and a selector for it. Its breakers use evidence, and each proxy has served a
+// hundred requests.
 func healthyPool(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
 	specs := make([]upstream.Spec, n)
@@ -261,8 +261,8 @@ func healthyPool(t testing.TB, n int) (*upstream.Pool, *selector.Selector) {
 	return pool, selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
 }
 
-// BenchmarkDefaultRequest is a request through a pool without faults, with the parts that are on by default: evidence,
-// adaptive timeouts, slow start, and the scorer.
+// BenchmarkDefaultRequest measures a request through a pool without failures, with the parts that are on by
+// default: evidence, adaptive timeouts, slow start, and the scorer.
 func BenchmarkDefaultRequest(b *testing.B) {
 	for _, n := range []int{8, 100} {
 		for _, name := range []string{"exploring", plugins.FallbackFirst} {
@@ -285,7 +285,7 @@ func BenchmarkDefaultRequest(b *testing.B) {
 	}
 }
 
-// The 503 of a pool whose breakers are all open.
+// The benchmark measures the 503 of a pool whose breakers are all open.
 func BenchmarkRefusal(b *testing.B) {
 	for _, n := range []int{10, 100, 1_000} {
 		b.Run(fmt.Sprintf("proxies=%d", n), func(b *testing.B) {

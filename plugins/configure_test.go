@@ -15,7 +15,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// settable is a scorer that states two settings and takes any.
+// settable is a scorer that declares two settings and accepts any values.
 func settable() []byte {
 	m := w.Scorer(w.Scores(1)...)
 	m.Data = []w.Data{{Offset: 40_000, Bytes: []byte("margin\tnumber\t0..1\t0.1\nname\ttext\n\x00")}}
@@ -71,7 +71,8 @@ func TestConfigure(t *testing.T) {
 	r.Close()
 }
 
-// A change of the settings applies to the module and the settings that uploads still in progress will have entered.
+// A change of the settings is applied to the module and the settings of the uploads that are still in
+// progress.
 func TestConfigureTwiceAtOnce(t *testing.T) {
 	entered, proceed := make(chan struct{}, 4), make(chan struct{})
 	var hold atomic.Bool
@@ -134,7 +135,7 @@ func TestFaultsAreReported(t *testing.T) {
 	}
 	call(0)
 	call(2)
-	call(2) // too soon after the report before
+	call(2) // too soon after the last report
 	now.now = now.now.Add(time.Minute)
 	call(1)
 	call(2)

@@ -15,12 +15,13 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// good is a candidate that always succeeds, after 20 ms.
+// good returns a candidate that always succeeds, after 20 ms.
 func good() core.Candidate {
 	return core.Candidate{SuccessRate: 1, Samples: 50, LatencyMean: 0.02, LatencyEWMA: 0.02, Weight: 1, Uses: 50}
 }
 
-// The penalty of one candidate beside three good ones. Each has the same number of attempts in flight.
+// The penalty of one candidate in a pool with three good ones. All have the same number of attempts in
+// flight.
 func TestPenaltiesOfExploring(t *testing.T) {
 	s, err := registry(t).Scorer("exploring", plugins.FallbackFirst)
 	require.NoError(t, err)
@@ -35,10 +36,10 @@ func TestPenaltiesOfExploring(t *testing.T) {
 	unknown := func(uses float64) func(*core.Candidate) {
 		return func(c *core.Candidate) { *c = core.Candidate{SuccessRate: 0.5, Weight: 1, Uses: uses} }
 	}
-	const q = 0.5 / (1 + 50) // failure rate of the good ones
+	const q = 0.5 / (1 + 50) // failure rate of the good candidates
 	for name, x := range map[string]struct {
 		change     func(*core.Candidate)
-		idle, busy float64 // penalty without load, and with 2 attempts in flight through each
+		idle, busy float64 // penalty without load, and with 2 attempts in flight through each candidate
 	}{
 		"as good":                         {func(*core.Candidate) {}, 1, 1},
 		"new":                             {unknown(0), 1, 1},
@@ -74,17 +75,17 @@ func TestPenaltiesOfExploring(t *testing.T) {
 	}
 }
 
-// What fails as often as the others is not worse, however often that is.
+// A proxy that fails as often as the others is not worse, however often that is.
 func TestExploringComparesWithTheOthers(t *testing.T) {
 	s, err := registry(t).Scorer("exploring", plugins.FallbackFirst)
 	require.NoError(t, err)
-	for _, failures := range []float64{0, 2, 5, 20, 50, 100} { // of 100
+	for _, failures := range []float64{0, 2, 5, 20, 50, 100} { // failures of 100 attempts
 		list := make(rows, 8)
 		for i := range list {
 			list[i] = good()
 			list[i].Samples, list[i].SuccessRate = 100, 1-failures/100
 		}
-		list[0].SuccessRate -= min(0.02, list[0].SuccessRate) // chance
+		list[0].SuccessRate -= min(0.02, list[0].SuccessRate) // a difference that chance explains
 		scores := make([]float64, 8)
 		require.NoError(t, s.Score(list, scores))
 		for _, score := range scores {
@@ -93,7 +94,7 @@ func TestExploringComparesWithTheOthers(t *testing.T) {
 	}
 }
 
-// Weights count as in least_in_flight: without attempts in flight all take turns.
+// Weights have the same effect as in least_in_flight. Without attempts in flight, all proxies take turns.
 func TestWeightsInExploring(t *testing.T) {
 	s, err := registry(t).Scorer("exploring", plugins.FallbackFirst)
 	require.NoError(t, err)
@@ -107,8 +108,8 @@ func TestWeightsInExploring(t *testing.T) {
 	require.Greater(t, scores[0], scores[1])
 }
 
-// Equal proxies take turns: as with round_robin if one request follows another, as with least_in_flight if there are
-// several at once.
+// Equal proxies take turns: with one request after the other as in round_robin, and with simultaneous
+// requests as in least_in_flight.
 func TestExploringTakesTurns(t *testing.T) {
 	r := registry(t)
 	sequence := func(name string, proxiesN, atOnce int) []string {
@@ -121,7 +122,7 @@ func TestExploringTakesTurns(t *testing.T) {
 		}
 		require.NoError(t, pool.Apply(specs))
 		s := selector.New(pool, rand.Uint64, selector.DefaultMaxCandidates)
-		for i, u := range pool.Snapshot().All { // a history: no two latencies are the same
+		for i, u := range pool.Snapshot().All { // gives each proxy a different latency
 			for range 8 {
 				lease, ok := u.Acquire(time.Now())
 				require.True(t, ok)

@@ -33,7 +33,7 @@ func sumOf(code []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fetching is a registry and the place that its modules come from.
+// fetching is a registry, and the source that its modules come from.
 type fetching struct {
 	*plugins.Registry
 	t     *testing.T
@@ -42,7 +42,7 @@ type fetching struct {
 
 	mu      sync.Mutex // guards the fields below
 	offline bool
-	code    []byte // what the place has
+	code    []byte // module at the source
 	asked   []time.Duration
 	log     bytes.Buffer
 }
@@ -54,21 +54,21 @@ func (f *fetching) Write(p []byte) (int, error) {
 	return f.log.Write(p)
 }
 
-// logged is the log so far.
+// logged returns the log so far.
 func (f *fetching) logged() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.log.String()
 }
 
-// attempts are the times at which a module was fetched.
+// attempts returns the times at which a module was fetched.
 func (f *fetching) attempts() []time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.asked)
 }
 
-// place sets what the place has. Without code it is offline.
+// place sets the module at the source. Without code the source is offline.
 func (f *fetching) place(code []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,7 +106,7 @@ func (f *fetching) open() {
 	require.NoError(f.t, err)
 }
 
-// configure loads specs as a start or a reload of the configuration does.
+// configure loads specs as the start or a reload of the gateway does.
 func (f *fetching) configure(specs map[string]plugins.Spec) {
 	c, err := f.Stage(specs)
 	require.NoError(f.t, err)
@@ -126,7 +126,7 @@ func (f *fetching) info() plugins.Info {
 	return i
 }
 
-// score is that of the plugin; -1 stands for the built-in in its place.
+// score returns the plugin's score; -1 if the built-in was called instead.
 func (f *fetching) score() float64 {
 	s, err := f.Scorer("mine", "round_robin")
 	require.NoError(f.t, err)
@@ -142,7 +142,7 @@ func from(s source.Source) map[string]plugins.Spec {
 	return map[string]plugins.Spec{"mine": {Source: s}}
 }
 
-// pinned stands for one module, mutable for any.
+// pinned returns a spec for exactly one module, mutable a spec for any module.
 func pinned(code []byte) map[string]plugins.Spec {
 	return from(source.Source{URL: "https://a.test/m?token=secret", SHA256: sumOf(code)})
 }
@@ -180,7 +180,7 @@ func TestAModuleIsFetchedInTheBackground(t *testing.T) {
 		require.Contains(t, f.logged(), `msg="plugin fetched" plugin=mine url=https://a.test/m sha256=`)
 		require.NotContains(t, f.logged(), "secret")
 
-		// A pinned module is not fetched again, neither at a reload nor at a start.
+		// A pinned module is not fetched again, neither at a reload nor at the start.
 		f.place(nil)
 		f.configure(pinned(five))
 		f.restart(pinned(five))
@@ -284,7 +284,7 @@ func TestARefusedModule(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 1.0, f.score())
 
-		// A kept module that does not load is a fault of a reload, and none of a start.
+		// If a kept module cannot be loaded any more, a reload fails, but the start does not.
 		specs := map[string]plugins.Spec{"mine": {Source: mutable["mine"].Source, Kind: wasmhost.Backoff}}
 		_, err := f.Stage(specs)
 		require.ErrorContains(t, err, "https://a.test/latest is a scorer")
@@ -299,7 +299,8 @@ func TestARefusedModule(t *testing.T) {
 	})
 }
 
-// A module of the configuration takes the place of an upload when it is there, and gives it back.
+// When a module of the configuration has been fetched, it hides an upload with the same name. When the
+// configuration does not have it any more, the upload is used again.
 func TestAFetchedModuleAndAnUpload(t *testing.T) {
 	inFetching(t, func(f *fetching) {
 		_, err := f.Put("mine", constant(7), nil, false)
@@ -321,7 +322,7 @@ func TestAFetchedModuleAndAnUpload(t *testing.T) {
 	})
 }
 
-// A plugin that leaves the configuration while its module is fetched does not come back.
+// If a plugin is removed from the configuration while its module is being fetched, it is not added again.
 func TestATableThatGoesDuringAFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fetched := make(chan struct{})
@@ -348,7 +349,7 @@ func TestATableThatGoesDuringAFetch(t *testing.T) {
 func TestLimitsOfOnePlugin(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mine.wasm")
-	// It takes about 4 million units of fuel, more than a plugin may by default.
+	// It takes about 4 million units of fuel, more than the default limit.
 	loop := w.Join(w.Const32(800_000), []byte{w.LocalSet, 4, w.Loop, w.Empty, w.LocalGet, 4}, w.Const32(1),
 		[]byte{w.I32Sub, w.LocalSet, 4, w.LocalGet, 4, w.BrIf, 0, w.End}, w.Scores(1))
 	m := w.Scorer(loop...)

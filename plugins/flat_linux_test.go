@@ -20,15 +20,15 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// usage is what the process holds once it has let go of what it can.
+// usage is the memory of the process after garbage collections.
 type usage struct {
 	resident, heap  int // MiB
 	goroutines, fds int
-	mappings        int // pieces of memory, compiled code among them
+	mappings        int // number of memory mappings, including those of compiled code
 }
 
 func measure(t testing.TB) usage {
-	for range 3 { // finalizers run after a collection, and what they free goes with the next
+	for range 3 { // finalizers run after a collection, and what they release is collected by the next one
 		runtime.GC()
 	}
 	debug.FreeOSMemory()
@@ -46,8 +46,8 @@ func measure(t testing.TB) usage {
 		bytes.Count(maps, []byte("\n"))}
 }
 
-// A thousand swaps and a thousand reloads, with calls all the while, leave the
-// process as large as two hundred do.
+// After a thousand replacements and a thousand reloads, with calls at the same time, the process needs as
+// much memory as after two hundred.
 func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 	const swaps, settled = 1000, 200
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(),

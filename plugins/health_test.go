@@ -7,10 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Calls that find no instance quarantine a plugin when they are the rule for two seconds, not for a moment.
+// Calls that find no instance quarantine a plugin if they are most of its calls for two seconds, and not only
+// for a moment.
 func TestBusyFaults(t *testing.T) {
 	for name, c := range map[string]struct {
-		busy func(at time.Duration) bool // of the calls, one each 10 ms for 10 s
+		busy func(at time.Duration) bool // by time of the call, for calls every 10 ms during 10 s
 		want bool
 	}{
 		"all":                      {func(time.Duration) bool { return true }, true},
@@ -37,7 +38,7 @@ func TestBusyFaults(t *testing.T) {
 		})
 	}
 	var h health
-	for n := range uint64(1000) { // a stall of a second with many clients
+	for n := range uint64(1000) { // the machine stalls for a second, with many clients
 		require.False(t, h.busyFault(n+1, time.UnixMilli(int64(n))))
 	}
 }

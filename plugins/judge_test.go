@@ -21,7 +21,8 @@ func judges(t *testing.T) *plugins.Registry {
 	return r
 }
 
-// A judge whose calls fail is quarantined: it rules on nothing, and asks for nothing. A release ends that.
+// A judge whose calls fail is quarantined: it rules on no response, and asks for no part of one. A release
+// ends the quarantine.
 func TestQuarantineOfAJudge(t *testing.T) {
 	r := judges(t)
 	trapping := w.Live(0, w.Unreachable)
@@ -54,7 +55,7 @@ func TestQuarantineOfAJudge(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A judge is replaced and rolled back while it is called: each call gets the ruling of one of its modules.
+// A judge is replaced and rolled back while it is called. Each call gets the ruling of one of its modules.
 func TestAJudgeIsReplacedUnderLoad(t *testing.T) {
 	r := judges(t)
 	code := func(kind float64) []byte { return w.Judge(w.Rules(kind, 0)...).Bytes() }
@@ -96,7 +97,7 @@ func TestAJudgeIsReplacedUnderLoad(t *testing.T) {
 	require.Zero(t, i.Faults, i.LastError)
 }
 
-// A plugin of another kind is no judge, and a name keeps its kind.
+// A plugin of another kind is not a judge. The kind of a name does not change.
 func TestNamesOfJudges(t *testing.T) {
 	r := judges(t)
 	_, err := r.Judge("random")

@@ -13,7 +13,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// talking is a scorer that logs text and counts a call each time.
+// talking is a scorer that logs text, and counts its calls in a metric.
 func talking(text string) []byte {
 	m := w.Scorer(w.Join(
 		w.Const32(1), w.Const32(40_000), w.Const32(int32(len(text))), w.CallTo(0),

@@ -15,12 +15,13 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// learner is a scorer that runs code at each observation.
+// learner is a scorer that runs code for each observation.
 func learner(code ...byte) []byte {
 	return w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: code}).Bytes()
 }
 
-// Only a plugin in use gets observations, or one whose configuration asks for them, or a backoff that requests call.
+// A plugin gets observations only if it is in use, if its configuration has observe = true, or if it is a
+// backoff that requests call.
 func TestObservationsAreForPluginsInUse(t *testing.T) {
 	r := registry(t)
 	path := filepath.Join(t.TempDir(), "asks.wasm")
@@ -66,13 +67,14 @@ func TestObservationsAreForPluginsInUse(t *testing.T) {
 	used.Store("waits")
 	r.Observe(&core.Observation{})
 	afterCalls(t, r, "waits", 3)
-	used.Store("another") // no longer in use, and not called since
+	used.Store("another") // not in use any more, and not called since
 	r.Observe(&core.Observation{})
 	afterCalls(t, r, "asks", 5)
 	require.Equal(t, []uint64{5, 1, 0, 0, 3}, calls(names...))
 }
 
-// Requests do not wait for a plugin that is slow to learn: what it cannot take is counted as missed.
+// Requests do not wait for a plugin that is slow to learn. The observations that it cannot take are counted
+// as missed.
 func TestObservationsWaitForNobody(t *testing.T) {
 	r := registry(t)
 	_, err := r.Put("slow", learner(w.Join(w.Const32(300_000), []byte{0x21, 0, w.Loop, w.Empty, w.LocalGet, 0},
@@ -90,7 +92,7 @@ func TestObservationsWaitForNobody(t *testing.T) {
 	require.Equal(t, plugins.StateReady, i.State)
 }
 
-// A registry that closes ends the goroutines of its learners.
+// Close ends the goroutines of all observers.
 func TestObserversEnd(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)

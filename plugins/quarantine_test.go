@@ -16,8 +16,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// scriptedBackoff is a backoff whose RetryAfter selects its behaviour: 1 to 4 are the faults of
-// reasons, and anything else returns good.
+// scriptedBackoff is a backoff whose RetryAfter selects its behaviour: 1 to 4 lead to faults with the reasons
+// in reasons. With any other value it returns good.
 func scriptedBackoff(good float64) []byte {
 	return w.Backoff(w.Join(
 		behaves(1, w.ConstF64(-1)),
@@ -33,10 +33,10 @@ func behaves(n float64, code []byte) []byte {
 		[]byte{w.Return, w.End})
 }
 
-// reasons are the faults of scriptedBackoff's behaviours; 0 is a good one.
+// reasons are the reasons of the faults of scriptedBackoff; the first one, "", is for a good call.
 var reasons = []string{"", "negative_delay", "trap", "not_finite", "fuel"}
 
-// entries counts what is logged.
+// entries counts the log records.
 type entries struct {
 	mu     sync.Mutex
 	counts map[slog.Level]int
@@ -63,29 +63,30 @@ func (e *entries) take() (warnings, errors int) {
 	return warnings, errors
 }
 
-// clock is moved by hand.
+// clock is a clock that the test sets.
 type clock struct{ now time.Time }
 
 func (c *clock) Now() time.Time { return c.now }
 
-// Calls, releases, replacements and roll-backs in any order: a plugin is quarantined exactly when max_faults of its
-// last 10*max_faults calls have failed, each call is answered, and every one is counted and logged.
+// Calls, releases, replacements and roll-backs happen in any order. A plugin is quarantined if and only if
+// max_faults of its last 10*max_faults calls have failed. Each call returns a delay. Each fault is counted
+// and logged.
 func TestQuarantineAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 		most := rapid.IntRange(1, 6).Draw(t, "max_faults")
 		limits := wasmhost.DefaultLimits()
-		limits.Wait = time.Minute // so that a slow machine does not change what is tested
+		limits.Wait = time.Minute // so that a slow machine does not change the result
 		r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: most, Limits: limits})
 		require.NoError(t, err)
 		defer r.Close()
-		good, earlier := 7.0, 0.0 // what the module and the one before answer; 0 for none
+		good, earlier := 7.0, 0.0 // results of the current and the previous module; 0 for none
 		_, err = r.Put("mine", scriptedBackoff(good), nil, false)
 		require.NoError(t, err)
 		b, err := r.Backoff("mine")
 		require.NoError(t, err)
 
-		var failed []uint64 // numbers of the calls of this module that failed
+		var failed []uint64 // numbers of this module's failed calls
 		quarantined := false
 		calls, faults := uint64(0), map[string]uint64{}
 		logged := time.Time{}
@@ -97,7 +98,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 				require.NoError(t, err)
 				want, warnings, errors := good, 0, 0
 				if quarantined || behaviour > 0 {
-					want = 0.25 // exponential's answer
+					want = 0.25 // the delay of exponential
 				}
 				if !quarantined {
 					calls++
@@ -167,8 +168,7 @@ func TestQuarantineAgainstAModel(t *testing.T) {
 	})
 }
 
-// A call that began with a module that has been replaced meanwhile says
-// nothing of the one in its place.
+// If a module is replaced during a call, the result of the call does not count for the new module.
 func TestLateFaultsDoNotStrikeTheNewModule(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 1})
 	require.NoError(t, err)
@@ -177,7 +177,7 @@ func TestLateFaultsDoNotStrikeTheNewModule(t *testing.T) {
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	// The rows are written while the call runs: that is where the swap comes.
+	// The rows are written during the call. At that moment the module is replaced.
 	swapped := filling{func() {
 		_, err := r.Put("mine", w.Scorer(w.Scores(5)...).Bytes(), nil, true)
 		require.NoError(t, err)
@@ -201,7 +201,7 @@ func (f filling) Fill(q *core.RankRequest, to []core.Candidate) {
 	f.during()
 }
 
-// afterCalls returns the info of a plugin once as many of its calls have ended.
+// afterCalls waits until the given number of calls has ended, and returns the plugin's info.
 func afterCalls(t *testing.T, r *plugins.Registry, name string, calls uint64) plugins.Info {
 	var i plugins.Info
 	require.Eventually(t, func() bool {
@@ -213,12 +213,12 @@ func afterCalls(t *testing.T, r *plugins.Registry, name string, calls uint64) pl
 	return i
 }
 
-// A plugin whose answers are good, but that fails at its observations, is quarantined too.
+// A plugin whose results are good, but whose observations fail, is also quarantined.
 func TestFailingObservations(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), MaxFaults: 3})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
-	odd := w.Join( // fails where the time is not 0
+	odd := w.Join( // fails if the time is not 0
 		[]byte{w.LocalGet, 0, w.F64Load, 3, 0}, w.ConstF64(0), []byte{0x62, w.If, w.Empty, w.Unreachable, w.End})
 	module := w.Scorer(w.Scores(1)...).Add(w.Func{Export: "observe", Params: []byte{w.I32}, Code: odd}).Bytes()
 	_, err = r.Put("mine", module, nil, false)
@@ -243,7 +243,7 @@ func TestFailingObservations(t *testing.T) {
 	require.False(t, afterCalls(t, r, "mine", 13).Quarantined, "the count begins anew")
 }
 
-// A plugin that fails for one target only, or at every second call, is quarantined within 50 calls.
+// A plugin that fails for only one target, or in every second call, is quarantined within 50 calls.
 func TestQuarantineByShare(t *testing.T) {
 	for name, fails := range map[string]func(call int) bool{
 		"every second call":      func(call int) bool { return call%2 == 1 },
@@ -272,8 +272,8 @@ func TestQuarantineByShare(t *testing.T) {
 	}
 }
 
-// A plugin that fails at one call of twenty is not quarantined. Its state, and a warning every ten seconds, say how
-// often it fails.
+// A plugin that fails in one of twenty calls is not quarantined. Its info, and a warning every ten seconds,
+// have the numbers of calls and faults.
 func TestAPluginThatFailsSometimes(t *testing.T) {
 	log, now := &entries{counts: map[slog.Level]int{}}, &clock{time.Unix(1.7e9, 0)}
 	r, err := plugins.New(plugins.Options{Log: slog.New(log), Now: now.Now, MaxFaults: 2})

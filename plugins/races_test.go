@@ -18,8 +18,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// Everything that can be done to plugins, at once, by many: whoever asks for a
-// score or a delay gets one, and every other answer is one of those it may be.
+// All operations on plugins happen at the same time. Each call for a score or a delay gets one, and each
+// other call has one of its permitted results.
 func TestEverythingAtOnce(t *testing.T) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()})
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func (r rows) Fill(q *core.RankRequest, to []core.Candidate) {
 	copy(to, r)
 }
 
-// Each deterministic scorer beside a native twin, over random candidates.
+// Each deterministic scorer is compared with an implementation in Go, for random candidates.
 func TestScorersAgainstNativeTwins(t *testing.T) {
 	r := registry(t)
 	twins := map[string]func(c core.Candidate) float64{
@@ -123,10 +123,10 @@ func TestBackoffsAgainstNativeTwins(t *testing.T) {
 	})
 }
 
-// A swap loses no call, and costs the callers no error.
+// A replacement loses no call and leads to no error.
 func TestSwapsUnderLoad(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
-	// however slow the machine: a call that finds every instance at work is not what is looked for
+	// calls must not fail because every instance is at work, however slow the machine is
 	limits.Wait = time.Minute
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Limits: limits})
 	require.NoError(t, err)
@@ -164,9 +164,9 @@ func TestSwapsUnderLoad(t *testing.T) {
 	require.Zero(t, info.Faults)
 }
 
-// A change of the settings is one, also if it is printed as it was before.
+// A change of the settings is detected, even if both settings print in the same way.
 func TestSettingsThatLookTheSame(t *testing.T) {
-	// It scores the first candidate by the second byte of its setting.
+	// It scores the first candidate with the second byte of its setting.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
 		// i32.load8_u, f64.convert_i32_s
@@ -237,8 +237,8 @@ func BenchmarkScore(b *testing.B) {
 	}
 }
 
-// The time in calls is an estimate, from one call of seventeen: on a clock that
-// goes on by 1 ms each time it is read it comes out exactly.
+// The time spent in calls is an estimate, since one of seventeen calls is timed. With a clock that advances
+// by 1 ms per reading, it is exact.
 func TestTheTimeInCalls(t *testing.T) {
 	var reads atomic.Int64
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler), Now: func() time.Time {

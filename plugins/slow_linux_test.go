@@ -15,7 +15,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// today are two candidates of a request of today.
+// today has two candidates, and a request at the present time.
 type today struct{ rows }
 
 func (r today) Fill(q *core.RankRequest, to []core.Candidate) {
@@ -23,7 +23,7 @@ func (r today) Fill(q *core.RankRequest, to []core.Candidate) {
 	q.Now = 1.8e9
 }
 
-// threadTime is the CPU time of the calling thread.
+// threadTime returns the CPU time of the calling thread.
 func threadTime(t *testing.T) time.Duration {
 	const thread = 1 // RUSAGE_THREAD
 	var u syscall.Rusage
@@ -31,8 +31,8 @@ func threadTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// A legal scorer that takes most of its CPU time in each call slows every request, so it is quarantined within 50
-// calls. With ten times the time it goes on serving.
+// A scorer that uses most of its CPU time in each call slows down every request. So it is quarantined within
+// 50 calls. With ten times the timeout it continues to serve.
 func TestASlowScorerIsQuarantined(t *testing.T) {
 	m := w.Scorer(w.Join(w.Scores(1), w.Live(w.ScorerNow, w.Times(10_000_000, 4)...))...)
 	m.Func("score").Locals = []w.Group{{Count: 1, Type: w.I32}}
@@ -59,14 +59,14 @@ func TestASlowScorerIsQuarantined(t *testing.T) {
 		require.NoError(t, s.Score(today{rows{{}, {}}}, scores))
 		took = min(took, threadTime(t)-began)
 	}
-	r, s := load(took * 12 / 10) // a call takes five sixths of it
+	r, s := load(took * 12 / 10) // a call takes five sixths of the timeout
 	for range 50 {
 		require.NoError(t, s.Score(today{rows{{}, {}}}, scores))
 	}
 	i, err := r.Get("mine")
 	require.NoError(t, err)
 	require.True(t, i.Quarantined, "%v, calls take %v", i.FaultsBy, took)
-	// On a loaded machine some calls may also take longer than they did before, and time out.
+	// On a loaded machine some calls may take longer than before, and reach the timeout.
 	require.EqualValues(t, plugins.DefaultMaxFaults, i.FaultsBy["slow"]+i.FaultsBy["timeout"], "%v", i.FaultsBy)
 
 	r, s = load(took * 10)

@@ -18,7 +18,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// made is a module by what it answers.
+// made is a module with the result of its calls.
 type made struct {
 	kind   wasmhost.Kind
 	answer float64
@@ -31,13 +31,12 @@ func (m made) code() []byte {
 	return w.Scorer(w.Scores(m.answer)...).Bytes()
 }
 
-// named is what a name should be: the table's module if there is one, else the
-// upload, and the one before that if it can be rolled back to.
+// named is the expected state of a name. The module of the table is used if there is one, otherwise the
+// upload. before is the module that a roll-back returns to.
 type named struct{ table, upload, before *made }
 
-// Whatever uploads, replacements, roll-backs, deletions, reloads and restarts
-// come in whatever order, each name is served by the module that it should be,
-// is shown as that, and refuses what it should.
+// Uploads, replacements, roll-backs, deletions, reloads and restarts happen in any order. For each name, the
+// expected module is called and shown, and the expected operations are refused.
 func TestUploadsAgainstAModel(t *testing.T) {
 	cache := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -155,7 +154,7 @@ func TestUploadsAgainstAModel(t *testing.T) {
 	})
 }
 
-// serves says how a name differs from what it should be.
+// serves returns an error if a name differs from its expected state.
 func serves(r *plugins.Registry, name string, n *named) error {
 	want, source := n.table, plugins.SourceConfig
 	if want == nil {

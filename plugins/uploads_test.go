@@ -19,9 +19,9 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// An uploaded module reads its settings after a restart as it did before.
+// After a restart, an uploaded module gets the same settings as before.
 func TestSettingsSurviveARestart(t *testing.T) {
-	// It scores the first candidate by the length of its setting's text.
+	// It scores the first candidate with the length of its setting's text.
 	m := w.Scorer(w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8, w.F64Store, 3, 0})...)
 	m.Add(w.Func{Export: "configure", Params: []byte{w.I32, w.I32}, Results: []byte{w.I32}, Code: w.Join(
 		// f64.convert_i32_s of value_length
@@ -46,7 +46,7 @@ func TestSettingsSurviveARestart(t *testing.T) {
 	}
 }
 
-// What an earlier build kept in two files is not read, and that is told.
+// The files of an earlier build, which wrote two files for each upload, are not read. The log says so.
 func TestUploadsOfAnEarlierBuild(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "plugins"), 0o700))
@@ -60,10 +60,9 @@ func TestUploadsOfAnEarlierBuild(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
-// What the disk does not take, or does not let go, changes nothing and leaves
-// nothing behind.
+// If the file system refuses to write or remove a file, nothing changes and no incomplete file stays.
 func TestADiskThatFails(t *testing.T) {
-	// which is no pattern
+	// the name is not a pattern
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: filepath.Join(t.TempDir(), "a[b]")}
 	dir := filepath.Join(opts.StateDir, "plugins")
 	inTheWay := func(name string) { require.NoError(t, os.MkdirAll(filepath.Join(dir, name+".upload", "x"), 0o700)) }
@@ -92,7 +91,7 @@ func TestADiskThatFails(t *testing.T) {
 
 	require.NoError(t, os.RemoveAll(file))
 	require.NoError(t, os.WriteFile(file, kept, 0o600))
-	half := filepath.Join(dir, "half.upload.new") // of a process that was killed
+	half := filepath.Join(dir, "half.upload.new") // a file of a process that was killed
 	require.NoError(t, os.WriteFile(half, kept[:50], 0o600))
 	r.Close()
 	r = reopen(t, opts)
@@ -102,7 +101,7 @@ func TestADiskThatFails(t *testing.T) {
 	require.NoFileExists(t, file)
 }
 
-// However many are uploaded, they do not fill memory and disk.
+// The number of uploads is limited, so that they do not fill memory and disk.
 func TestUploadsAreCounted(t *testing.T) {
 	r := registry(t)
 	code := builtin.Modules()["random"]
@@ -130,9 +129,9 @@ func reopen(t *testing.T, opts plugins.Options) *plugins.Registry {
 	return r
 }
 
-// An upload that no longer loads, for whatever reason, keeps its name: who uses
-// it is served by the built-in, the log and the plugin's state say what to do,
-// and a good module in its place serves those who hold it.
+// An upload that cannot be loaded any more keeps its name. The built-in is called instead. The log and the
+// plugin's state say what to do. If a good module replaces the upload, callers that already hold the plugin
+// use it.
 func TestAnUploadThatNoLongerLoads(t *testing.T) {
 	scorer := w.Scorer(w.Scores(4)...).Bytes()
 	for name, damage := range map[string]struct {
@@ -192,8 +191,8 @@ func TestAnUploadThatNoLongerLoads(t *testing.T) {
 	}
 }
 
-// What takes the place of an upload that does not load may be of either kind;
-// whoever took it for a scorer keeps the built-in then.
+// The module that replaces such an upload may have another kind. A caller that holds the plugin as a scorer
+// then continues to use the built-in.
 func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	opts := plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir()}
 	require.NoError(t, os.MkdirAll(filepath.Join(opts.StateDir, "plugins"), 0o700))
@@ -224,8 +223,8 @@ func TestAnUploadThatNoLongerLoadsBecomesABackoff(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
-// A [plugins.NAME] hides an upload of that name, and it serves again when the
-// table goes, at once as after a restart: both are told.
+// [plugins.NAME] hides an upload with the same name. When the table is removed, the upload is used again, at
+// once and after a restart. The log reports both.
 func TestAnUploadBehindTheConfiguration(t *testing.T) {
 	log := &entries{counts: map[slog.Level]int{}}
 	opts := plugins.Options{Log: slog.New(log), StateDir: t.TempDir()}
@@ -311,11 +310,11 @@ func TestAnUploadBehindTheConfiguration(t *testing.T) {
 	require.ErrorIs(t, err, core.ErrNotFound)
 }
 
-// slowly opens a registry, and runs what has something compiled; once that has
-// begun, meanwhile is run, and then it goes on to its end.
+// slowly opens a registry. during runs a function that compiles a module, and calls meanwhile when the
+// compilation has begun.
 func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func())) {
 	asked, goOn := make(chan struct{}), make(chan struct{})
-	var slow atomic.Bool // the clock is read as a version is made
+	var slow atomic.Bool // set while a version is made, during which the clock is read
 	r = reopen(t, plugins.Options{Log: slog.New(slog.DiscardHandler), StateDir: t.TempDir(), Now: func() time.Time {
 		if slow.Swap(false) {
 			asked <- struct{}{}
@@ -337,8 +336,7 @@ func slowly(t *testing.T) (r *plugins.Registry, during func(what, meanwhile func
 	}
 }
 
-// While an upload is being compiled, nothing else waits for it but the next
-// upload; what was done meanwhile holds.
+// While an upload is being compiled, only the next upload waits for it. Changes that are made meanwhile stay.
 func TestNobodyWaitsForAnUpload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()
@@ -399,8 +397,7 @@ func TestNobodyWaitsForAnUpload(t *testing.T) {
 	}
 }
 
-// While a reload compiles, nothing waits for it but the next reload, and what
-// was done meanwhile holds.
+// While a reload compiles, only the next reload waits for it. Changes that are made meanwhile stay.
 func TestNobodyWaitsForAReload(t *testing.T) {
 	r, during := slowly(t)
 	code := builtin.Modules()

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
-// seeded is a choice with a seed of its own.
+// seeded is a choice with its own seed.
 type seeded struct {
 	rows
 	seed float64
@@ -21,7 +21,7 @@ func (s seeded) Fill(q *core.RankRequest, to []core.Candidate) {
 	q.Seed = s.seed
 }
 
-// uniform is the native twin of plugins/builtin/src/uniform.ts.
+// uniform is the function uniform of the built-ins in Go.
 func uniform(seed float64, i int) float64 {
 	z := math.Float64bits(seed) + uint64(i+1)*0x9e3779b97f4a7c15
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9

@@ -32,8 +32,8 @@ func TestAllOfTheGoSDKIsEmbedded(t *testing.T) {
 	}))
 }
 
-// A plugin in a folder of its own, with nothing but the embedded SDK and no
-// network, builds for WebAssembly and passes its own test.
+// A plugin in its own folder, with only the embedded SDK and no network, builds for WebAssembly and passes
+// its own test.
 func TestTheGoSDKStandsAlone(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {

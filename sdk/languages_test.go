@@ -23,7 +23,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/hash"
 )
 
-// languages build the three modules of testdata/LANGUAGE into a directory, as
+// languages have functions that build the three modules of testdata/LANGUAGE into a directory, as
 // everything.wasm, wait.wasm and rule.wasm.
 var languages = map[string]func(t *testing.T, out string){
 	"c": func(t *testing.T, out string) {
@@ -34,7 +34,7 @@ var languages = map[string]func(t *testing.T, out string){
 					name+".wasm"), "testdata/c/"+name+".c")
 		}
 	},
-	"c++": func(t *testing.T, out string) { // the same sources
+	"c++": func(t *testing.T, out string) { // built from the same sources
 		for _, name := range []string{"everything", "wait", "rule"} {
 			run(t, nil, "clang++", "--target=wasm32", "-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-rtti",
 				"-ffreestanding", "-nostdlib", "-O2", "-mbulk-memory", "-Wall", "-Werror",
@@ -77,8 +77,8 @@ func run(t *testing.T, env []string, name string, args ...string) string {
 	return string(out)
 }
 
-// fill sets every field of a record to a whole number and returns the sum of
-// each times its place, from 1: what the modules add up by name.
+// fill sets every field of a record to a whole number. It returns the sum of each field times its index, from
+// 1, which the modules compute as well.
 func fill(record any, r *rand.Rand) float64 {
 	v, sum := reflect.ValueOf(record).Elem(), 0.0
 	for i := range v.NumField() {
@@ -128,7 +128,7 @@ func TestEveryLanguageKnowsEveryFieldAndHook(t *testing.T) {
 	}
 }
 
-// zigPanics checks a panic of the language itself.
+// zigPanics checks a panic of the language Zig itself.
 func zigPanics(t *testing.T, code []byte) {
 	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(code, nil)
 	require.NoError(t, err)
@@ -203,14 +203,13 @@ var panicked = map[string]string{
 	"c++": "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
 	"c":   "trap: wasm error: unreachable: panicked at testdata/c/wait.c:19: no spoon",
 	"zig": "trap: wasm error: unreachable: panicked at wait.zig:22: no spoon",
-	// otherwise since Rust 1.73
+	// the form of Rust 1.73 and later
 	"rust":           "trap: wasm error: unreachable: panicked at 'no spoon', examples/wait.rs:19:13",
 	"assemblyscript": "trap: the plugin called abort: no spoon (testdata/assemblyscript/wait.ts:21:22)",
 	"go":             "trap: wasm error: unreachable: panic: no spoon (main.go:22)",
 }
 
-// writes checks what a module writes, the error of its panic and the settings that it
-// states.
+// writes checks the output of a module, the error of its panic, and the settings that it declares.
 func writes(t *testing.T, code []byte, panicked string) {
 	out := output.New(time.Now, nil)
 	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").WithOutput(out).Load(code, nil)
@@ -242,8 +241,8 @@ func writes(t *testing.T, code []byte, panicked string) {
 	require.Contains(t, strings.Join(lines, "\n"), "error  backoff failed: "+panicked)
 }
 
-// story is that of a plugin's author: upload, read the log line, break it, read the panic,
-// replace it, roll back.
+// story follows a plugin's author: upload, read the log line, add an error, read the panic, replace the
+// module, roll back.
 func story(t *testing.T, code []byte, panicked string) {
 	r, err := plugins.New(plugins.Options{Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
@@ -287,7 +286,7 @@ func story(t *testing.T, code []byte, panicked string) {
 	require.Greater(t, len(texts()), len(before), "the log goes on")
 }
 
-// buildGo builds a Go module of testdata, which conforms.
+// buildGo builds a Go module of testdata and checks that it conforms.
 func buildGo(t *testing.T, name string) []byte {
 	out := filepath.Join(t.TempDir(), name+".wasm")
 	run(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, "go", "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w",

@@ -10,7 +10,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/lru"
 )
 
-// Beside a model: a slice in the order of use.
+// The map is compared with a model: a slice in the order of use.
 func TestLRU(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.IntRange(1, 9).Draw(t, "capacity")

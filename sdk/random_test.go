@@ -34,7 +34,7 @@ func TestRandom(t *testing.T) {
 	for _, c := range counts {
 		require.InDelta(t, n/7, c, 600)
 	}
-	// The first numbers of SplitMix64 from 0, as everybody has them.
+	// The first numbers of SplitMix64 with the seed 0, as published.
 	zero := random.Source(0)
 	require.EqualValues(t, uint64(0xe220a8397b1dcdaf), zero.Uint64())
 	require.EqualValues(t, uint64(0x6e789e6aa1b965f4), zero.Uint64())

@@ -28,7 +28,7 @@ func guest(t *testing.T, dir string) func(config map[string]any) (*wasmhost.Modu
 	code, err := os.ReadFile(out)
 	require.NoError(t, err)
 	limits := wasmhost.DefaultLimits()
-	limits.Wait, limits.CallTimeout = time.Minute, time.Minute // a slow machine changes no reason
+	limits.Wait, limits.CallTimeout = time.Minute, time.Minute // for slow machines
 	host := wasmhost.New(limits, t.TempDir())
 	return func(config map[string]any) (*wasmhost.Module, error) { return host.Load(code, config) }
 }
@@ -111,7 +111,7 @@ func TestEveryHook(t *testing.T) {
 			{ID: "proxy-1", Weight: 3, Cost: 4},
 			{ID: "proxy-2", Region: "US", Weight: 1, Metadata: map[string]string{"a": "b", "tier": "gold", "z": ""}},
 		})
-		for range 2 { // once told, an instance keeps it
+		for range 2 { // the instance keeps the pool for the second call
 			require.Equal(t, []float64{7007, 7241}, score(t, m, among(2)))
 		}
 		m.SetPool(nil)
@@ -147,7 +147,7 @@ func TestEveryHook(t *testing.T) {
 				var fault *wasmhost.Fault
 				require.ErrorAs(t, m.Score(bad, make([]float64, 1)), &fault)
 				require.Equal(t, want, fault.Error(), mode)
-				score(t, m, among(1)) // a fresh instance answers
+				score(t, m, among(1)) // a new instance computes the scores
 			}
 		}
 		_, err := load(map[string]any{"mode": "nan"})
@@ -157,7 +157,7 @@ func TestEveryHook(t *testing.T) {
 	t.Run("what it allocates is collected within its fuel", func(t *testing.T) {
 		m := start(t, map[string]any{"mode": "garbage"})
 		c, scores := among(1), make([]float64, 1)
-		for range 30_000 { // 30 MB in all
+		for range 30_000 { // 30 MB altogether
 			require.NoError(t, m.Score(c, scores))
 		}
 	})

@@ -25,7 +25,7 @@ type waits func(req *abi.BackoffRequest) float64
 
 func (f waits) Delay(req *abi.BackoffRequest) float64 { return f(req) }
 
-// picky takes settings, and needs one.
+// picky has settings, one of which is required.
 type picky struct{ scores }
 
 func (picky) Configure(s *configure.Settings) error {

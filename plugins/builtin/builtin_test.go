@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// build.sh --check compiles every module anew and compares the bytes.
+// build.sh --check compiles every module again and compares the bytes.
 func TestTheModulesAreWhatTheSourceGives(t *testing.T) {
 	out, err := exec.Command("./build.sh", "--check").CombinedOutput()
 	require.NoError(t, err, "%s", out)

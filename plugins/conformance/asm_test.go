@@ -6,7 +6,7 @@ import (
 	wt "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// Opcodes beside those of wasmtest.
+// Opcodes in addition to those of wasmtest.
 const (
 	opTee     = 0x22
 	opLoadI32 = 0x28
@@ -26,16 +26,16 @@ func store(op byte, offset uint32) []byte { return wt.Uint([]byte{op, 0}, offset
 
 func ops(b ...byte) []byte { return b }
 
-// when runs code if the i32 on the stack is not 0.
+// when returns code that runs if the i32 on the stack is not 0.
 func when(code ...[]byte) []byte {
 	return wt.Join(ops(wt.If, wt.Empty), wt.Join(code...), ops(wt.End))
 }
 
-// module is a plugin to be, which is right until it is changed.
+// module is a plugin that conforms until it is changed.
 type module struct{ *wt.Module }
 
-// with adds or replaces a function; its signature is written like "ii>F". It
-// has one i32 local beside its parameters.
+// with adds or replaces a function. Its signature has a form such as "ii>F". The function has one i32 local
+// in addition to its parameters.
 func (m module) with(name, signature string, code ...[]byte) module {
 	f := wt.Func{Export: name, Locals: []wt.Group{{Count: 1, Type: wt.I32}}, Code: wt.Join(code...)}
 	into := &f.Params
@@ -53,21 +53,22 @@ func (m module) with(name, signature string, code ...[]byte) module {
 	return m
 }
 
-// without takes a function out.
+// without removes a function.
 func (m module) without(name string) module {
 	m.Funcs = slices.DeleteFunc(m.Funcs, func(f wt.Func) bool { return f.Export == name })
 	return m
 }
 
-// plugin has room for 19 pages of records, and says so when there is none.
+// plugin returns a module with a region of up to 19 pages for records. Its reserve returns 0 for larger
+// regions.
 func plugin(m *wt.Module) module {
 	m.Memories = []wt.Limits{{Min: 20}}
 	return module{m}.with("reserve", "i>i", get(0), wt.Const32(19<<16), ops(opGtU), when(wt.Const32(0), ops(wt.Return)),
 		wt.Const32(wt.RegionAt))
 }
 
-// scorer gives each candidate the f64 that code leaves; its row is local 1, how
-// many are left local 3, and local 4 is free.
+// scorer returns a scorer. code computes the f64 score of one candidate: local 1 is its row, local 3 the
+// number of candidates left, and local 4 is free.
 func scorer(code ...[]byte) module {
 	step := func(local byte, by int32) []byte {
 		return wt.Join(get(local), wt.Const32(by), ops(wt.I32Add), set(local))
@@ -80,19 +81,19 @@ func scorer(code ...[]byte) module {
 		ops(wt.End), wt.Const32(0))
 }
 
-// success is the candidate's success rate.
+// success is code for the candidate's success rate.
 var success = wt.Join(get(1), load(wt.F64Load, 0))
 
-// backoff waits what code leaves; its request is local 0, and local 1 is free.
+// backoff returns a backoff whose wait code computes. Local 0 is the request, and local 1 is free.
 func backoff(code ...[]byte) module {
 	return plugin(wt.Backoff()).with("backoff", "i>F", code...)
 }
 
-// judge rules what code leaves; its request is local 0, the ruling local 1.
+// judge returns a judge whose ruling code writes. Local 0 is the request, and local 1 the ruling.
 func judge(code ...[]byte) module {
 	return plugin(wt.Judge()).with("judge", "ii>i", get(1), wt.Join(code...), store(wt.F64Store, 0), wt.Const32(0))
 }
 
-// counting counts up the f64 at address 16 and leaves it.
+// counting increments the f64 at address 16 and leaves it on the stack.
 var counting = wt.Join(wt.Const32(0), wt.Const32(0), load(wt.F64Load, 16), wt.ConstF64(1), ops(opAddF64),
 	store(wt.F64Store, 16), wt.Const32(0), load(wt.F64Load, 16))

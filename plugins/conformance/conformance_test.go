@@ -49,8 +49,8 @@ func TestBuiltInsConform(t *testing.T) {
 	}
 }
 
-// Nothing that all of these do is wrong, so that what the others are faulted
-// for is their own.
+// All of these modules conform. So each failed check of the other modules is due to the code in which they
+// differ.
 func TestHandmadeModulesConform(t *testing.T) {
 	one := wt.ConstF64(1)
 	stating := scorer(success).with("configure", "ii>i", wt.Const32(0))
@@ -62,7 +62,7 @@ func TestHandmadeModulesConform(t *testing.T) {
 		"judge":   judge(one),
 		"learner": scorer(success).with("observe", "i>").with("pool_changed", "ii>").with("configure", "ii>i",
 			wt.Const32(0)),
-		// The host refuses all settings that it does not state.
+		// The host refuses all settings that the module does not declare.
 		"stating": stating,
 		"picky":   scorer(success).with("configure", "ii>i", get(1)), // refuses every setting
 	} {
@@ -71,8 +71,7 @@ func TestHandmadeModulesConform(t *testing.T) {
 	}
 }
 
-// A backoff owes its calls 4096 bytes, and settings that find no room in them a
-// refusal.
+// A backoff must be able to reserve 4096 bytes for its calls. It must refuse settings that do not fit.
 func TestASmallBackoff(t *testing.T) {
 	m := backoff(wt.ConstF64(1)).with("configure", "ii>i", wt.Const32(0)).
 		with("reserve", "i>i", get(0), wt.Const32(4096), ops(opGtU), when(wt.Const32(0), ops(wt.Return)),
@@ -83,7 +82,7 @@ func TestASmallBackoff(t *testing.T) {
 	}
 }
 
-// A module of another world imports hundreds of functions.
+// A module for another host imports hundreds of functions. The error lists only a few of them.
 func TestALongListIsShort(t *testing.T) {
 	m := scorer(success)
 	for i := range 500 {
@@ -97,7 +96,7 @@ func TestALongListIsShort(t *testing.T) {
 	require.Less(t, len(r.Checks[i].Detail), 500)
 }
 
-// What to mend depends on whether it failed, or said no to its settings.
+// The advice depends on whether configure failed or refused the settings.
 func TestSettingsThatAreRefused(t *testing.T) {
 	m := scorer(success).with("configure", "ii>i", get(1)).Bytes()
 	require.True(t, Run(host(), m, nil).OK)
@@ -111,7 +110,7 @@ func TestEachCheckFails(t *testing.T) {
 	one := wt.ConstF64(1)
 	minus := wt.ConstF64(-1)
 	spin := ops(wt.Loop, wt.Empty, wt.Br, 0, wt.End)
-	// burn takes about six instructions n times.
+	// burn returns code that runs about six instructions n times.
 	burn := func(n int32, local byte) []byte {
 		return wt.Join(wt.Const32(n), set(local), ops(wt.Loop, wt.Empty), get(local), wt.Const32(1),
 			ops(wt.I32Sub, opTee, local, wt.BrIf, 0), ops(wt.End))
@@ -153,12 +152,12 @@ func TestEachCheckFails(t *testing.T) {
 		{"reserve", "past the guest's memory", scorer(success).with("reserve", "i>i", wt.Const32(1<<22)).Bytes()},
 		{"reserve", "no room", scorer(success).with("reserve", "i>i", get(0), wt.Const32(8192), ops(opGtU),
 			when(wt.Const32(0), ops(wt.Return)), wt.Const32(wt.RegionAt)).Bytes()},
-		// Takes more each time, and gives nothing back.
+		// Each call of reserve takes more memory, and no memory is reused.
 		{"reserve", "in a row", scorer(success).with("reserve", "i>i", wt.Const32(8), load(opLoadI32, 0), ops(opEqz),
 			when(wt.Const32(8), wt.Const32(wt.RegionAt), store(wt.I32Store, 0)),
 			wt.Const32(8), wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Add), store(wt.I32Store, 0),
 			wt.Const32(8), load(opLoadI32, 0), get(0), ops(wt.I32Sub)).Bytes()},
-		// Its own data lies where the host may write.
+		// Its own data is in the region that the host may write to.
 		{"answers", "unreachable", scorer(success, wt.Const32(wt.RegionAt+8000), load(opLoadI32, 0),
 			when(ops(wt.Unreachable))).Bytes()},
 		{"reserve_large", "though memory has only", scorer(success).with("reserve", "i>i",
@@ -212,7 +211,7 @@ func TestEachCheckFails(t *testing.T) {
 	}
 }
 
-// What stands on a check that failed is not tried, and says so.
+// A check that depends on a failed check is skipped, and the report says so.
 func TestSkipsWhatCannotBeTried(t *testing.T) {
 	r := Run(host(), []byte("not a module"), nil)
 	for _, c := range r.Checks {
@@ -260,7 +259,7 @@ the module does not keep to the ABI: 12 passed, 1 failed, 10 skipped
 }
 
 func TestConfigIsGiven(t *testing.T) {
-	m := scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).Bytes() // wants one at least
+	m := scorer(success).with("configure", "ii>i", get(1), ops(opEqz)).Bytes() // requires at least one setting
 	require.False(t, Run(host(), m, nil).OK)
 	r := Run(host(), m, map[string]any{"margin": "0.5"})
 	require.True(t, r.OK, text(t, r))
@@ -277,7 +276,7 @@ func TestSectionsExist(t *testing.T) {
 	}
 }
 
-// Modules that mean harm are told off like any other, and in bounded time.
+// Malicious modules fail checks like all others, in a limited time.
 func TestHostileModules(t *testing.T) {
 	grow := wt.Forever(wt.Join(wt.Const32(1), ops(wt.MemoryGrow, 0, wt.Drop))...)
 	for name, m := range map[string]module{

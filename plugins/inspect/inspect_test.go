@@ -52,13 +52,12 @@ func TestFaultyModulesTellWhatTheyCan(t *testing.T) {
 	require.Len(t, cut.Faults, 1)
 	require.Contains(t, text(t, cut), "fault: this is not a module of WebAssembly 2.0: it ends too early\n")
 
-	// An empty module: no kind, no version, and each thing that is missing.
+	// The empty module has no kind and no version. The report lists all missing parts.
 	r := run([]byte("\x00asm\x01\x00\x00\x00"))
 	require.Len(t, r.Faults, 4)
 	require.Contains(t, text(t, r), "kind             unknown\n")
 
-	// One that imports what does not exist, under a name that would move the
-	// terminal's cursor.
+	// A module imports a function that does not exist, and its name contains control characters of a terminal.
 	r = run([]byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x02\x0b\x01\x03env\x03a\x1b[\x00\x00"))
 	require.Equal(t, []inspect.Item{{Name: "env.a\x1b[", Kind: "func", Signature: "()"}}, r.Imports)
 	require.Contains(t, text(t, r), `"env.a\x1b["`)

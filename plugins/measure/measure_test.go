@@ -13,8 +13,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// ticking is a clock that moves by 100 us each time it is read, so that the
-// times are made up and the rounds end; the fuel is real.
+// ticking returns a clock that advances by 100 us with each reading. So the measured times are artificial and
+// the rounds end; the fuel is real.
 func ticking() func() time.Time {
 	at := time.Unix(0, 0)
 	return func() time.Time {
@@ -81,7 +81,7 @@ func TestWhatDoesNotLoad(t *testing.T) {
 	require.ErrorAs(t, err, &check)
 }
 
-// A scorer that has no room for 1,000 candidates is timed as far as it goes.
+// A scorer that cannot reserve memory for 1,000 candidates is measured up to its limit.
 func TestWhatItRefuses(t *testing.T) {
 	small := wasmtest.Scorer(wasmtest.Scores(1)...)
 	// gt_u

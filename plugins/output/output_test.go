@@ -16,7 +16,7 @@ func TestLinesAreKeptUpToABound(t *testing.T) {
 	var heard []uint64
 	o := output.New(func() time.Time { return now }, func(l output.Line) { heard = append(heard, l.Number) })
 	require.Empty(t, o.Lines(0))
-	for i := range 150 { // 100 at once, no more
+	for i := range 150 { // at most 100 lines at once
 		o.Log(wasmhost.LevelInfo, fmt.Sprint("line ", i))
 	}
 	lines := o.Lines(0)
@@ -24,7 +24,7 @@ func TestLinesAreKeptUpToABound(t *testing.T) {
 	require.Equal(t, output.Line{Number: 1, At: now, Level: wasmhost.LevelInfo, Text: "line 0"}, lines[0])
 	require.Equal(t, "line 99", lines[99].Text)
 
-	now = now.Add(100 * time.Millisecond) // two more
+	now = now.Add(100 * time.Millisecond) // time for two more lines
 	o.Log(wasmhost.LevelError, "late")
 	lines = o.Lines(100)
 	require.Len(t, lines, 2)
@@ -39,7 +39,7 @@ func TestMetrics(t *testing.T) {
 	o := output.New(time.Now, nil)
 	o.Metric(wasmhost.Counter, []byte("calls"), 2)
 	o.Metric(wasmhost.Counter, []byte("calls"), 3)
-	o.Metric(wasmhost.Gauge, []byte("calls"), 1) // remains a counter
+	o.Metric(wasmhost.Gauge, []byte("calls"), 1) // the metric remains a counter
 	o.Metric(wasmhost.Gauge, []byte("level"), 7)
 	o.Metric(wasmhost.Gauge, []byte("level"), -4)
 	require.Equal(t, []output.Metric{{"calls", wasmhost.Counter, 6}, {"level", wasmhost.Gauge, -4}}, o.Metrics())

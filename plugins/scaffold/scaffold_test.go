@@ -14,8 +14,8 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
-// That they build, pass their tests and steer a gateway is shown in
-// integration (TestALanguage...); here what is written, and what is not.
+// This test checks which files are written. A test in integration (TestALanguage...) builds them, runs their
+// tests, and uses the plugin in a gateway.
 func TestWrite(t *testing.T) {
 	source := map[string]string{"go": "main.go", "rust": "src/lib.rs", "as": "plugin.ts", "c": "plugin.c",
 		"cpp": "plugin.cc", "zig": "plugin.zig"}
@@ -63,7 +63,7 @@ func exists(path string) bool {
 }
 
 func TestNothingIsOverwritten(t *testing.T) {
-	dir := t.TempDir() // there, and empty
+	dir := t.TempDir() // an existing empty folder
 	p := scaffold.Plugin{Name: "mine", Lang: "c", Kind: wasmhost.Scorer}
 	_, err := scaffold.Write(dir, p)
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "my work", string(text))
 
-	_, err = scaffold.Write(mine, p) // a file
+	_, err = scaffold.Write(mine, p) // a file in place of the folder
 	require.Error(t, err)
 }
 

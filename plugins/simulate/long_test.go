@@ -1,6 +1,6 @@
 //go:build !race
 
-// These simulations run in one goroutine, where the race detector finds nothing and takes minutes.
+// These simulations run in one goroutine, where the race detector finds nothing and needs minutes.
 
 package simulate
 
@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A proxy that recovers is used again. The built-ins that rank by success reach 94 % of the oracle's successes
-// in the mean of six seeds, and 93 % with each seed. performance uses the best proxy again soon
-// after its outage.
+// A proxy that recovers is used again. The built-ins that rank by success have 94 % of the oracle's successes
+// in the mean of six seeds, and 93 % with each seed. performance uses the best proxy again soon after its
+// outage.
 func TestTheBuiltInsFindWhatRecovers(t *testing.T) {
 	for _, scenario := range []string{"outage", "drift"} {
 		for _, name := range []string{"performance", "cost_aware"} {
@@ -55,7 +55,7 @@ func TestExploringIsNearTheOracle(t *testing.T) {
 		}
 		t.Logf("%-8s %.4f", s.Name, mean)
 		require.Greater(t, mean, 0.98, s.Name)
-		if s.Name == "equal" { // one attempt in twenty fails, so that the proxies' records differ by chance
+		if s.Name == "equal" { // one attempt in twenty fails, so the statistics of the proxies differ by chance
 			require.Less(t, share, 1.5, "the largest share of a proxy, relative to the mean")
 		}
 	}

@@ -18,7 +18,7 @@ func TestRecorder(t *testing.T) {
 	_, err = r.Trace()
 	require.ErrorContains(t, err, "too short")
 	a.Uses += 50
-	r.Look(5, []Seen{a, b}) // only the uses of a have changed
+	r.Look(5, []Seen{a, b}) // only the uses of a have increased
 	a.Uses, a.SuccessRate = a.Uses+30, 0.8
 	b.Uses, b.Samples, b.SuccessRate = 20, 20, 0
 	r.Look(10, []Seen{a, b})

@@ -101,7 +101,7 @@ func TestSameSeedSameReport(t *testing.T) {
 	require.NotEqual(t, one.Results[0], other.Results[0])
 }
 
-// A built-in has the same result as plugin and as built-in.
+// A built-in has the same result whether it runs as the plugin or as the built-in.
 func TestAllFaceTheSame(t *testing.T) {
 	r := scorers(t, builtIn("performance"), "outage,duration=120")
 	require.Equal(t, r.Results[1], r.Results[0])
@@ -140,7 +140,7 @@ func TestWhatTheFiguresSay(t *testing.T) {
 	require.Greater(t, by["performance"].Timeline[4][Columns*3/4], 0.9)
 }
 
-// With breakers, a proxy that fails is not used for a while, with any scorer.
+// With breakers, a proxy that fails is not used for some time, whatever the scorer is.
 func TestBreakers(t *testing.T) {
 	tr := generated(t, "outage,duration=90,rate=5")
 	r, err := PlayScorer(host(), builtIn("round_robin"), tr, breaker.Default(), 1)
@@ -158,8 +158,8 @@ func TestBreakers(t *testing.T) {
 	require.Less(t, middle(r), 0.6*middle(free))
 }
 
-// A scorer gets each attempt as an observation. This one scores the proxy of the last success highest, and 0.5 for
-// the others, so it keeps using a good proxy.
+// A scorer gets each attempt as an observation. This scorer gives the proxy of the last success the highest
+// score, and 0.5 to the others. So it continues to use a good proxy.
 func TestLearnersHear(t *testing.T) {
 	const favourite = 16    // address where it keeps an id_hash
 	score := wasmtest.Join( // from the last candidate to the first
@@ -201,7 +201,7 @@ func kindOf(t *testing.T, score []byte, observe wasmtest.Func) wasmhost.Kind {
 	return d.Kind
 }
 
-// A scorer that traps unless there are 256 candidates, as in the trial call.
+// failing is a scorer that traps unless there are 256 candidates, as in its first call.
 var failing = wasmtest.Scorer(wasmtest.Join([]byte{wasmtest.LocalGet, 3}, wasmtest.Const32(256),
 	[]byte{0x47, wasmtest.If, wasmtest.Empty, wasmtest.Unreachable, wasmtest.End})...).Bytes()
 
@@ -353,7 +353,7 @@ func FuzzGenerate(f *testing.F) {
 
 var _ core.Scorer = (*counted)(nil)
 
-// fixed and play agree.
+// The computed result of a fixed delay equals that of the simulation with play.
 func TestTheFixedDelayIsPlayedRight(t *testing.T) {
 	policy := retry.DefaultPolicy()
 	for i, k := range outageKinds {
@@ -362,7 +362,7 @@ func TestTheFixedDelayIsPlayedRight(t *testing.T) {
 			func(*core.BackoffRequest) (float64, error) { return 2, nil }, func(*core.Observation) {})
 		require.NoError(t, err)
 		quick := line.fixed(&policy, rand.New(rand.NewPCG(1, 6)), 2)
-		if k.length != nil { // a dead proxy is met by other requests in play, which draws more random numbers
+		if k.length != nil { // with a dead proxy, play draws more random numbers
 			require.InDelta(t, played.Wait, quick.Wait, 1e-9, k.name)
 			require.InDelta(t, played.Served, quick.Served, 1e-9, k.name)
 			require.InDelta(t, played.Attempts, quick.Attempts, 1e-9, k.name)

@@ -13,9 +13,9 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/source/sourcetest"
 )
 
-const most = 1000 // bytes of a module
+const most = 1000 // maximum size of a module, bytes
 
-// site is a web server with the module and its signatures.
+// site starts a web server with the module and its signatures.
 func site(t *testing.T, files map[string]string) *httptest.Server {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		text, ok := files[q.URL.Path]
@@ -119,7 +119,7 @@ func TestFetchArtifact(t *testing.T) {
 	absent := r.Push(t, "absent", layer("mine.wasm", "application/wasm", []byte("absent")))
 	r.SetBlob(sourcetest.Digest([]byte("absent")), nil)
 	forged := r.Push(t, "forged", wasm)
-	r.SetManifest(forged, "single") // another manifest under this digest
+	r.SetManifest(forged, "single") // replaces the manifest of this digest by another one
 
 	c := NewClient(r.Client().Transport, most)
 	for _, x := range []struct {
@@ -161,8 +161,8 @@ func TestFetchArtifact(t *testing.T) {
 	require.ErrorContains(t, err, "certificate", "the certificate of the registry is verified")
 }
 
-// A registry that wants a token gives one to everybody, as Docker Hub and ghcr.io do for public artifacts. One without
-// TLS is used only if that is permitted.
+// Docker Hub and ghcr.io require a token for public artifacts, and give one to everybody. This registry does
+// the same. A registry without TLS is used only if that is permitted.
 func TestKindsOfRegistries(t *testing.T) {
 	r := sourcetest.Start(t, httptest.NewServer)
 	r.Token = "of-everybody"
@@ -178,7 +178,7 @@ func TestKindsOfRegistries(t *testing.T) {
 	_, err = c.Fetch(context.Background(), Source{URL: "oci://" + host + "/team/mine@" + single})
 	require.Error(t, err)
 
-	// A registry with TLS cannot send the client to an address without.
+	// A registry with TLS must not redirect the client to an address without TLS.
 	secured := sourcetest.Start(t, httptest.NewTLSServer)
 	secured.Push(t, "1", layer("mine.wasm", "application/wasm", code))
 	secured.Token = "x"
@@ -193,7 +193,7 @@ func TestKindsOfRegistries(t *testing.T) {
 	require.Len(t, r.Asked(), asked)
 }
 
-// Registries send clients to storage with a signed URL. Errors do not have it.
+// Registries redirect clients to storage with a signed URL. Errors do not contain this URL.
 func TestASignedURLOfARegistry(t *testing.T) {
 	r := sourcetest.Start(t, httptest.NewServer)
 	single := r.Push(t, "1", layer("mine.wasm", "application/wasm", code))

@@ -28,7 +28,7 @@ func hexOf(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// signer is a key with its signature of code.
+// signer is a public key with a signature of code.
 type signer struct{ public, signature string }
 
 func minisigner(t testing.TB) signer {
@@ -43,7 +43,7 @@ func pemOf(t testing.TB, public any) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// cosigner signs as cosign sign-blob does.
+// cosigner makes a signature as cosign sign-blob does.
 func cosigner(t testing.TB) signer {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -12,9 +12,9 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// bombs are small modules that wazero 1.12 takes very long to compile, most of
-// them for ever and some with all the memory there is; its compiler cannot be
-// stopped. Each grows faster than its size by another measure.
+// bombs are small modules that wazero 1.12 takes very long to compile, most of them forever and some with all
+// the memory of the machine. Its compiler cannot be stopped. The compile time of each module grows faster
+// than its size, for a different reason.
 func bombs() map[string]*w.Module {
 	one := func(f w.Func) *w.Module { return w.Scorer().Add(f) }
 	counted := func(n int, each func(i int) []byte) (code []byte) {
@@ -27,7 +27,7 @@ func bombs() map[string]*w.Module {
 	locals := []w.Group{{Count: 3000, Type: w.I32}}
 	wide := w.Repeat(1000, w.I64)
 	blocks := w.Scorer().Add(w.Func{Params: wide, Results: wide, Code: w.Join(
-		// 3 is its own type
+		// 3 is the type of the function itself
 		counted(1000, func(i int) []byte { return local(w.LocalGet, i) }), w.Repeat(5000, w.Block, 3, w.End))})
 	results := w.Scorer().Add(
 		w.Func{Results: wide, Code: w.Repeat(1000, 0x42, 0)},
@@ -38,7 +38,7 @@ func bombs() map[string]*w.Module {
 	}
 	eight := w.Repeat(8000, w.I64)
 	around := w.Scorer()
-	for range 100 { // a loop that takes 8,000 values and goes round with each in its neighbour's place
+	for range 100 { // a loop that takes 8,000 values and repeats with each value in the place of the next one
 		around.Add(w.Func{Params: eight, Results: eight, Code: w.Join(
 			counted(8000, func(i int) []byte { return local(w.LocalGet, i) }), []byte{w.Loop,
 				3}, w.Const64(1), []byte{w.Br, 0, w.End})})
@@ -76,7 +76,7 @@ func bombs() map[string]*w.Module {
 				w.Repeat(1_000_000, w.I32Add))}),
 		"a vast type": withImport(w.Repeat(100_000, w.I64)),
 		"vast types":  withTypes(400, 9_000),
-		// Each loop's head has a place for each value, and they are told apart again and again.
+		// The head of each loop has a place for each value, so wazero compares the values again and again.
 		"values in nested loops": one(w.Func{Params: []byte{w.I32}, Locals: []w.Group{{Count: 300, Type: w.I32}},
 			Code: w.Join(
 				counted(300, func(i int) []byte {
@@ -106,15 +106,15 @@ func bombs() map[string]*w.Module {
 	}
 }
 
-// withImport is a module with an import of those parameters, and so a type that
-// none of its own functions has.
+// withImport returns a module with an import of the given parameters. So the module has a type that none of
+// its own functions has.
 func withImport(params []byte) *w.Module {
 	m := w.Scorer()
 	m.Imports = []w.Import{{Module: "env", Name: "abort", Params: params}}
 	return m
 }
 
-// withTypes has so many of those, of n parameters each.
+// withTypes returns a module with the given number of such types, of n parameters each.
 func withTypes(types, n int) *w.Module {
 	m := w.Scorer()
 	for i := range types {
@@ -133,7 +133,7 @@ func TestCompileBombs(t *testing.T) {
 		_, err := host.Load(code, nil)
 		var refused *wasmhost.CheckError
 		require.ErrorAs(t, err, &refused, name)
-		if strings.Contains(err.Error(), "with the signature") { // refused before that, for its import
+		if strings.Contains(err.Error(), "with the signature") { // refused earlier, because of its import
 			limits := wasmhost.DefaultLimits()
 			_, err = meter.Rewrite(code, meter.Cost{FunctionWork: limits.FunctionWork, ModuleWork: limits.ModuleWork})
 		}
@@ -142,7 +142,7 @@ func TestCompileBombs(t *testing.T) {
 	}
 }
 
-// What is only large is taken.
+// Modules that are only large are accepted.
 func TestTenThousandFunctions(t *testing.T) {
 	m := w.Scorer()
 	for range 10_000 {

@@ -12,15 +12,15 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// small limits let damaged modules run out of everything soon.
+// small returns a host with small limits, which damaged modules soon reach.
 func small() *wasmhost.Host {
 	limits := wasmhost.DefaultLimits()
 	limits.StartFuel, limits.Fuel, limits.MemoryPages, limits.TableSize = 1_000_000, 100_000, 32, 1000
 	return wasmhost.New(limits, "")
 }
 
-// use does with a module all that the gateway does, if it may serve. Nothing
-// may panic, and every refusal is one that says why.
+// use does everything with a module that the gateway does, if the module may serve. Nothing may panic, and
+// every refusal must have a reason.
 func use(t testing.TB, host *wasmhost.Host, code []byte) (loaded bool) {
 	t.Helper()
 	_, err := host.Describe(code)
@@ -66,21 +66,22 @@ func mayFail(t testing.TB, err error) {
 	}
 }
 
-// A module cut off anywhere is refused.
+// A module that is cut off at any byte is refused.
 func TestTruncatedModules(t *testing.T) {
 	host := small()
 	for name, code := range builtin.Modules() {
 		require.True(t, use(t, host, code), name)
 		for i := range code {
 			if use(t, host, code[:i]) {
-				// Cut between two sections that say nothing of what it does, it may still be a module.
+				// A module that is cut between two sections may still be valid, if the missing sections do not change
+				// its behaviour.
 				require.Greater(t, i, len(code)*3/4, "%s, cut at %d of %d", name, i, len(code))
 			}
 		}
 	}
 }
 
-// A module with a few bits changed is refused, or is another module.
+// A module with some changed bits is refused, or it is another valid module.
 func TestDamagedModules(t *testing.T) {
 	host := small()
 	r := rand.New(rand.NewPCG(1, 2))

@@ -2,18 +2,18 @@ package wasmhost
 
 import "time"
 
-// SetClock replaces the clock by which the host measures calls: the time, and the
-// CPU time of the calling thread.
+// SetClock replaces the clock with which the host measures calls: the time, and the CPU time of the calling
+// thread.
 func (h *Host) SetClock(now func() time.Time, cpu func() time.Duration) { h.clock = clock{now, cpu} }
 
-// The bounds of stacks, in bytes.
+// The limits of stacks, in bytes.
 const (
 	MaxStack   = maxStack
 	KeptStack  = keptStack
 	KeptStacks = keptStacks
 )
 
-// Stacks are the sizes of the stacks of the module's idle instances, in bytes.
+// Stacks returns the sizes of the stacks of the module's idle instances, in bytes.
 func (m *Module) Stacks() []int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

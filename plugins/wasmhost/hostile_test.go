@@ -19,8 +19,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// patient is a host whose calls wait for an instance for as long as it takes,
-// so that a slow machine does not change what is tested.
+// patient returns a host whose calls wait for an instance without a limit, so that a slow machine does not
+// change the result.
 func patient() *wasmhost.Host {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait, limits.CallTimeout, limits.StartTimeout = time.Minute, time.Minute, time.Minute
@@ -34,13 +34,12 @@ func load(t testing.TB, m *w.Module) *wasmhost.Module {
 	return loaded
 }
 
-// within is what any one call of a guest may take: its fuel ends in
-// milliseconds; the machine may be shared, though, and -race is slow.
+// within is the longest permitted time of a call. The fuel ends after milliseconds, but the machine may be
+// busy and the race detector is slow.
 const within = 10 * time.Second
 
-// spared is how much memory a hostile call may take: the guest's own 16 MiB as
-// it grows page by page and is copied each time it has grown by a quarter, or
-// the stack of a recursion, which wazero copies as it doubles.
+// spared is the memory that a hostile call may take. A memory of 16 MiB is copied each time it has grown by a
+// quarter, and wazero copies the stack of a recursion each time it doubles.
 const spared = 160 << 20
 
 func wasi(name string, params string) w.Import {
@@ -51,15 +50,15 @@ func wasi(name string, params string) w.Import {
 	return i
 }
 
-// hostile is code that a scorer runs, and what becomes of that call: the
-// reason of a fault, or "" for a call that goes well.
+// hostile is the code of a scorer, and the expected result of the call: the reason of a fault, or "" for a
+// success.
 type hostile struct {
 	code   []byte
 	reason string
-	with   func(m *w.Module) // what else is in the module
+	with   func(m *w.Module) // adds other parts to the module
 }
 
-// self is the index of score, and of the first function a case adds.
+// self is the index of the function score. added is the index of the first function that a case adds.
 const self, added = 2, 3
 
 func args(n ...int32) (code []byte) {
@@ -76,11 +75,11 @@ func imports(list ...w.Import) func(m *w.Module) {
 func calls() map[string]hostile {
 	recursion := w.Join([]byte{w.LocalGet, 0, w.LocalGet, 1, w.LocalGet, 2, w.LocalGet, 3}, w.CallTo(self),
 		[]byte{w.Drop})
-	wide := func(m *w.Module) { // a function that gives a thousand values, and calls itself
+	wide := func(m *w.Module) { // a function that returns a thousand values and calls itself
 		many := w.Repeat(1000, w.I64)
 		m.Add(w.Func{Results: many, Code: w.CallTo(added)})
 	}
-	deep := func(m *w.Module) { // a frame of 2,000 values that live over the call
+	deep := func(m *w.Module) { // its frame has 2,000 values that are live across the call
 		var code []byte
 		for i := range 2000 {
 			code = w.Join(code, w.Uint([]byte{w.LocalGet}, uint32(i)))
@@ -88,7 +87,7 @@ func calls() map[string]hostile {
 		code = w.Join(code, w.CallTo(added), w.Repeat(1999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Locals: []w.Group{{Count: 2000, Type: w.I32}}, Code: code})
 	}
-	hidden := func(m *w.Module) { // 20,000 values live over a call, in a loop that is never entered
+	hidden := func(m *w.Module) { // 20,000 values are live across a call in a loop that is never entered
 		values := w.Join(w.Repeat(20_000, w.LocalGet, 0, 0x28, 2, 0), w.Const32(0), w.CallTo(added),
 			w.Repeat(19_999, w.I32Add), []byte{w.Drop})
 		m.Add(w.Func{Params: []byte{w.I32}, Code: w.Join(
@@ -179,8 +178,7 @@ var (
 	abort = w.Import{Module: "env", Name: "abort", Params: w.Repeat(4, w.I32)}
 )
 
-// build is a scorer of that code; behaved, one that does it only outside the
-// trial.
+// build returns a scorer with the code. If behaved is set, the code does not run in the first call.
 func (h hostile) build(behaved bool) *w.Module {
 	code := h.code
 	if behaved {
@@ -204,9 +202,9 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// A call ends for the reason it should, soon, with little memory; the next one
-// goes well, in another instance if it must be; other modules notice nothing;
-// and a module that does so in its trial is not loaded.
+// A call ends for the expected reason, soon and with little memory. The next call succeeds, if necessary in
+// another instance. Other modules are not affected. A module that behaves in this way in its first call is
+// not loaded.
 func TestHostileCalls(t *testing.T) {
 	host := patient()
 	honest, err := host.Load(builtin.Modules()["performance"], nil)
@@ -246,7 +244,7 @@ func TestHostileCalls(t *testing.T) {
 	}
 }
 
-// What happens before a module serves is bounded too, and said.
+// The steps before a module serves are limited, too, and their errors say so.
 func TestHostileStarts(t *testing.T) {
 	start := func(f w.Func) *w.Module {
 		m := w.Scorer(w.Scores(1)...).Add(f)
@@ -332,7 +330,7 @@ func segment(d w.Data) *w.Module {
 	return m
 }
 
-// What a module declares is looked at before anything of it is compiled.
+// The declarations of a module are checked before it is compiled.
 func TestHostileDeclarations(t *testing.T) {
 	change := func(f func(m *w.Module)) []byte {
 		m := w.Scorer(w.Scores(1)...)
@@ -528,8 +526,8 @@ func TestHostileDeclarations(t *testing.T) {
 	}
 }
 
-// reserveLater is a scorer whose reserve is good for the first call, the trial's, and for
-// all later ones returns what later leaves on the stack.
+// reserveLater returns a scorer. Its reserve returns a valid address in the first call of score, and in later
+// calls the value that later leaves on the stack.
 func reserveLater(later ...byte) *w.Module {
 	m := w.Scorer(w.Scores(1)...)
 	m.Globals = []w.Global{{Type: w.I32, Init: w.Const32(0)}}
@@ -539,8 +537,8 @@ func reserveLater(later ...byte) *w.Module {
 	return m
 }
 
-// The host trusts no address: a bad one is a fault of that call, and the next
-// call has a fresh instance.
+// The host checks each address. An invalid address is a fault of that call, and the next call uses a new
+// instance.
 func TestHostileBuffers(t *testing.T) {
 	host := patient()
 	for name, c := range map[string]struct {
@@ -556,7 +554,7 @@ func TestHostileBuffers(t *testing.T) {
 		"near 2 GiB":        {w.Const32(math.MaxInt32 - 7), "memory"},
 		"near 4 GiB":        {w.Const32(-8), "memory"},
 		"so that it wraps":  {w.Const32(-65536), "memory"},
-		"overlaps the old":  {w.Const32(w.RegionAt + 8), "memory"}, // memory has not grown for it
+		"overlaps the old":  {w.Const32(w.RegionAt + 8), "memory"}, // the memory has not grown for this region
 		"spins":             {w.Join(w.Spin, w.Const32(8)), "fuel"},
 		"traps":             {[]byte{w.Unreachable}, "trap"},
 		"recurses":          {w.Join(w.Const32(8), w.CallTo(1)), "trap"},
@@ -577,7 +575,7 @@ func TestHostileBuffers(t *testing.T) {
 	}
 }
 
-// A reserve that gives another place each time gets the records there.
+// If reserve returns a different region each time, the records are written there.
 func TestABufferThatMoves(t *testing.T) {
 	code := w.Join(
 		// the first score is the first success rate
@@ -630,7 +628,7 @@ func TestHostileObservers(t *testing.T) {
 
 func TestHostileBackoffs(t *testing.T) {
 	host := patient()
-	honest := w.ConstF64(1) // for the trial, whose Retry-After is 0
+	honest := w.ConstF64(1) // the result in the first call, whose Retry-After is 0
 	for name, c := range map[string]struct {
 		code   []byte
 		reason string
@@ -667,8 +665,7 @@ func TestHostileBackoffs(t *testing.T) {
 	}
 }
 
-// Scores of a call that failed are not to be used, and the next call has
-// nothing of the guest's before it.
+// The scores of a failed call must not be used. The next call finds nothing of the earlier instance's memory.
 func TestGuestsDoNotMeet(t *testing.T) {
 	// the score is what stands at 8
 	read := w.Join([]byte{w.LocalGet, 2}, w.Const32(0), []byte{w.F64Load, 3, 8}, []byte{w.F64Store, 3, 0})
@@ -687,7 +684,7 @@ func TestGuestsDoNotMeet(t *testing.T) {
 	require.Zero(t, scores[0], "another module's memory is its own")
 }
 
-// What is only large is taken, and each instance is as small as ever.
+// Modules that are only large are accepted, and their instances need no more memory than others.
 func TestLargeModules(t *testing.T) {
 	for name, change := range map[string]func(m *w.Module){
 		"passive data": func(m *w.Module) { m.Data = []w.Data{{Passive: true, Bytes: make([]byte, 15<<20)}} },
@@ -725,8 +722,8 @@ func TestLargeModules(t *testing.T) {
 	}
 }
 
-// All the hostile modules at once, each called by several, and an honest one
-// among them whose every answer is right.
+// All hostile modules are called at the same time, each by several goroutines. All results of a good module
+// among them are right.
 func TestHostileTogether(t *testing.T) {
 	host := patient()
 	honest := load(t, w.Scorer(w.Scores(4)...))

@@ -16,18 +16,17 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// grown fills memory to its limit and then works for as long as fuel allows,
-// almost.
+// grown returns a scorer that fills its memory up to the limit, and then uses almost all of its fuel.
 func grown() []byte {
-	countdown := func(n int32) []byte { // with parameter 3 as the counter
+	countdown := func(n int32) []byte { // returns a loop with n passes; parameter 3 is the counter
 		return w.Join(w.Const32(n), []byte{w.LocalSet, 3, w.Loop, w.Empty, w.LocalGet, 3}, w.Const32(1),
 			[]byte{w.I32Sub, 0x22, 3, w.BrIf, 0, w.End}) // local.tee
 	}
 	return w.Join(w.Const32(255), []byte{w.MemoryGrow, 0, w.Drop}, countdown(100_000))
 }
 
-// Ten thousand calls at once of a slow plugin that takes all the memory it may
-// have: few instances exist, and nobody waits for long.
+// Ten thousand simultaneous calls of a slow plugin that takes all the memory it may have. Few instances
+// exist, and no call waits for long.
 func TestTenThousandCallsAtOnce(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Instances, limits.Wait = 4, 20*time.Millisecond
@@ -62,7 +61,7 @@ func TestTenThousandCallsAtOnce(t *testing.T) {
 	require.Less(t, int64(during.Sys-before.Sys), int64(512<<20), "4 instances of 16 MiB, and ten thousand goroutines")
 }
 
-// However many call, each has an instance to itself.
+// Each call has an instance to itself, however many calls there are.
 func TestCallsShareInstances(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait = time.Minute
@@ -85,7 +84,7 @@ func TestCallsShareInstances(t *testing.T) {
 	require.LessOrEqual(t, m.Instances(), limits.Instances)
 }
 
-// A learner has one instance, and its calls take turns.
+// A plugin that learns has one instance. Its calls run one after the other.
 func TestLearnersTakeTurns(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Wait, limits.ObserveWait = time.Minute, time.Minute
@@ -113,7 +112,7 @@ func TestLearnersTakeTurns(t *testing.T) {
 	require.Equal(t, 1, m.Instances())
 }
 
-// A learner that listens slowly does not hold up the requests it hears of.
+// A plugin that is slow to take observations does not delay requests.
 func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait, limits.CallTimeout = 5_000_000_000, time.Minute, time.Minute // a second or more
@@ -129,8 +128,7 @@ func TestAnObservationDoesNotWaitForLong(t *testing.T) {
 	require.Equal(t, "fuel", reasonOf(<-ended))
 }
 
-// Whoever waits when a module is replaced is told so, and the last call closes
-// it.
+// When a module is closed, calls that wait get an error. The last call in progress closes the instance.
 func TestCloseWakesThoseWhoWait(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Instances, limits.Wait = 1, time.Minute

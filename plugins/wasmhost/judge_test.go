@@ -15,7 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// wanting returns a judge that asks for parts of a response.
+// wanting adds a judge_wants that returns text to a judge.
 func wanting(m *w.Module, text string) *w.Module {
 	const at = 64
 	m.Data = append(m.Data, w.Data{Offset: at, Bytes: append([]byte(text), 0)})
@@ -54,7 +54,7 @@ func TestRulings(t *testing.T) {
 		{kind: 256, reason: wasmhost.ReasonRuling},
 		{kind: math.NaN(), reason: wasmhost.ReasonRuling},
 	} {
-		live := w.Live(0, w.Rules(c.kind, c.rest)...) // the trial call rules nothing
+		live := w.Live(0, w.Rules(c.kind, c.rest)...) // so the first call rules fine
 		m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Load(w.Judge(live...).Bytes(), nil)
 		require.NoError(t, err)
 		got, err := m.Rule(&core.JudgeRequest{Now: 1.8e9}, excerpt(""))
@@ -70,7 +70,7 @@ func TestRulings(t *testing.T) {
 	}
 }
 
-// The records are laid out as sdk/ABI.md says.
+// The records have the layout of sdk/ABI.md.
 func TestTheLayoutOfAResponse(t *testing.T) {
 	m, err := wasmhost.New(wasmhost.DefaultLimits(), "").Compile(wanting(w.Judge(), "body 100\nfield A").Bytes())
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func TestTheLayoutOfAResponse(t *testing.T) {
 	p, err := m.Probe()
 	require.NoError(t, err)
 	defer p.Close()
-	_, err = p.Rule(&core.JudgeRequest{}, excerpt(strings.Repeat("z", 2000))) // bytes that must not matter
+	_, err = p.Rule(&core.JudgeRequest{}, excerpt(strings.Repeat("z", 2000))) // bytes that must have no effect
 	require.NoError(t, err)
 	e := excerpt("<html>", "a", "1.5", "set-cookie", "id=über")
 	_, err = p.Rule(&core.JudgeRequest{Now: 1, Whole: 10}, e)
@@ -113,9 +113,9 @@ func TestTheLayoutOfAResponse(t *testing.T) {
 	require.Zero(t, f64(base+abi.JudgeRequestSize), "a ruling begins as fine")
 }
 
-// However large a response is, the host asks for no more room than the page says.
+// For the largest possible response, the host reserves no more bytes than sdk/ABI.md states.
 func TestTheLargestResponse(t *testing.T) {
-	only := func(room int32) []byte { // a module that has so much room
+	only := func(room int32) []byte { // returns a judge with a region of at most room bytes
 		m := w.Judge()
 		m.Func("reserve").Code = w.Join([]byte{w.LocalGet, 0}, w.Const32(room), []byte{0x4b, w.If, w.Empty}, // gt_u
 			w.Const32(0), []byte{w.Return, w.End}, w.Const32(w.RegionAt))
@@ -183,7 +183,7 @@ func fieldLines(n int) (lines string) {
 	return lines
 }
 
-// A module does not serve as one of another kind.
+// A module of one kind does not serve as another kind.
 func TestKindsAreNotConfused(t *testing.T) {
 	judge := load(t, w.Judge())
 	scorer := load(t, w.Scorer(w.Scores(1)...))

@@ -27,7 +27,7 @@ func TestCoreAndABIHaveTheSameRecords(t *testing.T) {
 	}
 }
 
-// The request of a judge in core is the beginning of that in sdk/abi.
+// The judge's request in core has the layout of the first part of that in sdk/abi.
 func TestTheRequestOfAJudge(t *testing.T) {
 	a, b := reflect.TypeOf(core.JudgeRequest{}), reflect.TypeOf(abi.JudgeRequest{})
 	require.Equal(t, a.NumField()+4, b.NumField())

@@ -15,7 +15,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// written is an output that keeps all.
+// written is an Output that keeps everything.
 type written []string
 
 func (o *written) Log(level wasmhost.Level, text string) {
@@ -37,7 +37,7 @@ type writer struct {
 	at     int32
 }
 
-// text puts text into memory and returns its address.
+// text puts a text into memory and returns its address.
 func (g *writer) text(b []byte) int32 {
 	at := g.at
 	g.module.Data = append(g.module.Data, w.Data{Offset: at, Bytes: b})
@@ -45,14 +45,14 @@ func (g *writer) text(b []byte) int32 {
 	return at
 }
 
-// write is code that writes to a descriptor.
+// write returns code that writes a text to a descriptor.
 func (g *writer) write(descriptor int32, text string) []byte {
 	at := g.text([]byte(text))
 	piece := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, uint32(at)), uint32(len(text)))
 	return w.Join(args(descriptor, g.text(piece), 1, 8), w.CallTo(0), []byte{w.Drop})
 }
 
-// log is code that logs.
+// log returns code that writes a log line.
 func (g *writer) log(level int32, text string) []byte {
 	return w.Join(args(level, g.text([]byte(text)), int32(len(text))), w.CallTo(1))
 }
@@ -61,7 +61,7 @@ func (g *writer) metric(kind int32, name string, value float64) []byte {
 	return w.Join(args(kind, g.text([]byte(name)), int32(len(name))), w.ConstF64(value), w.CallTo(2))
 }
 
-// utf16 puts a string into memory as AssemblyScript has it.
+// utf16 puts a string into memory in the form of AssemblyScript.
 func (g *writer) utf16(s string) int32 {
 	b := binary.LittleEndian.AppendUint32(nil, uint32(2*len(utf16.Encode([]rune(s)))))
 	for _, unit := range utf16.Encode([]rune(s)) {
@@ -70,7 +70,7 @@ func (g *writer) utf16(s string) int32 {
 	return g.text(b) + 4
 }
 
-// score runs a scorer of that code once, outside its trial.
+// score runs a scorer with the code once, after its first call.
 func (g *writer) score(t *testing.T, code ...[]byte) (written, error) {
 	g.module.Func("score").Code = w.Join(w.Unless256(w.Join(code...)...), w.Const32(0))
 	var out written
@@ -87,7 +87,7 @@ func newWriter() *writer {
 	return g
 }
 
-// Everything that a call writes becomes log lines, whether it fails or not.
+// All output of a call becomes log lines, whether the call fails or not.
 func TestWhatACallWritesIsLogged(t *testing.T) {
 	g := newWriter()
 	out, err := g.score(t,
@@ -113,11 +113,11 @@ func TestWhatACallWritesIsLogged(t *testing.T) {
 		`warn the metric "nan" is not taken: the value is not finite`,
 		`warn the metric "` + strings.Repeat("n",
 			64) + `" is not taken: a name has 1 to 64 letters, digits and _, and does not begin with a digit`,
-		"warn a?[31mb", // a line ends with the call
+		"warn a?[31mb", // the end of the call ends the line
 	}, out)
 }
 
-// The error of a call that fails says why, whatever else the call wrote before.
+// The error of a failed call contains the panic, whatever else the call has written before.
 func TestThePanicIsInTheError(t *testing.T) {
 	trap := []byte{w.Unreachable}
 	for name, c := range map[string]struct {
@@ -150,8 +150,7 @@ func TestThePanicIsInTheError(t *testing.T) {
 	}
 }
 
-// The arguments of AssemblyScript's abort are in the error, and whatever else is
-// passed to it does no harm.
+// The arguments of AssemblyScript's abort are in the error. Invalid arguments have no other effect.
 func TestAbortSaysWhy(t *testing.T) {
 	g := newWriter()
 	_, err := g.score(t, w.Join(args(g.utf16("größer"), g.utf16("src/mine.ts"), 12, 3), w.CallTo(3)))
@@ -176,10 +175,10 @@ func TestALogOutsideMemoryEndsTheCall(t *testing.T) {
 	require.Equal(t, "fuel", reasonOf(err))
 }
 
-// The functions that ran are named where the module has their names.
+// The error names the functions that were running, if the module has their names.
 func TestTheStackHasNames(t *testing.T) {
 	g := newWriter()
-	// 4 whirlpool_abi_v1, 5 reserve, 6 score, 7 and 8 the functions added here
+	// the indices of the functions: 4 whirlpool_abi_v1, 5 reserve, 6 score, 7 and 8 the functions added here
 	g.module.Add(w.Func{Code: w.CallTo(8)}, w.Func{Code: []byte{w.Unreachable}})
 	named := func(index byte, name string) []byte { return w.Vec([]byte{index}, []byte(name)) }
 	names := w.Join([]byte{2}, named(6, "score_all"), named(8, "mine::inner"))
@@ -197,7 +196,7 @@ func TestTheStackHasNames(t *testing.T) {
 	require.Equal(t, "...", fault.Stack[10])
 }
 
-// A module that states its settings is configured with nothing else.
+// A module that declares its settings gets no other settings.
 func TestSettingsAreStated(t *testing.T) {
 	build := func(text string) []byte {
 		g := newWriter()
@@ -265,8 +264,7 @@ func TestSettingsAreStated(t *testing.T) {
 	require.Nil(t, none.Settings())
 }
 
-// A call that writes nothing pays nothing for it, and neither does one whose
-// metrics are taken.
+// A call that writes nothing allocates nothing. The same is true for a call whose metrics are kept.
 func TestMetricsAllocateNothing(t *testing.T) {
 	g := newWriter()
 	g.module.Func("score").Code = w.Join(g.metric(0, "calls", 1), w.Const32(0))

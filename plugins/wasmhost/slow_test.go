@@ -10,8 +10,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// slow are loops whose instructions are few for the time they take: what
-// moves where ways meet is no instruction, and some leave the guest's code.
+// slow are loops that take long for their number of instructions: moves of values where branches meet are no
+// instructions, and some instructions call code of wazero.
 func slow() map[string]*w.Module {
 	many := func(code ...byte) *w.Module {
 		m := w.Scorer(w.Unless256(w.Forever(w.Repeat(200, code...)...)...)...)
@@ -31,12 +31,12 @@ func slow() map[string]*w.Module {
 	}
 	for name, n := range map[string]int{"100 values": 100, "1,000 values": 1000} {
 		wide := w.Repeat(n, w.I64)
-		// A loop that takes all of them and goes round with each in its neighbour's place.
+		// A loop that takes all values and repeats with each value in the place of the next one.
 		around := w.Func{Params: wide, Results: wide, Code: w.Join(get(n), []byte{w.Loop, 3}, w.Const64(1),
 			[]byte{w.Br, 0, w.End})}
 		all[name+" around a loop"] = w.Scorer(w.Unless256(w.Join(w.Repeat(n, 0x42, 0), w.CallTo(added),
 			w.Repeat(n, w.Drop))...)...).Add(around)
-		// The same in locals: what would set them is paid for only where it runs.
+		// The same with locals: the instructions that would set them are charged only if they run.
 		var set []byte
 		for i := range n {
 			set = w.Uint(append(w.Uint(append(set, w.LocalGet), uint32((i+1)%n)), w.LocalSet), uint32(i))
@@ -54,7 +54,7 @@ func slow() map[string]*w.Module {
 	return all
 }
 
-// No loop takes much longer for its fuel than any other.
+// No loop takes much longer per unit of fuel than any other.
 func TestAUnitOfFuelIsShort(t *testing.T) {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel = 1_000_000
@@ -64,7 +64,7 @@ func TestAUnitOfFuelIsShort(t *testing.T) {
 			m, err := host.Load(module.Bytes(), nil)
 			require.NoError(t, err)
 			defer m.Close()
-			best := time.Hour // of a few: the machine is shared
+			best := time.Hour // the best of a few runs, because the machine may be busy
 			for range 10 {
 				begin := time.Now()
 				err := m.Score(rows{{}, {}}, make([]float64, 2))

@@ -14,7 +14,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// manual is a clock that tests set: the time, and the CPU time of every thread.
+// manual is a clock that the test sets: the time, and the CPU time of all threads.
 type manual struct{ clock, cpu atomic.Int64 }
 
 func (m *manual) host(limits wasmhost.Limits) *wasmhost.Host {
@@ -26,8 +26,7 @@ func (m *manual) host(limits wasmhost.Limits) *wasmhost.Host {
 	return host
 }
 
-// endless has a score that never ends by itself, except in the trial call, and any
-// amount of fuel.
+// endless returns a scorer that never ends by itself, except in the first call. It has unlimited fuel.
 func endless(t *testing.T, host func(wasmhost.Limits) *wasmhost.Host) *wasmhost.Module {
 	limits := wasmhost.DefaultLimits()
 	limits.Fuel, limits.Wait = math.MaxInt64/2, time.Minute
@@ -37,8 +36,7 @@ func endless(t *testing.T, host func(wasmhost.Limits) *wasmhost.Host) *wasmhost.
 	return m
 }
 
-// A garbage collection, for which every goroutine must stop, ends while a guest
-// runs.
+// A garbage collection, which stops every goroutine, ends while a guest runs.
 func TestACollectionDoesNotWaitForAGuest(t *testing.T) {
 	var clock manual
 	m := endless(t, clock.host)
@@ -48,7 +46,7 @@ func TestACollectionDoesNotWaitForAGuest(t *testing.T) {
 		runtime.GC()
 	}
 	require.Empty(t, ended, "the guest runs still")
-	clock.clock.Store(int64(time.Hour)) // the first slice ended long ago, or ends at this time
+	clock.clock.Store(int64(time.Hour)) // so that the first slice ended long ago
 	for len(ended) == 0 {
 		clock.clock.Add(int64(time.Hour))
 		runtime.Gosched()
@@ -60,7 +58,7 @@ func TestACallIsEndedAfterItsCPUTime(t *testing.T) {
 	var clock manual
 	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
 		host := wasmhost.New(limits, "")
-		host.SetClock( // a slice takes 1 ms, all of it CPU time
+		host.SetClock( // a slice takes 1 ms of time and of CPU time
 			func() time.Time { return time.Unix(0, clock.clock.Add(1e6)) },
 			func() time.Duration { return time.Duration(clock.clock.Load()) },
 		)
@@ -72,10 +70,10 @@ func TestACallIsEndedAfterItsCPUTime(t *testing.T) {
 	require.NoError(t, m.Score(make(rows, 256), make([]float64, 256)), "the next call has another instance")
 }
 
-// A call that takes more than half of its CPU time is slow; one that takes too much fails.
+// A call that uses more than half of its CPU time is slow. A call that uses all of it fails.
 func TestSlowCalls(t *testing.T) {
 	for _, c := range []struct {
-		slices int32 // of 1 ms
+		slices int32 // number of slices of 1 ms
 		slow   bool
 		fails  bool
 	}{{1, false, false}, {5, false, false}, {8, false, false}, {14, true, false}, {17, true, false}, {40, false,
@@ -104,8 +102,8 @@ func TestSlowCalls(t *testing.T) {
 	}
 }
 
-// A machine on which a call waits for a processor 90 % of the time does not cut it
-// short, unless it takes 250 ms; then that is not the plugin's fault.
+// On a loaded machine, a call waits for a processor for 90 % of its time. It is ended only if it takes 250
+// ms, and this is no plugin fault.
 func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
 	var clock manual
 	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
@@ -123,7 +121,7 @@ func TestACallThatWaitsForAProcessorIsNotEndedSoon(t *testing.T) {
 	require.InDelta(t, 250e6, clock.clock.Load(), 3e6)
 }
 
-// For a tool only CPU time counts.
+// For a tool, only CPU time ends calls.
 func TestOnlyCPUTime(t *testing.T) {
 	var clock manual
 	m := endless(t, func(limits wasmhost.Limits) *wasmhost.Host {
@@ -138,11 +136,11 @@ func TestOnlyCPUTime(t *testing.T) {
 	require.Greater(t, clock.clock.Load(), int64(15e9))
 }
 
-// A module whose calls or start take more than a quarter of what they may is
-// refused, with the figure.
+// A module whose calls or start use more than a quarter of their timeout is refused. The error has the
+// figure.
 func TestAModuleThatIsSlowWhenTriedIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
-		took time.Duration // CPU time of the start, and of a call
+		took time.Duration // CPU time of the start, and CPU time of a call
 		says string
 	}{
 		"quick": {5 * time.Millisecond, ""},
@@ -168,7 +166,7 @@ func TestAModuleThatIsSlowWhenTriedIsRefused(t *testing.T) {
 	}
 }
 
-// The CPU time of a thread goes on while it works, and not while it sleeps.
+// The CPU time of a thread increases while the thread works, and not while it sleeps.
 func TestThreadTime(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("it is the time by the clock here")
@@ -182,8 +180,8 @@ func TestThreadTime(t *testing.T) {
 		"timeout: the call took longer than 30ms of CPU time")
 }
 
-// A call whose stack grows too much is ended. Stacks that grew in the trial are
-// given back; those that grow in service are kept up to a bound.
+// A call whose stack grows too much is ended. Stacks that grew in the first call are freed. Stacks that grow
+// later are kept up to a limit.
 func TestStacksAreBounded(t *testing.T) {
 	_, err := patient().Load(w.DeepScorer(100_000).Bytes(), nil)
 	require.ErrorContains(t, err, "trap: the stack of the call grew beyond 1024 KiB")
@@ -220,8 +218,8 @@ func TestStacksAreBounded(t *testing.T) {
 	require.LessOrEqual(t, sum(), wasmhost.KeptStacks+len(m.Stacks())*wasmhost.KeptStack)
 }
 
-// What the host allocates for the deepest recursion that ends by its stack is
-// bounded, however much a frame takes for its fuel.
+// The memory that the host allocates for the deepest recursion is limited, however large a frame is in
+// relation to its fuel.
 func TestADeepRecursionTakesLittleMemory(t *testing.T) {
 	for _, name := range []string{"calls itself", "recursion with many results", "recursion with hidden frames"} {
 		m, err := patient().Load(calls()[name].build(true).Bytes(), nil)

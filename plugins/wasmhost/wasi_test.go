@@ -11,13 +11,13 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// Every import that is allowed answers, and reaches nothing.
+// Every permitted import returns, and gives access to nothing.
 func TestWASIReachesNothing(t *testing.T) {
 	t.Setenv("WHIRLPOOL_TEST_SECRET", "x")
 	const untouched = 0xffffffffffffffff
 	ones := bytes.Repeat([]byte{0xff}, 64)
-	subscription := make([]byte, 48) // to a clock, for an hour
-	subscription[24+5] = 0x34        // 2^42 ns and more
+	subscription := make([]byte, 48) // a subscription to a clock, for an hour
+	subscription[24+5] = 0x34        // at least 2^42 ns
 	file := make([]byte, 48)
 	file[8] = 1 // that a file may be read
 	const end = 65530
@@ -25,10 +25,10 @@ func TestWASIReachesNothing(t *testing.T) {
 	for _, c := range []struct {
 		name, params string
 		args         []byte
-		code         uint32 // of the error
-		at           int32  // where the answer stands
+		code         uint32 // code of the error
+		at           int32  // address of the result
 		out          uint64
-		data         []byte // at 128
+		data         []byte // bytes at address 128
 	}{
 		{name: "args_sizes_get", params: "ii", args: args(8, 16), at: 8, out: 0xffffffff00000000},
 		{name: "args_sizes_get", params: "ii", args: args(8, 16), at: 16, out: 0xffffffff00000000},
@@ -83,7 +83,7 @@ func TestWASIReachesNothing(t *testing.T) {
 		loaded, err := wasmhost.New(wasmhost.DefaultLimits(), "").Compile(m.Bytes())
 		require.NoError(t, err, c.name)
 		begin := time.Now()
-		for range 2 { // each instance is told the same
+		for range 2 { // each instance gets the same bytes
 			p, err := loaded.Probe()
 			require.NoError(t, err, c.name)
 			scores := make([]float64, 3)
@@ -97,7 +97,7 @@ func TestWASIReachesNothing(t *testing.T) {
 	}
 }
 
-// What a guest says before it ends is why its call failed, on one line.
+// The last output of a guest before it ends is in the error of the call, on one line.
 func TestWhatAGuestSays(t *testing.T) {
 	code := w.Unless256(w.Join(args(2, 200, 1, 8), w.CallTo(0), []byte{w.Drop, w.Unreachable})...)
 	m := w.Scorer(code...)
@@ -110,19 +110,18 @@ func TestWhatAGuestSays(t *testing.T) {
 	require.EqualError(t, err, "trap: wasm error: unreachable: no proxy?[31m in sight")
 }
 
-// pointed are the imports that are given addresses.
+// pointed are the imports with addresses as parameters.
 var pointed = []struct{ name, params string }{
 	{"args_sizes_get", "ii"}, {"environ_sizes_get", "ii"}, {"clock_res_get", "ii"}, {"clock_time_get", "iIi"},
 	{"random_get", "ii"}, {"poll_oneoff", "iiii"}, {"fd_write", "iiii"}, {"fd_read", "iiii"}, {"fd_fdstat_get", "ii"},
 }
 
-// FuzzWASI: whatever a guest passes to the host's functions, and whatever lies
-// where that points, the call ends soon, as it ends in any other instance, and
-// never in a fault of the host's own code.
+// FuzzWASI: for all parameters and memory contents, the call ends soon, in the same way as in any other
+// instance, and the host's own code does not fail.
 func FuzzWASI(f *testing.F) {
 	for i := range pointed {
 		f.Add(uint8(i), uint32(8), uint32(128), uint32(1), uint32(16), []byte{128, 0, 0, 0, 8, 0, 0, 0})
-		f.Add(uint8(i), uint32(65530), uint32(8), uint32(1), uint32(65530), []byte{}) // memory ends at 65536
+		f.Add(uint8(i), uint32(65530), uint32(8), uint32(1), uint32(65530), []byte{}) // the memory ends at 65536
 		f.Add(uint8(i), uint32(1), uint32(65530), uint32(0xffffffff), uint32(0xfffffff8),
 			[]byte{0xff, 0xff, 0xff, 0xff})
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// proxy has a hundred attempts behind it and was used a moment ago.
+// proxy returns a candidate with a hundred attempts, the last one a moment ago.
 func proxy(cost, successRate float64) abi.Candidate {
 	c := sdktest.Candidate("proxy")
 	c.Cost, c.SuccessRate, c.Samples, c.SinceUse = cost, successRate, 100, 1

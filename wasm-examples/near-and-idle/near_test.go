@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// proxy has a hundred attempts behind it.
+// proxy returns a candidate with a hundred attempts.
 func proxy(latency, inFlight, here float64) abi.Candidate {
 	c := sdktest.Candidate("proxy")
 	c.LatencyEWMA, c.InFlight, c.RegionMatch, c.SuccessRate, c.Samples = latency, inFlight, here, 1, 100

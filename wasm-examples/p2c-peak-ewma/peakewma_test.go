@@ -19,7 +19,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// plugin is a scorer, in Go, in the module, or one to compare with.
+// plugin is a scorer in Go or in the module, or one to compare with.
 type plugin struct {
 	score   func(abi.RankRequest, []abi.Candidate) []float64
 	observe func(abi.Observation)
@@ -48,7 +48,7 @@ func roundRobin() plugin {
 	}, func(abi.Observation) {}}
 }
 
-// leastInFlight is the built-in of that name, equals by chance.
+// leastInFlight is the built-in of that name. It chooses among equal proxies at random.
 func leastInFlight() plugin {
 	return plugin{func(q abi.RankRequest, c []abi.Candidate) []float64 {
 		scores, r := make([]float64, len(c)), random.From(q.Seed)
@@ -59,15 +59,15 @@ func leastInFlight() plugin {
 	}, func(abi.Observation) {}}
 }
 
-// server is a proxy that serves four requests at once, the others wait.
+// server is a proxy that serves four requests at the same time. Other requests wait.
 type server struct {
 	candidate abi.Candidate
-	mean      float64    // s a request takes, on average
-	free      [4]float64 // when each of the four is free
+	mean      float64    // mean time of a request, s
+	free      [4]float64 // time when each of the four places is free
 	requests  int
 }
 
-// end is a request that ends.
+// end is the end of a request.
 type end struct {
 	at, latency float64
 	server      *server
@@ -85,7 +85,7 @@ func (e *ends) Pop() any {
 	return last
 }
 
-// farm is six servers, asked 100 times a second.
+// farm is six servers with 100 requests a second.
 type farm struct {
 	plugin
 	servers []*server
@@ -104,7 +104,7 @@ func newFarm(p plugin) *farm {
 
 func (f *farm) exponential(mean float64) float64 { return -mean * math.Log(1-f.chance.Float64()) }
 
-// run lets seconds pass and returns the latencies of the requests made.
+// run simulates the given seconds, and returns the latencies of the requests.
 func (f *farm) run(seconds float64) (latencies []float64) {
 	for _, s := range f.servers {
 		s.requests = 0
@@ -136,13 +136,13 @@ func (f *farm) run(seconds float64) (latencies []float64) {
 	return latencies
 }
 
-// figures are the median and the 99th percentile, in ms.
+// figures returns the median and the 99th percentile in ms.
 func figures(latencies []float64) (p50, p99 float64) {
 	return 1000 * latencies[len(latencies)/2], 1000 * latencies[len(latencies)*99/100]
 }
 
-// outcome tells how it does beside others, and what it makes of a server that
-// becomes slow; slow is that one's share.
+// outcome compares the scorer with others, and simulates a server that becomes slow. slow is the share of
+// this server.
 func outcome(p func() plugin) (text string, p99 map[string]float64, slow [3]float64) {
 	var out strings.Builder
 	p99 = map[string]float64{}
@@ -179,7 +179,7 @@ func TestTailLatencyAndAServerThatBecomesSlow(t *testing.T) {
 	require.Greater(t, slow[2], 0.15, "it comes back")
 }
 
-// Two by chance, each pair as often as any other; the rest are behind them.
+// The scorer chooses two proxies at random, each pair equally often. The other proxies have lower scores.
 func TestItChoosesAmongTwo(t *testing.T) {
 	p := native(fresh(t))
 	candidates := sdktest.Candidates(5)
@@ -249,7 +249,7 @@ func TestTheModule(t *testing.T) {
 	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"decays": 1}),
 		"there is no setting decays; there are decay, failure, max_proxies")
 
-	// Call by call it says what the same source says natively.
+	// In each call, the module has the same result as the native code.
 	module, here := exampletest.Scorer(t, wasm, map[string]any{"decay": 5}), native(fresh(t,
 		configure.Setting{Key: "decay", Value: "5"}))
 	module.SaysWhat(here.score, here.observe, 0)

@@ -13,7 +13,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// pool is n proxies of weight 1.
+// pool returns n proxies of weight 1.
 func pool(n int) []abi.Candidate {
 	list := make([]abi.Candidate, n)
 	for i := range list {
@@ -26,7 +26,7 @@ func id(i int) string { return fmt.Sprintf("proxy-%d", i+1) }
 
 func host(i int) string { return fmt.Sprintf("host-%d.example", i) }
 
-// choose is the place of the proxy that a host gets.
+// choose returns the index of the proxy that a host gets.
 func choose(p *exampletest.Plugin, proxies []abi.Candidate, host string) int {
 	rows := make([]abi.Candidate, len(proxies))
 	for i, c := range proxies {
@@ -43,7 +43,7 @@ func TestAHostStaysWithItsProxy(t *testing.T) {
 	proxies := pool(10)
 	reversed := make([]abi.Candidate, len(proxies))
 	for i, c := range proxies {
-		c.SuccessRate, c.InFlight, c.Rotation = 0.1, float64(i), float64(i) // nothing but the host counts
+		c.SuccessRate, c.InFlight, c.Rotation = 0.1, float64(i), float64(i) // only the host may decide
 		reversed[len(proxies)-1-i] = c
 	}
 	var share [10]int
@@ -65,7 +65,7 @@ func TestAHostStaysWithItsProxy(t *testing.T) {
 
 func TestRemovingAProxyMovesOnlyItsHosts(t *testing.T) {
 	p := exampletest.Scorer(t, exampletest.Build(t, "."), nil)
-	before, after := pool(10), pool(9) // without the last one
+	before, after := pool(10), pool(9) // the second pool lacks the last proxy
 	moved := 0
 	for i := range hosts {
 		was, is := choose(p, before, host(i)), choose(p, after, host(i))

@@ -16,7 +16,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/wasm-examples/internal/exampletest"
 )
 
-// plugin is the scorer, in Go or in the module.
+// plugin is the scorer in Go or in the module.
 type plugin struct {
 	score   func(abi.RankRequest, []abi.Candidate) []float64
 	observe func(abi.Observation)
@@ -31,8 +31,7 @@ func native(t *testing.T, settings ...configure.Setting) plugin {
 	}
 }
 
-// sim is a pool whose proxies succeed with fixed probabilities, asked ten
-// times a second.
+// sim is a pool whose proxies succeed with fixed probabilities, with ten requests a second.
 type sim struct {
 	plugin
 	rates  map[string]float64
@@ -49,7 +48,7 @@ func newSim(p plugin) *sim {
 	}
 }
 
-// run makes n requests and returns the share each proxy had.
+// run makes n requests, and returns the share of each proxy.
 func (s *sim) run(n int) map[string]float64 {
 	share := map[string]float64{}
 	candidates := make([]abi.Candidate, len(s.ids))
@@ -70,7 +69,7 @@ func (s *sim) run(n int) map[string]float64 {
 	return share
 }
 
-// outcome runs through the story of the README and tells it.
+// outcome runs the example of the README, and returns its text.
 func outcome(p plugin) (text string, warm, swapped map[string]float64) {
 	s := newSim(p)
 	var out strings.Builder
@@ -98,11 +97,11 @@ func TestItFindsTheBestProxyAndTheNextBest(t *testing.T) {
 	require.Greater(t, swapped["bravo"], 0.9)
 }
 
-// What it gave up on it tries again: the past fades.
+// The scorer tries a proxy again that it has avoided, because old attempts lose their weight.
 func TestItExploresAgain(t *testing.T) {
 	s := newSim(native(t, configure.Setting{Key: "half_life", Value: "10"}))
 	s.run(500)
-	s.rates["delta"] = 1 // better than all
+	s.rates["delta"] = 1 // better than all others
 	require.Greater(t, s.run(3000)["delta"], 0.3)
 	require.Greater(t, s.run(1000)["delta"], 0.7)
 }
@@ -148,7 +147,7 @@ func TestTheModule(t *testing.T) {
 	require.Contains(t, exampletest.Refusal(t, wasm, map[string]any{"half_life": 0}),
 		"the setting half_life is \"0\"; it must be a number from 0.1 to 86400")
 
-	// Call by call it says what the same source says natively.
+	// In each call, the module has the same result as the native code.
 	module, here := exampletest.Scorer(t, wasm, nil), native(t)
 	module.SaysWhat(here.score, here.observe, 1e-9)
 }

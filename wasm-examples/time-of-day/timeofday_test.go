@@ -22,7 +22,7 @@ var pool = []wasmhost.Proxy{
 	{ID: "vilnius", Region: "eu", Metadata: map[string]string{"hours": "0-4", "tier": "gold"}},
 }
 
-// rows are the pool's proxies, each a little worse than the one before.
+// rows are the proxies of the pool, each a little worse than the one before.
 func rows() []abi.Candidate {
 	list := make([]abi.Candidate, len(pool))
 	for i, p := range pool {
@@ -40,7 +40,7 @@ func load(t *testing.T, wasm exampletest.Wasm, config map[string]any) *examplete
 	return p
 }
 
-// preferred names the proxies whose hour it is.
+// preferred returns the names of the proxies that are within their hours.
 func preferred(p *exampletest.Plugin, now float64, list []abi.Candidate) string {
 	var names []string
 	for i, s := range p.Score(abi.RankRequest{Now: now}, list) {
@@ -114,7 +114,7 @@ func quality(t *testing.T, wasm exampletest.Wasm) {
 func pools(t *testing.T, wasm exampletest.Wasm) {
 	p := exampletest.Scorer(t, wasm, config)
 	list := sdktest.Candidates(1000)
-	for range 50 { // the garbage of earlier pools must not fill memory
+	for range 50 { // the memory of earlier pools must be freed
 		many := make([]wasmhost.Proxy, 5000)
 		for i := range many {
 			many[i] = wasmhost.Proxy{ID: fmt.Sprintf("proxy-%d", i+1), Region: "eu",

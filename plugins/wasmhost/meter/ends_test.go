@@ -14,21 +14,20 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// program draws valid code of every control instruction there is, most of which
-// never ends by itself.
+// program draws random valid code with every control instruction. Most of this code never ends by itself.
 type program struct {
 	t     *rapid.T
-	funcs int // that may be called, each (i32) -> i32
-	left  int // statements that may still be drawn
+	funcs int // number of functions that may be called, each (i32) -> i32
+	left  int // number of statements that may still be drawn
 }
 
-const numbers = 4 // locals, the parameter included
+const numbers = 4 // number of locals, including the parameter
 
 func (p *program) pick(what string, n int) int { return rapid.IntRange(0, n-1).Draw(p.t, what) }
 
 func (p *program) local() byte { return byte(p.pick("local", numbers)) }
 
-// block is statements within so many blocks, the function itself not counted.
+// block draws statements inside the given number of blocks, without the function's own block.
 func (p *program) block(labels int) (code []byte) {
 	for n := p.pick("statements", 5); n >= 0 && p.left > 0; n-- {
 		p.left--
@@ -45,7 +44,7 @@ func (p *program) statement(labels int) (code []byte, ends bool) {
 	l := p.local()
 	label := func() []byte { return w.Uint(nil, uint32(p.pick("label", labels))) }
 	switch p.pick("statement", 15) {
-	case 0, 1: // the local goes on as in a generator of random numbers
+	case 0, 1: // updates the local like a random number generator
 		return w.Join([]byte{w.LocalGet, l}, w.Const32(1103515245), []byte{w.I32Mul}, w.Const32(12345),
 			[]byte{w.I32Add, w.LocalSet, p.local()}), false
 	case 2:
@@ -61,7 +60,7 @@ func (p *program) statement(labels int) (code []byte, ends bool) {
 		return w.Join([]byte{w.LocalGet, l, w.BrIf}, label()), false
 	case 8:
 		return p.table(l, labels), true
-	case 9: // what Go makes of a function
+	case 9: // the form in which Go compiles a function
 		return p.dispatch(l, labels), false
 	case 10:
 		return w.Join([]byte{w.LocalGet, l}, w.CallTo(uint32(p.pick("callee", p.funcs))),
@@ -91,7 +90,7 @@ func (p *program) dispatch(l byte, labels int) []byte {
 	code = append(code, w.LocalGet, l)
 	n := p.pick("targets", 5)
 	code = w.Uint(append(code, w.BrTable), uint32(n))
-	reach := blocks + p.pick("beyond", 2)*(labels+1) // the blocks alone, or the loop and what is around it too
+	reach := blocks + p.pick("beyond", 2)*(labels+1) // only the blocks, or also the loop and the blocks around it
 	for range n + 1 {
 		code = w.Uint(code, uint32(p.pick("label", reach)))
 	}
@@ -116,8 +115,7 @@ func draw(t *rapid.T) []byte {
 	return m.Bytes()
 }
 
-// Whatever the code, it ends by the fuel it was given; and where fuel suffices,
-// it gives what it would have given without a meter.
+// All code ends when its fuel is used up. If the fuel suffices, it has the same results as without metering.
 func TestEveryProgramEnds(t *testing.T) {
 	ended, spent := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -152,8 +150,8 @@ func TestEveryProgramEnds(t *testing.T) {
 	require.Positive(t, spent)
 }
 
-// In slices of any size the same program does the same, and stops at the same
-// instruction for want of fuel.
+// With slices of any size, a program has the same results, and ends at the same instruction if there is too
+// little fuel.
 func TestSlicesChangeNothing(t *testing.T) {
 	asked := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -8,8 +8,8 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// What wazero would read as other instructions than we do is refused. Each case
-// hides a loop without end in what are immediates to us: it would never stop.
+// Code that wazero and the meter would read as different instructions is refused. In each case, an endless
+// loop is hidden in bytes that are immediates for the meter.
 func TestNothingIsReadInTwoWays(t *testing.T) {
 	hidden := w.Join([]byte{w.End}, w.Spin, []byte{w.Block, w.Empty}, w.Repeat(6, 0x01))
 	fifteen, sixteen := hidden, append(hidden, 0x01)
@@ -34,7 +34,7 @@ func TestNothingIsReadInTwoWays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := w.Scorer(c.code...)
-			for i := range 40 { // as many types
+			for i := range 40 { // that many types
 				m.Add(w.Func{Params: w.Repeat(i, w.I32)})
 			}
 			_, err := Rewrite(m.Bytes(), Cost{})

@@ -10,9 +10,8 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// Instantiate starts a metered module with a host that gives no more fuel than the
+// Instantiate starts a metered module, and calls its start function. The host gives it no more fuel than the
 // module's counter holds at first, unless ctx has a budget (WithBudget).
-// It calls the start function.
 func Instantiate(ctx context.Context, rt wazero.Runtime, metered []byte) (api.Module, error) {
 	if rt.Module(ImportModule) == nil {
 		if err := host(ctx, rt); err != nil {
@@ -57,20 +56,20 @@ func host(ctx context.Context, rt wazero.Runtime) error {
 	return err
 }
 
-// Budget is the fuel of a call beyond the module's counter.
+// Budget is the fuel of a call in addition to the module's counter.
 type Budget struct {
 	Left, Slice int64
-	Asked       int // how often the host gave a slice
+	Asked       int // number of slices that the host has given
 }
 
 type budgetKey struct{}
 
-// WithBudget gives the calls made with ctx more fuel, in slices.
+// WithBudget gives the calls with the returned context more fuel, in slices.
 func WithBudget(ctx context.Context, b *Budget) context.Context {
 	return context.WithValue(ctx, budgetKey{}, b)
 }
 
-// instantiate is Instantiate for a module that must start.
+// instantiate does the same as Instantiate, for a module that must start.
 func instantiate(t testing.TB, rt wazero.Runtime, metered []byte) api.Module {
 	t.Helper()
 	guest, err := Instantiate(context.Background(), rt, metered)

@@ -20,10 +20,10 @@ import (
 
 const (
 	plenty  = 1 << 60
-	funcref = 0x70 // a result that is an address, never twice the same
+	funcref = 0x70 // a result of this type is an address, which differs each time
 )
 
-// corpus are the modules of WebAssembly's own test suite, as wazero ships them.
+// corpus returns the modules of WebAssembly's own test suite, as wazero includes them.
 func corpus(t testing.TB) []string {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/tetratelabs/wazero").Output()
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func corpus(t testing.TB) []string {
 	return files
 }
 
-// Everything that compiles compiles metered, and says the same of itself.
+// Every module that compiles also compiles metered, with the same declarations.
 func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(Features))
@@ -49,7 +49,7 @@ func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
 		require.NoError(t, err)
 		plain, err := rt.CompileModule(ctx, module)
 		if err != nil {
-			continue // one of those that must be refused
+			continue // this module must be refused
 		}
 		out, err := Rewrite(module, Cost{Start: plenty})
 		require.NoError(t, err, path)
@@ -65,7 +65,7 @@ func TestTheSuiteOfWebAssemblyPassesThrough(t *testing.T) {
 	require.Greater(t, taken, 500)
 }
 
-// Functions of the suite give the same results, metered or not.
+// The functions of the test suite return the same results with and without metering.
 func TestSameResults(t *testing.T) {
 	ctx := context.Background()
 	called := 0
@@ -76,19 +76,19 @@ func TestSameResults(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		got, fuel, ok := results(ctx, out) // first, for what never ends ends here
+		got, fuel, ok := results(ctx, out) // the metered module first, because endless functions end only there
 		if !ok {
 			continue
 		}
 		want, _, ok := results(ctx, module)
-		if !ok { // the start function counts as one that may be referred to, since it is exported
+		if !ok { // the start function is exported, so references to it may be valid then
 			require.Contains(t, path, "ref_func.5")
 			continue
 		}
 		require.Equal(t, want, got, path)
 		called += len(want)
 
-		// Wherever the counter is kept, it counts the same.
+		// The fuel is the same whether or not the counter is kept in locals.
 		out, err = rewrite(module, Cost{Start: 10_000_000}, false)
 		require.NoError(t, err)
 		got, global, ok := results(ctx, out)
@@ -99,8 +99,8 @@ func TestSameResults(t *testing.T) {
 	require.Greater(t, called, 1000)
 }
 
-// results calls every export that takes at most two numbers with a few of
-// them. spent is the fuel of the calls that came back.
+// results calls every export with at most two numbers as parameters. spent is the fuel of the calls that
+// returned.
 func results(ctx context.Context, module []byte) (out map[string]string, spent map[string]int64, ok bool) {
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
 		WithCoreFeatures(Features).WithMemoryLimitPages(64))
@@ -147,7 +147,7 @@ func TestTruncatedAnywhere(t *testing.T) {
 	for _, module := range builtin.Modules() {
 		for i := range module {
 			if out, err := Rewrite(module[:i], Cost{}); err == nil {
-				// Cut between two sections a module may still be one.
+				// A module that is cut between two sections may still be valid.
 				_, err = sections(out)
 				require.NoError(t, err)
 			}
@@ -155,8 +155,8 @@ func TestTruncatedAnywhere(t *testing.T) {
 	}
 }
 
-// build makes a module with one memory, one table and one exported function
-// "f" (i32) -> () of that code.
+// build returns a module with one memory, one table and one exported function "f" (i32) -> () with the given
+// code.
 func build(code ...byte) []byte {
 	body := append([]byte{0}, append(code, opEnd)...)
 	m := append([]byte{}, magic[:]...)
@@ -183,18 +183,17 @@ var endless = map[string][]byte{
 	"tables": {opLoop, blockEmpty, 0xd0, 0x70, 0x41, 1, 0xfc, 15, 0, 0x1a, 0x0c, 0, opEnd},
 }
 
-// goLike is what Go makes of a function of three blocks: a loop that a jump
-// goes round, and in it a table of branches. The second block has 100
-// instructions and is jumped over; the third jumps to itself while its
-// argument, the block to go to next, is not below last.
+// goLike returns code as Go compiles a function of three blocks: a loop, and in it a table of branches. The
+// argument is the number of the block to go to next. Block 0 goes to block 2. Block 1 has 100 instructions
+// and is jumped over. Block 2 goes to itself until the argument reaches last.
 func goLike(last byte) []byte {
 	code := []byte{opLoop, blockEmpty, opBlock, blockEmpty, opBlock, blockEmpty, opBlock, blockEmpty,
 		opLocalGet, 0, opBrTable, 2, 0, 1, 2, opEnd}
-	code = append(code, 0x41, 2, opLocalSet, 0, 0x0c, 2, opEnd) // 0: go to 2
+	code = append(code, 0x41, 2, opLocalSet, 0, 0x0c, 2, opEnd) // block 0: goes to block 2
 	for range 99 {
 		code = append(code, 0x01)
 	}
-	return append(code, opEnd, // 2: one more, and again
+	return append(code, opEnd, // block 2: adds 1 and repeats
 		opLocalGet, 0, 0x41, 1, 0x6a, opLocalSet, 0,
 		opLocalGet, 0, 0x41, last, 0x48, 0x0d, 0, opEnd)
 }
@@ -231,7 +230,7 @@ func TestNothingRunsForEver(t *testing.T) {
 	}
 }
 
-// A large operation is paid for before it is done.
+// A large operation is charged before it runs.
 func TestBulkIsChargedFirst(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
@@ -249,7 +248,7 @@ func TestBulkIsChargedFirst(t *testing.T) {
 	require.Zero(t, b, "nothing was written")
 }
 
-// wazero makes room for whatever count it reads: the host looks first.
+// wazero allocates memory for any count, so the meter checks the count first.
 func TestVastCountsAreRefused(t *testing.T) {
 	vast := []byte{0xff, 0xff, 0xff, 0x7f}
 	for name, module := range map[string][]byte{
@@ -283,7 +282,7 @@ func TestNamesThatAreTaken(t *testing.T) {
 	require.ErrorContains(t, err, FuelExport)
 }
 
-// compile is wazero's, for which some modules are more than an error.
+// compile compiles a module with wazero, which panics for some modules instead of returning an error.
 func compile(rt wazero.Runtime, module []byte) (compiled wazero.CompiledModule) {
 	defer func() { _ = recover() }()
 	compiled, err := rt.CompileModule(context.Background(), module)

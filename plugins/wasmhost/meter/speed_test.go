@@ -17,7 +17,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/sdk/abi"
 )
 
-// scoring is a scorer, ready to be called over n candidates as the host does.
+// scoring returns a function that calls a scorer with n candidates, as the host does.
 func scoring(t testing.TB, module []byte, rc wazero.RuntimeConfig, n int) func() {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, rc)
@@ -47,11 +47,10 @@ func scoring(t testing.TB, module []byte, rc wazero.RuntimeConfig, n int) func()
 	}
 }
 
-// What metering costs, as a ratio to the same call without any limit
-// (metered/plain) and to wazero's own way to stop a guest (metered/close): all
-// three take turns, and the ratio is the median over the rounds, so that what
-// else the machine does falls on each alike. ns/op is of a round and says
-// nothing.
+// BenchmarkScorer measures the cost of metering. It compares a metered call with the same call without any
+// limit (metered/plain), and with wazero's own way to stop a guest (metered/close). The three alternate, so
+// that other load on the machine affects all of them. Each figure is the median of the rounds' ratios. ns/op
+// is the time of a round and has no meaning.
 func BenchmarkScorer(b *testing.B) {
 	for _, name := range []string{"performance", "cost_aware"} {
 		for _, n := range []int{1, 10, 100, 1000} {
@@ -92,7 +91,7 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// An endless loop, ended by the fuel of a call over 256 candidates, by default.
+// The benchmark runs an endless loop until the default fuel of a call with 256 candidates is used up.
 func BenchmarkEndless(b *testing.B) {
 	module, err := Rewrite(build(endless["loop"]...), Cost{})
 	require.NoError(b, err)

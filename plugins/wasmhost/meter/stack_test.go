@@ -14,7 +14,7 @@ import (
 	w "github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// shapes are functions with frames of many sizes. Each calls call in its midst.
+// shapes returns functions whose frames have many sizes. Each runs the code call in the middle.
 func shapes() map[string]func(call []byte) w.Func {
 	load := func(n int) []byte { return w.Join(w.Const32(int32(4*n)), []byte{0x28, 2, 0}) }
 	get := func(n int) []byte { return w.Uint([]byte{w.LocalGet}, uint32(n)) }
@@ -67,15 +67,15 @@ func shapes() map[string]func(call []byte) w.Func {
 	return all
 }
 
-// No function takes more of the stack than is counted: StackPerFuel bytes for each
-// unit of fuel, or what it subtracts from the counter of stack.
+// No function uses more stack than the meter counts: StackPerFuel bytes for each unit of fuel, plus what the
+// function subtracts from the counter of stack.
 func TestFramesAreCounted(t *testing.T) {
 	for name, shape := range shapes() {
 		t.Run(name, func(t *testing.T) {
-			const look = 0 // the imported function
+			const look = 0 // index of the imported function
 			m := &w.Module{Memories: []w.Limits{{Min: 1}}, Globals: []w.Global{{Type: w.I32, Init: w.Const32(20)}}}
 			m.Imports = []w.Import{{Module: "test", Name: "look"}}
-			// f looks, and calls the function of that shape, which calls f, 20 times deep.
+			// f calls the imported function, and then the function of the shape, which calls f again, 20 times deep.
 			again := w.Join([]byte{w.GlobalGet, 0}, w.Const32(1), []byte{w.I32Sub, w.GlobalSet, 0, w.GlobalGet, 0})
 			m.Funcs = []w.Func{
 				{Export: "f", Code: w.Join(w.CallTo(look), again, []byte{w.If, w.Empty}, w.CallTo(2), []byte{w.End})},

@@ -11,7 +11,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost/wasmtest"
 )
 
-// What is assembled compiles and does what it says.
+// Assembled modules compile and have the expected behaviour.
 func TestTheModulesRun(t *testing.T) {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
