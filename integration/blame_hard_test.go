@@ -36,22 +36,11 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 		f.Set(deadHosts(lab.Behaviour{Fin: true}))
 	}
 	var lost, dead atomic.Int64
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for i := range 6 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {
-						lost.Add(1)
-					}
-				}
-			}
-		})
-	}
+	stop := repeat(6, func(i int) {
+		if a := w.request("GET", fmt.Sprintf("http://good%d.test/", i), ""); a.status != 200 {
+			lost.Add(1)
+		}
+	})
 	var burst sync.WaitGroup
 	for range 16 {
 		burst.Go(func() {
@@ -61,8 +50,7 @@ func TestManyDeadTargetsOpenNoBreaker(t *testing.T) {
 		})
 	}
 	burst.Wait()
-	close(stop)
-	wg.Wait()
+	stop()
 	assert.Zero(t, lost.Load())
 	assert.Equal(t, map[string]int{"closed": 6}, w.states())
 }

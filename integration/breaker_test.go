@@ -351,19 +351,11 @@ func TestS66Restart(t *testing.T) {
 
 func TestS68Reload(t *testing.T) {
 	w := start(t, 3, confK)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(5 * time.Millisecond):
-				if a := w.get(); a.status != 200 {
-					t.Errorf("%+v", a)
-				}
-			}
+	stop := repeat(1, func(int) {
+		if a := w.get(); a.status != 200 {
+			t.Errorf("%+v", a)
 		}
+		time.Sleep(5 * time.Millisecond)
 	})
 	for bad, key := range map[string]string{
 		"[retry\n": "TOML", "[retry]\nmax_attempts = 11\n": "retry.max_attempts",
@@ -381,8 +373,7 @@ func TestS68Reload(t *testing.T) {
 	}
 	w.write(confK + "[log]\nlevel = \"info\"\n[selection]\nfirst = \"random\"\n")
 	eventually(t, "a good one works", func() bool { return w.json("/config")["reload"].(map[string]any)["ok"] == true })
-	close(stop)
-	wg.Wait()
+	stop()
 	w.put(`{"max_attempts":9}`)
 	w.write(confK + "[selection]\nfirst = \"weighted\"\n")
 	eventually(t, "it is loaded", func() bool {

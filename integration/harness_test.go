@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -273,6 +274,24 @@ func listen(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
+// limitFiles starts the gateway again with a limit of open files.
+func (w *whirl) limitFiles(n int) {
+	w.t.Helper()
+	w.kill()
+	w.files = n
+	w.run()
+}
+
+// startKeeping is start with a folder for the state of the gateway.
+func startKeeping(t *testing.T, n int, config string) *whirl {
+	w := start(t, n, config)
+	w.kill()
+	w.stateDir = filepath.Join(w.dir, "state")
+	w.write(config)
+	w.run()
+	return w
+}
+
 // call sends a request to the API.
 func (w *whirl) call(method, path, body string, headers ...string) (int, []byte, http.Header) {
 	q, err := http.NewRequest(method, "http://"+w.api+"/api/v1"+path, strings.NewReader(body))
@@ -397,6 +416,24 @@ func (w *whirl) driveTo(f *lab.Proxy, n int) {
 		w.get()
 	}
 	w.t.Fatalf("%s gets no traffic", f.Name)
+}
+
+// repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
+// until they have ended.
+func repeat(n int, f func(i int)) (stop func()) {
+	var ended atomic.Bool
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for !ended.Load() {
+				f(i)
+			}
+		})
+	}
+	return func() {
+		ended.Store(true)
+		wg.Wait()
+	}
 }
 
 // patience is the longest time that a test waits for an event. Only a test that fails waits for so long.

@@ -365,11 +365,7 @@ func (w *whirl) kill() {
 
 // Uploaded modules are kept after a SIGKILL at any moment. Incomplete files do not prevent the next start.
 func TestUploadsSurviveAKill(t *testing.T) {
-	w := start(t, 1, confK)
-	w.kill()
-	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
-	w.run()
+	w := startKeeping(t, 1, confK)
 	versions := [][]byte{wt.Scorer(wt.Scores(1)...).Bytes(), wt.Scorer(wt.Scores(2)...).Bytes(),
 		builtin.Modules()["weighted"]}
 	status, body := w.upload("POST", "mine", versions[0])
@@ -395,23 +391,15 @@ func TestUploadsSurviveAKill(t *testing.T) {
 		known[w.json("/plugins/mine")["sha256"]] = true
 	}
 	for range 6 {
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-					w.replace("mine", "application/wasm", versions[i%len(versions)])
-					w.replace("set", sets[i%2].typ, []byte(sets[i%2].body))
-				}
-			}
+		n := 0
+		stop := repeat(1, func(int) {
+			w.replace("mine", "application/wasm", versions[n%len(versions)])
+			w.replace("set", sets[n%2].typ, []byte(sets[n%2].body))
+			n++
 		})
 		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond) // at a random moment
 		w.kill()
-		close(stop)
-		wg.Wait()
+		stop()
 		w.run()
 		i := w.json("/plugins/mine")
 		require.True(t, known[i["sha256"]], "a module that was never uploaded: %v", i)
@@ -470,35 +458,19 @@ func TestSwapsUnderLoad(t *testing.T) {
 	}
 	w.fakes[3].Do(lab.Status(503)) // so that the retry scorer is called as well
 	load := func(during func()) (p50, p99 time.Duration, n int) {
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		var mu sync.Mutex
-		var all []time.Duration
-		for range 8 {
-			wg.Go(func() {
-				var own []time.Duration
-				for {
-					select {
-					case <-stop:
-						mu.Lock()
-						all = append(all, own...)
-						mu.Unlock()
-						return
-					default:
-					}
-					a := w.get("X-Whirlpool-Retry", "base_delay=0.1")
-					if a.status != 200 {
-						t.Error(a.status, a.err, a.body)
-					}
-					if a.attempts() == "1" { // a retry waits for 100 ms, so it is not measured
-						own = append(own, a.took)
-					}
-				}
-			})
-		}
+		var by [8][]time.Duration
+		stop := repeat(len(by), func(i int) {
+			a := w.get("X-Whirlpool-Retry", "base_delay=0.1")
+			if a.status != 200 {
+				t.Error(a.status, a.err, a.body)
+			}
+			if a.attempts() == "1" { // a retry waits for 100 ms, so it is not measured
+				by[i] = append(by[i], a.took)
+			}
+		})
 		during()
-		close(stop)
-		wg.Wait()
+		stop()
+		all := slices.Concat(by[:]...)
 		slices.Sort(all)
 		return all[len(all)/2], all[len(all)*99/100], len(all)
 	}
@@ -578,9 +550,7 @@ func TestSwapsAndReloadsLeaveTheGatewayFlat(t *testing.T) {
 // and the gateway still serve other clients.
 func TestSilentClientsOfTheAPI(t *testing.T) {
 	w := start(t, 2, "")
-	w.stop()
-	w.files = 256
-	w.run()
+	w.limitFiles(256)
 	for range 400 {
 		c, err := net.Dial("tcp", w.api)
 		require.NoError(t, err)
@@ -595,9 +565,7 @@ func TestSilentClientsOfTheAPI(t *testing.T) {
 // More clients than the process has descriptors send incomplete heads. Other clients are still served.
 func TestUnfinishedHeadsLockNobodyOut(t *testing.T) {
 	w := start(t, 2, "")
-	w.stop()
-	w.files = 512
-	w.run()
+	w.limitFiles(512)
 	for range 1500 {
 		c, err := net.Dial("tcp", w.gateway)
 		require.NoError(t, err)

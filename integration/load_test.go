@@ -101,10 +101,7 @@ func TestS64TenThousandInFlight(t *testing.T) {
 func TestS64MoreClientsThanDescriptors(t *testing.T) {
 	t.Parallel()
 	w := start(t, 3, confK)
-	w.cmd.Process.Kill()
-	w.cmd.Wait()
-	w.files = 300
-	w.run()
+	w.limitFiles(300)
 	w.all(lab.Slow(20 * time.Millisecond))
 	// ask makes one request. late is set if this machine took so long to send it that the gateway may have closed the
 	// connection of a silent client in favour of another one, which it does after 200 ms.

@@ -193,11 +193,7 @@ func TestANewBuildKeepsItsSettings(t *testing.T) {
 
 // The configuration may name an uploaded plugin. The gateway starts with it, and config check accepts it.
 func TestTheConfigurationNamesAnUpload(t *testing.T) {
-	w := start(t, 2, confK)
-	w.kill()
-	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
-	w.run()
+	w := startKeeping(t, 2, confK)
 	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
 	require.Equal(t, 201, status, body)
 	w.kill()
@@ -241,11 +237,7 @@ func TestTheConfigurationNamesAnUpload(t *testing.T) {
 // A plugin that was activated is in use again after a restart, unless the configuration has named another
 // plugin since.
 func TestAnActivationOutlivesARestart(t *testing.T) {
-	w := start(t, 2, confK)
-	w.kill()
-	w.stateDir = filepath.Join(w.dir, "state")
-	w.write(confK)
-	w.run()
+	w := startKeeping(t, 2, confK)
 	status, body := w.upload("POST", "mine", wasmtest.Scorer(wasmtest.Scores(1)...).Bytes())
 	require.Equal(t, 201, status, body)
 	for path, use := range map[string]string{"mine": "first", "random": "retry", "linear": "backoff"} {

@@ -108,22 +108,11 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 	}
 	status, body, _ := w.call("POST", "/proxies", b.String()+"]}")
 	require.Equal(t, 201, status, "%.200s", body)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if a := w.get(); a.status != 200 {
-						t.Errorf("%+v", a)
-					}
-				}
-			}
-		})
-	}
+	stop := repeat(4, func(int) {
+		if a := w.get(); a.status != 200 {
+			t.Errorf("%+v", a)
+		}
+	})
 	for _, path := range []string{"/metrics/retries", "/metrics/retries/timeseries", "/metrics/retries/by-proxy",
 		"/circuit-breakers", "/circuit-breakers/metrics", "/proxies", "/requests"} {
 		var took, control []time.Duration // control is a query with nearly no work, which alternates with the others
@@ -139,7 +128,6 @@ func TestS65QueriesUnderLoad(t *testing.T) {
 		slices.Sort(control)
 		require.Less(t, took[20], 100*time.Millisecond+3*control[20], "the median of %s", path)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	w.reconcile(0)
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -177,20 +176,13 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 	w.cmd.Wait()
 	w.run()
 	require.Equal(t, 0.2, w.json("/retry/policy")["base_delay"])
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		f, _ := os.Create(filepath.Join(dir, "busy.log"))
-		defer f.Close()
-		for tick := time.NewTicker(3 * time.Millisecond); ; {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-				fmt.Fprintln(f, "a line")
-			}
-		}
-	}()
+	f, err := os.Create(filepath.Join(dir, "busy.log"))
+	require.NoError(t, err)
+	defer f.Close()
+	stop := repeat(1, func(int) {
+		fmt.Fprintln(f, "a line")
+		time.Sleep(3 * time.Millisecond)
+	})
 	for n := 2; n < 5; n++ {
 		delay := fmt.Sprintf("0.%d", n+1)
 		version(n, delay)
@@ -200,8 +192,7 @@ func TestS69KubernetesAndABusyFolder(t *testing.T) {
 		})
 		require.Less(t, time.Since(begin), time.Second+tolerance(begin))
 	}
-	close(stop)
-	<-stopped
+	stop()
 }
 
 // A reload changes timeouts.connect.
@@ -314,22 +305,11 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 		w.fakes = append(w.fakes, f)
 	}
 	x := w.fakes[2:]
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if a := w.get(); a.status != 200 || a.err != nil {
-						t.Errorf("%+v", a)
-					}
-				}
-			}
-		})
-	}
+	stop := repeat(20, func(int) {
+		if a := w.get(); a.status != 200 || a.err != nil {
+			t.Errorf("%+v", a)
+		}
+	})
 	for range 5 {
 		for _, c := range []struct {
 			method, path, body string
@@ -352,7 +332,6 @@ func TestS67ThePoolChangesUnderLoad(t *testing.T) {
 		}
 		eventually(t, "all that drains leaves", func() bool { return len(w.json("/proxies")["proxies"].([]any)) == 2 })
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	w.reconcile(0)
 }

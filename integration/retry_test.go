@@ -313,29 +313,17 @@ func TestS70PoliciesAreNeverMixed(t *testing.T) {
 	w.all(lab.Status(503))
 	a, b := `{"max_attempts":2,"base_delay":0.1}`, `{"max_attempts":4,"base_delay":0.2}`
 	w.put(a)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				w.get()
-				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that they begin at different times
-			}
-		})
-	}
+	stop := repeat(20, func(int) {
+		w.get()
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // so that they begin at different times
+	})
 	for range 50 {
 		w.put(b)
 		time.Sleep(10 * time.Millisecond)
 		w.put(a)
 		time.Sleep(10 * time.Millisecond)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	w.put(b)
 	require.Equal(t, "4", w.get().attempts())
 	w.reconcile(0)

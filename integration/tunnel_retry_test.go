@@ -171,19 +171,27 @@ func TestAPatientTunnelIsNotCut(t *testing.T) {
 func TestATunnelInReserveIsNobodysFault(t *testing.T) {
 	w := start(t, 3, "")
 	w.all(lab.Behaviour{To: listen(t, func(net.Conn) { time.Sleep(1500 * time.Millisecond) })})
+	w.unanswered("")
+}
+
+// unanswered opens twelve tunnels, sends text through each, and waits until the target has closed them. It requires
+// that nothing was retried and no proxy was charged.
+func (w *whirl) unanswered(text string) {
+	w.t.Helper()
 	var wg sync.WaitGroup
 	for range 12 {
 		_, _, c := w.connect("site.test:443")
+		io.WriteString(c, text)
 		wg.Go(func() { c.Read(make([]byte, 1)) })
 	}
 	wg.Wait()
-	eventually(t, "the last tunnel is recorded", func() bool {
+	eventually(w.t, "the last tunnel is recorded", func() bool {
 		return w.json("/metrics/retries")["total_requests"] == 12.0
 	})
 	w.reconcile(0)
-	require.Equal(t, 12, w.arrivals())
+	require.Equal(w.t, 12, w.arrivals())
 	for _, f := range w.fakes {
-		require.Zero(t, w.breaker(f.Name)["failure_count"])
+		require.Zero(w.t, w.breaker(f.Name)["failure_count"])
 	}
 }
 
@@ -195,19 +203,5 @@ func TestAPartOfAClientHelloIsNobodysFault(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		c.Read(make([]byte, 64))
 	})})
-	var wg sync.WaitGroup
-	for range 12 {
-		_, _, c := w.connect("site.test:443")
-		io.WriteString(c, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-		wg.Go(func() { c.Read(make([]byte, 1)) })
-	}
-	wg.Wait()
-	eventually(t, "the last tunnel is recorded", func() bool {
-		return w.json("/metrics/retries")["total_requests"] == 12.0
-	})
-	w.reconcile(0)
-	require.Equal(t, 12, w.arrivals())
-	for _, f := range w.fakes {
-		require.Zero(t, w.breaker(f.Name)["failure_count"])
-	}
+	w.unanswered("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
 }

@@ -113,29 +113,15 @@ func TestS48OneHistory(t *testing.T) {
 			return lab.OK()
 		})
 	}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	loop := func(f func()) {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					f()
-				}
-			}
-		})
-	}
-	for range 16 {
-		loop(func() {
+	stops := []func(){
+		repeat(16, func(int) {
 			if a := w.get(); a.status == 503 && a.outcome() == "all_breakers_open" {
 				time.Sleep(time.Millisecond)
 			}
-		})
+		}),
+		repeat(1, func(int) { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) }),
+		repeat(1, func(int) { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) }),
 	}
-	loop(func() { w.call("POST", "/circuit-breakers/F1/reset", ""); time.Sleep(7 * time.Millisecond) })
-	loop(func() { w.json("/circuit-breakers"); time.Sleep(time.Millisecond) })
 	reasons := []string{"F1threshold", "F1manual_reset", "F2threshold", "F2timeout", "F2probe_failure",
 		"F2probe_success"}
 	eventually(t, "each kind of change", func() bool {
@@ -150,8 +136,9 @@ func TestS48OneHistory(t *testing.T) {
 		}
 		return !slices.ContainsFunc(reasons, func(r string) bool { return !met[r] })
 	})
-	close(stop)
-	wg.Wait()
+	for _, stop := range stops {
+		stop()
+	}
 	seen := map[string]int{}
 	for _, id := range []string{"F1", "F2"} {
 		eventually(t, "no change is due", func() bool { return w.breaker(id)["state"] != "open" })

@@ -8,13 +8,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 	"github.com/whirlpool-proxy/whirlpool/plugins/builtin"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
@@ -62,27 +60,12 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 	mine, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
 
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			var c core.Candidates = make(rows, 20)
-			scores := make([]float64, 20)
-			pace := time.NewTicker(time.Millisecond)
-			defer pace.Stop()
-			for {
-				select {
-				case <-stop:
-					return
-				case <-pace.C:
-					if err := mine.Score(c, scores); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			}
-		})
-	}
+	stop := repeat(2, func(int) {
+		if err := mine.Score(make(rows, 20), make([]float64, 20)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Millisecond)
+	})
 	var early usage
 	for i := range swaps {
 		_, err := r.Put("mine", codes[i%2], nil, true)
@@ -101,8 +84,7 @@ func TestSwapsAndReloadsLeaveMemoryFlat(t *testing.T) {
 		}
 	}
 	late := measure(t)
-	close(stop)
-	wg.Wait()
+	stop()
 	t.Logf("after %d swaps %+v, after %d %+v", settled, early, swaps, late)
 	require.LessOrEqual(t, late.resident, early.resident+16, "MiB")
 	require.LessOrEqual(t, late.heap, early.heap+4, "MiB")

@@ -3,7 +3,6 @@ package plugins_test
 import (
 	"log/slog"
 	"math"
-	"sync"
 	"testing"
 	"time"
 
@@ -63,35 +62,22 @@ func TestAJudgeIsReplacedUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	j, err := r.Judge("mine")
 	require.NoError(t, err)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				ruling, err := j.Rule(&core.JudgeRequest{Now: 1}, &core.Excerpt{Body: []byte("page")})
-				if err != nil || ruling.Kind != core.RulingRetry && ruling.Kind != core.RulingOtherProxy {
-					t.Error(ruling, err)
-					return
-				}
-				if j.Wants() == nil {
-					t.Error("the judge asks for nothing")
-				}
-			}
-		})
-	}
+	stop := repeat(4, func(int) {
+		ruling, err := j.Rule(&core.JudgeRequest{Now: 1}, &core.Excerpt{Body: []byte("page")})
+		if err != nil || ruling.Kind != core.RulingRetry && ruling.Kind != core.RulingOtherProxy {
+			t.Error(ruling, err)
+		}
+		if j.Wants() == nil {
+			t.Error("the judge asks for nothing")
+		}
+	})
 	for i := range 10 {
 		_, err := r.Put("mine", code(float64(1+i%2)), nil, true)
 		require.NoError(t, err)
 		_, err = r.RollBack("mine")
 		require.NoError(t, err)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	i, err := r.Get("mine")
 	require.NoError(t, err)
 	require.Zero(t, i.Faults, i.LastError)

@@ -28,6 +28,24 @@ func registry(t testing.TB) *plugins.Registry {
 	return r
 }
 
+// repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
+// until they have ended.
+func repeat(n int, f func(i int)) (stop func()) {
+	var ended atomic.Bool
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for !ended.Load() {
+				f(i)
+			}
+		})
+	}
+	return func() {
+		ended.Store(true)
+		wg.Wait()
+	}
+}
+
 type rows []core.Candidate
 
 func (r rows) Len() int { return len(r) }
@@ -136,29 +154,16 @@ func TestSwapsUnderLoad(t *testing.T) {
 	require.NoError(t, err)
 	s, err := r.Scorer("mine", plugins.FallbackRetry)
 	require.NoError(t, err)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			scores := make([]float64, 10)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := s.Score(make(rows, 10), scores); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
+	stop := repeat(4, func(int) {
+		if err := s.Score(make(rows, 10), make([]float64, 10)); err != nil {
+			t.Error(err)
+		}
+	})
 	for i := range 20 {
 		_, err := r.Put("mine", code[[]string{"performance", "random"}[i%2]], nil, true)
 		require.NoError(t, err)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	info, err := r.Get("mine")
 	require.NoError(t, err)
 	require.Zero(t, info.Faults)

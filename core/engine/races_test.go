@@ -15,6 +15,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
@@ -38,19 +39,11 @@ func TestEverythingAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	defer e.Shutdown(context.Background())
 
-	var wg, requests sync.WaitGroup
-	stop := make(chan struct{})
+	var requests sync.WaitGroup
+	var stops []func()
 	always := func(f func(i int)) {
-		wg.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-					f(i)
-				}
-			}
-		})
+		n := -1
+		stops = append(stops, coretest.Repeat(1, func(int) { n++; f(n) }))
 	}
 	may := func(err error) {
 		if err != nil {
@@ -117,8 +110,9 @@ func TestEverythingAtOnce(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	})
 	requests.Wait()
-	close(stop)
-	wg.Wait()
+	for _, stop := range stops {
+		stop()
+	}
 	s := e.Metrics().Summary()
 	require.EqualValues(t, clients*each, s.Requests)
 	require.EqualValues(t, clients*each, s.SuccessByAttempt["0"], "no proxy failed")

@@ -189,9 +189,15 @@ func (c *client) answer(method string) (*http.Response, string) {
 // established reads the head of a successful response to CONNECT.
 func (c *client) established() *http.Response {
 	c.t.Helper()
-	a, err := http.ReadResponse(c.r, &http.Request{Method: "CONNECT"})
+	return c.head("CONNECT", 200)
+}
+
+// head reads the head of a response to a request with that method, and requires its status.
+func (c *client) head(method string, status int) *http.Response {
+	c.t.Helper()
+	a, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	require.NoError(c.t, err)
-	require.Equal(c.t, 200, a.StatusCode)
+	require.Equal(c.t, status, a.StatusCode)
 	return a
 }
 

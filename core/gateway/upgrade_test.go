@@ -23,10 +23,7 @@ const (
 // switched reads the head of a 101 response.
 func (c *client) switched() *http.Response {
 	c.t.Helper()
-	a, err := http.ReadResponse(c.r, &http.Request{Method: "GET"})
-	require.NoError(c.t, err)
-	require.Equal(c.t, 101, a.StatusCode)
-	return a
+	return c.head("GET", 101)
 }
 
 // After a 101 the connections are a tunnel. It first carries the bytes that arrived with the two heads. It

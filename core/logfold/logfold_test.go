@@ -1,7 +1,6 @@
 package logfold
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -14,27 +13,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 // sink is a log in memory.
-type sink struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
+type sink struct{ coretest.Log }
 
 var folded = regexp.MustCompile(`folded=(\d+)`)
 
 // count returns the number of written records with a message, and the number of all records with it.
 func (s *sink) count(message string) (written, all int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for line := range strings.Lines(s.b.String()) {
+	for line := range strings.Lines(s.String()) {
 		if !strings.Contains(line, "msg="+message+" ") {
 			continue
 		}
@@ -105,7 +95,7 @@ func TestManyKinds(t *testing.T) {
 		for i := range maxKinds + 10 {
 			log.Info(fmt.Sprintf("m%d", i), "x", 1)
 		}
-		require.Equal(t, maxKinds+10, strings.Count(s.b.String(), "\n"))
+		require.Equal(t, maxKinds+10, strings.Count(s.String(), "\n"))
 		time.Sleep((Burst/Rate + 2) * period)
 	})
 }

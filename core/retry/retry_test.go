@@ -4,13 +4,14 @@ import (
 	"errors"
 	"math"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 var (
@@ -216,23 +217,11 @@ func TestStore(t *testing.T) {
 
 func TestConcurrentUpdates(t *testing.T) {
 	s := NewStore(*policy(t, func(p *Policy) { p.MaxAttempts, p.BaseDelay = 2, 0.2 }), time.Now)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if p := s.Current(); float64(p.MaxAttempts) != p.BaseDelay*10 {
-						t.Errorf("%d attempts with %v s", p.MaxAttempts, p.BaseDelay)
-						return
-					}
-				}
-			}
-		})
-	}
+	stop := coretest.Repeat(4, func(int) {
+		if p := s.Current(); float64(p.MaxAttempts) != p.BaseDelay*10 {
+			t.Errorf("%d attempts with %v s", p.MaxAttempts, p.BaseDelay)
+		}
+	})
 	for i := range 1000 {
 		_, err := s.Put(func(p Policy) (Policy, error) {
 			p.MaxAttempts = 2 + i%5
@@ -241,8 +230,7 @@ func TestConcurrentUpdates(t *testing.T) {
 		})
 		require.NoError(t, err)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 }
 
 // TestBudgetModel compares the budget with a balance computed from the whole history.

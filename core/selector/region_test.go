@@ -152,13 +152,7 @@ func TestStrictRegionBusy(t *testing.T) {
 func TestProbesAndExplorationsByRegion(t *testing.T) {
 	f := newFixture(t, 3, 256)
 	f.place(t, map[int]string{0: "us", 1: "eu", 2: "us"})
-	f.settle(f.get(1), core.Failure)
-	f.now = f.now.Add(time.Minute)
-	f.pool.Sweep()
-	f.now = f.now.Add(2 * time.Second)
-	f.pool.Sweep()
-	require.Len(t, f.pool.Overdue(), 1)
-	require.NotEmpty(t, f.pool.Idle())
+	f.makeOverdue(t, 1)
 	for range 30 {
 		id, err := f.choose(wants("us", RegionPreferred))
 		require.NoError(t, err)

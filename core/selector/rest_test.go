@@ -109,13 +109,7 @@ func asResting(err error, to **core.RestingError) (ok bool) {
 // A resting proxy is neither probed nor explored for its host.
 func TestProbesAndExplorationsOfRestingProxies(t *testing.T) {
 	f := newFixture(t, 2, 256)
-	f.settle(f.get(1), core.Failure)
-	f.now = f.now.Add(time.Minute)
-	f.pool.Sweep()
-	f.now = f.now.Add(2 * time.Second)
-	f.pool.Sweep()
-	require.Len(t, f.pool.Overdue(), 1)
-	require.NotEmpty(t, f.pool.Idle())
+	f.makeOverdue(t, 1)
 	f.rest(f.get(1), time.Hour)
 	query := func(host float64) *Query { return &Query{Idempotent: true, Retryable: true, HostHash: host} }
 	for range 30 {

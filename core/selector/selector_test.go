@@ -75,6 +75,18 @@ func newFixture(t testing.TB, n, limit int) *fixture {
 
 func (f *fixture) get(i int) *upstream.Upstream { return f.pool.Snapshot().Get(fmt.Sprintf("p%d", i)) }
 
+// makeOverdue opens the breaker of one proxy and lets it be half-open for so long that its probe is overdue. The other
+// proxies are idle for so long that they are explored.
+func (f *fixture) makeOverdue(t *testing.T, i int) {
+	f.settle(f.get(i), core.Failure)
+	f.now = f.now.Add(time.Minute)
+	f.pool.Sweep()
+	f.now = f.now.Add(2 * time.Second)
+	f.pool.Sweep()
+	require.Len(t, f.pool.Overdue(), 1)
+	require.NotEmpty(t, f.pool.Idle())
+}
+
 func (f *fixture) settle(u *upstream.Upstream, v core.Verdict) {
 	if lease, ok := u.Acquire(f.now); ok {
 		lease.Settle(&core.Outcome{Verdict: v, Latency: time.Millisecond})

@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -388,29 +388,18 @@ func TestThePoolUnderChange(t *testing.T) {
 	p := pool(t, time.Now, func(core.Transition) {})
 	require.NoError(t, p.Apply(specs(t, "http://a.test:1", "http://b.test:1")))
 	a := p.Snapshot().Get("a.test:1")
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for i := range 4 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
+	stop := coretest.Repeat(4, func(i int) {
+		for _, u := range p.Snapshot().All {
+			if lease, ok := u.Acquire(time.Now()); ok {
+				v := core.Success
+				if i == 0 {
+					v = core.Failure
 				}
-				for _, u := range p.Snapshot().All {
-					if lease, ok := u.Acquire(time.Now()); ok {
-						v := core.Success
-						if i == 0 {
-							v = core.Failure
-						}
-						lease.Settle(&core.Outcome{Verdict: v, Latency: time.Millisecond})
-						lease.Release()
-					}
-				}
+				lease.Settle(&core.Outcome{Verdict: v, Latency: time.Millisecond})
+				lease.Release()
 			}
-		})
-	}
+		}
+	})
 	for i := range 300 {
 		switch i % 3 {
 		case 0:
@@ -423,8 +412,7 @@ func TestThePoolUnderChange(t *testing.T) {
 			require.NoError(t, p.Remove(fmt.Sprintf("x%d.test:1", i), i%2 == 0))
 		}
 	}
-	close(stop)
-	wg.Wait()
+	stop()
 	assert.Same(t, a, p.Snapshot().Get("a.test:1"))
 	assert.Zero(t, a.InFlight())
 }

@@ -2,9 +2,11 @@
 package coretest
 
 import (
+	"bytes"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +46,44 @@ func Pair(t testing.TB) (near, far *net.TCPConn) {
 	require.NoError(t, err)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return b.(*net.TCPConn), a.(*net.TCPConn)
+}
+
+// Repeat calls f again and again in n goroutines, each with its number. The function it returns ends them, and waits
+// until they have ended.
+func Repeat(n int, f func(i int)) (stop func()) {
+	var ended atomic.Bool
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for !ended.Load() {
+				f(i)
+			}
+		})
+	}
+	return func() {
+		ended.Store(true)
+		wg.Wait()
+	}
+}
+
+// Log is a log in memory. It is safe for concurrent use.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String returns the text so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // Recorder keeps the events of attempts and requests. It is safe for concurrent use.
