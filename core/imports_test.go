@@ -58,6 +58,7 @@ var allowed = map[string]string{
 	"core/loop":      "",
 	"core/strict":    "",
 	"core/spool":     "",
+	"core/state":     "",
 	"core/logfold":   "",
 	"core/queue":     "",
 	"core/ability":   "",

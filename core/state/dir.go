@@ -1,0 +1,104 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Dir is a folder that this process has locked.
+type Dir struct {
+	Path string
+	lock *os.File
+}
+
+// lockFile is the file that is locked. It names the process that has locked it.
+const lockFile = "lock"
+
+// InUseError means that another process has locked a folder.
+type InUseError struct {
+	Dir   string
+	Owner string // such as "process 123 on host a"; "another process" if it is not known
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("%s is in use by %s; a state folder belongs to one process", e.Dir, e.Owner)
+}
+
+// lockPoll is the interval at which Lock tries again.
+const lockPoll = 20 * time.Millisecond
+
+// Lock creates the folder if it does not exist (mode 0700) and locks it for this process. While another process has
+// locked it, Lock waits until ctx ends; then the error is an *InUseError. waiting is called once before the wait; it
+// may be nil.
+func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
+	if err := makeDir(path); err != nil {
+		return nil, err
+	}
+	for {
+		lock, err := openLock(filepath.Join(path, lockFile))
+		if err == nil {
+			host, _ := os.Hostname() // without a name the process id is enough
+			if err = writeOwner(lock, fmt.Sprintf("process %d on host %s\n", os.Getpid(), host)); err == nil {
+				return &Dir{Path: path, lock: lock}, nil
+			}
+			lock.Close()
+		}
+		if !errors.Is(err, errLocked) {
+			return nil, err
+		}
+		inUse := &InUseError{Dir: path, Owner: owner(filepath.Join(path, lockFile))}
+		if waiting != nil {
+			waiting(inUse)
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, inUse
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// errLocked means that another process has locked the file.
+var errLocked = errors.New("the file is locked")
+
+// makeDir creates a folder and those above it.
+func makeDir(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && !info.IsDir():
+		return &os.PathError{Op: "mkdir", Path: path, Err: errors.New("is a file, not a folder")}
+	case err == nil:
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return OS{}.SyncDir(filepath.Dir(path))
+}
+
+// writeOwner replaces the contents of the locked file.
+func writeOwner(lock *os.File, text string) error {
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := lock.WriteAt([]byte(text), 0)
+	return err
+}
+
+// owner returns what the file says about the process that has locked it.
+func owner(path string) string {
+	text, err := os.ReadFile(path)
+	if name := strings.TrimSpace(string(text)); err == nil && name != "" && len(name) < 400 {
+		return name
+	}
+	return "another process"
+}
+
+// Unlock frees the folder for other processes.
+func (d *Dir) Unlock() error { return d.lock.Close() }

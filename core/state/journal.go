@@ -1,0 +1,250 @@
+package state
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Journal is a file of entries, one a line. Each line has a checksum, a number that counts the lines, and the entry:
+//
+//	1f2e3d4c 17 {"set":{"policy":...}}
+//
+// The checksum is the CRC-32C (RFC 3720, appendix B.4) of what follows it. The first entry names the format. A line
+// without a line break at the end of the file was being written when the process or the machine ended; its Append has
+// not returned. Any other line with a wrong checksum or number is damage.
+//
+// A Journal is not safe for concurrent use.
+type Journal struct {
+	fs   FS
+	path string
+	file File  // nil after Close
+	next int   // number of the next line
+	size int64 // bytes of complete lines
+	full int64 // size after the last Replace
+	torn bool  // the file may have an incomplete line at its end, so that the next write must be a Replace
+}
+
+// format is the first entry of a journal.
+const format = `"whirlpool state, format 1"`
+
+// newExt is the extension of a journal while it is being written.
+const newExt = ".new"
+
+// ErrFormat is wrapped by the error of OpenJournal for a journal of another format.
+var ErrFormat = errors.New("the format of the file is not that of this version")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Damage describes the damage of a journal. It is zero for an undamaged one.
+type Damage struct {
+	Lines   []int  // numbers of damaged lines, from 1; at most maxDamage of them
+	Missing int    // number of lines that are missing, as far as it is known
+	Kept    string // path of a copy of the damaged file
+}
+
+// maxDamage is the maximum length of Damage.Lines.
+const maxDamage = 20
+
+// Found reports whether there is damage.
+func (d *Damage) Found() bool { return len(d.Lines) > 0 || d.Missing > 0 }
+
+// OpenJournal opens or creates a journal and calls read with each undamaged entry, in the order of their writing. If
+// read returns an error, the line counts as damaged. A damaged file is copied to path.damaged-TIME and returned in
+// damage; then the caller writes the entries that it has read with Replace. An entry is valid only during the call of
+// read.
+func OpenJournal(fsys FS, path string, now time.Time, read func(entry []byte) error) (j *Journal, damage Damage,
+	err error,
+) {
+	j = &Journal{fs: fsys, path: path}
+	if err := fsys.Remove(path + newExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, damage, err
+	}
+	data, err := j.load()
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, damage, j.Replace(nil)
+	}
+	if err != nil {
+		return nil, damage, err
+	}
+	complete := bytes.LastIndexByte(data, '\n') + 1
+	if damage, err = j.parse(data[:complete], read); err != nil {
+		return nil, damage, fmt.Errorf("%s: %w", path, err)
+	}
+	if damage.Found() {
+		if damage.Kept, err = j.setAside(data, now); err != nil {
+			return nil, damage, err
+		}
+	}
+	if j.file, err = fsys.Open(path, os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return nil, damage, err
+	}
+	j.size, j.full = int64(complete), int64(complete)
+	j.torn = complete < len(data) || damage.Found()
+	return j, damage, nil
+}
+
+// load returns the contents of the file.
+func (j *Journal) load() ([]byte, error) {
+	f, err := j.fs.Open(j.path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// parse calls read with each undamaged entry of complete lines.
+func (j *Journal) parse(data []byte, read func([]byte) error) (d Damage, err error) {
+	line := 0
+	for len(data) > 0 {
+		var text []byte
+		text, data, _ = bytes.Cut(data, []byte("\n"))
+		line++
+		n, entry, ok := parseLine(text)
+		switch {
+		case ok && n == 0 && line == 1:
+			if string(entry) != format {
+				return d, fmt.Errorf("%w: it begins with %.80q", ErrFormat, entry)
+			}
+		case ok && n >= j.next && n > 0:
+			d.Missing += n - j.next
+			ok = read(entry) == nil
+		default:
+			ok = false
+		}
+		if ok {
+			j.next = n + 1
+			continue
+		}
+		j.next++ // the damaged line had this number
+		if len(d.Lines) < maxDamage {
+			d.Lines = append(d.Lines, line)
+		}
+	}
+	if line == 0 { // Replace creates the file with its first line
+		d.Lines = []int{1}
+	}
+	return d, nil
+}
+
+// parseLine splits a line. ok is false if its checksum is wrong.
+func parseLine(text []byte) (n int, entry []byte, ok bool) {
+	sum, rest, _ := bytes.Cut(text, []byte(" "))
+	if string(sum) != checksum(rest) {
+		return 0, nil, false
+	}
+	number, entry, found := bytes.Cut(rest, []byte(" "))
+	n, err := strconv.Atoi(string(number))
+	return n, entry, found && err == nil && n >= 0
+}
+
+func checksum(of []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(of, castagnoli)) }
+
+// appendLine appends the line of an entry to b.
+func appendLine(b []byte, n int, entry []byte) []byte {
+	rest := append(strconv.AppendInt(nil, int64(n), 10), ' ')
+	rest = append(rest, entry...)
+	b = append(append(b, checksum(rest)...), ' ')
+	return append(append(b, rest...), '\n')
+}
+
+// setAside copies the damaged file and returns the path of the copy.
+func (j *Journal) setAside(data []byte, now time.Time) (path string, err error) {
+	path = j.path + ".damaged-" + now.UTC().Format("20060102T150405.000Z")
+	f, err := j.fs.Open(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err := cmp.Or(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	return path, j.fs.SyncDir(filepath.Dir(path))
+}
+
+// ErrClosed is returned by writes after Close.
+var ErrClosed = errors.New("the state is closed")
+
+// Append adds an entry, which must have no line break. When it returns nil, the entry is on the disk. After an error
+// the entry is not in the journal, unless the machine ends before the next write.
+func (j *Journal) Append(entry []byte) error {
+	if j.file == nil {
+		return ErrClosed
+	}
+	line := appendLine(nil, j.next, entry)
+	_, err := j.file.Write(line)
+	if err == nil {
+		err = j.file.Sync()
+	}
+	if err != nil {
+		j.torn = true
+		_ = j.file.Truncate(j.size) // the next write is a Replace, so that a failure has no effect
+		return err
+	}
+	j.next++
+	j.size += int64(len(line))
+	return nil
+}
+
+// minGrowth is the number of bytes by which a journal grows at least before NeedsReplace returns true.
+const minGrowth = 256 << 10
+
+// NeedsReplace reports whether the next write should be a Replace: the last Append has failed, the file ends with an
+// incomplete line, or most entries are older than the last Replace and it has grown to twice its size.
+func (j *Journal) NeedsReplace() bool { return j.torn || j.size > 2*j.full+minGrowth }
+
+// Replace replaces all entries. When it returns nil, the new entries are on the disk. After an error the journal has
+// the old ones or, if the folder could not be synced, perhaps the new ones; the next write must be a Replace again.
+func (j *Journal) Replace(entries [][]byte) error {
+	if j.file == nil && j.full > 0 {
+		return ErrClosed
+	}
+	data := appendLine(nil, 0, []byte(format))
+	for i, e := range entries {
+		data = appendLine(data, i+1, e)
+	}
+	f, err := j.fs.Open(j.path+newExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = j.fs.Rename(j.path+newExt, j.path)
+	}
+	if err != nil {
+		f.Close()
+		_ = j.fs.Remove(j.path + newExt) // OpenJournal removes it if this fails
+		return err
+	}
+	if j.file != nil {
+		j.file.Close()
+	}
+	j.file, j.size, j.full = f, int64(len(data)), int64(len(data))
+	j.next = len(entries) + 1
+	// Until the folder is synced, a power cut would bring the old file back.
+	err = j.fs.SyncDir(filepath.Dir(j.path))
+	j.torn = err != nil
+	return err
+}
+
+// Close closes the file.
+func (j *Journal) Close() error {
+	if j.file == nil {
+		return nil
+	}
+	err := j.file.Close()
+	j.file = nil
+	return err
+}

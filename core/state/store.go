@@ -1,0 +1,137 @@
+package state
+
+import (
+	"encoding/json"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Record is a value of a Store.
+type Record struct {
+	At    time.Time       `json:"at"` // when it was written
+	Value json.RawMessage `json:"value"`
+}
+
+// Store holds values by key in a journal. It is safe for concurrent use.
+type Store struct {
+	now func() time.Time
+
+	mu      sync.Mutex // guards the fields below
+	journal *Journal
+	records map[string]Record
+}
+
+// batch is an entry of the journal: changes that are made together.
+type batch struct {
+	Set    map[string]Record `json:"set,omitempty"`
+	Delete []string          `json:"delete,omitempty"`
+}
+
+func (b *batch) apply(records map[string]Record) {
+	maps.Copy(records, b.Set)
+	for _, key := range b.Delete {
+		delete(records, key)
+	}
+}
+
+// OpenStore opens or creates the file name in dir. damage describes what was lost by damage of the file, which has then
+// been set aside.
+func OpenStore(fsys FS, dir, name string, now func() time.Time) (s *Store, damage Damage, err error) {
+	s = &Store{now: now, records: map[string]Record{}}
+	s.journal, damage, err = OpenJournal(fsys, filepath.Join(dir, name), now(), func(entry []byte) error {
+		var b batch
+		if err := json.Unmarshal(entry, &b); err != nil {
+			return err
+		}
+		b.apply(s.records)
+		return nil
+	})
+	if err != nil {
+		return nil, damage, err
+	}
+	if damage.Found() {
+		if err := s.replace(s.records); err != nil {
+			s.journal.Close()
+			return nil, damage, err
+		}
+	}
+	return s, damage, nil
+}
+
+// Get returns the record of a key.
+func (s *Store) Get(key string) (r Record, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok = s.records[key]
+	return r, ok
+}
+
+// All returns a copy of all records by key.
+func (s *Store) All() map[string]Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.records)
+}
+
+// Write makes changes together: all of them or, after an error, none. A value of nil deletes its key. When Write
+// returns nil, the changes are on the disk.
+func (s *Store) Write(changes map[string]any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := batch{Set: map[string]Record{}}
+	for _, key := range slices.Sorted(maps.Keys(changes)) {
+		if value := changes[key]; value != nil {
+			data, err := json.Marshal(value)
+			if err != nil {
+				return err
+			}
+			b.Set[key] = Record{s.now().UTC(), data}
+		} else if _, held := s.records[key]; held {
+			b.Delete = append(b.Delete, key)
+		}
+	}
+	if s.journal.NeedsReplace() { // even without a change, because a write that failed may still reach the disk
+		next := maps.Clone(s.records)
+		b.apply(next)
+		if err := s.replace(next); err != nil {
+			return err
+		}
+		s.records = next
+		return nil
+	}
+	if len(b.Set) == 0 && len(b.Delete) == 0 {
+		return nil
+	}
+	entry, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	if err := s.journal.Append(entry); err != nil {
+		return err
+	}
+	b.apply(s.records)
+	return nil
+}
+
+// replace writes the records to a new file. It requires mu.
+func (s *Store) replace(records map[string]Record) error {
+	entries := make([][]byte, 0, len(records))
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		entry, err := json.Marshal(batch{Set: map[string]Record{key: records[key]}})
+		if err != nil {
+			return err
+		}
+		entries = append(entries, entry)
+	}
+	return s.journal.Replace(entries)
+}
+
+// Close closes the file. Later calls of Write return ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal.Close()
+}
