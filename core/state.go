@@ -32,6 +32,6 @@ type Transition struct {
 	From, To     State
 	At           time.Time // when the change took effect; for a change to half-open, when the breaker was due
 	FailureCount int       // failures in the window at that time
-	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset or reachable
+	Reason       string    // threshold, timeout, probe_success, probe_failure, manual_reset, reachable or restart
 	Why          string    // the evidence that opened the breaker, in words; "" for other transitions
 }

@@ -48,6 +48,7 @@ type Recorder struct {
 	totals      totals
 	sources     sources
 	exporter    *exporter
+	saver       saver // see Save
 }
 
 // minute is the counters of one minute.
@@ -174,6 +175,7 @@ type proxy struct {
 type hour struct {
 	at                                          int64 // hours since the Unix epoch
 	attempts, success, failed, cancelled, opens uint32
+	saved                                       uint32 // attempts and opens at the last Save
 	latency                                     time.Duration
 }
 
@@ -262,12 +264,14 @@ type transitions struct {
 	mu      sync.Mutex // guards all fields
 	ring    []core.Transition
 	next    int       // index of the next one when the ring is full
+	added   uint64    // number of transitions since the start
 	dropped time.Time // time of the latest transition that was overwritten; zero if none was
 }
 
 func (l *transitions) add(t core.Transition) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.added++
 	if len(l.ring) < maxTransitions {
 		l.ring = append(l.ring, t)
 		return
@@ -288,4 +292,15 @@ func (l *transitions) since(from time.Time) (list []core.Transition, truncated b
 		}
 	}
 	return list, !l.dropped.IsZero() && !l.dropped.Before(from)
+}
+
+// after returns the transitions that were added after the first n, as far as they are kept, and how many there were in
+// all.
+func (l *transitions) after(n uint64) (list []core.Transition, total uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.ring) - int(min(l.added-n, uint64(len(l.ring)))); i < len(l.ring); i++ {
+		list = append(list, l.ring[(l.next+i)%len(l.ring)])
+	}
+	return list, l.added
 }

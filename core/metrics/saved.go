@@ -1,0 +1,184 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+)
+
+// Saved holds counters of a Recorder in a form for a file. Counters of one minute, or of one hour of a proxy, replace
+// earlier ones of the same minute or hour.
+type Saved struct {
+	Minutes     [][]int64            `json:"minutes,omitempty"` // minute since the Unix epoch, then its counters
+	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the Unix epoch, then its counters
+	Transitions []SavedTransition    `json:"transitions,omitempty"`
+}
+
+// SavedTransition is a core.Transition.
+type SavedTransition struct {
+	ProxyID      string     `json:"proxy_id"`
+	From         core.State `json:"from"`
+	To           core.State `json:"to"`
+	At           time.Time  `json:"at"`
+	FailureCount int        `json:"failure_count"`
+	Reason       string     `json:"reason"`
+	Why          string     `json:"why,omitempty"`
+}
+
+// ReasonRestart is the reason of the transition of a breaker that was not closed when the process before this one
+// ended: breakers start closed.
+const ReasonRestart = "restart"
+
+// Empty reports whether there is nothing in s.
+func (s *Saved) Empty() bool { return len(s.Minutes)+len(s.Hours)+len(s.Transitions) == 0 }
+
+// saver remembers what Save has returned already.
+type saver struct {
+	last        int64           // minute of the last call
+	minutes     map[int64]int64 // sum of the counters of the minutes that may change after it
+	transitions uint64          // number of transitions that were returned
+}
+
+// lateMinutes is the number of minutes after which the counters of a minute do not change any more.
+const lateMinutes = 2
+
+// counters returns the counters of a minute, in the order of a row of Saved.Minutes.
+func (m *minute) counters() []int64 {
+	row := []int64{
+		int64(m.requests.Load()), int64(m.delivered.Load()), int64(m.targetRefused.Load()), int64(m.attempts.Load()),
+		int64(m.retries.Load()), int64(m.replays.Load()), int64(m.transitions.Load()), m.latency.Load(), m.waited.Load(),
+	}
+	for i := range m.successByAttempt {
+		row = append(row, int64(m.successByAttempt[i].Load()))
+	}
+	return row
+}
+
+// set sets the counters of a minute. It returns false for a row of another length.
+func (m *minute) set(row []int64) bool {
+	if len(row) != 9+maxAttempts {
+		return false
+	}
+	for i, c := range []interface{ Store(uint64) }{
+		&m.requests, &m.delivered, &m.targetRefused, &m.attempts, &m.retries, &m.replays, &m.transitions,
+	} {
+		c.Store(uint64(row[i]))
+	}
+	m.latency.Store(row[7])
+	m.waited.Store(row[8])
+	for i := range m.successByAttempt {
+		m.successByAttempt[i].Store(uint64(row[9+i]))
+	}
+	return true
+}
+
+// Save returns all counters of the retention or, unless all is set, those that have changed since the last call of
+// Save. The totals since the start and the counts by policy are not included. Save must not be called concurrently.
+func (r *Recorder) Save(all bool) Saved {
+	s := Saved{Hours: map[string][][]int64{}}
+	now := r.now().Unix() / 60
+	sums := map[int64]int64{}
+	r.each(r.retention, func(start time.Time, m *minute) {
+		at := start.Unix() / 60
+		if at < r.saver.last-lateMinutes && !all {
+			return
+		}
+		row, sum := m.counters(), int64(0)
+		for _, n := range row {
+			sum += n
+		}
+		if sum != r.saver.minutes[at] || all {
+			s.Minutes = append(s.Minutes, append([]int64{at}, row...))
+		}
+		if at >= now-lateMinutes {
+			sums[at] = sum
+		}
+	})
+	oldest := r.now().Add(-r.retention).Unix() / 3600
+	r.proxies.Range(func(id, p any) bool {
+		if rows := p.(*proxy).save(all, oldest); len(rows) > 0 {
+			s.Hours[id.(string)] = rows
+		}
+		return true
+	})
+	since := r.saver.transitions
+	if all {
+		since = 0
+	}
+	list, total := r.transitions.after(since)
+	from := r.now().Add(-r.retention)
+	for _, t := range list {
+		if !t.At.Before(from) {
+			s.Transitions = append(s.Transitions, SavedTransition(t))
+		}
+	}
+	r.saver = saver{last: now, minutes: sums, transitions: total}
+	return s
+}
+
+// save returns the hours from oldest on or, unless all is set, those that have changed since the last call.
+func (p *proxy) save(all bool, oldest int64) (rows [][]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.hours {
+		h := &p.hours[i]
+		if sum := h.attempts + h.opens; (all || sum != h.saved) && h.at >= oldest {
+			h.saved = sum
+			rows = append(rows, []int64{h.at, int64(h.attempts), int64(h.success), int64(h.failed), int64(h.cancelled),
+				int64(h.opens), int64(h.latency)})
+		}
+	}
+	return rows
+}
+
+// Restore sets counters to those that Save returned in an earlier process. It is called before anything is counted,
+// with each value of Save in turn and then, once, EndRestore. Rows that are not valid are skipped.
+func (r *Recorder) Restore(s *Saved) {
+	oldest, now := r.now().Add(-r.retention), r.now()
+	for _, row := range s.Minutes {
+		if len(row) > 0 && row[0] >= oldest.Unix()/60 && row[0] <= now.Unix()/60 {
+			r.at(time.Unix(row[0]*60, 0)).set(row[1:])
+		}
+	}
+	for id, rows := range s.Hours {
+		for _, row := range rows {
+			if len(row) == 7 && row[0] >= oldest.Unix()/3600 && row[0] <= now.Unix()/3600 {
+				r.proxy(id).set(row)
+			}
+		}
+	}
+	for _, t := range s.Transitions {
+		if !t.At.Before(oldest) && !t.At.After(now) && t.From <= core.HalfOpen && t.To <= core.HalfOpen {
+			r.transitions.add(core.Transition(t))
+		}
+	}
+}
+
+// set sets the counters of an hour.
+func (p *proxy) set(row []int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hour(time.Unix(row[0]*3600, 0))
+	*h = hour{at: row[0], attempts: uint32(row[1]), success: uint32(row[2]), failed: uint32(row[3]),
+		cancelled: uint32(row[4]), opens: uint32(row[5]), latency: time.Duration(row[6])}
+	h.saved = h.attempts + h.opens
+}
+
+// EndRestore records that breakers start closed: a transition for each proxy whose last restored one led to another
+// state.
+func (r *Recorder) EndRestore() {
+	list, total := r.transitions.after(0)
+	r.saver.transitions = total // they are saved already
+	last := map[string]core.State{}
+	for _, t := range list {
+		last[t.ProxyID] = t.To
+	}
+	for id, state := range last {
+		if state != core.Closed {
+			r.at(r.now()).transitions.Add(1)
+			r.transitions.add(core.Transition{
+				ProxyID: id, From: state, To: core.Closed, At: r.now(), Reason: ReasonRestart,
+			})
+		}
+	}
+}
