@@ -21,6 +21,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/evidence"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
@@ -43,6 +44,7 @@ type rig struct {
 	pool     *upstream.Pool
 	targets  fakeTargets
 	policies *retry.Store
+	changes  *changes.Changes
 	metrics  *fakeMetrics
 	tracker  *fakeTracker
 	plugins  *fakePlugins
@@ -63,9 +65,12 @@ func newRig(t testing.TB, change func(*rig, *Config)) *rig {
 	}))
 	r.policies = retry.NewStore(retry.DefaultPolicy(), clock)
 	r.engine = &fakeEngine{policies: r.policies, first: "random", retry: "random"}
+	r.changes = changes.New(nil, slog.New(slog.DiscardHandler))
+	r.changes.Attach(changes.Parts{Engine: r.engine, Pool: r.pool, Policies: r.policies})
 	r.reload = ReloadStatus{OK: true, At: noon, Faults: []string{}, Restart: []string{}}
 	config := Config{
 		Engine: r.engine, Pool: r.pool, Targets: &r.targets, Policies: r.policies, Metrics: r.metrics,
+		Changes:  r.changes,
 		Requests: r.tracker,
 		Plugins:  r.plugins, Log: slog.New(slog.NewTextHandler(r.log, nil)), Now: clock, Version: "v1",
 		Reload: func() ReloadStatus { return r.reload },
@@ -361,7 +366,7 @@ func (f *fakePlugins) Get(name string) (plugins.Info, error) {
 	return i, nil
 }
 
-func (f *fakePlugins) Submit(name string, code []byte, config map[string]any, _ bool) (*plugins.Upload, error) {
+func (f *fakePlugins) Submit(name string, code []byte, config map[string]any, _, _ bool) (*plugins.Upload, error) {
 	f.puts = append(f.puts, upload{name, code, config})
 	if f.refuse != nil {
 		return nil, f.refuse
@@ -375,8 +380,8 @@ func (f *fakePlugins) Submit(name string, code []byte, config map[string]any, _ 
 	return u, nil
 }
 
-func (f *fakePlugins) Configure(name string, changes map[string]any) (*plugins.Upload, error) {
-	return f.Submit(name, nil, changes, true)
+func (f *fakePlugins) Configure(name string, changes map[string]any, _ bool) (*plugins.Upload, error) {
+	return f.Submit(name, nil, changes, true, true)
 }
 
 func (f *fakePlugins) Upload(id string) (*plugins.Upload, error) {

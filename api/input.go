@@ -14,15 +14,73 @@ import (
 
 // decode reads a JSON body strictly into v.
 func decode(c *fiber.Ctx, v any) error {
+	document, err := parse(c)
+	if err != nil {
+		return err
+	}
+	return decodeDocument(document, v)
+}
+
+// decodeChange reads a JSON body strictly into v, except for the field persist, which it returns: true unless the body
+// says false. A change that persists outlives a restart.
+func decodeChange(c *fiber.Ctx, v any) (persist bool, err error) {
+	document, err := parse(c)
+	if err != nil {
+		return false, err
+	}
+	persist = true
+	if object, ok := document.(map[string]any); ok {
+		if value, given := object[persistField]; given {
+			if persist, ok = value.(bool); !ok {
+				return false, badField(persistField, "persist must be true or false")
+			}
+			delete(object, persistField)
+		}
+	}
+	return persist, decodeDocument(document, v)
+}
+
+// persistField is the field of a body, and the parameter of a query, that says whether a change outlives a restart.
+const persistField = "persist"
+
+// queryBool returns a parameter of the query that is true or false, or def if the query does not have it.
+func queryBool(c *fiber.Ctx, name string, def bool) (bool, error) {
+	q, given := query(c, name)
+	if !given {
+		return def, nil
+	}
+	v, err := strconv.ParseBool(q)
+	if err != nil {
+		return false, badField(name, name+" must be true or false")
+	}
+	return v, nil
+}
+
+// parse parses a JSON body.
+func parse(c *fiber.Ctx) (document any, err error) {
 	mime, _, _ := strings.Cut(c.Get(fiber.HeaderContentType), ";")
 	if strings.TrimSpace(strings.ToLower(mime)) != fiber.MIMEApplicationJSON {
-		return badMediaType("the body must be application/json")
+		return nil, badMediaType("the body must be application/json")
 	}
 	body := c.Body()
 	if len(body) > maxJSON {
-		return bodyTooLarge(maxJSON)
+		return nil, bodyTooLarge(maxJSON)
 	}
-	err := strict.DecodeJSON(body, v)
+	document, err = strict.ParseJSON(body)
+	return document, inputProblem(err)
+}
+
+// decodeDocument decodes a parsed JSON document strictly into v.
+func decodeDocument(document, v any) (err error) {
+	strict.JSON.Decode("", document, v, func(e *strict.FieldError) bool {
+		err = e
+		return false
+	})
+	return inputProblem(err)
+}
+
+// inputProblem returns the problem for an error of package strict.
+func inputProblem(err error) error {
 	var field *strict.FieldError
 	switch {
 	case err == nil:

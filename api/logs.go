@@ -77,12 +77,13 @@ func (h *pluginHandler) configure(c *fiber.Ctx) error {
 	var in struct {
 		Config map[string]any `json:"config"` // null removes a setting
 	}
-	if err := decode(c, &in); err != nil {
+	persist, err := decodeChange(c, &in)
+	if err != nil {
 		return err
 	}
 	if in.Config == nil {
 		return badField("config", "config must be a JSON object with the settings to change")
 	}
-	u, err := h.registry.Configure(c.Params("name"), in.Config)
+	u, err := h.registry.Configure(c.Params("name"), in.Config, persist)
 	return h.await(c, u, err, fiber.StatusOK)
 }

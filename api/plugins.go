@@ -14,6 +14,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/utils"
 
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
 	"github.com/whirlpool-proxy/whirlpool/core/strict"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
@@ -28,10 +29,10 @@ type Plugins interface {
 	List() []plugins.Info
 	Get(name string) (plugins.Info, error)
 	// Submit begins to load a module. With replace it replaces the module of the plugin with that name. If config
-	// is nil, the settings do not change.
-	Submit(name string, code []byte, config map[string]any, replace bool) (*plugins.Upload, error)
+	// is nil, the settings do not change. Without keep the upload ends with the process.
+	Submit(name string, code []byte, config map[string]any, replace, keep bool) (*plugins.Upload, error)
 	// Configure begins to load an upload again with other settings. A value of nil removes a setting.
-	Configure(name string, changes map[string]any) (*plugins.Upload, error)
+	Configure(name string, changes map[string]any, keep bool) (*plugins.Upload, error)
 	Upload(id string) (*plugins.Upload, error)
 	// Delete removes an upload, unless inUse returns a use of the plugin.
 	Delete(name string, inUse func(name string) string) error
@@ -48,11 +49,8 @@ var _ Plugins = (*plugins.Registry)(nil)
 type scorers interface {
 	// Scorers returns the names of the first scorer and the retry scorer.
 	Scorers() (first, retry string)
-	// Activate changes the first scorer and the retry scorer; "" leaves one unchanged.
-	Activate(first, retry string) error
-	// Judge returns the name of the judge, and ActivateJudge changes it.
+	// Judge returns the name of the judge.
 	Judge() string
-	ActivateJudge(name string) error
 	HasBackoff(name string) bool
 }
 
@@ -61,15 +59,9 @@ type pluginUses struct {
 	mu       sync.Mutex // held during an activation and a deletion, so that a plugin in use is not deleted
 	engine   scorers
 	policies Policies
+	changes  Changes
 
 	activated func(use, plugin string) // see Config; may be nil
-}
-
-// notify calls activated.
-func (u *pluginUses) notify(use, plugin string) {
-	if u.activated != nil {
-		u.activated(use, plugin)
-	}
 }
 
 // of returns the uses of a plugin: any of first, retry, backoff and judge.
@@ -92,22 +84,10 @@ func (u *pluginUses) of(name string) []string {
 }
 
 // changePolicy merges o over the global policy. This may change the backoff.
-func (u *pluginUses) changePolicy(o retry.Override) (retry.View, error) {
+func (u *pluginUses) changePolicy(o retry.Override, persist bool) (retry.View, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	view, err := u.mergePolicy(o)
-	if err == nil && o.BackoffStrategy != nil {
-		u.notify("backoff", "")
-	}
-	return view, err
-}
-
-// mergePolicy implements changePolicy. The caller holds mu.
-func (u *pluginUses) mergePolicy(o retry.Override) (retry.View, error) {
-	return u.policies.Put(func(p retry.Policy) (retry.Policy, error) {
-		p = p.Merge(o)
-		return p, p.Validate(u.engine.HasBackoff)
-	})
+	return u.changes.ChangePolicy(o, persist)
 }
 
 // pluginHandler serves the endpoints under /plugins.
@@ -288,7 +268,8 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 	var in struct {
 		For string `json:"for"`
 	}
-	if err := decode(c, &in); err != nil {
+	persist, err := decodeChange(c, &in)
+	if err != nil {
 		return err
 	}
 	h.uses.mu.Lock()
@@ -302,21 +283,20 @@ func (h *pluginHandler) activate(c *fiber.Ctx) error {
 		return badPlugin(i.LastError)
 	}
 	switch in.For {
-	case "first":
-		err = h.uses.engine.Activate(name, "")
-	case "retry":
-		err = h.uses.engine.Activate("", name)
-	case "judge":
-		err = h.uses.engine.ActivateJudge(name)
-	case "backoff":
-		_, err = h.uses.mergePolicy(retry.Override{BackoffStrategy: &name})
+	case changes.UseFirst, changes.UseRetry, changes.UseBackoff, changes.UseJudge:
 	default:
 		return badField("for", "for must be first, retry, backoff or judge")
 	}
-	if err != nil {
+	var notKept *changes.NotKeptError
+	switch err := h.uses.changes.Activate(in.For, name, persist); {
+	case errors.As(err, &notKept):
+		return err
+	case err != nil:
 		return badPlugin(err.Error())
 	}
-	h.uses.notify(in.For, name)
+	if h.uses.activated != nil {
+		h.uses.activated(in.For, name)
+	}
 	return send(c, h.view(i))
 }
 

@@ -13,7 +13,6 @@ import (
 type Policies interface {
 	Current() *retry.Policy
 	View() retry.View
-	Put(change func(retry.Policy) (retry.Policy, error)) (retry.View, error)
 }
 
 var _ Policies = (*retry.Store)(nil)
@@ -81,10 +80,11 @@ func (h *policyHandler) get(c *fiber.Ctx) error { return sendPolicy(c, h.policie
 
 func (h *policyHandler) put(c *fiber.Ctx) error {
 	var o retry.Override
-	if err := decode(c, &o); err != nil {
+	persist, err := decodeChange(c, &o)
+	if err != nil {
 		return err
 	}
-	view, err := h.plugins.changePolicy(o)
+	view, err := h.plugins.changePolicy(o, persist)
 	if err != nil {
 		return policyError("", err)
 	}

@@ -17,9 +17,6 @@ import (
 // Pool is the pool of proxies.
 type Pool interface {
 	Snapshot() *upstream.Snapshot
-	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
-	Update(id string, change func(*upstream.Spec) error) (*upstream.Upstream, error)
-	Remove(id string, drain bool) error
 	// At converts a moment, counted from the pool's epoch, to a time.
 	At(elapsed time.Duration) time.Time
 }
@@ -28,7 +25,8 @@ var _ Pool = (*upstream.Pool)(nil)
 
 // proxyHandler serves the endpoints under /proxies.
 type proxyHandler struct {
-	pool Pool
+	pool    Pool
+	changes Changes
 }
 
 func (h *proxyHandler) routes(r fiber.Router) {
@@ -192,7 +190,7 @@ func set[T any](to *T, from *T) {
 
 // add adds one proxy, or the list {"proxies": [...]}. It adds all proxies of a list or none.
 func (h *proxyHandler) add(c *fiber.Ctx) error {
-	list, one, err := decodeProxies(c)
+	list, one, persist, err := decodeProxies(c)
 	if err != nil {
 		return err
 	}
@@ -210,7 +208,7 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 			return err
 		}
 	}
-	added, err := h.pool.Add(specs)
+	added, err := h.changes.AddProxies(specs, persist)
 	if err != nil {
 		return proxyError(err)
 	}
@@ -222,7 +220,7 @@ func (h *proxyHandler) add(c *fiber.Ctx) error {
 }
 
 // decodeProxies reads one proxy or a list. one is true if the body is a single proxy.
-func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
+func decodeProxies(c *fiber.Ctx) (list []proxyInput, one, persist bool, err error) {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(c.Body(), &fields) == nil {
 		_, many := fields["proxies"]
@@ -230,18 +228,19 @@ func decodeProxies(c *fiber.Ctx) (list []proxyInput, one bool, err error) {
 	}
 	if one {
 		list = make([]proxyInput, 1)
-		return list, true, decode(c, &list[0])
+		persist, err = decodeChange(c, &list[0])
+		return list, true, persist, err
 	}
 	var in struct {
 		Proxies []proxyInput `json:"proxies"`
 	}
-	if err := decode(c, &in); err != nil {
-		return nil, false, err
+	if persist, err = decodeChange(c, &in); err != nil {
+		return nil, false, false, err
 	}
 	if len(in.Proxies) == 0 {
-		return nil, false, badField("proxies", "proxies is empty")
+		return nil, false, false, badField("proxies", "proxies is empty")
 	}
-	return in.Proxies, false, nil
+	return in.Proxies, false, persist, nil
 }
 
 // atIndex adds the index in the list of proxies to a problem.
@@ -279,14 +278,15 @@ func (h *proxyHandler) change(c *fiber.Ctx) error {
 		return err
 	}
 	var in proxyInput
-	if err := decode(c, &in); err != nil {
+	persist, err := decodeChange(c, &in)
+	if err != nil {
 		return err
 	}
 	if in.ID != nil && *in.ID != u.ID() {
 		return badField("id", "id cannot be changed")
 	}
 	in.ID = nil
-	if u, err = h.pool.Update(u.ID(), in.apply); err != nil {
+	if u, err = h.changes.ChangeProxy(u.ID(), in.apply, persist); err != nil {
 		return proxyError(err)
 	}
 	return send(c, h.view(u))
@@ -298,13 +298,15 @@ func (h *proxyHandler) remove(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	drain := false
-	if q, given := query(c, "drain"); given {
-		if drain, err = strconv.ParseBool(q); err != nil {
-			return badField("drain", "drain must be true or false")
-		}
+	drain, err := queryBool(c, "drain", false)
+	if err != nil {
+		return err
 	}
-	if err := h.pool.Remove(u.ID(), drain); err != nil {
+	persist, err := queryBool(c, persistField, true)
+	if err != nil {
+		return err
+	}
+	if err := h.changes.RemoveProxy(u.ID(), drain, persist); err != nil {
 		return err
 	}
 	return c.SendStatus(fiber.StatusNoContent)

@@ -10,6 +10,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 )
 
 // Error is the JSON of all errors.
@@ -87,9 +89,14 @@ func (s *Server) problemOf(c *fiber.Ctx, err error) *problem {
 // knownProblem returns the problem that err wraps, or the problem for its type; nil if there is neither.
 func knownProblem(err error) *problem {
 	var p *problem
+	var notKept *changes.NotKeptError
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.Is(err, state.ErrClosed):
+		return newProblem(fiber.StatusServiceUnavailable, "shutting_down", "the gateway is shutting down")
+	case errors.As(err, &notKept):
+		return newProblem(fiber.StatusInternalServerError, "not_kept", err.Error())
 	case errors.Is(err, core.ErrNotFound):
 		return notFound(err.Error())
 	case errors.Is(err, core.ErrConflict):

@@ -27,8 +27,10 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/access"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
@@ -138,11 +140,18 @@ func (g *golden) server(t *testing.T) *engine.Engine {
 		cancel()
 		e.Shutdown(ctx)
 	})
+	store, _, err := state.OpenStore(state.OS{}, t.TempDir(), "changes", time.Now)
+	require.NoError(t, err)
+	t.Cleanup(func() { store.Close() })
+	kept := changes.New(store, log)
+	require.NoError(t, kept.Configure(changes.Configuration{Proxies: cfg.Proxies, Policy: cfg.Retry},
+		func([]upstream.Spec) error { return nil }))
+	kept.Attach(changes.Parts{Engine: e, Pool: e.Pool(), Policies: e.Policies()})
 	status := ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []any{}, Restart: []string{"log.format"}}
 	g.served, err = New(Config{
 		Engine: e, Pool: e.Pool(), Targets: e.Pool().Ledger(), Policies: e.Policies(), Metrics: e.Metrics(),
-		Requests: e.Tracker(),
-		Plugins:  reg, Log: log, Version: "v1",
+		Requests: e.Tracker(), Changes: kept, StateDir: "/state",
+		Plugins: reg, Log: log, Version: "v1",
 		Running: func() Running {
 			return Running{Config: map[string]any{"api": map[string]any{"listen": "x"}}, Gateway: "127.0.0.1:8888",
 				Reload: status}
@@ -286,6 +295,15 @@ func (g *golden) record(t *testing.T) {
 	g.call(t, "DELETE", "/api/v1/proxies/p4.test:1?drain=true", "")
 	g.call(t, "DELETE", "/api/v1/proxies/five", "")
 	g.call(t, "DELETE", "/api/v1/proxies/five", "")
+	g.call(t, "DELETE", "/api/v1/proxies/F1?persist=maybe", "")
+	g.call(t, "PATCH", "/api/v1/proxies/F1", `{"weight":2,"persist":1}`)
+	g.call(t, "PATCH", "/api/v1/proxies/F1", `{"weight":2,"persist":false}`)
+	get("/api/v1/state")
+	g.call(t, "DELETE", "/api/v1/state?key=policy", "")
+	g.call(t, "DELETE", "/api/v1/state?key=policy", "")
+	g.call(t, "DELETE", "/api/v1/state?key=", "")
+	g.call(t, "DELETE", "/api/v1/state", "")
+	get("/api/v1/state")
 
 	g.waiting(t)
 	for _, body := range []string{

@@ -48,19 +48,20 @@ type Config struct {
 	Pool     Pool
 	Targets  Targets
 	Policies Policies
+	Changes  Changes
 	Metrics  Metrics
 	Requests Requests
 	Plugins  Plugins
 	Running  func() Running      // the configuration in force
 	Reload   func() ReloadStatus // reloads the configuration
-	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It is called
-	// with an empty plugin name after a change of the policy that has chosen the backoff. It may be nil.
+	// Activated is called after a plugin was activated for a use (first, retry, backoff, judge). It may be nil.
 	Activated func(use, plugin string)
 	Events    *Events // nil for a stream without events
 	Log       *slog.Logger
 	Now       func() time.Time // default time.Now
 	Version   string
-	Files     int // maximum number of open file descriptors of the process; 0 if unknown
+	StateDir  string // folder of what outlives a restart; "" for none
+	Files     int    // maximum number of open file descriptors of the process; 0 if unknown
 
 	Guard *access.Guard // of failed logins; nil for one of its own
 
@@ -160,7 +161,7 @@ func (s *Server) routes() {
 		s.app.Get(path, func(c *fiber.Ctx) error { return sendPage(c, file) })
 	}
 	cfg := &s.cfg
-	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, activated: cfg.Activated}
+	uses := &pluginUses{engine: cfg.Engine, policies: cfg.Policies, changes: cfg.Changes, activated: cfg.Activated}
 	health := &healthHandler{version: cfg.Version, engine: cfg.Engine, pool: cfg.Pool}
 	metrics := &metricsHandler{metrics: cfg.Metrics}
 	health.routes(s.app)
@@ -176,7 +177,8 @@ func (s *Server) routes() {
 	(&targetHandler{ledger: cfg.Targets, pool: cfg.Pool}).routes(v1)
 	(&restHandler{engine: cfg.Engine, pool: cfg.Pool}).routes(v1)
 	(&userHandler{engine: cfg.Engine, now: cfg.Now}).routes(v1)
-	(&proxyHandler{pool: cfg.Pool}).routes(v1)
+	(&proxyHandler{pool: cfg.Pool, changes: cfg.Changes}).routes(v1)
+	(&stateHandler{changes: cfg.Changes, dir: cfg.StateDir}).routes(v1)
 	(&sendHandler{engine: cfg.Engine, ctx: s.ctx}).routes(v1)
 	(&requestHandler{tracker: cfg.Requests}).routes(v1)
 	(&pluginHandler{

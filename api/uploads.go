@@ -47,7 +47,11 @@ func failedChecks(r *plugins.Rejection) []failedCheck {
 
 // submit uploads a module.
 func (h *pluginHandler) submit(c *fiber.Ctx, up upload, replace bool) error {
-	u, err := h.registry.Submit(up.name, up.code, up.config, replace)
+	persist, err := queryBool(c, persistField, true)
+	if err != nil {
+		return err
+	}
+	u, err := h.registry.Submit(up.name, up.code, up.config, replace, persist)
 	success := fiber.StatusCreated
 	if replace {
 		success = fiber.StatusOK

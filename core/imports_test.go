@@ -71,6 +71,7 @@ var allowed = map[string]string{
 	"core/verdict":   "",
 	"core/upstream":  "ability breaker evidence verdict",
 	"core/proxylist": "upstream",
+	"core/changes":   "retry state strict upstream",
 	"core/selector":  "ability rest upstream",
 	"core/health":    "ability evidence upstream verdict",
 	"core/transport": "ability health http1 loop socket socks5 upstream verdict",

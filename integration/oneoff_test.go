@@ -2,6 +2,8 @@ package integration
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -108,7 +110,9 @@ func TestANameThatIsTooLong(t *testing.T) {
 func TestAnUploadThatCannotBeKept(t *testing.T) {
 	w := start(t, 1, confK)
 	w.stop()
-	w.stateDir = w.file // a file in place of a folder
+	w.stateDir = filepath.Join(w.dir, "state")
+	require.NoError(t, os.Mkdir(w.stateDir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(w.stateDir, "plugins"), nil, 0o600)) // in place of a folder
 	w.write(confK)
 	w.run()
 	eventually(t, "the log tells", func() bool {

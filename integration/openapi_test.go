@@ -66,6 +66,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 		{"GET", "/uploads/1", ""}, {"GET", "/uploads/nope", ""}, {"GET", "/plugins/performance/logs?after=0", ""},
 		{"POST", "/plugins/mine/release", ""}, {"PUT", "/plugins/mine", "nonsense"}, {"DELETE", "/plugins/mine", ""},
 		{"DELETE", "/plugins/mine", ""},
+		{"GET", "/state", ""}, {"DELETE", "/state", ""},
 		{"GET", "/openapi.json", ""}, {"GET", "/config", ""}, {"POST", "/config/reload", ""}, {"GET", "/healthz", ""},
 		{"GET", "/readyz", ""},
 	} {

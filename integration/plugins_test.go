@@ -255,7 +255,7 @@ func TestAnActivationOutlivesARestart(t *testing.T) {
 	})
 	require.Equal(t, 200, w.get().status)
 
-	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // only for this run of the gateway
+	status, raw, _ := w.call("PUT", "/retry/policy", `{"backoff_strategy":"fixed"}`) // that of the file
 	require.Equal(t, 200, status, string(raw))
 	w.kill()
 	w.write(confK + "[selection]\nretry = \"weighted\"\n")

@@ -10,7 +10,7 @@ import (
 // Configure begins to load an uploaded plugin again with other settings. It sets the settings in changes,
 // removes those whose value is nil, and keeps all others. It works like a Submit of the same module: it has
 // the same errors, and RollBack returns to the previous settings.
-func (r *Registry) Configure(name string, changes map[string]any) (*Upload, error) {
+func (r *Registry) Configure(name string, changes map[string]any, keep bool) (*Upload, error) {
 	p := r.get(name)
 	if p == nil {
 		return nil, notFound(name)
@@ -22,7 +22,7 @@ func (r *Registry) Configure(name string, changes map[string]any) (*Upload, erro
 	if len(v.code) == 0 {
 		return nil, conflictf("plugin %q has no module to load again; upload it", name)
 	}
-	return r.submit(name, v.code, true, func() (code []byte, config map[string]any) {
+	return r.submit(name, v.code, true, keep, func() (code []byte, config map[string]any) {
 		v := v
 		if p := r.get(name); p != nil {
 			v = p.current.Load()

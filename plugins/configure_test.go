@@ -34,7 +34,7 @@ func TestConfigure(t *testing.T) {
 	}
 	r := open()
 	configure := func(changes map[string]any) error {
-		u, err := r.Configure("mine", changes)
+		u, err := r.Configure("mine", changes, true)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func TestConfigure(t *testing.T) {
 		return u.Status().Err
 	}
 	require.ErrorIs(t, configure(nil), core.ErrNotFound)
-	_, err := r.Configure("random", nil)
+	_, err := r.Configure("random", nil, true)
 	require.ErrorIs(t, err, core.ErrConflict)
 
 	_, err = r.Put("mine", settable(), map[string]any{"name": "secret"}, false)
@@ -68,6 +68,13 @@ func TestConfigure(t *testing.T) {
 	require.Equal(t, "0.5", values(), "they are kept")
 	require.NoError(t, configure(map[string]any{"margin": nil}))
 	require.Empty(t, values())
+	u, err := r.Configure("mine", map[string]any{"margin": 0.75}, false)
+	require.NoError(t, err)
+	<-u.Done()
+	require.Equal(t, "0.75", values())
+	r.Close()
+	r = open()
+	require.Empty(t, values(), "a temporary change ends with the process")
 	r.Close()
 }
 
@@ -96,11 +103,11 @@ func TestConfigureTwiceAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		all = append(all, u)
 	}
-	add(r.Configure("mine", map[string]any{"margin": 0.5}))
+	add(r.Configure("mine", map[string]any{"margin": 0.5}, true))
 	<-entered
-	add(r.Configure("mine", map[string]any{"name": nil}))
-	add(r.Submit("mine", rebuilt, nil, true))
-	add(r.Configure("mine", map[string]any{"name": "b"}))
+	add(r.Configure("mine", map[string]any{"name": nil}, true))
+	add(r.Submit("mine", rebuilt, nil, true, true))
+	add(r.Configure("mine", map[string]any{"name": "b"}, true))
 	hold.Store(false)
 	close(proceed)
 	for _, u := range all {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/whirlpool-proxy/whirlpool/core/state"
 	"github.com/whirlpool-proxy/whirlpool/plugins/wasmhost"
 )
 
@@ -27,7 +28,7 @@ func (r *Registry) save(name string, v *version) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(r.file(name)), 0o700); err != nil {
+	if err := state.MakeDir(filepath.Dir(r.file(name))); err != nil {
 		return err
 	}
 	settings, err := json.Marshal(v.spec.Config)
@@ -50,8 +51,9 @@ func writeFile(path string, data []byte) error {
 	}
 	if err != nil {
 		os.Remove(half)
+		return err
 	}
-	return err
+	return state.OS{}.SyncDir(filepath.Dir(path))
 }
 
 // writeAll writes a file and syncs it to the disk.
@@ -69,10 +71,14 @@ func (r *Registry) unsave(name string) error {
 	if r.opts.StateDir == "" {
 		return nil
 	}
-	if err := os.Remove(r.file(name)); err != nil && !os.IsNotExist(err) {
+	err := os.Remove(r.file(name))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	return state.OS{}.SyncDir(filepath.Dir(r.file(name)))
 }
 
 // restore loads the uploads of earlier runs. A file that cannot be read, or whose name is not a plugin's

@@ -51,6 +51,8 @@ type Spec struct {
 	Observe bool          // the plugin gets observations even while it is not in use
 	Limits  Limits
 	Config  map[string]any
+
+	Temporary bool // an upload that is not kept in StateDir
 }
 
 // Limits are the limits of one plugin that replace the common limits. 0 stands for the common limit.

@@ -127,14 +127,15 @@ type uploads struct {
 // Submit begins to load a module under a name. If replace is set, the module replaces that of the plugin with
 // this name; otherwise it becomes a new plugin. The module is checked (Options.Check), compiled and called
 // once before it is used. Modules that take long to compile do not delay others. If config is nil, the
-// settings of the replaced module are kept.
+// settings of the replaced module are kept. If keep is not set, the upload lasts until the end of the process, and
+// does not replace the file of an earlier one.
 //
 // Submit returns an error, and no upload, if the module cannot be accepted at all. The same errors are
 // possible for Submit and for the upload. The error is a *wasmhost.CheckError or a *Rejection if the module
 // is the reason. It wraps core.ErrNotFound if there is no plugin to replace, and core.ErrConflict if the name
 // is taken or cannot be changed. It can also wrap ErrTooManyUploads, or be an error of the file system.
-func (r *Registry) Submit(name string, code []byte, config map[string]any, replace bool) (*Upload, error) {
-	return r.submit(name, code, replace, func() ([]byte, map[string]any) {
+func (r *Registry) Submit(name string, code []byte, config map[string]any, replace, keep bool) (*Upload, error) {
+	return r.submit(name, code, replace, keep, func() ([]byte, map[string]any) {
 		if p := r.get(name); p != nil && config == nil {
 			return code, p.current.Load().spec.Config
 		}
@@ -145,7 +146,7 @@ func (r *Registry) Submit(name string, code []byte, config map[string]any, repla
 // submit is Submit. It calls input when earlier uploads of the same name have ended: only then is it certain which
 // module and which settings the upload changes. code is the module as far as it is known before.
 func (r *Registry) submit(
-	name string, code []byte, replace bool, input func() (code []byte, config map[string]any),
+	name string, code []byte, replace, keep bool, input func() (code []byte, config map[string]any),
 ) (*Upload, error) {
 	if err := CheckName(name); err != nil {
 		return nil, &wasmhost.CheckError{Msg: err.Error()}
@@ -169,7 +170,7 @@ func (r *Registry) submit(
 			<-before.done
 		}
 		code, config := input()
-		plugin, err := r.upload(name, code, Spec{Config: config}, replace)
+		plugin, err := r.upload(name, code, Spec{Config: config, Temporary: !keep}, replace)
 		r.uploads.end(u)
 		end(plugin, err, r.now())
 	})
@@ -178,7 +179,7 @@ func (r *Registry) submit(
 
 // Put calls Submit and waits for the upload's end.
 func (r *Registry) Put(name string, code []byte, config map[string]any, replace bool) (Info, error) {
-	u, err := r.Submit(name, code, config, replace)
+	u, err := r.Submit(name, code, config, replace, true)
 	if err != nil {
 		return Info{}, err
 	}
@@ -288,7 +289,7 @@ func (r *Registry) take(name string, v *version, allowed func() error) (Info, er
 	if err == nil {
 		err = allowed()
 	}
-	if err == nil {
+	if err == nil && !v.spec.Temporary {
 		err = r.save(name, v)
 	}
 	if err != nil {

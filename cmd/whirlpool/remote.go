@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/plugins"
 )
 
@@ -311,7 +312,8 @@ has. The gateway checks it as verify does, and refuses a module that fails a che
 		if err := plugins.CheckName(o.name); err != nil {
 			return usage("%w; --name gives it another", err)
 		}
-		if o.use != "" && o.use != useFirst && o.use != useRetry && o.use != useBackoff && o.use != useJudge {
+		if o.use != "" && o.use != changes.UseFirst && o.use != changes.UseRetry && o.use != changes.UseBackoff &&
+			o.use != changes.UseJudge {
 			return usage("--activate takes first, retry, backoff or judge")
 		}
 		settings, err := settings(o.config).table()

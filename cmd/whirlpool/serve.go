@@ -63,6 +63,7 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		return err
 	}
 	defer g.plugins.Close()
+	defer g.keeper.close()
 	inForce := g.fingerprintSince(loading)
 	proxyListener, err := socket.Listen(ctx, cfg.Gateway.Listen)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
 	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/lists"
 	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
 	"github.com/whirlpool-proxy/whirlpool/core/engine"
 	"github.com/whirlpool-proxy/whirlpool/core/logfold"
 	"github.com/whirlpool-proxy/whirlpool/core/metrics"
@@ -34,9 +35,10 @@ type gateway struct {
 	engine  *engine.Engine
 	api     *api.Server
 	started *config.Config // at the start of the process
-	active  *activations
+	changes *changes.Changes
 	events  *api.Events
 	lists   *lists.Fetcher
+	keeper  *keeper
 
 	reloading sync.Mutex // held during a reload, which takes long if it compiles new plugins
 
@@ -86,7 +88,7 @@ func setLevel(level *slog.LevelVar, name string) {
 // this process.
 func wire(
 	src config.Source, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, program string,
-) (*gateway, error) {
+) (_ *gateway, err error) {
 	g := &gateway{source: src, cfg: cfg, started: cfg, log: log, level: level}
 	g.events = api.NewEvents(time.Now)
 	g.lists = lists.NewFetcher(nil, log)
@@ -94,13 +96,22 @@ func wire(
 	for _, w := range cfg.Warnings {
 		g.log.Warn("configuration: " + w)
 	}
+	warnOfFormerDir(cfg, log)
+	if g.keeper, err = openState(cfg, shortWait, log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			g.keeper.close()
+		}
+	}()
 	limits := wasmhost.DefaultLimits()
 	limits.CallTimeout = time.Duration(cfg.PluginHost.CallTimeout)
 	reg, err := plugins.New(plugins.Options{
-		Limits: limits, StateDir: cfg.State.Dir, CacheDir: cacheDir(cfg), MaxFaults: cfg.PluginHost.MaxFaults,
+		Limits: limits, StateDir: g.keeper.path(), CacheDir: g.cacheDir(), MaxFaults: cfg.PluginHost.MaxFaults,
 		Log: g.log, OnLine: g.events.PluginLine, OnFault: g.events.PluginFault,
 		Fetch: source.NewClient(nil, limits.ModuleBytes).Fetch,
-		Check: (&checker{limits, cacheDir(cfg), program}).check,
+		Check: (&checker{limits, g.cacheDir(), program}).check,
 	})
 	if err != nil {
 		return nil, err
@@ -111,35 +122,42 @@ func wire(
 		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
-	g.engine, err = engine.New(cfg.Engine(), engine.Options{
-		Plugins: reg, Observe: reg.Observe, Log: g.log, Files: openFiles(),
-		PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
-		Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
+	g.changes = changes.New(g.keeper.store, g.log)
+	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) (err error) {
+		conf := cfg.Engine()
+		conf.Proxies = proxies
+		g.engine, err = engine.New(conf, engine.Options{
+			Plugins: reg, Observe: reg.Observe, Log: g.log, Files: openFiles(),
+			PoolChanged: func(s *upstream.Snapshot) { reg.PoolChanged(pluginProxies(s)) },
+			Transition:  g.events.Transition, PolicyChanged: g.events.PolicyChanged,
+		})
+		return err
 	})
 	if err != nil {
 		return nil, withPlaces(cfg, err)
 	}
 	reg.SetUsed(g.usesPlugin)
-	g.active = newActivations(cfg.State.Dir, g.log)
-	g.active.restore(cfg, g.engine)
+	g.keeper.restoreMetrics(g.engine.Metrics(), g.log)
+	g.changes.Attach(changes.Parts{Engine: g.engine, Pool: g.engine.Pool(), Policies: g.engine.Policies()})
 	g.engine.Metrics().Observe(nil, g.pluginStates, nil)
 	g.status = api.ReloadStatus{OK: true, At: time.Now().UTC(), Faults: []config.Fault{}, Restart: []string{}}
 	g.engine.Metrics().Reloaded(true, time.Now())
 	g.api, err = api.New(api.Config{
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
+		Changes: g.changes, StateDir: g.keeper.path(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
-		Activated: g.activated, Events: g.events, Guard: g.engine.Guard(),
+		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(),
 		Log: g.log, Version: version, Files: openFiles(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
 }
 
 // cacheDir returns the folder of compiled plugins; the default is in [state] dir.
-func cacheDir(cfg *config.Config) string {
-	if cfg.PluginHost.CacheDir == "" && cfg.State.Dir != "" {
-		return filepath.Join(cfg.State.Dir, "cache")
+func (g *gateway) cacheDir() string {
+	if dir := g.started.PluginHost.CacheDir; dir != "" || g.keeper.path() == "" {
+		return dir
 	}
-	return cfg.PluginHost.CacheDir
+	return filepath.Join(g.keeper.path(), "cache")
 }
 
 // dryRun checks the rules that only the parts can check: that plugins can be loaded, and that names exist.
@@ -201,17 +219,6 @@ func pluginProxies(s *upstream.Snapshot) []wasmhost.Proxy {
 			Metadata: spec.Metadata})
 	}
 	return out
-}
-
-// activated records the activation of a plugin.
-func (g *gateway) activated(use, plugin string) {
-	g.mu.Lock()
-	configured := configuredPlugins(g.cfg)[use]
-	g.mu.Unlock()
-	g.active.set(use, configured, plugin)
-	if plugin != "" {
-		g.events.Activated(use, plugin)
-	}
 }
 
 // usesPlugin reports whether a plugin is the first scorer, the retry scorer or the backoff of the policy.
@@ -342,7 +349,12 @@ func (g *gateway) tryReload() (*config.Config, error) {
 		return nil, withPlaces(cfg, err)
 	}
 	change.Commit()
-	if err := g.engine.Reload(cfg.Engine(), g.plugins); err != nil {
+	err = g.changes.Configure(configuration(cfg), func(proxies []upstream.Spec) error {
+		conf := cfg.Engine()
+		conf.Proxies = proxies
+		return g.engine.Reload(conf, g.plugins)
+	})
+	if err != nil {
 		return nil, err
 	}
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)

@@ -6,11 +6,11 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core"
 )
 
-// Saved holds counters of a Recorder in a form for a file. Counters of one minute, or of one hour of a proxy, replace
+// Saved holds counters of a Recorder in a form for a file. Counters of a minute, or of an hour of a proxy, replace
 // earlier ones of the same minute or hour.
 type Saved struct {
 	Minutes     [][]int64            `json:"minutes,omitempty"` // minute since the Unix epoch, then its counters
-	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the Unix epoch, then its counters
+	Hours       map[string][][]int64 `json:"hours,omitempty"`   // by proxy: hour since the epoch, then its counters
 	Transitions []SavedTransition    `json:"transitions,omitempty"`
 }
 
@@ -46,7 +46,8 @@ const lateMinutes = 2
 func (m *minute) counters() []int64 {
 	row := []int64{
 		int64(m.requests.Load()), int64(m.delivered.Load()), int64(m.targetRefused.Load()), int64(m.attempts.Load()),
-		int64(m.retries.Load()), int64(m.replays.Load()), int64(m.transitions.Load()), m.latency.Load(), m.waited.Load(),
+		int64(m.retries.Load()), int64(m.replays.Load()), int64(m.transitions.Load()), m.latency.Load(),
+		m.waited.Load(),
 	}
 	for i := range m.successByAttempt {
 		row = append(row, int64(m.successByAttempt[i].Load()))

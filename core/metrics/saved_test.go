@@ -24,8 +24,8 @@ func TestSavedCountersAnswerAsBefore(t *testing.T) {
 			id := fmt.Sprintf("p%d", rapid.IntRange(0, 2).Draw(t, "proxy"))
 			switch rapid.IntRange(0, 4).Draw(t, "event") {
 			case 0:
-				r.Transition(core.Transition{ProxyID: id, From: core.Closed, To: core.Open, At: now, Reason: "threshold",
-					FailureCount: 5, Why: "worse"})
+				r.Transition(core.Transition{ProxyID: id, From: core.Closed, To: core.Open, At: now,
+					Reason: "threshold", FailureCount: 5, Why: "worse"})
 				r.Transition(core.Transition{ProxyID: id, From: core.Open, To: core.Closed, At: now})
 			case 1:
 				r.Request(&core.RequestEvent{Ended: now, Delivered: true, Attempts: 2, Status: 403, PolicyHash: "x"})
@@ -34,10 +34,13 @@ func TestSavedCountersAnswerAsBefore(t *testing.T) {
 			case 3:
 				parts = []Saved{r.Save(true)}
 			default:
+				results := []core.Result{
+					core.ResultSuccess, core.ResultFailure, core.ResultCancelled, core.ResultReplay,
+				}
+				result := rapid.SampledFrom(results).Draw(t, "result")
 				r.Attempt(&core.AttemptEvent{ProxyID: id, Attempt: rapid.IntRange(0, 2).Draw(t, "attempt"),
-					Started: now.Add(-time.Second), Ended: now, Delay: time.Second, Outcome: core.Outcome{
-						Result: rapid.SampledFrom([]core.Result{core.ResultSuccess, core.ResultFailure, core.ResultCancelled,
-							core.ResultReplay}).Draw(t, "result")}})
+					Started: now.Add(-time.Second), Ended: now, Delay: time.Second,
+					Outcome: core.Outcome{Result: result}})
 			}
 		}
 		parts = append(parts, r.Save(false))
@@ -84,7 +87,8 @@ func TestARestoredBreakerStartsClosed(t *testing.T) {
 	r.EndRestore()
 	list, _ := r.Transitions(1)
 	require.Len(t, list, 2)
-	require.Equal(t, core.Transition{ProxyID: "a", From: core.Open, To: core.Closed, At: now, Reason: "restart"}, list[1])
+	want := core.Transition{ProxyID: "a", From: core.Open, To: core.Closed, At: now, Reason: "restart"}
+	require.Equal(t, want, list[1])
 	require.EqualValues(t, 2, r.Summary().Transitions)
 }
 

@@ -36,7 +36,7 @@ const lockPoll = 20 * time.Millisecond
 // locked it, Lock waits until ctx ends; then the error is an *InUseError. waiting is called once before the wait; it
 // may be nil.
 func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, error) {
-	if err := makeDir(path); err != nil {
+	if err := MakeDir(path); err != nil {
 		return nil, err
 	}
 	for {
@@ -67,8 +67,8 @@ func Lock(ctx context.Context, path string, waiting func(*InUseError)) (*Dir, er
 // errLocked means that another process has locked the file.
 var errLocked = errors.New("the file is locked")
 
-// makeDir creates a folder and those above it.
-func makeDir(path string) error {
+// MakeDir creates a folder (mode 0700) and those above it, on the disk too. The folder may exist.
+func MakeDir(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && !info.IsDir():

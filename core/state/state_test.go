@@ -158,9 +158,15 @@ func TestDamage(t *testing.T) {
 		lines  []int
 		lost   string
 	}{
-		"a flipped bit":   {func(l []string) string { l[3] = strings.Replace(l[3], "k2", "k3", 1); return join(l) }, []int{4}, "k2"},
-		"a line is gone":  {func(l []string) string { return join(append(l[:2], l[3:]...)) }, nil, "k1"},
-		"no line break":   {func(l []string) string { l[2] += l[3]; return join(append(l[:3], l[4:]...)) }, []int{3}, "k1 k2"},
+		"a flipped bit": {func(l []string) string {
+			l[3] = strings.Replace(l[3], "k2", "k3", 1)
+			return join(l)
+		}, []int{4}, "k2"},
+		"a line is gone": {func(l []string) string { return join(append(l[:2], l[3:]...)) }, nil, "k1"},
+		"no line break": {func(l []string) string {
+			l[2] += l[3]
+			return join(append(l[:3], l[4:]...))
+		}, []int{3}, "k1 k2"},
 		"the head":        {func(l []string) string { l[0] = "x"; return join(l) }, []int{1}, ""},
 		"a line twice":    {func(l []string) string { l[4] = l[3]; return join(l) }, []int{5}, "k3"},
 		"nothing is left": {func([]string) string { return "" }, []int{1}, "k0 k1 k2 k3 k4"},

@@ -116,7 +116,7 @@ func (s *Store) Write(changes map[string]any) error {
 	return nil
 }
 
-// replace writes the records to a new file. It requires mu.
+// replace writes the records to a new file. The caller holds mu.
 func (s *Store) replace(records map[string]Record) error {
 	entries := make([][]byte, 0, len(records))
 	for _, key := range slices.Sorted(maps.Keys(records)) {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,17 +36,36 @@ func AssignIDs(specs []Spec) {
 	}
 }
 
-// keepIDs sets the ids of specs without an id to those that were assigned to their addresses before. So proxies with
+// Name returns specs with ids. A spec without one gets the id that AssignIDs has made for a proxy of pool with the same
+// address, or else a new one, which no other spec and no proxy of pool with the Source SourceAPI has. So proxies with
 // the same host and port keep their ids, breakers and statistics if one of them is removed, or if their order changes.
-func (s *Snapshot) keepIDs(specs []Spec) {
+func Name(specs, pool []Spec) []Spec {
+	specs = slices.Clone(specs)
+	keepIDs(specs, pool)
 	taken := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		taken[specs[i].ID] = struct{}{}
 	}
-	had := make(map[Address][]string, len(s.All))
-	for _, u := range s.All {
-		if a := u.Spec().Address; !u.Draining() && assigned(u.id, a.place()) {
-			had[a] = append(had[a], u.id)
+	n := len(specs)
+	for i := range pool {
+		if _, used := taken[pool[i].ID]; !used && pool[i].Source == SourceAPI {
+			specs = append(specs, pool[i])
+		}
+	}
+	AssignIDs(specs)
+	return specs[:n:n]
+}
+
+// keepIDs sets the ids of specs without an id to those that AssignIDs has made for the same addresses in the pool.
+func keepIDs(specs, pool []Spec) {
+	taken := make(map[string]struct{}, len(specs))
+	for i := range specs {
+		taken[specs[i].ID] = struct{}{}
+	}
+	had := make(map[Address][]string, len(pool))
+	for i := range pool {
+		if a := pool[i].Address; assigned(pool[i].ID, a.place()) {
+			had[a] = append(had[a], pool[i].ID)
 		}
 	}
 	for i := range specs {

@@ -185,23 +185,22 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Reconfigure replaces the configured proxies and the default settings of breakers. Proxies with the same
 // id and address keep their breakers and statistics. Proxies added through the API stay. A spec
-// without an id gets the id that was assigned to its address, or else a new one (AssignIDs). If
+// without an id gets one as Name says. If
 // Reconfigure returns an error, the pool is unchanged.
 func (p *Pool) Reconfigure(defaults breaker.Config, specs []Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	specs = slices.Clone(specs)
-	p.Snapshot().keepIDs(specs)
+	running := p.Snapshot().specs()
+	specs = Name(specs, running)
 	configured := make(map[string]struct{}, len(specs))
 	for i := range specs {
 		configured[specs[i].ID] = struct{}{}
 	}
-	for _, u := range p.Snapshot().All {
-		if _, taken := configured[u.id]; u.Spec().Source == SourceAPI && !taken && !u.Draining() {
-			specs = append(specs, *u.Spec())
+	for i := range running {
+		if _, taken := configured[running[i].ID]; !taken && running[i].Source == SourceAPI {
+			specs = append(specs, running[i])
 		}
 	}
-	AssignIDs(specs) // after the proxies of the API have been added, so that their ids are not used twice
 	return p.apply(defaults, specs)
 }
 
@@ -268,6 +267,9 @@ func (p *Pool) Update(id string, change func(*Spec) error) (*Upstream, error) {
 
 // ErrDraining means that a proxy is being removed and cannot be changed.
 var ErrDraining = errors.New("is being removed")
+
+// Specs returns the specs of the proxies that are not draining.
+func (p *Pool) Specs() []Spec { return p.Snapshot().specs() }
 
 // specs returns the specs of the proxies that are not draining.
 func (s *Snapshot) specs() []Spec {

@@ -322,7 +322,11 @@ type Selection struct {
 
 // State is the [state] section.
 type State struct {
-	Dir string `koanf:"dir" json:"dir"`
+	Dir string `koanf:"dir" json:"dir"` // "" for none
+
+	// Implied is set if no dir is configured. Dir is then a folder beside the configuration file, or "" if there is no
+	// file.
+	Implied bool `koanf:"-" json:"-"`
 }
 
 // Metrics is the [metrics] section. At most metrics.MaxRetentionHours are kept.
@@ -364,7 +368,7 @@ func Default() Config {
 			MaxFaults: plugins.DefaultMaxFaults, CallTimeout: Duration(wasmhost.DefaultCallTimeout),
 			Modules: map[string]Plugin{},
 		},
-		State:    State{Dir: "whirlpool-data"},
+		State:    State{Implied: true},
 		Metrics:  Metrics{RetentionHours: d.RetentionHours},
 		Log:      Log{Level: "info", Format: "text"},
 		Warnings: []string{},

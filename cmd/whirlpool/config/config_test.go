@@ -71,8 +71,30 @@ func TestTheShippedFile(t *testing.T) {
 	assert.Equal(t, empty.Pool, shipped.Pool)
 	assert.Equal(t, empty.RetryBudget, shipped.RetryBudget)
 	assert.Equal(t, empty.PluginHost, shipped.PluginHost)
-	assert.Equal(t, empty.State, shipped.State)
+	assert.Equal(t, State{Dir: "../../../koanf.toml.state", Implied: true}, shipped.State)
 	assert.Equal(t, empty.Log, shipped.Log)
+}
+
+// Without the key the folder lies beside the file, and without a file there is none.
+func TestTheDefaultOfTheStateFolder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "koanf.toml")
+	c, err := Load(Source{File: file, Optional: true})
+	require.NoError(t, err)
+	assert.Equal(t, State{Implied: true}, c.State)
+	for text, want := range map[string]State{
+		"":                            {Dir: file + ".state", Implied: true},
+		"[state]\n":                   {Dir: file + ".state", Implied: true},
+		"[state]\ndir = \"\"\n":       {},
+		"[state]\ndir = \"/var/w\"\n": {Dir: "/var/w"},
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		c, err := Load(Source{File: file})
+		require.NoError(t, err)
+		assert.Equal(t, want, c.State, text)
+	}
+	c, err = Load(Source{File: file, Environ: []string{"WHIRLPOOL_STATE__DIR=/env"}})
+	require.NoError(t, err)
+	assert.Equal(t, State{Dir: "/env"}, c.State)
 }
 
 // It contains every key. The keys without a default are in comments.

@@ -65,6 +65,7 @@ func Load(src Source) (*Config, error) {
 		if _, set := selection["first"]; !set && l.cfg.Breaker.Blame == BlameLiteral {
 			l.cfg.Selection.First = plugins.FallbackFirst
 		}
+		l.stateDir(tree)
 		l.policy()
 		l.plugins()
 		l.secrets()
@@ -281,6 +282,17 @@ func (l *loader) policy() {
 		}
 	}
 	l.cfg.Policy = p
+}
+
+// stateDir sets the default of state.dir: the path of the configuration file with .state at its end. So gateways with
+// different files have different folders.
+func (l *loader) stateDir(tree map[string]any) {
+	section, _ := tree["state"].(map[string]any)
+	if _, set := section["dir"]; set {
+		l.cfg.State.Implied = false
+	} else if l.cfg.found {
+		l.cfg.State.Dir = l.src.File + ".state"
+	}
 }
 
 // relative resolves a path that is relative to the folder of the configuration file.

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Changes makes the changes that outlive a restart if persist is set. Its errors are those of the parts that are
+// changed, or a *changes.NotKeptError.
+type Changes interface {
+	AddProxies(specs []upstream.Spec, persist bool) ([]*upstream.Upstream, error)
+	ChangeProxy(id string, change func(*upstream.Spec) error, persist bool) (*upstream.Upstream, error)
+	RemoveProxy(id string, drain, persist bool) error
+	ChangePolicy(o retry.Override, persist bool) (retry.View, error)
+	// Activate uses a plugin for first, retry, backoff or judge.
+	Activate(use, plugin string, persist bool) error
+	// Kept returns the recorded changes; ok is false if no changes are recorded.
+	Kept() (list []changes.Record, ok bool)
+	// Forget deletes the record of a key, or all records if key is "".
+	Forget(key string) error
+}
+
+var _ Changes = (*changes.Changes)(nil)
+
+// stateHandler serves the endpoints under /state.
+type stateHandler struct {
+	changes Changes
+	dir     string
+}
+
+func (h *stateHandler) routes(r fiber.Router) {
+	r.Get("/state", h.show)
+	r.Delete("/state", h.clear)
+}
+
+// changeView is the JSON of one recorded change.
+type changeView struct {
+	Key     string    `json:"key"`    // policy, plugin/USE or proxy/ID
+	Change  string    `json:"change"` // added, changed, removed or activated
+	At      time.Time `json:"at"`
+	InForce bool      `json:"in_force"`
+}
+
+func (h *stateHandler) show(c *fiber.Ctx) error {
+	list, ok := h.changes.Kept()
+	views := make([]changeView, len(list))
+	for i, r := range list {
+		views[i] = changeView{r.Key, r.Change, r.At.UTC(), r.InForce}
+	}
+	return send(c, struct {
+		Kept    bool         `json:"kept"`
+		Dir     string       `json:"dir"`
+		Changes []changeView `json:"changes"`
+	}{ok, h.dir, views})
+}
+
+// clear deletes the record of the change whose key is in the query, or all records.
+func (h *stateHandler) clear(c *fiber.Ctx) error {
+	key, given := query(c, "key")
+	if given && key == "" {
+		return badField("key", "key must be the key of one change, as GET /api/v1/state lists them")
+	}
+	if err := h.changes.Forget(key); err != nil {
+		return err
+	}
+	return c.SendStatus(fiber.StatusNoContent)
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/cmd/whirlpool/config"
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/changes"
+	"github.com/whirlpool-proxy/whirlpool/core/metrics"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
+)
+
+// Files of [state] dir.
+const (
+	changesFile = "changes"
+	historyFile = "metrics"
+)
+
+// keeper holds [state] dir open. Its zero value keeps nothing.
+type keeper struct {
+	dir     *state.Dir
+	store   *state.Store // of changes by the API
+	history *history
+	once    sync.Once
+}
+
+// Times that openState waits for another process to leave the folder: the former process of this gateway, which leaves
+// it when it begins to drain. A process that was given its sockets was probably started before the other one was told
+// to end.
+const (
+	shortWait = time.Second
+	longWait  = time.Minute
+)
+
+// openState locks and opens [state] dir. If that is not possible, the error says so for a configured folder. The
+// default folder is not used then, and a warning says so.
+func openState(cfg *config.Config, wait time.Duration, log *slog.Logger) (*keeper, error) {
+	if cfg.State.Dir == "" {
+		if cfg.State.Implied {
+			log.Info("changes by the API last until the restart: there is no configuration file, and no state.dir")
+		}
+		return &keeper{}, nil
+	}
+	k, err := lockState(cfg.State.Dir, wait, log)
+	switch {
+	case err == nil:
+		return k, nil
+	case !cfg.State.Implied:
+		return nil, withPlaces(cfg, &core.KeyError{Key: "state.dir", Value: cfg.State.Dir, Err: err})
+	}
+	log.Warn("changes by the API last until the restart: the default of state.dir cannot be used",
+		slog.Any("error", err))
+	return &keeper{}, nil
+}
+
+func lockState(path string, wait time.Duration, log *slog.Logger) (*keeper, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	dir, err := state.Lock(ctx, path, func(e *state.InUseError) {
+		log.Info("waiting for another process to leave the state folder", slog.String("dir", e.Dir),
+			slog.String("owner", e.Owner), slog.Duration("at_most", wait))
+	})
+	if err != nil {
+		return nil, err
+	}
+	store, damage, err := state.OpenStore(state.OS{}, path, changesFile, time.Now)
+	if err != nil {
+		dir.Unlock()
+		return nil, err
+	}
+	logDamage(log, filepath.Join(path, changesFile), damage)
+	return &keeper{dir: dir, store: store}, nil
+}
+
+func logDamage(log *slog.Logger, file string, d state.Damage) {
+	if d.Found() {
+		log.Error("a file of the state folder was damaged: what is undamaged is in use", slog.String("file", file),
+			slog.String("copy", d.Kept), slog.Any("damaged_lines", d.Lines), slog.Int("missing_lines", d.Missing))
+	}
+}
+
+// path returns the folder, or "".
+func (k *keeper) path() string {
+	if k.dir == nil {
+		return ""
+	}
+	return k.dir.Path
+}
+
+// restoreMetrics restores the metrics of earlier processes, and saves those of this one from now on.
+func (k *keeper) restoreMetrics(to *metrics.Recorder, log *slog.Logger) {
+	if k.dir == nil {
+		return
+	}
+	h, err := openHistory(filepath.Join(k.dir.Path, historyFile), to, log)
+	if err != nil {
+		log.Warn("metrics do not survive the restart", slog.Any("error", err))
+		return
+	}
+	k.history = h
+}
+
+// close writes what is not written yet, and leaves the folder to other processes. Later changes by the API fail with
+// state.ErrClosed.
+func (k *keeper) close() {
+	k.once.Do(func() {
+		if k.dir == nil {
+			return
+		}
+		if k.history != nil {
+			k.history.close()
+		}
+		k.store.Close()
+		k.dir.Unlock()
+	})
+}
+
+// history saves metrics in a journal.
+type history struct {
+	journal *state.Journal
+	metrics *metrics.Recorder
+	log     *slog.Logger
+	failing bool // the last save failed
+	stop    chan struct{}
+	done    chan struct{}
+}
+
+// historyEvery is the interval at which metrics are saved. At most the counts of this time are lost if the process is
+// killed.
+const historyEvery = 5 * time.Second
+
+// openHistory restores metrics from a file, and saves them there from now on.
+func openHistory(file string, to *metrics.Recorder, log *slog.Logger) (*history, error) {
+	h := &history{metrics: to, log: log, stop: make(chan struct{}), done: make(chan struct{})}
+	var damage state.Damage
+	var err error
+	h.journal, damage, err = state.OpenJournal(state.OS{}, file, time.Now(), func(entry []byte) error {
+		var s metrics.Saved
+		if err := json.Unmarshal(entry, &s); err != nil {
+			return err
+		}
+		to.Restore(&s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	logDamage(log, file, damage)
+	to.EndRestore()
+	go h.run()
+	return h, nil
+}
+
+func (h *history) run() {
+	defer close(h.done)
+	tick := time.NewTicker(historyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			h.save()
+		case <-h.stop:
+			h.save()
+			h.journal.Close()
+			return
+		}
+	}
+}
+
+// save writes the counters that have changed.
+func (h *history) save() {
+	all := h.journal.NeedsReplace()
+	s := h.metrics.Save(all)
+	if s.Empty() && !all {
+		return
+	}
+	entry, err := json.Marshal(s)
+	switch {
+	case err != nil:
+	case all:
+		err = h.journal.Replace([][]byte{entry})
+	default:
+		err = h.journal.Append(entry)
+	}
+	if err != nil && !h.failing {
+		h.log.Warn("metrics cannot be saved in the state folder", slog.Any("error", err))
+	}
+	h.failing = err != nil
+}
+
+func (h *history) close() {
+	close(h.stop)
+	<-h.done
+}
+
+// formerStateDir is the default of state.dir in version 0.1.
+const formerStateDir = "whirlpool-data"
+
+// warnOfFormerDir warns of uploads in the former default of state.dir.
+func warnOfFormerDir(cfg *config.Config, log *slog.Logger) {
+	if !cfg.State.Implied {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(formerStateDir, "plugins")); err == nil {
+		log.Warn("uploaded plugins in "+formerStateDir+" are not used: it is no longer the default of state.dir; set "+
+			"state.dir to it, or remove it", slog.String("dir", cfg.State.Dir))
+	}
+}
+
+// configuration returns the part of cfg that the API changes.
+func configuration(cfg *config.Config) changes.Configuration {
+	return changes.Configuration{
+		Proxies: cfg.Engine().Proxies, Policy: cfg.Policy,
+		Plugins: map[string]string{
+			changes.UseFirst: cfg.Selection.First, changes.UseRetry: cfg.Selection.Retry,
+			changes.UseJudge: cfg.Selection.Judge,
+		},
+	}
+}

@@ -1,0 +1,429 @@
+// Package changes makes the changes that the REST API asks for. It records them in a state.Store, so that they outlive
+// reloads and restarts, until the configuration changes what they have changed.
+//
+// A record of a changed proxy, of the policy, or of a plugin in use has what the configuration said at the time of the
+// change. Once the configuration says something else, the configuration is in force and the record is deleted. Records
+// of proxies that are not in the configuration (any more) stay, because proxy lists omit proxies for a while.
+package changes
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/whirlpool-proxy/whirlpool/core"
+	"github.com/whirlpool-proxy/whirlpool/core/retry"
+	"github.com/whirlpool-proxy/whirlpool/core/state"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
+)
+
+// Uses of a plugin, as the API names them.
+const (
+	UseFirst   = "first"
+	UseRetry   = "retry"
+	UseBackoff = "backoff"
+	UseJudge   = "judge"
+)
+
+// Configuration is the part of the configuration that changes are made to.
+type Configuration struct {
+	Proxies []upstream.Spec
+	Policy  retry.Policy
+	Plugins map[string]string // by use: UseFirst, UseRetry and UseJudge
+}
+
+// Engine is the part of the engine that is changed.
+type Engine interface {
+	Scorers() (first, retry string)
+	Activate(first, retry string) error
+	Judge() string
+	ActivateJudge(name string) error
+	HasBackoff(name string) bool
+}
+
+// Pool is the pool of proxies.
+type Pool interface {
+	Snapshot() *upstream.Snapshot
+	Specs() []upstream.Spec
+	Add(specs []upstream.Spec) ([]*upstream.Upstream, error)
+	Update(id string, change func(*upstream.Spec) error) (*upstream.Upstream, error)
+	Remove(id string, drain bool) error
+}
+
+// Policies is the store of the global policy.
+type Policies interface {
+	Current() *retry.Policy
+	Put(change func(retry.Policy) (retry.Policy, error)) (retry.View, error)
+}
+
+// Parts are the parts of the gateway that are changed.
+type Parts struct {
+	Engine   Engine
+	Pool     Pool
+	Policies Policies
+}
+
+// Changes makes changes, one at a time. It is safe for concurrent use.
+type Changes struct {
+	records *records
+	log     *slog.Logger
+
+	mu     sync.Mutex // held during a change, and during a reload
+	parts  Parts
+	config Configuration // in force, with the ids of all proxies
+}
+
+// New returns a Changes that records in store; nil records nothing. Configure and Attach complete it.
+func New(store *state.Store, log *slog.Logger) *Changes {
+	return &Changes{records: &records{store}, log: log}
+}
+
+// NotKeptError means that a change was not made, because it could not be recorded.
+type NotKeptError struct{ Err error }
+
+func (e *NotKeptError) Error() string {
+	return "the change cannot be written to [state] dir, so it is not made: " + e.Err.Error()
+}
+
+// Unwrap returns the error of the store.
+func (e *NotKeptError) Unwrap() error { return e.Err }
+
+// Configure puts a configuration into force. It calls apply with the proxies of the configuration, with recorded
+// changes; at the first call they include the recorded proxies that were added. If apply returns nil, the records
+// that the configuration has superseded are deleted.
+func (c *Changes) Configure(config Configuration, apply func(proxies []upstream.Spec) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.records.store == nil {
+		return apply(config.Proxies)
+	}
+	recorded := c.records.proxies(c.log)
+	added := recorded.added()
+	var pool []upstream.Spec
+	if start := c.parts.Pool == nil; start {
+		pool = added
+	} else {
+		pool, added = c.parts.Pool.Specs(), nil // the pool has those that were added
+	}
+	config.Proxies = upstream.Name(config.Proxies, pool)
+	changed, superseded := recorded.apply(config.Proxies)
+	names := make(map[string]struct{}, len(config.Proxies))
+	for i := range config.Proxies {
+		names[config.Proxies[i].ID] = struct{}{}
+	}
+	for _, spec := range added {
+		if _, taken := names[spec.ID]; !taken {
+			changed = append(changed, spec)
+		}
+	}
+	if err := apply(changed); err != nil {
+		return err
+	}
+	c.config = config
+	c.supersede(superseded)
+	return nil
+}
+
+// supersede deletes the records of proxies in superseded, and those of the policy and the plugins if the configuration
+// is another one than they were made for. The caller holds mu.
+func (c *Changes) supersede(superseded []string) {
+	if p, ok := c.records.policy(); ok && !p.file.Equal(&c.config.Policy) {
+		superseded = append(superseded, policyKey)
+	}
+	for use, configured := range c.config.Plugins {
+		if a, ok := c.records.activation(use); ok && a.Configured != configured {
+			superseded = append(superseded, pluginKey+use)
+		}
+	}
+	if len(superseded) == 0 {
+		return
+	}
+	slices.Sort(superseded)
+	c.log.Info("the configuration has changed since: changes by the API do not apply any more",
+		slog.Any("changes", superseded))
+	if err := c.records.delete(superseded...); err != nil {
+		c.log.Warn("records of changes by the API cannot be deleted", slog.Any("error", err))
+	}
+}
+
+// Attach sets the parts that are changed, and makes the recorded changes of the policy and of plugins in use.
+func (c *Changes) Attach(parts Parts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parts = parts
+	if c.records.store == nil {
+		return
+	}
+	if p, ok := c.records.policy(); ok {
+		c.restorePolicy(p.policy)
+	}
+	for _, use := range []string{UseFirst, UseRetry, UseJudge} {
+		a, ok := c.records.activation(use)
+		if !ok {
+			continue
+		}
+		attrs := []any{slog.String("for", use), slog.String("plugin", a.Active),
+			slog.String("configured", a.Configured)}
+		if err := c.activate(use, a.Active); err != nil {
+			c.log.Warn("an activated plugin is not in use again after the restart",
+				append(attrs, slog.Any("error", err))...)
+			continue
+		}
+		c.log.Info("an activated plugin is in use again after the restart", attrs...)
+	}
+}
+
+// restorePolicy sets the recorded policy. If its backoff does not exist any more, that of the configuration stays.
+func (c *Changes) restorePolicy(p retry.Policy) {
+	if !c.parts.Engine.HasBackoff(p.BackoffStrategy) {
+		c.log.Warn("an activated plugin is not in use again after the restart", slog.String("for", UseBackoff),
+			slog.String("plugin", p.BackoffStrategy), slog.String("configured", c.config.Policy.BackoffStrategy))
+		p.BackoffStrategy = c.config.Policy.BackoffStrategy
+	}
+	_, err := c.parts.Policies.Put(func(retry.Policy) (retry.Policy, error) {
+		return p, p.Validate(c.parts.Engine.HasBackoff)
+	})
+	if err != nil {
+		c.log.Warn("the retry policy that the API has set is not in force after the restart", slog.Any("error", err))
+		return
+	}
+	c.log.Info("the retry policy that the API has set is in force after the restart")
+}
+
+// AddProxies adds proxies and, if keep is set, records them. It adds all or none.
+func (c *Changes) AddProxies(specs []upstream.Spec, keep bool) ([]*upstream.Upstream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	added, err := c.parts.Pool.Add(specs)
+	if err != nil || !c.keeps(keep) {
+		return added, err
+	}
+	set := map[string]any{}
+	for _, u := range added {
+		r := newProxyRecord(u.Spec())
+		if configured := c.configured(u.ID()); configured != nil { // the API has removed that one
+			r.Base = baseOf(configured)
+		}
+		set[proxyKey+u.ID()] = r
+	}
+	if err := c.records.write(set); err != nil {
+		for _, u := range added {
+			c.undo(c.parts.Pool.Remove(u.ID(), false))
+		}
+		return nil, err
+	}
+	return added, nil
+}
+
+// ChangeProxy changes a proxy and, if keep is set, records the change. The change of a proxy that is neither configured
+// nor recorded itself is not recorded.
+func (c *Changes) ChangeProxy(id string, change func(*upstream.Spec) error, keep bool) (*upstream.Upstream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var before upstream.Spec
+	u, err := c.parts.Pool.Update(id, func(spec *upstream.Spec) error {
+		before = *spec
+		return change(spec)
+	})
+	if err != nil || !c.keeps(keep) {
+		return u, err
+	}
+	if err := c.recordChange(id, change); err != nil {
+		_, undone := c.parts.Pool.Update(id, func(spec *upstream.Spec) error {
+			*spec = before
+			return nil
+		})
+		c.undo(undone)
+		return nil, err
+	}
+	return u, nil
+}
+
+// recordChange records the change of a proxy. The caller holds mu.
+func (c *Changes) recordChange(id string, change func(*upstream.Spec) error) error {
+	configured := c.configured(id)
+	var spec upstream.Spec
+	r, recorded := c.records.proxy(id)
+	switch base := baseOf(configured); {
+	case recorded && !r.Removed && r.Base == base:
+		spec = r.spec(id)
+	case configured != nil:
+		spec, r.Base = *configured, base
+	default:
+		return nil
+	}
+	if err := change(&spec); err != nil {
+		return err
+	}
+	next := newProxyRecord(&spec)
+	next.Base = r.Base
+	return c.records.write(map[string]any{proxyKey + id: next})
+}
+
+// RemoveProxy removes a proxy as upstream.Pool.Remove does and, if keep is set, records that.
+func (c *Changes) RemoveProxy(id string, drain, keep bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parts.Pool.Snapshot().Get(id) == nil {
+		return fmt.Errorf("proxy %q %w", id, core.ErrNotFound)
+	}
+	if c.keeps(keep) {
+		set := map[string]any{proxyKey + id: nil}
+		if configured := c.configured(id); configured != nil {
+			set[proxyKey+id] = proxyRecord{Base: baseOf(configured), Removed: true}
+		}
+		if err := c.records.write(set); err != nil {
+			return err
+		}
+	}
+	return c.parts.Pool.Remove(id, drain)
+}
+
+// ChangePolicy merges o over the global policy and, if keep is set, records it. The error is a *retry.FieldError or a
+// *NotKeptError.
+func (c *Changes) ChangePolicy(o retry.Override, keep bool) (retry.View, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changePolicy(o, keep)
+}
+
+func (c *Changes) changePolicy(o retry.Override, keep bool) (retry.View, error) {
+	return c.parts.Policies.Put(func(p retry.Policy) (retry.Policy, error) {
+		p = p.Merge(o)
+		if err := p.Validate(c.parts.Engine.HasBackoff); err != nil || !c.keeps(keep) {
+			return p, err
+		}
+		kept := c.config.Policy // without changes that are not recorded
+		if r, ok := c.records.policy(); ok {
+			kept = r.policy
+		}
+		kept = kept.Merge(o)
+		if err := kept.Validate(func(string) bool { return true }); err != nil {
+			return p, err
+		}
+		if kept.Equal(&c.config.Policy) {
+			return p, c.records.delete(policyKey)
+		}
+		return p, c.records.write(map[string]any{policyKey: policyRecord{c.config.Policy, kept}})
+	})
+}
+
+// Activate uses a plugin for UseFirst, UseRetry, UseBackoff or UseJudge and, if keep is set, records that. The error is
+// a *NotKeptError, or says that the plugin cannot be used for that.
+func (c *Changes) Activate(use, plugin string, keep bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if use == UseBackoff {
+		_, err := c.changePolicy(retry.Override{BackoffStrategy: &plugin}, keep)
+		return err
+	}
+	before := c.active(use)
+	if err := c.activate(use, plugin); err != nil || !c.keeps(keep) {
+		return err
+	}
+	var err error
+	if configured := c.config.Plugins[use]; plugin == configured {
+		err = c.records.delete(pluginKey + use)
+	} else {
+		err = c.records.write(map[string]any{pluginKey + use: activation{configured, plugin}})
+	}
+	if err != nil {
+		c.undo(c.activate(use, before))
+	}
+	return err
+}
+
+func (c *Changes) active(use string) string {
+	first, again := c.parts.Engine.Scorers()
+	switch use {
+	case UseFirst:
+		return first
+	case UseRetry:
+		return again
+	}
+	return c.parts.Engine.Judge()
+}
+
+func (c *Changes) activate(use, plugin string) error {
+	switch use {
+	case UseFirst:
+		return c.parts.Engine.Activate(plugin, "")
+	case UseRetry:
+		return c.parts.Engine.Activate("", plugin)
+	case UseJudge:
+		return c.parts.Engine.ActivateJudge(plugin)
+	}
+	return fmt.Errorf("use %q %w", use, core.ErrNotFound)
+}
+
+// keeps reports whether a change is recorded.
+func (c *Changes) keeps(keep bool) bool { return keep && c.records.store != nil }
+
+// configured returns the entry of the configuration for a proxy, or nil. The caller holds mu.
+func (c *Changes) configured(id string) *upstream.Spec {
+	for i := range c.config.Proxies {
+		if c.config.Proxies[i].ID == id {
+			return &c.config.Proxies[i]
+		}
+	}
+	return nil
+}
+
+// undo logs an error of undoing a change that could not be recorded.
+func (c *Changes) undo(err error) {
+	if err != nil {
+		c.log.Error("a change by the API is in force until the restart: it could be neither written to [state] dir "+
+			"nor undone", slog.Any("error", err))
+	}
+}
+
+// Record describes one recorded change.
+type Record struct {
+	Key     string // policy, plugin/USE or proxy/ID
+	Change  string // added, changed, removed or activated
+	At      time.Time
+	InForce bool // false for a change of a proxy that the configuration does not have now
+}
+
+// Kept returns the recorded changes, sorted by key. ok is false if no changes are recorded.
+func (c *Changes) Kept() (list []Record, ok bool) {
+	if c.records.store == nil {
+		return nil, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.records.store.All()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		r := Record{Key: key, At: all[key].At, Change: "changed", InForce: true}
+		if id, isProxy := cutKey(key, proxyKey); isProxy {
+			if p, valid := c.records.proxy(id); valid {
+				r.Change = p.change()
+				r.InForce = p.Base == "" || c.configured(id) != nil
+			}
+		} else if _, isPlugin := cutKey(key, pluginKey); isPlugin {
+			r.Change = "activated"
+		}
+		list = append(list, r)
+	}
+	return list, true
+}
+
+// Forget deletes the record of a key, or all records if key is "". What is in force stays until the next start or, for
+// proxies of the configuration, until the next reload.
+func (c *Changes) Forget(key string) error {
+	if c.records.store == nil {
+		return fmt.Errorf("a recorded change: there is no state folder: %w", core.ErrNotFound)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key == "" {
+		return c.records.delete(slices.Collect(maps.Keys(c.records.store.All()))...)
+	}
+	if _, ok := c.records.store.Get(key); !ok {
+		return fmt.Errorf("a recorded change %q %w", key, core.ErrNotFound)
+	}
+	return c.records.delete(key)
+}
