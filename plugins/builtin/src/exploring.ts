@@ -16,7 +16,8 @@
 // 2. Too little knowledge under load. The penalty is 16 for a proxy without a success, and for a
 // proxy with less than 20 attempts whose failure rate exceeds q by more than 5 % (with two attempts
 // added that fail at the rate q). Otherwise many attempts could go to a bad proxy before the first
-// of them ends. Without load such a proxy takes its turn: so it is explored (optimism under
+// of them ends. A streak of failures after at least 5 successes and no failure is left to the breaker
+// here too. Without load such a proxy takes its turn: so it is explored (optimism under
 // uncertainty, as in UCB1: Auer and others, Machine Learning 47, 2002).
 //
 // 3. Latency. The exponentially weighted mean latency plus 10 ms is compared with that of the
@@ -36,6 +37,8 @@ const LIMIT: f64 = 16;
 const STREAK: f64 = 10;
 /** With fewer attempts, too little is known of a proxy. */
 const FEW: f64 = 20;
+/** Number of successes, and no failure, after which a streak of failures is left to the breaker. */
+const GOOD: f64 = 5;
 /**
  * A proxy with few attempts is doubtful if its failure rate exceeds that of the good proxies by more than
  * this.
@@ -139,5 +142,7 @@ function unlikely(f: f64, n: f64, q: f64): bool {
 @inline
 function doubtful(c: Candidate, q: f64): bool {
   if (c.latencyEWMA == 0) return c.uses > 0;
+  const streak = c.consecutiveFailures;
+  if (streak < STREAK && c.samples - streak >= GOOD && failures(c) - streak < 0.5) return false;
   return c.samples < FEW && (failures(c) - c.samples * q) / (c.samples + 2) > MARGIN;
 }
