@@ -460,12 +460,17 @@ func (e *Engine) ForbidAddress(a net.Addr) {
 	}
 }
 
-// Serve accepts clients from l until Shutdown.
+// firstChecks is the longest wait of Serve for the first reachability checks.
+const firstChecks = 100 * time.Millisecond
+
+// Serve accepts clients from l until Shutdown. It begins when the first reachability checks have ended, so that the
+// first requests do not go to dead proxies, but not later than after 0.1 s.
 func (e *Engine) Serve(l net.Listener) error {
 	e.reload.Lock()
 	e.listeners = append(e.listeners, l)
 	e.reload.Unlock()
 	e.ForbidAddress(l.Addr())
+	e.reach.AwaitFirst(e.life, firstChecks)
 	return e.gateway.Serve(l)
 }
 

@@ -57,13 +57,16 @@ type Checker struct {
 	failing map[*upstream.Upstream]time.Time
 	queue   queue
 	running int
+
+	first      int           // proxies whose first check has not ended
+	firstEnded chan struct{} // closed when first is 0
 }
 
 // New returns a checker that is off.
 func New(cfg Config) *Checker {
 	return &Checker{
 		cfg: cfg, known: map[*upstream.Upstream]struct{}{}, queued: map[*upstream.Upstream]struct{}{},
-		failing: map[*upstream.Upstream]time.Time{},
+		failing: map[*upstream.Upstream]time.Time{}, firstEnded: make(chan struct{}),
 	}
 }
 
@@ -76,6 +79,34 @@ type check struct {
 	at    time.Time
 	since time.Time // time of the proxy's first check, or time when its breaker opened (Checker.failing)
 	tries int       // number of checks in a row that have failed
+	first bool      // no check of the proxy has ended
+}
+
+// AwaitFirst waits until the first checks of all proxies have ended, at most for the duration limit. Run must be
+// running. AwaitFirst returns at once if the checks are off.
+func (c *Checker) AwaitFirst(ctx context.Context, limit time.Duration) {
+	if !c.enabled.Load() {
+		return
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-c.firstEnded:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// endFirst closes firstEnded if all first checks have ended. The caller holds mu.
+func (c *Checker) endFirst() {
+	if c.first > 0 {
+		return
+	}
+	select {
+	case <-c.firstEnded:
+	default:
+		close(c.firstEnded)
+	}
 }
 
 // Run checks proxies until ctx ends, and returns when the last check has ended.
@@ -164,10 +195,12 @@ func (c *Checker) queueNew(now time.Time) {
 		if _, ok := c.known[u]; !ok {
 			c.known[u] = struct{}{}
 			if !u.Direct() && !u.HasServed() {
-				c.push(&check{u: u, at: now, since: now})
+				c.push(&check{u: u, at: now, since: now, first: true})
+				c.first++
 			}
 		}
 	}
+	c.endFirst()
 }
 
 // push queues a check of a proxy that has none. The caller holds mu.
@@ -187,6 +220,11 @@ func (c *Checker) run(ctx context.Context, k *check) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
+	if k.first {
+		k.first = false
+		c.first--
+		c.endFirst()
+	}
 	if another {
 		heap.Push(&c.queue, k)
 	} else {

@@ -70,16 +70,24 @@ func (n *network) count(id string) int {
 	return n.checks[id]
 }
 
+// checkTick is the time after which a checker looks for the next checks.
+const checkTick = 100 * time.Millisecond
+
+// specs returns n proxies named p0, p1 ...
+func specs(n int) []upstream.Spec {
+	list := make([]upstream.Spec, n)
+	for i := range list {
+		list[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP,
+			Host: fmt.Sprintf("10.0.0.%d:1", i)}}
+	}
+	return list
+}
+
 // start runs a checker in virtual time with a pool of n proxies p0, p1 and so on.
 func start(t *testing.T, n, parallel int, down map[string]core.Cause) (*upstream.Pool, *network) {
 	t.Helper()
 	pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
-	specs := make([]upstream.Spec, n)
-	for i := range specs {
-		specs[i] = upstream.Spec{ID: fmt.Sprint("p", i), Weight: 1, Address: upstream.Address{Scheme: upstream.HTTP,
-			Host: fmt.Sprintf("10.0.0.%d:1", i)}}
-	}
-	require.NoError(t, pool.Apply(specs))
+	require.NoError(t, pool.Apply(specs(n)))
 	if down == nil {
 		down = map[string]core.Cause{}
 	}
@@ -312,4 +320,43 @@ func TestChecksFollowThePool(t *testing.T) {
 			require.Equal(t, before, after)
 		})
 	})
+}
+
+// AwaitFirst waits for the first check of each proxy, whether it succeeds or fails, and not longer than its limit.
+func TestAwaitFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		proxies  int
+		off      bool
+		limit    time.Duration
+		expected time.Duration
+	}{
+		"all checks at once":  {2, false, time.Second, 10 * time.Millisecond},
+		"one after the other": {3, false, time.Second, 2*checkTick + 10*time.Millisecond},
+		"too slow":            {3, false, 15 * time.Millisecond, 15 * time.Millisecond},
+		"no proxies":          {0, false, time.Second, 0},
+		"off":                 {2, true, time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				parallel := 2
+				if c.proxies > 2 {
+					parallel = 1
+				}
+				pool := upstream.NewPool(upstream.PoolConfig{Breaker: breaker.Default(), Now: time.Now})
+				require.NoError(t, pool.Apply(specs(c.proxies)))
+				w := &network{down: map[string]core.Cause{"p0": verdict.ProxyUnreachable}, checks: map[string]int{},
+					takes: 10 * time.Millisecond}
+				checker := reach.New(reach.Config{Pool: pool, Reach: w.reach, Now: time.Now, Parallel: parallel})
+				checker.SetEnabled(!c.off)
+				ctx, cancel := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				running.Go(func() { checker.Run(ctx) })
+				begun := time.Now()
+				checker.AwaitFirst(t.Context(), c.limit)
+				require.Equal(t, c.expected, time.Since(begun))
+				cancel()
+				running.Wait()
+			})
+		})
+	}
 }
