@@ -72,6 +72,7 @@ type proxyView struct {
 	State       string            `json:"state"`
 	Unreached   bool              `json:"unreached"` // last check failed, and never served a request
 	InFlight    int64             `json:"in_flight"`
+	Short       uint64            `json:"short_tunnels"`
 	Uses        uint64            `json:"uses"`
 	LastUsed    *time.Time        `json:"last_used"`
 	SuccessRate float64           `json:"success_rate"`
@@ -96,8 +97,8 @@ func (h *proxyHandler) view(u *upstream.Upstream) proxyView {
 		MaxInFlight: spec.MaxInFlight, Reuse: !spec.NoReuse, Metadata: spec.Metadata,
 		OwnErrors: make([]ownError, len(spec.OwnErrors)),
 		Source:    spec.Source, Draining: u.Draining(), State: u.Breaker().State().String(), Unreached: u.Unreached(),
-		InFlight: st.InFlight,
-		Uses:     st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
+		InFlight: st.InFlight, Short: u.ShortTunnels(),
+		Uses: st.Uses, SuccessRate: st.SuccessRate, Samples: st.Samples, AvgLatency: st.LatencyMean.Seconds(),
 	}
 	for i, rule := range spec.OwnErrors {
 		v.OwnErrors[i] = ownError(rule)

@@ -22,12 +22,14 @@ const (
 		`"last_check":null,"exit_address":""}`
 	viewF1 = `{"id":"F1","url":"http://***@f1.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"reuse":true,"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
+		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"short_tunnels":0,` +
+		`"uses":0,` +
 		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 	viewF2 = `{"id":"F2","url":"http://f2.test:8080","region":"","weight":1,"cost":0,"max_in_flight":0,` +
 		`"reuse":true,"metadata":{},"own_error":[],` +
-		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
+		`"source":"config","draining":false,"state":"closed","unreached":false,"in_flight":0,"short_tunnels":0,` +
+		`"uses":0,` +
 		`"last_used":null,` +
 		`"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 )
@@ -89,7 +91,7 @@ func TestAddProxies(t *testing.T) {
 	fullView := `{"id":"F3","url":"http://***@f3.test:1","region":"EU","weight":2,"cost":3,"max_in_flight":4,` +
 		`"reuse":false,"metadata":{"a":"b"},` +
 		`"own_error":[{"status":500,"header":"X: y","body":"z"}],"source":"api","draining":false,` +
-		`"state":"closed","unreached":false,"in_flight":0,"uses":0,` +
+		`"state":"closed","unreached":false,"in_flight":0,"short_tunnels":0,"uses":0,` +
 		`"last_used":null,"success_rate":0.5,"samples":0,"avg_latency":0,` + unknown
 	r := newRig(t, nil)
 	r.check(t, call("POST", "/proxies", full, 201, fullView))

@@ -590,7 +590,8 @@ func (e *Engine) proxyStates() []metrics.ProxyState {
 	all := e.pool.Snapshot().All
 	out := make([]metrics.ProxyState, 0, len(all))
 	for _, u := range all {
-		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight()})
+		out = append(out, metrics.ProxyState{ID: u.ID(), State: u.Breaker().State(), InFlight: u.InFlight(),
+			Short: u.ShortTunnels()})
 	}
 	return out
 }

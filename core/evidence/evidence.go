@@ -110,6 +110,9 @@ type Finding struct {
 	// JustServed means that one of the latest attempts of the other proxies at the target was a success, and
 	// began within the last 2 s. So the proxy is the likely cause.
 	JustServed bool
+	// OthersServed means that at least one of the latest attempts of the other proxies at the target was a success (8
+	// attempts of the last minute).
+	OthersServed bool
 }
 
 // NotByProxy reports whether the target is the likely cause of the failure.

@@ -49,7 +49,7 @@ func (s *Server) serveTunnel(
 	now := s.Now()
 	x.Close(verdict.TunnelEnd{
 		Up: up, Down: down, Died: died, Direct: c.tunnel.Load().Direct, Stopped: c.ctx.Err() != nil,
-		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()),
+		Unused: t.opening.unused(up) && now.After(x.UnusedAfter()), FarFirst: t.farFirst, Reset: t.reset,
 	}, now)
 }
 
@@ -65,6 +65,9 @@ type tunnel struct {
 	halfIdle   time.Duration // maximum time without progress of one direction after the other has ended
 	half       atomic.Bool   // one direction has ended
 	clientLeft atomic.Bool
+
+	// Set by join: the target's direction ended before the client's, and by an error.
+	farFirst, reset bool
 }
 
 // whole reports whether both directions are open. If so, there is no limit on the time without progress.
@@ -101,8 +104,12 @@ func (t *tunnel) join(heard bool) (up, down int64, died error) {
 		more, err = t.copy(&t.client.out, t.target)
 		down += more
 	}
-	if !heard && !t.clientLeft.Load() {
-		died = err
+	if !t.clientLeft.Load() {
+		if !heard {
+			died = err
+		}
+		w := (*socket.WriteError)(nil)
+		t.farFirst, t.reset = !errors.As(err, &w), err != nil
 	}
 	t.ended(t.client.raw, err)
 	up = <-done

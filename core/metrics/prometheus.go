@@ -19,6 +19,7 @@ type ProxyState struct {
 	ID       string
 	State    core.State
 	InFlight int64
+	Short    uint64 // short tunnels since the proxy was added
 }
 
 // PluginState is one plugin at the time of a scrape.
@@ -225,6 +226,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	breakerDesc  = desc("circuit_breaker_state", "0 closed, 1 open, 2 half-open", "proxy_id")
 	opensDesc    = desc("circuit_breaker_opens", "openings within the retention", "proxy_id")
+	shortDesc    = desc("proxy_short_tunnels_total", "tunnels that the proxy's side ended early", "proxy_id")
 	inFlightDesc = desc("proxy_in_flight", "attempts and tunnels in flight", "proxy_id")
 	proxiesDesc  = desc("proxies", "proxies by the state of their breaker", "state")
 	loginsDesc   = desc("auth_failures_total", "failed logins by listener: gateway, socks5 or api", "listener")
@@ -302,6 +304,7 @@ func (r *Recorder) collectProxies(out chan<- prometheus.Metric, proxies []ProxyS
 		if i < maxLabelled {
 			emit(out, breakerDesc, prometheus.GaugeValue, float64(p.State), p.ID)
 			emit(out, inFlightDesc, prometheus.GaugeValue, float64(p.InFlight), p.ID)
+			emit(out, shortDesc, prometheus.CounterValue, float64(p.Short), p.ID)
 			emit(out, opensDesc, prometheus.GaugeValue, float64(stats[p.ID].BreakerOpens), p.ID)
 		}
 	}

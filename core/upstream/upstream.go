@@ -47,7 +47,8 @@ type details struct {
 	window   window
 
 	pool *Pool
-	book evidence.Book                // the proxy's failures
+	book evidence.Book // the proxy's failures
+	ends tunnelEnds
 	why  atomic.Pointer[evidence.Why] // the evidence when the breaker last opened
 
 	lastTimeout   atomic.Int64 // end of the last attempt that timeouts counts, ns after the epoch

@@ -370,7 +370,28 @@ type TunnelEnd struct {
 	Direct   bool  // the tunnel goes to the target without a proxy
 	Stopped  bool  // the gateway ended the tunnel
 	Unused   bool  // the client has sent nothing, or a part of a ClientHello, for too long (Tunnel.UnusedAfter)
+
+	FarFirst bool          // the target's direction ended before the client's
+	Reset    bool          // with FarFirst: by an error and not by an orderly end
+	Lasted   time.Duration // since the tunnel was opened
 }
+
+// The limits of a short tunnel.
+const (
+	shortTime  = time.Second
+	shortBytes = 1024 // to the client
+)
+
+// Short reports whether a tunnel has ended suspiciously: by the proxy or the target, while the client wanted more, and
+// by a reset, within a second, or with less than 1,024 bytes for the client. Some targets end their tunnels so. A
+// proxy whose tunnels to the same targets are shorter than those of other proxies cuts them.
+func (t *TunnelEnd) Short() bool {
+	return t.FarFirst && !t.Stopped && !t.Direct && (t.Reset || t.Lasted < shortTime || t.Down < shortBytes)
+}
+
+// Comparable reports whether the end of a tunnel says something about its proxy. A tunnel that brought nothing has been
+// judged by EndTunnel.
+func (t *TunnelEnd) Comparable() bool { return t.Down > 0 && !t.Stopped && !t.Direct }
 
 // EndTunnel returns the outcome of an attempt whose tunnel has ended; o is the outcome of the attempt when
 // the tunnel was opened.
