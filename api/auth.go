@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +20,11 @@ import (
 
 // Key is one of the API's keys.
 type Key struct {
-	Name   string // for the log
-	Secret string
-	Admin  bool // may change things; other keys can only read
+	Name string // for the log
+	// Certificate is a name of a client certificate that is used in place of Secret; "" for none.
+	Certificate string
+	Secret      string // "" if the key is a certificate
+	Admin       bool   // may change things; other keys can only read
 }
 
 // auth holds the keys that may use the API. It is immutable.
@@ -30,9 +34,10 @@ type auth struct {
 }
 
 type hashedKey struct {
-	name  string
-	sum   [sha256.Size]byte
-	admin bool
+	name        string
+	sum         [sha256.Size]byte // of the secret
+	certificate string            // in place of sum; "" for none
+	admin       bool
 }
 
 // SetKeys replaces the keys. With loopbackOnly, requests whose Host is not localhost or
@@ -40,7 +45,9 @@ type hashedKey struct {
 func (s *Server) SetKeys(keys []Key, loopbackOnly bool) {
 	a := &auth{loopbackOnly: loopbackOnly}
 	for _, k := range keys {
-		a.keys = append(a.keys, hashedKey{k.Name, sha256.Sum256([]byte(k.Secret)), k.Admin})
+		a.keys = append(a.keys, hashedKey{
+			name: k.Name, sum: sha256.Sum256([]byte(k.Secret)), certificate: k.Certificate, admin: k.Admin,
+		})
 	}
 	s.auth.Store(a)
 }
@@ -51,11 +58,44 @@ func (a *auth) check(header string) (found hashedKey, ok bool) {
 	scheme, key, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(key))
 	for _, k := range a.keys {
-		if subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1 && strings.EqualFold(scheme, "Bearer") {
+		equal := subtle.ConstantTimeCompare(sum[:], k.sum[:]) == 1
+		if equal && k.certificate == "" && strings.EqualFold(scheme, "Bearer") {
 			found, ok = k, true
 		}
 	}
 	return found, ok
+}
+
+// certified returns the key with one of the names of a client certificate; the one of an admin if there are several.
+func (a *auth) certified(names []string) (found hashedKey, ok bool) {
+	for _, k := range a.keys {
+		if k.certificate != "" && slices.Contains(names, k.certificate) && !found.admin {
+			found, ok = k, true
+		}
+	}
+	return found, ok
+}
+
+// clientNames returns the names of the client's verified certificate: the common name and the alternative names (RFC
+// 5280 section 4.2.1.6). It returns none without a certificate.
+func clientNames(c *fiber.Ctx) (names []string) {
+	client, ok := c.Context().Conn().(*conn)
+	if !ok {
+		return nil
+	}
+	secured, ok := client.Conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	chains := secured.ConnectionState().VerifiedChains
+	if len(chains) == 0 {
+		return nil
+	}
+	leaf := chains[0][0]
+	if leaf.Subject.CommonName != "" {
+		names = append(names, leaf.Subject.CommonName)
+	}
+	return append(append(names, leaf.DNSNames...), leaf.EmailAddresses...)
 }
 
 // admit returns nil for a request that may be served, and an error with the reason for any other.
@@ -94,15 +134,15 @@ func (s *Server) admit(c *fiber.Ctx) error {
 // key gets it at once.
 func (s *Server) login(c *fiber.Ctx, a *auth) (key hashedKey, err error) {
 	result, retryAfter := access.Refused, time.Duration(0)
+	if key, ok := a.certified(clientNames(c)); ok {
+		return key, nil
+	}
 	if sent := c.Get(fiber.HeaderAuthorization); sent != "" {
 		from := access.Login{Listener: access.API, From: c.Context().RemoteAddr()}
-		result, retryAfter = s.cfg.Guard.Do(s.ctx, from, func() access.Result {
-			var ok bool
-			if key, ok = a.check(sent); ok {
-				return access.Accepted
-			}
-			return access.Refused
-		})
+		result, retryAfter = s.cfg.Guard.Do(s.ctx, from, access.Check{Known: func() (ok, decided bool) {
+			key, ok = a.check(sent)
+			return ok, true
+		}})
 	}
 	switch result {
 	case access.Accepted:

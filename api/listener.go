@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -34,6 +35,7 @@ type listener struct {
 	limit int
 	log   *slog.Logger
 	now   func() time.Time
+	tls   func() *tls.Config // returns nil without TLS
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // guarded by mu
@@ -41,7 +43,8 @@ type listener struct {
 
 // newListener returns a listener that uses l.
 func newListener(l net.Listener, limit int, log *slog.Logger, now func() time.Time) *listener {
-	return &listener{Listener: l, limit: limit, log: log, now: now, conns: map[*conn]struct{}{}}
+	return &listener{Listener: l, limit: limit, log: log, now: now, conns: map[*conn]struct{}{},
+		tls: func() *tls.Config { return nil }}
 }
 
 // Accept implements net.Listener. It returns an error only after Close.
@@ -71,13 +74,18 @@ func (l *listener) admit(raw net.Conn) net.Conn {
 	if len(l.conns) >= l.limit {
 		oldest := l.oldestWaiting()
 		if oldest == nil {
-			raw.SetWriteDeadline(l.now().Add(time.Second))
-			_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
+			if l.tls() == nil {
+				raw.SetWriteDeadline(l.now().Add(time.Second))
+				_, _ = io.WriteString(raw, noConnection) // fits into the empty buffer of a new connection
+			}
 			raw.Close()
 			return nil
 		}
 		delete(l.conns, oldest)
-		oldest.Conn.Close()
+		below(oldest.Conn).Close()
+	}
+	if config := l.tls(); config != nil {
+		raw = tls.Server(raw, config)
 	}
 	c := &conn{Conn: raw, listener: l, since: l.now()}
 	l.conns[c] = struct{}{}
@@ -123,15 +131,23 @@ func (c *conn) release() {
 // Close ends the direction to the client at once. The connection ends later, in the background, when the
 // client has closed the other direction or a limit is reached. Until then it counts as waiting for a request.
 func (c *conn) Close() error {
-	tcp, ok := c.Conn.(*net.TCPConn)
-	if !ok || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+	half, ok := c.Conn.(interface{ CloseWrite() error }) // TCP or TLS
+	if !ok || half.CloseWrite() != nil || c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return c.end()
 	}
 	go func() {
-		_, _ = io.CopyN(io.Discard, tcp, lingerBytes)
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 		c.end()
 	}()
 	return nil
+}
+
+// below returns c, or the connection below its TLS. To close that takes no time, whatever the client does.
+func below(c net.Conn) net.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c
 }
 
 // end closes the connection.

@@ -7,6 +7,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	_ "embed" // openapi.yaml
 	"encoding/json"
 	"errors"
@@ -42,7 +43,7 @@ type Engine interface {
 var _ Engine = (*engine.Engine)(nil)
 
 // Config holds the parts of the program that a Server uses. All fields are required except Activated, Events,
-// Now, Files, Guard, Keys and LoopbackOnly.
+// Now, Files, Guard, TLS, Keys and LoopbackOnly.
 type Config struct {
 	Engine   Engine
 	Pool     Pool
@@ -65,6 +66,8 @@ type Config struct {
 
 	Guard *access.Guard // of failed logins; nil for one of its own
 
+	TLS *tls.Config // of the listener; nil for none
+
 	Keys         []Key
 	LoopbackOnly bool // refuse requests whose Host is not localhost or a loopback address; used if there are no Keys
 }
@@ -74,7 +77,8 @@ type Server struct {
 	cfg  Config
 	app  *fiber.App
 	auth atomic.Pointer[auth]
-	spec []byte // openapi.yaml as JSON
+	tls  atomic.Pointer[tls.Config] // nil without TLS
+	spec []byte                     // openapi.yaml as JSON
 
 	ctx    context.Context // context of the requests that POST /request sends
 	cancel context.CancelCauseFunc
@@ -116,6 +120,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, spec: spec}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.SetKeys(cfg.Keys, cfg.LoopbackOnly)
+	s.SetTLS(cfg.TLS)
 	s.app = fiber.New(fiber.Config{
 		DisableStartupMessage: true, ErrorHandler: s.fail, Immutable: true, CaseSensitive: true,
 		ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ReadBufferSize: 16 << 10,
@@ -130,8 +135,13 @@ func New(cfg Config) (*Server, error) {
 
 // Serve accepts connections from l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	return s.app.Listener(newListener(l, maxConnections(s.cfg.Files), s.cfg.Log, s.cfg.Now))
+	limited := newListener(l, maxConnections(s.cfg.Files), s.cfg.Log, s.cfg.Now)
+	limited.tls = s.tls.Load
+	return s.app.Listener(limited)
 }
+
+// SetTLS changes the TLS settings of connections that are accepted from now on; nil ends TLS.
+func (s *Server) SetTLS(config *tls.Config) { s.tls.Store(config) }
 
 // maxConnections returns the maximum number of connections to the API: an eighth of the file descriptors. files
 // is 0 if their number is unknown.

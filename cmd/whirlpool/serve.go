@@ -80,7 +80,8 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 		g.log.Info("listening", slog.String("gateway", g.address), slog.String("api", apiListener.Addr().String()),
 			slog.Int("proxies", cfg.ProxyCount()), slog.String("version", version))
 	} else {
-		greet(out, g.address, apiListener.Addr().String(), cfg.ProxyCount(), demo)
+		greet(out, address(cfg.GatewayTLS(), g.address), address(cfg.APITLS() != nil, apiListener.Addr().String()),
+			cfg.ProxyCount(), demo)
 	}
 	if demo != nil {
 		go demo.Drive(ctx, g.address)
@@ -118,16 +119,24 @@ func serve(ctx context.Context, o options, out, logTo io.Writer) error {
 	}
 }
 
+// address returns the URL of a listener.
+func address(tls bool, hostPort string) string {
+	if tls {
+		return "https://" + hostPort
+	}
+	return "http://" + hostPort
+}
+
 // greet prints the addresses of the gateway, the dashboard and the API.
 func greet(out io.Writer, gateway, api string, proxies int, demo *lab.Demo) {
-	fmt.Fprintf(out, "gateway    http://%s   (%d proxies)\n", gateway, proxies)
-	fmt.Fprintf(out, "dashboard  http://%s/   API http://%s/api/v1\n", api, api)
+	fmt.Fprintf(out, "gateway    %s   (%d proxies)\n", gateway, proxies)
+	fmt.Fprintf(out, "dashboard  %s/   API %s/api/v1\n", api, api)
 	if proxies == 0 {
 		fmt.Fprintln(out, "no proxies yet: give --proxies FILE, --proxy URL, [[proxies]] in koanf.toml or POST "+
 			"/api/v1/proxies; --demo brings some of its own")
 	}
 	if demo != nil {
-		fmt.Fprintf(out, "try        curl -i -x http://%s %s\n", gateway, demo.URL())
+		fmt.Fprintf(out, "try        curl -i -x %s %s\n", gateway, demo.URL())
 	}
 }
 

@@ -146,7 +146,7 @@ func wire(
 		Engine: g.engine, Pool: g.engine.Pool(), Targets: g.engine.Pool().Ledger(), Policies: g.engine.Policies(),
 		Changes: g.changes, StateDir: g.keeper.path(),
 		Metrics: g.engine.Metrics(), Requests: g.engine.Tracker(), Plugins: reg, Running: g.running, Reload: g.reload,
-		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(),
+		Activated: g.events.Activated, Events: g.events, Guard: g.engine.Guard(), TLS: cfg.APITLS(),
 		Log: g.log, Version: version, Files: openFiles(), Keys: apiKeys(cfg), LoopbackOnly: len(cfg.API.Keys) == 0,
 	})
 	return g, err
@@ -206,7 +206,8 @@ func withPlaces(cfg *config.Config, err error) error {
 func apiKeys(cfg *config.Config) []api.Key {
 	keys := make([]api.Key, 0, len(cfg.API.Keys))
 	for _, k := range cfg.API.Keys {
-		keys = append(keys, api.Key{Name: k.Name, Secret: k.Key.Reveal(), Admin: k.Role == "admin"})
+		keys = append(keys, api.Key{Name: k.Name, Secret: k.Key.Reveal(), Certificate: k.Certificate,
+			Admin: k.Role == "admin"})
 	}
 	return keys
 }
@@ -357,6 +358,7 @@ func (g *gateway) tryReload() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.api.SetTLS(cfg.APITLS())
 	g.api.SetKeys(apiKeys(cfg), len(cfg.API.Keys) == 0)
 	setLevel(g.level, cfg.Log.Level)
 	return cfg, nil

@@ -72,7 +72,6 @@ type Guard struct {
 	hashing chan struct{} // has a place for each hash that is being computed
 
 	failed [NumListeners]atomic.Uint64
-	size   atomic.Int64 // addresses, read without mu
 
 	mu        sync.Mutex
 	addresses map[netip.Prefix]*list.Element // guarded by mu; the values are *failures
@@ -98,26 +97,31 @@ func NewGuard(now func() time.Time, log *slog.Logger) *Guard {
 // Failed returns the number of failed logins at a listener.
 func (g *Guard) Failed(l Listener) uint64 { return g.failed[l].Load() }
 
-// Do runs a login: check reports whether the client may enter. If it may not, Do returns after the delay, or when ctx
-// ends. If the result is Blocked, retryAfter is the time after which another login may be checked.
-func (g *Guard) Do(ctx context.Context, l Login, check func() Result) (result Result, retryAfter time.Duration) {
+// Check checks the credentials of a login. known compares them with what needs no hash; decided is false if only slow
+// can tell, which computes a hash. known must return soon: the failed logins of all addresses wait for it.
+type Check struct {
+	Known func() (ok, decided bool)
+	Slow  func() (ok bool) // nil if Known always decides
+}
+
+// Do runs a login. If the client may not enter, Do returns after the delay, or when ctx ends. If the result is Blocked,
+// retryAfter is the time after which another login may be checked.
+func (g *Guard) Do(ctx context.Context, l Login, check Check) (result Result, retryAfter time.Duration) {
 	from := prefixOf(l.From)
-	result = Blocked
-	if _, blocked := g.blocked(from); !blocked {
-		result = check()
+	result, f, delay := g.known(from, check.Known)
+	if result == unknown {
+		result, f, delay = g.slow(ctx, from, check.Slow)
 	}
-	switch result {
-	case Accepted:
+	switch {
+	case result == Accepted:
 		return Accepted, 0
-	case Blocked:
+	case result == Blocked:
 		g.count(l, "login refused without a check")
-		wait, _ := g.blocked(from)
-		return Blocked, max(wait, time.Second)
+		return Blocked, max(delay, time.Second)
 	}
 	g.count(l, "login failed")
-	f, delay := g.fail(from)
 	if f == nil {
-		return Blocked, delay
+		return Blocked, max(delay, time.Second)
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -131,36 +135,64 @@ func (g *Guard) Do(ctx context.Context, l Login, check func() Result) (result Re
 	return Refused, 0
 }
 
-// hash runs f, which computes a hash, when there is a free place. It returns false if there is none for long, or if
-// the address is blocked by then.
-func (g *Guard) hash(ctx context.Context, l Login, f func()) bool {
+// unknown is the result of a check that only a hash can decide.
+const unknown = Blocked + 1
+
+// known makes the check without a hash. It holds mu from the look at the address to the record of a failure, so that a
+// client cannot have many passwords checked at the same time. After a failure, f and delay are those of fail.
+func (g *Guard) known(
+	from netip.Prefix, check func() (ok, decided bool),
+) (result Result, f *failures, delay time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if delay, blocked := g.blocked(from); blocked {
+		return Blocked, nil, delay
+	}
+	switch ok, decided := check(); {
+	case !decided:
+		return unknown, nil, 0
+	case ok:
+		return Accepted, nil, 0
+	}
+	f, delay = g.fail(from)
+	return Refused, f, delay
+}
+
+// slow makes the check with a hash when there is a free place. The result is Blocked if there is none for long, or if
+// the address is blocked by then. After a failure, f and delay are those of fail.
+func (g *Guard) slow(
+	ctx context.Context, from netip.Prefix, check func() bool,
+) (result Result, f *failures, delay time.Duration) {
 	timer := time.NewTimer(maxHashWait)
 	defer timer.Stop()
 	select {
 	case g.hashing <- struct{}{}:
 	case <-timer.C:
-		return false
+		return Blocked, nil, 0
 	case <-ctx.Done():
-		return false
+		return Blocked, nil, 0
 	}
 	defer func() { <-g.hashing }()
 	if ctx.Err() != nil { // select chooses at random
-		return false
+		return Blocked, nil, 0
 	}
-	if _, blocked := g.blocked(prefixOf(l.From)); blocked {
-		return false
+	g.mu.Lock()
+	delay, blocked := g.blocked(from)
+	g.mu.Unlock()
+	if blocked {
+		return Blocked, nil, delay
 	}
-	f()
-	return true
-}
-
-// blocked reports whether no login of an address is checked now, and how long this may last.
-func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
-	if g.size.Load() == 0 {
-		return 0, false
+	if check() {
+		return Accepted, nil, 0
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	f, delay = g.fail(from)
+	return Refused, f, delay
+}
+
+// blocked reports whether no login of an address is checked now, and how long this may last. It requires mu.
+func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
 	e := g.addresses[from]
 	if e == nil {
 		return 0, false
@@ -170,17 +202,14 @@ func (g *Guard) blocked(from netip.Prefix) (wait time.Duration, blocked bool) {
 }
 
 // fail records a failed login and returns the delay of its response. The caller subtracts 1 from delayed after the
-// delay. At maxDelayed, f is nil and the response is not delayed.
+// delay. At maxDelayed, f is nil and the response is not delayed. It requires mu.
 func (g *Guard) fail(from netip.Prefix) (f *failures, delay time.Duration) {
 	now := g.now()
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	e := g.addresses[from]
 	if e == nil {
 		g.makeRoom(now)
 		e = g.recent.PushFront(&failures{from: from})
 		g.addresses[from] = e
-		g.size.Store(int64(len(g.addresses)))
 	}
 	g.recent.MoveToFront(e)
 	f = e.Value.(*failures)

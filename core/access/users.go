@@ -82,26 +82,33 @@ func (u *Users) Login(
 	ctx context.Context, g *Guard, l Login, password string,
 ) (account *Account, result Result, retryAfter time.Duration) {
 	a := u.get(u.digester.digest(l.User))
-	result, retryAfter = g.Do(ctx, l, func() Result {
-		sum := u.digester.digest(password)
-		check := u.dummy
-		if a != nil && a.password != nil {
-			check = a.password
-		}
-		if check == nil {
-			return Refused
-		}
-		ok, decided := check.quick(sum)
-		if !decided && !g.hash(ctx, l, func() { ok = check.slow(password, sum) }) {
-			return Blocked
-		}
-		if !ok || check == u.dummy {
-			return Refused
-		}
-		return Accepted
+	own := a != nil && a.password != nil
+	check, sum := u.dummy, u.digester.digest(password)
+	if own {
+		check = a.password
+	}
+	result, retryAfter = g.Do(ctx, l, Check{
+		Known: func() (ok, decided bool) {
+			if check == nil {
+				return false, true
+			}
+			ok, decided = check.quick(sum)
+			return ok && own, decided
+		},
+		Slow: func() bool { return check.slow(password, sum) && own },
 	})
 	if result != Accepted {
 		return nil, result, retryAfter
 	}
 	return a, Accepted, 0
+}
+
+// Certified returns the user with one of the names of a verified client certificate; nil if there is none.
+func (u *Users) Certified(names []string) *Account {
+	for _, name := range names {
+		if a := u.get(u.digester.digest(name)); a != nil {
+			return a
+		}
+	}
+	return nil
 }

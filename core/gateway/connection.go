@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type connection struct {
 	ctx    context.Context // cancelled when the client leaves or the gateway stops
 	cancel context.CancelCauseFunc
 	tunnel atomic.Pointer[transport.Tunnel] // closed with the connection; nil without a tunnel
+	names  []string                         // of the client's certificate; none without one
 }
 
 // newConnection wraps a connection that a listener has accepted. The caller must call end.
@@ -33,10 +35,18 @@ func newConnection(ctx context.Context, raw net.Conn, now func() time.Time, drai
 	c := &connection{raw: raw, reader: http1.NewReader(raw), now: now}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.read.conn, c.read.draining = raw, draining
-	tcp, _ := raw.(*socket.Conn)
-	c.out.init(raw, tcp)
+	c.out.init(raw, below(raw))
 	c.watch.conn = c
 	return c
+}
+
+// below returns the TCP connection that c is, or that is below its TLS; nil if there is none.
+func below(c net.Conn) *socket.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	tcp, _ := c.(*socket.Conn)
+	return tcp
 }
 
 // end closes the connection and stops its timers.
@@ -117,8 +127,11 @@ func (c *connection) linger(unfinished bool) {
 // reset makes the next close send a TCP reset, after the bytes already written. So the client gets an error
 // instead of a regular end.
 func (c *connection) reset() {
-	if tcp, ok := c.raw.(*socket.Conn); ok {
+	if tcp := below(c.raw); tcp != nil {
 		tcp.SetLinger(0)
+		if _, plain := c.raw.(*socket.Conn); !plain {
+			tcp.Close() // without the close_notify of TLS, which would be a regular end
+		}
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 
 // front speaks one protocol with one client. The Server owns the connection: it drains and closes it, and
 // calls its end after serve or refuse has returned. A front runs its requests with executor.Run, and passes a
-// tunnel to Server.serveTunnel. TLS to clients needs no front of its own: a TLS listener (tls.NewListener)
-// works with every front.
+// tunnel to Server.serveTunnel. A front for TLS (tls.go) makes the handshake and passes the connection on to
+// another front.
 type front interface {
 	// serve serves the client until the client or the gateway ends the connection.
 	serve()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"maps"
@@ -27,6 +28,7 @@ import (
 type Settings struct {
 	Users          []User
 	Override       retry.OverrideMode     // OverrideDefault: capped if there are users, otherwise any
+	TLS            *tls.Config            // of the listener; nil for none
 	Via            bool                   // add the gateway to Via (RFC 9110 section 7.6.3)
 	ReplayLimit    int64                  // bytes of a request body that are kept for replay
 	ReplayMemory   int64                  // bytes of all request bodies that are kept for replay
@@ -189,6 +191,9 @@ func (s *Server) room() int { return max(s.Files-2*s.buffers.pipes.Open()-spareF
 
 // admit serves a connection in a new goroutine, or refuses it.
 func (s *Server) admit(raw net.Conn, f newFront) {
+	if config := s.settings.Load().TLS; config != nil {
+		raw, f = tls.Server(socket.Wrap(raw), config), overTLS(f)
+	}
 	c := newConnection(s.ctx, raw, s.Now, &s.draining)
 	s.mu.Lock()
 	limit := s.settings.Load().MaxConnections

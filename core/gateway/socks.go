@@ -30,7 +30,9 @@ type socksFront struct {
 func newSOCKSFront(s *Server, c *connection) *socksFront {
 	set := s.settings.Load()
 	c.out.patience = set.BodyIdle
-	return &socksFront{server: s, conn: c, users: set.users, head: set.Head, buf: loan{from: s.outs}}
+	return &socksFront{
+		account: set.users.Certified(c.names),
+		server:  s, conn: c, users: set.users, head: set.Head, buf: loan{from: s.outs}}
 }
 
 // serve authenticates the client, reads its request and serves the tunnel.
@@ -63,7 +65,7 @@ func (f *socksFront) authenticate() error {
 		offered, n, err := socks5.ParseMethods(b)
 		for _, m := range offered {
 			switch {
-			case m == socks5.NoAuth && f.users.Len() == 0:
+			case m == socks5.NoAuth && (f.users.Len() == 0 || f.account != nil):
 				method = m
 			case m == socks5.UserPassword && method != socks5.NoAuth:
 				method = m

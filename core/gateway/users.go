@@ -24,11 +24,10 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 		r.cache.account = nil
 		return nil
 	}
-	sent := r.field(http1.ProxyAuthorization)
+	sent, c := r.field(http1.ProxyAuthorization), &r.cache
 	if sent == nil {
-		return loginRequired()
+		return r.authorizeCertificate()
 	}
-	c := &r.cache
 	if c.acceptedBy == r.set && c.accepted == string(sent) {
 		return nil
 	}
@@ -49,6 +48,21 @@ func (r *request) authorize() (bad *proxyhttp.ErrorResponse) {
 		}
 	}
 	return loginRequired()
+}
+
+// authorizeCertificate is authorize for a request without credentials: a name of the client's certificate may be that
+// of a user.
+func (r *request) authorizeCertificate() *proxyhttp.ErrorResponse {
+	c := &r.cache
+	if c.acceptedBy == r.set && c.accepted == "" {
+		return nil
+	}
+	c.acceptedBy = nil
+	if c.account = r.set.users.Certified(r.conn.names); c.account == nil {
+		return loginRequired()
+	}
+	c.acceptedBy, c.accepted = r.set, ""
+	return nil
 }
 
 func loginRequired() *proxyhttp.ErrorResponse {

@@ -113,6 +113,11 @@ func (l *loader) access() {
 		key := fmt.Sprintf("api.keys[%d]", i)
 		first, twice := owners[k.Key]
 		switch {
+		case k.Certificate != "" && k.Key != "":
+			l.fault(key+".certificate", nil, "is set beside key; make two entries")
+		case k.Certificate != "" && c.API.TLS.ClientCA == "":
+			l.fault(key+".certificate", nil, "needs api.tls.client_ca, the authority of client certificates")
+		case k.Certificate != "":
 		case len(k.Key) < 8:
 			l.fault(key+".key", nil, "must have at least 8 characters, such as `openssl rand -hex 24` gives")
 		case twice:

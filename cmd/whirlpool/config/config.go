@@ -5,6 +5,7 @@ package config
 
 import (
 	"cmp"
+	"crypto/tls"
 	"encoding"
 	"errors"
 	"maps"
@@ -52,6 +53,8 @@ type Config struct {
 	Metrics     Metrics        `koanf:"metrics" json:"metrics"`
 	Log         Log            `koanf:"log" json:"log"`
 
+	gatewayTLS, apiTLS *tls.Config // nil without TLS
+
 	specs    []upstream.Spec // from Proxies and the proxy lists
 	files    []string        // proxy lists that were read
 	found    bool            // the configuration file exists
@@ -64,6 +67,7 @@ type Config struct {
 type Gateway struct {
 	Listen         string   `koanf:"listen" json:"listen"`
 	Users          []User   `koanf:"users" json:"users"`
+	TLS            TLS      `koanf:"tls" json:"tls,omitzero"`
 	Override       string   `koanf:"override" json:"override,omitempty"` // "" for capped if there are users, else any
 	ReplayLimit    Size     `koanf:"replay_limit" json:"replay_limit" range:"0,1GiB"`
 	ReplayMemory   Size     `koanf:"replay_memory" json:"replay_memory" range:"0,1024GiB"`
@@ -113,14 +117,16 @@ type Egress struct {
 // API is the [api] section.
 type API struct {
 	Listen string `koanf:"listen" json:"listen"`
+	TLS    TLS    `koanf:"tls" json:"tls,omitzero"`
 	Keys   []Key  `koanf:"keys" json:"keys"`
 }
 
 // Key is a key of the API.
 type Key struct {
-	Name string          `koanf:"name" json:"name"`
-	Key  upstream.Secret `koanf:"key" json:"key"`
-	Role string          `koanf:"role" json:"role"`
+	Name        string          `koanf:"name" json:"name"`
+	Key         upstream.Secret `koanf:"key" json:"key"`
+	Certificate string          `koanf:"certificate" json:"certificate,omitempty"` // a name; in place of Key
+	Role        string          `koanf:"role" json:"role"`
 }
 
 // Proxy is one entry of [[proxies]].
@@ -397,7 +403,7 @@ func (c *Config) Engine() engine.Config {
 		MaxCandidates:  c.Selection.MaxCandidates,
 		RetentionHours: c.Metrics.RetentionHours,
 		Gateway: gateway.Settings{
-			Users: users, Override: overrideMode(c.Gateway.Override),
+			Users: users, Override: overrideMode(c.Gateway.Override), TLS: c.gatewayTLS,
 			Via: c.Gateway.Via, ReplayLimit: int64(c.Gateway.ReplayLimit),
 			ReplayMemory:   int64(c.Gateway.ReplayMemory),
 			MaxConnections: c.Gateway.MaxConnections,

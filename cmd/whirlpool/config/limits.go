@@ -10,6 +10,7 @@ import (
 const (
 	maxConfig = 16 << 20 // of the configuration file
 	maxList   = 64 << 20 // of a proxy list
+	maxPEM    = 4 << 20  // of a file with certificates or a key
 	maxSecret = 64 << 10 // of a file with a password
 )
 

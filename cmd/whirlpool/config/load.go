@@ -69,6 +69,7 @@ func Load(src Source) (*Config, error) {
 		l.policy()
 		l.plugins()
 		l.secrets()
+		l.tls()
 		l.check()
 		l.proxies()
 	}

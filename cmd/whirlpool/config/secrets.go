@@ -100,7 +100,7 @@ func (l *loader) password(key string, u *User) {
 	if err := access.CheckPassword(u.Password.Reveal()); err != nil {
 		l.fault(key, nil, err.Error())
 	}
-	if u.Password == "" && u.PasswordFile == "" {
-		l.fault(key, nil, "is missing")
+	if u.Password == "" && u.PasswordFile == "" && l.cfg.Gateway.TLS.ClientCA == "" {
+		l.fault(key, nil, "is missing; a user without one needs a client certificate (gateway.tls.client_ca)")
 	}
 }

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+)
+
+// TLS is the key tls of [gateway] and [api]: the files of a listener's certificate. Without them the listener has no
+// TLS.
+type TLS struct {
+	Cert     string `koanf:"cert" json:"cert,omitempty"`           // PEM, the certificate first, then its chain
+	Key      string `koanf:"key" json:"key,omitempty"`             // PEM
+	ClientCA string `koanf:"client_ca" json:"client_ca,omitempty"` // PEM; of client certificates, which are optional
+}
+
+// listener returns the TLS settings of a listener; nil without TLS. A change of a file is a change of the
+// configuration.
+func (l *loader) listener(key string, t TLS) *tls.Config {
+	if t == (TLS{}) {
+		return nil
+	}
+	if t.Cert == "" || t.Key == "" {
+		l.fault(key, nil, "needs both cert and key")
+		return nil
+	}
+	pair := l.keyPair(key, t.Cert, t.Key)
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if pair != nil {
+		config.Certificates = []tls.Certificate{*pair}
+	}
+	if t.ClientCA != "" {
+		config.ClientCAs, config.ClientAuth = l.authorities(key+".client_ca", t.ClientCA), tls.VerifyClientCertIfGiven
+	}
+	return config
+}
+
+// keyPair reads a certificate and its key. It returns nil after a fault.
+func (l *loader) keyPair(key, cert, private string) *tls.Certificate {
+	certPEM, ok := l.pem(key+".cert", cert)
+	keyPEM, keyOK := l.pem(key+".key", private)
+	if !ok || !keyOK {
+		return nil
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		l.fault(key, nil, "cert and key are not a certificate and its key: "+err.Error())
+		return nil
+	}
+	return &pair
+}
+
+// authorities reads the certificates of authorities. It returns nil after a fault.
+func (l *loader) authorities(key, path string) *x509.CertPool {
+	data, ok := l.pem(key, path)
+	if !ok {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		l.fault(key, nil, "has no certificate in PEM form")
+		return nil
+	}
+	return pool
+}
+
+var errPEM = errors.New("is not a file in PEM form (-----BEGIN ...)")
+
+// pem reads a file, which is watched from now on.
+func (l *loader) pem(key, path string) (data []byte, ok bool) {
+	path = l.relative(path)
+	l.cfg.files = append(l.cfg.files, path)
+	data, err := l.readFile(path, maxPEM)
+	if err == nil && !bytes.Contains(data, []byte("-----BEGIN ")) {
+		err = errPEM
+	}
+	if err != nil {
+		l.fault(key, nil, err.Error())
+		return nil, false
+	}
+	return data, true
+}
+
+// tls reads the certificates of the listeners, and warns of secrets in clear text.
+func (l *loader) tls() {
+	c := &l.cfg
+	c.gatewayTLS, c.apiTLS = l.listener("gateway.tls", c.Gateway.TLS), l.listener("api.tls", c.API.TLS)
+	warn := func(key, listen, what, section string) {
+		if checkListen(listen) == nil && !Loopback(listen) {
+			c.Warnings = append(c.Warnings, key+": "+what+" go to "+listen+" in clear text; set cert and key in "+
+				section+".tls, or listen on 127.0.0.1")
+		}
+	}
+	if len(c.Gateway.Users) > 0 && c.gatewayTLS == nil {
+		warn("gateway.listen", c.Gateway.Listen, "the passwords of users", "gateway")
+	}
+	if len(c.API.Keys) > 0 && c.apiTLS == nil {
+		warn("api.listen", c.API.Listen, "keys", "api")
+	}
+	if c.Gateway.TLS.ClientCA != "" && len(c.Gateway.Users) == 0 {
+		l.fault("gateway.tls.client_ca", nil,
+			"has no effect without [[gateway.users]], whose names are those of client certificates")
+	}
+}
+
+// APITLS returns the TLS settings of the API's listener; nil without TLS.
+func (c *Config) APITLS() *tls.Config { return c.apiTLS }
+
+// GatewayTLS reports whether the gateway's listener has TLS.
+func (c *Config) GatewayTLS() bool { return c.gatewayTLS != nil }

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// tlsFront makes a TLS handshake with a client. Then next serves the client.
+type tlsFront struct {
+	server *Server
+	conn   *connection
+	tls    *tls.Conn // conn.raw
+	next   front
+}
+
+// overTLS returns a front that makes a TLS handshake and continues with next.
+func overTLS(next newFront) newFront {
+	return func(s *Server, c *connection) front {
+		return tlsFront{s, c, c.raw.(*tls.Conn), next(s, c)}
+	}
+}
+
+// serve implements front. The whole handshake has the time of a request's head.
+func (f tlsFront) serve() {
+	now := f.server.Now()
+	if !f.conn.read.awaitRequest(now) {
+		return
+	}
+	if f.handshake(now.Add(f.server.settings.Load().Head)) {
+		f.next.serve()
+	}
+}
+
+// refuseTime is the time for the handshake with a client that is refused.
+const refuseTime = time.Second
+
+// refuse implements front.
+func (f tlsFront) refuse() {
+	until := f.server.Now().Add(refuseTime)
+	f.conn.out.limit(until)
+	if f.handshake(until) {
+		f.next.refuse()
+	}
+}
+
+// handshake makes the handshake and returns true if it has succeeded.
+func (f tlsFront) handshake(until time.Time) bool {
+	f.conn.read.await(until)
+	if err := f.tls.Handshake(); err != nil {
+		f.failed(err)
+		return false
+	}
+	f.conn.names = certificateNames(f.tls.ConnectionState().VerifiedChains)
+	return true
+}
+
+// failed logs a failed handshake. A client that has sent HTTP without TLS gets a response.
+func (f tlsFront) failed(err error) {
+	f.server.Log.Debug("TLS handshake with a client failed", slog.Any("error", err))
+	var first tls.RecordHeaderError
+	if errors.As(err, &first) && first.Conn != nil && beginsHTTP(first.RecordHeader[:]) {
+		f.conn.out.limit(f.server.Now().Add(refuseTime))
+		io.WriteString(first.Conn, noTLS)
+	}
+}
+
+// noTLS is the response to a client that sends HTTP without TLS to a listener with TLS.
+const noTLS = "HTTP/1.1 400 Bad Request: this port expects TLS; use https:// for the proxy\r\nConnection: close\r\n" +
+	"Content-Type: application/json\r\nContent-Length: 86\r\n\r\n" +
+	`{"error":"tls_required","message":"this port expects TLS; use https:// for the proxy"}`
+
+// beginsHTTP reports whether b, the first bytes of a connection, can be those of an HTTP/1.1 request.
+func beginsHTTP(b []byte) bool {
+	for _, m := range []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace,
+	} {
+		if n := min(len(b), len(m)); bytes.Equal(b[:n], []byte(m)[:n]) {
+			return true
+		}
+	}
+	return false
+}
+
+// certificateNames returns the names of a verified client certificate, any of which may be that of a user: the common
+// name, then the alternative names (RFC 5280 section 4.2.1.6). It returns none if there is no certificate.
+func certificateNames(chains [][]*x509.Certificate) (names []string) {
+	if len(chains) == 0 {
+		return nil
+	}
+	leaf := chains[0][0]
+	if leaf.Subject.CommonName != "" {
+		names = append(names, leaf.Subject.CommonName)
+	}
+	names = append(names, leaf.DNSNames...)
+	return append(names, leaf.EmailAddresses...)
+}
