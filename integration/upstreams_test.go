@@ -62,6 +62,29 @@ func socks(t *testing.T, to string) string {
 	return l.Addr().String()
 }
 
+// socks4 starts a SOCKS4A server that requires the user "u". All its connections lead to one address.
+func socks4(t *testing.T, to string) string {
+	return listen(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		head := make([]byte, 8)
+		io.ReadFull(r, head)
+		user, _ := r.ReadString(0)
+		name, _ := r.ReadString(0)
+		if head[0] != 4 || user != "u\x00" || string(head[4:]) != "\x00\x00\x00\x01" || name == "\x00" {
+			c.Write([]byte{0, 93, 0, 0, 0, 0, 0, 0})
+			return
+		}
+		target, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		defer target.Close()
+		c.Write([]byte{0, 90, 0, 0, 0, 0, 0, 0})
+		go io.Copy(target, r)
+		io.Copy(c, target)
+	})
+}
+
 // Each kind of proxy works for http:// and https:// targets. For https:// targets the gateway itself makes
 // the TLS handshake and verifies the certificate.
 func TestEveryKindOfUpstream(t *testing.T) {
@@ -91,7 +114,10 @@ func TestEveryKindOfUpstream(t *testing.T) {
 		return r.StatusCode, string(b)
 	}
 	socksTo := func(l net.Listener) string { return "socks5h://u:p@" + socks(t, l.Addr().String()) }
+	socks4To := func(scheme string, l net.Listener) string { return scheme + "://u@" + socks4(t, l.Addr().String()) }
 	for _, c := range []struct{ proxy, target string }{
+		{socks4To("socks4", plain.Listener), "http://example.com/a"},
+		{socks4To("socks4a", secure.Listener), "https://example.com/a"},
 		{socksTo(plain.Listener), "http://example.com/a"},
 		{socksTo(secure.Listener), "https://example.com/a"},
 		{"https://" + tlsProxy.Listener.Addr().String(), "http://example.com/a"},

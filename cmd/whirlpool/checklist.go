@@ -20,6 +20,7 @@ import (
 	"github.com/whirlpool-proxy/whirlpool/core/health"
 	"github.com/whirlpool-proxy/whirlpool/core/proxylist"
 	"github.com/whirlpool-proxy/whirlpool/core/transport"
+	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 )
 
 // listOptions are the flags of check.
@@ -48,8 +49,8 @@ that serve --proxies reads. The exit code is 1 if none is good.`,
 	f.IntVar(&o.expect.Status, "expect-status", 0, "`STATUS` of the response; 0 for 200 to 299")
 	f.StringVar(&o.expect.Body, "expect-body", "", "`TEXT` that the response's body contains")
 	f.StringVar(&o.out, "out", "", "`FILE` for the good proxies, with their credentials; readable by you only")
-	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: http, https, socks5 or socks5h")
-	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http and as socks5")
+	f.StringVar(&o.scheme, "scheme", "http", "`SCHEME` of lines without one: "+upstream.ProxySchemes)
+	f.BoolVar(&o.detect, "detect", false, "try each proxy that fails as http, socks5 and socks4")
 	f.IntVar(&o.parallel, "parallel", 200, "number of proxies checked at the same time")
 	f.DurationVar(&o.connect, "connect", 3*time.Second, "longest time to connect to a proxy")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "longest time for one request")
@@ -80,7 +81,7 @@ func (o *listOptions) run(cmd *cobra.Command, file string) error {
 		file = lists.Redacted(file)
 	}
 	if !config.IsScheme(o.scheme) {
-		return usage("--scheme %q: must be http, https, socks5 or socks5h", o.scheme)
+		return usage("--scheme %q: must be "+upstream.ProxySchemes, o.scheme)
 	}
 	specs, warnings, err := proxylist.Parse(strings.NewReader(string(data)), proxylist.Options{Scheme: o.scheme})
 	if err != nil {

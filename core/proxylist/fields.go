@@ -73,8 +73,7 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 	if v[fieldProtocol] != "" {
 		known := protocols(v[fieldProtocol])
 		if len(known) == 0 {
-			return spec, fmt.Errorf("the protocol %.20q is not supported; use http, https, socks5 or socks5h",
-				v[fieldProtocol])
+			return spec, fmt.Errorf("the protocol %.20q is not supported; use "+upstream.ProxySchemes, v[fieldProtocol])
 		}
 		scheme = known[0]
 	}
@@ -94,6 +93,7 @@ func (v *values) spec(scheme string) (spec upstream.Spec, err error) {
 // supported schemes. It returns nil if text is not such a list, or if no protocol is supported. In these
 // lists "https" means an HTTP proxy that accepts CONNECT, so it becomes http.
 func protocols(text string) (schemes []string) {
+	socks4 := false
 	for _, word := range strings.FieldsFunc(strings.ToLower(text),
 		func(r rune) bool { return strings.ContainsRune("|/,; +&", r) }) {
 		switch word {
@@ -102,9 +102,13 @@ func protocols(text string) (schemes []string) {
 		case "socks5", "socks5h", "socks":
 			schemes = append(schemes, upstream.SOCKS5)
 		case "socks4", "socks4a":
+			socks4 = true
 		default:
 			return nil
 		}
+	}
+	if socks4 { // the last one, because it has neither passwords nor IPv6
+		schemes = append(schemes, upstream.SOCKS4)
 	}
 	return schemes
 }

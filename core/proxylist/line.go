@@ -101,7 +101,7 @@ func isBareIPv6(line string) bool {
 
 // addressInText matches an IPv4 address and a port, with or without a scheme, among other text. A colon or
 // white space separates address and port.
-var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks5h?)://)?)` +
+var addressInText = regexp.MustCompile(`(?i)(?:^|[^\w.:@/%-])((?:(?:https?|socks4a?|socks5h?)://)?)` +
 	`(\d{1,3}(?:\.\d{1,3}){3})(?::|[ \t,;|]+)(\d{1,5})(?:$|[^\w.:@%-])`)
 
 // parseText looks for an address in a line that has none of the other forms: in free lists, prose, countries
@@ -143,13 +143,7 @@ func parseWords(line string) (spec upstream.Spec, ok bool) {
 	return spec, true
 }
 
-func isScheme(s string) bool {
-	switch strings.ToLower(s) {
-	case upstream.HTTP, upstream.HTTPS, upstream.SOCKS5, upstream.SOCKS5H:
-		return true
-	}
-	return false
-}
+func isScheme(s string) bool { return upstream.IsProxyScheme(strings.ToLower(s)) }
 
 // splitFields splits a line without a scheme.
 func splitFields(line string) (host, user, password, warning string, err error) {
@@ -277,16 +271,13 @@ func parseURL(scheme, rest string) (spec upstream.Spec, err error) {
 		rest, options = rest[:i], rest[i+1:]
 	}
 	rest = strings.TrimSuffix(rest, "/")
-	if strings.EqualFold(scheme, "socks4") || strings.EqualFold(scheme, "socks4a") {
-		return spec, errors.New("socks4 is not supported; use http, https, socks5 or socks5h")
-	}
 	if f := strings.SplitN(rest, ":", 4); len(f) == 4 && isPort(f[1]) && !isHostPort(after(rest, '@')) {
 		// host:port:user:pass after a scheme; user and password are taken literally
 		spec.Address = upstream.Address{
 			Scheme: strings.ToLower(scheme), Username: f[2], Password: upstream.Secret(f[3]),
 		}
 		if !isScheme(scheme) {
-			return spec, fmt.Errorf("the scheme %.20q is not supported; use http, https, socks5 or socks5h", scheme)
+			return spec, fmt.Errorf("the scheme %.20q is not supported; use "+upstream.ProxySchemes, scheme)
 		}
 		spec.Address.Host, err = upstream.HostPort(f[0]+":"+f[1], "")
 	} else {

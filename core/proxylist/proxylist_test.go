@@ -72,7 +72,7 @@ func TestBadLinesAreReportedAndSkipped(t *testing.T) {
 	list := "\ufeff# my proxies\r\n10.0.0.1:1\r\n\r\nnonsense\r\n" +
 		"10.0.0.2:99999:u:topsecret\r\nftp://x:topsecret@h:1\r\n10.0.0.1:1\r\n1.1.1.1:80:2.2.2.2:81\r\n" +
 		strings.Repeat("x", MaxLine+10) + "\nhttp://h:3#id=taken\n" +
-		"http://h:2#weight=x\nhttp://h:2#weight=0\nhttp://h:2#reuse=no\nsocks4://h:2\n10.0.0.3:3"
+		"http://h:2#weight=x\nhttp://h:2#weight=0\nhttp://h:2#reuse=no\nsocks6://h:2\n10.0.0.3:3"
 	specs, warnings, err := Parse(strings.NewReader(list), Options{Name: "list.txt",
 		Taken: map[string]bool{"taken": true}})
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestPublishedLists(t *testing.T) {
 	}{
 		"a table with a header": {"", "ip,port,protocols,anonymity,country\n1.2.3.4,8080,http|https,elite,US\n" +
 			"1.2.3.5,1080,socks5,elite,DE\n1.2.3.6,1080,socks4,elite,DE\n",
-			[]string{"http://1.2.3.4:8080 US", "socks5://1.2.3.5:1080 DE"}, 1},
+			[]string{"http://1.2.3.4:8080 US", "socks5://1.2.3.5:1080 DE", "socks4://1.2.3.6:1080 DE"}, 0},
 		"semicolons, quotes, other names": {"", "Proxy Address;Port;User Name;Password;Country Code\n" +
 			"\"1.2.3.4\";\"8080\";\"ann\";\"p;w\";\"FR\"\n2001:db8::1;80;;;\n",
 			[]string{"http://***@1.2.3.4:8080 FR", "http://[2001:db8::1]:80"}, 0},

@@ -20,9 +20,9 @@ type socksError struct {
 	cause        core.Cause
 }
 
-func (e *socksError) Error() string { return "SOCKS5: " + e.text }
+func (e *socksError) Error() string { return e.text }
 
-// protocolError is a reply that is not valid SOCKS5.
+// protocolError is a reply that is not valid SOCKS.
 type protocolError struct{ text string }
 
 func (e *protocolError) Error() string { return e.text }
@@ -31,14 +31,14 @@ func notSOCKS(format string, value byte) error { return &protocolError{fmt.Sprin
 
 // socksReplies are the reply codes of RFC 1928 section 6.
 var socksReplies = map[byte]socksError{
-	1: {"general failure of the proxy", "destination_unavailable", verdict.TunnelFailed},
-	2: {"the proxy's rules forbid this target", "destination_ip_prohibited", verdict.TunnelRefused},
-	3: {"network unreachable", "destination_ip_unroutable", verdict.TargetUnreachable},
-	4: {"host unreachable", "destination_unavailable", verdict.TargetUnreachable},
-	5: {"the target refused the connection", "connection_refused", verdict.TargetUnreachable},
-	6: {"TTL expired", "connection_timeout", verdict.TargetUnreachable},
-	7: {"the proxy does not support CONNECT", "proxy_configuration_error", verdict.ProxyProtocol},
-	8: {"the proxy does not support this type of address", "proxy_configuration_error", verdict.TunnelFailed},
+	1: {"SOCKS5: general failure of the proxy", "destination_unavailable", verdict.TunnelFailed},
+	2: {"SOCKS5: the proxy's rules forbid this target", "destination_ip_prohibited", verdict.TunnelRefused},
+	3: {"SOCKS5: network unreachable", "destination_ip_unroutable", verdict.TargetUnreachable},
+	4: {"SOCKS5: host unreachable", "destination_unavailable", verdict.TargetUnreachable},
+	5: {"SOCKS5: the target refused the connection", "connection_refused", verdict.TargetUnreachable},
+	6: {"SOCKS5: TTL expired", "connection_timeout", verdict.TargetUnreachable},
+	7: {"SOCKS5: the proxy does not support CONNECT", "proxy_configuration_error", verdict.ProxyProtocol},
+	8: {"SOCKS5: the proxy does not support this type of address", "proxy_configuration_error", verdict.TunnelFailed},
 }
 
 // socksGreet negotiates the authentication method with the proxy at the other end of c, and
@@ -65,10 +65,10 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 			return err
 		}
 	case method == socks5.NoMethod && hasCredentials:
-		return &socksError{"the proxy accepts neither user name and password nor a connection without them",
+		return &socksError{"SOCKS5: the proxy accepts neither user name and password nor a connection without them",
 			"proxy_configuration_error", verdict.CredentialsRefused}
 	case method == socks5.NoMethod || method == socks5.UserPassword:
-		return &socksError{"the proxy requires credentials, and none are configured",
+		return &socksError{"SOCKS5: the proxy requires credentials, and none are configured",
 			"proxy_configuration_error", verdict.CredentialsRefused}
 	default:
 		return notSOCKS("SOCKS5: the proxy chose authentication method %d, which was not offered", method)
@@ -79,6 +79,9 @@ func socksGreet(c net.Conn, a upstream.Address, buf []byte) error {
 // socksHandshake asks the proxy at the other end of c for a connection to authority (host:port). A
 // host name is sent to the proxy and not resolved here.
 func socksHandshake(c net.Conn, a upstream.Address, authority string) error {
+	if a.Scheme == upstream.SOCKS4 || a.Scheme == upstream.SOCKS4A {
+		return socks4Handshake(c, a, authority)
+	}
 	var buf [262]byte
 	if _, _, err := splitAuthority(authority); err != nil {
 		return err
@@ -154,7 +157,7 @@ func readSOCKSReply(c net.Conn, buf []byte) error {
 func socksAuthenticate(c net.Conn, a upstream.Address, buf []byte) error {
 	user, password := a.Username, a.Password.Reveal()
 	if len(user) == 0 || len(user) > 255 || len(password) > 255 {
-		return &socksError{"a user name has 1 to 255 bytes and a password up to 255",
+		return &socksError{"SOCKS5: a user name has 1 to 255 bytes and a password up to 255",
 			"proxy_configuration_error", verdict.CredentialsRefused}
 	}
 	req := make([]byte, 0, 3+len(user)+len(password))
@@ -167,7 +170,7 @@ func socksAuthenticate(c net.Conn, a upstream.Address, buf []byte) error {
 		return readError(err)
 	}
 	if buf[1] != 0 {
-		return &socksError{"the proxy refused the configured credentials",
+		return &socksError{"SOCKS5: the proxy refused the configured credentials",
 			"proxy_configuration_error", verdict.CredentialsRefused}
 	}
 	return nil

@@ -547,7 +547,7 @@ func (t *Transport) prune(then time.Time) {
 
 // usesTunnel reports whether requests for http:// targets also go through a tunnel.
 func usesTunnel(scheme string) bool {
-	return scheme == upstream.SOCKS5 || scheme == upstream.SOCKS5H || scheme == upstream.Direct
+	return upstream.IsSOCKS(scheme) || scheme == upstream.Direct
 }
 
 // basicAuth returns the value of Proxy-Authorization for a, or nil without credentials.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -220,6 +221,45 @@ func TestSOCKS(t *testing.T) {
 	}
 }
 
+func TestSOCKS4(t *testing.T) {
+	address := upstream.Address{Scheme: upstream.SOCKS4, Host: "p.test:1080", Username: "me"}
+	granted := "\x00\x5a\x00\x00\x00\x00\x00\x00"
+	for authority, want := range map[string]string{
+		"a.test:80":            "\x04\x01\x00\x50\x00\x00\x00\x01me\x00a.test\x00",
+		"192.0.2.7:443":        "\x04\x01\x01\xbb\xc0\x00\x02\x07me\x00",
+		"[::ffff:192.0.2.7]:1": "\x04\x01\x00\x01\xc0\x00\x02\x07me\x00",
+	} {
+		c := &scriptedConn{in: strings.NewReader(granted + "early")}
+		require.NoError(t, socksHandshake(c, address, authority))
+		require.Equal(t, want, c.out.String(), authority)
+		rest, _ := io.ReadAll(c.in)
+		require.Equal(t, "early", string(rest), "no further byte is read")
+	}
+	for i := range len(granted) {
+		require.Error(t, socksHandshake(&scriptedConn{in: strings.NewReader(granted[:i])}, address, "a.test:80"))
+	}
+	password := address
+	password.Password = "secret"
+	for name, x := range map[string]struct {
+		address          upstream.Address
+		authority, reply string
+		cause            core.Cause
+	}{
+		"rejected":     {address, "a.test:80", "\x00\x5b\x00\x00\x00\x00\x00\x00", verdict.TunnelFailed},
+		"no identd":    {address, "a.test:80", "\x00\x5c\x00\x00\x00\x00\x00\x00", verdict.CredentialsRefused},
+		"user refused": {address, "a.test:80", "\x00\x5d\x00\x00\x00\x00\x00\x00", verdict.CredentialsRefused},
+		"unknown code": {address, "a.test:80", "\x00\x01\x00\x00\x00\x00\x00\x00", verdict.ProxyProtocol},
+		"SOCKS5":       {address, "a.test:80", "\x05\xff\x00\x00\x00\x00\x00\x00", verdict.ProxyProtocol},
+		"IPv6":         {address, "[2001:db8::1]:80", granted, verdict.TunnelFailed},
+		"a password":   {password, "a.test:80", granted, verdict.CredentialsRefused},
+	} {
+		err := socksHandshake(&scriptedConn{in: strings.NewReader(x.reply)}, x.address, x.authority)
+		require.ErrorContains(t, err, "SOCKS4: ", name)
+		require.NotContains(t, err.Error(), "secret")
+		require.Equal(t, x.cause, socksFailure(err).Cause, name)
+	}
+}
+
 func FuzzSOCKS(f *testing.F) {
 	f.Add("\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50", "a.test:80")
 	f.Add("\x05\x00\x05\x00\x00\x03\x06a.test\x00\x50", "[::1]:443")
@@ -227,6 +267,7 @@ func FuzzSOCKS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, reply, authority string) {
 		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)},
 			upstream.Address{Username: "me", Password: "hunter2"}, authority)
+		socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, upstream.Address{Scheme: upstream.SOCKS4}, authority)
 		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
 			t.Fatal(err)
 		}

@@ -41,10 +41,12 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s Secret) Reveal() string { return string(s) }
 
 // The schemes of a proxy's URL. socks5 and socks5h mean the same: the proxy resolves the
-// target's name (RFC 1928).
+// target's name (RFC 1928). So do socks4 and socks4a: a name is sent in the form of SOCKS4A.
 const (
 	HTTP    = "http"
 	HTTPS   = "https"
+	SOCKS4  = "socks4"
+	SOCKS4A = "socks4a"
 	SOCKS5  = "socks5"
 	SOCKS5H = "socks5h"
 	Direct  = "direct" // no proxy: connect to the target itself
@@ -59,7 +61,17 @@ type Address struct {
 	Password Secret
 }
 
-var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS5: "1080", SOCKS5H: "1080"}
+var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS4: "1080", SOCKS4A: "1080", SOCKS5: "1080",
+	SOCKS5H: "1080"}
+
+// ProxySchemes names the schemes of proxies in messages.
+const ProxySchemes = "http, https, socks4, socks4a, socks5 or socks5h"
+
+// IsProxyScheme reports whether s, in lower case, is the scheme of a proxy.
+func IsProxyScheme(s string) bool { return defaultPort[s] != "" }
+
+// IsSOCKS reports whether a scheme is one of SOCKS.
+func IsSOCKS(scheme string) bool { return strings.HasPrefix(scheme, "socks") }
 
 // ParseAddress parses a proxy's URL: scheme://[user[:password]@]host[:port]. User name and
 // password may be percent-encoded, but '@' and ':' in a password need not be. Its errors never
@@ -67,8 +79,8 @@ var defaultPort = map[string]string{HTTP: "80", HTTPS: "443", SOCKS5: "1080", SO
 func ParseAddress(s string) (Address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
 	if !ok {
-		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks5://, socks5h:// or " +
-			"direct://")
+		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks4://, socks4a://, socks5://, " +
+			"socks5h:// or direct://")
 	}
 	a := Address{Scheme: strings.ToLower(scheme)}
 	rest = strings.TrimSuffix(rest, "/")
@@ -80,7 +92,7 @@ func ParseAddress(s string) (Address, error) {
 	}
 	port, known := defaultPort[a.Scheme]
 	if !known {
-		return Address{}, errors.New("unknown scheme: use http, https, socks5, socks5h or direct")
+		return Address{}, errors.New("unknown scheme: use http, https, socks4, socks4a, socks5, socks5h or direct")
 	}
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		user, password, _ := strings.Cut(rest[:i], ":")

@@ -96,7 +96,7 @@ func (l *loader) fetched() {
 			l.fault(key+".url", nil, err.Error())
 		}
 		if u.Scheme != "" && !IsScheme(u.Scheme) {
-			l.fault(key+".scheme", u.Scheme, "must be http, https, socks5 or socks5h")
+			l.fault(key+".scheme", u.Scheme, "must be "+upstream.ProxySchemes)
 		}
 		if u.Refresh != 0 && time.Duration(u.Refresh) < minRefresh {
 			l.fault(key+".refresh", u.Refresh, "must be at least "+minRefresh.String())
@@ -130,13 +130,7 @@ const maxWarnings = 1000
 const Stdin = "-"
 
 // IsScheme reports whether s can be the default scheme of the lines of a proxy list.
-func IsScheme(s string) bool {
-	switch s {
-	case upstream.HTTP, upstream.HTTPS, upstream.SOCKS5, upstream.SOCKS5H:
-		return true
-	}
-	return false
-}
+func IsScheme(s string) bool { return upstream.IsProxyScheme(s) }
 
 // listScheme splits SCHEME:FILE. The scheme is "" if name has none, or if a file with the whole name exists.
 func listScheme(name string) (scheme, path string) {

@@ -75,7 +75,7 @@ func Check(ctx context.Context, specs []upstream.Spec, t *transport.Transport, o
 }
 
 // schemes are the schemes that Detect tries, in order.
-var schemes = []string{upstream.HTTP, upstream.SOCKS5}
+var schemes = []string{upstream.HTTP, upstream.SOCKS5, upstream.SOCKS4}
 
 // checkOne checks one proxy. If it fails under its own scheme and under all others, the result is that of its
 // own scheme.
