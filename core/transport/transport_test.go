@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/breaker"
 	"github.com/whirlpool-proxy/whirlpool/core/http1"
-	"github.com/whirlpool-proxy/whirlpool/core"
 	"github.com/whirlpool-proxy/whirlpool/core/internal/coretest"
 	"github.com/whirlpool-proxy/whirlpool/core/upstream"
 	"github.com/whirlpool-proxy/whirlpool/core/verdict"
@@ -267,7 +267,8 @@ func FuzzSOCKS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, reply, authority string) {
 		err := socksHandshake(&scriptedConn{in: strings.NewReader(reply)},
 			upstream.Address{Username: "me", Password: "hunter2"}, authority)
-		socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, upstream.Address{Scheme: upstream.SOCKS4}, authority)
+		socksHandshake(&scriptedConn{in: strings.NewReader(reply)}, upstream.Address{Scheme: upstream.SOCKS4},
+			authority)
 		if err != nil && strings.Contains(err.Error(), "hunter2") && !strings.Contains(authority, "hunter2") {
 			t.Fatal(err)
 		}

@@ -79,7 +79,8 @@ func IsSOCKS(scheme string) bool { return strings.HasPrefix(scheme, "socks") }
 func ParseAddress(s string) (Address, error) {
 	scheme, rest, ok := strings.Cut(strings.TrimSpace(s), "://")
 	if !ok {
-		return Address{}, errors.New("a proxy's URL needs a scheme: http://, https://, socks4://, socks4a://, socks5://, " +
+		return Address{},
+			errors.New("a proxy's URL needs a scheme: http://, https://, socks4://, socks4a://, socks5://, " +
 			"socks5h:// or direct://")
 	}
 	a := Address{Scheme: strings.ToLower(scheme)}
