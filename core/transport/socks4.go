@@ -59,7 +59,8 @@ func appendSOCKS4Request(b []byte, a upstream.Address, authority string) ([]byte
 	}
 	switch {
 	case a.Password != "":
-		return nil, &socksError{"SOCKS4: the protocol has no passwords, only user names; use socks5", "proxy_configuration_error",
+		return nil, &socksError{"SOCKS4: the protocol has no passwords, only user names; use socks5",
+			"proxy_configuration_error",
 			verdict.CredentialsRefused}
 	case strings.IndexByte(a.Username, 0) >= 0 || strings.IndexByte(host, 0) >= 0:
 		return nil, errors.New("SOCKS4: a user name or the target's name has a NUL in it")
@@ -74,7 +75,8 @@ func appendSOCKS4Request(b []byte, a upstream.Address, authority string) ([]byte
 		b = append(append(b, a.Username...), 0)
 		return append(append(b, host...), 0), nil
 	case !ip.Is4():
-		return nil, &socksError{"SOCKS4: the protocol has no IPv6 addresses", "proxy_configuration_error", verdict.TunnelFailed}
+		return nil, &socksError{"SOCKS4: the protocol has no IPv6 addresses", "proxy_configuration_error",
+			verdict.TunnelFailed}
 	}
 	b = append(b, ip.AsSlice()...)
 	return append(append(b, a.Username...), 0), nil

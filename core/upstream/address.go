@@ -81,7 +81,7 @@ func ParseAddress(s string) (Address, error) {
 	if !ok {
 		return Address{},
 			errors.New("a proxy's URL needs a scheme: http://, https://, socks4://, socks4a://, socks5://, " +
-			"socks5h:// or direct://")
+				"socks5h:// or direct://")
 	}
 	a := Address{Scheme: strings.ToLower(scheme)}
 	rest = strings.TrimSuffix(rest, "/")
